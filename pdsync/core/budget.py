@@ -1,0 +1,240 @@
+"""Decides when the next request may go out, and whether it may go out at all.
+
+Pipedrive meters a company twice. A *burst limit* counts the requests of any rolling two seconds, as the server
+sees them; it refills by itself, so we wait. A *daily budget* of tokens is shared with every other integration of the
+company and comes back at midnight, so we stop while we can resume.
+
+Both are kept in control.db, because every process that uses the token shares them. The window needs no guess about
+the network: a request reaches the server somewhere between the moment it is sent and the moment its answer is here.
+So a finished request counts until two seconds after its *answer*, an unfinished one always, and however requests are
+delayed on their way, no two seconds of the server's hold more than the limit.
+
+    async with budget.spend(operation):
+        ...
+
+asyncio-throttle spreads the requests of this process evenly below that bound. Units: tokens are Pipedrive's, times
+are seconds of the machine's monotonic clock, which all its processes share and which no change of date moves. Knows
+nothing of HTTP: `core.http` reports what the response headers said through `observe`, and the headers win.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import sqlite3
+import time
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from asyncio_throttle import Throttler
+
+from pdsync.errors import Blocked, BudgetSpent, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+WINDOW_S = 2.0
+_MARGIN_S = 0.01  # clocks tick; a window that closes early by a hair must not cost a 429
+_COOL_DOWN_S = 600.0
+_SLICE_S = 0.2
+
+
+class Budget:
+    """The two budgets of one token, shared with every other process that uses it.
+
+    Args:
+        path: control.db; it exists already.
+        token: the secret; only its hash is stored.
+        burst: requests allowed in any rolling two seconds; 0 for no limit.
+        daily_tokens: the company's tokens a day, until a header says otherwise; 0 for no limit.
+        run_tokens: what this run may spend at most; None for all that is left.
+    """
+
+    def __init__(self, path: Path, token: str, *, burst: int, daily_tokens: int, run_tokens: int | None = None) -> None:
+        self.burst, self.daily_tokens, self.run_tokens = burst, daily_tokens, run_tokens
+        self.spent = 0
+        self.requests = 0
+        self._token = hashlib.sha256(token.encode()).hexdigest()[:16]
+        self._resume_at = 0.0
+        # Spreads a little faster than the limit, so that the exact bound below is what decides, not the spreading.
+        per_slice = max(1, round(burst * 1.25 * _SLICE_S / WINDOW_S))
+        self._throttle = Throttler(rate_limit=per_slice, period=_SLICE_S, retry_interval=0.005) if burst else None
+        try:
+            self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
+            self._db.execute("PRAGMA synchronous=NORMAL")  # a lost row of the ledger costs a wait, not data
+            self._check_cool_down()
+        except sqlite3.Error as error:
+            raise StorageError(f"The request ledger in {path} can't be opened: {error}.") from error
+
+    def close(self) -> None:
+        """Release the ledger."""
+        self._db.close()
+
+    @asynccontextmanager
+    async def spend(self, cost: int) -> AsyncIterator[None]:
+        """Wait until a request of `cost` tokens may go out, and count it as under way inside the block.
+
+        Raises:
+            BudgetSpent: the company's day, or the budget of this run, has no `cost` tokens left. Nothing was sent.
+            Blocked: Pipedrive's abuse protection asked for silence, and it has not ended.
+        """
+        self._check_budget(cost)
+        if self._throttle:
+            async with self._throttle:
+                pass
+        ticket = await self._slot(cost)
+        self.requests += 1
+        self.spent += cost
+        try:
+            yield
+        finally:
+            if ticket is not None:
+                self._db.execute("UPDATE requests SET done = ? WHERE id = ?", (time.monotonic(), ticket))
+
+    async def _slot(self, cost: int) -> int | None:
+        while True:
+            wait = self._resume_at - time.monotonic()
+            if wait <= 0:
+                ticket, wait = self._reserve(cost)
+                if wait <= 0:
+                    return ticket
+            await asyncio.sleep(min(max(wait, 0.002), 1.0))
+
+    def _reserve(self, cost: int) -> tuple[int | None, float]:
+        """Take a place in the window: (ticket, 0), or (None, seconds to wait)."""
+        if not self.burst and not self.daily_tokens:
+            return None, 0.0
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            now = time.monotonic()
+            paused = db.execute("SELECT until FROM pauses WHERE kind = 'burst:' || ?", (self._token,)).fetchone()
+            # A pause that lies further ahead than any that we set is from before a reboot: the clock began anew.
+            if paused and 0 < paused[0] - now <= _COOL_DOWN_S:
+                db.execute("COMMIT")
+                return None, paused[0] - now
+            ticket, wait = self._place(now) if self.burst else (None, 0.0)
+            if wait <= 0:
+                db.execute(
+                    "INSERT INTO tokens (day, spent) VALUES (?, ?) ON CONFLICT (day) DO UPDATE SET spent = spent + ?",
+                    (_today(), cost, cost),
+                )
+            db.execute("COMMIT")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+        return ticket, wait
+
+    def _place(self, now: float) -> tuple[int | None, float]:
+        db = self._db
+        # `sent > now`: left over from before a reboot.
+        db.execute("DELETE FROM requests WHERE done < ? OR sent > ?", (now - WINDOW_S - _MARGIN_S, now))
+        counted = db.execute("SELECT done, pid, id FROM requests WHERE token = ?", (self._token,)).fetchall()
+        if len(counted) < self.burst:
+            row = db.execute(
+                "INSERT INTO requests (token, pid, sent) VALUES (?, ?, ?) RETURNING id", (self._token, os.getpid(), now)
+            ).fetchone()
+            return int(row[0]), 0.0
+        for done, pid, ticket in counted:
+            if done is None and not _alive(pid):  # killed with a request under way: it has arrived by now, or never will
+                db.execute("UPDATE requests SET done = ? WHERE id = ?", (now, ticket))
+        ends = [done for done, _, _ in counted if done is not None]
+        return None, min(ends) + WINDOW_S + _MARGIN_S - now if ends else 0.01
+
+    def _check_budget(self, cost: int) -> None:
+        if self.run_tokens is not None and self.spent + cost > self.run_tokens:
+            raise BudgetSpent(spent=self.spent, limit=self.run_tokens, resets_at=None)
+        left, limit = self.left()
+        if left is not None and cost > left:
+            raise BudgetSpent(spent=max(limit - left, 0), limit=limit, resets_at=_midnight())
+
+    def left(self) -> tuple[int | None, int]:
+        """Tokens left today, and the day's limit: (None, 0) where there is no limit."""
+        if not self.daily_tokens:
+            return None, 0
+        row = self._db.execute(
+            "SELECT spent, server_limit, server_remaining, spent_then FROM tokens WHERE day = ?", (_today(),)
+        ).fetchone() or (0, None, None, None)
+        spent, server_limit, server_remaining, spent_then = row
+        limit = server_limit if server_limit is not None else self.daily_tokens
+        if server_remaining is not None:  # others spend from the same budget: the server knows better than our count
+            return max(server_remaining - (spent - spent_then), 0), limit
+        return max(limit - spent, 0), limit
+
+    def observe(self, *, limit: int | None = None, remaining: int | None = None) -> None:
+        """Believe the response headers: the day's token limit, and what is left of it."""
+        if remaining is None or not self.daily_tokens:
+            return
+        self._db.execute(
+            "UPDATE tokens SET server_limit = coalesce(?, server_limit), server_remaining = ?, spent_then = spent"
+            " WHERE day = ?",
+            (limit, remaining, _today()),
+        )
+
+    def pause(self, seconds: float) -> None:
+        """After a burst 429: no process that uses this token sends anything for `seconds`."""
+        until = time.monotonic() + min(max(seconds, 0.5), 60.0)
+        self._resume_at = max(self._resume_at, until)
+        self._db.execute(
+            "INSERT INTO pauses VALUES ('burst:' || ?, ?, 1) ON CONFLICT (kind) DO UPDATE SET until = max(until, excluded.until)",
+            (self._token, until),
+        )
+
+    def exhausted(self) -> BudgetSpent:
+        """After a daily 429: note that nothing is left today, and return the error to raise."""
+        _, limit = self.left()
+        limit = limit or self.daily_tokens
+        self._db.execute(
+            "INSERT INTO tokens (day, spent, server_remaining, spent_then) VALUES (?, 0, 0, 0)"
+            " ON CONFLICT (day) DO UPDATE SET server_remaining = 0, spent_then = spent",
+            (_today(),),
+        )
+        return BudgetSpent(spent=limit, limit=limit, resets_at=_midnight())
+
+    def cool_down(self) -> Blocked:
+        """After abuse protection answered: ten minutes of silence, doubling each time, and the error to raise."""
+        row = self._db.execute("SELECT times FROM pauses WHERE kind = 'blocked'").fetchone()
+        times = int(row[0]) if row else 0
+        until = time.time() + _COOL_DOWN_S * 2 ** min(times, 6)
+        self._db.execute("INSERT OR REPLACE INTO pauses VALUES ('blocked', ?, ?)", (until, times + 1))
+        return self._blocked(until)
+
+    def calm(self) -> None:
+        """An ordinary answer came: the next block begins again at ten minutes."""
+        self._db.execute("DELETE FROM pauses WHERE kind = 'blocked'")
+
+    def _check_cool_down(self) -> None:
+        row = self._db.execute("SELECT until FROM pauses WHERE kind = 'blocked'").fetchone()
+        if row and 0 < row[0] - time.time() <= _COOL_DOWN_S * 2**6:
+            raise self._blocked(row[0])
+
+    @staticmethod
+    def _blocked(until: float) -> Blocked:
+        when = datetime.fromtimestamp(until, UTC)
+        return Blocked(
+            "Pipedrive's abuse protection answered with a web page instead of data.\n"
+            "Everything fetched so far is kept; nothing was taken for deleted.\n"
+            f"pdsync sends nothing before {when:%H:%M} UTC. Lower limits.burst if other tools share this token."
+        )
+
+
+def _today() -> str:
+    # Assumption: the day turns at midnight UTC. The documents name no time zone; the headers correct us.
+    return datetime.now(UTC).strftime("%Y-%m-%d")
+
+
+def _midnight() -> datetime:
+    return (datetime.now(UTC) + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,230 @@
+"""Reads the entries of schemas/ into the structs of `model`, and refuses what it can't understand.
+
+What Pipedrive can do is data, not code: one table an operation, one file a tag, one folder an API version. An entry
+says only what differs from these rules:
+
+- `id` is the table's name, `version` the folder's, `tag` stands once at the top of the file.
+- A {placeholder} of `path` that `path_params` doesn't list is an integer. All of them are required.
+- A parameter that is a bare string is one of that type: `query.cursor = "string"`.
+- `content` is "json" where there is a body.
+- What is `removed` is `deprecated` too.
+
+Reading all of it takes some 40 ms, nearly all of it tomllib's, so each version is read when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
+
+import msgspec
+
+from pdsync.errors import CatalogueError
+from pdsync.model import FieldType, Operation, Param, Stream, Version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+VERSIONS: tuple[Version, ...] = ("v2", "v1")  # the preferred one first
+
+
+@cache
+def operations(version: Version) -> dict[str, Operation]:
+    """All operations of `version` by their ids, in the order of the files. The dict is shared: leave it as it is.
+
+    Raises:
+        CatalogueError: an entry can't be understood; says the file, the table, the key and a guess.
+    """
+    found: dict[str, Operation] = {}
+    for where, table in files(f"operations/{version}"):
+        tag = table.pop("tag", None)
+        if not isinstance(tag, str):
+            raise CatalogueError(f'{where}: a line like tag = "Deals" is missing at the top.')
+        for id, entry in table.items():
+            if id in found:
+                raise CatalogueError(f"{where} [{id}]: {version} has an operation of that name already.")
+            found[id] = _operation(entry, id, version, tag, f"{where} [{id}]")
+    return found
+
+
+def operation(name: str, version: Version | None = None) -> Operation:
+    """The operation called `name`: `getDeals`, or with its version `v1:getDeals` or `v1 getDeals`.
+
+    Args:
+        version: where to look when the name doesn't say; None looks in v2, then in v1.
+
+    Raises:
+        CatalogueError: there is none; says which names come near.
+    """
+    said = re.fullmatch(r"(v1|v2)[: ]\s*(\S+)", name)
+    wanted, id = said.groups() if said else (version, name)
+    places: tuple[Version, ...] = tuple(each for each in VERSIONS if wanted in (None, each))
+    for place in places:
+        if id in operations(place):
+            return operations(place)[id]
+    elsewhere = [f"{place} {id}" for place in VERSIONS if id in operations(place)]
+    near = elsewhere or _near(id, (each for place in places for each in operations(place)), n=3)
+    raise CatalogueError(
+        f"There is no operation {id!r} in {' or '.join(places)}.{_did_you_mean(near)}\n"
+        f"Nothing was called. `pdsync operations` lists all of them."
+    )
+
+
+@cache
+def streams() -> dict[str, Stream]:
+    """All streams by their names; those that define the fields of others come first. The dict is shared.
+
+    Raises:
+        CatalogueError: an entry can't be understood, or names an operation, column or stream that isn't there.
+    """
+    found = {}
+    for where, entry in files("streams"):
+        stream = read(entry, Stream, where)
+        _check_stream(stream, where)
+        found[stream.name] = stream
+    definitions = {stream.fields for stream in found.values()}
+    return dict(sorted(found.items(), key=lambda item: (item[0] not in definitions, item[0])))
+
+
+def _check_stream(stream: Stream, where: str) -> None:
+    for version, sources in (("v1", stream.v1), ("v2", stream.v2)):
+        for source in sources:
+            if source.operation not in operations(version):
+                near = _did_you_mean(_near(source.operation, operations(version)))
+                raise CatalogueError(f"{where}: {version} has no operation {source.operation!r}.{near}")
+    if not (stream.v1 or stream.v2):
+        raise CatalogueError(f"{where}: no list operation: add [[v2]] or [[v1]].")
+    named = [stream.key, stream.cursor, (stream.deleted or "").lstrip("!"), *stream.labels]
+    named += [child.of for child in stream.children.values()]
+    for column in named:
+        if column and column not in stream.columns:
+            near = _did_you_mean(_near(column, stream.columns))
+            raise CatalogueError(f"{where}: there is no column {column!r} in [columns].{near}")
+
+
+def stream(name: str) -> Stream:
+    """The stream called `name`.
+
+    Raises:
+        CatalogueError: there is none; says which names come near.
+    """
+    if name in streams():
+        return streams()[name]
+    near = _did_you_mean(_near(name, streams(), n=3))
+    raise CatalogueError(f"There is no stream {name!r}.{near}\nNothing was called. `pdsync streams` lists all of them.")
+
+
+@cache
+def field_types() -> dict[str, FieldType]:
+    """What each type of custom field becomes."""
+    where = "schemas/custom_fields.toml"
+    entries = tomllib.loads((schemas() / "custom_fields.toml").read_text(encoding="utf-8"))
+    return {name: read(entry, FieldType, f"{where} [{name}]") for name, entry in entries.items()}
+
+
+def sql(folder: str) -> dict[str, str]:
+    """The SQL files of `folder` (below schemas/) by their names without the ending."""
+    return {path.stem: path.read_text(encoding="utf-8") for path in sorted((schemas() / folder).glob("*.sql"))}
+
+
+def read(entry: object, kind: type[T], where: str) -> T:
+    """Make `entry`, as TOML gave it, a `kind`.
+
+    Args:
+        where: the file, and the table in it, as a reader would look for them.
+
+    Raises:
+        CatalogueError: an unknown key, a missing one, or a value of the wrong type.
+    """
+    try:
+        return msgspec.convert(entry, kind)
+    except msgspec.ValidationError as error:
+        stray = re.search(r"unknown field `(.+?)`|enum value '(.+?)'", str(error))
+        near = _near(stray[1] or stray[2], _vocabulary(kind)) if stray else []
+        raise CatalogueError(f"{where}: {error}.{_did_you_mean(near)}") from error
+
+
+def files(folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each TOML file of `folder` (below schemas/) in alphabetical order, as its name for messages and its content.
+
+    Raises:
+        CatalogueError: the folder is empty, or a file is not TOML.
+    """
+    paths = sorted((schemas() / folder).glob("*.toml"))
+    if not paths:
+        raise CatalogueError(
+            f"schemas/{folder}/ holds no entries, so this copy of pdsync is incomplete.\n"
+            f"Nothing was called. Install pdsync again."
+        )
+    for path in paths:
+        where = f"schemas/{folder}/{path.name}"
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise CatalogueError(f"{where}: this is not TOML: {error}.") from error
+        yield where, content
+
+
+def schemas() -> Path:
+    """The folder schemas/: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    # In this order: a site-packages may well hold somebody else's "schemas" beside our package.
+    packed = package / "_data" / "schemas"
+    return packed if packed.is_dir() else package.parent / "schemas"
+
+
+def _operation(entry: object, id: str, version: Version, tag: str, where: str) -> Operation:
+    if not isinstance(entry, dict):
+        raise CatalogueError(f"{where}: expected a table, got `{entry!r}`.")
+    known: dict[str, object] = {"id": id, "version": version, "tag": tag}
+    for key in known.keys() & entry.keys():
+        raise CatalogueError(
+            f"{where}: leave out {key!r}; the table's name, the folder and the top of the file say it."
+        )
+    groups = {group: _params(entry.get(group, {}), f"{where} {group}") for group in ("path_params", "query", "body")}
+    placeholders = dict.fromkeys(re.findall(r"{(.+?)}", str(entry.get("path"))), Param("integer"))
+    groups["path_params"] = {
+        name: msgspec.structs.replace(param, required=True)
+        for name, param in (placeholders | groups["path_params"]).items()
+    }
+    implied = {"content": "json" if groups["body"] else None, "deprecated": entry.get("removed", False)}
+    return read(implied | entry | groups | known, Operation, where)
+
+
+def _params(group: object, where: str) -> dict[str, Param]:
+    if not isinstance(group, dict):
+        raise CatalogueError(f"{where}: expected a table, got `{group!r}`.")
+    return {
+        # One at a time, because msgspec names the key it stumbles over, and not the parameter that holds the key.
+        name: read({"type": entry} if isinstance(entry, str) else entry, Param, f"{where}.{name}")
+        for name, entry in group.items()
+    }
+
+
+def _vocabulary(kind: object) -> Iterator[str]:
+    """Every word that an entry of this kind may use: its keys, those of the structs in it, and listed values."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        for field in msgspec.structs.fields(kind):
+            yield field.encode_name
+            yield from _vocabulary(field.type)
+    elif get_origin(kind) is Literal:
+        yield from (word for word in get_args(kind) if isinstance(word, str))
+    else:
+        for part in get_args(kind):
+            yield from _vocabulary(part)
+
+
+def _near(word: str, words: Iterable[str], n: int = 1) -> list[str]:
+    """Up to `n` of `words` that `word` may be a slip of, the likeliest first, whatever the case."""
+    spelt = {each.lower(): each for each in words}
+    return [spelt[each] for each in difflib.get_close_matches(word.lower(), spelt, n=n)]
+
+
+def _did_you_mean(near: list[str]) -> str:
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -1,0 +1,197 @@
+"""Finds every setting: flag, environment, pdsync.toml, default, in this order, and tells which of them won.
+
+A project is a folder. It needs no pdsync.toml; secrets never stand in one. What a file of a cloned project could
+misuse is not taken from it on trust: a host that isn't Pipedrive's or this machine needs the flag or environment.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from pdsync.errors import ConfigError
+
+Source = Literal["flag", "environment", "pdsync.toml", "default"]
+_SECRETS = {"api_token", "token", "client_secret", "refresh_token", "password"}
+
+
+class Settings(Struct, frozen=True):
+    """Every setting of a project, resolved. Paths are absolute; a limit of 0 means none."""
+
+    project: Path
+    base_url: str
+    api: Literal["v1", "v2"]
+    warehouse: Path
+    raw: Path
+    burst: int
+    daily_tokens: int
+    concurrency: int
+    overlap_s: int
+    origins: dict[str, Source]
+
+    @property
+    def state(self) -> Path:
+        """The folder that holds control.db, the work file and the lock."""
+        return self.warehouse.parent
+
+    @property
+    def control(self) -> Path:
+        """The SQLite file with the state that must survive anything."""
+        return self.state / "control.db"
+
+
+class _Setting(Struct, frozen=True):
+    env: str
+    default: str | int
+    least: int = 0
+
+
+SETTINGS: dict[str, _Setting] = {
+    "account.base_url": _Setting("PDSYNC_BASE_URL", "https://api.pipedrive.com"),
+    "account.api": _Setting("PDSYNC_API", "v2"),
+    "warehouse.path": _Setting("PDSYNC_WAREHOUSE", "data/warehouse.duckdb"),
+    "raw.path": _Setting("PDSYNC_RAW", "data/raw"),
+    "limits.burst": _Setting("PDSYNC_BURST", 20),
+    "limits.daily_tokens": _Setting("PDSYNC_DAILY_TOKENS", 30_000),
+    "limits.concurrency": _Setting("PDSYNC_CONCURRENCY", 8, least=1),
+    "sync.overlap_s": _Setting("PDSYNC_OVERLAP_S", 600),
+}
+
+
+def load(project: Path, flags: dict[str, str | int | None] | None = None) -> Settings:
+    """Resolve the settings of the project in the folder `project`.
+
+    Args:
+        project: the folder; it need not exist yet, and nothing is created here.
+        flags: settings given on the command line, by their dotted names; None stands for "not given".
+
+    Raises:
+        ConfigError: a value is malformed, a key unknown, or a secret stands in pdsync.toml. Nothing was called.
+    """
+    project = project.expanduser().absolute()
+    filed = _read_file(project / "pdsync.toml")
+    values: dict[str, str | int] = {}
+    origins: dict[str, Source] = {}
+    for key, setting in SETTINGS.items():
+        candidates: list[tuple[Source, Any]] = [
+            ("flag", (flags or {}).get(key)),
+            ("environment", os.environ.get(setting.env) or None),
+            ("pdsync.toml", filed.get(key)),
+            ("default", setting.default),
+        ]
+        origin, value = next((origin, value) for origin, value in candidates if value is not None)
+        values[key] = _typed(key, value, setting, origin)
+        origins[key] = origin
+    base_url = check_base_url(str(values["account.base_url"]), trusted=origins["account.base_url"] != "pdsync.toml")
+    if values["account.api"] not in get_args(Literal["v1", "v2"]):
+        raise ConfigError(f"account.api is {values['account.api']!r} ({origins['account.api']}). It is v1 or v2.")
+    return Settings(
+        project=project,
+        base_url=base_url,
+        api="v1" if values["account.api"] == "v1" else "v2",
+        warehouse=_path(project, values["warehouse.path"]),
+        raw=_path(project, values["raw.path"]),
+        burst=int(values["limits.burst"]),
+        daily_tokens=int(values["limits.daily_tokens"]),
+        concurrency=int(values["limits.concurrency"]),
+        overlap_s=int(values["sync.overlap_s"]),
+        origins=origins,
+    )
+
+
+def check_base_url(url: str, *, trusted: bool) -> str:
+    """Return `url` without its path, or say why no token may be sent there.
+
+    Only https reaches the network; http is for this machine. A file of the project (`trusted` is False) can
+    name Pipedrive's own hosts and loopback addresses only.
+    """
+    parts = urlsplit(url if "://" in url else f"https://{url}")
+    host = parts.hostname or ""
+    local = is_loopback(host)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if not host or parts.username or parts.password or parts.query or parts.fragment or port == -1:
+        raise ConfigError(f"account.base_url is {url!r}. It is written like https://yourcompany.pipedrive.com")
+    if parts.path.rstrip("/") not in ("", "/v1", "/api/v1", "/api/v2"):
+        raise ConfigError(f"account.base_url is {url!r}. It ends behind the host; pdsync adds the path.")
+    if parts.scheme != "https" and not (parts.scheme == "http" and local):
+        raise ConfigError(
+            f"account.base_url is {url!r}. The token would travel readable: use https:// (http:// only on this machine)."
+        )
+    if not (trusted or local or host == "pipedrive.com" or host.endswith(".pipedrive.com")):
+        raise ConfigError(
+            f"pdsync.toml sends the token to {host}, which is not Pipedrive.\n"
+            f"If you mean it, say so yourself: PDSYNC_BASE_URL={url}"
+        )
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        content = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} can't be read: {error}") from error
+    try:
+        tables = tomllib.loads(content)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.\nMend that line, or start anew: pdsync init") from error
+    flat: dict[str, Any] = {}
+    for table, entries in tables.items():
+        if not isinstance(entries, dict):
+            raise ConfigError(f"{path}: {table!r} stands outside a [table].{_near(table, SETTINGS)}")
+        for key, value in entries.items():
+            dotted = f"{table}.{key}"
+            if key in _SECRETS:
+                raise ConfigError(
+                    f"{path}: {dotted} is a secret, and this file may be shared.\n"
+                    f"Remove the line, then: pdsync auth login (or set PDSYNC_API_TOKEN)"
+                )
+            if dotted not in SETTINGS:
+                raise ConfigError(f"{path}: unknown setting {dotted!r}.{_near(dotted, SETTINGS)}")
+            flat[dotted] = value
+    return flat
+
+
+def _near(word: str, known: dict[str, Any]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else f" Known are: {', '.join(known)}."
+
+
+def _typed(key: str, value: object, setting: _Setting, origin: Source) -> str | int:
+    where = setting.env if origin == "environment" else origin
+    if isinstance(setting.default, int):
+        try:
+            number = int(str(value).replace("_", ""))
+        except ValueError:
+            number = -1
+        if isinstance(value, bool) or number < setting.least:
+            raise ConfigError(f"{key} is {value!r} ({where}). It is a whole number from {setting.least} on.")
+        return number
+    if not isinstance(value, str):
+        raise ConfigError(f"{key} is {value!r} ({where}). It is a text: put it in quotes.")
+    return value
+
+
+def _path(project: Path, value: str | int) -> Path:
+    return (project / Path(str(value)).expanduser()).absolute()

@@ -1,0 +1,300 @@
+"""control.db: the state that must survive a kill at any instant, and that several processes share.
+
+It holds the company this project belongs to, runs, walks and their sealed pages, and the limiter's ledger. It is
+SQLite in WAL mode with `synchronous=FULL`: what was acknowledged is on disk. Whether a page has been *loaded* does
+not stand here: the warehouse itself knows which batches it holds, so the two stores can't disagree.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from pdsync.errors import Busy, StorageError, WrongCompany
+from pdsync.model import Page, Receipt, Walk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+VERSION = 1
+_SCHEMA = """
+CREATE TABLE company (id INTEGER NOT NULL, name TEXT NOT NULL, domain TEXT) STRICT;
+CREATE TABLE runs (id TEXT PRIMARY KEY, command TEXT NOT NULL, started_at TEXT NOT NULL, receipt TEXT) STRICT;
+CREATE TABLE walks (
+    id INTEGER PRIMARY KEY, run_id TEXT NOT NULL, stream TEXT NOT NULL, source TEXT NOT NULL, version TEXT NOT NULL,
+    operation TEXT NOT NULL, since TEXT, started_at TEXT, state TEXT NOT NULL  -- open, sealed, applied, dropped
+) STRICT;
+CREATE TABLE pages (
+    walk INTEGER NOT NULL REFERENCES walks, seq INTEGER NOT NULL, file TEXT NOT NULL, at INTEGER NOT NULL,
+    bytes INTEGER NOT NULL, rows INTEGER NOT NULL, sha256 BLOB NOT NULL, next TEXT, served_at TEXT NOT NULL,
+    PRIMARY KEY (walk, seq)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE requests (  -- the ledger of the rolling window; one row a request, gone when it no longer counts
+    id INTEGER PRIMARY KEY, token TEXT NOT NULL, pid INTEGER NOT NULL, sent REAL NOT NULL, done REAL
+) STRICT;
+CREATE INDEX requests_token ON requests (token);
+CREATE TABLE tokens (  -- what a company's day has cost, by our own count and by the server's headers
+    day TEXT NOT NULL, spent INTEGER NOT NULL, server_limit INTEGER, server_remaining INTEGER, spent_then INTEGER,
+    PRIMARY KEY (day)
+) STRICT;
+CREATE TABLE pauses (kind TEXT PRIMARY KEY, until REAL NOT NULL, times INTEGER NOT NULL) STRICT;
+"""
+
+
+class SealedPage(msgspec.Struct, frozen=True):
+    """Where a page lies in the raw archive: one zstd frame of `bytes` bytes at offset `at` of `file`."""
+
+    walk: int
+    seq: int
+    file: str
+    at: int
+    bytes: int
+    rows: int
+    sha256: bytes
+    next: str | None
+    served_at: datetime
+
+
+class Control:
+    """An open control.db. Safe to use from several threads; several processes may hold it at once."""
+
+    def __init__(self, path: Path) -> None:
+        """Open `path`, creating it where it is missing.
+
+        Raises:
+            StorageError: it can't be opened, is damaged, or was written by a newer pdsync.
+        """
+        self.path = path
+        self._lock = threading.RLock()
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute("PRAGMA foreign_keys=ON")
+            self._migrate()
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(
+                f"The state file {path} can't be opened: {error}.\n"
+                f"Nothing was fetched or changed. Check the disk's free space and the folder's rights: pdsync doctor"
+            ) from error
+
+    def _migrate(self) -> None:
+        with self.transaction():
+            found = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if found > VERSION:
+                raise StorageError(
+                    f"{self.path} was written by a newer pdsync (state {found}, this one knows {VERSION}).\n"
+                    f"Upgrade pdsync; nothing was changed."
+                )
+            if found == 0:
+                for statement in _SCHEMA.split(";\n"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version={VERSION}")
+
+    def close(self) -> None:
+        """Release the file; what was committed stays."""
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """One write transaction: all of it is on disk behind the `with`, or none."""
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def _rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
+        with self._lock:
+            return self._db.execute(query, values).fetchall()
+
+    # The company: one for good.
+
+    def company(self) -> tuple[int, str] | None:
+        """Id and name of the company this project holds; None before the first run."""
+        rows = self._rows("SELECT id, name FROM company")
+        return (int(str(rows[0][0])), str(rows[0][1])) if rows else None
+
+    def bind_company(self, company_id: int, name: str, domain: str | None) -> None:
+        """Tie the project to a company, or check that it is the same one as ever. Its name may change.
+
+        Raises:
+            WrongCompany: it is another one; nothing was written.
+        """
+        known = self.company()
+        if known and known[0] != company_id:
+            raise WrongCompany(expected=known[0], found=company_id, name=name)
+        with self.transaction() as db:
+            db.execute("DELETE FROM company")
+            db.execute("INSERT INTO company VALUES (?, ?, ?)", (company_id, name, domain))
+
+    # Runs and their receipts.
+
+    def start_run(self, run_id: str, command: str, started_at: datetime) -> None:
+        with self.transaction() as db:
+            db.execute("INSERT INTO runs VALUES (?, ?, ?, NULL)", (run_id, command, started_at.isoformat()))
+
+    def finish_run(self, receipt: Receipt) -> None:
+        with self.transaction() as db:
+            text = msgspec.json.encode(receipt).decode()
+            db.execute("UPDATE runs SET receipt = ? WHERE id = ?", (text, receipt.run_id))
+
+    def receipts(self, last: int) -> list[Receipt]:
+        """The `last` runs, newest first; a run that was killed has a receipt without an end."""
+        rows = self._rows(
+            "SELECT id, command, started_at, receipt FROM runs ORDER BY started_at DESC, id DESC LIMIT ?", last
+        )
+        return [
+            msgspec.json.decode(str(receipt), type=Receipt)
+            if receipt
+            else Receipt(str(run), str(command), datetime.fromisoformat(str(started)))
+            for run, command, started, receipt in rows
+        ]
+
+    # Walks and their sealed pages.
+
+    def open_walk(
+        self, run_id: str, stream: str, source: str, version: str, operation: str, since: datetime | None
+    ) -> Walk:
+        """Begin a walk; `since` is None where everything is asked for."""
+        with self.transaction() as db:
+            row = db.execute(
+                "INSERT INTO walks (run_id, stream, source, version, operation, since, state)"
+                " VALUES (?, ?, ?, ?, ?, ?, 'open') RETURNING id",
+                (run_id, stream, source, version, operation, since.isoformat() if since else None),
+            ).fetchone()
+        return self.walk(int(row[0]))
+
+    def walk(self, walk_id: int) -> Walk:
+        """The walk `walk_id`."""
+        return next(self._walks("id = ?", walk_id))
+
+    def unfinished(self, stream: str | None = None) -> list[tuple[Walk, str]]:
+        """Walks that are not in the warehouse yet, oldest first, each with its state: open or sealed."""
+        where, values = "state IN ('open', 'sealed')", ()
+        walks = self._walks(where, *values) if stream is None else self._walks(where + " AND stream = ?", stream)
+        return [(walk, str(self._rows("SELECT state FROM walks WHERE id = ?", walk.id)[0][0])) for walk in walks]
+
+    def _walks(self, where: str, *values: object) -> Iterator[Walk]:
+        rows = self._rows(
+            "SELECT id, run_id, stream, source, version, operation, since, started_at FROM walks"
+            f" WHERE {where} ORDER BY id",
+            *values,
+        )
+        for row in rows:
+            yield Walk(
+                *row[:6],  # type: ignore[arg-type]
+                since=_time(row[6]),
+                started_at=_time(row[7]),
+            )
+
+    def end_walk(self, walk_id: int, state: str) -> None:
+        """Note that a walk is sealed to its end, applied to the warehouse, or dropped."""
+        with self.transaction() as db:
+            db.execute("UPDATE walks SET state = ? WHERE id = ?", (state, walk_id))
+
+    def record_pages(self, pages: Iterable[tuple[Page, SealedPage]]) -> None:
+        """Remember pages that are safe on disk; a walk's last page seals the walk as well."""
+        with self.transaction() as db:
+            for page, sealed in pages:
+                db.execute(
+                    "INSERT INTO pages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        sealed.walk,
+                        sealed.seq,
+                        sealed.file,
+                        sealed.at,
+                        sealed.bytes,
+                        sealed.rows,
+                        sealed.sha256,
+                        sealed.next,
+                        sealed.served_at.isoformat(),
+                    ),
+                )
+                if page.seq == 0:
+                    db.execute(
+                        "UPDATE walks SET started_at = ? WHERE id = ? AND started_at IS NULL",
+                        (page.served_at.isoformat(), page.walk),
+                    )
+                if page.next is None:
+                    db.execute("UPDATE walks SET state = 'sealed' WHERE id = ?", (page.walk,))
+
+    def sealed_pages(self, walk_id: int, start: int = 0) -> list[SealedPage]:
+        """The sealed pages of a walk in order, from page number `start` on."""
+        rows = self._rows(
+            "SELECT walk, seq, file, at, bytes, rows, sha256, next, served_at FROM pages"
+            " WHERE walk = ? AND seq >= ? ORDER BY seq",
+            walk_id,
+            start,
+        )
+        return [SealedPage(*row[:8], served_at=_sure(_time(row[8]))) for row in rows]  # type: ignore[arg-type]
+
+    def last_page(self, walk_id: int) -> SealedPage | None:
+        """The newest sealed page of a walk."""
+        rows = self._rows("SELECT max(seq) FROM pages WHERE walk = ?", walk_id)
+        return None if rows[0][0] is None else self.sealed_pages(walk_id, int(str(rows[0][0])))[0]
+
+    def pages_of_last_walks(self) -> dict[tuple[str, str, bool], tuple[int, int]]:
+        """Per (stream, source, everything was asked for): pages and rows of the newest finished walk."""
+        rows = self._rows(
+            "SELECT w.stream, w.source, w.since IS NULL, count(*), sum(p.rows) FROM walks w JOIN pages p ON p.walk = w.id"
+            " WHERE w.id IN (SELECT max(id) FROM walks WHERE state = 'applied' GROUP BY stream, source, since IS NULL)"
+            " GROUP BY 1, 2, 3"
+        )
+        return {(str(r[0]), str(r[1]), bool(r[2])): (int(str(r[3])), int(str(r[4]))) for r in rows}
+
+
+def _time(value: object) -> datetime | None:
+    return None if value is None else datetime.fromisoformat(str(value)).astimezone(UTC)
+
+
+def _sure(value: datetime | None) -> datetime:
+    assert value is not None  # noqa: S101 - the column is NOT NULL
+    return value
+
+
+class Lock:
+    """The project's lock: one run at a time. The kernel frees it when the process dies, however it dies."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: int | None = None
+
+    def __enter__(self) -> Lock:
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise StorageError(f"{self.path} can't be written: {error}. Nothing was called.") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(self._file, 200, 0).decode(errors="replace").strip()
+            os.close(self._file)
+            self._file = None
+            raise Busy(
+                f"Another run holds this project{f' ({holder})' if holder else ''}.\n"
+                f"Nothing was called. Wait for it to end and run the same command again."
+            ) from None
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"process {os.getpid()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n".encode(), 0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None

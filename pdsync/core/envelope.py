@@ -1,0 +1,96 @@
+"""Opens the envelope of a list answer: its records as raw JSON, and what it says of the page behind it."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+from msgspec import Raw, Struct
+
+from pdsync.errors import BadAnswer
+
+
+class _Pagination(Struct):
+    more_items_in_collection: bool | None = None
+    next_start: int | None = None
+    next_cursor: str | None = None
+
+
+class _Additional(Struct):
+    next_cursor: str | None = None
+    pagination: _Pagination | None = None
+    # Many v1 lists put these flat, whatever their documents show.
+    more_items_in_collection: bool | None = None
+    next_start: int | None = None
+
+
+class _Envelope(Struct):
+    data: Raw = Raw(b"null")
+    additional_data: Raw = Raw(b"null")
+
+
+class Envelope(Struct, frozen=True):
+    """A list answer, opened.
+
+    `records` hold each record's JSON as it came. `described` tells whether the answer said anything of paging:
+    some last pages leave it out, and so do cut ones.
+    """
+
+    records: list[Raw]
+    was_null: bool
+    described: bool
+    next_cursor: str | None
+    more: bool | None
+    next_start: int | None
+
+
+def open_envelope(body: bytes) -> Envelope:
+    """Open the list answer `body`.
+
+    Raises:
+        BadAnswer: it is no JSON, or holds no list.
+    """
+    try:
+        outer = msgspec.json.decode(body, type=_Envelope)
+        records = _records(outer.data)
+        further = msgspec.json.decode(outer.additional_data, type=_Additional | None)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        salvaged = _salvage(body)
+        if salvaged is None:
+            excerpt = body[:80].decode("utf-8", errors="replace")
+            raise BadAnswer(f"The answer is no list of records ({error}): {excerpt!r}") from error
+        return salvaged
+    paging = (further.pagination if further else None) or _Pagination()
+    return Envelope(
+        records=records or [],
+        was_null=records is None,
+        described=further is not None,
+        next_cursor=(further.next_cursor if further else None) or paging.next_cursor,
+        more=paging.more_items_in_collection
+        if paging.more_items_in_collection is not None
+        else (further.more_items_in_collection if further else None),
+        next_start=paging.next_start if paging.next_start is not None else (further.next_start if further else None),
+    )
+
+
+def _records(data: Raw) -> list[Raw] | None:
+    records = msgspec.json.decode(data, type=list[Raw] | None)
+    # Some lists come wrapped twice: [[{…}, {…}]].
+    if records and len(records) == 1 and bytes(records[0]).lstrip()[:1] == b"[":
+        return msgspec.json.decode(records[0], type=list[Raw])
+    return records
+
+
+def _salvage(body: bytes) -> Envelope | None:
+    """Read what strict parsers refuse but Python's own reads: a lone surrogate, NaN, numbers without end."""
+    try:
+        outer = json.loads(body)
+        data = outer["data"]
+        if data is not None and not isinstance(data, list):
+            return None
+        records = [Raw(json.dumps(record).encode()) for record in data or []]
+        further = json.dumps(outer.get("additional_data")).encode()
+        rest = open_envelope(b'{"data":[],"additional_data":' + further + b"}")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, BadAnswer):
+        return None
+    return msgspec.structs.replace(rest, records=records, was_null=data is None)

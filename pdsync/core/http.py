@@ -1,0 +1,352 @@
+"""Makes one call: one session, the token in a header, and retries only where repeating changes nothing.
+
+What is retried: reading (GET) after a broken connection, a timeout, a 5xx or a cut body; anything that the server
+refused before it looked at it (429, or 401 once, when the token can be refreshed). Never a write whose fate is
+unknown. All retries of a run come out of one budget, so that a server on its knees is not kicked.
+
+Redirects are not followed: the token would travel along. Bodies are capped on the wire and unpacked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import zlib
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Protocol
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+
+from pdsync import __version__
+from pdsync.core.log import clean, log
+from pdsync.errors import ApiError, AuthError, BadAnswer, Forbidden, NotFound, ServerTrouble
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from pdsync.core.budget import Budget
+    from pdsync.model import Operation
+
+WIRE_CAP = 16 * 2**20
+PLAIN_CAP = 128 * 2**20
+ATTEMPTS = 6
+_RETRYABLE = {408, 500, 502, 503, 504, 520, 521, 522, 523, 524}
+_KEPT_HEADERS = ("date", "content-type", "x-correlation-id", "retry-after", "location", "content-disposition")
+
+
+class Answer(Struct, frozen=True):
+    """What came back: status, a few headers (lower case), and the body, unpacked."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    served_at: datetime  # the server's own Date, UTC
+
+    def json(self) -> object:
+        """The body as Python values.
+
+        Raises:
+            BadAnswer: it is no JSON.
+        """
+        try:
+            return msgspec.json.decode(self.body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadAnswer(f"Pipedrive answered with something that is no JSON ({error}): {_excerpt(self.body)}") from error
+
+
+class Credentials(Protocol):
+    """Where the token comes from: a fixed API token, or OAuth that renews itself."""
+
+    async def headers(self) -> dict[str, str]:
+        """The headers that authenticate a request."""
+
+    async def refresh(self, refused: dict[str, str]) -> bool:
+        """After a 401 for the headers `refused`: get new ones. False: there is no way to."""
+
+
+class ApiToken:
+    """A personal API token. It does not expire, and can't be renewed."""
+
+    def __init__(self, token: str) -> None:
+        self._headers = {"x-api-token": token}
+
+    async def headers(self) -> dict[str, str]:
+        return self._headers
+
+    async def refresh(self, refused: dict[str, str]) -> bool:  # noqa: ARG002
+        return False
+
+
+class _Retryable(Exception):
+    """An attempt that failed in a way that a repetition may cure."""
+
+    def __init__(self, reason: str, wait_s: float | None = None, *, refused: bool = False) -> None:
+        self.reason, self.wait_s, self.refused = reason, wait_s, refused
+        super().__init__(reason)
+
+
+class Http:
+    """One session with one company.
+
+    Args:
+        base_url: scheme and host.
+        credentials: give the headers of each request.
+        budget: says when a request may go out.
+        timeout_s: for one attempt, from connecting to the last byte.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        credentials: Credentials,
+        budget: Budget,
+        *,
+        concurrency: int = 8,
+        timeout_s: float = 60.0,
+        backoff_s: float = 0.5,
+    ) -> None:
+        self.base_url, self.budget = base_url, budget
+        self._credentials = credentials
+        self._concurrency, self._timeout_s, self._backoff_s = concurrency, timeout_s, backoff_s
+        self._places = asyncio.Semaphore(concurrency)
+        self._retry_tokens = 20.0
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Http:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._concurrency, ttl_dns_cache=300),
+            timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=15, sock_read=30),
+            headers={"User-Agent": f"pdsync/{__version__}", "Accept": "application/json", "Accept-Encoding": "gzip"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            raise_for_status=False,
+        )
+        # aiohttp repeats a GET by itself when a kept-alive connection has gone; the ledger would not know of it.
+        self._session._retry_connection = False  # noqa: SLF001
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session:
+            await self._session.close()
+
+    async def call(
+        self,
+        operation: Operation,
+        path: str | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        form: aiohttp.FormData | None = None,
+    ) -> Answer:
+        """Carry out `operation` and return the answer, which is a success.
+
+        Args:
+            operation: from the catalogue.
+            path: the operation's path with its placeholders filled; by default the path as it is.
+            query: parameters behind the question mark.
+            body: sent as JSON.
+            form: sent as a form, in place of `body`.
+
+        Raises:
+            AuthError: the token is refused.
+            Forbidden, NotFound, ApiError: Pipedrive refuses the request.
+            BudgetSpent, Blocked: nothing more may be sent for now.
+            ServerTrouble: no usable answer; a write may or may not have happened.
+            BadAnswer: an answer no client can use: a redirect, a body beyond the cap.
+        """
+        return await self.request(
+            operation.method,
+            path or operation.path,
+            cost=operation.cost or 0,
+            label=operation.id,
+            query=query,
+            body=body,
+            form=form,
+        )
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        cost: int,
+        label: str,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        form: aiohttp.FormData | None = None,
+    ) -> Answer:
+        """Like `call`, for a request that no operation of the catalogue describes; `label` names it in errors."""
+        refreshed = False
+        attempt = 0
+        while True:
+            attempt += 1
+            headers = await self._credentials.headers()
+            try:
+                async with self._places, self.budget.spend(cost):
+                    answer = await self._send(method, path, headers, query, body, form)
+                self._headers_seen(answer)
+                self._judge(answer, method, label)
+            except _Retryable as failure:
+                if answer_is_unknown(failure, method) or attempt >= ATTEMPTS or self._retry_tokens < 1:
+                    raise ServerTrouble(
+                        f"{label}: {clean(failure.reason)} (attempt {attempt} of {ATTEMPTS}).\n"
+                        f"What was fetched before is kept; run the same command again to go on."
+                    ) from failure
+                self._retry_tokens -= 1
+                wait = failure.wait_s if failure.wait_s is not None else self._backoff(attempt)
+                log.info("%s: %s; again in %.1f s", label, failure.reason, wait)
+                await asyncio.sleep(wait)
+            except AuthError:
+                if refreshed or not await self._credentials.refresh(headers):
+                    raise
+                refreshed = True
+            else:
+                self._retry_tokens = min(self._retry_tokens + 0.15, 20.0)
+                return answer
+
+    def _backoff(self, attempt: int) -> float:
+        return random.uniform(0.5, 1.0) * min(self._backoff_s * 2 ** (attempt - 1), 20.0)  # noqa: S311 - jitter
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        query: Mapping[str, str] | None,
+        body: object,
+        form: aiohttp.FormData | None,
+    ) -> Answer:
+        if self._session is None:
+            raise RuntimeError("Http is used inside `async with`.")
+        data: bytes | aiohttp.FormData | None = form
+        if body is not None:
+            data = msgspec.json.encode(body)
+            headers = {**headers, "Content-Type": "application/json"}
+        try:
+            async with self._session.request(
+                method, self.base_url + path, params=dict(query or {}), data=data, headers=headers, allow_redirects=False
+            ) as response:
+                plain = await self._read(response)
+                kept = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+                kept |= {k.lower(): v for k, v in response.headers.items() if "ratelimit" in k.lower()}
+                log.debug("%s %s → %d, %d bytes", method, path, response.status, len(plain))
+                return Answer(response.status, kept, plain, _served_at(response.headers.get("Date")))
+        except aiohttp.ClientConnectorError as error:  # before the first byte: surely not carried out
+            raise _Retryable(f"can't reach {self.base_url}: {error}", refused=True) from error
+        except TimeoutError as error:
+            raise _Retryable(f"no answer within {self._timeout_s:.0f} s") from error
+        except (aiohttp.ClientError, ConnectionError, zlib.error, EOFError) as error:
+            raise _Retryable(f"the connection broke: {error or type(error).__name__}") from error
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        """The body, unpacked; never more of it in memory than the caps allow."""
+        packed = response.headers.get("Content-Encoding", "identity").lower()
+        unpacker = zlib.decompressobj(wbits=31) if packed == "gzip" else None
+        if unpacker is None and packed not in ("identity", ""):
+            raise BadAnswer(f"The answer is packed with {packed!r}, which was not offered.")
+        wire, plain, pieces = 0, 0, []
+        async for piece in response.content.iter_any():
+            wire += len(piece)
+            if unpacker:
+                data = unpacker.decompress(piece, PLAIN_CAP - plain + 1)
+                if unpacker.unconsumed_tail:
+                    plain = PLAIN_CAP + 1
+            else:
+                data = piece
+            plain += len(data)
+            if wire > (WIRE_CAP if unpacker else PLAIN_CAP) or plain > PLAIN_CAP:
+                response.close()
+                raise BadAnswer(
+                    f"The answer is larger than {PLAIN_CAP // 2**20} MiB unpacked, or {WIRE_CAP // 2**20} MiB packed."
+                )
+            pieces.append(data)
+        if unpacker:
+            if not unpacker.eof:
+                raise EOFError("the packed answer ends early")
+            pieces.append(unpacker.flush())
+        return b"".join(pieces)
+
+    def _headers_seen(self, answer: Answer) -> None:
+        limit, remaining = (
+            _number(answer.headers.get(f"x-daily-ratelimit-token-{name}")) for name in ("limit", "remaining")
+        )
+        self.budget.observe(limit=limit, remaining=remaining)
+
+    def _judge(self, answer: Answer, method: str, label: str) -> None:
+        """Return for a success; raise what the answer means otherwise."""
+        status = answer.status
+        is_json = "json" in answer.headers.get("content-type", "").lower()
+        said = error_text(answer)
+        correlation = answer.headers.get("x-correlation-id")
+        if 200 <= status < 300:
+            if is_json and b'"success":false' in answer.body[:200].replace(b" ", b""):
+                raise ApiError(f"{label}: {said}", status=status, operation=label, correlation_id=correlation)
+            return
+        if status == 429:
+            raise self._limited(answer, said)
+        if status in _RETRYABLE:
+            raise _Retryable(f"the server answered {status}")
+        if status == 401:
+            raise AuthError(
+                f"Pipedrive refuses the token ({said}).\nStore a valid one: pdsync auth login, or set PDSYNC_API_TOKEN."
+            )
+        if status == 403 and not is_json:
+            raise self.budget.cool_down()
+        if 300 <= status < 400:
+            raise BadAnswer(
+                f"{label}: the server redirects to {answer.headers.get('location', 'nowhere')!r}; the token was not sent on.\n"
+                f"Check account.base_url."
+            )
+        kind = {403: Forbidden, 404: NotFound, 410: NotFound}.get(status, ApiError)
+        verb = "may not be read with this token" if method == "GET" else "is not allowed for this token"
+        detail = f"{label} {verb} ({said})" if status == 403 else f"{label}: Pipedrive answered {status}: {said}"
+        raise kind(clean(detail), status=status, operation=label, correlation_id=correlation)
+
+    def _limited(self, answer: Answer, said: str) -> Exception:
+        """Tell a burst from an exhausted day. Retry-After is no help: on an exhausted day it names hours."""
+        if answer.headers.get("x-daily-ratelimit-token-remaining") == "0" or "daily" in said.lower():
+            return self.budget.exhausted()
+        reset = _number(answer.headers.get("x-ratelimit-reset")) or _number(answer.headers.get("retry-after")) or 2
+        self.budget.pause(min(reset, 30) + 0.05)
+        return _Retryable("too many requests at once", wait_s=0.0, refused=True)
+
+
+def answer_is_unknown(failure: _Retryable, method: str) -> bool:
+    """Whether repeating could do something twice: a write that the server may have carried out."""
+    return method != "GET" and not failure.refused
+
+
+def error_text(answer: Answer) -> str:
+    """What the server said went wrong, in one line; an excerpt of the body where it said nothing."""
+    try:
+        said = msgspec.json.decode(answer.body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _excerpt(answer.body) or f"status {answer.status}"
+    if not isinstance(said, dict):
+        return _excerpt(answer.body)
+    parts = [str(said[key]) for key in ("error", "message", "errors", "code") if said.get(key)]
+    return clean("; ".join(parts) or f"status {answer.status}")[:500]
+
+
+def _excerpt(body: bytes) -> str:
+    return clean(" ".join(body[:160].decode("utf-8", errors="replace").split()))
+
+
+def _number(text: str | None) -> int | None:
+    try:
+        return int(float(text)) if text is not None else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _served_at(date: str | None) -> datetime:
+    try:
+        return parsedate_to_datetime(date or "").astimezone(UTC)
+    except (ValueError, TypeError, IndexError):
+        return datetime.now(UTC).replace(microsecond=0)

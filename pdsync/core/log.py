@@ -1,0 +1,47 @@
+"""Keeps secrets out of everything that is written for people: one sink, and redaction by value.
+
+A secret is known by its value, not by where it stands: whoever reads a token calls `hide`, and from then on no
+message that passes `clean` shows it, nor its percent- or base64-encoded forms.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import sys
+from urllib.parse import quote
+
+_hidden: set[str] = set()
+_LEAST = 6  # shorter values would blank out ordinary words
+
+log = logging.getLogger("pdsync")
+
+
+def hide(secret: str | None) -> None:
+    """From now on, never show `secret`."""
+    if secret and len(secret) >= _LEAST:
+        encoded = base64.b64encode(secret.encode()).decode()
+        _hidden.update({secret, quote(secret, safe=""), encoded, encoded.rstrip("=")})
+
+
+def clean(message: str) -> str:
+    """`message` with every known secret replaced, and without characters that could steer a terminal."""
+    for secret in sorted(_hidden, key=len, reverse=True):
+        message = message.replace(secret, "[secret]")
+    return "".join(
+        char if char in "\n\t" or (char.isprintable() or char == " ") else f"\\x{ord(char):02x}" for char in message
+    )
+
+
+class _Clean(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return clean(super().format(record))
+
+
+def to_stderr(verbosity: int) -> None:
+    """Send the log to stderr: warnings at 0, progress at 1, every request at 2 and more."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Clean("%(asctime)s %(levelname)s %(message)s"))
+    log.handlers[:] = [handler]
+    log.propagate = False
+    log.setLevel([logging.WARNING, logging.INFO, logging.DEBUG][min(max(verbosity, 0), 2)])

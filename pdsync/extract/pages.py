@@ -1,0 +1,171 @@
+"""Walks a list operation page by page.
+
+A walk asks for the next page only when that page is wanted, keeps none, and can go on from any page that an earlier
+one sealed. It trusts no list blindly: a cursor that comes back, a page that repeats, a full page that says nothing
+of the next one end the walk with an error, because each of them would otherwise be a silent gap.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from pdsync.core.envelope import Envelope, open_envelope
+from pdsync.errors import BadAnswer
+from pdsync.model import Operation, Page, Source, Stream, Version, Walk
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from pdsync.core.http import Answer
+
+_REPEATS = 3  # how often an unusable page is asked for
+
+
+class Caller(Protocol):
+    """What a walk needs of the client."""
+
+    async def call(self, operation: Operation, path: str | None = None, *, query: Mapping[str, str] | None) -> Answer:
+        """Carry out `operation`."""
+
+
+def query_of(stream: Stream, source: Source, version: Version, operation: Operation, since: datetime | None) -> dict[str, str]:
+    """The parameters that every page of a walk shares; `since` is None where everything is asked for.
+
+    Everything is read in the order of ids, where the list can sort: a row that is edited meanwhile keeps its place.
+    Changes are read in the order of their times: a row that is edited meanwhile moves to the end, and is met again.
+    """
+    query = dict(source.query)
+    if operation.page_size:
+        query["limit"] = str(operation.page_size)
+    cursor = stream.cursor
+    if since is not None:
+        query |= source.since_query
+    if cursor is None or source.way == "full":
+        return query
+    if version == "v2":
+        if "sort_by" in operation.query:
+            query |= {"sort_by": "id" if since is None else cursor, "sort_direction": "asc"}
+        if since is not None and source.way == "updated_since":
+            query["updated_since"] = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    elif "sort" in operation.query:
+        query["sort"] = "id ASC" if since is None else f"{cursor} DESC"
+    return query
+
+
+async def pages(
+    client: Caller,
+    operation: Operation,
+    walk: Walk,
+    query: Mapping[str, str],
+    *,
+    after: Page | None = None,
+    newest_first: str | None = None,
+) -> AsyncIterator[Page]:
+    """Yield the pages of `walk`, one in memory at a time, until the list names no next one.
+
+    Args:
+        client: makes the calls.
+        operation: the list operation.
+        walk: what the pages belong to; its `since` ends a walk that reads newest first.
+        query: the parameters that every page shares.
+        after: the last page that an earlier walk sealed (its body may be empty); None from the start.
+        newest_first: the key of a record that holds its last change, where the list is sorted by it, newest first.
+
+    Raises:
+        BadAnswer: the list can't be walked to its end; asking again did not help.
+        PdsyncError: what `client.call` raises.
+    """
+    seq, place = (after.seq + 1, after.next) if after else (0, None)
+    last_digest = b""
+    seen = {place}
+    while True:
+        asked = {**query, **_place(operation, place)}
+        page, envelope = await _ask(client, operation, walk, asked, seq, place, newest_first)
+        if page.next is not None and page.next in seen:
+            raise BadAnswer(f"{operation.id}: the list leads back to a page that was read already ({page.next[:40]!r}).")
+        digest = hashlib.sha256(b"\0".join(bytes(record) for record in envelope.records)).digest()
+        if envelope.records and digest == last_digest:
+            raise BadAnswer(f"{operation.id}: two pages in a row hold the same {len(envelope.records)} records.")
+        seen.add(page.next)
+        last_digest = digest
+        yield page
+        if page.next is None:
+            return
+        seq, place = seq + 1, page.next
+
+
+async def _ask(
+    client: Caller,
+    operation: Operation,
+    walk: Walk,
+    asked: Mapping[str, str],
+    seq: int,
+    place: str | None,
+    newest_first: str | None,
+) -> tuple[Page, Envelope]:
+    """One page; an answer that can't be right is asked for again, a few times."""
+    for attempt in range(1, _REPEATS + 1):
+        answer = await client.call(operation, query=asked)
+        try:
+            envelope = open_envelope(answer.body)
+            following = _next(operation, envelope, asked, walk, newest_first)
+        except BadAnswer as error:
+            if attempt == _REPEATS:
+                raise BadAnswer(f"{operation.id}: {error}") from error
+            continue
+        page = Page(
+            walk=walk.id,
+            seq=seq,
+            body=answer.body,
+            rows=len(envelope.records),
+            next=following,
+            served_at=answer.served_at,
+            asked_for=place,
+        )
+        return page, envelope
+    raise AssertionError("unreachable")
+
+
+def _place(operation: Operation, place: str | None) -> dict[str, str]:
+    if operation.paging == "offset":
+        return {"start": place or "0"}
+    return {"cursor": place} if place is not None else {}
+
+
+def _next(
+    operation: Operation, envelope: Envelope, asked: Mapping[str, str], walk: Walk, newest_first: str | None
+) -> str | None:
+    """Where the next page begins; None behind the last one."""
+    rows, limit = len(envelope.records), int(asked.get("limit") or 0)
+    if operation.paging == "none":
+        return None
+    if operation.paging == "cursor":
+        if envelope.was_null:
+            raise BadAnswer("the list answered null instead of records")
+        if not envelope.described and limit and rows >= limit:
+            raise BadAnswer("a full page does not say whether there is another one")
+        return envelope.next_cursor
+    start = int(asked.get("start") or 0)
+    if newest_first and walk.since and rows and _changed(envelope, newest_first) < walk.since:
+        return None  # sorted newest first: all that follows is older than what we have
+    # Some lists say nothing of paging at all; then only a page that isn't full is surely the last.
+    if rows == 0 or not (rows >= limit if envelope.more is None else envelope.more):
+        return None
+    # Rows that vanish meanwhile move the rest towards the start: pages overlap, so that none slips through between.
+    overlap = min(rows // 10, 10)
+    return str(start + rows - overlap)
+
+
+def _changed(envelope: Envelope, field: str) -> datetime:
+    """When the oldest record of a page, its last, was changed. Records without a time count as changed just now."""
+    record = msgspec.json.decode(envelope.records[-1])
+    text = str(record.get(field) or "") if isinstance(record, dict) else ""
+    try:
+        found = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        return datetime.now(UTC) + timedelta(days=1)
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found

@@ -1,0 +1,318 @@
+"""Commits one batch of staged rows: data, history, batch id and watermark in one transaction, or none of them.
+
+A staged row is compared with the one that the table holds by the hash of its content. Only rows that differ are
+written; what they replace moves to `versions`. There is no key to rely on, so this is the one place that keeps keys
+unique, and it checks that they are.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from pdsync.errors import StorageError
+from pdsync.sql import name as quoted
+from pdsync.sql import names
+from pdsync.sql import text as literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import duckdb
+
+    from pdsync.model import SchemaChange, Walk
+
+
+class Target(Struct, frozen=True):
+    """The table that a batch goes to."""
+
+    name: str
+    key: str
+    columns: tuple[str, ...]  # those that staging holds
+    cursor: str | None = None
+    deleted: str | None = None  # the flag of deleted records; "!" turns it round
+    labels: dict[str, tuple[str, str, bool]] = {}  # label column → (id column, field code, many)
+
+
+class Batch(Struct, frozen=True):
+    """Pages of a walk that are committed together: `number` counts from 0 in the walk."""
+
+    walk: Walk
+    number: int
+    last_page: int
+    closes_walk: bool
+    read: int
+    quarantined: Sequence[tuple[int, int, bytes, str]] = ()  # page, position, record, reason
+    changes: Sequence[SchemaChange] = ()
+
+
+class Counts(Struct):
+    """What a batch changed, in rows."""
+
+    read: int = 0
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    unchanged: int = 0
+    quarantined: int = 0
+    schema_changes: int = 0
+
+
+def commit(connection: duckdb.DuckDBPyConnection, target: Target, staged: str | None, batch: Batch) -> Counts:
+    """Bring the staged rows into the table and remember the batch: both, or neither.
+
+    A batch that the warehouse knows already changes nothing, which is what lets a killed run simply be run again. A
+    row that was shown before the one that the table holds is left out: pages may arrive late.
+
+    Args:
+        connection: to the work file.
+        target: the table.
+        staged: the staging table, quoted; None where the batch held no row.
+        batch: which pages these are; the last of a walk moves the watermark too.
+
+    Returns:
+        What was changed.
+
+    Raises:
+        duckdb.Error: nothing was written, and the watermark still stands where it stood.
+    """
+    known = connection.execute(
+        "SELECT read, inserted, updated, deleted, unchanged, quarantined, schema_changes FROM meta._applied_batches"
+        " WHERE walk = ? AND batch = ?",
+        [batch.walk.id, batch.number],
+    ).fetchone()
+    if known:
+        return Counts(*known)
+    if staged:
+        _keep_last_of_each_key(connection, target, staged)
+        _compare(connection, target, staged, incremental=batch.walk.since is not None)
+    connection.execute("BEGIN")
+    try:
+        counts = _apply(connection, target, staged, batch.walk.run_id) if staged else Counts()
+        counts.read, counts.quarantined = batch.read, len(batch.quarantined)
+        counts.schema_changes = _note_changes(connection, batch)
+        _note_batch(connection, batch, counts)
+        if batch.closes_walk:
+            _move_watermark(connection, batch.walk)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    return counts
+
+
+def _keep_last_of_each_key(connection: duckdb.DuckDBPyConnection, target: Target, staged: str) -> None:
+    """A record that changes during a walk is met twice; the later page knows better."""
+    key = quoted(target.key)
+    doubled = connection.execute(f"SELECT count(*) > count(DISTINCT {key}) FROM {staged}").fetchone()
+    if doubled and doubled[0]:
+        connection.execute(
+            f"DELETE FROM {staged} WHERE rowid NOT IN"
+            f" (SELECT arg_max(rowid, (_served_at, _seq, rowid)) FROM {staged} GROUP BY {key})"
+        )
+
+
+def _compare(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, *, incremental: bool) -> None:
+    """Fill temp.delta: for each staged row, whether the table lacks it, holds it so already, or holds it otherwise."""
+    key = quoted(target.key)
+    older = "s._served_at < t._verified_at"
+    if target.cursor:
+        cursor = quoted(target.cursor)
+        # Older, not "as old": two edits within one second share an update_time, and both must land.
+        earlier = f"coalesce(s.{cursor} < t.{cursor}, false)"
+        older = f"({older} OR {earlier})" if incremental else f"({older} OR (s._served_at = t._verified_at AND {earlier}))"
+        since = f"coalesce(CASE WHEN s.{cursor} <= s._served_at THEN s.{cursor} END, s._served_at)"
+    else:
+        since = "s._served_at"
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE delta AS SELECT s.rowid AS place, s.{key} AS key, t.{key} IS NULL AS is_new,"
+        f" t.{key} IS NULL OR (t._row_hash <> s._row_hash AND NOT {older}) AS changed,"
+        f" t._row_hash = s._row_hash AND s._served_at > t._verified_at AS confirmed,"
+        f" CASE WHEN t.{key} IS NULL OR {since} > t._valid_from THEN {since}"
+        f" ELSE greatest(s._served_at, t._valid_from + INTERVAL 1 MICROSECOND) END AS valid_from,"
+        f" t._deleted_at IS NOT NULL AS was_deleted, s._served_at AS served_at"
+        f" FROM {staged} s LEFT JOIN {quoted('main', target.name)} t ON t.{key} = s.{key}"
+    )
+
+
+def _apply(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, run_id: str) -> Counts:
+    main, key = quoted("main", target.name), quoted(target.key)
+    found = connection.execute(
+        "SELECT count(*), count_if(is_new), count_if(changed AND NOT is_new), count_if(confirmed AND NOT changed) FROM temp.delta"
+    ).fetchone() or (0, 0, 0, 0)
+    rows, new, changed, confirmed = (int(count) for count in found)
+    counts = Counts(inserted=new, updated=changed, unchanged=rows - new - changed)
+    if changed:
+        connection.execute(
+            f"INSERT INTO {quoted('versions', target.name)} BY NAME SELECT t.*, d.valid_from AS _valid_to FROM {main} t"
+            f" JOIN temp.delta d ON d.key = t.{key} WHERE d.changed AND NOT d.is_new"
+        )
+        connection.execute(f"DELETE FROM {main} WHERE {key} IN (SELECT key FROM temp.delta WHERE changed AND NOT is_new)")
+    if new or changed:
+        deleted = _insert(connection, target, staged, run_id)
+        counts.deleted = deleted
+        counts.updated -= min(deleted, changed)
+    if confirmed:
+        connection.execute(
+            f"UPDATE {main} t SET _verified_at = d.served_at FROM temp.delta d"
+            f" WHERE d.key = t.{key} AND d.confirmed AND NOT d.changed"
+        )
+    if new or changed:
+        _check_unique(connection, target, new + changed)
+    return counts
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, run_id: str) -> int:
+    """Insert what is new or changed; the number of rows that were alive and are deleted now."""
+    flag = target.deleted.removeprefix("!") if target.deleted else None
+    gone = "false"
+    if flag and target.deleted:
+        gone = f"{'NOT ' if target.deleted.startswith('!') else ''}s.{quoted(flag)}"
+    since = f"coalesce(s.{quoted(target.cursor)}, s._served_at)" if target.cursor else "s._served_at"
+    joins, labels = _labels(target)
+    columns = names([*target.columns, *labels, "_extra", "_synced_at", "_verified_at", "_run_id", "_deleted_at"])
+    values = ", ".join([names(list(target.columns), "s."), *labels.values()])
+    connection.execute(
+        f"INSERT INTO {quoted('main', target.name)} ({columns}, _valid_from, _row_hash)"
+        f" SELECT {values}, s._extra, ?, s._served_at, ?, CASE WHEN {gone} THEN {since} END, d.valid_from, s._row_hash"
+        f" FROM {staged} s JOIN temp.delta d ON d.place = s.rowid {joins} WHERE d.changed",
+        [datetime.now(UTC), run_id],
+    )
+    if not flag:
+        return 0
+    counted = connection.execute(
+        f"SELECT count(*) FROM temp.delta d JOIN {staged} s ON d.place = s.rowid"
+        f" WHERE d.changed AND NOT d.is_new AND NOT d.was_deleted AND {gone}"
+    ).fetchone()
+    return int(counted[0]) if counted else 0
+
+
+def _labels(target: Target) -> tuple[str, dict[str, str]]:
+    """Joins and expressions that look up option labels: by join for one option, in a map for several."""
+    joins, expressions = [], {}
+    for index, (column, (ids, code, many)) in enumerate(target.labels.items()):
+        where = f"entity = {literal(target.name)} AND field_code = {literal(code)}"
+        alias = f"l{index}"
+        if many:
+            joins.append(
+                f"CROSS JOIN (SELECT coalesce(map_from_entries(list((option_id::BIGINT, label))), MAP {{}}) AS labels"
+                f" FROM meta.field_options WHERE {where} AND TRY_CAST(option_id AS BIGINT) IS NOT NULL) {alias}"
+            )
+            expressions[column] = f"list_transform(s.{quoted(ids)}, lambda i: {alias}.labels[i])"
+        else:
+            joins.append(
+                f"LEFT JOIN (SELECT option_id, label FROM meta.field_options WHERE {where}) {alias}"
+                f" ON {alias}.option_id = s.{quoted(ids)}::VARCHAR"
+            )
+            expressions[column] = f"{alias}.label"
+    return " ".join(joins), expressions
+
+
+def refresh_labels(connection: duckdb.DuckDBPyConnection, target: Target) -> int:
+    """Bring the label columns up to date after options were renamed; the number of rows that changed.
+
+    A renamed option moves no record's update_time, and is no new version of the record either.
+    """
+    changed = 0
+    for column, (ids, _, many) in target.labels.items():
+        only = Target(target.name, target.key, (), labels={column: target.labels[column]})
+        joins, expressions = _labels(only)
+        set_ids = f"len(s.{quoted(ids)}) > 0" if many else f"s.{quoted(ids)} IS NOT NULL"
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE relabeled AS SELECT s.rowid AS place, {expressions[column]} AS label"
+            f" FROM {quoted('main', target.name)} s {joins}"
+            f" WHERE {set_ids} AND s.{quoted(column)} IS DISTINCT FROM {expressions[column]}"
+        )
+        done = connection.execute(
+            f"UPDATE {quoted('main', target.name)} t SET {quoted(column)} = r.label FROM temp.relabeled r WHERE t.rowid = r.place"
+        ).fetchone()
+        changed += int(done[0]) if done else 0
+    return changed
+
+
+def _check_unique(connection: duckdb.DuckDBPyConnection, target: Target, written: int) -> None:
+    """Each key that was written stands in the table once: the promise that a primary key would have kept."""
+    key = quoted(target.key)
+    counted = connection.execute(
+        f"SELECT count(*) FROM {quoted('main', target.name)} WHERE {key} IN (SELECT key FROM temp.delta WHERE changed)"
+    ).fetchone()
+    if counted and counted[0] != written:
+        raise StorageError(
+            f"{target.name} would hold {counted[0]} rows for {written} keys: the batch was not committed.\n"
+            f"Please report this, with the output of: pdsync doctor --json"
+        )
+
+
+def _note_changes(connection: duckdb.DuckDBPyConnection, batch: Batch) -> int:
+    new = 0
+    for page, position, record, reason in batch.quarantined:
+        connection.execute(
+            "INSERT INTO meta.quarantine VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [batch.walk.run_id, batch.walk.stream, batch.walk.id, page, position, reason, record],
+        )
+    for change in batch.changes:
+        new += note_change(connection, batch.walk.run_id, change)
+    return new
+
+
+def note_change(connection: duckdb.DuckDBPyConnection, run_id: str, change: SchemaChange) -> int:
+    """Remember a schema change, unless it was told before; 1 if it is new."""
+    row = connection.execute(
+        "INSERT INTO meta.schema_changes SELECT ?, ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM meta.schema_changes"
+        " WHERE entity = ? AND kind = ? AND name = ? AND detail = ?)",
+        [
+            run_id,
+            datetime.now(UTC),
+            change.stream,
+            change.kind,
+            change.name,
+            change.detail,
+            change.stream,
+            change.kind,
+            change.name,
+            change.detail,
+        ],
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _note_batch(connection: duckdb.DuckDBPyConnection, batch: Batch, counts: Counts) -> None:
+    connection.execute(
+        "INSERT INTO meta._applied_batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            batch.walk.id,
+            batch.number,
+            batch.last_page,
+            batch.walk.run_id,
+            batch.walk.stream,
+            datetime.now(UTC),
+            counts.read,
+            counts.inserted,
+            counts.updated,
+            counts.deleted,
+            counts.unchanged,
+            counts.quarantined,
+            counts.schema_changes,
+        ],
+    )
+
+
+def _move_watermark(connection: duckdb.DuckDBPyConnection, walk: Walk) -> None:
+    """The list is complete until the moment its walk began: never the largest time seen, never backwards."""
+    place = [walk.stream, walk.source, walk.version]
+    before = connection.execute(
+        "SELECT watermark, full_at FROM meta.checkpoints WHERE stream = ? AND source = ? AND version = ?", place
+    ).fetchone()
+    watermark, full_at = walk.started_at, walk.started_at if walk.since is None else None
+    if watermark is None:
+        raise StorageError(f"Walk {walk.id} of {walk.stream} has no beginning; its watermark was not moved.")
+    if before:
+        watermark, full_at = max(watermark, before[0]), full_at or before[1]
+    connection.execute("DELETE FROM meta.checkpoints WHERE stream = ? AND source = ? AND version = ?", place)
+    connection.execute(
+        "INSERT INTO meta.checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)", [*place, watermark, full_at, walk.id, walk.run_id]
+    )
+
+

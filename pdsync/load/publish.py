@@ -1,0 +1,61 @@
+"""Hands a finished warehouse to its readers: whole, in one step, without a lock between them.
+
+DuckDB lets one process write a file or many read it, not both. So the run writes a work file of its own, and when it
+is done a copy of it takes the place of the warehouse with one rename. A reader that has the old file open goes on
+reading it; whoever opens the warehouse next sees the new one. Nobody sees half of a run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from pdsync.errors import StorageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_FICLONE = 0x40049409  # Linux: share the blocks of two files until one of them changes
+
+
+def publish(work: Path, warehouse: Path) -> None:
+    """Put a copy of `work` in the place of `warehouse`. `work` is checkpointed, and nobody writes to it.
+
+    Raises:
+        StorageError: the disk is full or read-only; the warehouse is what it was.
+    """
+    fresh = warehouse.with_name(f".{warehouse.name}.new")
+    try:
+        fresh.unlink(missing_ok=True)
+        copy(work, fresh)
+        os.replace(fresh, warehouse)
+        _sync(warehouse.parent)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise StorageError(
+            f"The finished warehouse can't be put in place at {warehouse}: {error}.\n"
+            f"Readers still see the last one, and everything fetched is kept. It needs room for one more copy "
+            f"({work.stat().st_size / 2**20:,.0f} MiB); then run the same command."
+        ) from error
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file so that it is on disk: by sharing blocks where the file system can, else byte by byte."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    with source.open("rb") as reader, os.fdopen(os.open(target, flags, 0o600), "wb") as writer:
+        try:
+            fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
+        except OSError:
+            shutil.copyfileobj(reader, writer, 4 * 2**20)
+        writer.flush()
+        os.fsync(writer.fileno())
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

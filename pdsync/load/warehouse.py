@@ -1,0 +1,187 @@
+"""Opens the DuckDB files, and keeps their tables in the shape that the catalogue and the custom fields ask for.
+
+There are two files. The *work* file belongs to the one process that holds the project's lock; the *warehouse* is what
+readers open, and is replaced as a whole when a run has finished. Both hold the same tables:
+
+    main.<stream>        the current row of every record, deleted and merged ones included
+    versions.<stream>    the rows that main held before
+    history.<stream>     a view of both: every version, with _valid_from and _valid_to
+    main.<child>         a view: one row an element of a list
+    labeled.<stream>     a view: names and labels in place of ids
+    meta.*               what pdsync knows about all of it
+
+No table has a primary key or an index: uniqueness is the loader's job (`load.commit`), which is several times faster
+and leaves nothing that a crash could tear.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from pdsync.errors import StorageError, WrongCompany
+from pdsync.sql import name as quoted
+from pdsync.sql import text as literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+MEMORY_LIMIT = "400MB"  # of DuckDB's own; beyond it spills to disk
+# What the loader adds to every row, behind the columns of the record.
+SYSTEM_COLUMNS = {
+    "_extra": "JSON",
+    "_synced_at": "TIMESTAMPTZ",
+    "_verified_at": "TIMESTAMPTZ",
+    "_run_id": "VARCHAR",
+    "_deleted_at": "TIMESTAMPTZ",
+    "_valid_from": "TIMESTAMPTZ",
+    "_row_hash": "UBIGINT",
+}
+
+
+def connect(path: Path, *, read_only: bool = False, memory_limit: str = MEMORY_LIMIT) -> duckdb.DuckDBPyConnection:
+    """Open a DuckDB file with pdsync's settings: UTC, no extension fetched, spilling beside the file.
+
+    Raises:
+        StorageError: it can't be opened; says why and what to do.
+    """
+    config: dict[str, str | bool | int | float | list[str]] = {"autoinstall_known_extensions": "false"}
+    try:
+        if read_only:
+            connection = duckdb.connect(str(path), read_only=True, config=config)
+        else:
+            connection = duckdb.connect(config=config)
+            connection.execute(f"ATTACH {literal(str(path))} AS warehouse (STORAGE_VERSION 'v1.5.0')")
+            connection.execute("USE warehouse")
+            connection.execute(f"SET memory_limit = '{memory_limit}'")
+            connection.execute(f"SET temp_directory = {literal(str(path) + '.tmp')}")
+            connection.execute("SET checkpoint_threshold = '256MB'")
+        connection.execute("SET TimeZone = 'UTC'")
+    except duckdb.Error as error:
+        raise StorageError(_why(path, error)) from error
+    if not read_only and path.exists():
+        path.chmod(0o600)
+    return connection
+
+
+def _why(path: Path, error: duckdb.Error) -> str:
+    said = str(error).splitlines()[0]
+    if "lock" in said.lower():
+        return (
+            f"{path} is held by another program ({said}).\n"
+            f"Nothing was changed. Close that program, or open the warehouse read-only there, and run the same command."
+        )
+    if not os.access(path.parent, os.W_OK):
+        return f"The folder {path.parent} can't be written. Nothing was called; mend its rights: pdsync doctor"
+    return f"{path} can't be opened as a DuckDB file ({said})."
+
+
+
+def prepare(connection: duckdb.DuckDBPyConnection, meta_sql: str, company_id: int, company: str) -> None:
+    """Create the schemas and meta tables that are missing, and tie the file to its company.
+
+    Raises:
+        WrongCompany: the file holds another company; nothing was changed.
+    """
+    connection.execute(meta_sql)
+    known = connection.execute("SELECT company_id FROM meta.company").fetchone()
+    if known and known[0] != company_id:
+        raise WrongCompany(expected=int(known[0]), found=company_id, name=company)
+    if not known:
+        connection.execute("INSERT INTO meta.company VALUES (?, ?)", [company_id, company])
+
+
+def ensure_table(connection: duckdb.DuckDBPyConnection, table: str, columns: dict[str, str]) -> list[str]:
+    """Create `table` with its history, or add the columns that are missing; the names of those added.
+
+    A column is never dropped, renamed or retyped: what a row held stays readable.
+    """
+    wanted = {**columns, **SYSTEM_COLUMNS}
+    added: list[str] = []
+    for schema, more in (("main", {}), ("versions", {"_valid_to": "TIMESTAMPTZ"})):
+        have = _columns(connection, schema, table)
+        if not have:
+            body = ", ".join(f"{quoted(column)} {kind}" for column, kind in {**wanted, **more}.items())
+            connection.execute(f"CREATE TABLE {quoted(schema, table)} ({body})")
+            continue
+        for column, kind in wanted.items():
+            if column not in have:
+                connection.execute(f"ALTER TABLE {quoted(schema, table)} ADD COLUMN {quoted(column)} {kind}")
+                if schema == "main":
+                    added.append(column)
+    return added
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> list[str]:
+    rows = connection.execute(
+        "SELECT column_name FROM duckdb_columns() WHERE database_name = current_database()"
+        " AND schema_name = ? AND table_name = ? ORDER BY column_index",
+        [schema, table],
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def tables(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    """The streams that have a table."""
+    rows = connection.execute(
+        "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = 'main'"
+    ).fetchall()
+    return {row[0] for row in rows}
+
+
+def history_view(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    """(Re)create `history.<table>`: the versions that were, and the one that is."""
+    connection.execute(
+        f"CREATE OR REPLACE VIEW {quoted('history', table)} AS"
+        f" SELECT * EXCLUDE (_row_hash), NULL::TIMESTAMPTZ AS _valid_to FROM {quoted('main', table)}"
+        f" UNION ALL BY NAME SELECT * EXCLUDE (_row_hash) FROM {quoted('versions', table)}"
+    )
+
+
+def child_view(
+    connection: duckdb.DuckDBPyConnection, child: str, table: str, key: str, parent: str, column: str, items: Sequence[str], value: str | None
+) -> None:
+    """(Re)create the view of a list: its parent's key, the position from 1 on, and the element."""
+    what = f"e.element AS {quoted(value)}" if value else ", ".join(f"e.element.{quoted(item)} AS {quoted(item)}" for item in items)
+    for schema, extra in (("main", ""), ("history", ", t._valid_from, t._valid_to")):
+        connection.execute(
+            f"CREATE OR REPLACE VIEW {quoted(schema, child)} AS"
+            f" SELECT t.{quoted(key)} AS {quoted(parent)}, e.position, {what}{extra} FROM {quoted(schema, table)} t,"
+            f" unnest(t.{quoted(column)}) WITH ORDINALITY AS e(element, position)"
+        )
+
+
+def labeled_view(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    references: dict[str, tuple[str, str, str]],
+    replaced: dict[str, str],
+    dropped: Iterable[str],
+) -> None:
+    """(Re)create `labeled.<table>`.
+
+    Args:
+        references: column of an id → (the table it points to, its key, the column with its name).
+        replaced: column of option ids → the column that holds their labels.
+        dropped: columns that the view leaves out.
+    """
+    exclude = {*references, *replaced, *replaced.values(), *dropped, *SYSTEM_COLUMNS} - {"_deleted_at"}
+    have = _columns(connection, "main", table)
+    selected, joins = [], []
+    for column in have:
+        if column in references:
+            other, key, title = references[column]
+            alias = f"j{len(joins)}"
+            joins.append(f"LEFT JOIN {quoted('main', other)} {alias} ON {alias}.{quoted(key)} = t.{quoted(column)}")
+            selected.append(f"{alias}.{quoted(title)} AS {quoted(column.removesuffix('_id'))}")
+        elif column in replaced:
+            selected.append(f"t.{quoted(replaced[column])} AS {quoted(column)}")
+        elif column not in exclude:
+            selected.append(f"t.{quoted(column)}")
+    connection.execute(
+        f"CREATE OR REPLACE VIEW {quoted('labeled', table)} AS"
+        f" SELECT {', '.join(selected)} FROM {quoted('main', table)} t {' '.join(joins)}"
+    )

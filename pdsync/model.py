@@ -1,0 +1,263 @@
+"""The values that cross a stage boundary: small, frozen, and known to every layer.
+
+`Operation` and `Stream` are entries of the catalogue (schemas/); `Page` is what extract hands on.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003 - msgspec reads the annotations at run time
+from typing import Literal
+
+from msgspec import Struct
+
+from pdsync.sql import name as sql_name
+
+Version = Literal["v1", "v2"]
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+JsonType = Literal[
+    "integer",
+    "number",
+    "boolean",
+    "string",
+    "string:date",
+    "string:date-time",
+    "string:uuid",
+    "string:url",
+    "string:binary",
+    "object",
+    "array[integer]",
+    "array[number]",
+    "array[string]",
+    "array[object]",
+]
+
+
+class Param(Struct, frozen=True, forbid_unknown_fields=True):
+    """A parameter of an operation's path or query, or a field of its body.
+
+    `type` is JSON's own word (`integer`, `number`, `string`, `boolean`, `object`, `array`), with the items of an
+    array in brackets (`array[integer]`) and a string's format behind a colon (`string:date`).
+    """
+
+    type: JsonType
+    required: bool = False
+    enum: tuple[str | int | float | bool, ...] = ()
+    many: bool = False  # a string that may name several, with commas between; `enum` and `max` are of the items
+    max: int | None = None  # of a `limit`, rows; of a comma-separated list, items
+    default: str | int | float | bool | None = None
+
+
+class Operation(Struct, frozen=True, forbid_unknown_fields=True):
+    """One thing that the API can do, by its API name.
+
+    Paths are written from the host on, with {name} for each path parameter: `/v1/files/{id}`, `/api/v2/deals`.
+    """
+
+    id: str
+    version: Version
+    method: Method
+    path: str
+    tag: str
+    cost: int | None = None  # tokens a request, whatever it returns; None: not documented
+    paging: Literal["none", "cursor", "offset"] = "none"
+    page_size: int | None = None  # the largest `limit`, in rows; None: not documented
+    query: dict[str, Param] = {}
+    path_params: dict[str, Param] = {}
+    body: dict[str, Param] = {}
+    body_list: bool = False  # the body is a list of objects with the fields of `body`, not one such object
+    body_required: bool = False
+    custom_fields: bool = False  # also takes 40-hex keys: v1 beside the other fields, v2 inside `custom_fields`
+    content: Literal["json", "form", "multipart"] | None = None  # of the request's body
+    binary: bool = False  # the answer is a file, not JSON
+    scopes: tuple[str, ...] = ()
+    deprecated: bool = False
+    removed: bool = False  # gone from the vendor's current documents; may or may not still answer
+    replaced_by: str | None = None  # "v2 getDeals"
+    host: str | None = None  # where it is not the company's own
+
+    @property
+    def name(self) -> str:
+        """Its name among those of both versions: `v2 getDeals`."""
+        return f"{self.version} {self.id}"
+
+    @property
+    def mutates(self) -> bool:
+        """Whether a request of this operation may change data. Only what can't is ever repeated blindly."""
+        return self.method != "GET"
+
+
+class Column(Struct, frozen=True, forbid_unknown_fields=True):
+    """One column of a stream's table, and where its value stands in a record.
+
+    `v2` and `v1` are slash-separated paths (`address/locality`); by default the value stands under the column's
+    own name. A reference (`ref`) may come as an id or as an object that holds one; `negated` turns the flag round
+    (v1's `active_flag` is v2's `is_deleted`).
+    """
+
+    type: str
+    v2: str | None = None
+    v1: str | None = None
+    ref: bool = False
+    negated: tuple[Version, ...] = ()
+    items: dict[str, str] = {}  # `type` is "LIST": the columns of its elements, which are objects
+    items_v2: dict[str, str] = {}  # element columns whose values stand under another key in v2,
+    items_v1: dict[str, str] = {}  # or in v1
+
+    @property
+    def sql_type(self) -> str:
+        """The DuckDB type."""
+        if not self.items:
+            return self.type
+        return f"STRUCT({', '.join(f'{sql_name(name)} {kind}' for name, kind in self.items.items())})[]"
+
+    def path(self, name: str, version: Version) -> str:
+        """Where a record of `version` holds the value of this column, which is called `name`."""
+        return (self.v1 if version == "v1" else self.v2) or name
+
+
+class Child(Struct, frozen=True, forbid_unknown_fields=True):
+    """A list inside a record, shown as a table of its own with one row an element, in the list's order."""
+
+    of: str  # the column of the parent's table that holds the list
+    parent: str  # what the child calls the parent's key: `person_id`
+    value: str | None = None  # what the one column of a list of plain values is called
+
+
+class Source(Struct, frozen=True, forbid_unknown_fields=True):
+    """One list operation whose records belong into a stream's table, and how its changes are found.
+
+    `way` names the strategy: `updated_since` asks for what changed; `newest_first` sorts by the cursor, newest
+    first, and stops at the watermark; `full` reads everything and lets row hashes decide.
+    """
+
+    operation: str
+    way: Literal["updated_since", "newest_first", "full"] = "full"
+    query: dict[str, str] = {}
+    since_query: dict[str, str] = {}  # added to `query` when only changes are asked for
+    name: str = "all"
+
+
+class Stream(Struct, frozen=True, forbid_unknown_fields=True):
+    """The records of one kind, replicated into one table of the same name."""
+
+    name: str
+    columns: dict[str, str | Column]
+    key: str = "id"
+    cursor: str | None = None  # the column that tells when a record last changed
+    v2: tuple[Source, ...] = ()
+    v1: tuple[Source, ...] = ()
+    fields: str | None = None  # the stream that holds the definitions of its custom fields
+    children: dict[str, Child] = {}
+    labels: dict[str, str] = {}  # column of an id → the stream it points to: labeled.* shows that record's name
+    deleted: str | None = None  # the flag that says that a record is deleted; a leading "!" turns it round
+    gone: Literal["listed", "sweep"] = "sweep"  # how deletions are seen: in the list itself, or by a key sweep
+    title: str = "name"  # the column that people call a record by
+
+    def sources(self, prefer: Version) -> tuple[Version, tuple[Source, ...]]:
+        """The list operations to read: those of `prefer` where it has any, else the other version's."""
+        if prefer == "v1" and self.v1:
+            return "v1", self.v1
+        return ("v2", self.v2) if self.v2 else ("v1", self.v1)
+
+    def column(self, name: str) -> Column:
+        """The column `name`, whichever way it is written in the entry."""
+        declared = self.columns[name]
+        return Column(type=declared) if isinstance(declared, str) else declared
+
+
+class Walk(Struct, frozen=True):
+    """One reading of a list to its end: what was asked, and since when its answer stands."""
+
+    id: int
+    run_id: str
+    stream: str
+    source: str
+    version: Version
+    operation: str
+    since: datetime | None  # None: everything was asked for
+    started_at: datetime | None  # the server's own Date at the first request; None before it
+
+
+class Page(Struct, frozen=True):
+    """One answer to a list operation, as it came."""
+
+    walk: int
+    seq: int  # 0 for the first page of the walk
+    body: bytes  # JSON; nothing in it is changed before it is sealed
+    rows: int
+    next: str | None  # the cursor or offset of the page behind it; None: this was the last
+    served_at: datetime  # the server's own Date, UTC
+    asked_for: str | None = None  # the cursor or offset that this page was asked for with
+
+
+class Gap(Struct, frozen=True):
+    """Something a run should have brought and did not: it is named in the receipt, never passed over."""
+
+    stream: str
+    kind: Literal["failed", "forbidden", "quarantined", "stopped"]
+    detail: str
+
+
+class StreamReceipt(Struct):
+    """What a run did for one stream. Rows, requests and tokens are counts."""
+
+    requests: int = 0
+    tokens: int = 0
+    read: int = 0
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    unchanged: int = 0
+    quarantined: int = 0
+    schema_changes: int = 0
+    complete: bool = False
+    error: str | None = None
+
+
+class Receipt(Struct):
+    """What a run did, kept for good: in control.db, in meta.runs and meta.streams, and on the screen."""
+
+    run_id: str
+    command: str
+    started_at: datetime
+    finished_at: datetime | None = None
+    streams: dict[str, StreamReceipt] = {}
+    gaps: list[Gap] = []
+    tokens: int = 0
+    requests: int = 0
+    exit_code: int = 1
+    resumed: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether every selected stream reached its end and nothing was left out."""
+        return bool(self.streams) and all(stream.complete for stream in self.streams.values()) and not self.gaps
+
+
+class FieldType(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a type of custom field becomes: its columns by the parts of a value, the part "value" first."""
+
+    columns: dict[str, str]
+    options: bool = False  # the value is an option's id, or a list of them
+    ref: bool = False  # the value may come as an object that holds the id
+
+
+class CustomField(Struct, frozen=True):
+    """A custom field, and the column that it was given for good when it was first seen."""
+
+    stream: str
+    code: str  # 40 hexadecimal digits; the only name of a field that never changes
+    type: str
+    label: str
+    column: str
+    first_seen: datetime
+    last_seen: datetime
+
+
+class SchemaChange(Struct, frozen=True):
+    """Something about a stream's fields that is not as it was in the run before."""
+
+    stream: str
+    kind: Literal["field_added", "field_renamed", "field_retyped", "field_gone", "unknown_key", "unfit_value"]
+    name: str
+    detail: str

@@ -1,0 +1,233 @@
+"""Writes the SQL that turns sealed records into typed columns, without losing a leaf.
+
+DuckDB parses each record once, into text: every number, flag or object becomes the text it was. Then each text is
+cast to its column's type, and the same expression tells whether anything was lost by it: a text that did not fit, a
+fraction cut from a whole number, an object where an id was expected. Such a value stands whole in `_extra`, under its
+JSON pointer, as does every key that no column takes. Nothing of a record is dropped, and nothing guessed.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from pdsync.normalise.tables import pointer
+from pdsync.sql import name as quoted
+from pdsync.sql import text as literal
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from pdsync.normalise.tables import Table, TableColumn
+
+ROWS = "incoming_rows"  # the relation of sealed records: row VARCHAR, seq BIGINT, served_at TIMESTAMPTZ
+
+
+class Statement:
+    """The SQL for one table; built once for a stream and API version, and asked for its variants."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.stored = table.stored
+        self._objects = list(dict.fromkeys(column.path for column in self.stored if column.part or column.ref))
+
+    def known_keys(self) -> dict[str, set[str]]:
+        """What is expected: JSON pointer of an object → the keys in it that some column takes."""
+        known: dict[str, set[str]] = {"": set()}
+        for column in self.stored:
+            known[""].add(column.path[0])
+            for depth in range(1, len(column.path)):
+                known.setdefault(pointer(*column.path[:depth]), set()).add(column.path[depth])
+            if column.part:
+                known.setdefault(column.pointer, set()).add(column.part)
+        return known
+
+    def always_residual(self) -> set[str]:
+        """Columns that v1 fills from more than they hold: whole users and persons, placeholders for no e-mail."""
+        if self.table.version != "v1":
+            return set()
+        return {column.name for column in self.stored if (column.ref and not column.code) or "value" in column.items}
+
+    def select(self, unknown: Collection[str], residual: Collection[str]) -> str:
+        """A SELECT over `ROWS` that gives the stored columns, `_extra`, `_row_hash`, `_served_at`, `_seq`, `_unfit`.
+
+        Args:
+            unknown: JSON pointers of the keys that no column takes; they go to `_extra`.
+            residual: columns whose values go to `_extra` where they do not fit. Of all others, `_unfit` counts the
+                values of a row that do not fit: where it isn't 0, those columns must be residual.
+        """
+        found, extra = self._extra(unknown, residual)
+        unfit = " + ".join(
+            f"coalesce({condition}, false)::INT"
+            for column in self.stored
+            if column.name not in residual and (condition := self._unfit(column))
+        )
+        counted = " + ".join(filter(None, ["0", unfit, self._container_lost()]))
+        return (
+            f"SELECT {', '.join(quoted(column.name) for column in self.stored)}, _extra,"
+            f" {self.row_hash()} AS _row_hash, _served_at, _seq, _unfit"
+            f" FROM (SELECT *, {extra} AS _extra, ({counted}) AS _unfit"
+            f" FROM (SELECT *, {self._typed_list()}, {found} AS _found FROM ({self._texts()})))"
+        )
+
+    def misfits(self) -> str:
+        """A SELECT over `ROWS` with one count a column: how many values of it do not fit."""
+        counts = ", ".join(f"count_if({self._unfit(column) or 'false'})" for column in self.stored)
+        return f"SELECT {counts} FROM (SELECT *, {self._typed_list()} FROM ({self._texts()}))"
+
+    def _typed_list(self) -> str:
+        return ", ".join(f"{self._typed(column)} AS {quoted(column.name)}" for column in self.stored)
+
+    def row_hash(self) -> str:
+        """A hash of a row's content. A column without a value adds nothing, so a new column changes no old row."""
+        total = "0::UBIGINT"
+        for column in [*((c.name, c.type) for c in self.stored), ("_extra", "JSON")]:
+            here, kind = quoted(column[0]), column[1]
+            empty = f"coalesce(len({here}), 0) = 0" if kind.endswith("[]") else f"{here} IS NULL"
+            total = f"xor({total}, CASE WHEN {empty} THEN 0::UBIGINT ELSE hash({literal(column[0])}, {here}) END)"
+        return total
+
+    def _texts(self) -> str:
+        """Level 1 and 2: records parsed into text, then the objects in them."""
+        spec: dict[str, object] = {}
+        for column in self.stored:
+            place = spec
+            for key in column.path[:-1]:
+                inner = place.setdefault(key, {})
+                place = inner if isinstance(inner, dict) else {}
+            place.setdefault(column.path[-1], "VARCHAR")
+        parsed = f"from_json(row, {literal(json.dumps(spec))})"
+        objects = "".join(
+            f", CASE WHEN starts_with({_at(path)}, '{{') THEN from_json({_at(path)}, {literal(self._parts(path))}) END"
+            f" AS o{index}"
+            for index, path in enumerate(self._objects)
+        )
+        texts = ", ".join(f"{self._text(column)} AS {_text_name(column)}" for column in self.stored)
+        texts += "".join(
+            f", o{self._objects.index(column.path)} IS NOT NULL AS {_object_name(column)}"
+            for column in self.stored
+            if column.ref
+        )
+        return (
+            f"SELECT row, _served_at, _seq, {texts} FROM (SELECT *{objects} FROM"
+            f" (SELECT row, served_at AS _served_at, seq AS _seq, {parsed} AS r FROM {ROWS}))"
+        )
+
+    def _parts(self, path: tuple[str, ...]) -> str:
+        parts = {c.part: "VARCHAR" for c in self.stored if c.path == path and c.part}
+        if any(c.ref for c in self.stored if c.path == path):
+            parts |= {"value": "VARCHAR", "id": "VARCHAR"}
+        return json.dumps(parts)
+
+    def _text(self, column: TableColumn) -> str:
+        here = _at(column.path)
+        if column.ref:
+            inner = f"o{self._objects.index(column.path)}"
+            return f"CASE WHEN {inner} IS NOT NULL THEN coalesce({inner}.\"value\", {inner}.\"id\") ELSE {here} END"
+        if column.part is None:
+            return here
+        inside = f"o{self._objects.index(column.path)}.{quoted(column.part)}"
+        # What is an object now may have been a plain value before its field changed, or comes so from another list.
+        return f"CASE WHEN starts_with({here}, '{{') THEN {inside} ELSE nullif({here}, '[]') END" if (
+            column.part == "value"
+        ) else inside
+
+    def _typed(self, column: TableColumn) -> str:
+        text = _text_name(column)
+        if column.items:
+            return self._typed_objects(column, text)
+        if column.type.endswith("[]"):
+            parts = f"CASE WHEN starts_with({text}, '[') THEN from_json({text}, '[\"VARCHAR\"]')"
+            parts += f" WHEN {text} <> '' THEN string_split({text}, ',') END"
+            return f"coalesce(TRY_CAST({parts} AS {column.type}), [])"
+        if column.type == "VARCHAR":
+            return text
+        cast = f"TRY_CAST({text} AS {column.type})"
+        return f"NOT {cast}" if column.negated else cast
+
+    def _typed_objects(self, column: TableColumn, text: str) -> str:
+        fields = ", ".join(
+            f"{quoted(item)} := " + (f"i.{quoted(key)}" if kind == "VARCHAR" else f"TRY_CAST(i.{quoted(key)} AS {kind})")
+            for item, (key, kind) in column.items.items()
+        )
+        return f"coalesce(list_transform({self._elements(column, text)}, lambda i: struct_pack({fields})), [])"
+
+    def _elements(self, column: TableColumn, text: str) -> str:
+        spec = json.dumps([{key: "VARCHAR" for key, _ in column.items.values()}])
+        parsed = f"CASE WHEN starts_with({text}, '[{{') THEN from_json({text}, {literal(spec)}) END"
+        if "value" in column.items:  # v1 sends one empty value for none
+            return f"list_filter({parsed}, lambda i: i.\"value\" <> '')"
+        return parsed
+
+    def _unfit(self, column: TableColumn) -> str | None:
+        """A condition that is true where the typed column says less than its text did; None if it never can."""
+        text, typed = _text_name(column), quoted(column.name)
+        if column.items:
+            return self._unfit_objects(column, text, typed)
+        if column.type.endswith("[]"):
+            return f"{text} NOT IN ('', '[]') AND (len({typed}) = 0 OR list_aggregate({typed}, 'count') <> len({typed}))"
+        if column.type == "VARCHAR":
+            return None
+        lost = f"{typed} IS NULL"
+        if column.type == "BIGINT":
+            lost = f"({lost} OR {typed}::VARCHAR <> {text})"
+        elif column.type.startswith("DECIMAL"):
+            lost = f"({lost} OR {typed}::DOUBLE <> TRY_CAST({text} AS DOUBLE))"
+        elif column.type == "DATE":
+            lost = f"({lost} OR length({text}) > 10)"
+        condition = f"{text} <> '' AND {lost}"
+        if column.ref:  # an object tells more than an id
+            condition = f"(({condition}) OR {_object_name(column)})"
+        return condition
+
+    def _unfit_objects(self, column: TableColumn, text: str, typed: str) -> str:
+        bad = " OR ".join(
+            f"(i.{quoted(key)} <> '' AND TRY_CAST(i.{quoted(key)} AS {kind}) IS NULL)"
+            for key, kind in column.items.values()
+            if kind != "VARCHAR"
+        )
+        conditions = [f"NOT starts_with({text}, '[{{')"]
+        if "value" in column.items:
+            conditions.append(f"len({typed}) <> json_array_length({text})")
+        if bad:
+            conditions.append(f"len(list_filter({self._elements(column, text)}, lambda i: {bad})) > 0")
+        return f"{text} NOT IN ('', '[]') AND ({' OR '.join(conditions)})"
+
+    def _container_lost(self) -> str:
+        """Counts a record whose custom fields are no object: nothing of them can be read, so all of it is kept."""
+        inside = [column for column in self.stored if len(column.path) > 1]
+        if not inside:
+            return ""
+        container = pointer(*inside[0].path[:-1])
+        nothing = " AND ".join(f"{_text_name(column)} IS NULL" for column in inside)
+        kind = f"coalesce(json_type(row, {literal(container)}), 'NULL')"
+        return f"CASE WHEN {nothing} THEN ({kind} NOT IN ('OBJECT', 'NULL', 'ARRAY'))::INT ELSE 0 END"
+
+    def _extra(self, unknown: Collection[str], residual: Collection[str]) -> tuple[str, str]:
+        """Two expressions: the values that may be left over, as a list, and the object made of those that are."""
+        conditions: dict[str, list[str]] = {place: ["true"] for place in sorted(unknown)}
+        for column in self.stored:
+            if column.name in residual and (condition := self._unfit(column)):
+                conditions.setdefault(column.pointer, []).append(condition)
+        if not conditions:
+            return "NULL", "NULL::JSON"
+        keys = ", ".join(literal(place[1:]) for place in conditions)
+        values = ", ".join(
+            f"_found[{index}]" if "true" in checks else f"CASE WHEN {' OR '.join(checks)} THEN _found[{index}] END"
+            for index, checks in enumerate(conditions.values(), 1)
+        )
+        found = f"json_extract(row, [{', '.join(literal(place) for place in conditions)}])"
+        # The patch leaves out nulls; an object without keys says nothing.
+        return found, f"nullif(json_merge_patch('{{}}', to_json(MAP([{keys}], [{values}]))), '{{}}')"
+
+
+def _at(path: tuple[str, ...]) -> str:
+    return "r." + ".".join(quoted(key) for key in path)
+
+
+def _text_name(column: TableColumn) -> str:
+    return quoted("text " + column.name)
+
+
+def _object_name(column: TableColumn) -> str:
+    return quoted("object " + column.name)

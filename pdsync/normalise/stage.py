@@ -1,0 +1,265 @@
+"""Brings sealed pages into a staging table, typed: what leaves here is ready to be compared and committed.
+
+The fast path is one INSERT … SELECT over the pages' records. It is left only where it says so itself: a key that no
+column takes, a value that does not fit its column, a record that DuckDB can't parse. What can't be read in any way is
+quarantined with its bytes; the run says so and does not end with 0.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from typing import TYPE_CHECKING
+
+import duckdb
+import msgspec
+import pyarrow as pa
+from msgspec import Struct
+
+from pdsync.core.envelope import open_envelope
+from pdsync.model import Page, SchemaChange
+from pdsync.normalise.columns import ROWS, Statement
+from pdsync.normalise.tables import Table, TableColumn, pointer
+from pdsync.sql import name as quoted
+from pdsync.sql import text as literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_DEEPEST = 64  # levels of nesting; deeper JSON is not a record
+
+
+class Quarantined(Struct, frozen=True):
+    """A record that could not be read: where it stood, its bytes, and why."""
+
+    walk: int
+    seq: int
+    position: int
+    record: bytes
+    reason: str
+
+
+class Stage:
+    """The staging table of one walk. `table` may be replaced when a custom field is added meanwhile."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, name: str, table: Table) -> None:
+        self.connection, self.name, self.table = connection, name, table
+        self.rows = 0
+        self.quarantined: list[Quarantined] = []
+        self.changes: list[SchemaChange] = []
+        self._statement = Statement(table)
+        self._unknown: set[str] = set()
+        self._residual = self._statement.always_residual()
+        self._created = False
+
+    @property
+    def relation(self) -> str:
+        """The staging table, quoted. It exists once a page was added."""
+        return quoted("temp", self.name)
+
+    def add(self, pages: Sequence[Page]) -> None:
+        """Bring the records of `pages` into the staging table, typed.
+
+        Raises:
+            BadAnswer: a page is no list of records. Nothing of these pages was staged.
+        """
+        chunks = [self._chunk(page, [bytes(record) for record in open_envelope(page.body).records]) for page in pages]
+        chunks = [chunk for chunk in chunks if chunk.num_rows]
+        if not chunks:
+            return
+        try:
+            self._insert(pa.concat_tables(chunks))
+        except (duckdb.InvalidInputException, duckdb.ConversionException, pa.ArrowInvalid):
+            self._insert(pa.concat_tables([self._salvage(chunk, page.walk) for chunk, page in _paired(chunks, pages)]))
+
+    def clear(self) -> None:
+        """Forget what was staged."""
+        if self._created:
+            self.connection.execute(f"DROP TABLE {self.relation}")
+        self._created, self.rows, self.quarantined, self.changes = False, 0, [], []
+
+    def _chunk(self, page: Page, records: list[bytes]) -> pa.Table:
+        """One Arrow chunk a page: DuckDB reads chunks side by side."""
+        offsets = pa.array(itertools.accumulate(map(len, records), initial=0), type=pa.int32())
+        rows = pa.StringArray.from_buffers(len(records), offsets.buffers()[1], pa.py_buffer(b"".join(records)))
+        return pa.table(
+            {
+                "row": rows,
+                "seq": pa.array([page.seq] * len(records), type=pa.int64()),
+                "served_at": pa.array([page.served_at] * len(records), type=pa.timestamp("us", tz="UTC")),
+            }
+        )
+
+    def _insert(self, rows: pa.Table) -> None:
+        rows.column("row").validate(full=True)  # UTF-8: DuckDB takes our word for it
+        self.connection.register(ROWS, rows)
+        try:
+            self._learn_keys()
+            before = self.rows
+            misfits = self._write()
+            if misfits:
+                self._learn_misfits()
+                self.connection.execute(f"DELETE FROM {self.relation} WHERE rowid >= {before}")
+                self.rows = before
+                self._write()
+            self._quarantine_keyless(rows)
+        finally:
+            self.connection.unregister(ROWS)
+
+    def _write(self) -> int:
+        """Insert the registered rows; the number of values that did not fit."""
+        select = self._statement.select(self._unknown, self._residual)
+        if not self._created:
+            self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {quoted(self.name)} AS {select} LIMIT 0")
+            self._created = True
+            self.rows = 0
+        counted = self.connection.execute(f"INSERT INTO {self.relation} {select}").fetchone()
+        added = int(counted[0]) if counted else 0
+        found = self.connection.execute(
+            f"SELECT sum(_unfit) FROM {self.relation} WHERE rowid >= {self.rows}"
+        ).fetchone()
+        self.rows += added
+        return int(found[0] or 0) if found else 0
+
+    def _learn_keys(self) -> None:
+        """Notice keys that no column takes. Records of one kind share their keys, so distinct lists are few."""
+        known = self._statement.known_keys()
+        places = list(known)
+        lists = self.connection.execute(
+            f"SELECT DISTINCT json_keys(row, [{', '.join(map(literal, places))}]) FROM {ROWS}"
+        ).fetchall()
+        for (found,) in lists:
+            for place, keys in zip(places, found, strict=True):
+                for key in keys or ():
+                    if key not in known[place]:
+                        self._notice(place + pointer(key), "unknown_key", "kept in _extra: no column takes it")
+        for column in self.table.stored:
+            if column.items:
+                self._learn_item_keys(column)
+
+    def _learn_item_keys(self, column: TableColumn) -> None:
+        wanted = {key for key, _ in column.items.values()}
+        path = column.pointer + (pointer(column.part) if column.part else "")
+        lists = self.connection.execute(
+            f"SELECT DISTINCT json_keys(item) FROM (SELECT unnest(from_json(json_extract(row, {literal(path)}),"
+            f" '[\"JSON\"]')) AS item FROM {ROWS} WHERE json_type(row, {literal(path)}) = 'ARRAY')"
+        ).fetchall()
+        stray = {key for (keys,) in lists for key in keys or ()} - wanted
+        if stray:
+            detail = f"its elements hold {', '.join(sorted(stray))}, which no column takes; the list is in _extra too"
+            self._notice(path, "unknown_key", detail)
+
+    def _notice(self, place: str, kind: str, detail: str) -> None:
+        if place not in self._unknown:
+            self._unknown.add(place)
+            self.changes.append(SchemaChange(self.table.stream.name, kind, place[1:], detail))  # type: ignore[arg-type]
+
+    def _learn_misfits(self) -> None:
+        counts = self.connection.execute(self._statement.misfits()).fetchone() or ()
+        for column, count in zip(self.table.stored, counts, strict=True):
+            if count and column.name not in self._residual:
+                self._residual.add(column.name)
+                detail = f"values are no {column.type}; they are kept in _extra"
+                self.changes.append(SchemaChange(self.table.stream.name, "unfit_value", column.name, detail))
+        containers = {column.path[0] for column in self.table.stored if len(column.path) > 1}
+        for container in containers:
+            self._unknown_container(container)
+
+    def _unknown_container(self, container: str) -> None:
+        odd = self.connection.execute(
+            f"SELECT count(*) FROM {ROWS} WHERE json_type(row, {literal(pointer(container))}) NOT IN ('OBJECT', 'NULL', 'ARRAY')"
+        ).fetchone()
+        if odd and odd[0]:
+            self._notice(pointer(container), "unknown_key", "is no object; kept in _extra")
+
+    def _quarantine_keyless(self, rows: pa.Table) -> None:
+        """Take out what has no key: it can't be stored under any other."""
+        key = quoted(self.table.stream.key)
+        missing = self.connection.execute(
+            f"SELECT _seq, rowid FROM {self.relation} WHERE {key} IS NULL AND rowid >= {self.rows - rows.num_rows}"
+        ).fetchall()
+        if not missing:
+            return
+        first = self.rows - rows.num_rows
+        for seq, rowid in missing:
+            record = str(rows.column("row")[rowid - first]).encode()
+            self._quarantine(0, seq, rowid - first, record, f"has no usable {self.table.stream.key}")
+        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE keyed AS FROM {self.relation} WHERE {key} IS NOT NULL")
+        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {quoted(self.name)} AS FROM temp.keyed")
+        self.connection.execute("DROP TABLE temp.keyed")
+        counted = self.connection.execute(f"SELECT count(*) FROM {self.relation}").fetchone()
+        self.rows = int(counted[0]) if counted else 0
+
+    def _quarantine(self, walk: int, seq: int, position: int, record: bytes, reason: str) -> None:
+        self.quarantined.append(Quarantined(walk, seq, position, record, reason))
+
+    def _salvage(self, chunk: pa.Table, walk: int) -> pa.Table:
+        """The slow path: each record by itself; what strict parsers refuse is made readable or quarantined."""
+        kept, seqs, times = [], [], []
+        raw = chunk.column("row").cast(pa.binary())
+        for position, (row, seq, served) in enumerate(
+            zip(raw.to_pylist(), chunk.column("seq").to_pylist(), chunk.column("served_at").to_pylist(), strict=True)
+        ):
+            try:
+                kept.append(readable(row))
+            except ValueError as error:
+                self._quarantine(walk, seq, position, row, str(error))
+                continue
+            seqs.append(seq)
+            times.append(served)
+        return pa.table(
+            {
+                "row": pa.array(kept, type=pa.string()),
+                "seq": pa.array(seqs, type=pa.int64()),
+                "served_at": pa.array(times, type=pa.timestamp("us", tz="UTC")),
+            }
+        )
+
+
+def readable(record: bytes) -> str:
+    """A record that strict parsers take: as it is where they do, else with what they refuse made harmless.
+
+    A lone surrogate becomes U+FFFD, and the record as it came is kept under `_as_it_came`, so nothing is lost.
+
+    Raises:
+        ValueError: it is no JSON object, or nested without end.
+    """
+    try:
+        text = record.decode("utf-8")
+        value = json.loads(text)
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ValueError(f"is not readable: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError("is no object")
+    if _depth(value) > _DEEPEST:
+        raise ValueError(f"is nested deeper than {_DEEPEST} levels")
+    try:
+        msgspec.json.decode(record)
+        if not re.search(r"\\u[dD][89a-fA-F]", text):
+            return text
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    harmless = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+    if harmless.encode("utf-8", errors="replace").decode() == harmless:
+        return harmless
+    value["_as_it_came"] = text
+    return json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _depth(value: object) -> int:
+    level, deepest = [value], 0
+    while level and deepest <= _DEEPEST:
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
+        ]
+        deepest += 1
+    return deepest
+
+
+def _paired(chunks: Iterable[pa.Table], pages: Sequence[Page]) -> Iterable[tuple[pa.Table, Page]]:
+    by_seq = {page.seq: page for page in pages}
+    for chunk in chunks:
+        yield chunk, by_seq[chunk.column("seq")[0].as_py()]

@@ -1,0 +1,233 @@
+"""Decides what a company is: its tables, its fields, its people, and what may happen to its records.
+
+Every change goes through `put()` or `remove()`, which keep the journal: the truth that tests hold a sync or a
+push against. Reading never changes anything, except that `purge()` lets go of what was deleted long ago.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from .clock import DAY_S, Clock, iso
+from .resources import FIELD_KINDS, RESOURCES
+from .table import Record, Row, Table, decode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from .fields import FieldSet
+
+KEPT_DAYS = 30  # soft-deleted records stay that long
+ADMIN, MEMBER, LIMITED = "admin", "member", "limited"
+
+
+class Sizes(Struct, frozen=True, kw_only=True):
+    """How many records of each kind to generate. What is left open follows from the number of deals."""
+
+    deals: int = 200
+    persons: int | None = None
+    organizations: int | None = None
+    products: int | None = None
+    activities: int | None = None
+    files: int | None = None
+    mail_threads: int | None = None
+    users: int = 12
+    pipelines: int = 3
+    extra_deal_fields: int = 0  # beyond the 26 custom ones; 100 make the field list paged
+
+    def of(self, kind: str) -> int:
+        share = {
+            "persons": 0.75,
+            "organizations": 0.35,
+            "products": 0.05,
+            "activities": 1.4,
+            "files": 0.15,
+            "mail_threads": 0.1,
+        }
+        asked: int | None = getattr(self, kind)
+        return asked if asked is not None else round(self.deals * share[kind])
+
+
+class Viewer(Struct):
+    """Someone with a token, and what that lets them see. Mutable: permissions shrink while we watch."""
+
+    name: str
+    user_id: int
+    admin: bool
+    group: int
+    hidden_pipelines: set[int] = set()
+
+
+class Entry(Struct, frozen=True):
+    """One effect. `before` and `after` are the record's JSON, None where there was or is none."""
+
+    seq: int
+    time: str
+    at_s: float  # sandbox seconds, for lists that lag behind
+    kind: str
+    id: int
+    op: str  # add, update, delete, archive, unarchive, restore, merge, purge
+    before: Row | None
+    after: Row | None
+    request: str | None
+
+
+class Company:
+    """Make one with `Company.generate()`; change it over the API, by `changes.change()`, or by `put()`."""
+
+    def __init__(self, *, company_id: int, seed: int, clock: Clock) -> None:
+        self.id, self.seed, self.clock = company_id, seed, clock
+        self.name = "Northquay Instruments"
+        self.domain = f"northquay-{company_id}"
+        self.tables = {kind: Table(resource) for kind, resource in RESOURCES.items()}
+        self.fields: dict[str, FieldSet] = {}
+        self.viewers: dict[str, Viewer] = {}
+        self.groups: dict[int, int] = {}
+        self.journal: list[Entry] = []
+        self.contents: dict[int, bytes] = {}  # of uploaded files
+        self.filters: dict[int, dict[str, Any]] = {}  # filter_id: {facet: value}
+        self.features_off: set[str] = set()  # kinds that answer 415
+        self.contact_sync = True
+        self.merge_touches_children = True  # Assumption: a merge sets update_time of what moves over
+        self.deals_cap: int | None = None
+        self.version = 0  # grows with every change; caches of rendered records look at it
+        self.lock = threading.RLock()
+
+    @classmethod
+    def generate(
+        cls,
+        seed: int = 1,
+        sizes: Sizes | None = None,
+        *,
+        now: datetime | None = None,
+        company_id: int = 5550,
+    ) -> Company:
+        """The same company for the same arguments; `now` is where its clock starts, and its past ends."""
+        from .population import populate  # noqa: PLC0415 - it needs this module
+
+        clock = Clock(now)
+        company = cls(company_id=company_id, seed=seed, clock=clock)
+        populate(company, sizes or Sizes(), int(now.timestamp() if now else clock.seconds()))
+        return company
+
+    def __getitem__(self, kind: str) -> Table:
+        return self.tables[kind]
+
+    def token_of(self, viewer: str) -> str:
+        digest = hashlib.blake2b(f"sandbox {self.id} {viewer}".encode(), digest_size=16).hexdigest()
+        return f"sandbox-{digest}"
+
+    @property
+    def tokens(self) -> dict[str, str]:
+        return {name: self.token_of(name) for name in self.viewers}
+
+    # -- changes ---------------------------------------------------------------------------------
+
+    def put(
+        self,
+        kind: str,
+        op: str,
+        record: Record,
+        state: str | None = None,
+        *,
+        extra: Record | None = None,
+        hidden: Record | None = None,
+        request: str | None = None,
+    ) -> Row:
+        """Write `record`, new or changed. What is not given of state, extra and hidden stays as it was."""
+        table = self.tables[kind]
+        before = table.rows.get(record["id"])
+        if before is not None:
+            state, extra = state or before.state, before.extra if extra is None else extra
+            hidden = {**self.hidden(kind, before), **(hidden or {})}
+        row = table.row(record, state or "live", extra, hidden)
+        table.put(row)
+        self._note(kind, op, row.id, before, row, request)
+        return row
+
+    def remove(
+        self, kind: str, id: int, state: str, merged_into: int | None = None, request: str | None = None
+    ) -> None:
+        before = self.tables[kind].rows[id]
+        self.tables[kind].remove(id, state, merged_into)
+        self._note(kind, "merge" if state == "merged" else "purge", id, before, None, request)
+
+    def hidden(self, kind: str, row: Row) -> Record:
+        """Facets of `row` that its record does not show."""
+        shown = row.record
+        names = self.tables[kind].resource.facets
+        return {name: value for name, value in zip(names, row.facets, strict=True) if name not in shown}
+
+    def purge(self) -> None:
+        """Let go of what was deleted 30 days ago or more."""
+        limit = iso(int(self.clock.seconds()) - KEPT_DAYS * DAY_S)
+        for kind, table in self.tables.items():
+            for id in [id for id in table.deleted if (table.facet(table.rows[id], "update_time") or "") <= limit]:
+                self.remove(kind, id, "purged")
+
+    def _note(self, kind: str, op: str, id: int, before: Row | None, after: Row | None, request: str | None) -> None:
+        self.version += 1
+        at_s = self.clock.seconds()
+        self.journal.append(Entry(len(self.journal) + 1, iso(int(at_s)), at_s, kind, id, op, before, after, request))
+
+    # -- truth -----------------------------------------------------------------------------------
+
+    def dump(self, kind: str) -> Iterator[Record]:
+        """Every record there is or was, whoever may see it: kind, id, state, merged_into, record."""
+        from .render import Renderer  # noqa: PLC0415 - it needs this module
+
+        renderer = Renderer(self)
+        if kind in FIELD_KINDS:
+            of = FIELD_KINDS[kind]
+            fields = self.fields[of]
+            for state, some in (("live", fields.all), ("purged", list(fields.retired.values()))):
+                for field in some:
+                    yield {
+                        "kind": kind,
+                        "id": field.code,
+                        "state": state,
+                        "merged_into": None,
+                        "record": field.v2(of, ("ui_visibility", "important_fields", "required_fields")),
+                    }
+            return
+        table = self.tables[kind]
+        for id in sorted({*table.rows, *table.left}):
+            left = table.left.get(id)
+            row = table.rows[id] if left is None else left.row
+            yield {
+                "kind": kind,
+                "id": id,
+                "state": left.state if left else row.state,
+                "merged_into": left.merged_into if left else None,
+                "record": renderer.full(kind, row),
+            }
+
+    def summary(self) -> dict[str, dict[str, int]]:
+        counts: dict[str, dict[str, int]] = {}
+        for kind, table in self.tables.items():
+            of = counts[kind] = dict.fromkeys(("live", "archived", "deleted", "purged", "merged"), 0)
+            for row in table.rows.values():
+                of[row.state] += 1
+            for left in table.left.values():
+                of[left.state] += 1
+        for name, kind in FIELD_KINDS.items():
+            counts[name] = {"live": len(self.fields[kind].all), "purged": len(self.fields[kind].retired)}
+        return counts
+
+
+def entry_json(entry: Entry) -> Record:
+    return {
+        "seq": entry.seq,
+        "time": entry.time,
+        "kind": entry.kind,
+        "id": entry.id,
+        "op": entry.op,
+        "before": decode(entry.before.body) if entry.before else None,
+        "after": decode(entry.after.body) if entry.after else None,
+        "request": entry.request,
+    }

@@ -1,0 +1,23 @@
+"""Writes names and constants into SQL: the one place where text becomes part of a statement.
+
+Whatever comes from data (a label, a field code, a path) enters SQL through `name` or `text`; values are bound.
+"""
+
+from __future__ import annotations
+
+
+def name(*parts: str) -> str:
+    """An identifier, quoted: `name("main", "deals")` is `"main"."deals"`."""
+    return ".".join('"' + part.replace("\0", "").replace('"', '""') + '"' for part in parts)
+
+
+def text(value: str) -> str:
+    """A string constant, quoted. For the few places where DuckDB takes no bound value: paths, JSON structures."""
+    if "\0" in value:
+        raise ValueError("A string constant can't hold a NUL character.")
+    return "'" + value.replace("'", "''") + "'"
+
+
+def names(columns: list[str], prefix: str = "") -> str:
+    """A list of identifiers, each behind `prefix`, which is an alias with its dot or nothing."""
+    return ", ".join(prefix + name(column) for column in columns)

@@ -1,0 +1,59 @@
+-- What pdsync knows about the tables, beside them and queryable with them. All times are UTC.
+CREATE SCHEMA IF NOT EXISTS meta;
+CREATE SCHEMA IF NOT EXISTS history;   -- views: every version of every row
+CREATE SCHEMA IF NOT EXISTS versions;  -- tables: the versions that are no longer current
+CREATE SCHEMA IF NOT EXISTS labeled;
+CREATE SCHEMA IF NOT EXISTS sales;
+
+CREATE TABLE IF NOT EXISTS meta.company (company_id BIGINT NOT NULL, name VARCHAR);
+
+-- One row a run: its receipt. The receipt by stream stands in meta.streams.
+CREATE TABLE IF NOT EXISTS meta.runs (
+    run_id VARCHAR NOT NULL, command VARCHAR, started_at TIMESTAMPTZ, finished_at TIMESTAMPTZ, complete BOOLEAN,
+    exit_code INTEGER, requests BIGINT, tokens BIGINT, gaps VARCHAR[]
+);
+CREATE TABLE IF NOT EXISTS meta.streams (
+    run_id VARCHAR NOT NULL, stream VARCHAR NOT NULL, requests BIGINT, tokens BIGINT, read BIGINT, inserted BIGINT,
+    updated BIGINT, deleted BIGINT, unchanged BIGINT, quarantined BIGINT, schema_changes BIGINT, complete BOOLEAN,
+    error VARCHAR
+);
+
+-- Until when each list has been read without a gap. `watermark` is the server's time at the first request of the walk.
+CREATE TABLE IF NOT EXISTS meta.checkpoints (
+    stream VARCHAR NOT NULL, source VARCHAR NOT NULL, version VARCHAR NOT NULL, watermark TIMESTAMPTZ NOT NULL,
+    full_at TIMESTAMPTZ, walk BIGINT NOT NULL, run_id VARCHAR NOT NULL
+);
+
+-- Losers of merges and the records that took their place.
+CREATE TABLE IF NOT EXISTS meta.merges (
+    entity VARCHAR NOT NULL, loser_id BIGINT NOT NULL, winner_id BIGINT, confidence VARCHAR, seen_at TIMESTAMPTZ,
+    run_id VARCHAR
+);
+
+CREATE TABLE IF NOT EXISTS meta.custom_fields (
+    entity VARCHAR NOT NULL, field_code VARCHAR NOT NULL, label VARCHAR, column_name VARCHAR NOT NULL,
+    field_type VARCHAR NOT NULL, first_seen TIMESTAMPTZ, last_seen TIMESTAMPTZ
+);
+-- Options of single and multiple choice fields, custom and built-in.
+CREATE TABLE IF NOT EXISTS meta.field_options (
+    entity VARCHAR NOT NULL, field_code VARCHAR NOT NULL, option_id VARCHAR NOT NULL, label VARCHAR
+);
+CREATE TABLE IF NOT EXISTS meta.schema_changes (
+    run_id VARCHAR, seen_at TIMESTAMPTZ, entity VARCHAR, kind VARCHAR, name VARCHAR, detail VARCHAR
+);
+-- Records that could not be read, with their bytes.
+CREATE TABLE IF NOT EXISTS meta.quarantine (
+    run_id VARCHAR, stream VARCHAR, walk BIGINT, page BIGINT, position BIGINT, reason VARCHAR, record BLOB
+);
+-- The trail of every change that pdsync sent to Pipedrive.
+CREATE TABLE IF NOT EXISTS meta.mutations (
+    id VARCHAR NOT NULL, queued_at TIMESTAMPTZ, queued_by VARCHAR, operation VARCHAR, entity VARCHAR, target_id VARCHAR,
+    payload JSON, base_image JSON, after_image JSON, state VARCHAR, outcome VARCHAR, reason VARCHAR, remote_id VARCHAR,
+    push_id VARCHAR, attempts BIGINT, settled_at TIMESTAMPTZ
+);
+-- Which batches of sealed pages the tables hold, and what each changed. Watermarks and receipts are derived from it.
+CREATE TABLE IF NOT EXISTS meta._applied_batches (
+    walk BIGINT NOT NULL, batch BIGINT NOT NULL, last_page BIGINT NOT NULL, run_id VARCHAR NOT NULL,
+    stream VARCHAR NOT NULL, applied_at TIMESTAMPTZ NOT NULL, read BIGINT, inserted BIGINT, updated BIGINT,
+    deleted BIGINT, unchanged BIGINT, quarantined BIGINT, schema_changes BIGINT
+);

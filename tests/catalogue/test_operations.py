@@ -1,0 +1,142 @@
+"""What holds for one operation is shown for every one, with nothing but the catalogue at hand."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pdsync.core import catalogue
+from pdsync.errors import CatalogueError
+
+if TYPE_CHECKING:
+    from pdsync.model import Operation, Version
+
+EVERY = [operation for version in catalogue.VERSIONS for operation in catalogue.operations(version).values()]
+
+NO_COST = {"Subscriptions": "removed before the vendor began to publish costs"}
+NO_SCOPES = {"Subscriptions": "removed before the vendor began to publish scopes", "Oauth": "asked without a token"}
+
+
+def its_path_and_price_are_whole(operation: Operation) -> None:
+    names = [*operation.path_params, *operation.query, *operation.body]
+    assert len(names) == len(set(names)), "a key=value would be ambiguous"
+    assert set(re.findall(r"{(.+?)}", operation.path)) == operation.path_params.keys()
+    assert all(param.required for param in operation.path_params.values())
+    assert operation.path.startswith(
+        "/oauth/" if operation.host else {"v1": "/v1/", "v2": "/api/v2/"}[operation.version]
+    )
+    assert not operation.path.endswith("/")
+    assert (operation.cost is None) == (operation.tag in NO_COST)
+    assert (not operation.scopes) == (operation.tag in NO_SCOPES)
+
+
+def a_list_names_its_page_and_its_place(operation: Operation) -> None:
+    place = {"none": set(), "cursor": {"cursor", "limit"}, "offset": {"start", "limit"}}[operation.paging]
+    assert {"cursor", "start", "limit"} & operation.query.keys() == place
+    assert (operation.page_size is None) == (operation.paging == "none")
+    if operation.paging != "none":
+        assert operation.method == "GET"
+        assert operation.query["limit"].max in (None, operation.page_size)
+
+
+def a_body_has_a_kind_and_a_read_has_no_body(operation: Operation) -> None:
+    if operation.method == "GET":
+        assert (operation.body, operation.content) == ({}, None)
+    assert operation.content or not (operation.body or operation.body_required or operation.custom_fields)
+    has_files = any(param.type == "string:binary" for param in operation.body.values())
+    assert has_files == (operation.content == "multipart")
+    if operation.custom_fields and operation.version == "v2":
+        assert operation.body["custom_fields"].type == "object"
+
+
+def its_parameters_can_be_meant(operation: Operation) -> None:
+    for param in [*operation.path_params.values(), *operation.query.values(), *operation.body.values()]:
+        assert not param.many or param.type == "string"
+        assert param.max is None or param.many or param.type in ("integer", "array[integer]")
+        assert not param.enum or param.default is None or param.default in param.enum
+        assert len(param.enum) == len(set(param.enum))
+
+
+def its_successor_still_stands(operation: Operation) -> None:
+    assert operation.deprecated or not operation.removed
+    if operation.replaced_by:
+        assert operation.deprecated
+        successor = catalogue.operation(operation.replaced_by)
+        assert not successor.removed
+        assert successor.mutates == operation.mutates
+
+
+PROMISES = [
+    its_path_and_price_are_whole,
+    a_list_names_its_page_and_its_place,
+    a_body_has_a_kind_and_a_read_has_no_body,
+    its_parameters_can_be_meant,
+    its_successor_still_stands,
+]
+
+
+@pytest.mark.parametrize("operation", EVERY, ids=lambda operation: operation.name.replace(" ", ":"))
+def test_each_operation_keeps_all_promises(operation: Operation) -> None:
+    for promise in PROMISES:
+        promise(operation)
+
+
+def test_custom_fields_belong_to_the_records_that_have_them() -> None:
+    verbs_and_records = {operation.name for operation in EVERY if operation.custom_fields}
+    both = {"Deal", "Person", "Organization", "Product", "Project"}
+    assert verbs_and_records == {
+        f"{version} {verb}{record}"
+        for version, records in (("v1", both | {"Lead"}), ("v2", both))
+        for verb in ("add", "update")
+        for record in records
+    }
+
+
+def test_no_two_operations_of_a_version_are_the_same_request() -> None:
+    requests = [(o.method, o.host, re.sub(r"{.+?}", "{}", o.path)) for o in EVERY if o.host is None]
+    assert len(requests) == len(set(requests))
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "found"),
+    [
+        ("getDeals", None, "v2 getDeals"),  # in both: the newer one
+        ("getLeads", None, "v1 getLeads"),  # in v1 only
+        ("getDeals", "v1", "v1 getDeals"),
+        ("v1:getDeals", None, "v1 getDeals"),
+        ("v1 getDeals", None, "v1 getDeals"),
+        ("v1:getDeals", "v2", "v1 getDeals"),  # the name knows better
+    ],
+)
+def test_an_operation_is_found_by_its_name(name: str, version: Version | None, found: str) -> None:
+    assert catalogue.operation(name, version).name == found
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("getDealz", "There is no operation 'getDealz' in v2 or v1. Did you mean 'getDeal' or 'getDeals'"),
+        ("GETDEALS", "Did you mean 'getDeals'"),
+        ("v2:addNote", "There is no operation 'addNote' in v2. Did you mean 'v1 addNote'?"),
+        ("v1:convertLeadToDeal", "Did you mean 'v2 convertLeadToDeal'?"),
+        ("§", "There is no operation '§' in v2 or v1.\nNothing was called."),
+    ],
+)
+def test_an_unknown_operation_is_refused_with_the_names_that_come_near(name: str, says: str) -> None:
+    with pytest.raises(CatalogueError) as caught:
+        catalogue.operation(name)
+    assert says in str(caught.value)
+    assert "`pdsync operations` lists all of them" in str(caught.value)
+
+
+def test_nothing_is_read_before_it_is_asked_for() -> None:
+    code = (
+        "from pdsync.core import catalogue as c; before = c.operations.cache_info().currsize;"
+        "c.operation('getDeals'); print(before, c.operations.cache_info().currsize)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "1"]  # v2 alone
