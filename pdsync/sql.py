@@ -5,6 +5,8 @@ Whatever comes from data (a label, a field code, a path) enters SQL through `nam
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 
 def name(*parts: str) -> str:
     """An identifier, quoted: `name("main", "deals")` is `"main"."deals"`."""
@@ -21,3 +23,16 @@ def text(value: str) -> str:
 def names(columns: list[str], prefix: str = "") -> str:
     """A list of identifiers, each behind `prefix`, which is an alias with its dot or nothing."""
     return ", ".join(prefix + name(column) for column in columns)
+
+
+class Cursor(Protocol):
+    """What `execute` returns."""
+
+    def fetchall(self) -> list[Any]:
+        """Every row that is left."""
+
+
+def first(cursor: Cursor) -> Any:  # noqa: ANN401 - whatever the query asked for
+    """The first row of a result, or None; the result is read to its end, which DuckDB 2 asks for."""
+    rows = cursor.fetchall()
+    return rows[0] if rows else None

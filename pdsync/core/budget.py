@@ -28,7 +28,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from asyncio_throttle import Throttler
+from asyncio_throttle import Throttler  # type: ignore[attr-defined]  # it has no __all__
 
 from pdsync.errors import Blocked, BudgetSpent, StorageError
 
@@ -139,7 +139,9 @@ class Budget:
             ).fetchone()
             return int(row[0]), 0.0
         for done, pid, ticket in counted:
-            if done is None and not _alive(pid):  # killed with a request under way: it has arrived by now, or never will
+            if done is None and not _alive(
+                pid
+            ):  # killed with a request under way: it has arrived by now, or never will
                 db.execute("UPDATE requests SET done = ? WHERE id = ?", (now, ticket))
         ends = [done for done, _, _ in counted if done is not None]
         return None, min(ends) + WINDOW_S + _MARGIN_S - now if ends else 0.01
@@ -153,16 +155,7 @@ class Budget:
 
     def left(self) -> tuple[int | None, int]:
         """Tokens left today, and the day's limit: (None, 0) where there is no limit."""
-        if not self.daily_tokens:
-            return None, 0
-        row = self._db.execute(
-            "SELECT spent, server_limit, server_remaining, spent_then FROM tokens WHERE day = ?", (_today(),)
-        ).fetchone() or (0, None, None, None)
-        spent, server_limit, server_remaining, spent_then = row
-        limit = server_limit if server_limit is not None else self.daily_tokens
-        if server_remaining is not None:  # others spend from the same budget: the server knows better than our count
-            return max(server_remaining - (spent - spent_then), 0), limit
-        return max(limit - spent, 0), limit
+        return tokens_left(self._db, self.daily_tokens)
 
     def observe(self, *, limit: int | None = None, remaining: int | None = None) -> None:
         """Believe the response headers: the day's token limit, and what is left of it."""
@@ -219,6 +212,23 @@ class Budget:
             "Everything fetched so far is kept; nothing was taken for deleted.\n"
             f"pdsync sends nothing before {when:%H:%M} UTC. Lower limits.burst if other tools share this token."
         )
+
+
+def tokens_left(db: sqlite3.Connection, daily_tokens: int) -> tuple[int | None, int]:
+    """Tokens left today and the day's limit, as the ledger in `db` (control.db) knows them.
+
+    Others spend from the same budget: where a header has told what is left, it counts for more than our own sum.
+    """
+    if not daily_tokens:
+        return None, 0
+    row = db.execute(
+        "SELECT spent, server_limit, server_remaining, spent_then FROM tokens WHERE day = ?", (_today(),)
+    ).fetchone() or (0, None, None, None)
+    spent, server_limit, server_remaining, spent_then = row
+    limit = int(server_limit or daily_tokens)
+    if server_remaining is not None and spent_then is not None:
+        return max(server_remaining - (spent - spent_then), 0), limit
+    return max(limit - spent, 0), limit
 
 
 def _today() -> str:

@@ -50,13 +50,13 @@ CREATE TABLE pauses (kind TEXT PRIMARY KEY, until REAL NOT NULL, times INTEGER N
 
 
 class SealedPage(msgspec.Struct, frozen=True):
-    """Where a page lies in the raw archive: one zstd frame of `bytes` bytes at offset `at` of `file`."""
+    """Where a page lies in the raw archive: one zstd frame of `length` bytes at offset `at` of `file`."""
 
     walk: int
     seq: int
     file: str
     at: int
-    bytes: int
+    length: int
     rows: int
     sha256: bytes
     next: str | None
@@ -185,9 +185,29 @@ class Control:
 
     def unfinished(self, stream: str | None = None) -> list[tuple[Walk, str]]:
         """Walks that are not in the warehouse yet, oldest first, each with its state: open or sealed."""
-        where, values = "state IN ('open', 'sealed')", ()
-        walks = self._walks(where, *values) if stream is None else self._walks(where + " AND stream = ?", stream)
+        walks = self._walks("state IN ('open', 'sealed') AND (stream = ? OR ? IS NULL)", stream, stream)
         return [(walk, str(self._rows("SELECT state FROM walks WHERE id = ?", walk.id)[0][0])) for walk in walks]
+
+    def reopen_lost(self, held: dict[int, int]) -> int:
+        """Mark walks as sealed that were applied to a warehouse which does not hold them; how many there are.
+
+        Args:
+            held: walk → the last of its pages that the warehouse holds.
+        """
+        applied = self._rows(
+            "SELECT w.id, max(p.seq) FROM walks w JOIN pages p ON p.walk = w.id WHERE w.state = 'applied' GROUP BY 1"
+        )
+        lost = [int(str(walk)) for walk, last in applied if held.get(int(str(walk)), -1) < int(str(last))]
+        with self.transaction() as db:
+            db.executemany("UPDATE walks SET state = 'sealed' WHERE id = ?", [(walk,) for walk in lost])
+        return len(lost)
+
+    def finished_lists(self, run_id: str) -> set[tuple[str, str]]:
+        """The lists (stream, source) that a run has read to their ends."""
+        rows = self._rows(
+            "SELECT stream, source FROM walks WHERE run_id = ? AND state IN ('sealed', 'applied')", run_id
+        )
+        return {(str(stream), str(source)) for stream, source in rows}
 
     def _walks(self, where: str, *values: object) -> Iterator[Walk]:
         rows = self._rows(
@@ -196,11 +216,7 @@ class Control:
             *values,
         )
         for row in rows:
-            yield Walk(
-                *row[:6],  # type: ignore[arg-type]
-                since=_time(row[6]),
-                started_at=_time(row[7]),
-            )
+            yield msgspec.convert(dict(zip(Walk.__struct_fields__, row, strict=True)), Walk)
 
     def end_walk(self, walk_id: int, state: str) -> None:
         """Note that a walk is sealed to its end, applied to the warehouse, or dropped."""
@@ -218,7 +234,7 @@ class Control:
                         sealed.seq,
                         sealed.file,
                         sealed.at,
-                        sealed.bytes,
+                        sealed.length,
                         sealed.rows,
                         sealed.sha256,
                         sealed.next,
@@ -241,7 +257,10 @@ class Control:
             walk_id,
             start,
         )
-        return [SealedPage(*row[:8], served_at=_sure(_time(row[8]))) for row in rows]  # type: ignore[arg-type]
+        fields = SealedPage.__struct_fields__
+        return [
+            msgspec.convert(dict(zip(fields, row, strict=True)), SealedPage, builtin_types=(bytes,)) for row in rows
+        ]
 
     def last_page(self, walk_id: int) -> SealedPage | None:
         """The newest sealed page of a walk."""
@@ -256,15 +275,6 @@ class Control:
             " GROUP BY 1, 2, 3"
         )
         return {(str(r[0]), str(r[1]), bool(r[2])): (int(str(r[3])), int(str(r[4]))) for r in rows}
-
-
-def _time(value: object) -> datetime | None:
-    return None if value is None else datetime.fromisoformat(str(value)).astimezone(UTC)
-
-
-def _sure(value: datetime | None) -> datetime:
-    assert value is not None  # noqa: S101 - the column is NOT NULL
-    return value
 
 
 class Lock:

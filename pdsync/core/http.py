@@ -55,7 +55,9 @@ class Answer(Struct, frozen=True):
         try:
             return msgspec.json.decode(self.body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise BadAnswer(f"Pipedrive answered with something that is no JSON ({error}): {_excerpt(self.body)}") from error
+            raise BadAnswer(
+                f"Pipedrive answered with something that is no JSON ({error}): {_excerpt(self.body)}"
+            ) from error
 
 
 class Credentials(Protocol):
@@ -211,7 +213,7 @@ class Http:
                 return answer
 
     def _backoff(self, attempt: int) -> float:
-        return random.uniform(0.5, 1.0) * min(self._backoff_s * 2 ** (attempt - 1), 20.0)  # noqa: S311 - jitter
+        return random.uniform(0.5, 1.0) * min(self._backoff_s * float(2 ** (attempt - 1)), 20.0)  # noqa: S311 - jitter
 
     async def _send(
         self,
@@ -230,7 +232,12 @@ class Http:
             headers = {**headers, "Content-Type": "application/json"}
         try:
             async with self._session.request(
-                method, self.base_url + path, params=dict(query or {}), data=data, headers=headers, allow_redirects=False
+                method,
+                self.base_url + path,
+                params=dict(query or {}),
+                data=data,
+                headers=headers,
+                allow_redirects=False,
             ) as response:
                 plain = await self._read(response)
                 kept = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}

@@ -18,7 +18,7 @@ from pdsync.errors import BadAnswer
 from pdsync.model import Operation, Page, Source, Stream, Version, Walk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, Mapping
 
     from pdsync.core.http import Answer
 
@@ -32,7 +32,9 @@ class Caller(Protocol):
         """Carry out `operation`."""
 
 
-def query_of(stream: Stream, source: Source, version: Version, operation: Operation, since: datetime | None) -> dict[str, str]:
+def query_of(
+    stream: Stream, source: Source, version: Version, operation: Operation, since: datetime | None
+) -> dict[str, str]:
     """The parameters that every page of a walk shares; `since` is None where everything is asked for.
 
     Everything is read in the order of ids, where the list can sort: a row that is edited meanwhile keeps its place.
@@ -64,7 +66,7 @@ async def pages(
     *,
     after: Page | None = None,
     newest_first: str | None = None,
-) -> AsyncIterator[Page]:
+) -> AsyncGenerator[Page]:
     """Yield the pages of `walk`, one in memory at a time, until the list names no next one.
 
     Args:
@@ -86,7 +88,9 @@ async def pages(
         asked = {**query, **_place(operation, place)}
         page, envelope = await _ask(client, operation, walk, asked, seq, place, newest_first)
         if page.next is not None and page.next in seen:
-            raise BadAnswer(f"{operation.id}: the list leads back to a page that was read already ({page.next[:40]!r}).")
+            raise BadAnswer(
+                f"{operation.id}: the list leads back to a page that was read already ({page.next[:40]!r})."
+            )
         digest = hashlib.sha256(b"\0".join(bytes(record) for record in envelope.records)).digest()
         if envelope.records and digest == last_digest:
             raise BadAnswer(f"{operation.id}: two pages in a row hold the same {len(envelope.records)} records.")

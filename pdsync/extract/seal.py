@@ -121,7 +121,7 @@ class Archive:
                         seq=page.seq,
                         file=self._name,
                         at=self._at + len(header),
-                        bytes=len(frame),
+                        length=len(frame),
                         rows=page.rows,
                         sha256=hashlib.sha256(page.body).digest(),
                         next=page.next,
@@ -177,7 +177,7 @@ def read(folder: Path, sealed: SealedPage) -> bytes:
     try:
         with path.open("rb") as file:
             file.seek(sealed.at)
-            body = zstandard.ZstdDecompressor().decompress(file.read(sealed.bytes))
+            body = zstandard.ZstdDecompressor().decompress(file.read(sealed.length))
         if hashlib.sha256(body).digest() != sealed.sha256:
             raise ValueError("its checksum is wrong")
     except (OSError, ValueError, zstandard.ZstdError) as error:

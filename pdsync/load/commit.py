@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from pdsync.errors import StorageError
+from pdsync.sql import first, names
 from pdsync.sql import name as quoted
-from pdsync.sql import names
 from pdsync.sql import text as literal
 
 if TYPE_CHECKING:
@@ -78,11 +78,13 @@ def commit(connection: duckdb.DuckDBPyConnection, target: Target, staged: str | 
     Raises:
         duckdb.Error: nothing was written, and the watermark still stands where it stood.
     """
-    known = connection.execute(
-        "SELECT read, inserted, updated, deleted, unchanged, quarantined, schema_changes FROM meta._applied_batches"
-        " WHERE walk = ? AND batch = ?",
-        [batch.walk.id, batch.number],
-    ).fetchone()
+    known = first(
+        connection.execute(
+            "SELECT read, inserted, updated, deleted, unchanged, quarantined, schema_changes FROM meta._applied_batches"
+            " WHERE walk = ? AND batch = ?",
+            [batch.walk.id, batch.number],
+        )
+    )
     if known:
         return Counts(*known)
     if staged:
@@ -106,7 +108,7 @@ def commit(connection: duckdb.DuckDBPyConnection, target: Target, staged: str | 
 def _keep_last_of_each_key(connection: duckdb.DuckDBPyConnection, target: Target, staged: str) -> None:
     """A record that changes during a walk is met twice; the later page knows better."""
     key = quoted(target.key)
-    doubled = connection.execute(f"SELECT count(*) > count(DISTINCT {key}) FROM {staged}").fetchone()
+    doubled = first(connection.execute(f"SELECT count(*) > count(DISTINCT {key}) FROM {staged}"))
     if doubled and doubled[0]:
         connection.execute(
             f"DELETE FROM {staged} WHERE rowid NOT IN"
@@ -122,7 +124,9 @@ def _compare(connection: duckdb.DuckDBPyConnection, target: Target, staged: str,
         cursor = quoted(target.cursor)
         # Older, not "as old": two edits within one second share an update_time, and both must land.
         earlier = f"coalesce(s.{cursor} < t.{cursor}, false)"
-        older = f"({older} OR {earlier})" if incremental else f"({older} OR (s._served_at = t._verified_at AND {earlier}))"
+        older = (
+            f"({older} OR {earlier})" if incremental else f"({older} OR (s._served_at = t._verified_at AND {earlier}))"
+        )
         since = f"coalesce(CASE WHEN s.{cursor} <= s._served_at THEN s.{cursor} END, s._served_at)"
     else:
         since = "s._served_at"
@@ -139,9 +143,11 @@ def _compare(connection: duckdb.DuckDBPyConnection, target: Target, staged: str,
 
 def _apply(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, run_id: str) -> Counts:
     main, key = quoted("main", target.name), quoted(target.key)
-    found = connection.execute(
-        "SELECT count(*), count_if(is_new), count_if(changed AND NOT is_new), count_if(confirmed AND NOT changed) FROM temp.delta"
-    ).fetchone() or (0, 0, 0, 0)
+    found = first(
+        connection.execute(
+            "SELECT count(*), count_if(is_new), count_if(changed AND NOT is_new), count_if(confirmed AND NOT changed) FROM temp.delta"
+        )
+    ) or (0, 0, 0, 0)
     rows, new, changed, confirmed = (int(count) for count in found)
     counts = Counts(inserted=new, updated=changed, unchanged=rows - new - changed)
     if changed:
@@ -149,7 +155,9 @@ def _apply(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, r
             f"INSERT INTO {quoted('versions', target.name)} BY NAME SELECT t.*, d.valid_from AS _valid_to FROM {main} t"
             f" JOIN temp.delta d ON d.key = t.{key} WHERE d.changed AND NOT d.is_new"
         )
-        connection.execute(f"DELETE FROM {main} WHERE {key} IN (SELECT key FROM temp.delta WHERE changed AND NOT is_new)")
+        connection.execute(
+            f"DELETE FROM {main} WHERE {key} IN (SELECT key FROM temp.delta WHERE changed AND NOT is_new)"
+        )
     if new or changed:
         deleted = _insert(connection, target, staged, run_id)
         counts.deleted = deleted
@@ -182,10 +190,12 @@ def _insert(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, 
     )
     if not flag:
         return 0
-    counted = connection.execute(
-        f"SELECT count(*) FROM temp.delta d JOIN {staged} s ON d.place = s.rowid"
-        f" WHERE d.changed AND NOT d.is_new AND NOT d.was_deleted AND {gone}"
-    ).fetchone()
+    counted = first(
+        connection.execute(
+            f"SELECT count(*) FROM temp.delta d JOIN {staged} s ON d.place = s.rowid"
+            f" WHERE d.changed AND NOT d.is_new AND NOT d.was_deleted AND {gone}"
+        )
+    )
     return int(counted[0]) if counted else 0
 
 
@@ -225,9 +235,11 @@ def refresh_labels(connection: duckdb.DuckDBPyConnection, target: Target) -> int
             f" FROM {quoted('main', target.name)} s {joins}"
             f" WHERE {set_ids} AND s.{quoted(column)} IS DISTINCT FROM {expressions[column]}"
         )
-        done = connection.execute(
-            f"UPDATE {quoted('main', target.name)} t SET {quoted(column)} = r.label FROM temp.relabeled r WHERE t.rowid = r.place"
-        ).fetchone()
+        done = first(
+            connection.execute(
+                f"UPDATE {quoted('main', target.name)} t SET {quoted(column)} = r.label FROM temp.relabeled r WHERE t.rowid = r.place"
+            )
+        )
         changed += int(done[0]) if done else 0
     return changed
 
@@ -235,9 +247,11 @@ def refresh_labels(connection: duckdb.DuckDBPyConnection, target: Target) -> int
 def _check_unique(connection: duckdb.DuckDBPyConnection, target: Target, written: int) -> None:
     """Each key that was written stands in the table once: the promise that a primary key would have kept."""
     key = quoted(target.key)
-    counted = connection.execute(
-        f"SELECT count(*) FROM {quoted('main', target.name)} WHERE {key} IN (SELECT key FROM temp.delta WHERE changed)"
-    ).fetchone()
+    counted = first(
+        connection.execute(
+            f"SELECT count(*) FROM {quoted('main', target.name)} WHERE {key} IN (SELECT key FROM temp.delta WHERE changed)"
+        )
+    )
     if counted and counted[0] != written:
         raise StorageError(
             f"{target.name} would hold {counted[0]} rows for {written} keys: the batch was not committed.\n"
@@ -259,22 +273,24 @@ def _note_changes(connection: duckdb.DuckDBPyConnection, batch: Batch) -> int:
 
 def note_change(connection: duckdb.DuckDBPyConnection, run_id: str, change: SchemaChange) -> int:
     """Remember a schema change, unless it was told before; 1 if it is new."""
-    row = connection.execute(
-        "INSERT INTO meta.schema_changes SELECT ?, ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM meta.schema_changes"
-        " WHERE entity = ? AND kind = ? AND name = ? AND detail = ?)",
-        [
-            run_id,
-            datetime.now(UTC),
-            change.stream,
-            change.kind,
-            change.name,
-            change.detail,
-            change.stream,
-            change.kind,
-            change.name,
-            change.detail,
-        ],
-    ).fetchone()
+    row = first(
+        connection.execute(
+            "INSERT INTO meta.schema_changes SELECT ?, ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM meta.schema_changes"
+            " WHERE entity = ? AND kind = ? AND name = ? AND detail = ?)",
+            [
+                run_id,
+                datetime.now(UTC),
+                change.stream,
+                change.kind,
+                change.name,
+                change.detail,
+                change.stream,
+                change.kind,
+                change.name,
+                change.detail,
+            ],
+        )
+    )
     return int(row[0]) if row else 0
 
 
@@ -302,9 +318,11 @@ def _note_batch(connection: duckdb.DuckDBPyConnection, batch: Batch, counts: Cou
 def _move_watermark(connection: duckdb.DuckDBPyConnection, walk: Walk) -> None:
     """The list is complete until the moment its walk began: never the largest time seen, never backwards."""
     place = [walk.stream, walk.source, walk.version]
-    before = connection.execute(
-        "SELECT watermark, full_at FROM meta.checkpoints WHERE stream = ? AND source = ? AND version = ?", place
-    ).fetchone()
+    before = first(
+        connection.execute(
+            "SELECT watermark, full_at FROM meta.checkpoints WHERE stream = ? AND source = ? AND version = ?", place
+        )
+    )
     watermark, full_at = walk.started_at, walk.started_at if walk.since is None else None
     if watermark is None:
         raise StorageError(f"Walk {walk.id} of {walk.stream} has no beginning; its watermark was not moved.")
@@ -314,5 +332,3 @@ def _move_watermark(connection: duckdb.DuckDBPyConnection, walk: Walk) -> None:
     connection.execute(
         "INSERT INTO meta.checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)", [*place, watermark, full_at, walk.id, walk.run_id]
     )
-
-

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from pdsync.errors import StorageError, WrongCompany
+from pdsync.sql import first
 from pdsync.sql import name as quoted
 from pdsync.sql import text as literal
 
@@ -79,7 +80,6 @@ def _why(path: Path, error: duckdb.Error) -> str:
     return f"{path} can't be opened as a DuckDB file ({said})."
 
 
-
 def prepare(connection: duckdb.DuckDBPyConnection, meta_sql: str, company_id: int, company: str) -> None:
     """Create the schemas and meta tables that are missing, and tie the file to its company.
 
@@ -87,7 +87,7 @@ def prepare(connection: duckdb.DuckDBPyConnection, meta_sql: str, company_id: in
         WrongCompany: the file holds another company; nothing was changed.
     """
     connection.execute(meta_sql)
-    known = connection.execute("SELECT company_id FROM meta.company").fetchone()
+    known = first(connection.execute("SELECT company_id FROM meta.company"))
     if known and known[0] != company_id:
         raise WrongCompany(expected=int(known[0]), found=company_id, name=company)
     if not known:
@@ -142,10 +142,21 @@ def history_view(connection: duckdb.DuckDBPyConnection, table: str) -> None:
 
 
 def child_view(
-    connection: duckdb.DuckDBPyConnection, child: str, table: str, key: str, parent: str, column: str, items: Sequence[str], value: str | None
+    connection: duckdb.DuckDBPyConnection,
+    child: str,
+    table: str,
+    key: str,
+    parent: str,
+    column: str,
+    items: Sequence[str],
+    value: str | None,
 ) -> None:
     """(Re)create the view of a list: its parent's key, the position from 1 on, and the element."""
-    what = f"e.element AS {quoted(value)}" if value else ", ".join(f"e.element.{quoted(item)} AS {quoted(item)}" for item in items)
+    what = (
+        f"e.element AS {quoted(value)}"
+        if value
+        else ", ".join(f"e.element.{quoted(item)} AS {quoted(item)}" for item in items)
+    )
     for schema, extra in (("main", ""), ("history", ", t._valid_from, t._valid_to")):
         connection.execute(
             f"CREATE OR REPLACE VIEW {quoted(schema, child)} AS"
@@ -170,13 +181,20 @@ def labeled_view(
     """
     exclude = {*references, *replaced, *replaced.values(), *dropped, *SYSTEM_COLUMNS} - {"_deleted_at"}
     have = _columns(connection, "main", table)
-    selected, joins = [], []
+    selected: list[str] = []
+    joins: list[str] = []
     for column in have:
         if column in references:
             other, key, title = references[column]
             alias = f"j{len(joins)}"
             joins.append(f"LEFT JOIN {quoted('main', other)} {alias} ON {alias}.{quoted(key)} = t.{quoted(column)}")
             selected.append(f"{alias}.{quoted(title)} AS {quoted(column.removesuffix('_id'))}")
+        elif column == "label_ids":  # built-in labels are options of a built-in field
+            selected.append(
+                "(SELECT list(o.label ORDER BY o.label) FROM meta.field_options o"
+                f" WHERE o.entity = {literal(table)} AND o.field_code IN ('label_ids', 'label')"
+                " AND list_contains(t.label_ids, TRY_CAST(o.option_id AS BIGINT))) AS labels"
+            )
         elif column in replaced:
             selected.append(f"t.{quoted(replaced[column])} AS {quoted(column)}")
         elif column not in exclude:

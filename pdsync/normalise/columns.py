@@ -123,14 +123,16 @@ class Statement:
         here = _at(column.path)
         if column.ref:
             inner = f"o{self._objects.index(column.path)}"
-            return f"CASE WHEN {inner} IS NOT NULL THEN coalesce({inner}.\"value\", {inner}.\"id\") ELSE {here} END"
+            return f'CASE WHEN {inner} IS NOT NULL THEN coalesce({inner}."value", {inner}."id") ELSE {here} END'
         if column.part is None:
             return here
         inside = f"o{self._objects.index(column.path)}.{quoted(column.part)}"
         # What is an object now may have been a plain value before its field changed, or comes so from another list.
-        return f"CASE WHEN starts_with({here}, '{{') THEN {inside} ELSE nullif({here}, '[]') END" if (
-            column.part == "value"
-        ) else inside
+        return (
+            f"CASE WHEN starts_with({here}, '{{') THEN {inside} ELSE nullif({here}, '[]') END"
+            if (column.part == "value")
+            else inside
+        )
 
     def _typed(self, column: TableColumn) -> str:
         text = _text_name(column)
@@ -147,7 +149,8 @@ class Statement:
 
     def _typed_objects(self, column: TableColumn, text: str) -> str:
         fields = ", ".join(
-            f"{quoted(item)} := " + (f"i.{quoted(key)}" if kind == "VARCHAR" else f"TRY_CAST(i.{quoted(key)} AS {kind})")
+            f"{quoted(item)} := "
+            + (f"i.{quoted(key)}" if kind == "VARCHAR" else f"TRY_CAST(i.{quoted(key)} AS {kind})")
             for item, (key, kind) in column.items.items()
         )
         return f"coalesce(list_transform({self._elements(column, text)}, lambda i: struct_pack({fields})), [])"
@@ -165,7 +168,9 @@ class Statement:
         if column.items:
             return self._unfit_objects(column, text, typed)
         if column.type.endswith("[]"):
-            return f"{text} NOT IN ('', '[]') AND (len({typed}) = 0 OR list_aggregate({typed}, 'count') <> len({typed}))"
+            return (
+                f"{text} NOT IN ('', '[]') AND (len({typed}) = 0 OR list_aggregate({typed}, 'count') <> len({typed}))"
+            )
         if column.type == "VARCHAR":
             return None
         lost = f"{typed} IS NULL"

@@ -21,6 +21,7 @@ from pdsync.core.envelope import open_envelope
 from pdsync.model import Page, SchemaChange
 from pdsync.normalise.columns import ROWS, Statement
 from pdsync.normalise.tables import Table, TableColumn, pointer
+from pdsync.sql import first
 from pdsync.sql import name as quoted
 from pdsync.sql import text as literal
 
@@ -114,11 +115,9 @@ class Stage:
             self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {quoted(self.name)} AS {select} LIMIT 0")
             self._created = True
             self.rows = 0
-        counted = self.connection.execute(f"INSERT INTO {self.relation} {select}").fetchone()
+        counted = first(self.connection.execute(f"INSERT INTO {self.relation} {select}"))
         added = int(counted[0]) if counted else 0
-        found = self.connection.execute(
-            f"SELECT sum(_unfit) FROM {self.relation} WHERE rowid >= {self.rows}"
-        ).fetchone()
+        found = first(self.connection.execute(f"SELECT sum(_unfit) FROM {self.relation} WHERE rowid >= {self.rows}"))
         self.rows += added
         return int(found[0] or 0) if found else 0
 
@@ -153,10 +152,10 @@ class Stage:
     def _notice(self, place: str, kind: str, detail: str) -> None:
         if place not in self._unknown:
             self._unknown.add(place)
-            self.changes.append(SchemaChange(self.table.stream.name, kind, place[1:], detail))  # type: ignore[arg-type]
+            self.changes.append(SchemaChange(self.table.stream.name, kind, place[1:], detail))
 
     def _learn_misfits(self) -> None:
-        counts = self.connection.execute(self._statement.misfits()).fetchone() or ()
+        counts = first(self.connection.execute(self._statement.misfits())) or ()
         for column, count in zip(self.table.stored, counts, strict=True):
             if count and column.name not in self._residual:
                 self._residual.add(column.name)
@@ -167,9 +166,11 @@ class Stage:
             self._unknown_container(container)
 
     def _unknown_container(self, container: str) -> None:
-        odd = self.connection.execute(
-            f"SELECT count(*) FROM {ROWS} WHERE json_type(row, {literal(pointer(container))}) NOT IN ('OBJECT', 'NULL', 'ARRAY')"
-        ).fetchone()
+        odd = first(
+            self.connection.execute(
+                f"SELECT count(*) FROM {ROWS} WHERE json_type(row, {literal(pointer(container))}) NOT IN ('OBJECT', 'NULL', 'ARRAY')"
+            )
+        )
         if odd and odd[0]:
             self._notice(pointer(container), "unknown_key", "is no object; kept in _extra")
 
@@ -188,7 +189,7 @@ class Stage:
         self.connection.execute(f"CREATE OR REPLACE TEMP TABLE keyed AS FROM {self.relation} WHERE {key} IS NOT NULL")
         self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {quoted(self.name)} AS FROM temp.keyed")
         self.connection.execute("DROP TABLE temp.keyed")
-        counted = self.connection.execute(f"SELECT count(*) FROM {self.relation}").fetchone()
+        counted = first(self.connection.execute(f"SELECT count(*) FROM {self.relation}"))
         self.rows = int(counted[0]) if counted else 0
 
     def _quarantine(self, walk: int, seq: int, position: int, record: bytes, reason: str) -> None:

@@ -1,0 +1,57 @@
+"""A local Pipedrive: a believable company behind a real HTTP server, with its limits, moods and bad days.
+
+It answers v1 (under `/v1` and `/api/v1`) and v2 (under `/api/v2`) for deals, persons, organizations, products,
+activities, pipelines, stages, users, files, mail and fields. It knows the API from its documents only, and
+nothing of the rest of pdsync; wherever the documents are silent a comment says `Assumption:`.
+
+    from pdsync.sandbox import Company, Limits, Sizes, running
+
+    with running(Company.generate(seed=1, sizes=Sizes(deals=200)), limits=Limits(burst=None)) as box:
+        box.url, box.token              # where, and as whom: the admin; box.tokens has the others
+        box.faults.add(kind="reset_after", method="POST", path="/deals$", nth=1)
+        box.change(share=0.01)          # the company works for an hour
+        box.clock.advance(3600)
+        box.dump("deals")               # the truth: kind, id, state, merged_into, record
+        box.log, box.journal, box.window()
+
+The same over HTTP, for a sandbox in another process: `/_admin/dump`, `/log`, `/journal`, `/window`, `/summary`,
+`/faults`, `/clock`, `/limits`, `/change`, `/spend`, `/live`, `/access`, `/fields`, `/edit`.
+
+    clock · data      the time, the words
+    resources         what there is to serve; everything declared is declared there
+    table · company   records as bytes with facets beside them; the one way to change them; the journal
+    fields · values   definitions of fields, and what custom fields hold
+    population        three years of history
+    query · select    what a list was asked for, and the rows that answer
+    render · v1 · counts    records as JSON
+    checks · from_v1 · writes · merges    what may be written, and what follows
+    routes · extras   the operations
+    limits · oauth · faults · log    around every request
+    server · admin · box    the socket, the back door, start and stop
+"""
+
+from __future__ import annotations
+
+from .box import Box, running, serve, serve_forever
+from .clock import Clock
+from .company import Company, Sizes, Viewer
+from .faults import Fault
+from .limits import Limits
+from .oauth import Settings as OAuthSettings
+from .server import LiveChanges, Sandbox
+
+__all__ = [
+    "Box",
+    "Clock",
+    "Company",
+    "Fault",
+    "Limits",
+    "LiveChanges",
+    "OAuthSettings",
+    "Sandbox",
+    "Sizes",
+    "Viewer",
+    "running",
+    "serve",
+    "serve_forever",
+]

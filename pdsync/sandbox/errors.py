@@ -1,6 +1,6 @@
 """The answers Pipedrive gives when it says no: one exception, and the bodies that are known.
 
-    Refused ── a status and a JSON body, raised anywhere below the server and sent as it is
+Refused ── a status and a JSON body, raised anywhere below the server and sent as it is
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ class FieldSet:
         number = len(self.all) + len(self.retired) + 1
         code = hashlib.sha1(f"{self._seed}/{self.kind}/{number}".encode(), usedforsecurity=False).hexdigest()
         at = at or self._created
-        made = self._options(options, at) if options is not None else None
+        made = self.make_options(options, at) if options is not None else None
         field = Field(12_400 + number, code, code, name, type, True, False, at, at, self._author, made, **more)
         self.all.append(field)
         return field
@@ -171,10 +171,10 @@ class FieldSet:
         """Options with colours, as labels have them."""
         return [
             {**option, "color": colors[at % len(colors)]}
-            for at, option in enumerate(self._options(labels, self._created))
+            for at, option in enumerate(self.make_options(labels, self._created))
         ]
 
-    def _options(self, labels: list[str], at: str) -> list[dict[str, Any]]:
+    def make_options(self, labels: list[str], at: str) -> list[dict[str, Any]]:
         first = self._next_option
         self._next_option += len(labels)
         return [
@@ -210,7 +210,7 @@ def make_fields(kind: str, seed: str, dates: list[str], author: int, extra: int 
         field = made.add(name, type_, labels if type_ in ("enum", "set") else None, at=dates[year], share=share)
         field.year = year
         if type_ == "enum":
-            field.options_deleted = made._options(blueprint["options"]["retired"], dates[year])
+            field.options_deleted = made.make_options(blueprint["options"]["retired"], dates[year])
     for number in range(extra):
         made.add(f"Extra field {number + 1}", "varchar" if number % 2 else "double", at=dates[0], share=0.02)
     return made

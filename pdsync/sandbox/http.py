@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .company import Company, Viewer
     from .render import Renderer
     from .resources import Resource
+    from .select import Finder
     from .table import Row
 
 JSON = "application/json; charset=utf-8"
@@ -31,6 +32,7 @@ class Call(Struct, kw_only=True):
 
     company: Company
     renderer: Renderer
+    finder: Finder
     viewer: Viewer
     request_id: str
     version: str

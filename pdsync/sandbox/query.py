@@ -176,6 +176,21 @@ def decode_cursor(text: str, sorts: tuple[str, ...]) -> Cursor:
     return cursor
 
 
+def encode_field_cursor(code: str) -> str:
+    return base64.urlsafe_b64encode(encode({"field_code": code})).rstrip(b"=").decode()
+
+
+def read_field_cursor(text: str | None, codes: list[str]) -> int:
+    """Where to go on in `codes`: after the one the cursor names."""
+    if not text:
+        return 0
+    try:
+        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        return codes.index(msgspec.json.decode(raw, type=dict[str, str])["field_code"]) + 1
+    except (binascii.Error, ValueError, KeyError, msgspec.DecodeError):
+        raise bad_request("Invalid cursor") from None
+
+
 # -- single parameters -------------------------------------------------------------------------------
 
 

@@ -113,5 +113,3 @@ class Renderer:
     def _option_labels(self, kind: str, code: str) -> dict[Any, str]:
         field = self.company.fields[kind].get(code)
         return {option["id"]: option["label"] for option in (field.options if field else None) or ()}
-
-

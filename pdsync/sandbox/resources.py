@@ -59,9 +59,7 @@ class Resource(Struct, frozen=True, kw_only=True):
 DEALS = Resource(
     kind="deals",
     one="deal",
-    facets=tuple(
-        "id add_time update_time owner_id visible_to person_id org_id pipeline_id stage_id status".split()
-    ),
+    facets=tuple("id add_time update_time owner_id visible_to person_id org_id pipeline_id stage_id status".split()),
     filters_v2={k: k for k in ("owner_id", "person_id", "org_id", "pipeline_id", "stage_id")},
     filters_v1={
         "user_id": "owner_id",
@@ -305,7 +303,9 @@ MAIL_THREADS = Resource(
     kind="mail_threads",
     path="mailbox/mailThreads",
     one="mailThread",
-    facets=tuple("id add_time update_time user_id folder last_message_timestamp deal_id person_id org_id message_count".split()),
+    facets=tuple(
+        "id add_time update_time user_id folder last_message_timestamp deal_id person_id org_id message_count".split()
+    ),
     cost_v2=None,
     cost_v1=Cost(20, 20, 10, 6),
     writes=False,

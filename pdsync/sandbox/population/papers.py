@@ -58,7 +58,9 @@ def make_activities(company: Company, past: Past) -> None:
             "conference_meeting_id": None,
             "public_description": None,
             "priority": None,
-            "note": choice(("<p>Bring kit</p>", "<b>Important</b> &amp; urgent", "Bitte vorbereiten")) if rnd() < 0.4 else "",
+            "note": choice(("<p>Bring kit</p>", "<b>Important</b> &amp; urgent", "Bitte vorbereiten"))
+            if rnd() < 0.4
+            else "",
         }
         guests: list[Any] = []
         if type_ == "meeting" and rnd() < 0.3:

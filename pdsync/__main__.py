@@ -1,0 +1,5 @@
+"""`python -m pdsync`."""
+
+from pdsync.cli.main import main
+
+main()

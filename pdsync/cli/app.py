@@ -1,0 +1,141 @@
+"""What every command shares: the options that may stand anywhere, the settings, and the three ways to speak.
+
+stdout is the result and nothing else; prose, progress and errors go to stderr. With --json, stdout is one JSON
+object a line.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+from rich.console import Console
+
+from pdsync.core import config
+from pdsync.core.log import clean, to_stderr
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pdsync.core.config import Settings
+
+
+class App:
+    """The options of one invocation, and where its output goes."""
+
+    def __init__(self) -> None:
+        self.project = Path()
+        self.json = False
+        self.no_input = False
+        self.verbosity = 0
+        self.color = "auto"
+        self.flags: dict[str, str | int | None] = {}
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings of the project, resolved when they are first needed."""
+        return config.load(self.project, self.flags)
+
+    @cached_property
+    def err(self) -> Console:
+        """stderr, for people."""
+        return self._console(stderr=True)
+
+    @cached_property
+    def out(self) -> Console:
+        """stdout, for results that are shown as a table."""
+        return self._console(stderr=False)
+
+    def _console(self, *, stderr: bool) -> Console:
+        forced = {"always": True, "never": False}.get(self.color)
+        return Console(
+            stderr=stderr,
+            force_terminal=forced,
+            no_color=forced is False or None,
+            highlight=False,
+            soft_wrap=True,
+            width=None if (sys.stderr if stderr else sys.stdout).isatty() or forced else 400,
+            emoji=False,
+            markup=False,
+        )
+
+    def note(self, text: str) -> None:
+        """Prose, to stderr; nothing with -q."""
+        if self.verbosity >= 0:
+            self.err.print(clean(text))
+
+    def result(self, text: str) -> None:
+        """The result, to stdout."""
+        click.echo(text)
+
+    def emit(self, facts: Mapping[str, Any]) -> None:
+        """One JSON object, to stdout."""
+        sys.stdout.write(clean(msgspec.json.encode(facts, enc_hook=str).decode()) + "\n")
+        sys.stdout.flush()
+
+    def emit_list(self, facts: list[dict[str, Any]]) -> None:
+        """One JSON array, to stdout."""
+        self.result(clean(msgspec.json.format(msgspec.json.encode(facts, enc_hook=str), indent=2).decode()))
+
+    @property
+    def watched(self) -> bool:
+        """Whether a person is watching: live progress makes sense."""
+        return self.err.is_terminal and not self.json and self.verbosity >= 0
+
+
+def _set(name: str) -> Any:  # noqa: ANN401 - click's own type of a callback
+    def callback(context: click.Context, _: click.Parameter, value: Any) -> Any:  # noqa: ANN401
+        app = context.ensure_object(App)
+        if name == "verbose" and value:
+            app.verbosity = value
+        elif name == "quiet" and value:
+            app.verbosity = -1
+        elif name not in ("verbose", "quiet") and value not in (None, False):
+            setattr(app, name, value)
+        if name in ("verbose", "quiet") and value:
+            to_stderr(app.verbosity)
+        return value
+
+    return callback
+
+
+def _global_options() -> list[click.Option]:
+    options = [
+        (["--project"], {"type": click.Path(path_type=Path), "envvar": "PDSYNC_PROJECT", "metavar": "DIR"}, "project",
+         "The project's folder.  [default: the current one]"),
+        (["--json"], {"is_flag": True}, "json", "Machine-readable output: one JSON object a line."),
+        (["-v", "--verbose"], {"count": True}, "verbose", "Say more; -vv tells every request."),
+        (["-q", "--quiet"], {"is_flag": True}, "quiet", "Say nothing but results and errors."),
+        (["--no-input"], {"is_flag": True}, "no_input", "Never ask."),
+        (["--color"], {"type": click.Choice(["auto", "always", "never"])}, "color", "Colours and live progress."),
+    ]  # fmt: skip
+    return [
+        click.Option(names, expose_value=False, callback=_set(target), help=text, **extra)  # type: ignore[arg-type]
+        for names, extra, target, text in options
+    ]
+
+
+class Command(click.Command):
+    """A command that also takes the global options, so that they may stand before or behind its name."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The command's own parameters, then the global ones."""
+        own = super().get_params(ctx)
+        taken = {option for param in own for option in (*param.opts, *param.secondary_opts)}
+        shared = [option for option in _global_options() if not taken & set(option.opts)]
+        return [*own[:-1], *shared, *own[-1:]] if own and own[-1].name == "help" else [*own, *shared]
+
+
+class Group(click.Group):
+    """A group of such commands."""
+
+    command_class = Command
+    group_class = type
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The global options."""
+        return [*_global_options(), *super().get_params(ctx)]

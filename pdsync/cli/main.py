@@ -1,0 +1,103 @@
+"""The root command. Commands are imported when they are called; errors become exit codes here, once for all."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib import import_module
+
+import click
+
+from pdsync import __version__
+from pdsync.cli.app import App, Group
+from pdsync.core.log import clean, to_stderr
+from pdsync.errors import PdsyncError
+
+# Where each command lives, in the order in which --help shows them.
+COMMANDS = {
+    "demo": "demo",
+    "init": "setup",
+    "auth": "setup",
+    "doctor": "setup",
+    "plan": "sync",
+    "sync": "sync",
+    "status": "inspect",
+    "runs": "inspect",
+    "sql": "query",
+    "shell": "query",
+    "fields": "inspect",
+    "streams": "inspect",
+    "operations": "inspect",
+    "api": "api",
+    "sandbox": "sandbox",
+}
+
+
+class _Root(Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"pdsync.cli.{COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command", None) or getattr(module, cmd_name)
+        return command
+
+
+@click.command(cls=_Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="pdsync")
+@click.pass_context
+def root(context: click.Context) -> None:
+    """A Pipedrive company in a database you control: complete, incremental, with history.
+
+    \b
+    Try it without an account:   pdsync demo
+    With your own company:       pdsync init, pdsync sync, pdsync sql "from deals"
+    """
+    context.ensure_object(App)
+
+
+def main() -> None:
+    """Run the command line; ends the process with the exit code of the contract."""
+    os.umask(0o077)  # what pdsync keeps is the company's: nobody else's business
+    to_stderr(0)
+    app = App()
+    try:
+        code = root.main(standalone_mode=False, obj=app)
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.Abort:
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        _last_word(app, error.format_message(), 2)
+        code = 2
+    except PdsyncError as error:
+        click.echo(f"{_red('Error:', app)} {clean(str(error))}", err=True)
+        _last_word(app, str(error), error.exit_code)
+        code = error.exit_code
+    except (KeyboardInterrupt, EOFError):
+        click.echo("Interrupted. What was fetched is kept; the same command goes on from here.", err=True)
+        _last_word(app, "interrupted", 130)
+        code = 130
+    except BrokenPipeError:  # `pdsync … | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:  # noqa: BLE001 - the last line of defence
+        click.echo(clean(f"This is a bug in pdsync, not in what you did: {type(error).__name__}: {error}"), err=True)
+        detail = "".join(traceback.format_exception(error))
+        click.echo(clean(detail) if app.verbosity > 0 else "Run it again with -v to see where.", err=True)
+        _last_word(app, str(error), 1)
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _last_word(app: App, message: str, code: int) -> None:
+    if app.json:
+        app.emit({"event": "error", "complete": False, "exit_code": code, "message": clean(message)})
+
+
+def _red(word: str, app: App) -> str:
+    return click.style(word, fg="red", bold=True) if app.err.is_terminal else word

@@ -1,0 +1,158 @@
+"""`pdsync sql` and `pdsync shell`: read-only SQL on the warehouse."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from datetime import datetime  # noqa: TC003 - part of the signatures
+from typing import TYPE_CHECKING, Any
+
+import click
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pdsync.cli import render
+from pdsync.cli.app import App, Command
+from pdsync.cli.sync import Moment
+from pdsync.errors import ConfigError
+from pdsync.runner import project
+from pdsync.sql import name as quoted
+from pdsync.sql import text as literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FORMATS = ["table", "json", "ndjson", "csv", "parquet"]
+
+
+@click.command(cls=Command)
+@click.argument("query")
+@click.option("-o", "--output", type=click.Choice(FORMATS), help="[default: table, or ndjson with --json]")
+@click.option("--as-of", type=Moment(), help="Read every table as it was at this time.")
+@click.option("--raw-csv", is_flag=True, help="Leave values that a spreadsheet would take for formulas as they are.")
+@click.pass_obj
+def sql(app: App, query: str, output: str | None, as_of: datetime | None, raw_csv: bool) -> None:
+    """Answer QUERY from the warehouse, read-only.
+
+    \b
+    pdsync sql "from deals limit 5"
+    pdsync sql "select status, count(*), sum(value) from deals group by status" -o csv
+    """
+    text = sys.stdin.read() if query == "-" else query
+    with project.open_warehouse(app.settings) as warehouse:
+        if as_of:
+            _as_of(warehouse, as_of)
+        answer = ask(warehouse, text)
+    _write(app, answer, output or ("ndjson" if app.json else "table"), raw_csv=raw_csv)
+
+
+def ask(warehouse: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
+    """The answer to `query` as an Arrow table.
+
+    Raises:
+        ConfigError: DuckDB does not accept it; says what DuckDB says.
+    """
+    try:
+        found = warehouse.sql(query)
+        return found.to_arrow_table() if found is not None else pa.table({})
+    except duckdb.Error as error:
+        raise ConfigError(f'{str(error).strip()}\nTables: pdsync sql "show all tables"') from error
+
+
+def _as_of(warehouse: duckdb.DuckDBPyConnection, moment: datetime) -> None:
+    """Lay views over the tables that show the versions of that moment."""
+    rows = warehouse.execute(
+        "SELECT view_name FROM duckdb_views() WHERE schema_name = 'history' AND NOT internal"
+    ).fetchall()
+    at = f"{literal(moment.isoformat())}::TIMESTAMPTZ"
+    for (table,) in rows:
+        warehouse.execute(
+            f"CREATE TEMP VIEW {quoted(table)} AS SELECT * EXCLUDE (_valid_to) FROM {quoted('history', table)}"
+            f" WHERE _valid_from <= {at} AND (_valid_to IS NULL OR _valid_to > {at})"
+        )
+
+
+def _write(app: App, answer: pa.Table, output: str, *, raw_csv: bool) -> None:
+    if output == "parquet":
+        if sys.stdout.isatty():
+            raise ConfigError("Parquet is binary: send it to a file, as in pdsync sql … -o parquet > deals.parquet")
+        pq.write_table(answer, sys.stdout.buffer, compression="zstd")
+        return
+    names, rows = answer.column_names, _rows(answer)
+    if output == "table":
+        app.out.print(render.table(names, rows))
+        app.note(f"{answer.num_rows:,} row{'' if answer.num_rows == 1 else 's'}")
+    elif output == "csv":
+        app.result(_csv(names, rows, raw=raw_csv).rstrip("\r\n"))
+    else:
+        facts = [dict(zip(names, row, strict=True)) for row in rows]
+        if output == "ndjson":
+            for fact in facts:
+                app.emit(fact)
+        else:
+            app.emit_list(facts)
+
+
+def _rows(answer: pa.Table) -> list[list[Any]]:
+    columns = [[plain(value) for value in column.to_pylist()] for column in answer.columns]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401 - whatever a database holds
+    """Intervals as text; all else as it is."""
+    if isinstance(value, pa.MonthDayNano):
+        seconds = value.nanoseconds // 10**9
+        clock = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+        parts = [f"{value.months} months"] * bool(value.months) + [f"{value.days} days"] * bool(value.days)
+        return " ".join([*parts, clock])
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    return value
+
+
+def _csv(names: list[str], rows: Iterable[list[Any]], *, raw: bool) -> str:
+    """CSV; a text that a spreadsheet would take for a formula gets a quote in front."""
+
+    def safe(value: Any) -> Any:  # noqa: ANN401
+        if isinstance(value, list):
+            return ", ".join(str(each) for each in value)
+        dangerous = isinstance(value, str) and value[:1] in "=+-@\t\r" and value != ""
+        return f"'{value}" if dangerous and not raw else value
+
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow([safe(name) for name in names])
+    writer.writerows([[safe(value) for value in row] for row in rows])
+    return buffer.getvalue()
+
+
+@click.command(cls=Command)
+@click.pass_obj
+def shell(app: App) -> None:
+    """A prompt for read-only SQL on the warehouse. End a query with a semicolon; leave with Ctrl-D."""
+    with project.open_warehouse(app.settings) as warehouse:
+        app.note("Read-only. Try: from deals limit 5;   show all tables;   Ctrl-D leaves.")
+        pending = ""
+        while True:
+            try:
+                pending += input("pdsync> " if not pending else "   …> ") + "\n"
+            except EOFError:
+                app.note("")
+                return
+            except KeyboardInterrupt:
+                pending = ""
+                app.note("")
+                continue
+            if not pending.rstrip().endswith(";"):
+                continue
+            query, pending = pending.strip().rstrip(";"), ""
+            if query in ("exit", "quit", ".exit", ".quit"):
+                return
+            try:
+                answer = ask(warehouse, query)
+            except ConfigError as error:
+                app.note(str(error))
+            else:
+                app.out.print(render.table(answer.column_names, _rows(answer)))

@@ -1,0 +1,137 @@
+"""How results look: tables, receipts, live progress. Numbers have thousands separators, control characters none."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from rich.live import Live
+from rich.table import Table
+
+from pdsync.core.log import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import TracebackType
+
+    from pdsync.cli.app import App
+    from pdsync.model import Receipt, StreamReceipt
+    from pdsync.runner.run import Event
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> Table:
+    """A plain table; columns whose values are all numbers stand on the right."""
+    found = [list(row) for row in rows]
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for index, header in enumerate(headers):
+        values = [row[index] for row in found if row[index] is not None]
+        right = bool(values) and all(isinstance(v, int | float | Decimal) and not isinstance(v, bool) for v in values)
+        made.add_column(clean(header), justify="right" if right else "left", overflow="fold")
+    for row in found:
+        made.add_row(*(cell(value) for value in row))
+    return made
+
+
+def cell(value: Any) -> str:  # noqa: ANN401 - whatever a database holds
+    """One value as text for people."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, Decimal):
+        short = value.normalize() if value == value.to_integral() else value
+        text = f"{short:,f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    if isinstance(value, float):
+        return f"{value:,.6g}" if abs(value) < 1e6 else f"{value:,.2f}"
+    if isinstance(value, datetime):
+        moment = value.astimezone(UTC) if value.tzinfo else value
+        return moment.strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, list):
+        return ", ".join(cell(each) for each in value)
+    return clean(str(value))
+
+
+def receipt(app: App, done: Receipt, seconds: float, left: tuple[int | None, int] | None = None) -> None:
+    """Show what a run did, stream by stream, and in one sentence."""
+    streams = done.streams
+    rows = [
+        [
+            ("✓" if entry.complete else "✗") + " " + name,
+            entry.read,
+            entry.inserted,
+            entry.updated,
+            entry.deleted,
+            entry.unchanged,
+            entry.requests,
+            entry.tokens,
+        ]
+        for name, entry in streams.items()
+    ]
+    app.err.print(table(["  stream", "read", "new", "changed", "deleted", "same", "requests", "tokens"], rows))
+    app.err.print()
+    for gap in done.gaps:
+        app.err.print(clean(f"✗ {gap.stream}: {gap.kind}: {gap.detail}"), style="yellow")
+    noticed = sum(entry.schema_changes for entry in streams.values())
+    if noticed:
+        app.err.print(f'{noticed} schema changes: pdsync sql "from meta.schema_changes"')
+    totals = [sum(getattr(e, name) for e in streams.values()) for name in ("read", "inserted", "updated", "deleted")]
+    what = "Complete" if done.complete else "Interrupted" if done.exit_code == 130 else "Not complete"
+    share = f", {_share(done.tokens, left[1])} of a day's {left[1]:,}" if left and left[1] else ""
+    app.err.print(
+        f"{what}{' (continued)' if done.resumed else ''}: {totals[0]:,} rows read, {totals[1]:,} new, {totals[2]:,} changed,"
+        f" {totals[3]:,} deleted, in {seconds:.1f} s. {done.requests:,} requests, {done.tokens:,} tokens{share}.",
+        style="green" if done.complete else "yellow",
+    )
+
+
+def _share(part: int, whole: int) -> str:
+    percent = 100 * part / whole
+    return f"{percent:.0f} %" if percent >= 1 or part == 0 else f"{percent:.1f} %"
+
+
+class Progress:
+    """Live progress on a terminal: one row a stream. Elsewhere it shows nothing, or events with --json."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._began = time.monotonic()
+        self._streams: dict[str, tuple[StreamReceipt, str]] = {}
+        self._live: Live | None = None
+
+    def __enter__(self) -> Progress:
+        if self._app.watched:
+            self._live = Live(console=self._app.err, refresh_per_second=8, transient=True, get_renderable=self._table)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Take in an event of the run."""
+        if event.kind == "note":
+            self._app.note(event.text)
+        if event.receipt is not None:
+            self._streams[event.stream] = (event.receipt, event.kind)
+        if self._app.json and event.kind in ("started", "finished", "note"):
+            facts: dict[str, Any] = {"event": event.kind, "stream": event.stream or None, "text": event.text or None}
+            self._app.emit({key: value for key, value in facts.items() if value is not None})
+
+    def _table(self) -> Table:
+        elapsed = max(time.monotonic() - self._began, 0.001)
+        marks = {"finished": "✓", "page": "…", "started": "…"}
+        rows = [
+            [f"{marks[kind]} {name}", entry.requests, entry.read, entry.tokens, int(entry.read / elapsed)]
+            for name, (entry, kind) in self._streams.items()
+        ]
+        return table(["  stream", "pages", "rows", "tokens", "rows/s"], rows)

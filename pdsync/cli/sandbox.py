@@ -1,0 +1,78 @@
+"""`pdsync sandbox serve`: a local Pipedrive, to try things on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pdsync.cli.app import App, Command
+
+KINDS = ("deals", "persons", "organizations", "products", "activities", "files", "mail_threads", "users")
+
+
+@click.group()
+def sandbox() -> None:
+    """A local Pipedrive that holds a made-up company, obeys the API's rules, and can misbehave on demand."""
+
+
+def _sizes(command: click.Command) -> click.Command:
+    for kind in reversed(KINDS):
+        option = click.Option(
+            [f"--{kind.replace('_', '-')}"], type=click.IntRange(min=0), help=f"How many {kind.replace('_', ' ')}."
+        )
+        command.params.insert(0, option)
+    return command
+
+
+@click.command(cls=Command, name="serve")
+@click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0: any free one.")
+@click.option("--seed", default=1, show_default=True, help="The same seed makes the same company.")
+@click.option("--company-id", default=None, type=int, help="Another company.")
+@click.option(
+    "--burst", default=20, show_default=True, type=click.IntRange(min=0), help="Requests in 2 s; 0: no limit."
+)
+@click.option("--daily-tokens", default=30_000, show_default=True, type=click.IntRange(min=0), help="0: no limit.")
+@click.option("--gzip", is_flag=True, help="Pack answers, as the real one does.")
+@click.option("--faults", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A JSON file of faults.")
+@click.pass_obj
+def serve(
+    app: App,
+    port: int,
+    seed: int,
+    company_id: int | None,
+    burst: int,
+    daily_tokens: int,
+    gzip: bool,
+    faults: Path | None,
+    **sizes: int | None,
+) -> None:
+    """Serve a made-up company on this machine until interrupted.
+
+    Prints the two settings that point pdsync at it. /_admin tells the truth about it: /_admin/dump, /_admin/log.
+    """
+    from pdsync.sandbox import Limits, Sizes, serve_forever  # noqa: PLC0415 - only this command needs it
+
+    def ready(url: str, token: str) -> None:
+        if app.json:
+            app.emit({"event": "ready", "url": url, "token": token})
+        else:
+            app.result(f"export PDSYNC_BASE_URL={url} PDSYNC_API_TOKEN={token}")
+            app.note(
+                f"A made-up company is served at {url}. Paste the line above into another terminal; Ctrl-C stops it."
+            )
+
+    serve_forever(
+        port=port,
+        seed=seed,
+        sizes=Sizes(**{kind: count for kind, count in sizes.items() if count is not None}),
+        limits=Limits(burst=burst or None, daily_tokens=daily_tokens or None),
+        now=None,
+        gzip=gzip,
+        faults_file=faults,
+        company_id=company_id,
+        on_ready=ready,
+    )
+
+
+sandbox.add_command(_sizes(serve))

@@ -1,0 +1,121 @@
+"""`pdsync sync` and `pdsync plan`: the main job, and what it will cost."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from pdsync.cli import render
+from pdsync.cli.app import App, Command
+from pdsync.runner import forecast, pipeline, run
+from pdsync.runner.run import Asked
+
+if TYPE_CHECKING:
+    from pdsync.core.config import Settings
+    from pdsync.model import Receipt
+
+
+class Moment(click.ParamType):
+    """A point in time: a date, or a date and time; UTC where nothing else is said."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ANN401
+        """Parse ISO 8601."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            found = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
+        except ValueError:
+            self.fail(f"{value!r} is no time. Write it like 2026-01-31 or 2026-01-31T18:00:00Z.", param, ctx)
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+@click.command(cls=Command)
+@click.argument("streams", nargs=-1)
+@click.option("--full", is_flag=True, help="Read everything again, whatever was read before.")
+@click.option("--since", type=Moment(), help="Ask for changes from this time on.")
+@click.option("--pipeline", "name", help="Which file of pipelines/ to follow.  [default: nightly]")
+@click.option("--budget", type=click.IntRange(min=1), help="Stop before spending more tokens than this.")
+@click.option("--api", type=click.Choice(["v1", "v2"]), help="v1: use API v1 wherever it still answers.")
+@click.option("--fail-on-gap", is_flag=True, help="End with 4 when anything is missing, whatever the cause.")
+@click.pass_obj
+def sync(
+    app: App,
+    streams: tuple[str, ...],
+    full: bool,
+    since: datetime | None,
+    name: str | None,
+    budget: int | None,
+    api: str | None,
+    fail_on_gap: bool,
+) -> None:
+    """Bring STREAMS up to date: all of them, when none is named.
+
+    Reads what has changed since the last run; everything, the first time. Goes on from where the last run stopped. Safe
+    to interrupt, and safe to repeat.
+    """
+    app.flags["account.api"] = api
+    asked = pipeline.load(name or "nightly", app.project).asked(streams, full=full, since=since, budget=budget)
+    done, seconds = carry_out(app, app.settings, asked)
+    code = 4 if fail_on_gap and done.gaps and done.exit_code not in (0, 3, 130) else done.exit_code
+    show(app, done, seconds, code)
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def carry_out(app: App, settings: Settings, asked: Asked) -> tuple[Receipt, float]:
+    """Run a sync with live progress; the receipt, and the seconds it took."""
+    began = time.monotonic()
+    with render.Progress(app) as progress:
+
+        async def interruptible() -> Receipt:
+            task = asyncio.current_task()
+            if task:  # as Ctrl-C does: what is under way is settled, then the receipt is written
+                asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+            return await run.sync(settings, asked, progress)
+
+        done = asyncio.run(interruptible())
+    return done, time.monotonic() - began
+
+
+def show(app: App, done: Receipt, seconds: float, code: int) -> None:
+    """The receipt: a table for people, the summary line for programs."""
+    if app.json:
+        facts = msgspec.to_builtins(done)
+        app.emit(
+            {"event": "summary", "complete": done.complete, **facts, "exit_code": code, "seconds": round(seconds, 3)}
+        )
+    elif app.verbosity >= 0:
+        render.receipt(app, done, seconds, (None, app.settings.daily_tokens))
+
+
+@click.command(cls=Command)
+@click.argument("streams", nargs=-1)
+@click.option("--full", is_flag=True, help="As if everything were read again.")
+@click.option("--pipeline", "name", help="Which file of pipelines/ to follow.  [default: nightly]")
+@click.option("--api", type=click.Choice(["v1", "v2"]), help="v1: use API v1 wherever it still answers.")
+@click.pass_obj
+def plan(app: App, streams: tuple[str, ...], full: bool, name: str | None, api: str | None) -> None:
+    """What a sync of STREAMS would ask for: requests, tokens, share of the day's budget, time.
+
+    Makes no request: it goes by what the last runs read. A list that was never read counts as one page at least.
+    """
+    app.flags["account.api"] = api
+    asked = pipeline.load(name or "nightly", app.project).asked(streams, full=full, since=None, budget=None)
+    found = forecast.forecast(app.settings, asked)
+    if app.json:
+        for line in found.lines:
+            app.emit({"name": line.stream, **msgspec.to_builtins(line)})
+        app.emit({"event": "summary", "complete": True, "exit_code": 0, **found.totals()})
+        return
+    headers = ["stream", "list", "how", "requests", "tokens", "based on"]
+    rows = [[x.stream, x.operation, x.way, x.requests, x.tokens, x.basis] for x in found.lines]
+    app.out.print(render.table(headers, rows))
+    app.note("\n" + found.sentence())

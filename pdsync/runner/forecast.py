@@ -1,0 +1,105 @@
+"""Says what a sync will cost before it runs: requests, tokens and minutes, from what the last runs read."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from msgspec import Struct
+
+from pdsync.core import catalogue
+from pdsync.core.config import Settings  # noqa: TC001 - part of the signatures
+from pdsync.runner import project
+from pdsync.runner.run import Asked  # noqa: TC001
+
+IDENTITY_TOKENS = 2  # every run asks whose token it is
+
+
+class Line(Struct, frozen=True):
+    """One list: how it will be read, and what that costs."""
+
+    stream: str
+    operation: str
+    version: str
+    way: str  # full or changes
+    requests: int
+    tokens: int
+    basis: str
+    at_least: bool  # nothing is known of its size yet
+
+
+class Forecast(Struct, frozen=True):
+    """What a run will cost."""
+
+    lines: list[Line]
+    burst: int
+    daily_tokens: int
+
+    def totals(self) -> dict[str, Any]:
+        """Requests, tokens, share of the day's tokens, and seconds at the rate limit."""
+        requests = 1 + sum(line.requests for line in self.lines)
+        tokens = IDENTITY_TOKENS + sum(line.tokens for line in self.lines)
+        return {
+            "requests": requests,
+            "tokens": tokens,
+            "daily_tokens": self.daily_tokens,
+            "share": round(tokens / self.daily_tokens, 4) if self.daily_tokens else None,
+            "seconds": round(requests / self.burst * 2, 1) if self.burst else None,
+            "at_least": any(line.at_least for line in self.lines),
+        }
+
+    def sentence(self) -> str:
+        """The totals in words."""
+        totals = self.totals()
+        about = "At least" if totals["at_least"] else "About"
+        share = f", {totals['share']:.1%} of a day's {self.daily_tokens:,}" if self.daily_tokens else ""
+        time = f", {_minutes(totals['seconds'])} at {self.burst} requests per 2 s" if self.burst else ""
+        first = (
+            " Lists that were never read count as one page; their size shows in the first run."
+            if (totals["at_least"])
+            else ""
+        )
+        return f"{about} {totals['requests']:,} requests, {totals['tokens']:,} tokens{share}{time}.{first}"
+
+
+def forecast(settings: Settings, asked: Asked) -> Forecast:
+    """What `asked` will cost. Makes no request and changes nothing."""
+    streams = asked.selected()
+    known: dict[tuple[str, str, bool], tuple[int, int]] = {}
+    if settings.control.exists():
+        with project.opened(settings) as control:
+            known = control.pages_of_last_walks()
+    lines = []
+    for stream in streams:
+        version, sources = stream.sources(settings.api)
+        for source in sources:
+            operation = catalogue.operations(version)[source.operation]
+            whole = known.get((stream.name, source.name, True))
+            changes = known.get((stream.name, source.name, False))
+            incremental = source.way != "full" and not asked.full and whole is not None
+            if incremental:
+                requests = changes[0] if changes else 1
+                basis = f"last time {changes[1]:,} rows" if changes else "a page of changes"
+            elif whole:
+                size = operation.page_size or 0
+                requests = max(whole[0], math.ceil(whole[1] / size) if size and operation.paging != "none" else 1)
+                basis = f"last time {whole[1]:,} rows"
+            else:
+                requests, basis = 1, "never read"
+            lines.append(
+                Line(
+                    stream=stream.name,
+                    operation=operation.id,
+                    version=version,
+                    way="changes" if incremental else "full",
+                    requests=requests,
+                    tokens=requests * (operation.cost or 0),
+                    basis=basis,
+                    at_least=whole is None,
+                )
+            )
+    return Forecast(lines, settings.burst, settings.daily_tokens)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,73 @@
+"""How fresh the published tables are, and what is left of the day's tokens."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from pdsync.core.budget import tokens_left
+from pdsync.runner import project
+from pdsync.sql import first
+from pdsync.sql import name as quoted
+
+if TYPE_CHECKING:
+    from pdsync.core.config import Settings
+
+
+class Freshness(Struct, frozen=True):
+    """How fresh one table is."""
+
+    stream: str
+    rows: int  # alive
+    deleted: int
+    complete_until: datetime | None  # every change until then is here
+    age: str
+    last_full: datetime | None
+
+
+def freshness(settings: Settings) -> list[Freshness]:
+    """Each synced stream's rows, and until when it is complete; empty where there is no warehouse yet."""
+    if not settings.warehouse.exists():
+        return []
+    found = []
+    with project.open_warehouse(settings) as warehouse:
+        rows = warehouse.execute(
+            "SELECT stream, epoch(min(watermark)), epoch(min(full_at)) FROM meta.checkpoints GROUP BY stream ORDER BY stream"
+        ).fetchall()
+        for stream, until, full in rows:
+            counted = first(
+                warehouse.execute(
+                    f"SELECT count_if(_deleted_at IS NULL), count_if(_deleted_at IS NOT NULL) FROM {quoted('main', stream)}"
+                )
+            ) or (0, 0)
+            moment = datetime.fromtimestamp(until, UTC)
+            found.append(
+                Freshness(
+                    stream=stream,
+                    rows=int(counted[0]),
+                    deleted=int(counted[1]),
+                    complete_until=moment,
+                    age=_age((datetime.now(UTC) - moment).total_seconds()),
+                    last_full=datetime.fromtimestamp(full, UTC) if full else None,
+                )
+            )
+    return found
+
+
+def budget_left(settings: Settings) -> tuple[int | None, int]:
+    """Tokens left today and the day's limit, as last heard; (None, 0) where there is no limit."""
+    connection = sqlite3.connect(settings.control, timeout=30)
+    try:
+        return tokens_left(connection, settings.daily_tokens)
+    finally:
+        connection.close()
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"

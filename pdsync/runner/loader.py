@@ -1,0 +1,266 @@
+"""Loads sealed pages into the work file, in one thread of its own, while the event loop goes on fetching.
+
+Batches are cut by page number, not by time, so that a resumed run cuts them where the killed one did. Pages come in
+the order of their walk. Each walk has a staging table; a batch is committed when its last page is staged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeVar
+
+import duckdb
+
+from pdsync.core import catalogue
+from pdsync.errors import StorageError
+from pdsync.load import commit as committing
+from pdsync.load import warehouse
+from pdsync.load.commit import Batch, Counts, Target
+from pdsync.model import CustomField, SchemaChange, Stream, Version, Walk
+from pdsync.normalise import tables
+from pdsync.normalise.stage import Stage
+from pdsync.sql import first
+from pdsync.sql import name as quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from pdsync.model import Page
+
+T = TypeVar("T")
+PAGES_A_BATCH = 120  # a batch is at most 60,000 rows of a list with 500 a page
+_CHUNK_BYTES = 8 * 2**20  # staged together: enough for two threads, little enough for memory
+
+
+def target_of(table: tables.Table) -> Target:
+    """Where the rows of `table` are committed to."""
+    stream = table.stream
+    return Target(
+        name=stream.name,
+        key=stream.key,
+        columns=tuple(column.name for column in table.stored),
+        cursor=stream.cursor,
+        deleted=stream.deleted,
+        labels={
+            column.name: (column.label_of, column.code or "", column.type.endswith("[]"))
+            for column in table.columns
+            if column.label_of
+        },
+    )
+
+
+class Loader:
+    """The one writer of a project's work file.
+
+    loader = Loader(path)
+    await loader.do(loader.open, company_id, company)
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="load")
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._stages: dict[int, Stage] = {}
+        self._tables: dict[tuple[str, Version], tables.Table] = {}
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The connection; to be used in the loader's thread only."""
+        if self._connection is None:
+            raise RuntimeError("The loader is not open.")
+        return self._connection
+
+    async def do(self, work: Callable[..., T], *arguments: object) -> T:
+        """Carry out `work` in the loader's thread, behind all that was asked of it before.
+
+        Raises:
+            StorageError: DuckDB failed; nothing of `work` was committed.
+        """
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        except (duckdb.Error, OSError, MemoryError) as error:
+            raise StorageError(
+                f"The work file {self.path} could not be written: {str(error).splitlines()[0]}\n"
+                f"Nothing half-done was kept, and no page has to be fetched again. Free some disk space if it is full, "
+                f"then run the same command."
+            ) from error
+
+    def open(self, company_id: int, company: str) -> None:
+        """Open the work file and bring its meta tables up to date."""
+        self._connection = warehouse.connect(self.path)
+        for script in catalogue.sql("warehouse").values():
+            warehouse.prepare(self._connection, script, company_id, company)
+
+    def held_walks(self) -> dict[int, int]:
+        """Walk → the last of its pages that the work file holds."""
+        rows = self.connection.execute(
+            "SELECT walk, max(last_page) FROM meta._applied_batches GROUP BY walk"
+        ).fetchall()
+        return {int(walk): int(last) for walk, last in rows}
+
+    async def close(self) -> None:
+        """Write everything to the work file itself and let go of it."""
+        await self.do(self._close)
+        self._thread.shutdown()
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            try:
+                self._connection.execute("CHECKPOINT warehouse")
+            finally:
+                self._connection.close()
+                self._connection = None
+
+    # Pages.
+
+    def add(self, stream: Stream, walk: Walk, pages: Sequence[Page]) -> Counts | None:
+        """Stage `pages` of a walk, in order; commit the batch that they complete, and return what it changed."""
+        counts: Counts | None = None
+        chunk: list[Page] = []
+        for page in pages:
+            chunk.append(page)
+            ends_batch = page.next is None or (page.seq + 1) % PAGES_A_BATCH == 0
+            if ends_batch or sum(len(each.body) for each in chunk) >= _CHUNK_BYTES:
+                self._stage(stream, walk).add(chunk)
+                chunk = []
+            if ends_batch:
+                counts = _sum(counts, self._commit(stream, walk, page))
+        if chunk:
+            self._stage(stream, walk).add(chunk)
+        return counts
+
+    def _stage(self, stream: Stream, walk: Walk) -> Stage:
+        if walk.id not in self._stages:
+            self._stages[walk.id] = Stage(self.connection, f"staged_{walk.id}", self.table(stream, walk.version))
+        return self._stages[walk.id]
+
+    def _commit(self, stream: Stream, walk: Walk, last: Page) -> Counts:
+        stage = self._stage(stream, walk)
+        number = last.seq // PAGES_A_BATCH
+        batch = Batch(
+            walk=walk,
+            number=number,
+            last_page=last.seq,
+            closes_walk=last.next is None,
+            read=stage.rows + len(stage.quarantined),
+            quarantined=[(each.seq, each.position, each.record, each.reason) for each in stage.quarantined],
+            changes=stage.changes,
+        )
+        counts = committing.commit(
+            self.connection, target_of(stage.table), stage.relation if stage.rows else None, batch
+        )
+        stage.clear()
+        return counts
+
+    def applied(self, walk: Walk) -> int:
+        """How many pages of a walk the warehouse holds already."""
+        row = first(
+            self.connection.execute("SELECT max(last_page) FROM meta._applied_batches WHERE walk = ?", [walk.id])
+        )
+        return int(row[0]) + 1 if row and row[0] is not None else 0
+
+    # Tables and custom fields.
+
+    def table(self, stream: Stream, version: Version) -> tables.Table:
+        """The table of `stream` as it stands; created, or widened, where it is not what the catalogue asks for."""
+        if (stream.name, version) not in self._tables:
+            table = tables.table(stream, version, self._fields(stream), catalogue.field_types())
+            warehouse.ensure_table(self.connection, stream.name, {column.name: column.type for column in table.columns})
+            self._tables[stream.name, version] = table
+        return self._tables[stream.name, version]
+
+    def _fields(self, stream: Stream) -> list[CustomField]:
+        rows = self.connection.execute(
+            "SELECT entity, field_code, field_type, label, column_name, first_seen, last_seen FROM meta.custom_fields"
+            " WHERE entity = ? ORDER BY first_seen, column_name",
+            [stream.name],
+        ).fetchall()
+        return [CustomField(*row) for row in rows]
+
+    def learn_fields(self, stream: Stream, run_id: str) -> list[SchemaChange]:
+        """Take over the field definitions that were synced: new columns, new labels, renamed options.
+
+        Returns:
+            What has changed since the last run.
+        """
+        if stream.fields is None or stream.fields not in warehouse.tables(self.connection):
+            return []
+        definitions = self.connection.execute(
+            f"SELECT field_code, coalesce(field_name, ''), coalesce(field_type, 'varchar')"
+            f" FROM {quoted('main', stream.fields)} WHERE _deleted_at IS NULL ORDER BY field_code"
+        ).fetchall()
+        known = self._fields(stream)
+        fields, changes = tables.assign(stream, definitions, known, catalogue.field_types(), datetime.now(UTC))
+        changes = [change for change in changes if known or change.kind != "field_added"]
+        self.connection.execute("BEGIN")
+        try:
+            self.connection.execute("DELETE FROM meta.custom_fields WHERE entity = ?", [stream.name])
+            for field in fields:
+                self.connection.execute(
+                    "INSERT INTO meta.custom_fields VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    [stream.name, field.code, field.label, field.column, field.type, field.first_seen, field.last_seen],
+                )
+            self.connection.execute("DELETE FROM meta.field_options WHERE entity = ?", [stream.name])
+            self.connection.execute(
+                "INSERT INTO meta.field_options SELECT ?, field_code, o.option.id, o.option.label"
+                f" FROM {quoted('main', stream.fields)}, unnest(options) AS o(option)"
+                " WHERE o.option.id IS NOT NULL AND _deleted_at IS NULL",
+                [stream.name],
+            )
+            for change in changes:
+                committing.note_change(self.connection, run_id, change)
+            self.connection.execute("COMMIT")
+        except BaseException:
+            self.connection.execute("ROLLBACK")
+            raise
+        self._tables = {key: table for key, table in self._tables.items() if key[0] != stream.name}
+        if stream.name in warehouse.tables(self.connection):
+            committing.refresh_labels(self.connection, target_of(self.table(stream, "v2")))
+        return changes
+
+    # What a finished run leaves behind.
+
+    def views(self) -> None:
+        """(Re)create every view over the tables that are there."""
+        have = warehouse.tables(self.connection)
+        for stream in catalogue.streams().values():
+            if stream.name not in have:
+                continue
+            table = self.table(stream, "v2")
+            warehouse.history_view(self.connection, stream.name)
+            for name, child in stream.children.items():
+                column = stream.column(child.of)
+                warehouse.child_view(
+                    self.connection,
+                    name,
+                    stream.name,
+                    stream.key,
+                    child.parent,
+                    child.of,
+                    list(column.items),
+                    child.value,
+                )
+            warehouse.labeled_view(
+                self.connection,
+                stream.name,
+                references={
+                    column: (other, catalogue.stream(other).key, catalogue.stream(other).title)
+                    for column, other in stream.labels.items()
+                    if other in have
+                },
+                replaced={column.label_of: column.name for column in table.columns if column.label_of},
+                dropped=[],
+            )
+        for script in catalogue.sql("views").values():
+            needed = set(script.split("\n", 1)[0].removeprefix("-- needs: ").split())
+            if needed <= have:
+                self.connection.execute(script)
+
+
+def _sum(one: Counts | None, other: Counts) -> Counts:
+    if one is None:
+        return other
+    return Counts(*(getattr(one, name) + getattr(other, name) for name in Counts.__struct_fields__))

@@ -1,0 +1,94 @@
+"""A project, opened: settings, control.db, lock, archive and warehouse files, and how a damaged one is mended."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pdsync.core.control import Control, Lock
+from pdsync.errors import ConfigError, StorageError
+from pdsync.load import publish, warehouse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import duckdb
+
+    from pdsync.core.config import Settings
+
+
+def work_path(settings: Settings) -> Path:
+    """The work file: beside the warehouse, and owned by whoever holds the project's lock."""
+    return settings.warehouse.with_name(f"{settings.warehouse.stem}.work.duckdb")
+
+
+@contextmanager
+def locked(settings: Settings) -> Iterator[Control]:
+    """control.db, while no other run can hold this project.
+
+    Raises:
+        Busy: another run holds it.
+        StorageError: the folder is read-only or full.
+    """
+    if settings.warehouse.is_dir():
+        raise ConfigError(
+            f"warehouse.path is {settings.warehouse}, which is a folder. It is a file: …/warehouse.duckdb"
+        )
+    with Lock(settings.state / "pdsync.lock"), opened(settings) as control:
+        yield control
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Control]:
+    """control.db, shared with whatever runs beside."""
+    control = Control(settings.control)
+    try:
+        yield control
+    finally:
+        control.close()
+
+
+def ready_work_file(settings: Settings) -> str | None:
+    """Make sure that there is a usable work file, or none; what was done to it, in words, if anything.
+
+    A work file that a crash has damaged is put aside, and the published warehouse takes its place: what it lacks is
+    loaded again from the sealed pages, with no request.
+    """
+    work = work_path(settings)
+    if work.exists():
+        try:
+            warehouse.connect(work).close()
+        except StorageError as error:
+            if "held by another program" in str(error):
+                raise
+            aside = work.with_name(f"{work.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}")
+            work.rename(aside)
+            work.with_name(work.name + ".wal").unlink(missing_ok=True)
+            note = f"The work file was damaged; it is kept as {aside.name}, and rebuilt from the sealed pages."
+        else:
+            return None
+    else:
+        note = None
+    if settings.warehouse.exists():
+        try:
+            publish.copy(settings.warehouse, work)
+            warehouse.connect(work).close()
+        except (OSError, StorageError):
+            work.unlink(missing_ok=True)
+    return note
+
+
+def open_warehouse(settings: Settings) -> duckdb.DuckDBPyConnection:
+    """The published warehouse, read-only, and locked down: no other file, no network, no extension.
+
+    Raises:
+        ConfigError: there is none yet.
+    """
+    if not settings.warehouse.exists():
+        raise ConfigError(f"There is no warehouse at {settings.warehouse} yet. Make one: pdsync sync")
+    connection = warehouse.connect(settings.warehouse, read_only=True)
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    return connection

@@ -1,0 +1,433 @@
+"""Carries out a sync: every list walked, every page sealed, every batch committed, and a receipt at the end.
+
+A run that was cut short is continued under its own id: walks go on behind their last sealed page, and streams that
+it had finished a short while ago are not read again. Streams run side by side and fail by themselves; what stops one
+of them for good (an exhausted budget, abuse protection) stops all, with everything so far kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from pdsync.core import catalogue
+from pdsync.core.log import log
+from pdsync.errors import ApiError, BadAnswer, Forbidden, PdsyncError, Stopped
+from pdsync.extract import seal
+from pdsync.extract.pages import pages, query_of
+from pdsync.extract.seal import Archive
+from pdsync.load import publish
+from pdsync.model import Gap, Page, Receipt, Source, Stream, StreamReceipt, Version, Walk
+from pdsync.runner import client, project
+from pdsync.runner.loader import PAGES_A_BATCH, Loader
+from pdsync.sql import first
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pdsync.core.config import Settings
+    from pdsync.core.control import Control
+    from pdsync.core.http import Http
+
+_CONTINUED = timedelta(hours=1)  # streams that a killed run had finished so lately are not read again
+_PAGES_AHEAD = 8 * 2**20  # bytes of one walk that wait for the loader
+
+
+class Asked(Struct, frozen=True):
+    """What a sync is asked to do."""
+
+    streams: tuple[str, ...] = ()  # none: all
+    full: bool = False
+    since: datetime | None = None
+    budget: int | None = None  # tokens
+
+    @property
+    def command(self) -> str:
+        """The command as it would be typed; a cut run is continued by the same one."""
+        words = ["sync", *self.streams, *(["--full"] if self.full else [])]
+        words += [f"--since={self.since.isoformat()}"] if self.since else []
+        return " ".join(words)
+
+    def selected(self) -> list[Stream]:
+        """The streams to sync, and those whose definitions they need, in the order of the catalogue.
+
+        Raises:
+            CatalogueError: there is no such stream. Nothing was called.
+        """
+        wanted = {name: catalogue.stream(name) for name in self.streams} or catalogue.streams()
+        needed = {stream.fields for stream in wanted.values() if stream.fields}
+        return [stream for name, stream in catalogue.streams().items() if name in wanted or name in needed]
+
+
+class Event(Struct, frozen=True):
+    """Something to show while a run goes on: pages and rows that came in for a stream, or a stream's end."""
+
+    kind: str  # started, page, finished, note
+    stream: str = ""
+    receipt: StreamReceipt | None = None
+    text: str = ""
+
+
+async def sync(settings: Settings, asked: Asked, tell: Callable[[Event], None] = lambda event: None) -> Receipt:
+    """Bring the warehouse up to date and publish it.
+
+    Args:
+        settings: of the project.
+        asked: which streams, and how much of them.
+        tell: is called with each event, in the event loop's thread.
+
+    Returns:
+        The receipt; its `exit_code` is 0 only if every stream reached its end and nothing was quarantined.
+
+    Raises:
+        ConfigError, AuthError, WrongCompany: nothing was written.
+        Busy, Blocked: another run holds the project; Pipedrive asked for silence.
+        PdsyncError: the run could not even begin, or its end could not be kept.
+    """
+    streams = asked.selected()
+    with project.locked(settings) as control:
+        async with client.connect(settings, run_tokens=asked.budget) as http:
+            identity = await client.whoami(http)
+            control.bind_company(identity.company_id, identity.company_name, identity.company_domain)
+            if note := project.ready_work_file(settings):
+                tell(Event("note", text=note))
+            loader = Loader(project.work_path(settings))
+            try:
+                await loader.do(loader.open, identity.company_id, identity.company_name)
+                if lost := control.reopen_lost(await loader.do(loader.held_walks)):
+                    tell(
+                        Event("note", text=f"The work file lacks {lost} readings: they are loaded again from data/raw.")
+                    )
+                receipt, done = _begin(control, asked)
+                async with Archive(settings.raw, control, receipt.run_id, identity.company_id) as archive:
+                    run = _Run(settings, asked, control, http, archive, loader, receipt, tell)
+                    await run.all(streams, done)
+                await loader.do(loader.views)
+                await loader.do(_note_receipt, loader, receipt)
+            finally:
+                await loader.close()
+            publish.publish(project.work_path(settings), settings.warehouse)
+            control.finish_run(receipt)
+    return receipt
+
+
+def _begin(control: Control, asked: Asked) -> tuple[Receipt, set[tuple[str, str]]]:
+    """A new receipt, or that of the run to continue; and the lists that it has read to their ends already."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    for last in control.receipts(1):
+        cut = last.finished_at is None or last.exit_code in (3, 130)
+        if cut and last.command == asked.command:
+            done = control.finished_lists(last.run_id) if now - last.started_at < _CONTINUED else set()
+            if done or now - last.started_at < _CONTINUED:
+                receipt = Receipt(last.run_id, last.command, last.started_at, resumed=True)
+                return receipt, done
+    receipt = Receipt(f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}", asked.command, now)
+    control.start_run(receipt.run_id, receipt.command, now)
+    return receipt, set()
+
+
+class _Run:
+    """One run under way."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        asked: Asked,
+        control: Control,
+        http: Http,
+        archive: Archive,
+        loader: Loader,
+        receipt: Receipt,
+        tell: Callable[[Event], None],
+    ) -> None:
+        self.settings, self.asked, self.control, self.http = settings, asked, control, http
+        self.archive, self.loader, self.receipt, self.tell = archive, loader, receipt, tell
+        self.live: dict[str, StreamReceipt] = {}  # of this process, for those who watch
+        self.stopped: Stopped | None = None
+
+    async def all(self, streams: Sequence[Stream], done: set[tuple[str, str]]) -> None:
+        """Sync `streams`: definitions first, then the rest side by side; fill in the receipt."""
+        definitions = {stream.fields for stream in streams}
+        errors: dict[str, PdsyncError] = {}
+        interrupted = False
+        try:
+            for group in (
+                [stream for stream in streams if stream.name in definitions],
+                [stream for stream in streams if stream.name not in definitions],
+            ):
+                await self._group(group, done, errors)
+        except asyncio.CancelledError:
+            interrupted = True
+        finally:
+            await self._conclude(streams, errors, interrupted=interrupted)
+
+    async def _group(
+        self, streams: Sequence[Stream], done: set[tuple[str, str]], errors: dict[str, PdsyncError]
+    ) -> None:
+        tasks = {stream.name: asyncio.create_task(self._guarded(stream, done, errors)) for stream in streams}
+        try:
+            await asyncio.gather(*tasks.values())
+        except BaseException:
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+            raise
+
+    async def _guarded(self, stream: Stream, done: set[tuple[str, str]], errors: dict[str, PdsyncError]) -> None:
+        self.live[stream.name] = StreamReceipt()
+        try:
+            if self.stopped:
+                raise self.stopped
+            await self.stream(stream, done)
+        except Stopped as error:
+            self.stopped = self.stopped or error
+            errors[stream.name] = error
+        except PdsyncError as error:
+            log.info("%s failed: %s", stream.name, error)
+            errors[stream.name] = error
+        self.tell(Event("finished", stream.name, self.live[stream.name], str(errors.get(stream.name, ""))))
+
+    async def stream(self, stream: Stream, done: set[tuple[str, str]]) -> None:
+        """Bring one stream up to date: its definitions taken over, each of its lists walked to the end."""
+        self.tell(Event("started", stream.name, self.live[stream.name]))
+        await self.loader.do(self.loader.learn_fields, stream, self.receipt.run_id)
+        version, sources = stream.sources(self.settings.api)
+        await self.loader.do(self.loader.table, stream, version)
+        ends = await asyncio.gather(
+            *(self._source(stream, source, version, done) for source in sources), return_exceptions=True
+        )
+        failures = [end for end in ends if isinstance(end, BaseException)]
+        for failure in sorted(failures, key=lambda error: isinstance(error, PdsyncError)):
+            raise failure
+
+    async def _source(self, stream: Stream, source: Source, version: Version, done: set[tuple[str, str]]) -> None:
+        cut = [pair for pair in self.control.unfinished(stream.name) if pair[0].source == source.name]
+        fresh = (stream.name, source.name) in done
+        for walk, state in cut:
+            if walk.version == version:
+                await self._walk(stream, source, walk, sealed=state == "sealed")
+                # What an older run had begun is complete now, but only as of then.
+                fresh = fresh or walk.run_id == self.receipt.run_id
+            else:
+                self.control.end_walk(walk.id, "dropped")
+        if not fresh:
+            await self._walk(stream, source, await self._begin_walk(stream, source, version))
+
+    async def _begin_walk(self, stream: Stream, source: Source, version: Version) -> Walk:
+        since = None
+        if source.way != "full" and not self.asked.full:
+            since = self.asked.since or await self.loader.do(self._watermark, stream, source, version)
+        return self.control.open_walk(self.receipt.run_id, stream.name, source.name, version, source.operation, since)
+
+    def _watermark(self, stream: Stream, source: Source, version: Version) -> datetime | None:
+        """From when on changes are asked for: the moment the last walk began, and an overlap for late arrivals."""
+        row = first(
+            self.loader.connection.execute(
+                "SELECT watermark FROM meta.checkpoints WHERE stream = ? AND source = ? AND version = ?",
+                [stream.name, source.name, version],
+            )
+        )
+        if row is None:
+            return None
+        watermark: datetime = row[0]
+        return watermark.astimezone(UTC) - timedelta(seconds=self.settings.overlap_s)
+
+    async def _walk(self, stream: Stream, source: Source, walk: Walk, *, sealed: bool = False) -> None:
+        """Load what a walk has sealed, then fetch the rest of it."""
+        last = await self._reload(stream, walk)
+        if not sealed:
+            try:
+                await self._fetch(stream, source, walk, last)
+            except (BadAnswer, ApiError) as error:
+                if isinstance(error, Forbidden) or last is None:
+                    self.control.end_walk(walk.id, "dropped")
+                    raise
+                # The place where an earlier run left off is no longer there: read the list anew, once.
+                log.info("%s: starts again, its place is lost (%s)", stream.name, error)
+                self.control.end_walk(walk.id, "dropped")
+                again = await self._begin_walk(stream, source, walk.version)
+                await self._fetch(stream, source, again, None)
+                walk = again
+        self.control.end_walk(walk.id, "applied")
+
+    async def _reload(self, stream: Stream, walk: Walk) -> Page | None:
+        """Load the sealed pages that the warehouse lacks; the last page of the walk, without its body."""
+        newest = self.control.last_page(walk.id)
+        if newest is None:
+            return None
+        start = await self.loader.do(self.loader.applied, walk)
+        start -= start % PAGES_A_BATCH if start <= newest.seq else 0
+        for entry in self.control.sealed_pages(walk.id, start):
+            body = await asyncio.to_thread(seal.read, self.settings.raw, entry)
+            page = Page(walk.id, entry.seq, body, entry.rows, entry.next, entry.served_at)
+            await self.loader.do(self.loader.add, stream, walk, [page])
+        return Page(walk.id, newest.seq, b"", newest.rows, newest.next, newest.served_at)
+
+    async def _fetch(self, stream: Stream, source: Source, walk: Walk, after: Page | None) -> None:
+        operation = catalogue.operations(walk.version)[source.operation]
+        query = query_of(stream, source, walk.version, operation, walk.since)
+        newest = None
+        if source.way == "newest_first" and stream.cursor:
+            newest = stream.column(stream.cursor).path(stream.cursor, walk.version)
+        live = self.live[stream.name]
+        waiting: list[Page] = []
+        loading: asyncio.Task[object] | None = None
+        sealing: tuple[Page, asyncio.Task[None]] | None = None
+        walking = pages(self.http, operation, walk, query, after=after, newest_first=newest)
+        try:
+            async with contextlib.aclosing(walking):
+                async for page in walking:
+                    live.requests += 1
+                    live.tokens += operation.cost or 0
+                    live.read += page.rows
+                    self.tell(Event("page", stream.name, live))
+                    if walk.started_at is None:
+                        walk = replace(walk, started_at=page.served_at)
+                    if sealing:
+                        await sealing[1]
+                        waiting.append(sealing[0])
+                    sealing = (page, asyncio.create_task(self.archive.seal(walk, page)))
+                    if sum(len(each.body) for each in waiting) >= _PAGES_AHEAD:
+                        if loading:
+                            await loading
+                        loading = asyncio.create_task(self._load(stream, walk, waiting))
+                        waiting = []
+        finally:
+            if sealing:  # whatever happened: what was fetched is kept
+                await asyncio.shield(sealing[1])
+                waiting.append(sealing[0])
+            if loading:
+                await asyncio.shield(loading)
+        await self._load(stream, walk, waiting)
+
+    async def _load(self, stream: Stream, walk: Walk, waiting: list[Page]) -> None:
+        counts = await self.loader.do(self.loader.add, stream, walk, waiting)
+        if counts:
+            live = self.live[stream.name]
+            live.inserted += counts.inserted
+            live.updated += counts.updated
+            live.deleted += counts.deleted
+            live.unchanged += counts.unchanged
+            self.tell(Event("page", stream.name, live))
+
+    async def _conclude(self, streams: Sequence[Stream], errors: dict[str, PdsyncError], *, interrupted: bool) -> None:
+        """Write the receipt from what the stores say, not from what was counted on the way: it spans every attempt."""
+        receipt = self.receipt
+        receipt.finished_at = datetime.now(UTC).replace(microsecond=0)
+        receipt.tokens, receipt.requests = self.http.budget.spent, self.http.budget.requests
+        finished = self.control.finished_lists(receipt.run_id)
+        counted = await self.loader.do(_counted, self.loader, receipt.run_id)
+        for stream in streams:
+            entry = counted.get(stream.name, StreamReceipt())
+            live = self.live.get(stream.name, StreamReceipt())
+            entry.requests, entry.tokens = live.requests, live.tokens
+            _, sources = stream.sources(self.settings.api)
+            error = errors.get(stream.name)
+            entry.error = str(error) if error else None
+            entry.complete = (
+                not error and not entry.quarantined and {(stream.name, s.name) for s in sources} <= finished
+            )
+            receipt.streams[stream.name] = entry
+            if error:
+                receipt.gaps.append(Gap(stream.name, _kind_of_gap(error), str(error).split("\n", 1)[0]))
+            elif entry.quarantined:
+                receipt.gaps.append(
+                    Gap(stream.name, "quarantined", f"{entry.quarantined} records can't be read: meta.quarantine")
+                )
+            elif not entry.complete:
+                receipt.gaps.append(Gap(stream.name, "stopped", "the run ended before its last page"))
+        receipt.exit_code = _exit_code(receipt, errors, self.stopped, interrupted=interrupted)
+
+
+def _counted(loader: Loader, run_id: str) -> dict[str, StreamReceipt]:
+    rows = loader.connection.execute(
+        "SELECT stream, sum(read), sum(inserted), sum(updated), sum(deleted), sum(unchanged), sum(quarantined),"
+        " sum(schema_changes) FROM meta._applied_batches WHERE run_id = ? GROUP BY stream",
+        [run_id],
+    ).fetchall()
+    changes = dict(
+        loader.connection.execute(
+            "SELECT entity, count(*) FROM meta.schema_changes WHERE run_id = ? GROUP BY entity", [run_id]
+        ).fetchall()
+    )
+    return {
+        row[0]: StreamReceipt(
+            read=int(row[1]),
+            inserted=int(row[2]),
+            updated=int(row[3]),
+            deleted=int(row[4]),
+            unchanged=int(row[5]),
+            quarantined=int(row[6]),
+            schema_changes=int(changes.get(row[0], 0)),
+        )
+        for row in rows
+    }
+
+
+def _kind_of_gap(error: PdsyncError) -> str:
+    if isinstance(error, Stopped):
+        return "stopped"
+    return "forbidden" if isinstance(error, Forbidden) else "failed"
+
+
+def _exit_code(receipt: Receipt, errors: dict[str, PdsyncError], stopped: Stopped | None, *, interrupted: bool) -> int:
+    if interrupted:
+        return 130
+    if stopped:
+        return stopped.exit_code
+    if receipt.complete:
+        return 0
+    only_forbidden = all(isinstance(error, Forbidden) for error in errors.values())
+    return 4 if errors and only_forbidden and not any(s.quarantined for s in receipt.streams.values()) else 1
+
+
+def _note_receipt(loader: Loader, receipt: Receipt) -> None:
+    """Put the receipt where SQL finds it."""
+    connection = loader.connection
+    connection.execute("BEGIN")
+    try:
+        connection.execute("DELETE FROM meta.runs WHERE run_id = ?", [receipt.run_id])
+        connection.execute("DELETE FROM meta.streams WHERE run_id = ?", [receipt.run_id])
+        connection.execute(
+            "INSERT INTO meta.runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                receipt.run_id,
+                receipt.command,
+                receipt.started_at,
+                receipt.finished_at,
+                receipt.complete,
+                receipt.exit_code,
+                receipt.requests,
+                receipt.tokens,
+                [f"{gap.stream}: {gap.kind}: {gap.detail}" for gap in receipt.gaps],
+            ],
+        )
+        for name, entry in receipt.streams.items():
+            connection.execute(
+                "INSERT INTO meta.streams VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    receipt.run_id,
+                    name,
+                    entry.requests,
+                    entry.tokens,
+                    entry.read,
+                    entry.inserted,
+                    entry.updated,
+                    entry.deleted,
+                    entry.unchanged,
+                    entry.quarantined,
+                    entry.schema_changes,
+                    entry.complete,
+                    entry.error,
+                ],
+            )
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,183 @@
+"""What a test may ask of the sandbox that no client of Pipedrive can: the truth, and trouble.
+
+Everything under `/_admin` needs no token, is reached from the loopback interface only, and is neither counted,
+limited nor logged.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from .changes import KINDS, WHAT, change
+from .company import entry_json
+from .faults import Fault
+from .http import Reply, success
+from .resources import FIELD_KINDS, RESOURCES
+from .schema import change_fields
+from .table import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from aiohttp import web
+
+    from .server import Sandbox
+
+NDJSON = "application/x-ndjson"
+DUMPED = (*RESOURCES, *FIELD_KINDS)
+
+
+async def answer(sandbox: Sandbox, request: web.BaseRequest) -> Reply:
+    peer = request.remote
+    if peer is None or not ipaddress.ip_address(peer).is_loopback:
+        return _no(403, "/_admin is for the loopback interface")
+    key = (request.method, request.rel_url.path.removeprefix("/_admin").strip("/"))
+    handler = HANDLERS.get(key)
+    if handler is None:
+        return _no(404, f"There is no {key[0]} /_admin/{key[1]}; there are {', '.join(' '.join(k) for k in HANDLERS)}")
+    try:
+        body = msgspec.json.decode(await request.read() or b"{}")
+        with sandbox.company.lock:
+            return handler(sandbox, body, dict(request.rel_url.query))
+    except (ValueError, TypeError, KeyError, msgspec.MsgspecError) as error:
+        return _no(400, f"{type(error).__name__}: {error}")
+
+
+def dump(sandbox: Sandbox, _: Any, query: dict[str, str]) -> Reply:
+    kinds = [query["kind"]] if "kind" in query else DUMPED
+    for kind in kinds:
+        if kind not in DUMPED:
+            raise ValueError(f"{kind!r} is no kind; there are {', '.join(DUMPED)}")
+    return _lines(record for kind in kinds for record in sandbox.company.dump(kind))
+
+
+def log(sandbox: Sandbox, _: Any, __: dict[str, str]) -> Reply:
+    return _lines(sandbox.log)
+
+
+def clear_log(sandbox: Sandbox, _: Any, __: dict[str, str]) -> Reply:
+    sandbox.log.clear()
+    return success(None)
+
+
+def journal(sandbox: Sandbox, _: Any, __: dict[str, str]) -> Reply:
+    return _lines(entry_json(entry) for entry in sandbox.company.journal)
+
+
+def window(sandbox: Sandbox, _: Any, __: dict[str, str]) -> Reply:
+    return Reply(200, encode(sandbox.log.window()))
+
+
+def summary(sandbox: Sandbox, _: Any, __: dict[str, str]) -> Reply:
+    made = {
+        "counts": sandbox.company.summary(),
+        "tokens_spent": sandbox.gate.spent_tokens,
+        "tokens_spent_all_days": sandbox.gate.spent_all_days,
+        "requests": sandbox.requests,
+        "now": sandbox.company.clock.stamp(),
+        "tokens": sandbox.company.tokens,
+    }
+    return Reply(200, encode(made))
+
+
+def add_faults(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
+    sandbox.faults.add(*msgspec.convert(body if isinstance(body, list) else [body], list[Fault]))
+    return get_faults(sandbox, body, _)
+
+
+def get_faults(sandbox: Sandbox, _: Any, __: dict[str, str]) -> Reply:
+    some = [{"seen": s.seen, "struck": s.struck, **msgspec.to_builtins(s.fault)} for s in sandbox.faults.scripted]
+    return Reply(200, encode(some))
+
+
+def clear_faults(sandbox: Sandbox, _: Any, __: dict[str, str]) -> Reply:
+    sandbox.faults.clear()
+    return success(None)
+
+
+def move_clock(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
+    sandbox.company.clock.advance(float(body["advance_s"]))
+    sandbox.company.purge()
+    return success({"now": sandbox.company.clock.stamp()})
+
+
+def set_limits(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
+    return success(msgspec.to_builtins(sandbox.gate.change(body)))
+
+
+def work(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
+    made = change(
+        sandbox.company,
+        share=float(body.get("share", 0.01)),
+        records=body.get("records"),
+        seed=int(body.get("seed", 0)),
+        kinds=body.get("kinds") or KINDS,
+        advance_s=float(body.get("advance_s", 3600)),
+        only=body.get("only") or WHAT,
+    )
+    return Reply(200, encode(made))
+
+
+def spend(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
+    sandbox.gate.charge(int(body["tokens"]))
+    return success({"tokens_spent": sandbox.gate.spent_tokens})
+
+
+def live(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
+    from .server import LiveChanges  # noqa: PLC0415 - it needs this module
+
+    sandbox.live_changes = msgspec.convert(body, LiveChanges) if body else None
+    return success(body or None)
+
+
+def access(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
+    """Change what a token may see: {"token": "admin", "admin": false, "group": 1, "hidden_pipelines": [2]}."""
+    viewer = sandbox.company.viewers[body["token"]]
+    viewer.admin = bool(body.get("admin", viewer.admin))
+    viewer.group = int(body.get("group", viewer.group))
+    viewer.hidden_pipelines = set(body.get("hidden_pipelines", viewer.hidden_pipelines))
+    return success({**msgspec.to_builtins(viewer), "hidden_pipelines": sorted(viewer.hidden_pipelines)})
+
+
+def fields(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
+    return Reply(200, encode(change_fields(sandbox.company, **body)))
+
+
+def edit(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
+    """Set keys of a record without a trace: {"kind", "id", "set": {…}}. For silent and backdated changes."""
+    company = sandbox.company
+    row = company[body["kind"]].rows[int(body["id"])]
+    made = company.put(body["kind"], "silent", {**row.record, **body["set"]})
+    return success(made.record)
+
+
+def _lines(some: Iterable[Any]) -> Reply:
+    return Reply(200, b"".join(encode(one) + b"\n" for one in some), {}, NDJSON)
+
+
+def _no(status: int, error: str) -> Reply:
+    return Reply(status, encode({"success": False, "error": error}))
+
+
+HANDLERS: dict[tuple[str, str], Callable[[Sandbox, Any, dict[str, str]], Reply]] = {
+    ("GET", "dump"): dump,
+    ("GET", "log"): log,
+    ("DELETE", "log"): clear_log,
+    ("GET", "journal"): journal,
+    ("GET", "window"): window,
+    ("GET", "summary"): summary,
+    ("GET", "faults"): get_faults,
+    ("POST", "faults"): add_faults,
+    ("DELETE", "faults"): clear_faults,
+    ("POST", "clock"): move_clock,
+    ("POST", "limits"): set_limits,
+    ("POST", "change"): work,
+    ("POST", "spend"): spend,
+    ("POST", "live"): live,
+    ("POST", "access"): access,
+    ("POST", "fields"): fields,
+    ("POST", "edit"): edit,
+}

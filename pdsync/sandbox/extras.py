@@ -1,0 +1,220 @@
+"""Answers what is unlike the rest: users and users/me, files with their contents, mail, search."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from .checks import check
+from .errors import bad_request, not_found
+from .http import Reply, success
+from .population.papers import file_record, milli
+from .query import Page, Selection, read_limit
+from .resources import RESOURCES
+from .select import matcher
+from .table import decode, encode
+from .v1 import shape
+from .writes import find, mark_deleted
+
+if TYPE_CHECKING:
+    from .http import Call, Route
+    from .table import Record, Row
+
+LINKS = {
+    "deal_id": "deals",
+    "person_id": "persons",
+    "org_id": "organizations",
+    "product_id": "products",
+    "activity_id": "activities",
+}
+SEARCH_LIMIT = 500
+SHORTEST_TERM = 2
+
+
+# -- users -------------------------------------------------------------------------------------------
+
+
+def get_users(call: Call, _: Route) -> Reply:
+    """The whole set in one answer; deleted and inactive users are among it."""
+    users = [
+        {**shape(call.company, "users", row), "is_you": row.id == call.viewer.user_id}
+        for row in call.company["users"].rows.values()
+    ]
+    return success(users)
+
+
+def get_me(call: Call, _: Route) -> Reply:
+    company = call.company
+    row = company["users"].rows[call.viewer.user_id]
+    return success(
+        {
+            **shape(company, "users", row),
+            "is_you": True,
+            "company_id": company.id,
+            "company_name": company.name,
+            "company_domain": company.domain,
+            "company_country": "EE",
+            "company_industry": "Instruments",
+            "language": {"language_code": "en", "country_code": "GB"},
+        }
+    )
+
+
+# -- files -------------------------------------------------------------------------------------------
+
+
+def add_file(call: Call, route: Route) -> Reply:
+    if call.upload is None:
+        raise bad_request("No file was uploaded", "file")
+    company = call.company
+    links: dict[str, int | None] = {}
+    for name, kind in LINKS.items():
+        text = (call.form or {}).get(name)
+        if text:
+            links[name] = check(f"ref:{kind}", int(text) if text.isdigit() else text, name, company, kind)
+    content, name = call.upload.content, call.upload.file_name
+    id, now = company["files"].next_id, company.clock.stamp()
+    digest = hashlib.blake2b(content, digest_size=6).hexdigest()
+    stem, _, ending = name.rpartition(".")
+    stored = f"{stem}_{digest}.{ending}" if stem else f"{name}_{digest}"
+    record = file_record(id, call.viewer.user_id, name, stored, len(content), now, links)
+    company.contents[id] = content
+    row = company.put("files", "add", record, "live", request=call.request_id)
+    return success(shape(company, "files", row), 200)
+
+
+def update_file(call: Call, route: Route) -> Reply:
+    row = find(call, RESOURCES["files"], call.id())
+    sent = {name: value for name, value in call.json().items() if name in ("name", "description")}
+    record = {**row.record, **sent, "update_time": call.company.clock.stamp()}
+    return success(shape(call.company, "files", call.company.put("files", "update", record, request=call.request_id)))
+
+
+def delete_file(call: Call, route: Route) -> Reply:
+    row = find(call, RESOURCES["files"], call.id())
+    mark_deleted(call.company, "files", row, call.company.clock.stamp(), call.request_id)
+    return success({"id": row.id})
+
+
+def download_file(call: Call, route: Route) -> Reply:
+    row = find(call, RESOURCES["files"], call.id())
+    record = row.record
+    name = record["file_name"].encode("ascii", "replace").decode().replace('"', "_")
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
+    return Reply(200, contents(call, row), headers, "application/octet-stream")
+
+
+def contents(call: Call, row: Row) -> bytes:
+    """What was uploaded, or as many bytes as the record says, the same ones each time."""
+    kept = call.company.contents.get(row.id)
+    if kept is not None:
+        return kept
+    block = hashlib.sha256(f"{call.company.id}/{row.id}".encode()).digest()
+    size: int = row.record["file_size"]
+    return (block * (size // len(block) + 1))[:size]
+
+
+# -- mail --------------------------------------------------------------------------------------------
+
+
+def update_thread(call: Call, route: Route) -> Reply:
+    row = find(call, RESOURCES["mail_threads"], call.id())
+    record, sent = row.record, call.json()
+    for name in ("shared_flag", "read_flag", "archived_flag"):
+        if name in sent:
+            record[name] = int(str(sent[name]) in ("1", "true", "True"))
+    if sent.get("deal_id"):
+        text = str(sent["deal_id"])
+        record["deal_id"] = check("ref:deals", int(text) if text.isdigit() else text, "deal_id", call.company, "deals")
+    record["update_time"] = milli(call.company.clock.stamp())
+    call.company.put("mail_threads", "update", record, request=call.request_id)
+    return success(record)
+
+
+def delete_thread(call: Call, route: Route) -> Reply:
+    row = find(call, RESOURCES["mail_threads"], call.id())
+    mark_deleted(call.company, "mail_threads", row, milli(call.company.clock.stamp()), call.request_id)
+    return success({"id": row.id}, statusCode=2000, statusText="Success", service="email-api")
+
+
+def list_messages(call: Call, route: Route) -> Reply:
+    row = find(call, RESOURCES["mail_threads"], call.id())
+    record = row.record
+    return success([_message(record, number) for number in range(record["message_count"])])
+
+
+def get_message(call: Call, route: Route) -> Reply:
+    id = call.id()
+    row = find(call, RESOURCES["mail_threads"], id // 10)
+    number = id % 10 - 1
+    if not 0 <= number < row.record["message_count"]:
+        raise not_found("mailMessage")
+    message = _message(row.record, number)
+    if call.query.get("include_body") == "1":
+        message["body"] = f"<p>{message['snippet']}</p>"
+    return success(message, statusCode=2000, statusText="Success", service="email-api")
+
+
+SHARED_FLAGS = (
+    "account_id user_id subject snippet read_flag mail_tracking_status has_attachments_flag "
+    "has_inline_attachments_flag has_real_attachments_flag deleted_flag synced_flag smart_bcc_flag "
+    "mail_link_tracking_enabled_flag"
+).split()
+
+
+def _message(thread: Record, number: int) -> Record:
+    """Messages are not kept: a thread knows how many it has, and they all look alike."""
+    id = thread["id"] * 10 + number + 1
+    # Odd ones answer: sender and receiver change places.
+    sender, receiver = ("from", "to") if number % 2 == 0 else ("to", "from")
+    return {
+        "id": id,
+        **{name: thread[name] for name in SHARED_FLAGS},
+        "from": thread["parties"][sender],
+        "to": thread["parties"][receiver],
+        "cc": [],
+        "bcc": [],
+        "body_url": f"https://bodies.example/{id}",
+        "mail_thread_id": thread["id"],
+        "draft": None,
+        "draft_flag": 0,
+        "has_body_flag": 1,
+        "sent_flag": number % 2,
+        "sent_from_pipedrive_flag": 0,
+        "message_time": thread["last_message_timestamp"],
+        "add_time": thread["add_time"],
+        "update_time": thread["update_time"],
+    }
+
+
+# -- search ------------------------------------------------------------------------------------------
+
+
+def search(call: Call, route: Route) -> Reply:
+    """By title or name. Assumption: a small part of what search can do, without its delay."""
+    resource = RESOURCES[route.resource.kind] if route.resource else RESOURCES["deals"]
+    term = call.query.get("term", "").strip().casefold()
+    exact = call.query.get("exact_match") == "true"
+    if len(term) < (1 if exact else SHORTEST_TERM):
+        raise bad_request("term must have at least 2 characters", "term")
+    table, name = call.company[resource.kind], "title" if resource.kind == "deals" else "name"
+    selection = Selection(states=("live",))
+    matches = matcher(table, selection, call.viewer, call.company)
+    page = Page(limit=read_limit(call.query, SEARCH_LIMIT))
+    start = int(call.query.get("cursor") or 0) if (call.query.get("cursor") or "0").isdigit() else 0
+    found: list[dict[str, Any]] = []
+    more = False
+    needle = encode(call.query["term"].strip())[1:-1].lower()
+    for row in table.rows.values():
+        if row.id <= start or not matches(row) or (needle.isascii() and needle not in row.body.lower()):
+            continue
+        record = decode(row.body)
+        text = record[name].casefold()
+        if text == term or (not exact and term in text):
+            if len(found) == page.limit:
+                more = True
+                break
+            item = {"id": row.id, "type": resource.one, name: record[name]}
+            found.append({"result_score": 1.0 if text == term else 0.5, "item": item})
+    cursor = str(found[-1]["item"]["id"]) if more else None
+    return success({"items": found}, additional_data={"next_cursor": cursor})
