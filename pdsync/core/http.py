@@ -63,6 +63,10 @@ class Answer(Struct, frozen=True):
 class Credentials(Protocol):
     """Where the token comes from: a fixed API token, or OAuth that renews itself."""
 
+    @property
+    def ledger_key(self) -> str:
+        """The same text for as long as the same limits apply; `core.budget` stores its hash."""
+
     async def headers(self) -> dict[str, str]:
         """The headers that authenticate a request."""
 
@@ -75,6 +79,7 @@ class ApiToken:
 
     def __init__(self, token: str) -> None:
         self._headers = {"x-api-token": token}
+        self.ledger_key = token
 
     async def headers(self) -> dict[str, str]:
         return self._headers
@@ -289,12 +294,14 @@ class Http:
         """Return for a success; raise what the answer means otherwise."""
         status = answer.status
         is_json = "json" in answer.headers.get("content-type", "").lower()
-        said = error_text(answer)
         correlation = answer.headers.get("x-correlation-id")
         if 200 <= status < 300:
             if is_json and b'"success":false' in answer.body[:200].replace(b" ", b""):
-                raise ApiError(f"{label}: {said}", status=status, operation=label, correlation_id=correlation)
+                raise ApiError(
+                    f"{label}: {error_text(answer)}", status=status, operation=label, correlation_id=correlation
+                )
             return
+        said = error_text(answer)
         if status == 429:
             raise self._limited(answer, said)
         if status in _RETRYABLE:

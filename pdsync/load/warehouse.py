@@ -60,6 +60,7 @@ def connect(path: Path, *, read_only: bool = False, memory_limit: str = MEMORY_L
             connection.execute(f"SET memory_limit = '{memory_limit}'")
             connection.execute(f"SET temp_directory = {literal(str(path) + '.tmp')}")
             connection.execute("SET checkpoint_threshold = '256MB'")
+            connection.execute("SET preserve_insertion_order = false")  # or staging is written by one thread only
         connection.execute("SET TimeZone = 'UTC'")
     except duckdb.Error as error:
         raise StorageError(_why(path, error)) from error
@@ -109,10 +110,32 @@ def ensure_table(connection: duckdb.DuckDBPyConnection, table: str, columns: dic
             continue
         for column, kind in wanted.items():
             if column not in have:
-                connection.execute(f"ALTER TABLE {quoted(schema, table)} ADD COLUMN {quoted(column)} {kind}")
+                default = " DEFAULT []" if kind.endswith("[]") else ""
+                connection.execute(f"ALTER TABLE {quoted(schema, table)} ADD COLUMN {quoted(column)} {kind}{default}")
                 if schema == "main":
                     added.append(column)
     return added
+
+
+def ensure_hashes(connection: duckdb.DuckDBPyConnection, table: str, row_hash: str) -> None:
+    """Make the row hashes of `table` anew where they were made of other columns, or by a DuckDB that hashes otherwise.
+
+    Otherwise a new column, or an upgrade, would make every row look changed.
+    """
+    probe = first(connection.execute("SELECT hash('pdsync', 1::BIGINT, NULL::DATE)"))[0]
+    made_of = f"{probe} {row_hash}"
+    known = first(connection.execute("SELECT made_of FROM meta._row_hashes WHERE table_name = ?", [table]))
+    if known and known[0] == made_of:
+        return
+    connection.execute("BEGIN")
+    try:
+        connection.execute(f"UPDATE {quoted('main', table)} SET _row_hash = {row_hash}")
+        connection.execute("DELETE FROM meta._row_hashes WHERE table_name = ?", [table])
+        connection.execute("INSERT INTO meta._row_hashes VALUES (?, ?)", [table, made_of])
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> list[str]:

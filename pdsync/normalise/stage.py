@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 from msgspec import Struct
 
 from pdsync.core.envelope import open_envelope
@@ -53,6 +54,7 @@ class Stage:
         self._unknown: set[str] = set()
         self._residual = self._statement.always_residual()
         self._created = False
+        self._seen_keys: set[int] = set()
 
     @property
     def relation(self) -> str:
@@ -97,45 +99,50 @@ class Stage:
         self.connection.register(ROWS, rows)
         try:
             self._learn_keys()
-            before = self.rows
-            misfits = self._write()
-            if misfits:
-                self._learn_misfits()
-                self.connection.execute(f"DELETE FROM {self.relation} WHERE rowid >= {before}")
-                self.rows = before
-                self._write()
-            self._quarantine_keyless(rows)
+            for column in self.table.stored:
+                if column.items:
+                    self._learn_item_keys(column)
+            first_seq = pc.min(rows.column("seq")).as_py()
+            unfit, keyless = self._write(first_seq)
+            if unfit and self._learn_misfits():
+                self.connection.execute(f"DELETE FROM {self.relation} WHERE _seq >= {first_seq}")
+                self.rows -= rows.num_rows
+                unfit, keyless = self._write(first_seq)
+            if keyless:
+                self._quarantine_keyless()
         finally:
             self.connection.unregister(ROWS)
 
-    def _write(self) -> int:
-        """Insert the registered rows; the number of values that did not fit."""
+    def _write(self, first_seq: int) -> tuple[int, int]:
+        """Insert the registered rows; how many values did not fit, and how many rows have no key."""
         select = self._statement.select(self._unknown, self._residual)
         if not self._created:
             self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {quoted(self.name)} AS {select} LIMIT 0")
             self._created = True
-            self.rows = 0
-        counted = first(self.connection.execute(f"INSERT INTO {self.relation} {select}"))
-        added = int(counted[0]) if counted else 0
-        found = first(self.connection.execute(f"SELECT sum(_unfit) FROM {self.relation} WHERE rowid >= {self.rows}"))
-        self.rows += added
-        return int(found[0] or 0) if found else 0
+        self.rows += first(self.connection.execute(f"INSERT INTO {self.relation} {select}"))[0]
+        unfit, keyless = first(
+            self.connection.execute(
+                f"SELECT coalesce(sum(_unfit), 0), count_if({quoted(self.table.stream.key)} IS NULL)"
+                f" FROM {self.relation} WHERE _seq >= {first_seq}"
+            )
+        )
+        return int(unfit), int(keyless)
 
     def _learn_keys(self) -> None:
         """Notice keys that no column takes. Records of one kind share their keys, so distinct lists are few."""
         known = self._statement.known_keys()
         places = list(known)
-        lists = self.connection.execute(
-            f"SELECT DISTINCT json_keys(row, [{', '.join(map(literal, places))}]) FROM {ROWS}"
-        ).fetchall()
+        keys = f"SELECT json_keys(row, [{', '.join(map(literal, places))}]) AS keys FROM {ROWS}"
+        seen = {row[0] for row in self.connection.execute(f"SELECT DISTINCT hash(keys) FROM ({keys})").fetchall()}
+        if seen <= self._seen_keys:
+            return
+        self._seen_keys |= seen
+        lists = self.connection.execute(f"SELECT any_value(keys) FROM ({keys}) GROUP BY hash(keys)").fetchall()
         for (found,) in lists:
             for place, keys in zip(places, found, strict=True):
                 for key in keys or ():
                     if key not in known[place]:
                         self._notice(place + pointer(key), "unknown_key", "kept in _extra: no column takes it")
-        for column in self.table.stored:
-            if column.items:
-                self._learn_item_keys(column)
 
     def _learn_item_keys(self, column: TableColumn) -> None:
         wanted = {key for key, _ in column.items.values()}
@@ -154,7 +161,9 @@ class Stage:
             self._unknown.add(place)
             self.changes.append(SchemaChange(self.table.stream.name, kind, place[1:], detail))
 
-    def _learn_misfits(self) -> None:
+    def _learn_misfits(self) -> bool:
+        """Find the columns whose values do not fit, so that they are kept in `_extra`; whether there are any."""
+        before = len(self._residual) + len(self._unknown)
         counts = first(self.connection.execute(self._statement.misfits())) or ()
         for column, count in zip(self.table.stored, counts, strict=True):
             if count and column.name not in self._residual:
@@ -164,6 +173,7 @@ class Stage:
         containers = {column.path[0] for column in self.table.stored if len(column.path) > 1}
         for container in containers:
             self._unknown_container(container)
+        return len(self._residual) + len(self._unknown) > before
 
     def _unknown_container(self, container: str) -> None:
         odd = first(
@@ -174,23 +184,13 @@ class Stage:
         if odd and odd[0]:
             self._notice(pointer(container), "unknown_key", "is no object; kept in _extra")
 
-    def _quarantine_keyless(self, rows: pa.Table) -> None:
+    def _quarantine_keyless(self) -> None:
         """Take out what has no key: it can't be stored under any other."""
-        key = quoted(self.table.stream.key)
-        missing = self.connection.execute(
-            f"SELECT _seq, rowid FROM {self.relation} WHERE {key} IS NULL AND rowid >= {self.rows - rows.num_rows}"
-        ).fetchall()
-        if not missing:
-            return
-        first = self.rows - rows.num_rows
-        for seq, rowid in missing:
-            record = str(rows.column("row")[rowid - first]).encode()
-            self._quarantine(0, seq, rowid - first, record, f"has no usable {self.table.stream.key}")
-        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE keyed AS FROM {self.relation} WHERE {key} IS NOT NULL")
-        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {quoted(self.name)} AS FROM temp.keyed")
-        self.connection.execute("DROP TABLE temp.keyed")
-        counted = first(self.connection.execute(f"SELECT count(*) FROM {self.relation}"))
-        self.rows = int(counted[0]) if counted else 0
+        key = self.table.stream.key
+        for position, (seq, record) in enumerate(self.connection.execute(self._statement.keyless()).fetchall()):
+            self._quarantine(0, seq, position, record.encode(), f"has no usable {key}")
+            self.rows -= 1
+        self.connection.execute(f"DELETE FROM {self.relation} WHERE {quoted(key)} IS NULL")
 
     def _quarantine(self, walk: int, seq: int, position: int, record: bytes, reason: str) -> None:
         self.quarantined.append(Quarantined(walk, seq, position, record, reason))

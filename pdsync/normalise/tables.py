@@ -37,6 +37,7 @@ class TableColumn(Struct, frozen=True):
     ref: bool = False
     negated: bool = False
     items: dict[str, tuple[str, str]] = {}  # of a list of objects: column → (key, type)
+    blank_is_null: bool = False  # v1 writes "" where v2 writes null
     label_of: str | None = None
     code: str | None = None  # the custom field it belongs to
 
@@ -86,6 +87,7 @@ def _built_in(stream: Stream, name: str, version: Version) -> TableColumn:
         part=part or None,
         ref=column.ref,
         negated=version in column.negated,
+        blank_is_null=version == "v1" and "/" in (column.v2 or ""),
         items={item: (renamed.get(item, item), kind) for item, kind in column.items.items()},
     )
 

@@ -10,6 +10,7 @@ import ipaddress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from aiohttp import web
 
 from .changes import KINDS, WHAT, change
 from .company import entry_json
@@ -22,36 +23,53 @@ from .table import encode
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from aiohttp import web
-
     from .server import Sandbox
 
+CHUNK_BYTES = 2**20
 NDJSON = "application/x-ndjson"
 DUMPED = (*RESOURCES, *FIELD_KINDS)
 
 
-async def answer(sandbox: Sandbox, request: web.BaseRequest) -> Reply:
+async def serve(sandbox: Sandbox, request: web.BaseRequest) -> web.StreamResponse:
     peer = request.remote
     if peer is None or not ipaddress.ip_address(peer).is_loopback:
-        return _no(403, "/_admin is for the loopback interface")
-    key = (request.method, request.rel_url.path.removeprefix("/_admin").strip("/"))
+        return _response(_no(403, "/_admin is for the loopback interface"))
+    name = request.rel_url.path.removeprefix("/_admin").strip("/")
+    if (request.method, name) == ("GET", "dump"):
+        return await _dump(sandbox, request)
+    return _response(_answer(sandbox, (request.method, name), await request.read(), dict(request.rel_url.query)))
+
+
+async def _dump(sandbox: Sandbox, request: web.BaseRequest) -> web.StreamResponse:
+    """The truth, line by line: a large company does not fit into one answer."""
+    asked = request.rel_url.query.get("kind")
+    if asked is not None and asked not in DUMPED:
+        return _response(_no(400, f"{asked!r} is no kind; there are {', '.join(DUMPED)}"))
+    response = web.StreamResponse(headers={"Content-Type": NDJSON})
+    await response.prepare(request)
+    lines, size = [], 0
+    for kind in [asked] if asked else DUMPED:
+        for record in sandbox.company.dump(kind):
+            lines.append(encode(record))
+            size += len(lines[-1])
+            if size > CHUNK_BYTES:
+                await response.write(b"\n".join([*lines, b""]))
+                lines, size = [], 0
+    await response.write(b"\n".join([*lines, b""]))
+    await response.write_eof()
+    return response
+
+
+def _answer(sandbox: Sandbox, key: tuple[str, str], sent: bytes, query: dict[str, str]) -> Reply:
     handler = HANDLERS.get(key)
     if handler is None:
         return _no(404, f"There is no {key[0]} /_admin/{key[1]}; there are {', '.join(' '.join(k) for k in HANDLERS)}")
     try:
-        body = msgspec.json.decode(await request.read() or b"{}")
+        body = msgspec.json.decode(sent or b"{}")
         with sandbox.company.lock:
-            return handler(sandbox, body, dict(request.rel_url.query))
+            return handler(sandbox, body, query)
     except (ValueError, TypeError, KeyError, msgspec.MsgspecError) as error:
         return _no(400, f"{type(error).__name__}: {error}")
-
-
-def dump(sandbox: Sandbox, _: Any, query: dict[str, str]) -> Reply:
-    kinds = [query["kind"]] if "kind" in query else DUMPED
-    for kind in kinds:
-        if kind not in DUMPED:
-            raise ValueError(f"{kind!r} is no kind; there are {', '.join(DUMPED)}")
-    return _lines(record for kind in kinds for record in sandbox.company.dump(kind))
 
 
 def log(sandbox: Sandbox, _: Any, __: dict[str, str]) -> Reply:
@@ -158,12 +176,15 @@ def _lines(some: Iterable[Any]) -> Reply:
     return Reply(200, b"".join(encode(one) + b"\n" for one in some), {}, NDJSON)
 
 
+def _response(reply: Reply) -> web.Response:
+    return web.Response(status=reply.status, body=reply.body, headers={"Content-Type": reply.content_type})
+
+
 def _no(status: int, error: str) -> Reply:
     return Reply(status, encode({"success": False, "error": error}))
 
 
 HANDLERS: dict[tuple[str, str], Callable[[Sandbox, Any, dict[str, str]], Reply]] = {
-    ("GET", "dump"): dump,
     ("GET", "log"): log,
     ("DELETE", "log"): clear_log,
     ("GET", "journal"): journal,

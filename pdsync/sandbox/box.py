@@ -14,7 +14,6 @@ from aiohttp import web
 from .changes import change
 from .company import ADMIN, Company, Sizes
 from .faults import Fault
-from .limits import Limits
 from .server import MOST_BODY_BYTES, LiveChanges, Sandbox
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from .clock import Clock
     from .company import Entry
     from .faults import Faults
+    from .limits import Limits
     from .log import Log
     from .oauth import OAuth, Settings
     from .table import Record
@@ -163,15 +163,16 @@ async def _serve(sandbox: Sandbox, host: str, port: int, on_ready: Callable[[str
         await runner.cleanup()
 
 
-def _request(*parts: Any) -> web.BaseRequest:
+def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
     """A request whose body may be a large file; aiohttp's own limit is one megabyte."""
-    return web.BaseRequest(*parts, asyncio.get_running_loop(), client_max_size=MOST_BODY_BYTES)
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MOST_BODY_BYTES)
 
 
 async def _open(sandbox: Sandbox, host: str, port: int) -> tuple[web.ServerRunner, str]:
-    runner = web.ServerRunner(web.Server(sandbox.serve, request_factory=_request))
+    runner = web.ServerRunner(web.Server(sandbox.serve, request_factory=_request), shutdown_timeout=0.2)
     await runner.setup()
-    site = web.TCPSite(runner, host, port, shutdown_timeout=0.2)
+    site = web.TCPSite(runner, host, port)
     await site.start()
     bound = runner.addresses[0][1]
     url = f"http://{f'[{host}]' if ':' in host else host}:{bound}"

@@ -88,44 +88,49 @@ def change(
 def _change_kind(
     work: _Work, kind: str, share: float, records: int | None, only: set[str], *, merges: bool
 ) -> dict[str, list[int]]:
-    company, done = work.company, {what: [] for what in WHAT}  # type: dict[str, list[int]]
+    company = work.company
+    done: dict[str, list[int]] = {what: [] for what in WHAT}
     total = len(company[kind])
     count = records if records is not None else round(total * share)
     if not total or (not count and share <= 0):
         return done
     count = max(1, count)
     few = max(1, count // 12)
-    if merges:
-        pair = work.draw(kind, 2)
-        if len(pair) == 2:
-            merge_records(company, kind, pair[0].id, pair[1].id, None)
-            done["merged"].append(pair[0].id)
-            done["updated"].append(pair[1].id)
+    pair = work.draw(kind, 2) if merges else []
+    if len(pair) == 2:
+        merge_records(company, kind, pair[0].id, pair[1].id, None)
+        done["merged"].append(pair[0].id)
+        done["updated"].append(pair[1].id)
     if "deleted" in only:
         for row in work.draw(kind, few):
             mark_deleted(company, kind, row, work.now(), None)
             done["deleted"].append(row.id)
     if "archived" in only and kind == "deals":
-        for row in work.draw(kind, few):
-            now = work.now()
-            record = {**row.record, "is_archived": True, "archive_time": now, "update_time": now}
-            company.put(kind, "archive", record, "archived")
-            done["archived"].append(row.id)
+        done["archived"] += [_archive(work, row) for row in work.draw(kind, few)]
     if "updated" in only:
-        for at, row in enumerate(work.draw(kind, count)):
-            record = row.record
-            record["update_time"] = work.now()
-            if kind == "deals" and at == 0:
-                _win(record)
-            else:
-                _edit(work, kind, record)
-            company.put(kind, "update", record)
-            done["updated"].append(row.id)
+        rows = work.draw(kind, count)
+        done["updated"] += [_update(work, kind, row, wins=kind == "deals" and at == 0) for at, row in enumerate(rows)]
     if "added" in only:
         models = [row for row in company[kind].rows.values() if row.state == "live"][-50:]
         for _ in range(few if models else 0):
             done["added"].append(_add(work, kind, work.random.choice(models)).id)
     return done
+
+
+def _archive(work: _Work, row: Row) -> int:
+    now = work.now()
+    record = {**row.record, "is_archived": True, "archive_time": now, "update_time": now}
+    return work.company.put("deals", "archive", record, "archived").id
+
+
+def _update(work: _Work, kind: str, row: Row, *, wins: bool) -> int:
+    record = work.company[kind].rows[row.id].record
+    record["update_time"] = work.now()
+    if wins:
+        _win(record)
+    else:
+        _edit(work, kind, record)
+    return work.company.put(kind, "update", record).id
 
 
 def _win(record: Record) -> None:
@@ -134,7 +139,7 @@ def _win(record: Record) -> None:
     record |= {"local_won_date": local_date(now), "local_close_date": local_date(now), "local_lost_date": None}
 
 
-def _edit(work: _Work, kind: str, record: Record) -> None:
+def _edit(work: _Work, kind: str, record: Record) -> None:  # noqa: C901 - one case a kind
     random, words = work.random, load("words")
     match kind:
         case "deals":
@@ -173,7 +178,13 @@ def _add(work: _Work, kind: str, model: Row) -> Row:
     id = company[kind].next_id
     if kind == "files":
         record: dict[str, Any] = file_record(
-            id, model.record["user_id"], "notes.txt", f"notes_{id}.txt", 120, now, {"deal_id": model.record["deal_id"]}
+            id,
+            model.record["user_id"],
+            name="notes.txt",
+            stored=f"notes_{id}.txt",
+            size=120,
+            now=now,
+            links={"deal_id": model.record["deal_id"]},
         )
     else:
         record = {**model.record, "id": id, "add_time": now, "update_time": now}

@@ -141,7 +141,7 @@ def _address(value: Any, code: str, *_: Any) -> dict[str, Any]:
     if not isinstance(value, dict) or not isinstance(value.get("value"), str):
         raise bad_request(f"{code} must be an address with a value", code)
     if strange := set(value) - {"value", *ADDRESS_PARTS}:
-        raise bad_request(f"{code}: {sorted(strange)[0]!r} is no part of an address", code)
+        raise bad_request(f"{code}: {min(strange)!r} is no part of an address", code)
     return {part: value.get(part) for part in ("value", *ADDRESS_PARTS)}
 
 

@@ -71,7 +71,7 @@ def v1_time(stamp: str | None) -> str | None:
 
 def from_v1_time(text: str) -> str:
     """Raises ValueError when `text` is no time."""
-    return iso(int(datetime.fromisoformat(text.replace("Z", "+00:00")).replace(tzinfo=UTC).timestamp()))
+    return iso(int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()))
 
 
 def local_date(stamp: str) -> str:

@@ -7,12 +7,13 @@ push against. Reading never changes anything, except that `purge()` lets go of w
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from .clock import DAY_S, Clock, iso
+from .clock import DAY_S, Clock, iso, seconds_of
 from .resources import FIELD_KINDS, RESOURCES
 from .table import Record, Row, Table, decode
 
@@ -77,6 +78,9 @@ class Entry(Struct, frozen=True):
     request: str | None
 
 
+NOTHING = Row(0, "", b"", ())
+
+
 class Company:
     """Make one with `Company.generate()`; change it over the API, by `changes.change()`, or by `put()`."""
 
@@ -87,6 +91,7 @@ class Company:
         self.tables = {kind: Table(resource) for kind, resource in RESOURCES.items()}
         self.fields: dict[str, FieldSet] = {}
         self.viewers: dict[str, Viewer] = {}
+        self._tokens: dict[str, str] = {}
         self.groups: dict[int, int] = {}
         self.journal: list[Entry] = []
         self.contents: dict[int, bytes] = {}  # of uploaded files
@@ -95,8 +100,10 @@ class Company:
         self.contact_sync = True
         self.merge_touches_children = True  # Assumption: a merge sets update_time of what moves over
         self.deals_cap: int | None = None
+        self._purge_from = 0.0  # sandbox seconds; when the next deleted record is due
         self.version = 0  # grows with every change; caches of rendered records look at it
         self.lock = threading.RLock()
+        self.memo: dict[tuple[Any, ...], Any] = {}  # what `v1` nests again and again, until the next change
 
     @classmethod
     def generate(
@@ -113,6 +120,8 @@ class Company:
         clock = Clock(now)
         company = cls(company_id=company_id, seed=seed, clock=clock)
         populate(company, sizes or Sizes(), int(now.timestamp() if now else clock.seconds()))
+        if now is not None:
+            company.clock = Clock(now)  # the time that making it took is nobody's business
         return company
 
     def __getitem__(self, kind: str) -> Table:
@@ -124,7 +133,10 @@ class Company:
 
     @property
     def tokens(self) -> dict[str, str]:
-        return {name: self.token_of(name) for name in self.viewers}
+        """By name of their viewers: admin, member, limited."""
+        if len(self._tokens) != len(self.viewers):
+            self._tokens = {name: self.token_of(name) for name in self.viewers}
+        return self._tokens
 
     # -- changes ---------------------------------------------------------------------------------
 
@@ -147,15 +159,17 @@ class Company:
             hidden = {**self.hidden(kind, before), **(hidden or {})}
         row = table.row(record, state or "live", extra, hidden)
         table.put(row)
-        self._note(kind, op, row.id, before, row, request)
+        if row.state == "deleted":
+            self._purge_from = min(self._purge_from, self.clock.seconds() + KEPT_DAYS * DAY_S - 1)
+        self._note(kind, op, before, row, request)
         return row
 
     def remove(
-        self, kind: str, id: int, state: str, merged_into: int | None = None, request: str | None = None
+        self, kind: str, id: int, state: str, *, merged_into: int | None = None, request: str | None = None
     ) -> None:
         before = self.tables[kind].rows[id]
         self.tables[kind].remove(id, state, merged_into)
-        self._note(kind, "merge" if state == "merged" else "purge", id, before, None, request)
+        self._note(kind, "merge" if state == "merged" else "purge", before, None, request)
 
     def hidden(self, kind: str, row: Row) -> Record:
         """Facets of `row` that its record does not show."""
@@ -164,14 +178,23 @@ class Company:
         return {name: value for name, value in zip(names, row.facets, strict=True) if name not in shown}
 
     def purge(self) -> None:
-        """Let go of what was deleted 30 days ago or more."""
-        limit = iso(int(self.clock.seconds()) - KEPT_DAYS * DAY_S)
+        """Let go of what was deleted 30 days ago or more. Free while nothing is due."""
+        now_s = self.clock.seconds()
+        if now_s < self._purge_from:
+            return
+        self._purge_from = math.inf
         for kind, table in self.tables.items():
-            for id in [id for id in table.deleted if (table.facet(table.rows[id], "update_time") or "") <= limit]:
-                self.remove(kind, id, "purged")
+            for id in list(table.deleted):
+                due_s = seconds_of(table.facet(table.rows[id], "update_time")) + KEPT_DAYS * DAY_S
+                if due_s <= now_s:
+                    self.remove(kind, id, "purged")
+                else:
+                    self._purge_from = min(self._purge_from, due_s)
 
-    def _note(self, kind: str, op: str, id: int, before: Row | None, after: Row | None, request: str | None) -> None:
+    def _note(self, kind: str, op: str, before: Row | None, after: Row | None, request: str | None) -> None:
         self.version += 1
+        self.memo.clear()
+        id = (after or before or NOTHING).id
         at_s = self.clock.seconds()
         self.journal.append(Entry(len(self.journal) + 1, iso(int(at_s)), at_s, kind, id, op, before, after, request))
 
@@ -198,7 +221,9 @@ class Company:
         table = self.tables[kind]
         for id in sorted({*table.rows, *table.left}):
             left = table.left.get(id)
-            row = table.rows[id] if left is None else left.row
+            row = table.rows.get(id) if left is None else left.row
+            if row is None:
+                continue  # left while we were reading
             yield {
                 "kind": kind,
                 "id": id,

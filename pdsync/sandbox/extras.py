@@ -6,6 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from .checks import check
+from .data import words
 from .errors import bad_request, not_found
 from .http import Reply, success
 from .population.papers import file_record, milli
@@ -77,7 +78,7 @@ def add_file(call: Call, route: Route) -> Reply:
     digest = hashlib.blake2b(content, digest_size=6).hexdigest()
     stem, _, ending = name.rpartition(".")
     stored = f"{stem}_{digest}.{ending}" if stem else f"{name}_{digest}"
-    record = file_record(id, call.viewer.user_id, name, stored, len(content), now, links)
+    record = file_record(id, call.viewer.user_id, name=name, stored=stored, size=len(content), now=now, links=links)
     company.contents[id] = content
     row = company.put("files", "add", record, "live", request=call.request_id)
     return success(shape(company, "files", row), 200)
@@ -155,11 +156,11 @@ def get_message(call: Call, route: Route) -> Reply:
     return success(message, statusCode=2000, statusText="Success", service="email-api")
 
 
-SHARED_FLAGS = (
+SHARED_FLAGS = words(
     "account_id user_id subject snippet read_flag mail_tracking_status has_attachments_flag "
     "has_inline_attachments_flag has_real_attachments_flag deleted_flag synced_flag smart_bcc_flag "
     "mail_link_tracking_enabled_flag"
-).split()
+)
 
 
 def _message(thread: Record, number: int) -> Record:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
+from .data import words
 from .errors import BAD_GATEWAY_HTML, BLOCKED_HTML, Refused, forbidden, refused, unauthorized
 from .http import JSON, Reply
 from .table import encode
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BEFORE = frozenset(
-    "reset_before burst_429 daily_429 html_403 permission_403 cap_403 401 redirect invalid_cursor".split()
+    words("reset_before burst_429 daily_429 html_403 permission_403 cap_403 401 redirect invalid_cursor")
 )
 AFTER = frozenset(
-    "reset_after truncate wrong_length slow_drip html_200 cursor_loop repeat_page missing_additional_data null_data "
-    "mutate headers".split()
+    words(
+        "reset_after truncate wrong_length slow_drip html_200 cursor_loop repeat_page missing_additional_data "
+        "null_data mutate headers"
+    )
 )
 EITHER = frozenset(("status", "timeout"))  # before the work unless `when` is "after"
 BESIDE = frozenset(("latency", "read_lag"))
@@ -108,6 +111,10 @@ class Delivery(Struct):
     keep_bytes: int | None = None
     declare_more: int = 0
     bytes_per_s: float = 0.0
+
+    @property
+    def is_spoiled(self) -> bool:
+        return self.keep_bytes is not None or bool(self.declare_more or self.bytes_per_s)
 
 
 class Faults:

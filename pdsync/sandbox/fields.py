@@ -12,14 +12,14 @@ from typing import Any
 from msgspec import Struct
 
 from .clock import v1_time
-from .data import load
+from .data import load, words
 from .resources import RESOURCES
 
-ADDRESS_PARTS = (
+ADDRESS_PARTS = words(
     "street_number route sublocality locality admin_area_level_1 admin_area_level_2 country postal_code "
     "subpremise formatted_address"
-).split()
-SUBFIELDS = {  # type: parts beside `value`, with their own types
+)
+SUBFIELDS = {  # by type, the parts beside `value`, with their own types
     "monetary": {"currency": "varchar"},
     "daterange": {"until": "date"},
     "timerange": {"until": "time", "timezone_id": "int"},
@@ -83,7 +83,7 @@ class Field(Struct):
             **{name: NAMESPACES[name] for name in namespaces},
         }
 
-    def v1(self, order_nr: int) -> dict[str, Any]:
+    def v1(self, kind: str, order_nr: int) -> dict[str, Any]:
         shown = {
             "id": self.id,
             "key": self.key,
@@ -107,6 +107,9 @@ class Field(Struct):
             "mandatory_flag": self.code in ("title", "name"),
             "options": None if self.options is None else [{"id": o["id"], "label": o["label"]} for o in self.options],
         }
+        if kind == "products":  # v1 shows less of these
+            del shown["index_visible_flag"], shown["details_visible_flag"]
+            return shown
         if self.options_deleted:
             shown["options_deleted"] = [{"id": o["id"], "label": o["label"]} for o in self.options_deleted]
         if self.custom and self.type in SUBFIELDS:

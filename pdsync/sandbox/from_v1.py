@@ -50,7 +50,7 @@ def from_v1(body: dict[str, Any], resource: Resource, company: Company, old: Rec
 
 def _value(code: str, value: Any, spec: str) -> Any:
     kind = spec.rstrip("?!").partition(":")[0]
-    if value == "" and kind not in ("text",):
+    if value == "" and kind != "text":
         return None
     if kind in NUMBERS:
         return _number(value)
@@ -65,7 +65,7 @@ def _value(code: str, value: Any, spec: str) -> Any:
     return value
 
 
-def _custom(field: Field, body: dict[str, Any], old: Any) -> Any:
+def _custom(field: Field, body: dict[str, Any], old: Any) -> Any:  # noqa: PLR0911 - a table
     """A custom field from its flat keys; parts that were not sent stay what they were."""
     sent = body.get(field.code, old.get("value") if isinstance(old, dict) else None)
     if sent in (None, "") and field.code in body:
@@ -87,7 +87,7 @@ def _custom(field: Field, body: dict[str, Any], old: Any) -> Any:
         case "address":
             return {"value": sent, **{name: body.get(f"{field.code}_{name}") for name in ADDRESS_PARTS}}
         case "set":
-            return [_number(one) for one in (sent.split(",") if isinstance(sent, str) else sent)]
+            return [_number(one) for one in (sent.split(",") if isinstance(sent, str) else sent or ())]
         case "enum" | "double" | "int" | "user" | "org" | "people" | "visible_to":
             return _number(sent)
     return sent

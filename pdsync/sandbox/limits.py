@@ -13,13 +13,15 @@ import math
 import threading
 import time
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from .clock import Clock
 from .errors import BLOCKED_HTML, Refused, daily_budget_spent, too_fast
 from .http import Reply
+
+if TYPE_CHECKING:
+    from .clock import Clock
 
 WINDOW_S = 2.0
 
@@ -49,7 +51,8 @@ class Meter(Struct):
 class Blocked(Exception):  # noqa: N818 - not an error of ours
     """The gateway answers with a page of its own."""
 
-    reply = Reply(403, BLOCKED_HTML, {"server": "cloudflare"}, "text/html; charset=utf-8")
+    def reply(self) -> Reply:
+        return Reply(403, BLOCKED_HTML, {"server": "cloudflare"}, "text/html; charset=utf-8")
 
 
 class Gate:

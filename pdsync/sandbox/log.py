@@ -19,13 +19,13 @@ class Seen(Struct):
     method: str
     path: str
     query: str  # without the token
-    operation: str | None
     token: str | None  # its name: admin, limited, …; None when there was none that is known
-    status: int  # 0: no answer was sent
-    cost: int
-    fault: str | None
-    bytes: int
     request: str  # x-correlation-id, as the journal names it
+    operation: str | None = None
+    status: int = 0  # 0: no answer was sent
+    cost: int = 0
+    fault: str | None = None
+    bytes: int = 0
     headers: dict[str, str] = {}  # x-ratelimit-* and retry-after, as they were answered
 
 

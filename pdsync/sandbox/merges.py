@@ -55,8 +55,8 @@ def merge_records(company: Company, kind: str, loser_id: int, winner_id: int, re
             custom[code] = _both(custom.get(code), value, False)
     winner["update_time"] = now
     merged = company.put(kind, "update", winner, request=request)
-    _move(company, LINK[kind], loser_id, winner_id, now, request)
-    company.remove(kind, loser_id, "merged", winner_id, request)
+    _move(company, LINK[kind], (loser_id, winner_id), now, request)
+    company.remove(kind, loser_id, "merged", merged_into=winner_id, request=request)
     return merged
 
 
@@ -77,7 +77,8 @@ def _both(winner: Any, loser: Any, is_list: bool) -> Any:
     return kept
 
 
-def _move(company: Company, link: str, loser_id: int, winner_id: int, now: str, request: str | None) -> None:
+def _move(company: Company, link: str, ids: tuple[int, int], now: str, request: str | None) -> None:
+    loser_id, winner_id = ids
     for kind, table in company.tables.items():
         if link not in table.position:
             continue

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from .clock import parse_rfc3339
+from .data import words
 from .errors import bad_request
 from .render import Shape
 from .table import encode
@@ -28,7 +29,7 @@ MOST_IDS = 100
 MOST_CUSTOM_FIELDS = 15
 V2_LIMIT = 500
 DEFAULT_LIMIT = 100
-NUMERIC = frozenset("owner_id user_id person_id org_id deal_id pipeline_id stage_id filter_id".split())
+NUMERIC = frozenset(words("owner_id user_id person_id org_id deal_id pipeline_id stage_id filter_id"))
 TRUE, FALSE = ("true", "1"), ("false", "0")
 
 
@@ -219,7 +220,7 @@ def _filters(
             equal.append((facet, _flag(call.query, name)))
         elif resource.kind == "persons" and facet == "deal_id":
             deal = call.company["deals"].rows.get(_number(name, text))
-            person = deal and call.company["deals"].facet(deal, "person_id")
+            person = None if deal is None else call.company["deals"].facet(deal, "person_id")
             ids = frozenset(() if person is None else (person,))
         else:
             equal.append((facet, _number(name, text) if name in NUMERIC else text))

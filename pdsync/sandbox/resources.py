@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-COUNTS_OF_CONTACTS = (
+from .data import words
+
+COUNTS_OF_CONTACTS = words(
     "open_deals_count related_open_deals_count closed_deals_count related_closed_deals_count "
     "email_messages_count activities_count done_activities_count undone_activities_count files_count notes_count "
     "followers_count won_deals_count related_won_deals_count lost_deals_count related_lost_deals_count"
-).split()
+)
 
 
 class Cost(Struct, frozen=True):
@@ -59,17 +61,17 @@ class Resource(Struct, frozen=True, kw_only=True):
 DEALS = Resource(
     kind="deals",
     one="deal",
-    facets=tuple("id add_time update_time owner_id visible_to person_id org_id pipeline_id stage_id status".split()),
+    facets=words("id add_time update_time owner_id visible_to person_id org_id pipeline_id stage_id status"),
     filters_v2={k: k for k in ("owner_id", "person_id", "org_id", "pipeline_id", "stage_id")},
     filters_v1={
         "user_id": "owner_id",
         **{k: k for k in ("person_id", "org_id", "pipeline_id", "stage_id")},
     },
     updated=("updated_since", "updated_until"),
-    optional=tuple(
+    optional=words(
         "next_activity_id last_activity_id first_won_time products_count files_count notes_count followers_count "
         "email_messages_count activities_count done_activities_count undone_activities_count participants_count "
-        "last_incoming_mail_time last_outgoing_mail_time smart_bcc_email source_lead_id".split()
+        "last_incoming_mail_time last_outgoing_mail_time smart_bcc_email source_lead_id"
     ),
     has_ids=True,
     has_filter=True,
@@ -106,7 +108,7 @@ DEALS = Resource(
 PERSONS = Resource(
     kind="persons",
     one="person",
-    facets=tuple("id add_time update_time owner_id visible_to org_id name".split()),
+    facets=words("id add_time update_time owner_id visible_to org_id name"),
     filters_v2={"owner_id": "owner_id", "org_id": "org_id", "deal_id": "deal_id"},
     filters_v1={"user_id": "owner_id"},
     updated=("updated_since", "updated_until"),
@@ -151,7 +153,7 @@ PERSONS = Resource(
 ORGANIZATIONS = Resource(
     kind="organizations",
     one="organization",
-    facets=tuple("id add_time update_time owner_id visible_to name".split()),
+    facets=words("id add_time update_time owner_id visible_to name"),
     filters_v2={"owner_id": "owner_id"},
     filters_v1={"user_id": "owner_id"},
     updated=("updated_since", "updated_until"),
@@ -182,7 +184,7 @@ ORGANIZATIONS = Resource(
 PRODUCTS = Resource(
     kind="products",
     one="product",
-    facets=tuple("id add_time update_time owner_id visible_to name".split()),
+    facets=words("id add_time update_time owner_id visible_to name"),
     filters_v2={"owner_id": "owner_id"},
     filters_v1={"user_id": "owner_id"},
     updated=("updated_since",),
@@ -213,9 +215,7 @@ PRODUCTS = Resource(
 ACTIVITIES = Resource(
     kind="activities",
     one="activity",
-    facets=tuple(
-        "id add_time update_time owner_id deal_id lead_id person_id org_id done due_date due_time type".split()
-    ),
+    facets=words("id add_time update_time owner_id deal_id lead_id person_id org_id done due_date due_time type"),
     filters_v2={k: k for k in ("owner_id", "deal_id", "lead_id", "person_id", "org_id", "done")},
     filters_v1={"user_id": "owner_id", "type": "type", "done": "done"},
     updated=("updated_since", "updated_until"),
@@ -250,7 +250,7 @@ ACTIVITIES = Resource(
 PIPELINES = Resource(
     kind="pipelines",
     one="pipeline",
-    facets=tuple("id add_time update_time order_nr".split()),
+    facets=words("id add_time update_time order_nr"),
     created_v1=200,
     paged_v1=False,
     cost_v2=Cost(5, 1, 5, 3),
@@ -262,7 +262,7 @@ PIPELINES = Resource(
 STAGES = Resource(
     kind="stages",
     one="stage",
-    facets=tuple("id add_time update_time order_nr pipeline_id".split()),
+    facets=words("id add_time update_time order_nr pipeline_id"),
     filters_v2={"pipeline_id": "pipeline_id"},
     filters_v1={"pipeline_id": "pipeline_id"},
     sorts=("id", "update_time", "add_time", "order_nr"),
@@ -282,7 +282,7 @@ STAGES = Resource(
 USERS = Resource(
     kind="users",
     one="user",
-    facets=tuple("id add_time update_time".split()),
+    facets=words("id add_time update_time"),
     cost_v2=None,
     paged_v1=False,
     writes=False,
@@ -291,7 +291,7 @@ USERS = Resource(
 FILES = Resource(
     kind="files",
     one="file",
-    facets=tuple("id add_time update_time user_id deal_id person_id org_id product_id activity_id".split()),
+    facets=words("id add_time update_time user_id deal_id person_id org_id product_id activity_id"),
     sorts=("id", "update_time"),
     cost_v2=None,
     limit_v1=100,
@@ -303,8 +303,8 @@ MAIL_THREADS = Resource(
     kind="mail_threads",
     path="mailbox/mailThreads",
     one="mailThread",
-    facets=tuple(
-        "id add_time update_time user_id folder last_message_timestamp deal_id person_id org_id message_count".split()
+    facets=words(
+        "id add_time update_time user_id folder last_message_timestamp deal_id person_id org_id message_count"
     ),
     cost_v2=None,
     cost_v1=Cost(20, 20, 10, 6),

@@ -57,7 +57,7 @@ def list_v2(call: Call, route: Route) -> Reply:
     selection, page, shape = read_v2(call, resource, archived)
     table = call.company[resource.kind]
     overlay = (call.overlay or {}).get(resource.kind)
-    rows, more = call.finder.after(table, selection, page, call.viewer, overlay)
+    rows, more = call.finder.after(table, selection, page, call.viewer, overlay=overlay)
     cursor = f'"{encode_cursor(selection, table.key(rows[-1], selection.sort[0][0]))}"' if more else "null"
     records = b",".join(call.renderer.many(resource.kind, rows, shape))
     return Reply(200, b'{"success":true,"data":[%b],"additional_data":{"next_cursor":%b}}' % (records, cursor.encode()))
@@ -68,7 +68,7 @@ def list_v1(call: Call, route: Route) -> Reply:
     selection, page = read_v1(call, resource, archived)
     table = call.company[resource.kind]
     overlay = (call.overlay or {}).get(resource.kind)
-    rows, more = call.finder.cut(table, selection, page, call.viewer, overlay)
+    rows, more = call.finder.cut(table, selection, page, call.viewer, overlay=overlay)
     records = b",".join(call.renderer.many(resource.kind, rows, V1))
     data = b"[%b]" % records if rows else b"null"
     tail = b""
@@ -152,7 +152,7 @@ def list_fields_v1(call: Call, route: Route) -> Reply:
     start, limit = int(call.query.get("start") or 0), read_limit(call.query, 500)
     if route.kind == "activities":
         start, limit = 0, max(100, len(fields))  # takes no paging parameters
-    shown = [field.v1(order) for order, field in enumerate(fields, 1)][start : start + limit]
+    shown = [field.v1(route.kind, order) for order, field in enumerate(fields, 1)][start : start + limit]
     paging = _pagination(start, limit, len(fields) > start + limit)
     return success(shown or None, additional_data={"pagination": paging})
 
@@ -161,7 +161,7 @@ def get_field(call: Call, route: Route) -> Reply:
     fields = call.company.fields[route.kind]
     for order, field in enumerate(fields.all, 1):
         if call.params[0] == (field.code if call.version == "v2" else str(field.id)):
-            return success(field.v2(route.kind, _namespaces(call)) if call.version == "v2" else field.v1(order))
+            return success(field.v2(route.kind, _namespaces(call)) if call.version == "v2" else field.v1(route.kind, order))
     # Assumption: shown for product fields only; here every retired field is 410 and an unknown one 404.
     if any(call.params[0] in (code, str(field.id)) for code, field in fields.retired.items()):
         raise gone_field()
@@ -185,7 +185,7 @@ def _routes_of(resource: Resource) -> list[Route]:
     many, one = many[:1].upper() + many[1:], one[:1].upper() + one[1:]
     made: list[Route] = []
 
-    def route(version: str, method: str, path: tuple[str, ...], operation: str, cost: int, answer: Answer) -> None:
+    def route(method: str, path: tuple[str, ...], operation: str, cost: int, answer: Answer) -> None:
         made.append(Route(version, method, path, operation, cost, answer, resource))
 
     for version, cost, listing, change in (
@@ -194,17 +194,17 @@ def _routes_of(resource: Resource) -> list[Route]:
     ):
         if cost is None:
             continue
-        route(version, "GET", base, f"get{many}", cost.list, listing)
+        route("GET", base, f"get{many}", cost.list, listing)
         if resource.kind == "deals":
             archived_cost = 40 if version == "v1" else 20
-            route(version, "GET", (*base, "archived"), "getArchivedDeals", archived_cost, listing)
-        route(version, "GET", (*base, "{}"), f"get{one}", cost.one, get_one)
+            route("GET", (*base, "archived"), "getArchivedDeals", archived_cost, listing)
+        route("GET", (*base, "{}"), f"get{one}", cost.one, get_one)
         if resource.writes:
-            route(version, "POST", base, f"add{one}", cost.write, add)
-            route(version, change, (*base, "{}"), f"update{one}", cost.write, update)
-            route(version, "DELETE", (*base, "{}"), f"delete{one}", cost.delete, delete)
+            route("POST", base, f"add{one}", cost.write, add)
+            route(change, (*base, "{}"), f"update{one}", cost.write, update)
+            route("DELETE", (*base, "{}"), f"delete{one}", cost.delete, delete)
         if resource.merge and version == "v1":
-            route(version, "PUT", (*base, "{}", "merge"), f"merge{many}", cost.merge, merge)
+            route("PUT", (*base, "{}", "merge"), f"merge{many}", cost.merge, merge)
     return made
 
 

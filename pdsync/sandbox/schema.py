@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 OPERATIONS = ("add", "delete", "rename", "retype", "add_option", "rename_option", "remove_option")
 
 
-def change_fields(
+def change_fields(  # noqa: C901 - a table
     company: Company,
     kind: str,
     op: str,
@@ -28,6 +28,7 @@ def change_fields(
     """
     fields, now = company.fields[kind], company.clock.stamp()
     company.version += 1
+    company.memo.clear()
     if op == "add":
         return fields.add(name, type, options, at=now).v2(kind)
     field = fields.custom[code]

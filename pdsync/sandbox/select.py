@@ -28,16 +28,16 @@ class Finder:
     def __init__(self, company: Company) -> None:
         self.company = company
         self._remembered: dict[Any, list[int]] = {}
+        self._sorted: dict[Any, list[Key]] = {}
         self._version = -1
 
     def after(
-        self, table: Table, selection: Selection, page: Page, viewer: Viewer, overlay: Overlay | None = None
+        self, table: Table, selection: Selection, page: Page, viewer: Viewer, *, overlay: Overlay | None = None
     ) -> tuple[list[Row], bool]:
         """The rows after the cursor, and whether there are more."""
-        by, descending = selection.sort[0]
         matches = matcher(table, selection, viewer, self.company)
         wanted: list[Row] = []
-        for row in self._walk(table, selection, page.after, by, descending, overlay):
+        for row in self._walk(table, selection, page.after, overlay):
             if matches(row):
                 if len(wanted) == page.limit:
                     return wanted, True
@@ -45,12 +45,10 @@ class Finder:
         return wanted, False
 
     def cut(
-        self, table: Table, selection: Selection, page: Page, viewer: Viewer, overlay: Overlay | None = None
+        self, table: Table, selection: Selection, page: Page, viewer: Viewer, *, overlay: Overlay | None = None
     ) -> tuple[list[Row], bool]:
         """Rows `start` to `start + limit`, and whether there are more."""
-        if self._version != self.company.version:
-            self._remembered.clear()
-            self._version = self.company.version
+        self._refresh()
         key = (table.resource.kind, selection, viewer.name, frozenset(viewer.hidden_pipelines), viewer.admin)
         found = self._remembered.get(key)
         rows = _overlaid(table, overlay)
@@ -75,10 +73,9 @@ class Finder:
         table: Table,
         selection: Selection,
         after: Key | None,
-        by: str,
-        descending: bool,
         overlay: Overlay | None,
     ) -> Iterator[Row]:
+        by, descending = selection.sort[0]
         rows = _overlaid(table, overlay)
         candidates: Iterable[int] | None = rows if overlay is not None else self._few(table, selection)
         if candidates is None:
@@ -87,7 +84,7 @@ class Finder:
             if by == "update_time":
                 low, high = _bounds(order, selection)
         else:
-            order = sorted(table.key(rows[id], by) for id in candidates if id in rows)
+            order = self._in_order(table, selection, candidates, overlay)
             low, high = 0, len(order)
         if after is not None:
             if descending:
@@ -96,6 +93,32 @@ class Finder:
                 low = max(low, bisect_right(order, after))
         span = range(high - 1, low - 1, -1) if descending else range(low, high)
         return (rows[order[at][1]] for at in span)
+
+    def _in_order(
+        self,
+        table: Table,
+        selection: Selection,
+        candidates: Iterable[int],
+        overlay: Overlay | None,
+    ) -> list[Key]:
+        rows, by = _overlaid(table, overlay), selection.sort[0][0]
+        self._refresh()
+        key = (table.resource.kind, selection)
+        order = self._sorted.get(key)
+        if order is None or overlay is not None:
+            order = sorted(table.key(rows[id], by) for id in candidates if id in rows)
+            if overlay is None:
+                if len(self._sorted) >= MOST_REMEMBERED:
+                    self._sorted.pop(next(iter(self._sorted)))
+                self._sorted[key] = order
+        return order
+
+    def _refresh(self) -> None:
+        """Forget what the last change made untrue."""
+        if self._version != self.company.version:
+            self._remembered.clear()
+            self._sorted.clear()
+            self._version = self.company.version
 
     def _few(self, table: Table, selection: Selection) -> Iterable[int] | None:
         """Ids among which all matches are, when they are few."""
@@ -125,7 +148,7 @@ def matcher(table: Table, selection: Selection, viewer: Viewer, company: Company
     sees = visibility(table, viewer, company)
     char = selection.first_char
 
-    def matches(row: Row) -> bool:
+    def matches(row: Row) -> bool:  # noqa: PLR0911 - leaves at the first that fails
         if row.state not in states:
             return False
         if ids is not None and row.id not in ids:
@@ -187,13 +210,15 @@ def _bounds(order: list[Key], selection: Selection) -> tuple[int, int]:
     return low, max(low, high)
 
 
-def _sort_value(table: Table, by: str) -> Callable[[Row], Any]:
+def _sort_value(table: Table, by: str) -> Callable[[Row], tuple[int, Any]]:
     at = table.position.get(by)
     if at is not None:
-        return lambda row: ((value := row.facets[at]) is not None, value if value is not None else 0)
+        return lambda row: _ranked(row.facets[at])
+    return lambda row: _ranked(row.record.get(by))
 
-    def from_record(row: Row) -> Any:
-        value = row.record.get(by)
-        return (0, "") if value is None else (1, value) if isinstance(value, str) else (1, f"{value!s:>24}")
 
-    return from_record
+def _ranked(value: Any) -> tuple[int, Any]:
+    """Nulls, then numbers, then texts: no two ranks are ever compared by value."""
+    if value is None:
+        return 0, 0
+    return (1, value) if isinstance(value, int | float) else (2, str(value))

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 BASES = {"v1": "v1", "api/v1": "v1", "api/v2": "v2"}
 MOST_BODY_BYTES = 256 * 2**20
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+SEARCHES = ("search", "itemSearch")
 LOGGED_HEADERS = ("x-ratelimit-", "x-daily-", "retry-after")
 
 
@@ -54,6 +55,20 @@ class Known(Struct, frozen=True):
     name: str
     viewer: Viewer
     is_oauth: bool
+
+
+class Asked(Struct):
+    """A request as it came."""
+
+    method: str
+    path: str
+    query: dict[str, str]  # without the token
+    target: str  # path and query, as faults match it
+    known: Known | None
+    seen: Seen
+    body: bytes = b""
+    form: dict[str, str] | None = None
+    upload: Upload | None = None
 
 
 class Sandbox:
@@ -81,65 +96,54 @@ class Sandbox:
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.rel_url.path
         if path.startswith("/_admin"):
-            return _response(await admin.answer(self, request), self.company.clock.http_date())
-        arrived = time.monotonic()
-        with self.company.lock:
-            self._requests += 1
-            seq, stamp = self._requests, self.company.clock.stamp()
-        request_id = f"sandbox-{seq:08}"
-        query = dict(parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True))
-        told = urlencode({name: value for name, value in query.items() if name != "api_token"})
-        target = f"{path}?{told}" if told else path
-        plan = self.faults.plan(request.method, target)
-        known = self.identify(request.headers, query)
-        seen = Seen(
-            seq,
-            arrived,
-            stamp,
-            request.method,
-            path,
-            told,
-            None,
-            known and known.name,
-            0,
-            0,
-            ",".join(scripted.fault.kind for scripted in plan) or None,
-            0,
-            request_id,
-        )
-        self.log.append(seen)
-        reply = await self._reply(request, path, query, target, plan, known, seen)
-        reply.headers.setdefault("x-correlation-id", request_id)
+            return await admin.serve(self, request)
+        asked = self._take(request, path)
+        plan = self.faults.plan(asked.method, asked.target)
+        asked.seen.fault = ",".join(scripted.fault.kind for scripted in plan) or None
+        reply = await self._reply(request, asked, plan)
+        reply.headers.setdefault("x-correlation-id", asked.seen.request)
         how = delivery(plan, len(reply.body), self.faults.random)
         if not how.reset:
-            seen.status, seen.bytes = reply.status, len(reply.body)
-            seen.headers = {k: v for k, v in reply.headers.items() if k.startswith(LOGGED_HEADERS)}
+            asked.seen.status, asked.seen.bytes = reply.status, len(reply.body)
+            asked.seen.headers = {k: v for k, v in reply.headers.items() if k.startswith(LOGGED_HEADERS)}
         return await self._send(request, reply, how)
 
-    async def _reply(
-        self,
-        request: web.BaseRequest,
-        path: str,
-        query: dict[str, str],
-        target: str,
-        plan: list[Scripted],
-        known: Known | None,
-        seen: Seen,
-    ) -> Reply:
+    def _take(self, request: web.BaseRequest, path: str) -> Asked:
+        """Note the request in the log as it arrives."""
+        arrived = time.monotonic()
+        query = dict(parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True))
+        told = urlencode({name: value for name, value in query.items() if name != "api_token"})
+        known = self.identify(request.headers, query)
+        self._requests += 1
+        seen = Seen(
+            seq=self._requests,
+            monotonic_s=arrived,
+            time=self.company.clock.stamp(),
+            method=request.method,
+            path=path,
+            query=told,
+            token=known.name if known else None,
+            request=f"sandbox-{self._requests:08}",
+        )
+        self.log.append(seen)
+        query.pop("api_token", None)
+        return Asked(request.method, path, query, f"{path}?{told}" if told else path, known, seen)
+
+    async def _reply(self, request: web.BaseRequest, asked: Asked, plan: list[Scripted]) -> Reply:
         before = [s for s in plan if not s.is_after and s.fault.kind not in ("latency", "read_lag")]
         if before:
             return self.faults.instead(before[0].fault, self.gate.limits.burst or 20, self.gate.daily_refusal())
-        body, form, upload = await _read(request)
-        if path.startswith("/oauth/"):
-            return self._oauth(request, path, query, form or {})
-        lag = next((s.fault.seconds for s in plan if s.fault.kind == "read_lag"), None)
+        asked.body, asked.form, asked.upload = await _read(request)
+        if asked.path.startswith("/oauth/"):
+            return self._oauth(request.headers.get("authorization", ""), asked)
+        lag_s = next((s.fault.seconds for s in plan if s.fault.kind == "read_lag"), None)
         with self.company.lock:
             self._live()
-            reply = self.answer(request.method, path, query, known, seen, body, form, upload, lag)
+            reply = self.answer(asked, lag_s)
             for scripted in plan:
                 if scripted.is_after:
-                    reply = self.faults.spoil(scripted, reply, target, query)
-            self.faults.remember(target, reply)
+                    reply = self.faults.spoil(scripted, reply, asked.target, asked.query)
+            self.faults.remember(asked.target, reply)
         return reply
 
     async def _send(self, request: web.BaseRequest, reply: Reply, how: Delivery) -> web.StreamResponse:
@@ -147,28 +151,14 @@ class Sandbox:
             await asyncio.sleep(how.wait_s)
         date = self.company.clock.http_date()
         response = _response(reply, date)
-        spoiled = how.reset or how.keep_bytes is not None or how.declare_more or how.bytes_per_s
-        if not spoiled:
-            if self.gzip:
-                response.enable_compression()
-            return response
         transport = request.transport
         if how.reset:
             if transport is not None:
                 transport.abort()
-            return response
-        # Written past aiohttp, which would never send an answer that is not what it says.
-        head = [f"HTTP/1.1 {reply.status} Sandbox", f"Content-Type: {reply.content_type}", f"Date: {date}"]
-        head += [f"{name}: {value}" for name, value in reply.headers.items()]
-        head += [f"Content-Length: {len(reply.body) + how.declare_more}", "Connection: close", "", ""]
-        body = reply.body if how.keep_bytes is None else reply.body[: how.keep_bytes]
-        if transport is not None:
-            transport.write("\r\n".join(head).encode())
-            if how.bytes_per_s:
-                await _drip(transport, body, how.bytes_per_s)
-            else:
-                transport.write(body)
-            transport.close()
+        elif how.is_spoiled and transport is not None:
+            await _write_wrongly(transport, reply, how, date)
+        elif self.gzip:
+            response.enable_compression()
         return response
 
     # -- the API ---------------------------------------------------------------------------------
@@ -176,43 +166,28 @@ class Sandbox:
     def identify(self, headers: Any, query: dict[str, str]) -> Known | None:
         token = headers.get("x-api-token") or query.get("api_token")
         if token:
-            for name, viewer in self.company.viewers.items():
-                if token == self.company.token_of(name):
-                    return Known(name, viewer, False)
+            for name, known_token in self.company.tokens.items():
+                if token == known_token:
+                    return Known(name, self.company.viewers[name], False)
             return None
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and (name := self.oauth.viewer_of(bearer.strip())):
-            return Known(f"oauth:{name}", self.company.viewers[name], True)
-        return None
+        viewer = self.oauth.viewer_of(bearer.strip()) if scheme.lower() == "bearer" else None
+        return Known(f"oauth:{viewer}", self.company.viewers[viewer], True) if viewer else None
 
-    def answer(
-        self,
-        method: str,
-        path: str,
-        query: dict[str, str],
-        known: Known | None,
-        seen: Seen,
-        body: bytes = b"",
-        form: dict[str, str] | None = None,
-        upload: Upload | None = None,
-        lag_s: float | None = None,
-    ) -> Reply:
-        is_write = method in ("POST", "PUT", "PATCH")
+    def answer(self, asked: Asked, lag_s: float | None = None) -> Reply:
+        known, seen = asked.known, asked.seen
+        parts = tuple(asked.path.strip("/").split("/"))
         try:
             if known is None:
                 raise unauthorized()
-            parts = path.strip("/").split("/")
-            is_search = parts[-1] == "search" or parts[-1] == "itemSearch"
-            self.gate.enter(known.name, is_search=is_search, is_oauth=known.is_oauth)
+            self.gate.enter(known.name, is_search=parts[-1] in SEARCHES, is_oauth=known.is_oauth)
         except Blocked as blocked:
-            return Reply(
-                blocked.reply.status, blocked.reply.body, dict(blocked.reply.headers), blocked.reply.content_type
-            )
+            return blocked.reply()
         except Refused as no:
             return _refusal(no)
         try:
             version, rest = _split(parts)
-            route, params = find_route(version, method, rest)
+            route, params = find_route(version, asked.method, rest)
             seen.operation, seen.cost = route.operation, route.cost
             self.company.purge()
             call = Call(
@@ -222,12 +197,12 @@ class Sandbox:
                 viewer=known.viewer,
                 request_id=seen.request,
                 version=version,
-                method=method,
-                path=path,
-                query={name: value for name, value in query.items() if name != "api_token"},
-                body=body,
-                form=form,
-                upload=upload,
+                method=asked.method,
+                path=asked.path,
+                query=asked.query,
+                body=asked.body,
+                form=asked.form,
+                upload=asked.upload,
                 params=params,
                 overlay=None if lag_s is None else self._overlay(lag_s),
             )
@@ -235,6 +210,7 @@ class Sandbox:
         except Refused as no:
             reply = _refusal(no)
         self.gate.charge(seen.cost)
+        is_write = asked.method in ("POST", "PUT", "PATCH")
         reply.headers.update(self.gate.headers(known.name, is_oauth=known.is_oauth, is_write=is_write))
         return reply
 
@@ -245,7 +221,7 @@ class Sandbox:
         for entry in reversed(self.company.journal):
             if entry.at_s <= since:
                 break
-            overlay.setdefault(entry.kind, {})[entry.id] = entry.before
+            overlay.setdefault(entry.kind, {})[entry.id] = entry.before  # the oldest one stays
         return overlay
 
     def _live(self) -> None:
@@ -260,13 +236,14 @@ class Sandbox:
                 only=live.only,
             )
 
-    def _oauth(self, request: web.BaseRequest, path: str, query: dict[str, str], form: dict[str, str]) -> Reply:
-        if path == "/oauth/authorize" and request.method == "GET":
-            return self.oauth.authorize(query)
-        if path == "/oauth/token" and request.method == "POST":
-            return self.oauth.token(request.headers.get("authorization", ""), form)
-        if path == "/oauth/token/":
-            return Reply(301, b"", {"location": "/oauth/token"})  # turns a POST into a GET, as one client met
+    def _oauth(self, authorization: str, asked: Asked) -> Reply:
+        match asked.method, asked.path:
+            case "GET", "/oauth/authorize":
+                return self.oauth.authorize(asked.query)
+            case "POST", "/oauth/token":
+                return self.oauth.token(authorization, asked.form or {})
+            case _, "/oauth/token/":
+                return Reply(301, b"", {"location": "/oauth/token"})  # turns a POST into a GET, as one client met
         return _refusal(refused(404, "Not found"))
 
     @property
@@ -274,11 +251,11 @@ class Sandbox:
         return self._requests
 
 
-def _split(parts: list[str]) -> tuple[str, tuple[str, ...]]:
+def _split(parts: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     for size in (1, 2):
         version = BASES.get("/".join(parts[:size]))
         if version and len(parts) > size:
-            return version, tuple(parts[size:])
+            return version, parts[size:]
     raise refused(404, "Unknown method .")
 
 
@@ -304,11 +281,18 @@ def _refusal(no: Refused) -> Reply:
     return Reply(no.status, encode(no.body), dict(no.headers))
 
 
-async def _drip(transport: asyncio.Transport, body: bytes, bytes_per_s: float) -> None:
-    step = max(1, int(bytes_per_s / 10))
+async def _write_wrongly(transport: asyncio.Transport, reply: Reply, how: Delivery, date: str) -> None:
+    """Past aiohttp, which would never send an answer that is not what it says it is."""
+    head = [f"HTTP/1.1 {reply.status} Sandbox", f"Content-Type: {reply.content_type}", f"Date: {date}"]
+    head += [f"{name}: {value}" for name, value in reply.headers.items()]
+    head += [f"Content-Length: {len(reply.body) + how.declare_more}", "Connection: close", "", ""]
+    transport.write("\r\n".join(head).encode())
+    body = reply.body if how.keep_bytes is None else reply.body[: how.keep_bytes]
+    step = max(1, int(how.bytes_per_s / 10)) if how.bytes_per_s else len(body) or 1
     with contextlib.suppress(ConnectionError):
         for at in range(0, len(body), step):
             if transport.is_closing():
                 return
             transport.write(body[at : at + step])
-            await asyncio.sleep(step / bytes_per_s)
+            await asyncio.sleep(step / how.bytes_per_s if how.bytes_per_s else 0)
+    transport.close()

@@ -122,11 +122,12 @@ class Table:
 
     def _reindex(self, old: Row | None, new: Row | None) -> None:
         for by, order in self._orders.items():
-            was, is_ = old and self.key(old, by), new and self.key(new, by)
+            was = None if old is None else self.key(old, by)
+            is_ = None if new is None else self.key(new, by)
             if was != is_:
-                if was is not None and old is not None:
+                if was is not None:
                     del order[bisect_left(order, was)]
-                if is_ is not None and new is not None:
+                if is_ is not None:
                     insort(order, is_)
         for facet, index in self._indexes.items():
             at = self.position[facet]

@@ -6,10 +6,12 @@ two versions cannot disagree.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from . import counts
 from .clock import v1_time
+from .data import words
 from .fields import ADDRESS_PARTS
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from .company import Company
     from .table import Record, Row
 
+MOST_REMEMBERED = 100_000
 NO_CONTACT = [{"value": "", "primary": True}]
 SIGNS = {"EUR": "€", "USD": "$", "GBP": "£", "JPY": "¥"}
 HIDDEN_COUNTS = ("marketing_status", "doi_status", "smart_bcc_email")
@@ -30,6 +33,23 @@ def shape(company: Company, kind: str, row: Row) -> Record:
 # -- parts that several kinds nest -------------------------------------------------------------------
 
 
+def remembered(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep what `make` returns until the company changes: a page names the same few users 500 times."""
+
+    @functools.wraps(make)
+    def kept(company: Company, *args: Any) -> Any:
+        key, memo = (make, *args), company.memo
+        if key in memo:
+            return memo[key]
+        if len(memo) > MOST_REMEMBERED:
+            memo.clear()
+        made = memo[key] = make(company, *args)
+        return made
+
+    return kept
+
+
+@remembered
 def user(company: Company, id: int | None) -> Record | None:
     row = company["users"].rows.get(id) if id is not None else None
     if row is None:
@@ -45,6 +65,7 @@ def user(company: Company, id: int | None) -> Record | None:
     }
 
 
+@remembered
 def organization(company: Company, id: int | None) -> Record | None:
     row = company["organizations"].rows.get(id) if id is not None else None
     if row is None:
@@ -62,6 +83,7 @@ def organization(company: Company, id: int | None) -> Record | None:
     }
 
 
+@remembered
 def person(company: Company, id: int | None) -> Record | None:
     row = company["persons"].rows.get(id) if id is not None else None
     if row is None:
@@ -80,6 +102,7 @@ def valued(nested: Record | None, id: int | None) -> Record | None:
     return None if nested is None else {**nested, "value": id}
 
 
+@remembered
 def name_of(company: Company, kind: str, id: int | None) -> str | None:
     row = company[kind].rows.get(id) if id is not None else None
     return None if row is None else str(row.record["title" if kind == "deals" else "name"])
@@ -163,8 +186,7 @@ def deal(company: Company, row: Row) -> Record:
     record = row.record
     counted = counts.of_deal(company, row, record)
     following, _, _, _ = counts.activity_rows(company, "deal_id", row.id)
-    stage = company["stages"].rows.get(record["stage_id"] or 0)
-    stage_record = stage.record if stage else {}
+    stage_record = _stage_of(company, record["stage_id"])
     probability = record["probability"]
     if probability is None:
         probability = stage_record.get("deal_probability", 100)
@@ -223,12 +245,18 @@ def deal(company: Company, row: Row) -> Record:
     }
 
 
+@remembered
+def _stage_of(company: Company, id: int | None) -> Record:
+    row = company["stages"].rows.get(id or 0)
+    return row.record if row else {}
+
+
 def person_record(company: Company, row: Row) -> Record:
     record = row.record
     counted = counts.of_person(company, row, record)
     org_id, owner_id, label_ids = record["org_id"], record["owner_id"], record["label_ids"]
     nested = organization(company, org_id)
-    synced = {name: record[name] for name in ("notes", "im", "birthday", "job_title") if name in record}
+    synced: Record = {name: record[name] for name in ("notes", "im", "birthday", "job_title") if name in record}
     if "postal_address" in record:
         _parts(synced, "postal_address", record["postal_address"], ADDRESS_PARTS)
     emails = record["emails"]
@@ -342,10 +370,10 @@ def product(company: Company, row: Row) -> Record:
     }
 
 
-NEVER_SET = (
+NEVER_SET = words(
     "reference_type reference_id last_notification_time last_notification_user_id notification_language_id "
     "calendar_sync_include_context source_timezone rec_rule rec_rule_extension rec_master_activity_id file"
-).split()
+)
 
 
 def activity(company: Company, row: Row) -> Record:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from .checks import check
 from .clock import local_date
+from .data import blank_records
 from .errors import bad_request, feature_off, forbidden, not_found
 from .from_v1 import from_v1
 from .select import visibility
+from .table import decode
 
 if TYPE_CHECKING:
     from .http import Call
@@ -119,105 +121,8 @@ def mark_deleted(company: Any, kind: str, row: Row, now: str, request: str | Non
 
 def _blank(call: Call, kind: str) -> Record:
     """A new record before anything is sent, with its keys in the API's order."""
-    company, viewer = call.company, call.viewer.user_id
-    none = dict.fromkeys
-    match kind:
-        case "deals":
-            return {
-                "title": None,
-                "creator_user_id": viewer,
-                "owner_id": viewer,
-                "value": 0,
-                **none(("person_id", "org_id", "stage_id", "pipeline_id")),
-                "currency": "EUR",
-                **none(("archive_time", "add_time", "update_time", "stage_change_time")),
-                "status": "open",
-                "is_archived": False,
-                "is_deleted": False,
-                **none(("probability", "lost_reason")),
-                "visible_to": 3,
-                **none(("close_time", "won_time", "lost_time", "local_won_date", "local_lost_date")),
-                **none(("local_close_date", "expected_close_date")),
-                "label_ids": [],
-                "origin": "API",
-                **none(("origin_id", "channel", "channel_id", "source_lead_id", "acv", "arr", "mrr")),
-                "custom_fields": {},
-            }
-        case "persons":
-            return {
-                **none(("name", "first_name", "last_name")),
-                "owner_id": viewer,
-                **none(("org_id", "add_time", "update_time")),
-                "emails": [],
-                "phones": [],
-                "is_deleted": False,
-                "visible_to": 3,
-                "label_ids": [],
-                "picture_id": None,
-                "custom_fields": {},
-            }
-        case "organizations":
-            return {
-                "name": None,
-                "owner_id": viewer,
-                **none(("add_time", "update_time", "address")),
-                "is_deleted": False,
-                "visible_to": 3,
-                "label_ids": [],
-                **none(("website", "linkedin", "industry", "annual_revenue", "employee_count")),
-                "custom_fields": {},
-            }
-        case "products":
-            return {
-                **none(("name", "code", "description")),
-                "unit": "",
-                "tax": 0,
-                "category": None,
-                "is_linkable": True,
-                "is_deleted": False,
-                "visible_to": 3,
-                "owner_id": viewer,
-                **none(("add_time", "update_time")),
-                "billing_frequency": "one-time",
-                "billing_frequency_cycles": None,
-                "prices": [],
-                "custom_fields": {},
-            }
-        case "activities":
-            return {
-                "subject": "Call",
-                "type": "call",
-                "owner_id": viewer,
-                "creator_user_id": viewer,
-                "is_deleted": False,
-                **none(("add_time", "update_time", "deal_id", "lead_id", "person_id", "org_id", "project_id")),
-                **none(("due_date", "due_time", "duration")),
-                "busy": False,
-                "done": False,
-                **none(("marked_as_done_time", "location")),
-                "participants": [],
-                **none(("conference_meeting_client", "conference_meeting_url", "conference_meeting_id")),
-                **none(("public_description", "priority")),
-                "note": "",
-            }
-        case "pipelines":
-            return {
-                "name": None,
-                "order_nr": 1 + len(company["pipelines"]),
-                "is_deleted": False,
-                "is_deal_probability_enabled": True,
-            }
-        case "stages":
-            return {
-                "order_nr": 0,
-                "name": None,
-                "is_deleted": False,
-                "deal_probability": 100,
-                "pipeline_id": None,
-                "is_deal_rot_enabled": False,
-                "days_to_rotten": None,
-            }
-    raise AssertionError(kind)
+    blank: Record = decode(blank_records())[kind]
+    return {name: call.viewer.user_id if value == "@me" else value for name, value in blank.items()}
 
 
 def _apply(
@@ -245,6 +150,8 @@ def _apply(
                 record["person_id"] = next(primary, None)
             if record["done"] != before["done"] or new:
                 record["marked_as_done_time"] = now if record["done"] else None
+        case "pipelines" if new:
+            record["order_nr"] = 1 + len(call.company["pipelines"])
         case "stages" if new:
             record["order_nr"] = 1 + len(list(call.company["stages"].where("pipeline_id", record["pipeline_id"])))
     return "live" if new else None, extra

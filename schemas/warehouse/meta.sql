@@ -51,6 +51,8 @@ CREATE TABLE IF NOT EXISTS meta.mutations (
     payload JSON, base_image JSON, after_image JSON, state VARCHAR, outcome VARCHAR, reason VARCHAR, remote_id VARCHAR,
     push_id VARCHAR, attempts BIGINT, settled_at TIMESTAMPTZ
 );
+-- What the row hashes of each table are made of.
+CREATE TABLE IF NOT EXISTS meta._row_hashes (table_name VARCHAR NOT NULL, made_of VARCHAR NOT NULL);
 -- Which batches of sealed pages the tables hold, and what each changed. Watermarks and receipts are derived from it.
 CREATE TABLE IF NOT EXISTS meta._applied_batches (
     walk BIGINT NOT NULL, batch BIGINT NOT NULL, last_page BIGINT NOT NULL, run_id VARCHAR NOT NULL,

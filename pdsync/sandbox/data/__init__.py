@@ -1,4 +1,4 @@
-"""The words a company is made of: TOML beside this module, read once."""
+"""The words a company is made of, and the records nobody has filled in yet: files beside this module."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ from importlib.resources import files
 from typing import Any
 
 
+def words(text: str) -> tuple[str, ...]:
+    """Names in a row, without the quotes and commas of a list."""
+    return tuple(text.split())
+
+
 @functools.cache
 def load(name: str) -> dict[str, Any]:
     return tomllib.loads((files(__package__) / f"{name}.toml").read_text("utf-8"))
+
+
+@functools.cache
+def blank_records() -> bytes:
+    """JSON by kind; "@me" stands for whoever makes the record."""
+    return (files(__package__) / "blank.json").read_bytes()

@@ -87,11 +87,11 @@ def make_files(company: Company, past: Past) -> None:
         record = file_record(
             id,
             choice(past.all_users),
-            f"{name}.{type_}",
-            stored,
-            int(random.lognormvariate(9, 1.5)) + 1,
-            iso(born),
-            {"deal_id": deal, "person_id": person, "org_id": org, "product_id": product},
+            name=f"{name}.{type_}",
+            stored=stored,
+            size=int(random.lognormvariate(9, 1.5)) + 1,
+            now=iso(born),
+            links={"deal_id": deal, "person_id": person, "org_id": org, "product_id": product},
         )
         record["update_time"] = iso(past.edited(random, born, fate))
         record["active_flag"] = fate != "deleted"
@@ -103,7 +103,7 @@ def make_files(company: Company, past: Past) -> None:
 
 
 def file_record(
-    id: int, user_id: int, name: str, stored: str, size: int, now: str, links: dict[str, int | None]
+    id: int, user_id: int, *, name: str, stored: str, size: int, now: str, links: dict[str, int | None]
 ) -> Record:
     """A file as it is kept: v1's keys, without the names of what it hangs on."""
     return {

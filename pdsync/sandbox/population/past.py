@@ -66,7 +66,8 @@ class Past:
         into = self.merged_into[kind] = {}
         if kind in MERGED_KINDS and count > 1:
             losers = [id for id in random.sample(range(1, count + 1), round(count * 0.01)) if id not in fate]
-            alive = [id for id in range(1, count + 1) if id not in fate and id not in losers]
+            lost = set(losers)
+            alive = [id for id in range(1, count + 1) if id not in fate and id not in lost]
             for loser in losers if alive else ():
                 fate[loser], into[loser] = MERGED, choice(alive)
 

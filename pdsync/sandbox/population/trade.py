@@ -118,13 +118,13 @@ def make_deals(company: Company, past: Past) -> None:
         stage = stages[-1 if status == "won" else int(len(stages) * rnd() ** 1.5)]
         edited_text = iso(edited)
         closed_text = iso(born + int((edited - born) * (0.4 + 0.6 * rnd()))) if closed else None
-        moved_text = None if stage == stages[0] else iso(born + int((edited - born) * rnd() * 0.9))
+        moved_text = None if stage == stages[0] or edited == born else iso(born + int((edited - born) * rnd() * 0.9))
         local = local_date(closed_text) if closed_text else None
         currency = choice(words["currencies"])
         owner = choice(past.all_users)
         channel = 52 + int(rnd() * 2) if rnd() < 0.1 else None
         # Assumption: a deal that was never edited has its add_time as update_time, a few have null.
-        never = None if edited == born and fate is None and id % 30 == 7 else edited_text
+        never = None if edited == born and fate is None and not closed and id % 3 == 0 else edited_text
         record: Record = {
             "id": id,
             "title": f"{choice(words['deal_what'])}{choice(words['deal_why'])} #{id}",

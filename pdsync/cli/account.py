@@ -1,0 +1,65 @@
+"""Asks Pipedrive whose a token is, for commands that run before there is a project, or when it is not well."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pdsync.core.budget import Budget
+from pdsync.core.control import Control
+from pdsync.core.http import Http
+from pdsync.errors import WrongCompany
+from pdsync.runner import client
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pdsync.core.config import Settings
+    from pdsync.core.http import Credentials
+    from pdsync.runner.client import Identity
+
+
+async def whose(settings: Settings, credentials: Credentials) -> Identity:
+    """Whose token it is: one request, 2 tokens, counted like any other.
+
+    Raises:
+        AuthError: the token is refused.
+        ServerTrouble: the host can't be reached.
+    """
+    with _ledger(settings) as path:
+        budget = Budget(path, credentials.ledger_key, burst=settings.burst, daily_tokens=settings.daily_tokens)
+        try:
+            async with Http(settings.base_url, credentials, budget, backoff_s=0.2) as http:
+                return await client.whoami(http)
+        finally:
+            budget.close()
+
+
+def check_company(settings: Settings, company_id: int, name: str) -> None:
+    """Nothing, if that is the company of this project or the project has none yet.
+
+    Raises:
+        WrongCompany: the project holds another one. Nothing was written.
+    """
+    if not settings.control.exists():
+        return
+    with contextlib.closing(Control(settings.control)) as control:
+        known = control.company()
+    if known and known[0] != company_id:
+        raise WrongCompany(expected=known[0], found=company_id, name=name)
+
+
+@contextmanager
+def _ledger(settings: Settings) -> Iterator[Path]:
+    """The file with the ledger of requests: the project's; where there is none yet, one that is thrown away."""
+    if settings.control.exists():
+        Control(settings.control).close()
+        yield settings.control
+        return
+    with tempfile.TemporaryDirectory(prefix="pdsync-") as folder:
+        path = Path(folder) / "control.db"
+        Control(path).close()
+        yield path

@@ -1,0 +1,90 @@
+"""Finds the credentials of a project: PDSYNC_API_TOKEN in the environment, else what `core.vault` keeps.
+
+    credentials = auth.credentials(settings)     # an ApiToken, or an OAuth that renews itself
+
+Every secret that is read here is hidden from all output from then on (`core.log.hide`).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from pdsync.core.http import ApiToken
+from pdsync.core.log import hide
+from pdsync.core.oauth import OAuth
+from pdsync.core.vault import Found, Grant, Place, StoredToken, Vault
+from pdsync.errors import AuthError
+
+if TYPE_CHECKING:
+    from pdsync.core.config import Settings
+    from pdsync.core.vault import Secret
+
+ENVIRONMENT = "PDSYNC_API_TOKEN"
+
+
+def credentials(settings: Settings) -> ApiToken | OAuth:
+    """What authenticates the requests of this project.
+
+    Raises:
+        AuthError: there is no token, or it is kept where others could read it. Nothing was called.
+    """
+    found = find(settings)
+    if found is None:
+        raise AuthError(
+            f"There is no token for {settings.base_url} yet. Nothing was called.\n"
+            f"Store one: pdsync auth login (or set {ENVIRONMENT})"
+        )
+    if isinstance(found.secret, Grant):
+        return OAuth(Vault(settings), found.secret, found.place)
+    return ApiToken(found.secret.token)
+
+
+def find(settings: Settings) -> Found | None:
+    """The secret of this project and where it is; None where there is none.
+
+    Raises:
+        AuthError: it is malformed, or kept where others could read it.
+    """
+    given = os.environ.get(ENVIRONMENT, "").strip()
+    if given:
+        return Found(StoredToken(check(given, ENVIRONMENT)), "environment")
+    return Vault(settings).find()
+
+
+def check(token: str, where: str) -> str:
+    """`token` without the blanks around it, hidden from now on.
+
+    Raises:
+        AuthError: it can't be a token: no header could carry it.
+    """
+    token = token.strip()
+    hide(token)
+    if not token:
+        raise AuthError(f"The token ({where}) is empty. Nothing was stored or called.")
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise AuthError(
+            f"The token ({where}) holds blanks, line breaks or characters that no token has. Nothing was called.\n"
+            f"Copy it from Pipedrive: Settings, Personal preferences, API."
+        )
+    return token
+
+
+def store(settings: Settings, secret: Secret) -> Place:
+    """Keep `secret` for this project, in place of the one before; returns where it went.
+
+    Raises:
+        StorageError: it could not be kept.
+    """
+    vault = Vault(settings)
+    with vault.locked():
+        return vault.put(secret)
+
+
+def forget(settings: Settings) -> list[Place]:
+    """Forget what is stored for this project; returns where it was."""
+    vault = Vault(settings)
+    if not vault.folder.exists():
+        return vault.clear()
+    with vault.locked():
+        return vault.clear()

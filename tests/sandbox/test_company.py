@@ -1,0 +1,175 @@
+"""The company itself: the same for the same seed, as large as asked, and believable."""
+
+from __future__ import annotations
+
+import signal
+import statistics
+import subprocess
+import sys
+from collections import Counter
+from datetime import UTC, datetime
+
+import pytest
+
+from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.sandbox.admin import DUMPED
+
+from .api import Api
+from .conftest import NOW
+
+
+def everything(company: Company) -> list[object]:
+    return [entry for kind in DUMPED for entry in company.dump(kind)]
+
+
+@pytest.fixture(scope="module")
+def large() -> Company:
+    return Company.generate(seed=3, sizes=Sizes(deals=3000), now=NOW)
+
+
+def test_the_same_seed_gives_the_same_company() -> None:
+    first, second = (Company.generate(seed=5, sizes=Sizes(deals=60), now=NOW) for _ in range(2))
+    assert everything(first) == everything(second)
+    other = Company.generate(seed=6, sizes=Sizes(deals=60), now=NOW)
+    assert everything(other) != everything(first)
+    assert set(other.fields["deals"].custom).isdisjoint(first.fields["deals"].custom)
+
+
+def test_more_files_do_not_change_the_deals() -> None:
+    few, many = (Company.generate(seed=5, sizes=Sizes(deals=60, files=n), now=NOW) for n in (0, 50))
+    assert list(few.dump("deals"))[0]["record"]["title"] == list(many.dump("deals"))[0]["record"]["title"]
+    assert [row.body for row in few["deals"].rows.values()] == [row.body for row in many["deals"].rows.values()]
+
+
+@pytest.mark.parametrize(
+    "none", ["deals", "persons", "organizations", "products", "activities", "files", "mail_threads", "pipelines"]
+)
+def test_a_company_may_lack_anything(none: str) -> None:
+    company = Company.generate(seed=1, sizes=Sizes(**{"deals": 20, none: 0}), now=NOW)
+    assert not company[none].rows
+    with running(company, limits=Limits(burst=None)) as box:
+        path = "/v1/mailbox/mailThreads" if none == "mail_threads" else f"/v1/{none}"
+        assert Api(box).get(path).data is None
+        box.change(share=0.2)
+        assert len(everything(company)) > 0
+
+
+def test_one_user_is_the_least() -> None:
+    assert list(Company.generate(sizes=Sizes(deals=2, users=0), now=NOW).tokens) == ["admin"]
+
+
+def test_two_companies_are_told_apart() -> None:
+    with (
+        running(Company.generate(sizes=Sizes(deals=2), company_id=1)) as one,
+        running(Company.generate(sizes=Sizes(deals=2), company_id=2)) as two,
+    ):
+        assert Api(one).get("/v1/users/me").data["company_id"] == 1
+        assert Api(two).get("/v1/users/me").data["company_id"] == 2
+        assert Api(two, one.token).get("/v1/users/me").status == 401
+
+
+def test_values_are_skewed_and_times_are_those_of_work(large: Company) -> None:
+    records = [entry["record"] for entry in large.dump("deals")]
+    values = [record["value"] for record in records if record["currency"] == "EUR" and record["value"]]
+    assert statistics.mean(values) > 1.3 * statistics.median(values)
+    assert len({record["currency"] for record in records}) >= 5
+    born = [datetime.fromisoformat(record["add_time"]) for record in records]
+    assert born == sorted(born)
+    assert sum(moment.weekday() < 5 for moment in born) > 0.9 * len(born)
+    assert sum(7 <= moment.hour <= 17 for moment in born) > 0.9 * len(born)
+    years = Counter((NOW - moment).days // 365 for moment in born)
+    assert years[0] > years[1] > years[2] > 0
+    assert all(record["update_time"] is None or record["update_time"] <= "2026-11-22T12:00:00Z" for record in records)
+    assert max(born) <= datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+def test_shares_are_about_right(large: Company) -> None:
+    counts = large.summary()["deals"]
+    total = sum(counts.values())
+    assert total == 3000
+    assert 0.02 < (counts["deleted"] + counts["purged"]) / total < 0.04
+    assert 0.03 < counts["archived"] / total < 0.05
+    assert 0.005 < counts["merged"] / total < 0.015
+    records = [entry["record"] for entry in large.dump("deals")]
+    status = Counter(record["status"] for record in records)
+    assert all(status[name] > 0.1 * total for name in ("open", "won", "lost"))
+    assert 0.05 < sum(r["update_time"] in (None, r["add_time"]) for r in records) / total < 0.2
+    assert any(record["update_time"] is None for record in records)
+
+
+def test_times_and_status_of_deals_hold_together(large: Company) -> None:
+    for entry in large.dump("deals"):
+        record = entry["record"]
+        assert (record["won_time"] is not None) == (record["status"] == "won")
+        assert (record["lost_time"] is not None) == (record["status"] == "lost")
+        assert (record["close_time"] is None) == (record["status"] == "open")
+        for name in ("won_time", "lost_time", "stage_change_time"):
+            if record[name]:
+                assert record["add_time"] <= record[name] <= record["update_time"]
+        stage = large["stages"].rows[record["stage_id"]]
+        assert large["stages"].facet(stage, "pipeline_id") == record["pipeline_id"]
+
+
+def test_links_point_to_what_is_or_was_deleted_lately(large: Company) -> None:
+    for kind, links in {
+        "deals": {"person_id": "persons", "org_id": "organizations", "owner_id": "users"},
+        "persons": {"org_id": "organizations"},
+        "activities": {"deal_id": "deals", "person_id": "persons", "org_id": "organizations"},
+        "files": {"deal_id": "deals", "person_id": "persons"},
+    }.items():
+        for entry in large.dump(kind):
+            for name, target in links.items():
+                id = entry["record"][name]
+                assert id is None or id in large[target].rows, (kind, entry["id"], name)
+
+
+def test_custom_fields_are_of_every_type_and_unset_in_two_ways(large: Company) -> None:
+    fields = large.fields["deals"]
+    types = {field.type for field in fields.custom.values()}
+    assert types >= set(
+        "varchar varchar_auto text double monetary date daterange time timerange enum set user org people phone "
+        "address int boolean visible_to".split()
+    )
+    labels = Counter(field.name for field in fields)
+    assert max(labels.values()) > 1
+    assert {"select", " ", "Line\nbreak"} <= set(labels)
+    filled: Counter[str] = Counter()
+    nulls = missing = 0
+    for entry in large.dump("deals"):
+        values = entry["record"]["custom_fields"]
+        filled.update(code for code, value in values.items() if value is not None)
+        nulls += sum(value is None for value in values.values())
+        missing += len(fields.custom) - len(values)
+    assert set(filled) == set(fields.custom)
+    assert nulls
+    assert missing
+    assert all(len(code) == 40 and int(code, 16) for code in fields.custom)
+
+
+def test_people_have_names_in_several_scripts_and_several_addresses(large: Company) -> None:
+    persons = [entry["record"] for entry in large.dump("persons")]
+    text = "".join(person["name"] for person in persons)
+    for letters in ("éü", "Ł", "佐", "Ш", "م", "'", "🚀"):
+        assert any(letter in text for letter in letters), letters
+    sizes = Counter(len(person["emails"]) for person in persons)
+    assert sizes[0]
+    assert sizes[1]
+    assert sizes[2]
+    assert max(Counter(person["org_id"] for person in persons if person["org_id"]).values()) > 5
+    users = [entry["record"] for entry in large.dump("users")]
+    assert any(user["is_deleted"] for user in users)
+    assert any(not user["active_flag"] and not user["is_deleted"] for user in users)
+
+
+def test_a_server_in_another_process_starts_and_stops_cleanly() -> None:
+    code = (
+        "from pdsync.sandbox import Sizes, serve_forever\n"
+        "serve_forever(seed=1, sizes=Sizes(deals=5), on_ready=lambda url, token: print(url, token, flush=True))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url, token = process.stdout.readline().split()
+        assert url.startswith("http://127.0.0.1:")
+        assert token.startswith("sandbox-")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0

@@ -1,0 +1,145 @@
+"""Compares a warehouse with the sandbox's own truth: every key, and every value of every column.
+
+The expectations are derived here, from the dump of `/_admin` and the types of the table's columns, in plain Python. None
+of pdsync's normalising code is used, so that a mistake there can't excuse itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+import duckdb
+
+ADDRESS = re.compile(
+    r"^(.*?)_(subpremise|street_number|route|sublocality|locality|admin_area_level_[12]|country|postal_code|formatted_address)$"
+)
+# States of the sandbox's records that its lists still show.
+LISTED = {"deals": {"live", "archived", "deleted"}, "users": {"live", "deleted"}, "pipelines": {"live", "deleted"}, "stages": {"live", "deleted"}}
+# Columns that only the API's answer can know: who asks.
+ASKER = {"is_you"}
+Row = dict[str, Any]
+
+
+def tables_of(warehouse: duckdb.DuckDBPyConnection) -> list[str]:
+    """The streams that have a table."""
+    rows = warehouse.execute(
+        "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main' ORDER BY 1"
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def differences(warehouse: duckdb.DuckDBPyConnection, stream: str, dump: Iterable[Row]) -> list[str]:
+    """What the table of `stream` says otherwise than the truth; empty if it says the same."""
+    key = "field_code" if stream.endswith("_fields") else "id"
+    listed = LISTED.get(stream, {"live"})
+    truth = {entry["id"]: entry["record"] for entry in dump if entry["state"] in listed}
+    if stream == "mail_threads":  # the API shows nobody else's mailbox
+        asker = warehouse.execute("SELECT id FROM main.users WHERE is_you").fetchall()[0][0]
+        truth = {id: record for id, record in truth.items() if record["user_id"] == asker}
+    names = [row[0] for row in warehouse.execute(f'DESCRIBE main."{stream}"').fetchall()]
+    types = {row[0]: str(row[1]) for row in warehouse.execute(f'DESCRIBE main."{stream}"').fetchall()}
+    customs = _customs(warehouse, stream, names)
+    labels = _labels(warehouse, stream)
+    arrow = warehouse.sql(f'SELECT * REPLACE ({_comparable(types)}) FROM main."{stream}"').to_arrow_table()
+    rows = {row[key]: row for row in arrow.to_pylist()}
+    found = [f"{stream}: {missing} is missing" for missing in sorted(truth.keys() - rows.keys(), key=str)[:20]]
+    found += [f"{stream}: {extra} is not in the truth" for extra in sorted(rows.keys() - truth.keys(), key=str)[:20]]
+    if len(rows) != arrow.num_rows:
+        found.append(f"{stream}: {arrow.num_rows} rows for {len(rows)} keys")
+    for id in rows.keys() & truth.keys():
+        for name in names:
+            if name.startswith("_") or name in ASKER:
+                continue
+            wanted = _wanted(truth[id], name, types[name], customs, labels)
+            if rows[id][name] != wanted:
+                found.append(f"{stream} {id}: {name} is {rows[id][name]!r}, the truth is {wanted!r}")
+                if len(found) > 20:
+                    return found
+    return found
+
+
+def _comparable(types: dict[str, str]) -> str:
+    casts = [f'epoch_us("{n}") AS "{n}"' for n, t in types.items() if t == "INTERVAL"]
+    return ", ".join(casts) or '"_run_id" AS "_run_id"'
+
+
+def _customs(warehouse: duckdb.DuckDBPyConnection, stream: str, names: list[str]) -> dict[str, tuple[str, str]]:
+    """Column of a custom field → (its code, the part of the value that it holds)."""
+    rows = warehouse.execute(
+        "SELECT column_name, field_code FROM meta.custom_fields WHERE entity = ? ORDER BY length(column_name)", [stream]
+    ).fetchall()
+    parts = ("until", "currency", "timezone_id", "timezone_name", "label", "labels", "subpremise", "street_number", "route",
+             "sublocality", "locality", "admin_area_level_1", "admin_area_level_2", "country", "postal_code", "formatted_address")  # fmt: skip
+    exact = {column: (code, "value") for column, code in rows}
+    derived = {f"{column}_{part}": (code, part) for column, code in rows for part in parts}
+    return {name: exact.get(name) or derived[name] for name in names if name in exact or name in derived}
+
+
+def _labels(warehouse: duckdb.DuckDBPyConnection, stream: str) -> dict[tuple[str, str], str]:
+    rows = warehouse.execute(
+        "SELECT field_code, option_id, label FROM meta.field_options WHERE entity = ?", [stream]
+    ).fetchall()
+    return {(code, option): label for code, option, label in rows}
+
+
+def _wanted(
+    record: Row, name: str, kind: str, customs: dict[str, tuple[str, str]], labels: dict[tuple[str, str], str]
+) -> Any:
+    if name in customs:
+        code, part = customs[name]
+        value = record.get("custom_fields", {}).get(code)
+        if part == "label":
+            return None if value is None else labels[code, str(value)]
+        if part == "labels":
+            return [labels[code, str(each)] for each in value or []]
+        if isinstance(value, dict):
+            value = value.get(part)
+        elif part != "value":
+            value = None
+        return convert(value, kind)
+    if name in ("parties_to", "parties_from"):
+        return convert((record.get("parties") or {}).get(name.removeprefix("parties_")), kind)
+    if name == "subfields":
+        renamed = {"field_code": "subfield_code", "field_name": "subfield_name", "field_type": "subfield_type"}
+        return [{renamed.get(k, k): v for k, v in each.items()} for each in record.get(name) or []]
+    value = record.get(name)
+    address = ADDRESS.match(name)
+    if address and address[1] in record and (record[address[1]] is None or isinstance(record[address[1]], dict)):
+        value = (record[address[1]] or {}).get(address[2])
+    elif isinstance(value, dict) and "formatted_address" in value:
+        value = value["value"]
+    return convert(value, kind)
+
+
+def convert(value: Any, kind: str) -> Any:
+    """A JSON value as Python's counterpart of the DuckDB type `kind`."""
+    if kind.endswith("[]"):
+        inner = kind.removesuffix("[]")
+        return [convert(each, inner) for each in value or []]
+    if value is None:
+        return None
+    if kind.startswith("STRUCT"):
+        fields = re.findall(r'(?:\(|, )"?(\w+)"? ((?:\([^)]*\)|[^,()])+)', kind)
+        return {name: convert(value.get(name), sub.strip().rstrip(")") + (")" if "(" in sub else "")) for name, sub in fields}
+    if kind == "TIMESTAMP WITH TIME ZONE":
+        return datetime.fromisoformat(str(value).replace("Z", "+00:00")).astimezone(UTC)
+    if kind == "DATE":
+        return date.fromisoformat(value)
+    if kind == "TIME":
+        return time.fromisoformat(value)
+    if kind == "INTERVAL":
+        hours, minutes, *rest = (int(part) for part in value.split(":"))
+        return timedelta(hours=hours, minutes=minutes, seconds=rest[0] if rest else 0) // timedelta(microseconds=1)
+    if kind.startswith("DECIMAL"):
+        return Decimal(str(value)).quantize(Decimal("0.0001"))
+    if kind == "BOOLEAN":
+        return bool(value)
+    if kind == "DOUBLE":
+        return float(value)
+    if kind == "BIGINT":
+        return int(value)
+    return value if isinstance(value, str) else str(value)
