@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from pdsync.cli.account import Account
     from pdsync.core.config import Settings
     from pdsync.core.vault import Found
-    from pdsync.runner.client import Identity
 
 FREE_BYTES = 1 << 30
 SKEW_S = 120
@@ -209,7 +209,7 @@ def _account(settings: Settings) -> Iterator[Check]:
     host = asyncio.run(_host(settings))
     yield host
     rest = ("account", "company", "admin", "clock")
-    who: Identity | None = None
+    who: Account | None = None
     if found is None or not host.ok:
         why = "not checked: there is no usable token" if found is None else "not checked: the host can't be reached"
         yield from (Check(name, False, why, "See above.") for name in rest)
@@ -255,11 +255,11 @@ async def _host(settings: Settings) -> Check:
     return Check("host", True, f"{settings.base_url} answers")
 
 
-def _ask(settings: Settings) -> Identity:
+def _ask(settings: Settings) -> Account:
     return asyncio.run(whose(settings, auth.credentials(settings)))
 
 
-def _company(settings: Settings, who: Identity) -> Check:
+def _company(settings: Settings, who: Account) -> Check:
     known = _known_company(settings)
     if known is None:
         return Check("company", True, "the project holds none yet")
@@ -273,7 +273,7 @@ def _company(settings: Settings, who: Identity) -> Check:
     return Check("company", True, f"the project holds {known[1]} ({known[0]})")
 
 
-def _admin(who: Identity) -> Check:
+def _admin(who: Account) -> Check:
     if not who.is_admin:
         return Check(
             "admin",
@@ -284,7 +284,7 @@ def _admin(who: Identity) -> Check:
     return Check("admin", True, f"{who.name} is an admin, and sees everything")
 
 
-def _clock(who: Identity) -> Check:
+def _clock(who: Account) -> Check:
     if who.served_at is None:
         return Check("clock", True, "the server did not say what time it is")
     skew = (datetime.now(UTC) - who.served_at).total_seconds()

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from pdsync.cli import render
-from pdsync.cli.app import App, Command
+from pdsync.cli.app import App, Command, Group
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
 from pdsync.runner import project
@@ -23,7 +23,9 @@ def listing(app: App, rows: list[dict[str, Any]], headers: list[str], empty: str
             app.emit(row)
     elif rows:
         app.out.print(
-            render.table([header.replace("_", " ") for header in headers], [[r[h] for h in headers] for r in rows])
+            render.table(
+                [header.replace("_", " ") for header in headers], [[r[h] for h in headers] for r in rows], counts=True
+            )
         )
     else:
         app.note(empty)
@@ -62,7 +64,7 @@ def status(app: App) -> None:
         app.note(f"Tokens left today: about {left:,} of {limit:,}.")
 
 
-@click.group(cls=click.Group, invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True)
 @click.option("--last", "-n", default=20, show_default=True, type=click.IntRange(min=1), help="How many.")
 @click.pass_context
 def runs(context: click.Context, last: int) -> None:
@@ -90,9 +92,6 @@ def runs(context: click.Context, last: int) -> None:
             }
         )
     listing(app, rows, list(rows[0]) if rows else [], "Nothing was run yet: pdsync sync")
-
-
-runs.params += Command(name=None).get_params(click.Context(runs))[:-1]
 
 
 @runs.command(cls=Command, name="show")

@@ -80,7 +80,7 @@ def _write(app: App, answer: pa.Table, output: str, *, raw_csv: bool) -> None:
             raise ConfigError("Parquet is binary: send it to a file, as in pdsync sql … -o parquet > deals.parquet")
         pq.write_table(answer, sys.stdout.buffer, compression="zstd")
         return
-    names, rows = answer.column_names, _rows(answer)
+    names, rows = answer.column_names, answer_rows(answer)
     if output == "table":
         app.out.print(render.table(names, rows))
         app.note(f"{answer.num_rows:,} row{'' if answer.num_rows == 1 else 's'}")
@@ -95,7 +95,8 @@ def _write(app: App, answer: pa.Table, output: str, *, raw_csv: bool) -> None:
             app.emit_list(facts)
 
 
-def _rows(answer: pa.Table) -> list[list[Any]]:
+def answer_rows(answer: pa.Table) -> list[list[Any]]:
+    """The rows of an Arrow table as Python values."""
     columns = [[plain(value) for value in column.to_pylist()] for column in answer.columns]
     return [list(row) for row in zip(*columns, strict=True)]
 
@@ -155,4 +156,4 @@ def shell(app: App) -> None:
             except ConfigError as error:
                 app.note(str(error))
             else:
-                app.out.print(render.table(answer.column_names, _rows(answer)))
+                app.out.print(render.table(answer.column_names, answer_rows(answer)))

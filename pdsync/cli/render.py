@@ -21,31 +21,31 @@ if TYPE_CHECKING:
     from pdsync.runner.run import Event
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> Table:
+def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, counts: bool = False) -> Table:
     """A plain table; columns whose values are all numbers stand on the right."""
     found = [list(row) for row in rows]
-    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for index, header in enumerate(headers):
         values = [row[index] for row in found if row[index] is not None]
         right = bool(values) and all(isinstance(v, int | float | Decimal) and not isinstance(v, bool) for v in values)
         made.add_column(clean(header), justify="right" if right else "left", overflow="fold")
     for row in found:
-        made.add_row(*(cell(value) for value in row))
+        made.add_row(*(cell(value, counts=counts) for value in row))
     return made
 
 
-def cell(value: Any) -> str:  # noqa: ANN401 - whatever a database holds
-    """One value as text for people."""
+def cell(value: Any, *, counts: bool = False) -> str:  # noqa: ANN401 - whatever a database holds
+    """One value as text for people; whole numbers get separators only where they are `counts`, not ids."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+        return f"{value:,}" if counts and abs(value) >= 10_000 else str(value)
     if isinstance(value, Decimal):
-        short = value.normalize() if value == value.to_integral() else value
-        text = f"{short:,f}"
-        return text.rstrip("0").rstrip(".") if "." in text else text
+        whole, _, fraction = f"{value:,f}".partition(".")
+        fraction = fraction.rstrip("0")
+        return f"{whole}.{fraction.ljust(2, '0')}" if fraction else whole
     if isinstance(value, float):
         return f"{value:,.6g}" if abs(value) < 1e6 else f"{value:,.2f}"
     if isinstance(value, datetime):
@@ -74,7 +74,9 @@ def receipt(app: App, done: Receipt, seconds: float, left: tuple[int | None, int
         ]
         for name, entry in streams.items()
     ]
-    app.err.print(table(["  stream", "read", "new", "changed", "deleted", "same", "requests", "tokens"], rows))
+    app.err.print(
+        table(["  stream", "read", "new", "changed", "deleted", "same", "requests", "tokens"], rows, counts=True)
+    )
     app.err.print()
     for gap in done.gaps:
         app.err.print(clean(f"✗ {gap.stream}: {gap.kind}: {gap.detail}"), style="yellow")
@@ -134,4 +136,4 @@ class Progress:
             [f"{marks[kind]} {name}", entry.requests, entry.read, entry.tokens, int(entry.read / elapsed)]
             for name, (entry, kind) in self._streams.items()
         ]
-        return table(["  stream", "pages", "rows", "tokens", "rows/s"], rows)
+        return table(["  stream", "pages", "rows", "tokens", "rows/s"], rows, counts=True)

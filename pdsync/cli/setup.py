@@ -28,9 +28,9 @@ from pdsync.core.vault import Grant, StoredToken, Vault
 from pdsync.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pdsync.cli.account import Account
     from pdsync.core.config import Settings
     from pdsync.core.vault import Place
-    from pdsync.runner.client import Identity
 
 __all__ = ["auth_command", "doctor", "init"]
 
@@ -78,7 +78,7 @@ def init(app: App, domain: str | None) -> None:
     _keep_out_of_git(app, settings)
 
     found = auth.find(settings)
-    who: Identity | None = None
+    who: Account | None = None
     if found:
         who = asyncio.run(whose(settings, auth.credentials(settings)))
         check_company(settings, who.company_id, who.company_name)
@@ -234,7 +234,7 @@ def logout(app: App) -> None:
         app.emit(_summary(forgotten=places))
 
 
-def _log_in(app: App, settings: Settings, secret: str | Grant) -> Identity:
+def _log_in(app: App, settings: Settings, secret: str | Grant) -> Account:
     """Ask whose `secret` is, and store it if it belongs to the company of this project."""
     if isinstance(secret, Grant):
         check_company(settings, secret.company_id, secret.company_name)
@@ -258,14 +258,14 @@ def _tell_place(app: App, vault: Vault, place: Place) -> None:
         app.note("The token is in the system's keyring.")
 
 
-def _facts(who: Identity) -> dict[str, object]:
+def _facts(who: Account) -> dict[str, object]:
     return {
         "user_id": who.id,
         "user": who.name,
         "company_id": who.company_id,
         "company": who.company_name,
         "company_domain": who.company_domain,
-        "admin": bool(who.is_admin),
+        "admin": who.is_admin,
     }
 
 
@@ -273,7 +273,7 @@ def _summary(**facts: object) -> dict[str, object]:
     return {"event": "summary", "complete": True, "exit_code": 0, **facts}
 
 
-def _introduce(who: Identity) -> str:
+def _introduce(who: Account) -> str:
     rights = "an admin" if who.is_admin else "no admin: what others hide from this user will be missing"
     return f"{who.name} ({rights}), of {who.company_name or 'company'} ({who.company_id})."
 

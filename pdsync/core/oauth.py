@@ -231,10 +231,10 @@ class _Callback:
         self.code: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def __aenter__(self) -> _Callback:
-        self._runner = web.ServerRunner(web.Server(self._answer, access_log=None))
+        self._runner = web.ServerRunner(web.Server(self._answer, access_log=None), shutdown_timeout=1.0)
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._host, self._port, shutdown_timeout=1.0).start()
+            await web.TCPSite(self._runner, self._host, self._port).start()
         except OSError as error:
             await self._runner.cleanup()
             raise ConfigError(

@@ -7,6 +7,7 @@ limited nor logged.
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from .server import Sandbox
 
-CHUNK_BYTES = 2**20
+DUMPED_AT_ONCE = 500
 NDJSON = "application/x-ndjson"
 DUMPED = (*RESOURCES, *FIELD_KINDS)
 
@@ -47,15 +48,13 @@ async def _dump(sandbox: Sandbox, request: web.BaseRequest) -> web.StreamRespons
         return _response(_no(400, f"{asked!r} is no kind; there are {', '.join(DUMPED)}"))
     response = web.StreamResponse(headers={"Content-Type": NDJSON})
     await response.prepare(request)
-    lines, size = [], 0
-    for kind in [asked] if asked else DUMPED:
-        for record in sandbox.company.dump(kind):
-            lines.append(encode(record))
-            size += len(lines[-1])
-            if size > CHUNK_BYTES:
-                await response.write(b"\n".join([*lines, b""]))
-                lines, size = [], 0
-    await response.write(b"\n".join([*lines, b""]))
+    records = (record for kind in ([asked] if asked else DUMPED) for record in sandbox.company.dump(kind))
+    while True:
+        with sandbox.company.lock:
+            lines = [encode(record) for record in itertools.islice(records, DUMPED_AT_ONCE)]
+        if not lines:
+            break
+        await response.write(b"\n".join([*lines, b""]))
     await response.write_eof()
     return response
 
@@ -102,6 +101,10 @@ def summary(sandbox: Sandbox, _: Any, __: dict[str, str]) -> Reply:
 
 
 def add_faults(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
+    """A list of faults, one fault, or {"seed": 7, "faults": [...]}; the seed is that of their dice."""
+    if isinstance(body, dict) and "faults" in body:
+        sandbox.faults.random.seed(int(body.get("seed", 0)))
+        body = body["faults"]
     sandbox.faults.add(*msgspec.convert(body if isinstance(body, list) else [body], list[Fault]))
     return get_faults(sandbox, body, _)
 

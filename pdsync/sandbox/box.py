@@ -170,7 +170,9 @@ def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) 
 
 
 async def _open(sandbox: Sandbox, host: str, port: int) -> tuple[web.ServerRunner, str]:
-    runner = web.ServerRunner(web.Server(sandbox.serve, request_factory=_request), shutdown_timeout=0.2)
+    runner = web.ServerRunner(
+        web.Server(sandbox.serve, request_factory=_request, access_log=None), shutdown_timeout=0.2
+    )
     await runner.setup()
     site = web.TCPSite(runner, host, port)
     await site.start()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -50,8 +50,8 @@ class Fault(Struct, kw_only=True, forbid_unknown_fields=True):
     every: int | None = None
     probability: float | None = None
     times: int | None = None  # at most so often; 1 with nth, else no end
-    when: str = "before"
-    status: int = 502
+    when: Literal["before", "after"] = "before"
+    status: int | None = None  # 502, of a redirect 302
     body: str | None = None
     html: bool = False
     seconds: float = 30.0  # timeout: how long it hangs; read_lag: how far lists lag behind
@@ -62,9 +62,8 @@ class Fault(Struct, kw_only=True, forbid_unknown_fields=True):
     to: str = ""  # redirect
     find: str = ""  # mutate: regular expression over the body …
     replace: str = ""  # … and what stands there instead, with \\1 and so on
-    headers: dict[str, str] | None = None  # added to the answer; null drops ours from a 429
+    headers: dict[str, str] = {}  # added to the answer, whatever the kind; all that kind "headers" does
     token_headers: bool = True  # burst_429, daily_429: with the usual headers or without
-    name: str = ""
 
 
 class Scripted:
@@ -73,6 +72,8 @@ class Scripted:
     def __init__(self, fault: Fault, random: Random, mutate: Callable[[bytes], bytes] | None = None) -> None:
         if fault.kind not in KINDS:
             raise ValueError(f"{fault.kind!r} is no kind of fault; there are {', '.join(sorted(KINDS))}")
+        if sum(choice is not None for choice in (fault.nth, fault.every, fault.probability)) > 1:
+            raise ValueError("of nth, every and probability a fault takes one")
         self.fault, self.mutate = fault, mutate
         self.seen = self.struck = 0
         self._random = random
@@ -161,7 +162,7 @@ class Faults:
             case "invalid_cursor":
                 reply = _refusal(refused(400, "Invalid cursor", code="ERR_SCHEMA_VALIDATION_FAILED"))
             case "redirect":
-                reply = Reply(302 if fault.status == 502 else fault.status, b"", {"location": fault.to})
+                reply = Reply(fault.status or 302, b"", {"location": fault.to})
             case _:
                 reply = _failure(fault)
         return _with_headers(reply, fault)
@@ -240,13 +241,14 @@ def _refusal(refusal: Refused) -> Reply:
 
 
 def _failure(fault: Fault) -> Reply:
+    status = fault.status or 502
     if fault.html:
-        return Reply(fault.status, fault.body.encode() if fault.body else BAD_GATEWAY_HTML, {}, HTML)
+        return Reply(status, fault.body.encode() if fault.body else BAD_GATEWAY_HTML, {}, HTML)
     body = fault.body.encode() if fault.body is not None else None
-    words = {"success": False, "error": "Service temporarily unavailable", "errorCode": fault.status}
-    return Reply(fault.status, encode(words) if body is None else body, {}, JSON)
+    told = {"success": False, "error": "Service temporarily unavailable", "errorCode": status}
+    return Reply(status, encode(told) if body is None else body, {}, JSON)
 
 
 def _with_headers(reply: Reply, fault: Fault) -> Reply:
-    reply.headers = {**reply.headers, **(fault.headers or {})}
+    reply.headers = {**reply.headers, **fault.headers}
     return reply

@@ -92,7 +92,7 @@ class Gate:
             self.spent_all_days += tokens
 
     def daily_refusal(self) -> Refused:
-        return daily_budget_spent(self._clock.seconds_to_midnight(), self.limits.daily_tokens or 30_000)
+        return daily_budget_spent(self._clock.seconds_to_midnight(), self.limits.daily_tokens or 0)
 
     def headers(self, token: str, *, is_oauth: bool, is_write: bool) -> dict[str, str]:
         limits, now = self.limits, time.monotonic()

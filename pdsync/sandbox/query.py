@@ -134,10 +134,14 @@ def read_v1(call: Call, resource: Resource, archived: bool) -> tuple[Selection, 
         sort=_v1_sort(query.get("sort", ""), resource),
         first_char=query.get("first_char", "").lower()[:1],
     )
-    start = query.get("start") or "0"
-    if not start.isdigit():
+    return selection, Page(limit=read_limit(query, resource.limit_v1), start=read_start(query))
+
+
+def read_start(query: dict[str, str]) -> int:
+    text = query.get("start") or "0"
+    if not (text.isascii() and text.isdigit()):
         raise bad_request("start must be a number that is not negative")
-    return selection, Page(limit=read_limit(query, resource.limit_v1), start=int(start))
+    return int(text)
 
 
 def read_limit(query: dict[str, str], most: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import merges, v1, writes
+from . import merges, v1, v1_parts, writes
 from .errors import feature_off, gone_field, not_found, refused
 from .extras import (
     add_file,
@@ -31,6 +31,7 @@ from .query import (
     read_field_cursor,
     read_limit,
     read_one_v2,
+    read_start,
     read_v1,
     read_v2,
 )
@@ -75,7 +76,7 @@ def list_v1(call: Call, route: Route) -> Reply:
     if resource.kind not in NO_PAGING_V1:
         tail = b',"additional_data":' + encode({"pagination": _pagination(page.start, page.limit, more)})
     if resource.related:
-        tail += b',"related_objects":' + encode(v1.related(call.company, resource.kind, rows))
+        tail += b',"related_objects":' + encode(v1_parts.related(call.company, resource.kind, rows))
     return Reply(200, b'{"success":true,"data":%b%b}' % (data, tail))
 
 
@@ -118,7 +119,7 @@ def _one(call: Call, resource: Resource, row: Row, status: int, shape: Any = Non
     (body,) = call.renderer.many(resource.kind, [row], shape)
     tail = b""
     if call.version == "v1" and resource.related:
-        tail = b',"related_objects":' + encode(v1.related(call.company, resource.kind, [row]))
+        tail = b',"related_objects":' + encode(v1_parts.related(call.company, resource.kind, [row]))
     return Reply(status, b'{"success":true,"data":%b%b}' % (body, tail))
 
 
@@ -149,7 +150,7 @@ def list_fields_v2(call: Call, route: Route) -> Reply:
 
 def list_fields_v1(call: Call, route: Route) -> Reply:
     fields = call.company.fields[route.kind].all
-    start, limit = int(call.query.get("start") or 0), read_limit(call.query, 500)
+    start, limit = read_start(call.query), read_limit(call.query, V2_LIMIT)
     if route.kind == "activities":
         start, limit = 0, max(100, len(fields))  # takes no paging parameters
     shown = [field.v1(route.kind, order) for order, field in enumerate(fields, 1)][start : start + limit]
@@ -161,7 +162,9 @@ def get_field(call: Call, route: Route) -> Reply:
     fields = call.company.fields[route.kind]
     for order, field in enumerate(fields.all, 1):
         if call.params[0] == (field.code if call.version == "v2" else str(field.id)):
-            return success(field.v2(route.kind, _namespaces(call)) if call.version == "v2" else field.v1(route.kind, order))
+            return success(
+                field.v2(route.kind, _namespaces(call)) if call.version == "v2" else field.v1(route.kind, order)
+            )
     # Assumption: shown for product fields only; here every retired field is 410 and an unknown one 404.
     if any(call.params[0] in (code, str(field.id)) for code, field in fields.retired.items()):
         raise gone_field()
@@ -247,13 +250,9 @@ def _extra_routes() -> list[Route]:
 
 
 ROUTES: list[Route] = [
-    # What is written out goes first: `users/me` before `users/{}`.
+    # Names go before `{}`: `users/me` before `users/{}`.
     *_extra_routes(),
-    *(
-        route
-        for resource in RESOURCES.values()
-        for route in sorted(_routes_of(resource), key=lambda r: "{}" in r.pattern)
-    ),
+    *(route for resource in RESOURCES.values() for route in _routes_of(resource)),
     *_field_routes(),
 ]
 

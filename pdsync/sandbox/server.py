@@ -134,12 +134,13 @@ class Sandbox:
         if before:
             return self.faults.instead(before[0].fault, self.gate.limits.burst or 20, self.gate.daily_refusal())
         asked.body, asked.form, asked.upload = await _read(request)
-        if asked.path.startswith("/oauth/"):
-            return self._oauth(request.headers.get("authorization", ""), asked)
         lag_s = next((s.fault.seconds for s in plan if s.fault.kind == "read_lag"), None)
         with self.company.lock:
-            self._live()
-            reply = self.answer(asked, lag_s)
+            if asked.path.startswith("/oauth/"):
+                reply = self._oauth(request.headers.get("authorization", ""), asked)
+            else:
+                self._live()
+                reply = self.answer(asked, lag_s)
             for scripted in plan:
                 if scripted.is_after:
                     reply = self.faults.spoil(scripted, reply, asked.target, asked.query)
@@ -158,7 +159,8 @@ class Sandbox:
         elif how.is_spoiled and transport is not None:
             await _write_wrongly(transport, reply, how, date)
         elif self.gzip:
-            response.enable_compression()
+            if "gzip" in request.headers.get("accept-encoding", ""):
+                response.enable_compression(web.ContentCoding.gzip)
         return response
 
     # -- the API ---------------------------------------------------------------------------------
@@ -210,7 +212,7 @@ class Sandbox:
         except Refused as no:
             reply = _refusal(no)
         self.gate.charge(seen.cost)
-        is_write = asked.method in ("POST", "PUT", "PATCH")
+        is_write = asked.method in ("POST", "PUT")  # what x-daily-requests-left is said to count
         reply.headers.update(self.gate.headers(known.name, is_oauth=known.is_oauth, is_write=is_write))
         return reply
 

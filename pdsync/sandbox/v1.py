@@ -6,192 +6,49 @@ two versions cannot disagree.
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import counts
 from .clock import v1_time
 from .data import words
 from .fields import ADDRESS_PARTS
+from .v1_parts import (
+    activity_stub,
+    contacts,
+    counted_only,
+    custom,
+    money,
+    name_of,
+    neighbours,
+    organization,
+    person,
+    spread,
+    stage_of,
+    user,
+    valued,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from .company import Company
     from .table import Record, Row
-
-MOST_REMEMBERED = 100_000
-NO_CONTACT = [{"value": "", "primary": True}]
-SIGNS = {"EUR": "€", "USD": "$", "GBP": "£", "JPY": "¥"}
-HIDDEN_COUNTS = ("marketing_status", "doi_status", "smart_bcc_email")
 
 
 def shape(company: Company, kind: str, row: Row) -> Record:
     return SHAPES[kind](company, row)
 
 
-# -- parts that several kinds nest -------------------------------------------------------------------
-
-
-def remembered(make: Callable[..., Any]) -> Callable[..., Any]:
-    """Keep what `make` returns until the company changes: a page names the same few users 500 times."""
-
-    @functools.wraps(make)
-    def kept(company: Company, *args: Any) -> Any:
-        key, memo = (make, *args), company.memo
-        if key in memo:
-            return memo[key]
-        if len(memo) > MOST_REMEMBERED:
-            memo.clear()
-        made = memo[key] = make(company, *args)
-        return made
-
-    return kept
-
-
-@remembered
-def user(company: Company, id: int | None) -> Record | None:
-    row = company["users"].rows.get(id) if id is not None else None
-    if row is None:
-        return None
-    record = row.record
-    return {
-        "id": id,
-        "name": record["name"],
-        "email": record["email"],
-        "has_pic": 0,
-        "pic_hash": None,
-        "active_flag": record["active_flag"],
-    }
-
-
-@remembered
-def organization(company: Company, id: int | None) -> Record | None:
-    row = company["organizations"].rows.get(id) if id is not None else None
-    if row is None:
-        return None
-    record = row.record
-    return {
-        "name": record["name"],
-        "people_count": counts.people(company, row.id),
-        "owner_id": record["owner_id"],
-        "address": record["address"]["value"] if record["address"] else None,
-        "label_ids": record["label_ids"],
-        "active_flag": not record["is_deleted"],
-        "cc_email": counts.bcc(company),
-        "owner_name": name_of(company, "users", record["owner_id"]),
-    }
-
-
-@remembered
-def person(company: Company, id: int | None) -> Record | None:
-    row = company["persons"].rows.get(id) if id is not None else None
-    if row is None:
-        return None
-    record = row.record
-    return {
-        "active_flag": not record["is_deleted"],
-        "name": record["name"],
-        "email": _contacts(record["emails"]),
-        "phone": _contacts(record["phones"]),
-        "owner_id": record["owner_id"],
-    }
-
-
-def valued(nested: Record | None, id: int | None) -> Record | None:
-    return None if nested is None else {**nested, "value": id}
-
-
-@remembered
-def name_of(company: Company, kind: str, id: int | None) -> str | None:
-    row = company[kind].rows.get(id) if id is not None else None
-    return None if row is None else str(row.record["title" if kind == "deals" else "name"])
-
-
-def custom(company: Company, kind: str, values: Record) -> Record:
-    """`custom_fields` as flat keys: one for the value, more with suffixes for its parts."""
-    fields = company.fields[kind].custom
-    flat: Record = {}
-    for code, value in values.items():
-        field = fields.get(code)
-        if field is None:
-            continue
-        match field.type:
-            case "monetary":
-                _parts(flat, code, value, ("currency",))
-            case "daterange":
-                _parts(flat, code, value, ("until",))
-            case "time":
-                _parts(flat, code, value, ("timezone_id",))
-            case "timerange":
-                _parts(flat, code, value, ("until", "timezone_id"))
-            case "address":
-                _parts(flat, code, value, ADDRESS_PARTS)
-            case "enum":
-                flat[code] = None if value is None else str(value)
-            case "set":
-                flat[code] = None if not value else ",".join(map(str, value))
-            case _:
-                flat[code] = value
-    return flat
-
-
-def _parts(flat: Record, code: str, value: Record | None, parts: Iterable[str]) -> None:
-    flat[code] = value and value.get("value")
-    for part in parts:
-        flat[f"{code}_{part}"] = value and value.get(part)
-
-
-def _contacts(contacts: list[Record]) -> list[Record]:
-    return [{key: c.get(key) for key in ("label", "value", "primary")} for c in contacts] or NO_CONTACT
-
-
-def _money(value: Any, currency: str) -> str:
-    return f"{SIGNS.get(currency, currency + ' ')}{value or 0:,}"
-
-
-def _activity(company: Company, row: Row | None, record: Record | None = None) -> Record:
-    record = row.record if row else None
-    return {
-        "id": record and record["id"],
-        "date": record and record["due_date"],
-        "time": record and record["due_time"],
-        "subject": record and record["subject"],
-        "type": record and record["type"],
-        "duration": record and record["duration"],
-        "note": record and record["note"],
-    }
-
-
-def _counted(counted: Record) -> Record:
-    return {name: value for name, value in counted.items() if name.endswith("_count")}
-
-
-def _neighbours(company: Company, facet: str, row: Row, counted: Record) -> Record:
-    following, last, _, _ = counts.activity_rows(company, facet, row.id)
-    next_one, last_one = _activity(company, following), _activity(company, last)
-    return {
-        "next_activity_date": next_one["date"],
-        "next_activity_time": next_one["time"],
-        "next_activity_id": next_one["id"],
-        "last_activity_id": last_one["id"],
-        "last_activity_date": last_one["date"],
-    }
-
-
-# -- the kinds ---------------------------------------------------------------------------------------
-
-
 def deal(company: Company, row: Row) -> Record:
     record = row.record
     counted = counts.of_deal(company, row, record)
     following, _, _, _ = counts.activity_rows(company, "deal_id", row.id)
-    stage_record = _stage_of(company, record["stage_id"])
+    stage_record = stage_of(company, record["stage_id"])
     probability = record["probability"]
     if probability is None:
         probability = stage_record.get("deal_probability", 100)
     weighted = round((record["value"] or 0) * probability / 100, 2)
-    next_one = _activity(company, following)
+    next_one = activity_stub(company, following)
     person_id, org_id, currency = record["person_id"], record["org_id"], record["currency"]
     creator, owner = user(company, record["creator_user_id"]), user(company, record["owner_id"])
     label_ids = record["label_ids"]
@@ -211,7 +68,7 @@ def deal(company: Company, row: Row) -> Record:
         "is_archived": record["is_archived"],
         "status": "deleted" if record["is_deleted"] else record["status"],
         "probability": record["probability"],
-        **_neighbours(company, "deal_id", row, counted),
+        **neighbours(company, "deal_id", row, counted),
         "lost_reason": record["lost_reason"],
         "visible_to": str(record["visible_to"]),
         "close_time": v1_time(record["close_time"]),
@@ -219,7 +76,7 @@ def deal(company: Company, row: Row) -> Record:
         "won_time": v1_time(record["won_time"]),
         "first_won_time": v1_time(record["won_time"]),
         "lost_time": v1_time(record["lost_time"]),
-        **_counted(counted),
+        **counted_only(counted),
         "expected_close_date": record["expected_close_date"],
         "last_incoming_mail_time": v1_time(counted["last_incoming_mail_time"]),
         "last_outgoing_mail_time": None,
@@ -232,9 +89,9 @@ def deal(company: Company, row: Row) -> Record:
         "person_name": name_of(company, "persons", person_id),
         "org_name": name_of(company, "organizations", org_id),
         **{f"next_activity_{part}": next_one[part] for part in ("subject", "type", "duration", "note")},
-        "formatted_value": _money(record["value"], currency),
+        "formatted_value": money(record["value"], currency),
         "weighted_value": weighted,
-        "formatted_weighted_value": _money(weighted, currency),
+        "formatted_weighted_value": money(weighted, currency),
         "weighted_value_currency": currency,
         "rotten_time": None,
         "owner_name": owner and owner["name"],
@@ -245,12 +102,6 @@ def deal(company: Company, row: Row) -> Record:
     }
 
 
-@remembered
-def _stage_of(company: Company, id: int | None) -> Record:
-    row = company["stages"].rows.get(id or 0)
-    return row.record if row else {}
-
-
 def person_record(company: Company, row: Row) -> Record:
     record = row.record
     counted = counts.of_person(company, row, record)
@@ -258,7 +109,7 @@ def person_record(company: Company, row: Row) -> Record:
     nested = organization(company, org_id)
     synced: Record = {name: record[name] for name in ("notes", "im", "birthday", "job_title") if name in record}
     if "postal_address" in record:
-        _parts(synced, "postal_address", record["postal_address"], ADDRESS_PARTS)
+        spread(synced, "postal_address", record["postal_address"], ADDRESS_PARTS)
     emails = record["emails"]
     return {
         "id": row.id,
@@ -268,10 +119,10 @@ def person_record(company: Company, row: Row) -> Record:
         "name": record["name"],
         "first_name": record["first_name"],
         "last_name": record["last_name"],
-        **_counted(counted),
+        **counted_only(counted),
         "active_flag": not record["is_deleted"],
-        "phone": _contacts(record["phones"]),
-        "email": _contacts(emails),
+        "phone": contacts(record["phones"]),
+        "email": contacts(emails),
         "primary_email": next((email["value"] for email in emails if email.get("primary")), None),
         "first_char": record["name"][:1].lower(),
         "update_time": v1_time(record["update_time"]),
@@ -279,7 +130,7 @@ def person_record(company: Company, row: Row) -> Record:
         "add_time": v1_time(record["add_time"]),
         "visible_to": str(record["visible_to"]),
         "picture_id": _picture(company, row.id, record),
-        **_neighbours(company, "person_id", row, counted),
+        **neighbours(company, "person_id", row, counted),
         "last_incoming_mail_time": v1_time(counted["last_incoming_mail_time"]),
         "last_outgoing_mail_time": None,
         "label": label_ids[0] if label_ids else None,
@@ -318,7 +169,7 @@ def organization_record(company: Company, row: Row) -> Record:
         "company_id": company.id,
         "owner_id": valued(user(company, owner_id), owner_id),
         "name": record["name"],
-        **_counted(counted),
+        **counted_only(counted),
         "active_flag": not record["is_deleted"],
         "picture_id": None,
         "country_code": None,
@@ -327,7 +178,7 @@ def organization_record(company: Company, row: Row) -> Record:
         "delete_time": v1_time(record["update_time"]) if record["is_deleted"] else None,
         "add_time": v1_time(record["add_time"]),
         "visible_to": str(record["visible_to"]),
-        **_neighbours(company, "org_id", row, counted),
+        **neighbours(company, "org_id", row, counted),
         "label": label_ids[0] if label_ids else None,
         "label_ids": label_ids,
         "address": address and address["value"],
@@ -379,7 +230,7 @@ NEVER_SET = words(
 def activity(company: Company, row: Row) -> Record:
     record = row.record
     location: Record = {}
-    _parts(location, "location", record["location"], ADDRESS_PARTS)
+    spread(location, "location", record["location"], ADDRESS_PARTS)
     hour, duration, deal_id = record["due_time"], record["duration"], record["deal_id"]
     return {
         "id": row.id,
@@ -486,49 +337,3 @@ SHAPES: dict[str, Callable[[Company, Row], Record]] = {
     "files": file,
     "mail_threads": mail_thread,
 }
-
-
-# -- related_objects ---------------------------------------------------------------------------------
-
-
-def related(company: Company, kind: str, rows: list[Row]) -> Record:
-    """What the rows of a page refer to, by kind and id.
-
-    Assumption: a kind that no row refers to is left out.
-    """
-    table = company[kind]
-
-    def ids(*facets: str) -> set[int]:
-        at = [table.position[facet] for facet in facets if facet in table.position]
-        return {row.facets[i] for row in rows for i in at if row.facets[i] is not None}
-
-    found = {
-        "user": {id: user(company, id) for id in ids("owner_id")},
-        "organization": {id: organization(company, id) for id in ids("org_id")},
-        "person": {id: person(company, id) for id in ids("person_id")},
-        "deal": {id: _deal_stub(company, id) for id in ids("deal_id")},
-        "stage": {id: _stub(company, "stages", id) for id in ids("stage_id")},
-        "pipeline": {id: _stub(company, "pipelines", id) for id in ids("pipeline_id")},
-    }
-    return {
-        name: {str(id): {"id": id, **nested} for id, nested in some.items() if nested is not None}
-        for name, some in found.items()
-        if some
-    }
-
-
-def _deal_stub(company: Company, id: int) -> Record | None:
-    row = company["deals"].rows.get(id)
-    record = row.record if row else None
-    names = ("title", "status", "value", "currency", "stage_id", "pipeline_id")
-    return record and {name: record[name] for name in names}
-
-
-def _stub(company: Company, kind: str, id: int) -> Record | None:
-    row = company[kind].rows.get(id)
-    if row is None:
-        return None
-    record = row.record
-    if kind == "pipelines":
-        return {"name": record["name"], "active": not record["is_deleted"]}
-    return {"name": record["name"], "active_flag": not record["is_deleted"], "pipeline_id": record["pipeline_id"]}

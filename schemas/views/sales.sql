@@ -2,7 +2,7 @@
 -- What a sales team asks for. Live records only; money never adds up across currencies.
 CREATE OR REPLACE VIEW sales.funnel AS
     SELECT p.name AS pipeline, s.order_nr AS stage_nr, s.name AS stage, d.currency, count(*) AS deals,
-           sum(d.value) AS value, round(avg(d.value), 2) AS average
+           sum(d.value) AS value, avg(d.value)::DECIMAL(18, 2) AS average
     FROM main.deals d
     LEFT JOIN main.stages s ON s.id = d.stage_id
     LEFT JOIN main.pipelines p ON p.id = d.pipeline_id

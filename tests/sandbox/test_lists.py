@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from .api import Api
+from pdsync.sandbox import Company, Limits, Sizes, running
+
+from .api import Api
 
 V2_KINDS = ("deals", "persons", "organizations", "products", "activities", "pipelines", "stages")
 V1_KINDS = (*V2_KINDS, "files")
@@ -117,8 +118,9 @@ def test_a_cursor_is_base64url_of_a_place_and_keeps_its_order(reader: Api) -> No
         "sortDirection": "desc",
         "id": last["id"],
     }
-    assert reader.get("/api/v2/deals", limit=5, cursor=cursor).ids == (
-        reader.get("/api/v2/deals", limit=10, sort_by="update_time", sort_direction="desc").ids[5:]
+    assert (
+        reader.get("/api/v2/deals", limit=5, cursor=cursor).ids
+        == (reader.get("/api/v2/deals", limit=10, sort_by="update_time", sort_direction="desc").ids[5:])
     )
     assert reader.get("/api/v2/deals", cursor=cursor, sort_by="id").status == 400
 
@@ -264,10 +266,6 @@ def test_mail_is_the_token_owners_own_and_newest_first(reader: Api) -> None:
 
 
 def test_field_lists_page_in_both_versions() -> None:
-    from pdsync.sandbox import Company, Limits, Sizes, running
-
-    from .api import Api
-
     with running(Company.generate(sizes=Sizes(deals=3, extra_deal_fields=150)), limits=Limits(burst=None)) as box:
         api = Api(box)
         codes = [field["field_code"] for page in api.walk("/api/v2/dealFields", limit=60) for field in page.data]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from pdsync.sandbox.routes import ROUTES
 
-if TYPE_CHECKING:
-    from .api import Api
+from .api import Api
 
 FACTS = Path(__file__).parents[2].parent / "shared" / "api"
 needs_facts = pytest.mark.skipif(not FACTS.is_dir(), reason="the collected facts of the API are not beside the project")
@@ -191,10 +190,8 @@ def test_users_me_tells_the_company(reader: Api) -> None:
 
 @needs_facts
 def test_errors_have_their_known_bodies(reader: Api) -> None:
-    from .api import Api as Client
-
     known = json.loads((FACTS / "examples" / "errors.json").read_text("utf-8"))
-    stranger = Client(reader.box, token="wrong").get("/api/v2/deals")
+    stranger = Api(reader.box, token="wrong").get("/api/v2/deals")
     assert (stranger.status, stranger.json) == (401, known["401_gateway"]["body"])
     assert "x-401-by-gw" in stranger.headers
     missing = reader.get("/api/v2/deals/999999")

@@ -184,7 +184,9 @@ def test_winning_and_losing_set_their_times_and_reopening_clears_them(api: Api) 
     assert (lost["won_time"], lost["lost_time"], lost["lost_reason"]) == (None, "2026-11-20T23:30:00Z", "Price")
     assert lost["local_lost_date"] == "2026-11-21"  # the company lives two hours ahead
     again = api.patch(path, status="open").data
-    assert {again[name] for name in ("won_time", "lost_time", "close_time", "lost_reason", "local_close_date")} == {None}
+    assert {again[name] for name in ("won_time", "lost_time", "close_time", "lost_reason", "local_close_date")} == {
+        None
+    }
     assert api.patch(path, lost_reason="Price").status == 400
 
 
@@ -194,7 +196,7 @@ def test_a_stage_brings_its_pipeline_and_a_pipeline_its_first_stage(api: Api) ->
     stages = {e["id"]: e["record"] for e in api.box.dump("stages")}
     second = [id for id, stage in stages.items() if stage["pipeline_id"] == 2]
     moved = api.patch(path, pipeline_id=2).data
-    assert moved["stage_id"] == min(second, key=lambda id: stages[id]["order_nr"])
+    assert moved["stage_id"] == min(second, key=lambda stage: stages[stage]["order_nr"])
     assert moved["stage_change_time"] == moved["update_time"]
     assert api.patch(path, stage_id=11).data["pipeline_id"] == 1
     assert api.patch(path, stage_id=11, pipeline_id=2).status == 400
@@ -287,7 +289,9 @@ def test_a_merge_fills_what_the_winner_lacks(api: Api) -> None:
     records = [e["record"] for e in api.box.dump("organizations") if e["state"] == "live"]
     winner = next(r for r in records if r["address"] is None)
     loser = next(r for r in records if r["address"] is not None and r["id"] != winner["id"])
-    assert api.put(f"/api/v1/organizations/{loser['id']}/merge", merge_with_id=winner["id"]).data == {"id": winner["id"]}
+    assert api.put(f"/api/v1/organizations/{loser['id']}/merge", merge_with_id=winner["id"]).data == {
+        "id": winner["id"]
+    }
     after = api.get(f"/api/v2/organizations/{winner['id']}").data
     assert (after["name"], after["address"]) == (winner["name"], loser["address"])
 

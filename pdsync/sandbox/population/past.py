@@ -2,7 +2,8 @@
 
 A company grows: later days see more. Most happens on weekdays in working hours. Of each kind about 3 % were
 deleted (half of them so long ago that they are purged), 4 % of the deals are archived, 1 % of deals, persons
-and organizations were merged into another one, and a tenth was never edited after it was made.
+and organizations were merged into another one, and a tenth was never edited after it was made. An import and
+a bulk edit put many records into one and the same second.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ..company import Company
 
 YEARS = 3
+IMPORTED = 0.03
+BULK_EDITED = 0.05
 HOURS = [7] * 2 + [8] * 6 + [9] * 10 + [10] * 11 + [11] * 9 + [12] * 5 + [13] * 8 + [14] * 10 + [15] * 9 + [16] * 7
 HOURS += [17] * 4 + [18] * 2 + [20, 22, 3]
 MERGED_KINDS = ("deals", "persons", "organizations")
@@ -29,6 +32,7 @@ class Past:
         self.seed, self.now_s, self.company = seed, now_s, company
         self.start_s = now_s - YEARS * 365 * DAY_S
         self.year_starts = [self.start_s - 30 * DAY_S + year * 365 * DAY_S for year in range(YEARS)]
+        self.bulk_edit_s = now_s - 20 * DAY_S  # somebody gave many records another owner at once
         self.active_users: list[int] = []
         self.all_users: list[int] = []
         self.born: dict[str, list[int]] = {}  # by kind: seconds, of id 1, 2, …
@@ -55,6 +59,10 @@ class Past:
                 day -= weekday - 4
             moment = day * DAY_S + choice(HOURS) * 3600 + int(rnd() * 3600)
             moments.append(min(moment, self.now_s - 600))
+        # Half a year in, somebody imported a list: so many records have one add_time.
+        imported = self.start_s + 182 * DAY_S + 36_000
+        for at in range(round(count * IMPORTED)):
+            moments[at] = imported
         self.born[kind] = sorted(moments)
 
         fate = self.fate[kind] = {}
@@ -90,6 +98,8 @@ class Past:
             return max(born_s, min(self.now_s - 31 * DAY_S, born_s + int(random.expovariate(1 / (90 * DAY_S)))))
         if random.random() < 0.1:
             return born_s
+        if born_s < self.bulk_edit_s and random.random() < BULK_EDITED:
+            return self.bulk_edit_s
         return born_s + int((self.now_s - 300 - born_s) * random.random() ** 1.5)
 
     def pools(self) -> Pools:
