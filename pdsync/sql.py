@@ -32,7 +32,7 @@ class Cursor(Protocol):
         """Every row that is left."""
 
 
-def first(cursor: Cursor) -> Any:  # noqa: ANN401 - whatever the query asked for
+def first(cursor: Cursor) -> Any:
     """The first row of a result, or None; the result is read to its end, which DuckDB 2 asks for."""
     rows = cursor.fetchall()
     return rows[0] if rows else None

@@ -69,9 +69,7 @@ async def whose(settings: Settings, credentials: Credentials) -> Account:
     try:
         account = msgspec.json.decode(answer.body, type=_Answer).data
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadAnswer(
-            f"{settings.base_url} did not say whose token it is ({error}). Nothing was stored."
-        ) from error
+        raise BadAnswer(f"{settings.base_url} did not say whose token it is ({error}). Nothing was stored.") from error
     return msgspec.structs.replace(account, served_at=answer.served_at)
 
 

@@ -87,8 +87,8 @@ class App:
         return self.err.is_terminal and not self.json and self.verbosity >= 0
 
 
-def _set(name: str) -> Any:  # noqa: ANN401 - click's own type of a callback
-    def callback(context: click.Context, _: click.Parameter, value: Any) -> Any:  # noqa: ANN401
+def _set(name: str) -> Any:
+    def callback(context: click.Context, _: click.Parameter, value: Any) -> Any:
         app = context.ensure_object(App)
         if name == "verbose" and value:
             app.verbosity = value

@@ -35,10 +35,10 @@ COMMANDS = {
 
 
 class _Root(Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"pdsync.cli.{COMMANDS[cmd_name]}")
@@ -85,7 +85,7 @@ def main() -> None:
     except BrokenPipeError:  # `pdsync … | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except Exception as error:  # noqa: BLE001 - the last line of defence
+    except Exception as error:
         click.echo(clean(f"This is a bug in pdsync, not in what you did: {type(error).__name__}: {error}"), err=True)
         detail = "".join(traceback.format_exception(error))
         click.echo(clean(detail) if app.verbosity > 0 else "Run it again with -v to see where.", err=True)

@@ -101,7 +101,7 @@ def answer_rows(answer: pa.Table) -> list[list[Any]]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def plain(value: Any) -> Any:  # noqa: ANN401 - whatever a database holds
+def plain(value: Any) -> Any:
     """Intervals as text; all else as it is."""
     if isinstance(value, pa.MonthDayNano):
         seconds = value.nanoseconds // 10**9
@@ -116,7 +116,7 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - whatever a database holds
 def _csv(names: list[str], rows: Iterable[list[Any]], *, raw: bool) -> str:
     """CSV; a text that a spreadsheet would take for a formula gets a quote in front."""
 
-    def safe(value: Any) -> Any:  # noqa: ANN401
+    def safe(value: Any) -> Any:
         if isinstance(value, list):
             return ", ".join(str(each) for each in value)
         dangerous = isinstance(value, str) and value[:1] in "=+-@\t\r" and value != ""

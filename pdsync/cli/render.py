@@ -34,7 +34,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, counts: bool
     return made
 
 
-def cell(value: Any, *, counts: bool = False) -> str:  # noqa: ANN401 - whatever a database holds
+def cell(value: Any, *, counts: bool = False) -> str:
     """One value as text for people; whole numbers get separators only where they are `counts`, not ids."""
     if value is None:
         return ""
@@ -87,7 +87,8 @@ def receipt(app: App, done: Receipt, seconds: float, left: tuple[int | None, int
     what = "Complete" if done.complete else "Interrupted" if done.exit_code == 130 else "Not complete"
     share = f", {_share(done.tokens, left[1])} of a day's {left[1]:,}" if left and left[1] else ""
     app.err.print(
-        f"{what}{' (continued)' if done.resumed else ''}: {totals[0]:,} rows read, {totals[1]:,} new, {totals[2]:,} changed,"
+        f"{what}{' (continued)' if done.resumed else ''}: {totals[0]:,} rows read, {totals[1]:,} new,"
+        f" {totals[2]:,} changed,"
         f" {totals[3]:,} deleted, in {seconds:.1f} s. {done.requests:,} requests, {done.tokens:,} tokens{share}.",
         style="green" if done.complete else "yellow",
     )

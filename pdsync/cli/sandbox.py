@@ -28,7 +28,7 @@ def _sizes(command: click.Command) -> click.Command:
 @click.command(cls=Command, name="serve")
 @click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0: any free one.")
 @click.option("--seed", default=1, show_default=True, help="The same seed makes the same company.")
-@click.option("--company-id", default=None, type=int, help="Another company.")
+@click.option("--company-id", default=5550, show_default=True, help="Another company.")
 @click.option(
     "--burst", default=20, show_default=True, type=click.IntRange(min=0), help="Requests in 2 s; 0: no limit."
 )
@@ -38,9 +38,10 @@ def _sizes(command: click.Command) -> click.Command:
 @click.pass_obj
 def serve(
     app: App,
+    /,
     port: int,
     seed: int,
-    company_id: int | None,
+    company_id: int,
     burst: int,
     daily_tokens: int,
     gzip: bool,

@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from pdsync.model import Receipt
 
 
-class Moment(click.ParamType):
+class Moment(click.ParamType[datetime]):
     """A point in time: a date, or a date and time; UTC where nothing else is said."""
 
     name = "time"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ANN401
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         """Parse ISO 8601."""
         if isinstance(value, datetime):
             return value
         try:
-            found = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
+            found = datetime.fromisoformat(str(value))
         except ValueError:
             self.fail(f"{value!r} is no time. Write it like 2026-01-31 or 2026-01-31T18:00:00Z.", param, ctx)
         return found if found.tzinfo else found.replace(tzinfo=UTC)

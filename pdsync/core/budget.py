@@ -172,7 +172,8 @@ class Budget:
         until = time.monotonic() + min(max(seconds, 0.5), 60.0)
         self._resume_at = max(self._resume_at, until)
         self._db.execute(
-            "INSERT INTO pauses VALUES ('burst:' || ?, ?, 1) ON CONFLICT (kind) DO UPDATE SET until = max(until, excluded.until)",
+            "INSERT INTO pauses VALUES ('burst:' || ?, ?, 1)"
+            " ON CONFLICT (kind) DO UPDATE SET until = max(until, excluded.until)",
             (self._token, until),
         )
 

@@ -125,7 +125,7 @@ def check_base_url(url: str, *, trusted: bool) -> str:
         raise ConfigError(f"account.base_url is {url!r}. It ends behind the host; pdsync adds the path.")
     if parts.scheme != "https" and not (parts.scheme == "http" and local):
         raise ConfigError(
-            f"account.base_url is {url!r}. The token would travel readable: use https:// (http:// only on this machine)."
+            f"account.base_url is {url!r}. The token would travel readable: use https:// (http:// is for this machine)."
         )
     if not (trusted or local or host == "pipedrive.com" or host.endswith(".pipedrive.com")):
         raise ConfigError(

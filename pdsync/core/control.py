@@ -270,7 +270,8 @@ class Control:
     def pages_of_last_walks(self) -> dict[tuple[str, str, bool], tuple[int, int]]:
         """Per (stream, source, everything was asked for): pages and rows of the newest finished walk."""
         rows = self._rows(
-            "SELECT w.stream, w.source, w.since IS NULL, count(*), sum(p.rows) FROM walks w JOIN pages p ON p.walk = w.id"
+            "SELECT w.stream, w.source, w.since IS NULL, count(*), sum(p.rows)"
+            " FROM walks w JOIN pages p ON p.walk = w.id"
             " WHERE w.id IN (SELECT max(id) FROM walks WHERE state = 'applied' GROUP BY stream, source, since IS NULL)"
             " GROUP BY 1, 2, 3"
         )

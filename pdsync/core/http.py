@@ -84,7 +84,7 @@ class ApiToken:
     async def headers(self) -> dict[str, str]:
         return self._headers
 
-    async def refresh(self, refused: dict[str, str]) -> bool:  # noqa: ARG002
+    async def refresh(self, refused: dict[str, str]) -> bool:
         return False
 
 
@@ -133,7 +133,7 @@ class Http:
             raise_for_status=False,
         )
         # aiohttp repeats a GET by itself when a kept-alive connection has gone; the ledger would not know of it.
-        self._session._retry_connection = False  # noqa: SLF001
+        self._session._retry_connection = False
         return self
 
     async def __aexit__(
@@ -314,7 +314,8 @@ class Http:
             raise self.budget.cool_down()
         if 300 <= status < 400:
             raise BadAnswer(
-                f"{label}: the server redirects to {answer.headers.get('location', 'nowhere')!r}; the token was not sent on.\n"
+                f"{label}: the server redirects to {answer.headers.get('location', 'nowhere')!r};"
+                f" the token was not sent on.\n"
                 f"Check account.base_url."
             )
         kind = {403: Forbidden, 404: NotFound, 410: NotFound}.get(status, ApiError)

@@ -174,7 +174,7 @@ def _changed(envelope: Envelope, field: str) -> datetime:
     record = msgspec.json.decode(envelope.records[-1])
     text = str(record.get(field) or "") if isinstance(record, dict) else ""
     try:
-        found = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        found = datetime.fromisoformat(text)
     except ValueError:
         return datetime.now(UTC) + timedelta(days=1)
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found

@@ -140,10 +140,11 @@ class Archive:
             self._control.record_pages(list(zip((page for _, page in batch), sealed, strict=True)))
         except PdsyncError as error:
             return error
-        except Exception as error:  # noqa: BLE001 - goes to whoever awaits the page
+        except Exception as error:
             return StorageError(
                 f"Answers can't be kept in {self._folder}: {error}.\n"
-                f"What was sealed before is safe. Free some space or mend the folder's rights, then run the same command."
+                f"What was sealed before is safe. Free some space or mend the folder's rights,"
+                f" then run the same command."
             )
         return None
 

@@ -145,7 +145,8 @@ def _apply(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, r
     main, key = quoted("main", target.name), quoted(target.key)
     found = first(
         connection.execute(
-            "SELECT count(*), count_if(is_new), count_if(changed AND NOT is_new), count_if(confirmed AND NOT changed) FROM temp.delta"
+            "SELECT count(*), count_if(is_new), count_if(changed AND NOT is_new), count_if(confirmed AND NOT changed)"
+            " FROM temp.delta"
         )
     ) or (0, 0, 0, 0)
     rows, new, changed, confirmed = (int(count) for count in found)
@@ -237,7 +238,8 @@ def refresh_labels(connection: duckdb.DuckDBPyConnection, target: Target) -> int
         )
         done = first(
             connection.execute(
-                f"UPDATE {quoted('main', target.name)} t SET {quoted(column)} = r.label FROM temp.relabeled r WHERE t.rowid = r.place"
+                f"UPDATE {quoted('main', target.name)} t SET {quoted(column)} = r.label"
+                " FROM temp.relabeled r WHERE t.rowid = r.place"
             )
         )
         changed += int(done[0]) if done else 0
@@ -249,7 +251,8 @@ def _check_unique(connection: duckdb.DuckDBPyConnection, target: Target, written
     key = quoted(target.key)
     counted = first(
         connection.execute(
-            f"SELECT count(*) FROM {quoted('main', target.name)} WHERE {key} IN (SELECT key FROM temp.delta WHERE changed)"
+            f"SELECT count(*) FROM {quoted('main', target.name)} WHERE {key} IN"
+            " (SELECT key FROM temp.delta WHERE changed)"
         )
     )
     if counted and counted[0] != written:
@@ -275,7 +278,8 @@ def note_change(connection: duckdb.DuckDBPyConnection, run_id: str, change: Sche
     """Remember a schema change, unless it was told before; 1 if it is new."""
     row = first(
         connection.execute(
-            "INSERT INTO meta.schema_changes SELECT ?, ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM meta.schema_changes"
+            "INSERT INTO meta.schema_changes SELECT ?, ?, ?, ?, ?, ? WHERE NOT EXISTS"
+            " (SELECT 1 FROM meta.schema_changes"
             " WHERE entity = ? AND kind = ? AND name = ? AND detail = ?)",
             [
                 run_id,

@@ -30,7 +30,7 @@ def publish(work: Path, warehouse: Path) -> None:
     try:
         fresh.unlink(missing_ok=True)
         copy(work, fresh)
-        os.replace(fresh, warehouse)
+        fresh.replace(warehouse)
         _sync(warehouse.parent)
     except OSError as error:
         fresh.unlink(missing_ok=True)

@@ -178,7 +178,8 @@ class Stage:
     def _unknown_container(self, container: str) -> None:
         odd = first(
             self.connection.execute(
-                f"SELECT count(*) FROM {ROWS} WHERE json_type(row, {literal(pointer(container))}) NOT IN ('OBJECT', 'NULL', 'ARRAY')"
+                f"SELECT count(*) FROM {ROWS} WHERE json_type(row, {literal(pointer(container))})"
+                " NOT IN ('OBJECT', 'NULL', 'ARRAY')"
             )
         )
         if odd and odd[0]:

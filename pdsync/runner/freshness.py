@@ -35,12 +35,14 @@ def freshness(settings: Settings) -> list[Freshness]:
     found = []
     with project.open_warehouse(settings) as warehouse:
         rows = warehouse.execute(
-            "SELECT stream, epoch(min(watermark)), epoch(min(full_at)) FROM meta.checkpoints GROUP BY stream ORDER BY stream"
+            "SELECT stream, epoch(min(watermark)), epoch(min(full_at)) FROM meta.checkpoints"
+            " GROUP BY stream ORDER BY stream"
         ).fetchall()
         for stream, until, full in rows:
             counted = first(
                 warehouse.execute(
-                    f"SELECT count_if(_deleted_at IS NULL), count_if(_deleted_at IS NOT NULL) FROM {quoted('main', stream)}"
+                    f"SELECT count_if(_deleted_at IS NULL), count_if(_deleted_at IS NOT NULL)"
+                    f" FROM {quoted('main', stream)}"
                 )
             ) or (0, 0)
             moment = datetime.fromtimestamp(until, UTC)

@@ -16,7 +16,7 @@ BLOCKED_HTML = (
 BAD_GATEWAY_HTML = b"<html><head><title>502 Bad Gateway</title></head><body><center>nginx</center></body></html>"
 
 
-class Refused(Exception):  # noqa: N818 - it is the word for what happened
+class Refused(Exception):
     def __init__(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         super().__init__(status, body.get("error"))
         self.status, self.body, self.headers = status, body, headers or {}

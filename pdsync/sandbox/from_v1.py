@@ -65,7 +65,7 @@ def _value(code: str, value: Any, spec: str) -> Any:
     return value
 
 
-def _custom(field: Field, body: dict[str, Any], old: Any) -> Any:  # noqa: PLR0911 - a table
+def _custom(field: Field, body: dict[str, Any], old: Any) -> Any:
     """A custom field from its flat keys; parts that were not sent stay what they were."""
     sent = body.get(field.code, old.get("value") if isinstance(old, dict) else None)
     if sent in (None, "") and field.code in body:

@@ -48,7 +48,7 @@ class Meter(Struct):
     writes: int = 0
 
 
-class Blocked(Exception):  # noqa: N818 - not an error of ours
+class Blocked(Exception):
     """The gateway answers with a page of its own."""
 
     def reply(self) -> Reply:

@@ -148,7 +148,7 @@ def matcher(table: Table, selection: Selection, viewer: Viewer, company: Company
     sees = visibility(table, viewer, company)
     char = selection.first_char
 
-    def matches(row: Row) -> bool:  # noqa: PLR0911 - leaves at the first that fails
+    def matches(row: Row) -> bool:
         if row.state not in states:
             return False
         if ids is not None and row.id not in ids:

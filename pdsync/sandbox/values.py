@@ -62,7 +62,7 @@ def address(random: Random, culture: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def maker(field: Field, random: Random, pools: Pools) -> Callable[[], Any]:  # noqa: C901, PLR0911, PLR0912 - a table
+def maker(field: Field, random: Random, pools: Pools) -> Callable[[], Any]:  # noqa: C901, PLR0912 - a table
     rnd, choice, today = random.random, random.choice, pools.today
     options = [option["id"] for option in field.options or ()]
 

@@ -23,14 +23,18 @@ SIZES = Sizes(deals=240, mail_threads=60, files=130)
 @pytest.fixture(scope="module")
 def shared_box() -> Iterator[Box]:
     """For tests that only read."""
-    with running(Company.generate(seed=7, sizes=SIZES, now=NOW), limits=Limits(burst=None, daily_tokens=None)) as box:
+    with running(
+        Company.generate(seed=7, sizes=SIZES, now=NOW), limits=Limits(burst=None, search_burst=None, daily_tokens=None)
+    ) as box:
         yield box
 
 
 @pytest.fixture
 def box() -> Iterator[Box]:
     """For tests that write, move the clock or break things."""
-    with running(Company.generate(seed=7, sizes=SIZES, now=NOW), limits=Limits(burst=None, daily_tokens=None)) as box:
+    with running(
+        Company.generate(seed=7, sizes=SIZES, now=NOW), limits=Limits(burst=None, search_burst=None, daily_tokens=None)
+    ) as box:
         yield box
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 ODD: list[Any] = [None, True, 0, -1, 1.5, 10**30, "", "x", "1", "2026-01-01", "10:00", [], [1], [None], [{}], {}]
 ODD += [{"value": "x"}, {"value": None}, [{"value": 1}], [{"person_id": 1}], [{"currency": "EUR"}], "é\u0000", "1,2"]
-QUERIES = ["limit=-1", "limit=é", "start=x", "cursor=%00", "cursor=bnVsbA", "cursor=W10", "sort=", "sort=,,x ASC"]
+QUERIES = ["limit=-1", "limit=%C3%A9", "start=x", "cursor=%00", "cursor=bnVsbA", "cursor=W10", "sort=", "sort=,,x+ASC"]
 QUERIES += ["status=", "ids=1,,2", "updated_since=", "updated_since=2026-13-45T99:99:99Z", "include_fields=,", "done=x"]
 QUERIES += ["start=10000000000000000000", "limit=9999999999999999999999", "folder=", "first_char=%F0%9F", "filter_id=x"]
 QUERIES += [
