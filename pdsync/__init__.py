@@ -1,3 +1,21 @@
-"""pdsync: a Pipedrive company in a database you control."""
+"""pdsync: a Pipedrive company in a database you control. `pdsync.library` tells what is offered here."""
 
-__version__ = "0.1.0"
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pdsync.version import __version__
+
+__all__ = ["Client", "__version__", "open_warehouse", "sync"]
+
+if TYPE_CHECKING:
+    from pdsync.library import Client, open_warehouse, sync
+
+
+def __getattr__(name: str) -> object:
+    """Import the library when it is first used: the command line starts without it."""
+    if name not in __all__:
+        raise AttributeError(f"module 'pdsync' has no attribute {name!r}")
+    from pdsync import library  # noqa: PLC0415
+
+    return getattr(library, name)

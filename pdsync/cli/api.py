@@ -12,10 +12,8 @@ import msgspec
 from pdsync.cli.app import App, Command
 from pdsync.core import catalogue
 from pdsync.core.calls import check
-from pdsync.core.envelope import open_envelope
 from pdsync.errors import ConfigError
-from pdsync.extract.pages import pages
-from pdsync.model import Walk
+from pdsync.extract.pages import records
 from pdsync.runner import client, project
 
 if TYPE_CHECKING:
@@ -84,13 +82,10 @@ async def _carry_out(app: App, call: Call, *, everything: bool) -> bytes:
             return _shown(answer.body, binary=call.operation.binary)
         if call.operation.paging == "none":
             raise ConfigError(f"{call.operation.id} has no pages: leave --all out.")
-        query = {**({"limit": str(call.operation.page_size)} if call.operation.page_size else {}), **call.query}
-        walk = Walk(0, "api", "", "", call.operation.version, call.operation.id, None, None)
         listed = msgspec.structs.replace(call.operation, path=call.path)
-        records: list[msgspec.Raw] = []
-        async for page in pages(http, listed, walk, query):
-            records += open_envelope(page.body).records
-        return msgspec.json.format(msgspec.json.encode(records), indent=2)
+        return msgspec.json.format(
+            msgspec.json.encode([each async for each in records(http, listed, call.query)]), indent=2
+        )
 
 
 async def _raw(app: App, method: str, path: str, query: dict[str, str], body: str | None, *, yes: bool) -> bytes:

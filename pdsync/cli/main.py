@@ -9,10 +9,10 @@ from importlib import import_module
 
 import click
 
-from pdsync import __version__
 from pdsync.cli.app import App, Group
 from pdsync.core.log import clean, to_stderr
 from pdsync.errors import PdsyncError
+from pdsync.version import __version__
 
 # Where each command lives, in the order in which --help shows them.
 COMMANDS = {

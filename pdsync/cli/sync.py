@@ -14,11 +14,11 @@ import msgspec
 from pdsync.cli import render
 from pdsync.cli.app import App, Command
 from pdsync.runner import forecast, pipeline, run
-from pdsync.runner.run import Asked
 
 if TYPE_CHECKING:
     from pdsync.core.config import Settings
     from pdsync.model import Receipt
+    from pdsync.runner.run import Asked
 
 
 class Moment(click.ParamType[datetime]):

@@ -20,9 +20,9 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from pdsync import __version__
 from pdsync.core.log import clean, log
 from pdsync.errors import ApiError, AuthError, BadAnswer, Forbidden, NotFound, ServerTrouble
+from pdsync.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -26,12 +26,12 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from pdsync import __version__
 from pdsync.core import catalogue
 from pdsync.core.config import check_base_url, is_loopback
 from pdsync.core.log import clean, hide, log
 from pdsync.core.vault import Grant
 from pdsync.errors import AuthError, BadAnswer, ConfigError, ServerTrouble, WrongCompany
+from pdsync.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

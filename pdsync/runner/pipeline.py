@@ -5,13 +5,16 @@ from __future__ import annotations
 import difflib
 import tomllib
 from datetime import datetime  # noqa: TC003 - part of the signatures
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from pdsync.core import catalogue
 from pdsync.errors import CatalogueError
 from pdsync.runner.run import Asked
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Pipeline(Struct, frozen=True, forbid_unknown_fields=True):

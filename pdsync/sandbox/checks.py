@@ -114,9 +114,13 @@ def _reference(value: Any, code: str, company: Company, kind: str) -> int:
     return row.id
 
 
+def _is_one_of(id: Any, known: set[Any]) -> bool:
+    return isinstance(id, int) and not isinstance(id, bool) and id in known
+
+
 def _labels(value: Any, code: str, company: Company, kind: str) -> list[int]:
     known = company.fields[kind].option_ids("label_ids")
-    if not isinstance(value, list) or any(isinstance(id, bool) or id not in known for id in value):
+    if not isinstance(value, list) or not all(_is_one_of(id, known) for id in value):
         raise bad_request(f"{code} must be a list of label ids that exist", code)
     return list(dict.fromkeys(value))
 
@@ -207,11 +211,11 @@ def custom_value(field: Field, value: Any, company: Company) -> Any:
     """Raises a 400 that names the field when the value does not fit its type."""
     code, known = field.code, {option["id"] for option in field.options or ()}
     if field.type == "enum":
-        if isinstance(value, bool) or value not in known:
+        if not _is_one_of(value, known):
             raise bad_request(f"{field.name!r} has no option {value!r}", code)
         return value
     if field.type == "set":
-        if not isinstance(value, list) or not value or any(isinstance(id, bool) or id not in known for id in value):
+        if not isinstance(value, list) or not value or not all(_is_one_of(id, known) for id in value):
             raise bad_request(f"{field.name!r} must be a list of option ids, or null", code)
         return sorted(set(value))
     if field.type in PARTS:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .resources import Resource
     from .table import Record
 
+FLAGS = {0: False, 1: True, "0": False, "1": True, "false": False, "true": True}
 NUMBERS = ("ref", "integer", "number", "percent", "visible_to")
 
 
@@ -55,7 +56,7 @@ def _value(code: str, value: Any, spec: str) -> Any:
     if kind in NUMBERS:
         return _number(value)
     if kind == "bool":
-        return {0: False, 1: True, "0": False, "1": True, "false": False, "true": True}.get(value, value)
+        return FLAGS.get(value, value) if isinstance(value, int | str) else value
     if kind == "labels":
         parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
         return [_number(part) for part in parts if part is not None]
