@@ -65,7 +65,7 @@ def doctor(app: App) -> None:
         else:
             app.result(clean(f"{'✓' if check.ok else '✗'} {check.name}: {check.detail}"))
             if check.fix:
-                app.result(clean(f"    {check.fix}"))
+                app.result(clean("    " + check.fix.replace("\n", "\n    ")))
         if not check.ok:
             code = 2 if check.name == "settings" else max(code, 1)
     if code:
@@ -216,9 +216,9 @@ def _account(settings: Settings) -> Iterator[Check]:
     else:
         try:
             who = _ask(settings)
-        except PdsyncError as error:
+        except (PdsyncError, sqlite3.Error) as error:
             message, _, fix = str(error).partition("\n")
-            yield Check("account", False, message, fix or None)
+            yield Check("account", False, message, fix or "Mend what is named above, and run pdsync doctor again.")
             yield from (Check(name, False, "not checked: no answer to ask", "See above.") for name in rest[1:])
     if who:
         yield Check("account", True, f"the token is {who.name}'s, of {who.company_name} ({who.company_id})")
@@ -260,7 +260,10 @@ def _ask(settings: Settings) -> Account:
 
 
 def _company(settings: Settings, who: Account) -> Check:
-    known = _known_company(settings)
+    try:
+        known = _known_company(settings)
+    except sqlite3.Error:
+        return Check("company", False, "not checked: control.db is damaged", "See above.")
     if known is None:
         return Check("company", True, "the project holds none yet")
     if known[0] != who.company_id:

@@ -93,7 +93,9 @@ class Statement:
             place.setdefault(column.path[-1], "VARCHAR")
         parsed = f"from_json(row, {literal(json.dumps(spec))})"
         objects = "".join(
-            f", CASE WHEN starts_with({_at(path)}, '{{') THEN from_json({_at(path)}, {literal(self._parts(path))}) END"
+            f", CASE WHEN starts_with({_at(path)}, '{{')"
+            # A text may begin like an object too.
+            f" THEN TRY(from_json({_at(path)}, {literal(self._parts(path))})) END"
             f" AS o{index}"
             for index, path in enumerate(self._objects)
         )
@@ -128,19 +130,20 @@ class Statement:
         if column.part is None:
             return here
         inside = f"o{self._objects.index(column.path)}.{quoted(column.part)}"
+        plain = f"nullif({here}, '[]')"
+        if column.part != "value":
+            if any(other.path == column.path and other.part == "value" for other in self.stored):
+                return inside
+            plain = f"'no object: ' || {plain}"  # which does not fit, so that it is kept in `_extra`
         # What is an object now may have been a plain value before its field changed, or comes so from another list.
-        return (
-            f"CASE WHEN starts_with({here}, '{{') THEN {inside} ELSE nullif({here}, '[]') END"
-            if (column.part == "value")
-            else inside
-        )
+        return f"CASE WHEN o{self._objects.index(column.path)} IS NOT NULL THEN {inside} ELSE {plain} END"
 
     def _typed(self, column: TableColumn) -> str:
         text = _text_name(column)
         if column.items:
             return self._typed_objects(column, text)
         if column.type.endswith("[]"):
-            parts = f"CASE WHEN starts_with({text}, '[') THEN from_json({text}, '[\"VARCHAR\"]')"
+            parts = f"CASE WHEN starts_with({text}, '[') THEN TRY(from_json({text}, '[\"VARCHAR\"]'))"
             parts += f" WHEN {text} <> '' THEN string_split({text}, ',') END"
             return f"coalesce(TRY_CAST({parts} AS {column.type}), [])"
         if column.type == "VARCHAR":
@@ -158,7 +161,7 @@ class Statement:
 
     def _elements(self, column: TableColumn, text: str) -> str:
         spec = json.dumps([{key: "VARCHAR" for key, _ in column.items.values()}])
-        parsed = f"CASE WHEN starts_with({text}, '[{{') THEN from_json({text}, {literal(spec)}) END"
+        parsed = f"CASE WHEN starts_with({text}, '[{{') THEN TRY(from_json({text}, {literal(spec)})) END"
         if "value" in column.items:  # v1 sends one empty value for none
             return f"list_filter({parsed}, lambda i: i.\"value\" <> '')"
         return parsed
@@ -188,11 +191,15 @@ class Statement:
         """A condition that is true where a cast that succeeded has cut something off; None if it never does."""
         text, typed = _text_name(column), quoted(column.name)
         if column.type == "BIGINT":
-            return f"contains({text}, '.')"
+            return _fraction(text)
         if column.type.startswith("DECIMAL"):
             return f"{typed}::DOUBLE <> TRY_CAST({text} AS DOUBLE)"
         if column.type == "DATE":
             return f"length({text}) > 10"
+        if column.type == "TIME":  # a whole date fits into a time of day, without its day
+            return f"length({text}) > 8"
+        if column.type == "INTERVAL":
+            return f"contains({text}, '.')"
         return None
 
     def _unfit(self, column: TableColumn) -> str | None:
@@ -201,9 +208,12 @@ class Statement:
         if column.items:
             return self._unfit_objects(column, text, typed)
         if column.type.endswith("[]"):
-            return (
-                f"{text} NOT IN ('', '[]') AND (len({typed}) = 0 OR list_aggregate({typed}, 'count') <> len({typed}))"
-            )
+            lost = f"len({typed}) = 0 OR list_aggregate({typed}, 'count') <> len({typed})"
+            if column.type == "BIGINT[]":
+                lost += f" OR {_fraction(text)}"
+            if column.type == "VARCHAR[]":
+                lost += f" OR starts_with({text}, '{{')"
+            return f"{text} NOT IN ('', '[]') AND ({lost})"
         if column.type == "VARCHAR":
             return None
         lost = " OR ".join(filter(None, [f"{typed} IS NULL", self._rounded(column)]))
@@ -214,13 +224,13 @@ class Statement:
 
     def _unfit_objects(self, column: TableColumn, text: str, typed: str) -> str:
         bad = " OR ".join(
-            f"(i.{quoted(key)} <> '' AND TRY_CAST(i.{quoted(key)} AS {kind}) IS NULL)"
+            f"(i.{quoted(key)} <> '' AND {_item_lost(f'i.{quoted(key)}', kind)})"
             for key, kind in column.items.values()
             if kind != "VARCHAR"
         )
-        conditions = [f"NOT starts_with({text}, '[{{')"]
+        conditions = [f"NOT starts_with({text}, '[{{')", f"len({typed}) = 0"]
         if "value" in column.items:
-            conditions.append(f"len({typed}) <> json_array_length({text})")
+            conditions.append(f"len({typed}) <> TRY(json_array_length({text}))")
         if bad:
             conditions.append(f"len(list_filter({self._elements(column, text)}, lambda i: {bad})) > 0")
         return f"{text} NOT IN ('', '[]') AND ({' OR '.join(conditions)})"
@@ -263,6 +273,21 @@ def _text_name(column: TableColumn) -> str:
 
 def _object_name(column: TableColumn) -> str:
     return quoted("object " + column.name)
+
+
+def _fraction(text: str) -> str:
+    """A condition that is true where the text of a number has a part that a whole number can't hold."""
+    return f"(contains({text}, '.') OR contains({text}, 'e-') OR contains({text}, 'E-'))"
+
+
+def _item_lost(text: str, kind: str) -> str:
+    """A condition that is true where casting an element's `text` to `kind` gives nothing, or cuts something off."""
+    cast = f"TRY_CAST({text} AS {kind})"
+    if kind == "BIGINT":
+        return f"({cast} IS NULL OR {_fraction(text)})"
+    if kind.startswith("DECIMAL"):
+        return f"({cast} IS NULL OR {cast}::DOUBLE <> TRY_CAST({text} AS DOUBLE))"
+    return f"{cast} IS NULL"
 
 
 def _balanced(terms: list[str], join: Callable[[str, str], str]) -> str:

@@ -28,7 +28,6 @@ class Identity(Struct, frozen=True):
     company_id: int
     company_name: str = ""
     company_domain: str | None = None
-    is_admin: int | bool = False
     served_at: datetime | None = None
 
 

@@ -122,11 +122,9 @@ def _begin(control: Control, asked: Asked) -> tuple[Receipt, set[tuple[str, str]
     now = datetime.now(UTC).replace(microsecond=0)
     for last in control.receipts(1):
         cut = last.finished_at is None or last.exit_code in (3, 130)
-        if cut and last.command == asked.command:
-            done = control.finished_lists(last.run_id) if now - last.started_at < _CONTINUED else set()
-            if done or now - last.started_at < _CONTINUED:
-                receipt = Receipt(last.run_id, last.command, last.started_at, resumed=True)
-                return receipt, done
+        if cut and last.command == asked.command and now - last.started_at < _CONTINUED:
+            receipt = Receipt(last.run_id, last.command, last.started_at, resumed=True)
+            return receipt, control.finished_lists(last.run_id)
     receipt = Receipt(f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}", asked.command, now)
     control.start_run(receipt.run_id, receipt.command, now)
     return receipt, set()

@@ -23,10 +23,12 @@ The same over HTTP, for a sandbox in another process: `/_admin/dump`, `/log`, `/
     fields · values   definitions of fields, and what custom fields hold
     population        three years of history
     query · select    what a list was asked for, and the rows that answer
-    render · v1 · counts    records as JSON
+    render · counts   records as JSON of v2, and what they count about their neighbours
+    v1 · v1_parts     the same records as v1 shows them
     checks · from_v1 · writes · merges    what may be written, and what follows
     routes · extras   the operations
     limits · oauth · faults · log    around every request
+    changes · schema  the company at work: records, and fields
     server · admin · box    the socket, the back door, start and stop
 """
 

@@ -31,11 +31,11 @@ def from_v1(body: dict[str, Any], resource: Resource, company: Company, old: Rec
     if resource.kind == "activities" and "person_id" in body and "participants" not in body:
         person = _number(body["person_id"])
         made["participants"] = [{"person_id": person, "primary": True}] if person else []
-    for one in made.get("participants") or ():
-        if isinstance(one, dict) and "primary_flag" in one:
+    for one in _each(made.get("participants")):
+        if "primary_flag" in one:
             one["primary"] = one.pop("primary_flag")
-    for price in made.get("prices") or ():
-        if isinstance(price, dict) and "overhead_cost" in price:
+    for price in _each(made.get("prices")):
+        if "overhead_cost" in price:
             price["direct_cost"] = price.pop("overhead_cost")
     if resource.custom_fields:
         before = old["custom_fields"] if old else {}
@@ -47,6 +47,10 @@ def from_v1(body: dict[str, Any], resource: Resource, company: Company, old: Rec
         if custom:
             made["custom_fields"] = custom
     return made
+
+
+def _each(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def _value(code: str, value: Any, spec: str) -> Any:
@@ -88,7 +92,8 @@ def _custom(field: Field, body: dict[str, Any], old: Any) -> Any:
         case "address":
             return {"value": sent, **{name: body.get(f"{field.code}_{name}") for name in ADDRESS_PARTS}}
         case "set":
-            return [_number(one) for one in (sent.split(",") if isinstance(sent, str) else sent or ())]
+            some = sent.split(",") if isinstance(sent, str) else sent
+            return [_number(one) for one in some] if isinstance(some, list) else some
         case "enum" | "double" | "int" | "user" | "org" | "people" | "visible_to":
             return _number(sent)
     return sent

@@ -2,8 +2,9 @@
 
 The id in `merge_with_id` stays and wins where both have a value; the one in the path is gone for good. What the
 winner lacks is taken from the loser, and activities, files, mails, deals and people move over.
-Assumption: of lists (labels, e-mails, phones) both sides are kept; large texts of persons and organizations are
-joined; update_time is set on the winner, and on what moved unless `Company.merge_touches_children` is off.
+Assumptions: of lists (labels, e-mails, phones) both sides are kept; large texts of persons and organizations are
+joined; update_time is set on the winner, and on what moved unless `Company.merge_touches_children` is off; who
+is only a further participant of an activity stays named there.
 """
 
 from __future__ import annotations
@@ -89,9 +90,17 @@ def _move(company: Company, link: str, ids: tuple[int, int], now: str, request: 
                 record[link] = winner_id
             else:
                 hidden = {link: winner_id}
-            for one in record.get("participants", ()):
-                if link == "person_id" and one["person_id"] == loser_id:
-                    one["person_id"] = winner_id
+            if link == "person_id" and "participants" in record:
+                record["participants"] = _without_twins(record["participants"], loser_id, winner_id)
             if company.merge_touches_children and kind != "mail_threads":
                 record["update_time"] = now
             company.put(kind, "update", record, hidden=hidden, request=request)
+
+
+def _without_twins(participants: list[Record], loser_id: int, winner_id: int) -> list[Record]:
+    """Each person once, with the loser's place taken by the winner."""
+    kept: dict[int, Record] = {}
+    for one in participants:
+        id = winner_id if one["person_id"] == loser_id else one["person_id"]
+        kept[id] = {"person_id": id, "primary": one["primary"] or kept.get(id, one)["primary"]}
+    return list(kept.values())

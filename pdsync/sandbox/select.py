@@ -49,7 +49,8 @@ class Finder:
     ) -> tuple[list[Row], bool]:
         """Rows `start` to `start + limit`, and whether there are more."""
         self._refresh()
-        key = (table.resource.kind, selection, viewer.name, frozenset(viewer.hidden_pipelines), viewer.admin)
+        sees = (viewer.name, viewer.admin, viewer.group, frozenset(viewer.hidden_pipelines))
+        key = (table.resource.kind, selection, sees)
         found = self._remembered.get(key)
         rows = _overlaid(table, overlay)
         if found is None or overlay is not None:

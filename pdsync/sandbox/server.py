@@ -139,7 +139,7 @@ class Sandbox:
             if asked.path.startswith("/oauth/"):
                 reply = self._oauth(request.headers.get("authorization", ""), asked)
             else:
-                self._live()
+                self._live(asked.seen.seq)
                 reply = self.answer(asked, lag_s)
             for scripted in plan:
                 if scripted.is_after:
@@ -158,9 +158,8 @@ class Sandbox:
                 transport.abort()
         elif how.is_spoiled and transport is not None:
             await _write_wrongly(transport, reply, how, date)
-        elif self.gzip:
-            if "gzip" in request.headers.get("accept-encoding", ""):
-                response.enable_compression(web.ContentCoding.gzip)
+        elif self.gzip and "gzip" in request.headers.get("accept-encoding", ""):
+            response.enable_compression(web.ContentCoding.gzip)
         return response
 
     # -- the API ---------------------------------------------------------------------------------
@@ -226,9 +225,9 @@ class Sandbox:
             overlay.setdefault(entry.kind, {})[entry.id] = entry.before  # the oldest one stays
         return overlay
 
-    def _live(self) -> None:
+    def _live(self, seq: int) -> None:
         live = self.live_changes
-        if live and self._requests % live.every == 0:
+        if live and seq % live.every == 0:
             change(
                 self.company,
                 records=live.records,

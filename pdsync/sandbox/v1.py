@@ -252,7 +252,7 @@ def activity(company: Company, row: Row) -> Record:
         "marked_as_done_time": v1_time(record["marked_as_done_time"]) or "",
         "active_flag": not record["is_deleted"],
         **location,
-        "attendees": (row.extra or {}).get("attendees"),
+        "attendees": _attendees((row.extra or {}).get("attendees")),
         "participants": [{"person_id": p["person_id"], "primary_flag": p["primary"]} for p in record["participants"]],
         "org_name": name_of(company, "organizations", record["org_id"]),
         "person_name": name_of(company, "persons", record["person_id"]),
@@ -261,6 +261,17 @@ def activity(company: Company, row: Row) -> Record:
         "person_dropbox_bcc": counts.bcc(company),
         "deal_dropbox_bcc": counts.bcc(company, f"+deal{deal_id}") if deal_id else None,
     }
+
+
+def _attendees(some: list[Record] | None) -> list[Record] | None:
+    """v1 calls the address `email_address`, and writes the flag as a number."""
+    if some is None:
+        return None
+    return [
+        {"email_address": one.get("email"), "is_organizer": int(one.get("is_organizer") or 0)}
+        | {name: one.get(name) for name in ("name", "status", "person_id", "user_id")}
+        for one in some
+    ]
 
 
 def pipeline(company: Company, row: Row) -> Record:

@@ -52,7 +52,7 @@ def read_body(call: Call, resource: Resource, old: Record | None) -> dict[str, A
     checked: dict[str, Any] = {}
     for code, value in body.items():
         spec = resource.body.get(code)
-        if spec is None:
+        if spec is None or (code == "add_time" and old is not None and call.version == "v2"):
             # Assumption: v2 refuses keys that it does not know or cannot set.
             raise bad_request(f"{code} is not allowed", code)
         checked[code] = check(spec, value, code, call.company, resource.kind)
@@ -95,6 +95,7 @@ def update(call: Call, resource: Resource) -> Row:
         op = "unarchive"
     elif sent.get("is_archived"):
         op = "archive"
+    # Assumption: a change that changes nothing still moves update_time.
     now = call.company.clock.stamp()
     record = {**old, "update_time": now}
     state, extra = _apply(call, resource.kind, record, sent, now, new=False)

@@ -6,8 +6,11 @@ import signal
 import statistics
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections import Counter
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +19,9 @@ from pdsync.sandbox.admin import DUMPED
 
 from .api import Api
 from .conftest import NOW
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 EVERY_TYPE = {
     *("varchar", "varchar_auto", "text", "double", "monetary", "date", "daterange", "time", "timerange"),
@@ -170,15 +176,24 @@ def test_people_have_names_in_several_scripts_and_several_addresses(large: Compa
     assert any(not user["active_flag"] and not user["is_deleted"] for user in users)
 
 
-def test_a_server_in_another_process_starts_and_stops_cleanly() -> None:
-    code = (
-        "from pdsync.sandbox import Sizes, serve_forever\n"
-        "serve_forever(seed=1, sizes=Sizes(deals=5), on_ready=lambda url, token: print(url, token, flush=True))\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+SERVE = """
+import sys
+from pathlib import Path
+from pdsync.sandbox import Sizes, serve_forever
+ready = lambda url, token: print(url, token, flush=True)
+serve_forever(seed=1, sizes=Sizes(deals=5), faults_file=Path(sys.argv[1]), on_ready=ready)
+"""
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_in_another_process_starts_and_stops_cleanly(tmp_path: Path, stop: signal.Signals) -> None:
+    faults = tmp_path / "faults.json"
+    faults.write_text('[{"kind": "status", "status": 503, "path": "/users/me"}]')
+    command = [sys.executable, "-c", SERVE, str(faults)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url, token = process.stdout.readline().split()
-        assert url.startswith("http://127.0.0.1:")
-        assert token.startswith("sandbox-")
-        process.send_signal(signal.SIGTERM)
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            urllib.request.urlopen(f"{url}/v1/users/me?api_token={token}")
+        process.send_signal(stop)
         assert process.wait(10) == 0

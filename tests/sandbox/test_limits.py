@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import gzip
+import json
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+import aiohttp
 import pytest
 
 from pdsync.sandbox import Company, Limits, OAuthSettings, Sizes, running
@@ -105,6 +109,29 @@ def test_answers_carry_the_sandboxs_own_date_and_an_id(api: Api) -> None:
     answer = api.get("/api/v2/stages")
     assert answer.headers["date"].startswith("Mon, 27 Dec 2027 12:0")
     assert answer.headers["x-correlation-id"] == api.box.log[-1].request
+
+
+async def test_the_window_holds_when_many_ask_at_once(box: Box) -> None:
+    box.limits.burst, box.limits.block_after = 20, 0
+
+    async def ask() -> int:
+        async with session.get(f"{box.url}/api/v2/stages") as response:
+            return response.status
+
+    async with aiohttp.ClientSession(headers={"x-api-token": box.token}) as session:
+        statuses = await asyncio.gather(*(ask() for _ in range(60)))
+    assert sorted(statuses) == [200] * 20 + [429] * 40
+    assert box.window()["max"] == 60
+
+
+async def test_answers_are_compressed_when_asked_to_be() -> None:
+    with running(Company.generate(sizes=Sizes(deals=50)), gzip=True) as box:
+        async with (
+            aiohttp.ClientSession(headers={"x-api-token": box.token}, auto_decompress=False) as session,
+            session.get(f"{box.url}/api/v2/deals") as response,
+        ):
+            assert response.headers["content-encoding"] == "gzip"
+            assert json.loads(gzip.decompress(await response.read()))["success"]
 
 
 # -- tokens ------------------------------------------------------------------------------------------

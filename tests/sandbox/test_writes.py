@@ -122,6 +122,12 @@ def test_a_bad_value_is_a_400_that_names_the_field(api: Api, kind: str, body: An
     assert not api.box.journal
 
 
+def test_add_time_is_for_new_records_only(api: Api) -> None:
+    made = api.post("/api/v2/persons", name="Old", add_time="2020-01-02T03:04:05Z").data
+    assert made["add_time"] == "2020-01-02T03:04:05Z"
+    assert api.patch(f"/api/v2/persons/{made['id']}", add_time="2021-01-02T03:04:05Z").status == 400
+
+
 def test_a_body_that_is_no_json_is_a_400(api: Api) -> None:
     assert api.ask("POST", "/api/v2/deals", b"{", {"content-type": "application/json"}).status == 400
     assert api.ask("POST", "/api/v2/deals", b"[]", {"content-type": "application/json"}).status == 400

@@ -1,0 +1,54 @@
+"""Fixtures for every test: a sandbox on a thread or in another process, a project folder, the real command line."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pdsync.sandbox import Company, Limits, Sizes, running
+
+from .end_to_end.world import Project, Ran, Remote, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from pdsync.sandbox import Box
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may have an account of their own: it stays out of them."""
+    for name in os.environ:
+        if name.startswith("PDSYNC_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def box() -> Iterator[Box]:
+    """A small company on a thread of this process, without limits."""
+    company = Company.generate(seed=3, sizes=Sizes(deals=120, mail_threads=30, files=60), now=datetime.now(UTC))
+    with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
+        yield box
+
+
+@pytest.fixture
+def sandbox_process() -> Iterator[Remote]:
+    """A small company in another process, without limits."""
+    with serving("--deals", "150") as remote:
+        yield remote
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """An empty project that knows no account and no limits."""
+    return Project(tmp_path / "project")
+
+
+@pytest.fixture
+def pdsync(project: Project) -> Callable[..., Ran]:
+    """The real command line on `project`, in a process of its own: exit code, stdout, stderr."""
+    return project.run

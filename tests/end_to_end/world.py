@@ -1,0 +1,337 @@
+"""What end-to-end tests are made of: a sandbox in another process, a project folder, and the command line between them.
+
+    with serving("--deals", "300") as remote:
+        project = Project(folder, remote)
+        ran = project.run("sync", "--json")
+        ran.code, ran.out, ran.err, ran.summary
+        remote.log(), remote.dump("deals"), remote.fault(kind="status", status=503, nth=2)
+
+What is true is told by the sandbox's own `/_admin`, by files and by control.db; never by pdsync.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+from urllib.parse import parse_qsl
+from urllib.request import ProxyHandler, Request, build_opener
+
+import duckdb
+
+from pdsync.cli.main import main
+from pdsync.core.http import Http
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).parents[2]
+STREAMS = (
+    "deal_fields", "organization_fields", "person_fields", "product_fields", "activities", "deals", "files",
+    "mail_threads", "organizations", "persons", "pipelines", "products", "stages", "users",
+)  # fmt: skip
+_open = build_opener(ProxyHandler({})).open  # never through a proxy
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment of this process without what would steer pdsync."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PDSYNC_")}
+
+
+# The remote side.
+
+
+class Remote:
+    """A sandbox seen from outside: its address, its token, and its back door over HTTP."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url, self.token = url, token
+
+    def admin(self, method: str, path: str, body: object = None) -> bytes:
+        data = None if body is None else json.dumps(body).encode()
+        with _open(Request(f"{self.url}/_admin/{path}", data, method=method), timeout=60) as response:  # noqa: S310
+            answer: bytes = response.read()
+            return answer
+
+    def get(self, path: str) -> Any:
+        return json.loads(self.admin("GET", path))
+
+    def post(self, path: str, **body: object) -> Any:
+        return json.loads(self.admin("POST", path, body))
+
+    def lines(self, path: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.admin("GET", path).splitlines()]
+
+    def dump(self, kind: str) -> list[dict[str, Any]]:
+        """The truth: every record there is or was, with its state."""
+        return self.lines(f"dump?kind={kind}")
+
+    def truth(self) -> dict[str, dict[Any, dict[str, Any]]]:
+        """The dump of every stream, by key."""
+        return {stream: {entry["id"]: entry for entry in self.dump(stream)} for stream in STREAMS}
+
+    def log(self) -> list[dict[str, Any]]:
+        """Every request that came, also those that were refused."""
+        return self.lines("log")
+
+    def clear_log(self) -> None:
+        self.admin("DELETE", "log")
+
+    def window(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.get("window")
+        return found
+
+    def fault(self, **fault: object) -> None:
+        self.post("faults", **fault)
+
+    def struck(self) -> int:
+        """How often the scripted faults have struck."""
+        return sum(fault["struck"] for fault in self.get("faults"))
+
+    def clear_faults(self) -> None:
+        self.admin("DELETE", "faults")
+
+    def change(self, share: float = 0.01, **options: object) -> dict[str, dict[str, list[int]]]:
+        made: dict[str, dict[str, list[int]]] = self.post("change", share=share, **options)
+        return made
+
+    def advance(self, seconds: float) -> None:
+        self.post("clock", advance_s=seconds)
+
+
+@contextlib.contextmanager
+def serving(*options: str, limits: bool = False) -> Iterator[Remote]:
+    """A sandbox in another process: `pdsync sandbox serve`, on a free port, without limits unless told otherwise."""
+    free = () if limits else ("--burst", "0", "--daily-tokens", "0")
+    command = [sys.executable, "-m", "pdsync", "sandbox", "serve", "--json", "--port", "0", *free, *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=clean_environment())
+    assert process.stdout is not None
+    try:
+        ready = json.loads(process.stdout.readline())
+        yield Remote(ready["url"], ready["token"])
+    finally:
+        process.terminate()
+        process.wait(20)
+        process.stdout.close()
+
+
+# The local side.
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @cached_property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The last line of `--json`."""
+        return self.events[-1]
+
+    @property
+    def written(self) -> dict[str, int]:
+        """Rows inserted, updated and deleted, by stream."""
+        return {
+            name: stream["inserted"] + stream["updated"] + stream["deleted"]
+            for name, stream in self.summary["streams"].items()
+        }
+
+    def __str__(self) -> str:
+        return f"exit {self.code}\n{self.out[-3000:]}\n{self.err[-3000:]}"
+
+
+class Project:
+    """A project folder and the environment in which its commands run."""
+
+    def __init__(self, folder: Path, remote: Remote | None = None, **settings: str | int) -> None:
+        self.folder, self.data = folder, folder / "data"
+        folder.mkdir(parents=True, exist_ok=True)
+        home = folder.with_name(f"{folder.name}-home")
+        home.mkdir(exist_ok=True)
+        self.env = {
+            **clean_environment(),
+            "HOME": str(home),
+            "XDG_CONFIG_HOME": str(home),
+            "PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring",
+            "PYTHONPATH": str(ROOT),
+            "PDSYNC_PROJECT": str(folder),
+            "PDSYNC_BURST": "0",
+            "PDSYNC_DAILY_TOKENS": "0",
+        }
+        if remote:
+            self.env |= {"PDSYNC_BASE_URL": remote.url, "PDSYNC_API_TOKEN": remote.token}
+        self.set(**settings)
+
+    def set(self, **settings: str | int | None) -> Project:
+        """Set PDSYNC_… variables by their names in lower case; None unsets one."""
+        for name, value in settings.items():
+            variable = f"PDSYNC_{name.upper()}"
+            self.env.pop(variable, None)
+            if value is not None:
+                self.env[variable] = str(value)
+        return self
+
+    def start(
+        self, *arguments: str, first: str = "", before: Callable[[], None] | None = None
+    ) -> subprocess.Popen[str]:
+        """Begin `pdsync …` in a process of its own; `first` is carried out in it before (see `knobs`)."""
+        how = ["-m", "pdsync"]
+        if first:
+            how = ["-c", f"from tests.end_to_end import knobs\n{first}\nfrom pdsync.cli.main import main\nmain()"]
+        return subprocess.Popen(
+            [sys.executable, *how, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.env,
+            cwd=self.folder,
+            preexec_fn=before,
+        )
+
+    def run(self, *arguments: str, first: str = "", before: Callable[[], None] | None = None) -> Ran:
+        """`pdsync …` in a process of its own, to its end."""
+        return ended(self.start(*arguments, first=first, before=before))
+
+    def here(self, *arguments: str) -> Ran:
+        """`pdsync …` inside this process, which saves starting Python: the same main(), its exit code and output."""
+        out, err = io.StringIO(), io.StringIO()
+        mask = os.umask(0o077)
+        code = 0
+        with (
+            patch.dict(os.environ, self.env, clear=True),
+            patch.object(sys, "argv", ["pdsync", *arguments]),
+            patch.dict(Http.__init__.__kwdefaults__, {"backoff_s": 0.01}),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            try:
+                main()
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else 0
+            finally:
+                os.umask(mask)
+        return Ran(code, out.getvalue(), err.getvalue())
+
+    @contextlib.contextmanager
+    def warehouse(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The published warehouse, opened without pdsync, as any reader would."""
+        with duckdb.connect(str(self.data / "warehouse.duckdb"), read_only=True) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            yield connection
+
+    def ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Rows of a query to the published warehouse."""
+        with self.warehouse() as connection:
+            return connection.execute(query, values).fetchall()
+
+    def control(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Rows of a query to control.db."""
+        with contextlib.closing(sqlite3.connect(self.data / "control.db", timeout=30)) as connection:
+            return connection.execute(query, values).fetchall()
+
+    def kept(self) -> dict[str, str]:
+        """What the project keeps for good: the hash of each file, and of control.db what is not the request ledger."""
+        files = {
+            str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file() and not path.name.startswith(("control.db", "pdsync.lock"))
+        }
+        if (self.data / "control.db").exists():
+            for table in ("company", "runs", "walks", "pages"):
+                files[f"control.db {table}"] = repr(self.control(f"SELECT * FROM {table} ORDER BY 1"))
+        return files
+
+    def sealed(self) -> set[tuple[str, str, str]]:
+        """The sealed pages of the newest run, as the server would name the requests for them: see `page_of`."""
+        rows = self.control(
+            "SELECT w.operation, w.source, coalesce(before.next, '0') FROM pages p JOIN walks w ON w.id = p.walk"
+            " LEFT JOIN pages before ON before.walk = p.walk AND before.seq = p.seq - 1"
+            " WHERE w.run_id = (SELECT id FROM runs ORDER BY started_at DESC, id DESC LIMIT 1) AND w.state <> 'dropped'"
+        )
+        return {
+            (operation, source if operation == "getMailThreads" else "", place) for operation, source, place in rows
+        }
+
+
+def page_of(request: dict[str, Any]) -> tuple[str, str, str]:
+    """What a logged request asked for: operation, mail folder, and cursor or offset."""
+    query = dict(parse_qsl(request["query"]))
+    return request["operation"], query.get("folder", ""), query.get("cursor") or query.get("start") or "0"
+
+
+def ended(process: subprocess.Popen[str], timeout_s: float = 600) -> Ran:
+    """What a process that was started has done, when it is done."""
+    out, err = process.communicate(timeout=timeout_s)
+    return Ran(process.returncode, out, err)
+
+
+# What two warehouses have in common.
+
+_OF_THE_RUN = "_synced_at, _verified_at, _run_id, _valid_from, _valid_to"
+
+
+def fingerprint(project: Project) -> dict[str, str]:
+    """Per table, history included, one hash of its rows as sorted NDJSON, without what tells of the run that wrote them.
+
+    When a version began is part of it where the record itself says so; for streams without an update_time it is the
+    moment of the reading, and another one in each project. Views and child tables are compared through their sources.
+    """
+    found = {}
+    with project.warehouse() as connection:
+        for (table,) in connection.execute(
+            "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main' ORDER BY 1"
+        ).fetchall():
+            columns = {row[0] for row in connection.execute(f'DESCRIBE main."{table}"').fetchall()}
+            own = "_valid_from IS NOT DISTINCT FROM update_time" if "update_time" in columns else "false"
+            key = "field_code" if "field_code" in columns else "id"
+            for schema, leave_out in (
+                ("main", f"{_OF_THE_RUN.removesuffix(', _valid_to')}, _row_hash"),
+                ("history", _OF_THE_RUN),
+            ):
+                rows = connection.execute(
+                    f"WITH ordered AS (SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY _valid_from) AS _version"
+                    f' FROM {schema}."{table}")'
+                    f" SELECT to_json(o) FROM (SELECT * EXCLUDE ({leave_out}, _deleted_at), CASE WHEN {own} THEN _valid_from"
+                    f" END AS _began, _deleted_at IS NULL AS _alive FROM ordered) o ORDER BY 1"
+                ).fetchall()
+                canonical = (json.dumps(json.loads(row[0]), sort_keys=True) for row in rows)
+                digest = hashlib.sha256("\n".join(canonical).encode())
+                found[f"{schema}.{table}"] = f"{len(rows)} rows {digest.hexdigest()[:16]}"
+    return found
+
+
+def broken_history(project: Project) -> list[str]:
+    """Where the versions of a key overlap, have a hole, or are not open exactly once (S12)."""
+    found = []
+    with project.warehouse() as connection:
+        tables = connection.execute("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'").fetchall()
+        for (table,) in tables:
+            key = "field_code" if table.endswith("_fields") else "id"
+            rows = connection.execute(
+                f"SELECT {key}, _valid_from, _valid_to, lead(_valid_from) OVER (PARTITION BY {key} ORDER BY _valid_from)"
+                f' AS next FROM history."{table}" QUALIFY _valid_to IS DISTINCT FROM next LIMIT 5'
+            ).fetchall()
+            found += [f"{table} {row}" for row in rows]
+            doubled = connection.execute(
+                f'SELECT {key}, count(*) FROM main."{table}" GROUP BY 1 HAVING count(*) > 1 LIMIT 5'
+            ).fetchall()
+            found += [f"{table} {row} doubled" for row in doubled]
+    return found
