@@ -250,7 +250,8 @@ class Http:
                 log.debug("%s %s → %d, %d bytes", method, path, response.status, len(plain))
                 return Answer(response.status, kept, plain, _served_at(response.headers.get("Date")))
         except aiohttp.ClientConnectorError as error:  # before the first byte: surely not carried out
-            raise _Retryable(f"can't reach {self.base_url}: {error}", refused=True) from error
+            why = error.os_error.strerror or type(error.os_error).__name__
+            raise _Retryable(f"can't reach {self.base_url}: {why}", refused=True) from error
         except TimeoutError as error:
             raise _Retryable(f"no answer within {self._timeout_s:.0f} s") from error
         except (aiohttp.ClientError, ConnectionError, zlib.error, EOFError) as error:

@@ -189,10 +189,14 @@ def _category(value: Any, code: str, *_: Any) -> str:
     return str(_integer(value, code) if not (isinstance(value, str) and value.isdigit()) else value)
 
 
-def _list(value: Any, code: str, *_: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise bad_request(f"{code} must be a list", code)
-    return value
+def _attendees(value: Any, code: str, *_: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(o, dict) and isinstance(o.get("email"), str) for o in value):
+        raise bad_request(f"{code} must be a list of {{email, name, …}}", code)
+    names = ("name", "status", "person_id", "user_id")
+    return [
+        {"email": one["email"], "is_organizer": bool(one.get("is_organizer"))} | {n: one.get(n) for n in names}
+        for one in value
+    ]
 
 
 def _custom(value: Any, code: str, company: Company, kind: str) -> dict[str, Any]:
@@ -272,6 +276,6 @@ CHECKS: dict[str, Callable[..., Any]] = {
     "prices": _prices,
     "participants": _participants,
     "category": _category,
-    "list": _list,
+    "attendees": _attendees,
     "custom": _custom,
 }

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from .table import Record
 
 FLAGS = {0: False, 1: True, "0": False, "1": True, "false": False, "true": True}
+RENAMED_PARTS = {
+    "participants": ("primary_flag", "primary"),
+    "attendees": ("email_address", "email"),
+    "prices": ("overhead_cost", "direct_cost"),
+}
 NUMBERS = ("ref", "integer", "number", "percent", "visible_to")
 
 
@@ -31,12 +36,10 @@ def from_v1(body: dict[str, Any], resource: Resource, company: Company, old: Rec
     if resource.kind == "activities" and "person_id" in body and "participants" not in body:
         person = _number(body["person_id"])
         made["participants"] = [{"person_id": person, "primary": True}] if person else []
-    for one in _each(made.get("participants")):
-        if "primary_flag" in one:
-            one["primary"] = one.pop("primary_flag")
-    for price in _each(made.get("prices")):
-        if "overhead_cost" in price:
-            price["direct_cost"] = price.pop("overhead_cost")
+    for code, (old_name, name) in RENAMED_PARTS.items():
+        for one in _each(made.get(code)):
+            if old_name in one:
+                one[name] = one.pop(old_name)
     if resource.custom_fields:
         before = old["custom_fields"] if old else {}
         custom = {

@@ -239,7 +239,7 @@ ACTIVITIES = Resource(
         "done": "bool",
         "location": "address?",
         "participants": "participants",
-        "attendees": "list",
+        "attendees": "attendees",
         "public_description": "text?",
         "priority": "integer?",
         "note": "text?",

@@ -386,3 +386,15 @@ def test_contact_sync_fields_need_contact_sync(api: Api) -> None:
     assert api.patch(path, job_title="CEO").data["job_title"] == "CEO"
     api.box.company.contact_sync = False
     assert api.patch(path, job_title="CFO").status == 403
+
+
+def test_attendees_are_shown_when_asked_for_and_under_v1s_names(api: Api) -> None:
+    guest = {"email": "guest@mail.example", "name": "Guest", "is_organizer": True}
+    made = api.post("/api/v2/activities", subject="Demo", type="meeting", attendees=[guest]).data
+    assert "attendees" not in made
+    path = f"/api/v2/activities/{made['id']}"
+    (kept,) = api.get(path, include_fields="attendees").data["attendees"]
+    assert kept == {**guest, "status": None, "person_id": None, "user_id": None}
+    (old,) = api.get(f"/v1/activities/{made['id']}").data["attendees"]
+    assert (old["email_address"], old["is_organizer"]) == ("guest@mail.example", 1)
+    assert api.patch(path, attendees=["guest@mail.example"]).status == 400
