@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime  # noqa: TC003 - msgspec reads the annotations at run time
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from pdsync.sql import name as sql_name
 
@@ -188,6 +188,7 @@ class Page(Struct, frozen=True):
     next: str | None  # the cursor or offset of the page behind it; None: this was the last
     served_at: datetime  # the server's own Date, UTC
     asked_for: str | None = None  # the cursor or offset that this page was asked for with
+    records: list[Raw] | None = None  # those in `body`, where it has been opened already
 
 
 class Gap(Struct, frozen=True):

@@ -25,7 +25,7 @@ class _Additional(Struct):
 
 
 class _Envelope(Struct):
-    data: Raw = Raw(b"null")
+    data: list[Raw] | None = None
     additional_data: Raw = Raw(b"null")
 
 
@@ -52,9 +52,9 @@ def open_envelope(body: bytes) -> Envelope:
     """
     try:
         outer = msgspec.json.decode(body, type=_Envelope)
-        records = _records(outer.data)
+        records = _unwrapped(outer.data)
         further = msgspec.json.decode(outer.additional_data, type=_Additional | None)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         salvaged = _salvage(body)
         if salvaged is None:
             excerpt = body[:80].decode("utf-8", errors="replace")
@@ -73,9 +73,8 @@ def open_envelope(body: bytes) -> Envelope:
     )
 
 
-def _records(data: Raw) -> list[Raw] | None:
-    records = msgspec.json.decode(data, type=list[Raw] | None)
-    # Some lists come wrapped twice: [[{…}, {…}]].
+def _unwrapped(records: list[Raw] | None) -> list[Raw] | None:
+    """Some lists come wrapped twice: [[{…}, {…}]]."""
     if records and len(records) == 1 and bytes(records[0]).lstrip()[:1] == b"[":
         return msgspec.json.decode(records[0], type=list[Raw])
     return records

@@ -112,7 +112,7 @@ async def records(client: Caller, operation: Operation, query: Mapping[str, str]
     walk = Walk(0, "", "", "", operation.version, operation.id, None, None)
     limit = {"limit": str(operation.page_size)} if operation.page_size and operation.paging != "none" else {}
     async for page in pages(client, operation, walk, {**limit, **query}):
-        for record in open_envelope(page.body).records:
+        for record in page.records or ():
             yield record
 
 
@@ -143,6 +143,7 @@ async def _ask(
             next=following,
             served_at=answer.served_at,
             asked_for=place,
+            records=envelope.records,
         )
         return page, envelope
     raise AssertionError("unreachable")

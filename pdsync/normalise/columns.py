@@ -16,7 +16,7 @@ from pdsync.sql import name as quoted
 from pdsync.sql import text as literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from pdsync.normalise.tables import Table, TableColumn
 
@@ -48,11 +48,12 @@ class Statement:
             return set()
         return {column.name for column in self.stored if (column.ref and not column.code) or "value" in column.items}
 
-    def select(self, unknown: Collection[str], residual: Collection[str]) -> str:
+    def select(self, unknown: Mapping[str, str], residual: Collection[str]) -> str:
         """A SELECT over `ROWS` that gives the stored columns, `_extra`, `_row_hash`, `_served_at`, `_seq`, `_unfit`.
 
         Args:
-            unknown: JSON pointers of the keys that no column takes; they go to `_extra`.
+            unknown: JSON pointers of what no column takes → a condition: in which rows it goes to `_extra`. It must
+                speak of the row alone, or a record would look changed whenever it comes with other neighbours.
             residual: columns whose values go to `_extra` where they do not fit. Of all others, `_unfit` counts the
                 values of a row that do not fit: where it isn't 0, those columns must be residual.
         """
@@ -149,6 +150,8 @@ class Statement:
         if column.type == "VARCHAR":
             return f"nullif({text}, '')" if column.blank_is_null else text
         cast = f"TRY_CAST({text} AS {column.type})"
+        if column.name == self.table.stream.key and column.type == "BIGINT":
+            return f"CASE WHEN NOT {_fraction(text)} THEN {cast} END"  # a rounded key is another record's
         return f"NOT {cast}" if column.negated else cast
 
     def _typed_objects(self, column: TableColumn, text: str) -> str:
@@ -240,14 +243,12 @@ class Statement:
         inside = [column for column in self.stored if len(column.path) > 1]
         if not inside:
             return ""
-        container = pointer(*inside[0].path[:-1])
         nothing = " AND ".join(f"{_text_name(column)} IS NULL" for column in inside)
-        kind = f"coalesce(json_type(row, {literal(container)}), 'NULL')"
-        return f"CASE WHEN {nothing} THEN ({kind} NOT IN ('OBJECT', 'NULL', 'ARRAY'))::INT ELSE 0 END"
+        return f"CASE WHEN {nothing} THEN ({no_object(pointer(*inside[0].path[:-1]))})::INT ELSE 0 END"
 
-    def _extra(self, unknown: Collection[str], residual: Collection[str]) -> tuple[str, str]:
+    def _extra(self, unknown: Mapping[str, str], residual: Collection[str]) -> tuple[str, str]:
         """Two expressions: the values that may be left over, as a list, and the object made of those that are."""
-        conditions: dict[str, list[str]] = {place: ["true"] for place in sorted(unknown)}
+        conditions = {place: [condition] for place, condition in sorted(unknown.items())}
         for column in self.stored:
             if column.name in residual and (condition := self._unfit(column)):
                 conditions.setdefault(column.pointer, []).append(condition)
@@ -261,6 +262,22 @@ class Statement:
         found = f"json_extract(row, [{', '.join(literal(place) for place in conditions)}])"
         # The patch leaves out nulls; an object without keys says nothing.
         return found, f"nullif(json_merge_patch('{{}}', to_json(MAP([{keys}], [{values}]))), '{{}}')"
+
+
+def no_object(place: str) -> str:
+    """A condition on a record: what stands at the JSON pointer `place` is no object, and not empty either."""
+    return (
+        f"CASE json_type(row, {literal(place)}) WHEN 'OBJECT' THEN false WHEN 'NULL' THEN false"
+        f" WHEN 'ARRAY' THEN json_array_length(row, {literal(place)}) > 0 ELSE json_exists(row, {literal(place)}) END"
+    )
+
+
+def stray_items(place: str, known: Collection[str]) -> str:
+    """A condition on a record: an element of the list at the JSON pointer `place` has a key that isn't `known`."""
+    elements = f"from_json(json_extract(row, {literal(place)}), '[\"JSON\"]')"
+    keys = f"list_filter(json_keys(e), lambda k: k NOT IN ({', '.join(map(literal, sorted(known)))}))"
+    stray = f"len(list_filter({elements}, lambda e: len({keys}) > 0)) > 0"
+    return f"CASE WHEN json_type(row, {literal(place)}) = 'ARRAY' THEN {stray} END"
 
 
 def _at(path: tuple[str, ...]) -> str:

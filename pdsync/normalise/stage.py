@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import msgspec
@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from pdsync.core.envelope import open_envelope
 from pdsync.model import Page, SchemaChange
-from pdsync.normalise.columns import ROWS, Statement
+from pdsync.normalise.columns import ROWS, Statement, no_object, stray_items
 from pdsync.normalise.tables import Table, TableColumn, pointer
 from pdsync.sql import first
 from pdsync.sql import name as quoted
@@ -42,6 +42,10 @@ class Quarantined(Struct, frozen=True):
     reason: str
 
 
+class _UnspeakableKey(Exception):
+    """A record has a key with a NUL character, which no SQL can name."""
+
+
 class Stage:
     """The staging table of one walk. `table` may be replaced when a custom field is added meanwhile."""
 
@@ -51,7 +55,7 @@ class Stage:
         self.quarantined: list[Quarantined] = []
         self.changes: list[SchemaChange] = []
         self._statement = Statement(table)
-        self._unknown: set[str] = set()
+        self._unknown: dict[str, str] = {}  # JSON pointer → in which rows it is kept in `_extra`
         self._residual = self._statement.always_residual()
         self._created = False
         self._seen_keys: set[int] = set()
@@ -67,13 +71,13 @@ class Stage:
         Raises:
             BadAnswer: a page is no list of records. Nothing of these pages was staged.
         """
-        chunks = [self._chunk(page, [bytes(record) for record in open_envelope(page.body).records]) for page in pages]
+        chunks = [self._chunk(page) for page in pages]
         chunks = [chunk for chunk in chunks if chunk.num_rows]
         if not chunks:
             return
         try:
             self._insert(pa.concat_tables(chunks))
-        except (duckdb.InvalidInputException, duckdb.ConversionException, pa.ArrowInvalid):
+        except (duckdb.InvalidInputException, duckdb.ConversionException, pa.ArrowInvalid, _UnspeakableKey):
             self._insert(pa.concat_tables([self._salvage(chunk, page.walk) for chunk, page in _paired(chunks, pages)]))
 
     def clear(self) -> None:
@@ -82,8 +86,10 @@ class Stage:
             self.connection.execute(f"DROP TABLE {self.relation}")
         self._created, self.rows, self.quarantined, self.changes = False, 0, [], []
 
-    def _chunk(self, page: Page, records: list[bytes]) -> pa.Table:
+    def _chunk(self, page: Page) -> pa.Table:
         """One Arrow chunk a page: DuckDB reads chunks side by side."""
+        opened = open_envelope(page.body).records if page.records is None else page.records
+        records = [bytes(record) for record in opened]
         offsets = pa.array(itertools.accumulate(map(len, records), initial=0), type=pa.int32())
         rows = pa.StringArray.from_buffers(len(records), offsets.buffers()[1], pa.py_buffer(b"".join(records)))
         return pa.table(
@@ -109,7 +115,7 @@ class Stage:
                 self.rows -= rows.num_rows
                 unfit, keyless = self._write(first_seq)
             if keyless:
-                self._quarantine_keyless()
+                self._quarantine_keyless(rows)
         finally:
             self.connection.unregister(ROWS)
 
@@ -141,6 +147,8 @@ class Stage:
         for (found,) in lists:
             for place, keys in zip(places, found, strict=True):
                 for key in keys or ():
+                    if "\0" in key:
+                        raise _UnspeakableKey(key)
                     if key not in known[place]:
                         self._notice(place + pointer(key), "unknown_key", "kept in _extra: no column takes it")
 
@@ -154,11 +162,11 @@ class Stage:
         stray = {key for (keys,) in lists for key in keys or ()} - wanted
         if stray:
             detail = f"its elements hold {', '.join(sorted(stray))}, which no column takes; the list is in _extra too"
-            self._notice(path, "unknown_key", detail)
+            self._notice(path, "unknown_key", detail, stray_items(path, wanted))
 
-    def _notice(self, place: str, kind: str, detail: str) -> None:
+    def _notice(self, place: str, kind: str, detail: str, condition: str = "true") -> None:
         if place not in self._unknown:
-            self._unknown.add(place)
+            self._unknown[place] = condition
             self.changes.append(SchemaChange(self.table.stream.name, kind, place[1:], detail))
 
     def _learn_misfits(self) -> bool:
@@ -176,21 +184,21 @@ class Stage:
         return len(self._residual) + len(self._unknown) > before
 
     def _unknown_container(self, container: str) -> None:
-        odd = first(
-            self.connection.execute(
-                f"SELECT count(*) FROM {ROWS} WHERE json_type(row, {literal(pointer(container))})"
-                " NOT IN ('OBJECT', 'NULL', 'ARRAY')"
-            )
-        )
+        place = pointer(container)
+        odd = first(self.connection.execute(f"SELECT count(*) FROM {ROWS} WHERE {no_object(place)}"))
         if odd and odd[0]:
-            self._notice(pointer(container), "unknown_key", "is no object; kept in _extra")
+            self._notice(place, "unknown_key", "is no object; kept in _extra", no_object(place))
 
-    def _quarantine_keyless(self) -> None:
+    def _quarantine_keyless(self, rows: pa.Table) -> None:
         """Take out what has no key: it can't be stored under any other."""
         key = self.table.stream.key
-        for position, (seq, record) in enumerate(self.connection.execute(self._statement.keyless()).fetchall()):
-            self._quarantine(0, seq, position, record.encode(), f"has no usable {key}")
-            self.rows -= 1
+        keyless = set(self.connection.execute(self._statement.keyless()).fetchall())
+        places: dict[int, int] = {}
+        for seq, record in zip(rows.column("seq").to_pylist(), rows.column("row").to_pylist(), strict=True):
+            places[seq] = places.get(seq, -1) + 1
+            if (seq, record) in keyless:
+                self._quarantine(0, seq, places[seq], record.encode(), f"has no usable {key}")
+                self.rows -= 1
         self.connection.execute(f"DELETE FROM {self.relation} WHERE {quoted(key)} IS NULL")
 
     def _quarantine(self, walk: int, seq: int, position: int, record: bytes, reason: str) -> None:
@@ -219,10 +227,11 @@ class Stage:
         )
 
 
-def readable(record: bytes) -> str:
+def readable(record: bytes, as_it_came: str | None = None) -> str:
     """A record that strict parsers take: as it is where they do, else with what they refuse made harmless.
 
-    A lone surrogate becomes U+FFFD, and the record as it came is kept under `_as_it_came`, so nothing is lost.
+    A lone surrogate becomes U+FFFD, as does a NUL in a key, and the record as it came is kept under `_as_it_came`, so
+    nothing is lost.
 
     Raises:
         ValueError: it is no JSON object, or nested without end.
@@ -236,17 +245,27 @@ def readable(record: bytes) -> str:
         raise ValueError("is no object")
     if _depth(value) > _DEEPEST:
         raise ValueError(f"is nested deeper than {_DEEPEST} levels")
+    if "\\u0000" in text and (spoken := _without_nul_keys(value)) != value:
+        return readable(json.dumps(spoken).encode(), text)
     try:
         msgspec.json.decode(record)
-        if not re.search(r"\\u[dD][89a-fA-F]", text):
+        if as_it_came is None and not re.search(r"\\u[dD][89a-fA-F]", text):
             return text
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass
+    if as_it_came is not None:
+        value["_as_it_came"] = as_it_came
     harmless = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
     if harmless.encode("utf-8", errors="replace").decode() == harmless:
         return harmless
-    value["_as_it_came"] = text
+    value["_as_it_came"] = as_it_came or text
     return json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _without_nul_keys(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    if isinstance(value, dict):
+        return {key.replace("\0", "\ufffd"): _without_nul_keys(inner) for key, inner in value.items()}
+    return [_without_nul_keys(each) for each in value] if isinstance(value, list) else value
 
 
 def _depth(value: object) -> int:
