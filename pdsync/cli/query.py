@@ -18,6 +18,7 @@ from pdsync.cli.app import App, Command
 from pdsync.cli.sync import Moment
 from pdsync.errors import ConfigError
 from pdsync.runner import project
+from pdsync.sql import first
 from pdsync.sql import name as quoted
 from pdsync.sql import text as literal
 
@@ -62,15 +63,22 @@ def ask(warehouse: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
 
 
 def _as_of(warehouse: duckdb.DuckDBPyConnection, moment: datetime) -> None:
-    """Lay views over the tables that show the versions of that moment."""
+    """Lay views over the tables that show the versions of that moment.
+
+    They stand in the temporary schema, which names are looked up in first: also by the views of `labeled` and `sales`,
+    which so show the past too.
+    """
+    database = first(warehouse.execute("SELECT current_database()"))[0]
     rows = warehouse.execute(
-        "SELECT view_name FROM duckdb_views() WHERE schema_name = 'history' AND NOT internal"
+        "SELECT table_name FROM duckdb_tables() WHERE database_name = ? AND schema_name = 'versions'", [database]
     ).fetchall()
     at = f"{literal(moment.isoformat())}::TIMESTAMPTZ"
     for (table,) in rows:
         warehouse.execute(
-            f"CREATE TEMP VIEW {quoted(table)} AS SELECT * EXCLUDE (_valid_to) FROM {quoted('history', table)}"
-            f" WHERE _valid_from <= {at} AND (_valid_to IS NULL OR _valid_to > {at})"
+            f"CREATE TEMP VIEW {quoted(table)} AS"
+            f" SELECT * FROM {quoted(database, 'main', table)} WHERE _valid_from <= {at} UNION ALL BY NAME"
+            f" SELECT * EXCLUDE (_valid_to) FROM {quoted(database, 'versions', table)}"
+            f" WHERE _valid_from <= {at} AND _valid_to > {at}"
         )
 
 

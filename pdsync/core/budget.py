@@ -59,6 +59,7 @@ class Budget:
         self.requests = 0
         self._token = hashlib.sha256(token.encode()).hexdigest()[:16]
         self._resume_at = 0.0
+        self._was_blocked = False
         # Spreads a little faster than the limit, so that the exact bound below is what decides, not the spreading.
         per_slice = max(1, round(burst * 1.25 * _SLICE_S / WINDOW_S))
         self._throttle = Throttler(rate_limit=per_slice, period=_SLICE_S, retry_interval=0.005) if burst else None
@@ -96,6 +97,7 @@ class Budget:
 
     async def _slot(self, cost: int) -> int | None:
         while True:
+            self._check_cool_down()
             wait = self._resume_at - time.monotonic()
             if wait <= 0:
                 ticket, wait = self._reserve(cost)
@@ -190,20 +192,25 @@ class Budget:
 
     def cool_down(self) -> Blocked:
         """After abuse protection answered: ten minutes of silence, doubling each time, and the error to raise."""
-        row = self._db.execute("SELECT times FROM pauses WHERE kind = 'blocked'").fetchone()
-        times = int(row[0]) if row else 0
+        row = self._db.execute("SELECT until, times FROM pauses WHERE kind = 'blocked'").fetchone()
+        if row and 0 < row[0] - time.time() <= _COOL_DOWN_S * 2**6:
+            return self._blocked(row[0])  # requests that were under way met the same block: it counts once
+        times = int(row[1]) if row else 0
         until = time.time() + _COOL_DOWN_S * 2 ** min(times, 6)
         self._db.execute("INSERT OR REPLACE INTO pauses VALUES ('blocked', ?, ?)", (until, times + 1))
         return self._blocked(until)
 
     def calm(self) -> None:
         """An ordinary answer came: the next block begins again at ten minutes."""
-        self._db.execute("DELETE FROM pauses WHERE kind = 'blocked'")
+        if self._was_blocked:
+            self._was_blocked = False
+            self._db.execute("DELETE FROM pauses WHERE kind = 'blocked'")
 
     def _check_cool_down(self) -> None:
         row = self._db.execute("SELECT until FROM pauses WHERE kind = 'blocked'").fetchone()
         if row and 0 < row[0] - time.time() <= _COOL_DOWN_S * 2**6:
             raise self._blocked(row[0])
+        self._was_blocked = row is not None
 
     @staticmethod
     def _blocked(until: float) -> Blocked:

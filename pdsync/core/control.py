@@ -129,15 +129,23 @@ class Control:
         rows = self._rows("SELECT id, name FROM company")
         return (int(str(rows[0][0])), str(rows[0][1])) if rows else None
 
+    def check_company(self, company_id: int, name: str) -> None:
+        """See that the project is tied to no other company.
+
+        Raises:
+            WrongCompany: it is; nothing was written.
+        """
+        known = self.company()
+        if known and known[0] != company_id:
+            raise WrongCompany(expected=known[0], found=company_id, name=name)
+
     def bind_company(self, company_id: int, name: str, domain: str | None) -> None:
         """Tie the project to a company, or check that it is the same one as ever. Its name may change.
 
         Raises:
             WrongCompany: it is another one; nothing was written.
         """
-        known = self.company()
-        if known and known[0] != company_id:
-            raise WrongCompany(expected=known[0], found=company_id, name=name)
+        self.check_company(company_id, name)
         with self.transaction() as db:
             db.execute("DELETE FROM company")
             db.execute("INSERT INTO company VALUES (?, ?, ?)", (company_id, name, domain))

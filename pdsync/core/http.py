@@ -301,6 +301,7 @@ class Http:
                 raise ApiError(
                     f"{label}: {error_text(answer)}", status=status, operation=label, correlation_id=correlation
                 )
+            self.budget.calm()
             return
         said = error_text(answer)
         if status == 429:

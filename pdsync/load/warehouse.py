@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MEMORY_LIMIT = "400MB"  # of DuckDB's own; beyond it spills to disk
+_HEADERS_BYTES = 3 * 4096  # what a DuckDB file begins with, before its first block
 # What the loader adds to every row, behind the columns of the record.
 SYSTEM_COLUMNS = {
     "_extra": "JSON",
@@ -69,9 +70,28 @@ def connect(path: Path, *, read_only: bool = False, memory_limit: str = MEMORY_L
     return connection
 
 
+def check_whole(path: Path) -> None:
+    """Open the file at `path` and see that none of it is cut off, which DuckDB itself notices only on reading there.
+
+    Raises:
+        StorageError: it can't be opened, or is shorter than it says.
+    """
+    connection = connect(path)
+    try:
+        block, blocks = first(
+            connection.execute(
+                "SELECT block_size, total_blocks FROM pragma_database_size() WHERE database_name = current_database()"
+            )
+        )
+    finally:
+        connection.close()
+    if path.stat().st_size < _HEADERS_BYTES + block * blocks:
+        raise StorageError(f"{path} is cut off: it should hold {blocks} blocks of {block} bytes.")
+
+
 def _why(path: Path, error: duckdb.Error) -> str:
     said = str(error).splitlines()[0]
-    if "lock" in said.lower():
+    if "set lock" in said:  # and not "block": those are damaged files
         return (
             f"{path} is held by another program ({said}).\n"
             f"Nothing was changed. Close that program, or open the warehouse read-only there, and run the same command."

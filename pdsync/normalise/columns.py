@@ -248,12 +248,13 @@ class Statement:
 
     def _extra(self, unknown: Mapping[str, str], residual: Collection[str]) -> tuple[str, str]:
         """Two expressions: the values that may be left over, as a list, and the object made of those that are."""
-        conditions = {place: [condition] for place, condition in sorted(unknown.items())}
+        conditions = {place: [condition] for place, condition in unknown.items()}
         for column in self.stored:
             if column.name in residual and (condition := self._unfit(column)):
                 conditions.setdefault(column.pointer, []).append(condition)
         if not conditions:
             return "NULL", "NULL::JSON"
+        conditions = dict(sorted(conditions.items()))  # one order for good: `_extra` is a part of the row's hash
         keys = ", ".join(literal(place[1:]) for place in conditions)
         values = ", ".join(
             f"_found[{index}]" if "true" in checks else f"CASE WHEN {' OR '.join(checks)} THEN _found[{index}] END"

@@ -95,6 +95,7 @@ class Stage:
         return pa.table(
             {
                 "row": rows,
+                "position": pa.array(range(len(records)), type=pa.int64()),
                 "seq": pa.array([page.seq] * len(records), type=pa.int64()),
                 "served_at": pa.array([page.served_at] * len(records), type=pa.timestamp("us", tz="UTC")),
             }
@@ -193,11 +194,10 @@ class Stage:
         """Take out what has no key: it can't be stored under any other."""
         key = self.table.stream.key
         keyless = set(self.connection.execute(self._statement.keyless()).fetchall())
-        places: dict[int, int] = {}
-        for seq, record in zip(rows.column("seq").to_pylist(), rows.column("row").to_pylist(), strict=True):
-            places[seq] = places.get(seq, -1) + 1
+        places = (rows.column(name).to_pylist() for name in ("seq", "position", "row"))
+        for seq, position, record in zip(*places, strict=True):
             if (seq, record) in keyless:
-                self._quarantine(0, seq, places[seq], record.encode(), f"has no usable {key}")
+                self._quarantine(0, seq, position, record.encode(), f"has no usable {key}")
                 self.rows -= 1
         self.connection.execute(f"DELETE FROM {self.relation} WHERE {quoted(key)} IS NULL")
 
@@ -206,7 +206,7 @@ class Stage:
 
     def _salvage(self, chunk: pa.Table, walk: int) -> pa.Table:
         """The slow path: each record by itself; what strict parsers refuse is made readable or quarantined."""
-        kept, seqs, times = [], [], []
+        kept, places, seqs, times = [], [], [], []
         raw = chunk.column("row").cast(pa.binary())
         for position, (row, seq, served) in enumerate(
             zip(raw.to_pylist(), chunk.column("seq").to_pylist(), chunk.column("served_at").to_pylist(), strict=True)
@@ -216,11 +216,13 @@ class Stage:
             except ValueError as error:
                 self._quarantine(walk, seq, position, row, str(error))
                 continue
+            places.append(position)
             seqs.append(seq)
             times.append(served)
         return pa.table(
             {
                 "row": pa.array(kept, type=pa.string()),
+                "position": pa.array(places, type=pa.int64()),
                 "seq": pa.array(seqs, type=pa.int64()),
                 "served_at": pa.array(times, type=pa.timestamp("us", tz="UTC")),
             }

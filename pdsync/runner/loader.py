@@ -83,8 +83,15 @@ class Loader:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
         except (duckdb.Error, OSError, MemoryError) as error:
+            said = str(error).splitlines()[0]
+            if "checksum" in said or "not read enough" in said:
+                raise StorageError(
+                    f"The work file {self.path} is damaged: {said}\n"
+                    f"Nothing was published from it, and no page has to be fetched again. Delete it and run the same "
+                    f"command: it is made anew from the sealed pages."
+                ) from error
             raise StorageError(
-                f"The work file {self.path} could not be written: {str(error).splitlines()[0]}\n"
+                f"The work file {self.path} could not be written: {said}\n"
                 f"Nothing half-done was kept, and no page has to be fetched again. Free some disk space if it is full, "
                 f"then run the same command."
             ) from error

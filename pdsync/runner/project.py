@@ -59,7 +59,7 @@ def ready_work_file(settings: Settings) -> str | None:
     work = work_path(settings)
     if work.exists():
         try:
-            warehouse.connect(work).close()
+            warehouse.check_whole(work)
         except StorageError as error:
             if "held by another program" in str(error):
                 raise
@@ -74,7 +74,7 @@ def ready_work_file(settings: Settings) -> str | None:
     if settings.warehouse.exists():
         try:
             publish.copy(settings.warehouse, work)
-            warehouse.connect(work).close()
+            warehouse.check_whole(work)
         except (OSError, StorageError):
             work.unlink(missing_ok=True)
     return note

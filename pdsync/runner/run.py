@@ -94,12 +94,14 @@ async def sync(settings: Settings, asked: Asked, tell: Callable[[Event], None] =
     with project.locked(settings) as control:
         async with client.connect(settings, run_tokens=asked.budget) as http:
             identity = await client.whoami(http)
-            control.bind_company(identity.company_id, identity.company_name, identity.company_domain)
+            control.check_company(identity.company_id, identity.company_name)
             if note := project.ready_work_file(settings):
                 tell(Event("note", text=note))
             loader = Loader(project.work_path(settings))
             try:
                 await loader.do(loader.open, identity.company_id, identity.company_name)
+                # Behind the warehouse's own check: a lost control.db must not be tied to the wrong company.
+                control.bind_company(identity.company_id, identity.company_name, identity.company_domain)
                 if lost := control.reopen_lost(await loader.do(loader.held_walks)):
                     tell(
                         Event("note", text=f"The work file lacks {lost} readings: they are loaded again from data/raw.")

@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import importlib
 import os
+import resource
 import signal
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import force_setattr
 
 from pdsync.core import budget, catalogue
 from pdsync.core.http import Http
 from pdsync.runner import loader, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def small_pages(rows: int) -> None:
@@ -28,9 +33,23 @@ def small_pages(rows: int) -> None:
                 force_setattr(operation, "page_size", rows)
 
 
+@contextmanager
+def smaller_pages(rows: int) -> Iterator[None]:
+    """`small_pages` for a while."""
+    operations = [operation for version in ("v1", "v2") for operation in catalogue.operations(version).values()]
+    before = [operation.page_size for operation in operations]
+    small_pages(rows)
+    try:
+        yield
+    finally:
+        for operation, size in zip(operations, before, strict=True):
+            force_setattr(operation, "page_size", size)
+
+
 def small_batches(pages: int) -> None:
     """Commit so many pages together."""
-    loader.PAGES_A_BATCH = run.PAGES_A_BATCH = pages
+    for module in (loader, run):
+        setattr(module, "PAGES_A_BATCH", pages)  # noqa: B010 - run only borrows the name
 
 
 def read_ahead(size: int) -> None:
@@ -40,6 +59,7 @@ def read_ahead(size: int) -> None:
 
 def hurry() -> None:
     """Wait a fiftieth between retries."""
+    assert Http.__init__.__kwdefaults__
     Http.__init__.__kwdefaults__["backoff_s"] = 0.01
 
 
@@ -49,6 +69,11 @@ def tomorrow() -> None:
     day = (budget._midnight() + timedelta(hours=1)).strftime("%Y-%m-%d")
     assert day != real()
     budget._today = lambda: day
+
+
+def largest_file(size: int) -> None:
+    """Refuse to let any file grow beyond so many bytes, as a full disk would."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 def die(module: str, name: str, nth: int = 1, *, after: bool = False) -> None:

@@ -33,7 +33,7 @@ from pdsync.cli.main import main
 from pdsync.core.http import Http
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 STREAMS = (
@@ -44,8 +44,9 @@ _open = build_opener(ProxyHandler({})).open  # never through a proxy
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment of this process without what would steer pdsync."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PDSYNC_")}
+    """The environment of this process without what would steer pdsync; its children import what this one does."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PDSYNC_")}
+    return {**inherited, "PYTHONPATH": str(ROOT)}
 
 
 # The remote side.
@@ -59,14 +60,14 @@ class Remote:
 
     def admin(self, method: str, path: str, body: object = None) -> bytes:
         data = None if body is None else json.dumps(body).encode()
-        with _open(Request(f"{self.url}/_admin/{path}", data, method=method), timeout=60) as response:  # noqa: S310
+        with _open(Request(f"{self.url}/_admin/{path}", data, method=method), timeout=60) as response:
             answer: bytes = response.read()
             return answer
 
     def get(self, path: str) -> Any:
         return json.loads(self.admin("GET", path))
 
-    def post(self, path: str, **body: object) -> Any:
+    def post(self, path: str, /, **body: object) -> Any:
         return json.loads(self.admin("POST", path, body))
 
     def lines(self, path: str) -> list[dict[str, Any]]:
@@ -170,16 +171,15 @@ class Project:
             "HOME": str(home),
             "XDG_CONFIG_HOME": str(home),
             "PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring",
-            "PYTHONPATH": str(ROOT),
             "PDSYNC_PROJECT": str(folder),
             "PDSYNC_BURST": "0",
             "PDSYNC_DAILY_TOKENS": "0",
         }
         if remote:
             self.env |= {"PDSYNC_BASE_URL": remote.url, "PDSYNC_API_TOKEN": remote.token}
-        self.set(**settings)
+        self.configure(**settings)
 
-    def set(self, **settings: str | int | None) -> Project:
+    def configure(self, **settings: str | int | None) -> Project:
         """Set PDSYNC_… variables by their names in lower case; None unsets one."""
         for name, value in settings.items():
             variable = f"PDSYNC_{name.upper()}"
@@ -188,9 +188,7 @@ class Project:
                 self.env[variable] = str(value)
         return self
 
-    def start(
-        self, *arguments: str, first: str = "", before: Callable[[], None] | None = None
-    ) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, first: str = "") -> subprocess.Popen[str]:
         """Begin `pdsync …` in a process of its own; `first` is carried out in it before (see `knobs`)."""
         how = ["-m", "pdsync"]
         if first:
@@ -203,12 +201,11 @@ class Project:
             text=True,
             env=self.env,
             cwd=self.folder,
-            preexec_fn=before,
         )
 
-    def run(self, *arguments: str, first: str = "", before: Callable[[], None] | None = None) -> Ran:
+    def run(self, *arguments: str, first: str = "") -> Ran:
         """`pdsync …` in a process of its own, to its end."""
-        return ended(self.start(*arguments, first=first, before=before))
+        return ended(self.start(*arguments, first=first))
 
     def here(self, *arguments: str) -> Ran:
         """`pdsync …` inside this process, which saves starting Python: the same main(), its exit code and output."""
@@ -289,7 +286,7 @@ _OF_THE_RUN = "_synced_at, _verified_at, _run_id, _valid_from, _valid_to"
 
 
 def fingerprint(project: Project) -> dict[str, str]:
-    """Per table, history included, one hash of its rows as sorted NDJSON, without what tells of the run that wrote them.
+    """Per table, history included, one hash of its rows as sorted NDJSON, without what tells of the run.
 
     When a version began is part of it where the record itself says so; for streams without an update_time it is the
     moment of the reading, and another one in each project. Views and child tables are compared through their sources.
@@ -307,10 +304,10 @@ def fingerprint(project: Project) -> dict[str, str]:
                 ("history", _OF_THE_RUN),
             ):
                 rows = connection.execute(
-                    f"WITH ordered AS (SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY _valid_from) AS _version"
-                    f' FROM {schema}."{table}")'
-                    f" SELECT to_json(o) FROM (SELECT * EXCLUDE ({leave_out}, _deleted_at), CASE WHEN {own} THEN _valid_from"
-                    f" END AS _began, _deleted_at IS NULL AS _alive FROM ordered) o ORDER BY 1"
+                    f"SELECT to_json(o) FROM (SELECT * EXCLUDE ({leave_out}, _deleted_at),"
+                    f" CASE WHEN {own} THEN _valid_from END AS _began, _deleted_at IS NULL AS _alive,"
+                    f" row_number() OVER (PARTITION BY {key} ORDER BY _valid_from) AS _version"
+                    f' FROM {schema}."{table}") o ORDER BY 1'
                 ).fetchall()
                 canonical = (json.dumps(json.loads(row[0]), sort_keys=True) for row in rows)
                 digest = hashlib.sha256("\n".join(canonical).encode())
@@ -326,8 +323,9 @@ def broken_history(project: Project) -> list[str]:
         for (table,) in tables:
             key = "field_code" if table.endswith("_fields") else "id"
             rows = connection.execute(
-                f"SELECT {key}, _valid_from, _valid_to, lead(_valid_from) OVER (PARTITION BY {key} ORDER BY _valid_from)"
-                f' AS next FROM history."{table}" QUALIFY _valid_to IS DISTINCT FROM next LIMIT 5'
+                f"SELECT {key}, _valid_from, _valid_to,"
+                f" lead(_valid_from) OVER (PARTITION BY {key} ORDER BY _valid_from) AS next"
+                f' FROM history."{table}" QUALIFY _valid_to IS DISTINCT FROM next LIMIT 5'
             ).fetchall()
             found += [f"{table} {row}" for row in rows]
             doubled = connection.execute(

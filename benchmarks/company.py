@@ -1,0 +1,120 @@
+"""Serves a made-up company from a process of its own, without limits, and knows which lists to read from it.
+
+The lists and their parameters are those that pdsync itself asks for on a first sync, so that every contestant asks
+the same questions: deals come from two lists (the archived ones have their own), the others from one each.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from benchmarks.measure import TAIL_CHARS, BenchmarkError, clean_env, stop
+from pdsync.core import catalogue
+from pdsync.extract.pages import query_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+SHARES = {"deals": 250, "persons": 150, "organizations": 50, "activities": 200, "products": 29}
+UNREAD = ("files", "mail_threads")  # nobody reads them here, so nobody need make them
+# States of records that a list still shows.
+LISTED = {"deals": ("live", "archived", "deleted")}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One list operation, and the stream that its records belong to."""
+
+    stream: str
+    name: str
+    path: str
+    query: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Company:
+    """A company that is being served."""
+
+    url: str
+    token: str
+    rows: dict[str, int]  # what its lists show, by stream
+
+    @property
+    def total(self) -> int:
+        """The rows of all streams."""
+        return sum(self.rows.values())
+
+
+def sizes(total: int) -> dict[str, int]:
+    """`total` records in the proportions of SHARES."""
+    counts = {stream: total * share // sum(SHARES.values()) for stream, share in SHARES.items()}
+    counts["deals"] += total - sum(counts.values())
+    return counts
+
+
+def listings(streams: Mapping[str, int]) -> list[Listing]:
+    """The lists that pdsync reads when it syncs `streams` for the first time."""
+    found = []
+    for name in streams:
+        stream = catalogue.stream(name)
+        version, sources = stream.sources("v2")
+        for source in sources:
+            operation = catalogue.operations(version)[source.operation]
+            query = query_of(stream, source, version, operation, None)
+            found.append(Listing(name, f"{name}_{source.name}", operation.path, query))
+    return found
+
+
+def write_listings(streams: Mapping[str, int], path: Path) -> None:
+    """Put the lists into a JSON file, for programs that can't import pdsync."""
+    path.write_text(json.dumps([asdict(listing) for listing in listings(streams)]))
+
+
+@contextmanager
+def served(records: Mapping[str, int], folder: Path) -> Iterator[Company]:
+    """A company of `records`, served until the block ends. A million records take minutes to make.
+
+    Raises:
+        BenchmarkError: the sandbox did not start; holds what it said.
+    """
+    wanted = {**dict.fromkeys((*SHARES, *UNREAD), 0), **records}
+    counts = [part for kind, count in wanted.items() for part in (f"--{kind.replace('_', '-')}", str(count))]
+    limits = ["--port", "0", "--burst", "0", "--daily-tokens", "0"]
+    errors = folder / "sandbox.log"
+    with errors.open("wb") as err:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pdsync", "sandbox", "serve", *limits, *counts, "--json"],
+            env=clean_env(),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=err,
+            start_new_session=True,
+        )
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            ready = json.loads(line) if line.startswith(b"{") else {}
+            if ready.get("event") != "ready":
+                said = line.decode(errors="replace") + errors.read_text(errors="replace")
+                raise BenchmarkError(f"The sandbox did not start:\n{said[-TAIL_CHARS:]}")
+            yield Company(ready["url"], ready["token"], _listed(ready["url"], records))
+        finally:
+            stop(process)
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+def _listed(url: str, streams: Mapping[str, int]) -> dict[str, int]:
+    """The rows that the lists of `streams` show, as the sandbox itself counts them."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(f"{url}/_admin/summary", timeout=60) as answer:
+        counts = json.load(answer)["counts"]
+    return {stream: sum(counts[stream][state] for state in LISTED.get(stream, ("live",))) for stream in streams}

@@ -1,0 +1,59 @@
+"""Loads the lists into DuckDB with dlt's REST API source. Runs in dlt's own environment and knows nothing of pdsync.
+
+Each list is a resource, read beside the others, and appended to its stream's table. An empty table needs neither a
+merge nor a replacement, so this is the least that dlt can do. How it writes is said by the environment.
+
+    PDSYNC_BASE_URL=… PDSYNC_API_TOKEN=… python dlt_pipeline.py LISTS.json FILE parquet|default
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import dlt
+from dlt.sources.helpers.rest_client.paginators import JSONResponseCursorPaginator
+from dlt.sources.rest_api import rest_api_source
+
+DATASET = "pipedrive"
+
+
+def resource(listing: dict[str, Any]) -> dict[str, Any]:
+    """A list as dlt declares it."""
+    return {
+        "name": listing["name"],
+        "table_name": listing["stream"],
+        "write_disposition": "append",
+        "parallelized": True,
+        "endpoint": {"path": listing["path"].lstrip("/"), "params": listing["query"], "data_selector": "data"},
+    }
+
+
+def main(listings: list[dict[str, Any]], file: str, loader: str) -> None:
+    """Fetch, normalise and load everything.
+
+    Raises:
+        PipelineStepFailed: a step failed.
+        DestinationHasFailedJobs: a file could not be loaded.
+    """
+    client = {
+        "base_url": os.environ["PDSYNC_BASE_URL"],
+        "auth": {
+            "type": "api_key",
+            "name": "x-api-token",
+            "api_key": os.environ["PDSYNC_API_TOKEN"],
+            "location": "header",
+        },
+        "paginator": JSONResponseCursorPaginator(cursor_path="additional_data.next_cursor", cursor_param="cursor"),
+    }
+    source = rest_api_source({"client": client, "resources": [resource(listing) for listing in listings]})
+    pipeline = dlt.pipeline("benchmark", destination=dlt.destinations.duckdb(file), dataset_name=DATASET)
+    info = pipeline.run(source, loader_file_format="parquet" if loader == "parquet" else None)
+    info.raise_on_failed_jobs()
+
+
+if __name__ == "__main__":  # dlt's workers import this file again
+    main(json.loads(Path(sys.argv[1]).read_text()), sys.argv[2], sys.argv[3])

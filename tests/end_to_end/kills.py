@@ -1,0 +1,121 @@
+"""Kills runs, and shows that they might as well have been left alone.
+
+Two projects read one company: one is never disturbed, the other is killed again and again. Whenever the disturbed one
+comes to its end, both must hold the same tables, and no page that was sealed before a kill may have been asked for
+after it.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tests.end_to_end.world import Project, broken_history, ended, fingerprint, page_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.end_to_end.world import Ran, Remote
+
+SMALL = "knobs.small_pages({rows}); knobs.small_batches(2); knobs.read_ahead(1); knobs.hurry()"
+CONCURRENCY = 8
+
+
+@dataclass
+class Outcome:
+    """What came of it."""
+
+    kills: int = 0
+    rounds: int = 0
+    requests: int = 0
+    refetched: list[str] = field(default_factory=list)  # sealed pages that were asked for again
+    repeated: int = 0  # pages that were asked for again because the kill came before their seal
+    different: list[str] = field(default_factory=list)
+    states: Counter[str] = field(default_factory=Counter)  # what the killed run had come to
+
+    @property
+    def wrong(self) -> list[str]:
+        return [*self.refetched, *self.different]
+
+
+def again(remote: Remote, project: Project, *arguments: str, first: str, outcome: Outcome, kill_after: float) -> Ran:
+    """One more attempt, killed after so many seconds unless it ends before; checks what it asked for."""
+    before = project.sealed() if (project.data / "control.db").exists() else set()
+    asked_before = {page_of(request) for request in remote.log()}
+    remote.clear_log()
+    process = project.start(*arguments, first=first)
+    deadline = time.monotonic() + kill_after
+    while process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    ran = ended(process)
+    log = [request for request in remote.log() if request["operation"] not in (None, "getCurrentUser")]
+    pages = [page_of(request) for request in log if request["status"] == 200]
+    outcome.requests += len(pages)
+    outcome.refetched += [f"{page} was sealed and asked for again" for page in pages if page in before]
+    outcome.repeated += sum(page in asked_before for page in pages)
+    return ran
+
+
+def round_of(
+    remote: Remote, calm: Project, shaken: Project, arguments: tuple[str, ...], *, rows: int, kills: int, seed: int
+) -> Outcome:
+    """Run `calm` once, kill `shaken` so often, let it end, and compare."""
+    dice, outcome, first = random.Random(seed), Outcome(rounds=1), SMALL.format(rows=rows)
+    began = time.monotonic()
+    reference = calm.run(*arguments, first=first)
+    assert reference.code == 0, reference
+    takes = time.monotonic() - began
+    remote.clear_log()
+    while True:
+        patience = dice.uniform(0.3, 1.0) * takes if outcome.kills < kills else 600
+        ran = again(remote, shaken, *arguments, first=first, outcome=outcome, kill_after=patience)
+        if ran.code == -signal.SIGKILL:
+            outcome.kills += 1
+            outcome.states[state_of(shaken)] += 1
+            continue
+        if ran.code != 0:
+            outcome.different.append(f"the run that was not killed ended with {ran}")
+        break
+    mine, other = fingerprint(calm), fingerprint(shaken)
+    outcome.different += [f"{t}: {mine.get(t)} and {other.get(t)}" for t in mine | other if mine.get(t) != other.get(t)]
+    outcome.different += broken_history(shaken)
+    return outcome
+
+
+def state_of(project: Project) -> str:
+    """How far a killed run had come."""
+    if not (project.data / "control.db").exists():
+        return "before it began"
+    states = dict(
+        project.control(
+            "SELECT state, count(*) FROM walks WHERE run_id = (SELECT id FROM runs ORDER BY started_at DESC, id DESC"
+            " LIMIT 1) GROUP BY 1"
+        )
+    )
+    if (project.data / ".warehouse.duckdb.new").exists():
+        return "while publishing"
+    if not states:
+        return "before its first list"
+    return "while reading" if states.get("open") else "behind its last page"
+
+
+def chain(
+    remote: Remote, folder: Path, deaths: list[str], arguments: tuple[str, ...], *, rows: int
+) -> tuple[Outcome, Project]:
+    """One run that dies at one named place after the other, and then ends."""
+    project, outcome, first = Project(folder, remote), Outcome(rounds=1), SMALL.format(rows=rows)
+    remote.clear_log()
+    for death in deaths:
+        ran = again(remote, project, *arguments, first=f"{first}\nknobs.die({death})", outcome=outcome, kill_after=100)
+        if ran.code != -signal.SIGKILL:
+            outcome.different.append(f"did not die at {death}: {ran}")
+        outcome.kills += 1
+    ran = again(remote, project, *arguments, first=first, outcome=outcome, kill_after=100)
+    if ran.code != 0:
+        outcome.different.append(str(ran))
+    return outcome, project

@@ -1,0 +1,197 @@
+"""What the server sees of the limits: by its own log, whatever pdsync believes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.end_to_end.world import Project, ended, page_of, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.end_to_end.world import Remote
+
+JITTER: dict[str, object] = {"kind": "latency", "ms": 100, "jitter_ms": 100}  # 0 to 200 ms
+
+
+@pytest.fixture(scope="module")
+def remote() -> Iterator[Remote]:
+    with serving("--deals", "200", "--seed", "9") as remote:
+        yield remote
+
+
+@pytest.fixture(autouse=True)
+def _calm(remote: Remote) -> Iterator[None]:
+    remote.clear_log()
+    yield
+    remote.clear_faults()
+    remote.post("limits", burst=None, daily_tokens=None)
+
+
+@pytest.mark.parametrize(("burst", "rows"), [(20, 20), (40, 8)])
+def test_l1_l2_one_process_stays_below_the_limit_and_meets_no_429(
+    remote: Remote, project: Project, burst: int, rows: int
+) -> None:
+    remote.post("limits", burst=burst)
+    remote.fault(**JITTER)
+    project.configure(base_url=remote.url, api_token=remote.token, burst=burst)
+    ran = project.run("sync", "deals", "persons", "stages", "--json", first=f"knobs.small_pages({rows})")
+    assert ran.code == 0, ran
+    seen = remote.window()
+    assert len(remote.log()) > burst  # or nothing was limited
+    assert seen["max"] <= burst
+    assert seen["count_429"] == 0
+
+
+def test_l1_l2_three_processes_that_share_a_token_stay_below_the_limit_together(
+    remote: Remote, project: Project
+) -> None:
+    remote.post("limits", burst=20)
+    remote.fault(**JITTER)
+    project.configure(base_url=remote.url, api_token=remote.token, burst=20)
+    assert project.run("api", "getCurrentUser").code == 0  # makes control.db, which all of them share
+    remote.clear_log()
+    processes = [
+        project.start("sync", "products", "stages", first="knobs.small_pages(1)"),
+        project.start("api", "getDeals", "limit=8", "--all"),
+        project.start("api", "getPersons", "limit=8", "--all"),
+    ]
+    for process in processes:
+        ran = ended(process)
+        assert ran.code == 0, ran
+    seen = remote.window()
+    assert len(remote.log()) > 50
+    assert seen["max"] <= 20
+    assert seen["count_429"] == 0
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["with headers", "without headers"])
+def test_l3_after_a_burst_429_no_worker_sends_until_the_reset(remote: Remote, project: Project, told: bool) -> None:
+    workers = 4
+    remote.fault(kind="burst_429", path="products|deals|persons", nth=6, token_headers=told)
+    project.configure(base_url=remote.url, api_token=remote.token, burst=200, concurrency=workers)
+    ran = project.run("sync", "products", "deals", "persons", "--json", first="knobs.small_pages(20)")
+    assert ran.code == 0, ran
+    log = remote.log()
+    at = next(index for index, request in enumerate(log) if request["status"] == 429)
+    refused, behind = log[at], log[at + 1 :]
+    early = [r for r in behind if r["monotonic_s"] - refused["monotonic_s"] < 2.0]
+    assert len(early) < workers  # only those that were under way already
+    assert len(behind) > len(early)
+    again = [r for r in behind if (r["path"], r["query"]) == (refused["path"], refused["query"])]
+    assert [r["status"] for r in again] == [200]
+
+
+def test_l3_the_pause_of_one_process_holds_the_others_too(remote: Remote, project: Project) -> None:
+    remote.fault(kind="burst_429", path="deals", nth=1)
+    project.configure(base_url=remote.url, api_token=remote.token, burst=200, concurrency=1)
+    first = project.start("api", "getDeals", "limit=100", "--all")
+    second = project.start("api", "getPersons", "limit=1", "--all")
+    assert ended(first).code == ended(second).code == 0
+    log = remote.log()
+    refused = next(request for request in log if request["status"] == 429)
+    behind = [r["monotonic_s"] - refused["monotonic_s"] for r in log if r["seq"] > refused["seq"]]
+    assert behind
+    assert sum(moment < 2.0 for moment in behind) <= 1  # the other one's request that was under way
+
+
+def test_l3_an_exhausted_day_stops_the_run_and_the_same_command_goes_on_the_next_day(
+    remote: Remote, project: Project
+) -> None:
+    remote.post("limits", daily_tokens=remote.get("summary")["tokens_spent"] + 60)
+    project.configure(base_url=remote.url, api_token=remote.token, daily_tokens=30_000)
+    command, first = ("sync", "deals", "stages", "--json"), "knobs.small_pages(40)"
+    stopped = project.run(*command, first=first)
+    assert stopped.code == 3, stopped
+    assert stopped.summary["complete"] is False
+    assert {gap["kind"] for gap in stopped.summary["gaps"]} == {"stopped"}
+    sent = len(remote.log())
+    assert sent < 12
+    sealed = project.sealed()
+    assert sealed
+
+    refused = project.run(*command, first=first)  # the day is not over
+    assert refused.code == 3, refused
+    assert len(remote.log()) == sent
+    assert "UTC" in refused.err
+
+    remote.post("clock", advance_s=86_400)
+    remote.post("limits", daily_tokens=30_000)
+    remote.clear_log()
+    done = project.run(*command, first=f"{first}; knobs.tomorrow()")
+    assert done.code == 0, done
+    assert done.summary["run_id"] == stopped.summary["run_id"]
+    assert not sealed & {page_of(request) for request in remote.log()}
+    assert project.ask("SELECT count(*) FROM main.deals")[0][0] == _listed(remote, "deals")
+
+
+def test_l3_a_daily_429_without_headers_stops_the_run_resumably(remote: Remote, project: Project) -> None:
+    remote.fault(kind="daily_429", path="deals", nth=3, times=1000, token_headers=False)
+    project.configure(base_url=remote.url, api_token=remote.token, concurrency=2)
+    command, first = ("sync", "deals", "stages", "--json"), "knobs.small_pages(40)"
+    stopped = project.run(*command, first=first)
+    assert stopped.code == 3, stopped
+    assert sum(request["status"] == 429 for request in remote.log()) <= 2
+    remote.clear_faults()
+    sealed = project.sealed()
+    remote.clear_log()
+    done = project.run(*command, first=first)
+    assert done.code == 0, done
+    assert not sealed & {page_of(request) for request in remote.log()}
+
+
+def test_l4_after_a_page_of_html_nothing_is_sent_and_nothing_is_taken_for_deleted(
+    remote: Remote, project: Project
+) -> None:
+    project.configure(base_url=remote.url, api_token=remote.token, concurrency=2)
+    assert project.run("sync", "stages", "pipelines", "products").code == 0
+    before = project.ask("SELECT count(*), count(_deleted_at) FROM main.products")
+    remote.clear_log()
+    remote.fault(kind="html_403", path="products|stages|pipelines")
+    stopped = project.run("sync", "--full", "stages", "pipelines", "products", "--json")
+    assert stopped.code == 3, stopped
+    assert sum(request["status"] == 403 for request in remote.log()) <= 2  # those under way
+    remote.clear_faults()
+    sent = len(remote.log())
+    for command in (("sync", "--json"), ("api", "getDeals"), ("sync", "stages")):
+        again = project.run(*command)
+        assert again.code == 3, again
+        assert "abuse protection" in again.err
+    assert len(remote.log()) == sent
+    assert project.ask("SELECT count(*), count(_deleted_at) FROM main.products") == before
+
+
+def test_l6_one_failure_in_ten_costs_at_most_a_quarter_more_requests(remote: Remote, tmp_path: Path) -> None:
+    command, first = ("sync", "deals", "persons", "organizations", "--json"), "knobs.small_pages(5); knobs.hurry()"
+    calm = Project(tmp_path / "calm", remote)
+    assert calm.run(*command, first=first).code == 0
+    free = len(remote.log())
+    assert free > 80
+    remote.clear_log()
+    remote.fault(kind="status", status=503, probability=0.1)
+    shaken = Project(tmp_path / "shaken", remote)
+    ran = shaken.run(*command, first=first)
+    assert ran.code == 0, ran
+    assert remote.struck() > 0
+    assert len(remote.log()) <= 1.25 * free
+    for table in ("deals", "persons", "organizations"):
+        assert shaken.ask(f"SELECT count(*) FROM main.{table}") == calm.ask(f"SELECT count(*) FROM main.{table}")
+
+
+def test_l6_a_server_on_its_knees_is_not_kicked(remote: Remote, project: Project) -> None:
+    project.configure(base_url=remote.url, api_token=remote.token)
+    assert project.run("sync").code == 0
+    free = len(remote.log())
+    remote.clear_log()
+    remote.fault(kind="status", status=503, path="^/(?!v1/users/me)")
+    ran = project.run("sync", "--full", "--json", first="knobs.hurry()")
+    assert ran.code == 1, ran
+    assert len(ran.summary["gaps"]) == 14
+    assert len(remote.log()) <= 1.1 * free + 20
+
+
+def _listed(remote: Remote, stream: str) -> int:
+    return sum(entry["state"] in ("live", "archived", "deleted") for entry in remote.dump(stream))

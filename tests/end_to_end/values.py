@@ -1,0 +1,70 @@
+"""Which rows a run had to write and which it might, by the truth before and after."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tests.end_to_end.world import STREAMS
+from tests.truth import BLIND, differences, listed
+
+if TYPE_CHECKING:
+    from tests.end_to_end.world import Project, Ran
+
+Truth = dict[str, dict[Any, dict[str, Any]]]  # stream → key → entry of the dump
+
+
+def changed_between(before: Truth, after: Truth, mailbox: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Keys by stream that a run must have written, and those that it may have: they differ in blind columns only."""
+    must, may = {}, {}
+    for stream, entries in after.items():
+        was = listed(stream, before[stream].values(), mailbox)
+        now = listed(stream, entries.values(), mailbox)
+        blind = BLIND.get(stream, frozenset())
+        seen = {id for id, record in now.items() if _without(record, blind) != _without(was.get(id), blind)}
+        any_change = {id for id, record in now.items() if record != was.get(id)}
+        if seen:
+            must[stream] = seen
+        if any_change:
+            may[stream] = any_change
+    return must, may
+
+
+def _without(record: dict[str, Any] | None, columns: frozenset[str]) -> dict[str, Any] | None:
+    return None if record is None else {name: value for name, value in record.items() if name not in columns}
+
+
+def check_changes(
+    project: Project, ran: Ran, before: Truth, after: Truth, done: dict[str, dict[str, list[int]]]
+) -> list[str]:
+    """What is wrong with the run behind a change: a row that it missed, one that it wrote for nothing, a wrong value.
+
+    Deleted persons, organizations, products, activities and files, and what was merged away, leave the lists without
+    a trace: their rows stay as they were until a key sweep looks for them.
+    """
+    found = []
+    mailbox = project.ask("SELECT id FROM main.users WHERE is_you")[0][0]
+    must, may = changed_between(before, after, mailbox)
+    for stream in STREAMS:
+        key = "field_code" if stream.endswith("_fields") else "id"
+        rows = project.ask(f"SELECT {key} FROM main.{stream} WHERE _run_id = ?", ran.summary["run_id"])
+        written = {row[0] for row in rows}
+        missed, idle = must.get(stream, set()) - written, written - may.get(stream, set())
+        found += [f"{stream}: missed {sorted(missed)}"] if missed else []
+        found += [f"{stream}: wrote for nothing {sorted(idle)}"] if idle else []
+        if ran.written[stream] != len(written):
+            found.append(f"{stream}: the receipt says {ran.written[stream]}, the table {len(written)}")
+    for kind, ways in done.items():
+        told = ran.summary["streams"][kind]
+        if told["inserted"] != len(ways["added"]):
+            found.append(f"{kind}: inserted {told['inserted']}, added were {len(ways['added'])}")
+        if kind == "deals" and told["deleted"] != len(ways["deleted"]):
+            found.append(f"deals: deleted {told['deleted']}, it were {len(ways['deleted'])}")
+        lost = {*ways["updated"], *ways["archived"]} - must.get(kind, set())
+        found += [f"{kind}: the truth itself did not change for {sorted(lost)}"] if lost else []
+    with project.warehouse() as warehouse:
+        for stream in STREAMS:
+            states = after[stream].values()
+            gone = {entry["id"] for entry in states} - listed(stream, states, mailbox).keys()
+            blind = BLIND.get(stream, frozenset())
+            found += differences(warehouse, stream, states, leave_out=blind, gone=gone)
+    return found

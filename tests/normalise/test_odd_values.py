@@ -1,0 +1,155 @@
+"""Whatever stands in a column's place, the row says it: typed where it fits, whole in `_extra` where it does not."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pdsync.core import catalogue
+from pdsync.errors import BadAnswer
+from pdsync.model import Stream, Version
+
+from .kit import decode, encode, field, lost, page, staged, table_of
+
+if TYPE_CHECKING:
+    import duckdb
+
+ODD: list[Any] = [
+    None, True, False, 0, 1, -1, 1.5, Decimal("1.23456789"), Decimal("12345678901234.56789"), Decimal("1e-1"),
+    Decimal("5e3"), 10**30 + 1, -(10**19) - 7, Decimal("0.1234567890123456789"),
+    "", " ", "x", "null", "1.5", "1e3", "1e-1", "1_000", "0x1F", "+5", "0012", "true", "yes", "t", "NaN",
+    "2026-01-01", "2026-13-01", "0000-00-00 00:00:00", "2026-01-01 10:00:00", "2026-01-01T10:00:00Z", "infinity",
+    "10:20", "01:02:03", "10:20:30.1234567", "{", "[", "[{", "{foo", "[1,", "[{]", "[1,2]", "5,9", "5,x", ",",
+    [], {}, [1, 2], [1.5, 2], ["5", "x"], [None, 1], [[1]], [{"a": 1}], [{"value": "a", "x": 1}, 5], [{"value": ""}],
+    [{"value": 1, "label": None}], [{"price": Decimal("1.23456")}], [{"price": "x"}], [{"person_id": 1.5}],
+    {"value": 5}, {"value": 5, "id": 6}, {"id": 7}, {"value": {"value": 1}}, {"value": None, "x": 1},
+    {"Value": 1, "value": 2}, {"from": [{"id": 1, "new": 2}]}, {"from": "x", "to": {"a": 1}},
+    "a\0b", "\ud83d", "ü\u202e", {"a\0b": {"\ud83d": "\ud83d"}},
+]  # fmt: skip
+LISTED = [
+    pytest.param(stream, version, id=f"{stream.name}-{version}")
+    for stream in catalogue.streams().values()
+    for version in catalogue.VERSIONS
+    if (stream.v2 if version == "v2" else stream.v1) and not stream.name.startswith(("person_f", "organ", "product_f"))
+]
+
+
+@pytest.mark.parametrize(("stream", "version"), LISTED)
+def test_no_value_is_lost_in_any_column(
+    connection: duckdb.DuckDBPyConnection, stream: Stream, version: Version
+) -> None:
+    """One record for each odd value, which stands in every column but the key."""
+    table = table_of(stream, version)
+    keys = {stream.column(name).path(name, version).split("/")[0] for name in stream.columns}
+    key = stream.column(stream.key).path(stream.key, version)
+    records = [{**dict.fromkeys(keys | {"unknown"}, odd), key: number} for number, odd in enumerate(ODD, 100)]
+
+    rows, quarantined = staged(connection, table, [page(records)])
+
+    assert not quarantined
+    assert len(rows) == len(ODD)
+    by_key = {str(row[stream.key]): row for row in rows}
+    for record in records:
+        as_sent = decode(encode(record))
+        assert lost(as_sent, by_key[str(record[key])], table) == [], f"of {as_sent['unknown']!r}"
+
+
+@pytest.mark.parametrize("version", catalogue.VERSIONS)
+def test_no_value_is_lost_in_a_custom_field_of_any_type(
+    connection: duckdb.DuckDBPyConnection, version: Version
+) -> None:
+    kinds = [*catalogue.field_types(), "varchar", "phone", "a type of tomorrow"]
+    fields = [field("deals", f"{number:040x}", kind, f"cf_{number}") for number, kind in enumerate(kinds)]
+    table = table_of(catalogue.stream("deals"), version, fields)
+    records: list[dict[str, Any]] = []
+    for number, odd in enumerate(ODD, 100):
+        values = dict.fromkeys((each.code for each in fields), odd)
+        records.append({"id": number, **(values if version == "v1" else {"custom_fields": values})})
+
+    rows, quarantined = staged(connection, table, [page(records)])
+
+    assert not quarantined
+    for record, row in zip(records, rows, strict=True):
+        assert lost(decode(encode(record)), row, table) == []
+
+
+@pytest.mark.parametrize("container", [5, "x", True, [], [1, {"a": 2}], "", None, {"unknown": {"a": [1]}}])
+def test_custom_fields_that_are_no_object_are_kept(connection: duckdb.DuckDBPyConnection, container: Any) -> None:
+    table = table_of(catalogue.stream("deals"), "v2", [field("deals", "a" * 40, "int", "cf_a")])
+    record = {"id": 1, "title": "x", "custom_fields": container}
+    rows, _ = staged(connection, table, [page([record, {"id": 2, "custom_fields": {"a" * 40: 7}}])])
+    assert [lost(record, rows[0], table), rows[1]["cf_a"], rows[1]["_extra"]] == [[], 7, None]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"title": "no key"},
+        {"id": None},
+        {"id": "abc"},
+        {"id": {"a": 1}},
+        {"id": [1]},
+        {"id": 10**30},
+        {"id": 1.5},
+        {"id": "1e-1"},
+        {},
+        [{"id": 1}],
+        5,
+        "x",
+        True,
+        None,
+    ],
+)
+def test_what_has_no_usable_key_is_quarantined_with_its_bytes(
+    connection: duckdb.DuckDBPyConnection, record: Any
+) -> None:
+    """And the records around it are as they would be alone; above all, none takes its place."""
+    table = table_of(catalogue.stream("pipelines"), "v2")
+    others = [{"id": 1, "name": "one"}, {"id": 2, "name": "two"}, {"id": 0, "name": "none"}]
+    alone, _ = staged(connection, table, [page(others)])
+
+    rows, quarantined = staged(connection, table, [page([others[0], record, *others[1:]])])
+
+    assert rows == alone
+    assert [(each.record.decode(), each.position, each.seq) for each in quarantined] == [(encode(record), 1, 0)]
+    assert quarantined[0].reason
+
+
+@pytest.mark.parametrize("levels", [10, 64, 65, 500])
+def test_a_deeply_nested_record_is_kept(connection: duckdb.DuckDBPyConnection, levels: int) -> None:
+    table = table_of(catalogue.stream("pipelines"), "v2")
+    deep = b'{"id":7,"x":' + b"[" * levels + b"1" + b"]" * levels + b"}"
+    rows, quarantined = staged(connection, table, [page([{"id": 1}, deep, {"id": 2}])])
+    assert ([row["id"] for row in rows], quarantined) == ([1, 2, 7], [])
+    assert lost(decode(deep), rows[2], table) == []
+
+
+def test_a_page_nested_without_end_is_refused_with_a_reason(connection: duckdb.DuckDBPyConnection) -> None:
+    table = table_of(catalogue.stream("pipelines"), "v2")
+    with pytest.raises(BadAnswer, match="no list of records"):
+        staged(connection, table, [page([{"id": 1}, b'{"id":7,"x":' + b"[" * 50_000 + b"]" * 50_000 + b"}"])])
+
+
+@pytest.mark.parametrize(
+    "raw", [b'{"id":7,"name":"\xff"}', b'{"id":7,"name":"\xed\xa0\x80"}', b'{"id":7,"\xc3":1}'], ids=repr
+)
+def test_bytes_that_are_no_text_are_quarantined_as_they_came(
+    connection: duckdb.DuckDBPyConnection, raw: bytes
+) -> None:
+    table = table_of(catalogue.stream("pipelines"), "v2")
+    rows, quarantined = staged(connection, table, [page([{"id": 1}, raw, {"id": 2}])])
+    assert [row["id"] for row in rows] == [1, 2]
+    assert [(each.record, each.position) for each in quarantined] == [(raw, 1)]
+
+
+def test_one_element_with_a_new_key_changes_no_other_row(connection: duckdb.DuckDBPyConnection) -> None:
+    """Else a record would look changed whenever it comes with other neighbours."""
+    table = table_of(catalogue.stream("persons"), "v2")
+    plain = {"id": 1, "emails": [{"value": "a@example.com", "label": "work", "primary": True}]}
+    odd = {"id": 2, "emails": [{"value": "b@example.com", "verified": True}]}
+    alone, _ = staged(connection, table, [page([plain])])
+    together, _ = staged(connection, table, [page([plain, odd])])
+    assert together[0] == alone[0]
+    assert lost(odd, together[1], table) == []
