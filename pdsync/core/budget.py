@@ -107,17 +107,18 @@ class Budget:
 
     def _reserve(self, cost: int) -> tuple[int | None, float]:
         """Take a place in the window: (ticket, 0), or (None, seconds to wait)."""
-        if not self.burst and not self.daily_tokens:
-            return None, 0.0
         db = self._db
+        if not self.burst and not self.daily_tokens:
+            self._check_budget(cost)
+            return None, self._paused(time.monotonic())
         db.execute("BEGIN IMMEDIATE")
         try:
             now = time.monotonic()
-            paused = db.execute("SELECT until FROM pauses WHERE kind = 'burst:' || ?", (self._token,)).fetchone()
-            # A pause that lies further ahead than any that we set is from before a reboot: the clock began anew.
-            if paused and 0 < paused[0] - now <= _COOL_DOWN_S:
+            self._check_budget(cost)  # once more: those who waited beside us may have spent what was left
+            paused = self._paused(now)
+            if paused > 0:
                 db.execute("COMMIT")
-                return None, paused[0] - now
+                return None, paused
             ticket, wait = self._place(now) if self.burst else (None, 0.0)
             if wait <= 0:
                 db.execute(
@@ -129,6 +130,12 @@ class Budget:
             db.execute("ROLLBACK")
             raise
         return ticket, wait
+
+    def _paused(self, now: float) -> float:
+        """Seconds for which a burst 429 keeps every process of this token silent."""
+        row = self._db.execute("SELECT until FROM pauses WHERE kind = 'burst:' || ?", (self._token,)).fetchone()
+        # A pause that lies further ahead than any that we set is from before a reboot: the clock began anew.
+        return float(row[0]) - now if row and 0 < row[0] - now <= _COOL_DOWN_S else 0.0
 
     def _place(self, now: float) -> tuple[int | None, float]:
         db = self._db

@@ -112,14 +112,13 @@ def check_base_url(url: str, *, trusted: bool) -> str:
     Only https reaches the network; http is for this machine. A file of the project (`trusted` is False) can
     name Pipedrive's own hosts and loopback addresses only.
     """
-    parts = urlsplit(url if "://" in url else f"https://{url}")
-    host = parts.hostname or ""
-    local = is_loopback(host)
     try:
-        port = parts.port
+        parts = urlsplit(url if "://" in url else f"https://{url}")
+        host, _ = parts.hostname or "", parts.port  # looking at the port checks it
     except ValueError:
-        port = -1
-    if not host or parts.username or parts.password or parts.query or parts.fragment or port == -1:
+        parts, host = urlsplit(""), ""
+    local = is_loopback(host)
+    if not host or parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigError(f"account.base_url is {url!r}. It is written like https://yourcompany.pipedrive.com")
     if parts.path.rstrip("/") not in ("", "/v1", "/api/v1", "/api/v2"):
         raise ConfigError(f"account.base_url is {url!r}. It ends behind the host; pdsync adds the path.")

@@ -87,6 +87,8 @@ def _salvage(body: bytes) -> Envelope | None:
         data = outer["data"]
         if data is not None and not isinstance(data, list):
             return None
+        if data and len(data) == 1 and isinstance(data[0], list):
+            data = data[0]
         records = [Raw(json.dumps(record).encode()) for record in data or []]
         further = json.dumps(outer.get("additional_data")).encode()
         rest = open_envelope(b'{"data":[],"additional_data":' + further + b"}")

@@ -10,6 +10,7 @@ Redirects are not followed: the token would travel along. Bodies are capped on t
 from __future__ import annotations
 
 import asyncio
+import io
 import random
 import zlib
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 WIRE_CAP = 16 * 2**20
 PLAIN_CAP = 128 * 2**20
+_STEP = 2**20  # unpacked at a time
 ATTEMPTS = 6
 _RETRYABLE = {408, 500, 502, 503, 504, 520, 521, 522, 523, 524}
 _KEPT_HEADERS = ("date", "content-type", "x-correlation-id", "retry-after", "location", "content-disposition")
@@ -131,6 +133,7 @@ class Http:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             raise_for_status=False,
+            read_bufsize=2**20,  # a page is about that long: fewer pauses of the socket
         )
         # aiohttp repeats a GET by itself when a kept-alive connection has gone; the ledger would not know of it.
         self._session._retry_connection = False
@@ -201,9 +204,13 @@ class Http:
                 self._judge(answer, method, label)
             except _Retryable as failure:
                 if answer_is_unknown(failure, method) or attempt >= ATTEMPTS or self._retry_tokens < 1:
+                    advice = (
+                        "Whether it was carried out is not known, so it was not sent again. Look before you repeat it."
+                        if answer_is_unknown(failure, method)
+                        else "What was fetched before is kept; run the same command again to go on."
+                    )
                     raise ServerTrouble(
-                        f"{label}: {clean(failure.reason)} (attempt {attempt} of {ATTEMPTS}).\n"
-                        f"What was fetched before is kept; run the same command again to go on."
+                        f"{label}: {clean(failure.reason)} (attempt {attempt} of {ATTEMPTS}).\n{advice}"
                     ) from failure
                 self._retry_tokens -= 1
                 wait = failure.wait_s if failure.wait_s is not None else self._backoff(attempt)
@@ -263,27 +270,24 @@ class Http:
         unpacker = zlib.decompressobj(wbits=31) if packed == "gzip" else None
         if unpacker is None and packed not in ("identity", ""):
             raise BadAnswer(f"The answer is packed with {packed!r}, which was not offered.")
-        wire, plain, pieces = 0, 0, []
+        # One growing buffer, not pieces to be joined: the largest body is in memory once, and not twice.
+        wire, plain = 0, io.BytesIO()
         async for piece in response.content.iter_any():
             wire += len(piece)
-            if unpacker:
-                data = unpacker.decompress(piece, PLAIN_CAP - plain + 1)
-                if unpacker.unconsumed_tail:
-                    plain = PLAIN_CAP + 1
-            else:
-                data = piece
-            plain += len(data)
-            if wire > (WIRE_CAP if unpacker else PLAIN_CAP) or plain > PLAIN_CAP:
+            data = unpacker.decompress(piece, _STEP) if unpacker else piece
+            while data:
+                plain.write(data)
+                if plain.tell() > PLAIN_CAP:
+                    break
+                data = unpacker.decompress(unpacker.unconsumed_tail, _STEP) if unpacker else b""
+            if wire > (WIRE_CAP if unpacker else PLAIN_CAP) or plain.tell() > PLAIN_CAP:
                 response.close()
                 raise BadAnswer(
                     f"The answer is larger than {PLAIN_CAP // 2**20} MiB unpacked, or {WIRE_CAP // 2**20} MiB packed."
                 )
-            pieces.append(data)
-        if unpacker:
-            if not unpacker.eof:
-                raise EOFError("the packed answer ends early")
-            pieces.append(unpacker.flush())
-        return b"".join(pieces)
+        if unpacker and not unpacker.eof:
+            raise EOFError("the packed answer ends early")
+        return plain.getvalue()
 
     def _headers_seen(self, answer: Answer) -> None:
         limit, remaining = (

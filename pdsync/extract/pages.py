@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 _REPEATS = 3  # how often an unusable page is asked for
 
 
+class _Keyed(msgspec.Struct):
+    id: int | str
+
+
 class Caller(Protocol):
     """What a walk needs of the client."""
 
@@ -83,10 +87,19 @@ async def pages(
     """
     seq, place = (after.seq + 1, after.next) if after else (0, None)
     before: tuple[int, bytes, bytes] | None = None
+    begin, keys = 0, list[object]()  # of the page before, where the list counts offsets
     seen = {place}
     while True:
         asked = {**query, **_place(operation, place)}
         page, envelope = await _ask(client, operation, walk, asked, seq, place, newest_first)
+        if operation.paging == "offset":
+            start, found = int(place or 0), _keys(envelope)
+            if begin < start < begin + len(keys) and not set(keys) & set(found):
+                # More rows vanished meanwhile than pages overlap: some slipped through between. Back, until they meet.
+                place = str(max(start - max(len(keys) // 2, 1), begin))
+                seen.clear()
+                continue
+            begin, keys = start, found
         if page.next is not None and page.next in seen:
             raise BadAnswer(
                 f"{operation.id}: the list leads back to a page that was read already ({page.next[:40]!r})."
@@ -149,6 +162,14 @@ async def _ask(
     raise AssertionError("unreachable")
 
 
+def _keys(envelope: Envelope) -> list[object]:
+    """The ids of a page's records; none where they have none."""
+    try:
+        return [msgspec.json.decode(record, type=_Keyed).id for record in envelope.records]
+    except msgspec.DecodeError:
+        return []
+
+
 def _shape(envelope: Envelope) -> tuple[int, bytes, bytes] | None:
     """What tells one page from another: two pages with the same first and last record are one."""
     records = envelope.records
@@ -177,6 +198,8 @@ def _next(
     start = int(asked.get("start") or 0)
     if newest_first and walk.since and rows and _changed(envelope, newest_first) < walk.since:
         return None  # sorted newest first: all that follows is older than what we have
+    if rows == 0 and envelope.more:
+        raise BadAnswer("an empty page says that more of them follow")
     # Some lists say nothing of paging at all; then only a page that isn't full is surely the last.
     if rows == 0 or not (rows >= limit if envelope.more is None else envelope.more):
         return None

@@ -16,7 +16,7 @@ from pdsync.sql import name as quoted
 from pdsync.sql import text as literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Collection, Mapping
 
     from pdsync.normalise.tables import Table, TableColumn
 
@@ -49,22 +49,32 @@ class Statement:
         return {column.name for column in self.stored if (column.ref and not column.code) or "value" in column.items}
 
     def select(self, unknown: Mapping[str, str], residual: Collection[str]) -> str:
-        """A SELECT over `ROWS` that gives the stored columns, `_extra`, `_row_hash`, `_served_at`, `_seq`, `_unfit`.
+        """A SELECT over `ROWS` that gives the stored columns, `_extra`, `_row_hash`, `_served_at`, `_seq`, `_unfit`, `_keys`.
 
         Args:
             unknown: JSON pointers of what no column takes → a condition: in which rows it goes to `_extra`. It must
                 speak of the row alone, or a record would look changed whenever it comes with other neighbours.
-            residual: columns whose values go to `_extra` where they do not fit. Of all others, `_unfit` counts the
-                values of a row that do not fit: where it isn't 0, those columns must be residual.
+            residual: columns whose values go to `_extra` where they do not fit. Of all others, `_unfit` tells
+                whether a row has a value that does not fit: then its column must be residual.
         """
         found, extra = self._extra(unknown, residual)
-        counted = _sum(["0", *self._lossy(residual), *filter(None, [self._container_lost()])])
+        unfit = " OR ".join(["false", *self._lossy(residual), *filter(None, [self._container_lost()])])
         return (
             f"SELECT {', '.join(quoted(column.name) for column in self.stored)}, _extra,"
-            f" {self.row_hash()} AS _row_hash, _served_at, _seq, _unfit"
-            f" FROM (SELECT *, {extra} AS _extra, ({counted}) AS _unfit"
+            f" {self.row_hash()} AS _row_hash, _served_at, _seq, _unfit, _keys"
+            f" FROM (SELECT *, {extra} AS _extra, coalesce({unfit}, false) AS _unfit, hash({self.keys()}) AS _keys"
             f" FROM (SELECT *, {self._typed_list()}, {found} AS _found FROM ({self._texts()})))"
         )
+
+    def columns(self) -> dict[str, str]:
+        """The columns of `select` with their types."""
+        stored = {column.name: column.type for column in self.stored}
+        return {**stored, "_extra": "JSON", "_row_hash": "UBIGINT", "_served_at": "TIMESTAMPTZ", "_seq": "BIGINT",
+                "_unfit": "BOOLEAN", "_keys": "UBIGINT"}  # fmt: skip
+
+    def keys(self) -> str:
+        """The keys of a record and of the known objects in it, as lists in the order of `known_keys`."""
+        return f"json_keys(row, [{', '.join(map(literal, self.known_keys()))}])"
 
     def misfits(self) -> str:
         """A SELECT over `ROWS` with one count a column: how many values of it do not fit."""
@@ -170,25 +180,23 @@ class Statement:
         return parsed
 
     def _lossy(self, residual: Collection[str]) -> list[str]:
-        """Terms that add up to the values of a row that do not fit; quick, because every row passes here.
+        """Conditions of which one is true (or NULL, never alone) where a value of a row does not fit.
 
-        Most casts either keep a value or give NULL, so one difference of two counts watches all of them; only those
-        that may round have a term of their own.
+        Quick, because every row passes here: most casts either keep a value or give NULL; only those that may round
+        have a condition of their own.
         """
-        watched = [column for column in self.stored if column.name not in residual]
-        scalar = [column for column in watched if column.type != "VARCHAR" and not column.type.endswith("[]")]
-        terms = []
-        if scalar:
-            texts = _sum([f"({_text_name(column)} IS NOT NULL)::INT" for column in scalar])
-            typed = _sum([f"({quoted(column.name)} IS NOT NULL)::INT" for column in scalar])
-            terms.append(f"({texts} - {typed})")
-        for column in watched:
-            condition = self._rounded(column) if column in scalar else self._unfit(column)
-            if column in scalar and column.ref:
-                condition = f"({condition or 'false'} OR {_object_name(column)})"
-            if condition:
-                terms.append(f"coalesce({condition}, false)::INT")
-        return terms
+        conditions = []
+        for column in self.stored:
+            if column.name in residual or column.type == "VARCHAR":
+                continue
+            if column.type.endswith("[]"):
+                conditions.append(self._unfit(column))
+                continue
+            conditions.append(f"({_text_name(column)} IS NOT NULL AND {quoted(column.name)} IS NULL)")
+            conditions.append(self._rounded(column))
+            if column.ref:
+                conditions.append(_object_name(column))
+        return [f"coalesce({condition}, false)" for condition in conditions if condition]
 
     def _rounded(self, column: TableColumn) -> str | None:
         """A condition that is true where a cast that succeeded has cut something off; None if it never does."""
@@ -244,7 +252,7 @@ class Statement:
         if not inside:
             return ""
         nothing = " AND ".join(f"{_text_name(column)} IS NULL" for column in inside)
-        return f"CASE WHEN {nothing} THEN ({no_object(pointer(*inside[0].path[:-1]))})::INT ELSE 0 END"
+        return f"CASE WHEN {nothing} THEN {no_object(pointer(*inside[0].path[:-1]))} ELSE false END"
 
     def _extra(self, unknown: Mapping[str, str], residual: Collection[str]) -> tuple[str, str]:
         """Two expressions: the values that may be left over, as a list, and the object made of those that are."""
@@ -274,10 +282,12 @@ def no_object(place: str) -> str:
 
 
 def stray_items(place: str, known: Collection[str]) -> str:
-    """A condition on a record: an element of the list at the JSON pointer `place` has a key that isn't `known`."""
+    """A condition on a record: an element of the list at the JSON pointer `place` is no object, or has a key that
+    isn't `known`."""
     elements = f"from_json(json_extract(row, {literal(place)}), '[\"JSON\"]')"
     keys = f"list_filter(json_keys(e), lambda k: k NOT IN ({', '.join(map(literal, sorted(known)))}))"
-    stray = f"len(list_filter({elements}, lambda e: len({keys}) > 0)) > 0"
+    odd = f"json_type(e) NOT IN ('OBJECT', 'NULL') OR len({keys}) > 0"
+    stray = f"len(list_filter({elements}, lambda e: {odd})) > 0"
     return f"CASE WHEN json_type(row, {literal(place)}) = 'ARRAY' THEN {stray} END"
 
 
@@ -306,15 +316,3 @@ def _item_lost(text: str, kind: str) -> str:
     if kind.startswith("DECIMAL"):
         return f"({cast} IS NULL OR {cast}::DOUBLE <> TRY_CAST({text} AS DOUBLE))"
     return f"{cast} IS NULL"
-
-
-def _balanced(terms: list[str], join: Callable[[str, str], str]) -> str:
-    """Join many terms with a binary operation as a flat tree: planning a chain of a hundred takes DuckDB 50 ms more."""
-    if len(terms) == 1:
-        return terms[0]
-    half = len(terms) // 2
-    return join(_balanced(terms[:half], join), _balanced(terms[half:], join))
-
-
-def _sum(terms: list[str]) -> str:
-    return _balanced(terms, lambda one, other: f"({one} + {other})")

@@ -104,63 +104,73 @@ class Stage:
     def _insert(self, rows: pa.Table) -> None:
         rows.column("row").validate(full=True)  # UTF-8: DuckDB takes our word for it
         self.connection.register(ROWS, rows)
+        first_seq = pc.min(rows.column("seq")).as_py()
         try:
-            self._learn_keys()
             for column in self.table.stored:
                 if column.items:
                     self._learn_item_keys(column)
-            first_seq = pc.min(rows.column("seq")).as_py()
-            unfit, keyless = self._write(first_seq)
-            if unfit and self._learn_misfits():
-                self.connection.execute(f"DELETE FROM {self.relation} WHERE _seq >= {first_seq}")
-                self.rows -= rows.num_rows
-                unfit, keyless = self._write(first_seq)
+            keys, unfit, keyless = self._write(first_seq)
+            news = not keys <= self._seen_keys and self._learn_keys()
+            news = (unfit and self._learn_misfits()) or news
+            self._seen_keys |= keys
+            if news:
+                self._forget(first_seq)
+                _, _, keyless = self._write(first_seq)
             if keyless:
                 self._quarantine_keyless(rows)
+        except BaseException:
+            self._forget(first_seq)
+            raise
         finally:
             self.connection.unregister(ROWS)
 
-    def _write(self, first_seq: int) -> tuple[int, int]:
-        """Insert the registered rows; how many values did not fit, and how many rows have no key."""
+    def _forget(self, first_seq: int) -> None:
+        """Take back what was staged of the pages from `first_seq` on."""
+        if self._created:
+            taken = first(self.connection.execute(f"DELETE FROM {self.relation} WHERE _seq >= {first_seq}"))
+            self.rows -= taken[0]
+
+    def _write(self, first_seq: int) -> tuple[set[int], bool, bool]:
+        """Insert the registered rows; the hashes of their keys, and whether one has a misfit, or no key of its own."""
         select = self._statement.select(self._unknown, self._residual)
         if not self._created:
-            self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {quoted(self.name)} AS {select} LIMIT 0")
+            columns = ", ".join(f"{quoted(name)} {kind}" for name, kind in self._statement.columns().items())
+            self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {quoted(self.name)} ({columns})")
             self._created = True
         self.rows += first(self.connection.execute(f"INSERT INTO {self.relation} {select}"))[0]
-        unfit, keyless = first(
+        keys, unfit, keyless = first(
             self.connection.execute(
-                f"SELECT coalesce(sum(_unfit), 0), count_if({quoted(self.table.stream.key)} IS NULL)"
+                f"SELECT list(DISTINCT _keys), bool_or(_unfit), bool_or({quoted(self.table.stream.key)} IS NULL)"
                 f" FROM {self.relation} WHERE _seq >= {first_seq}"
             )
         )
-        return int(unfit), int(keyless)
+        return set(keys or ()), bool(unfit), bool(keyless)
 
-    def _learn_keys(self) -> None:
-        """Notice keys that no column takes. Records of one kind share their keys, so distinct lists are few."""
+    def _learn_keys(self) -> bool:
+        """Notice keys that no column takes; whether there are any. Records of one kind share their keys."""
+        before = len(self._unknown)
         known = self._statement.known_keys()
-        places = list(known)
-        keys = f"SELECT json_keys(row, [{', '.join(map(literal, places))}]) AS keys FROM {ROWS}"
-        seen = {row[0] for row in self.connection.execute(f"SELECT DISTINCT hash(keys) FROM ({keys})").fetchall()}
-        if seen <= self._seen_keys:
-            return
-        self._seen_keys |= seen
+        keys = f"SELECT {self._statement.keys()} AS keys FROM {ROWS}"
         lists = self.connection.execute(f"SELECT any_value(keys) FROM ({keys}) GROUP BY hash(keys)").fetchall()
         for (found,) in lists:
-            for place, keys in zip(places, found, strict=True):
+            for place, keys in zip(known, found, strict=True):
                 for key in keys or ():
                     if "\0" in key:
                         raise _UnspeakableKey(key)
                     if key not in known[place]:
                         self._notice(place + pointer(key), "unknown_key", "kept in _extra: no column takes it")
+        return len(self._unknown) > before
 
     def _learn_item_keys(self, column: TableColumn) -> None:
         wanted = {key for key, _ in column.items.values()}
         path = column.pointer + (pointer(column.part) if column.part else "")
         lists = self.connection.execute(
-            f"SELECT DISTINCT json_keys(item) FROM (SELECT unnest(from_json(json_extract(row, {literal(path)}),"
+            f"SELECT DISTINCT json_keys(item), json_type(item) NOT IN ('OBJECT', 'NULL') FROM (SELECT unnest(from_json(json_extract(row, {literal(path)}),"
             f" '[\"JSON\"]')) AS item FROM {ROWS} WHERE json_type(row, {literal(path)}) = 'ARRAY')"
         ).fetchall()
-        stray = {key for (keys,) in lists for key in keys or ()} - wanted
+        stray = {key for keys, _ in lists for key in keys or ()} - wanted
+        if any(odd for _, odd in lists):
+            stray.add("what is no object")
         if stray:
             detail = f"its elements hold {', '.join(sorted(stray))}, which no column takes; the list is in _extra too"
             self._notice(path, "unknown_key", detail, stray_items(path, wanted))

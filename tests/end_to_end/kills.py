@@ -7,8 +7,10 @@ after it.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
+import subprocess
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -43,14 +45,15 @@ class Outcome:
 
 
 def again(remote: Remote, project: Project, *arguments: str, first: str, outcome: Outcome, kill_after: float) -> Ran:
-    """One more attempt, killed after so many seconds unless it ends before; checks what it asked for."""
-    before = project.sealed() if (project.data / "control.db").exists() else set()
-    asked_before = {page_of(request) for request in remote.log()}
+    """One more attempt, killed so many seconds behind its first request unless it ends before; checks what it asked."""
+    before = project.sealed() if project.cut_short() else set()
+    asked_before = {page_of(request) for request in remote.log()} if project.cut_short() else set()
     remote.clear_log()
     process = project.start(*arguments, first=first)
-    deadline = time.monotonic() + kill_after
-    while process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
+    while process.poll() is None and not remote.log():
+        time.sleep(0.02)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(kill_after)
     process.send_signal(signal.SIGKILL)
     ran = ended(process)
     log = [request for request in remote.log() if request["operation"] not in (None, "getCurrentUser")]
@@ -72,7 +75,7 @@ def round_of(
     takes = time.monotonic() - began
     remote.clear_log()
     while True:
-        patience = dice.uniform(0.3, 1.0) * takes if outcome.kills < kills else 600
+        patience = dice.uniform(0, 0.4) * takes if outcome.kills < kills else 600
         ran = again(remote, shaken, *arguments, first=first, outcome=outcome, kill_after=patience)
         if ran.code == -signal.SIGKILL:
             outcome.kills += 1

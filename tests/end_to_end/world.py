@@ -256,6 +256,13 @@ class Project:
                 files[f"control.db {table}"] = repr(self.control(f"SELECT * FROM {table} ORDER BY 1"))
         return files
 
+    def cut_short(self) -> bool:
+        """Whether the newest run did not come to its end, so that the next one continues it."""
+        if not (self.data / "control.db").exists():
+            return False
+        rows = self.control("SELECT receipt FROM runs ORDER BY started_at DESC, id DESC LIMIT 1")
+        return bool(rows) and (rows[0][0] is None or json.loads(rows[0][0])["exit_code"] != 0)
+
     def sealed(self) -> set[tuple[str, str, str]]:
         """The sealed pages of the newest run, as the server would name the requests for them: see `page_of`."""
         rows = self.control(

@@ -139,8 +139,8 @@ def same(leaf: Any, stored: Any) -> bool:  # noqa: PLR0911 - one line a type
     """Whether `stored`, a value of a row, says what `leaf`, a JSON scalar, says."""
     if stored is None:
         return False
-    if isinstance(leaf, str) and leaf[:1] in "[{" and leaf != stored and not isinstance(stored, str | bool):
-        return _same_inside(leaf, stored)
+    if isinstance(leaf, str) and leaf[:1] in ("[", "{") and not isinstance(stored, str) and _same_inside(leaf, stored):
+        return True
     if isinstance(stored, list):
         parts = leaf.split(",") if isinstance(leaf, str) and "," in leaf else [leaf]
         return any(same(leaf, each) for each in stored) or all(any(same(part, each) for each in stored) for part in parts)

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pdsync.core import catalogue
@@ -18,6 +18,13 @@ from .kit import decode, encode, field, lost, page, staged, table_of
 if TYPE_CHECKING:
     import duckdb
 
+# DuckDB plans a statement for each example, and shrinking needs hundreds of them: a failure shows what it first met.
+QUICK = settings(
+    max_examples=15,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 CODES = {kind: f"{number:040x}" for number, kind in enumerate(catalogue.field_types())}
 # A column of each type and shape that the catalogue knows; small, because DuckDB plans each statement anew.
 THINGS = Stream(
@@ -82,10 +89,10 @@ records = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize("version", catalogue.VERSIONS)
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@QUICK
 @given(
-    found=st.lists(st.tuples(records, st.dictionaries(keys, values, max_size=3)), min_size=1, max_size=12),
-    customs=st.lists(values | st.dictionaries(st.sampled_from(list(CODES.values())) | keys, values), max_size=12),
+    found=st.lists(st.tuples(records, st.dictionaries(keys, values, max_size=3)), min_size=1, max_size=6),
+    customs=st.lists(values | st.dictionaries(st.sampled_from(list(CODES.values())) | keys, values, max_size=4), max_size=6),
 )
 def test_no_leaf_of_any_record_is_lost_and_no_other_row_changed(
     connection: duckdb.DuckDBPyConnection,
@@ -109,7 +116,7 @@ def test_no_leaf_of_any_record_is_lost_and_no_other_row_changed(
         assert lost(decode(encode(record)), row, table) == []
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@QUICK
 @given(found=st.lists(values, max_size=8))
 def test_whatever_has_no_usable_key_is_quarantined_with_its_bytes(
     connection: duckdb.DuckDBPyConnection, found: list[Any]
@@ -125,8 +132,8 @@ def test_whatever_has_no_usable_key_is_quarantined_with_its_bytes(
         assert came == decode(encode(strange[each.position - 1]))
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(found=st.lists(records, min_size=2, max_size=10), cut=st.integers(1, 9))
+@settings(QUICK, max_examples=5)
+@given(found=st.lists(records, min_size=2, max_size=5), cut=st.integers(1, 4))
 def test_a_row_does_not_depend_on_the_pages_that_it_comes_with(
     connection: duckdb.DuckDBPyConnection, found: list[dict[str, Any]], cut: int
 ) -> None:

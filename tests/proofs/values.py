@@ -55,9 +55,7 @@ def main() -> int:
         second, seconds = _timed(project)
         written = sum(second.written.values())
         versions = sum(project.ask(f"SELECT count(*) FROM versions.{stream}")[0][0] for stream in STREAMS)
-        print(
-            f"2. nothing changed:  {written} rows and {versions} versions written in {seconds:.1f} s, exit {second.code}"
-        )
+        print(f"2. nothing changed:  {written} rows, {versions} versions in {seconds:.1f} s, exit {second.code}")
         wrong += ["the second run wrote rows"] if written or versions or second.code else []
 
         done = remote.change(0.01)

@@ -1,0 +1,417 @@
+"""One call: what is retried and what never is, what an answer means, where the token goes, how large a body may be."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import os
+import socket
+import struct
+import tracemalloc
+import zlib
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp import web
+
+from pdsync.core import catalogue
+from pdsync.core.http import ATTEMPTS, PLAIN_CAP, WIRE_CAP
+from pdsync.errors import ApiError, AuthError, BadAnswer, Blocked, BudgetSpent, Forbidden, NotFound, ServerTrouble
+from pdsync.sandbox import Company, Limits, Sizes, running
+
+from .servers import TOKEN, client, server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from pdsync.core.http import Http
+    from pdsync.sandbox import Box
+
+DEALS = catalogue.operations("v2")["getDeals"]
+ADD_DEAL = catalogue.operations("v2")["addDeal"]
+NO_LIMITS = Limits(burst=None, search_burst=None, daily_tokens=None)
+ROWS = b'{"success":true,"data":[{"id":1}],"additional_data":{"next_cursor":null}}'
+
+
+@pytest.fixture
+def box() -> Iterator[Box]:
+    with running(
+        Company.generate(seed=5, sizes=Sizes(deals=8, mail_threads=2, files=2), now=datetime.now(UTC)), limits=NO_LIMITS
+    ) as box:
+        yield box
+
+
+@pytest.fixture
+async def http(box: Box, tmp_path: Path) -> AsyncIterator[Http]:
+    async with client(box.url, tmp_path, token=box.token, timeout_s=1.0) as http:
+        yield http
+
+
+class Always:
+    """Answers every request alike, and counts them."""
+
+    def __init__(self, body: bytes = ROWS, status: int = 200, **headers: str) -> None:
+        self.body, self.status, self.count = body, status, 0
+        self.headers = {
+            "Content-Type": "application/json",
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        }
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.count += 1
+        return web.Response(status=self.status, body=self.body, headers=self.headers)
+
+
+# What is retried.
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "reset_before"},
+        {"kind": "reset_after"},
+        {"kind": "truncate"},
+        {"kind": "truncate", "at": 0},
+        {"kind": "wrong_length"},
+        {"kind": "timeout", "seconds": 3.0},
+        *({"kind": "status", "status": status} for status in (408, 500, 502, 503, 504, 522)),
+        {"kind": "status", "status": 502, "html": True},
+    ],
+    ids=lambda fault: "-".join(str(part) for part in fault.values()),
+)
+async def test_reading_is_repeated_until_it_succeeds(box: Box, http: Http, fault: dict[str, Any]) -> None:
+    box.faults.add(**fault, nth=1)
+    answer = await http.call(DEALS)
+    assert len(json.loads(answer.body)["data"]) == 8
+    assert [seen.method for seen in box.log] == ["GET", "GET"]
+    assert http.budget.requests == 2
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "reset_after"},
+        {"kind": "status", "status": 502, "when": "after"},
+        {"kind": "timeout", "seconds": 3.0, "when": "after"},
+        {"kind": "truncate"},
+    ],
+    ids=lambda fault: str(fault["kind"]),
+)
+async def test_w4_a_write_whose_answer_is_lost_is_sent_once_and_the_error_says_so(
+    box: Box, http: Http, fault: dict[str, Any]
+) -> None:
+    box.faults.add(**fault, method="POST")
+    with pytest.raises(ServerTrouble, match="not known") as caught:
+        await http.call(ADD_DEAL, body={"title": "once"})
+    assert [seen.method for seen in box.log] == ["POST"]
+    assert len(box.journal) == 1  # it happened, and only once
+    assert "run the same command again" not in str(caught.value)
+
+
+async def test_a_write_that_was_surely_refused_is_sent_again(box: Box, http: Http) -> None:
+    box.faults.add(kind="burst_429", method="POST", nth=1, headers={"x-ratelimit-reset": "0", "retry-after": "0"})
+    await http.call(ADD_DEAL, body={"title": "twice knocked"})
+    assert [seen.status for seen in box.log] == [429, 200]
+    assert len(box.journal) == 1
+
+
+@pytest.mark.parametrize("body", [gzip.compress(ROWS)[:-12], b"\x1f\x8b" + b"no gzip at all"], ids=["cut", "corrupt"])
+async def test_a_packed_answer_that_is_cut_is_asked_for_again(tmp_path: Path, body: bytes) -> None:
+    bodies = [body, gzip.compress(ROWS)]
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        return web.Response(body=bodies.pop(0), headers={"Content-Encoding": "gzip"})
+
+    async with server(answer) as url, client(url, tmp_path) as http:
+        assert (await http.call(DEALS)).body == ROWS
+        assert http.budget.requests == 2
+
+
+@pytest.mark.parametrize("operation", [DEALS, ADD_DEAL], ids=["GET", "POST"])
+async def test_l6_every_request_that_leaves_is_in_the_ledger(tmp_path: Path, operation: Any) -> None:
+    """aiohttp would repeat a GET by itself where a kept-alive connection has gone, and no ledger would know."""
+    heard: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answered = False
+        while True:
+            try:
+                head = await reader.readuntil(b"\r\n\r\n")
+            except (asyncio.IncompleteReadError, ConnectionError):
+                break
+            heard.append(head.split()[0])
+            if answered and len(heard) == 2:
+                break  # the connection had been kept alive; now it goes
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+            answered = True
+        writer.close()
+
+    listening = await asyncio.start_server(talk, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    async with listening, client(url, tmp_path) as http:
+        await http.call(DEALS)
+        if operation is DEALS:
+            await http.call(DEALS)
+            assert heard == [b"GET"] * 3
+        else:
+            with pytest.raises(ServerTrouble, match="not known"):
+                await http.call(ADD_DEAL)
+            assert heard == [b"GET", b"POST"]
+        assert http.budget.requests == len(heard)
+
+
+async def test_l6_a_server_that_fails_every_call_is_not_kicked(tmp_path: Path) -> None:
+    failing = Always(b"{}", 503)
+    async with server(failing) as url, client(url, tmp_path) as http:
+        for _ in range(40):
+            with pytest.raises(ServerTrouble):
+                await http.call(DEALS)
+    assert ATTEMPTS + 40 < failing.count <= 1.1 * 40 + 20
+
+
+async def test_l6_one_failure_in_ten_costs_little_and_loses_nothing(tmp_path: Path) -> None:
+    count = 0
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        nonlocal count
+        count += 1
+        return web.Response(status=500 if count % 10 == 0 else 200, body=ROWS)
+
+    async with server(answer) as url, client(url, tmp_path) as http:
+        for _ in range(200):
+            assert (await http.call(DEALS)).body == ROWS
+    assert 200 < count <= 1.25 * 200
+
+
+@pytest.mark.parametrize("operation", [DEALS, ADD_DEAL], ids=["GET", "POST"])
+async def test_x2_a_server_that_is_not_there_is_named_and_the_token_is_not(tmp_path: Path, operation: Any) -> None:
+    with socket.socket() as unused:  # bound and not listening: nobody else gets this port meanwhile
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        async with client(url, tmp_path) as http:
+            with pytest.raises(ServerTrouble) as caught:
+                await http.call(operation)
+            assert http.budget.requests == ATTEMPTS  # surely not carried out: a write may be repeated as well
+    assert url in str(caught.value)
+    assert TOKEN not in str(caught.value)
+
+
+# What an answer means.
+
+
+async def test_l3_after_a_burst_429_nothing_leaves_before_the_reset_and_then_all_goes_on(tmp_path: Path) -> None:
+    async def once(folder: str, fault: dict[str, Any]) -> list[float]:
+        times: list[float] = []
+
+        async def answer(request: web.BaseRequest) -> web.Response:
+            times.append(asyncio.get_running_loop().time())
+            if len(times) > 1:
+                return web.Response(body=ROWS)
+            return web.json_response({"success": False, "error": "request over limit"}, status=429, headers=fault)
+
+        async with server(answer) as url, client(url, tmp_path / folder, burst=20) as http:
+            assert (await http.call(DEALS)).body == ROWS
+        return times
+
+    told, untold, later, far = await asyncio.gather(
+        once("told", {"x-ratelimit-reset": "1"}),
+        once("untold", {}),
+        once("later", {"Retry-After": "1"}),
+        once("date", {"Retry-After": "Wed, 21 Oct 2037 07:28:00 GMT"}),
+    )
+    assert [len(times) for times in (told, untold, later, far)] == [2, 2, 2, 2]
+    assert told[1] - told[0] >= 1
+    assert later[1] - later[0] >= 1
+    assert untold[1] - untold[0] >= 2  # the width of the window
+    assert far[1] - far[0] >= 2
+
+
+@pytest.mark.parametrize("headers", [True, False], ids=["with headers", "without headers"])
+async def test_l3_an_exhausted_day_stops_at_once_and_for_the_next_session_too(
+    box: Box, tmp_path: Path, headers: bool
+) -> None:
+    box.faults.add(kind="daily_429", token_headers=headers)
+    for _ in range(2):
+        async with client(box.url, tmp_path, token=box.token, burst=20, daily_tokens=1000) as http:
+            with pytest.raises(BudgetSpent) as caught:
+                await http.call(DEALS)
+            assert caught.value.resets_at is not None
+    assert len(box.log) == 1
+
+
+async def test_a_refusal_of_one_operation_is_no_block(box: Box, http: Http) -> None:
+    box.faults.add(kind="permission_403", nth=1)
+    with pytest.raises(Forbidden, match="getDeals") as caught:
+        await http.call(DEALS)
+    assert (caught.value.status, caught.value.operation) == (403, "getDeals")
+    assert caught.value.correlation_id == box.log[0].request
+    assert (await http.call(DEALS)).status == 200
+    assert len(box.log) == 2
+
+
+async def test_l4_a_web_page_with_403_silences_every_session_of_this_project(box: Box, tmp_path: Path) -> None:
+    box.faults.add(kind="html_403", nth=1)
+    for burst in (20, 20, 0):  # this session, the next one, and one without limits
+        with pytest.raises(Blocked, match="nothing was taken for deleted"):
+            async with client(box.url, tmp_path, token=box.token, burst=burst) as http:
+                with pytest.raises(Blocked):
+                    await http.call(DEALS)
+                await http.call(DEALS)
+    assert len(box.log) == 1
+
+
+async def test_a_refused_api_token_is_not_tried_again(box: Box, tmp_path: Path) -> None:
+    async with client(box.url, tmp_path) as http:
+        with pytest.raises(AuthError, match="pdsync auth login") as caught:
+            await http.call(DEALS)
+    assert [seen.status for seen in box.log] == [401]
+    assert TOKEN not in str(caught.value)
+
+
+async def test_what_is_not_there_is_not_found(box: Box, http: Http) -> None:
+    deal = catalogue.operations("v2")["getDeal"]
+    with pytest.raises(NotFound) as caught:
+        await http.call(deal, "/api/v2/deals/987654321")
+    assert caught.value.status == 404
+    assert len(box.log) == 1
+
+
+async def test_the_server_s_own_words_are_passed_on(box: Box, http: Http) -> None:
+    box.faults.add(kind="invalid_cursor")
+    with pytest.raises(ApiError, match="getDeals: Pipedrive answered 400: Invalid cursor") as caught:
+        await http.call(DEALS)
+    assert caught.value.status == 400
+    assert len(box.log) == 1
+
+
+async def test_x10_the_server_s_words_can_t_steer_a_terminal(tmp_path: Path) -> None:
+    refusing = Always(b'{"success":false,"error":"\\u001b]52;c;aGk=\\u0007 gone \\u202e"}', 400)
+    async with server(refusing) as url, client(url, tmp_path) as http:
+        with pytest.raises(ApiError) as caught:
+            await http.call(DEALS)
+    assert all(char.isprintable() for char in str(caught.value))
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"success":false,"error":"half asleep"}', b'{ "success" : false, "error":"half asleep" }']
+)
+async def test_success_false_is_a_refusal_whatever_the_status_says(tmp_path: Path, body: bytes) -> None:
+    refusing = Always(body)
+    async with server(refusing) as url, client(url, tmp_path) as http:
+        with pytest.raises(ApiError, match="half asleep") as caught:
+            await http.call(DEALS)
+    assert caught.value.status == 200
+    assert refusing.count == 1
+
+
+async def test_a_record_that_only_speaks_of_success_is_a_success(tmp_path: Path) -> None:
+    body = json.dumps({"data": [{"title": '"success":false'}], "success": True}, separators=(",", ":")).encode()
+    async with server(Always(body)) as url, client(url, tmp_path) as http:
+        assert (await http.call(DEALS)).body == body
+
+
+async def test_the_answer_carries_the_server_s_own_time_in_utc(tmp_path: Path) -> None:
+    asked = Always(Date="Sun, 22 Nov 2026 13:00:00 +0100")
+    async with server(asked) as url, client(url, tmp_path) as http:
+        assert (await http.call(DEALS)).served_at == datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+# Where the token goes.
+
+
+async def test_x3_the_token_travels_in_a_header_and_in_nothing_else(tmp_path: Path) -> None:
+    seen: list[tuple[str, str | None, str | None]] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        seen.append((str(request.url), request.headers.get("x-api-token"), request.headers.get("accept-encoding")))
+        return web.Response(body=ROWS, headers={"Set-Cookie": "session=1"})
+
+    async with server(answer) as url, client(url, tmp_path) as http:
+        await http.call(DEALS, query={"limit": "5", "filter": "a&b=ü"})
+    assert seen[0][1:] == (TOKEN, "gzip")
+    assert TOKEN not in seen[0][0]
+
+
+@pytest.mark.parametrize("operation", [DEALS, ADD_DEAL], ids=["GET", "POST"])
+async def test_x3_a_redirect_is_not_followed_and_the_token_stays_here(tmp_path: Path, operation: Any) -> None:
+    trap = Always()
+    async with server(trap) as elsewhere:
+        host = elsewhere.removeprefix("http://")
+        targets = [elsewhere, f"//{host}/v1/deals", f"http://user:pw@{host}/", f"{elsewhere}/?api_token=", ""]
+        for status in (300, 301, 302, 303, 307, 308):
+            for target in targets:
+                door = Always(b"", status, Location=target)
+                async with server(door) as url, client(url, tmp_path) as http:
+                    with pytest.raises(BadAnswer, match="redirects") as no:
+                        await http.call(operation)
+                assert TOKEN not in str(no.value)
+                assert door.count == 1
+    assert trap.count == 0
+
+
+# How large a body may be.
+
+
+async def test_packed_answers_are_unpacked(tmp_path: Path) -> None:
+    body = json.dumps({"data": [{"id": number} for number in range(5000)]}).encode()
+    async with server(Always(gzip.compress(body), Content_Encoding="gzip")) as url, client(url, tmp_path) as http:
+        assert (await http.call(DEALS)).body == body
+
+
+async def test_a_packing_that_was_not_offered_is_refused(tmp_path: Path) -> None:
+    packed = Always(b"whatever", Content_Encoding="br")
+    async with server(packed) as url, client(url, tmp_path) as http:
+        with pytest.raises(BadAnswer, match="br"):
+            await http.call(DEALS)
+    assert packed.count == 1
+
+
+def _bomb(megabytes: int) -> list[bytes]:
+    """A gzip stream of zeros: each megabyte the same kilobyte, so that it costs nothing to make."""
+    squeeze = zlib.compressobj(9, wbits=-15)
+    block = squeeze.compress(b"\0" * 2**20) + squeeze.flush(zlib.Z_FULL_FLUSH)
+    return [b"\x1f\x8b\x08\0\0\0\0\0\0\xff", *[block] * megabytes]
+
+
+async def test_x8_the_largest_body_that_is_taken_is_in_memory_once(tmp_path: Path) -> None:
+    bomb = [*_bomb(PLAIN_CAP // 2**20), b"\x03\0", struct.pack("<II", zlib.crc32(bytes(PLAIN_CAP)), PLAIN_CAP)]
+    async with server(Always(b"".join(bomb), Content_Encoding="gzip")) as url, client(url, tmp_path) as http:
+        tracemalloc.start()
+        try:
+            size = len((await http.call(DEALS)).body)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert size == PLAIN_CAP
+    assert peak < PLAIN_CAP + 64 * 2**20
+
+
+@pytest.mark.parametrize("kind", ["bomb", "plain", "packed"])
+async def test_x8_an_answer_beyond_the_cap_is_refused_within_bounded_memory(tmp_path: Path, kind: str) -> None:
+    pieces = {
+        "bomb": _bomb(300),
+        "plain": [b" " * 2**20] * 300,
+        "packed": [gzip.compress(os.urandom(2**20), 0)] + [os.urandom(2**20)] * (2 * WIRE_CAP // 2**20),
+    }[kind]
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        told = {} if kind == "plain" else {"Content-Encoding": "gzip"}
+        response = web.StreamResponse(headers={"Content-Type": "application/json", **told})
+        await response.prepare(request)
+        for piece in pieces:
+            await response.write(piece)
+        return response
+
+    async with server(answer) as url, client(url, tmp_path) as http:
+        tracemalloc.start()
+        try:
+            with pytest.raises(BadAnswer, match="larger than"):
+                await http.call(DEALS)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert http.budget.requests == 1
+    assert peak < PLAIN_CAP + 64 * 2**20

@@ -1,0 +1,117 @@
+"""A finished warehouse takes the place of the last one in one step, or not at all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import duckdb
+import pytest
+
+from pdsync.errors import StorageError
+from pdsync.load import warehouse
+from pdsync.load.publish import publish
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write(path: Path, value: int) -> None:
+    connection = warehouse.connect(path)
+    connection.execute("CREATE OR REPLACE TABLE main.t AS SELECT ? AS x FROM range(1000)", [value])
+    connection.execute("CHECKPOINT warehouse")
+    connection.close()
+
+
+def held(path: Path) -> set[int]:
+    with duckdb.connect(str(path), read_only=True) as connection:
+        return {row[0] for row in connection.execute("SELECT x FROM t").fetchall()}
+
+
+def test_s11_a_reader_goes_on_with_the_old_file_and_the_next_one_sees_the_new(tmp_path: Path) -> None:
+    work, public = tmp_path / "work.duckdb", tmp_path / "warehouse.duckdb"
+    write(work, 1)
+    publish(work, public)
+    # In a process of its own: within one process DuckDB takes a path for the same database.
+    code = (
+        "import duckdb, sys; c = duckdb.connect(sys.argv[1], read_only=True)\n"
+        "print(c.execute('SELECT min(x) FROM t').fetchall()[0][0], flush=True); input()\n"
+        "print(c.execute('SELECT min(x), max(x) FROM t').fetchall()[0], flush=True)"
+    )
+    reader = subprocess.Popen(
+        [sys.executable, "-c", code, str(public)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert reader.stdout is not None
+    assert reader.stdout.readline() == "1\n"
+
+    write(work, 2)
+    publish(work, public)
+
+    assert held(public) == {2}
+    told, _ = reader.communicate("\n", timeout=20)
+    assert told == "(1, 1)\n"
+
+
+def test_x5_what_is_published_is_the_owners_alone(tmp_path: Path) -> None:
+    write(tmp_path / "work.duckdb", 1)
+    before = os.umask(0)
+    try:
+        publish(tmp_path / "work.duckdb", tmp_path / "warehouse.duckdb")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "warehouse.duckdb").stat().st_mode & 0o777 == 0o600
+
+
+def test_o3_where_nothing_can_be_put_the_old_warehouse_stays(tmp_path: Path) -> None:
+    """The name of the copy is taken by a folder: the copy can't be made, whoever runs this test."""
+    work, public = tmp_path / "work.duckdb", tmp_path / "warehouse.duckdb"
+    write(work, 1)
+    publish(work, public)
+    write(work, 2)
+    (tmp_path / ".warehouse.duckdb.new").mkdir()
+    with pytest.raises((StorageError, OSError)) as caught:
+        publish(work, public)
+    assert isinstance(caught.value, StorageError)
+    assert "Readers still see the last one" in str(caught.value)
+    assert held(public) == {1}
+
+
+def test_o2_a_full_disk_leaves_the_old_warehouse(tmp_path: Path) -> None:
+    """A real full disk: a small tmpfs in a mount namespace of its own."""
+    code = """
+import os, sys
+from pathlib import Path
+from tests.load.test_publish import held, write
+from pdsync.errors import StorageError
+from pdsync.load.publish import publish
+disk = Path(sys.argv[1])
+work = disk.parent / "work.duckdb"
+write(work, 1)
+publish(work, disk / "warehouse.duckdb")
+write(work, 2)
+with (disk / "filler").open("wb") as filler:
+    try:
+        while True:
+            filler.write(b"x" * 4096)
+            filler.flush()
+    except OSError:
+        pass
+try:
+    publish(work, disk / "warehouse.duckdb")
+except StorageError as error:
+    print("refused", "room for one more copy" in str(error), held(disk / "warehouse.duckdb"), sorted(os.listdir(disk)))
+"""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody mount a tmpfs of its own")
+    script = 'mount -t tmpfs -o size=4m none "$1" && exec "$2" -c "$3" "$1"'
+    run = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script, "sh", str(disk), sys.executable, code],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout == "refused True {1} ['filler', 'warehouse.duckdb']\n", run.stderr
