@@ -16,7 +16,7 @@ import msgspec
 from rich.console import Console
 
 from pdsync.core import config
-from pdsync.core.log import clean, to_stderr
+from pdsync.core.log import clean, clean_json, to_stderr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,12 +74,12 @@ class App:
 
     def emit(self, facts: Mapping[str, Any]) -> None:
         """One JSON object, to stdout."""
-        sys.stdout.write(clean(msgspec.json.encode(facts, enc_hook=str).decode()) + "\n")
+        sys.stdout.write(clean_json(msgspec.json.encode(facts, enc_hook=str).decode()) + "\n")
         sys.stdout.flush()
 
     def emit_list(self, facts: list[dict[str, Any]]) -> None:
         """One JSON array, to stdout."""
-        self.result(clean(msgspec.json.format(msgspec.json.encode(facts, enc_hook=str), indent=2).decode()))
+        self.result(clean_json(msgspec.json.format(msgspec.json.encode(facts, enc_hook=str), indent=2).decode()))
 
     @property
     def watched(self) -> bool:

@@ -126,7 +126,7 @@ def _csv(names: list[str], rows: Iterable[list[Any]], *, raw: bool) -> str:
 
     def safe(value: Any) -> Any:
         if isinstance(value, list):
-            return ", ".join(str(each) for each in value)
+            value = ", ".join(str(each) for each in value)
         dangerous = isinstance(value, str) and value[:1] in "=+-@\t\r" and value != ""
         return f"'{value}" if dangerous and not raw else value
 

@@ -25,7 +25,7 @@ class _Additional(Struct):
 
 
 class _Envelope(Struct):
-    data: list[Raw] | None = None
+    data: list[Raw] | None  # required: an answer without it says nothing of the list
     additional_data: Raw = Raw(b"null")
 
 

@@ -7,6 +7,7 @@ message that passes `clean` shows it, nor its percent- or base64-encoded forms.
 from __future__ import annotations
 
 import base64
+import json
 import logging
 import sys
 from urllib.parse import quote
@@ -26,11 +27,23 @@ def hide(secret: str | None) -> None:
 
 def clean(message: str) -> str:
     """`message` with every known secret replaced, and without characters that could steer a terminal."""
+    return "".join(
+        char if char in "\n\t" or (char.isprintable() or char == " ") else f"\\x{ord(char):02x}"
+        for char in _redacted(message)
+    )
+
+
+def clean_json(text: str) -> str:
+    """`text`, which is JSON, cleaned so that it stays JSON and says the same: characters are escaped in JSON's way."""
+    return "".join(
+        char if char == "\n" or char.isprintable() else json.dumps(char)[1:-1] for char in _redacted(text)
+    ).replace("\x7f", "\\u007f")
+
+
+def _redacted(message: str) -> str:
     for secret in sorted(_hidden, key=len, reverse=True):
         message = message.replace(secret, "[secret]")
-    return "".join(
-        char if char in "\n\t" or (char.isprintable() or char == " ") else f"\\x{ord(char):02x}" for char in message
-    )
+    return message
 
 
 class _Clean(logging.Formatter):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import zstandard
 
 from pdsync.core.control import Control, SealedPage
+from pdsync.core.http import PLAIN_CAP
 from pdsync.errors import PdsyncError, StorageError
 
 if TYPE_CHECKING:
@@ -178,7 +179,11 @@ def read(folder: Path, sealed: SealedPage) -> bytes:
     try:
         with path.open("rb") as file:
             file.seek(sealed.at)
-            body = zstandard.ZstdDecompressor().decompress(file.read(sealed.length))
+            frame = file.read(sealed.length)
+        # A damaged header may claim any size, and the decompressor would ask for that much memory at once.
+        if zstandard.frame_content_size(frame) > PLAIN_CAP:
+            raise ValueError("its size is wrong")
+        body = zstandard.ZstdDecompressor().decompress(frame)
         if hashlib.sha256(body).digest() != sealed.sha256:
             raise ValueError("its checksum is wrong")
     except (OSError, ValueError, zstandard.ZstdError) as error:

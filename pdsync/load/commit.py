@@ -251,13 +251,13 @@ def _check_unique(connection: duckdb.DuckDBPyConnection, target: Target, written
     key = quoted(target.key)
     counted = first(
         connection.execute(
-            f"SELECT count(*) FROM {quoted('main', target.name)} WHERE {key} IN"
+            f"SELECT count(*), count(DISTINCT {key}) FROM {quoted('main', target.name)} WHERE {key} IN"
             " (SELECT key FROM temp.delta WHERE changed)"
         )
     )
-    if counted and counted[0] != written:
+    if counted and not counted[0] == counted[1] == written:
         raise StorageError(
-            f"{target.name} would hold {counted[0]} rows for {written} keys: the batch was not committed.\n"
+            f"{target.name} would hold {counted[0]} rows for {counted[1]} keys: the batch was not committed.\n"
             f"Please report this, with the output of: pdsync doctor --json"
         )
 

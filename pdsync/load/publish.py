@@ -7,6 +7,7 @@ reading it; whoever opens the warehouse next sees the new one. Nobody sees half 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -33,7 +34,8 @@ def publish(work: Path, warehouse: Path) -> None:
         fresh.replace(warehouse)
         _sync(warehouse.parent)
     except OSError as error:
-        fresh.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
         raise StorageError(
             f"The finished warehouse can't be put in place at {warehouse}: {error}.\n"
             f"Readers still see the last one, and everything fetched is kept. It needs room for one more copy "

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -27,7 +26,7 @@ from pdsync.sql import name as quoted
 from pdsync.sql import text as literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
 _DEEPEST = 64  # levels of nesting; deeper JSON is not a record
 
@@ -106,9 +105,6 @@ class Stage:
         self.connection.register(ROWS, rows)
         first_seq = pc.min(rows.column("seq")).as_py()
         try:
-            for column in self.table.stored:
-                if column.items:
-                    self._learn_item_keys(column)
             keys, unfit, keyless = self._write(first_seq)
             news = not keys <= self._seen_keys and self._learn_keys()
             news = (unfit and self._learn_misfits()) or news
@@ -159,14 +155,18 @@ class Stage:
                         raise _UnspeakableKey(key)
                     if key not in known[place]:
                         self._notice(place + pointer(key), "unknown_key", "kept in _extra: no column takes it")
+        for column in self.table.stored:
+            if column.items:
+                self._learn_item_keys(column)
         return len(self._unknown) > before
 
     def _learn_item_keys(self, column: TableColumn) -> None:
         wanted = {key for key, _ in column.items.values()}
         path = column.pointer + (pointer(column.part) if column.part else "")
         lists = self.connection.execute(
-            f"SELECT DISTINCT json_keys(item), json_type(item) NOT IN ('OBJECT', 'NULL') FROM (SELECT unnest(from_json(json_extract(row, {literal(path)}),"
-            f" '[\"JSON\"]')) AS item FROM {ROWS} WHERE json_type(row, {literal(path)}) = 'ARRAY')"
+            "SELECT DISTINCT json_keys(item), json_type(item) NOT IN ('OBJECT', 'NULL') FROM"
+            f" (SELECT unnest(from_json(json_extract(row, {literal(path)}), '[\"JSON\"]')) AS item"
+            f" FROM {ROWS} WHERE json_type(row, {literal(path)}) = 'ARRAY')"
         ).fetchall()
         stray = {key for keys, _ in lists for key in keys or ()} - wanted
         if any(odd for _, odd in lists):
@@ -222,7 +222,7 @@ class Stage:
             zip(raw.to_pylist(), chunk.column("seq").to_pylist(), chunk.column("served_at").to_pylist(), strict=True)
         ):
             try:
-                kept.append(readable(row))
+                kept.append(readable(row, self._statement.known_keys()))
             except ValueError as error:
                 self._quarantine(walk, seq, position, row, str(error))
                 continue
@@ -239,11 +239,16 @@ class Stage:
         )
 
 
-def readable(record: bytes, as_it_came: str | None = None) -> str:
+def readable(record: bytes, spoken: Collection[str] = ("",), as_it_came: str | None = None) -> str:
     """A record that strict parsers take: as it is where they do, else with what they refuse made harmless.
 
     A lone surrogate becomes U+FFFD, as does a NUL in a key, and the record as it came is kept under `_as_it_came`, so
     nothing is lost.
+
+    Args:
+        record: its JSON.
+        spoken: JSON pointers of the objects in it whose keys become part of a statement, where no NUL can stand.
+        as_it_came: the record before its keys were changed.
 
     Raises:
         ValueError: it is no JSON object, or nested without end.
@@ -257,11 +262,11 @@ def readable(record: bytes, as_it_came: str | None = None) -> str:
         raise ValueError("is no object")
     if _depth(value) > _DEEPEST:
         raise ValueError(f"is nested deeper than {_DEEPEST} levels")
-    if "\\u0000" in text and (spoken := _without_nul_keys(value)) != value:
-        return readable(json.dumps(spoken).encode(), text)
+    if "\\u0000" in text and (changed := _without_nul_keys(value, spoken)) != value:
+        return readable(json.dumps(changed).encode(), spoken, text)
     try:
         msgspec.json.decode(record)
-        if as_it_came is None and not re.search(r"\\u[dD][89a-fA-F]", text):
+        if as_it_came is None:
             return text
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass
@@ -274,10 +279,14 @@ def readable(record: bytes, as_it_came: str | None = None) -> str:
     return json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _without_nul_keys(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    if isinstance(value, dict):
-        return {key.replace("\0", "\ufffd"): _without_nul_keys(inner) for key, inner in value.items()}
-    return [_without_nul_keys(each) for each in value] if isinstance(value, list) else value
+def _without_nul_keys(value: dict[str, Any], spoken: Collection[str], place: str = "") -> dict[str, Any]:
+    """`value` with U+FFFD for each NUL in the keys of those objects whose keys become part of a statement."""
+    made = {}
+    for key, inner in value.items():
+        there = place + pointer(key)
+        deeper = isinstance(inner, dict) and there in spoken
+        made[key.replace("\0", "\ufffd")] = _without_nul_keys(inner, spoken, there) if deeper else inner
+    return made
 
 
 def _depth(value: object) -> int:

@@ -166,8 +166,8 @@ async def test_l3_a_pause_holds_for_every_process_of_the_token(budget: Callable[
     mine, other, stranger = budget(burst=50), budget(burst=50), budget(burst=50, token="another-token")
     mine.pause(1.0)
     assert await is_let_through(stranger, 0.5)
-    assert await asyncio.gather(is_let_through(mine, 0.6), is_let_through(other, 0.6)) == [False, False]
-    assert await asyncio.gather(is_let_through(mine, 10), is_let_through(other, 10)) == [True, True]
+    assert list(await asyncio.gather(is_let_through(mine, 0.6), is_let_through(other, 0.6))) == [False, False]
+    assert list(await asyncio.gather(is_let_through(mine, 10), is_let_through(other, 10))) == [True, True]
 
 
 async def test_l3_a_shorter_pause_does_not_cut_a_longer_one(budget: Callable[..., Budget]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdsync.core.envelope import Envelope, open_envelope
@@ -165,7 +165,8 @@ JSON = st.recursive(
 )
 
 
-@given(st.lists(st.dictionaries(st.text(), JSON), max_size=5), st.booleans())
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.dictionaries(st.text(max_size=8), JSON, max_size=4), max_size=3), st.booleans())
 def test_every_record_comes_out_as_it_went_in(data: list[dict[str, Any]], ascii_only: bool) -> None:
     texts = [json.dumps(record, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass") for record in data]
     envelope = open_envelope(b'{"success":true,"data":[' + b",".join(texts) + b"]}")

@@ -253,13 +253,16 @@ async def test_a_refusal_of_one_operation_is_no_block(box: Box, http: Http) -> N
 
 
 async def test_l4_a_web_page_with_403_silences_every_session_of_this_project(box: Box, tmp_path: Path) -> None:
+    async def once(burst: int) -> None:
+        async with client(box.url, tmp_path, token=box.token, burst=burst) as http:
+            with pytest.raises(Blocked):
+                await http.call(DEALS)
+            await http.call(DEALS)
+
     box.faults.add(kind="html_403", nth=1)
     for burst in (20, 20, 0):  # this session, the next one, and one without limits
         with pytest.raises(Blocked, match="nothing was taken for deleted"):
-            async with client(box.url, tmp_path, token=box.token, burst=burst) as http:
-                with pytest.raises(Blocked):
-                    await http.call(DEALS)
-                await http.call(DEALS)
+            await once(burst)
     assert len(box.log) == 1
 
 

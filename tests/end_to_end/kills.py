@@ -16,7 +16,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.end_to_end.world import Project, broken_history, ended, fingerprint, page_of
+from tests.end_to_end.world import Project, broken_history, ended, fingerprint, page_of, versions_told_apart
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,6 +86,8 @@ def round_of(
         break
     mine, other = fingerprint(calm), fingerprint(shaken)
     outcome.different += [f"{t}: {mine.get(t)} and {other.get(t)}" for t in mine | other if mine.get(t) != other.get(t)]
+    for table in {line.split(":")[0].split(".")[1] for line in outcome.different if "rows" in line}:
+        outcome.different += versions_told_apart(calm, shaken, table)
     outcome.different += broken_history(shaken)
     return outcome
 

@@ -21,6 +21,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -320,6 +321,29 @@ def fingerprint(project: Project) -> dict[str, str]:
                 digest = hashlib.sha256("\n".join(canonical).encode())
                 found[f"{schema}.{table}"] = f"{len(rows)} rows {digest.hexdigest()[:16]}"
     return found
+
+
+def versions_told_apart(one: Project, other: Project, table: str) -> list[str]:
+    """For the first keys whose versions are not the same in two projects: what each version changed, in both."""
+    key = "field_code" if table.endswith("_fields") else "id"
+    columns = "* EXCLUDE (_synced_at, _run_id)"
+    told: list[dict[Any, list[dict[str, Any]]]] = []
+    for project in (one, other):
+        versions: dict[Any, list[dict[str, Any]]] = {}
+        query = f'SELECT to_json(t) FROM (SELECT {columns} FROM history."{table}" ORDER BY {key}, _valid_from) t'
+        for (row,) in project.ask(query):
+            record = json.loads(row)
+            versions.setdefault(record[key], []).append(record)
+        told.append(versions)
+    found = []
+    for id in told[0].keys() | told[1].keys():
+        lists = [versions.get(id, []) for versions in told]
+        if len(lists[0]) != len(lists[1]):
+            for name, records in zip(("calm", "shaken"), lists, strict=True):
+                steps = [{c: v for c, v in now.items() if v != was.get(c)} for was, now in pairwise(records)]
+                first = {c: records[0][c] for c in ("_valid_from", "_verified_at")} if records else {}
+                found.append(f"{table} {id} {name}: {first}, then {steps}")
+    return found[:6]
 
 
 def broken_history(project: Project) -> list[str]:

@@ -125,15 +125,19 @@ class Work:
         )
 
     def versions(self) -> list[tuple[Any, ...]]:
-        return self.rows(
-            f'SELECT * EXCLUDE (_verified_at) FROM history."{self.stream.name}" ORDER BY "{self.stream.key}", _valid_from'
-        )
+        table, key = f'history."{self.stream.name}"', f'"{self.stream.key}"'
+        return self.rows(f"SELECT * EXCLUDE (_verified_at) FROM {table} ORDER BY {key}, _valid_from")
 
     def watermark(self) -> datetime | None:
         found = self.rows("SELECT watermark FROM meta.checkpoints")
         assert len(found) <= 1
         moment: datetime | None = found[0][0] if found else None
         return moment
+
+    def reset(self) -> None:
+        """As if nothing had been committed; quicker than a new file."""
+        for table in ("main.things", "versions.things", "meta._applied_batches", "meta.checkpoints"):
+            self.connection.execute(f"DELETE FROM {table}")
 
     def close(self) -> None:
         self.connection.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -13,9 +13,6 @@ import pytest
 from pdsync.errors import StorageError
 from pdsync.load import warehouse
 from pdsync.load.publish import publish
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def write(path: Path, value: int) -> None:
@@ -71,9 +68,8 @@ def test_o3_where_nothing_can_be_put_the_old_warehouse_stays(tmp_path: Path) -> 
     publish(work, public)
     write(work, 2)
     (tmp_path / ".warehouse.duckdb.new").mkdir()
-    with pytest.raises((StorageError, OSError)) as caught:
+    with pytest.raises(StorageError) as caught:
         publish(work, public)
-    assert isinstance(caught.value, StorageError)
     assert "Readers still see the last one" in str(caught.value)
     assert held(public) == {1}
 
@@ -91,11 +87,10 @@ work = disk.parent / "work.duckdb"
 write(work, 1)
 publish(work, disk / "warehouse.duckdb")
 write(work, 2)
-with (disk / "filler").open("wb") as filler:
+with (disk / "filler").open("wb", buffering=0) as filler:
     try:
         while True:
             filler.write(b"x" * 4096)
-            filler.flush()
     except OSError:
         pass
 try:
@@ -110,6 +105,7 @@ except StorageError as error:
     script = 'mount -t tmpfs -o size=4m none "$1" && exec "$2" -c "$3" "$1"'
     run = subprocess.run(
         ["unshare", "-rm", "sh", "-c", script, "sh", str(disk), sys.executable, code],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=False,

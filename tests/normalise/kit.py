@@ -135,7 +135,7 @@ def opposite(leaf: Any, stored: Any) -> bool:
     return isinstance(stored, bool) and same(leaf, not stored)
 
 
-def same(leaf: Any, stored: Any) -> bool:  # noqa: PLR0911 - one line a type
+def same(leaf: Any, stored: Any) -> bool:
     """Whether `stored`, a value of a row, says what `leaf`, a JSON scalar, says."""
     if stored is None:
         return False
@@ -143,7 +143,9 @@ def same(leaf: Any, stored: Any) -> bool:  # noqa: PLR0911 - one line a type
         return True
     if isinstance(stored, list):
         parts = leaf.split(",") if isinstance(leaf, str) and "," in leaf else [leaf]
-        return any(same(leaf, each) for each in stored) or all(any(same(part, each) for each in stored) for part in parts)
+        return any(same(leaf, each) for each in stored) or all(
+            any(same(part, each) for each in stored) for part in parts
+        )
     if isinstance(stored, dict):
         return any(same(leaf, each) for each in stored.values())
     if isinstance(stored, bool):
@@ -201,7 +203,7 @@ def same_moment(leaf: str, stored: datetime | date | time | timedelta) -> bool:
         return str(stored).startswith("9999-12-31")
     try:
         if isinstance(stored, datetime):
-            said = datetime.fromisoformat(leaf.replace("Z", "+00:00"))
+            said = datetime.fromisoformat(leaf)
             return (said if said.tzinfo else said.replace(tzinfo=UTC)) == stored
         if isinstance(stored, timedelta):
             hours, minutes, *seconds = (int(part) for part in leaf.split(":"))

@@ -12,13 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pdsync.core import catalogue
-from pdsync.model import CustomField, SchemaChange
 from pdsync.normalise import tables
 
 from .kit import SERVED, page, staged, table_of
 
 if TYPE_CHECKING:
     import duckdb
+
+    from pdsync.model import CustomField, SchemaChange
 
 DEALS = catalogue.stream("deals")
 TYPES = catalogue.field_types()
@@ -43,7 +44,9 @@ def assign(
 def test_s16_hostile_labels_give_distinct_columns_that_duckdb_takes(connection: duckdb.DuckDBPyConnection) -> None:
     kinds = itertools.cycle(["varchar", "monetary", "enum", "set", "address", "timerange"])
     labels = [*HOSTILE, *HOSTILE]
-    fields, changes = assign([(code(n), label, kind) for n, (label, kind) in enumerate(zip(labels, kinds))])
+    fields, changes = assign(
+        [(code(n), label, kind) for n, (label, kind) in enumerate(zip(labels, kinds, strict=False))]
+    )
     assert [field.label for field in fields] == labels
     assert {change.kind for change in changes} == {"field_added"}
 

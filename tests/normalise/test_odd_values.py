@@ -9,12 +9,13 @@ import pytest
 
 from pdsync.core import catalogue
 from pdsync.errors import BadAnswer
-from pdsync.model import Stream, Version
 
 from .kit import decode, encode, field, lost, page, staged, table_of
 
 if TYPE_CHECKING:
     import duckdb
+
+    from pdsync.model import Stream, Version
 
 ODD: list[Any] = [
     None, True, False, 0, 1, -1, 1.5, Decimal("1.23456789"), Decimal("12345678901234.56789"), Decimal("1e-1"),
@@ -135,9 +136,7 @@ def test_a_page_nested_without_end_is_refused_with_a_reason(connection: duckdb.D
 @pytest.mark.parametrize(
     "raw", [b'{"id":7,"name":"\xff"}', b'{"id":7,"name":"\xed\xa0\x80"}', b'{"id":7,"\xc3":1}'], ids=repr
 )
-def test_bytes_that_are_no_text_are_quarantined_as_they_came(
-    connection: duckdb.DuckDBPyConnection, raw: bytes
-) -> None:
+def test_bytes_that_are_no_text_are_quarantined_as_they_came(connection: duckdb.DuckDBPyConnection, raw: bytes) -> None:
     table = table_of(catalogue.stream("pipelines"), "v2")
     rows, quarantined = staged(connection, table, [page([{"id": 1}, raw, {"id": 2}])])
     assert [row["id"] for row in rows] == [1, 2]

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from pdsync.core import catalogue
 from pdsync.model import Column, Source, Stream, Version
-from pdsync.normalise.tables import Table
 
 from .kit import decode, encode, field, lost, page, staged, table_of
 
 if TYPE_CHECKING:
     import duckdb
+
+    from pdsync.normalise.tables import Table
 
 # DuckDB plans a statement for each example, and shrinking needs hundreds of them: a failure shows what it first met.
 QUICK = settings(
@@ -74,11 +75,12 @@ scalars = (
     | texts
     | st.sampled_from(["", "5,9", "1.5", "1e-1", "{", "[{", "2026-01-01T10:00:00Z", "2026-13-01", "10:20", "true"])
 )
+parts = st.sampled_from(["value", "id", "primary", "price", "Value", "country", "from", "x"])
 values = st.recursive(
     scalars,
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["value", "id", "primary", "price", "Value", "country", "from", "x"]), inner, max_size=3)
+        | st.dictionaries(parts, inner, max_size=3)
         | st.dictionaries(keys, inner, max_size=2)
     ),
     max_leaves=6,
@@ -92,7 +94,9 @@ records = st.fixed_dictionaries(
 @QUICK
 @given(
     found=st.lists(st.tuples(records, st.dictionaries(keys, values, max_size=3)), min_size=1, max_size=6),
-    customs=st.lists(values | st.dictionaries(st.sampled_from(list(CODES.values())) | keys, values, max_size=4), max_size=6),
+    customs=st.lists(
+        values | st.dictionaries(st.sampled_from(list(CODES.values())) | keys, values, max_size=4), max_size=6
+    ),
 )
 def test_no_leaf_of_any_record_is_lost_and_no_other_row_changed(
     connection: duckdb.DuckDBPyConnection,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pdsync.core import catalogue
-from pdsync.model import Version
 from pdsync.normalise import tables
 from pdsync.sandbox import Company, Limits, Sizes, running
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
+    from pdsync.model import CustomField, Version
     from pdsync.sandbox import Box
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
@@ -52,15 +52,13 @@ def test_both_versions_of_a_record_give_the_same_row(
     connection: duckdb.DuckDBPyConnection, box: Box, name: str
 ) -> None:
     stream = catalogue.stream(name)
-    fields = []
+    fields: list[CustomField] = []
     if stream.fields:
         definitions = [(d["field_code"], d["field_name"], d["field_type"]) for d in listed(box, "v2", stream.fields)]
         fields, _ = tables.assign(stream, definitions, [], catalogue.field_types(), SERVED)
     rows: dict[str, dict[int, dict[str, Any]]] = {}
     for version in catalogue.VERSIONS:
-        found, quarantined = staged(
-            connection, table_of(stream, version, fields), [page(listed(box, version, name))]
-        )
+        found, quarantined = staged(connection, table_of(stream, version, fields), [page(listed(box, version, name))])
         assert not quarantined
         rows[version] = {row["id"]: row for row in found}
 

@@ -1,0 +1,137 @@
+"""The root command: options wherever they stand, an exit code for each end, and no stack trace for people."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import sys
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+
+from pdsync.cli.main import COMMANDS, main, root
+from pdsync.core.control import Control
+from tests.end_to_end.world import clean_environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing of this machine's settings, and the umask as it was."""
+    for name in set(os.environ) - clean_environment().keys():
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(os, "umask", lambda mask: mask)
+    monkeypatch.chdir(tmp_path)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """What the command line would end with, in this process."""
+    monkeypatch.setattr(sys, "argv", ["pdsync", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def test_every_command_is_there_and_explains_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in COMMANDS.keys() - {"sandbox"}:  # which has no project
+        assert run(monkeypatch, command, "--help") == 0
+        shown = capsys.readouterr().out
+        assert shown.startswith("Usage: ")
+        assert "--project" in shown
+    assert root.list_commands(click.Context(root)) == list(COMMANDS)
+
+
+def test_options_stand_before_or_behind_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    shown = []
+    for arguments in (
+        ["--json", "--project", str(tmp_path), "streams", "deals"],
+        ["streams", "--json", "deals", "--project", str(tmp_path)],
+        ["--project", str(tmp_path), "streams", "deals", "--json"],
+    ):
+        assert run(monkeypatch, *arguments) == 0
+        shown.append(capsys.readouterr().out)
+    assert len(set(shown)) == 1
+    assert json.loads(shown[0])["name"] == "deals"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["streems"], "No such command"),
+        (["streams", "deels"], "Did you mean 'deals'"),
+        (["sql", "select 1"], "pdsync sync"),
+        (["runs", "show"], "There is no run"),
+        (["api"], "Name an operation"),
+        (["api", "getDeal", "id"], "key=value"),
+        (["api", "--request", "BREW", "/v1/deals"], "is no method"),
+        (["api", "--request", "GET", "/oauth/token"], "is no path of the API"),
+        (["api", "--request", "DELETE", "/v1/deals/1"], "add --yes"),
+        (["api", "--request", "POST", "/v1/deals", "--yes", "--body", "{"], "is no JSON"),
+        (["api", "deleteDeal", "id=1"], "add --yes"),
+        (["plan", "--pipeline", "nope"], "There is no pipeline"),
+        (["plan", "deels"], "Did you mean 'deals'"),
+        (["--project", "x", "fields"], "There is no warehouse"),
+    ],
+)
+def test_o7_a_wrong_call_ends_with_2_and_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    assert run(monkeypatch, *arguments) == 2
+    told = capsys.readouterr()
+    assert says in told.err
+    assert "Traceback" not in told.err
+    assert told.out == ""
+
+    assert run(monkeypatch, "--json", *arguments) == 2
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (last["event"], last["complete"], last["exit_code"]) == ("error", False, 2)
+    assert says in last["message"]
+
+
+def test_o7_a_bug_ends_with_1_and_without_a_stack_trace(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A receipt that no pdsync wrote: nobody expects it, so it counts as a bug. -v shows where."""
+    (tmp_path / "data").mkdir()
+    Control(tmp_path / "data" / "control.db").close()
+    with sqlite3.connect(tmp_path / "data" / "control.db") as db:
+        db.execute("INSERT INTO runs VALUES ('r', 'sync', '2026-01-01T00:00:00+00:00', '{\"run_id\": 5}')")
+    db.close()
+
+    assert run(monkeypatch, "runs") == 1
+    told = capsys.readouterr().err
+    assert told.startswith("This is a bug in pdsync")
+    assert "Traceback" not in told
+    assert run(monkeypatch, "-v", "runs") == 1
+    assert "Traceback" in capsys.readouterr().err
+    assert run(monkeypatch, "runs", "--json") == 1
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["exit_code"] == 1
+
+
+def test_a_quiet_command_says_nothing_but_its_result(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "-q", "status") == 0
+    assert capsys.readouterr() == ("", "")
+    assert run(monkeypatch, "status") == 0
+    assert "pdsync sync" in capsys.readouterr().err
+
+
+def test_operations_are_found_by_their_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "operations", "merge", "deal", "--json") == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["operation_id"], row["version"], row["method"]) for row in found] == [("mergeDeals", "v1", "PUT")]
+    assert [list(row)[:2] for row in found] == [["operation_id", "version"]]
+    assert run(monkeypatch, "operations", "no such thing") == 0
+    assert "No operation holds these words" in capsys.readouterr().err

@@ -1,0 +1,111 @@
+"""What people see can't steer their terminal, and what programs read is JSON whatever stands in it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import duckdb
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from pdsync.cli import render
+from pdsync.cli.app import App
+from pdsync.cli.query import _csv, answer_rows, ask
+from pdsync.core import log
+
+ODD = [
+    "a\u00a0b",
+    "👨\u200d👩\u200d👧",
+    "\u202egpj.exe",
+    "\x7f",
+    "\x9b31m",
+    "\x1b]52;c;x\x07",
+    "\ufeff",
+    "\u2028",
+    "\0",
+    "\n",
+    '"\\',
+]
+
+
+@pytest.mark.parametrize("text", ODD, ids=ascii)
+def test_json_stays_json_and_says_the_same(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    App().emit({"name": text, text: [text]})
+    line = capsys.readouterr().out
+    assert json.loads(line) == {"name": text, text: [text]}
+    assert line.endswith("\n")
+    assert line[:-1].isprintable()
+    App().emit_list([{"name": text}])
+    listed = capsys.readouterr().out
+    assert json.loads(listed) == [{"name": text}]
+    assert listed.replace("\n", "").isprintable()
+
+
+@given(st.dictionaries(st.text(), st.text() | st.lists(st.text()) | st.none() | st.integers(-(2**53), 2**53)))
+def test_any_object_stays_itself_in_json(facts: dict[str, Any]) -> None:
+    text = json.dumps(facts, ensure_ascii=False)
+    assert json.loads(log.clean_json(text)) == facts
+
+
+def test_x2_a_secret_does_not_get_into_json_either(capsys: pytest.CaptureFixture[str]) -> None:
+    log.hide("canary-of-the-json-sink")
+    App().emit({"message": "it is canary-of-the-json-sink!"})
+    assert json.loads(capsys.readouterr().out) == {"message": "it is [secret]!"}
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, ""),
+        (True, "yes"),
+        (12_345, "12345"),
+        (Decimal("1234.5000"), "1,234.50"),
+        (Decimal("1234.5678"), "1,234.5678"),
+        (Decimal("1234.0000"), "1,234"),
+        (0.5, "0.5"),
+        (1234567.891, "1,234,567.89"),
+        (datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=2))), "2026-01-02 01:04:05"),
+        (datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "2026-01-02 03:04:05"),
+        (date(2026, 1, 2), "2026-01-02"),
+        ([1, None, "x"], "1, , x"),
+        ("a\x1b[31mb", "a\\x1b[31mb"),
+    ],
+)
+def test_a_cell_is_short_and_plain(value: Any, shown: str) -> None:
+    assert render.cell(value) == shown
+
+
+def test_counts_get_separators_and_ids_do_not() -> None:
+    assert [render.cell(12_345, counts=True), render.cell(9_999, counts=True)] == ["12,345", "9999"]
+
+
+def test_x10_a_table_obeys_no_markup_and_no_escape_code() -> None:
+    made = render.table(["[red]h\x1b[0m"], [["[bold]x[/bold]"], ["\x1b]52;c;x\x07"]])
+    into = io.StringIO()
+    Console(file=into, markup=False, width=80, color_system=None).print(made)
+    assert "\x1b" not in into.getvalue()
+    assert "[bold]x[/bold]" in into.getvalue()
+
+
+@pytest.mark.parametrize("first", list("=+-@\t\r"))
+def test_x10_no_cell_of_a_csv_is_a_formula(first: str) -> None:
+    """Neither a text, nor a list whose first element is one, nor the name of a column; numbers stay numbers."""
+    text = f"{first}cmd|'/c calc'!A1"
+    lines = _csv([text], [[text], [[text, "x"]], [-2]], raw=False)
+    assert [row[0][:1] for row in csv.reader(io.StringIO(lines, newline=""))] == ["'", "'", "'", "-"]
+    raw = list(csv.reader(io.StringIO(_csv(["h"], [[text]], raw=True), newline="")))
+    assert raw[1] == [text]
+
+
+def test_intervals_are_shown_as_clocks() -> None:
+    query = "SELECT INTERVAL '1:30' AS a, [INTERVAL '2 days'] AS b, INTERVAL '3 months' AS c"
+    with duckdb.connect() as database:
+        answer = ask(database, query)
+    assert answer_rows(answer) == [["01:30:00", ["2 days 00:00:00"], "3 months 00:00:00"]]

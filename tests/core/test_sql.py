@@ -1,0 +1,229 @@
+"""No label, name or value can change a statement: by property, and by looking at every statement there is."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pdsync
+from pdsync import sql
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
+NAME = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)
+HOSTILE = [
+    'a" FROM t; DROP TABLE t; --',
+    "a'; DROP TABLE t; --",
+    '""',
+    '"',
+    "'",
+    "\\",
+    "\\'",
+    "select",
+    "a.b",
+    "two\nlines -- /* ",
+    "🙂 $1 ? :name {x} %s",
+    "\u2019\uff07\u02bc",
+    "x" * 10_000,
+]
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[duckdb.DuckDBPyConnection]:
+    connection = duckdb.connect()
+    connection.execute("CREATE TABLE t AS SELECT 42 AS kept")
+    yield connection
+    assert connection.execute("SELECT * FROM t").fetchall() == [(42,)]
+    connection.close()
+
+
+def _round_trip(database: duckdb.DuckDBPyConnection, column: str, value: str) -> None:
+    found = database.execute(f"SELECT {sql.text(value)} AS {sql.name(column)}, 7 AS {sql.name('z' + column)}")
+    assert [each[0] for each in found.description or []] == [column, "z" + column]
+    assert found.fetchall() == [(value, 7)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(column=NAME, value=TEXT)
+def test_x6_any_text_is_only_a_name_or_only_a_value(
+    database: duckdb.DuckDBPyConnection, column: str, value: str
+) -> None:
+    _round_trip(database, column, value)
+
+
+@pytest.mark.parametrize("label", HOSTILE, ids=lambda label: repr(label[:20]))
+def test_x6_what_people_try_is_only_a_name_or_only_a_value(database: duckdb.DuckDBPyConnection, label: str) -> None:
+    _round_trip(database, label, label)
+    table = sql.name("memory", "main", label)
+    database.execute(f"CREATE TABLE {table} ({sql.names([label, label + '2'])[: len(sql.name(label))]} VARCHAR)")
+    database.execute(f"INSERT INTO {table} VALUES (?)", [label])
+    assert database.execute(f"SELECT {sql.names([label], 'q.')} FROM {table} q").fetchall() == [(label,)]
+    database.execute(f"DROP TABLE {table}")
+
+
+def test_x6_a_nul_is_left_out_of_names_and_refused_in_values() -> None:
+    assert sql.name("a\0b") == '"ab"'
+    with pytest.raises(ValueError, match="NUL"):
+        sql.text("a\0b")
+
+
+def test_the_first_row_is_taken_and_the_rest_is_read(database: duckdb.DuckDBPyConnection) -> None:
+    assert sql.first(database.execute("SELECT * FROM range(3)")) == (0,)
+    assert sql.first(database.execute("SELECT 1 WHERE false")) is None
+
+
+# Every statement of the package. What is no constant, no call of a helper above, and not made of such, stands here with
+# the reason why no outside text is in it.
+
+ALLOWED = {
+    ("cli/query.py", "query"): "what the person typed: `pdsync sql` is for that, and the warehouse is open read-only",
+    ("core/control.py", "query"): "_rows(): each of its calls is looked at like an `execute`",
+    ("core/control.py", "where"): "_walks(): each of its calls is looked at like an `execute`",
+    ("core/control.py", "statement"): "a piece of _SCHEMA",
+    ("load/commit.py", "staged"): "the relation of a Batch, which stage.py quotes",
+    ("load/commit.py", "joins"): "_labels(): made of quoted names and literals",
+    ("load/commit.py", "*labels.values()"): "_labels(): made of quoted names",
+    ("load/commit.py", "expressions[column]"): "_labels(): made of quoted names",
+    ("load/warehouse.py", "kind"): "a type from the catalogue or SYSTEM_COLUMNS, never from a label",
+    ("load/warehouse.py", "memory_limit"): "a setting of the caller's, not of the API's",
+    ("load/warehouse.py", "meta_sql"): "schemas/warehouse/*.sql, shipped with the package",
+    ("load/warehouse.py", "row_hash"): "columns.row_hash(), made of quoted columns",
+    ("normalise/stage.py", "self.relation"): "quoted where it is set",
+    ("normalise/stage.py", "first_seq"): "an integer",
+    ("normalise/stage.py", "kind"): "a type from the catalogue, never from a label",
+    ("normalise/stage.py", "ROWS"): "the name that columns.py gives to the registered rows",
+    ("runner/loader.py", "script"): "schemas/views/*.sql, shipped with the package",
+}
+# Functions of columns.py that return SQL: made of quoted columns, literals and types of the catalogue.
+BUILDERS = {"normalise/stage.py": ("self._statement.", "no_object(")}
+SENDS = {"execute", "executemany", "executescript", "sql", "query", "_rows", "_walks"}
+SOURCES = [path for path in sorted(Path(pdsync.__file__).parent.rglob("*.py")) if "sandbox" not in path.parts]
+
+
+class _Module:
+    """One source file, and which of its expressions hold no text from outside."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = path.relative_to(Path(pdsync.__file__).parent).as_posix()
+        self.tree = ast.parse(path.read_text(encoding="utf-8"))
+        self.helpers = {
+            alias.asname or alias.name
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.ImportFrom) and node.module == "pdsync.sql"
+            for alias in node.names
+        }
+        self.used: set[tuple[str, str]] = set()
+
+    def outside(self) -> Iterator[str]:
+        """What is sent to a database and not known to be safe."""
+        scopes = [node for node in ast.walk(self.tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        for scope in (self.tree, *scopes):
+            for node in _own(scope):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in SENDS:
+                    for found in self._unsafe(node.args[0], scope, frozenset()) if node.args else ():
+                        yield f"pdsync/{self.name}:{node.lineno}: {found}"
+
+    def _unsafe(self, node: ast.expr, scope: ast.AST, seen: frozenset[str]) -> Iterator[str]:
+        match node:
+            case ast.Constant():
+                return
+            case ast.JoinedStr(values=parts):
+                inner = [part.value for part in parts if isinstance(part, ast.FormattedValue)]
+            case ast.IfExp(body=one, orelse=other) | ast.BinOp(left=one, op=ast.Add(), right=other):
+                inner = [one, other]
+            case ast.BoolOp(values=inner) | ast.List(elts=inner) | ast.Tuple(elts=inner):
+                pass
+            case ast.ListComp(elt=one) | ast.GeneratorExp(elt=one):
+                inner = [one]
+            case ast.Call(func=ast.Attribute(value=ast.Constant(), attr="join"), args=inner):
+                pass
+            case ast.Call(func=ast.Name(id=helper)) if helper in self.helpers | {"len", "int"}:
+                return
+            case ast.Name(id=known) if known not in seen and (found := self._values(known, scope)):
+                inner, seen = found, seen | {known}
+            case ast.Name(id=known) if known in seen:
+                return
+            case _:
+                text = ast.unparse(node)
+                if text.startswith(BUILDERS.get(self.name, ())):
+                    return
+                if (self.name, text) in ALLOWED:
+                    self.used.add((self.name, text))
+                    return
+                yield text
+                return
+        for each in inner:
+            yield from self._unsafe(each, scope, seen)
+
+    def _values(self, name: str, scope: ast.AST) -> list[ast.expr]:
+        """Everything that the variable `name` is set to, or that is put into it, in `scope` or else in the module."""
+        found: list[ast.expr] = []
+        for node in _own(scope):
+            match node:
+                case ast.Assign(targets=targets, value=value):
+                    found += [value for target in targets if isinstance(target, ast.Name) and target.id == name]
+                    for target in targets:
+                        if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+                            both = zip(target.elts, value.elts, strict=True)
+                            found += [part for each, part in both if isinstance(each, ast.Name) and each.id == name]
+                case ast.AnnAssign(target=ast.Name(id=target), value=ast.expr() as value) if target == name:
+                    found.append(value)
+                case ast.AugAssign(target=ast.Name(id=target), value=value) if target == name:
+                    found.append(value)
+                case ast.Call(func=ast.Attribute(value=ast.Name(id=target), attr="append"), args=[value]) if (
+                    target == name
+                ):
+                    found.append(value)
+                case ast.For(target=ast.Tuple(elts=targets), iter=ast.Tuple(elts=rows)):
+                    for at, part in enumerate(targets):
+                        if isinstance(part, ast.Name) and part.id == name:
+                            found += [row.elts[at] for row in rows if isinstance(row, ast.Tuple)]
+                case _:
+                    pass
+        return found if found or scope is self.tree else self._values(name, self.tree)
+
+
+def _own(scope: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of `scope` that belong to no function inside it."""
+    for child in ast.iter_child_nodes(scope):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield child
+            yield from _own(child)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_x6_no_statement_is_made_of_text_from_outside(path: Path) -> None:
+    assert list(_Module(path).outside()) == []
+
+
+def test_x6_each_exception_is_still_needed() -> None:
+    used: set[tuple[str, str]] = set()
+    for module in map(_Module, SOURCES):
+        list(module.outside())
+        used |= module.used
+    assert ALLOWED.keys() - used == set()
+
+
+def test_x6_the_check_sees_what_it_is_for(tmp_path: Path) -> None:
+    source = """
+from pdsync.sql import name as quoted
+def bad(db, label):
+    alias = f"{label} x"
+    db.execute(f"SELECT 1 AS {alias}")
+    db.sql("SELECT " + label)
+    db.execute("SELECT " + ", ".join([label]))
+def good(db, label):
+    alias = quoted(label)
+    db.execute(f"SELECT 1 AS {alias}, {quoted(label)}" + (" LIMIT 1" if label else ""), [label])
+"""
+    module = _Module.__new__(_Module)
+    module.name, module.tree, module.helpers, module.used = "x.py", ast.parse(source), {"quoted"}, set()
+    assert [found.rpartition(" ")[2] for found in module.outside()] == ["label"] * 3

@@ -1,0 +1,220 @@
+"""The loader turns pages into batches, the same ones after a kill as before it, and fields into columns."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import msgspec
+import pytest
+
+from pdsync.core import catalogue
+from pdsync.errors import StorageError, WrongCompany
+from pdsync.model import Page, Walk
+from pdsync.runner import loader as loading
+from pdsync.runner.loader import Loader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+DEALS, FIELDS = catalogue.stream("deals"), catalogue.stream("deal_fields")
+CODE = "a" * 40
+
+
+@pytest.fixture
+def loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loader]:
+    monkeypatch.setattr(loading, "PAGES_A_BATCH", 3)  # a batch of the real size takes a hundred thousand rows
+    made = Loader(tmp_path / "work.duckdb")
+    made.open(1, "Example")
+    yield made
+    if made._connection is not None:
+        asyncio.run(made.close())
+
+
+def walk(id: int = 1, stream: str = "deals", since: datetime | None = None) -> Walk:
+    return Walk(id, f"run-{id}", stream, "live", "v2", "getDeals", since, NOW)
+
+
+def pages(walk: Walk, records: list[list[dict[str, Any]]], start: int = 0, *, ends: bool = True) -> list[Page]:
+    made = []
+    for seq, each in enumerate(records, start):
+        following = None if ends and seq == start + len(records) - 1 else str(seq + 1)
+        made.append(Page(walk.id, seq, msgspec.json.encode({"data": each}), len(each), following, NOW))
+    return made
+
+
+def deals(*numbers: int, **more: Any) -> list[dict[str, Any]]:
+    return [{"id": number, "title": f"deal {number}", **more} for number in numbers]
+
+
+def asked(loader: Loader, query: str) -> list[tuple[Any, ...]]:
+    return loader.connection.execute(query).fetchall()
+
+
+def define(loader: Loader, run: int, *fields: dict[str, Any]) -> None:
+    """Sync the definitions of the fields of deals, as the run does before the deals."""
+    of = walk(run, "deal_fields")
+    loader.add(FIELDS, of, pages(of, [list(fields)]))
+
+
+def custom(
+    name: str, kind: str = "double", options: list[dict[str, Any]] | None = None, code: str = CODE
+) -> dict[str, Any]:
+    return {"field_code": code, "field_name": name, "field_type": kind, "options": options, "is_custom_field": True}
+
+
+def test_s15_batches_are_cut_by_page_number_however_pages_come(loader: Loader) -> None:
+    first = walk(1)
+    everything = pages(first, [deals(n) for n in range(8)])
+    for page in everything:
+        loader.add(DEALS, first, [page])
+    one_by_one = asked(loader, "SELECT batch, last_page, read FROM meta._applied_batches ORDER BY batch")
+    second = walk(2)
+    loader.add(DEALS, second, pages(second, [deals(n) for n in range(8)]))
+    together = asked(loader, "SELECT batch, last_page, read FROM meta._applied_batches WHERE walk = 2 ORDER BY batch")
+    assert one_by_one == together == [(0, 2, 3), (1, 5, 3), (2, 7, 2)]
+
+
+def test_s1_what_was_committed_is_not_loaded_again_and_the_rest_is(loader: Loader, tmp_path: Path) -> None:
+    of = walk()
+    everything = pages(of, [deals(n) for n in range(5)])
+    loader.add(DEALS, of, everything[:4])  # one batch, and a page that was staged only
+    assert loader.applied(of) == 3
+    assert loader.held_walks() == {1: 2}
+    asyncio.run(loader.close())  # the staged page dies with the connection
+
+    after = Loader(tmp_path / "work.duckdb")
+    after.open(1, "Example")
+    start = after.applied(of)
+    counts = after.add(DEALS, of, everything[start:])
+    assert counts is not None
+    assert counts.inserted == 2
+    assert asked(after, "SELECT count(*), count(DISTINCT id) FROM deals") == [(5, 5)]
+    again = after.add(DEALS, of, everything)
+    assert again is not None
+    assert asked(after, "SELECT count(*) FROM versions.deals") == [(0,)]
+    asyncio.run(after.close())
+
+
+def test_a_walk_is_counted_over_its_batches(loader: Loader) -> None:
+    of = walk()
+    counts = loader.add(DEALS, of, pages(of, [deals(n, n + 100) for n in range(7)]))
+    assert counts is not None
+    assert (counts.read, counts.inserted, counts.unchanged) == (14, 14, 0)
+    assert asked(loader, "SELECT watermark FROM meta.checkpoints") == [(NOW,)]
+
+
+def test_pages_that_complete_no_batch_are_no_result_yet(loader: Loader) -> None:
+    of = walk()
+    assert loader.add(DEALS, of, pages(of, [deals(1)], ends=False)) is None
+    assert asked(loader, "SELECT count(*) FROM deals") == [(0,)]
+
+
+def test_an_empty_company_leaves_tables_and_a_watermark(loader: Loader) -> None:
+    of = walk()
+    counts = loader.add(DEALS, of, pages(of, [[]]))
+    assert counts is not None
+    assert (counts.read, counts.inserted) == (0, 0)
+    loader.views()
+    assert asked(loader, "SELECT count(*) FROM labeled.deals") == [(0,)]
+    assert asked(loader, "SELECT stream, watermark FROM meta.checkpoints") == [("deals", NOW)]
+
+
+def test_s16_a_field_is_learnt_renamed_and_retyped_without_moving_a_column(loader: Loader) -> None:
+    define(loader, 1, custom("Deal size"))
+    assert loader.learn_fields(DEALS, "run-1") == []  # the first time nothing has changed
+    of = walk(2)
+    loader.add(DEALS, of, pages(of, [deals(1, custom_fields={CODE: 1.5})]))
+    assert asked(loader, "SELECT cf_deal_size FROM deals") == [(1.5,)]
+
+    define(loader, 3, custom("Volume"))
+    assert [change.kind for change in loader.learn_fields(DEALS, "run-3")] == ["field_renamed"]
+    assert asked(loader, "SELECT label, column_name FROM meta.custom_fields") == [("Volume", "cf_deal_size")]
+
+    define(loader, 4, custom("Volume", "enum", [{"id": 7, "label": "Big"}]))
+    assert [change.kind for change in loader.learn_fields(DEALS, "run-4")] == ["field_retyped"]
+    of = walk(5)
+    loader.add(DEALS, of, pages(of, [deals(1, custom_fields={CODE: 7})]))
+    columns = [row[0] for row in asked(loader, "SELECT column_name FROM meta.custom_fields ORDER BY column_name")]
+    assert len(columns) == 2
+    newer = next(column for column in columns if column != "cf_deal_size")
+    assert asked(loader, f'SELECT "{newer}", "{newer}_label" FROM deals') == [(7, "Big")]
+    kinds = asked(loader, "SELECT kind FROM meta.schema_changes WHERE entity = 'deals' ORDER BY seen_at")
+    assert [kind for (kind,) in kinds] == ["field_renamed", "field_retyped"]
+
+
+def test_s16_a_new_field_does_not_make_the_other_rows_look_changed(loader: Loader) -> None:
+    define(loader, 1, custom("One", code="b" * 40))
+    loader.learn_fields(DEALS, "run-1")
+    of = walk(2)
+    loader.add(DEALS, of, pages(of, [deals(1, 2, 3)]))
+    define(loader, 3, custom("One", code="b" * 40), custom("Two"))
+    assert [change.kind for change in loader.learn_fields(DEALS, "run-3")] == ["field_added"]
+    of = walk(4)
+    counts = loader.add(DEALS, of, pages(of, [[*deals(1, 2), *deals(3, custom_fields={CODE: 5})]]))
+    assert counts is not None
+    assert (counts.updated, counts.unchanged) == (1, 2)
+
+
+def test_s6_a_renamed_option_relabels_rows_that_did_not_change(loader: Loader) -> None:
+    define(loader, 1, custom("Tier", "enum", [{"id": 1, "label": "Gold"}]))
+    loader.learn_fields(DEALS, "run-1")
+    of = walk(2)
+    loader.add(DEALS, of, pages(of, [deals(1, custom_fields={CODE: 1})]))
+    define(loader, 3, custom("Tier", "enum", [{"id": 1, "label": "Platinum"}]))
+    loader.learn_fields(DEALS, "run-3")
+    assert asked(loader, "SELECT cf_tier, cf_tier_label FROM deals") == [(1, "Platinum")]
+    assert asked(loader, "SELECT count(*) FROM versions.deals") == [(0,)]
+
+
+@pytest.mark.parametrize("label", ['a"b', "a'; DROP TABLE deals; --", "💾", "select", "", "\n", "x" * 10_000, "id"])
+def test_s16_views_resolve_whatever_a_field_is_called(loader: Loader, label: str) -> None:
+    define(loader, 1, custom(label, "set", [{"id": 1, "label": label}]), custom(label, "monetary", code="c" * 40))
+    loader.learn_fields(DEALS, "run-1")
+    of = walk(2)
+    values = {CODE: [1], "c" * 40: {"value": 1.5, "currency": "EUR"}}
+    loader.add(DEALS, of, pages(of, [deals(1, custom_fields=values, label_ids=[4])]))
+    loader.views()
+    column = asked(loader, f"SELECT column_name FROM meta.custom_fields WHERE field_code = '{CODE}'")[0][0]
+    quoted = column.replace('"', '""')
+    assert asked(loader, f'SELECT "{quoted}" FROM labeled.deals') == [([label],)]
+    assert asked(loader, f'SELECT "{quoted}", "{quoted}_labels" FROM history.deals') == [([1], [label])]
+    assert asked(loader, "SELECT deal_id, position, label_id FROM deal_labels") == [(1, 1, 4)]
+
+
+def test_views_name_what_ids_point_to(loader: Loader) -> None:
+    users, of = catalogue.stream("users"), Walk(1, "r", "users", "all", "v1", "getUsers", None, NOW)
+    loader.add(users, of, pages(of, [[{"id": 7, "name": "Ada"}]]))
+    of = walk(2)
+    loader.add(DEALS, of, pages(of, [deals(1, owner_id=7, person_id=None)]))
+    loader.views()
+    assert asked(loader, "SELECT owner FROM labeled.deals") == [("Ada",)]
+
+
+def test_x1_a_work_file_of_another_company_is_refused(loader: Loader, tmp_path: Path) -> None:
+    asyncio.run(loader.close())
+    other = Loader(tmp_path / "work.duckdb")
+    with pytest.raises(WrongCompany):
+        other.open(2, "Other")
+    asyncio.run(other.close())
+
+
+async def test_what_duckdb_says_is_told_with_what_to_do(tmp_path: Path) -> None:
+    loader = Loader(tmp_path / "work.duckdb")
+    await loader.do(loader.open, 1, "Example")
+
+    def fail() -> None:
+        raise duckdb.IOException("No space left on device")
+
+    with pytest.raises(StorageError, match="Free some disk space"):
+        await loader.do(fail)
+    await loader.close()
+
+
+def test_a_closed_loader_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="not open"):
+        _ = Loader(tmp_path / "x.duckdb").connection

@@ -1,0 +1,84 @@
+"""Pipelines are found by name, the project's own first, and say no more than they may."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pdsync.core import catalogue
+from pdsync.errors import CatalogueError
+from pdsync.runner import pipeline
+from pdsync.runner.run import Asked
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write(project: Path, name: str, text: str) -> None:
+    (project / "pipelines").mkdir(exist_ok=True)
+    (project / "pipelines" / f"{name}.toml").write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", sorted(pipeline.shipped().glob("*.toml")), ids=lambda path: path.stem)
+def test_each_pipeline_that_is_shipped_asks_for_streams_that_there_are(tmp_path: Path, path: Path) -> None:
+    found = pipeline.load(path.stem, tmp_path)
+    assert found.description
+    assert found.asked((), full=False, since=None, budget=None).selected()
+
+
+def test_the_project_s_own_pipeline_comes_first(tmp_path: Path) -> None:
+    write(tmp_path, "nightly", 'description = "mine"\nstreams = ["users"]\nbudget = 50\n')
+    found = pipeline.load("nightly", tmp_path)
+    assert (found.description, found.streams, found.budget) == ("mine", ("users",), 50)
+
+
+def test_the_command_line_beats_the_pipeline(tmp_path: Path) -> None:
+    write(tmp_path, "small", 'description = "x"\nstreams = ["users"]\nbudget = 50\n')
+    small = pipeline.load("small", tmp_path)
+    since = datetime(2026, 1, 1, tzinfo=UTC)
+    assert small.asked((), full=False, since=None, budget=None) == Asked(("users",), False, None, 50)
+    assert small.asked(("deals",), full=True, since=since, budget=7) == Asked(("deals",), True, since, 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("description = ", "this is not TOML"),
+        ('description = "x"\nstream = ["users"]\n', "Did you mean 'streams'"),
+        ('streams = ["users"]\n', "description"),
+        ('description = "x"\nbudget = "many"\n', "budget"),
+    ],
+)
+def test_a_file_that_can_t_be_understood_is_named(tmp_path: Path, text: str, says: str) -> None:
+    write(tmp_path, "odd", text)
+    with pytest.raises(CatalogueError, match=r"pipelines/odd\.toml") as caught:
+        pipeline.load("odd", tmp_path)
+    assert says in str(caught.value)
+
+
+def test_a_name_that_is_not_there_gets_a_guess(tmp_path: Path) -> None:
+    write(tmp_path, "weekly", 'description = "x"\n')
+    with pytest.raises(CatalogueError, match="Did you mean 'weekly'"):
+        pipeline.load("wekly", tmp_path)
+    with pytest.raises(CatalogueError, match="There are: nightly, weekly"):
+        pipeline.load("zzz", tmp_path)
+
+
+# -- what is asked for -------------------------------------------------------------------------------
+
+
+def test_definitions_come_along_with_the_streams_that_need_them() -> None:
+    names = [stream.name for stream in Asked(("deals",)).selected()]
+    assert names == ["deal_fields", "deals"]
+    assert [stream.name for stream in Asked().selected()] == list(catalogue.streams())
+    with pytest.raises(CatalogueError, match="Did you mean 'deals'"):
+        Asked(("deels",)).selected()
+
+
+def test_a_command_is_told_from_another() -> None:
+    asked = [Asked(), Asked(("deals",)), Asked(full=True), Asked(since=datetime(2026, 1, 1, tzinfo=UTC))]
+    assert len({each.command for each in asked}) == 4
+    assert Asked(("deals",), full=True).command == "sync deals --full"
+    assert Asked(budget=5).command == Asked().command  # more budget goes on with the same run
