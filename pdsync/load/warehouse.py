@@ -78,9 +78,9 @@ def check_whole(path: Path) -> None:
     """
     connection = connect(path)
     try:
-        block, blocks = first(
+        block, blocks = first(  # free blocks at the end may be cut off: DuckDB does so itself
             connection.execute(
-                "SELECT block_size, total_blocks FROM pragma_database_size() WHERE database_name = current_database()"
+                "SELECT block_size, used_blocks FROM pragma_database_size() WHERE database_name = current_database()"
             )
         )
     finally:

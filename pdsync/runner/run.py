@@ -199,12 +199,28 @@ class _Run:
         await self.loader.do(self.loader.learn_fields, stream, self.receipt.run_id)
         version, sources = stream.sources(self.settings.api)
         await self.loader.do(self.loader.table, stream, version)
+        await self._replay(stream, {source.name: source for source in sources}, version, done)
         ends = await asyncio.gather(
             *(self._source(stream, source, version, done) for source in sources), return_exceptions=True
         )
         failures = [end for end in ends if isinstance(end, BaseException)]
         for failure in sorted(failures, key=lambda error: isinstance(error, PdsyncError)):
             raise failure
+
+    async def _replay(
+        self, stream: Stream, sources: dict[str, Source], version: Version, done: set[tuple[str, str]]
+    ) -> None:
+        """Load what was sealed to its end but is not in the work file, in the order in which it was read.
+
+        A record may have moved from one list of the stream to another: its versions come in order only if all lists
+        are replayed together.
+        """
+        for walk, state in self.control.unfinished(stream.name):
+            if state == "sealed" and walk.version == version and walk.source in sources:
+                await self._walk(stream, sources[walk.source], walk, sealed=True)
+                # What an older run had read is complete now, but only as of then.
+                if walk.run_id == self.receipt.run_id:
+                    done.add((stream.name, walk.source))
 
     async def _source(self, stream: Stream, source: Source, version: Version, done: set[tuple[str, str]]) -> None:
         cut = [pair for pair in self.control.unfinished(stream.name) if pair[0].source == source.name]

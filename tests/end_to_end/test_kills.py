@@ -128,3 +128,21 @@ def test_s14_o4_what_is_lost_of_the_warehouse_is_made_again_from_sealed_pages(re
         ends.append(fingerprint(copy))
     assert ends == [ends[0]] * len(harms)
     assert ends[0] != whole
+
+
+def test_s14_s12_a_history_of_several_runs_is_made_again_as_it_was(remote: Remote, tmp_path: Path) -> None:
+    """Records move between the lists of one stream, and all of it is replayed: not a version may be lost or added."""
+    project, first = Project(tmp_path / "project", remote), SMALL.format(rows=40)
+    for number in range(3):
+        assert project.run("sync", "deals", first=first).code == 0
+        remote.advance(1200)
+        remote.change(0.2, seed=number, kinds=["deals"], only=["updated", "archived"])
+        remote.advance(1200)
+    assert project.run("sync", "deals", first=first).code == 0
+    whole = fingerprint(project)
+    archived = "SELECT count(*) FROM history.deals WHERE NOT is_archived AND id IN (SELECT id FROM main.deals WHERE is_archived)"
+    assert project.ask(archived)[0][0] > 3
+    _deleted(project.data / "warehouse.work.duckdb")
+    assert project.run("sync", "deals", first=first).code == 0
+    assert fingerprint(project) == whole
+    assert broken_history(project) == []
