@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,14 +70,16 @@ def demo(app: App, deals: int, seed: int) -> None:
         second = _sync(app, settings)
     app.note("\n5. What a row was before is kept, in history.*: the deals that changed, then and now.\n")
     _show(app, settings, _CHANGED)
-    where = "" if folder == Path.cwd() else f" --project {folder.name if folder.parent == Path.cwd() else folder}"
+    typed = "pdsync" if shutil.which("pdsync") else sys.argv[0]
+    shown = folder.name if folder.parent == Path.cwd() else folder
+    command = typed if folder == Path.cwd() else f"{typed} --project {shown}"
     app.note(
         f"\nThe warehouse is {settings.warehouse}: open it with any DuckDB from 1.5 on. What to type next:\n\n"
-        f'  pdsync{where} sql "from labeled.deals limit 5"\n'
-        f'  pdsync{where} sql "show all tables"\n'
-        f"  pdsync{where} fields\n"
-        f"  pdsync{where} status\n\n"
-        f"With your own company:  pdsync init, pdsync sync"
+        f'  {command} sql "from labeled.deals limit 5"\n'
+        f'  {command} sql "show all tables"\n'
+        f"  {command} fields\n"
+        f"  {command} status\n\n"
+        f"With your own company:  {typed} init, {typed} sync"
     )
     code = first.exit_code or second.exit_code
     if app.json:

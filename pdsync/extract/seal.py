@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import zstandard
 
 from pdsync.core.control import Control, SealedPage
+from pdsync.core.disk import sync_folder
 from pdsync.core.http import PLAIN_CAP
 from pdsync.errors import PdsyncError, StorageError
 
@@ -111,7 +112,7 @@ class Archive:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
                 self._file = os.open(self._folder / self._name, flags, 0o600)
                 self._at = os.fstat(self._file).st_size
-                _sync_folder(self._folder)
+                sync_folder(self._folder)
             start, sealed, pieces = self._at, [], []
             for walk, page in batch:
                 header = self._header(walk, page)
@@ -198,11 +199,3 @@ def _write(file: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(file, view) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

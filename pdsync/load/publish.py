@@ -13,6 +13,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
+from pdsync.core.disk import sync_folder
 from pdsync.errors import StorageError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def publish(work: Path, warehouse: Path) -> None:
         fresh.unlink(missing_ok=True)
         copy(work, fresh)
         fresh.replace(warehouse)
-        _sync(warehouse.parent)
+        sync_folder(warehouse.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             fresh.unlink(missing_ok=True)
@@ -53,11 +54,3 @@ def copy(source: Path, target: Path) -> None:
             shutil.copyfileobj(reader, writer, 4 * 2**20)
         writer.flush()
         os.fsync(writer.fileno())
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

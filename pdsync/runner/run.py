@@ -25,6 +25,7 @@ from pdsync.extract.seal import Archive
 from pdsync.load import publish
 from pdsync.model import Gap, Page, Receipt, Source, Stream, StreamReceipt, Version, Walk
 from pdsync.runner import client, project
+from pdsync.runner import receipt as receipts
 from pdsync.runner.loader import PAGES_A_BATCH, Loader
 from pdsync.sql import first
 
@@ -111,7 +112,7 @@ async def sync(settings: Settings, asked: Asked, tell: Callable[[Event], None] =
                     run = _Run(settings, asked, control, http, archive, loader, receipt, tell)
                     await run.all(streams, done)
                 await loader.do(loader.views)
-                await loader.do(_note_receipt, loader, receipt)
+                await loader.do(receipts.keep, loader, receipt)
             finally:
                 await loader.close()
             publish.publish(project.work_path(settings), settings.warehouse)
@@ -338,7 +339,7 @@ class _Run:
         receipt.finished_at = datetime.now(UTC).replace(microsecond=0)
         receipt.tokens, receipt.requests = self.http.budget.spent, self.http.budget.requests
         finished = self.control.finished_lists(receipt.run_id)
-        counted = await self.loader.do(_counted, self.loader, receipt.run_id)
+        counted = await self.loader.do(receipts.counted, self.loader, receipt.run_id)
         for stream in streams:
             entry = counted.get(stream.name, StreamReceipt())
             live = self.live.get(stream.name, StreamReceipt())
@@ -351,99 +352,11 @@ class _Run:
             )
             receipt.streams[stream.name] = entry
             if error:
-                receipt.gaps.append(Gap(stream.name, _kind_of_gap(error), str(error).split("\n", 1)[0]))
+                receipt.gaps.append(Gap(stream.name, receipts.kind_of_gap(error), str(error).split("\n", 1)[0]))
             elif entry.quarantined:
                 receipt.gaps.append(
                     Gap(stream.name, "quarantined", f"{entry.quarantined} records can't be read: meta.quarantine")
                 )
             elif not entry.complete:
                 receipt.gaps.append(Gap(stream.name, "stopped", "the run ended before its last page"))
-        receipt.exit_code = _exit_code(receipt, errors, self.stopped, interrupted=interrupted)
-
-
-def _counted(loader: Loader, run_id: str) -> dict[str, StreamReceipt]:
-    rows = loader.connection.execute(
-        "SELECT stream, sum(read), sum(inserted), sum(updated), sum(deleted), sum(unchanged), sum(quarantined),"
-        " sum(schema_changes) FROM meta._applied_batches WHERE run_id = ? GROUP BY stream",
-        [run_id],
-    ).fetchall()
-    changes = dict(
-        loader.connection.execute(
-            "SELECT entity, count(*) FROM meta.schema_changes WHERE run_id = ? GROUP BY entity", [run_id]
-        ).fetchall()
-    )
-    return {
-        row[0]: StreamReceipt(
-            read=int(row[1]),
-            inserted=int(row[2]),
-            updated=int(row[3]),
-            deleted=int(row[4]),
-            unchanged=int(row[5]),
-            quarantined=int(row[6]),
-            schema_changes=int(changes.get(row[0], 0)),
-        )
-        for row in rows
-    }
-
-
-def _kind_of_gap(error: PdsyncError) -> str:
-    if isinstance(error, Stopped):
-        return "stopped"
-    return "forbidden" if isinstance(error, Forbidden) else "failed"
-
-
-def _exit_code(receipt: Receipt, errors: dict[str, PdsyncError], stopped: Stopped | None, *, interrupted: bool) -> int:
-    if interrupted:
-        return 130
-    if stopped:
-        return stopped.exit_code
-    if receipt.complete:
-        return 0
-    only_forbidden = all(isinstance(error, Forbidden) for error in errors.values())
-    return 4 if errors and only_forbidden and not any(s.quarantined for s in receipt.streams.values()) else 1
-
-
-def _note_receipt(loader: Loader, receipt: Receipt) -> None:
-    """Put the receipt where SQL finds it."""
-    connection = loader.connection
-    connection.execute("BEGIN")
-    try:
-        connection.execute("DELETE FROM meta.runs WHERE run_id = ?", [receipt.run_id])
-        connection.execute("DELETE FROM meta.streams WHERE run_id = ?", [receipt.run_id])
-        connection.execute(
-            "INSERT INTO meta.runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                receipt.run_id,
-                receipt.command,
-                receipt.started_at,
-                receipt.finished_at,
-                receipt.complete,
-                receipt.exit_code,
-                receipt.requests,
-                receipt.tokens,
-                [f"{gap.stream}: {gap.kind}: {gap.detail}" for gap in receipt.gaps],
-            ],
-        )
-        for name, entry in receipt.streams.items():
-            connection.execute(
-                "INSERT INTO meta.streams VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    receipt.run_id,
-                    name,
-                    entry.requests,
-                    entry.tokens,
-                    entry.read,
-                    entry.inserted,
-                    entry.updated,
-                    entry.deleted,
-                    entry.unchanged,
-                    entry.quarantined,
-                    entry.schema_changes,
-                    entry.complete,
-                    entry.error,
-                ],
-            )
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
+        receipt.exit_code = receipts.exit_code(receipt, errors, self.stopped, interrupted=interrupted)

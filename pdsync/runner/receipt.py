@@ -1,0 +1,103 @@
+"""What a run did: counted from what the stores hold, judged, and kept where SQL finds it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pdsync.errors import Forbidden, PdsyncError, Stopped
+from pdsync.model import StreamReceipt
+
+if TYPE_CHECKING:
+    from pdsync.model import Receipt
+    from pdsync.runner.loader import Loader
+
+
+def counted(loader: Loader, run_id: str) -> dict[str, StreamReceipt]:
+    """What the batches of a run changed, by stream: over all its attempts, however they ended."""
+    rows = loader.connection.execute(
+        "SELECT stream, sum(read), sum(inserted), sum(updated), sum(deleted), sum(unchanged), sum(quarantined),"
+        " sum(schema_changes) FROM meta._applied_batches WHERE run_id = ? GROUP BY stream",
+        [run_id],
+    ).fetchall()
+    changes = dict(
+        loader.connection.execute(
+            "SELECT entity, count(*) FROM meta.schema_changes WHERE run_id = ? GROUP BY entity", [run_id]
+        ).fetchall()
+    )
+    return {
+        row[0]: StreamReceipt(
+            read=int(row[1]),
+            inserted=int(row[2]),
+            updated=int(row[3]),
+            deleted=int(row[4]),
+            unchanged=int(row[5]),
+            quarantined=int(row[6]),
+            schema_changes=int(changes.get(row[0], 0)),
+        )
+        for row in rows
+    }
+
+
+def kind_of_gap(error: PdsyncError) -> str:
+    """What a stream that failed with `error` lacks, in the words of `model.Gap`."""
+    if isinstance(error, Stopped):
+        return "stopped"
+    return "forbidden" if isinstance(error, Forbidden) else "failed"
+
+
+def exit_code(receipt: Receipt, errors: dict[str, PdsyncError], stopped: Stopped | None, *, interrupted: bool) -> int:
+    """The exit code of the contract."""
+    if interrupted:
+        return 130
+    if stopped:
+        return stopped.exit_code
+    if receipt.complete:
+        return 0
+    only_forbidden = all(isinstance(error, Forbidden) for error in errors.values())
+    return 4 if errors and only_forbidden and not any(s.quarantined for s in receipt.streams.values()) else 1
+
+
+def keep(loader: Loader, receipt: Receipt) -> None:
+    """Put the receipt where SQL finds it."""
+    connection = loader.connection
+    connection.execute("BEGIN")
+    try:
+        connection.execute("DELETE FROM meta.runs WHERE run_id = ?", [receipt.run_id])
+        connection.execute("DELETE FROM meta.streams WHERE run_id = ?", [receipt.run_id])
+        connection.execute(
+            "INSERT INTO meta.runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                receipt.run_id,
+                receipt.command,
+                receipt.started_at,
+                receipt.finished_at,
+                receipt.complete,
+                receipt.exit_code,
+                receipt.requests,
+                receipt.tokens,
+                [f"{gap.stream}: {gap.kind}: {gap.detail}" for gap in receipt.gaps],
+            ],
+        )
+        for name, entry in receipt.streams.items():
+            connection.execute(
+                "INSERT INTO meta.streams VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    receipt.run_id,
+                    name,
+                    entry.requests,
+                    entry.tokens,
+                    entry.read,
+                    entry.inserted,
+                    entry.updated,
+                    entry.deleted,
+                    entry.unchanged,
+                    entry.quarantined,
+                    entry.schema_changes,
+                    entry.complete,
+                    entry.error,
+                ],
+            )
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
