@@ -73,7 +73,11 @@ def test_an_end_is_told_or_left_out_and_one_can_tell_which(answer: dict[str, Any
 def test_null_is_told_from_an_empty_list() -> None:
     assert (opened(data=None).records, opened(data=None).was_null) == ([], True)
     assert (opened(data=[]).records, opened(data=[]).was_null) == ([], False)
-    assert opened().was_null
+
+
+def test_s9_an_answer_without_data_is_no_empty_list() -> None:
+    with pytest.raises(BadAnswer):
+        opened()
 
 
 def test_a_list_that_comes_wrapped_twice_is_unwrapped() -> None:
