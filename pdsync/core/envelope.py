@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 
 import msgspec
 from msgspec import Raw, Struct
 
 from pdsync.errors import BadAnswer
+
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_ESCAPE = re.compile(rb"\\u[0-9a-fA-F]{4}")
 
 
 class _Pagination(Struct):
@@ -51,15 +55,19 @@ def open_envelope(body: bytes) -> Envelope:
         BadAnswer: it is no JSON, or holds no list.
     """
     try:
-        outer = msgspec.json.decode(body, type=_Envelope)
-        records = _unwrapped(outer.data)
-        further = msgspec.json.decode(outer.additional_data, type=_Additional | None)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        salvaged = _salvage(body)
+        return _open(body)
+    except _UNREADABLE as error:
+        salvaged = _as_it_came(body) or _salvage(body)
         if salvaged is None:
             excerpt = body[:80].decode("utf-8", errors="replace")
             raise BadAnswer(f"The answer is no list of records ({error}): {excerpt!r}") from error
         return salvaged
+
+
+def _open(body: bytes) -> Envelope:
+    outer = msgspec.json.decode(body, type=_Envelope)
+    records = _unwrapped(outer.data)
+    further = msgspec.json.decode(outer.additional_data, type=_Additional | None)
     paging = (further.pagination if further else None) or _Pagination()
     return Envelope(
         records=records or [],
@@ -80,8 +88,24 @@ def _unwrapped(records: list[Raw] | None) -> list[Raw] | None:
     return records
 
 
+def _as_it_came(body: bytes) -> Envelope | None:
+    """The records of a page with a lone surrogate, byte for byte: where to cut them, no escape decides."""
+    plain = _ESCAPE.sub(rb"\\u003f", body)
+    try:
+        spans, end = list[tuple[int, int]](), 0
+        for record in _open(plain).records:
+            begin = plain.index(record, end)
+            end = begin + len(memoryview(record))
+            spans.append((begin, end))
+        rest = _open(body[: spans[0][0]] + body[end:]) if spans else None
+    except _UNREADABLE:
+        return None
+    records = [Raw(body[begin:end]) for begin, end in spans]
+    return msgspec.structs.replace(rest, records=records) if rest else None
+
+
 def _salvage(body: bytes) -> Envelope | None:
-    """Read what strict parsers refuse but Python's own reads: a lone surrogate, NaN, numbers without end."""
+    """Read what strict parsers refuse but Python's own reads: NaN, numbers without end."""
     try:
         outer = json.loads(body)
         data = outer["data"]

@@ -20,15 +20,21 @@ if TYPE_CHECKING:
 
     from pdsync.normalise.tables import Table, TableColumn
 
-ROWS = "incoming_rows"  # the relation of sealed records: row VARCHAR, seq BIGINT, served_at TIMESTAMPTZ
-
 
 class Statement:
-    """The SQL for one table; built once for a stream and API version, and asked for its variants."""
+    """The SQL for one table; built once for a stream and API version, and asked for its variants.
 
-    def __init__(self, table: Table) -> None:
-        self.table = table
+    Args:
+        table: the columns.
+        rows: the relation of sealed records: row VARCHAR, place BIGINT, seq BIGINT, served_at TIMESTAMPTZ.
+    """
+
+    def __init__(self, table: Table, rows: str = "incoming_rows") -> None:
+        self.table, self.rows = table, quoted(rows)
         self.stored = table.stored
+        self.containers = list(  # objects whose keys are columns of their own: custom fields, above all
+            dict.fromkeys(column.path[:depth] for column in self.stored for depth in range(1, len(column.path)))
+        )
         self._objects = list(dict.fromkeys(column.path for column in self.stored if column.part or column.ref))
 
     def known_keys(self) -> dict[str, set[str]]:
@@ -49,7 +55,7 @@ class Statement:
         return {column.name for column in self.stored if (column.ref and not column.code) or "value" in column.items}
 
     def select(self, unknown: Mapping[str, str], residual: Collection[str]) -> str:
-        """A SELECT over `ROWS` that gives the stored columns, and what `columns` lists besides.
+        """A SELECT over `rows` that gives the stored columns, and what `columns` lists besides.
 
         Args:
             unknown: JSON pointers of what no column takes → a condition: in which rows it goes to `_extra`. It must
@@ -58,11 +64,13 @@ class Statement:
                 whether a row has a value that does not fit: then its column must be residual.
         """
         found, extra = self._extra(unknown, residual)
-        unfit = " OR ".join(["false", *self._lossy(residual), *filter(None, [self._container_lost()])])
+        shapes = self.shapes()
+        unfit = " OR ".join(["false", *self._lossy(residual), *self._containers_lost()])
         return (
             f"SELECT {', '.join(quoted(column.name) for column in self.stored)}, _extra,"
-            f" {self.row_hash()} AS _row_hash, _served_at, _seq, _unfit, _keys"
-            f" FROM (SELECT *, {extra} AS _extra, coalesce({unfit}, false) AS _unfit, {self._key_hash()} AS _keys"
+            f" {self.row_hash()} AS _row_hash, _served_at, _seq, _place, _unfit, {', '.join(shapes)}"
+            f" FROM (SELECT *, {extra} AS _extra, coalesce({unfit}, false) AS _unfit,"
+            f" {', '.join(f'{value} AS {name}' for name, value in shapes.items())}"
             f" FROM (SELECT *, {self._typed_list()}, {found} AS _found FROM ({self._texts()})))"
         )
 
@@ -70,28 +78,35 @@ class Statement:
         """The columns of `select` with their types."""
         stored = {column.name: column.type for column in self.stored}
         return {**stored, "_extra": "JSON", "_row_hash": "UBIGINT", "_served_at": "TIMESTAMPTZ", "_seq": "BIGINT",
-                "_unfit": "BOOLEAN", "_keys": "UBIGINT"}  # fmt: skip
+                "_place": "BIGINT", "_unfit": "BOOLEAN", **dict.fromkeys(self.shapes(), "UBIGINT")}  # fmt: skip
 
     def keys(self) -> str:
         """The keys of a record and of the known objects in it, as lists in the order of `known_keys`."""
         return f"json_keys(row, [{', '.join(map(literal, self.known_keys()))}])"
 
-    def _key_hash(self) -> str:
-        """A hash of all keys of a record, those of the elements of its lists included."""
-        lists = [
-            f"CASE WHEN starts_with({text}, '[') THEN TRY({what}({text}, '$[*]')) END"
-            for what in ("json_keys", "json_type")  # an element that is no object has no keys either
-            for text in (_text_name(column) for column in self.stored if column.items)
-        ]
-        return f"hash({', '.join([self.keys(), *lists])})"
+    def shapes(self) -> dict[str, str]:
+        """Columns that tell which keys a row has: one for the record, and one for the elements of each of its lists.
+
+        One for all of it would call every combination of known things news. For the same reason each kind of element
+        counts once, however long a list is.
+        """
+        hashes = {"_shape": f"hash({self.keys()})"}
+        for index, text in enumerate(_text_name(column) for column in self.stored if column.items):
+            keys, kinds = (  # an element that is no object has no keys, but a kind
+                f"CASE WHEN starts_with({text}, '[') AND {text} <> '[]'"
+                f" THEN TRY(list_distinct({what}({text}, '$[*]'))) END"
+                for what in ("json_keys", "json_type")
+            )
+            hashes[f"_shape_{index}"] = f"hash({index}, {keys}, {kinds})"
+        return hashes
 
     def misfits(self) -> str:
-        """A SELECT over `ROWS` with one count a column: how many values of it do not fit."""
+        """A SELECT over `rows` with one count a column: how many values of it do not fit."""
         counts = ", ".join(f"count_if({self._unfit(column) or 'false'})" for column in self.stored)
         return f"SELECT {counts} FROM (SELECT *, {self._typed_list()} FROM ({self._texts()}))"
 
     def keyless(self) -> str:
-        """A SELECT over `ROWS` of the records (_seq, row) that have no usable key."""
+        """A SELECT over `rows` of the records (_seq, row) that have no usable key."""
         key = quoted(self.table.stream.key)
         return f"SELECT _seq, row FROM (SELECT *, {self._typed_list()} FROM ({self._texts()})) WHERE {key} IS NULL"
 
@@ -133,8 +148,8 @@ class Statement:
             if column.items
         )
         return (
-            f"SELECT *{lists} FROM (SELECT row, _served_at, _seq, {texts} FROM (SELECT *{objects} FROM"
-            f" (SELECT row, served_at AS _served_at, seq AS _seq, {parsed} AS r FROM {ROWS})))"
+            f"SELECT *{lists} FROM (SELECT row, _served_at, _seq, _place, {texts} FROM (SELECT *{objects} FROM"
+            f" (SELECT row, served_at AS _served_at, seq AS _seq, place AS _place, {parsed} AS r FROM {self.rows})))"
         )
 
     def _parts(self, path: tuple[str, ...]) -> str:
@@ -273,13 +288,15 @@ class Statement:
             conditions.append(f"len(list_filter({self._elements(column)}, lambda i: {bad})) > 0")
         return f"{text} NOT IN ('', '[]') AND ({' OR '.join(conditions)})"
 
-    def _container_lost(self) -> str:
-        """Counts a record whose custom fields are no object: nothing of them can be read, so all of it is kept."""
-        inside = [column for column in self.stored if len(column.path) > 1]
-        if not inside:
-            return ""
-        nothing = " AND ".join(f"{_text_name(column)} IS NULL" for column in inside)
-        return f"CASE WHEN {nothing} THEN {no_object(pointer(*inside[0].path[:-1]))} ELSE false END"
+    def _containers_lost(self) -> list[str]:
+        """Conditions that are true where custom fields are no object: none of it can be read, so all of it is kept."""
+        conditions = []
+        for path in self.containers:
+            empty = " AND ".join(f"{_text_name(c)} IS NULL" for c in self.stored if c.path[: len(path)] == path)
+            # Looking for its beginning is many times quicker than parsing the record again.
+            begins = f"contains(row, {literal(json.dumps(path[-1]) + ':{')})"
+            conditions.append(f"CASE WHEN {empty} AND NOT {begins} THEN {no_object(pointer(*path))} END")
+        return conditions
 
     def _extra(self, unknown: Mapping[str, str], residual: Collection[str]) -> tuple[str, str]:
         """Two expressions: the values that may be left over, as a list, and the object made of those that are."""

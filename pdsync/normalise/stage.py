@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from pdsync.core.envelope import open_envelope
 from pdsync.model import Page, SchemaChange
-from pdsync.normalise.columns import ROWS, Statement, no_object, stray_items
+from pdsync.normalise.columns import Statement, no_object, stray_items
 from pdsync.normalise.tables import Table, TableColumn, pointer
 from pdsync.sql import first
 from pdsync.sql import name as quoted
@@ -28,6 +28,8 @@ from pdsync.sql import text as literal
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
+_TIME = pa.timestamp("us", tz="UTC")
+_MOST_SHAPES = 100_000  # remembered at a time
 _DEEPEST = 64  # levels of nesting; deeper JSON is not a record
 
 
@@ -39,6 +41,17 @@ class Quarantined(Struct, frozen=True):
     position: int
     record: bytes
     reason: str
+
+
+class _Feed:
+    """The records to be staged next, as the prepared statement reads them."""
+
+    rows: pa.Table | None = None
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        if self.rows is None:
+            raise RuntimeError("Nothing is to be staged.")
+        return self.rows.__arrow_c_stream__(requested_schema)
 
 
 class _UnspeakableKey(Exception):
@@ -53,11 +66,13 @@ class Stage:
         self.rows = 0
         self.quarantined: list[Quarantined] = []
         self.changes: list[SchemaChange] = []
-        self._statement = Statement(table)
+        self._statement = Statement(table, f"incoming_{name}")
+        self._feed = _Feed()
+        self._prepared: str | None = None  # what `_write` prepared
         self._unknown: dict[str, str] = {}  # JSON pointer → in which rows it is kept in `_extra`
         self._residual = self._statement.always_residual()
         self._created = False
-        self._seen_keys: set[int] = set()
+        self._seen: set[int] = set()  # hashes of keys, of records and of elements
 
     @property
     def relation(self) -> str:
@@ -74,6 +89,13 @@ class Stage:
         chunks = [chunk for chunk in chunks if chunk.num_rows]
         if not chunks:
             return
+        # What is new mostly shows on the first page: cheaper to find out there than to stage all pages twice.
+        parts = [chunks] if self._seen else [chunks[:1], chunks[1:]]
+        for part in parts:
+            if part:
+                self._add(part, pages)
+
+    def _add(self, chunks: Sequence[pa.Table], pages: Sequence[Page]) -> None:
         try:
             self._insert(pa.concat_tables(chunks))
         except (duckdb.InvalidInputException, duckdb.ConversionException, pa.ArrowInvalid, _UnspeakableKey):
@@ -95,20 +117,20 @@ class Stage:
             {
                 "row": rows,
                 "position": pa.array(range(len(records)), type=pa.int64()),
-                "seq": pa.array([page.seq] * len(records), type=pa.int64()),
-                "served_at": pa.array([page.served_at] * len(records), type=pa.timestamp("us", tz="UTC")),
+                "seq": pa.repeat(pa.scalar(page.seq, type=pa.int64()), len(records)),
+                "served_at": pa.repeat(pa.scalar(page.served_at, type=_TIME), len(records)),
             }
         )
 
     def _insert(self, rows: pa.Table) -> None:
         rows.column("row").validate(full=True)  # UTF-8: DuckDB takes our word for it
-        self.connection.register(ROWS, rows)
+        rows = rows.append_column("place", pa.array(range(rows.num_rows), type=pa.int64()))
+        self._offer(rows)
         first_seq = pc.min(rows.column("seq")).as_py()
         try:
-            keys, unfit, keyless = self._write(first_seq)
-            news = not keys <= self._seen_keys and self._learn_keys()
+            shapes, unfit, keyless = self._write(first_seq)
+            news = self._learn_shapes(rows, shapes)
             news = (unfit and self._learn_misfits()) or news
-            self._seen_keys |= keys
             if news:
                 self._forget(first_seq)
                 _, _, keyless = self._write(first_seq)
@@ -118,7 +140,14 @@ class Stage:
             self._forget(first_seq)
             raise
         finally:
-            self.connection.unregister(ROWS)
+            self._offer(rows.slice(0, 0))
+
+    def _offer(self, rows: pa.Table) -> None:
+        """Make `rows` what the statements read."""
+        is_new = self._feed.rows is None
+        self._feed.rows = rows
+        if is_new:
+            self.connection.register(f"incoming_{self.name}", self._feed)
 
     def _forget(self, first_seq: int) -> None:
         """Take back what was staged of the pages from `first_seq` on."""
@@ -126,27 +155,50 @@ class Stage:
             taken = first(self.connection.execute(f"DELETE FROM {self.relation} WHERE _seq >= {first_seq}"))
             self.rows -= taken[0]
 
-    def _write(self, first_seq: int) -> tuple[set[int], bool, bool]:
-        """Insert the registered rows; the hashes of their keys, and whether one has a misfit, or no key of its own."""
-        select = self._statement.select(self._unknown, self._residual)
+    def _write(self, first_seq: int) -> tuple[dict[int, int], bool, bool]:
+        """Insert the offered rows.
+
+        Returns:
+            The shapes of their keys with the place of a row each; whether a row has a misfit; whether one has no key.
+        """
         if not self._created:
             columns = ", ".join(f"{quoted(name)} {kind}" for name, kind in self._statement.columns().items())
             self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {quoted(self.name)} ({columns})")
             self._created = True
-        self.rows += first(self.connection.execute(f"INSERT INTO {self.relation} {select}"))[0]
-        keys, unfit, keyless = first(
-            self.connection.execute(
-                f"SELECT list(DISTINCT _keys), bool_or(_unfit), bool_or({quoted(self.table.stream.key)} IS NULL)"
-                f" FROM {self.relation} WHERE _seq >= {first_seq}"
-            )
+        # Planning takes longer than a page of rows does: 70 ms for a hundred columns.
+        insert = f"INSERT INTO {self.relation} {self._statement.select(self._unknown, self._residual)}"
+        if insert != self._prepared:
+            self.connection.execute(f"PREPARE {quoted(self.name)} AS {insert}")
+            self._prepared = insert
+        self.rows += first(self.connection.execute(f"EXECUTE {quoted(self.name)}"))[0]
+        here = f"FROM {self.relation} WHERE _seq >= {first_seq}"
+        shapes = " UNION ALL ".join(
+            f"SELECT {shape}, any_value(_place) {here} GROUP BY 1" for shape in self._statement.shapes()
         )
-        return set(keys or ()), bool(unfit), bool(keyless)
+        key = quoted(self.table.stream.key)
+        unfit, keyless = first(self.connection.execute(f"SELECT bool_or(_unfit), bool_or({key} IS NULL) {here}"))
+        return dict(self.connection.execute(shapes).fetchall()), bool(unfit), bool(keyless)
+
+    def _learn_shapes(self, rows: pa.Table, shapes: dict[int, int]) -> bool:
+        """Look at one row of each shape that was not met before; whether any has a key that no column takes."""
+        news = shapes.keys() - self._seen
+        if not news:
+            return False
+        self._offer(rows.take(sorted({shapes[shape] for shape in news})))
+        try:
+            found = self._learn_keys()
+        finally:
+            self._offer(rows)
+        if len(self._seen) > _MOST_SHAPES:
+            self._seen.clear()
+        self._seen |= news
+        return found
 
     def _learn_keys(self) -> bool:
         """Notice keys that no column takes; whether there are any. Records of one kind share their keys."""
         before = len(self._unknown)
         known = self._statement.known_keys()
-        keys = f"SELECT {self._statement.keys()} AS keys FROM {ROWS}"
+        keys = f"SELECT {self._statement.keys()} AS keys FROM {self._statement.rows}"
         lists = self.connection.execute(f"SELECT any_value(keys) FROM ({keys}) GROUP BY hash(keys)").fetchall()
         for (found,) in lists:
             for place, keys in zip(known, found, strict=True):
@@ -166,7 +218,7 @@ class Stage:
         lists = self.connection.execute(
             "SELECT DISTINCT json_keys(item), json_type(item) NOT IN ('OBJECT', 'NULL') FROM"
             f" (SELECT unnest(from_json(json_extract(row, {literal(path)}), '[\"JSON\"]')) AS item"
-            f" FROM {ROWS} WHERE json_type(row, {literal(path)}) = 'ARRAY')"
+            f" FROM {self._statement.rows} WHERE json_type(row, {literal(path)}) = 'ARRAY')"
         ).fetchall()
         stray = {key for keys, _ in lists for key in keys or ()} - wanted
         if any(odd for _, odd in lists):
@@ -189,14 +241,12 @@ class Stage:
                 self._residual.add(column.name)
                 detail = f"values are no {column.type}; they are kept in _extra"
                 self.changes.append(SchemaChange(self.table.stream.name, "unfit_value", column.name, detail))
-        containers = {column.path[0] for column in self.table.stored if len(column.path) > 1}
-        for container in containers:
-            self._unknown_container(container)
+        for path in self._statement.containers:
+            self._unknown_container(pointer(*path))
         return len(self._residual) + len(self._unknown) > before
 
-    def _unknown_container(self, container: str) -> None:
-        place = pointer(container)
-        odd = first(self.connection.execute(f"SELECT count(*) FROM {ROWS} WHERE {no_object(place)}"))
+    def _unknown_container(self, place: str) -> None:
+        odd = first(self.connection.execute(f"SELECT count(*) FROM {self._statement.rows} WHERE {no_object(place)}"))
         if odd and odd[0]:
             self._notice(place, "unknown_key", "is no object; kept in _extra", no_object(place))
 
@@ -234,7 +284,7 @@ class Stage:
                 "row": pa.array(kept, type=pa.string()),
                 "position": pa.array(places, type=pa.int64()),
                 "seq": pa.array(seqs, type=pa.int64()),
-                "served_at": pa.array(times, type=pa.timestamp("us", tz="UTC")),
+                "served_at": pa.array(times, type=_TIME),
             }
         )
 

@@ -2,7 +2,7 @@
 
 A *shape* is what one may ask of a record: version, include_fields, custom_fields, labels. The default shape of
 v2 is the row's own bytes; other shapes are made once and kept until the company changes, a few shapes and a
-few hundred thousand records at a time.
+million records at a time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .table import Record, Row
 
 MOST_SHAPES = 6
-MOST_RECORDS = 400_000
+MOST_RECORDS = 1_500_000  # of some 1.5 kB each
 OPTIONAL = {
     "deals": counts.of_deal,
     "persons": counts.of_person,

@@ -98,8 +98,8 @@ ALLOWED = {
     ("load/warehouse.py", "row_hash"): "columns.row_hash(), made of quoted columns",
     ("normalise/stage.py", "self.relation"): "quoted where it is set",
     ("normalise/stage.py", "first_seq"): "an integer",
+    ("normalise/stage.py", "shape"): "a name that columns.py gives",
     ("normalise/stage.py", "kind"): "a type from the catalogue, never from a label",
-    ("normalise/stage.py", "ROWS"): "the name that columns.py gives to the registered rows",
     ("runner/loader.py", "script"): "schemas/views/*.sql, shipped with the package",
 }
 # Functions of columns.py that return SQL: made of quoted columns, literals and types of the catalogue.
