@@ -7,10 +7,12 @@
     │   └── WrongCompany           2  the token belongs to another company than this warehouse
     ├── Stopped                    3  a guard stopped the run; the same command goes on from here
     │   ├── BudgetSpent            3  the daily tokens, or the --budget of this run, are spent
+    │   ├── ShareSpent             3  the part of a day's tokens is spent that dependent streams may take
     │   ├── Busy                   3  another run holds this project
     │   └── Blocked                3  Pipedrive's abuse protection answered; wait before calling again
     ├── ApiError                   1  Pipedrive answered, and the answer is a refusal
-    │   ├── Forbidden              1  this token or this plan may not see that
+    │   ├── Forbidden              1  this token may not see that
+    │   ├── FeatureOff             1  the company's plan does not include that
     │   └── NotFound               1  there is no such record, or it is hidden from this token
     ├── ServerTrouble              1  no usable answer after every retry that was safe
     ├── BadAnswer                  1  an answer that is not what the API promises
@@ -76,6 +78,18 @@ class BudgetSpent(Stopped):
         )
 
 
+class ShareSpent(Stopped):
+    """Streams that cost a request a parent have used up their part of the day's tokens. The others go on."""
+
+    def __init__(self, *, spent: int, limit: int) -> None:
+        self.spent, self.limit = spent, limit
+        super().__init__(
+            f"Stopped: {spent:,} of the {limit:,} tokens are spent that streams with one request a parent may take.\n"
+            f"Every page fetched so far is kept and will not be fetched again.\n"
+            f"Run the same command again to go on, or raise limits.dependents_share."
+        )
+
+
 class Busy(Stopped):
     """Another process holds the project's lock."""
 
@@ -96,7 +110,11 @@ class ApiError(PdsyncError):
 
 
 class Forbidden(ApiError):
-    """The token's rights or the company's plan don't allow this operation."""
+    """The token's rights don't allow this operation."""
+
+
+class FeatureOff(ApiError):
+    """The company's plan does not include what was asked for: there is nothing of it to read."""
 
 
 class NotFound(ApiError):

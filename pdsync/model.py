@@ -69,6 +69,8 @@ class Operation(Struct, frozen=True, forbid_unknown_fields=True):
     custom_fields: bool = False  # also takes 40-hex keys: v1 beside the other fields, v2 inside `custom_fields`
     content: Literal["json", "form", "multipart"] | None = None  # of the request's body
     binary: bool = False  # the answer is a file, not JSON
+    records: Literal["list", "one", "values"] = "list"  # what `data` holds: a list of objects, one, or plain values
+    records_in: str | None = None  # the key of `data` that holds them, where `data` itself is not it
     scopes: tuple[str, ...] = ()
     deprecated: bool = False
     removed: bool = False  # gone from the vendor's current documents; may or may not still answer
@@ -90,8 +92,8 @@ class Column(Struct, frozen=True, forbid_unknown_fields=True):
     """One column of a stream's table, and where its value stands in a record.
 
     `v2` and `v1` are slash-separated paths (`address/locality`); by default the value stands under the column's
-    own name. A reference (`ref`) may come as an id or as an object that holds one; `negated` turns the flag round
-    (v1's `active_flag` is v2's `is_deleted`).
+    own name. `@deal_id` is not in the record: the list was asked for it. A reference (`ref`) may come as an id or as
+    an object that holds one; `negated` turns the flag round (v1's `active_flag` is v2's `is_deleted`).
     """
 
     type: str
@@ -100,6 +102,7 @@ class Column(Struct, frozen=True, forbid_unknown_fields=True):
     ref: bool = False
     negated: tuple[Version, ...] = ()
     items: dict[str, str] = {}  # `type` is "LIST": the columns of its elements, which are objects
+    join: tuple[str, ...] = ()  # made of other columns' texts, with "/" between: a key for what has none
     items_v2: dict[str, str] = {}  # element columns whose values stand under another key in v2,
     items_v1: dict[str, str] = {}  # or in v1
 
@@ -123,18 +126,35 @@ class Child(Struct, frozen=True, forbid_unknown_fields=True):
     value: str | None = None  # what the one column of a list of plain values is called
 
 
+class Parent(Struct, frozen=True, forbid_unknown_fields=True):
+    """Another stream whose records a list is asked for, one request for each, or for `batch` of them at a time.
+
+    Of a list with a parent, every record knows the parent's key as `@param`, unless several shared the request.
+    """
+
+    stream: str
+    param: str = "id"  # the parameter of the path or query that takes the parent's key
+    batch: int = 1
+    having: str | None = None  # a count in the parent's table: where it is 0 there is nothing to ask for
+
+
 class Source(Struct, frozen=True, forbid_unknown_fields=True):
     """One list operation whose records belong into a stream's table, and how its changes are found.
 
-    `way` names the strategy: `updated_since` asks for what changed; `newest_first` sorts by the cursor, newest
-    first, and stops at the watermark; `full` reads everything and lets row hashes decide.
+    `way` names the strategy: `updated_since` asks for what changed; `newest_first` sorts by the cursor, newest first,
+    and stops at the watermark; `changed_parents` asks again for the parents that changed; `full` reads everything and
+    lets row hashes decide.
     """
 
     operation: str
-    way: Literal["updated_since", "newest_first", "full"] = "full"
+    way: Literal["updated_since", "newest_first", "changed_parents", "full"] = "full"
     query: dict[str, str] = {}
     since_query: dict[str, str] = {}  # added to `query` when only changes are asked for
     name: str = "all"
+    parent: Parent | None = None  # it is read for each record of another stream; after the first time, of changed ones
+    # What a person may ask for otherwise, with its default: `@today`, `@month_start`, `@year_ago` or a text. A record
+    # knows what was asked for as `@start_date`.
+    params: dict[str, str] = {}
 
 
 class Stream(Struct, frozen=True, forbid_unknown_fields=True):
@@ -152,12 +172,17 @@ class Stream(Struct, frozen=True, forbid_unknown_fields=True):
     deleted: str | None = None  # the flag that says that a record is deleted; a leading "!" turns it round
     gone: Literal["listed", "sweep"] = "sweep"  # how deletions are seen: in the list itself, or by a key sweep
     title: str = "name"  # the column that people call a record by
+    optional: bool = False  # read only when named: a nightly run could not pay for a request a parent
 
     def sources(self, prefer: Version) -> tuple[Version, tuple[Source, ...]]:
         """The list operations to read: those of `prefer` where it has any, else the other version's."""
         if prefer == "v1" and self.v1:
             return "v1", self.v1
         return ("v2", self.v2) if self.v2 else ("v1", self.v1)
+
+    def parents(self, prefer: Version) -> set[str]:
+        """The streams for whose records its lists are asked."""
+        return {source.parent.stream for source in self.sources(prefer)[1] if source.parent}
 
     def column(self, name: str) -> Column:
         """The column `name`, whichever way it is written in the entry."""
@@ -189,6 +214,7 @@ class Page(Struct, frozen=True):
     served_at: datetime  # the server's own Date, UTC
     asked_for: str | None = None  # the cursor or offset that this page was asked for with
     records: list[Raw] | None = None  # those in `body`, where it has been opened already
+    context: dict[str, str] = {}  # what was asked for: the parent's key, chosen parameters
 
 
 class Gap(Struct, frozen=True):
@@ -213,6 +239,7 @@ class StreamReceipt(Struct):
     schema_changes: int = 0
     complete: bool = False
     error: str | None = None
+    note: str | None = None  # why there is nothing to read, where the company's plan does not include it
 
 
 class Receipt(Struct):

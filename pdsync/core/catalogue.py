@@ -27,7 +27,7 @@ from pdsync.errors import CatalogueError
 from pdsync.model import FieldType, Operation, Param, Stream, Version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -88,6 +88,8 @@ def streams() -> dict[str, Stream]:
         stream = read(entry, Stream, where)
         _check_stream(stream, where)
         found[stream.name] = stream
+    for stream in found.values():
+        _check_parents(stream, found)
     definitions = {stream.fields for stream in found.values()}
     return dict(sorted(found.items(), key=lambda item: (item[0] not in definitions, item[0])))
 
@@ -102,10 +104,22 @@ def _check_stream(stream: Stream, where: str) -> None:
         raise CatalogueError(f"{where}: no list operation: add [[v2]] or [[v1]].")
     named = [stream.key, stream.cursor, (stream.deleted or "").lstrip("!"), *stream.labels]
     named += [child.of for child in stream.children.values()]
+    named += [part for name in stream.columns for part in stream.column(name).join]
     for column in named:
         if column and column not in stream.columns:
             near = _did_you_mean(_near(column, stream.columns))
             raise CatalogueError(f"{where}: there is no column {column!r} in [columns].{near}")
+
+
+def _check_parents(stream: Stream, streams: Mapping[str, Stream]) -> None:
+    for source in (*stream.v1, *stream.v2):
+        if (parent := source.parent) is None:
+            continue
+        where = f"schemas/streams/{stream.name}.toml"
+        if parent.stream not in streams:
+            raise CatalogueError(f"{where}: there is no stream {parent.stream!r} to be the parent.")
+        if parent.having and parent.having not in streams[parent.stream].columns:
+            raise CatalogueError(f"{where}: {parent.stream} has no column {parent.having!r}.")
 
 
 def stream(name: str) -> Stream:

@@ -34,6 +34,7 @@ class Settings(Struct, frozen=True):
     daily_tokens: int
     concurrency: int
     overlap_s: int
+    dependents_share: int  # percent of a day's tokens that streams with one request a parent may take in a run
     origins: dict[str, Source]
 
     @property
@@ -61,6 +62,7 @@ SETTINGS: dict[str, _Setting] = {
     "limits.burst": _Setting("PDSYNC_BURST", 20),
     "limits.daily_tokens": _Setting("PDSYNC_DAILY_TOKENS", 30_000),
     "limits.concurrency": _Setting("PDSYNC_CONCURRENCY", 8, least=1),
+    "limits.dependents_share": _Setting("PDSYNC_DEPENDENTS_SHARE", 25),
     "sync.overlap_s": _Setting("PDSYNC_OVERLAP_S", 600),
 }
 
@@ -102,6 +104,7 @@ def load(project: Path, flags: dict[str, str | int | None] | None = None) -> Set
         daily_tokens=int(values["limits.daily_tokens"]),
         concurrency=int(values["limits.concurrency"]),
         overlap_s=int(values["sync.overlap_s"]),
+        dependents_share=int(values["limits.dependents_share"]),
         origins=origins,
     )
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-VERSION = 1
+VERSION = 2
 _SCHEMA = """
 CREATE TABLE company (id INTEGER NOT NULL, name TEXT NOT NULL, domain TEXT) STRICT;
 CREATE TABLE runs (id TEXT PRIMARY KEY, command TEXT NOT NULL, started_at TEXT NOT NULL, receipt TEXT) STRICT;
@@ -35,6 +35,7 @@ CREATE TABLE walks (
 CREATE TABLE pages (
     walk INTEGER NOT NULL REFERENCES walks, seq INTEGER NOT NULL, file TEXT NOT NULL, at INTEGER NOT NULL,
     bytes INTEGER NOT NULL, rows INTEGER NOT NULL, sha256 BLOB NOT NULL, next TEXT, served_at TEXT NOT NULL,
+    context TEXT,  -- JSON: what was asked for beside the list itself; NULL for nothing
     PRIMARY KEY (walk, seq)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE requests (  -- the ledger of the rolling window; one row a request, gone when it no longer counts
@@ -61,6 +62,7 @@ class SealedPage(msgspec.Struct, frozen=True):
     sha256: bytes
     next: str | None
     served_at: datetime
+    context: str | None = None  # JSON
 
 
 class Control:
@@ -99,6 +101,9 @@ class Control:
             if found == 0:
                 for statement in _SCHEMA.split(";\n"):
                     self._db.execute(statement)
+            if found == 1:
+                self._db.execute("ALTER TABLE pages ADD COLUMN context TEXT")
+            if found < VERSION:
                 self._db.execute(f"PRAGMA user_version={VERSION}")
 
     def close(self) -> None:
@@ -236,7 +241,7 @@ class Control:
         with self.transaction() as db:
             for page, sealed in pages:
                 db.execute(
-                    "INSERT INTO pages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO pages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         sealed.walk,
                         sealed.seq,
@@ -247,6 +252,7 @@ class Control:
                         sealed.sha256,
                         sealed.next,
                         sealed.served_at.isoformat(),
+                        sealed.context,
                     ),
                 )
                 if page.seq == 0:
@@ -260,7 +266,7 @@ class Control:
     def sealed_pages(self, walk_id: int, start: int = 0) -> list[SealedPage]:
         """The sealed pages of a walk in order, from page number `start` on."""
         rows = self._rows(
-            "SELECT walk, seq, file, at, bytes, rows, sha256, next, served_at FROM pages"
+            "SELECT walk, seq, file, at, bytes, rows, sha256, next, served_at, context FROM pages"
             " WHERE walk = ? AND seq >= ? ORDER BY seq",
             walk_id,
             start,

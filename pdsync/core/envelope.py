@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Raw, Struct
 
 from pdsync.errors import BadAnswer
+
+if TYPE_CHECKING:
+    from pdsync.model import Operation
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _ESCAPE = re.compile(rb"\\u[0-9a-fA-F]{4}")
@@ -33,6 +37,11 @@ class _Envelope(Struct):
     additional_data: Raw = Raw(b"null")
 
 
+class _OtherEnvelope(Struct):
+    data: Raw
+    additional_data: Raw = Raw(b"null")
+
+
 class Envelope(Struct, frozen=True):
     """A list answer, opened.
 
@@ -48,26 +57,33 @@ class Envelope(Struct, frozen=True):
     next_start: int | None
 
 
-def open_envelope(body: bytes) -> Envelope:
+def open_envelope(body: bytes, operation: Operation | None = None) -> Envelope:
     """Open the list answer `body`.
 
+    Args:
+        operation: tells where the records stand, where that is not simply a list under `data`.
+
     Raises:
-        BadAnswer: it is no JSON, or holds no list.
+        BadAnswer: it is no JSON, or holds no records.
     """
     try:
-        return _open(body)
+        return _open(body, operation)
     except _UNREADABLE as error:
-        salvaged = _as_it_came(body) or _salvage(body)
+        salvaged = _as_it_came(body, operation) or _salvage(body, operation)
         if salvaged is None:
             excerpt = body[:80].decode("utf-8", errors="replace")
             raise BadAnswer(f"The answer is no list of records ({error}): {excerpt!r}") from error
         return salvaged
 
 
-def _open(body: bytes) -> Envelope:
-    outer = msgspec.json.decode(body, type=_Envelope)
-    records = _unwrapped(outer.data)
-    further = msgspec.json.decode(outer.additional_data, type=_Additional | None)
+def _open(body: bytes, operation: Operation | None) -> Envelope:
+    if operation is None or _is_plain(operation):
+        outer = msgspec.json.decode(body, type=_Envelope)
+        records, additional = _unwrapped(outer.data), outer.additional_data
+    else:
+        other = msgspec.json.decode(body, type=_OtherEnvelope)
+        records, additional = _found(other.data, operation), other.additional_data
+    further = msgspec.json.decode(additional, type=_Additional | None)
     paging = (further.pagination if further else None) or _Pagination()
     return Envelope(
         records=records or [],
@@ -81,6 +97,24 @@ def _open(body: bytes) -> Envelope:
     )
 
 
+def _is_plain(operation: Operation) -> bool:
+    return operation.records == "list" and operation.records_in is None
+
+
+def _found(data: Raw, operation: Operation) -> list[Raw] | None:
+    """The records in `data`, wherever the operation has them; None where there is null in their place."""
+    if operation.records_in is not None:
+        held = msgspec.json.decode(data, type=dict[str, Raw] | None)
+        data = (held or {}).get(operation.records_in, Raw(b"null"))
+    if operation.records == "one":
+        one = msgspec.json.decode(data, type=dict[str, Raw] | None)
+        return None if one is None else [data]
+    records = _unwrapped(msgspec.json.decode(data, type=list[Raw] | None))
+    if operation.records == "values" and records is not None:
+        return [Raw(b'{"value":' + bytes(record) + b"}") for record in records]
+    return records
+
+
 def _unwrapped(records: list[Raw] | None) -> list[Raw] | None:
     """Some lists come wrapped twice: [[{…}, {…}]]."""
     if records and len(records) == 1 and bytes(records[0]).lstrip()[:1] == b"[":
@@ -88,31 +122,37 @@ def _unwrapped(records: list[Raw] | None) -> list[Raw] | None:
     return records
 
 
-def _as_it_came(body: bytes) -> Envelope | None:
+def _as_it_came(body: bytes, operation: Operation | None) -> Envelope | None:
     """The records of a page with a lone surrogate, byte for byte: where to cut them, no escape decides."""
     plain = _ESCAPE.sub(rb"\\u003f", body)
     try:
         spans, end = list[tuple[int, int]](), 0
-        for record in _open(plain).records:
-            begin = plain.index(record, end)
+        for record in _open(plain, operation).records:
+            begin = plain.index(record, end)  # a value that was wrapped is not found: the slow way takes it
             end = begin + len(memoryview(record))
             spans.append((begin, end))
-        rest = _open(body[: spans[0][0]] + body[end:]) if spans else None
-    except _UNREADABLE:
+        rest = _open(body[: spans[0][0]] + body[end:], operation) if spans else None
+    except (*_UNREADABLE, ValueError):
         return None
     records = [Raw(body[begin:end]) for begin, end in spans]
     return msgspec.structs.replace(rest, records=records) if rest else None
 
 
-def _salvage(body: bytes) -> Envelope | None:
+def _salvage(body: bytes, operation: Operation | None) -> Envelope | None:
     """Read what strict parsers refuse but Python's own reads: NaN, numbers without end."""
     try:
         outer = json.loads(body)
         data = outer["data"]
+        if operation and operation.records_in is not None:
+            data = data.get(operation.records_in)
+        if operation and operation.records == "one" and data is not None:
+            data = [data]
         if data is not None and not isinstance(data, list):
             return None
         if data and len(data) == 1 and isinstance(data[0], list):
             data = data[0]
+        if operation and operation.records == "values":
+            data = [{"value": each} for each in data or []]
         records = [Raw(json.dumps(record).encode()) for record in data or []]
         further = json.dumps(outer.get("additional_data")).encode()
         rest = open_envelope(b'{"data":[],"additional_data":' + further + b"}")

@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from pdsync.core.log import clean, log
-from pdsync.errors import ApiError, AuthError, BadAnswer, Forbidden, NotFound, ServerTrouble
+from pdsync.errors import ApiError, AuthError, BadAnswer, FeatureOff, Forbidden, NotFound, ServerTrouble
 from pdsync.version import __version__
 
 if TYPE_CHECKING:
@@ -324,7 +324,7 @@ class Http:
                 f" the token was not sent on.\n"
                 f"Check account.base_url."
             )
-        kind = {403: Forbidden, 404: NotFound, 410: NotFound}.get(status, ApiError)
+        kind = {403: Forbidden, 404: NotFound, 410: NotFound, 415: FeatureOff}.get(status, ApiError)
         verb = "may not be read with this token" if method == "GET" else "is not allowed for this token"
         detail = f"{label} {verb} ({said})" if status == 403 else f"{label}: Pipedrive answered {status}: {said}"
         raise kind(clean(detail), status=status, operation=label, correlation_id=correlation)

@@ -50,7 +50,7 @@ def query_of(
     cursor = stream.cursor
     if since is not None:
         query |= source.since_query
-    if cursor is None or source.way == "full":
+    if cursor is None or source.way in ("full", "changed_parents"):
         return query
     if version == "v2":
         if "sort_by" in operation.query:
@@ -70,6 +70,7 @@ async def pages(
     *,
     after: Page | None = None,
     newest_first: str | None = None,
+    path: str | None = None,
 ) -> AsyncGenerator[Page]:
     """Yield the pages of `walk`, one in memory at a time, until the list names no next one.
 
@@ -79,6 +80,7 @@ async def pages(
         walk: what the pages belong to; its `since` ends a walk that reads newest first.
         query: the parameters that every page shares.
         after: the last page that an earlier walk sealed (its body may be empty); None from the start.
+        path: the operation's path with its placeholders filled, where it has any.
         newest_first: the key of a record that holds its last change, where the list is sorted by it, newest first.
 
     Raises:
@@ -91,7 +93,7 @@ async def pages(
     seen = {place}
     while True:
         asked = {**query, **_place(operation, place)}
-        page, envelope = await _ask(client, operation, walk, asked, seq, place, newest_first)
+        page, envelope = await _ask(client, operation, walk, asked, seq, place, newest_first, path)
         if operation.paging == "offset":
             start, found = int(place or 0), _keys(envelope)
             if begin < start < begin + len(keys) and not set(keys) & set(found):
@@ -137,12 +139,13 @@ async def _ask(
     seq: int,
     place: str | None,
     newest_first: str | None,
+    path: str | None,
 ) -> tuple[Page, Envelope]:
     """One page; an answer that can't be right is asked for again, a few times."""
     for attempt in range(1, _REPEATS + 1):
-        answer = await client.call(operation, query=asked)
+        answer = await client.call(operation, path, query=asked)
         try:
-            envelope = open_envelope(answer.body)
+            envelope = open_envelope(answer.body, operation)
             following = _next(operation, envelope, asked, walk, newest_first)
         except BadAnswer as error:
             if attempt == _REPEATS:

@@ -128,6 +128,7 @@ class Archive:
                         sha256=hashlib.sha256(page.body).digest(),
                         next=page.next,
                         served_at=page.served_at,
+                        context=json.dumps(page.context) if page.context else None,
                     )
                 )
                 pieces += [header, frame]
@@ -162,6 +163,7 @@ class Archive:
             "since": walk.since.isoformat() if walk.since else None,
             "seq": page.seq,
             "asked_for": page.asked_for,
+            "context": page.context,
             "next": page.next,
             "rows": page.rows,
             "served_at": page.served_at.isoformat(),

@@ -26,12 +26,14 @@ class Statement:
 
     Args:
         table: the columns.
-        rows: the relation of sealed records: row VARCHAR, place BIGINT, seq BIGINT, served_at TIMESTAMPTZ.
+        rows: the relation of sealed records: row VARCHAR, context VARCHAR (JSON), place BIGINT, seq BIGINT,
+            served_at TIMESTAMPTZ.
     """
 
     def __init__(self, table: Table, rows: str = "incoming_rows") -> None:
         self.table, self.rows = table, quoted(rows)
         self.stored = table.stored
+        self._read = [column for column in self.stored if column.path and column.asked is None]
         self.containers = list(  # objects whose keys are columns of their own: custom fields, above all
             dict.fromkeys(column.path[:depth] for column in self.stored for depth in range(1, len(column.path)))
         )
@@ -40,7 +42,7 @@ class Statement:
     def known_keys(self) -> dict[str, set[str]]:
         """What is expected: JSON pointer of an object → the keys in it that some column takes."""
         known: dict[str, set[str]] = {"": set()}
-        for column in self.stored:
+        for column in self._read:
             known[""].add(column.path[0])
             for depth in range(1, len(column.path)):
                 known.setdefault(pointer(*column.path[:depth]), set()).add(column.path[depth])
@@ -120,7 +122,7 @@ class Statement:
     def _texts(self) -> str:
         """Level 1 and 2: records parsed into text, then the objects in them."""
         spec: dict[str, object] = {}
-        for column in self.stored:
+        for column in self._read:
             place = spec
             for key in column.path[:-1]:
                 inner = place.setdefault(key, {})
@@ -134,7 +136,7 @@ class Statement:
             f" AS o{index}"
             for index, path in enumerate(self._objects)
         )
-        texts = ", ".join(f"{self._text(column)} AS {_text_name(column)}" for column in self.stored)
+        texts = ", ".join(f"{self._text(column)} AS {_text_name(column)}" for column in self.stored if column.path)
         texts += "".join(
             f", o{self._objects.index(column.path)} IS NOT NULL AS {_object_name(column)}"
             for column in self.stored
@@ -147,10 +149,17 @@ class Statement:
             for column in self.stored
             if column.items
         )
+        lists += "".join(f", {self._joined(column)} AS {_text_name(column)}" for column in self.stored if column.join)
         return (
             f"SELECT *{lists} FROM (SELECT row, _served_at, _seq, _place, {texts} FROM (SELECT *{objects} FROM"
-            f" (SELECT row, served_at AS _served_at, seq AS _seq, place AS _place, {parsed} AS r FROM {self.rows})))"
+            f" (SELECT row, context, served_at AS _served_at, seq AS _seq, place AS _place, {parsed} AS r"
+            f" FROM {self.rows})))"
         )
+
+    def _joined(self, column: TableColumn) -> str:
+        """A key made of several columns. What the first of them lacks has no key; the others may be empty."""
+        first, *others = (quoted("text " + name) for name in column.join)
+        return " || '/' || ".join([first, *(f"coalesce({other}, '')" for other in others)])
 
     def _parts(self, path: tuple[str, ...]) -> str:
         parts = {c.part: "VARCHAR" for c in self.stored if c.path == path and c.part}
@@ -165,6 +174,8 @@ class Statement:
         return f"nullif({text}, '')" if empty else text
 
     def _text_as_is(self, column: TableColumn) -> str:
+        if column.asked is not None:
+            return f"json_extract_string(context, {literal(pointer(column.asked))})"
         here = _at(column.path)
         if column.ref:
             inner = f"o{self._objects.index(column.path)}"
@@ -292,7 +303,7 @@ class Statement:
         """Conditions that are true where custom fields are no object: none of it can be read, so all of it is kept."""
         conditions = []
         for path in self.containers:
-            empty = " AND ".join(f"{_text_name(c)} IS NULL" for c in self.stored if c.path[: len(path)] == path)
+            empty = " AND ".join(f"{_text_name(c)} IS NULL" for c in self._read if c.path[: len(path)] == path)
             # Looking for its beginning is many times quicker than parsing the record again.
             begins = f"contains(row, {literal(json.dumps(path[-1]) + ':{')})"
             conditions.append(f"CASE WHEN {empty} AND NOT {begins} THEN {no_object(pointer(*path))} END")

@@ -28,6 +28,8 @@ from pdsync.sql import text as literal
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
+    from pdsync.model import Operation
+
 _TIME = pa.timestamp("us", tz="UTC")
 _MOST_SHAPES = 100_000  # remembered at a time
 _DEEPEST = 64  # levels of nesting; deeper JSON is not a record
@@ -61,7 +63,9 @@ class _UnspeakableKey(Exception):
 class Stage:
     """The staging table of one walk. `table` may be replaced when a custom field is added meanwhile."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, name: str, table: Table) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, name: str, table: Table, operation: Operation | None = None
+    ) -> None:
         self.connection, self.name, self.table = connection, name, table
         self.rows = 0
         self.quarantined: list[Quarantined] = []
@@ -69,6 +73,7 @@ class Stage:
         self._statement = Statement(table, f"incoming_{name}")
         self._feed = _Feed()
         self._prepared: str | None = None  # what `_write` prepared
+        self._operation = operation
         self._unknown: dict[str, str] = {}  # JSON pointer → in which rows it is kept in `_extra`
         self._residual = self._statement.always_residual()
         self._created = False
@@ -109,7 +114,7 @@ class Stage:
 
     def _chunk(self, page: Page) -> pa.Table:
         """One Arrow chunk a page: DuckDB reads chunks side by side."""
-        opened = open_envelope(page.body).records if page.records is None else page.records
+        opened = open_envelope(page.body, self._operation).records if page.records is None else page.records
         records = [bytes(record) for record in opened]
         offsets = pa.array(itertools.accumulate(map(len, records), initial=0), type=pa.int32())
         rows = pa.StringArray.from_buffers(len(records), offsets.buffers()[1], pa.py_buffer(b"".join(records)))
@@ -119,6 +124,7 @@ class Stage:
                 "position": pa.array(range(len(records)), type=pa.int64()),
                 "seq": pa.repeat(pa.scalar(page.seq, type=pa.int64()), len(records)),
                 "served_at": pa.repeat(pa.scalar(page.served_at, type=_TIME), len(records)),
+                "context": pa.repeat(pa.scalar(json.dumps(page.context)), len(records)),
             }
         )
 
@@ -266,11 +272,10 @@ class Stage:
 
     def _salvage(self, chunk: pa.Table, walk: int) -> pa.Table:
         """The slow path: each record by itself; what strict parsers refuse is made readable or quarantined."""
-        kept, places, seqs, times = [], [], [], []
+        kept, places, seqs, times, contexts = [], [], [], [], []
         raw = chunk.column("row").cast(pa.binary())
-        for position, (row, seq, served) in enumerate(
-            zip(raw.to_pylist(), chunk.column("seq").to_pylist(), chunk.column("served_at").to_pylist(), strict=True)
-        ):
+        others = (chunk.column(name).to_pylist() for name in ("seq", "served_at", "context"))
+        for position, (row, seq, served, context) in enumerate(zip(raw.to_pylist(), *others, strict=True)):
             try:
                 kept.append(readable(row, self._statement.known_keys()))
             except ValueError as error:
@@ -279,12 +284,14 @@ class Stage:
             places.append(position)
             seqs.append(seq)
             times.append(served)
+            contexts.append(context)
         return pa.table(
             {
                 "row": pa.array(kept, type=pa.string()),
                 "position": pa.array(places, type=pa.int64()),
                 "seq": pa.array(seqs, type=pa.int64()),
                 "served_at": pa.array(times, type=_TIME),
+                "context": pa.array(contexts, type=pa.string()),
             }
         )
 

@@ -38,8 +38,14 @@ class TableColumn(Struct, frozen=True):
     negated: bool = False
     items: dict[str, tuple[str, str]] = {}  # of a list of objects: column → (key, type)
     blank_is_null: bool = False  # v1 writes "" where v2 writes null
+    join: tuple[str, ...] = ()  # the columns that it is made of
     label_of: str | None = None
     code: str | None = None  # the custom field it belongs to
+
+    @property
+    def asked(self) -> str | None:
+        """What the list was asked for that fills this column; None where the record itself does."""
+        return self.path[0][1:] if self.path and self.path[0].startswith("@") else None
 
     @property
     def pointer(self) -> str:
@@ -79,6 +85,8 @@ _TEXT = FieldType(columns={"value": "VARCHAR"})
 def _built_in(stream: Stream, name: str, version: Version) -> TableColumn:
     column = stream.column(name)
     path, _, part = column.path(name, version).partition("/")
+    if column.join:
+        return TableColumn(name, column.sql_type, join=column.join)
     renamed = column.items_v1 if version == "v1" else column.items_v2
     return TableColumn(
         name=name,

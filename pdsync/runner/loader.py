@@ -135,24 +135,34 @@ class Loader:
                 self._stage(stream, walk).add(chunk)
                 chunk = []
             if ends_batch:
-                counts = _sum(counts, self._commit(stream, walk, page))
+                counts = _sum(
+                    counts, self._commit(stream, walk, page.seq, page.seq // PAGES_A_BATCH, page.next is None)
+                )
         if chunk:
             self._stage(stream, walk).add(chunk)
         return counts
 
+    def finish(self, stream: Stream, walk: Walk, pages: int) -> Counts:
+        """Commit what is staged of a walk that ended without a last page: nothing was there behind its `pages`."""
+        return self._commit(stream, walk, last=pages - 1, number=pages // PAGES_A_BATCH, closes=True)
+
     def _stage(self, stream: Stream, walk: Walk) -> Stage:
         if walk.id not in self._stages:
-            self._stages[walk.id] = Stage(self.connection, f"staged_{walk.id}", self.table(stream, walk.version))
+            self._stages[walk.id] = Stage(
+                self.connection,
+                f"staged_{walk.id}",
+                self.table(stream, walk.version),
+                catalogue.operations(walk.version)[walk.operation],
+            )
         return self._stages[walk.id]
 
-    def _commit(self, stream: Stream, walk: Walk, last: Page) -> Counts:
+    def _commit(self, stream: Stream, walk: Walk, last: int, number: int, closes: bool) -> Counts:
         stage = self._stage(stream, walk)
-        number = last.seq // PAGES_A_BATCH
         batch = Batch(
             walk=walk,
             number=number,
-            last_page=last.seq,
-            closes_walk=last.next is None,
+            last_page=last,
+            closes_walk=closes,
             read=stage.rows + len(stage.quarantined),
             quarantined=[(each.seq, each.position, each.record, each.reason) for each in stage.quarantined],
             changes=stage.changes,

@@ -14,6 +14,7 @@ from pdsync.errors import CatalogueError
 from pdsync.runner.run import Asked
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -24,10 +25,21 @@ class Pipeline(Struct, frozen=True, forbid_unknown_fields=True):
     streams: tuple[str, ...] = ()  # none: all
     full: bool = False
     budget: int | None = None  # tokens
+    params: dict[str, str] = {}  # of streams that can be asked for otherwise
 
-    def asked(self, streams: tuple[str, ...], *, full: bool, since: datetime | None, budget: int | None) -> Asked:
+    def asked(
+        self,
+        streams: tuple[str, ...],
+        *,
+        full: bool,
+        since: datetime | None,
+        budget: int | None,
+        params: Mapping[str, str] | None = None,
+    ) -> Asked:
         """What to do: the pipeline's own settings, where the command line says nothing else."""
-        return Asked(streams or self.streams, full or self.full, since, budget or self.budget)
+        return Asked(
+            streams or self.streams, full or self.full, since, budget or self.budget, {**self.params, **(params or {})}
+        )
 
 
 def load(name: str, project: Path) -> Pipeline:

@@ -53,6 +53,8 @@ def exit_code(receipt: Receipt, errors: dict[str, PdsyncError], stopped: Stopped
         return stopped.exit_code
     if receipt.complete:
         return 0
+    if errors and all(isinstance(error, Stopped) for error in errors.values()):
+        return Stopped.exit_code
     only_forbidden = all(isinstance(error, Forbidden) for error in errors.values())
     return 4 if errors and only_forbidden and not any(s.quarantined for s in receipt.streams.values()) else 1
 
@@ -94,7 +96,7 @@ def keep(loader: Loader, receipt: Receipt) -> None:
                     entry.quarantined,
                     entry.schema_changes,
                     entry.complete,
-                    entry.error,
+                    entry.error or entry.note,
                 ],
             )
         connection.execute("COMMIT")

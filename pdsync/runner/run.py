@@ -13,24 +13,26 @@ import secrets
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from pdsync.core import catalogue
 from pdsync.core.log import log
-from pdsync.errors import ApiError, BadAnswer, Forbidden, PdsyncError, Stopped
+from pdsync.errors import ApiError, BadAnswer, FeatureOff, Forbidden, PdsyncError, ShareSpent, Stopped
 from pdsync.extract import seal
+from pdsync.extract.dependents import dependents
 from pdsync.extract.pages import pages, query_of
 from pdsync.extract.seal import Archive
 from pdsync.load import publish
-from pdsync.model import Gap, Page, Receipt, Source, Stream, StreamReceipt, Version, Walk
-from pdsync.runner import client, project
+from pdsync.model import Gap, Operation, Page, Receipt, Source, Stream, StreamReceipt, Version, Walk
+from pdsync.runner import client, parents, project
 from pdsync.runner import receipt as receipts
 from pdsync.runner.loader import PAGES_A_BATCH, Loader
 from pdsync.sql import first
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from pdsync.core.config import Settings
     from pdsync.core.control import Control
@@ -47,21 +49,27 @@ class Asked(Struct, frozen=True):
     full: bool = False
     since: datetime | None = None
     budget: int | None = None  # tokens
+    params: dict[str, str] = {}  # of streams that can be asked for otherwise
 
     @property
     def command(self) -> str:
         """The command as it would be typed; a cut run is continued by the same one."""
         words = ["sync", *self.streams, *(["--full"] if self.full else [])]
         words += [f"--since={self.since.isoformat()}"] if self.since else []
+        words += [f"--param={name}={value}" for name, value in sorted(self.params.items())]
         return " ".join(words)
 
     def selected(self) -> list[Stream]:
-        """The streams to sync, and those whose definitions they need, in the order of the catalogue.
+        """The streams to sync and those whose definitions they need, in the order of the catalogue.
+
+        When none is named, it is all that are not optional.
 
         Raises:
             CatalogueError: there is no such stream. Nothing was called.
         """
-        wanted = {name: catalogue.stream(name) for name in self.streams} or catalogue.streams()
+        wanted = {name: catalogue.stream(name) for name in self.streams} or {
+            name: stream for name, stream in catalogue.streams().items() if not stream.optional
+        }
         needed = {stream.fields for stream in wanted.values() if stream.fields}
         return [stream for name, stream in catalogue.streams().items() if name in wanted or name in needed]
 
@@ -109,7 +117,8 @@ async def sync(settings: Settings, asked: Asked, tell: Callable[[Event], None] =
                     )
                 receipt, done = _begin(control, asked)
                 async with Archive(settings.raw, control, receipt.run_id, identity.company_id) as archive:
-                    run = _Run(settings, asked, control, http, archive, loader, receipt, tell)
+                    began = identity.served_at or datetime.now(UTC)
+                    run = _Run(settings, asked, control, http, archive, loader, receipt, tell, began)
                     await run.all(streams, done)
                 await loader.do(loader.views)
                 await loader.do(receipts.keep, loader, receipt)
@@ -146,21 +155,26 @@ class _Run:
         loader: Loader,
         receipt: Receipt,
         tell: Callable[[Event], None],
+        began: datetime,
     ) -> None:
         self.settings, self.asked, self.control, self.http = settings, asked, control, http
         self.archive, self.loader, self.receipt, self.tell = archive, loader, receipt, tell
+        self.began = began  # the server's time
+        self.dependents_spent = 0  # tokens
         self.live: dict[str, StreamReceipt] = {}  # of this process, for those who watch
         self.stopped: Stopped | None = None
 
     async def all(self, streams: Sequence[Stream], done: set[tuple[str, str]]) -> None:
-        """Sync `streams`: definitions first, then the rest side by side; fill in the receipt."""
+        """Sync `streams`: definitions first, then the rest side by side, then what depends on their records."""
         definitions = {stream.fields for stream in streams}
+        dependent = {stream.name for stream in streams if stream.parents(self.settings.api)}
         errors: dict[str, PdsyncError] = {}
         interrupted = False
         try:
             for group in (
                 [stream for stream in streams if stream.name in definitions],
-                [stream for stream in streams if stream.name not in definitions],
+                [stream for stream in streams if stream.name not in definitions | dependent],
+                [stream for stream in streams if stream.name in dependent],
             ):
                 await self._group(group, done, errors)
         except asyncio.CancelledError:
@@ -186,13 +200,18 @@ class _Run:
             if self.stopped:
                 raise self.stopped
             await self.stream(stream, done)
+        except FeatureOff as error:
+            self.live[stream.name].note = f"not part of this company's plan ({error})"
+        except ShareSpent as error:
+            errors[stream.name] = error
         except Stopped as error:
             self.stopped = self.stopped or error
             errors[stream.name] = error
         except PdsyncError as error:
             log.info("%s failed: %s", stream.name, error)
             errors[stream.name] = error
-        self.tell(Event("finished", stream.name, self.live[stream.name], str(errors.get(stream.name, ""))))
+        text = str(errors.get(stream.name) or self.live[stream.name].note or "")
+        self.tell(Event("finished", stream.name, self.live[stream.name], text))
 
     async def stream(self, stream: Stream, done: set[tuple[str, str]]) -> None:
         """Bring one stream up to date: its definitions taken over, each of its lists walked to the end."""
@@ -262,7 +281,7 @@ class _Run:
             try:
                 await self._fetch(stream, source, walk, last)
             except (BadAnswer, ApiError) as error:
-                if isinstance(error, Forbidden) or last is None:
+                if isinstance(error, Forbidden | FeatureOff) or last is None:
                     self.control.end_walk(walk.id, "dropped")
                     raise
                 # The place where an earlier run left off is no longer there: read the list anew, once.
@@ -282,24 +301,24 @@ class _Run:
         start -= start % PAGES_A_BATCH if start <= newest.seq else 0
         for entry in self.control.sealed_pages(walk.id, start):
             body = await asyncio.to_thread(seal.read, self.settings.raw, entry)
-            page = Page(walk.id, entry.seq, body, entry.rows, entry.next, entry.served_at)
+            context = msgspec.json.decode(entry.context or "{}", type=dict[str, str])
+            page = Page(walk.id, entry.seq, body, entry.rows, entry.next, entry.served_at, context=context)
             await self.loader.do(self.loader.add, stream, walk, [page])
         return Page(walk.id, newest.seq, b"", newest.rows, newest.next, newest.served_at)
 
     async def _fetch(self, stream: Stream, source: Source, walk: Walk, after: Page | None) -> None:
-        operation = catalogue.operations(walk.version)[source.operation]
-        query = query_of(stream, source, walk.version, operation, walk.since)
-        newest = None
-        if source.way == "newest_first" and stream.cursor:
-            newest = stream.column(stream.cursor).path(stream.cursor, walk.version)
         live = self.live[stream.name]
+        operation = catalogue.operations(walk.version)[source.operation]
+        asked = {name: self._meant(self.asked.params.get(name, text)) for name, text in source.params.items()}
+        walking = await self._walking(stream, source, walk, operation, asked, after)
         waiting: list[Page] = []
         loading: asyncio.Task[object] | None = None
         sealing: tuple[Page, asyncio.Task[None]] | None = None
-        walking = pages(self.http, operation, walk, query, after=after, newest_first=newest)
+        last = after
         try:
             async with contextlib.aclosing(walking):
-                async for page in walking:
+                async for fetched in walking:
+                    page = last = fetched if fetched.context else replace(fetched, context=asked)
                     live.requests += 1
                     live.tokens += operation.cost or 0
                     live.read += page.rows
@@ -322,6 +341,54 @@ class _Run:
             if loading:
                 await asyncio.shield(loading)
         await self._load(stream, walk, waiting)
+        if source.parent and (last is None or last.next is not None):  # there was no parent, or none was left
+            walk = walk if walk.started_at else replace(walk, started_at=self.began)
+            await self.loader.do(self.loader.finish, stream, walk, last.seq + 1 if last else 0)
+
+    async def _walking(
+        self,
+        stream: Stream,
+        source: Source,
+        walk: Walk,
+        operation: Operation,
+        asked: dict[str, str],
+        after: Page | None,
+    ) -> AsyncGenerator[Page]:
+        """The pages that a walk lacks."""
+        query = query_of(stream, source, walk.version, operation, walk.since) | asked
+        if source.parent:
+            keys = await self.loader.do(parents.keys, self.loader.connection, source.parent, walk.since)
+            return dependents(
+                self.http, operation, walk, query, source.parent, keys, self._allow, after=after, context=asked
+            )
+        newest = None
+        if source.way == "newest_first" and stream.cursor:
+            newest = stream.column(stream.cursor).path(stream.cursor, walk.version)
+        return pages(self.http, operation, walk, query, after=after, newest_first=newest)
+
+    def _allow(self, tokens: int) -> None:
+        """Count what dependent streams spend, and stop them at their share of the day.
+
+        Raises:
+            ShareSpent: the share would not do for `tokens` more.
+        """
+        limit = self.settings.daily_tokens * self.settings.dependents_share // 100
+        if self.settings.daily_tokens and self.dependents_spent + tokens > limit:
+            raise ShareSpent(spent=self.dependents_spent, limit=limit)
+        self.dependents_spent += tokens
+
+    def _meant(self, text: str) -> str:
+        """A parameter's value; words that begin with @ stand for days, reckoned from the server's today."""
+        if not text.startswith("@"):
+            return text
+        today = self.began.date()
+        days = {
+            "@today": today,
+            "@month_start": today.replace(day=1),
+            "@month_ago": today - timedelta(days=30),
+            "@year_ago": today - timedelta(days=365),
+        }
+        return days[text].isoformat()
 
     async def _load(self, stream: Stream, walk: Walk, waiting: list[Page]) -> None:
         counts = await self.loader.do(self.loader.add, stream, walk, waiting)
@@ -346,9 +413,11 @@ class _Run:
             entry.requests, entry.tokens = live.requests, live.tokens
             _, sources = stream.sources(self.settings.api)
             error = errors.get(stream.name)
-            entry.error = str(error) if error else None
+            entry.error, entry.note = str(error) if error else None, live.note
             entry.complete = (
-                not error and not entry.quarantined and {(stream.name, s.name) for s in sources} <= finished
+                not error
+                and not entry.quarantined
+                and (bool(live.note) or {(stream.name, s.name) for s in sources} <= finished)
             )
             receipt.streams[stream.name] = entry
             if error:
