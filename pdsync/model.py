@@ -13,6 +13,7 @@ from msgspec import Raw, Struct
 from pdsync.sql import name as sql_name
 
 Version = Literal["v1", "v2"]
+FROM_FILES = "file"  # the source of walks that were loaded from saved answers
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 JsonType = Literal[
     "integer",

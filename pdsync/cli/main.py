@@ -22,6 +22,7 @@ COMMANDS = {
     "doctor": "setup",
     "plan": "sync",
     "sync": "sync",
+    "load": "sync",
     "status": "inspect",
     "runs": "inspect",
     "sql": "query",

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,11 +14,13 @@ import msgspec
 
 from pdsync.cli import render
 from pdsync.cli.app import App, Command
-from pdsync.runner import forecast, pipeline, run
+from pdsync.core import catalogue
+from pdsync.errors import ConfigError
+from pdsync.runner import forecast, load_files, pipeline, run
 
 if TYPE_CHECKING:
     from pdsync.core.config import Settings
-    from pdsync.model import Receipt
+    from pdsync.model import Receipt, Version
     from pdsync.runner.run import Asked
 
 
@@ -44,6 +47,9 @@ class Moment(click.ParamType[datetime]):
 @click.option("--pipeline", "name", help="Which file of pipelines/ to follow.  [default: nightly]")
 @click.option("--budget", type=click.IntRange(min=1), help="Stop before spending more tokens than this.")
 @click.option("--api", type=click.Choice(["v1", "v2"]), help="v1: use API v1 wherever it still answers.")
+@click.option(
+    "--param", "params", multiple=True, metavar="NAME=VALUE", help="For streams that can be asked for otherwise."
+)
 @click.option("--fail-on-gap", is_flag=True, help="End with 4 when anything is missing, whatever the cause.")
 @click.pass_obj
 def sync(
@@ -54,6 +60,7 @@ def sync(
     name: str | None,
     budget: int | None,
     api: str | None,
+    params: tuple[str, ...],
     fail_on_gap: bool,
 ) -> None:
     """Bring STREAMS up to date: all of them, when none is named.
@@ -62,12 +69,52 @@ def sync(
     to interrupt, and safe to repeat.
     """
     app.flags["account.api"] = api
-    asked = pipeline.load(name or "nightly", app.project).asked(streams, full=full, since=since, budget=budget)
+    asked = pipeline.load(name or "nightly", app.project).asked(
+        streams, full=full, since=since, budget=budget, params=_params(params)
+    )
     done, seconds = carry_out(app, app.settings, asked)
     code = 4 if fail_on_gap and done.gaps and done.exit_code not in (0, 3, 130) else done.exit_code
     show(app, done, seconds, code)
     if code:
         raise click.exceptions.Exit(code)
+
+
+@click.command(cls=Command)
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--stream", required=True, help="Whose records they are: deals, persons, ….")
+@click.option(
+    "--api", type=click.Choice(["v1", "v2"]), help="The version they came from.  [default: told by their keys]"
+)
+@click.option("--as-of", type=Moment(), help="When they were saved.  [default: each file's own time]")
+@click.option("--company", type=int, help="The company's id, where this project has none yet.")
+@click.pass_obj
+def load(
+    app: App, files: tuple[Path, ...], stream: str, api: Version | None, as_of: datetime | None, company: int | None
+) -> None:
+    """Load saved list answers into a stream's table: JSON or NDJSON, plain, .gz or .zst.
+
+    Makes no request. What the table knows from a later moment stays; loading a file twice changes nothing.
+    """
+    began = time.monotonic()
+    done = asyncio.run(
+        load_files.load(app.settings, catalogue.stream(stream), files, version=api, as_of=as_of, company=company)
+    )
+    show(app, done, time.monotonic() - began, done.exit_code)
+    if done.exit_code:
+        raise click.exceptions.Exit(done.exit_code)
+
+
+def _params(given: tuple[str, ...]) -> dict[str, str]:
+    known = {name for stream in catalogue.streams().values() for s in (*stream.v1, *stream.v2) for name in s.params}
+    found = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign or name not in known:
+            raise ConfigError(
+                f"--param {text}: write it like NAME=VALUE, with one of {', '.join(sorted(known))}. Nothing was called."
+            )
+        found[name] = value
+    return found
 
 
 def carry_out(app: App, settings: Settings, asked: Asked) -> tuple[Receipt, float]:
@@ -111,11 +158,15 @@ def plan(app: App, streams: tuple[str, ...], full: bool, name: str | None, api: 
     asked = pipeline.load(name or "nightly", app.project).asked(streams, full=full, since=None, budget=None)
     found = forecast.forecast(app.settings, asked)
     if app.json:
-        for line in found.lines:
-            app.emit({"name": line.stream, **msgspec.to_builtins(line)})
+        for line in (*found.lines, *found.optional):
+            app.emit({"name": line.stream, **msgspec.to_builtins(line), "optional": line in found.optional})
         app.emit({"event": "summary", "complete": True, "exit_code": 0, **found.totals()})
         return
     headers = ["stream", "list", "how", "requests", "tokens", "based on"]
     rows = [[x.stream, x.operation, x.way, x.requests, x.tokens, x.basis] for x in found.lines]
     app.out.print(render.table(headers, rows))
     app.note("\n" + found.sentence())
+    if found.optional:
+        rows = [[x.stream, x.operation, x.requests, x.tokens, x.basis] for x in found.optional]
+        app.note("\nNot read unless named, as each costs a request a parent (pdsync plan STREAM shows one):\n")
+        app.err.print(render.table(["stream", "list", "requests", "tokens", "based on"], rows, counts=True))

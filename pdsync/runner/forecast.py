@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from pdsync.core import catalogue
 from pdsync.core.config import Settings  # noqa: TC001 - part of the signatures
-from pdsync.runner import project
+from pdsync.errors import PdsyncError
+from pdsync.runner import parents, project
 from pdsync.runner.run import Asked  # noqa: TC001
 
+if TYPE_CHECKING:
+    import duckdb
+
+    from pdsync.model import Parent, Source, Stream, Version
+
+Known = dict[tuple[str, str, bool], tuple[int, int]]  # (stream, source, everything was asked for) → pages, rows
 IDENTITY_TOKENS = 2  # every run asks whose token it is
 
 
@@ -34,6 +42,7 @@ class Forecast(Struct, frozen=True):
     lines: list[Line]
     burst: int
     daily_tokens: int
+    optional: list[Line] = []  # of streams that are not read unless they are named; not part of the totals
 
     def totals(self) -> dict[str, Any]:
         """Requests, tokens, share of the day's tokens, and seconds at the rate limit."""
@@ -63,42 +72,80 @@ class Forecast(Struct, frozen=True):
 
 
 def forecast(settings: Settings, asked: Asked) -> Forecast:
-    """What `asked` will cost. Makes no request and changes nothing."""
+    """What `asked` will cost, and what each stream would that is not read unless it is named.
+
+    Makes no request and changes nothing.
+    """
     streams = asked.selected()
-    known: dict[tuple[str, str, bool], tuple[int, int]] = {}
-    if settings.control.exists():
-        with project.opened(settings) as control:
-            known = control.pages_of_last_walks()
-    lines = []
-    for stream in streams:
-        version, sources = stream.sources(settings.api)
-        for source in sources:
-            operation = catalogue.operations(version)[source.operation]
-            whole = known.get((stream.name, source.name, True))
-            changes = known.get((stream.name, source.name, False))
-            incremental = source.way != "full" and not asked.full and whole is not None
-            if incremental:
-                requests = changes[0] if changes else 1
-                basis = f"last time {changes[1]:,} rows" if changes else "a page of changes"
-            elif whole:
-                size = operation.page_size or 0
-                requests = max(whole[0], math.ceil(whole[1] / size) if size and operation.paging != "none" else 1)
-                basis = f"last time {whole[1]:,} rows"
-            else:
-                requests, basis = 1, "never read"
-            lines.append(
-                Line(
-                    stream=stream.name,
-                    operation=operation.id,
-                    version=version,
-                    way="changes" if incremental else "full",
-                    requests=requests,
-                    tokens=requests * (operation.cost or 0),
-                    basis=basis,
-                    at_least=whole is None,
-                )
-            )
-    return Forecast(lines, settings.burst, settings.daily_tokens)
+    others = [] if asked.streams else [each for each in catalogue.streams().values() if each.optional]
+    with contextlib.ExitStack() as held:
+        known: Known = {}
+        if settings.control.exists():
+            known = held.enter_context(project.opened(settings)).pages_of_last_walks()
+        warehouse = held.enter_context(project.open_warehouse(settings)) if settings.warehouse.exists() else None
+        lines, optional = (
+            [
+                _line(stream, source, version, asked, known, warehouse)
+                for stream in group
+                for version, sources in [stream.sources(settings.api)]
+                for source in sources
+            ]
+            for group in (streams, others)
+        )
+    return Forecast(lines, settings.burst, settings.daily_tokens, optional)
+
+
+def _line(
+    stream: Stream,
+    source: Source,
+    version: Version,
+    asked: Asked,
+    known: Known,
+    warehouse: duckdb.DuckDBPyConnection | None,
+) -> Line:
+    operation = catalogue.operations(version)[source.operation]
+    whole = known.get((stream.name, source.name, True))
+    changes = known.get((stream.name, source.name, False))
+    incremental = source.way != "full" and not asked.full and whole is not None
+    unknown = whole is None
+    if source.parent:
+        count = _parents(source.parent, known, warehouse, changed=incremental)
+        requests = -(-count // source.parent.batch) if count is not None else 1
+        unknown = count is None
+        basis = (
+            f"{'all' if not incremental else 'changed'} {source.parent.stream}: {count if count is not None else '?'}"
+        )
+    elif incremental:
+        requests = changes[0] if changes else 1
+        basis = f"last time {changes[1]:,} rows" if changes else "a page of changes"
+    elif whole:
+        size = operation.page_size or 0
+        requests = max(whole[0], math.ceil(whole[1] / size) if size and operation.paging != "none" else 1)
+        basis = f"last time {whole[1]:,} rows"
+    else:
+        requests, basis = 1, "never read"
+    return Line(
+        stream=stream.name,
+        operation=operation.id,
+        version=version,
+        way="changes" if incremental else "full",
+        requests=requests,
+        tokens=requests * (operation.cost or 0),
+        basis=basis,
+        at_least=unknown,
+    )
+
+
+def _parents(parent: Parent, known: Known, warehouse: duckdb.DuckDBPyConnection | None, *, changed: bool) -> int | None:
+    """How many parents will be asked for: all that the warehouse holds, or as many as changed the last time."""
+    if warehouse is None:
+        return None
+    if changed:
+        return sum(rows for (name, _, whole), (_, rows) in known.items() if name == parent.stream and not whole)
+    try:
+        return len(parents.keys(warehouse, parent, None))
+    except PdsyncError:
+        return None
 
 
 def _minutes(seconds: float) -> str:

@@ -25,7 +25,7 @@ from pdsync.extract.dependents import dependents
 from pdsync.extract.pages import pages, query_of
 from pdsync.extract.seal import Archive
 from pdsync.load import publish
-from pdsync.model import Gap, Operation, Page, Receipt, Source, Stream, StreamReceipt, Version, Walk
+from pdsync.model import FROM_FILES, Gap, Operation, Page, Receipt, Source, Stream, StreamReceipt, Version, Walk
 from pdsync.runner import client, parents, project
 from pdsync.runner import receipt as receipts
 from pdsync.runner.loader import PAGES_A_BATCH, Loader
@@ -236,8 +236,9 @@ class _Run:
         are replayed together.
         """
         for walk, state in self.control.unfinished(stream.name):
-            if state == "sealed" and walk.version == version and walk.source in sources:
-                await self._walk(stream, sources[walk.source], walk, sealed=True)
+            is_own = walk.version == version and walk.source in sources
+            if state == "sealed" and (is_own or walk.source == FROM_FILES):
+                await self._walk(stream, sources.get(walk.source, next(iter(sources.values()))), walk, sealed=True)
                 # What an older run had read is complete now, but only as of then.
                 if walk.run_id == self.receipt.run_id:
                     done.add((stream.name, walk.source))
