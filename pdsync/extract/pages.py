@@ -79,7 +79,8 @@ async def pages(
         operation: the list operation.
         walk: what the pages belong to; its `since` ends a walk that reads newest first.
         query: the parameters that every page shares.
-        after: the last page that an earlier walk sealed (its body may be empty); None from the start.
+        after: the last page that an earlier walk sealed; None from the start. Its body may be left out, where the
+            list has cursors.
         path: the operation's path with its placeholders filled, where it has any.
         newest_first: the key of a record that holds its last change, where the list is sorted by it, newest first.
 
@@ -90,6 +91,8 @@ async def pages(
     seq, place = (after.seq + 1, after.next) if after else (0, None)
     before: tuple[int, bytes, bytes] | None = None
     begin, keys = 0, list[object]()  # of the page before, where the list counts offsets
+    if operation.paging == "offset" and after and after.body and after.next:
+        begin, keys = int(after.next) - after.rows + _overlap(after.rows), _keys(open_envelope(after.body, operation))
     seen = {place}
     while True:
         asked = {**query, **_place(operation, place)}
@@ -207,8 +210,11 @@ def _next(
     if rows == 0 or not (rows >= limit if envelope.more is None else envelope.more):
         return None
     # Rows that vanish meanwhile move the rest towards the start: pages overlap, so that none slips through between.
-    overlap = min(rows // 10, 10)
-    return str(start + rows - overlap)
+    return str(start + rows - _overlap(rows))
+
+
+def _overlap(rows: int) -> int:
+    return min(rows // 10, 10)
 
 
 def _changed(envelope: Envelope, field: str) -> datetime:

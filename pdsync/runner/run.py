@@ -294,7 +294,7 @@ class _Run:
         self.control.end_walk(walk.id, "applied")
 
     async def _reload(self, stream: Stream, walk: Walk) -> Page | None:
-        """Load the sealed pages that the warehouse lacks; the last page of the walk, without its body."""
+        """Load the sealed pages that the warehouse lacks; the last page of the walk."""
         newest = self.control.last_page(walk.id)
         if newest is None:
             return None
@@ -305,7 +305,10 @@ class _Run:
             context = msgspec.json.decode(entry.context or "{}", type=dict[str, str])
             page = Page(walk.id, entry.seq, body, entry.rows, entry.next, entry.served_at, context=context)
             await self.loader.do(self.loader.add, stream, walk, [page])
-        return Page(walk.id, newest.seq, b"", newest.rows, newest.next, newest.served_at)
+        body = b""
+        if catalogue.operations(walk.version)[walk.operation].paging == "offset":  # the next page is held against it
+            body = await asyncio.to_thread(seal.read, self.settings.raw, newest)
+        return Page(walk.id, newest.seq, body, newest.rows, newest.next, newest.served_at)
 
     async def _fetch(self, stream: Stream, source: Source, walk: Walk, after: Page | None) -> None:
         live = self.live[stream.name]

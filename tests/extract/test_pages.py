@@ -69,6 +69,18 @@ async def test_an_offset_walk_meets_every_record_and_its_pages_overlap(box: Box,
         assert set(ids(one)) & set(ids(other))
 
 
+async def test_s3_rows_that_vanish_while_a_walk_is_cut_hide_none_behind_them(box: Box, client: Http) -> None:
+    walking = pages(client, FILES, walk_of(FILES), {"limit": "50"})
+    first = await anext(walking)
+    await walking.aclose()
+    for id in ids(first)[:30]:  # more than pages overlap
+        await client.call(catalogue.operations("v1")["deleteFile"], f"/v1/files/{id}", query={})
+
+    rest = await walked(client, FILES, {"limit": "50"}, after=first)
+
+    assert live(box, "files") <= {id for page in (first, *rest) for id in ids(page)}
+
+
 async def test_a_list_without_pages_is_one_request(box: Box, client: Http) -> None:
     found = await walked(client, catalogue.operations("v1")["getUsers"], {})
     assert [page.next for page in found] == [None]
