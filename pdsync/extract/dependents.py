@@ -48,7 +48,8 @@ async def dependents(
 ) -> AsyncGenerator[Page]:
     """Yield the pages of `operation` for each of `keys`.
 
-    A parent that is gone meanwhile has nothing more to tell, and is passed over: its own stream says so.
+    A parent that is gone meanwhile has nothing more to tell, and is passed over: its own stream says so. When that is
+    the last one, the last page names it as the next place, and the walk is at its end all the same.
 
     Args:
         client: makes the calls.
@@ -68,7 +69,6 @@ async def dependents(
     left = [key for key in keys if place is None or key <= place.key]  # type: ignore[operator]  # all of one kind
     groups = [left[at : at + parent.batch] for at in range(0, len(left), parent.batch)]
     seq = after.seq + 1 if after else 0
-    waiting: Page | None = None  # whether it is the last one shows only when another one is there
     for group, behind in itertools.zip_longest(groups, groups[1:]):
         allow(operation.cost or 0)
         path, asking = _asked(operation, query, parent, group)
@@ -78,10 +78,8 @@ async def dependents(
         with contextlib.suppress(NotFound):
             async with contextlib.aclosing(pages(client, operation, walk, asking, after=inside, path=path)) as walking:
                 async for page in walking:
-                    if waiting:
-                        yield waiting
                     next = _Place(group[0], page.next) if page.next else _Place(behind[0]) if behind else None
-                    waiting = replace(
+                    yield replace(
                         page,
                         seq=seq,
                         next=_text(next) if next else None,
@@ -89,8 +87,6 @@ async def dependents(
                         context=known,
                     )
                     seq += 1
-    if waiting:
-        yield replace(waiting, next=None)
 
 
 def _asked(

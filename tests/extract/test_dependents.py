@@ -1,0 +1,87 @@
+"""A list that is asked for once a parent is walked like any other: counted through, and resumable anywhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from pdsync.core import catalogue
+from pdsync.core.envelope import open_envelope
+from pdsync.errors import ShareSpent
+from pdsync.extract.dependents import dependents
+from pdsync.model import Page, Parent, Walk
+
+if TYPE_CHECKING:
+    from pdsync.core.http import Http
+    from pdsync.sandbox import Box
+
+MESSAGES = catalogue.operations("v1")["getMailThreadMessages"]
+WALK = Walk(1, "run", "mail_messages", "all", "v1", MESSAGES.id, None, None)
+PARENT = Parent("mail_threads")
+
+
+def mailbox(box: Box) -> list[int]:
+    """The threads that the token's user sees, newest first."""
+    threads = [entry["record"] for entry in box.dump("mail_threads") if entry["state"] == "live"]
+    owner = min(thread["user_id"] for thread in threads)
+    return sorted((thread["id"] for thread in threads if thread["user_id"] == owner), reverse=True)
+
+
+async def walked(client: Http, keys: list[int], **more: Any) -> list[Page]:
+    return [page async for page in dependents(client, MESSAGES, WALK, {}, PARENT, keys, **more)]
+
+
+def threads_of(page: Page) -> set[int]:
+    return {msgspec.json.decode(record)["mail_thread_id"] for record in open_envelope(page.body).records}
+
+
+async def test_each_parent_is_asked_for_once_and_known_to_its_pages(box: Box, client: Http) -> None:
+    keys = mailbox(box)[:6]
+    found = await walked(client, keys)
+
+    assert [page.context for page in found] == [{"id": str(key)} for key in keys]
+    assert [threads_of(page) for page in found] == [{key} for key in keys]
+    assert [page.seq for page in found] == list(range(6))
+    assert [page.next is None for page in found] == [False] * 5 + [True]
+    assert [entry.path for entry in box.log] == [f"/v1/mailbox/mailThreads/{key}/mailMessages" for key in keys]
+
+
+async def test_s15_a_cut_walk_goes_on_with_the_next_parent(box: Box, client: Http) -> None:
+    keys = mailbox(box)[:6]
+    whole = await walked(client, keys)
+    for cut in range(5):
+        before = len(box.log)
+        rest = await walked(client, keys, after=whole[cut])
+        assert [(page.seq, page.context, page.next) for page in rest] == [
+            (page.seq, page.context, page.next) for page in whole[cut + 1 :]
+        ]
+        assert len(box.log) - before == len(keys) - cut - 1
+
+
+async def test_a_parent_that_is_gone_is_passed_over(box: Box, client: Http) -> None:
+    keys = mailbox(box)[:4]
+    found = await walked(client, [10**9, *keys[:2], keys[2], 0])
+    assert [page.context["id"] for page in found] == [str(key) for key in keys[:3]]
+    assert found[-1].next is not None  # the last one was gone; whoever walks closes the walk
+
+
+async def test_parents_beyond_the_share_of_tokens_wait_for_the_next_walk(box: Box, client: Http) -> None:
+    keys, found, left = mailbox(box)[:4], list[Page](), [2 * (MESSAGES.cost or 0)]
+
+    def allow(tokens: int) -> None:
+        left[0] -= tokens
+        if left[0] < 0:
+            raise ShareSpent(spent=0, limit=0)
+
+    async def cut() -> None:
+        async for page in dependents(client, MESSAGES, WALK, {}, PARENT, keys, allow):
+            found.append(page)
+
+    with pytest.raises(ShareSpent):
+        await cut()
+    rest = await walked(client, keys, after=found[-1])
+
+    assert [page.context["id"] for page in (*found, *rest)] == [str(key) for key in keys]
+    assert len(box.log) == 4
