@@ -21,6 +21,8 @@ import msgspec
 
 from pdsync.core import catalogue, config
 from pdsync.core.calls import check
+from pdsync.core.http import PLAIN_CAP
+from pdsync.core.transfer import Memory
 from pdsync.errors import ConfigError
 from pdsync.extract.pages import records
 from pdsync.runner import client as sessions
@@ -115,8 +117,11 @@ class Client:
             PdsyncError: see `core.http.Http.call`.
         """
         call = check(catalogue.operation(operation), dict(values))
-        answer = await self._session.call(call.operation, call.path, query=call.query, body=call.body)
-        return answer.body if call.operation.binary else answer.json()
+        if call.operation.binary:
+            file = Memory()
+            await self._session.download(call.operation, call.path, file, most_bytes=PLAIN_CAP)
+            return bytes(file.body)
+        return (await self._session.carry_out(call)).json()
 
     async def list(self, name: str, **values: object) -> AsyncGenerator[dict[str, Any]]:
         """Every record of a stream (`deals`) or a list operation (`getDeals`), page by page.

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
+from pdsync.cli import raw
+from pdsync.cli.answers import Output
 from pdsync.cli.app import App, Command
 from pdsync.core import catalogue
 from pdsync.core.calls import check
+from pdsync.core.http import ATTEMPTS, Patience
+from pdsync.core.log import clean
 from pdsync.errors import ConfigError
-from pdsync.extract.pages import records
+from pdsync.extract.everything import everything as all_records
 from pdsync.runner import client, project
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from pdsync.core.calls import Call
     from pdsync.core.http import Http
+    from pdsync.model import Operation
+
+_OTHER_HOSTS = {"oauth.pipedrive.com"}
 
 
 @click.command(cls=Command)
@@ -26,7 +37,29 @@ if TYPE_CHECKING:
 @click.argument("values", nargs=-1, metavar="[KEY=VALUE]…")
 @click.option("--request", nargs=2, metavar="METHOD PATH", help="A raw request in place of an operation.")
 @click.option("--all", "everything", is_flag=True, help="Follow the pages of a list to its end.")
-@click.option("--body", help="JSON for the body of a raw request; - reads it from stdin.")
+@click.option(
+    "--body", metavar="JSON", help="The body, or more of its fields; - reads it from stdin, @FILE from a file."
+)
+@click.option("--query", multiple=True, metavar="K=V", help="Raw: a parameter behind the question mark.")
+@click.option("--form", multiple=True, metavar="K=V", help="Raw: a field of a form.")
+@click.option("--file", "parts", multiple=True, metavar="K=@PATH", help="Raw: a file of a multipart form.")
+@click.option(
+    "--file-name", "names", multiple=True, metavar="K=NAME", help="Raw: what the server is told it is called."
+)
+@click.option("--multipart", is_flag=True, help="Raw: send the form as multipart, also without a file.")
+@click.option("--header", multiple=True, metavar="K=V", help="One more header. Those that authenticate are pdsync's.")
+@click.option(
+    "--response-type", type=click.Choice(["json", "text", "binary"]), help="[default: as the operation has it]"
+)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the answer to this file.")
+@click.option("--timeout", type=click.FloatRange(min=0.1), metavar="S", help="Seconds for an attempt.  [default: 60]")
+@click.option(
+    "--retries", type=click.IntRange(min=0, max=20), help=f"How often to try again.  [default: {ATTEMPTS - 1}]"
+)
+@click.option("--backoff", type=click.FloatRange(min=0), metavar="S", help="Seconds before the first retry.")
+@click.option("--constant", is_flag=True, help="Wait as long before each retry, not twice as long each time.")
+@click.option("--retry-all", is_flag=True, help="Try again after a refusal too: what is not there yet may come.")
+@click.option("--force", is_flag=True, help="Call an operation that is no longer in Pipedrive's documents.")
 @click.option("--yes", is_flag=True, help="Send what may change data without asking.")
 @click.pass_obj
 def api(
@@ -36,95 +69,170 @@ def api(
     request: tuple[str, str] | None,
     everything: bool,
     body: str | None,
+    query: tuple[str, ...],
+    form: tuple[str, ...],
+    parts: tuple[str, ...],
+    names: tuple[str, ...],
+    multipart: bool,
+    header: tuple[str, ...],
+    response_type: str | None,
+    out: Path | None,
+    timeout: float | None,
+    retries: int | None,
+    backoff: float | None,
+    constant: bool,
+    retry_all: bool,
+    force: bool,
     yes: bool,
 ) -> None:
-    """Carry out OPERATION and print what it answers, as JSON.
+    """Carry out OPERATION and print what it answers, as JSON; files as they are.
+
+    Whatever the options, a request that may have changed something is never sent twice. -v shows what is sent.
 
     \b
     pdsync api getDeal id=42
     pdsync api getDeals status=won --all
-    pdsync api --request GET /v1/currencies
+    pdsync api addFile file=@offer.pdf deal_id=42
+    pdsync api --request GET /v1/currencies --query term=euro
     """
     if (operation is None) == (request is None):
         raise ConfigError("Name an operation (pdsync operations lists them), or use --request METHOD PATH.")
-    given = dict(_pair(value) for value in values)
+    given = [raw.pair(value, "a parameter") for value in values]
+    patience = Patience(
+        attempts=ATTEMPTS if retries is None else retries + 1,
+        timeout_s=timeout,
+        backoff_s=backoff,
+        exponential=not constant,
+        all_errors=retry_all,
+    )
+    headers = raw.headers(header)
+    output = Output(app, out, response_type)
     if request:
-        answer = asyncio.run(_raw(app, request[0].upper(), request[1], given, body, yes=yes))
-    else:
-        call = check(catalogue.operation(operation or ""), dict(given))
-        if call.operation.mutates:
-            _consent(app, f"{call.operation.method} {call.path}", yes=yes)
-        answer = asyncio.run(_carry_out(app, call, everything=everything))
-    sys.stdout.buffer.write(answer)
-    sys.stdout.buffer.write(b"" if answer.endswith(b"\n") else b"\n")
+        asked = raw.Request.of(
+            *request, query=[*given, *(raw.pair(each, "--query") for each in query)], headers=headers, body=body,
+            form=form, files=parts, names=names, multipart=multipart,
+        )  # fmt: skip
+        if everything:
+            raise ConfigError("--all follows the lists of operations: pdsync operations names them.")
+        if asked.method != "GET":
+            consent(app, f"{asked.method} {asked.path}{asked.says_size}", yes=yes)
+        asyncio.run(_raw(app, asked, patience, output))
+        return
+    if query or form or parts or names or multipart:
+        raise ConfigError(
+            "--query, --form, --file and --multipart are of raw requests. To an operation, give key=value;"
+            " it knows where each belongs."
+        )
+    called = catalogue.operation(operation or "")
+    _look(app, called, everything=everything, force=force)
+    call = check(called, raw.values(called, given, body))
+    if called.mutates:
+        consent(app, f"{called.method} {call.path}", yes=yes)
+    asyncio.run(_carry_out(app, call, headers, patience, output, everything=everything))
 
 
-def _pair(value: str) -> tuple[str, str]:
-    key, sign, rest = value.partition("=")
-    if not sign or not key:
-        raise ConfigError(f"{value!r} is no parameter. Write it like key=value.")
-    return key, rest
-
-
-def _consent(app: App, what: str, *, yes: bool) -> None:
+def consent(app: App, what: str, *, yes: bool) -> None:
     """Ask before something is sent that may change data. It can't be undone by pdsync: the queue can."""
     if yes:
         return
     if app.no_input or not sys.stdin.isatty():
         raise ConfigError(f"{what} may change data. Nothing was sent; add --yes if you mean it.")
-    click.confirm(f"{what} may change data. Send it?", abort=True, err=True)
+    click.confirm(clean(f"{what} may change data. Send it?"), abort=True, err=True)
 
 
-async def _carry_out(app: App, call: Call, *, everything: bool) -> bytes:
-    async with _session(app) as http:
-        if not everything:
-            answer = await http.call(call.operation, call.path, query=call.query, body=call.body)
-            return _shown(answer.body, binary=call.operation.binary)
-        if call.operation.paging == "none":
-            raise ConfigError(f"{call.operation.id} has no pages: leave --all out.")
-        listed = msgspec.structs.replace(call.operation, path=call.path)
-        return msgspec.json.format(
-            msgspec.json.encode([each async for each in records(http, listed, call.query)]), indent=2
+def _look(app: App, operation: Operation, *, everything: bool, force: bool) -> None:
+    """Say what speaks against calling `operation`.
+
+    Raises:
+        ConfigError: it can't, or should not, be called.
+    """
+    if operation.host in _OTHER_HOSTS:
+        raise ConfigError(
+            f"{operation.name} is a step of OAuth 2.0 with {operation.host}, where no token of a company is sent.\n"
+            f"Nothing was called. `pdsync auth login` takes these steps, and keeps what they give."
         )
+    if everything and operation.paging == "none":
+        raise ConfigError(f"{operation.id} has no pages: leave --all out.")
+    instead = f" Use {operation.replaced_by} in its place." if operation.replaced_by else " Nothing replaces it."
+    if operation.removed and not force:
+        raise ConfigError(
+            f"{operation.name} is no longer in Pipedrive's documents.{instead}\n"
+            f"Nothing was called. If it must be this one: --force"
+        )
+    if operation.deprecated:
+        state = "no longer in Pipedrive's documents" if operation.removed else "deprecated"
+        app.note(f"{operation.name} is {state}.{instead}")
 
 
-async def _raw(app: App, method: str, path: str, query: dict[str, str], body: str | None, *, yes: bool) -> bytes:
-    if method not in ("GET", "POST", "PUT", "PATCH", "DELETE"):
-        raise ConfigError(f"{method!r} is no method: GET, POST, PUT, PATCH or DELETE.")
-    if not path.startswith(("/v1/", "/api/v1/", "/api/v2/")):
-        raise ConfigError(f"{path!r} is no path of the API. It begins with /v1/ or /api/v2/; pdsync adds the host.")
-    if method != "GET":
-        _consent(app, f"{method} {path}", yes=yes)
-    try:
-        content = None if body is None else msgspec.json.decode(sys.stdin.read() if body == "-" else body)
-    except msgspec.DecodeError as error:
-        raise ConfigError(f"--body is no JSON: {error}. Nothing was sent.") from error
-    async with _session(app) as http:
-        cost = 20 if method == "GET" else 10  # nobody knows: the dearest of the common ones
-        answer = await http.request(method, path, cost=cost, label=f"{method} {path}", query=query, body=content)
-    return _shown(answer.body, binary=False)
+async def _carry_out(
+    app: App, call: Call, headers: dict[str, str], patience: Patience, output: Output, *, everything: bool
+) -> None:
+    operation = call.operation
+    _debug(app, operation.method, call.path, call.query, headers, call.body, list(call.files.values()))
+    async with session(app) as http:
+        if operation.mutates:
+            await _right_company(app, http)
+        if everything:
+            await output.records(all_records(http, operation, call.path, call.query))
+        elif operation.binary or (output.kind == "binary" and not operation.mutates):
+            await output.file(http, operation, call.path, patience, query=call.query, headers=headers)
+        else:
+            answer = await http.carry_out(call, headers=headers, patience=patience)
+            raw.debug_answer(app, answer)
+            output.answer(answer)
 
 
-class _session:  # noqa: N801 - reads as a function where it is used
+async def _raw(app: App, asked: raw.Request, patience: Patience, output: Output) -> None:
+    _debug(app, asked.method, asked.path, asked.query, asked.headers, asked.body, [p.path for p in asked.form_files])
+    async with session(app) as http:
+        if asked.method == "GET" and output.kind == "binary":
+            path, query, headers = asked.path, asked.query, asked.headers
+            await output.file(http, asked.operation, path, patience, query=query, headers=headers)
+            return
+        if asked.method != "GET":
+            await _right_company(app, http)
+        answer = await http.request(
+            asked.method,
+            asked.path,
+            cost=asked.cost,
+            label=asked.label,
+            query=asked.query,
+            body=asked.body,
+            form=asked.form,
+            headers=asked.headers,
+            patience=patience,
+        )
+    raw.debug_answer(app, answer)
+    output.answer(answer)
+
+
+async def _right_company(app: App, http: Http) -> None:
+    """See that what is about to change is of the project's company, where the project has one yet: 2 tokens."""
+    with project.opened(app.settings) as control:
+        if control.company():
+            identity = await client.whoami(http)
+            control.check_company(identity.company_id, identity.company_name)
+
+
+def _debug(app: App, method: str, path: str, query: Any, headers: dict[str, str], body: Any, files: list[Path]) -> None:
+    """With -v, what will be sent; the headers that authenticate are named, and no more."""
+    if app.verbosity <= 0:
+        return
+    lines = [f"> {method} {app.settings.base_url}{path}"]
+    lines += [f">   ?{key}={value}" for key, value in (query.items() if isinstance(query, dict) else query)]
+    lines += [f">   {name}: {value}" for name, value in headers.items()]
+    lines += ["> (and the token's header)"]
+    if body is not None:
+        shown = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        lines.append(f">   {shown[: raw.SHOWN].decode(errors='replace')}{' …' if len(shown) > raw.SHOWN else ''}")
+    lines += [f">   {path} ({path.stat().st_size:,} bytes)" for path in files if path.exists()]
+    app.note("\n".join(lines))
+
+
+@asynccontextmanager
+async def session(app: App, *, run_tokens: int | None = None) -> AsyncIterator[Http]:
     """A session with the project's company, without the project's lock: calls may be made beside a sync."""
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-
-    async def __aenter__(self) -> Http:
-        with project.opened(self._app.settings):  # the ledger lives in control.db
-            pass
-        self._connection = client.connect(self._app.settings)
-        return await self._connection.__aenter__()
-
-    async def __aexit__(self, *error: object) -> None:
-        await self._connection.__aexit__(*error)  # type: ignore[arg-type]
-
-
-def _shown(body: bytes, *, binary: bool) -> bytes:
-    if binary:
-        return body
-    try:
-        return msgspec.json.format(body, indent=2)
-    except msgspec.DecodeError:
-        return body
+    with project.opened(app.settings):  # the ledger lives in control.db
+        pass
+    async with client.connect(app.settings, run_tokens=run_tokens) as http:
+        yield http

@@ -31,6 +31,7 @@ COMMANDS = {
     "streams": "inspect",
     "operations": "inspect",
     "api": "api",
+    "files": "files",
     "sandbox": "sandbox",
 }
 

@@ -58,6 +58,16 @@ def cell(value: Any, *, counts: bool = False) -> str:
     return clean(str(value))
 
 
+def size(count: int) -> str:
+    """A number of bytes, for people."""
+    amount, unit = float(count), "bytes"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024:
+            break
+        amount, unit = amount / 1024, larger
+    return f"{count:,} bytes" if unit == "bytes" else f"{amount:,.1f} {unit}"
+
+
 def receipt(app: App, done: Receipt, seconds: float, left: tuple[int | None, int] | None = None) -> None:
     """Show what a run did, stream by stream, and in one sentence."""
     streams = done.streams

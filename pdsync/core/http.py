@@ -4,7 +4,8 @@ What is retried: reading (GET) after a broken connection, a timeout, a 5xx or a 
 refused before it looked at it (429, or 401 once, when the token can be refreshed). Never a write whose fate is
 unknown. All retries of a run come out of one budget, so that a server on its knees is not kicked.
 
-Redirects are not followed: the token would travel along. Bodies are capped on the wire and unpacked.
+Redirects are not followed: the token would travel along. A download may take one, without it (`core.transfer`).
+Bodies are capped on the wire and unpacked.
 """
 
 from __future__ import annotations
@@ -13,24 +14,34 @@ import asyncio
 import io
 import random
 import zlib
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 from msgspec import Struct
 
+from pdsync.core.config import is_loopback
 from pdsync.core.log import clean, log
+from pdsync.core.transfer import REDIRECTS, SLOWEST, bare_session, form_of, redirect_target, stream
 from pdsync.errors import ApiError, AuthError, BadAnswer, FeatureOff, Forbidden, NotFound, ServerTrouble
 from pdsync.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
+    from yarl import URL
+
     from pdsync.core.budget import Budget
+    from pdsync.core.calls import Call
+    from pdsync.core.transfer import Form, Sink
     from pdsync.model import Operation
+
+    Query = Mapping[str, str] | Sequence[tuple[str, str]]
 
 WIRE_CAP = 16 * 2**20
 PLAIN_CAP = 128 * 2**20
@@ -60,6 +71,16 @@ class Answer(Struct, frozen=True):
             raise BadAnswer(
                 f"Pipedrive answered with something that is no JSON ({error}): {_excerpt(self.body)}"
             ) from error
+
+
+class Patience(Struct, frozen=True):
+    """How long to wait for an answer, and how often to ask again. What is never repeated stays so."""
+
+    attempts: int = ATTEMPTS
+    timeout_s: float | None = None  # None: the session's
+    backoff_s: float | None = None  # before the second attempt; None: the session's
+    exponential: bool = True  # wait twice as long before each further one
+    all_errors: bool = False  # ask again after a refusal too: what is not there yet may come
 
 
 class Credentials(Protocol):
@@ -124,6 +145,8 @@ class Http:
         self._places = asyncio.Semaphore(concurrency)
         self._retry_tokens = 20.0
         self._session: aiohttp.ClientSession | None = None
+        self._bare: aiohttp.ClientSession | None = None
+        self._local = is_loopback(urlsplit(base_url).hostname or "")
 
     async def __aenter__(self) -> Http:
         self._session = aiohttp.ClientSession(
@@ -142,17 +165,20 @@ class Http:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._session:
-            await self._session.close()
+        for session in (self._session, self._bare):
+            if session:
+                await session.close()
 
     async def call(
         self,
         operation: Operation,
         path: str | None = None,
         *,
-        query: Mapping[str, str] | None = None,
+        query: Query | None = None,
         body: object = None,
-        form: aiohttp.FormData | None = None,
+        form: Form | None = None,
+        headers: Mapping[str, str] | None = None,
+        patience: Patience | None = None,
     ) -> Answer:
         """Carry out `operation` and return the answer, which is a success.
 
@@ -162,6 +188,8 @@ class Http:
             query: parameters behind the question mark.
             body: sent as JSON.
             form: sent as a form, in place of `body`.
+            headers: sent besides ours.
+            patience: other than usual.
 
         Raises:
             AuthError: the token is refused.
@@ -178,6 +206,27 @@ class Http:
             query=query,
             body=body,
             form=form,
+            headers=headers,
+            patience=patience,
+        )
+
+    async def carry_out(
+        self, call: Call, *, headers: Mapping[str, str] | None = None, patience: Patience | None = None
+    ) -> Answer:
+        """Like `call`, for a call that the catalogue has checked: as JSON or as a form, whatever its operation takes.
+
+        Raises:
+            ConfigError: a file that it sends can't be read. Nothing was sent.
+        """
+        form = form_of(call)
+        return await self.call(
+            call.operation,
+            call.path,
+            query=call.query,
+            body=None if form else call.body,
+            form=form,
+            headers=headers,
+            patience=patience,
         )
 
     async def request(
@@ -187,82 +236,202 @@ class Http:
         *,
         cost: int,
         label: str,
-        query: Mapping[str, str] | None = None,
+        query: Query | None = None,
         body: object = None,
-        form: aiohttp.FormData | None = None,
+        form: Form | None = None,
+        headers: Mapping[str, str] | None = None,
+        patience: Patience | None = None,
     ) -> Answer:
-        """Like `call`, for a request that no operation of the catalogue describes; `label` names it in errors."""
+        """Like `call`, for a request that no operation of the catalogue describes; `label` names it in errors.
+
+        A `body` of bytes is sent as it is, under the Content-Type that `headers` name.
+        """
+        patience = patience or Patience()
+        timeout_s = patience.timeout_s or self._timeout_s
+
+        async def once(own: dict[str, str]) -> Answer:
+            async with self._places, self.budget.spend(cost):
+                answer = await self._send(
+                    method, path, {**(headers or {}), **own}, query, body=body, form=form, timeout_s=timeout_s
+                )
+            self._headers_seen(answer)
+            self._judge(answer, method, label)
+            return answer
+
+        return await self._repeated(once, method, label, patience)
+
+    async def download(
+        self,
+        operation: Operation,
+        path: str,
+        sink: Sink,
+        *,
+        most_bytes: int,
+        query: Query | None = None,
+        headers: Mapping[str, str] | None = None,
+        patience: Patience | None = None,
+    ) -> Answer:
+        """Carry out `operation`, whose answer is a file, and hand its bytes to `sink` as they come.
+
+        Of the file no more than a piece is in memory. Where the answer is a link to it, the link is followed once,
+        without the token. Each attempt begins the sink anew.
+
+        Raises:
+            TooLarge: there are more than `most_bytes` of it.
+            BadAnswer: the link leads on, or where nobody should go.
+            PdsyncError: as `call`.
+        """
+        patience = patience or Patience()
+
+        async def once(own: dict[str, str]) -> Answer:
+            async with self._places:
+                async with self.budget.spend(operation.cost or 0):
+                    sent = {**(headers or {}), **own, "Accept": "*/*", "Accept-Encoding": "identity"}
+                    answer = await self._send(
+                        operation.method, path, sent, query, sink=sink, most_bytes=most_bytes,
+                        timeout_s=patience.timeout_s or self._timeout_s,
+                    )  # fmt: skip
+                self._headers_seen(answer)
+                if answer.status in REDIRECTS:
+                    target = redirect_target(answer.headers.get("location"), self.base_url + path, local=self._local)
+                    return await self._fetch(target, sink, most_bytes, operation.id)
+            self._judge(answer, operation.method, operation.id)
+            if answer.status not in (200, 204):
+                raise BadAnswer(f"{operation.id}: status {answer.status} where a whole file should be.")
+            if answer.body:  # JSON that was looked at, because it might have been a refusal
+                sink.begin()
+                sink.write(answer.body)
+            return answer
+
+        return await self._repeated(once, operation.method, operation.id, patience)
+
+    async def _repeated(
+        self,
+        once: Callable[[dict[str, str]], Awaitable[Answer]],
+        method: str,
+        label: str,
+        patience: Patience,
+    ) -> Answer:
+        """The answer of the first attempt that succeeds, where trying again is safe."""
         refreshed = False
         attempt = 0
         while True:
             attempt += 1
             headers = await self._credentials.headers()
             try:
-                async with self._places, self.budget.spend(cost):
-                    answer = await self._send(method, path, headers, query, body, form)
-                self._headers_seen(answer)
-                self._judge(answer, method, label)
+                answer = await once(headers)
             except _Retryable as failure:
-                if answer_is_unknown(failure, method) or attempt >= ATTEMPTS or self._retry_tokens < 1:
+                if answer_is_unknown(failure, method) or attempt >= patience.attempts or self._retry_tokens < 1:
                     advice = (
                         "Whether it was carried out is not known, so it was not sent again. Look before you repeat it."
                         if answer_is_unknown(failure, method)
                         else "What was fetched before is kept; run the same command again to go on."
                     )
                     raise ServerTrouble(
-                        f"{label}: {clean(failure.reason)} (attempt {attempt} of {ATTEMPTS}).\n{advice}"
+                        f"{label}: {clean(failure.reason)} (attempt {attempt} of {patience.attempts}).\n{advice}"
                     ) from failure
                 self._retry_tokens -= 1
-                wait = failure.wait_s if failure.wait_s is not None else self._backoff(attempt)
+                wait = failure.wait_s if failure.wait_s is not None else self._backoff(attempt, patience)
                 log.info("%s: %s; again in %.1f s", label, failure.reason, wait)
                 await asyncio.sleep(wait)
             except AuthError:
                 if refreshed or not await self._credentials.refresh(headers):
                     raise
                 refreshed = True
+            except ApiError as refusal:
+                repeatable = patience.all_errors and (method == "GET" or refusal.status >= 400)
+                if not repeatable or attempt >= patience.attempts:
+                    raise
+                wait = self._backoff(attempt, patience)
+                log.info("%s: %s; again in %.1f s", label, refusal, wait)
+                await asyncio.sleep(wait)
             else:
                 self._retry_tokens = min(self._retry_tokens + 0.15, 20.0)
                 return answer
 
-    def _backoff(self, attempt: int) -> float:
-        return random.uniform(0.5, 1.0) * min(self._backoff_s * float(2 ** (attempt - 1)), 20.0)  # noqa: S311 - jitter
+    def _backoff(self, attempt: int, patience: Patience) -> float:
+        first = self._backoff_s if patience.backoff_s is None else patience.backoff_s
+        wait = first * float(2 ** (attempt - 1)) if patience.exponential else first
+        return random.uniform(0.5, 1.0) * min(wait, max(20.0, first))  # noqa: S311 - jitter
 
     async def _send(
         self,
         method: str,
         path: str,
         headers: dict[str, str],
-        query: Mapping[str, str] | None,
-        body: object,
-        form: aiohttp.FormData | None,
+        query: Query | None,
+        *,
+        body: object = None,
+        form: Form | None = None,
+        sink: Sink | None = None,
+        most_bytes: int = 0,
+        timeout_s: float,
     ) -> Answer:
         if self._session is None:
             raise RuntimeError("Http is used inside `async with`.")
-        data: bytes | aiohttp.FormData | None = form
-        if body is not None:
+        data: bytes | aiohttp.FormData | None = None
+        if isinstance(body, bytes):
+            data = body
+        elif body is not None:
             data = msgspec.json.encode(body)
             headers = {**headers, "Content-Type": "application/json"}
-        try:
+        with self._troubles(self.base_url, timeout_s), ExitStack() as opened:
+            if form:
+                data = opened.enter_context(form.opened())
+                timeout_s += form.size / SLOWEST
             async with self._session.request(
                 method,
                 self.base_url + path,
-                params=dict(query or {}),
+                params=query if query and not isinstance(query, dict) else dict(query or {}),
                 data=data,
                 headers=headers,
                 allow_redirects=False,
+                timeout=_patient(None if sink else timeout_s),
             ) as response:
-                plain = await self._read(response)
                 kept = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
                 kept |= {k.lower(): v for k, v in response.headers.items() if "ratelimit" in k.lower()}
+                if sink and response.status == 200 and not _may_be_refusal(kept):
+                    await stream(response, sink, most_bytes, timeout_s)
+                    plain = b""
+                else:
+                    plain = await self._read(response)
                 log.debug("%s %s → %d, %d bytes", method, path, response.status, len(plain))
                 return Answer(response.status, kept, plain, _served_at(response.headers.get("Date")))
+
+    async def _fetch(self, target: URL, sink: Sink, most_bytes: int, label: str) -> Answer:
+        """The file behind the link `target`: no token, no cookie, no further redirect."""
+        if self._bare is None:
+            self._bare = bare_session(local=self._local, concurrency=self._concurrency)
+        host = target.host or ""
+        with self._troubles(host, self._timeout_s):
+            async with self._bare.get(target, allow_redirects=False, timeout=_patient(None)) as response:
+                status, headers = response.status, {k.lower(): v for k, v in response.headers.items()}
+                log.debug("GET %s (the file's storage) → %d", host, status)
+                if status == 200:
+                    await stream(response, sink, most_bytes, self._timeout_s)
+                    kept = {name: headers[name] for name in _KEPT_HEADERS if name in headers and name != "location"}
+                    return Answer(status, kept, b"", _served_at(headers.get("date")))
+        if status in _RETRYABLE or status == 429:
+            raise _Retryable(f"the file's storage ({host}) answered {status}")
+        if status in REDIRECTS:
+            raise BadAnswer(f"{label}: the file's storage ({host}) redirects once more. It was not followed.")
+        kind = {401: Forbidden, 403: Forbidden, 404: NotFound, 410: NotFound}.get(status)
+        said = f"{label}: the file's storage ({host}) answered {status}."
+        raise kind(said, status=status, operation=label) if kind else BadAnswer(said)
+
+    @contextmanager
+    def _troubles(self, where: str, timeout_s: float) -> Iterator[None]:
+        """Say of each failure of the connection whether it may be tried again."""
+        try:
+            yield
         except aiohttp.ClientConnectorError as error:  # before the first byte: surely not carried out
             why = error.os_error.strerror or type(error.os_error).__name__
-            raise _Retryable(f"can't reach {self.base_url}: {why}", refused=True) from error
+            raise _Retryable(f"can't reach {where}: {why}", refused=True) from error
         except TimeoutError as error:
-            raise _Retryable(f"no answer within {self._timeout_s:.0f} s") from error
+            raise _Retryable(f"no answer within {timeout_s:.0f} s") from error
         except (aiohttp.ClientError, ConnectionError, zlib.error, EOFError) as error:
-            raise _Retryable(f"the connection broke: {error or type(error).__name__}") from error
+            said = str(error) if where == self.base_url else ""  # a storage's link is a secret
+            raise _Retryable(f"the connection broke: {said or type(error).__name__}") from error
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         """The body, unpacked; never more of it in memory than the caps allow."""
@@ -353,6 +522,16 @@ def error_text(answer: Answer) -> str:
         return _excerpt(answer.body)
     parts = [str(said[key]) for key in ("error", "message", "errors", "code") if said.get(key)]
     return clean("; ".join(parts) or f"status {answer.status}")[:500]
+
+
+def _patient(total_s: float | None) -> aiohttp.ClientTimeout:
+    """None for what is streamed: `transfer.stream` sees to it that it moves on."""
+    return aiohttp.ClientTimeout(total=total_s, sock_connect=15, sock_read=30)
+
+
+def _may_be_refusal(headers: Mapping[str, str]) -> bool:
+    """Whether an answer of 200 may be an error in JSON, and not a file."""
+    return "json" in headers.get("content-type", "").lower() and "content-disposition" not in headers
 
 
 def _excerpt(body: bytes) -> str:
