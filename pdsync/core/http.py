@@ -429,6 +429,8 @@ class Http:
             raise _Retryable(f"can't reach {where}: {why}", refused=True) from error
         except TimeoutError as error:
             raise _Retryable(f"no answer within {timeout_s:.0f} s") from error
+        except aiohttp.InvalidURL as error:
+            raise BadAnswer(f"{where} is no host that could be called.") from error
         except (aiohttp.ClientError, ConnectionError, zlib.error, EOFError) as error:
             said = str(error) if where == self.base_url else ""  # a storage's link is a secret
             raise _Retryable(f"the connection broke: {said or type(error).__name__}") from error

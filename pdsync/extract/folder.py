@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from pdsync.core.log import log
+from pdsync.core.log import clean_json, log
 from pdsync.errors import Busy, ConfigError, PdsyncError, StorageError
 
 if TYPE_CHECKING:
@@ -62,6 +62,11 @@ class Held(Struct, frozen=True, omit_defaults=True):
     mail_message_id: str | None = None
     add_time: str | None = None
     update_time: str | None = None
+
+
+def _line(held: Held) -> bytes:
+    """A line of the manifest: a name in it breaks no line, and steers no terminal that shows it."""
+    return clean_json(msgspec.json.encode(held).decode()).encode() + b"\n"
 
 
 def name_on_disk(id: int, name: str) -> str:
@@ -167,7 +172,7 @@ class Folder:
             handle = self.open(MANIFEST, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             with os.fdopen(handle, "wb", buffering=0) as file:
                 # A line that was cut by a crash stays by itself: blank lines count for nothing.
-                file.write(b"\n" + msgspec.json.encode(held) + b"\n")
+                file.write(b"\n" + _line(held))
                 os.fsync(handle)
         except OSError as error:
             raise StorageError(f"{self.root / MANIFEST} can't be written: {error.strerror or error}.") from error
@@ -177,7 +182,7 @@ class Folder:
         part = Part(self, MANIFEST)
         try:
             part.begin()
-            part.write(b"".join(msgspec.json.encode(held[id]) + b"\n" for id in sorted(held)))
+            part.write(b"".join(_line(held[id]) for id in sorted(held)))
             part.settle()
         finally:
             part.discard()
