@@ -134,12 +134,14 @@ def streams(app: App, streams: tuple[str, ...]) -> None:
                 "key": stream.key,
                 "cursor": stream.cursor,
                 "changes": sources[0].way,
+                "read": "when named" if stream.optional else "always",
+                "asked_once_a": sorted(stream.parents(app.settings.api)),
                 "version": version,
                 "operations": sorted({operation.id for operation in operations}),
                 "lists": len(sources),
                 "tokens_a_page": max(operation.cost or 0 for operation in operations),
                 "rows_a_page": min(operation.page_size or 0 for operation in operations) or None,
-                "deletes": "listed" if stream.deleted else "none",
+                "deletes": "listed" if stream.deleted else "not shown",
                 "tables": [stream.name, *stream.children],
             }
         )

@@ -38,6 +38,7 @@ VALUES: dict[str, tuple[str | int, str | int, str | int]] = {
     "limits.burst": (1, 2, 3),
     "limits.daily_tokens": (1, 2, 3),
     "limits.concurrency": (1, 2, 3),
+    "limits.dependents_share": (10, 20, 30),
     "sync.overlap_s": (1, 2, 3),
 }
 
