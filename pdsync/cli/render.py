@@ -90,6 +90,9 @@ def receipt(app: App, done: Receipt, seconds: float, left: tuple[int | None, int
     app.err.print()
     for gap in done.gaps:
         app.err.print(clean(f"✗ {gap.stream}: {gap.kind}: {gap.detail}"), style="yellow")
+    for name, entry in streams.items():
+        if entry.note:
+            app.err.print(clean(f"  {name}: {entry.note}"), style="dim")
     noticed = sum(entry.schema_changes for entry in streams.values())
     if noticed:
         app.err.print(f'{noticed} schema changes: pdsync sql "from meta.schema_changes"')

@@ -180,6 +180,11 @@ class Loader:
         )
         return int(row[0]) + 1 if row and row[0] is not None else 0
 
+    def was_read(self, stream: Stream) -> bool:
+        """Whether any list of a stream was ever read to its end."""
+        row = first(self.connection.execute("SELECT count(*) FROM meta.checkpoints WHERE stream = ?", [stream.name]))
+        return bool(row and row[0])
+
     # Tables and custom fields.
 
     def table(self, stream: Stream, version: Version) -> tables.Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pdsync.errors import Forbidden, PdsyncError, Stopped
+from pdsync.errors import FeatureOff, Forbidden, PdsyncError, Stopped
 from pdsync.model import StreamReceipt
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def kind_of_gap(error: PdsyncError) -> str:
     """What a stream that failed with `error` lacks, in the words of `model.Gap`."""
     if isinstance(error, Stopped):
         return "stopped"
-    return "forbidden" if isinstance(error, Forbidden) else "failed"
+    return "forbidden" if isinstance(error, Forbidden | FeatureOff) else "failed"
 
 
 def exit_code(receipt: Receipt, errors: dict[str, PdsyncError], stopped: Stopped | None, *, interrupted: bool) -> int:
@@ -55,7 +55,7 @@ def exit_code(receipt: Receipt, errors: dict[str, PdsyncError], stopped: Stopped
         return 0
     if errors and all(isinstance(error, Stopped) for error in errors.values()):
         return Stopped.exit_code
-    only_forbidden = all(isinstance(error, Forbidden) for error in errors.values())
+    only_forbidden = all(isinstance(error, Forbidden | FeatureOff) for error in errors.values())
     return 4 if errors and only_forbidden and not any(s.quarantined for s in receipt.streams.values()) else 1
 
 

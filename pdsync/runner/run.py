@@ -201,7 +201,10 @@ class _Run:
                 raise self.stopped
             await self.stream(stream, done)
         except FeatureOff as error:
-            self.live[stream.name].note = f"not part of this company's plan ({error})"
+            if await self.loader.do(self.loader.was_read, stream):
+                errors[stream.name] = error
+            else:
+                self.live[stream.name].note = f"not part of this company's plan ({error})"
         except ShareSpent as error:
             errors[stream.name] = error
         except Stopped as error:
