@@ -70,7 +70,10 @@ def main() -> None:
         code = root.main(standalone_mode=False, obj=app)
     except click.exceptions.Exit as error:
         code = error.exit_code
-    except click.Abort:
+    except click.Abort as error:
+        if error.__cause__:  # click's word for Ctrl-C; a question that was answered with "no" has no cause
+            click.echo("Interrupted. What was fetched is kept; the same command goes on from here.", err=True)
+            _last_word(app, "interrupted", 130)
         code = 130
     except click.ClickException as error:
         error.show()
