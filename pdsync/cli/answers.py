@@ -37,6 +37,8 @@ class Output:
 
     def __init__(self, app: App, out: Path | None, kind: str | None) -> None:
         self._app, self._out, self.kind = app, out, kind
+        if out and not (out.absolute().parent.is_dir() and os.access(out.absolute().parent, os.W_OK)):
+            raise ConfigError(f"{out} can't be written: its folder is not there, or read-only. Nothing was called.")
 
     def answer(self, answer: Answer) -> None:
         """Write an answer that is in memory.

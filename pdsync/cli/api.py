@@ -95,6 +95,9 @@ def api(
     pdsync api addFile file=@offer.pdf deal_id=42
     pdsync api --request GET /v1/currencies --query term=euro
     """
+    if request and operation and "=" in operation:  # there is no operation: the first word is a parameter already
+        values = (operation, *values)
+        operation = None
     if (operation is None) == (request is None):
         raise ConfigError("Name an operation (pdsync operations lists them), or use --request METHOD PATH.")
     given = [raw.pair(value, "a parameter") for value in values]

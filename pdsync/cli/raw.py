@@ -128,7 +128,7 @@ def headers(given: tuple[str, ...]) -> dict[str, str]:
     found = {}
     for text in given:
         name, sign, value = text.partition("=") if "=" in text.partition(":")[0] else text.partition(":")
-        name, value = name.strip(), value.strip()
+        name, value = name.strip(" "), value.strip(" ")
         if not sign or not _TOKEN.fullmatch(name) or not (value.isascii() and value.isprintable()):
             raise ConfigError(f"--header is written like Accept-Language=en ({name[:40]!r} is not). Nothing was sent.")
         if _OURS.fullmatch(name):

@@ -191,7 +191,7 @@ def _fit(operation: Operation, name: str, param: Param, value: object, *, body: 
 
 def _check_bounds(operation: Operation, name: str, param: Param, value: Any) -> None:
     several = isinstance(value, list)
-    for each in value if several and param.enum else [value]:
+    for each in value if several else [value]:
         # v1's `sort` takes a direction behind each name.
         word = re.sub(r" +(asc|desc)$", "", each, flags=re.IGNORECASE) if name == "sort" else each
         if param.enum and word not in param.enum:

@@ -210,7 +210,7 @@ class Project:
 
     def here(self, *arguments: str) -> Ran:
         """`pdsync …` inside this process, which saves starting Python: the same main(), its exit code and output."""
-        out, err = io.StringIO(), io.StringIO()
+        out, err = io.TextIOWrapper(io.BytesIO(), "utf-8", newline=""), io.StringIO()  # some results are bytes
         mask = os.umask(0o077)
         code = 0
         with (
@@ -226,7 +226,8 @@ class Project:
                 code = end.code if isinstance(end.code, int) else 0
             finally:
                 os.umask(mask)
-        return Ran(code, out.getvalue(), err.getvalue())
+        out.seek(0)
+        return Ran(code, out.read(), err.getvalue())
 
     @contextlib.contextmanager
     def warehouse(self) -> Iterator[duckdb.DuckDBPyConnection]:
