@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
@@ -23,12 +24,13 @@ from pdsync.extract.everything import everything as all_records
 from pdsync.runner import client, project
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
 
     from pdsync.core.calls import Call
     from pdsync.core.http import Http
     from pdsync.model import Operation
 
+T = TypeVar("T")
 _OTHER_HOSTS = {"oauth.pipedrive.com"}
 
 
@@ -119,7 +121,7 @@ def api(
             raise ConfigError("--all follows the lists of operations: pdsync operations names them.")
         if asked.method != "GET":
             consent(app, f"{asked.method} {asked.path}{asked.says_size}", yes=yes)
-        asyncio.run(_raw(app, asked, patience, output))
+        run(app, _raw(app, asked, patience, output), doubtful=asked.label if asked.method != "GET" else None)
         return
     if query or form or parts or names or multipart:
         raise ConfigError(
@@ -130,8 +132,10 @@ def api(
     _look(app, called, everything=everything, force=force)
     call = check(called, raw.values(called, given, body))
     if called.mutates:
-        consent(app, f"{called.method} {call.path}", yes=yes)
-    asyncio.run(_carry_out(app, call, headers, patience, output, everything=everything))
+        files = f" with {', '.join(path.name for path in call.files.values())}" if call.files else ""
+        consent(app, f"{called.method} {call.path}{files}", yes=yes)
+    work = _carry_out(app, call, headers, patience, output, everything=everything)
+    run(app, work, doubtful=called.id if called.mutates else None)
 
 
 def consent(app: App, what: str, *, yes: bool) -> None:
@@ -141,6 +145,31 @@ def consent(app: App, what: str, *, yes: bool) -> None:
     if app.no_input or not sys.stdin.isatty():
         raise ConfigError(f"{what} may change data. Nothing was sent; add --yes if you mean it.")
     click.confirm(clean(f"{what} may change data. Send it?"), abort=True, err=True)
+
+
+def run(app: App, work: Coroutine[Any, Any, T], *, doubtful: str | None = None) -> T:
+    """Carry out `work`; Ctrl-C and SIGTERM end it in good order.
+
+    Args:
+        doubtful: what may have been carried out when it is interrupted, without anybody knowing.
+    """
+
+    async def interruptible() -> T:
+        task = asyncio.current_task()
+        if task:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    try:
+        return asyncio.run(interruptible())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        if doubtful is None:
+            raise KeyboardInterrupt from None
+        message = f"Interrupted. Whether {doubtful} was carried out is not known. Look before you repeat it."
+        click.echo(clean(message), err=True)
+        if app.json:
+            app.emit({"event": "error", "complete": False, "exit_code": 130, "message": clean(message)})
+        raise click.exceptions.Exit(130) from None
 
 
 def _look(app: App, operation: Operation, *, everything: bool, force: bool) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +9,14 @@ import click
 import duckdb
 
 from pdsync.cli import render
-from pdsync.cli.api import consent, session
+from pdsync.cli.api import consent, run, session
 from pdsync.cli.app import App, Command, Group
 from pdsync.cli.sync import Moment
 from pdsync.core import catalogue
 from pdsync.core.calls import check
 from pdsync.core.log import clean
 from pdsync.core.transfer import file_part
-from pdsync.errors import ApiError, ConfigError, PdsyncError
+from pdsync.errors import ApiError, BadAnswer, ConfigError, Stopped
 from pdsync.extract import files as contents
 from pdsync.extract.folder import Folder
 from pdsync.model import Gap
@@ -88,28 +86,13 @@ def download(
         app.note(f"{linked:,} more are links to Google Drive: there is nothing to download.")
     folder = out.expanduser().absolute() if out else app.settings.state / "files"
     with Folder(folder) as opened:
-        task = _download(app, chosen, opened, budget, max_size * 2**20, any_size=any_size, dry_run=dry_run)
-        done, spent, requests = _interruptible(task)
+        work = _download(app, chosen, opened, budget, max_size * 2**20, any_size=any_size, dry_run=dry_run)
+        done, spent, requests = run(app, work)
     if dry_run:
         return
     _show(app, done, folder, spent, requests)
     if done.exit_code:
         raise click.exceptions.Exit(done.exit_code)
-
-
-def _interruptible(work: Any) -> Any:
-    """Run `work`; SIGTERM ends it as Ctrl-C does."""
-
-    async def run() -> Any:
-        task = asyncio.current_task()
-        if task:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await work
-
-    try:
-        return asyncio.run(run())
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
 
 
 async def _download(
@@ -319,7 +302,7 @@ def upload(app: App, /, paths: tuple[Path, ...], max_size: int, yes: bool, **lin
     cost = len(calls) * (operation.cost or 0)
     what = "a file" if len(calls) == 1 else f"{len(calls)} files"
     consent(app, f"Adding {what} ({render.size(total)}, {cost} tokens) to {to}", yes=yes)
-    refused = _interruptible(_upload(app, calls, to))
+    refused = run(app, _upload(app, calls, to), doubtful="the upload under way")
     if refused:
         raise click.exceptions.Exit(5 if refused < len(calls) else 1)
 
@@ -336,7 +319,7 @@ async def _upload(app: App, calls: list[Any], to: str) -> int:
         for call in calls:
             name = call.files["file"].name
             try:
-                answer = (await http.carry_out(call)).json()
+                record = _record((await http.carry_out(call)).json())
             except ApiError as error:
                 refused += 1
                 if app.json:
@@ -344,13 +327,16 @@ async def _upload(app: App, calls: list[Any], to: str) -> int:
                 else:
                     app.err.print(clean(f"✗ {name}: {error}"), style="yellow")
                 continue
-            except PdsyncError:
+            except BaseException as error:  # also an interruption
                 left = len(calls) - len(sent) - refused - 1
                 app.err.print(clean(f"✗ {name}: {len(sent)} were uploaded before it, {left} not sent."), style="yellow")
+                if not isinstance(error, Stopped | ConfigError):
+                    app.note("Whether it arrived: pdsync api getFiles sort='id DESC' limit=10")
                 raise
-            record = answer.get("data") if isinstance(answer, dict) else None
-            id = record.get("id") if isinstance(record, dict) else None
-            sent.append(id if isinstance(id, int) else 0)
+            id, size = record["id"], call.files["file"].stat().st_size
+            sent.append(id)
+            if record.get("file_size") not in (None, size):
+                app.err.print(clean(f"! {name} has {size:,} bytes, and {record['file_size']} arrived."), style="yellow")
             if app.json:
                 app.emit({"event": "uploaded", "id": id, "name": name})
             else:
@@ -363,3 +349,11 @@ async def _upload(app: App, calls: list[Any], to: str) -> int:
     else:
         app.note(f"{len(sent)} uploaded to {to}{f', {refused} refused' if refused else ''}; {spent:,} tokens.")
     return refused
+
+
+def _record(answer: Any) -> dict[str, Any]:
+    """The record of the new file."""
+    record = answer.get("data") if isinstance(answer, dict) else None
+    if not isinstance(record, dict) or not isinstance(record.get("id"), int):
+        raise BadAnswer("Pipedrive answered, but not with the record of a new file. It may have arrived.")
+    return record

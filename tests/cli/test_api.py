@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 import pytest
 from aiohttp import web
 
+import pdsync
 from pdsync.core import catalogue
 from pdsync.sandbox import Company, Limits, Sizes, running
 from tests.cli.test_files import listening
@@ -362,6 +363,18 @@ def test_files_go_up_through_the_sandbox_by_operation_and_raw(box: Box, filled: 
     assert (record["name"], box.company.contents[record["id"]]) == ("other.pdf", paper.read_bytes())
     renamed = filled.here("api", "updateFile", f"id={record['id']}", "name=new.pdf", "--yes")
     assert json.loads(renamed.out)["data"]["name"] == "new.pdf"
+
+
+async def test_the_library_sends_and_fetches_files(box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PDSYNC_API_TOKEN", box.token)
+    box.faults.clear()
+    paper = tmp_path / "paper.pdf"
+    paper.write_bytes(b"paper")
+    async with pdsync.Client(tmp_path, {"account.base_url": box.url, "limits.burst": 0}) as client:
+        added = await client.call("addFile", file=paper, deal_id=1)
+        renamed = await client.call("updateFile", id=added["data"]["id"], name="new.pdf")
+        assert renamed["data"]["name"] == "new.pdf"
+        assert await client.call("downloadFile", id=added["data"]["id"]) == b"paper"
 
 
 # Raw requests.

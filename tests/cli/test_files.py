@@ -350,6 +350,24 @@ def test_w4_an_upload_whose_answer_is_lost_is_sent_once(
     assert len(box.journal) == before + 1
 
 
+def test_w4_an_upload_that_is_interrupted_says_that_it_may_have_arrived(
+    box: Box, project: Project, paper: Path, tmp_path: Path
+) -> None:
+    box.faults.add(kind="timeout", method="POST", seconds=20.0, when="after")
+    before = len(box.journal)
+    started = project.start("files", "upload", str(paper), str(paper), "--deal", "1", "--yes", "--json")
+    deadline = time.monotonic() + 30
+    while len(box.journal) == before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(started.pid, signal.SIGINT)
+    ran = ended(started)
+    assert ran.code == 130
+    assert "is not known. Look before you repeat it" in ran.err
+    assert "0 were uploaded before it, 1 not sent" in ran.err
+    assert ran.summary["exit_code"] == 130
+    assert len(box.journal) == before + 1
+
+
 def test_an_upload_that_was_refused_unseen_is_sent_again_whole(box: Box, project: Project, paper: Path) -> None:
     box.faults.add(kind="burst_429", method="POST", nth=1)
     ran = project.here("files", "upload", str(paper), "--deal", "1", "--yes", "--json")

@@ -8,6 +8,7 @@ import hashlib
 import json
 import random
 import resource
+import time
 import tracemalloc
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pdsync.core.http import ATTEMPTS
 from pdsync.core.transfer import bare_session, may_be_called, redirect_target
 from pdsync.errors import BadAnswer, Busy, ConfigError
 from pdsync.extract.files import Done, Wanted, download, odd, plan, wanted
@@ -449,6 +451,23 @@ async def test_x9_an_endless_body_is_stopped(tmp_path: Path) -> None:
     assert written < 50 * 2**20
     assert not list((tmp_path / "files").glob("*.part"))
     assert not list((tmp_path / "files").glob(".*"))
+
+
+async def test_x9_a_body_that_drips_is_given_up(tmp_path: Path) -> None:
+    async def drip(id: int, request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "100000"})
+        await response.prepare(request)
+        while True:
+            await response.write(b"x")
+            await asyncio.sleep(0.05)
+
+    files = Files({1: b"x" * 100_000}, drip)
+    began = time.monotonic()
+    async with talking(files, tmp_path, timeout_s=0.3) as http:
+        done = await fetched(http, files.wanted(), tmp_path / "files")
+    assert [gap.kind for gap in done.gaps] == ["failed"]
+    assert time.monotonic() - began < 10
+    assert len(files.asked) == ATTEMPTS
 
 
 async def test_x9_a_packed_bomb_is_stopped(tmp_path: Path) -> None:
