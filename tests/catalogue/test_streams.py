@@ -1,0 +1,171 @@
+"""What holds for one stream is shown for every one; and every list of the API is read by a stream, or says why not."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pdsync.core import catalogue
+from pdsync.model import Parent
+
+if TYPE_CHECKING:
+    from pdsync.model import Operation, Source, Stream, Version
+
+FACTS = Path("/work/shared/api/operations.json")
+STREAMS = catalogue.streams()
+EVERY = list(STREAMS.values())
+TYPE = re.compile(r"(BIGINT|VARCHAR)(\[\])?|BOOLEAN|DATE|TIME|TIMESTAMPTZ|INTERVAL|DOUBLE|DECIMAL\(18, 4\)|LIST")
+# Parents that a company has a handful of: a request for each of them is no burden.
+FEW = {"roles", "permission_sets", "project_boards"}
+
+# Lists that no stream reads: the records are there already, or are no records of the company.
+NOT_READ = {
+    "v2 getDealProducts": "deal_products reads them for a hundred deals at a time",
+    "v1 getPersonProducts": "its elements are keyed by deal ids; deal_products says the same",
+    "v1 getPipelineDeals": "deals know their pipeline",
+    "v1 getStageDeals": "deals know their stage",
+    "v1 getProjectTasks": "tasks know their project",
+    "v1 getProjectActivities": "activities know their project",
+    "v1 getTeamUsers": "legacy_teams list their members",
+    "v1 getRecents": "a month of what the lists of its kinds tell in full",
+    "v1 getFilterHelpers": "words for making filters, the same for every company",
+}
+# Asked by a person, or of one thing only; not read to an end.
+NO_LIST = re.compile(r"search\w*|find\w*|authorize|get\w+ConversionStatus|getCurrentUser|getUserTeams")
+
+
+def sources(stream: Stream) -> list[tuple[Version, Source, Operation]]:
+    listed: list[tuple[Version, tuple[Source, ...]]] = [("v2", stream.v2), ("v1", stream.v1)]
+    return [(version, each, catalogue.operations(version)[each.operation]) for version, some in listed for each in some]
+
+
+def its_columns_have_types_and_places(stream: Stream) -> None:
+    versions = {version for version, *_ in sources(stream)}
+    for name in stream.columns:
+        column = stream.column(name)
+        assert TYPE.fullmatch(column.type), name
+        assert re.fullmatch(r"[a-z][a-z0-9_]*", name)
+        assert bool(column.items) == (column.type == "LIST"), name
+        assert not (column.ref and column.type != "BIGINT"), name
+        assert set(column.negated) <= versions
+        assert not column.join or column.type == "VARCHAR"
+        assert not any(stream.column(part).join or stream.column(part).items for part in column.join), name
+    places = [
+        (version, stream.column(name).path(name, version))
+        for version in versions
+        for name in stream.columns
+        if not stream.column(name).join
+    ]
+    assert len(places) == len(set(places)), "two columns would hold the same value"
+
+
+def what_it_names_is_there(stream: Stream) -> None:
+    assert {stream.key, stream.title} <= stream.columns.keys()
+    for column, pointed in stream.labels.items():
+        assert column in stream.columns
+        assert pointed in STREAMS, column
+    assert stream.fields is None or {"field_code", "field_name", "field_type"} <= STREAMS[stream.fields].columns.keys()
+    if stream.cursor:
+        assert stream.column(stream.cursor).type == "TIMESTAMPTZ"
+    if stream.deleted:
+        assert stream.column(stream.deleted.lstrip("!")).type == "BOOLEAN"
+    for child in stream.children.values():
+        assert bool(stream.column(child.of).items) != bool(child.value)
+
+
+def its_lists_can_be_asked(stream: Stream) -> None:
+    for version, source, operation in sources(stream):
+        assert not operation.mutates
+        assert (operation.records == "one") <= (operation.paging == "none")
+        takes = {**operation.query, **operation.path_params}
+        given = [*source.query, *source.since_query, *source.params, *([source.parent.param] if source.parent else [])]
+        assert set(given) <= takes.keys()
+        assert {name for name, param in takes.items() if param.required} <= set(given), source.operation
+        if source.way == "updated_since":
+            assert "updated_since" in takes
+        if source.way == "newest_first":
+            assert stream.cursor is not None
+            assert version == "v1"
+            assert "sort" in takes
+        assert (source.way == "changed_parents") <= (source.parent is not None)
+        assert not source.params or not source.parent or source.way == "full"
+    for listed in (stream.v1, stream.v2):
+        assert len({source.name for source in listed}) == len(listed)
+
+
+def what_was_asked_for_is_known(stream: Stream) -> None:
+    asked = {
+        stream.column(name).path(name, version)[1:]
+        for name in stream.columns
+        for version, *_ in sources(stream)
+        if stream.column(name).path(name, version).startswith("@")
+    }
+    for _, source, _ in sources(stream):
+        parent = source.parent or Parent("")
+        told = {*source.params, *({parent.param} if source.parent and parent.batch == 1 else ())}
+        assert asked <= told
+
+
+def nothing_dear_is_read_unasked(stream: Stream) -> None:
+    for _, source, operation in sources(stream):
+        parent = source.parent
+        if parent and parent.batch == 1 and parent.stream not in FEW:
+            assert stream.optional, "a nightly run could not pay for a request a parent"
+        if parent and parent.batch > 1:
+            limit = operation.query[parent.param].max
+            assert limit is not None
+            assert parent.batch <= limit
+
+
+PROMISES = [
+    its_columns_have_types_and_places,
+    what_it_names_is_there,
+    its_lists_can_be_asked,
+    what_was_asked_for_is_known,
+    nothing_dear_is_read_unasked,
+]
+
+
+@pytest.mark.parametrize("stream", EVERY, ids=lambda stream: stream.name)
+def test_each_stream_keeps_all_promises(stream: Stream) -> None:
+    for promise in PROMISES:
+        promise(stream)
+
+
+def test_each_table_has_a_name_of_its_own() -> None:
+    names = [*STREAMS, *(child for stream in EVERY for child in stream.children)]
+    assert sorted(names) == sorted(set(names))
+
+
+def is_list(operation: Operation) -> bool:
+    """A GET that is neither one record by its own id, nor a search, nor a file."""
+    one = operation.path.endswith(("{id}", "{field_code}", "{commentId}"))
+    return not (operation.mutates or operation.removed or operation.binary or one or NO_LIST.fullmatch(operation.id))
+
+
+def lists() -> set[str]:
+    every = (each for version in catalogue.VERSIONS for each in catalogue.operations(version).values())
+    return {each.name for each in every if is_list(each)}
+
+
+def test_each_list_operation_is_read_by_a_stream_or_says_why_not() -> None:
+    read = {operation.name for stream in EVERY for _, _, operation in sources(stream)}
+    assert lists() - read == NOT_READ.keys()
+    assert not read & NOT_READ.keys()
+
+
+def test_the_vendors_lists_are_lists_here() -> None:
+    if not FACTS.exists():
+        pytest.skip(f"The facts of the API are not on this machine: {FACTS}")
+    facts = json.loads(FACTS.read_text(encoding="utf-8"))
+    listed = {
+        f"{each['version']} {each['operation_id']}"
+        for each in facts
+        if each["method"] == "GET" and each["in_current_spec"] and each["response"]["kind"] == "list"
+        if not NO_LIST.fullmatch(each["operation_id"])
+    }
+    assert listed <= lists()
