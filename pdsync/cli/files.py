@@ -168,7 +168,8 @@ def _announce(app: App, planned: Plan, *, dry_run: bool) -> None:
     day = app.settings.daily_tokens
     share = f", {cost / day:.1%} of a day's {day:,}" if day else ""
     size = f", {render.size(planned.least_bytes)}" if planned.least_bytes else ""
-    app.note(f"{count:,} files to fetch{size}: {cost:,} tokens{share}. {here:,} are here already.")
+    what = "1 file" if count == 1 else f"{count:,} files"
+    app.note(f"{what} to fetch{size}: {cost:,} tokens{share}. {here:,} already here.")
 
 
 def _tell(app: App, what: Held | Gap) -> None:
@@ -190,11 +191,15 @@ def _tell(app: App, what: Held | Gap) -> None:
 def _show(app: App, done: Done, folder: Path, spent: int, requests: int) -> None:
     complete = done.exit_code == 0
     if app.json:
+        counts = {"read": done.fetched + done.already, "inserted": done.fetched, "updated": 0, "deleted": 0}
+        stream = {"requests": requests, "tokens": spent, **counts, "unchanged": done.already, "complete": complete}
         app.emit(
             {
                 "event": "summary",
                 "complete": complete,
                 "exit_code": done.exit_code,
+                "run_id": None,
+                "streams": {"files": stream},
                 "out": str(folder),
                 "fetched": done.fetched,
                 "already": done.already,
@@ -212,7 +217,7 @@ def _show(app: App, done: Done, folder: Path, spent: int, requests: int) -> None
     missing = f", {len(done.gaps):,} missing" if done.gaps else ""
     left = f", {done.left:,} left" if done.left else ""
     app.note(
-        f"{done.fetched:,} fetched ({render.size(done.bytes)}), {done.already:,} were here{missing}{left};"
+        f"{done.fetched:,} fetched ({render.size(done.bytes)}), {done.already:,} already here{missing}{left};"
         f" {requests:,} requests, {spent:,} tokens. They are in {folder}"
     )
 

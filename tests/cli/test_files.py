@@ -100,7 +100,7 @@ def test_for_people_the_number_and_the_cost_are_said_before(box: Box, project: P
     assert ran.code == 0
     assert ran.out == ""
     said = ran.err.splitlines()
-    assert said[0].startswith("1 files to fetch, ")
+    assert said[0].startswith("1 file to fetch, ")
     assert "20 tokens" in said[0]
     assert said[-1].startswith("1 fetched (")
     assert said[-1].endswith(str(out))
