@@ -39,7 +39,7 @@ def files() -> None:
 
 
 @files.command(cls=Command)
-@click.argument("file_ids", nargs=-1, type=click.IntRange(min=1), metavar="[FILE_ID]…")
+@click.argument("file_ids", nargs=-1, type=click.IntRange(1, 2**63 - 1), metavar="[FILE_ID]…")
 @click.option("--stream", type=click.Choice(list(contents.LINKS)), help="Files of these records.")
 @click.option("--id", "ids", multiple=True, metavar="ID", help="Of --stream, only this record's. May be repeated.")
 @click.option("--all", "everything", is_flag=True, help="Every file that is not deleted.")

@@ -9,7 +9,7 @@ says only what differs from these rules:
 - `content` is "json" where there is a body.
 - What is `removed` is `deprecated` too.
 
-Reading all of it takes some 40 ms, nearly all of it tomllib's, so each version is read when it is first asked for.
+Reading all of it takes some 150 ms, nearly all of it tomllib's, so each part is read when it is first asked for.
 """
 
 from __future__ import annotations

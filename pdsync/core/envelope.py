@@ -106,7 +106,7 @@ def _found(data: Raw, operation: Operation) -> list[Raw] | None:
     if operation.records_in is not None:
         held = msgspec.json.decode(data, type=dict[str, Raw] | None)
         data = (held or {}).get(operation.records_in, Raw(b"null"))
-    if operation.records == "one":
+    if operation.records == "one" and not bytes(data).lstrip().startswith(b"["):
         one = msgspec.json.decode(data, type=dict[str, Raw] | None)
         return None if one is None else [data]
     records = _unwrapped(msgspec.json.decode(data, type=list[Raw] | None))
@@ -145,7 +145,7 @@ def _salvage(body: bytes, operation: Operation | None) -> Envelope | None:
         data = outer["data"]
         if operation and operation.records_in is not None:
             data = data.get(operation.records_in)
-        if operation and operation.records == "one" and data is not None:
+        if operation and operation.records == "one" and data is not None and not isinstance(data, list):
             data = [data]
         if data is not None and not isinstance(data, list):
             return None

@@ -181,6 +181,7 @@ async def download(
         What was done. What stopped it is in there, and is not raised: the files before are on disk.
     """
     work = _Download(http, planned, folder, company_id, most_bytes, any_size, tell)
+    folder.clear_cut()
     tasks = [asyncio.create_task(work.some()) for _ in range(min(concurrency, len(planned.todo)))]
     try:
         await asyncio.gather(*tasks)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 MANIFEST = "files.ndjson"
 _SUFFIX = re.compile(r"(\.tar)?\.[a-z0-9]{1,12}\Z")
 _OURS = re.compile(r"[1-9][0-9]{0,18}((\.tar)?\.[a-z0-9]{1,12})?")
+_CUT = re.compile(rf"\.{_OURS.pattern}\.part")
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
 _STEP = 2**20
 
@@ -143,6 +144,12 @@ class Folder:
         """Give the file `part`, which is on disk, its name: from now on it survives a power cut under it."""
         os.rename(part, name, src_dir_fd=self._handle, dst_dir_fd=self._handle)
         os.fsync(self._handle)
+
+    def clear_cut(self) -> None:
+        """Remove what downloads that were killed have left half-way."""
+        for name in os.listdir(self._handle):
+            if _CUT.fullmatch(name) and stat.S_ISREG(os.lstat(name, dir_fd=self._handle).st_mode):
+                self.remove(name)
 
     # The manifest.
 

@@ -273,7 +273,8 @@ async def test_what_is_whole_is_not_fetched_again_and_what_is_not_is(tmp_path: P
         (root / "2.pdf").unlink()
         lines = (root / MANIFEST).read_text().splitlines(keepends=True)
         (root / MANIFEST).write_text("".join(lines[:3] + lines[4:])[:-20])  # without 4, and 5 cut in the middle
-        (root / ".2.pdf.part").write_bytes(b"x" * 10)
+        for name in (".2.pdf.part", ".99.docx.part", ".mine.part"):
+            (root / name).write_bytes(b"x" * 10)
         done = await fetched(http, files.wanted(), root)
     assert sorted(files.asked) == ["/v1/files/1/download", "/v1/files/2/download"]
     assert (done.fetched, done.already) == (2, 3)
@@ -281,7 +282,7 @@ async def test_what_is_whole_is_not_fetched_again_and_what_is_not_is(tmp_path: P
     for id, body in files.bodies.items():
         assert (root / f"{id}.pdf").read_bytes() == body
         assert told[id]["sha256"] == hashlib.sha256(body).hexdigest()
-    assert not list(root.glob(".*"))
+    assert [path.name for path in root.glob(".*")] == [".mine.part"]
 
 
 async def test_a_manifest_that_names_a_path_elsewhere_is_not_believed(tmp_path: Path) -> None:
