@@ -147,7 +147,7 @@ class Folder:
 
     def clear_cut(self) -> None:
         """Remove what downloads that were killed have left half-way."""
-        for name in os.listdir(self._handle):
+        for name in os.listdir(self._handle):  # noqa: PTH208 - a path could lead elsewhere by now
             if _CUT.fullmatch(name) and stat.S_ISREG(os.lstat(name, dir_fd=self._handle).st_mode):
                 self.remove(name)
 
