@@ -70,7 +70,7 @@ class Operation(Struct, frozen=True, forbid_unknown_fields=True):
     custom_fields: bool = False  # also takes 40-hex keys: v1 beside the other fields, v2 inside `custom_fields`
     content: Literal["json", "form", "multipart"] | None = None  # of the request's body
     binary: bool = False  # the answer is a file, not JSON
-    records: Literal["list", "one", "values"] = "list"  # what `data` holds: objects, (mostly) a single one, or plain values
+    records: Literal["list", "one", "values"] = "list"  # what `data` holds: records, (mostly) one, or plain values
     records_in: str | None = None  # the key of `data` that holds them, where `data` itself is not it
     scopes: tuple[str, ...] = ()
     deprecated: bool = False

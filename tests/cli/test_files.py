@@ -422,7 +422,15 @@ def listening(handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]
     try:
         yield asyncio.run_coroutine_threadsafe(stack.enter_async_context(server(handler)), loop).result(10)
     finally:
-        asyncio.run_coroutine_threadsafe(stack.aclose(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(_closed(stack), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()
+
+
+async def _closed(stack: contextlib.AsyncExitStack) -> None:
+    await stack.aclose()
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
