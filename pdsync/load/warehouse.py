@@ -238,7 +238,7 @@ def labeled_view(
             selected.append(
                 "(SELECT list(o.label ORDER BY o.label) FROM meta.field_options o"
                 f" WHERE o.entity = {literal(table)} AND o.field_code IN ('label_ids', 'label')"
-                " AND list_contains(t.label_ids, TRY_CAST(o.option_id AS BIGINT))) AS labels"
+                " AND list_contains(t.label_ids::VARCHAR[], o.option_id)) AS labels"
             )
         elif column in replaced:
             selected.append(f"t.{quoted(replaced[column])} AS {quoted(column)}")

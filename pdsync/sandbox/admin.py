@@ -19,6 +19,7 @@ from .faults import Fault
 from .http import Reply, success
 from .resources import FIELD_KINDS, RESOURCES
 from .schema import change_fields
+from .shelf_kinds import KINDS as SHELVED
 from .table import encode
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 DUMPED_AT_ONCE = 500
 NDJSON = "application/x-ndjson"
-DUMPED = (*RESOURCES, *FIELD_KINDS)
+DUMPED = (*RESOURCES, *FIELD_KINDS, *(kind.name for kind in SHELVED.values()))
 
 
 async def serve(sandbox: Sandbox, request: web.BaseRequest) -> web.StreamResponse:

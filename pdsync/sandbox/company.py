@@ -94,6 +94,9 @@ class Company:
         self._tokens: dict[str, str] = {}
         self.groups: dict[int, int] = {}
         self.journal: list[Entry] = []
+        self.shelves: dict[tuple[str, tuple[str, ...]], dict[str, Row]] = {}  # see `shelves`
+        self.born_s = int(clock.seconds())  # when it was generated
+        self._shelf_ids = 900_000
         self.contents: dict[int, bytes] = {}  # of uploaded files
         self.filters: dict[int, dict[str, Any]] = {}  # filter_id: {facet: value}
         self.features_off: set[str] = set()  # kinds that answer 415
@@ -171,6 +174,15 @@ class Company:
         self.tables[kind].remove(id, state, merged_into)
         self._note(kind, "merge" if state == "merged" else "purge", before, None, request)
 
+    def next_shelf_id(self) -> int:
+        """An id that no record on any shelf has."""
+        self._shelf_ids += 1
+        return self._shelf_ids
+
+    def note_shelf(self, kind: str, op: str, before: Row | None, after: Row | None, request: str | None) -> None:
+        """Note a write to a shelf in the journal, whose records may have texts for ids."""
+        self._note(kind, op, before, after, request)
+
     def hidden(self, kind: str, row: Row) -> Record:
         """Facets of `row` that its record does not show."""
         shown = row.record
@@ -203,6 +215,7 @@ class Company:
     def dump(self, kind: str) -> Iterator[Record]:
         """Every record there is or was, whoever may see it: kind, id, state, merged_into, record."""
         from .render import Renderer  # noqa: PLC0415 - it needs this module
+        from .shelves import rows_of  # noqa: PLC0415
 
         renderer = Renderer(self)
         if kind in FIELD_KINDS:
@@ -217,6 +230,16 @@ class Company:
                         "merged_into": None,
                         "record": field.v2(of, ("ui_visibility", "important_fields", "required_fields")),
                     }
+            return
+        if kind not in self.tables:
+            for parents, key, kept in rows_of(self, kind):
+                yield {
+                    "kind": kind,
+                    "id": "/".join((*parents, key)),
+                    "state": kept.state,
+                    "merged_into": None,
+                    "record": kept.record,
+                }
             return
         table = self.tables[kind]
         for id in sorted({*table.rows, *table.left}):

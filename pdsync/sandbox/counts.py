@@ -2,12 +2,14 @@
 
 Such values are not kept but counted when asked for, so they are always right, and they move without touching
 update_time.
-Assumption: notes, deal products and followers other than the owner are not kept here; they count 0, 0 and 1.
+Assumption: notes are not counted, and of followers only the owner.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from .made_up import products_of
 
 if TYPE_CHECKING:
     from .company import Company
@@ -25,7 +27,7 @@ def of_deal(company: Company, row: Row, record: Record) -> Record:
         **_activities(company, "deal_id", row.id),
         **_papers(company, "deal_id", row.id),
         "first_won_time": record["won_time"],
-        "products_count": 0,
+        "products_count": products_of(company, row.id),
         "participants_count": 0 if record["person_id"] is None else 1,
         "smart_bcc_email": bcc(company, f"+deal{row.id}"),
         "source_lead_id": record["source_lead_id"],

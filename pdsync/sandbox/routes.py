@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import merges, v1, v1_parts, writes
+from . import merges, shelves, v1, v1_parts, writes
 from .errors import feature_off, gone_field, not_found, refused
 from .extras import (
     add_file,
@@ -255,6 +255,10 @@ ROUTES: list[Route] = [
     *(route for resource in RESOURCES.values() for route in _routes_of(resource)),
     *_field_routes(),
 ]
+
+
+ROUTES += shelves.routes({(route.version, route.method, route.pattern) for route in ROUTES})
+ROUTES.sort(key=lambda route: tuple(part == "{}" for part in route.pattern))  # names go before `{}`
 
 
 def find_route(version: str, method: str, parts: tuple[str, ...]) -> tuple[Route, tuple[str, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import tomllib
 from importlib.resources import files
 from typing import Any
@@ -16,6 +17,13 @@ def words(text: str) -> tuple[str, ...]:
 @functools.cache
 def load(name: str) -> dict[str, Any]:
     return tomllib.loads((files(__package__) / f"{name}.toml").read_text("utf-8"))
+
+
+@functools.cache
+def api() -> dict[str, Any]:
+    """What the vendor's documents say of each operation; made by tests/sandbox/api_facts.py."""
+    found: dict[str, Any] = json.loads((files(__package__) / "api.json").read_bytes())
+    return found
 
 
 @functools.cache

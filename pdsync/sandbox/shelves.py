@@ -1,0 +1,453 @@
+"""Serves every operation that no module of its own serves, from what the documents say of it (data/api.json).
+
+A *shelf* holds the records of one kind below one parent, or of the company: the notes, the followers of a deal.
+Paths name them, and their operations follow from method and path, as those of any REST API do. A shelf is made up
+when it is first asked for (see `made_up`), and from then on keeps what is written to it; every write is in the
+journal.
+Assumption: what the documents leave open (which fields a list filters by, what an action answers) is what the same
+words mean elsewhere in the API.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+from .data import api
+from .errors import bad_request, feature_off, not_found
+from .http import Call, Reply, Route, success
+from .made_up import Maker
+from .query import read_limit, read_start
+from .shelf_kinds import ALIASES, KINDS, PARENT_KEYS, Kind, first_records
+from .table import Row, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .company import Company
+    from .table import Record
+
+Parents = tuple[str, ...]
+Shelf = dict[str, Row]  # id as text → the record
+MOST_IDS, MOST_ROWS = 100, 500
+
+
+class Facts(Struct):
+    """One operation, as the documents describe it."""
+
+    method: str
+    path: str
+    cost: int
+    paging: str
+    status: int
+    query: list[str]
+    answer: dict[str, Any]
+    needed: list[str] = []
+    body: Any = None
+    required: list[str] = []
+    content: str = "application/json"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        parts = tuple(self.path.strip("/").split("/"))
+        return parts[2:] if parts[0] == "api" else parts[1:]
+
+    @property
+    def item(self) -> Record:
+        """The shape of one record."""
+        data = self.answer.get("data")
+        if isinstance(data, dict) and self.holder:
+            data = data[self.holder]
+        if isinstance(data, list):
+            data = data[0] if data else {}
+        return data if isinstance(data, dict) else {}
+
+    @property
+    def holder(self) -> str | None:
+        """The key of `data` that holds the list, where `data` itself is not it."""
+        data = self.answer.get("data")
+        lists = [key for key, value in data.items() if isinstance(value, list)] if isinstance(data, dict) else []
+        return lists[0] if isinstance(data, dict) and len(data) == 1 and lists else None
+
+
+@functools.cache
+def operations() -> dict[str, Facts]:
+    """Every operation of the documents by version and id."""
+    return msgspec.convert(api(), dict[str, Facts])
+
+
+@functools.cache
+def kind_of(parts: tuple[str, ...]) -> Kind:
+    """The kind of record that the collection at a path holds."""
+    parts = ALIASES.get(parts, parts)
+    if parts in KINDS:
+        return KINDS[parts]
+    return Kind("_".join(part for part in parts if part != "{}"), few=3)
+
+
+@functools.cache
+def shape_of(kind: str) -> Record:
+    """Every key that any version shows of a record of this kind."""
+    whole: Record = {}
+    for facts in operations().values():
+        collection, _ = split(facts)
+        if facts.method == "GET" and kind_of(collection).name == kind:
+            whole = {**facts.item, **whole}
+    return whole
+
+
+def pattern(parts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple("{}" if part.startswith("{") else part for part in parts)
+
+
+def split(facts: Facts) -> tuple[tuple[str, ...], bool]:
+    """The collection that an operation is about, and whether it is about one of its records."""
+    parts = pattern(facts.parts)
+    parts = ALIASES.get(parts, parts)
+    if parts[-1] == "{}":
+        return ALIASES.get(parts[:-1], parts[:-1]), True
+    return parts, False
+
+
+def routes(taken: set[tuple[str, str, tuple[str, ...]]]) -> list[Route]:
+    """A route for each documented operation that is not `taken` (version, method, path)."""
+    made = []
+    for name, facts in operations().items():
+        version, id = name.split(" ")
+        key = (version, facts.method, pattern(facts.parts))
+        if key not in taken:
+            made.append(Route(version, facts.method, key[2], id, facts.cost, answer, None, name))
+    # Literal parts before placeholders: `deals/products` before `deals/{}`.
+    return sorted(made, key=lambda route: tuple(part == "{}" for part in route.pattern))
+
+
+def answer(call: Call, route: Route) -> Reply:
+    """Carry out any operation."""
+    facts = operations()[route.kind]
+    collection, is_one = split(facts)
+    _check_off(call.company, collection)
+    for name in facts.needed:
+        if not call.query.get(name):
+            raise bad_request(f"{name} is required", name)
+    params = tuple(call.params)
+    parents, id = (params[:-1], params[-1]) if is_one else (params, None)
+    _check_parents(call, collection, parents)
+    match facts.method:
+        case "GET" if id is not None:
+            return _shown(facts, _row(call, collection, parents, id))
+        case "GET" if isinstance(facts.answer.get("data"), list) or facts.holder:
+            return _list(call, facts, collection, parents)
+        case "GET":
+            return _single(call, facts, collection, parents)
+        case "POST":
+            return _add(call, facts, collection, parents)
+        case "DELETE":
+            return _delete(call, collection, parents, id)
+    return _update(call, facts, collection, parents, id)
+
+
+# -- shelves -----------------------------------------------------------------------------------------
+
+
+def shelf(company: Company, collection: tuple[str, ...], parents: Parents) -> Shelf:
+    """The records at a path: made up the first time, kept from the first write on."""
+    kind = kind_of(collection)
+    key = (kind.name, parents)
+    if key not in company.shelves:
+        made: Shelf = {}
+        for known in first_records(company, kind, parents):
+            maker = Maker(company, kind.name, (parents, known.get("id", len(made))))
+            record = maker.record(shape_of(kind.name), known)
+            made[_id(kind, record, len(made))] = Row(0, kind.state(record), encode(record), ())
+        if not parents:
+            company.shelves[key] = made
+        return made
+    return company.shelves[key]
+
+
+def _id(kind: Kind, record: Record, place: int) -> str:
+    return str(record.get(kind.key, place))
+
+
+def _keep(call: Call, collection: tuple[str, ...], parents: Parents, op: str, id: str, row: Row | None) -> None:
+    kind = kind_of(collection)
+    held = shelf(call.company, collection, parents)
+    call.company.shelves[kind.name, parents] = held
+    before = held.pop(id, None)
+    if row is not None:
+        held[id] = row
+    call.company.note_shelf(kind.name, op, before, row, call.request_id)
+
+
+def rows_of(company: Company, kind: str) -> Iterator[tuple[Parents, str, Row]]:
+    """Every record of a kind, whoever its parent is: the truth."""
+    collection = next(parts for parts, each in KINDS.items() if each.name == kind)
+    places: list[Parents] = [()]
+    if "{}" in collection:
+        places = [(str(id),) for id in parent_ids(company, collection)]
+    for parents in places:
+        for id, row in shelf(company, collection, parents).items():
+            yield parents, id, row
+
+
+def parent_ids(company: Company, collection: tuple[str, ...]) -> list[Any]:
+    """The ids of all records that can have a shelf at `collection`."""
+    first = collection[0]
+    if first in company.tables:
+        return list(company.tables[first].rows)
+    return list(shelf(company, (first,), ()))
+
+
+def _check_off(company: Company, collection: tuple[str, ...]) -> None:
+    kind = kind_of(collection).name
+    if kind in company.features_off or kind_of(collection[:1]).name in company.features_off:
+        raise feature_off(kind)
+
+
+def _check_parents(call: Call, collection: tuple[str, ...], parents: Parents) -> None:
+    if not parents:
+        return
+    first = collection[0]
+    if first in call.company.tables:
+        row = call.company.tables[first].rows.get(int(parents[0]) if parents[0].isdigit() else -1)
+        if row is None or row.state == "deleted":
+            raise not_found(first.rstrip("s"))
+    elif (first,) in KINDS and parents[0] not in shelf(call.company, (first,), ()):
+        raise not_found(KINDS[first,].one)
+
+
+def _row(call: Call, collection: tuple[str, ...], parents: Parents, id: str) -> Row:
+    row = shelf(call.company, collection, parents).get(id)
+    if row is None:
+        raise not_found(kind_of(collection).one)
+    return row
+
+
+# -- reading -----------------------------------------------------------------------------------------
+
+
+def _list(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parents) -> Reply:
+    kind = kind_of(collection)
+    if facts.answer.get("data") == ["int"]:  # ids of those who may see a record
+        maker = Maker(call.company, kind.name, parents)
+        users = call.company["users"].rows
+        return _enveloped(facts, [id for id in users if maker.dice(id) % 3], more=False)
+    batch = next((name for name in facts.needed if name.endswith("_ids")), None)
+    if batch:  # deals/products?deal_ids=1,2
+        ids = [part for part in call.query[batch].split(",") if part]
+        if len(ids) > MOST_IDS:
+            raise bad_request(f"{batch} takes at most {MOST_IDS} ids", batch)
+        known = call.company.tables[collection[0]].rows
+        inside = (collection[0], "{}", collection[1])
+        rows = [
+            row
+            for id in ids
+            if id.isdigit() and int(id) in known
+            for row in shelf(call.company, inside, (id,)).values()
+        ]
+    else:
+        rows = list(shelf(call.company, collection, parents).values())
+        wanted = "archived" if pattern(facts.parts)[-1] == "archived" else "live"
+        rows = [row for row in rows if row.state == wanted]
+    records = [row.record for row in rows]
+    records = _sorted(call, [record for record in records if _matches(call, facts, record)])
+    start, limit = 0, len(records) or 1
+    if facts.paging == "offset":
+        start, limit = read_start(call.query), read_limit(call.query, kind.limit)
+    elif facts.paging == "cursor":
+        start, limit = _cursor(call.query.get("cursor")), read_limit(call.query, MOST_ROWS)
+    page = [_present(record, facts.item) for record in records[start : start + limit]]
+    return _enveloped(facts, page, more=len(records) > start + limit, start=start, limit=limit)
+
+
+def _enveloped(facts: Facts, page: list[Any], *, more: bool, start: int = 0, limit: int = 0) -> Reply:
+    data: Any = {facts.holder: page} if facts.holder else page
+    extra: Record = {}
+    shape = facts.answer.get("additional_data")
+    if isinstance(shape, dict) and facts.paging == "offset":
+        paging = {"start": start, "limit": limit, "more_items_in_collection": more}
+        paging |= {"next_start": start + limit} if more else {}
+        extra["additional_data"] = {"pagination": paging} if "pagination" in shape else paging
+    elif facts.paging == "cursor":
+        cursor = base64.urlsafe_b64encode(json.dumps({"at": start + limit}).encode()).decode() if more else None
+        extra["additional_data"] = {"next_cursor": cursor}
+    known = {"status": "ok", "statusCode": 200, "statusText": "OK", "related_objects": {}}
+    extra |= {key: known[key] for key in facts.answer if key in known}
+    return Reply(facts.status, encode({"success": True, "data": data, **extra}))
+
+
+def _cursor(text: str | None) -> int:
+    if not text:
+        return 0
+    try:
+        return int(json.loads(base64.urlsafe_b64decode(text))["at"])
+    except (ValueError, KeyError, TypeError):
+        raise bad_request("Invalid cursor", "cursor") from None
+
+
+def _matches(call: Call, facts: Facts, record: Record) -> bool:
+    for name in facts.query:
+        value = call.query.get(name)
+        if not value or name in ("sort", "start", "limit", "cursor", "filter_id", "status"):
+            continue
+        if name == "updated_since":
+            if str(record.get("update_time") or "") < value.replace(".000Z", "Z"):
+                return False
+        elif name in record and record[name] is not None and str(record[name]).lower() != value.lower():
+            return False
+    return True
+
+
+def _sorted(call: Call, records: list[Record]) -> list[Record]:
+    text = call.query.get("sort") or f"{call.query.get('sort_by', '')} {call.query.get('sort_direction', 'asc')}"
+    name, _, direction = text.split(",")[0].strip().partition(" ")
+    if not name:
+        return records
+    return sorted(
+        records,
+        key=lambda record: (record.get(name) is not None, record.get(name)),
+        reverse=direction.lower() == "desc",
+    )
+
+
+def _single(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parents) -> Reply:
+    """A document that there is one of: the settings of a role, a statistic."""
+    kind = kind_of(collection)
+    asked = tuple(sorted((name, value) for name, value in call.query.items() if name in facts.query))
+    held = call.company.shelves.get((kind.name, parents), {}).get("")
+    record = held.record if held else Maker(call.company, kind.name, (parents, asked)).record(facts.item, {})
+    return success(_present(record, facts.item), facts.status)
+
+
+def _present(record: Record, shape: Record) -> Record:
+    """Of a record what one version shows, its times as that version writes them; custom fields always."""
+    shown = {name: record[name] for name in record if name in shape or len(name) >= 40}
+    for name, kind in shape.items():
+        value = shown.get(name)
+        if kind == "oldtime" and isinstance(value, str):
+            shown[name] = value.replace("T", " ").removesuffix("Z")
+    return shown
+
+
+def _shown(facts: Facts, row: Row) -> Reply:
+    return success(_present(row.record, facts.item), facts.status)
+
+
+# -- writing -----------------------------------------------------------------------------------------
+
+
+def _sent(call: Call, facts: Facts) -> Record:
+    """The body, checked against the documented types."""
+    if call.upload is not None:
+        return {**(call.form or {}), "file_name": call.upload.file_name, "file_size": len(call.upload.content)}
+    try:
+        body = msgspec.json.decode(call.body or b"{}") if call.form is None else dict(call.form)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise bad_request("The request body is not valid JSON") from None
+    if isinstance(body, list):
+        return {"items": body}
+    if not isinstance(body, dict):
+        raise bad_request("The request body is not an object")
+    shape = facts.body if isinstance(facts.body, dict) else {}
+    for name, value in body.items():
+        _check_type(name, value, shape.get(name), is_form=call.form is not None)
+    return body
+
+
+def _check_type(name: str, value: Any, shape: Any, *, is_form: bool) -> None:
+    types: dict[str, tuple[type, ...]] = {"int": (int,), "num": (int, float), "bool": (bool, int), "str": (str,)}
+    wrong = (
+        isinstance(shape, str)
+        and shape in types
+        and value is not None
+        and not is_form
+        and (not isinstance(value, types[shape]) or (isinstance(value, bool) and shape != "bool"))
+    )
+    if wrong or (isinstance(shape, list) and value is not None and not isinstance(value, list | str)):
+        raise bad_request(f"{name} is not of the right type", name)
+    if isinstance(shape, str) and "|" in shape and value is not None and str(value) not in shape.split("|"):
+        raise bad_request(f"{name} must be one of {', '.join(shape.split('|'))}", name)
+
+
+def _add(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parents) -> Reply:
+    sent = _sent(call, facts)
+    for name in facts.required:
+        if call.upload is None and sent.get(name) in (None, "") and "items" not in sent:
+            raise bad_request(f"{name} is required", name)
+    kind = kind_of(collection)
+    now = call.company.clock.stamp()
+    shape = shape_of(kind.name) or facts.item
+    id = _next_id(call, collection, parents)
+    stamps = {name: now for name in ("add_time", "update_time") if name in shape}
+    owner = {
+        name: call.viewer.user_id for name in ("owner_id", "user_id", "creator_id", "added_by_user_id") if name in shape
+    }
+    links: Record = {name: _number(id) for name, id in zip(PARENT_KEYS.get(collection[0], ()), parents, strict=False)}
+    flags = {name: True for name in ("active_flag", "is_active") if name in shape}
+    known = {name: value for name, value in sent.items() if name in shape or len(name) >= 40}
+    empty: Record = dict.fromkeys(shape)
+    record = {**empty, **owner, **links, **flags, **known, kind.key: id, **stamps}
+    row = Row(0, "live", encode(record), ())
+    _keep(call, collection, parents, "add", _id(kind, record, 0), row)
+    return success(_present(record, facts.item) if facts.item else {"id": id}, facts.status)
+
+
+def _number(text: str) -> int | str:
+    return int(text) if text.isdigit() else text
+
+
+def _next_id(call: Call, collection: tuple[str, ...], parents: Parents) -> int | str:
+    kind = kind_of(collection)
+    held = shelf(call.company, collection, parents)
+    if kind.ids == "int":
+        most = max((int(id) for id in held if id.isdigit()), default=0)
+        return max(most + 1, call.company.next_shelf_id())
+    maker = Maker(call.company, kind.name, ("new", call.company.next_shelf_id()))
+    return maker.uuid() if kind.ids == "uuid" else maker.uuid().replace("-", "")
+
+
+def _update(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parents, id: str | None) -> Reply:
+    sent = _sent(call, facts)
+    if id is None:  # the one document of a parent
+        held = call.company.shelves.get((kind_of(collection).name, parents), {}).get("")
+        before = (
+            held.record if held else Maker(call.company, kind_of(collection).name, (parents, ())).record(facts.item, {})
+        )
+        record = {**before, **sent}
+        _keep(call, collection, parents, "update", "", Row(0, "live", encode(record), ()))
+        return success(record, facts.status)
+    row = _row(call, collection, parents, id)
+    shape = shape_of(kind_of(collection).name)
+    known = {name: value for name, value in sent.items() if name in shape or len(name) >= 40}
+    record = {**row.record, **known}
+    if "update_time" in shape:
+        record["update_time"] = call.company.clock.stamp()
+    state = "archived" if record.get("is_archived") is True else "live"
+    _keep(call, collection, parents, "update", id, Row(0, state, encode(record), ()))
+    return success(_present(record, facts.item) if facts.item else {"id": _number(id)}, facts.status)
+
+
+def _delete(call: Call, collection: tuple[str, ...], parents: Parents, id: str | None) -> Reply:
+    if id is not None:
+        _row(call, collection, parents, id)
+        _keep(call, collection, parents, "delete", id, None)
+        return success({"id": _number(id)})
+    held = shelf(call.company, collection, parents)
+    ids = [part for part in call.query.get("ids", "").split(",") if part] or _named(call, held)
+    for each in ids:
+        if each in held:
+            _keep(call, collection, parents, "delete", each, None)
+    return success({"id": [_number(each) for each in ids]})
+
+
+def _named(call: Call, held: Shelf) -> list[str]:
+    """The records that the body of a DELETE names by one of their fields: a role's assignment by its user."""
+    if not call.body:
+        return []
+    sent = call.json()
+    return [id for id, row in held.items() if any(row.record.get(name) == value for name, value in sent.items())]
