@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ALIASES = {
     ("projects", "boards"): ("boards",), ("projects", "boards", "{}"): ("boards", "{}"),
     ("projects", "phases"): ("phases",), ("projects", "phases", "{}"): ("phases", "{}"),
-    ("goals", "find"): ("goals",), ("leads", "archived"): ("leads",), ("projects", "archived"): ("projects",),
+    ("goals", "find"): ("goals",), ("legacyTeams", "user", "{}"): ("users", "{}", "teams"), ("leads", "archived"): ("leads",), ("projects", "archived"): ("projects",),
     ("deals", "products"): ("deals", "products"), ("billing", "subscriptions", "addons"): ("addons",),
 }  # fmt: skip
 # What a record calls its parents.

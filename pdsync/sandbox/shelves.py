@@ -258,7 +258,10 @@ def _list(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parent
     records = _sorted(call, [record for record in records if _matches(call, facts, record)])
     start, limit = 0, len(records) or 1
     if facts.paging == "offset":
-        start, limit = read_start(call.query), read_limit(call.query, kind.limit)
+        start, limit = (
+            read_start(call.query),
+            read_limit({"limit": str(min(kind.limit, 100)), **call.query}, kind.limit),
+        )
     elif facts.paging == "cursor":
         start, limit = _cursor(call.query.get("cursor")), read_limit(call.query, MOST_ROWS)
     page = [_present(record, facts.item) for record in records[start : start + limit]]
@@ -383,15 +386,16 @@ def _add(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parents
     now = call.company.clock.stamp()
     shape = shape_of(kind.name) or facts.item
     id = _next_id(call, collection, parents)
-    stamps = {name: now for name in ("add_time", "update_time") if name in shape}
-    owner = {
+    stamps: Record = {name: now for name in ("add_time", "update_time") if name in shape}
+    owner: Record = {
         name: call.viewer.user_id for name in ("owner_id", "user_id", "creator_id", "added_by_user_id") if name in shape
     }
     links: Record = {name: _number(id) for name, id in zip(PARENT_KEYS.get(collection[0], ()), parents, strict=False)}
-    flags = {name: True for name in ("active_flag", "is_active") if name in shape}
-    known = {name: value for name, value in sent.items() if name in shape or len(name) >= 40}
-    empty: Record = dict.fromkeys(shape)
-    record = {**empty, **owner, **links, **flags, **known, kind.key: id, **stamps}
+    flags: Record = {name: True for name in ("active_flag", "is_active") if name in shape}
+    known: Record = {name: value for name, value in sent.items() if name in shape or len(name) >= 40}
+    record: Record = dict.fromkeys(shape)
+    for part in (owner, links, flags, known, {kind.key: id}, stamps):
+        record.update(part)
     row = Row(0, "live", encode(record), ())
     _keep(call, collection, parents, "add", _id(kind, record, 0), row)
     return success(_present(record, facts.item) if facts.item else {"id": id}, facts.status)
