@@ -64,6 +64,9 @@ class Maker:
     def value(self, name: str, shape: Any, place: str = "") -> Any:
         """A value for the key `name` of this shape."""
         where = f"{place}/{name}"
+        if isinstance(shape, dict) and (name in USERS or name in LINKS):  # v1 nests what it refers to
+            id = self.value(name, "int", where)
+            return {key: id if key in ("id", "value") else self.value(key, inner, where) for key, inner in shape.items()}
         if isinstance(shape, dict):
             return {key: self.value(key, inner, where) for key, inner in shape.items()} if shape else None
         if isinstance(shape, list):

@@ -17,11 +17,16 @@ if TYPE_CHECKING:
 
 # Paths that lead to the same records as others.
 ALIASES = {
-    ("projects", "boards"): ("boards",), ("projects", "boards", "{}"): ("boards", "{}"),
-    ("projects", "phases"): ("phases",), ("projects", "phases", "{}"): ("phases", "{}"),
-    ("goals", "find"): ("goals",), ("legacyTeams", "user", "{}"): ("users", "{}", "teams"), ("leads", "archived"): ("leads",), ("projects", "archived"): ("projects",),
-    ("deals", "products"): ("deals", "products"), ("billing", "subscriptions", "addons"): ("addons",),
-}  # fmt: skip
+    ("projects", "boards"): ("boards",),
+    ("projects", "boards", "{}"): ("boards", "{}"),
+    ("projects", "phases"): ("phases",),
+    ("projects", "phases", "{}"): ("phases", "{}"),
+    ("goals", "find"): ("goals",),
+    ("legacyTeams", "user", "{}"): ("users", "{}", "teams"),
+    ("leads", "archived"): ("leads",),
+    ("projects", "archived"): ("projects",),
+    ("billing", "subscriptions", "addons"): ("addons",),
+}
 # What a record calls its parents.
 PARENT_KEYS = {
     "deals": ("deal_id",), "persons": ("person_id",), "organizations": ("org_id",), "products": ("product_id",),
@@ -101,7 +106,10 @@ def size(company: Company, kind: Kind, parents: tuple[str, ...]) -> int:
     if kind.counted == "products_count":
         products = products_of(company, parents[0])
         return products if kind.name == "deal_products" else min(products, kind.few)
-    if kind.counted in ("participants_count", "followers_count"):
+    if kind.counted == "participants_count":
+        row = company["deals"].rows.get(int(parents[0]))
+        return 0 if row is None or row.record["person_id"] is None else 1
+    if kind.counted == "followers_count":
         return 1
     return Maker(company, kind.name, parents).dice("size") % (kind.few + 1)
 

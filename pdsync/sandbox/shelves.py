@@ -301,6 +301,10 @@ def _matches(call: Call, facts: Facts, record: Record) -> bool:
         if name == "updated_since":
             if str(record.get("update_time") or "") < value.replace(".000Z", "Z"):
                 return False
+        elif name == "org_id" and "rel_owner_org_id" in record:  # a relation belongs to both of its ends
+            ends = (record["rel_owner_org_id"], record["rel_linked_org_id"])
+            if value not in [str(end["value"] if isinstance(end, dict) else end) for end in ends]:
+                return False
         elif name in record and record[name] is not None and str(record[name]).lower() != value.lower():
             return False
     return True

@@ -55,7 +55,7 @@ def test_s2_s3_every_value_is_the_truth_a_second_run_writes_nothing_and_a_third_
     assert first.code == 0, first
     truth = remote.truth()
     with project.warehouse() as warehouse:
-        assert tables_of(warehouse) == sorted(STREAMS)
+        assert set(STREAMS) <= set(tables_of(warehouse))
         for stream in STREAMS:
             assert differences(warehouse, stream, truth[stream].values()) == []
     assert sum(first.written.values()) > 1000  # a comparison of empty tables would prove nothing
