@@ -66,7 +66,8 @@ class Maker:
         where = f"{place}/{name}"
         if isinstance(shape, dict) and (name in USERS or name in LINKS):  # v1 nests what it refers to
             id = self.value(name, "int", where)
-            return {key: id if key in ("id", "value") else self.value(key, inner, where) for key, inner in shape.items()}
+            known = {key: id for key in ("id", "value") if key in shape}
+            return {key: self.value(key, inner, where) for key, inner in shape.items() if key not in known} | known
         if isinstance(shape, dict):
             return {key: self.value(key, inner, where) for key, inner in shape.items()} if shape else None
         if isinstance(shape, list):
@@ -84,6 +85,8 @@ class Maker:
             return 1 + self.dice(where) % FEW[name]
         if shape is None:
             return None
+        if name in FLAGS and shape in ("str", "bool"):
+            return FLAGS[name]
         return self._scalar(name, str(shape), where)
 
     def linked(self, name: str, shape: Any, where: str) -> Any:

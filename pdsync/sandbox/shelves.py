@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
+from . import v1
 from .data import api
 from .errors import bad_request, feature_off, not_found
 from .http import Call, Reply, Route, success
@@ -137,6 +138,8 @@ def answer(call: Call, route: Route) -> Reply:
     params = tuple(call.params)
     parents, id = (params[:-1], params[-1]) if is_one else (params, None)
     _check_parents(call, collection, parents)
+    if collection[-1] in ("search", "find") and facts.method == "GET":
+        return _search(call, facts, collection[0])
     match facts.method:
         case "GET" if id is not None:
             return _shown(facts, _row(call, collection, parents, id))
@@ -237,6 +240,8 @@ def _list(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parent
         maker = Maker(call.company, kind.name, parents)
         users = call.company["users"].rows
         return _enveloped(facts, [id for id in users if maker.dice(id) % 3], more=False)
+    if collection[-1] == "files" and parents:
+        return _files(call, facts, PARENT_KEYS[collection[0]][0], int(parents[0]))
     batch = next((name for name in facts.needed if name.endswith("_ids")), None)
     if batch:  # deals/products?deal_ids=1,2
         ids = [part for part in call.query[batch].split(",") if part]
@@ -266,6 +271,36 @@ def _list(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parent
         start, limit = _cursor(call.query.get("cursor")), read_limit(call.query, MOST_ROWS)
     page = [_present(record, facts.item) for record in records[start : start + limit]]
     return _enveloped(facts, page, more=len(records) > start + limit, start=start, limit=limit)
+
+
+def _files(call: Call, facts: Facts, link: str, parent: int) -> Reply:
+    """The files that are linked to a record: the company's own."""
+    rows = sorted(
+        (row for row in call.company["files"].where(link, parent) if row.state == "live"), key=lambda row: row.id
+    )
+    start, limit = read_start(call.query), read_limit(call.query, MOST_IDS)
+    page = [v1.shape(call.company, "files", row) for row in rows[start : start + limit]]
+    return _enveloped(facts, page, more=len(rows) > start + limit, start=start, limit=limit)
+
+
+def _search(call: Call, facts: Facts, kind: str) -> Reply:
+    """By name or title. Assumption: a small part of what search can do, without its delay."""
+    term = call.query.get("term", "").strip().casefold()
+    if not term:
+        raise bad_request("term is required", "term")
+    if kind == "users":
+        shown = [v1.shape(call.company, "users", row) for row in call.company["users"].rows.values()]
+        return _enveloped(facts, [user for user in shown if term in str(user["name"]).casefold()], more=False)
+    if (kind,) not in KINDS:
+        return _enveloped(facts, [], more=False)
+    named = KINDS[kind,]
+    records = (row.record for row in shelf(call.company, (kind,), ()).values() if row.state == "live")
+    found = [record for record in records if term in str(record.get("title")).casefold()]
+    items = [
+        {"result_score": 0.5, "item": {"id": record["id"], "type": named.one, "title": record["title"]}}
+        for record in found
+    ]
+    return _enveloped(facts, items, more=False)
 
 
 def _enveloped(facts: Facts, page: list[Any], *, more: bool, start: int = 0, limit: int = 0) -> Reply:
