@@ -99,7 +99,8 @@ REMOVED = {
 ACTIONS = {**LISTS, **ONES, **SEARCHES, **OTHERS, **REMOVED}
 # What a list without parameters must hold: the truth's records of this kind, in these states.
 WHOLE = {
-    "getPersons": "persons", "getOrganizations": "organizations", "getProducts": "products", "getActivities": "activities",
+    "getPersons": "persons", "getOrganizations": "organizations", "getProducts": "products",
+    "getActivities": "activities",
     "getPipelines": "pipelines", "getStages": "stages", "getFiles": "files", "getLeads": "leads",
     "getLeadLabels": "lead_labels", "getFilters": "filters", "getActivityTypes": "activity_types",
     "getCurrencies": "currencies", "getPermissionSets": "permission_sets", "getUserCallLogs": "call_logs",

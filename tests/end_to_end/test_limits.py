@@ -189,7 +189,7 @@ def test_l6_a_server_on_its_knees_is_not_kicked(remote: Remote, project: Project
     remote.fault(kind="status", status=503, path="^/(?!v1/users/me)")
     ran = project.run("sync", "--full", "--json", first="knobs.hurry()")
     assert ran.code == 1, ran
-    assert len(ran.summary["gaps"]) == 14
+    assert {gap["stream"] for gap in ran.summary["gaps"]} == ran.summary["streams"].keys()
     assert len(remote.log()) <= 1.1 * free + 20
 
 

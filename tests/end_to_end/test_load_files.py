@@ -14,7 +14,7 @@ import zstandard
 from tests.end_to_end.world import Project, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.end_to_end.world import Remote
@@ -48,7 +48,7 @@ def records(bodies: list[bytes]) -> list[dict[str, Any]]:
     return [record for body in bodies for record in json.loads(body)["data"]]
 
 
-WRAPPINGS = {
+WRAPPINGS: dict[str, Callable[[list[bytes]], bytes]] = {
     "answer.json": lambda bodies: bodies[0],
     "list.json": lambda bodies: json.dumps(records(bodies)).encode(),
     "lines.ndjson": lambda bodies: b"\n".join(json.dumps(record).encode() for record in records(bodies)),
