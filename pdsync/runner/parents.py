@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pdsync.core import catalogue
@@ -18,13 +19,16 @@ if TYPE_CHECKING:
     from pdsync.model import Parent
 
 
-def keys(connection: duckdb.DuckDBPyConnection, parent: Parent, since: datetime | None) -> list[Key]:
+def keys(
+    connection: duckdb.DuckDBPyConnection, parent: Parent, since: datetime | None, overlap: timedelta = timedelta(0)
+) -> list[Key]:
     """The keys of the parents to ask for, falling: the newest records first.
 
     Args:
         connection: to a file that holds the parent's table.
         parent: which stream, and which of its records have anything to tell.
         since: None for all; otherwise those that changed, or came to be known, since then.
+        overlap: how much of `since` is for changes that show late; what the table took up has no need of it.
 
     Raises:
         PdsyncError: the parent's table is not there.
@@ -39,7 +43,7 @@ def keys(connection: duckdb.DuckDBPyConnection, parent: Parent, since: datetime 
         wanted.append(f"coalesce({quoted(parent.having)}, 1) > 0")
     if since is not None:
         changed = "_synced_at >= ?"
-        values.append(since)
+        values.append(since + overlap)
         if stream.cursor:
             changed = f"({changed} OR {quoted(stream.cursor)} >= ?)"
             values.append(since)

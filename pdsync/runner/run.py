@@ -364,7 +364,8 @@ class _Run:
         """The pages that a walk lacks."""
         query = query_of(stream, source, walk.version, operation, walk.since) | asked
         if source.parent:
-            keys = await self.loader.do(parents.keys, self.loader.connection, source.parent, walk.since)
+            overlap = timedelta(seconds=self.settings.overlap_s)
+            keys = await self.loader.do(parents.keys, self.loader.connection, source.parent, walk.since, overlap)
             return dependents(
                 self.http, operation, walk, query, source.parent, keys, self._allow, after=after, context=asked
             )

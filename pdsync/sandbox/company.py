@@ -95,7 +95,9 @@ class Company:
         self.groups: dict[int, int] = {}
         self.journal: list[Entry] = []
         self.shelves: dict[tuple[str, tuple[str, ...]], dict[str, Row]] = {}  # see `shelves`
-        self.born_s = int(clock.seconds())  # when it was generated
+        self.born_s = int(clock.seconds())  # when it was generated,
+        self.sizes: dict[str, int] = dict.fromkeys(RESOURCES, 0)  # and how many records of each kind it had then
+        self.last_ids: dict[str, int] = {}
         self._shelf_ids = 900_000
         self.contents: dict[int, bytes] = {}  # of uploaded files
         self.filters: dict[int, dict[str, Any]] = {}  # filter_id: {facet: value}
@@ -123,6 +125,8 @@ class Company:
         clock = Clock(now)
         company = cls(company_id=company_id, seed=seed, clock=clock)
         populate(company, sizes or Sizes(), int(now.timestamp() if now else clock.seconds()))
+        company.sizes = {kind: len(table.rows) for kind, table in company.tables.items()}
+        company.last_ids = {kind: table.next_id - 1 for kind, table in company.tables.items()}
         if now is not None:
             company.clock = Clock(now)  # the time that making it took is nobody's business
         return company
@@ -173,6 +177,10 @@ class Company:
         before = self.tables[kind].rows[id]
         self.tables[kind].remove(id, state, merged_into)
         self._note(kind, "merge" if state == "merged" else "purge", before, None, request)
+
+    def born_with(self, kind: str) -> int:
+        """The largest id of a kind that was there from the beginning; what is made up does not move with the rest."""
+        return self.last_ids.get(kind, 0)
 
     def next_shelf_id(self) -> int:
         """An id that no record on any shelf has."""

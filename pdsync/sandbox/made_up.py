@@ -90,17 +90,15 @@ class Maker:
         return self._scalar(name, str(shape), where)
 
     def linked(self, name: str, shape: Any, where: str) -> Any:
-        """The id of one of the company's records; now and then of none."""
-        rows = self.company[LINKS[name]].rows
-        last = self.company[LINKS[name]].next_id - 1
-        if not rows or (self.dice(where, "none") % 4 == 0 and not name.startswith("rel_")):
+        """The id of one of the records that the company began with; now and then of none."""
+        last = self.company.born_with(LINKS[name])
+        if not last or (self.dice(where, "none") % 4 == 0 and not name.startswith("rel_")):
             return None
         id = 1 + self.dice(where) % last
-        id = id if id in rows else next(iter(rows))
         return str(id) if shape == "str" else id
 
     def users(self) -> list[int]:
-        return list(self.company["users"].rows)
+        return list(self.company["users"].rows)[: self.company.sizes["users"]]
 
     def one_of(self, values: Any, where: str) -> Any:
         return values[self.dice(where) % len(values)] if values else None
@@ -169,4 +167,4 @@ class Maker:
 def products_of(company: Company, deal_id: object) -> int:
     """How many products a deal has at first: one deal in four has any."""
     roll = Maker(company, "deal_products", deal_id).dice("size")
-    return 0 if roll % 4 or not company["products"].rows else 1 + roll // 4 % 3
+    return 0 if roll % 4 or not company.born_with("products") else 1 + roll // 4 % 3

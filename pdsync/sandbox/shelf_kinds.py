@@ -98,7 +98,7 @@ KINDS: dict[tuple[str, ...], Kind] = {
 
 def size(company: Company, kind: Kind, parents: tuple[str, ...]) -> int:
     """How many records of `kind` there are at first."""
-    deals = len(company["deals"].rows)
+    deals = company.sizes["deals"]
     if kind.share:
         return round(deals * kind.share)
     if not parents:
