@@ -22,6 +22,7 @@ from . import v1
 from .data import api
 from .errors import bad_request, feature_off, not_found
 from .http import Call, Reply, Route, success
+from .linked import NESTED, deals_summary, records_of
 from .made_up import Maker
 from .query import read_limit, read_start
 from .shelf_kinds import ALIASES, KINDS, PARENT_KEYS, Kind, first_records
@@ -236,12 +237,12 @@ def _row(call: Call, collection: tuple[str, ...], parents: Parents, id: str) -> 
 
 def _list(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parents) -> Reply:
     kind = kind_of(collection)
-    if facts.answer.get("data") == ["int"]:  # ids of those who may see a record
+    if facts.answer.get("data") in (["int"], ["num"]):  # ids of those who may see a record
         maker = Maker(call.company, kind.name, parents)
         users = call.company["users"].rows
         return _enveloped(facts, [id for id in users if maker.dice(id) % 3], more=False)
-    if collection[-1] == "files" and parents:
-        return _files(call, facts, PARENT_KEYS[collection[0]][0], int(parents[0]))
+    if collection in NESTED:
+        return _nested(call, facts, collection, int(parents[0]))
     batch = next((name for name in facts.needed if name.endswith("_ids")), None)
     if batch:  # deals/products?deal_ids=1,2
         ids = [part for part in call.query[batch].split(",") if part]
@@ -273,14 +274,12 @@ def _list(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parent
     return _enveloped(facts, page, more=len(records) > start + limit, start=start, limit=limit)
 
 
-def _files(call: Call, facts: Facts, link: str, parent: int) -> Reply:
-    """The files that are linked to a record: the company's own."""
-    rows = sorted(
-        (row for row in call.company["files"].where(link, parent) if row.state == "live"), key=lambda row: row.id
-    )
+def _nested(call: Call, facts: Facts, collection: tuple[str, ...], parent: int) -> Reply:
+    records = records_of(call.company, collection, parent)
     start, limit = read_start(call.query), read_limit(call.query, MOST_IDS)
-    page = [v1.shape(call.company, "files", row) for row in rows[start : start + limit]]
-    return _enveloped(facts, page, more=len(rows) > start + limit, start=start, limit=limit)
+    return _enveloped(
+        facts, records[start : start + limit], more=len(records) > start + limit, start=start, limit=limit
+    )
 
 
 def _search(call: Call, facts: Facts, kind: str) -> Reply:
@@ -360,6 +359,8 @@ def _sorted(call: Call, records: list[Record]) -> list[Record]:
 def _single(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parents) -> Reply:
     """A document that there is one of: the settings of a role, a statistic."""
     kind = kind_of(collection)
+    if collection[:2] == ("deals", "summary"):
+        return success(deals_summary(call, archived=collection[-1] == "archived"))
     asked = tuple(sorted((name, value) for name, value in call.query.items() if name in facts.query))
     held = call.company.shelves.get((kind.name, parents), {}).get("")
     record = held.record if held else Maker(call.company, kind.name, (parents, asked)).record(facts.item, {})

@@ -134,6 +134,23 @@ def test_archived_leads_stand_in_a_list_of_their_own(api: Api) -> None:
     assert archived
 
 
+def test_deals_of_a_stage_and_their_sums_are_the_company_s_own(api: Api) -> None:
+    deals = [entry["record"] for entry in api.box.dump("deals") if entry["state"] == "live"]
+    stage = deals[0]["stage_id"]
+    shown = api.get(f"/v1/stages/{stage}/deals", limit="100").data
+    assert {deal["id"] for deal in shown} == {deal["id"] for deal in deals if deal["stage_id"] == stage}
+
+    won = [deal for deal in deals if deal["status"] == "won"]
+    summary = api.get("/v1/deals/summary", status="won").data
+    assert summary["total_count"] == len(won)
+    by_currency = {deal["currency"] for deal in won}
+    assert summary["values_total"].keys() == by_currency
+    for currency in by_currency:
+        value = sum(deal["value"] or 0 for deal in won if deal["currency"] == currency)
+        assert summary["values_total"][currency]["value"] == pytest.approx(value, abs=0.01)
+    assert api.get("/v1/deals/summary", status="bogus").status == 400
+
+
 def test_lists_page_to_their_end(api: Api) -> None:
     whole = [note["id"] for note in api.get("/v1/notes", limit="500").data]
     pages, start = list[int](), 0
