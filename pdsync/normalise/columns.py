@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pdsync.normalise.tables import Table, TableColumn
 
 
+_NO_OBJECT = "\u0001no object: "  # before a value that stands where an object was expected
+
+
 class Statement:
     """The SQL for one table; built once for a stream and API version, and asked for its variants.
 
@@ -185,11 +188,17 @@ class Statement:
         inside = f"o{self._objects.index(column.path)}.{quoted(column.part)}"
         plain = f"nullif({here}, '[]')"
         if column.part != "value":
-            if any(other.path == column.path and other.part == "value" for other in self.stored):
+            if not self._is_part(column):
                 return inside
-            plain = f"'no object: ' || {plain}"  # which does not fit, so that it is kept in `_extra`
+            plain = f"{literal(_NO_OBJECT)} || {plain}"  # which does not fit, so that it is kept in `_extra`
         # What is an object now may have been a plain value before its field changed, or comes so from another list.
         return f"CASE WHEN o{self._objects.index(column.path)} IS NOT NULL THEN {inside} ELSE {plain} END"
+
+    def _is_part(self, column: TableColumn) -> bool:
+        """Whether a column is a part of an object that no column takes as a plain value."""
+        return column.part not in (None, "value") and not any(
+            other.path == column.path and other.part == "value" for other in self.stored
+        )
 
     def _typed(self, column: TableColumn) -> str:
         text = _text_name(column)
@@ -199,6 +208,8 @@ class Statement:
             parts = f"CASE WHEN starts_with({text}, '[') THEN TRY(from_json({text}, '[\"VARCHAR\"]'))"
             parts += f" WHEN {text} <> '' THEN string_split({text}, ',') END"
             return f"coalesce(TRY_CAST({parts} AS {column.type}), [])"
+        if column.type == "VARCHAR" and self._is_part(column):
+            text = f"CASE WHEN NOT starts_with({text}, {literal(_NO_OBJECT)}) THEN {text} END"
         if column.type == "VARCHAR":
             return f"nullif({text}, '')" if column.blank_is_null else text
         cast = f"TRY_CAST({text} AS {column.type})"
@@ -236,7 +247,10 @@ class Statement:
         """
         conditions = []
         for column in self.stored:
-            if column.name in residual or column.type == "VARCHAR":
+            if column.name in residual:
+                continue
+            if column.type == "VARCHAR":
+                conditions.append(self._unfit(column))
                 continue
             if column.type.endswith("[]"):
                 conditions.append(self._unfit(column))
@@ -275,7 +289,7 @@ class Statement:
                 lost += f" OR starts_with({text}, '{{')"
             return f"{text} NOT IN ('', '[]') AND ({lost})"
         if column.type == "VARCHAR":
-            return None
+            return f"starts_with({text}, {literal(_NO_OBJECT)})" if self._is_part(column) else None
         lost = " OR ".join(filter(None, [f"{typed} IS NULL", self._rounded(column)]))
         condition = f"{text} IS NOT NULL AND ({lost})"
         if column.ref:  # an object tells more than an id
