@@ -95,7 +95,8 @@ def test_l3_the_pause_of_one_process_holds_the_others_too(remote: Remote, projec
     refused = next(request for request in log if request["status"] == 429)
     behind = [r["monotonic_s"] - refused["monotonic_s"] for r in log if r["seq"] > refused["seq"]]
     assert behind
-    assert sum(moment < 2.0 for moment in behind) <= 1  # the other one's request that was under way
+    # The other one's request that was under way, and one it sent before the first had read its answer.
+    assert sum(moment < 2.0 for moment in behind) <= 2
 
 
 def test_l3_an_exhausted_day_stops_the_run_and_the_same_command_goes_on_the_next_day(
