@@ -8,6 +8,7 @@
     ├── Stopped                    3  a guard stopped the run; the same command goes on from here
     │   ├── BudgetSpent            3  the daily tokens, or the --budget of this run, are spent
     │   ├── ShareSpent             3  the part of a day's tokens is spent that dependent streams may take
+    │   ├── GuardTripped           3  a push would change, delete or merge more than it may, or goes wrong too often
     │   ├── Busy                   3  another run holds this project
     │   └── Blocked                3  Pipedrive's abuse protection answered; wait before calling again
     ├── ApiError                   1  Pipedrive answered, and the answer is a refusal
@@ -90,6 +91,17 @@ class ShareSpent(Stopped):
         )
 
 
+class GuardTripped(Stopped):
+    """A push is held back before it sends anything, or is stopped because too much of it goes wrong.
+
+    `guard` names which one; what was not sent stays in the queue.
+    """
+
+    def __init__(self, guard: str, message: str) -> None:
+        self.guard = guard
+        super().__init__(message)
+
+
 class Busy(Stopped):
     """Another process holds the project's lock."""
 
@@ -122,7 +134,14 @@ class NotFound(ApiError):
 
 
 class ServerTrouble(PdsyncError):
-    """No usable answer came, and every retry that was safe is used up."""
+    """No usable answer came, and every retry that was safe is used up.
+
+    `doubtful` where it was a write that may have been carried out.
+    """
+
+    def __init__(self, message: str, *, doubtful: bool = False) -> None:
+        self.doubtful = doubtful
+        super().__init__(message)
 
 
 class BadAnswer(PdsyncError):

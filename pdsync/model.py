@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 - msgspec reads the annotations at run time
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Raw, Struct
 
@@ -290,3 +290,46 @@ class SchemaChange(Struct, frozen=True):
     kind: str  # field_added, field_renamed, field_retyped, unknown_key, unfit_value
     name: str
     detail: str
+
+
+Verb = Literal["add", "update", "delete", "merge", "other"]
+State = Literal[
+    "queued", "approved", "armed", "unknown", "applied", "rejected", "conflict", "needs_review", "cancelled"
+]
+OPEN: frozenset[State] = frozenset({"queued", "approved", "armed", "unknown"})
+
+
+class Mutation(Struct, frozen=True):
+    """One change that waits in the outbox, or how it ended.
+
+    `payload` holds the operation's parameters by name, custom fields by code and options by id. A value
+    `{"$ref": id}` stands for the record that the mutation `id` adds.
+    """
+
+    seq: int  # the order in which they were queued; what people call it by: #12
+    id: str
+    batch: str
+    company_id: int | None
+    operation: str  # "v2 updateDeal"
+    verb: Verb
+    kind: str  # of the record it is about: "deals", "deals/products"
+    target: str | None  # that record's place: "deals/12", "deals/12/products/7"; None where it does not exist yet
+    payload: dict[str, Any]
+    expected: dict[str, Any] | None  # what the fields must hold now, where that is not to be read afresh: undo
+    queued_at: datetime
+    queued_by: str
+    state: State
+    reason: str | None = None
+    detail: str | None = None
+    push_id: str | None = None
+    remote_id: str | None = None  # of the record that it added
+    base_image: dict[str, Any] | None = None  # the record as it was before
+    after_image: dict[str, Any] | None = None  # and afterwards
+    settled_at: datetime | None = None
+    undo_of: str | None = None
+    supersedes: str | None = None
+
+    @property
+    def references(self) -> set[str]:
+        """The mutations that add the records it points to."""
+        return {value["$ref"] for value in self.payload.values() if isinstance(value, dict) and "$ref" in value}

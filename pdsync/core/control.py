@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-VERSION = 2
 _OPENING_S = 10.0
-_SCHEMA = """
+# What brings control.db from each version to the next; a new file takes all of these steps.
+_STEPS = (
+    """
 CREATE TABLE company (id INTEGER NOT NULL, name TEXT NOT NULL, domain TEXT) STRICT;
 CREATE TABLE runs (id TEXT PRIMARY KEY, command TEXT NOT NULL, started_at TEXT NOT NULL, receipt TEXT) STRICT;
 CREATE TABLE walks (
@@ -37,7 +38,6 @@ CREATE TABLE walks (
 CREATE TABLE pages (
     walk INTEGER NOT NULL REFERENCES walks, seq INTEGER NOT NULL, file TEXT NOT NULL, at INTEGER NOT NULL,
     bytes INTEGER NOT NULL, rows INTEGER NOT NULL, sha256 BLOB NOT NULL, next TEXT, served_at TEXT NOT NULL,
-    context TEXT,  -- JSON: what was asked for beside the list itself; NULL for nothing
     PRIMARY KEY (walk, seq)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE requests (  -- the ledger of the rolling window; one row a request, gone when it no longer counts
@@ -49,7 +49,38 @@ CREATE TABLE tokens (  -- what a company's day has cost, by our own count and by
     PRIMARY KEY (day)
 ) STRICT;
 CREATE TABLE pauses (kind TEXT PRIMARY KEY, until REAL NOT NULL, times INTEGER NOT NULL) STRICT;
-"""
+""",
+    # JSON: what a page was asked for beside the list itself; NULL for nothing.
+    "ALTER TABLE pages ADD COLUMN context TEXT;\n",
+    # The outbox: changes to send, every try at sending one, and every look whether a doubtful one happened.
+    """
+CREATE TABLE mutations (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, batch TEXT NOT NULL, dedupe_key TEXT UNIQUE,
+    company_id INTEGER, operation TEXT NOT NULL, verb TEXT NOT NULL, kind TEXT NOT NULL, target TEXT,
+    payload TEXT NOT NULL, expected TEXT, queued_at TEXT NOT NULL, queued_by TEXT NOT NULL, state TEXT NOT NULL,
+    reason TEXT, detail TEXT, push_id TEXT, remote_id TEXT, base_image TEXT, after_image TEXT, settled_at TEXT,
+    undo_of TEXT, supersedes TEXT, bound TEXT UNIQUE  -- an added record's kind and id: one mutation made it, not two
+) STRICT;
+CREATE INDEX mutations_state ON mutations (state);
+CREATE INDEX mutations_push ON mutations (push_id);
+CREATE TABLE attempts (
+    mutation TEXT NOT NULL REFERENCES mutations (id), n INTEGER NOT NULL, push_id TEXT NOT NULL, pid INTEGER NOT NULL,
+    armed_at TEXT NOT NULL, method TEXT NOT NULL, path TEXT NOT NULL, body TEXT, body_sha256 TEXT NOT NULL,
+    marker TEXT, seen TEXT, status INTEGER, headers TEXT, answer TEXT, answered_at TEXT, closed_as TEXT, error TEXT,
+    PRIMARY KEY (mutation, n)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE probes (
+    mutation TEXT NOT NULL REFERENCES mutations (id), n INTEGER NOT NULL, at TEXT NOT NULL, request TEXT NOT NULL,
+    found TEXT, verdict TEXT NOT NULL, PRIMARY KEY (mutation, n)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE plans (hash TEXT PRIMARY KEY, company_id INTEGER NOT NULL, made_at TEXT NOT NULL, steps INTEGER NOT NULL,
+    pushed_as TEXT) STRICT;
+CREATE TABLE pushes (
+    id TEXT PRIMARY KEY, plan TEXT NOT NULL, started_at TEXT NOT NULL, finished_at TEXT, receipt TEXT
+) STRICT;
+""",
+)
+VERSION = len(_STEPS)
 
 
 class SealedPage(msgspec.Struct, frozen=True):
@@ -113,11 +144,9 @@ class Control:
                     f"{self.path} was written by a newer pdsync (state {found}, this one knows {VERSION}).\n"
                     f"Upgrade pdsync; nothing was changed."
                 )
-            if found == 0:
-                for statement in _SCHEMA.split(";\n"):
+            for step in _STEPS[found:]:
+                for statement in step.split(";\n"):
                     self._db.execute(statement)
-            if found == 1:
-                self._db.execute("ALTER TABLE pages ADD COLUMN context TEXT")
             if found < VERSION:
                 self._db.execute(f"PRAGMA user_version={VERSION}")
 
@@ -138,7 +167,8 @@ class Control:
                 raise
             self._db.execute("COMMIT")
 
-    def _rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
+    def rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
+        """What a query gives; values are bound."""
         with self._lock:
             return self._db.execute(query, values).fetchall()
 
@@ -146,7 +176,7 @@ class Control:
 
     def company(self) -> tuple[int, str] | None:
         """Id and name of the company this project holds; None before the first run."""
-        rows = self._rows("SELECT id, name FROM company")
+        rows = self.rows("SELECT id, name FROM company")
         return (int(str(rows[0][0])), str(rows[0][1])) if rows else None
 
     def check_company(self, company_id: int, name: str) -> None:
@@ -183,7 +213,7 @@ class Control:
 
     def receipts(self, last: int) -> list[Receipt]:
         """The `last` runs, newest first; a run that was killed has a receipt without an end."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT id, command, started_at, receipt FROM runs ORDER BY started_at DESC, id DESC LIMIT ?", last
         )
         return [
@@ -214,7 +244,7 @@ class Control:
     def unfinished(self, stream: str | None = None) -> list[tuple[Walk, str]]:
         """Walks that are not in the warehouse yet, oldest first, each with its state: open or sealed."""
         walks = self._walks("state IN ('open', 'sealed') AND (stream = ? OR ? IS NULL)", stream, stream)
-        return [(walk, str(self._rows("SELECT state FROM walks WHERE id = ?", walk.id)[0][0])) for walk in walks]
+        return [(walk, str(self.rows("SELECT state FROM walks WHERE id = ?", walk.id)[0][0])) for walk in walks]
 
     def reopen_lost(self, held: dict[int, int]) -> int:
         """Mark walks as sealed that were applied to a warehouse which does not hold them; how many there are.
@@ -222,7 +252,7 @@ class Control:
         Args:
             held: walk → the last of its pages that the warehouse holds.
         """
-        applied = self._rows(
+        applied = self.rows(
             "SELECT w.id, max(p.seq) FROM walks w JOIN pages p ON p.walk = w.id WHERE w.state = 'applied' GROUP BY 1"
         )
         lost = [int(str(walk)) for walk, last in applied if held.get(int(str(walk)), -1) < int(str(last))]
@@ -232,13 +262,11 @@ class Control:
 
     def finished_lists(self, run_id: str) -> set[tuple[str, str]]:
         """The lists (stream, source) that a run has read to their ends."""
-        rows = self._rows(
-            "SELECT stream, source FROM walks WHERE run_id = ? AND state IN ('sealed', 'applied')", run_id
-        )
+        rows = self.rows("SELECT stream, source FROM walks WHERE run_id = ? AND state IN ('sealed', 'applied')", run_id)
         return {(str(stream), str(source)) for stream, source in rows}
 
     def _walks(self, where: str, *values: object) -> Iterator[Walk]:
-        rows = self._rows(
+        rows = self.rows(
             "SELECT id, run_id, stream, source, version, operation, since, started_at FROM walks"
             f" WHERE {where} ORDER BY id",
             *values,
@@ -280,7 +308,7 @@ class Control:
 
     def sealed_pages(self, walk_id: int, start: int = 0) -> list[SealedPage]:
         """The sealed pages of a walk in order, from page number `start` on."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT walk, seq, file, at, bytes, rows, sha256, next, served_at, context FROM pages"
             " WHERE walk = ? AND seq >= ? ORDER BY seq",
             walk_id,
@@ -293,12 +321,12 @@ class Control:
 
     def last_page(self, walk_id: int) -> SealedPage | None:
         """The newest sealed page of a walk."""
-        rows = self._rows("SELECT max(seq) FROM pages WHERE walk = ?", walk_id)
+        rows = self.rows("SELECT max(seq) FROM pages WHERE walk = ?", walk_id)
         return None if rows[0][0] is None else self.sealed_pages(walk_id, int(str(rows[0][0])))[0]
 
     def pages_of_last_walks(self) -> dict[tuple[str, str, bool], tuple[int, int]]:
         """Per (stream, source, everything was asked for): pages and rows of the newest finished walk."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT w.stream, w.source, w.since IS NULL, count(*), sum(p.rows)"
             " FROM walks w JOIN pages p ON p.walk = w.id"
             " WHERE w.id IN (SELECT max(id) FROM walks WHERE state = 'applied' GROUP BY stream, source, since IS NULL)"

@@ -179,6 +179,7 @@ class Http:
         form: Form | None = None,
         headers: Mapping[str, str] | None = None,
         patience: Patience | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> Answer:
         """Carry out `operation` and return the answer, which is a success.
 
@@ -190,6 +191,7 @@ class Http:
             form: sent as a form, in place of `body`.
             headers: sent besides ours.
             patience: other than usual.
+            before: is awaited when the request may go out, before its first byte does: once for each attempt.
 
         Raises:
             AuthError: the token is refused.
@@ -208,10 +210,16 @@ class Http:
             form=form,
             headers=headers,
             patience=patience,
+            before=before,
         )
 
     async def carry_out(
-        self, call: Call, *, headers: Mapping[str, str] | None = None, patience: Patience | None = None
+        self,
+        call: Call,
+        *,
+        headers: Mapping[str, str] | None = None,
+        patience: Patience | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> Answer:
         """Like `call`, for a call that the catalogue has checked: as JSON or as a form, whatever its operation takes.
 
@@ -227,6 +235,7 @@ class Http:
             form=form,
             headers=headers,
             patience=patience,
+            before=before,
         )
 
     async def request(
@@ -241,6 +250,7 @@ class Http:
         form: Form | None = None,
         headers: Mapping[str, str] | None = None,
         patience: Patience | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> Answer:
         """Like `call`, for a request that no operation of the catalogue describes; `label` names it in errors.
 
@@ -251,6 +261,8 @@ class Http:
 
         async def once(own: dict[str, str]) -> Answer:
             async with self._places, self.budget.spend(cost):
+                if before:
+                    await before()
                 answer = await self._send(
                     method, path, {**(headers or {}), **own}, query, body=body, form=form, timeout_s=timeout_s
                 )
@@ -328,7 +340,8 @@ class Http:
                         else "What was fetched before is kept; run the same command again to go on."
                     )
                     raise ServerTrouble(
-                        f"{label}: {clean(failure.reason)} (attempt {attempt} of {patience.attempts}).\n{advice}"
+                        f"{label}: {clean(failure.reason)} (attempt {attempt} of {patience.attempts}).\n{advice}",
+                        doubtful=answer_is_unknown(failure, method),
                     ) from failure
                 self._retry_tokens -= 1
                 wait = failure.wait_s if failure.wait_s is not None else self._backoff(attempt, patience)

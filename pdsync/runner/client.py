@@ -28,6 +28,7 @@ class Identity(Struct, frozen=True):
     company_id: int
     company_name: str = ""
     company_domain: str | None = None
+    default_currency: str | None = None
     served_at: datetime | None = None
 
 

@@ -26,7 +26,7 @@ from pdsync.extract.pages import pages, query_of
 from pdsync.extract.seal import Archive
 from pdsync.load import publish
 from pdsync.model import FROM_FILES, Gap, Operation, Page, Receipt, Source, Stream, StreamReceipt, Version, Walk
-from pdsync.runner import client, parents, project
+from pdsync.runner import client, parents, project, trail
 from pdsync.runner import receipt as receipts
 from pdsync.runner.loader import PAGES_A_BATCH, Loader
 from pdsync.sql import first
@@ -122,6 +122,7 @@ async def sync(settings: Settings, asked: Asked, tell: Callable[[Event], None] =
                     await run.all(streams, done)
                 await loader.do(loader.views)
                 await loader.do(receipts.keep, loader, receipt)
+                await loader.do(trail.keep, loader, control)
             finally:
                 await loader.close()
             publish.publish(project.work_path(settings), settings.warehouse)

@@ -51,6 +51,11 @@ CREATE TABLE IF NOT EXISTS meta.mutations (
     payload JSON, base_image JSON, after_image JSON, state VARCHAR, outcome VARCHAR, reason VARCHAR, remote_id VARCHAR,
     push_id VARCHAR, attempts BIGINT, settled_at TIMESTAMPTZ
 );
+ALTER TABLE meta.mutations ADD COLUMN IF NOT EXISTS seq BIGINT;      -- #12
+ALTER TABLE meta.mutations ADD COLUMN IF NOT EXISTS verb VARCHAR;    -- add, update, delete, merge, other
+ALTER TABLE meta.mutations ADD COLUMN IF NOT EXISTS detail VARCHAR;
+ALTER TABLE meta.mutations ADD COLUMN IF NOT EXISTS evidence JSON;   -- every attempt and every look, as kept
+ALTER TABLE meta.mutations ADD COLUMN IF NOT EXISTS undo_of VARCHAR; -- the mutation that it takes back
 -- What the row hashes of each table are made of.
 CREATE TABLE IF NOT EXISTS meta._row_hashes (table_name VARCHAR NOT NULL, made_of VARCHAR NOT NULL);
 -- Which batches of sealed pages the tables hold, and what each changed. Watermarks and receipts are derived from it.

@@ -1,0 +1,346 @@
+"""Carries out a push: doubts of the last one settled, the queue planned, guards and consent, then the plan, then a sync.
+
+One push at a time holds the project's outbox; a sync may run beside it. What was applied is read back into the
+warehouse, so that a query shows it, and the trail of every mutation stands in meta.mutations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from pdsync.core import catalogue
+from pdsync.core.control import Control, Lock
+from pdsync.core.log import log
+from pdsync.errors import AuthError, Busy, ConfigError, GuardTripped, PdsyncError, Stopped, WrongCompany
+from pdsync.runner import client, project, run, trail
+from pdsync.sql import first
+from pdsync.sql import name as quoted
+from pdsync.writeback import guards
+from pdsync.writeback import plan as planning
+from pdsync.writeback.apply import Apply, Limits
+from pdsync.writeback.guards import Consent
+from pdsync.writeback.names import Names
+from pdsync.writeback.outbox import Outbox
+from pdsync.writeback.send import Sender
+from pdsync.writeback.shapes import shape, stream_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
+
+    import duckdb
+
+    from pdsync.core.config import Settings
+    from pdsync.core.http import Http
+    from pdsync.model import Mutation
+    from pdsync.runner.client import Identity
+    from pdsync.writeback.plan import Plan, Policy
+
+ENDS = ("applied", "rejected", "conflict", "needs_review")
+
+
+class Asked(Struct, frozen=True):
+    """What a push is asked to do."""
+
+    plan: Path | None = None  # a saved one; None plans the queue
+    policy: Policy = "field"
+    operation: str | None = None  # only mutations of this one
+    batch: str | None = None  # only those that were queued together
+    limit: int | None = None  # only so many
+    budget: int | None = None  # tokens
+    consent: Consent = Consent()
+    settle_s: float = 5.0
+    create_doubt: str = "probe"  # or "review"
+    limits: Limits = Limits()
+    read_back: bool = True
+
+
+class PushReceipt(Struct):
+    """What a push did, kept for good."""
+
+    push_id: str
+    started_at: datetime
+    finished_at: datetime | None = None
+    outcomes: dict[str, int] = {}  # applied, rejected, conflict, needs_review; and open: what still waits
+    already_so: int = 0  # of those applied: nothing had to be sent
+    open: int = 0
+    requests: int = 0
+    tokens: int = 0
+    stopped: str | None = None
+    exit_code: int = 1
+    streams: tuple[str, ...] = ()  # that were read back
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it was applied."""
+        return self.exit_code == 0
+
+
+class Session(Struct):
+    """A push under way: everything it works with."""
+
+    settings: Settings
+    control: Control
+    outbox: Outbox
+    http: Http
+    identity: Identity
+    names: Names
+    warehouse: duckdb.DuckDBPyConnection | None
+
+
+@contextmanager
+def _warehouse(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection | None]:
+    if not settings.warehouse.exists():
+        yield None
+        return
+    connection = project.open_warehouse(settings)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[tuple[Outbox, Names]]:
+    """The queue and the names that may be used in it: no request is made."""
+    with project.opened(settings) as control, _warehouse(settings) as warehouse:
+        yield Outbox(control), Names(warehouse)
+
+
+@asynccontextmanager
+async def _session(settings: Settings, asked: Asked) -> AsyncIterator[Session]:
+    with project.opened(settings) as control, _warehouse(settings) as warehouse:
+        async with client.connect(settings, run_tokens=asked.budget) as http:
+            identity = await client.whoami(http)
+            control.check_company(identity.company_id, identity.company_name)
+            _check_warehouse(warehouse, identity)
+            yield Session(settings, control, Outbox(control), http, identity, Names(warehouse), warehouse)
+
+
+def _check_warehouse(warehouse: duckdb.DuckDBPyConnection | None, identity: Identity) -> None:
+    if warehouse is None:
+        return
+    row = first(warehouse.execute("SELECT company_id FROM meta.company"))
+    if row and row[0] != identity.company_id:
+        raise WrongCompany(expected=int(row[0]), found=identity.company_id, name=identity.company_name)
+
+
+async def dry_run(settings: Settings, asked: Asked) -> tuple[Plan, str | None]:
+    """Plan the queue. Nothing but reads is sent, and nothing is changed; the plan is remembered as made here.
+
+    Returns:
+        The plan, and what a guard would say to it as things stand.
+
+    Raises:
+        WrongCompany, ConfigError, PdsyncError: nothing was changed.
+    """
+    async with _session(settings, asked) as session:
+        plan = await _make(session, asked)
+        session.outbox.save_plan(plan.hash, plan.company_id, len(plan.steps))
+        try:
+            _guard(session, plan, asked)
+        except GuardTripped as error:
+            return plan, str(error)
+        return plan, None
+
+
+async def push(
+    settings: Settings,
+    asked: Asked,
+    confirm: Callable[[Plan], bool],
+    tell: Callable[[Mutation], None] = lambda mutation: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> PushReceipt | None:
+    """Carry out the queue, or a saved plan.
+
+    Args:
+        settings: of the project.
+        asked: what to push, and under which limits.
+        confirm: is shown the plan before anything is sent; False ends the push.
+        tell: is called with each mutation that has ended.
+        say: is called with a line for people.
+
+    Returns:
+        The receipt; None where `confirm` said no.
+
+    Raises:
+        Busy: another push is under way.
+        GuardTripped: a guard holds it back. Nothing was sent.
+        WrongCompany: the token is another company's. Nothing was sent.
+        ConfigError: the plan can't be used. Nothing was sent.
+    """
+    with Lock(settings.state / "push.lock"):
+        async with _session(settings, asked) as session:
+            push_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+            await _settle_doubts(session, asked, push_id, say)
+            plan = await _plan(session, asked)
+            if plan.steps:
+                _guard(session, plan, asked)
+                if not confirm(plan):
+                    return None
+            receipt = await _apply(session, plan, push_id, asked, tell)
+            changed = _streams(session.outbox.of_push(push_id))
+        if asked.read_back:
+            await _read_back(settings, receipt, changed, say)
+        return receipt
+
+
+async def _settle_doubts(session: Session, asked: Asked, push_id: str, say: Callable[[str], None]) -> None:
+    """See what became of those that the last push left in doubt, before anything new is planned."""
+    doubtful = session.outbox.recover()
+    if not doubtful:
+        return
+    say(f"{len(doubtful)} of the last push are in doubt: looking what became of them.")
+    trouble: list[PdsyncError] = []
+    sender = Sender(
+        session.http, session.outbox, push_id, me=session.identity.id, policy="field", settle_s=asked.settle_s,
+        create_doubt=asked.create_doubt, stop=trouble.append,
+    )  # fmt: skip
+    await asyncio.gather(*(sender.settle_doubt(each) for each in doubtful))
+    session.outbox.release()
+    if trouble:
+        raise trouble[0]
+
+
+async def _plan(session: Session, asked: Asked) -> Plan:
+    if asked.plan is None:
+        return await _make(session, asked)
+    plan = planning.load(asked.plan)
+    if plan.company_id != session.identity.company_id:
+        raise WrongCompany(
+            expected=plan.company_id, found=session.identity.company_id, name=session.identity.company_name
+        )
+    known = session.outbox.plan(plan.hash)
+    if known is None:
+        raise ConfigError(f"{asked.plan} was not made in this project. Nothing was sent. Make one: push --dry-run")
+    if known[1] is not None:
+        raise ConfigError(f"{asked.plan} was carried out already, by push {known[1]}. Nothing was sent.")
+    for step in plan.steps:
+        mutation = session.outbox.get(step.mutation)
+        if mutation.state != "queued":
+            raise ConfigError(
+                f"{asked.plan}: #{step.seq} is {mutation.state} by now. Nothing was sent. Make a new plan: push --dry-run"
+            )
+    return plan
+
+
+async def _make(session: Session, asked: Asked) -> Plan:
+    operation = catalogue.operation(asked.operation).name if asked.operation else None
+    mutations = session.outbox.mutations(["queued"], operation=operation, batch=asked.batch)
+    company = (session.identity.company_id, session.identity.company_name)
+    return await planning.make(
+        session.http, session.names, mutations[: asked.limit], company=company, policy=asked.policy,
+        currency=session.identity.default_currency,
+    )  # fmt: skip
+
+
+def _guard(session: Session, plan: Plan, asked: Asked) -> None:
+    def rows(kind: str) -> int | None:
+        stream = stream_of(kind)
+        if stream is None or session.warehouse is None:
+            return None
+        known = first(
+            session.warehouse.execute(
+                "SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'main' AND table_name = ?"
+                " AND database_name = current_database()",
+                [stream.name],
+            )
+        )
+        if not known[0]:
+            return None
+        sql = f"SELECT count(*) FROM {quoted('main', stream.name)} WHERE _deleted_at IS NULL"
+        return int(first(session.warehouse.execute(sql))[0])
+
+    left, _ = session.http.budget.left()
+    if asked.budget is not None:
+        left = min(asked.budget, left) if left is not None else asked.budget
+    guards.check(
+        plan,
+        asked.consent,
+        rows,
+        tokens_left=left,
+        now=datetime.now(UTC),
+        freeze=session.settings.project / "pdsync.freeze",
+    )
+
+
+async def _apply(
+    session: Session, plan: Plan, push_id: str, asked: Asked, tell: Callable[[Mutation], None]
+) -> PushReceipt:
+    outbox, identity = session.outbox, session.identity
+    receipt = PushReceipt(push_id, datetime.now(UTC).replace(microsecond=0))
+    session.control.bind_company(identity.company_id, identity.company_name, identity.company_domain)
+    outbox.save_plan(plan.hash, plan.company_id, len(plan.steps))
+    outbox.start_push(push_id, plan.hash)
+    outbox.approve([step.mutation for step in plan.steps], push_id, identity.company_id)
+    apply = Apply(
+        session.http, outbox, plan, push_id, me=identity.id, settle_s=asked.settle_s, limits=asked.limits,
+        create_doubt=asked.create_doubt, tell=tell,
+    )  # fmt: skip
+    interrupted = False
+    try:
+        await apply.run()
+    except asyncio.CancelledError:
+        interrupted = True
+    wanted = {step.mutation for step in plan.steps}
+    ended = [each for each in outbox.of_push(push_id) if each.state in ENDS]
+    receipt.outcomes = {end: sum(each.state == end for each in ended) for end in ENDS}
+    receipt.already_so = sum(each.reason == "already_so" for each in ended)
+    receipt.open = len(wanted - {each.id for each in ended})
+    receipt.requests, receipt.tokens = session.http.budget.requests, session.http.budget.spent
+    receipt.stopped = str(apply.stopped) if apply.stopped else None
+    receipt.exit_code = _exit_code(receipt, apply.stopped, interrupted=interrupted)
+    receipt.finished_at = datetime.now(UTC).replace(microsecond=0)
+    outbox.finish_push(push_id, receipt)
+    return receipt
+
+
+def _exit_code(receipt: PushReceipt, stopped: PdsyncError | None, *, interrupted: bool) -> int:
+    if interrupted:
+        return 130
+    if isinstance(stopped, Stopped | AuthError):
+        return stopped.exit_code
+    if stopped:
+        return 1
+    failed = sum(count for end, count in receipt.outcomes.items() if end != "applied")
+    return 5 if failed or receipt.open else 0
+
+
+def _streams(mutations: list[Mutation]) -> tuple[str, ...]:
+    """The streams that show what was applied: of the records themselves, and of those they hang on."""
+    names = set()
+    for each in mutations:
+        if each.state in ("applied", "needs_review") and each.reason != "already_so":
+            shaped = shape(catalogue.operation(each.operation))
+            found = [stream_of(kind) for kind in (each.kind, shaped.root)]
+            names |= {stream.name for stream in found if stream}
+    return tuple(sorted(names))
+
+
+async def _read_back(
+    settings: Settings, receipt: PushReceipt, streams: tuple[str, ...], say: Callable[[str], None]
+) -> None:
+    """Bring the warehouse up to what was written; a failure here changes nothing of the push."""
+    if not settings.warehouse.exists():
+        return
+    with _warehouse(settings) as warehouse:
+        known = set() if warehouse is None else {
+            row[0] for row in warehouse.execute("SELECT DISTINCT stream FROM meta.checkpoints").fetchall()
+        }  # fmt: skip
+    receipt.streams = tuple(name for name in streams if name in known)
+    try:
+        if receipt.streams:
+            await run.sync(settings, run.Asked(receipt.streams))
+        else:
+            await trail.publish(settings)
+    except Busy:
+        say("A sync runs beside: it, or the next one, brings what was written into the warehouse.")
+    except PdsyncError as error:
+        log.warning("the warehouse does not show the push yet: %s", error)
+        say(f"The warehouse does not show this push yet: {str(error).splitlines()[0]}\nRun: pdsync sync")

@@ -1,0 +1,155 @@
+"""Says whether a record shows what was sent, although the API writes the same value in several ways.
+
+A reference comes as an id or as an object that holds one, a number as text, a list as text with commas, a time with or
+without milliseconds, an unset field as null, "" or not at all. Nothing here knows an operation.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_HEX = re.compile(r"[0-9a-f]{40}")
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?")
+_CLOCK = re.compile(r"\d\d?:\d\d(:\d\d)?")
+
+
+def fields(payload: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The fields of a payload, those inside `custom_fields` as `custom_fields/<code>`."""
+    for name, value in payload.items():
+        if name == "custom_fields" and isinstance(value, dict):
+            yield from ((f"custom_fields/{code}", inner) for code, inner in value.items())
+        else:
+            yield name, value
+
+
+def value_in(record: Mapping[str, Any], field: str) -> tuple[bool, Any]:
+    """Whether a record shows `field` at all, and what it holds. An unset custom field may be left out."""
+    name, _, code = field.partition("/")
+    if code:
+        held = record.get(name)
+        if isinstance(held, dict):
+            return True, held.get(code)
+        return (True, record[code]) if code in record else (False, None)
+    if _HEX.fullmatch(name[:40]):  # v1 leaves unset ones out
+        return True, record.get(name)
+    return name in record, record.get(name)
+
+
+def base_of(record: Mapping[str, Any], payload: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record holds in the fields that `payload` would set."""
+    return {field: value for field, _ in fields(payload) for shown, value in [value_in(record, field)] if shown}
+
+
+def differing(record: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """The fields of `wanted` (by their names in `fields`) in which a record shows something else."""
+    found = []
+    for field, value in wanted.items():
+        shown, held = value_in(record, field)
+        if shown and not same(value, held):
+            found.append(field)
+    return found
+
+
+def unshown(record: Mapping[str, Any], payload: Mapping[str, Any]) -> list[str]:
+    """The fields of a payload that a record doesn't show: whether they were taken can't be seen there."""
+    return [field for field, _ in fields(payload) if not value_in(record, field)[0]]
+
+
+def same(sent: Any, held: Any) -> bool:
+    """Whether a record that shows `held` holds `sent`."""
+    if _blank(sent) or _blank(held):
+        return _blank(sent) and (_blank(held) or held is False)
+    if isinstance(sent, bool) or isinstance(held, bool):
+        return _flag(sent) is not None and _flag(sent) == _flag(held)
+    if isinstance(sent, dict):
+        return _same_parts(sent, held)
+    if isinstance(sent, list):
+        return _same_items(sent, held)
+    if isinstance(held, dict):  # a reference that came as an object
+        inner = next((held[key] for key in ("value", "id") if key in held), None)
+        return inner is not None and same(sent, inner)
+    if isinstance(held, list):  # a set that was sent as text
+        return isinstance(sent, str | int) and _same_items(str(sent).split(","), held)
+    return _same_plain(sent, held)
+
+
+def _same_parts(sent: dict[str, Any], held: Any) -> bool:
+    if isinstance(held, dict):
+        return all(same(value, held.get(part)) for part, value in sent.items() if part != "currency" or part in held)
+    return set(sent) == {"value"} and same(sent["value"], held)
+
+
+def _same_items(sent: list[Any], held: Any) -> bool:
+    if isinstance(held, str | int | float):
+        held = str(held).split(",")
+    if not isinstance(held, list) or len(sent) != len(held):
+        return False
+    left = list(held)
+    for item in sent:
+        found = next((index for index, other in enumerate(left) if same(item, other)), None)
+        if found is None:
+            return False
+        del left[found]
+    return True
+
+
+def _same_plain(sent: Any, held: Any) -> bool:
+    one, other = str(sent).strip(), str(held).strip()
+    if one == other:
+        return True
+    numbers = _number(one), _number(other)
+    if None not in numbers:
+        return numbers[0] == numbers[1]
+    moments = _moment(one), _moment(other)
+    if None not in moments:
+        return moments[0] == moments[1]
+    if _CLOCK.fullmatch(one) and _CLOCK.fullmatch(other):
+        return _clock(one) == _clock(other)
+    if "<" in one or "&" in other:  # rich text: it is cleaned on arrival
+        return _words(one) == _words(other)
+    return " ".join(one.split()) == " ".join(other.split())
+
+
+def _blank(value: Any) -> bool:
+    """Whether it is nothing, or an object none of whose parts is set: `{"value": null, "currency": null}`."""
+    if isinstance(value, dict):
+        return all(_blank(part) for part in value.values())
+    return value is None or value in ("", [])
+
+
+def _flag(value: Any) -> bool | None:
+    return {"true": True, "1": True, "false": False, "0": False}.get(str(value).lower())
+
+
+def _number(text: str) -> Decimal | None:
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
+
+
+def _moment(text: str) -> datetime | None:
+    if not _TIME.match(text):
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).replace(microsecond=0)
+
+
+def _clock(text: str) -> tuple[int, ...]:
+    parts = [int(part) for part in text.split(":")]
+    return tuple([*parts, 0][:3])
+
+
+def _words(text: str) -> list[str]:
+    return html.unescape(re.sub(r"<[^>]*>", " ", text)).split()

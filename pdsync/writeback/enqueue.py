@@ -1,0 +1,154 @@
+"""Makes entries of the outbox from what people, files and queries give: every name resolved, every value checked.
+
+What can be found wrong without a request is found here: an unknown operation, field, option or name, a missing or
+unfit value, a reference that leads nowhere, a file that can't be read.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from msgspec import Struct
+
+from pdsync.core import catalogue
+from pdsync.core.calls import check
+from pdsync.errors import ConfigError
+from pdsync.writeback.outbox import Entry, Reference
+from pdsync.writeback.shapes import shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pdsync.model import Operation
+    from pdsync.writeback.names import Names
+
+AS, KEY = "_as", "_key"  # columns of a row that are not for Pipedrive: its name in the batch, its deduplication key
+_SAMPLES: dict[str, Any] = {"integer": 1, "string:uuid": "00000000-0000-0000-0000-000000000000"}
+
+
+class BadRow(Struct, frozen=True):
+    """A row that can't be queued, and why."""
+
+    number: int  # from 1 on
+    row: dict[str, Any]
+    why: str
+
+
+def operation_of(name: str) -> Operation:
+    """The operation called `name`, which changes data and still exists.
+
+    Raises:
+        CatalogueError: there is none of that name.
+        ConfigError: it only reads, is gone, or is a step of signing in; says what to use instead.
+    """
+    operation = catalogue.operation(name)
+    if operation.removed:
+        instead = f"Use {operation.replaced_by} in its place." if operation.replaced_by else "Nothing replaces it."
+        raise ConfigError(f"{operation.name} is no longer part of Pipedrive's API. {instead}\nNothing was queued.")
+    if not operation.mutates:
+        raise ConfigError(f"{operation.name} only reads: run it with pdsync api {operation.id}. Nothing was queued.")
+    if operation.host:
+        raise ConfigError(f"{operation.name} is a step of signing in: pdsync auth login. Nothing was queued.")
+    return operation
+
+
+def entry(
+    names: Names,
+    operation: Operation,
+    given: Mapping[str, object],
+    *,
+    key: str | None = None,
+    name: str | None = None,
+) -> Entry:
+    """One change.
+
+    Args:
+        names: of the company.
+        given: parameters by name: of the API, of the table's columns, or labels of custom fields.
+        key: a second one with this key is not queued.
+        name: by which others of the batch refer to the record that it adds.
+
+    Raises:
+        ConfigError: a name or a value is wrong; says which and what would do. Nothing was queued.
+    """
+    shaped = shape(operation)
+    params = names.resolve(operation, {field: _plain(value) for field, value in given.items()})
+    if name is not None and shaped.verb != "add":
+        raise ConfigError(
+            f"{operation.name} adds no record that others could refer to as {name!r}. Nothing was queued."
+        )
+    declared = {**operation.path_params, **operation.query, **operation.body}
+    references = {
+        field: Reference(value[1:])
+        for field, value in params.items()
+        if isinstance(value, str) and value.startswith("@") and declared[field].type in _SAMPLES
+    }
+    sample = {field: _SAMPLES[declared[field].type] for field in references}
+    call = check(operation, params | sample)
+    if shaped.verb == "update" and not call.body:
+        raise ConfigError(f"{operation.name} would set nothing. Nothing was queued. Name a field: key=value.")
+    for path in call.files.values():
+        if not path.is_file():
+            raise ConfigError(f"{path} is no file that could be read. Nothing was queued.")
+    body = {"body": call.body} if operation.body_list else call.body if isinstance(call.body, dict) else {}
+    payload = (
+        {field: value for field, value in params.items() if field not in operation.body or operation.body_list}
+        | body
+        | {field: str(path.absolute()) for field, path in call.files.items()}
+        | references
+    )
+    place = {field: None if field in references else value for field, value in payload.items()}
+    target = None if shaped.verb == "add" and not shaped.places else shaped.target(place)
+    return Entry(operation.name, shaped.verb, shaped.kind, target, payload, key, name)
+
+
+def entries(
+    names: Names, operation: Operation, rows: Iterable[Mapping[str, Any]], *, null_clears: bool, key: str | None = None
+) -> tuple[list[Entry], list[BadRow]]:
+    """One change a row.
+
+    Args:
+        rows: columns by name. Values that are missing (an empty cell) are left out.
+        null_clears: whether a null empties the field; otherwise it is left out, too.
+        key: the column whose value keeps a row from being queued twice.
+
+    Returns:
+        The changes, and the rows that can't be queued.
+    """
+    good: list[Entry] = []
+    bad: list[BadRow] = []
+    for number, row in enumerate(rows, 1):
+        given = {field: value for field, value in row.items() if field not in (AS, KEY)}
+        given = {field: value for field, value in given.items() if value is not None or null_clears}
+        own_key = row.get(key) if key else row.get(KEY)
+        try:
+            if key and own_key is None:
+                raise ConfigError(f"the column {key!r} is empty, and it is to keep rows from being queued twice")
+            prefixed = f"{operation.name}:{own_key}" if own_key is not None else None
+            as_name = row.get(AS)
+            good.append(
+                entry(names, operation, given, key=prefixed, name=str(as_name) if as_name is not None else None)
+            )
+        except ConfigError as error:
+            bad.append(BadRow(number, dict(row), str(error).replace("\nNothing was queued.", "").split("\n", 1)[0]))
+    return good, bad
+
+
+def _plain(value: object) -> Any:
+    """A value of a query or a Parquet file as JSON has it."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value

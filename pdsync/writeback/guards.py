@@ -1,0 +1,136 @@
+"""Decides whether a plan may be carried out at all: how much it changes, deletes, merges and costs.
+
+Two limits hold back a mass delete, one in records and one as a share of the table, as a mapping mistake usually breaks
+one of them. What a guard holds back sends nothing. Numbers are records, not requests: a bulk call counts each.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from pdsync.errors import GuardTripped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from datetime import datetime
+    from pathlib import Path
+
+    from pdsync.writeback.plan import Plan
+
+MOST_MERGES = 10
+ALLOWABLE = ("delete", "merge", "overwrite")
+
+
+class Consent(Struct, frozen=True):
+    """What a person has allowed besides the push itself."""
+
+    allow: frozenset[str] = frozenset()
+    max_changes: int | None = None
+    max_deletes: int | None = None
+
+
+def most_changes(rows: int | None) -> int:
+    """How many records of a table of `rows` a push may change: 500 or 5 %, the larger."""
+    return max(500, (rows or 0) * 5 // 100)
+
+
+def most_deletes(rows: int | None) -> int:
+    """How many it may delete: 50 or 1 %, the smaller; of a small table one."""
+    return 50 if rows is None else max(1, min(50, rows // 100))
+
+
+def check(
+    plan: Plan,
+    consent: Consent,
+    rows: Callable[[str], int | None],
+    *,
+    tokens_left: int | None,
+    now: datetime,
+    freeze: Path,
+) -> None:
+    """See that `plan` may be carried out.
+
+    Args:
+        plan: what to do.
+        consent: what was allowed besides.
+        rows: how many rows the table of a kind has; None where it has none.
+        tokens_left: of the company's day, or of the push's own budget; None for no limit.
+        now: the time.
+        freeze: a file that stops every push while it is there.
+
+    Raises:
+        GuardTripped: it may not; says which guard, by how much, and what would let it pass. Nothing was sent.
+    """
+    if freeze.exists():
+        said = freeze.read_text(encoding="utf-8", errors="replace").strip()[:200]
+        _trip(
+            "freeze",
+            f"Pushes are frozen: {freeze} is there{f' ({said})' if said else ''}.",
+            "Remove the file to go on.",
+        )
+    if now > plan.expires_at:
+        _trip(
+            "age",
+            f"This plan is from {plan.made_at:%Y-%m-%d %H:%M} UTC and has expired.",
+            "Make a new one: push --dry-run",
+        )
+    _check_allowed(plan, consent.allow)
+    _check_numbers(plan, consent, rows)
+    if tokens_left is not None and plan.tokens > tokens_left:
+        _trip(
+            "budget",
+            f"This push costs about {plan.tokens:,} tokens, and {tokens_left:,} are left.",
+            "Push part of it (--limit N), or push again when the day has turned.",
+        )
+
+
+def _check_allowed(plan: Plan, allow: Collection[str]) -> None:
+    deletes = sum(step.deletes for step in plan.sending)
+    merges = sum(step.verb == "merge" for step in plan.sending)
+    if deletes and "delete" not in allow:
+        _trip("delete", f"This push deletes {_records(deletes)}.", "If you mean it: --allow delete")
+    if merges and "merge" not in allow:
+        _trip("merge", f"This push merges {_records(merges)} for good.", "If you mean it: --allow merge")
+    if merges > MOST_MERGES:
+        _trip(
+            "merge",
+            f"This push merges {merges} records, and {MOST_MERGES} is the most.",
+            "Push them in parts: --limit N",
+        )
+    if plan.policy == "ours" and "overwrite" not in allow:
+        _trip("overwrite", "--policy ours overwrites what others have changed.", "If you mean it: --allow overwrite")
+
+
+def _check_numbers(plan: Plan, consent: Consent, rows: Callable[[str], int | None]) -> None:
+    changes = Counter[str]()
+    deletes = Counter[str]()
+    for step in plan.sending:
+        changes[step.kind] += step.records
+        deletes[step.kind] += step.deletes
+    total = changes.total()
+    if consent.max_changes is not None and total > consent.max_changes:
+        _trip("changes", f"This push changes {_records(total)}; --max-changes allows {consent.max_changes}.", "")
+    for kind, count in changes.items():
+        if consent.max_changes is None and count > most_changes(rows(kind)):
+            allowed = most_changes(rows(kind))
+            what = f"This push changes {count:,} of {kind}; {allowed:,} is the most without more ado."
+            _trip("changes", what, f"If you mean it: --max-changes {total}")
+    gone = deletes.total()
+    if consent.max_deletes is not None and gone > consent.max_deletes:
+        _trip("deletes", f"This push deletes {_records(gone)}; --max-deletes allows {consent.max_deletes}.", "")
+    for kind, count in deletes.items():
+        if consent.max_deletes is None and count > most_deletes(rows(kind)):
+            allowed = most_deletes(rows(kind))
+            what = f"This push deletes {count:,} of {kind}; {allowed:,} is the most without more ado."
+            _trip("deletes", what, f"If you mean it: --max-deletes {gone}")
+
+
+def _records(count: int) -> str:
+    return f"{count:,} record{'' if count == 1 else 's'}"
+
+
+def _trip(guard: str, what: str, advice: str) -> None:
+    raise GuardTripped(guard, f"{what}\nNothing was sent; the queue stands as it was. {advice}".rstrip())

@@ -1,0 +1,107 @@
+"""Foresees a merge: what survives, what is lost, and what moves over. Pipedrive knows no way back from it.
+
+The record named by `merge_with_id` stays and wins wherever both have a value; the one in the path is gone. What the
+winner lacks is taken from the loser. Source: the vendor's pages on merging deals, persons and organizations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from pdsync.core import catalogue
+from pdsync.core.calls import check
+from pdsync.errors import ApiError
+from pdsync.writeback import reads
+from pdsync.writeback.compare import same
+from pdsync.writeback.shapes import key_of, shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pdsync.core.http import Http
+    from pdsync.model import Mutation, Operation
+    from pdsync.writeback.shapes import Shape
+
+_LINKS = {"deals": ("deal_id",), "persons": ("person_id",), "organizations": ("org_id", "organization_id")}
+# Told by the API itself, not by people: they are no loss.
+_OWN = {"id", "add_time", "update_time", "is_deleted", "is_archived", "stage_change_time", "origin", "smart_bcc_email"}
+
+
+def targets(shape: Shape, payload: Mapping[str, Any]) -> tuple[str, str]:
+    """The record that goes and the one that stays."""
+    return f"{shape.kind}/{payload[shape.places[-1]]}", f"{shape.kind}/{payload['merge_with_id']}"
+
+
+def winner(shape: Shape, payload: Mapping[str, Any]) -> reads.Place:
+    """Where the record is that stays."""
+    return reads.Place(shape, targets(shape, payload)[1], (str(payload["merge_with_id"]),))
+
+
+def stamp(loser: Mapping[str, Any], winner: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells that neither was changed since."""
+    return {"loser": loser.get("update_time"), "winner": winner.get("update_time")}
+
+
+def outcome(
+    loser: Mapping[str, Any], winner: Mapping[str, Any]
+) -> tuple[list[tuple[str, Any, Any]], list[tuple[str, Any]]]:
+    """The winner's fields that are filled (field, before, after), and the loser's values that are lost."""
+    filled: list[tuple[str, Any, Any]] = []
+    lost: list[tuple[str, Any]] = []
+    for field, value in _flat(loser):
+        held = dict(_flat(winner)).get(field)
+        if field.split("_count")[0] != field or field in _OWN or _blank(value) or same(value, held):
+            continue
+        if _blank(held):
+            filled.append((field, held, value))
+        elif not isinstance(value, list):  # of lists both sides are kept
+            lost.append((field, value))
+    return filled, lost
+
+
+async def children(http: Http, merges: Iterable[Mutation]) -> dict[str, dict[str, list[str]]]:
+    """By mutation: what hangs on the record that goes, as list operation → ids; of each list its first page.
+
+    A list that this token may not see counts as empty.
+    """
+    found = {}
+    for each in merges:
+        operation = catalogue.operation(each.operation)
+        loser = str(each.payload[shape(operation).places[-1]])
+        lists = _lists(shape(operation).kind)
+        ids = await asyncio.gather(*(_ids(http, listing, param, loser) for listing, param in lists))
+        found[each.id] = {listing.id: each for (listing, _), each in zip(lists, ids, strict=True)}
+    return found
+
+
+def _lists(kind: str) -> list[tuple[Operation, str]]:
+    """The lists that can be asked for what hangs on one record of `kind`, with the parameter that takes its id."""
+    found: dict[str, tuple[Operation, str]] = {}
+    for version in catalogue.VERSIONS:
+        for each in catalogue.operations(version).values():
+            param = next((name for name in _LINKS.get(kind, ()) if name in each.query), None)
+            needed = [name for name, known in {**each.path_params, **each.query}.items() if known.required]
+            plain = each.method == "GET" and each.records == "list" and not (each.removed or needed)
+            if param and plain and not each.path.endswith("/search"):
+                found.setdefault(each.path.rsplit("/", 1)[-1], (each, param))
+    return list(found.values())
+
+
+async def _ids(http: Http, listing: Operation, param: str, id: str) -> list[str]:
+    call = check(listing, {param: id})
+    try:
+        answer = await http.carry_out(call)
+    except ApiError:
+        return []
+    return [key for record in reads.records_of(answer.body) if (key := key_of(record))]
+
+
+def _flat(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    custom = record.get("custom_fields")
+    inner = [(f"custom_fields/{code}", value) for code, value in custom.items()] if isinstance(custom, dict) else []
+    return [(field, value) for field, value in record.items() if field != "custom_fields"] + inner
+
+
+def _blank(value: Any) -> bool:
+    return same(None, value)

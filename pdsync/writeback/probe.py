@@ -1,0 +1,210 @@
+"""Did it happen? Looks for the trace of a write whose answer was lost: one way of looking for each kind of change.
+
+    add      a record that was not in the list before, made by us, holding all that was sent, bound to no other mutation
+    update   the record holds what was sent, or what it held before
+    delete   the record is gone, while the list of its kind still answers
+    merge    the loser is gone and the winner is there
+    other    nobody can tell
+
+A look changes nothing. What it saw is kept as evidence, whatever it says.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from pdsync.core.calls import check
+from pdsync.errors import ApiError
+from pdsync.writeback import merging, reads
+from pdsync.writeback.compare import base_of, differing, fields, unshown
+from pdsync.writeback.plan import body_of
+from pdsync.writeback.shapes import key_of, shape, stream_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pdsync.core.http import Http
+    from pdsync.model import Operation
+    from pdsync.writeback.shapes import Shape
+
+Verdict = Literal["happened", "absent", "moved", "several", "undecidable", "unclear"]  # the last: look again
+_NEWEST = 100  # of a list that sorts, where the documents name no larger page: as many can have been added since
+
+
+class Finding(Struct, frozen=True):
+    """What a look has found."""
+
+    verdict: Verdict
+    request: str  # what was asked
+    found: Any = None  # the evidence
+    record: dict[str, Any] | None = None  # the one that was added or changed
+
+
+async def seen_before(http: Http, shape: Shape, payload: Mapping[str, Any]) -> Any:
+    """What a list holds before something is added to it: the largest id, or every key. None where it can't be told."""
+    if shape.listing is None:
+        return None
+    newest = _newest(shape)
+    if newest is None and shape.listing.paging != "none" and not shape.places:
+        return None  # a long list in no order: reading all of it would not be worth it
+    keys = [key for record in await _list(http, shape, payload) if (key := key_of(record))]
+    if newest and all(key.isdecimal() for key in keys):
+        return max(map(int, keys), default=0)
+    return sorted(keys)
+
+
+async def look(
+    http: Http,
+    operation: Operation,
+    payload: Mapping[str, Any],
+    *,
+    base: Mapping[str, Any] | None,
+    seen: Any,
+    me: int,
+    bound: set[str],
+) -> Finding:
+    """Look whether `operation` was carried out with `payload`.
+
+    Args:
+        base: the record as it was before.
+        seen: what `seen_before` said.
+        me: the id of the user whose token it is.
+        bound: ids of records of this kind that other mutations have added.
+
+    Raises:
+        PdsyncError: the look itself failed; nothing is known.
+    """
+    shaped = shape(operation)
+    if shaped.verb == "add":
+        return await _look_for_new(http, operation, shaped, payload, seen, me, bound)
+    if shaped.verb == "merge":
+        return await _look_at_merge(http, shaped, payload, base or {})
+    place = reads.place(shaped, payload)
+    if shaped.verb == "other" or place is None:
+        return Finding("undecidable", operation.id, "nothing shows whether it happened")
+    read = (await reads.read(http, [place]))[place.target]
+    request = f"read {place.target}"
+    if shaped.verb == "delete":
+        if not read.gone:
+            return Finding("absent", request, "it is still there")
+        healthy = await _list_answers(http, shaped, payload)
+        return Finding("happened" if healthy else "unclear", request, "it is gone")
+    if read.gone or read.record is None:
+        return Finding("moved", request, "it is gone")
+    wanted = dict(fields(body_of(operation, payload)))
+    held = base_of(read.record, body_of(operation, payload))
+    if not differing(read.record, wanted):
+        can_tell = len(unshown(read.record, body_of(operation, payload))) < len(wanted)
+        return Finding("happened" if can_tell else "undecidable", request, held, read.record)
+    before = base_of(base or {}, body_of(operation, payload))
+    if base is not None and not differing(read.record, before):
+        return Finding("absent", request, held)
+    return Finding("moved", request, held, read.record)
+
+
+async def _look_for_new(
+    http: Http,
+    operation: Operation,
+    shape: Shape,
+    payload: Mapping[str, Any],
+    seen: Any,
+    me: int,
+    bound: set[str],
+) -> Finding:
+    request = f"list {shape.kind}"
+    if seen is None:
+        return Finding("undecidable", request, "what the list held before is not known")
+    records = await _list(http, shape, payload)
+    if isinstance(seen, int):
+        fresh = [each for each in records if (key := key_of(each)) and key.isdecimal() and int(key) > seen]
+    else:
+        fresh = [each for each in records if key_of(each) not in seen]
+    if _newest(shape) and len(fresh) == len(records) >= _page(shape):
+        return Finding("undecidable", request, f"more than {len(records)} were added since")
+    wanted = dict(fields(body_of(operation, payload)))
+    ours = [
+        each
+        for each in fresh
+        if key_of(each) not in bound and not differing(each, wanted) and _made_by(each) in (None, me)
+    ]
+    keys = [key_of(each) for each in ours]
+    if len(ours) == 1:
+        return Finding("happened", request, keys, ours[0])
+    return Finding("several" if ours else "absent", request, keys)
+
+
+async def _look_at_merge(http: Http, shape: Shape, payload: Mapping[str, Any], base: Mapping[str, Any]) -> Finding:
+    place = reads.place(shape, payload)
+    if place is None:
+        return Finding("undecidable", "merge")
+    other = merging.winner(shape, payload)
+    found = await reads.read(http, [place, other])
+    loser, winner = found[place.target], found[other.target]
+    request = f"read {place.target} and {other.target}"
+    if loser.gone and not winner.gone:
+        return Finding("happened", request, {"loser": "gone", "winner": "there"}, winner.record)
+    before = merging.stamp(base.get("loser") or {}, base.get("winner") or {})
+    now = merging.stamp(loser.record or {}, winner.record or {})
+    if not loser.gone and not winner.gone and before == now:
+        return Finding("absent", request, now)
+    return Finding("undecidable", request, now)
+
+
+async def _list(http: Http, shape: Shape, payload: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The newest records of a list that sorts, or all of it."""
+    listing = shape.listing
+    if listing is None:
+        return []
+    sort = _newest(shape)
+    values = tuple(str(payload[name]) for name in shape.places if name in payload)
+    if sort is None:
+        return list((await reads.listing_of(http, reads.Place(shape, "", values))).values())
+    params = dict(zip(listing.path_params, values, strict=False))
+    call = check(listing, params | sort | {"limit": _page(shape)})
+    return reads.records_of((await http.carry_out(call)).body)
+
+
+def _page(shape: Shape) -> int:
+    listing = shape.listing
+    limit = listing.query["limit"].max if listing and "limit" in listing.query else None
+    return limit or (listing.page_size if listing else None) or _NEWEST
+
+
+def _newest(shape: Shape) -> dict[str, Any] | None:
+    """The parameters that make a list begin with what was added last; None where it can't be sorted so."""
+    listing = shape.listing
+    if listing is None:
+        return None
+    by = listing.query.get("sort_by")
+    if by and "id" in by.enum:
+        return {"sort_by": "id", "sort_direction": "desc"}
+    if "sort" in listing.query:
+        stream = stream_of(shape.kind)
+        counted = stream is None or stream.column(stream.key).type == "BIGINT"  # a UUID says nothing of when
+        return {"sort": "id DESC" if counted else "add_time DESC"}
+    return None
+
+
+async def _list_answers(http: Http, shape: Shape, payload: Mapping[str, Any]) -> bool:
+    """Whether records of this kind can still be seen: where they can't, a missing one says nothing."""
+    try:
+        return bool(await _list(http, shape, payload)) or bool(shape.places[1:])
+    except ApiError:
+        return False
+
+
+def _made_by(record: Mapping[str, Any]) -> Any:
+    """The id of the user who added a record, where it says so."""
+    for key in ("creator_user_id", "creator_id", "added_by_user_id", "created_by_user_id"):
+        value = record.get(key)
+        if value is not None:
+            return value.get("id", value.get("value")) if isinstance(value, dict) else value
+    return None
+
+
+def fingerprint(kind: str, payload: Mapping[str, Any]) -> str:
+    """The same for additions that can't be told apart by what they hold: they never fly together."""
+    return f"add:{kind}:{msgspec.json.encode(payload, order='deterministic').decode()}"

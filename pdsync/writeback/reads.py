@@ -1,0 +1,187 @@
+"""Reads records afresh: a hundred ids in a request where the list takes ids, one by one or from a list otherwise.
+
+A read knows when it was made, because what it says holds for a moment only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+from pdsync.core.calls import check
+from pdsync.errors import ApiError, BadAnswer, NotFound
+from pdsync.extract.everything import everything
+from pdsync.writeback.compare import same
+from pdsync.writeback.shapes import key_of, stream_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pdsync.core.http import Http
+    from pdsync.model import Operation, Version
+    from pdsync.writeback.shapes import Shape
+
+BATCH = 100
+_WORTH_A_LIST = 4  # records of a kind from which on a list of ids is cheaper than asking one by one
+
+
+class Read(Struct, frozen=True):
+    """What a record was at a moment; `record` is None where there is none, or none that can be seen."""
+
+    record: dict[str, Any] | None
+    at: float  # monotonic, s
+    kind: str
+
+    @property
+    def gone(self) -> bool:
+        """Whether there is nothing left to change: the record is not there, or marked as deleted."""
+        if self.record is None:
+            return True
+        flag = deleted_flag(self.kind)
+        return flag is not None and same(flag[1], self.record.get(flag[0]))
+
+    @property
+    def archived(self) -> bool:
+        """Whether it is archived: such a record takes no other change than to be taken back out."""
+        return self.record is not None and self.record.get("is_archived") is True
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since."""
+        return time.monotonic() - self.at
+
+
+class Place(Struct, frozen=True):
+    """A record to read: what it is and where it is."""
+
+    shape: Shape
+    target: str  # "deals/12"
+    values: tuple[str, ...]  # of the path's parameters, outermost first
+
+
+def deleted_flag(kind: str) -> tuple[str, bool] | None:
+    """The key of a record of `kind` that says that it is deleted, and the value that says so."""
+    stream = stream_of(kind)
+    if stream is None or stream.deleted is None:
+        return None
+    name = stream.deleted.lstrip("!")
+    column = stream.column(name)
+    version: Version = "v2" if stream.v2 else "v1"
+    says = not stream.deleted.startswith("!")
+    return column.path(name, version), says if version not in column.negated else not says
+
+
+def place(shape: Shape, params: Mapping[str, Any]) -> Place | None:
+    """Where the record of `params` is; None where nothing can read it, or it does not exist yet."""
+    target = shape.target(params)
+    if target is None or not (shape.item or shape.listing):
+        return None
+    return Place(shape, target, tuple(str(params[name]) for name in shape.places))
+
+
+async def read(http: Http, places: Iterable[Place]) -> dict[str, Read]:
+    """What the records at `places` are now, by their targets.
+
+    Raises:
+        PdsyncError: as `Http.call`; a record that is not there, or not to be seen, is no error.
+    """
+    groups: dict[str, list[Place]] = {}
+    for each in {each.target: each for each in places}.values():
+        groups.setdefault(each.shape.kind, []).append(each)
+    found = await asyncio.gather(*(_group(http, group) for group in groups.values()))
+    return {target: read for group in found for target, read in group.items()}
+
+
+async def _group(http: Http, group: list[Place]) -> dict[str, Read]:
+    shape = group[0].shape
+    found: dict[str, Read] = {}
+    listing = shape.listing
+    if listing and "ids" in listing.query and len(shape.places) == 1 and len(group) >= _WORTH_A_LIST:
+        parts = [group[at : at + BATCH] for at in range(0, len(group), BATCH)]
+        for read in await asyncio.gather(*(_by_ids(http, listing, part) for part in parts)):
+            found |= read
+    rest = [each for each in group if each.target not in found]
+    for one in await asyncio.gather(*(_single(http, each) for each in rest)):
+        found |= one
+    return found
+
+
+async def _by_ids(http: Http, listing: Operation, part: list[Place]) -> dict[str, Read]:
+    at = time.monotonic()
+    query = {"ids": ",".join(each.values[-1] for each in part), "limit": str(BATCH)}
+    listed = {key_of(each): each for each in records_of((await http.call(listing, query=query)).body)}
+    return {
+        each.target: Read(listed[each.values[-1]], at, each.shape.kind) for each in part if each.values[-1] in listed
+    }
+
+
+async def _single(http: Http, place: Place) -> dict[str, Read]:
+    """One record by itself: also one that the list does not show, because it is archived or deleted."""
+    at = time.monotonic()
+    if place.shape.item is None:
+        listed = await listing_of(http, place)
+        return {place.target: Read(listed.get(place.values[-1]), at, place.shape.kind)}
+    operation = place.shape.item
+    params = dict(zip(operation.path_params, place.values, strict=True))
+    try:
+        answer = await http.carry_out(check(operation, params))
+    except NotFound:
+        return {place.target: Read(None, at, place.shape.kind)}
+    except ApiError as error:
+        if error.status in (400, 403):  # a refusal to show one record: hidden, or never there
+            return {place.target: Read(None, at, place.shape.kind)}
+        raise
+    return {place.target: Read(record_of(answer.body), at, place.shape.kind)}
+
+
+async def listing_of(http: Http, place: Place) -> dict[str, dict[str, Any]]:
+    """All records beside the one at `place`, by their keys.
+
+    Raises:
+        NotFound: what holds them is not there.
+    """
+    operation = place.shape.listing
+    if operation is None:
+        return {}
+    params = dict(zip(operation.path_params, place.values, strict=False))
+    call = check(operation, params)
+    listed: dict[str, dict[str, Any]] = {}
+    try:
+        async for raw in everything(http, operation, call.path, call.query):
+            record = msgspec.json.decode(raw)
+            if isinstance(record, dict) and (key := key_of(record)):
+                listed[key] = record
+    except NotFound:
+        return {}
+    return listed
+
+
+def records_of(body: bytes) -> list[dict[str, Any]]:
+    """The records of a list answer."""
+    data = _data(body)
+    return [each for each in data if isinstance(each, dict)] if isinstance(data, list) else []
+
+
+def record_of(body: bytes) -> dict[str, Any] | None:
+    """The record of an answer about one; v1 sometimes wraps it once more: `{"goal": {…}}`."""
+    data = _data(body)
+    while isinstance(data, dict) and len(data) == 1:
+        (inner,) = data.values()
+        if not isinstance(inner, dict):
+            break
+        data = inner
+    if isinstance(data, list) and len(data) == 1 and isinstance(data[0], dict):
+        return data[0]
+    return data if isinstance(data, dict) else None
+
+
+def _data(body: bytes) -> Any:
+    try:
+        answer = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadAnswer(f"Pipedrive answered with something that is no JSON ({error}).") from error
+    return answer.get("data") if isinstance(answer, dict) else None
