@@ -1,4 +1,4 @@
-"""Carries out a push: doubts of the last one settled, the queue planned, guards and consent, then the plan, then a sync.
+"""Carries out a push: old doubts settled, the queue planned, guards and consent, then the plan, then a sync.
 
 One push at a time holds the project's outbox; a sync may run beside it. What was applied is read back into the
 warehouse, so that a query shows it, and the trail of every mutation stands in meta.mutations.
@@ -225,7 +225,8 @@ async def _plan(session: Session, asked: Asked) -> Plan:
         mutation = session.outbox.get(step.mutation)
         if mutation.state != "queued":
             raise ConfigError(
-                f"{asked.plan}: #{step.seq} is {mutation.state} by now. Nothing was sent. Make a new plan: push --dry-run"
+                f"{asked.plan}: #{step.seq} is {mutation.state} by now.\n"
+                f"Nothing was sent. Make a new plan: push --dry-run"
             )
     return plan
 

@@ -20,12 +20,13 @@ from pdsync.writeback.outbox import Entry, Reference
 from pdsync.writeback.shapes import shape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from pdsync.model import Operation
+    from pdsync.model import Mutation, Operation
     from pdsync.writeback.names import Names
 
-AS, KEY = "_as", "_key"  # columns of a row that are not for Pipedrive: its name in the batch, its deduplication key
+# Columns of a row that are not for Pipedrive: its name in the batch, its deduplication key, what to do with it.
+AS, KEY, OPERATION = "_as", "_key", "_operation"
 _SAMPLES: dict[str, Any] = {"integer": 1, "string:uuid": "00000000-0000-0000-0000-000000000000"}
 
 
@@ -121,7 +122,7 @@ def entries(
     good: list[Entry] = []
     bad: list[BadRow] = []
     for number, row in enumerate(rows, 1):
-        given = {field: value for field, value in row.items() if field not in (AS, KEY)}
+        given = {field: value for field, value in row.items() if field not in (AS, KEY, OPERATION)}
         given = {field: value for field, value in given.items() if value is not None or null_clears}
         own_key = row.get(key) if key else row.get(KEY)
         try:
@@ -135,6 +136,35 @@ def entries(
         except ConfigError as error:
             bad.append(BadRow(number, dict(row), str(error).replace("\nNothing was queued.", "").split("\n", 1)[0]))
     return good, bad
+
+
+def again(mutation: Mutation) -> Entry:
+    """The same once more."""
+    return Entry(
+        mutation.operation,
+        mutation.verb,
+        mutation.kind,
+        mutation.target,
+        mutation.payload,
+        expected=mutation.expected,
+        undo_of=mutation.undo_of,
+        supersedes=mutation.id,
+    )
+
+
+def exported(mutations: Sequence[Mutation]) -> Iterator[dict[str, Any]]:
+    """Rows of which `entries` makes the same mutations; a record that others refer to gets a name."""
+    referred = {id for each in mutations for id in each.references}
+    for each in mutations:
+        name = {AS: each.id} if each.id in referred else {}
+        yield (
+            {OPERATION: each.operation}
+            | name
+            | {
+                field: f"@{value['$ref']}" if isinstance(value, dict) and "$ref" in value else value
+                for field, value in each.payload.items()
+            }
+        )
 
 
 def _plain(value: object) -> Any:

@@ -81,6 +81,9 @@ class Names:
 
     def __init__(self, warehouse: duckdb.DuckDBPyConnection | None) -> None:
         self._warehouse = warehouse
+        self.called: dict[
+            str, str
+        ] = {}  # mutations by their ids: what their records are called as long as they have none
         self._fields: dict[str, list[Field]] = {}
         self._found: dict[tuple[str, str, str], list[Any]] = {}
         self._options: dict[tuple[str, str], list[tuple[str, str]]] = {}
@@ -130,8 +133,10 @@ class Names:
 
     def shown(self, operation: Operation, field: str, value: Any) -> Any:
         """A value as people read it: options by their labels, references by their names with the id behind."""
-        if value is None or isinstance(value, dict):
-            return value
+        if isinstance(value, dict):
+            return self.called.get(str(value.get("$ref")), value) if "$ref" in value else value.get("value", value)
+        if value is None or (isinstance(value, list) and any(isinstance(each, dict) for each in value)):
+            return value and [each.get("value", each) if isinstance(each, dict) else each for each in value]
         stream = stream_of(shape(operation).kind)
         code = field.rpartition("/")[2]
         custom = next((each for each in self.fields(stream) if each.code == code), None)

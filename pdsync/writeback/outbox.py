@@ -95,6 +95,11 @@ class Outbox:
         queued: list[str] = []
         with self.control.transaction() as db:
             for entry in entries:
+                db.execute(  # what came to nothing does not stand in the way of a second try
+                    "UPDATE mutations SET dedupe_key = NULL WHERE dedupe_key = ?"
+                    " AND state IN ('cancelled', 'rejected', 'conflict')",
+                    (entry.key,),
+                )
                 held = db.execute("SELECT id FROM mutations WHERE dedupe_key = ?", (entry.key,)).fetchone()
                 if entry.key is not None and held:
                     queued.append(str(held[0]))

@@ -147,6 +147,7 @@ async def make(
     for each in mutations:
         if each.company_id not in (None, company[0]):
             raise WrongCompany(expected=each.company_id or 0, found=company[0], name=company[1])
+    names.called |= {each.id: f"that of #{each.seq}" for each in mutations}
     known = await reads.read(http, [place for each in mutations for place in _places(each)])
     images = {target: read if not read.gone else None for target, read in known.items()}
     merges = await merging.children(http, [each for each in mutations if each.verb == "merge"])

@@ -1,0 +1,60 @@
+"""A plan as one page of HTML that a manager can read: nothing is loaded from elsewhere, everything is escaped."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from pdsync.cli import render
+
+if TYPE_CHECKING:
+    from pdsync.writeback.plan import Plan, Step
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1c2a33 }
+table { border-collapse: collapse; width: 100% }
+th { text-align: left; font-weight: 600; border-bottom: 2px solid #9ab }
+td { padding: .35rem .8rem .35rem 0; vertical-align: top; border-bottom: 1px solid #dde5ea } .no { color: #8a5a00 }
+del { color: #a12d2d; text-decoration: none } ins { color: #1b6b3a; text-decoration: none } small { color: #667 }
+.stop { background: #fff3d6; padding: .6rem 1rem; border-left: 4px solid #d89b00 }
+"""
+
+
+def of(plan: Plan, held_back: str | None) -> str:
+    """The page."""
+    deletes = sum(step.deletes for step in plan.sending)
+    merges = sum(step.verb == "merge" for step in plan.sending)
+    facts = [
+        f"{len(plan.sending):,} changes will be sent",
+        f"{len(plan.steps) - len(plan.sending):,} will not",
+        f"{deletes:,} deletions",
+        f"{merges:,} merges",
+        f"about {plan.tokens:,} tokens",
+    ]
+    stop = f'<p class="stop">As it stands, this push is held back: {escape(held_back)}</p>' if held_back else ""
+    rows = "\n".join(_row(step) for step in plan.steps)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>What will change</title>'
+        f"<style>{_STYLE}</style></head><body>\n"
+        f"<h1>What will change in {escape(plan.company)}</h1>\n<p>{escape(' · '.join(facts))}<br>"
+        f"<small>Planned {plan.made_at:%Y-%m-%d %H:%M} UTC, valid until {plan.expires_at:%Y-%m-%d %H:%M} UTC, plan"
+        f" {escape(plan.hash[:12])}</small></p>\n{stop}\n"
+        f"<table><thead><tr><th></th><th>Record</th><th>What</th><th>Before → after</th></tr></thead>\n"
+        f"<tbody>\n{rows}\n</tbody></table>\n</body></html>\n"
+    )
+
+
+def _row(step: Step) -> str:
+    changes = "<br>".join(
+        f"{escape(change.field)}: <del>{_value(change.before)}</del> → <ins>{_value(change.after)}</ins>"
+        for change in step.changes
+    )
+    notes = "".join(f'<br><span class="no">{escape(note)}</span>' for note in step.warnings)
+    if step.fate != "send":
+        notes += f'<br><span class="no">not sent: {escape(step.detail or step.reason or step.fate)}</span>'
+    record = f"{escape(step.title or '')}<br><small>{escape(step.target or step.kind)}</small>"
+    return f"<tr><td>#{step.seq}</td><td>{record}</td><td>{escape(step.operation)}</td><td>{changes}{notes}</td></tr>"
+
+
+def _value(value: Any) -> str:
+    return escape(render.cell(value)) or "–"

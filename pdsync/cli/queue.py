@@ -1,0 +1,289 @@
+"""`pdsync queue`: changes that wait to be pushed. Nothing here makes a request."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+import msgspec
+
+from pdsync.cli import raw, render
+from pdsync.cli.app import App, Group
+from pdsync.cli.query import ask
+from pdsync.core import catalogue
+from pdsync.errors import ConfigError
+from pdsync.model import OPEN, State
+from pdsync.runner import project, push
+from pdsync.writeback import enqueue, rows
+from pdsync.writeback.compare import fields
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pdsync.model import Mutation, Operation
+    from pdsync.writeback.names import Names
+    from pdsync.writeback.outbox import Entry
+
+_SHOWN = 10  # bad rows
+
+
+@click.group(cls=Group)
+def queue() -> None:
+    """Changes that wait to be pushed.
+
+    \b
+    pdsync queue add updateDeal id=42 stage="Proposal made" "Deal size"=Large
+    pdsync queue import leavers.csv --operation updateDeal
+    pdsync queue from-sql "select id, 'lost' as status from deals where …" --operation updateDeal
+    pdsync push --dry-run
+    """
+
+
+@queue.command("add")
+@click.argument("operation")
+@click.argument("values", nargs=-1, metavar="[KEY=VALUE]…")
+@click.option("--body", metavar="JSON", help="More parameters, as a JSON object; - reads it from stdin, @FILE a file.")
+@click.option(
+    "--as", "name", metavar="NAME", help="Others may refer to the record it adds as @#N; in a file, as @NAME."
+)
+@click.option("--key", metavar="TEXT", help="A second one with the same key is not queued.")
+@click.pass_obj
+def add(app: App, operation: str, values: tuple[str, ...], body: str | None, name: str | None, key: str | None) -> None:
+    """Queue one change: OPERATION with its parameters.
+
+    Fields by their API names, by the columns of the tables, custom ones by their labels; options, users, stages and
+    pipelines by name or id. @#12 stands for the record that mutation #12 adds. null empties a field.
+    """
+    found = enqueue.operation_of(operation)
+    given: dict[str, Any] = raw.values(found, [raw.pair(value, "a parameter") for value in values], body)
+    with push.opened(app.settings) as (outbox, names):
+        queued = outbox.add([enqueue.entry(names, found, given, key=key, name=name)])
+        _show(app, queued, names)
+
+
+@queue.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--operation", help="What to do with each row.  [default: the column _operation says]")
+@click.option("--format", "kind", type=click.Choice(rows.FORMATS), help="[default: as the file's ending says]")
+@click.option(
+    "--null", default="NULL", show_default=True, metavar="WORD", help="A cell that says this empties the field."
+)
+@click.option("--key", metavar="COLUMN", help="The column that keeps a row from being queued twice.")
+@click.option("--skip-bad", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Queue the good rows, and write the bad ones to FILE with reasons.")  # fmt: skip
+@click.pass_obj
+def import_(
+    app: App, file: Path, operation: str | None, kind: str | None, null: str, key: str | None, skip_bad: Path | None
+) -> None:
+    """Queue one change a row of FILE: CSV, NDJSON, JSON, Parquet or a spreadsheet.
+
+    The first line names the parameters, as for `queue add`. A column _as names the record that a row adds, and @NAME in
+    another row stands for it. One bad row refuses the whole file, unless --skip-bad.
+    """
+    read = rows.read(file, kind, null=null)
+    _queue(app, read.rows, operation, null_clears=read.null_clears, key=key, skip_bad=skip_bad, where=str(file))
+
+
+@queue.command("from-sql")
+@click.argument("query")
+@click.option("--operation", help="What to do with each row.  [default: the column _operation says]")
+@click.option("--key", metavar="COLUMN", help="The column that keeps a row from being queued twice.")
+@click.option("--nulls", type=click.Choice(["skip", "clear"]), default="skip", show_default=True,
+              help="A null leaves the field alone, or empties it.")  # fmt: skip
+@click.option("--skip-bad", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Queue the good rows, and write the bad ones to FILE with reasons.")  # fmt: skip
+@click.pass_obj
+def from_sql(app: App, query: str, operation: str | None, key: str | None, nulls: str, skip_bad: Path | None) -> None:
+    """Queue one change a row of what QUERY finds in the warehouse; its columns are the parameters."""
+    with project.open_warehouse(app.settings) as warehouse:
+        found = ask(warehouse, sys.stdin.read() if query == "-" else query).to_pylist()
+    _queue(app, found, operation, null_clears=nulls == "clear", key=key, skip_bad=skip_bad, where="the query")
+
+
+@queue.command("list")
+@click.option("--all", "everything", is_flag=True, help="Those that have ended, too.")
+@click.option("--state", "states", multiple=True, type=click.Choice(get_args(State)), help="Only those in this state.")
+@click.option("--operation", help="Only those of this operation.")
+@click.option("--batch", help="Only those that were queued together.")
+@click.pass_obj
+def list_(app: App, everything: bool, states: tuple[State, ...], operation: str | None, batch: str | None) -> None:
+    """What waits in the queue, in order."""
+    wanted = None if everything else states or (*OPEN, "needs_review")
+    name = catalogue.operation(operation).name if operation else None
+    with push.opened(app.settings) as (outbox, names):
+        found = outbox.mutations(wanted, operation=name, batch=batch)
+        if app.json:
+            for each in found:
+                app.emit(_facts(each))
+            return
+        counts = outbox.counts()
+        app.out.print(_table(found, names))
+    said = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in sorted(counts.items()))
+    app.note(f"\n{said or 'The queue is empty.'}")
+
+
+@queue.command("show")
+@click.argument("mutation")
+@click.pass_obj
+def show(app: App, mutation: str) -> None:
+    """One mutation with everything known of it: every attempt, every look, the record before and after."""
+    with push.opened(app.settings) as (outbox, _):
+        found = outbox.get(mutation)
+        facts = {
+            **_facts(found),
+            "attempts": msgspec.to_builtins(outbox.attempts(found.id)),
+            "probes": outbox.probes(found.id),
+        }
+    if app.json:
+        app.emit(facts)
+        return
+    for name, value in facts.items():
+        if value not in (None, [], {}):
+            text = value if isinstance(value, str | int) else msgspec.json.format(msgspec.json.encode(value)).decode()
+            app.out.print(f"{name}: {render.cell(text) if isinstance(text, str) and len(text) < 100 else text}")
+
+
+@queue.command("drop")
+@click.argument("mutations", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All that are queued.")
+@click.option("--batch", help="Those that were queued together.")
+@click.pass_obj
+def drop(app: App, mutations: tuple[str, ...], everything: bool, batch: str | None) -> None:
+    """Take MUTATIONS back that were not sent yet."""
+    with push.opened(app.settings) as (outbox, _):
+        wanted = [outbox.get(each).id for each in mutations]
+        if everything or batch:
+            wanted += [each.id for each in outbox.mutations(["queued"], batch=batch)]
+        if not wanted:
+            raise ConfigError("Name what to drop: pdsync queue list shows the numbers. --all drops all.")
+        dropped = outbox.drop(dict.fromkeys(wanted))
+        for each in dropped if app.json else ():
+            app.emit(_facts(each))
+    app.note(f"Dropped {len(dropped):,} of the queue. Nothing was sent.")
+
+
+@queue.command("retry")
+@click.argument("mutations", nargs=-1, required=True)
+@click.pass_obj
+def retry(app: App, mutations: tuple[str, ...]) -> None:
+    """Queue MUTATIONS again that were rejected, met a conflict or need a look. The old ones stay as they ended."""
+    with push.opened(app.settings) as (outbox, names):
+        old = [outbox.get(each) for each in mutations]
+        for each in old:
+            if each.state not in ("rejected", "conflict", "needs_review"):
+                raise ConfigError(f"#{each.seq} is {each.state}: there is nothing to try again. Nothing was queued.")
+        _show(app, outbox.add([enqueue.again(each) for each in old]), names)
+
+
+@queue.command("export")
+@click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.pass_obj
+def export(app: App, file: Path | None) -> None:
+    """Write the queue as NDJSON, which `queue import` reads back, to FILE or stdout."""
+    with push.opened(app.settings) as (outbox, _):
+        lines = [msgspec.json.encode(row).decode() + "\n" for row in enqueue.exported(outbox.mutations(["queued"]))]
+    if file:
+        file.write_text("".join(lines), encoding="utf-8")
+        app.note(f"Wrote {len(lines):,} to {file}.")
+    else:
+        app.result("".join(lines).rstrip("\n"))
+
+
+def _queue(
+    app: App,
+    given: list[dict[str, Any]],
+    operation: str | None,
+    *,
+    null_clears: bool,
+    key: str | None,
+    skip_bad: Path | None,
+    where: str,
+) -> None:
+    if not given:
+        raise ConfigError(f"{where} holds no rows. Nothing was queued.")
+    with push.opened(app.settings) as (outbox, names):
+        good: list[Entry] = []
+        bad: list[enqueue.BadRow] = []
+        for name, part in _by_operation(given, operation, where):
+            entries, wrong = enqueue.entries(names, name, part, null_clears=null_clears, key=key)
+            good += entries
+            bad += wrong
+        if bad and skip_bad is None:
+            shown = "\n".join(f"  row {each.number}: {each.why}" for each in bad[:_SHOWN])
+            more = f"\n  … and {len(bad) - _SHOWN:,} more" if len(bad) > _SHOWN else ""
+            raise ConfigError(
+                f"{len(bad):,} of {len(given):,} rows of {where} can't be queued. None was.\n{shown}{more}\n"
+                f"Mend them, or queue the others: --skip-bad FILE"
+            )
+        if bad and skip_bad:
+            _write_bad(skip_bad, bad)
+            app.note(f"{len(bad):,} rows were not queued: {skip_bad} says why.")
+        _show(app, outbox.add(good), names)
+
+
+def _by_operation(
+    given: list[dict[str, Any]], operation: str | None, where: str
+) -> Iterable[tuple[Operation, list[dict[str, Any]]]]:
+    """Rows in their order, those of one operation after the other together."""
+    if operation:
+        yield enqueue.operation_of(operation), given
+        return
+    for row in given:
+        if not isinstance(row.get(enqueue.OPERATION), str):
+            raise ConfigError(f"What should be done with the rows of {where}? Name it: --operation updateDeal")
+        yield enqueue.operation_of(row[enqueue.OPERATION]), [{k: v for k, v in row.items() if k != enqueue.OPERATION}]
+
+
+def _write_bad(path: Path, bad: list[enqueue.BadRow]) -> None:
+    columns = list(dict.fromkeys(name for each in bad for name in each.row))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*columns, "_row", "_why"])
+        writer.writerows([*(each.row.get(name, "") for name in columns), each.number, each.why] for each in bad)
+
+
+def _show(app: App, queued: list[Mutation], names: Names) -> None:
+    if app.json:
+        for each in queued:
+            app.emit(_facts(each))
+        return
+    app.out.print(_table(queued[:20], names))
+    more = f" ({len(queued) - 20:,} more)" if len(queued) > 20 else ""
+    app.note(f"\nQueued {len(queued):,}{more}. Nothing was sent. See what it would do: pdsync push --dry-run")
+
+
+def _table(found: list[Mutation], names: Names) -> Any:
+    names.called |= {each.id: f"that of #{each.seq}" for each in found}
+    lines = [
+        [
+            f"#{each.seq}",
+            each.operation,
+            each.target or each.kind,
+            summary(names, each),
+            each.state,
+            each.detail or each.reason,
+        ]
+        for each in found
+    ]
+    return render.table(["", "operation", "record", "what", "state", "why"], lines)
+
+
+def summary(names: Names, mutation: Mutation) -> str:
+    """What a mutation sets, in a line."""
+    operation = catalogue.operation(mutation.operation)
+    body = {name: value for name, value in mutation.payload.items() if name not in operation.path_params}
+    parts = []
+    for field, value in fields(body):
+        text = render.cell(names.shown(operation, field, value)) or "null"
+        parts.append(f"{names.label(operation, field)}={text[:40]}")
+    return ", ".join(parts)[:160]
+
+
+def _facts(mutation: Mutation) -> dict[str, Any]:
+    version, _, id = mutation.operation.partition(" ")
+    facts = msgspec.to_builtins(mutation)
+    facts.pop("operation")
+    return {"operation_id": id, "version": version, "name": f"#{mutation.seq}", **facts}

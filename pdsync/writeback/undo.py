@@ -1,0 +1,154 @@
+"""Builds what takes a push back: the old values where ours still stand, the deletion of what was added.
+
+It is queued like anything else, previewed and guarded. A field that somebody has changed since stays as they left it.
+What has no way back is named with what a person can still do.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from pdsync.core import catalogue
+from pdsync.writeback.compare import fields, same, value_in
+from pdsync.writeback.outbox import Entry
+from pdsync.writeback.plan import body_of
+from pdsync.writeback.shapes import adds_to, deletes_from, shape
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pdsync.model import Mutation, Operation
+    from pdsync.writeback.outbox import Outbox
+
+_KEPT = timedelta(days=30)  # how long Pipedrive keeps what was deleted
+_RESTORABLE = ("deals", "persons", "organizations", "products", "activities", "files")
+
+
+class NoWayBack(Struct, frozen=True):
+    """A mutation that can't be taken back, and what a person can do about it."""
+
+    mutation: Mutation
+    why: str
+
+
+def reverse(outbox: Outbox, push_id: str) -> tuple[list[Entry], list[NoWayBack]]:
+    """What takes back the mutations of a push, the last one first; and those that nothing takes back."""
+    done = [each for each in outbox.of_push(push_id) if each.state == "applied" and each.reason != "already_so"]
+    entries: list[Entry] = []
+    stuck: list[NoWayBack] = []
+    for each in reversed(done):
+        found = _reverse(outbox, each, done)
+        if isinstance(found, Entry):
+            entries.append(found)
+        else:
+            stuck.append(NoWayBack(each, found))
+    return entries, stuck
+
+
+def _reverse(outbox: Outbox, mutation: Mutation, push: Sequence[Mutation]) -> Entry | str:
+    operation = catalogue.operation(mutation.operation)
+    if mutation.verb == "update":
+        return _restore(mutation, operation)
+    if mutation.verb == "add":
+        return _remove(outbox, mutation, operation, push)
+    if mutation.verb == "delete":
+        return _put_back(mutation, operation)
+    if mutation.verb == "merge":
+        return "a merge is for good; both records and what hung on them stand in meta.mutations.base_image"
+    return f"{operation.id} has no counterpart"
+
+
+def _restore(mutation: Mutation, operation: Operation) -> Entry | str:
+    """The update that writes the values from before."""
+    base, after = mutation.base_image, mutation.after_image or {}
+    if base is None:
+        return "what it held before is not known"
+    payload: dict[str, Any] = {
+        name: value for name, value in mutation.payload.items() if name in {**operation.path_params, **operation.query}
+    }
+    expected: dict[str, Any] = {}
+    for field, sent in fields(body_of(operation, mutation.payload)):
+        shown, before = value_in(base, field)
+        _, ours = value_in(after, field)
+        ours = sent if ours is None else ours
+        if not shown or same(ours, before):
+            continue
+        outer, _, code = field.partition("/")
+        if code:
+            payload.setdefault(outer, {})[code] = before
+        else:
+            payload[outer] = _plain(before)
+        expected[field] = ours
+    if not expected:
+        return "it changed nothing that shows"
+    return _entry(mutation, operation, payload, expected)
+
+
+def _remove(outbox: Outbox, mutation: Mutation, operation: Operation, push: Sequence[Mutation]) -> Entry | str:
+    """The deletion of what was added, as long as nobody has worked on it since."""
+    delete = deletes_from(mutation.kind, operation.version)
+    if delete is None or mutation.remote_id is None:
+        return "nothing deletes such a record"
+    outer = [_id(outbox, mutation.payload[name]) for name in shape(operation).places]
+    values = [*outer, mutation.remote_id]
+    if len(values) != len(delete.path_params):
+        return "nothing deletes such a record"
+    payload = dict(zip(delete.path_params, values, strict=True))
+    target = shape(delete).target(payload)
+    ours = [each for each in push if each.target and target and each.target.startswith(target)]
+    after = mutation.after_image or {}
+    stamped = "update_time" in after and not ours and not _linked(mutation, push)
+    expected = {"update_time": after["update_time"]} if stamped else None
+    return _entry(mutation, delete, payload, expected)
+
+
+def _put_back(mutation: Mutation, operation: Operation) -> Entry | str:
+    """The addition of what was taken off a record; a record itself comes back in Pipedrive only."""
+    add = adds_to(mutation.kind, operation.version)
+    if "/" not in mutation.kind or add is None or mutation.base_image is None:
+        if mutation.kind in _RESTORABLE and mutation.settled_at:
+            until = (mutation.settled_at + _KEPT).date()
+            return f"restore {mutation.target} in Pipedrive itself (deleted items) until {until}"
+        return f"{mutation.target} is gone; what it held stands in meta.mutations.base_image"
+    payload = {name: mutation.payload[own] for name, own in zip(add.path_params, shape(operation).places, strict=False)}
+    payload |= {
+        name: _plain(mutation.base_image[name])
+        for name in add.body
+        if mutation.base_image.get(name) not in (None, "", [], {})
+    }
+    missing = [name for name, param in add.body.items() if param.required and name not in payload]
+    return (
+        f"{add.id} needs {', '.join(missing)}, which is not known" if missing else _entry(mutation, add, payload, None)
+    )
+
+
+def _entry(mutation: Mutation, operation: Operation, payload: dict[str, Any], expected: dict[str, Any] | None) -> Entry:
+    shaped = shape(operation)
+    target = shaped.target(payload) if shaped.places else None
+    return Entry(
+        operation.name, shaped.verb, shaped.kind, target, payload, f"undo:{mutation.id}", expected=expected,
+        undo_of=mutation.id,
+    )  # fmt: skip
+
+
+def _linked(mutation: Mutation, push: Sequence[Mutation]) -> bool:
+    """Whether others of the push hang on what it added: they move its update_time, too."""
+    return any(mutation.id in each.references or _points(each.payload, mutation.remote_id) for each in push)
+
+
+def _points(payload: Mapping[str, Any], remote_id: str | None) -> bool:
+    return any(name.endswith("_id") and str(value) == remote_id for name, value in payload.items())
+
+
+def _id(outbox: Outbox, value: Any) -> Any:
+    return outbox.get(value["$ref"]).remote_id if isinstance(value, dict) and "$ref" in value else value
+
+
+def _plain(value: Any) -> Any:
+    """A reference that came as an object, as the id that is sent."""
+    if isinstance(value, dict) and ("id" in value or "value" in value) and ("name" in value or "email" in value):
+        return value.get("id", value.get("value"))
+    return value
