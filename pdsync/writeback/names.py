@@ -81,9 +81,7 @@ class Names:
 
     def __init__(self, warehouse: duckdb.DuckDBPyConnection | None) -> None:
         self._warehouse = warehouse
-        self.called: dict[
-            str, str
-        ] = {}  # mutations by their ids: what their records are called as long as they have none
+        self.called: dict[str, str] = {}  # mutation id → what its record is called till it has an id
         self._fields: dict[str, list[Field]] = {}
         self._found: dict[tuple[str, str, str], list[Any]] = {}
         self._options: dict[tuple[str, str], list[tuple[str, str]]] = {}
