@@ -14,6 +14,7 @@ from pdsync.sql import name as sql_name
 
 Version = Literal["v1", "v2"]
 FROM_FILES = "file"  # the source of walks that were loaded from saved answers
+FINDINGS = "findings"  # the source of walks whose page says which records are gone, and how that is known
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 JsonType = Literal[
     "integer",
@@ -216,6 +217,17 @@ class Page(Struct, frozen=True):
     asked_for: str | None = None  # the cursor or offset that this page was asked for with
     records: list[Raw] | None = None  # those in `body`, where it has been opened already
     context: dict[str, str] = {}  # what was asked for: the parent's key, chosen parameters
+
+
+class Gone(Struct, frozen=True):
+    """A record that is known to be gone, and how that is known: never by its absence alone."""
+
+    key: str
+    how: str  # deleted, merged, purged
+    evidence: str  # what has shown it
+    at: datetime  # since when, as far as is known; UTC
+    winner: str | None = None  # of a merge: the record that stays
+    confidence: str = "exact"
 
 
 class Gap(Struct, frozen=True):

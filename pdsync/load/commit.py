@@ -95,7 +95,7 @@ def commit(connection: duckdb.DuckDBPyConnection, target: Target, staged: str | 
         counts = _apply(connection, target, staged, batch.walk.run_id) if staged else Counts()
         counts.read, counts.quarantined = batch.read, len(batch.quarantined)
         counts.schema_changes = _note_changes(connection, batch)
-        _note_batch(connection, batch, counts)
+        note_batch(connection, batch, counts)
         if batch.closes_walk:
             _move_watermark(connection, batch.walk)
         connection.execute("COMMIT")
@@ -298,7 +298,7 @@ def note_change(connection: duckdb.DuckDBPyConnection, run_id: str, change: Sche
     return int(row[0]) if row else 0
 
 
-def _note_batch(connection: duckdb.DuckDBPyConnection, batch: Batch, counts: Counts) -> None:
+def note_batch(connection: duckdb.DuckDBPyConnection, batch: Batch, counts: Counts) -> None:
     connection.execute(
         "INSERT INTO meta._applied_batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [

@@ -151,7 +151,7 @@ def ensure_hashes(connection: duckdb.DuckDBPyConnection, table: str, row_hash: s
         return
     connection.execute("BEGIN")
     try:
-        connection.execute(f"UPDATE {quoted('main', table)} SET _row_hash = {row_hash}")
+        connection.execute(f"UPDATE {quoted('main', table)} SET _row_hash = {row_hash} WHERE _row_hash <> 0")
         connection.execute("DELETE FROM meta._row_hashes WHERE table_name = ?", [table])
         connection.execute("INSERT INTO meta._row_hashes VALUES (?, ?)", [table, made_of])
         connection.execute("COMMIT")

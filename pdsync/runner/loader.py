@@ -12,13 +12,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 import duckdb
+import msgspec
 
 from pdsync.core import catalogue
 from pdsync.errors import StorageError
 from pdsync.load import commit as committing
-from pdsync.load import warehouse
+from pdsync.load import tombstones, warehouse
 from pdsync.load.commit import Batch, Counts, Target
-from pdsync.model import FROM_FILES, CustomField, SchemaChange, Stream, Version, Walk
+from pdsync.model import FINDINGS, FROM_FILES, CustomField, Gone, SchemaChange, Stream, Version, Walk
 from pdsync.normalise import tables
 from pdsync.normalise.columns import Statement
 from pdsync.normalise.stage import Stage
@@ -126,6 +127,8 @@ class Loader:
 
     def add(self, stream: Stream, walk: Walk, pages: Sequence[Page]) -> Counts | None:
         """Stage `pages` of a walk, in order; commit the batch that they complete, and return what it changed."""
+        if walk.source == FINDINGS:
+            return self._bury(stream, walk, pages)
         counts: Counts | None = None
         chunk: list[Page] = []
         for page in pages:
@@ -140,6 +143,14 @@ class Loader:
                 )
         if chunk:
             self._stage(stream, walk).add(chunk)
+        return counts
+
+    def _bury(self, stream: Stream, walk: Walk, pages: Sequence[Page]) -> Counts | None:
+        counts: Counts | None = None
+        for page in pages:
+            gone = msgspec.json.decode(page.body, type=list[Gone])
+            target = target_of(self.table(stream, walk.version))
+            counts = _sum(counts, tombstones.bury(self.connection, target, walk, page.seq, gone))
         return counts
 
     def finish(self, stream: Stream, walk: Walk, pages: int) -> Counts:

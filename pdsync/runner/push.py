@@ -18,6 +18,7 @@ from pdsync.core import catalogue
 from pdsync.core.control import Control, Lock
 from pdsync.core.log import log
 from pdsync.errors import AuthError, Busy, ConfigError, GuardTripped, PdsyncError, Stopped, WrongCompany
+from pdsync.model import Gone
 from pdsync.runner import client, project, run, trail
 from pdsync.sql import first
 from pdsync.sql import name as quoted
@@ -185,9 +186,9 @@ async def push(
                 if not confirm(plan):
                     return None
             receipt = await _apply(session, plan, push_id, asked, tell)
-            changed = _streams(session.outbox.of_push(push_id))
+            done = session.outbox.of_push(push_id)
         if asked.read_back:
-            await _read_back(settings, receipt, changed, say)
+            await _read_back(settings, receipt, done, say)
         return receipt
 
 
@@ -324,8 +325,24 @@ def _streams(mutations: list[Mutation]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
+def _gone(mutations: list[Mutation]) -> dict[str, list[Gone]]:
+    """By stream, the records that this push has deleted or merged away: the best evidence that there is."""
+    found: dict[str, list[Gone]] = {}
+    for each in mutations:
+        stream = stream_of(each.kind)
+        if each.state != "applied" or each.verb not in ("delete", "merge") or not (stream and each.target):
+            continue
+        winner = str(each.payload["merge_with_id"]) if each.verb == "merge" else None
+        ids = each.target.split("/")[1::2]
+        key = "/".join(ids) if stream.column(stream.key).join else ids[-1]
+        how = "merged" if winner else "deleted"
+        gone = Gone(key, how, f"push {each.push_id}", each.settled_at or each.queued_at, winner)
+        found.setdefault(stream.name, []).append(gone)
+    return found
+
+
 async def _read_back(
-    settings: Settings, receipt: PushReceipt, streams: tuple[str, ...], say: Callable[[str], None]
+    settings: Settings, receipt: PushReceipt, mutations: list[Mutation], say: Callable[[str], None]
 ) -> None:
     """Bring the warehouse up to what was written; a failure here changes nothing of the push."""
     if not settings.warehouse.exists():
@@ -334,10 +351,11 @@ async def _read_back(
         known = set() if warehouse is None else {
             row[0] for row in warehouse.execute("SELECT DISTINCT stream FROM meta.checkpoints").fetchall()
         }  # fmt: skip
-    receipt.streams = tuple(name for name in streams if name in known)
+    receipt.streams = tuple(name for name in _streams(mutations) if name in known)
     try:
         if receipt.streams:
-            await run.sync(settings, run.Asked(receipt.streams))
+            gone = {name: found for name, found in _gone(mutations).items() if name in known}
+            await run.sync(settings, run.Asked(receipt.streams), gone=gone)
         else:
             await trail.publish(settings)
     except Busy:

@@ -25,14 +25,27 @@ from pdsync.extract.dependents import dependents
 from pdsync.extract.pages import pages, query_of
 from pdsync.extract.seal import Archive
 from pdsync.load import publish
-from pdsync.model import FROM_FILES, Gap, Operation, Page, Receipt, Source, Stream, StreamReceipt, Version, Walk
+from pdsync.model import (
+    FINDINGS,
+    FROM_FILES,
+    Gap,
+    Gone,
+    Operation,
+    Page,
+    Receipt,
+    Source,
+    Stream,
+    StreamReceipt,
+    Version,
+    Walk,
+)
 from pdsync.runner import client, parents, project, trail
 from pdsync.runner import receipt as receipts
 from pdsync.runner.loader import PAGES_A_BATCH, Loader
 from pdsync.sql import first
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
     from pdsync.core.config import Settings
     from pdsync.core.control import Control
@@ -83,13 +96,20 @@ class Event(Struct, frozen=True):
     text: str = ""
 
 
-async def sync(settings: Settings, asked: Asked, tell: Callable[[Event], None] = lambda event: None) -> Receipt:
+async def sync(
+    settings: Settings,
+    asked: Asked,
+    tell: Callable[[Event], None] = lambda event: None,
+    *,
+    gone: Mapping[str, Sequence[Gone]] | None = None,
+) -> Receipt:
     """Bring the warehouse up to date and publish it.
 
     Args:
         settings: of the project.
         asked: which streams, and how much of them.
         tell: is called with each event, in the event loop's thread.
+        gone: by stream, records that are known to be gone, behind what this run reads.
 
     Returns:
         The receipt; its `exit_code` is 0 only if every stream reached its end and nothing was quarantined.
@@ -120,6 +140,8 @@ async def sync(settings: Settings, asked: Asked, tell: Callable[[Event], None] =
                     began = identity.served_at or datetime.now(UTC)
                     run = _Run(settings, asked, control, http, archive, loader, receipt, tell, began)
                     await run.all(streams, done)
+                    for name, found in (gone or {}).items():
+                        await run.bury(catalogue.stream(name), found)
                 await loader.do(loader.views)
                 await loader.do(receipts.keep, loader, receipt)
                 await loader.do(trail.keep, loader, control)
@@ -241,7 +263,7 @@ class _Run:
         """
         for walk, state in self.control.unfinished(stream.name):
             is_own = walk.version == version and walk.source in sources
-            if state == "sealed" and (is_own or walk.source == FROM_FILES):
+            if state == "sealed" and (is_own or walk.source in (FROM_FILES, FINDINGS)):
                 await self._walk(stream, sources.get(walk.source, next(iter(sources.values()))), walk, sealed=True)
                 # What an older run had read is complete now, but only as of then.
                 if walk.run_id == self.receipt.run_id:
@@ -259,6 +281,16 @@ class _Run:
                 self.control.end_walk(walk.id, "dropped")
         if not fresh:
             await self._walk(stream, source, await self._begin_walk(stream, source, version))
+
+    async def bury(self, stream: Stream, gone: Sequence[Gone]) -> None:
+        """Keep that records are gone, and how that is known, in the archive; then mark their rows."""
+        version, sources = stream.sources(self.settings.api)
+        walk = self.control.open_walk(self.receipt.run_id, stream.name, FINDINGS, version, sources[0].operation, None)
+        now = datetime.now(UTC).replace(microsecond=0)
+        page = Page(walk.id, 0, msgspec.json.encode(list(gone)), len(gone), None, now)
+        await self.archive.seal(walk, page)
+        await self._load(stream, replace(walk, started_at=now), [page])
+        self.control.end_walk(walk.id, "applied")
 
     async def _begin_walk(self, stream: Stream, source: Source, version: Version) -> Walk:
         since = None

@@ -1,0 +1,73 @@
+"""Marks rows of records that are known to be gone. The row stays, with `_deleted_at`; its history gets a last version.
+
+The hash of such a row is 0, which no other row has: a record that comes back, even unchanged, counts as changed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pdsync.load.commit import Batch, Counts, Target, note_batch
+from pdsync.sql import first
+from pdsync.sql import name as quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import duckdb
+
+    from pdsync.model import Gone, Walk
+
+
+def bury(connection: duckdb.DuckDBPyConnection, target: Target, walk: Walk, page: int, gone: Sequence[Gone]) -> Counts:
+    """Mark the rows of `gone`, note merges, and remember the page: all of it, or nothing.
+
+    A page that the warehouse knows changes nothing, and neither does a record that is marked, or was never here.
+
+    Raises:
+        duckdb.Error: nothing was written.
+    """
+    known = connection.execute(
+        "SELECT deleted FROM meta._applied_batches WHERE walk = ? AND batch = ?", [walk.id, page]
+    ).fetchall()
+    if known:
+        return Counts(read=len(gone), deleted=int(known[0][0]))
+    main, versions, key = quoted("main", target.name), quoted("versions", target.name), quoted(target.key)
+    connection.execute("BEGIN")
+    try:
+        connection.execute("CREATE OR REPLACE TEMP TABLE gone (key VARCHAR, at TIMESTAMPTZ)")
+        for each in gone:
+            connection.execute("INSERT INTO temp.gone VALUES (?, ?)", [each.key, each.at])
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE buried AS SELECT t.{key} AS key,"
+            f" greatest(min(g.at), t._valid_from + INTERVAL 1 MICROSECOND) AS at FROM {main} t"
+            f" JOIN temp.gone g ON g.key = t.{key}::VARCHAR WHERE t._deleted_at IS NULL GROUP BY t.{key}, t._valid_from"
+        )
+        connection.execute(
+            f"INSERT INTO {versions} BY NAME SELECT t.*, b.at AS _valid_to FROM {main} t"
+            f" JOIN temp.buried b ON b.key = t.{key}"
+        )
+        connection.execute(
+            f"UPDATE {main} t SET _deleted_at = b.at, _valid_from = b.at, _row_hash = 0, _run_id = ?,"
+            f" _verified_at = greatest(t._verified_at, b.at) FROM temp.buried b WHERE b.key = t.{key}",
+            [walk.run_id],
+        )
+        marked = int(first(connection.execute("SELECT count(*) FROM temp.buried"))[0])
+        for each in gone:
+            if each.winner is not None:
+                _note_merge(connection, target.name, walk.run_id, each)
+        counts = Counts(read=len(gone), deleted=marked)
+        note_batch(connection, Batch(walk, page, page, closes_walk=False, read=len(gone)), counts)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    return counts
+
+
+def _note_merge(connection: duckdb.DuckDBPyConnection, entity: str, run_id: str, gone: Gone) -> None:
+    connection.execute("DELETE FROM meta.merges WHERE entity = ? AND loser_id = ?", [entity, int(gone.key)])
+    connection.execute(
+        "INSERT INTO meta.merges VALUES (?, ?, ?, ?, ?, ?)",
+        [entity, int(gone.key), int(str(gone.winner)), gone.confidence, gone.at, run_id],
+    )
