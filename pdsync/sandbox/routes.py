@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import merges, shelves, v1, v1_parts, writes
+from .changelog import list_changes
 from .errors import feature_off, gone_field, not_found, refused
 from .extras import (
     add_file,
@@ -249,9 +250,25 @@ def _extra_routes() -> list[Route]:
     return made
 
 
+def _documented(id: str, answer: Answer, kind: str = "", version: str = "v1") -> Route:
+    """A route with the path and the cost that the documents give an operation."""
+    name = f"{version} {id}"
+    facts = shelves.operations()[name]
+    return Route(version, facts.method, shelves.pattern(facts.parts), id, facts.cost, answer, RESOURCES.get(kind), name)
+
+
+def _history_routes() -> list[Route]:
+    made = []
+    for kind in ("deals", "persons", "organizations"):
+        one = kind.removesuffix("s").capitalize()
+        made.append(_documented(f"get{one}Changelog", list_changes, kind))
+    return made
+
+
 ROUTES: list[Route] = [
     # Names go before `{}`: `users/me` before `users/{}`.
     *_extra_routes(),
+    *_history_routes(),
     *(route for resource in RESOURCES.values() for route in _routes_of(resource)),
     *_field_routes(),
 ]

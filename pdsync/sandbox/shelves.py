@@ -184,14 +184,30 @@ def _id(kind: Kind, record: Record, place: int) -> str:
     return str(record.get(kind.key, place))
 
 
-def _keep(call: Call, collection: tuple[str, ...], parents: Parents, op: str, id: str, row: Row | None) -> None:
+def keep(
+    company: Company,
+    collection: tuple[str, ...],
+    parents: Parents,
+    op: str,
+    id: str,
+    row: Row | None,
+    request: str | None = None,
+) -> None:
+    """Put a record on its shelf, or take it off, and note it in the journal."""
     kind = kind_of(collection)
-    held = shelf(call.company, collection, parents)
-    call.company.shelves[kind.name, parents] = held
-    before = held.pop(id, None)
+    held = shelf(company, collection, parents)
+    company.shelves[kind.name, parents] = held
+    before = held.get(id)
     if row is not None:
         held[id] = row
-    call.company.note_shelf(kind.name, op, before, row, call.request_id)
+    else:
+        del held[id]
+    company.note_shelf(kind.name, _noted(parents, id), op, before, row, request)
+
+
+def _noted(parents: Parents, id: str) -> int | str:
+    """An id as the API shows it, after its parents' if it has any; as the dump, whose ids are texts, tells it."""
+    return _number("/".join(part for part in (*parents, id) if part))
 
 
 def rows_of(company: Company, kind: str) -> Iterator[tuple[Parents, str, Row]]:
@@ -443,7 +459,7 @@ def _add(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parents
     for part in (owner, links, flags, known, {kind.key: id}, stamps):
         record.update(part)
     row = Row(0, "live", encode(record), ())
-    _keep(call, collection, parents, "add", _id(kind, record, 0), row)
+    keep(call.company, collection, parents, "add", _id(kind, record, 0), row, call.request_id)
     return success(_present(record, facts.item) if facts.item else {"id": id}, facts.status)
 
 
@@ -469,7 +485,8 @@ def _update(call: Call, facts: Facts, collection: tuple[str, ...], parents: Pare
             held.record if held else Maker(call.company, kind_of(collection).name, (parents, ())).record(facts.item, {})
         )
         record = {**before, **sent}
-        _keep(call, collection, parents, "update", "", Row(0, "live", encode(record), ()))
+        row = Row(0, "live", encode(record), ())
+        keep(call.company, collection, parents, "update", "", row, call.request_id)
         return success(record, facts.status)
     row = _row(call, collection, parents, id)
     shape = shape_of(kind_of(collection).name)
@@ -478,20 +495,21 @@ def _update(call: Call, facts: Facts, collection: tuple[str, ...], parents: Pare
     if "update_time" in shape:
         record["update_time"] = call.company.clock.stamp()
     state = "archived" if record.get("is_archived") is True else "live"
-    _keep(call, collection, parents, "update", id, Row(0, state, encode(record), ()))
+    changed = Row(0, state, encode(record), ())
+    keep(call.company, collection, parents, "update", id, changed, call.request_id)
     return success(_present(record, facts.item) if facts.item else {"id": _number(id)}, facts.status)
 
 
 def _delete(call: Call, collection: tuple[str, ...], parents: Parents, id: str | None) -> Reply:
     if id is not None:
         _row(call, collection, parents, id)
-        _keep(call, collection, parents, "delete", id, None)
+        keep(call.company, collection, parents, "delete", id, None, call.request_id)
         return success({"id": _number(id)})
     held = shelf(call.company, collection, parents)
     ids = [part for part in call.query.get("ids", "").split(",") if part] or _named(call, held)
     for each in ids:
         if each in held:
-            _keep(call, collection, parents, "delete", each, None)
+            keep(call.company, collection, parents, "delete", each, None, call.request_id)
     return success({"id": [_number(each) for each in ids]})
 
 
