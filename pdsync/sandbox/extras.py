@@ -141,7 +141,7 @@ def delete_thread(call: Call, route: Route) -> Reply:
 def list_messages(call: Call, route: Route) -> Reply:
     row = find(call, RESOURCES["mail_threads"], call.id())
     record = row.record
-    return success([_message(record, number) for number in range(record["message_count"])])
+    return success([message(record, number) for number in range(record["message_count"])])
 
 
 def get_message(call: Call, route: Route) -> Reply:
@@ -150,10 +150,8 @@ def get_message(call: Call, route: Route) -> Reply:
     number = id % 10 - 1
     if not 0 <= number < row.record["message_count"]:
         raise not_found("mailMessage")
-    message = _message(row.record, number)
-    if call.query.get("include_body") == "1":
-        message["body"] = f"<p>{message['snippet']}</p>"
-    return success(message, statusCode=2000, statusText="Success", service="email-api")
+    shown = message(row.record, number, with_body=call.query.get("include_body") == "1")
+    return success(shown, statusCode=2000, statusText="Success", service="email-api")
 
 
 SHARED_FLAGS = words(
@@ -163,7 +161,7 @@ SHARED_FLAGS = words(
 )
 
 
-def _message(thread: Record, number: int) -> Record:
+def message(thread: Record, number: int, *, with_body: bool = False) -> Record:
     """Messages are not kept: a thread knows how many it has, and they all look alike."""
     id = thread["id"] * 10 + number + 1
     # Odd ones answer: sender and receiver change places.
@@ -185,6 +183,7 @@ def _message(thread: Record, number: int) -> Record:
         "message_time": thread["last_message_timestamp"],
         "add_time": thread["add_time"],
         "update_time": thread["update_time"],
+        **({"body": f"<p>{thread['snippet']}</p>"} if with_body else {}),
     }
 
 

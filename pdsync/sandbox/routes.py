@@ -24,6 +24,7 @@ from .extras import (
     update_file,
     update_thread,
 )
+from .flow import list_flow, list_mail
 from .http import Reply, Route, success
 from .query import (
     V2_LIMIT,
@@ -262,6 +263,8 @@ def _history_routes() -> list[Route]:
     for kind in ("deals", "persons", "organizations"):
         one = kind.removesuffix("s").capitalize()
         made.append(_documented(f"get{one}Changelog", list_changes, kind))
+        made.append(_documented(f"get{one}Updates", list_flow, kind))
+        made.append(_documented(f"get{one}MailMessages", list_mail, kind))
     return made
 
 

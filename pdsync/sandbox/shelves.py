@@ -292,7 +292,7 @@ def _list(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parent
         )
     elif facts.paging == "cursor":
         start, limit = _cursor(call.query.get("cursor")), read_limit(call.query, MOST_ROWS)
-    page = [_present(record, facts.item) for record in records[start : start + limit]]
+    page = [present(record, facts.item) for record in records[start : start + limit]]
     return _enveloped(facts, page, more=len(records) > start + limit, start=start, limit=limit)
 
 
@@ -386,10 +386,10 @@ def _single(call: Call, facts: Facts, collection: tuple[str, ...], parents: Pare
     asked = tuple(sorted((name, value) for name, value in call.query.items() if name in facts.query))
     held = call.company.shelves.get((kind.name, parents), {}).get("")
     record = held.record if held else Maker(call.company, kind.name, (parents, asked)).record(facts.item, {})
-    return success(_present(record, facts.item), facts.status)
+    return success(present(record, facts.item), facts.status)
 
 
-def _present(record: Record, shape: Record) -> Record:
+def present(record: Record, shape: Record) -> Record:
     """Of a record what one version shows, its times as that version writes them; custom fields always."""
     shown = {name: record[name] for name in record if name in shape or len(name) >= 40}
     for name, kind in shape.items():
@@ -400,7 +400,7 @@ def _present(record: Record, shape: Record) -> Record:
 
 
 def _shown(facts: Facts, row: Row) -> Reply:
-    return success(_present(row.record, facts.item), facts.status)
+    return success(present(row.record, facts.item), facts.status)
 
 
 # -- writing -----------------------------------------------------------------------------------------
@@ -460,7 +460,7 @@ def _add(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parents
         record.update(part)
     row = Row(0, "live", encode(record), ())
     keep(call.company, collection, parents, "add", _id(kind, record, 0), row, call.request_id)
-    return success(_present(record, facts.item) if facts.item else {"id": id}, facts.status)
+    return success(present(record, facts.item) if facts.item else {"id": id}, facts.status)
 
 
 def _number(text: str) -> int | str:
@@ -497,7 +497,7 @@ def _update(call: Call, facts: Facts, collection: tuple[str, ...], parents: Pare
     state = "archived" if record.get("is_archived") is True else "live"
     changed = Row(0, state, encode(record), ())
     keep(call.company, collection, parents, "update", id, changed, call.request_id)
-    return success(_present(record, facts.item) if facts.item else {"id": _number(id)}, facts.status)
+    return success(present(record, facts.item) if facts.item else {"id": _number(id)}, facts.status)
 
 
 def _delete(call: Call, collection: tuple[str, ...], parents: Parents, id: str | None) -> Reply:
