@@ -20,7 +20,6 @@ from .extras import (
     get_message,
     get_users,
     list_messages,
-    search,
     update_file,
     update_thread,
 )
@@ -39,6 +38,7 @@ from .query import (
 )
 from .render import PLAIN, V1
 from .resources import FIELD_COST_V1, FIELD_COST_V2, FIELD_PATHS, RESOURCES, Cost, Resource
+from .search import find_users, search, search_field, search_items
 from .table import encode
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def _field_routes() -> list[Route]:
 def _extra_routes() -> list[Route]:
     files, mail = RESOURCES["files"], RESOURCES["mail_threads"]
     thread = ("mailbox", "mailThreads", "{}")
-    made = [
+    return [
         Route("v1", "GET", ("users",), "getUsers", 20, get_users, RESOURCES["users"]),
         Route("v1", "GET", ("users", "me"), "getCurrentUser", 2, get_me, RESOURCES["users"]),
         Route("v1", "POST", ("files",), "addFile", 10, add_file, files),
@@ -243,12 +243,6 @@ def _extra_routes() -> list[Route]:
         Route("v1", "GET", (*thread, "mailMessages"), "getMailThreadMessages", 20, list_messages, mail),
         Route("v1", "GET", ("mailbox", "mailMessages", "{}"), "getMailMessage", 2, get_message, mail),
     ]
-    for kind in ("deals", "persons", "organizations", "products"):
-        resource = RESOURCES[kind]
-        # "Organizations" is the one whose search operation is named in the singular.
-        name = "searchOrganization" if kind == "organizations" else f"search{kind.capitalize()}"
-        made.append(Route("v2", "GET", (kind, "search"), name, 20, search, resource))
-    return made
 
 
 def _documented(id: str, answer: Answer, kind: str = "", version: str = "v1") -> Route:
@@ -268,10 +262,28 @@ def _history_routes() -> list[Route]:
     return made
 
 
+def _search_routes() -> list[Route]:
+    made = [
+        _documented("findUsersByName", find_users),
+        _documented("searchItem", search_items, version="v2"),
+        _documented("searchItemByField", search_field, version="v2"),
+        _documented("searchLeads", search),
+    ]
+    scoped = {
+        what: _documented(f"search{what}", search, version="v2")
+        for what in ("Deals", "Persons", "Organization", "Products", "Leads", "Projects")
+    }
+    # v1 has left the specification, and may still answer: at twice the price, and with offsets.
+    left = [made[1], *(scoped[what] for what in ("Deals", "Persons", "Organization", "Products"))]
+    old = [Route("v1", "GET", route.pattern, route.operation, 40, route.answer) for route in left]
+    return [*made, *scoped.values(), *old]
+
+
 ROUTES: list[Route] = [
     # Names go before `{}`: `users/me` before `users/{}`.
     *_extra_routes(),
     *_history_routes(),
+    *_search_routes(),
     *(route for resource in RESOURCES.values() for route in _routes_of(resource)),
     *_field_routes(),
 ]

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from . import v1
 from .data import api
 from .errors import bad_request, feature_off, not_found
 from .http import Call, Reply, Route, success
@@ -145,8 +144,6 @@ def answer(call: Call, route: Route) -> Reply:
     params = tuple(call.params)
     parents, id = (params[:-1], params[-1]) if is_one else (params, None)
     _check_parents(call, collection, parents)
-    if collection[-1] in ("search", "find") and facts.method == "GET":
-        return _search(call, facts, collection[0])
     match facts.method:
         case "GET" if id is not None:
             return _shown(facts, _row(call, collection, parents, id))
@@ -302,26 +299,6 @@ def _nested(call: Call, facts: Facts, collection: tuple[str, ...], parent: int) 
     return _enveloped(
         facts, records[start : start + limit], more=len(records) > start + limit, start=start, limit=limit
     )
-
-
-def _search(call: Call, facts: Facts, kind: str) -> Reply:
-    """By name or title. Assumption: a small part of what search can do, without its delay."""
-    term = call.query.get("term", "").strip().casefold()
-    if not term:
-        raise bad_request("term is required", "term")
-    if kind == "users":
-        shown = [v1.shape(call.company, "users", row) for row in call.company["users"].rows.values()]
-        return _enveloped(facts, [user for user in shown if term in str(user["name"]).casefold()], more=False)
-    if (kind,) not in KINDS:
-        return _enveloped(facts, [], more=False)
-    named = KINDS[kind,]
-    records = (row.record for row in shelf(call.company, (kind,), ()).values() if row.state == "live")
-    found = [record for record in records if term in str(record.get("title")).casefold()]
-    items = [
-        {"result_score": 0.5, "item": {"id": record["id"], "type": named.one, "title": record["title"]}}
-        for record in found
-    ]
-    return _enveloped(facts, items, more=False)
 
 
 def _enveloped(facts: Facts, page: list[Any], *, more: bool, start: int = 0, limit: int = 0) -> Reply:
