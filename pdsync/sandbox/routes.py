@@ -25,6 +25,7 @@ from .extras import (
 )
 from .flow import list_flow, list_mail
 from .http import Reply, Route, success
+from .movements import conversion, movement
 from .query import (
     V2_LIMIT,
     encode_cursor,
@@ -36,10 +37,12 @@ from .query import (
     read_v1,
     read_v2,
 )
+from .recents import list_recents
 from .render import PLAIN, V1
 from .resources import FIELD_COST_V1, FIELD_COST_V2, FIELD_PATHS, RESOURCES, Cost, Resource
 from .search import find_users, search, search_field, search_items
 from .table import encode
+from .timeline import deals_timeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -259,7 +262,14 @@ def _history_routes() -> list[Route]:
         made.append(_documented(f"get{one}Changelog", list_changes, kind))
         made.append(_documented(f"get{one}Updates", list_flow, kind))
         made.append(_documented(f"get{one}MailMessages", list_mail, kind))
-    return made
+    return [
+        *made,
+        _documented("getRecents", list_recents),
+        _documented("getDealsTimeline", deals_timeline),
+        _documented("getArchivedDealsTimeline", deals_timeline),
+        _documented("getPipelineConversionStatistics", conversion, "pipelines"),
+        _documented("getPipelineMovementStatistics", movement, "pipelines"),
+    ]
 
 
 def _search_routes() -> list[Route]:

@@ -48,7 +48,7 @@ def example_of(facts: Facts, ids: dict[str, Any]) -> tuple[str, dict[str, str]]:
         known = part
     values = {
         "deal_ids": str(ids["deals"]), "start_date": "2026-01-01", "end_date": "2026-03-31", "interval": "month",
-        "amount": "3", "field_key": "add_time", "since_timestamp": "2026-11-01 00:00:00", "org_id": "1", "term": "al",
+        "amount": "1", "field_key": "add_time", "since_timestamp": "2026-11-01 00:00:00", "org_id": "1", "term": "al",
         "folder": "inbox", "period.start": "2026-01-01", "period.end": "2026-12-31", "item_type": "deal",
         "field": "title",
         "entity_type": "deal", "type.name": "deals_won", "search_for_related_items": "0", "match": "exact",
