@@ -64,7 +64,7 @@ class Box:
         with self.company.lock:
             return list(self.company.dump(kind))
 
-    def change(self, share: float = 0.01, **options: Any) -> dict[str, dict[str, list[int]]]:
+    def change(self, share: float = 0.01, **options: Any) -> dict[str, dict[str, list[Any]]]:
         """See `changes.change`."""
         return change(self.company, share=share, **options)
 

@@ -294,6 +294,9 @@ class Company:
             }
 
     def summary(self) -> dict[str, dict[str, int]]:
+        from .shelf_kinds import KINDS  # noqa: PLC0415 - it needs this module
+        from .shelves import counts_of  # noqa: PLC0415
+
         counts: dict[str, dict[str, int]] = {}
         for kind, table in self.tables.items():
             of = counts[kind] = dict.fromkeys(("live", "archived", "deleted", "purged", "merged"), 0)
@@ -303,7 +306,7 @@ class Company:
                 of[left.state] += 1
         for name, kind in FIELD_KINDS.items():
             counts[name] = {"live": len(self.fields[kind].all), "purged": len(self.fields[kind].retired)}
-        return counts
+        return counts | {kind.name: counts_of(self, kind.name) for kind in KINDS.values()}
 
 
 def entry_json(entry: Entry) -> Record:

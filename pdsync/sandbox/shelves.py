@@ -25,8 +25,9 @@ from .linked import NESTED, deals_summary, records_of
 from .made_up import Maker
 from .query import read_limit, read_start
 from .resources import FIELD_PATHS
-from .shelf_kinds import ALIASES, KINDS, PARENT_KEYS, Kind, first_records
+from .shelf_kinds import ALIASES, KINDS, PARENT_KEYS, Kind, first_counts, first_records
 from .table import Row, encode
+from .v1_parts import remembered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -210,12 +211,28 @@ def _noted(parents: Parents, id: str) -> int | str:
 def rows_of(company: Company, kind: str) -> Iterator[tuple[Parents, str, Row]]:
     """Every record of a kind, whoever its parent is: the truth."""
     collection = next(parts for parts, each in KINDS.items() if each.name == kind)
-    places: list[Parents] = [()]
-    if "{}" in collection:
-        places = [(str(id),) for id in parent_ids(company, collection)]
-    for parents in places:
+    for parents in _places(company, collection):
         for id, row in shelf(company, collection, parents).items():
             yield parents, id, row
+
+
+@remembered
+def counts_of(company: Company, kind: str) -> dict[str, int]:
+    """How many records of a kind there are in each state. None is made up for it."""
+    collection, of = next((parts, each) for parts, each in KINDS.items() if each.name == kind)
+    counts = {"live": 0, "archived": 0}
+    for parents in _places(company, collection):
+        held = company.shelves.get((kind, parents))
+        if held is None:
+            for state, count in first_counts(company, of, parents).items():
+                counts[state] += count
+        for row in (held or {}).values():
+            counts[row.state] += 1
+    return counts
+
+
+def _places(company: Company, collection: tuple[str, ...]) -> list[Parents]:
+    return [(str(id),) for id in parent_ids(company, collection)] if "{}" in collection else [()]
 
 
 def parent_ids(company: Company, collection: tuple[str, ...]) -> list[Any]:

@@ -122,11 +122,19 @@ def test_a_note_is_added_changed_and_deleted_and_the_journal_tells(api: Api) -> 
     assert api.put(f"/v1/notes/{id}", content="<p>y</p>").data["content"] == "<p>y</p>"
     assert api.delete(f"/v1/notes/{id}").data == {"id": id}
     assert api.get(f"/v1/notes/{id}").status == 404
-    assert [(entry.kind, entry.op) for entry in api.box.journal[before:]] == [
-        ("notes", "add"),
-        ("notes", "update"),
-        ("notes", "delete"),
+    assert [(entry.kind, entry.id, entry.op) for entry in api.box.journal[before:]] == [
+        ("notes", id, "add"),
+        ("notes", id, "update"),
+        ("notes", id, "delete"),
     ]
+
+
+def test_what_lies_below_a_parent_is_in_the_journal_by_the_dump_s_id(api: Api) -> None:
+    deal, user = api.live("deals")[0], max(api.box.company["users"].rows)
+    answer = api.post(f"/v1/deals/{deal}/followers", user_id=user)
+    assert answer.status in (200, 201), answer.body
+    assert api.box.journal[-1].kind == "deal_followers"
+    assert api.box.journal[-1].id in api.truth("deal_followers")
 
 
 def test_what_is_required_or_of_another_type_is_refused(api: Api) -> None:
