@@ -28,8 +28,12 @@ The same over HTTP, for a sandbox in another process: `/_admin/dump`, `/log`, `/
     v1 · v1_parts     the same records as v1 shows them
     checks · from_v1 · writes · merges    what may be written, and what follows
     routes · extras   the operations
+    shelves · shelf_kinds · made_up    records of all other kinds
+    changelog · flow · linked · notes  what was done to a record, what happened around it, what hangs on it
+    search · found    records by what stands in them
+    recents · timeline · movements     what changed lately; deals by date; how a pipeline fared
     limits · oauth · faults · log    around every request
-    changes · schema  the company at work: records, and fields
+    changes · shelf_changes · schema   the company at work: records, and fields
     server · admin · box    the socket, the back door, start and stop
 """
 

@@ -83,7 +83,7 @@ class Entry(Struct, frozen=True):
     time: str
     at_s: float  # sandbox seconds, for lists that lag behind
     kind: str
-    id: int | str  # text where the dump's is: a lead, what lies below a parent
+    id: int | str  # of a lead its UUID; of what lies below a parent both ids, as in the dump: 5/3
     op: str  # add, update, delete, archive, unarchive, restore, merge, purge, silent
     before: Row | None
     after: Row | None

@@ -252,9 +252,14 @@ def _in_table(call: Call, of: Type, wanted: Wanted, last: Any) -> Iterator[Recor
     in_notes = noted(company, of.note, wanted.term) if of.note and "notes" in wanted.fields else ()
     order = table.order("id")
     low = bisect_right(order, (last, last)) if isinstance(last, int) else 0
+    overlay = (call.overlay or {}).get(of.kind, {})
     for _, id in order[low:]:
-        row = table.rows[id]
-        if not matches(row) or (needle.isascii() and needle not in row.body.lower() and id not in in_notes):
+        row = overlay.get(id, table.rows[id])
+        if (
+            row is None
+            or not matches(row)
+            or (needle.isascii() and needle not in row.body.lower() and id not in in_notes)
+        ):
             continue
         record = decode(row.body)
         if of.kind != "files" or (record["mail_message_id"] is not None) == (of.name == "mail_attachment"):

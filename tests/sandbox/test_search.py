@@ -152,3 +152,11 @@ def test_one_finds_what_one_may_see(api: Api) -> None:
     seen = {d["id"] for d in every if d["visible_to"] == 7 or d["owner_id"] == mine}
     assert ids
     assert set(ids) <= seen
+
+
+def test_search_lags_behind_when_told_to(api: Api) -> None:
+    api.admin("POST", "clock", {"advance_s": 60})
+    id = api.post("/api/v2/organizations", name="Qxyzzy").data["id"]
+    api.box.faults.add(kind="read_lag", path="/search", seconds=30, times=1)
+    assert found(api, "/api/v2/organizations/search", term="Qxyzzy") == []
+    assert found(api, "/api/v2/organizations/search", term="Qxyzzy") == [id]
