@@ -58,20 +58,23 @@ class Change(Struct, frozen=True):
 
 
 def list_changes(call: Call, route: Route) -> Reply:
-    """A page of changes, newest first. Its cursor names the first change of the next one."""
+    """A page of changes, newest first."""
     assert route.resource is not None  # noqa: S101 - routes give one
     row = find(call, route.resource, call.id(), deleted=True)
-    limit, changes = read_limit(call.query, V2_LIMIT), changes_of(call.company, route.resource.kind, row)
-    start = 0
+    return page(call, [(change.id, _shown(change)) for change in changes_of(call.company, route.resource.kind, row)])
+
+
+def page(call: Call, told: list[tuple[int, Record]]) -> Reply:
+    """A page of what is `told`, by its ids. The cursor names the first of the next page, so nothing new moves it."""
+    limit, start = read_limit(call.query, V2_LIMIT), 0
     if call.query.get("cursor"):
         first = _read_cursor(call.query["cursor"])
-        start = next((at for at, change in enumerate(changes) if change.id == first), -1)
+        start = next((at for at, (id, _) in enumerate(told) if id == first), -1)
         if start < 0:
             raise bad_request("Invalid cursor", "cursor")
-    shown = [_shown(change) for change in changes[start : start + limit]]
-    following = changes[start + limit : start + limit + 1]
-    cursor = base64.b64encode(f"id:{following[0].id}".encode()).decode() if following else None
-    return success(shown, additional_data={"next_cursor": cursor})
+    following = told[start + limit : start + limit + 1]
+    cursor = base64.b64encode(f"id:{following[0][0]}".encode()).decode() if following else None
+    return success([shown for _, shown in told[start : start + limit]], additional_data={"next_cursor": cursor})
 
 
 def _read_cursor(text: str) -> int:

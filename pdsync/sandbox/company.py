@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from .clock import DAY_S, Clock, iso, seconds_of
+from .data import words
 from .resources import FIELD_KINDS, RESOURCES
 from .table import Record, Row, Table, decode
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 KEPT_DAYS = 30  # soft-deleted records stay that long
 ADMIN, MEMBER, LIMITED = "admin", "member", "limited"
 LOGGED = ("deals", "persons", "organizations")  # kinds whose changes the API tells one by one
+JOINED = words(  # and those whose coming and going it tells, below the record that they join
+    "deal_followers person_followers organization_followers product_followers deal_participants"
+)
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 
 
@@ -107,7 +111,7 @@ class Company:
         self._tokens: dict[str, str] = {}
         self.groups: dict[int, int] = {}
         self.journal: list[Entry] = []
-        self.history: dict[tuple[str, int | str], list[Entry]] = {}  # of the journal, what `LOGGED` kinds went through
+        self.history: dict[tuple[str, int | str], list[Entry]] = {}  # of the journal, by record or by what it joined
         self.actor = Actor()
         self.shelves: dict[tuple[str, tuple[str, ...]], dict[str, Row]] = {}  # see `shelves`
         self.born_s = int(clock.seconds())  # when it was generated,
@@ -245,8 +249,9 @@ class Company:
         at_s, seq = self.clock.seconds(), len(self.journal) + 1
         entry = Entry(seq, iso(int(at_s)), at_s, kind, id, op, before, after, request or None, self.actor)
         self.journal.append(entry)
-        if kind in LOGGED:
-            self.history.setdefault((kind, id), []).append(entry)
+        if kind in LOGGED or kind in JOINED:
+            of = id if kind in LOGGED else str(id).partition("/")[0]
+            self.history.setdefault((kind, of), []).append(entry)
 
     # -- truth -----------------------------------------------------------------------------------
 

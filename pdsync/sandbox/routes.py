@@ -25,6 +25,7 @@ from .extras import (
 )
 from .flow import list_flow, list_mail
 from .http import Reply, Route, success
+from .joined import list_joined
 from .movements import conversion, movement
 from .query import (
     V2_LIMIT,
@@ -262,8 +263,12 @@ def _history_routes() -> list[Route]:
         made.append(_documented(f"get{one}Changelog", list_changes, kind))
         made.append(_documented(f"get{one}Updates", list_flow, kind))
         made.append(_documented(f"get{one}MailMessages", list_mail, kind))
+    for kind in ("deals", "persons", "organizations", "products"):
+        one = kind.removesuffix("s").capitalize()
+        made.append(_documented(f"get{one}FollowersChangelog", list_joined, kind, "v2"))
     return [
         *made,
+        _documented("getDealParticipantsChangelog", list_joined, "deals"),
         _documented("getRecents", list_recents),
         _documented("getDealsTimeline", deals_timeline),
         _documented("getArchivedDealsTimeline", deals_timeline),

@@ -441,7 +441,9 @@ def _add(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parents
     kind = kind_of(collection)
     now = call.company.clock.stamp()
     shape = shape_of(kind.name) or facts.item
-    id = _next_id(call, collection, parents)
+    id = sent.get(kind.key) if kind.key != "id" else None  # a follower is known by the user that was sent
+    if id is None:
+        id = _next_id(call, collection, parents)
     stamps: Record = {name: now for name in ("add_time", "update_time") if name in shape}
     owner: Record = {
         name: call.viewer.user_id for name in ("owner_id", "user_id", "creator_id", "added_by_user_id") if name in shape

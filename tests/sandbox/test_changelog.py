@@ -143,3 +143,40 @@ def test_a_silent_edit_is_not_told(api: Api) -> None:
     assert [(each["old_value"], each["new_value"]) for each in changes(api, "deals", id)[: -len(before)]] == [
         ("Backdated", "seen")
     ]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "products"])
+def test_who_follows_is_told_from_the_first_one_on(api: Api, kind: str) -> None:
+    id, users = api.live(kind)[0], sorted(api.box.company["users"].rows)
+    path = f"/api/v2/{kind}/{id}/followers"
+    before = {follower["user_id"] for follower in api.get(path).data}
+    told = api.get(f"{path}/changelog").data
+    assert {each["follower_user_id"] for each in told} == before
+    assert {each["action"] for each in told} <= {"added"}
+    new = next(user for user in users if user not in before)
+
+    made = api.post(path, user_id=new)
+    assert made.status in (200, 201), made.body
+    assert {follower["user_id"] for follower in api.get(path).data} == before | {new}
+    assert api.delete(f"{path}/{new}").status == 200
+    me, newest = api.box.company.viewers["admin"].user_id, api.get(f"{path}/changelog").data
+    assert [(each["action"], each["follower_user_id"], each["actor_user_id"]) for each in newest[:2]] == [
+        ("removed", new, me),
+        ("added", new, me),
+    ]
+    assert newest[2:] == told
+    walked = api.walk(f"{path}/changelog", limit=1)
+    assert [each for page in walked for each in page.data] == newest
+
+
+def test_participants_come_and_go(api: Api) -> None:
+    deal = next(entry["record"] for entry in api.box.dump("deals") if entry["state"] == "live")
+    path = f"/v1/deals/{deal['id']}/participants"
+    before = api.get(f"{path}Changelog").data
+    person = api.live("persons")[-1]
+    made = api.post(path, person_id=person)
+    assert made.status in (200, 201), made.body
+    newest, *others = api.get(f"{path}Changelog").data
+    assert (newest["action"], newest["person_id"]) == ("added", person)
+    assert newest["time"] == v1_time(api.box.journal[-1].time)
+    assert others == before
