@@ -10,12 +10,13 @@ nothing of the rest of pdsync; wherever the documents are silent a comment says 
         box.url, box.token              # where, and as whom: the admin; box.tokens has the others
         box.faults.add(kind="reset_after", method="POST", path="/deals$", nth=1)
         box.change(share=0.01)          # the company works for an hour
+        box.act("PATCH", "/api/v2/deals/1", {"value": 5})  # a colleague does one thing, in the app
         box.clock.advance(3600)
         box.dump("deals")               # the truth: kind, id, state, merged_into, record
         box.log, box.journal, box.window()
 
 The same over HTTP, for a sandbox in another process: `/_admin/dump`, `/log`, `/journal`, `/window`, `/summary`,
-`/faults`, `/clock`, `/limits`, `/change`, `/spend`, `/live`, `/access`, `/fields`, `/edit`.
+`/faults`, `/clock`, `/limits`, `/change`, `/spend`, `/live`, `/access`, `/fields`, `/edit`, `/act`.
 
     clock · data      the time, the words
     resources         what there is to serve; everything declared is declared there
@@ -27,8 +28,12 @@ The same over HTTP, for a sandbox in another process: `/_admin/dump`, `/log`, `/
     v1 · v1_parts     the same records as v1 shows them
     checks · from_v1 · writes · merges    what may be written, and what follows
     routes · extras   the operations
+    shelves · shelf_kinds · made_up    records of all other kinds
+    changelog · flow · linked · notes  what was done to a record, what happened around it, what hangs on it
+    search · found    records by what stands in them
+    recents · timeline · movements     what changed lately; deals by date; how a pipeline fared
     limits · oauth · faults · log    around every request
-    changes · schema  the company at work: records, and fields
+    changes · shelf_changes · schema   the company at work: records, and fields
     server · admin · box    the socket, the back door, start and stop
 """
 

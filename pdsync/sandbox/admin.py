@@ -176,6 +176,15 @@ def edit(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
     return success(made.record)
 
 
+def act(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
+    """What another user does in the app: {"method", "path", "body", "user_id", "is_bulk"}, the first two needed.
+
+    Any request of the API will do; the answer is the API's.
+    """
+    target, is_bulk = body["path"], bool(body.get("is_bulk", False))
+    return sandbox.act(body["method"], target, body.get("body"), body.get("user_id"), is_bulk=is_bulk)
+
+
 def _lines(some: Iterable[Any]) -> Reply:
     return Reply(200, b"".join(encode(one) + b"\n" for one in some), {}, NDJSON)
 
@@ -205,4 +214,5 @@ HANDLERS: dict[tuple[str, str], Callable[[Sandbox, Any, dict[str, str]], Reply]]
     ("POST", "access"): access,
     ("POST", "fields"): fields,
     ("POST", "edit"): edit,
+    ("POST", "act"): act,
 }

@@ -64,9 +64,15 @@ class Box:
         with self.company.lock:
             return list(self.company.dump(kind))
 
-    def change(self, share: float = 0.01, **options: Any) -> dict[str, dict[str, list[int]]]:
+    def change(self, share: float = 0.01, **options: Any) -> dict[str, dict[str, list[Any]]]:
         """See `changes.change`."""
         return change(self.company, share=share, **options)
+
+    def act(
+        self, method: str, target: str, body: Any = None, user_id: int | None = None, *, is_bulk: bool = False
+    ) -> Any:
+        """What a colleague does in the app, see `Sandbox.act`; the answer's JSON, whether it is a yes or a no."""
+        return msgspec.json.decode(self.sandbox.act(method, target, body, user_id, is_bulk=is_bulk).body)
 
     def live(self, every: int | None, **options: Any) -> None:
         """Let records change at every n-th request; None stops it."""

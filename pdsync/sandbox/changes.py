@@ -13,6 +13,8 @@ from .clock import iso, local_date
 from .data import load
 from .merges import merge_records
 from .population.papers import file_record
+from .shelf_changes import SHELVED, change_shelf
+from .shelves import shelf
 from .writes import mark_deleted
 
 if TYPE_CHECKING:
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from .company import Company
     from .table import Record, Row
 
-KINDS = ("deals", "persons", "organizations", "products", "activities", "files")
+TABLED = ("deals", "persons", "organizations", "products", "activities", "files")
+KINDS = (*TABLED, *SHELVED)
 MERGEABLE = ("deals", "persons", "organizations")
 WHAT = ("added", "updated", "deleted", "archived", "merged")
 MOST_DRAWS = 50
@@ -66,7 +69,7 @@ def change(
     kinds: Iterable[str] = KINDS,
     advance_s: float = 3600,
     only: Iterable[str] = WHAT,
-) -> dict[str, dict[str, list[int]]]:
+) -> dict[str, dict[str, list[Any]]]:
     """Change that share of the records of each kind, or so many `records` of it.
 
     Returns:
@@ -87,14 +90,16 @@ def change(
 
 def _change_kind(
     work: _Work, kind: str, share: float, records: int | None, only: set[str], *, merges: bool
-) -> dict[str, list[int]]:
+) -> dict[str, list[Any]]:
     company = work.company
-    done: dict[str, list[int]] = {what: [] for what in WHAT}
-    total = len(company[kind])
+    done: dict[str, list[Any]] = {what: [] for what in WHAT}
+    total = len(shelf(company, (kind,), ()) if kind in SHELVED else company[kind])
     count = records if records is not None else round(total * share)
     if not total or (not count and share <= 0):
         return done
     count = max(1, count)
+    if kind in SHELVED:
+        return done | change_shelf(company, kind, count, work.random, work.now, only)
     few = max(1, count // 12)
     pair = work.draw(kind, 2) if merges else []
     if len(pair) == 2:

@@ -6,6 +6,7 @@ push against. Reading never changes anything, except that `purge()` lets go of w
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import threading
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from .clock import DAY_S, Clock, iso, seconds_of
+from .data import words
 from .resources import FIELD_KINDS, RESOURCES
 from .table import Record, Row, Table, decode
 
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
 
 KEPT_DAYS = 30  # soft-deleted records stay that long
 ADMIN, MEMBER, LIMITED = "admin", "member", "limited"
+LOGGED = ("deals", "persons", "organizations")  # kinds whose changes the API tells one by one
+JOINED = words(  # and those whose coming and going it tells, below the record that they join
+    "deal_followers person_followers organization_followers product_followers deal_participants"
+)
+BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 
 
 class Sizes(Struct, frozen=True, kw_only=True):
@@ -64,6 +71,15 @@ class Viewer(Struct):
     hidden_pipelines: set[int] = set()
 
 
+class Actor(Struct, frozen=True):
+    """Who makes changes, and through what."""
+
+    user_id: int | None = None  # None: whoever owns the record
+    source: str = "app"
+    agent: str | None = BROWSER
+    is_bulk: bool = False
+
+
 class Entry(Struct, frozen=True):
     """One effect. `before` and `after` are the record's JSON, None where there was or is none."""
 
@@ -71,14 +87,15 @@ class Entry(Struct, frozen=True):
     time: str
     at_s: float  # sandbox seconds, for lists that lag behind
     kind: str
-    id: int
-    op: str  # add, update, delete, archive, unarchive, restore, merge, purge
+    id: int | str  # of a lead its UUID; of what lies below a parent both ids, as in the dump: 5/3
+    op: str  # add, update, delete, archive, unarchive, restore, merge, purge, silent
     before: Row | None
     after: Row | None
-    request: str | None
+    request: str | None  # None: nobody's over the API
+    actor: Actor = Actor()
 
 
-NOTHING = Row(0, "", b"", ())
+NOTHING = Row(0, "", b"{}", ())
 
 
 class Company:
@@ -94,6 +111,8 @@ class Company:
         self._tokens: dict[str, str] = {}
         self.groups: dict[int, int] = {}
         self.journal: list[Entry] = []
+        self.history: dict[tuple[str, int | str], list[Entry]] = {}  # of the journal, by record or by what it joined
+        self.actor = Actor()
         self.shelves: dict[tuple[str, tuple[str, ...]], dict[str, Row]] = {}  # see `shelves`
         self.born_s = int(clock.seconds())  # when it was generated,
         self.sizes: dict[str, int] = dict.fromkeys(RESOURCES, 0)  # and how many records of each kind it had then
@@ -168,7 +187,7 @@ class Company:
         table.put(row)
         if row.state == "deleted":
             self._purge_from = min(self._purge_from, self.clock.seconds() + KEPT_DAYS * DAY_S - 1)
-        self._note(kind, op, before, row, request)
+        self._note(kind, row.id, op, before, row, request)
         return row
 
     def remove(
@@ -176,7 +195,7 @@ class Company:
     ) -> None:
         before = self.tables[kind].rows[id]
         self.tables[kind].remove(id, state, merged_into)
-        self._note(kind, "merge" if state == "merged" else "purge", before, None, request)
+        self._note(kind, id, "merge" if state == "merged" else "purge", before, None, request)
 
     def born_with(self, kind: str) -> int:
         """The largest id of a kind that was there from the beginning; what is made up does not move with the rest."""
@@ -187,9 +206,20 @@ class Company:
         self._shelf_ids += 1
         return self._shelf_ids
 
-    def note_shelf(self, kind: str, op: str, before: Row | None, after: Row | None, request: str | None) -> None:
+    def note_shelf(
+        self, kind: str, id: int | str, op: str, before: Row | None, after: Row | None, request: str | None
+    ) -> None:
         """Note a write to a shelf in the journal, whose records may have texts for ids."""
-        self._note(kind, op, before, after, request)
+        self._note(kind, id, op, before, after, request)
+
+    @contextlib.contextmanager
+    def acting(self, actor: Actor) -> Iterator[None]:
+        """Let `actor` be who makes the changes for the length of a `with`, under the lock."""
+        before, self.actor = self.actor, actor
+        try:
+            yield
+        finally:
+            self.actor = before
 
     def hidden(self, kind: str, row: Row) -> Record:
         """Facets of `row` that its record does not show."""
@@ -211,12 +241,17 @@ class Company:
                 else:
                     self._purge_from = min(self._purge_from, due_s)
 
-    def _note(self, kind: str, op: str, before: Row | None, after: Row | None, request: str | None) -> None:
+    def _note(
+        self, kind: str, id: int | str, op: str, before: Row | None, after: Row | None, request: str | None
+    ) -> None:
         self.version += 1
         self.memo.clear()
-        id = (after or before or NOTHING).id
-        at_s = self.clock.seconds()
-        self.journal.append(Entry(len(self.journal) + 1, iso(int(at_s)), at_s, kind, id, op, before, after, request))
+        at_s, seq = self.clock.seconds(), len(self.journal) + 1
+        entry = Entry(seq, iso(int(at_s)), at_s, kind, id, op, before, after, request or None, self.actor)
+        self.journal.append(entry)
+        if kind in LOGGED or kind in JOINED:
+            of = id if kind in LOGGED else str(id).partition("/")[0]
+            self.history.setdefault((kind, of), []).append(entry)
 
     # -- truth -----------------------------------------------------------------------------------
 
@@ -264,6 +299,9 @@ class Company:
             }
 
     def summary(self) -> dict[str, dict[str, int]]:
+        from .shelf_kinds import KINDS  # noqa: PLC0415 - it needs this module
+        from .shelves import counts_of  # noqa: PLC0415
+
         counts: dict[str, dict[str, int]] = {}
         for kind, table in self.tables.items():
             of = counts[kind] = dict.fromkeys(("live", "archived", "deleted", "purged", "merged"), 0)
@@ -273,7 +311,7 @@ class Company:
                 of[left.state] += 1
         for name, kind in FIELD_KINDS.items():
             counts[name] = {"live": len(self.fields[kind].all), "purged": len(self.fields[kind].retired)}
-        return counts
+        return counts | {kind.name: counts_of(self, kind.name) for kind in KINDS.values()}
 
 
 def entry_json(entry: Entry) -> Record:
@@ -286,4 +324,15 @@ def entry_json(entry: Entry) -> Record:
         "before": decode(entry.before.body) if entry.before else None,
         "after": decode(entry.after.body) if entry.after else None,
         "request": entry.request,
+        "actor_user_id": actor_of(entry),
+        "change_source": entry.actor.source,
     }
+
+
+def actor_of(entry: Entry) -> int | None:
+    """Who made a change. Assumption: in the sandbox's own work, people work on what is theirs."""
+    if entry.actor.user_id is not None or entry.op == "purge":
+        return entry.actor.user_id
+    record = (entry.before or entry.after or NOTHING).record
+    owner = record.get("owner_id", record.get("user_id"))
+    return owner if isinstance(owner, int) else None

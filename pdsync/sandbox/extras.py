@@ -1,19 +1,16 @@
-"""Answers what is unlike the rest: users and users/me, files with their contents, mail, search."""
+"""Answers what is unlike the rest: users and users/me, files with their contents, mail."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .checks import check
 from .data import words
 from .errors import bad_request, not_found
 from .http import Reply, success
 from .population.papers import file_record, milli
-from .query import Page, Selection, read_limit
 from .resources import RESOURCES
-from .select import matcher
-from .table import decode, encode
 from .v1 import shape
 from .writes import find, mark_deleted
 
@@ -28,8 +25,6 @@ LINKS = {
     "product_id": "products",
     "activity_id": "activities",
 }
-SEARCH_LIMIT = 500
-SHORTEST_TERM = 2
 
 
 # -- users -------------------------------------------------------------------------------------------
@@ -141,7 +136,7 @@ def delete_thread(call: Call, route: Route) -> Reply:
 def list_messages(call: Call, route: Route) -> Reply:
     row = find(call, RESOURCES["mail_threads"], call.id())
     record = row.record
-    return success([_message(record, number) for number in range(record["message_count"])])
+    return success([message(record, number) for number in range(record["message_count"])])
 
 
 def get_message(call: Call, route: Route) -> Reply:
@@ -150,10 +145,8 @@ def get_message(call: Call, route: Route) -> Reply:
     number = id % 10 - 1
     if not 0 <= number < row.record["message_count"]:
         raise not_found("mailMessage")
-    message = _message(row.record, number)
-    if call.query.get("include_body") == "1":
-        message["body"] = f"<p>{message['snippet']}</p>"
-    return success(message, statusCode=2000, statusText="Success", service="email-api")
+    shown = message(row.record, number, with_body=call.query.get("include_body") == "1")
+    return success(shown, statusCode=2000, statusText="Success", service="email-api")
 
 
 SHARED_FLAGS = words(
@@ -163,7 +156,7 @@ SHARED_FLAGS = words(
 )
 
 
-def _message(thread: Record, number: int) -> Record:
+def message(thread: Record, number: int, *, with_body: bool = False) -> Record:
     """Messages are not kept: a thread knows how many it has, and they all look alike."""
     id = thread["id"] * 10 + number + 1
     # Odd ones answer: sender and receiver change places.
@@ -185,37 +178,5 @@ def _message(thread: Record, number: int) -> Record:
         "message_time": thread["last_message_timestamp"],
         "add_time": thread["add_time"],
         "update_time": thread["update_time"],
+        **({"body": f"<p>{thread['snippet']}</p>"} if with_body else {}),
     }
-
-
-# -- search ------------------------------------------------------------------------------------------
-
-
-def search(call: Call, route: Route) -> Reply:
-    """By title or name. Assumption: a small part of what search can do, without its delay."""
-    resource = RESOURCES[route.resource.kind] if route.resource else RESOURCES["deals"]
-    term = call.query.get("term", "").strip().casefold()
-    exact = call.query.get("exact_match") == "true"
-    if len(term) < (1 if exact else SHORTEST_TERM):
-        raise bad_request("term must have at least 2 characters", "term")
-    table, name = call.company[resource.kind], "title" if resource.kind == "deals" else "name"
-    selection = Selection(states=("live",))
-    matches = matcher(table, selection, call.viewer, call.company)
-    page = Page(limit=read_limit(call.query, SEARCH_LIMIT))
-    start = int(call.query.get("cursor") or 0) if (call.query.get("cursor") or "0").isdigit() else 0
-    found: list[dict[str, Any]] = []
-    more = False
-    needle = encode(call.query["term"].strip())[1:-1].lower()
-    for row in table.rows.values():
-        if row.id <= start or not matches(row) or (needle.isascii() and needle not in row.body.lower()):
-            continue
-        record = decode(row.body)
-        text = record[name].casefold()
-        if text == term or (not exact and term in text):
-            if len(found) == page.limit:
-                more = True
-                break
-            item = {"id": row.id, "type": resource.one, name: record[name]}
-            found.append({"result_score": 1.0 if text == term else 0.5, "item": item})
-    cursor = str(found[-1]["item"]["id"]) if more else None
-    return success({"items": found}, additional_data={"next_cursor": cursor})

@@ -6,7 +6,9 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from . import v1
+from .clock import v1_time
 from .errors import bad_request
+from .extras import message
 
 if TYPE_CHECKING:
     from .company import Company
@@ -22,6 +24,8 @@ NESTED: dict[tuple[str, ...], tuple[str, str]] = {
     ("pipelines", "{}", "deals"): ("deals", "pipeline_id"),
     ("stages", "{}", "deals"): ("deals", "stage_id"),
 }
+MAILED = {"deals": "deal_id", "persons": "person_id", "organizations": "org_id"}
+NESTING = frozenset(("creator_user_id", "user_id", "owner_id", "person_id", "org_id"))
 STATES = ("open", "won", "lost", "deleted", "all_not_deleted")
 
 
@@ -30,12 +34,43 @@ def records_of(company: Company, collection: tuple[str, ...], parent: int) -> li
     kind, facet = NESTED[collection]
     rows = sorted((row for row in company[kind].where(facet, parent) if row.state == "live"), key=lambda row: row.id)
     shown = [v1.shape(company, kind, row) for row in rows]
-    if kind == "deals":  # plain ids here, where the list of deals nests
-        for record in shown:
-            for name in ("creator_user_id", "user_id", "person_id", "org_id"):
-                if isinstance(record.get(name), dict):
-                    record[name] = record[name]["value"]
-    return shown
+    return [plain(record) for record in shown]
+
+
+def plain(record: Record) -> Record:
+    """A record of v1 with plain ids, where its list nests users and contacts."""
+    return {
+        name: value["value"] if name in NESTING and isinstance(value, dict) else value for name, value in record.items()
+    }
+
+
+def messages_of(company: Company, facet: str, id: int, *, with_body: bool = False) -> list[Record]:
+    """The mail of a record, whoever's mailbox it is in; the newest thread first, and in it the newest message."""
+    threads = [row.record for row in company["mail_threads"].where(facet, id) if row.state == "live"]
+    threads.sort(key=lambda thread: (thread["last_message_timestamp"], thread["id"]), reverse=True)
+    return [
+        _linked_message(company, thread, number, with_body=with_body)
+        for thread in threads
+        for number in reversed(range(thread["message_count"]))
+    ]
+
+
+def _linked_message(company: Company, thread: Record, number: int, *, with_body: bool) -> Record:
+    shown = message(thread, number, with_body=with_body)
+    time = shown["message_time"]
+    mail = {
+        **shown,
+        "external_deleted_flag": bool(thread["external_deleted_flag"]),
+        "company_id": company.id,
+        "nylas_id": f"nylas{shown['id']}",
+        "s3_bucket": "sandbox-mail",
+        "s3_bucket_path": f"{company.id}/{shown['id']}/body",
+        "mua_message_id": f"{shown['id']}@{company.domain}.example",
+        "template_id": None,
+        "item_type": "mailMessage",
+        "timestamp": time,
+    }
+    return {"object": "mailMessage", "timestamp": v1_time(time), "data": mail}
 
 
 def deals_summary(call: Call, *, archived: bool) -> Record:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import merges, shelves, v1, v1_parts, writes
+from .changelog import list_changes
 from .errors import feature_off, gone_field, not_found, refused
 from .extras import (
     add_file,
@@ -19,11 +20,13 @@ from .extras import (
     get_message,
     get_users,
     list_messages,
-    search,
     update_file,
     update_thread,
 )
+from .flow import list_flow, list_mail
 from .http import Reply, Route, success
+from .joined import list_joined
+from .movements import conversion, movement
 from .query import (
     V2_LIMIT,
     encode_cursor,
@@ -35,9 +38,12 @@ from .query import (
     read_v1,
     read_v2,
 )
+from .recents import list_recents
 from .render import PLAIN, V1
 from .resources import FIELD_COST_V1, FIELD_COST_V2, FIELD_PATHS, RESOURCES, Cost, Resource
+from .search import find_users, search, search_field, search_items
 from .table import encode
+from .timeline import deals_timeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -229,7 +235,7 @@ def _field_routes() -> list[Route]:
 def _extra_routes() -> list[Route]:
     files, mail = RESOURCES["files"], RESOURCES["mail_threads"]
     thread = ("mailbox", "mailThreads", "{}")
-    made = [
+    return [
         Route("v1", "GET", ("users",), "getUsers", 20, get_users, RESOURCES["users"]),
         Route("v1", "GET", ("users", "me"), "getCurrentUser", 2, get_me, RESOURCES["users"]),
         Route("v1", "POST", ("files",), "addFile", 10, add_file, files),
@@ -241,17 +247,58 @@ def _extra_routes() -> list[Route]:
         Route("v1", "GET", (*thread, "mailMessages"), "getMailThreadMessages", 20, list_messages, mail),
         Route("v1", "GET", ("mailbox", "mailMessages", "{}"), "getMailMessage", 2, get_message, mail),
     ]
+
+
+def _documented(id: str, answer: Answer, kind: str = "", version: str = "v1") -> Route:
+    """A route with the path and the cost that the documents give an operation."""
+    name = f"{version} {id}"
+    facts = shelves.operations()[name]
+    return Route(version, facts.method, shelves.pattern(facts.parts), id, facts.cost, answer, RESOURCES.get(kind), name)
+
+
+def _history_routes() -> list[Route]:
+    made = []
+    for kind in ("deals", "persons", "organizations"):
+        one = kind.removesuffix("s").capitalize()
+        made.append(_documented(f"get{one}Changelog", list_changes, kind))
+        made.append(_documented(f"get{one}Updates", list_flow, kind))
+        made.append(_documented(f"get{one}MailMessages", list_mail, kind))
     for kind in ("deals", "persons", "organizations", "products"):
-        resource = RESOURCES[kind]
-        # "Organizations" is the one whose search operation is named in the singular.
-        name = "searchOrganization" if kind == "organizations" else f"search{kind.capitalize()}"
-        made.append(Route("v2", "GET", (kind, "search"), name, 20, search, resource))
-    return made
+        one = kind.removesuffix("s").capitalize()
+        made.append(_documented(f"get{one}FollowersChangelog", list_joined, kind, "v2"))
+    return [
+        *made,
+        _documented("getDealParticipantsChangelog", list_joined, "deals"),
+        _documented("getRecents", list_recents),
+        _documented("getDealsTimeline", deals_timeline),
+        _documented("getArchivedDealsTimeline", deals_timeline),
+        _documented("getPipelineConversionStatistics", conversion, "pipelines"),
+        _documented("getPipelineMovementStatistics", movement, "pipelines"),
+    ]
+
+
+def _search_routes() -> list[Route]:
+    made = [
+        _documented("findUsersByName", find_users),
+        _documented("searchItem", search_items, version="v2"),
+        _documented("searchItemByField", search_field, version="v2"),
+        _documented("searchLeads", search),
+    ]
+    scoped = {
+        what: _documented(f"search{what}", search, version="v2")
+        for what in ("Deals", "Persons", "Organization", "Products", "Leads", "Projects")
+    }
+    # v1 has left the specification, and may still answer: at twice the price, and with offsets.
+    left = [made[1], *(scoped[what] for what in ("Deals", "Persons", "Organization", "Products"))]
+    old = [Route("v1", "GET", route.pattern, route.operation, 40, route.answer) for route in left]
+    return [*made, *scoped.values(), *old]
 
 
 ROUTES: list[Route] = [
     # Names go before `{}`: `users/me` before `users/{}`.
     *_extra_routes(),
+    *_history_routes(),
+    *_search_routes(),
     *(route for resource in RESOURCES.values() for route in _routes_of(resource)),
     *_field_routes(),
 ]

@@ -108,7 +108,7 @@ def size(company: Company, kind: Kind, parents: tuple[str, ...]) -> int:
         return products if kind.name == "deal_products" else min(products, kind.few)
     if kind.counted == "participants_count":
         row = company["deals"].rows.get(int(parents[0]))
-        return 0 if row is None or row.record["person_id"] is None else 1
+        return 0 if row is None or company["deals"].facet(row, "person_id") is None else 1
     if kind.counted == "followers_count":
         return 1
     return Maker(company, kind.name, parents).dice("size") % (kind.few + 1)
@@ -137,8 +137,20 @@ def first_records(company: Company, kind: Kind, parents: tuple[str, ...]) -> Ite
         if kind.name == "leads":
             known |= _custom_fields(company, maker)
         if kind.archived:
-            known["is_archived"] = maker.dice("archived") % 100 < kind.archived * 100
+            known["is_archived"] = _is_archived(kind, maker)
         yield known
+
+
+def first_counts(company: Company, kind: Kind, parents: tuple[str, ...]) -> dict[str, int]:
+    """How many records of a shelf there are at first, by state, without making them up."""
+    total = size(company, kind, parents)
+    places = range(total if kind.archived else 0)
+    archived = sum(_is_archived(kind, Maker(company, kind.name, (parents, place))) for place in places)
+    return {"live": total - archived, "archived": archived}
+
+
+def _is_archived(kind: Kind, maker: Maker) -> bool:
+    return maker.dice("archived") % 100 < kind.archived * 100
 
 
 def _custom_fields(company: Company, maker: Maker) -> Record:

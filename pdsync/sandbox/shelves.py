@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from . import v1
 from .data import api
 from .errors import bad_request, feature_off, not_found
 from .http import Call, Reply, Route, success
@@ -26,8 +25,9 @@ from .linked import NESTED, deals_summary, records_of
 from .made_up import Maker
 from .query import read_limit, read_start
 from .resources import FIELD_PATHS
-from .shelf_kinds import ALIASES, KINDS, PARENT_KEYS, Kind, first_records
+from .shelf_kinds import ALIASES, KINDS, PARENT_KEYS, Kind, first_counts, first_records
 from .table import Row, encode
+from .v1_parts import remembered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,8 +145,6 @@ def answer(call: Call, route: Route) -> Reply:
     params = tuple(call.params)
     parents, id = (params[:-1], params[-1]) if is_one else (params, None)
     _check_parents(call, collection, parents)
-    if collection[-1] in ("search", "find") and facts.method == "GET":
-        return _search(call, facts, collection[0])
     match facts.method:
         case "GET" if id is not None:
             return _shown(facts, _row(call, collection, parents, id))
@@ -184,25 +182,57 @@ def _id(kind: Kind, record: Record, place: int) -> str:
     return str(record.get(kind.key, place))
 
 
-def _keep(call: Call, collection: tuple[str, ...], parents: Parents, op: str, id: str, row: Row | None) -> None:
+def keep(
+    company: Company,
+    collection: tuple[str, ...],
+    parents: Parents,
+    op: str,
+    id: str,
+    row: Row | None,
+    request: str | None = None,
+) -> None:
+    """Put a record on its shelf, or take it off, and note it in the journal."""
     kind = kind_of(collection)
-    held = shelf(call.company, collection, parents)
-    call.company.shelves[kind.name, parents] = held
-    before = held.pop(id, None)
+    held = shelf(company, collection, parents)
+    company.shelves[kind.name, parents] = held
+    before = held.get(id)
     if row is not None:
         held[id] = row
-    call.company.note_shelf(kind.name, op, before, row, call.request_id)
+    else:
+        del held[id]
+    company.note_shelf(kind.name, _noted(parents, id), op, before, row, request)
+
+
+def _noted(parents: Parents, id: str) -> int | str:
+    """An id as the API shows it, after its parents' if it has any; as the dump, whose ids are texts, tells it."""
+    return _number("/".join(part for part in (*parents, id) if part))
 
 
 def rows_of(company: Company, kind: str) -> Iterator[tuple[Parents, str, Row]]:
     """Every record of a kind, whoever its parent is: the truth."""
     collection = next(parts for parts, each in KINDS.items() if each.name == kind)
-    places: list[Parents] = [()]
-    if "{}" in collection:
-        places = [(str(id),) for id in parent_ids(company, collection)]
-    for parents in places:
+    for parents in _places(company, collection):
         for id, row in shelf(company, collection, parents).items():
             yield parents, id, row
+
+
+@remembered
+def counts_of(company: Company, kind: str) -> dict[str, int]:
+    """How many records of a kind there are in each state. None is made up for it."""
+    collection, of = next((parts, each) for parts, each in KINDS.items() if each.name == kind)
+    counts = {"live": 0, "archived": 0}
+    for parents in _places(company, collection):
+        held = company.shelves.get((kind, parents))
+        if held is None:
+            for state, count in first_counts(company, of, parents).items():
+                counts[state] += count
+        for row in (held or {}).values():
+            counts[row.state] += 1
+    return counts
+
+
+def _places(company: Company, collection: tuple[str, ...]) -> list[Parents]:
+    return [(str(id),) for id in parent_ids(company, collection)] if "{}" in collection else [()]
 
 
 def parent_ids(company: Company, collection: tuple[str, ...]) -> list[Any]:
@@ -276,7 +306,7 @@ def _list(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parent
         )
     elif facts.paging == "cursor":
         start, limit = _cursor(call.query.get("cursor")), read_limit(call.query, MOST_ROWS)
-    page = [_present(record, facts.item) for record in records[start : start + limit]]
+    page = [present(record, facts.item) for record in records[start : start + limit]]
     return _enveloped(facts, page, more=len(records) > start + limit, start=start, limit=limit)
 
 
@@ -286,26 +316,6 @@ def _nested(call: Call, facts: Facts, collection: tuple[str, ...], parent: int) 
     return _enveloped(
         facts, records[start : start + limit], more=len(records) > start + limit, start=start, limit=limit
     )
-
-
-def _search(call: Call, facts: Facts, kind: str) -> Reply:
-    """By name or title. Assumption: a small part of what search can do, without its delay."""
-    term = call.query.get("term", "").strip().casefold()
-    if not term:
-        raise bad_request("term is required", "term")
-    if kind == "users":
-        shown = [v1.shape(call.company, "users", row) for row in call.company["users"].rows.values()]
-        return _enveloped(facts, [user for user in shown if term in str(user["name"]).casefold()], more=False)
-    if (kind,) not in KINDS:
-        return _enveloped(facts, [], more=False)
-    named = KINDS[kind,]
-    records = (row.record for row in shelf(call.company, (kind,), ()).values() if row.state == "live")
-    found = [record for record in records if term in str(record.get("title")).casefold()]
-    items = [
-        {"result_score": 0.5, "item": {"id": record["id"], "type": named.one, "title": record["title"]}}
-        for record in found
-    ]
-    return _enveloped(facts, items, more=False)
 
 
 def _enveloped(facts: Facts, page: list[Any], *, more: bool, start: int = 0, limit: int = 0) -> Reply:
@@ -370,10 +380,10 @@ def _single(call: Call, facts: Facts, collection: tuple[str, ...], parents: Pare
     asked = tuple(sorted((name, value) for name, value in call.query.items() if name in facts.query))
     held = call.company.shelves.get((kind.name, parents), {}).get("")
     record = held.record if held else Maker(call.company, kind.name, (parents, asked)).record(facts.item, {})
-    return success(_present(record, facts.item), facts.status)
+    return success(present(record, facts.item), facts.status)
 
 
-def _present(record: Record, shape: Record) -> Record:
+def present(record: Record, shape: Record) -> Record:
     """Of a record what one version shows, its times as that version writes them; custom fields always."""
     shown = {name: record[name] for name in record if name in shape or len(name) >= 40}
     for name, kind in shape.items():
@@ -384,7 +394,7 @@ def _present(record: Record, shape: Record) -> Record:
 
 
 def _shown(facts: Facts, row: Row) -> Reply:
-    return success(_present(row.record, facts.item), facts.status)
+    return success(present(row.record, facts.item), facts.status)
 
 
 # -- writing -----------------------------------------------------------------------------------------
@@ -431,7 +441,9 @@ def _add(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parents
     kind = kind_of(collection)
     now = call.company.clock.stamp()
     shape = shape_of(kind.name) or facts.item
-    id = _next_id(call, collection, parents)
+    id = sent.get(kind.key) if kind.key != "id" else None  # a follower is known by the user that was sent
+    if id is None:
+        id = _next_id(call, collection, parents)
     stamps: Record = {name: now for name in ("add_time", "update_time") if name in shape}
     owner: Record = {
         name: call.viewer.user_id for name in ("owner_id", "user_id", "creator_id", "added_by_user_id") if name in shape
@@ -443,8 +455,8 @@ def _add(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parents
     for part in (owner, links, flags, known, {kind.key: id}, stamps):
         record.update(part)
     row = Row(0, "live", encode(record), ())
-    _keep(call, collection, parents, "add", _id(kind, record, 0), row)
-    return success(_present(record, facts.item) if facts.item else {"id": id}, facts.status)
+    keep(call.company, collection, parents, "add", _id(kind, record, 0), row, call.request_id)
+    return success(present(record, facts.item) if facts.item else {"id": id}, facts.status)
 
 
 def _number(text: str) -> int | str:
@@ -469,7 +481,8 @@ def _update(call: Call, facts: Facts, collection: tuple[str, ...], parents: Pare
             held.record if held else Maker(call.company, kind_of(collection).name, (parents, ())).record(facts.item, {})
         )
         record = {**before, **sent}
-        _keep(call, collection, parents, "update", "", Row(0, "live", encode(record), ()))
+        row = Row(0, "live", encode(record), ())
+        keep(call.company, collection, parents, "update", "", row, call.request_id)
         return success(record, facts.status)
     row = _row(call, collection, parents, id)
     shape = shape_of(kind_of(collection).name)
@@ -478,20 +491,21 @@ def _update(call: Call, facts: Facts, collection: tuple[str, ...], parents: Pare
     if "update_time" in shape:
         record["update_time"] = call.company.clock.stamp()
     state = "archived" if record.get("is_archived") is True else "live"
-    _keep(call, collection, parents, "update", id, Row(0, state, encode(record), ()))
-    return success(_present(record, facts.item) if facts.item else {"id": _number(id)}, facts.status)
+    changed = Row(0, state, encode(record), ())
+    keep(call.company, collection, parents, "update", id, changed, call.request_id)
+    return success(present(record, facts.item) if facts.item else {"id": _number(id)}, facts.status)
 
 
 def _delete(call: Call, collection: tuple[str, ...], parents: Parents, id: str | None) -> Reply:
     if id is not None:
         _row(call, collection, parents, id)
-        _keep(call, collection, parents, "delete", id, None)
+        keep(call.company, collection, parents, "delete", id, None, call.request_id)
         return success({"id": _number(id)})
     held = shelf(call.company, collection, parents)
     ids = [part for part in call.query.get("ids", "").split(",") if part] or _named(call, held)
     for each in ids:
         if each in held:
-            _keep(call, collection, parents, "delete", each, None)
+            keep(call.company, collection, parents, "delete", each, None, call.request_id)
     return success({"id": [_number(each) for each in ids]})
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pdsync.sandbox.admin import DUMPED
-from pdsync.sandbox.changes import KINDS
+from pdsync.sandbox.changes import KINDS, TABLED
+from pdsync.sandbox.shelf_changes import SHELVED
 
 if TYPE_CHECKING:
     from .api import Api
@@ -60,11 +61,11 @@ def test_the_journal_tells_before_after_and_which_request(api: Api) -> None:
 
 
 def test_a_change_does_what_it_says_it_did(api: Api) -> None:
-    before = {kind: api.truth(kind) for kind in KINDS}
+    before = {kind: api.truth(kind) for kind in TABLED}
     stamp = api.box.clock.stamp()
-    done = api.admin("POST", "change", {"share": 0.1, "seed": 3, "advance_s": 7200})
-    assert set(done) == set(KINDS)
-    assert sum(len(done[kind]["merged"]) for kind in KINDS) == 1
+    done = api.admin("POST", "change", {"share": 0.1, "seed": 3, "advance_s": 7200, "kinds": TABLED})
+    assert set(done) == set(TABLED)
+    assert sum(len(done[kind]["merged"]) for kind in TABLED) == 1
     assert done["deals"]["archived"]
     for kind, what in done.items():
         after = api.truth(kind)
@@ -84,6 +85,31 @@ def test_a_change_does_what_it_says_it_did(api: Api) -> None:
     won = [id for id in done["deals"]["updated"] if api.truth("deals")[id]["record"]["status"] == "won"]
     assert won
     assert api.box.clock.stamp() >= stamp
+
+
+@pytest.mark.parametrize("kind", SHELVED)
+def test_leads_and_notes_change_as_well(api: Api, kind: str) -> None:
+    assert kind in KINDS
+    before = {str(id): entry for id, entry in api.truth(kind).items()}
+    stamp, logged = api.box.clock.stamp(), len(api.box.journal)
+    done = api.admin("POST", "change", {"share": 0.3, "seed": 3, "kinds": [kind]})[kind]
+    after = {str(id): entry for id, entry in api.truth(kind).items()}
+    every = [id for ids in done.values() for id in ids]
+    assert len(every) == len(set(every))
+    assert len(done["updated"]) == round(len(before) * 0.3)
+    assert done["added"]
+    assert done["deleted"]
+    assert {str(id) for id in done["deleted"]} == before.keys() - after.keys()
+    assert {str(id) for id in done["added"]} == after.keys() - before.keys()
+    assert {after[str(id)]["state"] for id in done["archived"]} == ({"archived"} if kind == "leads" else set())
+    for id in done["updated"]:
+        assert stamp < after[str(id)]["record"]["update_time"] <= api.box.clock.stamp()
+        assert after[str(id)]["record"] != before[str(id)]["record"]
+    assert [(entry.kind, entry.id) for entry in api.box.journal[logged:]] == [
+        (kind, id) for what in ("deleted", "archived", "updated", "added") for id in done[what]
+    ]
+    shown = {record["id"] for page in api.walk(f"/v1/{kind}", limit=500) for record in page.data}
+    assert shown >= {*done["updated"], *done["added"]}
 
 
 def test_changes_repeat_for_the_same_seed_and_differ_for_another(api: Api, reader: Api) -> None:

@@ -48,7 +48,7 @@ def example_of(facts: Facts, ids: dict[str, Any]) -> tuple[str, dict[str, str]]:
         known = part
     values = {
         "deal_ids": str(ids["deals"]), "start_date": "2026-01-01", "end_date": "2026-03-31", "interval": "month",
-        "amount": "3", "field_key": "add_time", "since_timestamp": "2026-11-01 00:00:00", "org_id": "1", "term": "al",
+        "amount": "1", "field_key": "add_time", "since_timestamp": "2026-11-01 00:00:00", "org_id": "1", "term": "al",
         "folder": "inbox", "period.start": "2026-01-01", "period.end": "2026-12-31", "item_type": "deal",
         "field": "title",
         "entity_type": "deal", "type.name": "deals_won", "search_for_related_items": "0", "match": "exact",
@@ -122,11 +122,19 @@ def test_a_note_is_added_changed_and_deleted_and_the_journal_tells(api: Api) -> 
     assert api.put(f"/v1/notes/{id}", content="<p>y</p>").data["content"] == "<p>y</p>"
     assert api.delete(f"/v1/notes/{id}").data == {"id": id}
     assert api.get(f"/v1/notes/{id}").status == 404
-    assert [(entry.kind, entry.op) for entry in api.box.journal[before:]] == [
-        ("notes", "add"),
-        ("notes", "update"),
-        ("notes", "delete"),
+    assert [(entry.kind, entry.id, entry.op) for entry in api.box.journal[before:]] == [
+        ("notes", id, "add"),
+        ("notes", id, "update"),
+        ("notes", id, "delete"),
     ]
+
+
+def test_what_lies_below_a_parent_is_in_the_journal_by_the_dump_s_id(api: Api) -> None:
+    deal, user = api.live("deals")[0], max(api.box.company["users"].rows)
+    answer = api.post(f"/v1/deals/{deal}/followers", user_id=user)
+    assert answer.status in (200, 201), answer.body
+    assert api.box.journal[-1].kind == "deal_followers"
+    assert api.box.journal[-1].id in api.truth("deal_followers")
 
 
 def test_what_is_required_or_of_another_type_is_refused(api: Api) -> None:
