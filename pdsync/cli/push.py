@@ -262,7 +262,7 @@ def undo_command(app: App, push_id: str) -> None:
             last = f" The last ones: {', '.join(known[:3])}." if known else " There was none yet."
             raise ConfigError(f"There is no push {push_id}.{last}")
         entries, stuck = undo.reverse(outbox, found[0])
-        queued = outbox.add(entries)
+        queued = [each for each in outbox.add(entries) if each.state == "queued"]
     if app.json:
         for each in queued:
             app.emit({"event": "queued", "name": f"#{each.seq}", "id": each.id, "operation": each.operation,

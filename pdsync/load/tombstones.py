@@ -35,21 +35,21 @@ def bury(connection: duckdb.DuckDBPyConnection, target: Target, walk: Walk, page
     main, versions, key = quoted("main", target.name), quoted("versions", target.name), quoted(target.key)
     connection.execute("BEGIN")
     try:
-        connection.execute("CREATE OR REPLACE TEMP TABLE gone (key VARCHAR, at TIMESTAMPTZ)")
+        connection.execute("CREATE OR REPLACE TEMP TABLE gone (key VARCHAR, since TIMESTAMPTZ)")
         for each in gone:
             connection.execute("INSERT INTO temp.gone VALUES (?, ?)", [each.key, each.at])
         connection.execute(
             f"CREATE OR REPLACE TEMP TABLE buried AS SELECT t.{key} AS key,"
-            f" greatest(min(g.at), t._valid_from + INTERVAL 1 MICROSECOND) AS at FROM {main} t"
+            f" greatest(min(g.since), t._valid_from + INTERVAL 1 MICROSECOND) AS since FROM {main} t"
             f" JOIN temp.gone g ON g.key = t.{key}::VARCHAR WHERE t._deleted_at IS NULL GROUP BY t.{key}, t._valid_from"
         )
         connection.execute(
-            f"INSERT INTO {versions} BY NAME SELECT t.*, b.at AS _valid_to FROM {main} t"
+            f"INSERT INTO {versions} BY NAME SELECT t.*, b.since AS _valid_to FROM {main} t"
             f" JOIN temp.buried b ON b.key = t.{key}"
         )
         connection.execute(
-            f"UPDATE {main} t SET _deleted_at = b.at, _valid_from = b.at, _row_hash = 0, _run_id = ?,"
-            f" _verified_at = greatest(t._verified_at, b.at) FROM temp.buried b WHERE b.key = t.{key}",
+            f"UPDATE {main} t SET _deleted_at = b.since, _valid_from = b.since, _row_hash = 0, _run_id = ?,"
+            f" _verified_at = greatest(t._verified_at, b.since) FROM temp.buried b WHERE b.key = t.{key}",
             [walk.run_id],
         )
         marked = int(first(connection.execute("SELECT count(*) FROM temp.buried"))[0])

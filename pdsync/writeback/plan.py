@@ -17,6 +17,7 @@ from msgspec import Struct
 from pdsync.core import catalogue
 from pdsync.core.calls import check
 from pdsync.errors import ConfigError, WrongCompany
+from pdsync.model import Verb  # noqa: TC001 - msgspec reads it at run time
 from pdsync.writeback import merging, reads
 from pdsync.writeback.compare import base_of, differing, fields, same, value_in
 from pdsync.writeback.shapes import records_named, shape
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pdsync.core.http import Http
-    from pdsync.model import Mutation, Operation, Verb
+    from pdsync.model import Mutation, Operation
     from pdsync.writeback.names import Names
     from pdsync.writeback.shapes import Shape
 

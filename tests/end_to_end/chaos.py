@@ -137,7 +137,8 @@ class Batch:
                 found.append(f"{operation} {mark} is {state} ({reason}) and took effect {count} times")
         evidence = self.project.control(
             "SELECT seq FROM mutations m WHERE state = 'needs_review' AND NOT EXISTS"
-            " (SELECT 1 FROM probes WHERE mutation = m.id) AND NOT EXISTS (SELECT 1 FROM attempts WHERE mutation = m.id)"
+            " (SELECT 1 FROM probes WHERE mutation = m.id)"
+            " AND NOT EXISTS (SELECT 1 FROM attempts WHERE mutation = m.id)"
         )
         return found + [f"#{seq} needs review without evidence" for (seq,) in evidence]
 

@@ -251,7 +251,7 @@ class Project:
         files = {
             str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(self.folder.rglob("*"))
-            if path.is_file() and not path.name.startswith(("control.db", "pdsync.lock"))
+            if path.is_file() and not path.name.startswith(("control.db", "pdsync.lock", "push.lock"))
         }
         if (self.data / "control.db").exists():
             for table in ("company", "runs", "walks", "pages"):

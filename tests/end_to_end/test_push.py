@@ -1,0 +1,408 @@
+"""Writing back, end to end: what is queued, shown, sent and kept, held against the sandbox's own journal."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.end_to_end.world import Project, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.end_to_end.world import Ran, Remote
+
+YES = ("push", "--yes", "--json", "--settle", "0.1")
+
+
+@pytest.fixture(scope="module")
+def remote() -> Iterator[Remote]:
+    with serving("--deals", "80", "--seed", "5") as remote:
+        yield remote
+
+
+@pytest.fixture
+def project(remote: Remote, synced: Project, tmp_path: Path) -> Iterator[Project]:
+    """The synced project, with an empty queue and an untouched log."""
+    synced.here("queue", "drop", "--all")
+    remote.clear_log()
+    yield synced
+    remote.clear_faults()
+
+
+@pytest.fixture(scope="module")
+def synced(remote: Remote, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("push") / "project", remote)
+    ran = project.here("sync", "-q", "deals", "persons", "organizations", "activities", "users", "stages", "pipelines")
+    assert ran.code == 0, ran
+    return project
+
+
+def live(remote: Remote, kind: str) -> list[dict[str, Any]]:
+    return [entry["record"] for entry in remote.dump(kind) if entry["state"] == "live"]
+
+
+def record(remote: Remote, kind: str, id: int) -> dict[str, Any]:
+    found: dict[str, Any] = next(entry["record"] for entry in remote.dump(kind) if entry["id"] == id)
+    return found
+
+
+def queue(project: Project, *words: str) -> dict[str, Any]:
+    ran = project.here("queue", "add", *words, "--json")
+    assert ran.code == 0, ran
+    return ran.summary
+
+
+def push(project: Project, *options: str, code: int = 0) -> Ran:
+    ran = project.here(*YES, *options)
+    assert ran.code == code, ran
+    return ran
+
+
+def writes(remote: Remote) -> list[dict[str, Any]]:
+    return [entry for entry in remote.log() if entry["method"] != "GET"]
+
+
+def journal(remote: Remote) -> int:
+    return len(remote.lines("journal"))
+
+
+def fate(project: Project, queued: dict[str, Any]) -> tuple[str, str | None]:
+    state, reason = project.control("SELECT state, reason FROM mutations WHERE id = ?", queued["id"])[0]
+    return state, reason
+
+
+def test_w10_a_dry_run_shows_before_and_after_and_sends_only_reads(remote: Remote, project: Project) -> None:
+    deal, user = live(remote, "deals")[0], live(remote, "users")[-1]
+    queue(project, "updateDeal", f"id={deal['id']}", "title=Renamed", f"owner={user['name']}")
+    before = journal(remote)
+    ran = project.here("push", "--dry-run", "--json")
+    assert ran.code == 0, ran
+    (step,) = [event for event in ran.events if event["event"] == "step"]
+    changes = {change["field"]: (change["before"], change["after"]) for change in step["changes"]}
+    assert changes["title"] == (deal["title"], "Renamed")
+    assert changes["owner_id"][1] == f"{user['name']} ({user['id']})"
+    assert writes(remote) == []
+    assert journal(remote) == before
+    assert ran.summary["tokens"] > 0
+
+
+def test_w13_what_was_applied_is_in_the_warehouse_with_its_trail(remote: Remote, project: Project) -> None:
+    deal = live(remote, "deals")[1]
+    queued = queue(project, "updateDeal", f"id={deal['id']}", "title=Shown at once")
+    person = queue(project, "addPerson", "name=New person", "emails=new@example.com")
+    summary = push(project).summary
+    assert summary["complete"]
+    assert summary["mutations"]["applied"] == 2
+    assert project.ask("SELECT title FROM deals WHERE id = ?", deal["id"]) == [("Shown at once",)]
+    new = project.control("SELECT remote_id FROM mutations WHERE id = ?", person["id"])[0][0]
+    assert project.ask("SELECT name FROM persons WHERE id = ?", int(new)) == [("New person",)]
+    trail = project.ask("SELECT outcome, base_image->>'title', after_image->>'title', attempts, push_id"
+                        " FROM meta.mutations WHERE id = ?", queued["id"])  # fmt: skip
+    assert trail == [("applied", deal["title"], "Shown at once", 1, summary["run_id"])]
+
+
+def test_a_custom_field_is_set_by_its_label_or_column_and_its_option_by_name(remote: Remote, project: Project) -> None:
+    deal = live(remote, "deals")[2]
+    column, code = project.ask(
+        "SELECT column_name, field_code FROM meta.custom_fields WHERE entity = 'deals' AND field_type = 'enum' ORDER BY 1"
+    )[0]
+    label, text = project.ask(
+        "SELECT label, field_code FROM meta.custom_fields WHERE entity = 'deals' AND field_type = 'text' AND label IN"
+        " (SELECT label FROM meta.custom_fields WHERE entity = 'deals' GROUP BY 1 HAVING count(*) = 1)"
+    )[0]
+    option, name = project.ask(
+        "SELECT min(option_id), label FROM meta.field_options WHERE entity = 'deals' AND field_code = ?"
+        " GROUP BY label HAVING count(*) = 1 AND min(option_id) <> ?",
+        code,
+        str(deal["custom_fields"].get(code)),
+    )[0]
+    queue(project, "updateDeal", f"id={deal['id']}", f"{column}={name}", f"{label}=By its label")
+    push(project)
+    held = record(remote, "deals", deal["id"])["custom_fields"]
+    assert (held[code], held[text]) == (int(option), "By its label")
+    assert project.ask(f'SELECT "{column}", "{column}_label" FROM deals WHERE id = ?', deal["id"]) == [
+        (int(option), name)
+    ]
+    ran = project.here("queue", "add", "updateDeal", f"id={deal['id']}", f"{column}={name}x")
+    assert ran.code == 2
+    assert repr(name) in ran.err  # it is suggested
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("updateDeal", "id=1", "titel=x"), "Did you mean 'title'"),
+        (("updateDeal", "id=1"), "would set nothing"),
+        (("updateDeal", "title=x"), "needs id"),
+        (("updateDeal", "id=x", "title=x"), "should be a whole number"),
+        (("updateDeal", "id=1", "owner=Nobody At All"), "none of the users is called"),
+        (("v1:updateDeal", "id=1", "title=x"), "Use v2 updateDeal in its place"),
+        (("cancelRecurringSubscription", "id=1"), "no longer part of Pipedrive's API"),
+        (("getDeal", "id=1"), "only reads"),
+        (("updateDeals", "id=1"), "Did you mean 'updateDeal'"),
+        (("addPerson", "name=x", "org_id=@nothing"), "refers to nothing"),
+        (("addFile", "file=/nowhere/at/all", "deal_id=1"), "no file that could be read"),
+    ],
+)
+def test_what_can_be_found_wrong_is_found_when_it_is_queued(
+    remote: Remote, project: Project, words: tuple[str, ...], said: str
+) -> None:
+    before = project.control("SELECT count(*) FROM mutations")
+    ran = project.here("queue", "add", *words)
+    assert ran.code == 2, ran
+    assert said in ran.err
+    assert project.control("SELECT count(*) FROM mutations") == before
+    assert remote.log() == []
+
+
+def test_one_bad_row_refuses_the_file_and_skip_bad_keeps_the_good(project: Project, tmp_path: Path) -> None:
+    path, bad = tmp_path / "rows.csv", tmp_path / "bad.csv"
+    path.write_text("name;emails\nGood One;good@example.com\n;no@example.com\nGood Two;\n", encoding="utf-8")
+    wrong = tmp_path / "wrong.csv"
+    wrong.write_text("id,value\n1,12\n2,much\n", encoding="utf-8")
+    ran = project.here("queue", "import", str(wrong), "--operation", "updateDeal")
+    assert ran.code == 2
+    assert "row 2" in ran.err
+    assert project.here("queue", "list", "--json").out == ""
+    ran = project.here("queue", "import", str(wrong), "--operation", "updateDeal", "--skip-bad", str(bad), "--json")
+    assert ran.code == 0, ran
+    assert [event["target"] for event in ran.events] == ["deals/1"]
+    assert "much" in bad.read_text("utf-8")
+    ran = project.here("queue", "import", str(path), "--operation", "addPerson", "--json")
+    assert ran.code == 0, ran
+    assert [event["payload"].get("name") for event in ran.events] == ["Good One", None, "Good Two"]
+
+
+def test_rows_of_one_file_refer_to_each_other(remote: Remote, project: Project, tmp_path: Path) -> None:
+    path = tmp_path / "rows.ndjson"
+    rows = [
+        {"_operation": "addPerson", "name": "Their person", "org_id": "@acme"},
+        {"_operation": "addOrganization", "_as": "acme", "name": "Their company"},
+    ]
+    path.write_text("\n".join(map(json.dumps, reversed(rows))), encoding="utf-8")
+    assert project.here("queue", "import", str(path)).code == 0
+    push(project)
+    org = next(each for each in live(remote, "organizations") if each["name"] == "Their company")
+    assert next(each for each in live(remote, "persons") if each["name"] == "Their person")["org_id"] == org["id"]
+
+
+def test_w5_what_hangs_on_a_failed_one_is_held_back_and_not_overtaken(remote: Remote, project: Project) -> None:
+    deal = live(remote, "deals")[3]
+    first = queue(project, "updateDeal", f"id={deal['id']}", "stage_id=987654")  # there is no such stage
+    second = queue(project, "updateDeal", f"id={deal['id']}", "title=Behind it")
+    other = queue(project, "updateDeal", f"id={live(remote, 'deals')[4]['id']}", "title=Beside it")
+    push(project, code=5)
+    assert fate(project, first)[0] == "rejected"
+    assert fate(project, second) == ("queued", "blocked")
+    assert fate(project, other) == ("applied", None)
+    assert record(remote, "deals", deal["id"])["title"] == deal["title"]
+
+
+def test_an_update_that_would_change_nothing_is_not_sent(remote: Remote, project: Project) -> None:
+    deal = live(remote, "deals")[5]
+    queued = queue(project, "updateDeal", f"id={deal['id']}", f"title={deal['title']}")
+    push(project)
+    assert fate(project, queued) == ("applied", "already_so")
+    assert writes(remote) == []
+
+
+def test_w6_somebody_elses_edit_of_the_same_field_is_a_conflict_of_another_field_is_not(
+    remote: Remote, project: Project, tmp_path: Path
+) -> None:
+    same, other = live(remote, "deals")[6:8]
+    first = queue(project, "updateDeal", f"id={same['id']}", "title=Ours")
+    second = queue(project, "updateDeal", f"id={other['id']}", "title=Ours")
+    plan = tmp_path / "plan.json"
+    assert project.here("push", "--dry-run", "--out", str(plan)).code == 0
+    for id, field in ((same["id"], "title=Theirs"), (other["id"], "value=4321")):
+        assert project.here("api", "updateDeal", f"id={id}", field, "--yes").code == 0
+    push(project, str(plan), code=5)
+    assert fate(project, first) == ("conflict", "changed")
+    assert fate(project, second) == ("applied", None)
+    assert record(remote, "deals", same["id"])["title"] == "Theirs"
+    assert record(remote, "deals", other["id"])["value"] == 4321
+
+
+def test_w9_only_the_plan_that_was_saved_is_carried_out_and_only_once(
+    remote: Remote, project: Project, tmp_path: Path
+) -> None:
+    deal = live(remote, "deals")[8]
+    queue(project, "updateDeal", f"id={deal['id']}", "title=As planned")
+    plan, edited = tmp_path / "plan.json", tmp_path / "edited.json"
+    assert project.here("push", "--dry-run", "--out", str(plan)).code == 0
+    edited.write_text(plan.read_text("utf-8").replace("As planned", "Not planned"), encoding="utf-8")
+    remote.clear_log()
+    for path, said in ((edited, "it was changed"), (tmp_path / "none.json", "does not exist")):
+        ran = project.here(*YES, str(path))
+        assert ran.code == 2, ran
+        assert said in ran.err
+    assert writes(remote) == []
+    push(project, str(plan))
+    again = project.here(*YES, str(plan))
+    assert again.code == 2
+    assert "carried out already" in again.err
+
+
+def test_w8_guards_hold_a_push_back_before_anything_is_sent(remote: Remote, project: Project) -> None:
+    activity = live(remote, "activities")[0]
+    queue(project, "deleteActivity", f"id={activity['id']}")
+    ran = project.here(*YES)
+    assert ran.code == 3
+    assert "--allow delete" in ran.err
+    assert project.here(*YES, "--allow", "delete", "--max-deletes", "0").code == 3
+    assert project.here(*YES, "--allow", "delete", "--max-changes", "0").code == 3
+    (project.folder / "pdsync.freeze").write_text("month's end", encoding="utf-8")
+    frozen = project.here(*YES, "--allow", "delete")
+    (project.folder / "pdsync.freeze").unlink()
+    assert frozen.code == 3
+    assert "month's end" in frozen.err
+    assert writes(remote) == []
+    push(project, "--allow", "delete")
+    assert project.ask("SELECT _deleted_at IS NOT NULL FROM activities WHERE id = ?", activity["id"]) == [(True,)]
+
+
+def test_consent_is_asked_for_and_a_script_has_to_give_it(remote: Remote, project: Project) -> None:
+    queue(project, "updateDeal", f"id={live(remote, 'deals')[9]['id']}", "title=Not without --yes")
+    ran = project.here("push")
+    assert ran.code == 2
+    assert "--yes" in ran.err
+    assert writes(remote) == []
+
+
+def test_a_merge_shows_what_is_lost_and_leaves_its_trail(remote: Remote, project: Project) -> None:
+    loser, winner = live(remote, "persons")[:2]
+    queued = queue(project, "mergePersons", f"id={loser['id']}", f"merge_with_id={winner['id']}")
+    dry = project.here("push", "--dry-run", "--json")
+    (step,) = [event for event in dry.events if event["event"] == "step"]
+    assert any(loser["name"] in warning for warning in step["warnings"])
+    assert project.here(*YES).code == 3
+    push(project, "--allow", "merge")
+    assert fate(project, queued) == ("applied", None)
+    assert project.ask("SELECT loser_id, winner_id, confidence FROM meta.merges WHERE entity = 'persons'"
+                       " AND loser_id = ?", loser["id"]) == [(loser["id"], winner["id"], "exact")]  # fmt: skip
+    assert project.ask("SELECT _deleted_at IS NOT NULL FROM persons WHERE id = ?", loser["id"]) == [(True,)]
+    base = json.loads(project.control("SELECT base_image FROM mutations WHERE id = ?", queued["id"])[0][0])
+    assert base["loser"]["name"] == loser["name"]
+    undone = project.here("undo", project.control("SELECT push_id FROM mutations WHERE id = ?", queued["id"])[0][0])
+    assert "No way back" in undone.err
+
+
+def test_w12_undo_restores_what_still_holds_our_value_and_nothing_else(remote: Remote, project: Project) -> None:
+    ours, theirs = live(remote, "deals")[10:12]
+    for deal in (ours, theirs):
+        queue(project, "updateDeal", f"id={deal['id']}", "title=Ours", "value=77")
+    added = queue(project, "addOrganization", "name=Soon gone")
+    push_id = push(project).summary["run_id"]
+    assert project.here("api", "updateDeal", f"id={theirs['id']}", "title=Edited since", "--yes").code == 0
+    ran = project.here("undo", push_id, "--json")
+    assert ran.code == 0, ran
+    assert ran.summary["queued"] == 3
+    push(project, "--allow", "delete", code=5)
+    back = record(remote, "deals", ours["id"])
+    assert (back["title"], back["value"]) == (ours["title"], ours["value"])
+    assert record(remote, "deals", theirs["id"])["title"] == "Edited since"
+    id = int(project.control("SELECT remote_id FROM mutations WHERE id = ?", added["id"])[0][0])
+    assert id not in {each["id"] for each in live(remote, "organizations")}
+    assert project.here("undo", push_id, "--json").summary["queued"] == 1  # only what met a conflict is left to undo
+
+
+def test_w7_a_field_that_the_server_ignores_is_no_success(remote: Remote, project: Project) -> None:
+    deal, behind = live(remote, "deals")[12:14]
+    queued = queue(project, "updateDeal", f"id={deal['id']}", "title=Never taken over")
+    waiting = queue(project, "updateDeal", f"id={behind['id']}", "title=Stays in the queue")
+    lie = {"find": "Never taken over", "replace": deal["title"].replace("\\", "")}
+    remote.fault(kind="mutate", path="deals", **lie)  # every answer shows the old title
+    push(project, code=3)
+    assert fate(project, queued) == ("rejected", "ignored_fields")
+    assert fate(project, waiting)[0] in ("queued", "applied")  # it flew beside, or was held back
+
+
+@pytest.mark.parametrize("words", [("updateDeal", "title=Lost answer"), ("addDeal", "title=Lost answer"),
+                                   ("deleteActivity",), ("addNote", "content=Lost answer")])  # fmt: skip
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "reset_after"},
+        {"kind": "reset_before"},
+        {"kind": "status", "status": 502, "when": "after"},
+        {"kind": "status", "status": 503},
+        {"kind": "truncate"},
+        {"kind": "html_200"},
+    ],
+    ids=lambda fault: f"{fault['kind']}{fault.get('status', '')}",
+)
+def test_w2_w4_a_lost_answer_is_looked_into_and_the_effect_comes_once(
+    remote: Remote, project: Project, words: tuple[str, ...], fault: dict[str, Any]
+) -> None:
+    deal, activity = live(remote, "deals")[15], live(remote, "activities")[-1]
+    extra = {"updateDeal": [f"id={deal['id']}", f"value={journal(remote)}"], "addDeal": [], "deleteActivity":
+             [f"id={activity['id']}"], "addNote": [f"deal_id={deal['id']}"]}[words[0]]  # fmt: skip
+    queued = queue(project, *words, *extra)
+    before = journal(remote)
+    remote.fault(**fault, path="^/(v1|api/v2)/(deals|activities|notes)", method={"updateDeal": "PATCH", "deleteActivity":
+                 "DELETE"}.get(words[0], "POST"), nth=1)  # fmt: skip
+    push(project, "--allow", "delete")
+    assert fate(project, queued)[0] == "applied"
+    kind = {"deleteActivity": "activities", "addNote": "notes"}.get(words[0], "deals")
+    effects = [entry for entry in remote.lines("journal")[before:] if entry["kind"] == kind]
+    assert len(effects) == 1
+    probes = project.control("SELECT verdict FROM probes WHERE mutation = ?", queued["id"])
+    assert probes  # nothing was sent again without a look
+
+
+def test_create_doubt_review_leaves_it_to_a_person(remote: Remote, project: Project) -> None:
+    queued = queue(project, "addOrganization", "name=Sent but once")
+    remote.fault(kind="reset_before", method="POST", nth=1)
+    push(project, "--create-doubt", "review", code=5)
+    assert fate(project, queued)[0] == "needs_review"
+    assert [entry["method"] for entry in writes(remote)] == ["POST"]
+
+
+def test_x1_another_companys_token_reaches_neither_queue_nor_plan_nor_warehouse(
+    remote: Remote, project: Project, tmp_path: Path
+) -> None:
+    queue(project, "updateDeal", f"id={live(remote, 'deals')[16]['id']}", "title=In the wrong company")
+    plan = tmp_path / "plan.json"
+    assert project.here("push", "--dry-run", "--out", str(plan)).code == 0
+    with serving("--deals", "20", "--company-id", "7777") as other:
+        project.configure(base_url=other.url, api_token=other.token)
+        try:
+            kept = project.kept()
+            for command in (YES, (*YES, str(plan)), ("push", "--dry-run")):
+                ran = project.here(*command)
+                assert ran.code == 2, ran
+                assert "belongs to company 7777" in ran.err
+            assert writes(other) == []
+            assert project.kept() == kept
+        finally:
+            project.configure(base_url=remote.url, api_token=remote.token)
+
+
+def test_a_page_for_a_manager_escapes_what_it_shows(remote: Remote, project: Project, tmp_path: Path) -> None:
+    queue(project, "updateDeal", f"id={live(remote, 'deals')[17]['id']}", "title=<script>alert(1)</script>")
+    page = tmp_path / "plan.html"
+    assert project.here("push", "--dry-run", "--html", str(page)).code == 0
+    text = page.read_text("utf-8")
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "<script" not in text
+
+
+def test_the_queue_can_be_written_out_and_read_in_again(project: Project, tmp_path: Path) -> None:
+    org = queue(project, "addOrganization", "name=Exported")
+    queue(project, "addPerson", "name=Hers", f"org_id=@#{org['seq']}")
+    path = tmp_path / "queue.ndjson"
+    assert project.here("queue", "export", str(path)).code == 0
+    assert project.here("queue", "drop", "--all").code == 0
+    ran = project.here("queue", "import", str(path), "--json")
+    assert ran.code == 0, ran
+    first, second = ran.events
+    assert second["payload"]["org_id"] == {"$ref": first["id"]}
+
+
+def test_a_key_keeps_a_row_from_being_queued_twice(project: Project) -> None:
+    first = queue(project, "addOrganization", "name=Once", "--key", "once")
+    assert queue(project, "addOrganization", "name=Once", "--key", "once")["id"] == first["id"]
