@@ -228,7 +228,7 @@ def custom_value(field: Field, value: Any, company: Company) -> Any:
         return {
             part: check(spec, value.get(part), code, company, "") for part, spec in PARTS[field.type].items()
         } | _zone(field, value)
-    return check(SIMPLE[field.type], value, code, company, "")
+    return check(SIMPLE.get(field.type, "text"), value, code, company, "")
 
 
 def _zone(field: Field, value: dict[str, Any]) -> dict[str, Any]:
@@ -256,6 +256,8 @@ SIMPLE = {
     "user": "ref:users",
     "org": "ref:organizations",
     "people": "ref:persons",
+    "deal": "ref:deals",
+    "stage": "ref:stages",
 }
 CHECKS: dict[str, Callable[..., Any]] = {
     "text": _text,

@@ -23,6 +23,7 @@ from .extras import (
     update_file,
     update_thread,
 )
+from .field_writes import add_field, change_options, delete_field, delete_fields, update_field
 from .flow import list_flow, list_mail
 from .http import Reply, Route, success
 from .joined import list_joined
@@ -232,6 +233,24 @@ def _field_routes() -> list[Route]:
     return made
 
 
+def _field_write_routes() -> list[Route]:
+    """Every documented write of definitions; those of activities can't be changed."""
+    answers = {"POST": add_field, "PUT": update_field, "PATCH": update_field, "DELETE": delete_field}
+    made = []
+    for name, facts in shelves.operations().items():
+        version, id = name.split(" ")
+        if facts.method == "GET" or facts.parts[0] not in FIELD_PATHS:
+            continue
+        answer = answers[facts.method]
+        if facts.parts[-1] == "options":
+            answer = change_options
+        elif facts.method == "DELETE" and len(facts.parts) == 1:
+            answer = delete_fields
+        kind = FIELD_PATHS[facts.parts[0]]
+        made.append(Route(version, facts.method, shelves.pattern(facts.parts), id, facts.cost, answer, None, kind))
+    return made
+
+
 def _extra_routes() -> list[Route]:
     files, mail = RESOURCES["files"], RESOURCES["mail_threads"]
     thread = ("mailbox", "mailThreads", "{}")
@@ -298,6 +317,7 @@ ROUTES: list[Route] = [
     # Names go before `{}`: `users/me` before `users/{}`.
     *_extra_routes(),
     *_history_routes(),
+    *_field_write_routes(),
     *_search_routes(),
     *(route for resource in RESOURCES.values() for route in _routes_of(resource)),
     *_field_routes(),

@@ -24,7 +24,6 @@ from .http import Call, Reply, Route, success
 from .linked import NESTED, deals_summary, records_of
 from .made_up import Maker
 from .query import read_limit, read_start
-from .resources import FIELD_PATHS
 from .shelf_kinds import ALIASES, KINDS, PARENT_KEYS, Kind, first_counts, first_records
 from .table import Row, encode
 from .v1_parts import remembered
@@ -117,18 +116,13 @@ def split(facts: Facts) -> tuple[tuple[str, ...], bool]:
     return parts, False
 
 
-def is_unserved(facts: Facts) -> bool:
-    """Writes to the definitions of fields change every record of a kind: a shelf would say yes and do nothing."""
-    return facts.method != "GET" and facts.parts[0] in FIELD_PATHS
-
-
 def routes(taken: set[tuple[str, str, tuple[str, ...]]]) -> list[Route]:
     """A route for each documented operation that is not `taken` (version, method, path)."""
     made = []
     for name, facts in operations().items():
         version, id = name.split(" ")
         key = (version, facts.method, pattern(facts.parts))
-        if key not in taken and not is_unserved(facts):
+        if key not in taken:
             made.append(Route(version, facts.method, key[2], id, facts.cost, answer, None, name))
     # Literal parts before placeholders: `deals/products` before `deals/{}`.
     return sorted(made, key=lambda route: tuple(part == "{}" for part in route.pattern))

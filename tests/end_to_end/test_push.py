@@ -108,7 +108,8 @@ def test_w13_what_was_applied_is_in_the_warehouse_with_its_trail(remote: Remote,
 def test_a_custom_field_is_set_by_its_label_or_column_and_its_option_by_name(remote: Remote, project: Project) -> None:
     deal = live(remote, "deals")[2]
     column, code = project.ask(
-        "SELECT column_name, field_code FROM meta.custom_fields WHERE entity = 'deals' AND field_type = 'enum' ORDER BY 1"
+        "SELECT column_name, field_code FROM meta.custom_fields WHERE entity = 'deals' AND field_type = 'enum'"
+        " ORDER BY 1"
     )[0]
     label, text = project.ask(
         "SELECT label, field_code FROM meta.custom_fields WHERE entity = 'deals' AND field_type = 'text' AND label IN"
@@ -343,8 +344,8 @@ def test_w2_w4_a_lost_answer_is_looked_into_and_the_effect_comes_once(
              [f"id={activity['id']}"], "addNote": [f"deal_id={deal['id']}"]}[words[0]]  # fmt: skip
     queued = queue(project, *words, *extra)
     before = journal(remote)
-    remote.fault(**fault, path="^/(v1|api/v2)/(deals|activities|notes)", method={"updateDeal": "PATCH", "deleteActivity":
-                 "DELETE"}.get(words[0], "POST"), nth=1)  # fmt: skip
+    method = {"updateDeal": "PATCH", "deleteActivity": "DELETE"}.get(words[0], "POST")
+    remote.fault(**fault, path="^/(v1|api/v2)/(deals|activities|notes)", method=method, nth=1)
     push(project, "--allow", "delete")
     assert fate(project, queued)[0] == "applied"
     kind = {"deleteActivity": "activities", "addNote": "notes"}.get(words[0], "deals")

@@ -9,7 +9,7 @@ import pytest
 
 from pdsync.sandbox.routes import ROUTES
 from pdsync.sandbox.shelf_kinds import KINDS
-from pdsync.sandbox.shelves import Facts, is_unserved, operations
+from pdsync.sandbox.shelves import Facts, operations
 from tests.sandbox import api_facts
 from tests.sandbox.api import Api
 
@@ -24,19 +24,8 @@ def test_the_facts_are_those_of_the_documents() -> None:
     assert json.loads(api_facts.FILE.read_text("utf-8")) == json.loads(json.dumps(api_facts.facts()))
 
 
-def test_every_documented_operation_but_writes_of_fields_is_served() -> None:
-    unserved = {name for name, facts in operations().items() if is_unserved(facts)}
-    assert (
-        operations().keys() - unserved
-        == {f"{route.version} {route.operation}" for route in ROUTES} & operations().keys()
-    )
-    assert not unserved & {f"{route.version} {route.operation}" for route in ROUTES}
-
-
-def test_a_definition_of_a_field_can_t_be_written_rather_than_seem_to_be(api: Api) -> None:
-    before = len(api.get("/api/v2/dealFields", limit="500").data)
-    assert api.post("/api/v2/dealFields", field_name="x", field_type="varchar").status == 405
-    assert len(api.get("/api/v2/dealFields", limit="500").data) == before
+def test_every_documented_operation_is_served() -> None:
+    assert operations().keys() <= {f"{route.version} {route.operation}" for route in ROUTES}
 
 
 def example_of(facts: Facts, ids: dict[str, Any]) -> tuple[str, dict[str, str]]:
