@@ -11,7 +11,7 @@ from .errors import bad_request, not_found
 from .http import Reply, success
 from .population.papers import file_record, milli
 from .resources import RESOURCES
-from .v1 import shape
+from .v1 import picture, shape
 from .writes import find, mark_deleted
 
 if TYPE_CHECKING:
@@ -54,6 +54,30 @@ def get_me(call: Call, _: Route) -> Reply:
             "language": {"language_code": "en", "country_code": "GB"},
         }
     )
+
+
+# -- pictures of persons -----------------------------------------------------------------------------
+
+
+def add_picture(call: Call, _: Route) -> Reply:
+    """Give a person a picture. Assumption: it moves the person's update_time."""
+    if call.upload is None:
+        raise bad_request("file is required", "file")
+    row = _with_picture(call, call.company.next_shelf_id())
+    return success({**(picture(call.company, row.id, row.record) or {}), "id": row.record["picture_id"]})
+
+
+def delete_picture(call: Call, _: Route) -> Reply:
+    """Take a person's picture away."""
+    if find(call, RESOURCES["persons"], call.id()).record["picture_id"] is None:
+        raise not_found("picture")
+    return success({"id": _with_picture(call, None).id})
+
+
+def _with_picture(call: Call, id: int | None) -> Row:
+    record = find(call, RESOURCES["persons"], call.id()).record
+    record["picture_id"], record["update_time"] = id, call.company.clock.stamp()
+    return call.company.put("persons", "update", record, request=call.request_id)
 
 
 # -- files -------------------------------------------------------------------------------------------

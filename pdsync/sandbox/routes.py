@@ -13,7 +13,9 @@ from .changelog import list_changes
 from .errors import feature_off, gone_field, not_found, refused
 from .extras import (
     add_file,
+    add_picture,
     delete_file,
+    delete_picture,
     delete_thread,
     download_file,
     get_me,
@@ -252,7 +254,7 @@ def _field_write_routes() -> list[Route]:
 
 
 def _extra_routes() -> list[Route]:
-    files, mail = RESOURCES["files"], RESOURCES["mail_threads"]
+    files, mail, persons = RESOURCES["files"], RESOURCES["mail_threads"], RESOURCES["persons"]
     thread = ("mailbox", "mailThreads", "{}")
     return [
         Route("v1", "GET", ("users",), "getUsers", 20, get_users, RESOURCES["users"]),
@@ -261,6 +263,8 @@ def _extra_routes() -> list[Route]:
         Route("v1", "PUT", ("files", "{}"), "updateFile", 10, update_file, files),
         Route("v1", "DELETE", ("files", "{}"), "deleteFile", 6, delete_file, files),
         Route("v1", "GET", ("files", "{}", "download"), "downloadFile", 20, download_file, files),
+        Route("v1", "POST", ("persons", "{}", "picture"), "addPersonPicture", 10, add_picture, persons),
+        Route("v1", "DELETE", ("persons", "{}", "picture"), "deletePersonPicture", 6, delete_picture, persons),
         Route("v1", "PUT", thread, "updateMailThreadDetails", 10, update_thread, mail),
         Route("v1", "DELETE", thread, "deleteMailThread", 6, delete_thread, mail),
         Route("v1", "GET", (*thread, "mailMessages"), "getMailThreadMessages", 20, list_messages, mail),
@@ -289,6 +293,7 @@ def _history_routes() -> list[Route]:
         *made,
         _documented("getDealParticipantsChangelog", list_joined, "deals"),
         _documented("getRecents", list_recents),
+        _documented("receiveMessage", shelves.receive_message),
         _documented("getDealsTimeline", deals_timeline),
         _documented("getArchivedDealsTimeline", deals_timeline),
         _documented("getPipelineConversionStatistics", conversion, "pipelines"),

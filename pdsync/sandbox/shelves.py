@@ -153,6 +153,17 @@ def answer(call: Call, route: Route) -> Reply:
     return _update(call, facts, collection, parents, id)
 
 
+def receive_message(call: Call, route: Route) -> Reply:
+    """Take a message in; the first one of a conversation begins it. Assumption: nothing lists either of them."""
+    reply, sent = answer(call, route), call.json()
+    conversations, channel = ("channels", "{}", "conversations"), (str(sent["channel_id"]),)
+    id = str(sent["conversation_id"])
+    if id not in shelf(call.company, conversations, channel):
+        begun = Row(0, "live", encode({"id": id, "channel_id": channel[0]}), ())
+        keep(call.company, conversations, channel, "add", id, begun, call.request_id)
+    return reply
+
+
 # -- shelves -----------------------------------------------------------------------------------------
 
 
@@ -497,6 +508,8 @@ def _delete(call: Call, collection: tuple[str, ...], parents: Parents, id: str |
         return success({"id": _number(id)})
     held = shelf(call.company, collection, parents)
     ids = [part for part in call.query.get("ids", "").split(",") if part] or _named(call, held)
+    if not ids and not call.body:  # the only one there is: a product's image
+        ids = list(held)
     for each in ids:
         if each in held:
             keep(call.company, collection, parents, "delete", each, None, call.request_id)

@@ -129,7 +129,7 @@ def person_record(company: Company, row: Row) -> Record:
         "delete_time": v1_time(record["update_time"]) if record["is_deleted"] else None,
         "add_time": v1_time(record["add_time"]),
         "visible_to": str(record["visible_to"]),
-        "picture_id": _picture(company, row.id, record),
+        "picture_id": picture(company, row.id, record),
         **neighbours(company, "person_id", row, counted),
         "last_incoming_mail_time": v1_time(counted["last_incoming_mail_time"]),
         "last_outgoing_mail_time": None,
@@ -143,10 +143,11 @@ def person_record(company: Company, row: Row) -> Record:
     }
 
 
-def _picture(company: Company, id: int, record: Record) -> Record | None:
+def picture(company: Company, id: int, record: Record) -> Record | None:
+    """The picture of a person, as v1 nests it."""
     if record["picture_id"] is None:
         return None
-    picture = f"https://pics.{company.domain}.example/{id}"
+    base = f"https://pics.{company.domain}.example/{id}"
     return {
         "item_type": "person",
         "item_id": id,
@@ -155,7 +156,7 @@ def _picture(company: Company, id: int, record: Record) -> Record | None:
         "update_time": "0000-00-00 00:00:00",
         "added_by_user_id": record["owner_id"],
         "file_size": 5445,
-        "pictures": {"128": f"{picture}_128.jpg", "512": f"{picture}_512.jpg"},
+        "pictures": {"128": f"{base}_128.jpg", "512": f"{base}_512.jpg"},
         "value": record["picture_id"],
     }
 

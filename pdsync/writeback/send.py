@@ -304,7 +304,8 @@ class Sender:
             self.outbox.reopen(mutation.id, str(error))
             return "unknown"
         if mutation.verb in ("delete", "other"):
-            return self._settle(mutation, "applied", after=record)
+            made = key_of(record) if record and catalogue.operation(mutation.operation).method == "POST" else None
+            return self._settle(mutation, "applied", after=record, remote_id=made)
         if mutation.verb == "merge":
             return self._settle(mutation, "applied", after=record, remote_id=str(ready.payload["merge_with_id"]))
         body = body_of(catalogue.operation(mutation.operation), ready.payload)

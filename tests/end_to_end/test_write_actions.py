@@ -1,0 +1,220 @@
+"""Each action of a well-known Pipedrive component that changes data: queued, pushed, and found in the journal.
+
+`docs/write-actions.md` is the table of them; `python -m tests.end_to_end.test_write_actions` writes it anew.
+"""
+
+# ruff: noqa: T201 - writes a file when it is run as a program
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pdsync.core import catalogue
+from tests.end_to_end.test_actions import READS, SEED
+from tests.end_to_end.world import Project, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.end_to_end.world import Remote
+
+TABLE = Path(__file__).parents[2] / "docs" / "write-actions.md"
+# Action → (what is queued, the kind and the operation that the journal must show, once). In braces: live records.
+ACTIONS: dict[str, tuple[str, str, str]] = {
+    "addCallLog": ("addCallLog outcome=connected to_phone_number=+491 start_time=2026-01-05T10:00:00Z"
+                   " end_time=2026-01-05T10:05:00Z", "call_logs", "add"),
+    "addChannel": ("addChannel name=Chat provider_channel_id=c1", "channels", "add"),
+    "addDeal": ("addDeal title=Made value=10 currency=EUR", "deals", "add"),
+    "addDealFollower": ("addDealFollower id={deal} user_id={user}", "deal_followers", "add"),
+    "addDealParticipant": ("addDealParticipant id={deal} person_id={person}", "deal_participants", "add"),
+    "addDealProduct": ("addDealProduct id={deal} product_id={product} item_price=5 quantity=2", "deal_products", "add"),
+    "addFile": ("addFile file={path} deal_id={deal}", "files", "add"),
+    "addLead": ("addLead title=Made person_id={person}", "leads", "add"),
+    "addLeadLabel": ("addLeadLabel name=Made color=blue", "lead_labels", "add"),
+    "addOrganization": ("addOrganization name=Made", "organizations", "add"),
+    "addOrganizationFollower": ("addOrganizationFollower id={org} user_id={user}", "organization_followers", "add"),
+    "addPerson": ("addPerson name=Made emails=made@example.com", "persons", "add"),
+    "addPersonFollower": ("addPersonFollower id={person} user_id={user}", "person_followers", "add"),
+    "addPipeline": ("addPipeline name=Made", "pipelines", "add"),
+    "addProduct": ("addProduct name=Made", "products", "add"),
+    "addProductFollower": ("addProductFollower id={product} user_id={user}", "product_followers", "add"),
+    "addStage": ("addStage name=Made pipeline_id={pipeline}", "stages", "add"),
+    "deleteActivity": ("deleteActivity id={activity}", "activities", "delete"),
+    "deleteCallLog": ("deleteCallLog id={call_log}", "call_logs", "delete"),
+    "deleteConversation": ("deleteConversation channel-id={channel} conversation-id=a", "channels_conversations", "delete"),
+    "deleteChannel": ("deleteChannel id={channel}", "channels", "delete"),
+    "deleteDeal": ("deleteDeal id={deal_2}", "deals", "delete"),
+    "deleteDealField": ("deleteDealField id={deal_field}", "deal_fields", "delete"),
+    "deleteDealFollower": ("deleteDealFollower id={deal} follower_id={user}", "deal_followers", "delete"),
+    "deleteDealParticipant": ("deleteDealParticipant id={deal} deal_participant_id={participant}",
+                              "deal_participants", "delete"),
+    "deleteDealProduct": ("deleteDealProduct id={sold} product_attachment_id={line}", "deal_products", "delete"),
+    "deleteFile": ("deleteFile id={file}", "files", "delete"),
+    "deleteLead": ("deleteLead id={lead}", "leads", "delete"),
+    "deleteLeadLabel": ("deleteLeadLabel id={lead_label}", "lead_labels", "delete"),
+    "deleteMailThread": ("deleteMailThread id={thread}", "mail_threads", "delete"),
+    "deleteOrganization": ("deleteOrganization id={org_2}", "organizations", "delete"),
+    "deleteOrganizationFollower": ("deleteOrganizationFollower id={org} follower_id={user}",
+                                   "organization_followers", "delete"),
+    "deletePerson": ("deletePerson id={person_2}", "persons", "delete"),
+    "deletePersonField": ("deletePersonField id={person_field}", "person_fields", "delete"),
+    "deletePersonFollower": ("deletePersonFollower id={person} follower_id={user}", "person_followers", "delete"),
+    "deletePersonPicture": ("deletePersonPicture id={pictured}", "persons", "update"),
+    "deletePipeline": ("deletePipeline id={made_pipeline}", "pipelines", "delete"),
+    "deleteProduct": ("deleteProduct id={product_2}", "products", "delete"),
+    "deleteProductField": ("deleteProductField id={product_field}", "product_fields", "delete"),
+    "deleteProductFollower": ("deleteProductFollower id={product} follower_id={user}", "product_followers", "delete"),
+    "deleteStage": ("deleteStage id={made_stage}", "stages", "delete"),
+    "mergeDeals": ("mergeDeals id={deal_3} merge_with_id={deal_4}", "deals", "merge"),
+    "mergeOrganizations": ("mergeOrganizations id={org_3} merge_with_id={org_4}", "organizations", "merge"),
+    "mergePersons": ("mergePersons id={person_3} merge_with_id={person_4}", "persons", "merge"),
+    "setFieldValueForPerson": ("updatePerson id={person} {person_code}=By hand", "persons", "update"),
+    "updateDeal": ("updateDeal id={deal} title=Changed value=77", "deals", "update"),
+    "updateDealProduct": ("updateDealProduct id={sold_2} product_attachment_id={line_2} item_price=9 quantity=3",
+                          "deal_products", "update"),
+    "updateFile": ("updateFile id={file_2} name=changed.txt description=Changed", "files", "update"),
+}  # fmt: skip
+REMOVED = {
+    "cancelRecurringSubscription": "cancelRecurringSubscription id=1 end_date=2026-01-01",
+    "deleteSubscription": "deleteSubscription id=1",
+}
+_YES = ("push", "--yes", "--allow", "delete,merge", "--max-deletes", "99", "--settle", "0.1", "--json", "-q")
+
+
+@pytest.fixture(scope="module")
+def remote() -> Iterator[Remote]:
+    with serving("--deals", "90", "--seed", "37", "--mail-threads", "40") as remote:
+        yield remote
+
+
+@pytest.fixture(scope="module")
+def project(remote: Remote, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return Project(tmp_path_factory.mktemp("write actions") / "project", remote)
+
+
+@pytest.fixture(scope="module")
+def known(remote: Remote, project: Project) -> dict[str, str]:
+    """What the braces stand for; what a later action takes away, an earlier one does not need."""
+    live = {
+        kind: [entry["record"] for entry in remote.dump(kind) if entry["state"] == "live"]
+        for kind in (
+            "deals", "persons", "organizations", "products", "activities", "pipelines", "users", "files", "leads",
+            "call_logs", "deal_products", "lead_labels", "mail_threads",
+        )
+    }  # fmt: skip
+    path = project.folder / "attached.txt"
+    path.write_text("an attachment", encoding="utf-8")
+    codes = {
+        f"{kind}_field": next(
+            entry["id"]
+            for entry in remote.dump(f"{kind}_fields")
+            if entry["state"] == "live" and entry["record"]["is_custom_field"]
+        )
+        for kind in ("deal", "person", "product")
+    }
+    text = [e["record"] for e in remote.dump("person_fields") if e["record"]["is_custom_field"]
+                and e["record"]["field_type"] in ("varchar", "text")][-1]  # fmt: skip
+    sold = live["deal_products"]
+    found = {
+        "path": str(path), "user": str(live["users"][-1]["id"]), "pipeline": str(live["pipelines"][0]["id"]),
+        "activity": str(live["activities"][-1]["id"]), "call_log": live["call_logs"][0]["id"],
+        "sold": str(sold[0]["deal_id"]), "line": str(sold[0]["id"]), "sold_2": str(sold[-1]["deal_id"]),
+        "line_2": str(sold[-1]["id"]), "file": str(live["files"][0]["id"]), "file_2": str(live["files"][-1]["id"]),
+        "pictured": next(str(person["id"]) for person in live["persons"] if person["picture_id"]),
+        "lead": live["leads"][0]["id"], "lead_label": live["lead_labels"][-1]["id"],
+        "thread": str(live["mail_threads"][0]["id"]), "person_code": text["field_code"], **codes,
+    }  # fmt: skip
+    for name, kind in (("deal", "deals"), ("person", "persons"), ("org", "organizations"), ("product", "products")):
+        ids = [str(record["id"]) for record in live[kind]]
+        found |= {name: ids[0], **{f"{name}_{number}": ids[-number] for number in (2, 3, 4)}}
+    return found
+
+
+@pytest.fixture(scope="module")
+def found_later() -> dict[str, str]:
+    """Ids of what earlier actions have added."""
+    return {}
+
+
+def _fill(words: str, known: dict[str, str]) -> list[str]:
+    head, *rest = words.split(" ")
+    joined: list[str] = []
+    for word in rest:
+        joined = [*joined[:-1], f"{joined[-1]} {word}"] if "=" not in word and joined else [*joined, word]
+    return [head, *(word.format(**known) for word in joined)]
+
+
+@pytest.mark.skipif(not SEED.exists(), reason="the list of actions (../shared/api) is not here")
+def test_none_of_the_mutating_actions_is_left_out() -> None:
+    seed = json.loads(SEED.read_text("utf-8"))
+    assert {action["key"] for action in seed if action["kind"] not in READS} == ACTIONS.keys() | REMOVED.keys()
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_an_action_takes_effect_once_and_the_journal_shows_it(
+    remote: Remote, project: Project, known: dict[str, str], found_later: dict[str, str], action: str
+) -> None:
+    words, kind, op = ACTIONS[action]
+    if action == "deleteConversation":  # a message begins one
+        message = ["channel_id={channel}", "conversation_id=a", "id=m", "sender_id=s", "message=Hello", "status=sent",
+                   "created_at=2026-01-05T10:00:00Z"]  # fmt: skip
+        ran = project.here("api", *_fill(" ".join(["receiveMessage", *message]), found_later), "--yes")
+        assert ran.code == 0, ran
+    ran = project.here("queue", "add", *_fill(words, known | found_later), "--json")
+    assert ran.code == 0, ran
+    id = ran.summary["id"]
+    before = len(remote.lines("journal"))
+    ran = project.here(*_YES)
+    assert ran.code == 0, ran
+    state, reason, remote_id = project.control("SELECT state, reason, remote_id FROM mutations WHERE id = ?", id)[0]
+    assert (state, reason) == ("applied", None)
+    effects = [entry for entry in remote.lines("journal")[before:] if (entry["kind"], entry["op"]) == (kind, op)]
+    assert len(effects) == 1, [(entry["kind"], entry["op"]) for entry in remote.lines("journal")[before:]]
+    if op == "add" and "followers" not in kind:
+        assert str(effects[0]["id"]).split("/")[-1] == remote_id
+    later = {"addPipeline": "made_pipeline", "addStage": "made_stage", "addDealParticipant": "participant",
+             "addChannel": "channel"}  # fmt: skip
+    if action in later:
+        found_later[later[action]] = remote_id
+
+
+@pytest.mark.parametrize("action", REMOVED)
+def test_what_pipedrive_has_removed_is_refused_and_named(remote: Remote, project: Project, action: str) -> None:
+    remote.clear_log()
+    ran = project.here("queue", "add", *REMOVED[action].split(" "))
+    assert ran.code == 2
+    assert "no longer part of Pipedrive's API" in ran.err
+    assert remote.log() == []
+
+
+def table() -> str:
+    """The actions and their commands, in Markdown."""
+    lines = [
+        "# Mutating actions and the commands for them",
+        "",
+        "Each is queued and pushed to the sandbox by `tests/end_to_end/test_write_actions.py`, and looked for in its",
+        "journal: exactly one effect. `pdsync push` sends what was queued.",
+        "",
+        "| action | queued by | tokens |",
+        "|---|---|---|",
+    ]
+    for action in sorted(ACTIONS | REMOVED):
+        if action in REMOVED:
+            lines.append(f"| {action} | removed by Pipedrive: refused when it is queued | |")
+            continue
+        words = ACTIONS[action][0]
+        lines.append(f"| {action} | `pdsync queue add {words}` | {catalogue.operation(words.split(' ')[0]).cost} |")
+    return "\n".join([*lines, ""])
+
+
+def test_the_table_in_the_docs_is_this_one() -> None:
+    assert TABLE.read_text("utf-8") == table()
+
+
+if __name__ == "__main__":
+    TABLE.write_text(table(), encoding="utf-8")
+    print(f"{TABLE}: {len(ACTIONS | REMOVED)} actions")
