@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from pdsync.version import __version__
 
-__all__ = ["Client", "__version__", "open_warehouse", "sync"]
+__all__ = ["Client", "Queue", "__version__", "open_warehouse", "sync"]
 
 if TYPE_CHECKING:
-    from pdsync.library import Client, open_warehouse, sync
+    from pdsync.library import Client, Queue, open_warehouse, sync
 
 
 def __getattr__(name: str) -> object:

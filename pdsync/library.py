@@ -4,6 +4,10 @@ import pdsync
 
 receipt = pdsync.sync("my-project")                      # as `pdsync sync`
 warehouse = pdsync.open_warehouse("my-project")          # a DuckDB connection, read-only
+queue = pdsync.Queue("my-project")
+queue.add("updateDeal", id=42, title="Renamed")          # nothing is sent yet
+plan = queue.plan()                                      # before → after; nothing is sent
+receipt = queue.push()                                   # carried out, verified, undoable
 async with pdsync.Client("my-project") as client:
     deal = await client.call("getDeal", id=42)
     async for record in client.list("deals", status="won"):
@@ -14,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +32,20 @@ from pdsync.errors import ConfigError
 from pdsync.extract.pages import records
 from pdsync.runner import client as sessions
 from pdsync.runner import project as projects
+from pdsync.runner import push as pushing
 from pdsync.runner import run
+from pdsync.writeback import enqueue, undo
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator, Callable, Iterable
     from datetime import datetime
     from types import TracebackType
 
     import duckdb
 
     from pdsync.core.http import Http
-    from pdsync.model import Receipt
+    from pdsync.model import Mutation, Receipt, State
+    from pdsync.writeback.plan import Plan
 
 
 def sync(
@@ -81,6 +89,84 @@ def open_warehouse(project: str | Path = ".") -> duckdb.DuckDBPyConnection:
     if path.suffix == ".duckdb":
         settings = msgspec.structs.replace(settings, warehouse=path.absolute())
     return projects.open_warehouse(settings)
+
+
+class Queue:
+    """Changes that wait to be sent, as `pdsync queue` and `pdsync push` treat them."""
+
+    def __init__(self, project: str | Path = ".", settings: dict[str, str | int | None] | None = None) -> None:
+        self._settings = config.load(Path(project), settings)
+
+    def add(self, operation: str, *, key: str | None = None, **values: object) -> Mutation:
+        """Queue one change; it is on disk behind this call, and nothing is sent.
+
+        Args:
+            operation: such as `updateDeal`.
+            key: a second one with the same key is not queued; the first is returned.
+            values: parameters by their API names, by the tables' columns; labels of custom fields in `**{...}`.
+
+        Raises:
+            ConfigError: a name or a value is wrong. Nothing was queued.
+        """
+        return self.add_many(operation, [values], keys=[key])[0]
+
+    def add_many(
+        self, operation: str, rows: Iterable[dict[str, object]], *, keys: Iterable[str | None] = ()
+    ) -> list[Mutation]:
+        """Queue one change a row: all of them, or none. A row's `_as` names what it adds; others refer to it as @name.
+
+        Raises:
+            ConfigError: a row is wrong. Nothing was queued.
+        """
+        found = enqueue.operation_of(operation)
+        with pushing.opened(self._settings) as (outbox, names):
+            entries = [
+                enqueue.entry(names, found, {k: v for k, v in row.items() if k != enqueue.AS}, key=key,
+                              name=str(row[enqueue.AS]) if enqueue.AS in row else None)
+                for row, key in zip_longest(list(rows), list(keys))
+            ]  # fmt: skip
+            return outbox.add(entries)
+
+    def mutations(self, *states: State) -> list[Mutation]:
+        """What is queued and what has become of it, in order; of all states where none is named."""
+        with pushing.opened(self._settings) as (outbox, _):
+            return outbox.mutations(states or None)
+
+    def drop(self, *ids: str) -> list[Mutation]:
+        """Take back what was not sent yet.
+
+        Raises:
+            ConfigError: one of them was. None was dropped.
+        """
+        with pushing.opened(self._settings) as (outbox, _):
+            return outbox.drop(ids)
+
+    def plan(self, asked: pushing.Asked | None = None) -> Plan:
+        """What a push would do: before → after, cost, refusals. Only reads are sent."""
+        return asyncio.run(pushing.dry_run(self._settings, asked or pushing.Asked()))[0]
+
+    def push(
+        self, asked: pushing.Asked | None = None, confirm: Callable[[Plan], bool] = lambda plan: True
+    ) -> pushing.PushReceipt | None:
+        """Carry the queue out; blocks until it is done.
+
+        Args:
+            asked: what to push, what is allowed besides, and under which limits.
+            confirm: is shown the plan before anything is sent; False ends the push.
+
+        Returns:
+            The receipt; None where `confirm` said no.
+
+        Raises:
+            GuardTripped: a guard holds it back. Nothing was sent.
+            PdsyncError: see `pdsync.runner.push`.
+        """
+        return asyncio.run(pushing.push(self._settings, asked or pushing.Asked(), confirm))
+
+    def undo(self, push_id: str) -> list[Mutation]:
+        """Queue what takes a push back, as far as it can be."""
+        with pushing.opened(self._settings) as (outbox, _):
+            return outbox.add(undo.reverse(outbox, push_id)[0])
 
 
 class Client:

@@ -1,0 +1,82 @@
+"""The same value, however the API writes it; and other values, however alike they look."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pdsync.writeback.compare import base_of, differing, same, unshown
+
+CODE = "a" * 40
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9) | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.mark.parametrize(
+    ("sent", "held"),
+    [
+        (5, {"id": 5, "name": "Anna"}),
+        (5, {"value": 5, "name": "Acme"}),
+        ("3", 3),
+        (12.50, "12.5"),
+        (True, 1),
+        (False, "0"),
+        (None, ""),
+        (None, []),
+        ("", None),
+        ([2, 1], [1, 2]),
+        ([2, 1], "1,2"),
+        ("2026-01-05T10:00:00Z", "2026-01-05 10:00:00"),
+        ("2026-01-05T11:00:00+01:00", "2026-01-05T10:00:00.123Z"),
+        ("10:00", "10:00:00"),
+        (" Deal  ", "Deal"),
+        ("<p>Hello <b>you</b></p>", "<p>Hello</p> <i>you</i>"),
+        ({"value": 5, "currency": "EUR"}, {"value": "5.00", "currency": "EUR"}),
+        ({"value": "Street 1"}, {"value": "Street 1", "country": "Germany"}),
+        ({"value": "x"}, "x"),
+        ([{"value": "a@b.c", "primary": True}], [{"value": "a@b.c", "primary": True, "label": ""}]),
+        (None, {"value": None, "currency": None}),
+    ],
+)
+def test_written_otherwise_and_yet_the_same(sent: Any, held: Any) -> None:
+    assert same(sent, held)
+
+
+@pytest.mark.parametrize(
+    ("sent", "held"),
+    [
+        (5, {"id": 6}),
+        ("open", "won"),
+        (0, None),
+        (False, True),
+        (None, 0),
+        (None, "x"),
+        ([1], [1, 1]),
+        ([1, 2], [1]),
+        ("2026-01-05T10:00:00Z", "2026-01-05T11:00:00Z"),
+        ({"value": 5, "currency": "EUR"}, {"value": 5, "currency": "USD"}),
+        ([{"value": "a@b.c"}], [{"value": "a@b.d"}]),
+        ("12", "12a"),
+    ],
+)
+def test_alike_and_yet_another_value(sent: Any, held: Any) -> None:
+    assert not same(sent, held)
+
+
+@given(VALUES)
+def test_every_value_is_the_same_as_itself(value: Any) -> None:
+    assert same(value, value)
+
+
+def test_fields_inside_custom_fields_are_fields_of_their_own() -> None:
+    record = {"title": "a", "custom_fields": {CODE: 1}}
+    payload = {"title": "b", "custom_fields": {CODE: 1, "b" * 40: 2}}
+    assert base_of(record, payload) == {"title": "a", f"custom_fields/{CODE}": 1, f"custom_fields/{'b' * 40}": None}
+    assert differing(record, {"title": "b", f"custom_fields/{CODE}": 1}) == ["title"]
+    assert unshown({"id": 1}, {"title": "b", CODE: 1}) == ["title"]  # v1 leaves unset custom fields out

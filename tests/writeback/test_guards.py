@@ -1,0 +1,98 @@
+"""Each guard at its limit less one, at its limit, and one beyond."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pdsync.errors import GuardTripped
+from pdsync.writeback.guards import MOST_MERGES, Consent, check, most_changes, most_deletes
+from pdsync.writeback.plan import LIFE, Plan, Policy, Step
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pdsync.model import Verb
+
+NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
+ALL = frozenset(("delete", "merge", "overwrite"))
+OPERATIONS: dict[Verb, str] = {"update": "v2 updateDeal", "delete": "v2 deleteDeal", "merge": "v1 mergeDeals"}
+
+
+def plan(verb: Verb, count: int, policy: Policy = "field", cost: int = 5) -> Plan:
+    steps = tuple(
+        Step(str(n), n, OPERATIONS[verb], verb, "deals", f"deals/{n}", None, {"id": n}, None, (), 1, cost, "send")
+        for n in range(count)
+    )
+    return Plan(1, "Company", NOW, NOW + LIFE, policy, steps, 0).sealed()
+
+
+def trips(
+    found: Plan,
+    tmp_path: Path,
+    consent: Consent | None = None,
+    rows: int | None = None,
+    left: int | None = None,
+    now: datetime = NOW,
+) -> str | None:
+    freeze = tmp_path / "pdsync.freeze"
+    try:
+        check(found, consent or Consent(ALL), lambda kind: rows, tokens_left=left, now=now, freeze=freeze)
+    except GuardTripped as error:
+        return error.guard
+    return None
+
+
+@pytest.mark.parametrize(("rows", "limit"), [(None, 500), (100, 500), (10_000, 500), (20_000, 1000)])
+def test_w8_changes(tmp_path: Path, rows: int | None, limit: int) -> None:
+    assert most_changes(rows) == limit
+    found = [trips(plan("update", limit + more), tmp_path, rows=rows) for more in (-1, 0, 1)]
+    assert found == [None, None, "changes"]
+
+
+@pytest.mark.parametrize(("rows", "limit"), [(None, 50), (0, 1), (99, 1), (300, 3), (5_000, 50), (900_000, 50)])
+def test_w8_deletes(tmp_path: Path, rows: int | None, limit: int) -> None:
+    assert most_deletes(rows) == limit
+    found = [trips(plan("delete", limit + more), tmp_path, rows=rows) for more in (-1, 0, 1)]
+    assert found == [None, None, "deletes"]
+
+
+def test_w8_merges(tmp_path: Path) -> None:
+    found = [trips(plan("merge", MOST_MERGES + more), tmp_path) for more in (-1, 0, 1)]
+    assert found == [None, None, "merge"]
+
+
+def test_w8_numbers_that_were_allowed(tmp_path: Path) -> None:
+    changes, deletes = Consent(ALL, max_changes=7), Consent(ALL, max_deletes=7)
+    assert [trips(plan("update", n), tmp_path, changes) for n in (6, 7, 8)] == [None, None, "changes"]
+    assert [trips(plan("delete", n), tmp_path, deletes) for n in (6, 7, 8)] == [None, None, "deletes"]
+    assert trips(plan("update", 5000), tmp_path, Consent(ALL, max_changes=5000)) is None
+
+
+def test_w8_tokens(tmp_path: Path) -> None:
+    assert [trips(plan("update", 10), tmp_path, left=left) for left in (51, 50, 49)] == [None, None, "budget"]
+
+
+def test_w8_age(tmp_path: Path) -> None:
+    second = timedelta(seconds=1)
+    ages = [LIFE - second, LIFE, LIFE + second]
+    assert [trips(plan("update", 1), tmp_path, now=NOW + age) for age in ages] == [None, None, "age"]
+
+
+@pytest.mark.parametrize(("verb", "word"), [("delete", "delete"), ("merge", "merge")])
+def test_w8_deletes_and_merges_need_a_word_of_their_own(tmp_path: Path, verb: Verb, word: str) -> None:
+    assert trips(plan(verb, 1), tmp_path, Consent(ALL - {word})) == word
+    assert trips(plan(verb, 1), tmp_path, Consent(frozenset({word}))) is None
+
+
+def test_w8_overwriting_needs_a_word_of_its_own(tmp_path: Path) -> None:
+    assert trips(plan("update", 1, "ours"), tmp_path, Consent(ALL - {"overwrite"})) == "overwrite"
+    assert trips(plan("update", 1, "ours"), tmp_path, Consent(frozenset({"overwrite"}))) is None
+
+
+def test_w8_a_file_freezes_every_push(tmp_path: Path) -> None:
+    (tmp_path / "pdsync.freeze").touch()
+    assert trips(plan("update", 1), tmp_path) == "freeze"
+    assert trips(plan("update", 0), tmp_path) == "freeze"
