@@ -1,0 +1,78 @@
+"""Times a push of many updates against what the rate limit allows, and watches its memory.
+
+    python benchmarks/push.py                              # 10,000 updates under 120 requests in 2 s: some three minutes
+    python benchmarks/push.py --updates 1000 --burst 40
+
+The sandbox runs in a process of its own and answers after `--latency` ms. The figure is seconds of sending divided by
+(requests ÷ limit): 1.0 is the best that the limit allows. Memory is that of the pushing process: in the middle third of
+the push and at its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+from tests.end_to_end.world import Project, serving
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python benchmarks/push.py", description=__doc__.splitlines()[0])
+    parser.add_argument("--updates", type=int, default=10_000)
+    parser.add_argument("--burst", type=int, default=120, help="requests in any 2 s")
+    parser.add_argument("--latency", type=int, default=30, help="ms")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, serving("--deals", str(asked.updates + 50)) as remote:
+        project = Project(Path(folder) / "project", remote)
+        ids = [entry["id"] for entry in remote.dump("deals") if entry["state"] == "live"][: asked.updates]
+        rows = Path(folder) / "rows.ndjson"
+        rows.write_text("".join(json.dumps({"id": id, "title": f"pushed {id}"}) + "\n" for id in ids), encoding="utf-8")
+        queued = project.here("queue", "import", str(rows), "--operation", "updateDeal", "-q")
+        assert queued.code == 0, queued
+        remote.post("limits", burst=asked.burst)
+        remote.fault(kind="latency", ms=asked.latency)
+        remote.clear_log()
+        project.configure(burst=asked.burst)
+        began = time.monotonic()
+        process = project.start("push", "--yes", "--max-changes", str(asked.updates), "--json", "-q")
+        memory = _watched(process.pid, process)
+        out, _ = process.communicate()
+        summary = json.loads(out.splitlines()[-1])
+        log = remote.log()
+        sent = [entry["monotonic_s"] for entry in log]
+        seconds, best = max(sent) - min(sent), len(log) * 2 / asked.burst
+        seen = remote.window()
+        third = memory[len(memory) // 3 : 2 * len(memory) // 3] or memory
+        print(f"{summary['mutations']} in {time.monotonic() - began:.0f} s, {len(log):,} requests in {seconds:.1f} s")
+        print(f"seconds ÷ (requests ÷ limit) = {seconds / best:.3f}   429s: {seen['count_429']}   most in 2 s: {seen['max']}")
+        print(f"memory: {statistics.median(third) / 2**20:.0f} MiB in the middle, {max(memory) / 2**20:.0f} MiB at most")
+    return 0
+
+
+def _watched(pid: int, process: object) -> list[int]:
+    """The memory of a process, twice a second, filled in while it runs."""
+    found: list[int] = []
+
+    def watch() -> None:
+        try:
+            one = psutil.Process(pid)
+            while one.is_running() and one.status() != psutil.STATUS_ZOMBIE:
+                found.append(one.memory_info().rss)
+                time.sleep(0.5)
+        except psutil.Error:
+            return
+
+    threading.Thread(target=watch, daemon=True).start()
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
