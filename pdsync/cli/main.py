@@ -23,6 +23,7 @@ COMMANDS = {
     "plan": "sync",
     "sync": "sync",
     "load": "sync",
+    "replay": "archive",
     "status": "inspect",
     "runs": "inspect",
     "sql": "query",
