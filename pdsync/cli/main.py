@@ -24,6 +24,7 @@ COMMANDS = {
     "sync": "sync",
     "load": "sync",
     "replay": "archive",
+    "raw": "archive",
     "status": "inspect",
     "runs": "inspect",
     "sql": "query",

@@ -23,14 +23,15 @@ from pdsync.core.control import SealedPage
 from pdsync.core.disk import sync_folder
 from pdsync.core.http import PLAIN_CAP
 from pdsync.errors import StorageError
-from pdsync.extract.seal import SKIPPABLE, header
+from pdsync.extract.seal import SKIPPABLE, header, read
 from pdsync.model import Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from pathlib import Path
 
 _STEP = 2**20
+_MAGIC = struct.pack("<I", SKIPPABLE)
 
 
 class Frame(Struct, frozen=True):
@@ -151,11 +152,10 @@ def _whole(path: Path) -> Iterator[Frame]:
 
 
 class Rewritten(Struct, frozen=True):
-    """A raw file written anew: its pages where they lie now, and what became of the others."""
+    """A raw file written anew, and its pages where they lie now."""
 
-    name: str | None  # None: no page was left
+    name: str
     moved: list[SealedPage]
-    gone: list[tuple[int, int]]  # walk and number of pages that were left out
     changed: list[tuple[int, int]]  # of pages whose content is another now
 
 
@@ -163,9 +163,10 @@ def rewrite(
     folder: Path,
     name: str,
     pages: Iterable[SealedPage],
-    change: Callable[[SealedPage, bytes], tuple[bytes, int] | None],
+    gone: Collection[tuple[int, int]],
+    change: Callable[[SealedPage, bytes], tuple[bytes, int]] | None = None,
 ) -> Rewritten:
-    """Write the raw file `name` anew, under a new name, with what `change` makes of each page.
+    """Write the raw file `name` anew, under a new name, without some pages or with others in their place.
 
     The old file stays until the caller has noted where its pages are now. The new name begins like the old one: with
     the run that sealed them. Frames that no page names are left behind.
@@ -174,62 +175,62 @@ def rewrite(
         folder: of the archive.
         name: the file.
         pages: those that control.db names in it.
-        change: of a page and its body makes the new body and its rows, or None where it is to go.
+        gone: walk and number of those to leave out; they need not be readable.
+        change: of a page and its body makes the new body and its rows. None: pages are copied as they are, unread.
 
     Raises:
-        StorageError: the file is damaged, or the disk is full. Nothing was changed.
+        StorageError: a page is damaged, or the disk is full. Nothing was changed.
     """
-    named = {page.at: page for page in pages}
     fresh = _next_name(name)
-    moved, gone, changed = list[SealedPage](), list[tuple[int, int]](), list[tuple[int, int]]()
+    moved, changed = list[SealedPage](), list[tuple[int, int]]()
     part = folder / f".{fresh}.part"
     compressor, at = zstandard.ZstdCompressor(level=3), 0
+    staying = sorted((page for page in pages if (page.walk, page.seq) not in gone), key=lambda page: page.at)
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-        with os.fdopen(os.open(part, flags, 0o600), "wb") as out, (folder / name).open("rb") as file:
-            for frame in frames(folder / name):
-                page = named.pop(frame.at, None)
-                if page is None:
-                    continue
-                file.seek(frame.at)
-                packed = file.read(frame.length)
-                body = zstandard.ZstdDecompressor().decompress(packed)
-                made = change(page, body)
-                if made is None:
-                    gone.append((page.walk, page.seq))
-                    continue
-                facts = frame.facts
-                if made[0] != body:
-                    packed, facts = compressor.compress(made[0]), {**facts, "rows": made[1], "resealed": True}
-                    changed.append((page.walk, page.seq))
+        with (
+            os.fdopen(os.open(part, flags, 0o600), "wb") as out,
+            (folder / name).open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            for page in staying:
+                facts = _facts(content, page.at)
+                packed, made = content[page.at : page.at + page.length], page
+                if change is not None:
+                    body = read(folder, page)
+                    other, rows = change(page, body)
+                    if other != body:
+                        packed, facts = compressor.compress(other), {**facts, "rows": rows, "resealed": True}
+                        made = msgspec.structs.replace(page, rows=rows, sha256=hashlib.sha256(other).digest())
+                        changed.append((page.walk, page.seq))
                 top = header(facts)
                 out.write(top + packed)
-                moved.append(
-                    msgspec.structs.replace(
-                        page,
-                        file=fresh,
-                        at=at + len(top),
-                        length=len(packed),
-                        rows=made[1],
-                        sha256=hashlib.sha256(made[0]).digest(),
-                    )
-                )
+                made = msgspec.structs.replace(made, file=fresh, at=at + len(top), length=len(packed))
+                moved.append(made)
                 at += len(top) + len(packed)
             out.flush()
             os.fsync(out.fileno())
-        if named:
-            raise StorageError(f"{folder / name} lacks pages that it should hold: pdsync raw verify")
-        if moved:
-            part.rename(folder / fresh)
-            sync_folder(folder)
-    except (OSError, zstandard.ZstdError) as error:
+        part.rename(folder / fresh)
+        sync_folder(folder)
+    except (OSError, ValueError) as error:
         raise StorageError(
             f"{folder / name} can't be written anew: {error}.\nIt is as it was. Free some space, or mend the folder's"
-            f" rights, and run the same command."
+            f" rights, and run the same command. Whether it is whole: pdsync raw verify"
         ) from error
     finally:
         part.unlink(missing_ok=True)
-    return Rewritten(fresh if moved else None, moved, gone, changed)
+    return Rewritten(fresh, moved, changed)
+
+
+def _facts(content: mmap.mmap, at: int) -> dict[str, Any]:
+    """What the header says that ends where a body's frame begins."""
+    begin = at
+    while (begin := content.rfind(_MAGIC, 0, begin)) >= 0:
+        (length,) = struct.unpack_from("<I", content, begin + 4)
+        if begin + 8 + length == at:
+            facts: dict[str, Any] = json.loads(content[begin + 8 : at])
+            return facts
+    raise ValueError(f"the frame at byte {at:,} has no header")
 
 
 def _next_name(name: str) -> str:
