@@ -23,6 +23,8 @@ COMMANDS = {
     "plan": "sync",
     "sync": "sync",
     "load": "sync",
+    "replay": "archive",
+    "raw": "archive",
     "status": "inspect",
     "runs": "inspect",
     "sql": "query",

@@ -35,6 +35,7 @@ class Settings(Struct, frozen=True):
     concurrency: int
     overlap_s: int
     dependents_share: int  # percent of a day's tokens that streams with one request a parent may take in a run
+    raw_days: int  # how long raw pages stay that no replay needs
     origins: dict[str, Source]
 
     @property
@@ -64,6 +65,7 @@ SETTINGS: dict[str, _Setting] = {
     "limits.concurrency": _Setting("PDSYNC_CONCURRENCY", 8, least=1),
     "limits.dependents_share": _Setting("PDSYNC_DEPENDENTS_SHARE", 25),
     "sync.overlap_s": _Setting("PDSYNC_OVERLAP_S", 600),
+    "retention.raw_days": _Setting("PDSYNC_RAW_DAYS", 30),
 }
 
 
@@ -105,6 +107,7 @@ def load(project: Path, flags: dict[str, str | int | None] | None = None) -> Set
         concurrency=int(values["limits.concurrency"]),
         overlap_s=int(values["sync.overlap_s"]),
         dependents_share=int(values["limits.dependents_share"]),
+        raw_days=int(values["retention.raw_days"]),
         origins=origins,
     )
 

@@ -33,7 +33,7 @@ CREATE TABLE company (id INTEGER NOT NULL, name TEXT NOT NULL, domain TEXT) STRI
 CREATE TABLE runs (id TEXT PRIMARY KEY, command TEXT NOT NULL, started_at TEXT NOT NULL, receipt TEXT) STRICT;
 CREATE TABLE walks (
     id INTEGER PRIMARY KEY, run_id TEXT NOT NULL, stream TEXT NOT NULL, source TEXT NOT NULL, version TEXT NOT NULL,
-    operation TEXT NOT NULL, since TEXT, started_at TEXT, state TEXT NOT NULL  -- open, sealed, applied, dropped
+    operation TEXT NOT NULL, since TEXT, started_at TEXT, state TEXT NOT NULL  -- open, sealed, applied, dropped, pruned
 ) STRICT;
 CREATE TABLE pages (
     walk INTEGER NOT NULL REFERENCES walks, seq INTEGER NOT NULL, file TEXT NOT NULL, at INTEGER NOT NULL,
@@ -77,6 +77,17 @@ CREATE TABLE plans (hash TEXT PRIMARY KEY, company_id INTEGER NOT NULL, made_at 
     pushed_as TEXT) STRICT;
 CREATE TABLE pushes (
     id TEXT PRIMARY KEY, plan TEXT NOT NULL, started_at TEXT NOT NULL, finished_at TEXT, receipt TEXT
+) STRICT;
+""",
+    # What was taken out of the archive after it was sealed.
+    """
+CREATE TABLE resealed (  -- pages whose content was changed after they were sealed, by whom and why
+    walk INTEGER NOT NULL, seq INTEGER NOT NULL, run_id TEXT NOT NULL, reason TEXT NOT NULL,
+    PRIMARY KEY (walk, seq, run_id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE erasures (  -- whom a person asked to forget; `removed` is JSON, NULL until all of it is gone
+    id INTEGER PRIMARY KEY, run_id TEXT NOT NULL, kind TEXT NOT NULL, record INTEGER NOT NULL, at TEXT NOT NULL,
+    removed TEXT
 ) STRICT;
 """,
 )
@@ -308,16 +319,8 @@ class Control:
 
     def sealed_pages(self, walk_id: int, start: int = 0) -> list[SealedPage]:
         """The sealed pages of a walk in order, from page number `start` on."""
-        rows = self.rows(
-            "SELECT walk, seq, file, at, bytes, rows, sha256, next, served_at, context FROM pages"
-            " WHERE walk = ? AND seq >= ? ORDER BY seq",
-            walk_id,
-            start,
-        )
-        fields = SealedPage.__struct_fields__
-        return [
-            msgspec.convert(dict(zip(fields, row, strict=True)), SealedPage, builtin_types=(bytes,)) for row in rows
-        ]
+        rows = self.rows(f"SELECT {_PAGE} FROM pages WHERE walk = ? AND seq >= ? ORDER BY seq", walk_id, start)
+        return [_page(row) for row in rows]
 
     def last_page(self, walk_id: int) -> SealedPage | None:
         """The newest sealed page of a walk."""
@@ -333,6 +336,87 @@ class Control:
             " GROUP BY 1, 2, 3"
         )
         return {(str(r[0]), str(r[1]), bool(r[2])): (int(str(r[3])), int(str(r[4]))) for r in rows}
+
+    # The archive as a whole.
+
+    def walks(self) -> list[tuple[Walk, str]]:
+        """Every walk with its state, oldest first."""
+        states = {walk: str(state) for walk, state in self.rows("SELECT id, state FROM walks")}
+        return [(walk, states[walk.id]) for walk in self._walks("true")]
+
+    def run_order(self) -> dict[str, int]:
+        """Runs by their place in the order in which they began, whatever the clock said."""
+        return {str(run): int(str(place)) for place, run in self.rows("SELECT rowid, id FROM runs ORDER BY rowid")}
+
+    def pages(self) -> list[SealedPage]:
+        """Every sealed page, by walk and number."""
+        rows = self.rows(f"SELECT {_PAGE} FROM pages ORDER BY walk, seq")
+        return [_page(row) for row in rows]
+
+    def replace_pages(
+        self,
+        moved: Iterable[SealedPage],
+        gone: Iterable[tuple[int, int]],
+        resealed: Iterable[tuple[int, int, str, str]],
+    ) -> None:
+        """Note where pages lie now that their file was written anew, all at once.
+
+        Args:
+            moved: the pages of the new file; they are known by walk and number.
+            gone: walk and number of those that were left out.
+            resealed: walk, number, run and reason of those whose content changed.
+        """
+        with self.transaction() as db:
+            db.executemany(
+                "UPDATE pages SET file = ?, at = ?, bytes = ?, rows = ?, sha256 = ? WHERE walk = ? AND seq = ?",
+                [(p.file, p.at, p.length, p.rows, p.sha256, p.walk, p.seq) for p in moved],
+            )
+            db.executemany("DELETE FROM pages WHERE walk = ? AND seq = ?", gone)
+            db.executemany("INSERT OR REPLACE INTO resealed VALUES (?, ?, ?, ?)", resealed)
+
+    def adopt(
+        self,
+        runs: Iterable[tuple[str, datetime]],
+        walks: Iterable[tuple[Walk, str]],
+        pages: Iterable[SealedPage],
+    ) -> None:
+        """Take over what the archive's files say of themselves, where this state was lost. Runs come in their order."""
+        with self.transaction() as db:
+            for run, began in runs:
+                db.execute("INSERT OR IGNORE INTO runs VALUES (?, '', ?, NULL)", (run, began.isoformat()))
+            for walk, state in walks:
+                since, first = (moment.isoformat() if moment else None for moment in (walk.since, walk.started_at))
+                db.execute(
+                    "INSERT INTO walks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (walk.id, walk.run_id, walk.stream, walk.source, walk.version, walk.operation, since, first, state),
+                )
+            db.executemany(
+                f"INSERT INTO pages ({_PAGE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        p.walk,
+                        p.seq,
+                        p.file,
+                        p.at,
+                        p.length,
+                        p.rows,
+                        p.sha256,
+                        p.next,
+                        p.served_at.isoformat(),
+                        p.context,
+                    )
+                    for p in pages
+                ],
+            )
+
+
+_PAGE = "walk, seq, file, at, bytes, rows, sha256, next, served_at, context"
+
+
+def _page(row: tuple[object, ...]) -> SealedPage:
+    return msgspec.convert(
+        dict(zip(SealedPage.__struct_fields__, row, strict=True)), SealedPage, builtin_types=(bytes,)
+    )
 
 
 class Lock:

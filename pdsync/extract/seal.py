@@ -17,7 +17,7 @@ import os
 import queue
 import struct
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import zstandard
 
@@ -27,12 +27,13 @@ from pdsync.core.http import PLAIN_CAP
 from pdsync.errors import PdsyncError, StorageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
 
     from pdsync.model import Page, Walk
 
-_SKIPPABLE = 0x184D2A50
+SKIPPABLE = 0x184D2A50
 _TOGETHER = 64  # pages that one fsync covers at most
 
 
@@ -168,8 +169,13 @@ class Archive:
             "rows": page.rows,
             "served_at": page.served_at.isoformat(),
         }
-        line = json.dumps(facts).encode() + b"\n"
-        return struct.pack("<II", _SKIPPABLE, len(line)) + line
+        return header(facts)
+
+
+def header(facts: Mapping[str, Any]) -> bytes:
+    """The skippable frame that says what the frame behind it is."""
+    line = json.dumps(facts).encode() + b"\n"
+    return struct.pack("<II", SKIPPABLE, len(line)) + line
 
 
 def read(folder: Path, sealed: SealedPage) -> bytes:

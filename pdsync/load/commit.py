@@ -46,6 +46,7 @@ class Batch(Struct, frozen=True):
     read: int
     quarantined: Sequence[tuple[int, int, bytes, str]] = ()  # page, position, record, reason
     changes: Sequence[SchemaChange] = ()
+    at: datetime | None = None  # when it counts as loaded; None: now
 
 
 class Counts(Struct):
@@ -92,7 +93,7 @@ def commit(connection: duckdb.DuckDBPyConnection, target: Target, staged: str | 
         _compare(connection, target, staged, incremental=batch.walk.since is not None)
     connection.execute("BEGIN")
     try:
-        counts = _apply(connection, target, staged, batch.walk.run_id) if staged else Counts()
+        counts = _apply(connection, target, staged, batch) if staged else Counts()
         counts.read, counts.quarantined = batch.read, len(batch.quarantined)
         counts.schema_changes = _note_changes(connection, batch)
         note_batch(connection, batch, counts)
@@ -141,7 +142,7 @@ def _compare(connection: duckdb.DuckDBPyConnection, target: Target, staged: str,
     )
 
 
-def _apply(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, run_id: str) -> Counts:
+def _apply(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, batch: Batch) -> Counts:
     main, key = quoted("main", target.name), quoted(target.key)
     found = first(
         connection.execute(
@@ -160,7 +161,7 @@ def _apply(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, r
             f"DELETE FROM {main} WHERE {key} IN (SELECT key FROM temp.delta WHERE changed AND NOT is_new)"
         )
     if new or changed:
-        deleted = _insert(connection, target, staged, run_id)
+        deleted = _insert(connection, target, staged, batch)
         counts.deleted = deleted
         counts.updated -= min(deleted, changed)
     if confirmed:
@@ -173,7 +174,7 @@ def _apply(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, r
     return counts
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, run_id: str) -> int:
+def _insert(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, batch: Batch) -> int:
     """Insert what is new or changed; the number of rows that were alive and are deleted now."""
     flag = target.deleted.removeprefix("!") if target.deleted else None
     gone = "false"
@@ -187,7 +188,7 @@ def _insert(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, 
         f"INSERT INTO {quoted('main', target.name)} ({columns}, _valid_from, _row_hash)"
         f" SELECT {values}, s._extra, ?, s._served_at, ?, CASE WHEN {gone} THEN {since} END, d.valid_from, s._row_hash"
         f" FROM {staged} s JOIN temp.delta d ON d.place = s.rowid {joins} WHERE d.changed",
-        [datetime.now(UTC), run_id],
+        [batch.at or datetime.now(UTC), batch.walk.run_id],
     )
     if not flag:
         return 0
@@ -270,12 +271,14 @@ def _note_changes(connection: duckdb.DuckDBPyConnection, batch: Batch) -> int:
             [batch.walk.run_id, batch.walk.stream, batch.walk.id, page, position, reason, record],
         )
     for change in batch.changes:
-        new += note_change(connection, batch.walk.run_id, change)
+        new += note_change(connection, batch.walk.run_id, change, batch.at)
     return new
 
 
-def note_change(connection: duckdb.DuckDBPyConnection, run_id: str, change: SchemaChange) -> int:
-    """Remember a schema change, unless it was told before; 1 if it is new."""
+def note_change(
+    connection: duckdb.DuckDBPyConnection, run_id: str, change: SchemaChange, at: datetime | None = None
+) -> int:
+    """Remember a schema change as seen `at` some time, or now, unless it was told before; 1 if it is new."""
     row = first(
         connection.execute(
             "INSERT INTO meta.schema_changes SELECT ?, ?, ?, ?, ?, ? WHERE NOT EXISTS"
@@ -283,7 +286,7 @@ def note_change(connection: duckdb.DuckDBPyConnection, run_id: str, change: Sche
             " WHERE entity = ? AND kind = ? AND name = ? AND detail = ?)",
             [
                 run_id,
-                datetime.now(UTC),
+                at or datetime.now(UTC),
                 change.stream,
                 change.kind,
                 change.name,
@@ -307,7 +310,7 @@ def note_batch(connection: duckdb.DuckDBPyConnection, batch: Batch, counts: Coun
             batch.last_page,
             batch.walk.run_id,
             batch.walk.stream,
-            datetime.now(UTC),
+            batch.at or datetime.now(UTC),
             counts.read,
             counts.inserted,
             counts.updated,

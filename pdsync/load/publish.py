@@ -44,6 +44,22 @@ def publish(work: Path, warehouse: Path) -> None:
         ) from error
 
 
+def put(fresh: Path, work: Path) -> None:
+    """Put the closed file `fresh` in the place of `work`, in one step.
+
+    Raises:
+        StorageError: the folder can't be written; `work` is what it was.
+    """
+    try:
+        fresh.replace(work)
+        sync_folder(work.parent)
+    except OSError as error:
+        raise StorageError(
+            f"The rebuilt file can't be put in place at {work}: {error}.\nReaders still see the last warehouse."
+            f" Mend the folder's rights, and run the same command."
+        ) from error
+
+
 def copy(source: Path, target: Path) -> None:
     """Copy a file so that it is on disk: by sharing blocks where the file system can, else byte by byte."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW

@@ -63,6 +63,7 @@ class Loader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.moment: datetime | None = None  # when what comes next counts as loaded; None: now
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="load")
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._stages: dict[int, Stage] = {}
@@ -177,6 +178,7 @@ class Loader:
             read=stage.rows + len(stage.quarantined),
             quarantined=[(each.seq, each.position, each.record, each.reason) for each in stage.quarantined],
             changes=stage.changes,
+            at=self.moment,
         )
         counts = committing.commit(
             self.connection, target_of(stage.table), stage.relation if stage.rows else None, batch
@@ -228,7 +230,8 @@ class Loader:
             f" FROM {quoted('main', stream.fields)} WHERE _deleted_at IS NULL ORDER BY field_code"
         ).fetchall()
         known = self._fields(stream)
-        fields, changes = tables.assign(stream, definitions, known, catalogue.field_types(), datetime.now(UTC))
+        now = self.moment or datetime.now(UTC)
+        fields, changes = tables.assign(stream, definitions, known, catalogue.field_types(), now)
         changes = [change for change in changes if known or change.kind != "field_added"]
         self.connection.execute("BEGIN")
         try:
@@ -246,7 +249,7 @@ class Loader:
                 [stream.name],
             )
             for change in changes:
-                committing.note_change(self.connection, run_id, change)
+                committing.note_change(self.connection, run_id, change, self.moment)
             self.connection.execute("COMMIT")
         except BaseException:
             self.connection.execute("ROLLBACK")

@@ -24,7 +24,7 @@ DEATHS = [  # `python -m tests.proofs.kills` goes on to the streams and sizes th
     "'pdsync.core.control', 'Control.start_run', after=True",
     "'pdsync.extract.seal', '_write', 2, after=True",
     "'pdsync.core.control', 'Control.record_pages', 2",
-    "'pdsync.load.commit', '_note_batch', 2, after=True",
+    "'pdsync.load.commit', 'note_batch', 2, after=True",
     "'pdsync.load.commit', 'commit', 2, after=True",
     "'pdsync.load.commit', '_move_watermark', after=True",
     "'pdsync.core.control', 'Control.end_walk', after=True",

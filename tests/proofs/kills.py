@@ -29,7 +29,7 @@ MORE_DEATHS = [
     "'pdsync.core.control', 'Control.record_pages', 2, after=True",
     "'pdsync.runner.loader', 'Loader.learn_fields', 2, after=True",
     "'pdsync.load.commit', '_apply'",
-    "'pdsync.load.commit', '_note_batch', 2",
+    "'pdsync.load.commit', 'note_batch', 2",
     "'pdsync.runner.loader', 'Loader.views', after=True",
     "'pdsync.load.publish', 'copy', after=True",
 ]

@@ -1,0 +1,114 @@
+"""`pdsync replay`, `pdsync raw` and `pdsync forget`: what is done with the raw archive, without a request."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from pdsync.cli import render
+from pdsync.cli.app import App, Command, Group
+from pdsync.cli.sync import show
+from pdsync.core.log import clean
+from pdsync.errors import ConfigError
+from pdsync.runner import archive, project
+from pdsync.runner import replay as replaying
+
+if TYPE_CHECKING:
+    from pdsync.runner.archive import Fault
+
+
+@click.command(cls=Command)
+@click.argument("streams", nargs=-1)
+@click.pass_obj
+def replay(app: App, streams: tuple[str, ...]) -> None:
+    """Rebuild the tables of STREAMS from the raw archive: the whole warehouse, when none is named.
+
+    Makes no request. Tables, histories and the schema log come out as they were; after an upgrade, with the columns
+    that the catalogue has now, filled for the past too. Readers see the old warehouse until the new one is finished.
+    """
+    began = time.monotonic()
+    with render.Progress(app) as progress:
+        done = asyncio.run(replaying.replay(app.settings, streams, progress))
+    show(app, done, time.monotonic() - began, done.exit_code)
+    if done.exit_code:
+        raise click.exceptions.Exit(done.exit_code)
+
+
+@click.group(cls=Group)
+def raw() -> None:
+    """The raw archive: the sealed answers that everything else is made from."""
+
+
+@raw.command(cls=Command)
+@click.pass_obj
+def verify(app: App) -> None:
+    """Read every sealed page and compare it with its checksum; ends with 4 if one is missing or damaged.
+
+    Changes nothing. Without a fault, a replay can rebuild everything.
+    """
+    found = archive.verify(app.settings, lambda fault: _show_fault(app, fault))
+    code = 4 if found.faults else 0
+    if app.json:
+        facts = {"pages": found.pages, "bytes": found.bytes, "faults": len(found.faults), "unnamed": found.unnamed}
+        app.emit({"event": "summary", "complete": not found.faults, "exit_code": code, **facts})
+    else:
+        if found.unnamed:
+            app.note(f"{len(found.unnamed)} files hold no page that counts; pdsync raw prune removes them.")
+        state = f"{len(found.faults):,} are not whole" if found.faults else "all whole"
+        app.note(f"{found.pages:,} pages ({render.size(found.bytes)}): {state}.")
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def _show_fault(app: App, fault: Fault) -> None:
+    if app.json:
+        app.emit(msgspec.to_builtins(fault))
+    else:
+        app.result(clean(f"{fault.name}: page {fault.seq} of walk {fault.walk} ({fault.stream}) is {fault.kind}"))
+        app.note(f"  {fault.detail}\n  {fault.advice}")
+
+
+@raw.command(cls=Command)
+@click.option("--keep-days", type=click.IntRange(min=0), metavar="N", help="Leave the last N days.  [default: 30]")
+@click.option("--damaged", is_flag=True, help="Also give up damaged pages whose list was read whole since.")
+@click.option("--dry-run", is_flag=True, help="Say what would be removed.")
+@click.option("--yes", is_flag=True, help="Remove without asking.")
+@click.pass_obj
+def prune(app: App, keep_days: int | None, damaged: bool, dry_run: bool, yes: bool) -> None:
+    """Remove sealed pages that no replay needs.
+
+    A walk stays for good if it wrote anything: rows, versions, deletions, schema changes. One that found everything as
+    it was tells only how fresh that was, so just the newest of each list stays. Nothing younger than
+    retention.raw_days is removed, and nothing that is not loaded.
+    """
+    with project.locked(app.settings) as control:
+        days = app.settings.raw_days if keep_days is None else keep_days
+        planned = archive.plan(app.settings, control, days, damaged=damaged)
+        what = f"{len(planned.pages):,} pages of {len(planned.walks):,} walks, {len(planned.unnamed):,} unused files"
+        if not dry_run and (planned.pages or planned.unnamed):
+            confirm(app, f"This removes {what} ({render.size(planned.bytes)}) for good", yes=yes)
+            archive.prune(app.settings, control, planned)
+    if app.json:
+        facts = {"pages": len(planned.pages), "walks": len(planned.walks), "unnamed": planned.unnamed}
+        facts |= {"bytes": planned.bytes, "dry_run": dry_run}
+        app.emit({"event": "summary", "complete": True, "exit_code": 0, **facts})
+    else:
+        app.note(f"{'Would remove' if dry_run else 'Removed'} {what}: {render.size(planned.bytes)}.")
+
+
+def confirm(app: App, what: str, *, yes: bool) -> None:
+    """Ask before something is removed that can't be had again.
+
+    Raises:
+        ConfigError: nobody is there to be asked, and --yes was not given.
+    """
+    if yes:
+        return
+    if app.no_input or not sys.stdin.isatty():
+        raise ConfigError(f"{what}. Nothing was removed; add --yes if you mean it.")
+    click.confirm(clean(f"{what}. Go on?"), abort=True, err=True)

@@ -1,0 +1,64 @@
+"""What a rebuilt warehouse file takes over from the one before it, and what it has to forget first.
+
+Tables come from the raw archive; so does most of meta.*, and receipts from control.db. The rest of meta.* (what
+became of merges and of changes that were sent) has no page that tells it: it is taken over.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pdsync.load import warehouse
+from pdsync.sql import name as quoted
+from pdsync.sql import text as literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import duckdb
+
+_BY_STREAM = {  # what is made again with a stream → the column that names it
+    "custom_fields": "entity",
+    "field_options": "entity",
+    "schema_changes": "entity",
+    "checkpoints": "stream",
+    "quarantine": "stream",
+    "_applied_batches": "stream",
+    "_row_hashes": "table_name",
+}
+_MADE_ANEW = {"company", "runs", "streams", *_BY_STREAM}
+
+
+def forget_streams(connection: duckdb.DuckDBPyConnection, streams: Sequence[str]) -> None:
+    """Drop the tables of `streams`, their histories, and what meta.* says of them: all is about to be made again."""
+    here = warehouse.tables(connection)
+    for stream in streams:
+        for schema in ("main", "versions"):
+            if stream in here:
+                connection.execute(f"DROP TABLE IF EXISTS {quoted(schema, stream)}")
+        for table, column in _BY_STREAM.items():
+            connection.execute(f"DELETE FROM {quoted('meta', table)} WHERE {quoted(column)} = ?", [stream])
+
+
+def carry_over(connection: duckdb.DuckDBPyConnection, source: Path) -> list[str]:
+    """Take the meta tables that nothing else tells from the file `source`; their names."""
+    connection.execute(f"ATTACH {literal(str(source))} AS before (READ_ONLY)")
+    try:
+        rows = connection.execute(
+            "SELECT table_name FROM duckdb_tables() WHERE database_name = 'before' AND schema_name = 'meta'"
+        ).fetchall()
+        kept = sorted(row[0] for row in rows if row[0] not in _MADE_ANEW)
+        connection.execute("BEGIN")
+        try:
+            for table in kept:
+                old = quoted("before", "meta", table)
+                connection.execute(f"CREATE TABLE IF NOT EXISTS {quoted('meta', table)} AS FROM {old} LIMIT 0")
+                connection.execute(f"INSERT INTO {quoted('meta', table)} BY NAME FROM {old}")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+    finally:
+        connection.execute("DETACH before")
+    return kept

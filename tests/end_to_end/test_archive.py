@@ -1,0 +1,138 @@
+"""The raw archive is checked page by page, and what is removed from it was not needed."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.end_to_end import knobs
+from tests.end_to_end.test_replay import digests
+from tests.end_to_end.world import Project, broken_history, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.end_to_end.world import Remote
+
+
+@pytest.fixture(scope="module")
+def remote() -> Iterator[Remote]:
+    with serving("--deals", "60", "--seed", "9") as remote:
+        remote.advance(3600)
+        yield remote
+
+
+@pytest.fixture(scope="module")
+def grown(remote: Remote, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Six runs, of which the third and the fifth found something new."""
+    project = Project(tmp_path_factory.mktemp("grown") / "project", remote)
+    with knobs.smaller_pages(20):
+        for number in range(6):
+            assert project.here("sync", "products", "stages", "--full").code == 0
+            remote.advance(1200)
+            if number in (1, 3):
+                remote.change(0.3, seed=number, kinds=["products"], only=["updated"])
+                remote.advance(1200)
+    return project
+
+
+@pytest.fixture
+def project(grown: Project, remote: Remote, tmp_path: Path) -> Project:
+    copy = Project(tmp_path / "project", remote)
+    shutil.copytree(grown.folder, copy.folder, dirs_exist_ok=True)
+    return copy
+
+
+def _zero(path: Path, at: int, length: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at : at + length] = bytes(length)
+    path.write_bytes(content)
+
+
+def _cut(path: Path, at: int, length: int) -> None:
+    path.write_bytes(path.read_bytes()[: at + length - 1])
+
+
+def _delete(path: Path, at: int, length: int) -> None:
+    path.unlink()
+
+
+def test_o4_verify_finds_nothing_where_nothing_is_wrong(project: Project) -> None:
+    before = project.kept()
+    ran = project.here("raw", "verify", "--json")
+    assert ran.code == 0, ran
+    assert ran.summary["pages"] == project.control("SELECT count(*) FROM pages")[0][0]
+    assert project.kept() == before
+
+
+@pytest.mark.parametrize(("harm", "kind"), [(_zero, "damaged"), (_cut, "short"), (_delete, "missing")])
+def test_o4_verify_names_the_page_that_is_not_whole_and_what_to_do(
+    project: Project, harm: Callable[[Path, int, int], None], kind: str
+) -> None:
+    name, walk, seq, at, length = project.control(
+        "SELECT file, walk, seq, at, bytes FROM pages WHERE seq = 0 ORDER BY walk LIMIT 1"
+    )[0]
+    harm(project.data / "raw" / name, at, length)
+    ran = project.here("raw", "verify", "--json")
+    assert ran.code == 4, ran
+    first = ran.events[0]
+    assert (first["name"], first["walk"], first["seq"], first["kind"]) == (name, walk, seq, kind)
+    assert "raw prune --damaged" in first["advice"]
+    assert ran.summary["complete"] is False
+    # The repair that is named works: a list that was read whole since makes up for the page.
+    assert project.here("replay").code == 1
+    assert project.here("raw", "prune", "--damaged", "--yes").code == 0
+    assert project.here("raw", "verify").code == 0
+    assert project.here("replay").code == 0
+    truth = project.ask("SELECT count(*) FROM products")
+    assert project.here("sync", "products", "--full", "--json").written["products"] == 0
+    assert project.ask("SELECT count(*) FROM products") == truth
+
+
+def test_s14_what_prune_removes_no_replay_needs(project: Project) -> None:
+    (project.data / "raw" / "20200101T000000-abcdef-1.zst").write_bytes(b"left by a kill")
+    before, pages = digests(project), project.control("SELECT count(*) FROM pages")[0][0]
+    size = sum(path.stat().st_size for path in (project.data / "raw").iterdir())
+    would = project.here("raw", "prune", "--keep-days", "0", "--dry-run", "--json")
+    assert would.code == 0, would
+    assert 0 < would.summary["pages"] < pages
+    assert project.control("SELECT count(*) FROM pages") == [(pages,)]
+
+    assert project.here("raw", "prune", "--keep-days", "0").code == 2  # nobody was asked
+    assert project.here("raw", "prune", "--yes").code == 0  # all is younger than 30 days: but the unused file goes
+    assert project.control("SELECT count(*) FROM pages") == [(pages,)]
+    done = project.here("raw", "prune", "--keep-days", "0", "--yes", "--json")
+    assert done.code == 0, done
+    assert done.summary["pages"] == would.summary["pages"]
+    assert project.control("SELECT count(*) FROM pages") == [(pages - would.summary["pages"],)]
+    assert sum(path.stat().st_size for path in (project.data / "raw").iterdir()) < size
+    assert not list((project.data / "raw").glob("2020*"))
+    assert project.here("raw", "verify").code == 0
+
+    assert project.here("replay").code == 0
+    assert digests(project) == before
+    assert broken_history(project) == []
+    assert project.here("raw", "prune", "--keep-days", "0", "--yes", "--json").summary["pages"] == 0
+    assert project.here("sync", "products", "stages", "--json").written == {
+        "product_fields": 0,
+        "products": 0,
+        "stages": 0,
+    }
+
+
+def test_s1_a_prune_that_is_killed_loses_no_page_that_is_needed(project: Project) -> None:
+    before = digests(project)
+    for death in (
+        "'pdsync.extract.frames', 'rewrite', after=True",
+        "'pdsync.core.control', 'Control.replace_pages', 2, after=True",
+    ):
+        ran = project.run("raw", "prune", "--keep-days", "0", "--yes", first=f"knobs.die({death})")
+        assert ran.code == -9, ran
+        assert project.here("raw", "verify").code == 0
+    assert project.here("raw", "prune", "--keep-days", "0", "--yes").code == 0
+    assert project.here("raw", "verify", "--json").summary["unnamed"] == []
+    assert project.here("replay").code == 0
+    assert digests(project) == before
