@@ -22,6 +22,7 @@ _BY_STREAM = {  # what is made again with a stream → the column that names it
     "custom_fields": "entity",
     "field_options": "entity",
     "schema_changes": "entity",
+    "merges": "entity",
     "checkpoints": "stream",
     "quarantine": "stream",
     "_applied_batches": "stream",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.end_to_end.world import Project, serving
+from tests.end_to_end.world import Project, fingerprint, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -407,3 +407,15 @@ def test_the_queue_can_be_written_out_and_read_in_again(project: Project, tmp_pa
 def test_a_key_keeps_a_row_from_being_queued_twice(project: Project) -> None:
     first = queue(project, "addOrganization", "name=Once", "--key", "once")
     assert queue(project, "addOrganization", "name=Once", "--key", "once")["id"] == first["id"]
+
+
+def test_s14_what_a_push_took_away_is_gone_after_a_replay_too(remote: Remote, project: Project) -> None:
+    person, organization = live(remote, "persons")[-1], live(remote, "organizations")[:2]
+    queue(project, "deletePerson", f"id={person['id']}")
+    queue(project, "mergeOrganizations", f"id={organization[0]['id']}", f"merge_with_id={organization[1]['id']}")
+    push(project, "--allow", "delete,merge")
+    tables, merges = fingerprint(project), project.ask("FROM meta.merges ORDER BY ALL")
+    assert project.ask("SELECT _deleted_at IS NOT NULL FROM persons WHERE id = ?", person["id"]) == [(True,)]
+    assert project.here("replay", "-q").code == 0
+    assert fingerprint(project) == tables
+    assert project.ask("FROM meta.merges ORDER BY ALL") == merges
