@@ -6,14 +6,18 @@
 from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 - msgspec reads the annotations at run time
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Raw, Struct
 
 from pdsync.sql import name as sql_name
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 Version = Literal["v1", "v2"]
 FROM_FILES = "file"  # the source of walks that were loaded from saved answers
+REPAIR = "repair"  # the source of walks that read single records anew; they say nothing of the whole list
 FINDINGS = "findings"  # the source of walks whose page says which records are gone, and how that is known
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 JsonType = Literal[
@@ -185,6 +189,15 @@ class Stream(Struct, frozen=True, forbid_unknown_fields=True):
     def parents(self, prefer: Version) -> set[str]:
         """The streams for whose records its lists are asked."""
         return {source.parent.stream for source in self.sources(prefer)[1] if source.parent}
+
+    def says_deleted(self, record: Mapping[str, Any], version: Version) -> bool:
+        """Whether a record of `version`, as it came, is marked as deleted."""
+        if self.deleted is None:
+            return False
+        name = self.deleted.lstrip("!")
+        column = self.column(name)
+        says = self.deleted.startswith("!") == (version in column.negated)
+        return bool(record.get(column.path(name, version)) == says)
 
     def column(self, name: str) -> Column:
         """The column `name`, whichever way it is written in the entry."""

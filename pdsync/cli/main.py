@@ -27,6 +27,7 @@ COMMANDS = {
     "raw": "archive",
     "status": "inspect",
     "runs": "inspect",
+    "reconcile": "reconcile",
     "sql": "query",
     "shell": "query",
     "fields": "inspect",

@@ -7,6 +7,7 @@ says only what differs from these rules:
 - A {placeholder} of `path` that `path_params` doesn't list is an integer. All of them are required.
 - A parameter that is a bare string is one of that type: `query.cursor = "string"`.
 - `content` is "json" where there is a body.
+- `records` is "one" where a GET's path ends with a placeholder: it is about that record.
 - What is `removed` is `deprecated` too.
 
 Reading all of it takes some 150 ms, nearly all of it tomllib's, so each part is read when it is first asked for.
@@ -207,7 +208,11 @@ def _operation(entry: object, id: str, version: Version, tag: str, where: str) -
         name: msgspec.structs.replace(param, required=True)
         for name, param in (placeholders | groups["path_params"]).items()
     }
-    implied = {"content": "json" if groups["body"] else None, "deprecated": entry.get("removed", False)}
+    implied = {
+        "content": "json" if groups["body"] else None,
+        "deprecated": entry.get("removed", False),
+        "records": "one" if entry.get("method") == "GET" and str(entry.get("path")).endswith("}") else "list",
+    }
     return read(implied | entry | groups | known, Operation, where)
 
 

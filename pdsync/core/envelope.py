@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Raw, Struct
@@ -159,3 +159,38 @@ def _salvage(body: bytes, operation: Operation | None) -> Envelope | None:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, BadAnswer):
         return None
     return msgspec.structs.replace(rest, records=records, was_null=data is None)
+
+
+def records_in(body: bytes) -> list[dict[str, Any]]:
+    """The records of a list answer, decoded.
+
+    Raises:
+        BadAnswer: it is no JSON.
+    """
+    data = _data(body)
+    return [each for each in data if isinstance(each, dict)] if isinstance(data, list) else []
+
+
+def record_in(body: bytes) -> dict[str, Any] | None:
+    """The record of an answer about one; v1 sometimes wraps it once more: `{"goal": {…}}`.
+
+    Raises:
+        BadAnswer: it is no JSON.
+    """
+    data = _data(body)
+    while isinstance(data, dict) and len(data) == 1:
+        (inner,) = data.values()
+        if not isinstance(inner, dict):
+            break
+        data = inner
+    if isinstance(data, list) and len(data) == 1 and isinstance(data[0], dict):
+        return data[0]
+    return data if isinstance(data, dict) else None
+
+
+def _data(body: bytes) -> Any:
+    try:
+        answer = msgspec.json.decode(body)
+    except _UNREADABLE as error:
+        raise BadAnswer(f"Pipedrive answered with something that is no JSON ({error}).") from error
+    return answer.get("data") if isinstance(answer, dict) else None

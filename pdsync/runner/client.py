@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from datetime import datetime  # noqa: TC003 - msgspec reads it at run time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
@@ -29,6 +29,7 @@ class Identity(Struct, frozen=True):
     company_name: str = ""
     company_domain: str | None = None
     default_currency: str | None = None
+    access: list[dict[str, Any]] | None = None  # apps, and whether the user administers them
     served_at: datetime | None = None
 
 

@@ -18,6 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pdsync.core import catalogue
+from pdsync.core.envelope import open_envelope
 from pdsync.core.log import log
 from pdsync.errors import ApiError, BadAnswer, FeatureOff, Forbidden, PdsyncError, ShareSpent, Stopped
 from pdsync.extract import seal
@@ -25,9 +26,11 @@ from pdsync.extract.dependents import dependents
 from pdsync.extract.pages import pages, query_of
 from pdsync.extract.seal import Archive
 from pdsync.load import publish
+from pdsync.load.commit import Counts
 from pdsync.model import (
     FINDINGS,
     FROM_FILES,
+    REPAIR,
     Gap,
     Gone,
     Operation,
@@ -45,11 +48,11 @@ from pdsync.runner.loader import PAGES_A_BATCH, Loader
 from pdsync.sql import first
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 
     from pdsync.core.config import Settings
     from pdsync.core.control import Control
-    from pdsync.core.http import Http
+    from pdsync.core.http import Answer, Http
 
 _CONTINUED = timedelta(hours=1)  # streams that a killed run had finished so lately are not read again
 _PAGES_AHEAD = 24 * 2**20  # bytes of one walk that wait for the loader
@@ -63,10 +66,13 @@ class Asked(Struct, frozen=True):
     since: datetime | None = None
     budget: int | None = None  # tokens
     params: dict[str, str] = {}  # of streams that can be asked for otherwise
+    words: str | None = None  # the command, where it is another than sync
 
     @property
     def command(self) -> str:
         """The command as it would be typed; a cut run is continued by the same one."""
+        if self.words:
+            return self.words
         words = ["sync", *self.streams, *(["--full"] if self.full else [])]
         words += [f"--since={self.since.isoformat()}"] if self.since else []
         words += [f"--param={name}={value}" for name, value in sorted(self.params.items())]
@@ -120,6 +126,25 @@ async def sync(
         PdsyncError: the run could not even begin, or its end could not be kept.
     """
     streams = asked.selected()
+    async with working(settings, asked, tell) as (run, done):
+        await run.all(streams, done)
+        for name, found in (gone or {}).items():
+            await run.bury(catalogue.stream(name), found)
+    return run.receipt
+
+
+@contextlib.asynccontextmanager
+async def working(
+    settings: Settings, asked: Asked, tell: Callable[[Event], None]
+) -> AsyncIterator[tuple[Run, set[tuple[str, str]]]]:
+    """A run under way: lock, session, work file, archive; behind it everything is kept and published.
+
+    Yields:
+        The run, and the lists (stream, source) that it had read to their ends before it was cut short.
+
+    Raises:
+        As `sync`.
+    """
     with project.locked(settings) as control:
         async with client.connect(settings, run_tokens=asked.budget) as http:
             identity = await client.whoami(http)
@@ -137,11 +162,7 @@ async def sync(
                     )
                 receipt, done = _begin(control, asked)
                 async with Archive(settings.raw, control, receipt.run_id, identity.company_id) as archive:
-                    began = identity.served_at or datetime.now(UTC)
-                    run = _Run(settings, asked, control, http, archive, loader, receipt, tell, began)
-                    await run.all(streams, done)
-                    for name, found in (gone or {}).items():
-                        await run.bury(catalogue.stream(name), found)
+                    yield Run(settings, asked, control, http, archive, loader, receipt, tell, identity), done
                 await loader.do(loader.views)
                 await loader.do(receipts.keep, loader, receipt)
                 await loader.do(trail.keep, loader, control)
@@ -149,7 +170,12 @@ async def sync(
                 await loader.close()
             publish.publish(project.work_path(settings), settings.warehouse)
             control.finish_run(receipt)
-    return receipt
+
+
+def page_of(walk: Walk, operation: Operation, seq: int, answer: Answer, *, is_last: bool = True) -> Page:
+    """An answer as a page of a walk."""
+    rows = len(open_envelope(answer.body, operation).records)
+    return Page(walk.id, seq, answer.body, rows, None if is_last else str(seq + 1), answer.served_at)
 
 
 def _begin(control: Control, asked: Asked) -> tuple[Receipt, set[tuple[str, str]]]:
@@ -165,7 +191,7 @@ def _begin(control: Control, asked: Asked) -> tuple[Receipt, set[tuple[str, str]
     return receipt, set()
 
 
-class _Run:
+class Run:
     """One run under way."""
 
     def __init__(
@@ -178,11 +204,12 @@ class _Run:
         loader: Loader,
         receipt: Receipt,
         tell: Callable[[Event], None],
-        began: datetime,
+        identity: client.Identity,
     ) -> None:
         self.settings, self.asked, self.control, self.http = settings, asked, control, http
         self.archive, self.loader, self.receipt, self.tell = archive, loader, receipt, tell
-        self.began = began  # the server's time
+        self.identity = identity
+        self.began = identity.served_at or datetime.now(UTC)  # the server's time
         self.dependents_spent = 0  # tokens
         self.live: dict[str, StreamReceipt] = {}  # of this process, for those who watch
         self.stopped: Stopped | None = None
@@ -263,7 +290,7 @@ class _Run:
         """
         for walk, state in self.control.unfinished(stream.name):
             is_own = walk.version == version and walk.source in sources
-            if state == "sealed" and (is_own or walk.source in (FROM_FILES, FINDINGS)):
+            if state == "sealed" and (is_own or walk.source in (FROM_FILES, FINDINGS, REPAIR)):
                 await self._walk(stream, sources.get(walk.source, next(iter(sources.values()))), walk, sealed=True)
                 # What an older run had read is complete now, but only as of then.
                 if walk.run_id == self.receipt.run_id:
@@ -291,6 +318,28 @@ class _Run:
         await self.archive.seal(walk, page)
         await self._load(stream, replace(walk, started_at=now), [page])
         self.control.end_walk(walk.id, "applied")
+
+    async def stream_anew(self, stream: Stream) -> None:
+        """Read all of a stream once more."""
+        version, sources = stream.sources(self.settings.api)
+        for source in sources:
+            walk = self.control.open_walk(
+                self.receipt.run_id, stream.name, source.name, version, source.operation, None
+            )
+            await self._walk(stream, source, walk)
+
+    async def reread(self, stream: Stream, version: Version, operation: Operation, bodies: Sequence[Answer]) -> Counts:
+        """Keep and load answers about single records, which were asked for by their keys. They move no watermark."""
+        walk = self.control.open_walk(self.receipt.run_id, stream.name, REPAIR, version, operation.id, None)
+        counts = Counts()
+        for seq, answer in enumerate(bodies):
+            page = page_of(walk, operation, seq, answer, is_last=seq + 1 == len(bodies))
+            if seq == 0:
+                walk = replace(walk, started_at=answer.served_at)
+            await self.archive.seal(walk, page)
+            counts = await self._load(stream, walk, [page]) or counts
+        self.control.end_walk(walk.id, "applied")
+        return counts
 
     async def _begin_walk(self, stream: Stream, source: Source, version: Version) -> Walk:
         since = None
@@ -431,15 +480,16 @@ class _Run:
         }
         return days[text].isoformat()
 
-    async def _load(self, stream: Stream, walk: Walk, waiting: list[Page]) -> None:
+    async def _load(self, stream: Stream, walk: Walk, waiting: list[Page]) -> Counts | None:
         counts = await self.loader.do(self.loader.add, stream, walk, waiting)
         if counts:
-            live = self.live[stream.name]
+            live = self.live.setdefault(stream.name, StreamReceipt())
             live.inserted += counts.inserted
             live.updated += counts.updated
             live.deleted += counts.deleted
             live.unchanged += counts.unchanged
             self.tell(Event("page", stream.name, live))
+        return counts
 
     async def _conclude(self, streams: Sequence[Stream], errors: dict[str, PdsyncError], *, interrupted: bool) -> None:
         """Write the receipt from what the stores say, not from what was counted on the way: it spans every attempt."""

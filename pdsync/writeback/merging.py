@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pdsync.core import catalogue
 from pdsync.core.calls import check
+from pdsync.core.envelope import records_in
 from pdsync.errors import ApiError
 from pdsync.writeback import reads
 from pdsync.writeback.compare import same
@@ -94,7 +95,7 @@ async def _ids(http: Http, listing: Operation, param: str, id: str) -> list[str]
         answer = await http.carry_out(call)
     except ApiError:
         return []
-    return [key for record in reads.records_of(answer.body) if (key := key_of(record))]
+    return [key for record in records_in(answer.body) if (key := key_of(record))]
 
 
 def _flat(record: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from pdsync.core.calls import check
+from pdsync.core.envelope import records_in
 from pdsync.errors import ApiError
 from pdsync.writeback import merging, reads
 from pdsync.writeback.compare import base_of, differing, fields, unshown
@@ -164,7 +165,7 @@ async def _list(http: Http, shape: Shape, payload: Mapping[str, Any]) -> list[di
         return list((await reads.listing_of(http, reads.Place(shape, "", values))).values())
     params = dict(zip(listing.path_params, values, strict=False))
     call = check(listing, params | sort | {"limit": _page(shape)})
-    return reads.records_of((await http.carry_out(call)).body)
+    return records_in((await http.carry_out(call)).body)
 
 
 def _page(shape: Shape) -> int:

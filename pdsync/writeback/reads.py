@@ -13,16 +13,16 @@ import msgspec
 from msgspec import Struct
 
 from pdsync.core.calls import check
-from pdsync.errors import ApiError, BadAnswer, NotFound
+from pdsync.core.envelope import record_in, records_in
+from pdsync.errors import ApiError, NotFound
 from pdsync.extract.everything import everything
-from pdsync.writeback.compare import same
 from pdsync.writeback.shapes import key_of, stream_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from pdsync.core.http import Http
-    from pdsync.model import Operation, Version
+    from pdsync.model import Operation
     from pdsync.writeback.shapes import Shape
 
 BATCH = 100
@@ -41,8 +41,8 @@ class Read(Struct, frozen=True):
         """Whether there is nothing left to change: the record is not there, or marked as deleted."""
         if self.record is None:
             return True
-        flag = deleted_flag(self.kind)
-        return flag is not None and same(flag[1], self.record.get(flag[0]))
+        stream = stream_of(self.kind)
+        return stream is not None and stream.says_deleted(self.record, "v2" if stream.v2 else "v1")
 
     @property
     def archived(self) -> bool:
@@ -61,18 +61,6 @@ class Place(Struct, frozen=True):
     shape: Shape
     target: str  # "deals/12"
     values: tuple[str, ...]  # of the path's parameters, outermost first
-
-
-def deleted_flag(kind: str) -> tuple[str, bool] | None:
-    """The key of a record of `kind` that says that it is deleted, and the value that says so."""
-    stream = stream_of(kind)
-    if stream is None or stream.deleted is None:
-        return None
-    name = stream.deleted.lstrip("!")
-    column = stream.column(name)
-    version: Version = "v2" if stream.v2 else "v1"
-    says = not stream.deleted.startswith("!")
-    return column.path(name, version), says if version not in column.negated else not says
 
 
 def place(shape: Shape, params: Mapping[str, Any]) -> Place | None:
@@ -113,7 +101,7 @@ async def _group(http: Http, group: list[Place]) -> dict[str, Read]:
 async def _by_ids(http: Http, listing: Operation, part: list[Place]) -> dict[str, Read]:
     at = time.monotonic()
     query = {"ids": ",".join(each.values[-1] for each in part), "limit": str(BATCH)}
-    listed = {key_of(each): each for each in records_of((await http.call(listing, query=query)).body)}
+    listed = {key_of(each): each for each in records_in((await http.call(listing, query=query)).body)}
     return {
         each.target: Read(listed[each.values[-1]], at, each.shape.kind) for each in part if each.values[-1] in listed
     }
@@ -135,7 +123,7 @@ async def _single(http: Http, place: Place) -> dict[str, Read]:
         if error.status in (400, 403):  # a refusal to show one record: hidden, or never there
             return {place.target: Read(None, at, place.shape.kind)}
         raise
-    return {place.target: Read(record_of(answer.body), at, place.shape.kind)}
+    return {place.target: Read(record_in(answer.body), at, place.shape.kind)}
 
 
 async def listing_of(http: Http, place: Place) -> dict[str, dict[str, Any]]:
@@ -158,30 +146,3 @@ async def listing_of(http: Http, place: Place) -> dict[str, dict[str, Any]]:
     except NotFound:
         return {}
     return listed
-
-
-def records_of(body: bytes) -> list[dict[str, Any]]:
-    """The records of a list answer."""
-    data = _data(body)
-    return [each for each in data if isinstance(each, dict)] if isinstance(data, list) else []
-
-
-def record_of(body: bytes) -> dict[str, Any] | None:
-    """The record of an answer about one; v1 sometimes wraps it once more: `{"goal": {…}}`."""
-    data = _data(body)
-    while isinstance(data, dict) and len(data) == 1:
-        (inner,) = data.values()
-        if not isinstance(inner, dict):
-            break
-        data = inner
-    if isinstance(data, list) and len(data) == 1 and isinstance(data[0], dict):
-        return data[0]
-    return data if isinstance(data, dict) else None
-
-
-def _data(body: bytes) -> Any:
-    try:
-        answer = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadAnswer(f"Pipedrive answered with something that is no JSON ({error}).") from error
-    return answer.get("data") if isinstance(answer, dict) else None

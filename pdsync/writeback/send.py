@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from pdsync.core import catalogue
 from pdsync.core.calls import check
+from pdsync.core.envelope import record_in
 from pdsync.core.log import log
 from pdsync.errors import (
     ApiError,
@@ -299,7 +300,7 @@ class Sender:
         """See in the answer, or in a read where that shows too little, that all was taken over."""
         mutation = ready.mutation
         try:
-            record = reads.record_of(answer.body) if answer.body.strip() else {}
+            record = record_in(answer.body) if answer.body.strip() else {}
         except BadAnswer as error:
             self.outbox.reopen(mutation.id, str(error))
             return "unknown"

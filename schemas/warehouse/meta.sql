@@ -64,3 +64,13 @@ CREATE TABLE IF NOT EXISTS meta._applied_batches (
     stream VARCHAR NOT NULL, applied_at TIMESTAMPTZ NOT NULL, read BIGINT, inserted BIGINT, updated BIGINT,
     deleted BIGINT, unchanged BIGINT, quarantined BIGINT, schema_changes BIGINT
 );
+-- What reconcile has found: a record that the source shows otherwise than the tables did, and what was done about it.
+CREATE TABLE IF NOT EXISTS meta.findings (
+    run_id VARCHAR NOT NULL, seen_at TIMESTAMPTZ, stream VARCHAR NOT NULL, key VARCHAR NOT NULL, kind VARCHAR NOT NULL,
+    evidence VARCHAR, winner VARCHAR, repaired BOOLEAN
+);
+-- What each sweep has counted: keys at the source, keys here, rows seen to be the same.
+CREATE TABLE IF NOT EXISTS meta.sweeps (
+    run_id VARCHAR NOT NULL, swept_at TIMESTAMPTZ, stream VARCHAR NOT NULL, at_source BIGINT, here BIGINT,
+    verified BIGINT, differences BIGINT, complete BOOLEAN
+);

@@ -1,0 +1,100 @@
+"""`pdsync reconcile`: is everything here that is there, and only that?"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections import Counter
+
+import click
+import msgspec
+
+from pdsync.cli import render
+from pdsync.cli.app import App, Command
+from pdsync.runner import reconcile as reconciling
+
+_SHOWN = 40
+
+
+@click.command(cls=Command)
+@click.argument("streams", nargs=-1)
+@click.option("--repair", is_flag=True, help="Read again what differs, and mark what is known to be gone.")
+@click.option("--deep", is_flag=True, help="Compare values too, not only keys, times and flags.")
+@click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Look at N records of each stream only.")
+@click.option("--exit-code", is_flag=True, help="End with 4 where differences are left.")
+@click.option("--fail-on-gap", is_flag=True, help="The same.")
+@click.option("--max-tombstones", type=click.IntRange(min=0), metavar="N",
+              help="Mark so many records of a stream as gone.  [default: 100 or 2 %, the smaller]")  # fmt: skip
+@click.option("--budget", type=click.IntRange(min=1), metavar="TOKENS", help="Stop before spending more than this.")
+@click.pass_obj
+def reconcile(
+    app: App,
+    streams: tuple[str, ...],
+    repair: bool,
+    deep: bool,
+    sample: int | None,
+    exit_code: bool,
+    fail_on_gap: bool,
+    max_tombstones: int | None,
+    budget: int | None,
+) -> None:
+    """Hold every record of STREAMS against the source, and say what differs and why: all that were read, by default.
+
+    That a list does not show a record means nothing by itself: it is asked for, and only what is known to be gone
+    counts as gone. Nothing is changed without --repair.
+    """
+    began = time.monotonic()
+    asked = reconciling.Asked(streams, repair, deep, sample, max_tombstones, budget)
+    with render.Progress(app) as progress:
+
+        async def interruptible() -> reconciling.Result:
+            task = asyncio.current_task()
+            if task:
+                asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+            return await reconciling.reconcile(app.settings, asked, progress)
+
+        result = asyncio.run(interruptible())
+    code = result.receipt.exit_code
+    if code == 0 and (exit_code or fail_on_gap) and result.left:
+        code = 4
+    _show(app, result, time.monotonic() - began, code)
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def _show(app: App, result: reconciling.Result, seconds: float, code: int) -> None:
+    kinds = Counter(each.kind for each in result.findings)
+    if app.json:
+        for each in result.findings:
+            app.emit({"name": f"{each.stream}/{each.key}", **msgspec.to_builtins(each)})
+        app.emit({"event": "summary", "complete": not result.left and not result.receipt.gaps, "exit_code": code,
+                  "run_id": result.receipt.run_id, "streams": msgspec.to_builtins(result.receipt.streams),
+                  "kinds": dict(kinds), "left": len(result.left), "held": result.held,
+                  "requests": result.receipt.requests, "tokens": result.receipt.tokens,
+                  "swept": {name: {"at_source": one[0], "here": one[1], "verified": one[2]}
+                            for name, one in result.swept.items()}, "seconds": round(seconds, 3)})  # fmt: skip
+        return
+    counts = Counter((each.stream, each.kind) for each in result.findings)
+    rows = [
+        [name, at_source, here, verified, ", ".join(f"{n} {kind}" for (of, kind), n in counts.items() if of == name)]
+        for name, (at_source, here, verified) in result.swept.items()
+    ]
+    app.out.print(render.table(["stream", "at the source", "here", "the same", "differences"], rows, counts=True))
+    if result.findings:
+        shown = [
+            [each.stream, each.key, each.kind, each.winner or "", each.evidence, "repaired" if each.repaired else ""]
+            for each in result.findings[:_SHOWN]
+        ]
+        app.out.print(render.table(["", "", "", "now", "evidence", ""], shown))
+        if len(result.findings) > _SHOWN:
+            app.note(f'… and {len(result.findings) - _SHOWN:,} more: pdsync sql "from meta.findings"')
+    for gap in result.receipt.gaps:
+        app.note(f"{gap.stream}: {gap.detail}")
+    if result.held:
+        app.note(f"Held back: {result.held}")
+    left = f"{len(result.left):,} differences are left" if result.left else "no difference is left"
+    if result.left and not result.receipt.gaps and not result.held:
+        left += "; repair them: pdsync reconcile --repair"
+    said = f"{len(result.findings):,} differences found, {left}" if result.findings else "everything is the same"
+    app.note(f"\n{said}. {result.receipt.requests:,} requests, {result.receipt.tokens:,} tokens, {seconds:.1f} s.")

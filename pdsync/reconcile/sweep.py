@@ -1,0 +1,175 @@
+"""Holds what the source lists against what the warehouse has: every key, every time of change, every flag.
+
+A sweep reads each list of a stream to its end, and keeps of each record what tells a difference: its key, its time, the
+hash of its row, whether it is deleted or archived, which list showed it, and whom it points to. The comparison is one
+statement. What a list does not show is only `absent` here: what that means is decided by `reconcile.evidence`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from pdsync.normalise.stage import Stage
+from pdsync.sql import first
+from pdsync.sql import name as quoted
+from pdsync.sql import text as literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import duckdb
+
+    from pdsync.model import Operation, Page
+    from pdsync.normalise.tables import Table
+
+MERGEABLE = ("deals", "persons", "organizations")
+
+
+class Difference(Struct, frozen=True):
+    """A record that the source shows otherwise than the warehouse, or that only one of them has."""
+
+    key: str
+    kind: str  # missing, restored, soft_deleted, archived, unarchived, stale, backdated, differs, absent
+    source: str | None  # the list that showed it
+
+
+class Sweep:
+    """What the lists of one stream show. To be used in the loader's thread."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, table: Table, number: int) -> None:
+        self.connection, self.table, self.stream = connection, table, table.stream
+        self._name = f"swept_{number}"
+        self._stages: dict[str, Stage] = {}
+        self.rows = 0
+        self.unreadable = 0
+        columns = ["key VARCHAR", "since TIMESTAMPTZ", "hash UBIGINT", "is_gone BOOLEAN", "is_archived BOOLEAN",
+                   "list VARCHAR", "served_at TIMESTAMPTZ"]  # fmt: skip
+        columns += [f"{quoted(column)} VARCHAR" for column in self._references]
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE {quoted(self._name)} ({', '.join(columns)})")
+
+    @property
+    def relation(self) -> str:
+        """What was swept, quoted."""
+        return quoted("temp", self._name)
+
+    @property
+    def _references(self) -> list[str]:
+        """The columns that point to records which can be merged away."""
+        return [column for column, other in self.stream.labels.items() if other in MERGEABLE]
+
+    def add(self, source: str, operation: Operation, pages: Sequence[Page]) -> None:
+        """Keep what `pages` of the list `source` show."""
+        if source not in self._stages:
+            self._stages[source] = Stage(self.connection, f"{self._name}_{source}", self.table, operation)
+        stage = self._stages[source]
+        stage.add(pages)
+        self.unreadable += len(stage.quarantined)
+        if not stage.rows:
+            return
+        stream = self.stream
+        key, has = quoted(stream.key), set(stream.columns)
+        flag = (stream.deleted or "").lstrip("!")
+        gone = (
+            f"coalesce({'NOT ' if (stream.deleted or '').startswith('!') else ''}{quoted(flag)}, false)"
+            if flag
+            else "false"
+        )
+        values = [
+            f"{key}::VARCHAR",
+            quoted(stream.cursor) if stream.cursor else "NULL",
+            "_row_hash",
+            gone,
+            "coalesce(is_archived, false)" if "is_archived" in has else "false",
+            literal(source),
+            "_served_at",
+            *(f"{quoted(column)}::VARCHAR" for column in self._references),
+        ]
+        self.connection.execute(f"INSERT INTO {self.relation} SELECT {', '.join(values)} FROM {stage.relation}")
+        self.rows += stage.rows
+        stage.clear()
+
+    def close(self) -> None:
+        """Let go of it."""
+        self.connection.execute(f"DROP TABLE IF EXISTS {self.relation}")
+
+    # What it tells.
+
+    def differences(self, *, deep: bool, only: Iterable[str] | None = None) -> list[Difference]:
+        """Every difference.
+
+        Args:
+            deep: also where only values differ that move no time.
+            only: the keys that were asked for, where it was not the whole list.
+        """
+        stream, key = self.stream, quoted(self.stream.key)
+        cursor = f"t.{quoted(stream.cursor)}" if stream.cursor else "NULL::TIMESTAMPTZ"
+        archived = "t.is_archived" if "is_archived" in stream.columns else "false"
+        asked = ""
+        if only is not None:
+            self.connection.execute("CREATE OR REPLACE TEMP TABLE asked_for (key VARCHAR)")
+            for one in only:
+                self.connection.execute("INSERT INTO temp.asked_for VALUES (?)", [one])
+            asked = f"AND t.{key}::VARCHAR IN (SELECT key FROM temp.asked_for)"
+        differs = "t._row_hash <> s.hash" if deep or stream.cursor is None else "false"
+        rows = self.connection.execute(
+            f"WITH s AS (SELECT * FROM {self.relation} QUALIFY row_number() OVER"
+            " (PARTITION BY key ORDER BY served_at DESC, is_gone) = 1)"
+            f" SELECT coalesce(s.key, t.{key}::VARCHAR), CASE"
+            f" WHEN t.{key} IS NULL THEN 'missing'"
+            f" WHEN s.key IS NULL THEN CASE WHEN t._deleted_at IS NULL {asked} THEN 'absent' END"
+            " WHEN s.is_gone AND t._deleted_at IS NULL THEN 'soft_deleted'"
+            " WHEN NOT s.is_gone AND t._deleted_at IS NOT NULL THEN 'restored'"
+            " WHEN s.is_gone THEN NULL"
+            f" WHEN s.is_archived AND NOT coalesce({archived}, false) THEN 'archived'"
+            f" WHEN NOT s.is_archived AND coalesce({archived}, false) THEN 'unarchived'"
+            f" WHEN s.since > {cursor} OR (s.since IS NOT NULL AND {cursor} IS NULL) THEN 'stale'"
+            f" WHEN s.since < {cursor} THEN 'backdated'"
+            f" WHEN {differs} THEN 'differs' END AS kind, s.list"
+            f" FROM s FULL JOIN {quoted('main', stream.name)} t ON t.{key}::VARCHAR = s.key"
+            " WHERE kind IS NOT NULL ORDER BY 1"
+        ).fetchall()
+        return [Difference(str(row[0]), str(row[1]), row[2]) for row in rows]
+
+    def verify(self) -> int:
+        """Note that the rows which the source shows exactly so were seen now; how many there are."""
+        main, key = quoted("main", self.stream.name), quoted(self.stream.key)
+        done = first(
+            self.connection.execute(
+                f"UPDATE {main} t SET _verified_at = s.served_at FROM {self.relation} s"
+                f" WHERE s.key = t.{key}::VARCHAR AND s.hash = t._row_hash AND s.served_at > t._verified_at"
+            )
+        )
+        return int(done[0]) if done else 0
+
+    def alive(self) -> int:
+        """How many records the source shows that are not deleted."""
+        return int(first(self.connection.execute(f"SELECT count(*) FROM {self.relation} WHERE NOT is_gone"))[0])
+
+    def canaries(self, most: int) -> list[str]:
+        """Keys that the source has just shown: the oldest, the newest, and others."""
+        half = max(most // 4, 1)
+        rows = self.connection.execute(
+            f"WITH s AS (SELECT key, TRY_CAST(key AS BIGINT) AS n FROM {self.relation} WHERE NOT is_gone)"
+            f" (SELECT key FROM s ORDER BY n, key LIMIT {half}) UNION"
+            f" (SELECT key FROM s ORDER BY n DESC, key DESC LIMIT {half}) UNION"
+            f" (SELECT key FROM s ORDER BY hash(key) LIMIT {most - 2 * half})"
+        ).fetchall()
+        return [str(row[0]) for row in rows]
+
+    def moved(self, of: str, keys: Sequence[str]) -> dict[str, set[str | None]]:
+        """By each of `keys`, of the stream `of`: where those point now that the warehouse has pointing to it."""
+        found: dict[str, set[str | None]] = {}
+        for column in self._references:
+            if self.stream.labels[column] != of:
+                continue
+            rows = self.connection.execute(
+                f"SELECT t.{quoted(column)}::VARCHAR, s.{quoted(column)} FROM {quoted('main', self.stream.name)} t"
+                f" JOIN {self.relation} s ON s.key = t.{quoted(self.stream.key)}::VARCHAR"
+                f" WHERE t.{quoted(column)}::VARCHAR IN (SELECT unnest(?::VARCHAR[])) AND NOT s.is_gone",
+                [list(keys)],
+            ).fetchall()
+            for old, new in rows:
+                found.setdefault(str(old), set()).add(new)
+        return found

@@ -1,0 +1,431 @@
+"""Reconciles the warehouse with the source: sweeps every list, says what differs and why, and repairs it if asked to.
+
+Streams are swept first, all of them, because what became of a record is often told by others: those that pointed to a
+merged one point to the winner now. Then each absence is looked into (`reconcile.evidence`), then it is repaired: what
+is missing or stale is read again by its key, a hundred at a time, and what is known to be gone is buried. Both come
+through the archive like everything else, so a replay ends in the same tables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from pdsync.core import catalogue
+from pdsync.core.calls import check
+from pdsync.core.log import log
+from pdsync.errors import ApiError, FeatureOff, GuardTripped, NotFound, PdsyncError, Stopped
+from pdsync.extract.pages import pages, query_of
+from pdsync.load import warehouse
+from pdsync.model import Gap, Gone, Receipt, StreamReceipt, Walk
+from pdsync.reconcile import evidence
+from pdsync.reconcile.evidence import CANARIES, MOST, Verdict
+from pdsync.reconcile.sweep import MERGEABLE, Difference, Sweep
+from pdsync.runner import run as running
+from pdsync.sql import first
+from pdsync.sql import name as quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from pdsync.core.config import Settings
+    from pdsync.core.http import Answer
+    from pdsync.model import Operation, Source, Stream, Version
+    from pdsync.runner.run import Event, Run
+
+_BY_IDS = 100
+_REFETCHED = ("missing", "restored", "archived", "unarchived", "stale", "backdated", "differs", "present")
+
+
+class Asked(Struct, frozen=True):
+    """What a reconciliation is asked to do."""
+
+    streams: tuple[str, ...] = ()  # none: all that were read
+    repair: bool = False
+    deep: bool = False  # also values that move no time
+    sample: int | None = None  # only so many records of each stream, chosen at random
+    max_tombstones: int | None = None
+    budget: int | None = None  # tokens
+
+    @property
+    def command(self) -> str:
+        """The command as it would be typed."""
+        flags = ["--repair"] * self.repair + ["--deep"] * self.deep
+        flags += [f"--sample={self.sample}"] if self.sample is not None else []
+        return " ".join(["reconcile", *self.streams, *flags])
+
+
+class Finding(Struct, frozen=True):
+    """One difference, what it means, and whether it was repaired."""
+
+    stream: str
+    key: str
+    kind: str
+    evidence: str = ""
+    winner: str | None = None
+    repaired: bool = False
+    source: str | None = None  # the list that shows the record
+
+
+class Result(Struct):
+    """What a reconciliation has found."""
+
+    receipt: Receipt
+    findings: list[Finding] = []
+    swept: dict[str, tuple[int, int, int]] = {}  # stream → keys at the source, keys here, rows seen to be the same
+    held: str | None = None  # why tombstones were held back
+
+    @property
+    def left(self) -> list[Finding]:
+        """Differences that are still there."""
+        return [each for each in self.findings if not each.repaired]
+
+
+async def reconcile(settings: Settings, asked: Asked, tell: Callable[[Event], None] = lambda event: None) -> Result:
+    """Compare the warehouse with the source, and repair it if asked to.
+
+    Args:
+        settings: of the project.
+        asked: which streams, how deep, and whether to repair.
+        tell: is called with each event.
+
+    Returns:
+        What was found; the receipt's exit code is 0 only if every list was read to its end.
+
+    Raises:
+        As `run.sync`. Nothing is taken for gone where a list could not be read.
+    """
+    words = running.Asked(asked.streams, budget=asked.budget, words=asked.command)
+    async with running.working(settings, words, tell) as (run, _):
+        work = _Reconcile(run, asked)
+        result = Result(run.receipt)
+        try:
+            await work.all(result)
+        finally:
+            await _conclude(run, result, work.failed)
+    return result
+
+
+async def _conclude(run: Run, result: Result, failed: dict[str, PdsyncError]) -> None:
+    receipt = run.receipt
+    receipt.finished_at = datetime.now(UTC).replace(microsecond=0)
+    receipt.requests, receipt.tokens = run.http.budget.requests, run.http.budget.spent
+    for name, error in failed.items():
+        receipt.streams[name] = StreamReceipt(error=str(error))
+        receipt.gaps.append(Gap(name, "stopped" if isinstance(error, Stopped) else "failed", str(error).split("\n")[0]))
+    for name in result.swept:
+        live = run.live.get(name, StreamReceipt())
+        receipt.streams[name] = replace(live, complete=True)
+    stopped = next((error for error in failed.values() if isinstance(error, Stopped)), None)
+    receipt.exit_code = (stopped.exit_code if stopped else 1) if failed else 3 if result.held else 0
+    await run.loader.do(_keep, run, result)
+
+
+def _keep(run: Run, result: Result) -> None:
+    """Write down what was found; in the loader's thread."""
+    now = datetime.now(UTC)
+    left = [each.stream for each in result.left]
+    for each in result.findings:
+        run.loader.connection.execute(
+            "INSERT INTO meta.findings VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [run.receipt.run_id, now, each.stream, each.key, each.kind, each.evidence, each.winner, each.repaired],
+        )
+    for name, (source, here, verified) in result.swept.items():
+        run.loader.connection.execute(
+            "INSERT INTO meta.sweeps VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [run.receipt.run_id, now, name, source, here, verified, left.count(name), True],
+        )
+
+
+class _Reconcile:
+    """One reconciliation under way."""
+
+    def __init__(self, run: Run, asked: Asked) -> None:
+        self.run, self.asked, self.loader, self.http = run, asked, run.loader, run.http
+        self.sweeps: dict[str, Sweep] = {}
+        self.failed: dict[str, PdsyncError] = {}
+
+    async def all(self, result: Result) -> None:
+        streams = await self.loader.do(self._selected)
+        samples: dict[str, list[str]] = {}
+        for number, stream in enumerate(streams):
+            self.run.live[stream.name] = StreamReceipt()
+            self.run.tell(running.Event("started", stream.name, self.run.live[stream.name]))
+            try:
+                if self.asked.sample is None:
+                    await self._sweep(stream, number)
+                else:
+                    samples[stream.name] = await self.loader.do(self._chosen, stream, self.asked.sample)
+                    await self._sweep_some(stream, number, samples[stream.name])
+            except FeatureOff as error:
+                log.info("%s is not part of the plan: %s", stream.name, error)
+                continue
+            except Stopped as error:
+                self.failed[stream.name] = error
+                break
+            except PdsyncError as error:
+                self.failed[stream.name] = error
+                continue
+            sweep = self.sweeps[stream.name]
+            if sweep.unreadable:
+                continue
+            here = await self.loader.do(self._here, stream)
+            result.swept[stream.name] = (await self.loader.do(sweep.alive), here, await self.loader.do(sweep.verify))
+        # Deals before leads: what a lead was converted to says so itself.
+        for stream in sorted(streams, key=lambda each: each.name == "leads"):
+            if stream.name in result.swept:
+                await self._settle(stream, samples.get(stream.name), result)
+        await self._repair(streams, result)
+
+    # What is compared.
+
+    def _selected(self) -> list[Stream]:
+        """The streams that were asked for, or all that were read; those with a request a parent only by name."""
+        have = warehouse.tables(self.loader.connection)
+        read = {row[0] for row in self.loader.connection.execute("SELECT stream FROM meta.checkpoints").fetchall()}
+        wanted = [catalogue.stream(name) for name in self.asked.streams] or list(catalogue.streams().values())
+        return [
+            each for each in wanted
+            if each.name in have & read and not each.parents(self.run.settings.api)
+            and not any(source.params for source in each.sources(self.run.settings.api)[1])
+        ]  # fmt: skip
+
+    async def _sweep(self, stream: Stream, number: int) -> None:
+        version, sources = stream.sources(self.run.settings.api)
+        table = await self.loader.do(self.loader.table, stream, version)
+        sweep = await self.loader.do(Sweep, self.loader.connection, table, number)
+        for source in sources:
+            operation = catalogue.operations(version)[source.operation]
+            walk = self._walk(stream, number, source, version, operation)
+            async for page in pages(self.http, operation, walk, query_of(stream, source, version, operation, None)):
+                live = self.run.live[stream.name]
+                live.requests, live.tokens = live.requests + 1, live.tokens + (operation.cost or 0)
+                live.read += page.rows
+                self.run.tell(running.Event("page", stream.name, live))
+                await self.loader.do(sweep.add, source.name, operation, [page])
+        self.sweeps[stream.name] = sweep
+
+    async def _sweep_some(self, stream: Stream, number: int, keys: Sequence[str]) -> None:
+        version, sources = stream.sources(self.run.settings.api)
+        table = await self.loader.do(self.loader.table, stream, version)
+        sweep = await self.loader.do(Sweep, self.loader.connection, table, number)
+        for source in sources:
+            operation, bodies = await self._by_key(stream, version, source, keys)
+            if operation is None:
+                await self._sweep(stream, number)
+                return
+            walk = self._walk(stream, number, source, version, operation)
+            for seq, answer in enumerate(bodies):
+                page = running.page_of(walk, operation, seq, answer)
+                await self.loader.do(sweep.add, source.name, operation, [page])
+        self.sweeps[stream.name] = sweep
+
+    def _walk(self, stream: Stream, number: int, source: Source, version: Version, operation: Operation) -> Walk:
+        """What pages of a sweep belong to; nothing of it is kept."""
+        run_id = self.run.receipt.run_id
+        return Walk(-1 - number, run_id, stream.name, source.name, version, operation.id, None, None)
+
+    def _chosen(self, stream: Stream, most: int) -> list[str]:
+        """Rows that are alive, chosen at random; those that were verified longest ago come first."""
+        rows = self.loader.connection.execute(
+            f"SELECT {quoted(stream.key)}::VARCHAR FROM {quoted('main', stream.name)} WHERE _deleted_at IS NULL"
+            " ORDER BY date_trunc('day', _verified_at), random() LIMIT ?",
+            [most],
+        ).fetchall()
+        return [str(row[0]) for row in rows]
+
+    def _here(self, stream: Stream) -> int:
+        sql = f"SELECT count(*) FROM {quoted('main', stream.name)} WHERE _deleted_at IS NULL"
+        return int(first(self.loader.connection.execute(sql))[0])
+
+    # What it means.
+
+    async def _settle(self, stream: Stream, sample: list[str] | None, result: Result) -> None:
+        sweep = self.sweeps[stream.name]
+        found: list[Difference] = await self.loader.do(
+            lambda: sweep.differences(deep=self.asked.deep or sample is not None, only=sample)
+        )
+        absent = [each.key for each in found if each.kind == "absent"]
+        for each in found:
+            if each.kind == "differs":
+                said = "values differ, though the time of change does not"
+                result.findings.append(Finding(stream.name, each.key, "stale", said, source=each.source))
+            elif each.kind != "absent":
+                said = f"so says the list {each.source}"
+                result.findings.append(Finding(stream.name, each.key, each.kind, said, source=each.source))
+        verdicts = await self._look_into(stream, absent) if absent else []
+        result.findings += [Finding(stream.name, v.key, v.kind, v.evidence, v.winner) for v in verdicts]
+
+    async def _look_into(self, stream: Stream, absent: Sequence[str]) -> list[Verdict]:
+        """What became of records that no list shows."""
+        sweep = self.sweeps[stream.name]
+        item = self._item(stream)
+        winners: dict[str, set[str | None]] = {}
+        if stream.name in MERGEABLE:
+            for other in self.sweeps.values():
+                for key, now in (await self.loader.do(other.moved, stream.name, absent)).items():
+                    winners.setdefault(key, set()).update(now)
+        made_of = await self.loader.do(self._made_of, stream, absent)
+        hidden = await self.loader.do(self._hidden, stream, absent)
+        unknown = await self.loader.do(self._never_read, stream, absent)
+        can_tell, why_not = True, ""
+        sightings: dict[str, evidence.Sighting] = {}
+        if item is None:
+            can_tell, why_not = False, "there is no way to ask for one of these by itself"
+        else:
+            canaries = await evidence.look(self.http, item, await self.loader.do(sweep.canaries, CANARIES))
+            if not evidence.administers({"access": self.run.identity.access}):
+                can_tell, why_not = False, "this token is no administrator's: what it can't see may well be there"
+            elif not evidence.healthy(canaries):
+                can_tell, why_not = False, "records that were just listed can't be read either"
+            sightings = await evidence.look(self.http, item, absent[:MOST])
+        return [
+            evidence.judge(
+                stream, key, sightings.get(key), version=item.version if item else "v2", can_tell=can_tell,
+                why_not=why_not or f"only {MOST} a run are asked for one by one", hidden=key in hidden,
+                unknown_here=key in unknown, winners=winners.get(key, set()), converted_to=made_of.get(key),
+            )
+            for key in absent
+        ]  # fmt: skip
+
+    def _item(self, stream: Stream) -> Operation | None:
+        """What reads one record of a stream by itself."""
+        version, sources = stream.sources(self.run.settings.api)
+        listed = catalogue.operations(version)[sources[0].operation].path
+        return next(
+            (
+                each for each in catalogue.operations(version).values()
+                if each.method == "GET" and not each.removed and not each.binary
+                and each.path.startswith(f"{listed}/{{") and each.path.count("/") == listed.count("/") + 1
+            ),
+            None,
+        )  # fmt: skip
+
+    def _made_of(self, stream: Stream, keys: Sequence[str]) -> dict[str, str]:
+        """Leads and deals that were converted: key → what says that it was made of it."""
+        other, column = {"leads": ("deals", "source_lead_id"), "deals": ("leads", "source_deal_id")}.get(
+            stream.name, ("", "")
+        )
+        if other not in warehouse.tables(self.loader.connection):
+            return {}
+        made = quoted(catalogue.stream(other).key)
+        rows = self.loader.connection.execute(
+            f"SELECT {quoted(column)}::VARCHAR, {made}::VARCHAR FROM {quoted('main', other)}"
+            f" WHERE {quoted(column)}::VARCHAR IN (SELECT unnest(?::VARCHAR[]))",
+            [list(keys)],
+        ).fetchall()
+        return {str(key): f"{other}/{id}" for key, id in rows}
+
+    def _hidden(self, stream: Stream, keys: Sequence[str]) -> set[str]:
+        """Those whose pipeline the source does not show any more, while the warehouse has it."""
+        seen = self.sweeps.get("pipelines")
+        if "pipeline_id" not in stream.columns or seen is None:
+            return set()
+        rows = self.loader.connection.execute(
+            f"SELECT {quoted(stream.key)}::VARCHAR FROM {quoted('main', stream.name)}"
+            f" WHERE {quoted(stream.key)}::VARCHAR IN (SELECT unnest(?::VARCHAR[])) AND pipeline_id IS NOT NULL"
+            f" AND pipeline_id::VARCHAR NOT IN (SELECT key FROM {seen.relation} WHERE NOT is_gone)",
+            [list(keys)],
+        ).fetchall()
+        return {str(row[0]) for row in rows}
+
+    def _never_read(self, stream: Stream, keys: Sequence[str]) -> set[str]:
+        """Rows that no run of this project has read."""
+        rows = self.loader.connection.execute(
+            f"SELECT {quoted(stream.key)}::VARCHAR FROM {quoted('main', stream.name)}"
+            f" WHERE {quoted(stream.key)}::VARCHAR IN (SELECT unnest(?::VARCHAR[]))"
+            " AND NOT EXISTS (SELECT 1 FROM meta._applied_batches b WHERE b.run_id = _run_id)",
+            [list(keys)],
+        ).fetchall()
+        return {str(row[0]) for row in rows}
+
+    # What is done about it.
+
+    async def _repair(self, streams: Sequence[Stream], result: Result) -> None:
+        if not self.asked.repair:
+            return
+        for stream in streams:
+            mine = [each for each in result.findings if each.stream == stream.name]
+            mended = await self._refetch(stream, [each for each in mine if each.kind in _REFETCHED])
+            mended |= await self._bury(stream, mine, result)
+            result.findings = [
+                replace(each, repaired=True) if each.stream == stream.name and each.key in mended else each
+                for each in result.findings
+            ]
+
+    async def _refetch(self, stream: Stream, wanted: Sequence[Finding]) -> set[str]:
+        """Read records again by their keys and load them; those that came."""
+        version, sources = stream.sources(self.run.settings.api)
+        came: set[str] = set()
+        for source in sources:
+            own = [each.key for each in wanted if (each.source or sources[0].name) == source.name]
+            if not own:
+                continue
+            operation, bodies = await self._by_key(stream, version, source, own)
+            if operation is None:  # nothing asks for single ones: all of it, once more
+                await self.run.stream_anew(stream)
+                return {each.key for each in wanted}
+            if bodies:
+                await self.run.reread(stream, version, operation, bodies)
+            came |= set(own)
+        return came
+
+    async def _by_key(
+        self, stream: Stream, version: Version, source: Source, keys: Sequence[str]
+    ) -> tuple[Operation | None, list[Answer]]:
+        """Answers that hold the records of `keys`: a hundred at a time, or one by one, or None where neither goes."""
+        listing = catalogue.operations(version)[source.operation]
+        shown = {name: value for name, value in source.query.items() if name == "include_fields"}
+        if "ids" in listing.query and version == "v2":
+            parts = [keys[at : at + _BY_IDS] for at in range(0, len(keys), _BY_IDS)]
+            calls = [check(listing, {**shown, "ids": ",".join(part), "limit": _BY_IDS}) for part in parts]
+            return listing, list(await asyncio.gather(*(self.http.carry_out(call) for call in calls)))
+        item = self._item(stream)
+        if item is None or listing.paging == "none":
+            return None, []
+        known = {name: value for name, value in shown.items() if name in item.query}
+        found = await asyncio.gather(*(self._single(item, key, known) for key in keys))
+        return item, [answer for answer in found if answer]
+
+    async def _single(self, item: Operation, key: str, query: dict[str, str]) -> Answer | None:
+        try:
+            return await self.http.carry_out(check(item, {list(item.path_params)[-1]: key, **query}))
+        except NotFound:
+            return None
+        except ApiError as error:
+            if error.status in (400, 403):
+                return None
+            raise
+
+    async def _bury(self, stream: Stream, findings: Iterable[Finding], result: Result) -> set[str]:
+        """Mark rows of records that are known to be gone, unless they are so many that something else must be wrong."""
+        gone = [each for each in findings if Verdict(each.key, each.kind, "").is_gone]
+        if not gone:
+            return set()
+        rows = result.swept[stream.name][1]
+        most = self.asked.max_tombstones
+        allowed = most if most is not None else min(100, max(10, rows * 2 // 100))
+        if len(gone) > allowed:
+            error = GuardTripped(
+                "tombstones",
+                f"{len(gone):,} {stream.name} of {rows:,} seem to be gone; at most {allowed:,} are marked without more"
+                f" ado.\nNone of them was marked. If they are: --max-tombstones {len(gone)}",
+            )
+            result.held = str(error)
+            return set()
+        now = datetime.now(UTC).replace(microsecond=0)
+        await self.run.bury(
+            stream,
+            [
+                Gone(
+                    each.key, "deleted" if each.kind == "soft_deleted" else each.kind, each.evidence, now,
+                    each.winner if each.kind == "merged" else None, "inferred" if each.kind == "merged" else "exact",
+                )
+                for each in gone
+            ],
+        )  # fmt: skip
+        return {each.key for each in gone}
