@@ -52,7 +52,8 @@ def reconcile(
             task = asyncio.current_task()
             if task:
                 asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-            return await reconciling.reconcile(app.settings, asked, progress)
+            # With --json the findings are the listing: nothing else stands between them.
+            return await reconciling.reconcile(app.settings, asked, *([] if app.json else [progress]))
 
         result = asyncio.run(interruptible())
     code = result.receipt.exit_code

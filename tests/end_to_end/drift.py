@@ -1,0 +1,174 @@
+"""Drift between a warehouse and its source, made on purpose: so many records of each class, and what each really is.
+
+drift = Drift(project, box, count=3, seed=1)
+drift.make()                 # at the source, and behind pdsync's back in the work file
+drift.expected               # {("deals", "12"): "stale", …}
+drift.wrong(findings)        # what reconcile has missed, invented, or called otherwise: [] is right
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import timedelta
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pdsync.sandbox import Box
+    from tests.end_to_end.world import Project
+
+ADDED = 900_000_000  # ids that no company has
+# Records of these kinds whose absence nobody but themselves tells of may have been merged away or purged: both are 404.
+SAME = {"merged": {"merged"}, "purged": {"purged"}}
+KINDS = ("deals", "persons", "organizations", "products", "activities", "notes", "leads", "files")
+TITLES = {"deals": "title", "persons": "name", "organizations": "name", "products": "name", "activities": "subject",
+          "notes": "content", "leads": "title"}  # fmt: skip
+PATHS = {"notes": "/v1/notes", "leads": "/v1/leads", "files": "/v1/files"}
+MERGE = {"persons": "/v1/persons", "organizations": "/v1/organizations", "deals": "/v1/deals"}
+
+
+@dataclass
+class Drift:
+    """What was made to differ."""
+
+    project: Project
+    box: Box
+    count: int
+    seed: int = 1
+    expected: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def make(self) -> None:
+        random = Random(self.seed)
+        for kind in KINDS:
+            live = [entry["record"]["id"] for entry in self.box.dump(kind) if entry["state"] == "live"]
+            random.shuffle(live)
+            if kind in MERGE:
+                self._merge(kind, live)
+            for name in ("missing", "extra", "restored", "stale", "backdated", "soft_deleted", "purged", "archived"):
+                make: Callable[[str, list[Any]], None] = getattr(self, f"_{name}")
+                make(kind, live)
+
+    def by_class(self) -> Counter[str]:
+        return Counter(self.expected.values())
+
+    def wrong(self, findings: list[dict[str, Any]]) -> list[str]:
+        """What does not hold of `findings`, as `reconcile --json` prints them."""
+        found = {(each["stream"], each["key"]): each["kind"] for each in findings if "key" in each}
+        lists = []
+        for place, kind in self.expected.items():
+            if place not in found:
+                lists.append(f"{place} is {kind} and was not found")
+            elif found[place] != kind:
+                lists.append(f"{place} is {kind} and was called {found[place]}")
+        touched = {kind for kind, _ in self.expected}
+        # A merge moves what hangs on the loser, and a delete its counts: those are stale indeed.
+        lists += [
+            f"{place} is nothing and was called {kind}"
+            for place, kind in found.items()
+            if place not in self.expected and place[0] in touched and kind != "stale"
+        ]
+        return lists
+
+    # At the source.
+
+    def _take(self, live: list[Any]) -> list[Any]:
+        return [live.pop() for _ in range(min(self.count, max(len(live) - 3, 0)))]
+
+    def _act(self, method: str, path: str, body: Any = None) -> Any:
+        answer = self.box.act(method, path, body)
+        assert answer.get("success"), (method, path, body, answer)
+        return answer["data"]
+
+    def _path(self, kind: str) -> str:
+        return PATHS.get(kind, f"/api/v2/{kind}")
+
+    def _stale(self, kind: str, live: list[Any]) -> None:
+        if kind not in TITLES or kind == "notes":
+            return
+        for id in self._take(live):
+            self._act("PATCH", f"{self._path(kind)}/{id}", {TITLES[kind]: f"stale {id}"})
+            self.expected[kind, str(id)] = "stale"
+
+    def _backdated(self, kind: str, live: list[Any]) -> None:
+        if kind not in ("deals", "persons", "organizations", "products", "activities"):
+            return
+        with self.box.company.lock:
+            for id in self._take(live):
+                record = self.box.company[kind].rows[id].record
+                record |= {TITLES[kind]: f"backdated {id}", "update_time": "2020-01-01T00:00:00Z"}
+                self.box.company.put(kind, "silent", record)
+                self.expected[kind, str(id)] = "backdated"
+
+    def _soft_deleted(self, kind: str, live: list[Any]) -> None:
+        if kind in ("leads", "notes"):
+            return
+        for id in self._take(live):
+            self._act("DELETE", f"{self._path(kind)}/{id}")
+            self.expected[kind, str(id)] = "soft_deleted"
+
+    def _purged(self, kind: str, live: list[Any]) -> None:
+        if kind in ("leads", "notes"):
+            return
+        with self.box.company.lock:
+            for id in self._take(live):
+                self.box.company.remove(kind, id, "purged")
+                self.expected[kind, str(id)] = "purged"
+
+    def _archived(self, kind: str, live: list[Any]) -> None:
+        if kind != "deals":
+            return
+        for id in self._take(live):
+            self._act("PATCH", f"{self._path(kind)}/{id}", {"is_archived": True})
+            self.expected[kind, str(id)] = "archived"
+
+    def _merge(self, kind: str, live: list[Any]) -> None:
+        """Losers on whom something hangs, so that one can tell where they went."""
+        column = {"persons": "person_id", "organizations": "org_id", "deals": "deal_id"}[kind]
+        child = {"deals": "activities"}.get(kind, "deals")
+        hangs = {entry["record"][column] for entry in self.box.dump(child) if entry["state"] == "live"}
+        losers = [id for id in live if id in hangs][: min(self.count, len(live) // 6)]
+        for loser in losers:
+            live.remove(loser)
+            winner = live.pop()
+            self._act("PUT", f"{MERGE[kind]}/{loser}/merge", {"merge_with_id": winner})
+            self.expected[kind, str(loser)] = "merged"
+            self.expected[kind, str(winner)] = "stale"
+
+    # In the work file, behind pdsync's back.
+
+    def _missing(self, kind: str, live: list[Any]) -> None:
+        self._spoil(kind, "missing", f'DELETE FROM main."{kind}" WHERE id = ?', live)
+
+    def _restored(self, kind: str, live: list[Any]) -> None:
+        self._spoil(kind, "restored", f'UPDATE main."{kind}" SET _deleted_at = now(), _row_hash = 0 WHERE id = ?', live)
+
+    def _extra(self, kind: str, live: list[Any]) -> None:
+        if kind in ("leads", "notes", "files"):
+            return
+        with self._file() as file:
+            for number in range(self.count):
+                id = ADDED + number
+                file.execute(
+                    f'INSERT INTO main."{kind}" SELECT * REPLACE (?::BIGINT AS id, \'nobody\' AS _run_id)'
+                    f' FROM main."{kind}" WHERE id = ?', [id, live[-1]],
+                )  # fmt: skip
+                self.expected[kind, str(id)] = "extra"
+
+    def _spoil(self, kind: str, name: str, statement: str, live: list[Any]) -> None:
+        with self._file() as file:
+            for id in self._take(live):
+                file.execute(statement, [id])
+                self.expected[kind, str(id)] = name
+
+    def _file(self) -> duckdb.DuckDBPyConnection:
+        return duckdb.connect(str(self.project.data / "warehouse.work.duckdb"))
+
+
+def later(box: Box, **time: float) -> None:
+    """Move the sandbox's clock on, so that what happens now is later than what was read."""
+    box.clock.advance(timedelta(**time).total_seconds())

@@ -1,0 +1,168 @@
+"""Reconcile: what it finds, what it calls it, what it mends, and what it never takes for gone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pdsync.sandbox import Company, Limits, Sizes, running
+from tests.end_to_end.drift import KINDS, Drift
+from tests.end_to_end.world import Project, fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pdsync.sandbox import Box
+    from tests.end_to_end.world import Ran
+
+STREAMS = (*KINDS, "pipelines", "users", "stages")
+
+
+@pytest.fixture
+def box() -> Iterator[Box]:
+    company = Company.generate(seed=8, sizes=Sizes(deals=110, files=60, products=40), now=datetime.now(UTC))
+    with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
+        yield box
+
+
+@pytest.fixture
+def project(box: Box, tmp_path: Path) -> Project:
+    project = Project(tmp_path / "project")
+    project.configure(base_url=box.url, api_token=box.token)
+    assert project.here("sync", "-q", *STREAMS).code == 0
+    box.clock.advance(3600)
+    return project
+
+
+def reconcile(project: Project, *options: str, code: int = 0) -> Ran:
+    ran = project.here("reconcile", "--json", *options)
+    assert ran.code == code, ran
+    return ran
+
+
+def findings(ran: Ran) -> list[dict[str, Any]]:
+    return ran.events[:-1]
+
+
+def tombstones(project: Project) -> dict[str, int]:
+    return {kind: project.ask(f"SELECT count(*) FROM {kind} WHERE _deleted_at IS NOT NULL")[0][0] for kind in KINDS}
+
+
+def test_s7_a_clean_pair_shows_no_difference_and_changes_nothing(box: Box, project: Project) -> None:
+    tables = fingerprint(project)
+    ran = reconcile(project, "--deep", "--repair", "--exit-code")
+    assert findings(ran) == []
+    assert ran.summary["complete"]
+    assert fingerprint(project) == tables
+    seen = project.ask("SELECT min(_verified_at) > max(_synced_at) - INTERVAL 1 DAY FROM deals")
+    assert seen == [(True,)]
+
+
+def test_s7_every_difference_is_found_and_called_by_its_name_and_mended(box: Box, project: Project) -> None:
+    drift = Drift(project, box, count=2)
+    drift.make()
+    ran = reconcile(project, "--exit-code", code=4)
+    assert drift.wrong(findings(ran)) == []
+    assert set(drift.by_class()) == {
+        "missing", "extra", "restored", "stale", "backdated", "soft_deleted", "purged", "archived", "merged",
+    }  # fmt: skip
+    reconcile(project, "--repair", "--deep", "--exit-code", "--max-tombstones", "100")
+    assert findings(reconcile(project, "--deep", "--exit-code")) == []
+    fresh = Project(project.folder.with_name("fresh"))
+    fresh.configure(base_url=box.url, api_token=box.token)
+    assert fresh.here("sync", "-q", *STREAMS).code == 0
+    for kind in KINDS:  # what is alive here is what a new project reads
+        columns = "* EXCLUDE (_synced_at, _verified_at, _run_id, _valid_from, _row_hash)"
+        sql = f"SELECT {columns} FROM {kind} WHERE _deleted_at IS NULL ORDER BY id"
+        assert project.ask(sql) == fresh.ask(sql), kind
+    merged = {(e, str(loser)) for e, loser in project.ask("SELECT entity, loser_id FROM meta.merges")}
+    assert merged == {place for place, kind in drift.expected.items() if kind == "merged"}
+    # And all of it is in the archive.
+    tables = fingerprint(project)
+    assert project.here("replay", "-q").code == 0
+    alive = "SELECT count(*) FROM deals WHERE _deleted_at IS NULL"
+    assert project.ask(alive) == fresh.ask(alive)
+    assert fingerprint(project).keys() == tables.keys()
+
+
+def test_s8_hidden_pipelines_and_lost_rights_are_no_deletions(box: Box, project: Project) -> None:
+    before = tombstones(project)
+    busiest = project.ask("SELECT pipeline_id, count(*) FROM deals GROUP BY 1 ORDER BY 2 DESC")[0][0]
+    viewer = box.company.viewers["admin"]
+    viewer.hidden_pipelines, viewer.admin = {busiest}, False
+    ran = reconcile(project, "--repair", "--max-tombstones", "10000")
+    kinds = {each["kind"] for each in findings(ran)}
+    assert kinds <= {"hidden", "absent_unknown"}
+    assert kinds
+    assert tombstones(project) == before
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "status", "status": 500},
+        {"kind": "permission_403"},
+        {"kind": "401"},
+        {"kind": "html_403"},
+        {"kind": "null_data"},
+        {"kind": "daily_429"},
+    ],
+    ids=lambda fault: fault["kind"],
+)
+def test_s8_trouble_with_a_list_takes_nothing_for_gone(box: Box, project: Project, fault: dict[str, Any]) -> None:
+    before = tombstones(project)
+    box.faults.add({**fault, "path": "^/api/v2/(deals|persons)"})  # the lists, and single records too
+    ran = project.here("reconcile", "--json", "--repair", "--max-tombstones", "10000", "deals", "persons")
+    assert ran.code != 0 or fault["kind"] in ("permission_403", "null_data")
+    assert not [each for each in findings(ran) if each.get("repaired")]
+    box.faults.clear()
+    assert tombstones(project) == before
+
+
+@pytest.mark.parametrize("kind", ["cursor_loop", "repeat_page"])
+def test_s8_a_list_that_leads_nowhere_takes_nothing_for_gone(box: Box, project: Project, kind: str) -> None:
+    before = tombstones(project)
+    box.faults.add({"kind": kind, "path": "^/api/v2/deals"})
+    small = "knobs.small_pages(30)"
+    ran = project.run("reconcile", "deals", "--json", "--repair", "--max-tombstones", "10000", first=small)
+    assert ran.code == 1, ran
+    assert findings(ran) == []
+    assert tombstones(project) == before
+
+
+def test_s8_a_mass_of_deletions_is_held_back(box: Box, project: Project) -> None:
+    ids = [row[0] for row in project.ask("SELECT id FROM activities WHERE _deleted_at IS NULL ORDER BY id LIMIT 15")]
+    with box.company.lock:
+        for id in ids:
+            box.company.remove("activities", id, "purged")
+    ran = reconcile(project, "activities", "--repair", code=3)
+    assert "--max-tombstones 15" in ran.summary["held"]
+    assert project.ask("SELECT count(*) FROM activities WHERE _deleted_at IS NOT NULL") == [(0,)]
+    reconcile(project, "activities", "--repair", "--max-tombstones", "15")
+    gone = project.ask("SELECT id FROM activities WHERE _deleted_at IS NOT NULL ORDER BY id")
+    assert [row[0] for row in gone] == ids
+
+
+def test_s6_a_change_that_moves_no_time_is_seen_by_deep_and_by_a_sample(box: Box, project: Project) -> None:
+    deal = next(entry["record"] for entry in box.dump("deals") if entry["state"] == "live")
+    with box.company.lock:
+        record = box.company["deals"].rows[deal["id"]].record
+        box.company.put("deals", "silent", {**record, "title": "changed in silence"})
+    assert findings(reconcile(project, "deals")) == []
+    assert [(e["key"], e["kind"]) for e in findings(reconcile(project, "deals", "--deep"))] == [
+        (str(deal["id"]), "stale")
+    ]
+    sampled = reconcile(project, "deals", "--sample", "10000", "--repair")
+    assert [(e["key"], e["repaired"]) for e in findings(sampled)] == [(str(deal["id"]), True)]
+    assert project.ask("SELECT title FROM deals WHERE id = ?", deal["id"]) == [("changed in silence",)]
+
+
+def test_what_was_found_can_be_queried(box: Box, project: Project) -> None:
+    box.act("DELETE", f"/api/v2/products/{box.dump('products')[0]['id']}")
+    reconcile(project, "products", "--repair")
+    assert project.ask("SELECT stream, kind, repaired FROM meta.findings") == [("products", "soft_deleted", True)]
+    swept = project.ask("SELECT stream, at_source < here, complete FROM meta.sweeps")
+    assert swept == [("products", True, True)]
