@@ -27,6 +27,8 @@ COMMANDS = {
     "runs": "inspect",
     "sql": "query",
     "shell": "query",
+    "history": "past",
+    "diff": "past",
     "fields": "inspect",
     "streams": "inspect",
     "operations": "inspect",
