@@ -14,6 +14,7 @@ from pdsync.sql import name as sql_name
 
 Version = Literal["v1", "v2"]
 FROM_FILES = "file"  # the source of walks that were loaded from saved answers
+BACKFILL = "backfill:"  # what the source of a backfill's walks begins with: they move no watermark
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 JsonType = Literal[
     "integer",

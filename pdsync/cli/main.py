@@ -22,6 +22,7 @@ COMMANDS = {
     "doctor": "setup",
     "plan": "sync",
     "sync": "sync",
+    "backfill": "backfill",
     "load": "sync",
     "status": "inspect",
     "runs": "inspect",

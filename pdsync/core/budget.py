@@ -57,6 +57,7 @@ class Budget:
         self.burst, self.daily_tokens, self.run_tokens = burst, daily_tokens, run_tokens
         self.spent = 0
         self.requests = 0
+        self.waiting = 0  # requests that would go out if the limit let them
         self._token = hashlib.sha256(token.encode()).hexdigest()[:16]
         self._resume_at = 0.0
         self._was_blocked = False
@@ -83,10 +84,14 @@ class Budget:
             Blocked: Pipedrive's abuse protection asked for silence, and it has not ended.
         """
         self._check_budget(cost)
-        if self._throttle:
-            async with self._throttle:
-                pass
-        ticket = await self._slot(cost)
+        self.waiting += 1
+        try:
+            if self._throttle:
+                async with self._throttle:
+                    pass
+            ticket = await self._slot(cost)
+        finally:
+            self.waiting -= 1
         self.requests += 1
         self.spent += cost
         try:

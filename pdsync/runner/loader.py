@@ -18,7 +18,7 @@ from pdsync.errors import StorageError
 from pdsync.load import commit as committing
 from pdsync.load import warehouse
 from pdsync.load.commit import Batch, Counts, Target
-from pdsync.model import FROM_FILES, CustomField, SchemaChange, Stream, Version, Walk
+from pdsync.model import BACKFILL, FROM_FILES, CustomField, SchemaChange, Stream, Version, Walk
 from pdsync.normalise import tables
 from pdsync.normalise.columns import Statement
 from pdsync.normalise.stage import Stage
@@ -162,7 +162,7 @@ class Loader:
             walk=walk,
             number=number,
             last_page=last,
-            closes_walk=closes and walk.source != FROM_FILES,
+            closes_walk=closes and walk.source != FROM_FILES and not walk.source.startswith(BACKFILL),
             read=stage.rows + len(stage.quarantined),
             quarantined=[(each.seq, each.position, each.record, each.reason) for each in stage.quarantined],
             changes=stage.changes,

@@ -25,7 +25,19 @@ from pdsync.extract.dependents import dependents
 from pdsync.extract.pages import pages, query_of
 from pdsync.extract.seal import Archive
 from pdsync.load import publish
-from pdsync.model import FROM_FILES, Gap, Operation, Page, Receipt, Source, Stream, StreamReceipt, Version, Walk
+from pdsync.model import (
+    BACKFILL,
+    FROM_FILES,
+    Gap,
+    Operation,
+    Page,
+    Receipt,
+    Source,
+    Stream,
+    StreamReceipt,
+    Version,
+    Walk,
+)
 from pdsync.runner import client, parents, project
 from pdsync.runner import receipt as receipts
 from pdsync.runner.loader import PAGES_A_BATCH, Loader
@@ -240,7 +252,8 @@ class _Run:
         """
         for walk, state in self.control.unfinished(stream.name):
             is_own = walk.version == version and walk.source in sources
-            if state == "sealed" and (is_own or walk.source == FROM_FILES):
+            by_itself = walk.source == FROM_FILES or walk.source.startswith(BACKFILL)
+            if state == "sealed" and (is_own or by_itself):
                 await self._walk(stream, sources.get(walk.source, next(iter(sources.values()))), walk, sealed=True)
                 # What an older run had read is complete now, but only as of then.
                 if walk.run_id == self.receipt.run_id:
