@@ -58,7 +58,7 @@ class Budget:
         self.burst, self.daily_tokens, self.run_tokens = burst, daily_tokens, run_tokens
         self.spent = 0
         self.requests = 0
-        self.waiting = 0  # requests that would go out if the limit let them
+        self.answer_s = 0.0  # how long a request takes of late, from going out to the end of its answer
         self._token = hashlib.sha256(token.encode()).hexdigest()[:16]
         self._resume_at = 0.0
         self._was_blocked = False
@@ -87,14 +87,11 @@ class Budget:
             Blocked: Pipedrive's abuse protection asked for silence, and it has not ended.
         """
         self._check_budget(cost)
-        self.waiting += 1
-        try:
-            if self._throttle:
-                async with self._throttle:
-                    pass
-            ticket = await self._slot(cost)
-        finally:
-            self.waiting -= 1
+        if self._throttle:
+            async with self._throttle:
+                pass
+        ticket = await self._slot(cost)
+        began = time.monotonic()
         self.requests += 1
         self.spent += cost
 
@@ -108,6 +105,7 @@ class Budget:
             yield answered
         finally:
             answered()
+            self.answer_s = (self.answer_s + time.monotonic() - began) / 2
 
     async def _slot(self, cost: int) -> int | None:
         while True:

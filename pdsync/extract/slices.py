@@ -6,9 +6,9 @@ of update_time, each from its newest record to its oldest, the newest windows fi
 
 How dense a window is shows only while it is read. So one begins with few, and whoever has nothing to do helps: the
 window that seems to have the most pages left is cut behind the place where its walk is, the walk keeps the nearer
-part with its cursor, and the helper begins with the older one. That is done only while the rate limit leaves room,
-because every cut costs tokens: the rest of the page in which two windows meet is asked for twice. Where many records
-share a second no cut is possible, and none is made.
+part with its cursor, and the helper begins with the older one. That is done only while the rate limit would not be
+used up otherwise, because every cut costs tokens: the rest of the page in which two windows meet is asked for twice.
+Where many records share a second no cut is possible, and none is made.
 
 Records that change meanwhile leave the windows, because these end before the backfill began: they are for the next
 sync to see. Times are whole seconds, UTC.
@@ -20,6 +20,7 @@ import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 _FEW_PAGES, _MANY_PAGES = 8.0, 64.0  # what a walk keeps when its window is cut, or half where that is less
 _WORTH_A_CUT = 4.0  # pages: below that, a helper costs about as much as it saves
+_TO_SPARE = 1.5  # walks, for each that the limit needs: answers take longer now and then
 
 
 class Store(Protocol):
@@ -85,16 +87,17 @@ class Piece:
 class Slices:
     """All windows of a backfill, shared by the walks that read them.
 
-    slices = Slices(pieces, store, helpers=8, is_full=lambda: budget.waiting > 0)
+    slices = Slices(pieces, store, helpers=8, at_once=lambda: 3.5)
     await slices.read(walk)
 
-    `is_full` tells that requests wait for the rate limit: then one more walk would only wait with them.
+    `at_once` tells how many requests have to be under way for the rate limit to be used up: the product of the two,
+    limit and time an answer takes. More walks than that would only wait for each other.
     """
 
     def __init__(
-        self, pieces: Iterable[Piece], store: Store, *, helpers: int, is_full: Callable[[], bool] = lambda: False
+        self, pieces: Iterable[Piece], store: Store, *, helpers: int, at_once: Callable[[], float] = lambda: inf
     ) -> None:
-        self.helpers, self._is_full = helpers, is_full
+        self.helpers, self._at_once = helpers, at_once
         self.stopped: BaseException | None = None
         self._waiting = list(pieces)
         self._running: set[Piece] = set()
@@ -157,9 +160,12 @@ class Slices:
             newest = max(self._waiting, key=lambda piece: piece.window.until)
             self._waiting.remove(newest)
             return newest
-        if self._is_full():
-            return None
+        at_once = self._at_once()
+        left = sum(piece.pages_left for piece in self._running)
         for piece in sorted(self._running, key=lambda piece: piece.pages_left, reverse=True):
+            # Walks enough; but one with more than its share would be alone in the end, when the others are done.
+            if len(self._running) >= at_once * _TO_SPARE + 1 and piece.pages_left * at_once <= left:
+                return None
             if (at := piece.cut_at(self.helpers)) is not None:
                 piece.window, older = self._store.cut(piece.window, at)
                 return Piece(older, page_rows=piece.page_rows, divisible=True)

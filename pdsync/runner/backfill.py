@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pdsync.core import catalogue
+from pdsync.core.budget import WINDOW_S
 from pdsync.core.envelope import open_envelope
 from pdsync.core.log import log
 from pdsync.core.windows import Windows
@@ -248,7 +250,7 @@ class _Backfill:
                 self._read.put_nowait(self.control.walk(window.walk))
             elif (window.stream, window.source) in self.lists:
                 pieces.append(self._piece(window))
-        self.slices = Slices(pieces, self.windows, helpers=helpers, is_full=lambda: self.http.budget.waiting > 0)
+        self.slices = Slices(pieces, self.windows, helpers=helpers, at_once=self._at_once)
         loading = asyncio.create_task(self._load_all())
         stopped: PdsyncError | None = None
         try:
@@ -267,6 +269,12 @@ class _Backfill:
         return Piece(window, page_rows=operation.page_size or 100, divisible=slices.divisible(operation))
 
     # Fetching.
+
+    def _at_once(self) -> float:
+        """How many requests are under way when the limit is used up; without one, as many as may be."""
+        if not self.settings.burst:
+            return math.inf
+        return self.settings.burst / WINDOW_S * self.http.budget.answer_s
 
     async def _guarded(self, piece: Piece) -> None:
         """Read a window; what fails for good fails its stream, and the others go on."""
