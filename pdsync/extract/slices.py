@@ -18,8 +18,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from heapq import heappop, heappush
+from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,10 +33,11 @@ from pdsync.errors import BadAnswer
 from pdsync.extract.pages import pages, query_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
     from msgspec import Raw
 
+    from pdsync.core.http import Answer
     from pdsync.core.windows import Window
     from pdsync.extract.pages import Caller
     from pdsync.model import Operation, Page, Source, Stream, Walk
@@ -98,6 +102,9 @@ class Slices:
         self, pieces: Iterable[Piece], store: Store, *, helpers: int, at_once: Callable[[], float] = lambda: inf
     ) -> None:
         self.helpers, self._at_once = helpers, at_once
+        self._under_way = 0
+        self._queue: list[tuple[float, int, asyncio.Future[None]]] = []  # those with the most to do come first
+        self._asked = count()
         self.stopped: BaseException | None = None
         self._waiting = list(pieces)
         self._running: set[Piece] = set()
@@ -154,6 +161,40 @@ class Slices:
         piece.advance(rows, reached)
         self._news.set()
 
+    @asynccontextmanager
+    async def turn(self, piece: Piece) -> AsyncIterator[None]:
+        """Wait until a request of `piece` is among those that the limit can use, the longest walks first.
+
+        Where many records share a second, a walk can't be helped: it must not wait as long as those that can.
+        """
+        if self._under_way < self._room:
+            self._under_way += 1
+        else:
+            admitted = asyncio.get_running_loop().create_future()
+            heappush(self._queue, (-piece.pages_left, next(self._asked), admitted))
+            try:
+                await admitted
+            except asyncio.CancelledError:
+                if admitted.done() and not admitted.cancelled():
+                    self._leave()
+                raise
+        try:
+            yield
+        finally:
+            self._leave()
+
+    @property
+    def _room(self) -> float:
+        return self._at_once() * _TO_SPARE + 1
+
+    def _leave(self) -> None:
+        self._under_way -= 1
+        while self._queue and self._under_way < self._room:
+            _, _, admitted = heappop(self._queue)
+            if not admitted.done():
+                self._under_way += 1
+                admitted.set_result(None)
+
     def _take(self) -> Piece | None:
         """The newest window that waits, or else the older part of the one that has the most to do."""
         if self._waiting:
@@ -164,12 +205,24 @@ class Slices:
         left = sum(piece.pages_left for piece in self._running)
         for piece in sorted(self._running, key=lambda piece: piece.pages_left, reverse=True):
             # Walks enough; but one with more than its share would be alone in the end, when the others are done.
-            if len(self._running) >= at_once * _TO_SPARE + 1 and piece.pages_left * at_once <= left:
+            if len(self._running) >= self._room and piece.pages_left * at_once <= left:
                 return None
             if (at := piece.cut_at(self.helpers)) is not None:
                 piece.window, older = self._store.cut(piece.window, at)
                 return Piece(older, page_rows=piece.page_rows, divisible=True)
         return None
+
+
+class InTurn:
+    """Makes the calls of one walk when it is its turn."""
+
+    def __init__(self, client: Caller, slices: Slices, piece: Piece) -> None:
+        self._client, self._slices, self._piece = client, slices, piece
+
+    async def call(self, operation: Operation, path: str | None = None, *, query: Mapping[str, str] | None) -> Answer:
+        """See `Caller.call`."""
+        async with self._slices.turn(self._piece):
+            return await self._client.call(operation, path, query=query)
 
 
 def divisible(operation: Operation) -> bool:

@@ -39,7 +39,7 @@ from pdsync.errors import (
 )
 from pdsync.extract import seal, slices
 from pdsync.extract.seal import Archive
-from pdsync.extract.slices import Piece, Slices
+from pdsync.extract.slices import InTurn, Piece, Slices
 from pdsync.load import publish
 from pdsync.model import Gap, Page, Receipt, StreamReceipt
 from pdsync.runner import client, project
@@ -331,7 +331,9 @@ class _Backfill:
         """Seal the pages of a window that are not here yet, each while the next one is asked for."""
         live = self.live[stream.name]
         sealing: asyncio.Task[None] | None = None
-        reading = slices.read(self.http, stream, source, operation, walk, piece, after=after)
+        reading = slices.read(
+            InTurn(self.http, self.slices, piece), stream, source, operation, walk, piece, after=after
+        )
         ended = False
         try:
             async with contextlib.aclosing(reading):
