@@ -19,6 +19,7 @@ Version = Literal["v1", "v2"]
 FROM_FILES = "file"  # the source of walks that were loaded from saved answers
 REPAIR = "repair"  # the source of walks that read single records anew; they say nothing of the whole list
 FINDINGS = "findings"  # the source of walks whose page says which records are gone, and how that is known
+BACKFILL = "backfill:"  # what the source of a backfill's walks begins with: they move no watermark
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 JsonType = Literal[
     "integer",
@@ -216,6 +217,11 @@ class Walk(Struct, frozen=True):
     operation: str
     since: datetime | None  # None: everything was asked for
     started_at: datetime | None  # the server's own Date at the first request; None before it
+
+    @property
+    def is_of_a_list(self) -> bool:
+        """Whether it says that a list is complete until it began: no other walk moves a watermark."""
+        return self.source not in (FROM_FILES, REPAIR, FINDINGS) and not self.source.startswith(BACKFILL)
 
 
 class Page(Struct, frozen=True):

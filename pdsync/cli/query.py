@@ -18,9 +18,6 @@ from pdsync.cli.app import App, Command
 from pdsync.cli.sync import Moment
 from pdsync.errors import ConfigError
 from pdsync.runner import project
-from pdsync.sql import first
-from pdsync.sql import name as quoted
-from pdsync.sql import text as literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,11 +37,10 @@ def sql(app: App, query: str, output: str | None, as_of: datetime | None, raw_cs
     \b
     pdsync sql "from deals limit 5"
     pdsync sql "select status, count(*), sum(value) from deals group by status" -o csv
+    pdsync sql --as-of 2026-01-31 "from labeled.deals where status = 'open'"
     """
     text = sys.stdin.read() if query == "-" else query
-    with project.open_warehouse(app.settings) as warehouse:
-        if as_of:
-            _as_of(warehouse, as_of)
+    with project.open_warehouse(app.settings, as_of) as warehouse:
         answer = ask(warehouse, text)
     _write(app, answer, output or ("ndjson" if app.json else "table"), raw_csv=raw_csv)
 
@@ -60,26 +56,6 @@ def ask(warehouse: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
         return found.to_arrow_table() if found is not None else pa.table({})
     except duckdb.Error as error:
         raise ConfigError(f'{str(error).strip()}\nTables: pdsync sql "show all tables"') from error
-
-
-def _as_of(warehouse: duckdb.DuckDBPyConnection, moment: datetime) -> None:
-    """Lay views over the tables that show the versions of that moment.
-
-    They stand in the temporary schema, which names are looked up in first: also by the views of `labeled` and `sales`,
-    which so show the past too.
-    """
-    database = first(warehouse.execute("SELECT current_database()"))[0]
-    rows = warehouse.execute(
-        "SELECT table_name FROM duckdb_tables() WHERE database_name = ? AND schema_name = 'versions'", [database]
-    ).fetchall()
-    at = f"{literal(moment.isoformat())}::TIMESTAMPTZ"
-    for (table,) in rows:
-        warehouse.execute(
-            f"CREATE TEMP VIEW {quoted(table)} AS"
-            f" SELECT * FROM {quoted(database, 'main', table)} WHERE _valid_from <= {at} UNION ALL BY NAME"
-            f" SELECT * EXCLUDE (_valid_to) FROM {quoted(database, 'versions', table)}"
-            f" WHERE _valid_from <= {at} AND _valid_to > {at}"
-        )
 
 
 def _write(app: App, answer: pa.Table, output: str, *, raw_csv: bool) -> None:

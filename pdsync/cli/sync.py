@@ -19,6 +19,8 @@ from pdsync.errors import ConfigError
 from pdsync.runner import forecast, load_files, pipeline, run
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from pdsync.core.config import Settings
     from pdsync.model import Receipt, Version
     from pdsync.runner.run import Asked
@@ -119,6 +121,11 @@ def _params(given: tuple[str, ...]) -> dict[str, str]:
 
 def carry_out(app: App, settings: Settings, asked: Asked) -> tuple[Receipt, float]:
     """Run a sync with live progress; the receipt, and the seconds it took."""
+    return watched(app, lambda progress: run.sync(settings, asked, progress))
+
+
+def watched(app: App, work: Callable[[render.Progress], Awaitable[Receipt]]) -> tuple[Receipt, float]:
+    """Do `work` with live progress; its receipt, and the seconds it took."""
     began = time.monotonic()
     with render.Progress(app) as progress:
 
@@ -126,7 +133,7 @@ def carry_out(app: App, settings: Settings, asked: Asked) -> tuple[Receipt, floa
             task = asyncio.current_task()
             if task:  # as Ctrl-C does: what is under way is settled, then the receipt is written
                 asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-            return await run.sync(settings, asked, progress)
+            return await work(progress)
 
         done = asyncio.run(interruptible())
     return done, time.monotonic() - began

@@ -5,12 +5,13 @@ sees them; it refills by itself, so we wait. A *daily budget* of tokens is share
 company and comes back at midnight, so we stop while we can resume.
 
 Both are kept in control.db, because every process that uses the token shares them. The window needs no guess about
-the network: a request reaches the server somewhere between the moment it is sent and the moment its answer is here.
-So a finished request counts until two seconds after its *answer*, an unfinished one always, and however requests are
-delayed on their way, no two seconds of the server's hold more than the limit.
+the network: a request reaches the server somewhere between the moment it is sent and the moment its answer begins.
+So an answered request counts until two seconds after its *answer's first byte*, an unanswered one always, and however
+requests are delayed on their way, no two seconds of the server's hold more than the limit.
 
-    async with budget.spend(operation):
-        ...
+    async with budget.spend(cost) as answered:
+        ...         # send
+        answered()  # the answer begins; its body may take its time
 
 asyncio-throttle spreads the requests of this process evenly below that bound. Units: tokens are Pipedrive's, times
 are seconds of the machine's monotonic clock, which all its processes share and which no change of date moves. Knows
@@ -33,7 +34,7 @@ from asyncio_throttle import Throttler  # type: ignore[attr-defined]  # it has n
 from pdsync.errors import Blocked, BudgetSpent, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 WINDOW_S = 2.0
@@ -57,6 +58,7 @@ class Budget:
         self.burst, self.daily_tokens, self.run_tokens = burst, daily_tokens, run_tokens
         self.spent = 0
         self.requests = 0
+        self.answer_s = 0.0  # how long a request takes of late, from going out to the end of its answer
         self._token = hashlib.sha256(token.encode()).hexdigest()[:16]
         self._resume_at = 0.0
         self._was_blocked = False
@@ -75,8 +77,10 @@ class Budget:
         self._db.close()
 
     @asynccontextmanager
-    async def spend(self, cost: int) -> AsyncIterator[None]:
+    async def spend(self, cost: int) -> AsyncIterator[Callable[[], None]]:
         """Wait until a request of `cost` tokens may go out, and count it as under way inside the block.
+
+        What it yields may be called as soon as the answer begins; at the latest the block's end says so.
 
         Raises:
             BudgetSpent: the company's day, or the budget of this run, has no `cost` tokens left. Nothing was sent.
@@ -87,13 +91,21 @@ class Budget:
             async with self._throttle:
                 pass
         ticket = await self._slot(cost)
+        began = time.monotonic()
         self.requests += 1
         self.spent += cost
-        try:
-            yield
-        finally:
+
+        def answered() -> None:
+            nonlocal ticket
             if ticket is not None:
                 self._db.execute("UPDATE requests SET done = ? WHERE id = ?", (time.monotonic(), ticket))
+                ticket = None
+
+        try:
+            yield answered
+        finally:
+            answered()
+            self.answer_s = (self.answer_s + time.monotonic() - began) / 2
 
     async def _slot(self, cost: int) -> int | None:
         while True:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pdsync.errors import Busy, StorageError, WrongCompany
-from pdsync.model import Page, Receipt, Walk
+from pdsync.model import BACKFILL, Page, Receipt, Walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -332,8 +332,9 @@ class Control:
         rows = self.rows(
             "SELECT w.stream, w.source, w.since IS NULL, count(*), sum(p.rows)"
             " FROM walks w JOIN pages p ON p.walk = w.id"
-            " WHERE w.id IN (SELECT max(id) FROM walks WHERE state = 'applied' GROUP BY stream, source, since IS NULL)"
-            " GROUP BY 1, 2, 3"
+            " WHERE w.id IN (SELECT max(id) FROM walks WHERE state = 'applied' AND source NOT LIKE ?"
+            " GROUP BY stream, source, since IS NULL) GROUP BY 1, 2, 3",
+            f"{BACKFILL}%",  # a window says nothing of what a sync will read
         )
         return {(str(r[0]), str(r[1]), bool(r[2])): (int(str(r[3])), int(str(r[4]))) for r in rows}
 

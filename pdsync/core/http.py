@@ -260,11 +260,12 @@ class Http:
         timeout_s = patience.timeout_s or self._timeout_s
 
         async def once(own: dict[str, str]) -> Answer:
-            async with self._places, self.budget.spend(cost):
+            async with self._places, self.budget.spend(cost) as answered:
                 if before:
                     await before()
+                sent = {**(headers or {}), **own}
                 answer = await self._send(
-                    method, path, {**(headers or {}), **own}, query, body=body, form=form, timeout_s=timeout_s
+                    method, path, sent, query, body=body, form=form, timeout_s=timeout_s, answered=answered
                 )
             self._headers_seen(answer)
             self._judge(answer, method, label)
@@ -297,11 +298,11 @@ class Http:
 
         async def once(own: dict[str, str]) -> Answer:
             async with self._places:
-                async with self.budget.spend(operation.cost or 0):
+                async with self.budget.spend(operation.cost or 0) as answered:
                     sent = {**(headers or {}), **own, "Accept": "*/*", "Accept-Encoding": "identity"}
                     answer = await self._send(
                         operation.method, path, sent, query, sink=sink, most_bytes=most_bytes,
-                        timeout_s=patience.timeout_s or self._timeout_s,
+                        timeout_s=patience.timeout_s or self._timeout_s, answered=answered,
                     )  # fmt: skip
                 self._headers_seen(answer)
                 if answer.status in REDIRECTS:
@@ -379,6 +380,7 @@ class Http:
         sink: Sink | None = None,
         most_bytes: int = 0,
         timeout_s: float,
+        answered: Callable[[], None],
     ) -> Answer:
         if self._session is None:
             raise RuntimeError("Http is used inside `async with`.")
@@ -401,6 +403,7 @@ class Http:
                 allow_redirects=False,
                 timeout=_patient(None if sink else timeout_s),
             ) as response:
+                answered()
                 kept = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
                 kept |= {k.lower(): v for k, v in response.headers.items() if "ratelimit" in k.lower()}
                 if sink and response.status == 200 and not _may_be_refusal(kept):

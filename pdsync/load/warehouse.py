@@ -72,6 +72,21 @@ def connect(path: Path, *, read_only: bool = False, memory_limit: str = MEMORY_L
     return connection
 
 
+def attach(path: Path, name: str) -> duckdb.DuckDBPyConnection:
+    """A connection to an empty database in memory, beside which the file at `path` is open read-only as `name`.
+
+    Raises:
+        StorageError: the file can't be opened.
+    """
+    connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
+    try:
+        connection.execute(f"ATTACH {literal(str(path))} AS {quoted(name)} (READ_ONLY)")
+        connection.execute("SET TimeZone = 'UTC'")
+    except duckdb.Error as error:
+        raise StorageError(_why(path, error)) from error
+    return connection
+
+
 def check_whole(path: Path) -> None:
     """Open the file at `path` and see that none of it is cut off, which DuckDB itself notices only on reading there.
 

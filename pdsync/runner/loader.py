@@ -19,7 +19,7 @@ from pdsync.errors import StorageError
 from pdsync.load import commit as committing
 from pdsync.load import tombstones, warehouse
 from pdsync.load.commit import Batch, Counts, Target
-from pdsync.model import FINDINGS, FROM_FILES, REPAIR, CustomField, Gone, SchemaChange, Stream, Version, Walk
+from pdsync.model import FINDINGS, CustomField, Gone, SchemaChange, Stream, Version, Walk
 from pdsync.normalise import tables
 from pdsync.normalise.columns import Statement
 from pdsync.normalise.stage import Stage
@@ -174,7 +174,7 @@ class Loader:
             walk=walk,
             number=number,
             last_page=last,
-            closes_walk=closes and walk.source not in (FROM_FILES, REPAIR),
+            closes_walk=closes and walk.is_of_a_list,
             read=stage.rows + len(stage.quarantined),
             quarantined=[(each.seq, each.position, each.record, each.reason) for each in stage.quarantined],
             changes=stage.changes,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pdsync.core.control import Control, Lock
 from pdsync.errors import ConfigError, StorageError
-from pdsync.load import publish, warehouse
+from pdsync.load import history, publish, warehouse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,15 +80,23 @@ def ready_work_file(settings: Settings) -> str | None:
     return note
 
 
-def open_warehouse(settings: Settings) -> duckdb.DuckDBPyConnection:
+def open_warehouse(settings: Settings, as_of: datetime | None = None) -> duckdb.DuckDBPyConnection:
     """The published warehouse, read-only, and locked down: no other file, no network, no extension.
+
+    Args:
+        settings: of the project.
+        as_of: show every table as it was at this moment.
 
     Raises:
         ConfigError: there is none yet.
     """
     if not settings.warehouse.exists():
         raise ConfigError(f"There is no warehouse at {settings.warehouse} yet. Make one: pdsync sync")
-    connection = warehouse.connect(settings.warehouse, read_only=True)
+    if as_of is None:
+        connection = warehouse.connect(settings.warehouse, read_only=True)
+    else:
+        connection = warehouse.attach(settings.warehouse, "published")
+        history.show_as_of(connection, "published", as_of)
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection

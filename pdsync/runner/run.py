@@ -29,7 +29,6 @@ from pdsync.load import publish
 from pdsync.load.commit import Counts
 from pdsync.model import (
     FINDINGS,
-    FROM_FILES,
     REPAIR,
     Gap,
     Gone,
@@ -290,7 +289,7 @@ class Run:
         """
         for walk, state in self.control.unfinished(stream.name):
             is_own = walk.version == version and walk.source in sources
-            if state == "sealed" and (is_own or walk.source in (FROM_FILES, FINDINGS, REPAIR)):
+            if state == "sealed" and (is_own or not walk.is_of_a_list):
                 await self._walk(stream, sources.get(walk.source, next(iter(sources.values()))), walk, sealed=True)
                 # What an older run had read is complete now, but only as of then.
                 if walk.run_id == self.receipt.run_id:

@@ -1,0 +1,141 @@
+"""The windows of a backfill, kept in control.db: which part of which list each walk reads, and what is left to read.
+
+A backfill's windows always cover all of its time, without overlap: cutting one in two is a single transaction. A
+window is done when its walk is; whatever happens in between, what is not done is found here again.
+
+Times are whole seconds, UTC; a window holds `since` and what follows, up to but without `until`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003 - msgspec reads the annotations at run time
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from pdsync.model import BACKFILL, Version
+
+if TYPE_CHECKING:
+    from pdsync.core.control import Control
+    from pdsync.model import Walk
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS windows (
+    id INTEGER PRIMARY KEY, job TEXT NOT NULL, stream TEXT NOT NULL, source TEXT NOT NULL, version TEXT NOT NULL,
+    operation TEXT NOT NULL, since TEXT NOT NULL, until TEXT NOT NULL,
+    asked_since TEXT NOT NULL, asked_until TEXT NOT NULL,  -- as the walk began: its cursor is good for these only
+    walk INTEGER REFERENCES walks
+) STRICT
+"""
+
+
+class Window(Struct, frozen=True):
+    """A part of a list: the records that changed from `since` on and before `until`."""
+
+    id: int
+    job: str  # the run that cut it first
+    stream: str
+    source: str
+    version: Version
+    operation: str
+    since: datetime
+    until: datetime
+    asked_since: datetime
+    asked_until: datetime
+    walk: int | None = None
+
+
+class Windows:
+    """The windows in a project's control.db."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        with control.transaction() as db:
+            db.execute(_SCHEMA)
+
+    def job(self, command: str) -> str | None:
+        """The newest run of `command` that has windows left to read or to load."""
+        with self._control.transaction() as db:
+            row = db.execute(
+                "SELECT r.id FROM runs r WHERE r.command = ? AND EXISTS (SELECT 1 FROM windows w LEFT JOIN walks k"
+                " ON k.id = w.walk WHERE w.job = r.id AND coalesce(k.state, 'open') <> 'applied')"
+                " ORDER BY r.started_at DESC, r.id DESC LIMIT 1",
+                (command,),
+            ).fetchone()
+        return str(row[0]) if row else None
+
+    def plan(
+        self,
+        job: str,
+        stream: str,
+        source: str,
+        version: Version,
+        operation: str,
+        since: datetime,
+        until: datetime,
+    ) -> None:
+        """Note that the list is to be read from `since` until `until`."""
+        with self._control.transaction() as db:
+            db.execute(
+                "INSERT INTO windows (job, stream, source, version, operation, since, until, asked_since, asked_until)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (job, stream, source, version, operation, *(moment.isoformat() for moment in (since, until) * 2)),
+            )
+
+    def left(self, job: str) -> list[tuple[Window, str]]:
+        """The windows of `job` that are not in the warehouse yet, newest first, each with the state of its walk."""
+        with self._control.transaction() as db:
+            rows = db.execute(
+                "SELECT w.*, coalesce(k.state, 'open') FROM windows w LEFT JOIN walks k ON k.id = w.walk"
+                " WHERE w.job = ? AND coalesce(k.state, 'open') <> 'applied' ORDER BY w.until DESC, w.id",
+                (job,),
+            ).fetchall()
+        fields = Window.__struct_fields__
+        return [(msgspec.convert(dict(zip(fields, row, strict=False)), Window), str(row[-1])) for row in rows]
+
+    def begin(self, window: Window, run_id: str) -> Walk:
+        """Begin the walk of `window`, or begin it anew where an earlier one lost its place."""
+        with self._control.transaction() as db:
+            db.execute("UPDATE walks SET state = 'dropped' WHERE id = ?", (window.walk,))
+            row = db.execute(
+                "INSERT INTO walks (run_id, stream, source, version, operation, since, state)"
+                " VALUES (?, ?, ?, ?, ?, ?, 'open') RETURNING id",
+                (
+                    run_id,
+                    window.stream,
+                    BACKFILL + window.source,
+                    window.version,
+                    window.operation,
+                    window.since.isoformat(),
+                ),
+            ).fetchone()
+            db.execute(
+                "UPDATE windows SET walk = ?, asked_since = since, asked_until = until WHERE id = ?",
+                (row[0], window.id),
+            )
+        return self._control.walk(int(row[0]))
+
+    def cut(self, window: Window, at: datetime) -> tuple[Window, Window]:
+        """Cut `window` in two at a moment inside it: the newer part, whose walk goes on, and the older one."""
+        with self._control.transaction() as db:
+            db.execute("UPDATE windows SET since = ? WHERE id = ?", (at.isoformat(), window.id))
+            row = db.execute(
+                "INSERT INTO windows (job, stream, source, version, operation, since, until, asked_since, asked_until)"
+                " SELECT job, stream, source, version, operation, ?, ?, ?, ? FROM windows WHERE id = ? RETURNING id",
+                (*(moment.isoformat() for moment in (window.since, at) * 2), window.id),
+            ).fetchone()
+        older = msgspec.structs.replace(
+            window, id=int(row[0]), until=at, asked_since=window.since, asked_until=at, walk=None
+        )
+        return msgspec.structs.replace(window, since=at), older
+
+    def pages_of_day(self, day: str) -> dict[tuple[Version, str], int]:
+        """How many pages backfills have sealed on a day (`2026-01-31`, UTC), by version and operation."""
+        with self._control.transaction() as db:
+            rows = db.execute(
+                "SELECT w.version, w.operation, count(*) FROM pages p JOIN walks w ON w.id = p.walk"
+                " WHERE w.source LIKE ? AND p.served_at LIKE ? GROUP BY 1, 2",
+                (f"{BACKFILL}%", f"{day}%"),
+            ).fetchall()
+        return {(version, operation): int(count) for version, operation, count in rows}

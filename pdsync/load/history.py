@@ -1,0 +1,179 @@
+"""Reads the past: every version of a record, every table as of a moment, and what differs between two moments.
+
+A version stands from `_valid_from` (the record's own update_time, or the moment at which pdsync first saw it so) up to
+`_valid_to`, which is the next one's beginning. So of each key at most one version stands at any moment, and before its
+first version nothing is known of a record.
+
+All moments are UTC. Nothing here writes to the warehouse.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from pdsync.load.warehouse import SYSTEM_COLUMNS
+from pdsync.sql import first, names
+from pdsync.sql import name as quoted
+from pdsync.sql import text as literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    import duckdb
+
+Row = dict[str, Any]
+_OWN = (*SYSTEM_COLUMNS, "_valid_to")  # what tells of pdsync and not of the record; `_extra` is the record's own
+
+
+class FieldChange(Struct, frozen=True):
+    """One field that two versions of a record do not share; a part of `_extra` is called `_extra/key`."""
+
+    field: str
+    before: Any
+    after: Any
+
+
+class Difference(Struct, frozen=True):
+    """A record that is not the same at two moments."""
+
+    kind: str  # added, changed, gone
+    key: Any
+    before: Row | None
+    after: Row | None
+
+    def fields(self) -> list[FieldChange]:
+        """What changed in it; empty unless it was there at both moments."""
+        return changed_fields(self.before, self.after) if self.before and self.after else []
+
+
+def show_as_of(connection: duckdb.DuckDBPyConnection, database: str, moment: datetime) -> None:
+    """Make tables and views that show the attached `database` as it was at `moment`, under the names it has there.
+
+    Tables of records, lists in them, `history.*`, `labeled.*` and `sales.*` are of that moment; `meta.*` is of today.
+    """
+    at = f"{literal(moment.isoformat())}::TIMESTAMPTZ"
+    tables = connection.execute(
+        "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = ? AND schema_name <> 'main'",
+        [database],
+    ).fetchall()
+    views = connection.execute(
+        "SELECT schema_name, view_name, sql FROM duckdb_views() WHERE database_name = ? AND NOT internal", [database]
+    ).fetchall()
+    for schema in {row[0] for row in (*tables, *views)} - {"main", "versions"}:
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
+    made = set()
+    for schema, table in tables:
+        if schema != "versions":
+            connection.execute(f"CREATE VIEW {quoted(schema, table)} AS FROM {quoted(database, schema, table)}")
+            continue
+        made.add(("history", table))
+        connection.execute(
+            f"CREATE VIEW {quoted('main', table)} AS"
+            f" SELECT * FROM {quoted(database, 'main', table)} WHERE _valid_from <= {at} UNION ALL BY NAME"
+            f" SELECT * EXCLUDE (_valid_to) FROM {quoted(database, 'versions', table)}"
+            f" WHERE _valid_from <= {at} AND _valid_to > {at}"
+        )
+        connection.execute(
+            f"CREATE VIEW {quoted('history', table)} AS SELECT * EXCLUDE (_row_hash)"
+            f" REPLACE (CASE WHEN _valid_to <= {at} THEN _valid_to END AS _valid_to)"
+            f" FROM ({_versions(database, table)}) WHERE _valid_from <= {at}"
+        )
+    # What is left are views over those: of lists, labels and sales. They name no database, so they read ours.
+    waiting = [row for row in views if (row[0], row[1]) not in made]
+    for _, _, statement in sorted(waiting, key=lambda row: row[0] == "sales"):
+        connection.execute(statement)
+
+
+def versions(connection: duckdb.DuckDBPyConnection, table: str, key: str, id: str) -> list[Row]:
+    """Every version of the record `id`, oldest first, as rows by column name."""
+    found = connection.execute(
+        f"SELECT * EXCLUDE (_row_hash) FROM ({_versions(None, table)}) WHERE {quoted(key)}::VARCHAR = ?"
+        " ORDER BY _valid_from",
+        [id],
+    )
+    columns = [column[0] for column in found.description or ()]
+    return [dict(zip(columns, row, strict=True)) for row in found.fetchall()]
+
+
+def count_differences(
+    connection: duckdb.DuckDBPyConnection, table: str, key: str, moments: tuple[datetime, datetime]
+) -> dict[str, int]:
+    """How many records were added, changed and gone between two moments."""
+    rows = connection.execute(
+        f"SELECT kind, count(*) FROM ({_differences(table, key)}) GROUP BY kind", [*moments]
+    ).fetchall()
+    return {"added": 0, "changed": 0, "gone": 0, **dict(rows)}
+
+
+def differences(
+    connection: duckdb.DuckDBPyConnection, table: str, key: str, moments: tuple[datetime, datetime]
+) -> Iterator[Difference]:
+    """The records that were added, changed and gone between two moments, by key."""
+    found = connection.execute(
+        f"SELECT kind, key, before, after FROM ({_differences(table, key)}) ORDER BY kind, key", [*moments]
+    )
+    while rows := found.fetchmany(1000):
+        for row in rows:
+            yield Difference(*row)
+
+
+def changed_fields(before: Row, after: Row, derived: Sequence[str] = ()) -> list[FieldChange]:
+    """The fields of the record itself that differ; `derived` are left out, because they follow from others."""
+    found = []
+    for field in dict.fromkeys([*before, *after]):
+        if field == "_extra":
+            one, other = _opened(before.get(field)), _opened(after.get(field))
+            found += [
+                FieldChange(f"_extra/{key}", one.get(key), other.get(key))
+                for key in dict.fromkeys([*one, *other])
+                if one.get(key) != other.get(key)
+            ]
+        elif field not in _OWN and field not in derived and before.get(field) != after.get(field):
+            found.append(FieldChange(field, before.get(field), after.get(field)))
+    return found
+
+
+def _opened(extra: str | None) -> Row:
+    found = json.loads(extra) if extra else {}
+    return found if isinstance(found, dict) else {"": found}
+
+
+def _versions(database: str | None, table: str) -> str:
+    """All versions of a table, the current ones with an open end."""
+    where = (database,) if database else ()
+    return (
+        f"SELECT *, NULL::TIMESTAMPTZ AS _valid_to FROM {quoted(*where, 'main', table)}"
+        f" UNION ALL BY NAME SELECT * FROM {quoted(*where, 'versions', table)}"
+    )
+
+
+def _differences(table: str, key: str) -> str:
+    """Kind, key and both versions of the records that differ. Takes two moments."""
+    own = names([column for column in _OWN if column not in ("_extra", "_deleted_at")])
+    at = (
+        f"(SELECT * EXCLUDE ({own}) FROM ({_versions(None, table)}) WHERE _deleted_at IS NULL"
+        " AND _valid_from <= $%d AND coalesce(_valid_to > $%d, true))"
+    )
+    one, other = at % (1, 1), at % (2, 2)
+    id = quoted(key)
+    return (
+        f"SELECT CASE WHEN a.{id} IS NULL THEN 'added' WHEN b.{id} IS NULL THEN 'gone' ELSE 'changed' END AS kind,"
+        f" coalesce(a.{id}, b.{id}) AS key, CASE WHEN a.{id} IS NOT NULL THEN a END AS before,"
+        f" CASE WHEN b.{id} IS NOT NULL THEN b END AS after"
+        f" FROM {one} a FULL JOIN {other} b ON a.{id} = b.{id}"
+        f" WHERE a.{id} IS NULL OR b.{id} IS NULL OR a IS DISTINCT FROM b"
+    )
+
+
+def has_table(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
+    """Whether there are versions of `table`."""
+    found = first(
+        connection.execute(
+            "SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'versions' AND table_name = ?", [table]
+        )
+    )
+    return bool(found[0])

@@ -1,0 +1,121 @@
+"""`pdsync history` and `pdsync diff`: what happened to one record, and to all of them between two moments."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.request import ProxyHandler, Request, build_opener
+
+import pytest
+
+from pdsync.sandbox import Company, Limits, Sizes, running
+from tests.end_to_end.world import Project, Remote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pdsync.sandbox import Box
+
+
+class Changed:
+    """A company that was synced, changed in known ways, and synced again."""
+
+    def __init__(self, box: Box, project: Project) -> None:
+        self.box, self.project = box, project
+        assert project.here("sync", "deals", "users", "stages", "-q").code == 0
+        live = "_deleted_at IS NULL AND NOT is_archived"
+        rows = project.ask(f"SELECT id, owner_id, title FROM deals WHERE {live} ORDER BY id LIMIT 2")
+        (self.id, self.owner, self.title), (self.gone, *_) = rows
+        query = "SELECT id FROM users WHERE id <> ? AND active_flag ORDER BY id LIMIT 1"
+        self.other = project.ask(query, self.owner)[0][0]
+        self.before = datetime.now(UTC)
+        box.clock.advance(3600)
+        self._send("PATCH", f"deals/{self.id}", {"owner_id": self.other, "title": "Renamed"})
+        self._send("DELETE", f"deals/{self.gone}")
+        self.added = self._send("POST", "deals", {"title": "Brand new"})["id"]
+        assert project.here("sync", "deals", "-q").code == 0
+
+    def _send(self, method: str, path: str, body: object = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"x-api-token": self.box.token, "Content-Type": "application/json"}
+        request = Request(f"{self.box.url}/api/v2/{path}", data, headers, method=method)
+        with build_opener(ProxyHandler({})).open(request, timeout=30) as answer:
+            return json.load(answer)["data"]
+
+
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Changed]:
+    company = Company.generate(seed=11, sizes=Sizes(deals=30, files=5), now=datetime.now(UTC))
+    with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
+        yield Changed(box, Project(tmp_path_factory.mktemp("project"), Remote(box.url, box.token)))
+
+
+def test_history_tells_each_changed_field_with_names(changed: Changed) -> None:
+    ran = changed.project.here("history", "deals", str(changed.id), "--json")
+    told = {each["field"]: each for each in ran.events}
+    assert ran.code == 0
+    assert ran.events[0]["event"] == "first_seen"
+    assert (told["title"]["before"], told["title"]["after"]) == (changed.title, "Renamed")
+    names = dict(changed.project.ask("SELECT id, name FROM users"))
+    owner = told["owner_id"]
+    assert (owner["before"], owner["after"]) == (changed.owner, changed.other)
+    assert (owner["before_label"], owner["after_label"]) == (names[changed.owner], names[changed.other])
+    runs = [row[0] for row in changed.project.ask("SELECT run_id FROM meta.runs ORDER BY started_at, run_id")]
+    assert {owner["run_id"]} < set(runs)
+    assert datetime.fromisoformat(owner["at"]) == datetime.fromisoformat(told["update_time"]["after"])
+    shown = changed.project.here("history", "deals", str(changed.id)).out
+    assert f"{names[changed.other]} ({changed.other})" in shown
+
+
+def test_history_tells_of_the_end(changed: Changed) -> None:
+    events = changed.project.here("history", "deals", str(changed.gone), "--json").events
+    assert [each["event"] for each in events][:2] == ["first_seen", "deleted"]
+    assert "deleted" in changed.project.here("history", "deals", str(changed.gone)).out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["history", "deals", "987654"], "There is no record '987654'"),
+        (["history", "deels", "1"], "Did you mean 'deals'"),
+        (["history", "leads", "1"], "never synced"),
+        (["diff", "leads", "--from", "2026-01-01"], "never synced"),
+        (["diff", "--from", "2026-02-01", "--to", "2026-01-01"], "behind --to"),
+        (["diff"], "--from"),
+    ],
+)
+def test_what_is_not_there_is_said(changed: Changed, arguments: list[str], says: str) -> None:
+    ran = changed.project.here(*arguments)
+    assert (ran.code, says in ran.err) == (2, True), ran
+
+
+def test_diff_counts_and_shows_what_differs(changed: Changed) -> None:
+    since, until = changed.before.isoformat(), "2999-01-01"
+    counted = changed.project.here("diff", "--from", since, "--to", until, "--json").events
+    deals = next(each for each in counted if each["name"] == "deals")
+    assert deals == {"name": "deals", "added": 1, "changed": 1, "gone": 1}
+    rows = changed.project.here("diff", "deals", "--from", since, "--to", until, "--rows", "--json").events
+    by_id = {each["id"]: each for each in rows}
+    assert {id: each["change"] for id, each in by_id.items()} == {
+        changed.added: "added",
+        changed.id: "changed",
+        changed.gone: "gone",
+    }
+    title = next(each for each in by_id[changed.id]["fields"] if each["field"] == "title")
+    assert title == {"field": "title", "before": changed.title, "after": "Renamed"}
+    shown = changed.project.here("diff", "deals", "--from", since, "--to", until, "--rows").out
+    assert f"title: {changed.title} → Renamed" in shown
+    assert "Nothing differs" in changed.project.here("diff", "--from", until, "--to", until).err
+
+
+def test_as_of_lists_and_labels_are_of_that_moment(changed: Changed) -> None:
+    query = f"select title, owner from labeled.deals where id = {changed.id}"
+    names = dict(changed.project.ask("SELECT id, name FROM users"))
+    then = changed.project.here("sql", query, "--as-of", changed.before.isoformat(), "--json").events
+    assert then == [{"title": changed.title, "owner": names[changed.owner]}]
+    now = changed.project.here("sql", query, "--json").events
+    assert now == [{"title": "Renamed", "owner": names[changed.other]}]
+    versions = f"select count(*) n from history.deals where id = {changed.id}"
+    assert changed.project.here("sql", versions, "--as-of", changed.before.isoformat(), "--json").events == [{"n": 1}]
+    assert changed.project.here("sql", "from read_csv('/etc/passwd')", "--as-of", "2026-01-01").code == 2
