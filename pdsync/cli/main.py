@@ -25,6 +25,7 @@ COMMANDS = {
     "load": "sync",
     "replay": "archive",
     "raw": "archive",
+    "forget": "archive",
     "status": "inspect",
     "runs": "inspect",
     "sql": "query",
