@@ -69,7 +69,7 @@ class Redactor:
         self.id = str(id)
         patterns = sorted({pattern for text in texts for pattern in _patterns(text)}, key=len, reverse=True)
         self._pattern = re.compile("|".join(patterns), re.IGNORECASE) if patterns else None
-        self._at_all = re.compile(rf'\\\\u|"(?:{"|".join(_IDS)})"\s*:\s*"?{self.id}(?!\d)|"{self.id}"')
+        self._at_all = re.compile(rf'\\u|"(?:{"|".join(_IDS)})"\s*:\s*"?{self.id}(?!\d)|"{self.id}"')
 
     def text(self, text: str) -> str:
         """`text` with what names the person made unreadable."""
