@@ -26,6 +26,7 @@ COMMANDS = {
     "replay": "archive",
     "raw": "archive",
     "forget": "archive",
+    "export": "export",
     "status": "inspect",
     "runs": "inspect",
     "sql": "query",
