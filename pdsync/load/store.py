@@ -67,6 +67,8 @@ def open_store(out: str, endpoint: str | None = None, *, state: Path) -> Store:
         filesystem, root = pyarrow.fs.FileSystem.from_uri(out)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ConfigError(f"--out {out.partition('?')[0]}: {error}. Nothing was written.") from error
+    if filesystem.type_name == "local":
+        return _Folder(Path(root))
     return _Objects(filesystem, root, out.partition("?")[0], state)
 
 
@@ -135,7 +137,6 @@ class _Objects:
     def put(self, file: Path, path: str) -> None:
         with _told(self.where):
             target = f"{self._root}/{path}"
-            self._files.create_dir(target.rpartition("/")[0], recursive=True)
             with file.open("rb") as reader, self._files.open_output_stream(target) as writer:
                 shutil.copyfileobj(reader, writer, _STEP)
         file.unlink()

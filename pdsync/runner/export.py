@@ -20,6 +20,7 @@ from msgspec import Struct
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError, StorageError
 from pdsync.load import export, warehouse
+from pdsync.load.export import File  # noqa: TC001 - msgspec reads the annotations at run time
 from pdsync.load.masks import Mask, resolve
 from pdsync.load.store import Store, open_store
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pdsync.core.config import Settings
-    from pdsync.load.export import File
     from pdsync.load.masks import How
 
 CATALOG = "catalog.json"
