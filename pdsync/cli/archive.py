@@ -16,6 +16,7 @@ from pdsync.cli.sync import show
 from pdsync.core.log import clean
 from pdsync.errors import ConfigError
 from pdsync.runner import archive, project
+from pdsync.runner import forget as forgetting
 from pdsync.runner import replay as replaying
 
 if TYPE_CHECKING:
@@ -112,3 +113,44 @@ def confirm(app: App, what: str, *, yes: bool) -> None:
     if app.no_input or not sys.stdin.isatty():
         raise ConfigError(f"{what}. Nothing was removed; add --yes if you mean it.")
     click.confirm(clean(f"{what}. Go on?"), abort=True, err=True)
+
+
+@click.group(cls=Group)
+def forget() -> None:
+    """Remove what must not be kept: from tables, histories, sealed answers and downloaded files."""
+
+
+@forget.command(cls=Command)
+@click.argument("id", type=int)
+@click.option("--also", multiple=True, metavar="TEXT", help="Another text that names them. May be repeated.")
+@click.option("--dry-run", is_flag=True, help="Say what would be removed.")
+@click.option("--yes", is_flag=True, help="Remove without asking.")
+@click.pass_obj
+def person(app: App, id: int, also: tuple[str, ...], dry_run: bool, yes: bool) -> None:
+    """Forget the person ID: their records go, and no other record names them any more.
+
+    Cleans the sealed answers and makes the warehouse anew from them, without a request. Bare ids stay. Delete the
+    person in Pipedrive first: what it still shows comes back with the next sync. Exports made before are not touched.
+    """
+    if not dry_run:
+        what = f"This removes person {id} from everything under {app.settings.state} and {app.settings.raw} for good"
+        confirm(app, what, yes=yes)
+    done = asyncio.run(forgetting.forget_person(app.settings, id, also, dry_run=dry_run))
+    if app.json:
+        facts = msgspec.to_builtins(done)
+        app.emit({"event": "summary", "complete": True, "exit_code": 0, "dry_run": dry_run, **facts})
+        return
+    if done.resumed:
+        app.note(f"Person {id}: what an interrupted run had begun is done now. The warehouse was made anew.")
+        return
+    for title, counts in (("records removed", done.records), ("records that named them", done.mentions)):
+        app.note(f"{title}: " + (", ".join(f"{count:,} {name}" for name, count in counts.items()) or "none"))
+    app.note(
+        f"{done.pages:,} sealed pages in {done.raw_files:,} raw files, {done.downloads:,} downloaded files,"
+        f" {done.cells:,} other texts{'.' if dry_run else '; the warehouse was made anew.'}"
+    )
+    if done.shared:
+        app.note(
+            f"{done.shared} of their names are others' too, or one word: left where nothing points to this person."
+            f" To remove one everywhere: --also TEXT"
+        )

@@ -26,6 +26,8 @@ COMMANDS = {
     "load": "sync",
     "replay": "archive",
     "raw": "archive",
+    "forget": "archive",
+    "export": "export",
     "status": "inspect",
     "runs": "inspect",
     "reconcile": "reconcile",

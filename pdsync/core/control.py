@@ -20,9 +20,10 @@ import msgspec
 
 from pdsync.errors import Busy, StorageError, WrongCompany
 from pdsync.model import BACKFILL, Page, Receipt, Walk
+from pdsync.sql import name, names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 _OPENING_S = 10.0
@@ -368,12 +369,56 @@ class Control:
             resealed: walk, number, run and reason of those whose content changed.
         """
         with self.transaction() as db:
-            db.executemany(
-                "UPDATE pages SET file = ?, at = ?, bytes = ?, rows = ?, sha256 = ? WHERE walk = ? AND seq = ?",
-                [(p.file, p.at, p.length, p.rows, p.sha256, p.walk, p.seq) for p in moved],
-            )
+            _put_pages(db, moved, resealed)
             db.executemany("DELETE FROM pages WHERE walk = ? AND seq = ?", gone)
-            db.executemany("INSERT OR REPLACE INTO resealed VALUES (?, ?, ?, ?)", resealed)
+
+    def erase(
+        self,
+        whom: tuple[str, str, int],
+        moved: Iterable[SealedPage],
+        resealed: Iterable[tuple[int, int, str, str]],
+        clean: Callable[[str], str],
+    ) -> int:
+        """Begin an erasure: name the files without the person, and clean every text beside them, all at once.
+
+        Args:
+            whom: the run, and the kind and id of the record.
+            moved: as `replace_pages` takes them.
+            resealed: as `replace_pages` takes them.
+            clean: makes a text harmless.
+
+        Returns:
+            How many texts were changed.
+        """
+        self._db.execute("PRAGMA secure_delete = ON")
+        with self.transaction() as db:
+            _put_pages(db, moved, resealed)
+            db.execute("INSERT INTO erasures (run_id, kind, record, at) VALUES (?, ?, ?, datetime('now'))", whom)
+            return _clean_texts(db, clean)
+
+    def begun_erasures(self, kind: str, record: int) -> int:
+        """How many erasures of a record were begun and not finished."""
+        query = "SELECT count(*) FROM erasures WHERE kind = ? AND record = ? AND removed IS NULL"
+        return int(str(self._rows(query, kind, record)[0][0]))
+
+    def finish_erasures(self, kind: str, record: int, removed: str) -> None:
+        """Note what was removed (JSON), and leave no byte of what this file held before.
+
+        Raises:
+            StorageError: another process reads this file; the erasure is not finished.
+        """
+        with self._lock:
+            self._db.execute("VACUUM")
+            if self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                raise StorageError(
+                    f"Another process holds {self.path}, so its old pages can't be removed yet.\n"
+                    f"All else is done. Close it and run the same command again."
+                )
+            with self.transaction() as db:
+                db.execute(
+                    "UPDATE erasures SET removed = ? WHERE kind = ? AND record = ? AND removed IS NULL",
+                    (removed, kind, record),
+                )
 
     def adopt(
         self,
@@ -412,6 +457,36 @@ class Control:
 
 
 _PAGE = "walk, seq, file, at, bytes, rows, sha256, next, served_at, context"
+
+
+def _put_pages(
+    db: sqlite3.Connection, moved: Iterable[SealedPage], resealed: Iterable[tuple[int, int, str, str]]
+) -> None:
+    db.executemany(
+        "UPDATE pages SET file = ?, at = ?, bytes = ?, rows = ?, sha256 = ? WHERE walk = ? AND seq = ?",
+        [(p.file, p.at, p.length, p.rows, p.sha256, p.walk, p.seq) for p in moved],
+    )
+    db.executemany("INSERT OR REPLACE INTO resealed VALUES (?, ?, ?, ?)", resealed)
+
+
+def _clean_texts(db: sqlite3.Connection, clean: Callable[[str], str]) -> int:
+    """Clean every text of every table, whatever wrote it: plans, before-images and answers of changes, receipts."""
+    changed = 0
+    tables = db.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'").fetchall()
+    for (table,) in tables:
+        columns = db.execute("SELECT name, type, pk FROM pragma_table_info(?)", (table,)).fetchall()
+        keys = [column for column, _, place in columns if place]
+        where = " AND ".join(f"{name(key)} = ?" for key in keys) if keys else "rowid = ?"
+        chosen = names(keys) if keys else "rowid"
+        for column in (column for column, kind, place in columns if kind in ("TEXT", "BLOB") and not place):
+            rows = db.execute(f"SELECT {name(column)}, {chosen} FROM {name(table)} WHERE {name(column)} IS NOT NULL")
+            for value, *place in rows.fetchall():
+                text = value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
+                if (other := clean(text)) != text:
+                    made = other if isinstance(value, str) else other.encode("utf-8", "surrogateescape")
+                    db.execute(f"UPDATE {name(table)} SET {name(column)} = ? WHERE {where}", (made, *place))
+                    changed += 1
+    return changed
 
 
 def _page(row: tuple[object, ...]) -> SealedPage:

@@ -13,7 +13,7 @@ from pdsync.sql import name as quoted
 from pdsync.sql import text as literal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import duckdb
@@ -63,3 +63,22 @@ def carry_over(connection: duckdb.DuckDBPyConnection, source: Path) -> list[str]
     finally:
         connection.execute("DETACH before")
     return kept
+
+
+def clean(connection: duckdb.DuckDBPyConnection, made: Callable[[str], str]) -> int:
+    """Put what `made` makes of a text in its place, in the tables that `carry_over` takes; how many changed."""
+    changed = 0
+    for table, column in connection.execute(
+        "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = current_database()"
+        " AND schema_name = 'meta' AND data_type IN ('VARCHAR', 'JSON')"
+    ).fetchall():
+        if table in _MADE_ANEW:
+            continue
+        place = f"FROM {quoted('meta', table)} WHERE {quoted(column)} IS NOT NULL"
+        for text, rowid in connection.execute(f"SELECT {quoted(column)}, rowid {place}").fetchall():
+            if (other := made(text)) != text:
+                connection.execute(
+                    f"UPDATE {quoted('meta', table)} SET {quoted(column)} = ? WHERE rowid = ?", [other, rowid]
+                )
+                changed += 1
+    return changed

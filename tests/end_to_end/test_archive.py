@@ -27,10 +27,10 @@ def remote() -> Iterator[Remote]:
 
 @pytest.fixture(scope="module")
 def grown(remote: Remote, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Six runs, of which the third and the fifth found something new."""
+    """Five runs, of which the third and the fifth found something new."""
     project = Project(tmp_path_factory.mktemp("grown") / "project", remote)
     with knobs.smaller_pages(20):
-        for number in range(6):
+        for number in range(5):
             assert project.here("sync", "products", "stages", "--full").code == 0
             remote.advance(1200)
             if number in (1, 3):

@@ -1,0 +1,157 @@
+"""Where exports go: a folder, or an object store that pyarrow can write (`s3://`, `gs://`, `abfs://`).
+
+A file is seen whole or not at all. In a folder it gets its name when it is on disk; an object store shows an object
+only when its upload is finished.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlencode, urlsplit
+
+import pyarrow as pa
+import pyarrow.fs
+
+from pdsync.core.disk import sync_folder
+from pdsync.errors import ConfigError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_STEP = 8 * 2**20
+
+
+class Store(Protocol):
+    """A place that holds files by paths with "/" between."""
+
+    where: str  # for messages
+
+    def scratch(self) -> contextlib.AbstractContextManager[Path]:
+        """A folder for files that are being made; what is left in it goes at the end."""
+
+    def read(self, path: str) -> bytes | None:
+        """The file at `path`; None where there is none."""
+
+    def put(self, file: Path, path: str) -> None:
+        """Move the file `file` of the scratch folder to `path`."""
+
+    def remove(self, path: str) -> None:
+        """Remove `path` if it is there."""
+
+
+def open_store(out: str, endpoint: str | None = None, *, state: Path) -> Store:
+    """The store that `out` names: a folder, or a URI.
+
+    Args:
+        out: a path, or `s3://bucket/prefix`, ….
+        endpoint: the address of an S3 server that is not Amazon's: `http://127.0.0.1:9000`.
+        state: the folder for what is being made, where `out` is no folder.
+
+    Raises:
+        ConfigError: nobody knows such a place. Nothing was written.
+    """
+    if "://" not in out:
+        if endpoint:
+            raise ConfigError("--endpoint is of an object store: --out s3://bucket/prefix. Nothing was written.")
+        return _Folder(Path(out).expanduser().absolute())
+    if endpoint:
+        parts = urlsplit(endpoint)
+        query = urlencode({"endpoint_override": parts.netloc or parts.path, "scheme": parts.scheme or "https"})
+        out += ("&" if "?" in out else "?") + query
+    try:
+        filesystem, root = pyarrow.fs.FileSystem.from_uri(out)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ConfigError(f"--out {out.partition('?')[0]}: {error}. Nothing was written.") from error
+    if filesystem.type_name == "local":
+        return _Folder(Path(root))
+    return _Objects(filesystem, root, out.partition("?")[0], state)
+
+
+class _Folder:
+    def __init__(self, root: Path) -> None:
+        self.where, self._root = str(root), root
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        folder = self._root / f".making-{os.getpid()}"
+        with _told(self.where):
+            for left in self._root.glob(".making-*"):  # by an export that was killed
+                shutil.rmtree(left)
+            folder.mkdir(mode=0o700, parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def read(self, path: str) -> bytes | None:
+        with _told(self.where):
+            try:
+                return (self._root / path).read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def put(self, file: Path, path: str) -> None:
+        with _told(self.where):
+            target = self._root / path
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle = os.open(file, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            file.replace(target)
+            sync_folder(target.parent)
+
+    def remove(self, path: str) -> None:
+        with _told(self.where):
+            target = self._root / path
+            target.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it holds other files
+                target.parent.rmdir()
+
+
+class _Objects:
+    def __init__(self, filesystem: Any, root: str, where: str, state: Path) -> None:
+        self.where, self._files, self._root, self._state = where, filesystem, root.rstrip("/"), state
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=self._state) as folder:
+            yield Path(folder)
+
+    def read(self, path: str) -> bytes | None:
+        with _told(self.where):
+            try:
+                with self._files.open_input_stream(f"{self._root}/{path}") as file:
+                    content: bytes = file.read()
+                    return content
+            except FileNotFoundError:
+                return None
+
+    def put(self, file: Path, path: str) -> None:
+        with _told(self.where):
+            target = f"{self._root}/{path}"
+            with file.open("rb") as reader, self._files.open_output_stream(target) as writer:
+                shutil.copyfileobj(reader, writer, _STEP)
+        file.unlink()
+
+    def remove(self, path: str) -> None:
+        with _told(self.where), contextlib.suppress(FileNotFoundError):
+            self._files.delete_file(f"{self._root}/{path}")
+
+
+@contextlib.contextmanager
+def _told(where: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise StorageError(
+            f"The export to {where} stopped: {error}.\n"
+            f"Its catalog.json still names the last whole export. Mend it and run the same command."
+        ) from error

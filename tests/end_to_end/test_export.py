@@ -1,0 +1,244 @@
+"""Exports are whole or not there, can be read by others, and show nothing that a mask hides."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import socket
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow.fs
+import pyarrow.parquet as pq
+import pytest
+
+from tests.end_to_end.world import Project, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.end_to_end.world import Remote
+
+
+@pytest.fixture(scope="module")
+def remote() -> Iterator[Remote]:
+    with serving("--deals", "60", "--seed", "15") as remote:
+        remote.advance(3600)
+        yield remote
+
+
+@pytest.fixture(scope="module")
+def grown(remote: Remote, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("grown") / "project", remote)
+    assert project.here("sync", "persons", "activities", "stages").code == 0
+    return project
+
+
+@pytest.fixture
+def project(grown: Project, remote: Remote, tmp_path: Path) -> Project:
+    copy = Project(tmp_path / "project", remote)
+    shutil.copytree(grown.folder, copy.folder, dirs_exist_ok=True)
+    return copy
+
+
+def catalog(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "catalog.json").read_text())
+    return found
+
+
+def ask(query: str) -> list[tuple[Any, ...]]:
+    with contextlib.closing(duckdb.connect()) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        return connection.execute(query).fetchall()
+
+
+def test_a_snapshot_holds_every_row_and_the_catalogue_tells_what_is_whole(project: Project) -> None:
+    out = project.data / "export"
+    ran = project.here("export", "parquet", "--json")
+    assert ran.code == 0, ran
+    told = catalog(out)
+    assert told["run"] == project.ask("SELECT run_id FROM meta.runs")[0][0]
+    assert told["company"]["id"] == project.ask("SELECT company_id FROM meta.company")[0][0]
+    assert {"persons", "person_emails", "activities", "stages"} <= set(told["tables"])
+    for table, entry in told["tables"].items():
+        path = out / entry["file"]["path"]
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == entry["file"]["sha256"]
+        assert project.ask(f'SELECT count(*) FROM main."{table}"') == [(entry["file"]["rows"],)]
+        assert pq.read_schema(path).names == list(entry["columns"])
+    mine = project.ask("SELECT id, name, emails, update_time FROM persons ORDER BY id")
+    assert ask(f"SELECT id, name, emails, update_time FROM '{out}/persons/*/*.parquet' ORDER BY id") == mine
+    parts = ask(f"SELECT DISTINCT _snapshot FROM read_parquet('{out}/persons/*/*.parquet', hive_partitioning = true)")
+    assert parts == [(told["tables"]["persons"]["snapshot"],)]
+
+    again = project.here("export", "parquet", "stages", "--keep", "1", "--json")
+    assert again.summary["removed"] == 1
+    assert len(list((out / "stages").rglob("*.parquet"))) == 1
+    assert catalog(out)["tables"]["persons"] == told["tables"]["persons"]
+    assert not list(out.glob(".making-*"))
+
+
+def test_what_runs_change_is_exported_once_and_applied_it_gives_the_table(project: Project, remote: Remote) -> None:
+    out = project.folder / "lake"
+    command = (
+        "export",
+        "parquet",
+        "persons",
+        "--changes",
+        "--keep",
+        "1",
+        "--out",
+        str(out),
+        "--compact",
+        "2",
+        "--json",
+    )
+    for number in range(4):
+        if number:
+            remote.advance(1200)
+            remote.change(0.2, seed=number, kinds=["persons"], only=["updated"])
+            remote.advance(1200)
+            assert project.here("sync", "persons").code == 0
+        ran = project.here(*command)
+        assert ran.code == 0, ran
+        assert ran.summary["changes"]["persons"]["rows"] > 0
+        nothing = project.here(*command)
+        assert nothing.summary["changes"] == {}
+        files = catalog(out)["changes"]["persons"]["files"]
+        assert len(files) == (number % 2) + 1 if number < 2 else len(files) <= 2
+        assert {str(path.relative_to(out)) for path in (out / "_changes").rglob("*.parquet")} == {
+            file["path"] for file in files
+        }
+        applied = ask(
+            f"SELECT id, name, update_time FROM read_parquet('{out}/_changes/persons/*/*.parquet', filename = true)"
+            " QUALIFY row_number() OVER (PARTITION BY id ORDER BY _valid_from DESC) = 1 ORDER BY id"
+        )
+        assert applied == project.ask("SELECT id, name, update_time FROM persons ORDER BY id")
+    assert project.ask("SELECT count(*) FROM history.persons") == ask(
+        f"SELECT count(*) FROM '{out}/_changes/persons/*/*.parquet'"
+    )
+
+
+def test_masked_columns_show_nothing_and_can_still_be_joined(project: Project, tmp_path: Path) -> None:
+    out = tmp_path / "lake"
+    hidden = ("email=keep_domain", "persons.name=hash", "first_name=null", "last_name=null", "phone=null")
+    masks = [word for mask in hidden for word in ("--mask", mask)]
+    assert project.here("export", "parquet", *masks, "--out", str(out), "--changes").code == 0
+    secrets = [
+        value
+        for (value,) in project.ask(
+            "SELECT name FROM persons UNION SELECT value FROM person_emails UNION SELECT value FROM person_phones"
+        )
+        if value
+    ]
+    shown = {
+        path: json.dumps(ask(f"SELECT to_json(t)::VARCHAR FROM '{path}' t"))
+        for path in out.rglob("*.parquet")
+        if "person" in str(path)
+    }
+    assert len(shown) >= 5
+    assert [(path, value) for path, text in shown.items() for value in secrets if f'"{value}\\"' in text] == []
+    ids = f"SELECT person_id, value FROM '{out}/person_emails/*/*.parquet' ORDER BY ALL"
+    parents = f"SELECT id, e.value FROM '{out}/persons/*/*.parquet', unnest(emails) AS u(e) ORDER BY ALL"
+    assert ask(ids) == ask(parents) != []
+    domains = "SELECT DISTINCT split_part(value, '@', -1) FROM {} ORDER BY 1"
+    assert ask(domains.format(f"'{out}/person_emails/*/*.parquet'")) == project.ask(domains.format("person_emails"))
+    assert ask(f"SELECT count(DISTINCT name) FROM '{out}/persons/*/*.parquet'") == project.ask(
+        "SELECT count(DISTINCT lower(name)) FROM persons"
+    )
+    assert (project.data / "export.key").stat().st_mode & 0o777 == 0o600
+    # Nothing that was hidden is shown by the next one.
+    refused = project.here("export", "parquet", "--out", str(out))
+    assert refused.code == 2
+    assert "--mask" in refused.err
+    assert project.here("export", "parquet", "stages", *masks, "--out", str(out)).code == 0
+
+
+@pytest.mark.parametrize("mask", ["emial=hash", "email=rot13", "email", "deals.email=hash"])
+def test_a_mask_that_hides_nothing_is_refused(project: Project, tmp_path: Path, mask: str) -> None:
+    assert project.here("export", "parquet", "--mask", mask, "--out", str(tmp_path / "lake")).code == 2
+    assert not list((tmp_path / "lake").rglob("*.parquet"))
+
+
+def test_an_export_that_is_killed_leaves_the_one_before(project: Project) -> None:
+    out = project.data / "export"
+    assert project.here("export", "parquet").code == 0
+    before = catalog(out)
+    ran = project.run("export", "parquet", "--keep", "1", first="knobs.die('pdsync.load.export', 'described', 4)")
+    assert ran.code == -9
+    assert catalog(out) == before
+    for entry in before["tables"].values():
+        assert hashlib.sha256((out / entry["file"]["path"]).read_bytes()).hexdigest() == entry["file"]["sha256"]
+    assert project.here("export", "parquet", "--keep", "1").code == 0
+    assert not list(out.glob(".making-*"))
+
+
+def test_a_folder_of_another_company_is_refused(project: Project) -> None:
+    out = project.data / "export"
+    assert project.here("export", "parquet", "stages").code == 0
+    told = catalog(out)
+    (out / "catalog.json").write_text(json.dumps({**told, "company": {"id": 1, "name": "Other"}}))
+    assert project.here("export", "parquet", "stages").code == 2
+
+
+def test_polars_reads_it(project: Project) -> None:
+    polars = pytest.importorskip("polars")
+    out = project.data / "export"
+    assert project.here("export", "parquet").code == 0
+    for table, entry in catalog(out)["tables"].items():
+        assert polars.scan_parquet(f"{out}/{table}/**/*.parquet").collect().height == entry["file"]["rows"]
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Iterator[str]:
+    """The address of a local S3 server with a bucket."""
+    server = shutil.which("moto_server")
+    if server is None:
+        pytest.skip("needs moto_server (pip install 'moto[server]')")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen([server, "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.05)
+        files = pyarrow.fs.S3FileSystem(
+            access_key="a", secret_key="b", endpoint_override=f"127.0.0.1:{port}", scheme="http",
+            allow_bucket_creation=True, region="us-east-1",
+        )  # fmt: skip
+        files.create_dir("lake")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def test_an_object_store_takes_it_too(project: Project, bucket: str) -> None:
+    project.env |= {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
+    command = ("export", "parquet", "--out", "s3://lake/pipedrive", "--endpoint", bucket, "--keep", "1", "--changes")
+    for _ in range(2):
+        ran = project.here(*command, "--json")
+        assert ran.code == 0, ran
+    files = pyarrow.fs.S3FileSystem(
+        access_key="a", secret_key="b", endpoint_override=bucket.removeprefix("http://"), scheme="http"
+    )
+    with files.open_input_stream("lake/pipedrive/catalog.json") as file:
+        told = json.loads(file.read())
+    held = files.get_file_info(pyarrow.fs.FileSelector("lake/pipedrive", recursive=True))
+    found = {info.path.removeprefix("lake/pipedrive/") for info in held if info.is_file}
+    named = {entry["file"]["path"] for entry in told["tables"].values()}
+    named |= {file["path"] for entry in told["changes"].values() for file in entry["files"]}
+    assert found == {*named, "catalog.json"}
+    table = pq.read_table(f"lake/pipedrive/{told['tables']['persons']['file']['path']}", filesystem=files)
+    assert project.ask("SELECT count(*) FROM persons") == [(table.num_rows,)]
+    assert not list(project.data.glob(".export-*"))
+
+    wrong = project.here("export", "parquet", "--out", "s3://no-such-bucket/x", "--endpoint", bucket)
+    assert wrong.code == 1, wrong
+    assert project.here("export", "parquet", "--out", "ftp://somewhere/x").code == 2

@@ -1,0 +1,124 @@
+"""A person is taken out of an answer, and nothing else of it changes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pdsync.core import catalogue
+from pdsync.extract.redact import FORGOTTEN, Redactor, names, sole
+
+ANNA = Redactor(42, ["Anna Müller", "anna.mueller@example.com", "+49 30 1234567"])
+
+
+def page(data: Any, **more: Any) -> bytes:
+    return json.dumps({"success": True, "data": data, **more}).encode()
+
+
+def cleaned(body: bytes, **how: Any) -> Any:
+    made, rows, _ = ANNA.page(body, None, how.pop("context", {}), **how)
+    answer = json.loads(made)
+    assert rows == len(answer["data"] or [])
+    return answer
+
+
+def test_the_person_goes_and_the_others_stay() -> None:
+    answer = cleaned(page([{"id": 41}, {"id": 42, "name": "Anna Müller"}, {"id": 43, "org_id": 42}]), key="id")
+    assert answer["data"] == [{"id": 41}, {"id": 43, "org_id": 42}]
+
+
+def test_what_was_asked_about_the_person_goes_whole() -> None:
+    body = page([{"field": "name"}, {"field": "phone"}])
+    assert cleaned(body, context={"id": "42"}, asked_as="id")["data"] == []
+    assert ANNA.page(body, None, {"id": "41"}, asked_as="id")[0] == body
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Deal with Anna Müller!",
+        "ANNA MÜLLER",
+        "anna_müller.pdf",
+        "<a href='mailto:Anna.Mueller@example.com'>",
+        "mailto:anna.mueller%40example.com",
+        "call +49301234567",
+        "(+49) 30-123 45 67",
+    ],
+)
+def test_what_names_the_person_is_made_unreadable_however_it_is_written(text: str) -> None:
+    for body in (
+        page([{"id": 7, "title": text}]),
+        json.dumps({"data": [{"title": text}]}, ensure_ascii=False).encode(),
+    ):
+        title = cleaned(body)["data"][0]["title"]
+        assert FORGOTTEN in title
+        assert ANNA.text(title) == title
+
+
+@pytest.mark.parametrize("text", ["Joanna Müllerson", "Anna Schmidt", "xanna.mueller@example.com", "30 1234567"])
+def test_what_names_somebody_else_stays(text: str) -> None:
+    body = page([{"id": 7, "title": text}])
+    assert ANNA.page(body, None, {})[0] == body
+
+
+def test_v1_puts_whole_persons_in_the_place_of_ids_and_only_the_id_stays() -> None:
+    someone = {"value": 42, "name": "A. M.", "email": [{"value": "private@example.org"}], "phone": None}
+    answer = cleaned(
+        page(
+            [{"id": 7, "person_id": someone, "org_id": {"value": 42, "name": "Müller & Co"}}],
+            related_objects={"person": {"42": {"id": 42, "name": "A. M."}, "43": {"id": 43, "name": "B. C."}}},
+        )
+    )
+    assert answer["data"] == [{"id": 7, "person_id": {"value": 42}, "org_id": {"value": 42, "name": "Müller & Co"}}]
+    assert answer["related_objects"] == {"person": {"42": {"id": 42}, "43": {"id": 43, "name": "B. C."}}}
+
+
+def test_who_took_part_in_a_mail_has_an_id_of_another_kind() -> None:
+    other = {"id": 42, "name": "B. C.", "linked_person_id": 43}
+    person = {"id": 9, "name": "A. M.", "linked_person_id": 42}
+    assert cleaned(page([{"id": 1, "from": [other, person]}]))["data"][0]["from"] == [
+        other,
+        {"linked_person_id": 42},
+    ]
+
+
+def test_numbers_keys_and_escapes_come_out_as_they_came_in() -> None:
+    body = b'{"data":[{"a":1.10,"a":1e400,"n":12345678901234567890.10,"s":"\\ud83d","t":"Anna M\\u00fcller","z":-0}]}'
+    made, rows, found = ANNA.page(body, None, {})
+    assert made == b'{"data":[{"a":1.10,"a":1e400,"n":12345678901234567890.10,"s":"\\ud83d","t":"[forgotten]","z":-0}]}'
+    assert (rows, found.removed, found.changed) == (1, 0, 1)
+
+
+def test_one_record_and_plain_values_are_found_where_the_operation_has_them() -> None:
+    one = next(op for op in catalogue.operations("v1").values() if op.records == "one" and op.records_in is None)
+    made, rows, _ = ANNA.page(page({"id": 42, "name": "Anna Müller"}), one, {}, key="id")
+    assert json.loads(made)["data"] is None
+    assert rows == 0
+
+
+def test_names_are_gathered_from_both_versions_and_shared_ones_told_apart() -> None:
+    v1 = {"name": "Anna Müller", "email": [{"value": "a@example.com"}], "phone": [{"value": ""}]}
+    v2 = {"first_name": "Anna", "last_name": "Müller", "emails": [{"value": "b@example.com"}], "phones": None}
+    found = names(v1) | names(v2)
+    assert found == {"Anna Müller", "Müller Anna", "Müller, Anna", "a@example.com", "b@example.com"}
+    own, shared = sole({*found, "Cher"}, ["ANNA MÜLLER"])
+    assert shared == {"Anna Müller", "Cher"}
+    assert own == found - {"Anna Müller"}
+
+
+_LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
+_VALUES = st.recursive(_LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner))
+
+
+@settings(max_examples=30, deadline=None)
+@given(records=st.lists(st.dictionaries(st.text(max_size=5), _VALUES, max_size=4), max_size=4))
+def test_what_stands_beside_the_person_means_what_it_meant(records: list[dict[str, Any]]) -> None:
+    made, rows, _ = Redactor(987654321, ["Quasi Modo"]).page(
+        page([*records, {"id": 987654321}], note="Quasi Modo"), None, {}, key="id"
+    )
+    assert json.loads(made)["data"] == records
+    assert rows == len(records)
