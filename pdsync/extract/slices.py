@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pdsync.extract.pages import Caller
     from pdsync.model import Operation, Page, Source, Stream, Walk
 
-_FEW_PAGES, _MANY_PAGES = 8.0, 64.0  # what a walk keeps when its window is cut, or half where that is less
+_FEW_PAGES, _MANY_PAGES = 16.0, 64.0  # what a walk keeps when its window is cut, or half where that is less
 _WORTH_A_CUT = 4.0  # pages: below that, a helper costs about as much as it saves
 _TO_SPARE = 1.5  # walks, for each that the limit needs: answers take longer now and then
 
