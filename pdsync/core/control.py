@@ -399,7 +399,7 @@ class Control:
     def begun_erasures(self, kind: str, record: int) -> int:
         """How many erasures of a record were begun and not finished."""
         query = "SELECT count(*) FROM erasures WHERE kind = ? AND record = ? AND removed IS NULL"
-        return int(str(self._rows(query, kind, record)[0][0]))
+        return int(str(self.rows(query, kind, record)[0][0]))
 
     def finish_erasures(self, kind: str, record: int, removed: str) -> None:
         """Note what was removed (JSON), and leave no byte of what this file held before.

@@ -223,7 +223,7 @@ def test_an_object_store_takes_it_too(project: Project, bucket: str) -> None:
     project.env |= {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
     command = ("export", "parquet", "--out", "s3://lake/pipedrive", "--endpoint", bucket, "--keep", "1", "--changes")
     for _ in range(2):
-        ran = project.here(*command, "--json")
+        ran = project.run(*command, "--json")
         assert ran.code == 0, ran
     files = pyarrow.fs.S3FileSystem(
         access_key="a", secret_key="b", endpoint_override=bucket.removeprefix("http://"), scheme="http"
@@ -239,6 +239,6 @@ def test_an_object_store_takes_it_too(project: Project, bucket: str) -> None:
     assert project.ask("SELECT count(*) FROM persons") == [(table.num_rows,)]
     assert not list(project.data.glob(".export-*"))
 
-    wrong = project.here("export", "parquet", "--out", "s3://no-such-bucket/x", "--endpoint", bucket)
+    wrong = project.run("export", "parquet", "--out", "s3://no-such-bucket/x", "--endpoint", bucket)
     assert wrong.code == 1, wrong
-    assert project.here("export", "parquet", "--out", "ftp://somewhere/x").code == 2
+    assert project.run("export", "parquet", "--out", "ftp://somewhere/x").code == 2
