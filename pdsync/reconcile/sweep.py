@@ -152,9 +152,10 @@ class Sweep:
         half = max(most // 4, 1)
         rows = self.connection.execute(
             f"WITH s AS (SELECT key, TRY_CAST(key AS BIGINT) AS n FROM {self.relation} WHERE NOT is_gone)"
-            f" (SELECT key FROM s ORDER BY n, key LIMIT {half}) UNION"
-            f" (SELECT key FROM s ORDER BY n DESC, key DESC LIMIT {half}) UNION"
-            f" (SELECT key FROM s ORDER BY hash(key) LIMIT {most - 2 * half})"
+            " (SELECT key FROM s ORDER BY n, key LIMIT ?) UNION"
+            " (SELECT key FROM s ORDER BY n DESC, key DESC LIMIT ?) UNION"
+            " (SELECT key FROM s ORDER BY hash(key) LIMIT ?)",
+            [half, half, most - 2 * half],
         ).fetchall()
         return [str(row[0]) for row in rows]
 

@@ -8,6 +8,7 @@ import json
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -196,13 +197,12 @@ def test_polars_reads_it(project: Project) -> None:
 @pytest.fixture
 def bucket(tmp_path: Path) -> Iterator[str]:
     """The address of a local S3 server with a bucket."""
-    server = shutil.which("moto_server")
-    if server is None:
-        pytest.skip("needs moto_server (pip install 'moto[server]')")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process = subprocess.Popen([server, "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         for _ in range(200):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
