@@ -257,6 +257,17 @@ class Gap(Struct, frozen=True):
     detail: str
 
 
+class Proof(Struct, frozen=True):
+    """How complete a table is: what the source had when all of it was last read, and what stands here."""
+
+    here: int  # rows that are alive
+    at_source: int | None = None  # records that the source showed alive when it was last read whole; None: never
+    counted_at: datetime | None = None  # when that was
+    left: int | None = None  # differences that were left then
+    verified: float = 1.0  # share of the rows that the source has shown within the verify cycle
+    oldest_verified_at: datetime | None = None
+
+
 class StreamReceipt(Struct):
     """What a run did for one stream. Rows, requests and tokens are counts."""
 
@@ -272,6 +283,7 @@ class StreamReceipt(Struct):
     complete: bool = False
     error: str | None = None
     note: str | None = None  # why there is nothing to read, where the company's plan does not include it
+    proof: Proof | None = None
 
 
 class Receipt(Struct):

@@ -34,6 +34,7 @@ class App:
         self.verbosity = 0
         self.color = "auto"
         self.flags: dict[str, str | int | None] = {}
+        self.tells: tuple[str, str, str] | None = None  # the webhook that hears of the end, the pipeline, and when
 
     @cached_property
     def settings(self) -> Settings:

@@ -12,7 +12,7 @@ import msgspec
 
 from pdsync.cli import render
 from pdsync.cli.app import App, Command, Group
-from pdsync.cli.sync import show
+from pdsync.cli.running import show
 from pdsync.core.log import clean
 from pdsync.errors import ConfigError
 from pdsync.runner import archive, project

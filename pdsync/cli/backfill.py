@@ -6,8 +6,9 @@ from datetime import datetime  # noqa: TC003 - part of the signatures
 
 import click
 
+from pdsync.cli import notifying
 from pdsync.cli.app import App, Command
-from pdsync.cli.sync import Moment, show, watched
+from pdsync.cli.running import Moment, leave, show, watched
 from pdsync.errors import ConfigError
 from pdsync.runner import backfill as running
 
@@ -39,8 +40,12 @@ def backfill(
     """
     if per_day and budget is None:
         raise ConfigError("--per-day goes with --budget. Nothing was called.")
-    asked = running.AskedBackfill(since, until, streams, budget, per_day)
+    carry_out(app, running.AskedBackfill(since, until, streams, budget, per_day))
+
+
+def carry_out(app: App, asked: running.AskedBackfill) -> None:
+    """Run a backfill, show its receipt, and end with its exit code."""
     done, seconds = watched(app, lambda progress: running.backfill(app.settings, asked, progress))
     show(app, done, seconds, done.exit_code)
-    if done.exit_code:
-        raise click.exceptions.Exit(done.exit_code)
+    notifying.heard(app, done, done.exit_code)
+    leave(done.exit_code)

@@ -15,7 +15,8 @@ import msgspec
 from pdsync.cli import render
 from pdsync.cli.app import App, Command
 from pdsync.cli.query import answer_rows, ask
-from pdsync.cli.sync import carry_out, show
+from pdsync.cli.running import show
+from pdsync.cli.sync import carry_out
 from pdsync.core import config
 from pdsync.errors import ConfigError
 from pdsync.runner import project

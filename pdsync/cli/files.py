@@ -11,7 +11,7 @@ import duckdb
 from pdsync.cli import render
 from pdsync.cli.api import consent, run, session
 from pdsync.cli.app import App, Command, Group
-from pdsync.cli.sync import Moment
+from pdsync.cli.running import Moment
 from pdsync.core import catalogue
 from pdsync.core.calls import check
 from pdsync.core.log import clean

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -14,6 +14,9 @@ from pdsync.core import catalogue
 from pdsync.errors import ConfigError
 from pdsync.runner import project
 from pdsync.runner.freshness import budget_left, freshness
+
+if TYPE_CHECKING:
+    from pdsync.model import Proof
 
 
 def listing(app: App, rows: list[dict[str, Any]], headers: list[str], empty: str) -> None:
@@ -109,6 +112,17 @@ def show_run(app: App, run_id: str | None) -> None:
     seconds = (run.finished_at - run.started_at).total_seconds() if run.finished_at else 0.0
     app.note(f"{run.run_id}: {run.command}, {run.started_at:%Y-%m-%d %H:%M:%S} UTC\n")
     render.receipt(app, run, seconds)
+    proofs = [(name, entry.proof) for name, entry in run.streams.items() if entry.proof]
+    if proofs:
+        headers = ["  proof", "at the source", "counted", "here", "differences left", "verified", "longest unseen"]
+        app.err.print()
+        app.err.print(render.table(headers, [_proved(name, proof) for name, proof in proofs], counts=True))
+
+
+def _proved(name: str, proof: Proof) -> list[Any]:
+    whole = proof.at_source is not None and proof.left == 0
+    return [f"{'✓' if whole else '·'} {name}", proof.at_source, proof.counted_at, proof.here, proof.left,
+            f"{proof.verified:.0%}", proof.oldest_verified_at]  # fmt: skip
 
 
 def _receipts(app: App, last: int) -> list[Any]:

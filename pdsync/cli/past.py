@@ -9,7 +9,7 @@ import click
 
 from pdsync.cli import render
 from pdsync.cli.app import App, Command
-from pdsync.cli.sync import Moment
+from pdsync.cli.running import Moment
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
 from pdsync.load import history as past

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from pdsync.cli import render
 from pdsync.cli.app import App, Command
-from pdsync.cli.sync import Moment
+from pdsync.cli.running import Moment
 from pdsync.errors import ConfigError
 from pdsync.runner import project
 

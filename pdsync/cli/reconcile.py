@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
-import time
 from collections import Counter
 
 import click
 import msgspec
 
-from pdsync.cli import render
+from pdsync.cli import notifying, render
 from pdsync.cli.app import App, Command
+from pdsync.cli.running import leave, watched
 from pdsync.runner import reconcile as reconciling
 
 _SHOWN = 40
@@ -44,24 +42,22 @@ def reconcile(
     That a list does not show a record means nothing by itself: it is asked for, and only what is known to be gone
     counts as gone. Nothing is changed without --repair.
     """
-    began = time.monotonic()
     asked = reconciling.Asked(streams, repair, deep, sample, max_tombstones, budget)
-    with render.Progress(app) as progress:
+    carry_out(app, asked, exit_code or fail_on_gap)
 
-        async def interruptible() -> reconciling.Result:
-            task = asyncio.current_task()
-            if task:
-                asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-            # With --json the findings are the listing: nothing else stands between them.
-            return await reconciling.reconcile(app.settings, asked, *([] if app.json else [progress]))
 
-        result = asyncio.run(interruptible())
+def carry_out(app: App, asked: reconciling.Asked, fail_on_differences: bool) -> None:
+    """Run a reconciliation, show what it found, and end with its exit code."""
+    # With --json the findings are the listing: nothing else stands between them.
+    result, seconds = watched(
+        app, lambda progress: reconciling.reconcile(app.settings, asked, *([] if app.json else [progress]))
+    )
     code = result.receipt.exit_code
-    if code == 0 and (exit_code or fail_on_gap) and result.left:
+    if code == 0 and fail_on_differences and result.left:
         code = 4
-    _show(app, result, time.monotonic() - began, code)
-    if code:
-        raise click.exceptions.Exit(code)
+    _show(app, result, seconds, code)
+    notifying.heard(app, result.receipt, code)
+    leave(code)
 
 
 def _show(app: App, result: reconciling.Result, seconds: float, code: int) -> None:
@@ -94,8 +90,12 @@ def _show(app: App, result: reconciling.Result, seconds: float, code: int) -> No
         app.note(f"{gap.stream}: {gap.detail}")
     if result.held:
         app.note(f"Held back: {result.held}")
-    left = f"{len(result.left):,} differences are left" if result.left else "no difference is left"
+    left = f"{_counted(len(result.left))} left" if result.left else "none is left"
     if result.left and not result.receipt.gaps and not result.held:
         left += "; repair them: pdsync reconcile --repair"
-    said = f"{len(result.findings):,} differences found, {left}" if result.findings else "everything is the same"
+    said = f"{_counted(len(result.findings))} found, {left}" if result.findings else "everything is the same"
     app.note(f"\n{said}. {result.receipt.requests:,} requests, {result.receipt.tokens:,} tokens, {seconds:.1f} s.")
+
+
+def _counted(count: int) -> str:
+    return f"{count:,} difference{'s' * (count != 1)}"

@@ -1,45 +1,30 @@
-"""`pdsync sync` and `pdsync plan`: the main job, and what it will cost."""
+"""`pdsync sync`, `plan` and `load`: the main job, what it will cost, and saved answers in place of it."""
 
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
-from datetime import UTC, datetime
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from pdsync.cli import render
+from pdsync.cli import backfill, notifying, reconcile, render
 from pdsync.cli.app import App, Command
+from pdsync.cli.running import Moment, leave, show, watched
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
-from pdsync.runner import forecast, load_files, pipeline, run
+from pdsync.runner import forecast, load_files, pipeline, run, verify
+from pdsync.runner import reconcile as reconciling
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from datetime import datetime
 
     from pdsync.core.config import Settings
     from pdsync.model import Receipt, Version
     from pdsync.runner.run import Asked
-
-
-class Moment(click.ParamType[datetime]):
-    """A point in time: a date, or a date and time; UTC where nothing else is said."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Parse ISO 8601."""
-        if isinstance(value, datetime):
-            return value
-        try:
-            found = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is no time. Write it like 2026-01-31 or 2026-01-31T18:00:00Z.", param, ctx)
-        return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 @click.command(cls=Command)
@@ -68,17 +53,81 @@ def sync(
     """Bring STREAMS up to date: all of them, when none is named.
 
     Reads what has changed since the last run; everything, the first time. Goes on from where the last run stopped. Safe
-    to interrupt, and safe to repeat.
+    to interrupt, and safe to repeat. When no stream is named, it also holds a share of them against the source again,
+    so that within the verify cycle (7 days) every row was seen there.
     """
     app.flags["account.api"] = api
-    asked = pipeline.load(name or "nightly", app.project).asked(
-        streams, full=full, since=since, budget=budget, params=_params(params)
-    )
+    name = name or pipeline.DEFAULT
+    followed = pipeline.load(name, app.project)
+    with notifying.about(app, name, followed.notify):
+        if followed.job != "sync":
+            if streams or full or since or params:
+                raise ConfigError(
+                    f"The pipeline {name} says itself what it reads: leave out streams, --full, --since and --param."
+                    f" Nothing was called."
+                )
+            if followed.job == "reconcile":
+                reconcile.carry_out(app, followed.asked_reconcile(budget), followed.fail_on_gap or fail_on_gap)
+            else:
+                backfill.carry_out(app, followed.asked_backfill(budget))
+            return
+        asked = followed.asked(streams, full=full, since=since, budget=budget, params=_params(params))
+        plain = followed.verify and not (streams or full or since)
+        _sync(app, asked, verify_too=plain, fail_on_gap=followed.fail_on_gap or fail_on_gap)
+
+
+def _sync(app: App, asked: Asked, *, verify_too: bool, fail_on_gap: bool) -> None:
     done, seconds = carry_out(app, app.settings, asked)
     code = 4 if fail_on_gap and done.gaps and done.exit_code not in (0, 3, 130) else done.exit_code
-    show(app, done, seconds, code)
-    if code:
-        raise click.exceptions.Exit(code)
+    verified = None
+    if verify_too and code == 0:
+        verified, took = _verify(app, asked, done)
+        seconds += took
+    if verified and code == 0:
+        code = verified.receipt.exit_code
+        stopped_by_budget = code == 3 and not verified.held
+        code = 0 if stopped_by_budget else 4 if code == 0 and fail_on_gap and verified.left else code
+    facts = {"verified": _facts(verified)} if verified else {}
+    show(app, done, seconds, code, **facts)
+    if verified and not app.json:
+        app.note(_told(verified))
+    notifying.heard(app, done, code)
+    leave(code)
+
+
+def _verify(app: App, asked: Asked, done: Receipt) -> tuple[reconciling.Result | None, float]:
+    """Hold the streams whose turn it is against the source, with what the sync has left of its budget."""
+    left = asked.budget - done.tokens if asked.budget else None
+    turns = verify.due(app.settings, list(done.streams))
+    if not turns or (left is not None and left < min(turn.tokens for turn in turns)):
+        return None, 0.0
+    wanted = reconciling.Asked(tuple(turn.stream for turn in turns), repair=True, deep=True, budget=left)
+    app.note(f"Verifying {', '.join(wanted.streams)}: it is their turn.")
+    return watched(app, lambda progress: reconciling.reconcile(app.settings, wanted, *([] if app.json else [progress])))
+
+
+def _facts(verified: reconciling.Result) -> dict[str, object]:
+    return {
+        "run_id": verified.receipt.run_id,
+        "streams": {name: seen[2] for name, seen in verified.swept.items()},
+        "differences": len(verified.findings),
+        "left": len(verified.left),
+        "held": verified.held,
+        "requests": verified.receipt.requests,
+        "tokens": verified.receipt.tokens,
+    }
+
+
+def _told(verified: reconciling.Result) -> str:
+    seen = ", ".join(f"{name} {count:,}" for name, (_, _, count) in verified.swept.items())
+    kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(each.kind for each in verified.findings).items())
+    mended = len(verified.findings) - len(verified.left)
+    lines = [f"Verified against the source: {seen or 'nothing'}; {verified.receipt.tokens:,} tokens."]
+    if kinds:
+        lines.append(f'It differed: {kinds}; mended: {mended}. pdsync sql "from meta.findings"')
+    lines += [f"Held back: {verified.held}"] if verified.held else []
+    lines += [f"{gap.stream}: {gap.detail}" for gap in verified.receipt.gaps]
+    return "\n".join(lines)
 
 
 @click.command(cls=Command)
@@ -102,8 +151,7 @@ def load(
         load_files.load(app.settings, catalogue.stream(stream), files, version=api, as_of=as_of, company=company)
     )
     show(app, done, time.monotonic() - began, done.exit_code)
-    if done.exit_code:
-        raise click.exceptions.Exit(done.exit_code)
+    leave(done.exit_code)
 
 
 def _params(given: tuple[str, ...]) -> dict[str, str]:
@@ -124,32 +172,6 @@ def carry_out(app: App, settings: Settings, asked: Asked) -> tuple[Receipt, floa
     return watched(app, lambda progress: run.sync(settings, asked, progress))
 
 
-def watched(app: App, work: Callable[[render.Progress], Awaitable[Receipt]]) -> tuple[Receipt, float]:
-    """Do `work` with live progress; its receipt, and the seconds it took."""
-    began = time.monotonic()
-    with render.Progress(app) as progress:
-
-        async def interruptible() -> Receipt:
-            task = asyncio.current_task()
-            if task:  # as Ctrl-C does: what is under way is settled, then the receipt is written
-                asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-            return await work(progress)
-
-        done = asyncio.run(interruptible())
-    return done, time.monotonic() - began
-
-
-def show(app: App, done: Receipt, seconds: float, code: int) -> None:
-    """The receipt: a table for people, the summary line for programs."""
-    if app.json:
-        facts = msgspec.to_builtins(done)
-        app.emit(
-            {"event": "summary", "complete": done.complete, **facts, "exit_code": code, "seconds": round(seconds, 3)}
-        )
-    elif app.verbosity >= 0:
-        render.receipt(app, done, seconds, (None, app.settings.daily_tokens))
-
-
 @click.command(cls=Command)
 @click.argument("streams", nargs=-1)
 @click.option("--full", is_flag=True, help="As if everything were read again.")
@@ -162,8 +184,11 @@ def plan(app: App, streams: tuple[str, ...], full: bool, name: str | None, api: 
     Makes no request: it goes by what the last runs read. A list that was never read counts as one page at least.
     """
     app.flags["account.api"] = api
-    asked = pipeline.load(name or "nightly", app.project).asked(streams, full=full, since=None, budget=None)
-    found = forecast.forecast(app.settings, asked)
+    followed = pipeline.load(name or pipeline.DEFAULT, app.project)
+    if followed.job != "sync":
+        raise ConfigError(f"plan is for pipelines that sync; {name} is a {followed.job}. Nothing was called.")
+    asked = followed.asked(streams, full=full, since=None, budget=None)
+    found = forecast.forecast(app.settings, asked, verify_too=followed.verify and not (streams or full))
     if app.json:
         for line in (*found.lines, *found.optional):
             app.emit({"name": line.stream, **msgspec.to_builtins(line), "optional": line in found.optional})

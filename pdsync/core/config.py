@@ -36,6 +36,7 @@ class Settings(Struct, frozen=True):
     overlap_s: int
     dependents_share: int  # percent of a day's tokens that streams with one request a parent may take in a run
     raw_days: int  # how long raw pages stay that no replay needs
+    verify_cycle: int  # days within which every row is held against the source again; 0: never by itself
     origins: dict[str, Source]
 
     @property
@@ -65,6 +66,7 @@ SETTINGS: dict[str, _Setting] = {
     "limits.concurrency": _Setting("PDSYNC_CONCURRENCY", 8, least=1),
     "limits.dependents_share": _Setting("PDSYNC_DEPENDENTS_SHARE", 25),
     "sync.overlap_s": _Setting("PDSYNC_OVERLAP_S", 600),
+    "sync.verify_cycle": _Setting("PDSYNC_VERIFY_CYCLE", 7),
     "retention.raw_days": _Setting("PDSYNC_RAW_DAYS", 30),
 }
 
@@ -108,6 +110,7 @@ def load(project: Path, flags: dict[str, str | int | None] | None = None) -> Set
         overlap_s=int(values["sync.overlap_s"]),
         dependents_share=int(values["limits.dependents_share"]),
         raw_days=int(values["retention.raw_days"]),
+        verify_cycle=int(values["sync.verify_cycle"]),
         origins=origins,
     )
 

@@ -277,6 +277,11 @@ class Control:
         rows = self.rows("SELECT stream, source FROM walks WHERE run_id = ? AND state IN ('sealed', 'applied')", run_id)
         return {(str(stream), str(source)) for stream, source in rows}
 
+    def whole_reads(self, run_id: str) -> dict[tuple[str, str], datetime]:
+        """The lists (stream, source) that a run has read whole, to their ends, and when each reading began."""
+        walks = self._walks("run_id = ? AND since IS NULL AND state = 'applied'", run_id)
+        return {(walk.stream, walk.source): walk.started_at for walk in walks if walk.is_of_a_list and walk.started_at}
+
     def _walks(self, where: str, *values: object) -> Iterator[Walk]:
         rows = self.rows(
             "SELECT id, run_id, stream, source, version, operation, since, started_at FROM walks"

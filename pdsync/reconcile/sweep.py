@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from pdsync.model import Operation, Page
+    from pdsync.model import Operation, Page, Stream
     from pdsync.normalise.tables import Table
 
 MERGEABLE = ("deals", "persons", "organizations")
@@ -33,6 +33,32 @@ class Difference(Struct, frozen=True):
     key: str
     kind: str  # missing, restored, soft_deleted, archived, unarchived, stale, backdated, differs, absent
     source: str | None  # the list that showed it
+
+
+def moved_before(
+    connection: duckdb.DuckDBPyConnection, other: Stream, of: Stream, keys: Sequence[str]
+) -> dict[str, set[str | None]]:
+    """By each of `keys`, of `of`: where those of `other` point now that pointed to it when it was last seen.
+
+    An earlier sync may have brought their new versions already: the older ones tell.
+    """
+    found: dict[str, set[str | None]] = {}
+    key, gone = quoted(other.key), quoted("main", of.name)
+    for pointer, target in other.labels.items():
+        if target != of.name:
+            continue
+        column = quoted(pointer)
+        rows = connection.execute(
+            f"SELECT v.{column}::VARCHAR, t.{column}::VARCHAR FROM {quoted('versions', other.name)} v"
+            f" JOIN {quoted('main', other.name)} t ON t.{key} = v.{key}"
+            f" JOIN {gone} g ON g.{quoted(of.key)} = v.{column}"
+            f" WHERE v.{column}::VARCHAR IN (SELECT unnest(?::VARCHAR[])) AND v._valid_to > g._verified_at"
+            f" AND t.{column} IS DISTINCT FROM v.{column} AND t._deleted_at IS NULL",
+            [list(keys)],
+        ).fetchall()
+        for old, new in rows:
+            found.setdefault(str(old), set()).add(new)
+    return found
 
 
 class Sweep:

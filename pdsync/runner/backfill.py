@@ -45,6 +45,7 @@ from pdsync.model import Gap, Page, Receipt, StreamReceipt
 from pdsync.runner import client, project
 from pdsync.runner import receipt as receipts
 from pdsync.runner.loader import Loader
+from pdsync.runner.proof import prove
 from pdsync.runner.run import Asked, Event, sync
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ async def backfill(
                     run = _Backfill(settings, control, windows, http, archive, loader, receipt, lists, tell)
                     await run.all(helpers)
                 await loader.do(loader.views)
+                await loader.do(prove, loader, control, receipt, settings, identity.served_at or receipt.started_at)
                 await loader.do(receipts.keep, loader, receipt)
             finally:
                 await loader.close()

@@ -11,13 +11,14 @@ from msgspec import Struct
 from pdsync.core import catalogue
 from pdsync.core.config import Settings  # noqa: TC001 - part of the signatures
 from pdsync.errors import PdsyncError
-from pdsync.runner import parents, project
+from pdsync.runner import parents, project, verify
 from pdsync.runner.run import Asked  # noqa: TC001
 
 if TYPE_CHECKING:
     import duckdb
 
     from pdsync.model import Parent, Source, Stream, Version
+    from pdsync.runner.verify import Turn
 
 Known = dict[tuple[str, str, bool], tuple[int, int]]  # (stream, source, everything was asked for) → pages, rows
 IDENTITY_TOKENS = 2  # every run asks whose token it is
@@ -29,7 +30,7 @@ class Line(Struct, frozen=True):
     stream: str
     operation: str
     version: str
-    way: str  # full or changes
+    way: str  # full, changes or verify
     requests: int
     tokens: int
     basis: str
@@ -71,8 +72,13 @@ class Forecast(Struct, frozen=True):
         return f"{about} {totals['requests']:,} requests, {totals['tokens']:,} tokens{share}{time}.{first}"
 
 
-def forecast(settings: Settings, asked: Asked) -> Forecast:
+def forecast(settings: Settings, asked: Asked, *, verify_too: bool = False) -> Forecast:
     """What `asked` will cost, and what each stream would that is not read unless it is named.
+
+    Args:
+        settings: of the project.
+        asked: the sync.
+        verify_too: behind it, the streams whose turn it is are held against the source (`runner.verify`).
 
     Makes no request and changes nothing.
     """
@@ -92,7 +98,15 @@ def forecast(settings: Settings, asked: Asked) -> Forecast:
             ]
             for group in (streams, others)
         )
+    if verify_too:
+        lines += [_verified(turn, settings) for turn in verify.due(settings, [stream.name for stream in streams])]
     return Forecast(lines, settings.burst, settings.daily_tokens, optional)
+
+
+def _verified(turn: Turn, settings: Settings) -> Line:
+    version, sources = catalogue.stream(turn.stream).sources(settings.api)
+    basis = f"{turn.rows:,} rows, seen {turn.seen_at:%Y-%m-%d}"
+    return Line(turn.stream, sources[0].operation, version, "verify", turn.requests, turn.tokens, basis, False)
 
 
 def _line(
@@ -106,7 +120,7 @@ def _line(
     operation = catalogue.operations(version)[source.operation]
     whole = known.get((stream.name, source.name, True))
     changes = known.get((stream.name, source.name, False))
-    incremental = source.way != "full" and not asked.full and whole is not None
+    incremental = source.way != "full" and not asked.reads_whole(stream.name) and whole is not None
     unknown = whole is None
     if source.parent:
         count = _parents(source.parent, known, warehouse, changed=incremental)

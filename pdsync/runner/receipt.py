@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from pdsync.runner.loader import Loader
 
 
+_PROVED = ("at_source", "here", "verified", "oldest_verified_at")  # columns of meta.streams, fields of Proof
+
+
 def counted(loader: Loader, run_id: str) -> dict[str, StreamReceipt]:
     """What the batches of a run changed, by stream: over all its attempts, however they ended."""
     rows = loader.connection.execute(
@@ -82,7 +85,7 @@ def keep(loader: Loader, receipt: Receipt) -> None:
         )
         for name, entry in receipt.streams.items():
             connection.execute(
-                "INSERT INTO meta.streams VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO meta.streams VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     receipt.run_id,
                     name,
@@ -97,6 +100,7 @@ def keep(loader: Loader, receipt: Receipt) -> None:
                     entry.schema_changes,
                     entry.complete,
                     entry.error or entry.note,
+                    *(getattr(entry.proof, name, None) for name in _PROVED),
                 ],
             )
         connection.execute("COMMIT")

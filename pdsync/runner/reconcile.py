@@ -24,7 +24,7 @@ from pdsync.load import warehouse
 from pdsync.model import Gap, Gone, Receipt, StreamReceipt, Walk
 from pdsync.reconcile import evidence
 from pdsync.reconcile.evidence import CANARIES, MOST, Verdict
-from pdsync.reconcile.sweep import MERGEABLE, Difference, Sweep
+from pdsync.reconcile.sweep import MERGEABLE, Difference, Sweep, moved_before
 from pdsync.runner import run as running
 from pdsync.sql import first
 from pdsync.sql import name as quoted
@@ -50,6 +50,7 @@ class Asked(Struct, frozen=True):
     sample: int | None = None  # only so many records of each stream, chosen at random
     max_tombstones: int | None = None
     budget: int | None = None  # tokens
+    leave_out: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:
@@ -106,11 +107,11 @@ async def reconcile(settings: Settings, asked: Asked, tell: Callable[[Event], No
         try:
             await work.all(result)
         finally:
-            await _conclude(run, result, work.failed)
+            await _conclude(run, asked, result, work.failed)
     return result
 
 
-async def _conclude(run: Run, result: Result, failed: dict[str, PdsyncError]) -> None:
+async def _conclude(run: Run, asked: Asked, result: Result, failed: dict[str, PdsyncError]) -> None:
     receipt = run.receipt
     receipt.finished_at = datetime.now(UTC).replace(microsecond=0)
     receipt.requests, receipt.tokens = run.http.budget.requests, run.http.budget.spent
@@ -122,13 +123,14 @@ async def _conclude(run: Run, result: Result, failed: dict[str, PdsyncError]) ->
         receipt.streams[name] = replace(live, complete=True)
     stopped = next((error for error in failed.values() if isinstance(error, Stopped)), None)
     receipt.exit_code = (stopped.exit_code if stopped else 1) if failed else 3 if result.held else 0
-    await run.loader.do(_keep, run, result)
+    await run.loader.do(_keep, run, result, asked.sample)
 
 
-def _keep(run: Run, result: Result) -> None:
+def _keep(run: Run, result: Result, sample: int | None) -> None:
     """Write down what was found; in the loader's thread."""
-    now = datetime.now(UTC)
+    now = run.began
     left = [each.stream for each in result.left]
+    whole = sample is None
     for each in result.findings:
         run.loader.connection.execute(
             "INSERT INTO meta.findings VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -137,7 +139,7 @@ def _keep(run: Run, result: Result) -> None:
     for name, (source, here, verified) in result.swept.items():
         run.loader.connection.execute(
             "INSERT INTO meta.sweeps VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [run.receipt.run_id, now, name, source, here, verified, left.count(name), True],
+            [run.receipt.run_id, now, name, source, here, verified, left.count(name), whole],
         )
 
 
@@ -190,7 +192,7 @@ class _Reconcile:
         wanted = [catalogue.stream(name) for name in self.asked.streams] or list(catalogue.streams().values())
         return [
             each for each in wanted
-            if each.name in have & read and not each.parents(self.run.settings.api)
+            if each.name in (have & read) - set(self.asked.leave_out) and not each.parents(self.run.settings.api)
             and not any(source.params for source in each.sources(self.run.settings.api)[1])
         ]  # fmt: skip
 
@@ -269,6 +271,8 @@ class _Reconcile:
             for other in self.sweeps.values():
                 for key, now in (await self.loader.do(other.moved, stream.name, absent)).items():
                     winners.setdefault(key, set()).update(now)
+            for key, now in (await self.loader.do(self._moved_before, stream, absent)).items():
+                winners.setdefault(key, set()).update(now)
         made_of = await self.loader.do(self._made_of, stream, absent)
         hidden = await self.loader.do(self._hidden, stream, absent)
         unknown = await self.loader.do(self._never_read, stream, absent)
@@ -291,6 +295,16 @@ class _Reconcile:
             )
             for key in absent
         ]  # fmt: skip
+
+    def _moved_before(self, of: Stream, keys: Sequence[str]) -> dict[str, set[str | None]]:
+        """As `Sweep.moved`, of what earlier syncs have brought."""
+        have = warehouse.tables(self.loader.connection)
+        found: dict[str, set[str | None]] = {}
+        for other in catalogue.streams().values():
+            if other.name in have:
+                for key, now in moved_before(self.loader.connection, other, of, keys).items():
+                    found.setdefault(key, set()).update(now)
+        return found
 
     def _item(self, stream: Stream) -> Operation | None:
         """What reads one record of a stream by itself."""

@@ -44,6 +44,7 @@ from pdsync.model import (
 from pdsync.runner import client, parents, project, trail
 from pdsync.runner import receipt as receipts
 from pdsync.runner.loader import PAGES_A_BATCH, Loader
+from pdsync.runner.proof import prove
 from pdsync.sql import first
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Asked(Struct, frozen=True):
     budget: int | None = None  # tokens
     params: dict[str, str] = {}  # of streams that can be asked for otherwise
     words: str | None = None  # the command, where it is another than sync
+    anew: tuple[str, ...] = ()  # streams that are read whole, though the others are not
 
     @property
     def command(self) -> str:
@@ -75,7 +77,12 @@ class Asked(Struct, frozen=True):
         words = ["sync", *self.streams, *(["--full"] if self.full else [])]
         words += [f"--since={self.since.isoformat()}"] if self.since else []
         words += [f"--param={name}={value}" for name, value in sorted(self.params.items())]
+        words += [f"--full={name}" for name in self.anew]
         return " ".join(words)
+
+    def reads_whole(self, stream: str) -> bool:
+        """Whether all of a stream is asked for, whatever was read before."""
+        return self.full or stream in self.anew
 
     def selected(self) -> list[Stream]:
         """The streams to sync and those whose definitions they need, in the order of the catalogue.
@@ -163,6 +170,7 @@ async def working(
                 async with Archive(settings.raw, control, receipt.run_id, identity.company_id) as archive:
                     yield Run(settings, asked, control, http, archive, loader, receipt, tell, identity), done
                 await loader.do(loader.views)
+                await loader.do(prove, loader, control, receipt, settings, identity.served_at or receipt.started_at)
                 await loader.do(receipts.keep, loader, receipt)
                 await loader.do(trail.keep, loader, control)
             finally:
@@ -342,7 +350,7 @@ class Run:
 
     async def _begin_walk(self, stream: Stream, source: Source, version: Version) -> Walk:
         since = None
-        if source.way != "full" and not self.asked.full:
+        if source.way != "full" and not self.asked.reads_whole(stream.name):
             since = self.asked.since or await self.loader.do(self._watermark, stream, source, version)
         return self.control.open_walk(self.receipt.run_id, stream.name, source.name, version, source.operation, since)
 

@@ -17,6 +17,12 @@ CREATE TABLE IF NOT EXISTS meta.streams (
     updated BIGINT, deleted BIGINT, unchanged BIGINT, quarantined BIGINT, schema_changes BIGINT, complete BOOLEAN,
     error VARCHAR
 );
+-- What proves that the table is complete: keys at the source when it was last read whole, rows here, and how many of them
+-- the source has shown within the verify cycle.
+ALTER TABLE meta.streams ADD COLUMN IF NOT EXISTS at_source BIGINT;
+ALTER TABLE meta.streams ADD COLUMN IF NOT EXISTS here BIGINT;
+ALTER TABLE meta.streams ADD COLUMN IF NOT EXISTS verified DOUBLE;   -- share, from 0 to 1
+ALTER TABLE meta.streams ADD COLUMN IF NOT EXISTS oldest_verified_at TIMESTAMPTZ;
 
 -- Until when each list has been read without a gap. `watermark` is the server's time at the first request of the walk.
 CREATE TABLE IF NOT EXISTS meta.checkpoints (
@@ -69,7 +75,8 @@ CREATE TABLE IF NOT EXISTS meta.findings (
     run_id VARCHAR NOT NULL, seen_at TIMESTAMPTZ, stream VARCHAR NOT NULL, key VARCHAR NOT NULL, kind VARCHAR NOT NULL,
     evidence VARCHAR, winner VARCHAR, repaired BOOLEAN
 );
--- What each sweep has counted: keys at the source, keys here, rows seen to be the same.
+-- What each sweep, and each reading of a whole stream, has counted: keys at the source, keys here, rows seen to be the
+-- same, differences left. `complete`: it was the whole stream, not a sample.
 CREATE TABLE IF NOT EXISTS meta.sweeps (
     run_id VARCHAR NOT NULL, swept_at TIMESTAMPTZ, stream VARCHAR NOT NULL, at_source BIGINT, here BIGINT,
     verified BIGINT, differences BIGINT, complete BOOLEAN

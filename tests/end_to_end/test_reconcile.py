@@ -164,5 +164,5 @@ def test_what_was_found_can_be_queried(box: Box, project: Project) -> None:
     box.act("DELETE", f"/api/v2/products/{box.dump('products')[0]['id']}")
     reconcile(project, "products", "--repair")
     assert project.ask("SELECT stream, kind, repaired FROM meta.findings") == [("products", "soft_deleted", True)]
-    swept = project.ask("SELECT stream, at_source < here, complete FROM meta.sweeps")
+    swept = project.ask("SELECT stream, at_source < here, complete FROM meta.sweeps ORDER BY swept_at DESC LIMIT 1")
     assert swept == [("products", True, True)]

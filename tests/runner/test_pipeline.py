@@ -25,7 +25,12 @@ def write(project: Path, name: str, text: str) -> None:
 def test_each_pipeline_that_is_shipped_asks_for_streams_that_there_are(tmp_path: Path, path: Path) -> None:
     found = pipeline.load(path.stem, tmp_path)
     assert found.description
-    assert found.asked((), full=False, since=None, budget=None).selected()
+    if found.job == "sync":
+        assert found.asked((), full=False, since=None, budget=None).selected()
+    elif found.job == "backfill":
+        assert found.asked_backfill(None).lists("v2")
+    else:
+        assert found.asked_reconcile(None).repair
 
 
 def test_the_project_s_own_pipeline_comes_first(tmp_path: Path) -> None:
@@ -49,6 +54,16 @@ def test_the_command_line_beats_the_pipeline(tmp_path: Path) -> None:
         ('description = "x"\nstream = ["users"]\n', "Did you mean 'streams'"),
         ('streams = ["users"]\n', "description"),
         ('description = "x"\nbudget = "many"\n', "budget"),
+        ('description = "x"\nbudget = 0\n', "budget is 0"),
+        ('description = "x"\nstreams = ["deels"]\n', "Did you mean 'deals'"),
+        ('description = "x"\nfull = ["deels"]\n', "Did you mean 'deals'"),
+        ('description = "x"\nleave_out = ["deels"]\n', "Did you mean 'deals'"),
+        ('description = "x"\njob = "reconsile"\n', "Did you mean 'reconcile'"),
+        ('description = "x"\nrepair = true\n', "`repair` is of a reconcile, and this pipeline's job is 'sync'"),
+        ('description = "x"\njob = "reconcile"\nmax_tombstones = 5000\n', "can lower the guard only"),
+        ('description = "x"\njob = "backfill"\n', "needs `since`"),
+        ('description = "x"\njob = "backfill"\nsince = 2024-01-01\nper_day = true\n', "budget"),
+        ('description = "x"\nbase_url = "https://elsewhere.example"\n', "base_url"),
     ],
 )
 def test_a_file_that_can_t_be_understood_is_named(tmp_path: Path, text: str, says: str) -> None:
@@ -62,8 +77,21 @@ def test_a_name_that_is_not_there_gets_a_guess(tmp_path: Path) -> None:
     write(tmp_path, "weekly", 'description = "x"\n')
     with pytest.raises(CatalogueError, match="Did you mean 'weekly'"):
         pipeline.load("wekly", tmp_path)
-    with pytest.raises(CatalogueError, match="There are: nightly, weekly"):
+    with pytest.raises(CatalogueError, match="There are: backfill, hourly, nightly, reconcile, weekly"):
         pipeline.load("zzz", tmp_path)
+    for path in ("../weekly", "/etc/passwd", "a/b", "..", ""):
+        with pytest.raises(CatalogueError, match="There is no pipeline"):
+            pipeline.load(path, tmp_path / "sub")
+
+
+def test_streams_can_be_left_out_or_read_whole(tmp_path: Path) -> None:
+    write(tmp_path, "most", 'description = "x"\nleave_out = ["files"]\nfull = ["deals"]\n')
+    asked = pipeline.load("most", tmp_path).asked((), full=False, since=None, budget=None)
+    names = {stream.name for stream in asked.selected()}
+    assert names == {name for name, each in catalogue.streams().items() if not each.optional} - {"files"}
+    assert asked.reads_whole("deals")
+    assert not asked.reads_whole("persons")
+    assert asked.command != Asked(asked.streams).command
 
 
 # -- what is asked for -------------------------------------------------------------------------------

@@ -1,0 +1,91 @@
+"""Posts how a run ended to a webhook: Slack, Mattermost, Teams, a dead man's switch, or anything that takes JSON.
+
+Where it goes is said by the environment only (`PDSYNC_NOTIFY_URL`): such addresses are secrets, and a file of a cloned
+project must not send anything anywhere. What goes is the receipt: counts and names of streams, no record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+
+from pdsync.core.config import is_loopback
+from pdsync.core.log import clean, hide, log
+from pdsync.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pdsync.model import Receipt
+
+ENV = "PDSYNC_NOTIFY_URL"
+_TIMEOUT = aiohttp.ClientTimeout(total=15)
+
+
+def address() -> str | None:
+    """Where to post to; None: nowhere.
+
+    Raises:
+        ConfigError: it is no address that may be posted to. Nothing was called.
+    """
+    url = os.environ.get(ENV)
+    if not url:
+        return None
+    hide(url)
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        host = ""
+    if not host or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))):
+        raise ConfigError(f"{ENV} is no https address (http is for this machine). Nothing was called.")
+    hide(parts.path)
+    return url
+
+
+def receipt(pipeline: str, project: str, done: Receipt, exit_code: int) -> dict[str, Any]:
+    """What to post about a run that came to its end. `text` is what chat programs show."""
+    streams = done.streams.values()
+    rows = {name: sum(getattr(e, name) for e in streams) for name in ("read", "inserted", "updated", "deleted")}
+    how = "complete" if exit_code == 0 else f"NOT complete (exit code {exit_code})"
+    lines = [
+        f"pdsync {pipeline} of {project}: {how}. {rows['read']:,} rows read, {rows['inserted']:,} new,"
+        f" {rows['updated']:,} changed, {rows['deleted']:,} deleted; {done.tokens:,} tokens.",
+        *(f"{gap.stream}: {gap.kind}: {gap.detail}" for gap in done.gaps),
+    ]
+    facts = {"run_id": done.run_id, "command": done.command, "requests": done.requests, "tokens": done.tokens, **rows}
+    gaps = [msgspec.to_builtins(gap) for gap in done.gaps]
+    return {"text": "\n".join(lines), "pipeline": pipeline, "project": project, "complete": done.complete,
+            "exit_code": exit_code, **facts, "gaps": gaps}  # fmt: skip
+
+
+def failure(pipeline: str, project: str, message: str, exit_code: int) -> dict[str, Any]:
+    """What to post about a run that could not even begin."""
+    text = f"pdsync {pipeline} of {project}: failed (exit code {exit_code}). {message}"
+    return {"text": text, "pipeline": pipeline, "project": project, "complete": False, "exit_code": exit_code}
+
+
+def post(url: str, facts: Mapping[str, Any]) -> str | None:
+    """Post `facts`; why that failed, or None. A run is no less complete because nobody was told."""
+    body = clean(msgspec.json.encode(facts).decode()).encode()
+    try:
+        asyncio.run(_post(url, body))
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        return clean(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+    return None
+
+
+async def _post(url: str, body: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    async with (
+        aiohttp.ClientSession(timeout=_TIMEOUT) as session,
+        session.post(url, data=body, headers=headers, allow_redirects=False) as answer,
+    ):
+        if answer.status >= 300:
+            raise OSError(f"it answered {answer.status}")
+        log.debug("the webhook was told")

@@ -1,0 +1,83 @@
+"""Chooses what a nightly run holds against the source again, so that every row is seen within the verify cycle.
+
+Reading changes never shows what moves no time: records that were deleted for good, merged or relinked. Whole streams
+take turns, the one that was seen longest ago first, as many a night as one share of the cycle comes to. Pages of 500
+rows are read in order, which costs a fifth of asking for the same rows by their ids, and shows missing rows as well.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from pdsync.core import catalogue
+from pdsync.load import warehouse
+from pdsync.runner import project
+from pdsync.sql import first
+from pdsync.sql import name as quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import duckdb
+
+    from pdsync.core.config import Settings
+    from pdsync.model import Stream
+
+_DAY = timedelta(days=1)
+
+
+class Turn(Struct, frozen=True):
+    """A stream whose turn it is."""
+
+    stream: str
+    rows: int
+    requests: int
+    tokens: int
+    seen_at: datetime  # when all of it was last read
+
+
+def due(settings: Settings, among: Collection[str]) -> list[Turn]:
+    """The streams of `among` that a run should hold against the source now, by what the published warehouse says."""
+    if not settings.verify_cycle or not settings.warehouse.exists():
+        return []
+    with project.open_warehouse(settings) as connection:
+        now = first(connection.execute("SELECT max(watermark) FROM meta.checkpoints"))[0]  # the server's time
+        turns = [turn for name in among if (turn := _turn(connection, settings, catalogue.stream(name)))]
+    share = math.ceil(sum(turn.requests for turn in turns) / settings.verify_cycle)
+    chosen: list[Turn] = []
+    for turn in sorted(turns, key=lambda turn: turn.seen_at):
+        waits = now - turn.seen_at
+        in_share = sum(each.requests for each in chosen) < share
+        if waits >= _DAY and (in_share or waits >= _DAY * (settings.verify_cycle - 1)):
+            chosen.append(turn)
+    return chosen
+
+
+def _turn(connection: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream) -> Turn | None:
+    """A stream as it stands; None where every run reads all of it, or where nothing is known of it."""
+    version, sources = stream.sources(settings.api)
+    if (
+        stream.name not in warehouse.tables(connection)
+        or stream.parents(settings.api)
+        or any(source.params for source in sources)
+        or all(source.way == "full" for source in sources)
+    ):
+        return None
+    seen_at = first(
+        connection.execute(
+            "SELECT max(seen) FROM (SELECT min(full_at) AS seen FROM meta.checkpoints WHERE stream = $1 UNION ALL"
+            " SELECT max(swept_at) FROM meta.sweeps WHERE stream = $1 AND complete)",
+            [stream.name],
+        )
+    )[0]
+    if seen_at is None:
+        return None
+    rows = int(first(connection.execute(f"SELECT count(*) FROM {quoted('main', stream.name)}"))[0])
+    operations = [catalogue.operations(version)[source.operation] for source in sources]
+    requests = math.ceil(rows / (operations[0].page_size or 100)) + len(operations) - 1
+    tokens = requests * max(operation.cost or 0 for operation in operations)
+    return Turn(stream.name, rows, requests, tokens, seen_at)
