@@ -23,6 +23,7 @@ COMMANDS = {
     "plan": "sync",
     "sync": "sync",
     "backfill": "backfill",
+    "schedule": "schedule",
     "load": "sync",
     "replay": "archive",
     "raw": "archive",
