@@ -178,6 +178,22 @@ def retry(app: App, mutations: tuple[str, ...]) -> None:
         _show(app, outbox.add([enqueue.again(each) for each in old]), names)
 
 
+@queue.command("resolve")
+@click.argument("mutation")
+@click.option("--as", "verdict", type=click.Choice(["applied", "rejected"]), required=True, help="What you found out.")
+@click.option("--record", metavar="ID", help="The record that it added: no other addition is taken for it.")
+@click.option("--note", metavar="TEXT", help="How you know.")
+@click.pass_obj
+def resolve(app: App, mutation: str, verdict: str, record: str | None, note: str | None) -> None:
+    """Note what became of MUTATION, which needs a look. How it ended stays in the trail; your word stands beside it."""
+    with push.opened(app.settings) as (outbox, _):
+        found = outbox.get(mutation)
+        outbox.resolve(found.id, verdict, record, note)
+    if app.json:
+        app.emit({"name": f"#{found.seq}", "id": found.id, "verdict": verdict, "remote_id": record, "note": note})
+    app.note(f"#{found.seq}: {verdict}, you say.")
+
+
 @queue.command("export")
 @click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
 @click.pass_obj

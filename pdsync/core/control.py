@@ -91,6 +91,13 @@ CREATE TABLE erasures (  -- whom a person asked to forget; `removed` is JSON, NU
     removed TEXT
 ) STRICT;
 """,
+    # What a person has found out about a mutation that needed a look.
+    """
+CREATE TABLE resolutions (
+    mutation TEXT NOT NULL REFERENCES mutations (id), n INTEGER NOT NULL, at TEXT NOT NULL, by TEXT NOT NULL,
+    verdict TEXT NOT NULL, remote_id TEXT, note TEXT, PRIMARY KEY (mutation, n)
+) STRICT, WITHOUT ROWID;
+""",
 )
 VERSION = len(_STEPS)
 

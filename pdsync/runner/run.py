@@ -41,7 +41,7 @@ from pdsync.model import (
     Version,
     Walk,
 )
-from pdsync.runner import client, parents, project, trail
+from pdsync.runner import audit, client, parents, project, trail
 from pdsync.runner import receipt as receipts
 from pdsync.runner.loader import PAGES_A_BATCH, Loader
 from pdsync.runner.proof import prove
@@ -173,6 +173,8 @@ async def working(
                 await loader.do(prove, loader, control, receipt, settings, identity.served_at or receipt.started_at)
                 await loader.do(receipts.keep, loader, receipt)
                 await loader.do(trail.keep, loader, control)
+                for twin in await loader.do(audit.twins, loader, control, receipt.run_id):
+                    tell(Event("note", text=str(twin)))
             finally:
                 await loader.close()
             publish.publish(project.work_path(settings), settings.warehouse)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pdsync.model import Mutation
 
 _ENDS = {"applied", "rejected", "conflict", "needs_review", "cancelled"}
-_JSON = ("payload", "base_image", "after_image", "evidence")
+_JSON = ("payload", "base_image", "after_image", "evidence", "resolution")
 
 
 def keep(loader: Loader, control: Control) -> None:
@@ -103,6 +103,7 @@ def _row(outbox: Outbox, mutation: Mutation) -> dict[str, Any]:
         "settled_at": mutation.settled_at,
         "undo_of": mutation.undo_of,
         "evidence": evidence,
+        "resolution": outbox.resolution(mutation.id) if mutation.state == "needs_review" else None,
     }
     return facts | {
         name: None if facts[name] is None else msgspec.json.encode(facts[name], enc_hook=str).decode() for name in _JSON

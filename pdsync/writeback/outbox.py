@@ -194,8 +194,19 @@ class Outbox:
 
     def bound_ids(self, kind: str) -> set[str]:
         """The ids of records of `kind` that mutations of ours are known to have added."""
-        rows = self.control.rows("SELECT remote_id FROM mutations WHERE kind = ? AND bound IS NOT NULL", kind)
+        rows = self.control.rows(
+            "SELECT remote_id FROM mutations WHERE kind = ?1 AND bound IS NOT NULL UNION SELECT r.remote_id"
+            " FROM resolutions r JOIN mutations m ON m.id = r.mutation WHERE m.kind = ?1 AND r.remote_id IS NOT NULL",
+            kind,
+        )
         return {str(row[0]) for row in rows}
+
+    def resolution(self, id: str) -> dict[str, Any] | None:
+        """What a person has found out about a mutation, last."""
+        rows = self.control.rows(
+            "SELECT verdict, remote_id, note, by, at FROM resolutions WHERE mutation = ? ORDER BY n DESC LIMIT 1", id
+        )
+        return dict(zip(("verdict", "remote_id", "note", "by", "at"), rows[0], strict=True)) if rows else None
 
     def _select(self, where: str, *values: object) -> list[Mutation]:
         rows = self.control.rows(f"SELECT {_COLUMNS} FROM mutations WHERE {where} ORDER BY seq", *values)
@@ -225,6 +236,22 @@ class Outbox:
                 if done.rowcount != 1:
                     raise ConfigError(f"#{each.seq} is {each.state}, not queued. None of them was dropped.")
         return [self.get(each.id) for each in wanted]
+
+    def resolve(self, id: str, verdict: str, remote_id: str | None, note: str | None) -> None:
+        """Write down what a person has found out about a mutation that needed a look; how it ended stays as it was.
+
+        Raises:
+            ConfigError: nobody has to look at it.
+        """
+        mutation = self.get(id)
+        if mutation.state != "needs_review":
+            raise ConfigError(f"#{mutation.seq} is {mutation.state}: there is nothing to find out. Nothing was noted.")
+        with self.control.transaction() as db:
+            n = 1 + db.execute("SELECT count(*) FROM resolutions WHERE mutation = ?", (mutation.id,)).fetchone()[0]
+            db.execute(
+                "INSERT INTO resolutions VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (mutation.id, n, _now().isoformat(), _who(), verdict, remote_id, note),
+            )
 
     def approve(self, ids: Iterable[str], push_id: str, company_id: int) -> None:
         """Hand mutations to a push: they belong to its company from now on."""

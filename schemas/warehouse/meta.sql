@@ -62,6 +62,7 @@ ALTER TABLE meta.mutations ADD COLUMN IF NOT EXISTS verb VARCHAR;    -- add, upd
 ALTER TABLE meta.mutations ADD COLUMN IF NOT EXISTS detail VARCHAR;
 ALTER TABLE meta.mutations ADD COLUMN IF NOT EXISTS evidence JSON;   -- every attempt and every look, as kept
 ALTER TABLE meta.mutations ADD COLUMN IF NOT EXISTS undo_of VARCHAR; -- the mutation that it takes back
+ALTER TABLE meta.mutations ADD COLUMN IF NOT EXISTS resolution JSON; -- what a person found out, where it needed a look
 -- What the row hashes of each table are made of.
 CREATE TABLE IF NOT EXISTS meta._row_hashes (table_name VARCHAR NOT NULL, made_of VARCHAR NOT NULL);
 -- Which batches of sealed pages the tables hold, and what each changed. Watermarks and receipts are derived from it.

@@ -105,6 +105,7 @@ ALLOWED = {
     ("normalise/stage.py", "kind"): "a type from the catalogue, never from a label",
     ("reconcile/sweep.py", "self.relation"): "quoted where it is made",
     ("reconcile/sweep.py", "stage.relation"): "the relation of a Stage, which stage.py quotes",
+    ("runner/audit.py", "conditions"): "_holds(): quoted columns and types from the catalogue; values are bound",
     ("runner/reconcile.py", "seen.relation"): "the relation of a Sweep, quoted where it is made",
     ("writeback/outbox.py", "where"): "_select(): each of its calls is looked at like an `execute`",
     ("writeback/outbox.py", "Attempt.__struct_fields__"): "names of our own",

@@ -70,6 +70,45 @@ def journal(remote: Remote) -> int:
     return len(remote.lines("journal"))
 
 
+def made_by_another_way(remote: Remote, **person: object) -> int:
+    made = remote.post("act", method="POST", path="/api/v2/persons", body=person)
+    return int(made["data"]["id"])
+
+
+def test_w15_a_write_that_shows_too_late_is_found_by_the_next_sync(remote: Remote, project: Project) -> None:
+    queued = queue(project, "addPerson", "name=Late Show", "emails=late@example.com")
+    remote.fault(kind="reset_before", method="POST", path="/api/v2/persons$", nth=1)
+    push(project)
+    assert len(project.control("SELECT 1 FROM attempts WHERE mutation = ?", queued["id"])) == 2
+    late = made_by_another_way(remote, name="Late Show")  # the first one, after all
+    ran = project.here("sync", "persons")
+    assert ran.code == 0, ran
+    assert f"pdsync queue add deletePerson id={late}" in ran.err
+    told = "SELECT key, winner FROM meta.findings WHERE kind = 'duplicate_found'"
+    original = project.control("SELECT remote_id FROM mutations WHERE id = ?", queued["id"])[0][0]
+    assert project.ask(told) == [(str(late), original)]
+    assert "Late Show" not in project.here("sync", "persons").err  # it is told once
+    assert project.ask(told) == [(str(late), original)]
+
+
+def test_a_person_s_word_on_what_needs_a_look_stands_beside_how_it_ended(remote: Remote, project: Project) -> None:
+    queued = queue(project, "addPerson", "name=In doubt")
+    remote.fault(kind="reset_after", method="POST", path="/api/v2/persons$", nth=1)
+    push(project, "--create-doubt", "review", code=0)
+    other = queue(project, "addNote", "content=about nobody", "org_id=1")
+    remote.fault(kind="status", status=502, method="POST", path="/v1/notes$", times=9)
+    ran = project.here(*YES, "--create-doubt", "review")
+    assert ran.code == 5, ran
+    assert project.here("queue", "resolve", queued["id"], "--as", "rejected").code == 2  # nobody has to look at it
+    assert fate(project, other)[0] == "needs_review"
+    done = project.here("queue", "resolve", other["id"], "--as", "rejected", "--note", "it is not there", "--json")
+    assert done.code == 0, done
+    assert fate(project, other)[0] == "needs_review"
+    assert project.here("sync", "-q", "users").code == 0
+    trail = "SELECT state, resolution->>'verdict', resolution->>'note' FROM meta.mutations WHERE id = ?"
+    assert project.ask(trail, other["id"]) == [("needs_review", "rejected", "it is not there")]
+
+
 def fate(project: Project, queued: dict[str, Any]) -> tuple[str, str | None]:
     state, reason = project.control("SELECT state, reason FROM mutations WHERE id = ?", queued["id"])[0]
     return state, reason

@@ -1,0 +1,115 @@
+"""Looks for records that one addition of ours made twice after all: a write that showed later than any look waited.
+
+An addition whose answer was lost is sent again only after two looks did not find it. That leans on lists catching up in
+time. So every sync looks whether another record holds all that such an addition had sent.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from pdsync.core import catalogue
+from pdsync.load import warehouse
+from pdsync.sql import name as quoted
+from pdsync.writeback.outbox import Outbox
+from pdsync.writeback.shapes import shape, stream_of
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from pdsync.core.control import Control
+    from pdsync.model import Mutation, Stream
+    from pdsync.runner.loader import Loader
+
+DUPLICATE = "duplicate_found"
+_LATEST = timedelta(days=7)
+_SKEW = timedelta(minutes=5)  # between the server's clock and ours
+
+
+class Twin(Struct, frozen=True):
+    """A record that an addition of ours seems to have made besides the one that it is bound to."""
+
+    stream: str
+    key: str
+    original: str
+    seq: int
+    operation: str  # what would delete it
+
+    def __str__(self) -> str:
+        return (
+            f"{self.stream} {self.key} is the same as {self.original}, which #{self.seq} added: it may have happened"
+            f" twice. Look at both; if so: pdsync queue add {self.operation} id={self.key}"
+        )
+
+
+def twins(loader: Loader, control: Control, run_id: str) -> list[Twin]:
+    """Records that were added twice in the last 7 days and that no sync has told of; now they are in meta.findings."""
+    outbox = Outbox(control)
+    since = datetime.now(UTC) - _LATEST
+    known = {
+        (str(stream), str(key))
+        for stream, key in loader.connection.execute(
+            "SELECT stream, key FROM meta.findings WHERE kind = ?", [DUPLICATE]
+        ).fetchall()
+    }
+    found = []
+    for each in outbox.mutations(["applied"]):
+        if each.verb == "add" and each.remote_id and each.settled_at and each.settled_at >= since:
+            found += [twin for twin in _of(loader, outbox, each) if (twin.stream, twin.key) not in known]
+    for twin in found:
+        loader.connection.execute(
+            "INSERT INTO meta.findings VALUES (?, ?, ?, ?, ?, ?, ?, false)",
+            [run_id, datetime.now(UTC), twin.stream, twin.key, DUPLICATE, str(twin), twin.original],
+        )
+    return found
+
+
+def _of(loader: Loader, outbox: Outbox, mutation: Mutation) -> list[Twin]:
+    attempts = outbox.attempts(mutation.id)
+    stream = stream_of(mutation.kind)
+    removal = _removal(mutation)
+    if len(attempts) < 2 or stream is None or removal is None or stream.name not in warehouse.tables(loader.connection):
+        return []
+    conditions, values = _holds(stream, mutation.payload)
+    if not conditions:
+        return []
+    if "add_time" in stream.columns:
+        conditions.append("add_time >= ?")
+        values.append(attempts[0].armed_at - _SKEW)
+    rows = _rows(loader.connection, stream, conditions, values)
+    ours = outbox.bound_ids(mutation.kind) | {str(mutation.remote_id)}
+    return [
+        Twin(stream.name, key, str(mutation.remote_id), mutation.seq, removal)
+        for key in rows
+        if key not in ours
+    ]  # fmt: skip
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, stream: Stream, conditions: list[str], values: list[Any]) -> list[str]:
+    query = f"SELECT {quoted(stream.key)}::VARCHAR FROM {quoted('main', stream.name)} WHERE _deleted_at IS NULL"
+    return [str(row[0]) for row in connection.execute(f"{query} AND {' AND '.join(conditions)}", values).fetchall()]
+
+
+def _holds(stream: Stream, payload: dict[str, Any]) -> tuple[list[str], list[Any]]:
+    """That a row holds what was sent, as far as it stands in columns of one value."""
+    conditions, values = [], []
+    for name, value in payload.items():
+        if name in stream.columns and isinstance(value, str | int | float) and not isinstance(value, bool):
+            column = quoted(name)
+            conditions.append(f"{column} IS NOT DISTINCT FROM TRY_CAST(? AS {stream.column(name).type})")
+            values.append(str(value))
+    return conditions, values
+
+
+def _removal(mutation: Mutation) -> str | None:
+    """The operation that deletes a record of the same kind."""
+    version = catalogue.operation(mutation.operation).version
+    for each in catalogue.operations(version).values():
+        if each.method == "DELETE" and not each.removed and list(each.path_params) == ["id"]:
+            shaped = shape(each)
+            if shaped.verb == "delete" and shaped.kind == mutation.kind:
+                return each.id
+    return None
