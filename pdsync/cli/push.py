@@ -59,6 +59,8 @@ _FATES = {"send": "", "already_so": "already so", "rejected": "refused", "confli
               help="Seconds until a write whose answer was lost may show.")  # fmt: skip
 @click.option("--create-doubt", type=click.Choice(["probe", "review"]), default="probe", show_default=True,
               help="An addition whose answer was lost is looked for, or left to you.")  # fmt: skip
+@click.option("--audit", type=click.Choice(["changelog"]),
+              help="Find edits that an update wrote over; 20 tokens each.")  # fmt: skip
 @click.pass_obj
 def push(
     app: App,
@@ -77,6 +79,7 @@ def push(
     budget: int | None,
     settle: float,
     create_doubt: str,
+    audit: str | None,
 ) -> None:
     """Show before → after of everything in the queue, or of a saved PLAN, then send it.
 
@@ -92,7 +95,7 @@ def push(
         raise ConfigError(f"--allow {', '.join(stray)}: it may be {', '.join(guards.ALLOWABLE)}. Nothing was sent.")
     asked = pushing.Asked(
         plan=plan, policy=policy, operation=operation, batch=batch, limit=limit, budget=budget, settle_s=settle,
-        create_doubt=create_doubt, consent=Consent(allowed, max_changes, max_deletes),
+        create_doubt=create_doubt, audit=audit is not None, consent=Consent(allowed, max_changes, max_deletes),
     )  # fmt: skip
     if dry_run:
         _dry_run(app, asked, out, html)

@@ -58,6 +58,7 @@ class Asked(Struct, frozen=True):
     consent: Consent = Consent()
     settle_s: float = 5.0
     create_doubt: str = "probe"  # or "review"
+    audit: bool = False  # ask the changelog of each updated record for edits that the update wrote over
     limits: Limits = Limits()
     read_back: bool = True
 
@@ -283,7 +284,7 @@ async def _apply(
     outbox.approve([step.mutation for step in plan.steps], push_id, identity.company_id)
     apply = Apply(
         session.http, outbox, plan, push_id, me=identity.id, settle_s=asked.settle_s, limits=asked.limits,
-        create_doubt=asked.create_doubt, tell=tell,
+        create_doubt=asked.create_doubt, audit=asked.audit, tell=tell,
     )  # fmt: skip
     interrupted = False
     try:

@@ -53,6 +53,7 @@ class Apply:
         settle_s: how long a lost write may take to show, in seconds.
         limits: when to stop.
         create_doubt: `review` where an addition in doubt is never sent again.
+        audit: ask the changelog of each updated record for edits that the update wrote over.
         tell: is called with each mutation that has ended.
     """
 
@@ -67,12 +68,13 @@ class Apply:
         settle_s: float = 5.0,
         limits: Limits | None = None,
         create_doubt: str = "probe",
+        audit: bool = False,
         tell: Callable[[Mutation], None] = lambda mutation: None,
     ) -> None:
         self.outbox, self.plan, self.push_id, self.tell = outbox, plan, push_id, tell
         self.limits = limits or Limits()
         self.sender = Sender(
-            http, outbox, push_id, me=me, policy=plan.policy, settle_s=settle_s, create_doubt=create_doubt,
+            http, outbox, push_id, me=me, policy=plan.policy, settle_s=settle_s, create_doubt=create_doubt, audit=audit,
             stop=self._stop,
         )  # fmt: skip
         self._http = http

@@ -28,7 +28,7 @@ from pdsync.errors import (
     ServerTrouble,
     Stopped,
 )
-from pdsync.writeback import merging, reads
+from pdsync.writeback import late, merging, reads
 from pdsync.writeback.compare import differing, fields, same, unshown, value_in
 from pdsync.writeback.plan import body_of
 from pdsync.writeback.probe import look, seen_before
@@ -80,6 +80,7 @@ class Sender:
         policy: what to do where somebody else has changed the same fields.
         settle_s: how long a lost write may take to show, in seconds; later looks wait 6 and 60 times as long.
         create_doubt: `review` where an addition in doubt is never sent again.
+        audit: ask the changelog of each updated record for edits that the update wrote over.
         stop: is called when nothing more should be sent, with the reason.
     """
 
@@ -93,10 +94,11 @@ class Sender:
         policy: Policy,
         settle_s: float,
         create_doubt: str,
+        audit: bool = False,
         stop: Callable[[PdsyncError], None],
     ) -> None:
         self.http, self.outbox, self.push_id, self.me, self.policy = http, outbox, push_id, me, policy
-        self.create_doubt, self._stop = create_doubt, stop
+        self.create_doubt, self.audit, self._stop = create_doubt, audit, stop
         self._waits_s = (settle_s, settle_s, settle_s * 6, settle_s * 60)
         self._seen: dict[str, tuple[Any, int]] = {}  # list → what it held, and for how many more that does
         self._looking: dict[str, asyncio.Lock] = {}
@@ -319,6 +321,10 @@ class Sender:
         ignored = ", ".join(differing(record, wanted))
         if mutation.verb == "update":
             if not ignored:
+                lost = await self._overwritten(ready, wanted)
+                if lost:
+                    said = f"meanwhile somebody had written {lost}; it was overwritten"
+                    return self._settle(mutation, "conflict", "detected_late", said, after=record)
                 return self._settle(mutation, "applied", after=record)
             self._stop(GuardTripped("ignored_fields", f"Pipedrive accepted #{mutation.seq} and ignored {ignored}."))
             return self._settle(mutation, "rejected", "ignored_fields", f"not taken over: {ignored}", after=record)
@@ -334,6 +340,18 @@ class Sender:
             remote_id=key,
             bound=_bound(mutation, ready.payload, key),
         )
+
+    async def _overwritten(self, ready: _Ready, wanted: dict[str, Any]) -> str:
+        """What our write has replaced that we had not seen, in words; nothing where nobody asked for that."""
+        if not self.audit or not isinstance(ready.base, dict) or ready.step.target is None:
+            return ""
+        key = ready.step.target.rpartition("/")[2]
+        try:
+            lost = await late.overwritten(self.http, ready.step.kind, key, base=ready.base, wanted=wanted, me=self.me)
+        except ApiError as error:
+            log.info("#%s: its changelog can't be read: %s", ready.mutation.seq, error)
+            return ""
+        return ", ".join(f"{field} = {value!r}" for field, value in lost.items())
 
     async def _read_back(self, ready: _Ready, record: dict[str, Any] | None) -> dict[str, Any] | None:
         """The record as it is after the write."""

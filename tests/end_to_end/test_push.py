@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.end_to_end.world import Project, fingerprint, serving
+from tests.end_to_end.world import Project, ended, fingerprint, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,6 +90,25 @@ def test_w15_a_write_that_shows_too_late_is_found_by_the_next_sync(remote: Remot
     assert project.ask(told) == [(str(late), original)]
     assert "Late Show" not in project.here("sync", "persons").err  # it is told once
     assert project.ask(told) == [(str(late), original)]
+
+
+def test_w6_an_edit_that_was_written_over_is_found_in_the_changelog(remote: Remote, project: Project) -> None:
+    deal = live(remote, "deals")[12]
+    queued = queue(project, "updateDeal", f"id={deal['id']}", "title=Ours", "probability=44")
+    remote.fault(kind="latency", method="GET", path="/api/v2/deals", ms=1500, nth=2)
+    process = project.start(*YES, "--audit", "changelog")
+    while sum(entry["path"].startswith("/api/v2/deals") for entry in remote.log()) < 2:
+        time.sleep(0.02)  # behind this, what we see of it just before the write is under way to us
+    remote.post("act", method="PATCH", path=f"/api/v2/deals/{deal['id']}", body={"title": "Theirs"})
+    ran = ended(process)
+    assert ran.code == 5, ran
+    assert fate(project, queued) == ("conflict", "detected_late")
+    detail = project.control("SELECT detail FROM mutations WHERE id = ?", queued["id"])[0][0]
+    assert "title = 'Theirs'" in detail
+    assert "probability" not in detail
+    again = queue(project, "updateDeal", f"id={deal['id']}", "title=Ours again")
+    push(project, "--audit", "changelog")
+    assert fate(project, again) == ("applied", None)
 
 
 def test_a_person_s_word_on_what_needs_a_look_stands_beside_how_it_ended(remote: Remote, project: Project) -> None:

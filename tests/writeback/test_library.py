@@ -1,0 +1,100 @@
+"""`pdsync.Queue`: what programs queue, see and send is what the command line queues, shows and sends."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+import pdsync
+from pdsync.errors import ConfigError, GuardTripped
+from pdsync.runner.push import Asked
+from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.writeback.guards import Consent
+from tests.end_to_end.world import Project
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pdsync.sandbox import Box
+
+
+@pytest.fixture(scope="module")
+def box() -> Iterator[Box]:
+    company = Company.generate(seed=6, sizes=Sizes(deals=30, files=3, mail_threads=2), now=datetime.now(UTC))
+    with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
+        yield box
+
+
+@pytest.fixture(scope="module")
+def synced(box: Box, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("library") / "project")
+    project.configure(base_url=box.url, api_token=box.token)
+    assert project.here("sync", "-q", "deals", "persons", "organizations", "users", "stages", "pipelines").code == 0
+    return project
+
+
+@pytest.fixture
+def queue(synced: Project, monkeypatch: pytest.MonkeyPatch) -> pdsync.Queue:
+    for name, value in synced.env.items():
+        if name.startswith("PDSYNC_"):
+            monkeypatch.setenv(name, value)
+    synced.here("queue", "drop", "--all")
+    return pdsync.Queue(synced.folder)
+
+
+def held(box: Box, kind: str, id: int) -> dict[str, object]:
+    record: dict[str, object] = next(entry["record"] for entry in box.dump(kind) if entry["id"] == id)
+    return record
+
+
+def test_w13_a_change_goes_from_the_queue_to_the_source_and_back_again(box: Box, queue: pdsync.Queue) -> None:
+    deal = next(entry["record"] for entry in box.dump("deals") if entry["state"] == "live")
+    queued = queue.add("updateDeal", id=deal["id"], title="By a program")
+    assert [each.id for each in queue.mutations("queued")] == [queued.id]
+    plan = queue.plan()
+    assert [(step.mutation, step.fate) for step in plan.steps] == [(queued.id, "send")]
+    assert held(box, "deals", deal["id"])["title"] == deal["title"]
+    receipt = queue.push()
+    assert receipt is not None
+    assert receipt.complete
+    assert held(box, "deals", deal["id"])["title"] == "By a program"
+    (back,) = queue.undo(receipt.push_id)
+    assert back.undo_of == queued.id
+    undone = queue.push()
+    assert undone is not None
+    assert undone.complete
+    assert held(box, "deals", deal["id"])["title"] == deal["title"]
+
+
+def test_records_that_are_added_together_may_point_to_each_other(box: Box, queue: pdsync.Queue) -> None:
+    (org,) = queue.add_many("addOrganization", [{"name": "Hooli", "_as": "hooli"}])
+    (person,) = queue.add_many("addPerson", [{"name": "Gavin", "org_id": f"@#{org.seq}"}])
+    assert person.references == {org.id}
+    receipt = queue.push()
+    assert receipt is not None
+    assert receipt.outcomes["applied"] == 2
+    added = {each.id: each.remote_id for each in queue.mutations("applied")}
+    assert str(held(box, "persons", int(added[person.id] or 0))["org_id"]) == added[org.id]
+
+
+def test_w1_the_same_key_is_queued_once(queue: pdsync.Queue) -> None:
+    first = queue.add("addPerson", name="Once", key="crm-1")
+    assert queue.add("addPerson", name="Once", key="crm-1").id == first.id
+    assert queue.drop(first.id)[0].state == "cancelled"
+
+
+def test_all_rows_are_queued_or_none(queue: pdsync.Queue) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'title'"):
+        queue.add_many("updateDeal", [{"id": 1, "title": "fine"}, {"id": 2, "titel": "wrong"}])
+    assert queue.mutations("queued") == []
+
+
+def test_w8_a_guard_holds_back_programs_too(box: Box, queue: pdsync.Queue) -> None:
+    deal = next(entry["id"] for entry in box.dump("deals") if entry["state"] == "live")
+    queue.add("deleteDeal", id=deal)
+    with pytest.raises(GuardTripped):
+        queue.push()
+    assert queue.push(Asked(consent=Consent(frozenset({"delete"}), None, 5)), confirm=lambda plan: False) is None
+    assert next(entry["state"] for entry in box.dump("deals") if entry["id"] == deal) == "live"
