@@ -232,9 +232,7 @@ class Control:
 
     def receipts(self, last: int) -> list[Receipt]:
         """The `last` runs, newest first; a run that was killed has a receipt without an end."""
-        rows = self.rows(
-            "SELECT id, command, started_at, receipt FROM runs ORDER BY started_at DESC, id DESC LIMIT ?", last
-        )
+        rows = self.rows("SELECT id, command, started_at, receipt FROM runs ORDER BY rowid DESC LIMIT ?", last)
         return [
             msgspec.json.decode(str(receipt), type=Receipt)
             if receipt

@@ -51,7 +51,8 @@ def _count_whole_reads(loader: Loader, control: Control, receipt: Receipt, setti
         since = min(moment for moment in began if moment)
         seen, here = first(
             loader.connection.execute(
-                f"SELECT count_if(_verified_at >= ?), count(*) FROM {quoted('main', name)} WHERE _deleted_at IS NULL",
+                "SELECT count(*) FILTER (_verified_at >= ?), count(*)"
+                f" FROM {quoted('main', name)} WHERE _deleted_at IS NULL",
                 [since],
             )
         )
@@ -67,7 +68,7 @@ def _count_whole_reads(loader: Loader, control: Control, receipt: Receipt, setti
 def _proof(loader: Loader, name: str, since: datetime) -> Proof:
     here, verified, oldest = first(
         loader.connection.execute(
-            "SELECT count(*), coalesce(count_if(_verified_at >= ?) / nullif(count(*), 0), 1),"
+            "SELECT count(*), coalesce(count(*) FILTER (_verified_at >= ?) / nullif(count(*), 0), 1),"
             f" epoch(min(_verified_at)) FROM {quoted('main', name)} WHERE _deleted_at IS NULL",
             [since],
         )

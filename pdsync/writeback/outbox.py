@@ -430,7 +430,7 @@ class Outbox:
     def pushes(self, last: int = 20) -> list[dict[str, Any]]:
         """The last pushes, newest first, with their receipts."""
         rows = self.control.rows(
-            "SELECT id, started_at, finished_at, receipt FROM pushes ORDER BY started_at DESC, id DESC LIMIT ?", last
+            "SELECT id, started_at, finished_at, receipt FROM pushes ORDER BY rowid DESC LIMIT ?", last
         )
         return [{"id": id, "started_at": a, "finished_at": b, "receipt": _value(receipt)} for id, a, b, receipt in rows]
 

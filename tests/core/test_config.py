@@ -40,6 +40,7 @@ VALUES: dict[str, tuple[str | int, str | int, str | int]] = {
     "limits.concurrency": (1, 2, 3),
     "limits.dependents_share": (10, 20, 30),
     "sync.overlap_s": (1, 2, 3),
+    "sync.verify_cycle": (1, 2, 3),
     "retention.raw_days": (1, 2, 3),
 }
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
 import pdsync
+from pdsync.core.control import Control
 from pdsync.errors import ConfigError, GuardTripped
 from pdsync.runner.push import Asked
 from pdsync.sandbox import Company, Limits, Sizes, running
 from pdsync.writeback.guards import Consent
+from pdsync.writeback.outbox import Outbox
 from tests.end_to_end.world import Project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from pdsync.sandbox import Box
 
@@ -98,3 +102,11 @@ def test_w8_a_guard_holds_back_programs_too(box: Box, queue: pdsync.Queue) -> No
         queue.push()
     assert queue.push(Asked(consent=Consent(frozenset({"delete"}), None, 5)), confirm=lambda plan: False) is None
     assert next(entry["state"] for entry in box.dump("deals") if entry["id"] == deal) == "live"
+
+
+def test_the_last_push_is_the_last_even_within_a_second(tmp_path: Path) -> None:
+    with contextlib.closing(Control(tmp_path / "control.db")) as control:
+        outbox = Outbox(control)
+        for id in ("20260101T000000-f", "20260101T000000-0", "20260101T000000-7"):
+            outbox.start_push(id, "hash")
+        assert [each["id"][-1] for each in outbox.pushes()] == ["7", "0", "f"]
