@@ -128,6 +128,8 @@ class Maker:
                 return self.uuid(where)
             case "str":
                 return self._text(name, roll, where)
+        if shape.startswith("#"):
+            return int(self.one_of(shape[1:].split("|"), where))
         if "|" in shape:
             return self.one_of(shape.split("|"), where)
         return shape  # an enum of one value

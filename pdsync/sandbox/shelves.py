@@ -99,7 +99,8 @@ def shape_of(kind: str) -> Record:
     for facts in operations().values():
         collection, _ = split(facts)
         if facts.method == "GET" and kind_of(collection).name == kind:
-            whole = {**facts.item, **whole}
+            told = {name: shape for name, shape in facts.item.items() if name not in whole or "|" in str(shape)}
+            whole = {**whole, **told}
     return whole
 
 
@@ -149,7 +150,7 @@ def answer(call: Call, route: Route) -> Reply:
         case "POST":
             return _add(call, facts, collection, parents)
         case "DELETE":
-            return _delete(call, collection, parents, id)
+            return _delete(call, facts, collection, parents, id)
     return _update(call, facts, collection, parents, id)
 
 
@@ -434,8 +435,10 @@ def _check_type(name: str, value: Any, shape: Any, *, is_form: bool) -> None:
     )
     if wrong or (isinstance(shape, list) and value is not None and not isinstance(value, list | str)):
         raise bad_request(f"{name} is not of the right type", name)
-    if isinstance(shape, str) and "|" in shape and value is not None and str(value) not in shape.split("|"):
-        raise bad_request(f"{name} must be one of {', '.join(shape.split('|'))}", name)
+    if isinstance(shape, str) and ("|" in shape or shape.startswith("#")) and value is not None:
+        choices = shape.removeprefix("#").split("|")  # behind # they are numbers, and flags are numbers too
+        if str(int(value) if isinstance(value, bool) and shape.startswith("#") else value) not in choices:
+            raise bad_request(f"{name} must be one of {', '.join(choices)}", name)
 
 
 def _add(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parents) -> Reply:
@@ -454,7 +457,9 @@ def _add(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parents
         name: call.viewer.user_id for name in ("owner_id", "user_id", "creator_id", "added_by_user_id") if name in shape
     }
     links: Record = {name: _number(id) for name, id in zip(PARENT_KEYS.get(collection[0], ()), parents, strict=False)}
-    flags: Record = {name: True for name in ("active_flag", "is_active") if name in shape}
+    flags: Record = {
+        name: True if shape[name] == "bool" else 1 for name in ("active_flag", "is_active") if name in shape
+    }
     known: Record = {name: value for name, value in sent.items() if name in shape or len(name) >= 40}
     record: Record = dict.fromkeys(shape)
     for part in (owner, links, flags, known, {kind.key: id}, stamps):
@@ -501,11 +506,11 @@ def _update(call: Call, facts: Facts, collection: tuple[str, ...], parents: Pare
     return success(present(record, facts.item) if facts.item else {"id": _number(id)}, facts.status)
 
 
-def _delete(call: Call, collection: tuple[str, ...], parents: Parents, id: str | None) -> Reply:
+def _delete(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parents, id: str | None) -> Reply:
     if id is not None:
         _row(call, collection, parents, id)
         keep(call.company, collection, parents, "delete", id, None, call.request_id)
-        return success({"id": _number(id)})
+        return success(True if facts.answer.get("data") == "bool" else {"id": _number(id)})
     held = shelf(call.company, collection, parents)
     ids = [part for part in call.query.get("ids", "").split(",") if part] or _named(call, held)
     if not ids and not call.body:  # the only one there is: a product's image

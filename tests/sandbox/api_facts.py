@@ -3,7 +3,8 @@
     python -m tests.sandbox.api_facts          # writes the file anew from ../shared/api/openapi
 
 Per operation: method, path, tokens, paging, status, the shape of its answer and the fields of its body. A shape is a
-dict of keys, a list of one shape, or a word for a value: int, num, bool, str, date, time, uuid, or `a|b` of an enum.
+dict of keys, a list of one shape, or a word for a value: int, num, bool, str, date, time, uuid, or `a|b` of an enum;
+`#0|1` of an enum of numbers.
 """
 
 # ruff: noqa: T201 - a command
@@ -20,7 +21,7 @@ import yaml
 
 DOCUMENTS = Path(__file__).parents[3] / "shared" / "api" / "openapi"
 FILE = Path(__file__).parents[2] / "pdsync" / "sandbox" / "data" / "api.json"
-DEEPEST = 6
+DEEPEST = 9
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -112,6 +113,8 @@ def shape_of(document: dict[str, Any], schema: dict[str, Any], depth: int = 0) -
         return [shape_of(document, schema.get("items", {}), depth + 1)]
     if schema.get("enum") and kind in ("string", None):
         return "|".join(str(value) for value in schema["enum"])
+    if schema.get("enum") and kind in ("integer", "number"):
+        return "#" + "|".join(str(value) for value in schema["enum"])
     formats = {"date": "date", "date-time": "time", "uuid": "uuid"}
     words = {"integer": "int", "number": "num", "boolean": "bool", "object": {}}
     return words.get(str(kind), formats.get(str(schema.get("format")), "str"))
