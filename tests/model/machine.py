@@ -15,34 +15,39 @@ import os
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 from unittest.mock import patch
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import pdsync
 from pdsync.core import config
 from pdsync.core.http import Http
-from pdsync.errors import GuardTripped, PdsyncError
+from pdsync.errors import ConfigError, GuardTripped, PdsyncError
 from pdsync.runner import push, reconcile, replay, run
 from pdsync.sandbox import Limits, running
 from pdsync.writeback.guards import Consent
 from tests.end_to_end.world import Project
 from tests.model import oracle
 from tests.model.company import KINDS, MERGED, TITLES, Work, tiny
+from tests.model.cost import counted
 from tests.truth import differences
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.model.company import Place
 
+P = ParamSpec("P")
 DAY_S = 86_400
 SETTLE_S = 0.01
 ALLOWED = Consent(frozenset(("delete", "merge")), max_changes=1000, max_deletes=1000)
 
 kinds = st.sampled_from(KINDS)
-numbers = st.integers(0, 12)
-streams = st.sets(kinds, min_size=1, max_size=2).map(lambda some: tuple(sorted(some))) | st.just(KINDS)
+numbers = st.integers(0, 12)  # choose among the records there are, counted round
+some = st.sets(kinds, min_size=1, max_size=2).map(lambda chosen: tuple(sorted(chosen)))
+streams = some | some | some | st.just(KINDS)
 TROUBLES = (
     {"kind": "reset_before"},
     {"kind": "reset_after"},
@@ -56,6 +61,26 @@ faults = st.builds(
     st.integers(2, 9),
     st.sampled_from((1, 3, 30)),
 )
+LABELS = ("Size", "size", 'a "b"', "select", "id", "🙂")
+changes = st.tuples(
+    st.sampled_from(("update", "add", "delete", "purge", "merge", "archive", "unarchive", "restore", "backdate")),
+    kinds,
+    numbers,
+    numbers,
+)
+# The name of each step and what it takes; one that is there twice is taken twice as often. Rules of Hypothesis would be
+# switched off at random, sequence by sequence, until most of them hold nothing but the cheapest step.
+_steps: list[st.SearchStrategy[tuple[str, dict[str, Any]]]] = []
+
+
+def step(weight: int, **given: st.SearchStrategy[Any]) -> Callable[[Callable[P, None]], Callable[P, None]]:
+    """Make a method one of the steps, and say how often it is taken, compared with the others."""
+
+    def noted(method: Callable[P, None]) -> Callable[P, None]:
+        _steps.extend([st.tuples(st.just(method.__name__), st.fixed_dictionaries(given))] * weight)
+        return method
+
+    return noted
 
 
 class Life(RuleBasedStateMachine):
@@ -73,8 +98,9 @@ class Life(RuleBasedStateMachine):
         self.step = 0
         self.read_whole = dict.fromkeys(KINDS, 0)  # the last step at which nothing of an older walk was left
 
-    @initialize(skew_s=st.sampled_from((0, 0, -900, 5 * DAY_S)))
-    def found(self, skew_s: int) -> None:
+    @initialize(skew_s=st.sampled_from((0, 0, -900, 5 * DAY_S)), synced=st.sampled_from((True, True, False)))
+    @counted
+    def found(self, skew_s: int, synced: bool) -> None:
         """A company begins, on a server whose clock is not ours."""
         folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="pdsync-model-")))
         free = Limits(burst=None, search_burst=None, daily_tokens=None)
@@ -85,62 +111,56 @@ class Life(RuleBasedStateMachine):
         self.settings = config.load(project.folder)
         self.work = Work(self.box)
         self.queue = pdsync.Queue(project.folder)
+        if synced:
+            self.sync(KINDS, full=False)
 
     # At the source.
 
-    @rule(kind=kinds, number=numbers)
-    def people_add(self, kind: str, number: int) -> None:
-        self.work.add(kind, number)
+    @step(7, changes=st.lists(changes, min_size=1, max_size=3))
+    @counted
+    def people_work(self, changes: list[tuple[str, str, int, int]]) -> None:
+        for what, kind, number, other in changes:
+            self._change(what, kind, number, other)
 
-    @rule(kind=kinds, number=numbers)
-    def people_update(self, kind: str, number: int) -> None:
-        self.work.update(kind, number)
+    def _change(self, what: str, kind: str, number: int, other: int) -> None:
+        match what:
+            case "merge":
+                self.work.merge(kind if kind in MERGED else "persons", number, other)
+            case "archive":
+                self.work.archive(number)
+            case "unarchive":
+                self.work.unarchive(number)
+            case "backdate":
+                self.work.backdate(kind, number, days=1 + 30 * other)
+            case _:
+                getattr(self.work, what)(kind, number)
 
-    @rule(kind=kinds, number=numbers)
-    def people_delete(self, kind: str, number: int) -> None:
-        self.work.delete(kind, number)
-
-    @rule(kind=kinds, number=numbers)
-    def people_restore(self, kind: str, number: int) -> None:
+    @step(2, number=numbers, kind=kinds)
+    @counted
+    def people_bring_back(self, number: int, kind: str) -> None:
         self.work.restore(kind, number)
+        self.work.restore("deals", number)
+        self.work.unarchive(number)
 
-    @rule(kind=kinds, number=numbers)
-    def record_is_purged(self, kind: str, number: int) -> None:
-        self.work.purge(kind, number)
-
-    @rule(kind=st.sampled_from(sorted(MERGED)), loser=numbers, winner=numbers)
-    def people_merge(self, kind: str, loser: int, winner: int) -> None:
-        self.work.merge(kind, loser, winner)
-
-    @rule(number=numbers, back=st.booleans())
-    def people_archive(self, number: int, back: bool) -> None:
-        if back:
-            self.work.unarchive(number)
-        else:
-            self.work.archive(number)
-
-    @rule(kind=kinds, number=numbers, days=st.integers(1, 400))
-    def record_is_backdated(self, kind: str, number: int, days: int) -> None:
-        self.work.backdate(kind, number, days)
-
-    @rule(seconds=st.sampled_from((1, 59, 700, 3600, DAY_S, 31 * DAY_S)))
+    @step(2, seconds=st.sampled_from((1, 59, 700, 3600, DAY_S, 31 * DAY_S)))
+    @counted
     def time_passes(self, seconds: int) -> None:
         self.work.wait(seconds)
 
-    @rule(kind=kinds, number=numbers, option=st.booleans())
-    def admin_renames(self, kind: str, number: int, option: bool) -> None:
-        if option:
+    @step(1, kind=kinds, number=numbers, what=st.sampled_from(("field", "option", "new")))
+    @counted
+    def admin_changes_fields(self, kind: str, number: int, what: str) -> None:
+        if what == "new":
+            self.work.add_field(kind, LABELS[number % len(LABELS)])
+        elif what == "option":
             self.work.rename_option(kind, number)
         else:
             self.work.rename_field(kind, number)
 
-    @rule(kind=kinds, label=st.sampled_from(("Size", "size", 'a "b"', "select", "id", "🙂")))
-    def admin_adds_field(self, kind: str, label: str) -> None:
-        self.work.add_field(kind, label)
-
     # pdsync.
 
-    @rule(streams=streams, full=st.booleans())
+    @step(4, streams=streams, full=st.booleans())
+    @counted
     def sync(self, streams: tuple[str, ...], full: bool) -> None:
         receipt = self._sync(run.Asked(streams, full))
         assert receipt is not None
@@ -151,19 +171,22 @@ class Life(RuleBasedStateMachine):
                 if full:
                     self.work.silent = {place for place in self.work.silent if place[0] != kind}
 
-    @rule(streams=streams, full=st.booleans(), fault=faults)
+    @step(2, streams=streams, full=st.booleans(), fault=faults)
+    @counted
     def sync_fails(self, streams: tuple[str, ...], full: bool, fault: dict[str, Any]) -> None:
         self.box.faults.add(fault)
         receipt = self._sync(run.Asked(streams, full))
         self.box.faults.clear()
         assert receipt is None or receipt.exit_code in (0, 1), receipt
 
-    @rule(streams=streams, full=st.booleans(), tokens=st.integers(5, 80))
+    @step(1, streams=streams, full=st.booleans(), tokens=st.integers(5, 80))
+    @counted
     def sync_runs_out_of_budget(self, streams: tuple[str, ...], full: bool, tokens: int) -> None:
         receipt = self._sync(run.Asked(streams, full, budget=tokens))
         assert receipt is None or receipt.exit_code in (0, 3), receipt
 
-    @rule(streams=streams, full=st.booleans(), events=st.integers(1, 12))
+    @step(1, streams=streams, full=st.booleans(), events=st.integers(1, 12))
+    @counted
     def sync_is_interrupted(self, streams: tuple[str, ...], full: bool, events: int) -> None:
         receipt = self._sync(run.Asked(streams, full), events=events)
         assert receipt is None or receipt.exit_code in (0, 130), receipt
@@ -188,9 +211,11 @@ class Life(RuleBasedStateMachine):
         except (PdsyncError, asyncio.CancelledError):
             return None
 
-    @precondition(lambda self: self.held and self.held.rows)
-    @rule(streams=streams, deep=st.booleans(), fault=st.none() | faults)
+    @step(2, streams=streams, deep=st.booleans(), fault=st.none() | faults)
+    @counted
     def reconcile(self, streams: tuple[str, ...], deep: bool, fault: dict[str, Any] | None) -> None:
+        if not self.held or not self.held.rows:
+            return
         if fault:
             self.box.faults.add(fault)
         asked = reconcile.Asked(streams, repair=True, deep=deep, max_tombstones=1000)
@@ -203,49 +228,52 @@ class Life(RuleBasedStateMachine):
         finally:
             self.box.faults.clear()
 
-    @precondition(lambda self: self.held and self.held.rows)
-    @rule()
+    @step(1)
+    @counted
     def replay(self) -> None:
         before = self.held
+        if not before or not before.rows:
+            return
         receipt = asyncio.run(replay.replay(self.settings))
         assert receipt.exit_code == 0, receipt
         now = self._published()
-        assert before is not None
         lost = before.rows.keys() - now.rows.keys()
         assert not lost, f"S14: a replay lost {lost}"
 
-    @rule(kind=kinds, number=numbers)
-    def queue_update(self, kind: str, number: int) -> None:
-        name = {"deals": "updateDeal", "persons": "updatePerson", "organizations": "updateOrganization",
-                "products": "updateProduct", "activities": "updateActivity"}[kind]  # fmt: skip
-        self._queue(name, id=self.work.known(kind, number), **{TITLES[kind]: self.work.word()})
+    @step(3, verb=st.sampled_from(("update", "add", "delete", "update")), kind=kinds, number=numbers)
+    @counted
+    def queue_change(self, verb: str, kind: str, number: int) -> None:
+        operation = f"{verb}{kind.removesuffix('s').replace('ie', 'y').title()}"
+        values: dict[str, Any] = {} if verb == "delete" else {TITLES[kind]: self.work.word()}
+        if verb != "add":
+            values["id"] = self.work.known(kind, number)
+        if verb != "delete" or len(self.work.rows(kind, "live")) > 5:
+            self.queued.add(self.queue.add(operation, **values).id)
 
-    @rule(kind=kinds)
-    def queue_add(self, kind: str) -> None:
-        name = {"deals": "addDeal", "persons": "addPerson", "organizations": "addOrganization",
-                "products": "addProduct", "activities": "addActivity"}[kind]  # fmt: skip
-        self._queue(name, **{TITLES[kind]: self.work.word()})
+    @step(1, kind=st.sampled_from(sorted(MERGED)), loser=numbers, winner=numbers)
+    @counted
+    def queue_merge(self, kind: str, loser: int, winner: int) -> None:
+        one, other = self.work.known(kind, loser), self.work.known(kind, winner)
+        if one != other and len(self.work.rows(kind, "live")) > 5:
+            name = f"merge{kind.title()}"
+            self.queued.add(self.queue.add(name, id=one, merge_with_id=other).id)
 
-    @rule(kind=kinds, number=numbers)
-    def queue_delete(self, kind: str, number: int) -> None:
-        name = {"deals": "deleteDeal", "persons": "deletePerson", "organizations": "deleteOrganization",
-                "products": "deleteProduct", "activities": "deleteActivity"}[kind]  # fmt: skip
-        if len(self.work.rows(kind, "live")) > 5:
-            self._queue(name, id=self.work.known(kind, number))
-
-    def _queue(self, operation: str, **values: Any) -> None:
-        self.queued.add(self.queue.add(operation, **values).id)
-
-    @rule()
-    def drop(self) -> None:
-        waiting = self.queue.mutations("queued")
-        if waiting and all(each.push_id is None for each in waiting):
-            self.queue.drop(waiting[-1].id)
-
-    @rule(fault=st.none() | faults)
-    def push(self, fault: dict[str, Any] | None) -> None:
-        if not self.queue.mutations("queued", "unknown"):
+    @step(1, number=numbers)
+    @counted
+    def drop(self, number: int) -> None:
+        waiting = sorted(self.waiting)
+        if not waiting:
             return
+        try:
+            self.queue.drop(waiting[number % len(waiting)])
+        except ConfigError:  # it was sent before, and is in doubt
+            assert self.queue.mutations("unknown", "queued")
+
+    @step(3, fault=st.none() | faults)
+    @counted
+    def push(self, fault: dict[str, Any] | None) -> None:
+        if not self.waiting:
+            self.queue_change("update", "deals", len(self.queued))
         if fault:
             self.box.faults.add(fault)
         try:
@@ -258,14 +286,21 @@ class Life(RuleBasedStateMachine):
         finally:
             self.box.faults.clear()
 
-    @precondition(lambda self: self.pushes)
-    @rule(number=numbers)
+    @step(1, number=numbers)
+    @counted
     def undo(self, number: int) -> None:
-        self.queued |= {each.id for each in self.queue.undo(self.pushes[number % len(self.pushes)])}
+        if self.pushes:
+            self.queued |= {each.id for each in self.queue.undo(self.pushes[number % len(self.pushes)])}
+
+    @rule(step=st.deferred(lambda: st.sampled_from(_steps).flatmap(lambda chosen: chosen)))
+    def take(self, step: tuple[str, dict[str, Any]]) -> None:
+        name, given = step
+        getattr(self, name)(**given)
 
     # What always holds.
 
     @invariant()
+    @counted
     def promises_hold(self) -> None:
         if not self.stack_is_open:
             return
@@ -289,6 +324,11 @@ class Life(RuleBasedStateMachine):
         assert not wrong, "\n".join(wrong)
 
     @property
+    def waiting(self) -> set[str]:
+        """The mutations that have not ended."""
+        return self.queued - self.ended.keys()
+
+    @property
     def stack_is_open(self) -> bool:
         return hasattr(self, "queue")
 
@@ -303,6 +343,7 @@ class Life(RuleBasedStateMachine):
 
     # The end.
 
+    @counted
     def teardown(self) -> None:
         with self.stack:
             if self.stack_is_open:
