@@ -10,7 +10,6 @@ something. Each kind keeps a few live records, as a list that is empty tells not
 
 from __future__ import annotations
 
-from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +57,7 @@ class Work:
 
     def states(self) -> dict[Place, str]:
         """The state of every record that there is or was."""
-        found = {}
+        found: dict[Place, str] = {}
         for kind in KINDS:
             table = self.company[kind]
             found |= {(kind, id): left.state for id, left in table.left.items()}
@@ -174,7 +173,7 @@ class Work:
 
     def updated(self) -> dict[Place, tuple[str, datetime]]:
         """State and time of change of every record that some list shows."""
-        found: dict[Place, tuple[str, datetime]] = defaultdict()
+        found: dict[Place, tuple[str, datetime]] = {}
         for kind in KINDS:
             table = self.company[kind]
             for id, row in table.rows.items():

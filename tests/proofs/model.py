@@ -1,4 +1,4 @@
-"""Proof: whatever people, administrators, faults and pdsync do, in any order, the promises hold and the tables converge.
+"""Proof: whatever people, faults and pdsync do, in any order, the promises hold and the tables converge.
 
     python -m tests.proofs.model                              # 200 examples × 40 steps
     python -m tests.proofs.model --examples 20 --steps 60 --seed 7
