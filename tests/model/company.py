@@ -13,7 +13,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from pdsync.sandbox import Company, Sizes
+from pdsync.sandbox import Clock, Company, Sizes
 from pdsync.sandbox.schema import change_fields
 
 if TYPE_CHECKING:
@@ -23,8 +23,16 @@ if TYPE_CHECKING:
 KINDS = ("deals", "persons", "organizations", "products", "activities")
 TITLES = {"deals": "title", "persons": "name", "organizations": "name", "products": "name", "activities": "subject"}
 MERGED = {"deals": "/v1/deals", "persons": "/v1/persons", "organizations": "/v1/organizations"}
+BORN = datetime(2026, 1, 5, tzinfo=UTC)
 FEWEST = 3  # live records that a kind keeps
 Place = tuple[str, int]  # a kind and an id
+
+
+class Still(Clock):
+    """A clock that stands until it is moved: the same steps give the same times, however long they take."""
+
+    def seconds(self) -> float:
+        return self._start_s
 
 
 def tiny(skew_s: int = 0, seed: int = 1) -> Company:
@@ -32,7 +40,8 @@ def tiny(skew_s: int = 0, seed: int = 1) -> Company:
     sizes = Sizes(
         deals=14, persons=7, organizations=5, products=4, activities=10, files=0, mail_threads=0, users=3, pipelines=1
     )
-    company = Company.generate(seed=seed, sizes=sizes, now=datetime.now(UTC) + timedelta(seconds=skew_s))
+    company = Company.generate(seed=seed, sizes=sizes, now=BORN)
+    company.clock = Still(datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=skew_s))
     for kind in KINDS:
         kept: set[str] = set()
         for code, field in company.fields[kind].custom.items():

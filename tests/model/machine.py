@@ -235,11 +235,11 @@ class Life(RuleBasedStateMachine):
         before = self.held
         if not before or not before.rows:
             return
+        is_whole = not oracle.unfinished(self.settings.control)  # else a replay brings what the next sync would
         receipt = asyncio.run(replay.replay(self.settings))
         assert receipt.exit_code == 0, receipt
-        now = self._published()
-        lost = before.rows.keys() - now.rows.keys()
-        assert not lost, f"S14: a replay lost {lost}"
+        if is_whole:
+            assert not oracle.told_apart(before, self._published())
 
     @step(3, verb=st.sampled_from(("update", "add", "delete", "update")), kind=kinds, number=numbers)
     @counted
@@ -300,6 +300,7 @@ class Life(RuleBasedStateMachine):
     def take(self, step: tuple[str, dict[str, Any]]) -> None:
         name, given = step
         getattr(self, name)(**given)
+        self.work.wait(1)
 
     # What always holds.
 

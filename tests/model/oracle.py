@@ -6,6 +6,7 @@ Each function returns what is wrong, in words; nothing is right. None of them us
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ class Published:
 
     def __init__(self, path: Path) -> None:
         self.rows: dict[Place, tuple[datetime, datetime | None]] = {}  # time of change, and of its tombstone
+        self.versions: Counter[Place] = Counter()  # how many there are of each record
         self.watermarks: dict[tuple[str, str], datetime] = {}  # stream and list
         self.merges: dict[Place, tuple[int | None, str]] = {}  # loser → winner and confidence
         self.wrong: list[str] = []
@@ -58,6 +60,8 @@ class Published:
                     f" FROM history.{kind}) WHERE _valid_to IS DISTINCT FROM next OR _valid_to <= _valid_from"
                 ).fetchall()
             ]
+            for id, count in connection.execute(f"SELECT id, count(*) FROM history.{kind} GROUP BY 1").fetchall():
+                self.versions[kind, id] = count
         for stream, source, watermark in connection.execute(
             "SELECT stream, source, watermark FROM meta.checkpoints"
         ).fetchall():
@@ -72,6 +76,23 @@ class Published:
     @property
     def tombstones(self) -> set[Place]:
         return {place for place, (_, gone) in self.rows.items() if gone is not None}
+
+
+def told_apart(before: Published, after: Published) -> list[str]:
+    """Records that do not stand in two warehouses alike: present, as of a time, marked, with so many versions (S14)."""
+    return [
+        f"S14: {place} was {before.rows.get(place)}, {before.versions[place]} versions, and is {after.rows.get(place)},"
+        f" {after.versions[place]} versions"
+        for place in before.rows.keys() | after.rows.keys()
+        if (before.rows.get(place), before.versions[place]) != (after.rows.get(place), after.versions[place])
+    ]
+
+
+def unfinished(control: Path) -> int:
+    """Readings that are not, or not whole, in the warehouse."""
+    with closing(sqlite3.connect(control, timeout=30)) as connection:
+        row = connection.execute("SELECT count(*) FROM walks WHERE state IN ('open', 'sealed')").fetchone()
+    return int(row[0])
 
 
 def circles(published: Published) -> list[str]:
