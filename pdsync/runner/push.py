@@ -333,6 +333,8 @@ def _gone(mutations: list[Mutation]) -> dict[str, list[Gone]]:
         stream = stream_of(each.kind)
         if each.state != "applied" or each.verb not in ("delete", "merge") or not (stream and each.target):
             continue
+        if each.reason == "already_so":  # that it could not be read is all that is known
+            continue
         winner = str(each.payload["merge_with_id"]) if each.verb == "merge" else None
         ids = each.target.split("/")[1::2]
         key = "/".join(ids) if stream.column(stream.key).join else ids[-1]

@@ -319,13 +319,17 @@ class Run:
             await self._walk(stream, source, await self._begin_walk(stream, source, version))
 
     async def bury(self, stream: Stream, gone: Sequence[Gone]) -> None:
-        """Keep that records are gone, and how that is known, in the archive; then mark their rows."""
+        """Keep that records are gone, and how that is known, in the archive; then mark their rows.
+
+        They are marked as of this run by the server's clock. By ours, what is restored could look older than its
+        tombstone, and stay marked for ever.
+        """
         version, sources = stream.sources(self.settings.api)
         walk = self.control.open_walk(self.receipt.run_id, stream.name, FINDINGS, version, sources[0].operation, None)
-        now = datetime.now(UTC).replace(microsecond=0)
-        page = Page(walk.id, 0, msgspec.json.encode(list(gone)), len(gone), None, now)
+        gone = [replace(each, at=self.began) for each in gone]
+        page = Page(walk.id, 0, msgspec.json.encode(gone), len(gone), None, self.began)
         await self.archive.seal(walk, page)
-        await self._load(stream, replace(walk, started_at=now), [page])
+        await self._load(stream, replace(walk, started_at=self.began), [page])
         self.control.end_walk(walk.id, "applied")
 
     async def stream_anew(self, stream: Stream) -> None:

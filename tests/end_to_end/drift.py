@@ -44,11 +44,13 @@ class Drift:
 
     def make(self) -> None:
         random = Random(self.seed)
+        lives: dict[str, list[Any]] = {}
         for kind in KINDS:
-            live = [entry["record"]["id"] for entry in self.box.dump(kind) if entry["state"] == "live"]
-            random.shuffle(live)
-            if kind in MERGE:
-                self._merge(kind, live)
+            lives[kind] = [entry["record"]["id"] for entry in self.box.dump(kind) if entry["state"] == "live"]
+            random.shuffle(lives[kind])
+        for kind in MERGE:  # before all else: a merge moves the time of what hung on the loser
+            self._merge(kind, lives[kind])
+        for kind, live in lives.items():
             for name in ("missing", "extra", "restored", "stale", "backdated", "soft_deleted", "purged", "archived"):
                 make: Callable[[str, list[Any]], None] = getattr(self, f"_{name}")
                 make(kind, live)

@@ -270,6 +270,38 @@ def test_an_update_that_would_change_nothing_is_not_sent(remote: Remote, project
     assert writes(remote) == []
 
 
+def test_w2_to_delete_what_is_gone_is_no_effect_of_ours(remote: Remote, project: Project) -> None:
+    gone = live(remote, "persons")[-1]["id"]
+    remote.post("act", method="DELETE", path=f"/api/v2/persons/{gone}")
+    remote.post("clock", advance_s=31 * 86_400)  # and purged
+    queued = queue(project, "deletePerson", f"id={gone}")
+    summary = push(project, "--allow", "delete").summary
+    assert fate(project, queued) == ("applied", "already_so")
+    assert writes(remote) == []
+    assert project.ask("SELECT _deleted_at FROM persons WHERE id = ?", gone) == [(None,)]  # for reconcile to find out
+    undone = project.here("undo", summary["run_id"], "--json")
+    assert str(gone) not in undone.out, undone
+
+
+def test_w5_a_second_deletion_waits_for_what_becomes_of_the_first(
+    remote: Remote, project: Project, tmp_path: Path
+) -> None:
+    added = queue(project, "addActivity", "subject=Deleted twice")
+    pushed = push(project).summary["run_id"]
+    id = project.control("SELECT remote_id FROM mutations WHERE id = ?", added["id"])[0][0]
+    assert project.here("undo", pushed).code == 0
+    undo = project.control("SELECT id FROM mutations WHERE undo_of = ?", added["id"])[0][0]
+    second = queue(project, "deleteActivity", f"id={id}")
+    plan = tmp_path / "plan.json"
+    assert project.here("push", "--dry-run", "--out", str(plan)).code == 0
+    remote.advance(60)
+    remote.post("act", method="PATCH", path=f"/api/v2/activities/{id}", body={"subject": "Still needed"})
+    push(project, str(plan), "--allow", "delete", "--max-deletes", "9", code=5)
+    assert fate(project, {"id": undo})[0] == "conflict"
+    assert fate(project, second) == ("queued", "blocked")
+    assert record(remote, "activities", int(id))["subject"] == "Still needed"
+
+
 def test_w6_somebody_elses_edit_of_the_same_field_is_a_conflict_of_another_field_is_not(
     remote: Remote, project: Project, tmp_path: Path
 ) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pdsync.sandbox import Company, Limits, Sizes, running
 from tests.end_to_end.drift import KINDS, Drift
-from tests.end_to_end.world import Project, fingerprint
+from tests.end_to_end.world import Project, broken_history, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,6 +158,29 @@ def test_s6_a_change_that_moves_no_time_is_seen_by_deep_and_by_a_sample(box: Box
     sampled = reconcile(project, "deals", "--sample", "10000", "--repair")
     assert [(e["key"], e["repaired"]) for e in findings(sampled)] == [(str(deal["id"]), True)]
     assert project.ask("SELECT title FROM deals WHERE id = ?", deal["id"]) == [("changed in silence",)]
+
+
+@pytest.mark.parametrize("skew_s", [-900, 900])
+def test_s3_what_was_buried_and_is_restored_is_alive_again_whatever_our_clock_says(tmp_path: Path, skew_s: int) -> None:
+    now = datetime.now(UTC) + timedelta(seconds=skew_s)
+    company = Company.generate(seed=8, sizes=Sizes(deals=20, persons=12), now=now)
+    with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
+        project = Project(tmp_path / "project").configure(base_url=box.url, api_token=box.token)
+        assert project.here("sync", "-q", "persons").code == 0
+        box.clock.advance(2)
+        deleted = box.dump("persons")[0]["id"]
+        box.act("DELETE", f"/api/v2/persons/{deleted}")
+        reconcile(project, "persons", "--repair")
+        dead = "SELECT id FROM persons WHERE _deleted_at IS NOT NULL"
+        assert project.ask(dead) == [(deleted,)]
+        box.clock.advance(2)
+        with box.company.lock:
+            record = box.company["persons"].rows[deleted].record
+            restored = {**record, "is_deleted": False, "update_time": box.clock.stamp()}
+            box.company.put("persons", "restore", restored, "live")
+        assert project.here("sync", "-q", "persons").code == 0
+        assert project.ask(dead) == []
+        assert broken_history(project) == []
 
 
 def test_what_was_found_can_be_queried(box: Box, project: Project) -> None:

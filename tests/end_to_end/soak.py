@@ -1,0 +1,170 @@
+"""Nights of a company, one after the other in one process, and what that process and its folder hold after each.
+
+    soak = Soak(remote, project, seed=1)
+    for _ in range(100):
+        soak.night()
+    soak.nights          # what was measured
+    soak.drift()         # [] : the tables are what is true
+
+By day people work, somebody changes a record in a way that no list of changes shows, and a row of the work file is
+lost. By night pdsync syncs and pushes; now and then it reconciles, prunes its archive and exports. The remote side is
+another process, so that all that grows here is pdsync's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import time
+from random import Random
+from typing import TYPE_CHECKING
+
+import duckdb
+import psutil
+from msgspec import Struct
+
+from tests.truth import differences
+
+if TYPE_CHECKING:
+    from tests.end_to_end.world import Project, Ran, Remote
+
+DAY_S = 86_400
+KINDS = ("deals", "persons", "organizations", "products", "activities")
+TITLES = {"deals": "title", "persons": "name", "organizations": "name", "products": "name", "activities": "subject"}
+# What stays in the data folder when no command runs; all else is a leftover.
+KEPT = {"warehouse.duckdb", "warehouse.work.duckdb", "control.db", "pdsync.lock", "push.lock"}
+
+
+class Night(Struct, frozen=True):
+    """What was there when a night was over."""
+
+    seconds: float
+    rss_mb: float  # MiB, as all sizes here
+    descriptors: int
+    threads: int
+    tasks: int  # of asyncio, not done
+    control_mb: float
+    wal_mb: float  # beside control.db and the DuckDB files
+    raw_mb: float
+    warehouse_mb: float
+    leftovers: tuple[str, ...]
+    rows: int  # read by the sync
+
+
+class Soak:
+    """One project through many nights.
+
+    Args:
+        remote: its company.
+        project: its folder.
+        seed: of all that happens by chance.
+        streams: that are synced; all, when none is named.
+    """
+
+    def __init__(self, remote: Remote, project: Project, seed: int = 1, streams: tuple[str, ...] = ()) -> None:
+        self.remote, self.project, self.streams = remote, project, streams
+        self.random = Random(seed)
+        self.process = psutil.Process()
+        self.nights: list[Night] = []
+        self.repaired = 0
+
+    def night(self) -> None:
+        """A day of the company, and the night behind it."""
+        number = len(self.nights) + 1
+        self._day(number)
+        began = time.monotonic()
+        synced = self._run("sync", *self.streams, "--json")
+        self._push(number)
+        if number % 4 == 0:
+            deep = ("--deep",) if number % 8 == 0 else ()
+            found = self._run("reconcile", *self.streams, "--repair", "--max-tombstones", "1000", "--json", *deep)
+            self.repaired += sum(bool(event.get("repaired")) for event in found.events[:-1])
+        if number % 3 == 0:
+            self._run("export", "parquet", "--keep", "2")
+        if number % 4 == 0:
+            self._run("raw", "prune", "--keep-days", "0", "--yes")
+        rows = sum(stream["read"] for stream in synced.summary["streams"].values())
+        self.nights.append(self._measured(time.monotonic() - began, rows))
+
+    def drift(self) -> list[str]:
+        """What the tables say otherwise than the source, after a last repair; what reconcile itself still finds."""
+        self._run("sync", *self.streams, "--full", "-q")
+        self._run("reconcile", *self.streams, "--repair", "--deep", "--max-tombstones", "1000", "--json")
+        left = self._run("reconcile", *self.streams, "--deep", "--json").events[:-1]
+        found = [f"reconcile still finds {event}" for event in left]
+        with self.project.warehouse() as warehouse:
+            for kind in KINDS:
+                rows = warehouse.execute(f"SELECT id FROM {kind} WHERE _deleted_at IS NOT NULL").fetchall()
+                gone = {row[0] for row in rows}
+                dump = self.remote.dump(kind)
+                found += differences(warehouse, kind, dump, gone=gone)
+                alive = {entry["id"] for entry in dump if entry["state"] in ("live", "archived")}
+                found += [f"{kind} {id} is marked as deleted and is alive" for id in gone & alive]
+        return found
+
+    def _run(self, *words: str) -> Ran:
+        ran = self.project.here(*words)
+        assert ran.code == 0, (words, ran)
+        return ran
+
+    # By day.
+
+    def _day(self, number: int) -> None:
+        self.remote.advance(DAY_S - 3600)
+        self.remote.change(0.02, seed=self.random.randrange(2**31), advance_s=3600)
+        kind = self.random.choice(KINDS)
+        record = self._some(kind)
+        self.remote.post("act", method="DELETE", path=f"/api/v2/{kind}/{self._some(kind)}")
+        if number % 3 == 0:  # in silence
+            past = {"update_time": "2020-01-01T00:00:00Z"} if number % 2 else {}
+            self.remote.post("edit", kind=kind, id=record, set={TITLES[kind]: f"in silence, night {number}", **past})
+        if number % 6 == 0 and self.nights:  # behind pdsync's back
+            with duckdb.connect(str(self.project.data / "warehouse.work.duckdb")) as file:
+                file.execute(f"DELETE FROM main.{kind} WHERE id = ?", [self._some(kind)])
+
+    def _some(self, kind: str) -> int:
+        live = [entry["id"] for entry in self.remote.dump(kind) if entry["state"] == "live"]
+        return int(self.random.choice(live))
+
+    # By night.
+
+    def _push(self, number: int) -> None:
+        deal = self._some("deals")
+        self._run("queue", "add", "updateDeal", f"id={deal}", f"title=Pushed in night {number}")
+        self._run("queue", "add", "addActivity", f"subject=Added in night {number}", f"deal_id={deal}")
+        self._run("push", "--yes", "--settle", "0.1", "-q")
+
+    def _measured(self, seconds: float, rows: int) -> Night:
+        gc.collect()
+        process, data = self.process, self.project.data
+        files = {str(path.relative_to(data)): path.stat().st_size for path in data.rglob("*") if path.is_file()}
+
+        def mb(*ends: str, under: str = "") -> float:
+            return sum(size for name, size in files.items() if name.startswith(under) and name.endswith(ends)) / 2**20
+
+        known = [name for name in files if name in KEPT or (name.startswith("raw/") and name.endswith(".zst"))]
+        exported = set(self._exported())
+        tasks = [each for each in gc.get_objects() if isinstance(each, asyncio.Task) and not each.done()]
+        return Night(
+            seconds=seconds,
+            rss_mb=process.memory_info().rss / 2**20,
+            descriptors=process.num_fds(),
+            threads=process.num_threads(),
+            tasks=len(tasks),
+            control_mb=mb("control.db"),
+            wal_mb=mb("-wal", "-shm", ".wal"),
+            raw_mb=mb("", under="raw/"),
+            warehouse_mb=mb("warehouse.duckdb"),
+            leftovers=tuple(sorted(files.keys() - set(known) - exported)),
+            rows=rows,
+        )
+
+    def _exported(self) -> list[str]:
+        """The files that the catalogue of the last export names."""
+        path = self.project.data / "export" / "catalog.json"
+        if not path.exists():
+            return []
+        tables = json.loads(path.read_text("utf-8"))["tables"].values()
+        files = [file for table in tables for file in (table["file"], *table["older"])]
+        return ["export/catalog.json", *(f"export/{file['path']}" for file in files)]

@@ -1,0 +1,175 @@
+"""What must hold after every step, told from the files that pdsync leaves and from what really is at the source.
+
+Each function returns what is wrong, in words; nothing is right. None of them uses pdsync's own reading.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from tests.model.company import KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from tests.model.company import Place, Work
+
+ENDS = ("applied", "rejected", "conflict", "needs_review", "cancelled")
+OPEN = ("queued", "approved", "armed", "unknown")
+Fate = tuple[str, str | None]
+
+
+class Published:
+    """What the published warehouse says, read once: it is a file that is replaced as a whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.rows: dict[Place, tuple[datetime, datetime | None]] = {}  # time of change, and of its tombstone
+        self.versions: Counter[Place] = Counter()  # how many there are of each record
+        self.watermarks: dict[tuple[str, str], datetime] = {}  # stream and list
+        self.merges: dict[Place, tuple[int | None, str]] = {}  # loser → winner and confidence
+        self.wrong: list[str] = []
+        if not path.exists():
+            return
+        with duckdb.connect(str(path), read_only=True) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            self._read(connection)
+
+    def _read(self, connection: duckdb.DuckDBPyConnection) -> None:
+        rows = connection.execute(
+            "SELECT schema_name, table_name FROM duckdb_tables() WHERE schema_name IN ('main', 'versions')"
+        ).fetchall()
+        for kind in [kind for kind in KINDS if ("main", kind) in rows]:
+            for id, changed, gone in connection.execute(
+                f"SELECT id, update_time, _deleted_at FROM main.{kind}"
+            ).fetchall():
+                if (kind, id) in self.rows:
+                    self.wrong.append(f"{kind} {id} stands in its table twice")
+                self.rows[kind, id] = (changed, gone)
+            self.wrong += [
+                f"S12: versions of {kind} {row}"
+                for row in connection.execute(
+                    "SELECT * FROM (SELECT id, _valid_from, _valid_to, lead(_valid_from)"
+                    " OVER (PARTITION BY id ORDER BY _valid_from, _valid_to NULLS LAST) AS next"
+                    f" FROM history.{kind}) WHERE _valid_to IS DISTINCT FROM next OR _valid_to <= _valid_from"
+                ).fetchall()
+            ]
+            for id, count in connection.execute(f"SELECT id, count(*) FROM history.{kind} GROUP BY 1").fetchall():
+                self.versions[kind, id] = count
+        for stream, source, watermark in connection.execute(
+            "SELECT stream, source, watermark FROM meta.checkpoints"
+        ).fetchall():
+            self.watermarks[stream, source] = watermark
+        for entity, loser, winner, confidence in connection.execute(
+            "SELECT entity, loser_id, winner_id, confidence FROM meta.merges"
+        ).fetchall():
+            if (entity, loser) in self.merges:
+                self.wrong.append(f"S13: {entity} {loser} was merged twice")
+            self.merges[entity, loser] = (winner, confidence)
+
+    @property
+    def tombstones(self) -> set[Place]:
+        return {place for place, (_, gone) in self.rows.items() if gone is not None}
+
+
+def told_apart(before: Published, after: Published) -> list[str]:
+    """Records that do not stand in two warehouses alike: present, as of a time, marked, with so many versions (S14)."""
+    return [
+        f"S14: {place} was {before.rows.get(place)}, {before.versions[place]} versions, and is {after.rows.get(place)},"
+        f" {after.versions[place]} versions"
+        for place in before.rows.keys() | after.rows.keys()
+        if (before.rows.get(place), before.versions[place]) != (after.rows.get(place), after.versions[place])
+    ]
+
+
+def unfinished(control: Path) -> int:
+    """Readings that are not, or not whole, in the warehouse."""
+    with closing(sqlite3.connect(control, timeout=30)) as connection:
+        row = connection.execute("SELECT count(*) FROM walks WHERE state IN ('open', 'sealed')").fetchone()
+    return int(row[0])
+
+
+def circles(published: Published) -> list[str]:
+    """Merges that lead back to where they began (S13)."""
+    found = []
+    for kind, loser in published.merges:
+        seen, now = {loser}, published.merges[kind, loser][0]
+        while now is not None:
+            if now in seen:
+                found.append(f"S13: {kind} {loser} was merged into itself, over {sorted(seen)}")
+                break
+            seen.add(now)
+            now = published.merges.get((kind, now), (None, ""))[0]
+    return found
+
+
+def false_merges(published: Published, work: Work) -> list[str]:
+    """Merges that are told as exact and were none."""
+    found = []
+    for (kind, loser), (winner, confidence) in published.merges.items():
+        left = work.company[kind].left.get(loser)
+        if confidence == "exact" and (left is None or left.merged_into != winner):
+            found.append(f"S13: {kind} {loser} was not merged into {winner}")
+    return found
+
+
+def dishonest(published: Published, work: Work) -> list[str]:
+    """Rows older than their list's watermark that are missing, or stand as they were before (S3, S4)."""
+    found = []
+    for (kind, id), (state, changed) in work.updated().items():
+        source = ("archived" if state == "archived" else "live") if kind == "deals" else "all"
+        watermark = published.watermarks.get((kind, source))
+        if watermark is None or changed >= watermark or (kind, id) in work.silent:
+            continue
+        if state == "deleted" and kind != "deals":
+            continue  # no list tells
+        held = published.rows.get((kind, id))
+        said = f"{state}, of {changed:%d. %H:%M:%S}, and complete until {watermark:%d. %H:%M:%S}"
+        if held is None:
+            found.append(f"S4: {kind} {id} is missing: {said}")
+        elif held[0] < changed:
+            found.append(f"S3: {kind} {id} stands as of {held[0]:%d. %H:%M:%S}: {said}")
+        elif (held[1] is not None) != (state == "deleted"):
+            found.append(f"S3: {kind} {id} is {'marked' if held[1] else 'not marked'} as deleted: {said}")
+    return found
+
+
+class Outbox:
+    """What control.db says of the mutations."""
+
+    def __init__(self, path: Path) -> None:
+        self.fates: dict[str, Fate] = {}
+        if path.exists():
+            with closing(sqlite3.connect(path, timeout=30)) as connection:
+                rows = connection.execute("SELECT id, state, reason FROM mutations ORDER BY seq").fetchall()
+            self.fates = {id: (state, reason) for id, state, reason in rows}
+
+    def ended(self) -> dict[str, Fate]:
+        return {id: fate for id, fate in self.fates.items() if fate[0] in ENDS}
+
+    def lost(self, queued: set[str], before: Mapping[str, Fate]) -> list[str]:
+        """Mutations that are gone, came from nowhere, stand between two states, or ended once more (W1)."""
+        found = [f"W1: {id} was queued and is gone" for id in queued - self.fates.keys()]
+        found += [f"W1: {id} was never queued" for id in self.fates.keys() - queued]
+        found += [f"W1: {id} is {fate}" for id, fate in self.fates.items() if fate[0] not in (*ENDS, *OPEN)]
+        found += [
+            f"W1: {id} had ended as {fate}, and is {self.fates.get(id)}"
+            for id, fate in before.items()
+            if self.fates.get(id) != fate
+        ]
+        return found
+
+    def effects(self, work: Work) -> list[str]:
+        """Whether the source was changed as often as mutations say (W2)."""
+        made = len({entry.request for entry in work.company.journal if entry.request})
+        states = [state for state, reason in self.fates.values() if reason != "already_so"]
+        sure, doubtful = states.count("applied"), sum(state in ("needs_review", "unknown") for state in states)
+        if sure <= made <= sure + doubtful:
+            return []
+        return [f"W2: {made} effects for {sure} applied and {doubtful} doubtful: {self.fates}"]

@@ -1,0 +1,32 @@
+"""How much of the model is run: a slice that fits into the test suite, and all of it.
+
+The slice is derandomized: it is the same sequences on each machine, and another set only when the model changes.
+"""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, Phase, settings
+
+EXAMPLES, STEPS = 200, 40
+CHECKS = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
+
+settings.register_profile(
+    "model-slice",
+    max_examples=6,
+    stateful_step_count=25,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=CHECKS,
+)
+settings.register_profile(
+    "model",
+    max_examples=EXAMPLES,
+    stateful_step_count=STEPS,
+    database=None,
+    deadline=None,
+    suppress_health_check=CHECKS,
+    phases=(Phase.generate, Phase.shrink),
+)
+SLICE = settings.get_profile("model-slice")
+WHOLE = settings.get_profile("model")

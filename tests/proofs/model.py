@@ -1,0 +1,76 @@
+"""Proof: whatever people, faults and pdsync do, in any order, the promises hold and the tables converge.
+
+    python -m tests.proofs.model                              # 200 examples × 40 steps
+    python -m tests.proofs.model --examples 20 --steps 60 --seed 7 --jobs 1
+
+Runs `tests.model` with sequences that are not those of the test suite, in as many processes as there are processors.
+Prints how often each step was taken and what it cost. Ends with 1 and the shortest sequence that Hypothesis could find
+where one of the promises is broken.
+"""
+
+# ruff: noqa: T201 - prints a report
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import subprocess
+import sys
+import time
+import traceback
+
+from hypothesis import seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.model.cost import report
+from tests.model.machine import Life
+from tests.model.profiles import EXAMPLES, STEPS, WHOLE
+
+
+def one(examples: int, steps: int, number: int) -> bool:
+    """Run so many examples in this process; whether all promises held."""
+    began = time.monotonic()
+    held = True
+    try:
+        run_state_machine_as_test(
+            seed(number)(Life), settings=settings(WHOLE, max_examples=examples, stateful_step_count=steps)
+        )
+    except Exception:  # whatever broke it: the sequence stands in the traceback's notes
+        held = False
+        traceback.print_exc(file=sys.stdout)
+    print("\n".join(report()))
+    print(f"{'held' if held else 'BROKEN'}: {examples} × {steps}, --seed {number}, {time.monotonic() - began:.0f} s")
+    return held
+
+
+def several(examples: int, steps: int, first: int, jobs: int) -> bool:
+    """Run the examples in `jobs` processes, each with a seed of its own; whether all promises held."""
+    shares = [examples // jobs + (job < examples % jobs) for job in range(jobs)]
+    running = [
+        subprocess.Popen([sys.executable, "-m", "tests.proofs.model", "--examples", str(share), "--steps", str(steps),
+                          "--seed", str(first + job), "--jobs", "1"])
+        for job, share in enumerate(shares) if share
+    ]  # fmt: skip
+    codes = [process.wait() for process in running]  # of all of them, also behind one that failed
+    return not any(codes)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.proofs.model", description=__doc__.splitlines()[0])
+    parser.add_argument("--examples", type=int, default=EXAMPLES)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(2**32), help="of the first process")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    asked = parser.parse_args()
+    began = time.monotonic()
+    if asked.jobs == 1:
+        held = one(asked.examples, asked.steps, asked.seed)
+    else:
+        held = several(asked.examples, asked.steps, asked.seed, asked.jobs)
+        print(f"{'held' if held else 'BROKEN'}: all of it, {time.monotonic() - began:.0f} s")
+    return 0 if held else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
