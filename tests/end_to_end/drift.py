@@ -40,11 +40,12 @@ class Drift:
     box: Box
     count: int
     seed: int = 1
+    kinds: tuple[str, ...] = KINDS
     expected: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def make(self) -> None:
         random = Random(self.seed)
-        for kind in KINDS:
+        for kind in self.kinds:
             live = [entry["record"]["id"] for entry in self.box.dump(kind) if entry["state"] == "live"]
             random.shuffle(live)
             if kind in MERGE:
