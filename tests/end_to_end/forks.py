@@ -39,14 +39,16 @@ class Forks:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.close()
         self._process.wait(60)
         self._process.stdout.close()
 
     def run(self, project: Project, *arguments: str, first: str = "", kill_after: float | None = None) -> Ran:
         """`pdsync …` to its end, or killed so many seconds behind its beginning."""
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         with tempfile.TemporaryDirectory() as folder:
             asked = {"arguments": arguments, "env": project.env, "cwd": str(project.folder), "first": first,
                      "kill_after": kill_after, "into": folder}  # fmt: skip
@@ -68,7 +70,7 @@ def _become(asked: dict[str, Any]) -> None:
     os.chdir(asked["cwd"])
     sys.argv = ["pdsync", *asked["arguments"]]
     knobs, main = import_module("tests.end_to_end.knobs"), import_module("pdsync.cli.main").main
-    exec(asked["first"], {"knobs": knobs})  # noqa: S102 - the test's own words, as in Project.start
+    exec(asked["first"], {"knobs": knobs})
     main()
 
 

@@ -15,6 +15,7 @@ import resource
 import signal
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import force_setattr
@@ -94,7 +95,7 @@ def count(file: str, places: list[tuple[str, str]]) -> None:
 
         def met(calls: int, is_over: bool, number: int = number) -> None:
             if not is_over:
-                with open(file, "a", encoding="ascii") as counted:
+                with Path(file).open("a", encoding="ascii") as counted:
                     counted.write(f"{number}\n")
 
         _watch(module, name, met)

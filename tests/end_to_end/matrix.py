@@ -78,7 +78,7 @@ class Case:
     project: Project
     arguments: tuple[str, ...]
     places: list[Place]
-    since: datetime  # what the command itself dates is no older
+    since: datetime | None  # what the command itself dates is no older; None: it dates nothing
     boundaries: list[dict[str, str]] = field(default_factory=list)  # what readers may see: before, between, at the end
     exported: dict[str, str] = field(default_factory=dict)
     calls: dict[Place, int] = field(default_factory=dict)
@@ -207,7 +207,7 @@ class Scenes:
             self._run(project, *_REPAIR)
             self._run(project, *_SYNC)
             self._run(project, "replay")
-        since = datetime.now(UTC) - timedelta(seconds=1) if name not in ("replay", "export") else datetime.max
+        since = None if name in ("replay", "export") else datetime.now(UTC) - timedelta(seconds=1)
         if name == "publish":
             since = datetime.fromisoformat(project.control("SELECT max(started_at) FROM runs")[0][0])
         case = Case(name, project, arguments, known, since)
@@ -242,17 +242,18 @@ def scenes(folder: Path, forks: Forks, *, deals: int = 40, seed: int = 1) -> Ite
 # What is seen of a project.
 
 
-def tables(project: Project, since: datetime) -> dict[str, str]:
+def tables(project: Project, since: datetime | None) -> dict[str, str]:
     """The canonical form of the published warehouse, in which whatever was dated by the command bears one date."""
     copy = project.data / "seen.duckdb"
     shutil.copyfile(project.data / "warehouse.duckdb", copy)
     try:
         with duckdb.connect(str(copy)) as connection:
             connection.execute("SET TimeZone = 'UTC'")
-            if since != datetime.max:
+            if since:
                 for schema, table, column in connection.execute(
                     "SELECT schema_name, table_name, column_name FROM duckdb_columns() WHERE NOT internal AND"
-                    " (column_name IN ('_valid_from', '_valid_to', '_deleted_at') AND schema_name IN ('main', 'versions')"
+                    " (schema_name IN ('main', 'versions')"
+                    " AND column_name IN ('_valid_from', '_valid_to', '_deleted_at')"
                     " OR table_name = 'checkpoints' AND column_name IN ('watermark', 'full_at'))"
                     " AND (schema_name, table_name) IN (SELECT (schema_name, table_name) FROM duckdb_tables())"
                 ).fetchall():
@@ -322,13 +323,12 @@ def exports(project: Project) -> dict[str, str]:
     found = {}
     wanted = {name: [entry["file"]] for name, entry in told["tables"].items()}
     wanted |= {f"changes of {name}": entry["files"] for name, entry in told["changes"].items()}
-    for name, files in wanted.items():
-        rows = sorted(
-            str(row)
-            for file in files
-            for row in duckdb.sql(f"SELECT to_json(t)::VARCHAR FROM read_parquet('{root / file['path']}', hive_partitioning = false) t").fetchall()
-        )
-        found[name] = f"{len(rows)} rows {hashlib.sha256(''.join(rows).encode()).hexdigest()}"
+    query = "SELECT to_json(t)::VARCHAR FROM read_parquet(?, hive_partitioning = false) t"
+    with duckdb.connect() as connection:
+        for name, files in wanted.items():
+            lists = [connection.execute(query, [str(root / file["path"])]).fetchall() for file in files]
+            rows = sorted(str(row) for each in lists for row in each)
+            found[name] = f"{len(rows)} rows {hashlib.sha256(''.join(rows).encode()).hexdigest()}"
     return found
 
 

@@ -1,4 +1,4 @@
-"""The named places at which commands are killed: every step that is kept, on disk or at the source, right before or after.
+"""The named places at which commands are killed: right before and after every step that is kept.
 
 A place is passed many times; `hits` chooses the first, the second, the middle and the last of so many times.
 """
