@@ -44,12 +44,13 @@ class Drift:
     expected: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def make(self) -> None:
-        random = Random(self.seed)
-        for kind in self.kinds:
-            live = [entry["record"]["id"] for entry in self.box.dump(kind) if entry["state"] == "live"]
-            random.shuffle(live)
+        random, lives = Random(self.seed), dict[str, list[Any]]()
+        for kind in self.kinds:  # merges first: they move what hangs on the loser, and with it its time of change
+            lives[kind] = [entry["record"]["id"] for entry in self.box.dump(kind) if entry["state"] == "live"]
+            random.shuffle(lives[kind])
             if kind in MERGE:
-                self._merge(kind, live)
+                self._merge(kind, lives[kind])
+        for kind, live in lives.items():
             for name in ("missing", "extra", "restored", "stale", "backdated", "soft_deleted", "purged", "archived"):
                 make: Callable[[str, list[Any]], None] = getattr(self, f"_{name}")
                 make(kind, live)
