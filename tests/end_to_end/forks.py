@@ -104,6 +104,11 @@ def main() -> None:
     import_module("pdsync.runner.load_files")
     import_module("pyarrow.parquet")
     import_module("aiohttp")
+    catalogue = import_module("pdsync.core.catalogue")
+    for load in (catalogue.streams, catalogue.field_types):
+        load()
+    for version in catalogue.VERSIONS:
+        catalogue.operations(version)
     for line in sys.stdin:
         print(_fork(json.loads(line)), flush=True)  # noqa: T201 - the answer
 

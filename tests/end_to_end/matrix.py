@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 STREAMS = ("deals", "persons", "activities", "stages")
 DRIFTED = STREAMS[:3]
-CALM = SMALL.format(rows=12)
+CALM = SMALL.format(rows=20)
 _SYNC = ("sync", *STREAMS)
 _REPAIR = ("reconcile", "--repair", "--deep", "--max-tombstones", "1000")
 _EXPORT = ("export", "parquet", "--changes", "--keep", "1", "--compact", "2")
@@ -93,24 +93,21 @@ class Case:
             forks.run(between, *self.arguments, first=f"{CALM}\nknobs.die('pdsync.runner.backfill', '_begin')")
             self.spoilt |= set(_broken(between))
             self.boundaries.append(tables(between, self.since))
-        calm, counting = self.copy(folder / "calm"), self.copy(folder / "counting")
+        calm, file = self.copy(folder / "calm"), folder / "counted"
+        known = list(dict.fromkeys((place.module, place.name) for place in self.places))
+        file.touch()
         began = time.monotonic()
-        ran = forks.run(calm, *self.arguments, first=CALM)
+        ran = forks.run(calm, *self.arguments, first=f"{CALM}\nknobs.count({str(file)!r}, {known!r})")
         self.takes_s = time.monotonic() - began
         assert ran.code == 0, ran
         self.boundaries.append(tables(calm, self.since))
         self.exported = exports(calm)
-        self.spoilt = set(_broken(calm)) | self.spoilt
+        self.spoilt |= set(_broken(calm))
         if wrong := self.wrong_at_the_end(calm, ran):
             raise AssertionError(wrong)
-        known, file = list(dict.fromkeys((place.module, place.name) for place in self.places)), folder / "counted"
-        file.touch()
-        ran = forks.run(counting, *self.arguments, first=f"{CALM}\nknobs.count({str(file)!r}, {known!r})")
-        assert ran.code == 0, ran
-        times = Counter(file.read_text().split())
+        times = Counter(file.read_text(encoding="ascii").split())
         self.calls = {place: times[str(known.index((place.module, place.name)))] for place in self.places}
-        for project in (calm, counting):
-            shutil.rmtree(project.folder)
+        shutil.rmtree(calm.folder)
 
     def named(self) -> list[tuple[Place, int]]:
         """Every place with the first, second, middle and last time it is passed."""
@@ -206,6 +203,7 @@ class Scenes:
         if name in ("replay", "export"):
             self._run(project, *_REPAIR)
             self._run(project, *_SYNC)
+        if name == "replay":  # what was spoilt by hand is in no page: it is compared with what the pages say
             self._run(project, "replay")
         since = None if name in ("replay", "export") else datetime.now(UTC) - timedelta(seconds=1)
         if name == "publish":
