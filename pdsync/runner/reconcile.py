@@ -176,6 +176,7 @@ class _Reconcile:
             self.run.live[stream.name] = StreamReceipt()
             self.run.tell(running.Event("started", stream.name, self.run.live[stream.name]))
             try:
+                await self.run.take_up(stream)
                 if self.asked.sample is None:
                     await self._sweep(stream, number)
                 else:
