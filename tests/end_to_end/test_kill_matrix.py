@@ -5,13 +5,16 @@ This is a slice: `python -m tests.proofs.kills` kills every command at every nam
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pdsync.sandbox import Company, Limits, Sizes, running
 from tests.end_to_end.forks import Forks
-from tests.end_to_end.matrix import CALM, Scenes, scenes
+from tests.end_to_end.matrix import CALM, Scenes, scenes, tables
 from tests.end_to_end.places import Place, hits
+from tests.end_to_end.world import Project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +69,30 @@ def test_s1_s7_a_repair_that_dies_is_finished_and_tells_of_all_that_it_found(
     assert forks.run(shaken, *case.arguments, first=CALM).code == 0
     assert shaken.ask(found) == calm.ask(found)
     assert {row[-1] for row in calm.ask(found)} == {True}
+
+
+def test_s14_what_a_cut_repair_had_sealed_comes_before_what_the_next_one_finds(forks: Forks, tmp_path: Path) -> None:
+    sizes = Sizes(deals=6, persons=16, organizations=2, products=1, activities=1, files=1)
+    company = Company.generate(seed=3, sizes=sizes, now=datetime.now(UTC) - timedelta(hours=1))
+    with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
+        project = Project(tmp_path / "project")
+        project.configure(base_url=box.url, api_token=box.token)
+        assert forks.run(project, "sync", "persons", first=CALM).code == 0
+        box.clock.advance(3600)
+        purged, changed = (entry["record"] for entry in box.dump("persons")[:2])
+        with box.company.lock:
+            box.company.remove("persons", purged["id"], "purged")
+            box.company.put("persons", "silent", {**changed, "name": "changed in silence"})
+        repair = ("reconcile", "persons", "--repair", "--deep")
+        for place in (Place("pdsync.load.commit", "commit"), Place("pdsync.load.tombstones", "bury")):
+            assert forks.run(project, *repair, first=f"{CALM}\n{place.death(1)}").code == -9
+            box.clock.advance(60)  # whatever is dated anew has another date
+        assert forks.run(project, *repair, first=CALM).code == 0
+        assert project.ask("SELECT id FROM persons WHERE _deleted_at IS NOT NULL") == [(purged["id"],)]
+        assert project.control("SELECT count(*) FROM walks WHERE state IN ('open', 'sealed')") == [(0,)]
+        before = tables(project, None)
+        assert forks.run(project, "replay", first=CALM).code == 0
+        assert tables(project, None) == before
 
 
 def test_a_place_that_is_passed_often_is_met_at_its_first_second_middle_and_last() -> None:
