@@ -17,6 +17,8 @@ from msgspec import Struct
 from pdsync.model import BACKFILL, Version
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pdsync.core.control import Control
     from pdsync.model import Walk
 
@@ -68,19 +70,24 @@ class Windows:
     def plan(
         self,
         job: str,
-        stream: str,
-        source: str,
-        version: Version,
-        operation: str,
+        lists: Iterable[tuple[str, str, Version, str]],
         since: datetime,
         until: datetime,
     ) -> None:
-        """Note that the list is to be read from `since` until `until`."""
+        """Note that each of `lists` is to be read from `since` until `until`: all of them, or none.
+
+        Args:
+            job: the run that reads them.
+            lists: stream, source, version and operation of each.
+            since: the windows' beginning.
+            until: their end.
+        """
+        times = tuple(moment.isoformat() for moment in (since, until) * 2)
         with self._control.transaction() as db:
-            db.execute(
+            db.executemany(
                 "INSERT INTO windows (job, stream, source, version, operation, since, until, asked_since, asked_until)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (job, stream, source, version, operation, *(moment.isoformat() for moment in (since, until) * 2)),
+                [(job, *each, *times) for each in lists],
             )
 
     def left(self, job: str) -> list[tuple[Window, str]]:

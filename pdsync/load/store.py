@@ -7,6 +7,7 @@ only when its upload is finished.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
@@ -21,8 +22,9 @@ from pdsync.core.disk import sync_folder
 from pdsync.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+NOTED = "noted"
 _STEP = 8 * 2**20
 
 
@@ -32,7 +34,10 @@ class Store(Protocol):
     where: str  # for messages
 
     def scratch(self) -> contextlib.AbstractContextManager[Path]:
-        """A folder for files that are being made; what is left in it goes at the end."""
+        """A folder for files that are being made; what is left in it goes at the end.
+
+        Its file `NOTED` names, a path a line, what those have noted there that were killed.
+        """
 
     def read(self, path: str) -> bytes | None:
         """The file at `path`; None where there is none."""
@@ -78,17 +83,8 @@ class _Folder:
     def __init__(self, root: Path) -> None:
         self.where, self._root = str(root), root
 
-    @contextlib.contextmanager
-    def scratch(self) -> Iterator[Path]:
-        folder = self._root / f".making-{os.getpid()}"
-        with _told(self.where):
-            for left in self._root.glob(".making-*"):  # by an export that was killed
-                shutil.rmtree(left)
-            folder.mkdir(mode=0o700, parents=True)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    def scratch(self) -> contextlib.AbstractContextManager[Path]:
+        return _scratch(self._root, ".making-")
 
     def read(self, path: str) -> bytes | None:
         with _told(self.where):
@@ -121,11 +117,9 @@ class _Objects:
     def __init__(self, filesystem: Any, root: str, where: str, state: Path) -> None:
         self.where, self._files, self._root, self._state = where, filesystem, root.rstrip("/"), state
 
-    @contextlib.contextmanager
-    def scratch(self) -> Iterator[Path]:
-        self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=self._state) as folder:
-            yield Path(folder)
+    def scratch(self) -> contextlib.AbstractContextManager[Path]:
+        place = hashlib.sha256(self.where.encode()).hexdigest()[:12]  # exports to other places go on
+        return _scratch(self._state, f".export-{place}-")
 
     def read(self, path: str) -> bytes | None:
         with _told(self.where):
@@ -148,6 +142,41 @@ class _Objects:
     def remove(self, path: str) -> None:
         with _told(self.where), contextlib.suppress(FileNotFoundError):
             self._files.delete_file(f"{self._root}/{path}")
+
+
+@contextlib.contextmanager
+def _scratch(root: Path, prefix: str) -> Iterator[Path]:
+    """A new folder in `root`, in the place of those that exports have left there that were killed."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    left = list(root.glob(f"{prefix}*"))
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=root))
+    note(folder, [path for each in left for path in noted(each)])
+    for each in left:
+        shutil.rmtree(each)
+    try:
+        yield folder
+    except BaseException:
+        for each in folder.iterdir():  # what was noted is for the next export
+            if each.name != NOTED or not noted(folder):
+                each.unlink()
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def note(scratch: Path, paths: Iterable[str]) -> None:
+    """Note paths of files that may be left behind if this export is killed; they are on disk when it returns."""
+    with (scratch / NOTED).open("a", encoding="utf-8") as file:
+        file.write("".join(f"{path}\n" for path in paths if path))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def noted(scratch: Path) -> list[str]:
+    """The paths that were noted, by this export or by those that were killed."""
+    file = scratch / NOTED
+    return list(filter(None, file.read_text(encoding="utf-8").split("\n"))) if file.exists() else []
 
 
 @contextlib.contextmanager

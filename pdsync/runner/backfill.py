@@ -209,9 +209,10 @@ def _begin(
     control.start_run(run_id, asked.command, now)
     since = asked.since.astimezone(UTC).replace(microsecond=0)
     until = min(asked.until or began, began).astimezone(UTC).replace(microsecond=0)
-    for stream, version, source, operation in lists:
-        if since < until:
-            windows.plan(run_id, stream.name, source.name, version, operation.id, since, until)
+    if since < until:
+        # All at once: a run that is taken up takes the windows that it finds for all that there are.
+        asked_for = [(stream.name, source.name, version, operation.id) for stream, version, source, operation in lists]
+        windows.plan(run_id, asked_for, since, until)
     return Receipt(run_id, asked.command, now)
 
 

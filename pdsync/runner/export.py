@@ -22,7 +22,7 @@ from pdsync.errors import ConfigError, StorageError
 from pdsync.load import export, warehouse
 from pdsync.load.export import File  # noqa: TC001 - msgspec reads the annotations at run time
 from pdsync.load.masks import Mask, resolve
-from pdsync.load.store import Store, open_store
+from pdsync.load.store import Store, note, noted, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,6 +61,12 @@ class Catalog(Struct):
     masks: list[str] = []
     tables: dict[str, Table] = {}
     changes: dict[str, Changes] = {}
+
+    @property
+    def named(self) -> set[str]:
+        """The paths of all its files."""
+        files = [file for table in self.tables.values() for file in (table.file, *table.older)]
+        return {file.path for file in (*files, *(file for each in self.changes.values() for file in each.files))}
 
 
 class Asked(Struct, frozen=True):
@@ -108,7 +114,7 @@ def parquet(settings: Settings, asked: Asked, tell: Callable[[str, File], None] 
     try:
         with store.scratch() as scratch:
             return _Export(settings, asked, connection, store, scratch, tell).all()
-    except duckdb.Error as error:
+    except (duckdb.Error, OSError) as error:
         raise StorageError(f"The export to {store.where} stopped: {str(error).splitlines()[0]}") from error
     finally:
         connection.close()
@@ -188,13 +194,15 @@ class _Export:
                     changed[stream] = file
         target = self.scratch / CATALOG
         target.write_bytes(msgspec.json.format(msgspec.json.encode(self.catalog), indent=1))
+        note(self.scratch, self.dropped)
         self.store.put(target, CATALOG)
-        for path in self.dropped:
+        for path in set(noted(self.scratch)) - self.catalog.named:
             self.store.remove(path)
         return Done(self.store.where, self._snapshot, self.catalog.run, written, changed, len(self.dropped))
 
     def _put(self, table: str, target: Path, path: str) -> File:
         file = export.described(target, path)
+        note(self.scratch, [path])
         self.store.put(target, path)
         self.tell(table, file)
         return file

@@ -107,11 +107,11 @@ async def reconcile(settings: Settings, asked: Asked, tell: Callable[[Event], No
         try:
             await work.all(result)
         finally:
-            await _conclude(run, asked, result, work.failed)
+            await _conclude(run, result, asked, work.failed)
     return result
 
 
-async def _conclude(run: Run, asked: Asked, result: Result, failed: dict[str, PdsyncError]) -> None:
+async def _conclude(run: Run, result: Result, asked: Asked, failed: dict[str, PdsyncError]) -> None:
     receipt = run.receipt
     receipt.finished_at = datetime.now(UTC).replace(microsecond=0)
     receipt.requests, receipt.tokens = run.http.budget.requests, run.http.budget.spent
@@ -123,24 +123,43 @@ async def _conclude(run: Run, asked: Asked, result: Result, failed: dict[str, Pd
         receipt.streams[name] = replace(live, complete=True)
     stopped = next((error for error in failed.values() if isinstance(error, Stopped)), None)
     receipt.exit_code = (stopped.exit_code if stopped else 1) if failed else 3 if result.held else 0
-    await run.loader.do(_keep, run, result, asked.sample)
+    await run.loader.do(_keep, run, result, asked)
 
 
-def _keep(run: Run, result: Result, sample: int | None) -> None:
-    """Write down what was found; in the loader's thread."""
-    now = run.began
+def _keep(run: Run, result: Result, asked: Asked) -> None:
+    """Write down what was found, all or nothing; in the loader's thread.
+
+    An attempt of this run that was cut may have written already. What it found and this one, reading it all, does not,
+    it had repaired.
+    """
+    now, run_id, connection = run.began, run.receipt.run_id, run.loader.connection
     left = [each.stream for each in result.left]
-    whole = sample is None
-    for each in result.findings:
-        run.loader.connection.execute(
-            "INSERT INTO meta.findings VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [run.receipt.run_id, now, each.stream, each.key, each.kind, each.evidence, each.winner, each.repaired],
-        )
-    for name, (source, here, verified) in result.swept.items():
-        run.loader.connection.execute(
-            "INSERT INTO meta.sweeps VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [run.receipt.run_id, now, name, source, here, verified, left.count(name), whole],
-        )
+    found = {(each.stream, each.key) for each in result.findings}
+    reads_all = asked.repair and asked.sample is None
+    connection.execute("BEGIN")
+    try:
+        rows = [
+            (*row[:-1], row[-1] or (reads_all and row[2] in result.swept))
+            for row in connection.execute("FROM meta.findings WHERE run_id = ?", [run_id]).fetchall()
+            if (row[2], row[3]) not in found
+        ]
+        rows += [
+            (run_id, now, each.stream, each.key, each.kind, each.evidence, each.winner, each.repaired)
+            for each in result.findings
+        ]
+        connection.execute("DELETE FROM meta.findings WHERE run_id = ?", [run_id])
+        connection.execute("DELETE FROM meta.sweeps WHERE run_id = ?", [run_id])
+        for row in rows:
+            connection.execute("INSERT INTO meta.findings VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        for name, (source, here, verified) in result.swept.items():
+            connection.execute(
+                "INSERT INTO meta.sweeps VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [run_id, now, name, source, here, verified, left.count(name), asked.sample is None],
+            )
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
 
 
 class _Reconcile:
@@ -158,6 +177,7 @@ class _Reconcile:
             self.run.live[stream.name] = StreamReceipt()
             self.run.tell(running.Event("started", stream.name, self.run.live[stream.name]))
             try:
+                await self.run.take_up(stream)
                 if self.asked.sample is None:
                     await self._sweep(stream, number)
                 else:
@@ -362,6 +382,7 @@ class _Reconcile:
     async def _repair(self, streams: Sequence[Stream], result: Result) -> None:
         if not self.asked.repair:
             return
+        await self.loader.do(_keep, self.run, result, self.asked)  # or a kill would take with it what was repaired
         for stream in streams:
             mine = [each for each in result.findings if each.stream == stream.name]
             mended = await self._refetch(stream, [each for each in mine if each.kind in _REFETCHED])

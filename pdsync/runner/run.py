@@ -304,6 +304,18 @@ class Run:
                 # What an older run had read is complete now, but only as of then.
                 if walk.run_id == self.receipt.run_id:
                     done.add((stream.name, walk.source))
+            elif walk.source == REPAIR:  # cut on its way: what it sealed counts, as far as it makes whole batches
+                await self._reload(stream, walk)
+                self.control.end_walk(walk.id, "dropped")
+
+    async def take_up(self, stream: Stream) -> None:
+        """Load what runs that were cut had sealed of a stream, before anything newer is."""
+        if not self.control.unfinished(stream.name):
+            return
+        await self.loader.do(self.loader.learn_fields, stream, self.receipt.run_id)
+        version, sources = stream.sources(self.settings.api)
+        await self.loader.do(self.loader.table, stream, version)
+        await self._replay(stream, {source.name: source for source in sources}, version, set())
 
     async def _source(self, stream: Stream, source: Source, version: Version, done: set[tuple[str, str]]) -> None:
         cut = [pair for pair in self.control.unfinished(stream.name) if pair[0].source == source.name]

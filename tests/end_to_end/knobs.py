@@ -8,11 +8,14 @@ the instant of a death are chosen.
 from __future__ import annotations
 
 import importlib
+import inspect
+import itertools
 import os
 import resource
 import signal
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import force_setattr
@@ -22,7 +25,7 @@ from pdsync.core.http import Http
 from pdsync.runner import loader, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 def small_pages(rows: int) -> None:
@@ -78,20 +81,46 @@ def largest_file(size: int) -> None:
 
 def die(module: str, name: str, nth: int = 1, *, after: bool = False) -> None:
     """Be killed, as by `kill -9`, right before or after the nth call of `name` in `module`."""
+
+    def met(calls: int, is_over: bool) -> None:
+        if calls == nth and is_over == after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _watch(module, name, met)
+
+
+def count(file: str, places: list[tuple[str, str]]) -> None:
+    """Add the number of a place to `file`, a line each, whenever it is called."""
+    for number, (module, name) in enumerate(places):
+
+        def met(calls: int, is_over: bool, number: int = number) -> None:
+            if not is_over:
+                with Path(file).open("a", encoding="ascii") as counted:
+                    counted.write(f"{number}\n")
+
+        _watch(module, name, met)
+
+
+def _watch(module: str, name: str, met: Callable[[int, bool], None]) -> None:
+    """Call `met` before and after each call of `name` in `module`, with the number of the call."""
     holder: Any = importlib.import_module(module)
     *path, last = name.split(".")
     for part in path:
         holder = getattr(holder, part)
-    real, calls = getattr(holder, last), 0
+    real, numbers = getattr(holder, last), itertools.count(1)
 
-    def trapped(*arguments: Any, **named: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == nth and not after:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def watched(*arguments: Any, **named: Any) -> Any:
+        number = next(numbers)
+        met(number, False)
         result = real(*arguments, **named)
-        if calls == nth:
-            os.kill(os.getpid(), signal.SIGKILL)
+        met(number, True)
         return result
 
-    setattr(holder, last, trapped)
+    async def awaited(*arguments: Any, **named: Any) -> Any:
+        number = next(numbers)
+        met(number, False)
+        result = await real(*arguments, **named)
+        met(number, True)
+        return result
+
+    setattr(holder, last, awaited if inspect.iscoroutinefunction(real) else watched)

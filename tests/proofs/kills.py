@@ -1,12 +1,18 @@
 """Proof: a run that is killed again and again ends in the tables of one that was left alone, and reads nothing twice.
 
-    python -m tests.proofs.kills --kills 50            # some minutes
-    python -m tests.proofs.kills --kills 50 --seed 7   # other instants
+    python -m tests.proofs.kills                       # all of it: half an hour
+    python -m tests.proofs.kills --seed 7              # other instants
+    python -m tests.proofs.kills --kills 0 --random 50 --commands reconcile,export
 
 Each round changes 2 % of a company in a sandbox in another process, syncs it whole in an undisturbed project, and kills
 the same command in another project with SIGKILL at random instants, ten times a round, until it is let through. Then
 all tables of both must be the same, history included, and the sandbox's log may not show a request for a page that had
-been sealed before a kill. At last a run dies once at each named place. Ends with 1 if anything differs.
+been sealed before a kill. Then a run dies once at each named place.
+
+At last comes the matrix: sync, publish, load, reconcile, replay, export and backfill, on a company that has drifted,
+each killed at every named place (the first, second, middle and last time it is passed) and at random instants; what
+resumes it is killed as well, and what resumes that has to come to the end of a command that was left alone. After each
+kill control.db must be sound, and readers must see a whole boundary. Ends with 1 if anything differs.
 """
 
 # ruff: noqa: T201 - prints a report
@@ -14,14 +20,25 @@ been sealed before a kill. At last a run dies once at each named place. Ends wit
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
+from queue import SimpleQueue
+from random import Random
+from typing import TYPE_CHECKING
 
+from tests.end_to_end import matrix
+from tests.end_to_end.forks import Forks
 from tests.end_to_end.kills import chain, round_of
 from tests.end_to_end.test_kills import DEATHS
 from tests.end_to_end.world import Project, fingerprint, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MORE_DEATHS = [
     "'pdsync.runner.client', 'whoami'",
@@ -41,8 +58,18 @@ def main() -> int:
     parser.add_argument("--kills-a-round", type=int, default=10)
     parser.add_argument("--deals", type=int, default=400)
     parser.add_argument("--rows", type=int, default=60, help="rows a page")
+    parser.add_argument("--random", type=int, default=200, help="random kills over all commands of the matrix")
+    parser.add_argument("--commands", default=",".join(matrix.COMMANDS), help="of the matrix")
+    parser.add_argument("--workers", type=int, default=2, help="trials side by side")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
+    wrong = (in_a_row(asked) if asked.kills else []) + of_every_command(asked)
+    print("\n".join(wrong[:40]) if wrong else "No kill has left a trace.")
+    return 1 if wrong else 0
+
+
+def in_a_row(asked: argparse.Namespace) -> list[str]:
+    """A sync that is killed again and again, and one that dies once at each named place."""
     wrong: list[str] = []
     kills = 0
     with tempfile.TemporaryDirectory() as folder, serving("--deals", str(asked.deals)) as remote:
@@ -78,8 +105,61 @@ def main() -> int:
             elif fingerprint(dying) != whole:
                 wrong.append(f"other tables after dying at {death}")
         print(f"{len(deaths)} named places: {'see below' if wrong else 'the same tables'}")
-    print("\n".join(wrong[:40]) if wrong else f"{kills} kills left no trace.")
-    return 1 if wrong else 0
+    return wrong
+
+
+def of_every_command(asked: argparse.Namespace) -> list[str]:
+    """The matrix."""
+    names = [name for name in asked.commands.split(",") if name]
+    dice, wrong, total, began = Random(asked.seed), list[str](), matrix.Trial(), time.monotonic()
+    with contextlib.ExitStack() as stack:
+        folder, forks = stack.enter_context(tempfile.TemporaryDirectory()), stack.enter_context(Forks())
+        scene = stack.enter_context(matrix.scenes(Path(folder), forks, seed=asked.seed))
+        for place, name in enumerate(names):
+            case = scene.case(name)
+            never = [str(each) for each, times in case.calls.items() if not times]
+            named = case.named()
+            instants = asked.random // len(names) + (place < asked.random % len(names))
+            deaths: list[list[str | float]] = [
+                [where.death(nth), again.death(other)]
+                for (where, nth), (again, other) in ((each, dice.choice(named)) for each in named)
+            ]
+            deaths += [[dice.uniform(0, case.takes_s), dice.uniform(0, case.takes_s)] for _ in range(instants)]
+            started = time.monotonic()
+            found = _side_by_side(case, Path(folder) / name, deaths, asked.workers)
+            bad = [f"{name}, dead at {how}: {what}" for how, trial in zip(deaths, found, strict=True)
+                   for what in trial.wrong]  # fmt: skip
+            wrong += bad
+            kills, missed = sum(trial.kills for trial in found), sum(trial.missed for trial in found)
+            total.kills, total.missed = total.kills + kills, total.missed + missed
+            print(f"{name}: {len(case.places)} places in {len(named)} hits and {instants} random instants: {kills} "
+                  f"kills, {missed} came too late, {sum(bool(t.wrong) for t in found)} of {len(found)} ended wrong;"
+                  f" {time.monotonic() - started:.0f} s; never passed: {', '.join(never) or 'none'}",
+                  flush=True)  # fmt: skip
+            for line in bad[:10]:
+                print(f"  {line[:600]}", flush=True)
+    print(f"matrix, seed {asked.seed}: {total.kills} kills, {total.missed} came too late, {len(wrong)} wrong; "
+          f"{time.monotonic() - began:.0f} s")  # fmt: skip
+    return wrong
+
+
+def _side_by_side(
+    case: matrix.Case, folder: Path, deaths: Sequence[Sequence[str | float]], workers: int
+) -> list[matrix.Trial]:
+    """A trial for each of `deaths`."""
+    numbers, free = count(), SimpleQueue[Forks]()
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(workers) as pool:
+        for _ in range(workers):
+            free.put(stack.enter_context(Forks()))
+
+        def one(how: Sequence[str | float]) -> matrix.Trial:
+            forks = free.get()
+            try:
+                return case.trial(folder / f"trial {next(numbers)}", forks, how)
+            finally:
+                free.put(forks)
+
+        return list(pool.map(one, deaths))
 
 
 if __name__ == "__main__":

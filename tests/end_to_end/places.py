@@ -1,0 +1,116 @@
+"""The named places at which commands are killed: right before and after every step that is kept.
+
+A place is passed many times; `hits` chooses the first, the second, the middle and the last of so many times.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Place:
+    """Right before or after a call of `name` in `module`."""
+
+    module: str
+    name: str
+    after: bool = False
+
+    def death(self, nth: int) -> str:
+        """The turn that kills a command there, at its nth call: see `knobs`."""
+        return f"knobs.die({self.module!r}, {self.name!r}, {nth}, after={self.after})"
+
+    def __str__(self) -> str:
+        return f"{'after' if self.after else 'before'} {self.module.removeprefix('pdsync.')}.{self.name}"
+
+
+def hits(times: int) -> list[int]:
+    """First, second, middle and last of so many calls."""
+    return sorted({1, min(2, times), (times + 1) // 2, times}) if times else []
+
+
+def _around(module: str, *names: str) -> list[Place]:
+    return [Place(f"pdsync.{module}", name, after) for name in names for after in (False, True)]
+
+
+def _before(module: str, *names: str) -> list[Place]:
+    return [Place(f"pdsync.{module}", name) for name in names]
+
+
+def _behind(module: str, *names: str) -> list[Place]:
+    return [Place(f"pdsync.{module}", name, after=True) for name in names]
+
+
+_BEGINNING = [
+    *_before("runner.client", "whoami"),
+    *_around("core.control", "Control.start_run"),
+    *_behind("core.control", "Control.open_walk"),
+    *_behind("runner.loader", "Loader.learn_fields"),
+]
+_SEALING = [*_around("extract.seal", "_write"), *_around("core.control", "Control.record_pages")]
+_COMMITTING = [
+    *_around("load.commit", "_apply", "note_batch"),
+    *_behind("load.commit", "commit", "_move_watermark"),
+    *_around("core.control", "Control.end_walk"),
+]
+PUBLISHING = [
+    *_behind("runner.loader", "Loader.views"),
+    *_around("runner.receipt", "keep"),
+    *_around("runner.loader", "Loader._close"),
+    *_around("load.publish", "publish", "copy"),
+    Place("os", "replace"),
+    Place("os", "replace", after=True),
+    *_behind("load.publish", "sync_folder"),
+    *_around("core.control", "Control.finish_run"),
+]
+SYNC = [*_BEGINNING, *_SEALING, *_COMMITTING, *_behind("runner.trail", "keep"), *PUBLISHING]
+LOAD = [*_behind("runner.load_files", "bodies"), *_BEGINNING[1:], *_SEALING, *_COMMITTING, *PUBLISHING]
+SWEEP = [
+    *_behind("reconcile.sweep", "Sweep.add", "Sweep.verify", "Sweep.differences"),
+    *_before("reconcile.evidence", "look"),
+]
+FINDINGS = _around("runner.reconcile", "_Reconcile._settle")
+REFETCH = [
+    *_behind("runner.reconcile", "_Reconcile._by_key"),
+    *_around("runner.run", "Run.reread"),
+    *_SEALING,
+    *_around("load.commit", "_apply", "note_batch"),
+    *_behind("load.commit", "commit"),
+]
+BURY = [
+    *_around("runner.run", "Run.bury"),
+    *_around("load.tombstones", "bury", "note_batch"),
+    *_behind("load.tombstones", "_note_merge"),
+    *_around("core.control", "Control.end_walk"),
+]
+KEEP = [*_around("runner.reconcile", "_keep"), *PUBLISHING]
+RECONCILE = [*_BEGINNING[:4], *SWEEP, *FINDINGS, *REFETCH, *BURY, *KEEP]
+REPLAY = [
+    *_behind("runner.replay", "_clear", "_readable"),
+    *_behind("runner.loader", "Loader.learn_fields"),
+    *_before("extract.seal", "read"),
+    *_behind("runner.rereading", "Rereading._load"),
+    *_around("load.commit", "note_batch"),
+    *_behind("load.commit", "commit"),
+    *_around("load.rebuilt", "carry_over"),
+    *_around("core.control", "Control.start_run"),
+    *_around("load.publish", "put"),
+    *_around("core.control", "Control.end_walk"),
+    *PUBLISHING,
+]
+EXPORT = [
+    *_around("load.export", "_write", "described", "merge"),
+    *_around("load.store", "_Folder.put", "_Folder.remove"),
+    *_behind("load.store", "sync_folder"),
+    Place("os", "replace"),
+    Place("os", "replace", after=True),
+]
+BACKFILL = [
+    *_BEGINNING,
+    *_around("core.windows", "Windows.plan", "Windows.begin"),
+    *_behind("runner.backfill", "_begin"),
+    *_SEALING,
+    *_behind("runner.backfill", "_Backfill._load"),
+    *_COMMITTING,
+    *PUBLISHING,
+]
