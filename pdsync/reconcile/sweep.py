@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pdsync.normalise.tables import Table
 
 MERGEABLE = ("deals", "persons", "organizations")
+MADE_OF = {"leads": ("deals", "source_lead_id"), "deals": ("leads", "source_deal_id")}  # converted → who says so, where
 
 
 class Difference(Struct, frozen=True):
@@ -82,8 +83,9 @@ class Sweep:
 
     @property
     def _references(self) -> list[str]:
-        """The columns that point to records which can be merged away."""
-        return [column for column, other in self.stream.labels.items() if other in MERGEABLE]
+        """The columns that point to records which can be merged away, or which it was made of."""
+        found = [column for column, other in self.stream.labels.items() if other in MERGEABLE]
+        return list(dict.fromkeys([*found, *(column for made, column in MADE_OF.values() if made == self.stream.name)]))
 
     def add(self, source: str, operation: Operation, pages: Sequence[Page]) -> None:
         """Keep what `pages` of the list `source` show."""
@@ -185,11 +187,20 @@ class Sweep:
         ).fetchall()
         return [str(row[0]) for row in rows]
 
+    def made_of(self, column: str, keys: Sequence[str]) -> dict[str, str]:
+        """By each of `keys`: which of these records says that it was made of it."""
+        rows = self.connection.execute(
+            f"SELECT {quoted(column)}, key FROM {self.relation}"
+            f" WHERE {quoted(column)} IN (SELECT unnest(?::VARCHAR[]))",
+            [list(keys)],
+        ).fetchall()
+        return {str(of): str(key) for of, key in rows}
+
     def moved(self, of: str, keys: Sequence[str]) -> dict[str, set[str | None]]:
         """By each of `keys`, of the stream `of`: where those point now that the warehouse has pointing to it."""
         found: dict[str, set[str | None]] = {}
         for column in self._references:
-            if self.stream.labels[column] != of:
+            if self.stream.labels.get(column) != of:
                 continue
             rows = self.connection.execute(
                 f"SELECT t.{quoted(column)}::VARCHAR, s.{quoted(column)} FROM {quoted('main', self.stream.name)} t"

@@ -24,7 +24,7 @@ from pdsync.load import warehouse
 from pdsync.model import Gap, Gone, Receipt, StreamReceipt, Walk
 from pdsync.reconcile import evidence
 from pdsync.reconcile.evidence import CANARIES, MOST, Verdict
-from pdsync.reconcile.sweep import MERGEABLE, Difference, Sweep, moved_before
+from pdsync.reconcile.sweep import MADE_OF, MERGEABLE, Difference, Sweep, moved_before
 from pdsync.runner import run as running
 from pdsync.sql import first
 from pdsync.sql import name as quoted
@@ -272,10 +272,15 @@ class _Reconcile:
             lambda: sweep.differences(deep=self.asked.deep or sample is not None, only=sample)
         )
         absent = [each.key for each in found if each.kind == "absent"]
+        deleted = [each.key for each in found if each.kind == "soft_deleted"]
+        made_of = await self.loader.do(self._made_of, stream, deleted) if deleted else {}
         for each in found:
             if each.kind == "differs":
                 said = "values differ, though the time of change does not"
                 result.findings.append(Finding(stream.name, each.key, "stale", said, source=each.source))
+            elif each.key in made_of:
+                became = made_of[each.key]
+                result.findings.append(Finding(stream.name, each.key, "converted", f"it became {became}", became))
             elif each.kind != "absent":
                 said = f"so says the list {each.source}"
                 result.findings.append(Finding(stream.name, each.key, each.kind, said, source=each.source))
@@ -341,9 +346,7 @@ class _Reconcile:
 
     def _made_of(self, stream: Stream, keys: Sequence[str]) -> dict[str, str]:
         """Leads and deals that were converted: key → what says that it was made of it."""
-        other, column = {"leads": ("deals", "source_lead_id"), "deals": ("leads", "source_deal_id")}.get(
-            stream.name, ("", "")
-        )
+        other, column = MADE_OF.get(stream.name, ("", ""))
         if other not in warehouse.tables(self.loader.connection):
             return {}
         made = quoted(catalogue.stream(other).key)
@@ -352,7 +355,10 @@ class _Reconcile:
             f" WHERE {quoted(column)}::VARCHAR IN (SELECT unnest(?::VARCHAR[]))",
             [list(keys)],
         ).fetchall()
-        return {str(key): f"{other}/{id}" for key, id in rows}
+        found = {str(key): str(id) for key, id in rows}
+        if other in self.sweeps:  # what was made of it may not be here yet
+            found |= self.sweeps[other].made_of(column, keys)
+        return {key: f"{other}/{id}" for key, id in found.items()}
 
     def _hidden(self, stream: Stream, keys: Sequence[str]) -> set[str]:
         """Those whose pipeline the source does not show any more, while the warehouse has it."""

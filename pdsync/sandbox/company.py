@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
+    from .conversions import Conversion
     from .fields import FieldSet
 
 KEPT_DAYS = 30  # soft-deleted records stay that long
@@ -118,6 +119,7 @@ class Company:
         self.sizes: dict[str, int] = dict.fromkeys(RESOURCES, 0)  # and how many records of each kind it had then
         self.last_ids: dict[str, int] = {}
         self._shelf_ids = 900_000
+        self.conversions: dict[str, Conversion] = {}  # of leads to deals and back, by the job's id
         self.contents: dict[int, bytes] = {}  # of uploaded files
         self.filters: dict[int, dict[str, Any]] = {}  # filter_id: {facet: value}
         self.features_off: set[str] = set()  # kinds that answer 415

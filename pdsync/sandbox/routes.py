@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import merges, shelves, v1, v1_parts, writes
 from .changelog import list_changes
+from .conversions import conversion_status, convert_deal, convert_lead
 from .errors import feature_off, gone_field, not_found, refused
 from .extras import (
     add_file,
@@ -298,6 +299,10 @@ def _history_routes() -> list[Route]:
         _documented("getArchivedDealsTimeline", deals_timeline),
         _documented("getPipelineConversionStatistics", conversion, "pipelines"),
         _documented("getPipelineMovementStatistics", movement, "pipelines"),
+        _documented("convertDealToLead", convert_deal, "deals", "v2"),
+        _documented("convertLeadToDeal", convert_lead, version="v2"),
+        _documented("getDealConversionStatus", conversion_status, "deals", "v2"),
+        _documented("getLeadConversionStatus", conversion_status, version="v2"),
     ]
 
 

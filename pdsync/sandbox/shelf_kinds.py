@@ -135,7 +135,7 @@ def first_records(company: Company, kind: Kind, parents: tuple[str, ...]) -> Ite
         for name, value in zip(_parents_of(kind), parents, strict=False):
             known[name] = int(value) if value.isdigit() else value
         if kind.name == "leads":
-            known |= _custom_fields(company, maker)
+            known |= {"source_deal_id": None, **_custom_fields(company, maker)}
         if kind.archived:
             known["is_archived"] = _is_archived(kind, maker)
         yield known

@@ -76,6 +76,14 @@ def add(call: Call, resource: Resource) -> Row:
     return call.company.put(resource.kind, "add", record, state, extra=extra, request=call.request_id)
 
 
+def new_deal(call: Call, sent: dict[str, Any], custom: Record, **known: Any) -> Row:
+    """A deal that is made of something else; what was `sent` is known to be right."""
+    now, table = call.company.clock.stamp(), call.company["deals"]
+    record: Record = {"id": table.next_id, **_blank(call, "deals"), "add_time": now, "update_time": now, **known}
+    state, extra = _apply(call, "deals", record, {**sent, "custom_fields": custom}, now, new=True)
+    return call.company.put("deals", "add", record, state, extra=extra, request=call.request_id)
+
+
 def update(call: Call, resource: Resource) -> Row:
     row = find(call, resource, call.id(), deleted=resource.kind == "deals")
     old = row.record

@@ -29,6 +29,7 @@ KINDS = ("deals", "persons", "organizations", "products", "activities", "notes",
 TITLES = {"deals": "title", "persons": "name", "organizations": "name", "products": "name", "activities": "subject",
           "notes": "content", "leads": "title"}  # fmt: skip
 PATHS = {"notes": "/v1/notes", "leads": "/v1/leads", "files": "/v1/files"}
+MADE = {"deals": ("leads", "lead_id"), "leads": ("deals", "deal_id")}
 MERGE = {"persons": "/v1/persons", "organizations": "/v1/organizations", "deals": "/v1/deals"}
 
 
@@ -51,6 +52,8 @@ class Drift:
             if kind in MERGE:
                 self._merge(kind, lives[kind])
         for kind, live in lives.items():
+            if kind in MADE:
+                self._converted(kind, live)
             for name in ("missing", "extra", "restored", "stale", "backdated", "soft_deleted", "purged", "archived"):
                 make: Callable[[str, list[Any]], None] = getattr(self, f"_{name}")
                 make(kind, live)
@@ -140,6 +143,15 @@ class Drift:
             self._act("PUT", f"{MERGE[kind]}/{loser}/merge", {"merge_with_id": winner})
             self.expected[kind, str(loser)] = "merged"
             self.expected[kind, str(winner)] = "stale"
+
+    def _converted(self, kind: str, live: list[Any]) -> None:
+        """Sources that are gone, and what was made of them, which is missing."""
+        made, id_of = MADE[kind]
+        for id in self._take(live):
+            job = self._act("POST", f"/api/v2/{kind}/{id}/convert/{made.removesuffix('s')}")["conversion_id"]
+            done = self._act("GET", f"/api/v2/{kind}/{id}/convert/status/{job}")
+            self.expected[kind, str(id)] = "converted"
+            self.expected[made, str(done[id_of])] = "missing"
 
     # In the work file, behind pdsync's back.
 

@@ -68,6 +68,7 @@ def test_s7_every_difference_is_found_and_called_by_its_name_and_mended(box: Box
     assert drift.wrong(findings(ran)) == []
     assert set(drift.by_class()) == {
         "missing", "extra", "restored", "stale", "backdated", "soft_deleted", "purged", "archived", "merged",
+        "converted",
     }  # fmt: skip
     reconcile(project, "--repair", "--deep", "--exit-code", "--max-tombstones", "100")
     assert findings(reconcile(project, "--deep", "--exit-code")) == []
