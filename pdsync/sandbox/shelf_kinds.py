@@ -27,6 +27,11 @@ ALIASES = {
     ("projects", "archived"): ("projects",),
     ("billing", "subscriptions", "addons"): ("addons",),
 }
+# What v1 calls a value that v2 gives as a list or a flag: v1's key → v2's. Only v2's is kept.
+V1_KEYS = {
+    "labels": "label_ids", "org_id": "org_ids", "person_id": "person_ids", "done": "is_done",
+    "assignee_id": "assignee_ids",
+}  # fmt: skip
 # What a record calls its parents.
 PARENT_KEYS = {
     "deals": ("deal_id",), "persons": ("person_id",), "organizations": ("org_id",), "products": ("product_id",),
@@ -92,6 +97,7 @@ KINDS: dict[tuple[str, ...], Kind] = {
         "organization_followers", few=1, counted="followers_count", key="user_id"
     ),
     ("products", "{}", "followers"): Kind("product_followers", few=1, key="user_id"),
+    ("users", "{}", "followers"): Kind("user_followers", few=2, key="user_id"),
     ("products", "{}", "variations"): Kind("product_variations", few=2),
 }
 
@@ -127,13 +133,14 @@ def first_records(company: Company, kind: Kind, parents: tuple[str, ...]) -> Ite
         if kind.key == "uuid":
             known["uuid"] = id
         if kind.key == "user_id":
-            known["user_id"] = _follower(company, kind, parents, users[place % len(users)])
+            others = [user for user in users if str(user) != parent]  # nobody follows oneself
+            known["user_id"] = _follower(company, kind, parents, others[place % len(others)])
         if kind.key == "name":
             known["name"] = f"Source {place + 1}"
         if kind.key in ("code", "field_code"):
             known[kind.key] = f"{kind.name.rstrip('s')}_{place + 1}"
-        for name, value in zip(_parents_of(kind), parents, strict=False):
-            known[name] = int(value) if value.isdigit() else value
+        links = {name: value for name, value in zip(_parents_of(kind), parents, strict=False) if name != kind.key}
+        known |= {name: int(value) if value.isdigit() else value for name, value in links.items()}
         if kind.name == "leads":
             known |= {"source_deal_id": None, **_custom_fields(company, maker)}
         if kind.archived:

@@ -24,7 +24,7 @@ from .http import Call, Reply, Route, success
 from .linked import NESTED, deals_summary, records_of
 from .made_up import Maker
 from .query import read_limit, read_start
-from .shelf_kinds import ALIASES, KINDS, PARENT_KEYS, Kind, first_counts, first_records
+from .shelf_kinds import ALIASES, KINDS, PARENT_KEYS, V1_KEYS, Kind, first_counts, first_records
 from .table import Row, encode
 from .v1_parts import remembered
 
@@ -279,6 +279,9 @@ def _row(call: Call, collection: tuple[str, ...], parents: Parents, id: str) -> 
 
 def _list(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parents) -> Reply:
     kind = kind_of(collection)
+    if facts.answer.get("data") in (["int"], ["num"]) and kind.key == "user_id":
+        rows = list(shelf(call.company, collection, parents).values())
+        return _enveloped(facts, [row.record["user_id"] for row in rows], more=False)
     if facts.answer.get("data") in (["int"], ["num"]):  # ids of those who may see a record
         maker = Maker(call.company, kind.name, parents)
         users = call.company["users"].rows
@@ -392,11 +395,34 @@ def _single(call: Call, facts: Facts, collection: tuple[str, ...], parents: Pare
 def present(record: Record, shape: Record) -> Record:
     """Of a record what one version shows, its times as that version writes them; custom fields always."""
     shown = {name: record[name] for name in record if name in shape or len(name) >= 40}
+    for old, new in V1_KEYS.items():
+        if old in shape and new in record:
+            shown[old] = _as_v1(record[new], is_list=isinstance(shape[old], list))
     for name, kind in shape.items():
         value = shown.get(name)
         if kind == "oldtime" and isinstance(value, str):
             shown[name] = value.replace("T", " ").removesuffix("Z")
     return shown
+
+
+def _as_v1(value: Any, *, is_list: bool) -> Any:
+    if isinstance(value, bool):
+        return int(value)
+    return value if is_list or not isinstance(value, list) else next(iter(value), None)
+
+
+def _as_v2(sent: Record, shape: Record) -> Record:
+    """What was sent, with v1's keys called as they are kept."""
+    kept = {}
+    for name, value in sent.items():
+        new = V1_KEYS.get(name)
+        if new is None or new not in shape:
+            kept[name] = value
+        elif new == "is_done":
+            kept[new] = None if value is None else bool(value)
+        else:
+            kept[new] = value if isinstance(value, list) else [] if value is None else [value]
+    return kept
 
 
 def _shown(facts: Facts, row: Row) -> Reply:
@@ -460,7 +486,7 @@ def _add(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parents
     flags: Record = {
         name: True if shape[name] == "bool" else 1 for name in ("active_flag", "is_active") if name in shape
     }
-    known: Record = {name: value for name, value in sent.items() if name in shape or len(name) >= 40}
+    known: Record = {name: value for name, value in _as_v2(sent, shape).items() if name in shape or len(name) >= 40}
     record: Record = dict.fromkeys(shape)
     for part in (owner, links, flags, known, {kind.key: id}, stamps):
         record.update(part)
@@ -496,7 +522,7 @@ def _update(call: Call, facts: Facts, collection: tuple[str, ...], parents: Pare
         return success(record, facts.status)
     row = _row(call, collection, parents, id)
     shape = shape_of(kind_of(collection).name)
-    known = {name: value for name, value in sent.items() if name in shape or len(name) >= 40}
+    known = {name: value for name, value in _as_v2(sent, shape).items() if name in shape or len(name) >= 40}
     record = {**row.record, **known}
     if "update_time" in shape:
         record["update_time"] = call.company.clock.stamp()
