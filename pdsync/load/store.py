@@ -156,9 +156,9 @@ def _scratch(root: Path, prefix: str) -> Iterator[Path]:
     try:
         yield folder
     except BaseException:
-        for each in folder.iterdir():  # what was noted is for the next export
+        for each in list(folder.iterdir()):  # what was noted is for the next export
             if each.name != NOTED or not noted(folder):
-                each.unlink()
+                each.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             folder.rmdir()
         raise
@@ -174,9 +174,10 @@ def note(scratch: Path, paths: Iterable[str]) -> None:
 
 
 def noted(scratch: Path) -> list[str]:
-    """The paths that were noted, by this export or by those that were killed."""
+    """The paths that were noted, by this export or by those that were killed: none but what an export may remove."""
     file = scratch / NOTED
-    return list(filter(None, file.read_text(encoding="utf-8").split("\n"))) if file.exists() else []
+    paths = file.read_text(encoding="utf-8").split("\n") if file.exists() else []
+    return [path for path in paths if path.endswith(".parquet") and not {"", ".."} & set(path.split("/"))]
 
 
 @contextlib.contextmanager

@@ -52,6 +52,8 @@ class Forks:
         with tempfile.TemporaryDirectory() as folder:
             asked = {"arguments": arguments, "env": project.env, "cwd": str(project.folder), "first": first,
                      "kill_after": kill_after, "into": folder}  # fmt: skip
+            for name in ("out", "err"):
+                Path(folder, name).touch()  # it may be killed before it has any
             self._process.stdin.write(json.dumps(asked) + "\n")
             self._process.stdin.flush()
             code = int(self._process.stdout.readline())
@@ -62,7 +64,7 @@ class Forks:
 def _become(asked: dict[str, Any]) -> None:
     """Be the command that was asked for."""
     for number, name in ((1, "out"), (2, "err")):
-        handle = os.open(Path(asked["into"], name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        handle = os.open(Path(asked["into"], name), os.O_WRONLY)
         os.dup2(handle, number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.clear()

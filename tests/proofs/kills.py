@@ -60,6 +60,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=60, help="rows a page")
     parser.add_argument("--random", type=int, default=200, help="random kills over all commands of the matrix")
     parser.add_argument("--commands", default=",".join(matrix.COMMANDS), help="of the matrix")
+    parser.add_argument("--first-only", action="store_true", help="each place only the first time it is passed")
     parser.add_argument("--workers", type=int, default=2, help="trials side by side")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
@@ -118,7 +119,7 @@ def of_every_command(asked: argparse.Namespace) -> list[str]:
         for place, name in enumerate(names):
             case = scene.case(name)
             never = [str(each) for each, times in case.calls.items() if not times]
-            named = case.named()
+            named = [each for each in case.named() if each[1] == 1 or not asked.first_only]
             instants = asked.random // len(names) + (place < asked.random % len(names))
             deaths: list[list[str | float]] = [
                 [where.death(nth), again.death(other)]
@@ -136,8 +137,6 @@ def of_every_command(asked: argparse.Namespace) -> list[str]:
                   f"kills, {missed} came too late, {sum(bool(t.wrong) for t in found)} of {len(found)} ended wrong;"
                   f" {time.monotonic() - started:.0f} s; never passed: {', '.join(never) or 'none'}",
                   flush=True)  # fmt: skip
-            for line in bad[:10]:
-                print(f"  {line[:600]}", flush=True)
     print(f"matrix, seed {asked.seed}: {total.kills} kills, {total.missed} came too late, {len(wrong)} wrong; "
           f"{time.monotonic() - began:.0f} s")  # fmt: skip
     return wrong
@@ -155,7 +154,10 @@ def _side_by_side(
         def one(how: Sequence[str | float]) -> matrix.Trial:
             forks = free.get()
             try:
-                return case.trial(folder / f"trial {next(numbers)}", forks, how)
+                trial = case.trial(folder / f"trial {next(numbers)}", forks, how)
+                for what in trial.wrong:
+                    print(f"  {case.name}, dead at {how}: {what[:600]}", flush=True)
+                return trial
             finally:
                 free.put(forks)
 
