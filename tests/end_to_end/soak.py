@@ -113,6 +113,8 @@ class Soak:
     def _day(self, number: int) -> None:
         self.remote.advance(DAY_S - 3600)
         self.remote.change(0.02, seed=self.random.randrange(2**31), advance_s=3600)
+        for each in KINDS:  # or deletions and merges would leave nothing in the end
+            self.remote.post("act", method="POST", path=f"/api/v2/{each}", body={TITLES[each]: f"of day {number}"})
         kind = self.random.choice(KINDS)
         record = self._some(kind)
         self.remote.post("act", method="DELETE", path=f"/api/v2/{kind}/{self._some(kind)}")

@@ -1,7 +1,7 @@
 """Proof: night after night in one process, memory, descriptors, tasks, threads and files stay flat, and no row drifts.
 
     python -m tests.proofs.soak                    # 100 nights
-    python -m tests.proofs.soak --nights 30 --seed 3 --deals 400
+    python -m tests.proofs.soak --nights 30 --seed 3 --deals 400 --streams    # of all streams
 
 A sandbox in another process is the company. Prints what was there every ten nights; then, figure by figure, the median
 of the last third of the nights against that of the middle third, and how far it may be off. What has to grow (raw
@@ -22,13 +22,16 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from tests.end_to_end.soak import Soak
+from tests.end_to_end.soak import KINDS, Soak
 from tests.end_to_end.world import Project, serving
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tests.end_to_end.soak import Night
+
+
+STREAMS = (*KINDS, "pipelines", "stages", "users", "notes", "leads", "files")
 
 
 class Figure(Struct, frozen=True):
@@ -75,6 +78,7 @@ def main() -> int:
     parser.add_argument("--nights", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--deals", type=int, default=200)
+    parser.add_argument("--streams", nargs="*", default=STREAMS, help="none: all of them")
     asked = parser.parse_args()
     names = [figure.name for figure in FIGURES] + ["rows"]
     print("night" + "".join(f"{name:>13}" for name in names) + "  leftovers", flush=True)
@@ -82,7 +86,7 @@ def main() -> int:
         tempfile.TemporaryDirectory() as folder,
         serving("--deals", str(asked.deals), "--seed", str(asked.seed)) as remote,
     ):
-        soak = Soak(remote, Project(Path(folder) / "project", remote), asked.seed)
+        soak = Soak(remote, Project(Path(folder) / "project", remote), asked.seed, tuple(asked.streams))
         for number in range(1, asked.nights + 1):
             soak.night()
             if number % 10 == 0 or number == 1:
