@@ -151,6 +151,11 @@ def assign(
     for field in fields.values():
         taken |= _names(field.column, types.get(field.type, _TEXT))
     changes = []
+    newest = max((field.last_seen for field in fields.values()), default=now)
+    for field in fields.values():  # those that the reading before this one still showed
+        if current and field.code not in current and field.last_seen == newest:
+            detail = f"{field.label!r} is not among the fields any more; its column {field.column} stays"
+            changes.append(SchemaChange(stream.name, "field_gone", field.code, detail))
     for code, (label, kind) in current.items():
         before = fields.get((code, kind))
         if before is None:

@@ -227,7 +227,9 @@ class Loader:
             return []
         definitions = self.connection.execute(
             f"SELECT field_code, coalesce(field_name, ''), coalesce(field_type, 'varchar')"
-            f" FROM {quoted('main', stream.fields)} WHERE _deleted_at IS NULL ORDER BY field_code"
+            f" FROM {quoted('main', stream.fields)} WHERE _deleted_at IS NULL AND _verified_at >= coalesce("
+            "(SELECT min(watermark) FROM meta.checkpoints WHERE stream = ?), _verified_at) ORDER BY field_code",
+            [stream.fields],
         ).fetchall()
         known = self._fields(stream)
         now = self.moment or datetime.now(UTC)

@@ -111,7 +111,10 @@ def test_s16_a_field_that_is_gone_keeps_its_column_and_its_successor_gets_anothe
     fields, changes = assign([(code(2), "Size", "double")], known)
     assert {field.code: field.column for field in fields}[code(1)] == "cf_size"
     assert len({field.column for field in fields}) == 2
-    assert [change.kind for change in changes] == ["field_added"]
+    assert [(change.kind, change.name) for change in changes] == [("field_gone", code(1)), ("field_added", code(2))]
+    again, nothing = assign([(code(2), "Size", "double")], fields)
+    assert nothing == []  # it is told once
+    assert again == fields
 
 
 def test_s16_definitions_that_were_not_read_change_nothing() -> None:
