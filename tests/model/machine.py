@@ -61,6 +61,12 @@ faults = st.builds(
     st.integers(2, 9),
     st.sampled_from((1, 3, 30)),
 )
+lost = st.builds(  # the request of a write, or its answer
+    lambda fault, method, nth: {"nth": nth, "method": method, **fault},
+    st.sampled_from(({"kind": "reset_after"}, {"kind": "reset_before"}, {"kind": "truncate"})),
+    st.sampled_from(("POST", "PATCH", "DELETE")),
+    st.integers(1, 2),
+)
 LABELS = ("Size", "size", 'a "b"', "select", "id", "🙂")
 changes = st.tuples(
     st.sampled_from(("update", "add", "delete", "purge", "merge", "archive", "unarchive", "restore", "backdate")),
@@ -270,11 +276,11 @@ class Life(RuleBasedStateMachine):
         except ConfigError:  # it was sent before, and is in doubt
             assert self.queue.mutations("unknown", "queued")
 
-    @step(3, fault=st.none() | faults)
+    @step(3, fault=st.none() | faults | lost | lost)
     @counted
     def push(self, fault: dict[str, Any] | None) -> None:
         if not self.waiting:
-            self.queue_change("update", "deals", len(self.queued))
+            self.queue_change("add" if fault and fault.get("method") == "POST" else "update", "deals", len(self.queued))
         if fault:
             self.box.faults.add(fault)
         try:
