@@ -114,7 +114,11 @@ def list_(app: App, everything: bool, states: tuple[State, ...], operation: str 
     wanted = None if everything else states or (*OPEN, "needs_review")
     name = catalogue.operation(operation).name if operation else None
     with push.opened(app.settings) as (outbox, names):
-        found = outbox.mutations(wanted, operation=name, batch=batch)
+        found = [
+            each
+            for each in outbox.mutations(wanted, operation=name, batch=batch)
+            if everything or states or each.state != "needs_review" or not outbox.resolution(each.id)
+        ]
         if app.json:
             for each in found:
                 app.emit(_facts(each))

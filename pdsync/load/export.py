@@ -113,10 +113,14 @@ def _write(connection: duckdb.DuckDBPyConnection, query: str, target: Path) -> d
     return {row[0]: row[1] for row in rows}
 
 
-def runs(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """The runs that the warehouse holds, in their order."""
-    rows = connection.execute("SELECT run_id FROM meta.runs ORDER BY started_at, run_id").fetchall()
-    return [row[0] for row in rows]
+def runs(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """The runs that the warehouse holds, in the order of what they wrote last, and when that was."""
+    rows = connection.execute(
+        "SELECT r.run_id, coalesce(max(b.applied_at), any_value(r.finished_at))::VARCHAR AS written FROM meta.runs r"
+        " LEFT JOIN meta._applied_batches b USING (run_id) GROUP BY r.run_id"
+        " ORDER BY written, max(b.walk) NULLS FIRST, r.run_id"
+    ).fetchall()
+    return dict(rows)
 
 
 def company(connection: duckdb.DuckDBPyConnection) -> tuple[int, str]:

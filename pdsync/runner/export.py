@@ -49,6 +49,7 @@ class Changes(Struct, frozen=True):
 
     until: str
     files: list[File]
+    written: str | None = None  # when that run wrote last; one that was cut may go on
 
 
 class Catalog(Struct):
@@ -145,7 +146,7 @@ class _Export:
             _FORMAT,
             {"id": self.company, "name": name},
             self.now,
-            self.runs[-1] if self.runs else None,
+            next(reversed(self.runs), None),
             [str(mask) for mask in asked.masks],
             dict(self.before.tables) if self.before else {},
             dict(self.before.changes) if self.before else {},
@@ -222,8 +223,12 @@ class _Export:
     def _changes(self, stream: str) -> File | None:
         """Write what the runs since the last change file have changed; too many such files become one."""
         known = self.catalog.changes.get(stream)
-        done = self.runs.index(known.until) + 1 if known and known.until in self.runs else 0
-        runs, files = self.runs[done:], list(known.files) if known else []
+        order, files = list(self.runs), list(known.files) if known else []
+        done = 0
+        if known and known.until in self.runs:
+            went_on = known.written not in (None, self.runs[known.until])
+            done = order.index(known.until) + (0 if went_on else 1)
+        runs = order[done:]
         if not runs:
             return None
         target = self.scratch / f"{stream}.parquet"
@@ -235,7 +240,7 @@ class _Export:
             files.append(file)
         if len(files) > self.asked.most_files:
             files = [self._compacted(stream, files)]
-        self.catalog.changes[stream] = Changes(runs[-1], files)
+        self.catalog.changes[stream] = Changes(runs[-1], files, self.runs[runs[-1]])
         return file
 
     def _compacted(self, stream: str, files: Sequence[File]) -> File:

@@ -190,3 +190,20 @@ def test_what_was_found_can_be_queried(box: Box, project: Project) -> None:
     assert project.ask("SELECT stream, kind, repaired FROM meta.findings") == [("products", "soft_deleted", True)]
     swept = project.ask("SELECT stream, at_source < here, complete FROM meta.sweeps ORDER BY swept_at DESC LIMIT 1")
     assert swept == [("products", True, True)]
+
+
+def test_s3_a_company_that_never_rests_is_complete_when_it_does(box: Box, project: Project) -> None:
+    """Every third request finds the company changed: a full sync, an incremental one and a repair run meanwhile."""
+    box.live(every=3, records=2)
+    for words in (("sync", "--full"), ("sync",), ("reconcile", "--repair", "--max-tombstones", "100")):
+        ran = project.here(words[0], "-q", *words[1:], *STREAMS)
+        assert ran.code == 0, ran
+        box.clock.advance(60)
+    box.live(None)
+    assert project.here("sync", "-q", *STREAMS).code == 0
+    reconcile(project, "--repair", "--deep", "--max-tombstones", "100")
+    for kind in KINDS:
+        live = {str(entry["id"]) for entry in box.dump(kind) if entry["state"] in ("live", "archived")}
+        here = {str(key) for (key,) in project.ask(f"SELECT id FROM {kind} WHERE _deleted_at IS NULL")}
+        assert here == live, kind
+    assert findings(reconcile(project, "--deep", "--exit-code")) == []

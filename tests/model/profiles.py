@@ -12,8 +12,8 @@ CHECKS = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_t
 
 settings.register_profile(
     "model-slice",
-    max_examples=3,
-    stateful_step_count=30,
+    max_examples=2,
+    stateful_step_count=25,
     derandomize=True,
     database=None,
     deadline=None,
