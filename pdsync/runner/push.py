@@ -187,7 +187,7 @@ async def push(
                 if not confirm(plan):
                     return None
             receipt = await _apply(session, plan, push_id, asked, tell)
-            done = session.outbox.of_push(push_id)
+            done = session.outbox.of_push(push_id, images=False)
         if asked.read_back:
             await _read_back(settings, receipt, done, say)
         return receipt
@@ -292,7 +292,7 @@ async def _apply(
     except asyncio.CancelledError:
         interrupted = True
     wanted = {step.mutation for step in plan.steps}
-    ended = [each for each in outbox.of_push(push_id) if each.state in ENDS]
+    ended = [each for each in outbox.of_push(push_id, images=False) if each.state in ENDS]
     receipt.outcomes = {end: sum(each.state == end for each in ended) for end in ENDS}
     receipt.already_so = sum(each.reason == "already_so" for each in ended)
     receipt.open = len(wanted - {each.id for each in ended})

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from pdsync.model import State, Verb
 
 _COLUMNS = ", ".join(Mutation.__struct_fields__)
-_JSON = ("payload", "expected", "base_image", "after_image")
+_IMAGES = ("base_image", "after_image")  # whole records: most of what a mutation weighs
+_PLAIN = ", ".join("NULL" if name in _IMAGES else name for name in Mutation.__struct_fields__)
+_JSON = ("payload", "expected", *_IMAGES)
 ANSWER_CAP = 64 * 2**10  # bytes of an answer that are kept as evidence
 
 
@@ -163,9 +165,9 @@ class Outbox:
             batch,
         )
 
-    def of_push(self, push_id: str) -> list[Mutation]:
-        """What a push was about."""
-        return self._select("push_id = ?", push_id)
+    def of_push(self, push_id: str, *, images: bool = True) -> list[Mutation]:
+        """What a push was about; without the records before and after where they are not needed."""
+        return self._select("push_id = ?", push_id, images=images)
 
     def counts(self) -> dict[str, int]:
         """State → how many."""
@@ -208,8 +210,9 @@ class Outbox:
         )
         return dict(zip(("verdict", "remote_id", "note", "by", "at"), rows[0], strict=True)) if rows else None
 
-    def _select(self, where: str, *values: object) -> list[Mutation]:
-        rows = self.control.rows(f"SELECT {_COLUMNS} FROM mutations WHERE {where} ORDER BY seq", *values)
+    def _select(self, where: str, *values: object, images: bool = True) -> list[Mutation]:
+        columns = _COLUMNS if images else _PLAIN
+        rows = self.control.rows(f"SELECT {columns} FROM mutations WHERE {where} ORDER BY seq", *values)
         found = []
         for row in rows:
             facts = dict(zip(Mutation.__struct_fields__, row, strict=True))
