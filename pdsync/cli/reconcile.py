@@ -10,6 +10,7 @@ import msgspec
 from pdsync.cli import notifying, render
 from pdsync.cli.app import App, Command
 from pdsync.cli.running import leave, watched
+from pdsync.runner import findings
 from pdsync.runner import reconcile as reconciling
 
 _SHOWN = 40
@@ -42,11 +43,11 @@ def reconcile(
     That a list does not show a record means nothing by itself: it is asked for, and only what is known to be gone
     counts as gone. Nothing is changed without --repair.
     """
-    asked = reconciling.Asked(streams, repair, deep, sample, max_tombstones, budget)
+    asked = findings.Asked(streams, repair, deep, sample, max_tombstones, budget)
     carry_out(app, asked, exit_code or fail_on_gap)
 
 
-def carry_out(app: App, asked: reconciling.Asked, fail_on_differences: bool) -> None:
+def carry_out(app: App, asked: findings.Asked, fail_on_differences: bool) -> None:
     """Run a reconciliation, show what it found, and end with its exit code."""
     # With --json the findings are the listing: nothing else stands between them.
     result, seconds = watched(
@@ -60,7 +61,7 @@ def carry_out(app: App, asked: reconciling.Asked, fail_on_differences: bool) -> 
     leave(code)
 
 
-def _show(app: App, result: reconciling.Result, seconds: float, code: int) -> None:
+def _show(app: App, result: findings.Result, seconds: float, code: int) -> None:
     kinds = Counter(each.kind for each in result.findings)
     if app.json:
         for each in result.findings:

@@ -16,7 +16,7 @@ from pdsync.cli.app import App, Command
 from pdsync.cli.running import Moment, leave, show, watched
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
-from pdsync.runner import forecast, load_files, pipeline, run, verify
+from pdsync.runner import findings, forecast, load_files, pipeline, run, verify
 from pdsync.runner import reconcile as reconciling
 
 if TYPE_CHECKING:
@@ -95,18 +95,18 @@ def _sync(app: App, asked: Asked, *, verify_too: bool, fail_on_gap: bool) -> Non
     leave(code)
 
 
-def _verify(app: App, asked: Asked, done: Receipt) -> tuple[reconciling.Result | None, float]:
+def _verify(app: App, asked: Asked, done: Receipt) -> tuple[findings.Result | None, float]:
     """Hold the streams whose turn it is against the source, with what the sync has left of its budget."""
     left = asked.budget - done.tokens if asked.budget else None
     turns = verify.due(app.settings, list(done.streams))
     if not turns or (left is not None and left < min(turn.tokens for turn in turns)):
         return None, 0.0
-    wanted = reconciling.Asked(tuple(turn.stream for turn in turns), repair=True, deep=True, budget=left)
+    wanted = findings.Asked(tuple(turn.stream for turn in turns), repair=True, deep=True, budget=left)
     app.note(f"Verifying {', '.join(wanted.streams)}: it is their turn.")
     return watched(app, lambda progress: reconciling.reconcile(app.settings, wanted, *([] if app.json else [progress])))
 
 
-def _facts(verified: reconciling.Result) -> dict[str, object]:
+def _facts(verified: findings.Result) -> dict[str, object]:
     return {
         "run_id": verified.receipt.run_id,
         "streams": {name: seen[2] for name, seen in verified.swept.items()},
@@ -118,7 +118,7 @@ def _facts(verified: reconciling.Result) -> dict[str, object]:
     }
 
 
-def _told(verified: reconciling.Result) -> str:
+def _told(verified: findings.Result) -> str:
     seen = ", ".join(f"{name} {count:,}" for name, (_, _, count) in verified.swept.items())
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(each.kind for each in verified.findings).items())
     mended = len(verified.findings) - len(verified.left)

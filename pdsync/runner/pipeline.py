@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from pdsync.core import catalogue
 from pdsync.errors import CatalogueError
-from pdsync.runner import backfill, reconcile
+from pdsync.runner import backfill, findings
 from pdsync.runner.run import Asked
 
 if TYPE_CHECKING:
@@ -74,9 +74,9 @@ class Pipeline(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
             anew=self.full if isinstance(self.full, tuple) else (),
         )
 
-    def asked_reconcile(self, budget: int | None) -> reconcile.Asked:
+    def asked_reconcile(self, budget: int | None) -> findings.Asked:
         """What to hold against the source."""
-        return reconcile.Asked(
+        return findings.Asked(
             self.streams, self.repair, self.deep, self.sample, self.max_tombstones, budget or self.budget,
             leave_out=self.leave_out,
         )  # fmt: skip

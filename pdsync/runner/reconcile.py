@@ -12,7 +12,6 @@ import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from pdsync.core import catalogue
@@ -21,11 +20,12 @@ from pdsync.core.log import log
 from pdsync.errors import ApiError, FeatureOff, GuardTripped, NotFound, PdsyncError, Stopped
 from pdsync.extract.pages import pages, query_of
 from pdsync.load import warehouse
-from pdsync.model import Gap, Gone, Receipt, StreamReceipt, Walk
+from pdsync.model import Gone, StreamReceipt, Walk
 from pdsync.reconcile import evidence
 from pdsync.reconcile.evidence import CANARIES, MOST, Verdict
 from pdsync.reconcile.sweep import MADE_OF, MERGEABLE, Difference, Sweep, moved_before
 from pdsync.runner import run as running
+from pdsync.runner.findings import Asked, Finding, Result, conclude, keep
 from pdsync.sql import first
 from pdsync.sql import name as quoted
 
@@ -39,51 +39,6 @@ if TYPE_CHECKING:
 
 _BY_IDS = 100
 _REFETCHED = ("missing", "restored", "archived", "unarchived", "stale", "backdated", "differs", "present")
-
-
-class Asked(Struct, frozen=True):
-    """What a reconciliation is asked to do."""
-
-    streams: tuple[str, ...] = ()  # none: all that were read
-    repair: bool = False
-    deep: bool = False  # also values that move no time
-    sample: int | None = None  # only so many records of each stream, chosen at random
-    max_tombstones: int | None = None
-    budget: int | None = None  # tokens
-    leave_out: tuple[str, ...] = ()
-
-    @property
-    def command(self) -> str:
-        """The command as it would be typed."""
-        flags = ["--repair"] * self.repair + ["--deep"] * self.deep
-        flags += [f"--sample={self.sample}"] if self.sample is not None else []
-        return " ".join(["reconcile", *self.streams, *flags])
-
-
-class Finding(Struct, frozen=True):
-    """One difference, what it means, and whether it was repaired."""
-
-    stream: str
-    key: str
-    kind: str
-    evidence: str = ""
-    winner: str | None = None
-    repaired: bool = False
-    source: str | None = None  # the list that shows the record
-
-
-class Result(Struct):
-    """What a reconciliation has found."""
-
-    receipt: Receipt
-    findings: list[Finding] = []
-    swept: dict[str, tuple[int, int, int]] = {}  # stream → keys at the source, keys here, rows seen to be the same
-    held: str | None = None  # why tombstones were held back
-
-    @property
-    def left(self) -> list[Finding]:
-        """Differences that are still there."""
-        return [each for each in self.findings if not each.repaired]
 
 
 async def reconcile(settings: Settings, asked: Asked, tell: Callable[[Event], None] = lambda event: None) -> Result:
@@ -107,59 +62,8 @@ async def reconcile(settings: Settings, asked: Asked, tell: Callable[[Event], No
         try:
             await work.all(result)
         finally:
-            await _conclude(run, result, asked, work.failed)
+            await conclude(run, result, asked, work.failed)
     return result
-
-
-async def _conclude(run: Run, result: Result, asked: Asked, failed: dict[str, PdsyncError]) -> None:
-    receipt = run.receipt
-    receipt.finished_at = datetime.now(UTC).replace(microsecond=0)
-    receipt.requests, receipt.tokens = run.http.budget.requests, run.http.budget.spent
-    for name, error in failed.items():
-        receipt.streams[name] = StreamReceipt(error=str(error))
-        receipt.gaps.append(Gap(name, "stopped" if isinstance(error, Stopped) else "failed", str(error).split("\n")[0]))
-    for name in result.swept:
-        live = run.live.get(name, StreamReceipt())
-        receipt.streams[name] = replace(live, complete=True)
-    stopped = next((error for error in failed.values() if isinstance(error, Stopped)), None)
-    receipt.exit_code = (stopped.exit_code if stopped else 1) if failed else 3 if result.held else 0
-    await run.loader.do(_keep, run, result, asked)
-
-
-def _keep(run: Run, result: Result, asked: Asked) -> None:
-    """Write down what was found, all or nothing; in the loader's thread.
-
-    An attempt of this run that was cut may have written already. What it found and this one, reading it all, does not,
-    it had repaired.
-    """
-    now, run_id, connection = run.began, run.receipt.run_id, run.loader.connection
-    left = [each.stream for each in result.left]
-    found = {(each.stream, each.key) for each in result.findings}
-    reads_all = asked.repair and asked.sample is None
-    connection.execute("BEGIN")
-    try:
-        rows = [
-            (*row[:-1], row[-1] or (reads_all and row[2] in result.swept))
-            for row in connection.execute("FROM meta.findings WHERE run_id = ?", [run_id]).fetchall()
-            if (row[2], row[3]) not in found
-        ]
-        rows += [
-            (run_id, now, each.stream, each.key, each.kind, each.evidence, each.winner, each.repaired)
-            for each in result.findings
-        ]
-        connection.execute("DELETE FROM meta.findings WHERE run_id = ?", [run_id])
-        connection.execute("DELETE FROM meta.sweeps WHERE run_id = ?", [run_id])
-        for row in rows:
-            connection.execute("INSERT INTO meta.findings VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
-        for name, (source, here, verified) in result.swept.items():
-            connection.execute(
-                "INSERT INTO meta.sweeps VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [run_id, now, name, source, here, verified, left.count(name), asked.sample is None],
-            )
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
 
 
 class _Reconcile:
@@ -194,6 +98,8 @@ class _Reconcile:
                 continue
             sweep = self.sweeps[stream.name]
             if sweep.unreadable:
+                said = f"{sweep.unreadable} of its records can't be read, so it can't be compared whole"
+                self.failed[stream.name] = PdsyncError(f"{said}.\nRead it first: pdsync sync {stream.name} --full")
                 continue
             here = await self.loader.do(self._here, stream)
             result.swept[stream.name] = (await self.loader.do(sweep.alive), here, await self.loader.do(sweep.verify))
@@ -388,7 +294,7 @@ class _Reconcile:
     async def _repair(self, streams: Sequence[Stream], result: Result) -> None:
         if not self.asked.repair:
             return
-        await self.loader.do(_keep, self.run, result, self.asked)  # or a kill would take with it what was repaired
+        await self.loader.do(keep, self.run, result, self.asked)  # or a kill would take with it what was repaired
         for stream in streams:
             mine = [each for each in result.findings if each.stream == stream.name]
             mended = await self._refetch(stream, [each for each in mine if each.kind in _REFETCHED])

@@ -25,7 +25,7 @@ import pdsync
 from pdsync.core import config
 from pdsync.core.http import Http
 from pdsync.errors import ConfigError, GuardTripped, PdsyncError
-from pdsync.runner import push, reconcile, replay, run
+from pdsync.runner import findings, push, reconcile, replay, run
 from pdsync.sandbox import Limits, running
 from pdsync.writeback.guards import Consent
 from tests.end_to_end.world import Project
@@ -224,7 +224,7 @@ class Life(RuleBasedStateMachine):
             return
         if fault:
             self.box.faults.add(fault)
-        asked = reconcile.Asked(streams, repair=True, deep=deep, max_tombstones=1000)
+        asked = findings.Asked(streams, repair=True, deep=deep, max_tombstones=1000)
         try:
             result = asyncio.run(reconcile.reconcile(self.settings, asked))
         except PdsyncError:
@@ -369,7 +369,7 @@ class Life(RuleBasedStateMachine):
             assert receipt.exit_code == 0, receipt
             if not receipt.resumed:
                 break
-        asked = reconcile.Asked(KINDS, repair=True, max_tombstones=1000)
+        asked = findings.Asked(KINDS, repair=True, max_tombstones=1000)
         result = asyncio.run(reconcile.reconcile(self.settings, asked))
         assert result.receipt.exit_code == 0, result
         assert not result.left, result.left
