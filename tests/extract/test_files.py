@@ -195,7 +195,7 @@ async def test_every_byte_of_a_file_comes_to_disk_and_the_manifest_tells_of_it(
     assert list(box.log) == []
 
 
-async def test_x10_hostile_names_leave_everything_outside_the_folder_as_it_is(tmp_path: Path) -> None:
+async def test_x7_x10_hostile_names_leave_everything_outside_the_folder_as_it_is(tmp_path: Path) -> None:
     files = Files({id: name.encode(errors="replace") or b"-" for id, name in enumerate(HOSTILE, 1)})
     files.names = {id: name.encode(errors="replace").decode() for id, name in enumerate(HOSTILE, 1)}
     outside = tmp_path / "outside"
@@ -216,7 +216,7 @@ async def test_x10_hostile_names_leave_everything_outside_the_folder_as_it_is(tm
         assert path.stat().st_mode & 0o177 == 0
 
 
-async def test_x10_symbolic_links_are_refused_and_what_they_lead_to_stays(tmp_path: Path) -> None:
+async def test_x7_x10_symbolic_links_are_refused_and_what_they_lead_to_stays(tmp_path: Path) -> None:
     files = Files(dict.fromkeys(range(1, 5), b"new"))
     root, precious = tmp_path / "files", tmp_path / "precious"
     root.mkdir()
