@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from pdsync.core import catalogue
 from pdsync.core.calls import check
 from pdsync.core.envelope import record_in
 from pdsync.errors import ApiError, BadAnswer, FeatureOff, Forbidden, NotFound, ServerTrouble
@@ -24,6 +25,20 @@ if TYPE_CHECKING:
 
 CANARIES = 20
 MOST = 500  # single reads a stream and run; what is beyond them waits
+
+
+def item(stream: Stream, prefer: Version) -> Operation | None:
+    """What reads one record of a stream by itself; None where nothing does."""
+    version, sources = stream.sources(prefer)
+    listed = catalogue.operations(version)[sources[0].operation].path
+    return next(
+        (
+            each for each in catalogue.operations(version).values()
+            if each.method == "GET" and not each.removed and not each.binary
+            and each.path.startswith(f"{listed}/{{") and each.path.count("/") == listed.count("/") + 1
+        ),
+        None,
+    )  # fmt: skip
 
 
 class Sighting(Struct, frozen=True):

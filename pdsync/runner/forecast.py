@@ -122,7 +122,7 @@ def _line(
     changes = known.get((stream.name, source.name, False))
     incremental = source.way != "full" and not asked.reads_whole(stream.name) and whole is not None
     unknown = whole is None
-    if source.parent:
+    if source.parent and not (incremental and changes):
         count = _parents(source.parent, known, warehouse, changed=incremental)
         requests = -(-count // source.parent.batch) if count is not None else 1
         unknown = count is None

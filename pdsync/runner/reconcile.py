@@ -196,7 +196,7 @@ class _Reconcile:
     async def _look_into(self, stream: Stream, absent: Sequence[str]) -> list[Verdict]:
         """What became of records that no list shows."""
         sweep = self.sweeps[stream.name]
-        item = self._item(stream)
+        item = evidence.item(stream, self.run.settings.api)
         winners: dict[str, set[str | None]] = {}
         if stream.name in MERGEABLE:
             for other in self.sweeps.values():
@@ -236,19 +236,6 @@ class _Reconcile:
                 for key, now in moved_before(self.loader.connection, other, of, keys).items():
                     found.setdefault(key, set()).update(now)
         return found
-
-    def _item(self, stream: Stream) -> Operation | None:
-        """What reads one record of a stream by itself."""
-        version, sources = stream.sources(self.run.settings.api)
-        listed = catalogue.operations(version)[sources[0].operation].path
-        return next(
-            (
-                each for each in catalogue.operations(version).values()
-                if each.method == "GET" and not each.removed and not each.binary
-                and each.path.startswith(f"{listed}/{{") and each.path.count("/") == listed.count("/") + 1
-            ),
-            None,
-        )  # fmt: skip
 
     def _made_of(self, stream: Stream, keys: Sequence[str]) -> dict[str, str]:
         """Leads and deals that were converted: key → what says that it was made of it."""
@@ -331,7 +318,7 @@ class _Reconcile:
             parts = [keys[at : at + _BY_IDS] for at in range(0, len(keys), _BY_IDS)]
             calls = [check(listing, {**shown, "ids": ",".join(part), "limit": _BY_IDS}) for part in parts]
             return listing, list(await asyncio.gather(*(self.http.carry_out(call) for call in calls)))
-        item = self._item(stream)
+        item = evidence.item(stream, self.run.settings.api)
         if item is None or listing.paging == "none":
             return None, []
         known = {name: value for name, value in shown.items() if name in item.query}

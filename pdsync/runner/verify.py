@@ -15,6 +15,8 @@ from msgspec import Struct
 
 from pdsync.core import catalogue
 from pdsync.load import warehouse
+from pdsync.reconcile import evidence
+from pdsync.reconcile.evidence import CANARIES
 from pdsync.runner import project
 from pdsync.sql import first
 from pdsync.sql import name as quoted
@@ -35,8 +37,8 @@ class Turn(Struct, frozen=True):
 
     stream: str
     rows: int
-    requests: int
-    tokens: int
+    requests: int  # for its lists
+    tokens: int  # with the canaries
     seen_at: datetime  # when all of it was last read
 
 
@@ -77,7 +79,11 @@ def _turn(connection: duckdb.DuckDBPyConnection, settings: Settings, stream: Str
     if seen_at is None:
         return None
     rows = int(first(connection.execute(f"SELECT count(*) FROM {quoted('main', stream.name)}"))[0])
-    operations = [catalogue.operations(version)[source.operation] for source in sources]
-    requests = math.ceil(rows / (operations[0].page_size or 100)) + len(operations) - 1
-    tokens = requests * max(operation.cost or 0 for operation in operations)
-    return Turn(stream.name, rows, requests, tokens, seen_at)
+    first_list, *others = [catalogue.operations(version)[source.operation] for source in sources]
+    pages = math.ceil(rows / (first_list.page_size or 100))
+    tokens = pages * (first_list.cost or 0) + sum(other.cost or 0 for other in others)
+    # In a share of a week something was deleted, as a rule: then canaries are asked for one by one.
+    item = evidence.item(stream, settings.api)
+    canaries = min(CANARIES, rows) if item else 0
+    tokens += canaries * (item.cost or 0 if item else 0)
+    return Turn(stream.name, rows, pages + len(others), tokens, seen_at)
