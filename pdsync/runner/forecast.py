@@ -122,9 +122,11 @@ def _line(
     changes = known.get((stream.name, source.name, False))
     incremental = source.way != "full" and not asked.reads_whole(stream.name) and whole is not None
     unknown = whole is None
-    if source.parent and not (incremental and changes):
+    if source.parent:
         count = _parents(source.parent, known, warehouse, changed=incremental)
         requests = -(-count // source.parent.batch) if count is not None else 1
+        if incremental and changes:  # not all that change have anything to tell
+            requests = min(requests, changes[0])
         unknown = count is None
         basis = (
             f"{'all' if not incremental else 'changed'} {source.parent.stream}: {count if count is not None else '?'}"

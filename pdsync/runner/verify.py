@@ -82,8 +82,8 @@ def _turn(connection: duckdb.DuckDBPyConnection, settings: Settings, stream: Str
     first_list, *others = [catalogue.operations(version)[source.operation] for source in sources]
     pages = math.ceil(rows / (first_list.page_size or 100))
     tokens = pages * (first_list.cost or 0) + sum(other.cost or 0 for other in others)
-    # In a share of a week something was deleted, as a rule: then canaries are asked for one by one.
+    # Where records were gone before, some will be again: then canaries are asked for one by one.
+    gone = first(connection.execute("SELECT count(*) FROM meta.findings WHERE stream = ?", [stream.name]))[0]
     item = evidence.item(stream, settings.api)
-    canaries = min(CANARIES, rows) if item else 0
-    tokens += canaries * (item.cost or 0 if item else 0)
+    tokens += min(CANARIES, rows) * (item.cost or 0) if item and gone else 0
     return Turn(stream.name, rows, pages + len(others), tokens, seen_at)
