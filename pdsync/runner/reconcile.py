@@ -24,8 +24,9 @@ from pdsync.model import Gone, StreamReceipt, Walk
 from pdsync.reconcile import evidence
 from pdsync.reconcile.evidence import CANARIES, MOST, Verdict
 from pdsync.reconcile.sweep import MADE_OF, MERGEABLE, Difference, Sweep, moved_before
+from pdsync.runner import findings
 from pdsync.runner import run as running
-from pdsync.runner.findings import Asked, Finding, Result, conclude, keep
+from pdsync.runner.findings import Asked, Finding, Result, conclude
 from pdsync.sql import first
 from pdsync.sql import name as quoted
 
@@ -281,7 +282,9 @@ class _Reconcile:
     async def _repair(self, streams: Sequence[Stream], result: Result) -> None:
         if not self.asked.repair:
             return
-        await self.loader.do(keep, self.run, result, self.asked)  # or a kill would take with it what was repaired
+        await self.loader.do(
+            findings.keep, self.run, result, self.asked
+        )  # or a kill would take with it what was repaired
         for stream in streams:
             mine = [each for each in result.findings if each.stream == stream.name]
             mended = await self._refetch(stream, [each for each in mine if each.kind in _REFETCHED])

@@ -83,7 +83,7 @@ BURY = [
     *_behind("load.tombstones", "_note_merge"),
     *_around("core.control", "Control.end_walk"),
 ]
-KEEP = [*_around("runner.reconcile", "_keep"), *PUBLISHING]
+KEEP = [*_around("runner.findings", "keep"), *PUBLISHING]
 RECONCILE = [*_BEGINNING[:4], *SWEEP, *FINDINGS, *REFETCH, *BURY, *KEEP]
 REPLAY = [
     *_behind("runner.replay", "_clear", "_readable"),
