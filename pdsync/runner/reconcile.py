@@ -282,9 +282,7 @@ class _Reconcile:
     async def _repair(self, streams: Sequence[Stream], result: Result) -> None:
         if not self.asked.repair:
             return
-        await self.loader.do(
-            findings.keep, self.run, result, self.asked
-        )  # or a kill would take with it what was repaired
+        await self.loader.do(findings.keep, self.run, result, self.asked)  # a kill must not lose it
         for stream in streams:
             mine = [each for each in result.findings if each.stream == stream.name]
             mended = await self._refetch(stream, [each for each in mine if each.kind in _REFETCHED])

@@ -60,7 +60,7 @@ def test_s1_s7_a_repair_that_dies_is_finished_and_tells_of_all_that_it_found(
 ) -> None:
     case = scene.case("reconcile")
     buried = Place("pdsync.load.tombstones", "bury", after=True)
-    kept = Place("pdsync.runner.reconcile", "keep")
+    kept = Place("pdsync.runner.findings", "keep")
     assert case.trial(tmp_path / "trial", forks, [buried.death(2), kept.death(2)]).wrong == []
     found = "SELECT stream, key, kind, repaired FROM meta.findings ORDER BY ALL"
     calm, shaken = case.copy(tmp_path / "calm"), case.copy(tmp_path / "shaken")
