@@ -228,6 +228,8 @@ class _Planner:
             self._shows(self.payload, None)
             return "send", None, None
         image = self.images[target]
+        if image is not None and image.hidden:
+            return "rejected", "permission", "this token may not see it"
         if image is None or image.record is None:
             if self.mutation.verb == "delete" and image is None:  # only this plan says so: one before it may yet fail
                 return "send", None, None

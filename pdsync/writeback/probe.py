@@ -88,6 +88,8 @@ async def look(
         return Finding("undecidable", operation.id, "nothing shows whether it happened")
     read = (await reads.read(http, [place]))[place.target]
     request = f"read {place.target}"
+    if read.hidden:
+        return Finding("unclear", request, "this token may not see it")
     if shaped.verb == "delete":
         if not read.gone:
             return Finding("absent", request, "it is still there")

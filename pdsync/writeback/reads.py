@@ -35,12 +35,13 @@ class Read(Struct, frozen=True):
     record: dict[str, Any] | None
     at: float  # monotonic, s
     kind: str
+    hidden: bool = False  # this token may not see it: nothing is known of it
 
     @property
     def gone(self) -> bool:
         """Whether there is nothing left to change: the record is not there, or marked as deleted."""
         if self.record is None:
-            return True
+            return not self.hidden
         stream = stream_of(self.kind)
         return stream is not None and stream.says_deleted(self.record, "v2" if stream.v2 else "v1")
 
@@ -121,7 +122,7 @@ async def _single(http: Http, place: Place) -> dict[str, Read]:
         return {place.target: Read(None, at, place.shape.kind)}
     except ApiError as error:
         if error.status in (400, 403):  # a refusal to show one record: hidden, or never there
-            return {place.target: Read(None, at, place.shape.kind)}
+            return {place.target: Read(None, at, place.shape.kind, hidden=error.status == 403)}
         raise
     return {place.target: Read(record_in(answer.body), at, place.shape.kind)}
 

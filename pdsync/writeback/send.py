@@ -237,6 +237,8 @@ class Sender:
         if ready.step.verb == "merge":
             return self._merge_allowed(ready)
         again = bool(self.outbox.attempts(ready.mutation.id))
+        if read.hidden:
+            return self._settle(ready.mutation, "rejected", "permission", "this token may not see it")
         if ready.step.verb == "delete":
             if read.gone:
                 return self._settle(ready.mutation, "applied", None if again else "already_so")

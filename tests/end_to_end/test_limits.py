@@ -118,7 +118,8 @@ def test_l3_an_exhausted_day_stops_the_run_and_the_same_command_goes_on_the_next
 
     refused = project.run(*command, first=first)  # the day is not over
     assert refused.code == 3, refused
-    assert len(remote.log()) == sent
+    # Whose token it is may still be asked, where the few tokens that are left pay for that.
+    assert [entry["path"] for entry in remote.log()[sent:]] in ([], ["/v1/users/me"])
     assert "UTC" in refused.err
 
     remote.post("clock", advance_s=86_400)

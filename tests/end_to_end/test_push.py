@@ -76,6 +76,16 @@ def made_by_another_way(remote: Remote, **person: object) -> int:
     return int(made["data"]["id"])
 
 
+def test_w2_what_the_token_may_not_see_is_not_taken_for_gone(remote: Remote, project: Project) -> None:
+    me = json.loads(project.here("api", "getCurrentUser").out)["data"]["id"]
+    hidden = next(each for each in live(remote, "mail_threads") if each["user_id"] != me and not each["shared_flag"])
+    queued = queue(project, "deleteMailThread", f"id={hidden['id']}")
+    before = journal(remote)
+    push(project, "--allow", "delete", "--max-deletes", "9", code=5)
+    assert fate(project, queued) == ("rejected", "permission")
+    assert (writes(remote), journal(remote)) == ([], before)
+
+
 def test_w15_a_write_that_shows_too_late_is_found_by_the_next_sync(remote: Remote, project: Project) -> None:
     queued = queue(project, "addPerson", "name=Late Show", "emails=late@example.com")
     remote.fault(kind="reset_before", method="POST", path="/api/v2/persons$", nth=1)

@@ -120,6 +120,7 @@ def known(remote: Remote, project: Project) -> dict[str, str]:
     text = [e["record"] for e in remote.dump("person_fields") if e["record"]["is_custom_field"]
                 and e["record"]["field_type"] in ("varchar", "text")][-1]  # fmt: skip
     sold = live["deal_products"]
+    threads = json.loads(project.here("api", "getMailThreads", "folder=inbox").out)["data"]  # the token's own
     found = {
         "path": str(path), "user": str(live["users"][-1]["id"]), "pipeline": str(live["pipelines"][0]["id"]),
         "activity": str(live["activities"][-1]["id"]), "call_log": live["call_logs"][0]["id"],
@@ -127,7 +128,7 @@ def known(remote: Remote, project: Project) -> dict[str, str]:
         "line_2": str(sold[-1]["id"]), "file": str(live["files"][0]["id"]), "file_2": str(live["files"][-1]["id"]),
         "pictured": next(str(person["id"]) for person in live["persons"] if person["picture_id"]),
         "lead": live["leads"][0]["id"], "lead_label": live["lead_labels"][-1]["id"],
-        "thread": str(live["mail_threads"][0]["id"]), "person_code": text["field_code"], **codes,
+        "thread": str(threads[0]["id"]), "person_code": text["field_code"], **codes,
     }  # fmt: skip
     for name, kind in (("deal", "deals"), ("person", "persons"), ("org", "organizations"), ("product", "products")):
         ids = [str(record["id"]) for record in live[kind]]
