@@ -118,8 +118,8 @@ def test_l3_an_exhausted_day_stops_the_run_and_the_same_command_goes_on_the_next
 
     refused = project.run(*command, first=first)  # the day is not over
     assert refused.code == 3, refused
-    # Whose token it is may still be asked, where the few tokens that are left pay for that.
-    assert [entry["path"] for entry in remote.log()[sent:]] in ([], ["/v1/users/me"])
+    # One more at most: whose token it is, if what is left pays for that, or one that was given up and shows late.
+    assert len(remote.log()) <= sent + 1
     assert "UTC" in refused.err
 
     remote.post("clock", advance_s=86_400)
