@@ -63,7 +63,7 @@ class Budget:
         self._resume_at = 0.0
         self._was_blocked = False
         # Spreads a little faster than the limit, so that the exact bound below is what decides, not the spreading.
-        per_slice = max(1, round(burst * 1.25 * _SLICE_S / WINDOW_S))
+        per_slice = max(1, round(burst * 1.5 * _SLICE_S / WINDOW_S))
         self._throttle = Throttler(rate_limit=per_slice, period=_SLICE_S, retry_interval=0.005) if burst else None
         try:
             self._db = sqlite3.connect(path, timeout=30, isolation_level=None)

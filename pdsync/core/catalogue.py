@@ -121,6 +121,8 @@ def _check_parents(stream: Stream, streams: Mapping[str, Stream]) -> None:
             raise CatalogueError(f"{where}: there is no stream {parent.stream!r} to be the parent.")
         if parent.having and parent.having not in streams[parent.stream].columns:
             raise CatalogueError(f"{where}: {parent.stream} has no column {parent.having!r}.")
+        if parent.counts and not (parent.having and stream.parent_column(parent, "v2")):
+            raise CatalogueError(f"{where}: `counts` takes a count (`having`), and a column with the parent's key.")
 
 
 def stream(name: str) -> Stream:

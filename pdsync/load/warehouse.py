@@ -72,6 +72,22 @@ def connect(path: Path, *, read_only: bool = False, memory_limit: str = MEMORY_L
     return connection
 
 
+def vacuum(connection: duckdb.DuckDBPyConnection, *, wanted: bool) -> None:
+    """Let checkpoints merge small row groups, or not.
+
+    That pays where rows were taken out. In a file to which rows were only added it writes most of them a second time.
+    """
+    connection.execute("RESET max_vacuum_tasks" if wanted else "SET max_vacuum_tasks = 0")
+
+
+def another(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    """One more connection to a work file that `connect` opened, for another thread; temporary tables are its own."""
+    other = connection.cursor()
+    other.execute("USE warehouse")
+    other.execute("SET TimeZone = 'UTC'")
+    return other
+
+
 def attach(path: Path, name: str) -> duckdb.DuckDBPyConnection:
     """A connection to an empty database in memory, beside which the file at `path` is open read-only as `name`.
 

@@ -245,7 +245,7 @@ class Statement:
         Quick, because every row passes here: most casts either keep a value or give NULL; only those that may round
         have a condition of their own.
         """
-        conditions = []
+        conditions, whole = [], []
         for column in self.stored:
             if column.name in residual:
                 continue
@@ -256,9 +256,14 @@ class Statement:
                 conditions.append(self._unfit(column))
                 continue
             conditions.append(f"({_text_name(column)} IS NOT NULL AND {quoted(column.name)} IS NULL)")
-            conditions.append(self._rounded(column))
+            if column.type == "BIGINT":
+                whole.append(_text_name(column))
+            else:
+                conditions.append(self._rounded(column))
             if column.ref:
                 conditions.append(_object_name(column))
+        if whole:  # looked at as one text, as there are dozens of them in a row
+            conditions.append(_fraction(f"concat({', '.join(whole)})"))
         return [f"coalesce({condition}, false)" for condition in conditions if condition]
 
     def _rounded(self, column: TableColumn) -> str | None:

@@ -73,7 +73,7 @@ class Stage:
         self._statement = Statement(table, f"incoming_{name}")
         self._feed = _Feed()
         self._prepared: str | None = None  # what `_write` prepared
-        self._operation = operation
+        self.operation = operation
         self._unknown: dict[str, str] = {}  # JSON pointer → in which rows it is kept in `_extra`
         self._residual = self._statement.always_residual()
         self._created = False
@@ -114,8 +114,7 @@ class Stage:
 
     def _chunk(self, page: Page) -> pa.Table:
         """One Arrow chunk a page: DuckDB reads chunks side by side."""
-        opened = open_envelope(page.body, self._operation).records if page.records is None else page.records
-        records = [bytes(record) for record in opened]
+        records = open_envelope(page.body, self.operation).records if page.records is None else page.records
         offsets = pa.array(itertools.accumulate(map(len, records), initial=0), type=pa.int32())
         rows = pa.StringArray.from_buffers(len(records), offsets.buffers()[1], pa.py_buffer(b"".join(records)))
         return pa.table(
@@ -190,7 +189,8 @@ class Stage:
         news = shapes.keys() - self._seen
         if not news:
             return False
-        self._offer(rows.take(sorted({shapes[shape] for shape in news})))
+        # Slices and not `take`, which would copy all of `rows` into one piece first.
+        self._offer(pa.concat_tables([rows.slice(place, 1) for place in sorted({shapes[shape] for shape in news})]))
         try:
             found = self._learn_keys()
         finally:

@@ -1,7 +1,8 @@
-"""Loads sealed pages into the work file, in one thread of its own, while the event loop goes on fetching.
+"""Loads sealed pages into the work file, in threads of its own, while the event loop goes on fetching.
 
 Batches are cut by page number, not by time, so that a resumed run cuts them where the killed one did. Pages come in
-the order of their walk. Each walk has a staging table; a batch is committed when its last page is staged.
+the order of their walk. Each walk has a staging table on a connection of its own, so that walks are staged side by
+side; a batch is committed when its last page is staged. Whatever changes the file takes its turn in one thread.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pdsync.sql import first
 from pdsync.sql import name as quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from pdsync.model import Page
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 PAGES_A_BATCH = 250  # a batch of 500-row pages fills a row group: DuckDB writes it once, not to its log first
 _CHUNK_BYTES = 24 * 2**20  # staged together: planning the statement takes 70 ms, whatever the rows
+_SPARE = 4  # staging tables of walks that are loaded: the next walk of the same list need not plan and learn anew
+_SIDE_BY_SIDE = 2  # walks that are staged at the same time; each holds a chunk and what is made of it
 
 
 def target_of(table: tables.Table) -> Target:
@@ -65,9 +68,12 @@ class Loader:
         self.path = path
         self.moment: datetime | None = None  # when what comes next counts as loaded; None: now
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="load")
+        self._stagers = ThreadPoolExecutor(max_workers=_SIDE_BY_SIDE, thread_name_prefix="stage")
         self._connection: duckdb.DuckDBPyConnection | None = None
-        self._stages: dict[int, Stage] = {}
+        self._stages: dict[int, Stage] = {}  # by walk
+        self._spare: list[Stage] = []
         self._tables: dict[tuple[str, Version], tables.Table] = {}
+        self._only_added = False  # no row of the file was taken out yet
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -82,8 +88,11 @@ class Loader:
         Raises:
             StorageError: DuckDB failed; nothing of `work` was committed.
         """
+        return await self._carry_out(self._thread, work, *arguments)
+
+    async def _carry_out(self, threads: ThreadPoolExecutor, work: Callable[..., T], *arguments: object) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+            return await asyncio.get_running_loop().run_in_executor(threads, work, *arguments)
         except (duckdb.Error, OSError, MemoryError) as error:
             said = str(error).splitlines()[0]
             if "checksum" in said or "not read enough" in said:
@@ -103,6 +112,8 @@ class Loader:
         self._connection = warehouse.connect(self.path)
         for script in catalogue.sql("warehouse").values():
             warehouse.prepare(self._connection, script, company_id, company)
+        self._only_added = not self.held_walks()
+        warehouse.vacuum(self._connection, wanted=not self._only_added)
 
     def held_walks(self) -> dict[int, int]:
         """Walk → the last of its pages that the work file holds."""
@@ -113,11 +124,14 @@ class Loader:
 
     async def close(self) -> None:
         """Write everything to the work file itself and let go of it."""
+        await asyncio.to_thread(self._stagers.shutdown, cancel_futures=True)  # a cancelled `add` may still be at it
         await self.do(self._close)
         self._thread.shutdown()
 
     def _close(self) -> None:
         if self._connection is not None:
+            for stage in (*self._stages.values(), *self._spare):
+                stage.connection.close()
             try:
                 self._connection.execute("CHECKPOINT warehouse")
             finally:
@@ -126,24 +140,23 @@ class Loader:
 
     # Pages.
 
-    def add(self, stream: Stream, walk: Walk, pages: Sequence[Page]) -> Counts | None:
-        """Stage `pages` of a walk, in order; commit the batch that they complete, and return what it changed."""
+    async def add(self, stream: Stream, walk: Walk, pages: Sequence[Page]) -> Counts | None:
+        """Stage `pages` of a walk, in order; commit the batch that they complete, and return what it changed.
+
+        Raises:
+            BadAnswer: a page is no list of records.
+            StorageError: DuckDB failed; no batch was committed in part.
+        """
         if walk.source == FINDINGS:
-            return self._bury(stream, walk, pages)
+            return await self.do(self._bury, stream, walk, pages)
         counts: Counts | None = None
-        chunk: list[Page] = []
-        for page in pages:
-            chunk.append(page)
-            ends_batch = page.next is None or (page.seq + 1) % PAGES_A_BATCH == 0
-            if ends_batch or sum(len(each.body) for each in chunk) >= _CHUNK_BYTES:
-                self._stage(stream, walk).add(chunk)
-                chunk = []
+        for chunk, ends_batch in _chunks(pages):
+            stage = await self.do(self._stage, stream, walk)
+            await self._carry_out(self._stagers, stage.add, chunk)
             if ends_batch:
-                counts = _sum(
-                    counts, self._commit(stream, walk, page.seq, page.seq // PAGES_A_BATCH, page.next is None)
-                )
-        if chunk:
-            self._stage(stream, walk).add(chunk)
+                last = chunk[-1]
+                done = await self.do(self._commit, stream, walk, last.seq, last.seq // PAGES_A_BATCH, last.next is None)
+                counts = _sum(counts, done)
         return counts
 
     def _bury(self, stream: Stream, walk: Walk, pages: Sequence[Page]) -> Counts | None:
@@ -160,11 +173,12 @@ class Loader:
 
     def _stage(self, stream: Stream, walk: Walk) -> Stage:
         if walk.id not in self._stages:
-            self._stages[walk.id] = Stage(
-                self.connection,
-                f"staged_{walk.id}",
-                self.table(stream, walk.version),
-                catalogue.operations(walk.version)[walk.operation],
+            table, operation = self.table(stream, walk.version), catalogue.operations(walk.version)[walk.operation]
+            fit = [spare for spare in self._spare if spare.table is table and spare.operation is operation]
+            for spare in fit[:1]:
+                self._spare.remove(spare)
+            self._stages[walk.id] = (
+                fit[0] if fit else Stage(warehouse.another(self.connection), f"staged_{walk.id}", table, operation)
             )
         return self._stages[walk.id]
 
@@ -181,9 +195,16 @@ class Loader:
             at=self.moment,
         )
         counts = committing.commit(
-            self.connection, target_of(stage.table), stage.relation if stage.rows else None, batch
+            stage.connection, target_of(stage.table), stage.relation if stage.rows else None, batch
         )
+        if self._only_added and (counts.updated or counts.deleted):
+            self._only_added = False
+            warehouse.vacuum(self.connection, wanted=True)
         stage.clear()
+        if closes:
+            self._spare.append(self._stages.pop(walk.id))
+            while len(self._spare) > _SPARE:
+                self._spare.pop(0).connection.close()
         return counts
 
     def applied(self, walk: Walk) -> int:
@@ -298,6 +319,19 @@ class Loader:
             needed = set(script.split("\n", 1)[0].removeprefix("-- needs: ").split())
             if needed <= have:
                 self.connection.execute(script)
+
+
+def _chunks(pages: Sequence[Page]) -> Iterator[tuple[list[Page], bool]]:
+    """Cut `pages` into what is staged together; whether each piece ends a batch."""
+    chunk: list[Page] = []
+    for page in pages:
+        chunk.append(page)
+        ends_batch = page.next is None or (page.seq + 1) % PAGES_A_BATCH == 0
+        if ends_batch or sum(len(each.body) for each in chunk) >= _CHUNK_BYTES:
+            yield chunk, ends_batch
+            chunk = []
+    if chunk:
+        yield chunk, False
 
 
 def _sum(one: Counts | None, other: Counts) -> Counts:

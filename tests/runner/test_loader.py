@@ -12,13 +12,15 @@ import pytest
 
 from pdsync.core import catalogue
 from pdsync.errors import StorageError, WrongCompany
-from pdsync.model import Page, Walk
+from pdsync.model import Page, Stream, Walk
 from pdsync.runner import loader as loading
 from pdsync.runner.loader import Loader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from pdsync.load.commit import Counts
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 DEALS, FIELDS = catalogue.stream("deals"), catalogue.stream("deal_fields")
@@ -55,10 +57,14 @@ def asked(loader: Loader, query: str) -> list[tuple[Any, ...]]:
     return loader.connection.execute(query).fetchall()
 
 
+def add(loader: Loader, stream: Stream, walk: Walk, pages: Sequence[Page]) -> Counts | None:
+    return asyncio.run(loader.add(stream, walk, pages))
+
+
 def define(loader: Loader, run: int, *fields: dict[str, Any]) -> None:
     """Sync the definitions of the fields of deals, as the run does before the deals."""
     of = walk(run, "deal_fields")
-    loader.add(FIELDS, of, pages(of, [list(fields)]))
+    add(loader, FIELDS, of, pages(of, [list(fields)]))
 
 
 def custom(
@@ -71,10 +77,10 @@ def test_s15_batches_are_cut_by_page_number_however_pages_come(loader: Loader) -
     first = walk(1)
     everything = pages(first, [deals(n) for n in range(8)])
     for page in everything:
-        loader.add(DEALS, first, [page])
+        add(loader, DEALS, first, [page])
     one_by_one = asked(loader, "SELECT batch, last_page, read FROM meta._applied_batches ORDER BY batch")
     second = walk(2)
-    loader.add(DEALS, second, pages(second, [deals(n) for n in range(8)]))
+    add(loader, DEALS, second, pages(second, [deals(n) for n in range(8)]))
     together = asked(loader, "SELECT batch, last_page, read FROM meta._applied_batches WHERE walk = 2 ORDER BY batch")
     assert one_by_one == together == [(0, 2, 3), (1, 5, 3), (2, 7, 2)]
 
@@ -82,7 +88,7 @@ def test_s15_batches_are_cut_by_page_number_however_pages_come(loader: Loader) -
 def test_s1_what_was_committed_is_not_loaded_again_and_the_rest_is(loader: Loader, tmp_path: Path) -> None:
     of = walk()
     everything = pages(of, [deals(n) for n in range(5)])
-    loader.add(DEALS, of, everything[:4])  # one batch, and a page that was staged only
+    add(loader, DEALS, of, everything[:4])  # one batch, and a page that was staged only
     assert loader.applied(of) == 3
     assert loader.held_walks() == {1: 2}
     asyncio.run(loader.close())  # the staged page dies with the connection
@@ -90,11 +96,11 @@ def test_s1_what_was_committed_is_not_loaded_again_and_the_rest_is(loader: Loade
     after = Loader(tmp_path / "work.duckdb")
     after.open(1, "Example")
     start = after.applied(of)
-    counts = after.add(DEALS, of, everything[start:])
+    counts = add(after, DEALS, of, everything[start:])
     assert counts is not None
     assert counts.inserted == 2
     assert asked(after, "SELECT count(*), count(DISTINCT id) FROM deals") == [(5, 5)]
-    again = after.add(DEALS, of, everything)
+    again = add(after, DEALS, of, everything)
     assert again is not None
     assert asked(after, "SELECT count(*) FROM versions.deals") == [(0,)]
     asyncio.run(after.close())
@@ -102,21 +108,38 @@ def test_s1_what_was_committed_is_not_loaded_again_and_the_rest_is(loader: Loade
 
 def test_a_walk_is_counted_over_its_batches(loader: Loader) -> None:
     of = walk()
-    counts = loader.add(DEALS, of, pages(of, [deals(n, n + 100) for n in range(7)]))
+    counts = add(loader, DEALS, of, pages(of, [deals(n, n + 100) for n in range(7)]))
     assert counts is not None
     assert (counts.read, counts.inserted, counts.unchanged) == (14, 14, 0)
     assert asked(loader, "SELECT watermark FROM meta.checkpoints") == [(NOW,)]
 
 
+def test_row_groups_are_merged_only_once_rows_were_taken_out(loader: Loader, tmp_path: Path) -> None:
+    def merges(of: Loader) -> bool:
+        return asked(of, "SELECT value FROM duckdb_settings() WHERE name = 'max_vacuum_tasks'") != [("0",)]
+
+    first, more, edits = walk(1), walk(2), walk(3)
+    add(loader, DEALS, first, pages(first, [deals(1, 2)]))
+    add(loader, DEALS, more, pages(more, [deals(3)]))
+    assert not merges(loader)
+    add(loader, DEALS, edits, pages(edits, [deals(1, value=5)]))
+    assert merges(loader)
+    asyncio.run(loader.close())
+    later = Loader(tmp_path / "work.duckdb")
+    later.open(1, "Example")
+    assert merges(later)
+    asyncio.run(later.close())
+
+
 def test_pages_that_complete_no_batch_are_no_result_yet(loader: Loader) -> None:
     of = walk()
-    assert loader.add(DEALS, of, pages(of, [deals(1)], ends=False)) is None
+    assert add(loader, DEALS, of, pages(of, [deals(1)], ends=False)) is None
     assert asked(loader, "SELECT count(*) FROM deals") == [(0,)]
 
 
 def test_an_empty_company_leaves_tables_and_a_watermark(loader: Loader) -> None:
     of = walk()
-    counts = loader.add(DEALS, of, pages(of, [[]]))
+    counts = add(loader, DEALS, of, pages(of, [[]]))
     assert counts is not None
     assert (counts.read, counts.inserted) == (0, 0)
     loader.views()
@@ -128,7 +151,7 @@ def test_s16_a_field_is_learnt_renamed_and_retyped_without_moving_a_column(loade
     define(loader, 1, custom("Deal size"))
     assert loader.learn_fields(DEALS, "run-1") == []  # the first time nothing has changed
     of = walk(2)
-    loader.add(DEALS, of, pages(of, [deals(1, custom_fields={CODE: 1.5})]))
+    add(loader, DEALS, of, pages(of, [deals(1, custom_fields={CODE: 1.5})]))
     assert asked(loader, "SELECT cf_deal_size FROM deals") == [(1.5,)]
 
     define(loader, 3, custom("Volume"))
@@ -138,7 +161,7 @@ def test_s16_a_field_is_learnt_renamed_and_retyped_without_moving_a_column(loade
     define(loader, 4, custom("Volume", "enum", [{"id": 7, "label": "Big"}]))
     assert [change.kind for change in loader.learn_fields(DEALS, "run-4")] == ["field_retyped"]
     of = walk(5)
-    loader.add(DEALS, of, pages(of, [deals(1, custom_fields={CODE: 7})]))
+    add(loader, DEALS, of, pages(of, [deals(1, custom_fields={CODE: 7})]))
     columns = [row[0] for row in asked(loader, "SELECT column_name FROM meta.custom_fields ORDER BY column_name")]
     assert len(columns) == 2
     newer = next(column for column in columns if column != "cf_deal_size")
@@ -151,11 +174,11 @@ def test_s16_a_new_field_does_not_make_the_other_rows_look_changed(loader: Loade
     define(loader, 1, custom("One", code="b" * 40))
     loader.learn_fields(DEALS, "run-1")
     of = walk(2)
-    loader.add(DEALS, of, pages(of, [deals(1, 2, 3)]))
+    add(loader, DEALS, of, pages(of, [deals(1, 2, 3)]))
     define(loader, 3, custom("One", code="b" * 40), custom("Two"))
     assert [change.kind for change in loader.learn_fields(DEALS, "run-3")] == ["field_added"]
     of = walk(4)
-    counts = loader.add(DEALS, of, pages(of, [[*deals(1, 2), *deals(3, custom_fields={CODE: 5})]]))
+    counts = add(loader, DEALS, of, pages(of, [[*deals(1, 2), *deals(3, custom_fields={CODE: 5})]]))
     assert counts is not None
     assert (counts.updated, counts.unchanged) == (1, 2)
 
@@ -164,7 +187,7 @@ def test_s6_a_renamed_option_relabels_rows_that_did_not_change(loader: Loader) -
     define(loader, 1, custom("Tier", "enum", [{"id": 1, "label": "Gold"}]))
     loader.learn_fields(DEALS, "run-1")
     of = walk(2)
-    loader.add(DEALS, of, pages(of, [deals(1, custom_fields={CODE: 1})]))
+    add(loader, DEALS, of, pages(of, [deals(1, custom_fields={CODE: 1})]))
     define(loader, 3, custom("Tier", "enum", [{"id": 1, "label": "Platinum"}]))
     loader.learn_fields(DEALS, "run-3")
     assert asked(loader, "SELECT cf_tier, cf_tier_label FROM deals") == [(1, "Platinum")]
@@ -177,7 +200,7 @@ def test_s16_views_resolve_whatever_a_field_is_called(loader: Loader, label: str
     loader.learn_fields(DEALS, "run-1")
     of = walk(2)
     values = {CODE: [1], "c" * 40: {"value": 1.5, "currency": "EUR"}}
-    loader.add(DEALS, of, pages(of, [deals(1, custom_fields=values, label_ids=[4])]))
+    add(loader, DEALS, of, pages(of, [deals(1, custom_fields=values, label_ids=[4])]))
     loader.views()
     column = asked(loader, f"SELECT column_name FROM meta.custom_fields WHERE field_code = '{CODE}'")[0][0]
     quoted = column.replace('"', '""')
@@ -188,9 +211,9 @@ def test_s16_views_resolve_whatever_a_field_is_called(loader: Loader, label: str
 
 def test_views_name_what_ids_point_to(loader: Loader) -> None:
     users, of = catalogue.stream("users"), Walk(1, "r", "users", "all", "v1", "getUsers", None, NOW)
-    loader.add(users, of, pages(of, [[{"id": 7, "name": "Ada"}]]))
+    add(loader, users, of, pages(of, [[{"id": 7, "name": "Ada"}]]))
     of = walk(2)
-    loader.add(DEALS, of, pages(of, [deals(1, owner_id=7, person_id=None)]))
+    add(loader, DEALS, of, pages(of, [deals(1, owner_id=7, person_id=None)]))
     loader.views()
     assert asked(loader, "SELECT owner FROM labeled.deals") == [("Ada",)]
 
