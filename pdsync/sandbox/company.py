@@ -168,6 +168,16 @@ class Company:
 
     # -- changes ---------------------------------------------------------------------------------
 
+    def touch(self, kind: str, id: int) -> None:
+        """Move a record's update_time, as what hangs on it changed.
+
+        Assumption: line items move their deal's, whose value they are; followers and participants do not.
+        """
+        table = self.tables[kind]
+        row = table.rows[id]
+        record = {**row.record, "update_time": self.clock.stamp()}
+        table.put(table.row(record, row.state, row.extra, self.hidden(kind, row)))
+
     def put(
         self,
         kind: str,

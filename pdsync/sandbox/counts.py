@@ -2,7 +2,7 @@
 
 Such values are not kept but counted when asked for, so they are always right, and they move without touching
 update_time.
-Assumption: notes are not counted, and of followers only the owner.
+Assumption: notes are not counted.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ def of_deal(company: Company, row: Row, record: Record) -> Record:
     return {
         **_activities(company, "deal_id", row.id),
         **_papers(company, "deal_id", row.id),
+        "followers_count": _shelved(company, "deal_followers", row.id, 1),
         "first_won_time": record["won_time"],
-        "products_count": products_of(company, row.id),
-        "participants_count": 0 if record["person_id"] is None else 1,
+        "products_count": _shelved(company, "deal_products", row.id, products_of(company, row.id)),
+        "participants_count": _shelved(company, "deal_participants", row.id, 0 if record["person_id"] is None else 1),
         "smart_bcc_email": bcc(company, f"+deal{row.id}"),
         "source_lead_id": record["source_lead_id"],
     }
@@ -39,6 +40,7 @@ def of_person(company: Company, row: Row, record: Record) -> Record:
         **_activities(company, "person_id", row.id),
         **_papers(company, "person_id", row.id),
         **_deals(company, "person_id", row.id),
+        "followers_count": _shelved(company, "person_followers", row.id, 1),
         "participant_open_deals_count": 0,
         "participant_closed_deals_count": 0,
         "marketing_status": "no_consent",
@@ -52,11 +54,18 @@ def of_organization(company: Company, row: Row, record: Record) -> Record:
         **_activities(company, "org_id", row.id),
         **_papers(company, "org_id", row.id),
         **_deals(company, "org_id", row.id),
+        "followers_count": _shelved(company, "organization_followers", row.id, 1),
         "people_count": people(company, row.id),
         "smart_bcc_email": bcc(company),
     }
     del counted["last_incoming_mail_time"], counted["last_outgoing_mail_time"]
     return counted
+
+
+def _shelved(company: Company, kind: str, id: int, at_first: int) -> int:
+    """How many records of `kind` lie on the shelf of record `id`; `at_first` until somebody touches it."""
+    held = company.shelves.get((kind, (str(id),)))
+    return at_first if held is None else sum(row.state == "live" for row in held.values())
 
 
 def of_activity(company: Company, row: Row, record: Record) -> Record:
@@ -104,7 +113,6 @@ def _papers(company: Company, facet: str, id: int) -> Record:
     return {
         "files_count": sum(row.state == "live" for row in company["files"].where(facet, id)),
         "notes_count": 0,
-        "followers_count": 1,
         "email_messages_count": sum(row.facets[at["message_count"]] for row in threads),
         "last_incoming_mail_time": f"{max(times)[:19]}Z" if times else None,
         "last_outgoing_mail_time": None,

@@ -128,7 +128,7 @@ class Finder:
         for facet, value in selection.equal:
             if facet in LINKS:
                 return table.ids_where(facet, value)
-        if selection.since or selection.until:
+        if (selection.since or selection.until) and selection.sort[0][0] != "update_time":  # else they are in order
             order = table.order("update_time")
             low, high = _bounds(order, selection)
             if (high - low) * FEW < len(table):

@@ -206,6 +206,8 @@ def keep(
         held[id] = row
     else:
         del held[id]
+    if kind.name == "deal_products":
+        company.touch("deals", int(parents[0]))
     company.note_shelf(kind.name, _noted(parents, id), op, before, row, request)
 
 

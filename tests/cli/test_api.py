@@ -350,15 +350,20 @@ def test_x2_a_redirected_download_takes_no_token_along(echo: Echo, project: Proj
         assert len(storage.seen) == 1
 
 
+def a_deal(box: Box) -> int:
+    return next(id for id, row in box.company["deals"].rows.items() if row.state == "live")
+
+
 def test_files_go_up_through_the_sandbox_by_operation_and_raw(box: Box, filled: Project, tmp_path: Path) -> None:
     paper = tmp_path / "Ängebot 1.pdf"
     paper.write_bytes(bytes(range(256)) * 9)
-    ran = filled.here("api", "addFile", f"file=@{paper}", "deal_id=1", "--yes")
+    deal = f"deal_id={a_deal(box)}"
+    ran = filled.here("api", "addFile", f"file=@{paper}", deal, "--yes")
     record = json.loads(ran.out)["data"]
     assert (record["name"], record["file_size"]) == (paper.name, paper.stat().st_size)
     assert box.company.contents[record["id"]] == paper.read_bytes()
     arguments = ("--request", "POST", "/v1/files", "--file", f"file=@{paper}", "--file-name", "file=other.pdf")
-    ran = filled.here("api", *arguments, "--form", "deal_id=1", "--yes")
+    ran = filled.here("api", *arguments, "--form", deal, "--yes")
     record = json.loads(ran.out)["data"]
     assert (record["name"], box.company.contents[record["id"]]) == ("other.pdf", paper.read_bytes())
     renamed = filled.here("api", "updateFile", f"id={record['id']}", "name=new.pdf", "--yes")
@@ -371,7 +376,7 @@ async def test_the_library_sends_and_fetches_files(box: Box, tmp_path: Path, mon
     paper = tmp_path / "paper.pdf"
     paper.write_bytes(b"paper")
     async with pdsync.Client(tmp_path, {"account.base_url": box.url, "limits.burst": 0}) as client:
-        added = await client.call("addFile", file=paper, deal_id=1)
+        added = await client.call("addFile", file=paper, deal_id=a_deal(box))
         renamed = await client.call("updateFile", id=added["data"]["id"], name="new.pdf")
         assert renamed["data"]["name"] == "new.pdf"
         assert await client.call("downloadFile", id=added["data"]["id"]) == b"paper"

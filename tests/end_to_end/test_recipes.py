@@ -97,7 +97,8 @@ def test_close_stale_deals_as_lost(remote: Remote, project: Project) -> None:
     before = live(remote, "deals")
     cook(project, "Close stale deals as lost")
     changed = [deal for id, deal in live(remote, "deals").items() if deal["status"] != before[id]["status"]]
-    assert len(changed) == 20
+    stale = [deal for deal in before.values() if deal["status"] == "open" and not deal["is_archived"]]
+    assert len(changed) == min(20, len(stale)) > 0
     assert {(deal["status"], deal["lost_reason"]) for deal in changed} == {("lost", "no answer")}
 
 

@@ -9,7 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +22,8 @@ from .conftest import NOW
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pdsync.sandbox.table import Row
 
 EVERY_TYPE = {
     *("varchar", "varchar_auto", "text", "double", "monetary", "date", "daterange", "time", "timerange"),
@@ -44,6 +46,25 @@ def test_the_same_seed_gives_the_same_company() -> None:
     other = Company.generate(seed=6, sizes=Sizes(deals=60), now=NOW)
     assert everything(other) != everything(first)
     assert set(other.fields["deals"].custom).isdisjoint(first.fields["deals"].custom)
+
+
+@pytest.mark.parametrize("days", [1, 5, 40, 300])
+def test_the_company_of_another_day_has_the_same_records(days: int) -> None:
+    today, then = (
+        Company.generate(seed=5, sizes=Sizes(deals=300), now=NOW + timedelta(days=late, hours=late))
+        for late in (0, days)
+    )
+    for kind in ("deals", "persons", "organizations", "activities", "products", "files"):
+        assert {id: (row.state, names(row)) for id, row in then[kind].rows.items()} == {
+            id: (row.state, names(row)) for id, row in today[kind].rows.items()
+        }
+        assert then[kind].left.keys() == today[kind].left.keys()
+
+
+def names(row: Row) -> dict[str, object]:
+    """What a record says that no time can change."""
+    told = ("title", "name", "subject", "owner_id", "person_id", "org_id", "value", "currency", "emails")
+    return {name: row.record[name] for name in told if name in row.record}
 
 
 def test_more_files_do_not_change_the_deals() -> None:

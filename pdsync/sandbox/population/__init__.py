@@ -1,7 +1,8 @@
 """Fills a company with three years of believable history.
 
 The same (seed, sizes, now) give the same company. Each kind draws from a random stream of its own, so asking
-for more files does not change the deals. Ids grow with time, as the API's do.
+for more files does not change the deals. How many draws a record takes does not hang on its age: the company of another
+day has the same people and deals, some with another status. Ids grow with time, as the API's do.
 
     past      when things happened: growth, weekdays, hours, and what became of each record
     people    users, organizations, persons

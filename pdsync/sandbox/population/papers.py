@@ -27,7 +27,7 @@ def make_activities(company: Company, past: Past) -> None:
         type_ = choice(words["activity_types"])
         deal, person, org = _anchors(deals, people, rnd)
         due_day = born // DAY_S + int(rnd() * 21)
-        done = due_day < past.now_s // DAY_S and rnd() < 0.9
+        done = rnd() < 0.9 and due_day < past.now_s // DAY_S
         edited = past.edited(random, born, fate)
         timed = rnd() < 0.6
         owner = choice(past.all_users)

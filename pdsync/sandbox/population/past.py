@@ -12,9 +12,12 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from ..clock import DAY_S
-from ..values import Pools
+from ..values import Pools, custom_values
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from ..company import Company
 
 YEARS = 3
@@ -55,7 +58,7 @@ class Past:
             moment = self.start_s + int(span * rnd() ** 0.6)
             day = moment // DAY_S
             weekday = (day + 3) % 7  # 1970-01-01 was a Thursday
-            if weekday > 4 and rnd() < 0.85:
+            if rnd() < 0.85 and weekday > 4:
                 day -= weekday - 4
             moment = day * DAY_S + choice(HOURS) * 3600 + int(rnd() * 3600)
             moments.append(min(moment, self.now_s - 600))
@@ -96,13 +99,18 @@ class Past:
             return first + int(random.random() * max(1, self.now_s - 300 - first))
         if fate == PURGED:
             return max(born_s, min(self.now_s - 31 * DAY_S, born_s + int(random.expovariate(1 / (90 * DAY_S)))))
-        if random.random() < 0.1:
+        never, in_bulk, age = random.random() < 0.1, random.random() < BULK_EDITED, random.random()
+        if never:
             return born_s
-        if born_s < self.bulk_edit_s and random.random() < BULK_EDITED:
+        if in_bulk and born_s < self.bulk_edit_s:
             return self.bulk_edit_s
-        return born_s + int((self.now_s - 300 - born_s) * random.random() ** 1.5)
+        return born_s + int((self.now_s - 300 - born_s) * age**1.5)
 
-    def pools(self) -> Pools:
+    def custom_values(self, kind: str) -> Callable[[int], Any]:
+        """What the custom fields of a record hold that was made at a second."""
+        return custom_values(self.company.fields[kind], self.stream(f"{kind}/custom"), self._pools(), self.year_starts)
+
+    def _pools(self) -> Pools:
         def alive(kind: str) -> list[int]:
             gone = {id for id, fate in self.fate[kind].items() if fate in (PURGED, MERGED)}
             return [id for id in range(1, self.count(kind) + 1) if id not in gone]

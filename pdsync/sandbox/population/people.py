@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..clock import DAY_S, day_text, iso
 from ..data import load
-from ..values import address, custom_values
+from ..values import address
 
 if TYPE_CHECKING:
     from random import Random
@@ -87,7 +87,7 @@ def make_users(company: Company, past: Past, count: int) -> None:
 def make_organizations(company: Company, past: Past) -> None:
     random, table = past.stream("organizations"), company["organizations"]
     cultures, rnd, choice = Cultures(random), random.random, random.choice
-    values = custom_values(company.fields["organizations"], random, past.pools(), past.year_starts)
+    values = past.custom_values("organizations")
     labels = sorted(company.fields["organizations"].option_ids("label_ids"))
     for id, born in enumerate(past.born["organizations"], 1):
         culture, fate = cultures.draw(), past.fate["organizations"].get(id)
@@ -116,7 +116,7 @@ def make_organizations(company: Company, past: Past) -> None:
 def make_persons(company: Company, past: Past) -> None:
     random, table = past.stream("persons"), company["persons"]
     cultures, rnd, choice = Cultures(random), random.random, random.choice
-    values = custom_values(company.fields["persons"], random, past.pools(), past.year_starts)
+    values = past.custom_values("persons")
     labels = sorted(company.fields["persons"].option_ids("label_ids"))
     firms = past.count("organizations")
     for id, born in enumerate(past.born["persons"], 1):

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..clock import DAY_S, day_text, iso, local_date
 from ..data import load
-from ..values import custom_values
 from .past import ARCHIVED
 from .people import VISIBILITY
 
@@ -58,7 +57,7 @@ def make_pipelines(company: Company, past: Past, count: int) -> None:
 def make_products(company: Company, past: Past) -> None:
     random, table, words = past.stream("products"), company["products"], load("words")["products"]
     rnd, choice = random.random, random.choice
-    values = custom_values(company.fields["products"], random, past.pools(), past.year_starts)
+    values = past.custom_values("products")
     for id, born in enumerate(past.born["products"], 1):
         fate = past.fate["products"].get(id)
         price = round(random.lognormvariate(4, 1.3), 2)
@@ -99,7 +98,7 @@ def make_products(company: Company, past: Past) -> None:
 def make_deals(company: Company, past: Past) -> None:
     random, words = past.stream("deals"), load("words")
     rnd, choice, table = random.random, random.choice, company["deals"]
-    values = custom_values(company.fields["deals"], random, past.pools(), past.year_starts)
+    values = past.custom_values("deals")
     labels = sorted(company.fields["deals"].option_ids("label_ids"))
     funnels = _funnels(company)
     people, firms, now_s = past.count("persons"), past.count("organizations"), past.now_s
@@ -113,16 +112,18 @@ def make_deals(company: Company, past: Past) -> None:
         edited = past.edited(random, born, fate)
         age_days = (now_s - born) / DAY_S
         closed = rnd() < min(0.85, age_days / 200)
-        status = "open" if not closed else "won" if rnd() < 0.42 else "lost"
+        won, reached, ended, moved = rnd() < 0.42, rnd(), 0.4 + 0.6 * rnd(), 0.9 * rnd()
+        status = "open" if not closed else "won" if won else "lost"
         pipeline, stages = choice(funnels) if funnels else (None, [None])
-        stage = stages[-1 if status == "won" else int(len(stages) * rnd() ** 1.5)]
+        stage = stages[-1 if status == "won" else int(len(stages) * reached**1.5)]
         edited_text = iso(edited)
-        closed_text = iso(born + int((edited - born) * (0.4 + 0.6 * rnd()))) if closed else None
-        moved_text = None if stage == stages[0] or edited == born else iso(born + int((edited - born) * rnd() * 0.9))
+        closed_text = iso(born + int((edited - born) * ended)) if closed else None
+        moved_text = None if stage == stages[0] or edited == born else iso(born + int((edited - born) * moved))
         local = local_date(closed_text) if closed_text else None
         currency = choice(words["currencies"])
         owner = choice(past.all_users)
         channel = 52 + int(rnd() * 2) if rnd() < 0.1 else None
+        reason = choice(words["lost_reasons"]) if rnd() < 0.8 else None
         # Assumption: a deal that was never edited has its add_time as update_time, a few have null.
         never = None if edited == born and fate is None and not closed and id % 3 == 0 else edited_text
         record: Record = {
@@ -144,7 +145,7 @@ def make_deals(company: Company, past: Past) -> None:
             "is_archived": fate == ARCHIVED,
             "is_deleted": fate == "deleted",
             "probability": int(rnd() * 20) * 5 if rnd() < 0.2 else None,
-            "lost_reason": choice(words["lost_reasons"]) if status == "lost" and rnd() < 0.8 else None,
+            "lost_reason": reason if status == "lost" else None,
             "visible_to": choice(VISIBILITY),
             "close_time": closed_text,
             "won_time": closed_text if status == "won" else None,
