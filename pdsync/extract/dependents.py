@@ -72,7 +72,7 @@ async def dependents(
     for group, behind in itertools.zip_longest(groups, groups[1:]):
         allow(operation.cost or 0)
         path, asking = _asked(operation, query, parent, group)
-        known = {**(context or {}), **({parent.param: str(group[0])} if parent.batch == 1 else {})}
+        known = {**(context or {}), parent.param: ",".join(map(str, group))}
         at = place.at if place and group[0] == place.key else None
         inside = replace(after, next=at) if after and at is not None else None
         with contextlib.suppress(NotFound):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pdsync.core.http import Answer
 
-_REPEATS = 3  # how often an unusable page is asked for
+_REPEATS = 3  # how often an unusable page is asked for, or a list is begun anew
 
 
 class _Keyed(msgspec.Struct):
@@ -90,7 +90,7 @@ async def pages(
     """
     seq, place = (after.seq + 1, after.next) if after else (0, None)
     before: tuple[int, bytes, bytes] | None = None
-    begin, keys = 0, list[object]()  # of the page before, where the list counts offsets
+    begin, keys, restarts = 0, list[object](), 0  # of the page before, where the list counts offsets
     if operation.paging == "offset" and after and after.body and after.next:
         begin, keys = int(after.next) - after.rows + _overlap(after.rows), _keys(open_envelope(after.body, operation))
     seen = {place}
@@ -99,11 +99,17 @@ async def pages(
         page, envelope = await _ask(client, operation, walk, asked, seq, place, newest_first, path)
         if operation.paging == "offset":
             start, found = int(place or 0), _keys(envelope)
-            if begin < start < begin + len(keys) and not set(keys) & set(found):
-                # More rows vanished meanwhile than pages overlap: some slipped through between. Back, until they meet.
-                place = str(max(start - max(len(keys) // 2, 1), begin))
-                seen.clear()
-                continue
+            can_tell = bool(found) or not envelope.records
+            if can_tell and start < begin + len(keys) and not set(keys) & set(found):
+                # More rows vanished meanwhile than pages overlap: some slipped through between. Back, until they meet;
+                # where none is left of the page before, everything is read once more.
+                if start:
+                    place = str(max(start - max(len(keys) // 2, 1), 0))
+                    seen.clear()
+                    continue
+                restarts += 1
+                if restarts > _REPEATS:
+                    raise BadAnswer(f"{operation.id}: its records change places faster than they can be read.")
             begin, keys = start, found
         if page.next is not None and page.next in seen:
             raise BadAnswer(

@@ -33,7 +33,16 @@ from pdsync.errors import BadAnswer
 from pdsync.extract.pages import pages, query_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
 
     from msgspec import Raw
 
@@ -275,34 +284,40 @@ def last_change(page: Page, field: str, before: datetime) -> datetime | None:
         BadAnswer: a record changed later than one in front of it, or than `before`.
     """
     last = None
-    for record in page.records or ():
-        text = _time_of(record, field)
-        if text is None:
-            continue
-        moment = datetime.fromisoformat(text)
-        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    for moment in _moments(page.records or (), field):
         if moment > (last or before):
             raise BadAnswer(f"Page {page.seq} of a window is not in the order of {field} that was asked for.")
         last = moment
     return last
 
 
-def _time_of(record: Raw, field: str) -> str | None:
+def _moments(records: Sequence[Raw], field: str) -> Iterator[datetime]:
+    """When each record changed, of those that say so."""
     try:
-        text: str | None = getattr(_decoder(field).decode(record), field)
+        found = [getattr(record, field) for record in _decoder(field).decode(b"[" + b",".join(records) + b"]")]
     except (msgspec.DecodeError, UnicodeDecodeError):  # a lone surrogate, or a time that is no text
-        found = json.loads(bytes(record))
-        text = found.get(field) if isinstance(found, dict) else None
+        found = [_said(record, field) for record in records]
+    for text in found:
+        try:
+            moment = datetime.fromisoformat(text or "")
+        except ValueError:
+            continue
+        yield moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _said(record: Raw, field: str) -> str | None:
     try:
-        return text if isinstance(text, str) and datetime.fromisoformat(text) else None
+        found = json.loads(bytes(record))
     except ValueError:
         return None
+    text = found.get(field) if isinstance(found, dict) else None
+    return text if isinstance(text, str) else None
 
 
 @cache
 def _decoder(field: str) -> msgspec.json.Decoder[Any]:
-    """Reads one key of a record and passes over the others, which is what makes it quick."""
-    return msgspec.json.Decoder(msgspec.defstruct("Timed", [(field, str | None, None)]))
+    """Reads one key of each record in a list and passes over the others, which is what makes it quick."""
+    return msgspec.json.Decoder(list[msgspec.defstruct("Timed", [(field, str | None, None)])])  # type: ignore[misc]
 
 
 def _text(moment: datetime) -> str:

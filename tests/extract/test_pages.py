@@ -81,6 +81,25 @@ async def test_s3_rows_that_vanish_while_a_walk_is_cut_hide_none_behind_them(box
     assert live(box, "files") <= {id for page in (first, *rest) for id in ids(page)}
 
 
+async def test_s3_more_rows_vanish_than_a_page_holds_and_hide_none_behind_them(box: Box, client: Http) -> None:
+    walking = pages(client, FILES, walk_of(FILES), {"limit": "20"})
+    met = ids(await anext(walking)) + ids(await anext(walking))
+    for id in set(met):  # all that was met: no page to come shares a row with one that was
+        await client.call(catalogue.operations("v1")["deleteFile"], f"/v1/files/{id}", query={})
+
+    met += [id async for page in walking for id in ids(page)]
+
+    assert live(box, "files") <= set(met)
+
+
+async def test_s3_a_list_that_never_fits_together_ends_the_walk() -> None:
+    """Back to the beginning, over and over: a server that shuffles its list can't be walked."""
+    client = Scripted(*(listing(1 + 100 * number, 10) for number in range(2000)))
+    with pytest.raises(BadAnswer, match="change places faster"):
+        await walked(client, DEALS_V1, {"limit": "10"})
+    assert len(client.asked) < 500
+
+
 async def test_a_list_without_pages_is_one_request(box: Box, client: Http) -> None:
     found = await walked(client, catalogue.operations("v1")["getUsers"], {})
     assert [page.next for page in found] == [None]
