@@ -136,13 +136,15 @@ class Child(Struct, frozen=True, forbid_unknown_fields=True):
 class Parent(Struct, frozen=True, forbid_unknown_fields=True):
     """Another stream whose records a list is asked for, one request for each, or for `batch` of them at a time.
 
-    Of a list with a parent, every record knows the parent's key as `@param`, unless several shared the request.
+    Of a list with a parent, every record knows the parent's key as `@param`; where several shared the request, all of
+    theirs.
     """
 
     stream: str
     param: str = "id"  # the parameter of the path or query that takes the parent's key
     batch: int = 1
     having: str | None = None  # a count in the parent's table: where it is 0 there is nothing to ask for
+    counts: bool = False  # whether `having` is the very number of records in the parent's list
 
 
 class Source(Struct, frozen=True, forbid_unknown_fields=True):
@@ -190,6 +192,17 @@ class Stream(Struct, frozen=True, forbid_unknown_fields=True):
     def parents(self, prefer: Version) -> set[str]:
         """The streams for whose records its lists are asked."""
         return {source.parent.stream for source in self.sources(prefer)[1] if source.parent}
+
+    @property
+    def counted(self) -> list[Parent]:
+        """The parents whose records say how many there are."""
+        return [source.parent for source in (*self.v1, *self.v2) if source.parent and source.parent.counts]
+
+    def parent_column(self, parent: Parent, version: Version) -> str | None:
+        """The column that holds the key of the record whose list it stands in."""
+        asked = (name for name in self.columns if self.column(name).path(name, version) == f"@{parent.param}")
+        labeled = (name for name, other in self.labels.items() if other == parent.stream)
+        return next(asked, None) or next(labeled, None)
 
     def says_deleted(self, record: Mapping[str, Any], version: Version) -> bool:
         """Whether a record of `version`, as it came, is marked as deleted."""

@@ -70,12 +70,19 @@ def _show(app: App, result: findings.Result, seconds: float, code: int) -> None:
                   "run_id": result.receipt.run_id, "streams": msgspec.to_builtins(result.receipt.streams),
                   "kinds": dict(kinds), "left": len(result.left), "held": result.held,
                   "requests": result.receipt.requests, "tokens": result.receipt.tokens,
-                  "swept": {name: {"at_source": one[0], "here": one[1], "verified": one[2]}
-                            for name, one in result.swept.items()}, "seconds": round(seconds, 3)})  # fmt: skip
+                  "swept": {name: {"at_source": one[0], "here": one[1], "verified": one[2],
+                                   "by_count": name in result.by_count} for name, one in result.swept.items()},
+                  "left_out": result.left_out, "seconds": round(seconds, 3)})  # fmt: skip
         return
     counts = Counter((each.stream, each.kind) for each in result.findings)
     rows = [
-        [name, at_source, here, verified, ", ".join(f"{n} {kind}" for (of, kind), n in counts.items() if of == name)]
+        [
+            name,
+            at_source,
+            here,
+            "by count" if name in result.by_count else verified,
+            ", ".join(f"{n} {kind}" for (of, kind), n in counts.items() if of == name),
+        ]
         for name, (at_source, here, verified) in result.swept.items()
     ]
     app.out.print(render.table(["stream", "at the source", "here", "the same", "differences"], rows, counts=True))
@@ -89,12 +96,20 @@ def _show(app: App, result: findings.Result, seconds: float, code: int) -> None:
             app.note(f'… and {len(result.findings) - _SHOWN:,} more: pdsync sql "from meta.findings"')
     for gap in result.receipt.gaps:
         app.note(f"{gap.stream}: {gap.detail}")
+    for name in result.left_out.keys() - {gap.stream for gap in result.receipt.gaps}:
+        app.note(f"{name} was not compared: {result.left_out[name]}")
     if result.held:
         app.note(f"Held back: {result.held}")
     left = f"{_counted(len(result.left))} left" if result.left else "none is left"
     if result.left and not result.receipt.gaps and not result.held:
         left += "; repair them: pdsync reconcile --repair"
-    said = f"{_counted(len(result.findings))} found, {left}" if result.findings else "everything is the same"
+    said = (
+        f"{_counted(len(result.findings))} found, {left}"
+        if result.findings
+        else "no difference"
+        if result.swept
+        else "nothing was compared"
+    )
     app.note(f"\n{said}. {result.receipt.requests:,} requests, {result.receipt.tokens:,} tokens, {seconds:.1f} s.")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from pdsync.core import catalogue
 from pdsync.normalise.stage import Stage
 from pdsync.sql import first
 from pdsync.sql import name as quoted
@@ -73,7 +74,7 @@ class Sweep:
         self.unreadable = 0
         columns = ["key VARCHAR", "since TIMESTAMPTZ", "hash UBIGINT", "is_gone BOOLEAN", "is_archived BOOLEAN",
                    "list VARCHAR", "served_at TIMESTAMPTZ"]  # fmt: skip
-        columns += [f"{quoted(column)} VARCHAR" for column in self._references]
+        columns += [f"{quoted(column)} VARCHAR" for column in self._kept]
         connection.execute(f"CREATE OR REPLACE TEMP TABLE {quoted(self._name)} ({', '.join(columns)})")
 
     @property
@@ -82,10 +83,18 @@ class Sweep:
         return quoted("temp", self._name)
 
     @property
-    def _references(self) -> list[str]:
-        """The columns that point to records which can be merged away, or which it was made of."""
-        found = [column for column, other in self.stream.labels.items() if other in MERGEABLE]
-        return list(dict.fromkeys([*found, *(column for made, column in MADE_OF.values() if made == self.stream.name)]))
+    def _kept(self) -> list[str]:
+        """The columns that tell of others: records that can be merged away, or that it was made of, and counts."""
+        stream = self.stream
+        found = [column for column, other in stream.labels.items() if other in MERGEABLE]
+        found += [column for made, column in MADE_OF.values() if made == stream.name]
+        for other in catalogue.streams().values():
+            for parent in other.counted:
+                if parent.stream == stream.name and parent.having:
+                    found.append(parent.having)
+                if other.name == stream.name and (of := stream.parent_column(parent, self.table.version)):
+                    found.append(of)
+        return list(dict.fromkeys(found))
 
     def add(self, source: str, operation: Operation, pages: Sequence[Page]) -> None:
         """Keep what `pages` of the list `source` show."""
@@ -112,7 +121,7 @@ class Sweep:
             "coalesce(is_archived, false)" if "is_archived" in has else "false",
             literal(source),
             "_served_at",
-            *(f"{quoted(column)}::VARCHAR" for column in self._references),
+            *(f"{quoted(column)}::VARCHAR" for column in self._kept),
         ]
         self.connection.execute(f"INSERT INTO {self.relation} SELECT {', '.join(values)} FROM {stage.relation}")
         self.rows += stage.rows
@@ -199,8 +208,8 @@ class Sweep:
     def moved(self, of: str, keys: Sequence[str]) -> dict[str, set[str | None]]:
         """By each of `keys`, of the stream `of`: where those point now that the warehouse has pointing to it."""
         found: dict[str, set[str | None]] = {}
-        for column in self._references:
-            if self.stream.labels.get(column) != of:
+        for column, other in self.stream.labels.items():
+            if other != of:
                 continue
             rows = self.connection.execute(
                 f"SELECT t.{quoted(column)}::VARCHAR, s.{quoted(column)} FROM {quoted('main', self.stream.name)} t"

@@ -386,7 +386,7 @@ class _Backfill:
                 together.append(
                     Page(walk.id, entry.seq, body, entry.rows, entry.next, entry.served_at, context=context)
                 )
-            counts = await self.loader.do(self.loader.add, stream, walk, together)
+            counts = await self.loader.add(stream, walk, together)
             if counts:
                 live.inserted += counts.inserted
                 live.updated += counts.updated

@@ -53,6 +53,8 @@ class Result(Struct):
     findings: list[Finding] = []
     swept: dict[str, tuple[int, int, int]] = {}  # stream → keys at the source, keys here, rows seen to be the same
     held: str | None = None  # why tombstones were held back
+    by_count: list[str] = []  # streams that were compared by the counts that the records above them show
+    left_out: dict[str, str] = {}  # streams that were not compared, and why
 
     @property
     def left(self) -> list[Finding]:

@@ -115,7 +115,7 @@ async def _load(
                 behind = str(seq + 1) if seq + 1 < len(content) else None
                 page = Page(walk.id, seq, body, len(open_envelope(body).records), behind, saved_at)
                 await archive.seal(walk, page)
-                await loader.do(loader.add, stream, walk, [page])
+                await loader.add(stream, walk, [page])
             control.end_walk(walk.id, "applied")
     counted = await loader.do(receipts.counted, loader, receipt.run_id)
     for name, entry in counted.items():

@@ -18,9 +18,16 @@ if TYPE_CHECKING:
     from pdsync.extract.dependents import Key
     from pdsync.model import Parent
 
+_SECOND = timedelta(seconds=1)  # a walk began at a whole second by the server's header: within it, its run had loaded
+
 
 def keys(
-    connection: duckdb.DuckDBPyConnection, parent: Parent, since: datetime | None, overlap: timedelta = timedelta(0)
+    connection: duckdb.DuckDBPyConnection,
+    parent: Parent,
+    since: datetime | None,
+    overlap: timedelta = timedelta(0),
+    *,
+    held: tuple[str, str] | None = None,
 ) -> list[Key]:
     """The keys of the parents to ask for, falling: the newest records first.
 
@@ -29,6 +36,7 @@ def keys(
         parent: which stream, and which of its records have anything to tell.
         since: None for all; otherwise those that changed, or came to be known, since then.
         overlap: how much of `since` is for changes that show late; what the table took up has no need of it.
+        held: the dependent table and its column of the parent's key: who has rows there is asked, whatever it counts.
 
     Raises:
         PdsyncError: the parent's table is not there.
@@ -40,10 +48,14 @@ def keys(
     wanted = ["_deleted_at IS NULL"]
     values: list[object] = []
     if parent.having:
-        wanted.append(f"coalesce({quoted(parent.having)}, 1) > 0")
+        asked = f"coalesce({quoted(parent.having)}, 1) > 0"
+        if held and held[0] in warehouse.tables(connection):
+            table, of = quoted("main", held[0]), quoted(held[1])
+            asked = f"({asked} OR {key} IN (SELECT {of} FROM {table} WHERE _deleted_at IS NULL))"
+        wanted.append(asked)
     if since is not None:
         changed = "_synced_at >= ?"
-        values.append(since + overlap)
+        values.append(since + overlap + _SECOND)
         if stream.cursor:
             changed = f"({changed} OR {quoted(stream.cursor)} >= ?)"
             values.append(since)

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from pdsync.core import catalogue
 from pdsync.core.calls import check
 from pdsync.core.log import log
-from pdsync.errors import ApiError, FeatureOff, GuardTripped, NotFound, PdsyncError, Stopped
+from pdsync.errors import ApiError, FeatureOff, GuardTripped, NotFound, PdsyncError, ShareSpent, Stopped
 from pdsync.extract.pages import pages, query_of
 from pdsync.load import warehouse
 from pdsync.model import Gone, StreamReceipt, Walk
@@ -26,6 +26,7 @@ from pdsync.reconcile.evidence import CANARIES, MOST, Verdict
 from pdsync.reconcile.sweep import MADE_OF, MERGEABLE, Difference, Sweep, moved_before
 from pdsync.runner import findings
 from pdsync.runner import run as running
+from pdsync.runner.counted import Counted
 from pdsync.runner.findings import Asked, Finding, Result, conclude
 from pdsync.sql import first
 from pdsync.sql import name as quoted
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from pdsync.core.config import Settings
     from pdsync.core.http import Answer
-    from pdsync.model import Operation, Source, Stream, Version
+    from pdsync.model import Operation, Parent, Source, Stream, Version
     from pdsync.runner.run import Event, Run
 
 _BY_IDS = 100
@@ -73,37 +74,23 @@ class _Reconcile:
     def __init__(self, run: Run, asked: Asked) -> None:
         self.run, self.asked, self.loader, self.http = run, asked, run.loader, run.http
         self.sweeps: dict[str, Sweep] = {}
+        self.counted: dict[str, Counted] = {}
         self.failed: dict[str, PdsyncError] = {}
 
     async def all(self, result: Result) -> None:
-        streams = await self.loader.do(self._selected)
+        streams = await self.loader.do(self._selected, result)
         samples: dict[str, list[str]] = {}
         for number, stream in enumerate(streams):
             self.run.live[stream.name] = StreamReceipt()
             self.run.tell(running.Event("started", stream.name, self.run.live[stream.name]))
             try:
-                await self.run.take_up(stream)
-                if self.asked.sample is None:
-                    await self._sweep(stream, number)
-                else:
-                    samples[stream.name] = await self.loader.do(self._chosen, stream, self.asked.sample)
-                    await self._sweep_some(stream, number, samples[stream.name])
+                result.swept[stream.name] = await self._read(stream, number, samples)
             except FeatureOff as error:
                 log.info("%s is not part of the plan: %s", stream.name, error)
-                continue
-            except Stopped as error:
-                self.failed[stream.name] = error
-                break
             except PdsyncError as error:
                 self.failed[stream.name] = error
-                continue
-            sweep = self.sweeps[stream.name]
-            if sweep.unreadable:
-                said = f"{sweep.unreadable} of its records can't be read, so it can't be compared whole"
-                self.failed[stream.name] = PdsyncError(f"{said}.\nRead it first: pdsync sync {stream.name} --full")
-                continue
-            here = await self.loader.do(self._here, stream)
-            result.swept[stream.name] = (await self.loader.do(sweep.alive), here, await self.loader.do(sweep.verify))
+                if isinstance(error, Stopped) and not isinstance(error, ShareSpent):
+                    break
         # Deals before leads: what a lead was converted to says so itself.
         for stream in sorted(streams, key=lambda each: each.name == "leads"):
             if stream.name in result.swept:
@@ -112,16 +99,73 @@ class _Reconcile:
 
     # What is compared.
 
-    def _selected(self) -> list[Stream]:
-        """The streams that were asked for, or all that were read; those with a request a parent only by name."""
+    async def _read(self, stream: Stream, number: int, samples: dict[str, list[str]]) -> tuple[int, int, int]:
+        """Sweep a stream: keys at the source, keys here, rows seen to be the same.
+
+        Raises:
+            PdsyncError: it could not be read whole.
+        """
+        await self.run.take_up(stream)
+        if parent := self._counting(stream):
+            self.counted[stream.name] = Counted(self.run, stream, parent, self.sweeps.get(parent.stream))
+            self.sweeps[stream.name] = await self.counted[stream.name].sweep(number)
+        elif self.asked.sample is None:
+            await self._sweep(stream, number)
+        else:
+            samples[stream.name] = await self.loader.do(self._chosen, stream, self.asked.sample)
+            await self._sweep_some(stream, number, samples[stream.name])
+        sweep = self.sweeps[stream.name]
+        if sweep.unreadable:
+            said = f"{sweep.unreadable} of its records can't be read, so it can't be compared whole"
+            raise PdsyncError(f"{said}.\nRead it first: pdsync sync {stream.name} --full")
+        verified = await self.loader.do(sweep.verify)
+        if counted := self.counted.get(stream.name):
+            return counted.counts.at_source, counted.counts.here, verified
+        return await self.loader.do(sweep.alive), await self.loader.do(self._here, stream), verified
+
+    def _selected(self, result: Result) -> list[Stream]:
+        """The streams that were asked for, or all that were read; behind them those that their records count.
+
+        Whatever can't be compared is told in the result; one that was asked for by name has failed.
+        """
         have = warehouse.tables(self.loader.connection)
         read = {row[0] for row in self.loader.connection.execute("SELECT stream FROM meta.checkpoints").fetchall()}
-        wanted = [catalogue.stream(name) for name in self.asked.streams] or list(catalogue.streams().values())
-        return [
-            each for each in wanted
-            if each.name in (have & read) - set(self.asked.leave_out) and not each.parents(self.run.settings.api)
-            and not any(source.params for source in each.sources(self.run.settings.api)[1])
-        ]  # fmt: skip
+        lists: list[Stream] = []
+        counted: list[Stream] = []
+        for each in [catalogue.stream(name) for name in self.asked.streams] or list(catalogue.streams().values()):
+            if each.name in self.asked.leave_out or (not self.asked.streams and each.name not in have & read):
+                continue
+            if why := self._why_not(each, have & read):
+                result.left_out[each.name] = why
+                if self.asked.streams:
+                    self.failed[each.name] = PdsyncError(f"It can't be compared: {why}")
+            elif self._counting(each):
+                result.by_count.append(each.name)
+                counted.append(each)
+            else:
+                lists.append(each)
+        return lists + counted
+
+    def _why_not(self, stream: Stream, read: set[str]) -> str | None:
+        """Why a stream can't be compared, and what to do; None if it can."""
+        anew = f"read it anew: pdsync sync {stream.name} --full"
+        if stream.name not in read:
+            return f"it was never read: pdsync sync {stream.name}"
+        if any(source.params for source in stream.sources(self.run.settings.api)[1]):
+            return f"it tells of a time that is chosen when it is read; {anew}"
+        if not stream.parents(self.run.settings.api):
+            return None
+        if not self._counting(stream):
+            return f"it is read record by record, and no record counts what it lists; {anew}"
+        return (
+            "it is compared by counts, of which there is no sample: leave --sample out" if self.asked.sample else None
+        )
+
+    def _counting(self, stream: Stream) -> Parent | None:
+        """Whose records have a list of `stream` each, and say how many are in it."""
+        sources = stream.sources(self.run.settings.api)[1]
+        parent = sources[0].parent if len(sources) == 1 else None
+        return parent if parent and parent.counts else None
 
     async def _sweep(self, stream: Stream, number: int) -> None:
         version, sources = stream.sources(self.run.settings.api)
@@ -148,8 +192,8 @@ class _Reconcile:
                 await self._sweep(stream, number)
                 return
             walk = self._walk(stream, number, source, version, operation)
-            for seq, answer in enumerate(bodies):
-                page = running.page_of(walk, operation, seq, answer)
+            for answer in bodies:
+                page = running.page_of(operation, answer, walk.id)
                 await self.loader.do(sweep.add, source.name, operation, [page])
         self.sweeps[stream.name] = sweep
 
@@ -175,9 +219,14 @@ class _Reconcile:
 
     async def _settle(self, stream: Stream, sample: list[str] | None, result: Result) -> None:
         sweep = self.sweeps[stream.name]
-        found: list[Difference] = await self.loader.do(
-            lambda: sweep.differences(deep=self.asked.deep or sample is not None, only=sample)
-        )
+        found: list[Difference]
+        if stream.name in self.counted:
+            found, verdicts = await self.counted[stream.name].differences(sweep)
+            result.findings += [Finding(stream.name, v.key, v.kind, v.evidence, v.winner) for v in verdicts]
+        else:
+            found = await self.loader.do(
+                lambda: sweep.differences(deep=self.asked.deep or sample is not None, only=sample)
+            )
         absent = [each.key for each in found if each.kind == "absent"]
         deleted = [each.key for each in found if each.kind == "soft_deleted"]
         made_of = await self.loader.do(self._made_of, stream, deleted) if deleted else {}
@@ -296,6 +345,10 @@ class _Reconcile:
         """Read records again by their keys and load them; those that came."""
         version, sources = stream.sources(self.run.settings.api)
         came: set[str] = set()
+        if wanted and stream.name in self.counted:  # read already, by the records that have them
+            listing = catalogue.operations(version)[sources[0].operation]
+            await self.run.keep(stream, version, listing, self.counted[stream.name].pages)
+            return {each.key for each in wanted}
         for source in sources:
             own = [each.key for each in wanted if (each.source or sources[0].name) == source.name]
             if not own:

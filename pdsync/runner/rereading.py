@@ -168,7 +168,7 @@ class Rereading:
             _count(entry, await self.loader.do(self.loader.finish, stream, lot.walk, last))
 
     async def _add(self, stream: Stream, walk: Walk, pages: list[Page], entry: StreamReceipt) -> None:
-        _count(entry, await self.loader.do(self.loader.add, stream, walk, pages))
+        _count(entry, await self.loader.add(stream, walk, pages))
         self.tell(Event("page", stream.name, entry))
 
     def _read(self, sealed: Sequence[SealedPage]) -> list[Page]:

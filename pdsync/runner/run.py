@@ -34,6 +34,7 @@ from pdsync.model import (
     Gone,
     Operation,
     Page,
+    Parent,
     Receipt,
     Source,
     Stream,
@@ -41,7 +42,7 @@ from pdsync.model import (
     Version,
     Walk,
 )
-from pdsync.runner import audit, client, parents, project, trail
+from pdsync.runner import audit, client, parents, project, trail, unlisted
 from pdsync.runner import receipt as receipts
 from pdsync.runner.loader import PAGES_A_BATCH, Loader
 from pdsync.runner.proof import prove
@@ -181,10 +182,10 @@ async def working(
             control.finish_run(receipt)
 
 
-def page_of(walk: Walk, operation: Operation, seq: int, answer: Answer, *, is_last: bool = True) -> Page:
-    """An answer as a page of a walk."""
+def page_of(operation: Operation, answer: Answer, walk: int = 0) -> Page:
+    """An answer as the only page of a walk."""
     rows = len(open_envelope(answer.body, operation).records)
-    return Page(walk.id, seq, answer.body, rows, None if is_last else str(seq + 1), answer.served_at)
+    return Page(walk, 0, answer.body, rows, None, answer.served_at)
 
 
 def _begin(control: Control, asked: Asked) -> tuple[Receipt, set[tuple[str, str]]]:
@@ -355,12 +356,16 @@ class Run:
 
     async def reread(self, stream: Stream, version: Version, operation: Operation, bodies: Sequence[Answer]) -> Counts:
         """Keep and load answers about single records, which were asked for by their keys. They move no watermark."""
+        return await self.keep(stream, version, operation, [page_of(operation, answer) for answer in bodies])
+
+    async def keep(self, stream: Stream, version: Version, operation: Operation, pages: Sequence[Page]) -> Counts:
+        """Seal and load `pages` of a list, which are not all of it. They move no watermark."""
         walk = self.control.open_walk(self.receipt.run_id, stream.name, REPAIR, version, operation.id, None)
         counts = Counts()
-        for seq, answer in enumerate(bodies):
-            page = page_of(walk, operation, seq, answer, is_last=seq + 1 == len(bodies))
+        for seq, each in enumerate(pages):
+            page = replace(each, walk=walk.id, seq=seq, next=None if seq + 1 == len(pages) else str(seq + 1))
             if seq == 0:
-                walk = replace(walk, started_at=answer.served_at)
+                walk = replace(walk, started_at=page.served_at)
             await self.archive.seal(walk, page)
             counts = await self._load(stream, walk, [page]) or counts
         self.control.end_walk(walk.id, "applied")
@@ -401,7 +406,24 @@ class Run:
                 again = await self._begin_walk(stream, source, walk.version)
                 await self._fetch(stream, source, again, None)
                 walk = again
+        if source.parent and source.parent.counts:
+            await self._bury_unlisted(stream, source, source.parent, walk)
         self.control.end_walk(walk.id, "applied")
+
+    async def _bury_unlisted(self, stream: Stream, source: Source, parent: Parent, walk: Walk) -> None:
+        """Mark the rows that the lists of their parents, read to the end by `walk`, show no more."""
+        sealed = self.control.sealed_pages(walk.id)
+        absent = await self.loader.do(unlisted.absent, self.loader.connection, stream, parent, walk, sealed)
+        if not absent:
+            return
+        pages = await asyncio.to_thread(
+            unlisted.read, self.settings.raw, sealed, parent, {each.parent for each in absent}
+        )
+        table = await self.loader.do(self.loader.table, stream, walk.version)
+        shown = await self.loader.do(unlisted.listed, self.loader.connection, table, source, walk, pages)
+        lost = unlisted.gone(parent, [each for each in absent if each.key not in shown], self.began)
+        if lost:
+            await self.bury(stream, lost)
 
     async def _reload(self, stream: Stream, walk: Walk) -> Page | None:
         """Load the sealed pages that the warehouse lacks; the last page of the walk."""
@@ -414,7 +436,7 @@ class Run:
             body = await asyncio.to_thread(seal.read, self.settings.raw, entry)
             context = msgspec.json.decode(entry.context or "{}", type=dict[str, str])
             page = Page(walk.id, entry.seq, body, entry.rows, entry.next, entry.served_at, context=context)
-            await self.loader.do(self.loader.add, stream, walk, [page])
+            await self.loader.add(stream, walk, [page])
         body = b""
         if catalogue.operations(walk.version)[walk.operation].paging == "offset":  # the next page is held against it
             body = await asyncio.to_thread(seal.read, self.settings.raw, newest)
@@ -470,18 +492,20 @@ class Run:
     ) -> AsyncGenerator[Page]:
         """The pages that a walk lacks."""
         query = query_of(stream, source, walk.version, operation, walk.since) | asked
-        if source.parent:
+        if parent := source.parent:
             overlap = timedelta(seconds=self.settings.overlap_s)
-            keys = await self.loader.do(parents.keys, self.loader.connection, source.parent, walk.since, overlap)
-            return dependents(
-                self.http, operation, walk, query, source.parent, keys, self._allow, after=after, context=asked
+            column = stream.parent_column(parent, walk.version) if parent.counts else None
+            held = (stream.name, column) if column else None
+            keys = await self.loader.do(
+                lambda: parents.keys(self.loader.connection, parent, walk.since, overlap, held=held)
             )
+            return dependents(self.http, operation, walk, query, parent, keys, self.allow, after=after, context=asked)
         newest = None
         if source.way == "newest_first" and stream.cursor:
             newest = stream.column(stream.cursor).path(stream.cursor, walk.version)
         return pages(self.http, operation, walk, query, after=after, newest_first=newest)
 
-    def _allow(self, tokens: int) -> None:
+    def allow(self, tokens: int) -> None:
         """Count what dependent streams spend, and stop them at their share of the day.
 
         Raises:
@@ -506,7 +530,7 @@ class Run:
         return days[text].isoformat()
 
     async def _load(self, stream: Stream, walk: Walk, waiting: list[Page]) -> Counts | None:
-        counts = await self.loader.do(self.loader.add, stream, walk, waiting)
+        counts = await self.loader.add(stream, walk, waiting)
         if counts:
             live = self.live.setdefault(stream.name, StreamReceipt())
             live.inserted += counts.inserted

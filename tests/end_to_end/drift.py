@@ -131,9 +131,10 @@ class Drift:
         with self.box.company.lock:
             for id in self._take(live):
                 record = self.box.company[kind].rows[id].record
+                had_time = record["update_time"] is not None  # else any time is later than what it was
                 record |= {TITLES[kind]: f"backdated {id}", "update_time": LONG_AGO}
                 self.box.company.put(kind, "silent", record)
-                self.expected[kind, str(id)] = "backdated"
+                self.expected[kind, str(id)] = "backdated" if had_time else "stale"
 
     def _soft_deleted(self, kind: str, live: list[Any]) -> None:
         if kind in ("leads", "notes"):

@@ -88,9 +88,10 @@ def test_l3_after_a_burst_429_no_worker_sends_until_the_reset(remote: Remote, pr
 
 def test_l3_the_pause_of_one_process_holds_the_others_too(remote: Remote, project: Project) -> None:
     remote.fault(kind="burst_429", path="deals", nth=1)
+    remote.fault(kind="latency", path="persons", ms=400)  # longer than a busy machine needs to tell of the pause
     project.configure(base_url=remote.url, api_token=remote.token, burst=200, concurrency=1)
     first = project.start("api", "getDeals", "limit=100", "--all")
-    second = project.start("api", "getPersons", "limit=1", "--all")
+    second = project.start("api", "getPersons", "limit=20", "--all")
     assert ended(first).code == ended(second).code == 0
     log = remote.log()
     refused = next(request for request in log if request["status"] == 429)

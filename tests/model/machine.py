@@ -99,6 +99,7 @@ class Life(RuleBasedStateMachine):
         self.ended: dict[str, oracle.Fate] = {}
         self.pushes: list[str] = []
         self.held: oracle.Published | None = None  # as it was after the last step
+        self.read: oracle.Published | None = None  # as it was read last, of this version
         self.version: tuple[int, int] | None = None
         self.gone: dict[Place, int] = {}  # the last step of pdsync at which it was gone
         self.step = 0
@@ -231,7 +232,9 @@ class Life(RuleBasedStateMachine):
             if not fault:
                 raise
         else:
-            assert result.receipt.exit_code == 0 or fault, result.receipt
+            read = {stream for stream, _ in self._published().watermarks}
+            assert result.left_out.keys() == set(streams) - read, result.left_out
+            assert result.receipt.exit_code == (0 if read.issuperset(streams) else 1) or fault, result.receipt
         finally:
             self.box.faults.clear()
 
@@ -347,10 +350,9 @@ class Life(RuleBasedStateMachine):
         """The published warehouse; the same value as long as it is the same file."""
         path = self.settings.warehouse
         version = (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
-        if self.held is None or version != self.version:
-            self.version = version
-            return oracle.Published(path)
-        return self.held
+        if self.read is None or version != self.version:
+            self.version, self.read = version, oracle.Published(path)
+        return self.read
 
     # The end.
 
