@@ -76,7 +76,7 @@ def _proof(loader: Loader, name: str, since: datetime) -> Proof:
     counted = first(
         loader.connection.execute(
             "SELECT at_source, epoch(swept_at), differences FROM meta.sweeps WHERE stream = ? AND complete"
-            " ORDER BY swept_at DESC LIMIT 1",
+            " ORDER BY swept_at DESC, rowid DESC LIMIT 1",
             [name],
         )
     ) or (None, None, None)
