@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import secrets
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -202,18 +201,17 @@ def _begin(
     began: datetime,
 ) -> Receipt:
     """The receipt of the backfill to take up, or a new one with a window for each list."""
-    now = datetime.now(UTC).replace(microsecond=0)
+    receipt = receipts.begun(asked.command)
     if job := windows.job(asked.command):
-        return Receipt(job, asked.command, now, resumed=True)
-    run_id = f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-    control.start_run(run_id, asked.command, now)
+        return replace(receipt, run_id=job, resumed=True)
+    control.start_run(receipt.run_id, receipt.command, receipt.started_at)
     since = asked.since.astimezone(UTC).replace(microsecond=0)
     until = min(asked.until or began, began).astimezone(UTC).replace(microsecond=0)
     if since < until:
         # All at once: a run that is taken up takes the windows that it finds for all that there are.
         asked_for = [(stream.name, source.name, version, operation.id) for stream, version, source, operation in lists]
-        windows.plan(run_id, asked_for, since, until)
-    return Receipt(run_id, asked.command, now)
+        windows.plan(receipt.run_id, asked_for, since, until)
+    return receipt
 
 
 class _Backfill:
@@ -399,7 +397,7 @@ class _Backfill:
 
     async def _conclude(self, stopped: PdsyncError | None) -> None:
         receipt = self.receipt
-        receipt.finished_at = datetime.now(UTC).replace(microsecond=0)
+        receipt.finished_at = datetime.now(UTC)
         receipt.tokens, receipt.requests = self.http.budget.spent, self.http.budget.requests
         left: dict[str, int] = {}
         for window, _ in self.windows.left(receipt.run_id):

@@ -65,7 +65,7 @@ class Result(Struct):
 async def conclude(run: Run, result: Result, asked: Asked, failed: dict[str, PdsyncError]) -> None:
     """Write the receipt, and what was found, into the work file."""
     receipt = run.receipt
-    receipt.finished_at = datetime.now(UTC).replace(microsecond=0)
+    receipt.finished_at = datetime.now(UTC)
     receipt.requests, receipt.tokens = run.http.budget.requests, run.http.budget.spent
     for name, error in failed.items():
         receipt.streams[name] = StreamReceipt(error=str(error))

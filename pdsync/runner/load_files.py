@@ -6,7 +6,6 @@ A record that the table knows from a later moment stays as it is.
 
 from __future__ import annotations
 
-import secrets
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -96,9 +95,8 @@ async def _load(
     found: Sequence[tuple[Path, list[bytes]]],
     as_of: datetime | None,
 ) -> Receipt:
-    now = datetime.now(UTC).replace(microsecond=0)
-    receipt = Receipt(f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}", f"load --stream {stream.name}", now)
-    control.start_run(receipt.run_id, receipt.command, now)
+    receipt = receipts.begun(f"load --stream {stream.name}")
+    control.start_run(receipt.run_id, receipt.command, receipt.started_at)
     for walk, _ in control.unfinished(stream.name):
         if walk.source == FROM_FILES:  # of a load that was cut: this one brings the same
             control.end_walk(walk.id, "dropped")
@@ -123,7 +121,7 @@ async def _load(
         receipt.streams[name] = entry
         if entry.quarantined:
             receipt.gaps.append(Gap(name, "quarantined", f"{entry.quarantined} records can't be read: meta.quarantine"))
-    receipt.finished_at = datetime.now(UTC).replace(microsecond=0)
+    receipt.finished_at = datetime.now(UTC)
     receipt.exit_code = 1 if receipt.gaps else 0
     return receipt
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import secrets
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pdsync.errors import FeatureOff, Forbidden, PdsyncError, Stopped
-from pdsync.model import StreamReceipt
+from pdsync.model import Receipt, StreamReceipt
 
 if TYPE_CHECKING:
-    from pdsync.model import Receipt
     from pdsync.runner.loader import Loader
 
 
 _PROVED = ("at_source", "here", "verified", "oldest_verified_at")  # columns of meta.streams, fields of Proof
+
+
+def begun(command: str) -> Receipt:
+    """The receipt of a run that begins now. Runs of one second keep their order: the time is not cut."""
+    now = datetime.now(UTC)
+    return Receipt(f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}", command, now)
 
 
 def counted(loader: Loader, run_id: str) -> dict[str, StreamReceipt]:

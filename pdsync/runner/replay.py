@@ -11,7 +11,6 @@ reads is touched: a replay that is killed has not happened.
 
 from __future__ import annotations
 
-import secrets
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,6 @@ from pdsync.core import catalogue
 from pdsync.errors import ConfigError, StorageError, WrongCompany
 from pdsync.extract import frames
 from pdsync.load import publish, rebuilt
-from pdsync.model import Receipt, Stream
 from pdsync.runner import project
 from pdsync.runner import receipt as receipts
 from pdsync.runner.loader import Loader
@@ -36,6 +34,7 @@ if TYPE_CHECKING:
 
     from pdsync.core.config import Settings
     from pdsync.core.control import Control
+    from pdsync.model import Receipt, Stream
 
 
 class Selection(Struct, frozen=True):
@@ -100,8 +99,7 @@ async def locked_replay(
         carry_over: is called with a connection to the rebuilt file before it is published.
     """
     company, name = _company(settings, control, tell)
-    now = datetime.now(UTC).replace(microsecond=0)
-    receipt = Receipt(f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}", command, now)
+    receipt = receipts.begun(command)
     work = project.work_path(settings)
     fresh = work.with_name(f"{settings.warehouse.stem}.replay.duckdb")
     _clear(fresh)
@@ -125,7 +123,7 @@ async def locked_replay(
                 await _carry_over(loader, [source, settings.warehouse] if source else [], tell)
             await loader.do(carry_over, loader.connection)
             await loader.do(loader.views)
-            receipt.finished_at = datetime.now(UTC).replace(microsecond=0)
+            receipt.finished_at = datetime.now(UTC)
             receipt.exit_code = 4 if receipt.gaps else 0
             await loader.do(receipts.keep, loader, receipt)
         finally:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -190,14 +189,13 @@ def page_of(operation: Operation, answer: Answer, walk: int = 0) -> Page:
 
 def _begin(control: Control, asked: Asked) -> tuple[Receipt, set[tuple[str, str]]]:
     """A new receipt, or that of the run to continue; and the lists that it has read to their ends already."""
-    now = datetime.now(UTC).replace(microsecond=0)
     for last in control.receipts(1):
         cut = last.finished_at is None or last.exit_code in (3, 130)
-        if cut and last.command == asked.command and now - last.started_at < _CONTINUED:
+        if cut and last.command == asked.command and datetime.now(UTC) - last.started_at < _CONTINUED:
             receipt = Receipt(last.run_id, last.command, last.started_at, resumed=True)
             return receipt, control.finished_lists(last.run_id)
-    receipt = Receipt(f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}", asked.command, now)
-    control.start_run(receipt.run_id, receipt.command, now)
+    receipt = receipts.begun(asked.command)
+    control.start_run(receipt.run_id, receipt.command, receipt.started_at)
     return receipt, set()
 
 
@@ -543,7 +541,7 @@ class Run:
     async def _conclude(self, streams: Sequence[Stream], errors: dict[str, PdsyncError], *, interrupted: bool) -> None:
         """Write the receipt from what the stores say, not from what was counted on the way: it spans every attempt."""
         receipt = self.receipt
-        receipt.finished_at = datetime.now(UTC).replace(microsecond=0)
+        receipt.finished_at = datetime.now(UTC)
         receipt.tokens, receipt.requests = self.http.budget.spent, self.http.budget.requests
         finished = self.control.finished_lists(receipt.run_id)
         counted = await self.loader.do(receipts.counted, self.loader, receipt.run_id)
