@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import time
 from datetime import UTC, datetime
@@ -49,6 +50,7 @@ def watched(app: App, work: Callable[[render.Progress], Awaitable[T]]) -> tuple[
                 asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
             return await work(progress)
 
+        gc.freeze()  # what was imported stays: the collector need not look at it again and again
         done = asyncio.run(interruptible())
     return done, time.monotonic() - began
 

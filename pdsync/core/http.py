@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 WIRE_CAP = 16 * 2**20
 PLAIN_CAP = 128 * 2**20
 _STEP = 2**20  # unpacked at a time
+_MOST_ANNOUNCED = 4 * 2**20  # as much room is made ahead for a body, whatever length it says it has
 ATTEMPTS = 6
 _RETRYABLE = {408, 500, 502, 503, 504, 520, 521, 522, 523, 524}
 _KEPT_HEADERS = ("date", "content-type", "x-correlation-id", "retry-after", "location", "content-disposition")
@@ -457,8 +458,8 @@ class Http:
         unpacker = zlib.decompressobj(wbits=31) if packed == "gzip" else None
         if unpacker is None and packed not in ("identity", ""):
             raise BadAnswer(f"The answer is packed with {packed!r}, which was not offered.")
-        # One growing buffer, not pieces to be joined: the largest body is in memory once, and not twice.
-        wire, plain = 0, io.BytesIO()
+        # One buffer, not pieces to be joined: the largest body is in memory once, and not twice.
+        wire, plain = 0, _buffer(0 if unpacker else response.content_length or 0)
         async for piece in response.content.iter_any():
             wire += len(piece)
             data = unpacker.decompress(piece, _STEP) if unpacker else piece
@@ -474,6 +475,7 @@ class Http:
                 )
         if unpacker and not unpacker.eof:
             raise EOFError("the packed answer ends early")
+        plain.truncate()
         return plain.getvalue()
 
     def _headers_seen(self, answer: Answer) -> None:
@@ -561,6 +563,16 @@ def _number(text: str | None) -> int | None:
         return int(float(text)) if text is not None else None
     except (ValueError, OverflowError):
         return None
+
+
+def _buffer(announced: int) -> io.BytesIO:
+    """An empty buffer with room for as many bytes as a body says it has, so that it is not moved while it grows."""
+    buffer = io.BytesIO()
+    if announced > 0:
+        buffer.seek(min(announced, _MOST_ANNOUNCED) - 1)
+        buffer.write(b"\0")
+        buffer.seek(0)
+    return buffer
 
 
 def _served_at(date: str | None) -> datetime:

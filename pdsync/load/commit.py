@@ -128,9 +128,7 @@ def _compare(connection: duckdb.DuckDBPyConnection, target: Target, staged: str,
         older = (
             f"({older} OR {earlier})" if incremental else f"({older} OR (s._served_at = t._verified_at AND {earlier}))"
         )
-        since = f"coalesce(CASE WHEN s.{cursor} <= s._served_at THEN s.{cursor} END, s._served_at)"
-    else:
-        since = "s._served_at"
+    since = _valid_from(target)
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE delta AS SELECT s.rowid AS place, s.{key} AS key, t.{key} IS NULL AS is_new,"
         f" t.{key} IS NULL OR (t._row_hash <> s._row_hash AND NOT {older}) AS changed,"
@@ -140,6 +138,14 @@ def _compare(connection: duckdb.DuckDBPyConnection, target: Target, staged: str,
         f" t._deleted_at IS NOT NULL AS was_deleted, s._served_at AS served_at"
         f" FROM {staged} s LEFT JOIN {quoted('main', target.name)} t ON t.{key} = s.{key}"
     )
+
+
+def _valid_from(target: Target) -> str:
+    """Since when a staged row has been as it is: its own time of change, where that can be true."""
+    if not target.cursor:
+        return "s._served_at"
+    cursor = f"s.{quoted(target.cursor)}"
+    return f"coalesce(CASE WHEN {cursor} <= s._served_at THEN {cursor} END, s._served_at)"
 
 
 def _apply(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, batch: Batch) -> Counts:
@@ -161,7 +167,7 @@ def _apply(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, b
             f"DELETE FROM {main} WHERE {key} IN (SELECT key FROM temp.delta WHERE changed AND NOT is_new)"
         )
     if new or changed:
-        deleted = _insert(connection, target, staged, batch)
+        deleted = _insert(connection, target, staged, batch, all_new=new == rows)
         counts.deleted = deleted
         counts.updated -= min(deleted, changed)
     if confirmed:
@@ -174,7 +180,7 @@ def _apply(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, b
     return counts
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, batch: Batch) -> int:
+def _insert(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, batch: Batch, *, all_new: bool) -> int:
     """Insert what is new or changed; the number of rows that were alive and are deleted now."""
     flag = target.deleted.removeprefix("!") if target.deleted else None
     gone = "false"
@@ -184,13 +190,16 @@ def _insert(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, 
     joins, labels = _labels(target)
     columns = names([*target.columns, *labels, "_extra", "_synced_at", "_verified_at", "_run_id", "_deleted_at"])
     values = ", ".join([names(list(target.columns), "s."), *labels.values()])
+    # A first load need not look each row up in what was compared.
+    valid_from = _valid_from(target) if all_new else "d.valid_from"
+    delta = "" if all_new else "JOIN temp.delta d ON d.place = s.rowid AND d.changed"
     connection.execute(
         f"INSERT INTO {quoted('main', target.name)} ({columns}, _valid_from, _row_hash)"
-        f" SELECT {values}, s._extra, ?, s._served_at, ?, CASE WHEN {gone} THEN {since} END, d.valid_from, s._row_hash"
-        f" FROM {staged} s JOIN temp.delta d ON d.place = s.rowid {joins} WHERE d.changed",
+        f" SELECT {values}, s._extra, ?, s._served_at, ?, CASE WHEN {gone} THEN {since} END, {valid_from}, s._row_hash"
+        f" FROM {staged} s {delta} {joins}",
         [batch.at or datetime.now(UTC), batch.walk.run_id],
     )
-    if not flag:
+    if not flag or all_new:
         return 0
     counted = first(
         connection.execute(

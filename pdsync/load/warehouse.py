@@ -62,7 +62,8 @@ def connect(path: Path, *, read_only: bool = False, memory_limit: str = MEMORY_L
             connection.execute("USE warehouse")
             connection.execute(f"SET memory_limit = '{memory_limit}'")
             connection.execute(f"SET temp_directory = {literal(str(path) + '.tmp')}")
-            connection.execute("SET checkpoint_threshold = '256MB'")
+            # A larger batch goes to its place at once; a smaller one is written to the log first, and then again.
+            connection.execute("SET checkpoint_threshold = '32MB'")
             connection.execute("SET preserve_insertion_order = false")  # or staging is written by one thread only
         connection.execute("SET TimeZone = 'UTC'")
     except duckdb.Error as error:

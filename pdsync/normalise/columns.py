@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pdsync.normalise.tables import Table, TableColumn
 
 
+_LONG_LIST = 256  # bytes
 _NO_OBJECT = "\u0001no object: "  # before a value that stands where an object was expected
 
 
@@ -41,6 +42,7 @@ class Statement:
             dict.fromkeys(column.path[:depth] for column in self.stored for depth in range(1, len(column.path)))
         )
         self._objects = list(dict.fromkeys(column.path for column in self.stored if column.part or column.ref))
+        self._parted = [i for i, path in enumerate(self._objects) if any(c.part for c in self.stored if c.path == path)]
 
     def known_keys(self) -> dict[str, set[str]]:
         """What is expected: JSON pointer of an object → the keys in it that some column takes."""
@@ -93,16 +95,19 @@ class Statement:
         """Columns that tell which keys a row has: one for the record, and one for the elements of each of its lists.
 
         One for all of it would call every combination of known things news. For the same reason each kind of element
-        counts once, however long a list is.
+        counts once where a list is long.
         """
-        hashes = {"_shape": f"hash({self.keys()})"}
+        containers = ", ".join(map(literal, ("", *(pointer(*path) for path in self.containers))))
+        keys = [f"json_keys(row, [{containers}])", *map(_keys_name, self._parted)]
+        hashes = {"_shape": f"hash({', '.join(keys)})"}
         for index, text in enumerate(_text_name(column) for column in self.stored if column.items):
-            keys, kinds = (  # an element that is no object has no keys, but a kind
-                f"CASE WHEN starts_with({text}, '[') AND {text} <> '[]'"
-                f" THEN TRY(list_distinct({what}({text}, '$[*]'))) END"
+            # An element that is no object has no keys, but a kind.
+            kinds = (
+                f"CASE WHEN NOT starts_with({text}, '[') OR {text} = '[]' THEN NULL WHEN strlen({text}) < {_LONG_LIST}"
+                f" THEN TRY({what}({text}, '$[*]')) ELSE TRY(list_distinct({what}({text}, '$[*]'))) END"
                 for what in ("json_keys", "json_type")
             )
-            hashes[f"_shape_{index}"] = f"hash({index}, {keys}, {kinds})"
+            hashes[f"_shape_{index}"] = f"hash({index}, {', '.join(kinds)})"
         return hashes
 
     def misfits(self) -> str:
@@ -144,6 +149,11 @@ class Statement:
             f", o{self._objects.index(column.path)} IS NOT NULL AS {_object_name(column)}"
             for column in self.stored
             if column.ref
+        )
+        # Looking for these objects in the whole record, by their pointers, would take longer.
+        texts += "".join(
+            f", CASE WHEN o{index} IS NOT NULL THEN json_keys({_at(self._objects[index])}) END AS {_keys_name(index)}"
+            for index in self._parted
         )
         lists = "".join(
             f", CASE WHEN starts_with({_text_name(column)}, '[{{') THEN TRY(from_json({_text_name(column)},"
@@ -245,26 +255,23 @@ class Statement:
         Quick, because every row passes here: most casts either keep a value or give NULL; only those that may round
         have a condition of their own.
         """
-        conditions, whole = [], []
+        lost, maybe, whole = [], [], []
         for column in self.stored:
             if column.name in residual:
                 continue
-            if column.type == "VARCHAR":
-                conditions.append(self._unfit(column))
+            if column.type == "VARCHAR" or column.type.endswith("[]"):
+                maybe.append(self._unfit(column))
                 continue
-            if column.type.endswith("[]"):
-                conditions.append(self._unfit(column))
-                continue
-            conditions.append(f"({_text_name(column)} IS NOT NULL AND {quoted(column.name)} IS NULL)")
+            lost.append(f"({_text_name(column)} IS NULL) <> ({quoted(column.name)} IS NULL)")
             if column.type == "BIGINT":
                 whole.append(_text_name(column))
             else:
-                conditions.append(self._rounded(column))
+                maybe.append(self._rounded(column))
             if column.ref:
-                conditions.append(_object_name(column))
+                lost.append(_object_name(column))
         if whole:  # looked at as one text, as there are dozens of them in a row
-            conditions.append(_fraction(f"concat({', '.join(whole)})"))
-        return [f"coalesce({condition}, false)" for condition in conditions if condition]
+            lost.append(_fraction(f"concat({', '.join(whole)})"))
+        return [*lost, *(f"coalesce({condition}, false)" for condition in maybe if condition)]
 
     def _rounded(self, column: TableColumn) -> str | None:
         """A condition that is true where a cast that succeeded has cut something off; None if it never does."""
@@ -371,6 +378,10 @@ def _at(path: tuple[str, ...]) -> str:
 
 def _text_name(column: TableColumn) -> str:
     return quoted("text " + column.name)
+
+
+def _keys_name(index: int) -> str:
+    return quoted(f"keys {index}")
 
 
 def _object_name(column: TableColumn) -> str:

@@ -7,6 +7,7 @@ quarantined with its bytes; the run says so and does not end with 0.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 from msgspec import Struct
 
 from pdsync.core.envelope import open_envelope
@@ -120,7 +120,7 @@ class Stage:
         return pa.table(
             {
                 "row": rows,
-                "position": pa.array(range(len(records)), type=pa.int64()),
+                "position": _counted(len(records)),
                 "seq": pa.repeat(pa.scalar(page.seq, type=pa.int64()), len(records)),
                 "served_at": pa.repeat(pa.scalar(page.served_at, type=_TIME), len(records)),
                 "context": pa.repeat(pa.scalar(json.dumps(page.context)), len(records)),
@@ -129,9 +129,9 @@ class Stage:
 
     def _insert(self, rows: pa.Table) -> None:
         rows.column("row").validate(full=True)  # UTF-8: DuckDB takes our word for it
-        rows = rows.append_column("place", pa.array(range(rows.num_rows), type=pa.int64()))
+        rows = rows.append_column("place", _counted(rows.num_rows))
         self._offer(rows)
-        first_seq = pc.min(rows.column("seq")).as_py()
+        first_seq = rows.column("seq")[0].as_py()  # pages come in order
         try:
             shapes, unfit, keyless = self._write(first_seq)
             news = self._learn_shapes(rows, shapes)
@@ -294,6 +294,17 @@ class Stage:
                 "context": pa.array(contexts, type=pa.string()),
             }
         )
+
+
+def _counted(rows: int) -> pa.Array:
+    """The whole numbers from 0 on, as many as there are `rows`."""
+    ready = -(-rows // 10_000) * 10_000  # some few sizes, made once each
+    return _numbers(ready).slice(0, rows)
+
+
+@functools.lru_cache(maxsize=8)
+def _numbers(count: int) -> pa.Array:
+    return pa.array(range(count), type=pa.int64())
 
 
 def readable(record: bytes, spoken: Collection[str] = ("",), as_it_came: str | None = None) -> str:

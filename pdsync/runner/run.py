@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from pdsync.core.http import Answer, Http
 
 _CONTINUED = timedelta(hours=1)  # streams that a killed run had finished so lately are not read again
-_PAGES_AHEAD = 24 * 2**20  # bytes of one walk that wait for the loader
+_PAGES_AHEAD = 40 * 2**20  # bytes of one walk that wait for the loader
 
 
 class Asked(Struct, frozen=True):

@@ -117,6 +117,7 @@ ALLOWED = {
 }
 # Functions that return SQL, made of quoted columns, literals and types of the catalogue.
 BUILDERS = {
+    "load/commit.py": ("_valid_from(",),
     "normalise/stage.py": ("self._statement.", "no_object("),
     "load/history.py": ("_versions(", "_differences("),
 }
