@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 
 def small_pages(rows: int) -> None:
-    """Ask for so many rows a page, in every list."""
+    """Ask for at most so many rows a page, in every list."""
     for version in ("v1", "v2"):
         for operation in catalogue.operations(version).values():
             if operation.page_size:
-                force_setattr(operation, "page_size", rows)
+                force_setattr(operation, "page_size", min(rows, operation.page_size))
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def small_batches(pages: int) -> None:
 
 
 def read_ahead(size: int) -> None:
-    """Hand pages to the loader as soon as so many bytes wait for it; it is 24 MiB otherwise."""
+    """Hand pages to the loader as soon as so many bytes wait for it; it is 40 MiB otherwise."""
     run._PAGES_AHEAD = size
 
 

@@ -31,7 +31,9 @@ from urllib.request import ProxyHandler, Request, build_opener
 import duckdb
 
 from pdsync.cli.main import main
+from pdsync.core import catalogue
 from pdsync.core.http import Http
+from pdsync.sql import name as quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -307,7 +309,7 @@ def fingerprint(project: Project) -> dict[str, str]:
         ).fetchall():
             columns = {row[0] for row in connection.execute(f'DESCRIBE main."{table}"').fetchall()}
             own = "_valid_from IS NOT DISTINCT FROM update_time" if "update_time" in columns else "false"
-            key = "field_code" if "field_code" in columns else "id"
+            key = quoted(catalogue.stream(table).key)
             for schema, leave_out in (
                 ("main", f"{_OF_THE_RUN.removesuffix(', _valid_to')}, _row_hash"),
                 ("history", _OF_THE_RUN),
@@ -326,12 +328,12 @@ def fingerprint(project: Project) -> dict[str, str]:
 
 def versions_told_apart(one: Project, other: Project, table: str) -> list[str]:
     """For the first keys whose versions are not the same in two projects: what each version changed, in both."""
-    key = "field_code" if table.endswith("_fields") else "id"
+    key = catalogue.stream(table).key
     columns = "* EXCLUDE (_synced_at, _run_id)"
     told: list[dict[Any, list[dict[str, Any]]]] = []
     for project in (one, other):
         versions: dict[Any, list[dict[str, Any]]] = {}
-        query = f'SELECT to_json(t) FROM (SELECT {columns} FROM history."{table}" ORDER BY {key}, _valid_from) t'
+        query = f'SELECT to_json(t) FROM (SELECT {columns} FROM history."{table}" ORDER BY "{key}", _valid_from) t'
         for (row,) in project.ask(query):
             record = json.loads(row)
             versions.setdefault(record[key], []).append(record)
@@ -353,7 +355,7 @@ def broken_history(project: Project) -> list[str]:
     with project.warehouse() as connection:
         tables = connection.execute("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'").fetchall()
         for (table,) in tables:
-            key = "field_code" if table.endswith("_fields") else "id"
+            key = quoted(catalogue.stream(table).key)
             rows = connection.execute(
                 f"SELECT {key}, _valid_from, _valid_to,"
                 f" lead(_valid_from) OVER (PARTITION BY {key} ORDER BY _valid_from) AS next"
