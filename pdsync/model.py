@@ -181,6 +181,7 @@ class Stream(Struct, frozen=True, forbid_unknown_fields=True):
     deleted: str | None = None  # the flag that says that a record is deleted; a leading "!" turns it round
     gone: Literal["listed", "sweep"] = "sweep"  # how deletions are seen: in the list itself, or by a key sweep
     title: str = "name"  # the column that people call a record by
+    changelog: str | None = None  # the stream that tells each edit of its records, by field
     optional: bool = False  # read only when named: a nightly run could not pay for a request a parent
 
     def sources(self, prefer: Version) -> tuple[Version, tuple[Source, ...]]:

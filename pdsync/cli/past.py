@@ -38,7 +38,9 @@ def history(app: App, table: str, id: str) -> None:
     pdsync history deals 42
     pdsync history deals 42 --json
 
-    Shows what the syncs have seen: several edits between two of them are one change. Names are today's.
+    Shows what the syncs have seen: several edits between two of them are one change. Where the record's changelog was
+    synced too (`pdsync sync deals deal_changelog`), each edit and its author, also from before the first sync. Names
+    are today's.
     """
     stream = catalogue.stream(table)
     with project.open_warehouse(app.settings) as warehouse:
@@ -48,16 +50,20 @@ def history(app: App, table: str, id: str) -> None:
             app.emit({"name": table, "id": id, **{field: getattr(change, field) for field in change.__struct_fields__}})
         return
     rows = [
-        [change.at, change.field or change.event.replace("_", " "), *_before_and_after(change)] for change in changes
+        [change.at, change.field or change.event.replace("_", " "), *_before_and_after(change), change.by]
+        for change in changes
     ]
-    app.out.print(render.table(["when (UTC)", "field", "before", "", "after"], rows))
+    headers = ["when (UTC)", "field", "before", "", "after", "by"]
+    shown = len(headers) if any(change.by for change in changes) else len(headers) - 1
+    app.out.print(render.table(headers[:shown], [row[:shown] for row in rows]))
 
 
 def _before_and_after(change: Change) -> list[str]:
     if change.event in ("deleted", "restored"):
         return ["", "", ""]
-    before = _shown(change.before, change.before_label) if change.event == "changed" else ""
-    return [before, "→" if change.event == "changed" else "", _shown(change.after, change.after_label)]
+    if change.event == "first_seen":
+        return ["", "", _shown(change.after, change.after_label)]
+    return [_shown(change.before, change.before_label), "→", _shown(change.after, change.after_label)]
 
 
 def _shown(value: Any, label: str | None = None) -> str:

@@ -1,4 +1,9 @@
-"""Tells the life of one record: what changed in it when, with names in place of ids where the warehouse knows them."""
+"""Tells the life of one record: what changed in it when, with names in place of ids where the warehouse knows them.
+
+Two sources tell of it. The versions of its row: what the syncs have seen, several edits between two of them as one
+change. And the changelog of Pipedrive itself, where the stream of it was synced: each edit with its author, also from
+before the first sync. What both tell is told once, as the changelog has it.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +33,14 @@ class Change(Struct, frozen=True):
     """One thing that happened to a record. Labels are today's names; None where there is none."""
 
     at: datetime
-    event: str  # first_seen, changed, deleted, restored
+    event: str  # first_seen, changed, edited (as the changelog has it: values are text), deleted, restored
     field: str | None
     before: Any
     after: Any
     before_label: str | None = None
     after_label: str | None = None
     run_id: str | None = None  # the run that brought it
+    by: str | None = None  # who edited it
 
 
 def timeline(connection: duckdb.DuckDBPyConnection, stream: Stream, id: str) -> list[Change]:
@@ -52,6 +58,7 @@ def timeline(connection: duckdb.DuckDBPyConnection, stream: Stream, id: str) -> 
             f'Look for it: pdsync sql "from {stream.name} limit 10"'
         )
     labels = _Labels(connection, stream)
+    edits = _edits(connection, stream, id, labels)
     born = found[0]
     changes = [
         Change(
@@ -80,8 +87,39 @@ def timeline(connection: duckdb.DuckDBPyConnection, stream: Stream, id: str) -> 
                 run_id=after["_run_id"],
             )
             for change in history.changed_fields(before, after, labels.columns)
+            if not any(
+                edit.field == change.field and _utc(before["_valid_from"]) < edit.at <= _utc(after["_valid_from"])
+                for edit in edits
+            )
         ]
-    return changes
+    return sorted([*edits, *changes], key=lambda change: change.at)
+
+
+def _edits(connection: duckdb.DuckDBPyConnection, stream: Stream, id: str, labels: _Labels) -> list[Change]:
+    """Each edit of a record that its changelog tells, as far as that was synced."""
+    if not stream.changelog or not history.has_table(connection, stream.changelog):
+        return []
+    told = catalogue.stream(stream.changelog)
+    owner = next(column for column, other in told.labels.items() if other == stream.name)
+    rows = connection.execute(
+        "SELECT time, field_key, old_value, new_value, actor_user_id::VARCHAR, _run_id"
+        f" FROM {quoted('main', told.name)} WHERE {quoted(owner)}::VARCHAR = ? AND time IS NOT NULL ORDER BY time, id",
+        [id],
+    ).fetchall()
+    return [
+        Change(
+            at=_utc(time),
+            event="edited",
+            field=labels.column_of(key),
+            before=old,
+            after=new,
+            before_label=labels.of_text(key, old),
+            after_label=labels.of_text(key, new),
+            run_id=run_id,
+            by=labels.name("users", actor) if actor else None,
+        )
+        for time, key, old, new, actor, run_id in rows
+    ]
 
 
 def _end(row: Row, event: str) -> Change:
@@ -99,11 +137,13 @@ class _Labels:
         self._connection = connection
         self._references = dict(stream.labels)
         self._beside: dict[str, str] = {}  # column of option ids → the column that holds their labels
+        self._columns = {stream.column(name).path(name, "v1").partition("/")[0]: name for name in stream.columns}
         rows = connection.execute(
-            "SELECT column_name, field_type FROM meta.custom_fields WHERE entity = ?", [stream.name]
+            "SELECT column_name, field_type, field_code FROM meta.custom_fields WHERE entity = ?", [stream.name]
         ).fetchall()
         types = catalogue.field_types()
-        for column, kind in rows:
+        for column, kind, code in rows:
+            self._columns[code] = column
             if kind in _POINTS_TO:
                 self._references[column] = _POINTS_TO[kind]
             elif kind in types and types[kind].options:
@@ -130,12 +170,28 @@ class _Labels:
             label = row.get(self._beside[field])
             return ", ".join(str(each) for each in label if each) if isinstance(label, list) else label
         if field in self._references:
-            return self._name(self._references[field], str(value))
+            return self.name(self._references[field], str(value))
         code = "label" if field == "label_ids" and not any(c == field for c, _ in self._options) else field
         found = [self._options.get((code, str(each))) for each in (value if isinstance(value, list) else [value])]
         return ", ".join(label for label in found if label) or None
 
-    def _name(self, other: str, id: str) -> str | None:
+    def column_of(self, key: str) -> str:
+        """The column that holds what v1 calls `key`; `key` itself where there is none."""
+        return self._columns.get(key, key)
+
+    def of_text(self, key: str, value: str | None) -> str | None:
+        """The label of a value that the changelog has written as text, of the field that v1 calls `key`."""
+        if value is None:
+            return None
+        column = self.column_of(key)
+        if column in self._references:
+            return self.name(self._references[column], value)
+        codes = (key, column)
+        found = [next(filter(None, (self._options.get((c, each)) for c in codes)), None) for each in value.split(",")]
+        return ", ".join(label for label in found if label) or None
+
+    def name(self, other: str, id: str) -> str | None:
+        """What people call the record `id` of the stream `other`, where the warehouse knows it."""
         if (other, id) not in self._names:
             stream = catalogue.stream(other)
             row = None

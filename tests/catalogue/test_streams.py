@@ -69,6 +69,10 @@ def what_it_names_is_there(stream: Stream) -> None:
         assert column in stream.columns
         assert pointed in STREAMS, column
     assert stream.fields is None or {"field_code", "field_name", "field_type"} <= STREAMS[stream.fields].columns.keys()
+    if stream.changelog:
+        told = STREAMS[stream.changelog]
+        assert {"time", "field_key", "old_value", "new_value", "actor_user_id"} <= told.columns.keys()
+        assert list(told.labels.values()).count(stream.name) == 1
     if stream.cursor:
         assert stream.column(stream.cursor).type == "TIMESTAMPTZ"
     if stream.deleted:

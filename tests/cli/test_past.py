@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.request import ProxyHandler, Request, build_opener
 
@@ -14,6 +14,7 @@ from tests.end_to_end.world import Project, Remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from pdsync.sandbox import Box
 
@@ -31,12 +32,12 @@ class Changed:
         self.other = project.ask(query, self.owner)[0][0]
         self.before = datetime.now(UTC)
         box.clock.advance(3600)
-        self._send("PATCH", f"deals/{self.id}", {"owner_id": self.other, "title": "Renamed"})
-        self._send("DELETE", f"deals/{self.gone}")
-        self.added = self._send("POST", "deals", {"title": "Brand new"})["id"]
+        self.send("PATCH", f"deals/{self.id}", {"owner_id": self.other, "title": "Renamed"})
+        self.send("DELETE", f"deals/{self.gone}")
+        self.added = self.send("POST", "deals", {"title": "Brand new"})["id"]
         assert project.here("sync", "deals", "-q").code == 0
 
-    def _send(self, method: str, path: str, body: object = None) -> Any:
+    def send(self, method: str, path: str, body: object = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         headers = {"x-api-token": self.box.token, "Content-Type": "application/json"}
         request = Request(f"{self.box.url}/api/v2/{path}", data, headers, method=method)
@@ -66,6 +67,37 @@ def test_history_tells_each_changed_field_with_names(changed: Changed) -> None:
     assert datetime.fromisoformat(owner["at"]) == datetime.fromisoformat(told["update_time"]["after"])
     shown = changed.project.here("history", "deals", str(changed.id)).out
     assert f"{names[changed.other]} ({changed.other})" in shown
+
+
+def test_history_tells_each_edit_and_its_author_where_the_changelog_was_synced(tmp_path: Path) -> None:
+    company = Company.generate(seed=4, sizes=Sizes(deals=5, files=1), now=datetime.now(UTC) - timedelta(days=1))
+    with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
+        changed = Changed(box, Project(tmp_path / "project", Remote(box.url, box.token)))
+        for title in ("Once", "Twice"):
+            box.clock.advance(60)
+            changed.send("PATCH", f"deals/{changed.id}", {"title": title})
+        box.clock.advance(60)
+        project = changed.project
+        assert project.here("sync", "deals", "deal_changelog", "-q").code == 0
+    told = project.here("history", "deals", str(changed.id), "--json").events
+    titles = [(each["event"], each["before"], each["after"]) for each in told if each["field"] == "title"]
+    assert titles == [
+        ("edited", changed.title, "Renamed"),
+        ("edited", "Renamed", "Once"),
+        ("edited", "Once", "Twice"),
+    ]
+    names = dict(project.ask("SELECT id, name FROM users"))
+    owner = next(each for each in told if each["field"] == "owner_id" and each["event"] == "edited")
+    assert (owner["after"], owner["after_label"]) == (str(changed.other), names[changed.other])
+    assert {each["by"] for each in told if each["event"] == "edited"} <= set(names.values())
+    # The record was made long before the first sync, and that is told first; what no edit explains is told as it was.
+    assert (told[0]["event"], told[0]["field"]) == ("edited", "add_time")
+    assert [each["event"] for each in told].count("first_seen") == 1
+    assert any(each["event"] == "changed" for each in told)
+    moments = [datetime.fromisoformat(each["at"]) for each in told]
+    assert moments == sorted(moments)
+    shown = project.here("history", "deals", str(changed.id)).out
+    assert shown.splitlines()[0].rstrip().endswith("by")
 
 
 def test_history_tells_of_the_end(changed: Changed) -> None:

@@ -270,19 +270,41 @@ class Project:
     def sealed(self) -> set[tuple[str, str, str]]:
         """The sealed pages of the newest run, as the server would name the requests for them: see `page_of`."""
         rows = self.control(
-            "SELECT w.operation, w.source, coalesce(before.next, '0') FROM pages p JOIN walks w ON w.id = p.walk"
+            "SELECT w.operation, w.source, before.next, p.context FROM pages p JOIN walks w ON w.id = p.walk"
             " LEFT JOIN pages before ON before.walk = p.walk AND before.seq = p.seq - 1"
             " WHERE w.run_id = (SELECT id FROM runs ORDER BY started_at DESC, id DESC LIMIT 1) AND w.state <> 'dropped'"
         )
-        return {
-            (operation, source if operation == "getMailThreads" else "", place) for operation, source, place in rows
-        }
+        found = set()
+        for operation, source, place, context in rows:
+            if operation in PARENTS:
+                parent = json.loads(context)[PARENTS[operation][0]].split(",")[0]
+                behind = json.loads(place or "{}")
+                at = behind.get("at") if str(behind.get("key")) == parent else None
+                found.add((operation, parent, at or "0"))
+            else:
+                found.add((operation, source if operation == "getMailThreads" else "", place or "0"))
+        return found
+
+
+# Lists that are asked for once for each record of another stream: which parameter says of which, and their paths.
+PARENTS = {
+    source.operation: (source.parent.param, catalogue.operations(version)[source.operation].path)
+    for stream in catalogue.streams().values()
+    for version, listed in (("v1", stream.v1), ("v2", stream.v2))
+    for source in listed
+    if source.parent
+}
 
 
 def page_of(request: dict[str, Any]) -> tuple[str, str, str]:
-    """What a logged request asked for: operation, mail folder, and cursor or offset."""
-    query = dict(parse_qsl(request["query"]))
-    return request["operation"], query.get("folder", ""), query.get("cursor") or query.get("start") or "0"
+    """What a logged request asked for: operation, mail folder or (first) parent, and cursor or offset."""
+    query, operation = dict(parse_qsl(request["query"])), request["operation"]
+    of = query.get("folder", "")
+    if operation in PARENTS:
+        param, path = PARENTS[operation]
+        places = dict(zip(path.split("/"), request["path"].split("/"), strict=True)) | query
+        of = places.get(f"{{{param}}}", places.get(param, "")).split(",")[0]
+    return operation, of, query.get("cursor") or query.get("start") or "0"
 
 
 def ended(process: subprocess.Popen[str], timeout_s: float = 600) -> Ran:
