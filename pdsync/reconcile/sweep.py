@@ -84,16 +84,14 @@ class Sweep:
 
     @property
     def _kept(self) -> list[str]:
-        """The columns that tell of others: records that can be merged away, or that it was made of, and counts."""
+        """The columns that tell of others: what can be merged away, what it was made of or is listed by, and counts."""
         stream = self.stream
         found = [column for column, other in stream.labels.items() if other in MERGEABLE]
         found += [column for made, column in MADE_OF.values() if made == stream.name]
         for other in catalogue.streams().values():
-            for parent in other.counted:
-                if parent.stream == stream.name and parent.having:
-                    found.append(parent.having)
-                if other.name == stream.name and (of := stream.parent_column(parent, self.table.version)):
-                    found.append(of)
+            found += [each.having for each in other.counted if each.stream == stream.name and each.having]
+        own = [source.parent for source in (*stream.v1, *stream.v2) if source.parent]
+        found += [of for each in own if (of := stream.parent_column(each, self.table.version))]
         return list(dict.fromkeys(found))
 
     def add(self, source: str, operation: Operation, pages: Sequence[Page]) -> None:
@@ -145,9 +143,9 @@ class Sweep:
         archived = "t.is_archived" if "is_archived" in stream.columns else "false"
         asked = ""
         if only is not None:
-            self.connection.execute("CREATE OR REPLACE TEMP TABLE asked_for (key VARCHAR)")
-            for one in only:
-                self.connection.execute("INSERT INTO temp.asked_for VALUES (?)", [one])
+            self.connection.execute(
+                "CREATE OR REPLACE TEMP TABLE asked_for AS SELECT unnest(?::VARCHAR[]) AS key", [list(only)]
+            )
             asked = f"AND t.{key}::VARCHAR IN (SELECT key FROM temp.asked_for)"
         differs = "t._row_hash <> s.hash" if deep or stream.cursor is None else "false"
         rows = self.connection.execute(

@@ -1,8 +1,11 @@
-"""Reconciles what is read record by record (the line items of every deal) by the counts that those records show.
+"""Reconciles what is read record by record (the line items of every deal), by the counts that those records show.
 
 To ask for each deal's list again would cost a request a deal. The deals' own list says how many each has, so only
 those are asked for of which the tables hold more or fewer. A row that was swapped for another leaves the count as it
 was: a sync sees that, by the record's time of change.
+
+Where nothing counts them (changelogs, permitted users), every record is asked. What its list lacks is then no
+evidence: nothing but the list itself says so.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from pdsync.extract.pages import query_of
 from pdsync.model import Page, Walk
 from pdsync.reconcile.evidence import Verdict
 from pdsync.reconcile.sweep import Difference, Sweep
+from pdsync.runner import parents
 from pdsync.runner import run as running
 from pdsync.sql import first
 from pdsync.sql import name as quoted
@@ -30,11 +34,12 @@ if TYPE_CHECKING:
 
 
 class Counts(Struct):
-    """How many rows the records of the parent stream say there are, and where there are more or fewer."""
+    """How many rows the records of the parent stream say there are, and which of them are asked for their lists."""
 
     at_source: int
     here: int
-    uneven: dict[str, int]  # the record's key → how many it says, where that is not the number of its rows here
+    # The record's key → how many it says, where that is not the number of its rows here; None where it does not say.
+    asked: dict[str, int | None]
 
 
 class Counted:
@@ -52,10 +57,10 @@ class Counted:
         self.version, (self.source, *_) = stream.sources(run.settings.api)
         self.column = stream.parent_column(parent, self.version) or parent.stream
         self.counts = Counts(0, 0, {})
-        self.pages: list[Page] = []  # of the uneven records' lists: few, or the share of the day's tokens says no
+        self.pages: list[Page] = []  # of those lists: few, or the share of the day's tokens says no
 
     async def sweep(self, number: int) -> Sweep:
-        """Read the lists of those records that count otherwise than the tables do.
+        """Read the lists of those records that count otherwise than the tables do, or of all that don't count.
 
         Raises:
             ShareSpent: they are too many.
@@ -64,13 +69,13 @@ class Counted:
         run, stream, loader = self.run, self.stream, self.run.loader
         table = await loader.do(loader.table, stream, self.version)
         sweep = await loader.do(Sweep, loader.connection, table, number)
-        self.counts = await loader.do(self._count, loader.connection)
+        self.counts = await loader.do(self._count if self.parent.counts else self._all, loader.connection)
         operation = catalogue.operations(self.version)[self.source.operation]
         walk = Walk(
             -1 - number, run.receipt.run_id, stream.name, self.source.name, self.version, operation.id, None, None
         )
         query = query_of(stream, self.source, self.version, operation, None)
-        keys = sorted((_key(text) for text in self.counts.uneven), reverse=True)
+        keys = sorted((_key(text) for text in self.counts.asked), reverse=True)
         live = run.live[stream.name]
         async for page in dependents(run.http, operation, walk, query, self.parent, keys, run.allow):
             live.requests, live.tokens = live.requests + 1, live.tokens + (operation.cost or 0)
@@ -95,6 +100,10 @@ class Counted:
         rows = connection.execute("SELECT key, says FROM temp.counted WHERE says <> here").fetchall()
         return Counts(int(sums[0]), int(sums[1]), {str(one): int(says) for one, says in rows})
 
+    def _all(self, connection: duckdb.DuckDBPyConnection) -> Counts:
+        keys = parents.keys(connection, self.parent, None, held=(self.stream.name, self.column))
+        return Counts(0, 0, dict.fromkeys(map(str, keys)))
+
     def _held(self, shown: str) -> str:
         """The counts `shown`, each beside the number of rows here."""
         of = quoted(self.column)
@@ -115,8 +124,11 @@ class Counted:
 
     def _judge(self, key: str, of: str, listed: dict[str, int]) -> Verdict:
         """What it means that the record `of` does not list a row: it is gone, if it counts as many as it lists."""
-        says, shown = self.counts.uneven[of], listed.get(of, 0)
-        lacks = f"{self.parent.stream}/{of} lists {shown} without it, and its {self.parent.having} is {says}"
+        says, shown = self.counts.asked[of], listed.get(of, 0)
+        lacks = f"{self.parent.stream}/{of} lists {shown} without it"
+        if says is None:
+            return Verdict(key, "absent_unknown", f"{lacks}, and nothing counts them")
+        lacks += f", and its {self.parent.having} is {says}"
         return Verdict(key, "purged" if says == shown else "absent_unknown", lacks)
 
     def _listed(self, sweep: Sweep) -> dict[str, int]:
@@ -133,7 +145,7 @@ class Counted:
         rows = connection.execute(
             f"SELECT {quoted(self.stream.key)}::VARCHAR, {of}::VARCHAR FROM {quoted('main', self.stream.name)}"
             f" WHERE _deleted_at IS NULL AND {of}::VARCHAR IN (SELECT unnest(?::VARCHAR[]))",
-            [list(self.counts.uneven)],
+            [list(self.counts.asked)],
         ).fetchall()
         return {str(key): str(parent) for key, parent in rows}
 

@@ -106,7 +106,7 @@ class _Reconcile:
             PdsyncError: it could not be read whole.
         """
         await self.run.take_up(stream)
-        if parent := self._counting(stream):
+        if parent := self._parent(stream):
             self.counted[stream.name] = Counted(self.run, stream, parent, self.sweeps.get(parent.stream))
             self.sweeps[stream.name] = await self.counted[stream.name].sweep(number)
         elif self.asked.sample is None:
@@ -119,7 +119,7 @@ class _Reconcile:
             said = f"{sweep.unreadable} of its records can't be read, so it can't be compared whole"
             raise PdsyncError(f"{said}.\nRead it first: pdsync sync {stream.name} --full")
         verified = await self.loader.do(sweep.verify)
-        if counted := self.counted.get(stream.name):
+        if (counted := self.counted.get(stream.name)) and counted.parent.counts:
             return counted.counts.at_source, counted.counts.here, verified
         return await self.loader.do(sweep.alive), await self.loader.do(self._here, stream), verified
 
@@ -139,8 +139,8 @@ class _Reconcile:
                 result.left_out[each.name] = why
                 if self.asked.streams:
                     self.failed[each.name] = PdsyncError(f"It can't be compared: {why}")
-            elif self._counting(each):
-                result.by_count.append(each.name)
+            elif parent := self._parent(each):
+                result.by_count += [each.name] if parent.counts else []
                 counted.append(each)
             else:
                 lists.append(each)
@@ -155,17 +155,17 @@ class _Reconcile:
             return f"it tells of a time that is chosen when it is read; {anew}"
         if not stream.parents(self.run.settings.api):
             return None
-        if not self._counting(stream):
-            return f"it is read record by record, and no record counts what it lists; {anew}"
-        return (
-            "it is compared by counts, of which there is no sample: leave --sample out" if self.asked.sample else None
-        )
+        parent = self._parent(stream)
+        if not parent:
+            return f"it is put together of several lists of each record, and none of them counts; {anew}"
+        if not parent.counts and stream.optional and stream.name not in self.asked.streams:
+            return f"it is a request a record, as no record counts what it lists: pdsync reconcile {stream.name}"
+        return "it is compared record by record, without a sample: leave --sample out" if self.asked.sample else None
 
-    def _counting(self, stream: Stream) -> Parent | None:
-        """Whose records have a list of `stream` each, and say how many are in it."""
+    def _parent(self, stream: Stream) -> Parent | None:
+        """Whose records have a list of `stream` each, where that is one list."""
         sources = stream.sources(self.run.settings.api)[1]
-        parent = sources[0].parent if len(sources) == 1 else None
-        return parent if parent and parent.counts else None
+        return sources[0].parent if len(sources) == 1 else None
 
     async def _sweep(self, stream: Stream, number: int) -> None:
         version, sources = stream.sources(self.run.settings.api)

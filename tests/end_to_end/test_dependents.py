@@ -303,15 +303,47 @@ def test_l5_too_many_records_that_count_otherwise_stop_at_their_share_of_the_day
     assert ran.summary["streams"]["deals"]["complete"]
 
 
+def test_s7_s8_what_nothing_counts_is_asked_for_record_by_record_where_it_is_named(
+    remote: Remote, tmp_path: Path
+) -> None:
+    project = Project(tmp_path / "project", remote)
+    assert project.here("sync", "products", "product_variations").code == 0
+    clean = project.here("reconcile", "product_variations", "--json", "--exit-code")
+    assert clean.code == 0, clean
+    assert clean.summary["swept"]["product_variations"]["at_source"] == len(project.ask("FROM product_variations"))
+    ((changed, product), (gone, other), *_) = project.ask("SELECT id, product_id FROM product_variations ORDER BY id")
+    for call in (
+        ("updateProductVariation", f"id={product}", f"product_variation_id={changed}", "name=Another name"),
+        ("deleteProductVariation", f"id={other}", f"product_variation_id={gone}"),
+        ("addProductVariation", f"id={product}", "name=Brand new"),
+    ):
+        done = project.here("api", *call, "--yes")
+        assert done.code == 0, done
+
+    told = project.here("reconcile", "product_variations", "--json", "--exit-code")
+    assert told.code == 4, told
+    kinds = {event["kind"]: event["key"] for event in told.events if "kind" in event}
+    assert kinds.keys() == {"stale", "missing", "absent_unknown"}
+    assert (kinds["stale"], kinds["absent_unknown"]) == (str(changed), str(gone))
+    assert project.here("reconcile", "product_variations", "--repair").code == 0
+    names = dict(project.ask("SELECT id, name FROM product_variations WHERE _deleted_at IS NULL"))
+    assert names[changed] == "Another name"
+    assert names[int(kinds["missing"])] == "Brand new"
+    assert gone in names  # that a list lacks it is no evidence
+    left = project.here("reconcile", "product_variations", "--json")
+    assert [event["kind"] for event in left.events if "kind" in event] == ["absent_unknown"]
+
+
 def test_what_can_t_be_compared_is_said_and_no_success_where_it_was_asked_for(remote: Remote, tmp_path: Path) -> None:
     project = Project(tmp_path / "project", remote)
     assert project.here("sync", "deals", "deal_followers", "deal_files").code == 0
     of_all = project.here(*RECONCILE)
     assert of_all.code == 0, of_all
     assert of_all.summary["left_out"].keys() == {"deal_files"}
+    assert "pdsync reconcile deal_files" in of_all.summary["left_out"]["deal_files"]
     assert of_all.summary["swept"]["deal_followers"]["by_count"]
     for command, hint in (
-        (("reconcile", "deals", "deal_files"), "pdsync sync deal_files --full"),
+        (("reconcile", "deals", "role_pipelines"), "pdsync sync role_pipelines"),
         (("reconcile", "persons"), "pdsync sync persons"),
         (("reconcile", "deal_followers", "--sample", "5"), "leave --sample out"),
     ):
