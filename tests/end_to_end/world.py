@@ -282,10 +282,18 @@ class Project:
                 at = behind.get("at") if str(behind.get("key")) == parent else None
                 found.add((operation, parent, at or "0"))
             else:
-                found.add((operation, source if operation == "getMailThreads" else "", place or "0"))
+                found.add((operation, source if operation in SOURCES else "", place or "0"))
         return found
 
 
+# Lists of which a stream reads several: mail by folder, goals by whether they are active.
+SOURCES = {
+    source.operation: {each.name: each.query for each in listed if each.operation == source.operation}
+    for stream in catalogue.streams().values()
+    for listed in (stream.v1, stream.v2)
+    for source in listed
+    if not source.parent and sum(each.operation == source.operation for each in listed) > 1
+}
 # Lists that are asked for once for each record of another stream: which parameter says of which, and their paths.
 PARENTS = {
     source.operation: (source.parent.param, catalogue.operations(version)[source.operation].path)
@@ -297,9 +305,12 @@ PARENTS = {
 
 
 def page_of(request: dict[str, Any]) -> tuple[str, str, str]:
-    """What a logged request asked for: operation, mail folder or (first) parent, and cursor or offset."""
+    """What a logged request asked for: operation, which of several lists or (first) parent, and cursor or offset."""
     query, operation = dict(parse_qsl(request["query"])), request["operation"]
-    of = query.get("folder", "")
+    lists = SOURCES.get(operation, {})
+    of = max(
+        (name for name, own in lists.items() if own.items() <= query.items()), key=lambda n: len(lists[n]), default=""
+    )
     if operation in PARENTS:
         param, path = PARENTS[operation]
         places = dict(zip(path.split("/"), request["path"].split("/"), strict=True)) | query
