@@ -102,7 +102,7 @@ def resolve(masks: Iterable[Mask], tables: Mapping[str, Sequence[str]]) -> dict[
 def selected(columns: Mapping[str, Kind], masked: Mapping[str, How], key: str) -> str:
     """The SELECT list of a table, masked.
 
-    Intervals become texts (`01:30:00`): some readers of Parquet do not know them.
+    Intervals and times of day become texts (`01:30:00`): Spark can't open a file that holds one.
 
     Args:
         columns: of the table, with their types.
@@ -115,7 +115,7 @@ def selected(columns: Mapping[str, Kind], masked: Mapping[str, How], key: str) -
         value = quoted(column)
         if how:
             value = _masked(value, kind, how, key)
-        elif str(kind) == "INTERVAL":
+        if str(kind) in ("INTERVAL", "TIME"):
             value = f"{value}::VARCHAR"
         made.append(f"{value} AS {quoted(column)}")
     return ", ".join(made)

@@ -208,7 +208,8 @@ class Scenes:
             self._run(project, "replay")
         since = None if name in ("replay", "export") else datetime.now(UTC) - timedelta(seconds=1)
         if name == "publish":
-            since = datetime.fromisoformat(project.control("SELECT max(started_at) FROM runs")[0][0])
+            began = datetime.fromisoformat(project.control("SELECT max(started_at) FROM runs")[0][0])
+            since = began.replace(microsecond=0)  # the server dates to seconds
         case = Case(name, project, arguments, known, since)
         case.settle(self.folder / name, self.forks)
         return case

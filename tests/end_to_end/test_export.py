@@ -194,6 +194,20 @@ def test_polars_reads_it(project: Project) -> None:
         assert polars.scan_parquet(f"{out}/{table}/**/*.parquet").collect().height == entry["file"]["rows"]
 
 
+def test_no_file_holds_a_type_that_spark_refuses(project: Project) -> None:
+    """Spark 4.3 read all tables of such an export; of the types that DuckDB writes it knows neither of these two."""
+    out = project.data / "export"
+    assert project.here("export", "parquet", "--changes", "--mask", "due_time=null").code == 0
+    files = list(out.rglob("*.parquet"))
+    assert {"activities", "persons"} <= {path.relative_to(out).parts[0] for path in files}
+    for path in files:
+        schema = pq.ParquetFile(path).schema
+        kinds = {schema.column(at).logical_type.type for at in range(len(schema))}
+        assert not kinds & {"TIME", "INTERVAL"}, path
+    due = ask(f"SELECT id, duration FROM '{out}/activities/*/*.parquet' WHERE duration IS NOT NULL ORDER BY id")
+    assert due == project.ask("SELECT id, duration::VARCHAR FROM activities WHERE duration IS NOT NULL ORDER BY id")
+
+
 @pytest.fixture
 def bucket(tmp_path: Path) -> Iterator[str]:
     """The address of a local S3 server with a bucket."""
