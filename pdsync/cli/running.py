@@ -50,7 +50,8 @@ def watched(app: App, work: Callable[[render.Progress], Awaitable[T]]) -> tuple[
                 asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
             return await work(progress)
 
-        gc.freeze()  # what was imported stays: the collector need not look at it again and again
+        if not gc.get_freeze_count():
+            gc.freeze()  # what was imported stays: the collector need not look at it again and again
         done = asyncio.run(interruptible())
     return done, time.monotonic() - began
 
