@@ -15,7 +15,7 @@ from pdsync.model import Parent
 if TYPE_CHECKING:
     from pdsync.model import Operation, Source, Stream, Version
 
-FACTS = Path("/work/shared/api/operations.json")
+FACTS = Path(__file__).parents[3] / "shared" / "api" / "operations.json"
 STREAMS = catalogue.streams()
 EVERY = list(STREAMS.values())
 TYPE = re.compile(r"(BIGINT|VARCHAR)(\[\])?|BOOLEAN|DATE|TIME|TIMESTAMPTZ|INTERVAL|DOUBLE|DECIMAL\(18, 4\)|LIST")
