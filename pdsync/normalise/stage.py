@@ -128,6 +128,8 @@ class Stage:
         )
 
     def _insert(self, rows: pa.Table) -> None:
+        if not rows.num_rows:  # none of them could be read
+            return
         rows.column("row").validate(full=True)  # UTF-8: DuckDB takes our word for it
         rows = rows.append_column("place", _counted(rows.num_rows))
         self._offer(rows)

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from pdsync.core import catalogue
 from pdsync.errors import BadAnswer
+from pdsync.normalise.stage import Stage
 
 from .kit import decode, encode, field, lost, page, staged, table_of
 
@@ -169,3 +170,16 @@ def test_one_element_with_a_new_key_changes_no_other_row(connection: duckdb.Duck
     together, _ = staged(connection, table, [page([plain, odd])])
     assert together[0] == alone[0]
     assert lost(odd, together[1], table) == []
+
+
+@pytest.mark.parametrize("before", [[], [{"id": 1, "name": "read"}]], ids=["the first page", "a later one"])
+def test_s9_a_page_of_which_no_record_can_be_read_is_quarantined_whole(
+    connection: duckdb.DuckDBPyConnection, before: list[dict[str, Any]]
+) -> None:
+    unreadable = [b'{"id":7,"name":"\xff\xfe"}', b'{"id":8,"name":"\xff"}']
+    stage = Stage(connection, "staged", table_of(catalogue.stream("stages"), "v2"))
+    if before:
+        stage.add([page(before, last=False)])
+    stage.add([page(unreadable, len(before))])
+    assert [(each.seq, each.record) for each in stage.quarantined] == [(len(before), each) for each in unreadable]
+    assert stage.rows == len(before)
