@@ -99,13 +99,15 @@ class Column(Struct, frozen=True, forbid_unknown_fields=True):
     """One column of a stream's table, and where its value stands in a record.
 
     `v2` and `v1` are slash-separated paths (`address/locality`); by default the value stands under the column's
-    own name. `@deal_id` is not in the record: the list was asked for it. A reference (`ref`) may come as an id or as
+    own name; `v1_else` is the key that answers of v1 from before this one have in its place. `@deal_id` is not in the
+    record: the list was asked for it. A reference (`ref`) may come as an id or as
     an object that holds one; `negated` turns the flag round (v1's `active_flag` is v2's `is_deleted`).
     """
 
     type: str
     v2: str | None = None
     v1: str | None = None
+    v1_else: str | None = None
     ref: bool = False
     negated: tuple[Version, ...] = ()
     items: dict[str, str] = {}  # `type` is "LIST": the columns of its elements, which are objects

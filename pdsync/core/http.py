@@ -26,7 +26,7 @@ from msgspec import Struct
 
 from pdsync.core.config import is_loopback
 from pdsync.core.log import clean, log
-from pdsync.core.transfer import REDIRECTS, SLOWEST, bare_session, form_of, redirect_target, stream
+from pdsync.core.transfer import REDIRECTS, SLOWEST, GzipReader, bare_session, form_of, redirect_target, stream
 from pdsync.errors import ApiError, AuthError, BadAnswer, FeatureOff, Forbidden, NotFound, ServerTrouble
 from pdsync.version import __version__
 
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 
 WIRE_CAP = 16 * 2**20
 PLAIN_CAP = 128 * 2**20
-_STEP = 2**20  # unpacked at a time
 _MOST_ANNOUNCED = 4 * 2**20  # as much room is made ahead for a body, whatever length it says it has
 ATTEMPTS = 6
+_LARGEST = 2.0**53  # number in a header; NaN and infinities are none either
 _RETRYABLE = {408, 500, 502, 503, 504, 520, 521, 522, 523, 524}
 _KEPT_HEADERS = ("date", "content-type", "x-correlation-id", "retry-after", "location", "content-disposition")
 
@@ -455,25 +455,23 @@ class Http:
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         """The body, unpacked; never more of it in memory than the caps allow."""
         packed = response.headers.get("Content-Encoding", "identity").lower()
-        unpacker = zlib.decompressobj(wbits=31) if packed == "gzip" else None
+        unpacker = GzipReader() if packed == "gzip" else None
         if unpacker is None and packed not in ("identity", ""):
             raise BadAnswer(f"The answer is packed with {packed!r}, which was not offered.")
         # One buffer, not pieces to be joined: the largest body is in memory once, and not twice.
         wire, plain = 0, _buffer(0 if unpacker else response.content_length or 0)
         async for piece in response.content.iter_any():
             wire += len(piece)
-            data = unpacker.decompress(piece, _STEP) if unpacker else piece
-            while data:
+            for data in unpacker.feed(piece) if unpacker else (piece,):
                 plain.write(data)
                 if plain.tell() > PLAIN_CAP:
                     break
-                data = unpacker.decompress(unpacker.unconsumed_tail, _STEP) if unpacker else b""
             if wire > (WIRE_CAP if unpacker else PLAIN_CAP) or plain.tell() > PLAIN_CAP:
                 response.close()
                 raise BadAnswer(
                     f"The answer is larger than {PLAIN_CAP // 2**20} MiB unpacked, or {WIRE_CAP // 2**20} MiB packed."
                 )
-        if unpacker and not unpacker.eof:
+        if unpacker and not unpacker.complete:
             raise EOFError("the packed answer ends early")
         plain.truncate()
         return plain.getvalue()
@@ -520,7 +518,7 @@ class Http:
 
     def _limited(self, answer: Answer, said: str) -> Exception:
         """Tell a burst from an exhausted day. Retry-After is no help: on an exhausted day it names hours."""
-        if answer.headers.get("x-daily-ratelimit-token-remaining") == "0" or "daily" in said.lower():
+        if _number(answer.headers.get("x-daily-ratelimit-token-remaining")) == 0 or "daily" in said.lower():
             return self.budget.exhausted()
         reset = _number(answer.headers.get("x-ratelimit-reset")) or _number(answer.headers.get("retry-after")) or 2
         self.budget.pause(min(reset, 30) + 0.05)
@@ -559,10 +557,12 @@ def _excerpt(body: bytes) -> str:
 
 
 def _number(text: str | None) -> int | None:
+    """A header's number; None where there is none, or none that counts anything."""
     try:
-        return int(float(text)) if text is not None else None
-    except (ValueError, OverflowError):
+        number = float(text) if text is not None else -1.0
+    except ValueError:
         return None
+    return int(number) if 0 <= number <= _LARGEST else None
 
 
 def _buffer(announced: int) -> io.BytesIO:
@@ -578,5 +578,5 @@ def _buffer(announced: int) -> io.BytesIO:
 def _served_at(date: str | None) -> datetime:
     try:
         return parsedate_to_datetime(date or "").astimezone(UTC)
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         return datetime.now(UTC).replace(microsecond=0)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 SLOWEST = 32 * 2**10  # bytes a second: a file that moves more slowly is given up
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _STEP = 2**20  # unpacked at a time
+_MOST_MEMBERS = 4096  # of one gzip body
 _LONGEST_LINK = 8192
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
@@ -145,6 +146,42 @@ class Memory:
         self.body += data
 
 
+class GzipReader:
+    """Unpacks a gzip body while it comes in, also one of several members, one after the other (RFC 1952, 2.2)."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(wbits=31)
+        self._members = 1
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last member that began has come to its end."""
+        return self._member.eof
+
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        """The plain bytes of `piece`, at most a megabyte at a time.
+
+        Raises:
+            zlib.error: it is no gzip.
+            BadAnswer: it has more members than any sender makes.
+        """
+        while True:
+            if self._member.eof:
+                piece = piece.lstrip(b"\0")  # padding after the last member
+                if not piece:
+                    return
+                self._members += 1
+                if self._members > _MOST_MEMBERS:  # each copies what comes after it
+                    raise BadAnswer(f"The answer is packed in more than {_MOST_MEMBERS:,} parts.")
+                self._member = zlib.decompressobj(wbits=31)
+            data = self._member.decompress(piece, _STEP)
+            piece = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+            if data:
+                yield data
+            elif not self._member.eof:
+                return
+
+
 class TooLarge(BadAnswer):
     """More bytes came than may come. What came was not kept."""
 
@@ -158,7 +195,7 @@ async def stream(response: aiohttp.ClientResponse, sink: Sink, most_bytes: int, 
         EOFError, zlib.error, aiohttp.ClientError: it was cut.
     """
     packed = response.headers.get("Content-Encoding", "identity").lower()
-    unpacker = zlib.decompressobj(wbits=31) if packed == "gzip" else None
+    unpacker = GzipReader() if packed == "gzip" else None
     if unpacker is None and packed not in ("identity", ""):
         raise BadAnswer(f"The file is packed with {packed!r}, which was not offered.")
     if unpacker is None and (response.content_length or 0) > most_bytes:
@@ -166,19 +203,17 @@ async def stream(response: aiohttp.ClientResponse, sink: Sink, most_bytes: int, 
     sink.begin()
     got, began = 0, time.monotonic()
     async for piece in response.content.iter_any():
-        data = unpacker.decompress(piece, _STEP) if unpacker else piece
-        while data:
+        for data in unpacker.feed(piece) if unpacker else (piece,):
             got += len(data)
             if got > most_bytes:
                 response.close()
                 raise TooLarge(f"More than {most_bytes:,} bytes came, which are the most.")
             sink.write(data)
-            data = unpacker.decompress(unpacker.unconsumed_tail, _STEP) if unpacker else b""
         elapsed = time.monotonic() - began
         if elapsed > grace_s and got < SLOWEST * elapsed:
             response.close()
             raise TimeoutError
-    if unpacker and not unpacker.eof:
+    if unpacker and not unpacker.complete:
         raise EOFError("the packed file ends early")
 
 

@@ -136,6 +136,8 @@ class Statement:
                 inner = place.setdefault(key, {})
                 place = inner if isinstance(inner, dict) else {}
             place.setdefault(column.path[-1], "VARCHAR")
+            if column.fallback:
+                spec.setdefault(column.fallback, "VARCHAR")
         parsed = f"from_json(row, {literal(json.dumps(spec))})"
         objects = "".join(
             f", CASE WHEN starts_with({_at(path)}, '{{')"
@@ -182,6 +184,8 @@ class Statement:
 
     def _text(self, column: TableColumn) -> str:
         text = self._text_as_is(column)
+        if column.fallback:
+            text = f"coalesce({text}, {_at((column.fallback,))})"
         # v1 writes "" where there is no number, flag or time.
         empty = self.table.version == "v1" and column.type != "VARCHAR"
         return f"nullif({text}, '')" if empty else text

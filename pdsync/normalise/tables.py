@@ -34,6 +34,7 @@ class TableColumn(Struct, frozen=True):
     type: str
     path: tuple[str, ...] = ()
     part: str | None = None
+    fallback: str | None = None  # the key that fills it where there is nothing at `path`; it goes to `_extra` as well
     ref: bool = False
     negated: bool = False
     items: dict[str, tuple[str, str]] = {}  # of a list of objects: column → (key, type)
@@ -93,6 +94,7 @@ def _built_in(stream: Stream, name: str, version: Version) -> TableColumn:
         type=column.sql_type,
         path=(path,),
         part=part or None,
+        fallback=column.v1_else if version == "v1" else None,
         ref=column.ref,
         negated=version in column.negated,
         blank_is_null=version == "v1" and "/" in (column.v2 or ""),

@@ -229,6 +229,50 @@ async def test_l3_after_a_burst_429_nothing_leaves_before_the_reset_and_then_all
     assert far[1] - far[0] >= 2
 
 
+NO_NUMBERS = ["1e30", "-1e30", "-1", "nan", "NaN", "inf", "-inf", "1" * 400, "9" * 25, "0x10", "many", ""]
+
+
+@pytest.mark.parametrize("text", NO_NUMBERS)
+async def test_l5_a_header_that_is_no_number_counts_nothing_and_ends_nothing(tmp_path: Path, text: str) -> None:
+    told = {f"x-daily-ratelimit-token-{name}": text for name in ("limit", "remaining")}
+    told |= dict.fromkeys(("x-ratelimit-limit", "x-ratelimit-remaining", "x-daily-requests-left"), text)
+    answering = Always()
+    answering.headers |= told
+    async with server(answering) as url, client(url, tmp_path, burst=20, daily_tokens=1000) as http:
+        for _ in range(2):
+            assert (await http.call(DEALS)).body == ROWS
+        left, limit = http.budget.left()
+        assert limit == 1000
+        assert left == 1000 - 2 * (DEALS.cost or 0)
+
+
+async def test_l3_a_reset_that_is_no_number_of_seconds_is_waited_for_like_none(tmp_path: Path) -> None:
+    async def once(number: int, text: str) -> list[float]:
+        times: list[float] = []
+
+        async def answer(request: web.BaseRequest) -> web.Response:
+            times.append(asyncio.get_running_loop().time())
+            told = {"x-ratelimit-reset": text, "Retry-After": text, "x-daily-ratelimit-token-remaining": text}
+            return web.Response(status=429 if len(times) == 1 else 200, body=ROWS, headers=told)
+
+        async with server(answer) as url, client(url, tmp_path / str(number), burst=20) as http:
+            assert (await http.call(DEALS)).body == ROWS
+        return times
+
+    for times in await asyncio.gather(*(once(number, text) for number, text in enumerate(NO_NUMBERS))):
+        assert len(times) == 2
+        assert times[1] - times[0] >= 2  # the width of the window
+
+
+@pytest.mark.parametrize("date", ["Fri, 31 Dec 9999 23:59:59 -1200", "-", "1e30"])
+async def test_s9_a_date_that_no_calendar_has_is_no_date(tmp_path: Path, date: str) -> None:
+    async def answer(request: web.BaseRequest) -> web.Response:
+        return web.Response(body=ROWS, headers={"Date": date})
+
+    async with server(answer) as url, client(url, tmp_path) as http:
+        assert abs((await http.call(DEALS)).served_at - datetime.now(UTC)).days == 0
+
+
 @pytest.mark.parametrize("headers", [True, False], ids=["with headers", "without headers"])
 async def test_l3_an_exhausted_day_stops_at_once_and_for_the_next_session_too(
     box: Box, tmp_path: Path, headers: bool
@@ -364,6 +408,47 @@ async def test_packed_answers_are_unpacked(tmp_path: Path) -> None:
         assert (await http.call(DEALS)).body == body
 
 
+@pytest.mark.parametrize("cut", [None, 1, 700, 2**20])
+async def test_s9_an_answer_that_is_packed_in_several_parts_is_read_whole(tmp_path: Path, cut: int | None) -> None:
+    body = json.dumps({"data": [{"id": number} for number in range(300_000)]}).encode()
+    parts = [gzip.compress(each) for each in (body[:100], b"", body[100:5000], body[5000:])]
+    packed = b"".join(parts) + bytes(512)  # and padding, as tape and block devices leave it
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Encoding": "gzip"})
+        await response.prepare(request)
+        first = packed[: cut or len(packed)]
+        await response.write(first)
+        await response.write(packed[len(first) :])
+        return response
+
+    async with server(answer) as url, client(url, tmp_path) as http:
+        assert (await http.call(DEALS)).body == body
+        assert http.budget.requests == 1
+
+
+@pytest.mark.parametrize(
+    "tail", [gzip.compress(b" " * 99)[:-9], b"\x1f", b"no part"], ids=["cut", "begun", "something else"]
+)
+async def test_s9_a_packed_answer_whose_last_part_is_cut_is_asked_for_again(tmp_path: Path, tail: bytes) -> None:
+    bodies = [gzip.compress(ROWS) + tail, gzip.compress(ROWS)]
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        return web.Response(body=bodies.pop(0), headers={"Content-Encoding": "gzip"})
+
+    async with server(answer) as url, client(url, tmp_path) as http:
+        assert (await http.call(DEALS)).body == ROWS
+        assert http.budget.requests == 2
+
+
+async def test_x8_an_answer_of_a_million_packed_parts_is_refused(tmp_path: Path) -> None:
+    parts = Always(gzip.compress(b"") * 500_000, Content_Encoding="gzip")
+    async with server(parts) as url, client(url, tmp_path) as http:
+        with pytest.raises(BadAnswer, match="parts"):
+            await http.call(DEALS)
+    assert parts.count == 1
+
+
 async def test_a_packing_that_was_not_offered_is_refused(tmp_path: Path) -> None:
     packed = Always(b"whatever", Content_Encoding="br")
     async with server(packed) as url, client(url, tmp_path) as http:
@@ -397,7 +482,7 @@ async def test_x8_an_answer_beyond_the_cap_is_refused_within_bounded_memory(tmp_
     pieces = {
         "bomb": _bomb(300),
         "plain": [b" " * 2**20] * 300,
-        "packed": [gzip.compress(os.urandom(2**20), 0)] + [os.urandom(2**20)] * (2 * WIRE_CAP // 2**20),
+        "packed": [gzip.compress(os.urandom(2**20), 0)] * (2 * WIRE_CAP // 2**20),
     }[kind]
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:

@@ -55,6 +55,7 @@ WRAPPINGS: dict[str, Callable[[list[bytes]], bytes]] = {
     "answers.ndjson": b"\n".join,
     "joined.json": b"".join,
     "lines.ndjson.gz": lambda bodies: gzip.compress(b"\n".join(bodies)),
+    "parts.ndjson.gz": lambda bodies: b"".join(gzip.compress(body + b"\n") for body in bodies),
     "raw.zst": lambda bodies: b"".join(zstandard.compress(body) for body in bodies),
 }
 

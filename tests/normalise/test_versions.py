@@ -71,3 +71,21 @@ def test_both_versions_of_a_record_give_the_same_row(
         if not column.startswith("_") and rows["v1"][id][column] != rows["v2"][id][column]
     }
     assert [pair for pair in differing if not (V2_ONLY.fullmatch(pair[0]) and pair[1] == "None")] == []
+
+
+@pytest.mark.parametrize("name", ["persons", "organizations"])
+def test_s14_the_one_label_of_an_older_v1_answer_is_the_label_of_the_row(
+    connection: duckdb.DuckDBPyConnection, name: str
+) -> None:
+    records: list[dict[str, Any]] = [
+        {"id": 1, "label": 5},  # as v1 answered before it had label_ids
+        {"id": 2, "label": None},
+        {"id": 3, "label": 5, "label_ids": [5, 6]},
+        {"id": 4, "label": 5, "label_ids": []},
+        {"id": 5, "label": "5"},
+        {"id": 6, "label": "hot"},
+    ]
+    rows, quarantined = staged(connection, table_of(catalogue.stream(name), "v1"), [page(records)])
+    assert not quarantined
+    assert [row["label_ids"] for row in rows][:5] == [[5], [], [5, 6], [], [5]]
+    assert '"hot"' in rows[5]["_extra"]  # what is no label's id is kept as it came
