@@ -29,7 +29,7 @@ from pdsync.core.calls import check
 from pdsync.core.http import PLAIN_CAP
 from pdsync.core.transfer import Memory
 from pdsync.errors import ConfigError
-from pdsync.extract.pages import records
+from pdsync.extract.records import records
 from pdsync.runner import client as sessions
 from pdsync.runner import project as projects
 from pdsync.runner import push as pushing
@@ -210,7 +210,7 @@ class Client:
         return (await self._session.carry_out(call)).json()
 
     async def list(self, name: str, **values: object) -> AsyncGenerator[dict[str, Any]]:
-        """Every record of a stream (`deals`) or a list operation (`getDeals`), page by page.
+        """Every record of a stream (`deals`) or a list operation (`getDeals`), each once, page by page.
 
         Raises:
             ConfigError: there is no such list, or it has no pages; nothing was called.
@@ -225,6 +225,5 @@ class Client:
         call = check(operation, dict(values))
         if operation.mutates:
             raise ConfigError(f"{operation.id} is no list. Nothing was called.")
-        listed = msgspec.structs.replace(operation, path=call.path)
-        async for record in records(self._session, listed, call.query):
+        async for record in records(self._session, operation, call.path, call.query):
             yield msgspec.json.decode(record)

@@ -20,7 +20,7 @@ from pdsync.core.calls import check
 from pdsync.core.http import ATTEMPTS, Patience
 from pdsync.core.log import clean
 from pdsync.errors import ConfigError
-from pdsync.extract.everything import everything as all_records
+from pdsync.extract.records import records as all_records
 from pdsync.runner import client, project
 
 if TYPE_CHECKING:

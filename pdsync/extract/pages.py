@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
-from msgspec import Raw
 
 from pdsync.core.envelope import Envelope, open_envelope
 from pdsync.errors import BadAnswer
@@ -124,20 +123,6 @@ async def pages(
         if page.next is None:
             return
         seq, place = seq + 1, page.next
-
-
-async def records(client: Caller, operation: Operation, query: Mapping[str, str]) -> AsyncGenerator[Raw]:
-    """Every record of a list, as raw JSON, from the first page to the last; nothing is kept of it.
-
-    Raises:
-        BadAnswer: the list can't be walked to its end.
-        PdsyncError: what `client.call` raises.
-    """
-    walk = Walk(0, "", "", "", operation.version, operation.id, None, None)
-    limit = {"limit": str(operation.page_size)} if operation.page_size and operation.paging != "none" else {}
-    async for page in pages(client, operation, walk, {**limit, **query}):
-        for record in page.records or ():
-            yield record
 
 
 async def _ask(

@@ -15,7 +15,7 @@ from msgspec import Struct
 from pdsync.core.calls import check
 from pdsync.core.envelope import record_in, records_in
 from pdsync.errors import ApiError, NotFound
-from pdsync.extract.everything import everything
+from pdsync.extract.records import records
 from pdsync.writeback.shapes import key_of, stream_of
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ async def listing_of(http: Http, place: Place) -> dict[str, dict[str, Any]]:
     call = check(operation, params)
     listed: dict[str, dict[str, Any]] = {}
     try:
-        async for raw in everything(http, operation, call.path, call.query):
+        async for raw in records(http, operation, call.path, call.query):
             record = msgspec.json.decode(raw)
             if isinstance(record, dict) and (key := key_of(record)):
                 listed[key] = record

@@ -1,0 +1,95 @@
+"""Every record of a list operation, each once: for callers that want records, and not pages to seal.
+
+Pages that count offsets overlap, so that nothing slips through between them, and a record that is edited meanwhile
+may be met again: what a caller sees is told apart by the records' ids, or where they have none by their bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Raw, Struct
+
+from pdsync.extract.pages import pages
+from pdsync.model import Walk
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+
+    from pdsync.core.http import Answer
+    from pdsync.extract.pages import Caller
+    from pdsync.model import Operation
+
+
+async def records(client: Caller, operation: Operation, path: str, query: Mapping[str, str]) -> AsyncGenerator[Raw]:
+    """Yield every record of a list as raw JSON, from the first page to the last, each once.
+
+    Args:
+        client: makes the calls.
+        operation: the list operation.
+        path: the operation's path with its placeholders filled.
+        query: the parameters that every page shares.
+
+    Raises:
+        BadAnswer: the list can't be walked to its end.
+        PdsyncError: what `client.call` raises.
+    """
+    walk = Walk(0, "", "", "", operation.version, operation.id, None, None)
+    limit = {"limit": str(operation.page_size)} if operation.page_size and operation.paging != "none" else {}
+    # Where the catalogue says what `data` holds, or it holds one record, there is no list to look for.
+    known = operation.records != "list" or operation.records_in is not None or operation.path.endswith("}")
+    seen = set[object]()
+    walking = pages(client if known else _Flat(client), operation, walk, {**limit, **query}, path=path)
+    async for page in walking:
+        for record in page.records or ():
+            identity = _identity(record, operation)
+            if identity in seen:
+                continue
+            if identity is not None:
+                seen.add(identity)
+            yield record
+
+
+class _Identified(Struct):
+    id: int | str
+    item: str = ""  # lists of several kinds (recents) name each one's
+
+
+def _identity(record: Raw, operation: Operation) -> object:
+    """What tells a record from the others of its list; None where a second one alike may well be another."""
+    try:
+        found = msgspec.json.decode(record, type=_Identified)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # A cursor never leads back to what was shown: two entries of a changelog that are alike are two.
+        return hashlib.blake2b(record, digest_size=16).digest() if operation.paging == "offset" else None
+    return found.item, found.id
+
+
+class _Outer(Struct, omit_defaults=True):
+    data: Raw
+    additional_data: Raw = Raw(b"null")
+
+
+class _Flat:
+    """A client whose list answers hold their records right under `data`.
+
+    Searches put them into `data.items`, some lists into another key of `data`: the only one that holds a list.
+    """
+
+    def __init__(self, http: Caller) -> None:
+        self._http = http
+
+    async def call(self, operation: Operation, path: str | None = None, *, query: Mapping[str, str] | None) -> Answer:
+        answer = await self._http.call(operation, path, query=query)
+        try:
+            outer = msgspec.json.decode(answer.body, type=_Outer)
+            held = msgspec.json.decode(outer.data, type=dict[str, Raw])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return answer  # a list already, or what the walk will tell of
+        lists = [value for value in held.values() if bytes(value).lstrip()[:1] == b"["]
+        if len(lists) != 1:
+            return answer
+        flat = msgspec.json.encode(_Outer(lists[0], outer.additional_data))
+        return msgspec.structs.replace(answer, body=flat)
