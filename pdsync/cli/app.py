@@ -69,9 +69,10 @@ class App:
         if self.verbosity >= 0:
             self.err.print(clean(text))
 
-    def result(self, text: str) -> None:
-        """The result, to stdout."""
-        click.echo(text)
+    def result(self, text: str, end: str = "\n") -> None:
+        """The result, to stdout: unchanged into a file or pipe, and without what would steer a terminal on one."""
+        sys.stdout.write((clean(text.replace("\r\n", "\n")) if sys.stdout.isatty() else text) + end)
+        sys.stdout.flush()
 
     def emit(self, facts: Mapping[str, Any]) -> None:
         """One JSON object, to stdout."""

@@ -6,6 +6,7 @@ import csv
 import io
 import sys
 from datetime import datetime  # noqa: TC003 - part of the signatures
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +17,9 @@ import pyarrow.parquet as pq
 from pdsync.cli import render
 from pdsync.cli.app import App, Command
 from pdsync.cli.running import Moment
+from pdsync.core import cells
 from pdsync.errors import ConfigError
+from pdsync.load import results
 from pdsync.runner import project
 
 if TYPE_CHECKING:
@@ -53,23 +56,21 @@ def ask(warehouse: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
     """
     try:
         found = warehouse.sql(query)
-        return found.to_arrow_table() if found is not None else pa.table({})
+        return results.fetch_table(found) if found is not None else pa.table({})
     except duckdb.Error as error:
         raise ConfigError(f'{str(error).strip()}\nTables: pdsync sql "show all tables"') from error
 
 
 def _write(app: App, answer: pa.Table, output: str, *, raw_csv: bool) -> None:
     if output == "parquet":
-        if sys.stdout.isatty():
-            raise ConfigError("Parquet is binary: send it to a file, as in pdsync sql … -o parquet > deals.parquet")
-        pq.write_table(answer, sys.stdout.buffer, compression="zstd")
+        _write_parquet(answer)
         return
     names, rows = answer.column_names, answer_rows(answer)
     if output == "table":
         app.out.print(render.table(names, rows))
         app.note(f"{answer.num_rows:,} row{'' if answer.num_rows == 1 else 's'}")
     elif output == "csv":
-        app.result(_csv(names, rows, raw=raw_csv).rstrip("\r\n"))
+        app.result(_csv(names, rows, raw=raw_csv), end="")
     else:
         facts = [dict(zip(names, row, strict=True)) for row in rows]
         if output == "ndjson":
@@ -79,37 +80,36 @@ def _write(app: App, answer: pa.Table, output: str, *, raw_csv: bool) -> None:
             app.emit_list(facts)
 
 
+def _write_parquet(answer: pa.Table) -> None:
+    if sys.stdout.isatty():
+        raise ConfigError("Parquet is binary: send it to a file, as in pdsync sql … -o parquet > deals.parquet")
+    into = io.BytesIO()  # whole before any of it is written
+    try:
+        pq.write_table(answer, into, compression="zstd")
+    except pa.ArrowException as error:
+        raise ConfigError(
+            f"Parquet can't hold this answer: {error}. Nothing was written.\nCast the column to text: column::VARCHAR"
+        ) from error
+    sys.stdout.buffer.write(into.getbuffer())
+
+
 def answer_rows(answer: pa.Table) -> list[list[Any]]:
-    """The rows of an Arrow table as Python values."""
-    columns = [[plain(value) for value in column.to_pylist()] for column in answer.columns]
+    """The rows of an Arrow table as Python values; those that Python has no type for as text."""
+    columns = [results.python_values(column) for column in answer.columns]
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def plain(value: Any) -> Any:
-    """Intervals as text; all else as it is."""
-    if isinstance(value, pa.MonthDayNano):
-        seconds = value.nanoseconds // 10**9
-        clock = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
-        parts = [f"{value.months} months"] * bool(value.months) + [f"{value.days} days"] * bool(value.days)
-        return " ".join([*parts, clock])
-    if isinstance(value, list):
-        return [plain(each) for each in value]
-    return value
-
-
 def _csv(names: list[str], rows: Iterable[list[Any]], *, raw: bool) -> str:
-    """CSV; a text that a spreadsheet would take for a formula gets a quote in front."""
+    """CSV; a text that a spreadsheet would take for a formula gets a quote in front, unless `raw`."""
 
-    def safe(value: Any) -> Any:
-        if isinstance(value, list):
-            value = ", ".join(str(each) for each in value)
-        dangerous = isinstance(value, str) and value[:1] in "=+-@\t\r" and value != ""
-        return f"'{value}" if dangerous and not raw else value
+    def cell(value: Any) -> str:
+        text = cells.cell_text(value)
+        return text if raw or isinstance(value, int | float | Decimal) else cells.guarded(text)
 
     buffer = io.StringIO()
     writer = csv.writer(buffer)
-    writer.writerow([safe(name) for name in names])
-    writer.writerows([[safe(value) for value in row] for row in rows])
+    writer.writerow(map(cell, names))
+    writer.writerows([cell(value) for value in row] for row in rows)
     return buffer.getvalue()
 
 

@@ -15,6 +15,7 @@ from pdsync.cli.app import App, Group
 from pdsync.cli.query import ask
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
+from pdsync.load import results
 from pdsync.model import OPEN, State
 from pdsync.runner import project, push
 from pdsync.writeback import enqueue, rows
@@ -99,7 +100,7 @@ def import_(
 def from_sql(app: App, query: str, operation: str | None, key: str | None, nulls: str, skip_bad: Path | None) -> None:
     """Queue one change a row of what QUERY finds in the warehouse; its columns are the parameters."""
     with project.open_warehouse(app.settings) as warehouse:
-        found = ask(warehouse, sys.stdin.read() if query == "-" else query).to_pylist()
+        found = results.python_rows(ask(warehouse, sys.stdin.read() if query == "-" else query))
     _queue(app, found, operation, null_clears=nulls == "clear", key=key, skip_bad=skip_bad, where="the query")
 
 
@@ -204,12 +205,13 @@ def resolve(app: App, mutation: str, verdict: str, record: str | None, note: str
 def export(app: App, file: Path | None) -> None:
     """Write the queue as NDJSON, which `queue import` reads back, to FILE or stdout."""
     with push.opened(app.settings) as (outbox, _):
-        lines = [msgspec.json.encode(row).decode() + "\n" for row in enqueue.exported(outbox.mutations(["queued"]))]
+        found = list(enqueue.exported(outbox.mutations(["queued"])))
     if file:
-        file.write_text("".join(lines), encoding="utf-8")
-        app.note(f"Wrote {len(lines):,} to {file}.")
+        file.write_text("".join(msgspec.json.encode(row).decode() + "\n" for row in found), encoding="utf-8")
+        app.note(f"Wrote {len(found):,} to {file}.")
     else:
-        app.result("".join(lines).rstrip("\n"))
+        for row in found:
+            app.emit(row)
 
 
 def _queue(

@@ -90,13 +90,10 @@ def show_as_of(connection: duckdb.DuckDBPyConnection, database: str, moment: dat
 
 def versions(connection: duckdb.DuckDBPyConnection, table: str, key: str, id: str) -> list[Row]:
     """Every version of the record `id`, oldest first, as rows by column name."""
-    found = connection.execute(
-        f"SELECT * EXCLUDE (_row_hash) FROM ({_versions(None, table)}) WHERE {quoted(key)}::VARCHAR = ?"
-        " ORDER BY _valid_from",
-        [id],
-    )
-    columns = [column[0] for column in found.description or ()]
-    return [dict(zip(columns, row, strict=True)) for row in found.fetchall()]
+    from pdsync.load import results  # noqa: PLC0415 - Arrow is slow to import, and most commands never need it
+
+    query = f"SELECT * EXCLUDE (_row_hash) FROM ({_versions(None, table)}) WHERE {quoted(key)}::VARCHAR = ?"
+    return list(results.fetch_rows(connection.sql(f"{query} ORDER BY _valid_from", params=[id])))
 
 
 def count_differences(
@@ -113,12 +110,11 @@ def differences(
     connection: duckdb.DuckDBPyConnection, table: str, key: str, moments: tuple[datetime, datetime]
 ) -> Iterator[Difference]:
     """The records that were added, changed and gone between two moments, by key."""
-    found = connection.execute(
-        f"SELECT kind, key, before, after FROM ({_differences(table, key)}) ORDER BY kind, key", [*moments]
-    )
-    while rows := found.fetchmany(1000):
-        for row in rows:
-            yield Difference(*row)
+    from pdsync.load import results  # noqa: PLC0415 - Arrow is slow to import, and most commands never need it
+
+    query = f"SELECT kind, key, before, after FROM ({_differences(table, key)}) ORDER BY kind, key"
+    for row in results.fetch_rows(connection.sql(query, params=[*moments])):
+        yield Difference(**row)
 
 
 def changed_fields(before: Row, after: Row, derived: Sequence[str] = ()) -> list[FieldChange]:

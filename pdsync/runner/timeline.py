@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 
 # What the value of a custom field of these types points to.
 _POINTS_TO = {"user": "users", "people": "persons", "org": "organizations", "deal": "deals", "stage": "stages"}
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 class Change(Struct, frozen=True):
     """One thing that happened to a record. Labels are today's names; None where there is none."""
 
-    at: datetime
+    at: datetime | str  # text where Python has no such time
     event: str  # first_seen, changed, edited (as the changelog has it: values are text), deleted, restored
     field: str | None
     before: Any
@@ -88,11 +89,12 @@ def timeline(connection: duckdb.DuckDBPyConnection, stream: Stream, id: str) -> 
             )
             for change in history.changed_fields(before, after, labels.columns)
             if not any(
-                edit.field == change.field and _utc(before["_valid_from"]) < edit.at <= _utc(after["_valid_from"])
+                edit.field == change.field
+                and _order(before["_valid_from"]) < _order(edit.at) <= _order(after["_valid_from"])
                 for edit in edits
             )
         ]
-    return sorted([*edits, *changes], key=lambda change: change.at)
+    return sorted([*edits, *changes], key=lambda change: _order(change.at))
 
 
 def _edits(connection: duckdb.DuckDBPyConnection, stream: Stream, id: str, labels: _Labels) -> list[Change]:
@@ -126,8 +128,15 @@ def _end(row: Row, event: str) -> Change:
     return Change(_utc(row["_valid_from"]), event, None, None, None, run_id=row["_run_id"])
 
 
-def _utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC)
+def _utc(moment: datetime | str) -> datetime | str:
+    return moment if isinstance(moment, str) else moment.astimezone(UTC)
+
+
+def _order(moment: datetime | str) -> datetime:
+    """Where a time stands among others; all before the year 1 and all after 9999 stand together."""
+    if isinstance(moment, datetime):
+        return moment
+    return _FIRST if moment.startswith("-") or moment.endswith("(BC)") else _LAST
 
 
 class _Labels:

@@ -1,0 +1,57 @@
+"""Says how a value stands in a cell of a CSV file, so that a spreadsheet can't run it and a reader gets it back.
+
+A text that a spreadsheet would run as a formula (`=…`, `+…`, `-…`, `@…`), or that a reader of these files takes for
+something else (`NULL`, `#N/A`), gets a quote in front. So does a text that looks as if it already had one: `'+1` is
+written as `''+1`. Hence each cell has one meaning, and `unguarded` takes off what `guarded` has added and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+NULL = "NULL"  # in a cell that empties a field
+# What a spreadsheet shows where a formula fails, in the languages that translate it and have many users.
+FAILED = re.compile(
+    r"#(N/A|N/D|NV|NAME\?|NOM\?|REF!|BEZUG!|VALUE!|VALOR!|VALEUR!|WERT!|DIV/0!|¡DIV/0!|NUM!|ZAHL!|NOMBRE!|NULL!|NUL!"
+    r"|SPILL!|CALC!|FIELD!|GETTING_DATA|BLOCKED!|CONNECT!|UNKNOWN!|BUSY!|PYTHON!)"
+)
+_GUARDED = re.compile(rf"'*([=+\-@＝＋－＠\t\r\n]|({NULL}|{FAILED.pattern})\Z)")
+_LIST_IN_WORDS = re.compile(r'[^,;"\[\]{}\s]([^,;"\[\]{}\r\n\t]*[^,;"\[\]{}\s])?')
+
+
+def guarded(text: str) -> str:
+    """`text`, with a quote in front where a spreadsheet or a reader would take it for something else."""
+    return f"'{text}" if _GUARDED.match(text) else text
+
+
+def unguarded(cell: str) -> str:
+    """The text that `guarded` has made `cell` of."""
+    return cell[1:] if cell.startswith("'") and _GUARDED.match(cell) else cell
+
+
+def cell_text(value: Any) -> str:
+    """A value as text: None as nothing, a time in ISO 8601, a list in words, or as JSON where a word has a comma."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, list) and not any(isinstance(each, list | dict | tuple) for each in value):
+        words = [cell_text(each) for each in value]
+        if all(map(_LIST_IN_WORDS.fullmatch, words)):
+            return ", ".join(words)
+    if isinstance(value, list | dict | tuple):
+        return msgspec.json.encode(value, enc_hook=str).decode()
+    if isinstance(value, bytes):
+        return str(msgspec.to_builtins(value))
+    return str(value.isoformat() if hasattr(value, "isoformat") else value)
