@@ -269,7 +269,7 @@ class Gap(Struct, frozen=True):
     """Something a run should have brought and did not: it is named in the receipt, never passed over."""
 
     stream: str
-    kind: str  # failed, forbidden, quarantined, stopped
+    kind: str  # failed, forbidden, quarantined, stopped, incomplete, unknown
     detail: str
 
 

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @click.argument("streams", nargs=-1)
+@click.option("--accept-loss", is_flag=True, help="Also where pages are missing that the warehouse was made from.")
 @click.pass_obj
-def replay(app: App, streams: tuple[str, ...]) -> None:
+def replay(app: App, streams: tuple[str, ...], accept_loss: bool) -> None:
     """Rebuild the tables of STREAMS from the raw archive: the whole warehouse, when none is named.
 
     Makes no request. Tables, histories and the schema log come out as they were; after an upgrade, with the columns
@@ -34,7 +35,7 @@ def replay(app: App, streams: tuple[str, ...]) -> None:
     """
     began = time.monotonic()
     with render.Progress(app) as progress:
-        done = asyncio.run(replaying.replay(app.settings, streams, progress))
+        done = asyncio.run(replaying.replay(app.settings, streams, progress, accept_loss=accept_loss))
     show(app, done, time.monotonic() - began, done.exit_code)
     if done.exit_code:
         raise click.exceptions.Exit(done.exit_code)
@@ -56,10 +57,13 @@ def verify(app: App) -> None:
     code = 4 if found.faults else 0
     if app.json:
         facts = {"pages": found.pages, "bytes": found.bytes, "faults": len(found.faults), "unnamed": found.unnamed}
+        facts |= {"unindexed": found.unindexed}
         app.emit({"event": "summary", "complete": not found.faults, "exit_code": code, **facts})
     else:
         if found.unnamed:
-            app.note(f"{len(found.unnamed)} files hold no page that counts; pdsync raw prune removes them.")
+            app.note(f"{len(found.unnamed)} files hold no page that counts; pdsync raw prune removes them in time.")
+        if found.unindexed:
+            app.note(f"{found.unindexed:,} pages are not in control.db yet: the next sync or replay indexes them.")
         state = f"{len(found.faults):,} are not whole" if found.faults else "all whole"
         app.note(f"{found.pages:,} pages ({render.size(found.bytes)}): {state}.")
     if code:
@@ -70,7 +74,8 @@ def _show_fault(app: App, fault: Fault) -> None:
     if app.json:
         app.emit(msgspec.to_builtins(fault))
     else:
-        app.result(clean(f"{fault.name}: page {fault.seq} of walk {fault.walk} ({fault.stream}) is {fault.kind}"))
+        what = f"page {fault.seq} of walk {fault.walk} ({fault.stream})" if fault.stream else "a part of it"
+        app.result(clean(f"{fault.name}: {what} is {fault.kind}"))
         app.note(f"  {fault.detail}\n  {fault.advice}")
 
 

@@ -3,12 +3,18 @@
 It holds the company this project belongs to, runs, walks and their sealed pages, and the limiter's ledger. It is
 SQLite in WAL mode with `synchronous=FULL`: what was acknowledged is on disk. Whether a page has been *loaded* does
 not stand here: the warehouse itself knows which batches it holds, so the two stores can't disagree.
+
+The file may be lost, or replaced by an older copy, while the warehouse and the raw archive are not. So the ids of walks
+and runs never repeat, and the raw archive, not this file, is the authority on which pages there are: see
+`runner.stores`.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
+import secrets
 import sqlite3
 import threading
 import time
@@ -23,7 +29,7 @@ from pdsync.model import BACKFILL, Page, Receipt, Walk
 from pdsync.sql import name, names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 _OPENING_S = 10.0
@@ -98,8 +104,11 @@ CREATE TABLE resolutions (
     verdict TEXT NOT NULL, remote_id TEXT, note TEXT, PRIMARY KEY (mutation, n)
 ) STRICT, WITHOUT ROWID;
 """,
+    # How much of each raw file has been compared with this state. Files only grow.
+    "CREATE TABLE raw_files (name TEXT PRIMARY KEY, bytes INTEGER NOT NULL) STRICT, WITHOUT ROWID;\n",
 )
 VERSION = len(_STEPS)
+NO_BODY = hashlib.sha256(b"").digest()  # of the page that marks the end of a list whose last answer did not
 
 
 class SealedPage(msgspec.Struct, frozen=True):
@@ -247,35 +256,50 @@ class Control:
     ) -> Walk:
         """Begin a walk; `since` is None where everything is asked for."""
         with self.transaction() as db:
-            row = db.execute(
-                "INSERT INTO walks (run_id, stream, source, version, operation, since, state)"
-                " VALUES (?, ?, ?, ?, ?, ?, 'open') RETURNING id",
-                (run_id, stream, source, version, operation, since.isoformat() if since else None),
-            ).fetchone()
-        return self.walk(int(row[0]))
+            walk_id = insert_walk(db, run_id, stream, source, version, operation, since)
+        return self.walk(walk_id)
 
     def walk(self, walk_id: int) -> Walk:
         """The walk `walk_id`."""
-        return next(self._walks("id = ?", walk_id))
+        return next(self._walks("w.id = ?", walk_id))
 
     def unfinished(self, stream: str | None = None) -> list[tuple[Walk, str]]:
         """Walks that are not in the warehouse yet, oldest first, each with its state: open or sealed."""
-        walks = self._walks("state IN ('open', 'sealed') AND (stream = ? OR ? IS NULL)", stream, stream)
+        walks = self._walks("w.state IN ('open', 'sealed') AND (w.stream = ? OR ? IS NULL)", stream, stream)
         return [(walk, str(self.rows("SELECT state FROM walks WHERE id = ?", walk.id)[0][0])) for walk in walks]
 
-    def reopen_lost(self, held: dict[int, int]) -> int:
+    def reopen_lost(self, held: Mapping[tuple[str, int], int]) -> int:
         """Mark walks as sealed that were applied to a warehouse which does not hold them; how many there are.
 
         Args:
-            held: walk → the last of its pages that the warehouse holds.
+            held: run and walk → the last of its pages that the warehouse holds.
         """
-        applied = self.rows(
-            "SELECT w.id, max(p.seq) FROM walks w JOIN pages p ON p.walk = w.id WHERE w.state = 'applied' GROUP BY 1"
-        )
-        lost = [int(str(walk)) for walk, last in applied if held.get(int(str(walk)), -1) < int(str(last))]
+        lost = [walk for run, walk, last in self._last_pages("applied") if held.get((run, walk), -1) < last]
         with self.transaction() as db:
             db.executemany("UPDATE walks SET state = 'sealed' WHERE id = ?", [(walk,) for walk in lost])
         return len(lost)
+
+    def drop_overtaken(self, held: Mapping[tuple[str, int], int]) -> int:
+        """Drop open walks of which the warehouse holds more pages than are known here; how many there are.
+
+        That is so where this file is an older copy. Such a walk must not go on: the warehouse would take its next
+        pages for those that it holds.
+
+        Args:
+            held: run and walk → the last of its pages that the warehouse holds.
+        """
+        overtaken = [walk for run, walk, last in self._last_pages("open") if held.get((run, walk), -1) > last]
+        with self.transaction() as db:
+            db.executemany("UPDATE walks SET state = 'dropped' WHERE id = ?", [(walk,) for walk in overtaken])
+        return len(overtaken)
+
+    def _last_pages(self, state: str) -> list[tuple[str, int, int]]:
+        """Run, walk and number of the last sealed page of each walk in `state`; walks without a page are left out."""
+        rows = self.rows(
+            "SELECT w.run_id, w.id, max(p.seq) FROM walks w JOIN pages p ON p.walk = w.id WHERE w.state = ? GROUP BY 2",
+            state,
+        )
+        return [(str(run), int(str(walk)), int(str(last))) for run, walk, last in rows]
 
     def finished_lists(self, run_id: str) -> set[tuple[str, str]]:
         """The lists (stream, source) that a run has read to their ends."""
@@ -284,13 +308,14 @@ class Control:
 
     def whole_reads(self, run_id: str) -> dict[tuple[str, str], datetime]:
         """The lists (stream, source) that a run has read whole, to their ends, and when each reading began."""
-        walks = self._walks("run_id = ? AND since IS NULL AND state = 'applied'", run_id)
+        walks = self._walks("w.run_id = ? AND w.since IS NULL AND w.state = 'applied'", run_id)
         return {(walk.stream, walk.source): walk.started_at for walk in walks if walk.is_of_a_list and walk.started_at}
 
     def _walks(self, where: str, *values: object) -> Iterator[Walk]:
+        # In the order of their runs: ids are unique, and rise, but only as far as this machine's clock does.
         rows = self.rows(
-            "SELECT id, run_id, stream, source, version, operation, since, started_at FROM walks"
-            f" WHERE {where} ORDER BY id",
+            "SELECT w.id, w.run_id, w.stream, w.source, w.version, w.operation, w.since, w.started_at FROM walks w"
+            f" LEFT JOIN runs r ON r.id = w.run_id WHERE {where} ORDER BY r.rowid, w.id",
             *values,
         )
         for row in rows:
@@ -341,10 +366,11 @@ class Control:
     def pages_of_last_walks(self) -> dict[tuple[str, str, bool], tuple[int, int]]:
         """Per (stream, source, everything was asked for): pages and rows of the newest finished walk."""
         rows = self.rows(
-            "SELECT w.stream, w.source, w.since IS NULL, count(*), sum(p.rows)"
+            "SELECT w.stream, w.source, w.since IS NULL, count(*) FILTER (WHERE p.sha256 <> ?), sum(p.rows)"
             " FROM walks w JOIN pages p ON p.walk = w.id"
             " WHERE w.id IN (SELECT max(id) FROM walks WHERE state = 'applied' AND source NOT LIKE ?"
             " GROUP BY stream, source, since IS NULL) GROUP BY 1, 2, 3",
+            NO_BODY,  # no request was made for it
             f"{BACKFILL}%",  # a window says nothing of what a sync will read
         )
         return {(str(r[0]), str(r[1]), bool(r[2])): (int(str(r[3])), int(str(r[4]))) for r in rows}
@@ -430,24 +456,46 @@ class Control:
                     (removed, kind, record),
                 )
 
+    # What the raw archive tells, where this file lacks it.
+
+    def known_sizes(self) -> dict[str, int]:
+        """By raw file: up to which byte this state knows what is in it."""
+        rows = self.rows(
+            "SELECT file, max(bytes) FROM (SELECT file, max(at + bytes) AS bytes FROM pages GROUP BY file"
+            " UNION ALL SELECT name, bytes FROM raw_files) GROUP BY 1"
+        )
+        return {str(file): int(str(size)) for file, size in rows}
+
+    def resealed(self) -> set[tuple[int, int]]:
+        """Walk and number of the pages whose content was changed on purpose after they were sealed."""
+        return {(int(str(walk)), int(str(seq))) for walk, seq in self.rows("SELECT walk, seq FROM resealed")}
+
     def adopt(
         self,
-        runs: Iterable[tuple[str, datetime]],
+        runs: Sequence[tuple[str, datetime]],
         walks: Iterable[tuple[Walk, str]],
         pages: Iterable[SealedPage],
+        sizes: Mapping[str, int],
     ) -> None:
-        """Take over what the archive's files say of themselves, where this state was lost. Runs come in their order."""
+        """Take over what the raw archive tells that this state lacks, all at once.
+
+        Args:
+            runs: id and beginning of each, in their order; those that are known are left as they are.
+            walks: each with its state; the state of one that is known is replaced.
+            pages: one that is known by walk and number is said to be where this one says.
+            sizes: by raw file, up to which byte it has been compared.
+        """
         with self.transaction() as db:
-            for run, began in runs:
-                db.execute("INSERT OR IGNORE INTO runs VALUES (?, '', ?, NULL)", (run, began.isoformat()))
+            _merge_runs(db, runs)
             for walk, state in walks:
                 since, first = (moment.isoformat() if moment else None for moment in (walk.since, walk.started_at))
                 db.execute(
-                    "INSERT INTO walks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO walks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+                    " state = excluded.state, started_at = coalesce(started_at, excluded.started_at)",
                     (walk.id, walk.run_id, walk.stream, walk.source, walk.version, walk.operation, since, first, state),
                 )
             db.executemany(
-                f"INSERT INTO pages ({_PAGE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                f"INSERT OR REPLACE INTO pages ({_PAGE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
                         p.walk,
@@ -464,8 +512,59 @@ class Control:
                     for p in pages
                 ],
             )
+            db.executemany("INSERT OR REPLACE INTO raw_files VALUES (?, ?)", list(sizes.items()))
+
+    def adopt_receipts(self, receipts: Sequence[Receipt]) -> None:
+        """Take over the receipts of finished runs, oldest first, where this state lacks them."""
+        with self.transaction() as db:
+            _merge_runs(db, [(receipt.run_id, receipt.started_at) for receipt in receipts])
+            for receipt in receipts:
+                db.execute(
+                    "UPDATE runs SET command = ?, receipt = ? WHERE id = ? AND receipt IS NULL",
+                    (receipt.command, msgspec.json.encode(receipt).decode(), receipt.run_id),
+                )
 
 
+def insert_walk(
+    db: sqlite3.Connection,
+    run_id: str,
+    stream: str,
+    source: str,
+    version: str,
+    operation: str,
+    since: datetime | None,
+) -> int:
+    """Insert an open walk; its id. Ids rise, and never repeat, also where control.db is an older copy of itself."""
+    newest = int(db.execute("SELECT coalesce(max(id), 0) FROM walks").fetchone()[0])
+    # Microseconds and 12 random bits fit into 63 bits until 2095. Where the clock stands behind what is known, the id
+    # must not be the successor of the newest one: an older copy of this file would give it again.
+    by_clock = int((time.time() - _EPOCH) * 1_000_000) << 12 | secrets.randbits(12)
+    walk_id = by_clock if by_clock > newest else newest + 1 + secrets.randbits(32)
+    db.execute(
+        "INSERT INTO walks (id, run_id, stream, source, version, operation, since, state)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, 'open')",
+        (walk_id, run_id, stream, source, version, operation, since.isoformat() if since else None),
+    )
+    return walk_id
+
+
+def _merge_runs(db: sqlite3.Connection, more: Sequence[tuple[str, datetime]]) -> None:
+    """Insert the runs that are missing where they belong by time; those that are here keep their order."""
+    rows = db.execute("SELECT id, command, started_at, receipt FROM runs ORDER BY rowid").fetchall()
+    known = {row[0] for row in rows}
+    missing = [(run, "", began.isoformat(), None) for run, began in more if run not in known]
+    if not missing:
+        return
+    merged, here = list[tuple[object, ...]](), [tuple(row) for row in rows]
+    for run in missing:
+        while here and datetime.fromisoformat(str(here[0][2])) <= datetime.fromisoformat(str(run[2])):
+            merged.append(here.pop(0))
+        merged.append(run)
+    db.execute("DELETE FROM runs")
+    db.executemany("INSERT INTO runs VALUES (?, ?, ?, ?)", merged + here)
+
+
+_EPOCH = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
 _PAGE = "walk, seq, file, at, bytes, rows, sha256, next, served_at, context"
 
 

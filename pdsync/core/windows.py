@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
+from pdsync.core.control import insert_walk
 from pdsync.model import BACKFILL, Version
 
 if TYPE_CHECKING:
@@ -105,23 +106,20 @@ class Windows:
         """Begin the walk of `window`, or begin it anew where an earlier one lost its place."""
         with self._control.transaction() as db:
             db.execute("UPDATE walks SET state = 'dropped' WHERE id = ?", (window.walk,))
-            row = db.execute(
-                "INSERT INTO walks (run_id, stream, source, version, operation, since, state)"
-                " VALUES (?, ?, ?, ?, ?, ?, 'open') RETURNING id",
-                (
-                    run_id,
-                    window.stream,
-                    BACKFILL + window.source,
-                    window.version,
-                    window.operation,
-                    window.since.isoformat(),
-                ),
-            ).fetchone()
+            walk_id = insert_walk(
+                db,
+                run_id,
+                window.stream,
+                BACKFILL + window.source,
+                window.version,
+                window.operation,
+                window.since,
+            )
             db.execute(
                 "UPDATE windows SET walk = ?, asked_since = since, asked_until = until WHERE id = ?",
-                (row[0], window.id),
+                (walk_id, window.id),
             )
-        return self._control.walk(int(row[0]))
+        return self._control.walk(walk_id)
 
     def cut(self, window: Window, at: datetime) -> tuple[Window, Window]:
         """Cut `window` in two at a moment inside it: the newer part, whose walk goes on, and the older one."""

@@ -1,8 +1,8 @@
 """Reads raw files by themselves: which frames lie in one, and what each says of itself.
 
-A frame of the archive is a skippable zstd frame with a line of JSON, and the body's own frame behind it (see `seal`).
-So the archive can be taken stock of when control.db is lost, and a file can be written anew without losing what its
-other frames say.
+A frame of the archive is a skippable zstd frame with a line of JSON, and the body's own frame after it (see `seal`).
+So the archive can be indexed again when control.db is lost or older, and a file can be rewritten without losing what
+its other frames say.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from pdsync.model import Walk
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
     from pathlib import Path
+    from typing import BinaryIO
 
 _STEP = 2**20
 _MAGIC = struct.pack("<I", SKIPPABLE)
@@ -41,16 +42,26 @@ class Frame(Struct, frozen=True):
     at: int
     length: int
 
+    @property
+    def end(self) -> int:
+        """The offset of what follows it."""
+        return self.at + self.length
+
 
 class Unreadable(StorageError):
     """From some place on a raw file makes no sense. `at` is the offset."""
 
-    def __init__(self, path: Path, at: int, why: str) -> None:
+    def __init__(self, path: Path, at: int, why: str, *, is_torn: bool = False) -> None:
         self.path, self.at = path, at
+        self.is_torn = is_torn  # the file just ends there: a kill cut it, and what is missing was never acknowledged
         super().__init__(
             f"{path} can't be read from byte {at:,} on: {why}.\n"
             f"The frames before it are whole. What pages are missing: pdsync raw verify"
         )
+
+
+class _Torn(Exception):
+    """The file ends inside a frame."""
 
 
 def frames(path: Path) -> Iterator[Frame]:
@@ -70,12 +81,20 @@ def frames(path: Path) -> Iterator[Frame]:
                     if magic != SKIPPABLE:
                         raise ValueError("no header stands there")
                     begin = at + 8 + length
+                    if begin >= len(content):
+                        raise _Torn
                     facts = json.loads(content[at + 8 : begin])
-                    frame = Frame(facts, begin, _length(content, begin))
-                except (ValueError, struct.error, zstandard.ZstdError) as error:
+                    frame = Frame(facts, begin, facts.get("bytes") or _length(content, begin))
+                    if frame.end > len(content):
+                        raise _Torn
+                except _Torn as error:
+                    raise Unreadable(path, at, "its last frame is cut off", is_torn=True) from error
+                except struct.error as error:
+                    raise Unreadable(path, at, "its last header is cut off", is_torn=True) from error
+                except (ValueError, zstandard.ZstdError) as error:
                     raise Unreadable(path, at, str(error)) from error
                 yield frame
-                at = frame.at + frame.length
+                at = frame.end
 
 
 def _length(content: mmap.mmap, begin: int) -> int:
@@ -84,71 +103,82 @@ def _length(content: mmap.mmap, begin: int) -> int:
     while not reader.eof:
         piece = content[at : at + _STEP]
         if not piece:
-            raise ValueError("its last frame is cut off")
+            raise _Torn
         reader.decompress(piece)
         at += len(piece)
     return at - len(reader.unused_data) - begin
 
 
-def stock(folder: Path) -> tuple[list[tuple[Walk, str]], list[SealedPage], list[int]]:
-    """What the files in `folder` say of themselves, with no help of control.db.
+class FoundPage(Struct, frozen=True):
+    """A page as the archive tells it, with no help of control.db."""
 
-    A walk counts as applied when its last page is there. Others count as dropped: the list is read anew, and of what
-    was read of it, only batches that were full are loaded.
+    company: int
+    walk: Walk  # `started_at` is known from its first page on
+    page: SealedPage
+    is_resealed: bool  # its content was changed on purpose after it was sealed
+    sealed_at: float  # seconds since 1970 by this machine; 0 where the file does not tell
 
-    Returns:
-        The walks with their states, their pages, and the companies they come from.
+
+class Scan(Struct, frozen=True):
+    """What a raw file holds: its pages, how far it is whole, and what is wrong from there on, if anything is."""
+
+    pages: list[FoundPage]
+    whole: int  # bytes
+    fault: Unreadable | None
+
+
+def scan(path: Path) -> Scan:
+    """Read what the frames of the file at `path` say of themselves. Frames that are no pages are passed over.
 
     Raises:
-        StorageError: a body is damaged.
+        OSError: the file can't be read.
     """
-    walks: dict[int, tuple[Walk, str]] = {}
-    pages: dict[tuple[int, int], SealedPage] = {}
-    companies: dict[int, None] = {}
-    for path in sorted(folder.glob("*.zst")):
-        with path.open("rb") as file:
-            for frame in _whole(path):
-                facts = frame.facts
-                file.seek(frame.at)
-                body = zstandard.ZstdDecompressor().decompress(file.read(frame.length))
-                page = SealedPage(
-                    walk=facts["walk"],
-                    seq=facts["seq"],
-                    file=path.name,
-                    at=frame.at,
-                    length=frame.length,
-                    rows=facts["rows"],
-                    sha256=hashlib.sha256(body).digest(),
-                    next=facts["next"],
-                    served_at=datetime.fromisoformat(facts["served_at"]),
-                    context=json.dumps(facts["context"]) if facts.get("context") else None,
-                )
-                pages.setdefault((page.walk, page.seq), page)
-                companies[facts["company"]] = None
-                known = walks.get(page.walk)
-                began = page.served_at if page.seq == 0 else known[0].started_at if known else None
-                walk = Walk(
-                    page.walk,
-                    facts["run"],
-                    facts["stream"],
-                    facts["source"],
-                    facts["version"],
-                    facts["operation"],
-                    datetime.fromisoformat(facts["since"]) if facts["since"] else None,
-                    began,
-                )
-                ended = page.next is None or (known is not None and known[1] == "applied")
-                walks[page.walk] = (walk, "applied" if ended else "dropped")
-    return [walks[id] for id in sorted(walks)], [pages[place] for place in sorted(pages)], list(companies)
-
-
-def _whole(path: Path) -> Iterator[Frame]:
-    """The frames of a file whose end may have been torn by a kill: what is cut there was never acknowledged."""
+    pages, whole = list[FoundPage](), 0
     try:
-        yield from frames(path)
+        with path.open("rb") as file:
+            for frame in frames(path):
+                if "walk" in frame.facts:
+                    pages.append(_found(path.name, file, frame))
+                whole = frame.end
     except Unreadable as error:
-        if "cut off" not in str(error) and "unpack_from" not in str(error):
-            raise
+        return Scan(pages, whole, error)
+    except (KeyError, TypeError, ValueError, zstandard.ZstdError) as error:
+        return Scan(pages, whole, Unreadable(path, whole, f"a frame does not say what it is ({error!r})"))
+    return Scan(pages, whole, None)
+
+
+def _found(name: str, file: BinaryIO, frame: Frame) -> FoundPage:
+    facts = frame.facts
+    if "sha256" in facts:
+        digest = bytes.fromhex(facts["sha256"])
+    else:  # sealed before headers held it
+        file.seek(frame.at)
+        digest = hashlib.sha256(zstandard.ZstdDecompressor().decompress(file.read(frame.length))).digest()
+    served_at = datetime.fromisoformat(facts["served_at"])
+    page = SealedPage(
+        walk=facts["walk"],
+        seq=facts["seq"],
+        file=name,
+        at=frame.at,
+        length=frame.length,
+        rows=facts["rows"],
+        sha256=digest,
+        next=facts["next"],
+        served_at=served_at,
+        context=json.dumps(facts["context"]) if facts.get("context") else None,
+    )
+    began = facts.get("began") or (facts["served_at"] if page.seq == 0 else None)
+    walk = Walk(
+        page.walk,
+        facts["run"],
+        facts["stream"],
+        facts["source"],
+        facts["version"],
+        facts["operation"],
+        datetime.fromisoformat(facts["since"]) if facts["since"] else None,
+        datetime.fromisoformat(began) if began else None,
+    )
+    return FoundPage(facts["company"], walk, page, bool(facts.get("resealed")), facts.get("sealed_at", 0.0))
 
 
 class Rewritten(Struct, frozen=True):
@@ -203,7 +233,7 @@ def rewrite(
                         packed, facts = compressor.compress(other), {**facts, "rows": rows, "resealed": True}
                         made = msgspec.structs.replace(page, rows=rows, sha256=hashlib.sha256(other).digest())
                         changed.append((page.walk, page.seq))
-                top = header(facts)
+                top = header({**facts, "bytes": len(packed), "sha256": made.sha256.hex()})
                 out.write(top + packed)
                 made = msgspec.structs.replace(made, file=fresh, at=at + len(top), length=len(packed))
                 moved.append(made)

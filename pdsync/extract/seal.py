@@ -1,9 +1,9 @@
 """Seals answers in the raw archive, and reads them back.
 
-A sealed page is one zstd frame, exactly the bytes that came, behind a skippable frame with a line of JSON that says
+A sealed page is one zstd frame, exactly the bytes that came, after a skippable frame with a line of JSON that says
 what it is. Ordinary tools read the file (`zstd -dc run.zst` gives the bodies), and it explains itself without
-control.db. A page counts as sealed when the file and then control.db are safely on disk, in this order: what
-control.db names is there. From then on it is never fetched again.
+control.db. A page is safe when its file is on disk; control.db is its index, and is written after it. From then on the
+page is never fetched again: what a kill keeps out of the index, the next run finds in the file (`runner.stores`).
 
 Pages that arrive while the disk is busy are sealed together: one fsync, one transaction.
 """
@@ -15,8 +15,10 @@ import hashlib
 import json
 import os
 import queue
+import secrets
 import struct
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import zstandard
@@ -46,7 +48,7 @@ class Archive:
 
     def __init__(self, folder: Path, control: Control, run_id: str, company_id: int) -> None:
         self._folder, self._control, self._company = folder, control, company_id
-        self._name = f"{run_id}-{os.getpid()}.zst"
+        self._name = f"{run_id}-{secrets.token_hex(4)}.zst"  # no other process ever wrote to it, or left it torn
         self._file: int | None = None
         self._at = 0
         self._todo: queue.SimpleQueue[tuple[Walk, Page, asyncio.Future[None]] | None] = queue.SimpleQueue()
@@ -116,8 +118,8 @@ class Archive:
                 sync_folder(self._folder)
             start, sealed, pieces = self._at, [], []
             for walk, page in batch:
-                header = self._header(walk, page)
-                frame = self._compressor.compress(page.body)
+                frame, digest = self._compressor.compress(page.body), hashlib.sha256(page.body).digest()
+                header = self._header(walk, page, len(frame), digest)
                 sealed.append(
                     SealedPage(
                         walk=page.walk,
@@ -126,7 +128,7 @@ class Archive:
                         at=self._at + len(header),
                         length=len(frame),
                         rows=page.rows,
-                        sha256=hashlib.sha256(page.body).digest(),
+                        sha256=digest,
                         next=page.next,
                         served_at=page.served_at,
                         context=json.dumps(page.context) if page.context else None,
@@ -152,7 +154,7 @@ class Archive:
             )
         return None
 
-    def _header(self, walk: Walk, page: Page) -> bytes:
+    def _header(self, walk: Walk, page: Page, length: int, digest: bytes) -> bytes:
         facts = {
             "company": self._company,
             "run": walk.run_id,
@@ -168,21 +170,29 @@ class Archive:
             "next": page.next,
             "rows": page.rows,
             "served_at": page.served_at.isoformat(),
+            "began": (walk.started_at or page.served_at).isoformat(),
+            "sealed_at": time.time(),
+            "bytes": length,
+            "sha256": digest.hex(),
         }
         return header(facts)
 
 
 def header(facts: Mapping[str, Any]) -> bytes:
-    """The skippable frame that says what the frame behind it is."""
+    """The skippable frame that says what the frame after it is."""
     line = json.dumps(facts).encode() + b"\n"
     return struct.pack("<II", SKIPPABLE, len(line)) + line
+
+
+class LostPage(StorageError):
+    """A sealed page is missing or damaged. What it held can be fetched again, as the source is now."""
 
 
 def read(folder: Path, sealed: SealedPage) -> bytes:
     """The body of a sealed page, checked against its checksum.
 
     Raises:
-        StorageError: the file is missing or damaged.
+        LostPage: the file is missing or damaged.
     """
     path = folder / sealed.file
     try:
@@ -196,9 +206,9 @@ def read(folder: Path, sealed: SealedPage) -> bytes:
         if hashlib.sha256(body).digest() != sealed.sha256:
             raise ValueError("its checksum is wrong")
     except (OSError, ValueError, zstandard.ZstdError) as error:
-        raise StorageError(
+        raise LostPage(
             f"Page {sealed.seq} of walk {sealed.walk} in {path} can't be read back: {error}.\n"
-            f"Nothing was loaded from it. Fetch the stream anew: pdsync sync --full"
+            f"Nothing was loaded from it. Put the file back from a backup, or read the stream again: pdsync sync --full"
         ) from error
     return body
 

@@ -82,8 +82,8 @@ def commit(connection: duckdb.DuckDBPyConnection, target: Target, staged: str | 
     known = first(
         connection.execute(
             "SELECT read, inserted, updated, deleted, unchanged, quarantined, schema_changes FROM meta._applied_batches"
-            " WHERE walk = ? AND batch = ?",
-            [batch.walk.id, batch.number],
+            " WHERE run_id = ? AND walk = ? AND batch = ?",
+            [batch.walk.run_id, batch.walk.id, batch.number],
         )
     )
     if known:
@@ -332,7 +332,11 @@ def note_batch(connection: duckdb.DuckDBPyConnection, batch: Batch, counts: Coun
 
 
 def _move_watermark(connection: duckdb.DuckDBPyConnection, walk: Walk) -> None:
-    """The list is complete until the moment its walk began: never the largest time seen, never backwards."""
+    """The list is complete until the moment its walk began: never the largest time seen, backwards, or past a gap.
+
+    A walk that asked for changes since some time tells nothing of what was before. Where the list was not read until
+    then, there is no watermark to move, and the next sync reads it from the one that there is, or whole.
+    """
     place = [walk.stream, walk.source, walk.version]
     before = first(
         connection.execute(
@@ -342,6 +346,8 @@ def _move_watermark(connection: duckdb.DuckDBPyConnection, walk: Walk) -> None:
     watermark, full_at = walk.started_at, walk.started_at if walk.since is None else None
     if watermark is None:
         raise StorageError(f"Walk {walk.id} of {walk.stream} has no beginning; its watermark was not moved.")
+    if walk.since is not None and (not before or before[0] < walk.since):
+        return
     if before:
         watermark, full_at = max(watermark, before[0]), full_at or before[1]
     connection.execute("DELETE FROM meta.checkpoints WHERE stream = ? AND source = ? AND version = ?", place)

@@ -28,7 +28,8 @@ def bury(connection: duckdb.DuckDBPyConnection, target: Target, walk: Walk, page
         duckdb.Error: nothing was written.
     """
     known = connection.execute(
-        "SELECT deleted FROM meta._applied_batches WHERE walk = ? AND batch = ?", [walk.id, page]
+        "SELECT deleted FROM meta._applied_batches WHERE run_id = ? AND walk = ? AND batch = ?",
+        [walk.run_id, walk.id, page],
     ).fetchall()
     if known:
         return Counts(read=len(gone), deleted=int(known[0][0]))

@@ -90,7 +90,7 @@ class Stage:
         Raises:
             BadAnswer: a page is no list of records. Nothing of these pages was staged.
         """
-        chunks = [self._chunk(page) for page in pages]
+        chunks = [self._chunk(page) for page in pages if page.body]  # a mark of the end has none
         chunks = [chunk for chunk in chunks if chunk.num_rows]
         if not chunks:
             return

@@ -13,20 +13,22 @@ earlier than it was.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from pdsync.core import catalogue
 from pdsync.errors import ConfigError, StorageError
 from pdsync.extract import frames, seal
 from pdsync.load import warehouse
-from pdsync.runner import project
+from pdsync.runner import project, stores
 
 if TYPE_CHECKING:
-    import contextlib
     from collections.abc import Callable, Collection, Sequence
+    from pathlib import Path
 
     from pdsync.core.config import Settings
     from pdsync.core.control import Control, SealedPage
@@ -37,9 +39,9 @@ class Fault(Struct, frozen=True):
     """A sealed page that is not what it was when it was sealed."""
 
     name: str  # the raw file
-    walk: int
-    seq: int
-    stream: str
+    walk: int | None  # None, like seq and stream: the file does not say what is there
+    seq: int | None
+    stream: str | None
     kind: str  # missing, short, damaged
     detail: str
     advice: str
@@ -52,38 +54,58 @@ class Verified(Struct, frozen=True):
     bytes: int
     faults: list[Fault]
     unnamed: list[str]  # files that no page lies in: left by a kill, and of no use
+    unindexed: int  # pages that control.db does not know
 
 
 def verify(settings: Settings, tell: Callable[[Fault], None] = lambda fault: None) -> Verified:
     """Read every sealed page and compare it with its checksum. Changes nothing; a sync may go on beside it.
+
+    Pages that control.db does not know count too: the next command that works with the archive indexes them.
 
     Args:
         settings: of the project.
         tell: is called with each fault when it is found.
 
     Raises:
+        ConfigError: there is neither control.db nor a raw file.
         StorageError: control.db can't be read.
     """
-    with _known(settings) as control:
-        pages, streams = control.pages(), {walk.id: walk.stream for walk, _ in control.walks()}
-        faults = []
+    if not settings.control.exists() and not any(settings.raw.glob("*.zst")):
+        raise ConfigError(
+            f"There is no {settings.control} and no file in {settings.raw}: nothing was read yet: pdsync sync"
+        )
+    with contextlib.ExitStack() as stack:
+        control = stack.enter_context(project.opened(settings)) if settings.control.exists() else None
+        faults = list[Fault]()
+
+        def found(fault: Fault) -> None:
+            faults.append(fault)
+            tell(fault)
+
+        pages = control.pages() if control else []
+        streams = {walk.id: walk.stream for walk, _ in control.walks()} if control else {}
         for page in pages:
             fault = _fault(settings, page, streams[page.walk])
-            if fault and control.sealed_pages(page.walk, page.seq)[:1] == [page]:  # else it was moved meanwhile
-                faults.append(fault)
-                tell(fault)
-        named = {page.file for page in control.pages()}
+            # A page that was moved meanwhile is no fault.
+            if fault and control and control.sealed_pages(page.walk, page.seq)[:1] == [page]:
+                found(fault)
+        indexed = {(page.walk, page.seq) for page in pages}
+        scans = stores.scan_unknown(settings, control)
+        unindexed = [
+            each for scan in scans.values() for each in scan.pages if (each.page.walk, each.page.seq) not in indexed
+        ]
+        for each in unindexed:
+            if fault := _fault(settings, each.page, each.walk.stream):
+                found(fault)
+        for name, scan in scans.items():
+            if scan.fault and not scan.fault.is_torn:
+                detail = str(scan.fault).splitlines()[0]
+                found(Fault(name, None, None, None, "damaged", detail, f"Put {name} back from a backup."))
+        named = {page.file for page in control.pages()} if control else set()
+    named |= {each.page.file for each in unindexed} | {fault.name for fault in faults}
     unnamed = [path.name for path in sorted(settings.raw.glob("*.zst")) if path.name not in named]
-    return Verified(len(pages), sum(page.length for page in pages), faults, unnamed)
-
-
-def _known(settings: Settings) -> contextlib.AbstractContextManager[Control]:
-    if not settings.control.exists():
-        raise ConfigError(
-            f"There is no {settings.control}: nothing says what {settings.raw} should hold. Nothing was changed.\n"
-            f"If it was lost, pdsync replay makes it again from the raw files; otherwise begin with: pdsync sync"
-        )
-    return project.opened(settings)
+    size = sum(page.length for page in (*pages, *(each.page for each in unindexed)))
+    return Verified(len(pages) + len(unindexed), size, faults, unnamed, len(unindexed))
 
 
 def _fault(settings: Settings, page: SealedPage, stream: str) -> Fault | None:
@@ -136,7 +158,7 @@ def plan(settings: Settings, control: Control, keep_days: int, *, damaged: bool 
     walks = control.walks()
     begun = {receipt.run_id: receipt.started_at for receipt in control.receipts(-1)}
     young = datetime.now(UTC) - timedelta(days=keep_days)
-    wrote = _wrote(settings)
+    wrote = _wrote(settings, walks, {page.walk for page in pages})
     newest: dict[tuple[str, str, bool], int] = {}
     for walk, state in walks:
         if state == "applied":
@@ -144,40 +166,62 @@ def plan(settings: Settings, control: Control, keep_days: int, *, damaged: bool 
     unneeded = [
         walk
         for walk, state in walks
-        if (state == "pruned" or (state == "dropped" and walk.id not in wrote))
+        if state == "pruned"
         or (
-            state in ("applied", "dropped")
-            and wrote.get(walk.id) == 0
+            begun.get(walk.run_id, young) < young
             and walk.id not in newest.values()
-            and begun.get(walk.run_id, young) < young
+            and (wrote.get(walk.id) == 0 or (state == "dropped" and walk.id not in wrote))
+            and state in ("applied", "dropped")
         )
     ]
     if damaged:
         unneeded += _damaged(settings, walks, pages, {walk.id for walk in unneeded})
     gone = {walk.id for walk in unneeded}
     named = {page.file for page in pages}
-    unnamed = [path.name for path in sorted(settings.raw.glob("*.zst")) if path.name not in named]
+    unnamed = [
+        path.name
+        for path in sorted(settings.raw.glob("*.zst"))
+        if path.name not in named and path.stat().st_mtime < young.timestamp() and _is_of_no_use(path)
+    ]
     unnamed += [path.name for path in sorted(settings.raw.glob(".*.zst.part"))]
     removed = [page for page in pages if page.walk in gone]
     size = sum(page.length for page in removed) + sum((settings.raw / name).stat().st_size for name in unnamed)
     return Pruning([walk for walk in unneeded if walk.id in {page.walk for page in removed}], removed, unnamed, size)
 
 
-def _wrote(settings: Settings) -> dict[int, int]:
-    """Walk → how many rows, deletions, changes of the schema and bad records its batches wrote."""
-    work = project.work_path(settings)
-    path = work if work.exists() else settings.warehouse
+def _is_of_no_use(path: Path) -> bool:
+    """Whether a file that no page lies in has nothing else in it either: the archive is indexed."""
+    scan = frames.scan(path)
+    return scan.fault is None or scan.fault.is_torn
+
+
+def _wrote(settings: Settings, walks: Sequence[tuple[Walk, str]], with_pages: Collection[int]) -> dict[int, int]:
+    """Walk → how many rows, deletions, changes of the schema and bad records its batches wrote.
+
+    Raises:
+        ConfigError: there is no warehouse, or it lacks readings, so that it can't tell what wrote it.
+    """
+    project.ready_work_file(settings)
+    path = project.work_path(settings)
     if not path.exists():
         raise ConfigError("There is no warehouse that says which pages wrote it. Nothing was changed: pdsync replay")
     connection = warehouse.connect(path, read_only=True)
     try:
         rows = connection.execute(
-            "SELECT walk, sum(inserted + updated + deleted + quarantined + schema_changes)::BIGINT"
-            " FROM meta._applied_batches GROUP BY walk"
+            "SELECT run_id, walk, sum(inserted + updated + deleted + quarantined + schema_changes)::BIGINT"
+            " FROM meta._applied_batches GROUP BY run_id, walk"
         ).fetchall()
     finally:
         connection.close()
-    return {int(walk): int(count) for walk, count in rows}
+    counts = {(run, int(walk)): int(count) for run, walk, count in rows}
+    if any(
+        state == "applied" and walk.id in with_pages and (walk.run_id, walk.id) not in counts for walk, state in walks
+    ):
+        raise ConfigError(
+            "The warehouse lacks readings that the raw archive holds, so it can't tell which pages wrote it."
+            " Nothing was removed.\nLoad them first: pdsync sync"
+        )
+    return {walk.id: counts[walk.run_id, walk.id] for walk, _ in walks if (walk.run_id, walk.id) in counts}
 
 
 def _damaged(
@@ -190,20 +234,38 @@ def _damaged(
     """
     bad = {page.walk for page in pages if page.walk not in gone and _fault(settings, page, "")}
     found = [walk for walk, _ in walks if walk.id in bad]
+    places = {walk.id: place for place, (walk, _) in enumerate(walks)}
+    whole = [
+        (places[walk.id], (walk.stream, walk.source))
+        for walk, state in walks
+        if state == "applied" and walk.since is None and walk.id not in bad and walk.is_of_a_list
+    ]
     for walk in found:
-        if not any(
-            state == "applied"
-            and later.id > walk.id
-            and later.since is None
-            and (later.stream, later.source, later.version) == (walk.stream, walk.source, walk.version)
-            and later.id not in bad
-            for later, state in walks
-        ):
+        since = {read for place, read in whole if place > places[walk.id]}
+        stream = catalogue.streams().get(walk.stream)
+        # What was read of single records, or found out, may be of any list of the stream.
+        sources = (
+            [walk.source] if walk.is_of_a_list or not stream else [s.name for s in stream.sources(walk.version)[1]]
+        )
+        if not {(walk.stream, source) for source in sources} <= since:
             raise StorageError(
                 f"Walk {walk.id} of {walk.stream} is damaged, and nothing read since holds all of that list."
                 f" Nothing was removed.\nRead it whole first: pdsync sync {walk.stream} --full"
             )
     return found
+
+
+def give_up_lost(settings: Settings, control: Control) -> int:
+    """Forget walks of which a page is missing or damaged; how many. The project's lock is held.
+
+    Whole batches before such a page are forgotten too: a replay could not tell them from the rest.
+    """
+    pages = control.pages()
+    lost = {page.walk for page in pages if _fault(settings, page, "")}
+    for walk in lost:
+        control.end_walk(walk, "pruned")
+    control.replace_pages([], [(page.walk, page.seq) for page in pages if page.walk in lost], [])
+    return len(lost)
 
 
 def prune(settings: Settings, control: Control, planned: Pruning) -> None:
@@ -217,7 +279,7 @@ def prune(settings: Settings, control: Control, planned: Pruning) -> None:
     gone = {(page.walk, page.seq) for page in planned.pages}
     staying = Counter(page.file for page in control.pages() if (page.walk, page.seq) not in gone)
     for name in planned.files:
-        if staying[name]:
+        if staying[name] and (settings.raw / name).exists():
             of_file = [page for page in control.pages() if page.file == name]
             moved = frames.rewrite(settings.raw, name, of_file, gone).moved
         else:

@@ -41,7 +41,7 @@ from pdsync.extract.seal import Archive
 from pdsync.extract.slices import InTurn, Piece, Slices
 from pdsync.load import publish
 from pdsync.model import Gap, Page, Receipt, StreamReceipt
-from pdsync.runner import client, project
+from pdsync.runner import client, project, stores
 from pdsync.runner import receipt as receipts
 from pdsync.runner.loader import Loader
 from pdsync.runner.proof import prove
@@ -130,17 +130,22 @@ async def backfill(
             return defined
         budget = budget and max(budget - defined.tokens, 0)
     helpers = _side_by_side(settings)
-    with project.locked(settings) as control:
+
+    def note(text: str) -> None:
+        tell(Event("note", text=text))
+
+    with project.locked(settings, note) as control:
         async with client.connect(replace(settings, concurrency=helpers), run_tokens=budget) as http:
             identity = await client.whoami(http)
             control.check_company(identity.company_id, identity.company_name)
-            if note := project.ready_work_file(settings):
-                tell(Event("note", text=note))
+            if found := project.ready_work_file(settings):
+                note(found)
             loader = Loader(project.work_path(settings))
             try:
                 await loader.do(loader.open, identity.company_id, identity.company_name)
                 control.bind_company(identity.company_id, identity.company_name, identity.company_domain)
-                control.reopen_lost(await loader.do(loader.held_walks))
+                for found in await loader.do(stores.settle, loader, control):
+                    note(found)
                 windows = Windows(control)
                 receipt = _begin(control, windows, asked, lists, identity.served_at or datetime.now(UTC))
                 async with Archive(settings.raw, control, receipt.run_id, identity.company_id) as archive:
@@ -237,6 +242,7 @@ class _Backfill:
         self.errors: dict[str, PdsyncError] = {}
         self.slices = Slices([], windows, helpers=1)
         self.interrupted = False
+        self.lost: str | None = None  # why a walk that was sealed could not be loaded
         self._read: asyncio.Queue[Walk | None] = asyncio.Queue()  # walks that wait for the loader
 
     async def all(self, helpers: int) -> None:
@@ -250,7 +256,8 @@ class _Backfill:
             if state == "sealed" and window.walk is not None:
                 self._read.put_nowait(self.control.walk(window.walk))
             elif (window.stream, window.source) in self.lists:
-                pieces.append(self._piece(window))
+                again = replace(window, walk=None, asked_since=window.since, asked_until=window.until)
+                pieces.append(self._piece(again if state == "dropped" else window))  # that can't go on: see `stores`
         self.slices = Slices(pieces, self.windows, helpers=helpers, at_once=self._at_once)
         loading = asyncio.create_task(self._load_all())
         stopped: PdsyncError | None = None
@@ -284,19 +291,17 @@ class _Backfill:
             return
         try:
             walk = self._walk_of(piece, self.receipt.run_id)
-            last = await self._take_up(piece, walk, stream, operation)
+            try:
+                last = await self._take_up(piece, walk, stream, operation)
+            except seal.LostPage as error:
+                walk, last = self._begin_again(piece, error), None
             try:
                 await self._fetch(stream, source, operation, walk, piece, last)
             except (BadAnswer, ApiError) as error:
                 if last is None or isinstance(error, Forbidden | FeatureOff):
                     raise
                 # The place where an earlier run left off is no longer there: read the window anew, once.
-                log.info("%s: a window begins again, its place is lost (%s)", stream.name, error)
-                walk = self.windows.begin(piece.window, self.receipt.run_id)
-                again = self._piece(
-                    replace(piece.window, asked_since=piece.window.since, asked_until=piece.window.until)
-                )
-                piece.window, piece.reached, piece.rows = again.window, again.reached, 0
+                walk = self._begin_again(piece, error)
                 await self._fetch(stream, source, operation, walk, piece, None)
         except (Stopped, StorageError):
             raise
@@ -304,6 +309,13 @@ class _Backfill:
             log.info("%s failed: %s", stream.name, error)
             self.errors[stream.name] = error
             self.slices.drop(stream.name)
+
+    def _begin_again(self, piece: Piece, why: Exception) -> Walk:
+        log.info("%s: a window begins again, its place is lost (%s)", piece.window.stream, why)
+        walk = self.windows.begin(piece.window, self.receipt.run_id)
+        again = self._piece(replace(piece.window, asked_since=piece.window.since, asked_until=piece.window.until))
+        piece.window, piece.reached, piece.rows = again.window, again.reached, 0
+        return walk
 
     def _walk_of(self, piece: Piece, run_id: str) -> Walk:
         if piece.window.walk is None:
@@ -365,6 +377,9 @@ class _Backfill:
                 continue
             try:
                 await self._load(catalogue.stream(walk.stream), walk)
+            except seal.LostPage as error:  # its window is left, and read again by the next run
+                self.control.end_walk(walk.id, "dropped")
+                self.lost = self.lost or str(error).split("\n", 1)[0]
             except PdsyncError as error:
                 self.errors[walk.stream] = error
                 self.slices.drop(walk.stream)
@@ -414,7 +429,7 @@ class _Backfill:
             if error:
                 receipt.gaps.append(Gap(stream.name, receipts.kind_of_gap(error), str(error).split("\n", 1)[0]))
             elif windows:
-                why = str(stopped).split("\n", 1)[0] if stopped else "interrupted"
+                why = str(stopped).split("\n", 1)[0] if stopped else self.lost or "interrupted"
                 receipt.gaps.append(Gap(stream.name, "stopped", f"{windows} windows are left. {why}"))
             elif entry.quarantined:
                 detail = f"{entry.quarantined} records can't be read: meta.quarantine"

@@ -214,6 +214,7 @@ async def _finish(settings: Settings, control: Control, id: int, done: Forgotten
     work = project.work_path(settings)
     for path in (
         *work.parent.glob(f"{work.name}.damaged-*"),
+        *work.parent.glob(f"{work.name}.apart-*"),
         *work.parent.glob(f"{work.name}.tmp"),
         work.with_name(f".{settings.warehouse.name}.new"),
     ):

@@ -19,7 +19,7 @@ from pdsync.extract.saved import bodies
 from pdsync.extract.seal import Archive
 from pdsync.load import publish
 from pdsync.model import FROM_FILES, Gap, Page, Receipt, Stream, Version
-from pdsync.runner import project
+from pdsync.runner import project, stores
 from pdsync.runner import receipt as receipts
 from pdsync.runner.loader import Loader
 
@@ -75,6 +75,7 @@ async def load(
         try:
             await loader.do(loader.open, company_id, name)
             control.bind_company(company_id, name, None)
+            await loader.do(stores.settle, loader, control)
             receipt = await _load(settings, control, loader, company_id, stream, version, found, as_of)
             await loader.do(loader.views)
             await loader.do(receipts.keep, loader, receipt)

@@ -115,12 +115,12 @@ class Loader:
         self._only_added = not self.held_walks()
         warehouse.vacuum(self._connection, wanted=not self._only_added)
 
-    def held_walks(self) -> dict[int, int]:
-        """Walk → the last of its pages that the work file holds."""
+    def held_walks(self) -> dict[tuple[str, int], int]:
+        """Run and walk → the last of its pages that the work file holds."""
         rows = self.connection.execute(
-            "SELECT walk, max(last_page) FROM meta._applied_batches GROUP BY walk"
+            "SELECT run_id, walk, max(last_page) FROM meta._applied_batches GROUP BY 1, 2"
         ).fetchall()
-        return {int(walk): int(last) for walk, last in rows}
+        return {(run, int(walk)): int(last) for run, walk, last in rows}
 
     async def close(self) -> None:
         """Write everything to the work file itself and let go of it."""
@@ -210,7 +210,9 @@ class Loader:
     def applied(self, walk: Walk) -> int:
         """How many pages of a walk the warehouse holds already."""
         row = first(
-            self.connection.execute("SELECT max(last_page) FROM meta._applied_batches WHERE walk = ?", [walk.id])
+            self.connection.execute(
+                "SELECT max(last_page) FROM meta._applied_batches WHERE run_id = ? AND walk = ?", [walk.run_id, walk.id]
+            )
         )
         return int(row[0]) + 1 if row and row[0] is not None else 0
 

@@ -6,15 +6,17 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import duckdb
+
 from pdsync.core.control import Control, Lock
+from pdsync.core.log import log
 from pdsync.errors import ConfigError, StorageError
 from pdsync.load import history, publish, warehouse
+from pdsync.runner import stores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    import duckdb
 
     from pdsync.core.config import Settings
 
@@ -25,18 +27,23 @@ def work_path(settings: Settings) -> Path:
 
 
 @contextmanager
-def locked(settings: Settings) -> Iterator[Control]:
-    """control.db, while no other run can hold this project.
+def locked(settings: Settings, on_note: Callable[[str], None] = log.warning) -> Iterator[Control]:
+    """control.db, while no other run can hold this project. It knows every page of the raw archive.
+
+    Args:
+        settings: of the project.
+        on_note: is called with what a person should know of lost or older stores.
 
     Raises:
         Busy: another run holds it.
-        StorageError: the folder is read-only or full.
+        StorageError: the folder is read-only or full, or the raw archive is another company's.
     """
     if settings.warehouse.is_dir():
         raise ConfigError(
             f"warehouse.path is {settings.warehouse}, which is a folder. It is a file: …/warehouse.duckdb"
         )
     with Lock(settings.state / "pdsync.lock"), opened(settings) as control:
+        stores.index_archive(settings, control, on_note)
         yield control
 
 
@@ -53,8 +60,8 @@ def opened(settings: Settings) -> Iterator[Control]:
 def ready_work_file(settings: Settings) -> str | None:
     """Make sure that there is a usable work file, or none; what was done to it, in words, if anything.
 
-    A work file that a crash has damaged is put aside, and the published warehouse takes its place: what it lacks is
-    loaded again from the sealed pages, with no request.
+    A work file that a crash has damaged, or that is older than the published warehouse, is put aside, and the warehouse
+    takes its place: what it lacks is loaded again from the sealed pages, with no request.
     """
     work = work_path(settings)
     if work.exists():
@@ -68,7 +75,14 @@ def ready_work_file(settings: Settings) -> str | None:
             work.with_name(work.name + ".wal").unlink(missing_ok=True)
             note = f"The work file was damaged; it is kept as {aside.name}, and rebuilt from the sealed pages."
         else:
-            return None
+            older, apart = _is_older(work, settings.warehouse)
+            if not older:
+                return None
+            note = "The work file was older than the warehouse, which takes its place."
+            if apart:
+                aside = work.with_name(f"{work.name}.apart-{datetime.now(UTC):%Y%m%dT%H%M%S}")
+                work.rename(aside)
+                note += f" It is kept as {aside.name}: it holds readings that the warehouse lacks."
     else:
         note = None
     if settings.warehouse.exists():
@@ -78,6 +92,14 @@ def ready_work_file(settings: Settings) -> str | None:
         except (OSError, StorageError):
             work.unlink(missing_ok=True)
     return note
+
+
+def _is_older(work: Path, published: Path) -> tuple[bool, bool]:
+    """As `stores.is_older`; a warehouse that can't be read is replaced when this run publishes."""
+    try:
+        return stores.is_older(work, published) if published.exists() else (False, True)
+    except duckdb.Error:
+        return False, True
 
 
 def open_warehouse(settings: Settings, as_of: datetime | None = None) -> duckdb.DuckDBPyConnection:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pdsync.errors import FeatureOff, Forbidden, PdsyncError, Stopped
-from pdsync.model import Receipt, StreamReceipt
+from pdsync.model import Gap, Receipt, StreamReceipt
+from pdsync.sql import names
 
 if TYPE_CHECKING:
     from pdsync.runner.loader import Loader
@@ -114,3 +115,35 @@ def keep(loader: Loader, receipt: Receipt) -> None:
     except BaseException:
         connection.execute("ROLLBACK")
         raise
+
+
+def kept(loader: Loader) -> list[Receipt]:
+    """The receipts that the warehouse holds, in the order in which they were kept."""
+    connection = loader.connection
+    streams: dict[str, dict[str, StreamReceipt]] = {}
+    columns = ("requests", "tokens", "read", "inserted", "updated", "deleted", "unchanged", "quarantined")
+    for run, stream, changes, complete, error, *counts in connection.execute(
+        f"SELECT run_id, stream, schema_changes, complete, error, {names(list(columns))} FROM meta.streams"
+    ).fetchall():
+        entry = StreamReceipt(schema_changes=changes or 0, complete=bool(complete), error=error)
+        for name, count in zip(columns, counts, strict=True):
+            setattr(entry, name, count or 0)
+        streams.setdefault(run, {})[stream] = entry
+    rows = connection.execute(
+        "SELECT run_id, command, started_at, finished_at, gaps, tokens, requests, exit_code FROM meta.runs"
+        " WHERE finished_at IS NOT NULL ORDER BY rowid"
+    ).fetchall()
+    return [
+        Receipt(
+            run,
+            command or "",
+            started_at.astimezone(UTC),
+            finished_at.astimezone(UTC),
+            streams.get(run, {}),
+            [Gap(*gap.split(": ", 2)) for gap in gaps or () if gap.count(": ") >= 2],
+            tokens or 0,
+            requests or 0,
+            exit_code or 0,
+        )
+        for run, command, started_at, finished_at, gaps, tokens, requests, exit_code in rows
+    ]

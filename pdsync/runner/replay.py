@@ -14,13 +14,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import duckdb
 from msgspec import Struct
 
 from pdsync.core import catalogue
-from pdsync.errors import ConfigError, StorageError, WrongCompany
-from pdsync.extract import frames
+from pdsync.errors import ConfigError, StorageError
 from pdsync.load import publish, rebuilt
-from pdsync.runner import project
+from pdsync.model import Gap
+from pdsync.runner import archive, project, stores
 from pdsync.runner import receipt as receipts
 from pdsync.runner.loader import Loader
 from pdsync.runner.rereading import Rereading
@@ -30,11 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    import duckdb
-
     from pdsync.core.config import Settings
     from pdsync.core.control import Control
-    from pdsync.model import Receipt, Stream
+    from pdsync.model import Receipt, Stream, Walk
 
 
 class Selection(Struct, frozen=True):
@@ -58,7 +57,11 @@ class Selection(Struct, frozen=True):
 
 
 async def replay(
-    settings: Settings, names: Sequence[str] = (), tell: Callable[[Event], None] = lambda event: None
+    settings: Settings,
+    names: Sequence[str] = (),
+    tell: Callable[[Event], None] = lambda event: None,
+    *,
+    accept_loss: bool = False,
 ) -> Receipt:
     """Rebuild the tables of the streams called `names`, or the whole warehouse, and publish it.
 
@@ -66,18 +69,20 @@ async def replay(
         settings: of the project.
         names: streams; their children, histories, custom fields and schema log come with them.
         tell: is called with each event.
+        accept_loss: rebuild also where pages are missing, damaged, or fewer than the warehouse was made from.
 
     Returns:
         The receipt. Its counts are what the replay loaded; requests and tokens are 0.
 
     Raises:
-        ConfigError: there is nothing to replay, or no such stream.
+        ConfigError: there is nothing to replay, no such stream, or the archive lacks what the warehouse was made from.
         Busy: another run holds the project.
         StorageError: a sealed page is missing or damaged, or the disk is full. The warehouse is what it was.
     """
     chosen = Selection.of(names)
-    with project.locked(settings) as control:
-        return await locked_replay(settings, control, chosen, " ".join(["replay", *names]), tell)
+    with project.locked(settings, lambda text: tell(Event("note", text=text))) as control:
+        command = " ".join(["replay", *names, *(["--accept-loss"] if accept_loss else [])])
+        return await locked_replay(settings, control, chosen, command, tell, accept_loss=accept_loss)
 
 
 async def locked_replay(
@@ -87,6 +92,8 @@ async def locked_replay(
     command: str,
     tell: Callable[[Event], None] = lambda event: None,
     carry_over: Callable[[duckdb.DuckDBPyConnection], object] = lambda connection: None,
+    *,
+    accept_loss: bool = False,
 ) -> Receipt:
     """`replay`, for those who hold the project's lock already.
 
@@ -97,14 +104,19 @@ async def locked_replay(
         command: as it stands in the receipt.
         tell: is called with each event.
         carry_over: is called with a connection to the rebuilt file before it is published.
+        accept_loss: as `replay` takes it.
     """
-    company, name = _company(settings, control, tell)
+    company, name = _company(settings, control)
     receipt = receipts.begun(command)
     work = project.work_path(settings)
     fresh = work.with_name(f"{settings.warehouse.stem}.replay.duckdb")
     _clear(fresh)
     try:
         source = _readable(settings, receipt if not chosen.everything else None)
+        if accept_loss:
+            archive.give_up_lost(settings, control)
+        else:
+            _check_archive(settings, control, [source, settings.warehouse] if source else [], chosen)
         if source and not chosen.everything:
             publish.copy(source, fresh)
         loader = Loader(fresh)
@@ -116,6 +128,7 @@ async def locked_replay(
                 settings, control, loader, chosen.streams, receipt, tell, everything=chosen.everything
             ).all()
             loader.moment = None
+            receipt.gaps += await loader.do(_unread, loader, replayed)
             if chosen.everything:
                 for past in reversed(control.receipts(-1)):
                     if past.finished_at:
@@ -141,30 +154,45 @@ async def locked_replay(
     return receipt
 
 
-def _company(settings: Settings, control: Control, tell: Callable[[Event], None]) -> tuple[int, str]:
-    """The company of the archive; what control.db lost is taken from the archive's files first."""
+def _company(settings: Settings, control: Control) -> tuple[int, str]:
+    """The company of the archive.
+
+    Raises:
+        ConfigError: there is no page to replay.
+        Unreadable: a file of the archive is damaged.
+    """
+    if damaged := stores.index_archive(settings, control):
+        raise damaged[0].fault or AssertionError
     known = control.company()
-    if not control.pages():
-        walks, pages, companies = frames.stock(settings.raw)
-        if not pages:
-            raise ConfigError(
-                f"There is nothing to replay: {settings.raw} holds no sealed page, and control.db names none.\n"
-                f"Nothing was changed. Read the company: pdsync sync"
-            )
-        for company in companies:
-            if (known or (companies[0],))[0] != company:
-                raise WrongCompany(expected=(known or companies)[0], found=company, name="its raw archive")
-        known = known or (companies[0], "")
-        control.bind_company(*known, None)
-        began: dict[str, datetime] = {}
-        for page in pages:
-            run = frames.sealing_run(page.file)
-            began[run] = min(page.served_at, began.get(run, page.served_at))
-        control.adopt(sorted(began.items(), key=lambda each: each[1]), walks, pages)
-        tell(Event("note", text=f"control.db was lost: {len(pages):,} pages are known again from {settings.raw}."))
-    if known is None:
-        raise ConfigError("This project knows no company yet. Nothing was changed. Sync it first: pdsync sync")
+    if known is None or not control.pages():
+        raise ConfigError(
+            f"There is nothing to replay: {settings.raw} holds no sealed page.\n"
+            f"Nothing was changed. Read the company: pdsync sync"
+        )
     return known
+
+
+def _check_archive(settings: Settings, control: Control, sources: Sequence[Path], chosen: Selection) -> None:
+    """See that the archive holds what the warehouse was made from.
+
+    Raises:
+        ConfigError: it does not: a replay would lose rows or their history. Nothing was changed.
+    """
+    names = {stream.name for stream in chosen.streams}
+    for source in sources:
+        try:
+            lost = stores.not_in_archive(source, control)
+        except (StorageError, duckdb.Error):
+            continue
+        if lost := {stream: rows for stream, rows in lost.items() if chosen.everything or stream in names}:
+            what = ", ".join(f"{stream}: {rows:,}" for stream, rows in sorted(lost.items()))
+            raise ConfigError(
+                f"The raw archive {settings.raw} lacks pages that the warehouse was made from ({what} rows written)."
+                f"\nA replay would lose what they told; nothing was changed. Put the missing files back from a backup,"
+                f" or leave the warehouse as it is: pdsync sync goes on with it."
+                f"\nTo rebuild it from what is left all the same: pdsync replay --accept-loss"
+            )
+        return
 
 
 def _readable(settings: Settings, partial: Receipt | None) -> Path | None:
@@ -191,6 +219,14 @@ async def _carry_over(loader: Loader, sources: Sequence[Path], tell: Callable[[E
             tell(Event("note", text=f"{source.name} is damaged: {str(error).splitlines()[0]}"))
         else:
             return
+
+
+def _unread(loader: Loader, replayed: Sequence[Walk]) -> list[Gap]:
+    """The streams of which the archive tells changes, and no reading of all that was there before."""
+    rows = loader.connection.execute("SELECT stream, source, version FROM meta.checkpoints").fetchall()
+    lists = {(walk.stream, walk.source, walk.version) for walk in replayed if walk.is_of_a_list}
+    detail = "the archive holds changes only, and no whole reading: the next pdsync sync reads it whole"
+    return [Gap(stream, "incomplete", detail) for stream in sorted({each[0] for each in lists - set(rows)})]
 
 
 def _clear(fresh: Path) -> None:

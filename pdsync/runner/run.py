@@ -41,7 +41,7 @@ from pdsync.model import (
     Version,
     Walk,
 )
-from pdsync.runner import audit, client, parents, project, trail, unlisted
+from pdsync.runner import audit, client, parents, project, stores, trail, unlisted
 from pdsync.runner import receipt as receipts
 from pdsync.runner.loader import PAGES_A_BATCH, Loader
 from pdsync.runner.proof import prove
@@ -151,21 +151,23 @@ async def working(
     Raises:
         As `sync`.
     """
-    with project.locked(settings) as control:
+
+    def note(text: str) -> None:
+        tell(Event("note", text=text))
+
+    with project.locked(settings, note) as control:
         async with client.connect(settings, run_tokens=asked.budget) as http:
             identity = await client.whoami(http)
             control.check_company(identity.company_id, identity.company_name)
-            if note := project.ready_work_file(settings):
-                tell(Event("note", text=note))
+            if found := project.ready_work_file(settings):
+                note(found)
             loader = Loader(project.work_path(settings))
             try:
                 await loader.do(loader.open, identity.company_id, identity.company_name)
-                # Behind the warehouse's own check: a lost control.db must not be tied to the wrong company.
+                # After the warehouse's own check: a lost control.db must not be tied to the wrong company.
                 control.bind_company(identity.company_id, identity.company_name, identity.company_domain)
-                if lost := control.reopen_lost(await loader.do(loader.held_walks)):
-                    tell(
-                        Event("note", text=f"The work file lacks {lost} readings: they are loaded again from data/raw.")
-                    )
+                for found in await loader.do(stores.settle, loader, control):
+                    note(found)
                 receipt, done = _begin(control, asked)
                 async with Archive(settings.raw, control, receipt.run_id, identity.company_id) as archive:
                     yield Run(settings, asked, control, http, archive, loader, receipt, tell, identity), done
@@ -197,6 +199,10 @@ def _begin(control: Control, asked: Asked) -> tuple[Receipt, set[tuple[str, str]
     receipt = receipts.begun(asked.command)
     control.start_run(receipt.run_id, receipt.command, receipt.started_at)
     return receipt, set()
+
+
+class _PagesLost(Exception):
+    """Sealed pages of a walk can't be read back: the walk is over, and its list has to be read again."""
 
 
 class Run:
@@ -299,12 +305,14 @@ class Run:
         for walk, state in self.control.unfinished(stream.name):
             is_own = walk.version == version and walk.source in sources
             if state == "sealed" and (is_own or not walk.is_of_a_list):
-                await self._walk(stream, sources.get(walk.source, next(iter(sources.values()))), walk, sealed=True)
+                source = sources.get(walk.source, next(iter(sources.values())))
+                is_loaded = await self._walk(stream, source, walk, sealed=True)
                 # What an older run had read is complete now, but only as of then.
                 if walk.run_id == self.receipt.run_id:
-                    done.add((stream.name, walk.source))
+                    (done.add if is_loaded else done.discard)((stream.name, walk.source))
             elif walk.source == REPAIR:  # cut on its way: what it sealed counts, as far as it makes whole batches
-                await self._reload(stream, walk)
+                with contextlib.suppress(_PagesLost):
+                    await self._reload(stream, walk)
                 self.control.end_walk(walk.id, "dropped")
 
     async def take_up(self, stream: Stream) -> None:
@@ -321,9 +329,9 @@ class Run:
         fresh = (stream.name, source.name) in done
         for walk, state in cut:
             if walk.version == version:
-                await self._walk(stream, source, walk, sealed=state == "sealed")
+                is_loaded = await self._walk(stream, source, walk, sealed=state == "sealed")
                 # What an older run had begun is complete now, but only as of then.
-                fresh = fresh or walk.run_id == self.receipt.run_id
+                fresh = fresh or (is_loaded and walk.run_id == self.receipt.run_id)
             else:
                 self.control.end_walk(walk.id, "dropped")
         if not fresh:
@@ -388,9 +396,13 @@ class Run:
         watermark: datetime = row[0]
         return watermark.astimezone(UTC) - timedelta(seconds=self.settings.overlap_s)
 
-    async def _walk(self, stream: Stream, source: Source, walk: Walk, *, sealed: bool = False) -> None:
-        """Load what a walk has sealed, then fetch the rest of it."""
-        last = await self._reload(stream, walk)
+    async def _walk(self, stream: Stream, source: Source, walk: Walk, *, sealed: bool = False) -> bool:
+        """Load what a walk has sealed, then fetch the rest of it; False if sealed pages are lost, and with them it."""
+        try:
+            last = await self._reload(stream, walk)
+        except _PagesLost:
+            self.control.end_walk(walk.id, "dropped")
+            return False
         if not sealed:
             try:
                 await self._fetch(stream, source, walk, last)
@@ -407,6 +419,7 @@ class Run:
         if source.parent and source.parent.counts:
             await self._bury_unlisted(stream, source, source.parent, walk)
         self.control.end_walk(walk.id, "applied")
+        return True
 
     async def _bury_unlisted(self, stream: Stream, source: Source, parent: Parent, walk: Walk) -> None:
         """Mark the rows that the lists of their parents, read to the end by `walk`, show no more."""
@@ -424,7 +437,19 @@ class Run:
             await self.bury(stream, lost)
 
     async def _reload(self, stream: Stream, walk: Walk) -> Page | None:
-        """Load the sealed pages that the warehouse lacks; the last page of the walk."""
+        """Load the sealed pages that the warehouse lacks; the last page of the walk.
+
+        Raises:
+            _PagesLost: one of them is not in the archive, or damaged there. Whole batches before it are loaded.
+        """
+        try:
+            return await self._load_sealed(stream, walk)
+        except seal.LostPage as error:
+            detail = str(error).split("\n", 1)[0]
+            self.tell(Event("note", stream.name, text=f"{stream.name}: {detail} What is lost is read again."))
+            raise _PagesLost from error
+
+    async def _load_sealed(self, stream: Stream, walk: Walk) -> Page | None:
         newest = self.control.last_page(walk.id)
         if newest is None:
             return None
@@ -474,10 +499,12 @@ class Run:
                 waiting.append(sealing[0])
             if loading:
                 await asyncio.shield(loading)
-        await self._load(stream, walk, waiting)
         if source.parent and (last is None or last.next is not None):  # there was no parent, or none was left
             walk = walk if walk.started_at else replace(walk, started_at=self.began)
-            await self.loader.do(self.loader.finish, stream, walk, last.seq + 1 if last else 0)
+            end = Page(walk.id, last.seq + 1 if last else 0, b"", 0, None, self.began)  # no answer tells the end
+            await self.archive.seal(walk, end)
+            waiting.append(end)
+        await self._load(stream, walk, waiting)
 
     async def _walking(
         self,

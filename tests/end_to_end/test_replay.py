@@ -99,12 +99,7 @@ def test_s14_the_archive_alone_is_enough_when_all_else_is_lost(project: Project)
     ran = project.here("replay")
     assert ran.code == 0, ran
     assert "control.db was lost" in ran.err
-    # Which lists with a parent had come to their ends, no page tells: they are read anew.
-    parted = {name for name in before if "deal_participants" in name or name == "meta.checkpoints"}
-    after = digests(project)
-    assert {name: after[name] for name in after.keys() - parted} == {
-        name: before[name] for name in before.keys() - parted
-    }
+    assert digests(project) == before
 
 
 def test_s11_s14_a_replay_that_is_killed_leaves_the_warehouse_and_the_next_one_ends(
@@ -122,7 +117,7 @@ def test_s11_s14_a_replay_that_is_killed_leaves_the_warehouse_and_the_next_one_e
 
 
 def test_o4_a_damaged_page_stops_the_replay_before_anything_changes(project: Project) -> None:
-    name, at = project.control("SELECT file, at FROM pages WHERE walk = 3 AND seq = 0")[0]
+    name, at = project.control("SELECT file, at FROM pages WHERE seq = 0 ORDER BY walk LIMIT 1")[0]
     with (project.data / "raw" / name).open("r+b") as file:
         file.seek(at + 20)
         byte = file.read(1)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from pdsync.core.control import Control, SealedPage
 from pdsync.errors import StorageError
-from pdsync.extract import seal
+from pdsync.extract import frames, seal
 from pdsync.extract.seal import Archive
 from pdsync.model import Page, Walk
 
@@ -153,7 +153,7 @@ async def test_a_page_that_control_db_refuses_is_an_error_of_its_own(tmp_path: P
     assert bodies == [b"one", b"three"]
 
 
-def test_s1_a_kill_between_the_file_and_control_db_leaves_no_named_page(tmp_path: Path) -> None:
+def test_s1_s15_a_kill_between_the_file_and_control_db_leaves_a_page_that_the_file_tells(tmp_path: Path) -> None:
     code = """
 import asyncio, os, signal, sys
 from pathlib import Path
@@ -184,9 +184,12 @@ asyncio.run(main(Path(sys.argv[1])))
     assert killed.returncode == -signal.SIGKILL
     after = Control(tmp_path / "control.db")
     try:
-        entries = after.sealed_pages(1)
+        ((walk, state),) = after.walks()
+        assert state == "open"
+        entries = after.sealed_pages(walk.id)
         assert [seal.read(tmp_path / "raw", entry) for entry in entries] == [b"kept"]
-        raw = (tmp_path / "raw" / entries[0].file).read_bytes()
-        assert len(raw) > entries[0].at + entries[0].length  # it was written, and nothing names it
+        scan = frames.scan(tmp_path / "raw" / entries[0].file)
+        assert [seal.read(tmp_path / "raw", each.page) for each in scan.pages] == [b"kept", b"lost"]
+        assert scan.pages[0].page == entries[0]
     finally:
         after.close()

@@ -90,7 +90,7 @@ def test_s1_what_was_committed_is_not_loaded_again_and_the_rest_is(loader: Loade
     everything = pages(of, [deals(n) for n in range(5)])
     add(loader, DEALS, of, everything[:4])  # one batch, and a page that was staged only
     assert loader.applied(of) == 3
-    assert loader.held_walks() == {1: 2}
+    assert loader.held_walks() == {("run-1", 1): 2}
     asyncio.run(loader.close())  # the staged page dies with the connection
 
     after = Loader(tmp_path / "work.duckdb")
