@@ -106,6 +106,9 @@ CREATE TABLE resolutions (
 """,
     # How much of each raw file has been compared with this state. Files only grow.
     "CREATE TABLE raw_files (name TEXT PRIMARY KEY, bytes INTEGER NOT NULL) STRICT, WITHOUT ROWID;\n",
+    # Only a record with an id of its own, which never comes back, is bound to the mutation that added it.
+    "UPDATE mutations SET bound = NULL WHERE bound IS NOT NULL AND (kind LIKE '%/followers'"
+    " OR kind LIKE '%/participants' OR kind LIKE '%/assignments');\n",
 )
 VERSION = len(_STEPS)
 NO_BODY = hashlib.sha256(b"").digest()  # of the page that marks the end of a list whose last answer did not

@@ -17,7 +17,7 @@ from pdsync.core.log import log
 from pdsync.errors import AuthError, GuardTripped, PdsyncError, Stopped
 from pdsync.writeback import reads
 from pdsync.writeback.order import predecessors
-from pdsync.writeback.send import Blocked, Sender
+from pdsync.writeback.send import MACHINE, Blocked, Sender
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,6 +190,10 @@ class Apply:
             self._hold_back(step.mutation, str(error).split("\n", 1)[0])
             self._stop(error)
             return
+        except MACHINE:
+            raise
+        except Exception as error:  # one mutation must not end the push of the others
+            state = self.sender.give_up(step.mutation, error)
         self._ended(step, state)
 
     def _ended(self, step: Step, state: State) -> None:

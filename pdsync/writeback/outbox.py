@@ -194,6 +194,10 @@ class Outbox:
             for n, at, request, found, verdict in rows
         ]
 
+    def is_bound(self, bound: str, *, to_other_than: str) -> bool:
+        """Whether a record is known to be the one that another mutation added."""
+        return bool(self.control.rows("SELECT 1 FROM mutations WHERE bound = ? AND id <> ?", bound, to_other_than))
+
     def bound_ids(self, kind: str) -> set[str]:
         """The ids of records of `kind` that mutations of ours are known to have added."""
         rows = self.control.rows(
@@ -383,15 +387,17 @@ class Outbox:
         remote_id: str | None = None,
         bound: str | None = None,
     ) -> None:
-        """End a mutation. `bound` names the record it added: two mutations can't have added the same one."""
+        """End a mutation. `bound` names the record it added; one that is bound to another mutation stays so."""
         with self.control.transaction() as db:
             done = db.execute(
                 "UPDATE mutations SET state = ?, reason = ?, detail = ?, settled_at = ?,"
                 " push_id = coalesce(push_id, ?), after_image = ?, base_image = coalesce(base_image, ?),"
-                " remote_id = ?, bound = ? WHERE id = ? AND state IN ('queued', 'approved', 'armed', 'unknown')",
+                " remote_id = ?,"
+                " bound = CASE WHEN EXISTS (SELECT 1 FROM mutations WHERE bound = ?) THEN NULL ELSE ? END"
+                " WHERE id = ? AND state IN ('queued', 'approved', 'armed', 'unknown')",
                 (
                     state, reason, clean(detail) if detail else None, _now().isoformat(), push_id, _text(after),
-                    _text(base), remote_id, bound, id,
+                    _text(base), remote_id, bound, bound, id,
                 ),
             )  # fmt: skip
             if done.rowcount != 1:

@@ -25,7 +25,7 @@ from pdsync.writeback.plan import body_of
 from pdsync.writeback.shapes import key_of, shape, stream_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pdsync.core.http import Http
     from pdsync.model import Operation
@@ -51,10 +51,16 @@ async def seen_before(http: Http, shape: Shape, payload: Mapping[str, Any]) -> A
     newest = _newest(shape)
     if newest is None and shape.listing.paging != "none" and not shape.places:
         return None  # a long list in no order: reading all of it would not be worth it
-    keys = [key for record in await _list(http, shape, payload) if (key := key_of(record))]
+    keys = [key for record in await listed(http, shape, payload) if (key := key_of(record))]
     if newest and all(key.isdecimal() for key in keys):
         return max(map(int, keys), default=0)
     return sorted(keys)
+
+
+def tie(operation: Operation, payload: Mapping[str, Any], records: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    """The one of `records` that ties the same two records together as `payload` would."""
+    wanted = dict(fields(body_of(operation, payload)))
+    return next((each for each in records if not unshown(each, wanted) and not differing(each, wanted)), None)
 
 
 async def look(
@@ -118,9 +124,12 @@ async def _look_for_new(
     bound: set[str],
 ) -> Finding:
     request = f"list {shape.kind}"
+    if shape.relation:  # it was not there before, or it would not have been sent
+        tied = tie(operation, payload, await listed(http, shape, payload))
+        return Finding("happened" if tied else "absent", request, [tied and key_of(tied)], tied)
     if seen is None:
         return Finding("undecidable", request, "what the list held before is not known")
-    records = await _list(http, shape, payload)
+    records = await listed(http, shape, payload)
     if isinstance(seen, int):
         fresh = [each for each in records if (key := key_of(each)) and key.isdecimal() and int(key) > seen]
     else:
@@ -156,7 +165,7 @@ async def _look_at_merge(http: Http, shape: Shape, payload: Mapping[str, Any], b
     return Finding("undecidable", request, now)
 
 
-async def _list(http: Http, shape: Shape, payload: Mapping[str, Any]) -> list[dict[str, Any]]:
+async def listed(http: Http, shape: Shape, payload: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The newest records of a list that sorts, or all of it."""
     listing = shape.listing
     if listing is None:
@@ -194,7 +203,7 @@ def _newest(shape: Shape) -> dict[str, Any] | None:
 async def _list_answers(http: Http, shape: Shape, payload: Mapping[str, Any]) -> bool:
     """Whether records of this kind can still be seen: where they can't, a missing one says nothing."""
     try:
-        return bool(await _list(http, shape, payload)) or bool(shape.places[1:])
+        return bool(await listed(http, shape, payload)) or bool(shape.places[1:])
     except ApiError:
         return False
 

@@ -7,6 +7,7 @@ shown that it did not happen: twice for what adds a record, because a list may l
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -27,11 +28,12 @@ from pdsync.errors import (
     PdsyncError,
     ServerTrouble,
     Stopped,
+    StorageError,
 )
 from pdsync.writeback import late, merging, reads
 from pdsync.writeback.compare import differing, fields, same, unshown, value_in
 from pdsync.writeback.plan import body_of
-from pdsync.writeback.probe import look, seen_before
+from pdsync.writeback.probe import listed, look, seen_before, tie
 from pdsync.writeback.shapes import key_of, shape
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
 _FRESH_S = 5.0  # how old what is known of a record may be when it is changed
 _ATTEMPTS = 3
+MACHINE = (OSError, MemoryError, StorageError, sqlite3.OperationalError)  # it fails: nothing can be written down either
 _SEEN_LASTS = 50  # additions for which one look at a list does
 _REFUSED: dict[int, str] = {400: "not_valid", 402: "account_closed", 403: "permission", 413: "too_large",
                             415: "not_in_plan", 422: "not_valid", 429: "limit"}  # fmt: skip
@@ -146,8 +149,8 @@ class Sender:
         while True:
             if state := await self._precondition(ready):
                 return state
-            if step.verb == "add":
-                ready.seen = await self._seen_before(ready)
+            if step.verb == "add" and (state := await self._look_before_adding(ready)):
+                return state
             try:
                 call = check(operation, payload)
                 answer = await self.http.carry_out(call, before=lambda: self._arm(ready, call))  # noqa: B023
@@ -157,7 +160,23 @@ class Sender:
             except (PdsyncError, asyncio.CancelledError) as error:
                 return self._failed(ready, error)
             self.outbox.answered(step.mutation, answer)
-            return await self._verified(ready, answer)
+            try:
+                return await self._verified(ready, answer)
+            except (PdsyncError, *MACHINE):
+                raise
+            except Exception as error:  # the answer came, and must not be left hanging
+                log.debug("#%s: the answer could not be made sense of", step.seq, exc_info=True)
+                self.outbox.reopen(step.mutation, _said(error))
+                return "unknown"
+
+    def give_up(self, id: str, error: Exception) -> State:
+        """End a mutation with which pdsync itself can't go on, so that it does not fail again in every push."""
+        log.debug("mutation %s: an unexpected error", id, exc_info=error)
+        mutation = self.outbox.get(id)
+        if mutation.state in ("armed", "unknown"):
+            detail = f"it may have been carried out; then pdsync failed with {_said(error)}"
+            return self._settle(mutation, "needs_review", "local_error", detail)
+        return self._settle(mutation, "rejected", "local_error", f"not sent: pdsync failed with {_said(error)}")
 
     async def _arm(self, ready: _Ready, call: Call) -> None:
         """Write down that the request goes out now."""
@@ -279,11 +298,27 @@ class Sender:
         ready.base = {"loser": loser.record, "winner": winner.record, "moves": ready.step.moves}
         return None
 
-    async def _seen_before(self, ready: _Ready) -> Any:
-        """What the list held before the first attempt; one look does for several additions."""
+    async def _look_before_adding(self, ready: _Ready) -> State | None:
+        """Keep what the list holds before the first attempt; how the mutation ended, if nothing is to be added."""
+        operation = catalogue.operation(ready.step.operation)
         earlier = self.outbox.attempts(ready.mutation.id)
         if earlier:
-            return earlier[0].seen
+            ready.seen = earlier[0].seen
+        elif not shape(operation).relation:
+            ready.seen = await self._seen_before(ready)
+        else:
+            try:
+                records = await listed(self.http, shape(operation), ready.payload)
+            except ApiError as error:
+                log.info("the list of %s can't be read: %s", ready.step.kind, error)
+                return None
+            if found := tie(operation, ready.payload, records):
+                return self._settle(ready.mutation, "applied", "already_so", after=found)
+            ready.seen = sorted(key for each in records if (key := key_of(each)))
+        return None
+
+    async def _seen_before(self, ready: _Ready) -> Any:
+        """What the list holds before the first attempt; one look does for several additions."""
         shaped = shape(catalogue.operation(ready.step.operation))
         where = "/".join([ready.step.kind, *(str(ready.payload[name]) for name in shaped.places)])
         async with self._looking.setdefault(where, asyncio.Lock()):
@@ -391,6 +426,10 @@ class Sender:
             except (PdsyncError, Blocked) as error:
                 log.info("#%s: the look failed: %s", mutation.seq, error)
                 continue
+            except MACHINE:
+                raise
+            except Exception as error:  # it would fail again in every push
+                return self.give_up(mutation.id, error)
             if state != "unknown":
                 return state
             absent += 1
@@ -417,6 +456,9 @@ class Sender:
         if finding.verdict == "happened":
             key = key_of(finding.record) if finding.record and mutation.verb == "add" else None
             bound = _bound(mutation, payload, key)
+            if bound and self.outbox.is_bound(bound, to_other_than=mutation.id):
+                detail = f"{finding.request}: {key} was added by another mutation"
+                return self._settle(mutation, "needs_review", "several", detail)
             return self._settle(mutation, "applied", "seen", after=finding.record or {}, remote_id=key, bound=bound)
         if finding.verdict == "moved":
             detail = "somebody has changed it meanwhile"
@@ -474,9 +516,14 @@ class Sender:
         return known
 
 
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
+
+
 def _bound(mutation: Mutation, payload: dict[str, Any], key: str | None) -> str | None:
-    """What names the record that an addition made: no second mutation can have made it."""
-    if key is None or mutation.verb != "add":
+    """What names the record that an addition made: no second mutation can have made it. A relation has no such name."""
+    shaped = shape(catalogue.operation(mutation.operation))
+    if key is None or mutation.verb != "add" or shaped.relation:
         return None
-    places = [str(payload[name]) for name in shape(catalogue.operation(mutation.operation)).places]
+    places = [str(payload[name]) for name in shaped.places]
     return "/".join([mutation.kind, *places, key])

@@ -39,6 +39,8 @@ class Shape(Struct, frozen=True):
     item: Operation | None = None  # reads one record; its path has the same places, and one more for "add"
     listing: Operation | None = None  # reads those of the same kind (and parent)
 
+    relation: bool = False  # it ties two records together, and can come and go: it is called by one of the two
+
     @property
     def root(self) -> str:
         """The kind of the outermost record: a change of `deals/products` is one of a deal, too."""
@@ -79,7 +81,7 @@ def _shape(version: Version, id: str) -> Shape:
     if operation.method == "POST" and not operation.body_list:
         item, listing = _reads(operation.version, kind, f"{tail}/{{}}")
         if listing and (listing.paging != "none" or listing.records == "list"):
-            return Shape("add", kind, places, item, listing)
+            return Shape("add", kind, places, item, listing, relation=_is_relation(operation))
     return Shape("other", kind, places)
 
 
@@ -129,6 +131,11 @@ def _writes(kind: str, version: Version) -> list[Operation]:
         for each in catalogue.operations(place).values()
         if each.mutates and not each.removed and _kind(each.path) == kind
     ]
+
+
+def _is_relation(operation: Operation) -> bool:
+    """Whether an addition names nothing but a record to tie to another: a follower, a participant, an assignment."""
+    return "{" in operation.path and bool(operation.body) and all(name.endswith("_id") for name in operation.body)
 
 
 def _reads(version: Version, kind: str, path: str) -> tuple[Operation | None, Operation | None]:
