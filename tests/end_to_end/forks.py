@@ -25,7 +25,7 @@ from tests.end_to_end.world import ROOT, Project, Ran, clean_environment
 if TYPE_CHECKING:
     from types import TracebackType
 
-_IMPORTED = ("sync", "backfill", "archive", "export", "reconcile")
+_IMPORTED = ("sync", "backfill", "archive", "export", "reconcile", "push", "queue", "doctor")
 
 
 class Forks:

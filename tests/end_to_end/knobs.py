@@ -7,14 +7,17 @@ the instant of a death are chosen.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import importlib
 import inspect
 import itertools
 import os
 import resource
 import signal
+import time
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +75,20 @@ def tomorrow() -> None:
     day = (budget._midnight() + timedelta(hours=1)).strftime("%Y-%m-%d")
     assert day != real()
     budget._today = lambda: day
+
+
+def local_clock(seconds: float) -> None:
+    """Set the clock of this process: it shows so many seconds since 1970 now, and goes on from there."""
+    ahead = seconds - time.time()
+    real_time, real_now = time.time, datetime.now
+    time.time = lambda: real_time() + ahead
+
+    def now(_: type[datetime], tz: tzinfo | None = None) -> datetime:
+        return real_now(tz) + timedelta(seconds=ahead)
+
+    # Every module has its own name for the class, so the class itself has to change: it can't be patched otherwise.
+    gc.get_referents(datetime.__dict__)[0]["now"] = classmethod(now)
+    ctypes.pythonapi.PyType_Modified(ctypes.py_object(datetime))
 
 
 def largest_file(size: int) -> None:

@@ -114,3 +114,9 @@ BACKFILL = [
     *_COMMITTING,
     *PUBLISHING,
 ]
+PUSH = [
+    *_around("writeback.outbox", "Outbox.approve", "Outbox.arm", "Outbox.answered", "Outbox.settle"),
+    *_around("runner.push", "_read_back"),
+    *_around("load.commit", "commit"),
+    *_around("core.control", "Control.record_pages"),
+]

@@ -1,0 +1,215 @@
+"""What was queued, and what became of it: told by control.db, held against the sandbox's own journal.
+
+    ledger = Ledger(project, box)
+    ledger.queue(dice, 12)
+    ledger.pushed(clean=True)   # after each push: what took effect, and which store has heard of it
+    ledger.wrong()              # mutations that were lost, took effect twice, or other than is said: [] is right
+
+Every mutation bears a text of its own, or is the only one to delete or to merge its record, so the journal tells how
+often each took effect, also where control.db was lost or put back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from sqlite3 import DatabaseError
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tests.model.company import FEWEST, TITLES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from random import Random
+
+    from pdsync.sandbox import Box
+    from tests.end_to_end.stores import Suffered
+    from tests.end_to_end.world import Project, Ran
+    from tests.model.company import Work
+
+OPEN = ("queued", "approved", "armed", "unknown")
+ENDS = ("applied", "rejected", "conflict", "needs_review", "cancelled")
+_SPARE = FEWEST + 4  # live records that are left to delete and merge from
+
+
+class Queued(NamedTuple):
+    """A mutation as it was queued."""
+
+    id: str
+    operation: str
+    mark: str  # what it leaves in the journal
+
+
+class Ledger:
+    """The mutations of one project."""
+
+    def __init__(self, project: Project, box: Box, work: Work) -> None:
+        self.project, self.box, self.work = project, box, work
+        self.queued: dict[str, Queued] = {}
+        self.effects: Counter[str] = Counter()  # by mark
+        self.fates: dict[str, str] = {}  # the last end that was seen of each, in any control.db
+        self.applied: set[str] = set()  # those that were once told to be applied, and not already so
+        self.kept: set[str] = set()  # those of which the present control.db was told
+        self.heard: dict[str, set[str]] = {"control": set(), "warehouse": set()}  # which stores know what was sent
+        self.beyond = 0  # mutations that nothing but the server knew to be sent
+        self.otherwise = 0  # mutations that were applied, and are called otherwise by a control.db that was put back
+        self.put_back: set[str] = set()  # took effect, and control.db was put back to before that
+        self._used: set[tuple[str, int]] = set()  # records that were to be deleted or merged
+        self._copies: dict[int, tuple[set[str], dict[str, set[str]]]] = {}
+        self._read = len(box.journal)
+
+    # Queueing.
+
+    def queue(self, dice: Random, count: int, run: Callable[..., Ran], prefix: str) -> list[str]:
+        """Queue so many in one file; what is wrong with that."""
+        rows, marks = self._rows(dice, count, prefix)
+        before = {id for id, _, _ in self._states()}
+        path = self.project.folder / "batch.ndjson"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        ran = run("queue", "import", str(path), "-q")
+        if ran.code:
+            return [f"queue import refused: {ran}"]
+        made = [id for id, _, _ in self._states() if id not in before]
+        if len(made) != len(rows):
+            return [f"W11: {len(rows)} were queued, {len(made)} are in control.db"]
+        for id, row, mark in zip(made, rows, marks, strict=True):
+            self.queued[id] = Queued(id, row["_operation"], mark)
+        self.kept.update(made)
+        return []
+
+    def _rows(self, dice: Random, count: int, prefix: str) -> tuple[list[dict[str, Any]], list[str]]:
+        rows: list[dict[str, Any]] = []
+        marks: list[str] = []
+        live = {kind: sorted(row.id for row in self.work.rows(kind, "live")) for kind in TITLES}
+        for each in live.values():
+            dice.shuffle(each)
+        for number in range(count):
+            mark = f"{prefix}-{number:03}"
+            roll = dice.random()
+            spare = [kind for kind in ("activities", "products", "persons", "deals") if len(live[kind]) > _SPARE]
+            spare = [kind for kind in spare if (kind, live[kind][-1]) not in self._used]
+            if roll < 0.4:
+                kind = dice.choice(("deals", "persons", "organizations", "activities"))
+                row = {"_operation": f"update{_one(kind)}", "id": dice.choice(live[kind]), TITLES[kind]: mark}
+            elif roll < 0.85 or not spare:
+                kind = dice.choice(("deals", "persons", "organizations", "activities", "products"))
+                row = {"_operation": f"add{_one(kind)}", TITLES[kind]: mark}
+            else:
+                kind = dice.choice(spare)
+                id = live[kind].pop()
+                self._used.add((kind, id))
+                if kind == "persons":
+                    mark = f"merge {kind} {id}"
+                    row = {"_operation": "mergePersons", "id": id, "merge_with_id": live[kind].pop()}
+                else:
+                    mark, row = f"delete {kind} {id}", {"_operation": f"delete{_one(kind)}", "id": id}
+            rows.append(row)
+            marks.append(mark)
+        return rows, marks
+
+    # What is known.
+
+    def _states(self) -> list[tuple[str, str, str | None]]:
+        """Id, state and reason of each mutation in control.db; none where that can't be read."""
+        if not (self.project.data / "control.db").exists():
+            return []
+        try:
+            rows = self.project.control("SELECT id, state, reason FROM mutations ORDER BY seq")
+        except DatabaseError:
+            return []
+        return [(str(id), str(state), reason) for id, state, reason in rows]
+
+    def open(self) -> list[str]:
+        return [id for id, state, _ in self._states() if state in OPEN]
+
+    def pushed(self, *, clean: bool) -> None:
+        """After a push: what took effect is known to control.db, and to the warehouse once a push came to its end."""
+        self._look()
+        here = {id for id, _, _ in self._states()}
+        self.heard["control"] |= {id for id in here if self._count(id)} if clean else self._sent()
+        if clean:
+            self.heard["warehouse"] |= self.heard["control"]
+        for id, state, reason in self._states():
+            if state in ENDS:
+                self.fates[id] = state
+                if state == "applied" and reason != "already_so":
+                    self.applied.add(id)
+
+    def _count(self, id: str) -> int:
+        """How often a mutation took effect; 0 where nobody has queued it."""
+        return self.effects[self.queued[id].mark] if id in self.queued else 0
+
+    def _sent(self) -> set[str]:
+        """Of which control.db has a record that they may have been sent."""
+        try:
+            return {str(id) for (id,) in self.project.control("SELECT DISTINCT mutation FROM attempts")}
+        except DatabaseError:
+            return set()
+
+    def _look(self) -> None:
+        """Count what came over the API since the last look; what people do in the app is no request."""
+        journal = self.box.journal
+        for entry in journal[self._read :]:
+            if entry.request is None:
+                continue
+            if entry.op in ("delete", "merge"):
+                self.effects[f"{entry.op} {entry.kind} {entry.id}"] += 1
+            if (name := TITLES.get(entry.kind)) and entry.after:
+                mark = entry.after.record.get(name)
+                if not entry.before or entry.before.record.get(name) != mark:
+                    self.effects[str(mark)] += 1
+        self._read = len(journal)
+
+    # Stores that are lost.
+
+    def copied(self, day: int) -> None:
+        """The stores were copied."""
+        self._copies[day] = set(self.kept), {store: set(ids) for store, ids in self.heard.items()}
+
+    def suffered(self, what: Suffered) -> None:
+        """Stores were lost or put back: they know what they knew then."""
+        day = what.holds("control")
+        if day is not None:
+            kept, heard = self._copies.get(day, (set(), {"control": set()}))
+            self.kept, self.heard["control"] = set(kept), set(heard["control"])
+            self.put_back |= {id for id, each in self.queued.items() if self.effects[each.mark]} - heard["control"]
+        day = what.holds("warehouse")
+        if day is not None:
+            self.heard["warehouse"] = set(self._copies[day][1]["warehouse"]) if day else set()
+
+    def unknowable(self) -> list[str]:
+        """Open mutations that took effect, of which no store that is left has heard."""
+        return [
+            id for id in self.open() if self._count(id) and id not in self.heard["control"] | self.heard["warehouse"]
+        ]
+
+    # The verdict.
+
+    def wrong(self) -> list[str]:
+        """What does not hold of W1 and W2."""
+        self._look()
+        states = {id: (state, reason) for id, state, reason in self._states()}
+        found = [f"W1: {self.queued[id]} was queued and is gone" for id in self.kept - states.keys()]
+        found += [f"W1: {id} was never queued" for id in states.keys() - self.queued.keys()]
+        for id, each in self.queued.items():
+            count = self.effects[each.mark]
+            if count > 1:
+                found.append(f"W2: {each} took effect {count} times")
+            if id in self.applied and count != 1:
+                found.append(f"W2: {each} was applied and took effect {count} times")
+            state, reason = states.get(id, (None, None))
+            if state is None:
+                continue
+            if state in OPEN:
+                found.append(f"W1: {each} is still {state}")
+            elif state in ("rejected", "conflict") and count:
+                if id in self.put_back:
+                    self.otherwise += 1
+                else:
+                    found.append(f"W2: {each} is {state} ({reason}) and took effect {count} times")
+        return found
+
+
+def _one(kind: str) -> str:
+    """The name of one of `kind` in the names of operations."""
+    return kind.removesuffix("s").replace("ie", "y").title()

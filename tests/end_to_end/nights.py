@@ -1,0 +1,434 @@
+"""Nights of a small company in which everything goes wrong that can, all of it chosen by one seed.
+
+    with Nights(folder, seed=1) as nights:
+        for _ in range(30):
+            nights.night()     # what is wrong after it, in words: [] is right
+        nights.counts          # what has happened
+
+By day people work, now and then in silence, and changes are queued. In the evening stores of the project are lost, cut
+short, or put back from an earlier day. At night pdsync syncs and pushes under faults, is killed, runs twice at once,
+and hears a wrong time from the server or from its own machine. Then calm returns: the next commands must end in the
+right tables, or refuse with the way out, and that way, followed to the letter, must end there. After each night every
+cell of every table is compared with the sandbox's own records, and every mutation with its journal.
+
+What a night does is chosen by the seed and the number of the night alone, however the nights before went.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from email.utils import formatdate
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from pdsync.sandbox import Clock, Company, Limits, Sizes, running
+from tests.end_to_end import places
+from tests.end_to_end.forks import Forks
+from tests.end_to_end.ledger import Ledger
+from tests.end_to_end.stores import LOSSES, Loss, Stores
+from tests.end_to_end.world import Project
+from tests.model import oracle
+from tests.model.company import BORN, KINDS, MERGED, Work
+from tests.truth import BLIND, differences
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from tests.end_to_end.world import Ran
+    from tests.model.company import Place
+
+DAY_S = 86_400
+HOUR_S = 3600
+WEEK = 7  # nights between two reconciliations
+DISTURBANCES = ("faults", "kills", "pairs", "stores", "clocks", "pushes", "live")
+SYNCED = (*KINDS, "pipelines", "stages", "users")
+SYNC = ("sync", *SYNCED, "--json")
+RECONCILE = ("reconcile", *SYNCED, "--repair", "--max-tombstones", "1000", "--json")
+PUSH = ("push", "--yes", "--allow", "delete,merge", "--max-changes", "1000", "--max-deletes", "1000", "--settle", "0.1",
+        "--json")  # fmt: skip
+FAULTS: tuple[dict[str, Any], ...] = (
+    {"kind": "reset_before", "probability": 0.05},
+    {"kind": "reset_after", "probability": 0.06},
+    {"kind": "status", "status": 502, "when": "after", "probability": 0.05},
+    {"kind": "status", "status": 503, "probability": 0.2},
+    {"kind": "status", "status": 500, "path": "/(deals|persons)", "probability": 0.5},
+    {"kind": "truncate", "probability": 0.05},
+    {"kind": "html_200", "probability": 0.02},
+    {"kind": "timeout", "seconds": 0.3, "when": "after", "probability": 0.02},
+    {"kind": "burst_429", "headers": {"x-ratelimit-reset": "1"}, "probability": 0.02},
+    {"kind": "invalid_cursor", "path": "cursor=", "probability": 0.3},
+    {"kind": "reset_after", "method": "POST", "nth": 1, "times": 2},
+    {"kind": "reset_after", "method": "PATCH", "nth": 1, "times": 2},
+    {"kind": "status", "status": 502, "when": "after", "method": "DELETE", "nth": 1},
+    {"kind": "reset_before", "method": "POST", "nth": 2},
+)
+PLACES = {"sync": places.SYNC, "push": places.PUSH, "reconcile": places.RECONCILE}
+SKEWS_S = (3 * HOUR_S, DAY_S, -3 * HOUR_S, -DAY_S, 40 * HOUR_S, -600, 600)
+MOST_TRIES = 8
+# The ways out that a message may name, as far as they change what stands in this project.
+WAYS = {"sync", "replay", "reconcile", "raw", "doctor", "backfill"}
+NAMED = re.compile(r"\b(?:mv|rm) [^\s()]+(?: [^\s()]+)?|\bpdsync [a-z]+(?: (?:--[a-z-]+|verify|prune))*")
+CONSENT = {"raw prune": ("--yes",)}
+
+
+class Server(Clock):
+    """The company's clock; what the server says of it in `Date` may be wrong."""
+
+    ahead_s = 0.0
+
+    def http_date(self) -> str:
+        return formatdate(int(self.seconds() + self.ahead_s), usegmt=True)
+
+
+def small(seed: int) -> Company:
+    """A few dozen records of each kind; its clock is what we call the true time."""
+    sizes = Sizes(deals=40, persons=24, organizations=12, products=9, activities=24, files=0, mail_threads=0, users=4,
+                  pipelines=2)  # fmt: skip
+    company = Company.generate(seed=seed, sizes=sizes, now=BORN)
+    company.clock = Server(datetime.now(UTC).replace(microsecond=0))
+    return company
+
+
+class Nights:
+    """One project through the nights of one seed.
+
+    Args:
+        folder: in which the project and the copies of its stores are kept.
+        seed: of everything that happens.
+        without: of `DISTURBANCES`, those that do not happen.
+    """
+
+    def __init__(self, folder: Path, seed: int = 1, without: frozenset[str] = frozenset()) -> None:
+        self.folder, self.seed = folder, seed
+        self.does = frozenset(DISTURBANCES) - without
+        self.number = 0
+        self.counts: Counter[str] = Counter()
+        self.losses: set[Loss] = set()  # combinations that have happened
+        self.story: list[str] = []  # of the night
+        self.cells = 0
+        self.local_s = 0.0  # how far this machine's clock is ahead of the true time
+        self.silent: dict[Place, str] = {}  # changed without moving its time on → that time
+        self.unseen: set[Place] = set()  # gone since the last reconciliation
+        self._gone: set[Place] = set()
+        self._deck = list(LOSSES)
+        Random(0).shuffle(self._deck)
+        self._card = (seed - 1) * len(LOSSES) // 3
+
+    def __enter__(self) -> Nights:
+        with ExitStack() as stack:
+            free = Limits(burst=None, search_burst=None, daily_tokens=None)
+            self.box = stack.enter_context(running(small(self.seed), limits=free))
+            self.forks = [stack.enter_context(Forks()) for _ in range(2)]
+            self._threads = stack.enter_context(ThreadPoolExecutor(2))
+            self.project = Project(self.folder / "project").configure(base_url=self.box.url, api_token=self.box.token)
+            self.project.env["TZ"] = "UTC"
+            self.stores = Stores(self.project.data, self.folder / "copies")
+            self.work = Work(self.box)
+            self.ledger = Ledger(self.project, self.box, self.work)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.close()
+
+    def night(self, *, last: bool = False) -> list[str]:
+        """A day and the night that follows it; the last one ends with a deep reconciliation."""
+        self.number += 1
+        self.story = []
+        self.dice = Random(f"{self.seed}/{self.number}")
+        wrong = self._day()
+        self._set_clocks()
+        if self.number > 1:
+            self._lose(0.6)
+            wrong += self._trouble()
+            self._lose(0.45)
+        wrong += self._calm()
+        deep = last or self.number % (2 * WEEK) == 0
+        if last or self.number % WEEK == 0:
+            wrong += self._reconcile(deep=deep)
+        if not wrong:
+            wrong += self._compared(whole=deep) + self.ledger.wrong()
+        return wrong
+
+    # By day.
+
+    def _day(self) -> list[str]:
+        clock = self.box.company.clock
+        assert isinstance(clock, Server)
+        clock.ahead_s = self.local_s = 0.0
+        acts = self.dice.randrange(6, 16)
+        for _ in range(acts):
+            self.work.wait(self.dice.choice((0, 1, 60, DAY_S // 20, DAY_S // 16)))
+            self._act()
+        self.counts["changes"] += acts
+        self.work.wait(self.dice.choice((0, 1, 700, 4 * HOUR_S)))
+        states = self.work.states()
+        gone = {place for place, state in states.items() if state not in ("live", "archived")}
+        self.unseen |= gone - self._gone
+        self._gone = gone
+        if "pushes" not in self.does or self.number == 1:
+            return []
+        count = self.dice.randrange(2, 7)
+        self.counts["mutations"] += count
+        wrong = self.ledger.queue(self.dice, count, self._run, f"s{self.seed}n{self.number}")
+        self.stores.keep(self.number)
+        self.ledger.copied(self.number)
+        return wrong
+
+    def _act(self) -> None:
+        dice, work = self.dice, self.work
+        kind, number, other = dice.choice(KINDS), dice.randrange(40), dice.randrange(40)
+        what = dice.choice(
+            ("update",) * 6
+            + ("add",) * 5
+            + ("delete", "delete", "merge", "archive", "unarchive", "restore", "backdate")
+        )
+        self.story.append(f"{what} {kind} {number}")
+        match what:
+            case "merge":
+                work.merge(dice.choice(sorted(MERGED)), number, other)
+            case "archive":
+                work.archive(number)
+            case "unarchive":
+                work.unarchive(number)
+            case "backdate":
+                work.silent.clear()
+                work.backdate(kind, number, days=1 + other)
+                (place,) = work.silent
+                record = self.box.company[kind].rows[place[1]].record
+                self.silent[place] = str(record["update_time"])
+            case _:
+                getattr(work, what)(kind, number)
+
+    # What goes wrong.
+
+    def _set_clocks(self) -> None:
+        """Tonight the server, or this machine, may have a wrong time."""
+        if "clocks" not in self.does or self.dice.random() >= 0.35:
+            return
+        skew, where = self.dice.choice(SKEWS_S), self.dice.choice(("server", "server", "machine"))
+        self._happens("skewed clocks", f"the {where}'s clock is {skew / HOUR_S:+.1f} h off")
+        if where == "server":
+            self.box.company.clock.ahead_s = skew  # type: ignore[attr-defined]
+        else:
+            self.local_s = skew
+
+    def _lose(self, share: float) -> None:
+        if "stores" not in self.does or not self.stores.days or self.dice.random() >= share:
+            return
+        loss = self._deck[self._card % len(self._deck)]
+        self._card += 1
+        self.losses.add(loss)
+        suffered = self.stores.suffer(loss, self.dice)
+        self.ledger.suffered(suffered)
+        self._happens("losses of stores", str(suffered))
+        self.unseen |= self._gone  # tombstones may be lost with them: until the next reconciliation
+
+    def _trouble(self) -> list[str]:
+        """Commands under faults, killed, or two at once; how they end is not promised, but what they leave is."""
+        if "faults" in self.does and self.dice.random() < 0.7:
+            for fault in self.dice.sample(FAULTS, self.dice.randrange(1, 4)):
+                self._happens("faults", json.dumps(fault))
+                self.box.faults.add(fault)
+        if "live" in self.does and self.dice.random() < 0.2:
+            self._happens("nights of work")
+            self.box.live(self.dice.randrange(4, 12), kinds=KINDS, only=("added", "updated"), seed=self.number)
+        names = ["sync", "push"] if "pushes" in self.does else ["sync", "sync"]
+        self.dice.shuffle(names)
+        if self.dice.random() < 0.3:
+            names.append(self.dice.choice(("sync", "reconcile")))
+        wrong: list[str] = []
+        while names:
+            pair = [names.pop(0)]
+            if "pairs" in self.does and self.dice.random() < 0.4:
+                self.counts["pairs"] += 1
+                pair.append(names.pop(0) if names else self.dice.choice((pair[0], "sync")))
+            wrong += self._side_by_side(pair)
+        self.counts["faults that struck"] += sum(each.struck for each in self.box.faults.scripted)
+        self.box.faults.clear()
+        self.box.live(None)
+        return wrong
+
+    def _side_by_side(self, names: list[str]) -> list[str]:
+        commands = {"sync": SYNC, "push": PUSH, "reconcile": RECONCILE}
+        if "push" in names:
+            self._give_up_unknowable()
+        firsts = []
+        for name in names:
+            death = ""
+            if "kills" in self.does and self.dice.random() < 0.45:
+                death = f"knobs.die({self._place(name)})"
+            firsts.append(death)
+        asked = [commands[name] for name in names]
+        ran = list(
+            self._threads.map(lambda each: self._run(*asked[each], first=firsts[each], fork=each), range(len(names)))
+        )
+        for name, each, death in zip(names, ran, firsts, strict=True):
+            self.counts["kills"] += each.code == -9
+            self.story.append(f"{name} ended with {each.code} {death}")
+        if "push" in names:
+            clean = all(each.code in (0, 4, 5) for name, each in zip(names, ran, strict=True) if name == "push")
+            self.ledger.pushed(clean=clean)
+        return [f"{name}: {each}" for name, each in zip(names, ran, strict=True) if _is_bug(each)]
+
+    def _place(self, name: str) -> str:
+        where = self.dice.choice(PLACES[name])
+        return where.death(self.dice.choice((1, 1, 1, 2, 4))).removeprefix("knobs.die(").removesuffix(")")
+
+    def _give_up_unknowable(self) -> None:
+        """Drop what was sent and what no store that is left has heard of: nothing but the server could tell."""
+        for id in self.ledger.unknowable():
+            self._run("queue", "drop", id, "-q")
+            self.ledger.beyond += 1
+
+    def _happens(self, what: str, told: str = "") -> None:
+        self.counts[what] += 1
+        self.story.append(told or what)
+
+    # When calm returns.
+
+    def _calm(self) -> list[str]:
+        wrong = self._synced()
+        if not wrong and "pushes" in self.does:
+            wrong = self._pushed() or self._synced()
+        return wrong
+
+    def _synced(self) -> list[str]:
+        """Sync until a run that began after all that went wrong has come to its end; what is wrong with that."""
+        for _ in range(MOST_TRIES):
+            ran = self._run(*SYNC)
+            self.story.append(f"sync in calm ended with {ran.code}")
+            if _is_bug(ran):
+                return [f"sync: {ran}"]
+            if ran.code == 0:
+                if not ran.summary["resumed"]:
+                    return []
+            elif stuck := self._follow(ran):
+                return stuck
+        return [f"sync does not come to its end: {ran}"]
+
+    def _pushed(self) -> list[str]:
+        for _ in range(MOST_TRIES):
+            self._give_up_unknowable()
+            ran = self._run(*PUSH)
+            self.story.append(f"push in calm ended with {ran.code}")
+            self.ledger.pushed(clean=ran.code in (0, 5))
+            if _is_bug(ran):
+                return [f"push: {ran}"]
+            if ran.code not in (0, 5):
+                if stuck := self._follow(ran):
+                    return stuck
+            elif not self.ledger.open():
+                return []
+        return [f"push does not come to its end: {ran}"]
+
+    def _reconcile(self, *, deep: bool) -> list[str]:
+        for _ in range(MOST_TRIES):
+            ran = self._run(*RECONCILE, *(("--deep",) if deep else ()))
+            self.story.append(f"reconcile ended with {ran.code}")
+            if ran.code == 0:
+                self.counts["reconciliations"] += 1
+                self.silent.clear()
+                self.unseen.clear()
+                return []
+            if stuck := self._follow(ran):
+                return stuck
+        return [f"reconcile does not come to its end: {ran}"]
+
+    def _follow(self, ran: Ran, depth: int = 0) -> list[str]:
+        """Do what a refusal says; what is wrong with it."""
+        told = "\n".join([_message(ran), ran.err])
+        named = [each.group().strip(" .,;:") for each in NAMED.finditer(told)]
+        steps = [words for words in map(shlex.split, dict.fromkeys(named)) if words[0] != "pdsync" or words[1] in WAYS]
+        if ran.code not in (1, 2, 3) or not steps:
+            return [f"it ended without a way out: {ran}"]
+        self.counts["ways out"] += 1
+        for words in steps:
+            self.story.append(f"followed: {shlex.join(words)}")
+            match words:
+                case ["mv", one, other]:
+                    shutil.move(one, other)
+                case ["rm", one]:
+                    Path(one).unlink(missing_ok=True)
+                case ["pdsync", "doctor", *_] if depth < 2:
+                    checked = self._run("doctor", "--json")
+                    fixes = [each.get("fix") or "" for each in checked.events if not each.get("ok", True)]
+                    self._follow(type(ran)(1, "", "\n".join(fixes)), depth + 1)
+                case ["pdsync", *arguments]:
+                    more = SYNCED if arguments[0] in ("sync", "reconcile") else CONSENT.get(" ".join(arguments[:2]), ())
+                    done = self._run(*arguments, *more)
+                    self.story.append(f"… ended with {done.code}")
+                    if _is_bug(done):
+                        return [f"{shlex.join(words)}: {done}"]
+        return []
+
+    def _run(self, *words: str, first: str = "", fork: int = 0) -> Ran:
+        local = self.box.company.clock.seconds() + self.local_s
+        turns = f"knobs.hurry(); knobs.local_clock({local})\n{first}"
+        began = time.monotonic()
+        ran = self.forks[fork].run(self.project, *words, first=turns)
+        self.counts["commands"] += 1
+        self.counts["seconds"] += round(time.monotonic() - began)
+        return ran
+
+    # The truth.
+
+    def _compared(self, *, whole: bool) -> list[str]:
+        """What the tables say otherwise than the source; `whole`: also where only a deep comparison can tell."""
+        published = oracle.Published(self.project.data / "warehouse.duckdb")
+        states = self.work.states()
+        wrong = published.wrong + oracle.circles(published) + oracle.false_merges(published, self.work)
+        wrong += [
+            f"S8: {kind} {id} is marked as deleted and is {states.get((kind, id))}"
+            for kind, id in published.tombstones
+            if states.get((kind, id)) in ("live", "archived")
+        ]
+        wrong += [
+            f"S7: {kind} {id} is not marked and is {states.get((kind, id), 'unknown at the source')}"
+            for kind, id in published.rows.keys() - published.tombstones
+            if states.get((kind, id)) not in ("live", "archived")
+            and ((kind, id) not in self.unseen or (kind == "deals" and states.get((kind, id)) == "deleted"))
+        ]
+        still = {
+            f"{kind} {id}"
+            for (kind, id), moment in self.silent.items()
+            if (row := self.box.company[kind].rows.get(id)) and row.record["update_time"] == moment
+        }
+        with self.project.warehouse() as warehouse:
+            for stream in SYNCED:
+                gone = {id for kind, id in published.rows if kind == stream}
+                blind = frozenset() if whole else BLIND.get(stream, frozenset())
+                entries = self.box.dump(stream)
+                told = differences(warehouse, stream, entries, leave_out=blind, gone=gone, most=1000)
+                wrong += [line for line in told if line.partition(":")[0] not in still]
+                columns = len(warehouse.execute(f'DESCRIBE main."{stream}"').fetchall())
+                self.cells += columns * len(entries)
+        return wrong
+
+
+def _is_bug(ran: Ran) -> bool:
+    said = ran.out + ran.err
+    return "This is a bug" in said or "Traceback" in said
+
+
+def _message(ran: Ran) -> str:
+    """All that the last line of `--json` says of what went wrong."""
+    try:
+        summary = ran.summary
+    except (IndexError, ValueError):
+        return ran.out
+    streams = summary.get("streams") or {}
+    gaps = [each.get("detail", "") for each in summary.get("gaps") or []]
+    return "\n".join(
+        str(each) for each in [summary.get("message"), summary.get("stopped"), *gaps,
+                               *(stream.get("error") for stream in streams.values())] if each
+    )  # fmt: skip

@@ -1,0 +1,124 @@
+"""The three stores of a project, copied by day, and lost, emptied, cut short or put back from an earlier day.
+
+    stores = Stores(project.data, folder / "copies")
+    stores.keep(3)                                     # a copy of the data folder, as of day 3
+    stores.suffer(Loss("lost", "kept", "older"), dice) # control.db is gone, the raw archive is that of an earlier day
+
+`LOSSES` are all combinations. What happens to the warehouse happens to its work file, to what is published, or to both.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from itertools import product
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from random import Random
+
+FATES = ("kept", "lost", "emptied", "cut", "older")
+STORES = ("control", "warehouse", "raw")
+MOST_COPIES = 7
+_BESIDE = ("-wal", "-shm", ".wal")  # of SQLite and DuckDB: parts of the file
+_FILES = {
+    "control": (("control.db",),),
+    "warehouse": (("warehouse.duckdb", "warehouse.work.duckdb"), ("warehouse.duckdb",), ("warehouse.work.duckdb",)),
+}
+
+
+class Loss(NamedTuple):
+    """What happens to each store."""
+
+    control: str
+    warehouse: str
+    raw: str
+
+    def __str__(self) -> str:
+        return ", ".join(f"{store} {fate}" for store, fate in zip(STORES, self, strict=True) if fate != "kept")
+
+
+LOSSES = tuple(Loss(*fates) for fates in product(FATES, repeat=3))[1:]
+
+
+class Suffered(NamedTuple):
+    """What has happened."""
+
+    loss: Loss
+    days: dict[str, int]  # store → the day of the copy that was put back
+    files: tuple[str, ...]  # of the warehouse
+
+    def __str__(self) -> str:
+        told = str(self.loss)
+        for store, day in self.days.items():
+            told = told.replace(f"{store} older", f"{store} of day {day}")
+        return f"{told} ({' and '.join(self.files)})" if self.loss.warehouse != "kept" else told
+
+    def holds(self, store: str) -> int | None:
+        """The day of which `store` is now; None for today, 0 where nothing is left."""
+        fate = self.loss[STORES.index(store)]
+        if fate == "kept" or (store == "warehouse" and len(self.files) == 1):
+            return None  # the other file of the warehouse has all of it
+        return self.days.get(store, 0)
+
+
+class Stores:
+    """The stores in one data folder, and copies of them."""
+
+    def __init__(self, data: Path, copies: Path) -> None:
+        self._data, self._copies = data, copies
+        self.days: list[int] = []  # of which there are copies
+
+    def keep(self, day: int) -> None:
+        """Copy the data folder as a backup at rest does."""
+        shutil.copytree(self._data, self._copies / str(day))
+        self.days.append(day)
+        if len(self.days) > MOST_COPIES:
+            shutil.rmtree(self._copies / str(self.days.pop(0)))
+
+    def suffer(self, loss: Loss, dice: Random) -> Suffered:
+        """Let `loss` happen. Half of the time everything older is of the same day."""
+        same = dice.choice(self.days)
+        alike = dice.random() < 0.5
+        days = {
+            store: same if alike else dice.choice(self.days)
+            for store, fate in zip(STORES, loss, strict=True)
+            if fate == "older"
+        }
+        files = dice.choice(_FILES["warehouse"])
+        for name in _FILES["control"][0] if loss.control != "kept" else ():
+            self._file(name, loss.control, days.get("control", 0))
+        for name in files if loss.warehouse != "kept" else ():
+            self._file(name, loss.warehouse, days.get("warehouse", 0))
+        self._folder("raw", loss.raw, days.get("raw", 0))
+        return Suffered(loss, days, files)
+
+    def _file(self, name: str, fate: str, day: int) -> None:
+        path = self._data / name
+        parts = [f"{name}{end}" for end in ("", *_BESIDE)]
+        for part in parts[1:]:
+            (self._data / part).unlink(missing_ok=True)
+        match fate:
+            case "lost":
+                path.unlink(missing_ok=True)
+            case "emptied" | "cut" if path.exists():
+                os.truncate(path, 0 if fate == "emptied" else path.stat().st_size // 2)
+            case "older":
+                path.unlink(missing_ok=True)
+                for part in parts:
+                    if (copy := self._copies / str(day) / part).exists():
+                        shutil.copy2(copy, self._data / part)
+
+    def _folder(self, name: str, fate: str, day: int) -> None:
+        path = self._data / name
+        if fate in ("lost", "emptied", "older") and path.exists():
+            shutil.rmtree(path)
+        match fate:
+            case "emptied":
+                path.mkdir(mode=0o700)
+            case "cut":
+                for file in sorted(path.glob("*"))[-2:]:
+                    os.truncate(file, file.stat().st_size // 2)
+            case "older" if (self._copies / str(day) / name).exists():
+                shutil.copytree(self._copies / str(day) / name, path)

@@ -1,0 +1,23 @@
+"""A slice of `tests.proofs.nights`: a few nights of everything that goes wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.end_to_end.nights import Nights
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.timeout(300)  # seconds of one core, which others may be using too
+def test_s1_s3_s7_s8_s12_w1_w2_each_night_ends_in_the_truth(tmp_path: Path) -> None:
+    with Nights(tmp_path, seed=1, without=frozenset({"stores", "clocks"})) as nights:
+        for number in range(1, 3):
+            wrong = nights.night(last=number == 2)
+            assert not wrong, "\n".join([f"night {number}", *nights.story, *wrong])
+    assert nights.counts["kills"]
+    assert nights.counts["faults that struck"]
+    assert sum(nights.ledger.effects.values())
