@@ -111,6 +111,7 @@ CREATE TABLE resolutions (
     " OR kind LIKE '%/participants' OR kind LIKE '%/assignments');\n",
 )
 VERSION = len(_STEPS)
+ONLY_ARCHIVED = "(known from the raw archive only)"  # in place of the command of a run that nothing else tells of
 NO_BODY = hashlib.sha256(b"").digest()  # of the page that marks the end of a list whose last answer did not
 
 
@@ -555,7 +556,7 @@ def _merge_runs(db: sqlite3.Connection, more: Sequence[tuple[str, datetime]]) ->
     """Insert the runs that are missing where they belong by time; those that are here keep their order."""
     rows = db.execute("SELECT id, command, started_at, receipt FROM runs ORDER BY rowid").fetchall()
     known = {row[0] for row in rows}
-    missing = [(run, "", began.isoformat(), None) for run, began in more if run not in known]
+    missing = [(run, ONLY_ARCHIVED, began.isoformat(), None) for run, began in more if run not in known]
     if not missing:
         return
     merged, here = list[tuple[object, ...]](), [tuple(row) for row in rows]

@@ -11,6 +11,8 @@ from pdsync.model import Gap, Receipt, StreamReceipt
 from pdsync.sql import names
 
 if TYPE_CHECKING:
+    import duckdb
+
     from pdsync.runner.loader import Loader
 
 
@@ -117,9 +119,8 @@ def keep(loader: Loader, receipt: Receipt) -> None:
         raise
 
 
-def kept(loader: Loader) -> list[Receipt]:
-    """The receipts that the warehouse holds, in the order in which they were kept."""
-    connection = loader.connection
+def kept(connection: duckdb.DuckDBPyConnection) -> list[Receipt]:
+    """The receipts that a warehouse file holds, in the order in which they were kept."""
     streams: dict[str, dict[str, StreamReceipt]] = {}
     columns = ("requests", "tokens", "read", "inserted", "updated", "deleted", "unchanged", "quarantined")
     for run, stream, changes, complete, error, *counts in connection.execute(

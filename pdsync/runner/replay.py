@@ -11,6 +11,7 @@ reads is touched: a replay that is killed has not happened.
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,8 @@ from msgspec import Struct
 
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError, StorageError
-from pdsync.load import publish, rebuilt
+from pdsync.extract import seal
+from pdsync.load import publish, rebuilt, warehouse
 from pdsync.model import Gap
 from pdsync.runner import archive, project, stores
 from pdsync.runner import receipt as receipts
@@ -112,11 +114,7 @@ async def locked_replay(
     fresh = work.with_name(f"{settings.warehouse.stem}.replay.duckdb")
     _clear(fresh)
     try:
-        source = _readable(settings, receipt if not chosen.everything else None)
-        if accept_loss:
-            archive.give_up_lost(settings, control)
-        else:
-            _check_archive(settings, control, [source, settings.warehouse] if source else [], chosen)
+        source = _source(settings, control, chosen, accept_loss=accept_loss)
         if source and not chosen.everything:
             publish.copy(source, fresh)
         loader = Loader(fresh)
@@ -124,11 +122,9 @@ async def locked_replay(
             await loader.do(loader.open, company, name)
             if not chosen.everything:
                 await loader.do(rebuilt.forget_streams, loader.connection, _tables(chosen))
-            replayed = await Rereading(
-                settings, control, loader, chosen.streams, receipt, tell, everything=chosen.everything
-            ).all()
+            reading = Rereading(settings, control, loader, chosen.streams, receipt, tell, everything=chosen.everything)
+            replayed = await _read_again(reading)
             loader.moment = None
-            receipt.gaps += await loader.do(_unread, loader, replayed)
             if chosen.everything:
                 for past in reversed(control.receipts(-1)):
                     if past.finished_at:
@@ -152,6 +148,25 @@ async def locked_replay(
         control.end_walk(walk.id, "applied")
     control.finish_run(receipt)
     return receipt
+
+
+async def _read_again(reading: Rereading) -> list[Walk]:
+    """Load the archive; the walks that are in the file to their ends now. What is not whole is a gap of the receipt.
+
+    Raises:
+        StorageError: a page is missing or damaged.
+    """
+    try:
+        replayed = await reading.all()
+    except seal.LostPage as error:
+        raise StorageError(
+            f"{str(error).splitlines()[0]}\nNothing was changed. Put the file back from a backup (what else is missing:"
+            f" pdsync raw verify), or rebuild the tables from what is left: pdsync replay --accept-loss"
+        ) from error
+    for gap in await reading.loader.do(_unread, reading.loader, replayed):
+        reading.receipt.gaps.append(gap)
+        reading.receipt.streams[gap.stream].complete = False
+    return replayed
 
 
 def _company(settings: Settings, control: Control) -> tuple[int, str]:
@@ -195,19 +210,26 @@ def _check_archive(settings: Settings, control: Control, sources: Sequence[Path]
         return
 
 
-def _readable(settings: Settings, partial: Receipt | None) -> Path | None:
+def _source(settings: Settings, control: Control, chosen: Selection, *, accept_loss: bool) -> Path | None:
     """The file to take over from what no page tells: the work file, else the warehouse, else none.
 
     Raises:
-        ConfigError: only some streams are to be rebuilt (`partial`), and there is no whole file to leave the others in.
+        ConfigError: only some streams are to be rebuilt, and there is no whole file to leave the others in; or the
+            archive lacks what that file was made from.
     """
     project.ready_work_file(settings)
-    work = project.work_path(settings)
-    if work.exists():
-        return work
-    if partial is not None:
+    source = project.work_path(settings)
+    if not source.exists() and not chosen.everything:
         raise ConfigError("There is no whole warehouse to leave the other streams in. Rebuild all of it: pdsync replay")
-    return None
+    if accept_loss:
+        archive.give_up_lost(settings, control)
+    if not source.exists():
+        return None
+    if not accept_loss:
+        _check_archive(settings, control, [source, settings.warehouse], chosen)
+    with contextlib.closing(warehouse.connect(source, read_only=True)) as connection:
+        stores.adopt_receipts(connection, control)
+    return source
 
 
 async def _carry_over(loader: Loader, sources: Sequence[Path], tell: Callable[[Event], None]) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import duckdb
 from msgspec.structs import replace
 
+from pdsync.core.control import ONLY_ARCHIVED
 from pdsync.core.log import log
 from pdsync.errors import StorageError
 from pdsync.extract import frames
@@ -196,17 +197,25 @@ def settle(loader: Loader, control: Control) -> list[str]:
         notes.append(f"The work file lacks {lost:,} readings: they are loaded again from the raw archive.")
     if overtaken := control.drop_overtaken(held):
         notes.append(f"control.db is older than the warehouse: {overtaken:,} open readings begin again.")
-    known = {receipt.run_id: receipt for receipt in control.receipts(-1)}
-    here = receipts.kept(loader)
-    # A run that is known and has no receipt was cut short, and goes on as such, whatever the warehouse says of it.
-    control.adopt_receipts(
-        [receipt for receipt in here if receipt.run_id not in known or not known[receipt.run_id].command]
-    )
-    told = {receipt.run_id for receipt in here}
-    for receipt in reversed(known.values()):
+    told = adopt_receipts(loader.connection, control)
+    for receipt in reversed(control.receipts(-1)):
         if receipt.finished_at and receipt.run_id not in told:
             receipts.keep(loader, receipt)
     return notes
+
+
+def adopt_receipts(connection: duckdb.DuckDBPyConnection, control: Control) -> set[str]:
+    """Take the receipts that control.db lacks from a warehouse file; the runs that the file tells of.
+
+    A run that control.db knows, and that has no receipt there, was cut short and goes on as such, whatever the
+    warehouse says of it.
+    """
+    known = {receipt.run_id: receipt for receipt in control.receipts(-1)}
+    here = receipts.kept(connection)
+    control.adopt_receipts(
+        [each for each in here if each.run_id not in known or known[each.run_id].command == ONLY_ARCHIVED]
+    )
+    return {receipt.run_id for receipt in here}
 
 
 def is_older(work: Path, published: Path) -> tuple[bool, bool]:
