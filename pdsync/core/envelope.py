@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pdsync.model import Operation
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_SUCCESS = re.compile(rb'\s*\{\s*"success"\s*:\s*true\s*[,}]')
 _ESCAPE = re.compile(rb"\\u[0-9a-fA-F]{4}")
 
 
@@ -30,6 +31,10 @@ class _Additional(Struct):
     # Many v1 lists put these flat, whatever their documents show.
     more_items_in_collection: bool | None = None
     next_start: int | None = None
+
+
+class _Outcome(Struct):
+    success: Any = None
 
 
 class _Envelope(Struct):
@@ -55,6 +60,19 @@ class Envelope(Struct, frozen=True):
     next_cursor: str | None
     more: bool | None
     next_start: int | None
+
+
+def says_no_success(body: bytes) -> bool:
+    """Whether an answer, whatever its status, says of itself that it is a refusal: `"success": false`, anywhere in it.
+
+    Nearly all answers say at once that they are a success, which costs nothing to see; the rest are parsed.
+    """
+    if _SUCCESS.match(body) or b'"success"' not in body:
+        return False
+    try:
+        return msgspec.json.decode(body, type=_Outcome).success in (False, "false")
+    except _UNREADABLE:
+        return False  # whoever reads it will tell
 
 
 def open_envelope(body: bytes, operation: Operation | None = None) -> Envelope:

@@ -25,6 +25,7 @@ import msgspec
 from msgspec import Struct
 
 from pdsync.core.config import is_loopback
+from pdsync.core.envelope import says_no_success
 from pdsync.core.log import clean, log
 from pdsync.core.transfer import REDIRECTS, SLOWEST, GzipReader, bare_session, form_of, redirect_target, stream
 from pdsync.errors import ApiError, AuthError, BadAnswer, FeatureOff, Forbidden, NotFound, ServerTrouble
@@ -488,7 +489,7 @@ class Http:
         is_json = "json" in answer.headers.get("content-type", "").lower()
         correlation = answer.headers.get("x-correlation-id")
         if 200 <= status < 300:
-            if is_json and b'"success":false' in answer.body[:200].replace(b" ", b""):
+            if says_no_success(answer.body):
                 raise ApiError(
                     f"{label}: {error_text(answer)}", status=status, operation=label, correlation_id=correlation
                 )

@@ -2,7 +2,9 @@
 
 A walk asks for the next page only when that page is wanted, keeps none, and can go on from any page that an earlier
 one sealed. It trusts no list blindly: a cursor that comes back, a page that repeats, a full page that says nothing
-of the next one end the walk with an error, because each of them would otherwise be a silent gap.
+of the next one end the walk with an error, because each of them would otherwise be a silent gap. A server may serve
+fewer records a page than it is asked for, so a page that says nothing of paging and holds fewer proves no end either:
+offsets are asked for until none has more, and a cursor's page must be shorter than those that had a next one.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pdsync.core.envelope import Envelope, open_envelope
 from pdsync.errors import BadAnswer
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 
     from pdsync.core.http import Answer
 
+_DEFAULT_ROWS = 100  # of a page, where a cursor list is asked for no number (or heeds none)
 _REPEATS = 3  # how often an unusable page is asked for, or a list is begun anew
 
 
@@ -88,14 +93,16 @@ async def pages(
         PdsyncError: what `client.call` raises.
     """
     seq, place = (after.seq + 1, after.next) if after else (0, None)
+    reached = _Reached(after.rows if after and after.next else 0)
     before: tuple[int, bytes, bytes] | None = None
     begin, keys, restarts = 0, list[object](), 0  # of the page before, where the list counts offsets
-    if operation.paging == "offset" and after and after.body and after.next:
-        begin, keys = int(after.next) - after.rows + _overlap(after.rows), _keys(open_envelope(after.body, operation))
+    if operation.paging == "offset" and after and after.next:
+        reached.end = int(after.next) + _overlap(after.rows)
+        begin, keys = reached.end - after.rows, _keys(open_envelope(after.body, operation)) if after.body else []
     seen = {place}
     while True:
         asked = {**query, **_place(operation, place)}
-        page, envelope = await _ask(client, operation, walk, asked, seq, place, newest_first, path)
+        page, envelope = await _ask(client, operation, walk, asked, seq, place, newest_first, path, reached)
         if operation.paging == "offset":
             start, found = int(place or 0), _keys(envelope)
             can_tell = bool(found) or not envelope.records
@@ -105,24 +112,43 @@ async def pages(
                 if start:
                     place = str(max(start - max(len(keys) // 2, 1), 0))
                     seen.clear()
+                    reached.end = 0  # what the page before showed is no measure any more
                     continue
                 restarts += 1
                 if restarts > _REPEATS:
                     raise BadAnswer(f"{operation.id}: its records change places faster than they can be read.")
-            begin, keys = start, found
+            begin, keys, reached.end = start, found, start + page.rows
         if page.next is not None and page.next in seen:
             raise BadAnswer(
                 f"{operation.id}: the list leads back to a page that was read already ({page.next[:40]!r})."
             )
         shape = _shape(envelope)
         if shape is not None and shape == before:
-            raise BadAnswer(f"{operation.id}: two pages in a row hold the same {len(envelope.records)} records.")
+            page = _end_of_unpaged(operation, page, envelope, asked)
         seen.add(page.next)
-        before = shape
+        before, reached.rows = shape, max(reached.rows, page.rows)
         yield page
         if page.next is None:
             return
         seq, place = seq + 1, page.next
+
+
+def _end_of_unpaged(operation: Operation, page: Page, envelope: Envelope, asked: Mapping[str, str]) -> Page:
+    """A page that repeats the one before as the last one, where the list heeds no offset because it has no pages.
+
+    Raises:
+        BadAnswer: it has pages: it says so, or the page is full.
+    """
+    if operation.paging != "offset" or envelope.more is not None or page.rows >= int(asked.get("limit") or 0):
+        raise BadAnswer(f"{operation.id}: two pages in a row hold the same {page.rows} records.")
+    return replace(page, next=None)
+
+
+class _Reached(Struct):
+    """How far a walk has come, and what its pages were like."""
+
+    rows: int = 0  # of the largest page
+    end: int = 0  # the offset after the last record of the page before
 
 
 async def _ask(
@@ -134,13 +160,16 @@ async def _ask(
     place: str | None,
     newest_first: str | None,
     path: str | None,
+    reached: _Reached,
 ) -> tuple[Page, Envelope]:
     """One page; an answer that can't be right is asked for again, a few times."""
     for attempt in range(1, _REPEATS + 1):
         answer = await client.call(operation, path, query=asked)
         try:
             envelope = open_envelope(answer.body, operation)
-            following = _next(operation, envelope, asked, walk, newest_first)
+            following = _next(operation, envelope, asked, walk, newest_first, reached)
+            if operation.paging == "cursor" and not envelope.described and len(envelope.records) == _DEFAULT_ROWS:
+                await _see_that_it_speaks(client, operation, path, asked)
         except BadAnswer as error:
             if attempt == _REPEATS:
                 raise BadAnswer(f"{operation.id}: {error}") from error
@@ -179,17 +208,37 @@ def _place(operation: Operation, place: str | None) -> dict[str, str]:
     return {"cursor": place} if place is not None else {}
 
 
+async def _see_that_it_speaks(client: Caller, operation: Operation, path: str | None, asked: Mapping[str, str]) -> None:
+    """Ask for less than a page that says nothing of a next one: if the list names one now, that page was the last.
+
+    Raises:
+        BadAnswer: it says nothing where there is more for certain, so its silence proves no end.
+    """
+    answer = await client.call(operation, path, query={**asked, "limit": str(_DEFAULT_ROWS - 1)})
+    if open_envelope(answer.body, operation).next_cursor is None:
+        raise BadAnswer(f"a page of {_DEFAULT_ROWS} records does not say whether there is another one")
+
+
 def _next(
-    operation: Operation, envelope: Envelope, asked: Mapping[str, str], walk: Walk, newest_first: str | None
+    operation: Operation,
+    envelope: Envelope,
+    asked: Mapping[str, str],
+    walk: Walk,
+    newest_first: str | None,
+    reached: _Reached,
 ) -> str | None:
-    """Where the next page begins; None behind the last one."""
+    """Where the next page begins; None after the last one."""
     rows, limit = len(envelope.records), int(asked.get("limit") or 0)
     if operation.paging == "none":
+        if envelope.more or envelope.next_cursor:
+            raise BadAnswer("a list without pages says that it has more of them")
         return None
     if operation.paging == "cursor":
         if envelope.was_null:
             raise BadAnswer("the list answered null instead of records")
-        if not envelope.described and limit and rows >= limit:
+        # The limit is what is asked for, and the largest page what the server gives at most.
+        full = min(filter(None, (limit, reached.rows)), default=0)
+        if not envelope.described and full and rows >= full:
             raise BadAnswer("a full page does not say whether there is another one")
         return envelope.next_cursor
     start = int(asked.get("start") or 0)
@@ -197,8 +246,8 @@ def _next(
         return None  # sorted newest first: all that follows is older than what we have
     if rows == 0 and envelope.more:
         raise BadAnswer("an empty page says that more of them follow")
-    # Some lists say nothing of paging at all; then only a page that isn't full is surely the last.
-    if rows == 0 or not (rows >= limit if envelope.more is None else envelope.more):
+    # Some lists say nothing of paging at all. They end where a page shows no more than the one before.
+    if rows == 0 or not (start + rows > reached.end if envelope.more is None else envelope.more):
         return None
     # Rows that vanish meanwhile move the rest towards the start: pages overlap, so that none slips through between.
     return str(start + rows - _overlap(rows))

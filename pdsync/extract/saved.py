@@ -15,7 +15,7 @@ import msgspec
 import zstandard
 from msgspec import Raw
 
-from pdsync.core.envelope import open_envelope
+from pdsync.core.envelope import open_envelope, says_no_success
 from pdsync.errors import BadAnswer, ConfigError
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def bodies(path: Path) -> list[bytes]:
     """The answers in the file at `path`: JSON or NDJSON, plain, gzip or zstd, told by their content.
 
     Raises:
-        ConfigError: it can't be read, or holds something that is neither an answer, a list nor a record; says where.
+        ConfigError: it can't be read, or holds something that is neither an answer, a list nor a record, or an answer
+            that is a refusal; says where.
     """
     try:
         text = _unpacked(path.read_bytes())
@@ -39,6 +40,11 @@ def bodies(path: Path) -> list[bytes]:
     loose: list[bytes] = []
     for number, document in enumerate(_documents(text, path), 1):
         begins = document.lstrip()[:1]
+        if says_no_success(document):
+            raise ConfigError(
+                f"{path}: value {number} is an answer that says success is false, so it is no list: {document[:160]!r}"
+                f"\nNothing was loaded."
+            )
         if begins == b"[":
             found.append(b'{"data":' + document + b"}")
         elif begins == b"{" and _is_answer(document):

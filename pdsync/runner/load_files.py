@@ -1,15 +1,19 @@
 """Loads list answers that were saved as files into a stream's table, as the source once showed them.
 
 They are sealed and committed like pages of a walk, but move no watermark: a file says nothing of what changed since.
-A record that the table knows from a later moment stays as it is.
+A record that the table knows from a later moment stays as it is. Ids mean other records in another stream, so what a
+file holds is looked at first: a record that has more of another stream's keys is refused, and all files with it.
 """
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import Raw
 from msgspec.structs import replace
 
 from pdsync.core import catalogue
@@ -19,6 +23,7 @@ from pdsync.extract.saved import bodies
 from pdsync.extract.seal import Archive
 from pdsync.load import publish
 from pdsync.model import FROM_FILES, Gap, Page, Receipt, Stream, Version
+from pdsync.normalise.tables import CODE
 from pdsync.runner import project, stores
 from pdsync.runner import receipt as receipts
 from pdsync.runner.loader import Loader
@@ -30,6 +35,8 @@ if TYPE_CHECKING:
     from pdsync.core.config import Settings
     from pdsync.core.control import Control
 
+_KEY_OF_DEFINITIONS = "field_code"
+_TELLING = 4  # keys that are all of another stream's, and no other's, are no chance
 _LOOKED_AT = 50  # records of a file, to tell which version's they are
 
 
@@ -56,11 +63,15 @@ async def load(
         The receipt of the load.
 
     Raises:
-        ConfigError: a file can't be read, or nothing tells which company this is. Nothing was loaded.
+        ConfigError: a file can't be read, holds no records of this stream, or nothing tells which company this is.
+            Nothing was loaded.
         Busy, StorageError: as a sync does.
     """
     found = [(path, bodies(path)) for path in paths]
+    chosen = version
     version = version or _version(stream, [body for _, content in found for body in content])
+    for path, content in found:
+        check_records(path, content, stream, version, is_chosen=chosen is not None)
     with project.locked(settings) as control:
         known = control.company()
         if known is None and company is None:
@@ -127,17 +138,115 @@ async def _load(
     return receipt
 
 
+def check_records(path: Path, content: Sequence[bytes], stream: Stream, version: Version, *, is_chosen: bool) -> None:
+    """See that a file holds records of `stream`, by their keys.
+
+    What the definitions of two streams' fields look like is the same: those can't be told apart.
+
+    Raises:
+        ConfigError: it holds others, or none; says of which stream they are.
+    """
+    if not _has_key_of_its_own(stream, version):
+        raise ConfigError(
+            f"{stream.name} can't be loaded from files: only the request for such a list says whose it is.\n"
+            f"Nothing was loaded. Read it: pdsync sync {stream.name}"
+        )
+    shapes: dict[frozenset[str], Raw] = {}
+    for body in content:
+        envelope = open_envelope(body)
+        if envelope.was_null and not _answers_null(stream, version):
+            raise ConfigError(
+                f"{path}: its data is null, which is how v1 says that a list is empty, and how a refusal looks.\n"
+                f"Nothing was loaded. If it was an empty list of v1: --api v1"
+            )
+        for record in envelope.records:
+            shapes.setdefault(_keys(record), record)
+    for keys, record in shapes.items():
+        _check_keys(path, keys, record, stream, version, is_chosen=is_chosen)
+
+
+def _check_keys(
+    path: Path, keys: frozenset[str], record: Raw, stream: Stream, version: Version, *, is_chosen: bool
+) -> None:
+    """See that a record with these `keys` is one of `stream`; raises as `check_records` does."""
+    own = _own_key(stream, version)
+    if own not in keys:
+        raise ConfigError(
+            f"{path}: a record has no {own!r}, by which {stream.name} are told apart: {bytes(record)[:80]!r}\n"
+            f"Nothing was loaded."
+        )
+    if stream.key == _KEY_OF_DEFINITIONS:
+        return
+    fitting = _fit(keys, stream, (version,) if is_chosen else catalogue.VERSIONS)
+    name, best = max(
+        (
+            (name, _fit(keys, other))
+            for name, other in catalogue.streams().items()
+            if any(_has_key_of_its_own(other, each) for each in catalogue.VERSIONS)
+        ),
+        key=lambda found: found[1],
+    )
+    if best > fitting:
+        strange = sorted(keys & _expected_of_any(name) - _expected_of_any(stream.name))
+        raise ConfigError(
+            f"{path} holds {name}, not {stream.name}: a record has {', '.join(strange[:5]) or 'all of their keys'}.\n"
+            f"Nothing was loaded. Load them as what they are: pdsync load {path.name} --stream {name}"
+        )
+
+
+def _fit(keys: frozenset[str], stream: Stream, versions: Sequence[Version] = catalogue.VERSIONS) -> tuple[int, bool]:
+    """How many of `keys` a stream has columns for, and whether they are all that it has."""
+    expected = [_expected(stream.name, version) for version in versions]
+    return max((len(keys & each), len(each) >= _TELLING and each <= keys) for each in expected)
+
+
+def _keys(record: Raw) -> frozenset[str]:
+    """The keys of a record, without those of custom fields; none where it is no object."""
+    try:
+        value: object = msgspec.json.decode(record, type=dict[str, Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        value = json.loads(bytes(record))  # with a lone surrogate, or no object
+    return frozenset(key for key in value if not CODE.match(key)) if isinstance(value, dict) else frozenset()
+
+
+@cache
+def _expected(name: str, version: Version) -> frozenset[str]:
+    """The keys of a record of the stream `name` that fill a column; none where the version has no such list."""
+    stream = catalogue.stream(name)
+    if not (stream.v1 if version == "v1" else stream.v2):
+        return frozenset()
+    columns = {each: stream.column(each) for each in stream.columns}
+    found = {column.path(each, version).split("/")[0] for each, column in columns.items() if not column.join}
+    found |= {column.v1_else for column in columns.values() if column.v1_else and version == "v1"}
+    return frozenset(found | ({"custom_fields"} if stream.fields and version == "v2" else set()))
+
+
+def _expected_of_any(name: str) -> frozenset[str]:
+    return frozenset[str]().union(*(_expected(name, version) for version in catalogue.VERSIONS))
+
+
+def _own_key(stream: Stream, version: Version) -> str:
+    """What tells a record from others: a key of its own, or `@param` of the request for its list."""
+    name = next(iter(stream.column(stream.key).join), stream.key)
+    return stream.column(name).path(name, version).split("/")[0]
+
+
+def _has_key_of_its_own(stream: Stream, version: Version) -> bool:
+    """Whether a record says by itself which one it is, without what its list was asked for."""
+    return not _own_key(stream, version).startswith("@")
+
+
+def _answers_null(stream: Stream, version: Version) -> bool:
+    """Whether a list of it may be null in place of empty."""
+    sources = stream.v1 if version == "v1" else ()
+    return any(catalogue.operations(version)[source.operation].paging == "offset" for source in sources)
+
+
 def _version(stream: Stream, content: Sequence[bytes]) -> Version:
     """The version whose keys the first records have more of."""
-    keys: set[str] = set()
-    for body in content[:1]:
-        for record in open_envelope(body).records[:_LOOKED_AT]:
-            value = msgspec.json.decode(record)
-            keys |= set(value) if isinstance(value, dict) else set()
     if not (stream.v1 and stream.v2):
         return "v2" if stream.v2 else "v1"
-    matching: dict[Version, int] = {}
-    for version in catalogue.VERSIONS:
-        expected = {stream.column(name).path(name, version).split("/")[0] for name in stream.columns}
-        matching[version] = len(keys & expected) + (version == "v2" and "custom_fields" in keys)
+    records = [record for body in content[:1] for record in open_envelope(body).records[:_LOOKED_AT]]
+    keys = frozenset[str]().union(*map(_keys, records))
+    matching = {version: len(keys & _expected(stream.name, version)) for version in catalogue.VERSIONS}
     return "v1" if matching["v1"] > matching["v2"] else "v2"

@@ -343,9 +343,17 @@ async def test_x10_the_server_s_words_can_t_steer_a_terminal(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "body", [b'{"success":false,"error":"half asleep"}', b'{ "success" : false, "error":"half asleep" }']
+    "body",
+    [
+        b'{"success":false,"error":"half asleep"}',
+        b'{ "success" : false, "error":"half asleep" }',
+        b'{"data":[],"additional_data":{"note":"' + b"-" * 5000 + b'"},"error":"half asleep","success":false}',
+        b'{"error":"half asleep","data":null,"success":"false"}',
+        b'{"data":[{"success":true}],"error":"half asleep","success":false}',
+    ],
+    ids=["first", "spaced", "at the end", "as text", "and a record that speaks of success"],
 )
-async def test_success_false_is_a_refusal_whatever_the_status_says(tmp_path: Path, body: bytes) -> None:
+async def test_s9_success_false_is_a_refusal_whatever_the_status_says(tmp_path: Path, body: bytes) -> None:
     refusing = Always(body)
     async with server(refusing) as url, client(url, tmp_path) as http:
         with pytest.raises(ApiError, match="half asleep") as caught:
@@ -354,8 +362,9 @@ async def test_success_false_is_a_refusal_whatever_the_status_says(tmp_path: Pat
     assert refusing.count == 1
 
 
-async def test_a_record_that_only_speaks_of_success_is_a_success(tmp_path: Path) -> None:
-    body = json.dumps({"data": [{"title": '"success":false'}], "success": True}, separators=(",", ":")).encode()
+@pytest.mark.parametrize("record", [{"title": '"success":false'}, {"success": False}])
+async def test_a_record_that_only_speaks_of_success_is_a_success(tmp_path: Path, record: dict[str, Any]) -> None:
+    body = json.dumps({"data": [record], "success": True}, separators=(",", ":")).encode()
     async with server(Always(body)) as url, client(url, tmp_path) as http:
         assert (await http.call(DEALS)).body == body
 

@@ -118,6 +118,14 @@ def test_a_file_from_before_a_sync_changes_nothing_that_the_sync_read(remote: Re
         (b"[1, 2", "no JSON"),
         (b'"text"', "neither"),
         (b'{"data": 5}', "no list"),
+        (b'{"success": true, "data": {"id": 1, "title": "one deal"}}', "no list"),
+        (b'{"success": false, "error": "unauthorized access", "errorCode": 401}', "unauthorized access"),
+        (b'{"data": [], "additional_data": null, "success": false}', "success is false"),
+        (b'{"success": true, "data": null}', "null"),
+        (b'{"error": "not found"}', "no 'id'"),
+        (b'{"success": true}', "no 'id'"),
+        (b"[1, 2]", "no 'id'"),
+        (b'[{"id": 1, "title": "a deal"}, {"title": "no deal"}]', "no 'id'"),
         (b"\x1f\x8b\x08cut", "can't be read"),
     ],
 )
@@ -133,6 +141,45 @@ def test_a_file_that_can_t_be_read_is_refused_whole(tmp_path: Path, content: byt
     assert says in ran.err
     assert "bad.json" in ran.err
     assert not (project.data / "warehouse.duckdb").exists()
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_s9_records_of_another_stream_are_refused_and_change_nothing(
+    remote: Remote, tmp_path: Path, version: str
+) -> None:
+    project = Project(tmp_path / "project", remote)
+    assert project.here("sync", "deals", "-q").code == 0
+    before = project.kept()
+    request = Request(f"{remote.url}/{'api/v2' if version == 'v2' else 'v1'}/persons?limit=500")
+    request.add_header("x-api-token", remote.token)
+    file = tmp_path / "persons.json"
+    with _open(request, timeout=30) as response:
+        file.write_bytes(response.read())
+
+    ran = project.here("load", str(file), "--stream", "deals", "--json")
+
+    assert ran.code == 2
+    assert "holds persons, not deals" in ran.summary["message"]
+    assert "--stream persons" in ran.summary["message"]
+    assert project.kept() == before
+    assert project.here("load", str(file), "--stream", "persons", "--json").code == 0
+
+
+def test_s9_a_list_that_only_its_request_tells_of_is_not_loaded_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "one.json"
+    file.write_text('[{"user_id": 1, "add_time": "2026-01-01T00:00:00Z"}]')
+    ran = Project(tmp_path / "project").here("load", str(file), "--stream", "deal_followers", "--company", "7")
+    assert ran.code == 2
+    assert "pdsync sync deal_followers" in ran.err
+
+
+def test_an_empty_list_of_v1_may_be_null(tmp_path: Path) -> None:
+    file = tmp_path / "one.json"
+    file.write_text('{"success": true, "data": null}')
+    project = Project(tmp_path / "project")
+    assert project.here("load", str(file), "--stream", "files", "--company", "7").code == 0
+    assert project.here("load", str(file), "--stream", "deals", "--api", "v1").code == 0
+    assert project.here("load", str(file), "--stream", "deals", "--api", "v2").code == 2
 
 
 def test_x1_a_file_of_another_company_is_refused(remote: Remote, tmp_path: Path) -> None:

@@ -222,23 +222,112 @@ def listing(first: int, count: int, rest: str = "") -> bytes:
 @pytest.mark.parametrize(
     ("rest", "expected"),
     [
-        ('"pagination":{"start":0,"limit":10,"more_items_in_collection":true,"next_start":10}', 2),
-        ('"pagination":{"start":0,"limit":10,"more_items_in_collection":true}', 2),
-        ('"start":0,"limit":10,"more_items_in_collection":true', 2),
+        ('"pagination":{"start":0,"limit":10,"more_items_in_collection":true,"next_start":10}', 3),
+        ('"pagination":{"start":0,"limit":10,"more_items_in_collection":true}', 3),
+        ('"start":0,"limit":10,"more_items_in_collection":true', 3),
         ('"pagination":{"more_items_in_collection":false,"next_start":0}', 1),
         ('"more_items_in_collection":false,"next_start":1', 1),
     ],
 )
 async def test_paging_is_understood_flat_and_nested(rest: str, expected: int) -> None:
-    client = Scripted(listing(1, 10, f',"additional_data":{{{rest}}}'), listing(10, 3))
+    client = Scripted(listing(1, 10, f',"additional_data":{{{rest}}}'), listing(10, 3), listing(13, 0))
     found = await walked(client, DEALS_V1, {"limit": "10"})
     assert len(found) == expected
-    assert [asked["start"] for asked in client.asked] == ["0", "9"][:expected]
+    assert [asked["start"] for asked in client.asked] == ["0", "9", "12"][:expected]
 
 
-async def test_a_list_that_says_nothing_of_paging_ends_with_a_page_that_is_not_full() -> None:
-    client = Scripted(listing(1, 10), listing(10, 10), listing(19, 4))
-    assert len(await walked(client, DEALS_V1, {"limit": "10"})) == 3
+class Silent:
+    """A client whose list says nothing of paging, and serves no more than `most` records, whatever it is asked for."""
+
+    def __init__(self, *sizes: int, most: int = 0, heeds_start: bool = True) -> None:
+        self.sizes, self.most, self.heeds_start = sizes, most, heeds_start
+        self.asked = list[dict[str, str]]()
+
+    async def call(
+        self, operation: Operation, path: str | None = None, *, query: Mapping[str, str] | None = None
+    ) -> Answer:
+        self.asked.append(dict(query or {}))
+        start = int(self.asked[-1].get("start", 0)) if self.heeds_start else 0
+        size = self.sizes[min(len(self.asked), len(self.sizes)) - 1]
+        most = min(self.most or size, int(self.asked[-1]["limit"]))
+        return Answer(200, {}, listing(start + 1, max(min(most, size - start), 0)), NOW)
+
+
+@pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 99, 100, 101, 106, 170, 199, 200, 201, 500, 501, 1200])
+@pytest.mark.parametrize("most", [1, 20, 37, 50, 100, 250, 500])
+async def test_s9_a_list_that_says_nothing_of_paging_is_read_to_its_end_whatever_the_server_s_page(
+    size: int, most: int
+) -> None:
+    client = Silent(size, most=most)
+    found = await walked(client, DEALS_V1, {"limit": "500"})
+    assert {id for page in found for id in ids(page)} == set(range(1, size + 1))
+    assert len(client.asked) <= size / (most - min(most // 10, 10)) + 3
+
+
+async def test_s15_a_cut_walk_of_a_list_that_says_nothing_of_paging_asks_for_the_rest() -> None:
+    whole = await walked(Silent(170, most=100), DEALS_V1, {"limit": "500"})
+    rest = await walked(Silent(170, most=100), DEALS_V1, {"limit": "500"}, after=whole[0])
+    assert [page.seq for page in rest] == [1, 2]
+    assert {id for page in (whole[0], *rest) for id in ids(page)} == set(range(1, 171))
+
+
+async def test_s3_rows_vanish_from_a_list_that_says_nothing_of_paging_and_hide_none_behind_them() -> None:
+    met = []
+    left = list(range(1, 301))
+
+    class Shrinking(Silent):
+        async def call(
+            self, operation: Operation, path: str | None = None, *, query: Mapping[str, str] | None = None
+        ) -> Answer:
+            start = int((query or {}).get("start", 0))
+            records = ",".join(f'{{"id":{number}}}' for number in left[start : start + 100])
+            return Answer(200, {}, f'{{"data":[{records}]}}'.encode(), NOW)
+
+    async for page in pages(Shrinking(0), DEALS_V1, walk_of(DEALS_V1), {"limit": "500"}):
+        met += ids(page)
+        if len(met) == 100:
+            left = left[95:]  # all but five of what was met
+    assert set(met) == set(range(1, 301))
+
+
+async def test_a_list_that_heeds_no_offset_and_says_nothing_of_paging_is_one_page() -> None:
+    client = Silent(37, heeds_start=False)
+    found = await walked(client, DEALS_V1, {"limit": "500"})
+    assert {id for page in found for id in ids(page)} == set(range(1, 38))
+    assert len(client.asked) == 2
+
+
+async def test_s9_a_full_page_that_comes_again_is_not_the_end_of_a_list() -> None:
+    with pytest.raises(BadAnswer, match="the same 20 records"):
+        await walked(Silent(37, most=20, heeds_start=False), DEALS_V1, {"limit": "20"})
+
+
+CURSOR = ',"additional_data":{"next_cursor":"%s"}'
+
+
+async def test_s9_a_silent_page_as_long_as_those_that_had_a_next_one_is_not_the_end() -> None:
+    bodies = [listing(1, 37, CURSOR % "b"), *[listing(38, 37)] * 3]
+    with pytest.raises(BadAnswer, match="does not say whether there is another one"):
+        await walked(Scripted(*bodies), DEALS, {"limit": "500"})
+    found = await walked(Scripted(listing(1, 37, CURSOR % "b"), listing(38, 36)), DEALS, {"limit": "500"})
+    assert sum(page.rows for page in found) == 73
+
+
+async def test_s9_a_silent_page_of_the_server_s_default_size_is_the_end_only_if_the_list_speaks_at_all() -> None:
+    """100 for 500 asked: served by a server that heeds no limit, or all there is. With less asked for, it shows."""
+    speaks = Scripted(listing(1, 100), listing(1, 99, CURSOR % "b"))
+    assert [page.rows for page in await walked(speaks, DEALS, {"limit": "500"})] == [100]
+    assert [asked["limit"] for asked in speaks.asked] == ["500", "99"]
+
+    with pytest.raises(BadAnswer, match="100 records does not say"):
+        await walked(Scripted(*[listing(1, 100), listing(1, 99)] * 3), DEALS, {"limit": "500"})
+
+
+async def test_s9_a_list_without_pages_that_speaks_of_more_is_not_read_whole() -> None:
+    more = ',"additional_data":{"pagination":{"more_items_in_collection":true}}'
+    for rest in (more, CURSOR % "b"):
+        with pytest.raises(BadAnswer, match="more of them"):
+            await walked(Scripted(*[listing(1, 9, rest)] * 3), catalogue.operations("v1")["getUsers"], {})
 
 
 async def test_a_list_of_null_is_empty() -> None:
