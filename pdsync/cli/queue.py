@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 import msgspec
+from msgspec import structs
 
 from pdsync.cli import raw, render
 from pdsync.cli.app import App, Group
 from pdsync.cli.query import ask
-from pdsync.core import catalogue
+from pdsync.core import catalogue, cells
 from pdsync.errors import ConfigError
 from pdsync.load import results
 from pdsync.model import OPEN, State
 from pdsync.runner import project, push
 from pdsync.writeback import enqueue, rows
 from pdsync.writeback.compare import fields
+from pdsync.writeback.shapes import shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,22 +72,38 @@ def add(app: App, operation: str, values: tuple[str, ...], body: str | None, nam
 @click.option("--operation", help="What to do with each row.  [default: the column _operation says]")
 @click.option("--format", "kind", type=click.Choice(rows.FORMATS), help="[default: as the file's ending says]")
 @click.option(
-    "--null", default="NULL", show_default=True, metavar="WORD", help="A cell that says this empties the field."
+    "--null", default=cells.NULL, show_default=True, metavar="WORD", help="A cell that says this empties the field."
 )
+@click.option("--header", type=click.IntRange(1), metavar="N",
+              help="The line or row that names the columns.  [default: the first that is not empty]")  # fmt: skip
+@click.option("--encoding", metavar="NAME", help="Of a text file, such as windows-1252.  [default: UTF-8 or UTF-16]")
+@click.option("--raw-csv", is_flag=True,
+              help="Take cells as they are, also a quote that stands before a formula.")  # fmt: skip
 @click.option("--key", metavar="COLUMN", help="The column that keeps a row from being queued twice.")
 @click.option("--skip-bad", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Queue the good rows, and write the bad ones to FILE with reasons.")  # fmt: skip
 @click.pass_obj
 def import_(
-    app: App, file: Path, operation: str | None, kind: str | None, null: str, key: str | None, skip_bad: Path | None
+    app: App,
+    file: Path,
+    operation: str | None,
+    kind: str | None,
+    null: str,
+    header: int | None,
+    encoding: str | None,
+    raw_csv: bool,
+    key: str | None,
+    skip_bad: Path | None,
 ) -> None:
     """Queue one change a row of FILE: CSV, NDJSON, JSON, Parquet or a spreadsheet.
 
     The first line names the parameters, as for `queue add`. A column _as names the record that a row adds, and @NAME in
     another row stands for it. One bad row refuses the whole file, unless --skip-bad.
     """
-    read = rows.read(file, kind, null=null)
-    _queue(app, read.rows, operation, null_clears=read.null_clears, key=key, skip_bad=skip_bad, where=str(file))
+    read = rows.read(file, rows.Format(kind, null, encoding, header, raw_csv))
+    for note in read.notes:
+        app.note(note)
+    _queue(app, read, operation, key=key, skip_bad=skip_bad, where=str(file))
 
 
 @queue.command("from-sql")
@@ -101,7 +119,8 @@ def from_sql(app: App, query: str, operation: str | None, key: str | None, nulls
     """Queue one change a row of what QUERY finds in the warehouse; its columns are the parameters."""
     with project.open_warehouse(app.settings) as warehouse:
         found = results.python_rows(ask(warehouse, sys.stdin.read() if query == "-" else query))
-    _queue(app, found, operation, null_clears=nulls == "clear", key=key, skip_bad=skip_bad, where="the query")
+    read = rows.Rows(found, null_clears=nulls == "clear", numbers=[])
+    _queue(app, read, operation, key=key, skip_bad=skip_bad, where="the query")
 
 
 @queue.command("list")
@@ -216,55 +235,99 @@ def export(app: App, file: Path | None) -> None:
 
 def _queue(
     app: App,
-    given: list[dict[str, Any]],
+    read: rows.Rows,
     operation: str | None,
     *,
-    null_clears: bool,
     key: str | None,
     skip_bad: Path | None,
     where: str,
 ) -> None:
-    if not given:
+    if not read.rows:
         raise ConfigError(f"{where} holds no rows. Nothing was queued.")
     with push.opened(app.settings) as (outbox, names):
         good: list[Entry] = []
         bad: list[enqueue.BadRow] = []
-        for name, part in _by_operation(given, operation, where):
-            entries, wrong = enqueue.entries(names, name, part, null_clears=null_clears, key=key)
+        idle: list[int] = []
+        for name, part, before in _by_operation(read, operation, where):
+            heads = {head: names.heading(name, head) for head in dict.fromkeys(head for row in part for head in row)}
+            _refuse_same(where, name, heads)
+            renamed = [
+                (number, {heads[head]: value for head, value in row.items()})
+                for number, row in enumerate(part, before + 1)
+            ]
+            setting = [each for each in renamed if not _is_idle(name, each[1], null_clears=read.null_clears)]
+            idle += {number for number, _ in renamed} - {number for number, _ in setting}
+            of = heads.get(key, key) if key else None
+            entries, wrong = enqueue.entries(
+                names, name, [row for _, row in setting], null_clears=read.null_clears, key=of
+            )
             good += entries
-            bad += wrong
+            for each in wrong:
+                number = setting[each.number - 1][0]
+                bad.append(structs.replace(each, row=read.rows[number - 1], number=number))
+        if len(idle) == len(read.rows):
+            raise ConfigError(f"{where} sets nothing: its rows name records, and no value. Nothing was queued.")
+        if idle:
+            app.note(f"{len(idle):,} rows set nothing and were left out, the first of them {read.place(min(idle))}.")
         if bad and skip_bad is None:
-            shown = "\n".join(f"  row {each.number}: {each.why}" for each in bad[:_SHOWN])
+            shown = "\n".join(f"  {read.place(each.number)}: {each.why}" for each in bad[:_SHOWN])
             more = f"\n  … and {len(bad) - _SHOWN:,} more" if len(bad) > _SHOWN else ""
             raise ConfigError(
-                f"{len(bad):,} of {len(given):,} rows of {where} can't be queued. None was.\n{shown}{more}\n"
+                f"{len(bad):,} of {len(read.rows):,} rows of {where} can't be queued. None was.\n{shown}{more}\n"
                 f"Mend them, or queue the others: --skip-bad FILE"
             )
         if bad and skip_bad:
-            _write_bad(skip_bad, bad)
+            _write_bad(skip_bad, bad, null_clears=read.null_clears)
             app.note(f"{len(bad):,} rows were not queued: {skip_bad} says why.")
         _show(app, outbox.add(good), names)
 
 
 def _by_operation(
-    given: list[dict[str, Any]], operation: str | None, where: str
-) -> Iterable[tuple[Operation, list[dict[str, Any]]]]:
-    """Rows in their order, those of one operation after the other together."""
+    read: rows.Rows, operation: str | None, where: str
+) -> Iterable[tuple[Operation, list[dict[str, Any]], int]]:
+    """Rows in their order, those of one operation after the other together, and how many rows stand before them."""
     if operation:
-        yield enqueue.operation_of(operation), given
+        yield enqueue.operation_of(operation), read.rows, 0
         return
-    for row in given:
+    for before, row in enumerate(read.rows):
         if not isinstance(row.get(enqueue.OPERATION), str):
             raise ConfigError(f"What should be done with the rows of {where}? Name it: --operation updateDeal")
-        yield enqueue.operation_of(row[enqueue.OPERATION]), [{k: v for k, v in row.items() if k != enqueue.OPERATION}]
+        plain = {name: value for name, value in row.items() if name != enqueue.OPERATION}
+        yield enqueue.operation_of(row[enqueue.OPERATION]), [plain], before
 
 
-def _write_bad(path: Path, bad: list[enqueue.BadRow]) -> None:
+def _is_idle(operation: Operation, row: dict[str, Any], *, null_clears: bool) -> bool:
+    """Whether a row names a record to be updated, and no value to set."""
+    given = {name for name, value in row.items() if value is not None or null_clears}
+    return shape(operation).verb == "update" and given <= {*operation.path_params, "id", enqueue.KEY}
+
+
+def _refuse_same(where: str, operation: Operation, heads: dict[str, str]) -> None:
+    """Refuse two columns that mean one parameter."""
+    for head, means in heads.items():
+        other = next((each for each, same in heads.items() if same == means and each != head), None)
+        if other is not None:
+            raise ConfigError(
+                f"{where}: the columns {head!r} and {other!r} both mean {means} of {operation.name}."
+                f" Nothing was queued.\nRemove one of them."
+            )
+
+
+def _write_bad(path: Path, bad: list[enqueue.BadRow], *, null_clears: bool) -> None:
+    """Write the bad rows with reasons, as CSV that `queue import` reads when they are mended."""
+
+    def cell(value: Any, there: bool) -> str:
+        if value is None:
+            return cells.NULL if there and null_clears else ""
+        return cells.guarded(cells.cell_text(value))
+
     columns = list(dict.fromkeys(name for each in bad for name in each.row))
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow([*columns, "_row", "_why"])
-        writer.writerows([*(each.row.get(name, "") for name in columns), each.number, each.why] for each in bad)
+        writer.writerow([*map(cells.guarded, columns), *rows.BAD])
+        for each in bad:
+            given = [cell(each.row.get(name), name in each.row) for name in columns]
+            writer.writerow([*given, each.number, cells.guarded(each.why)])
 
 
 def _show(app: App, queued: list[Mutation], names: Names) -> None:

@@ -83,6 +83,7 @@ class Names:
         self._warehouse = warehouse
         self.called: dict[str, str] = {}  # mutation id → what its record is called till it has an id
         self._fields: dict[str, list[Field]] = {}
+        self._headings: dict[tuple[str, str], str] = {}
         self._found: dict[tuple[str, str, str], list[Any]] = {}
         self._options: dict[tuple[str, str], list[tuple[str, str]]] = {}
         self._tables = set() if warehouse is None else {
@@ -119,6 +120,66 @@ class Names:
         if operation.version == "v2":
             return {**params, "custom_fields": custom}
         return params | _flat(custom)
+
+    def heading(self, operation: Operation, head: str) -> str:
+        """The parameter that the heading of a column means, as Pipedrive's own exports write it.
+
+        `Deal - Title` and `Title` are `title` of an operation on deals. A heading that is a parameter, a column or a
+        custom field already, or means nothing, is returned as it is.
+
+        Raises:
+            ConfigError: it means a field of Pipedrive and a custom one that is called the same.
+        """
+        if (operation.name, head) not in self._headings:
+            self._headings[operation.name, head] = self._heading(operation, head)
+        return self._headings[operation.name, head]
+
+    def _heading(self, operation: Operation, head: str) -> str:
+        stream = stream_of(shape(operation).kind)
+        known = {**operation.path_params, **operation.query, **operation.body}
+        if head.startswith("_") or stream is None or self._means(operation, stream, head, known):
+            return head
+        one = stream.name.removesuffix("s") if not stream.name.endswith("ies") else f"{stream.name[:-3]}y"
+        entity, dash, rest = head.partition(" - ")
+        label = rest if dash and entity.strip().lower() == one.replace("_", " ") else head
+        custom = self._custom_called(operation, stream, label) if label != head else None
+        found = {
+            name for code in (label.strip().lower().replace(" ", "_"), *self._built_in(stream, label))
+            if (name := _parameter(operation, stream, code, known))
+        }  # fmt: skip
+        if custom and found:
+            raise ConfigError(
+                f"{operation.name}: the column {head!r} means {min(found)}, or the custom field {label!r}. Nothing was"
+                f" queued.\nName it {min(found)}, or {custom.column}."
+            )
+        return label if custom else (found.pop() if len(found) == 1 else head)
+
+    def _means(self, operation: Operation, stream: Stream, key: str, known: Mapping[str, object]) -> bool:
+        return bool(
+            key in known
+            or _part(operation, stream, key, "", known)
+            or _parameter(operation, stream, key, known)
+            or self._custom_called(operation, stream, key)
+        )
+
+    def _custom_called(self, operation: Operation, stream: Stream, key: str) -> Field | None:
+        """The first custom field that `key` may mean."""
+        for each in self.fields(stream) if operation.custom_fields else ():
+            named = key.strip().lower() == each.label.strip().lower()
+            if named or key[:40] == each.code or key.startswith(each.column):
+                return each
+        return None
+
+    def _built_in(self, stream: Stream, label: str) -> list[str]:
+        """The codes of Pipedrive's own fields that the company's language calls `label`."""
+        if self._warehouse is None or not stream.fields or stream.fields not in self._tables:
+            return []
+        rows = self._warehouse.execute(
+            f"SELECT field_code FROM {quoted('main', stream.fields)} WHERE lower(trim(field_name)) = lower(trim(?))"
+            " AND _deleted_at IS NULL",
+            [label],
+        ).fetchall()
+        return [row[0] for row in rows if not _CODE.fullmatch(row[0])]
 
     def label(self, operation: Operation, field: str) -> str:
         """What people call a field (as `compare.fields` names it)."""
