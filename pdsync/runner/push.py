@@ -26,10 +26,11 @@ from pdsync.writeback import guards
 from pdsync.writeback import plan as planning
 from pdsync.writeback.apply import Apply, Limits
 from pdsync.writeback.guards import Consent
+from pdsync.writeback.memory import Memory
 from pdsync.writeback.names import Names
 from pdsync.writeback.outbox import Outbox
 from pdsync.writeback.send import Sender
-from pdsync.writeback.shapes import shape, stream_of
+from pdsync.writeback.shapes import row_key, shape, stream_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -239,7 +240,7 @@ async def _make(session: Session, asked: Asked) -> Plan:
     company = (session.identity.company_id, session.identity.company_name)
     return await planning.make(
         session.http, session.names, mutations[: asked.limit], company=company, policy=asked.policy,
-        currency=session.identity.default_currency,
+        currency=session.identity.default_currency, memory=Memory(session.warehouse, session.outbox),
     )  # fmt: skip
 
 
@@ -336,8 +337,7 @@ def _gone(mutations: list[Mutation]) -> dict[str, list[Gone]]:
         if each.reason == "already_so":  # that it could not be read is all that is known
             continue
         winner = str(each.payload["merge_with_id"]) if each.verb == "merge" else None
-        ids = each.target.split("/")[1::2]
-        key = "/".join(ids) if stream.column(stream.key).join else ids[-1]
+        key = row_key(stream, each.target)
         how = "merged" if winner else "deleted"
         gone = Gone(key, how, f"push {each.push_id}", each.settled_at or each.queued_at, winner)
         found.setdefault(stream.name, []).append(gone)

@@ -17,7 +17,7 @@ from pdsync.core import catalogue
 from pdsync.core.calls import check
 from pdsync.errors import ConfigError
 from pdsync.writeback.outbox import Entry, Reference
-from pdsync.writeback.shapes import shape
+from pdsync.writeback.shapes import link_to_itself, shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -101,6 +101,8 @@ def entry(
         | {field: str(path.absolute()) for field, path in call.files.items()}
         | references
     )
+    if wrong := link_to_itself(operation, payload):
+        raise ConfigError(f"{operation.name}: {wrong}. Nothing was queued.")
     place = {field: None if field in references else value for field, value in payload.items()}
     target = None if shaped.verb == "add" and not shaped.places else shaped.target(place)
     return Entry(operation.name, shaped.verb, shaped.kind, target, payload, key, name)

@@ -76,6 +76,15 @@ async def children(http: Http, merges: Iterable[Mutation]) -> dict[str, dict[str
     return found
 
 
+def counted(listing: str, count: int) -> str:
+    """How many records of a list operation, in words: `3 notes`, `1 activity`, `2 archived deals`."""
+    words = [word for word in catalogue.operation(listing).path.split("/") if word not in ("", "api", "v1", "v2")]
+    said = " ".join(reversed(words))
+    if count == 1:
+        said = f"{said.removesuffix('ies')}y" if said.endswith("ies") else said.removesuffix("s")
+    return f"{count:,} {said}"
+
+
 def _lists(kind: str) -> list[tuple[Operation, str]]:
     """The lists that can be asked for what hangs on one record of `kind`, with the parameter that takes its id."""
     found: dict[str, tuple[Operation, str]] = {}

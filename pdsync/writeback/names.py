@@ -306,6 +306,8 @@ class Names:
     ) -> Any:
         if value is None or (isinstance(value, str) and value.startswith("@")):
             return value
+        if name == "field_code" and name in operation.path_params:
+            return self._field_code(operation, str(value).strip())
         param = {**operation.path_params, **operation.query, **operation.body}[name]
         if param.type == "array[object]" and isinstance(value, str) and not value.lstrip().startswith(("[", "{")):
             return _contacts(value)
@@ -317,6 +319,29 @@ class Names:
             asked = value if isinstance(value, list | tuple) else str(value).strip("[]").split(",")
             words = [each.strip() if isinstance(each, str) else each for each in asked]
             return [self._label(stream, each) for each in words if each != ""]
+        return value
+
+    def _field_code(self, operation: Operation, value: str) -> str:
+        """The code of the field that `value` is, or that is called so: by its label, or by its column."""
+        if _CODE.fullmatch(value):
+            return value
+        stream = stream_of(shape(operation).root)  # of the fields' own definitions
+        entity = next((each for each in catalogue.streams().values() if stream and each.fields == stream.name), None)
+        named = {each.code for each in self.fields(entity) if value in (each.label, each.column)}
+        if len(named) == 1:
+            return named.pop()
+        if value.isdecimal():
+            raise ConfigError(
+                f"{operation.name}: {value} is no code of a field, but may be its number in v1.\nNothing was queued."
+                f' Give the label or the code, or queue the operation of v1: "v1 {operation.id}" id={value}'
+            )
+        if stream and stream.name in self._tables:
+            known = self._title(stream.name, value)
+            return value if known is not None else str(self._id(stream.name, value, "field_code", {}))
+        if not re.fullmatch(r"[a-z0-9_]+", value):
+            raise ConfigError(
+                f"field_code is {value!r}; fields are known by their labels after a sync. Nothing was queued."
+            )
         return value
 
     def _label(self, stream: Stream | None, value: object) -> Any:

@@ -207,6 +207,30 @@ class Outbox:
         )
         return {str(row[0]) for row in rows}
 
+    def has_seen(self, kind: str, target: str) -> bool:
+        """Whether the record of `kind` at `target` is known to have been there: one of ours added or changed it."""
+        holder, _, key = target.rpartition("/")
+        return bool(
+            self.control.rows(
+                "SELECT 1 FROM mutations WHERE (target = ?1 AND state = 'applied' AND (verb = 'update'"
+                " OR (verb IN ('delete', 'merge') AND reason IS NOT 'already_so'))) OR (verb = 'add' AND kind = ?2"
+                " AND remote_id = ?3 AND (target IS NULL OR target = ?4)) LIMIT 1",
+                target,
+                kind,
+                key,
+                holder,
+            )
+        )
+
+    def merged_into(self, target: str) -> str | None:
+        """The id of the record that a mutation of ours merged the one at `target` into."""
+        rows = self.control.rows(
+            "SELECT remote_id FROM mutations WHERE target = ? AND verb = 'merge' AND state = 'applied'"
+            " AND remote_id IS NOT NULL ORDER BY seq DESC LIMIT 1",
+            target,
+        )
+        return str(rows[0][0]) if rows else None
+
     def resolution(self, id: str) -> dict[str, Any] | None:
         """What a person has found out about a mutation, last."""
         rows = self.control.rows(

@@ -20,7 +20,7 @@ from pdsync.errors import ConfigError, WrongCompany
 from pdsync.model import Verb  # noqa: TC001 - msgspec reads it at run time
 from pdsync.writeback import merging, reads
 from pdsync.writeback.compare import base_of, differing, fields, same, value_in
-from pdsync.writeback.shapes import records_named, shape
+from pdsync.writeback.shapes import link_to_itself, records_named, shape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from pdsync.core.http import Http
     from pdsync.model import Mutation, Operation
+    from pdsync.writeback.memory import Memory
     from pdsync.writeback.names import Names
     from pdsync.writeback.shapes import Shape
 
@@ -61,6 +62,7 @@ class Step(Struct, frozen=True):
     records: int  # how many the guards count
     cost: int  # tokens, without the reads before it
     fate: Fate
+    seen: bool = False  # its record is there, or is known to have been
     reason: str | None = None
     detail: str | None = None
     warnings: tuple[str, ...] = ()
@@ -131,6 +133,7 @@ async def make(
     company: tuple[int, str],
     policy: Policy = "field",
     currency: str | None = None,
+    memory: Memory,
 ) -> Plan:
     """Read what `mutations` are about, and work out what sending them would do.
 
@@ -140,6 +143,7 @@ async def make(
         company: id and name of the one that the token belongs to.
         policy: what to do where somebody else has changed the same fields meanwhile.
         currency: of amounts for which nothing else says one.
+        memory: knows which records were there once.
 
     Raises:
         WrongCompany: one of them was queued for another company. Nothing was read.
@@ -149,12 +153,14 @@ async def make(
         if each.company_id not in (None, company[0]):
             raise WrongCompany(expected=each.company_id or 0, found=company[0], name=company[1])
     names.called |= {each.id: f"that of #{each.seq}" for each in mutations}
-    known = await reads.read(http, [place for each in mutations for place in _places(each)])
+    fit = [each for each in mutations if _unfit(each) is None]
+    known = await reads.read(http, [place for each in fit for place in _places(each)])
     images = {target: read if not read.gone else None for target, read in known.items()}
-    merges = await merging.children(http, [each for each in mutations if each.verb == "merge"])
+    never_shown = {target for target, read in known.items() if read.record is None and not read.hidden}
+    merges = await merging.children(http, [each for each in fit if each.verb == "merge"])
     steps = []
     for each in mutations:
-        planner = _Planner(each, names, policy, currency, images, merges.get(each.id, {}))
+        planner = _Planner(each, names, policy, currency, images, merges.get(each.id, {}), never_shown, memory)
         steps.append(planner.step())
     now = datetime.now(UTC).replace(microsecond=0)
     read_tokens = _read_tokens([step for step in steps if step.fate == "send"])
@@ -171,6 +177,20 @@ def _places(mutation: Mutation) -> list[reads.Place]:
     return [found] if found else []
 
 
+def _unfit(mutation: Mutation) -> tuple[str, str] | None:
+    """Why a mutation can't be sent, whatever the records hold: a reason, and what is wrong; None if it can."""
+    operation = catalogue.operation(mutation.operation)
+    try:
+        check(operation, without_references(operation, mutation.payload))
+    except ConfigError as error:
+        return "not_valid", str(error).split("\n", 1)[0]
+    if operation.removed:
+        return "removed", f"{operation.name} is no longer part of the API"
+    if wrong := link_to_itself(operation, mutation.payload):
+        return "not_valid", wrong
+    return None
+
+
 class _Planner:
     """Works out one step. `images` are the records as the steps before leave them."""
 
@@ -182,9 +202,11 @@ class _Planner:
         currency: str | None,
         images: dict[str, reads.Read | None],
         children: dict[str, list[str]],
+        never_shown: set[str],
+        memory: Memory,
     ) -> None:
         self.mutation, self.names, self.policy, self.currency = mutation, names, policy, currency
-        self.images, self.children = images, children
+        self.images, self.children, self.never_shown, self.memory = images, children, never_shown, memory
         self.operation = catalogue.operation(mutation.operation)
         self.payload = dict(mutation.payload)
         self.changes: tuple[Change, ...] = ()
@@ -194,6 +216,8 @@ class _Planner:
 
     def step(self) -> Step:
         fate, reason, detail = self._fate()
+        if self.mutation.verb == "add" and self.mutation.target:  # it may bring what is not there yet
+            self.never_shown -= {each for each in self.never_shown if each.startswith(f"{self.mutation.target}/")}
         return Step(
             mutation=self.mutation.id,
             seq=self.mutation.seq,
@@ -208,6 +232,7 @@ class _Planner:
             records=records_named(self.operation, self.payload),
             cost=self.operation.cost or 0,
             fate=fate,
+            seen=self._is_seen(),
             reason=reason,
             detail=detail,
             warnings=self.warnings,
@@ -215,12 +240,8 @@ class _Planner:
         )
 
     def _fate(self) -> tuple[Fate, str | None, str | None]:
-        try:
-            check(self.operation, without_references(self.operation, self.payload))
-        except ConfigError as error:
-            return "rejected", "not_valid", str(error).split("\n", 1)[0]
-        if self.operation.removed:
-            return "rejected", "removed", f"{self.operation.name} is no longer part of the API"
+        if unfit := _unfit(self.mutation):
+            return "rejected", *unfit
         if self.mutation.verb == "merge":
             return self._merge()
         target = self.mutation.target
@@ -231,6 +252,8 @@ class _Planner:
         if image is not None and image.hidden:
             return "rejected", "permission", "this token may not see it"
         if image is None or image.record is None:
+            if never := self._never_there(target):
+                return never
             if self.mutation.verb == "delete" and image is None:  # only this plan says so: one before it may yet fail
                 return "send", None, None
             if self.mutation.verb == "delete":
@@ -275,6 +298,20 @@ class _Planner:
         self.images[target] = msgspec.structs.replace(image, record=after)
         return "send", None, None
 
+    def _is_seen(self) -> bool:
+        target = self.mutation.target
+        if target is None or self.mutation.verb not in ("update", "delete", "merge"):
+            return target is None and bool(self.mutation.references)  # one of ours adds it
+        is_read = target in self.images and target not in self.never_shown
+        return is_read or self.memory.existed(self.mutation.kind, target)
+
+    def _never_there(self, target: str) -> tuple[Fate, str | None, str | None] | None:
+        """What becomes of a change of a record that no read shows and nothing remembers."""
+        kind = self.mutation.kind
+        if target not in self.never_shown or self.memory.existed(kind, target):
+            return None
+        return "rejected", "not_found", f"there is no {target}: {self.memory.hint(kind, target)}"
+
     def _at_target(self, record: Mapping[str, Any], name: str) -> bool:
         wanted = dict(fields(self.payload))
         return name in wanted and same(wanted[name], value_in(record, name)[1])
@@ -282,10 +319,16 @@ class _Planner:
     def _merge(self) -> tuple[Fate, str | None, str | None]:
         shaped = shape(self.operation)
         loser, winner = merging.targets(shaped, self.payload)
+        into = self.memory.merged_into(shaped.kind, loser.rpartition("/")[2])
         for target in (loser, winner):
             image = self.images.get(target)
             if image is None or image.record is None:
-                return "conflict", "target_gone", f"{target} was deleted, merged away, or can't be seen"
+                if never := self._never_there(target):
+                    return never
+                if target == loser and into and f"{shaped.kind}/{into}" == winner:
+                    return "already_so", "already_so", f"{loser} was merged into {into} before"
+                what = f"was merged into {into}" if target == loser and into else "was deleted, merged away"
+                return "conflict", "target_gone", f"{target} {what}, or can't be seen"
         one, other = self.images[loser], self.images[winner]
         lost, kept = (one and one.record) or {}, (other and other.record) or {}
         self.title = f"{title_of(lost)} → {title_of(kept)}"
@@ -296,7 +339,7 @@ class _Planner:
             for name, before, after in filled
         )
         gone = [f"{self.names.label(self.operation, name)} {self._read(name, value)!r}" for name, value in dropped]
-        moving = [f"{len(ids)} {list}" for list, ids in self.children.items() if ids]
+        moving = [merging.counted(list, len(ids)) for list, ids in self.children.items() if ids]
         self.warnings = (
             *((f"lost for good: {', '.join(gone)}",) if gone else ()),
             *((f"moves to the other: {', '.join(moving)}",) if moving else ()),

@@ -230,7 +230,9 @@ class Sender:
         mutation = ready.mutation
         if isinstance(error, NotFound) and mutation.verb == "delete":
             again = len(self.outbox.attempts(mutation.id)) > 1
-            return self._settle(mutation, "applied", None if again else "already_so")
+            if again or self._was_there(ready.step):
+                return self._settle(mutation, "applied", None if again else "already_so")
+            return self._settle(mutation, "rejected", "not_found", said)
         if isinstance(error, NotFound):
             state: State = "conflict" if mutation.verb in ("update", "merge") else "rejected"
             return self._settle(mutation, state, "target_gone", said)
@@ -259,6 +261,8 @@ class Sender:
         if read.hidden:
             return self._settle(ready.mutation, "rejected", "permission", "this token may not see it")
         if ready.step.verb == "delete":
+            if read.gone and read.record is None and not (again or self._was_there(ready.step)):
+                return self._settle(ready.mutation, "rejected", "not_found", f"there is no {ready.step.target}")
             if read.gone:
                 return self._settle(ready.mutation, "applied", None if again else "already_so")
             if differing(read.record or {}, ready.step.base or {}):
@@ -290,6 +294,8 @@ class Sender:
         return self._settle(ready.mutation, "conflict", reason, detail, base=record)
 
     def _merge_allowed(self, ready: _Ready) -> State | None:
+        if len(ready.known) < 2:
+            return self._settle(ready.mutation, "rejected", "not_valid", "a record can't be merged with itself")
         loser, winner = ready.known.values()
         if loser.gone or winner.gone or loser.record is None or winner.record is None:
             return self._settle(ready.mutation, "conflict", "target_gone", "one of the two is not there any more")
@@ -499,6 +505,10 @@ class Sender:
             bound=bound,
         )
         return state
+
+    def _was_there(self, step: Step) -> bool:
+        """Whether the record of a step is known to have been there, before this push or by it."""
+        return step.seen or (step.target is not None and self.outbox.has_seen(step.kind, step.target))
 
     def _with_ids(self, payload: dict[str, Any]) -> dict[str, Any]:
         """The payload with the ids of records that other mutations have added.

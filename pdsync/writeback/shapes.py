@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _PLACE = re.compile(r"{(.+?)}")
 _PREFIX = re.compile(r"^/(api/)?v[12]/")
 _KEYS = ("id", "field_code", "user_id")  # what a record is called by, in this order
+_ENDS = ("rel_owner_org_id", "rel_linked_org_id")  # the two that a relationship links
 _BULK = ("ids",)  # parameters that name several records at once
 
 
@@ -106,6 +107,37 @@ def stream_of(kind: str) -> Stream | None:
         if _kind(catalogue.operations(version)[source.operation].path) == kind
     ]
     return min(found, key=lambda each: each[:3])[3] if found else None
+
+
+def row_key(stream: Stream, target: str) -> str:
+    """The key of the row that holds the record at `target` in the table of `stream`."""
+    ids = target.split("/")[1::2]
+    return "/".join(ids) if stream.column(stream.key).join else ids[-1]
+
+
+def link_to_itself(operation: Operation, params: Mapping[str, Any]) -> str | None:
+    """In words, how a record would be merged with itself, linked to itself, or put under itself; None if it is not."""
+    own = params.get(list(operation.path_params)[-1]) if operation.path_params else None
+    for name, value in params.items():
+        if value is None or name not in operation.body:
+            continue
+        is_own = own is not None and _same_id(value, own)
+        if name == "merge_with_id" and is_own:
+            return f"{_said(own)} can't be merged with itself"
+        if name.startswith("parent_") and name.endswith("_id") and is_own:
+            return f"{name}={_said(own)} would put it under itself"
+    ends = [params.get(name) for name in _ENDS]
+    if ends[0] is not None and ends[1] is not None and _same_id(*ends):
+        return f"{' and '.join(_ENDS)} are both {_said(ends[0])}: it would be linked to itself"
+    return None
+
+
+def _same_id(one: Any, other: Any) -> bool:
+    return str(one).strip() == str(other).strip()
+
+
+def _said(id: Any) -> str:
+    return "the new record" if not isinstance(id, str | int) else str(id)
 
 
 def key_of(record: Mapping[str, Any]) -> str | None:

@@ -1,0 +1,87 @@
+"""Remembers records that a read does not show any more: those of the warehouse, deleted ones included, and our own.
+
+A record that is not there was deleted, merged away, or never there: only what is remembered was ever there.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from pdsync.sql import first
+from pdsync.sql import name as quoted
+from pdsync.writeback.shapes import row_key, stream_of
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from pdsync.model import Stream
+    from pdsync.writeback.outbox import Outbox
+
+_NEAR = 3  # ids that a hint names
+_MOST_IDS = 50_000  # of a table that a hint looks through
+
+
+class Memory:
+    """What the warehouse and the queue know of records.
+
+    Args:
+        warehouse: a connection; None where nothing was synced yet.
+        outbox: the queue.
+    """
+
+    def __init__(self, warehouse: duckdb.DuckDBPyConnection | None, outbox: Outbox) -> None:
+        self._warehouse, self._outbox = warehouse, outbox
+
+    def existed(self, kind: str, target: str) -> bool:
+        """Whether the record of `kind` at `target` was there once."""
+        if self._outbox.has_seen(kind, target):
+            return True
+        stream, table = self._table(kind)
+        if stream is None or self._warehouse is None:
+            return False
+        sql = f"SELECT 1 FROM {table} WHERE {quoted(stream.key)}::VARCHAR = ? LIMIT 1"
+        return bool(self._warehouse.execute(sql, [row_key(stream, target)]).fetchall())
+
+    def merged_into(self, kind: str, id: str) -> str | None:
+        """The record that the one of `kind` with this id was merged into, as far as it is known for sure."""
+        if into := self._outbox.merged_into(f"{kind}/{id}"):
+            return into
+        stream, _ = self._table(kind)
+        if stream is None or self._warehouse is None or not id.isdecimal():
+            return None
+        found = self._warehouse.execute(
+            "SELECT winner_id FROM meta.merges WHERE entity = ? AND loser_id = ? AND confidence = 'exact'",
+            [stream.name, int(id)],
+        ).fetchall()
+        return str(found[0][0]) if found and found[0][0] is not None else None
+
+    def hint(self, kind: str, target: str) -> str:
+        """Why a record that was never there may have been meant otherwise: ids that come near, in words."""
+        stream, table = self._table(kind)
+        if stream is None or self._warehouse is None:
+            return "see that the id is right"
+        key = quoted(stream.key)
+        rows = self._warehouse.execute(
+            f"SELECT {key}::VARCHAR FROM {table} WHERE _deleted_at IS NULL ORDER BY {key} LIMIT {_MOST_IDS}"
+        ).fetchall()
+        near = difflib.get_close_matches(row_key(stream, target), [row[0] for row in rows], n=_NEAR, cutoff=0.7)
+        if near:
+            return f"the warehouse has {', '.join(near)}"
+        return (
+            f"the warehouse has {len(rows):,} {stream.name}, from {rows[0][0]} on"
+            if rows
+            else "see that the id is right"
+        )
+
+    def _table(self, kind: str) -> tuple[Stream | None, str]:
+        """The stream that holds records of `kind`, and its table; None where the warehouse has no such table."""
+        stream = stream_of(kind)
+        if stream is None or self._warehouse is None:
+            return None, ""
+        sql = (
+            "SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'main' AND table_name = ?"
+            " AND database_name = current_database()"
+        )
+        known = first(self._warehouse.execute(sql, [stream.name]))[0]
+        return (stream, quoted("main", stream.name)) if known else (None, "")
