@@ -158,7 +158,8 @@ def _control(settings: Settings) -> Check:
             "control",
             False,
             f"{path} is damaged: {said[0]}",
-            f"Move it aside (mv {path} {path}.damaged), and everything is read anew: pdsync sync --full",
+            f"Put it back from a backup of any day, or move it aside (mv {path} {path}.damaged), with what is queued in"
+            f" it. The next run takes what it held from the raw archive and the warehouse: pdsync sync",
         )
     return Check("control", True, f"control.db is sound; {runs:,} runs")
 

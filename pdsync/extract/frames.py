@@ -12,7 +12,7 @@ import json
 import mmap
 import os
 import struct
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -116,7 +116,7 @@ class FoundPage(Struct, frozen=True):
     walk: Walk  # `started_at` is known from its first page on
     page: SealedPage
     is_resealed: bool  # its content was changed on purpose after it was sealed
-    sealed_at: float  # seconds since 1970 by this machine; 0 where the file does not tell
+    sealed_at: datetime  # by this machine's clock; the server's where the file does not tell
 
 
 class Scan(Struct, frozen=True):
@@ -178,7 +178,8 @@ def _found(name: str, file: BinaryIO, frame: Frame) -> FoundPage:
         datetime.fromisoformat(facts["since"]) if facts["since"] else None,
         datetime.fromisoformat(began) if began else None,
     )
-    return FoundPage(facts["company"], walk, page, bool(facts.get("resealed")), facts.get("sealed_at", 0.0))
+    sealed_at = datetime.fromtimestamp(facts["sealed_at"], UTC) if "sealed_at" in facts else served_at
+    return FoundPage(facts["company"], walk, page, bool(facts.get("resealed")), sealed_at)
 
 
 class Rewritten(Struct, frozen=True):

@@ -33,7 +33,7 @@ from pdsync.core.envelope import open_envelope
 from pdsync.errors import ConfigError
 from pdsync.extract import frames, seal
 from pdsync.extract.folder import Folder
-from pdsync.extract.redact import Redactor, names, sole
+from pdsync.extract.redact import Found, Redactor, names, sole
 from pdsync.load import rebuilt, warehouse
 from pdsync.runner import project
 from pdsync.runner.replay import Selection, locked_replay
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
     from pdsync.core.config import Settings
     from pdsync.core.control import Control, SealedPage
-    from pdsync.extract.redact import Found
     from pdsync.model import Operation, Walk
 
 # In these lists, what has this key with the person's id is the person, or is about nobody else.
@@ -159,6 +158,8 @@ def _operation(walk: Walk) -> Operation | None:
 
 def _of_page(redactor: Redactor, walk: Walk, page: SealedPage, body: bytes) -> tuple[bytes, int, Found]:
     """A page without the person; see `Redactor.page`."""
+    if not body:  # the mark of an end
+        return body, page.rows, Found()
     key = asked_as = None
     stream = catalogue.streams().get(walk.stream)
     if stream is not None:

@@ -68,7 +68,7 @@ def index_archive(settings: Settings, control: Control, on_note: Callable[[str],
     runs: dict[str, datetime] = {}
     for each in found:
         run = each.walk.run_id
-        runs[run] = min(each.page.served_at, runs.get(run, each.page.served_at))
+        runs[run] = min(each.sealed_at, runs.get(run, each.sealed_at))
     walks, pages = _news(settings, control, found)
     # A damaged file is scanned again each time, so that it is reported each time; a torn end was never acknowledged.
     sizes = {
@@ -127,7 +127,7 @@ def _news(
     known = {walk.id: (walk, state) for walk, state in control.walks()}
     taken = {id: walk.run_id for id, (walk, _) in known.items()}
     by_walk: dict[tuple[str, int], dict[int, FoundPage]] = {}
-    for each in sorted(found, key=lambda each: (each.is_resealed, each.page.served_at, each.sealed_at)):
+    for each in sorted(found, key=lambda each: (each.is_resealed, each.sealed_at)):
         # A page that a kill kept out of the index was fetched again: the later one is the one that was used.
         by_walk.setdefault((each.walk.run_id, each.walk.id), {})[each.page.seq] = each
     walks: list[tuple[Walk, str]] = []

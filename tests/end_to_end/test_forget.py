@@ -80,6 +80,9 @@ def grown(remote: Remote, tmp_path_factory: pytest.TempPathFactory) -> Project:
     remote.change(0.3, seed=1, kinds=["persons", "deals"], only=["updated"])
     remote.advance(1200)
     assert project.here("sync", *LISTS, "--full", "--api", "v1").code == 0
+    # Nobody changed since: this list ends with no answer, and a mark in the archive.
+    assert project.here("sync", "person_changelog").code == 0
+    assert project.control("SELECT count(*) FROM pages WHERE rows = 0 AND context IS NULL")[0][0] > 0
     assert project.here("files", "download", "--all").code == 0
     return project
 

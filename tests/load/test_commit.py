@@ -211,6 +211,26 @@ def test_s3_the_watermark_is_when_the_walk_began_not_what_it_saw(work: Work) -> 
     assert work.watermark() == at(3)
 
 
+def test_s4_changes_since_some_time_move_no_watermark_past_what_was_never_read(work: Work) -> None:
+    work.commit([record(1, "a", 9)], 10, since=5)  # nothing tells what was before 5
+    assert work.watermark() is None
+    work.commit([], 20)
+    work.commit([], 40, since=30)  # from 20 to 30 nothing was read
+    assert work.watermark() == at(20)
+    work.commit([], 50, since=20)
+    assert work.watermark() == at(50)
+    assert work.content() != []
+
+
+def test_s3_s4_a_batch_of_another_run_with_the_same_walk_is_not_taken_for_loaded(work: Work) -> None:
+    first = work.walk(began=1)
+    work.commit([record(1, "a", 1)], 2, walk=first)
+    again = work.commit([record(1, "b", 3)], 4, walk=first)
+    other = work.commit([record(2, "c", 3)], 4, walk=msgspec.structs.replace(first, run_id="of another life"))
+    assert (again.inserted, again.updated, other.inserted) == (1, 0, 1)
+    assert [row[0] for row in work.rows("SELECT name FROM main.things ORDER BY id")] == ["a", "c"]
+
+
 def test_full_reads_are_told_apart_from_changes(work: Work) -> None:
     work.commit([], 10)
     work.commit([], 20, since=10)
