@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -10,7 +11,7 @@ from importlib import import_module
 import click
 
 from pdsync.cli.app import App, Group
-from pdsync.core.log import clean, to_stderr
+from pdsync.core.log import clean_error, to_stderr
 from pdsync.errors import PdsyncError
 from pdsync.version import __version__
 
@@ -88,11 +89,12 @@ def main() -> None:
             _last_word(app, "interrupted", 130)
         code = 130
     except click.ClickException as error:
-        error.show()
+        error.show(shown := io.StringIO())
+        click.echo(clean_error(shown.getvalue()), err=True, nl=False)
         _last_word(app, error.format_message(), 2)
         code = 2
     except PdsyncError as error:
-        click.echo(f"{_red('Error:', app)} {clean(str(error))}", err=True)
+        click.echo(f"{_red('Error:', app)} {clean_error(str(error))}", err=True)
         _last_word(app, str(error), error.exit_code)
         code = error.exit_code
     except (KeyboardInterrupt, EOFError):
@@ -103,9 +105,11 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as error:
-        click.echo(clean(f"This is a bug in pdsync, not in what you did: {type(error).__name__}: {error}"), err=True)
+        click.echo(
+            clean_error(f"This is a bug in pdsync, not in what you did: {type(error).__name__}: {error}"), err=True
+        )
         detail = "".join(traceback.format_exception(error))
-        click.echo(clean(detail) if app.verbosity > 0 else "Run it again with -v to see where.", err=True)
+        click.echo(clean_error(detail) if app.verbosity > 0 else "Run it again with -v to see where.", err=True)
         _last_word(app, str(error), 1)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
@@ -113,7 +117,7 @@ def main() -> None:
 
 def _last_word(app: App, message: str, code: int) -> None:
     if app.json:
-        app.emit({"event": "error", "complete": False, "exit_code": code, "message": clean(message)})
+        app.emit({"event": "error", "complete": False, "exit_code": code, "message": clean_error(message)})
 
 
 def _red(word: str, app: App) -> str:

@@ -1,7 +1,13 @@
-"""A plan as one page of HTML that a manager can read: nothing is loaded from elsewhere, everything is escaped."""
+"""A plan as one page of HTML that a manager can read: nothing is loaded from elsewhere, everything is escaped.
+
+Should a record's text get past the escaping all the same, the page's own policy lets no script run, no form be sent and
+nothing be fetched: it allows the one style sheet that stands in it, by its hash.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +24,10 @@ td { padding: .35rem .8rem .35rem 0; vertical-align: top; border-bottom: 1px sol
 del { color: #a12d2d; text-decoration: none } ins { color: #1b6b3a; text-decoration: none } small { color: #667 }
 .stop { background: #fff3d6; padding: .6rem 1rem; border-left: 4px solid #d89b00 }
 """
+_POLICY = (
+    f"default-src 'none'; style-src 'sha256-{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}';"
+    " base-uri 'none'; form-action 'none'"
+)
 
 
 def of(plan: Plan, held_back: str | None) -> str:
@@ -34,8 +44,9 @@ def of(plan: Plan, held_back: str | None) -> str:
     stop = f'<p class="stop">As it stands, this push is held back: {escape(held_back)}</p>' if held_back else ""
     rows = "\n".join(_row(step) for step in plan.steps)
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>What will change</title>'
-        f"<style>{_STYLE}</style></head><body>\n"
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><meta name="referrer" content="no-referrer">'
+        f"<title>What will change</title><style>{_STYLE}</style></head><body>\n"
         f"<h1>What will change in {escape(plan.company)}</h1>\n<p>{escape(' · '.join(facts))}<br>"
         f"<small>Planned {plan.made_at:%Y-%m-%d %H:%M} UTC, valid until {plan.expires_at:%Y-%m-%d %H:%M} UTC, plan"
         f" {escape(plan.hash[:12])}</small></p>\n{stop}\n"

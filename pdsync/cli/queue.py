@@ -167,7 +167,7 @@ def show(app: App, mutation: str) -> None:
     for name, value in facts.items():
         if value not in (None, [], {}):
             text = value if isinstance(value, str | int) else msgspec.json.format(msgspec.json.encode(value)).decode()
-            app.out.print(f"{name}: {render.cell(text) if isinstance(text, str) and len(text) < 100 else text}")
+            app.out.print(f"{name}: {render.cell(text)}")
 
 
 @queue.command("drop")

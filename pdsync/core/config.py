@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,6 +21,11 @@ from pdsync.errors import ConfigError
 
 Source = Literal["flag", "environment", "pdsync.toml", "default"]
 _SECRETS = {"api_token", "token", "client_secret", "refresh_token", "password"}
+
+
+_TOKEN = re.compile(r"[0-9a-fA-F]{32,}")  # Pipedrive's have 40 hex digits
+_HOST = re.compile(r"[\w.:\[\]-]+")  # with its port, if there is one
+_SECRET = re.compile(rf"{_TOKEN.pattern}|token|secret|passw|://[^/]*@", re.IGNORECASE)
 
 
 class Settings(Struct, frozen=True):
@@ -97,7 +103,7 @@ def load(project: Path, flags: dict[str, str | int | None] | None = None) -> Set
         origins[key] = origin
     base_url = check_base_url(str(values["account.base_url"]), trusted=origins["account.base_url"] != "pdsync.toml")
     if values["account.api"] not in get_args(Literal["v1", "v2"]):
-        raise ConfigError(f"account.api is {values['account.api']!r} ({origins['account.api']}). It is v1 or v2.")
+        raise ConfigError(f"account.api is {_shown(values['account.api'])} ({origins['account.api']}). It is v1 or v2.")
     return Settings(
         project=project,
         base_url=base_url,
@@ -116,7 +122,7 @@ def load(project: Path, flags: dict[str, str | int | None] | None = None) -> Set
 
 
 def check_base_url(url: str, *, trusted: bool) -> str:
-    """Return `url` without its path, or say why no token may be sent there.
+    """Return `url` without its path, or say why no token may be sent there; what may be a secret in it is not said.
 
     Only https reaches the network; http is for this machine. A file of the project (`trusted` is False) can
     name Pipedrive's own hosts and loopback addresses only.
@@ -126,21 +132,34 @@ def check_base_url(url: str, *, trusted: bool) -> str:
         host, _ = parts.hostname or "", parts.port  # looking at the port checks it
     except ValueError:
         parts, host = urlsplit(""), ""
-    local = is_loopback(host)
-    if not host or parts.username or parts.password or parts.query or parts.fragment:
-        raise ConfigError(f"account.base_url is {url!r}. It is written like https://yourcompany.pipedrive.com")
+    local, shown = is_loopback(host), _without_secrets(url)
+    if not _HOST.fullmatch(host) or _TOKEN.search(host) or "@" in parts.netloc or "?" in url or "#" in url:
+        raise ConfigError(
+            f"account.base_url is {shown!r}. It is written like https://yourcompany.pipedrive.com, and holds no token:"
+            f" pdsync auth login, or PDSYNC_API_TOKEN."
+        )
     if parts.path.rstrip("/") not in ("", "/v1", "/api/v1", "/api/v2"):
-        raise ConfigError(f"account.base_url is {url!r}. It ends behind the host; pdsync adds the path.")
+        raise ConfigError(f"account.base_url is {shown!r}. It ends behind the host; pdsync adds the path.")
     if parts.scheme != "https" and not (parts.scheme == "http" and local):
         raise ConfigError(
-            f"account.base_url is {url!r}. The token would travel readable: use https:// (http:// is for this machine)."
+            f"account.base_url is {shown!r}. The token would travel readable: use https:// (http:// is for this"
+            f" machine)."
         )
     if not (trusted or local or host == "pipedrive.com" or host.endswith(".pipedrive.com")):
         raise ConfigError(
             f"pdsync.toml sends the token to {host}, which is not Pipedrive.\n"
-            f"If you mean it, say so yourself: PDSYNC_BASE_URL={url}"
+            f"If you mean it, say so yourself: PDSYNC_BASE_URL={shown}"
         )
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def _without_secrets(url: str) -> str:
+    """The scheme and the host of an address. A token may stand in all else: before an @, in the path, the query."""
+    found = re.match(r"(?:([a-zA-Z][a-zA-Z0-9+.-]*):/*)?([^/?#]*)(.*)", url, re.DOTALL)
+    scheme, authority, rest = (each or "" for each in found.groups()) if found else ("", "", "")
+    user, at, host = authority.rpartition("@")
+    host = "…" if _TOKEN.search(host) or not _HOST.fullmatch(host) else host
+    return f"{f'{scheme}://' if scheme else ''}{'…' if user else ''}{at}{host}{'/…' if rest.strip('/') else rest}"
 
 
 def is_loopback(host: str) -> bool:
@@ -194,11 +213,16 @@ def _typed(key: str, value: object, setting: _Setting, origin: Source) -> str | 
         except ValueError:
             number = -1
         if isinstance(value, bool) or number < setting.least:
-            raise ConfigError(f"{key} is {value!r} ({where}). It is a whole number from {setting.least} on.")
+            raise ConfigError(f"{key} is {_shown(value)} ({where}). It is a whole number from {setting.least} on.")
         return number
     if not isinstance(value, str):
-        raise ConfigError(f"{key} is {value!r} ({where}). It is a text: put it in quotes.")
+        raise ConfigError(f"{key} is {_shown(value)} ({where}). It is a text: put it in quotes.")
     return value
+
+
+def _shown(value: object) -> str:
+    """A value as an error may repeat it: not where it looks like a secret in the wrong place."""
+    return "[not shown]" if _SECRET.search(str(value)) else repr(value)
 
 
 def _path(project: Path, value: str | int) -> Path:

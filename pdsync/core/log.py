@@ -9,10 +9,16 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import re
 import sys
 from urllib.parse import quote
 
 _hidden: set[str] = set()
+_PARAMETER = re.compile(
+    r"""\b((?:api_?token|(?:access|refresh)_token|token|client_secret|secret|password|x-api-token)=)[^&\s"'\\]+""",
+    re.IGNORECASE,
+)
+_PASSWORD = re.compile(r"://[^/?#\s@\"']*@")
 _LEAST = 6  # shorter values would blank out ordinary words
 
 log = logging.getLogger("pdsync")
@@ -33,6 +39,11 @@ def clean(message: str) -> str:
     )
 
 
+def clean_error(message: str) -> str:
+    """`message`, cleaned, and without what looks like a secret inside an address that it repeats."""
+    return clean(_PASSWORD.sub("://[secret]@", _PARAMETER.sub(r"\1[secret]", message)))
+
+
 def clean_json(text: str) -> str:
     """`text`, which is JSON, cleaned so that it stays JSON and says the same: characters are escaped in JSON's way."""
     return "".join(
@@ -48,7 +59,7 @@ def _redacted(message: str) -> str:
 
 class _Clean(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return clean(super().format(record))
+        return clean_error(super().format(record))
 
 
 def to_stderr(verbosity: int) -> None:

@@ -255,14 +255,20 @@ class _Callback:
             return _page(404, "Nothing is here.")
         if self.code.done():
             return _page(410, "This was answered before. You can close this window.")
-        if error and (ours or given is None):
+        if not ours or not (code or error):
+            # Not the browser that we sent: whoever else knocks here can't end the login, or slip in another company.
+            log.warning(
+                "A request to the callback did not come from this login; it was refused, and the login goes on."
+            )
+            return _page(
+                400,
+                "This does not come from the login that pdsync began, which still waits. Nothing was done.\n"
+                "If you have just refused access, end the login in its terminal with Ctrl-C.",
+            )
+        if error:
             self.code.set_exception(AuthError(f"Access was not allowed ({clean(error)[:100]}). Nothing was stored."))
             return _page(200, "pdsync was not given access. You can close this window.")
-        if not ours or not code:
-            # Not the browser that we sent: whoever else knocks here can't end the login, or slip in another company.
-            log.warning("A request to the callback did not come from this login; it was refused.")
-            return _page(400, "This does not come from the login that pdsync began. Nothing was done.")
-        self.code.set_result(code)
+        self.code.set_result(str(code))
         return _page(200, "pdsync has access. You can close this window and go back to the terminal.")
 
 

@@ -117,6 +117,21 @@ def test_o7_a_bug_ends_with_1_and_without_a_stack_trace(
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["exit_code"] == 1
 
 
+def test_x2_an_error_repeats_no_secret_of_an_address(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PDSYNC_BASE_URL", "https://me:C4N4RY@acme.pipedrive.com/?api_token=C4N4RY")
+    for words in (["status"], ["-vv", "sql", "from deals"], ["sync", "--json"]):
+        assert run(monkeypatch, *words) == 2
+        told = capsys.readouterr()
+        assert "account.base_url is" in told.err
+        assert "C4N4RY" not in told.err + told.out
+    monkeypatch.setenv("PDSYNC_BASE_URL", "https://acme.pipedrive.com")
+    assert run(monkeypatch, "sql", "-o", "csv", "--as-of", "https://x/?api_token=C4N4RY", "from deals") == 2
+    assert run(monkeypatch, "replay", "https://me:C4N4RY@host/?client_secret=C4N4RY&x=1") == 2
+    assert "C4N4RY" not in capsys.readouterr().err
+
+
 def test_a_quiet_command_says_nothing_but_its_result(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import os
+import pty
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -97,6 +101,40 @@ def test_x10_a_table_shows_no_escape_codes(synced: Synced) -> None:
     assert "\x1b" not in shown
     assert "\x07" not in shown
     assert "52;c;x" in shown
+
+
+EVIL = "chr(27) || ']52;c;eA==' || chr(7) || chr(155) || '31m' || chr(8238) || 'x'"
+
+
+@pytest.mark.parametrize("output", ["table", "csv", "json", "ndjson"])
+def test_x10_no_form_of_an_answer_steers_a_terminal(synced: Synced, output: str) -> None:
+    query = f'select {EVIL} as cell, [{EVIL}] as cells, 1 as "head\x1b]0;x\x07"'
+    shown = on_a_terminal(*synced, "sql", query, "-o", output)
+    assert "52;c;eA==" in shown
+    assert not set("\x1b\x07\x9b\u202e") & set(re.sub(r"\x1b\[[0-9;]*m", "", shown))  # but for colours of our own
+
+
+@pytest.mark.parametrize("output", ["csv", "ndjson"])
+def test_x10_a_file_or_pipe_gets_what_the_warehouse_holds(synced: Synced, output: str) -> None:
+    out = cli(*synced, "sql", f"select {EVIL} as cell", "-o", output).stdout
+    cell = next(csv.DictReader(io.StringIO(out)))["cell"] if output == "csv" else json.loads(out)["cell"]
+    assert cell == "\x1b]52;c;eA==\x07\x9b31m\u202ex"
+
+
+def on_a_terminal(box: Box, project: Project, *arguments: str) -> str:
+    """What a person sees who types the command."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "pdsync", "--project", str(folder(project)), "--color", "never", *arguments]
+    environment = {**clean_environment(), "TERM": "xterm", "PDSYNC_BASE_URL": box.url, "PDSYNC_API_TOKEN": box.token}
+    process = subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    with contextlib.suppress(OSError):  # Linux's word for the other side's end
+        while piece := os.read(ours, 1 << 16):
+            seen += piece
+    os.close(ours)
+    assert process.wait(60) == 0, seen
+    return seen.decode()
 
 
 @pytest.mark.parametrize(

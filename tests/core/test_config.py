@@ -208,6 +208,49 @@ def test_x3_no_token_goes_there_whoever_says_so(url: str, message: str) -> None:
             check_base_url(url, trusted=trusted)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://acme.pipedrive.com/?api_token=C4N4RY",
+        "https://acme.pipedrive.com?C4N4RY",
+        "acme.pipedrive.com#C4N4RY",
+        "https://C4N4RY@acme.pipedrive.com",
+        "https://C4N4RY:C4N4RY@acme.pipedrive.com/v1",
+        "https://me:C4N4RY@127.0.0.1:8000",
+        "https://acme.pipedrive.com/v1/deals;api_token=C4N4RY",
+        "https://acme.pipedrive.com/C4N4RY",
+        "http://acme.pipedrive.com:80/%3Fapi_token=C4N4RY",
+        "ftp://acme.pipedrive.com/C4N4RY",
+        "https://[::1?api_token=C4N4RY",
+        "api_token=C4N4RY",
+        "C4N4RY" + "0123456789abcdef" * 2,
+        "https://evil.example/v1?C4N4RY",
+    ],
+)
+def test_x2_an_address_with_a_token_is_refused_and_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("PDSYNC_BASE_URL", url)
+    with pytest.raises(ConfigError, match=r"account\.base_url is") as caught:
+        load(tmp_path)
+    assert "C4N4RY" not in str(caught.value)
+    monkeypatch.delenv("PDSYNC_BASE_URL")
+    with pytest.raises(ConfigError) as caught:
+        filed(tmp_path, f"[account]\nbase_url = {url!r}\n")
+    assert "C4N4RY" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["PDSYNC_API", "PDSYNC_BURST", "PDSYNC_CONCURRENCY"])
+def test_x2_a_token_in_the_wrong_variable_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    token = "c4n4" * 10
+    monkeypatch.setenv(key, token.replace("n", "a"))
+    with pytest.raises(ConfigError, match=r"\[not shown\]") as caught:
+        load(tmp_path)
+    assert token.replace("n", "a") not in str(caught.value)
+
+
 def test_this_machine_is_known_by_its_addresses() -> None:
     assert all(map(is_loopback, ["localhost", "127.0.0.1", "127.8.9.1", "::1"]))
     assert not any(map(is_loopback, ["", "localhost.", "10.0.0.1", "::2", "127.0.0.1.evil.example", "example.com"]))

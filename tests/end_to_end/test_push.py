@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -484,13 +487,25 @@ def test_x1_another_companys_token_reaches_neither_queue_nor_plan_nor_warehouse(
             project.configure(base_url=remote.url, api_token=remote.token)
 
 
-def test_a_page_for_a_manager_escapes_what_it_shows(remote: Remote, project: Project, tmp_path: Path) -> None:
+def test_x10_a_page_for_a_manager_escapes_what_it_shows_and_runs_nothing(
+    remote: Remote, project: Project, tmp_path: Path
+) -> None:
     queue(project, "updateDeal", f"id={live(remote, 'deals')[17]['id']}", "title=<script>alert(1)</script>")
     page = tmp_path / "plan.html"
     assert project.here("push", "--dry-run", "--html", str(page)).code == 0
     text = page.read_text("utf-8")
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
     assert "<script" not in text
+    policy = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]+)">', text)
+    style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
+    assert policy
+    assert style
+    allowed = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+    assert policy[1].split("; ") == [
+        "default-src 'none'", f"style-src 'sha256-{allowed}'", "base-uri 'none'", "form-action 'none'"
+    ]  # fmt: skip
+    assert text.index(policy[0]) < text.index("<style>")
+    assert not re.search(r"""style=|on[a-z]+=|javascript:|https?://""", text.partition("<body>")[2])
 
 
 def test_the_queue_can_be_written_out_and_read_in_again(project: Project, tmp_path: Path) -> None:
