@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdsync.load import results
@@ -65,6 +65,7 @@ def test_s16_a_value_leaves_duckdb_whole(sql: str) -> None:
 
 
 @given(st.integers(-2_147_483_000, 2_147_483_000), st.integers(-(2**62), 2**62))
+@settings(deadline=None, max_examples=60)
 def test_s16_every_day_and_moment_is_written_as_duckdb_writes_it(day: int, moment: int) -> None:
     with duckdb.connect() as database:
         query = "SELECT date '1970-01-01' + $1::INTEGER AS d, make_timestamp($2::BIGINT) AS t"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdsync.cli.query import _csv
@@ -207,6 +207,7 @@ TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0")) | st.text
 
 
 @given(st.lists(st.tuples(st.integers(), TEXTS), min_size=1), st.booleans())
+@settings(deadline=None)
 def test_x10_what_export_guards_import_takes_off_and_nothing_else(rows: list[tuple[int, str]], raw: bool) -> None:
     text = _csv(["id", "@head"], [list(row) for row in rows], raw=raw)
     with tempfile.TemporaryDirectory() as folder:
