@@ -80,7 +80,7 @@ def index_archive(settings: Settings, control: Control, on_note: Callable[[str],
         control.bind_company(company, "", None)
     if is_empty and pages:
         on_note(f"control.db was lost: {len(pages):,} pages are known again from {settings.raw}.")
-    elif walks and any(state != "sealed" for _, state in walks):
+    elif walks and any(state not in ("open", "sealed") for _, state in walks):
         on_note(f"control.db is older than {settings.raw}: {len(pages):,} pages are known again from there.")
     for scan in scans.values():
         if scan.fault and not scan.fault.is_torn:
@@ -150,8 +150,9 @@ def _news(
                 elif state == "open" and seq == end:
                     fresh.append(each)
                     end += 1
-            if state == "open" and fresh and fresh[-1].page.next is None:
-                walks.append((known[id][0], "sealed"))
+            if state == "open" and fresh:  # what kept the page out of the index kept out when its walk began
+                walk = replace(known[id][0], started_at=fresh[0].walk.started_at)
+                walks.append((walk, "sealed" if fresh[-1].page.next is None else "open"))
         else:
             fresh = [each for place, each in enumerate(ordered) if each.page.seq == place]
             if not fresh:

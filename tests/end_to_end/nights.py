@@ -175,11 +175,13 @@ class Nights:
         gone = {place for place, state in states.items() if state not in ("live", "archived")}
         self.unseen |= gone - self._gone
         self._gone = gone
-        if "pushes" not in self.does or self.number == 1:
+        if self.number == 1:
             return []
-        count = self.dice.randrange(2, 7)
-        self.counts["mutations"] += count
-        wrong = self.ledger.queue(self.dice, count, self._run, f"s{self.seed}n{self.number}")
+        wrong: list[str] = []
+        if "pushes" in self.does:
+            count = self.dice.randrange(2, 7)
+            self.counts["mutations"] += count
+            wrong = self.ledger.queue(self.dice, count, self._run, f"s{self.seed}n{self.number}")
         self.stores.keep(self.number)
         self.ledger.copied(self.number)
         return wrong
