@@ -148,9 +148,9 @@ class Nights:
         wrong = self._day()
         self._set_clocks()
         if self.number > 1:
-            self._lose(0.6)
+            self._lose(0.8)
             wrong += self._trouble()
-            self._lose(0.45)
+            self._lose(0.6)
         wrong += self._calm()
         deep = last or self.number % (2 * WEEK) == 0
         if last or self.number % WEEK == 0:
