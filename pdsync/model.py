@@ -66,6 +66,7 @@ class Operation(Struct, frozen=True, forbid_unknown_fields=True):
     path: str
     tag: str
     cost: int | None = None  # tokens a request, whatever it returns; None: not documented
+    search: bool = False  # has a burst limit of its own, besides the one that it shares with every other
     paging: Literal["none", "cursor", "offset"] = "none"
     page_size: int | None = None  # the largest `limit`, in rows; None: not documented
     query: dict[str, Param] = {}

@@ -20,14 +20,15 @@ from pdsync.core.calls import check
 from pdsync.core.http import ATTEMPTS, Patience
 from pdsync.core.log import clean
 from pdsync.errors import ConfigError
+from pdsync.extract.pages import REPEATS
 from pdsync.extract.records import records as all_records
 from pdsync.runner import client, project
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator, Coroutine, Mapping
 
     from pdsync.core.calls import Call
-    from pdsync.core.http import Http
+    from pdsync.core.http import Answer, Http
     from pdsync.model import Operation
 
 T = TypeVar("T")
@@ -205,13 +206,25 @@ async def _carry_out(
         if operation.mutates:
             await _right_company(app, http)
         if everything:
-            await output.records(all_records(http, operation, call.path, call.query))
+            attempts = min(REPEATS, patience.attempts)
+            patient = _Patient(http, headers, patience)
+            await output.records(all_records(patient, operation, call.path, call.query, attempts=attempts))
         elif operation.binary or (output.kind == "binary" and not operation.mutates):
             await output.file(http, operation, call.path, patience, query=call.query, headers=headers)
         else:
             answer = await http.carry_out(call, headers=headers, patience=patience)
             raw.debug_answer(app, answer)
             output.answer(answer)
+
+
+class _Patient:
+    """A client that makes every call with the headers and the patience that were asked for."""
+
+    def __init__(self, http: Http, headers: dict[str, str], patience: Patience) -> None:
+        self._http, self._headers, self._patience = http, headers, patience
+
+    async def call(self, operation: Operation, path: str | None = None, *, query: Mapping[str, str] | None) -> Answer:
+        return await self._http.call(operation, path, query=query, headers=self._headers, patience=self._patience)
 
 
 async def _raw(app: App, asked: raw.Request, patience: Patience, output: Output) -> None:
@@ -227,6 +240,7 @@ async def _raw(app: App, asked: raw.Request, patience: Patience, output: Output)
             asked.method,
             asked.path,
             cost=asked.cost,
+            search=asked.searches,
             label=asked.label,
             query=asked.query,
             body=asked.body,

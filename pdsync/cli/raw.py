@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from pdsync.cli import render
+from pdsync.core import catalogue
 from pdsync.core.transfer import FilePart, Form, file_part
 from pdsync.errors import ConfigError
 from pdsync.model import Method, Operation
@@ -96,7 +97,16 @@ class Request(Struct, frozen=True):
     @property
     def operation(self) -> Operation:
         """The request as an operation whose answer is a file."""
-        return Operation(self.label, "v1", self.method, self.path, "", cost=self.cost, binary=True)
+        return Operation(
+            self.label, "v1", self.method, self.path, "", cost=self.cost, search=self.searches, binary=True
+        )
+
+    @property
+    def searches(self) -> bool:
+        """Whether it is a search, which has a burst limit of its own."""
+        asked = unquote(urlsplit(self.path).path).rstrip("/").removeprefix("/api")
+        known = (each for version in catalogue.VERSIONS for each in catalogue.operations(version).values())
+        return any(each.search and each.path.removeprefix("/api") == asked for each in known)
 
     @property
     def form_files(self) -> tuple[FilePart, ...]:

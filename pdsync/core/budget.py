@@ -1,8 +1,9 @@
 """Decides when the next request may go out, and whether it may go out at all.
 
 Pipedrive meters a company twice. A *burst limit* counts the requests of any rolling two seconds, as the server
-sees them; it refills by itself, so we wait. A *daily budget* of tokens is shared with every other integration of the
-company and comes back at midnight, so we stop while we can resume.
+sees them; it refills by itself, so we wait. Searches count in it, and in a smaller one of their own. A *daily budget*
+of tokens is shared with every other integration of the company and comes back at midnight, so we stop while we can
+resume.
 
 Both are kept in control.db, because every process that uses the token shares them. The window needs no guess about
 the network: a request reaches the server somewhere between the moment it is sent and the moment its answer begins.
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WINDOW_S = 2.0
+SEARCH_BURST = 10  # the same on every plan, for API tokens and OAuth apps
 _MARGIN_S = 0.01  # clocks tick; a window that closes early by a hair must not cost a 429
 _COOL_DOWN_S = 600.0
 _SLICE_S = 0.2
@@ -49,7 +51,7 @@ class Budget:
     Args:
         path: control.db; it exists already.
         token: the secret; only its hash is stored.
-        burst: requests allowed in any rolling two seconds; 0 for no limit.
+        burst: requests allowed in any rolling two seconds, of searches SEARCH_BURST at most; 0 for no limit.
         daily_tokens: the company's tokens a day, until a header says otherwise; 0 for no limit.
         run_tokens: what this run may spend at most; None for all that is left.
     """
@@ -77,10 +79,11 @@ class Budget:
         self._db.close()
 
     @asynccontextmanager
-    async def spend(self, cost: int) -> AsyncIterator[Callable[[], None]]:
+    async def spend(self, cost: int, *, search: bool = False) -> AsyncIterator[Callable[[], None]]:
         """Wait until a request of `cost` tokens may go out, and count it as under way inside the block.
 
-        What it yields may be called as soon as the answer begins; at the latest the block's end says so.
+        A `search` takes a place in the window of searches too. What it yields may be called as soon as the answer
+        begins; at the latest the block's end says so.
 
         Raises:
             BudgetSpent: the company's day, or the budget of this run, has no `cost` tokens left. Nothing was sent.
@@ -90,16 +93,14 @@ class Budget:
         if self._throttle:
             async with self._throttle:
                 pass
-        ticket = await self._slot(cost)
+        tickets = await self._slot(cost, self._windows(search=search))
         began = time.monotonic()
         self.requests += 1
         self.spent += cost
 
         def answered() -> None:
-            nonlocal ticket
-            if ticket is not None:
-                self._db.execute("UPDATE requests SET done = ? WHERE id = ?", (time.monotonic(), ticket))
-                ticket = None
+            while tickets:
+                self._db.execute("UPDATE requests SET done = ? WHERE id = ?", (time.monotonic(), tickets.pop()))
 
         try:
             yield answered
@@ -107,22 +108,30 @@ class Budget:
             answered()
             self.answer_s = (self.answer_s + time.monotonic() - began) / 2
 
-    async def _slot(self, cost: int) -> int | None:
+    def _windows(self, *, search: bool) -> dict[str, int]:
+        """The windows that a request takes a place in, each with its limit."""
+        if not self.burst:
+            return {}
+        general = {self._token: self.burst}
+        return general | {f"{self._token} search": min(self.burst, SEARCH_BURST)} if search else general
+
+    async def _slot(self, cost: int, windows: dict[str, int]) -> list[int]:
+        """Wait for a place in every window, and return the tickets of these places."""
         while True:
             self._check_cool_down()
             wait = self._resume_at - time.monotonic()
             if wait <= 0:
-                ticket, wait = self._reserve(cost)
+                tickets, wait = self._reserve(cost, windows)
                 if wait <= 0:
-                    return ticket
+                    return tickets
             await asyncio.sleep(min(max(wait, 0.002), 1.0))
 
-    def _reserve(self, cost: int) -> tuple[int | None, float]:
-        """Take a place in the window: (ticket, 0), or (None, seconds to wait)."""
+    def _reserve(self, cost: int, windows: dict[str, int]) -> tuple[list[int], float]:
+        """Take a place in each of the windows: (tickets, 0), or ([], seconds to wait)."""
         db = self._db
         if not self.burst and not self.daily_tokens:
             self._check_budget(cost)
-            return None, self._paused(time.monotonic())
+            return [], self._paused(time.monotonic())
         db.execute("BEGIN IMMEDIATE")
         try:
             now = time.monotonic()
@@ -130,8 +139,11 @@ class Budget:
             paused = self._paused(now)
             if paused > 0:
                 db.execute("COMMIT")
-                return None, paused
-            ticket, wait = self._place(now) if self.burst else (None, 0.0)
+                return [], paused
+            # `sent > now`: left over from before a reboot.
+            db.execute("DELETE FROM requests WHERE done < ? OR sent > ?", (now - WINDOW_S - _MARGIN_S, now))
+            wait = max((self._full_for(window, limit, now) for window, limit in windows.items()), default=0.0)
+            tickets = [self._place(window, now) for window in windows] if wait <= 0 else []
             if wait <= 0:
                 db.execute(
                     "INSERT INTO tokens (day, spent) VALUES (?, ?) ON CONFLICT (day) DO UPDATE SET spent = spent + ?",
@@ -141,7 +153,7 @@ class Budget:
         except BaseException:
             db.execute("ROLLBACK")
             raise
-        return ticket, wait
+        return tickets, wait
 
     def _paused(self, now: float) -> float:
         """Seconds for which a burst 429 keeps every process of this token silent."""
@@ -149,23 +161,24 @@ class Budget:
         # A pause that lies further ahead than any that we set is from before a reboot: the clock began anew.
         return float(row[0]) - now if row and 0 < row[0] - now <= _COOL_DOWN_S else 0.0
 
-    def _place(self, now: float) -> tuple[int | None, float]:
-        db = self._db
-        # `sent > now`: left over from before a reboot.
-        db.execute("DELETE FROM requests WHERE done < ? OR sent > ?", (now - WINDOW_S - _MARGIN_S, now))
-        counted = db.execute("SELECT done, pid, id FROM requests WHERE token = ?", (self._token,)).fetchall()
-        if len(counted) < self.burst:
-            row = db.execute(
-                "INSERT INTO requests (token, pid, sent) VALUES (?, ?, ?) RETURNING id", (self._token, os.getpid(), now)
-            ).fetchone()
-            return int(row[0]), 0.0
+    def _place(self, window: str, now: float) -> int:
+        row = self._db.execute(
+            "INSERT INTO requests (token, pid, sent) VALUES (?, ?, ?) RETURNING id", (window, os.getpid(), now)
+        ).fetchone()
+        return int(row[0])
+
+    def _full_for(self, window: str, limit: int, now: float) -> float:
+        """Seconds after which to look for a place in `window` again; 0 where it has one."""
+        counted = self._db.execute("SELECT done, pid, id FROM requests WHERE token = ?", (window,)).fetchall()
+        if len(counted) < limit:
+            return 0.0
         for done, pid, ticket in counted:
             if done is None and not _alive(
                 pid
             ):  # killed with a request under way: it has arrived by now, or never will
-                db.execute("UPDATE requests SET done = ? WHERE id = ?", (now, ticket))
+                self._db.execute("UPDATE requests SET done = ? WHERE id = ?", (now, ticket))
         ends = [done for done, _, _ in counted if done is not None]
-        return None, min(ends) + WINDOW_S + _MARGIN_S - now if ends else 0.01
+        return max(min(ends) + WINDOW_S + _MARGIN_S - now, 0.002) if ends else 0.01
 
     def _check_budget(self, cost: int) -> None:
         if self.run_tokens is not None and self.spent + cost > self.run_tokens:

@@ -206,6 +206,7 @@ class Http:
             operation.method,
             path or operation.path,
             cost=operation.cost or 0,
+            search=operation.search,
             label=operation.id,
             query=query,
             body=body,
@@ -247,6 +248,7 @@ class Http:
         *,
         cost: int,
         label: str,
+        search: bool = False,
         query: Query | None = None,
         body: object = None,
         form: Form | None = None,
@@ -256,13 +258,14 @@ class Http:
     ) -> Answer:
         """Like `call`, for a request that no operation of the catalogue describes; `label` names it in errors.
 
-        A `body` of bytes is sent as it is, under the Content-Type that `headers` name.
+        A `search` counts in the burst limit of searches too. A `body` of bytes is sent as it is, under the
+        Content-Type that `headers` name.
         """
         patience = patience or Patience()
         timeout_s = patience.timeout_s or self._timeout_s
 
         async def once(own: dict[str, str]) -> Answer:
-            async with self._places, self.budget.spend(cost) as answered:
+            async with self._places, self.budget.spend(cost, search=search) as answered:
                 if before:
                     await before()
                 sent = {**(headers or {}), **own}
@@ -300,7 +303,7 @@ class Http:
 
         async def once(own: dict[str, str]) -> Answer:
             async with self._places:
-                async with self.budget.spend(operation.cost or 0) as answered:
+                async with self.budget.spend(operation.cost or 0, search=operation.search) as answered:
                     sent = {**(headers or {}), **own, "Accept": "*/*", "Accept-Encoding": "identity"}
                     answer = await self._send(
                         operation.method, path, sent, query, sink=sink, most_bytes=most_bytes,
@@ -367,7 +370,9 @@ class Http:
 
     def _backoff(self, attempt: int, patience: Patience) -> float:
         first = self._backoff_s if patience.backoff_s is None else patience.backoff_s
-        wait = first * float(2 ** (attempt - 1)) if patience.exponential else first
+        if not patience.exponential:
+            return first
+        wait = first * float(2 ** (attempt - 1))
         return random.uniform(0.5, 1.0) * min(wait, max(20.0, first))  # noqa: S311 - jitter
 
     async def _send(
@@ -446,7 +451,7 @@ class Http:
             why = error.os_error.strerror or type(error.os_error).__name__
             raise _Retryable(f"can't reach {where}: {why}", refused=True) from error
         except TimeoutError as error:
-            raise _Retryable(f"no answer within {timeout_s:.0f} s") from error
+            raise _Retryable(f"no answer within {round(timeout_s, 1):g} s") from error
         except aiohttp.InvalidURL as error:
             raise BadAnswer(f"{where} is no host that could be called.") from error
         except (aiohttp.ClientError, ConnectionError, zlib.error, EOFError) as error:

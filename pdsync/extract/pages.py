@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pdsync.core.http import Answer
 
 _DEFAULT_ROWS = 100  # of a page, where a cursor list is asked for no number (or heeds none)
-_REPEATS = 3  # how often an unusable page is asked for, or a list is begun anew
+REPEATS = 3  # how often an unusable page is asked for, or a list is begun anew
 
 
 class _Keyed(msgspec.Struct):
@@ -75,6 +75,7 @@ async def pages(
     after: Page | None = None,
     newest_first: str | None = None,
     path: str | None = None,
+    attempts: int = REPEATS,
 ) -> AsyncGenerator[Page]:
     """Yield the pages of `walk`, one in memory at a time, until the list names no next one.
 
@@ -87,6 +88,7 @@ async def pages(
             list has cursors.
         path: the operation's path with its placeholders filled, where it has any.
         newest_first: the key of a record that holds its last change, where the list is sorted by it, newest first.
+        attempts: how often a page is asked for whose answer can't be right.
 
     Raises:
         BadAnswer: the list can't be walked to its end; asking again did not help.
@@ -102,7 +104,7 @@ async def pages(
     seen = {place}
     while True:
         asked = {**query, **_place(operation, place)}
-        page, envelope = await _ask(client, operation, walk, asked, seq, place, newest_first, path, reached)
+        page, envelope = await _ask(client, operation, walk, asked, seq, place, newest_first, path, reached, attempts)
         if operation.paging == "offset":
             start, found = int(place or 0), _keys(envelope)
             can_tell = bool(found) or not envelope.records
@@ -115,7 +117,7 @@ async def pages(
                     reached.end = 0  # what the page before showed is no measure any more
                     continue
                 restarts += 1
-                if restarts > _REPEATS:
+                if restarts > REPEATS:
                     raise BadAnswer(f"{operation.id}: its records change places faster than they can be read.")
             begin, keys, reached.end = start, found, start + page.rows
         if page.next is not None and page.next in seen:
@@ -161,9 +163,10 @@ async def _ask(
     newest_first: str | None,
     path: str | None,
     reached: _Reached,
+    attempts: int,
 ) -> tuple[Page, Envelope]:
     """One page; an answer that can't be right is asked for again, a few times."""
-    for attempt in range(1, _REPEATS + 1):
+    for attempt in range(1, attempts + 1):
         answer = await client.call(operation, path, query=asked)
         try:
             envelope = open_envelope(answer.body, operation)
@@ -171,7 +174,7 @@ async def _ask(
             if operation.paging == "cursor" and not envelope.described and len(envelope.records) == _DEFAULT_ROWS:
                 await _see_that_it_speaks(client, operation, path, asked)
         except BadAnswer as error:
-            if attempt == _REPEATS:
+            if attempt == attempts:
                 raise BadAnswer(f"{operation.id}: {error}") from error
             continue
         page = Page(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Raw, Struct
 
-from pdsync.extract.pages import pages
+from pdsync.extract.pages import REPEATS, pages
 from pdsync.model import Walk
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from pdsync.model import Operation
 
 
-async def records(client: Caller, operation: Operation, path: str, query: Mapping[str, str]) -> AsyncGenerator[Raw]:
+async def records(
+    client: Caller, operation: Operation, path: str, query: Mapping[str, str], *, attempts: int = REPEATS
+) -> AsyncGenerator[Raw]:
     """Yield every record of a list as raw JSON, from the first page to the last, each once.
 
     Args:
@@ -31,6 +33,7 @@ async def records(client: Caller, operation: Operation, path: str, query: Mappin
         operation: the list operation.
         path: the operation's path with its placeholders filled.
         query: the parameters that every page shares.
+        attempts: how often a page is asked for whose answer can't be right.
 
     Raises:
         BadAnswer: the list can't be walked to its end.
@@ -41,8 +44,8 @@ async def records(client: Caller, operation: Operation, path: str, query: Mappin
     # Where the catalogue says what `data` holds, or it holds one record, there is no list to look for.
     known = operation.records != "list" or operation.records_in is not None or operation.path.endswith("}")
     seen = set[object]()
-    walking = pages(client if known else _Flat(client), operation, walk, {**limit, **query}, path=path)
-    async for page in walking:
+    asking = client if known else _Flat(client)
+    async for page in pages(asking, operation, walk, {**limit, **query}, path=path, attempts=attempts):
         for record in page.records or ():
             identity = _identity(record, operation)
             if identity in seen:

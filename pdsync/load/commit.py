@@ -152,8 +152,8 @@ def _apply(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, b
     main, key = quoted("main", target.name), quoted(target.key)
     found = first(
         connection.execute(
-            "SELECT count(*), count_if(is_new), count_if(changed AND NOT is_new), count_if(confirmed AND NOT changed)"
-            " FROM temp.delta"
+            "SELECT count(*), count(*) FILTER (is_new), count(*) FILTER (changed AND NOT is_new),"
+            " count(*) FILTER (confirmed AND NOT changed) FROM temp.delta"
         )
     ) or (0, 0, 0, 0)
     rows, new, changed, confirmed = (int(count) for count in found)

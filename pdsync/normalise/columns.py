@@ -112,7 +112,7 @@ class Statement:
 
     def misfits(self) -> str:
         """A SELECT over `rows` with one count a column: how many values of it do not fit."""
-        counts = ", ".join(f"count_if({self._unfit(column) or 'false'})" for column in self.stored)
+        counts = ", ".join(f"count(*) FILTER ({self._unfit(column) or 'false'})" for column in self.stored)
         return f"SELECT {counts} FROM (SELECT *, {self._typed_list()} FROM ({self._texts()}))"
 
     def keyless(self) -> str:

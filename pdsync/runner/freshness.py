@@ -41,7 +41,7 @@ def freshness(settings: Settings) -> list[Freshness]:
         for stream, until, full in rows:
             counted = first(
                 warehouse.execute(
-                    f"SELECT count_if(_deleted_at IS NULL), count_if(_deleted_at IS NOT NULL)"
+                    f"SELECT count(*) FILTER (_deleted_at IS NULL), count(*) FILTER (_deleted_at IS NOT NULL)"
                     f" FROM {quoted('main', stream)}"
                 )
             ) or (0, 0)

@@ -18,9 +18,11 @@ CREATE OR REPLACE VIEW sales.won_by_month AS
     ORDER BY month, currency;
 
 CREATE OR REPLACE VIEW sales.by_owner AS
-    SELECT u.name AS owner, d.currency, count_if(d.status = 'open') AS open, count_if(d.status = 'won') AS won,
-           count_if(d.status = 'lost') AS lost, sum(d.value) FILTER (d.status = 'won') AS won_value,
-           round(100.0 * count_if(d.status = 'won') / nullif(count_if(d.status IN ('won', 'lost')), 0), 1) AS win_rate
+    SELECT u.name AS owner, d.currency, count(*) FILTER (d.status = 'open') AS open,
+           count(*) FILTER (d.status = 'won') AS won, count(*) FILTER (d.status = 'lost') AS lost,
+           sum(d.value) FILTER (d.status = 'won') AS won_value,
+           round(100.0 * count(*) FILTER (d.status = 'won')
+                 / nullif(count(*) FILTER (d.status IN ('won', 'lost')), 0), 1) AS win_rate
     FROM main.deals d
     LEFT JOIN main.users u ON u.id = d.owner_id
     WHERE d._deleted_at IS NULL

@@ -96,6 +96,13 @@ def test_custom_fields_belong_to_the_records_that_have_them() -> None:
     }
 
 
+def test_searches_are_known_by_their_names() -> None:
+    """The vendor gives no list of them: itemSearch and whatever is called search; `users/find` costs as much."""
+    named = {each.name for each in EVERY if re.search(r"/search$|/itemSearch(/field)?$|/users/find$", each.path)}
+    assert {each.name for each in EVERY if each.search} == named
+    assert len(named) == 16
+
+
 def test_no_two_operations_of_a_version_are_the_same_request() -> None:
     requests = [(o.method, o.host, re.sub(r"{.+?}", "{}", o.path)) for o in EVERY if o.host is None]
     assert len(requests) == len(set(requests))

@@ -491,6 +491,46 @@ def test_retries_are_as_many_as_asked_for(echo: Echo, project: Project) -> None:
     assert len(echo.seen) == 4
 
 
+def test_every_page_of_a_list_is_asked_for_as_the_options_say(echo: Echo, project: Project) -> None:
+    command = ("api", "getDeals", "--all", "--backoff", "0.01")
+
+    def page(number: int, following: str | None) -> web.Response:
+        told = {"next_cursor": following}
+        return web.json_response({"success": True, "data": [{"id": number}], "additional_data": told})
+
+    echo.answers = [page(1, "b"), status(503), page(2, None)]
+    ran = project.here(*command, "--retries", "1", "--header", "X-Why=audit")
+    assert (ran.code, [each["id"] for each in json.loads(ran.out)]) == (0, [1, 2]), ran
+    assert [each["headers"].get("x-why") for each in echo.seen] == ["audit"] * 3
+
+    echo.seen.clear()
+    echo.answers = [page(1, "b"), status(503)]
+    ran = project.here(*command, "--retries", "0")
+    assert ran.code == 1
+    assert "attempt 1 of 1" in ran.err
+    assert len(echo.seen) == 2
+
+    echo.seen.clear()
+    echo.answers = [status(404), web.json_response({"success": True, "data": []})]
+    assert project.here(*command, "--retry-all").code == 0
+    assert len(echo.seen) == 2
+
+    echo.seen.clear()
+    ran = project.here(*command, "--retries", "0")  # an answer that is no list is not asked for again either
+    assert ran.code == 1
+    assert len(echo.seen) == 1
+
+
+def test_constant_waits_are_as_long_as_asked_for(echo: Echo, project: Project) -> None:
+    echo.answers = [status(503) for _ in range(6)]
+    ran = project.here("api", "getDeals", "--all", "-v", "--retries", "5", "--backoff", "0.1", "--constant")
+    assert ran.err.count("again in") == ran.err.count("again in 0.1 s") == 5
+    echo.seen.clear()
+    echo.answers = [status(503) for _ in range(3)]
+    ran = project.here("api", "getDeals", "-v", "--retries", "2", "--backoff", "0.3", "--constant")
+    assert ran.err.count("again in") == ran.err.count("again in 0.3 s") == 2
+
+
 def test_w4_no_option_repeats_a_write_whose_fate_is_unknown(echo: Echo, project: Project) -> None:
     for arguments in (["deleteDeal", "id=1"], ["--request", "POST", "/v1/x", "--body", "{}"]):
         echo.seen.clear()
@@ -504,9 +544,10 @@ def test_w4_no_option_repeats_a_write_whose_fate_is_unknown(echo: Echo, project:
 
 def test_a_timeout_is_as_long_as_asked_for(box: Box, filled: Project) -> None:
     box.faults.add(kind="latency", ms=3000)
-    ran = filled.here("api", "getDeals", "--timeout", "0.3", "--retries", "0")
-    assert ran.code == 1
-    assert "no answer within 0 s" in ran.err
+    for also in ((), ("--all",)):
+        ran = filled.here("api", "getDeals", "--timeout", "0.3", "--retries", "0", *also)
+        assert ran.code == 1
+        assert "no answer within 0.3 s" in ran.err
 
 
 def test_answers_are_shown_as_asked_for(echo: Echo, project: Project) -> None:

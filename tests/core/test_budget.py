@@ -124,6 +124,31 @@ async def test_l1_three_processes_with_one_token_share_the_window(tmp_path: Path
     assert far.densest() <= 9
 
 
+async def test_l1_searches_have_a_smaller_window_besides(tmp_path: Path, budget: Callable[..., Budget]) -> None:
+    mine, other, stranger = budget(burst=12), budget(burst=12), budget(burst=12, token="another-token")
+    for _ in range(10):
+        async with mine.spend(1, search=True):
+            pass
+
+    async def finds(one: Budget, within_s: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s), one.spend(1, search=True):
+                return True
+        return False
+
+    assert not await finds(mine, 0.3)
+    assert not await finds(other, 0.3)
+    assert await finds(stranger, 5)
+    assert await is_let_through(other, 1)  # ten searches and this one: the window of all has one place left
+    assert await is_let_through(mine, 1)
+    assert not await is_let_through(other, 0.3)
+    assert await finds(mine, 10)
+    assert mine.requests + other.requests == 13
+    assert sqlite3.connect(tmp_path / "control.db").execute(
+        "SELECT count(*) FROM requests WHERE done IS NULL"
+    ).fetchall() == [(0,)]
+
+
 async def test_the_places_of_a_killed_process_become_free(tmp_path: Path, budget: Callable[..., Budget]) -> None:
     mine = budget(burst=3)
     holder = python(HOLDER, tmp_path / "control.db", TOKEN, 3)

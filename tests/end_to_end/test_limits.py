@@ -29,7 +29,7 @@ def _calm(remote: Remote) -> Iterator[None]:
     remote.clear_log()
     yield
     remote.clear_faults()
-    remote.post("limits", burst=None, daily_tokens=None)
+    remote.post("limits", burst=None, search_burst=None, daily_tokens=None)
 
 
 @pytest.mark.parametrize(("burst", "rows"), [(20, 20), (40, 8)])
@@ -67,6 +67,24 @@ def test_l1_l2_three_processes_that_share_a_token_stay_below_the_limit_together(
     assert len(remote.log()) > 40
     assert seen["max"] <= 20
     assert seen["count_429"] == 0
+
+
+def test_l1_l2_searches_of_several_processes_stay_below_their_own_limit(remote: Remote, project: Project) -> None:
+    remote.post("limits", burst=40, search_burst=10)
+    project.configure(base_url=remote.url, api_token=remote.token, burst=40)
+    assert project.run("api", "getCurrentUser").code == 0
+    remote.clear_log()
+    paths = ("/api/v2/deals/search", "/api/v2/itemSearch?term=ab")
+    commands = [("searchPersons", "term=an", "limit=3"), ("searchDeals", "term=er", "limit=3")]
+    processes = [project.start("api", *each, "exact_match=false", "--all") for each in commands]
+    processes += [project.start("api", "--request", "GET", path, "--query", "term=ab") for path in paths]
+    for process in processes:
+        ran = ended(process)
+        assert ran.code == 0, ran
+    arrived = [r["monotonic_s"] for r in remote.log() if "earch" in r["path"]]
+    assert len(arrived) > 20  # or nothing was limited
+    assert max(sum(0 <= other - first < 2.0 for other in arrived) for first in arrived) <= 10
+    assert remote.window()["count_429"] == 0
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["with headers", "without headers"])
