@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pyarrow.fs
 
 from pdsync.core.disk import sync_folder
+from pdsync.core.log import hide
 from pdsync.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 NOTED = "noted"
 _STEP = 8 * 2**20
+_KEYS = re.compile(r"://([^/?#]*)@")  # access keys, which an address may hold
 
 
 class Store(Protocol):
@@ -70,13 +73,16 @@ def open_store(out: str, endpoint: str | None = None, *, state: Path) -> Store:
         parts = urlsplit(endpoint)
         query = urlencode({"endpoint_override": parts.netloc or parts.path, "scheme": parts.scheme or "https"})
         out += ("&" if "?" in out else "?") + query
+    if keys := _KEYS.search(out):
+        hide(keys[1].partition(":")[2])
+    where = _KEYS.sub("://", out.partition("?")[0])
     try:
         filesystem, root = pyarrow.fs.FileSystem.from_uri(out)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise ConfigError(f"--out {out.partition('?')[0]}: {error}. Nothing was written.") from error
+        raise ConfigError(f"--out {where}: {error}. Nothing was written.") from error
     if filesystem.type_name == "local":
         return _Folder(Path(root))
-    return _Objects(filesystem, root, out.partition("?")[0], state)
+    return _Objects(filesystem, root, where, state)
 
 
 class _Folder:

@@ -256,3 +256,16 @@ def test_an_object_store_takes_it_too(project: Project, bucket: str) -> None:
     wrong = project.run("export", "parquet", "--out", "s3://no-such-bucket/x", "--endpoint", bucket)
     assert wrong.code == 1, wrong
     assert project.run("export", "parquet", "--out", "ftp://somewhere/x").code == 2
+
+
+def test_x2_access_keys_in_an_address_are_not_repeated(project: Project, bucket: str) -> None:
+    for place, code in (("lake/keyed", 0), ("no-such-bucket/x", 1)):
+        for words in ((), ("--json",)):
+            out = f"s3://me:C4N4RY-KEY@{place}"
+            ran = project.run("export", "parquet", "persons", "--out", out, "--endpoint", bucket, *words)
+            assert ran.code == code, ran
+            assert "C4N4RY" not in ran.out + ran.err
+            assert place in ran.out + ran.err
+    ran = project.run("export", "parquet", "--out", "ftp://me:C4N4RY-KEY@somewhere/x?secret_key=C4N4RY-KEY")
+    assert ran.code == 2
+    assert "C4N4RY" not in ran.out + ran.err

@@ -127,3 +127,12 @@ def test_x10_raw_csv_goes_out_and_comes_back_unguarded(project: Project, tmp_pat
         assert payloads(bring(project, tmp_path / "rows.csv", text, "updateDeal", *raw)) == [
             {"id": "1", "title": "'=x"}
         ]
+
+
+def test_x10_no_long_value_of_a_mutation_steers_a_terminal(project: Project) -> None:
+    title = "\x1b]52;c;x\x07" + "long " * 40 + "\x9b31m"
+    queued = project.here("queue", "add", "updateDeal", "id=1", f"title={title}", "--json").summary
+    shown = project.here("queue", "show", queued["id"])
+    assert shown.code == 0
+    assert "52;c;x" in shown.out
+    assert not set("\x1b\x07\x9b") & set(shown.out)
