@@ -22,6 +22,7 @@ FAILED = re.compile(
 )
 _GUARDED = re.compile(rf"'*([=+\-@＝＋－＠\t\r\n]|({NULL}|{FAILED.pattern})\Z)")
 _LIST_IN_WORDS = re.compile(r'[^,;"\[\]{}\s]([^,;"\[\]{}\r\n\t]*[^,;"\[\]{}\s])?')
+_JSON = msgspec.json.Encoder(enc_hook=str, decimal_format="number")
 
 
 def guarded(text: str) -> str:
@@ -51,7 +52,7 @@ def cell_text(value: Any) -> str:
         if all(map(_LIST_IN_WORDS.fullmatch, words)):
             return ", ".join(words)
     if isinstance(value, list | dict | tuple):
-        return msgspec.json.encode(value, enc_hook=str).decode()
+        return _JSON.encode(value).decode()
     if isinstance(value, bytes):
         return str(msgspec.to_builtins(value))
     return str(value.isoformat() if hasattr(value, "isoformat") else value)

@@ -245,6 +245,8 @@ def _named(table: _Table, told: Format) -> Rows:
     for number, row in rows[1:]:
         for column, cell in enumerate(row):
             name = names[column] if column < len(names) else ""
+            if name and cell[:1] not in ("#", "="):
+                continue
             where, shown = f"{path}, {table.place(number, column)}", repr(cell[:60])
             if cell.strip() and not name:
                 raise ConfigError(

@@ -105,6 +105,13 @@ def test_x10_no_cell_of_a_csv_is_a_formula(first: str) -> None:
     assert raw[1] == [text]
 
 
+def test_w7_a_list_of_objects_is_json_in_a_cell_and_its_amounts_are_numbers() -> None:
+    prices = [{"currency": "EUR", "price": Decimal("515.3200"), "notes": None}]
+    lines = _csv(["prices", "labels", "one"], [[prices, ["Food, drinks", "Retail"], ["a", "b c"]]], raw=False)
+    cells = list(csv.reader(io.StringIO(lines, newline="")))[1]
+    assert cells == ['[{"currency":"EUR","price":515.3200,"notes":null}]', '["Food, drinks","Retail"]', "a, b c"]
+
+
 def test_intervals_are_shown_as_clocks() -> None:
     query = "SELECT INTERVAL '1:30' AS a, [INTERVAL '2 days'] AS b, INTERVAL '3 months' AS c"
     with duckdb.connect() as database:
