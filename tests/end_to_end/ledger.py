@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pdsync.sandbox import Box
     from tests.end_to_end.stores import Suffered
     from tests.end_to_end.world import Project, Ran
-    from tests.model.company import Work
+    from tests.model.company import Place, Work
 
 OPEN = ("queued", "approved", "armed", "unknown")
 ENDS = ("applied", "rejected", "conflict", "needs_review", "cancelled")
@@ -176,6 +176,12 @@ class Ledger:
         day = what.holds("warehouse")
         if day is not None:
             self.heard["warehouse"] = set(self._copies[day][1]["warehouse"]) if day else set()
+
+    def untold(self) -> set[Place]:
+        """Records that mutations have deleted or merged away, of which no store that is left has heard."""
+        heard = set().union(*self.heard.values())
+        marks = [each.mark.split() for id, each in self.queued.items() if self._count(id) and id not in heard]
+        return {(mark[1], int(mark[2])) for mark in marks if mark[0] in ("delete", "merge")}
 
     def unknowable(self) -> list[str]:
         """Open mutations that took effect, of which no store that is left has heard."""

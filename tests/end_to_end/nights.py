@@ -72,7 +72,7 @@ FAULTS: tuple[dict[str, Any], ...] = (
     {"kind": "reset_before", "method": "POST", "nth": 2},
 )
 PLACES = {"sync": places.SYNC, "push": places.PUSH, "reconcile": places.RECONCILE}
-SKEWS_S = (3 * HOUR_S, DAY_S, -3 * HOUR_S, -DAY_S, 40 * HOUR_S, -600, 600)
+SKEWS_S = (600, 3 * HOUR_S, 9 * HOUR_S, DAY_S, -3 * HOUR_S, -DAY_S)
 MOST_TRIES = 8
 # The ways out that a message may name, as far as they change what stands in this project.
 WAYS = {"sync", "replay", "reconcile", "raw", "doctor", "backfill"}
@@ -133,6 +133,7 @@ class Nights:
             self.project.env["TZ"] = "UTC"
             self.stores = Stores(self.project.data, self.folder / "copies")
             self.work = Work(self.box)
+            self._born_s = self.box.company.clock.seconds()
             self.ledger = Ledger(self.project, self.box, self.work)
             self._stack = stack.pop_all()
         return self
@@ -166,11 +167,13 @@ class Nights:
         assert isinstance(clock, Server)
         clock.ahead_s = self.local_s = 0.0
         acts = self.dice.randrange(6, 16)
-        for _ in range(acts):
-            self.work.wait(self.dice.choice((0, 1, 60, DAY_S // 20, DAY_S // 16)))
+        for number in reversed(range(acts)):
+            evening = self._born_s + self.number * DAY_S - clock.seconds()
+            # The last of them at dusk: in the second in which the night begins, or shortly before.
+            self.work.wait(max(0, round(evening)) if number == 2 else self.dice.choice((0, 1, 60, HOUR_S)))
             self._act()
         self.counts["changes"] += acts
-        self.work.wait(self.dice.choice((0, 1, 700, 4 * HOUR_S)))
+        self.work.wait(self.dice.choice((0, 1, 700)))
         states = self.work.states()
         gone = {place for place, state in states.items() if state not in ("live", "archived")}
         self.unseen |= gone - self._gone
@@ -215,7 +218,7 @@ class Nights:
 
     def _set_clocks(self) -> None:
         """Tonight the server, or this machine, may have a wrong time."""
-        if "clocks" not in self.does or self.dice.random() >= 0.35:
+        if "clocks" not in self.does or self.dice.random() >= 0.5:
             return
         skew, where = self.dice.choice(SKEWS_S), self.dice.choice(("server", "server", "machine"))
         self._happens("skewed clocks", f"the {where}'s clock is {skew / HOUR_S:+.1f} h off")
@@ -387,6 +390,7 @@ class Nights:
     def _compared(self, *, whole: bool) -> list[str]:
         """What the tables say otherwise than the source; `whole`: also where only a deep comparison can tell."""
         published = oracle.Published(self.project.data / "warehouse.duckdb")
+        unseen = self.unseen | self.ledger.untold()
         states = self.work.states()
         wrong = published.wrong + oracle.circles(published) + oracle.false_merges(published, self.work)
         wrong += [
@@ -398,7 +402,7 @@ class Nights:
             f"S7: {kind} {id} is not marked and is {states.get((kind, id), 'unknown at the source')}"
             for kind, id in published.rows.keys() - published.tombstones
             if states.get((kind, id)) not in ("live", "archived")
-            and ((kind, id) not in self.unseen or (kind == "deals" and states.get((kind, id)) == "deleted"))
+            and ((kind, id) not in unseen or (kind == "deals" and states.get((kind, id)) == "deleted"))
         ]
         still = {
             f"{kind} {id}"
