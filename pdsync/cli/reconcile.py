@@ -72,7 +72,11 @@ def _show(app: App, result: findings.Result, seconds: float, code: int) -> None:
                   "requests": result.receipt.requests, "tokens": result.receipt.tokens,
                   "swept": {name: {"at_source": one[0], "here": one[1], "verified": one[2],
                                    "by_count": name in result.by_count} for name, one in result.swept.items()},
-                  "left_out": result.left_out, "seconds": round(seconds, 3)})  # fmt: skip
+                  "left_out": result.left_out,
+                  "counts_off": {name: {"records": len(off), "counted": sum(each.says for each in off),
+                                        "listed": sum(each.listed for each in off)}
+                                 for name, off in result.counts_off.items() if off},
+                  "seconds": round(seconds, 3)})  # fmt: skip
         return
     counts = Counter((each.stream, each.kind) for each in result.findings)
     rows = [
@@ -98,6 +102,8 @@ def _show(app: App, result: findings.Result, seconds: float, code: int) -> None:
         app.note(f"{gap.stream}: {gap.detail}")
     for name in result.left_out.keys() - {gap.stream for gap in result.receipt.gaps}:
         app.note(f"{name} was not compared: {result.left_out[name]}")
+    for text in _counts_off(result):
+        app.note(text)
     if result.held:
         app.note(f"Held back: {result.held}")
     left = f"{_counted(len(result.left))} left" if result.left else "none is left"
@@ -111,6 +117,17 @@ def _show(app: App, result: findings.Result, seconds: float, code: int) -> None:
         else "nothing was compared"
     )
     app.note(f"\n{said}. {result.receipt.requests:,} requests, {result.receipt.tokens:,} tokens, {seconds:.1f} s.")
+
+
+def _counts_off(result: findings.Result) -> list[str]:
+    """A sentence for each stream whose parents count otherwise than they list."""
+    return [
+        f"{name}: {len(off):,} {off[0].parent} count {sum(each.says for each in off):,} where their own lists, read to"
+        f" the end, show {sum(each.listed for each in off):,}. The lists are what counts; they are read again when a"
+        f' count moves, once in a verify cycle, or with --deep: pdsync sql "from meta.counts_off"'
+        for name, off in result.counts_off.items()
+        if off
+    ]
 
 
 def _counted(count: int) -> str:

@@ -180,7 +180,14 @@ class Sweep:
 
     def alive(self) -> int:
         """How many records the source shows that are not deleted."""
-        return int(first(self.connection.execute(f"SELECT count(*) FROM {self.relation} WHERE NOT is_gone"))[0])
+        return int(
+            first(
+                self.connection.execute(  # pages that count offsets overlap, and a record may be met in two lists
+                    f"SELECT count(*) FROM (SELECT is_gone FROM {self.relation} QUALIFY row_number() OVER"
+                    " (PARTITION BY key ORDER BY served_at DESC, is_gone) = 1) WHERE NOT is_gone"
+                )
+            )[0]
+        )
 
     def canaries(self, most: int) -> list[str]:
         """Keys that the source has just shown: the oldest, the newest, and others."""

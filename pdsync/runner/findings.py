@@ -46,6 +46,17 @@ class Finding(Struct, frozen=True):
     source: str | None = None  # the list that shows the record
 
 
+class CountOff(Struct, frozen=True):
+    """A record that counts otherwise than its own list, which was read to its end."""
+
+    parent: str  # the stream of the record
+    key: str
+    says: int
+    listed: int
+    here: int
+    read_at: datetime
+
+
 class Result(Struct):
     """What a reconciliation has found."""
 
@@ -55,6 +66,7 @@ class Result(Struct):
     held: str | None = None  # why tombstones were held back
     by_count: list[str] = []  # streams that were compared by the counts that the records above them show
     left_out: dict[str, str] = {}  # streams that were not compared, and why
+    counts_off: dict[str, list[CountOff]] = {}  # streams of `by_count` → records whose count is not what they list
 
     @property
     def left(self) -> list[Finding]:
@@ -108,6 +120,13 @@ def keep(run: Run, result: Result, asked: Asked) -> None:
                 "INSERT INTO meta.sweeps VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [run_id, now, name, source, here, verified, left.count(name), asked.sample is None],
             )
+        for name, records in result.counts_off.items():
+            connection.execute("DELETE FROM meta.counts_off WHERE stream = ?", [name])
+            for each in records:
+                connection.execute(
+                    "INSERT INTO meta.counts_off VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    [run_id, each.read_at, name, each.parent, each.key, each.says, each.listed, each.here],
+                )
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pdsync.model import Receipt
     from pdsync.runner.loader import Loader
 
-_CYCLE = 7  # days, where no verify cycle is set
+CYCLE = 7  # days, where no verify cycle is set
 
 
 def prove(loader: Loader, control: Control, receipt: Receipt, settings: Settings, at: datetime) -> None:
@@ -38,7 +38,7 @@ def prove(loader: Loader, control: Control, receipt: Receipt, settings: Settings
     have = warehouse.tables(loader.connection)
     for name, entry in receipt.streams.items():
         if name in have:
-            entry.proof = _proof(loader, name, at - timedelta(days=settings.verify_cycle or _CYCLE))
+            entry.proof = _proof(loader, name, at - timedelta(days=settings.verify_cycle or CYCLE))
 
 
 def _count_whole_reads(loader: Loader, control: Control, receipt: Receipt, settings: Settings, at: datetime) -> None:

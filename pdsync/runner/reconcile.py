@@ -96,6 +96,8 @@ class _Reconcile:
             if stream.name in result.swept:
                 await self._settle(stream, samples.get(stream.name), result)
         await self._repair(streams, result)
+        for name in result.swept.keys() & self.counted.keys():
+            result.counts_off[name] = await self.loader.do(self.counted[name].off, self.sweeps[name])
 
     # What is compared.
 
@@ -107,7 +109,9 @@ class _Reconcile:
         """
         await self.run.take_up(stream)
         if parent := self._parent(stream):
-            self.counted[stream.name] = Counted(self.run, stream, parent, self.sweeps.get(parent.stream))
+            self.counted[stream.name] = Counted(
+                self.run, stream, parent, self.sweeps.get(parent.stream), deep=self.asked.deep
+            )
             self.sweeps[stream.name] = await self.counted[stream.name].sweep(number)
         elif self.asked.sample is None:
             await self._sweep(stream, number)

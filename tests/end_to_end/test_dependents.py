@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pytest
 
 from tests.end_to_end.world import Project, broken_history, fingerprint, serving
@@ -350,3 +351,90 @@ def test_what_can_t_be_compared_is_said_and_no_success_where_it_was_asked_for(re
         ran = project.here(*command)
         assert ran.code == 1, ran
         assert hint in ran.err
+
+
+ASSIGNED = ("permission_sets", "permission_set_assignments")
+
+
+def lists_read(remote: Remote, operation: str) -> int:
+    read = sum(entry["operation"] == operation for entry in remote.log())
+    remote.clear_log()
+    return read
+
+
+def keys_of(ran: Ran, stream: str) -> tuple[int, int]:
+    """How many there are at the source and here, as a reconciliation says."""
+    swept = ran.summary["swept"][stream]
+    return swept["at_source"], swept["here"]
+
+
+def test_s7_records_that_count_otherwise_than_they_list_are_said_and_not_asked_every_night(
+    remote: Remote, tmp_path: Path
+) -> None:
+    """The sandbox's permission sets count hundreds of assignments, and list a few."""
+    project = Project(tmp_path / "project", remote)
+    assert project.here("sync", *ASSIGNED, "--json").code == 0
+    ((counted,),) = project.ask("SELECT sum(assignment_count) FROM permission_sets")
+    ((rows,),) = project.ask("SELECT count(*) FROM permission_set_assignments")
+    assert counted > rows
+    lists_read(remote, "getPermissionSetAssignments")
+
+    first = project.here("reconcile", "--json", "--exit-code")
+    assert first.code == 0, first
+    assert keys_of(first, "permission_set_assignments") == (rows, rows)  # as "no difference" says
+    off = first.summary["counts_off"]["permission_set_assignments"]
+    assert (off["counted"], off["listed"]) == (counted, rows)
+    read = lists_read(remote, "getPermissionSetAssignments")
+    assert read
+
+    again = project.here("reconcile", "--json", "--exit-code")
+    assert again.code == 0, again
+    assert keys_of(again, "permission_set_assignments") == keys_of(first, "permission_set_assignments")
+    assert again.summary["counts_off"] == first.summary["counts_off"]
+    assert lists_read(remote, "getPermissionSetAssignments") == 0
+    told = project.here("reconcile")
+    assert f"count {counted} where their own lists, read to the end, show {rows}" in told.err
+    assert "no difference" in told.err
+    assert project.ask("SELECT sum(says), sum(listed), sum(here) FROM meta.counts_off") == [(counted, rows, rows)]
+
+    lists_read(remote, "getPermissionSetAssignments")
+    assert project.here("reconcile", "--deep").code == 0
+    assert lists_read(remote, "getPermissionSetAssignments") == read
+    with duckdb.connect(str(project.data / "warehouse.work.duckdb")) as work:
+        work.execute("UPDATE meta.counts_off SET read_at = read_at - INTERVAL 8 DAY")
+    assert project.here("reconcile").code == 0
+    assert lists_read(remote, "getPermissionSetAssignments") == read
+    with duckdb.connect(str(project.data / "warehouse.work.duckdb")) as work:
+        work.execute("UPDATE meta.counts_off SET says = says - 1")
+    assert project.here("reconcile").code == 0
+    assert lists_read(remote, "getPermissionSetAssignments") == read
+
+
+def test_s8_a_row_that_stays_unknown_is_left_without_its_record_being_asked_again(
+    remote: Remote, tmp_path: Path
+) -> None:
+    project = Project(tmp_path / "project", remote)
+    remote.fault(kind="mutate", path="/api/v2/deals\\?", find=r'"products_count":\d+', replace='"products_count":77')
+    assert project.here(*SOLD).code == 0
+    gone, before = off_the_deal(remote, project)
+    lists_read(remote, "getDealsProducts")
+
+    first = project.here(*RECONCILE, "--exit-code")
+    assert first.code == 4, first
+    assert findings(first).get("absent_unknown")
+    assert keys_of(first, "deal_products") == (before - len(gone), before)
+    assert lists_read(remote, "getDealsProducts")
+    again = project.here(*RECONCILE, "--exit-code")
+    assert again.code == 4, again
+    assert findings(again) == findings(first)
+    assert keys_of(again, "deal_products") == keys_of(first, "deal_products")
+    assert lists_read(remote, "getDealsProducts") == 0
+
+    remote.clear_faults()  # the counts are right again: they have moved
+    mended = project.here(*RECONCILE, "--repair", "--exit-code")
+    assert mended.code == 0, mended
+    assert lists_read(remote, "getDealsProducts")
+    assert alive(project) & gone == set()
+    clean = project.here(*RECONCILE, "--exit-code")
+    assert clean.code == 0, clean
+    assert not clean.summary["counts_off"]

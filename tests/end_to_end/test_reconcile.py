@@ -208,3 +208,15 @@ def test_s3_a_company_that_never_rests_is_complete_when_it_does(box: Box, projec
         here = {str(key) for (key,) in project.ask(f"SELECT id FROM {kind} WHERE _deleted_at IS NULL")}
         assert here == live, kind
     assert findings(reconcile(project, "--deep", "--exit-code")) == []
+
+
+def test_s7_records_that_two_pages_share_count_once_at_the_source(tmp_path: Path) -> None:
+    company = Company.generate(seed=8, sizes=Sizes(deals=20, files=230), now=datetime.now(UTC))
+    with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
+        project = Project(tmp_path / "project")
+        project.configure(base_url=box.url, api_token=box.token)
+        assert project.here("sync", "-q", "files").code == 0
+        swept = reconcile(project, "files").summary["swept"]["files"]
+        ((rows,),) = project.ask("SELECT count(*) FROM files WHERE _deleted_at IS NULL")
+        assert rows > 100
+        assert (swept["at_source"], swept["here"]) == (rows, rows)
