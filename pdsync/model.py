@@ -270,7 +270,7 @@ class Gap(Struct, frozen=True):
     """Something a run should have brought and did not: it is named in the receipt, never passed over."""
 
     stream: str
-    kind: str  # failed, forbidden, quarantined, stopped, incomplete, unknown
+    kind: str  # failed, forbidden, quarantined, stopped, incomplete, unknown, fewer, rights
     detail: str
 
 
@@ -316,6 +316,7 @@ class Receipt(Struct):
     requests: int = 0
     exit_code: int = 1
     resumed: bool = False
+    is_admin: bool | None = None  # whether the token was an administrator's, who sees everything; None: not asked
 
     @property
     def complete(self) -> bool:

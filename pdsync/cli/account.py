@@ -5,50 +5,20 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from contextlib import contextmanager
-from datetime import datetime  # noqa: TC003 - msgspec reads it at run time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-from msgspec import Struct
-
-from pdsync.core import catalogue
+from pdsync.core.account import Account, fetch_account
 from pdsync.core.budget import Budget
 from pdsync.core.control import Control
 from pdsync.core.http import Http
-from pdsync.errors import BadAnswer, WrongCompany
+from pdsync.errors import WrongCompany
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pdsync.core.config import Settings
     from pdsync.core.http import Credentials
-
-
-class _Access(Struct, frozen=True):
-    app: str = ""
-    admin: bool = False
-
-
-class Account(Struct, frozen=True):
-    """A user of a company, as `users/me` tells it."""
-
-    id: int
-    name: str
-    company_id: int
-    company_name: str = ""
-    company_domain: str | None = None
-    access: tuple[_Access, ...] = ()
-    served_at: datetime | None = None
-
-    @property
-    def is_admin(self) -> bool:
-        """Whether nothing is hidden from this user. `users/me` has no flag for it, but rights for each app."""
-        return any(each.admin for each in self.access if each.app in ("sales", "global"))
-
-
-class _Answer(Struct):
-    data: Account
 
 
 async def whose(settings: Settings, credentials: Credentials) -> Account:
@@ -63,14 +33,9 @@ async def whose(settings: Settings, credentials: Credentials) -> Account:
         budget = Budget(path, credentials.ledger_key, burst=settings.burst, daily_tokens=settings.daily_tokens)
         try:
             async with Http(settings.base_url, credentials, budget, backoff_s=0.2) as http:
-                answer = await http.call(catalogue.operation("getCurrentUser", "v1"))
+                return await fetch_account(http)
         finally:
             budget.close()
-    try:
-        account = msgspec.json.decode(answer.body, type=_Answer).data
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadAnswer(f"{settings.base_url} did not say whose token it is ({error}). Nothing was stored.") from error
-    return msgspec.structs.replace(account, served_at=answer.served_at)
 
 
 def check_company(settings: Settings, company_id: int, name: str) -> None:

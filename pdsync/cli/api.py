@@ -16,6 +16,7 @@ from pdsync.cli import raw
 from pdsync.cli.answers import Output
 from pdsync.cli.app import App, Command
 from pdsync.core import catalogue
+from pdsync.core.account import fetch_account
 from pdsync.core.calls import check
 from pdsync.core.http import ATTEMPTS, Patience
 from pdsync.core.log import clean
@@ -256,7 +257,7 @@ async def _right_company(app: App, http: Http) -> None:
     """See that what is about to change is of the project's company, where the project has one yet: 2 tokens."""
     with project.opened(app.settings) as control:
         if control.company():
-            identity = await client.whoami(http)
+            identity = await fetch_account(http)
             control.check_company(identity.company_id, identity.company_name)
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pdsync.cli.account import Account
+    from pdsync.core.account import Account
     from pdsync.core.config import Settings
     from pdsync.core.vault import Found
 

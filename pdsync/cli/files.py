@@ -13,6 +13,7 @@ from pdsync.cli.api import consent, run, session
 from pdsync.cli.app import App, Command, Group
 from pdsync.cli.running import Moment
 from pdsync.core import catalogue
+from pdsync.core.account import fetch_account
 from pdsync.core.calls import check
 from pdsync.core.log import clean
 from pdsync.core.transfer import file_part
@@ -20,7 +21,7 @@ from pdsync.errors import ApiError, BadAnswer, ConfigError, Stopped
 from pdsync.extract import files as contents
 from pdsync.extract.folder import Folder
 from pdsync.model import Gap
-from pdsync.runner import client, project
+from pdsync.runner import project
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -153,7 +154,7 @@ class _Silent:
 
 async def _company(app: App, http: Http) -> int:
     """The company of the token, which is the project's. Ids mean other files in another one."""
-    identity = await client.whoami(http)
+    identity = await fetch_account(http)
     with project.opened(app.settings) as control:
         control.check_company(identity.company_id, identity.company_name)
     return identity.company_id

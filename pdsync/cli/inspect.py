@@ -59,6 +59,8 @@ def status(app: App) -> None:
         ended = {0: "complete", 130: "interrupted", 3: "stopped by a guard"}.get(
             run.exit_code, f"exit code {run.exit_code}"
         )
+        if ended == "complete" and run.gaps:
+            ended = "read to its end, with something to look at"
         state = ended if run.finished_at else "under way, or killed: the next sync goes on from there"
         app.note(f"\nLast run {run.run_id}: {state}.")
         for gap in run.gaps:

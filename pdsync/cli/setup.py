@@ -28,7 +28,7 @@ from pdsync.core.vault import Grant, StoredToken, Vault
 from pdsync.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pdsync.cli.account import Account
+    from pdsync.core.account import Account
     from pdsync.core.config import Settings
     from pdsync.core.vault import Place
 

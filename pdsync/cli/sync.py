@@ -78,7 +78,7 @@ def sync(
 
 def _sync(app: App, asked: Asked, *, verify_too: bool, fail_on_gap: bool) -> None:
     done, seconds = carry_out(app, app.settings, asked)
-    code = 4 if fail_on_gap and done.gaps and done.exit_code not in (0, 3, 130) else done.exit_code
+    code = 4 if fail_on_gap and done.gaps and done.exit_code not in (3, 130) else done.exit_code
     verified = None
     if verify_too and code == 0:
         verified, took = _verify(app, asked, done)

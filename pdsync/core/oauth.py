@@ -27,6 +27,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from pdsync.core import catalogue
+from pdsync.core.account import read_account
 from pdsync.core.config import check_base_url, is_loopback
 from pdsync.core.log import clean, hide, log
 from pdsync.core.vault import Grant
@@ -300,15 +301,6 @@ class _InvalidGrantError(Exception):
     """The server knows the app, and does not accept the code or refresh token."""
 
 
-class _Company(Struct):
-    company_id: int
-    company_name: str = ""
-
-
-class _WhoAmI(Struct):
-    data: _Company
-
-
 def _oauth_host(base_url: str) -> str:
     return base_url if is_loopback(urlsplit(base_url).hostname or "") else "https://oauth.pipedrive.com"
 
@@ -362,11 +354,8 @@ async def whose(base_url: str, access_token: str) -> tuple[int, str]:
     status, body = await _send(operation.method, base_url + operation.path, _bearer(access_token))
     if status in (401, 403):
         raise AuthError(f"Pipedrive refuses the access token it has just given ({_error(body)}).\n{_AGAIN}")
-    try:
-        company = msgspec.json.decode(body, type=_WhoAmI).data
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadAnswer(f"Pipedrive did not say which company the token belongs to (status {status}).") from error
-    return company.company_id, company.company_name
+    account = read_account(body)
+    return account.company_id, account.company_name
 
 
 async def _send(

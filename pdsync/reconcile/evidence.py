@@ -18,7 +18,7 @@ from pdsync.core.envelope import record_in
 from pdsync.errors import ApiError, BadAnswer, FeatureOff, Forbidden, NotFound, ServerTrouble
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from pdsync.core.http import Http
     from pdsync.model import Operation, Stream, Version
@@ -39,6 +39,11 @@ def item(stream: Stream, prefer: Version) -> Operation | None:
         ),
         None,
     )  # fmt: skip
+
+
+def most_gone(rows: int) -> int:
+    """How many of `rows` may be gone at once without more to say so: 2 %, at least 10 and at most 100."""
+    return min(100, max(10, rows * 2 // 100))
 
 
 class Sighting(Struct, frozen=True):
@@ -152,10 +157,3 @@ def _gone(key: str, said: str, *, unknown_here: bool, winners: set[str | None], 
     if unknown_here:
         return Verdict(key, "extra", f"{said}; no answer ever showed it")
     return Verdict(key, "purged", said)
-
-
-def administers(me: dict[str, Any]) -> bool:
-    """Whether the token is one of an administrator, by `users/me`: such a user sees everything."""
-    access = me.get("access")
-    entries: Sequence[Any] = access if isinstance(access, list) else ()
-    return any(isinstance(each, dict) and each.get("app") == "global" and each.get("admin") is True for each in entries)

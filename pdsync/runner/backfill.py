@@ -21,6 +21,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pdsync.core import catalogue
+from pdsync.core.account import fetch_account
 from pdsync.core.budget import WINDOW_S
 from pdsync.core.envelope import open_envelope
 from pdsync.core.log import log
@@ -126,7 +127,7 @@ async def backfill(
     fields = tuple(dict.fromkeys(stream.fields for stream, *_ in lists if stream.fields))
     if fields and not begun:  # without their definitions, custom fields would have no columns
         defined = await sync(settings, Asked(fields, budget=budget), tell)
-        if not defined.complete:
+        if defined.exit_code:
             return defined
         budget = budget and max(budget - defined.tokens, 0)
     helpers = _side_by_side(settings)
@@ -136,7 +137,7 @@ async def backfill(
 
     with project.locked(settings, note) as control:
         async with client.connect(replace(settings, concurrency=helpers), run_tokens=budget) as http:
-            identity = await client.whoami(http)
+            identity = await fetch_account(http)
             control.check_company(identity.company_id, identity.company_name)
             if found := project.ready_work_file(settings):
                 note(found)
@@ -148,6 +149,7 @@ async def backfill(
                     note(found)
                 windows = Windows(control)
                 receipt = _begin(control, windows, asked, lists, identity.served_at or datetime.now(UTC))
+                receipt.is_admin = identity.is_admin
                 async with Archive(settings.raw, control, receipt.run_id, identity.company_id) as archive:
                     run = _Backfill(settings, control, windows, http, archive, loader, receipt, lists, tell)
                     await run.all(helpers)

@@ -1,7 +1,8 @@
 """Proves how complete each table is: what the source had when all of it was read, and what stands here.
 
 A list that was read whole shows every record that the token may see, so the rows that it showed are what is there.
-Rows beyond them are no proof of anything: `reconcile` finds out what became of those.
+Rows beyond them are no proof of anything: `reconcile` finds out what became of those. Where they are many, the token
+may see less than it did, and until somebody has looked the run is not complete.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from pdsync.core import catalogue
 from pdsync.load import warehouse
-from pdsync.model import Proof
+from pdsync.model import Gap, Proof
+from pdsync.reconcile import evidence
 from pdsync.sql import first
 from pdsync.sql import name as quoted
 
@@ -25,7 +27,7 @@ CYCLE = 7  # days, where no verify cycle is set
 
 
 def prove(loader: Loader, control: Control, receipt: Receipt, settings: Settings, at: datetime) -> None:
-    """Put into `receipt` how complete the tables of its streams are; in the loader's thread.
+    """Put into `receipt` how complete its tables are, and what is to be looked at; in the loader's thread.
 
     Args:
         loader: holds the tables.
@@ -34,6 +36,9 @@ def prove(loader: Loader, control: Control, receipt: Receipt, settings: Settings
         settings: of the project.
         at: the server's time.
     """
+    lost = _rights_lost(control, receipt)
+    if lost:
+        receipt.gaps.append(Gap("account", "rights", f"{lost} Changes to that are not read any more."))
     _count_whole_reads(loader, control, receipt, settings, at)
     have = warehouse.tables(loader.connection)
     for name, entry in receipt.streams.items():
@@ -49,13 +54,20 @@ def _count_whole_reads(loader: Loader, control: Control, receipt: Receipt, setti
         if not entry.complete or entry.note or None in began:
             continue
         since = min(moment for moment in began if moment)
-        seen, here = first(
+        seen, here, unknown = first(
             loader.connection.execute(
-                "SELECT count(*) FILTER (_verified_at >= ?), count(*)"
+                "SELECT count(*) FILTER (_verified_at >= $1), count(*), count(*) FILTER (_verified_at < $1"
+                f" AND {quoted(catalogue.stream(name).key)}::VARCHAR NOT IN"
+                " (SELECT key FROM meta.findings WHERE stream = $2))"
                 f" FROM {quoted('main', name)} WHERE _deleted_at IS NULL",
-                [since],
+                [since, name],
             )
         )
+        # What reconcile can't look into would never be looked into; what is asked for otherwise shows other records.
+        comparable = len(sources) == 1 or not any(source.parent for source in sources)
+        chosen = any(source.params for source in sources)
+        if comparable and not chosen and unknown > evidence.most_gone(here):
+            receipt.gaps.append(Gap(name, "fewer", _fewer(control, receipt, name, seen, here, unknown)))
         loader.connection.execute(
             "DELETE FROM meta.sweeps WHERE run_id = ? AND stream = ?", [receipt.run_id, name]
         )  # of an attempt that was cut short
@@ -63,6 +75,35 @@ def _count_whole_reads(loader: Loader, control: Control, receipt: Receipt, setti
             "INSERT INTO meta.sweeps VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [receipt.run_id, at, name, seen, here, seen, here - seen, True],
         )
+
+
+def _fewer(control: Control, receipt: Receipt, name: str, seen: int, here: int, unknown: int) -> str:
+    """What to say of a list that shows fewer records than there are rows, by more than usual changes explain."""
+    why = _rights_lost(control, receipt, of_any_run=True) or (
+        "The token is no administrator's: what others hide from its user is not in the list."
+        if receipt.is_admin is False
+        else "Records may be gone, or hidden from the token's user."
+    )
+    return (
+        f"the list shows {seen:,} of {here:,} rows, and nothing tells what became of {unknown:,}. {why}"
+        f" Look into it: pdsync reconcile {name}"
+    )
+
+
+def _rights_lost(control: Control, receipt: Receipt, *, of_any_run: bool = False) -> str | None:
+    """What to say where the token was an administrator's in the run before (or in any), and is not any more."""
+    if receipt.is_admin is not False:
+        return None
+    for past in control.receipts(-1):
+        if past.run_id != receipt.run_id and past.is_admin is not None:
+            if past.is_admin:
+                return (
+                    f"The token was an administrator's on {past.started_at:%Y-%m-%d} (run {past.run_id}), and is not"
+                    " any more: what others hide from its user is not in the lists."
+                )
+            if not of_any_run:
+                return None
+    return None
 
 
 def _proof(loader: Loader, name: str, since: datetime) -> Proof:

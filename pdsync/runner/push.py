@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from pdsync.core import catalogue
+from pdsync.core.account import fetch_account
 from pdsync.core.control import Control, Lock
 from pdsync.core.log import log
 from pdsync.errors import AuthError, Busy, ConfigError, GuardTripped, PdsyncError, Stopped, WrongCompany
@@ -38,10 +39,10 @@ if TYPE_CHECKING:
 
     import duckdb
 
+    from pdsync.core.account import Account
     from pdsync.core.config import Settings
     from pdsync.core.http import Http
     from pdsync.model import Mutation
-    from pdsync.runner.client import Identity
     from pdsync.writeback.plan import Plan, Policy
 
 ENDS = ("applied", "rejected", "conflict", "needs_review")
@@ -92,7 +93,7 @@ class Session(Struct):
     control: Control
     outbox: Outbox
     http: Http
-    identity: Identity
+    identity: Account
     names: Names
     warehouse: duckdb.DuckDBPyConnection | None
 
@@ -120,13 +121,13 @@ def opened(settings: Settings) -> Iterator[tuple[Outbox, Names]]:
 async def _session(settings: Settings, asked: Asked) -> AsyncIterator[Session]:
     with project.opened(settings) as control, _warehouse(settings) as warehouse:
         async with client.connect(settings, run_tokens=asked.budget) as http:
-            identity = await client.whoami(http)
+            identity = await fetch_account(http)
             control.check_company(identity.company_id, identity.company_name)
             _check_warehouse(warehouse, identity)
             yield Session(settings, control, Outbox(control), http, identity, Names(warehouse), warehouse)
 
 
-def _check_warehouse(warehouse: duckdb.DuckDBPyConnection | None, identity: Identity) -> None:
+def _check_warehouse(warehouse: duckdb.DuckDBPyConnection | None, identity: Account) -> None:
     if warehouse is None:
         return
     row = first(warehouse.execute("SELECT company_id FROM meta.company"))

@@ -267,7 +267,7 @@ class _Reconcile:
             can_tell, why_not = False, "there is no way to ask for one of these by itself"
         else:
             canaries = await evidence.look(self.http, item, await self.loader.do(sweep.canaries, CANARIES))
-            if not evidence.administers({"access": self.run.identity.access}):
+            if not self.run.identity.is_admin:
                 can_tell, why_not = False, "this token is no administrator's: what it can't see may well be there"
             elif not evidence.healthy(canaries):
                 can_tell, why_not = False, "records that were just listed can't be read either"
@@ -400,7 +400,7 @@ class _Reconcile:
             return set()
         rows = result.swept[stream.name][1]
         most = self.asked.max_tombstones
-        allowed = most if most is not None else min(100, max(10, rows * 2 // 100))
+        allowed = most if most is not None else evidence.most_gone(rows)
         if len(gone) > allowed:
             error = GuardTripped(
                 "tombstones",

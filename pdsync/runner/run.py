@@ -17,6 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pdsync.core import catalogue
+from pdsync.core.account import fetch_account
 from pdsync.core.envelope import open_envelope
 from pdsync.core.log import log
 from pdsync.errors import ApiError, BadAnswer, FeatureOff, Forbidden, PdsyncError, ShareSpent, Stopped
@@ -50,6 +51,7 @@ from pdsync.sql import first
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 
+    from pdsync.core.account import Account
     from pdsync.core.config import Settings
     from pdsync.core.control import Control
     from pdsync.core.http import Answer, Http
@@ -157,7 +159,7 @@ async def working(
 
     with project.locked(settings, note) as control:
         async with client.connect(settings, run_tokens=asked.budget) as http:
-            identity = await client.whoami(http)
+            identity = await fetch_account(http)
             control.check_company(identity.company_id, identity.company_name)
             if found := project.ready_work_file(settings):
                 note(found)
@@ -169,6 +171,7 @@ async def working(
                 for found in await loader.do(stores.settle, loader, control):
                     note(found)
                 receipt, done = _begin(control, asked)
+                receipt.is_admin = identity.is_admin
                 async with Archive(settings.raw, control, receipt.run_id, identity.company_id) as archive:
                     yield Run(settings, asked, control, http, archive, loader, receipt, tell, identity), done
                 await loader.do(loader.views)
@@ -218,7 +221,7 @@ class Run:
         loader: Loader,
         receipt: Receipt,
         tell: Callable[[Event], None],
-        identity: client.Identity,
+        identity: Account,
     ) -> None:
         self.settings, self.asked, self.control, self.http = settings, asked, control, http
         self.archive, self.loader, self.receipt, self.tell = archive, loader, receipt, tell

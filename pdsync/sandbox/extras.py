@@ -42,9 +42,12 @@ def get_users(call: Call, _: Route) -> Reply:
 def get_me(call: Call, _: Route) -> Reply:
     company = call.company
     row = company["users"].rows[call.viewer.user_id]
+    shown = shape(company, "users", row)
     return success(
         {
-            **shape(company, "users", row),
+            **shown,
+            # An administrator whose rights were taken away administers nothing any more.
+            "access": [{**each, "admin": each["admin"] and call.viewer.admin} for each in shown["access"]],
             "is_you": True,
             "company_id": company.id,
             "company_name": company.name,

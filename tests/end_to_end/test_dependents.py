@@ -357,14 +357,14 @@ ASSIGNED = ("permission_sets", "permission_set_assignments")
 
 
 def lists_read(remote: Remote, operation: str) -> int:
-    read = sum(entry["operation"] == operation for entry in remote.log())
+    read = len([entry for entry in remote.log() if entry["operation"] == operation])
     remote.clear_log()
     return read
 
 
 def keys_of(ran: Ran, stream: str) -> tuple[int, int]:
     """How many there are at the source and here, as a reconciliation says."""
-    swept = ran.summary["swept"][stream]
+    swept: dict[str, int] = ran.summary["swept"][stream]
     return swept["at_source"], swept["here"]
 
 

@@ -220,3 +220,57 @@ def test_s7_records_that_two_pages_share_count_once_at_the_source(tmp_path: Path
         ((rows,),) = project.ask("SELECT count(*) FROM files WHERE _deleted_at IS NULL")
         assert rows > 100
         assert (swept["at_source"], swept["here"]) == (rows, rows)
+
+
+def test_s9_a_token_that_sees_less_than_it_did_is_no_complete_copy(box: Box, project: Project) -> None:
+    before = tombstones(project)
+    box.company.viewers["admin"].admin = False
+
+    told = project.here("sync", "deals", "--full", "--fail-on-gap", "--json")
+    assert told.code == 4, told
+    assert not told.summary["complete"]
+    assert told.summary["is_admin"] is False
+    gaps = {gap["stream"]: gap for gap in told.summary["gaps"]}
+    assert gaps["deals"]["kind"] == "fewer"
+    ((rows, seen),) = project.ask(
+        "SELECT count(*), count(*) FILTER (_run_id = ? OR _verified_at > _synced_at) FROM deals"
+        " WHERE _deleted_at IS NULL",
+        told.summary["run_id"],
+    )
+    assert f"the list shows {seen} of {rows} rows" in gaps["deals"]["detail"]
+    assert "was an administrator's on" in gaps["deals"]["detail"]
+    assert "pdsync reconcile deals" in gaps["deals"]["detail"]
+    assert gaps["account"]["kind"] == "rights"
+    assert tombstones(project) == before
+    assert project.ask("SELECT complete, len(gaps) FROM meta.runs ORDER BY started_at DESC LIMIT 1") == [(False, 2)]
+
+    again = project.here("sync", "deals", "--full")  # not asked to fail: it says it all the same
+    assert again.code == 0, again
+    assert "Not complete" in again.err
+    assert "deals: fewer: " in again.err
+    assert "account: rights" not in again.err  # the run before had as few
+
+    reconcile(project, "deals")  # now somebody has looked, and the findings say of each what is known
+    known = project.here("sync", "deals", "--full", "--fail-on-gap", "--json")
+    assert known.code == 0, known
+    assert tombstones(project) == before
+
+
+def test_s9_lost_rights_are_said_though_only_changes_are_read(box: Box, project: Project) -> None:
+    assert project.here("sync", "deals", "--fail-on-gap").code == 0
+    box.company.viewers["admin"].admin = False
+    told = project.here("sync", "deals", "--fail-on-gap")
+    assert told.code == 4, told
+    assert "account: rights: The token was an administrator's on" in told.err
+    assert "something to look at" in project.here("status").err
+    box.company.viewers["admin"].admin = True
+    assert project.here("sync", "deals", "--fail-on-gap").code == 0
+
+
+def test_s9_a_few_deletions_are_no_gap(box: Box, project: Project) -> None:
+    with box.company.lock:
+        for id in sorted(box.company["deals"].rows)[:10]:
+            box.company.remove("deals", id, "purged")
+    ran = project.here("sync", "deals", "--full", "--fail-on-gap", "--json")
+    assert ran.code == 0, ran
+    assert ran.summary["complete"]
