@@ -144,7 +144,8 @@ def load(
 ) -> None:
     """Load saved list answers into a stream's table: JSON or NDJSON, plain, .gz or .zst.
 
-    Makes no request. What the table knows from a later moment stays; loading a file twice changes nothing.
+    Makes no request. What the table knows from a later moment stays; loading a file twice changes nothing. Answers that
+    say success is false, and records that are another stream's by their keys, are refused with all files.
     """
     began = time.monotonic()
     done = asyncio.run(
