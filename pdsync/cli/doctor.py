@@ -282,7 +282,8 @@ def _admin(who: Account) -> Check:
         return Check(
             "admin",
             False,
-            f"{who.name} is no admin: what is hidden from this user will be missing, and can't be told from deleted",
+            f"{who.name} is no admin of {' and '.join(who.limited_in)}: what is hidden from this user will be missing,"
+            f" and can't be told from deleted",
             "Use the token of an admin for a full copy: pdsync auth login",
         )
     return Check("admin", True, f"{who.name} is an admin, and sees everything")
