@@ -35,6 +35,7 @@ from pdsync.runner import project as projects
 from pdsync.runner import push as pushing
 from pdsync.runner import run
 from pdsync.writeback import enqueue, undo
+from pdsync.writeback.values import decimal_marks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
@@ -119,11 +120,13 @@ class Queue:
             ConfigError: a row is wrong. Nothing was queued.
         """
         found = enqueue.operation_of(operation)
+        given = list(rows)
+        styles = decimal_marks(given, None)
         with pushing.opened(self._settings) as (outbox, names):
             entries = [
                 enqueue.entry(names, found, {k: v for k, v in row.items() if k != enqueue.AS}, key=key,
-                              name=str(row[enqueue.AS]) if enqueue.AS in row else None)
-                for row, key in zip_longest(list(rows), list(keys))
+                              name=str(row[enqueue.AS]) if enqueue.AS in row else None, styles=styles)
+                for row, key in zip_longest(given, list(keys))
             ]  # fmt: skip
             return outbox.add(entries)
 

@@ -22,6 +22,7 @@ from pdsync.runner import project, push
 from pdsync.writeback import enqueue, rows
 from pdsync.writeback.compare import fields
 from pdsync.writeback.shapes import shape
+from pdsync.writeback.values import decimal_marks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pdsync.writeback.outbox import Entry
 
 _SHOWN = 10  # bad rows
+_DECIMAL = "The decimal mark of numbers in text.  [default: as the file or the column shows]"
 
 
 @click.group(cls=Group)
@@ -53,8 +55,17 @@ def queue() -> None:
     "--as", "name", metavar="NAME", help="Others may refer to the record it adds as @#N; in a file, as @NAME."
 )
 @click.option("--key", metavar="TEXT", help="A second one with the same key is not queued.")
+@click.option("--decimal", type=click.Choice([".", ","]), help=_DECIMAL)
 @click.pass_obj
-def add(app: App, operation: str, values: tuple[str, ...], body: str | None, name: str | None, key: str | None) -> None:
+def add(
+    app: App,
+    operation: str,
+    values: tuple[str, ...],
+    body: str | None,
+    name: str | None,
+    key: str | None,
+    decimal: str | None,
+) -> None:
     """Queue one change: OPERATION with its parameters.
 
     Fields by their API names, by the columns of the tables, custom ones by their labels; options, users, stages and
@@ -63,7 +74,8 @@ def add(app: App, operation: str, values: tuple[str, ...], body: str | None, nam
     found = enqueue.operation_of(operation)
     given: dict[str, Any] = raw.values(found, [raw.pair(value, "a parameter") for value in values], body)
     with push.opened(app.settings) as (outbox, names):
-        queued = outbox.add([enqueue.entry(names, found, given, key=key, name=name)])
+        styles = decimal_marks([given], decimal)
+        queued = outbox.add([enqueue.entry(names, found, given, key=key, name=name, styles=styles)])
         _show(app, queued, names)
 
 
@@ -79,6 +91,7 @@ def add(app: App, operation: str, values: tuple[str, ...], body: str | None, nam
 @click.option("--encoding", metavar="NAME", help="Of a text file, such as windows-1252.  [default: UTF-8 or UTF-16]")
 @click.option("--raw-csv", is_flag=True,
               help="Take cells as they are, also a quote that stands before a formula.")  # fmt: skip
+@click.option("--decimal", type=click.Choice([".", ","]), help=_DECIMAL)
 @click.option("--key", metavar="COLUMN", help="The column that keeps a row from being queued twice.")
 @click.option("--skip-bad", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Queue the good rows, and write the bad ones to FILE with reasons.")  # fmt: skip
@@ -92,6 +105,7 @@ def import_(
     header: int | None,
     encoding: str | None,
     raw_csv: bool,
+    decimal: str | None,
     key: str | None,
     skip_bad: Path | None,
 ) -> None:
@@ -103,24 +117,33 @@ def import_(
     read = rows.read(file, rows.Format(kind, null, encoding, header, raw_csv))
     for note in read.notes:
         app.note(note)
-    _queue(app, read, operation, key=key, skip_bad=skip_bad, where=str(file))
+    _queue(app, read, operation, decimal=decimal, key=key, skip_bad=skip_bad, where=str(file))
 
 
 @queue.command("from-sql")
 @click.argument("query")
 @click.option("--operation", help="What to do with each row.  [default: the column _operation says]")
+@click.option("--decimal", type=click.Choice([".", ","]), help=_DECIMAL)
 @click.option("--key", metavar="COLUMN", help="The column that keeps a row from being queued twice.")
 @click.option("--nulls", type=click.Choice(["skip", "clear"]), default="skip", show_default=True,
               help="A null leaves the field alone, or empties it.")  # fmt: skip
 @click.option("--skip-bad", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Queue the good rows, and write the bad ones to FILE with reasons.")  # fmt: skip
 @click.pass_obj
-def from_sql(app: App, query: str, operation: str | None, key: str | None, nulls: str, skip_bad: Path | None) -> None:
+def from_sql(
+    app: App,
+    query: str,
+    operation: str | None,
+    decimal: str | None,
+    key: str | None,
+    nulls: str,
+    skip_bad: Path | None,
+) -> None:
     """Queue one change a row of what QUERY finds in the warehouse; its columns are the parameters."""
     with project.open_warehouse(app.settings) as warehouse:
         found = results.python_rows(ask(warehouse, sys.stdin.read() if query == "-" else query))
     read = rows.Rows(found, null_clears=nulls == "clear", numbers=[])
-    _queue(app, read, operation, key=key, skip_bad=skip_bad, where="the query")
+    _queue(app, read, operation, decimal=decimal, key=key, skip_bad=skip_bad, where="the query")
 
 
 @queue.command("list")
@@ -238,12 +261,14 @@ def _queue(
     read: rows.Rows,
     operation: str | None,
     *,
+    decimal: str | None,
     key: str | None,
     skip_bad: Path | None,
     where: str,
 ) -> None:
     if not read.rows:
         raise ConfigError(f"{where} holds no rows. Nothing was queued.")
+    styles = decimal_marks(read.rows, decimal, read.decimal)
     with push.opened(app.settings) as (outbox, names):
         good: list[Entry] = []
         bad: list[enqueue.BadRow] = []
@@ -259,7 +284,12 @@ def _queue(
             idle += {number for number, _ in renamed} - {number for number, _ in setting}
             of = heads.get(key, key) if key else None
             entries, wrong = enqueue.entries(
-                names, name, [row for _, row in setting], null_clears=read.null_clears, key=of
+                names,
+                name,
+                [row for _, row in setting],
+                null_clears=read.null_clears,
+                key=of,
+                styles={heads[head]: style for head, style in styles.items() if head in heads},
             )
             good += entries
             for each in wrong:

@@ -13,6 +13,7 @@ Custom fields have 40 hex digits for a key. v1 takes them beside the other field
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from datetime import date, datetime
 from decimal import Decimal
@@ -75,6 +76,12 @@ def check(operation: Operation, params: Mapping[str, object]) -> Call:
     """
     _refuse_unknown(operation, params)
     _refuse_missing(operation, params)
+    for name, value in params.items():
+        if not _is_finite(value):
+            raise ConfigError(
+                f"{operation.name}: {name} holds NaN or an infinity, for which JSON has no word.\nNothing was sent."
+                f" Give a number, or null to empty the field."
+            )
     path = {name: _path_part(operation, name, param, params[name]) for name, param in operation.path_params.items()}
     query = {
         name: _text(_fit(operation, name, param, params[name]))
@@ -87,6 +94,15 @@ def check(operation: Operation, params: Mapping[str, object]) -> Call:
         files = {name: Path(str(body.pop(name))) for name in list(body) if _is_file(operation, name)}
         body = {name: _text(value) for name, value in body.items()}
     return Call(operation, re.sub(r"{(.+?)}", lambda found: path[found[1]], operation.path), query, body, files)
+
+
+def _is_finite(value: object) -> bool:
+    """Whether JSON has a word for every number in a value."""
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float | Decimal) or math.isfinite(value)
 
 
 def _refuse_unknown(operation: Operation, params: Mapping[str, object]) -> None:
@@ -234,6 +250,8 @@ def _integer(value: object) -> int:
 def _number(value: object) -> int | float:
     if isinstance(value, str | Decimal) and re.fullmatch(r"-?[0-9]+([.][0-9]+)?([eE][+-]?[0-9]+)?", str(value)):
         number = float(value)
+        if not math.isfinite(number):
+            raise ValueError(value)
         return int(number) if number.is_integer() and abs(number) < 2**53 else number
     if isinstance(value, float) and value - value == 0:  # neither an infinity nor NaN, which JSON has no word for
         return value

@@ -25,6 +25,12 @@ _LIST_IN_WORDS = re.compile(r'[^,;"\[\]{}\s]([^,;"\[\]{}\r\n\t]*[^,;"\[\]{}\s])?
 _JSON = msgspec.json.Encoder(enc_hook=str, decimal_format="number")
 
 
+class Numeral(str):
+    """The text of a cell that a spreadsheet holds as a number: its decimal mark is a point, whatever the country."""
+
+    __slots__ = ()
+
+
 def guarded(text: str) -> str:
     """`text`, with a quote in front where a spreadsheet or a reader would take it for something else."""
     return f"'{text}" if _GUARDED.match(text) else text

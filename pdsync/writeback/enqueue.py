@@ -18,12 +18,14 @@ from pdsync.core.calls import check
 from pdsync.errors import ConfigError
 from pdsync.writeback.outbox import Entry, Reference
 from pdsync.writeback.shapes import link_to_itself, shape
+from pdsync.writeback.values import Unfit, refuse_not_finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pdsync.model import Mutation, Operation
     from pdsync.writeback.names import Names
+    from pdsync.writeback.values import Style
 
 # Columns of a row that are not for Pipedrive: its name in the batch, its deduplication key, what to do with it.
 AS, KEY, OPERATION = "_as", "_key", "_operation"
@@ -63,6 +65,7 @@ def entry(
     *,
     key: str | None = None,
     name: str | None = None,
+    styles: Mapping[str, Style] | None = None,
 ) -> Entry:
     """One change.
 
@@ -71,12 +74,13 @@ def entry(
         given: parameters by name: of the API, of the table's columns, or labels of custom fields.
         key: a second one with this key is not queued.
         name: by which others of the batch refer to the record that it adds.
+        styles: how each column of the file writes its numbers; else each value has to show it.
 
     Raises:
         ConfigError: a name or a value is wrong; says which and what would do. Nothing was queued.
     """
     shaped = shape(operation)
-    params = names.resolve(operation, {field: _plain(value) for field, value in given.items()})
+    params = names.resolve(operation, _finite(operation, given), styles)
     if name is not None and shaped.verb != "add":
         raise ConfigError(
             f"{operation.name} adds no record that others could refer to as {name!r}. Nothing was queued."
@@ -109,7 +113,13 @@ def entry(
 
 
 def entries(
-    names: Names, operation: Operation, rows: Iterable[Mapping[str, Any]], *, null_clears: bool, key: str | None = None
+    names: Names,
+    operation: Operation,
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    null_clears: bool,
+    key: str | None = None,
+    styles: Mapping[str, Style] | None = None,
 ) -> tuple[list[Entry], list[BadRow]]:
     """One change a row.
 
@@ -117,6 +127,7 @@ def entries(
         rows: columns by name. Values that are missing (an empty cell) are left out.
         null_clears: whether a null empties the field; otherwise it is left out, too.
         key: the column whose value keeps a row from being queued twice.
+        styles: how each column writes its numbers.
 
     Returns:
         The changes, and the rows that can't be queued.
@@ -133,7 +144,14 @@ def entries(
             prefixed = f"{operation.name}:{own_key}" if own_key is not None else None
             as_name = row.get(AS)
             good.append(
-                entry(names, operation, given, key=prefixed, name=str(as_name) if as_name is not None else None)
+                entry(
+                    names,
+                    operation,
+                    given,
+                    key=prefixed,
+                    name=str(as_name) if as_name is not None else None,
+                    styles=styles,
+                )
             )
         except ConfigError as error:
             bad.append(BadRow(number, dict(row), str(error).replace("\nNothing was queued.", "").split("\n", 1)[0]))
@@ -167,6 +185,16 @@ def exported(mutations: Sequence[Mutation]) -> Iterator[dict[str, Any]]:
                 for field, value in each.payload.items()
             }
         )
+
+
+def _finite(operation: Operation, given: Mapping[str, object]) -> dict[str, Any]:
+    """The values as JSON has them, which has no word for NaN and infinities."""
+    for field, value in given.items():
+        try:
+            refuse_not_finite(value)
+        except Unfit as error:
+            raise ConfigError(f"{operation.name}: {field} is {value}, and {error}. Nothing was queued.") from error
+    return {field: _plain(value) for field, value in given.items()}
 
 
 def _plain(value: object) -> Any:

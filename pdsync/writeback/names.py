@@ -16,20 +16,23 @@ import difflib
 import re
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from msgspec import Struct
 
-from pdsync.core import catalogue
+from pdsync.core import catalogue, cells
 from pdsync.errors import ConfigError
 from pdsync.sql import first
 from pdsync.sql import name as quoted
+from pdsync.writeback import values
 from pdsync.writeback.shapes import shape, stream_of
+from pdsync.writeback.values import Option, Style, Unfit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import duckdb
 
-    from pdsync.model import Operation, Stream
+    from pdsync.model import Column, Operation, Param, Stream, Version
 
 _CODE = re.compile(r"[0-9a-f]{40}")
 _WHOLE = re.compile(r"-?\d+")
@@ -60,7 +63,10 @@ _TYPES_POINT_TO = {
     "project": "projects",
     "activity": "activities",
 }
-_MONEY = re.compile(r"(-?[0-9][0-9., ]*?) *([A-Z]{3})")
+_ANY = Style()
+# Built-in fields for which any text will do, although they offer choices.
+_FREE = ("varchar", "varchar_auto", "varchar_options", "text")
+_NOTHING = "Nothing was queued."
 
 
 class Field(Struct, frozen=True):
@@ -70,6 +76,7 @@ class Field(Struct, frozen=True):
     label: str
     column: str
     type: str
+    listed: bool = True  # whether the newest list of fields still has it
 
 
 class Names:
@@ -85,7 +92,9 @@ class Names:
         self._fields: dict[str, list[Field]] = {}
         self._headings: dict[tuple[str, str], str] = {}
         self._found: dict[tuple[str, str, str], list[Any]] = {}
-        self._options: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        self._options: dict[tuple[str, str], list[Option]] = {}
+        self._kinds: dict[tuple[str, str], str] = {}
+        self._known_codes: dict[str, set[str]] = {}
         self._tables = set() if warehouse is None else {
             row[0] for row in warehouse.execute(
                 "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'"
@@ -93,8 +102,13 @@ class Names:
             ).fetchall()
         }  # fmt: skip
 
-    def resolve(self, operation: Operation, given: Mapping[str, object]) -> dict[str, Any]:
+    def resolve(
+        self, operation: Operation, given: Mapping[str, object], styles: Mapping[str, Style] | None = None
+    ) -> dict[str, Any]:
         """The parameters of `operation` that `given` means, custom fields in the place where its version takes them.
+
+        Args:
+            styles: how the columns that `given` comes from write their numbers.
 
         Raises:
             ConfigError: a name fits nothing or several things. Nothing was queued.
@@ -103,20 +117,30 @@ class Names:
         known = {**operation.path_params, **operation.query, **operation.body}
         params: dict[str, Any] = {}
         custom: dict[str, Any] = {}
+        implied: str | None = None
         for key, value in given.items():
+            style = (styles or {}).get(key, _ANY)
             if key == "custom_fields" and isinstance(value, dict) and operation.custom_fields:
                 custom |= self._customs(operation, stream, value)
             elif part := _part(operation, stream, key, value, known):
-                params[part[0]] = {**(params.get(part[0]) or {}), part[1]: _numeric(value, part[1])}
+                held, inner = params.get(part[0]) or {}, self._inner(operation, key, part[1], value, style)
+                if _differ(held, inner):
+                    raise ConfigError(f"{operation.name}: {part[0]} is given twice ({key!r} means it, too). {_NOTHING}")
+                params[part[0]] = {**held, **inner}
             elif name := _parameter(operation, stream, key, known):
                 _once(operation, params, name, key)
-                params[name] = self._value(operation, stream, name, value, given)
+                found = self._value(operation, stream, name, value, given, style)
+                params[name] = found.pop(name)
+                implied = found.get("currency", implied)
             elif operation.body_list and key == "body":
                 params[key] = value
             else:
-                custom |= self._custom(operation, stream, key, value, custom, list(known))
+                custom |= self._custom(operation, stream, key, value, custom, list(known), style)
+        params = _with_currency(operation, params, implied)
         if not custom:
             return params
+        if shape(operation).verb == "add":
+            _refuse_parts(operation, self.fields(stream), custom)
         if operation.version == "v2":
             return {**params, "custom_fields": custom}
         return params | _flat(custom)
@@ -203,7 +227,7 @@ class Names:
         if table and not isinstance(value, list):
             title = self._title(table, value)
             return f"{title} ({value})" if title else value
-        options = dict(self._options_of(stream, code))
+        options = {each.id: each.label for each in self._options_of(stream, code)}
         if isinstance(value, list):
             return [options.get(str(each), each) for each in value]
         return options.get(str(value), value)
@@ -214,8 +238,8 @@ class Names:
             return []
         if stream.name not in self._fields:
             rows = self._warehouse.execute(
-                "SELECT field_code, label, column_name, field_type FROM meta.custom_fields WHERE entity = ?"
-                " ORDER BY last_seen DESC, column_name",
+                "SELECT field_code, label, column_name, field_type, last_seen = max(last_seen) OVER ()"
+                " FROM meta.custom_fields WHERE entity = ? ORDER BY last_seen DESC, column_name",
                 [stream.name],
             ).fetchall()
             self._fields[stream.name] = [Field(*row) for row in rows]
@@ -226,7 +250,7 @@ class Names:
     def _customs(self, operation: Operation, stream: Stream | None, given: Mapping[str, object]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in given.items():
-            found |= self._custom(operation, stream, key, value, found, [])
+            found |= self._custom(operation, stream, key, value, found, [], _ANY)
         return found
 
     def _custom(
@@ -237,18 +261,34 @@ class Names:
         value: object,
         before: Mapping[str, Any],
         known: list[str],
+        style: Style,
     ) -> dict[str, Any]:
         field, part = self._field(operation, stream, key, known)
-        typed = self._custom_value(stream, field, part, value)
-        if part not in ("value", "label", "labels"):
-            held = before.get(field.code)
-            return {field.code: {**(held if isinstance(held, dict) else {}), part: typed}}
-        held = before.get(field.code)
-        if isinstance(held, dict) and isinstance(typed, dict):
-            return {field.code: {**held, **typed}}
-        if field.code in before and not isinstance(held, dict):
+        own = part in ("value", "label", "labels")
+        parts = _object_of(field, value) if own else None
+        typed: Any = {}
+        for name, inner in (parts or {part: value}).items():
+            try:
+                one = self._custom_value(stream, field, name, inner, style, is_code=key[:40] == field.code)
+            except Unfit as error:
+                what = field.label if name in ("value", "label", "labels") else f"{field.label} ({name})"
+                raise ConfigError(f"{what!r} is {_cut(inner)}, and {_ended(error)} {_NOTHING}") from error
+            if own and parts is None:
+                typed = one
+            elif name == "value" and isinstance(one, dict) and "$ref" not in one:
+                typed |= one
+            else:
+                typed[name] = one
+        if field.code not in before:
+            return {field.code: typed}
+        held = before[field.code]
+        if _is_empty(held) and _is_empty(typed):
+            return {field.code: None}
+        if isinstance(held, dict) and own and not isinstance(typed, dict):
+            typed = {"value": typed}
+        if not isinstance(held, dict) or not isinstance(typed, dict) or _differ(held, typed):
             raise ConfigError(f"{operation.name}: {field.label!r} is given twice ({key!r}). Nothing was queued.")
-        return {field.code: {**held, "value": typed} if isinstance(held, dict) else typed}
+        return {field.code: {**held, **typed}}
 
     def _field(self, operation: Operation, stream: Stream | None, key: str, known: list[str]) -> tuple[Field, str]:
         """The custom field that `key` means, and the part of its value."""
@@ -256,17 +296,18 @@ class Names:
         if operation.custom_fields:
             code, part = key[:40], key[40:].removeprefix("_")
             if _CODE.fullmatch(code) and (key == code or key[40] == "_"):
-                return next(
-                    (each for each in fields if each.code == code), Field(code, code, code, "")
-                ), part or "value"
-            if found := _labelled(operation, fields, key):
-                return found, "value"
+                unknown = Field(code, code, code, "")
+                found = next((each for each in fields if each.code == code), unknown)
+                return _listed(operation, fields, found), part or "value"
+            if labelled := _labelled(operation, fields, key):
+                return labelled, "value"
+            if column := next((each for each in fields if key == each.column), None):
+                return _listed(operation, fields, column), "value"
             for each in fields:
-                if key == each.column:
-                    return each, "value"
                 if key.startswith(f"{each.column}_") and key[len(each.column) + 1 :] in _parts(each.type):
-                    return each, key[len(each.column) + 1 :]
-        names = [*known, *(each.label for each in fields), *(each.column for each in fields)]
+                    return _listed(operation, fields, each), key[len(each.column) + 1 :]
+        now = [each for each in fields if each.listed]
+        names = [*known, *(each.label for each in now), *(each.column for each in now)]
         near = difflib.get_close_matches(key, names, n=3, cutoff=0.6)
         guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         synced = ""
@@ -275,50 +316,173 @@ class Names:
         takes = f" It takes {', '.join(known)}." if known and not near else ""
         raise ConfigError(f"{operation.name} has no parameter {key!r}.{guess}{takes}{synced}\nNothing was queued.")
 
-    def _custom_value(self, stream: Stream | None, field: Field, part: str, value: object) -> Any:
-        if value is None or (isinstance(value, str) and value.startswith("@")):
+    def _custom_value(
+        self, stream: Stream | None, field: Field, part: str, value: object, style: Style, *, is_code: bool
+    ) -> Any:
+        if value is None or (isinstance(value, str) and value.startswith("@")) or _is_reference(value):
             return value
         kind = catalogue.field_types().get(field.type)
         if part not in ("value", "label", "labels"):
-            return value
+            return self._custom_part(field, part, value)
         if kind and kind.options:
-            return self._options_for(stream, field, value, many=kind.columns["value"].endswith("[]"))
+            options = self._options_of(stream, field.code)
+            if is_code and isinstance(value, int) and not options:
+                return value
+            return self._chosen(options, value, many=kind.columns["value"].endswith("[]"), ids=is_code)
+        if value == "null" and field.type not in (*_FREE, "phone", ""):
+            return None
         if table := _TYPES_POINT_TO.get(field.type):
-            return self._id(table, value, field.label, {})
-        return _plain(field, value)
+            return _as_id(self._id(table, value, field.label, {}))
+        if field.type == "monetary":
+            amount, code = values.money(value, style)
+            return {"value": amount, **({"currency": self._currency(code)} if code else {})}
+        if field.type == "visible_to":
+            return self._chosen(self._options_of(stream, field.code) or self._levels(stream), value, ids=is_code)
+        return _plain(field.type, value, style)
 
-    def _options_for(self, stream: Stream | None, field: Field, value: object, *, many: bool) -> Any:
-        asked = value if isinstance(value, list | tuple) else [value]
-        if many and isinstance(value, str):
-            asked = [each.strip() for each in value.strip("[]").split(",") if each.strip()]
-            if self._is_option(stream, field.code, value):
-                asked = [value]
-        found = [self._option(stream, field.code, field.label, each) for each in asked]
-        return (found or None) if many else found[0]  # an empty set is refused; null empties it
+    def _custom_part(self, field: Field, part: str, value: object) -> Any:
+        """A part of a value that has several: the currency of an amount, the end of a range, a line of an address."""
+        if part == "currency":
+            return self._currency(value)
+        if part == "until":
+            return values.day(value) if field.type == "daterange" else values.clock(value)
+        return values.whole(value) if part == "timezone_id" else cells.cell_text(value)
 
-    def _is_option(self, stream: Stream | None, code: str, label: str) -> bool:
-        return any(each.lower() == label.strip().lower() for _, each in self._options_of(stream, code))
+    def _currency(self, value: object) -> str:
+        """The code of a currency, of those that the company has."""
+        code = values.currency(value)
+        if "currencies" in self._tables and self._warehouse is not None:
+            if "currencies" not in self._known_codes:
+                rows = self._warehouse.execute("SELECT code FROM main.currencies WHERE _deleted_at IS NULL").fetchall()
+                self._known_codes["currencies"] = {row[0] for row in rows}
+            known = self._known_codes["currencies"]
+            if known and code not in known:
+                near = difflib.get_close_matches(code, known, n=3)
+                raise Unfit(
+                    "", why=f"is none of the company's currencies, such as {', '.join(near or sorted(known)[:5])}"
+                )
+        return code
+
+    def _levels(self, stream: Stream | None) -> list[Option]:
+        """Who may see a record: by the company's own words, else by the numbers that the API has for it."""
+        return self._options_of(stream, "visible_to") or [Option(id, id) for id in ("1", "3", "5", "7")]
+
+    def _chosen(self, options: list[Option], value: object, *, many: bool = False, ids: bool = False) -> Any:
+        """The ids of the options that `value` names.
+
+        Args:
+            many: it may name several.
+            ids: whole numbers that are no text are ids and nothing else, as the API itself writes them.
+        """
+        if not options:
+            asked = [value] if not isinstance(value, list | tuple) else list(value)
+            if isinstance(value, str) and many:
+                asked = [each.strip() for each in value.strip("[] ").split(",")]
+            if not all(isinstance(each, int) or _WHOLE.fullmatch(str(each)) for each in asked):
+                raise Unfit("", why="should be the id of an option; labels are known after a sync")
+            return [int(str(each)) for each in asked] if many else int(str(asked[0]))
+        if ids and isinstance(value, int | list):
+            wanted = value if isinstance(value, list) else [value]
+            known = {each.value for each in options}
+            if all(isinstance(each, int) and each in known for each in wanted):
+                return (value or None) if many else value
+        single = value[0] if isinstance(value, list | tuple) and len(value) == 1 and not many else value
+        try:
+            if not many:
+                return values.option(single, options)
+            found = values.several(value, options)
+        except Unfit as error:
+            raise error if str(error) else Unfit("", why=f"has no such option.{_near(value, options)}") from None
+        if not found and isinstance(value, str) and value.strip() != "[]":
+            raise Unfit("", why=f"has no such option.{_near(value, options)}")
+        return found or None  # an empty set is refused; null empties it
 
     # Values of built-in parameters.
 
     def _value(
-        self, operation: Operation, stream: Stream | None, name: str, value: object, given: Mapping[str, object]
-    ) -> Any:
-        if value is None or (isinstance(value, str) and value.startswith("@")):
-            return value
+        self,
+        operation: Operation,
+        stream: Stream | None,
+        name: str,
+        value: object,
+        given: Mapping[str, object],
+        style: Style,
+    ) -> dict[str, Any]:
+        """The parameter called `name`, and the currency if the value names one."""
+        if value is None or (isinstance(value, str) and value.startswith("@")) or _is_reference(value):
+            return {name: value}
         if name == "field_code" and name in operation.path_params:
-            return self._field_code(operation, str(value).strip())
+            return {name: self._field_code(operation, str(value).strip())}
         param = {**operation.path_params, **operation.query, **operation.body}[name]
-        if param.type == "array[object]" and isinstance(value, str) and not value.lstrip().startswith(("[", "{")):
-            return _contacts(value)
-        if param.type == "object" and isinstance(value, str) and not value.lstrip().startswith("{"):
-            return {"value": value}
+        column = _column(stream, name, operation.version)
+        try:
+            if param.type == "number" and column and column.type.startswith("DECIMAL") and "currency" in operation.body:
+                amount, code = values.money(value, style) if value != "null" else (None, None)
+                return {name: amount, **({"currency": self._currency(code)} if code else {})}
+            return {name: self._typed(operation, stream, name, param, column, value, given, style)}
+        except Unfit as error:
+            raise ConfigError(f"{operation.name}: {name} is {_cut(value)}, and {_ended(error)} {_NOTHING}") from error
+
+    def _typed(
+        self,
+        operation: Operation,
+        stream: Stream | None,
+        name: str,
+        param: Param,
+        column: Column | None,
+        value: Any,
+        given: Mapping[str, object],
+        style: Style,
+    ) -> Any:
+        if value == "null" and not param.type.startswith("string"):
+            return value  # it empties the field
+        if param.type == "array[object]" and column and {"value", "primary"} <= column.items.keys():
+            entries = values.contacts(value)
+            if entries is None:
+                return value
+            return entries if shape(operation).verb == "update" else values.completed_contacts(entries, [])
+        if param.type in ("object", "array[object]"):
+            return self._object(param, value)
         if param.type in ("integer", "string:uuid") and (table := points_to(name, stream)):
             return self._id(table, value, name, given)
-        if name in ("label_ids", "label") and param.type.startswith("array"):
-            asked = value if isinstance(value, list | tuple) else str(value).strip("[]").split(",")
-            words = [each.strip() if isinstance(each, str) else each for each in asked]
-            return [self._label(stream, each) for each in words if each != ""]
+        if options := self._choices(operation, stream, name, param):
+            return self._chosen(options, value, many=param.type.startswith("array")) or []
+        if name == "currency":
+            return self._currency(value)
+        return _read(param.type, column.type if column else "", operation.version, value, style)
+
+    def _choices(self, operation: Operation, stream: Stream | None, name: str, param: Param) -> list[Option]:
+        """The choices of a built-in field, if nothing else may be given."""
+        if param.type not in ("integer", "string", "array[integer]", "array[string]"):
+            return []
+        if name in ("label_ids", "label") and stream and stream.name == "leads":
+            return self._records("lead_labels")
+        if name == "visible_to":
+            return self._levels(stream)
+        for code in ("label_ids", "label") if name in ("label_ids", "label") else (name,):
+            options = self._options_of(stream, code)
+            if options and self._kind_of(stream, code) not in _FREE:
+                return options
+        if param.type != "string" or param.many:
+            return []
+        listing = shape(operation).listing
+        words = param.enum or (listing.query[name].enum if listing and name in listing.query else ())
+        return [Option(str(word), str(word)) for word in words]
+
+    def _object(self, param: Param, value: Any) -> Any:
+        """An object, or a list of them, with the codes of currencies as the API takes them; text as its main part."""
+        if isinstance(value, str):
+            text = value.lstrip()
+            if not text.startswith(("[", "{")):
+                return {"value": value} if param.type == "object" else value
+            try:
+                value = msgspec.json.decode(text)
+            except msgspec.DecodeError:
+                return value
+        if isinstance(value, list | tuple):
+            return [self._object(param, each) if isinstance(each, dict) else each for each in value]
+        if isinstance(value, dict) and isinstance(value.get("currency"), str):
+            return {**value, "currency": self._currency(value["currency"])}
         return value
 
     def _field_code(self, operation: Operation, value: str) -> str:
@@ -327,7 +491,7 @@ class Names:
             return value
         stream = stream_of(shape(operation).root)  # of the fields' own definitions
         entity = next((each for each in catalogue.streams().values() if stream and each.fields == stream.name), None)
-        named = {each.code for each in self.fields(entity) if value in (each.label, each.column)}
+        named = {each.code for each in self.fields(entity) if each.listed and value in (each.label, each.column)}
         if len(named) == 1:
             return named.pop()
         if value.isdecimal():
@@ -344,13 +508,17 @@ class Names:
             )
         return value
 
-    def _label(self, stream: Stream | None, value: object) -> Any:
-        if stream and stream.name == "leads" and "lead_labels" in self._tables:
-            return self._id("lead_labels", value, "label_ids", {})
-        for code in ("label_ids", "label"):
-            if self._options_of(stream, code):
-                return self._option(stream, code, "label_ids", value)
-        return value
+    def _inner(self, operation: Operation, key: str, part: str, value: object, style: Style) -> dict[str, Any]:
+        """A part of an object that has a column of its own: the amount of a lead's value, a line of an address."""
+        try:
+            if value is None or (part not in ("amount", "currency")):
+                return {part: value}
+            if part == "currency":
+                return {part: self._currency(value)}
+            amount, code = values.money(value, style)
+            return {part: amount, **({"currency": self._currency(code)} if code else {})}
+        except Unfit as error:
+            raise ConfigError(f"{operation.name}: {key} is {_cut(value)}, and {_ended(error)} {_NOTHING}") from error
 
     def _id(self, table: str, value: object, name: str, given: Mapping[str, object]) -> Any:
         """The id that `value` is, or that the record of `table` has which is called so."""
@@ -403,43 +571,50 @@ class Names:
         )
         return str(row[0]) if row and row[0] is not None else None
 
-    def _options_of(self, stream: Stream | None, code: str) -> list[tuple[str, str]]:
+    def _options_of(self, stream: Stream | None, code: str) -> list[Option]:
         if stream is None or self._warehouse is None:
             return []
         if (stream.name, code) not in self._options:
-            self._options[stream.name, code] = self._warehouse.execute(
+            rows = self._warehouse.execute(
                 "SELECT option_id, coalesce(label, '') FROM meta.field_options WHERE entity = ? AND field_code = ?",
                 [stream.name, code],
             ).fetchall()
+            self._options[stream.name, code] = [Option(*row) for row in rows]
         return self._options[stream.name, code]
 
-    def _option(self, stream: Stream | None, code: str, name: str, value: object) -> Any:
-        options = self._options_of(stream, code)
-        if not isinstance(value, str) or _WHOLE.fullmatch(value) or not options:
-            if options and str(value) not in {id for id, _ in options}:
-                raise ConfigError(f"{name} has no option {value}. Nothing was queued.{_choice(options)}")
-            return int(value) if isinstance(value, str) and _WHOLE.fullmatch(value) else value
-        found = {id for id, label in options if label == value} or {
-            id for id, label in options if label.strip().lower() == value.strip().lower()
-        }
-        if len(found) == 1:
-            (id,) = found
-            return int(id) if _WHOLE.fullmatch(id) else id
-        if found:
-            raise ConfigError(
-                f"{name}: several options are called {value!r} ({', '.join(sorted(found))}). Nothing was queued."
-                f" Give the id."
+    def _records(self, table: str) -> list[Option]:
+        """The records of a short list as choices."""
+        if table not in self._tables or self._warehouse is None:
+            return []
+        if (table, "") not in self._options:
+            key, title = quoted(catalogue.stream(table).key), quoted(_title_of(table))
+            rows = self._warehouse.execute(
+                f"SELECT {key}::VARCHAR, coalesce({title}, '') FROM {quoted('main', table)} WHERE _deleted_at IS NULL"
+            ).fetchall()
+            self._options[table, ""] = [Option(*row) for row in rows]
+        return self._options[table, ""]
+
+    def _kind_of(self, stream: Stream | None, code: str) -> str:
+        """The type that Pipedrive gives a built-in field."""
+        if stream is None or self._warehouse is None or not stream.fields or stream.fields not in self._tables:
+            return ""
+        if (stream.name, code) not in self._kinds:
+            row = first(
+                self._warehouse.execute(
+                    f"SELECT field_type FROM {quoted('main', stream.fields)} WHERE field_code = ?", [code]
+                )
             )
-        near = difflib.get_close_matches(value, [label for _, label in options], n=3)
-        guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else _choice(options)
-        raise ConfigError(f"{name} has no option {value!r}.{guess} Nothing was queued.")
+            self._kinds[stream.name, code] = str(row[0]) if row else ""
+        return self._kinds[stream.name, code]
 
 
 def _labelled(operation: Operation, fields: list[Field], label: str) -> Field | None:
     """The custom field that is called so; whatever the case, if that leaves no doubt."""
     exact = [each for each in fields if each.label == label]
     near = [each for each in fields if each.label.strip().lower() == label.strip().lower()]
-    for matches in (exact, near):
+    if near and not any(each.listed for each in near) and label not in {each.column for each in fields if each.listed}:
+        _listed(operation, fields, near[0])
+    for matches in ([each for each in exact if each.listed], [each for each in near if each.listed]):
         if len({each.code for each in matches}) > 1:
             columns = ", ".join(sorted(each.column for each in matches))
             raise ConfigError(
@@ -449,6 +624,26 @@ def _labelled(operation: Operation, fields: list[Field], label: str) -> Field | 
         if matches:
             return matches[0]
     return None
+
+
+def _listed(operation: Operation, fields: list[Field], field: Field) -> Field:
+    """`field`, if Pipedrive still has it."""
+    if field.listed:
+        return field
+    now = next((each for each in fields if each.listed and each.label == field.label), None)
+    instead = f" The one that is called so now is {now.column}." if now else ""
+    raise ConfigError(
+        f"{operation.name}: the custom field {field.label!r} ({field.column}) was deleted.{instead} {_NOTHING}"
+    )
+
+
+def _column(stream: Stream | None, name: str, version: Version) -> Column | None:
+    """The column of a table where the parameter called `name` shows."""
+    if stream is None:
+        return None
+    own = [each for each in stream.columns if each == name]
+    found = own or [each for each in stream.columns if stream.column(each).path(each, version) == name]
+    return stream.column(found[0]) if found else None
 
 
 def _parameter(operation: Operation, stream: Stream | None, key: str, known: Mapping[str, object]) -> str | None:
@@ -480,15 +675,6 @@ def _part(
     return (root, part) if part and root in known else None
 
 
-def _numeric(value: object, part: str) -> object:
-    if part != "amount" or not isinstance(value, str):
-        return value
-    try:
-        return float(value)
-    except ValueError as error:
-        raise ConfigError(f"{value!r} should be an amount, like 500. Nothing was queued.") from error
-
-
 def points_to(name: str, stream: Stream | None = None) -> str | None:
     """The stream whose records the ids in a parameter are of."""
     own = stream.labels.get(name) if stream else None
@@ -510,39 +696,113 @@ def _once(operation: Operation, params: Mapping[str, Any], name: str, key: str) 
         raise ConfigError(f"{operation.name}: {name} is given twice ({key!r} means it, too). Nothing was queued.")
 
 
-def _plain(field: Field, value: object) -> Any:
+def _read(type: str, column: str, version: Version, value: object, style: Style) -> Any:
+    """The value of a built-in parameter; a text is read as the type of the column where it shows.
+
+    Assumption: v1 takes times as it writes them, in UTC and without a zone, and times of day without seconds.
+    """
+    if type == "string":
+        readers: dict[str, Callable[[], Any]] = {
+            "DATE": lambda: values.day(value),
+            "TIMESTAMPTZ": lambda: values.moment(value, v1=version == "v1"),
+            "TIME": lambda: values.clock(value, seconds=version == "v2"),
+            "INTERVAL": lambda: values.span(value, seconds=version == "v2"),
+        }
+        return readers[column]() if column in readers else value
+    readers = {
+        "boolean": lambda: values.flag(value),
+        "number": lambda: values.number(value, style),
+        "string:date": lambda: values.day(value),
+        "string:date-time": lambda: values.moment(value),
+    }
+    return readers[type]() if type in readers else value
+
+
+def _plain(type: str, value: object, style: Style) -> Any:
     """The value of a custom field of a plain type, as v2 takes it."""
-    wrong = None
-    if field.type in ("double", "int") and isinstance(value, str):
-        try:
-            value = int(value) if _WHOLE.fullmatch(value.strip()) else float(value)
-        except ValueError:
-            wrong = "a number, like 12.5"
-    elif field.type == "monetary" and not isinstance(value, dict):
-        said = _MONEY.fullmatch(str(value).strip())
-        amount = str(said[1] if said else value).replace(" ", "").replace(",", "")
-        try:
-            number = float(amount)
-            value = {"value": int(number) if number.is_integer() else number} | ({"currency": said[2]} if said else {})
-        except ValueError:
-            wrong = "an amount with its currency, like 500 EUR"
-    elif field.type == "date" and not re.fullmatch(r"\d{4}-\d\d-\d\d", str(value)[:10]):
-        wrong = "a date, like 2026-03-31"
-    elif field.type == "date":
-        value = str(value)[:10]
-    elif field.type in ("address", "time", "daterange", "timerange") and not isinstance(value, dict):
-        value = {"value": str(value)}
-    elif field.type in ("varchar", "varchar_auto", "text", "phone"):
-        value = str(value)
-    if wrong:
-        raise ConfigError(f"{field.label!r} is {value!r}, and should be {wrong}. Nothing was queued.")
+    if type == "double":
+        return values.number(value, style)
+    if type == "int":
+        return values.whole(value, style)
+    if type == "boolean":
+        return values.flag(value)
+    if type == "date":
+        return values.day(value)
+    if type == "time":
+        return {"value": values.clock(value)}
+    if type in ("daterange", "timerange"):
+        return values.stretch(value, type)
+    if type == "address":
+        return {"value": cells.cell_text(value)}
+    if type in (*_FREE, "phone"):
+        return cells.cell_text(value)
     return value
 
 
-def _contacts(text: str) -> list[dict[str, Any]]:
-    """E-mail addresses or phone numbers in one text, with commas or semicolons between; the first is the main one."""
-    values = [each.strip() for each in re.split(r"[,;]", text) if each.strip()]
-    return [{"value": value, "primary": index == 0, "label": "work"} for index, value in enumerate(values)]
+def _as_id(value: Any) -> Any:
+    """An id as a custom field takes it."""
+    if isinstance(value, str):
+        return int(value) if _WHOLE.fullmatch(value) else value
+    return values.whole(value)
+
+
+def _is_reference(value: object) -> bool:
+    return isinstance(value, dict) and "$ref" in value
+
+
+def _object_of(field: Field, value: object) -> dict[str, Any] | None:
+    """The parts of a value that was given as an object, if the field has parts."""
+    if not {"value"} < _parts(field.type) or _is_reference(value):
+        return None
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            return None
+    return value if isinstance(value, dict) and value else None
+
+
+def _is_empty(value: Any) -> bool:
+    return all(inner is None for inner in value.values()) if isinstance(value, dict) else value is None
+
+
+def _differ(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two objects say different things of the same part."""
+    return any(part in one and one[part] != value for part, value in other.items())
+
+
+def _refuse_parts(operation: Operation, fields: list[Field], custom: Mapping[str, Any]) -> None:
+    """Refuse a currency without an amount, or an end without a begin: a new record has nothing to go with it."""
+    for code, value in custom.items():
+        if isinstance(value, dict) and value.get("value") is None and "$ref" not in value and not _is_empty(value):
+            label = next((each.label for each in fields if each.code == code), code)
+            raise ConfigError(f"{operation.name}: {label!r} has {', '.join(value)} and no value. {_NOTHING}")
+
+
+def _with_currency(operation: Operation, params: dict[str, Any], implied: str | None) -> dict[str, Any]:
+    """The parameters with the currency that an amount names."""
+    if implied is None:
+        return params
+    if params.get("currency", implied) != implied:
+        raise ConfigError(
+            f"{operation.name}: the amount is in {implied}, and currency is {params['currency']!r}. {_NOTHING}"
+        )
+    return {**params, "currency": implied}
+
+
+def _cut(value: object) -> str:
+    text = repr(str(value)) if isinstance(value, str) else repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"
+
+
+def _ended(error: Unfit) -> str:
+    text = str(error)
+    return text if text.endswith((".", "?")) else f"{text}."
+
+
+def _near(value: object, options: list[Option]) -> str:
+    near = difflib.get_close_matches(str(value), [each.label for each in options], n=3)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else _choice(options)
 
 
 def _flat(custom: Mapping[str, Any]) -> dict[str, Any]:
@@ -556,6 +816,6 @@ def _flat(custom: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _choice(options: list[tuple[str, str]]) -> str:
-    shown = ", ".join(label or id for id, label in options[:8])
+def _choice(options: list[Option]) -> str:
+    shown = ", ".join(each.label or each.id for each in options[:8])
     return f" There are {shown}{' …' if len(options) > 8 else ''}."

@@ -21,6 +21,7 @@ from pdsync.model import Verb  # noqa: TC001 - msgspec reads it at run time
 from pdsync.writeback import merging, reads
 from pdsync.writeback.compare import base_of, differing, fields, same, value_in
 from pdsync.writeback.shapes import link_to_itself, records_named, shape
+from pdsync.writeback.values import completed_contacts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 Policy = Literal["field", "record", "theirs", "ours", "append"]
 Fate = Literal["send", "already_so", "rejected", "conflict"]
 LIFE = timedelta(hours=24)
-_CONTACTS = ("emails", "phones")
 
 
 class Change(Struct, frozen=True):
@@ -349,13 +349,20 @@ class _Planner:
         return "send", None, None
 
     def _completed(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """The payload with what only the record can say: the currency of an amount, the list that is added to."""
-        payload = dict(self.payload)
+        """The payload with what only the record can say.
+
+        That is the currency of an amount and other parts that nobody gave, the labels of e-mail addresses and phone
+        numbers, and the list that is added to.
+        """
+        payload = {
+            name: completed_contacts(value, _entries(record.get(name))) if _is_bare(value) else value
+            for name, value in self.payload.items()
+        }
         custom = payload.get("custom_fields")
         if isinstance(custom, dict):
             held = record.get("custom_fields") or {}
             payload["custom_fields"] = {
-                code: self._with_currency(value, held.get(code), record)
+                code: self._with_currency(_with_parts(value, held.get(code)), held.get(code), record)
                 if self.policy != "append"
                 else _joined(value, held.get(code))
                 for code, value in custom.items()
@@ -426,6 +433,34 @@ def mass_changes(plan: Plan) -> list[tuple[str, Any, int, int]]:
         for (field, value), count in values.items()
         if len(updates) >= 20 and count > 0.9 * len(updates)
     ]
+
+
+def _is_bare(value: Any) -> bool:
+    """Whether it is a list of contacts of which not all say their label, or none which is the main one."""
+    if (
+        not isinstance(value, list)
+        or not value
+        or not all(isinstance(each, dict) and "value" in each for each in value)
+    ):
+        return False
+    return not all("label" in each for each in value) or not any("primary" in each for each in value)
+
+
+def _entries(held: Any) -> list[dict[str, Any]]:
+    return [each for each in held if isinstance(each, dict)] if isinstance(held, list) else []
+
+
+def _with_parts(value: Any, held: Any) -> Any:
+    """A value of several parts with those that the record has and nobody gave: the API empties what it isn't sent.
+
+    The lines of an address belong to the address: those of another one are not kept.
+    """
+    if not isinstance(value, dict) or "$ref" in value or not isinstance(held, dict):
+        return value
+    if "value" in value and "formatted_address" in held:
+        return value
+    kept = {part: inner for part, inner in held.items() if inner is not None and part != "timezone_id"}
+    return {**kept, **value}
 
 
 def _joined(value: Any, held: Any) -> Any:

@@ -67,6 +67,7 @@ class Rows(Struct, frozen=True):
         null_clears: whether a null among them was put there on purpose.
         numbers: the line of the file, or the row of the sheet, where each begins; none where there is no such thing.
         notes: what a person should know of how the file was read.
+        decimal: the decimal mark that goes with the file's delimiter, where that says something.
     """
 
     rows: list[dict[str, Any]]
@@ -74,6 +75,7 @@ class Rows(Struct, frozen=True):
     numbers: list[int]
     unit: str = "row"
     notes: list[str] = []
+    decimal: str | None = None
 
     def place(self, row: int) -> str:
         """What people call a row, which is counted from 1 on."""
@@ -89,6 +91,7 @@ class _Table(Struct, frozen=True):
     rows: list[tuple[int, list[str]]]  # each with its number in the file
     unit: str
     notes: list[str] = []
+    decimal: str | None = None
 
     def place(self, number: int, column: int) -> str:
         """What people call a cell; `column` from 0 on."""
@@ -203,7 +206,7 @@ def _csv(path: Path, text: str, header: int | None) -> _Table:
             f"{path} can't be read as csv: line {number + began}: {why}. Nothing was queued.\n"
             f"Inside a quoted cell, a quote is written twice."
         ) from error
-    return _Table(path, rows, "line")
+    return _Table(path, rows, "line", decimal="." if delimiter == "," else None)  # a decimal comma needs another one
 
 
 def _delimiter(text: str) -> str:
@@ -226,7 +229,7 @@ def _delimiter(text: str) -> str:
 def _cell(value: object) -> str:
     """A cell of a spreadsheet as its person sees it: of a number the 15 digits that a spreadsheet shows."""
     if isinstance(value, float):  # a spreadsheet knows no whole numbers
-        return str(int(value)) if value.is_integer() else repr(float(f"{value:.15g}"))
+        return str(int(value)) if value.is_integer() else cells.Numeral(repr(float(f"{value:.15g}")))
     if isinstance(value, timedelta):
         minutes, seconds = divmod(int(value.total_seconds()), 60)
         return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"
@@ -281,7 +284,7 @@ def _named(table: _Table, told: Format) -> Rows:
             f"{len(short):,} rows have fewer cells than {table.unit} {rows[0][0]} names columns, which count as empty:"
             f" {table.unit} {listed}"
         )
-    return Rows(made, True, [number for number, _ in rows[1:]], table.unit, notes)
+    return Rows(made, True, [number for number, _ in rows[1:]], table.unit, notes, table.decimal)
 
 
 def _further_down(table: _Table, rows: list[tuple[int, list[str]]], told: Format) -> str:

@@ -1,0 +1,416 @@
+"""Reads a value that a person, a file or a query gives as the type that a field has.
+
+Cells are text: `1.234,56 EUR`, `yes`, `31.03.2026`, `9:30 - 17:00`, `Food, drinks`. Each reader returns what the API
+takes, or raises Unfit with what would do. What fits in two ways is refused and never guessed: `1.234` is a thousand and
+more in one country and little more than one in another. A whole column often tells (`decimal_marks`); so does a person.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+from pdsync.core import cells
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_GROUPING = " \u00a0\u202f\u2009'\u2019"  # never a decimal mark, in any country
+_BODY = rf"[0-9][0-9.,{_GROUPING}]*[0-9]|[0-9]|[.,][0-9]+"
+_NUMBER = re.compile(rf"([+\-\u2212]?) *({_BODY})([eE][+-]?[0-9]{{1,4}})?")
+_MONEY = re.compile(
+    rf"(?:(?P<before>[A-Za-z]{{3}}|€) *)?(?P<amount>[+\-\u2212]? *(?:{_BODY})(?:[eE][+-]?[0-9]{{1,4}})?)"
+    r"(?: *(?P<after>[A-Za-z]{3}|€))?"
+)
+_CURRENCY = re.compile(r"[A-Za-z]{3}")
+_WHOLE = re.compile(r"-?[0-9]+")
+# What spreadsheets and forms write, in the languages that translate it.
+_YES = frozenset(
+    ("true", "yes", "y", "1", "on", "wahr", "ja", "vrai", "oui", "verdadero", "si", "sí", "vero", "sì", "verdadeiro",
+     "sim", "waar", "prawda", "tak")
+)  # fmt: skip
+_NO = frozenset(
+    ("false", "no", "n", "0", "off", "falsch", "nein", "faux", "non", "falso", "não", "onwaar", "nee", "fałsz", "nie")
+)
+# With dots between, the day is always the first.
+_DAY = re.compile(r"(?a)(\d{4})[-/](\d\d?)[-/](\d\d?)|(\d\d?)\.(\d\d?)\.(\d{4})")
+_CLOCK = re.compile(r"(?a)(\d\d?):([0-5]\d)(?::([0-5]\d)(?:\.\d+)?)?")
+_SPAN = re.compile(r"(?a)(\d{1,4}):([0-5]\d)(?::([0-5]\d))?")
+# What stands between the begin and the end of a range, the surest first.
+_BETWEEN = (re.compile(r"\s+(?:-|–|—|to|until|bis)\s+"), re.compile(r"\s*(?:/|–|—|\.\.+|→)\s*"), re.compile(r"-"))
+_SEPARATOR = re.compile(r"[,;\n]")
+
+A_NUMBER = "a number, like 12.5"
+A_WHOLE = "a whole number, like 12"
+AN_AMOUNT = "an amount, like 1234.56, with its currency if it has one: 1234.56 EUR"
+A_FLAG = "yes or no, true or false, 1 or 0"
+A_DAY = "a date, like 2026-03-31"
+A_CLOCK = "a time of day, like 09:30"
+A_SPAN = "a duration, like 01:30"
+A_MOMENT = "a time, like 2026-03-31T10:20:00Z; without a zone it is UTC"
+A_CURRENCY = "the code of a currency, like EUR"
+
+
+class Unfit(Exception):
+    """A value that can't be read as what it should be; says what would do, to stand behind "is …, and"."""
+
+    def __init__(self, wanted: str, *, why: str | None = None) -> None:
+        super().__init__(f"should be {wanted}" if why is None else why)
+
+
+class Style(Struct, frozen=True):
+    """How numbers in text are written: the decimal mark, and whether a person has said so."""
+
+    mark: str | None = None
+    said: bool = False
+
+
+_UNKNOWN = Style()
+
+
+class Option(Struct, frozen=True):
+    """One choice of a field."""
+
+    id: str
+    label: str
+
+    @property
+    def value(self) -> int | str:
+        """The id as the API takes it."""
+        return int(self.id) if _WHOLE.fullmatch(self.id) else self.id
+
+
+# Numbers and money.
+
+
+def number(value: object, style: Style = _UNKNOWN, wanted: str = A_NUMBER) -> int | float:
+    """A finite number. Text may group its digits and have either decimal mark, if only one reading is possible."""
+    if isinstance(value, str):
+        return _finite(_decimal(value, style, wanted), wanted)
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise Unfit(wanted)
+    return _finite(value, wanted)
+
+
+def whole(value: object, style: Style = _UNKNOWN) -> int:
+    """A whole number."""
+    found = number(value, style, A_WHOLE)
+    if found != int(found):
+        raise Unfit(A_WHOLE)
+    return int(found)
+
+
+def money(value: object, style: Style = _UNKNOWN) -> tuple[int | float, str | None]:
+    """An amount and its currency, if it names one."""
+    if not isinstance(value, str):
+        return number(value, style, AN_AMOUNT), None
+    said = _MONEY.fullmatch(_trimmed(value))
+    if not said or (said["before"] and said["after"]):
+        raise Unfit(AN_AMOUNT)
+    code = said["before"] or said["after"]
+    amount = said["amount"] if code else value  # a cell of a spreadsheet that is a number stays known as one
+    return number(amount, style, AN_AMOUNT), ("EUR" if code == "€" else code.upper()) if code else None
+
+
+def currency(value: object) -> str:
+    """The code of a currency, whatever its case."""
+    text = value.strip() if isinstance(value, str) else ""
+    if not _CURRENCY.fullmatch(text):
+        raise Unfit(A_CURRENCY)
+    return text.upper()
+
+
+def decimal_marks(rows: Iterable[Mapping[str, object]], told: str | None, file: str | None = None) -> dict[str, Style]:
+    """How each column writes its numbers: as `told`, as its unambiguous cells show, else as the file does.
+
+    Args:
+        told: the decimal mark that a person names; it holds for every column.
+        file: the decimal mark that goes with the file's delimiter, where that says something.
+    """
+    shown: dict[str, set[str]] = {}
+    for row in rows:
+        for name, value in row.items():
+            marks = shown.setdefault(name, set())
+            if isinstance(value, str) and not isinstance(value, cells.Numeral) and len(marks) < 2:
+                said = _MONEY.fullmatch(_trimmed(value))
+                parts = _NUMBER.fullmatch(said["amount"]) if said else None
+                if parts and not parts[2].isdigit() and len(found := _readings(parts[2])) == 1:
+                    marks.update(found)
+    if told:
+        return {name: Style(told, said=True) for name in shown}
+    return {name: Style(next(iter(marks)) if len(marks) == 1 else None if marks else file)
+            for name, marks in shown.items()}  # fmt: skip
+
+
+def _decimal(text: str, style: Style, wanted: str) -> Decimal:
+    style = Style(".") if isinstance(text, cells.Numeral) else style
+    parts = _NUMBER.fullmatch(_trimmed(text))
+    readings = _readings(parts[2]) if parts else {}
+    if not parts or not readings:
+        raise Unfit(wanted)
+    if style.said and style.mark not in readings:
+        raise Unfit(wanted, why=f"does not have {style.mark!r} for its decimal mark, as --decimal says")
+    if style.mark in readings:
+        found = readings[style.mark]
+    elif len(set(readings.values())) == 1:
+        found = next(iter(readings.values()))
+    else:
+        few, many = sorted(readings.values())
+        raise Unfit(wanted, why=f"may be {few} or {many:f}: write {few}0 or {many:f}, or say which with --decimal")
+    exponent = Decimal(f"1{parts[3]}") if parts[3] else Decimal(1)
+    return found * exponent * (-1 if parts[1] in ("-", "\u2212") else 1)
+
+
+def _readings(body: str) -> dict[str, Decimal]:
+    """What digits may stand for, by the decimal mark that is taken for granted."""
+    found = {}
+    for mark in ".,":
+        before, _, after = body.partition(mark)
+        grouped = re.fullmatch(rf"(?!0)\d{{1,3}}(?:([{_GROUPING}.,])\d{{3}})(?:\1\d{{3}})*", before)
+        indian = re.fullmatch(r"(?!0)\d{1,2}(?:,\d\d)+,\d{3}", before)
+        if mark in body and not after.isdigit():
+            continue
+        if before == "" or before.isdigit() or indian or (grouped and grouped[1] != mark):
+            found[mark] = Decimal(f"{re.sub(r'[^0-9]', '', before) or 0}.{after or 0}")
+    return found
+
+
+def _finite(value: float | Decimal, wanted: str) -> int | float:
+    if isinstance(value, int):
+        return value
+    found = float(value)
+    if not math.isfinite(found):
+        raise Unfit(wanted, why=f"is no finite number, and should be {wanted}")
+    return int(value) if found.is_integer() and abs(found) < 2**53 else found
+
+
+# Yes and no, days and times.
+
+
+def flag(value: object) -> bool:
+    """Yes or no."""
+    word = value.strip().lower() if isinstance(value, str) else str(int(value)) if value in (0, 1) else ""
+    if word in _YES:
+        return True
+    if word in _NO:
+        return False
+    raise Unfit(A_FLAG)
+
+
+def day(value: object) -> str:
+    """A day; a time only if it is midnight, as spreadsheets write days."""
+    if isinstance(value, datetime):
+        value = value.isoformat()
+    if isinstance(value, date):
+        return value.isoformat()
+    text = re.sub(r"[T ]00:00(:00(\.0+)?)?(Z|[+-]00(:?00)?)?$", "", value.strip()) if isinstance(value, str) else ""
+    said = _DAY.fullmatch(text)
+    if not said:
+        raise Unfit(A_DAY)
+    parts = (said[1], said[2], said[3]) if said[1] else (said[6], said[5], said[4])
+    try:
+        return date(*map(int, parts)).isoformat()
+    except ValueError:
+        raise Unfit(A_DAY) from None
+
+
+def clock(value: object, *, seconds: bool = True) -> str:
+    """A time of day."""
+    if isinstance(value, time):
+        value = value.isoformat()
+    said = _CLOCK.fullmatch(value.strip()) if isinstance(value, str) else None
+    if not said or int(said[1]) > 23:
+        raise Unfit(A_CLOCK)
+    return f"{int(said[1]):02}:{said[2]}" + (f":{said[3] or '00'}" if seconds else "")
+
+
+def span(value: object, *, seconds: bool = True) -> str:
+    """A duration; in hours it may be longer than a day."""
+    if isinstance(value, timedelta) and value >= timedelta():
+        minutes, rest = divmod(int(value.total_seconds()), 60)
+        value = f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+    if isinstance(value, time):
+        value = value.isoformat()
+    said = _SPAN.fullmatch(value.strip()) if isinstance(value, str) else None
+    if not said:
+        raise Unfit(A_SPAN)
+    return f"{int(said[1]):02}:{said[2]}" + (f":{said[3] or '00'}" if seconds else "")
+
+
+def moment(value: object, *, v1: bool = False) -> str:
+    """A point in time in UTC, as API v2 takes it, or as v1 does."""
+    try:
+        found = value if isinstance(value, datetime) else datetime.fromisoformat(str(value).strip())
+        found = (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise Unfit(A_MOMENT) from None
+    if v1:
+        return found.strftime("%Y-%m-%d %H:%M:%S")
+    return found.isoformat().replace("+00:00", "Z")
+
+
+def stretch(value: object, kind: str) -> dict[str, str]:
+    """A `daterange` or a `timerange`: begin and end, or the begin alone."""
+    one, like = (day, "2026-03-01 - 2026-03-31") if kind == "daterange" else (clock, "09:00 - 17:00")
+    divided = [[value]]
+    if isinstance(value, str):
+        divided = [[value], *(list(mark.split(value.strip())) for mark in _BETWEEN)]
+    found: list[str] = []
+    for parts in divided:
+        try:
+            found = found or [one(part) for part in parts]
+        except Unfit:
+            continue
+    wanted = f"a begin and an end, like {like}"
+    if len(found) not in (1, 2):
+        raise Unfit(wanted)
+    if found != sorted(found) and kind == "daterange":
+        raise Unfit(wanted, why=f"ends before it begins, and should be {wanted}")
+    return dict(zip(("value", "until"), found, strict=False))
+
+
+# Choices.
+
+
+def option(value: object, options: list[Option]) -> int | str:
+    """The id of the option that is called so, or has that id. A label that is another option's id is in doubt."""
+    text = _trimmed(str(int(value) if isinstance(value, float) and value.is_integer() else value))
+    found = _fitting(text, options)
+    if len(found) == 1:
+        return found[0].value
+    if not found:
+        raise Unfit("", why="")
+    if any(each.id == text for each in found) and len(found) == 2:
+        one, other = sorted(found, key=lambda each: each.id != text)
+        raise Unfit(
+            "", why=f"is the label of option {other.id} and the id of {one.label!r}: give {other.id} or {one.label!r}"
+        )
+    ids = ", ".join(sorted(each.id for each in found))
+    raise Unfit("", why=f"is what several options are called ({ids}): give the id")
+
+
+def several(value: object, options: list[Option]) -> list[int | str]:
+    """The ids of the options in a list: one of JSON, or texts with commas between, which labels may hold as well."""
+    if not isinstance(value, str):
+        return _each(value if isinstance(value, list | tuple) else [value], options)
+    text = value.strip()
+    if _fitting(text, options):
+        return _divided(text, options)
+    if text.startswith("[") and text.endswith("]"):
+        try:
+            return _each(msgspec.json.decode(text, type=list[str | int | float]), options)
+        except msgspec.DecodeError:
+            text = text[1:-1]
+    return _divided(text, options)
+
+
+def _each(values: Iterable[object], options: list[Option]) -> list[int | str]:
+    found = []
+    for value in values:
+        try:
+            found.append(option(value, options))
+        except Unfit as error:
+            raise Unfit("", why=f"holds {value!r}, which {error}" if str(error) else "") from None
+    return list(dict.fromkeys(found))
+
+
+def _divided(text: str, options: list[Option]) -> list[int | str]:
+    """The one way to divide `text` into options."""
+    ends = [*(each.start() for each in _SEPARATOR.finditer(text)), len(text)]
+    most = max((len(_SEPARATOR.findall(each.label)) for each in options), default=0) + 1  # parts of one label
+    ways: dict[int, list[tuple[Option, ...]]] = {-1: [()]}  # the end of a part → the divisions of what stands before it
+    for at, end in enumerate(ends):
+        ways[end] = list(ways.get(ends[at - 1] if at else -1, [])) if not _between(text, ends, at).strip() else []
+        for begin in [-1, *ends[:at]][-most:]:
+            for fit in _fitting(text[begin + 1 : end].strip(), options) if ways.get(begin) else ():
+                ways[end] += [(*way, fit) for way in ways[begin]]
+        ways[end] = list({tuple(sorted({each.id for each in way})): way for way in ways[end]}.values())[:9]
+    found = ways[len(text)]
+    if len(found) == 1:
+        return list(dict.fromkeys(each.value for each in found[0]))
+    if not found:
+        return _each([part.strip() for part in _SEPARATOR.split(text) if part.strip()], options)  # says which is none
+    one, other = (", ".join(f"{each.label!r} ({each.id})" for each in way) for way in found[:2])
+    raise Unfit("", why=f'may be {one} or {other}: give a list of ids, like {found[0][0].id},…, or of JSON, like ["…"]')
+
+
+def _between(text: str, ends: list[int], at: int) -> str:
+    return text[(ends[at - 1] + 1 if at else 0) : ends[at]]
+
+
+def _fitting(text: str, options: list[Option]) -> list[Option]:
+    """The options that a text may mean: by the very label, else by the label whatever its case; and by the id."""
+    plain = text.casefold()
+    named = [each for each in options if each.label == text]
+    named = named or [each for each in options if each.label.strip().casefold() == plain and plain]
+    return named + [each for each in options if each.id == text and each not in named]
+
+
+# E-mail addresses and phone numbers.
+
+
+def contacts(value: object) -> list[dict[str, Any]] | None:
+    """The entries of a list of e-mail addresses or phone numbers: objects as they are, others by their value alone.
+
+    Returns:
+        None where it is no such list.
+    """
+    if isinstance(value, str):
+        text = value.strip()
+        if text.startswith(("[", "{")):
+            try:
+                value = msgspec.json.decode(text)
+            except msgspec.DecodeError:
+                return None
+        else:
+            value = [each.strip() for each in re.split(r"[,;\n]", text) if each.strip()]
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list | tuple) or not all(isinstance(each, str | dict) for each in value):
+        return None
+    return [{"value": each.strip()} if isinstance(each, str) else each for each in value]
+
+
+def completed_contacts(given: list[dict[str, Any]], held: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Entries with the labels that the record has for the same values, and the main one marked.
+
+    Where no entry says which is the main one, it is the first; unless that was the first before as well: then the one
+    that is the main one stays so.
+    """
+    known = {_same_contact(each): each for each in reversed(held)}
+    made = []
+    for each in given:
+        old = known.get(_same_contact(each), {})
+        made.append({"value": each.get("value"), "label": old.get("label") or "work", **each})
+    if not any("primary" in each for each in given):
+        main = next((_same_contact(each) for each in held if each.get("primary")), None)
+        kept = [_same_contact(each) for each in made]
+        stays = main in kept and kept[0] == _same_contact(held[0])
+        at = kept.index(main) if main is not None and stays else 0
+        made = [{**each, "primary": index == at} for index, each in enumerate(made)]
+    return made
+
+
+def _same_contact(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("value")).strip().lower()
+
+
+def refuse_not_finite(value: object) -> None:
+    """Raise Unfit for NaN and infinities, for which JSON has no word, wherever in a value they are."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for each in value:
+            refuse_not_finite(each)
+    elif isinstance(value, float | Decimal) and not math.isfinite(value):
+        raise Unfit(A_NUMBER, why="is no finite number. Give a number, or null (None) for none")
+
+
+def _trimmed(text: str) -> str:
+    return text.strip(f" \t\r\n{_GROUPING[1:4]}")
