@@ -94,7 +94,6 @@ class Names:
         self._found: dict[tuple[str, str, str], list[Any]] = {}
         self._options: dict[tuple[str, str], list[Option]] = {}
         self._kinds: dict[tuple[str, str], str] = {}
-        self._known_codes: dict[str, set[str]] = {}
         self._tables = set() if warehouse is None else {
             row[0] for row in warehouse.execute(
                 "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'"
@@ -335,7 +334,7 @@ class Names:
             return _as_id(self._id(table, value, field.label, {}))
         if field.type == "monetary":
             amount, code = values.money(value, style)
-            return {"value": amount, **({"currency": self._currency(code)} if code else {})}
+            return {"value": amount, **({"currency": values.currency(code)} if code else {})}
         if field.type == "visible_to":
             return self._chosen(self._options_of(stream, field.code) or self._levels(stream), value, ids=is_code)
         return _plain(field.type, value, style)
@@ -343,25 +342,10 @@ class Names:
     def _custom_part(self, field: Field, part: str, value: object) -> Any:
         """A part of a value that has several: the currency of an amount, the end of a range, a line of an address."""
         if part == "currency":
-            return self._currency(value)
+            return values.currency(value)
         if part == "until":
             return values.day(value) if field.type == "daterange" else values.clock(value)
         return values.whole(value) if part == "timezone_id" else cells.cell_text(value)
-
-    def _currency(self, value: object) -> str:
-        """The code of a currency, of those that the company has."""
-        code = values.currency(value)
-        if "currencies" in self._tables and self._warehouse is not None:
-            if "currencies" not in self._known_codes:
-                rows = self._warehouse.execute("SELECT code FROM main.currencies WHERE _deleted_at IS NULL").fetchall()
-                self._known_codes["currencies"] = {row[0] for row in rows}
-            known = self._known_codes["currencies"]
-            if known and code not in known:
-                near = difflib.get_close_matches(code, known, n=3)
-                raise Unfit(
-                    "", why=f"is none of the company's currencies, such as {', '.join(near or sorted(known)[:5])}"
-                )
-        return code
 
     def _levels(self, stream: Stream | None) -> list[Option]:
         """Who may see a record: by the company's own words, else by the numbers that the API has for it."""
@@ -418,7 +402,7 @@ class Names:
         try:
             if param.type == "number" and column and column.type.startswith("DECIMAL") and "currency" in operation.body:
                 amount, code = values.money(value, style) if value != "null" else (None, None)
-                return {name: amount, **({"currency": self._currency(code)} if code else {})}
+                return {name: amount, **({"currency": values.currency(code)} if code else {})}
             return {name: self._typed(operation, stream, name, param, column, value, given, style)}
         except Unfit as error:
             raise ConfigError(f"{operation.name}: {name} is {_cut(value)}, and {_ended(error)} {_NOTHING}") from error
@@ -448,7 +432,7 @@ class Names:
         if options := self._choices(operation, stream, name, param):
             return self._chosen(options, value, many=param.type.startswith("array")) or []
         if name == "currency":
-            return self._currency(value)
+            return values.currency(value)
         return _read(param.type, column.type if column else "", operation.version, value, style)
 
     def _choices(self, operation: Operation, stream: Stream | None, name: str, param: Param) -> list[Option]:
@@ -482,7 +466,7 @@ class Names:
         if isinstance(value, list | tuple):
             return [self._object(param, each) if isinstance(each, dict) else each for each in value]
         if isinstance(value, dict) and isinstance(value.get("currency"), str):
-            return {**value, "currency": self._currency(value["currency"])}
+            return {**value, "currency": values.currency(value["currency"])}
         return value
 
     def _field_code(self, operation: Operation, value: str) -> str:
@@ -514,9 +498,9 @@ class Names:
             if value is None or (part not in ("amount", "currency")):
                 return {part: value}
             if part == "currency":
-                return {part: self._currency(value)}
+                return {part: values.currency(value)}
             amount, code = values.money(value, style)
-            return {part: amount, **({"currency": self._currency(code)} if code else {})}
+            return {part: amount, **({"currency": values.currency(code)} if code else {})}
         except Unfit as error:
             raise ConfigError(f"{operation.name}: {key} is {_cut(value)}, and {_ended(error)} {_NOTHING}") from error
 

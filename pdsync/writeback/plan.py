@@ -386,7 +386,10 @@ class _Planner:
             shown, before = value_in(record, name) if record is not None else (False, None)
             if record is None or not shown or not same(value, before):
                 label = self.names.label(self.operation, name)
-                changes.append(Change(label, self._read(name, before), self._read(name, value)))
+                was, becomes = self._read(name, before), self._read(name, value)
+                if shown and was == becomes:  # what differs is beside the value
+                    was, becomes = _in_full(before), _in_full(value)
+                changes.append(Change(label, was, becomes))
         self.changes = tuple(changes)
         if record is None and self.title is None:
             self.title = title_of(body)
@@ -444,6 +447,18 @@ def _is_bare(value: Any) -> bool:
     ):
         return False
     return not all("label" in each for each in value) or not any("primary" in each for each in value)
+
+
+def _in_full(value: Any) -> Any:
+    """A value with what `Names.shown` leaves out: the label of a contact, and which is the main one."""
+    if not isinstance(value, list):
+        return value
+    return [_contact(each) if isinstance(each, dict) and "value" in each else each for each in value]
+
+
+def _contact(entry: Mapping[str, Any]) -> str:
+    beside = [entry.get("label"), "main" if entry.get("primary") else None]
+    return f"{entry['value']} ({', '.join(filter(None, beside))})"
 
 
 def _entries(held: Any) -> list[dict[str, Any]]:
