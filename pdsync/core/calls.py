@@ -77,7 +77,7 @@ def check(operation: Operation, params: Mapping[str, object]) -> Call:
     _refuse_unknown(operation, params)
     _refuse_missing(operation, params)
     for name, value in params.items():
-        if not _is_finite(value):
+        if isinstance(value, dict | list | tuple) and not _is_finite(value):
             raise ConfigError(
                 f"{operation.name}: {name} holds NaN or an infinity, for which JSON has no word.\nNothing was sent."
                 f" Give a number, or null to empty the field."
