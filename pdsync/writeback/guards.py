@@ -7,6 +7,7 @@ one of them. What a guard holds back sends nothing. Numbers are records, not req
 from __future__ import annotations
 
 from collections import Counter
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 MOST_MERGES = 10
 ALLOWABLE = ("delete", "merge", "overwrite")
+_SKEW = timedelta(minutes=5)  # a clock may be set back by so much between a plan and its push
 
 
 class Consent(Struct, frozen=True):
@@ -70,6 +72,13 @@ def check(
             "freeze",
             f"Pushes are frozen: {freeze} is there{f' ({said})' if said else ''}.",
             "Remove the file to go on.",
+        )
+    if plan.made_at > now + _SKEW:
+        _trip(
+            "age",
+            f"This plan says it was made at {plan.made_at:%Y-%m-%d %H:%M} UTC, and it is {now:%Y-%m-%d %H:%M} UTC now."
+            " One of the two clocks was wrong, so nobody can tell how old the plan is.",
+            "Set the clock, then make a new one: push --dry-run",
         )
     if now > plan.expires_at:
         _trip(

@@ -96,3 +96,8 @@ def test_w8_a_file_freezes_every_push(tmp_path: Path) -> None:
     (tmp_path / "pdsync.freeze").touch()
     assert trips(plan("update", 1), tmp_path) == "freeze"
     assert trips(plan("update", 0), tmp_path) == "freeze"
+
+
+def test_w9_a_plan_dated_in_the_future_is_not_carried_out(tmp_path: Path) -> None:
+    ahead = [timedelta(hours=25), timedelta(minutes=6), timedelta(minutes=4), timedelta(0)]
+    assert [trips(plan("update", 1), tmp_path, now=NOW - each) for each in ahead] == ["age", "age", None, None]
