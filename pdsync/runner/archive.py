@@ -25,6 +25,7 @@ from pdsync.errors import ConfigError, StorageError
 from pdsync.extract import frames, seal
 from pdsync.load import warehouse
 from pdsync.runner import project, stores
+from pdsync.writeback.journal import Journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -101,11 +102,24 @@ def verify(settings: Settings, tell: Callable[[Fault], None] = lambda fault: Non
             if scan.fault and not scan.fault.is_torn:
                 detail = str(scan.fault).splitlines()[0]
                 found(Fault(name, None, None, None, "damaged", detail, f"Put {name} back from a backup."))
+        for fault in _of_journal(settings):
+            found(fault)
         named = {page.file for page in control.pages()} if control else set()
     named |= {each.page.file for each in unindexed} | {fault.name for fault in faults}
     unnamed = [path.name for path in sorted(settings.raw.glob("*.zst")) if path.name not in named]
     size = sum(page.length for page in (*pages, *(each.page for each in unindexed)))
     return Verified(len(pages) + len(unindexed), size, faults, unnamed, len(unindexed))
+
+
+def _of_journal(settings: Settings) -> list[Fault]:
+    """What is wrong with the journal of the outbox."""
+    try:
+        for _ in Journal(settings.raw).read({}):
+            pass
+    except StorageError as error:
+        detail = str(error).splitlines()[0]
+        return [Fault("outbox", None, None, None, "damaged", detail, "Put the folder outbox back from a backup.")]
+    return []
 
 
 def _fault(settings: Settings, page: SealedPage, stream: str) -> Fault | None:

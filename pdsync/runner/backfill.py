@@ -42,7 +42,7 @@ from pdsync.extract.seal import Archive
 from pdsync.extract.slices import InTurn, Piece, Slices
 from pdsync.load import publish
 from pdsync.model import Gap, Page, Receipt, StreamReceipt
-from pdsync.runner import client, project, stores
+from pdsync.runner import client, project, stores, trail
 from pdsync.runner import receipt as receipts
 from pdsync.runner.loader import Loader
 from pdsync.runner.proof import prove
@@ -160,6 +160,7 @@ async def backfill(
                 await loader.close()
             publish.publish(project.work_path(settings), settings.warehouse)
             control.finish_run(receipt)
+        await trail.catch_up(settings, control)
     return receipt
 
 

@@ -6,7 +6,7 @@ come at any instant:
 
 1. the person's names, addresses and numbers are gathered from all that was ever sealed of them;
 2. raw files that speak of them are written anew beside the old ones;
-3. what only the warehouse and the folder of downloads hold is cleaned;
+3. what only the warehouse, the journal of the outbox and the folder of downloads hold is cleaned;
 4. one transaction in control.db makes the new raw files the ones that count, cleans every text beside them, and notes
    that an erasure has begun;
 5. the old raw files go, the warehouse is rebuilt and published, control.db is vacuumed.
@@ -37,6 +37,7 @@ from pdsync.extract.redact import Found, Redactor, names, sole
 from pdsync.load import rebuilt, warehouse
 from pdsync.runner import project
 from pdsync.runner.replay import Selection, locked_replay
+from pdsync.writeback.journal import Journal
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -128,6 +129,7 @@ def _clean(settings: Settings, control: Control, id: int, also: Collection[str],
     done.downloads = _downloads(settings, redactor, id)
     done.cells = _carried(settings, redactor)
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-forget"
+    done.cells += Journal(settings.raw).clean(redactor.cell)
     done.cells += control.erase(
         (run_id, "person", id),
         [page for each in written for page in each.moved],

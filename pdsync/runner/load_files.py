@@ -24,7 +24,7 @@ from pdsync.extract.seal import Archive
 from pdsync.load import publish
 from pdsync.model import FROM_FILES, Gap, Page, Receipt, Stream, Version
 from pdsync.normalise.tables import CODE
-from pdsync.runner import project, stores
+from pdsync.runner import project, stores, trail
 from pdsync.runner import receipt as receipts
 from pdsync.runner.loader import Loader
 
@@ -94,6 +94,7 @@ async def load(
             await loader.close()
         publish.publish(project.work_path(settings), settings.warehouse)
         control.finish_run(receipt)
+        await trail.catch_up(settings, control)
     return receipt
 
 

@@ -19,8 +19,7 @@ from pdsync.core.account import fetch_account
 from pdsync.core.control import Control, Lock
 from pdsync.core.log import log
 from pdsync.errors import AuthError, Busy, ConfigError, GuardTripped, PdsyncError, Stopped, WrongCompany
-from pdsync.model import Gone
-from pdsync.runner import client, project, run, trail
+from pdsync.runner import client, project, reflect, run, trail
 from pdsync.sql import first
 from pdsync.sql import name as quoted
 from pdsync.writeback import guards
@@ -29,9 +28,8 @@ from pdsync.writeback.apply import Apply, Limits
 from pdsync.writeback.guards import Consent
 from pdsync.writeback.memory import Memory
 from pdsync.writeback.names import Names
-from pdsync.writeback.outbox import Outbox
 from pdsync.writeback.send import Sender
-from pdsync.writeback.shapes import row_key, shape, stream_of
+from pdsync.writeback.shapes import stream_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -43,6 +41,7 @@ if TYPE_CHECKING:
     from pdsync.core.config import Settings
     from pdsync.core.http import Http
     from pdsync.model import Mutation
+    from pdsync.writeback.outbox import Outbox
     from pdsync.writeback.plan import Plan, Policy
 
 ENDS = ("applied", "rejected", "conflict", "needs_review")
@@ -111,20 +110,31 @@ def _warehouse(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection | None]
 
 
 @contextmanager
-def opened(settings: Settings) -> Iterator[tuple[Outbox, Names]]:
-    """The queue and the names that may be used in it: no request is made."""
+def opened(settings: Settings, say: Callable[[str], None] = log.warning) -> Iterator[tuple[Outbox, Names]]:
+    """The queue and the names that may be used in it: no request is made.
+
+    What the raw archive and the warehouse know of it and control.db does not is taken over first, and `say` is told.
+    """
     with project.opened(settings) as control, _warehouse(settings) as warehouse:
-        yield Outbox(control), Names(warehouse)
+        outbox = trail.outbox_of(settings, control)
+        for note in trail.reconcile(outbox, warehouse):
+            say(note)
+        yield outbox, Names(warehouse)
 
 
 @asynccontextmanager
-async def _session(settings: Settings, asked: Asked) -> AsyncIterator[Session]:
+async def _session(
+    settings: Settings, asked: Asked, say: Callable[[str], None] = log.warning
+) -> AsyncIterator[Session]:
     with project.opened(settings) as control, _warehouse(settings) as warehouse:
         async with client.connect(settings, run_tokens=asked.budget) as http:
             identity = await fetch_account(http)
             control.check_company(identity.company_id, identity.company_name)
             _check_warehouse(warehouse, identity)
-            yield Session(settings, control, Outbox(control), http, identity, Names(warehouse), warehouse)
+            outbox = trail.outbox_of(settings, control)
+            for note in trail.reconcile(outbox, warehouse):
+                say(note)
+            yield Session(settings, control, outbox, http, identity, Names(warehouse), warehouse)
 
 
 def _check_warehouse(warehouse: duckdb.DuckDBPyConnection | None, identity: Account) -> None:
@@ -180,7 +190,7 @@ async def push(
         ConfigError: the plan can't be used. Nothing was sent.
     """
     with Lock(settings.state / "push.lock"):
-        async with _session(settings, asked) as session:
+        async with _session(settings, asked, say) as session:
             push_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
             await _settle_doubts(session, asked, push_id, say)
             plan = await _plan(session, asked)
@@ -190,6 +200,9 @@ async def push(
                     return None
             receipt = await _apply(session, plan, push_id, asked, tell)
             done = session.outbox.of_push(push_id, images=False)
+            if session.warehouse is not None:  # also what an earlier push did, and could not bring in
+                late = reflect.not_reflected(session.outbox, session.warehouse)
+                done += [each for each in late if each.push_id != push_id]
         if asked.read_back:
             await _read_back(settings, receipt, done, say)
         return receipt
@@ -317,34 +330,6 @@ def _exit_code(receipt: PushReceipt, stopped: PdsyncError | None, *, interrupted
     return 5 if failed or receipt.open else 0
 
 
-def _streams(mutations: list[Mutation]) -> tuple[str, ...]:
-    """The streams that show what was applied: of the records themselves, and of those they hang on."""
-    names = set()
-    for each in mutations:
-        if each.state in ("applied", "needs_review") and each.reason != "already_so":
-            shaped = shape(catalogue.operation(each.operation))
-            found = [stream_of(kind) for kind in (each.kind, shaped.root)]
-            names |= {stream.name for stream in found if stream}
-    return tuple(sorted(names))
-
-
-def _gone(mutations: list[Mutation]) -> dict[str, list[Gone]]:
-    """By stream, the records that this push has deleted or merged away: the best evidence that there is."""
-    found: dict[str, list[Gone]] = {}
-    for each in mutations:
-        stream = stream_of(each.kind)
-        if each.state != "applied" or each.verb not in ("delete", "merge") or not (stream and each.target):
-            continue
-        if each.reason == "already_so":  # that it could not be read is all that is known
-            continue
-        winner = str(each.payload["merge_with_id"]) if each.verb == "merge" else None
-        key = row_key(stream, each.target)
-        how = "merged" if winner else "deleted"
-        gone = Gone(key, how, f"push {each.push_id}", each.settled_at or each.queued_at, winner)
-        found.setdefault(stream.name, []).append(gone)
-    return found
-
-
 async def _read_back(
     settings: Settings, receipt: PushReceipt, mutations: list[Mutation], say: Callable[[str], None]
 ) -> None:
@@ -355,11 +340,10 @@ async def _read_back(
         known = set() if warehouse is None else {
             row[0] for row in warehouse.execute("SELECT DISTINCT stream FROM meta.checkpoints").fetchall()
         }  # fmt: skip
-    receipt.streams = tuple(name for name in _streams(mutations) if name in known)
+    receipt.streams = tuple(name for name in reflect.streams_of(mutations) if name in known)
     try:
         if receipt.streams:
-            gone = {name: found for name, found in _gone(mutations).items() if name in known}
-            await run.sync(settings, run.Asked(receipt.streams), gone=gone)
+            await run.sync(settings, run.Asked(receipt.streams))
         else:
             await trail.publish(settings)
     except Busy:

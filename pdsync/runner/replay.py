@@ -23,7 +23,7 @@ from pdsync.errors import ConfigError, StorageError
 from pdsync.extract import seal
 from pdsync.load import publish, rebuilt, warehouse
 from pdsync.model import Gap
-from pdsync.runner import archive, project, stores
+from pdsync.runner import archive, project, stores, trail
 from pdsync.runner import receipt as receipts
 from pdsync.runner.loader import Loader
 from pdsync.runner.rereading import Rereading
@@ -84,7 +84,9 @@ async def replay(
     chosen = Selection.of(names)
     with project.locked(settings, lambda text: tell(Event("note", text=text))) as control:
         command = " ".join(["replay", *names, *(["--accept-loss"] if accept_loss else [])])
-        return await locked_replay(settings, control, chosen, command, tell, accept_loss=accept_loss)
+        receipt = await locked_replay(settings, control, chosen, command, tell, accept_loss=accept_loss)
+        await trail.catch_up(settings, control)
+    return receipt
 
 
 async def locked_replay(

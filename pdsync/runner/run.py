@@ -49,7 +49,7 @@ from pdsync.runner.proof import prove
 from pdsync.sql import first
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
     from pdsync.core.account import Account
     from pdsync.core.config import Settings
@@ -114,8 +114,6 @@ async def sync(
     settings: Settings,
     asked: Asked,
     tell: Callable[[Event], None] = lambda event: None,
-    *,
-    gone: Mapping[str, Sequence[Gone]] | None = None,
 ) -> Receipt:
     """Bring the warehouse up to date and publish it.
 
@@ -123,7 +121,6 @@ async def sync(
         settings: of the project.
         asked: which streams, and how much of them.
         tell: is called with each event, in the event loop's thread.
-        gone: by stream, records that are known to be gone, behind what this run reads.
 
     Returns:
         The receipt; its `exit_code` is 0 only if every stream reached its end and nothing was quarantined.
@@ -136,8 +133,6 @@ async def sync(
     streams = asked.selected()
     async with working(settings, asked, tell) as (run, done):
         await run.all(streams, done)
-        for name, found in (gone or {}).items():
-            await run.bury(catalogue.stream(name), found)
     return run.receipt
 
 
@@ -174,10 +169,12 @@ async def working(
                 receipt.is_admin = identity.is_admin
                 async with Archive(settings.raw, control, receipt.run_id, identity.company_id) as archive:
                     yield Run(settings, asked, control, http, archive, loader, receipt, tell, identity), done
+                    now = identity.served_at or receipt.started_at
+                    for found in await trail.bring_in(settings, control, loader, archive, receipt, now):
+                        note(found)
                 await loader.do(loader.views)
                 await loader.do(prove, loader, control, receipt, settings, identity.served_at or receipt.started_at)
                 await loader.do(receipts.keep, loader, receipt)
-                await loader.do(trail.keep, loader, control)
                 for twin in await loader.do(audit.twins, loader, control, receipt.run_id):
                     tell(Event("note", text=str(twin)))
             finally:

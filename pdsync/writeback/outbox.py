@@ -7,6 +7,9 @@
 Every step is one transaction with `synchronous=FULL`, so it is on disk before the next one is taken. A mutation that
 was about to be sent when the process died stands as `armed`: whether it was sent is looked up, never guessed. What has
 ended stays as it is; a second try is a new mutation that `supersedes` the first.
+
+control.db may be lost, or be an older copy of itself. So what was queued, is about to be sent, or has ended is kept in
+the raw archive as well (`journal`), and what stands there or in the warehouse and is newer is taken over (`adopt`).
 """
 
 from __future__ import annotations
@@ -22,8 +25,9 @@ import msgspec
 from msgspec import Struct
 
 from pdsync.core.log import clean
-from pdsync.errors import ConfigError
-from pdsync.model import Mutation
+from pdsync.errors import ConfigError, StorageError
+from pdsync.model import OPEN, Mutation
+from pdsync.sql import name as quoted
 
 if TYPE_CHECKING:
     import sqlite3
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from pdsync.core.control import Control
     from pdsync.core.http import Answer
     from pdsync.model import State, Verb
+    from pdsync.writeback.journal import Journal
 
 _COLUMNS = ", ".join(Mutation.__struct_fields__)
 _IMAGES = ("base_image", "after_image")  # whole records: most of what a mutation weighs
@@ -69,13 +74,37 @@ class Attempt(Struct, frozen=True):
     answer: str | None
     method: str
     path: str
+    push_id: str | None = None
+    answered_at: datetime | None = None
+    headers: dict[str, str] | None = None  # of the answer
+
+
+class Snapshot(Struct, frozen=True):
+    """All that is known of one mutation: enough to go on with it where control.db has lost it."""
+
+    mutation: Mutation
+    dedupe_key: str | None = None
+    bound: str | None = None
+    attempts: tuple[Attempt, ...] = ()
+    probes: tuple[dict[str, Any], ...] = ()
+    resolutions: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def progress(self) -> tuple[int, bool, int]:
+        """Which of two is the newer: the one with more attempts, the one that has ended, the one that was looked at."""
+        return len(self.attempts), self.mutation.state not in OPEN, len(self.resolutions)
 
 
 class Outbox:
-    """The mutations of one project."""
+    """The mutations of one project.
 
-    def __init__(self, control: Control) -> None:
-        self.control = control
+    Args:
+        control: holds them.
+        journal: where what must survive the loss of control.db is written down as well.
+    """
+
+    def __init__(self, control: Control, journal: Journal | None = None) -> None:
+        self.control, self.journal = control, journal
 
     # Queueing.
 
@@ -95,13 +124,10 @@ class Outbox:
             raise ConfigError(f"Two of them are called {twice!r}. Nothing was queued.")
         company = self.control.company()
         queued: list[str] = []
+        fresh: list[str] = []
         with self.control.transaction() as db:
             for entry in entries:
-                db.execute(  # what came to nothing does not stand in the way of a second try
-                    "UPDATE mutations SET dedupe_key = NULL WHERE dedupe_key = ?"
-                    " AND state IN ('cancelled', 'rejected', 'conflict')",
-                    (entry.key,),
-                )
+                _free_key(db, entry.key)
                 held = db.execute("SELECT id FROM mutations WHERE dedupe_key = ?", (entry.key,)).fetchone()
                 if entry.key is not None and held:
                     queued.append(str(held[0]))
@@ -119,6 +145,8 @@ class Outbox:
                     ),
                 )  # fmt: skip
                 queued.append(id)
+                fresh.append(id)
+        self._keep(*fresh)
         return [self.get(id) for id in queued]
 
     def _referred(self, db: sqlite3.Connection, value: Any, ids: Mapping[str | None, str]) -> Any:
@@ -153,7 +181,12 @@ class Outbox:
         return found[0]
 
     def mutations(
-        self, states: Iterable[State] | None = None, *, operation: str | None = None, batch: str | None = None
+        self,
+        states: Iterable[State] | None = None,
+        *,
+        operation: str | None = None,
+        batch: str | None = None,
+        images: bool = True,
     ) -> list[Mutation]:
         """Mutations in the order in which they were queued; of all states where none is named."""
         wanted = msgspec.json.encode(list(states)).decode() if states is not None else None
@@ -163,6 +196,7 @@ class Outbox:
             wanted,
             operation,
             batch,
+            images=images,
         )
 
     def of_push(self, push_id: str, *, images: bool = True) -> list[Mutation]:
@@ -183,7 +217,8 @@ class Outbox:
         names = Attempt.__struct_fields__
         facts = [dict(zip(names, row, strict=True)) for row in rows]
         return [
-            msgspec.convert(each | {name: _value(each[name]) for name in ("body", "seen")}, Attempt) for each in facts
+            msgspec.convert(each | {name: _value(each[name]) for name in ("body", "seen", "headers")}, Attempt)
+            for each in facts
         ]
 
     def probes(self, id: str) -> list[dict[str, Any]]:
@@ -266,6 +301,7 @@ class Outbox:
                 )
                 if done.rowcount != 1:
                     raise ConfigError(f"#{each.seq} is {each.state}, not queued. None of them was dropped.")
+        self._keep(*(each.id for each in wanted))
         return [self.get(each.id) for each in wanted]
 
     def resolve(self, id: str, verdict: str, remote_id: str | None, note: str | None) -> None:
@@ -283,6 +319,7 @@ class Outbox:
                 "INSERT INTO resolutions VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (mutation.id, n, _now().isoformat(), _who(), verdict, remote_id, note),
             )
+        self._keep(mutation.id)
 
     def approve(self, ids: Iterable[str], push_id: str, company_id: int) -> None:
         """Hand mutations to a push: they belong to its company from now on."""
@@ -337,11 +374,13 @@ class Outbox:
                     hashlib.sha256((text or "").encode()).hexdigest(), marker, _text(seen),
                 ),
             )  # fmt: skip
+        self._keep(mutation.id)
         return int(n)
 
     def not_executed(self, id: str, error: str) -> None:
         """Close the attempt that the server surely did not carry out; the mutation may be sent again."""
         self._close(id, "approved", "not_executed", error=error)
+        self._keep(id)
 
     def doubt(self, id: str, error: str) -> None:
         """Close an attempt whose fate nobody knows."""
@@ -426,6 +465,7 @@ class Outbox:
             )  # fmt: skip
             if done.rowcount != 1:
                 raise ConfigError(f"Mutation {id} has ended already; it stays as it is.")
+        self._keep(id)
 
     def recover(self) -> list[Mutation]:
         """After a crash: what was about to be sent is in doubt, what was only approved is queued. Those in doubt."""
@@ -434,6 +474,82 @@ class Outbox:
             db.execute("UPDATE attempts SET closed_as = 'unknown', error = 'the process ended' WHERE closed_as IS NULL")
             db.execute("UPDATE mutations SET state = 'queued', push_id = NULL WHERE state = 'approved'")
         return self.mutations(["unknown"])
+
+    # Where control.db was lost, or is an older copy.
+
+    def _keep(self, *ids: str) -> None:
+        if self.journal and ids:
+            self.journal.append(self.snapshot(id) for id in ids)
+
+    def snapshot(self, id: str) -> Snapshot:
+        """All that is known of a mutation."""
+        key, bound = self.names_of(id)
+        resolutions = self.control.rows(
+            "SELECT n, at, by, verdict, remote_id, note FROM resolutions WHERE mutation = ? ORDER BY n", id
+        )
+        return Snapshot(
+            self._select("id = ?", id)[0],
+            key,
+            bound,
+            tuple(self.attempts(id)),
+            tuple(self.probes(id)),
+            tuple(dict(zip(_RESOLUTION, row, strict=True)) for row in resolutions),
+        )
+
+    def names_of(self, id: str) -> tuple[str | None, str | None]:
+        """The key that keeps a mutation from being queued twice, and the record that it is bound to."""
+        key, bound = self.control.rows("SELECT dedupe_key, bound FROM mutations WHERE id = ?", id)[0]
+        return None if key is None else str(key), None if bound is None else str(bound)
+
+    def has_taken_away(self) -> bool:
+        """Whether anything was ever deleted or merged."""
+        return bool(
+            self.control.rows(
+                "SELECT 1 FROM mutations WHERE state = 'applied' AND verb IN ('delete', 'merge')"
+                " AND reason IS NOT 'already_so' LIMIT 1"
+            )
+        )
+
+    def progress(self) -> dict[str, tuple[int, bool, int]]:
+        """By mutation, how far it has come: see `Snapshot.progress`."""
+        rows = self.control.rows(
+            "SELECT id, state, (SELECT count(*) FROM attempts WHERE mutation = id),"
+            " (SELECT count(*) FROM resolutions WHERE mutation = id) FROM mutations"
+        )
+        return {str(id): (int(str(tries)), state not in OPEN, int(str(looks))) for id, state, tries, looks in rows}
+
+    def adopt(self, snapshots: Iterable[Snapshot], read: Mapping[str, int] | None = None) -> list[Mutation]:
+        """Take over what is newer than what control.db holds, all at once.
+
+        Args:
+            snapshots: from the journal or the warehouse, in any order; of each mutation the newest counts.
+            read: up to which byte each file of the journal was read.
+
+        Returns:
+            The mutations that were taken over, as they stand now.
+        """
+        newest: dict[str, Snapshot] = {}
+        for each in snapshots:
+            held = newest.get(each.mutation.id)
+            if held is None or each.progress >= held.progress:
+                newest[each.mutation.id] = each
+        known = self.progress()
+        wanted = [each for id, each in newest.items() if id not in known or each.progress > known[id]]
+        if not wanted and not read:
+            return []
+        company = self.control.company()
+        for each in wanted:
+            if company and each.mutation.company_id not in (None, company[0]):
+                raise StorageError(
+                    f"Mutation {each.mutation.id} is of company {each.mutation.company_id}, and this project holds"
+                    f" company {company[0]}.\nNothing was sent. The warehouse, or the folder outbox in the raw archive,"
+                    f" is another project's: put this one's back."
+                )
+        with self.control.transaction() as db:
+            for each in sorted(wanted, key=lambda each: each.mutation.seq):
+                _put(db, each)
+            db.executemany("INSERT OR REPLACE INTO raw_files VALUES (?, ?)", list((read or {}).items()))
+        return [self.get(each.mutation.id) for each in sorted(wanted, key=lambda each: each.mutation.seq)]
 
     # Plans and pushes.
 
@@ -472,6 +588,76 @@ class Reference(Struct, frozen=True):
     """A value that stands for the record which another mutation adds."""
 
     name: str
+
+
+_RESOLUTION = ("n", "at", "by", "verdict", "remote_id", "note")
+
+
+def _free_key(db: sqlite3.Connection, key: str | None) -> None:
+    """Take a key from what came to nothing: that does not stand in the way of a second try."""
+    db.execute(
+        "UPDATE mutations SET dedupe_key = NULL"
+        " WHERE dedupe_key = ? AND state IN ('cancelled', 'rejected', 'conflict')",
+        (key,),
+    )
+
+
+def _put(db: sqlite3.Connection, snapshot: Snapshot) -> None:
+    """Put a mutation, its attempts, and what was found out about it in the place of what stands there."""
+    mutation = snapshot.mutation
+    facts: dict[str, Any] = {name: getattr(mutation, name) for name in Mutation.__struct_fields__}
+    facts |= {name: _text(facts[name]) for name in _JSON}
+    facts |= {name: None if facts[name] is None else facts[name].isoformat() for name in ("queued_at", "settled_at")}
+    if mutation.state == "approved":  # by a push that is over
+        facts |= {"state": "queued", "push_id": None}
+    seq = db.execute("SELECT seq FROM mutations WHERE id = ?", (mutation.id,)).fetchone()
+    if seq is None:
+        _free_key(db, snapshot.dedupe_key)
+        taken = db.execute("SELECT 1 FROM mutations WHERE seq = ?", (mutation.seq,)).fetchone()
+        held = db.execute("SELECT 1 FROM mutations WHERE dedupe_key = ?", (snapshot.dedupe_key,)).fetchone()
+        facts |= {"seq": None if taken else mutation.seq, "dedupe_key": None if held else snapshot.dedupe_key}
+    else:
+        facts |= {"seq": int(seq[0])}
+    is_bound = db.execute(
+        "SELECT 1 FROM mutations WHERE bound = ? AND id <> ?", (snapshot.bound, mutation.id)
+    ).fetchone()
+    facts |= {"bound": None if is_bound else snapshot.bound}
+    columns = list(facts)
+    db.execute(
+        f"INSERT INTO mutations ({', '.join(map(quoted, columns))}) VALUES ({', '.join('?' * len(columns))})"
+        " ON CONFLICT (id) DO UPDATE SET "
+        + ", ".join(f"{quoted(each)} = excluded.{quoted(each)}" for each in columns if each not in ("id", "seq")),
+        tuple(facts.values()),
+    )
+    for table in ("attempts", "probes", "resolutions"):
+        db.execute(f"DELETE FROM {quoted(table)} WHERE mutation = ?", (mutation.id,))
+    for each in snapshot.attempts:
+        body = _text(each.body)
+        answered = each.answered_at.isoformat() if each.answered_at else None
+        db.execute(
+            "INSERT INTO attempts (mutation, n, push_id, pid, armed_at, method, path, body, body_sha256, marker, seen,"
+            " status, headers, answer, answered_at, closed_as, error) VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
+            " ?, ?, ?)",
+            (
+                mutation.id, each.n, each.push_id or mutation.push_id or "", each.armed_at.isoformat(), each.method,
+                each.path, body, hashlib.sha256((body or "").encode()).hexdigest(), each.marker, _text(each.seen),
+                each.status, _text(each.headers), each.answer, answered, each.closed_as, each.error,
+            ),
+        )  # fmt: skip
+    for one in snapshot.probes:
+        db.execute(
+            "INSERT INTO probes VALUES (?, ?, ?, ?, ?, ?)",
+            (mutation.id, one["n"], one["at"], one["request"], _text(one["found"]), one["verdict"]),
+        )
+    for one in snapshot.resolutions:
+        values = (one[each] for each in _RESOLUTION)
+        db.execute("INSERT INTO resolutions VALUES (?, ?, ?, ?, ?, ?, ?)", (mutation.id, *values))
+    if mutation.push_id and facts["push_id"]:
+        moments = [each.armed_at for each in snapshot.attempts] + [mutation.settled_at or mutation.queued_at]
+        db.execute(
+            "INSERT OR IGNORE INTO pushes VALUES (?, '', ?, ?, NULL)",
+            (mutation.push_id, min(moments).isoformat(), max(moments).isoformat()),
+        )
 
 
 def _now() -> datetime:

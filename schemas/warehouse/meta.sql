@@ -63,6 +63,15 @@ ALTER TABLE meta.mutations ADD COLUMN IF NOT EXISTS detail VARCHAR;
 ALTER TABLE meta.mutations ADD COLUMN IF NOT EXISTS evidence JSON;   -- every attempt and every look, as kept
 ALTER TABLE meta.mutations ADD COLUMN IF NOT EXISTS undo_of VARCHAR; -- the mutation that it takes back
 ALTER TABLE meta.mutations ADD COLUMN IF NOT EXISTS resolution JSON; -- what a person found out, where it needed a look
+-- With these, control.db can take a mutation over from here if it was lost.
+ALTER TABLE meta.mutations ADD COLUMN IF NOT EXISTS batch VARCHAR;
+ALTER TABLE meta.mutations ADD COLUMN IF NOT EXISTS dedupe_key VARCHAR;
+ALTER TABLE meta.mutations ADD COLUMN IF NOT EXISTS company_id BIGINT;
+ALTER TABLE meta.mutations ADD COLUMN IF NOT EXISTS expected JSON;
+ALTER TABLE meta.mutations ADD COLUMN IF NOT EXISTS supersedes VARCHAR;
+ALTER TABLE meta.mutations ADD COLUMN IF NOT EXISTS bound VARCHAR;
+-- The run that brought what it changed into the tables; NULL: none has yet.
+ALTER TABLE meta.mutations ADD COLUMN IF NOT EXISTS reflected_by VARCHAR;
 -- What the row hashes of each table are made of.
 CREATE TABLE IF NOT EXISTS meta._row_hashes (table_name VARCHAR NOT NULL, made_of VARCHAR NOT NULL);
 -- Which batches of sealed pages the tables hold, and what each changed. Watermarks and receipts are derived from it.

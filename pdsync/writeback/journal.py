@@ -1,0 +1,199 @@
+"""The journal of the outbox in the raw archive: what was queued, what was about to be sent, and how each ended.
+
+control.db may be lost, or replaced by an older copy of itself, and then would send again what was sent since. So every
+step after which something may have reached the server, or must not any more, also stands here: before a request goes
+out, the attempt is on this disk, too. Whatever opens the outbox reads what control.db has not seen yet, and takes over
+what is newer (`Outbox.adopt`).
+
+Files are `outbox/2026-11.ndjson` in the archive's folder. A line is a step: all that was known of one mutation by then,
+and the checksum of that. The last line of a mutation says it all. An answer of the server is left out where the line
+holds the record as it was afterwards.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import threading
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from pdsync.core.disk import sync_folder
+from pdsync.errors import StorageError
+from pdsync.writeback.outbox import Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+FOLDER = "outbox"
+
+
+class _Line(Struct, frozen=True):
+    sha256: str  # of the bytes of `known`
+    known: msgspec.Raw
+
+
+_DECODER = msgspec.json.Decoder(_Line)
+_KNOWN = msgspec.json.Decoder(Snapshot)
+
+
+class Journal:
+    """The journal in the archive's folder `raw`. Several processes may append to it at once."""
+
+    def __init__(self, raw: Path) -> None:
+        self.folder = raw / FOLDER
+        self._lock = threading.Lock()
+
+    def append(self, snapshots: Iterable[Snapshot]) -> None:
+        """Write down what is known of some mutations; behind this call it is on disk.
+
+        Raises:
+            StorageError: the disk would not take it. Nothing may be sent.
+        """
+        lines = b"".join(_line(each) for each in snapshots)
+        path = self.folder / f"{datetime.now(UTC):%Y-%m}.ndjson"
+        try:
+            with self._lock:
+                is_new = not path.exists()
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with _locked(path) as handle:
+                    _cut_torn_line(handle)
+                    view = memoryview(lines)
+                    while view:
+                        view = view[os.write(handle, view) :]
+                    os.fsync(handle)
+                if is_new:
+                    sync_folder(self.folder)
+                    sync_folder(self.folder.parent)
+        except OSError as error:
+            raise StorageError(
+                f"What is to be sent can't be written down in {path}: {error}.\n"
+                f"Nothing that is not written down is sent. Free some space or mend the folder's rights, then run the"
+                f" same command."
+            ) from error
+
+    def read(self, known: Mapping[str, int]) -> Iterator[tuple[str, int, list[Snapshot]]]:
+        """The files that hold more than is known of them: name, size, and what the unknown lines say, in order.
+
+        Args:
+            known: by name, up to which byte a file was read before.
+
+        Raises:
+            StorageError: a line is damaged.
+        """
+        for path in sorted(self.folder.glob("*.ndjson")):
+            name, start = f"{FOLDER}/{path.name}", 0
+            try:
+                size = path.stat().st_size
+                if size == known.get(name):
+                    continue
+                with path.open("rb") as file:
+                    if 0 < known.get(name, 0) < size:  # else the file is another than it was
+                        file.seek(known[name] - 1)
+                        start = known[name] if file.read(1) == b"\n" else 0
+                    file.seek(start)
+                    content = file.read()
+            except OSError as error:
+                raise StorageError(f"{path} can't be read: {error}.\nNothing was sent: pdsync doctor") from error
+            whole = content[: content.rfind(b"\n") + 1]  # a torn line was never acknowledged
+            found = []
+            at = start
+            for line in whole.splitlines(keepends=True):
+                found.append(_read(path, at, line))
+                at += len(line)
+            yield name, at, found
+
+    def clean(self, made: Callable[[str], str]) -> int:
+        """Put what `made` makes of the text of each line in its place; how many changed.
+
+        Raises:
+            StorageError: a line is damaged; its file is as it was.
+        """
+        changed = 0
+        for path in sorted(self.folder.glob("*.ndjson")):
+            with _locked(path):
+                content = path.read_bytes()
+                lines, before, at = list[bytes](), changed, 0
+                for line in content[: content.rfind(b"\n") + 1].splitlines(keepends=True):
+                    _read(path, at, line)
+                    at += len(line)
+                    text = bytes(_DECODER.decode(line).known).decode()
+                    other = made(text)
+                    changed += other != text
+                    lines.append(line if other == text else _sealed(other.encode()))
+                if changed > before:
+                    _replace(path, b"".join(lines))
+        return changed
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """The file at `path`, open to append to, and held so that no other process writes to it or replaces it."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):  # not replaced meanwhile
+                yield handle
+                return
+        finally:
+            os.close(handle)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    part = path.with_name(f".{path.name}.part")
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    sync_folder(path.parent)
+
+
+def _line(snapshot: Snapshot) -> bytes:
+    if snapshot.mutation.after_image:
+        snapshot = replace(snapshot, attempts=tuple(replace(each, answer=None) for each in snapshot.attempts))
+    return _sealed(msgspec.json.encode(snapshot, enc_hook=str))
+
+
+def _sealed(known: bytes) -> bytes:
+    return msgspec.json.encode(_Line(hashlib.sha256(known).hexdigest(), msgspec.Raw(known))) + b"\n"
+
+
+def _read(path: Path, at: int, line: bytes) -> Snapshot:
+    """The line at byte `at`, checked against its checksum."""
+    try:
+        found = _DECODER.decode(line)
+        if hashlib.sha256(bytes(found.known)).hexdigest() != found.sha256:
+            raise ValueError("its checksum is wrong")
+        return _KNOWN.decode(found.known)
+    except (ValueError, msgspec.DecodeError) as error:
+        raise StorageError(
+            f"{path} is damaged at byte {at:,}: {error}. It says what was sent.\n"
+            f"Nothing was sent. Put the file back from a backup. If there is none, and {path.parent.parent.parent} was"
+            f" not restored from an earlier day, control.db knows all of it: move the file away."
+        ) from error
+
+
+def _cut_torn_line(handle: int) -> None:
+    """Take off what a kill has left of a line: it was never acknowledged."""
+    size = os.fstat(handle).st_size
+    if size == 0 or os.pread(handle, 1, size - 1) == b"\n":
+        return
+    end = size
+    while end:
+        begin = max(0, end - 2**16)
+        at = os.pread(handle, end - begin, begin).rfind(b"\n")
+        if at >= 0:
+            os.ftruncate(handle, begin + at + 1)
+            return
+        end = begin
+    os.ftruncate(handle, 0)
