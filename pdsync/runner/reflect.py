@@ -120,7 +120,9 @@ def _gone(mutation: Mutation) -> tuple[Stream, Gone] | None:
         return None
     winner = str(mutation.payload["merge_with_id"]) if mutation.verb == "merge" else None
     at = mutation.settled_at or mutation.queued_at
-    return stream, Gone(row_key(stream, mutation.target), "merged" if winner else "deleted", f"push {mutation.push_id}", at, winner)
+    return stream, Gone(
+        row_key(stream, mutation.target), "merged" if winner else "deleted", f"push {mutation.push_id}", at, winner
+    )
 
 
 def _when(outbox: Outbox, mutation: Mutation) -> datetime:
