@@ -348,8 +348,9 @@ class Names:
         return values.whole(value) if part == "timezone_id" else cells.cell_text(value)
 
     def _levels(self, stream: Stream | None) -> list[Option]:
-        """Who may see a record: by the company's own words, else by the numbers that the API has for it."""
-        return self._options_of(stream, "visible_to") or [Option(id, id) for id in ("1", "3", "5", "7")]
+        """Who may see a record: by the company's own words, and by the numbers that the API has for it."""
+        listed = self._options_of(stream, "visible_to")
+        return listed + [Option(id, id) for id in ("1", "3", "5", "7") if id not in {each.id for each in listed}]
 
     def _chosen(self, options: list[Option], value: object, *, many: bool = False, ids: bool = False) -> Any:
         """The ids of the options that `value` names.
@@ -693,6 +694,8 @@ def _read(type: str, column: str, version: Version, value: object, style: Style)
             "INTERVAL": lambda: values.span(value, seconds=version == "v2"),
         }
         return readers[column]() if column in readers else value
+    if type == "integer" and column.startswith("DECIMAL") and isinstance(value, str):
+        return values.whole(value, style)  # the column writes 12 as 12.0000
     readers = {
         "boolean": lambda: values.flag(value),
         "number": lambda: values.number(value, style),
