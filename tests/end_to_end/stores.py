@@ -118,7 +118,7 @@ class Stores:
             case "emptied":
                 path.mkdir(mode=0o700)
             case "cut":
-                for file in sorted(path.glob("*"))[-2:]:
+                for file in sorted(file for file in path.rglob("*") if file.is_file())[-2:]:
                     os.truncate(file, file.stat().st_size // 2)
             case "older" if (self._copies / str(day) / name).exists():
                 shutil.copytree(self._copies / str(day) / name, path)
