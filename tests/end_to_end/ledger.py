@@ -16,6 +16,7 @@ from collections import Counter
 from sqlite3 import DatabaseError
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tests.end_to_end.stores import STORES
 from tests.model.company import FEWEST, TITLES
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Ledger:
         self.fates: dict[str, str] = {}  # the last end that was seen of each, in any control.db
         self.applied: set[str] = set()  # those that were once told to be applied, and not already so
         self.kept: set[str] = set()  # those of which the present control.db was told
-        self.heard: dict[str, set[str]] = {"control": set(), "warehouse": set()}  # which stores know what was sent
+        self.heard: dict[str, set[str]] = {store: set() for store in STORES}  # which know what was sent
         self.beyond = 0  # mutations that nothing but the server knew to be sent
         self.otherwise = 0  # mutations that were applied, and are called otherwise by a control.db that was put back
         self.put_back: set[str] = set()  # took effect, and control.db was put back to before that
@@ -123,28 +124,29 @@ class Ledger:
         return [id for id, state, _ in self._states() if state in OPEN]
 
     def pushed(self, *, clean: bool) -> None:
-        """After a push: what took effect is known to control.db, and to the warehouse once a push came to its end."""
+        """After a push: control.db and the raw archive know what was sent, whatever became of the push."""
+        before = Counter(self.effects)
         self._look()
-        here = {id for id, _, _ in self._states()}
-        self.heard["control"] |= {id for id in here if self._count(id)} if clean else self._sent()
+        sent = {id for id, each in self.queued.items() if self.effects[each.mark] and not before[each.mark]}
+        self.heard["control"] |= sent
+        self.heard["raw"] |= sent
         if clean:
-            self.heard["warehouse"] |= self.heard["control"]
+            self.in_step()
         for id, state, reason in self._states():
             if state in ENDS:
                 self.fates[id] = state
                 if state == "applied" and reason != "already_so":
                     self.applied.add(id)
 
+    def in_step(self) -> None:
+        """After a push or a sync that came to its end: what one store knows, control.db and the warehouse know."""
+        here = {id for id, _, _ in self._states()}
+        self.heard["control"] |= here & (self.heard["warehouse"] | self.heard["raw"])
+        self.heard["warehouse"] |= self.heard["control"]
+
     def _count(self, id: str) -> int:
         """How often a mutation took effect; 0 where nobody has queued it."""
         return self.effects[self.queued[id].mark] if id in self.queued else 0
-
-    def _sent(self) -> set[str]:
-        """Of which control.db has a record that they may have been sent."""
-        try:
-            return {str(id) for (id,) in self.project.control("SELECT DISTINCT mutation FROM attempts")}
-        except DatabaseError:
-            return set()
 
     def _look(self) -> None:
         """Count what came over the API since the last look; what people do in the app is no request."""
@@ -168,14 +170,15 @@ class Ledger:
 
     def suffered(self, what: Suffered) -> None:
         """Stores were lost or put back: they know what they knew then."""
-        day = what.holds("control")
-        if day is not None:
-            kept, heard = self._copies.get(day, (set(), {"control": set()}))
-            self.kept, self.heard["control"] = set(kept), set(heard["control"])
-            self.put_back |= {id for id, each in self.queued.items() if self.effects[each.mark]} - heard["control"]
-        day = what.holds("warehouse")
-        if day is not None:
-            self.heard["warehouse"] = set(self._copies[day][1]["warehouse"]) if day else set()
+        for store in STORES:
+            day = what.holds(store)
+            if day is None:
+                continue
+            kept, heard = self._copies.get(day, (set[str](), {key: set[str]() for key in STORES}))
+            self.heard[store] = set(heard[store])
+            if store == "control":
+                self.kept = set(kept)
+                self.put_back |= {id for id in self.queued if self._count(id)} - heard[store]
 
     def untold(self) -> set[Place]:
         """Records that mutations have deleted or merged away, of which no store that is left has heard."""

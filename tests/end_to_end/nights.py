@@ -315,6 +315,7 @@ class Nights:
             if _is_bug(ran):
                 return [f"sync: {ran}"]
             if ran.code == 0:
+                self.ledger.in_step()
                 if not ran.summary["resumed"]:
                     return []
             elif stuck := self._follow(ran):
