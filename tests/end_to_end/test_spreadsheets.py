@@ -147,17 +147,18 @@ def test_w7_an_export_that_comes_back_is_queued_as_if_it_had_never_left(
     """Every column that an update takes, through a CSV file and straight from the warehouse."""
     operation = f"update{table.removesuffix('s').capitalize()}" if table != "activities" else "updateActivity"
     takes = catalogue.operation(operation)
-    drawn = {"channel", "label_ids"} if table == "leads" else set()  # in the sandbox, ids of no option
+    left_out = {"leads": {"channel", "label_ids"},  # in the sandbox, ids of no option
+                "persons": {"marketing_status"}}.get(table, set())  # a read tells it only when asked to  # fmt: skip
+    live = "_deleted_at is null" + (" and not is_archived" if table == "leads" else "")
     columns = [
         column
         for (column,) in project.ask("SELECT column_name FROM duckdb_columns() WHERE table_name = ? ORDER BY 1", table)
         if column in takes.body or (column.startswith("cf_") and not column.endswith(("_label", "_labels", "_name")))
-        if column not in drawn
+        if column not in left_out
     ]
-    query = (
-        f"select id, {names(list(dict.fromkeys(columns)))} from {table} where _deleted_at is null order by id limit 25"
-    )
+    query = f"select id, {names(list(dict.fromkeys(columns)))} from {table} where {live} order by id limit 12"
     straight = payloads(project.here("queue", "from-sql", query, "--operation", operation, "--json"))
+    project.here("queue", "drop", "--all")
     written = project.here("sql", query, "-o", "csv")
     assert written.code == 0, written
     back = payloads(bring(project, tmp_path / "rows.csv", written.out, operation))
@@ -165,6 +166,10 @@ def test_w7_an_export_that_comes_back_is_queued_as_if_it_had_never_left(
     for one, other in zip(straight, back, strict=True):
         assert str(one.pop("id")) == other.pop("id")
         assert _given(other) == _given(one)
+    planned = project.here("push", "--dry-run", "--json")
+    fates = [step["fate"] for step in planned.events if step["event"] == "step"]
+    assert set(fates) == {"already_so"}, planned
+    assert len(fates) == len(back)
 
 
 def _given(payload: dict[str, Any]) -> dict[str, Any]:
