@@ -13,7 +13,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from pdsync.core import catalogue
+from pdsync.core import catalogue, cells
 from pdsync.core.calls import check
 from pdsync.errors import ConfigError
 from pdsync.writeback.outbox import Entry, Reference
@@ -80,7 +80,7 @@ def entry(
         ConfigError: a name or a value is wrong; says which and what would do. Nothing was queued.
     """
     shaped = shape(operation)
-    params = names.resolve(operation, _finite(operation, given), styles)
+    params = _plain(names.resolve(operation, _finite(operation, given), styles))
     if name is not None and shaped.verb != "add":
         raise ConfigError(
             f"{operation.name} adds no record that others could refer to as {name!r}. Nothing was queued."
@@ -194,11 +194,13 @@ def _finite(operation: Operation, given: Mapping[str, object]) -> dict[str, Any]
             refuse_not_finite(value)
         except Unfit as error:
             raise ConfigError(f"{operation.name}: {field} is {value}, and {error}. Nothing was queued.") from error
-    return {field: _plain(value) for field, value in given.items()}
+    return {field: value if isinstance(value, cells.Numeral) else _plain(value) for field, value in given.items()}
 
 
 def _plain(value: object) -> Any:
     """A value of a query or a Parquet file as JSON has it."""
+    if isinstance(value, cells.Numeral):  # its readers have it behind them
+        return str(value)
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, datetime):

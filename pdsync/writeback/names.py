@@ -188,7 +188,7 @@ class Names:
     def _custom_called(self, operation: Operation, stream: Stream, key: str) -> Field | None:
         """The first custom field that `key` may mean."""
         for each in self.fields(stream) if operation.custom_fields else ():
-            named = key.strip().lower() == each.label.strip().lower()
+            named = each.listed and key.strip().lower() == each.label.strip().lower()
             if named or key[:40] == each.code or key.startswith(each.column):
                 return each
         return None
@@ -237,7 +237,7 @@ class Names:
             return []
         if stream.name not in self._fields:
             rows = self._warehouse.execute(
-                "SELECT field_code, label, column_name, field_type, last_seen = max(last_seen) OVER ()"
+                "SELECT field_code, label, column_name, field_type, coalesce(last_seen = max(last_seen) OVER (), true)"
                 " FROM meta.custom_fields WHERE entity = ? ORDER BY last_seen DESC, column_name",
                 [stream.name],
             ).fetchall()
@@ -421,6 +421,8 @@ class Names:
     ) -> Any:
         if value == "null" and not param.type.startswith("string"):
             return value  # it empties the field
+        if param.type == "integer" and isinstance(value, float):  # as a query or pandas has a column with nulls
+            value = values.whole(value)
         if param.type == "array[object]" and column and {"value", "primary"} <= column.items.keys():
             entries = values.contacts(value)
             if entries is None:
@@ -430,6 +432,8 @@ class Names:
             return self._object(param, value)
         if param.type in ("integer", "string:uuid") and (table := points_to(name, stream)):
             return self._id(table, value, name, given)
+        if param.type in ("integer", "number") and (param.enum == (0, 1) or (column and column.type == "BOOLEAN")):
+            return int(values.flag(value))
         if options := self._choices(operation, stream, name, param):
             return self._chosen(options, value, many=param.type.startswith("array")) or []
         if name == "currency":
@@ -438,12 +442,12 @@ class Names:
 
     def _choices(self, operation: Operation, stream: Stream | None, name: str, param: Param) -> list[Option]:
         """The choices of a built-in field, if nothing else may be given."""
+        if name == "visible_to" and param.type in ("integer", "number", "string"):
+            return self._levels(stream)
         if param.type not in ("integer", "string", "array[integer]", "array[string]"):
             return []
         if name in ("label_ids", "label") and stream and stream.name == "leads":
             return self._records("lead_labels")
-        if name == "visible_to":
-            return self._levels(stream)
         for code in ("label_ids", "label") if name in ("label_ids", "label") else (name,):
             options = self._options_of(stream, code)
             if options and self._kind_of(stream, code) not in _FREE:

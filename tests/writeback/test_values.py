@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+import msgspec
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -404,6 +405,25 @@ def test_w7_activities_take_times_and_durations_as_each_version_writes_them(name
     assert (entry.payload["due_time"], entry.payload["duration"]) == ("09:30:00", "01:05:00")
     assert "duration" in str(refused(names, "addActivity", subject="x", duration="an hour"))
     assert "JSON list" in str(refused(names, "addProduct", name="x", prices="12"))
+
+
+def test_w7_flags_and_levels_are_read_whatever_number_an_operation_has_for_them(names: Names) -> None:
+    for operation, asked, found in (
+        ("addProduct", {"name": "x", "visible_to": "3"}, {"visible_to": 3}),
+        ("addLead", {"title": "x", "person_id": 1, "visible_to": "7"}, {"visible_to": "7"}),
+        ("addNote", {"content": "x", "deal_id": 1, "pinned_to_deal_flag": "yes"}, {"pinned_to_deal_flag": 1}),
+        ("addTask", {"title": "x", "project_id": 1.0, "done": True}, {"done": 1, "project_id": 1}),
+    ):
+        payload = enqueue.entry(names, catalogue.operation(operation), asked).payload
+        assert found.items() <= payload.items()
+    assert "yes or no" in str(refused(names, "addNote", content="x", deal_id=1, pinned_to_deal_flag="top"))
+
+
+def test_w7_a_number_of_a_spreadsheet_is_a_text_where_the_field_is_one(names: Names) -> None:
+    number = cells.Numeral("12.5")
+    found = [one(names, title=number), one(names, Remark=number), one(names, Deposit=number)]
+    assert found == [{"title": "12.5"}, {TEXT: "12.5"}, {DEPOSIT: {"value": 12.5}}]
+    assert msgspec.json.decode(msgspec.json.encode(found)) == found
 
 
 # A field that was deleted and added again.
