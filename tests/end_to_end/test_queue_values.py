@@ -9,9 +9,11 @@ import pytest
 
 from pdsync.sandbox import Company, Limits, Sizes, running
 from tests.end_to_end.world import Project
+from tests.writeback.test_rows import word, workbook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from pdsync.sandbox import Box
     from tests.end_to_end.world import Ran
@@ -110,6 +112,24 @@ def test_w7_a_spreadsheet_of_half_of_europe_arrives_as_it_was_meant(
     assert (custom[codes["Who"]], custom[codes["Again"]]) == (1, 0.5)
     assert (first["status"], first["currency"], first["visible_to"]) == ("won", "EUR", 3)
     assert (first["expected_close_date"], second["status"]) == ("2026-03-31", "lost")
+
+
+def test_w7_numbers_and_flags_of_a_workbook_are_what_they_are(
+    box: Box, project: Project, codes: dict[str, str], tmp_path: Path
+) -> None:
+    deal = live(box, "deals")[4]["id"]
+    head = "".join(map(word, ("id", "title", "Fee", "Again", "NDA signed", "is_archived")))
+    cells = "".join(f"<c><v>{number}</v></c>" for number in (deal, 12.5, 1.234, 1.234))
+    path = workbook(tmp_path / "rows.xlsx", head, f"{cells}<c t='b'><v>1</v></c><c t='b'><v>0</v></c>")
+    ran = project.here("queue", "import", str(path), "--operation", "updateDeal", "--json")
+    assert ran.code == 0, ran
+    assert push(project)["applied"] == 1
+    found = record(box, "deals", deal)
+    signed = project.ask("SELECT field_code FROM meta.custom_fields WHERE entity = 'deals' AND label = 'NDA signed'")
+    assert found["title"] == "12.5"
+    assert found["custom_fields"][codes["Fee"]]["value"] == 1.234
+    assert found["custom_fields"][codes["Again"]] == 1.234
+    assert found["custom_fields"][signed[0][0]] is True
 
 
 def test_w7_a_part_that_is_not_given_stays_as_it_is(box: Box, project: Project, codes: dict[str, str]) -> None:
