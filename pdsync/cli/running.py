@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Moment(click.ParamType[datetime]):
+class Moment(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """A point in time: a date, or a date and time; UTC where nothing else is said."""
 
     name = "time"

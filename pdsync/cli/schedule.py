@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pdsync.runner.schedule import Every
 
 
-class _TimeOfDay(click.ParamType[tuple[int, int]]):
+class _TimeOfDay(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     name = "HH:MM"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:

@@ -28,10 +28,12 @@ import sqlite3
 import time
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asyncio_throttle import Throttler  # type: ignore[attr-defined]  # it has no __all__
 
+from pdsync.core.disk import guarding
+from pdsync.core.log import log
 from pdsync.errors import Blocked, BudgetSpent, StorageError
 
 if TYPE_CHECKING:
@@ -43,6 +45,14 @@ SEARCH_BURST = 10  # the same on every plan, for API tokens and OAuth apps
 _MARGIN_S = 0.01  # clocks tick; a window that closes early by a hair must not cost a 429
 _COOL_DOWN_S = 600.0
 _SLICE_S = 0.2
+
+
+class _Ledger(sqlite3.Connection):
+    """control.db, whose troubles are told in words that help."""
+
+    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        with guarding("The request ledger in control.db"):
+            return super().execute(*arguments)
 
 
 class Budget:
@@ -68,7 +78,7 @@ class Budget:
         per_slice = max(1, round(burst * 1.5 * _SLICE_S / WINDOW_S))
         self._throttle = Throttler(rate_limit=per_slice, period=_SLICE_S, retry_interval=0.005) if burst else None
         try:
-            self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
+            self._db = sqlite3.connect(path, timeout=30, isolation_level=None, factory=_Ledger)
             self._db.execute("PRAGMA synchronous=NORMAL")  # a lost row of the ledger costs a wait, not data
             self._check_cool_down()
         except sqlite3.Error as error:
@@ -100,7 +110,7 @@ class Budget:
 
         def answered() -> None:
             while tickets:
-                self._db.execute("UPDATE requests SET done = ? WHERE id = ?", (time.monotonic(), tickets.pop()))
+                self._note("UPDATE requests SET done = ? WHERE id = ?", (time.monotonic(), tickets.pop()))
 
         try:
             yield answered
@@ -151,9 +161,17 @@ class Budget:
                 )
             db.execute("COMMIT")
         except BaseException:
-            db.execute("ROLLBACK")
+            if db.in_transaction:  # a full disk has ended it already
+                db.execute("ROLLBACK")
             raise
         return tickets, wait
+
+    def _note(self, statement: str, values: tuple[object, ...] = ()) -> None:
+        """Write down what an answer told. A disk that does not take it must not take the answer away."""
+        try:
+            self._db.execute(statement, values)
+        except StorageError as error:
+            log.warning("%s", error)
 
     def _paused(self, now: float) -> float:
         """Seconds for which a burst 429 keeps every process of this token silent."""
@@ -195,7 +213,7 @@ class Budget:
         """Believe the response headers: the day's token limit, and what is left of it."""
         if remaining is None or not self.daily_tokens:
             return
-        self._db.execute(
+        self._note(
             "UPDATE tokens SET server_limit = coalesce(?, server_limit), server_remaining = ?, spent_then = spent"
             " WHERE day = ?",
             (limit, remaining, _today()),
@@ -205,7 +223,7 @@ class Budget:
         """After a burst 429: no process that uses this token sends anything for `seconds`."""
         until = time.monotonic() + min(max(seconds, 0.5), 60.0)
         self._resume_at = max(self._resume_at, until)
-        self._db.execute(
+        self._note(
             "INSERT INTO pauses VALUES ('burst:' || ?, ?, 1)"
             " ON CONFLICT (kind) DO UPDATE SET until = max(until, excluded.until)",
             (self._token, until),
@@ -215,7 +233,7 @@ class Budget:
         """After a daily 429: note that nothing is left today, and return the error to raise."""
         _, limit = self.left()
         limit = limit or self.daily_tokens
-        self._db.execute(
+        self._note(
             "INSERT INTO tokens (day, spent, server_remaining, spent_then) VALUES (?, 0, 0, 0)"
             " ON CONFLICT (day) DO UPDATE SET server_remaining = 0, spent_then = spent",
             (_today(),),
@@ -229,14 +247,14 @@ class Budget:
             return self._blocked(row[0])  # requests that were under way met the same block: it counts once
         times = int(row[1]) if row else 0
         until = time.time() + _COOL_DOWN_S * 2 ** min(times, 6)
-        self._db.execute("INSERT OR REPLACE INTO pauses VALUES ('blocked', ?, ?)", (until, times + 1))
+        self._note("INSERT OR REPLACE INTO pauses VALUES ('blocked', ?, ?)", (until, times + 1))
         return self._blocked(until)
 
     def calm(self) -> None:
         """An ordinary answer came: the next block begins again at ten minutes."""
         if self._was_blocked:
             self._was_blocked = False
-            self._db.execute("DELETE FROM pauses WHERE kind = 'blocked'")
+            self._note("DELETE FROM pauses WHERE kind = 'blocked'")
 
     def _check_cool_down(self) -> None:
         row = self._db.execute("SELECT until FROM pauses WHERE kind = 'blocked'").fetchone()

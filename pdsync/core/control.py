@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from pdsync.core.disk import guarding
 from pdsync.errors import Busy, StorageError, WrongCompany
 from pdsync.model import BACKFILL, Page, Receipt, Walk
 from pdsync.sql import name, names
@@ -190,18 +191,19 @@ class Control:
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """One write transaction: all of it is on disk behind the `with`, or none."""
-        with self._lock:
+        with self._lock, guarding(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # a full disk has ended it already
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
     def rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
         """What a query gives; values are bound."""
-        with self._lock:
+        with self._lock, guarding(self.path):
             return self._db.execute(query, values).fetchall()
 
     # The company: one for good.
@@ -447,7 +449,7 @@ class Control:
         Raises:
             StorageError: another process reads this file; the erasure is not finished.
         """
-        with self._lock:
+        with self._lock, guarding(self.path):
             self._db.execute("VACUUM")
             if self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 raise StorageError(

@@ -1,12 +1,51 @@
-"""What must be told to the disk itself."""
+"""What must be told to the disk itself, and what it means when the machine refuses: no room, no right, no memory."""
 
 from __future__ import annotations
 
+import errno
 import os
+import sqlite3
+import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pdsync.errors import StorageError
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+_FULL = "Free some space (pdsync doctor tells how much is wanted), then run the same command again."
+_RIGHTS = (
+    "Mend the rights of the folder, or its file system's (pdsync doctor names them), and run the same command again."
+)
+_BROKEN = "The disk itself refuses: look at the system's log, and run the same command again when it is well."
+_MEMORY = (
+    "Give it more (ulimit -v, the container's or the service's limit), or ask for less at once: limits.concurrency.\n"
+    "Then run the same command again."
+)
+_FILES = "Raise the limit of open files (ulimit -n), or lower limits.concurrency, and run the same command again."
+_LOCKED = "Another program holds the file. Close it, or wait for it to end, and run the same command again."
+_DAMAGED = "The file is damaged: pdsync doctor names it and says what to do."
+_BY_NUMBER = {
+    errno.ENOSPC: _FULL, errno.EDQUOT: _FULL, errno.EFBIG: _FULL, errno.EROFS: _RIGHTS, errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS, errno.EIO: _BROKEN, errno.ENOMEM: _MEMORY, errno.EMFILE: _FILES, errno.ENFILE: _FILES,
+}  # fmt: skip
+_BY_SQLITE = {
+    sqlite3.SQLITE_FULL: _FULL, sqlite3.SQLITE_READONLY: _RIGHTS, sqlite3.SQLITE_CANTOPEN: _RIGHTS,
+    sqlite3.SQLITE_PERM: _RIGHTS, sqlite3.SQLITE_NOMEM: _MEMORY, sqlite3.SQLITE_BUSY: _LOCKED,
+    sqlite3.SQLITE_LOCKED: _LOCKED, sqlite3.SQLITE_CORRUPT: _DAMAGED, sqlite3.SQLITE_NOTADB: _DAMAGED,
+    # A limit on the size of files, a quota and a full disk under a memory map all look like this.
+    sqlite3.SQLITE_IOERR: f"It is full, or refuses. {_FULL}",
+}  # fmt: skip
+# What libraries say that raise errors of no telling kind.
+_BY_WORDS = {
+    "can't start new thread": _MEMORY, "cannot allocate memory": _MEMORY, "failed to map segment": _MEMORY,
+    "failed to allocate": _MEMORY, "bad_alloc": _MEMORY, "bad allocation": _MEMORY, "out of memory": _MEMORY,
+    "resource temporarily unavailable": _MEMORY, "no space left": _FULL, "file too large": _FULL,
+    "disk quota": _FULL, "read-only file system": _RIGHTS, "permission denied": _RIGHTS,
+    "too many open files": _FILES, "input/output error": _BROKEN,
+}  # fmt: skip
 
 
 def sync_folder(folder: Path) -> None:
@@ -16,3 +55,60 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def way_out(error: BaseException) -> str | None:
+    """What to do, where the machine is the cause of `error`: its disk, its rights, its memory. None: it is not."""
+    if isinstance(error, MemoryError):
+        return _MEMORY
+    if isinstance(error, sqlite3.Error):
+        return _BY_SQLITE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+    if isinstance(error, OSError):
+        return _BY_NUMBER.get(error.errno or 0)
+    duckdb = sys.modules.get("duckdb")  # where it was not loaded, the error is none of its
+    if isinstance(error, RuntimeError | ImportError) or (duckdb and isinstance(error, duckdb.Error)):
+        said = str(error).lower()
+        return next((way for words, way in _BY_WORDS.items() if words in said), None)
+    return None
+
+
+def said(error: BaseException) -> str:
+    """The first line of what `error` says; its kind where it says nothing, as a MemoryError does."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def trouble(error: BaseException, where: object = None) -> StorageError | None:
+    """`error` as one that people can act on, where the machine is its cause; None where it is not.
+
+    Args:
+        error: as a library raised it.
+        where: the file or folder that was used.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for each in error.exceptions if (found := trouble(each, where))), None)
+    way = way_out(error)
+    if way is None:
+        return None
+    place = where or getattr(error, "filename", None)
+    if way is _MEMORY:
+        happened = f"There is not enough memory ({said(error)})."
+    elif place:
+        happened = f"{place} can't be used: {said(error)}."
+    else:
+        happened = f"The disk can't be used: {said(error)}."
+    return StorageError(f"{happened}\nWhat was acknowledged before is kept, and nothing is half-done. {way}")
+
+
+@contextmanager
+def guarding(where: object) -> Iterator[None]:
+    """Raise as a StorageError what happens inside because of the machine.
+
+    Args:
+        where: the file or folder that is used.
+    """
+    try:
+        yield
+    except (sqlite3.Error, OSError, MemoryError) as error:
+        if found := trouble(error, where):
+            raise found from error
+        raise

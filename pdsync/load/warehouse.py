@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
+from pdsync.core import disk
 from pdsync.errors import StorageError, WrongCompany
 from pdsync.sql import first
 from pdsync.sql import name as quoted
@@ -124,7 +125,7 @@ def check_whole(path: Path) -> None:
 
 
 def _why(path: Path, error: duckdb.Error) -> str:
-    said = str(error).splitlines()[0]
+    said = disk.said(error)
     if "set lock" in said:  # and not "block": those are damaged files
         return (
             f"{path} is held by another program ({said}).\n"
@@ -132,7 +133,7 @@ def _why(path: Path, error: duckdb.Error) -> str:
         )
     if not os.access(path.parent, os.W_OK):
         return f"The folder {path.parent} can't be written. Nothing was called; mend its rights: pdsync doctor"
-    return f"{path} can't be opened as a DuckDB file ({said})."
+    return f"{path} can't be opened as a DuckDB file ({said}).\n{disk.way_out(error) or ''}".rstrip()
 
 
 def prepare(connection: duckdb.DuckDBPyConnection, meta_sql: str, company_id: int, company: str) -> None:

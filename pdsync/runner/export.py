@@ -17,7 +17,7 @@ import duckdb
 import msgspec
 from msgspec import Struct
 
-from pdsync.core import catalogue
+from pdsync.core import catalogue, disk
 from pdsync.errors import ConfigError, StorageError
 from pdsync.load import export, warehouse
 from pdsync.load.export import File  # noqa: TC001 - msgspec reads the annotations at run time
@@ -116,7 +116,9 @@ def parquet(settings: Settings, asked: Asked, tell: Callable[[str, File], None] 
         with store.scratch() as scratch:
             return _Export(settings, asked, connection, store, scratch, tell).all()
     except (duckdb.Error, OSError) as error:
-        raise StorageError(f"The export to {store.where} stopped: {str(error).splitlines()[0]}") from error
+        raise StorageError(
+            f"The export to {store.where} stopped: {disk.said(error)}.\n{disk.way_out(error) or ''}".rstrip()
+        ) from error
     finally:
         connection.close()
 

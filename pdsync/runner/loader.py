@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import duckdb
 import msgspec
 
-from pdsync.core import catalogue
+from pdsync.core import catalogue, disk
 from pdsync.errors import StorageError
 from pdsync.load import commit as committing
 from pdsync.load import tombstones, warehouse
@@ -94,7 +94,7 @@ class Loader:
         try:
             return await asyncio.get_running_loop().run_in_executor(threads, work, *arguments)
         except (duckdb.Error, OSError, MemoryError) as error:
-            said = str(error).splitlines()[0]
+            said = disk.said(error)
             if "checksum" in said or "not read enough" in said:
                 raise StorageError(
                     f"The work file {self.path} is damaged: {said}\n"
@@ -103,8 +103,8 @@ class Loader:
                 ) from error
             raise StorageError(
                 f"The work file {self.path} could not be written: {said}\n"
-                f"Nothing half-done was kept, and no page has to be fetched again. Free some disk space if it is full, "
-                f"then run the same command."
+                f"Nothing half-done was kept, and no page has to be fetched again. "
+                + (disk.way_out(error) or "Free some disk space if it is full, then run the same command.")
             ) from error
 
     def open(self, company_id: int, company: str) -> None:
