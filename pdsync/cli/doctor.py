@@ -23,6 +23,7 @@ from pdsync.cli.app import App, Command
 from pdsync.core import auth
 from pdsync.core.budget import tokens_left
 from pdsync.core.control import Control
+from pdsync.core.disk import way_out
 from pdsync.core.log import clean
 from pdsync.core.vault import Grant, Vault
 from pdsync.errors import ConfigError, PdsyncError
@@ -150,7 +151,9 @@ def _control(settings: Settings) -> Check:
             said = [str(row[0]) for row in db.execute("PRAGMA integrity_check(5)").fetchall()]
             runs = db.execute("SELECT count(*) FROM runs").fetchone()[0] if said == ["ok"] else 0
     except sqlite3.OperationalError as error:  # no damage: locked, or not ours to read
-        return Check("control", False, f"{path} can't be read: {error}", f"chmod 600 {path}; chmod 700 {path.parent}")
+        full = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+        fix = way_out(error) if full else f"chmod 600 {path}; chmod 700 {path.parent}"
+        return Check("control", False, f"{path} can't be read: {error}", fix)
     except sqlite3.DatabaseError as error:
         said = [str(error)]
     if said != ["ok"]:

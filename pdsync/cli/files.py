@@ -15,6 +15,7 @@ from pdsync.cli.running import Moment
 from pdsync.core import catalogue
 from pdsync.core.account import fetch_account
 from pdsync.core.calls import check
+from pdsync.core.config import expand
 from pdsync.core.log import clean
 from pdsync.core.transfer import file_part
 from pdsync.errors import ApiError, BadAnswer, ConfigError, Stopped
@@ -85,7 +86,7 @@ def download(
         chosen, linked = _known(app, stream, ids, since)
     if linked:
         app.note(f"{linked:,} more are links to Google Drive: there is nothing to download.")
-    folder = out.expanduser().absolute() if out else app.settings.state / "files"
+    folder = expand(out).absolute() if out else app.settings.state / "files"
     with Folder(folder) as opened:
         work = _download(app, chosen, opened, budget, max_size * 2**20, any_size=any_size, dry_run=dry_run)
         done, spent, requests = run(app, work)

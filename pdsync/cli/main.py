@@ -11,6 +11,7 @@ from importlib import import_module
 import click
 
 from pdsync.cli.app import App, Group
+from pdsync.core.disk import check_memory, trouble
 from pdsync.core.log import clean_error, to_stderr
 from pdsync.errors import PdsyncError
 from pdsync.version import __version__
@@ -80,6 +81,7 @@ def main() -> None:
     to_stderr(0)
     app = App()
     try:
+        check_memory()
         code = root.main(standalone_mode=False, obj=app)
     except click.exceptions.Exit as error:
         code = error.exit_code
@@ -105,6 +107,10 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as error:
+        if found := trouble(error):  # the machine's, and not ours
+            click.echo(f"{_red('Error:', app)} {clean_error(str(found))}", err=True)
+            _last_word(app, str(found), found.exit_code)
+            sys.exit(found.exit_code)
         click.echo(
             clean_error(f"This is a bug in pdsync, not in what you did: {type(error).__name__}: {error}"), err=True
         )

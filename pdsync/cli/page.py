@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pdsync.cli import render
 
@@ -56,16 +56,12 @@ def of(plan: Plan, held_back: str | None) -> str:
 
 
 def _row(step: Step) -> str:
+    shown = [(change.field, *render.both(change.before, change.after)) for change in step.changes]
     changes = "<br>".join(
-        f"{escape(change.field)}: <del>{_value(change.before)}</del> → <ins>{_value(change.after)}</ins>"
-        for change in step.changes
+        f"{escape(field)}: <del>{escape(before)}</del> → <ins>{escape(after)}</ins>" for field, before, after in shown
     )
     notes = "".join(f'<br><span class="no">{escape(note)}</span>' for note in step.warnings)
     if step.fate != "send":
         notes += f'<br><span class="no">not sent: {escape(step.detail or step.reason or step.fate)}</span>'
     record = f"{escape(step.title or '')}<br><small>{escape(step.target or step.kind)}</small>"
     return f"<tr><td>#{step.seq}</td><td>{record}</td><td>{escape(step.operation)}</td><td>{changes}{notes}</td></tr>"
-
-
-def _value(value: Any) -> str:
-    return escape(render.cell(value)) or "–"

@@ -158,7 +158,7 @@ def _carry_out(app: App, asked: Asked, *, yes: bool) -> PushReceipt | None:
 def _consents(plan: Plan) -> bool:
     """Ask a person; merges, which nothing takes back, by their number."""
     for field, value, count, total in planning.mass_changes(plan):
-        what = "emptied" if value in (None, "", []) else f"set to {render.cell(value)}"
+        what = "emptied" if value in (None, "", []) else f"set to {render.brief(render.cell(value))}"
         if not click.confirm(clean(f"{count:,} of {total:,} records get {field} {what}. Is that meant?"), err=True):
             return False
     merges = sum(step.verb == "merge" for step in plan.sending)
@@ -181,7 +181,7 @@ def _show_plan(app: App, plan: Plan, *, to_err: bool = False) -> None:
         app.note(f"… and {len(plan.steps) - _SHOWN:,} more (--json or --html FILE shows all)")
     app.note("\n" + _sentence(plan))
     for field, value, count, total in planning.mass_changes(plan):
-        what = "emptied" if value in (None, "", []) else f"set to {render.cell(value)}"
+        what = "emptied" if value in (None, "", []) else f"set to {render.brief(render.cell(value))}"
         app.note(f"Look twice: {count:,} of {total:,} records get {field} {what}.")
 
 
@@ -191,10 +191,8 @@ def _lines(step: Step) -> list[list[Any]]:
         record = f"{step.target} {record}".strip()
     said = ": ".join(part for part in (_FATES[step.fate], step.detail) if part)
     head = [f"#{step.seq}", step.operation.split(" ")[-1], record]
-    changes = [
-        [change.field, render.cell(change.before) or "–", "→", render.cell(change.after) or "–"]
-        for change in step.changes
-    ] or [["", "", "", ""]]
+    shown = [(change.field, *render.both(change.before, change.after)) for change in step.changes]
+    changes = [[field, before, "→", after] for field, before, after in shown] or [["", "", "", ""]]
     lines = [
         [*(head if index == 0 else ["", "", ""]), *change, said if index == 0 else ""]
         for index, change in enumerate(changes)

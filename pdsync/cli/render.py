@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from os.path import commonprefix
 from typing import TYPE_CHECKING, Any
 
 from rich.live import Live
@@ -32,6 +33,25 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, counts: bool
     for row in found:
         made.add_row(*(cell(value, counts=counts) for value in row))
     return made
+
+
+_LONG = 240  # characters: a longer text is cut in a preview
+_SHOWN = 160
+
+
+def brief(text: str, begin: int = 0) -> str:
+    """`text`, cut where it is long, with its length; what is shown of it begins at `begin`."""
+    if len(text) <= _LONG:
+        return text
+    end = begin + _SHOWN
+    return f"{'… ' if begin else ''}{text[begin:end]}{' …' if end < len(text) else ''} ({len(text):,} characters)"
+
+
+def both(before: Any, after: Any) -> tuple[str, str]:
+    """Two values for people, cut where they are long: what is shown begins shortly before they differ."""
+    texts = cell(before) or "–", cell(after) or "–"
+    begin = max(len(commonprefix(texts)) - 40, 0)  # noqa: RUF071 - character by character is meant
+    return brief(texts[0], begin), brief(texts[1], begin)
 
 
 def cell(value: Any, *, counts: bool = False) -> str:

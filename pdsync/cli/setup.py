@@ -70,8 +70,12 @@ def init(app: App, domain: str | None) -> None:
     else:
         base_url = _base_url(app, settings, domain)
         settings.project.mkdir(parents=True, exist_ok=True)
-        with file.open("x", encoding="utf-8") as written:
-            written.write(_TOML.format(base_url=base_url))
+        try:
+            with file.open("x", encoding="utf-8") as written:
+                written.write(_TOML.format(base_url=base_url))
+        except OSError:
+            file.unlink(missing_ok=True)  # half of it would be taken for all
+            raise
         app.note(f"Wrote {file}.")
         settings = config.load(app.project, app.flags)
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -141,7 +141,7 @@ def stream(name: str) -> Stream:
 def field_types() -> dict[str, FieldType]:
     """What each type of custom field becomes."""
     where = "schemas/custom_fields.toml"
-    entries = tomllib.loads((schemas() / "custom_fields.toml").read_text(encoding="utf-8"))
+    entries = tomllib.loads((schemas() / "custom_fields.toml").read_text(encoding="utf-8-sig"))
     return {name: read(entry, FieldType, f"{where} [{name}]") for name, entry in entries.items()}
 
 
@@ -182,7 +182,7 @@ def files(folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for path in paths:
         where = f"schemas/{folder}/{path.name}"
         try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
+            content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise CatalogueError(f"{where}: this is not TOML: {error}.") from error
         yield where, content

@@ -87,7 +87,7 @@ def load(project: Path, flags: dict[str, str | int | None] | None = None) -> Set
     Raises:
         ConfigError: a value is malformed, a key unknown, or a secret stands in pdsync.toml. Nothing was called.
     """
-    project = project.expanduser().absolute()
+    project = expand(project).absolute()
     filed = _read_file(project / "pdsync.toml")
     values: dict[str, str | int] = {}
     origins: dict[str, Source] = {}
@@ -162,6 +162,20 @@ def _without_secrets(url: str) -> str:
     return f"{f'{scheme}://' if scheme else ''}{'…' if user else ''}{at}{host}{'/…' if rest.strip('/') else rest}"
 
 
+def expand(path: Path) -> Path:
+    """`path` with the home folder in place of a ~ in front.
+
+    Raises:
+        ConfigError: this user has no home folder.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{path} begins in a home folder, and this user has none. Set HOME, or write it out."
+        ) from error
+
+
 def is_loopback(host: str) -> bool:
     """Whether `host` is this machine."""
     if host == "localhost":
@@ -174,7 +188,7 @@ def is_loopback(host: str) -> bool:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        content = path.read_text(encoding="utf-8")
+        content = path.read_text(encoding="utf-8-sig")  # some editors put a mark in front
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
@@ -226,4 +240,4 @@ def _shown(value: object) -> str:
 
 
 def _path(project: Path, value: str | int) -> Path:
-    return (project / Path(str(value)).expanduser()).absolute()
+    return (project / expand(Path(str(value)))).absolute()

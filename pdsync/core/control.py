@@ -18,7 +18,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -633,8 +633,10 @@ class Lock:
                 f"Another run holds this project{f' ({holder})' if holder else ''}.\n"
                 f"Nothing was called. Wait for it to end and run the same command again."
             ) from None
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"process {os.getpid()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n".encode(), 0)
+        with suppress(OSError):  # who holds it is a courtesy, for which a full disk need not have room
+            os.ftruncate(self._file, 0)
+            told = f"process {os.getpid()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
+            os.pwrite(self._file, told.encode(), 0)
         return self
 
     def __exit__(self, *_: object) -> None:

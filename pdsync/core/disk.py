@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import sqlite3
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pdsync.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _FULL = "Free some space (pdsync doctor tells how much is wanted), then run the same command again."
 _RIGHTS = (
@@ -48,6 +49,9 @@ _BY_WORDS = {
 }  # fmt: skip
 
 
+_LEAST_MEMORY = 512 * 2**20  # of address space; most of it is only reserved, for stacks and buffers
+
+
 def sync_folder(folder: Path) -> None:
     """Return when the names in `folder` are on disk: a new or renamed file survives a power cut from then on."""
     handle = os.open(folder, os.O_RDONLY)
@@ -70,6 +74,24 @@ def way_out(error: BaseException) -> str | None:
         said = str(error).lower()
         return next((way for words, way in _BY_WORDS.items() if words in said), None)
     return None
+
+
+def check_memory() -> None:
+    """See that a limit on the address space leaves room to work: libraries abort where a thread can't be started.
+
+    Raises:
+        StorageError: it does not. Nothing was done.
+    """
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    try:
+        used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    except (OSError, ValueError):  # no Linux: the limit is not kept there
+        return
+    if most != resource.RLIM_INFINITY and most - used < _LEAST_MEMORY:
+        raise StorageError(
+            f"There is not enough memory: the limit on this process's address space leaves {(most - used) >> 20} MiB,"
+            f" and at least {_LEAST_MEMORY >> 20} are wanted.\nNothing was called or changed. {_MEMORY}"
+        )
 
 
 def said(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import io
 import random
+import re
 import zlib
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -50,6 +51,12 @@ _MOST_ANNOUNCED = 4 * 2**20  # as much room is made ahead for a body, whatever l
 ATTEMPTS = 6
 _LARGEST = 2.0**53  # number in a header; NaN and infinities are none either
 _RETRYABLE = {408, 500, 502, 503, 504, 520, 521, 522, 523, 524}
+# Assumption: how an add-on that a company has not booked is refused is not documented. 402 says so by its number, 403
+# and 410 by their words; without them they mean a right that is missing, and a record or path that is gone.
+_NOT_INCLUDED = re.compile(
+    r"add-?on|feature|subscription|upgrade|\bsuite\b|not (?:enabled|included|part of|available (?:in|on|for))",
+    re.IGNORECASE,
+)
 _KEPT_HEADERS = ("date", "content-type", "x-correlation-id", "retry-after", "location", "content-disposition")
 
 
@@ -517,7 +524,9 @@ class Http:
                 f" the token was not sent on.\n"
                 f"Check account.base_url."
             )
-        kind = {403: Forbidden, 404: NotFound, 410: NotFound, 415: FeatureOff}.get(status, ApiError)
+        kind = {402: FeatureOff, 403: Forbidden, 404: NotFound, 410: NotFound, 415: FeatureOff}.get(status, ApiError)
+        if method == "GET" and status in (403, 410) and _NOT_INCLUDED.search(said):
+            kind = FeatureOff
         verb = "may not be read with this token" if method == "GET" else "is not allowed for this token"
         detail = f"{label} {verb} ({said})" if status == 403 else f"{label}: Pipedrive answered {status}: {said}"
         raise kind(clean(detail), status=status, operation=label, correlation_id=correlation)

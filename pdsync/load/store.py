@@ -19,6 +19,7 @@ from urllib.parse import urlencode, urlsplit
 import pyarrow as pa
 import pyarrow.fs
 
+from pdsync.core.config import expand
 from pdsync.core.disk import sync_folder
 from pdsync.core.log import hide
 from pdsync.errors import ConfigError, StorageError
@@ -66,7 +67,7 @@ def open_store(out: str, endpoint: str | None = None, *, state: Path) -> Store:
     if "://" not in out:
         if endpoint:
             raise ConfigError("--endpoint is of an object store: --out s3://bucket/prefix. Nothing was written.")
-        return _Folder(Path(out).expanduser().absolute())
+        return _Folder(expand(Path(out)).absolute())
     if endpoint:
         # Servers other than Amazon's often take the frames of its newer checksums for content.
         os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")

@@ -128,7 +128,7 @@ def shipped() -> Path:
 def _read(path: Path) -> Pipeline:
     where = f"pipelines/{path.name}"
     try:
-        entry = tomllib.loads(path.read_text(encoding="utf-8"))
+        entry = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CatalogueError(f"{where}: this is not TOML: {error}.") from error
     found = catalogue.read(entry, Pipeline, where)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
+from pdsync.core.config import expand
 from pdsync.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -67,13 +68,21 @@ def usual() -> str:
     return "launchd" if sys.platform == "darwin" else "systemd" if shutil.which("systemctl") else "cron"
 
 
+def _at_home(folder: str) -> Path:
+    """`folder` of the home folder; as it is written, where this user has none."""
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError:
+        return Path(folder)
+
+
 def _systemd(job: Job) -> dict[Path, str]:
     def quoted(text: str) -> str:
         escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
         return f'"{escaped}"'
 
     day = {"hour": "*-*-* *", "day": f"*-*-* {job.hour:02}", "week": f"Sun *-*-* {job.hour:02}"}[job.every]
-    folder = Path("~/.config/systemd/user").expanduser()
+    folder = _at_home("~/.config/systemd/user")
     fine = "SuccessExitStatus=3\n" if job.stops_are_fine else ""
     return {
         folder / f"{job.name}.service": (
@@ -111,7 +120,7 @@ def _launchd(job: Job) -> dict[Path, str]:
         "StandardErrorPath": log,
         "ProcessType": "Background",
     }
-    path = Path("~/Library/LaunchAgents").expanduser() / f"{label}.plist"
+    path = _at_home("~/Library/LaunchAgents") / f"{label}.plist"
     return {path: plistlib.dumps(agent, sort_keys=False).decode()}
 
 
@@ -231,6 +240,8 @@ def install(kind: str, job: Job) -> list[str]:
         ConfigError: it can't be installed here. What was written is named.
     """
     made = files(kind, job)
+    for path in made:
+        expand(path)  # before anything is written
     (job.project / "data").mkdir(parents=True, exist_ok=True)  # its log goes there
     if kind == "cron":
         return _install_cron(job, made[Path("crontab")])
