@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[1]
 
 def test_ci_also_runs_on_the_lowest_release_of_every_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    allowed = dict(re.fullmatch(r"([\w-]+)>=([\d.]+)(?:,<\d+)?", each).groups() for each in project["dependencies"])  # type: ignore[union-attr]
+    allowed = dict(re.findall(r"([\w-]+)>=([\d.]+)", " ".join(project["dependencies"])))
+    assert len(allowed) == len(project["dependencies"])
     lines = (ROOT / "tests" / "lowest.txt").read_text(encoding="utf-8").splitlines()
     assert dict(line.split("==") for line in lines if not line.startswith("#")) == allowed
     assert "tests/lowest.txt" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
