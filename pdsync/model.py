@@ -96,6 +96,33 @@ class Operation(Struct, frozen=True, forbid_unknown_fields=True):
         return self.method != "GET"
 
 
+class Effect(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the effect of an operation can be read where its path does not tell: an entry of schemas/effects.toml.
+
+    `gone`: nothing of what was named is among the entries, or no entry where nothing was named. `added`: every record
+    of the answer is among them. `sent`: everything that was sent is. `set`, `unset`: a value is there, or is not.
+    `done`: a job is completed.
+    """
+
+    shows: Literal["gone", "added", "sent", "set", "unset", "done"] | None = None
+    read: str | None = None  # the operation that shows it, "v2 getDeal"; None: there is none
+    params: dict[str, str] = {}  # parameter of `read` → parameter of the operation; "@id": that of the answered record
+    queries: tuple[dict[str, str], ...] = ({},)  # constants of `read`; what each of several shows counts
+    at: str | None = (
+        None  # the key under which the entries, or the value, stand in a record; "@name": a parameter is it
+    )
+    key: str = "id"  # what an entry is called by
+    names: str | None = None  # the parameter that holds what was sent
+    only: dict[str, str] = {}  # what the entries that count hold
+    equals: str | None = None  # what the value is: a parameter, or "@id"
+
+    @property
+    def is_state(self) -> bool:
+        """Whether it can be read without the answer: to have it twice is to have it once."""
+        by_answer = [each for each in (*self.params.values(), self.equals or "") if each.startswith("@")]
+        return self.shows in ("gone", "sent", "set", "unset") and not by_answer
+
+
 class Column(Struct, frozen=True, forbid_unknown_fields=True):
     """One column of a stream's table, and where its value stands in a record.
 

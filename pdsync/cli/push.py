@@ -142,7 +142,7 @@ def _carry_out(app: App, asked: Asked, *, yes: bool) -> PushReceipt | None:
             told = ("id", "operation", "target", "state", "reason", "detail", "remote_id")
             facts = {name: getattr(mutation, name) for name in told}
             app.emit({"event": "mutation", "name": f"#{mutation.seq}", **facts})
-        elif mutation.state != "applied":
+        elif mutation.state != "applied" or mutation.reason == "unverified":
             what = f"#{mutation.seq} {mutation.operation} {mutation.target or ''}".rstrip()
             app.note(f"{what}: {mutation.state.replace('_', ' ')}, {mutation.detail or mutation.reason or ''}")
 
@@ -235,7 +235,9 @@ def _show_receipt(app: App, receipt: PushReceipt, seconds: float) -> None:
     said = [f"{receipt.outcomes.get(end, 0):,} {end.replace('_', ' ')}" for end in ENDS if receipt.outcomes.get(end)]
     if receipt.open:
         said.append(f"{receipt.open:,} still in the queue")
-    so = f" ({receipt.already_so:,} were so already)" if receipt.already_so else ""
+    notes = [f"{receipt.already_so:,} were so already"] if receipt.already_so else []
+    notes += [f"{receipt.unverified:,} sent, not verifiable"] if receipt.unverified else []
+    so = f" ({', '.join(notes)})" if notes else ""
     app.note(
         f"\nPush {receipt.push_id}: {', '.join(said) or 'nothing to do'}{so}; {receipt.requests:,} requests,"
         f" {receipt.tokens:,} tokens, {seconds:.1f} s."

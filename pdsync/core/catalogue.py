@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 import msgspec
 
 from pdsync.errors import CatalogueError
-from pdsync.model import FieldType, Operation, Param, Stream, Version
+from pdsync.model import Effect, FieldType, Operation, Param, Stream, Version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -143,6 +143,25 @@ def field_types() -> dict[str, FieldType]:
     where = "schemas/custom_fields.toml"
     entries = tomllib.loads((schemas() / "custom_fields.toml").read_text(encoding="utf-8-sig"))
     return {name: read(entry, FieldType, f"{where} [{name}]") for name, entry in entries.items()}
+
+
+@cache
+def effects() -> dict[str, Effect]:
+    """By the name of an operation (`v1 addPersonPicture`), how its effect can be read where its path does not tell.
+
+    Raises:
+        CatalogueError: an entry can't be understood, or names an operation that isn't there.
+    """
+    where = "schemas/effects.toml"
+    entries = tomllib.loads((schemas() / "effects.toml").read_text(encoding="utf-8"))
+    found = {}
+    for version, table in entries.items():
+        for id, entry in table.items():
+            name = operation(f"{version} {id}").name
+            found[name] = read(entry, Effect, f"{where} [{version}.{id}]")
+            if found[name].read:
+                operation(found[name].read or "")
+    return found
 
 
 def sql(folder: str) -> dict[str, str]:

@@ -72,6 +72,7 @@ class PushReceipt(Struct):
     finished_at: datetime | None = None
     outcomes: dict[str, int] = {}  # applied, rejected, conflict, needs_review; and open: what still waits
     already_so: int = 0  # of those applied: nothing had to be sent
+    unverified: int = 0  # of those applied: sent, and answered for, but no read shows it
     open: int = 0
     requests: int = 0
     tokens: int = 0
@@ -310,6 +311,7 @@ async def _apply(
     ended = [each for each in outbox.of_push(push_id, images=False) if each.state in ENDS]
     receipt.outcomes = {end: sum(each.state == end for each in ended) for end in ENDS}
     receipt.already_so = sum(each.reason == "already_so" for each in ended)
+    receipt.unverified = sum(each.reason == "unverified" for each in ended)
     receipt.open = len(wanted - {each.id for each in ended})
     receipt.requests, receipt.tokens = session.http.budget.requests, session.http.budget.spent
     receipt.stopped = str(apply.stopped) if apply.stopped else None

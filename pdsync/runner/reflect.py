@@ -20,6 +20,7 @@ from pdsync.load import warehouse
 from pdsync.model import FINDINGS, Gone, Page
 from pdsync.sql import first
 from pdsync.sql import name as quoted
+from pdsync.writeback.effects import effect_of
 from pdsync.writeback.shapes import row_key, shape, stream_of
 
 if TYPE_CHECKING:
@@ -49,8 +50,10 @@ def streams_of(mutations: Iterable[Mutation]) -> tuple[str, ...]:
     names = set()
     for each in mutations:
         if each.state in ("applied", "needs_review") and each.reason != "already_so":
-            shaped = shape(catalogue.operation(each.operation))
-            found = [stream_of(kind) for kind in (each.kind, shaped.root)]
+            operation = catalogue.operation(each.operation)
+            found = [stream_of(kind) for kind in (each.kind, shape(operation).root)]
+            if effect := effect_of(operation):
+                found.append(stream_of(shape(catalogue.operation(effect.read or "")).kind))
             names |= {stream.name for stream in found if stream}
     return tuple(sorted(names))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import merges, shelves, v1, v1_parts, writes
+from . import actions, merges, shelves, v1, v1_parts, writes
 from .changelog import list_changes
 from .conversions import conversion_status, convert_deal, convert_lead
 from .errors import feature_off, gone_field, not_found, refused
@@ -308,6 +308,29 @@ def _history_routes() -> list[Route]:
     ]
 
 
+def _action_routes() -> list[Route]:
+    made = [
+        _documented("addManyDealProducts", actions.add_many_products, "", "v2"),
+        _documented("duplicateDeal", actions.duplicate_deal),
+        _documented("duplicateProduct", actions.duplicate_product, "", "v2"),
+        _documented("addFileAndLinkIt", actions.add_remote_file),
+        _documented("linkFileToItem", actions.add_remote_file),
+        _documented("addOrUpdateRoleSetting", actions.set_role_setting),
+        _documented("updateRolePipelines", actions.set_role_pipelines),
+        _documented("archiveProject", actions.archive_project, "", "v1"),
+        _documented("archiveProject", actions.archive_project, "", "v2"),
+        _documented("addCallLogAudioFile", actions.add_recording),
+        _documented("putProjectPlanActivity", actions.plan_item),
+        _documented("putProjectPlanTask", actions.plan_item),
+    ]
+    made += [_documented(f"{verb}ProjectFieldOptions", actions.change_project_options, "", "v2")
+             for verb in ("add", "update", "delete")]  # fmt: skip
+    made += [_documented(id, actions.change_team) for id in ("getTeamUsers", "addTeamUser", "deleteTeamUser")]
+    made += [_documented(f"{verb}ProductImage", actions.product_image, "", "v2")
+             for verb in ("get", "upload", "update", "delete")]  # fmt: skip
+    return made
+
+
 def _search_routes() -> list[Route]:
     made = [
         _documented("findUsersByName", find_users),
@@ -330,6 +353,7 @@ ROUTES: list[Route] = [
     *_extra_routes(),
     *_history_routes(),
     *_field_write_routes(),
+    *_action_routes(),
     *_search_routes(),
     *(route for resource in RESOURCES.values() for route in _routes_of(resource)),
     *_field_routes(),

@@ -145,6 +145,8 @@ def first_records(company: Company, kind: Kind, parents: tuple[str, ...]) -> Ite
             known |= {"source_deal_id": None, **_custom_fields(company, maker)}
         if kind.archived:
             known["is_archived"] = _is_archived(kind, maker)
+            if not known["is_archived"]:
+                known["archive_time"] = None
         yield known
 
 

@@ -67,7 +67,16 @@ class Facts(Struct):
             data = data[self.holder]
         if isinstance(data, list):
             data = data[0] if data else {}
+        if isinstance(data, dict) and self.wrapper:
+            data = data[self.wrapper]
         return data if isinstance(data, dict) else {}
+
+    @property
+    def wrapper(self) -> str | None:
+        """The key of `data` that holds the one record, where `data` itself is not it."""
+        data = self.answer.get("data")
+        alone = isinstance(data, dict) and len(data) == 1 and isinstance(next(iter(data.values())), dict)
+        return next(iter(data)) if isinstance(data, dict) and alone else None
 
     @property
     def holder(self) -> str | None:
@@ -407,6 +416,11 @@ def present(record: Record, shape: Record) -> Record:
     return shown
 
 
+def _wrapped(facts: Facts, record: Record) -> Record:
+    shown = present(record, facts.item)
+    return {facts.wrapper: shown} if facts.wrapper else shown
+
+
 def _as_v1(value: Any, *, is_list: bool) -> Any:
     if isinstance(value, bool):
         return int(value)
@@ -494,7 +508,7 @@ def _add(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parents
         record.update(part)
     row = Row(0, "live", encode(record), ())
     keep(call.company, collection, parents, "add", _id(kind, record, 0), row, call.request_id)
-    return success(present(record, facts.item) if facts.item else {"id": id}, facts.status)
+    return success(_wrapped(facts, record) if facts.item else {"id": id}, facts.status)
 
 
 def _number(text: str) -> int | str:
@@ -523,7 +537,7 @@ def _update(call: Call, facts: Facts, collection: tuple[str, ...], parents: Pare
         keep(call.company, collection, parents, "update", "", row, call.request_id)
         return success(record, facts.status)
     row = _row(call, collection, parents, id)
-    shape = shape_of(kind_of(collection).name)
+    shape = shape_of(kind_of(collection).name) or facts.item
     known = {name: value for name, value in _as_v2(sent, shape).items() if name in shape or len(name) >= 40}
     record = {**row.record, **known}
     if "update_time" in shape:
@@ -531,7 +545,7 @@ def _update(call: Call, facts: Facts, collection: tuple[str, ...], parents: Pare
     state = "archived" if record.get("is_archived") is True else "live"
     changed = Row(0, state, encode(record), ())
     keep(call.company, collection, parents, "update", id, changed, call.request_id)
-    return success(present(record, facts.item) if facts.item else {"id": _number(id)}, facts.status)
+    return success(_wrapped(facts, record) if facts.item else {"id": _number(id)}, facts.status)
 
 
 def _delete(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parents, id: str | None) -> Reply:

@@ -113,7 +113,8 @@ class Names:
             ConfigError: a name fits nothing or several things. Nothing was queued.
         """
         stream = stream_of(shape(operation).kind)
-        known = {**operation.path_params, **operation.query, **operation.body}
+        # A list is given whole, as `body`: what its entries hold are no parameters.
+        known = {**operation.path_params, **operation.query, **({} if operation.body_list else operation.body)}
         params: dict[str, Any] = {}
         custom: dict[str, Any] = {}
         implied: str | None = None

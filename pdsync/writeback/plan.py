@@ -16,11 +16,12 @@ from msgspec import Struct
 
 from pdsync.core import catalogue
 from pdsync.core.calls import check
-from pdsync.errors import ConfigError, WrongCompany
+from pdsync.errors import ApiError, ConfigError, WrongCompany
 from pdsync.model import Verb  # noqa: TC001 - msgspec reads it at run time
 from pdsync.writeback import merging, reads
 from pdsync.writeback.compare import base_of, differing, fields, same, value_in
-from pdsync.writeback.shapes import link_to_itself, records_named, shape
+from pdsync.writeback.effects import effect_of, entries_to_go, is_state
+from pdsync.writeback.shapes import key_of, link_to_itself, records_named, shape
 from pdsync.writeback.values import completed_contacts
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 Policy = Literal["field", "record", "theirs", "ours", "append"]
 Fate = Literal["send", "already_so", "rejected", "conflict"]
 LIFE = timedelta(hours=24)
+_SHOWN = 5  # titles of records that go
 
 
 class Change(Struct, frozen=True):
@@ -158,13 +160,43 @@ async def make(
     images = {target: read if not read.gone else None for target, read in known.items()}
     never_shown = {target for target, read in known.items() if read.record is None and not read.hidden}
     merges = await merging.children(http, [each for each in fit if each.verb == "merge"])
+    doomed = {each.id: found for each in fit if (found := await _doomed(http, each)) is not None}
+    touched: set[str] = set()
     steps = []
     for each in mutations:
         planner = _Planner(each, names, policy, currency, images, merges.get(each.id, {}), never_shown, memory)
+        planner.doomed = doomed.get(each.id)
+        planner.is_first = not touched.intersection(roots := _roots(each))
+        touched |= roots
         steps.append(planner.step())
     now = datetime.now(UTC).replace(microsecond=0)
     read_tokens = _read_tokens([step for step in steps if step.fate == "send"])
     return Plan(company[0], company[1], now, now + LIFE, policy, tuple(steps), read_tokens).sealed()
+
+
+class _Doomed(Struct, frozen=True):
+    """What a deletion of several would take away."""
+
+    entries: list[dict[str, Any]]
+    named: bool  # by what they are called; otherwise it takes all that there are
+    unread: str | None = None  # why they can't be read
+
+
+async def _doomed(http: Http, mutation: Mutation) -> _Doomed | None:
+    """What `mutation` would take away of a list; None where it is about a record, or about one that does not exist."""
+    if mutation.references:
+        return None
+    try:
+        found = await entries_to_go(http, catalogue.operation(mutation.operation), mutation.payload)
+    except ApiError as error:
+        return _Doomed([], named=True, unread=str(error).split("\n", 1)[0])
+    return _Doomed(*found) if found is not None else None
+
+
+def _roots(mutation: Mutation) -> set[str]:
+    """The outermost records that a mutation changes."""
+    shaped = shape(catalogue.operation(mutation.operation))
+    return {f"{shaped.root}/{mutation.payload.get(shaped.places[0])}"} if shaped.places else set()
 
 
 def _places(mutation: Mutation) -> list[reads.Place]:
@@ -213,9 +245,12 @@ class _Planner:
         self.base: dict[str, Any] | None = None
         self.warnings: tuple[str, ...] = ()
         self.title: str | None = None
+        self.doomed: _Doomed | None = None
+        self.is_first = True  # of this plan's to change its record
 
     def step(self) -> Step:
-        fate, reason, detail = self._fate()
+        unfit = _unfit(self.mutation)
+        fate, reason, detail = ("rejected", *unfit) if unfit else self._fate()
         if self.mutation.verb == "add" and self.mutation.target:  # it may bring what is not there yet
             self.never_shown -= {each for each in self.never_shown if each.startswith(f"{self.mutation.target}/")}
         return Step(
@@ -229,7 +264,7 @@ class _Planner:
             payload=self.payload,
             base=self.base,
             changes=self.changes,
-            records=records_named(self.operation, self.payload),
+            records=len(self.doomed.entries) if self.doomed else records_named(self.operation, self.payload),
             cost=self.operation.cost or 0,
             fate=fate,
             seen=self._is_seen(),
@@ -240,10 +275,10 @@ class _Planner:
         )
 
     def _fate(self) -> tuple[Fate, str | None, str | None]:
-        if unfit := _unfit(self.mutation):
-            return "rejected", *unfit
         if self.mutation.verb == "merge":
             return self._merge()
+        if self.doomed:
+            return self._delete_several(self.doomed)
         target = self.mutation.target
         if self.mutation.verb not in ("update", "delete") or target not in self.images:
             self._shows(self.payload, None)
@@ -273,6 +308,18 @@ class _Planner:
         self.images[target] = None
         return "send", None, None
 
+    def _delete_several(self, doomed: _Doomed) -> tuple[Fate, str | None, str | None]:
+        if doomed.unread:
+            return "rejected", "permission", f"what it would delete can't be counted: {doomed.unread}"
+        if not doomed.entries and self.is_first:
+            if doomed.named and not self._is_seen():
+                return "rejected", "not_found", "none of what it names is there"
+            return "already_so", "already_so", "it is gone" if doomed.named else "there is nothing left to delete"
+        titles = [str(title_of(each) or key_of(each)) for each in doomed.entries[:_SHOWN]]
+        more = f" and {len(doomed.entries) - _SHOWN:,} more" if len(doomed.entries) > _SHOWN else ""
+        self.changes = (Change(f"({len(doomed.entries):,} records)", ", ".join(titles) + more, None),)
+        return "send", None, None
+
     def _update(self, target: str, image: reads.Read) -> tuple[Fate, str | None, str | None]:
         record = image.record or {}
         self.payload = self._completed(record)
@@ -300,6 +347,8 @@ class _Planner:
 
     def _is_seen(self) -> bool:
         target = self.mutation.target
+        if self.doomed and self.doomed.entries:
+            return True
         if target is None or self.mutation.verb not in ("update", "delete", "merge"):
             return target is None and bool(self.mutation.references)  # one of ours adds it
         is_read = target in self.images and target not in self.never_shown
@@ -497,14 +546,18 @@ def _is_same_entry(one: Any, other: Any) -> bool:
 
 
 def _read_tokens(steps: Sequence[Step]) -> int:
-    """Tokens of the reads just before writing, and of the looks at the lists that grow."""
+    """Tokens of the reads just before and after writing, and of the looks at the lists that grow."""
     total = 0
     groups = Counter((step.kind, step.operation) for step in steps)
     for (_, name), count in groups.items():
-        shaped = shape(catalogue.operation(name))
-        if shaped.verb in ("update", "delete", "merge"):
-            records = count * (2 if shaped.verb == "merge" else 1)
-            total += _cost_of_reading(shaped, records)
+        operation = catalogue.operation(name)
+        shaped = shape(operation)
+        if effect := effect_of(operation):
+            reader = catalogue.operation(effect.read or "")
+            total += (reader.cost or 0) * len(effect.queries) * count * (2 if is_state(operation) else 1)
+        elif shaped.verb in ("update", "delete", "merge"):
+            total += _cost_of_reading(shaped, count * (2 if shaped.verb == "merge" else 1))
+            total += _cost_of_reading(shaped, 1) * count if shaped.verb != "update" else 0
         elif shaped.verb == "add" and shaped.listing:
             total += (shaped.listing.cost or 0) * (count if shaped.places else -(-count // 50))
     return total

@@ -4,7 +4,7 @@
     update   the record holds what was sent, or what it held before
     delete   the record is gone, while the list of its kind still answers
     merge    the loser is gone and the winner is there
-    other    nobody can tell
+    other    what it leads to shows (see `effects`); where that says nothing without the answer, nobody can tell
 
 A look changes nothing. What it saw is kept as evidence, whatever it says.
 """
@@ -21,6 +21,7 @@ from pdsync.core.envelope import records_in
 from pdsync.errors import ApiError
 from pdsync.writeback import merging, reads
 from pdsync.writeback.compare import base_of, differing, fields, unshown
+from pdsync.writeback.effects import is_state, look_at_effect
 from pdsync.writeback.plan import body_of
 from pdsync.writeback.shapes import key_of, shape, stream_of
 
@@ -90,8 +91,8 @@ async def look(
     if shaped.verb == "merge":
         return await _look_at_merge(http, shaped, payload, base or {})
     place = reads.place(shaped, payload)
-    if shaped.verb == "other" or place is None:
-        return Finding("undecidable", operation.id, "nothing shows whether it happened")
+    if place is None:
+        return await _look_at_state(http, operation, payload)
     read = (await reads.read(http, [place]))[place.target]
     request = f"read {place.target}"
     if read.hidden:
@@ -146,6 +147,17 @@ async def _look_for_new(
     if len(ours) == 1:
         return Finding("happened", request, keys, ours[0])
     return Finding("several" if ours else "absent", request, keys)
+
+
+async def _look_at_state(http: Http, operation: Operation, payload: Mapping[str, Any]) -> Finding:
+    """Look whether a state is so that was not so before: otherwise it would not have been sent."""
+    if not is_state(operation):
+        return Finding("undecidable", operation.id, "nothing shows whether it happened")
+    shown = await look_at_effect(http, operation, payload)
+    request = f"read the effect of {operation.id}"
+    if shown.verdict == "shown":
+        return Finding("happened", request, shown.after, shown.after)
+    return Finding("absent" if shown.verdict == "missing" else "undecidable", request, shown.detail)
 
 
 async def _look_at_merge(http: Http, shape: Shape, payload: Mapping[str, Any], base: Mapping[str, Any]) -> Finding:

@@ -32,6 +32,7 @@ from pdsync.errors import (
 )
 from pdsync.writeback import late, merging, reads
 from pdsync.writeback.compare import differing, fields, same, unshown, value_in
+from pdsync.writeback.effects import Shown, entries_to_go, is_state, look_at_effect
 from pdsync.writeback.plan import body_of
 from pdsync.writeback.probe import listed, look, seen_before, tie
 from pdsync.writeback.shapes import key_of, shape
@@ -41,10 +42,11 @@ if TYPE_CHECKING:
 
     from pdsync.core.calls import Call
     from pdsync.core.http import Answer, Http
-    from pdsync.model import Mutation, State
+    from pdsync.model import Mutation, Operation, State
     from pdsync.writeback.outbox import Outbox
     from pdsync.writeback.plan import Policy, Step
 
+UNVERIFIED = "sent, not verifiable"  # what the reason `unverified` means, in words
 _FRESH_S = 5.0  # how old what is known of a record may be when it is changed
 _ATTEMPTS = 3
 MACHINE = (OSError, MemoryError, StorageError, sqlite3.OperationalError)  # it fails: nothing can be written down either
@@ -250,7 +252,7 @@ class Sender:
         places = self.places(ready.step)
         if not places:
             ready.known = {}
-            return None
+            return await self._effect_before(ready)
         if any(place.target not in ready.known for place in places):
             ready.known = await reads.read(self.http, places)
         ready.known = {place.target: ready.known[place.target] for place in places}
@@ -273,6 +275,34 @@ class Sender:
             ready.base = read.record
             return self._update_allowed(ready, read.record, again=again)
         ready.base = read.record
+        return None
+
+    async def _effect_before(self, ready: _Ready) -> State | None:
+        """Look whether there is anything to do, where that is no record's own business."""
+        mutation, operation = ready.mutation, catalogue.operation(ready.step.operation)
+        if not is_state(operation):
+            return None
+        again = bool(self.outbox.attempts(mutation.id))
+        try:
+            going = await entries_to_go(self.http, operation, ready.payload)
+            found = None if going else await look_at_effect(self.http, operation, ready.payload)
+        except ApiError as error:
+            log.info("#%s: what it would change can't be read: %s", mutation.seq, error)
+            return None
+        if going is None:
+            if found and found.verdict == "shown":
+                return self._settle(mutation, "applied", None if again else "already_so", after=found.after)
+            ready.base = found.after if found else None
+            return None
+        entries, named = going
+        ready.base = {"entries": entries}
+        if not entries and named and not (again or self._was_there(ready.step)):
+            return self._settle(mutation, "rejected", "not_found", "none of what it names is there")
+        if not entries:
+            return self._settle(mutation, "applied", None if again else "already_so")
+        if len(entries) > ready.step.records:
+            said = f"{len(entries)} would go by now; the plan showed {ready.step.records}"
+            return self._settle(mutation, "conflict", "changed", said)
         return None
 
     def _update_allowed(self, ready: _Ready, record: dict[str, Any], *, again: bool) -> State | None:
@@ -349,12 +379,10 @@ class Sender:
         except BadAnswer as error:
             self.outbox.reopen(mutation.id, str(error))
             return "unknown"
-        if mutation.verb in ("delete", "other"):
-            made = key_of(record) if record and catalogue.operation(mutation.operation).method == "POST" else None
-            return self._settle(mutation, "applied", after=record, remote_id=made)
-        if mutation.verb == "merge":
-            return self._settle(mutation, "applied", after=record, remote_id=str(ready.payload["merge_with_id"]))
-        body = body_of(catalogue.operation(mutation.operation), ready.payload)
+        if mutation.verb in ("delete", "other", "merge"):
+            return await self._effect_verified(ready, answer, record)
+        operation = catalogue.operation(mutation.operation)
+        body = body_of(operation, ready.payload)
         wanted = dict(fields(body))
         if record is None or unshown(record, body) or differing(record, wanted):
             record = await self._read_back(ready, record) or record
@@ -368,21 +396,64 @@ class Sender:
                 if lost:
                     said = f"meanwhile somebody had written {lost}; it was overwritten"
                     return self._settle(mutation, "conflict", "detected_late", said, after=record)
-                return self._settle(mutation, "applied", after=record)
+                reason, unseen = _unverified(operation, record, body)
+                return self._settle(mutation, "applied", reason, unseen, after=record)
             self._stop(GuardTripped("ignored_fields", f"Pipedrive accepted #{mutation.seq} and ignored {ignored}."))
             return self._settle(mutation, "rejected", "ignored_fields", f"not taken over: {ignored}", after=record)
         key = key_of(record)
         state: State = "needs_review" if ignored else "applied"
-        detail = f"it was added as {key}, but {ignored} was not taken over" if ignored else None
+        reason, detail = _unverified(operation, record, body)
+        if ignored:
+            reason, detail = "ignored_fields", f"it was added as {key}, but {ignored} was not taken over"
         return self._settle(
             mutation,
             state,
-            "ignored_fields" if ignored else None,
+            reason,
             detail,
             after=record,
             remote_id=key,
             bound=_bound(mutation, ready.payload, key),
         )
+
+    async def _effect_verified(self, ready: _Ready, answer: Answer, record: dict[str, Any] | None) -> State:
+        """See by a read that what was answered for was done; where none can, or none could, say so."""
+        mutation, operation = ready.mutation, catalogue.operation(ready.mutation.operation)
+        made = str(ready.payload["merge_with_id"]) if mutation.verb == "merge" else None
+        if made is None and record and operation.method == "POST":
+            made = key_of(record)
+        found = Shown("unreadable", "nothing in the API shows it")
+        for wait_s in (0.0, self._waits_s[0], self._waits_s[2]):
+            await asyncio.sleep(wait_s)
+            try:
+                found = await self._shown(ready, operation, answer)
+            except PdsyncError as error:
+                found = Shown("unreadable", str(error).split("\n", 1)[0])
+            if found.verdict in ("shown", "failed", "unreadable"):
+                break
+        after = record or found.after
+        if found.verdict == "shown":
+            return self._settle(mutation, "applied", after=after, remote_id=found.made or made)
+        if found.verdict in ("unreadable", "running"):
+            said = f"{UNVERIFIED}: {found.detail}"
+            return self._settle(mutation, "applied", "unverified", said, after=after, remote_id=made)
+        if found.verdict == "failed":
+            return self._settle(mutation, "rejected", "failed", found.detail, after=after)
+        said = f"Pipedrive accepted it, and does not show it: {found.detail}"
+        if found.verdict == "missing" and is_state(operation):
+            self._stop(GuardTripped("ignored_fields", f"#{mutation.seq}: {said}."))
+            return self._settle(mutation, "rejected", "ignored_fields", said, after=after)
+        return self._settle(mutation, "needs_review", "not_shown", said, after=after, remote_id=made)
+
+    async def _shown(self, ready: _Ready, operation: Operation, answer: Answer) -> Shown:
+        places = self.places(ready.step)
+        if not places:
+            return await look_at_effect(self.http, operation, ready.payload, answer.body)
+        gone = places[0]  # the record that was deleted, or merged into another
+        read = (await reads.read(self.http, [gone]))[gone.target]
+        if read.hidden:
+            return Shown("unreadable", "this token may not see it")
+        is_gone = read.gone or _is_flagged(read.record or {})
+        return Shown("shown") if is_gone else Shown("missing", f"{gone.target} is still there")
 
     async def _overwritten(self, ready: _Ready, wanted: dict[str, Any]) -> str:
         """What our write has replaced that we had not seen, in words; nothing where nobody asked for that."""
@@ -524,6 +595,24 @@ class Sender:
                     raise Blocked(f"#{other.seq}, which it refers to, was not applied")
                 known[name] = other.remote_id
         return known
+
+
+def _is_flagged(record: dict[str, Any]) -> bool:
+    """Whether a record that was just deleted says so by a flag. Assumption: v1 shows those of any kind so."""
+    return any(record.get(flag) in (True, 1) for flag in ("is_deleted", "deleted", "deleted_flag")) or (
+        record.get("active_flag") in (False, 0)
+    )
+
+
+def _unverified(
+    operation: Operation, record: dict[str, Any], body: dict[str, Any]
+) -> tuple[str, str] | tuple[None, None]:
+    """The reason and the words for fields that no read shows; nothing where all of them show."""
+    files = {name for name, param in operation.body.items() if param.type == "string:binary"}
+    unseen = [name for name in unshown(record, body) if name not in files and body.get(name) not in (None, "", [], {})]
+    if not unseen:
+        return None, None
+    return "unverified", f"{UNVERIFIED}: no read shows {', '.join(unseen)}"
 
 
 def _said(error: Exception) -> str:

@@ -4,7 +4,7 @@
     PATCH  /api/v2/deals/{id}                 updates one of `deals`
     DELETE /api/v2/deals/{id}/followers/{id}  deletes one of `deals/followers`, which only the list can show
     PUT    /v1/deals/{id}/merge               merges two of `deals`
-    POST   /api/v2/projects/{id}/archive      something else: it is believed when it answers, and never repeated
+    POST   /api/v2/projects/{id}/archive      something else: `effects` knows what shows that it was done
 
 So an operation that is new in the catalogue can be queued, previewed and verified without a line of code.
 """
@@ -88,10 +88,13 @@ def _shape(version: Version, id: str) -> Shape:
 
 def records_named(operation: Operation, params: Mapping[str, Any]) -> int:
     """How many records a request is about: the guards count each of them."""
-    for name in _BULK:
-        if isinstance(params.get(name), list | str):
-            value = params[name]
+    effect = catalogue.effects().get(operation.name)
+    for name in (*_BULK, *([effect.names] if effect and effect.names else [])):
+        value = params.get(name)
+        if isinstance(value, list | str) and value:
             return len(value if isinstance(value, list) else value.split(","))
+        if isinstance(value, dict):
+            return sum(len(each) for each in value.values() if isinstance(each, list))
     body = params.get("body")
     return len(body) if operation.body_list and isinstance(body, list) else 1
 
