@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,8 +55,8 @@ def check_company(settings: Settings, company_id: int, name: str) -> None:
 
 @contextmanager
 def _ledger(settings: Settings) -> Iterator[Path]:
-    """The file with the ledger of requests: the project's; where there is none yet, one that is thrown away."""
-    if settings.control.exists():
+    """The file with the ledger of requests; one that is thrown away where the project has none that can be written."""
+    if settings.control.exists() and os.access(settings.state, os.W_OK) and os.access(settings.control, os.W_OK):
         Control(settings.control).close()
         yield settings.control
         return

@@ -22,9 +22,9 @@ from pdsync.cli.account import whose
 from pdsync.cli.app import App, Command
 from pdsync.core import auth
 from pdsync.core.budget import tokens_left
-from pdsync.core.control import Control
 from pdsync.core.disk import way_out
 from pdsync.core.log import clean
+from pdsync.core.proxy import OWN_CA, proxy_for, untrusted
 from pdsync.core.vault import Grant, Vault
 from pdsync.errors import ConfigError, PdsyncError
 from pdsync.load import warehouse
@@ -247,16 +247,27 @@ def _token(settings: Settings, found: Found | None) -> Check:
 
 async def _host(settings: Settings) -> Check:
     parts = urlsplit(settings.base_url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
     context = ssl.create_default_context() if parts.scheme == "https" else None
+    fix, way = "Check the network, the firewall and account.base_url.", ""
     try:
+        if proxy := proxy_for(settings.base_url):  # its tunnel is tried by the request that asks whose the token is
+            host, port, context = proxy.host, proxy.port, None
+            fix, way = "Check HTTPS_PROXY, or leave it out: NO_PROXY", f", through the proxy {proxy.url}"
         async with asyncio.timeout(10):
-            _, writer = await asyncio.open_connection(parts.hostname, port, ssl=context)
+            _, writer = await asyncio.open_connection(host, port, ssl=context)
             writer.close()
+    except ConfigError as error:
+        message, _, fix = str(error).partition("\n")
+        return Check("host", False, message, fix)
+    except ssl.SSLCertVerificationError as error:
+        return Check("host", False, untrusted(settings.base_url, error), OWN_CA)
     except (OSError, TimeoutError) as error:
-        detail = f"{settings.base_url} can't be reached: {error or 'no answer within 10 s'}"
-        return Check("host", False, detail, "Check the network, the firewall and account.base_url.")
-    return Check("host", True, f"{settings.base_url} answers")
+        detail = f"{settings.base_url}{way} can't be reached: {error or 'no answer within 10 s'}"
+        return Check("host", False, detail, fix)
+    own = os.environ.get("SSL_CERT_FILE") if parts.scheme == "https" else None
+    trusts = f"; certificates are checked against {own} (SSL_CERT_FILE)" if own else ""
+    return Check("host", True, f"{settings.base_url} answers{way}{trusts}")
 
 
 def _ask(settings: Settings) -> Account:
@@ -267,7 +278,7 @@ def _company(settings: Settings, who: Account) -> Check:
     try:
         known = _known_company(settings)
     except sqlite3.Error:
-        return Check("company", False, "not checked: control.db is damaged", "See above.")
+        return Check("company", False, "not checked: control.db can't be read", "See above.")
     if known is None:
         return Check("company", True, "the project holds none yet")
     if known[0] != who.company_id:
@@ -313,7 +324,7 @@ def _budget(settings: Settings) -> Check:
             with closing(_read_only(settings.control)) as db:
                 left, limit = tokens_left(db, settings.daily_tokens)
         except sqlite3.Error:
-            return Check("budget", False, "not checked: control.db is damaged", "See above.")
+            return Check("budget", False, "not checked: control.db can't be read", "See above.")
     detail = f"about {left or 0:,} of {limit:,} tokens are left today"
     return Check("budget", bool(left), detail, None if left else "Wait for midnight UTC, or ask an admin for a top-up.")
 
@@ -321,12 +332,15 @@ def _budget(settings: Settings) -> Check:
 def _known_company(settings: Settings) -> tuple[int, str] | None:
     if not settings.control.exists():
         return None
-    with closing(Control(settings.control)) as control:
-        return control.company()
+    with closing(_read_only(settings.control)) as db:
+        found = db.execute("SELECT id, name FROM company").fetchone()
+    return (int(found[0]), str(found[1])) if found else None
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)
+    # On a read-only disk SQLite can't make its files beside the database, and nobody writes.
+    still = "&immutable=1" if os.statvfs(path).f_flag & os.ST_RDONLY else ""
+    return sqlite3.connect(f"{path.as_uri()}?mode=ro{still}", uri=True, timeout=10)
 
 
 def _size(path: Path) -> int:

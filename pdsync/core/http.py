@@ -28,6 +28,7 @@ from msgspec import Struct
 from pdsync.core.config import is_loopback
 from pdsync.core.envelope import says_no_success
 from pdsync.core.log import clean, log
+from pdsync.core.proxy import OWN_CA, proxy_for, through, untrusted
 from pdsync.core.transfer import REDIRECTS, SLOWEST, GzipReader, bare_session, form_of, redirect_target, stream
 from pdsync.errors import ApiError, AuthError, BadAnswer, FeatureOff, Forbidden, NotFound, ServerTrouble
 from pdsync.version import __version__
@@ -156,6 +157,8 @@ class Http:
         self._session: aiohttp.ClientSession | None = None
         self._bare: aiohttp.ClientSession | None = None
         self._local = is_loopback(urlsplit(base_url).hostname or "")
+        self._way = through(proxy_for(base_url))
+        self._bare_proxied: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Http:
         self._session = aiohttp.ClientSession(
@@ -174,7 +177,7 @@ class Http:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for session in (self._session, self._bare):
+        for session in (self._session, self._bare, self._bare_proxied):
             if session:
                 await session.close()
 
@@ -416,6 +419,7 @@ class Http:
                 headers=headers,
                 allow_redirects=False,
                 timeout=_patient(None if sink else timeout_s),
+                **self._way,
             ) as response:
                 answered()
                 kept = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
@@ -430,11 +434,14 @@ class Http:
 
     async def _fetch(self, target: URL, sink: Sink, most_bytes: int, label: str) -> Answer:
         """The file behind the link `target`: no token, no cookie, no further redirect."""
-        if self._bare is None:
-            self._bare = bare_session(local=self._local, concurrency=self._concurrency)
         host = target.host or ""
+        way = through(proxy_for(str(target)))
+        if way:  # it is the proxy that finds the address
+            session = self._bare_proxied = self._bare_proxied or bare_session(concurrency=self._concurrency)
+        else:
+            session = self._bare = self._bare or bare_session(local=self._local, concurrency=self._concurrency)
         with self._troubles(host, self._timeout_s):
-            async with self._bare.get(target, allow_redirects=False, timeout=_patient(None)) as response:
+            async with session.get(target, allow_redirects=False, timeout=_patient(None), **way) as response:
                 status, headers = response.status, {k.lower(): v for k, v in response.headers.items()}
                 log.debug("GET %s (the file's storage) → %d", host, status)
                 if status == 200:
@@ -454,6 +461,14 @@ class Http:
         """Say of each failure of the connection whether it may be tried again."""
         try:
             yield
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise ServerTrouble(f"{untrusted(where, error.certificate_error)} Nothing was sent.\n{OWN_CA}") from error
+        except aiohttp.ClientHttpProxyError as error:
+            advice = (
+                "HTTPS_PROXY takes user and password: http://user:password@host:port" if error.status == 407 else ""
+            )
+            said = f"the proxy refuses the way to {where} (status {error.status}). {advice}".strip()
+            raise _Retryable(said, refused=True) from error
         except aiohttp.ClientConnectorError as error:  # before the first byte: surely not carried out
             why = error.os_error.strerror or type(error.os_error).__name__
             raise _Retryable(f"can't reach {where}: {why}", refused=True) from error

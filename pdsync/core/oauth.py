@@ -30,6 +30,7 @@ from pdsync.core import catalogue
 from pdsync.core.account import read_account
 from pdsync.core.config import check_base_url, is_loopback
 from pdsync.core.log import clean, hide, log
+from pdsync.core.proxy import OWN_CA, proxy_for, through, untrusted
 from pdsync.core.vault import Grant
 from pdsync.errors import AuthError, BadAnswer, ConfigError, ServerTrouble, WrongCompany
 from pdsync.version import __version__
@@ -367,6 +368,7 @@ async def _send(
     """
     failure = ""
     host = urlsplit(url).netloc
+    way = through(proxy_for(url))
     headers = {**headers, "User-Agent": f"pdsync/{__version__}", "Accept": "application/json"}
     timeout = aiohttp.ClientTimeout(total=20, sock_connect=10)
     async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), headers=headers) as session:
@@ -375,7 +377,7 @@ async def _send(
                 await asyncio.sleep(0.3 * 3 ** (attempt - 1))
             try:
                 # Redirects are not followed: the secret would travel along.
-                async with session.request(method, url, data=form, allow_redirects=False) as response:
+                async with session.request(method, url, data=form, allow_redirects=False, **way) as response:
                     body = b""
                     async for piece in response.content.iter_chunked(1 << 16):
                         body += piece
@@ -386,6 +388,8 @@ async def _send(
                     failure = f"it answered {response.status}"
             except TimeoutError:
                 failure = "no answer in time"
+            except aiohttp.ClientConnectorCertificateError as error:
+                raise ServerTrouble(f"{untrusted(host, error.certificate_error)}\n{OWN_CA}") from error
             except (aiohttp.ClientError, OSError) as error:
                 failure = clean(str(error) or type(error).__name__)
     raise ServerTrouble(

@@ -220,19 +220,22 @@ async def stream(response: aiohttp.ClientResponse, sink: Sink, most_bytes: int, 
 # Elsewhere.
 
 
-def bare_session(*, local: bool, concurrency: int) -> aiohttp.ClientSession:
+def bare_session(*, concurrency: int, local: bool | None = None) -> aiohttp.ClientSession:
     """A session for storage hosts: it sends nothing that tells who we are.
 
     Args:
-        local: whether addresses of this machine may be called.
+        concurrency: connections at once.
+        local: whether addresses of this machine may be called; None where a proxy finds the addresses.
     """
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=concurrency, resolver=_Guarded(local=local), use_dns_cache=False),
+        connector=aiohttp.TCPConnector(
+            limit=concurrency, resolver=None if local is None else _Guarded(local=local), use_dns_cache=False
+        ),
         headers={"User-Agent": f"pdsync/{__version__}", "Accept-Encoding": "identity"},
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         raise_for_status=False,
-        trust_env=False,  # no .netrc, no proxy that sees the link
+        trust_env=False,  # no .netrc
     )
     session._retry_connection = False
     return session

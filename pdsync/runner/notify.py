@@ -16,6 +16,7 @@ import msgspec
 
 from pdsync.core.config import is_loopback
 from pdsync.core.log import clean, hide, log
+from pdsync.core.proxy import proxy_for, through
 from pdsync.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def post(url: str, facts: Mapping[str, Any]) -> str | None:
     body = clean(msgspec.json.encode(facts).decode()).encode()
     try:
         asyncio.run(_post(url, body))
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+    except (aiohttp.ClientError, OSError, TimeoutError, ConfigError) as error:
         return clean(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
     return None
 
@@ -84,7 +85,7 @@ async def _post(url: str, body: bytes) -> None:
     headers = {"Content-Type": "application/json"}
     async with (
         aiohttp.ClientSession(timeout=_TIMEOUT) as session,
-        session.post(url, data=body, headers=headers, allow_redirects=False) as answer,
+        session.post(url, data=body, headers=headers, allow_redirects=False, **through(proxy_for(url))) as answer,
     ):
         if answer.status >= 300:
             raise OSError(f"it answered {answer.status}")

@@ -179,3 +179,17 @@ def test_a_preview_cuts_long_values_and_shows_where_they_differ(remote: Remote, 
         assert "and its end" in preview
         assert f"({len(long) + len(' and its end'):,} characters)" in preview
         assert preview.count("of the note") < 30
+
+
+def test_o3_the_doctor_looks_at_a_folder_that_it_may_only_read(remote: Remote, tmp_path: Path) -> None:
+    project = Project(tmp_path / "project", remote)
+    assert project.here("sync", "stages").code == 0
+    told = "import os; real = os.access; os.access = lambda path, mode, **more: not mode & os.W_OK and real(path, mode)"
+    before = project.kept()
+    ran = project.run("doctor", "--json", first=told)  # whoever runs the tests may be allowed to write everywhere
+    checks = {each["name"]: each for each in ran.events}
+    assert ran.code == 1, ran
+    assert not checks["folder"]["ok"]
+    for name in ("control", "warehouse", "archive", "account", "company"):
+        assert checks[name]["ok"], ran
+    assert project.kept() == before
