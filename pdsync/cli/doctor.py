@@ -172,6 +172,7 @@ def _warehouse(settings: Settings) -> Check:
     if not path.exists():
         return Check("warehouse", True, "none yet: pdsync sync makes it")
     try:
+        warehouse.check_whole(path, read_only=True)
         with closing(warehouse.connect(path, read_only=True)) as db:
             found = db.execute(
                 "SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'main' AND NOT internal"

@@ -46,6 +46,7 @@ _BY_WORDS = {
     "resource temporarily unavailable": _MEMORY, "no space left": _FULL, "file too large": _FULL,
     "disk quota": _FULL, "read-only file system": _RIGHTS, "permission denied": _RIGHTS,
     "too many open files": _FILES, "input/output error": _BROKEN,
+    "could not read enough bytes": _DAMAGED, "corrupt database file": _DAMAGED, "failed to deserialize": _DAMAGED,
 }  # fmt: skip
 
 

@@ -105,13 +105,13 @@ def attach(path: Path, name: str) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def check_whole(path: Path) -> None:
+def check_whole(path: Path, *, read_only: bool = False) -> None:
     """Open the file at `path` and see that none of it is cut off, which DuckDB itself notices only on reading there.
 
     Raises:
         StorageError: it can't be opened, or is shorter than it says.
     """
-    connection = connect(path)
+    connection = connect(path, read_only=read_only)
     try:
         block, blocks = first(  # free blocks at the end may be cut off: DuckDB does so itself
             connection.execute(

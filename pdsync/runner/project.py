@@ -111,13 +111,18 @@ def open_warehouse(settings: Settings, as_of: datetime | None = None) -> duckdb.
 
     Raises:
         ConfigError: there is none yet.
+        StorageError: it can't be opened; says how it is mended.
     """
-    if not settings.warehouse.exists():
-        raise ConfigError(f"There is no warehouse at {settings.warehouse} yet. Make one: pdsync sync")
-    if as_of is None:
-        connection = warehouse.connect(settings.warehouse, read_only=True)
-    else:
-        connection = warehouse.attach(settings.warehouse, "published")
+    path = settings.warehouse
+    if not path.exists():
+        raise ConfigError(f"There is no warehouse at {path} yet. Make one: pdsync sync")
+    try:
+        connection = warehouse.connect(path, read_only=True) if as_of is None else warehouse.attach(path, "published")
+    except StorageError as error:
+        if "held by another program" in str(error):
+            raise
+        raise StorageError(f"{error}\nThe next run puts a whole one in its place: pdsync sync") from error
+    if as_of is not None:
         history.show_as_of(connection, "published", as_of)
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")

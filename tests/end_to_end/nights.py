@@ -117,6 +117,7 @@ class Nights:
         self.cells = 0
         self.local_s = 0.0  # how far this machine's clock is ahead of the true time
         self.silent: dict[Place, str] = {}  # changed without moving its time on → that time
+        self._ever_silent: dict[Place, str] = {}  # those of all nights: an older warehouse does not have them either
         self.unseen: set[Place] = set()  # gone since the last reconciliation
         self._gone: set[Place] = set()
         self._deck = list(LOSSES)
@@ -210,7 +211,7 @@ class Nights:
                 work.backdate(kind, number, days=1 + other)
                 (place,) = work.silent
                 record = self.box.company[kind].rows[place[1]].record
-                self.silent[place] = str(record["update_time"])
+                self._ever_silent[place] = self.silent[place] = str(record["update_time"])
             case _:
                 getattr(work, what)(kind, number)
 
@@ -236,6 +237,7 @@ class Nights:
         suffered = self.stores.suffer(loss, self.dice)
         self.ledger.suffered(suffered)
         self._happens("losses of stores", str(suffered))
+        self.silent |= self._ever_silent
         self.unseen |= self._gone  # tombstones may be lost with them: until the next reconciliation
 
     def _trouble(self) -> list[str]:

@@ -269,3 +269,24 @@ async def test_s14_two_walks_to_which_an_older_pdsync_gave_one_id_are_told_apart
     stores.index_archive(settings, control, lambda text: None)
     assert len(control.walks()) == 2
     control.close()
+
+
+@pytest.mark.parametrize("how", ["cut", "emptied"])
+def test_o4_a_damaged_warehouse_is_named_to_its_readers_with_what_mends_it(
+    days: Days, tmp_path: Path, how: str
+) -> None:
+    project = days.project(tmp_path)
+    assert project.here("queue", "add", "addDeal", "title=After the damage").code == 0
+    days.harm(project, ("warehouse.duckdb",), how)
+    checked = next(each for each in project.here("doctor", "--json").events if each.get("name") == "warehouse")
+    assert not checked["ok"]
+    assert "pdsync replay" in checked["fix"]
+    for command in (("push", "--dry-run"), ("sql", "select max(update_time), count(*) from deals, deals d")):
+        ran = project.here(*command)
+        assert ran.code in (1, 2), ran
+        assert "This is a bug" not in ran.err
+        assert "pdsync" in ran.err
+    with knobs.smaller_pages(30):
+        assert project.here("sync", *STREAMS).code == 0
+    assert days.wrong(project) == []
+    assert project.here("push", "--dry-run").code == 0
