@@ -1,4 +1,4 @@
-"""Asks a record's changelog whether somebody else has changed the same fields between our look and our write.
+"""Asks a record's changelog who did it: changed the same fields between our look and our write, or deleted it.
 
 The API has no If-Match, so an edit in that gap is written over and the record alone does not show it. The changelog of
 deals, persons and organizations does: what our change replaced is not what we had seen.
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pdsync.core import catalogue
 from pdsync.core.calls import check
 from pdsync.core.envelope import records_in
+from pdsync.errors import ApiError
 from pdsync.writeback.compare import same, value_in
 
 if TYPE_CHECKING:
@@ -28,6 +29,26 @@ def changelog(kind: str) -> Operation | None:
     """What lists the changes of a record of `kind`."""
     path = f"/v1/{kind}/{{id}}/changelog"
     return next((each for each in catalogue.operations("v1").values() if each.path == path), None)
+
+
+async def deleter(http: Http, kind: str, key: str) -> int | None:
+    """The id of the user who deleted a record, as far as a changelog says so.
+
+    Assumption: the deletion stands there as a change of the record's status, or of its active flag.
+    """
+    operation = changelog(kind)
+    if operation is None:
+        return None
+    try:
+        entries = records_in((await http.carry_out(check(operation, {"id": key, "limit": _NEWEST}))).body)
+    except ApiError:  # what is purged has none
+        return None
+    for each in entries:  # the newest first
+        field, value = each.get("field_key"), str(each.get("new_value")).lower()
+        if (field == "status" and value == "deleted") or (field == "active_flag" and value in ("0", "false")):
+            user: int | None = each.get("actor_user_id")
+            return user
+    return None
 
 
 async def overwritten(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from pdsync.core import catalogue
 from pdsync.core.calls import check
 from pdsync.core.envelope import records_in
@@ -61,6 +63,69 @@ def outcome(
     return filled, lost
 
 
+class Proof(Struct, frozen=True):
+    """What shows that a merge was carried out; where nothing does, what speaks against it."""
+
+    shown: dict[str, Any]
+    against: str = ""
+
+
+async def proof(http: Http, kind: str, base: Mapping[str, Any], winner: str, now: Mapping[str, Any]) -> Proof:
+    """Look for what only the merge of one record into another brings about.
+
+    That the loser is gone shows nothing: others delete and merge, too. But what hung on it hangs on the winner now, and
+    the winner holds values that only the loser had. Nothing is taken for shown that the winner had before.
+
+    Args:
+        http: the session.
+        kind: of the two records.
+        base: both as they were before (`loser`, `winner`), and what hung on the loser (`moves`: list → ids).
+        winner: the id of the record that stays.
+        now: that record as it is.
+
+    Raises:
+        PdsyncError: the look failed; nothing is known.
+    """
+    before, lost = dict(_flat(base.get("winner") or {})), base.get("loser") or {}
+    held, lists = dict(_flat(now)), {listing.id: (listing, param) for listing, param in _lists(kind)}
+    moves = {name: set(ids) for name, ids in (base.get("moves") or {}).items() if ids and name in lists}
+    here = await asyncio.gather(*(_ids(http, *lists[name], winner) for name in moves))
+    left = {name: ids - set(found) for (name, ids), found in zip(moves.items(), here, strict=True)}
+    filled, _ = outcome(lost, base.get("winner") or {})
+    expected = {field: value for field, _, value in filled if not isinstance(value, list)}
+    expected |= {
+        field: value for field, value in _flat(lost) if isinstance(value, list) and _fresh(value, before, field)
+    }
+    taken = [field for field, value in expected.items() if _is_taken(value, before, held, field)]
+    if any(left.values()):
+        hung = ", ".join(counted(name, len(ids)) for name, ids in left.items() if ids)
+        return Proof({}, f"{hung} that hung on it do not hang on the other")
+    # A person who tidies up by hand copies a value and deletes the rest; nobody moves all that hangs on a record so.
+    if len(taken) < len(expected) and not (moves and taken):
+        missing = ", ".join(sorted(expected.keys() - set(taken)))
+        return Proof({}, f"the other has not taken over {missing}")
+    if not moves and not taken:
+        return Proof({}, "nothing hung on it, and it had no value that the other lacked")
+    return Proof({"moved": {name: sorted(ids) for name, ids in moves.items()}, "taken over": taken})
+
+
+def _fresh(lost: list[Any], before: Mapping[str, Any], field: str) -> set[str]:
+    """What a list of the loser had and that of the winner had not."""
+    known = before.get(field)
+    return {_item(each) for each in lost} - {_item(each) for each in (known if isinstance(known, list) else ())}
+
+
+def _is_taken(value: Any, before: Mapping[str, Any], held: Mapping[str, Any], field: str) -> bool:
+    if not isinstance(value, list):
+        return same(value, held.get(field))
+    now = held.get(field)
+    return isinstance(now, list) and _fresh(value, before, field) <= {_item(each) for each in now}
+
+
+def _item(value: Any) -> str:
+    return str(value.get("value", value.get("id"))) if isinstance(value, dict) else str(value)
+
+
 async def children(http: Http, merges: Iterable[Mutation]) -> dict[str, dict[str, list[str]]]:
     """By mutation: what hangs on the record that goes, as list operation → ids; of each list its first page.
 
@@ -104,7 +169,13 @@ async def _ids(http: Http, listing: Operation, param: str, id: str) -> list[str]
         answer = await http.carry_out(call)
     except ApiError:
         return []
-    return [key for record in records_in(answer.body) if (key := key_of(record))]
+    return [key for record in records_in(answer.body) if (key := key_of(record)) and _points(record, param, id)]
+
+
+def _points(record: Mapping[str, Any], param: str, id: str) -> bool:
+    """Whether a listed record names the one with this id itself; a list may show others, of which it takes part."""
+    held = record.get(param)
+    return held is None or same(id, held)
 
 
 def _flat(record: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -1,9 +1,10 @@
 """Did it happen? Looks for the trace of a write whose answer was lost: one way of looking for each kind of change.
 
-    add      a record that was not in the list before, made by us, holding all that was sent, bound to no other mutation
+    add      a record that was not in the list before, made by us, holding all that was sent and nothing else that
+             somebody would have filled in, bound to no other mutation
     update   the record holds what was sent, or what it held before
     delete   the record is gone, while the list of its kind still answers
-    merge    the loser is gone and the winner is there
+    merge    the loser is gone, and the winner has what only this merge gives it: what hung on the loser, its values
     other    what it leads to shows (see `effects`); where that says nothing without the answer, nobody can tell
 
 A look changes nothing. What it saw is kept as evidence, whatever it says.
@@ -19,8 +20,8 @@ from msgspec import Struct
 from pdsync.core.calls import check
 from pdsync.core.envelope import records_in
 from pdsync.errors import ApiError
-from pdsync.writeback import merging, reads
-from pdsync.writeback.compare import base_of, differing, fields, unshown
+from pdsync.writeback import late, merging, reads
+from pdsync.writeback.compare import base_of, differing, fields, same, unshown, value_in
 from pdsync.writeback.effects import is_state, look_at_effect
 from pdsync.writeback.plan import body_of
 from pdsync.writeback.shapes import key_of, shape, stream_of
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
     from pdsync.writeback.shapes import Shape
 
 Verdict = Literal["happened", "absent", "moved", "several", "undecidable", "unclear"]  # the last: look again
+# What Pipedrive fills in where an addition says nothing. Assumption: nothing else that an addition may name.
+_DEFAULTED = frozenset({
+    "owner_id", "user_id", "pipeline_id", "stage_id", "currency", "visible_to", "add_time", "update_time", "type",
+    "subject", "prices", "custom_fields", "probability", "order_nr", "color", "icon_key", "billing_start_date",
+})  # fmt: skip
 _NEWEST = 100  # of a list that sorts, where the documents name no larger page: as many can have been added since
 
 
@@ -43,6 +49,7 @@ class Finding(Struct, frozen=True):
     request: str  # what was asked
     found: Any = None  # the evidence
     record: dict[str, Any] | None = None  # the one that was added or changed
+    by_other: bool = False  # it is so, and somebody else has done it
 
 
 async def seen_before(http: Http, shape: Shape, payload: Mapping[str, Any]) -> Any:
@@ -98,10 +105,7 @@ async def look(
     if read.hidden:
         return Finding("unclear", request, "this token may not see it")
     if shaped.verb == "delete":
-        if not read.gone:
-            return Finding("absent", request, "it is still there")
-        healthy = await _list_answers(http, shaped, payload)
-        return Finding("happened" if healthy else "unclear", request, "it is gone")
+        return await _look_for_deletion(http, shaped, place, payload, read, me)
     if read.gone or read.record is None:
         return Finding("moved", request, "it is gone")
     wanted = dict(fields(body_of(operation, payload)))
@@ -113,6 +117,20 @@ async def look(
     if base is not None and not differing(read.record, before):
         return Finding("absent", request, held)
     return Finding("moved", request, held, read.record)
+
+
+async def _look_for_deletion(
+    http: Http, shape: Shape, place: reads.Place, payload: Mapping[str, Any], read: reads.Read, me: int
+) -> Finding:
+    request = f"read {place.target}"
+    if not read.gone:
+        return Finding("absent", request, "it is still there")
+    if not await _list_answers(http, shape, payload):
+        return Finding("unclear", request, "it is gone")
+    by = await late.deleter(http, shape.kind, place.values[-1])
+    if by not in (None, me):
+        return Finding("happened", request, f"user {by} has deleted it", by_other=True)
+    return Finding("happened", request, "it is gone")
 
 
 async def _look_for_new(
@@ -138,14 +156,19 @@ async def _look_for_new(
     if _newest(shape) and len(fresh) == len(records) >= _page(shape):
         return Finding("undecidable", request, f"more than {len(records)} were added since")
     wanted = dict(fields(body_of(operation, payload)))
-    ours = [
-        each
-        for each in fresh
-        if key_of(each) not in bound and not differing(each, wanted) and _made_by(each) in (None, me)
-    ]
+    alike = []
+    for each in fresh:
+        if key_of(each) in bound or differing(each, wanted) or _made_by(each) not in (None, me):
+            continue
+        whole = await _whole(http, shape, payload, each) if unshown(each, body_of(operation, payload)) else each
+        if not differing(whole, wanted):
+            alike.append((each, strangeness(operation, payload, whole, me)))
+    ours = [each for each, why in alike if not why]
     keys = [key_of(each) for each in ours]
     if len(ours) == 1:
         return Finding("happened", request, keys, ours[0])
+    if doubtful := [f"{key_of(each)} holds what was sent, but {why}" for each, why in alike if why and not ours]:
+        return Finding("undecidable", request, f"{'; '.join(doubtful)}: somebody else may have added it")
     return Finding("several" if ours else "absent", request, keys)
 
 
@@ -160,6 +183,48 @@ async def _look_at_state(http: Http, operation: Operation, payload: Mapping[str,
     return Finding("absent" if shown.verdict == "missing" else "undecidable", request, shown.detail)
 
 
+def strangeness(
+    operation: Operation, payload: Mapping[str, Any], record: Mapping[str, Any], me: int | None
+) -> str | None:
+    """What speaks against a record that holds all of `payload` being the one that it added; None for nothing.
+
+    An addition leaves what it does not name empty, or at the default, and gives the record to the user whose token it
+    is. Assumption: that is so for every kind whose records have an owner.
+
+    Args:
+        operation: the addition.
+        payload: what was sent.
+        record: one that holds it.
+        me: the id of the user whose token it is; None leaves the owner out.
+    """
+    owner = next((name for name in ("owner_id", "user_id") if name in operation.body), None)
+    if me is not None and owner and owner not in payload and (held := _id_in(record.get(owner))) not in (None, me):
+        return f"{owner} is {held}"
+    more = []
+    for name, param in operation.body.items():
+        if name in payload or name in _DEFAULTED or param.enum or param.type == "boolean":
+            continue
+        _, value = value_in(record, name)
+        if not same(None, value) and value not in (0, False) and str(value) not in ("0", "0.0", "0.00"):
+            more.append(name)
+    sent = payload.get("custom_fields")
+    custom = record.get("custom_fields")
+    if isinstance(custom, dict):
+        known = sent if isinstance(sent, dict) else {}
+        more += [f"custom field {code[:7]}…" for code, value in custom.items() if code not in known and value]
+    return f"it also has {', '.join(dict.fromkeys(more))}" if more else None
+
+
+async def _whole(http: Http, shape: Shape, payload: Mapping[str, Any], listed: dict[str, Any]) -> dict[str, Any]:
+    """A record that a list shows in part, with all that it shows by itself."""
+    key = key_of(listed)
+    if shape.item is None or key is None:
+        return listed
+    values = (*(str(payload[name]) for name in shape.places), key)
+    read = (await reads.read(http, [reads.Place(shape, f"{shape.kind}/{key}", values)])).popitem()[1]
+    return {**listed, **(read.record or {})}
+
+
 async def _look_at_merge(http: Http, shape: Shape, payload: Mapping[str, Any], base: Mapping[str, Any]) -> Finding:
     place = reads.place(shape, payload)
     if place is None:
@@ -169,7 +234,11 @@ async def _look_at_merge(http: Http, shape: Shape, payload: Mapping[str, Any], b
     loser, winner = found[place.target], found[other.target]
     request = f"read {place.target} and {other.target}"
     if loser.gone and not winner.gone:
-        return Finding("happened", request, {"loser": "gone", "winner": "there"}, winner.record)
+        # Somebody else may have deleted it, or merged it into a third one.
+        proof = await merging.proof(http, shape.kind, base, other.values[-1], winner.record or {})
+        if proof.shown:
+            return Finding("happened", request, proof.shown, winner.record)
+        return Finding("undecidable", request, f"{place.target} is gone, but {proof.against}")
     before = merging.stamp(base.get("loser") or {}, base.get("winner") or {})
     now = merging.stamp(loser.record or {}, winner.record or {})
     if not loser.gone and not winner.gone and before == now:
@@ -223,10 +292,14 @@ async def _list_answers(http: Http, shape: Shape, payload: Mapping[str, Any]) ->
 def _made_by(record: Mapping[str, Any]) -> Any:
     """The id of the user who added a record, where it says so."""
     for key in ("creator_user_id", "creator_id", "added_by_user_id", "created_by_user_id"):
-        value = record.get(key)
-        if value is not None:
-            return value.get("id", value.get("value")) if isinstance(value, dict) else value
+        if (value := record.get(key)) is not None:
+            return _id_in(value)
     return None
+
+
+def _id_in(value: Any) -> Any:
+    """An id, also where it comes in an object."""
+    return value.get("id", value.get("value")) if isinstance(value, dict) else value
 
 
 def fingerprint(kind: str, payload: Mapping[str, Any]) -> str:

@@ -327,6 +327,10 @@ class Sender:
         if len(ready.known) < 2:
             return self._settle(ready.mutation, "rejected", "not_valid", "a record can't be merged with itself")
         loser, winner = ready.known.values()
+        is_gone = loser.gone or winner.gone or loser.record is None or winner.record is None
+        if is_gone and any(each.closed_as != "not_executed" for each in self.outbox.attempts(ready.mutation.id)):
+            detail = "one of the two is not there any more: an earlier attempt, or somebody else, may have done it"
+            return self._settle(ready.mutation, "needs_review", "undecidable", detail)
         if loser.gone or winner.gone or loser.record is None or winner.record is None:
             return self._settle(ready.mutation, "conflict", "target_gone", "one of the two is not there any more")
         if merging.stamp(loser.record, winner.record) != ready.step.base:
@@ -536,7 +540,8 @@ class Sender:
             if bound and self.outbox.is_bound(bound, to_other_than=mutation.id):
                 detail = f"{finding.request}: {key} was added by another mutation"
                 return self._settle(mutation, "needs_review", "several", detail)
-            return self._settle(mutation, "applied", "seen", after=finding.record or {}, remote_id=key, bound=bound)
+            reason = "already_so" if finding.by_other else "seen"
+            return self._settle(mutation, "applied", reason, after=finding.record or {}, remote_id=key, bound=bound)
         if finding.verdict == "moved":
             detail = "somebody has changed it meanwhile"
             return self._settle(mutation, "conflict", "changed", detail, after=finding.record)

@@ -15,6 +15,7 @@ from pdsync.core import catalogue
 from pdsync.writeback.compare import fields, same, value_in
 from pdsync.writeback.outbox import Entry
 from pdsync.writeback.plan import body_of
+from pdsync.writeback.probe import strangeness
 from pdsync.writeback.shapes import adds_to, deletes_from, shape
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _restore(mutation: Mutation, operation: Operation) -> Entry | str:
 
 
 def _remove(outbox: Outbox, mutation: Mutation, operation: Operation, push: Sequence[Mutation]) -> Entry | str:
-    """The deletion of what was added, as long as nobody has worked on it since."""
+    """The deletion of what was added, if it is shown to be ours, and as long as nobody has worked on it since."""
     delete = deletes_from(mutation.kind, operation.version)
     if delete is None or mutation.remote_id is None:
         return "nothing deletes such a record"
@@ -98,10 +99,20 @@ def _remove(outbox: Outbox, mutation: Mutation, operation: Operation, push: Sequ
         return "nothing deletes such a record"
     payload = dict(zip(delete.path_params, values, strict=True))
     target = shape(delete).target(payload)
-    ours = [each for each in push if each.target and target and each.target.startswith(target)]
     after = mutation.after_image or {}
-    stamped = "update_time" in after and not ours and not _linked(mutation, push)
-    expected = {"update_time": after["update_time"]} if stamped else None
+    if mutation.reason == "seen":  # its answer was lost, and it was found by what it holds
+        why = "whoever tied it" if shape(operation).relation else strangeness(operation, mutation.payload, after, None)
+        if why:
+            return f"its answer was lost, and nothing shows that {target} is ours: look at it, and delete it yourself"
+    for each in push:  # what we have changed in it since is ours as well
+        if each.verb == "update" and each.target == target and each.seq > mutation.seq:
+            after = each.after_image or after
+    others = [each for each in push if each.target and target and each.target.startswith(f"{target}/")]
+    expected = {name: after[name] for name in operation.body if name in after}
+    if "update_time" in after and not others and not _linked(mutation, push):
+        expected["update_time"] = after["update_time"]
+    if not expected:
+        return f"nothing shows what {target} held, so nobody can tell whether it is still as it was added"
     return _entry(mutation, delete, payload, expected)
 
 
