@@ -21,7 +21,7 @@ from pdsync.core.calls import check
 from pdsync.core.envelope import records_in
 from pdsync.errors import ApiError
 from pdsync.writeback import late, merging, reads
-from pdsync.writeback.compare import base_of, differing, fields, same, unshown, value_in
+from pdsync.writeback.compare import base_of, differing, fields, unshown
 from pdsync.writeback.effects import is_state, look_at_effect
 from pdsync.writeback.plan import body_of
 from pdsync.writeback.shapes import key_of, shape, stream_of
@@ -38,7 +38,12 @@ Verdict = Literal["happened", "absent", "moved", "several", "undecidable", "uncl
 _DEFAULTED = frozenset({
     "owner_id", "user_id", "pipeline_id", "stage_id", "currency", "visible_to", "add_time", "update_time", "type",
     "subject", "prices", "custom_fields", "probability", "order_nr", "color", "icon_key", "billing_start_date",
+    "status", "deal_probability", "days_to_rotten", "due_date", "due_time", "duration", "priority", "health_status",
+    "tax", "discount", "billing_frequency_cycles", "ui_visibility", "important_fields", "required_fields", "access",
+    "version",
 })  # fmt: skip
+# A record that is linked to one record may be linked to what that one hangs on, too.
+_LINKED = frozenset({"deal_id", "lead_id", "person_id", "org_id", "organization_id", "project_id", "participants"})
 _NEWEST = 100  # of a list that sorts, where the documents name no larger page: as many can have been added since
 
 
@@ -200,18 +205,17 @@ def strangeness(
     owner = next((name for name in ("owner_id", "user_id") if name in operation.body), None)
     if me is not None and owner and owner not in payload and (held := _id_in(record.get(owner))) not in (None, me):
         return f"{owner} is {held}"
-    more = []
-    for name, param in operation.body.items():
-        if name in payload or name in _DEFAULTED or param.enum or param.type == "boolean":
-            continue
-        _, value = value_in(record, name)
-        if not same(None, value) and value not in (0, False) and str(value) not in ("0", "0.0", "0.00"):
-            more.append(name)
-    sent = payload.get("custom_fields")
-    custom = record.get("custom_fields")
-    if isinstance(custom, dict):
-        known = sent if isinstance(sent, dict) else {}
-        more += [f"custom field {code[:7]}…" for code, value in custom.items() if code not in known and value]
+    given = payload.keys() | _DEFAULTED | (_LINKED if _LINKED & payload.keys() else set())
+    more = [
+        name
+        for name, param in operation.body.items()
+        if name not in given and not param.enum and param.type != "boolean" and _is_filled(record.get(name))
+    ]
+    sent, held_custom = payload.get("custom_fields") or {}, record.get("custom_fields")
+    if isinstance(held_custom, dict):
+        more += [
+            f"custom field {code[:7]}…" for code, value in held_custom.items() if code not in sent and _is_filled(value)
+        ]
     return f"it also has {', '.join(dict.fromkeys(more))}" if more else None
 
 
@@ -295,6 +299,15 @@ def _made_by(record: Mapping[str, Any]) -> Any:
         if (value := record.get(key)) is not None:
             return _id_in(value)
     return None
+
+
+def _is_filled(value: Any) -> bool:
+    """Whether somebody has put something there: 0, "" and lists of nothing are what an addition leaves by itself."""
+    if isinstance(value, list):
+        return any(_is_filled(item) for item in value)
+    if isinstance(value, dict):
+        return any(_is_filled(part) for part in ([value["value"]] if "value" in value else value.values()))
+    return bool(value) and str(value) not in ("0", "0.0", "0.00")
 
 
 def _id_in(value: Any) -> Any:
