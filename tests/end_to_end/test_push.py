@@ -293,7 +293,7 @@ def test_w2_to_delete_what_is_gone_is_no_effect_of_ours(remote: Remote, project:
     assert writes(remote) == []
     assert project.ask("SELECT _deleted_at FROM persons WHERE id = ?", gone) == [(None,)]  # for reconcile to find out
     undone = project.here("undo", summary["run_id"], "--json")
-    assert str(gone) not in undone.out, undone
+    assert f"persons/{gone}" not in undone.out, undone
 
 
 def test_w5_a_second_deletion_waits_for_what_becomes_of_the_first(
