@@ -19,7 +19,7 @@ import sqlite3
 import threading
 import time
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -462,6 +462,11 @@ class Control:
                     (removed, kind, record),
                 )
 
+    def newest_time(self) -> datetime | None:
+        """The latest moment, by the server's clock, at which an answer was served that is kept."""
+        newest = self.rows("SELECT max(served_at) FROM pages")[0][0]
+        return datetime.fromisoformat(str(newest)) if newest else None
+
     # What the raw archive tells, where this file lacks it.
 
     def known_sizes(self) -> dict[str, int]:
@@ -544,7 +549,7 @@ def insert_walk(
     newest = int(db.execute("SELECT coalesce(max(id), 0) FROM walks").fetchone()[0])
     # Microseconds and 12 random bits fit into 63 bits until 2095. Where the clock stands behind what is known, the id
     # must not be the successor of the newest one: an older copy of this file would give it again.
-    by_clock = int((time.time() - _EPOCH) * 1_000_000) << 12 | secrets.randbits(12)
+    by_clock = int((time.time() - _EPOCH) * 1_000_000) << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
     walk_id = by_clock if by_clock > newest else newest + 1 + secrets.randbits(32)
     db.execute(
         "INSERT INTO walks (id, run_id, stream, source, version, operation, since, state)"
@@ -552,6 +557,12 @@ def insert_walk(
         (walk_id, run_id, stream, source, version, operation, since.isoformat() if since else None),
     )
     return walk_id
+
+
+def opened_at(walk_id: int) -> datetime | None:
+    """When a walk was opened, by this machine's clock; None for one that an older pdsync has numbered."""
+    microseconds = walk_id >> _RANDOM_BITS
+    return datetime.fromtimestamp(_EPOCH, UTC) + timedelta(microseconds=microseconds) if microseconds else None
 
 
 def _merge_runs(db: sqlite3.Connection, more: Sequence[tuple[str, datetime]]) -> None:
@@ -571,6 +582,7 @@ def _merge_runs(db: sqlite3.Connection, more: Sequence[tuple[str, datetime]]) ->
 
 
 _EPOCH = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
+_RANDOM_BITS = 12
 _PAGE = "walk, seq, file, at, bytes, rows, sha256, next, served_at, context"
 
 

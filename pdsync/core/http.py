@@ -29,6 +29,7 @@ from pdsync.core.config import is_loopback
 from pdsync.core.envelope import says_no_success
 from pdsync.core.log import clean, log
 from pdsync.core.proxy import OWN_CA, proxy_for, through, untrusted
+from pdsync.core.server_clock import ServerClock
 from pdsync.core.transfer import REDIRECTS, SLOWEST, GzipReader, bare_session, form_of, redirect_target, stream
 from pdsync.errors import ApiError, AuthError, BadAnswer, FeatureOff, Forbidden, NotFound, ServerTrouble
 from pdsync.version import __version__
@@ -67,7 +68,7 @@ class Answer(Struct, frozen=True):
     status: int
     headers: dict[str, str]
     body: bytes
-    served_at: datetime  # the server's own Date, UTC
+    served_at: datetime  # the server's time, UTC: its own Date, where that can be true (`core.server_clock`)
 
     def json(self) -> object:
         """The body as Python values.
@@ -149,7 +150,7 @@ class Http:
         timeout_s: float = 60.0,
         backoff_s: float = 0.5,
     ) -> None:
-        self.base_url, self.budget = base_url, budget
+        self.base_url, self.budget, self.clock = base_url, budget, ServerClock()
         self._credentials = credentials
         self._concurrency, self._timeout_s, self._backoff_s = concurrency, timeout_s, backoff_s
         self._places = asyncio.Semaphore(concurrency)
@@ -159,6 +160,14 @@ class Http:
         self._local = is_loopback(urlsplit(base_url).hostname or "")
         self._way = through(proxy_for(base_url))
         self._bare_proxied: aiohttp.ClientSession | None = None
+
+    def _served_at(self, date: str | None) -> datetime:
+        """The server's time by an answer's `Date`; by this machine's clock where there is none."""
+        try:
+            told = parsedate_to_datetime(date or "").astimezone(UTC)
+        except (ValueError, TypeError, IndexError, OverflowError):
+            told = datetime.now(UTC).replace(microsecond=0)
+        return self.clock.read(told)
 
     async def __aenter__(self) -> Http:
         self._session = aiohttp.ClientSession(
@@ -430,7 +439,7 @@ class Http:
                 else:
                     plain = await self._read(response)
                 log.debug("%s %s → %d, %d bytes", method, path, response.status, len(plain))
-                return Answer(response.status, kept, plain, _served_at(response.headers.get("Date")))
+                return Answer(response.status, kept, plain, self._served_at(response.headers.get("Date")))
 
     async def _fetch(self, target: URL, sink: Sink, most_bytes: int, label: str) -> Answer:
         """The file behind the link `target`: no token, no cookie, no further redirect."""
@@ -447,7 +456,7 @@ class Http:
                 if status == 200:
                     await stream(response, sink, most_bytes, self._timeout_s)
                     kept = {name: headers[name] for name in _KEPT_HEADERS if name in headers and name != "location"}
-                    return Answer(status, kept, b"", _served_at(headers.get("date")))
+                    return Answer(status, kept, b"", self._served_at(headers.get("date")))
         if status in _RETRYABLE or status == 429:
             raise _Retryable(f"the file's storage ({host}) answered {status}")
         if status in REDIRECTS:
@@ -603,10 +612,3 @@ def _buffer(announced: int) -> io.BytesIO:
         buffer.write(b"\0")
         buffer.seek(0)
     return buffer
-
-
-def _served_at(date: str | None) -> datetime:
-    try:
-        return parsedate_to_datetime(date or "").astimezone(UTC)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return datetime.now(UTC).replace(microsecond=0)

@@ -24,7 +24,7 @@ _META = {
     "custom_fields": ("first_seen", "last_seen"),
     "field_options": (),
     "schema_changes": ("run_id", "seen_at"),
-    "checkpoints": ("run_id",),
+    "checkpoints": ("run_id", "newest"),
     "quarantine": ("run_id",),
 }
 _SCHEMAS = ("main", "history")

@@ -7,7 +7,7 @@ unique, and it checks that they are.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -90,7 +90,7 @@ def commit(connection: duckdb.DuckDBPyConnection, target: Target, staged: str | 
         return Counts(*known)
     if staged:
         _keep_last_of_each_key(connection, target, staged)
-        _compare(connection, target, staged, incremental=batch.walk.since is not None)
+        _compare(connection, target, staged, batch.walk)
     connection.execute("BEGIN")
     try:
         counts = _apply(connection, target, staged, batch) if staged else Counts()
@@ -98,7 +98,7 @@ def commit(connection: duckdb.DuckDBPyConnection, target: Target, staged: str | 
         counts.schema_changes = _note_changes(connection, batch)
         note_batch(connection, batch, counts)
         if batch.closes_walk:
-            _move_watermark(connection, batch.walk)
+            _move_watermark(connection, target, staged, batch.walk)
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
@@ -113,11 +113,11 @@ def _keep_last_of_each_key(connection: duckdb.DuckDBPyConnection, target: Target
     if doubled and doubled[0]:
         connection.execute(
             f"DELETE FROM {staged} WHERE rowid NOT IN"
-            f" (SELECT arg_max(rowid, (_served_at, _seq, rowid)) FROM {staged} GROUP BY {key})"
+            f" (SELECT arg_max(rowid, (_seq, rowid)) FROM {staged} GROUP BY {key})"
         )
 
 
-def _compare(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, *, incremental: bool) -> None:
+def _compare(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, walk: Walk) -> None:
     """Fill temp.delta: for each staged row, whether the table lacks it, holds it so already, or holds it otherwise."""
     key = quoted(target.key)
     older = "s._served_at < t._verified_at"
@@ -125,9 +125,14 @@ def _compare(connection: duckdb.DuckDBPyConnection, target: Target, staged: str,
         cursor = quoted(target.cursor)
         # Older, not "as old": two edits within one second share an update_time, and both must land.
         earlier = f"coalesce(s.{cursor} < t.{cursor}, false)"
-        older = (
-            f"({older} OR {earlier})" if incremental else f"({older} OR (s._served_at = t._verified_at AND {earlier}))"
+        full = f"({older} OR (s._served_at = t._verified_at AND {earlier}))"
+        older = full if walk.since is None else f"({older} OR {earlier})"
+        # A run's clock is one clock. No other run's outranks a newer time of change, unless the record is gone since.
+        newer = (
+            f"t._run_id <> {literal(walk.run_id)} AND s.{cursor} > t.{cursor}"
+            f" AND (t._deleted_at IS NULL OR s.{cursor} > t._deleted_at)"
         )
+        older = f"({older} AND NOT coalesce({newer}, false))"
     since = _valid_from(target)
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE delta AS SELECT s.rowid AS place, s.{key} AS key, t.{key} IS NULL AS is_new,"
@@ -331,7 +336,7 @@ def note_batch(connection: duckdb.DuckDBPyConnection, batch: Batch, counts: Coun
     )
 
 
-def _move_watermark(connection: duckdb.DuckDBPyConnection, walk: Walk) -> None:
+def _move_watermark(connection: duckdb.DuckDBPyConnection, target: Target, staged: str | None, walk: Walk) -> None:
     """The list is complete until the moment its walk began: never the largest time seen, backwards, or past a gap.
 
     A walk that asked for changes since some time tells nothing of what was before. Where the list was not read until
@@ -352,5 +357,23 @@ def _move_watermark(connection: duckdb.DuckDBPyConnection, walk: Walk) -> None:
         watermark, full_at = max(watermark, before[0]), full_at or before[1]
     connection.execute("DELETE FROM meta.checkpoints WHERE stream = ? AND source = ? AND version = ?", place)
     connection.execute(
-        "INSERT INTO meta.checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)", [*place, watermark, full_at, walk.id, walk.run_id]
+        "INSERT INTO meta.checkpoints VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [*place, watermark, full_at, walk.id, walk.run_id, _newest(connection, target, staged, watermark, walk)],
     )
+
+
+def _newest(
+    connection: duckdb.DuckDBPyConnection, target: Target, staged: str | None, watermark: datetime, walk: Walk
+) -> datetime | None:
+    """The newest change that was seen, less the time that the walk took: nothing before it was missed.
+
+    It is told by the records' own times of change, so it holds also where the clock was wrong that told the watermark.
+    """
+    if not target.cursor:
+        return None
+    last = first(connection.execute(f"SELECT max(_served_at) FROM {staged}"))[0] if staged else None
+    took = max(last - walk.started_at, timedelta(0)) if last and walk.started_at else timedelta(0)
+    seen: datetime | None = first(
+        connection.execute(f"SELECT max({quoted(target.cursor)}) FROM {quoted('main', target.name)}")
+    )[0]
+    return min(seen - took, watermark) if seen else None

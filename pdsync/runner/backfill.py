@@ -137,6 +137,7 @@ async def backfill(
 
     with project.locked(settings, note) as control:
         async with client.connect(replace(settings, concurrency=helpers), run_tokens=budget) as http:
+            http.clock.not_before(control.newest_time())
             identity = await fetch_account(http)
             control.check_company(identity.company_id, identity.company_name)
             if found := project.ready_work_file(settings):
@@ -145,7 +146,7 @@ async def backfill(
             try:
                 await loader.do(loader.open, identity.company_id, identity.company_name)
                 control.bind_company(identity.company_id, identity.company_name, identity.company_domain)
-                for found in await loader.do(stores.settle, loader, control):
+                for found in await loader.do(stores.settle, loader, control, http.clock):
                     note(found)
                 windows = Windows(control)
                 receipt = _begin(control, windows, asked, lists, identity.served_at or datetime.now(UTC))

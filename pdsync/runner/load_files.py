@@ -117,7 +117,9 @@ async def _load(
     operation = (stream.v1 if version == "v1" else stream.v2)[0].operation
     async with Archive(settings.raw, control, receipt.run_id, company_id) as archive:
         for path, content in found:
-            saved_at = as_of or datetime.fromtimestamp(path.stat().st_mtime, UTC).replace(microsecond=0)
+            told = as_of or datetime.fromtimestamp(path.stat().st_mtime, UTC)
+            # Nothing was saved tomorrow. Taken for true, it would outrank what is read until then.
+            saved_at = min(told, datetime.now(UTC)).replace(microsecond=0)
             # As changes since the beginning of time: what is in the table from later stays.
             since = datetime.fromtimestamp(0, UTC)
             walk = control.open_walk(receipt.run_id, stream.name, FROM_FILES, version, operation, since)

@@ -17,8 +17,8 @@ import msgspec
 
 from pdsync.core import catalogue, disk
 from pdsync.errors import StorageError
+from pdsync.load import clock_repair, tombstones, warehouse
 from pdsync.load import commit as committing
-from pdsync.load import tombstones, warehouse
 from pdsync.load.commit import Batch, Counts, Target
 from pdsync.model import FINDINGS, CustomField, Gone, SchemaChange, Stream, Version, Walk
 from pdsync.normalise import tables
@@ -121,6 +121,17 @@ class Loader:
             "SELECT run_id, walk, max(last_page) FROM meta._applied_batches GROUP BY 1, 2"
         ).fetchall()
         return {(run, int(walk)): int(last) for run, walk, last in rows}
+
+    def newest_time(self) -> datetime | None:
+        """The latest moment, by the server's clock, until which a list is complete."""
+        newest = first(self.connection.execute("SELECT max(watermark) FROM meta.checkpoints"))[0]
+        return newest.astimezone(UTC) if newest else None
+
+    def pull_back(self, now: datetime, horizon: datetime) -> dict[str, int]:
+        """Put right what the file says of the time after `horizon`: see `load.clock_repair`."""
+        have = warehouse.tables(self.connection)
+        keys = {stream.name: stream.key for stream in catalogue.streams().values() if stream.name in have}
+        return clock_repair.pull_back(self.connection, keys, now, horizon)
 
     async def close(self) -> None:
         """Write everything to the work file itself and let go of it."""

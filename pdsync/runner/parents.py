@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from pdsync.core import catalogue
+from pdsync.core.control import opened_at
 from pdsync.errors import PdsyncError
 from pdsync.load import warehouse
+from pdsync.sql import first
 from pdsync.sql import name as quoted
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Mapping
 
     import duckdb
 
@@ -21,6 +25,36 @@ if TYPE_CHECKING:
 _SECOND = timedelta(seconds=1)  # a walk began at a whole second by the server's header: within it, its run had loaded
 
 
+class Known(Struct, frozen=True):
+    """When a dependent list was read last, without a clock that could have been wrong or moved."""
+
+    run: str  # that read it; within it, this machine's clock tells what came later
+    opened_at: datetime  # by this machine's clock
+    runs: list[str]  # those that began after it
+
+
+def last_reading(
+    connection: duckdb.DuckDBPyConnection, stream: str, source: str, version: str, run_order: Mapping[str, int]
+) -> Known | None:
+    """When a list was last read to its end; None where it never was, or where its run is not known any more.
+
+    Args:
+        connection: to the work file.
+        stream, source, version: the list.
+        run_order: every run's place in the order in which they began.
+    """
+    row = first(
+        connection.execute(
+            "SELECT run_id, walk FROM meta.checkpoints WHERE stream = ? AND source = ? AND version = ?",
+            [stream, source, version],
+        )
+    )
+    opened = opened_at(int(row[1])) if row else None
+    if not row or opened is None or row[0] not in run_order:
+        return None
+    return Known(row[0], opened, [run for run, place in run_order.items() if place > run_order[row[0]]])
+
+
 def keys(
     connection: duckdb.DuckDBPyConnection,
     parent: Parent,
@@ -28,6 +62,7 @@ def keys(
     overlap: timedelta = timedelta(0),
     *,
     held: tuple[str, str] | None = None,
+    known: Known | None = None,
 ) -> list[Key]:
     """The keys of the parents to ask for, falling: the newest records first.
 
@@ -37,6 +72,7 @@ def keys(
         since: None for all; otherwise those that changed, or came to be known, since then.
         overlap: how much of `since` is for changes that show late; what the table took up has no need of it.
         held: the dependent table and its column of the parent's key: who has rows there is asked, whatever it counts.
+        known: which rows of the parent's table are younger than the last reading; None tells it by `since`.
 
     Raises:
         PdsyncError: the parent's table is not there.
@@ -54,8 +90,12 @@ def keys(
             asked = f"({asked} OR {key} IN (SELECT {of} FROM {table} WHERE _deleted_at IS NULL))"
         wanted.append(asked)
     if since is not None:
-        changed = "_synced_at >= ?"
-        values.append(since + overlap + _SECOND)
+        if known:
+            changed = "(_run_id IN (SELECT unnest(?::VARCHAR[])) OR (_run_id = ? AND _synced_at >= ?))"
+            values += [known.runs, known.run, known.opened_at]
+        else:
+            changed = "_synced_at >= ?"
+            values.append(since + overlap + _SECOND)
         if stream.cursor:
             changed = f"({changed} OR {quoted(stream.cursor)} >= ?)"
             values.append(since)

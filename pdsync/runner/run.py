@@ -154,6 +154,7 @@ async def working(
 
     with project.locked(settings, note) as control:
         async with client.connect(settings, run_tokens=asked.budget) as http:
+            http.clock.not_before(control.newest_time())
             identity = await fetch_account(http)
             control.check_company(identity.company_id, identity.company_name)
             if found := project.ready_work_file(settings):
@@ -163,7 +164,7 @@ async def working(
                 await loader.do(loader.open, identity.company_id, identity.company_name)
                 # After the warehouse's own check: a lost control.db must not be tied to the wrong company.
                 control.bind_company(identity.company_id, identity.company_name, identity.company_domain)
-                for found in await loader.do(stores.settle, loader, control):
+                for found in await loader.do(stores.settle, loader, control, http.clock):
                     note(found)
                 receipt, done = _begin(control, asked)
                 receipt.is_admin = identity.is_admin
@@ -384,17 +385,23 @@ class Run:
         return self.control.open_walk(self.receipt.run_id, stream.name, source.name, version, source.operation, since)
 
     def _watermark(self, stream: Stream, source: Source, version: Version) -> datetime | None:
-        """From when on changes are asked for: the moment the last walk began, and an overlap for late arrivals."""
+        """From when on changes are asked for: the moment the last walk began, and an overlap for late arrivals.
+
+        Or the newest change that was seen, where that is earlier: the server's clock may have been wrong that night.
+        """
         row = first(
             self.loader.connection.execute(
-                "SELECT watermark FROM meta.checkpoints WHERE stream = ? AND source = ? AND version = ?",
+                "SELECT watermark, newest FROM meta.checkpoints WHERE stream = ? AND source = ? AND version = ?",
                 [stream.name, source.name, version],
             )
         )
         if row is None:
             return None
-        watermark: datetime = row[0]
-        return watermark.astimezone(UTC) - timedelta(seconds=self.settings.overlap_s)
+        since: datetime = row[0].astimezone(UTC) - timedelta(seconds=self.settings.overlap_s)
+        newest: datetime | None = row[1]
+        if newest is None or source.parent:  # a parent may have changed later than what hangs on it
+            return since
+        return min(since, newest.astimezone(UTC).replace(microsecond=0) + timedelta(seconds=1))
 
     async def _walk(self, stream: Stream, source: Source, walk: Walk, *, sealed: bool = False) -> bool:
         """Load what a walk has sealed, then fetch the rest of it; False if sealed pages are lost, and with them it."""
@@ -521,9 +528,16 @@ class Run:
             overlap = timedelta(seconds=self.settings.overlap_s)
             column = stream.parent_column(parent, walk.version) if parent.counts else None
             held = (stream.name, column) if column else None
-            keys = await self.loader.do(
-                lambda: parents.keys(self.loader.connection, parent, walk.since, overlap, held=held)
-            )
+            order = self.control.run_order()
+
+            def wanted() -> list[int | str]:
+                # What a person asks for with --since is meant as it is said.
+                known = None
+                if not self.asked.since:
+                    known = parents.last_reading(self.loader.connection, stream.name, source.name, walk.version, order)
+                return parents.keys(self.loader.connection, parent, walk.since, overlap, held=held, known=known)
+
+            keys = await self.loader.do(wanted)
             return dependents(self.http, operation, walk, query, parent, keys, self.allow, after=after, context=asked)
         newest = None
         if source.way == "newest_first" and stream.cursor:

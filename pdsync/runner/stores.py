@@ -22,6 +22,7 @@ from msgspec.structs import replace
 
 from pdsync.core.control import ONLY_ARCHIVED
 from pdsync.core.log import log
+from pdsync.core.server_clock import TRUST
 from pdsync.errors import StorageError
 from pdsync.extract import frames
 from pdsync.load import warehouse
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from pdsync.core.config import Settings
     from pdsync.core.control import Control, SealedPage
+    from pdsync.core.server_clock import ServerClock
     from pdsync.extract.frames import FoundPage, Scan
     from pdsync.model import Walk
     from pdsync.runner.loader import Loader
@@ -187,8 +189,13 @@ class _Sizes:
 # The warehouse, and what control.db says of it.
 
 
-def settle(loader: Loader, control: Control) -> list[str]:
+def settle(loader: Loader, control: Control, clock: ServerClock | None = None) -> list[str]:
     """Bring control.db and the work file in step. To be called in the loader's thread, once the file is open.
+
+    Args:
+        loader: holds the work file.
+        control: the project's control.db.
+        clock: the server's, after the first answer; None where there is none to ask.
 
     Returns:
         What a person should know.
@@ -202,7 +209,22 @@ def settle(loader: Loader, control: Control) -> list[str]:
     for receipt in reversed(control.receipts(-1)):
         if receipt.finished_at and receipt.run_id not in told:
             receipts.keep(loader, receipt)
-    return notes
+    return notes + (_settle_time(loader, clock) if clock else [])
+
+
+def _settle_time(loader: Loader, clock: ServerClock) -> list[str]:
+    """Put right what a wrong clock has put into the future, or go on after it; what a person should know."""
+    clock.not_before(loader.newest_time())
+    if clock.is_confirmed:
+        pulled = loader.pull_back(clock.now(), clock.now() + TRUST)
+        rows = ", ".join(f"{table}: {count:,}" for table, count in pulled.items())
+        return [f"In an earlier run a clock was ahead. Rows seen in the future are put right ({rows})."] if rows else []
+    if clock.behind > TRUST:
+        return [
+            f"Pipedrive's clock is {clock.behind} behind what it said in an earlier run, and this machine's agrees with"
+            f" neither. What is read now counts as later than all that was read before. Check the clock: pdsync doctor"
+        ]
+    return []
 
 
 def adopt_receipts(connection: duckdb.DuckDBPyConnection, control: Control) -> set[str]:

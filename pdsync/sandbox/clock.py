@@ -18,9 +18,10 @@ COMPANY_OFFSET_S = 7_200  # the generated company lives at UTC+2 all year round
 
 
 class Clock:
-    """The sandbox's own time. `advance()` moves it, also backwards."""
+    """The sandbox's own time. `advance()` moves it, also backwards. Answers may be dated wrongly: `ahead_s`."""
 
     def __init__(self, start: datetime | None = None) -> None:
+        self.ahead_s = 0.0  # how far the `Date` of answers is ahead of what records are stamped with
         self._start_s = start.timestamp() if start else time.time()
         self._zero = time.monotonic()
 
@@ -39,7 +40,7 @@ class Clock:
         return self.now()
 
     def http_date(self) -> str:
-        return formatdate(int(self.seconds()), usegmt=True)
+        return formatdate(int(self.seconds() + self.ahead_s), usegmt=True)
 
     def seconds_to_midnight(self) -> int:
         # Assumption: "midnight of the server's time zone" is midnight UTC.

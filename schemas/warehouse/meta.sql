@@ -29,6 +29,9 @@ CREATE TABLE IF NOT EXISTS meta.checkpoints (
     stream VARCHAR NOT NULL, source VARCHAR NOT NULL, version VARCHAR NOT NULL, watermark TIMESTAMPTZ NOT NULL,
     full_at TIMESTAMPTZ, walk BIGINT NOT NULL, run_id VARCHAR NOT NULL
 );
+-- The newest change that the list had shown by then, less the time that the reading took: nothing before it was missed,
+-- whatever the server's clock said.
+ALTER TABLE meta.checkpoints ADD COLUMN IF NOT EXISTS newest TIMESTAMPTZ;
 
 -- Losers of merges and the records that took their place.
 CREATE TABLE IF NOT EXISTS meta.merges (

@@ -224,7 +224,7 @@ class Nights:
         skew, where = self.dice.choice(SKEWS_S), self.dice.choice(("server", "server", "machine"))
         self._happens("skewed clocks", f"the {where}'s clock is {skew / HOUR_S:+.1f} h off")
         if where == "server":
-            self.box.company.clock.ahead_s = skew  # type: ignore[attr-defined]
+            self.box.company.clock.ahead_s = skew
         else:
             self.local_s = skew
 

@@ -1,0 +1,82 @@
+"""Takes rows back from a future that a wrong clock has put them into.
+
+A night whose server was hours ahead leaves rows that were "seen" tomorrow, versions that begin tomorrow, and lists that
+are "complete until" tomorrow. Where the server and this machine agree on the time, that can't be, and it is put right:
+each such moment becomes now, or as little before as keeps the versions of a record in their order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pdsync.sql import first
+from pdsync.sql import name as quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    import duckdb
+
+_SEEN = ("_verified_at", "_deleted_at")
+
+
+def pull_back(
+    connection: duckdb.DuckDBPyConnection, keys: Mapping[str, str], now: datetime, horizon: datetime
+) -> dict[str, int]:
+    """Put right what lies after `horizon`, in one transaction.
+
+    A list that is complete until a moment in the future is complete until the newest change that it showed; where
+    nothing tells that, it counts as never read, and the next sync reads it whole.
+
+    Args:
+        connection: to the work file.
+        keys: table → the column of its key.
+        now: the server's time, on which this machine agrees.
+        horizon: what is later than this can't be true; not before `now`.
+
+    Returns:
+        By table, how many rows were seen in the future; tables without any are left out.
+    """
+    found = {}
+    connection.execute("BEGIN")
+    try:
+        for table, key in keys.items():
+            if rows := _pull_rows(connection, table, key, now, horizon):
+                found[table] = rows
+        connection.execute("DELETE FROM meta.checkpoints WHERE watermark > ? AND newest IS NULL", [horizon])
+        connection.execute(
+            "UPDATE meta.checkpoints SET watermark = least(newest, $1), full_at = least(full_at, newest, $1)"
+            " WHERE watermark > $2",
+            [now, horizon],
+        )
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    return found
+
+
+def _pull_rows(connection: duckdb.DuckDBPyConnection, table: str, key: str, now: datetime, horizon: datetime) -> int:
+    main, versions, id = quoted("main", table), quoted("versions", table), quoted(key)
+    late = "greatest(_verified_at, _valid_from, coalesce(_deleted_at, _valid_from)) > $1"
+    rows = first(connection.execute(f"SELECT count(*) FROM {main} WHERE {late}", [horizon]))[0]
+    if not rows:
+        return 0
+    # The moments of each record in the order that they had, a microsecond apart, the last one now.
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE pulled AS SELECT key, moment, $2::TIMESTAMPTZ"
+        " - to_microseconds(row_number() OVER (PARTITION BY key ORDER BY moment DESC) - 1) AS becomes FROM ("
+        f"SELECT {id} AS key, _valid_from AS moment FROM {main} UNION SELECT {id}, _valid_from FROM {versions}"
+        f" UNION SELECT {id}, _valid_to FROM {versions}) WHERE moment > $1",
+        [horizon, now],
+    )
+    for place, columns in ((main, ("_valid_from",)), (versions, ("_valid_from", "_valid_to"))):
+        for column in columns:
+            connection.execute(
+                f"UPDATE {place} t SET {quoted(column)} = p.becomes FROM temp.pulled p"
+                f" WHERE p.key = t.{id} AND p.moment = t.{quoted(column)}"
+            )
+        for column in _SEEN:
+            connection.execute(f"UPDATE {place} SET {quoted(column)} = $2 WHERE {quoted(column)} > $1", [horizon, now])
+    return int(rows)
