@@ -233,7 +233,7 @@ async def test_what_duckdb_says_is_told_with_what_to_do(tmp_path: Path) -> None:
     def fail() -> None:
         raise duckdb.IOException("No space left on device")
 
-    with pytest.raises(StorageError, match="Free some disk space"):
+    with pytest.raises(StorageError, match="Free some space"):
         await loader.do(fail)
     await loader.close()
 
