@@ -16,7 +16,7 @@ from collections import Counter
 from sqlite3 import DatabaseError
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tests.end_to_end.stores import STORES
+from tests.end_to_end.stores import HOLDERS
 from tests.model.company import FEWEST, TITLES
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Ledger:
         self.fates: dict[str, str] = {}  # the last end that was seen of each, in any control.db
         self.applied: set[str] = set()  # those that were once told to be applied, and not already so
         self.kept: set[str] = set()  # those of which the present control.db was told
-        self.heard: dict[str, set[str]] = {store: set() for store in STORES}  # which know what was sent
+        self.heard = {store: set[str]() for store in HOLDERS}  # which know what was sent
         self.beyond = 0  # mutations that nothing but the server knew to be sent
         self.otherwise = 0  # mutations that were applied, and are called otherwise by a control.db that was put back
         self.put_back: set[str] = set()  # took effect, and control.db was put back to before that
@@ -141,8 +141,9 @@ class Ledger:
     def in_step(self) -> None:
         """After a push or a sync that came to its end: what one store knows, control.db and the warehouse know."""
         here = {id for id, _, _ in self._states()}
-        self.heard["control"] |= here & (self.heard["warehouse"] | self.heard["raw"])
-        self.heard["warehouse"] |= self.heard["control"]
+        self.heard["control"] |= here & set().union(*self.heard.values())
+        for file in HOLDERS[1:3]:
+            self.heard[file] |= self.heard["control"]
 
     def _count(self, id: str) -> int:
         """How often a mutation took effect; 0 where nobody has queued it."""
@@ -170,11 +171,11 @@ class Ledger:
 
     def suffered(self, what: Suffered) -> None:
         """Stores were lost or put back: they know what they knew then."""
-        for store in STORES:
+        for store in HOLDERS:
             day = what.holds(store)
             if day is None:
                 continue
-            kept, heard = self._copies.get(day, (set[str](), {key: set[str]() for key in STORES}))
+            kept, heard = self._copies.get(day, (set[str](), {key: set[str]() for key in HOLDERS}))
             self.heard[store] = set(heard[store])
             if store == "control":
                 self.kept = set(kept)

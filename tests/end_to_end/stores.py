@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FATES = ("kept", "lost", "emptied", "cut", "older")
 STORES = ("control", "warehouse", "raw")
+HOLDERS = ("control", "warehouse.duckdb", "warehouse.work.duckdb", "raw")  # what can be lost by itself
 MOST_COPIES = 7
 _BESIDE = ("-wal", "-shm", ".wal")  # of SQLite and DuckDB: parts of the file
 _FILES = {
@@ -55,11 +56,11 @@ class Suffered(NamedTuple):
             told = told.replace(f"{store} older", f"{store} of day {day}")
         return f"{told} ({' and '.join(self.files)})" if self.loss.warehouse != "kept" else told
 
-    def holds(self, store: str) -> int | None:
-        """The day of which `store` is now; None for today, 0 where nothing is left."""
-        fate = self.loss[STORES.index(store)]
-        if fate == "kept" or (store == "warehouse" and len(self.files) == 1):
-            return None  # the other file of the warehouse has all of it
+    def holds(self, file: str) -> int | None:
+        """The day of which one of `HOLDERS` is now; None for today, 0 where nothing is left."""
+        store = file if file in STORES else "warehouse"
+        if self.loss[STORES.index(store)] == "kept" or (store == "warehouse" and file not in self.files):
+            return None
         return self.days.get(store, 0)
 
 
