@@ -154,10 +154,7 @@ async def _look_for_new(
     if seen is None:
         return Finding("undecidable", request, "what the list held before is not known")
     records = await listed(http, shape, payload)
-    if isinstance(seen, int):
-        fresh = [each for each in records if (key := key_of(each)) and key.isdecimal() and int(key) > seen]
-    else:
-        fresh = [each for each in records if key_of(each) not in seen]
+    fresh = _added_since(records, seen)
     if _newest(shape) and len(fresh) == len(records) >= _page(shape):
         return Finding("undecidable", request, f"more than {len(records)} were added since")
     wanted = dict(fields(body_of(operation, payload)))
@@ -174,7 +171,37 @@ async def _look_for_new(
         return Finding("happened", request, keys, ours[0])
     if doubtful := [f"{key_of(each)} holds what was sent, but {why}" for each, why in alike if why and not ours]:
         return Finding("undecidable", request, f"{'; '.join(doubtful)}: somebody else may have added it")
+    if not ours and (why := _hidden(fresh, seen, bound, me)):
+        return Finding("undecidable", request, why)
     return Finding("several" if ours else "absent", request, keys)
+
+
+def _added_since(records: list[dict[str, Any]], seen: Any) -> list[dict[str, Any]]:
+    """Of `records` those that were not there when `seen_before` looked."""
+    if isinstance(seen, int):
+        return [each for each in records if (key := key_of(each)) and key.isdecimal() and int(key) > seen]
+    return [each for each in records if key_of(each) not in seen]
+
+
+def _hidden(fresh: list[dict[str, Any]], seen: Any, bound: set[str], me: int) -> str | None:
+    """Why a record that we added may be there, or have been there, though none holds what was sent; None: it can't.
+
+    Assumption: ids of a kind are given without holes. Where they are not, a person looks once more than needed.
+    """
+    changed = [
+        key
+        for each in fresh
+        if (key := key_of(each)) not in bound
+        and _made_by(each) in (None, me)
+        and each.get("update_time") not in (None, each.get("add_time"))
+    ]
+    if changed:
+        return f"{', '.join(map(str, changed))} was added since, and changed: it may be ours"
+    if isinstance(seen, int):
+        newest = max((int(key) for each in fresh if (key := key_of(each))), default=seen)
+        if missing := newest - seen - len(fresh):
+            return f"{missing} that were added since are gone: ours may be among them"
+    return None
 
 
 async def _look_at_state(http: Http, operation: Operation, payload: Mapping[str, Any]) -> Finding:

@@ -189,9 +189,8 @@ class Ledger:
 
     def unknowable(self) -> list[str]:
         """Open mutations that took effect, of which no store that is left has heard."""
-        return [
-            id for id in self.open() if self._count(id) and id not in self.heard["control"] | self.heard["warehouse"]
-        ]
+        heard = set().union(*self.heard.values())
+        return [id for id in self.open() if self._count(id) and id not in heard]
 
     # The verdict.
 

@@ -107,6 +107,29 @@ def test_w2_what_a_colleague_adds_meanwhile_is_not_taken_for_ours_nor_deleted_by
     assert called(remote, kind, name) == hers
 
 
+@pytest.mark.parametrize("what", ["renamed", "deleted"])
+def test_w2_w4_an_addition_that_a_colleague_has_changed_meanwhile_is_not_sent_again(
+    remote: Remote, project: Project, what: str
+) -> None:
+    name = f"Added, answer lost, {what}"
+    queued = queue(project, "addProduct", f"name={name}")
+    remote.fault(kind="reset_after", method="POST", path="/api/v2/products$", nth=1)
+    process = project.start(*YES[:-1], "1.5")
+    while not called(remote, "products", name):
+        time.sleep(0.01)
+    (id,) = called(remote, "products", name)
+    remote.advance(2)
+    if what == "renamed":
+        act(remote, "PATCH", f"/api/v2/products/{id}", name="Another name")
+    else:
+        act(remote, "POST", "/api/v2/products", name="A later one")
+        act(remote, "DELETE", f"/api/v2/products/{id}")
+    ran = ended(process)
+    assert fate(project, queued) == ("needs_review", "undecidable"), ran
+    assert called(remote, "products", name) == []
+    assert sum((entry["after"] or {}).get("name") == name for entry in remote.lines("journal")) <= 2  # added, deleted
+
+
 def test_w12_undo_does_not_delete_what_a_colleague_has_worked_on(remote: Remote, project: Project) -> None:
     """Also where others of the push hang on it, and so move its update_time."""
     made = queue(project, "addOrganization", "name=Worked on")
