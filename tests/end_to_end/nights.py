@@ -293,6 +293,8 @@ class Nights:
 
     def _give_up_unknowable(self) -> None:
         """Drop what was sent and what no store that is left has heard of: nothing but the server could tell."""
+        if "stores" in self.does:
+            self._run("queue", "list")  # takes over what other stores know, where control.db was lost
         for id in self.ledger.unknowable():
             self._run("queue", "drop", id, "-q")
             self.ledger.beyond += 1

@@ -45,7 +45,9 @@ def one(seed: int, asked: argparse.Namespace) -> bool:
         for what in wrong[:_SHOWN]:
             print(f"WRONG in night {nights.number} of seed {seed}: {what}")
         if wrong and asked.keep:
-            shutil.copytree(folder, Path(asked.keep) / f"seed {seed}", dirs_exist_ok=True)
+            kept = Path(asked.keep) / f"seed {seed}"
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(folder, kept)
         ledger = nights.ledger
         fates = Counter(ledger.fates.values())
         print(f"seed {seed}: {nights.number} nights, {len(wrong)} wrong; {_said(nights.counts)}; {nights.cells:,} cells"
