@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 
 @pytest.mark.timeout(300)  # seconds of one core, which others may be using too
 def test_s1_s3_s7_s8_s12_w1_w2_each_night_ends_in_the_truth(tmp_path: Path) -> None:
-    with Nights(tmp_path, seed=1, without=frozenset({"stores", "clocks"})) as nights:
+    with Nights(tmp_path, seed=3) as nights:
         for number in range(1, 3):
             wrong = nights.night(last=number == 2)
             assert not wrong, "\n".join([f"night {number}", *nights.story, *wrong])
-    assert nights.counts["kills"]
-    assert nights.counts["faults that struck"]
-    assert sum(nights.ledger.effects.values())
+    assert nights.losses
+    assert nights.counts["mutations"]
