@@ -343,6 +343,7 @@ class Receipt(Struct):
     requests: int = 0
     exit_code: int = 1
     resumed: bool = False
+    as_of: datetime | None = None  # the server's time when its first list began: what changed later may be missing
     is_admin: bool | None = None  # whether the token was an administrator's, who sees everything; None: not asked
 
     @property

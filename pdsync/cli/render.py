@@ -125,6 +125,11 @@ def receipt(app: App, done: Receipt, seconds: float, left: tuple[int | None, int
         f" {totals[3]:,} deleted, in {seconds:.1f} s. {done.requests:,} requests, {done.tokens:,} tokens{share}.",
         style="green" if done.complete else "yellow",
     )
+    if done.resumed and done.as_of:
+        app.err.print(
+            f"A run that was cut is finished with it: complete as of {done.as_of:%Y-%m-%d %H:%M:%S} UTC, when its first"
+            f" list was begun. What changed since comes with the next run.",
+        )
 
 
 def _share(part: int, whole: int) -> str:

@@ -312,6 +312,11 @@ class Control:
         rows = self.rows("SELECT stream, source FROM walks WHERE run_id = ? AND state IN ('sealed', 'applied')", run_id)
         return {(str(stream), str(source)) for stream, source in rows}
 
+    def began_at(self, run_id: str) -> datetime | None:
+        """When the first list of a run was begun, by the server's clock; None where none was."""
+        began = self.rows("SELECT min(started_at) FROM walks WHERE run_id = ?", run_id)[0][0]
+        return datetime.fromisoformat(str(began)) if began else None
+
     def whole_reads(self, run_id: str) -> dict[tuple[str, str], datetime]:
         """The lists (stream, source) that a run has read whole, to their ends, and when each reading began."""
         walks = self._walks("w.run_id = ? AND w.since IS NULL AND w.state = 'applied'", run_id)

@@ -32,7 +32,7 @@ def pull_back(
     Args:
         connection: to the work file.
         keys: table → the column of its key.
-        now: the server's time, on which this machine agrees.
+        now: what such moments become: before all that is read from here on, by the server's clock.
         horizon: what is later than this can't be true; not before `now`.
 
     Returns:
@@ -63,7 +63,7 @@ def _pull_rows(connection: duckdb.DuckDBPyConnection, table: str, key: str, now:
     rows = first(connection.execute(f"SELECT count(*) FROM {main} WHERE {late}", [horizon]))[0]
     if not rows:
         return 0
-    # The moments of each record in the order that they had, a microsecond apart, the last one now.
+    # The moments of each record in the order that they had, a microsecond apart, and the last one now.
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE pulled AS SELECT key, moment, $2::TIMESTAMPTZ"
         " - to_microseconds(row_number() OVER (PARTITION BY key ORDER BY moment DESC) - 1) AS becomes FROM ("

@@ -167,6 +167,13 @@ class Sweep:
         ).fetchall()
         return [Difference(str(row[0]), str(row[1]), row[2]) for row in rows]
 
+    def shown(self, keys: Sequence[str]) -> set[str]:
+        """Those of `keys` that were shown."""
+        rows = self.connection.execute(
+            f"SELECT DISTINCT key FROM {self.relation} WHERE key IN (SELECT unnest(?::VARCHAR[]))", [list(keys)]
+        ).fetchall()
+        return {str(row[0]) for row in rows}
+
     def verify(self) -> int:
         """Note that the rows which the source shows exactly so were seen now; how many there are."""
         main, key = quoted("main", self.stream.name), quoted(self.stream.key)

@@ -84,9 +84,11 @@ async def conclude(run: Run, result: Result, asked: Asked, failed: dict[str, Pds
         receipt.gaps.append(Gap(name, "stopped" if isinstance(error, Stopped) else "failed", str(error).split("\n")[0]))
     for name in result.swept:
         live = run.live.get(name, StreamReceipt())
-        receipt.streams[name] = replace(live, complete=True)
+        gap = any(each.stream == name for each in receipt.gaps)
+        receipt.streams[name] = replace(live, complete=not gap)
     stopped = next((error for error in failed.values() if isinstance(error, Stopped)), None)
-    receipt.exit_code = (stopped.exit_code if stopped else 1) if failed else 3 if result.held else 0
+    unfinished = 3 if result.held else 4 if receipt.gaps else 0
+    receipt.exit_code = (stopped.exit_code if stopped else 1) if failed else unfinished
     await run.loader.do(keep, run, result, asked)
 
 

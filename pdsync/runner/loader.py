@@ -123,8 +123,12 @@ class Loader:
         return {(run, int(walk)): int(last) for run, walk, last in rows}
 
     def newest_time(self) -> datetime | None:
-        """The latest moment, by the server's clock, until which a list is complete."""
-        newest = first(self.connection.execute("SELECT max(watermark) FROM meta.checkpoints"))[0]
+        """The latest moment, by the server's clock, at which a row was seen; None where there is none."""
+        seen = " UNION ALL ".join(
+            f"SELECT max(_verified_at) AS seen FROM {quoted('main', table)}"
+            for table in warehouse.tables(self.connection)
+        )
+        newest = first(self.connection.execute(f"SELECT max(seen) FROM ({seen})"))[0] if seen else None
         return newest.astimezone(UTC) if newest else None
 
     def pull_back(self, now: datetime, horizon: datetime) -> dict[str, int]:

@@ -12,15 +12,17 @@ import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec.structs import replace
 
 from pdsync.core import catalogue
 from pdsync.core.calls import check
 from pdsync.core.log import log
 from pdsync.errors import ApiError, FeatureOff, GuardTripped, NotFound, PdsyncError, ShareSpent, Stopped
+from pdsync.extract import seal
 from pdsync.extract.pages import pages, query_of
 from pdsync.load import warehouse
-from pdsync.model import Gone, StreamReceipt, Walk
+from pdsync.model import Gap, Gone, Page, StreamReceipt, Walk
 from pdsync.reconcile import evidence
 from pdsync.reconcile.evidence import CANARIES, MOST, Verdict
 from pdsync.reconcile.sweep import MADE_OF, MERGEABLE, Difference, Sweep, moved_before
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from pdsync.runner.run import Event, Run
 
 _BY_IDS = 100
+_CHECKING = 10**6  # the number of the sweep of what a repair fetched: no stream has it
 _REFETCHED = ("missing", "restored", "archived", "unarchived", "stale", "backdated", "differs", "present")
 
 
@@ -338,33 +341,81 @@ class _Reconcile:
         await self.loader.do(findings.keep, self.run, result, self.asked)  # a kill must not lose it
         for stream in streams:
             mine = [each for each in result.findings if each.stream == stream.name]
-            mended = await self._refetch(stream, [each for each in mine if each.kind in _REFETCHED])
+            refetched = [each for each in mine if each.kind in _REFETCHED]
+            mended = await self._refetch(stream, refetched)
             mended |= await self._bury(stream, mine, result)
+            if failed := [each for each in refetched if each.key not in mended]:
+                some = ", ".join(each.key for each in failed[:5]) + (", …" if len(failed) > 5 else "")
+                detail = f"{len(failed):,} records differ after the repair, too ({some}): run the same command later"
+                result.receipt.gaps.append(Gap(stream.name, "differs", detail))
             result.findings = [
                 replace(each, repaired=True) if each.stream == stream.name and each.key in mended else each
                 for each in result.findings
             ]
 
     async def _refetch(self, stream: Stream, wanted: Sequence[Finding]) -> set[str]:
-        """Read records again by their keys and load them; those that came."""
+        """Read records again by their keys and load them; those that are in the table now as the source shows them."""
         version, sources = stream.sources(self.run.settings.api)
         came: set[str] = set()
         if wanted and stream.name in self.counted:  # read already, by the records that have them
             listing = catalogue.operations(version)[sources[0].operation]
-            await self.run.keep(stream, version, listing, self.counted[stream.name].pages)
-            return {each.key for each in wanted}
+            fetched = self.counted[stream.name].pages
+            await self.run.keep(stream, version, listing, fetched)
+            return await self._confirmed(stream, version, sources[0], listing, fetched, [each.key for each in wanted])
         for source in sources:
             own = [each.key for each in wanted if (each.source or sources[0].name) == source.name]
             if not own:
                 continue
             operation, bodies = await self._by_key(stream, version, source, own)
             if operation is None:  # nothing asks for single ones: all of it, once more
-                await self.run.stream_anew(stream)
-                return {each.key for each in wanted}
+                came = set()
+                for each, walk in await self.run.stream_anew(stream):
+                    listing = catalogue.operations(version)[walk.operation]
+                    fetched = await asyncio.to_thread(self._sealed, walk)
+                    came |= await self._confirmed(stream, version, each, listing, fetched, [f.key for f in wanted])
+                return came
             if bodies:
                 await self.run.reread(stream, version, operation, bodies)
-            came |= set(own)
+                fetched = [running.page_of(operation, answer) for answer in bodies]
+                came |= await self._confirmed(stream, version, source, operation, fetched, own)
         return came
+
+    def _sealed(self, walk: Walk) -> list[Page]:
+        """The pages of a walk, from the archive."""
+        return [
+            Page(
+                walk.id, entry.seq, seal.read(self.run.settings.raw, entry), entry.rows, entry.next, entry.served_at,
+                context=msgspec.json.decode(entry.context or "{}", type=dict[str, str]),
+            )
+            for entry in self.run.control.sealed_pages(walk.id)
+        ]  # fmt: skip
+
+    async def _confirmed(
+        self,
+        stream: Stream,
+        version: Version,
+        source: Source,
+        operation: Operation,
+        fetched: Sequence[Page],
+        keys: Sequence[str],
+    ) -> set[str]:
+        """Those of `keys` that the table holds as `fetched`, which was loaded, shows them, and as the sweep did."""
+        table = await self.loader.do(self.loader.table, stream, version)
+
+        def confirm() -> set[str]:
+            check = Sweep(self.loader.connection, table, _CHECKING)
+            try:
+                pages = [replace(page, seq=seq) for seq, page in enumerate(fetched) if page.body]
+                check.add(source.name, operation, pages)
+                differing = {each.key for each in check.differences(deep=True, only=keys)}
+                # An answer that lags behind the list agrees with an old row: the list has shown a newer one.
+                swept = self.sweeps[stream.name].differences(deep=False, only=keys)
+                differing |= {each.key for each in swept if each.kind in ("missing", "stale")}
+                return check.shown(keys) - differing
+            finally:
+                check.close()
+
+        return await self.loader.do(confirm)
 
     async def _by_key(
         self, stream: Stream, version: Version, source: Source, keys: Sequence[str]
@@ -420,4 +471,18 @@ class _Reconcile:
                 for each in gone
             ],
         )  # fmt: skip
-        return {each.key for each in gone}
+        marked = await self.loader.do(self._marked, stream, [each.key for each in gone])
+        if left := len(gone) - len(marked):
+            detail = f"{left:,} records that are known to be gone could not be marked: run the same command later"
+            result.receipt.gaps.append(Gap(stream.name, "differs", detail))
+        return marked
+
+    def _marked(self, stream: Stream, keys: Sequence[str]) -> set[str]:
+        """Those of `keys` whose rows are marked as gone."""
+        key = f"{quoted(stream.key)}::VARCHAR"
+        rows = self.loader.connection.execute(
+            f"SELECT {key} FROM {quoted('main', stream.name)} WHERE _deleted_at IS NOT NULL"
+            f" AND {key} IN (SELECT unnest(?::VARCHAR[]))",
+            [list(keys)],
+        ).fetchall()
+        return {str(row[0]) for row in rows}

@@ -352,14 +352,17 @@ class Run:
         await self._load(stream, replace(walk, started_at=self.began), [page])
         self.control.end_walk(walk.id, "applied")
 
-    async def stream_anew(self, stream: Stream) -> None:
-        """Read all of a stream once more."""
+    async def stream_anew(self, stream: Stream) -> list[tuple[Source, Walk]]:
+        """Read all of a stream once more; its lists, and the walks that read them."""
+        done = []
         version, sources = stream.sources(self.settings.api)
         for source in sources:
             walk = self.control.open_walk(
                 self.receipt.run_id, stream.name, source.name, version, source.operation, None
             )
             await self._walk(stream, source, walk)
+            done.append((source, walk))
+        return done
 
     async def reread(self, stream: Stream, version: Version, operation: Operation, bodies: Sequence[Answer]) -> Counts:
         """Keep and load answers about single records, which were asked for by their keys. They move no watermark."""
@@ -584,6 +587,7 @@ class Run:
         receipt = self.receipt
         receipt.finished_at = datetime.now(UTC)
         receipt.tokens, receipt.requests = self.http.budget.spent, self.http.budget.requests
+        receipt.as_of = self.control.began_at(receipt.run_id)
         finished = self.control.finished_lists(receipt.run_id)
         counted = await self.loader.do(receipts.counted, self.loader, receipt.run_id)
         for stream in streams:

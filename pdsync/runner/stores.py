@@ -15,6 +15,7 @@ Walks are told apart by their run and their own id, neither of which repeats in 
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -33,7 +34,6 @@ from pdsync.sql import text as literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from datetime import datetime
     from pathlib import Path
 
     from pdsync.core.config import Settings
@@ -216,7 +216,8 @@ def _settle_time(loader: Loader, clock: ServerClock) -> list[str]:
     """Put right what a wrong clock has put into the future, or go on after it; what a person should know."""
     clock.not_before(loader.newest_time())
     if clock.is_confirmed:
-        pulled = loader.pull_back(clock.now(), clock.now() + TRUST)
+        now = clock.now()
+        pulled = loader.pull_back(now - timedelta(seconds=1), now + TRUST)
         rows = ", ".join(f"{table}: {count:,}" for table, count in pulled.items())
         return [f"In an earlier run a clock was ahead. Rows seen in the future are put right ({rows})."] if rows else []
     if clock.behind > TRUST:

@@ -274,3 +274,29 @@ def test_s9_a_few_deletions_are_no_gap(box: Box, project: Project) -> None:
     ran = project.here("sync", "deals", "--full", "--fail-on-gap", "--json")
     assert ran.code == 0, ran
     assert ran.summary["complete"]
+
+
+def test_s7_a_repair_that_did_not_land_is_not_claimed(box: Box, project: Project) -> None:
+    """The list shows what records asked for by their ids do not show yet: their old state is loaded, and differs."""
+    changed = box.change(0.3, seed=3, kinds=["deals"], only=["updated"])["deals"]["updated"]
+    old = {"find": r'"update_time": ?"[^"]+"', "replace": '"update_time":"2020-01-01T00:00:00Z"'}
+    box.faults.add({"kind": "mutate", "path": "[?&]ids=", **old})
+    ran = reconcile(project, "deals", "--repair", code=4)
+    left = [each for each in findings(ran) if not each["repaired"]]
+    assert {each["kind"] for each in left} == {"stale"}
+    assert {int(each["key"]) for each in left} == set(changed)
+    assert (ran.summary["left"], ran.summary["complete"]) == (len(changed), False)
+    said = project.here("reconcile", "deals", "--repair")
+    assert said.code == 4
+    assert "none is left" not in said.err
+    assert project.ask("SELECT complete, exit_code FROM meta.runs ORDER BY started_at DESC LIMIT 1") == [(False, 4)]
+    box.faults.clear()
+    assert all(each["repaired"] for each in findings(reconcile(project, "deals", "--repair")))
+    assert findings(reconcile(project, "deals", "--deep")) == []
+
+
+def test_s7_a_record_that_vanished_before_its_repair_is_left(box: Box, project: Project) -> None:
+    added = box.change(0.1, seed=4, kinds=["products"], only=["added"])["products"]["added"]
+    box.faults.add({"kind": "mutate", "path": "products[?].*ids=", "find": r'"data":\[.*\],', "replace": '"data":[],'})
+    ran = reconcile(project, "products", "--repair", code=4)
+    assert {int(each["key"]) for each in findings(ran) if not each["repaired"]} == set(added)
