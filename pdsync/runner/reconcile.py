@@ -79,6 +79,7 @@ class _Reconcile:
         self.sweeps: dict[str, Sweep] = {}
         self.counted: dict[str, Counted] = {}
         self.failed: dict[str, PdsyncError] = {}
+        self.differing: dict[str, set[str]] = {}  # keys that were repaired, and that the table holds otherwise still
 
     async def all(self, result: Result) -> None:
         streams = await self.loader.do(self._selected, result)
@@ -344,7 +345,8 @@ class _Reconcile:
             refetched = [each for each in mine if each.kind in _REFETCHED]
             mended = await self._refetch(stream, refetched)
             mended |= await self._bury(stream, mine, result)
-            if failed := [each for each in refetched if each.key not in mended]:
+            # What no answer shows any more has gone since: it is left, and what became of it the next run tells.
+            if failed := [each for each in refetched if each.key in self.differing.get(stream.name, ())]:
                 some = ", ".join(each.key for each in failed[:5]) + (", …" if len(failed) > 5 else "")
                 detail = f"{len(failed):,} records differ after the repair, too ({some}): run the same command later"
                 result.receipt.gaps.append(Gap(stream.name, "differs", detail))
@@ -407,11 +409,13 @@ class _Reconcile:
             try:
                 pages = [replace(page, seq=seq) for seq, page in enumerate(fetched) if page.body]
                 check.add(source.name, operation, pages)
+                shown = check.shown(keys)
                 differing = {each.key for each in check.differences(deep=True, only=keys)}
                 # An answer that lags behind the list agrees with an old row: the list has shown a newer one.
                 swept = self.sweeps[stream.name].differences(deep=False, only=keys)
                 differing |= {each.key for each in swept if each.kind in ("missing", "stale")}
-                return check.shown(keys) - differing
+                self.differing.setdefault(stream.name, set()).update(shown & differing)
+                return shown - differing
             finally:
                 check.close()
 

@@ -255,18 +255,23 @@ def is_older(work: Path, published: Path) -> tuple[bool, bool]:
     with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection:
         for name, path in (("work", work), ("published", published)):
             connection.execute(f"ATTACH {literal(str(path))} AS {quoted(name)} (READ_ONLY)")
-        batches = {name: _batches(connection, name) for name in ("work", "published")}
-        rows = {name: f"(SELECT run_id, walk, batch FROM {table})" for name, table in batches.items()}
-        missing = first(connection.execute(f"SELECT count(*) FROM ({rows['published']} EXCEPT {rows['work']})"))[0]
-        if not missing:
-            return False, True
-        more = first(connection.execute(f"SELECT count(*) FROM ({rows['work']} EXCEPT {rows['published']})"))[0]
-        later = first(
+        mine = _batches(connection, "work")
+        theirs = _batches(connection, "published")
+        missing = first(
             connection.execute(
-                f"SELECT (SELECT max(applied_at) FROM {batches['published']}) >="
-                f" (SELECT max(applied_at) FROM {batches['work']})"
+                f"SELECT count(*) FROM (SELECT run_id, walk, batch FROM {theirs}"
+                f" EXCEPT SELECT run_id, walk, batch FROM {mine})"
             )
         )[0]
+        if not missing:
+            return False, True
+        more, later = first(
+            connection.execute(
+                f"SELECT (SELECT count(*) FROM (SELECT run_id, walk, batch FROM {mine}"
+                f" EXCEPT SELECT run_id, walk, batch FROM {theirs})),"
+                f" (SELECT max(applied_at) FROM {theirs}) >= (SELECT max(applied_at) FROM {mine})"
+            )
+        )
     return not more or bool(later), bool(more)
 
 

@@ -122,8 +122,9 @@ def clear_faults(sandbox: Sandbox, _: Any, __: dict[str, str]) -> Reply:
 
 def move_clock(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
     clock = sandbox.company.clock
-    clock.ahead_s = float(body.get("ahead_s", clock.ahead_s))
-    clock.advance(float(body.get("advance_s", 0)))
+    if "ahead_s" in body:
+        clock.ahead_s = float(body["ahead_s"])
+    clock.advance(float(body.get("advance_s", 0) if "ahead_s" in body else body["advance_s"]))
     sandbox.company.purge()
     return success({"now": sandbox.company.clock.stamp()})
 

@@ -28,6 +28,7 @@ from pdsync.core.log import clean
 from pdsync.errors import ConfigError, StorageError
 from pdsync.model import OPEN, Mutation
 from pdsync.sql import name as quoted
+from pdsync.sql import names
 
 if TYPE_CHECKING:
     import sqlite3
@@ -624,7 +625,7 @@ def _put(db: sqlite3.Connection, snapshot: Snapshot) -> None:
     facts |= {"bound": None if is_bound else snapshot.bound}
     columns = list(facts)
     db.execute(
-        f"INSERT INTO mutations ({', '.join(map(quoted, columns))}) VALUES ({', '.join('?' * len(columns))})"
+        f"INSERT INTO mutations ({names(columns)}) VALUES ({', '.join('?' * len(columns))})"
         " ON CONFLICT (id) DO UPDATE SET "
         + ", ".join(f"{quoted(each)} = excluded.{quoted(each)}" for each in columns if each not in ("id", "seq")),
         tuple(facts.values()),

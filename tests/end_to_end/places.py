@@ -42,7 +42,7 @@ def _behind(module: str, *names: str) -> list[Place]:
 
 
 _BEGINNING = [
-    *_before("runner.client", "whoami"),
+    *_before("runner.run", "fetch_account"),
     *_around("core.control", "Control.start_run"),
     *_behind("core.control", "Control.open_walk"),
     *_behind("runner.loader", "Loader.learn_fields"),
@@ -86,7 +86,7 @@ BURY = [
 KEEP = [*_around("runner.findings", "keep"), *PUBLISHING]
 RECONCILE = [*_BEGINNING[:4], *SWEEP, *FINDINGS, *REFETCH, *BURY, *KEEP]
 REPLAY = [
-    *_behind("runner.replay", "_clear", "_readable"),
+    *_behind("runner.replay", "_clear", "_source"),
     *_behind("runner.loader", "Loader.learn_fields"),
     *_before("extract.seal", "read"),
     *_behind("runner.rereading", "Rereading._load"),
@@ -120,3 +120,8 @@ PUSH = [
     *_around("load.commit", "commit"),
     *_around("core.control", "Control.record_pages"),
 ]
+
+
+def every() -> list[Place]:
+    """The places of all commands."""
+    return [*SYNC, *LOAD, *RECONCILE, *REPLAY, *EXPORT, *BACKFILL, *PUSH]

@@ -6,6 +6,7 @@ This is a slice: `python -m tests.proofs.kills` kills every command at every nam
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from pdsync.sandbox import Company, Limits, Sizes, running
 from tests.end_to_end.forks import Forks
 from tests.end_to_end.matrix import CALM, Scenes, scenes, tables
-from tests.end_to_end.places import Place, hits
+from tests.end_to_end.places import Place, every, hits
 from tests.end_to_end.world import Project
 
 if TYPE_CHECKING:
@@ -97,3 +98,12 @@ def test_s14_what_a_cut_repair_had_sealed_comes_before_what_the_next_one_finds(f
 
 def test_a_place_that_is_passed_often_is_met_at_its_first_second_middle_and_last() -> None:
     assert [hits(times) for times in (0, 1, 2, 3, 9)] == [[], [1], [1, 2], [1, 2, 3], [1, 2, 5, 9]]
+
+
+@pytest.mark.parametrize("place", {(p.module, p.name): p for p in every()}.values(), ids=str)
+def test_each_named_place_is_there(place: Place) -> None:
+    """Places are named as text: one that was renamed would be passed over without a word."""
+    found: object = import_module(place.module)
+    for name in place.name.split("."):
+        found = getattr(found, name)
+    assert callable(found)

@@ -241,7 +241,7 @@ def merges(project: Project, loser: int) -> list[tuple[Any, ...]]:
 
 def taken_away(remote: Remote, project: Project) -> tuple[int, int, int]:
     """Queue a deletion and a merge: the deal that goes, the person that goes, and the one that stays."""
-    deal = live(remote, "deals")[-1]["id"]
+    deal = live(remote, "deals")[10]["id"]
     loser, winner = [each["id"] for each in live(remote, "persons")[:2]]
     queue(project, "deleteDeal", f"id={deal}")
     queue(project, "mergePersons", f"id={loser}", f"merge_with_id={winner}")
@@ -295,7 +295,7 @@ def test_w13_what_a_killed_push_applied_is_brought_in_by_whatever_opens_the_ware
 def test_s8_what_came_back_after_we_deleted_it_is_not_buried_by_a_late_catch_up(
     remote: Remote, project: Project, tmp_path: Path
 ) -> None:
-    deal = live(remote, "deals")[-1]["id"]
+    deal = live(remote, "deals")[10]["id"]
     queue(project, "deleteDeal", f"id={deal}")
     push(project, "--allow", "delete")
     assert row_of(project, "deals", deal)

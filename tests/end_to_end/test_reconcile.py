@@ -298,5 +298,5 @@ def test_s7_a_repair_that_did_not_land_is_not_claimed(box: Box, project: Project
 def test_s7_a_record_that_vanished_before_its_repair_is_left(box: Box, project: Project) -> None:
     added = box.change(0.1, seed=4, kinds=["products"], only=["added"])["products"]["added"]
     box.faults.add({"kind": "mutate", "path": "products[?].*ids=", "find": r'"data":\[.*\],', "replace": '"data":[],'})
-    ran = reconcile(project, "products", "--repair", code=4)
+    ran = reconcile(project, "products", "--repair", "--exit-code", code=4)
     assert {int(each["key"]) for each in findings(ran) if not each["repaired"]} == set(added)
