@@ -69,6 +69,7 @@ def _show(app: App, result: findings.Result, seconds: float, code: int) -> None:
         app.emit({"event": "summary", "complete": not result.left and not result.receipt.gaps, "exit_code": code,
                   "run_id": result.receipt.run_id, "streams": msgspec.to_builtins(result.receipt.streams),
                   "kinds": dict(kinds), "left": len(result.left), "held": result.held,
+                  "gaps": msgspec.to_builtins(result.receipt.gaps),
                   "requests": result.receipt.requests, "tokens": result.receipt.tokens,
                   "swept": {name: {"at_source": one[0], "here": one[1], "verified": one[2],
                                    "by_count": name in result.by_count} for name, one in result.swept.items()},

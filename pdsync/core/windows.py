@@ -8,7 +8,7 @@ Times are whole seconds, UTC; a window holds `since` and what follows, up to but
 
 from __future__ import annotations
 
-from datetime import datetime  # noqa: TC003 - msgspec reads the annotations at run time
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -90,6 +90,12 @@ class Windows:
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [(job, *each, *times) for each in lists],
             )
+
+    def until(self, job: str) -> datetime | None:
+        """Until when the windows of a job reach."""
+        with self._control.transaction() as db:
+            newest = db.execute("SELECT max(until) FROM windows WHERE job = ?", (job,)).fetchone()[0]
+        return datetime.fromisoformat(newest) if newest else None
 
     def left(self, job: str) -> list[tuple[Window, str]]:
         """The windows of `job` that are not in the warehouse yet, newest first, each with the state of its walk."""

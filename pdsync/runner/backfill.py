@@ -418,6 +418,7 @@ class _Backfill:
         receipt = self.receipt
         receipt.finished_at = datetime.now(UTC)
         receipt.tokens, receipt.requests = self.http.budget.spent, self.http.budget.requests
+        receipt.as_of = self.windows.until(receipt.run_id)
         left: dict[str, int] = {}
         for window, _ in self.windows.left(receipt.run_id):
             left[window.stream] = left.get(window.stream, 0) + 1

@@ -80,7 +80,7 @@ def keep(loader: Loader, receipt: Receipt) -> None:
         connection.execute("DELETE FROM meta.runs WHERE run_id = ?", [receipt.run_id])
         connection.execute("DELETE FROM meta.streams WHERE run_id = ?", [receipt.run_id])
         connection.execute(
-            "INSERT INTO meta.runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO meta.runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 receipt.run_id,
                 receipt.command,
@@ -91,6 +91,7 @@ def keep(loader: Loader, receipt: Receipt) -> None:
                 receipt.requests,
                 receipt.tokens,
                 [f"{gap.stream}: {gap.kind}: {gap.detail}" for gap in receipt.gaps],
+                receipt.as_of,
             ],
         )
         for name, entry in receipt.streams.items():
@@ -130,21 +131,22 @@ def kept(connection: duckdb.DuckDBPyConnection) -> list[Receipt]:
         for name, count in zip(columns, counts, strict=True):
             setattr(entry, name, count or 0)
         streams.setdefault(run, {})[stream] = entry
-    rows = connection.execute(
-        "SELECT run_id, command, started_at, finished_at, gaps, tokens, requests, exit_code FROM meta.runs"
-        " WHERE finished_at IS NOT NULL ORDER BY rowid"
-    ).fetchall()
+    found = connection.execute("SELECT * FROM meta.runs WHERE finished_at IS NOT NULL ORDER BY rowid")
+    named = [column[0] for column in found.description or ()]
+    rows = [dict(zip(named, row, strict=True)) for row in found.fetchall()]
     return [
         Receipt(
-            run,
-            command or "",
-            started_at.astimezone(UTC),
-            finished_at.astimezone(UTC),
-            streams.get(run, {}),
-            [Gap(*gap.split(": ", 2)) for gap in gaps or () if gap.count(": ") >= 2],
-            tokens or 0,
-            requests or 0,
-            exit_code or 0,
+            row["run_id"],
+            row["command"] or "",
+            row["started_at"].astimezone(UTC),
+            row["finished_at"].astimezone(UTC),
+            streams.get(row["run_id"], {}),
+            [Gap(*gap.split(": ", 2)) for gap in row["gaps"] or () if gap.count(": ") >= 2],
+            row["tokens"] or 0,
+            row["requests"] or 0,
+            row["exit_code"] or 0,
+            # A file of an older pdsync, which is only read, lacks it.
+            as_of=row["as_of"].astimezone(UTC) if row.get("as_of") else None,
         )
-        for run, command, started_at, finished_at, gaps, tokens, requests, exit_code in rows
+        for row in rows
     ]

@@ -217,7 +217,7 @@ def _settle_time(loader: Loader, clock: ServerClock) -> list[str]:
     clock.not_before(loader.newest_time())
     if clock.is_confirmed:
         now = clock.now()
-        pulled = loader.pull_back(now - timedelta(seconds=1), now + TRUST)
+        pulled = loader.pull_back(now - timedelta(seconds=1), now)
         rows = ", ".join(f"{table}: {count:,}" for table, count in pulled.items())
         return [f"In an earlier run a clock was ahead. Rows seen in the future are put right ({rows})."] if rows else []
     if clock.behind > TRUST:

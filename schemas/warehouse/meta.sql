@@ -12,6 +12,8 @@ CREATE TABLE IF NOT EXISTS meta.runs (
     run_id VARCHAR NOT NULL, command VARCHAR, started_at TIMESTAMPTZ, finished_at TIMESTAMPTZ, complete BOOLEAN,
     exit_code INTEGER, requests BIGINT, tokens BIGINT, gaps VARCHAR[]
 );
+-- When the first list of the run was begun, by the server's clock: what changed later may be missing, and the next run reads it.
+ALTER TABLE meta.runs ADD COLUMN IF NOT EXISTS as_of TIMESTAMPTZ;
 CREATE TABLE IF NOT EXISTS meta.streams (
     run_id VARCHAR NOT NULL, stream VARCHAR NOT NULL, requests BIGINT, tokens BIGINT, read BIGINT, inserted BIGINT,
     updated BIGINT, deleted BIGINT, unchanged BIGINT, quarantined BIGINT, schema_changes BIGINT, complete BOOLEAN,

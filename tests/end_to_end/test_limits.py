@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -218,3 +219,30 @@ def test_l6_a_server_on_its_knees_is_not_kicked(remote: Remote, project: Project
 
 def _listed(remote: Remote, stream: str) -> int:
     return sum(entry["state"] in ("live", "archived", "deleted") for entry in remote.dump(stream))
+
+
+def test_s9_a_continued_run_says_as_of_when_it_is_complete(remote: Remote, project: Project) -> None:
+    project.configure(base_url=remote.url, api_token=remote.token)
+    remote.fault(kind="daily_429", path="/api/v2/deals", times=1000, token_headers=False)
+    stopped = project.here("sync", "deals", "--json")
+    assert stopped.code == 3, stopped
+    remote.clear_faults()
+    remote.clear_log()
+    remote.advance(600)
+    done = project.here("sync", "deals", "--json")
+    assert done.code == 0, done
+    assert done.summary["run_id"] == stopped.summary["run_id"]
+    assert not [request for request in remote.log() if "dealFields" in request["path"]]  # as they were ten minutes ago
+    as_of = datetime.fromisoformat(done.summary["as_of"])
+    now = datetime.fromisoformat(remote.post("clock", advance_s=0)["data"]["now"])
+    assert now - as_of >= timedelta(seconds=600)
+    assert project.ask("SELECT as_of FROM meta.runs") == [(as_of,)]
+
+
+def test_s9_people_are_told_as_of_when_a_continued_run_is_complete(remote: Remote, project: Project) -> None:
+    project.configure(base_url=remote.url, api_token=remote.token)
+    remote.fault(kind="daily_429", path="/api/v2/deals", times=1000, token_headers=False)
+    assert project.here("sync", "deals").code == 3
+    remote.clear_faults()
+    assert "complete as of " in project.here("sync", "deals").err
+    assert "as of" not in project.here("sync", "deals").err
