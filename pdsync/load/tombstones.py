@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def bury(connection: duckdb.DuckDBPyConnection, target: Target, walk: Walk, page: int, gone: Sequence[Gone]) -> Counts:
     """Mark the rows of `gone`, note merges, and remember the page: all of it, or nothing.
 
-    A page that the warehouse knows changes nothing, and neither does a record that is marked, or was never here.
+    A page that the warehouse knows changes nothing, and neither does a record that is marked, or was never here, or was
+    seen alive by another run since: a page may be loaded long after it was sealed, where a store was lost.
 
     Raises:
         duckdb.Error: nothing was written.
@@ -42,7 +43,9 @@ def bury(connection: duckdb.DuckDBPyConnection, target: Target, walk: Walk, page
         connection.execute(
             f"CREATE OR REPLACE TEMP TABLE buried AS SELECT t.{key} AS key,"
             f" greatest(min(g.since), t._valid_from + INTERVAL 1 MICROSECOND) AS since FROM {main} t"
-            f" JOIN temp.gone g ON g.key = t.{key}::VARCHAR WHERE t._deleted_at IS NULL GROUP BY t.{key}, t._valid_from"
+            f" JOIN temp.gone g ON g.key = t.{key}::VARCHAR WHERE t._deleted_at IS NULL"
+            f" AND (t._verified_at <= g.since OR t._run_id = ?) GROUP BY t.{key}, t._valid_from",
+            [walk.run_id],
         )
         connection.execute(
             f"INSERT INTO {versions} BY NAME SELECT t.*, b.since AS _valid_to FROM {main} t"
