@@ -68,8 +68,10 @@ def _cast(kind: Any) -> str | None:
         inner = {part: (each, _cast(each)) for part, each in kind.children}
         if any(cast for _, cast in inner.values()):
             return f"STRUCT({', '.join(f'{quoted(part)} {cast or each}' for part, (each, cast) in inner.items())})"
-    elif kind.id in ("list", "array") and (cast := _cast(kind.children[0][1])):
-        return f"{cast}[{kind.children[1][1] if kind.id == 'array' else ''}]"
+    elif kind.id == "array":  # of a fixed size: DuckDB 1.5 can't hand one that is NULL to Arrow
+        return f"{_cast(kind.children[0][1]) or kind.children[0][1]}[]"
+    elif kind.id == "list" and (cast := _cast(kind.children[0][1])):
+        return f"{cast}[]"
     elif kind.id == "map":
         sides = [(each, _cast(each)) for _, each in kind.children]
         if any(cast for _, cast in sides):
