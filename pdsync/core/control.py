@@ -424,7 +424,7 @@ class Control:
         whom: tuple[str, str, int],
         moved: Iterable[SealedPage],
         resealed: Iterable[tuple[int, int, str, str]],
-        clean: Callable[[str], str],
+        clean: Callable[[str, str, str | None], str],
     ) -> int:
         """Begin an erasure: name the files without the person, and clean every text beside them, all at once.
 
@@ -432,7 +432,7 @@ class Control:
             whom: the run, and the kind and id of the record.
             moved: as `replace_pages` takes them.
             resealed: as `replace_pages` takes them.
-            clean: makes a text harmless.
+            clean: makes a text harmless: text, column, and the mutation whose row it is in.
 
         Returns:
             How many texts were changed.
@@ -601,7 +601,7 @@ def _put_pages(
     db.executemany("INSERT OR REPLACE INTO resealed VALUES (?, ?, ?, ?)", resealed)
 
 
-def _clean_texts(db: sqlite3.Connection, clean: Callable[[str], str]) -> int:
+def _clean_texts(db: sqlite3.Connection, clean: Callable[[str, str, str | None], str]) -> int:
     """Clean every text of every table, whatever wrote it: plans, before-images and answers of changes, receipts."""
     changed = 0
     tables = db.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'").fetchall()
@@ -610,11 +610,14 @@ def _clean_texts(db: sqlite3.Connection, clean: Callable[[str], str]) -> int:
         keys = [column for column, _, place in columns if place]
         where = " AND ".join(f"{name(key)} = ?" for key in keys) if keys else "rowid = ?"
         chosen = names(keys) if keys else "rowid"
+        mutation = "id" if table == "mutations" else "mutation" if "mutation" in keys else "NULL"
         for column in (column for column, kind, place in columns if kind in ("TEXT", "BLOB") and not place):
-            rows = db.execute(f"SELECT {name(column)}, {chosen} FROM {name(table)} WHERE {name(column)} IS NOT NULL")
-            for value, *place in rows.fetchall():
+            rows = db.execute(
+                f"SELECT {name(column)}, {mutation}, {chosen} FROM {name(table)} WHERE {name(column)} IS NOT NULL"
+            )
+            for value, of, *place in rows.fetchall():
                 text = value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
-                if (other := clean(text)) != text:
+                if (other := clean(text, column, of)) != text:
                     made = other if isinstance(value, str) else other.encode("utf-8", "surrogateescape")
                     db.execute(f"UPDATE {name(table)} SET {name(column)} = ? WHERE {where}", (made, *place))
                     changed += 1

@@ -25,6 +25,8 @@ _DIGITS = 7  # a phone number has at least so many
 _IDS = ("id", "value", "person_id", "linked_person_id")  # the last two are always a person's
 # Lists whose elements are people: who took part, who was written to.
 _PEOPLE = {"attendees", "participants", "parties", "from", "to", "cc", "bcc"}
+# What a mutation says of its record: columns of control.db and meta.mutations, keys of the journal.
+_CONTENT = frozenset({"payload", "expected", "base_image", "after_image", "body", "answer", "found", "request"})
 
 
 class _Number(str):
@@ -75,16 +77,24 @@ class Redactor:
         """`text` with what names the person made unreadable."""
         return self._pattern.sub(FORGOTTEN, text) if self._pattern else text
 
-    def cell(self, text: str) -> str:
-        """A text that may be JSON, made harmless."""
-        if text[:1] in ("{", "["):
-            try:
-                tree = _READER.decode(text)
-            except (ValueError, RecursionError):
-                return self.text(text)
-            cleaned = self._clean(tree, "", "")
-            return text if cleaned == tree else "".join(_written(cleaned))
-        return self.text(text)
+    def cell(self, text: str, column: str = "", *, is_own: bool = False) -> str:
+        """A text that may be JSON, made harmless.
+
+        Args:
+            text: of a cell of control.db or `meta.*`, or a line of the outbox's journal.
+            column: where it stands.
+            is_own: it is of a mutation of the person's own record, so every text of its content goes, known or not.
+        """
+        if text[:1] not in ("{", "["):
+            return FORGOTTEN if is_own and column in _CONTENT else self.text(text)
+        try:
+            tree = _READER.decode(text)
+        except (ValueError, RecursionError):
+            return self.text(text)
+        cleaned = self._clean(tree, "", "")
+        if is_own:
+            cleaned = _without_content(cleaned, is_content=column in _CONTENT)
+        return text if cleaned == tree else "".join(_written(cleaned))
 
     def page(
         self,
@@ -172,6 +182,19 @@ class Redactor:
         ids = _IDS if key.startswith("person") else _IDS[2:]  # who took part in a mail has an id of another kind
         says_more = any(type(inner) is not _Number for name, inner in value if name not in _IDS)
         return says_more and any(value.get(name) == self.id for name in ids)
+
+
+def _without_content(value: Any, *, is_content: bool) -> Any:
+    """`value` without a text at or below a key of `_CONTENT`."""
+    if isinstance(value, _Number) or not isinstance(value, str | list):
+        return value
+    if isinstance(value, str):
+        return FORGOTTEN if is_content else value
+    if isinstance(value, _Object):
+        return _Object(
+            (name, _without_content(inner, is_content=is_content or name in _CONTENT)) for name, inner in value
+        )
+    return [_without_content(inner, is_content=is_content) for inner in value]
 
 
 def names(record: Mapping[str, Any]) -> set[str]:

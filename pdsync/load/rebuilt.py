@@ -65,8 +65,13 @@ def carry_over(connection: duckdb.DuckDBPyConnection, source: Path) -> list[str]
     return kept
 
 
-def clean(connection: duckdb.DuckDBPyConnection, made: Callable[[str], str]) -> int:
-    """Put what `made` makes of a text in its place, in the tables that `carry_over` takes; how many changed."""
+def clean(connection: duckdb.DuckDBPyConnection, made: Callable[[str, str, str | None], str]) -> int:
+    """Put what `made` makes of a text in its place, in the tables that `carry_over` takes; how many changed.
+
+    Args:
+        connection: to the file.
+        made: is given the text, its column, and the mutation whose row it is in.
+    """
     changed = 0
     for table, column in connection.execute(
         "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = current_database()"
@@ -75,8 +80,9 @@ def clean(connection: duckdb.DuckDBPyConnection, made: Callable[[str], str]) -> 
         if table in _MADE_ANEW:
             continue
         place = f"FROM {quoted('meta', table)} WHERE {quoted(column)} IS NOT NULL"
-        for text, rowid in connection.execute(f"SELECT {quoted(column)}, rowid {place}").fetchall():
-            if (other := made(text)) != text:
+        mutation = "id" if table == "mutations" else "NULL"
+        for text, of, rowid in connection.execute(f"SELECT {quoted(column)}, {mutation}, rowid {place}").fetchall():
+            if (other := made(text, column, of)) != text:
                 connection.execute(
                     f"UPDATE {quoted('meta', table)} SET {quoted(column)} = ? WHERE rowid = ?", [other, rowid]
                 )

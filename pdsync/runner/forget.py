@@ -13,9 +13,9 @@ come at any instant:
 
 Until 4 the same command begins anew; from 4 on it finishes what is left, and needs no name for it.
 
-What goes: the person's record, notes on them, what was asked for about them one by one (their changes, files, mails,
-followers), and downloaded files that hang on them or are named after them. What stays: other records, with
-`[forgotten]` in place of the person's name, addresses and numbers, and bare ids where an id stood.
+What goes: the person's record, what mutations of it say, notes on them, what was asked for about them one by one (their
+changes, files, mails, followers), and downloaded files that hang on them or are named after them. What stays: other
+records, with `[forgotten]` in place of the person's name, addresses and numbers, and bare ids where an id stood.
 """
 
 from __future__ import annotations
@@ -35,16 +35,19 @@ from pdsync.extract import frames, seal
 from pdsync.extract.folder import Folder
 from pdsync.extract.redact import Found, Redactor, names, sole
 from pdsync.load import rebuilt, warehouse
+from pdsync.model import OPEN
 from pdsync.runner import project
 from pdsync.runner.replay import Selection, locked_replay
+from pdsync.runner.trail import outbox_of, reconcile
 from pdsync.writeback.journal import Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from pdsync.core.config import Settings
     from pdsync.core.control import Control, SealedPage
     from pdsync.model import Operation, Walk
+    from pdsync.writeback.outbox import Outbox
 
 # In these lists, what has this key with the person's id is the person, or is about nobody else.
 _OWN = {"persons": "id", "notes": "person_id"}
@@ -81,7 +84,7 @@ async def forget_person(settings: Settings, id: int, also: Collection[str] = (),
         dry_run: count only.
 
     Raises:
-        ConfigError: nothing is known of such a person.
+        ConfigError: nothing is known of such a person, or queued mutations speak of them.
         Busy: another run holds the project.
         StorageError: a sealed page is damaged, or the disk is full. Run the same command again when that is mended.
     """
@@ -97,6 +100,9 @@ async def forget_person(settings: Settings, id: int, also: Collection[str] = (),
 
 def _clean(settings: Settings, control: Control, id: int, also: Collection[str], *, dry_run: bool) -> Forgotten:
     """Clean everything but what is made anew from it; with `dry_run` only count."""
+    outbox = outbox_of(settings, control)
+    reconcile(outbox, None)
+    own = _own_mutations(outbox, id)
     walks = {walk.id: walk for walk, _ in control.walks()}
     by_file: dict[str, list[SealedPage]] = {}
     for page in control.pages():
@@ -107,6 +113,7 @@ def _clean(settings: Settings, control: Control, id: int, also: Collection[str],
             f"No sealed answer holds a person {id}. Nothing was changed.\nIf something else names them: --also TEXT"
         )
     redactor, done = Redactor(id, known.texts | set(also)), Forgotten(shared=len(known.shared))
+    _refuse_waiting(outbox, redactor, id, own)
     touched = []
     for name, pages in by_file.items():
         before = done.pages
@@ -126,17 +133,49 @@ def _clean(settings: Settings, control: Control, id: int, also: Collection[str],
         return _of_page(redactor, walks[page.walk], page, body)[:2]
 
     written = [frames.rewrite(settings.raw, name, by_file[name], (), change) for name in touched]
+
+    def clean(text: str, column: str, mutation: str | None) -> str:
+        return redactor.cell(text, column, is_own=mutation in own)
+
     done.downloads = _downloads(settings, redactor, id)
-    done.cells = _carried(settings, redactor)
+    done.cells = _carried(settings, clean)
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-forget"
-    done.cells += Journal(settings.raw).clean(redactor.cell)
+    done.cells += Journal(settings.raw).clean(lambda text, mutation: clean(text, "", mutation))
     done.cells += control.erase(
         (run_id, "person", id),
         [page for each in written for page in each.moved],
         [(walk, seq, run_id, "a person was forgotten") for each in written for walk, seq in each.changed],
-        redactor.cell,
+        clean,
     )
     return done
+
+
+def _own_mutations(outbox: Outbox, id: int) -> set[str]:
+    """The mutations that add, change, delete or merge the person."""
+    return {
+        each.id
+        for each in outbox.mutations(images=False)
+        if (each.target or "").split("/")[:2] == ["persons", str(id)]
+        or (each.kind == "persons" and str(id) in (each.remote_id, str(each.payload.get("merge_with_id"))))
+    }
+
+
+def _refuse_waiting(outbox: Outbox, redactor: Redactor, id: int, own: Collection[str]) -> None:
+    """See that nothing is about to be sent that speaks of the person.
+
+    Raises:
+        ConfigError: something is: without its texts it could not be sent.
+    """
+    waiting = [
+        f"#{each.seq}"
+        for each in outbox.mutations(OPEN, images=False)
+        if each.id in own or redactor.cell(text := msgspec.json.encode(each.payload).decode()) != text
+    ]
+    if waiting:
+        raise ConfigError(
+            f"{len(waiting)} queued mutations speak of person {id} and are not sent yet. Nothing was changed.\n"
+            f"Send them (pdsync push), or drop them: pdsync queue drop {' '.join(waiting)}"
+        )
 
 
 def _gather(settings: Settings, walks: dict[int, Walk], by_file: dict[str, list[SealedPage]], id: int) -> _Known:
@@ -194,7 +233,7 @@ def _downloads(settings: Settings, redactor: Redactor, id: int) -> int:
     return len(theirs)
 
 
-def _carried(settings: Settings, redactor: Redactor) -> int:
+def _carried(settings: Settings, clean: Callable[[str, str, str | None], str]) -> int:
     """Clean the texts that no sealed answer tells, so that a rebuilt file can take them over; how many changed."""
     project.ready_work_file(settings)
     path = project.work_path(settings)
@@ -202,7 +241,7 @@ def _carried(settings: Settings, redactor: Redactor) -> int:
         return 0
     connection = warehouse.connect(path)
     try:
-        return rebuilt.clean(connection, redactor.cell)
+        return rebuilt.clean(connection, clean)
     finally:
         connection.close()
 

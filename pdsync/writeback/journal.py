@@ -110,8 +110,11 @@ class Journal:
                 at += len(line)
             yield name, at, found
 
-    def clean(self, made: Callable[[str], str]) -> int:
+    def clean(self, made: Callable[[str, str], str]) -> int:
         """Put what `made` makes of the text of each line in its place; how many changed.
+
+        Args:
+            made: is given the text, and the mutation that it tells of.
 
         Raises:
             StorageError: a line is damaged; its file is as it was.
@@ -122,10 +125,10 @@ class Journal:
                 content = path.read_bytes()
                 lines, before, at = list[bytes](), changed, 0
                 for line in content[: content.rfind(b"\n") + 1].splitlines(keepends=True):
-                    _read(path, at, line)
+                    mutation = _read(path, at, line).mutation
                     at += len(line)
                     text = bytes(_DECODER.decode(line).known).decode()
-                    other = made(text)
+                    other = made(text, mutation.id)
                     changed += other != text
                     lines.append(line if other == text else _sealed(other.encode()))
                 if changed > before:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from pdsync.core import catalogue
+from pdsync.extract.redact import FORGOTTEN
 from pdsync.writeback.compare import fields, same, value_in
 from pdsync.writeback.outbox import Entry
 from pdsync.writeback.plan import body_of
@@ -42,6 +43,8 @@ def reverse(outbox: Outbox, push_id: str) -> tuple[list[Entry], list[NoWayBack]]
     stuck: list[NoWayBack] = []
     for each in reversed(done):
         found = _reverse(outbox, each, done)
+        if isinstance(found, Entry) and FORGOTTEN in str((found.payload, found.expected)):
+            found = "it named a person who was forgotten since"
         if isinstance(found, Entry):
             entries.append(found)
         else:

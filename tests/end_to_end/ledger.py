@@ -124,13 +124,17 @@ class Ledger:
         return [id for id, state, _ in self._states() if state in OPEN]
 
     def pushed(self, *, clean: bool) -> None:
-        """After a push: control.db and the raw archive know what was sent, whatever became of the push."""
+        """After a push: control.db and the raw archive know what was sent, whatever became of the push.
+
+        Args:
+            clean: it came to its end, with no sync beside it that would keep it from writing to the warehouse.
+        """
         before = Counter(self.effects)
         self._look()
         sent = {id for id, each in self.queued.items() if self.effects[each.mark] and not before[each.mark]}
         self.heard["control"] |= sent
         self.heard["raw"] |= sent
-        if clean:
+        if clean and sent and (self.project.data / "warehouse.duckdb").exists():
             self.in_step()
         for id, state, reason in self._states():
             if state in ENDS:

@@ -283,7 +283,7 @@ class Nights:
             self.counts["kills"] += each.code == -9
             self.story.append(f"{name} ended with {each.code} {death}")
         if "push" in names:
-            clean = all(each.code in (0, 4, 5) for name, each in zip(names, ran, strict=True) if name == "push")
+            clean = len(names) == 1 and ran[0].code in (0, 4, 5)
             self.ledger.pushed(clean=clean)
         return [f"{name}: {each}" for name, each in zip(names, ran, strict=True) if _is_bug(each)]
 
@@ -417,9 +417,15 @@ class Nights:
         with self.project.warehouse() as warehouse:
             for stream in SYNCED:
                 gone = {id for kind, id in published.rows if kind == stream}
-                blind = frozenset() if whole else BLIND.get(stream, frozenset())
                 entries = self.box.dump(stream)
-                told = differences(warehouse, stream, entries, leave_out=blind, gone=gone, most=1000)
+                told = differences(
+                    warehouse, stream, entries, leave_out=BLIND.get(stream, frozenset()), gone=gone, most=1000
+                )
+                if whole:  # a deleted record keeps the values that were last seen of it
+                    live = [each for each in entries if each["state"] != "deleted"]
+                    ids = {each["record"]["id"] for each in entries}
+                    more = differences(warehouse, stream, live, gone=gone | ids, most=1000)
+                    told += [line for line in more if line not in told]
                 wrong += [line for line in told if line not in still and f"{line.partition(':')[0]}:" not in still]
                 columns = len(warehouse.execute(f'DESCRIBE main."{stream}"').fetchall())
                 self.cells += columns * len(entries)

@@ -153,6 +153,43 @@ def test_threat_13_an_erasure_that_is_killed_is_finished_by_the_same_command(
     assert project.here("raw", "verify").code == 0
 
 
+def test_threat_13_what_was_sent_of_a_forgotten_person_is_in_no_file_down_to_the_first_name(
+    remote: Remote, tmp_path: Path, chosen: dict[str, Any]
+) -> None:
+    project, id = Project(tmp_path / "project", remote), str(chosen["id"])
+    assert project.here("sync", "persons", "deals").code == 0
+    assert project.here("queue", "add", "updatePerson", f"id={id}", "name=Zebediah Quackenbush").code == 0
+    refused = project.here("forget", "person", id, "--yes")
+    assert refused.code == 2, refused  # what is not sent could not be sent without its texts
+    assert "pdsync queue drop #1" in refused.err, refused
+    assert project.here("push", "--yes").code == 0
+    assert {"Zebediah"} <= {hit.rpartition(" ")[2] for hit in hits(project.folder, ["Zebediah"])}
+    assert project.here("forget", "person", id, "--yes").code == 0
+    assert hits(project.folder, ["Zebediah", "Quackenbush"]) == []
+    told = project.ask("SELECT id, state, target_id FROM meta.mutations")
+    assert [row[1:] for row in told] == [("applied", id)]
+    undone = project.here("undo", "last", "--json")
+    assert undone.code in (0, 4), undone
+    assert project.control("SELECT count(*) FROM mutations WHERE state = 'queued'") == [(0,)]
+
+
+def test_threat_13_a_person_named_in_what_is_queued_is_not_taken_out_of_it(
+    remote: Remote, tmp_path: Path, chosen: dict[str, Any]
+) -> None:
+    project, id, name = Project(tmp_path / "project", remote), str(chosen["id"]), "Thelonious Pettigrew"
+    deal = next(str(entry["id"]) for entry in remote.dump("deals") if entry["state"] == "live")
+    assert project.here("sync", "persons", "deals").code == 0
+    assert project.here("queue", "add", "updateDeal", f"id={deal}", f"title=Boat of {name}").code == 0
+    assert project.here("forget", "person", id, "--also", name, "--yes").code == 2
+    assert project.here("push", "--yes").code == 0
+    assert project.here("queue", "add", "updateDeal", f"id={deal}", "title=A boat").code == 0
+    assert project.here("push", "--yes").code == 0
+    assert project.here("forget", "person", id, "--also", name, "--yes").code == 0
+    undone = project.here("undo", "last", "--json")
+    assert "it named a person who was forgotten since" in undone.out, undone
+    assert project.control("SELECT count(*) FROM mutations WHERE state = 'queued'") == [(0,)]
+
+
 def test_somebody_unknown_is_refused_and_nothing_changes(project: Project) -> None:
     before = project.kept()
     ran = project.here("forget", "person", "999999", "--yes")
