@@ -25,17 +25,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pdsync.core import catalogue, config
-from pdsync.core.calls import check
 from pdsync.core.http import PLAIN_CAP
-from pdsync.core.transfer import Memory
+from pdsync.core.request_builder import check
+from pdsync.core.upload_download import Memory
 from pdsync.errors import ConfigError
 from pdsync.extract.records import records
-from pdsync.runner import client as sessions
+from pdsync.runner import connection as sessions
 from pdsync.runner import project as projects
 from pdsync.runner import push as pushing
-from pdsync.runner import run
+from pdsync.runner.sync import sync as run
 from pdsync.writeback import enqueue, undo
-from pdsync.writeback.values import decimal_marks
+from pdsync.writeback.typed_values import decimal_marks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable

@@ -34,10 +34,10 @@ COMMANDS = {
     "status": "inspect",
     "runs": "inspect",
     "reconcile": "reconcile",
-    "sql": "query",
-    "shell": "query",
-    "history": "past",
-    "diff": "past",
+    "sql": "sql",
+    "shell": "sql",
+    "history": "history",
+    "diff": "history",
     "fields": "inspect",
     "streams": "inspect",
     "operations": "inspect",
@@ -57,7 +57,7 @@ class _Root(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"pdsync.cli.{COMMANDS[cmd_name]}")
+        module = import_module(f"pdsync.cli.commands.{COMMANDS[cmd_name]}")
         command: click.Command = getattr(module, f"{cmd_name}_command", None) or getattr(module, cmd_name)
         return command
 

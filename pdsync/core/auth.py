@@ -1,4 +1,4 @@
-"""Finds the credentials of a project: PDSYNC_API_TOKEN in the environment, else what `core.vault` keeps.
+"""Finds the credentials of a project: PDSYNC_API_TOKEN in the environment, else what `core.secret_store` keeps.
 
     credentials = auth.credentials(settings)     # an ApiToken, or an OAuth that renews itself
 
@@ -13,12 +13,18 @@ from typing import TYPE_CHECKING
 from pdsync.core.http import ApiToken
 from pdsync.core.log import hide
 from pdsync.core.oauth import OAuth
-from pdsync.core.vault import Found, Grant, Place, StoredToken, Vault
+from pdsync.core.secret_store import (
+    Found,
+    Grant,
+    Place,
+    StoredToken,
+    Vault,
+)
 from pdsync.errors import AuthError
 
 if TYPE_CHECKING:
     from pdsync.core.config import Settings
-    from pdsync.core.vault import Secret
+    from pdsync.core.secret_store import Secret
 
 ENVIRONMENT = "PDSYNC_API_TOKEN"
 

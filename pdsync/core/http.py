@@ -4,7 +4,7 @@ What is retried: reading (GET) after a broken connection, a timeout, a 5xx or a 
 refused before it looked at it (429, or 401 once, when the token can be refreshed). Never a write whose fate is
 unknown. All retries of a run come out of one budget, so that a server on its knees is not kicked.
 
-Redirects are not followed: the token would travel along. A download may take one, without it (`core.transfer`).
+Redirects are not followed: the token would travel along. A download may take one, without it (`core.upload_download`).
 Bodies are capped on the wire and unpacked.
 """
 
@@ -26,11 +26,19 @@ import msgspec
 from msgspec import Struct
 
 from pdsync.core.config import is_loopback
-from pdsync.core.envelope import says_no_success
+from pdsync.core.list_response import says_no_success
 from pdsync.core.log import clean, log
 from pdsync.core.proxy import OWN_CA, proxy_for, through, untrusted
 from pdsync.core.server_clock import ServerClock
-from pdsync.core.transfer import REDIRECTS, SLOWEST, GzipReader, bare_session, form_of, redirect_target, stream
+from pdsync.core.upload_download import (
+    REDIRECTS,
+    SLOWEST,
+    GzipReader,
+    bare_session,
+    form_of,
+    redirect_target,
+    stream,
+)
 from pdsync.errors import ApiError, AuthError, BadAnswer, FeatureOff, Forbidden, NotFound, ServerTrouble
 from pdsync.version import __version__
 
@@ -41,8 +49,8 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from pdsync.core.budget import Budget
-    from pdsync.core.calls import Call
-    from pdsync.core.transfer import Form, Sink
+    from pdsync.core.request_builder import Call
+    from pdsync.core.upload_download import Form, Sink
     from pdsync.model import Operation
 
     Query = Mapping[str, str] | Sequence[tuple[str, str]]

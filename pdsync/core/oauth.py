@@ -31,14 +31,14 @@ from pdsync.core.account import read_account
 from pdsync.core.config import check_base_url, is_loopback
 from pdsync.core.log import clean, hide, log
 from pdsync.core.proxy import OWN_CA, proxy_for, through, untrusted
-from pdsync.core.vault import Grant
+from pdsync.core.secret_store import Grant
 from pdsync.errors import AuthError, BadAnswer, ConfigError, ServerTrouble, WrongCompany
 from pdsync.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pdsync.core.vault import Place, Vault
+    from pdsync.core.secret_store import Place, Vault
 
 REDIRECT_URI = "http://127.0.0.1:8723/callback"
 EARLY_S = 300.0  # how long before its end an access token is renewed

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pdsync.core.envelope import Envelope, open_envelope
+from pdsync.core.list_response import Envelope, open_envelope
 from pdsync.errors import BadAnswer
 from pdsync.model import Operation, Page, Source, Stream, Version, Walk
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from pdsync.core import catalogue
-from pdsync.load.masks import selected
+from pdsync.load.column_masks import selected
 from pdsync.sql import first
 from pdsync.sql import name as quoted
 from pdsync.sql import text as literal
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from pdsync.load.masks import How, Kind
+    from pdsync.load.column_masks import How, Kind
 
 
 class File(Struct, frozen=True):

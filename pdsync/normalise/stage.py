@@ -17,7 +17,7 @@ import msgspec
 import pyarrow as pa
 from msgspec import Struct
 
-from pdsync.core.envelope import open_envelope
+from pdsync.core.list_response import open_envelope
 from pdsync.model import Page, SchemaChange
 from pdsync.normalise.columns import Statement, no_object, stray_items
 from pdsync.normalise.tables import Table, TableColumn, pointer

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from pdsync.core import catalogue
-from pdsync.core.calls import check
-from pdsync.core.envelope import record_in
+from pdsync.core.list_response import record_in
+from pdsync.core.request_builder import check
 from pdsync.errors import ApiError, BadAnswer, FeatureOff, Forbidden, NotFound, ServerTrouble
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pdsync.core.control import Control, Lock
 from pdsync.core.log import log
 from pdsync.errors import ConfigError, StorageError
 from pdsync.load import history, publish, warehouse
-from pdsync.runner import stores
+from pdsync.runner.archive import stores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

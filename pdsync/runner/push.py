@@ -19,16 +19,19 @@ from pdsync.core.account import fetch_account
 from pdsync.core.control import Control, Lock
 from pdsync.core.log import log
 from pdsync.errors import AuthError, Busy, ConfigError, GuardTripped, PdsyncError, Stopped, WrongCompany
-from pdsync.runner import client, project, reflect, run, trail
+from pdsync.runner import connection as client
+from pdsync.runner import project
+from pdsync.runner.report import applied_changes, mutation_log
+from pdsync.runner.sync import sync
 from pdsync.sql import first
 from pdsync.sql import name as quoted
 from pdsync.writeback import guards
 from pdsync.writeback import plan as planning
-from pdsync.writeback.apply import Apply, Limits
+from pdsync.writeback.executor import Apply, Limits
 from pdsync.writeback.guards import Consent
-from pdsync.writeback.memory import Memory
-from pdsync.writeback.names import Names
-from pdsync.writeback.send import Sender
+from pdsync.writeback.known_records import Memory
+from pdsync.writeback.resolver import Names
+from pdsync.writeback.sender import Sender
 from pdsync.writeback.shapes import stream_of
 
 if TYPE_CHECKING:
@@ -117,8 +120,8 @@ def opened(settings: Settings, say: Callable[[str], None] = log.warning) -> Iter
     What the raw archive and the warehouse know of it and control.db does not is taken over first, and `say` is told.
     """
     with project.opened(settings) as control, _warehouse(settings) as warehouse:
-        outbox = trail.outbox_of(settings, control)
-        for note in trail.reconcile(outbox, warehouse):
+        outbox = mutation_log.outbox_of(settings, control)
+        for note in mutation_log.reconcile(outbox, warehouse):
             say(note)
         yield outbox, Names(warehouse)
 
@@ -132,8 +135,8 @@ async def _session(
             identity = await fetch_account(http)
             control.check_company(identity.company_id, identity.company_name)
             _check_warehouse(warehouse, identity)
-            outbox = trail.outbox_of(settings, control)
-            for note in trail.reconcile(outbox, warehouse):
+            outbox = mutation_log.outbox_of(settings, control)
+            for note in mutation_log.reconcile(outbox, warehouse):
                 say(note)
             yield Session(settings, control, outbox, http, identity, Names(warehouse), warehouse)
 
@@ -202,7 +205,7 @@ async def push(
             receipt = await _apply(session, plan, push_id, asked, tell)
             done = session.outbox.of_push(push_id, images=False)
             if session.warehouse is not None:  # also what an earlier push did, and could not bring in
-                late = reflect.not_reflected(session.outbox, session.warehouse)
+                late = applied_changes.not_reflected(session.outbox, session.warehouse)
                 done += [each for each in late if each.push_id != push_id]
         if asked.read_back:
             await _read_back(settings, receipt, done, say)
@@ -342,12 +345,12 @@ async def _read_back(
         known = set() if warehouse is None else {
             row[0] for row in warehouse.execute("SELECT DISTINCT stream FROM meta.checkpoints").fetchall()
         }  # fmt: skip
-    receipt.streams = tuple(name for name in reflect.streams_of(mutations) if name in known)
+    receipt.streams = tuple(name for name in applied_changes.streams_of(mutations) if name in known)
     try:
         if receipt.streams:
-            await run.sync(settings, run.Asked(receipt.streams))
+            await sync.sync(settings, sync.Asked(receipt.streams))
         else:
-            await trail.publish(settings)
+            await mutation_log.publish(settings)
     except Busy:
         say("A sync runs beside: it, or the next one, brings what was written into the warehouse.")
     except PdsyncError as error:

@@ -39,13 +39,18 @@ The same over HTTP, for a sandbox in another process: `/_admin/dump`, `/log`, `/
 
 from __future__ import annotations
 
-from .box import Box, running, serve, serve_forever
-from .clock import Clock
-from .company import Company, Sizes, Viewer
-from .faults import Fault
-from .limits import Limits
-from .oauth import Settings as OAuthSettings
-from .server import LiveChanges, Sandbox
+from pdsync.sandbox.company.clock import Clock
+from pdsync.sandbox.company.company import Company, Sizes, Viewer
+from pdsync.sandbox.server.faults import Fault
+from pdsync.sandbox.server.launch import (
+    Box,
+    running,
+    serve,
+    serve_forever,
+)
+from pdsync.sandbox.server.limits import Limits
+from pdsync.sandbox.server.oauth import Settings as OAuthSettings
+from pdsync.sandbox.server.server import LiveChanges, Sandbox
 
 __all__ = [
     "Box",

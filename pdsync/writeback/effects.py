@@ -13,11 +13,11 @@ import msgspec
 from msgspec import Struct
 
 from pdsync.core import catalogue
-from pdsync.core.calls import check
-from pdsync.core.envelope import record_in, records_in
+from pdsync.core.list_response import record_in, records_in
+from pdsync.core.request_builder import check
 from pdsync.errors import NotFound
 from pdsync.extract.records import records
-from pdsync.writeback.compare import differing, same
+from pdsync.writeback.equality import differing, same
 from pdsync.writeback.shapes import shape
 
 if TYPE_CHECKING:

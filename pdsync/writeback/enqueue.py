@@ -14,18 +14,18 @@ from uuid import UUID
 from msgspec import Struct
 
 from pdsync.core import catalogue, cells
-from pdsync.core.calls import check
+from pdsync.core.request_builder import check
 from pdsync.errors import ConfigError
 from pdsync.writeback.outbox import Entry, Reference
 from pdsync.writeback.shapes import link_to_itself, shape
-from pdsync.writeback.values import Unfit, refuse_not_finite
+from pdsync.writeback.typed_values import Unfit, refuse_not_finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pdsync.model import Mutation, Operation
-    from pdsync.writeback.names import Names
-    from pdsync.writeback.values import Style
+    from pdsync.writeback.resolver import Names
+    from pdsync.writeback.typed_values import Style
 
 # Columns of a row that are not for Pipedrive: its name in the batch, its deduplication key, what to do with it.
 AS, KEY, OPERATION = "_as", "_key", "_operation"

@@ -15,14 +15,20 @@ import msgspec
 from msgspec import Struct
 
 from pdsync.core import catalogue
-from pdsync.core.calls import check
+from pdsync.core.request_builder import check
 from pdsync.errors import ApiError, ConfigError, WrongCompany
 from pdsync.model import Verb  # noqa: TC001 - msgspec reads it at run time
-from pdsync.writeback import merging, reads
-from pdsync.writeback.compare import base_of, differing, fields, same, value_in
+from pdsync.writeback import fresh_reads, merge_preview
 from pdsync.writeback.effects import effect_of, entries_to_go, is_state
+from pdsync.writeback.equality import (
+    base_of,
+    differing,
+    fields,
+    same,
+    value_in,
+)
 from pdsync.writeback.shapes import key_of, link_to_itself, records_named, shape
-from pdsync.writeback.values import completed_contacts
+from pdsync.writeback.typed_values import completed_contacts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,8 +36,8 @@ if TYPE_CHECKING:
 
     from pdsync.core.http import Http
     from pdsync.model import Mutation, Operation
-    from pdsync.writeback.memory import Memory
-    from pdsync.writeback.names import Names
+    from pdsync.writeback.known_records import Memory
+    from pdsync.writeback.resolver import Names
     from pdsync.writeback.shapes import Shape
 
 Policy = Literal["field", "record", "theirs", "ours", "append"]
@@ -156,10 +162,10 @@ async def make(
             raise WrongCompany(expected=each.company_id or 0, found=company[0], name=company[1])
     names.called |= {each.id: f"that of #{each.seq}" for each in mutations}
     fit = [each for each in mutations if _unfit(each) is None]
-    known = await reads.read(http, [place for each in fit for place in _places(each)])
+    known = await fresh_reads.read(http, [place for each in fit for place in _places(each)])
     images = {target: read if not read.gone else None for target, read in known.items()}
     never_shown = {target for target, read in known.items() if read.record is None and not read.hidden}
-    merges = await merging.children(http, [each for each in fit if each.verb == "merge"])
+    merges = await merge_preview.children(http, [each for each in fit if each.verb == "merge"])
     doomed = {each.id: found for each in fit if (found := await _doomed(http, each)) is not None}
     touched: set[str] = set()
     steps = []
@@ -199,13 +205,13 @@ def _roots(mutation: Mutation) -> set[str]:
     return {f"{shaped.root}/{mutation.payload.get(shaped.places[0])}"} if shaped.places else set()
 
 
-def _places(mutation: Mutation) -> list[reads.Place]:
+def _places(mutation: Mutation) -> list[fresh_reads.Place]:
     shaped = shape(catalogue.operation(mutation.operation))
     if shaped.verb not in ("update", "delete", "merge"):
         return []
-    found = reads.place(shaped, mutation.payload)
+    found = fresh_reads.place(shaped, mutation.payload)
     if found and shaped.verb == "merge":
-        return [found, merging.winner(shaped, mutation.payload)]
+        return [found, merge_preview.winner(shaped, mutation.payload)]
     return [found] if found else []
 
 
@@ -232,7 +238,7 @@ class _Planner:
         names: Names,
         policy: Policy,
         currency: str | None,
-        images: dict[str, reads.Read | None],
+        images: dict[str, fresh_reads.Read | None],
         children: dict[str, list[str]],
         never_shown: set[str],
         memory: Memory,
@@ -299,7 +305,7 @@ class _Planner:
             return self._delete(target, image)
         return self._update(target, image)
 
-    def _delete(self, target: str, image: reads.Read) -> tuple[Fate, str | None, str | None]:
+    def _delete(self, target: str, image: fresh_reads.Read) -> tuple[Fate, str | None, str | None]:
         record = image.record or {}
         if self.mutation.expected and (moved := differing(record, self.mutation.expected)):
             return "conflict", "changed", f"somebody has changed {self._named(moved)} since"
@@ -320,7 +326,7 @@ class _Planner:
         self.changes = (Change(f"({len(doomed.entries):,} records)", ", ".join(titles) + more, None),)
         return "send", None, None
 
-    def _update(self, target: str, image: reads.Read) -> tuple[Fate, str | None, str | None]:
+    def _update(self, target: str, image: fresh_reads.Read) -> tuple[Fate, str | None, str | None]:
         record = image.record or {}
         self.payload = self._completed(record)
         wanted = dict(fields(body_of(self.operation, self.payload)))
@@ -367,7 +373,7 @@ class _Planner:
 
     def _merge(self) -> tuple[Fate, str | None, str | None]:
         shaped = shape(self.operation)
-        loser, winner = merging.targets(shaped, self.payload)
+        loser, winner = merge_preview.targets(shaped, self.payload)
         into = self.memory.merged_into(shaped.kind, loser.rpartition("/")[2])
         for target in (loser, winner):
             image = self.images.get(target)
@@ -381,14 +387,14 @@ class _Planner:
         one, other = self.images[loser], self.images[winner]
         lost, kept = (one and one.record) or {}, (other and other.record) or {}
         self.title = f"{title_of(lost)} → {title_of(kept)}"
-        self.base = merging.stamp(lost, kept)
-        filled, dropped = merging.outcome(lost, kept)
+        self.base = merge_preview.stamp(lost, kept)
+        filled, dropped = merge_preview.outcome(lost, kept)
         self.changes = tuple(
             Change(self.names.label(self.operation, name), self._read(name, before), self._read(name, after))
             for name, before, after in filled
         )
         gone = [f"{self.names.label(self.operation, name)} {self._read(name, value)!r}" for name, value in dropped]
-        moving = [merging.counted(list, len(ids)) for list, ids in self.children.items() if ids]
+        moving = [merge_preview.counted(list, len(ids)) for list, ids in self.children.items() if ids]
         self.warnings = (
             *((f"lost for good: {', '.join(gone)}",) if gone else ()),
             *((f"moves to the other: {', '.join(moving)}",) if moving else ()),

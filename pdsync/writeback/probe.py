@@ -17,12 +17,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 from msgspec import Struct
 
-from pdsync.core.calls import check
-from pdsync.core.envelope import records_in
+from pdsync.core.list_response import records_in
+from pdsync.core.request_builder import check
 from pdsync.errors import ApiError
-from pdsync.writeback import late, merging, reads
-from pdsync.writeback.compare import base_of, differing, fields, unshown
+from pdsync.writeback import fresh_reads, lost_updates, merge_preview
 from pdsync.writeback.effects import is_state, look_at_effect
+from pdsync.writeback.equality import (
+    base_of,
+    differing,
+    fields,
+    unshown,
+)
 from pdsync.writeback.plan import body_of
 from pdsync.writeback.shapes import key_of, shape, stream_of
 
@@ -102,10 +107,10 @@ async def look(
         return await _look_for_new(http, operation, shaped, payload, seen, me, bound)
     if shaped.verb == "merge":
         return await _look_at_merge(http, shaped, payload, base or {})
-    place = reads.place(shaped, payload)
+    place = fresh_reads.place(shaped, payload)
     if place is None:
         return await _look_at_state(http, operation, payload)
-    read = (await reads.read(http, [place]))[place.target]
+    read = (await fresh_reads.read(http, [place]))[place.target]
     request = f"read {place.target}"
     if read.hidden:
         return Finding("unclear", request, "this token may not see it")
@@ -125,14 +130,14 @@ async def look(
 
 
 async def _look_for_deletion(
-    http: Http, shape: Shape, place: reads.Place, payload: Mapping[str, Any], read: reads.Read, me: int
+    http: Http, shape: Shape, place: fresh_reads.Place, payload: Mapping[str, Any], read: fresh_reads.Read, me: int
 ) -> Finding:
     request = f"read {place.target}"
     if not read.gone:
         return Finding("absent", request, "it is still there")
     if not await _list_answers(http, shape, payload):
         return Finding("unclear", request, "it is gone")
-    by = await late.deleter(http, shape.kind, place.values[-1])
+    by = await lost_updates.deleter(http, shape.kind, place.values[-1])
     if by not in (None, me):
         return Finding("happened", request, f"user {by} has deleted it", by_other=True)
     return Finding("happened", request, "it is gone")
@@ -252,26 +257,26 @@ async def _whole(http: Http, shape: Shape, payload: Mapping[str, Any], listed: d
     if shape.item is None or key is None:
         return listed
     values = (*(str(payload[name]) for name in shape.places), key)
-    read = (await reads.read(http, [reads.Place(shape, f"{shape.kind}/{key}", values)])).popitem()[1]
+    read = (await fresh_reads.read(http, [fresh_reads.Place(shape, f"{shape.kind}/{key}", values)])).popitem()[1]
     return {**listed, **(read.record or {})}
 
 
 async def _look_at_merge(http: Http, shape: Shape, payload: Mapping[str, Any], base: Mapping[str, Any]) -> Finding:
-    place = reads.place(shape, payload)
+    place = fresh_reads.place(shape, payload)
     if place is None:
         return Finding("undecidable", "merge")
-    other = merging.winner(shape, payload)
-    found = await reads.read(http, [place, other])
+    other = merge_preview.winner(shape, payload)
+    found = await fresh_reads.read(http, [place, other])
     loser, winner = found[place.target], found[other.target]
     request = f"read {place.target} and {other.target}"
     if loser.gone and not winner.gone:
         # Somebody else may have deleted it, or merged it into a third one.
-        proof = await merging.proof(http, shape.kind, base, other.values[-1], winner.record or {})
+        proof = await merge_preview.proof(http, shape.kind, base, other.values[-1], winner.record or {})
         if proof.shown:
             return Finding("happened", request, proof.shown, winner.record)
         return Finding("undecidable", request, f"{place.target} is gone, but {proof.against}")
-    before = merging.stamp(base.get("loser") or {}, base.get("winner") or {})
-    now = merging.stamp(loser.record or {}, winner.record or {})
+    before = merge_preview.stamp(base.get("loser") or {}, base.get("winner") or {})
+    now = merge_preview.stamp(loser.record or {}, winner.record or {})
     if not loser.gone and not winner.gone and before == now:
         return Finding("absent", request, now)
     return Finding("undecidable", request, now)
@@ -285,7 +290,7 @@ async def listed(http: Http, shape: Shape, payload: Mapping[str, Any]) -> list[d
     sort = _newest(shape)
     values = tuple(str(payload[name]) for name in shape.places if name in payload)
     if sort is None:
-        return list((await reads.listing_of(http, reads.Place(shape, "", values))).values())
+        return list((await fresh_reads.listing_of(http, fresh_reads.Place(shape, "", values))).values())
     params = dict(zip(listing.path_params, values, strict=False))
     call = check(listing, params | sort | {"limit": _page(shape)})
     return records_in((await http.carry_out(call)).body)

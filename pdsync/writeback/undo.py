@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from pdsync.core import catalogue
 from pdsync.extract.redact import FORGOTTEN
-from pdsync.writeback.compare import fields, same, value_in
+from pdsync.writeback.equality import fields, same, value_in
 from pdsync.writeback.outbox import Entry
 from pdsync.writeback.plan import body_of
 from pdsync.writeback.probe import strangeness

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from pdsync.core import catalogue
-from pdsync.core.calls import Call, check
+from pdsync.core.request_builder import Call, check
 from pdsync.errors import ConfigError
 
 KEY = "0123456789abcdef0123456789abcdef01234567"

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from pdsync.cli import render
 from pdsync.cli.app import App
-from pdsync.cli.query import _csv, answer_rows, ask
+from pdsync.cli.commands.sql import _csv, answer_rows, ask
 from pdsync.core import log
 
 ODD = [

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pdsync.cli.query import _csv, answer_rows, ask
+from pdsync.cli.commands.sql import _csv, answer_rows, ask
 from pdsync.core import catalogue
 from pdsync.sql import name as quoted
-from pdsync.writeback.rows import read
+from pdsync.writeback.import_files import read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from pdsync.runner import schedule
-from pdsync.runner.schedule import Job
+from pdsync.runner.pipelines import schedule
+from pdsync.runner.pipelines.schedule import Job
 from tests.end_to_end.world import Project
 
 if TYPE_CHECKING:

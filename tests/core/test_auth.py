@@ -15,10 +15,10 @@ import keyring.core
 import msgspec
 import pytest
 
-from pdsync.core import auth, config, vault
+from pdsync.core import auth, config, secret_store
 from pdsync.core.http import ApiToken
 from pdsync.core.log import clean
-from pdsync.core.vault import Grant, StoredToken, Vault
+from pdsync.core.secret_store import Grant, StoredToken, Vault
 from pdsync.errors import AuthError, Busy, StorageError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def no_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PDSYNC_API_TOKEN", raising=False)
     monkeypatch.delenv("PDSYNC_BASE_URL", raising=False)
     monkeypatch.setattr(keyring.core, "_keyring_backend", keyring.backends.fail.Keyring())  # type: ignore[no-untyped-call]
-    monkeypatch.setattr(vault, "_silent", threading.Event())
+    monkeypatch.setattr(secret_store, "_silent", threading.Event())
 
 
 @pytest.fixture
@@ -266,7 +266,7 @@ def test_x2_every_secret_that_is_read_is_hidden(settings: Settings, capsys: pyte
     grant = a_grant(access_token="acc/" + TOKEN, refresh_token="ref/" + TOKEN, client_secret="sec/" + TOKEN)
     Vault(settings).folder.mkdir()
     (settings.state / "credentials.json").touch(0o600)
-    vault.write_private(
+    secret_store.write_private(
         settings.state / "credentials.json",
         b'{"secrets":{"https://api.pipedrive.com":' + msgspec.json.encode(grant) + b"}}",
     )

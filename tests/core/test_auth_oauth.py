@@ -21,13 +21,18 @@ import keyring.core
 import msgspec
 import pytest
 
-from pdsync.core import auth, config, oauth, vault
+from pdsync.core import (
+    auth,
+    config,
+    oauth,
+    secret_store,
+)
 from pdsync.core.budget import Budget
 from pdsync.core.control import Control
 from pdsync.core.http import Http
 from pdsync.core.log import clean
 from pdsync.core.oauth import OAuth
-from pdsync.core.vault import Grant, StoredToken, Vault
+from pdsync.core.secret_store import Grant, StoredToken, Vault
 from pdsync.errors import AuthError, BadAnswer, ConfigError, ServerTrouble, StorageError, WrongCompany
 from pdsync.sandbox import Company, Limits, OAuthSettings, Sizes, running
 
@@ -72,7 +77,7 @@ def no_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PDSYNC_API_TOKEN", raising=False)
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
     monkeypatch.setattr(keyring.core, "_keyring_backend", keyring.backends.fail.Keyring())  # type: ignore[no-untyped-call]
-    monkeypatch.setattr(vault, "_silent", threading.Event())
+    monkeypatch.setattr(secret_store, "_silent", threading.Event())
 
 
 @contextmanager
@@ -404,7 +409,7 @@ async def test_x9_a_disk_that_is_full_shows_before_the_refresh_token_is_spent(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(vault, "write_private", full)
+        patch.setattr(secret_store, "write_private", full)
         with pytest.raises(StorageError, match="No space left"):
             await whoami(settings, used)
     assert exchanges(box) == 1

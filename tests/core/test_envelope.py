@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pdsync.core.envelope import Envelope, open_envelope
+from pdsync.core.list_response import Envelope, open_envelope
 from pdsync.errors import BadAnswer
 
 

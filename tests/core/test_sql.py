@@ -84,8 +84,11 @@ def test_the_first_row_is_taken_and_the_rest_is_read(database: duckdb.DuckDBPyCo
 # the reason why no outside text is in it.
 
 ALLOWED = {
-    ("cli/query.py", "query"): "what the person typed: `pdsync sql` is for that, and the warehouse is open read-only",
-    ("cli/files.py", "where"): "each of its callers writes it out; values are bound",
+    (
+        "cli/commands/sql.py",
+        "query",
+    ): "what the person typed: `pdsync sql` is for that, and the warehouse is open read-only",
+    ("cli/commands/files.py", "where"): "each of its callers writes it out; values are bound",
     ("core/control.py", "query"): "rows(): each of its calls is looked at like an `execute`",
     ("core/control.py", "where"): "_walks(): each of its calls is looked at like an `execute`",
     ("core/control.py", "statement"): "a piece of _SCHEMA",
@@ -105,23 +108,29 @@ ALLOWED = {
     ("normalise/stage.py", "kind"): "a type from the catalogue, never from a label",
     ("reconcile/sweep.py", "self.relation"): "quoted where it is made",
     ("reconcile/sweep.py", "stage.relation"): "the relation of a Stage, which stage.py quotes",
-    ("runner/audit.py", "conditions"): "_holds(): quoted columns and types from the catalogue; values are bound",
-    ("runner/counted.py", "self._held(shown)"): "made of quoted names; `shown` is made so a few lines above it",
-    ("runner/counted.py", "sweep.relation"): "the relation of a Sweep, quoted where it is made",
-    ("runner/unlisted.py", "sweep.relation"): "the relation of a Sweep, quoted where it is made",
-    ("runner/reconcile.py", "seen.relation"): "the relation of a Sweep, quoted where it is made",
+    (
+        "runner/report/duplicates.py",
+        "conditions",
+    ): "_holds(): quoted columns and types from the catalogue; values are bound",
+    (
+        "runner/reconcile/by_count.py",
+        "self._held(shown)",
+    ): "made of quoted names; `shown` is made so a few lines above it",
+    ("runner/reconcile/by_count.py", "sweep.relation"): "the relation of a Sweep, quoted where it is made",
+    ("runner/sync/removed_children.py", "sweep.relation"): "the relation of a Sweep, quoted where it is made",
+    ("runner/reconcile/reconcile.py", "seen.relation"): "the relation of a Sweep, quoted where it is made",
     ("writeback/outbox.py", "where"): "_select(): each of its calls is looked at like an `execute`",
     ("writeback/outbox.py", "Attempt.__struct_fields__"): "names of our own",
     ("writeback/outbox.py", "Mutation.__struct_fields__"): "names of our own",
     ("core/budget.py", "arguments"): "_Ledger.execute(): each of its calls is looked at",
     ("core/budget.py", "statement"): "_note(): each of its calls writes it out",
-    ("writeback/memory.py", "table"): "_table(): a quoted name",
+    ("writeback/known_records.py", "table"): "_table(): a quoted name",
     ("writeback/outbox.py", "'?' * len(columns)"): "placeholders",
     ("runner/loader.py", "script"): "schemas/views/*.sql, shipped with the package",
 }
 # Functions that return SQL, made of quoted columns, literals and types of the catalogue.
 BUILDERS = {
-    "runner/stores.py": ("_batches(",),
+    "runner/archive/stores.py": ("_batches(",),
     "load/commit.py": ("_valid_from(",),
     "normalise/stage.py": ("self._statement.", "no_object("),
     "load/history.py": ("_versions(", "_differences("),

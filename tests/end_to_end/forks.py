@@ -103,7 +103,7 @@ def main() -> None:
     for module in _IMPORTED:
         import_module(f"pdsync.cli.{module}")
     import_module("tests.end_to_end.knobs")
-    import_module("pdsync.runner.load_files")
+    import_module("pdsync.runner.sync.load_files")
     import_module("pyarrow.parquet")
     import_module("aiohttp")
     catalogue = import_module("pdsync.core.catalogue")

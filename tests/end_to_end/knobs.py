@@ -25,7 +25,8 @@ from msgspec.structs import force_setattr
 
 from pdsync.core import budget, catalogue
 from pdsync.core.http import Http
-from pdsync.runner import loader, run
+from pdsync.runner import loader
+from pdsync.runner.sync import sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,13 +55,13 @@ def smaller_pages(rows: int) -> Iterator[None]:
 
 def small_batches(pages: int) -> None:
     """Commit so many pages together."""
-    for module in (loader, run):
+    for module in (loader, sync):
         setattr(module, "PAGES_A_BATCH", pages)  # noqa: B010 - run only borrows the name
 
 
 def read_ahead(size: int) -> None:
     """Hand pages to the loader as soon as so many bytes wait for it; it is 40 MiB otherwise."""
-    run._PAGES_AHEAD = size
+    sync._PAGES_AHEAD = size
 
 
 def hurry() -> None:

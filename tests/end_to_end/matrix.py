@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow.parquet as pq
 
-from pdsync.load.canonical import canonical
+from pdsync.load.fingerprint import canonical
 from pdsync.sandbox import Company, Limits, Sizes, running
 from tests.end_to_end import places
 from tests.end_to_end.drift import Drift
@@ -89,7 +89,7 @@ class Case:
         self.boundaries, self.spoilt = [tables(self.project, self.since)], set(_broken(self.project))
         if self.name == "backfill":  # it reads the definitions first, as a run of its own
             between = self.copy(folder / "between")
-            forks.run(between, *self.arguments, first=f"{CALM}\nknobs.die('pdsync.runner.backfill', '_begin')")
+            forks.run(between, *self.arguments, first=f"{CALM}\nknobs.die('pdsync.runner.sync.backfill', '_begin')")
             self.spoilt |= set(_broken(between))
             self.boundaries.append(tables(between, self.since))
         calm, file = self.copy(folder / "calm"), folder / "counted"

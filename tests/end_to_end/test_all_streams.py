@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pdsync.core import catalogue
-from pdsync.sandbox.shelf_kinds import KINDS
+from pdsync.sandbox.operations.collections import KINDS
 from tests.end_to_end.world import STREAMS as OTHERS
 from tests.end_to_end.world import Project, serving
 from tests.truth import convert

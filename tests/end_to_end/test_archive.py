@@ -127,7 +127,7 @@ def test_s14_what_prune_removes_no_replay_needs(project: Project) -> None:
 def test_s1_a_prune_that_is_killed_loses_no_page_that_is_needed(project: Project) -> None:
     before = digests(project)
     for death in (
-        "'pdsync.extract.frames', 'rewrite', after=True",
+        "'pdsync.extract.raw_file', 'rewrite', after=True",
         "'pdsync.core.control', 'Control.replace_pages', after=True",
     ):
         ran = project.run("raw", "prune", "--keep-days", "0", "--yes", first=f"knobs.die({death})")

@@ -185,8 +185,8 @@ def test_s8_a_list_that_lacks_what_its_parent_counts_marks_nothing(remote: Remot
 @pytest.mark.parametrize(
     "death",
     [
-        "'pdsync.runner.unlisted', 'absent', 1, after=False",
-        "'pdsync.runner.run', 'Run.bury', 1, after=False",
+        "'pdsync.runner.sync.removed_children', 'absent', 1, after=False",
+        "'pdsync.runner.sync.sync', 'Run.bury', 1, after=False",
         "'pdsync.load.tombstones', 'bury', 1, after=True",
     ],
 )
@@ -249,7 +249,7 @@ def test_s7_a_reconciliation_asks_those_deals_only_that_count_otherwise(remote: 
 @pytest.mark.parametrize(
     "death",
     [
-        "'pdsync.runner.run', 'Run.keep', 1, after=False",
+        "'pdsync.runner.sync.sync', 'Run.keep', 1, after=False",
         "'pdsync.core.control', 'Control.record_pages', 1, after=True",
         "'pdsync.load.tombstones', 'bury', 1, after=False",
     ],

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pdsync.core import catalogue
-from pdsync.core.calls import check
+from pdsync.core.request_builder import check
 from pdsync.writeback.effects import effect_of, way
 from pdsync.writeback.shapes import shape
 from tests.end_to_end.world import Project, serving

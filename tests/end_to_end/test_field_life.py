@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pdsync.sandbox import Company, Limits, Sizes, running
-from pdsync.sandbox.schema import change_fields
+from pdsync.sandbox.company.field_changes import change_fields
 from tests.end_to_end.world import Project
 
 if TYPE_CHECKING:

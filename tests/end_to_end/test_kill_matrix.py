@@ -47,8 +47,8 @@ def test_s1_a_backfill_that_dies_at_its_beginning_still_reads_every_list(
 
 def test_s1_s11_an_export_that_dies_leaves_nothing_behind(scene: Scenes, forks: Forks, tmp_path: Path) -> None:
     case = scene.case("export")
-    put = Place("pdsync.load.store", "_Folder.put", after=True)
-    removed = Place("pdsync.load.store", "_Folder.remove")
+    put = Place("pdsync.load.export_target", "_Folder.put", after=True)
+    removed = Place("pdsync.load.export_target", "_Folder.remove")
     last = case.calls[put]  # the catalogue itself
     for deaths in ([put.death(last // 2), put.death(2)], [put.death(last), removed.death(2)]):
         trial = case.trial(tmp_path, forks, deaths)
@@ -61,7 +61,7 @@ def test_s1_s7_a_repair_that_dies_is_finished_and_tells_of_all_that_it_found(
 ) -> None:
     case = scene.case("reconcile")
     buried = Place("pdsync.load.tombstones", "bury", after=True)
-    kept = Place("pdsync.runner.findings", "keep")
+    kept = Place("pdsync.runner.reconcile.findings", "keep")
     assert case.trial(tmp_path / "trial", forks, [buried.death(2), kept.death(2)]).wrong == []
     found = "SELECT stream, key, kind, repaired FROM meta.findings ORDER BY ALL"
     calm, shaken = case.copy(tmp_path / "calm"), case.copy(tmp_path / "shaken")

@@ -22,14 +22,14 @@ LISTS = ("products", "persons", "stages")
 # In the order in which a run comes by, so that each attempt reaches its own: module, name, nth call.
 DEATHS = [  # `python -m tests.proofs.kills` goes on to the streams and sizes that take longer
     "'pdsync.core.control', 'Control.start_run', after=True",
-    "'pdsync.extract.seal', '_write', after=True",
-    "'pdsync.extract.seal', '_write', 2, after=True",
+    "'pdsync.extract.raw_archive', '_write', after=True",
+    "'pdsync.extract.raw_archive', '_write', 2, after=True",
     "'pdsync.core.control', 'Control.record_pages', 2",
     "'pdsync.load.commit', 'note_batch', 2, after=True",
     "'pdsync.load.commit', 'commit', 2, after=True",
     "'pdsync.load.commit', '_move_watermark', after=True",
     "'pdsync.core.control', 'Control.end_walk', after=True",
-    "'pdsync.runner.receipt', 'keep', after=True",
+    "'pdsync.runner.report.receipt', 'keep', after=True",
     "'pdsync.runner.loader', 'Loader._close'",
     "'os', 'replace'",
     "'os', 'replace', after=True",

@@ -15,10 +15,10 @@ import zstandard
 
 from pdsync.core import config
 from pdsync.core.control import Control
-from pdsync.extract import seal
-from pdsync.extract.seal import Archive
+from pdsync.extract import raw_archive
+from pdsync.extract.raw_archive import Archive
 from pdsync.model import Page, Walk
-from pdsync.runner import stores
+from pdsync.runner.archive import stores
 from tests.end_to_end import knobs
 from tests.end_to_end.test_replay import digests
 from tests.end_to_end.world import Project, broken_history, serving
@@ -235,7 +235,7 @@ def test_x1_an_archive_of_another_company_is_refused_and_nothing_changes(days: D
     facts |= {"operation": "getDeals", "since": None, "seq": 0, "next": None, "rows": 0, "context": {}}
     body = zstandard.compress(b'{"success":true,"data":[]}')
     foreign = project.data / "raw" / "20260101T000000-abcdef-12.zst"
-    foreign.write_bytes(seal.header(facts | {"served_at": "2026-01-01T00:00:00+00:00"}) + body)
+    foreign.write_bytes(raw_archive.header(facts | {"served_at": "2026-01-01T00:00:00+00:00"}) + body)
     before = project.kept()
     ran = project.here("sync", *STREAMS)
     assert ran.code == 1, ran
@@ -265,7 +265,7 @@ async def test_s14_two_walks_to_which_an_older_pdsync_gave_one_id_are_told_apart
     walks = [walk for walk, state in control.walks() if state == "applied"]
     assert [walk.run_id for walk in walks] == ["first", "second"]
     assert len({walk.id for walk in walks}) == 2
-    assert [seal.read(settings.raw, page) for page in control.pages()] == [b'{"data":[]}'] * 2
+    assert [raw_archive.read(settings.raw, page) for page in control.pages()] == [b'{"data":[]}'] * 2
     stores.index_archive(settings, control, lambda text: None)
     assert len(control.walks()) == 2
     control.close()

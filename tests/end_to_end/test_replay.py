@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 from pdsync.core import catalogue
-from pdsync.load.canonical import canonical
+from pdsync.load.fingerprint import canonical
 from tests.end_to_end import knobs
 from tests.end_to_end.world import Project, broken_history, serving
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pdsync.load.canonical import Digest
+    from pdsync.load.fingerprint import Digest
     from tests.end_to_end.world import Remote
 
 LISTS = ("deals", "notes", "deal_participants")

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from pdsync.core import catalogue
-from pdsync.core.envelope import open_envelope
+from pdsync.core.list_response import open_envelope
 from pdsync.errors import ShareSpent
-from pdsync.extract.dependents import dependents
+from pdsync.extract.child_lists import dependents
 from pdsync.model import Page, Parent, Walk
 
 if TYPE_CHECKING:

@@ -20,10 +20,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pdsync.core.http import ATTEMPTS
-from pdsync.core.transfer import bare_session, may_be_called, redirect_target
+from pdsync.core.upload_download import bare_session, may_be_called, redirect_target
 from pdsync.errors import BadAnswer, Busy, ConfigError
-from pdsync.extract.files import Done, Wanted, download, odd, plan, wanted
-from pdsync.extract.folder import MANIFEST, Folder, name_on_disk
+from pdsync.extract.attachments import (
+    Done,
+    Wanted,
+    download,
+    odd,
+    plan,
+    wanted,
+)
+from pdsync.extract.download_folder import MANIFEST, Folder, name_on_disk
 from pdsync.model import Gap
 from tests.core.servers import TOKEN, client, server
 

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from pdsync.core import catalogue
-from pdsync.core.envelope import open_envelope
 from pdsync.core.http import Answer, Http
+from pdsync.core.list_response import open_envelope
 from pdsync.errors import ApiError, BadAnswer, ServerTrouble
 from pdsync.extract.pages import pages, query_of
 from pdsync.model import Operation, Page, Version, Walk

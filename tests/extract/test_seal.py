@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from pdsync.core.control import Control, SealedPage
 from pdsync.errors import StorageError
-from pdsync.extract import frames, seal
-from pdsync.extract.seal import Archive
+from pdsync.extract import raw_archive, raw_file
+from pdsync.extract.raw_archive import Archive
 from pdsync.model import Page, Walk
 
 from .conftest import NOW
@@ -49,7 +49,7 @@ async def sealed(control: Control, folder: Path, bodies: list[bytes]) -> tuple[W
 @given(bodies=st.lists(st.binary(max_size=2000) | st.just(b"x" * 300_000), min_size=1, max_size=6))
 def test_what_is_read_back_is_what_was_sealed(tmp_path: Path, control: Control, bodies: list[bytes]) -> None:
     _, entries = asyncio.run(sealed(control, tmp_path / "raw", bodies))
-    assert [seal.read(tmp_path / "raw", entry) for entry in entries] == bodies
+    assert [raw_archive.read(tmp_path / "raw", entry) for entry in entries] == bodies
     assert [entry.seq for entry in entries] == list(range(len(bodies)))
 
 
@@ -94,7 +94,7 @@ async def test_o4_a_flipped_bit_is_noticed(tmp_path: Path, control: Control) -> 
         damaged[at] ^= 1
         path.write_bytes(damaged)
         try:
-            body = seal.read(tmp_path / "raw", entry)
+            body = raw_archive.read(tmp_path / "raw", entry)
         except StorageError:
             noticed += 1
         else:
@@ -102,10 +102,10 @@ async def test_o4_a_flipped_bit_is_noticed(tmp_path: Path, control: Control) -> 
     assert noticed > entry.length / 2
     path.write_bytes(whole[:-3])
     with pytest.raises(StorageError, match="pdsync sync --full"):
-        seal.read(tmp_path / "raw", entry)
+        raw_archive.read(tmp_path / "raw", entry)
     path.unlink()
     with pytest.raises(StorageError, match="can't be read back"):
-        seal.read(tmp_path / "raw", entry)
+        raw_archive.read(tmp_path / "raw", entry)
 
 
 @dataclass
@@ -128,7 +128,7 @@ async def test_pages_that_wait_are_sealed_together(tmp_path: Path, control: Cont
         await asyncio.gather(*(archive.seal(walk, page_of(walk, seq, b"%d" % seq)) for seq in range(200)))
     assert sum(counting.together) == 200
     assert len(counting.together) < 50
-    bodies = [seal.read(tmp_path / "raw", entry) for entry in control.sealed_pages(walk.id)]
+    bodies = [raw_archive.read(tmp_path / "raw", entry) for entry in control.sealed_pages(walk.id)]
     assert bodies == [b"%d" % seq for seq in range(200)]
 
 
@@ -149,7 +149,7 @@ async def test_a_page_that_control_db_refuses_is_an_error_of_its_own(tmp_path: P
         with pytest.raises(StorageError):
             await archive.seal(walk, page_of(walk, 0, b"two"))
         await archive.seal(walk, page_of(walk, 1, b"three"))
-    bodies = [seal.read(tmp_path / "raw", entry) for entry in control.sealed_pages(walk.id)]
+    bodies = [raw_archive.read(tmp_path / "raw", entry) for entry in control.sealed_pages(walk.id)]
     assert bodies == [b"one", b"three"]
 
 
@@ -158,7 +158,7 @@ def test_s1_s15_a_kill_between_the_file_and_control_db_leaves_a_page_that_the_fi
 import asyncio, os, signal, sys
 from pathlib import Path
 from pdsync.core.control import Control
-from pdsync.extract.seal import Archive
+from pdsync.extract.raw_archive import Archive
 from tests.extract.test_seal import begin, page_of
 
 class Fatal(Control):
@@ -187,9 +187,9 @@ asyncio.run(main(Path(sys.argv[1])))
         ((walk, state),) = after.walks()
         assert state == "open"
         entries = after.sealed_pages(walk.id)
-        assert [seal.read(tmp_path / "raw", entry) for entry in entries] == [b"kept"]
-        scan = frames.scan(tmp_path / "raw" / entries[0].file)
-        assert [seal.read(tmp_path / "raw", each.page) for each in scan.pages] == [b"kept", b"lost"]
+        assert [raw_archive.read(tmp_path / "raw", entry) for entry in entries] == [b"kept"]
+        scan = raw_file.scan(tmp_path / "raw" / entries[0].file)
+        assert [raw_archive.read(tmp_path / "raw", each.page) for each in scan.pages] == [b"kept", b"lost"]
         assert scan.pages[0].page == entries[0]
     finally:
         after.close()

@@ -14,11 +14,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pdsync.sandbox import Clock, Company, Sizes
-from pdsync.sandbox.schema import change_fields
+from pdsync.sandbox.company.field_changes import change_fields
 
 if TYPE_CHECKING:
     from pdsync.sandbox import Box
-    from pdsync.sandbox.table import Row
+    from pdsync.sandbox.company.table import Row
 
 KINDS = ("deals", "persons", "organizations", "products", "activities")
 TITLES = {"deals": "title", "persons": "name", "organizations": "name", "products": "name", "activities": "subject"}

@@ -25,7 +25,10 @@ import pdsync
 from pdsync.core import config
 from pdsync.core.http import Http
 from pdsync.errors import ConfigError, GuardTripped, PdsyncError
-from pdsync.runner import findings, push, reconcile, replay, run
+from pdsync.runner import push
+from pdsync.runner.archive import replay
+from pdsync.runner.reconcile import findings, reconcile
+from pdsync.runner.sync import sync as run
 from pdsync.sandbox import Limits, running
 from pdsync.writeback.guards import Consent
 from tests.end_to_end.world import Project

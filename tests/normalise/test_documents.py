@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pdsync.core import catalogue
-from pdsync.core.envelope import open_envelope
+from pdsync.core.list_response import open_envelope
 from pdsync.model import Page
 from pdsync.normalise.stage import Stage
 

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MORE_DEATHS = [
-    "'pdsync.runner.client', 'whoami'",
-    "'pdsync.extract.seal', '_write', 2",
+    "'pdsync.runner.connection', 'whoami'",
+    "'pdsync.extract.raw_archive', '_write', 2",
     "'pdsync.core.control', 'Control.record_pages', 2, after=True",
     "'pdsync.runner.loader', 'Loader.learn_fields', 2, after=True",
     "'pdsync.load.commit', '_apply'",

@@ -10,8 +10,13 @@ import pytest
 from pdsync.core import catalogue, config
 from pdsync.core.control import Control, SealedPage
 from pdsync.model import Page
-from pdsync.runner.forecast import IDENTITY_TOKENS, Forecast, Line, forecast
-from pdsync.runner.run import Asked
+from pdsync.runner.pipelines.forecast import (
+    IDENTITY_TOKENS,
+    Forecast,
+    Line,
+    forecast,
+)
+from pdsync.runner.sync.sync import Asked
 
 if TYPE_CHECKING:
     from pathlib import Path

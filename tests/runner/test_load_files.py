@@ -12,7 +12,7 @@ import pytest
 
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
-from pdsync.runner.load_files import check_records
+from pdsync.runner.sync.load_files import check_records
 from pdsync.sandbox import Company, Limits, Sizes, running
 
 if TYPE_CHECKING:

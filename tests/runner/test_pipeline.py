@@ -9,8 +9,8 @@ import pytest
 
 from pdsync.core import catalogue
 from pdsync.errors import CatalogueError
-from pdsync.runner import pipeline
-from pdsync.runner.run import Asked
+from pdsync.runner.pipelines import pipeline
+from pdsync.runner.sync.sync import Asked
 
 if TYPE_CHECKING:
     from pathlib import Path

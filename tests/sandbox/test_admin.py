@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pdsync.sandbox.admin import DUMPED
-from pdsync.sandbox.changes import KINDS, TABLED
-from pdsync.sandbox.shelf_changes import SHELVED
+from pdsync.sandbox.activity.simulate import KINDS, TABLED
+from pdsync.sandbox.activity.simulate_generic import SHELVED
+from pdsync.sandbox.server.admin import DUMPED
 
 if TYPE_CHECKING:
     from .api import Api

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pdsync.sandbox.clock import v1_time
+from pdsync.sandbox.company.clock import v1_time
 
 if TYPE_CHECKING:
     from .api import Api

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pdsync.sandbox import Company, Limits, Sizes, running
-from pdsync.sandbox.admin import DUMPED
+from pdsync.sandbox.server.admin import DUMPED
 
 from .api import Api
 from .conftest import NOW
@@ -23,7 +23,7 @@ from .conftest import NOW
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pdsync.sandbox.table import Row
+    from pdsync.sandbox.company.table import Row
 
 EVERY_TYPE = {
     *("varchar", "varchar_auto", "text", "double", "monetary", "date", "daterange", "time", "timerange"),

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pdsync.sandbox.resources import RESOURCES
-from pdsync.sandbox.routes import ROUTES
+from pdsync.sandbox.company.resources import RESOURCES
+from pdsync.sandbox.server.routes import ROUTES
 
 if TYPE_CHECKING:
     from .api import Api

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from pdsync.sandbox.routes import ROUTES, find_route
+from pdsync.sandbox.server.routes import ROUTES, find_route
 
 from .contract import Contract
 from .test_shapes import needs_facts

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pdsync.sandbox.search import SEARCHABLE
+from pdsync.sandbox.operations.search import SEARCHABLE
 
 if TYPE_CHECKING:
     from .api import Api

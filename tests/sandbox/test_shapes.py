@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pdsync.sandbox.routes import ROUTES
+from pdsync.sandbox.server.routes import ROUTES
 
 from .api import Api
 

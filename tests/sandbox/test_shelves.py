@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pdsync.sandbox.routes import ROUTES
-from pdsync.sandbox.shelf_kinds import KINDS
-from pdsync.sandbox.shelves import Facts, operations
+from pdsync.sandbox.operations.collections import KINDS
+from pdsync.sandbox.operations.generic import Facts, operations
+from pdsync.sandbox.server.routes import ROUTES
 from tests.sandbox import api_facts
 from tests.sandbox.api import Api
 

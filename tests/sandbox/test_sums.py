@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pdsync.sandbox.clock import v1_time
-from pdsync.sandbox.recents import TABLES
+from pdsync.sandbox.company.clock import v1_time
+from pdsync.sandbox.operations.recents import TABLES
 
 if TYPE_CHECKING:
     from .api import Api

@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdsync.writeback.compare import base_of, differing, same, unshown
+from pdsync.writeback.equality import (
+    base_of,
+    differing,
+    same,
+    unshown,
+)
 
 CODE = "a" * 40
 VALUES = st.recursive(

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pdsync.cli.query import _csv
+from pdsync.cli.commands.sql import _csv
 from pdsync.errors import ConfigError
-from pdsync.writeback.rows import Format, read
+from pdsync.writeback.import_files import Format, read
 
 ROWS = [{"id": "007", "name": 'Ünal, "O\'Neil"\nLtd'}, {"id": "8", "name": None}]
 

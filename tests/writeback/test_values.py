@@ -13,11 +13,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pdsync.core import calls, catalogue, cells
+from pdsync.core import catalogue, cells, request_builder
 from pdsync.errors import ConfigError
-from pdsync.writeback import enqueue, values
-from pdsync.writeback.names import Names
-from pdsync.writeback.values import Option, Style, Unfit
+from pdsync.writeback import enqueue, typed_values
+from pdsync.writeback.resolver import Names
+from pdsync.writeback.typed_values import Option, Style, Unfit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +72,7 @@ def queued(names: Names, *rows: dict[str, Any], decimal: str | None = None, file
     """What is queued of rows for updateDeal: the custom fields, else the others; a text says why a row is refused."""
     operation = catalogue.operation("updateDeal")
     given = [{"id": 1, **row} for row in rows]
-    styles = values.decimal_marks(given, decimal, file)
+    styles = typed_values.decimal_marks(given, decimal, file)
     found: list[Any] = []
     for row in given:
         good, bad = enqueue.entries(names, operation, [row], null_clears=False, styles=styles)
@@ -166,25 +166,25 @@ def written(amount: Decimal, mark: str, group: str) -> str:
 )
 def test_w7_what_any_country_writes_is_that_amount_or_refused(amount: Decimal, style: tuple[str, str]) -> None:
     text = written(amount, *style)
-    assert values.number(text) == float(amount)  # two decimals leave no doubt
-    assert values.money(f"{text} SEK") == (float(amount), "SEK")
-    assert values.number(text, Style(style[0], said=True)) == float(amount)
+    assert typed_values.number(text) == float(amount)  # two decimals leave no doubt
+    assert typed_values.money(f"{text} SEK") == (float(amount), "SEK")
+    assert typed_values.number(text, Style(style[0], said=True)) == float(amount)
 
 
 @given(st.integers(0, 10**9), st.sampled_from(",."))
 def test_w7_grouped_digits_are_never_taken_for_decimals(amount: int, group: str) -> None:
     text = f"{amount:,}".replace(",", group)
     try:
-        assert values.number(text) == amount
+        assert typed_values.number(text) == amount
     except Unfit:
         assert text.count(group) == 1
-        assert values.number(text, Style("," if group == "." else ".")) == amount
+        assert typed_values.number(text, Style("," if group == "." else ".")) == amount
 
 
 @given(st.text(max_size=12))
 def test_w7_no_text_becomes_a_number_that_is_none(text: str) -> None:
     try:
-        found = values.number(text)
+        found = typed_values.number(text)
     except Unfit:
         return
     assert math.isfinite(found)
@@ -207,14 +207,14 @@ def test_w7_what_is_no_finite_number_never_empties_a_field(names: Names, value: 
         assert "finite" in why
         assert next(iter(row)) in why
     with pytest.raises(ConfigError, match="NaN or an infinity"):
-        calls.check(catalogue.operation("updateDeal"), {"id": 1, "custom_fields": {NUMBER: value}})
+        request_builder.check(catalogue.operation("updateDeal"), {"id": 1, "custom_fields": {NUMBER: value}})
 
 
 def test_w7_a_number_too_large_for_json_is_refused(names: Names) -> None:
     for row in ({"value": "1e400"}, {"Discount": "1e400"}, {"probability": "-1e400"}, {"value": "nan"}):
         assert isinstance(queued(names, row)[0], str), row
     with pytest.raises(ConfigError, match="should be a number"):
-        calls.check(catalogue.operation("updateDeal"), {"id": 1, "value": "1e400"})
+        request_builder.check(catalogue.operation("updateDeal"), {"id": 1, "value": "1e400"})
 
 
 # Options.
@@ -285,7 +285,7 @@ LABELS = st.lists(st.text("ab,; 12", min_size=1, max_size=6).filter(lambda text:
 def read_back(text: str, options: list[Option]) -> set[int | str] | str:
     """The options that are read, or the first words of the refusal."""
     try:
-        return set(values.several(text, options))
+        return set(typed_values.several(text, options))
     except Unfit as error:
         return " ".join(str(error).split()[:2])
 
@@ -300,7 +300,7 @@ def test_w7_a_list_that_was_written_out_comes_back_or_is_refused(labels: list[st
     labels = [each.label for each in chosen]
     for written in (cells.cell_text(labels), ", ".join(labels)):
         assert read_back(written, options) in (set(ids), "may be")
-    assert values.several(labels, options) == ids
+    assert typed_values.several(labels, options) == ids
 
 
 # Flags, days, times, choices.
@@ -393,10 +393,10 @@ def test_w7_what_does_not_fit_its_type_is_refused_with_what_would(
 
 @given(st.dates(min_value=date(1000, 1, 1)), st.times(), st.booleans())
 def test_w7_days_times_and_flags_come_back_as_they_were_written_out(day: date, clock: time, flag: bool) -> None:
-    assert values.day(cells.cell_text(day)) == day.isoformat()
-    assert values.day(f"{day.day}.{day.month}.{day.year:04}") == day.isoformat()
-    assert values.clock(cells.cell_text(clock)) == clock.replace(microsecond=0).isoformat()
-    assert values.flag(cells.cell_text(flag)) is flag
+    assert typed_values.day(cells.cell_text(day)) == day.isoformat()
+    assert typed_values.day(f"{day.day}.{day.month}.{day.year:04}") == day.isoformat()
+    assert typed_values.clock(cells.cell_text(clock)) == clock.replace(microsecond=0).isoformat()
+    assert typed_values.flag(cells.cell_text(flag)) is flag
 
 
 def test_w7_activities_take_times_and_durations_as_each_version_writes_them(names: Names) -> None:
@@ -456,8 +456,8 @@ HELD = [{"value": "1", "label": "mobile", "primary": False}, {"value": "2", "lab
     ],
 )
 def test_w7_known_contacts_keep_their_labels(text: str, found: list[tuple[str, str, bool]]) -> None:
-    entries = values.contacts(text)
+    entries = typed_values.contacts(text)
     assert entries is not None
-    made = values.completed_contacts(entries, HELD)
+    made = typed_values.completed_contacts(entries, HELD)
     assert [(each["value"], each["label"], each["primary"]) for each in made] == found
     assert made is not entries

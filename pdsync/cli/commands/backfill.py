@@ -1,0 +1,56 @@
+"""`pdsync backfill`: a bounded part of the past, read again."""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003 - part of the signatures
+
+import click
+
+from pdsync.cli import webhook
+from pdsync.cli.app import App, Command
+from pdsync.cli.job import (
+    Moment,
+    leave,
+    show,
+    watched,
+)
+from pdsync.errors import ConfigError
+from pdsync.runner.sync import backfill as running
+
+
+@click.command(cls=Command)
+@click.argument("streams", nargs=-1)
+@click.option("--since", type=Moment(), required=True, help="Read what changed from this time on.")
+@click.option("--until", type=Moment(), help="And before this time.  [default: now]")
+@click.option("--budget", type=click.IntRange(min=1), help="Stop before spending more tokens than this.")
+@click.option("--per-day", is_flag=True, help="The budget is for all backfills of a day (UTC), not for one run.")
+@click.pass_obj
+def backfill(
+    app: App,
+    streams: tuple[str, ...],
+    since: datetime,
+    until: datetime | None,
+    budget: int | None,
+    per_day: bool,
+) -> None:
+    """Read again what changed in STREAMS between two times: in all that can be asked so, when none is named.
+
+    \b
+    pdsync backfill deals --since 2025-01-01 --until 2026-01-01
+    pdsync backfill --since 2020-01-01 --budget 8000 --per-day
+
+    Reads windows of time side by side, the newest first, as fast as the rate limit allows. Changes neither what a sync
+    will read next nor what is newer in the tables. When it is stopped, or its budget is spent (exit code 3), the same
+    command goes on where it was.
+    """
+    if per_day and budget is None:
+        raise ConfigError("--per-day goes with --budget. Nothing was called.")
+    carry_out(app, running.AskedBackfill(since, until, streams, budget, per_day))
+
+
+def carry_out(app: App, asked: running.AskedBackfill) -> None:
+    """Run a backfill, show its receipt, and end with its exit code."""
+    done, seconds = watched(app, lambda progress: running.backfill(app.settings, asked, progress))
+    show(app, done, seconds, done.exit_code)
+    webhook.heard(app, done, done.exit_code)
+    leave(done.exit_code)

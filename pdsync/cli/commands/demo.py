@@ -1,0 +1,120 @@
+"""`pdsync demo`: the whole road in half a minute, without a Pipedrive account."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from pdsync.cli import render
+from pdsync.cli.app import App, Command
+from pdsync.cli.commands.sql import answer_rows, ask
+from pdsync.cli.commands.sync import carry_out
+from pdsync.cli.job import show
+from pdsync.core import config
+from pdsync.errors import ConfigError
+from pdsync.runner import project
+from pdsync.runner.sync.sync import Asked
+
+if TYPE_CHECKING:
+    from pdsync.core.config import Settings
+    from pdsync.model import Receipt
+
+FOLDER = Path("pdsync-demo")
+_MARK = ".pdsync-demo"  # only a folder with this file is ours to empty
+_FUNNEL = """
+select pipeline, stage, currency, deals, value, average from sales.funnel where deals >= 3 limit 12
+"""
+_CHANGED = """
+select id, title, lag(status) over version as was, status as now, lag(value) over version as value_was,
+       value as value_now, _valid_from as since
+from history.deals
+window version as (partition by id order by _valid_from)
+qualify was is not null and _deleted_at is null
+order by was = now, value_was = value_now, id limit 5
+"""
+
+
+@click.command(cls=Command)
+@click.option("--deals", default=2_000, show_default=True, type=click.IntRange(min=0), help="How large a company.")
+@click.option("--seed", default=7, show_default=True, help="Another seed, another company.")
+@click.pass_obj
+def demo(app: App, deals: int, seed: int) -> None:
+    """Sync a made-up company into DuckDB, let it work for a day, sync the changes, and ask the first question.
+
+    Starts a local Pipedrive with that company in it; nothing leaves this machine. The warehouse is left in the folder
+    pdsync-demo, or in --project DIR.
+    """
+    from pdsync.sandbox import Company, Limits, Sizes, running  # noqa: PLC0415 - only this command needs it
+
+    folder = _fresh(app.project if app.project != Path() else FOLDER)
+    app.note(f"1. A made-up company with {deals:,} deals, behind a local Pipedrive that obeys the real one's limits.\n")
+    company = Company.generate(seed=seed, sizes=Sizes(deals=deals), now=datetime.now(UTC) - timedelta(days=1))
+    with running(company, limits=Limits(burst=40, daily_tokens=30_000)) as box:
+        os.environ["PDSYNC_API_TOKEN"] = box.token
+        settings = config.load(folder, {"account.base_url": box.url, "limits.burst": 40})
+        app.__dict__["settings"] = settings
+        app.note("2. The first sync reads everything.\n")
+        first = _sync(app, settings)
+        app.note("\n3. Where do the open deals stand? One SQL query on sales.funnel:\n")
+        _show(app, settings, _FUNNEL)
+        app.note(
+            "\n4. The company works for a day: edits, wins, new deals, a deletion. The second sync reads only that.\n"
+        )
+        box.change(share=0.02, advance_s=86_400)
+        second = _sync(app, settings)
+    app.note("\n5. What a row was before is kept, in history.*: the deals that changed, then and now.\n")
+    _show(app, settings, _CHANGED)
+    typed = "pdsync" if shutil.which("pdsync") else sys.argv[0]
+    shown = folder.name if folder.parent == Path.cwd() else folder
+    command = typed if folder == Path.cwd() else f"{typed} --project {shown}"
+    app.note(
+        f"\nThe warehouse is {settings.warehouse}: open it with any DuckDB from 1.5 on. What to type next:\n\n"
+        f'  {command} sql "from labeled.deals limit 5"\n'
+        f'  {command} sql "show all tables"\n'
+        f"  {command} fields\n"
+        f"  {command} status\n\n"
+        f"With your own company:  {typed} init, {typed} sync"
+    )
+    code = first.exit_code or second.exit_code
+    if app.json:
+        app.emit({"event": "summary", "complete": not code, "exit_code": code, "run_id": second.run_id,
+                  "streams": msgspec.to_builtins(second.streams), "first": msgspec.to_builtins(first)})  # fmt: skip
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def _fresh(folder: Path) -> Path:
+    """The demo's folder, empty. Only a folder that an earlier demo made is emptied."""
+    folder = folder.absolute()
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / _MARK).exists():
+            raise ConfigError(
+                f"{folder} holds files that no demo put there. Nothing was changed; name another folder: "
+                f"pdsync --project DIR demo"
+            )
+        shutil.rmtree(folder)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (folder / _MARK).write_text("Made by `pdsync demo`, which empties this folder when it is run again.\n")
+    return folder
+
+
+def _sync(app: App, settings: Settings) -> Receipt:
+    done, seconds = carry_out(app, settings, Asked())
+    if not app.json:
+        show(app, done, seconds, done.exit_code)
+    return done
+
+
+def _show(app: App, settings: Settings, query: str) -> None:
+    with project.open_warehouse(settings) as warehouse:
+        answer = ask(warehouse, query)
+    rows: list[list[Any]] = answer_rows(answer)
+    if not app.json:
+        app.out.print(render.table(answer.column_names, rows))

@@ -1,0 +1,97 @@
+"""`pdsync export`: the warehouse as files for other programs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from pdsync.cli import render
+from pdsync.cli.app import App, Command, Group
+from pdsync.core import catalogue
+from pdsync.load.column_masks import Mask
+from pdsync.runner.report import parquet as exporting
+
+if TYPE_CHECKING:
+    from pdsync.load.export import File
+
+
+@click.group(cls=Group)
+def export() -> None:
+    """The warehouse as files for other programs."""
+
+
+@export.command(cls=Command)
+@click.argument("streams", nargs=-1)
+@click.option("--out", metavar="DIR", help="A folder, or s3://bucket/prefix.  [default: data/export]")
+@click.option(
+    "--mask", "masks", multiple=True, metavar="COLUMN=HOW", help="hash, null or keep_domain. May be repeated."
+)
+@click.option("--changes", is_flag=True, help="Also write what each run has changed since the last export.")
+@click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Leave the newest N snapshots.  [default: all]")
+@click.option("--compact", default=30, show_default=True, type=click.IntRange(min=1), metavar="N",
+              help="Make one of a table's change files when there are more.")  # fmt: skip
+@click.option("--endpoint", metavar="URL", help="The S3 server, where it is not Amazon's.")
+@click.pass_obj
+def parquet(
+    app: App,
+    streams: tuple[str, ...],
+    out: str | None,
+    masks: tuple[str, ...],
+    changes: bool,
+    keep: int | None,
+    compact: int,
+    endpoint: str | None,
+) -> None:
+    """Write STREAMS, or all tables, as Parquet files.
+
+    Each table becomes TABLE/_snapshot=TIME/data.parquet; catalog.json, written last, names what is whole.
+
+    \b
+    pdsync export parquet --out /srv/lake --mask email=hash --mask phone=null
+    pdsync export parquet deals --changes --out s3://bucket/pipedrive
+    """
+    asked = exporting.Asked(
+        out or str(app.settings.state / "export"),
+        streams,
+        tuple(Mask.of(text) for text in masks),
+        changes=changes,
+        keep=keep or 0,
+        most_files=compact,
+        endpoint=endpoint,
+    )
+    done = exporting.parquet(app.settings, asked, lambda table, file: _tell(app, table, file))
+    files = [*done.written.values(), *done.changed.values()]
+    size, rows = sum(file.bytes for file in files), sum(file.rows for file in done.written.values())
+    if app.json:
+        nothing = {"requests": 0, "tokens": 0, "inserted": 0, "updated": 0, "deleted": 0, "unchanged": 0}
+        app.emit(
+            {
+                "event": "summary",
+                "complete": True,
+                "exit_code": 0,
+                "run_id": done.run,
+                "streams": {
+                    name: {**nothing, "read": file.rows, "complete": True}
+                    for name, file in done.written.items()
+                    if name in catalogue.streams()
+                },
+                "out": done.where,
+                "snapshot": done.snapshot,
+                "tables": msgspec.to_builtins(done.written),
+                "changes": msgspec.to_builtins(done.changed),
+                "removed": done.removed,
+                "bytes": size,
+            }
+        )
+        return
+    changed = f", changes of {len(done.changed)}" if changes else ""
+    app.note(f"{len(done.written)} tables{changed}: {rows:,} rows, {render.size(size)}, in {done.where}")
+
+
+def _tell(app: App, table: str, file: File) -> None:
+    if app.json:
+        app.emit({"event": "file", "table": table, **msgspec.to_builtins(file)})
+    elif app.verbosity > 0:
+        app.note(f"{file.path}: {file.rows:,} rows, {render.size(file.bytes)}")

@@ -1,0 +1,366 @@
+"""`pdsync files`: contents of attachments, from Pipedrive to a folder and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import duckdb
+
+from pdsync.cli import render
+from pdsync.cli.app import App, Command, Group
+from pdsync.cli.commands.api import consent, run, session
+from pdsync.cli.job import Moment
+from pdsync.core import catalogue
+from pdsync.core.account import fetch_account
+from pdsync.core.config import expand
+from pdsync.core.log import clean
+from pdsync.core.request_builder import check
+from pdsync.core.upload_download import file_part
+from pdsync.errors import ApiError, BadAnswer, ConfigError, Stopped
+from pdsync.extract import attachments as contents
+from pdsync.extract.download_folder import Folder
+from pdsync.model import Gap
+from pdsync.runner import project
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from pdsync.core.http import Http
+    from pdsync.extract.attachments import Done, Plan, Wanted
+    from pdsync.extract.download_folder import Held
+
+# Assumption: Pipedrive takes files of up to 50 MB. Its documents name no limit; --max-size allows more.
+MOST_UPLOADED = 50
+
+
+@click.group(cls=Group)
+def files() -> None:
+    """Contents of attachments: download them, upload some."""
+
+
+@files.command(cls=Command)
+@click.argument("file_ids", nargs=-1, type=click.IntRange(1, 2**63 - 1), metavar="[FILE_ID]…")
+@click.option("--stream", type=click.Choice(list(contents.LINKS)), help="Files of these records.")
+@click.option("--id", "ids", multiple=True, metavar="ID", help="Of --stream, only this record's. May be repeated.")
+@click.option("--all", "everything", is_flag=True, help="Every file that is not deleted.")
+@click.option("--since", type=Moment(), help="Files that were added or changed from this time on.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to.  [default: data/files]")
+@click.option("--budget", type=click.IntRange(min=1), help="Stop before spending more tokens than this.")
+@click.option("--max-size", default=2048, show_default=True, type=click.IntRange(min=1), metavar="MIB",
+              help="Leave out larger files.")  # fmt: skip
+@click.option("--any-size", is_flag=True, help="Keep what comes, even if its size is not what its record says.")
+@click.option("--dry-run", is_flag=True, help="Say what would be fetched and what it costs. Makes no request.")
+@click.pass_obj
+def download(
+    app: App,
+    file_ids: tuple[int, ...],
+    stream: str | None,
+    ids: tuple[str, ...],
+    everything: bool,
+    since: datetime | None,
+    out: Path | None,
+    budget: int | None,
+    max_size: int,
+    any_size: bool,
+    dry_run: bool,
+) -> None:
+    """Download the contents of files: those with a FILE_ID, or those that the warehouse knows.
+
+    Costs 20 tokens a file. What is there and whole is not fetched again, so the same command goes on after an
+    interruption. Files are named by their ids; DIR/files.ndjson tells their names and what they belong to.
+
+    \b
+    pdsync files download 42 43
+    pdsync files download --stream deals --id 7
+    pdsync files download --all --budget 2000
+    """
+    if not (file_ids or stream or everything or since):
+        raise ConfigError("Say which files: FILE_ID…, --stream deals --id 7, --since 2026-01-31 or --all.")
+    if (file_ids and (stream or everything or since)) or (ids and not stream) or (everything and stream):
+        raise ConfigError("FILE_ID, --stream (with --id) and --all are different choices: give one of them.")
+    if file_ids:
+        chosen, linked = _named(app, dict.fromkeys(file_ids)), 0
+    else:
+        chosen, linked = _known(app, stream, ids, since)
+    if linked:
+        app.note(f"{linked:,} more are links to Google Drive: there is nothing to download.")
+    folder = expand(out).absolute() if out else app.settings.state / "files"
+    with Folder(folder) as opened:
+        work = _download(app, chosen, opened, budget, max_size * 2**20, any_size=any_size, dry_run=dry_run)
+        done, spent, requests = run(app, work)
+    if dry_run:
+        return
+    _show(app, done, folder, spent, requests)
+    if done.exit_code:
+        raise click.exceptions.Exit(done.exit_code)
+
+
+async def _download(
+    app: App,
+    chosen: list[Wanted],
+    folder: Folder,
+    budget: int | None,
+    most_bytes: int,
+    *,
+    any_size: bool,
+    dry_run: bool,
+) -> tuple[Done, int, int]:
+    if dry_run:
+        company = None
+        if app.settings.control.exists():
+            with project.opened(app.settings) as control:
+                company = control.company()
+        _announce(app, contents.plan(chosen, folder, company[0] if company else None, any_size=any_size), dry_run=True)
+        return contents.Done(), 0, 0
+    async with session(app, run_tokens=budget) as http:
+        company_id = await _company(app, http)
+        planned = contents.plan(chosen, folder, company_id, any_size=any_size)
+        _announce(app, planned, dry_run=False)
+        with app.err.status(f"0 of {len(planned.todo):,}") if app.watched else _Silent() as status:
+            settled = 0
+
+            def tell(what: Held | Gap) -> None:
+                nonlocal settled
+                settled += 1
+                status.update(f"{settled:,} of {len(planned.todo):,}")
+                _tell(app, what)
+
+            done = await contents.download(
+                http,
+                planned,
+                folder,
+                company_id,
+                concurrency=app.settings.concurrency,
+                most_bytes=most_bytes,
+                any_size=any_size,
+                tell=tell,
+            )
+        return done, http.budget.spent, http.budget.requests
+
+
+class _Silent:
+    """No live progress."""
+
+    def __enter__(self) -> _Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def update(self, text: str) -> None:
+        """Nothing."""
+
+
+async def _company(app: App, http: Http) -> int:
+    """The company of the token, which is the project's. Ids mean other files in another one."""
+    identity = await fetch_account(http)
+    with project.opened(app.settings) as control:
+        control.check_company(identity.company_id, identity.company_name)
+    return identity.company_id
+
+
+def _announce(app: App, planned: Plan, *, dry_run: bool) -> None:
+    count, here, cost = len(planned.todo), len(planned.here), planned.cost_tokens
+    if app.json:
+        event = {"event": "summary", "complete": True, "exit_code": 0} if dry_run else {"event": "started"}
+        app.emit({**event, "files": count, "already": here, "bytes": planned.least_bytes, "tokens": cost})
+        return
+    day = app.settings.daily_tokens
+    share = f", {cost / day:.1%} of a day's {day:,}" if day else ""
+    size = f", {render.size(planned.least_bytes)}" if planned.least_bytes else ""
+    what = "1 file" if count == 1 else f"{count:,} files"
+    app.note(f"{what} to fetch{size}: {cost:,} tokens{share}. {here:,} already here.")
+
+
+def _tell(app: App, what: Held | Gap) -> None:
+    if isinstance(what, Gap):
+        if app.json:
+            app.emit({"event": "gap", "kind": what.kind, "detail": clean(what.detail)})
+        else:
+            app.err.print(clean(f"✗ {what.kind}: {what.detail}"), style="yellow")
+        return
+    if app.json:
+        note = {"note": what.note} if what.note else {}
+        app.emit({"event": "file", "id": what.id, "name": what.name, "path": what.path, "size": what.size, **note})
+    elif what.note:
+        app.note(f"! {what.path} ({what.name}) {what.note}.")
+    elif app.verbosity > 0:
+        app.note(f"{what.path}  {render.size(what.size)}  {what.name}")
+
+
+def _show(app: App, done: Done, folder: Path, spent: int, requests: int) -> None:
+    complete = done.exit_code == 0
+    if app.json:
+        counts = {"read": done.fetched + done.already, "inserted": done.fetched, "updated": 0, "deleted": 0}
+        stream = {"requests": requests, "tokens": spent, **counts, "unchanged": done.already, "complete": complete}
+        app.emit(
+            {
+                "event": "summary",
+                "complete": complete,
+                "exit_code": done.exit_code,
+                "run_id": None,
+                "streams": {"files": stream},
+                "out": str(folder),
+                "fetched": done.fetched,
+                "already": done.already,
+                "left": done.left,
+                "bytes": done.bytes,
+                "requests": requests,
+                "tokens": spent,
+                "gaps": [{"kind": gap.kind, "detail": clean(gap.detail)} for gap in done.gaps],
+                "message": clean(str(done.stopped)) if done.stopped else None,
+            }
+        )
+        return
+    if done.stopped:
+        app.err.print(clean(str(done.stopped)), style="yellow")
+    missing = f", {len(done.gaps):,} missing" if done.gaps else ""
+    left = f", {done.left:,} left" if done.left else ""
+    app.note(
+        f"{done.fetched:,} fetched ({render.size(done.bytes)}), {done.already:,} already here{missing}{left};"
+        f" {requests:,} requests, {spent:,} tokens. They are in {folder}"
+    )
+
+
+# Which files.
+
+
+def _rows(app: App, where: str, values: list[Any]) -> list[dict[str, Any]]:
+    try:
+        with project.open_warehouse(app.settings) as warehouse:
+            found = warehouse.execute(f"SELECT * FROM main.files WHERE {where} ORDER BY id", values)
+            names = [column[0] for column in found.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    except duckdb.CatalogException as error:
+        raise ConfigError("The warehouse knows no files yet. Read their records: pdsync sync files") from error
+
+
+def _named(app: App, ids: dict[int, None]) -> list[Wanted]:
+    """The files of these ids, with what the warehouse knows of them; the others are asked for."""
+    rows: list[dict[str, Any]] = []
+    if app.settings.warehouse.exists():
+        try:
+            rows = _rows(app, "list_contains(?, id)", [list(ids)])
+        except ConfigError:
+            rows = []
+    known = {row["id"]: contents.wanted(row) for row in rows}
+    return [known.get(id) or contents.Wanted(id, known=False) for id in ids]
+
+
+def _known(app: App, stream: str | None, ids: tuple[str, ...], since: datetime | None) -> tuple[list[Wanted], int]:
+    """The files that the warehouse knows, and how many of them are but links."""
+    where, values = ["_deleted_at IS NULL", "id > 0"], list[Any]()
+    if stream:
+        where.append(f"{contents.LINKS[stream]} IS NOT NULL")
+    if stream and ids:
+        where.append(f"list_contains(?, {contents.LINKS[stream]}::VARCHAR)")
+        values.append(list(ids))
+    if since:
+        where.append("coalesce(update_time, add_time) >= ?")
+        values.append(since)
+    rows = _rows(app, " AND ".join(where), values)
+    held = [row for row in rows if row.get("remote_location") != "googledrive"]
+    return [contents.wanted(row) for row in held], len(rows) - len(held)
+
+
+# Upload.
+
+
+@files.command(cls=Command)
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH…")
+@click.option("--deal", type=int, help="The deal that they belong to.")
+@click.option("--person", type=int)
+@click.option("--org", type=int)
+@click.option("--product", type=int)
+@click.option("--activity", type=int)
+@click.option("--lead", metavar="UUID")
+@click.option("--project-id", "project_id", type=int, metavar="INTEGER", help="A project of Pipedrive.")
+@click.option("--max-size", default=MOST_UPLOADED, show_default=True, type=click.IntRange(min=1), metavar="MIB",
+              help="Refuse larger files.")  # fmt: skip
+@click.option("--yes", is_flag=True, help="Send without asking.")
+@click.pass_obj
+def upload(app: App, /, paths: tuple[Path, ...], max_size: int, yes: bool, **links: Any) -> None:
+    """Upload each PATH, and attach it to a deal, a person, …
+
+    Costs 10 tokens a file. A file whose upload ends without an answer is not sent again: it may have arrived.
+    """
+    places = {
+        name if name.endswith("_id") else f"{name}_id": value for name, value in links.items() if value is not None
+    }
+    if not places:
+        raise ConfigError("Say what the files belong to: --deal 7, --person 7, --org 7, … Nothing was sent.")
+    operation = catalogue.operation("addFile", "v1")
+    calls, rows, total = [], [], 0
+    for path in paths:
+        part = file_part("file", path)
+        size = path.stat().st_size
+        if size > max_size * 2**20:
+            raise ConfigError(f"{path} has {size:,} bytes, and {max_size} MiB are the most. Nothing was sent.")
+        if size == 0:
+            raise ConfigError(f"{path} is empty. Nothing was sent.")
+        calls.append(check(operation, {"file": path, **places}))
+        rows.append([part.file_name, render.size(size), part.content_type])
+        total += size
+    if not app.json and app.verbosity >= 0:
+        app.err.print(render.table(["file", "size", "type"], rows))
+    to = ", ".join(f"{name.removesuffix('_id')} {value}" for name, value in places.items())
+    cost = len(calls) * (operation.cost or 0)
+    what = "a file" if len(calls) == 1 else f"{len(calls)} files"
+    consent(app, f"Adding {what} ({render.size(total)}, {cost} tokens) to {to}", yes=yes)
+    refused = run(app, _upload(app, calls, to), doubtful="the upload under way")
+    if refused:
+        raise click.exceptions.Exit(5 if refused < len(calls) else 1)
+
+
+async def _upload(app: App, calls: list[Any], to: str) -> int:
+    """Send one file after the other; the number of those that were refused.
+
+    Raises:
+        ServerTrouble: nobody knows whether the file arrived. Those behind it were not sent.
+    """
+    sent, refused = list[int](), 0
+    async with session(app) as http:
+        await _company(app, http)
+        for call in calls:
+            name = call.files["file"].name
+            try:
+                record = _record((await http.carry_out(call)).json())
+            except ApiError as error:
+                refused += 1
+                if app.json:
+                    app.emit({"event": "refused", "name": name, "detail": clean(str(error))})
+                else:
+                    app.err.print(clean(f"✗ {name}: {error}"), style="yellow")
+                continue
+            except BaseException as error:  # also an interruption
+                left = len(calls) - len(sent) - refused - 1
+                app.err.print(clean(f"✗ {name}: {len(sent)} were uploaded before it, {left} not sent."), style="yellow")
+                if not isinstance(error, Stopped | ConfigError):
+                    app.note("Whether it arrived: pdsync api getFiles sort='id DESC' limit=10")
+                raise
+            id, size = record["id"], call.files["file"].stat().st_size
+            sent.append(id)
+            if record.get("file_size") not in (None, size):
+                app.err.print(clean(f"! {name} has {size:,} bytes, and {record['file_size']} arrived."), style="yellow")
+            if app.json:
+                app.emit({"event": "uploaded", "id": id, "name": name})
+            else:
+                app.note(f"✓ {name} is file {id}.")
+        spent, requests = http.budget.spent, http.budget.requests
+    code = (5 if sent else 1) if refused else 0
+    facts = {"uploaded": len(sent), "refused": refused, "ids": sent, "requests": requests, "tokens": spent}
+    if app.json:
+        app.emit({"event": "summary", "complete": not refused, "exit_code": code, **facts})
+    else:
+        app.note(f"{len(sent)} uploaded to {to}{f', {refused} refused' if refused else ''}; {spent:,} tokens.")
+    return refused
+
+
+def _record(answer: Any) -> dict[str, Any]:
+    """The record of the new file."""
+    record = answer.get("data") if isinstance(answer, dict) else None
+    if not isinstance(record, dict) or not isinstance(record.get("id"), int):
+        raise BadAnswer("Pipedrive answered, but not with the record of a new file. It may have arrived.")
+    return record

@@ -1,0 +1,148 @@
+"""`pdsync history` and `pdsync diff`: what happened to a record, and what differs between two moments."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pdsync.cli import render
+from pdsync.cli.app import App, Command
+from pdsync.cli.job import Moment
+from pdsync.core import catalogue
+from pdsync.errors import ConfigError
+from pdsync.load import history as past
+from pdsync.runner import project
+from pdsync.runner.report.record_history import timeline
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from pdsync.load.history import Difference
+    from pdsync.model import Stream
+    from pdsync.runner.report.record_history import Change
+
+_WIDEST = 60  # characters of a value in a table
+_SHOWN_FIELDS = 4  # of a changed row
+
+
+@click.command(cls=Command)
+@click.argument("table")
+@click.argument("id")
+@click.pass_obj
+def history(app: App, table: str, id: str) -> None:
+    """What happened to the record ID of TABLE: when, which field, before and after.
+
+    \b
+    pdsync history deals 42
+    pdsync history deals 42 --json
+
+    Shows what the syncs have seen: several edits between two of them are one change. Where the record's changelog was
+    synced too (`pdsync sync deals deal_changelog`), each edit and its author, also from before the first sync. Names
+    are today's.
+    """
+    stream = catalogue.stream(table)
+    with project.open_warehouse(app.settings) as warehouse:
+        changes = timeline(warehouse, stream, id)
+    if app.json:
+        for change in changes:
+            app.emit({"name": table, "id": id, **{field: getattr(change, field) for field in change.__struct_fields__}})
+        return
+    rows = [
+        [change.at, change.field or change.event.replace("_", " "), *_before_and_after(change), change.by]
+        for change in changes
+    ]
+    headers = ["when (UTC)", "field", "before", "", "after", "by"]
+    shown = len(headers) if any(change.by for change in changes) else len(headers) - 1
+    app.out.print(render.table(headers[:shown], [row[:shown] for row in rows]))
+
+
+def _before_and_after(change: Change) -> list[str]:
+    if change.event in ("deleted", "restored"):
+        return ["", "", ""]
+    if change.event == "first_seen":
+        return ["", "", _shown(change.after, change.after_label)]
+    return [_shown(change.before, change.before_label), "→", _shown(change.after, change.after_label)]
+
+
+def _shown(value: Any, label: str | None = None) -> str:
+    """A value in at most so many characters, with its name in front."""
+    text = render.cell(value)
+    text = text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
+    return f"{label} ({text})" if label and label != text else text or "–"
+
+
+@click.command(cls=Command)
+@click.argument("tables", nargs=-1)
+@click.option("--from", "one", type=Moment(), required=True, help="The earlier moment.")
+@click.option("--to", "other", type=Moment(), help="The later moment.  [default: now]")
+@click.option("--rows", is_flag=True, help="Show each row, and what changed in it.")
+@click.pass_obj
+def diff(app: App, tables: tuple[str, ...], one: datetime, other: datetime | None, rows: bool) -> None:
+    """What is added, changed and gone in TABLES between two moments: in all of them, when none is named.
+
+    \b
+    pdsync diff --from 2026-01-01
+    pdsync diff deals persons --from 2026-01-01 --to 2026-02-01 --rows
+
+    Rows that were deleted count as gone. A record begins with its last change before the first sync.
+    """
+    moments = (one, other or datetime.now(UTC))
+    if moments[0] > moments[1]:
+        raise ConfigError("--from lies behind --to. Nothing was compared.")
+    wanted = [catalogue.stream(name) for name in tables] or list(catalogue.streams().values())
+    with project.open_warehouse(app.settings) as warehouse:
+        synced = [stream for stream in wanted if past.has_table(warehouse, stream.name)]
+        if missing := [stream.name for stream in wanted if tables and stream not in synced]:
+            raise ConfigError(f"{', '.join(missing)} was never synced: pdsync sync {' '.join(missing)}")
+        if rows:
+            _show_rows(app, warehouse, synced, moments)
+        else:
+            _show_counts(app, warehouse, synced, moments, everything=bool(tables))
+
+
+def _show_counts(
+    app: App,
+    warehouse: duckdb.DuckDBPyConnection,
+    streams: list[Stream],
+    moments: tuple[datetime, datetime],
+    *,
+    everything: bool,
+) -> None:
+    counted = {s.name: past.count_differences(warehouse, s.name, s.key, moments) for s in streams}
+    if app.json:
+        for name, counts in counted.items():
+            app.emit({"name": name, **counts})
+        return
+    shown = [[name, *counts.values()] for name, counts in counted.items() if everything or any(counts.values())]
+    if shown:
+        app.out.print(render.table(["table", "added", "changed", "gone"], shown, counts=True))
+    else:
+        app.note("Nothing differs.")
+
+
+def _show_rows(
+    app: App, warehouse: duckdb.DuckDBPyConnection, streams: list[Stream], moments: tuple[datetime, datetime]
+) -> None:
+    shown = []
+    for stream in streams:
+        for found in past.differences(warehouse, stream.name, stream.key, moments):
+            if app.json:
+                fields = [{"field": c.field, "before": c.before, "after": c.after} for c in found.fields()]
+                row = None if found.kind == "changed" else found.after or found.before
+                app.emit({"name": stream.name, "id": found.key, "change": found.kind, "fields": fields, "row": row})
+            else:
+                shown.append([stream.name, found.kind, found.key, *_words(found, stream)])
+    if shown:
+        app.out.print(render.table(["table", "change", "id", "record", "fields"], shown))
+    elif not app.json:
+        app.note("Nothing differs.")
+
+
+def _words(found: Difference, stream: Stream) -> list[str]:
+    """What people call the record, and what changed in it, for a line of a table."""
+    row = found.after or found.before or {}
+    fields = [f"{c.field}: {_shown(c.before)} → {_shown(c.after)}" for c in found.fields()]
+    more = f" and {len(fields) - _SHOWN_FIELDS} more" if len(fields) > _SHOWN_FIELDS else ""
+    return [_shown(row.get(stream.title)), "; ".join(fields[:_SHOWN_FIELDS]) + more]

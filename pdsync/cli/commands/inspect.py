@@ -1,0 +1,221 @@
+"""Commands that show what is there: status, runs, streams, operations, fields. None of them calls Pipedrive."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from pdsync.cli import render
+from pdsync.cli.app import App, Command, Group
+from pdsync.core import catalogue
+from pdsync.errors import ConfigError
+from pdsync.runner import project
+from pdsync.runner.report.freshness import budget_left, freshness
+
+if TYPE_CHECKING:
+    from pdsync.model import Proof
+
+
+def listing(app: App, rows: list[dict[str, Any]], headers: list[str], empty: str) -> None:
+    """Rows as JSON objects, one a line, or as a table of the columns `headers`."""
+    if app.json:
+        for row in rows:
+            app.emit(row)
+    elif rows:
+        app.out.print(
+            render.table(
+                [header.replace("_", " ") for header in headers], [[r[h] for h in headers] for r in rows], counts=True
+            )
+        )
+    else:
+        app.note(empty)
+
+
+@click.command(cls=Command)
+@click.pass_obj
+def status(app: App) -> None:
+    """How fresh each table is, how the last run ended, and what is left of today's tokens."""
+    settings = app.settings
+    rows = freshness(settings)
+    listing(
+        app,
+        [{"name": row.stream, **msgspec.to_builtins(row)} for row in rows],
+        ["stream", "rows", "deleted", "complete_until", "age", "last_full"],
+        "Nothing was synced yet: pdsync sync",
+    )
+    if not settings.control.exists():
+        return
+    with project.opened(settings) as control:
+        last = control.receipts(1)
+    left, limit = budget_left(settings)
+    if app.json:
+        app.emit({"name": "budget", "left": left, "limit": limit})
+        return
+    if last:
+        run = last[0]
+        ended = {0: "complete", 130: "interrupted", 3: "stopped by a guard"}.get(
+            run.exit_code, f"exit code {run.exit_code}"
+        )
+        if ended == "complete" and run.gaps:
+            ended = "read to its end, with something to look at"
+        state = ended if run.finished_at else "under way, or killed: the next sync goes on from there"
+        app.note(f"\nLast run {run.run_id}: {state}.")
+        for gap in run.gaps:
+            app.note(f"  {gap.stream}: {gap.kind}: {gap.detail}")
+    if left is not None:
+        app.note(f"Tokens left today: about {left:,} of {limit:,}.")
+
+
+@click.group(cls=Group, invoke_without_command=True)
+@click.option("--last", "-n", default=20, show_default=True, type=click.IntRange(min=1), help="How many.")
+@click.pass_context
+def runs(context: click.Context, last: int) -> None:
+    """The last runs, newest first; `runs show RUN` shows a receipt."""
+    if context.invoked_subcommand:
+        return
+    app: App = context.obj
+    rows = []
+    for run in _receipts(app, last):
+        total = {
+            name: sum(getattr(e, name) for e in run.streams.values())
+            for name in ("read", "inserted", "updated", "deleted")
+        }
+        rows.append(
+            {
+                "name": run.run_id,
+                "command": run.command,
+                "started_at": run.started_at,
+                "seconds": (run.finished_at - run.started_at).total_seconds() if run.finished_at else None,
+                "complete": run.complete,
+                "exit_code": run.exit_code if run.finished_at else None,
+                **total,
+                "requests": run.requests,
+                "tokens": run.tokens,
+            }
+        )
+    listing(app, rows, list(rows[0]) if rows else [], "Nothing was run yet: pdsync sync")
+
+
+@runs.command(cls=Command, name="show")
+@click.argument("run_id", required=False)
+@click.pass_obj
+def show_run(app: App, run_id: str | None) -> None:
+    """The receipt of RUN_ID, or of the last run."""
+    found = [run for run in _receipts(app, 10_000 if run_id else 1) if run_id in (None, run.run_id)]
+    if not found:
+        raise ConfigError(f"There is no run {run_id or ''}. List them: pdsync runs")
+    run = found[0]
+    if app.json:
+        app.emit({"name": run.run_id, **msgspec.to_builtins(run), "complete": run.complete})
+        return
+    seconds = (run.finished_at - run.started_at).total_seconds() if run.finished_at else 0.0
+    app.note(f"{run.run_id}: {run.command}, {run.started_at:%Y-%m-%d %H:%M:%S} UTC\n")
+    render.receipt(app, run, seconds)
+    proofs = [(name, entry.proof) for name, entry in run.streams.items() if entry.proof]
+    if proofs:
+        headers = ["  proof", "at the source", "counted", "here", "differences left", "verified", "longest unseen"]
+        app.err.print()
+        app.err.print(render.table(headers, [_proved(name, proof) for name, proof in proofs], counts=True))
+
+
+def _proved(name: str, proof: Proof) -> list[Any]:
+    whole = proof.at_source is not None and proof.left == 0
+    return [f"{'✓' if whole else '·'} {name}", proof.at_source, proof.counted_at, proof.here, proof.left,
+            f"{proof.verified:.0%}", proof.oldest_verified_at]  # fmt: skip
+
+
+def _receipts(app: App, last: int) -> list[Any]:
+    if not app.settings.control.exists():
+        return []
+    with project.opened(app.settings) as control:
+        return control.receipts(last)
+
+
+@click.command(cls=Command)
+@click.argument("streams", nargs=-1)
+@click.pass_obj
+def streams(app: App, streams: tuple[str, ...]) -> None:
+    """Every stream: its key, its cursor, how its changes are found, and what a page costs."""
+    wanted = [catalogue.stream(name) for name in streams] or list(catalogue.streams().values())
+    rows = []
+    for stream in wanted:
+        version, sources = stream.sources(app.settings.api)
+        operations = [catalogue.operations(version)[source.operation] for source in sources]
+        rows.append(
+            {
+                "name": stream.name,
+                "key": stream.key,
+                "cursor": stream.cursor,
+                "changes": sources[0].way,
+                "read": "when named" if stream.optional else "always",
+                "asked_once_a": sorted(stream.parents(app.settings.api)),
+                "version": version,
+                "operations": sorted({operation.id for operation in operations}),
+                "lists": len(sources),
+                "tokens_a_page": max(operation.cost or 0 for operation in operations),
+                "rows_a_page": min(operation.page_size or 0 for operation in operations) or None,
+                "deletes": "listed" if stream.deleted else "not shown",
+                "tables": [stream.name, *stream.children],
+            }
+        )
+    listing(app, rows, list(rows[0]), "")
+
+
+@click.command(cls=Command)
+@click.argument("words", nargs=-1)
+@click.option("--version", type=click.Choice(["v1", "v2"]), help="Only operations of this API version.")
+@click.option("--all", "everything", is_flag=True, help="Also those that Pipedrive has removed.")
+@click.pass_obj
+def operations(app: App, words: tuple[str, ...], version: str | None, everything: bool) -> None:
+    """Every operation of the API; with WORDS, those whose id or path holds all of them."""
+    rows = [
+        {
+            "operation_id": operation.id,
+            "version": operation.version,
+            "method": operation.method,
+            "path": operation.path,
+            "tokens": operation.cost,
+            "paging": operation.paging,
+            "state": "removed" if operation.removed else "deprecated" if operation.deprecated else "",
+            "replaced_by": operation.replaced_by,
+        }
+        for place in catalogue.VERSIONS
+        if version in (None, place)
+        for operation in catalogue.operations(place).values()
+        if (everything or not operation.removed or app.json)
+        and all(word.lower() in f"{operation.id} {operation.path}".lower() for word in words)
+    ]
+    headers = ["operation_id", "version", "method", "path", "tokens", "state"]
+    listing(app, rows, headers, "No operation holds these words. All of them: pdsync operations --all")
+
+
+@click.command(cls=Command)
+@click.argument("entity", required=False)
+@click.pass_obj
+def fields(app: App, entity: str | None) -> None:
+    """Custom fields: what each is called in Pipedrive, and which column holds it."""
+    if entity:
+        catalogue.stream(entity)
+    with project.open_warehouse(app.settings) as warehouse:
+        rows = warehouse.execute(
+            "SELECT column_name, entity, field_code, label, field_type, first_seen, last_seen, (SELECT list(o.label"
+            " ORDER BY TRY_CAST(o.option_id AS BIGINT)) FROM meta.field_options o WHERE o.entity = f.entity AND"
+            " o.field_code = f.field_code) AS options FROM meta.custom_fields f WHERE ? IS NULL OR entity = ?"
+            " ORDER BY entity, column_name",
+            [entity, entity],
+        ).fetchall()
+    names = ["name", "entity", "code", "label", "type", "first_seen", "last_seen", "options"]
+    found = [dict(zip(names, row, strict=True)) for row in rows]
+    listing(
+        app,
+        [{**row, "column": row["name"], "age": _age(row["last_seen"])} for row in found],
+        ["entity", "column", "label", "type", "options", "code"],
+        "This company has no custom fields here.",
+    )
+
+
+def _age(moment: datetime | None) -> str:
+    return "" if moment is None else str(datetime.now(UTC) - moment.astimezone(UTC)).split(".", 1)[0]

@@ -1,0 +1,281 @@
+"""`pdsync push` and `pdsync undo`: before → after, then the queue is carried out; and taken back."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from pdsync.cli import plan_html, render
+from pdsync.cli.app import App, Command
+from pdsync.core.log import clean
+from pdsync.errors import ConfigError
+from pdsync.runner import push as pushing
+from pdsync.runner.push import ENDS
+from pdsync.writeback import guards, undo
+from pdsync.writeback import plan as planning
+from pdsync.writeback.guards import Consent
+
+if TYPE_CHECKING:
+    from pdsync.model import Mutation
+    from pdsync.runner.push import Asked, PushReceipt
+    from pdsync.writeback.plan import Plan, Policy, Step
+
+_SHOWN = 30  # steps on a screen
+_FATES = {"send": "", "already_so": "already so", "rejected": "refused", "conflict": "conflict"}
+
+
+@click.command(cls=Command)
+@click.argument("plan", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Show what would happen; send nothing but reads.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), metavar="PLAN", help="With --dry-run: save the plan."
+)
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="With --dry-run: write the plan as a page to read.")  # fmt: skip
+@click.option("--yes", is_flag=True, help="Send without asking.")
+@click.option(
+    "--allow", metavar="WHAT", default="", help=f"Besides: {', '.join(guards.ALLOWABLE)}; with commas between."
+)
+@click.option(
+    "--max-changes", type=click.IntRange(min=0), metavar="N", help="[default: 500 or 5 % of a table, the larger]"
+)
+@click.option(
+    "--max-deletes", type=click.IntRange(min=0), metavar="N", help="[default: 50 or 1 % of a table, the smaller]"
+)
+@click.option("--policy", type=click.Choice(["field", "record", "theirs", "ours", "append"]), default="field",
+              show_default=True, help="Where somebody else has changed the same: see the docs.")  # fmt: skip
+@click.option("--operation", help="Only mutations of this operation.")
+@click.option("--batch", help="Only those that were queued together.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N.")
+@click.option("--budget", type=click.IntRange(min=1), metavar="TOKENS", help="Spend no more than this.")
+@click.option("--settle", type=click.FloatRange(min=0), default=5.0, show_default=True, metavar="S",
+              help="Seconds until a write whose answer was lost may show.")  # fmt: skip
+@click.option("--create-doubt", type=click.Choice(["probe", "review"]), default="probe", show_default=True,
+              help="An addition whose answer was lost is looked for, or left to you.")  # fmt: skip
+@click.option("--audit", type=click.Choice(["changelog"]),
+              help="Find edits that an update wrote over; 20 tokens each.")  # fmt: skip
+@click.pass_obj
+def push(
+    app: App,
+    plan: Path | None,
+    dry_run: bool,
+    out: Path | None,
+    html: Path | None,
+    yes: bool,
+    allow: str,
+    max_changes: int | None,
+    max_deletes: int | None,
+    policy: Policy,
+    operation: str | None,
+    batch: str | None,
+    limit: int | None,
+    budget: int | None,
+    settle: float,
+    create_doubt: str,
+    audit: str | None,
+) -> None:
+    """Show before → after of everything in the queue, or of a saved PLAN, then send it.
+
+    Each change is looked at just before it is sent, and seen to have been taken over. Nothing is sent twice: where an
+    answer is lost, pdsync looks whether it happened.
+    """
+    if (out or html) and not dry_run:
+        raise ConfigError("--out and --html go with --dry-run. Nothing was sent.")
+    if plan and dry_run:
+        raise ConfigError("A saved plan is carried out as it is; --dry-run plans the queue. Nothing was sent.")
+    allowed = frozenset(word.strip() for word in allow.split(",") if word.strip())
+    if stray := allowed - set(guards.ALLOWABLE):
+        raise ConfigError(f"--allow {', '.join(stray)}: it may be {', '.join(guards.ALLOWABLE)}. Nothing was sent.")
+    asked = pushing.Asked(
+        plan=plan, policy=policy, operation=operation, batch=batch, limit=limit, budget=budget, settle_s=settle,
+        create_doubt=create_doubt, audit=audit is not None, consent=Consent(allowed, max_changes, max_deletes),
+    )  # fmt: skip
+    if dry_run:
+        _dry_run(app, asked, out, html)
+        return
+    if not yes and (app.no_input or not sys.stdin.isatty()):
+        raise ConfigError("A push may change data. Nothing was sent; add --yes, or look first: pdsync push --dry-run")
+    began = time.monotonic()
+    receipt = _carry_out(app, asked, yes=yes)
+    if receipt is None:
+        app.note("Nothing was sent.")
+        raise click.exceptions.Exit(130)
+    _show_receipt(app, receipt, time.monotonic() - began)
+    if receipt.exit_code:
+        raise click.exceptions.Exit(receipt.exit_code)
+
+
+def _dry_run(app: App, asked: Asked, out: Path | None, html: Path | None) -> None:
+    plan, held_back = asyncio.run(pushing.dry_run(app.settings, asked))
+    if out:
+        planning.save(plan, out)
+    if html:
+        html.write_text(plan_html.of(plan, held_back), encoding="utf-8")
+    if app.json:
+        for step in plan.steps:
+            app.emit({"event": "step", **msgspec.to_builtins(step)})
+        app.emit({"event": "summary", "complete": True, "exit_code": 0, "dry_run": True, "run_id": None, "streams": {},
+                  **_totals(plan), "held_back": held_back, "plan": str(out) if out else None})  # fmt: skip
+        return
+    _show_plan(app, plan)
+    if held_back:
+        app.note(f"\nAs it stands, this push would be held back: {held_back}")
+    if out:
+        app.note(f"\nThe plan is saved: pdsync push {out}")
+
+
+def _carry_out(app: App, asked: Asked, *, yes: bool) -> PushReceipt | None:
+    def confirm(plan: Plan) -> bool:
+        if not app.json and app.verbosity >= 0:
+            _show_plan(app, plan, to_err=True)
+        return yes or _consents(plan)
+
+    def tell(mutation: Mutation) -> None:
+        if app.json:
+            told = ("id", "operation", "target", "state", "reason", "detail", "remote_id")
+            facts = {name: getattr(mutation, name) for name in told}
+            app.emit({"event": "mutation", "name": f"#{mutation.seq}", **facts})
+        elif mutation.state != "applied" or mutation.reason == "unverified":
+            what = f"#{mutation.seq} {mutation.operation} {mutation.target or ''}".rstrip()
+            app.note(f"{what}: {mutation.state.replace('_', ' ')}, {mutation.detail or mutation.reason or ''}")
+
+    async def interruptible() -> PushReceipt | None:
+        task = asyncio.current_task()
+        if task:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await pushing.push(app.settings, asked, confirm, tell, app.note)
+
+    return asyncio.run(interruptible())
+
+
+def _consents(plan: Plan) -> bool:
+    """Ask a person; merges, which nothing takes back, by their number."""
+    for field, value, count, total in planning.mass_changes(plan):
+        what = "emptied" if value in (None, "", []) else f"set to {render.brief(render.cell(value))}"
+        if not click.confirm(clean(f"{count:,} of {total:,} records get {field} {what}. Is that meant?"), err=True):
+            return False
+    merges = sum(step.verb == "merge" for step in plan.sending)
+    if merges:
+        typed = click.prompt(f"{merges} records will be merged for good. Type the number to go on", err=True)
+        return str(typed).strip() == str(merges)
+    if not plan.sending:
+        return True
+    return click.confirm(f"Send {len(plan.sending):,} changes to {clean(plan.company)}?", err=True)
+
+
+def _show_plan(app: App, plan: Plan, *, to_err: bool = False) -> None:
+    console = app.err if to_err else app.out
+    rows: list[list[Any]] = []
+    for step in plan.steps[:_SHOWN]:
+        rows += _lines(step)
+    if rows:
+        console.print(render.table(["", "operation", "record", "field", "before", "", "after", ""], rows))
+    if len(plan.steps) > _SHOWN:
+        app.note(f"… and {len(plan.steps) - _SHOWN:,} more (--json or --html FILE shows all)")
+    app.note("\n" + _sentence(plan))
+    for field, value, count, total in planning.mass_changes(plan):
+        what = "emptied" if value in (None, "", []) else f"set to {render.brief(render.cell(value))}"
+        app.note(f"Look twice: {count:,} of {total:,} records get {field} {what}.")
+
+
+def _lines(step: Step) -> list[list[Any]]:
+    record = step.title or ""
+    if step.target:
+        record = f"{step.target} {record}".strip()
+    said = ": ".join(part for part in (_FATES[step.fate], step.detail) if part)
+    head = [f"#{step.seq}", step.operation.split(" ")[-1], record]
+    shown = [(change.field, *render.both(change.before, change.after)) for change in step.changes]
+    changes = [[field, before, "→", after] for field, before, after in shown] or [["", "", "", ""]]
+    lines = [
+        [*(head if index == 0 else ["", "", ""]), *change, said if index == 0 else ""]
+        for index, change in enumerate(changes)
+    ]
+    return lines + [["", "", "", "", "", "", warning, ""] for warning in step.warnings]
+
+
+def _totals(plan: Plan) -> dict[str, Any]:
+    fates = {fate: sum(step.fate == fate for step in plan.steps) for fate in _FATES}
+    return {
+        "mutations": len(plan.steps),
+        "fates": fates,
+        "requests": len(plan.sending),
+        "tokens": plan.tokens,
+        "deletes": sum(step.deletes for step in plan.sending),
+        "merges": sum(step.verb == "merge" for step in plan.sending),
+        "hash": plan.hash,
+        "expires_at": plan.expires_at.isoformat(),
+    }
+
+
+def _sentence(plan: Plan) -> str:
+    if not plan.steps:
+        return "The queue is empty: there is nothing to push. Queue something: pdsync queue add --help"
+    totals = _totals(plan)
+    left_out = [f"{count:,} {_FATES[fate]}" for fate, count in totals["fates"].items() if count and fate != "send"]
+    more = [f"{totals[what]:,} {what}" for what in ("deletes", "merges") if totals[what]]
+    said = f"{len(plan.sending):,} changes{f' (among them {chr(44).join(more)})' if more else ''}"
+    said += f" of {plan.company}, about {plan.tokens:,} tokens"
+    return said + (f"; not sent: {', '.join(left_out)}." if left_out else ".")
+
+
+def _show_receipt(app: App, receipt: PushReceipt, seconds: float) -> None:
+    if app.json:
+        facts = msgspec.to_builtins(receipt)
+        app.emit({"event": "summary", "complete": receipt.complete, "exit_code": receipt.exit_code,
+                  "run_id": receipt.push_id, **facts, "streams": {name: {} for name in receipt.streams},
+                  "mutations": {**receipt.outcomes, "open": receipt.open}, "seconds": round(seconds, 3)})  # fmt: skip
+        return
+    said = [f"{receipt.outcomes.get(end, 0):,} {end.replace('_', ' ')}" for end in ENDS if receipt.outcomes.get(end)]
+    if receipt.open:
+        said.append(f"{receipt.open:,} still in the queue")
+    notes = [f"{receipt.already_so:,} were so already"] if receipt.already_so else []
+    notes += [f"{receipt.unverified:,} sent, not verifiable"] if receipt.unverified else []
+    so = f" ({', '.join(notes)})" if notes else ""
+    app.note(
+        f"\nPush {receipt.push_id}: {', '.join(said) or 'nothing to do'}{so}; {receipt.requests:,} requests,"
+        f" {receipt.tokens:,} tokens, {seconds:.1f} s."
+    )
+    if receipt.stopped:
+        app.note(f"It stopped: {receipt.stopped}\nWhat was not sent is still in the queue: pdsync queue list")
+    if receipt.outcomes.get("applied"):
+        app.note(f"To take it back: pdsync undo {receipt.push_id}")
+
+
+@click.command("undo", cls=Command)
+@click.argument("push_id")
+@click.pass_obj
+def undo_command(app: App, push_id: str) -> None:
+    """Queue what takes the push PUSH_ID back, and say what has no way back. Nothing is sent.
+
+    A field that somebody has changed since is left as it is.
+    """
+    with pushing.opened(app.settings) as (outbox, _):
+        known = [str(each["id"]) for each in outbox.pushes(1000)]
+        found = [id for id in known if id == push_id or id.startswith(push_id)]
+        if push_id == "last" and known:
+            found = known[:1]
+        if len(found) != 1:
+            last = f" The last ones: {', '.join(known[:3])}." if known else " There was none yet."
+            raise ConfigError(f"There is no push {push_id}.{last}")
+        entries, stuck = undo.reverse(outbox, found[0])
+        queued = [each for each in outbox.add(entries) if each.state == "queued"]
+    if app.json:
+        for each in queued:
+            app.emit({"event": "queued", "name": f"#{each.seq}", "id": each.id, "operation": each.operation,
+                      "target": each.target, "undo_of": each.undo_of})  # fmt: skip
+        for one in stuck:
+            app.emit({"event": "no_way_back", "name": f"#{one.mutation.seq}", "operation": one.mutation.operation,
+                      "target": one.mutation.target, "why": one.why})  # fmt: skip
+        app.emit({"event": "summary", "complete": not stuck, "exit_code": 0, "run_id": found[0], "streams": {},
+                  "queued": len(queued), "no_way_back": len(stuck)})  # fmt: skip
+        return
+    for one in stuck:
+        app.note(f"No way back for #{one.mutation.seq} {one.mutation.operation} {one.mutation.target or ''}: {one.why}")
+    app.note(f"Queued {len(queued):,} that take it back. See what they would do: pdsync push --dry-run")

@@ -1,0 +1,406 @@
+"""`pdsync queue`: changes that wait to be pushed. Nothing here makes a request."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+import msgspec
+from msgspec import structs
+
+from pdsync.cli import raw_request, render
+from pdsync.cli.app import App, Group
+from pdsync.cli.commands.sql import ask
+from pdsync.core import catalogue, cells
+from pdsync.errors import ConfigError
+from pdsync.load import results
+from pdsync.model import OPEN, State
+from pdsync.runner import project, push
+from pdsync.writeback import enqueue, import_files
+from pdsync.writeback.equality import fields
+from pdsync.writeback.shapes import shape
+from pdsync.writeback.typed_values import decimal_marks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pdsync.model import Mutation, Operation
+    from pdsync.writeback.outbox import Entry
+    from pdsync.writeback.resolver import Names
+
+_SHOWN = 10  # bad rows
+_DECIMAL = "The decimal mark of numbers in text.  [default: as the file or the column shows]"
+
+
+@click.group(cls=Group)
+def queue() -> None:
+    """Changes that wait to be pushed.
+
+    \b
+    pdsync queue add updateDeal id=42 stage="Proposal made" "Deal size"=Large
+    pdsync queue import leavers.csv --operation updateDeal
+    pdsync queue from-sql "select id, 'lost' as status from deals where …" --operation updateDeal
+    pdsync push --dry-run
+    """
+
+
+@queue.command("add")
+@click.argument("operation")
+@click.argument("values", nargs=-1, metavar="[KEY=VALUE]…")
+@click.option("--body", metavar="JSON", help="More parameters, as a JSON object; - reads it from stdin, @FILE a file.")
+@click.option(
+    "--as", "name", metavar="NAME", help="Others may refer to the record it adds as @#N; in a file, as @NAME."
+)
+@click.option("--key", metavar="TEXT", help="A second one with the same key is not queued.")
+@click.option("--decimal", type=click.Choice([".", ","]), help=_DECIMAL)
+@click.pass_obj
+def add(
+    app: App,
+    operation: str,
+    values: tuple[str, ...],
+    body: str | None,
+    name: str | None,
+    key: str | None,
+    decimal: str | None,
+) -> None:
+    """Queue one change: OPERATION with its parameters.
+
+    Fields by their API names, by the columns of the tables, custom ones by their labels; options, users, stages and
+    pipelines by name or id. @#12 stands for the record that mutation #12 adds. null empties a field.
+    """
+    found = enqueue.operation_of(operation)
+    given: dict[str, Any] = raw_request.values(
+        found, [raw_request.pair(value, "a parameter") for value in values], body
+    )
+    with push.opened(app.settings) as (outbox, names):
+        styles = decimal_marks([given], decimal)
+        queued = outbox.add([enqueue.entry(names, found, given, key=key, name=name, styles=styles)])
+        _show(app, queued, names)
+
+
+@queue.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--operation", help="What to do with each row.  [default: the column _operation says]")
+@click.option("--format", "kind", type=click.Choice(import_files.FORMATS), help="[default: as the file's ending says]")
+@click.option(
+    "--null", default=cells.NULL, show_default=True, metavar="WORD", help="A cell that says this empties the field."
+)
+@click.option("--header", type=click.IntRange(1), metavar="N",
+              help="The line or row that names the columns.  [default: the first that is not empty]")  # fmt: skip
+@click.option("--encoding", metavar="NAME", help="Of a text file, such as windows-1252.  [default: UTF-8 or UTF-16]")
+@click.option("--raw-csv", is_flag=True,
+              help="Take cells as they are, also a quote that stands before a formula.")  # fmt: skip
+@click.option("--decimal", type=click.Choice([".", ","]), help=_DECIMAL)
+@click.option("--key", metavar="COLUMN", help="The column that keeps a row from being queued twice.")
+@click.option("--skip-bad", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Queue the good rows, and write the bad ones to FILE with reasons.")  # fmt: skip
+@click.pass_obj
+def import_(
+    app: App,
+    file: Path,
+    operation: str | None,
+    kind: str | None,
+    null: str,
+    header: int | None,
+    encoding: str | None,
+    raw_csv: bool,
+    decimal: str | None,
+    key: str | None,
+    skip_bad: Path | None,
+) -> None:
+    """Queue one change a row of FILE: CSV, NDJSON, JSON, Parquet or a spreadsheet.
+
+    The first line names the parameters, as for `queue add`. A column _as names the record that a row adds, and @NAME in
+    another row stands for it. One bad row refuses the whole file, unless --skip-bad.
+    """
+    read = import_files.read(file, import_files.Format(kind, null, encoding, header, raw_csv))
+    for note in read.notes:
+        app.note(note)
+    _queue(app, read, operation, decimal=decimal, key=key, skip_bad=skip_bad, where=str(file))
+
+
+@queue.command("from-sql")
+@click.argument("query")
+@click.option("--operation", help="What to do with each row.  [default: the column _operation says]")
+@click.option("--decimal", type=click.Choice([".", ","]), help=_DECIMAL)
+@click.option("--key", metavar="COLUMN", help="The column that keeps a row from being queued twice.")
+@click.option("--nulls", type=click.Choice(["skip", "clear"]), default="skip", show_default=True,
+              help="A null leaves the field alone, or empties it.")  # fmt: skip
+@click.option("--skip-bad", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Queue the good rows, and write the bad ones to FILE with reasons.")  # fmt: skip
+@click.pass_obj
+def from_sql(
+    app: App,
+    query: str,
+    operation: str | None,
+    decimal: str | None,
+    key: str | None,
+    nulls: str,
+    skip_bad: Path | None,
+) -> None:
+    """Queue one change a row of what QUERY finds in the warehouse; its columns are the parameters."""
+    with project.open_warehouse(app.settings) as warehouse:
+        found = results.python_rows(ask(warehouse, sys.stdin.read() if query == "-" else query))
+    read = import_files.Rows(found, null_clears=nulls == "clear", numbers=[])
+    _queue(app, read, operation, decimal=decimal, key=key, skip_bad=skip_bad, where="the query")
+
+
+@queue.command("list")
+@click.option("--all", "everything", is_flag=True, help="Those that have ended, too.")
+@click.option("--state", "states", multiple=True, type=click.Choice(get_args(State)), help="Only those in this state.")
+@click.option("--operation", help="Only those of this operation.")
+@click.option("--batch", help="Only those that were queued together.")
+@click.pass_obj
+def list_(app: App, everything: bool, states: tuple[State, ...], operation: str | None, batch: str | None) -> None:
+    """What waits in the queue, in order."""
+    wanted = None if everything else states or (*OPEN, "needs_review")
+    name = catalogue.operation(operation).name if operation else None
+    with push.opened(app.settings) as (outbox, names):
+        found = [
+            each
+            for each in outbox.mutations(wanted, operation=name, batch=batch)
+            if everything or states or each.state != "needs_review" or not outbox.resolution(each.id)
+        ]
+        if app.json:
+            for each in found:
+                app.emit(_facts(each))
+            return
+        counts = outbox.counts()
+        app.out.print(_table(found, names))
+    said = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in sorted(counts.items()))
+    app.note(f"\n{said or 'The queue is empty.'}")
+
+
+@queue.command("show")
+@click.argument("mutation")
+@click.pass_obj
+def show(app: App, mutation: str) -> None:
+    """One mutation with everything known of it: every attempt, every look, the record before and after."""
+    with push.opened(app.settings) as (outbox, _):
+        found = outbox.get(mutation)
+        facts = {
+            **_facts(found),
+            "attempts": msgspec.to_builtins(outbox.attempts(found.id)),
+            "probes": outbox.probes(found.id),
+        }
+    if app.json:
+        app.emit(facts)
+        return
+    for name, value in facts.items():
+        if value not in (None, [], {}):
+            text = value if isinstance(value, str | int) else msgspec.json.format(msgspec.json.encode(value)).decode()
+            app.out.print(f"{name}: {render.cell(text)}")
+
+
+@queue.command("drop")
+@click.argument("mutations", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All that are queued.")
+@click.option("--batch", help="Those that were queued together.")
+@click.pass_obj
+def drop(app: App, mutations: tuple[str, ...], everything: bool, batch: str | None) -> None:
+    """Take MUTATIONS back that were not sent yet."""
+    with push.opened(app.settings) as (outbox, _):
+        wanted = [outbox.get(each).id for each in mutations]
+        if everything or batch:
+            wanted += [each.id for each in outbox.mutations(["queued"], batch=batch)]
+        if not wanted:
+            raise ConfigError("Name what to drop: pdsync queue list shows the numbers. --all drops all.")
+        dropped = outbox.drop(dict.fromkeys(wanted))
+        for each in dropped if app.json else ():
+            app.emit(_facts(each))
+    app.note(f"Dropped {len(dropped):,} of the queue. Nothing was sent.")
+
+
+@queue.command("retry")
+@click.argument("mutations", nargs=-1, required=True)
+@click.pass_obj
+def retry(app: App, mutations: tuple[str, ...]) -> None:
+    """Queue MUTATIONS again that were rejected, met a conflict or need a look. The old ones stay as they ended."""
+    with push.opened(app.settings) as (outbox, names):
+        old = [outbox.get(each) for each in mutations]
+        for each in old:
+            if each.state not in ("rejected", "conflict", "needs_review"):
+                raise ConfigError(f"#{each.seq} is {each.state}: there is nothing to try again. Nothing was queued.")
+        _show(app, outbox.add([enqueue.again(each) for each in old]), names)
+
+
+@queue.command("resolve")
+@click.argument("mutation")
+@click.option("--as", "verdict", type=click.Choice(["applied", "rejected"]), required=True, help="What you found out.")
+@click.option("--record", metavar="ID", help="The record that it added: no other addition is taken for it.")
+@click.option("--note", metavar="TEXT", help="How you know.")
+@click.pass_obj
+def resolve(app: App, mutation: str, verdict: str, record: str | None, note: str | None) -> None:
+    """Note what became of MUTATION, which needs a look. How it ended stays in the trail; your word stands beside it."""
+    with push.opened(app.settings) as (outbox, _):
+        found = outbox.get(mutation)
+        outbox.resolve(found.id, verdict, record, note)
+    if app.json:
+        app.emit({"name": f"#{found.seq}", "id": found.id, "verdict": verdict, "remote_id": record, "note": note})
+    app.note(f"#{found.seq}: {verdict}, you say.")
+
+
+@queue.command("export")
+@click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.pass_obj
+def export(app: App, file: Path | None) -> None:
+    """Write the queue as NDJSON, which `queue import` reads back, to FILE or stdout."""
+    with push.opened(app.settings) as (outbox, _):
+        found = list(enqueue.exported(outbox.mutations(["queued"])))
+    if file:
+        file.write_text("".join(msgspec.json.encode(row).decode() + "\n" for row in found), encoding="utf-8")
+        app.note(f"Wrote {len(found):,} to {file}.")
+    else:
+        for row in found:
+            app.emit(row)
+
+
+def _queue(
+    app: App,
+    read: import_files.Rows,
+    operation: str | None,
+    *,
+    decimal: str | None,
+    key: str | None,
+    skip_bad: Path | None,
+    where: str,
+) -> None:
+    if not read.rows:
+        raise ConfigError(f"{where} holds no rows. Nothing was queued.")
+    styles = decimal_marks(read.rows, decimal, read.decimal)
+    with push.opened(app.settings) as (outbox, names):
+        good: list[Entry] = []
+        bad: list[enqueue.BadRow] = []
+        idle: list[int] = []
+        for name, part, before in _by_operation(read, operation, where):
+            heads = {head: names.heading(name, head) for head in dict.fromkeys(head for row in part for head in row)}
+            _refuse_same(where, name, heads)
+            renamed = [
+                (number, {heads[head]: value for head, value in row.items()})
+                for number, row in enumerate(part, before + 1)
+            ]
+            setting = [each for each in renamed if not _is_idle(name, each[1], null_clears=read.null_clears)]
+            idle += {number for number, _ in renamed} - {number for number, _ in setting}
+            of = heads.get(key, key) if key else None
+            entries, wrong = enqueue.entries(
+                names,
+                name,
+                [row for _, row in setting],
+                null_clears=read.null_clears,
+                key=of,
+                styles={heads[head]: style for head, style in styles.items() if head in heads},
+            )
+            good += entries
+            for each in wrong:
+                number = setting[each.number - 1][0]
+                bad.append(structs.replace(each, row=read.rows[number - 1], number=number))
+        if len(idle) == len(read.rows):
+            raise ConfigError(f"{where} sets nothing: its rows name records, and no value. Nothing was queued.")
+        if idle:
+            app.note(f"{len(idle):,} rows set nothing and were left out, the first of them {read.place(min(idle))}.")
+        if bad and skip_bad is None:
+            shown = "\n".join(f"  {read.place(each.number)}: {each.why}" for each in bad[:_SHOWN])
+            more = f"\n  … and {len(bad) - _SHOWN:,} more" if len(bad) > _SHOWN else ""
+            raise ConfigError(
+                f"{len(bad):,} of {len(read.rows):,} rows of {where} can't be queued. None was.\n{shown}{more}\n"
+                f"Mend them, or queue the others: --skip-bad FILE"
+            )
+        if bad and skip_bad:
+            _write_bad(skip_bad, bad, null_clears=read.null_clears)
+            app.note(f"{len(bad):,} rows were not queued: {skip_bad} says why.")
+        _show(app, outbox.add(good), names)
+
+
+def _by_operation(
+    read: import_files.Rows, operation: str | None, where: str
+) -> Iterable[tuple[Operation, list[dict[str, Any]], int]]:
+    """Rows in their order, those of one operation after the other together, and how many rows stand before them."""
+    if operation:
+        yield enqueue.operation_of(operation), read.rows, 0
+        return
+    for before, row in enumerate(read.rows):
+        if not isinstance(row.get(enqueue.OPERATION), str):
+            raise ConfigError(f"What should be done with the rows of {where}? Name it: --operation updateDeal")
+        plain = {name: value for name, value in row.items() if name != enqueue.OPERATION}
+        yield enqueue.operation_of(row[enqueue.OPERATION]), [plain], before
+
+
+def _is_idle(operation: Operation, row: dict[str, Any], *, null_clears: bool) -> bool:
+    """Whether a row names a record to be updated, and no value to set."""
+    given = {name for name, value in row.items() if value is not None or null_clears}
+    return shape(operation).verb == "update" and given <= {*operation.path_params, "id", enqueue.KEY}
+
+
+def _refuse_same(where: str, operation: Operation, heads: dict[str, str]) -> None:
+    """Refuse two columns that mean one parameter."""
+    for head, means in heads.items():
+        other = next((each for each, same in heads.items() if same == means and each != head), None)
+        if other is not None:
+            raise ConfigError(
+                f"{where}: the columns {head!r} and {other!r} both mean {means} of {operation.name}."
+                f" Nothing was queued.\nRemove one of them."
+            )
+
+
+def _write_bad(path: Path, bad: list[enqueue.BadRow], *, null_clears: bool) -> None:
+    """Write the bad rows with reasons, as CSV that `queue import` reads when they are mended."""
+
+    def cell(value: Any, there: bool) -> str:
+        if value is None:
+            return cells.NULL if there and null_clears else ""
+        return cells.guarded(cells.cell_text(value))
+
+    columns = list(dict.fromkeys(name for each in bad for name in each.row))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*map(cells.guarded, columns), *import_files.BAD])
+        for each in bad:
+            given = [cell(each.row.get(name), name in each.row) for name in columns]
+            writer.writerow([*given, each.number, cells.guarded(each.why)])
+
+
+def _show(app: App, queued: list[Mutation], names: Names) -> None:
+    if app.json:
+        for each in queued:
+            app.emit(_facts(each))
+        return
+    app.out.print(_table(queued[:20], names))
+    more = f" ({len(queued) - 20:,} more)" if len(queued) > 20 else ""
+    app.note(f"\nQueued {len(queued):,}{more}. Nothing was sent. See what it would do: pdsync push --dry-run")
+
+
+def _table(found: list[Mutation], names: Names) -> Any:
+    names.called |= {each.id: f"that of #{each.seq}" for each in found}
+    lines = [
+        [
+            f"#{each.seq}",
+            each.operation,
+            each.target or each.kind,
+            summary(names, each),
+            each.state,
+            each.detail or each.reason,
+        ]
+        for each in found
+    ]
+    return render.table(["", "operation", "record", "what", "state", "why"], lines)
+
+
+def summary(names: Names, mutation: Mutation) -> str:
+    """What a mutation sets, in a line."""
+    operation = catalogue.operation(mutation.operation)
+    body = {name: value for name, value in mutation.payload.items() if name not in operation.path_params}
+    parts = []
+    for field, value in fields(body):
+        text = render.cell(names.shown(operation, field, value)) or "null"
+        parts.append(f"{names.label(operation, field)}={text[:40]}")
+    return ", ".join(parts)[:160]
+
+
+def _facts(mutation: Mutation) -> dict[str, Any]:
+    version, _, id = mutation.operation.partition(" ")
+    facts = msgspec.to_builtins(mutation)
+    facts.pop("operation")
+    return {"operation_id": id, "version": version, "name": f"#{mutation.seq}", **facts}

@@ -1,0 +1,79 @@
+"""`pdsync schedule`: what makes a pipeline run by itself."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from pdsync.cli.app import App, Command
+from pdsync.errors import ConfigError
+from pdsync.runner.pipelines import pipeline
+from pdsync.runner.pipelines import schedule as scheduling
+
+if TYPE_CHECKING:
+    from pdsync.runner.pipelines.schedule import Every
+
+
+class _TimeOfDay(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    name = "HH:MM"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        found = re.fullmatch(r"(\d{1,2}):(\d{2})", str(value))
+        if not found or int(found[1]) > 23 or int(found[2]) > 59:
+            self.fail(f"{value!r} is no time of day. Write it like 02:15.", param, ctx)
+        return int(found[1]), int(found[2])
+
+
+@click.command(cls=Command)
+@click.argument("name", metavar="[PIPELINE]", required=False)
+@click.option("--as", "kind", type=click.Choice(scheduling.kinds()), help="[default: what fits this machine]")
+@click.option("--at", type=_TimeOfDay(), default="02:15", show_default=True, help="GitHub takes it as UTC.")
+@click.option("--every", type=click.Choice(get_args(scheduling.Every)), help="[default: hour for hourly, else day]")
+@click.option("--install", is_flag=True, help="Put it in place: systemd, cron and launchd only.")
+@click.pass_obj
+def schedule(
+    app: App, name: str | None, kind: str | None, at: tuple[int, int], every: Every | None, install: bool
+) -> None:
+    """Print what runs PIPELINE by itself: nightly, when none is named.
+
+    \b
+    pdsync schedule --as systemd --at 03:30
+    pdsync schedule hourly --as cron --install
+    pdsync schedule reconcile --every week --as github > .github/workflows/pdsync-reconcile.yml
+
+    Nothing is installed without --install. No secret is written: the token comes from where `pdsync auth login` put it,
+    or from PDSYNC_API_TOKEN in the environment of whatever runs it.
+    """
+    name = name or pipeline.DEFAULT
+    followed = pipeline.load(name, app.project)
+    kind = kind or scheduling.usual()
+    every = every or ("hour" if name == "hourly" else "day")
+    project = app.settings.project
+    if not str(project).isprintable():
+        raise ConfigError(f"A scheduler can't be given the folder {str(project)!r}: its name has odd characters.")
+    job = scheduling.Job(name, project, every, *at, stops_are_fine=followed.job == "backfill")
+    if install and kind not in scheduling.HERE:
+        raise ConfigError(f"{kind} is no scheduler of this machine: print it, and put it where it belongs.")
+    if install:
+        for line in scheduling.install(kind, job):
+            app.note(line)
+        return
+    _show(app, kind, job)
+
+
+def _show(app: App, kind: str, job: scheduling.Job) -> None:
+    made = scheduling.files(kind, job)
+    if app.json:
+        for path, text in made.items():
+            app.emit({"name": str(path), "kind": kind, "content": text})
+        return
+    for path, text in made.items():
+        if len(made) > 1:
+            app.result(f"# {path}")
+        app.result(text)
+    if len(made) == 1:
+        app.note(f"It belongs into {next(iter(made))}." if kind != "cron" else "It belongs into: crontab -e")
+    if kind in scheduling.HERE:
+        app.note("Put it in place with the same command and --install.")

@@ -1,0 +1,314 @@
+"""Commands that set a project up: init, auth login, auth status, auth logout; doctor is next door.
+
+A secret never stands in argv, where every user of the machine can read it: it comes from a hidden prompt, from stdin
+(`--token -`) or from the environment. None is stored before Pipedrive has said whose it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sys
+import threading
+import time
+import webbrowser
+from typing import TYPE_CHECKING
+
+import click
+
+from pdsync.cli.account import check_company, whose
+from pdsync.cli.app import App, Command, Group
+from pdsync.cli.commands.doctor import doctor
+from pdsync.core import auth, config, oauth
+from pdsync.core.http import ApiToken
+from pdsync.core.log import clean, hide
+from pdsync.core.secret_store import Grant, StoredToken, Vault
+from pdsync.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pdsync.core.account import Account
+    from pdsync.core.config import Settings
+    from pdsync.core.secret_store import Place
+
+__all__ = ["auth_command", "doctor", "init"]
+
+_TOML = """\
+# The settings of this pdsync project. All of them have defaults; a flag or a PDSYNC_* variable wins over this file.
+# Never put a token here: `pdsync auth login` keeps it where only you can read it.
+
+[account]
+{base_url}
+# api = "v2"                 # "v1": use API v1 wherever it still answers
+
+[limits]
+# burst = 20                 # requests in any two seconds: Lite 20, Growth 40, Premium 100, Ultimate 120
+# daily_tokens = 30000       # until Pipedrive's own headers say otherwise
+# concurrency = 8            # requests under way at once
+
+[warehouse]
+# path = "data/warehouse.duckdb"
+"""
+
+
+@click.command(cls=Command)
+@click.option("--domain", help="The company's domain: acme, of acme.pipedrive.com.")
+@click.pass_obj
+def init(app: App, domain: str | None) -> None:
+    """Make this folder a project: pdsync.toml, a data folder that only you can read, and a first check.
+
+    Asks for the company's domain and an API token; with --no-input, the token comes from PDSYNC_API_TOKEN. Changes
+    nothing that is there already, so it is safe to repeat.
+    """
+    settings = config.load(app.project, app.flags)
+    file = settings.project / "pdsync.toml"
+    if file.exists():
+        app.note(f"{file} is there already and stays as it is.")
+        if domain:
+            app.note("To use another company, change account.base_url in it.")
+    else:
+        base_url = _base_url(app, settings, domain)
+        settings.project.mkdir(parents=True, exist_ok=True)
+        try:
+            with file.open("x", encoding="utf-8") as written:
+                written.write(_TOML.format(base_url=base_url))
+        except OSError:
+            file.unlink(missing_ok=True)  # half of it would be taken for all
+            raise
+        app.note(f"Wrote {file}.")
+        settings = config.load(app.project, app.flags)
+    settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _keep_out_of_git(app, settings)
+
+    found = auth.find(settings)
+    who: Account | None = None
+    if found:
+        who = asyncio.run(whose(settings, auth.credentials(settings)))
+        check_company(settings, who.company_id, who.company_name)
+    elif _may_ask(app):
+        app.note(f"\nYour API token: {_token_page(settings)}. Leave it empty to log in later.")
+        token = _ask_secret("API token")
+        if token:
+            who = _log_in(app, settings, auth.check(token, "as typed"))
+    if who:
+        app.note(_introduce(who))
+    else:
+        app.note("No token yet. Store one: pdsync auth login (or set PDSYNC_API_TOKEN)")
+    app.note("\nNext:  pdsync doctor   checks everything\n       pdsync sync     brings the company here")
+    if app.json:
+        app.emit(_summary(project=str(settings.project), base_url=settings.base_url, **(_facts(who) if who else {})))
+
+
+def _base_url(app: App, settings: Settings, domain: str | None) -> str:
+    """The line of pdsync.toml that says which company it is."""
+    if domain is None and settings.origins["account.base_url"] == "default" and _may_ask(app):
+        asked = "Company domain (acme, of acme.pipedrive.com; empty if you don't know it)"
+        domain = click.prompt(asked, default="", show_default=False, err=True).strip()
+    if domain:
+        name = domain.removeprefix("https://").split("/")[0].removesuffix(".pipedrive.com")
+        if re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?", name):
+            domain = f"https://{name.lower()}.pipedrive.com"
+        return f"base_url = {json.dumps(config.check_base_url(domain, trusted=False))}"
+    try:
+        config.check_base_url(settings.base_url, trusted=False)
+    except ConfigError:  # a file can't name such a host; the variable that does goes on doing so
+        return '# base_url = "https://yourcompany.pipedrive.com"'
+    line = f"base_url = {json.dumps(settings.base_url)}"
+    return f"# {line}" if settings.origins["account.base_url"] == "default" else line
+
+
+def _keep_out_of_git(app: App, settings: Settings) -> None:
+    if not settings.state.is_relative_to(settings.project) or settings.state == settings.project:
+        return
+    name = settings.state.relative_to(settings.project).as_posix()
+    ignore = settings.project / ".gitignore"
+    try:
+        handle = os.open(ignore, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        app.note(f"{ignore} can't be changed ({error.strerror}); add the line {name}/ yourself.")
+        return
+    with os.fdopen(handle, "r+", encoding="utf-8", errors="surrogateescape") as file:
+        content = file.read()
+        if {line.strip().strip("/") for line in content.splitlines()} & {name, f"{name}/*", f"{name}/**"}:
+            return
+        file.write(("" if not content or content.endswith("\n") else "\n") + f"{name}/\n")
+    app.note(f"Added {name}/ to {ignore}: it will hold the company's data.")
+
+
+@click.group(cls=Group, name="auth")
+def auth_command() -> None:
+    """Log in, see who is logged in, log out."""
+
+
+def _only_dash(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    if value not in (None, "-"):
+        hide(value)
+        raise click.UsageError(
+            f"{option.opts[0]} takes only '-', which reads it from stdin. Every user of this machine can see the\n"
+            "arguments of a command, and the shell keeps them: what you gave was not used. Renew it in Pipedrive."
+        )
+    return value
+
+
+@auth_command.command()
+@click.option("--token", callback=_only_dash, metavar="-", help="Read the API token from stdin.")
+@click.option("--oauth", "by_oauth", is_flag=True, help="Log in with an OAuth app of yours, in a browser.")
+@click.option("--client-id", envvar="PDSYNC_CLIENT_ID", help="The OAuth app's client ID.")
+@click.option("--client-secret", callback=_only_dash, metavar="-", help="Read its client secret from stdin.")
+@click.option("--redirect-uri", default=oauth.REDIRECT_URI, show_default=True, help="As registered with the app.")
+@click.option("--no-browser", is_flag=True, help="Only print the address to open.")
+@click.pass_obj
+def login(
+    app: App,
+    *,
+    token: str | None,
+    by_oauth: bool,
+    client_id: str | None,
+    client_secret: str | None,
+    redirect_uri: str,
+    no_browser: bool,
+) -> None:
+    """Store an API token, or with --oauth a grant that renews itself.
+
+    Asks for the secret without showing it. It goes to the system's keyring, or where there is none to a file that only
+    you can read. The client secret may also stand in PDSYNC_CLIENT_SECRET.
+    """
+    settings = app.settings
+    if not by_oauth:
+        if client_id and not os.environ.get("PDSYNC_CLIENT_ID"):
+            raise click.UsageError("--client-id goes with --oauth.")
+        who = _log_in(app, settings, auth.check(_secret(app, token, "API token", "--token -"), "as given"))
+    else:
+        if not client_id:
+            raise click.UsageError("--oauth needs --client-id: of your app in Pipedrive's Developer Hub.")
+        app_secret = os.environ.get("PDSYNC_CLIENT_SECRET") if client_secret is None else None
+        if not app_secret:
+            app_secret = _secret(app, client_secret, "Client secret", "--client-secret -")
+        app_secret = auth.check(app_secret, "client secret")
+        grant = asyncio.run(
+            oauth.authorize(
+                settings.base_url,
+                client_id,
+                app_secret,
+                show=lambda url: _show(app, url, browser=not no_browser),
+                redirect_uri=redirect_uri,
+            )
+        )
+        who = _log_in(app, settings, grant)
+    app.note(_introduce(who))
+    if os.environ.get(auth.ENVIRONMENT):
+        app.note(f"{auth.ENVIRONMENT} is set, and wins over what was stored.")
+    if app.json:
+        app.emit(_summary(**_facts(who)))
+
+
+@auth_command.command(short_help="Where the token comes from, and whose it is.")
+@click.pass_obj
+def status(app: App) -> None:
+    """Where the token comes from, whose it is, and whether it can see everything: one request, 2 tokens."""
+    settings = app.settings
+    credentials = auth.credentials(settings)
+    who = asyncio.run(whose(settings, credentials))
+    found = auth.find(settings)
+    place = found.place if found else "environment"
+    kind = "api_token" if isinstance(credentials, ApiToken) else "oauth"
+    if app.json:
+        app.emit({"name": settings.base_url, "kind": kind, "source": place, **_facts(who)})
+        return
+    where = {
+        "environment": f"the environment ({auth.ENVIRONMENT})",
+        "keyring": "the system's keyring",
+        "file": f"{Vault(settings).path}, which only you can read",
+    }
+    app.result(clean(_introduce(who)))
+    app.result(f"The {'API token' if kind == 'api_token' else 'OAuth grant'} comes from {where[place]}.")
+
+
+@auth_command.command()
+@click.pass_obj
+def logout(app: App) -> None:
+    """Forget the stored token of this project. In Pipedrive it stays valid until you renew it there."""
+    settings = app.settings
+    places = auth.forget(settings)
+    app.note(f"Forgotten: {' and '.join(places)}." if places else "Nothing was stored.")
+    if os.environ.get(auth.ENVIRONMENT):
+        app.note(f"{auth.ENVIRONMENT} is still set in this environment.")
+    if app.json:
+        app.emit(_summary(forgotten=places))
+
+
+def _log_in(app: App, settings: Settings, secret: str | Grant) -> Account:
+    """Ask whose `secret` is, and store it if it belongs to the company of this project."""
+    if isinstance(secret, Grant):
+        check_company(settings, secret.company_id, secret.company_name)
+        place = auth.store(settings, secret)
+        who = asyncio.run(whose(settings, oauth.OAuth(Vault(settings), secret, place)))
+    else:
+        who = asyncio.run(whose(settings, ApiToken(secret)))
+        check_company(settings, who.company_id, who.company_name)
+        place = auth.store(settings, StoredToken(secret, saved_at=time.time()))
+    _tell_place(app, Vault(settings), place)
+    return who
+
+
+def _tell_place(app: App, vault: Vault, place: Place) -> None:
+    if place == "file":
+        app.note(
+            f"Warning: there is no system keyring here. The token is in {vault.path}, not encrypted;\n"
+            f"only you can read it (mode 0600)."
+        )
+    else:
+        app.note("The token is in the system's keyring.")
+
+
+def _facts(who: Account) -> dict[str, object]:
+    return {
+        "user_id": who.id,
+        "user": who.name,
+        "company_id": who.company_id,
+        "company": who.company_name,
+        "company_domain": who.company_domain,
+        "admin": who.is_admin,
+    }
+
+
+def _summary(**facts: object) -> dict[str, object]:
+    return {"event": "summary", "complete": True, "exit_code": 0, **facts}
+
+
+def _introduce(who: Account) -> str:
+    rights = "an admin" if who.is_admin else "no admin: what others hide from this user will be missing"
+    return f"{who.name} ({rights}), of {who.company_name or 'company'} ({who.company_id})."
+
+
+def _token_page(settings: Settings) -> str:
+    host = settings.base_url if settings.origins["account.base_url"] != "default" else "https://app.pipedrive.com"
+    return f"{host}/settings/api"
+
+
+def _may_ask(app: App) -> bool:
+    return not app.no_input and sys.stdin.isatty()
+
+
+def _secret(app: App, dash: str | None, what: str, option: str) -> str:
+    """A secret from stdin (`dash`), or asked for without showing it."""
+    if dash and not sys.stdin.isatty():
+        return sys.stdin.readline()
+    if not _may_ask(app):
+        raise click.UsageError(f"The {what.lower()} can't be asked for here. Give it on stdin: {option} < FILE")
+    return _ask_secret(what)
+
+
+def _ask_secret(what: str) -> str:
+    secret: str = click.prompt(what, default="", show_default=False, hide_input=True, err=True)
+    hide(secret.strip())
+    return secret.strip()
+
+
+def _show(app: App, url: str, *, browser: bool) -> None:
+    if app.json:
+        app.emit({"event": "open", "url": url})
+    click.echo(f"Open this address in a browser and allow access:\n\n  {url}\n", err=True)
+    if browser:
+        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()

@@ -1,0 +1,230 @@
+"""Raw requests: what `pdsync api --request` is given, sorted, and refused where it could give the token away."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from pdsync.cli import render
+from pdsync.core import catalogue
+from pdsync.core.upload_download import FilePart, Form, file_part
+from pdsync.errors import ConfigError
+from pdsync.model import Method, Operation
+
+if TYPE_CHECKING:
+    from pdsync.cli.app import App
+    from pdsync.core.http import Answer
+
+SHOWN = 2000  # bytes of a body, with -v
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# What authenticates, says where to, or how the bytes travel, is pdsync's business.
+_OURS = re.compile(
+    r"authorization|x-api-token|cookie2?|host|forwarded|x-forwarded-.*|x-http-method.*|x-method-override|proxy-.*"
+    r"|connection|keep-alive|content-length|content-encoding|transfer-encoding|te|trailer|upgrade|expect|accept-encoding",
+    re.IGNORECASE,
+)
+_SECRETS = {"api_token", "access_token", "token"}
+
+
+class Request(Struct, frozen=True):
+    """A raw request, ready to be sent."""
+
+    method: Method
+    path: str
+    query: list[tuple[str, str]]
+    headers: dict[str, str]
+    body: Any = None  # values for JSON, or bytes; None for none
+    form: Form | None = None
+
+    @staticmethod
+    def of(
+        method: str,
+        path: str,
+        *,
+        query: list[tuple[str, str]],
+        headers: dict[str, str],
+        body: str | None,
+        form: tuple[str, ...],
+        files: tuple[str, ...],
+        names: tuple[str, ...],
+        multipart: bool,
+    ) -> Request:
+        """What was asked for on the command line.
+
+        Raises:
+            ConfigError: it is malformed, leads away from the API, or would show the token. Nothing was sent.
+        """
+        method = method.upper()
+        if method not in get_args(Method):
+            raise ConfigError(f"{method!r} is no method: GET, POST, PUT, PATCH or DELETE.")
+        _check_path(path)
+        _check_query([*query, *_query_of(path)])
+        if body is not None and (form or files or multipart):
+            raise ConfigError("--body is one way to send something, --form and --file are another. Nothing was sent.")
+        if method == "GET" and (body is not None or form or files):
+            raise ConfigError("GET sends nothing but its address: use --query. Nothing was sent.")
+        kind = next((headers.pop(name) for name in list(headers) if name.lower() == "content-type"), None)
+        if kind and (form or files):
+            raise ConfigError("--header Content-Type: a form names its own. Nothing was sent.")
+        content = _content(body, kind)
+        if kind and isinstance(content, bytes):
+            headers["Content-Type"] = kind
+        return Request(
+            method,  # type: ignore[arg-type]
+            path,
+            query,
+            headers,
+            content,
+            _form(form, files, names, multipart=multipart),
+        )
+
+    @property
+    def cost(self) -> int:
+        """Tokens. Nobody knows: those of the dearest common operations."""
+        return 20 if self.method == "GET" else 10
+
+    @property
+    def label(self) -> str:
+        """Its name in messages."""
+        return f"{self.method} {urlsplit(self.path).path}"
+
+    @property
+    def operation(self) -> Operation:
+        """The request as an operation whose answer is a file."""
+        return Operation(
+            self.label, "v1", self.method, self.path, "", cost=self.cost, search=self.searches, binary=True
+        )
+
+    @property
+    def searches(self) -> bool:
+        """Whether it is a search, which has a burst limit of its own."""
+        asked = unquote(urlsplit(self.path).path).rstrip("/").removeprefix("/api")
+        known = (each for version in catalogue.VERSIONS for each in catalogue.operations(version).values())
+        return any(each.search and each.path.removeprefix("/api") == asked for each in known)
+
+    @property
+    def form_files(self) -> tuple[FilePart, ...]:
+        """The files that are sent."""
+        return self.form.files if self.form else ()
+
+    @property
+    def says_size(self) -> str:
+        """The files that are sent, in words."""
+        if not self.form_files:
+            return ""
+        return f" with {', '.join(part.file_name for part in self.form_files)} ({render.size(self.form.size)})"  # type: ignore[union-attr]
+
+
+def pair(text: str, what: str) -> tuple[str, str]:
+    """`key=value` as the two."""
+    key, sign, rest = text.partition("=")
+    if not sign or not key:
+        raise ConfigError(f"{text!r} is no {what.removeprefix('a ')}. Write it like key=value.")
+    return key, rest
+
+
+def headers(given: tuple[str, ...]) -> dict[str, str]:
+    """The headers that were given.
+
+    Raises:
+        ConfigError: one is malformed, or pdsync's own business. Its value is not repeated: it may be a secret.
+    """
+    found = {}
+    for text in given:
+        name, sign, value = text.partition("=") if "=" in text.partition(":")[0] else text.partition(":")
+        name, value = name.strip(" "), value.strip(" ")
+        if not sign or not _TOKEN.fullmatch(name) or not (value.isascii() and value.isprintable()):
+            raise ConfigError(f"--header is written like Accept-Language=en ({name[:40]!r} is not). Nothing was sent.")
+        if _OURS.fullmatch(name):
+            raise ConfigError(f"--header {name}: this header is pdsync's own business. Nothing was sent.")
+        found[name] = value
+    return found
+
+
+def values(operation: Operation, given: list[tuple[str, str]], body: str | None) -> dict[str, object]:
+    """What an operation is given: `key=value` pairs, and a body whose fields count as if they were given so."""
+    found: dict[str, object] = {}
+    for key, value in given:
+        param = operation.body.get(key)
+        is_file = param is not None and param.type == "string:binary"
+        found[key] = value.removeprefix("@") if is_file and not Path(value).exists() else value
+    if body is None:
+        return found
+    content = _json(_read(body))
+    if isinstance(content, list):
+        return {**found, "body": content}
+    if not isinstance(content, dict):
+        raise ConfigError("--body is a JSON object, or a list of them. Nothing was sent.")
+    if twice := content.keys() & found.keys():
+        raise ConfigError(f"{', '.join(sorted(twice))} stands in --body and beside it. Nothing was sent.")
+    return {**content, **found}
+
+
+def debug_answer(app: App, answer: Answer) -> None:
+    """With -v, what came: the status, the headers that matter, the length."""
+    if app.verbosity > 0:
+        lines = [f"< {answer.status}, {len(answer.body):,} bytes"]
+        app.note("\n".join(lines + [f"<   {name}: {value}" for name, value in answer.headers.items()]))
+
+
+def _check_path(path: str) -> None:
+    plain = unquote(unquote(path)).partition("?")[0]
+    odd = any(ord(char) <= 32 or char in "\\#\x7f" for char in path) or any(
+        segment in (".", "..") for segment in re.split(r"[/\\]", plain)
+    )
+    if odd or not path.startswith(("/v1/", "/api/v1/", "/api/v2/")):
+        raise ConfigError(f"{path!r} is no path of the API. It begins with /v1/ or /api/v2/; pdsync adds the host.")
+
+
+def _query_of(path: str) -> list[tuple[str, str]]:
+    return [(unquote(each.partition("=")[0]), "") for each in path.partition("?")[2].split("&") if each]
+
+
+def _check_query(query: list[tuple[str, str]]) -> None:
+    for key, _ in query:
+        if key.strip().lower() in _SECRETS:
+            raise ConfigError(f"{key} does not belong into an address, where logs keep it. pdsync sends it by itself.")
+
+
+def _content(body: str | None, kind: str | None) -> Any:
+    if body is None:
+        return None
+    text = _read(body)
+    return _json(text) if kind is None or "json" in kind else text.encode()
+
+
+def _read(body: str) -> str:
+    if body == "-":
+        return sys.stdin.read()
+    if not body.startswith("@"):
+        return body
+    try:
+        return Path(body[1:]).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--body {body}: {error}. Nothing was sent.") from error
+
+
+def _json(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"--body is no JSON: {error}. Nothing was sent.") from error
+
+
+def _form(form: tuple[str, ...], files: tuple[str, ...], names: tuple[str, ...], *, multipart: bool) -> Form | None:
+    if not (form or files or names or multipart):
+        return None
+    called = dict(pair(each, "--file-name") for each in names)
+    parts = []
+    for text in files:
+        key, value = pair(text, "--file")
+        parts.append(file_part(key, Path(value.removeprefix("@")), called.pop(key, None)))
+    if called:
+        raise ConfigError(f"--file-name {', '.join(called)}: there is no --file of that name. Nothing was sent.")
+    return Form(tuple(pair(each, "--form") for each in form), tuple(parts), multipart=multipart or bool(parts))

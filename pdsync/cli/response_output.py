@@ -1,0 +1,185 @@
+"""Where the answers of `pdsync api` go: as JSON, text or bytes; to stdout, or whole into a file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from typing import IO, TYPE_CHECKING
+
+import msgspec
+
+from pdsync.core.disk import sync_folder
+from pdsync.core.log import clean, clean_json
+from pdsync.errors import ConfigError, StorageError
+from pdsync.extract.attachments import MOST_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Mapping
+    from pathlib import Path
+
+    from msgspec import Raw
+
+    from pdsync.cli.app import App
+    from pdsync.core.http import Answer, Http, Patience, Query
+    from pdsync.core.upload_download import Sink
+    from pdsync.model import Operation
+
+
+class Output:
+    """One answer's way out.
+
+    Args:
+        out: the file; None for stdout.
+        kind: json, text or binary; None: JSON where it is JSON, else as it came.
+    """
+
+    def __init__(self, app: App, out: Path | None, kind: str | None) -> None:
+        self._app, self._out, self.kind = app, out, kind
+        if out and not (out.absolute().parent.is_dir() and os.access(out.absolute().parent, os.W_OK)):
+            raise ConfigError(f"{out} can't be written: its folder is not there, or read-only. Nothing was called.")
+
+    def answer(self, answer: Answer) -> None:
+        """Write an answer that is in memory.
+
+        Raises:
+            BadAnswer: it is no JSON, and should be.
+        """
+        body = answer.body
+        if self.kind == "json" and body:
+            answer.json()
+        if self.kind in (None, "json"):
+            body = self._formatted(body)
+        if not body:
+            return
+        if self._out:
+            with _Kept(self._out) as kept:
+                kept.write(body)
+        elif self.kind == "binary":
+            self._refuse_terminal()
+            sys.stdout.buffer.write(body)
+        else:
+            self._show(body + (b"" if body.endswith(b"\n") else b"\n"))
+
+    async def file(
+        self,
+        http: Http,
+        operation: Operation,
+        path: str,
+        patience: Patience,
+        *,
+        query: Query | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write an answer that is a file: piece by piece, and only when it is whole."""
+
+        async def fetch(sink: Sink) -> None:
+            await http.download(
+                operation, path, sink, most_bytes=MOST_BYTES, query=query, headers=headers, patience=patience
+            )
+
+        if self._out:
+            with _Kept(self._out) as kept:
+                await fetch(kept)
+            return
+        self._refuse_terminal()
+        # Through a file, because bytes that are out can't be taken back when an attempt fails half-way.
+        with tempfile.TemporaryFile() as spool:
+            await fetch(_Rewound(spool))
+            spool.seek(0)
+            shutil.copyfileobj(spool, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+
+    async def records(self, records: AsyncGenerator[Raw]) -> None:
+        """Write the records of a list as they come: one JSON array, or one object a line with --json.
+
+        An array that was cut short by an error is not closed: nobody takes it for the whole.
+        """
+        if self._out:
+            with _Kept(self._out) as kept:
+                await self._records(records, kept.write)
+        else:
+            await self._records(records, self._show)
+
+    async def _records(self, records: AsyncGenerator[Raw], write: Callable[[bytes], None]) -> None:
+        lines = self._app.json
+        count = 0
+        async for record in records:
+            text = msgspec.json.format(bytes(record), indent=0 if lines else 2)
+            indented = text if lines else b"  " + text.replace(b"\n", b"\n  ")
+            write((b"" if lines else b",\n" if count else b"[\n") + indented + (b"\n" if lines else b""))
+            count += 1
+        if not lines:
+            write(b"\n]\n" if count else b"[]\n")
+
+    def _formatted(self, body: bytes) -> bytes:
+        try:
+            return msgspec.json.format(body, indent=0 if self._app.json else 2)
+        except msgspec.DecodeError:
+            return body
+
+    def _show(self, body: bytes) -> None:
+        if sys.stdout.isatty():  # no answer steers a terminal
+            text = body.decode(errors="replace")
+            body = (clean_json(text) if body[:1] in b'[{,"' else clean(text)).encode(errors="replace")
+        sys.stdout.buffer.write(body)
+
+    def _refuse_terminal(self) -> None:
+        if sys.stdout.isatty():
+            raise ConfigError("The answer is a file: add --out FILE, or send it on with > or |. Nothing was called.")
+
+
+class _Rewound:
+    """A `Sink` that begins a temporary file anew."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def begin(self) -> None:
+        self._file.seek(0)
+        self._file.truncate()
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+
+
+class _Kept:
+    """A file that gets its name when all of it is there. A `Sink`, too."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
+
+    def __enter__(self) -> _Kept:
+        try:
+            handle = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise ConfigError(
+                f"{self._path} can't be written: {error.strerror or error}. Nothing was called."
+            ) from error
+        self._file = os.fdopen(handle, "wb")
+        return self
+
+    def begin(self) -> None:
+        self._file.seek(0)
+        self._file.truncate()
+
+    def write(self, data: bytes) -> None:
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise StorageError(f"{self._path} can't be written: {error.strerror or error}.") from error
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._part.replace(self._path)
+                sync_folder(self._path.absolute().parent)
+        except OSError as error:
+            raise StorageError(f"{self._path} can't be written: {error.strerror or error}.") from error
+        finally:
+            self._file.close()
+            self._part.unlink(missing_ok=True)

@@ -1,0 +1,304 @@
+"""Moves files: forms that carry them out, answers that are streamed in, and the one redirect a download may take.
+
+The bytes of a file often lie with a storage host, and the API answers with a link to them. It is followed once, by a
+client that knows no token and no cookie, over https and to public addresses only. Addresses are checked where the
+connection is made: a name can't lead elsewhere after the check. A sandbox on this machine may redirect on this machine.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import mimetypes
+import os
+import re
+import stat
+import time
+import zlib
+from contextlib import ExitStack, contextmanager
+from pathlib import Path  # noqa: TC003 - msgspec reads it at run time
+from typing import TYPE_CHECKING, Protocol
+
+import aiohttp
+from aiohttp.resolver import ThreadedResolver
+from msgspec import Struct
+from yarl import URL
+
+from pdsync.core.config import is_loopback
+from pdsync.errors import BadAnswer, ConfigError
+from pdsync.version import __version__
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+
+    from aiohttp.abc import ResolveResult
+
+    from pdsync.core.request_builder import Call
+
+SLOWEST = 32 * 2**10  # bytes a second: a file that moves more slowly is given up
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_STEP = 2**20  # unpacked at a time
+_MOST_MEMBERS = 4096  # of one gzip body
+_LONGEST_LINK = 8192
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+# Out.
+
+
+class FilePart(Struct, frozen=True):
+    """A file that a form carries: it is opened when the form is sent, each time anew."""
+
+    name: str  # of the field
+    path: Path
+    file_name: str  # what the server is told
+    content_type: str
+
+
+class Form(Struct, frozen=True):
+    """A form: texts and files. It can be sent again, unlike aiohttp's own."""
+
+    fields: tuple[tuple[str, str], ...] = ()
+    files: tuple[FilePart, ...] = ()
+    multipart: bool = False  # always so where there are files
+
+    @property
+    def size(self) -> int:
+        """The bytes of its files."""
+        return sum(part.path.stat().st_size for part in self.files)
+
+    @contextmanager
+    def opened(self) -> Iterator[aiohttp.FormData]:
+        """The form as aiohttp sends it, with its files open."""
+        # Names go out as UTF-8, the way browsers do it: quoted ones would be stored with their percent signs.
+        data = aiohttp.FormData(quote_fields=False, default_to_multipart=self.multipart)
+        with ExitStack() as stack:
+            for name, value in self.fields:
+                data.add_field(name, value)
+            for part in self.files:
+                file = stack.enter_context(part.path.open("rb"))
+                data.add_field(part.name, file, filename=part.file_name, content_type=part.content_type)
+            yield data
+
+
+def file_part(name: str, path: Path, file_name: str | None = None) -> FilePart:
+    """The file at `path` as the field `name` of a form.
+
+    Raises:
+        ConfigError: there is no such file, or it can't be read. Nothing was sent.
+    """
+    try:
+        kind = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} can't be read: {error}. Nothing was sent.") from error
+    if not stat.S_ISREG(kind):
+        raise ConfigError(f"{path} is no file. Nothing was sent.")
+    if not os.access(path, os.R_OK):
+        raise ConfigError(f"{path} may not be read. Nothing was sent.")
+    told = (file_name or path.name).encode(errors="replace").decode()
+    told = "".join(char if char >= " " and char != "\x7f" else "_" for char in told)
+    return FilePart(name, path, told, content_type_of(told) or "application/octet-stream")
+
+
+def form_of(call: Call) -> Form | None:
+    """The form that `call` sends; None where it sends JSON, or nothing.
+
+    Raises:
+        ConfigError: a file of it can't be read.
+    """
+    if call.operation.content not in ("form", "multipart") or isinstance(call.body, list):
+        return None
+    return Form(
+        tuple((call.body or {}).items()),
+        tuple(file_part(name, path) for name, path in call.files.items()),
+        multipart=call.operation.content == "multipart",
+    )
+
+
+def content_type_of(name: str) -> str | None:
+    """The media type that a file of this name has, as far as one can tell."""
+    return mimetypes.guess_type(name, strict=False)[0]
+
+
+# In.
+
+
+class Sink(Protocol):
+    """Takes in the body of an answer."""
+
+    def begin(self) -> None:
+        """A body begins: forget what came of an earlier attempt."""
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes."""
+
+
+class Memory:
+    """A `Sink` that keeps everything in memory."""
+
+    def __init__(self) -> None:
+        self.body = bytearray()
+
+    def begin(self) -> None:
+        self.body.clear()
+
+    def write(self, data: bytes) -> None:
+        self.body += data
+
+
+class GzipReader:
+    """Unpacks a gzip body while it comes in, also one of several members, one after the other (RFC 1952, 2.2)."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(wbits=31)
+        self._members = 1
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last member that began has come to its end."""
+        return self._member.eof
+
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        """The plain bytes of `piece`, at most a megabyte at a time.
+
+        Raises:
+            zlib.error: it is no gzip.
+            BadAnswer: it has more members than any sender makes.
+        """
+        while True:
+            if self._member.eof:
+                piece = piece.lstrip(b"\0")  # padding after the last member
+                if not piece:
+                    return
+                self._members += 1
+                if self._members > _MOST_MEMBERS:  # each copies what comes after it
+                    raise BadAnswer(f"The answer is packed in more than {_MOST_MEMBERS:,} parts.")
+                self._member = zlib.decompressobj(wbits=31)
+            data = self._member.decompress(piece, _STEP)
+            piece = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+            if data:
+                yield data
+            elif not self._member.eof:
+                return
+
+
+class TooLarge(BadAnswer):
+    """More bytes came than may come. What came was not kept."""
+
+
+async def stream(response: aiohttp.ClientResponse, sink: Sink, most_bytes: int, grace_s: float) -> None:
+    """Hand the body of `response` to `sink`, unpacked, piece by piece.
+
+    Raises:
+        TooLarge: it is longer than `most_bytes`.
+        TimeoutError: after `grace_s` it came more slowly than SLOWEST.
+        EOFError, zlib.error, aiohttp.ClientError: it was cut.
+    """
+    packed = response.headers.get("Content-Encoding", "identity").lower()
+    unpacker = GzipReader() if packed == "gzip" else None
+    if unpacker is None and packed not in ("identity", ""):
+        raise BadAnswer(f"The file is packed with {packed!r}, which was not offered.")
+    if unpacker is None and (response.content_length or 0) > most_bytes:
+        raise TooLarge(f"{response.content_length:,} bytes are announced, and {most_bytes:,} are the most.")
+    sink.begin()
+    got, began = 0, time.monotonic()
+    async for piece in response.content.iter_any():
+        for data in unpacker.feed(piece) if unpacker else (piece,):
+            got += len(data)
+            if got > most_bytes:
+                response.close()
+                raise TooLarge(f"More than {most_bytes:,} bytes came, which are the most.")
+            sink.write(data)
+        elapsed = time.monotonic() - began
+        if elapsed > grace_s and got < SLOWEST * elapsed:
+            response.close()
+            raise TimeoutError
+    if unpacker and not unpacker.complete:
+        raise EOFError("the packed file ends early")
+
+
+# Elsewhere.
+
+
+def bare_session(*, concurrency: int, local: bool | None = None) -> aiohttp.ClientSession:
+    """A session for storage hosts: it sends nothing that tells who we are.
+
+    Args:
+        concurrency: connections at once.
+        local: whether addresses of this machine may be called; None where a proxy finds the addresses.
+    """
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            limit=concurrency, resolver=None if local is None else _Guarded(local=local), use_dns_cache=False
+        ),
+        headers={"User-Agent": f"pdsync/{__version__}", "Accept-Encoding": "identity"},
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        raise_for_status=False,
+        trust_env=False,  # no .netrc
+    )
+    session._retry_connection = False
+    return session
+
+
+def redirect_target(location: str | None, asked: str, *, local: bool) -> URL:
+    """Where the answer to a request of `asked` leads.
+
+    Raises:
+        BadAnswer: nobody should go there. The link itself is not shown: it may be all that is needed to read the file.
+    """
+    if not location or len(location) > _LONGEST_LINK or re.search(r"[\x00-\x20\x7f-\U0010ffff\\]", location):
+        raise BadAnswer("The redirect of the file leads nowhere: its link is empty or malformed.")
+    try:
+        target = URL(asked).join(URL(location, encoded=True))
+        host, port = target.host or "", target.port  # looking at the port checks it
+    except ValueError:
+        raise BadAnswer("The redirect of the file leads nowhere: its link is malformed.") from None
+    here = local and is_loopback(host)
+    if target.user is not None or target.password is not None:
+        raise BadAnswer(f"The redirect of the file to {host!r} carries a user name. It was not followed.")
+    if not host or not (target.scheme == "https" or (target.scheme == "http" and here)):
+        raise BadAnswer(f"The redirect of the file to {target.scheme}://{host} is not https. It was not followed.")
+    if port != 443 and not here:
+        raise BadAnswer(f"The redirect of the file leads to port {port} of {host}. It was not followed.")
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return target  # a name: the resolver looks at its addresses
+    if not may_be_called(host, local=local):
+        raise BadAnswer(f"The redirect of the file leads to {host}, which is no public address. It was not followed.")
+    return target
+
+
+def may_be_called(address: str, *, local: bool) -> bool:
+    """Whether `address` is a public one, or of this machine where `local` allows it."""
+    found = ipaddress.ip_address(address)
+    if isinstance(found, ipaddress.IPv6Address):
+        inner = found.ipv4_mapped or found.sixtofour or (found.teredo[1] if found.teredo else None)
+        if inner is None and found in _NAT64:
+            inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+        if inner is not None:
+            return may_be_called(str(inner), local=local)
+    if found.is_loopback:
+        return local
+    return found.is_global and not found.is_multicast and not found.is_reserved
+
+
+class _Guarded(ThreadedResolver):
+    """Resolves names, and refuses those that lead to an address which may not be called."""
+
+    def __init__(self, *, local: bool) -> None:
+        super().__init__()
+        self._local = local
+
+    async def resolve(
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = 0,  # type: ignore[assignment]
+    ) -> list[ResolveResult]:
+        found = await super().resolve(host, port, family)
+        for each in found:
+            if not may_be_called(each["host"], local=self._local):
+                raise BadAnswer(f"{host} leads to {each['host']}, which is no public address. It was not called.")
+        return found

@@ -1,0 +1,205 @@
+"""Reads the archive again in the order in which it was written, and loads it as it was loaded then.
+
+A batch has its place among all others by the run, the file and the offset of its last page. Each run of a stream is
+loaded behind the same run of the stream that defines its custom fields, and learns them first, as a sync does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from pdsync.core import catalogue
+from pdsync.core.control import SealedPage
+from pdsync.extract import raw_archive, raw_file
+from pdsync.model import FROM_FILES, Gap, Page, StreamReceipt, Walk
+from pdsync.runner import loader as loading
+from pdsync.runner.sync.sync import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
+
+    from pdsync.core.config import Settings
+    from pdsync.core.control import Control
+    from pdsync.load.commit import Counts
+    from pdsync.model import Receipt, Stream
+    from pdsync.runner.loader import Loader
+
+_AHEAD_BYTES = 3 * 2**20  # packed, about 24 MiB: read while what is before it is loaded
+
+
+class Lot(Struct, frozen=True):
+    """Pages of a walk that are loaded together, and what place they had among all that was read.
+
+    `closes` says that the list was at its end behind them, though the last of them names a next page: so ends the walk
+    of a list with a parent when no parent is left.
+    """
+
+    place: tuple[int, datetime, int]  # the run, the file in it, the offset in the file
+    walk: Walk
+    pages: Sequence[SealedPage]
+    closes: bool = False
+
+
+class Rereading:
+    """One replay under way: `all` carries it out."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        control: Control,
+        loader: Loader,
+        streams: Sequence[Stream],
+        receipt: Receipt,
+        tell: Callable[[Event], None],
+        *,
+        everything: bool,
+    ) -> None:
+        self.settings, self.loader, self.streams = settings, loader, streams
+        self.receipt, self.tell, self.everything = receipt, tell, everything
+        self._runs = control.run_order()
+        self._walks = control.walks()
+        self._pages: dict[int, list[SealedPage]] = {}
+        self._files: dict[str, datetime] = {}  # when the first page of each was served
+        for page in control.pages():
+            self._pages.setdefault(page.walk, []).append(page)
+            self._files[page.file] = min(page.served_at, self._files.get(page.file, page.served_at))
+        self._begun: dict[int, datetime] = {}  # run → when its first page was served
+        for file, served_at in self._files.items():
+            run = self._runs.get(raw_file.sealing_run(file), -1)
+            self._begun[run] = min(served_at, self._begun.get(run, served_at))
+
+    async def all(self) -> list[Walk]:
+        """Load everything that was chosen; the walks that are in the file to their ends now."""
+        names = {stream.name for stream in self.streams}
+        if self.everything:
+            for name in sorted({walk.stream for walk, _ in self._walks} - names):
+                self.receipt.gaps.append(Gap(name, "unknown", "the catalogue has no such stream: its pages were left"))
+        done = list[Walk]()
+        for stream in self.streams:
+            if stream.fields in names:
+                continue  # comes with its definitions
+            users = [each for each in self.streams if each.fields == stream.name]
+            done += await self._group(stream, users)
+        return done
+
+    async def _group(self, definitions: Stream, users: Sequence[Stream]) -> list[Walk]:
+        """Load a stream and those whose fields it defines: run by run, the definitions first."""
+        streams = [definitions, *users]
+        work = self._plan(streams)
+        for run in sorted(work):
+            for stream in streams:
+                if stream.name in work[run]:
+                    await self._run_of(stream, run, sorted(work[run][stream.name], key=lambda lot: lot.place))
+        for stream in streams:
+            if stream.name in self.receipt.streams:
+                entry = self.receipt.streams[stream.name]
+                entry.complete = not any(gap.stream == stream.name for gap in self.receipt.gaps)
+                self.tell(Event("finished", stream.name, entry))
+        names = {stream.name for stream in streams}
+        return [walk for walk, state in self._walks if walk.stream in names and state in ("sealed", "applied")]
+
+    def _plan(self, streams: Sequence[Stream]) -> dict[int, dict[str, list[Lot]]]:
+        """By the place of each run: the streams that it read, and what of them."""
+        work: dict[int, dict[str, list[Lot]]] = {}
+        for stream in streams:
+            walks = [(walk, state) for walk, state in self._walks if walk.stream == stream.name]
+            if walks:
+                self.receipt.streams[stream.name] = StreamReceipt()
+            for walk, _ in walks:  # also one that brought nothing made the stream's table, and learnt its fields
+                work.setdefault(self._runs.get(walk.run_id, -1), {}).setdefault(stream.name, [])
+            for lot in self._lots(stream, [(walk, state) for walk, state in walks if state != "pruned"]):
+                work.setdefault(lot.place[0], {}).setdefault(stream.name, []).append(lot)
+        return work
+
+    def _lots(self, stream: Stream, walks: Sequence[tuple[Walk, str]]) -> Iterator[Lot]:
+        """The batches of `walks`, as a sync cuts them."""
+        for walk, state in walks:
+            if walk.operation not in catalogue.operations(walk.version):
+                detail = f"the catalogue has no operation {walk.version} {walk.operation}: its pages were left"
+                self.receipt.gaps.append(Gap(stream.name, "unknown", detail))
+                continue
+            pages = self._pages.get(walk.id, [])
+            ended = state in ("sealed", "applied")
+            if not pages:
+                run = self._runs.get(walk.run_id, -1)
+                if ended and run in self._begun:  # a list with a parent, and there was none to ask for
+                    yield Lot((run, self._begun[run], 0), replace(walk, started_at=self._begun[run]), [], closes=True)
+                continue
+            lots = [list(lot) for _, lot in groupby(pages, lambda page: page.seq // loading.PAGES_A_BATCH)]
+            closes = ended and pages[-1].next is not None and walk.source != FROM_FILES
+            for lot in lots:
+                last = lot[-1]
+                run = self._runs.get(raw_file.sealing_run(last.file), -1)
+                yield Lot((run, self._files[last.file], last.at), walk, lot, closes=closes and lot is lots[-1])
+
+    async def _run_of(self, stream: Stream, run: int, lots: Sequence[Lot]) -> None:
+        """Load what one run read of a stream."""
+        entry = self.receipt.streams[stream.name]
+        self.tell(Event("started", stream.name, entry))
+        name = next((name for name, place in self._runs.items() if place == run), self.receipt.run_id)
+        self.loader.moment = self._begun.get(run, self.receipt.started_at)
+        await self.loader.do(self.loader.learn_fields, stream, name)
+        version, _ = stream.sources(self.settings.api)
+        await self.loader.do(self.loader.table, stream, version)
+        for lot in lots:
+            pages = self._pages.get(lot.walk.id, [])
+            if pages:
+                self.loader.moment = pages[-1].served_at
+            await self._load(stream, lot, entry)
+
+    async def _load(self, stream: Stream, lot: Lot, entry: StreamReceipt) -> None:
+        loaded: asyncio.Task[None] | None = None
+        for chunk in _chunks(lot.pages):
+            pages = await asyncio.to_thread(self._read, chunk)
+            if loaded:
+                await loaded
+            loaded = asyncio.create_task(self._add(stream, lot.walk, pages, entry))
+        if loaded:
+            await loaded
+        if lot.closes:
+            last = lot.pages[-1].seq + 1 if lot.pages else 0
+            _count(entry, await self.loader.do(self.loader.finish, stream, lot.walk, last))
+
+    async def _add(self, stream: Stream, walk: Walk, pages: list[Page], entry: StreamReceipt) -> None:
+        _count(entry, await self.loader.add(stream, walk, pages))
+        self.tell(Event("page", stream.name, entry))
+
+    def _read(self, sealed: Sequence[SealedPage]) -> list[Page]:
+        return [
+            Page(
+                page.walk,
+                page.seq,
+                raw_archive.read(self.settings.raw, page),
+                page.rows,
+                page.next,
+                page.served_at,
+                context=msgspec.json.decode(page.context or "{}", type=dict[str, str]),
+            )
+            for page in sealed
+        ]
+
+
+def _chunks(pages: Sequence[SealedPage]) -> Iterator[list[SealedPage]]:
+    """Pages that are read together."""
+    chunk, size = list[SealedPage](), 0
+    for page in pages:
+        chunk.append(page)
+        size += page.length
+        if size >= _AHEAD_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _count(entry: StreamReceipt, counts: Counts | None) -> None:
+    if counts:
+        for name in type(counts).__struct_fields__:
+            setattr(entry, name, getattr(entry, name) + getattr(counts, name))

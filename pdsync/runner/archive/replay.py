@@ -1,0 +1,265 @@
+"""Rebuilds the warehouse from the raw archive alone, with no request.
+
+Everything that was ever sealed is loaded again into a fresh work file, in the order in which it was read: batch by
+batch, cut where they were cut then, and before a stream's batches of a run the definitions of its custom fields as
+that run had them. So the tables, their histories and the schema log come out as they were; and where the catalogue has
+changed since, as if it had always been what it is now: a new column gets its values for the past too.
+
+The fresh file takes the place of the work file, and is published, when it is finished. Until then nothing that anybody
+reads is touched: a replay that is killed has not happened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import duckdb
+from msgspec import Struct
+
+from pdsync.core import catalogue
+from pdsync.errors import ConfigError, StorageError
+from pdsync.extract import raw_archive
+from pdsync.load import carry_over as rebuilt
+from pdsync.load import publish, warehouse
+from pdsync.model import Gap
+from pdsync.runner import project
+from pdsync.runner.archive import stores, upkeep
+from pdsync.runner.archive.reload import Rereading
+from pdsync.runner.loader import Loader
+from pdsync.runner.report import mutation_log
+from pdsync.runner.report import receipt as receipts
+from pdsync.runner.sync.sync import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from pdsync.core.config import Settings
+    from pdsync.core.control import Control
+    from pdsync.model import Receipt, Stream, Walk
+
+
+class Selection(Struct, frozen=True):
+    """What is to be rebuilt: `streams` in the order of the catalogue. `everything`: the whole file."""
+
+    streams: list[Stream]
+    everything: bool
+
+    @staticmethod
+    def of(names: Sequence[str]) -> Selection:
+        """The streams called `names` and those that hold their fields' definitions; all, when none is named.
+
+        Raises:
+            CatalogueError: there is no such stream. Nothing was changed.
+        """
+        if not names:
+            return Selection(list(catalogue.streams().values()), everything=True)
+        wanted = {name: catalogue.stream(name) for name in names}
+        wanted |= {s.fields: catalogue.stream(s.fields) for s in wanted.values() if s.fields}
+        return Selection([s for name, s in catalogue.streams().items() if name in wanted], everything=False)
+
+
+async def replay(
+    settings: Settings,
+    names: Sequence[str] = (),
+    tell: Callable[[Event], None] = lambda event: None,
+    *,
+    accept_loss: bool = False,
+) -> Receipt:
+    """Rebuild the tables of the streams called `names`, or the whole warehouse, and publish it.
+
+    Args:
+        settings: of the project.
+        names: streams; their children, histories, custom fields and schema log come with them.
+        tell: is called with each event.
+        accept_loss: rebuild also where pages are missing, damaged, or fewer than the warehouse was made from.
+
+    Returns:
+        The receipt. Its counts are what the replay loaded; requests and tokens are 0.
+
+    Raises:
+        ConfigError: there is nothing to replay, no such stream, or the archive lacks what the warehouse was made from.
+        Busy: another run holds the project.
+        StorageError: a sealed page is missing or damaged, or the disk is full. The warehouse is what it was.
+    """
+    chosen = Selection.of(names)
+    with project.locked(settings, lambda text: tell(Event("note", text=text))) as control:
+        command = " ".join(["replay", *names, *(["--accept-loss"] if accept_loss else [])])
+        receipt = await locked_replay(settings, control, chosen, command, tell, accept_loss=accept_loss)
+        await mutation_log.catch_up(settings, control)
+    return receipt
+
+
+async def locked_replay(
+    settings: Settings,
+    control: Control,
+    chosen: Selection,
+    command: str,
+    tell: Callable[[Event], None] = lambda event: None,
+    carry_over: Callable[[duckdb.DuckDBPyConnection], object] = lambda connection: None,
+    *,
+    accept_loss: bool = False,
+) -> Receipt:
+    """`replay`, for those who hold the project's lock already.
+
+    Args:
+        settings: of the project.
+        control: its control.db.
+        chosen: what is to be rebuilt.
+        command: as it stands in the receipt.
+        tell: is called with each event.
+        carry_over: is called with a connection to the rebuilt file before it is published.
+        accept_loss: as `replay` takes it.
+    """
+    company, name = _company(settings, control)
+    receipt = receipts.begun(command)
+    work = project.work_path(settings)
+    fresh = work.with_name(f"{settings.warehouse.stem}.replay.duckdb")
+    _clear(fresh)
+    try:
+        source = _source(settings, control, chosen, accept_loss=accept_loss)
+        if source and not chosen.everything:
+            publish.copy(source, fresh)
+        loader = Loader(fresh)
+        try:
+            await loader.do(loader.open, company, name)
+            if not chosen.everything:
+                await loader.do(rebuilt.forget_streams, loader.connection, _tables(chosen))
+            reading = Rereading(settings, control, loader, chosen.streams, receipt, tell, everything=chosen.everything)
+            replayed = await _read_again(reading)
+            loader.moment = None
+            if chosen.everything:
+                for past in reversed(control.receipts(-1)):
+                    if past.finished_at:
+                        await loader.do(receipts.keep, loader, past)
+                await _carry_over(loader, [source, settings.warehouse] if source else [], tell)
+            await loader.do(carry_over, loader.connection)
+            await loader.do(loader.views)
+            receipt.finished_at = datetime.now(UTC)
+            receipt.exit_code = 4 if receipt.gaps else 0
+            await loader.do(receipts.keep, loader, receipt)
+        finally:
+            await loader.close()
+        control.start_run(receipt.run_id, receipt.command, receipt.started_at)
+        # A log that a kill has left beside the old work file would be taken for the new one's.
+        work.with_name(f"{work.name}.wal").unlink(missing_ok=True)
+        publish.put(fresh, work)
+        publish.publish(work, settings.warehouse)
+    finally:
+        _clear(fresh)
+    for walk in replayed:
+        control.end_walk(walk.id, "applied")
+    control.finish_run(receipt)
+    return receipt
+
+
+async def _read_again(reading: Rereading) -> list[Walk]:
+    """Load the archive; the walks that are in the file to their ends now. What is not whole is a gap of the receipt.
+
+    Raises:
+        StorageError: a page is missing or damaged.
+    """
+    try:
+        replayed = await reading.all()
+    except raw_archive.LostPage as error:
+        raise StorageError(
+            f"{str(error).splitlines()[0]}\nNothing was changed. Put the file back from a backup (what else is missing:"
+            f" pdsync raw verify), or rebuild the tables from what is left: pdsync replay --accept-loss"
+        ) from error
+    for gap in await reading.loader.do(_unread, reading.loader, replayed):
+        reading.receipt.gaps.append(gap)
+        reading.receipt.streams[gap.stream].complete = False
+    return replayed
+
+
+def _company(settings: Settings, control: Control) -> tuple[int, str]:
+    """The company of the archive.
+
+    Raises:
+        ConfigError: there is no page to replay.
+        Unreadable: a file of the archive is damaged.
+    """
+    if damaged := stores.index_archive(settings, control):
+        raise damaged[0].fault or AssertionError
+    known = control.company()
+    if known is None or not control.pages():
+        raise ConfigError(
+            f"There is nothing to replay: {settings.raw} holds no sealed page.\n"
+            f"Nothing was changed. Read the company: pdsync sync"
+        )
+    return known
+
+
+def _check_archive(settings: Settings, control: Control, sources: Sequence[Path], chosen: Selection) -> None:
+    """See that the archive holds what the warehouse was made from.
+
+    Raises:
+        ConfigError: it does not: a replay would lose rows or their history. Nothing was changed.
+    """
+    names = {stream.name for stream in chosen.streams}
+    for source in sources:
+        try:
+            lost = stores.not_in_archive(source, control)
+        except (StorageError, duckdb.Error):
+            continue
+        if lost := {stream: rows for stream, rows in lost.items() if chosen.everything or stream in names}:
+            what = ", ".join(f"{stream}: {rows:,}" for stream, rows in sorted(lost.items()))
+            raise ConfigError(
+                f"The raw archive {settings.raw} lacks pages that the warehouse was made from ({what} rows written)."
+                f"\nA replay would lose what they told; nothing was changed. Put the missing files back from a backup,"
+                f" or leave the warehouse as it is: pdsync sync goes on with it."
+                f"\nTo rebuild it from what is left all the same: pdsync replay --accept-loss"
+            )
+        return
+
+
+def _source(settings: Settings, control: Control, chosen: Selection, *, accept_loss: bool) -> Path | None:
+    """The file to take over from what no page tells: the work file, else the warehouse, else none.
+
+    Raises:
+        ConfigError: only some streams are to be rebuilt, and there is no whole file to leave the others in; or the
+            archive lacks what that file was made from.
+    """
+    project.ready_work_file(settings)
+    source = project.work_path(settings)
+    if not source.exists() and not chosen.everything:
+        raise ConfigError("There is no whole warehouse to leave the other streams in. Rebuild all of it: pdsync replay")
+    if accept_loss:
+        upkeep.give_up_lost(settings, control)
+    if not source.exists():
+        return None
+    if not accept_loss:
+        _check_archive(settings, control, [source, settings.warehouse], chosen)
+    with contextlib.closing(warehouse.connect(source, read_only=True)) as connection:
+        stores.adopt_receipts(connection, control)
+    return source
+
+
+async def _carry_over(loader: Loader, sources: Sequence[Path], tell: Callable[[Event], None]) -> None:
+    """Take over what no page tells from the first file that can be read: a replay also mends damaged ones."""
+    for source in sources:
+        try:
+            await loader.do(rebuilt.carry_over, loader.connection, source)
+        except StorageError as error:
+            tell(Event("note", text=f"{source.name} is damaged: {str(error).splitlines()[0]}"))
+        else:
+            return
+
+
+def _unread(loader: Loader, replayed: Sequence[Walk]) -> list[Gap]:
+    """The streams of which the archive tells changes, and no reading of all that was there before."""
+    rows = loader.connection.execute("SELECT stream, source, version FROM meta.checkpoints").fetchall()
+    lists = {(walk.stream, walk.source, walk.version) for walk in replayed if walk.is_of_a_list}
+    detail = "the archive holds changes only, and no whole reading: the next pdsync sync reads it whole"
+    return [Gap(stream, "incomplete", detail) for stream in sorted({each[0] for each in lists - set(rows)})]
+
+
+def _clear(fresh: Path) -> None:
+    for path in (fresh, fresh.with_name(f"{fresh.name}.wal")):
+        path.unlink(missing_ok=True)
+
+
+def _tables(chosen: Selection) -> list[str]:
+    return [stream.name for stream in chosen.streams]

@@ -1,0 +1,310 @@
+"""Keeps the three stores of a project in step: the raw archive, control.db and the warehouse.
+
+Each may be lost, emptied, cut short, or replaced by a copy of an earlier day, alone or with another. What one lacks is
+taken from the others, or read again:
+
+- The raw archive is the authority on what was fetched. control.db is its index: before any work, files that it does not
+  know to their ends are scanned, and their pages indexed.
+- The warehouse is the authority on what is loaded. A walk that it lacks is loaded again from its pages; one of which it
+  holds more than control.db knows is never continued.
+- The work file and the published warehouse are copies of each other. The one that holds more goes on.
+
+Walks are told apart by their run and their own id, neither of which repeats in another life of the project.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import duckdb
+from msgspec.structs import replace
+
+from pdsync.core.control import ONLY_ARCHIVED
+from pdsync.core.log import log
+from pdsync.core.server_clock import TRUST
+from pdsync.errors import StorageError
+from pdsync.extract import raw_file
+from pdsync.load import warehouse
+from pdsync.runner.report import receipt as receipts
+from pdsync.sql import first
+from pdsync.sql import name as quoted
+from pdsync.sql import text as literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from pdsync.core.config import Settings
+    from pdsync.core.control import Control, SealedPage
+    from pdsync.core.server_clock import ServerClock
+    from pdsync.extract.raw_file import FoundPage, Scan
+    from pdsync.model import Walk
+    from pdsync.runner.loader import Loader
+
+
+# The raw archive and its index.
+
+
+def index_archive(settings: Settings, control: Control, on_note: Callable[[str], None] = log.warning) -> list[Scan]:
+    """Index the pages that the raw archive holds and control.db does not know. The project's lock is held.
+
+    Args:
+        settings: of the project.
+        control: its control.db.
+        on_note: is called with what a person should know.
+
+    Returns:
+        The scans of damaged files: their pages up to the damage are indexed, and the rest is left alone.
+
+    Raises:
+        StorageError: a file holds another company's answers, or can't be read. Nothing was changed.
+    """
+    scans = scan_unknown(settings, control)
+    if not scans:
+        return []
+    found = [page for scan in scans.values() for page in scan.pages]
+    company = _company_of(settings, control, found)
+    is_empty = control.company() is None and not control.known_sizes()
+    runs: dict[str, datetime] = {}
+    for each in found:
+        run = each.walk.run_id
+        runs[run] = min(each.sealed_at, runs.get(run, each.sealed_at))
+    walks, pages = _news(settings, control, found)
+    # A damaged file is scanned again each time, so that it is reported each time; a torn end was never acknowledged.
+    sizes = {
+        name: scan.whole if scan.fault and not scan.fault.is_torn else (settings.raw / name).stat().st_size
+        for name, scan in scans.items()
+    }
+    control.adopt(sorted(runs.items(), key=lambda each: each[1]), walks, pages, sizes)
+    if company is not None and control.company() is None:
+        control.bind_company(company, "", None)
+    if is_empty and pages:
+        on_note(f"control.db was lost: {len(pages):,} pages are known again from {settings.raw}.")
+    elif walks and any(state not in ("open", "sealed") for _, state in walks):
+        on_note(f"control.db is older than {settings.raw}: {len(pages):,} pages are known again from there.")
+    for scan in scans.values():
+        if scan.fault and not scan.fault.is_torn:
+            on_note(str(scan.fault))
+    return [scan for scan in scans.values() if scan.fault and not scan.fault.is_torn]
+
+
+def scan_unknown(settings: Settings, control: Control | None) -> dict[str, Scan]:
+    """Scan the raw files that hold more than control.db knows; by name.
+
+    Raises:
+        StorageError: a file can't be read.
+    """
+    known = control.known_sizes() if control else {}
+    scans = {}
+    for path in sorted(settings.raw.glob("*.zst")):
+        try:
+            if path.stat().st_size > known.get(path.name, 0):
+                scans[path.name] = raw_file.scan(path)
+        except OSError as error:
+            raise StorageError(
+                f"{path} can't be read: {error}.\nNothing was changed. Mend the folder's rights: pdsync doctor"
+            ) from error
+    return scans
+
+
+def _company_of(settings: Settings, control: Control, found: Iterable[FoundPage]) -> int | None:
+    known = control.company()
+    company = known[0] if known else None
+    for each in found:
+        company = each.company if company is None else company
+        if each.company != company:
+            raise StorageError(
+                f"{settings.raw / each.page.file} holds answers of company {each.company}, and this project holds"
+                f" company {company}.\nNothing was changed. Move that file out of the folder, and run the same command."
+            )
+    return company
+
+
+def _news(
+    settings: Settings, control: Control, found: Iterable[FoundPage]
+) -> tuple[list[tuple[Walk, str]], list[SealedPage]]:
+    """The walks and pages that control.db lacks, or says to be where they are not."""
+    known = {walk.id: (walk, state) for walk, state in control.walks()}
+    taken = {id: walk.run_id for id, (walk, _) in known.items()}
+    by_walk: dict[tuple[str, int], dict[int, FoundPage]] = {}
+    for each in sorted(found, key=lambda each: (each.is_resealed, each.sealed_at)):
+        # A page that a kill kept out of the index was fetched again: the later one is the one that was used.
+        by_walk.setdefault((each.walk.run_id, each.walk.id), {})[each.page.seq] = each
+    walks: list[tuple[Walk, str]] = []
+    pages: list[SealedPage] = []
+    resealed, sizes = control.resealed(), _Sizes(settings.raw)
+    for (run, number), by_seq in sorted(by_walk.items()):
+        id = _own_id(run, number, taken)
+        ordered = [by_seq[seq] for seq in sorted(by_seq)]
+        if id in known:
+            state = known[id][1]
+            stored = {page.seq: page for page in control.sealed_pages(id)}
+            fresh: list[FoundPage] = []
+            end = max(stored, default=-1) + 1
+            for each in ordered if state != "pruned" else ():
+                seq = each.page.seq
+                if seq in stored:
+                    is_wanted = (id, seq) not in resealed or each.is_resealed
+                    if is_wanted and each.page.file != stored[seq].file and not sizes.holds(stored[seq]):
+                        fresh.append(each)
+                elif state == "open" and seq == end:
+                    fresh.append(each)
+                    end += 1
+            if state == "open" and fresh:  # what kept the page out of the index kept out when its walk began
+                walk = replace(known[id][0], started_at=fresh[0].walk.started_at)
+                walks.append((walk, "sealed" if fresh[-1].page.next is None else "open"))
+        else:
+            fresh = [each for place, each in enumerate(ordered) if each.page.seq == place]
+            if not fresh:
+                continue
+            walk = replace(fresh[0].walk, id=id)
+            walks.append((walk, "applied" if fresh[-1].page.next is None else "dropped"))
+        pages += [replace(each.page, walk=id) for each in fresh]
+    return walks, pages
+
+
+def _own_id(run: str, number: int, taken: dict[int, str]) -> int:
+    """The id of a walk, or another where an older pdsync has given the same to a walk of another run."""
+    if taken.setdefault(number, run) == run:
+        return number
+    return int.from_bytes(hashlib.sha256(f"{run} {number}".encode()).digest()[:8]) >> 1
+
+
+class _Sizes:
+    """The sizes of raw files, each looked up once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._sizes = folder, dict[str, int]()
+
+    def holds(self, page: SealedPage) -> bool:
+        """Whether the page's file is there, and long enough."""
+        if page.file not in self._sizes:
+            path = self._folder / page.file
+            self._sizes[page.file] = path.stat().st_size if path.exists() else -1
+        return self._sizes[page.file] >= page.at + page.length
+
+
+# The warehouse, and what control.db says of it.
+
+
+def settle(loader: Loader, control: Control, clock: ServerClock | None = None) -> list[str]:
+    """Bring control.db and the work file in step. To be called in the loader's thread, once the file is open.
+
+    Args:
+        loader: holds the work file.
+        control: the project's control.db.
+        clock: the server's, after the first answer; None where there is none to ask.
+
+    Returns:
+        What a person should know.
+    """
+    held, notes = loader.held_walks(), []
+    if lost := control.reopen_lost(held):
+        notes.append(f"The work file lacks {lost:,} readings: they are loaded again from the raw archive.")
+    if overtaken := control.drop_overtaken(held):
+        notes.append(f"control.db is older than the warehouse: {overtaken:,} open readings begin again.")
+    told = adopt_receipts(loader.connection, control)
+    for receipt in reversed(control.receipts(-1)):
+        if receipt.finished_at and receipt.run_id not in told:
+            receipts.keep(loader, receipt)
+    return notes + (_settle_time(loader, clock) if clock else [])
+
+
+def _settle_time(loader: Loader, clock: ServerClock) -> list[str]:
+    """Put right what a wrong clock has put into the future, or go on after it; what a person should know."""
+    clock.not_before(loader.newest_time())
+    if clock.is_confirmed:
+        now = clock.now()
+        pulled = loader.pull_back(now - timedelta(seconds=1), now)
+        rows = ", ".join(f"{table}: {count:,}" for table, count in pulled.items())
+        return [f"In an earlier run a clock was ahead. Rows seen in the future are put right ({rows})."] if rows else []
+    if clock.behind > TRUST:
+        return [
+            f"Pipedrive's clock is {clock.behind} behind what it said in an earlier run, and this machine's agrees with"
+            f" neither. What is read now counts as later than all that was read before. Check the clock: pdsync doctor"
+        ]
+    return []
+
+
+def adopt_receipts(connection: duckdb.DuckDBPyConnection, control: Control) -> set[str]:
+    """Take the receipts that control.db lacks from a warehouse file; the runs that the file tells of.
+
+    A run that control.db knows, and that has no receipt there, was cut short and goes on as such, whatever the
+    warehouse says of it.
+    """
+    known = {receipt.run_id: receipt for receipt in control.receipts(-1)}
+    here = receipts.kept(connection)
+    control.adopt_receipts(
+        [each for each in here if each.run_id not in known or known[each.run_id].command == ONLY_ARCHIVED]
+    )
+    return {receipt.run_id for receipt in here}
+
+
+def is_older(work: Path, published: Path) -> tuple[bool, bool]:
+    """Whether the work file should give way to the published warehouse, which holds batches that it lacks.
+
+    Returns:
+        Whether it should, and whether it has batches of its own all the same. Where each has, the file that was loaded
+        last goes on, and the raw archive has the rest.
+
+    Raises:
+        duckdb.Error: a file can't be read.
+    """
+    with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection:
+        for name, path in (("work", work), ("published", published)):
+            connection.execute(f"ATTACH {literal(str(path))} AS {quoted(name)} (READ_ONLY)")
+        mine = _batches(connection, "work")
+        theirs = _batches(connection, "published")
+        missing = first(
+            connection.execute(
+                f"SELECT count(*) FROM (SELECT run_id, walk, batch FROM {theirs}"
+                f" EXCEPT SELECT run_id, walk, batch FROM {mine})"
+            )
+        )[0]
+        if not missing:
+            return False, True
+        more, later = first(
+            connection.execute(
+                f"SELECT (SELECT count(*) FROM (SELECT run_id, walk, batch FROM {mine}"
+                f" EXCEPT SELECT run_id, walk, batch FROM {theirs})),"
+                f" (SELECT max(applied_at) FROM {theirs}) >= (SELECT max(applied_at) FROM {mine})"
+            )
+        )
+    return not more or bool(later), bool(more)
+
+
+def _batches(connection: duckdb.DuckDBPyConnection, database: str) -> str:
+    """The table of loaded batches in an attached file; an empty one where the file has none."""
+    there = first(
+        connection.execute(
+            "SELECT count(*) FROM duckdb_tables() WHERE database_name = ? AND schema_name = 'meta'"
+            " AND table_name = '_applied_batches'",
+            [database],
+        )
+    )[0]
+    if there:
+        return quoted(database, "meta", "_applied_batches")
+    return "(SELECT '' AS run_id, 0 AS walk, 0 AS batch, now() AS applied_at LIMIT 0)"
+
+
+def not_in_archive(path: Path, control: Control) -> dict[str, int]:
+    """By stream: how many rows, deletions and versions the file at `path` has from pages that the archive lacks."""
+    connection = warehouse.connect(path, read_only=True)
+    try:
+        wrote = connection.execute(
+            "SELECT run_id, walk, stream, sum(inserted + updated + deleted)::BIGINT FROM meta._applied_batches"
+            " GROUP BY ALL HAVING sum(inserted + updated + deleted) > 0"
+        ).fetchall()
+    finally:
+        connection.close()
+    # What was given up (raw prune --damaged) was given up by a person.
+    archived = {
+        (walk.run_id, walk.id) for walk, state in control.walks() if state == "pruned" or control.last_page(walk.id)
+    }
+    lost: dict[str, int] = {}
+    for run, walk, stream, rows in wrote:
+        if (run, walk) not in archived:
+            lost[stream] = lost.get(stream, 0) + int(rows)
+    return lost

@@ -1,0 +1,305 @@
+"""Keeps the raw archive in order: looks whether every sealed page is whole, and removes what no replay needs.
+
+**What a replay needs.** History is rebuilt from the pages that wrote it, so a walk stays for good if any of its batches
+wrote anything: a row, a version, a deletion, a schema change, a quarantined record. Most walks of most nights wrote
+nothing: they read again what was known. All that such a walk tells is how fresh the rows are, so only the newest of
+each list stays (one that asked for everything, and one that asked for changes), and with it the watermark. A walk that
+was dropped before any of its batches was full wrote nothing either. What is not in the warehouse yet is never removed,
+nor is anything younger than `retention.raw_days`.
+
+So after a prune, a replay gives the same tables and histories. Only `_verified_at` of rows that did not change may be
+earlier than it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from pdsync.core import catalogue
+from pdsync.errors import ConfigError, StorageError
+from pdsync.extract import raw_archive, raw_file
+from pdsync.load import warehouse
+from pdsync.runner import project
+from pdsync.runner.archive import stores
+from pdsync.writeback.journal import Journal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+    from pathlib import Path
+
+    from pdsync.core.config import Settings
+    from pdsync.core.control import Control, SealedPage
+    from pdsync.model import Walk
+
+
+class Fault(Struct, frozen=True):
+    """A sealed page that is not what it was when it was sealed."""
+
+    name: str  # the raw file
+    walk: int | None  # None, like seq and stream: the file does not say what is there
+    seq: int | None
+    stream: str | None
+    kind: str  # missing, short, damaged
+    detail: str
+    advice: str
+
+
+class Verified(Struct, frozen=True):
+    """What a look at the whole archive has found."""
+
+    pages: int
+    bytes: int
+    faults: list[Fault]
+    unnamed: list[str]  # files that no page lies in: left by a kill, and of no use
+    unindexed: int  # pages that control.db does not know
+
+
+def verify(settings: Settings, tell: Callable[[Fault], None] = lambda fault: None) -> Verified:
+    """Read every sealed page and compare it with its checksum. Changes nothing; a sync may go on beside it.
+
+    Pages that control.db does not know count too: the next command that works with the archive indexes them.
+
+    Args:
+        settings: of the project.
+        tell: is called with each fault when it is found.
+
+    Raises:
+        ConfigError: there is neither control.db nor a raw file.
+        StorageError: control.db can't be read.
+    """
+    if not settings.control.exists() and not any(settings.raw.glob("*.zst")):
+        raise ConfigError(
+            f"There is no {settings.control} and no file in {settings.raw}: nothing was read yet: pdsync sync"
+        )
+    with contextlib.ExitStack() as stack:
+        control = stack.enter_context(project.opened(settings)) if settings.control.exists() else None
+        faults = list[Fault]()
+
+        def found(fault: Fault) -> None:
+            faults.append(fault)
+            tell(fault)
+
+        pages = control.pages() if control else []
+        streams = {walk.id: walk.stream for walk, _ in control.walks()} if control else {}
+        for page in pages:
+            fault = _fault(settings, page, streams[page.walk])
+            # A page that was moved meanwhile is no fault.
+            if fault and control and control.sealed_pages(page.walk, page.seq)[:1] == [page]:
+                found(fault)
+        indexed = {(page.walk, page.seq) for page in pages}
+        scans = stores.scan_unknown(settings, control)
+        unindexed = [
+            each for scan in scans.values() for each in scan.pages if (each.page.walk, each.page.seq) not in indexed
+        ]
+        for each in unindexed:
+            if fault := _fault(settings, each.page, each.walk.stream):
+                found(fault)
+        for name, scan in scans.items():
+            if scan.fault and not scan.fault.is_torn:
+                detail = str(scan.fault).splitlines()[0]
+                found(Fault(name, None, None, None, "damaged", detail, f"Put {name} back from a backup."))
+        for fault in _of_journal(settings):
+            found(fault)
+        named = {page.file for page in control.pages()} if control else set()
+    named |= {each.page.file for each in unindexed} | {fault.name for fault in faults}
+    unnamed = [path.name for path in sorted(settings.raw.glob("*.zst")) if path.name not in named]
+    size = sum(page.length for page in (*pages, *(each.page for each in unindexed)))
+    return Verified(len(pages) + len(unindexed), size, faults, unnamed, len(unindexed))
+
+
+def _of_journal(settings: Settings) -> list[Fault]:
+    """What is wrong with the journal of the outbox."""
+    try:
+        for _ in Journal(settings.raw).read({}):
+            pass
+    except StorageError as error:
+        detail = str(error).splitlines()[0]
+        return [Fault("outbox", None, None, None, "damaged", detail, "Put the folder outbox back from a backup.")]
+    return []
+
+
+def _fault(settings: Settings, page: SealedPage, stream: str) -> Fault | None:
+    path = settings.raw / page.file
+    advice = (
+        f"Put {page.file} back from a backup. If there is none: pdsync sync {stream} --full reads what is there now,"
+        f" then pdsync raw prune --damaged gives the page up"
+    )
+    kind, detail = "", ""
+    if not path.exists():
+        kind, detail = "missing", f"{path} is not there"
+    elif path.stat().st_size < page.at + page.length:
+        kind, detail = "short", f"{path} ends at {path.stat().st_size:,}, and the page at {page.at + page.length:,}"
+    else:
+        try:
+            raw_archive.read(settings.raw, page)
+        except StorageError as error:
+            kind, detail = "damaged", str(error).splitlines()[0]
+    return Fault(page.file, page.walk, page.seq, stream, kind, detail, advice) if kind else None
+
+
+class Pruning(Struct, frozen=True):
+    """What a prune removes: pages of walks that no replay needs, and files that no page lies in."""
+
+    walks: list[Walk]
+    pages: list[SealedPage]
+    unnamed: list[str]
+    bytes: int  # on disk
+
+    @property
+    def files(self) -> list[str]:
+        """The files to be written anew or removed."""
+        return sorted({page.file for page in self.pages})
+
+
+def plan(settings: Settings, control: Control, keep_days: int, *, damaged: bool = False) -> Pruning:
+    """What could be removed. The project's lock is held.
+
+    Args:
+        settings: of the project.
+        control: its control.db.
+        keep_days: what was read in the last so many days stays.
+        damaged: also give up walks that hold a damaged page, if their list was read whole since.
+
+    Raises:
+        ConfigError: there is no warehouse that says what wrote it.
+        StorageError: a damaged walk can't be given up yet.
+    """
+    pages = control.pages()
+    walks = control.walks()
+    begun = {receipt.run_id: receipt.started_at for receipt in control.receipts(-1)}
+    young = datetime.now(UTC) - timedelta(days=keep_days)
+    wrote = _wrote(settings, walks, {page.walk for page in pages})
+    newest: dict[tuple[str, str, bool], int] = {}
+    for walk, state in walks:
+        if state == "applied":
+            newest[walk.stream, walk.source, walk.since is None] = walk.id
+    unneeded = [
+        walk
+        for walk, state in walks
+        if state == "pruned"
+        or (
+            begun.get(walk.run_id, young) < young
+            and walk.id not in newest.values()
+            and (wrote.get(walk.id) == 0 or (state == "dropped" and walk.id not in wrote))
+            and state in ("applied", "dropped")
+        )
+    ]
+    if damaged:
+        unneeded += _damaged(settings, walks, pages, {walk.id for walk in unneeded})
+    gone = {walk.id for walk in unneeded}
+    named = {page.file for page in pages}
+    unnamed = [
+        path.name
+        for path in sorted(settings.raw.glob("*.zst"))
+        if path.name not in named and path.stat().st_mtime < young.timestamp() and _is_of_no_use(path)
+    ]
+    unnamed += [path.name for path in sorted(settings.raw.glob(".*.zst.part"))]
+    removed = [page for page in pages if page.walk in gone]
+    size = sum(page.length for page in removed) + sum((settings.raw / name).stat().st_size for name in unnamed)
+    return Pruning([walk for walk in unneeded if walk.id in {page.walk for page in removed}], removed, unnamed, size)
+
+
+def _is_of_no_use(path: Path) -> bool:
+    """Whether a file that no page lies in has nothing else in it either: the archive is indexed."""
+    scan = raw_file.scan(path)
+    return scan.fault is None or scan.fault.is_torn
+
+
+def _wrote(settings: Settings, walks: Sequence[tuple[Walk, str]], with_pages: Collection[int]) -> dict[int, int]:
+    """Walk → how many rows, deletions, changes of the schema and bad records its batches wrote.
+
+    Raises:
+        ConfigError: there is no warehouse, or it lacks readings, so that it can't tell what wrote it.
+    """
+    project.ready_work_file(settings)
+    path = project.work_path(settings)
+    if not path.exists():
+        raise ConfigError("There is no warehouse that says which pages wrote it. Nothing was changed: pdsync replay")
+    connection = warehouse.connect(path, read_only=True)
+    try:
+        rows = connection.execute(
+            "SELECT run_id, walk, sum(inserted + updated + deleted + quarantined + schema_changes)::BIGINT"
+            " FROM meta._applied_batches GROUP BY run_id, walk"
+        ).fetchall()
+    finally:
+        connection.close()
+    counts = {(run, int(walk)): int(count) for run, walk, count in rows}
+    if any(
+        state == "applied" and walk.id in with_pages and (walk.run_id, walk.id) not in counts for walk, state in walks
+    ):
+        raise ConfigError(
+            "The warehouse lacks readings that the raw archive holds, so it can't tell which pages wrote it."
+            " Nothing was removed.\nLoad them first: pdsync sync"
+        )
+    return {walk.id: counts[walk.run_id, walk.id] for walk, _ in walks if (walk.run_id, walk.id) in counts}
+
+
+def _damaged(
+    settings: Settings, walks: Sequence[tuple[Walk, str]], pages: Sequence[SealedPage], gone: Collection[int]
+) -> list[Walk]:
+    """Walks with a damaged page whose lists were read whole, and are whole, since.
+
+    Raises:
+        StorageError: there is one whose list was not.
+    """
+    bad = {page.walk for page in pages if page.walk not in gone and _fault(settings, page, "")}
+    found = [walk for walk, _ in walks if walk.id in bad]
+    places = {walk.id: place for place, (walk, _) in enumerate(walks)}
+    whole = [
+        (places[walk.id], (walk.stream, walk.source))
+        for walk, state in walks
+        if state == "applied" and walk.since is None and walk.id not in bad and walk.is_of_a_list
+    ]
+    for walk in found:
+        since = {read for place, read in whole if place > places[walk.id]}
+        stream = catalogue.streams().get(walk.stream)
+        # What was read of single records, or found out, may be of any list of the stream.
+        sources = (
+            [walk.source] if walk.is_of_a_list or not stream else [s.name for s in stream.sources(walk.version)[1]]
+        )
+        if not {(walk.stream, source) for source in sources} <= since:
+            raise StorageError(
+                f"Walk {walk.id} of {walk.stream} is damaged, and nothing read since holds all of that list."
+                f" Nothing was removed.\nRead it whole first: pdsync sync {walk.stream} --full"
+            )
+    return found
+
+
+def give_up_lost(settings: Settings, control: Control) -> int:
+    """Forget walks of which a page is missing or damaged; how many. The project's lock is held.
+
+    Whole batches before such a page are forgotten too: a replay could not tell them from the rest.
+    """
+    pages = control.pages()
+    lost = {page.walk for page in pages if _fault(settings, page, "")}
+    for walk in lost:
+        control.end_walk(walk, "pruned")
+    control.replace_pages([], [(page.walk, page.seq) for page in pages if page.walk in lost], [])
+    return len(lost)
+
+
+def prune(settings: Settings, control: Control, planned: Pruning) -> None:
+    """Carry out `planned`, file by file. The project's lock is held; a kill leaves every page that is needed.
+
+    Raises:
+        StorageError: a file can't be written anew; those before it are done.
+    """
+    for walk in planned.walks:
+        control.end_walk(walk.id, "pruned")
+    gone = {(page.walk, page.seq) for page in planned.pages}
+    staying = Counter(page.file for page in control.pages() if (page.walk, page.seq) not in gone)
+    for name in planned.files:
+        if staying[name] and (settings.raw / name).exists():
+            of_file = [page for page in control.pages() if page.file == name]
+            moved = raw_file.rewrite(settings.raw, name, of_file, gone).moved
+        else:
+            moved = []
+        control.replace_pages(moved, [(page.walk, page.seq) for page in planned.pages if page.file == name], [])
+        (settings.raw / name).unlink(missing_ok=True)
+    for name in planned.unnamed:
+        (settings.raw / name).unlink(missing_ok=True)

@@ -1,0 +1,174 @@
+"""Brings what pushes have deleted and merged into the tables, whoever opens the warehouse for writing next.
+
+A list does not show what is gone, so these come from the outbox: an answer of Pipedrive is the best evidence there is.
+What the tables lack is told by `meta.mutations.reflected_by`, not by a flag in memory: a push that was killed, or found
+the warehouse held by a sync, leaves it to the next sync, push, reconcile, backfill, load or replay.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from pdsync.core import catalogue
+from pdsync.load import warehouse
+from pdsync.model import FINDINGS, Gone, Page
+from pdsync.sql import first
+from pdsync.sql import name as quoted
+from pdsync.writeback.effects import effect_of
+from pdsync.writeback.shapes import row_key, shape, stream_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import duckdb
+
+    from pdsync.core.config import Settings
+    from pdsync.core.control import Control
+    from pdsync.extract.raw_archive import Archive
+    from pdsync.model import Mutation, Receipt, Stream
+    from pdsync.runner.loader import Loader
+    from pdsync.writeback.outbox import Outbox
+
+
+class Pending(Struct, frozen=True):
+    """A deletion or merge that the tables do not show yet."""
+
+    mutation: str
+    stream: str
+    gone: Gone
+    was_read_since: bool  # the source showed the record after it was gone: it came back, and is not buried
+
+
+def streams_of(mutations: Iterable[Mutation]) -> tuple[str, ...]:
+    """The streams that show what was applied: of the records themselves, and of those they hang on."""
+    names = set()
+    for each in mutations:
+        if each.state in ("applied", "needs_review") and each.reason != "already_so":
+            operation = catalogue.operation(each.operation)
+            found = [stream_of(kind) for kind in (each.kind, shape(operation).root)]
+            if effect := effect_of(operation):
+                found.append(stream_of(shape(catalogue.operation(effect.read or "")).kind))
+            names |= {stream.name for stream in found if stream}
+    return tuple(sorted(names))
+
+
+def not_reflected(outbox: Outbox, connection: duckdb.DuckDBPyConnection) -> list[Mutation]:
+    """The mutations that changed something which no run has brought into the tables of `connection` yet."""
+    done = reflected(connection)
+    found = outbox.mutations(["applied", "needs_review"], images=False)
+    return [each for each in found if each.reason != "already_so" and each.id not in done]
+
+
+def reflected(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """Mutation → the run that brought what it changed into the tables."""
+    known = first(
+        connection.execute(
+            "SELECT count(*) FROM duckdb_columns() WHERE database_name = current_database() AND schema_name = 'meta'"
+            " AND table_name = 'mutations' AND column_name = 'reflected_by'"
+        )
+    )
+    if not known[0]:
+        return {}
+    return dict(
+        connection.execute("SELECT id, reflected_by FROM meta.mutations WHERE reflected_by IS NOT NULL").fetchall()
+    )
+
+
+def read_by(receipt: Receipt, mutations: Iterable[Mutation]) -> set[str]:
+    """The mutations whose streams a run has read to the end after they were applied."""
+    complete = {name for name, entry in receipt.streams.items() if entry.complete}
+    return {
+        each.id
+        for each in mutations
+        if each.settled_at
+        and each.settled_at <= receipt.started_at
+        and (streams := streams_of([each]))
+        and complete.issuperset(streams)
+        and _gone(each) is None
+    }
+
+
+def pending(outbox: Outbox, connection: duckdb.DuckDBPyConnection, overlap_s: int) -> list[Pending]:
+    """The deletions and merges that the tables of `connection` do not show yet."""
+    tables = warehouse.tables(connection)
+    found = []
+    for each in not_reflected(outbox, connection):
+        gone = _gone(each)
+        if gone is None or gone[0].name not in tables:
+            continue
+        stream, what = gone
+        what = replace(what, at=_when(outbox, each))
+        # A list may still show for a while what is gone.
+        seen = connection.execute(
+            f"SELECT 1 FROM {quoted('main', stream.name)} WHERE {quoted(stream.key)}::VARCHAR = ?"
+            " AND _deleted_at IS NULL AND _verified_at > ?",
+            [what.key, what.at + timedelta(seconds=overlap_s)],
+        ).fetchall()
+        found.append(Pending(each.id, stream.name, what, was_read_since=bool(seen)))
+    return found
+
+
+def _gone(mutation: Mutation) -> tuple[Stream, Gone] | None:
+    """The record that a mutation has deleted or merged away; None where it did neither, or no stream lists it."""
+    stream = stream_of(mutation.kind)
+    if mutation.state != "applied" or mutation.verb not in ("delete", "merge") or not (stream and mutation.target):
+        return None
+    if mutation.reason == "already_so":  # that it could not be read is all that is known
+        return None
+    winner = str(mutation.payload["merge_with_id"]) if mutation.verb == "merge" else None
+    at = mutation.settled_at or mutation.queued_at
+    return stream, Gone(
+        row_key(stream, mutation.target), "merged" if winner else "deleted", f"push {mutation.push_id}", at, winner
+    )
+
+
+def _when(outbox: Outbox, mutation: Mutation) -> datetime:
+    """When a mutation was carried out: by the server's clock where an answer says so."""
+    attempts = outbox.attempts(mutation.id)
+    said = (attempts[-1].headers or {}).get("date") if attempts else None
+    try:
+        at = parsedate_to_datetime(said) if said else None
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        at = mutation.settled_at or mutation.queued_at
+    return at.astimezone(UTC)
+
+
+async def bury(
+    settings: Settings, control: Control, loader: Loader, archive: Archive, run_id: str, now: datetime,
+    found: Sequence[Pending],
+) -> set[str]:  # fmt: skip
+    """Mark the rows of `found` as gone and note merges, through the archive like all else.
+
+    Args:
+        settings: of the project.
+        control: its control.db.
+        loader: the open work file.
+        archive: of the run.
+        run_id: of the run.
+        now: no tombstone is later: by the server's clock where there was an answer.
+        found: what `pending` told.
+
+    Returns:
+        The mutations that the tables show from now on.
+    """
+    by_stream: dict[str, list[Gone]] = {}
+    for each in found:
+        if not each.was_read_since:
+            by_stream.setdefault(each.stream, []).append(replace(each.gone, at=min(each.gone.at, now)))
+    for name, gone in by_stream.items():
+        stream = catalogue.stream(name)
+        version, sources = stream.sources(settings.api)
+        walk = control.open_walk(run_id, name, FINDINGS, version, sources[0].operation, None)
+        page = Page(walk.id, 0, msgspec.json.encode(gone), len(gone), None, now)
+        await archive.seal(walk, page)
+        await loader.add(stream, replace(walk, started_at=now), [page])
+        control.end_walk(walk.id, "applied")
+    return {each.mutation for each in found}

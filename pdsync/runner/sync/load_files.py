@@ -1,0 +1,257 @@
+"""Loads list answers that were saved as files into a stream's table, as the source once showed them.
+
+They are sealed and committed like pages of a walk, but move no watermark: a file says nothing of what changed since.
+A record that the table knows from a later moment stays as it is. Ids mean other records in another stream, so what a
+file holds is looked at first: a record that has more of another stream's keys is refused, and all files with it.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Raw
+from msgspec.structs import replace
+
+from pdsync.core import catalogue
+from pdsync.core.list_response import open_envelope
+from pdsync.errors import ConfigError
+from pdsync.extract.raw_archive import Archive
+from pdsync.extract.saved_answers import bodies
+from pdsync.load import publish
+from pdsync.model import FROM_FILES, Gap, Page, Receipt, Stream, Version
+from pdsync.normalise.tables import CODE
+from pdsync.runner import project
+from pdsync.runner.archive import stores
+from pdsync.runner.loader import Loader
+from pdsync.runner.report import mutation_log
+from pdsync.runner.report import receipt as receipts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from pdsync.core.config import Settings
+    from pdsync.core.control import Control
+
+_KEY_OF_DEFINITIONS = "field_code"
+_TELLING = 4  # keys that are all of another stream's, and no other's, are no chance
+_LOOKED_AT = 50  # records of a file, to tell which version's they are
+
+
+async def load(
+    settings: Settings,
+    stream: Stream,
+    paths: Sequence[Path],
+    *,
+    version: Version | None = None,
+    as_of: datetime | None = None,
+    company: int | None = None,
+) -> Receipt:
+    """Load `paths` into the table of `stream` and publish the warehouse.
+
+    Args:
+        settings: of the project.
+        stream: whose records they are.
+        paths: files of answers, lists or records.
+        version: the API version they came from; None tells it by their keys.
+        as_of: when they were saved; None takes each file's own time.
+        company: its id, where the project does not know it yet.
+
+    Returns:
+        The receipt of the load.
+
+    Raises:
+        ConfigError: a file can't be read, holds no records of this stream, or nothing tells which company this is.
+            Nothing was loaded.
+        Busy, StorageError: as a sync does.
+    """
+    found = [(path, bodies(path)) for path in paths]
+    chosen = version
+    version = version or _version(stream, [body for _, content in found for body in content])
+    for path, content in found:
+        check_records(path, content, stream, version, is_chosen=chosen is not None)
+    with project.locked(settings) as control:
+        known = control.company()
+        if known is None and company is None:
+            raise ConfigError(
+                "This project knows no company yet. Nothing was loaded. Sync it first (pdsync sync), or say which one"
+                " the files are of: --company ID"
+            )
+        company_id, name = known or (company or 0, "")
+        control.check_company(company or company_id, name)
+        project.ready_work_file(settings)
+        loader = Loader(project.work_path(settings))
+        try:
+            await loader.do(loader.open, company_id, name)
+            control.bind_company(company_id, name, None)
+            await loader.do(stores.settle, loader, control)
+            receipt = await _load(settings, control, loader, company_id, stream, version, found, as_of)
+            await loader.do(loader.views)
+            await loader.do(receipts.keep, loader, receipt)
+        finally:
+            await loader.close()
+        publish.publish(project.work_path(settings), settings.warehouse)
+        control.finish_run(receipt)
+        await mutation_log.catch_up(settings, control)
+    return receipt
+
+
+async def _load(
+    settings: Settings,
+    control: Control,
+    loader: Loader,
+    company_id: int,
+    stream: Stream,
+    version: Version,
+    found: Sequence[tuple[Path, list[bytes]]],
+    as_of: datetime | None,
+) -> Receipt:
+    receipt = receipts.begun(f"load --stream {stream.name}")
+    control.start_run(receipt.run_id, receipt.command, receipt.started_at)
+    for walk, _ in control.unfinished(stream.name):
+        if walk.source == FROM_FILES:  # of a load that was cut: this one brings the same
+            control.end_walk(walk.id, "dropped")
+    await loader.do(loader.learn_fields, stream, receipt.run_id)
+    operation = (stream.v1 if version == "v1" else stream.v2)[0].operation
+    async with Archive(settings.raw, control, receipt.run_id, company_id) as archive:
+        for path, content in found:
+            told = as_of or datetime.fromtimestamp(path.stat().st_mtime, UTC)
+            # Nothing was saved tomorrow. Taken for true, it would outrank what is read until then.
+            saved_at = min(told, datetime.now(UTC)).replace(microsecond=0)
+            # As changes since the beginning of time: what is in the table from later stays.
+            since = datetime.fromtimestamp(0, UTC)
+            walk = control.open_walk(receipt.run_id, stream.name, FROM_FILES, version, operation, since)
+            walk = replace(walk, started_at=saved_at)
+            for seq, body in enumerate(content):
+                behind = str(seq + 1) if seq + 1 < len(content) else None
+                page = Page(walk.id, seq, body, len(open_envelope(body).records), behind, saved_at)
+                await archive.seal(walk, page)
+                await loader.add(stream, walk, [page])
+            control.end_walk(walk.id, "applied")
+    counted = await loader.do(receipts.counted, loader, receipt.run_id)
+    for name, entry in counted.items():
+        entry.complete = not entry.quarantined
+        receipt.streams[name] = entry
+        if entry.quarantined:
+            receipt.gaps.append(Gap(name, "quarantined", f"{entry.quarantined} records can't be read: meta.quarantine"))
+    receipt.finished_at = datetime.now(UTC)
+    receipt.exit_code = 1 if receipt.gaps else 0
+    return receipt
+
+
+def check_records(path: Path, content: Sequence[bytes], stream: Stream, version: Version, *, is_chosen: bool) -> None:
+    """See that a file holds records of `stream`, by their keys.
+
+    What the definitions of two streams' fields look like is the same: those can't be told apart.
+
+    Raises:
+        ConfigError: it holds others, or none; says of which stream they are.
+    """
+    if not _has_key_of_its_own(stream, version):
+        raise ConfigError(
+            f"{stream.name} can't be loaded from files: only the request for such a list says whose it is.\n"
+            f"Nothing was loaded. Read it: pdsync sync {stream.name}"
+        )
+    shapes: dict[frozenset[str], Raw] = {}
+    for body in content:
+        envelope = open_envelope(body)
+        if envelope.was_null and not _answers_null(stream, version):
+            raise ConfigError(
+                f"{path}: its data is null, which is how v1 says that a list is empty, and how a refusal looks.\n"
+                f"Nothing was loaded. If it was an empty list of v1: --api v1"
+            )
+        for record in envelope.records:
+            shapes.setdefault(_keys(record), record)
+    for keys, record in shapes.items():
+        _check_keys(path, keys, record, stream, version, is_chosen=is_chosen)
+
+
+def _check_keys(
+    path: Path, keys: frozenset[str], record: Raw, stream: Stream, version: Version, *, is_chosen: bool
+) -> None:
+    """See that a record with these `keys` is one of `stream`; raises as `check_records` does."""
+    own = _own_key(stream, version)
+    if own not in keys:
+        raise ConfigError(
+            f"{path}: a record has no {own!r}, by which {stream.name} are told apart: {bytes(record)[:80]!r}\n"
+            f"Nothing was loaded."
+        )
+    if stream.key == _KEY_OF_DEFINITIONS:
+        return
+    fitting = _fit(keys, stream, (version,) if is_chosen else catalogue.VERSIONS)
+    name, best = max(
+        (
+            (name, _fit(keys, other))
+            for name, other in catalogue.streams().items()
+            if any(_has_key_of_its_own(other, each) for each in catalogue.VERSIONS)
+        ),
+        key=lambda found: found[1],
+    )
+    if best > fitting:
+        strange = sorted(keys & _expected_of_any(name) - _expected_of_any(stream.name))
+        raise ConfigError(
+            f"{path} holds {name}, not {stream.name}: a record has {', '.join(strange[:5]) or 'all of their keys'}.\n"
+            f"Nothing was loaded. Load them as what they are: pdsync load {path.name} --stream {name}"
+        )
+
+
+def _fit(keys: frozenset[str], stream: Stream, versions: Sequence[Version] = catalogue.VERSIONS) -> tuple[int, bool]:
+    """How many of `keys` a stream has columns for, and whether they are all that it has."""
+    expected = [_expected(stream.name, version) for version in versions]
+    return max((len(keys & each), len(each) >= _TELLING and each <= keys) for each in expected)
+
+
+def _keys(record: Raw) -> frozenset[str]:
+    """The keys of a record, without those of custom fields; none where it is no object."""
+    try:
+        value: object = msgspec.json.decode(record, type=dict[str, Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        value = json.loads(bytes(record))  # with a lone surrogate, or no object
+    return frozenset(key for key in value if not CODE.match(key)) if isinstance(value, dict) else frozenset()
+
+
+@cache
+def _expected(name: str, version: Version) -> frozenset[str]:
+    """The keys of a record of the stream `name` that fill a column; none where the version has no such list."""
+    stream = catalogue.stream(name)
+    if not (stream.v1 if version == "v1" else stream.v2):
+        return frozenset()
+    columns = {each: stream.column(each) for each in stream.columns}
+    found = {column.path(each, version).split("/")[0] for each, column in columns.items() if not column.join}
+    found |= {column.v1_else for column in columns.values() if column.v1_else and version == "v1"}
+    return frozenset(found | ({"custom_fields"} if stream.fields and version == "v2" else set()))
+
+
+def _expected_of_any(name: str) -> frozenset[str]:
+    return frozenset[str]().union(*(_expected(name, version) for version in catalogue.VERSIONS))
+
+
+def _own_key(stream: Stream, version: Version) -> str:
+    """What tells a record from others: a key of its own, or `@param` of the request for its list."""
+    name = next(iter(stream.column(stream.key).join), stream.key)
+    return stream.column(name).path(name, version).split("/")[0]
+
+
+def _has_key_of_its_own(stream: Stream, version: Version) -> bool:
+    """Whether a record says by itself which one it is, without what its list was asked for."""
+    return not _own_key(stream, version).startswith("@")
+
+
+def _answers_null(stream: Stream, version: Version) -> bool:
+    """Whether a list of it may be null in place of empty."""
+    sources = stream.v1 if version == "v1" else ()
+    return any(catalogue.operations(version)[source.operation].paging == "offset" for source in sources)
+
+
+def _version(stream: Stream, content: Sequence[bytes]) -> Version:
+    """The version whose keys the first records have more of."""
+    if not (stream.v1 and stream.v2):
+        return "v2" if stream.v2 else "v1"
+    records = [record for body in content[:1] for record in open_envelope(body).records[:_LOOKED_AT]]
+    keys = frozenset[str]().union(*map(_keys, records))
+    matching = {version: len(keys & _expected(stream.name, version)) for version in catalogue.VERSIONS}
+    return "v1" if matching["v1"] > matching["v2"] else "v2"

@@ -1,0 +1,107 @@
+"""Which records of another stream a dependent list is asked for: all of them at first, then those that changed."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from pdsync.core import catalogue
+from pdsync.core.control import opened_at
+from pdsync.errors import PdsyncError
+from pdsync.load import warehouse
+from pdsync.sql import first
+from pdsync.sql import name as quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import duckdb
+
+    from pdsync.extract.child_lists import Key
+    from pdsync.model import Parent
+
+_SECOND = timedelta(seconds=1)  # a walk began at a whole second by the server's header: within it, its run had loaded
+
+
+class Known(Struct, frozen=True):
+    """When a dependent list was read last, without a clock that could have been wrong or moved."""
+
+    run: str  # that read it; within it, this machine's clock tells what came later
+    opened_at: datetime  # by this machine's clock
+    runs: list[str]  # those that began after it
+
+
+def last_reading(
+    connection: duckdb.DuckDBPyConnection, stream: str, source: str, version: str, run_order: Mapping[str, int]
+) -> Known | None:
+    """When a list was last read to its end; None where it never was, or where its run is not known any more.
+
+    Args:
+        connection: to the work file.
+        stream, source, version: the list.
+        run_order: every run's place in the order in which they began.
+    """
+    row = first(
+        connection.execute(
+            "SELECT run_id, walk FROM meta.checkpoints WHERE stream = ? AND source = ? AND version = ?",
+            [stream, source, version],
+        )
+    )
+    opened = opened_at(int(row[1])) if row else None
+    if not row or opened is None or row[0] not in run_order:
+        return None
+    return Known(row[0], opened, [run for run, place in run_order.items() if place > run_order[row[0]]])
+
+
+def keys(
+    connection: duckdb.DuckDBPyConnection,
+    parent: Parent,
+    since: datetime | None,
+    overlap: timedelta = timedelta(0),
+    *,
+    held: tuple[str, str] | None = None,
+    known: Known | None = None,
+) -> list[Key]:
+    """The keys of the parents to ask for, falling: the newest records first.
+
+    Args:
+        connection: to a file that holds the parent's table.
+        parent: which stream, and which of its records have anything to tell.
+        since: None for all; otherwise those that changed, or came to be known, since then.
+        overlap: how much of `since` is for changes that show late; what the table took up has no need of it.
+        held: the dependent table and its column of the parent's key: who has rows there is asked, whatever it counts.
+        known: which rows of the parent's table are younger than the last reading; None tells it by `since`.
+
+    Raises:
+        PdsyncError: the parent's table is not there.
+    """
+    stream = catalogue.stream(parent.stream)
+    if stream.name not in warehouse.tables(connection):
+        raise PdsyncError(f"It is read for each of {stream.name}, which were never synced: pdsync sync {stream.name}")
+    key = quoted(stream.key)
+    wanted = ["_deleted_at IS NULL"]
+    values: list[object] = []
+    if parent.having:
+        asked = f"coalesce({quoted(parent.having)}, 1) > 0"
+        if held and held[0] in warehouse.tables(connection):
+            table, of = quoted("main", held[0]), quoted(held[1])
+            asked = f"({asked} OR {key} IN (SELECT {of} FROM {table} WHERE _deleted_at IS NULL))"
+        wanted.append(asked)
+    if since is not None:
+        if known:
+            changed = "(_run_id IN (SELECT unnest(?::VARCHAR[])) OR (_run_id = ? AND _synced_at >= ?))"
+            values += [known.runs, known.run, known.opened_at]
+        else:
+            changed = "_synced_at >= ?"
+            values.append(since + overlap + _SECOND)
+        if stream.cursor:
+            changed = f"({changed} OR {quoted(stream.cursor)} >= ?)"
+            values.append(since)
+        wanted.append(changed)
+    where = " AND ".join(wanted)
+    rows = connection.execute(
+        f"SELECT {key} FROM {quoted('main', stream.name)} WHERE {where} ORDER BY {key} DESC", values
+    ).fetchall()
+    return [row[0] for row in rows]

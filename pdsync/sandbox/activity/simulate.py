@@ -1,0 +1,202 @@
+"""Lets the company's people work: updates mostly, some new records, some deletions, a merge, a deal won.
+
+What is done is what the API's own writes do, and is in the journal like them. Times lie between the clock's
+last position and its new one.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from pdsync.sandbox.activity.simulate_generic import SHELVED, change_shelf
+from pdsync.sandbox.company.clock import iso, local_date
+from pdsync.sandbox.company.data import load
+from pdsync.sandbox.company.population.activities_files_mail import file_record
+from pdsync.sandbox.operations.generic import shelf
+from pdsync.sandbox.operations.merges import merge_records
+from pdsync.sandbox.operations.writes import mark_deleted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pdsync.sandbox.company.company import Company
+    from pdsync.sandbox.company.table import Record, Row
+
+TABLED = ("deals", "persons", "organizations", "products", "activities", "files")
+KINDS = (*TABLED, *SHELVED)
+MERGEABLE = ("deals", "persons", "organizations")
+WHAT = ("added", "updated", "deleted", "archived", "merged")
+MOST_DRAWS = 50
+
+
+class _Work:
+    def __init__(self, company: Company, seed: int, advance_s: float) -> None:
+        self.company, self.random = company, Random(f"{company.seed}/{seed}/{len(company.journal)}")  # noqa: S311
+        self._first_s = int(company.clock.seconds())
+        company.clock.advance(advance_s)
+        self._last_s = int(company.clock.seconds())
+        self._touched: dict[str, set[int]] = {}
+        self._ids: dict[str, list[int]] = {}
+
+    def now(self) -> str:
+        return iso(self.random.randint(min(self._first_s + 1, self._last_s), self._last_s))
+
+    def draw(self, kind: str, count: int) -> list[Row]:
+        """So many live rows that this work has not touched yet, as far as there are."""
+        table, touched = self.company[kind], self._touched.setdefault(kind, set())
+        ids = self._ids.get(kind)
+        if ids is None:
+            ids = self._ids[kind] = sorted(table.rows)
+        found: list[Row] = []
+        for _ in range(count * MOST_DRAWS):
+            if len(found) >= count or not ids:
+                break
+            id = self.random.choice(ids)
+            row = table.rows.get(id)
+            if row is not None and row.state == "live" and id not in touched:
+                touched.add(id)
+                found.append(row)
+        return found
+
+
+def change(
+    company: Company,
+    *,
+    share: float = 0.01,
+    records: int | None = None,
+    seed: int = 0,
+    kinds: Iterable[str] = KINDS,
+    advance_s: float = 3600,
+    only: Iterable[str] = WHAT,
+) -> dict[str, dict[str, list[Any]]]:
+    """Change that share of the records of each kind, or so many `records` of it.
+
+    Returns:
+        By kind and by what was done (added, updated, deleted, archived, merged), the ids. An id stands under
+        one of them only; survivors of a merge are under updated, losers under merged.
+    """
+    kinds, only = tuple(kinds), set(only)
+    for kind in kinds:
+        if kind not in KINDS:
+            raise ValueError(f"cannot change {kind!r}; there are {', '.join(KINDS)}")
+    with company.lock:
+        work = _Work(company, seed, advance_s)
+        company.purge()
+        mergeable = [kind for kind in kinds if kind in MERGEABLE]
+        merging = work.random.choice(mergeable) if mergeable and "merged" in only else None
+        return {kind: _change_kind(work, kind, share, records, only, merges=kind == merging) for kind in kinds}
+
+
+def _change_kind(
+    work: _Work, kind: str, share: float, records: int | None, only: set[str], *, merges: bool
+) -> dict[str, list[Any]]:
+    company = work.company
+    done: dict[str, list[Any]] = {what: [] for what in WHAT}
+    total = len(shelf(company, (kind,), ()) if kind in SHELVED else company[kind])
+    count = records if records is not None else round(total * share)
+    if not total or (not count and share <= 0):
+        return done
+    count = max(1, count)
+    if kind in SHELVED:
+        return done | change_shelf(company, kind, count, work.random, work.now, only)
+    few = max(1, count // 12)
+    pair = work.draw(kind, 2) if merges else []
+    if len(pair) == 2:
+        merge_records(company, kind, pair[0].id, pair[1].id, None)
+        done["merged"].append(pair[0].id)
+        done["updated"].append(pair[1].id)
+    if "deleted" in only:
+        for row in work.draw(kind, few):
+            mark_deleted(company, kind, row, work.now(), None)
+            done["deleted"].append(row.id)
+    if "archived" in only and kind == "deals":
+        done["archived"] += [_archive(work, row) for row in work.draw(kind, few)]
+    if "updated" in only:
+        rows = work.draw(kind, count)
+        done["updated"] += [_update(work, kind, row, wins=kind == "deals" and at == 0) for at, row in enumerate(rows)]
+    if "added" in only:
+        models = [row for row in company[kind].rows.values() if row.state == "live"][-50:]
+        for _ in range(few if models else 0):
+            done["added"].append(_add(work, kind, work.random.choice(models)).id)
+    return done
+
+
+def _archive(work: _Work, row: Row) -> int:
+    now = work.now()
+    record = {**row.record, "is_archived": True, "archive_time": now, "update_time": now}
+    return work.company.put("deals", "archive", record, "archived").id
+
+
+def _update(work: _Work, kind: str, row: Row, *, wins: bool) -> int:
+    record = work.company[kind].rows[row.id].record
+    record["update_time"] = work.now()
+    if wins:
+        _win(record)
+    else:
+        _edit(work, kind, record)
+    return work.company.put(kind, "update", record).id
+
+
+def _win(record: Record) -> None:
+    now = record["update_time"]
+    record |= {"status": "won", "won_time": now, "close_time": now, "lost_time": None, "lost_reason": None}
+    record |= {"local_won_date": local_date(now), "local_close_date": local_date(now), "local_lost_date": None}
+
+
+def _edit(work: _Work, kind: str, record: Record) -> None:  # noqa: C901 - one case a kind
+    random, words = work.random, load("words")
+    match kind:
+        case "deals":
+            record["value"] = round((record["value"] or 100) * random.uniform(0.7, 1.6), 2)
+            if random.random() < 0.4:
+                record["title"] = f"{random.choice(words['deal_what'])} #{record['id']} (rev. {random.randint(2, 9)})"
+            stages = work.company["stages"].ids_where("pipeline_id", record["pipeline_id"])
+            others = [id for id in stages if id != record["stage_id"]]
+            if others and random.random() < 0.3:
+                record |= {"stage_id": random.choice(others), "stage_change_time": record["update_time"]}
+        case "persons":
+            phone = {"value": f"+49 170 {random.randint(10**6, 10**7)}", "primary": not record["phones"]}
+            record["phones"] = [*record["phones"][:2], {**phone, "label": "mobile"}]
+        case "organizations":
+            record["employee_count"] = (record["employee_count"] or 3) + random.randint(1, 20)
+        case "products":
+            record["prices"] = [
+                {**price, "price": round(price["price"] * random.uniform(0.9, 1.2), 2)} for price in record["prices"]
+            ]
+        case "activities":
+            record["done"] = not record["done"]
+            record["marked_as_done_time"] = record["update_time"] if record["done"] else None
+        case "files":
+            record["description"] = f"checked {random.randint(1, 99)}"
+    custom = record.get("custom_fields")
+    if custom:
+        code = random.choice(sorted(custom))
+        field = work.company.fields[kind].get(code)
+        if field is not None and field.type in ("varchar", "varchar_auto", "text"):
+            custom[code] = f"edited {random.randint(1, 10**6)}"
+
+
+def _add(work: _Work, kind: str, model: Row) -> Row:
+    """A new record much like `model`, as people make them."""
+    company, now = work.company, work.now()
+    id = company[kind].next_id
+    if kind == "files":
+        record: dict[str, Any] = file_record(
+            id,
+            model.record["user_id"],
+            name="notes.txt",
+            stored=f"notes_{id}.txt",
+            size=120,
+            now=now,
+            links={"deal_id": model.record["deal_id"]},
+        )
+    else:
+        record = {**model.record, "id": id, "add_time": now, "update_time": now}
+    if kind == "deals":
+        record["title"] = f"New: {record['title']}"
+    elif kind == "products":
+        record["prices"] = [{**price, "product_id": id} for price in record["prices"]]
+    elif kind == "persons":
+        record["picture_id"] = None
+    return company.put(kind, "add", record, "live", extra=model.extra)

@@ -1,0 +1,360 @@
+"""Decides what a company is: its tables, its fields, its people, and what may happen to its records.
+
+Every change goes through `put()` or `remove()`, which keep the journal: the truth that tests hold a sync or a
+push against. Reading never changes anything, except that `purge()` lets go of what was deleted long ago.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import threading
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from pdsync.sandbox.company.clock import (
+    DAY_S,
+    Clock,
+    iso,
+    seconds_of,
+)
+from pdsync.sandbox.company.data import words
+from pdsync.sandbox.company.resources import FIELD_KINDS, RESOURCES
+from pdsync.sandbox.company.table import (
+    Record,
+    Row,
+    Table,
+    decode,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from pdsync.sandbox.company.fields import FieldSet
+    from pdsync.sandbox.operations.conversions import Conversion
+
+KEPT_DAYS = 30  # soft-deleted records stay that long
+ADMIN, MEMBER, LIMITED = "admin", "member", "limited"
+LOGGED = ("deals", "persons", "organizations")  # kinds whose changes the API tells one by one
+JOINED = words(  # and those whose coming and going it tells, below the record that they join
+    "deal_followers person_followers organization_followers product_followers deal_participants"
+)
+BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+
+
+class Sizes(Struct, frozen=True, kw_only=True):
+    """How many records of each kind to generate. What is left open follows from the number of deals."""
+
+    deals: int = 200
+    persons: int | None = None
+    organizations: int | None = None
+    products: int | None = None
+    activities: int | None = None
+    files: int | None = None
+    mail_threads: int | None = None
+    users: int = 12
+    pipelines: int = 3
+    extra_deal_fields: int = 0  # beyond the 26 custom ones; 100 make the field list paged
+
+    def of(self, kind: str) -> int:
+        share = {
+            "persons": 0.75,
+            "organizations": 0.35,
+            "products": 0.05,
+            "activities": 1.4,
+            "files": 0.15,
+            "mail_threads": 0.1,
+        }
+        asked: int | None = getattr(self, kind)
+        return asked if asked is not None else round(self.deals * share[kind])
+
+
+class Viewer(Struct):
+    """Someone with a token, and what that lets them see. Mutable: permissions shrink while we watch."""
+
+    name: str
+    user_id: int
+    admin: bool
+    group: int
+    hidden_pipelines: set[int] = set()
+
+
+class Actor(Struct, frozen=True):
+    """Who makes changes, and through what."""
+
+    user_id: int | None = None  # None: whoever owns the record
+    source: str = "app"
+    agent: str | None = BROWSER
+    is_bulk: bool = False
+
+
+class Entry(Struct, frozen=True):
+    """One effect. `before` and `after` are the record's JSON, None where there was or is none."""
+
+    seq: int
+    time: str
+    at_s: float  # sandbox seconds, for lists that lag behind
+    kind: str
+    id: int | str  # of a lead its UUID; of what lies below a parent both ids, as in the dump: 5/3
+    op: str  # add, update, delete, archive, unarchive, restore, merge, purge, silent
+    before: Row | None
+    after: Row | None
+    request: str | None  # None: nobody's over the API
+    actor: Actor = Actor()
+
+
+NOTHING = Row(0, "", b"{}", ())
+
+
+class Company:
+    """Make one with `Company.generate()`; change it over the API, by `changes.change()`, or by `put()`."""
+
+    def __init__(self, *, company_id: int, seed: int, clock: Clock) -> None:
+        self.id, self.seed, self.clock = company_id, seed, clock
+        self.name = "Northquay Instruments"
+        self.domain = f"northquay-{company_id}"
+        self.tables = {kind: Table(resource) for kind, resource in RESOURCES.items()}
+        self.fields: dict[str, FieldSet] = {}
+        self.viewers: dict[str, Viewer] = {}
+        self._tokens: dict[str, str] = {}
+        self.groups: dict[int, int] = {}
+        self.journal: list[Entry] = []
+        self.history: dict[tuple[str, int | str], list[Entry]] = {}  # of the journal, by record or by what it joined
+        self.actor = Actor()
+        self.shelves: dict[tuple[str, tuple[str, ...]], dict[str, Row]] = {}  # see `shelves`
+        self.born_s = int(clock.seconds())  # when it was generated,
+        self.sizes: dict[str, int] = dict.fromkeys(RESOURCES, 0)  # and how many records of each kind it had then
+        self.last_ids: dict[str, int] = {}
+        self._shelf_ids = 900_000
+        self.conversions: dict[str, Conversion] = {}  # of leads to deals and back, by the job's id
+        self.contents: dict[int, bytes] = {}  # of uploaded files
+        self.filters: dict[int, dict[str, Any]] = {}  # filter_id: {facet: value}
+        self.features_off: set[str] = set()  # kinds that answer 415
+        self.contact_sync = True
+        self.merge_touches_children = True  # Assumption: a merge sets update_time of what moves over
+        self.deals_cap: int | None = None
+        self._purge_from = 0.0  # sandbox seconds; when the next deleted record is due
+        self.version = 0  # grows with every change; caches of rendered records look at it
+        self.lock = threading.RLock()
+        self.memo: dict[tuple[Any, ...], Any] = {}  # what `v1` nests again and again, until the next change
+
+    @classmethod
+    def generate(
+        cls,
+        seed: int = 1,
+        sizes: Sizes | None = None,
+        *,
+        now: datetime | None = None,
+        company_id: int = 5550,
+    ) -> Company:
+        """The same company for the same arguments; `now` is where its clock starts, and its past ends."""
+        from pdsync.sandbox.company.population import populate  # noqa: PLC0415 - it needs this module
+
+        clock = Clock(now)
+        company = cls(company_id=company_id, seed=seed, clock=clock)
+        populate(company, sizes or Sizes(), int(now.timestamp() if now else clock.seconds()))
+        company.sizes = {kind: len(table.rows) for kind, table in company.tables.items()}
+        company.last_ids = {kind: table.next_id - 1 for kind, table in company.tables.items()}
+        if now is not None:
+            company.clock = Clock(now)  # the time that making it took is nobody's business
+        return company
+
+    def __getitem__(self, kind: str) -> Table:
+        return self.tables[kind]
+
+    def token_of(self, viewer: str) -> str:
+        digest = hashlib.blake2b(f"sandbox {self.id} {viewer}".encode(), digest_size=16).hexdigest()
+        return f"sandbox-{digest}"
+
+    @property
+    def tokens(self) -> dict[str, str]:
+        """By name of their viewers: admin, member, limited."""
+        if len(self._tokens) != len(self.viewers):
+            self._tokens = {name: self.token_of(name) for name in self.viewers}
+        return self._tokens
+
+    # -- changes ---------------------------------------------------------------------------------
+
+    def touch(self, kind: str, id: int) -> None:
+        """Move a record's update_time, as what hangs on it changed.
+
+        Assumption: line items move their deal's, whose value they are; followers and participants do not.
+        """
+        table = self.tables[kind]
+        row = table.rows[id]
+        record = {**row.record, "update_time": self.clock.stamp()}
+        table.put(table.row(record, row.state, row.extra, self.hidden(kind, row)))
+
+    def put(
+        self,
+        kind: str,
+        op: str,
+        record: Record,
+        state: str | None = None,
+        *,
+        extra: Record | None = None,
+        hidden: Record | None = None,
+        request: str | None = None,
+    ) -> Row:
+        """Write `record`, new or changed. What is not given of state, extra and hidden stays as it was."""
+        table = self.tables[kind]
+        before = table.rows.get(record["id"])
+        if before is not None:
+            state, extra = state or before.state, before.extra if extra is None else extra
+            hidden = {**self.hidden(kind, before), **(hidden or {})}
+        row = table.row(record, state or "live", extra, hidden)
+        table.put(row)
+        if row.state == "deleted":
+            self._purge_from = min(self._purge_from, self.clock.seconds() + KEPT_DAYS * DAY_S - 1)
+        self._note(kind, row.id, op, before, row, request)
+        return row
+
+    def remove(
+        self, kind: str, id: int, state: str, *, merged_into: int | None = None, request: str | None = None
+    ) -> None:
+        before = self.tables[kind].rows[id]
+        self.tables[kind].remove(id, state, merged_into)
+        self._note(kind, id, "merge" if state == "merged" else "purge", before, None, request)
+
+    def born_with(self, kind: str) -> int:
+        """The largest id of a kind that was there from the beginning; what is made up does not move with the rest."""
+        return self.last_ids.get(kind, 0)
+
+    def next_shelf_id(self) -> int:
+        """An id that no record on any shelf has."""
+        self._shelf_ids += 1
+        return self._shelf_ids
+
+    def note_shelf(
+        self, kind: str, id: int | str, op: str, before: Row | None, after: Row | None, request: str | None
+    ) -> None:
+        """Note a write to a shelf in the journal, whose records may have texts for ids."""
+        self._note(kind, id, op, before, after, request)
+
+    @contextlib.contextmanager
+    def acting(self, actor: Actor) -> Iterator[None]:
+        """Let `actor` be who makes the changes for the length of a `with`, under the lock."""
+        before, self.actor = self.actor, actor
+        try:
+            yield
+        finally:
+            self.actor = before
+
+    def hidden(self, kind: str, row: Row) -> Record:
+        """Facets of `row` that its record does not show."""
+        shown = row.record
+        names = self.tables[kind].resource.facets
+        return {name: value for name, value in zip(names, row.facets, strict=True) if name not in shown}
+
+    def purge(self) -> None:
+        """Let go of what was deleted 30 days ago or more. Free while nothing is due."""
+        now_s = self.clock.seconds()
+        if now_s < self._purge_from:
+            return
+        self._purge_from = math.inf
+        for kind, table in self.tables.items():
+            for id in list(table.deleted):
+                due_s = seconds_of(table.facet(table.rows[id], "update_time")) + KEPT_DAYS * DAY_S
+                if due_s <= now_s:
+                    self.remove(kind, id, "purged")
+                else:
+                    self._purge_from = min(self._purge_from, due_s)
+
+    def _note(
+        self, kind: str, id: int | str, op: str, before: Row | None, after: Row | None, request: str | None
+    ) -> None:
+        self.version += 1
+        self.memo.clear()
+        at_s, seq = self.clock.seconds(), len(self.journal) + 1
+        entry = Entry(seq, iso(int(at_s)), at_s, kind, id, op, before, after, request or None, self.actor)
+        self.journal.append(entry)
+        if kind in LOGGED or kind in JOINED:
+            of = id if kind in LOGGED else str(id).partition("/")[0]
+            self.history.setdefault((kind, of), []).append(entry)
+
+    # -- truth -----------------------------------------------------------------------------------
+
+    def dump(self, kind: str) -> Iterator[Record]:
+        """Every record there is or was, whoever may see it: kind, id, state, merged_into, record."""
+        from pdsync.sandbox.operations.generic import rows_of  # noqa: PLC0415
+        from pdsync.sandbox.protocol.render import Renderer  # noqa: PLC0415 - it needs this module
+
+        renderer = Renderer(self)
+        if kind in FIELD_KINDS:
+            of = FIELD_KINDS[kind]
+            fields = self.fields[of]
+            for state, some in (("live", fields.all), ("purged", list(fields.retired.values()))):
+                for field in some:
+                    yield {
+                        "kind": kind,
+                        "id": field.code,
+                        "state": state,
+                        "merged_into": None,
+                        "record": field.v2(of, ("ui_visibility", "important_fields", "required_fields")),
+                    }
+            return
+        if kind not in self.tables:
+            for parents, key, kept in rows_of(self, kind):
+                yield {
+                    "kind": kind,
+                    "id": "/".join((*parents, key)),
+                    "state": kept.state,
+                    "merged_into": None,
+                    "record": kept.record,
+                }
+            return
+        table = self.tables[kind]
+        for id in sorted({*table.rows, *table.left}):
+            left = table.left.get(id)
+            row = table.rows.get(id) if left is None else left.row
+            if row is None:
+                continue  # left while we were reading
+            yield {
+                "kind": kind,
+                "id": id,
+                "state": left.state if left else row.state,
+                "merged_into": left.merged_into if left else None,
+                "record": renderer.full(kind, row),
+            }
+
+    def summary(self) -> dict[str, dict[str, int]]:
+        from pdsync.sandbox.operations.collections import KINDS  # noqa: PLC0415 - it needs this module
+        from pdsync.sandbox.operations.generic import counts_of  # noqa: PLC0415
+
+        counts: dict[str, dict[str, int]] = {}
+        for kind, table in self.tables.items():
+            of = counts[kind] = dict.fromkeys(("live", "archived", "deleted", "purged", "merged"), 0)
+            for row in table.rows.values():
+                of[row.state] += 1
+            for left in table.left.values():
+                of[left.state] += 1
+        for name, kind in FIELD_KINDS.items():
+            counts[name] = {"live": len(self.fields[kind].all), "purged": len(self.fields[kind].retired)}
+        return counts | {kind.name: counts_of(self, kind.name) for kind in KINDS.values()}
+
+
+def entry_json(entry: Entry) -> Record:
+    return {
+        "seq": entry.seq,
+        "time": entry.time,
+        "kind": entry.kind,
+        "id": entry.id,
+        "op": entry.op,
+        "before": decode(entry.before.body) if entry.before else None,
+        "after": decode(entry.after.body) if entry.after else None,
+        "request": entry.request,
+        "actor_user_id": actor_of(entry),
+        "change_source": entry.actor.source,
+    }
+
+
+def actor_of(entry: Entry) -> int | None:
+    """Who made a change. Assumption: in the sandbox's own work, people work on what is theirs."""
+    if entry.actor.user_id is not None or entry.op == "purge":
+        return entry.actor.user_id
+    record = (entry.before or entry.after or NOTHING).record
+    owner = record.get("owner_id", record.get("user_id"))
+    return owner if isinstance(owner, int) else None

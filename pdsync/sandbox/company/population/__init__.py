@@ -1,0 +1,66 @@
+"""Fills a company with three years of believable history.
+
+The same (seed, sizes, now) give the same company. Each kind draws from a random stream of its own, so asking
+for more files does not change the deals. How many draws a record takes does not hang on its age: the company of another
+day has the same people and deals, some with another status. Ids grow with time, as the API's do.
+
+    past      when things happened: growth, weekdays, hours, and what became of each record
+    people    users, organizations, persons
+    trade     pipelines, stages, products, deals
+    papers    activities, files, mail threads
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+
+from pdsync.sandbox.company.clock import iso
+from pdsync.sandbox.company.company import (
+    ADMIN,
+    LIMITED,
+    MEMBER,
+    Viewer,
+)
+from pdsync.sandbox.company.fields import make_fields
+from pdsync.sandbox.company.population.activities_files_mail import make_activities, make_files, make_mail
+from pdsync.sandbox.company.population.deals import make_deals, make_pipelines, make_products
+from pdsync.sandbox.company.population.lifecycle import Past
+from pdsync.sandbox.company.population.people import make_organizations, make_persons, make_users
+from pdsync.sandbox.company.resources import FIELD_PATHS
+
+if TYPE_CHECKING:
+    from pdsync.sandbox.company.company import Company, Sizes
+
+
+def populate(company: Company, sizes: Sizes, now_s: int) -> None:
+    was_on = gc.isenabled()
+    gc.disable()  # millions of short-lived dicts and no cycles: the collector would take half the time
+    try:
+        _populate(company, sizes, now_s)
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _populate(company: Company, sizes: Sizes, now_s: int) -> None:
+    past = Past(company.seed, now_s, company)
+    make_users(company, past, max(1, sizes.users))
+    for name, user_id in zip((ADMIN, MEMBER, LIMITED), sorted(past.active_users), strict=False):
+        company.viewers[name] = Viewer(name, user_id, name == ADMIN, company.groups[user_id])
+    dates = [iso(start) for start in past.year_starts]
+    for kind in FIELD_PATHS.values():
+        extra = sizes.extra_deal_fields if kind == "deals" else 0
+        seed = f"{company.id}/{company.seed}"
+        company.fields[kind] = make_fields(kind, seed, dates, min(past.active_users), extra)
+
+    for kind in ("organizations", "persons", "products", "deals", "activities", "files", "mail_threads"):
+        past.decide(kind, sizes.of(kind) if kind != "deals" else sizes.deals)
+    make_pipelines(company, past, sizes.pipelines)
+    make_organizations(company, past)
+    make_persons(company, past)
+    make_products(company, past)
+    make_deals(company, past)
+    make_activities(company, past)
+    make_mail(company, past)
+    make_files(company, past)

@@ -1,0 +1,249 @@
+"""Carries out what is not simply adding, changing or deleting one record: many at once, a copy, an archive, a document.
+
+Assumptions: a copy holds everything that the original does, beside its id and its times; a member who is added twice
+is one; an item of a project's plan is put there when it is first given a phase; a remote file is kept like any other.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pdsync.sandbox.company.fabricate import Maker
+from pdsync.sandbox.company.population.activities_files_mail import file_record
+from pdsync.sandbox.company.resources import RESOURCES
+from pdsync.sandbox.company.table import Row, encode
+from pdsync.sandbox.operations.generic import (
+    Facts,
+    keep,
+    kind_of,
+    operations,
+    present,
+    shape_of,
+    shelf,
+    split,
+)
+from pdsync.sandbox.operations.nested_lists import plain
+from pdsync.sandbox.operations.writes import find
+from pdsync.sandbox.protocol import v1_records
+from pdsync.sandbox.protocol.errors import bad_request, not_found
+from pdsync.sandbox.protocol.messages import Reply, success
+from pdsync.sandbox.protocol.render import PLAIN
+
+if TYPE_CHECKING:
+    from pdsync.sandbox.company.table import Record
+    from pdsync.sandbox.protocol.messages import Call, Route
+
+PRODUCTS, TEAMS, PLAN = ("deals", "{}", "products"), ("legacyTeams",), ("projects", "{}", "plan")
+PROJECTS, CALLS, IMAGES = ("projects",), ("callLogs",), ("products", "{}", "images")
+PROJECT_FIELDS = ("projectFields",)
+MOST_PRODUCTS = 100
+
+
+def add_many_products(call: Call, route: Route) -> Reply:
+    """Put several products into a deal: all of them, or none."""
+    sent = call.json().get("data")
+    if not isinstance(sent, list) or not 0 < len(sent) <= MOST_PRODUCTS:
+        raise bad_request("data takes 1 to 100 products", "data")
+    _deal(call)
+    for each in sent:
+        if not isinstance(each, dict) or any(each.get(key) is None for key in ("product_id", "item_price", "quantity")):
+            raise bad_request("Each product needs product_id, item_price and quantity", "data")
+        if each["product_id"] not in call.company["products"].rows:
+            raise bad_request("There is no such product", "data")
+    now, shape, facts = call.company.clock.stamp(), shape_of("deal_products"), operations()[route.kind]
+    made = []
+    for each in sent:
+        id = call.company.next_shelf_id()
+        record: Record = {**dict.fromkeys(shape), **{name: value for name, value in each.items() if name in shape}}
+        record |= {"id": id, "deal_id": call.id(), "add_time": now, "update_time": now}
+        keep(call.company, PRODUCTS, (call.params[0],), "add", str(id), _live(record), call.request_id)
+        made.append(present(record, facts.item))
+    return success(made, 201)
+
+
+def _deal(call: Call) -> Row:
+    return find(call, RESOURCES["deals"], call.id())
+
+
+def duplicate_deal(call: Call, route: Route) -> Reply:
+    return success(plain(v1_records.shape(call.company, "deals", _copy(call, "deals"))))
+
+
+def duplicate_product(call: Call, route: Route) -> Reply:
+    (shown,) = call.renderer.many("products", [_copy(call, "products")], PLAIN)
+    return Reply(201, b'{"success":true,"data":%b}' % shown)
+
+
+def _copy(call: Call, kind: str) -> Row:
+    row, now = find(call, RESOURCES[kind], call.id()), call.company.clock.stamp()
+    record = {**row.record, "id": call.company[kind].next_id, "add_time": now, "update_time": now}
+    return call.company.put(kind, "add", record, row.state, extra=row.extra, request=call.request_id)
+
+
+def add_remote_file(call: Call, route: Route) -> Reply:
+    """Make a file that lies elsewhere, or link one: a record with no content."""
+    sent, company = dict(call.form or {}), call.company
+    named = {"deal": "deal_id", "organization": "org_id", "person": "person_id"}
+    link = named.get(str(sent.get("item_type")))
+    item = int(sent["item_id"]) if str(sent.get("item_id")).isdigit() else None
+    if link is None or item is None:
+        raise bad_request("item_type and item_id name a deal, an organization or a person", "item_type")
+    links: dict[str, int | None] = {link: item}
+    name, now = sent.get("title") or "Remote file", company.clock.stamp()
+    id = company["files"].next_id
+    record = file_record(id, call.viewer.user_id, name=name, stored=name, size=0, now=now, links=links)
+    record |= {"remote_location": sent.get("remote_location"), "remote_id": sent.get("remote_id") or str(uuid.uuid4())}
+    row = company.put("files", "add", record, "live", request=call.request_id)
+    return success(v1_records.shape(company, "files", row))
+
+
+# -- one document of a record ------------------------------------------------------------------------
+
+
+def change_team(call: Call, route: Route) -> Reply:
+    """Add users to a team or take them out; or only tell who is in it."""
+    row = _shelved(call, TEAMS, "team")
+    users: list[int] = [id for id in row.record.get("users") or () if isinstance(id, int)]
+    if call.method != "GET":
+        sent = call.json().get("users")
+        if not isinstance(sent, list):
+            raise bad_request("users is required", "users")
+        users = [id for id in users if id not in sent] + (sent if call.method == "POST" else [])
+        _change(call, TEAMS, row, users=users)
+    return success(users)
+
+
+def set_role_setting(call: Call, route: Route) -> Reply:
+    facts, sent = operations()["v1 getRoleSettings"], call.json()
+    if sent.get("setting_key") not in facts.item or not isinstance(sent.get("value"), int):
+        raise bad_request("setting_key must be one of the settings", "setting_key")
+    changed = {**_document(call, facts), sent["setting_key"]: sent["value"]}
+    _put_document(call, facts, changed)
+    return success({"id": call.id(), sent["setting_key"]: sent["value"]})
+
+
+def set_role_pipelines(call: Call, route: Route) -> Reply:
+    facts, sent = operations()["v1 getRolePipelines"], call.json().get("visible_pipeline_ids")
+    if not isinstance(sent, dict):
+        raise bad_request("visible_pipeline_ids is required", "visible_pipeline_ids")
+    before = _document(call, facts).get("pipeline_ids") or []
+    kept = [id for id in before if id not in (sent.get("remove") or ())]
+    changed = {"pipeline_ids": list(dict.fromkeys([*kept, *(sent.get("add") or ())])), "visible": True}
+    _put_document(call, facts, changed)
+    return success(changed)
+
+
+def _document(call: Call, facts: Facts) -> Record:
+    collection, _ = split(facts)
+    name = kind_of(collection).name
+    held = call.company.shelves.get((name, tuple(call.params)), {}).get("")
+    return held.record if held else Maker(call.company, name, (tuple(call.params), ())).record(facts.item, {})
+
+
+def _put_document(call: Call, facts: Facts, record: Record) -> None:
+    collection, _ = split(facts)
+    parents = tuple(call.params)
+    call.company.shelves.setdefault((kind_of(collection).name, parents), {})
+    keep(call.company, collection, parents, "update", "", _live(record), call.request_id)
+
+
+def product_image(call: Call, route: Route) -> Reply:
+    """The one image of a product: shown, put there, replaced or taken away."""
+    facts, parents = operations()["v2 getProductImage"], tuple(call.params)
+    find(call, RESOURCES["products"], call.id())
+    key = (kind_of(IMAGES).name, parents)
+    held = call.company.shelves.get(key)
+    record = held[""].record if held else _document(call, facts) if held is None else None
+    if call.method in ("POST", "PUT"):
+        if call.upload is None:
+            raise bad_request("data is required", "data")
+        id, now = call.company.next_shelf_id(), call.company.clock.stamp()
+        record = {"id": id, "product_id": call.id(), "company_id": str(call.company.id), "add_time": now[:10]}
+        record |= {
+            "public_url": f"https://images.example/{id}",
+            "mime_type": "image/png",
+            "name": call.upload.file_name,
+        }
+        _put_document(call, facts, record)
+        return success(record, 201 if call.method == "POST" else 200)
+    if record is None:
+        raise not_found("image")
+    if call.method == "DELETE":
+        call.company.shelves.setdefault(key, {"": _live(record)})
+        keep(call.company, IMAGES, parents, "delete", "", None, call.request_id)
+        return success({"id": record["id"]})
+    return success(present(record, facts.item))
+
+
+# -- records on shelves ------------------------------------------------------------------------------
+
+
+def archive_project(call: Call, route: Route) -> Reply:
+    row = _shelved(call, PROJECTS, "project")
+    now = call.company.clock.stamp()
+    changed = _change(call, PROJECTS, row, is_archived=True, archive_time=now, update_time=now)
+    return success(present(changed, operations()[route.kind].item))
+
+
+def add_recording(call: Call, route: Route) -> Reply:
+    if call.upload is None:
+        raise bad_request("file is required", "file")
+    _change(call, CALLS, _shelved(call, CALLS, "call log"), has_recording=True)
+    return success(None)
+
+
+def plan_item(call: Call, route: Route) -> Reply:
+    """Give an activity or a task of a project a phase and a group."""
+    _shelved(call, PROJECTS, "project")
+    parents, id, sent = (call.params[0],), call.params[1], call.json()
+    what = "activity" if route.operation == "putProjectPlanActivity" else "task"
+    record = {"item_id": int(id), "item_type": what, "phase_id": sent.get("phase_id"), "group_id": sent.get("group_id")}
+    shelf(call.company, PLAN, parents)
+    keep(call.company, PLAN, parents, "update", f"{what}/{id}", _live(record), call.request_id)
+    return success(record)
+
+
+def change_project_options(call: Call, route: Route) -> Reply:
+    """Add, rename or delete options of a project's field."""
+    row = _shelved(call, PROJECT_FIELDS, "field")
+    options = [dict(each) for each in row.record.get("options") or () if isinstance(each, dict)]
+    try:
+        sent = msgspec.json.decode(call.body, type=list[dict[str, Any]])
+    except msgspec.DecodeError:
+        raise bad_request("The request body is not a list of options") from None
+    ids = [each.get("id") for each in sent]
+    if call.method == "POST":
+        told = [{"id": call.company.next_shelf_id(), "label": each.get("label")} for each in sent]
+        options += told
+    elif any(id not in [each.get("id") for each in options] for id in ids):
+        raise bad_request("Each option needs an id that the field has", "id")
+    elif call.method == "PATCH":
+        labels = {each["id"]: each.get("label") for each in sent}
+        options = [{**each, "label": labels.get(each["id"], each["label"])} for each in options]
+        told = [{"id": id, "label": labels[id]} for id in ids]
+    else:
+        told = [each for each in options if each["id"] in ids]
+        options = [each for each in options if each["id"] not in ids]
+    _change(call, PROJECT_FIELDS, row, options=options)
+    return success([{"id": each["id"], "label": each["label"]} for each in told])
+
+
+def _shelved(call: Call, collection: tuple[str, ...], what: str) -> Row:
+    row = shelf(call.company, collection, ()).get(call.params[0])
+    if row is None:
+        raise not_found(what)
+    return row
+
+
+def _change(call: Call, collection: tuple[str, ...], row: Row, **changed: Any) -> Record:
+    record = {**row.record, **changed}
+    state = kind_of(collection).state(record)
+    keep(call.company, collection, (), "update", call.params[0], Row(0, state, encode(record), ()), call.request_id)
+    return record
+
+
+def _live(record: Record) -> Row:
+    return Row(0, "live", encode(record), ())

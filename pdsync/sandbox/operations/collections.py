@@ -1,0 +1,185 @@
+"""Says what lies on the shelves: which path holds which kind of record, how its ids look, how many there are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from pdsync.sandbox.company.fabricate import Maker, products_of
+from pdsync.sandbox.protocol.v1_parts import custom
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pdsync.sandbox.company.company import Company
+    from pdsync.sandbox.company.table import Record
+
+# Paths that lead to the same records as others.
+ALIASES = {
+    ("projects", "boards"): ("boards",),
+    ("projects", "boards", "{}"): ("boards", "{}"),
+    ("projects", "phases"): ("phases",),
+    ("projects", "phases", "{}"): ("phases", "{}"),
+    ("goals", "find"): ("goals",),
+    ("legacyTeams", "user", "{}"): ("users", "{}", "teams"),
+    ("leads", "archived"): ("leads",),
+    ("projects", "archived"): ("projects",),
+    ("billing", "subscriptions", "addons"): ("addons",),
+}
+# What v1 calls a value that v2 gives as a list or a flag: v1's key → v2's. Only v2's is kept.
+V1_KEYS = {
+    "labels": "label_ids", "org_id": "org_ids", "person_id": "person_ids", "done": "is_done",
+    "assignee_id": "assignee_ids",
+}  # fmt: skip
+# What a record calls its parents.
+PARENT_KEYS = {
+    "deals": ("deal_id",), "persons": ("person_id",), "organizations": ("org_id",), "products": ("product_id",),
+    "roles": ("role_id",), "permissionSets": ("permission_set_id",), "leads": ("lead_id",), "notes": ("note_id",),
+    "projects": ("project_id",), "users": ("user_id",), "boards": ("board_id",), "goals": ("goal_id",),
+}  # fmt: skip
+
+
+class Kind(Struct, frozen=True):
+    """One kind of record."""
+
+    name: str
+    few: int = 5  # records of the company, or at most of a parent
+    share: float = 0.0  # or so many for each deal
+    ids: str = "int"  # int, uuid, hex
+    key: str = "id"
+    counted: str = ""  # the count in a parent's record that says how many there are
+    archived: float = 0.0  # the share of records that only the list of archived ones shows
+    limit: int = 500
+
+    @property
+    def one(self) -> str:
+        return self.name.rstrip("s").replace("_", " ")
+
+    def state(self, record: Record) -> str:
+        return "archived" if record.get("is_archived") is True else "live"
+
+
+KINDS: dict[tuple[str, ...], Kind] = {
+    ("leads",): Kind("leads", share=0.12, ids="uuid", archived=0.2),
+    ("leadLabels",): Kind("lead_labels", few=4, ids="uuid"),
+    ("leadSources",): Kind("lead_sources", few=5, key="name"),
+    ("leadFields",): Kind("lead_fields", few=12),
+    ("notes",): Kind("notes", share=0.3),
+    ("notes", "{}", "comments"): Kind("note_comments", few=2, ids="uuid", key="uuid"),
+    ("noteFields",): Kind("note_fields", few=6),
+    ("activityTypes",): Kind("activity_types", few=6),
+    ("filters",): Kind("filters", few=8),
+    ("currencies",): Kind("currencies", few=24),
+    ("callLogs",): Kind("call_logs", share=0.05, ids="hex", limit=50),
+    ("roles",): Kind("roles", few=4),
+    ("roles", "{}", "assignments"): Kind("role_assignments", few=2, key="user_id"),
+    ("permissionSets",): Kind("permission_sets", few=4, ids="uuid"),
+    ("permissionSets", "{}", "assignments"): Kind("permission_set_assignments", few=3, key="user_id"),
+    ("goals",): Kind("goals", few=5, ids="hex"),
+    ("webhooks",): Kind("webhooks", few=3),
+    ("projects",): Kind("projects", share=0.02, archived=0.25),
+    ("boards",): Kind("project_boards", few=2),
+    ("phases",): Kind("project_phases", few=6),
+    ("projectTemplates",): Kind("project_templates", few=3),
+    ("projectFields",): Kind("project_fields", few=8, key="field_code"),
+    ("tasks",): Kind("tasks", share=0.05),
+    ("organizationRelationships",): Kind("organization_relationships", few=6),
+    ("legacyTeams",): Kind("legacy_teams", few=3),
+    ("addons",): Kind("company_addons", few=2, key="code"),
+    ("deals", "{}", "products"): Kind("deal_products", few=3, counted="products_count"),
+    ("deals", "{}", "installments"): Kind("deal_installments", few=2, counted="products_count"),
+    ("deals", "{}", "discounts"): Kind("deal_discounts", few=1, counted="products_count", ids="uuid"),
+    ("deals", "{}", "participants"): Kind("deal_participants", few=1, counted="participants_count"),
+    ("deals", "{}", "followers"): Kind("deal_followers", few=1, counted="followers_count", key="user_id"),
+    ("persons", "{}", "followers"): Kind("person_followers", few=1, counted="followers_count", key="user_id"),
+    ("organizations", "{}", "followers"): Kind(
+        "organization_followers", few=1, counted="followers_count", key="user_id"
+    ),
+    ("products", "{}", "followers"): Kind("product_followers", few=1, key="user_id"),
+    ("users", "{}", "followers"): Kind("user_followers", few=2, key="user_id"),
+    ("products", "{}", "variations"): Kind("product_variations", few=2),
+}
+
+
+def size(company: Company, kind: Kind, parents: tuple[str, ...]) -> int:
+    """How many records of `kind` there are at first."""
+    deals = company.sizes["deals"]
+    if kind.share:
+        return round(deals * kind.share)
+    if not parents:
+        return kind.few
+    if kind.counted == "products_count":
+        products = products_of(company, parents[0])
+        return products if kind.name == "deal_products" else min(products, kind.few)
+    if kind.counted == "participants_count":
+        row = company["deals"].rows.get(int(parents[0]))
+        return 0 if row is None or company["deals"].facet(row, "person_id") is None else 1
+    if kind.counted == "followers_count":
+        return 1
+    return Maker(company, kind.name, parents).dice("size") % (kind.few + 1)
+
+
+def first_records(company: Company, kind: Kind, parents: tuple[str, ...]) -> Iterator[Record]:
+    """What is known of each record of a shelf before the rest of it is made up: its key, its parent, its state."""
+    users = list(company["users"].rows)
+    for place in range(size(company, kind, parents)):
+        maker = Maker(company, kind.name, (parents, place))
+        parent = parents[0] if parents else ""
+        id: object = int(parent) * 100 + place + 1 if parent.isdigit() else place + 1
+        if kind.ids != "int":
+            id = maker.uuid() if kind.ids == "uuid" else maker.uuid().replace("-", "")
+        known: Record = {"id": id} if kind.key == "id" else {}
+        if kind.key == "uuid":
+            known["uuid"] = id
+        if kind.key == "user_id":
+            others = [user for user in users if str(user) != parent]  # nobody follows oneself
+            known["user_id"] = _follower(company, kind, parents, others[place % len(others)])
+        if kind.key == "name":
+            known["name"] = f"Source {place + 1}"
+        if kind.key in ("code", "field_code"):
+            known[kind.key] = f"{kind.name.rstrip('s')}_{place + 1}"
+        links = {name: value for name, value in zip(_parents_of(kind), parents, strict=False) if name != kind.key}
+        known |= {name: int(value) if value.isdigit() else value for name, value in links.items()}
+        if kind.name == "leads":
+            known |= {"source_deal_id": None, **_custom_fields(company, maker)}
+        if kind.archived:
+            known["is_archived"] = _is_archived(kind, maker)
+            if not known["is_archived"]:
+                known["archive_time"] = None
+        yield known
+
+
+def first_counts(company: Company, kind: Kind, parents: tuple[str, ...]) -> dict[str, int]:
+    """How many records of a shelf there are at first, by state, without making them up."""
+    total = size(company, kind, parents)
+    places = range(total if kind.archived else 0)
+    archived = sum(_is_archived(kind, Maker(company, kind.name, (parents, place))) for place in places)
+    return {"live": total - archived, "archived": archived}
+
+
+def _is_archived(kind: Kind, maker: Maker) -> bool:
+    return maker.dice("archived") % 100 < kind.archived * 100
+
+
+def _custom_fields(company: Company, maker: Maker) -> Record:
+    """Leads carry the deals' custom fields at top level, and leave out those that are not set."""
+    rows = company["deals"].rows
+    row = rows.get(1 + maker.dice("like") % max(company["deals"].next_id, 1))
+    shown = custom(company, "deals", row.record["custom_fields"]) if row else {}
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def _parents_of(kind: Kind) -> tuple[str, ...]:
+    collection = next(parts for parts, each in KINDS.items() if each == kind) if kind in KINDS.values() else ("",)
+    return PARENT_KEYS.get(collection[0], ())
+
+
+def _follower(company: Company, kind: Kind, parents: tuple[str, ...], otherwise: int) -> int:
+    """Assumption: whoever owns a record follows it."""
+    first = kind.name.removesuffix("_followers") + "s"
+    if first in company.tables and parents and parents[0].isdigit():
+        row = company.tables[first].rows.get(int(parents[0]))
+        owner = row.record.get("owner_id") if row else None
+        return owner if isinstance(owner, int) else otherwise
+    return otherwise

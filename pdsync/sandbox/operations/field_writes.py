@@ -1,0 +1,197 @@
+"""Writes of field definitions: a field added, renamed or deleted, and the options of one, as an admin's app does.
+
+v2 knows a field by its code, v1 by its number. Built-in fields can't be deleted, and their options only be read.
+Assumptions: whoever is no administrator is refused; lists of options are taken over as a whole or not at all; v1's
+`options` on update are the list as it shall be, those without an id being new; a deleted option leaves the records.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pdsync.sandbox.company.field_changes import change_fields
+from pdsync.sandbox.company.table import Row, encode
+from pdsync.sandbox.protocol.errors import (
+    bad_request,
+    forbidden,
+    gone_field,
+    not_found,
+)
+from pdsync.sandbox.protocol.messages import success
+
+if TYPE_CHECKING:
+    from pdsync.sandbox.company.fields import Field
+    from pdsync.sandbox.protocol.messages import Call, Reply, Route
+
+# Those that may be added, by the specification of both versions.
+TYPES = frozenset(
+    ("varchar", "varchar_auto", "text", "double", "monetary", "date", "daterange", "time", "timerange", "set", "enum",
+     "phone", "address", "org", "people", "user", "visible_to")
+)  # fmt: skip
+CHOICES = ("enum", "set")
+
+
+def add_field(call: Call, route: Route) -> Reply:
+    """Make a custom field."""
+    _check_rights(call)
+    sent = call.json()
+    name, type_ = sent.get("field_name" if call.version == "v2" else "name"), sent.get("field_type")
+    if not isinstance(name, str) or not name:
+        raise bad_request("The name of the field is required", "field_name")
+    if type_ not in TYPES:
+        raise bad_request(f"field_type: {type_!r} is not one of {', '.join(sorted(TYPES))}", "field_type")
+    options = _labels(sent.get("options")) if type_ in CHOICES else None
+    if options == []:
+        raise bad_request(f"A field of type {type_} needs options", "options")
+    made = change_fields(call.company, route.kind, "add", name=name, type=str(type_), options=options)
+    field = call.company.fields[route.kind].custom[made["field_code"]]
+    _note(call, route, field, "add", None)
+    return _shown(call, route, field, 201)
+
+
+def update_field(call: Call, route: Route) -> Reply:
+    """Rename a field; through v1 its options, too."""
+    _check_rights(call)
+    field, sent = _field(call, route), call.json()
+    before = _row(route, field)
+    name = sent.get("field_name" if call.version == "v2" else "name")
+    if name is not None:
+        if not isinstance(name, str) or not name:
+            raise bad_request("The name of the field must be a text", "field_name")
+        change_fields(call.company, route.kind, "rename", field.code, name=name)
+    if call.version == "v1" and field.type in CHOICES and isinstance(sent.get("options"), list):
+        _take_options(call, route, field, sent["options"])
+    _note(call, route, field, "update", before)
+    return _shown(call, route, field)
+
+
+def delete_field(call: Call, route: Route) -> Reply:
+    """Delete a custom field, and what records hold in it."""
+    _check_rights(call)
+    return _deleted(call, route, [_field(call, route)])
+
+
+def delete_fields(call: Call, route: Route) -> Reply:
+    """Delete several custom fields by their numbers: all of them or none."""
+    _check_rights(call)
+    wanted = [part.strip() for part in call.query.get("ids", "").split(",") if part.strip()]
+    known = {str(field.id): field for field in call.company.fields[route.kind].custom.values()}
+    if not wanted or any(id not in known for id in wanted):
+        raise bad_request("ids must name custom fields", "ids")
+    _deleted(call, route, [known[id] for id in wanted])
+    return success({"id": [int(id) for id in wanted]})
+
+
+def change_options(call: Call, route: Route) -> Reply:
+    """Add, rename or delete options of a field: all that are sent, or none."""
+    _check_rights(call)
+    field, sent = _field(call, route), _sent_list(call)
+    if field.type not in CHOICES:
+        raise bad_request(f"A field of type {field.type} has no options", field.code)
+    known = {option["id"]: option for option in field.options or ()}
+    ids = [option.get("id") for option in sent]
+    if call.method != "POST" and any(id not in known for id in ids):
+        raise bad_request("Each option needs an id that the field has", field.code)
+    before, fields = _row(route, field), call.company.fields[route.kind]
+    if call.method == "POST":
+        had = len(field.options or ())
+        for label in _labels(sent):
+            change_fields(call.company, route.kind, "add_option", field.code, name=label)
+        answer = (field.options or [])[had:]
+    elif call.method == "PATCH":
+        for option, label in zip(sent, _labels(sent), strict=True):
+            change_fields(call.company, route.kind, "rename_option", field.code, name=label, option_id=option["id"])
+        answer = [option for option in field.options or () if option["id"] in ids]
+    else:
+        answer = [known[id] for id in ids]
+        _remove_options(call, route, field, ids)
+    _note(call, route, fields.custom[field.code], "update", before)
+    return success([{"id": option["id"], "label": option["label"]} for option in answer])
+
+
+def _take_options(call: Call, route: Route, field: Field, sent: list[Any]) -> None:
+    kept = {option.get("id"): option for option in sent if isinstance(option, dict)}
+    labels = dict(zip([id(option) for option in sent], _labels(sent), strict=True))
+    gone = [option["id"] for option in field.options or () if option["id"] not in kept]
+    for option in list(sent):
+        if option.get("id") is None:
+            change_fields(call.company, route.kind, "add_option", field.code, name=labels[id(option)])
+        else:
+            change_fields(
+                call.company, route.kind, "rename_option", field.code, name=labels[id(option)], option_id=option["id"]
+            )
+    _remove_options(call, route, field, gone)
+
+
+def _remove_options(call: Call, route: Route, field: Field, ids: list[Any]) -> None:
+    for id in ids:
+        change_fields(call.company, route.kind, "remove_option", field.code, option_id=id)
+    for row in list(call.company[route.kind].rows.values()) if ids else ():
+        record = row.record
+        held = record["custom_fields"].get(field.code)
+        left = [id for id in held if id not in ids] or None if isinstance(held, list) else held
+        left = None if left in ids else left
+        if left != held:
+            record["custom_fields"][field.code] = left
+            call.company.put(route.kind, "option_deleted", record, request=call.request_id)
+
+
+def _deleted(call: Call, route: Route, fields: list[Field]) -> Reply:
+    shown = None
+    for field in fields:
+        shown = field.v2(route.kind) if call.version == "v2" else {"id": field.id}
+        before = _row(route, field)
+        change_fields(call.company, route.kind, "delete", field.code)
+        _note(call, route, field, "delete", before, gone=True)
+    return success(shown)
+
+
+def _field(call: Call, route: Route) -> Field:
+    fields, asked = call.company.fields[route.kind], call.params[0]
+    for field in fields.all:
+        if asked == (field.code if call.version == "v2" else str(field.id)):
+            if not field.custom:
+                raise forbidden("Built-in fields can not be changed.")
+            found: Field = field
+            return found
+    if any(asked in (code, str(field.id)) for code, field in fields.retired.items()):
+        raise gone_field()
+    raise not_found("field")
+
+
+def _check_rights(call: Call) -> None:
+    if not call.viewer.admin:
+        raise forbidden()
+
+
+def _sent_list(call: Call) -> list[dict[str, Any]]:
+    try:
+        return msgspec.json.decode(call.body, type=list[dict[str, Any]])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise bad_request("The request body is not a list of options") from None
+
+
+def _labels(sent: Any) -> list[str]:
+    """The labels of options, which come as objects or, in v1, as plain texts."""
+    given = [each.get("label") if isinstance(each, dict) else each for each in sent or ()]
+    labels = [label for label in given if isinstance(label, str) and label]
+    if len(labels) < len(given):
+        raise bad_request("Each option needs a label", "options")
+    return labels
+
+
+def _row(route: Route, field: Field) -> Row:
+    return Row(field.id, "live", encode(field.v2(route.kind)), ())
+
+
+def _note(call: Call, route: Route, field: Field, op: str, before: Row | None, *, gone: bool = False) -> None:
+    after = None if gone else _row(route, field)
+    call.company.note_shelf(f"{route.kind.removesuffix('s')}_fields", field.code, op, before, after, call.request_id)
+
+
+def _shown(call: Call, route: Route, field: Field, status: int = 200) -> Reply:
+    order = call.company.fields[route.kind].all.index(field) + 1
+    shown = field.v2(route.kind) if call.version == "v2" else field.v1(route.kind, order)
+    return success(shown, status)

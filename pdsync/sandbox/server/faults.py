@@ -1,0 +1,261 @@
+"""Bad days, on demand: what may go wrong with an answer, and when.
+
+A fault says which requests it is for and what it does to them. Faults that act *before* leave the company as it
+was; those that act *after* let the request do its work and then spoil the answer, which is what makes a write
+uncertain. `Faults.plan()` decides per request; `spoil()` changes a reply; how bytes go out is the server's.
+
+    {"kind": "reset_after", "method": "POST", "path": "/api/v2/deals$", "nth": 2}
+    {"kind": "status", "status": 502, "when": "after", "probability": 0.01}
+"""
+
+from __future__ import annotations
+
+import re
+from random import Random
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from pdsync.sandbox.company.data import words
+from pdsync.sandbox.company.table import encode
+from pdsync.sandbox.protocol.errors import (
+    BAD_GATEWAY_HTML,
+    BLOCKED_HTML,
+    Refused,
+    forbidden,
+    refused,
+    unauthorized,
+)
+from pdsync.sandbox.protocol.messages import JSON, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BEFORE = frozenset(
+    words("reset_before burst_429 daily_429 html_403 permission_403 cap_403 401 redirect invalid_cursor")
+)
+AFTER = frozenset(
+    words(
+        "reset_after truncate wrong_length slow_drip html_200 cursor_loop repeat_page missing_additional_data "
+        "null_data mutate headers"
+    )
+)
+EITHER = frozenset(("status", "timeout"))  # before the work unless `when` is "after"
+BESIDE = frozenset(("latency", "read_lag"))
+KINDS = BEFORE | AFTER | EITHER | BESIDE
+HTML = "text/html; charset=utf-8"
+
+
+class Fault(Struct, kw_only=True, forbid_unknown_fields=True):
+    """One kind of trouble. Of nth, every and probability at most one; without any it strikes each time."""
+
+    kind: str
+    method: str = ""  # empty: any
+    path: str = ""  # regular expression, searched in `path?query`
+    nth: int | None = None  # the nth matching request, and the following ones up to `times`
+    every: int | None = None
+    probability: float | None = None
+    times: int | None = None  # at most so often; 1 with nth, else no end
+    when: Literal["before", "after"] = "before"
+    status: int | None = None  # 502, of a redirect 302
+    body: str | None = None
+    html: bool = False
+    seconds: float = 30.0  # timeout: how long it hangs; read_lag: how far lists lag behind
+    ms: float = 100.0  # latency
+    jitter_ms: float = 0.0
+    at: int | None = None  # truncate: keep so many bytes (half); wrong_length: bytes too many (10)
+    bytes_per_s: float = 1.0  # slow_drip
+    to: str = ""  # redirect
+    find: str = ""  # mutate: regular expression over the body …
+    replace: str = ""  # … and what stands there instead, with \\1 and so on
+    headers: dict[str, str] = {}  # added to the answer, whatever the kind; all that kind "headers" does
+    token_headers: bool = True  # burst_429, daily_429: with the usual headers or without
+
+
+class Scripted:
+    """A fault with its count of requests."""
+
+    def __init__(self, fault: Fault, random: Random, mutate: Callable[[bytes], bytes] | None = None) -> None:
+        if fault.kind not in KINDS:
+            raise ValueError(f"{fault.kind!r} is no kind of fault; there are {', '.join(sorted(KINDS))}")
+        if sum(choice is not None for choice in (fault.nth, fault.every, fault.probability)) > 1:
+            raise ValueError("of nth, every and probability a fault takes one")
+        self.fault, self.mutate = fault, mutate
+        self.seen = self.struck = 0
+        self._random = random
+        self._path = re.compile(fault.path)
+
+    def strikes(self, method: str, target: str) -> bool:
+        fault = self.fault
+        if (fault.method and fault.method.upper() != method) or not self._path.search(target):
+            return False
+        self.seen += 1
+        most = fault.times if fault.times is not None else 1 if fault.nth else None
+        if most is not None and self.struck >= most:
+            return False
+        if fault.nth is not None:
+            hit = self.seen >= fault.nth
+        elif fault.every is not None:
+            hit = self.seen % fault.every == 0
+        elif fault.probability is not None:
+            hit = self._random.random() < fault.probability
+        else:
+            hit = True
+        self.struck += hit
+        return hit
+
+    @property
+    def is_after(self) -> bool:
+        kind = self.fault.kind
+        return kind in AFTER or (kind in EITHER and self.fault.when == "after")
+
+
+class Delivery(Struct):
+    """How the bytes of an answer go out."""
+
+    wait_s: float = 0.0
+    reset: bool = False
+    keep_bytes: int | None = None
+    declare_more: int = 0
+    bytes_per_s: float = 0.0
+
+    @property
+    def is_spoiled(self) -> bool:
+        return self.keep_bytes is not None or bool(self.declare_more or self.bytes_per_s)
+
+
+class Faults:
+    def __init__(self, seed: int = 0) -> None:
+        self.random = Random(seed)  # noqa: S311 - trouble, not secrets
+        self.scripted: list[Scripted] = []
+        self._last_page: dict[str, bytes] = {}
+
+    def add(self, *faults: Fault | dict[str, Any], mutate: Callable[[bytes], bytes] | None = None, **one: Any) -> None:
+        """`add(kind="status", status=503, nth=2)`, or Faults, or dicts. `mutate` gets the body of each hit."""
+        asked = [*faults, *([one] if one else [])]
+        for fault in asked:
+            made = fault if isinstance(fault, Fault) else msgspec.convert(fault, Fault)
+            self.scripted.append(Scripted(made, self.random, mutate))
+
+    def clear(self) -> None:
+        self.scripted.clear()
+        self._last_page.clear()
+
+    def plan(self, method: str, target: str) -> list[Scripted]:
+        return [scripted for scripted in self.scripted if scripted.strikes(method, target)]
+
+    def instead(self, fault: Fault, burst_limit: int, daily: Refused) -> Reply:
+        """The answer of a fault that acts before any work is done."""
+        match fault.kind:
+            case "burst_429":
+                headers = {
+                    "x-ratelimit-limit": str(burst_limit),
+                    "x-ratelimit-remaining": "0",
+                    "x-ratelimit-reset": "2",
+                }
+                body = encode({"success": False, "error": "request over limit", "errorCode": 429})
+                reply = Reply(429, body, headers if fault.token_headers else {})
+            case "daily_429":
+                reply = Reply(429, encode(daily.body), dict(daily.headers) if fault.token_headers else {})
+            case "html_403":
+                reply = Reply(403, BLOCKED_HTML, {"server": "cloudflare"}, HTML)
+            case "permission_403":
+                reply = _refusal(forbidden())
+            case "cap_403":
+                reply = _refusal(forbidden("The limit is reached.", code="feature_capping_deals_limit"))
+            case "401":
+                reply = _refusal(unauthorized())
+            case "invalid_cursor":
+                reply = _refusal(refused(400, "Invalid cursor", code="ERR_SCHEMA_VALIDATION_FAILED"))
+            case "redirect":
+                reply = Reply(fault.status or 302, b"", {"location": fault.to})
+            case _:
+                reply = _failure(fault)
+        return _with_headers(reply, fault)
+
+    def spoil(self, scripted: Scripted, reply: Reply, target: str, query: dict[str, str]) -> Reply:
+        """The answer after a fault that lets the work be done. Resets and drips are the server's part."""
+        fault, body = scripted.fault, reply.body
+        match fault.kind:
+            case "status":
+                reply = _failure(fault)
+            case "html_200":
+                reply = Reply(200, (fault.body or "<html><body>Maintenance</body></html>").encode(), {}, HTML)
+            case "mutate":
+                if scripted.mutate is not None:
+                    reply.body = scripted.mutate(body)
+                elif fault.find:
+                    replacement = fault.replace.encode("utf-8", "surrogatepass")
+                    reply.body = re.sub(fault.find.encode(), replacement, body)
+                elif fault.body is not None:
+                    reply.body = fault.body.encode("utf-8", "surrogatepass")
+            case "cursor_loop" | "missing_additional_data" | "null_data" | "repeat_page":
+                reply.body = self._spoil_page(fault.kind, body, target, query)
+        return _with_headers(reply, fault)
+
+    def remember(self, target: str, reply: Reply) -> None:
+        """Keep the page for `repeat_page`."""
+        if any(scripted.fault.kind == "repeat_page" for scripted in self.scripted):
+            self._last_page[target.partition("?")[0]] = reply.body
+
+    def _spoil_page(self, kind: str, body: bytes, target: str, query: dict[str, str]) -> bytes:
+        try:
+            page = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        except msgspec.DecodeError:
+            return body
+        if kind == "missing_additional_data":
+            page.pop("additional_data", None)
+        elif kind == "null_data":
+            page["data"] = msgspec.Raw(b"null")
+        elif kind == "repeat_page":
+            before = self._last_page.get(target.partition("?")[0])
+            if before is not None:
+                page["data"] = msgspec.json.decode(before, type=dict[str, msgspec.Raw])["data"]
+        elif "additional_data" in page:
+            more = msgspec.json.decode(page["additional_data"])
+            if "next_cursor" in more and "cursor" in query:
+                more["next_cursor"] = query["cursor"]
+            if "pagination" in more:
+                start = int(query.get("start") or 0)
+                more["pagination"] |= {"more_items_in_collection": True, "next_start": start}
+            page["additional_data"] = msgspec.Raw(encode(more))
+        return encode(page)
+
+
+def delivery(plan: list[Scripted], body_bytes: int, random: Random) -> Delivery:
+    made = Delivery()
+    for fault in (scripted.fault for scripted in plan):
+        match fault.kind:
+            case "latency":
+                made.wait_s += max(0.0, fault.ms + random.uniform(-fault.jitter_ms, fault.jitter_ms)) / 1000
+            case "timeout":
+                made.wait_s += fault.seconds
+                made.reset = True
+            case "reset_before" | "reset_after":
+                made.reset = True
+            case "truncate":
+                made.keep_bytes = fault.at if fault.at is not None else body_bytes // 2
+            case "wrong_length":
+                made.declare_more = fault.at if fault.at is not None else 10
+            case "slow_drip":
+                made.bytes_per_s = fault.bytes_per_s
+    return made
+
+
+def _refusal(refusal: Refused) -> Reply:
+    return Reply(refusal.status, encode(refusal.body), dict(refusal.headers))
+
+
+def _failure(fault: Fault) -> Reply:
+    status = fault.status or 502
+    if fault.html:
+        return Reply(status, fault.body.encode() if fault.body else BAD_GATEWAY_HTML, {}, HTML)
+    body = fault.body.encode() if fault.body is not None else None
+    told = {"success": False, "error": "Service temporarily unavailable", "errorCode": status}
+    return Reply(status, encode(told) if body is None else body, {}, JSON)
+
+
+def _with_headers(reply: Reply, fault: Fault) -> Reply:
+    reply.headers = {**reply.headers, **fault.headers}
+    return reply

@@ -1,0 +1,188 @@
+"""Starts and stops the sandbox: on a thread for tests, in the foreground for the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from aiohttp import web
+
+from pdsync.sandbox.activity.simulate import change
+from pdsync.sandbox.company.company import ADMIN, Company, Sizes
+from pdsync.sandbox.server.faults import Fault
+from pdsync.sandbox.server.server import MOST_BODY_BYTES, LiveChanges, Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+    from pathlib import Path
+
+    from pdsync.sandbox.company.clock import Clock
+    from pdsync.sandbox.company.company import Entry
+    from pdsync.sandbox.company.table import Record
+    from pdsync.sandbox.server.faults import Faults
+    from pdsync.sandbox.server.limits import Limits
+    from pdsync.sandbox.server.oauth import OAuth, Settings
+    from pdsync.sandbox.server.request_log import Log
+
+START_S = 10
+
+
+class Box:
+    """A running sandbox, seen from a test. Safe to use from any thread."""
+
+    def __init__(self, sandbox: Sandbox, url: str) -> None:
+        self.sandbox, self.url = sandbox, url
+        self.company: Company = sandbox.company
+        self.tokens: dict[str, str] = sandbox.company.tokens  # by name: admin, member, limited
+        self.token: str = self.tokens[ADMIN]
+        self.faults: Faults = sandbox.faults
+        self.limits: Limits = sandbox.gate.limits
+        self.oauth: OAuth = sandbox.oauth
+        self.clock: Clock = sandbox.company.clock
+        self.log: Log = sandbox.log
+
+    @property
+    def journal(self) -> list[Entry]:
+        return self.company.journal
+
+    @property
+    def spent_tokens(self) -> int:
+        return self.sandbox.gate.spent_tokens
+
+    def window(self) -> dict[str, Any]:
+        return self.log.window()
+
+    def clear_log(self) -> None:
+        self.log.clear()
+
+    def dump(self, kind: str) -> list[Record]:
+        with self.company.lock:
+            return list(self.company.dump(kind))
+
+    def change(self, share: float = 0.01, **options: Any) -> dict[str, dict[str, list[Any]]]:
+        """See `changes.change`."""
+        return change(self.company, share=share, **options)
+
+    def act(
+        self, method: str, target: str, body: Any = None, user_id: int | None = None, *, is_bulk: bool = False
+    ) -> Any:
+        """What a colleague does in the app, see `Sandbox.act`; the answer's JSON, whether it is a yes or a no."""
+        return msgspec.json.decode(self.sandbox.act(method, target, body, user_id, is_bulk=is_bulk).body)
+
+    def live(self, every: int | None, **options: Any) -> None:
+        """Let records change at every n-th request; None stops it."""
+        self.sandbox.live_changes = LiveChanges(every=every, **options) if every else None
+
+    def spend(self, tokens: int) -> None:
+        self.sandbox.gate.charge(tokens)
+
+
+@contextlib.contextmanager
+def running(
+    company: Company | None = None,
+    *,
+    limits: Limits | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    oauth: Settings | None = None,
+    live_changes: LiveChanges | None = None,
+    gzip: bool = False,
+) -> Iterator[Box]:
+    """A sandbox over HTTP for the length of a `with`, on a thread and an event loop of its own."""
+    sandbox = Sandbox(company or Company.generate(), limits, oauth=oauth, live_changes=live_changes, gzip=gzip)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="sandbox", daemon=True)
+    thread.start()
+
+    def wait(work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, loop).result(START_S)
+
+    try:
+        runner, url = wait(_open(sandbox, host, port))
+        try:
+            yield Box(sandbox, url)
+        finally:
+            wait(runner.cleanup())
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(START_S)
+        loop.close()
+
+
+def serve_forever(
+    *,
+    port: int = 0,
+    host: str = "127.0.0.1",
+    seed: int = 1,
+    sizes: Sizes | None = None,
+    limits: Limits | None = None,
+    now: datetime | None = None,
+    gzip: bool = False,
+    faults_file: Path | None = None,
+    company_id: int = 5550,
+    oauth: Settings | None = None,
+    on_ready: Callable[[str, str], None] = lambda url, token: None,
+) -> None:
+    """Generate a company and serve it until SIGTERM or SIGINT. `on_ready` gets the URL and the admin's token.
+
+    Raises:
+        OSError: the port is taken, or `faults_file` (a JSON list of faults) cannot be read.
+        msgspec.ValidationError: `faults_file` says something that no fault understands.
+    """
+    faults = msgspec.json.decode(faults_file.read_bytes(), type=list[Fault]) if faults_file else []
+    company = Company.generate(seed, sizes, now=now, company_id=company_id)
+    sandbox = Sandbox(company, limits, oauth=oauth, gzip=gzip)
+    sandbox.faults.add(*faults)
+    asyncio.run(_serve(sandbox, host, port, on_ready))
+
+
+def serve(
+    host: str = "127.0.0.1",
+    port: int = 0,
+    company: Company | None = None,
+    limits: Limits | None = None,
+    on_ready: Callable[[str, str], None] = lambda url, token: None,
+    **options: Any,
+) -> None:
+    """Serve a company that is there already until SIGTERM or SIGINT."""
+    asyncio.run(_serve(Sandbox(company or Company.generate(), limits, **options), host, port, on_ready))
+
+
+async def _serve(sandbox: Sandbox, host: str, port: int, on_ready: Callable[[str, str], None]) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            loop.add_signal_handler(number, stopped.set)
+        except NotImplementedError:  # Windows has no signals in its loop
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stopped.set))
+    runner, url = await _open(sandbox, host, port)
+    try:
+        on_ready(url, sandbox.company.tokens[ADMIN])
+        await stopped.wait()
+    finally:
+        await runner.cleanup()
+
+
+def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+    """A request whose body may be a large file; aiohttp's own limit is one megabyte."""
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MOST_BODY_BYTES)
+
+
+async def _open(sandbox: Sandbox, host: str, port: int) -> tuple[web.ServerRunner, str]:
+    runner = web.ServerRunner(
+        web.Server(sandbox.serve, request_factory=_request, access_log=None), shutdown_timeout=0.2
+    )
+    await runner.setup()
+    site = web.TCPSite(runner, host, port)
+    await site.start()
+    bound = runner.addresses[0][1]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{bound}"
+    sandbox.oauth.api_domain = url
+    return runner, url

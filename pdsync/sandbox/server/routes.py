@@ -1,0 +1,410 @@
+"""Every request the sandbox answers: operations, what they cost, and one handler for each verb.
+
+The routes of a kind follow from its entry in `resources`; only what is unlike the rest (files, mail, users/me,
+fields) is written out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pdsync.sandbox.company.resources import (
+    FIELD_COST_V1,
+    FIELD_COST_V2,
+    FIELD_PATHS,
+    RESOURCES,
+    Cost,
+    Resource,
+)
+from pdsync.sandbox.company.table import encode
+from pdsync.sandbox.operations import (
+    actions,
+    generic,
+    merges,
+    writes,
+)
+from pdsync.sandbox.operations.changelog import list_changes
+from pdsync.sandbox.operations.conversions import conversion_status, convert_deal, convert_lead
+from pdsync.sandbox.operations.deals_timeline import deals_timeline
+from pdsync.sandbox.operations.field_writes import (
+    add_field,
+    change_options,
+    delete_field,
+    delete_fields,
+    update_field,
+)
+from pdsync.sandbox.operations.membership_log import list_joined
+from pdsync.sandbox.operations.pipeline_stats import conversion, movement
+from pdsync.sandbox.operations.recents import list_recents
+from pdsync.sandbox.operations.search import (
+    find_users,
+    search,
+    search_field,
+    search_items,
+)
+from pdsync.sandbox.operations.updates_feed import list_flow, list_mail
+from pdsync.sandbox.operations.users_files_mail import (
+    add_file,
+    add_picture,
+    delete_file,
+    delete_picture,
+    delete_thread,
+    download_file,
+    get_me,
+    get_message,
+    get_picture,
+    get_users,
+    list_messages,
+    update_file,
+    update_thread,
+)
+from pdsync.sandbox.protocol import v1_parts, v1_records
+from pdsync.sandbox.protocol.errors import (
+    feature_off,
+    gone_field,
+    not_found,
+    refused,
+)
+from pdsync.sandbox.protocol.list_params import (
+    V2_LIMIT,
+    encode_cursor,
+    encode_field_cursor,
+    read_field_cursor,
+    read_limit,
+    read_one_v2,
+    read_start,
+    read_v1,
+    read_v2,
+)
+from pdsync.sandbox.protocol.messages import Reply, Route, success
+from pdsync.sandbox.protocol.render import PLAIN, V1
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pdsync.sandbox.company.table import Row
+    from pdsync.sandbox.protocol.messages import Call
+
+    Answer = Callable[[Call, Route], Reply]
+
+NO_PAGING_V1 = ("users", "pipelines", "mail_threads")  # lists whose answers hold no additional_data
+
+
+# -- verbs -------------------------------------------------------------------------------------------
+
+
+def list_v2(call: Call, route: Route) -> Reply:
+    resource, archived = _served(call, route), route.operation.startswith("getArchived")
+    selection, page, shape = read_v2(call, resource, archived)
+    table = call.company[resource.kind]
+    overlay = (call.overlay or {}).get(resource.kind)
+    rows, more = call.finder.after(table, selection, page, call.viewer, overlay=overlay)
+    cursor = f'"{encode_cursor(selection, table.key(rows[-1], selection.sort[0][0]))}"' if more else "null"
+    records = b",".join(call.renderer.many(resource.kind, rows, shape))
+    return Reply(200, b'{"success":true,"data":[%b],"additional_data":{"next_cursor":%b}}' % (records, cursor.encode()))
+
+
+def list_v1(call: Call, route: Route) -> Reply:
+    resource, archived = _served(call, route), route.operation.startswith("getArchived")
+    selection, page = read_v1(call, resource, archived)
+    table = call.company[resource.kind]
+    overlay = (call.overlay or {}).get(resource.kind)
+    rows, more = call.finder.cut(table, selection, page, call.viewer, overlay=overlay)
+    records = b",".join(call.renderer.many(resource.kind, rows, V1))
+    data = b"[%b]" % records if rows else b"null"
+    tail = b""
+    if resource.kind not in NO_PAGING_V1:
+        tail = b',"additional_data":' + encode({"pagination": _pagination(page.start, page.limit, more)})
+    if resource.related:
+        tail += b',"related_objects":' + encode(v1_parts.related(call.company, resource.kind, rows))
+    return Reply(200, b'{"success":true,"data":%b%b}' % (data, tail))
+
+
+def get_one(call: Call, route: Route) -> Reply:
+    resource = _served(call, route)
+    shape = V1 if call.version == "v1" else read_one_v2(call, resource)
+    row = writes.find(call, resource, call.id(), deleted=True)
+    return _one(call, resource, row, 200, shape)
+
+
+def add(call: Call, route: Route) -> Reply:
+    resource = _served(call, route)
+    row = writes.add(call, resource)
+    return _one(call, resource, row, resource.created_v2 if call.version == "v2" else resource.created_v1)
+
+
+def update(call: Call, route: Route) -> Reply:
+    resource = _served(call, route)
+    return _one(call, resource, writes.update(call, resource), 200)
+
+
+def delete(call: Call, route: Route) -> Reply:
+    return success({"id": writes.delete(call, _served(call, route)).id})
+
+
+def merge(call: Call, route: Route) -> Reply:
+    resource = _served(call, route)
+    row, loser_id = merges.merge(call, resource)
+    if resource.kind == "organizations":
+        return success({"id": row.id})
+    shown = v1_records.shape(call.company, resource.kind, row)
+    for name in ("creator_user_id", "user_id", "owner_id", "person_id", "org_id"):
+        if isinstance(shown.get(name), dict):
+            shown[name] = shown[name]["value"]  # a merge shows plain ids where lists nest
+    return success({**shown, "merge_what_id": loser_id})
+
+
+def _one(call: Call, resource: Resource, row: Row, status: int, shape: Any = None) -> Reply:
+    shape = shape or (V1 if call.version == "v1" else PLAIN)
+    (body,) = call.renderer.many(resource.kind, [row], shape)
+    tail = b""
+    if call.version == "v1" and resource.related:
+        tail = b',"related_objects":' + encode(v1_parts.related(call.company, resource.kind, [row]))
+    return Reply(status, b'{"success":true,"data":%b%b}' % (body, tail))
+
+
+def _served(call: Call, route: Route) -> Resource:
+    assert route.resource is not None  # noqa: S101 - every verb above is bound to one
+    if route.resource.kind in call.company.features_off:
+        raise feature_off(route.resource.kind)
+    return route.resource
+
+
+def _pagination(start: int, limit: int, more: bool) -> dict[str, Any]:
+    next_start = {"next_start": start + limit} if more else {}
+    return {"start": start, "limit": limit, "more_items_in_collection": more, **next_start}
+
+
+# -- fields ------------------------------------------------------------------------------------------
+
+
+def list_fields_v2(call: Call, route: Route) -> Reply:
+    namespaces = _namespaces(call)
+    fields = call.company.fields[route.kind].all
+    codes = [field.code for field in fields]
+    start, limit = read_field_cursor(call.query.get("cursor"), codes), read_limit(call.query, V2_LIMIT)
+    page = fields[start : start + limit]
+    cursor = encode_field_cursor(page[-1].code) if len(fields) > start + limit else None
+    return success([field.v2(route.kind, namespaces) for field in page], additional_data={"next_cursor": cursor})
+
+
+def list_fields_v1(call: Call, route: Route) -> Reply:
+    fields = call.company.fields[route.kind].all
+    start, limit = read_start(call.query), read_limit(call.query, V2_LIMIT)
+    if route.kind == "activities":
+        start, limit = 0, max(100, len(fields))  # takes no paging parameters
+    shown = [field.v1(route.kind, order) for order, field in enumerate(fields, 1)][start : start + limit]
+    paging = _pagination(start, limit, len(fields) > start + limit)
+    return success(shown or None, additional_data={"pagination": paging})
+
+
+def get_field(call: Call, route: Route) -> Reply:
+    fields = call.company.fields[route.kind]
+    for order, field in enumerate(fields.all, 1):
+        if call.params[0] == (field.code if call.version == "v2" else str(field.id)):
+            return success(
+                field.v2(route.kind, _namespaces(call)) if call.version == "v2" else field.v1(route.kind, order)
+            )
+    # Assumption: shown for product fields only; here every retired field is 410 and an unknown one 404.
+    if any(call.params[0] in (code, str(field.id)) for code, field in fields.retired.items()):
+        raise gone_field()
+    raise not_found("field")
+
+
+def _namespaces(call: Call) -> tuple[str, ...]:
+    asked = tuple(part.strip() for part in call.query.get("include_fields", "").split(",") if part.strip())
+    known = ("ui_visibility", "important_fields", "required_fields")
+    for name in asked:
+        if name not in known:
+            raise refused(400, f"include_fields: {name!r} is not one of {', '.join(known)}")
+    return asked
+
+
+# -- the table ---------------------------------------------------------------------------------------
+
+
+def _routes_of(resource: Resource) -> list[Route]:
+    base, many, one = tuple(resource.url.split("/")), resource.url.rpartition("/")[2], resource.one
+    many, one = many[:1].upper() + many[1:], one[:1].upper() + one[1:]
+    made: list[Route] = []
+
+    def route(method: str, path: tuple[str, ...], operation: str, cost: int, answer: Answer) -> None:
+        made.append(Route(version, method, path, operation, cost, answer, resource))
+
+    for version, cost, listing, change in (
+        ("v1", resource.cost_v1, list_v1, "PUT"),
+        ("v2", resource.cost_v2, list_v2, "PATCH"),
+    ):
+        if cost is None:
+            continue
+        route("GET", base, f"get{many}", cost.list, listing)
+        if resource.kind == "deals":
+            archived_cost = 40 if version == "v1" else 20
+            route("GET", (*base, "archived"), "getArchivedDeals", archived_cost, listing)
+        route("GET", (*base, "{}"), f"get{one}", cost.one, get_one)
+        if resource.writes:
+            route("POST", base, f"add{one}", cost.write, add)
+            route(change, (*base, "{}"), f"update{one}", cost.write, update)
+            route("DELETE", (*base, "{}"), f"delete{one}", cost.delete, delete)
+        if resource.merge and version == "v1":
+            route("PUT", (*base, "{}", "merge"), f"merge{many}", cost.merge, merge)
+    return made
+
+
+def _field_routes() -> list[Route]:
+    made = []
+    for path, kind in FIELD_PATHS.items():
+        many, one = path[:1].upper() + path[1:], path[:1].upper() + path[1:-1]
+        costs: tuple[tuple[str, Cost, Answer], ...] = (
+            ("v1", FIELD_COST_V1, list_fields_v1),
+            ("v2", FIELD_COST_V2, list_fields_v2),
+        )
+        for version, cost, listing in costs:
+            made.append(Route(version, "GET", (path,), f"get{many}", cost.list, listing, None, kind))
+            if (version, kind) != ("v1", "activities"):  # that one is in no specification
+                made.append(Route(version, "GET", (path, "{}"), f"get{one}", cost.one, get_field, None, kind))
+    return made
+
+
+def _field_write_routes() -> list[Route]:
+    """Every documented write of definitions; those of activities can't be changed."""
+    answers = {"POST": add_field, "PUT": update_field, "PATCH": update_field, "DELETE": delete_field}
+    made = []
+    for name, facts in generic.operations().items():
+        version, id = name.split(" ")
+        if facts.method == "GET" or facts.parts[0] not in FIELD_PATHS:
+            continue
+        answer = answers[facts.method]
+        if facts.parts[-1] == "options":
+            answer = change_options
+        elif facts.method == "DELETE" and len(facts.parts) == 1:
+            answer = delete_fields
+        kind = FIELD_PATHS[facts.parts[0]]
+        made.append(Route(version, facts.method, generic.pattern(facts.parts), id, facts.cost, answer, None, kind))
+    return made
+
+
+def _extra_routes() -> list[Route]:
+    files, mail, persons = RESOURCES["files"], RESOURCES["mail_threads"], RESOURCES["persons"]
+    thread = ("mailbox", "mailThreads", "{}")
+    return [
+        Route("v1", "GET", ("users",), "getUsers", 20, get_users, RESOURCES["users"]),
+        Route("v1", "GET", ("users", "me"), "getCurrentUser", 2, get_me, RESOURCES["users"]),
+        Route("v1", "POST", ("files",), "addFile", 10, add_file, files),
+        Route("v1", "PUT", ("files", "{}"), "updateFile", 10, update_file, files),
+        Route("v1", "DELETE", ("files", "{}"), "deleteFile", 6, delete_file, files),
+        Route("v1", "GET", ("files", "{}", "download"), "downloadFile", 20, download_file, files),
+        _documented("getPersonPicture", get_picture, "persons", "v2"),
+        Route("v1", "POST", ("persons", "{}", "picture"), "addPersonPicture", 10, add_picture, persons),
+        Route("v1", "DELETE", ("persons", "{}", "picture"), "deletePersonPicture", 6, delete_picture, persons),
+        Route("v1", "PUT", thread, "updateMailThreadDetails", 10, update_thread, mail),
+        Route("v1", "DELETE", thread, "deleteMailThread", 6, delete_thread, mail),
+        Route("v1", "GET", (*thread, "mailMessages"), "getMailThreadMessages", 20, list_messages, mail),
+        Route("v1", "GET", ("mailbox", "mailMessages", "{}"), "getMailMessage", 2, get_message, mail),
+    ]
+
+
+def _documented(id: str, answer: Answer, kind: str = "", version: str = "v1") -> Route:
+    """A route with the path and the cost that the documents give an operation."""
+    name = f"{version} {id}"
+    facts = generic.operations()[name]
+    return Route(version, facts.method, generic.pattern(facts.parts), id, facts.cost, answer, RESOURCES.get(kind), name)
+
+
+def _history_routes() -> list[Route]:
+    made = []
+    for kind in ("deals", "persons", "organizations"):
+        one = kind.removesuffix("s").capitalize()
+        made.append(_documented(f"get{one}Changelog", list_changes, kind))
+        made.append(_documented(f"get{one}Updates", list_flow, kind))
+        made.append(_documented(f"get{one}MailMessages", list_mail, kind))
+    for kind in ("deals", "persons", "organizations", "products"):
+        one = kind.removesuffix("s").capitalize()
+        made.append(_documented(f"get{one}FollowersChangelog", list_joined, kind, "v2"))
+    return [
+        *made,
+        _documented("getDealParticipantsChangelog", list_joined, "deals"),
+        _documented("getRecents", list_recents),
+        _documented("receiveMessage", generic.receive_message),
+        _documented("getDealsTimeline", deals_timeline),
+        _documented("getArchivedDealsTimeline", deals_timeline),
+        _documented("getPipelineConversionStatistics", conversion, "pipelines"),
+        _documented("getPipelineMovementStatistics", movement, "pipelines"),
+        _documented("convertDealToLead", convert_deal, "deals", "v2"),
+        _documented("convertLeadToDeal", convert_lead, version="v2"),
+        _documented("getDealConversionStatus", conversion_status, "deals", "v2"),
+        _documented("getLeadConversionStatus", conversion_status, version="v2"),
+    ]
+
+
+def _action_routes() -> list[Route]:
+    made = [
+        _documented("addManyDealProducts", actions.add_many_products, "", "v2"),
+        _documented("duplicateDeal", actions.duplicate_deal),
+        _documented("duplicateProduct", actions.duplicate_product, "", "v2"),
+        _documented("addFileAndLinkIt", actions.add_remote_file),
+        _documented("linkFileToItem", actions.add_remote_file),
+        _documented("addOrUpdateRoleSetting", actions.set_role_setting),
+        _documented("updateRolePipelines", actions.set_role_pipelines),
+        _documented("archiveProject", actions.archive_project, "", "v1"),
+        _documented("archiveProject", actions.archive_project, "", "v2"),
+        _documented("addCallLogAudioFile", actions.add_recording),
+        _documented("putProjectPlanActivity", actions.plan_item),
+        _documented("putProjectPlanTask", actions.plan_item),
+    ]
+    made += [_documented(f"{verb}ProjectFieldOptions", actions.change_project_options, "", "v2")
+             for verb in ("add", "update", "delete")]  # fmt: skip
+    made += [_documented(id, actions.change_team) for id in ("getTeamUsers", "addTeamUser", "deleteTeamUser")]
+    made += [_documented(f"{verb}ProductImage", actions.product_image, "", "v2")
+             for verb in ("get", "upload", "update", "delete")]  # fmt: skip
+    return made
+
+
+def _search_routes() -> list[Route]:
+    made = [
+        _documented("findUsersByName", find_users),
+        _documented("searchItem", search_items, version="v2"),
+        _documented("searchItemByField", search_field, version="v2"),
+        _documented("searchLeads", search),
+    ]
+    scoped = {
+        what: _documented(f"search{what}", search, version="v2")
+        for what in ("Deals", "Persons", "Organization", "Products", "Leads", "Projects")
+    }
+    # v1 has left the specification, and may still answer: at twice the price, and with offsets.
+    left = [made[1], *(scoped[what] for what in ("Deals", "Persons", "Organization", "Products"))]
+    old = [Route("v1", "GET", route.pattern, route.operation, 40, route.answer) for route in left]
+    return [*made, *scoped.values(), *old]
+
+
+ROUTES: list[Route] = [
+    # Names go before `{}`: `users/me` before `users/{}`.
+    *_extra_routes(),
+    *_history_routes(),
+    *_field_write_routes(),
+    *_action_routes(),
+    *_search_routes(),
+    *(route for resource in RESOURCES.values() for route in _routes_of(resource)),
+    *_field_routes(),
+]
+
+
+ROUTES += generic.routes({(route.version, route.method, route.pattern) for route in ROUTES})
+ROUTES.sort(key=lambda route: tuple(part == "{}" for part in route.pattern))  # names go before `{}`
+
+
+def find_route(version: str, method: str, parts: tuple[str, ...]) -> tuple[Route, tuple[str, ...]]:
+    """Raises a 404 for a path that is not there, a 405 for a method that it does not have."""
+    other_method = False
+    for route in ROUTES:
+        if route.version != version:
+            continue
+        params = route.match(parts)
+        if params is None:
+            continue
+        if route.method == method:
+            return route, params
+        other_method = True
+    if other_method:
+        raise refused(405, "Method not allowed")
+    raise refused(404, "Unknown method .")

@@ -1,0 +1,61 @@
+"""Decides which mutations wait for which others: all that touch one record go in queue order, the rest side by side.
+
+A change of a record waits for every earlier one that changes it, or a record that links to it; something that only
+links to it (a note on a deal) waits for earlier changes of it, but not for other notes. What refers to a record that
+another mutation adds waits for that one. Two additions that hold the same never fly together: if the answer of one is
+lost, nobody could tell which of them it was.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pdsync.core import catalogue
+from pdsync.writeback.probe import fingerprint
+from pdsync.writeback.resolver import points_to
+from pdsync.writeback.shapes import shape
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pdsync.model import Mutation
+
+
+def predecessors(mutations: Sequence[Mutation]) -> dict[str, set[str]]:
+    """By id: the mutations that have to succeed before it may be sent. `mutations` come in queue order."""
+    here = {each.id for each in mutations}
+    writer: dict[str, str] = {}
+    readers: dict[str, list[str]] = {}
+    waits: dict[str, set[str]] = {}
+    for each in mutations:
+        writes, links = _touches(each)
+        before = {writer[record] for record in writes | links if record in writer}
+        before |= {reader for record in writes for reader in readers.get(record, ())}
+        waits[each.id] = (before | (each.references & here)) - {each.id}
+        for record in writes:
+            writer[record] = each.id
+            readers.pop(record, None)
+        for record in links - writes:
+            readers.setdefault(record, []).append(each.id)
+    return waits
+
+
+def _touches(mutation: Mutation) -> tuple[set[str], set[str]]:
+    """The records that it changes, and those that it only points to."""
+    shaped = shape(catalogue.operation(mutation.operation))
+    payload = mutation.payload
+    writes: set[str] = set()
+    if shaped.places and payload.get(shaped.places[0]) is not None:
+        writes.add(f"{shaped.root}/{_name(payload[shaped.places[0]])}")
+    if shaped.verb == "merge":
+        writes.add(f"{shaped.root}/{_name(payload.get('merge_with_id'))}")
+    if shaped.verb == "add":
+        writes.add(fingerprint(mutation.kind, payload))
+    if isinstance(payload.get("ids"), str):
+        writes |= {f"{shaped.root}/{id.strip()}" for id in payload["ids"].split(",")}
+    links = {f"{table}/{_name(value)}" for name, value in payload.items() if value and (table := points_to(name))}
+    return writes, links
+
+
+def _name(value: Any) -> str:
+    return str(value["$ref"]) if isinstance(value, dict) and "$ref" in value else str(value)

@@ -1,0 +1,247 @@
+"""Carries out a plan: which mutation goes when, and when to stop.
+
+Records that have nothing to do with each other are worked on side by side, as many as the rate limit carries; one
+record's mutations go in their order, and one that fails holds back those behind it. The first few are sent by
+themselves; too many failures, or too much doubt, stop the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from pdsync.core.log import log
+from pdsync.errors import AuthError, GuardTripped, PdsyncError, Stopped
+from pdsync.writeback import fresh_reads
+from pdsync.writeback.dependencies import predecessors
+from pdsync.writeback.sender import MACHINE, Blocked, Sender
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pdsync.core.http import Http
+    from pdsync.model import Mutation, State
+    from pdsync.writeback.outbox import Outbox
+    from pdsync.writeback.plan import Plan, Step
+
+_GRACE_S = 10.0  # for what is under way when the push is told to stop
+_FATES: dict[str, State] = {"already_so": "applied", "rejected": "rejected", "conflict": "conflict"}
+
+
+class Limits(Struct, frozen=True):
+    """When a push stops by itself."""
+
+    canary: int = 5  # sent and verified before the rest; merges one at first
+    in_a_row: int = 5  # failures one after the other
+    of_last: int = 100  # the share of so many that may fail
+    share: float = 0.05
+    reviews: int = 3  # that wait for a person
+
+
+class Apply:
+    """One push of one plan, whose mutations are approved for it.
+
+    Args:
+        http: the session.
+        outbox: the queue.
+        plan: what to do.
+        push_id: of this push.
+        me: the id of the user whose token it is.
+        settle_s: how long a lost write may take to show, in seconds.
+        limits: when to stop.
+        create_doubt: `review` where an addition in doubt is never sent again.
+        audit: ask the changelog of each updated record for edits that the update wrote over.
+        tell: is called with each mutation that has ended.
+    """
+
+    def __init__(
+        self,
+        http: Http,
+        outbox: Outbox,
+        plan: Plan,
+        push_id: str,
+        *,
+        me: int,
+        settle_s: float = 5.0,
+        limits: Limits | None = None,
+        create_doubt: str = "probe",
+        audit: bool = False,
+        tell: Callable[[Mutation], None] = lambda mutation: None,
+    ) -> None:
+        self.outbox, self.plan, self.push_id, self.tell = outbox, plan, push_id, tell
+        self.limits = limits or Limits()
+        self.sender = Sender(
+            http, outbox, push_id, me=me, policy=plan.policy, settle_s=settle_s, create_doubt=create_doubt, audit=audit,
+            stop=self._stop,
+        )  # fmt: skip
+        self._http = http
+        self._steps = {step.mutation: step for step in plan.sending}
+        self._waits: dict[str, set[str]] = {}
+        self._ready: deque[str] = deque()
+        self._followers: dict[str, list[str]] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._last: deque[bool] = deque(maxlen=self.limits.of_last)
+        self._reviews = 0
+        self.blocked: dict[str, str] = {}
+        self.stopped: PdsyncError | None = None
+
+    async def run(self) -> None:
+        """Carry out the plan. What was not sent is in `blocked`, and why it stopped, if it did, in `stopped`.
+
+        Raises:
+            asyncio.CancelledError: after what was under way has settled, or ten seconds.
+        """
+        try:
+            self._settle_planned()
+            self._order()
+            canary = 1 if any(step.verb == "merge" for step in self._steps.values()) else self.limits.canary
+            await self._work(canary)
+            if self._last and not any(self._last) and self._ready:
+                self._stop(GuardTripped("canary", f"None of the first {len(self._last)} was applied."))
+            await self._work(None)
+        except asyncio.CancelledError:
+            await self._wind_down()
+            raise
+        finally:
+            if self.stopped:
+                for id in self._steps:
+                    self.blocked.setdefault(id, "the push was stopped before it")
+            self.outbox.release(self.blocked)
+
+    def _settle_planned(self) -> None:
+        """Write down what the plan has found out by itself."""
+        for step in self.plan.steps:
+            if step.fate != "send":
+                state = _FATES[step.fate]
+                self.outbox.settle(step.mutation, state, step.reason, step.detail, push_id=self.push_id)
+                self.tell(self.outbox.get(step.mutation))
+
+    # Which one, when.
+
+    def _order(self) -> None:
+        everyone = [self.outbox.get(step.mutation) for step in self.plan.steps]
+        failed = {step.mutation for step in self.plan.steps if step.fate in ("rejected", "conflict")}
+        for id, before in predecessors(everyone).items():
+            if id not in self._steps:
+                continue
+            if before & failed:
+                first = min(self.outbox.get(other).seq for other in before & failed)
+                self._hold_back(id, f"#{first} before it was not applied")
+            self._waits[id] = before & self._steps.keys()
+            for other in self._waits[id]:
+                self._followers.setdefault(other, []).append(id)
+        for id in list(self.blocked):
+            for follower in self._followers.get(id, ()):
+                self._hold_back(follower, f"#{self._steps[id].seq} before it was not applied")
+        self._ready.extend(id for id, before in self._waits.items() if not before and id not in self.blocked)
+
+    async def _work(self, most: int | None) -> None:
+        """Send what is ready, and what gets ready by it: `most` of them, or all."""
+        started = 0
+        burst = self._http.budget.burst
+        # What is read and not yet sent must not grow old: three seconds' worth of requests.
+        room = max(int(burst * 1.5), 4) if burst else 200
+        while True:
+            free = min(room - len(self._running), len(self._ready), room if most is None else most - started)
+            if self.stopped:
+                free = 0
+            if free > 0 and (free >= room // 2 or free == len(self._ready) or not self._running):
+                batch = [self._ready.popleft() for _ in range(free)]
+                started += len(batch)
+                await self._start(batch)
+            elif self._running:
+                done, self._running = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+            else:
+                return
+
+    async def _start(self, ids: list[str]) -> None:
+        """Read what `ids` are about in one go, and begin each."""
+        steps = [self._steps[id] for id in ids]
+        places = []
+        for step in steps:
+            try:
+                places += self.sender.places(step)
+            except Blocked as error:
+                self._hold_back(step.mutation, str(error))
+        try:
+            known = await fresh_reads.read(self._http, places)
+        except PdsyncError as error:
+            self._stop(error)
+            return
+        for step in steps:
+            if step.mutation not in self.blocked:
+                self._running.add(asyncio.create_task(self._one(step, known)))
+
+    async def _one(self, step: Step, known: dict[str, fresh_reads.Read]) -> None:
+        try:
+            state = await self.sender.carry_out(step, known)
+        except Blocked as error:
+            self._hold_back(step.mutation, str(error))
+            return
+        except (Stopped, AuthError) as error:
+            self._stop(error)
+            return
+        except PdsyncError as error:  # a look before it failed: it was not sent
+            self._hold_back(step.mutation, str(error).split("\n", 1)[0])
+            self._stop(error)
+            return
+        except MACHINE:
+            raise
+        except Exception as error:  # one mutation must not end the push of the others
+            state = self.sender.give_up(step.mutation, error)
+        self._ended(step, state)
+
+    def _ended(self, step: Step, state: State) -> None:
+        self.tell(self.outbox.get(step.mutation))
+        self._count(state)
+        why = f"#{step.seq} before it {'is in doubt' if state == 'unknown' else 'was not applied'}"
+        for follower in self._followers.get(step.mutation, ()):
+            if state != "applied":
+                self._hold_back(follower, why)
+                continue
+            self._waits[follower].discard(step.mutation)
+            if not self._waits[follower] and follower not in self.blocked:
+                self._ready.append(follower)
+
+    def _hold_back(self, id: str, why: str) -> None:
+        if id in self.blocked:
+            return
+        self.blocked[id] = why
+        for follower in self._followers.get(id, ()):
+            self._hold_back(follower, f"#{self._steps[id].seq} before it was not applied")
+
+    # When to stop.
+
+    def _count(self, state: State) -> None:
+        self._last.append(state == "applied")
+        self._reviews += state == "needs_review"
+        recent = list(self._last)
+        if len(recent) >= self.limits.in_a_row and not any(recent[-self.limits.in_a_row :]):
+            self._stop(GuardTripped("breaker", f"{self.limits.in_a_row} in a row were not applied."))
+        failed = recent.count(False)
+        if len(recent) == self.limits.of_last and failed > self.limits.share * self.limits.of_last:
+            self._stop(GuardTripped("breaker", f"{failed} of the last {self.limits.of_last} were not applied."))
+        if self._reviews >= self.limits.reviews:
+            self._stop(GuardTripped("needs_review", f"{self._reviews} of them need a person to look."))
+
+    def _stop(self, error: PdsyncError) -> None:
+        if self.stopped is None:
+            log.info("the push stops: %s", error)
+            self.stopped = error
+            self.sender.closed = True
+
+    async def _wind_down(self) -> None:
+        """Let what is under way settle; what takes too long stays in doubt."""
+        self.sender.closed = True
+        self.stopped = self.stopped or Stopped("Interrupted.")
+        if not self._running:
+            return
+        _, late = await asyncio.wait(self._running, timeout=_GRACE_S)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)

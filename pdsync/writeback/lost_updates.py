@@ -1,0 +1,85 @@
+"""Asks a record's changelog who did it: changed the same fields between our look and our write, or deleted it.
+
+The API has no If-Match, so an edit in that gap is written over and the record alone does not show it. The changelog of
+deals, persons and organizations does: what our change replaced is not what we had seen.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pdsync.core import catalogue
+from pdsync.core.list_response import records_in
+from pdsync.core.request_builder import check
+from pdsync.errors import ApiError
+from pdsync.writeback.equality import same, value_in
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pdsync.core.http import Http
+    from pdsync.model import Operation
+
+_V1_NAMES = {"label_ids": "label"}  # what the changelog calls fields of v2
+_OWNERS = {"deals": "user_id"}
+_NEWEST = 100
+
+
+def changelog(kind: str) -> Operation | None:
+    """What lists the changes of a record of `kind`."""
+    path = f"/v1/{kind}/{{id}}/changelog"
+    return next((each for each in catalogue.operations("v1").values() if each.path == path), None)
+
+
+async def deleter(http: Http, kind: str, key: str) -> int | None:
+    """The id of the user who deleted a record, as far as a changelog says so.
+
+    Assumption: the deletion stands there as a change of the record's status, or of its active flag.
+    """
+    operation = changelog(kind)
+    if operation is None:
+        return None
+    try:
+        entries = records_in((await http.carry_out(check(operation, {"id": key, "limit": _NEWEST}))).body)
+    except ApiError:  # what is purged has none
+        return None
+    for each in entries:  # the newest first
+        field, value = each.get("field_key"), str(each.get("new_value")).lower()
+        if (field == "status" and value == "deleted") or (field == "active_flag" and value in ("0", "false")):
+            user: int | None = each.get("actor_user_id")
+            return user
+    return None
+
+
+async def overwritten(
+    http: Http, kind: str, key: str, *, base: Mapping[str, Any], wanted: Mapping[str, Any], me: int
+) -> dict[str, Any]:
+    """By field, what somebody else had written there before our write replaced it.
+
+    Args:
+        http: the session.
+        kind: of the record; there is a changelog of it.
+        key: of the record.
+        base: the record as we had seen it.
+        wanted: field → what we wrote.
+        me: the id of the user whose token it is.
+
+    Raises:
+        PdsyncError: the changelog can't be read; nothing is known.
+    """
+    operation = changelog(kind)
+    if operation is None:
+        return {}
+    entries = records_in((await http.carry_out(check(operation, {"id": key, "limit": _NEWEST}))).body)
+    found: dict[str, Any] = {}
+    for field, value in wanted.items():
+        shown, seen = value_in(base, field)
+        if not shown or isinstance(value, dict | list):
+            continue
+        name = field.rpartition("/")[2]
+        name = _OWNERS.get(kind, name) if name == "owner_id" else _V1_NAMES.get(name, name)
+        own = [each for each in entries if each.get("field_key") == name and each.get("actor_user_id") == me]
+        ours = next((each for each in own if same(value, each.get("new_value"))), None)
+        if ours and not same(seen, ours.get("old_value")):
+            found[field] = ours.get("old_value")
+    return found

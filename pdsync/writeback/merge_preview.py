@@ -1,0 +1,188 @@
+"""Foresees a merge: what survives, what is lost, and what moves over. Pipedrive knows no way back from it.
+
+The record named by `merge_with_id` stays and wins wherever both have a value; the one in the path is gone. What the
+winner lacks is taken from the loser. Source: the vendor's pages on merging deals, persons and organizations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from pdsync.core import catalogue
+from pdsync.core.list_response import records_in
+from pdsync.core.request_builder import check
+from pdsync.errors import ApiError
+from pdsync.writeback import fresh_reads
+from pdsync.writeback.equality import same
+from pdsync.writeback.shapes import key_of, shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pdsync.core.http import Http
+    from pdsync.model import Mutation, Operation
+    from pdsync.writeback.shapes import Shape
+
+_LINKS = {"deals": ("deal_id",), "persons": ("person_id",), "organizations": ("org_id", "organization_id")}
+# Told by the API itself, not by people: they are no loss.
+_OWN = {"id", "add_time", "update_time", "is_deleted", "is_archived", "stage_change_time", "origin", "smart_bcc_email"}
+
+
+def targets(shape: Shape, payload: Mapping[str, Any]) -> tuple[str, str]:
+    """The record that goes and the one that stays."""
+    return f"{shape.kind}/{payload[shape.places[-1]]}", f"{shape.kind}/{payload['merge_with_id']}"
+
+
+def winner(shape: Shape, payload: Mapping[str, Any]) -> fresh_reads.Place:
+    """Where the record is that stays."""
+    return fresh_reads.Place(shape, targets(shape, payload)[1], (str(payload["merge_with_id"]),))
+
+
+def stamp(loser: Mapping[str, Any], winner: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells that neither was changed since."""
+    return {"loser": loser.get("update_time"), "winner": winner.get("update_time")}
+
+
+def outcome(
+    loser: Mapping[str, Any], winner: Mapping[str, Any]
+) -> tuple[list[tuple[str, Any, Any]], list[tuple[str, Any]]]:
+    """The winner's fields that are filled (field, before, after), and the loser's values that are lost."""
+    filled: list[tuple[str, Any, Any]] = []
+    lost: list[tuple[str, Any]] = []
+    for field, value in _flat(loser):
+        held = dict(_flat(winner)).get(field)
+        if field.split("_count")[0] != field or field in _OWN or _blank(value) or same(value, held):
+            continue
+        if _blank(held):
+            filled.append((field, held, value))
+        elif not isinstance(value, list):  # of lists both sides are kept
+            lost.append((field, value))
+    return filled, lost
+
+
+class Proof(Struct, frozen=True):
+    """What shows that a merge was carried out; where nothing does, what speaks against it."""
+
+    shown: dict[str, Any]
+    against: str = ""
+
+
+async def proof(http: Http, kind: str, base: Mapping[str, Any], winner: str, now: Mapping[str, Any]) -> Proof:
+    """Look for what only the merge of one record into another brings about.
+
+    That the loser is gone shows nothing: others delete and merge, too. But what hung on it hangs on the winner now, and
+    the winner holds values that only the loser had. Nothing is taken for shown that the winner had before.
+
+    Args:
+        http: the session.
+        kind: of the two records.
+        base: both as they were before (`loser`, `winner`), and what hung on the loser (`moves`: list → ids).
+        winner: the id of the record that stays.
+        now: that record as it is.
+
+    Raises:
+        PdsyncError: the look failed; nothing is known.
+    """
+    before, lost = dict(_flat(base.get("winner") or {})), base.get("loser") or {}
+    held, lists = dict(_flat(now)), {listing.id: (listing, param) for listing, param in _lists(kind)}
+    moves = {name: set(ids) for name, ids in (base.get("moves") or {}).items() if ids and name in lists}
+    here = await asyncio.gather(*(_ids(http, *lists[name], winner) for name in moves))
+    left = {name: ids - set(found) for (name, ids), found in zip(moves.items(), here, strict=True)}
+    filled, _ = outcome(lost, base.get("winner") or {})
+    expected = {field: value for field, _, value in filled if not isinstance(value, list)}
+    expected |= {
+        field: value for field, value in _flat(lost) if isinstance(value, list) and _fresh(value, before, field)
+    }
+    taken = [field for field, value in expected.items() if _is_taken(value, before, held, field)]
+    if any(left.values()):
+        hung = ", ".join(counted(name, len(ids)) for name, ids in left.items() if ids)
+        return Proof({}, f"{hung} that hung on it do not hang on the other")
+    # A person who tidies up by hand copies a value and deletes the rest; nobody moves all that hangs on a record so.
+    if len(taken) < len(expected) and not (moves and taken):
+        missing = ", ".join(sorted(expected.keys() - set(taken)))
+        return Proof({}, f"the other has not taken over {missing}")
+    if not moves and not taken:
+        return Proof({}, "nothing hung on it, and it had no value that the other lacked")
+    return Proof({"moved": {name: sorted(ids) for name, ids in moves.items()}, "taken over": taken})
+
+
+def _fresh(lost: list[Any], before: Mapping[str, Any], field: str) -> set[str]:
+    """What a list of the loser had and that of the winner had not."""
+    known = before.get(field)
+    return {_item(each) for each in lost} - {_item(each) for each in (known if isinstance(known, list) else ())}
+
+
+def _is_taken(value: Any, before: Mapping[str, Any], held: Mapping[str, Any], field: str) -> bool:
+    if not isinstance(value, list):
+        return same(value, held.get(field))
+    now = held.get(field)
+    return isinstance(now, list) and _fresh(value, before, field) <= {_item(each) for each in now}
+
+
+def _item(value: Any) -> str:
+    return str(value.get("value", value.get("id"))) if isinstance(value, dict) else str(value)
+
+
+async def children(http: Http, merges: Iterable[Mutation]) -> dict[str, dict[str, list[str]]]:
+    """By mutation: what hangs on the record that goes, as list operation → ids; of each list its first page.
+
+    A list that this token may not see counts as empty.
+    """
+    found = {}
+    for each in merges:
+        operation = catalogue.operation(each.operation)
+        loser = str(each.payload[shape(operation).places[-1]])
+        lists = _lists(shape(operation).kind)
+        ids = await asyncio.gather(*(_ids(http, listing, param, loser) for listing, param in lists))
+        found[each.id] = {listing.id: each for (listing, _), each in zip(lists, ids, strict=True)}
+    return found
+
+
+def counted(listing: str, count: int) -> str:
+    """How many records of a list operation, in words: `3 notes`, `1 activity`, `2 archived deals`."""
+    words = [word for word in catalogue.operation(listing).path.split("/") if word not in ("", "api", "v1", "v2")]
+    said = " ".join(reversed(words))
+    if count == 1:
+        said = f"{said.removesuffix('ies')}y" if said.endswith("ies") else said.removesuffix("s")
+    return f"{count:,} {said}"
+
+
+def _lists(kind: str) -> list[tuple[Operation, str]]:
+    """The lists that can be asked for what hangs on one record of `kind`, with the parameter that takes its id."""
+    found: dict[str, tuple[Operation, str]] = {}
+    for version in catalogue.VERSIONS:
+        for each in catalogue.operations(version).values():
+            param = next((name for name in _LINKS.get(kind, ()) if name in each.query), None)
+            needed = [name for name, known in {**each.path_params, **each.query}.items() if known.required]
+            plain = each.method == "GET" and each.records == "list" and not (each.removed or needed)
+            if param and plain and not each.path.endswith("/search"):
+                found.setdefault(each.path.rsplit("/", 1)[-1], (each, param))
+    return list(found.values())
+
+
+async def _ids(http: Http, listing: Operation, param: str, id: str) -> list[str]:
+    call = check(listing, {param: id})
+    try:
+        answer = await http.carry_out(call)
+    except ApiError:
+        return []
+    return [key for record in records_in(answer.body) if (key := key_of(record)) and _points(record, param, id)]
+
+
+def _points(record: Mapping[str, Any], param: str, id: str) -> bool:
+    """Whether a listed record names the one with this id itself; a list may show others, of which it takes part."""
+    held = record.get(param)
+    return held is None or same(id, held)
+
+
+def _flat(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    custom = record.get("custom_fields")
+    inner = [(f"custom_fields/{code}", value) for code, value in custom.items()] if isinstance(custom, dict) else []
+    return [(field, value) for field, value in record.items() if field != "custom_fields"] + inner
+
+
+def _blank(value: Any) -> bool:
+    return same(None, value)
