@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 
 from .end_to_end.world import Project, Ran, Remote, serving
 
@@ -34,7 +34,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def box() -> Iterator[Box]:
     """A small company on a thread of this process, without limits."""
-    company = Company.generate(seed=3, sizes=Sizes(deals=120, mail_threads=30, files=60), now=datetime.now(UTC))
+    company = generate_company(seed=3, sizes=Sizes(deals=120, mail_threads=30, files=60), now=datetime.now(UTC))
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
         yield box
 

@@ -6,7 +6,7 @@ not stand here: the warehouse itself knows which batches it holds, so the two st
 
 The file may be lost, or replaced by an older copy, while the warehouse and the raw archive are not. So the ids of walks
 and runs never repeat, and the raw archive, not this file, is the authority on which pages there are: see
-`runner.archive.stores`.
+`runner.stores`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A sealed page is one zstd frame, exactly the bytes that came, after a skippable 
 what it is. Ordinary tools read the file (`zstd -dc run.zst` gives the bodies), and it explains itself without
 control.db. A page is safe when its file is on disk; control.db is its index, and is written after it. From then on the
 page is never fetched again: what a kill keeps out of the index, the next run finds in the file
-(`runner.archive.stores`).
+(`runner.stores`).
 
 Pages that arrive while the disk is busy are sealed together: one fsync, one transaction.
 """

@@ -12,7 +12,7 @@ from pdsync.core.control import Control, Lock
 from pdsync.core.log import log
 from pdsync.errors import ConfigError, StorageError
 from pdsync.load import history, publish, warehouse
-from pdsync.runner.archive import stores
+from pdsync.runner import queue_recovery, stores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,6 +44,11 @@ def locked(settings: Settings, on_note: Callable[[str], None] = log.warning) -> 
         )
     with Lock(settings.state / "pdsync.lock"), opened(settings) as control:
         stores.index_archive(settings, control, on_note)
+        # Before a file gives way to the other, both are asked what they know of the queue.
+        for note in queue_recovery.recover(
+            queue_recovery.outbox_of(settings, control), files=[settings.warehouse, work_path(settings)]
+        ):
+            on_note(note)
         yield control
 
 

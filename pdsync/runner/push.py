@@ -21,6 +21,7 @@ from pdsync.core.log import log
 from pdsync.errors import AuthError, Busy, ConfigError, GuardTripped, PdsyncError, Stopped, WrongCompany
 from pdsync.runner import connection as client
 from pdsync.runner import project
+from pdsync.runner.queue_recovery import outbox_of, recover
 from pdsync.runner.report import applied_changes, mutation_log
 from pdsync.runner.sync import sync
 from pdsync.sql import first
@@ -120,8 +121,8 @@ def opened(settings: Settings, say: Callable[[str], None] = log.warning) -> Iter
     What the raw archive and the warehouse know of it and control.db does not is taken over first, and `say` is told.
     """
     with project.opened(settings) as control, _warehouse(settings) as warehouse:
-        outbox = mutation_log.outbox_of(settings, control)
-        for note in mutation_log.reconcile(outbox, warehouse):
+        outbox = outbox_of(settings, control)
+        for note in recover(outbox, warehouse, [project.work_path(settings)]):
             say(note)
         yield outbox, Names(warehouse)
 
@@ -135,8 +136,8 @@ async def _session(
             identity = await fetch_account(http)
             control.check_company(identity.company_id, identity.company_name)
             _check_warehouse(warehouse, identity)
-            outbox = mutation_log.outbox_of(settings, control)
-            for note in mutation_log.reconcile(outbox, warehouse):
+            outbox = outbox_of(settings, control)
+            for note in recover(outbox, warehouse, [project.work_path(settings)]):
                 say(note)
             yield Session(settings, control, outbox, http, identity, Names(warehouse), warehouse)
 

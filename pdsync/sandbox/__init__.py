@@ -4,9 +4,9 @@ It answers v1 (under `/v1` and `/api/v1`) and v2 (under `/api/v2`) for deals, pe
 activities, pipelines, stages, users, files, mail and fields. It knows the API from its documents only, and
 nothing of the rest of pdsync; wherever the documents are silent a comment says `Assumption:`.
 
-    from pdsync.sandbox import Company, Limits, Sizes, running
+    from pdsync.sandbox import Limits, Sizes, generate_company, running
 
-    with running(Company.generate(seed=1, sizes=Sizes(deals=200)), limits=Limits(burst=None)) as box:
+    with running(generate_company(seed=1, sizes=Sizes(deals=200)), limits=Limits(burst=None)) as box:
         box.url, box.token              # where, and as whom: the admin; box.tokens has the others
         box.faults.add(kind="reset_after", method="POST", path="/deals$", nth=1)
         box.change(share=0.01)          # the company works for an hour
@@ -39,8 +39,10 @@ The same over HTTP, for a sandbox in another process: `/_admin/dump`, `/log`, `/
 
 from __future__ import annotations
 
+from pdsync.sandbox.activity.simulate import LiveChanges
 from pdsync.sandbox.company.clock import Clock
 from pdsync.sandbox.company.company import Company, Sizes, Viewer
+from pdsync.sandbox.company.population import generate_company
 from pdsync.sandbox.server.faults import Fault
 from pdsync.sandbox.server.launch import (
     Box,
@@ -50,7 +52,7 @@ from pdsync.sandbox.server.launch import (
 )
 from pdsync.sandbox.server.limits import Limits
 from pdsync.sandbox.server.oauth import Settings as OAuthSettings
-from pdsync.sandbox.server.server import LiveChanges, Sandbox
+from pdsync.sandbox.server.server import Sandbox
 
 __all__ = [
     "Box",
@@ -63,6 +65,7 @@ __all__ = [
     "Sandbox",
     "Sizes",
     "Viewer",
+    "generate_company",
     "running",
     "serve",
     "serve_forever",

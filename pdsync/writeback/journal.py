@@ -26,7 +26,7 @@ from msgspec.structs import replace
 
 from pdsync.core.disk import sync_folder
 from pdsync.errors import StorageError
-from pdsync.writeback.outbox import Snapshot
+from pdsync.writeback.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -29,6 +29,7 @@ from pdsync.errors import ConfigError, StorageError
 from pdsync.model import OPEN, Mutation
 from pdsync.sql import name as quoted
 from pdsync.sql import names
+from pdsync.writeback.snapshot import Attempt, Snapshot
 
 if TYPE_CHECKING:
     import sqlite3
@@ -59,41 +60,6 @@ class Entry(Struct, frozen=True):
     expected: dict[str, Any] | None = None
     undo_of: str | None = None
     supersedes: str | None = None
-
-
-class Attempt(Struct, frozen=True):
-    """One try at sending a mutation: what went out and what came back."""
-
-    n: int
-    armed_at: datetime
-    body: Any
-    marker: str | None
-    seen: Any  # what was known of the list before: the largest id, or all ids
-    status: int | None
-    closed_as: str | None
-    error: str | None
-    answer: str | None
-    method: str
-    path: str
-    push_id: str | None = None
-    answered_at: datetime | None = None
-    headers: dict[str, str] | None = None  # of the answer
-
-
-class Snapshot(Struct, frozen=True):
-    """All that is known of one mutation: enough to go on with it where control.db has lost it."""
-
-    mutation: Mutation
-    dedupe_key: str | None = None
-    bound: str | None = None
-    attempts: tuple[Attempt, ...] = ()
-    probes: tuple[dict[str, Any], ...] = ()
-    resolutions: tuple[dict[str, Any], ...] = ()
-
-    @property
-    def progress(self) -> tuple[int, bool, int]:
-        """Which of two is the newer: the one with more attempts, the one that has ended, the one that was looked at."""
-        return len(self.attempts), self.mutation.state not in OPEN, len(self.resolutions)
 
 
 class Outbox:
@@ -551,6 +517,19 @@ class Outbox:
                 _put(db, each)
             db.executemany("INSERT OR REPLACE INTO raw_files VALUES (?, ?)", list((read or {}).items()))
         return [self.get(each.mutation.id) for each in sorted(wanted, key=lambda each: each.mutation.seq)]
+
+    def complete_journal(self) -> None:
+        """Write down again what the journal has lost with the raw archive, or never had."""
+        if self.journal is None:
+            return
+        progress = self.progress()
+        if not progress:
+            return
+        told = dict[str, tuple[int, bool, int]]()
+        for _, _, snapshots in self.journal.read({}):
+            for each in snapshots:
+                told[each.mutation.id] = max(each.progress, told.get(each.mutation.id, each.progress))
+        self._keep(*(id for id, known in progress.items() if id not in told or known > told[id]))
 
     # Plans and pushes.
 

@@ -15,7 +15,7 @@ from aiohttp import web
 
 import pdsync
 from pdsync.core import catalogue
-from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 from tests.cli.test_files import listening
 from tests.end_to_end.world import Project
 
@@ -246,7 +246,7 @@ def test_w_what_may_change_data_is_not_sent_unasked(echo: Echo, project: Project
 
 @pytest.fixture(scope="module")
 def box() -> Iterator[Box]:
-    company = Company.generate(seed=9, sizes=Sizes(deals=150, files=230), now=datetime.now(UTC))
+    company = generate_company(seed=9, sizes=Sizes(deals=150, files=230), now=datetime.now(UTC))
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
         yield box
 
@@ -587,7 +587,7 @@ def test_x2_v_shows_what_is_sent_and_no_token(echo: Echo, project: Project) -> N
 
 def test_x5_nothing_is_changed_in_another_company(box: Box, filled: Project) -> None:
     assert filled.here("sync", "users", "-q").code == 0
-    other = Company.generate(seed=9, sizes=Sizes(deals=5), now=datetime.now(UTC), company_id=77)
+    other = generate_company(seed=9, sizes=Sizes(deals=5), now=datetime.now(UTC), company_id=77)
     with running(other, limits=Limits(burst=None, daily_tokens=None)) as wrong:
         filled.configure(base_url=wrong.url, api_token=wrong.token)
         ran = filled.here("api", "deleteDeal", "id=1", "--yes")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 from tests.core.servers import server
 from tests.end_to_end.world import Project, Ran, ended
 
@@ -32,7 +32,7 @@ ADMIN = 2  # tokens: every download and upload asks whose token it is
 @pytest.fixture(scope="module")
 def synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Box, Project]]:
     """A small company whose file records are in the warehouse."""
-    company = Company.generate(seed=4, sizes=Sizes(deals=60, files=40), now=datetime.now(UTC))
+    company = generate_company(seed=4, sizes=Sizes(deals=60, files=40), now=datetime.now(UTC))
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
         project = Project(tmp_path_factory.mktemp("files") / "project").configure(base_url=box.url, api_token=box.token)
         assert project.here("sync", "files", "-q").code == 0
@@ -200,7 +200,7 @@ def test_o7_a_wrong_call_ends_with_2_before_any_request(
 
 
 def test_x5_files_of_another_company_are_not_fetched(box: Box, project: Project, out: Path) -> None:
-    company = Company.generate(seed=4, sizes=Sizes(deals=5, files=5), now=datetime.now(UTC), company_id=99)
+    company = generate_company(seed=4, sizes=Sizes(deals=5, files=5), now=datetime.now(UTC), company_id=99)
     with running(company, limits=Limits(burst=None, daily_tokens=None)) as other:
         swapped = Project(project.folder).configure(base_url=other.url, api_token=other.token)
         ran = get(swapped, out, "--all")
@@ -213,7 +213,7 @@ def test_x5_files_of_another_company_are_not_fetched(box: Box, project: Project,
 
 
 def test_links_to_other_places_are_left_out_and_said(tmp_path: Path, out: Path) -> None:
-    company = Company.generate(seed=4, sizes=Sizes(deals=10, files=10), now=datetime.now(UTC))
+    company = generate_company(seed=4, sizes=Sizes(deals=10, files=10), now=datetime.now(UTC))
     with running(company, limits=Limits(burst=None, daily_tokens=None)) as box:
         linked = min(live(box))
         row = company["files"].rows[linked]

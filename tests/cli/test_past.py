@@ -9,7 +9,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 
-from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 from tests.end_to_end.world import Project, Remote
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Changed:
 
 @pytest.fixture(scope="module")
 def changed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Changed]:
-    company = Company.generate(seed=11, sizes=Sizes(deals=30, files=5), now=datetime.now(UTC))
+    company = generate_company(seed=11, sizes=Sizes(deals=30, files=5), now=datetime.now(UTC))
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
         yield Changed(box, Project(tmp_path_factory.mktemp("project"), Remote(box.url, box.token)))
 
@@ -70,7 +70,7 @@ def test_history_tells_each_changed_field_with_names(changed: Changed) -> None:
 
 
 def test_history_tells_each_edit_and_its_author_where_the_changelog_was_synced(tmp_path: Path) -> None:
-    company = Company.generate(seed=4, sizes=Sizes(deals=5, files=1), now=datetime.now(UTC) - timedelta(days=1))
+    company = generate_company(seed=4, sizes=Sizes(deals=5, files=1), now=datetime.now(UTC) - timedelta(days=1))
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
         changed = Changed(box, Project(tmp_path / "project", Remote(box.url, box.token)))
         for title in ("Once", "Twice"):

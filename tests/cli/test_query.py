@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import pdsync
-from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 from tests.end_to_end.world import Project, clean_environment
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ Synced = tuple["Box", Project]
 @pytest.fixture(scope="module")
 def synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Synced]:
     """A small company, synced once, changed, and synced again."""
-    company = Company.generate(seed=11, sizes=Sizes(deals=60, files=15), now=datetime.now(UTC))
+    company = generate_company(seed=11, sizes=Sizes(deals=60, files=15), now=datetime.now(UTC))
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
         project = Project(tmp_path_factory.mktemp("project"))
         for name in ("PDSYNC_BASE_URL", "PDSYNC_API_TOKEN"):

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import pytest
 
 from pdsync.core.control import Control
-from pdsync.sandbox import Company, Limits, OAuthSettings, Sizes, running
+from pdsync.sandbox import Limits, OAuthSettings, Sizes, generate_company, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +49,7 @@ CHECKS = [
 
 @pytest.fixture(scope="module")
 def box() -> Iterator[Box]:
-    company = Company.generate(seed=1, sizes=Sizes(deals=3))
+    company = generate_company(seed=1, sizes=Sizes(deals=3))
     with running(company, limits=Limits(burst=None), oauth=OAuthSettings(rotate=True)) as found:
         yield found
 

@@ -34,7 +34,7 @@ from pdsync.core.log import clean
 from pdsync.core.oauth import OAuth
 from pdsync.core.secret_store import Grant, StoredToken, Vault
 from pdsync.errors import AuthError, BadAnswer, ConfigError, ServerTrouble, StorageError, WrongCompany
-from pdsync.sandbox import Company, Limits, OAuthSettings, Sizes, running
+from pdsync.sandbox import Limits, OAuthSettings, Sizes, generate_company, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +82,7 @@ def no_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def a_sandbox(company_id: int = 5550, **options: Any) -> Iterator[Box]:
-    company = Company.generate(seed=1, sizes=Sizes(deals=3), company_id=company_id)
+    company = generate_company(seed=1, sizes=Sizes(deals=3), company_id=company_id)
     given = OAuthSettings(rotate=True, **options)
     with running(company, limits=Limits(burst=None), oauth=given) as found:
         yield found
@@ -516,8 +516,9 @@ def test_x9_a_process_that_is_killed_while_it_holds_the_lock_holds_up_nobody(box
         [
             sys.executable,
             "-c",
-            "import sys, time; from pathlib import Path; from pdsync.core import config, vault\n"
-            "with vault.Vault(config.load(Path(sys.argv[1]))).locked(): print('held', flush=True); time.sleep(60)",
+            "import sys, time; from pathlib import Path; from pdsync.core import config, secret_store\n"
+            "with secret_store.Vault(config.load(Path(sys.argv[1]))).locked():\n"
+            "    print('held', flush=True); time.sleep(60)",
             str(settings.project),
         ],
         stdout=subprocess.PIPE,

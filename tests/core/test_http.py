@@ -19,7 +19,7 @@ from aiohttp import web
 from pdsync.core import catalogue
 from pdsync.core.http import ATTEMPTS, PLAIN_CAP, WIRE_CAP
 from pdsync.errors import ApiError, AuthError, BadAnswer, Blocked, BudgetSpent, Forbidden, NotFound, ServerTrouble
-from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 
 from .servers import TOKEN, client, server
 
@@ -39,7 +39,7 @@ ROWS = b'{"success":true,"data":[{"id":1}],"additional_data":{"next_cursor":null
 @pytest.fixture
 def box() -> Iterator[Box]:
     with running(
-        Company.generate(seed=5, sizes=Sizes(deals=8, mail_threads=2, files=2), now=datetime.now(UTC)), limits=NO_LIMITS
+        generate_company(seed=5, sizes=Sizes(deals=8, mail_threads=2, files=2), now=datetime.now(UTC)), limits=NO_LIMITS
     ) as box:
         yield box
 

@@ -143,11 +143,11 @@ class Ledger:
                     self.applied.add(id)
 
     def in_step(self) -> None:
-        """After a push or a sync that came to its end: what one store knows, control.db and the warehouse know."""
+        """After a push or a sync that came to its end: what one store knows, all of them know."""
         here = {id for id, _, _ in self._states()}
         self.heard["control"] |= here & set().union(*self.heard.values())
-        for file in HOLDERS[1:3]:
-            self.heard[file] |= self.heard["control"]
+        for store in HOLDERS[1:]:
+            self.heard[store] |= self.heard["control"]
 
     def _count(self, id: str) -> int:
         """How often a mutation took effect; 0 where nobody has queued it."""

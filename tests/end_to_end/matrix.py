@@ -28,7 +28,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from pdsync.load.fingerprint import canonical
-from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 from tests.end_to_end import places
 from tests.end_to_end.drift import Drift
 from tests.end_to_end.kills import SMALL
@@ -234,7 +234,7 @@ class Scenes:
 def scenes(folder: Path, forks: Forks, *, deals: int = 40, seed: int = 1) -> Iterator[Scenes]:
     """A sandbox in this process, and the scenes that play in front of it."""
     sizes = Sizes(deals=deals, persons=deals, organizations=10, products=5, activities=deals, files=1)
-    company = Company.generate(seed=seed, sizes=sizes, now=datetime.now(UTC) - timedelta(hours=12))
+    company = generate_company(seed=seed, sizes=sizes, now=datetime.now(UTC) - timedelta(hours=12))
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
         yield Scenes(folder, box, forks, seed)
 

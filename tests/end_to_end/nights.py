@@ -30,7 +30,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from pdsync.sandbox import Clock, Company, Limits, Sizes, running
+from pdsync.sandbox import Clock, Company, Limits, Sizes, generate_company, running
 from tests.end_to_end import places
 from tests.end_to_end.forks import Forks
 from tests.end_to_end.ledger import Ledger
@@ -93,7 +93,7 @@ def small(seed: int) -> Company:
     """A few dozen records of each kind; its clock is what we call the true time."""
     sizes = Sizes(deals=40, persons=24, organizations=12, products=9, activities=24, files=0, mail_threads=0, users=4,
                   pipelines=2)  # fmt: skip
-    company = Company.generate(seed=seed, sizes=sizes, now=BORN)
+    company = generate_company(seed=seed, sizes=sizes, now=BORN)
     company.clock = Server(datetime.now(UTC).replace(microsecond=0))
     return company
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 from tests.end_to_end import knobs
 from tests.end_to_end.world import Project, Remote
 from tests.truth import differences
@@ -58,7 +58,7 @@ CODES = {"11 403 for the stream": 4}
 @pytest.fixture(scope="module")
 def company() -> Iterator[Box]:
     with running(
-        Company.generate(seed=4, sizes=Sizes(deals=100)),
+        generate_company(seed=4, sizes=Sizes(deals=100)),
         limits=Limits(burst=None, search_burst=None, daily_tokens=None),
     ) as box:
         yield box
@@ -169,7 +169,7 @@ def test_s9_a_record_that_no_column_fits_is_kept_and_told(company: Box, ready: P
 @pytest.fixture
 def moving(project: Project) -> Iterator[Box]:
     with running(
-        Company.generate(seed=8, sizes=Sizes(deals=200)),
+        generate_company(seed=8, sizes=Sizes(deals=200)),
         limits=Limits(burst=None, search_burst=None, daily_tokens=None),
     ) as box:
         project.configure(base_url=box.url, api_token=box.token)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 from pdsync.sandbox.company.field_changes import change_fields
 from tests.end_to_end.world import Project
 
@@ -23,7 +23,7 @@ FIELDS = "/api/v2/dealFields"
 
 @pytest.fixture
 def box() -> Iterator[Box]:
-    company = Company.generate(seed=12, sizes=Sizes(deals=20, files=2, mail_threads=2), now=datetime.now(UTC))
+    company = generate_company(seed=12, sizes=Sizes(deals=20, files=2, mail_threads=2), now=datetime.now(UTC))
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
         yield box
 

@@ -93,7 +93,11 @@ def project(grown: Project, remote: Remote, tmp_path: Path, chosen: dict[str, An
     shutil.copytree(grown.folder, copy.folder, dirs_exist_ok=True)
     with duckdb.connect(str(copy.data / "warehouse.work.duckdb")) as work:
         image = json.dumps({"name": chosen["name"], "emails": chosen["emails"]})
-        work.execute("INSERT INTO meta.mutations (id, base_image) VALUES ('m1', ?)", [image])
+        work.execute(
+            "INSERT INTO meta.mutations (seq, id, queued_at, operation, payload, state, base_image)"
+            " VALUES (1, 'm1', now(), 'v2 updatePerson', '{\"id\": 999}', 'applied', ?)",
+            [image],
+        )
     (copy.data / "warehouse.work.duckdb.damaged-20200101T000000").write_text(chosen["name"])
     return copy
 

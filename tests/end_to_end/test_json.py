@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 from tests.end_to_end.world import Project
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ COUNTS = {"requests", "tokens", "read", "inserted", "updated", "deleted", "uncha
 @pytest.fixture(scope="module")
 def synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     unlimited = Limits(burst=None, search_burst=None, daily_tokens=None)
-    with running(Company.generate(seed=6, sizes=Sizes(deals=60)), limits=unlimited) as box:
+    with running(generate_company(seed=6, sizes=Sizes(deals=60)), limits=unlimited) as box:
         project = Project(tmp_path_factory.mktemp("json") / "project")
         project.configure(base_url=box.url, api_token=box.token)
         ran = project.here("sync", "deals", "--json")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 from tests.end_to_end.forks import Forks
 from tests.end_to_end.matrix import CALM, Scenes, scenes, tables
 from tests.end_to_end.places import Place, every, hits
@@ -74,7 +74,7 @@ def test_s1_s7_a_repair_that_dies_is_finished_and_tells_of_all_that_it_found(
 
 def test_s14_what_a_cut_repair_had_sealed_comes_before_what_the_next_one_finds(forks: Forks, tmp_path: Path) -> None:
     sizes = Sizes(deals=6, persons=16, organizations=2, products=1, activities=1, files=1)
-    company = Company.generate(seed=3, sizes=sizes, now=datetime.now(UTC) - timedelta(hours=1))
+    company = generate_company(seed=3, sizes=sizes, now=datetime.now(UTC) - timedelta(hours=1))
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
         project = Project(tmp_path / "project")
         project.configure(base_url=box.url, api_token=box.token)

@@ -18,7 +18,7 @@ from pdsync.core.control import Control
 from pdsync.extract import raw_archive
 from pdsync.extract.raw_archive import Archive
 from pdsync.model import Page, Walk
-from pdsync.runner.archive import stores
+from pdsync.runner import stores
 from tests.end_to_end import knobs
 from tests.end_to_end.test_replay import digests
 from tests.end_to_end.world import Project, broken_history, serving

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 
 from .world import Project, Remote
 
@@ -22,7 +22,7 @@ NOTHING = Sizes(deals=0, persons=0, organizations=0, products=0, activities=0, f
 @pytest.fixture(scope="module")
 def empty() -> Iterator[Remote]:
     """A company that holds no deal and no file."""
-    with running(Company.generate(seed=1, sizes=NOTHING), limits=FREE) as box:
+    with running(generate_company(seed=1, sizes=NOTHING), limits=FREE) as box:
         yield Remote(box.url, box.token)
 
 
@@ -52,7 +52,7 @@ def test_s9_streams_without_a_row_are_synced_counted_and_queried(company_project
 
 @pytest.fixture(scope="module")
 def remote() -> Iterator[Remote]:
-    with running(Company.generate(seed=2, sizes=Sizes(deals=60)), limits=FREE) as box:
+    with running(generate_company(seed=2, sizes=Sizes(deals=60)), limits=FREE) as box:
         yield Remote(box.url, box.token)
 
 

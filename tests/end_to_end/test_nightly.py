@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 from tests.end_to_end.world import Project
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ TURNS = ("activities", "deals", "organizations", "persons", "products")
 
 @pytest.fixture
 def box() -> Iterator[Box]:
-    company = Company.generate(
+    company = generate_company(
         seed=4, sizes=Sizes(deals=60, products=30, files=5, mail_threads=3), now=datetime.now(UTC)
     )
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 from tests.end_to_end.world import Project, ended, serving
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def states(project: Project) -> dict[str, int]:
 
 
 def test_w3_when_a_write_arrives_its_attempt_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    company = Company.generate(seed=9, sizes=Sizes(deals=10, files=1, mail_threads=1), now=datetime.now(UTC))
+    company = generate_company(seed=9, sizes=Sizes(deals=10, files=1, mail_threads=1), now=datetime.now(UTC))
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
         project = Project(tmp_path / "project")
         project.configure(base_url=box.url, api_token=box.token)

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 
 from .world import Project
 
@@ -105,7 +105,7 @@ def proxied(tmp_path: Path) -> Iterator[tuple[Project, Proxy, int]]:
     """A project whose company is reached through a proxy only; the proxy, and its port."""
     ca, key = certificate(tmp_path)
     with running(
-        Company.generate(seed=2, sizes=Sizes(deals=5)), limits=Limits(burst=None, search_burst=None, daily_tokens=None)
+        generate_company(seed=2, sizes=Sizes(deals=5)), limits=Limits(burst=None, search_burst=None, daily_tokens=None)
     ) as box:
         proxy = Proxy(int(box.url.rpartition(":")[2]), ca, key)
         ready: Future[int] = Future()

@@ -101,6 +101,47 @@ def restore(project: Project, saved: Path) -> None:
     shutil.copy(saved, project.data / "control.db")
 
 
+def test_w2_what_the_raw_archive_lost_of_the_queue_is_written_down_again(
+    remote: Remote, project: Project, tmp_path: Path
+) -> None:
+    queued = queue(project, "addDeal", "title=Known to each store")
+    older = tmp_path / "outbox"
+    shutil.copytree(project.data / "raw" / "outbox", older)
+    push(project)
+    lose(project, "journal")
+    shutil.copytree(older, project.data / "raw" / "outbox")  # it says: queued
+    assert project.here("sync", "-q", "stages").code == 0
+    lose(project, "control", "warehouse")
+    push(project)
+    assert len(writes(remote)) == 1
+    assert fate(project, queued)[0] == "applied"
+
+
+@pytest.mark.parametrize("first", ["push", "sync"])
+def test_w2_both_warehouse_files_are_asked_what_was_sent(
+    remote: Remote, project: Project, tmp_path: Path, first: str
+) -> None:
+    queued = queue(project, "addDeal", f"title=Known to one file, then {first}")
+    save(project, tmp_path / "control.db")
+    push(project)
+    work, published = project.data / "warehouse.work.duckdb", project.data / "warehouse.duckdb"
+    shutil.copy(work, tmp_path / "knows")
+    restore(project, tmp_path / "control.db")
+    lose(project, "journal", "warehouse")
+    assert project.here("replay", "-q").code == 0  # a published warehouse that knows nothing of the push, and is newer
+    assert project.here("sync", "-q", "stages").code == 0
+    restore(project, tmp_path / "control.db")
+    lose(project, "journal")
+    shutil.copy(tmp_path / "knows", work)
+    assert project.ask("SELECT state FROM meta.mutations") == [("queued",)]
+    assert published.exists()
+    if first == "sync":
+        assert project.here("sync", "-q", "stages").code == 0
+    push(project)
+    assert len(writes(remote)) == 1
+    assert fate(project, queued)[0] == "applied"
+
+
 @pytest.mark.parametrize("lost", [(), ("warehouse",), ("journal",), ("raw",)])
 def test_w2_a_restored_queue_does_not_send_again(
     remote: Remote, project: Project, tmp_path: Path, lost: tuple[str, ...]

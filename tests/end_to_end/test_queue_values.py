@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 from tests.end_to_end.world import Project
 from tests.writeback.test_rows import word, workbook
 
@@ -24,7 +24,7 @@ PUSH = ("push", "--yes", "--json", "--settle", "0.1")
 
 @pytest.fixture(scope="module")
 def box() -> Iterator[Box]:
-    company = Company.generate(seed=21, sizes=Sizes(deals=12, files=1, mail_threads=1), now=datetime.now(UTC))
+    company = generate_company(seed=21, sizes=Sizes(deals=12, files=1, mail_threads=1), now=datetime.now(UTC))
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
         yield box
 

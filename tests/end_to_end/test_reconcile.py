@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 from tests.end_to_end.drift import KINDS, Drift
 from tests.end_to_end.world import Project, broken_history, fingerprint
 
@@ -23,7 +23,7 @@ STREAMS = (*KINDS, "pipelines", "users", "stages")
 
 @pytest.fixture
 def box() -> Iterator[Box]:
-    company = Company.generate(seed=8, sizes=Sizes(deals=110, files=60, products=40), now=datetime.now(UTC))
+    company = generate_company(seed=8, sizes=Sizes(deals=110, files=60, products=40), now=datetime.now(UTC))
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
         yield box
 
@@ -165,7 +165,7 @@ def test_s6_a_change_that_moves_no_time_is_seen_by_deep_and_by_a_sample(box: Box
 @pytest.mark.parametrize("skew_s", [-900, 900])
 def test_s3_what_was_buried_and_is_restored_is_alive_again_whatever_our_clock_says(tmp_path: Path, skew_s: int) -> None:
     now = datetime.now(UTC) + timedelta(seconds=skew_s)
-    company = Company.generate(seed=8, sizes=Sizes(deals=20, persons=12), now=now)
+    company = generate_company(seed=8, sizes=Sizes(deals=20, persons=12), now=now)
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
         project = Project(tmp_path / "project").configure(base_url=box.url, api_token=box.token)
         assert project.here("sync", "-q", "persons").code == 0
@@ -211,7 +211,7 @@ def test_s3_a_company_that_never_rests_is_complete_when_it_does(box: Box, projec
 
 
 def test_s7_records_that_two_pages_share_count_once_at_the_source(tmp_path: Path) -> None:
-    company = Company.generate(seed=8, sizes=Sizes(deals=20, files=230), now=datetime.now(UTC))
+    company = generate_company(seed=8, sizes=Sizes(deals=20, files=230), now=datetime.now(UTC))
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
         project = Project(tmp_path / "project")
         project.configure(base_url=box.url, api_token=box.token)

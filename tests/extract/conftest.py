@@ -10,7 +10,7 @@ import pytest
 from pdsync.core.budget import Budget
 from pdsync.core.control import Control
 from pdsync.core.http import ApiToken, Http
-from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -23,7 +23,7 @@ NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 
 @pytest.fixture(scope="package")
 def company_box() -> Iterator[Box]:
-    company = Company.generate(seed=5, sizes=Sizes(deals=60, mail_threads=20, files=130), now=NOW)
+    company = generate_company(seed=5, sizes=Sizes(deals=60, mail_threads=20, files=130), now=NOW)
     with running(company, limits=Limits(burst=None, daily_tokens=None)) as box:
         yield box
 

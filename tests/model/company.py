@@ -13,7 +13,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from pdsync.sandbox import Clock, Company, Sizes
+from pdsync.sandbox import Clock, Company, Sizes, generate_company
 from pdsync.sandbox.company.field_changes import change_fields
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def tiny(skew_s: int = 0, seed: int = 1) -> Company:
     sizes = Sizes(
         deals=14, persons=7, organizations=5, products=4, activities=10, files=0, mail_threads=0, users=3, pipelines=1
     )
-    company = Company.generate(seed=seed, sizes=sizes, now=BORN)
+    company = generate_company(seed=seed, sizes=sizes, now=BORN)
     company.clock = Still(datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=skew_s))
     for kind in KINDS:
         kept: set[str] = set()

@@ -12,7 +12,7 @@ import pytest
 
 from pdsync.core import catalogue
 from pdsync.normalise import tables
-from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 
 from .kit import SERVED, page, staged, table_of
 
@@ -31,7 +31,7 @@ V2_ONLY = re.compile(r"cf_.*_timezone_name|marketing_status|doi_status")
 
 @pytest.fixture(scope="module")
 def box() -> Iterator[Box]:
-    company = Company.generate(seed=3, sizes=Sizes(deals=60, mail_threads=5, files=5), now=NOW)
+    company = generate_company(seed=3, sizes=Sizes(deals=60, mail_threads=5, files=5), now=NOW)
     with running(company, limits=Limits(burst=None, daily_tokens=None)) as box:
         yield box
 

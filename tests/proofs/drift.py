@@ -20,7 +20,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 from tests.end_to_end.drift import KINDS, Drift
 from tests.end_to_end.world import Project
 
@@ -34,7 +34,7 @@ def main() -> int:
     asked = parser.parse_args()
     need = asked.count * 13 + 60
     sizes = Sizes(deals=2 * need, persons=2 * need, organizations=2 * need, products=need, activities=need, files=need)
-    company = Company.generate(seed=asked.seed, sizes=sizes, now=datetime.now(UTC))
+    company = generate_company(seed=asked.seed, sizes=sizes, now=datetime.now(UTC))
     wrong: list[str] = []
     free = Limits(burst=None, search_burst=None, daily_tokens=None)
     with tempfile.TemporaryDirectory() as folder, running(company, limits=free) as box:

@@ -13,7 +13,7 @@ import pytest
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
 from pdsync.runner.sync.load_files import check_records
-from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 
 if TYPE_CHECKING:
     from pdsync.model import Version
@@ -34,7 +34,7 @@ LISTS: list[tuple[str, Version, int]] = [
 @pytest.fixture(scope="module")
 def answers() -> dict[tuple[str, Version, int], bytes]:
     """What each list answers when it is asked for no more than it must be."""
-    company = Company.generate(seed=21, sizes=Sizes(deals=60, mail_threads=20, files=20), now=NOW)
+    company = generate_company(seed=21, sizes=Sizes(deals=60, mail_threads=20, files=20), now=NOW)
     found = {}
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
         for name, version, number in LISTS:

@@ -1,4 +1,4 @@
-"""Makes pdsync/sandbox/data/api.json: what the vendor's documents say of each operation, as the sandbox needs it.
+"""Makes pdsync/sandbox/company/data/api.json: what the vendor's documents say of each operation.
 
     python -m tests.sandbox.api_facts          # writes the file anew from ../shared/api/openapi
 
@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 DOCUMENTS = Path(__file__).parents[3] / "shared" / "api" / "openapi"
-FILE = Path(__file__).parents[2] / "pdsync" / "sandbox" / "data" / "api.json"
+FILE = Path(__file__).parents[2] / "pdsync" / "sandbox" / "company" / "data" / "api.json"
 DEEPEST = 9
 METHODS = ("get", "post", "put", "patch", "delete")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 
 from .api import Api
 
@@ -24,7 +24,7 @@ SIZES = Sizes(deals=240, mail_threads=60, files=130)
 def shared_box() -> Iterator[Box]:
     """For tests that only read."""
     with running(
-        Company.generate(seed=7, sizes=SIZES, now=NOW), limits=Limits(burst=None, search_burst=None, daily_tokens=None)
+        generate_company(seed=7, sizes=SIZES, now=NOW), limits=Limits(burst=None, search_burst=None, daily_tokens=None)
     ) as box:
         yield box
 
@@ -33,7 +33,7 @@ def shared_box() -> Iterator[Box]:
 def box() -> Iterator[Box]:
     """For tests that write, move the clock or break things."""
     with running(
-        Company.generate(seed=7, sizes=SIZES, now=NOW), limits=Limits(burst=None, search_burst=None, daily_tokens=None)
+        generate_company(seed=7, sizes=SIZES, now=NOW), limits=Limits(burst=None, search_burst=None, daily_tokens=None)
     ) as box:
         yield box
 

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import aiohttp
 import pytest
 
-from pdsync.sandbox import Company, Limits, OAuthSettings, Sizes, running
+from pdsync.sandbox import Limits, OAuthSettings, Sizes, generate_company, running
 
 from .api import Answer, Api
 from .conftest import NOW, SIZES
@@ -125,7 +125,7 @@ async def test_the_window_holds_when_many_ask_at_once(box: Box) -> None:
 
 
 async def test_answers_are_compressed_when_asked_to_be() -> None:
-    with running(Company.generate(sizes=Sizes(deals=50)), gzip=True) as box:
+    with running(generate_company(sizes=Sizes(deals=50)), gzip=True) as box:
         async with (
             aiohttp.ClientSession(headers={"x-api-token": box.token}, auto_decompress=False) as session,
             session.get(f"{box.url}/api/v2/deals") as response,
@@ -140,8 +140,8 @@ async def test_answers_are_compressed_when_asked_to_be() -> None:
 def test_tokens_are_fixed_and_obviously_fake(reader: Api) -> None:
     assert reader.box.token.startswith("sandbox-")
     assert len(reader.box.token) == 40
-    assert Company.generate(sizes=Sizes(deals=0)).tokens["admin"] == reader.box.token
-    assert Company.generate(sizes=Sizes(deals=0), company_id=6).tokens["admin"] != reader.box.token
+    assert generate_company(sizes=Sizes(deals=0)).tokens["admin"] == reader.box.token
+    assert generate_company(sizes=Sizes(deals=0), company_id=6).tokens["admin"] != reader.box.token
 
 
 def test_a_token_is_taken_from_header_query_or_not_at_all(reader: Api) -> None:
@@ -186,7 +186,7 @@ def test_permissions_can_shrink_while_we_watch(api: Api) -> None:
 
 @pytest.fixture
 def strict() -> Iterator[Box]:
-    company = Company.generate(seed=7, sizes=SIZES, now=NOW)
+    company = generate_company(seed=7, sizes=SIZES, now=NOW)
     with running(company, limits=Limits(burst=5), oauth=OAuthSettings(rotate=True, expires_in=600)) as box:
         yield box
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 
 from .api import Api
 
@@ -266,7 +266,7 @@ def test_mail_is_the_token_owners_own_and_newest_first(reader: Api) -> None:
 
 
 def test_field_lists_page_in_both_versions() -> None:
-    with running(Company.generate(sizes=Sizes(deals=3, extra_deal_fields=150)), limits=Limits(burst=None)) as box:
+    with running(generate_company(sizes=Sizes(deals=3, extra_deal_fields=150)), limits=Limits(burst=None)) as box:
         api = Api(box)
         codes = [field["field_code"] for page in api.walk("/api/v2/dealFields", limit=60) for field in page.data]
         keys = [field["key"] for page in api.walk("/v1/dealFields", limit=60) for field in page.data]

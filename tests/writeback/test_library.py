@@ -12,7 +12,7 @@ import pdsync
 from pdsync.core.control import Control
 from pdsync.errors import ConfigError, GuardTripped
 from pdsync.runner.push import Asked
-from pdsync.sandbox import Company, Limits, Sizes, running
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 from pdsync.writeback.guards import Consent
 from pdsync.writeback.outbox import Outbox
 from tests.end_to_end.world import Project
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def box() -> Iterator[Box]:
-    company = Company.generate(seed=6, sizes=Sizes(deals=30, files=3, mail_threads=2), now=datetime.now(UTC))
+    company = generate_company(seed=6, sizes=Sizes(deals=30, files=3, mail_threads=2), now=datetime.now(UTC))
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
         yield box
 

@@ -51,11 +51,11 @@ def demo(app: App, deals: int, seed: int) -> None:
     Starts a local Pipedrive with that company in it; nothing leaves this machine. The warehouse is left in the folder
     pdsync-demo, or in --project DIR.
     """
-    from pdsync.sandbox import Company, Limits, Sizes, running  # noqa: PLC0415 - only this command needs it
+    from pdsync.sandbox import Limits, Sizes, generate_company, running  # noqa: PLC0415 - only this command needs it
 
     folder = _fresh(app.project if app.project != Path() else FOLDER)
     app.note(f"1. A made-up company with {deals:,} deals, behind a local Pipedrive that obeys the real one's limits.\n")
-    company = Company.generate(seed=seed, sizes=Sizes(deals=deals), now=datetime.now(UTC) - timedelta(days=1))
+    company = generate_company(seed=seed, sizes=Sizes(deals=deals), now=datetime.now(UTC) - timedelta(days=1))
     with running(company, limits=Limits(burst=40, daily_tokens=30_000)) as box:
         os.environ["PDSYNC_API_TOKEN"] = box.token
         settings = config.load(folder, {"account.base_url": box.url, "limits.burst": 40})

@@ -24,8 +24,8 @@ from pdsync.extract import raw_archive
 from pdsync.load import carry_over as rebuilt
 from pdsync.load import publish, warehouse
 from pdsync.model import Gap
-from pdsync.runner import project
-from pdsync.runner.archive import stores, upkeep
+from pdsync.runner import project, stores
+from pdsync.runner.archive import upkeep
 from pdsync.runner.archive.reload import Rereading
 from pdsync.runner.loader import Loader
 from pdsync.runner.report import mutation_log
@@ -233,7 +233,7 @@ def _source(settings: Settings, control: Control, chosen: Selection, *, accept_l
     if not accept_loss:
         _check_archive(settings, control, [source, settings.warehouse], chosen)
     with contextlib.closing(warehouse.connect(source, read_only=True)) as connection:
-        stores.adopt_receipts(connection, control)
+        receipts.adopt(connection, control)
     return source
 
 

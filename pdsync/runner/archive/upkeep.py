@@ -24,8 +24,7 @@ from pdsync.core import catalogue
 from pdsync.errors import ConfigError, StorageError
 from pdsync.extract import raw_archive, raw_file
 from pdsync.load import warehouse
-from pdsync.runner import project
-from pdsync.runner.archive import stores
+from pdsync.runner import project, stores
 from pdsync.writeback.journal import Journal
 
 if TYPE_CHECKING:

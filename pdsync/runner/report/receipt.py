@@ -6,6 +6,7 @@ import secrets
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from pdsync.core.control import ONLY_ARCHIVED
 from pdsync.errors import FeatureOff, Forbidden, PdsyncError, Stopped
 from pdsync.model import Gap, Receipt, StreamReceipt
 from pdsync.sql import names
@@ -13,6 +14,7 @@ from pdsync.sql import names
 if TYPE_CHECKING:
     import duckdb
 
+    from pdsync.core.control import Control
     from pdsync.runner.loader import Loader
 
 
@@ -150,3 +152,17 @@ def kept(connection: duckdb.DuckDBPyConnection) -> list[Receipt]:
         )
         for row in rows
     ]
+
+
+def adopt(connection: duckdb.DuckDBPyConnection, control: Control) -> set[str]:
+    """Take the receipts that control.db lacks from a warehouse file; the runs that the file tells of.
+
+    A run that control.db knows, and that has no receipt there, was cut short and goes on as such, whatever the
+    warehouse says of it.
+    """
+    known = {receipt.run_id: receipt for receipt in control.receipts(-1)}
+    here = kept(connection)
+    control.adopt_receipts(
+        [each for each in here if each.run_id not in known or known[each.run_id].command == ONLY_ARCHIVED]
+    )
+    return {receipt.run_id for receipt in here}

@@ -44,11 +44,11 @@ from pdsync.extract.windows import InTurn, Piece, Slices
 from pdsync.load import publish
 from pdsync.model import Gap, Page, Receipt, StreamReceipt
 from pdsync.runner import connection, project
-from pdsync.runner.archive import stores
 from pdsync.runner.loader import Loader
 from pdsync.runner.report import mutation_log
 from pdsync.runner.report import receipt as receipts
 from pdsync.runner.report.completeness import prove
+from pdsync.runner.sync.settle import settle
 from pdsync.runner.sync.sync import Asked, Event, sync
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ async def backfill(
             try:
                 await loader.do(loader.open, identity.company_id, identity.company_name)
                 control.bind_company(identity.company_id, identity.company_name, identity.company_domain)
-                for found in await loader.do(stores.settle, loader, control, http.clock):
+                for found in await loader.do(settle, loader, control, http.clock):
                     note(found)
                 windows = Windows(control)
                 receipt = _begin(control, windows, asked, lists, identity.served_at or datetime.now(UTC))

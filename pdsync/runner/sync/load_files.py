@@ -25,10 +25,10 @@ from pdsync.load import publish
 from pdsync.model import FROM_FILES, Gap, Page, Receipt, Stream, Version
 from pdsync.normalise.tables import CODE
 from pdsync.runner import project
-from pdsync.runner.archive import stores
 from pdsync.runner.loader import Loader
 from pdsync.runner.report import mutation_log
 from pdsync.runner.report import receipt as receipts
+from pdsync.runner.sync.settle import settle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +88,7 @@ async def load(
         try:
             await loader.do(loader.open, company_id, name)
             control.bind_company(company_id, name, None)
-            await loader.do(stores.settle, loader, control)
+            await loader.do(settle, loader, control)
             receipt = await _load(settings, control, loader, company_id, stream, version, found, as_of)
             await loader.do(loader.views)
             await loader.do(receipts.keep, loader, receipt)

@@ -43,12 +43,12 @@ from pdsync.model import (
     Walk,
 )
 from pdsync.runner import connection, project
-from pdsync.runner.archive import stores
 from pdsync.runner.loader import PAGES_A_BATCH, Loader
 from pdsync.runner.report import duplicates, mutation_log
 from pdsync.runner.report import receipt as receipts
 from pdsync.runner.report.completeness import prove
 from pdsync.runner.sync import parent_keys, removed_children
+from pdsync.runner.sync.settle import settle
 from pdsync.sql import first
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ async def working(
                 await loader.do(loader.open, identity.company_id, identity.company_name)
                 # After the warehouse's own check: a lost control.db must not be tied to the wrong company.
                 control.bind_company(identity.company_id, identity.company_name, identity.company_domain)
-                for found in await loader.do(stores.settle, loader, control, http.clock):
+                for found in await loader.do(settle, loader, control, http.clock):
                     note(found)
                 receipt, done = _begin(control, asked)
                 receipt.is_admin = identity.is_admin

@@ -9,6 +9,8 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from pdsync.sandbox.activity.simulate_generic import SHELVED, change_shelf
 from pdsync.sandbox.company.clock import iso, local_date
 from pdsync.sandbox.company.data import load
@@ -28,6 +30,16 @@ KINDS = (*TABLED, *SHELVED)
 MERGEABLE = ("deals", "persons", "organizations")
 WHAT = ("added", "updated", "deleted", "archived", "merged")
 MOST_DRAWS = 50
+
+
+class LiveChanges(Struct, kw_only=True):
+    """Change `records` of each kind at every n-th request."""
+
+    every: int
+    records: int = 2
+    kinds: tuple[str, ...] = TABLED  # leads and notes are made up when they are first asked for, which takes time
+    seed: int = 0
+    only: tuple[str, ...] = ("added", "updated", "deleted", "archived", "merged")
 
 
 class _Work:

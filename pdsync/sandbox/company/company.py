@@ -21,7 +21,7 @@ from pdsync.sandbox.company.clock import (
     seconds_of,
 )
 from pdsync.sandbox.company.data import words
-from pdsync.sandbox.company.resources import FIELD_KINDS, RESOURCES
+from pdsync.sandbox.company.resources import RESOURCES
 from pdsync.sandbox.company.table import (
     Record,
     Row,
@@ -31,10 +31,8 @@ from pdsync.sandbox.company.table import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
 
     from pdsync.sandbox.company.fields import FieldSet
-    from pdsync.sandbox.operations.conversions import Conversion
 
 KEPT_DAYS = 30  # soft-deleted records stay that long
 ADMIN, MEMBER, LIMITED = "admin", "member", "limited"
@@ -106,11 +104,19 @@ class Entry(Struct, frozen=True):
     actor: Actor = Actor()
 
 
+class Conversion(Struct, frozen=True):
+    """A job that made a deal of a lead, or a lead of a deal."""
+
+    lead_id: str
+    deal_id: int
+    at_s: float
+
+
 NOTHING = Row(0, "", b"{}", ())
 
 
 class Company:
-    """Make one with `Company.generate()`; change it over the API, by `changes.change()`, or by `put()`."""
+    """Make one with `population.generate_company()`; change it over the API, by `changes.change()`, or by `put()`."""
 
     def __init__(self, *, company_id: int, seed: int, clock: Clock) -> None:
         self.id, self.seed, self.clock = company_id, seed, clock
@@ -140,27 +146,6 @@ class Company:
         self.version = 0  # grows with every change; caches of rendered records look at it
         self.lock = threading.RLock()
         self.memo: dict[tuple[Any, ...], Any] = {}  # what `v1` nests again and again, until the next change
-
-    @classmethod
-    def generate(
-        cls,
-        seed: int = 1,
-        sizes: Sizes | None = None,
-        *,
-        now: datetime | None = None,
-        company_id: int = 5550,
-    ) -> Company:
-        """The same company for the same arguments; `now` is where its clock starts, and its past ends."""
-        from pdsync.sandbox.company.population import populate  # noqa: PLC0415 - it needs this module
-
-        clock = Clock(now)
-        company = cls(company_id=company_id, seed=seed, clock=clock)
-        populate(company, sizes or Sizes(), int(now.timestamp() if now else clock.seconds()))
-        company.sizes = {kind: len(table.rows) for kind, table in company.tables.items()}
-        company.last_ids = {kind: table.next_id - 1 for kind, table in company.tables.items()}
-        if now is not None:
-            company.clock = Clock(now)  # the time that making it took is nobody's business
-        return company
 
     def __getitem__(self, kind: str) -> Table:
         return self.tables[kind]
@@ -274,66 +259,6 @@ class Company:
         if kind in LOGGED or kind in JOINED:
             of = id if kind in LOGGED else str(id).partition("/")[0]
             self.history.setdefault((kind, of), []).append(entry)
-
-    # -- truth -----------------------------------------------------------------------------------
-
-    def dump(self, kind: str) -> Iterator[Record]:
-        """Every record there is or was, whoever may see it: kind, id, state, merged_into, record."""
-        from pdsync.sandbox.operations.generic import rows_of  # noqa: PLC0415
-        from pdsync.sandbox.protocol.render import Renderer  # noqa: PLC0415 - it needs this module
-
-        renderer = Renderer(self)
-        if kind in FIELD_KINDS:
-            of = FIELD_KINDS[kind]
-            fields = self.fields[of]
-            for state, some in (("live", fields.all), ("purged", list(fields.retired.values()))):
-                for field in some:
-                    yield {
-                        "kind": kind,
-                        "id": field.code,
-                        "state": state,
-                        "merged_into": None,
-                        "record": field.v2(of, ("ui_visibility", "important_fields", "required_fields")),
-                    }
-            return
-        if kind not in self.tables:
-            for parents, key, kept in rows_of(self, kind):
-                yield {
-                    "kind": kind,
-                    "id": "/".join((*parents, key)),
-                    "state": kept.state,
-                    "merged_into": None,
-                    "record": kept.record,
-                }
-            return
-        table = self.tables[kind]
-        for id in sorted({*table.rows, *table.left}):
-            left = table.left.get(id)
-            row = table.rows.get(id) if left is None else left.row
-            if row is None:
-                continue  # left while we were reading
-            yield {
-                "kind": kind,
-                "id": id,
-                "state": left.state if left else row.state,
-                "merged_into": left.merged_into if left else None,
-                "record": renderer.full(kind, row),
-            }
-
-    def summary(self) -> dict[str, dict[str, int]]:
-        from pdsync.sandbox.operations.collections import KINDS  # noqa: PLC0415 - it needs this module
-        from pdsync.sandbox.operations.generic import counts_of  # noqa: PLC0415
-
-        counts: dict[str, dict[str, int]] = {}
-        for kind, table in self.tables.items():
-            of = counts[kind] = dict.fromkeys(("live", "archived", "deleted", "purged", "merged"), 0)
-            for row in table.rows.values():
-                of[row.state] += 1
-            for left in table.left.values():
-                of[left.state] += 1
-        for name, kind in FIELD_KINDS.items():
-            counts[name] = {"live": len(self.fields[kind].all), "purged": len(self.fields[kind].retired)}
-        return counts | {kind.name: counts_of(self, kind.name) for kind in KINDS.values()}
 
 
 def entry_json(entry: Entry) -> Record:

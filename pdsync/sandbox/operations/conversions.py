@@ -10,9 +10,8 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
-
 from pdsync.sandbox.company.clock import DAY_S
+from pdsync.sandbox.company.company import Conversion
 from pdsync.sandbox.company.resources import RESOURCES
 from pdsync.sandbox.company.table import Row, encode
 from pdsync.sandbox.operations.generic import keep, shape_of, shelf
@@ -26,14 +25,6 @@ if TYPE_CHECKING:
 KEPT_S = 3 * DAY_S
 LEADS = ("leads",)
 COMMON = ("owner_id", "person_id", "title", "expected_close_date")
-
-
-class Conversion(Struct, frozen=True):
-    """One job, and what came of it."""
-
-    lead_id: str
-    deal_id: int
-    at_s: float
 
 
 def convert_deal(call: Call, _: Route) -> Reply:

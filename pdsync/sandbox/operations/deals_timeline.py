@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pdsync.sandbox.operations.nested_lists import plain
 from pdsync.sandbox.protocol import v1_records
 from pdsync.sandbox.protocol.errors import bad_request
-from pdsync.sandbox.protocol.list_params import Selection
 from pdsync.sandbox.protocol.messages import success
-from pdsync.sandbox.protocol.row_finder import matcher
+from pdsync.sandbox.protocol.row_finder import Selection, matcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

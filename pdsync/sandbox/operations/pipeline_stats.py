@@ -15,9 +15,8 @@ from pdsync.sandbox.operations.changelog import changes_of
 from pdsync.sandbox.operations.deals_timeline import read_date, read_number, values
 from pdsync.sandbox.operations.writes import find
 from pdsync.sandbox.protocol.errors import bad_request
-from pdsync.sandbox.protocol.list_params import Selection
 from pdsync.sandbox.protocol.messages import success
-from pdsync.sandbox.protocol.row_finder import matcher
+from pdsync.sandbox.protocol.row_finder import Selection, matcher
 from pdsync.sandbox.protocol.v1_parts import money
 
 if TYPE_CHECKING:

@@ -23,12 +23,11 @@ from pdsync.sandbox.protocol import v1_records
 from pdsync.sandbox.protocol.errors import bad_request
 from pdsync.sandbox.protocol.list_params import (
     V2_LIMIT,
-    Selection,
     read_limit,
     read_start,
 )
 from pdsync.sandbox.protocol.messages import success
-from pdsync.sandbox.protocol.row_finder import matcher
+from pdsync.sandbox.protocol.row_finder import Selection, matcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,8 +8,7 @@ from msgspec import Struct
 
 from pdsync.sandbox.operations.generic import shelf
 from pdsync.sandbox.protocol.derived_fields import bcc
-from pdsync.sandbox.protocol.list_params import Selection
-from pdsync.sandbox.protocol.row_finder import matcher
+from pdsync.sandbox.protocol.row_finder import Selection, matcher
 from pdsync.sandbox.protocol.v1_parts import name_of, stage_of
 
 if TYPE_CHECKING:

@@ -19,37 +19,17 @@ from pdsync.sandbox.company.data import words
 from pdsync.sandbox.company.table import encode
 from pdsync.sandbox.protocol.errors import bad_request
 from pdsync.sandbox.protocol.render import Shape
+from pdsync.sandbox.protocol.row_finder import DEFAULT_LIMIT, LISTED, Page, Selection
 
 if TYPE_CHECKING:
     from pdsync.sandbox.company.resources import Resource
     from pdsync.sandbox.protocol.messages import Call
 
-LISTED = ("live",)
 MOST_IDS = 100
 MOST_CUSTOM_FIELDS = 15
 V2_LIMIT = 500
-DEFAULT_LIMIT = 100
 NUMERIC = frozenset(words("owner_id user_id person_id org_id deal_id pipeline_id stage_id filter_id"))
 TRUE, FALSE = ("true", "1"), ("false", "0")
-
-
-class Selection(Struct, frozen=True, kw_only=True):
-    """Which rows, in which order, from where on."""
-
-    equal: tuple[tuple[str, Any], ...] = ()  # facet, value
-    ids: frozenset[int] | None = None
-    states: tuple[str, ...] = LISTED
-    statuses: frozenset[str] | None = None  # of deals; None is any
-    since: str | None = None
-    until: str | None = None
-    sort: tuple[tuple[str, bool], ...] = (("id", False),)  # facet or key, descending
-    first_char: str = ""
-
-
-class Page(Struct, frozen=True):
-    limit: int = DEFAULT_LIMIT
-    after: tuple[Any, int] | None = None  # cursor: (value, id) of the last row seen
-    start: int = 0
 
 
 def read_v2(call: Call, resource: Resource, archived: bool) -> tuple[Selection, Page, Shape]:

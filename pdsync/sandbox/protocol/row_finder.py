@@ -10,18 +10,42 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from pdsync.sandbox.company.company import Company, Viewer
     from pdsync.sandbox.company.table import Key, Row, Table
-    from pdsync.sandbox.protocol.list_params import Page, Selection
 
     Overlay = dict[int, Row | None]
 
 LINKS = ("person_id", "org_id", "deal_id", "lead_id")
 FEW = 4  # a candidate set below a quarter of the table is sorted rather than looked for
 MOST_REMEMBERED = 8
+
+
+LISTED = ("live",)
+DEFAULT_LIMIT = 100
+
+
+class Selection(Struct, frozen=True, kw_only=True):
+    """Which rows, in which order, from where on."""
+
+    equal: tuple[tuple[str, Any], ...] = ()  # facet, value
+    ids: frozenset[int] | None = None
+    states: tuple[str, ...] = LISTED
+    statuses: frozenset[str] | None = None  # of deals; None is any
+    since: str | None = None
+    until: str | None = None
+    sort: tuple[tuple[str, bool], ...] = (("id", False),)  # facet or key, descending
+    first_char: str = ""
+
+
+class Page(Struct, frozen=True):
+    limit: int = DEFAULT_LIMIT
+    after: tuple[Any, int] | None = None  # cursor: (value, id) of the last row seen
+    start: int = 0
 
 
 class Finder:

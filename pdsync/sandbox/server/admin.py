@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiohttp import web
 
-from pdsync.sandbox.activity.simulate import KINDS, WHAT, change
+from pdsync.sandbox.activity.simulate import KINDS, WHAT, LiveChanges, change
 from pdsync.sandbox.company.company import entry_json
 from pdsync.sandbox.company.field_changes import change_fields
 from pdsync.sandbox.company.resources import FIELD_KINDS, RESOURCES
 from pdsync.sandbox.company.table import encode
 from pdsync.sandbox.operations.collections import KINDS as SHELVED
 from pdsync.sandbox.protocol.messages import Reply, success
+from pdsync.sandbox.server import truth
 from pdsync.sandbox.server.faults import Fault
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ async def _dump(sandbox: Sandbox, request: web.BaseRequest) -> web.StreamRespons
         return _response(_no(400, f"{asked!r} is no kind; there are {', '.join(DUMPED)}"))
     response = web.StreamResponse(headers={"Content-Type": NDJSON})
     await response.prepare(request)
-    records = (record for kind in ([asked] if asked else DUMPED) for record in sandbox.company.dump(kind))
+    records = (record for kind in ([asked] if asked else DUMPED) for record in truth.dump(sandbox.company, kind))
     while True:
         with sandbox.company.lock:
             lines = [encode(record) for record in itertools.islice(records, DUMPED_AT_ONCE)]
@@ -91,7 +92,7 @@ def window(sandbox: Sandbox, _: Any, __: dict[str, str]) -> Reply:
 
 def summary(sandbox: Sandbox, _: Any, __: dict[str, str]) -> Reply:
     made = {
-        "counts": sandbox.company.summary(),
+        "counts": truth.summary(sandbox.company),
         "tokens_spent": sandbox.gate.spent_tokens,
         "tokens_spent_all_days": sandbox.gate.spent_all_days,
         "requests": sandbox.requests,
@@ -152,8 +153,6 @@ def spend(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
 
 
 def live(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
-    from pdsync.sandbox.server.server import LiveChanges  # noqa: PLC0415 - it needs this module
-
     sandbox.live_changes = msgspec.convert(body, LiveChanges) if body else None
     return success(body or None)
 

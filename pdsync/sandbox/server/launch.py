@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiohttp import web
 
-from pdsync.sandbox.activity.simulate import change
+from pdsync.sandbox.activity.simulate import LiveChanges, change
 from pdsync.sandbox.company.company import ADMIN, Company, Sizes
+from pdsync.sandbox.company.population import generate_company
+from pdsync.sandbox.server import admin, truth
 from pdsync.sandbox.server.faults import Fault
-from pdsync.sandbox.server.server import MOST_BODY_BYTES, LiveChanges, Sandbox
+from pdsync.sandbox.server.server import MOST_BODY_BYTES, Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,7 +64,7 @@ class Box:
 
     def dump(self, kind: str) -> list[Record]:
         with self.company.lock:
-            return list(self.company.dump(kind))
+            return list(truth.dump(self.company, kind))
 
     def change(self, share: float = 0.01, **options: Any) -> dict[str, dict[str, list[Any]]]:
         """See `changes.change`."""
@@ -94,7 +96,7 @@ def running(
     gzip: bool = False,
 ) -> Iterator[Box]:
     """A sandbox over HTTP for the length of a `with`, on a thread and an event loop of its own."""
-    sandbox = Sandbox(company or Company.generate(), limits, oauth=oauth, live_changes=live_changes, gzip=gzip)
+    sandbox = Sandbox(company or generate_company(), limits, oauth=oauth, live_changes=live_changes, gzip=gzip)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="sandbox", daemon=True)
     thread.start()
@@ -135,7 +137,7 @@ def serve_forever(
         msgspec.ValidationError: `faults_file` says something that no fault understands.
     """
     faults = msgspec.json.decode(faults_file.read_bytes(), type=list[Fault]) if faults_file else []
-    company = Company.generate(seed, sizes, now=now, company_id=company_id)
+    company = generate_company(seed, sizes, now=now, company_id=company_id)
     sandbox = Sandbox(company, limits, oauth=oauth, gzip=gzip)
     sandbox.faults.add(*faults)
     asyncio.run(_serve(sandbox, host, port, on_ready))
@@ -150,7 +152,7 @@ def serve(
     **options: Any,
 ) -> None:
     """Serve a company that is there already until SIGTERM or SIGINT."""
-    asyncio.run(_serve(Sandbox(company or Company.generate(), limits, **options), host, port, on_ready))
+    asyncio.run(_serve(Sandbox(company or generate_company(), limits, **options), host, port, on_ready))
 
 
 async def _serve(sandbox: Sandbox, host: str, port: int, on_ready: Callable[[str, str], None]) -> None:
@@ -176,9 +178,12 @@ def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) 
 
 
 async def _open(sandbox: Sandbox, host: str, port: int) -> tuple[web.ServerRunner, str]:
-    runner = web.ServerRunner(
-        web.Server(sandbox.serve, request_factory=_request, access_log=None), shutdown_timeout=0.2
-    )
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        if request.rel_url.path.startswith("/_admin"):
+            return await admin.serve(sandbox, request)
+        return await sandbox.serve(request)
+
+    runner = web.ServerRunner(web.Server(answer, request_factory=_request, access_log=None), shutdown_timeout=0.2)
     await runner.setup()
     site = web.TCPSite(runner, host, port)
     await site.start()

@@ -16,14 +16,13 @@ from urllib.parse import parse_qsl, urlencode
 from aiohttp import web
 from msgspec import Struct
 
-from pdsync.sandbox.activity.simulate import TABLED, change
+from pdsync.sandbox.activity.simulate import LiveChanges, change
 from pdsync.sandbox.company.company import Actor, Viewer
 from pdsync.sandbox.company.table import encode
 from pdsync.sandbox.protocol.errors import Refused, refused, unauthorized
 from pdsync.sandbox.protocol.messages import Call, Reply, Upload
 from pdsync.sandbox.protocol.render import Renderer
 from pdsync.sandbox.protocol.row_finder import Finder
-from pdsync.sandbox.server import admin
 from pdsync.sandbox.server.faults import (
     Delivery,
     Faults,
@@ -43,16 +42,6 @@ MOST_BODY_BYTES = 256 * 2**20
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 SEARCHES = ("search", "itemSearch")
 LOGGED_HEADERS = ("x-ratelimit-", "x-daily-", "retry-after")
-
-
-class LiveChanges(Struct, kw_only=True):
-    """Change `records` of each kind at every n-th request."""
-
-    every: int
-    records: int = 2
-    kinds: tuple[str, ...] = TABLED  # leads and notes are made up when they are first asked for, which takes time
-    seed: int = 0
-    only: tuple[str, ...] = ("added", "updated", "deleted", "archived", "merged")
 
 
 class Known(Struct, frozen=True):
@@ -102,8 +91,6 @@ class Sandbox:
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.rel_url.path
-        if path.startswith("/_admin"):
-            return await admin.serve(self, request)
         asked = self._take(request, path)
         plan = self.faults.plan(asked.method, asked.target)
         asked.seen.fault = ",".join(scripted.fault.kind for scripted in plan) or None

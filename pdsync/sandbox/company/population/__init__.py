@@ -15,11 +15,13 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING
 
-from pdsync.sandbox.company.clock import iso
+from pdsync.sandbox.company.clock import Clock, iso
 from pdsync.sandbox.company.company import (
     ADMIN,
     LIMITED,
     MEMBER,
+    Company,
+    Sizes,
     Viewer,
 )
 from pdsync.sandbox.company.fields import make_fields
@@ -30,7 +32,21 @@ from pdsync.sandbox.company.population.people import make_organizations, make_pe
 from pdsync.sandbox.company.resources import FIELD_PATHS
 
 if TYPE_CHECKING:
-    from pdsync.sandbox.company.company import Company, Sizes
+    from datetime import datetime
+
+
+def generate_company(
+    seed: int = 1, sizes: Sizes | None = None, *, now: datetime | None = None, company_id: int = 5550
+) -> Company:
+    """Make a company: the same one for the same arguments. `now` is where its clock starts, and its past ends."""
+    clock = Clock(now)
+    company = Company(company_id=company_id, seed=seed, clock=clock)
+    populate(company, sizes or Sizes(), int(now.timestamp() if now else clock.seconds()))
+    company.sizes = {kind: len(table.rows) for kind, table in company.tables.items()}
+    company.last_ids = {kind: table.next_id - 1 for kind, table in company.tables.items()}
+    if now is not None:
+        company.clock = Clock(now)  # the time that making it took does not count
+    return company
 
 
 def populate(company: Company, sizes: Sizes, now_s: int) -> None:

@@ -15,33 +15,28 @@ Walks are told apart by their run and their own id, neither of which repeats in 
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import duckdb
 from msgspec.structs import replace
 
-from pdsync.core.control import ONLY_ARCHIVED
 from pdsync.core.log import log
-from pdsync.core.server_clock import TRUST
 from pdsync.errors import StorageError
 from pdsync.extract import raw_file
 from pdsync.load import warehouse
-from pdsync.runner.report import receipt as receipts
 from pdsync.sql import first
 from pdsync.sql import name as quoted
 from pdsync.sql import text as literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from datetime import datetime
     from pathlib import Path
 
     from pdsync.core.config import Settings
     from pdsync.core.control import Control, SealedPage
-    from pdsync.core.server_clock import ServerClock
     from pdsync.extract.raw_file import FoundPage, Scan
     from pdsync.model import Walk
-    from pdsync.runner.loader import Loader
 
 
 # The raw archive and its index.
@@ -184,62 +179,6 @@ class _Sizes:
             path = self._folder / page.file
             self._sizes[page.file] = path.stat().st_size if path.exists() else -1
         return self._sizes[page.file] >= page.at + page.length
-
-
-# The warehouse, and what control.db says of it.
-
-
-def settle(loader: Loader, control: Control, clock: ServerClock | None = None) -> list[str]:
-    """Bring control.db and the work file in step. To be called in the loader's thread, once the file is open.
-
-    Args:
-        loader: holds the work file.
-        control: the project's control.db.
-        clock: the server's, after the first answer; None where there is none to ask.
-
-    Returns:
-        What a person should know.
-    """
-    held, notes = loader.held_walks(), []
-    if lost := control.reopen_lost(held):
-        notes.append(f"The work file lacks {lost:,} readings: they are loaded again from the raw archive.")
-    if overtaken := control.drop_overtaken(held):
-        notes.append(f"control.db is older than the warehouse: {overtaken:,} open readings begin again.")
-    told = adopt_receipts(loader.connection, control)
-    for receipt in reversed(control.receipts(-1)):
-        if receipt.finished_at and receipt.run_id not in told:
-            receipts.keep(loader, receipt)
-    return notes + (_settle_time(loader, clock) if clock else [])
-
-
-def _settle_time(loader: Loader, clock: ServerClock) -> list[str]:
-    """Put right what a wrong clock has put into the future, or go on after it; what a person should know."""
-    clock.not_before(loader.newest_time())
-    if clock.is_confirmed:
-        now = clock.now()
-        pulled = loader.pull_back(now - timedelta(seconds=1), now)
-        rows = ", ".join(f"{table}: {count:,}" for table, count in pulled.items())
-        return [f"In an earlier run a clock was ahead. Rows seen in the future are put right ({rows})."] if rows else []
-    if clock.behind > TRUST:
-        return [
-            f"Pipedrive's clock is {clock.behind} behind what it said in an earlier run, and this machine's agrees with"
-            f" neither. What is read now counts as later than all that was read before. Check the clock: pdsync doctor"
-        ]
-    return []
-
-
-def adopt_receipts(connection: duckdb.DuckDBPyConnection, control: Control) -> set[str]:
-    """Take the receipts that control.db lacks from a warehouse file; the runs that the file tells of.
-
-    A run that control.db knows, and that has no receipt there, was cut short and goes on as such, whatever the
-    warehouse says of it.
-    """
-    known = {receipt.run_id: receipt for receipt in control.receipts(-1)}
-    here = receipts.kept(connection)
-    control.adopt_receipts(
-        [each for each in here if each.run_id not in known or known[each.run_id].command == ONLY_ARCHIVED]
-    )
-    return {receipt.run_id for receipt in here}
 
 
 def is_older(work: Path, published: Path) -> tuple[bool, bool]:

@@ -1,0 +1,56 @@
+"""Brings control.db and an open work file in step: what one lacks is loaded or begun again, or taken from the other.
+
+The work file is the authority on what is loaded, control.db on what was fetched. See `runner.stores` for the archive.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from pdsync.core.server_clock import TRUST
+from pdsync.runner.report import receipt as receipts
+
+if TYPE_CHECKING:
+    from pdsync.core.control import Control
+    from pdsync.core.server_clock import ServerClock
+    from pdsync.runner.loader import Loader
+
+
+def settle(loader: Loader, control: Control, clock: ServerClock | None = None) -> list[str]:
+    """Bring control.db and the work file in step. To be called in the loader's thread, once the file is open.
+
+    Args:
+        loader: holds the work file.
+        control: the project's control.db.
+        clock: the server's, after the first answer; None where there is none to ask.
+
+    Returns:
+        What a person should know.
+    """
+    held, notes = loader.held_walks(), []
+    if lost := control.reopen_lost(held):
+        notes.append(f"The work file lacks {lost:,} readings: they are loaded again from the raw archive.")
+    if overtaken := control.drop_overtaken(held):
+        notes.append(f"control.db is older than the warehouse: {overtaken:,} open readings begin again.")
+    told = receipts.adopt(loader.connection, control)
+    for receipt in reversed(control.receipts(-1)):
+        if receipt.finished_at and receipt.run_id not in told:
+            receipts.keep(loader, receipt)
+    return notes + (_settle_time(loader, clock) if clock else [])
+
+
+def _settle_time(loader: Loader, clock: ServerClock) -> list[str]:
+    """Put right what a wrong clock has put into the future, or go on after it; what a person should know."""
+    clock.not_before(loader.newest_time())
+    if clock.is_confirmed:
+        now = clock.now()
+        pulled = loader.pull_back(now - timedelta(seconds=1), now)
+        rows = ", ".join(f"{table}: {count:,}" for table, count in pulled.items())
+        return [f"In an earlier run a clock was ahead. Rows seen in the future are put right ({rows})."] if rows else []
+    if clock.behind > TRUST:
+        return [
+            f"Pipedrive's clock is {clock.behind} behind what it said in an earlier run, and this machine's agrees with"
+            f" neither. What is read now counts as later than all that was read before. Check the clock: pdsync doctor"
+        ]
+    return []
