@@ -101,7 +101,7 @@ def _fork(asked: dict[str, Any]) -> int:
 
 def main() -> None:
     for module in _IMPORTED:
-        import_module(f"pdsync.cli.{module}")
+        import_module(f"pdsync.cli.commands.{module}")
     import_module("tests.end_to_end.knobs")
     import_module("pdsync.runner.sync.load_files")
     import_module("pyarrow.parquet")

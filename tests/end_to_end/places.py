@@ -42,12 +42,12 @@ def _behind(module: str, *names: str) -> list[Place]:
 
 
 _BEGINNING = [
-    *_before("runner.run", "fetch_account"),
+    *_before("runner.sync.sync", "fetch_account"),
     *_around("core.control", "Control.start_run"),
     *_behind("core.control", "Control.open_walk"),
     *_behind("runner.loader", "Loader.learn_fields"),
 ]
-_SEALING = [*_around("extract.seal", "_write"), *_around("core.control", "Control.record_pages")]
+_SEALING = [*_around("extract.raw_archive", "_write"), *_around("core.control", "Control.record_pages")]
 _COMMITTING = [
     *_around("load.commit", "_apply", "note_batch"),
     *_behind("load.commit", "commit", "_move_watermark"),
@@ -55,7 +55,7 @@ _COMMITTING = [
 ]
 PUBLISHING = [
     *_behind("runner.loader", "Loader.views"),
-    *_around("runner.receipt", "keep"),
+    *_around("runner.report.receipt", "keep"),
     *_around("runner.loader", "Loader._close"),
     *_around("load.publish", "publish", "copy"),
     Place("os", "replace"),
@@ -63,36 +63,36 @@ PUBLISHING = [
     *_behind("load.publish", "sync_folder"),
     *_around("core.control", "Control.finish_run"),
 ]
-SYNC = [*_BEGINNING, *_SEALING, *_COMMITTING, *_behind("runner.trail", "keep"), *PUBLISHING]
-LOAD = [*_behind("runner.load_files", "bodies"), *_BEGINNING[1:], *_SEALING, *_COMMITTING, *PUBLISHING]
+SYNC = [*_BEGINNING, *_SEALING, *_COMMITTING, *_behind("runner.report.mutation_log", "keep"), *PUBLISHING]
+LOAD = [*_behind("runner.sync.load_files", "bodies"), *_BEGINNING[1:], *_SEALING, *_COMMITTING, *PUBLISHING]
 SWEEP = [
     *_behind("reconcile.sweep", "Sweep.add", "Sweep.verify", "Sweep.differences"),
     *_before("reconcile.evidence", "look"),
 ]
-FINDINGS = _around("runner.reconcile", "_Reconcile._settle")
+FINDINGS = _around("runner.reconcile.reconcile", "_Reconcile._settle")
 REFETCH = [
-    *_behind("runner.reconcile", "_Reconcile._by_key"),
-    *_around("runner.run", "Run.reread"),
+    *_behind("runner.reconcile.reconcile", "_Reconcile._by_key"),
+    *_around("runner.sync.sync", "Run.reread"),
     *_SEALING,
     *_around("load.commit", "_apply", "note_batch"),
     *_behind("load.commit", "commit"),
 ]
 BURY = [
-    *_around("runner.run", "Run.bury"),
+    *_around("runner.sync.sync", "Run.bury"),
     *_around("load.tombstones", "bury", "note_batch"),
     *_behind("load.tombstones", "_note_merge"),
     *_around("core.control", "Control.end_walk"),
 ]
-KEEP = [*_around("runner.findings", "keep"), *PUBLISHING]
+KEEP = [*_around("runner.reconcile.findings", "keep"), *PUBLISHING]
 RECONCILE = [*_BEGINNING[:4], *SWEEP, *FINDINGS, *REFETCH, *BURY, *KEEP]
 REPLAY = [
-    *_behind("runner.replay", "_clear", "_source"),
+    *_behind("runner.archive.replay", "_clear", "_source"),
     *_behind("runner.loader", "Loader.learn_fields"),
-    *_before("extract.seal", "read"),
-    *_behind("runner.rereading", "Rereading._load"),
+    *_before("extract.raw_archive", "read"),
+    *_behind("runner.archive.reload", "Rereading._load"),
     *_around("load.commit", "note_batch"),
     *_behind("load.commit", "commit"),
-    *_around("load.rebuilt", "carry_over"),
+    *_around("load.carry_over", "carry_over"),
     *_around("core.control", "Control.start_run"),
     *_around("load.publish", "put"),
     *_around("core.control", "Control.end_walk"),
@@ -100,17 +100,17 @@ REPLAY = [
 ]
 EXPORT = [
     *_around("load.export", "_write", "described", "merge"),
-    *_around("load.store", "_Folder.put", "_Folder.remove"),
-    *_behind("load.store", "sync_folder"),
+    *_around("load.export_target", "_Folder.put", "_Folder.remove"),
+    *_behind("load.export_target", "sync_folder"),
     Place("os", "replace"),
     Place("os", "replace", after=True),
 ]
 BACKFILL = [
     *_BEGINNING,
     *_around("core.windows", "Windows.plan", "Windows.begin"),
-    *_behind("runner.backfill", "_begin"),
+    *_behind("runner.sync.backfill", "_begin"),
     *_SEALING,
-    *_behind("runner.backfill", "_Backfill._load"),
+    *_behind("runner.sync.backfill", "_Backfill._load"),
     *_COMMITTING,
     *PUBLISHING,
 ]
