@@ -79,7 +79,7 @@ class BudgetSpent(Stopped):
         )
 
 
-class ShareSpent(Stopped):
+class DependentsBudgetSpent(Stopped):
     """Streams that cost a request a parent have used up their part of the day's tokens. The others go on."""
 
     def __init__(self, *, spent: int, limit: int) -> None:
@@ -102,11 +102,11 @@ class GuardTripped(Stopped):
         super().__init__(message)
 
 
-class Busy(Stopped):
+class ProjectLocked(Stopped):
     """Another process holds the project's lock."""
 
 
-class Blocked(Stopped):
+class CoolingDown(Stopped):
     """Pipedrive's abuse protection answered with a page of HTML. Nothing may be sent until it cools down."""
 
 

@@ -27,7 +27,7 @@ import msgspec
 from pdsync.core import catalogue, config
 from pdsync.core.http import PLAIN_CAP
 from pdsync.core.request_builder import check
-from pdsync.core.upload_download import Memory
+from pdsync.core.upload_download import MemorySink
 from pdsync.errors import ConfigError
 from pdsync.extract.records import records
 from pdsync.runner import connection as sessions
@@ -74,7 +74,7 @@ def sync(
     Raises:
         PdsyncError: see `pdsync.errors`; nothing is half-written.
     """
-    asked = run.Asked(tuple(streams), full, since, budget)
+    asked = run.SyncRequest(tuple(streams), full, since, budget)
     return asyncio.run(run.sync(config.load(Path(project), settings), asked))
 
 
@@ -144,12 +144,12 @@ class Queue:
         with pushing.opened(self._settings) as (outbox, _):
             return outbox.drop(ids)
 
-    def plan(self, asked: pushing.Asked | None = None) -> Plan:
+    def plan(self, asked: pushing.PushRequest | None = None) -> Plan:
         """What a push would do: before → after, cost, refusals. Only reads are sent."""
-        return asyncio.run(pushing.dry_run(self._settings, asked or pushing.Asked()))[0]
+        return asyncio.run(pushing.dry_run(self._settings, asked or pushing.PushRequest()))[0]
 
     def push(
-        self, asked: pushing.Asked | None = None, confirm: Callable[[Plan], bool] = lambda plan: True
+        self, asked: pushing.PushRequest | None = None, confirm: Callable[[Plan], bool] = lambda plan: True
     ) -> pushing.PushReceipt | None:
         """Carry the queue out; blocks until it is done.
 
@@ -164,7 +164,7 @@ class Queue:
             GuardTripped: a guard holds it back. Nothing was sent.
             PdsyncError: see `pdsync.runner.push`.
         """
-        return asyncio.run(pushing.push(self._settings, asked or pushing.Asked(), confirm))
+        return asyncio.run(pushing.push(self._settings, asked or pushing.PushRequest(), confirm))
 
     def undo(self, push_id: str) -> list[Mutation]:
         """Queue what takes a push back, as far as it can be."""
@@ -207,7 +207,7 @@ class Client:
         """
         call = check(catalogue.operation(operation), dict(values))
         if call.operation.binary:
-            file = Memory()
+            file = MemorySink()
             await self._session.download(call.operation, call.path, file, most_bytes=PLAIN_CAP)
             return bytes(file.body)
         return (await self._session.carry_out(call)).json()

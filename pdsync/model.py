@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Raw, Struct
 
-from pdsync.sql import name as sql_name
+from pdsync.sql import quoted as sql_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -282,7 +282,7 @@ class Page(Struct, frozen=True):
     context: dict[str, str] = {}  # what was asked for: the parent's key, chosen parameters
 
 
-class Gone(Struct, frozen=True):
+class Tombstone(Struct, frozen=True):
     """A record that is known to be gone, and how that is known: never by its absence alone."""
 
     key: str
@@ -293,7 +293,7 @@ class Gone(Struct, frozen=True):
     confidence: str = "exact"
 
 
-class Gap(Struct, frozen=True):
+class IncompleteStream(Struct, frozen=True):
     """Something a run should have brought and did not: it is named in the receipt, never passed over."""
 
     stream: str
@@ -338,7 +338,7 @@ class Receipt(Struct):
     started_at: datetime
     finished_at: datetime | None = None
     streams: dict[str, StreamReceipt] = {}
-    gaps: list[Gap] = []
+    gaps: list[IncompleteStream] = []
     tokens: int = 0
     requests: int = 0
     exit_code: int = 1

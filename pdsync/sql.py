@@ -1,6 +1,6 @@
 """Writes names and constants into SQL: the one place where text becomes part of a statement.
 
-Whatever comes from data (a label, a field code, a path) enters SQL through `name` or `text`; values are bound.
+Whatever comes from data (a label, a field code, a path) enters SQL through `quoted` or `literal`; values are bound.
 """
 
 from __future__ import annotations
@@ -8,21 +8,21 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 
-def name(*parts: str) -> str:
-    """An identifier, quoted: `name("main", "deals")` is `"main"."deals"`."""
+def quoted(*parts: str) -> str:
+    """An identifier, quoted: `quoted("main", "deals")` is `"main"."deals"`."""
     return ".".join('"' + part.replace("\0", "").replace('"', '""') + '"' for part in parts)
 
 
-def text(value: str) -> str:
+def literal(value: str) -> str:
     """A string constant, quoted. For the few places where DuckDB takes no bound value: paths, JSON structures."""
     if "\0" in value:
         raise ValueError("A string constant can't hold a NUL character.")
     return "'" + value.replace("'", "''") + "'"
 
 
-def names(columns: list[str], prefix: str = "") -> str:
+def quoted_list(columns: list[str], prefix: str = "") -> str:
     """A list of identifiers, each behind `prefix`, which is an alias with its dot or nothing."""
-    return ", ".join(prefix + name(column) for column in columns)
+    return ", ".join(prefix + quoted(column) for column in columns)
 
 
 class Cursor(Protocol):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
 
 # A shell that starts the tests in its background has them ignore Ctrl-C, and what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -32,7 +32,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def box() -> Iterator[Box]:
+def box() -> Iterator[RunningSandbox]:
     """A small company on a thread of this process, without limits."""
     company = generate_company(seed=3, sizes=Sizes(deals=120, mail_threads=30, files=60), now=datetime.now(UTC))
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:

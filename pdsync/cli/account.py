@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pdsync.core.http import Credentials
 
 
-async def whose(settings: Settings, credentials: Credentials) -> Account:
+async def ask_account(settings: Settings, credentials: Credentials) -> Account:
     """Whose token it is: one request, 2 tokens, counted like any other.
 
     Raises:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from msgspec import Raw
 
     from pdsync.cli.app import App
-    from pdsync.core.http import Answer, Http, Patience, Query
-    from pdsync.core.upload_download import Sink
+    from pdsync.core.http import Answer, Http, Query, RetryPolicy
+    from pdsync.core.upload_download import ByteSink
     from pdsync.model import Operation
 
 
@@ -54,7 +54,7 @@ class Output:
         if not body:
             return
         if self._out:
-            with _Kept(self._out) as kept:
+            with _AtomicFile(self._out) as kept:
                 kept.write(body)
         elif self.kind == "binary":
             self._refuse_terminal()
@@ -67,20 +67,20 @@ class Output:
         http: Http,
         operation: Operation,
         path: str,
-        patience: Patience,
+        patience: RetryPolicy,
         *,
         query: Query | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Write an answer that is a file: piece by piece, and only when it is whole."""
 
-        async def fetch(sink: Sink) -> None:
+        async def fetch(sink: ByteSink) -> None:
             await http.download(
                 operation, path, sink, most_bytes=MOST_BYTES, query=query, headers=headers, patience=patience
             )
 
         if self._out:
-            with _Kept(self._out) as kept:
+            with _AtomicFile(self._out) as kept:
                 await fetch(kept)
             return
         self._refuse_terminal()
@@ -97,7 +97,7 @@ class Output:
         An array that was cut short by an error is not closed: nobody takes it for the whole.
         """
         if self._out:
-            with _Kept(self._out) as kept:
+            with _AtomicFile(self._out) as kept:
                 await self._records(records, kept.write)
         else:
             await self._records(records, self._show)
@@ -131,7 +131,7 @@ class Output:
 
 
 class _Rewound:
-    """A `Sink` that begins a temporary file anew."""
+    """A `ByteSink` that begins a temporary file anew."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -144,14 +144,14 @@ class _Rewound:
         self._file.write(data)
 
 
-class _Kept:
-    """A file that gets its name when all of it is there. A `Sink`, too."""
+class _AtomicFile:
+    """A file that gets its name when all of it is there. A `ByteSink`, too."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
 
-    def __enter__(self) -> _Kept:
+    def __enter__(self) -> _AtomicFile:
         try:
             handle = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         except OSError as error:

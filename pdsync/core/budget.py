@@ -34,7 +34,7 @@ from asyncio_throttle import Throttler  # type: ignore[attr-defined]  # it has n
 
 from pdsync.core.disk import guarding
 from pdsync.core.log import log
-from pdsync.errors import Blocked, BudgetSpent, StorageError
+from pdsync.errors import BudgetSpent, CoolingDown, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -240,7 +240,7 @@ class Budget:
         )
         return BudgetSpent(spent=limit, limit=limit, resets_at=_midnight())
 
-    def cool_down(self) -> Blocked:
+    def cool_down(self) -> CoolingDown:
         """After abuse protection answered: ten minutes of silence, doubling each time, and the error to raise."""
         row = self._db.execute("SELECT until, times FROM pauses WHERE kind = 'blocked'").fetchone()
         if row and 0 < row[0] - time.time() <= _COOL_DOWN_S * 2**6:
@@ -263,9 +263,9 @@ class Budget:
         self._was_blocked = row is not None
 
     @staticmethod
-    def _blocked(until: float) -> Blocked:
+    def _blocked(until: float) -> CoolingDown:
         when = datetime.fromtimestamp(until, UTC)
-        return Blocked(
+        return CoolingDown(
             "Pipedrive's abuse protection answered with a web page instead of data.\n"
             "Everything fetched so far is kept; nothing was taken for deleted.\n"
             f"pdsync sends nothing before {when:%H:%M} UTC. Lower limits.burst if other tools share this token."

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pdsync.core.disk import guarding
-from pdsync.errors import Busy, StorageError, WrongCompany
+from pdsync.errors import ProjectLocked, StorageError, WrongCompany
 from pdsync.model import BACKFILL, Page, Receipt, Walk
-from pdsync.sql import name, names
+from pdsync.sql import quoted, quoted_list
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -274,7 +274,7 @@ class Control:
         walks = self._walks("w.state IN ('open', 'sealed') AND (w.stream = ? OR ? IS NULL)", stream, stream)
         return [(walk, str(self.rows("SELECT state FROM walks WHERE id = ?", walk.id)[0][0])) for walk in walks]
 
-    def reopen_lost(self, held: Mapping[tuple[str, int], int]) -> int:
+    def requeue_missing_walks(self, held: Mapping[tuple[str, int], int]) -> int:
         """Mark walks as sealed that were applied to a warehouse which does not hold them; how many there are.
 
         Args:
@@ -317,7 +317,7 @@ class Control:
         began = self.rows("SELECT min(started_at) FROM walks WHERE run_id = ?", run_id)[0][0]
         return datetime.fromisoformat(str(began)) if began else None
 
-    def whole_reads(self, run_id: str) -> dict[tuple[str, str], datetime]:
+    def full_walks(self, run_id: str) -> dict[tuple[str, str], datetime]:
         """The lists (stream, source) that a run has read whole, to their ends, and when each reading began."""
         walks = self._walks("w.run_id = ? AND w.since IS NULL AND w.state = 'applied'", run_id)
         return {(walk.stream, walk.source): walk.started_at for walk in walks if walk.is_of_a_list and walk.started_at}
@@ -608,18 +608,18 @@ def _clean_texts(db: sqlite3.Connection, clean: Callable[[str, str, str | None],
     for (table,) in tables:
         columns = db.execute("SELECT name, type, pk FROM pragma_table_info(?)", (table,)).fetchall()
         keys = [column for column, _, place in columns if place]
-        where = " AND ".join(f"{name(key)} = ?" for key in keys) if keys else "rowid = ?"
-        chosen = names(keys) if keys else "rowid"
+        where = " AND ".join(f"{quoted(key)} = ?" for key in keys) if keys else "rowid = ?"
+        chosen = quoted_list(keys) if keys else "rowid"
         mutation = "id" if table == "mutations" else "mutation" if "mutation" in keys else "NULL"
         for column in (column for column, kind, place in columns if kind in ("TEXT", "BLOB") and not place):
             rows = db.execute(
-                f"SELECT {name(column)}, {mutation}, {chosen} FROM {name(table)} WHERE {name(column)} IS NOT NULL"
+                f"SELECT {quoted(column)}, {mutation}, {chosen} FROM {quoted(table)} WHERE {quoted(column)} IS NOT NULL"
             )
             for value, of, *place in rows.fetchall():
                 text = value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
                 if (other := clean(text, column, of)) != text:
                     made = other if isinstance(value, str) else other.encode("utf-8", "surrogateescape")
-                    db.execute(f"UPDATE {name(table)} SET {name(column)} = ? WHERE {where}", (made, *place))
+                    db.execute(f"UPDATE {quoted(table)} SET {quoted(column)} = ? WHERE {where}", (made, *place))
                     changed += 1
     return changed
 
@@ -649,7 +649,7 @@ class Lock:
             holder = os.pread(self._file, 200, 0).decode(errors="replace").strip()
             os.close(self._file)
             self._file = None
-            raise Busy(
+            raise ProjectLocked(
                 f"Another run holds this project{f' ({holder})' if holder else ''}.\n"
                 f"Nothing was called. Wait for it to end and run the same command again."
             ) from None

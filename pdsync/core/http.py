@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from pdsync.core.budget import Budget
     from pdsync.core.request_builder import Call
-    from pdsync.core.upload_download import Form, Sink
+    from pdsync.core.upload_download import ByteSink, Form
     from pdsync.model import Operation
 
     Query = Mapping[str, str] | Sequence[tuple[str, str]]
@@ -92,7 +92,7 @@ class Answer(Struct, frozen=True):
             ) from error
 
 
-class Patience(Struct, frozen=True):
+class RetryPolicy(Struct, frozen=True):
     """How long to wait for an answer, and how often to ask again. What is never repeated stays so."""
 
     attempts: int = ATTEMPTS
@@ -207,7 +207,7 @@ class Http:
         body: object = None,
         form: Form | None = None,
         headers: Mapping[str, str] | None = None,
-        patience: Patience | None = None,
+        patience: RetryPolicy | None = None,
         before: Callable[[], Awaitable[None]] | None = None,
     ) -> Answer:
         """Carry out `operation` and return the answer, which is a success.
@@ -248,7 +248,7 @@ class Http:
         call: Call,
         *,
         headers: Mapping[str, str] | None = None,
-        patience: Patience | None = None,
+        patience: RetryPolicy | None = None,
         before: Callable[[], Awaitable[None]] | None = None,
     ) -> Answer:
         """Like `call`, for a call that the catalogue has checked: as JSON or as a form, whatever its operation takes.
@@ -280,7 +280,7 @@ class Http:
         body: object = None,
         form: Form | None = None,
         headers: Mapping[str, str] | None = None,
-        patience: Patience | None = None,
+        patience: RetryPolicy | None = None,
         before: Callable[[], Awaitable[None]] | None = None,
     ) -> Answer:
         """Like `call`, for a request that no operation of the catalogue describes; `label` names it in errors.
@@ -288,7 +288,7 @@ class Http:
         A `search` counts in the burst limit of searches too. A `body` of bytes is sent as it is, under the
         Content-Type that `headers` name.
         """
-        patience = patience or Patience()
+        patience = patience or RetryPolicy()
         timeout_s = patience.timeout_s or self._timeout_s
 
         async def once(own: dict[str, str]) -> Answer:
@@ -309,12 +309,12 @@ class Http:
         self,
         operation: Operation,
         path: str,
-        sink: Sink,
+        sink: ByteSink,
         *,
         most_bytes: int,
         query: Query | None = None,
         headers: Mapping[str, str] | None = None,
-        patience: Patience | None = None,
+        patience: RetryPolicy | None = None,
     ) -> Answer:
         """Carry out `operation`, whose answer is a file, and hand its bytes to `sink` as they come.
 
@@ -326,7 +326,7 @@ class Http:
             BadAnswer: the link leads on, or where nobody should go.
             PdsyncError: as `call`.
         """
-        patience = patience or Patience()
+        patience = patience or RetryPolicy()
 
         async def once(own: dict[str, str]) -> Answer:
             async with self._places:
@@ -355,7 +355,7 @@ class Http:
         once: Callable[[dict[str, str]], Awaitable[Answer]],
         method: str,
         label: str,
-        patience: Patience,
+        patience: RetryPolicy,
     ) -> Answer:
         """The answer of the first attempt that succeeds, where trying again is safe."""
         refreshed = False
@@ -395,7 +395,7 @@ class Http:
                 self._retry_tokens = min(self._retry_tokens + 0.15, 20.0)
                 return answer
 
-    def _backoff(self, attempt: int, patience: Patience) -> float:
+    def _backoff(self, attempt: int, patience: RetryPolicy) -> float:
         first = self._backoff_s if patience.backoff_s is None else patience.backoff_s
         if not patience.exponential:
             return first
@@ -411,7 +411,7 @@ class Http:
         *,
         body: object = None,
         form: Form | None = None,
-        sink: Sink | None = None,
+        sink: ByteSink | None = None,
         most_bytes: int = 0,
         timeout_s: float,
         answered: Callable[[], None],
@@ -449,7 +449,7 @@ class Http:
                 log.debug("%s %s → %d, %d bytes", method, path, response.status, len(plain))
                 return Answer(response.status, kept, plain, self._served_at(response.headers.get("Date")))
 
-    async def _fetch(self, target: URL, sink: Sink, most_bytes: int, label: str) -> Answer:
+    async def _fetch(self, target: URL, sink: ByteSink, most_bytes: int, label: str) -> Answer:
         """The file behind the link `target`: no token, no cookie, no further redirect."""
         host = target.host or ""
         way = through(proxy_for(str(target)))

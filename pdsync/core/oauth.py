@@ -104,7 +104,7 @@ class OAuth:
                 place = self._vault.put(grant, place)
                 grant, place = self._exchange(grant, place)
         try:
-            found, name = asyncio.run(whose(self._vault.base_url, grant.access_token))
+            found, name = asyncio.run(ask_company(self._vault.base_url, grant.access_token))
         except AuthError:
             if adopted:  # what another process got is spent too
                 return self._renew(grant)
@@ -202,7 +202,7 @@ async def authorize(
         raise AuthError(f"Pipedrive refuses the authorisation ({refusal}). Nothing was stored.\n{_AGAIN}") from refusal
     if not answer.refresh_token:
         raise BadAnswer("Pipedrive gave no refresh token, so access would end within the hour. Nothing was stored.")
-    company_id, name = await whose(base_url, answer.access_token)
+    company_id, name = await ask_company(base_url, answer.access_token)
     now = time.time()
     return Grant(
         client_id=client_id,
@@ -343,7 +343,7 @@ async def _token(base_url: str, client_id: str, client_secret: str, form: Mappin
     return answer
 
 
-async def whose(base_url: str, access_token: str) -> tuple[int, str]:
+async def ask_company(base_url: str, access_token: str) -> tuple[int, str]:
     """Id and name of the company that an access token belongs to: 2 tokens of its daily budget.
 
     Raises:

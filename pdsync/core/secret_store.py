@@ -25,7 +25,7 @@ import msgspec
 from msgspec import Struct
 
 from pdsync.core.log import hide, log
-from pdsync.errors import AuthError, Busy, StorageError
+from pdsync.errors import AuthError, ProjectLocked, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -174,7 +174,7 @@ class Vault:
                     break
                 except BlockingIOError:
                     if time.monotonic() > until:
-                        raise Busy(
+                        raise ProjectLocked(
                             "Another pdsync has been renewing or storing the token for two minutes.\n"
                             "Nothing was called. Run the same command again when it has ended."
                         ) from None

@@ -123,7 +123,7 @@ def content_type_of(name: str) -> str | None:
 # In.
 
 
-class Sink(Protocol):
+class ByteSink(Protocol):
     """Takes in the body of an answer."""
 
     def begin(self) -> None:
@@ -133,8 +133,8 @@ class Sink(Protocol):
         """Take the next bytes."""
 
 
-class Memory:
-    """A `Sink` that keeps everything in memory."""
+class MemorySink:
+    """A `ByteSink` that keeps everything in memory."""
 
     def __init__(self) -> None:
         self.body = bytearray()
@@ -186,7 +186,7 @@ class TooLarge(BadAnswer):
     """More bytes came than may come. What came was not kept."""
 
 
-async def stream(response: aiohttp.ClientResponse, sink: Sink, most_bytes: int, grace_s: float) -> None:
+async def stream(response: aiohttp.ClientResponse, sink: ByteSink, most_bytes: int, grace_s: float) -> None:
     """Hand the body of `response` to `sink`, unpacked, piece by piece.
 
     Raises:

@@ -29,18 +29,18 @@ from pdsync.errors import (
 )
 from pdsync.extract.download_folder import (
     Folder,
-    Held,
+    ManifestEntry,
     NotOurs,
-    Part,
+    PartialFile,
     name_on_disk,
 )
-from pdsync.model import Gap
+from pdsync.model import IncompleteStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from pdsync.core.http import Answer
-    from pdsync.core.upload_download import Sink
+    from pdsync.core.upload_download import ByteSink
     from pdsync.model import Operation
 
 LINKS = {
@@ -64,11 +64,11 @@ class Caller(Protocol):
     async def call(self, operation: Operation, path: str | None = None) -> Answer:
         """Carry out `operation`."""
 
-    async def download(self, operation: Operation, path: str, sink: Sink, *, most_bytes: int) -> Answer:
+    async def download(self, operation: Operation, path: str, sink: ByteSink, *, most_bytes: int) -> Answer:
         """Carry out `operation`, whose answer is a file."""
 
 
-class Wanted(Struct, frozen=True):
+class FileToFetch(Struct, frozen=True):
     """A file to fetch. `known`: whether its record was at hand; else it is asked for, for 2 tokens."""
 
     id: int
@@ -81,30 +81,30 @@ class Wanted(Struct, frozen=True):
 class Plan(Struct, frozen=True):
     """What is to be fetched, and what is here already."""
 
-    todo: list[Wanted]
-    here: dict[int, Held]
-    besides: dict[int, Held] = {}  # what the manifest names, and nobody asked for now
+    todo: list[FileToFetch]
+    here: dict[int, ManifestEntry]
+    besides: dict[int, ManifestEntry] = {}  # what the manifest names, and nobody asked for now
 
     @property
     def cost_tokens(self) -> int:
         """What fetching will cost, if every file comes at the first attempt."""
         each, ask = (catalogue.operation(name, "v1").cost or 0 for name in ("downloadFile", "getFile"))
-        return sum(each + (0 if wanted.known else ask) for wanted in self.todo)
+        return sum(each + (0 if file.known else ask) for file in self.todo)
 
     @property
     def least_bytes(self) -> int:
         """The sum of the sizes that are known."""
-        return sum(wanted.size or 0 for wanted in self.todo)
+        return sum(file.size or 0 for file in self.todo)
 
 
-class Done(Struct):
+class DownloadReport(Struct):
     """What a download did."""
 
     fetched: int = 0
     bytes: int = 0
     already: int = 0
     left: int = 0  # not fetched, because something stopped all
-    gaps: list[Gap] = []
+    gaps: list[IncompleteStream] = []
     stopped: PdsyncError | None = None
 
     @property
@@ -113,10 +113,10 @@ class Done(Struct):
         return self.stopped.exit_code if self.stopped else 4 if self.gaps else 0
 
 
-def wanted(record: Mapping[str, Any]) -> Wanted:
+def as_wanted_file(record: Mapping[str, Any]) -> FileToFetch:
     """A record of a file, from the API or the warehouse, as a file to fetch."""
     size = record.get("file_size")
-    return Wanted(
+    return FileToFetch(
         id=int(record["id"]),
         name=str(record.get("name") or record.get("file_name") or ""),
         # Links to other places have a size of 0: there it says nothing.
@@ -125,7 +125,7 @@ def wanted(record: Mapping[str, Any]) -> Wanted:
     )
 
 
-def plan(files: Iterable[Wanted], folder: Folder, company_id: int | None, *, any_size: bool = False) -> Plan:
+def plan(files: Iterable[FileToFetch], folder: Folder, company_id: int | None, *, any_size: bool = False) -> Plan:
     """Tell what is here already from what is to be fetched. Makes no request.
 
     Raises:
@@ -138,7 +138,7 @@ def plan(files: Iterable[Wanted], folder: Folder, company_id: int | None, *, any
                 f"{folder.root} holds files of company {held.company_id}, and this token belongs to {company_id}.\n"
                 f"Nothing was fetched. Give another folder: --out DIR"
             )
-    todo, here = [], dict[int, Held]()
+    todo, here = [], dict[int, ManifestEntry]()
     for file in files:
         found = _found(file, folder, manifest.get(file.id), company_id or 0, any_size=any_size)
         if found:
@@ -149,7 +149,9 @@ def plan(files: Iterable[Wanted], folder: Folder, company_id: int | None, *, any
     return Plan(todo, here, {id: held for id, held in manifest.items() if id not in asked})
 
 
-def _found(file: Wanted, folder: Folder, held: Held | None, company_id: int, *, any_size: bool) -> Held | None:
+def _found(
+    file: FileToFetch, folder: Folder, held: ManifestEntry | None, company_id: int, *, any_size: bool
+) -> ManifestEntry | None:
     """The file as it lies here, if it is whole."""
     path = held.path if held else name_on_disk(file.id, file.name)
     try:
@@ -174,8 +176,8 @@ async def download(
     concurrency: int,
     most_bytes: int = MOST_BYTES,
     any_size: bool = False,
-    tell: Callable[[Held | Gap], None] = lambda what: None,
-) -> Done:
+    tell: Callable[[ManifestEntry | IncompleteStream], None] = lambda what: None,
+) -> DownloadReport:
     """Fetch what `planned` says.
 
     Args:
@@ -212,11 +214,11 @@ class _Download:
         company_id: int,
         most_bytes: int,
         any_size: bool,
-        tell: Callable[[Held | Gap], None],
+        tell: Callable[[ManifestEntry | IncompleteStream], None],
     ) -> None:
         self.queue = iter(planned.todo)
         self.here = dict(planned.here)
-        self.done = Done(already=len(planned.here))
+        self.done = DownloadReport(already=len(planned.here))
         self.unsettled = 0
         self._http, self._folder, self._company_id, self._tell = http, folder, company_id, tell
         self._most_bytes, self._any_size = most_bytes, any_size
@@ -246,10 +248,10 @@ class _Download:
                 self.done.bytes += held.size
                 self._tell(held)
 
-    async def _one(self, file: Wanted) -> Held:
+    async def _one(self, file: FileToFetch) -> ManifestEntry:
         if not file.known:
             file = await self._record(file.id)
-        part = Part(self._folder, name_on_disk(file.id, file.name))
+        part = PartialFile(self._folder, name_on_disk(file.id, file.name))
         try:
             file, answer = await self._whole(file, part)
             await part.finish()
@@ -259,7 +261,7 @@ class _Download:
         self._folder.note(held)
         return held
 
-    async def _whole(self, file: Wanted, part: Part) -> tuple[Wanted, Answer]:
+    async def _whole(self, file: FileToFetch, part: PartialFile) -> tuple[FileToFetch, Answer]:
         """Fetch until size and record agree: at most twice."""
         path = self._fetch.path.replace("{id}", str(file.id))
         for again in (False, True):
@@ -280,27 +282,29 @@ class _Download:
                 file = await self._record(file.id)
         raise BadAnswer(f"{wrong}. It was not kept; --any-size takes what comes.")
 
-    async def _record(self, id: int) -> Wanted:
+    async def _record(self, id: int) -> FileToFetch:
         answer = (await self._http.call(self._get, self._get.path.replace("{id}", str(id)))).json()
         record = answer.get("data") if isinstance(answer, dict) else None
         if not isinstance(record, dict) or record.get("id") != id:
             raise BadAnswer(f"getFile did not answer with the record of file {id}.")
-        return wanted(record)
+        return as_wanted_file(record)
 
-    def _gap(self, file: Wanted, error: PdsyncError) -> None:
+    def _gap(self, file: FileToFetch, error: PdsyncError) -> None:
         kind = "gone" if isinstance(error, NotFound) else "forbidden" if isinstance(error, Forbidden) else "failed"
-        gap = Gap("files", kind, f"file {file.id}{f' ({file.name})' if file.name else ''}: {error}")
+        gap = IncompleteStream("files", kind, f"file {file.id}{f' ({file.name})' if file.name else ''}: {error}")
         self.done.gaps.append(gap)
         self._tell(gap)
 
 
-def _held(file: Wanted, path: str, size: int, sha256: str, company_id: int, content_type: str | None) -> Held:
+def _held(
+    file: FileToFetch, path: str, size: int, sha256: str, company_id: int, content_type: str | None
+) -> ManifestEntry:
     now = datetime.now(UTC).replace(microsecond=0)
-    note = odd(content_type, file.name)
-    return Held(file.id, file.name, path, size, sha256, company_id, now, content_type, note, **_links(file))
+    note = type_mismatch(content_type, file.name)
+    return ManifestEntry(file.id, file.name, path, size, sha256, company_id, now, content_type, note, **_links(file))
 
 
-def odd(content_type: str | None, name: str) -> str | None:
+def type_mismatch(content_type: str | None, name: str) -> str | None:
     """What is odd about a file of this name that came as `content_type`; None for nothing."""
     came = (content_type or "").partition(";")[0].strip().lower()
     meant = content_type_of(name)
@@ -313,7 +317,7 @@ def odd(content_type: str | None, name: str) -> str | None:
     )
 
 
-def _links(file: Wanted) -> dict[str, Any]:
+def _links(file: FileToFetch) -> dict[str, Any]:
     texts = ("lead_id", "mail_message_id", "add_time", "update_time")
     told = {}
     for key, value in file.about.items():

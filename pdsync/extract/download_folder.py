@@ -23,7 +23,7 @@ import msgspec
 from msgspec import Struct
 
 from pdsync.core.log import clean_json, log
-from pdsync.errors import Busy, ConfigError, PdsyncError, StorageError
+from pdsync.errors import ConfigError, PdsyncError, ProjectLocked, StorageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ class NotOurs(PdsyncError):
     """Where a file should go stands something that is no file: a symbolic link, a folder, a device."""
 
 
-class Held(Struct, frozen=True, omit_defaults=True):
+class ManifestEntry(Struct, frozen=True, omit_defaults=True):
     """A line of the manifest: a file that is here, and what it hangs on in Pipedrive."""
 
     id: int
@@ -65,7 +65,7 @@ class Held(Struct, frozen=True, omit_defaults=True):
     update_time: str | None = None
 
 
-def _line(held: Held) -> bytes:
+def _line(held: ManifestEntry) -> bytes:
     """A line of the manifest: a name in it breaks no line, and steers no terminal that shows it."""
     return clean_json(msgspec.json.encode(held).decode()).encode() + b"\n"
 
@@ -102,7 +102,7 @@ class Folder:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._handle)
-            raise Busy(f"Another download into {self.root} is under way. Nothing was called.") from None
+            raise ProjectLocked(f"Another download into {self.root} is under way. Nothing was called.") from None
         return self
 
     def __exit__(
@@ -153,7 +153,7 @@ class Folder:
 
     # The manifest.
 
-    def manifest(self) -> dict[int, Held]:
+    def manifest(self) -> dict[int, ManifestEntry]:
         """What the manifest says is here, by id; lines that can't be read, or name a path, count for nothing.
 
         Raises:
@@ -161,11 +161,11 @@ class Folder:
         """
         if self.size_of(MANIFEST) is None:
             return {}
-        found: dict[int, Held] = {}
+        found: dict[int, ManifestEntry] = {}
         with os.fdopen(self.open(MANIFEST, os.O_RDONLY), "rb") as lines:
             for line in filter(bytes.strip, lines):
                 try:
-                    held = msgspec.json.decode(line, type=Held)
+                    held = msgspec.json.decode(line, type=ManifestEntry)
                 except (msgspec.DecodeError, UnicodeDecodeError):
                     log.info("%s: a line can't be read; its file is looked at anew", MANIFEST)
                     continue
@@ -173,7 +173,7 @@ class Folder:
                     found[held.id] = held
         return found
 
-    def note(self, held: Held) -> None:
+    def note(self, held: ManifestEntry) -> None:
         """Add a line to the manifest, for good."""
         try:
             handle = self.open(MANIFEST, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -184,9 +184,9 @@ class Folder:
         except OSError as error:
             raise StorageError(f"{self.root / MANIFEST} can't be written: {error.strerror or error}.") from error
 
-    def rewrite(self, held: dict[int, Held]) -> None:
+    def rewrite(self, held: dict[int, ManifestEntry]) -> None:
         """Make the manifest anew: one line a file, in the order of their ids."""
-        part = Part(self, MANIFEST)
+        part = PartialFile(self, MANIFEST)
         try:
             part.begin()
             part.write(b"".join(_line(held[id]) for id in sorted(held)))
@@ -195,7 +195,7 @@ class Folder:
             part.discard()
 
 
-class Part:
+class PartialFile:
     """A file that comes in, and is not to be seen before it is whole. A `Sink` of `core.upload_download`."""
 
     def __init__(self, folder: Folder, name: str) -> None:

@@ -261,7 +261,7 @@ def _written(value: Any) -> Iterator[str]:
         yield json.dumps(value)
 
 
-def sole(mine: Collection[str], others: Collection[str]) -> tuple[set[str], set[str]]:
+def unique_identifiers(mine: Collection[str], others: Collection[str]) -> tuple[set[str], set[str]]:
     """Which of the texts that name a person are theirs alone; and which other persons share, or may share.
 
     A name of one word may mean anybody.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 RECORDS_A_PAGE = 500
 
 
-def bodies(path: Path) -> list[bytes]:
+def read_answers(path: Path) -> list[bytes]:
     """The answers in the file at `path`: JSON or NDJSON, plain, gzip or zstd, told by their content.
 
     Raises:

@@ -63,7 +63,7 @@ class Store(Protocol):
         """Cut `window` in two, for good: the newer part, whose walk goes on, and the older one."""
 
 
-class Piece:
+class WindowProgress:
     """A window, and how far its walk is."""
 
     def __init__(self, window: Window, *, page_rows: int, divisible: bool) -> None:
@@ -97,7 +97,7 @@ class Piece:
         return at if self.window.since < at < self.reached else None
 
 
-class Slices:
+class WindowScheduler:
     """All windows of a backfill, shared by the walks that read them.
 
     slices = Slices(pieces, store, helpers=8, at_once=lambda: 3.5)
@@ -108,7 +108,12 @@ class Slices:
     """
 
     def __init__(
-        self, pieces: Iterable[Piece], store: Store, *, helpers: int, at_once: Callable[[], float] = lambda: inf
+        self,
+        pieces: Iterable[WindowProgress],
+        store: Store,
+        *,
+        helpers: int,
+        at_once: Callable[[], float] = lambda: inf,
     ) -> None:
         self.helpers, self._at_once = helpers, at_once
         self._under_way = 0
@@ -116,11 +121,11 @@ class Slices:
         self._asked = count()
         self.stopped: BaseException | None = None
         self._waiting = list(pieces)
-        self._running: set[Piece] = set()
+        self._running: set[WindowProgress] = set()
         self._store = store
         self._news = asyncio.Event()
 
-    async def read(self, walk: Callable[[Piece], Awaitable[None]]) -> None:
+    async def read(self, walk: Callable[[WindowProgress], Awaitable[None]]) -> None:
         """Read every window by `walk`, as many side by side as there are helpers.
 
         `walk` tells of each page by `advanced`. What it raises ends all, once the pages that are under way are kept.
@@ -135,7 +140,7 @@ class Slices:
         if self.stopped:
             raise self.stopped
 
-    async def _help(self, walk: Callable[[Piece], Awaitable[None]]) -> None:
+    async def _help(self, walk: Callable[[WindowProgress], Awaitable[None]]) -> None:
         while not self.stopped:
             piece = self._take()
             if piece is None:
@@ -165,13 +170,13 @@ class Slices:
             if piece.window.stream == stream:
                 piece.divisible = False
 
-    def advanced(self, piece: Piece, rows: int, reached: datetime | None) -> None:
+    def advanced(self, piece: WindowProgress, rows: int, reached: datetime | None) -> None:
         """A walk is a page further: whoever has nothing to do may help it."""
         piece.advance(rows, reached)
         self._news.set()
 
     @asynccontextmanager
-    async def turn(self, piece: Piece) -> AsyncIterator[None]:
+    async def turn(self, piece: WindowProgress) -> AsyncIterator[None]:
         """Wait until a request of `piece` is among those that the limit can use, the longest walks first.
 
         Where many records share a second, a walk can't be helped: it must not wait as long as those that can.
@@ -204,7 +209,7 @@ class Slices:
                 self._under_way += 1
                 admitted.set_result(None)
 
-    def _take(self) -> Piece | None:
+    def _take(self) -> WindowProgress | None:
         """The newest window that waits, or else the older part of the one that has the most to do."""
         if self._waiting:
             newest = max(self._waiting, key=lambda piece: piece.window.until)
@@ -218,14 +223,14 @@ class Slices:
                 return None
             if (at := piece.cut_at(self.helpers)) is not None:
                 piece.window, older = self._store.cut(piece.window, at)
-                return Piece(older, page_rows=piece.page_rows, divisible=True)
+                return WindowProgress(older, page_rows=piece.page_rows, divisible=True)
         return None
 
 
-class InTurn:
+class ThrottledCaller:
     """Makes the calls of one walk when it is its turn."""
 
-    def __init__(self, client: Caller, slices: Slices, piece: Piece) -> None:
+    def __init__(self, client: Caller, slices: WindowScheduler, piece: WindowProgress) -> None:
         self._client, self._slices, self._piece = client, slices, piece
 
     async def call(self, operation: Operation, path: str | None = None, *, query: Mapping[str, str] | None) -> Answer:
@@ -245,7 +250,7 @@ async def read(
     source: Source,
     operation: Operation,
     walk: Walk,
-    piece: Piece,
+    piece: WindowProgress,
     *,
     after: Page | None = None,
 ) -> AsyncGenerator[tuple[Page, datetime | None]]:

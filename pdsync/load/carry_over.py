@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pdsync.load import warehouse
-from pdsync.sql import name as quoted
-from pdsync.sql import text as literal
+from pdsync.sql import literal, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -17,8 +17,7 @@ from msgspec import Struct
 
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
-from pdsync.sql import name as quoted
-from pdsync.sql import text as literal
+from pdsync.sql import literal, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from pdsync.errors import StorageError
-from pdsync.sql import first, names
-from pdsync.sql import name as quoted
-from pdsync.sql import text as literal
+from pdsync.sql import first, literal, quoted, quoted_list
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -193,8 +191,8 @@ def _insert(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, 
         gone = f"{'NOT ' if target.deleted.startswith('!') else ''}s.{quoted(flag)}"
     since = f"coalesce(s.{quoted(target.cursor)}, s._served_at)" if target.cursor else "s._served_at"
     joins, labels = _labels(target)
-    columns = names([*target.columns, *labels, "_extra", "_synced_at", "_verified_at", "_run_id", "_deleted_at"])
-    values = ", ".join([names(list(target.columns), "s."), *labels.values()])
+    columns = quoted_list([*target.columns, *labels, "_extra", "_synced_at", "_verified_at", "_run_id", "_deleted_at"])
+    values = ", ".join([quoted_list(list(target.columns), "s."), *labels.values()])
     # A first load need not look each row up in what was compared.
     valid_from = _valid_from(target) if all_new else "d.valid_from"
     delta = "" if all_new else "JOIN temp.delta d ON d.place = s.rowid AND d.changed"

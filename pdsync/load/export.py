@@ -17,9 +17,7 @@ from msgspec import Struct
 
 from pdsync.core import catalogue
 from pdsync.load.column_masks import selected
-from pdsync.sql import first
-from pdsync.sql import name as quoted
-from pdsync.sql import text as literal
+from pdsync.sql import first, literal, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from pdsync.sql import name as quoted
+from pdsync.sql import quoted
 
 if TYPE_CHECKING:
     import duckdb

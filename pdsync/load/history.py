@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from pdsync.load.warehouse import SYSTEM_COLUMNS
-from pdsync.sql import first, names
-from pdsync.sql import name as quoted
-from pdsync.sql import text as literal
+from pdsync.sql import first, literal, quoted, quoted_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -149,7 +147,7 @@ def _versions(database: str | None, table: str) -> str:
 
 def _differences(table: str, key: str) -> str:
     """Kind, key and both versions of the records that differ. Takes two moments."""
-    own = names([column for column in _OWN if column not in ("_extra", "_deleted_at")])
+    own = quoted_list([column for column in _OWN if column not in ("_extra", "_deleted_at")])
     at = (
         f"(SELECT * EXCLUDE ({own}) FROM ({_versions(None, table)}) WHERE _deleted_at IS NULL"
         " AND _valid_from <= $%d AND coalesce(_valid_to > $%d, true))"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pdsync.sql import name as quoted
+from pdsync.sql import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

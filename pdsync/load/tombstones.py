@@ -8,18 +8,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pdsync.load.commit import Batch, Counts, Target, note_batch
-from pdsync.sql import first
-from pdsync.sql import name as quoted
+from pdsync.sql import first, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import duckdb
 
-    from pdsync.model import Gone, Walk
+    from pdsync.model import Tombstone, Walk
 
 
-def bury(connection: duckdb.DuckDBPyConnection, target: Target, walk: Walk, page: int, gone: Sequence[Gone]) -> Counts:
+def tombstone(
+    connection: duckdb.DuckDBPyConnection, target: Target, walk: Walk, page: int, gone: Sequence[Tombstone]
+) -> Counts:
     """Mark the rows of `gone`, note merges, and remember the page: all of it, or nothing.
 
     A page that the warehouse knows changes nothing, and neither does a record that is marked, or was never here, or was
@@ -69,7 +70,7 @@ def bury(connection: duckdb.DuckDBPyConnection, target: Target, walk: Walk, page
     return counts
 
 
-def _note_merge(connection: duckdb.DuckDBPyConnection, entity: str, run_id: str, gone: Gone) -> None:
+def _note_merge(connection: duckdb.DuckDBPyConnection, entity: str, run_id: str, gone: Tombstone) -> None:
     connection.execute("DELETE FROM meta.merges WHERE entity = ? AND loser_id = ?", [entity, int(gone.key)])
     connection.execute(
         "INSERT INTO meta.merges VALUES (?, ?, ?, ?, ?, ?)",

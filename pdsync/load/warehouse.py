@@ -23,9 +23,7 @@ import duckdb
 
 from pdsync.core import disk
 from pdsync.errors import StorageError, WrongCompany
-from pdsync.sql import first
-from pdsync.sql import name as quoted
-from pdsync.sql import text as literal
+from pdsync.sql import first, literal, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

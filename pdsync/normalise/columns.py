@@ -12,8 +12,7 @@ import json
 from typing import TYPE_CHECKING
 
 from pdsync.normalise.tables import pointer
-from pdsync.sql import name as quoted
-from pdsync.sql import text as literal
+from pdsync.sql import literal, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -25,7 +24,7 @@ _LONG_LIST = 256  # bytes
 _NO_OBJECT = "\u0001no object: "  # before a value that stands where an object was expected
 
 
-class Statement:
+class StagingSql:
     """The SQL for one table; built once for a stream and API version, and asked for its variants.
 
     Args:

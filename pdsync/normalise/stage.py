@@ -19,11 +19,9 @@ from msgspec import Struct
 
 from pdsync.core.list_response import open_envelope
 from pdsync.model import Page, SchemaChange
-from pdsync.normalise.columns import Statement, no_object, stray_items
+from pdsync.normalise.columns import StagingSql, no_object, stray_items
 from pdsync.normalise.tables import Table, TableColumn, pointer
-from pdsync.sql import first
-from pdsync.sql import name as quoted
-from pdsync.sql import text as literal
+from pdsync.sql import first, literal, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -60,7 +58,7 @@ class _UnspeakableKey(Exception):
     """A record has a key with a NUL character, which no SQL can name."""
 
 
-class Stage:
+class StagingTable:
     """The staging table of one walk. `table` may be replaced when a custom field is added meanwhile."""
 
     def __init__(
@@ -70,7 +68,7 @@ class Stage:
         self.rows = 0
         self.quarantined: list[Quarantined] = []
         self.changes: list[SchemaChange] = []
-        self._statement = Statement(table, f"incoming_{name}")
+        self._statement = StagingSql(table, f"incoming_{name}")
         self._feed = _Feed()
         self._prepared: str | None = None  # what `_write` prepared
         self.operation = operation

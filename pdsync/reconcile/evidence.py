@@ -46,7 +46,7 @@ def most_gone(rows: int) -> int:
     return min(100, max(10, rows * 2 // 100))
 
 
-class Sighting(Struct, frozen=True):
+class ProbeResult(Struct, frozen=True):
     """What asking for one record by itself gave."""
 
     status: int  # 0: no usable answer
@@ -69,7 +69,7 @@ class Verdict(Struct, frozen=True):
         return self.kind in ("soft_deleted", "purged", "merged", "converted", "extra")
 
 
-async def look(http: Http, item: Operation, keys: Iterable[str]) -> dict[str, Sighting]:
+async def probe_records(http: Http, item: Operation, keys: Iterable[str]) -> dict[str, ProbeResult]:
     """Ask for records one by one.
 
     Raises:
@@ -80,22 +80,22 @@ async def look(http: Http, item: Operation, keys: Iterable[str]) -> dict[str, Si
     return dict(zip(wanted, found, strict=True))
 
 
-async def _one(http: Http, item: Operation, key: str) -> Sighting:
+async def _one(http: Http, item: Operation, key: str) -> ProbeResult:
     param = list(item.path_params)[-1]
     try:
         answer = await http.carry_out(check(item, {param: key}))
-        return Sighting(answer.status, record_in(answer.body), answer.body)
+        return ProbeResult(answer.status, record_in(answer.body), answer.body)
     except NotFound as error:
-        return Sighting(error.status)
+        return ProbeResult(error.status)
     except (Forbidden, FeatureOff) as error:
-        return Sighting(error.status)
+        return ProbeResult(error.status)
     except ApiError as error:
-        return Sighting(error.status)
+        return ProbeResult(error.status)
     except (ServerTrouble, BadAnswer):
-        return Sighting(0)
+        return ProbeResult(0)
 
 
-def healthy(sightings: dict[str, Sighting]) -> bool:
+def healthy(sightings: dict[str, ProbeResult]) -> bool:
     """Whether records that are known to be there can be read: otherwise a 404 says nothing."""
     return bool(sightings) and all(each.status == 200 and each.record for each in sightings.values())
 
@@ -103,7 +103,7 @@ def healthy(sightings: dict[str, Sighting]) -> bool:
 def judge(
     stream: Stream,
     key: str,
-    sighting: Sighting | None,
+    sighting: ProbeResult | None,
     *,
     version: Version,
     can_tell: bool,

@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from pdsync.core import catalogue
-from pdsync.normalise.stage import Stage
-from pdsync.sql import first
-from pdsync.sql import name as quoted
-from pdsync.sql import text as literal
+from pdsync.normalise.stage import StagingTable
+from pdsync.sql import first, literal, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -69,7 +67,7 @@ class Sweep:
     def __init__(self, connection: duckdb.DuckDBPyConnection, table: Table, number: int) -> None:
         self.connection, self.table, self.stream = connection, table, table.stream
         self._name = f"swept_{number}"
-        self._stages: dict[str, Stage] = {}
+        self._stages: dict[str, StagingTable] = {}
         self.rows = 0
         self.unreadable = 0
         columns = ["key VARCHAR", "since TIMESTAMPTZ", "hash UBIGINT", "is_gone BOOLEAN", "is_archived BOOLEAN",
@@ -97,7 +95,7 @@ class Sweep:
     def add(self, source: str, operation: Operation, pages: Sequence[Page]) -> None:
         """Keep what `pages` of the list `source` show."""
         if source not in self._stages:
-            self._stages[source] = Stage(self.connection, f"{self._name}_{source}", self.table, operation)
+            self._stages[source] = StagingTable(self.connection, f"{self._name}_{source}", self.table, operation)
         stage = self._stages[source]
         stage.add(pages)
         self.unreadable += len(stage.quarantined)

@@ -20,12 +20,11 @@ from pdsync.errors import StorageError
 from pdsync.load import clock_repair, tombstones, warehouse
 from pdsync.load import commit as committing
 from pdsync.load.commit import Batch, Counts, Target
-from pdsync.model import FINDINGS, CustomField, Gone, SchemaChange, Stream, Version, Walk
+from pdsync.model import FINDINGS, CustomField, SchemaChange, Stream, Tombstone, Version, Walk
 from pdsync.normalise import tables
-from pdsync.normalise.columns import Statement
-from pdsync.normalise.stage import Stage
-from pdsync.sql import first
-from pdsync.sql import name as quoted
+from pdsync.normalise.columns import StagingSql
+from pdsync.normalise.stage import StagingTable
+from pdsync.sql import first, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -70,8 +69,8 @@ class Loader:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="load")
         self._stagers = ThreadPoolExecutor(max_workers=_SIDE_BY_SIDE, thread_name_prefix="stage")
         self._connection: duckdb.DuckDBPyConnection | None = None
-        self._stages: dict[int, Stage] = {}  # by walk
-        self._spare: list[Stage] = []
+        self._stages: dict[int, StagingTable] = {}  # by walk
+        self._spare: list[StagingTable] = []
         self._tables: dict[tuple[str, Version], tables.Table] = {}
         self._only_added = False  # no row of the file was taken out yet
 
@@ -112,10 +111,10 @@ class Loader:
         self._connection = warehouse.connect(self.path)
         for script in catalogue.sql("warehouse").values():
             warehouse.prepare(self._connection, script, company_id, company)
-        self._only_added = not self.held_walks()
+        self._only_added = not self.loaded_pages_by_walk()
         warehouse.vacuum(self._connection, wanted=not self._only_added)
 
-    def held_walks(self) -> dict[tuple[str, int], int]:
+    def loaded_pages_by_walk(self) -> dict[tuple[str, int], int]:
         """Run and walk → the last of its pages that the work file holds."""
         rows = self.connection.execute(
             "SELECT run_id, walk, max(last_page) FROM meta._applied_batches GROUP BY 1, 2"
@@ -177,23 +176,25 @@ class Loader:
     def _bury(self, stream: Stream, walk: Walk, pages: Sequence[Page]) -> Counts | None:
         counts: Counts | None = None
         for page in pages:
-            gone = msgspec.json.decode(page.body, type=list[Gone])
+            gone = msgspec.json.decode(page.body, type=list[Tombstone])
             target = target_of(self.table(stream, walk.version))
-            counts = _sum(counts, tombstones.bury(self.connection, target, walk, page.seq, gone))
+            counts = _sum(counts, tombstones.tombstone(self.connection, target, walk, page.seq, gone))
         return counts
 
     def finish(self, stream: Stream, walk: Walk, pages: int) -> Counts:
         """Commit what is staged of a walk that ended without a last page: nothing was there behind its `pages`."""
         return self._commit(stream, walk, last=pages - 1, number=pages // PAGES_A_BATCH, closes=True)
 
-    def _stage(self, stream: Stream, walk: Walk) -> Stage:
+    def _stage(self, stream: Stream, walk: Walk) -> StagingTable:
         if walk.id not in self._stages:
             table, operation = self.table(stream, walk.version), catalogue.operations(walk.version)[walk.operation]
             fit = [spare for spare in self._spare if spare.table is table and spare.operation is operation]
             for spare in fit[:1]:
                 self._spare.remove(spare)
             self._stages[walk.id] = (
-                fit[0] if fit else Stage(warehouse.another(self.connection), f"staged_{walk.id}", table, operation)
+                fit[0]
+                if fit
+                else StagingTable(warehouse.another(self.connection), f"staged_{walk.id}", table, operation)
             )
         return self._stages[walk.id]
 
@@ -222,7 +223,7 @@ class Loader:
                 self._spare.pop(0).connection.close()
         return counts
 
-    def applied(self, walk: Walk) -> int:
+    def pages_loaded(self, walk: Walk) -> int:
         """How many pages of a walk the warehouse holds already."""
         row = first(
             self.connection.execute(
@@ -231,7 +232,7 @@ class Loader:
         )
         return int(row[0]) + 1 if row and row[0] is not None else 0
 
-    def was_read(self, stream: Stream) -> bool:
+    def has_been_synced(self, stream: Stream) -> bool:
         """Whether any list of a stream was ever read to its end."""
         row = first(self.connection.execute("SELECT count(*) FROM meta.checkpoints WHERE stream = ?", [stream.name]))
         return bool(row and row[0])
@@ -243,7 +244,7 @@ class Loader:
         if (stream.name, version) not in self._tables:
             table = tables.table(stream, version, self._fields(stream), catalogue.field_types())
             warehouse.ensure_table(self.connection, stream.name, {column.name: column.type for column in table.columns})
-            warehouse.ensure_hashes(self.connection, stream.name, Statement(table).row_hash())
+            warehouse.ensure_hashes(self.connection, stream.name, StagingSql(table).row_hash())
             self._tables[stream.name, version] = table
         return self._tables[stream.name, version]
 
@@ -255,7 +256,7 @@ class Loader:
         ).fetchall()
         return [CustomField(*row) for row in rows]
 
-    def learn_fields(self, stream: Stream, run_id: str) -> list[SchemaChange]:
+    def sync_custom_fields(self, stream: Stream, run_id: str) -> list[SchemaChange]:
         """Take over the field definitions that were synced: new columns, new labels, renamed options.
 
         Returns:

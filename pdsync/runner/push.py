@@ -18,20 +18,19 @@ from pdsync.core import catalogue
 from pdsync.core.account import fetch_account
 from pdsync.core.control import Control, Lock
 from pdsync.core.log import log
-from pdsync.errors import AuthError, Busy, ConfigError, GuardTripped, PdsyncError, Stopped, WrongCompany
+from pdsync.errors import AuthError, ConfigError, GuardTripped, PdsyncError, ProjectLocked, Stopped, WrongCompany
 from pdsync.runner import connection as client
 from pdsync.runner import project
 from pdsync.runner.queue_recovery import outbox_of, recover
 from pdsync.runner.report import applied_changes, mutation_log
 from pdsync.runner.sync import sync
-from pdsync.sql import first
-from pdsync.sql import name as quoted
+from pdsync.sql import first, quoted
 from pdsync.writeback import guards
 from pdsync.writeback import plan as planning
 from pdsync.writeback.executor import Apply, Limits
 from pdsync.writeback.guards import Consent
-from pdsync.writeback.known_records import Memory
-from pdsync.writeback.resolver import Names
+from pdsync.writeback.known_records import KnownRecords
+from pdsync.writeback.resolver import NameResolver
 from pdsync.writeback.sender import Sender
 from pdsync.writeback.shapes import stream_of
 
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
 ENDS = ("applied", "rejected", "conflict", "needs_review")
 
 
-class Asked(Struct, frozen=True):
+class PushRequest(Struct, frozen=True):
     """What a push is asked to do."""
 
     plan: Path | None = None  # a saved one; None plans the queue
@@ -98,7 +97,7 @@ class Session(Struct):
     outbox: Outbox
     http: Http
     identity: Account
-    names: Names
+    names: NameResolver
     warehouse: duckdb.DuckDBPyConnection | None
 
 
@@ -115,7 +114,7 @@ def _warehouse(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection | None]
 
 
 @contextmanager
-def opened(settings: Settings, say: Callable[[str], None] = log.warning) -> Iterator[tuple[Outbox, Names]]:
+def opened(settings: Settings, say: Callable[[str], None] = log.warning) -> Iterator[tuple[Outbox, NameResolver]]:
     """The queue and the names that may be used in it: no request is made.
 
     What the raw archive and the warehouse know of it and control.db does not is taken over first, and `say` is told.
@@ -124,12 +123,12 @@ def opened(settings: Settings, say: Callable[[str], None] = log.warning) -> Iter
         outbox = outbox_of(settings, control)
         for note in recover(outbox, warehouse, [project.work_path(settings)]):
             say(note)
-        yield outbox, Names(warehouse)
+        yield outbox, NameResolver(warehouse)
 
 
 @asynccontextmanager
 async def _session(
-    settings: Settings, asked: Asked, say: Callable[[str], None] = log.warning
+    settings: Settings, asked: PushRequest, say: Callable[[str], None] = log.warning
 ) -> AsyncIterator[Session]:
     with project.opened(settings) as control, _warehouse(settings) as warehouse:
         async with client.connect(settings, run_tokens=asked.budget) as http:
@@ -139,7 +138,7 @@ async def _session(
             outbox = outbox_of(settings, control)
             for note in recover(outbox, warehouse, [project.work_path(settings)]):
                 say(note)
-            yield Session(settings, control, outbox, http, identity, Names(warehouse), warehouse)
+            yield Session(settings, control, outbox, http, identity, NameResolver(warehouse), warehouse)
 
 
 def _check_warehouse(warehouse: duckdb.DuckDBPyConnection | None, identity: Account) -> None:
@@ -150,7 +149,7 @@ def _check_warehouse(warehouse: duckdb.DuckDBPyConnection | None, identity: Acco
         raise WrongCompany(expected=int(row[0]), found=identity.company_id, name=identity.company_name)
 
 
-async def dry_run(settings: Settings, asked: Asked) -> tuple[Plan, str | None]:
+async def dry_run(settings: Settings, asked: PushRequest) -> tuple[Plan, str | None]:
     """Plan the queue. Nothing but reads is sent, and nothing is changed; the plan is remembered as made here.
 
     Returns:
@@ -171,7 +170,7 @@ async def dry_run(settings: Settings, asked: Asked) -> tuple[Plan, str | None]:
 
 async def push(
     settings: Settings,
-    asked: Asked,
+    asked: PushRequest,
     confirm: Callable[[Plan], bool],
     tell: Callable[[Mutation], None] = lambda mutation: None,
     say: Callable[[str], None] = lambda text: None,
@@ -213,7 +212,7 @@ async def push(
         return receipt
 
 
-async def _settle_doubts(session: Session, asked: Asked, push_id: str, say: Callable[[str], None]) -> None:
+async def _settle_doubts(session: Session, asked: PushRequest, push_id: str, say: Callable[[str], None]) -> None:
     """See what became of those that the last push left in doubt, before anything new is planned."""
     doubtful = session.outbox.recover()
     if not doubtful:
@@ -230,7 +229,7 @@ async def _settle_doubts(session: Session, asked: Asked, push_id: str, say: Call
         raise trouble[0]
 
 
-async def _plan(session: Session, asked: Asked) -> Plan:
+async def _plan(session: Session, asked: PushRequest) -> Plan:
     if asked.plan is None:
         return await _make(session, asked)
     plan = planning.load(asked.plan)
@@ -253,17 +252,17 @@ async def _plan(session: Session, asked: Asked) -> Plan:
     return plan
 
 
-async def _make(session: Session, asked: Asked) -> Plan:
+async def _make(session: Session, asked: PushRequest) -> Plan:
     operation = catalogue.operation(asked.operation).name if asked.operation else None
     mutations = session.outbox.mutations(["queued"], operation=operation, batch=asked.batch)
     company = (session.identity.company_id, session.identity.company_name)
     return await planning.make(
         session.http, session.names, mutations[: asked.limit], company=company, policy=asked.policy,
-        currency=session.identity.default_currency, memory=Memory(session.warehouse, session.outbox),
+        currency=session.identity.default_currency, memory=KnownRecords(session.warehouse, session.outbox),
     )  # fmt: skip
 
 
-def _guard(session: Session, plan: Plan, asked: Asked) -> None:
+def _guard(session: Session, plan: Plan, asked: PushRequest) -> None:
     def rows(kind: str) -> int | None:
         stream = stream_of(kind)
         if stream is None or session.warehouse is None:
@@ -294,7 +293,7 @@ def _guard(session: Session, plan: Plan, asked: Asked) -> None:
 
 
 async def _apply(
-    session: Session, plan: Plan, push_id: str, asked: Asked, tell: Callable[[Mutation], None]
+    session: Session, plan: Plan, push_id: str, asked: PushRequest, tell: Callable[[Mutation], None]
 ) -> PushReceipt:
     outbox, identity = session.outbox, session.identity
     receipt = PushReceipt(push_id, datetime.now(UTC).replace(microsecond=0))
@@ -349,10 +348,10 @@ async def _read_back(
     receipt.streams = tuple(name for name in applied_changes.streams_of(mutations) if name in known)
     try:
         if receipt.streams:
-            await sync.sync(settings, sync.Asked(receipt.streams))
+            await sync.sync(settings, sync.SyncRequest(receipt.streams))
         else:
             await mutation_log.publish(settings)
-    except Busy:
+    except ProjectLocked:
         say("A sync runs beside: it, or the next one, brings what was written into the warehouse.")
     except PdsyncError as error:
         log.warning("the warehouse does not show the push yet: %s", error)

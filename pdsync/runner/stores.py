@@ -24,9 +24,7 @@ from pdsync.core.log import log
 from pdsync.errors import StorageError
 from pdsync.extract import raw_file
 from pdsync.load import warehouse
-from pdsync.sql import first
-from pdsync.sql import name as quoted
-from pdsync.sql import text as literal
+from pdsync.sql import first, literal, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

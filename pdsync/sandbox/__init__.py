@@ -45,7 +45,7 @@ from pdsync.sandbox.company.company import Company, Sizes, Viewer
 from pdsync.sandbox.company.population import generate_company
 from pdsync.sandbox.server.faults import Fault
 from pdsync.sandbox.server.launch import (
-    Box,
+    RunningSandbox,
     running,
     serve,
     serve_forever,
@@ -55,13 +55,13 @@ from pdsync.sandbox.server.oauth import Settings as OAuthSettings
 from pdsync.sandbox.server.server import Sandbox
 
 __all__ = [
-    "Box",
     "Clock",
     "Company",
     "Fault",
     "Limits",
     "LiveChanges",
     "OAuthSettings",
+    "RunningSandbox",
     "Sandbox",
     "Sizes",
     "Viewer",

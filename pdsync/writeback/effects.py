@@ -17,7 +17,7 @@ from pdsync.core.list_response import record_in, records_in
 from pdsync.core.request_builder import check
 from pdsync.errors import NotFound
 from pdsync.extract.records import records
-from pdsync.writeback.equality import differing, same
+from pdsync.writeback.equality import changed_fields, equivalent
 from pdsync.writeback.shapes import shape
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _value(effect: Effect, record: Mapping[str, Any], known: Mapping[str, Any]) 
     if effect.shows == "unset":
         return Shown("missing" if is_set else "shown", f"{at} is {value!r}", after)
     wanted = known.get(effect.equals) if effect.equals else None
-    holds = is_set and (effect.equals is None or same(wanted, value))
+    holds = is_set and (effect.equals is None or equivalent(wanted, value))
     made = str(wanted) if holds and at == "id" and effect.params.get("id") == "@id" else None
     return Shown("shown" if holds else "missing", f"{at} is {value!r}", after, made)
 
@@ -205,7 +205,7 @@ def _added(
     left = list(there)
     unseen = []
     for each in sent:
-        match = next((index for index, other in enumerate(left) if not differing(other, each)), None)
+        match = next((index for index, other in enumerate(left) if not changed_fields(other, each)), None)
         if match is None:
             unseen.append(each)
         else:
@@ -235,4 +235,4 @@ def _holds(
 
 
 def _moved(by_key: Mapping[str, dict[str, Any]], sent: dict[str, Any], key: str) -> list[str]:
-    return differing(by_key[str(sent.get(key))], {name: value for name, value in sent.items() if name != key})
+    return changed_fields(by_key[str(sent.get(key))], {name: value for name, value in sent.items() if name != key})

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pdsync.model import Mutation, Operation
-    from pdsync.writeback.resolver import Names
+    from pdsync.writeback.resolver import NameResolver
     from pdsync.writeback.typed_values import Style
 
 # Columns of a row that are not for Pipedrive: its name in the batch, its deduplication key, what to do with it.
@@ -59,7 +59,7 @@ def operation_of(name: str) -> Operation:
 
 
 def entry(
-    names: Names,
+    names: NameResolver,
     operation: Operation,
     given: Mapping[str, object],
     *,
@@ -113,7 +113,7 @@ def entry(
 
 
 def entries(
-    names: Names,
+    names: NameResolver,
     operation: Operation,
     rows: Iterable[Mapping[str, Any]],
     *,

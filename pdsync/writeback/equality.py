@@ -42,27 +42,27 @@ def value_in(record: Mapping[str, Any], field: str) -> tuple[bool, Any]:
     return name in record, record.get(name)
 
 
-def base_of(record: Mapping[str, Any], payload: Mapping[str, Any]) -> dict[str, Any]:
+def snapshot_fields(record: Mapping[str, Any], payload: Mapping[str, Any]) -> dict[str, Any]:
     """What a record holds in the fields that `payload` would set."""
     return {field: value for field, _ in fields(payload) for shown, value in [value_in(record, field)] if shown}
 
 
-def differing(record: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+def changed_fields(record: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """The fields of `wanted` (by their names in `fields`) in which a record shows something else."""
     found = []
     for field, value in wanted.items():
         shown, held = value_in(record, field)
-        if shown and not same(value, held):
+        if shown and not equivalent(value, held):
             found.append(field)
     return found
 
 
-def unshown(record: Mapping[str, Any], payload: Mapping[str, Any]) -> list[str]:
+def fields_not_returned(record: Mapping[str, Any], payload: Mapping[str, Any]) -> list[str]:
     """The fields of a payload that a record doesn't show: whether they were taken can't be seen there."""
     return [field for field, _ in fields(payload) if not value_in(record, field)[0]]
 
 
-def same(sent: Any, held: Any) -> bool:
+def equivalent(sent: Any, held: Any) -> bool:
     """Whether a record that shows `held` holds `sent`."""
     if _blank(sent) or _blank(held):
         return _blank(sent) and (_blank(held) or held is False)
@@ -74,7 +74,7 @@ def same(sent: Any, held: Any) -> bool:
         return _same_items(sent, held)
     if isinstance(held, dict):  # a reference that came as an object
         inner = next((held[key] for key in ("value", "id") if key in held), None)
-        return inner is not None and same(sent, inner)
+        return inner is not None and equivalent(sent, inner)
     if isinstance(held, list):  # a set that was sent as text
         return isinstance(sent, str | int) and _same_items(str(sent).split(","), held)
     return _same_plain(sent, held)
@@ -82,8 +82,10 @@ def same(sent: Any, held: Any) -> bool:
 
 def _same_parts(sent: dict[str, Any], held: Any) -> bool:
     if isinstance(held, dict):
-        return all(same(value, held.get(part)) for part, value in sent.items() if part != "currency" or part in held)
-    return set(sent) == {"value"} and same(sent["value"], held)
+        return all(
+            equivalent(value, held.get(part)) for part, value in sent.items() if part != "currency" or part in held
+        )
+    return set(sent) == {"value"} and equivalent(sent["value"], held)
 
 
 def _same_items(sent: list[Any], held: Any) -> bool:
@@ -93,7 +95,7 @@ def _same_items(sent: list[Any], held: Any) -> bool:
         return False
     left = list(held)
     for item in sent:
-        found = next((index for index, other in enumerate(left) if same(item, other)), None)
+        found = next((index for index, other in enumerate(left) if equivalent(item, other)), None)
         if found is None:
             return False
         del left[found]

@@ -17,7 +17,7 @@ from pdsync.core.log import log
 from pdsync.errors import AuthError, GuardTripped, PdsyncError, Stopped
 from pdsync.writeback import fresh_reads
 from pdsync.writeback.dependencies import predecessors
-from pdsync.writeback.sender import MACHINE, Blocked, Sender
+from pdsync.writeback.sender import MACHINE, HeldBack, Sender
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,7 +166,7 @@ class Apply:
         for step in steps:
             try:
                 places += self.sender.places(step)
-            except Blocked as error:
+            except HeldBack as error:
                 self._hold_back(step.mutation, str(error))
         try:
             known = await fresh_reads.read(self._http, places)
@@ -177,10 +177,10 @@ class Apply:
             if step.mutation not in self.blocked:
                 self._running.add(asyncio.create_task(self._one(step, known)))
 
-    async def _one(self, step: Step, known: dict[str, fresh_reads.Read]) -> None:
+    async def _one(self, step: Step, known: dict[str, fresh_reads.FreshRecord]) -> None:
         try:
             state = await self.sender.carry_out(step, known)
-        except Blocked as error:
+        except HeldBack as error:
             self._hold_back(step.mutation, str(error))
             return
         except (Stopped, AuthError) as error:

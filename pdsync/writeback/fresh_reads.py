@@ -29,7 +29,7 @@ BATCH = 100
 _WORTH_A_LIST = 4  # records of a kind from which on a list of ids is cheaper than asking one by one
 
 
-class Read(Struct, frozen=True):
+class FreshRecord(Struct, frozen=True):
     """What a record was at a moment; `record` is None where there is none, or none that can be seen."""
 
     record: dict[str, Any] | None
@@ -56,7 +56,7 @@ class Read(Struct, frozen=True):
         return time.monotonic() - self.at
 
 
-class Place(Struct, frozen=True):
+class RecordAddress(Struct, frozen=True):
     """A record to read: what it is and where it is."""
 
     shape: Shape
@@ -64,30 +64,30 @@ class Place(Struct, frozen=True):
     values: tuple[str, ...]  # of the path's parameters, outermost first
 
 
-def place(shape: Shape, params: Mapping[str, Any]) -> Place | None:
+def place(shape: Shape, params: Mapping[str, Any]) -> RecordAddress | None:
     """Where the record of `params` is; None where nothing can read it, or it does not exist yet."""
     target = shape.target(params)
     if target is None or not (shape.item or shape.listing):
         return None
-    return Place(shape, target, tuple(str(params[name]) for name in shape.places))
+    return RecordAddress(shape, target, tuple(str(params[name]) for name in shape.places))
 
 
-async def read(http: Http, places: Iterable[Place]) -> dict[str, Read]:
+async def read(http: Http, places: Iterable[RecordAddress]) -> dict[str, FreshRecord]:
     """What the records at `places` are now, by their targets.
 
     Raises:
         PdsyncError: as `Http.call`; a record that is not there, or not to be seen, is no error.
     """
-    groups: dict[str, list[Place]] = {}
+    groups: dict[str, list[RecordAddress]] = {}
     for each in {each.target: each for each in places}.values():
         groups.setdefault(each.shape.kind, []).append(each)
     found = await asyncio.gather(*(_group(http, group) for group in groups.values()))
     return {target: read for group in found for target, read in group.items()}
 
 
-async def _group(http: Http, group: list[Place]) -> dict[str, Read]:
+async def _group(http: Http, group: list[RecordAddress]) -> dict[str, FreshRecord]:
     shape = group[0].shape
-    found: dict[str, Read] = {}
+    found: dict[str, FreshRecord] = {}
     listing = shape.listing
     if listing and "ids" in listing.query and len(shape.places) == 1 and len(group) >= _WORTH_A_LIST:
         parts = [group[at : at + BATCH] for at in range(0, len(group), BATCH)]
@@ -99,35 +99,37 @@ async def _group(http: Http, group: list[Place]) -> dict[str, Read]:
     return found
 
 
-async def _by_ids(http: Http, listing: Operation, part: list[Place]) -> dict[str, Read]:
+async def _by_ids(http: Http, listing: Operation, part: list[RecordAddress]) -> dict[str, FreshRecord]:
     at = time.monotonic()
     query = {"ids": ",".join(each.values[-1] for each in part), "limit": str(BATCH)}
     listed = {key_of(each): each for each in records_in((await http.call(listing, query=query)).body)}
     return {
-        each.target: Read(listed[each.values[-1]], at, each.shape.kind) for each in part if each.values[-1] in listed
+        each.target: FreshRecord(listed[each.values[-1]], at, each.shape.kind)
+        for each in part
+        if each.values[-1] in listed
     }
 
 
-async def _single(http: Http, place: Place) -> dict[str, Read]:
+async def _single(http: Http, place: RecordAddress) -> dict[str, FreshRecord]:
     """One record by itself: also one that the list does not show, because it is archived or deleted."""
     at = time.monotonic()
     if place.shape.item is None:
         listed = await listing_of(http, place)
-        return {place.target: Read(listed.get(place.values[-1]), at, place.shape.kind)}
+        return {place.target: FreshRecord(listed.get(place.values[-1]), at, place.shape.kind)}
     operation = place.shape.item
     params = dict(zip(operation.path_params, place.values, strict=True))
     try:
         answer = await http.carry_out(check(operation, params))
     except NotFound:
-        return {place.target: Read(None, at, place.shape.kind)}
+        return {place.target: FreshRecord(None, at, place.shape.kind)}
     except ApiError as error:
         if error.status in (400, 403):  # a refusal to show one record: hidden, or never there
-            return {place.target: Read(None, at, place.shape.kind, hidden=error.status == 403)}
+            return {place.target: FreshRecord(None, at, place.shape.kind, hidden=error.status == 403)}
         raise
-    return {place.target: Read(record_in(answer.body), at, place.shape.kind)}
+    return {place.target: FreshRecord(record_in(answer.body), at, place.shape.kind)}
 
 
-async def listing_of(http: Http, place: Place) -> dict[str, dict[str, Any]]:
+async def listing_of(http: Http, place: RecordAddress) -> dict[str, dict[str, Any]]:
     """All records beside the one at `place`, by their keys.
 
     Raises:

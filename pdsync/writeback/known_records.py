@@ -8,8 +8,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from pdsync.sql import first
-from pdsync.sql import name as quoted
+from pdsync.sql import first, quoted
 from pdsync.writeback.shapes import row_key, stream_of
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ _NEAR = 3  # ids that a hint names
 _MOST_IDS = 50_000  # of a table that a hint looks through
 
 
-class Memory:
+class KnownRecords:
     """What the warehouse and the queue know of records.
 
     Args:

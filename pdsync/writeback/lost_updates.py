@@ -12,7 +12,7 @@ from pdsync.core import catalogue
 from pdsync.core.list_response import records_in
 from pdsync.core.request_builder import check
 from pdsync.errors import ApiError
-from pdsync.writeback.equality import same, value_in
+from pdsync.writeback.equality import equivalent, value_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,7 +79,7 @@ async def overwritten(
         name = field.rpartition("/")[2]
         name = _OWNERS.get(kind, name) if name == "owner_id" else _V1_NAMES.get(name, name)
         own = [each for each in entries if each.get("field_key") == name and each.get("actor_user_id") == me]
-        ours = next((each for each in own if same(value, each.get("new_value"))), None)
-        if ours and not same(seen, ours.get("old_value")):
+        ours = next((each for each in own if equivalent(value, each.get("new_value"))), None)
+        if ours and not equivalent(seen, ours.get("old_value")):
             found[field] = ours.get("old_value")
     return found

@@ -16,7 +16,7 @@ from pdsync.core.list_response import records_in
 from pdsync.core.request_builder import check
 from pdsync.errors import ApiError
 from pdsync.writeback import fresh_reads
-from pdsync.writeback.equality import same
+from pdsync.writeback.equality import equivalent
 from pdsync.writeback.shapes import key_of, shape
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ def targets(shape: Shape, payload: Mapping[str, Any]) -> tuple[str, str]:
     return f"{shape.kind}/{payload[shape.places[-1]]}", f"{shape.kind}/{payload['merge_with_id']}"
 
 
-def winner(shape: Shape, payload: Mapping[str, Any]) -> fresh_reads.Place:
+def winner(shape: Shape, payload: Mapping[str, Any]) -> fresh_reads.RecordAddress:
     """Where the record is that stays."""
-    return fresh_reads.Place(shape, targets(shape, payload)[1], (str(payload["merge_with_id"]),))
+    return fresh_reads.RecordAddress(shape, targets(shape, payload)[1], (str(payload["merge_with_id"]),))
 
 
 def stamp(loser: Mapping[str, Any], winner: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def outcome(
     lost: list[tuple[str, Any]] = []
     for field, value in _flat(loser):
         held = dict(_flat(winner)).get(field)
-        if field.split("_count")[0] != field or field in _OWN or _blank(value) or same(value, held):
+        if field.split("_count")[0] != field or field in _OWN or _blank(value) or equivalent(value, held):
             continue
         if _blank(held):
             filled.append((field, held, value))
@@ -117,7 +117,7 @@ def _fresh(lost: list[Any], before: Mapping[str, Any], field: str) -> set[str]:
 
 def _is_taken(value: Any, before: Mapping[str, Any], held: Mapping[str, Any], field: str) -> bool:
     if not isinstance(value, list):
-        return same(value, held.get(field))
+        return equivalent(value, held.get(field))
     now = held.get(field)
     return isinstance(now, list) and _fresh(value, before, field) <= {_item(each) for each in now}
 
@@ -175,7 +175,7 @@ async def _ids(http: Http, listing: Operation, param: str, id: str) -> list[str]
 def _points(record: Mapping[str, Any], param: str, id: str) -> bool:
     """Whether a listed record names the one with this id itself; a list may show others, of which it takes part."""
     held = record.get(param)
-    return held is None or same(id, held)
+    return held is None or equivalent(id, held)
 
 
 def _flat(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -185,4 +185,4 @@ def _flat(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _blank(value: Any) -> bool:
-    return same(None, value)
+    return equivalent(None, value)

@@ -27,8 +27,7 @@ from msgspec import Struct
 from pdsync.core.log import clean
 from pdsync.errors import ConfigError, StorageError
 from pdsync.model import OPEN, Mutation
-from pdsync.sql import name as quoted
-from pdsync.sql import names
+from pdsync.sql import quoted, quoted_list
 from pdsync.writeback.snapshot import Attempt, Snapshot
 
 if TYPE_CHECKING:
@@ -181,8 +180,8 @@ class Outbox:
             f"SELECT {', '.join(Attempt.__struct_fields__)} FROM attempts WHERE mutation = ? ORDER BY n",
             id,
         )
-        names = Attempt.__struct_fields__
-        facts = [dict(zip(names, row, strict=True)) for row in rows]
+        columns = Attempt.__struct_fields__
+        facts = [dict(zip(columns, row, strict=True)) for row in rows]
         return [
             msgspec.convert(each | {name: _value(each[name]) for name in ("body", "seen", "headers")}, Attempt)
             for each in facts
@@ -349,7 +348,7 @@ class Outbox:
         self._close(id, "approved", "not_executed", error=error)
         self._keep(id)
 
-    def doubt(self, id: str, error: str) -> None:
+    def mark_unknown(self, id: str, error: str) -> None:
         """Close an attempt whose fate nobody knows."""
         self._close(id, "unknown", "unknown", error=error)
 
@@ -604,7 +603,7 @@ def _put(db: sqlite3.Connection, snapshot: Snapshot) -> None:
     facts |= {"bound": None if is_bound else snapshot.bound}
     columns = list(facts)
     db.execute(
-        f"INSERT INTO mutations ({names(columns)}) VALUES ({', '.join('?' * len(columns))})"
+        f"INSERT INTO mutations ({quoted_list(columns)}) VALUES ({', '.join('?' * len(columns))})"
         " ON CONFLICT (id) DO UPDATE SET "
         + ", ".join(f"{quoted(each)} = excluded.{quoted(each)}" for each in columns if each not in ("id", "seq")),
         tuple(facts.values()),

@@ -21,10 +21,10 @@ from pdsync.model import Verb  # noqa: TC001 - msgspec reads it at run time
 from pdsync.writeback import fresh_reads, merge_preview
 from pdsync.writeback.effects import effect_of, entries_to_go, is_state
 from pdsync.writeback.equality import (
-    base_of,
-    differing,
+    changed_fields,
+    equivalent,
     fields,
-    same,
+    snapshot_fields,
     value_in,
 )
 from pdsync.writeback.shapes import key_of, link_to_itself, records_named, shape
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from pdsync.core.http import Http
     from pdsync.model import Mutation, Operation
-    from pdsync.writeback.known_records import Memory
-    from pdsync.writeback.resolver import Names
+    from pdsync.writeback.known_records import KnownRecords
+    from pdsync.writeback.resolver import NameResolver
     from pdsync.writeback.shapes import Shape
 
 Policy = Literal["field", "record", "theirs", "ours", "append"]
@@ -135,13 +135,13 @@ def load(path: Path) -> Plan:
 
 async def make(
     http: Http,
-    names: Names,
+    names: NameResolver,
     mutations: Sequence[Mutation],
     *,
     company: tuple[int, str],
     policy: Policy = "field",
     currency: str | None = None,
-    memory: Memory,
+    memory: KnownRecords,
 ) -> Plan:
     """Read what `mutations` are about, and work out what sending them would do.
 
@@ -205,7 +205,7 @@ def _roots(mutation: Mutation) -> set[str]:
     return {f"{shaped.root}/{mutation.payload.get(shaped.places[0])}"} if shaped.places else set()
 
 
-def _places(mutation: Mutation) -> list[fresh_reads.Place]:
+def _places(mutation: Mutation) -> list[fresh_reads.RecordAddress]:
     shaped = shape(catalogue.operation(mutation.operation))
     if shaped.verb not in ("update", "delete", "merge"):
         return []
@@ -235,13 +235,13 @@ class _Planner:
     def __init__(
         self,
         mutation: Mutation,
-        names: Names,
+        names: NameResolver,
         policy: Policy,
         currency: str | None,
-        images: dict[str, fresh_reads.Read | None],
+        images: dict[str, fresh_reads.FreshRecord | None],
         children: dict[str, list[str]],
         never_shown: set[str],
-        memory: Memory,
+        memory: KnownRecords,
     ) -> None:
         self.mutation, self.names, self.policy, self.currency = mutation, names, policy, currency
         self.images, self.children, self.never_shown, self.memory = images, children, never_shown, memory
@@ -305,11 +305,11 @@ class _Planner:
             return self._delete(target, image)
         return self._update(target, image)
 
-    def _delete(self, target: str, image: fresh_reads.Read) -> tuple[Fate, str | None, str | None]:
+    def _delete(self, target: str, image: fresh_reads.FreshRecord) -> tuple[Fate, str | None, str | None]:
         record = image.record or {}
-        if self.mutation.expected and (moved := differing(record, self.mutation.expected)):
+        if self.mutation.expected and (moved := changed_fields(record, self.mutation.expected)):
             return "conflict", "changed", f"somebody has changed {self._named(moved)} since"
-        self.base = base_of(record, self.mutation.expected or {})
+        self.base = snapshot_fields(record, self.mutation.expected or {})
         self.changes = (Change("(the record)", self.title or target, None),)
         self.images[target] = None
         return "send", None, None
@@ -326,18 +326,18 @@ class _Planner:
         self.changes = (Change(f"({len(doomed.entries):,} records)", ", ".join(titles) + more, None),)
         return "send", None, None
 
-    def _update(self, target: str, image: fresh_reads.Read) -> tuple[Fate, str | None, str | None]:
+    def _update(self, target: str, image: fresh_reads.FreshRecord) -> tuple[Fate, str | None, str | None]:
         record = image.record or {}
         self.payload = self._completed(record)
         wanted = dict(fields(body_of(self.operation, self.payload)))
         if image.archived and wanted.get("is_archived") is not False:
             return "conflict", "archived", "it is archived; un-archive it first (is_archived=false)"
-        self.base = base_of(record, body_of(self.operation, self.payload))
+        self.base = snapshot_fields(record, body_of(self.operation, self.payload))
         if self.policy == "record":
             self.base["update_time"] = record.get("update_time")
         expected = self.mutation.expected or {}
         moved = [
-            name for name in differing(record, expected) if name not in wanted or not self._at_target(record, name)
+            name for name in changed_fields(record, expected) if name not in wanted or not self._at_target(record, name)
         ]
         if moved:
             return "conflict", "changed", f"somebody has changed {self._named(moved)} since"
@@ -369,7 +369,7 @@ class _Planner:
 
     def _at_target(self, record: Mapping[str, Any], name: str) -> bool:
         wanted = dict(fields(self.payload))
-        return name in wanted and same(wanted[name], value_in(record, name)[1])
+        return name in wanted and equivalent(wanted[name], value_in(record, name)[1])
 
     def _merge(self) -> tuple[Fate, str | None, str | None]:
         shaped = shape(self.operation)
@@ -439,7 +439,7 @@ class _Planner:
         changes = []
         for name, value in fields(body):
             shown, before = value_in(record, name) if record is not None else (False, None)
-            if record is None or not shown or not same(value, before):
+            if record is None or not shown or not equivalent(value, before):
                 label = self.names.label(self.operation, name)
                 was, becomes = self._read(name, before), self._read(name, value)
                 if shown and was == becomes:  # what differs is beside the value
@@ -505,7 +505,7 @@ def _is_bare(value: Any) -> bool:
 
 
 def _in_full(value: Any) -> Any:
-    """A value with what `Names.shown` leaves out: the label of a contact, and which is the main one."""
+    """A value with what `NameResolver.shown` leaves out: the label of a contact, and which is the main one."""
     if not isinstance(value, list):
         return value
     return [_contact(each) if isinstance(each, dict) and "value" in each else each for each in value]
@@ -548,7 +548,7 @@ def _joined(value: Any, held: Any) -> Any:
 def _is_same_entry(one: Any, other: Any) -> bool:
     if isinstance(one, dict) and isinstance(other, dict) and "value" in one:
         return str(one["value"]).lower() == str(other.get("value")).lower()
-    return same(one, other)
+    return equivalent(one, other)
 
 
 def _read_tokens(steps: Sequence[Step]) -> int:

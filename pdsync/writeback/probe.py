@@ -23,10 +23,10 @@ from pdsync.errors import ApiError
 from pdsync.writeback import fresh_reads, lost_updates, merge_preview
 from pdsync.writeback.effects import is_state, look_at_effect
 from pdsync.writeback.equality import (
-    base_of,
-    differing,
+    changed_fields,
     fields,
-    unshown,
+    fields_not_returned,
+    snapshot_fields,
 )
 from pdsync.writeback.plan import body_of
 from pdsync.writeback.shapes import key_of, shape, stream_of
@@ -52,7 +52,7 @@ _LINKED = frozenset({"deal_id", "lead_id", "person_id", "org_id", "organization_
 _NEWEST = 100  # of a list that sorts, where the documents name no larger page: as many can have been added since
 
 
-class Finding(Struct, frozen=True):
+class ProbeOutcome(Struct, frozen=True):
     """What a look has found."""
 
     verdict: Verdict
@@ -62,7 +62,7 @@ class Finding(Struct, frozen=True):
     by_other: bool = False  # it is so, and somebody else has done it
 
 
-async def seen_before(http: Http, shape: Shape, payload: Mapping[str, Any]) -> Any:
+async def list_snapshot(http: Http, shape: Shape, payload: Mapping[str, Any]) -> Any:
     """What a list holds before something is added to it: the largest id, or every key. None where it can't be told."""
     if shape.listing is None:
         return None
@@ -78,10 +78,12 @@ async def seen_before(http: Http, shape: Shape, payload: Mapping[str, Any]) -> A
 def tie(operation: Operation, payload: Mapping[str, Any], records: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
     """The one of `records` that ties the same two records together as `payload` would."""
     wanted = dict(fields(body_of(operation, payload)))
-    return next((each for each in records if not unshown(each, wanted) and not differing(each, wanted)), None)
+    return next(
+        (each for each in records if not fields_not_returned(each, wanted) and not changed_fields(each, wanted)), None
+    )
 
 
-async def look(
+async def probe_write(
     http: Http,
     operation: Operation,
     payload: Mapping[str, Any],
@@ -90,7 +92,7 @@ async def look(
     seen: Any,
     me: int,
     bound: set[str],
-) -> Finding:
+) -> ProbeOutcome:
     """Look whether `operation` was carried out with `payload`.
 
     Args:
@@ -113,34 +115,39 @@ async def look(
     read = (await fresh_reads.read(http, [place]))[place.target]
     request = f"read {place.target}"
     if read.hidden:
-        return Finding("unclear", request, "this token may not see it")
+        return ProbeOutcome("unclear", request, "this token may not see it")
     if shaped.verb == "delete":
         return await _look_for_deletion(http, shaped, place, payload, read, me)
     if read.gone or read.record is None:
-        return Finding("moved", request, "it is gone")
+        return ProbeOutcome("moved", request, "it is gone")
     wanted = dict(fields(body_of(operation, payload)))
-    held = base_of(read.record, body_of(operation, payload))
-    if not differing(read.record, wanted):
-        can_tell = len(unshown(read.record, body_of(operation, payload))) < len(wanted)
-        return Finding("happened" if can_tell else "undecidable", request, held, read.record)
-    before = base_of(base or {}, body_of(operation, payload))
-    if base is not None and not differing(read.record, before):
-        return Finding("absent", request, held)
-    return Finding("moved", request, held, read.record)
+    held = snapshot_fields(read.record, body_of(operation, payload))
+    if not changed_fields(read.record, wanted):
+        can_tell = len(fields_not_returned(read.record, body_of(operation, payload))) < len(wanted)
+        return ProbeOutcome("happened" if can_tell else "undecidable", request, held, read.record)
+    before = snapshot_fields(base or {}, body_of(operation, payload))
+    if base is not None and not changed_fields(read.record, before):
+        return ProbeOutcome("absent", request, held)
+    return ProbeOutcome("moved", request, held, read.record)
 
 
 async def _look_for_deletion(
-    http: Http, shape: Shape, place: fresh_reads.Place, payload: Mapping[str, Any], read: fresh_reads.Read, me: int
-) -> Finding:
+    http: Http,
+    shape: Shape,
+    place: fresh_reads.RecordAddress,
+    payload: Mapping[str, Any],
+    read: fresh_reads.FreshRecord,
+    me: int,
+) -> ProbeOutcome:
     request = f"read {place.target}"
     if not read.gone:
-        return Finding("absent", request, "it is still there")
+        return ProbeOutcome("absent", request, "it is still there")
     if not await _list_answers(http, shape, payload):
-        return Finding("unclear", request, "it is gone")
+        return ProbeOutcome("unclear", request, "it is gone")
     by = await lost_updates.deleter(http, shape.kind, place.values[-1])
     if by not in (None, me):
-        return Finding("happened", request, f"user {by} has deleted it", by_other=True)
-    return Finding("happened", request, "it is gone")
+        return ProbeOutcome("happened", request, f"user {by} has deleted it", by_other=True)
+    return ProbeOutcome("happened", request, "it is gone")
 
 
 async def _look_for_new(
@@ -151,34 +158,36 @@ async def _look_for_new(
     seen: Any,
     me: int,
     bound: set[str],
-) -> Finding:
+) -> ProbeOutcome:
     request = f"list {shape.kind}"
     if shape.relation:  # it was not there before, or it would not have been sent
         tied = tie(operation, payload, await listed(http, shape, payload))
-        return Finding("happened" if tied else "absent", request, [tied and key_of(tied)], tied)
+        return ProbeOutcome("happened" if tied else "absent", request, [tied and key_of(tied)], tied)
     if seen is None:
-        return Finding("undecidable", request, "what the list held before is not known")
+        return ProbeOutcome("undecidable", request, "what the list held before is not known")
     records = await listed(http, shape, payload)
     fresh = _added_since(records, seen)
     if _newest(shape) and len(fresh) == len(records) >= _page(shape):
-        return Finding("undecidable", request, f"more than {len(records)} were added since")
+        return ProbeOutcome("undecidable", request, f"more than {len(records)} were added since")
     wanted = dict(fields(body_of(operation, payload)))
     alike = []
     for each in fresh:
-        if key_of(each) in bound or differing(each, wanted) or _made_by(each) not in (None, me):
+        if key_of(each) in bound or changed_fields(each, wanted) or _made_by(each) not in (None, me):
             continue
-        whole = await _whole(http, shape, payload, each) if unshown(each, body_of(operation, payload)) else each
-        if not differing(whole, wanted):
+        whole = (
+            await _whole(http, shape, payload, each) if fields_not_returned(each, body_of(operation, payload)) else each
+        )
+        if not changed_fields(whole, wanted):
             alike.append((each, strangeness(operation, payload, whole, me)))
     ours = [each for each, why in alike if not why]
     keys = [key_of(each) for each in ours]
     if len(ours) == 1:
-        return Finding("happened", request, keys, ours[0])
+        return ProbeOutcome("happened", request, keys, ours[0])
     if doubtful := [f"{key_of(each)} holds what was sent, but {why}" for each, why in alike if why and not ours]:
-        return Finding("undecidable", request, f"{'; '.join(doubtful)}: somebody else may have added it")
+        return ProbeOutcome("undecidable", request, f"{'; '.join(doubtful)}: somebody else may have added it")
     if not ours and (why := _hidden(fresh, seen, bound, me)):
-        return Finding("undecidable", request, why)
-    return Finding("several" if ours else "absent", request, keys)
+        return ProbeOutcome("undecidable", request, why)
+    return ProbeOutcome("several" if ours else "absent", request, keys)
 
 
 def _added_since(records: list[dict[str, Any]], seen: Any) -> list[dict[str, Any]]:
@@ -209,15 +218,15 @@ def _hidden(fresh: list[dict[str, Any]], seen: Any, bound: set[str], me: int) ->
     return None
 
 
-async def _look_at_state(http: Http, operation: Operation, payload: Mapping[str, Any]) -> Finding:
+async def _look_at_state(http: Http, operation: Operation, payload: Mapping[str, Any]) -> ProbeOutcome:
     """Look whether a state is so that was not so before: otherwise it would not have been sent."""
     if not is_state(operation):
-        return Finding("undecidable", operation.id, "nothing shows whether it happened")
+        return ProbeOutcome("undecidable", operation.id, "nothing shows whether it happened")
     shown = await look_at_effect(http, operation, payload)
     request = f"read the effect of {operation.id}"
     if shown.verdict == "shown":
-        return Finding("happened", request, shown.after, shown.after)
-    return Finding("absent" if shown.verdict == "missing" else "undecidable", request, shown.detail)
+        return ProbeOutcome("happened", request, shown.after, shown.after)
+    return ProbeOutcome("absent" if shown.verdict == "missing" else "undecidable", request, shown.detail)
 
 
 def strangeness(
@@ -257,14 +266,16 @@ async def _whole(http: Http, shape: Shape, payload: Mapping[str, Any], listed: d
     if shape.item is None or key is None:
         return listed
     values = (*(str(payload[name]) for name in shape.places), key)
-    read = (await fresh_reads.read(http, [fresh_reads.Place(shape, f"{shape.kind}/{key}", values)])).popitem()[1]
+    read = (await fresh_reads.read(http, [fresh_reads.RecordAddress(shape, f"{shape.kind}/{key}", values)])).popitem()[
+        1
+    ]
     return {**listed, **(read.record or {})}
 
 
-async def _look_at_merge(http: Http, shape: Shape, payload: Mapping[str, Any], base: Mapping[str, Any]) -> Finding:
+async def _look_at_merge(http: Http, shape: Shape, payload: Mapping[str, Any], base: Mapping[str, Any]) -> ProbeOutcome:
     place = fresh_reads.place(shape, payload)
     if place is None:
-        return Finding("undecidable", "merge")
+        return ProbeOutcome("undecidable", "merge")
     other = merge_preview.winner(shape, payload)
     found = await fresh_reads.read(http, [place, other])
     loser, winner = found[place.target], found[other.target]
@@ -273,13 +284,13 @@ async def _look_at_merge(http: Http, shape: Shape, payload: Mapping[str, Any], b
         # Somebody else may have deleted it, or merged it into a third one.
         proof = await merge_preview.proof(http, shape.kind, base, other.values[-1], winner.record or {})
         if proof.shown:
-            return Finding("happened", request, proof.shown, winner.record)
-        return Finding("undecidable", request, f"{place.target} is gone, but {proof.against}")
+            return ProbeOutcome("happened", request, proof.shown, winner.record)
+        return ProbeOutcome("undecidable", request, f"{place.target} is gone, but {proof.against}")
     before = merge_preview.stamp(base.get("loser") or {}, base.get("winner") or {})
     now = merge_preview.stamp(loser.record or {}, winner.record or {})
     if not loser.gone and not winner.gone and before == now:
-        return Finding("absent", request, now)
-    return Finding("undecidable", request, now)
+        return ProbeOutcome("absent", request, now)
+    return ProbeOutcome("undecidable", request, now)
 
 
 async def listed(http: Http, shape: Shape, payload: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -290,7 +301,7 @@ async def listed(http: Http, shape: Shape, payload: Mapping[str, Any]) -> list[d
     sort = _newest(shape)
     values = tuple(str(payload[name]) for name in shape.places if name in payload)
     if sort is None:
-        return list((await fresh_reads.listing_of(http, fresh_reads.Place(shape, "", values))).values())
+        return list((await fresh_reads.listing_of(http, fresh_reads.RecordAddress(shape, "", values))).values())
     params = dict(zip(listing.path_params, values, strict=False))
     call = check(listing, params | sort | {"limit": _page(shape)})
     return records_in((await http.carry_out(call)).body)

@@ -21,8 +21,7 @@ from msgspec import Struct
 
 from pdsync.core import catalogue, cells
 from pdsync.errors import ConfigError
-from pdsync.sql import first
-from pdsync.sql import name as quoted
+from pdsync.sql import first, quoted
 from pdsync.writeback import typed_values
 from pdsync.writeback.shapes import shape, stream_of
 from pdsync.writeback.typed_values import Option, Style, Unfit
@@ -79,7 +78,7 @@ class Field(Struct, frozen=True):
     listed: bool = True  # whether the newest list of fields still has it
 
 
-class Names:
+class NameResolver:
     """The names of one company, as its warehouse knows them.
 
     Args:

@@ -33,14 +33,14 @@ from pdsync.errors import (
 from pdsync.writeback import fresh_reads, lost_updates, merge_preview
 from pdsync.writeback.effects import Shown, entries_to_go, is_state, look_at_effect
 from pdsync.writeback.equality import (
-    differing,
+    changed_fields,
+    equivalent,
     fields,
-    same,
-    unshown,
+    fields_not_returned,
     value_in,
 )
 from pdsync.writeback.plan import body_of
-from pdsync.writeback.probe import listed, look, seen_before, tie
+from pdsync.writeback.probe import list_snapshot, listed, probe_write, tie
 from pdsync.writeback.shapes import key_of, shape
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ _REFUSED: dict[int, str] = {400: "not_valid", 402: "account_closed", 403: "permi
                             415: "not_in_plan", 422: "not_valid", 429: "limit"}  # fmt: skip
 
 
-class Blocked(Exception):
+class HeldBack(Exception):
     """It can't be sent now: another one failed, or the push was stopped."""
 
 
@@ -75,7 +75,7 @@ class _Ready(Struct):
     step: Step
     mutation: Mutation
     payload: dict[str, Any]
-    known: dict[str, fresh_reads.Read]
+    known: dict[str, fresh_reads.FreshRecord]
     base: Any = None
     seen: Any = None
 
@@ -116,7 +116,7 @@ class Sender:
         self._full: set[str] = set()  # kinds of which the company's plan allows no more
         self.closed = False  # nothing more goes out
 
-    async def carry_out(self, step: Step, known: dict[str, fresh_reads.Read]) -> State:
+    async def carry_out(self, step: Step, known: dict[str, fresh_reads.FreshRecord]) -> State:
         """Bring one mutation to its end; `known` is what was just read of its records.
 
         Returns:
@@ -134,7 +134,7 @@ class Sender:
                 return state
             known = {}
 
-    def places(self, step: Step) -> list[fresh_reads.Place]:
+    def places(self, step: Step) -> list[fresh_reads.RecordAddress]:
         """The records to look at before `step` is sent."""
         shaped = shape(catalogue.operation(step.operation))
         if shaped.verb not in ("update", "delete", "merge"):
@@ -146,14 +146,14 @@ class Sender:
 
     # One attempt.
 
-    async def _attempt(self, step: Step, known: dict[str, fresh_reads.Read]) -> State:
+    async def _attempt(self, step: Step, known: dict[str, fresh_reads.FreshRecord]) -> State:
         operation = catalogue.operation(step.operation)
         payload = self._with_ids(step.payload)
         if step.verb == "add" and "origin_id" in operation.body:  # a mark that no other record bears
             payload.setdefault("origin_id", f"pdsync:{step.mutation}")
         ready = _Ready(replace(step, payload=payload), self.outbox.get(step.mutation), payload, known)
         if step.verb == "add" and step.kind in self._full:
-            raise Blocked("the company's plan allows no more of these")
+            raise HeldBack("the company's plan allows no more of these")
         while True:
             if state := await self._precondition(ready):
                 return state
@@ -189,7 +189,7 @@ class Sender:
     async def _arm(self, ready: _Ready, call: Call) -> None:
         """Write down that the request goes out now."""
         if self.closed:
-            raise Blocked("the push was stopped")
+            raise HeldBack("the push was stopped")
         if any(read.age_s > _FRESH_S for read in ready.known.values()):
             raise _Stale
 
@@ -215,7 +215,7 @@ class Sender:
         is_armed = self.outbox.get(id).state == "armed"
         if isinstance(error, asyncio.CancelledError):
             if is_armed:
-                self.outbox.doubt(id, "the push was interrupted")
+                self.outbox.mark_unknown(id, "the push was interrupted")
             raise error
         said = str(error).split("\n", 1)[0]
         if isinstance(error, Stopped | AuthError) or (isinstance(error, ServerTrouble) and not error.doubtful):
@@ -223,14 +223,14 @@ class Sender:
                 self.outbox.not_executed(id, said)
             if isinstance(error, ServerTrouble):
                 self._stop(error)
-                raise Blocked(said) from error
+                raise HeldBack(said) from error
             raise error
         if isinstance(error, ConfigError):  # a file that was there when it was queued
             return self._settle(ready.mutation, "rejected", "not_valid", said)
         if isinstance(error, ApiError) and error.status < 500:
             self.outbox.refused(id, error.status, said)
             return self._refused(ready, error, said)
-        self.outbox.doubt(id, said)
+        self.outbox.mark_unknown(id, said)
         return "unknown"
 
     def _refused(self, ready: _Ready, error: ApiError, said: str) -> State:
@@ -273,7 +273,7 @@ class Sender:
                 return self._settle(ready.mutation, "rejected", "not_found", f"there is no {ready.step.target}")
             if read.gone:
                 return self._settle(ready.mutation, "applied", None if again else "already_so")
-            if differing(read.record or {}, ready.step.base or {}):
+            if changed_fields(read.record or {}, ready.step.base or {}):
                 return self._settle(ready.mutation, "conflict", "changed", "it was changed since the plan")
         elif read.gone or read.record is None:
             return self._settle(ready.mutation, "conflict", "target_gone", "it was deleted or merged away")
@@ -314,14 +314,14 @@ class Sender:
     def _update_allowed(self, ready: _Ready, record: dict[str, Any], *, again: bool) -> State | None:
         body = body_of(catalogue.operation(ready.step.operation), ready.payload)
         wanted = dict(fields(body))
-        if not differing(record, wanted) and not unshown(record, body):
+        if not changed_fields(record, wanted) and not fields_not_returned(record, body):
             return self._settle(ready.mutation, "applied", None if again else "already_so", after=record)
         if self.policy in ("ours", "append"):
             return None
         moved = [
             name
-            for name in differing(record, ready.step.base or {})
-            if name not in wanted or not same(wanted[name], value_in(record, name)[1])
+            for name in changed_fields(record, ready.step.base or {})
+            if name not in wanted or not equivalent(wanted[name], value_in(record, name)[1])
         ]
         if not moved:
             return None
@@ -371,7 +371,7 @@ class Sender:
             seen, lasts = self._seen.get(where, (None, 0))
             if lasts <= 0:
                 try:
-                    seen = await seen_before(self.http, shaped, ready.payload)
+                    seen = await list_snapshot(self.http, shaped, ready.payload)
                 except ApiError as error:
                     log.info("the list of %s can't be read: %s", where, error)
                     seen = None
@@ -394,12 +394,12 @@ class Sender:
         operation = catalogue.operation(mutation.operation)
         body = body_of(operation, ready.payload)
         wanted = dict(fields(body))
-        if record is None or unshown(record, body) or differing(record, wanted):
+        if record is None or fields_not_returned(record, body) or changed_fields(record, wanted):
             record = await self._read_back(ready, record) or record
         if record is None:
             self.outbox.reopen(mutation.id, "the answer shows no record")
             return "unknown"
-        ignored = ", ".join(differing(record, wanted))
+        ignored = ", ".join(changed_fields(record, wanted))
         if mutation.verb == "update":
             if not ignored:
                 lost = await self._overwritten(ready, wanted)
@@ -488,7 +488,7 @@ class Sender:
             if key is None or (shaped.item is None and shaped.listing is None):
                 return None
             values = tuple(str(ready.payload[name]) for name in shaped.places)
-            places = [fresh_reads.Place(shaped, f"{ready.step.kind}/{key}", (*values, key))]
+            places = [fresh_reads.RecordAddress(shaped, f"{ready.step.kind}/{key}", (*values, key))]
         try:
             read = (await fresh_reads.read(self.http, places))[places[0].target] if places else None
         except PdsyncError as error:
@@ -512,7 +512,7 @@ class Sender:
             except (Stopped, AuthError) as error:
                 self._stop(error)
                 return "unknown"
-            except (PdsyncError, Blocked) as error:
+            except (PdsyncError, HeldBack) as error:
                 log.info("#%s: the look failed: %s", mutation.seq, error)
                 continue
             except MACHINE:
@@ -529,7 +529,7 @@ class Sender:
         payload = self._with_ids(payload)
         if attempts and attempts[0].marker:
             payload["origin_id"] = attempts[0].marker
-        finding = await look(
+        finding = await probe_write(
             self.http,
             catalogue.operation(mutation.operation),
             payload,
@@ -605,7 +605,7 @@ class Sender:
             if isinstance(value, dict) and "$ref" in value:
                 other = self.outbox.get(value["$ref"])
                 if other.state != "applied" or other.remote_id is None:
-                    raise Blocked(f"#{other.seq}, which it refers to, was not applied")
+                    raise HeldBack(f"#{other.seq}, which it refers to, was not applied")
                 known[name] = other.remote_id
         return known
 
@@ -622,7 +622,11 @@ def _unverified(
 ) -> tuple[str, str] | tuple[None, None]:
     """The reason and the words for fields that no read shows; nothing where all of them show."""
     files = {name for name, param in operation.body.items() if param.type == "string:binary"}
-    unseen = [name for name in unshown(record, body) if name not in files and body.get(name) not in (None, "", [], {})]
+    unseen = [
+        name
+        for name in fields_not_returned(record, body)
+        if name not in files and body.get(name) not in (None, "", [], {})
+    ]
     if not unseen:
         return None, None
     return "unverified", f"{UNVERIFIED}: no read shows {', '.join(unseen)}"

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from pdsync.core import catalogue
 from pdsync.extract.redact import FORGOTTEN
-from pdsync.writeback.equality import fields, same, value_in
+from pdsync.writeback.equality import equivalent, fields, value_in
 from pdsync.writeback.outbox import Entry
 from pdsync.writeback.plan import body_of
 from pdsync.writeback.probe import strangeness
@@ -78,7 +78,7 @@ def _restore(mutation: Mutation, operation: Operation) -> Entry | str:
         shown, before = value_in(base, field)
         _, ours = value_in(after, field)
         ours = sent if ours is None else ours
-        if not shown or same(ours, before):
+        if not shown or equivalent(ours, before):
             continue
         outer, _, code = field.partition("/")
         if code:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pdsync.model import Operation, Param
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
 
 TOKEN = "c4n4ry-0123456789abcdef"
 OPERATIONS = [op for version in catalogue.VERSIONS for op in catalogue.operations(version).values()]
@@ -245,20 +245,20 @@ def test_w_what_may_change_data_is_not_sent_unasked(echo: Echo, project: Project
 
 
 @pytest.fixture(scope="module")
-def box() -> Iterator[Box]:
+def box() -> Iterator[RunningSandbox]:
     company = generate_company(seed=9, sizes=Sizes(deals=150, files=230), now=datetime.now(UTC))
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
         yield box
 
 
 @pytest.fixture
-def filled(box: Box, tmp_path: Path) -> Project:
+def filled(box: RunningSandbox, tmp_path: Path) -> Project:
     box.faults.clear()
     box.clear_log()
     return Project(tmp_path / "filled").configure(base_url=box.url, api_token=box.token)
 
 
-def test_all_follows_cursors_and_offsets_and_shows_each_record_once(box: Box, filled: Project) -> None:
+def test_all_follows_cursors_and_offsets_and_shows_each_record_once(box: RunningSandbox, filled: Project) -> None:
     for operation, kind in (("getDeals", "deals"), ("getFiles", "files"), ("getActivities", "activities")):
         ran = filled.here("api", operation, "--all", *(["limit=13"] if kind == "deals" else []))
         assert ran.code == 0, ran
@@ -288,7 +288,7 @@ def test_all_follows_lists_whose_records_stand_deeper(echo: Echo, project: Proje
     assert [dict(seen["query"]).get("cursor") for seen in echo.seen] == [None, "a"]
 
 
-def test_s9_a_list_that_breaks_off_is_no_whole_array(box: Box, filled: Project, tmp_path: Path) -> None:
+def test_s9_a_list_that_breaks_off_is_no_whole_array(box: RunningSandbox, filled: Project, tmp_path: Path) -> None:
     box.faults.add(kind="permission_403", nth=3, path="/deals")
     ran = filled.here("api", "getDeals", "limit=10", "--all")
     assert ran.code == 1
@@ -309,7 +309,7 @@ def test_s9_a_list_that_breaks_off_is_no_whole_array(box: Box, filled: Project, 
 # Files.
 
 
-def test_a_file_is_written_whole_to_out_or_to_stdout(box: Box, filled: Project, tmp_path: Path) -> None:
+def test_a_file_is_written_whole_to_out_or_to_stdout(box: RunningSandbox, filled: Project, tmp_path: Path) -> None:
     id, size = next((e["id"], e["record"]["file_size"]) for e in box.dump("files") if e["state"] == "live")
     box.faults.add(kind="truncate", nth=1, path="download")
     out = tmp_path / "file.bin"
@@ -350,11 +350,13 @@ def test_x2_a_redirected_download_takes_no_token_along(echo: Echo, project: Proj
         assert len(storage.seen) == 1
 
 
-def a_deal(box: Box) -> int:
+def a_deal(box: RunningSandbox) -> int:
     return next(id for id, row in box.company["deals"].rows.items() if row.state == "live")
 
 
-def test_files_go_up_through_the_sandbox_by_operation_and_raw(box: Box, filled: Project, tmp_path: Path) -> None:
+def test_files_go_up_through_the_sandbox_by_operation_and_raw(
+    box: RunningSandbox, filled: Project, tmp_path: Path
+) -> None:
     paper = tmp_path / "Ängebot 1.pdf"
     paper.write_bytes(bytes(range(256)) * 9)
     deal = f"deal_id={a_deal(box)}"
@@ -370,7 +372,9 @@ def test_files_go_up_through_the_sandbox_by_operation_and_raw(box: Box, filled: 
     assert json.loads(renamed.out)["data"]["name"] == "new.pdf"
 
 
-async def test_the_library_sends_and_fetches_files(box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_library_sends_and_fetches_files(
+    box: RunningSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PDSYNC_API_TOKEN", box.token)
     box.faults.clear()
     paper = tmp_path / "paper.pdf"
@@ -542,7 +546,7 @@ def test_w4_no_option_repeats_a_write_whose_fate_is_unknown(echo: Echo, project:
         echo.answers.clear()
 
 
-def test_a_timeout_is_as_long_as_asked_for(box: Box, filled: Project) -> None:
+def test_a_timeout_is_as_long_as_asked_for(box: RunningSandbox, filled: Project) -> None:
     box.faults.add(kind="latency", ms=3000)
     for also in ((), ("--all",)):
         ran = filled.here("api", "getDeals", "--timeout", "0.3", "--retries", "0", *also)
@@ -585,7 +589,7 @@ def test_x2_v_shows_what_is_sent_and_no_token(echo: Echo, project: Project) -> N
     assert TOKEN not in ran.err
 
 
-def test_x5_nothing_is_changed_in_another_company(box: Box, filled: Project) -> None:
+def test_x5_nothing_is_changed_in_another_company(box: RunningSandbox, filled: Project) -> None:
     assert filled.here("sync", "users", "-q").code == 0
     other = generate_company(seed=9, sizes=Sizes(deals=5), now=datetime.now(UTC), company_id=77)
     with running(other, limits=Limits(burst=None, daily_tokens=None)) as wrong:

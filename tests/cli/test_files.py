@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
 
 ADMIN = 2  # tokens: every download and upload asks whose token it is
 
 
 @pytest.fixture(scope="module")
-def synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Box, Project]]:
+def synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningSandbox, Project]]:
     """A small company whose file records are in the warehouse."""
     company = generate_company(seed=4, sizes=Sizes(deals=60, files=40), now=datetime.now(UTC))
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
@@ -40,14 +40,14 @@ def synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Box, Proj
 
 
 @pytest.fixture
-def box(synced: tuple[Box, Project]) -> Box:
+def box(synced: tuple[RunningSandbox, Project]) -> RunningSandbox:
     synced[0].faults.clear()
     synced[0].clear_log()
     return synced[0]
 
 
 @pytest.fixture
-def project(synced: tuple[Box, Project]) -> Project:
+def project(synced: tuple[RunningSandbox, Project]) -> Project:
     return synced[1]
 
 
@@ -56,7 +56,7 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def live(box: Box) -> dict[int, dict[str, Any]]:
+def live(box: RunningSandbox) -> dict[int, dict[str, Any]]:
     return {entry["id"]: entry["record"] for entry in box.dump("files") if entry["state"] == "live"}
 
 
@@ -71,7 +71,7 @@ def get(project: Project, out: Path, *arguments: str) -> Ran:
 # Download.
 
 
-def test_all_files_are_fetched_and_a_second_time_none(box: Box, project: Project, out: Path) -> None:
+def test_all_files_are_fetched_and_a_second_time_none(box: RunningSandbox, project: Project, out: Path) -> None:
     ran = get(project, out, "--all")
     assert ran.code == 0, ran
     records = live(box)
@@ -94,7 +94,7 @@ def test_all_files_are_fetched_and_a_second_time_none(box: Box, project: Project
     assert again.summary["tokens"] == ADMIN
 
 
-def test_for_people_the_number_and_the_cost_are_said_before(box: Box, project: Project, out: Path) -> None:
+def test_for_people_the_number_and_the_cost_are_said_before(box: RunningSandbox, project: Project, out: Path) -> None:
     id = min(live(box))
     ran = project.here("files", "download", str(id), "--out", str(out))
     assert ran.code == 0
@@ -106,14 +106,16 @@ def test_for_people_the_number_and_the_cost_are_said_before(box: Box, project: P
     assert said[-1].endswith(str(out))
 
 
-def test_a_dry_run_makes_no_request(box: Box, project: Project, out: Path) -> None:
+def test_a_dry_run_makes_no_request(box: RunningSandbox, project: Project, out: Path) -> None:
     ran = get(project, out, "--all", "--dry-run")
     assert (ran.code, ran.summary["files"], ran.summary["tokens"]) == (0, len(live(box)), 20 * len(live(box)))
     assert list(box.log) == []
     assert not list(out.iterdir())
 
 
-def test_files_of_records_and_of_a_time_are_chosen_from_the_warehouse(box: Box, project: Project, out: Path) -> None:
+def test_files_of_records_and_of_a_time_are_chosen_from_the_warehouse(
+    box: RunningSandbox, project: Project, out: Path
+) -> None:
     records = live(box)
     of_deals = {id for id, record in records.items() if record["deal_id"]}
     deal = records[min(of_deals)]["deal_id"]
@@ -134,7 +136,7 @@ def test_files_of_records_and_of_a_time_are_chosen_from_the_warehouse(box: Box, 
     assert get(project, out / "none", "--stream", "deals", "--id", "999999").code == 0
 
 
-def test_ids_that_the_warehouse_does_not_know_are_asked_for(box: Box, out: Path, tmp_path: Path) -> None:
+def test_ids_that_the_warehouse_does_not_know_are_asked_for(box: RunningSandbox, out: Path, tmp_path: Path) -> None:
     project = Project(tmp_path / "empty").configure(base_url=box.url, api_token=box.token)
     id, record = min(live(box).items())
     ran = get(project, out, str(id), str(id), "999999999")
@@ -145,7 +147,7 @@ def test_ids_that_the_warehouse_does_not_know_are_asked_for(box: Box, out: Path,
     assert get(project, out, "--all").code == 2  # there is no warehouse to choose from
 
 
-def test_the_budget_stops_with_3_and_the_same_command_goes_on(box: Box, project: Project, out: Path) -> None:
+def test_the_budget_stops_with_3_and_the_same_command_goes_on(box: RunningSandbox, project: Project, out: Path) -> None:
     total = len(live(box))
     runs = 0
     while (ran := get(project, out, "--all", "--budget", str(ADMIN + 200 + 7))).code == 3:
@@ -161,7 +163,7 @@ def test_the_budget_stops_with_3_and_the_same_command_goes_on(box: Box, project:
     assert len(downloads) == len(set(downloads)) == total
 
 
-def test_gaps_end_with_4_and_the_others_come(box: Box, project: Project, out: Path) -> None:
+def test_gaps_end_with_4_and_the_others_come(box: RunningSandbox, project: Project, out: Path) -> None:
     first, second, *others = sorted(live(box))
     box.faults.add(kind="status", status=410, path=rf"/files/{first}/download")
     box.faults.add(kind="permission_403", path=rf"/files/{second}/download")
@@ -190,7 +192,7 @@ def test_gaps_end_with_4_and_the_others_come(box: Box, project: Project, out: Pa
     ],
 )
 def test_o7_a_wrong_call_ends_with_2_before_any_request(
-    box: Box, project: Project, out: Path, arguments: list[str], says: str
+    box: RunningSandbox, project: Project, out: Path, arguments: list[str], says: str
 ) -> None:
     ran = get(project, out, *arguments)
     assert ran.code == 2
@@ -199,7 +201,7 @@ def test_o7_a_wrong_call_ends_with_2_before_any_request(
     assert not out.exists()
 
 
-def test_x5_files_of_another_company_are_not_fetched(box: Box, project: Project, out: Path) -> None:
+def test_x5_files_of_another_company_are_not_fetched(box: RunningSandbox, project: Project, out: Path) -> None:
     company = generate_company(seed=4, sizes=Sizes(deals=5, files=5), now=datetime.now(UTC), company_id=99)
     with running(company, limits=Limits(burst=None, daily_tokens=None)) as other:
         swapped = Project(project.folder).configure(base_url=other.url, api_token=other.token)
@@ -228,7 +230,7 @@ def test_links_to_other_places_are_left_out_and_said(tmp_path: Path, out: Path) 
 
 @pytest.mark.parametrize("with_signal", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_download_ends_with_130_and_goes_on(
-    box: Box, project: Project, out: Path, with_signal: signal.Signals
+    box: RunningSandbox, project: Project, out: Path, with_signal: signal.Signals
 ) -> None:
     box.faults.add(kind="latency", ms=150, path="download")
     started = project.start("files", "download", "--all", "--out", str(out))
@@ -248,7 +250,9 @@ def test_an_interrupted_download_ends_with_130_and_goes_on(
     assert held(out).keys() == live(box).keys()
 
 
-def test_s1_a_killed_download_leaves_no_half_file_under_a_name(box: Box, project: Project, out: Path) -> None:
+def test_s1_a_killed_download_leaves_no_half_file_under_a_name(
+    box: RunningSandbox, project: Project, out: Path
+) -> None:
     records = live(box)
     for after in (1, 4, 9, 15):
         box.faults.clear()
@@ -280,7 +284,9 @@ def paper(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_file_goes_up_whole_and_comes_down_the_same(box: Box, project: Project, paper: Path, out: Path) -> None:
+def test_a_file_goes_up_whole_and_comes_down_the_same(
+    box: RunningSandbox, project: Project, paper: Path, out: Path
+) -> None:
     deal = next(entry["id"] for entry in box.dump("deals") if entry["state"] == "live")
     ran = project.here("files", "upload", str(paper), "--deal", str(deal), "--yes", "--json")
     assert ran.code == 0, ran
@@ -294,7 +300,9 @@ def test_a_file_goes_up_whole_and_comes_down_the_same(box: Box, project: Project
     assert held(out)[id]["name"] == paper.name
 
 
-def test_w_an_upload_shows_what_it_sends_and_asks(box: Box, project: Project, paper: Path, tmp_path: Path) -> None:
+def test_w_an_upload_shows_what_it_sends_and_asks(
+    box: RunningSandbox, project: Project, paper: Path, tmp_path: Path
+) -> None:
     other = tmp_path / "b.txt"
     other.write_text("b")
     before = len(box.journal)
@@ -319,7 +327,12 @@ def test_w_an_upload_shows_what_it_sends_and_asks(box: Box, project: Project, pa
     ],
 )
 def test_what_can_not_go_up_is_refused_before_any_request(
-    box: Box, project: Project, tmp_path: Path, make: Callable[[Path], Any], options: tuple[str, ...], says: str
+    box: RunningSandbox,
+    project: Project,
+    tmp_path: Path,
+    make: Callable[[Path], Any],
+    options: tuple[str, ...],
+    says: str,
 ) -> None:
     make(tmp_path / "x.bin")
     ran = project.here("files", "upload", str(tmp_path / "x.bin"), *options, "--yes")
@@ -338,7 +351,7 @@ def test_what_can_not_go_up_is_refused_before_any_request(
     ids=lambda fault: str(fault["kind"]),
 )
 def test_w4_an_upload_whose_answer_is_lost_is_sent_once(
-    box: Box, project: Project, paper: Path, fault: dict[str, Any]
+    box: RunningSandbox, project: Project, paper: Path, fault: dict[str, Any]
 ) -> None:
     before = len(box.journal)
     box.faults.add(fault | {"method": "POST"})
@@ -351,7 +364,7 @@ def test_w4_an_upload_whose_answer_is_lost_is_sent_once(
 
 
 def test_w4_an_upload_that_is_interrupted_says_that_it_may_have_arrived(
-    box: Box, project: Project, paper: Path, tmp_path: Path
+    box: RunningSandbox, project: Project, paper: Path, tmp_path: Path
 ) -> None:
     box.faults.add(kind="timeout", method="POST", seconds=20.0, when="after")
     before = len(box.journal)
@@ -368,14 +381,16 @@ def test_w4_an_upload_that_is_interrupted_says_that_it_may_have_arrived(
     assert len(box.journal) == before + 1
 
 
-def test_an_upload_that_was_refused_unseen_is_sent_again_whole(box: Box, project: Project, paper: Path) -> None:
+def test_an_upload_that_was_refused_unseen_is_sent_again_whole(
+    box: RunningSandbox, project: Project, paper: Path
+) -> None:
     box.faults.add(kind="burst_429", method="POST", nth=1)
     ran = project.here("files", "upload", str(paper), "--deal", "1", "--yes", "--json")
     assert ran.code == 0, ran
     assert box.company.contents[ran.summary["ids"][0]] == paper.read_bytes()
 
 
-def test_w_one_that_is_refused_does_not_stop_the_others(box: Box, project: Project, paper: Path) -> None:
+def test_w_one_that_is_refused_does_not_stop_the_others(box: RunningSandbox, project: Project, paper: Path) -> None:
     box.faults.add(kind="status", status=413, method="POST", nth=1)
     ran = project.here("files", "upload", str(paper), str(paper), "--deal", "1", "--yes", "--json")
     assert (ran.code, ran.summary["uploaded"], ran.summary["refused"]) == (5, 1, 1)

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
 
 
 class Changed:
     """A company that was synced, changed in known ways, and synced again."""
 
-    def __init__(self, box: Box, project: Project) -> None:
+    def __init__(self, box: RunningSandbox, project: Project) -> None:
         self.box, self.project = box, project
         assert project.here("sync", "deals", "users", "stages", "-q").code == 0
         live = "_deleted_at IS NULL AND NOT is_archived"

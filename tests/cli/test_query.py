@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
 
-Synced = tuple["Box", Project]
+Synced = tuple["RunningSandbox", Project]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Synced]:
         yield box, project
 
 
-def cli(box: Box, project: Project, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def cli(box: RunningSandbox, project: Project, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """The real command line, as a person would call it."""
     environment = {
         **clean_environment(),
@@ -121,7 +121,7 @@ def test_x10_a_file_or_pipe_gets_what_the_warehouse_holds(synced: Synced, output
     assert cell == "\x1b]52;c;eA==\x07\x9b31m\u202ex"
 
 
-def on_a_terminal(box: Box, project: Project, *arguments: str) -> str:
+def on_a_terminal(box: RunningSandbox, project: Project, *arguments: str) -> str:
     """What a person sees who types the command."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "pdsync", "--project", str(folder(project)), "--color", "never", *arguments]

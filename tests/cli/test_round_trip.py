@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pdsync.cli.commands.sql import _csv, answer_rows, ask
 from pdsync.core import catalogue
-from pdsync.sql import name as quoted
+from pdsync.sql import quoted
 from pdsync.writeback.import_files import read
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from pdsync.sandbox import Limits, OAuthSettings, Sizes, generate_company, runni
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
 
 RUN = [sys.executable, "-c", "from pdsync.cli.main import main; main()"]
 CHECKS = [
@@ -48,7 +48,7 @@ CHECKS = [
 
 
 @pytest.fixture(scope="module")
-def box() -> Iterator[Box]:
+def box() -> Iterator[RunningSandbox]:
     company = generate_company(seed=1, sizes=Sizes(deals=3))
     with running(company, limits=Limits(burst=None), oauth=OAuthSettings(rotate=True)) as found:
         yield found
@@ -90,7 +90,7 @@ class Person:
 
 
 @pytest.fixture
-def person(tmp_path: Path, box: Box) -> Person:
+def person(tmp_path: Path, box: RunningSandbox) -> Person:
     return Person(tmp_path, box.url)
 
 
@@ -101,7 +101,7 @@ def failing(checks: dict[str, dict[str, Any]]) -> list[str]:
 # init
 
 
-def test_init_makes_a_project_and_says_what_is_next(person: Person, box: Box) -> None:
+def test_init_makes_a_project_and_says_what_is_next(person: Person, box: RunningSandbox) -> None:
     code, out, err = person.runs("init", "--no-input", PDSYNC_API_TOKEN=box.token)
     assert code == 0
     assert out == ""
@@ -163,7 +163,7 @@ def test_init_does_not_write_through_a_link(person: Person, tmp_path_factory: py
     assert victim.read_text() == "# mine\n"
 
 
-def test_x2_init_asks_at_a_terminal_and_never_shows_the_token(person: Person, box: Box) -> None:
+def test_x2_init_asks_at_a_terminal_and_never_shows_the_token(person: Person, box: RunningSandbox) -> None:
     spawn = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
     process = subprocess.Popen(
         [sys.executable, "-c", spawn, *RUN, "init"],
@@ -194,7 +194,7 @@ def test_x2_init_asks_at_a_terminal_and_never_shows_the_token(person: Person, bo
 # auth
 
 
-def test_login_status_logout(person: Person, box: Box) -> None:
+def test_login_status_logout(person: Person, box: RunningSandbox) -> None:
     code, out, err = person.runs("auth", "login", "--token", "-", given=f"{box.token}\n")
     assert (code, out) == (0, "")
     assert "Warning: there is no system keyring here" in err
@@ -234,7 +234,7 @@ def test_a_refused_token_is_not_stored(person: Person) -> None:
     assert not (person.folder / "data" / "credentials.json").exists()
 
 
-def test_an_unreachable_host_is_told_and_nothing_is_stored(person: Person, box: Box) -> None:
+def test_an_unreachable_host_is_told_and_nothing_is_stored(person: Person, box: RunningSandbox) -> None:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{found.getsockname()[1]}"
@@ -258,7 +258,7 @@ def test_x2_a_secret_in_argv_is_refused_and_not_repeated(person: Person, option:
     assert not (person.folder / "data").exists()
 
 
-def test_x1_a_token_of_another_company_is_not_stored(person: Person, box: Box) -> None:
+def test_x1_a_token_of_another_company_is_not_stored(person: Person, box: RunningSandbox) -> None:
     control = Control(person.folder / "data" / "control.db")
     control.bind_company(6660, "Somebody Else", None)
     control.close()
@@ -272,7 +272,7 @@ def test_x1_a_token_of_another_company_is_not_stored(person: Person, box: Box) -
     assert failing(checks) == ["company"]
 
 
-def test_oauth_login_through_a_browser(person: Person, box: Box) -> None:
+def test_oauth_login_through_a_browser(person: Person, box: RunningSandbox) -> None:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         where = f"http://127.0.0.1:{found.getsockname()[1]}/callback"
@@ -326,7 +326,7 @@ def test_doctor_in_an_empty_folder_finds_only_the_token_missing(person: Person) 
     assert list(person.folder.iterdir()) == []  # it changes nothing
 
 
-def test_doctor_finds_nothing_wrong_with_a_synced_project(person: Person, box: Box) -> None:
+def test_doctor_finds_nothing_wrong_with_a_synced_project(person: Person, box: RunningSandbox) -> None:
     person.runs("init", "--no-input")
     person.runs("auth", "login", "--token", "-", given=box.token)
     assert person.runs("sync", "deals", "-q", PDSYNC_DAILY_TOKENS="0")[0] == 0
@@ -369,7 +369,7 @@ def test_doctor_finds_nothing_wrong_with_a_synced_project(person: Person, box: B
     assert "budget" in failing(person.doctor()[1])
 
 
-def test_doctor_tells_a_damaged_control_db(person: Person, box: Box) -> None:
+def test_doctor_tells_a_damaged_control_db(person: Person, box: RunningSandbox) -> None:
     data = person.folder / "data"
     Control(data / "control.db").close()
     content = bytearray((data / "control.db").read_bytes())
@@ -389,7 +389,7 @@ def test_doctor_ends_with_2_when_the_settings_can_not_be_read(person: Person) ->
     assert "burst" in checks["settings"]["detail"] + checks["settings"]["fix"]
 
 
-def test_doctor_tells_an_unreachable_host_from_a_refused_token(person: Person, box: Box) -> None:
+def test_doctor_tells_an_unreachable_host_from_a_refused_token(person: Person, box: RunningSandbox) -> None:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{found.getsockname()[1]}"
@@ -400,7 +400,7 @@ def test_doctor_tells_an_unreachable_host_from_a_refused_token(person: Person, b
     assert "refuses the token" in checks["account"]["detail"]
 
 
-def test_x2_no_output_and_no_file_but_the_vault_shows_the_token(person: Person, box: Box) -> None:
+def test_x2_no_output_and_no_file_but_the_vault_shows_the_token(person: Person, box: RunningSandbox) -> None:
     person.runs("init", "--no-input", "-vv", PDSYNC_API_TOKEN=box.token)
     person.runs("auth", "login", "--token", "-", "-vv", given=box.token)
     for fault in ({"kind": "401"}, {"kind": "status", "status": 400, "body": box.token}, {"kind": "html_403"}):

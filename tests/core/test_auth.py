@@ -19,7 +19,7 @@ from pdsync.core import auth, config, secret_store
 from pdsync.core.http import ApiToken
 from pdsync.core.log import clean
 from pdsync.core.secret_store import Grant, StoredToken, Vault
-from pdsync.errors import AuthError, Busy, StorageError
+from pdsync.errors import AuthError, ProjectLocked, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -285,7 +285,7 @@ def test_what_no_header_can_carry_is_no_token(settings: Settings, monkeypatch: p
 
 def test_the_vault_waits_for_its_holder_and_not_for_ever(settings: Settings) -> None:
     box = Vault(settings)
-    with box.locked(), pytest.raises(Busy), box.locked(timeout_s=0.1):
+    with box.locked(), pytest.raises(ProjectLocked), box.locked(timeout_s=0.1):
         pass
     with box.locked(timeout_s=0.1):
         pass

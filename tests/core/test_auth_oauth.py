@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pdsync.core.config import Settings
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
 
 RACES = int(os.environ.get("PDSYNC_RACES", "40"))  # the promise is about 1,000: PDSYNC_RACES=1000
 PROCESSES = 8
@@ -81,7 +81,7 @@ def no_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def a_sandbox(company_id: int = 5550, **options: Any) -> Iterator[Box]:
+def a_sandbox(company_id: int = 5550, **options: Any) -> Iterator[RunningSandbox]:
     company = generate_company(seed=1, sizes=Sizes(deals=3), company_id=company_id)
     given = OAuthSettings(rotate=True, **options)
     with running(company, limits=Limits(burst=None), oauth=given) as found:
@@ -89,20 +89,20 @@ def a_sandbox(company_id: int = 5550, **options: Any) -> Iterator[Box]:
 
 
 @pytest.fixture
-def box() -> Iterator[Box]:
+def box() -> Iterator[RunningSandbox]:
     """A Pipedrive whose refresh tokens work once; using one again revokes the whole grant."""
     with a_sandbox() as found:
         yield found
 
 
 @pytest.fixture
-def settings(tmp_path: Path, box: Box, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(tmp_path: Path, box: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("PDSYNC_BASE_URL", box.url)
     return config.load(tmp_path)
 
 
 @pytest.fixture
-async def grant(box: Box, settings: Settings) -> Grant:
+async def grant(box: RunningSandbox, settings: Settings) -> Grant:
     """A grant, stored."""
     found = await log_in(box)
     assert auth.store(settings, found) == "file"
@@ -120,7 +120,7 @@ async def visit(url: str) -> int:
         return response.status
 
 
-async def log_in(box: Box, **options: Any) -> Grant:
+async def log_in(box: RunningSandbox, **options: Any) -> Grant:
     """Log in as a person whose browser follows every redirect."""
     visits: list[asyncio.Task[int]] = []
     found = await oauth.authorize(
@@ -160,14 +160,14 @@ def stored(settings: Settings) -> Grant:
     return found.secret
 
 
-def exchanges(box: Box) -> int:
+def exchanges(box: RunningSandbox) -> int:
     return sum(seen.path == "/oauth/token" for seen in box.log)
 
 
 # Logging in.
 
 
-async def test_a_login_ends_with_a_grant_of_that_company(box: Box, settings: Settings) -> None:
+async def test_a_login_ends_with_a_grant_of_that_company(box: RunningSandbox, settings: Settings) -> None:
     found = await log_in(box)
     assert (found.company_id, found.api_domain) == (5550, box.url)
     assert found.renew_at == pytest.approx(time.time() + 3300, abs=20)
@@ -178,7 +178,7 @@ async def test_a_login_ends_with_a_grant_of_that_company(box: Box, settings: Set
     assert exchanges(box) == 1
 
 
-async def test_x1_a_wrong_state_is_refused_and_does_not_end_the_login(box: Box) -> None:
+async def test_x1_a_wrong_state_is_refused_and_does_not_end_the_login(box: RunningSandbox) -> None:
     port = a_port()
     statuses: list[int] = []
 
@@ -212,7 +212,7 @@ async def test_x1_a_wrong_state_is_refused_and_does_not_end_the_login(box: Box) 
     assert exchanges(box) == 1  # no foreign code was ever tried
 
 
-async def test_a_person_who_says_no_or_nothing_ends_the_login(box: Box) -> None:
+async def test_a_person_who_says_no_or_nothing_ends_the_login(box: RunningSandbox) -> None:
     port = a_port()
     tasks: list[asyncio.Task[int]] = []
 
@@ -234,7 +234,7 @@ async def test_a_person_who_says_no_or_nothing_ends_the_login(box: Box) -> None:
     assert exchanges(box) == 0
 
 
-async def test_a_taken_port_and_a_foreign_redirect_uri_are_refused(box: Box) -> None:
+async def test_a_taken_port_and_a_foreign_redirect_uri_are_refused(box: RunningSandbox) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         uri = f"http://127.0.0.1:{taken.getsockname()[1]}/callback"
         with pytest.raises(ConfigError, match="--redirect-uri"):
@@ -244,7 +244,7 @@ async def test_a_taken_port_and_a_foreign_redirect_uri_are_refused(box: Box) -> 
             await oauth.authorize(box.url, "a", "secret-of-a", show=lambda _: None, redirect_uri=uri)
 
 
-async def test_a_wrong_client_secret_is_named(box: Box) -> None:
+async def test_a_wrong_client_secret_is_named(box: RunningSandbox) -> None:
     with pytest.raises(AuthError, match="does not know this app") as caught:
         await log_in(box, secret="wrong-secret")
     assert "wrong-secret" not in str(caught.value)
@@ -262,7 +262,7 @@ async def test_a_wrong_client_secret_is_named(box: Box) -> None:
     ],
 )
 async def test_x3_an_api_domain_that_points_elsewhere_is_refused(
-    box: Box, settings: Settings, grant: Grant, domain: str
+    box: RunningSandbox, settings: Settings, grant: Grant, domain: str
 ) -> None:
     box.oauth.api_domain = domain
     before = (settings.state / "credentials.json").read_bytes()
@@ -275,14 +275,18 @@ async def test_x3_an_api_domain_that_points_elsewhere_is_refused(
     assert kept == msgspec.json.decode(before)
 
 
-async def test_a_renamed_domain_of_the_same_company_passes(box: Box, settings: Settings, grant: Grant) -> None:
+async def test_a_renamed_domain_of_the_same_company_passes(
+    box: RunningSandbox, settings: Settings, grant: Grant
+) -> None:
     box.oauth.api_domain = "https://acme-renamed.pipedrive.com"
     box.oauth.expire_access_tokens()
     assert (await whoami(settings, credentials(settings)))["company_id"] == 5550
     assert stored(settings).api_domain == "https://acme-renamed.pipedrive.com"
 
 
-async def test_x3_the_token_endpoint_is_not_followed_elsewhere(box: Box, settings: Settings, grant: Grant) -> None:
+async def test_x3_the_token_endpoint_is_not_followed_elsewhere(
+    box: RunningSandbox, settings: Settings, grant: Grant
+) -> None:
     with a_sandbox() as thief:
         box.faults.add(kind="redirect", path="/oauth/token", to=f"{thief.url}/oauth/token")
         box.oauth.expire_access_tokens()
@@ -296,7 +300,7 @@ async def test_x3_the_token_endpoint_is_not_followed_elsewhere(box: Box, setting
 
 
 async def test_a_401_renews_the_grant_and_the_request_goes_out_once_more(
-    box: Box, settings: Settings, grant: Grant
+    box: RunningSandbox, settings: Settings, grant: Grant
 ) -> None:
     used = credentials(settings)
     box.oauth.expire_access_tokens()
@@ -312,7 +316,9 @@ async def test_a_401_renews_the_grant_and_the_request_goes_out_once_more(
     assert used.ledger_key == "oauth sandbox-client 5550"
 
 
-async def test_a_token_that_stays_refused_is_renewed_once(box: Box, settings: Settings, grant: Grant) -> None:
+async def test_a_token_that_stays_refused_is_renewed_once(
+    box: RunningSandbox, settings: Settings, grant: Grant
+) -> None:
     used = credentials(settings)
     box.faults.add(kind="401", path="/v1/users/me")
     with pytest.raises(AuthError):
@@ -320,7 +326,7 @@ async def test_a_token_that_stays_refused_is_renewed_once(box: Box, settings: Se
     assert exchanges(box) == 2  # the login, and one renewal
 
 
-async def test_many_tasks_of_one_process_renew_once(box: Box, settings: Settings, grant: Grant) -> None:
+async def test_many_tasks_of_one_process_renew_once(box: RunningSandbox, settings: Settings, grant: Grant) -> None:
     used = credentials(settings)
     refused = await used.headers()
     box.oauth.expire_access_tokens()
@@ -328,7 +334,9 @@ async def test_many_tasks_of_one_process_renew_once(box: Box, settings: Settings
     assert exchanges(box) == 2
 
 
-async def test_a_grant_is_renewed_five_minutes_before_its_end(box: Box, settings: Settings, grant: Grant) -> None:
+async def test_a_grant_is_renewed_five_minutes_before_its_end(
+    box: RunningSandbox, settings: Settings, grant: Grant
+) -> None:
     auth.store(settings, msgspec.structs.replace(grant, renew_at=time.time() - 1, expires_at=time.time() + 299))
     used = credentials(settings)
     assert await used.headers() != {"Authorization": f"Bearer {grant.access_token}"}
@@ -336,7 +344,9 @@ async def test_a_grant_is_renewed_five_minutes_before_its_end(box: Box, settings
     assert exchanges(box) == 2
 
 
-async def test_trouble_with_an_early_renewal_does_not_stop_a_run(box: Box, settings: Settings, grant: Grant) -> None:
+async def test_trouble_with_an_early_renewal_does_not_stop_a_run(
+    box: RunningSandbox, settings: Settings, grant: Grant
+) -> None:
     auth.store(settings, msgspec.structs.replace(grant, renew_at=time.time() - 1, expires_at=time.time() + 299))
     used = credentials(settings)
     box.faults.add(kind="status", status=503, path="/oauth/token")
@@ -345,7 +355,7 @@ async def test_trouble_with_an_early_renewal_does_not_stop_a_run(box: Box, setti
     assert exchanges(box) == 1 + 4  # the attempts of one renewal; the next waits a minute
 
 
-async def test_trouble_when_the_token_has_ended_is_told(box: Box, settings: Settings, grant: Grant) -> None:
+async def test_trouble_when_the_token_has_ended_is_told(box: RunningSandbox, settings: Settings, grant: Grant) -> None:
     auth.store(settings, msgspec.structs.replace(grant, renew_at=0.0, expires_at=0.0))
     used = credentials(settings)
     box.faults.add(kind="status", status=503, path="/oauth/token")
@@ -353,7 +363,7 @@ async def test_trouble_when_the_token_has_ended_is_told(box: Box, settings: Sett
         await used.headers()
 
 
-async def test_x9_a_lost_grant_is_told_and_never_deleted(box: Box, settings: Settings, grant: Grant) -> None:
+async def test_x9_a_lost_grant_is_told_and_never_deleted(box: RunningSandbox, settings: Settings, grant: Grant) -> None:
     used = credentials(settings)
     auth.store(settings, msgspec.structs.replace(grant, refresh_token="spent-long-ago"))
     box.oauth.expire_access_tokens()
@@ -363,7 +373,7 @@ async def test_x9_a_lost_grant_is_told_and_never_deleted(box: Box, settings: Set
 
 
 async def test_x9_invalid_grant_adopts_what_somebody_else_has_renewed(
-    box: Box, settings: Settings, grant: Grant
+    box: RunningSandbox, settings: Settings, grant: Grant
 ) -> None:
     """On a shared disk locks may not reach the other machine: its renewal comes in between."""
     used = credentials(settings)
@@ -383,7 +393,7 @@ async def test_x9_invalid_grant_adopts_what_somebody_else_has_renewed(
 
 
 async def test_x9_a_cancelled_run_keeps_the_grant_that_was_under_way(
-    box: Box, settings: Settings, grant: Grant
+    box: RunningSandbox, settings: Settings, grant: Grant
 ) -> None:
     used = credentials(settings)
     box.oauth.expire_access_tokens()
@@ -399,7 +409,7 @@ async def test_x9_a_cancelled_run_keeps_the_grant_that_was_under_way(
 
 
 async def test_x9_a_disk_that_is_full_shows_before_the_refresh_token_is_spent(
-    box: Box, settings: Settings, grant: Grant, monkeypatch: pytest.MonkeyPatch
+    box: RunningSandbox, settings: Settings, grant: Grant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used = credentials(settings)
     box.oauth.expire_access_tokens()
@@ -417,7 +427,7 @@ async def test_x9_a_disk_that_is_full_shows_before_the_refresh_token_is_spent(
 
 
 async def test_x1_a_renewal_that_brings_another_company_is_refused(
-    box: Box, settings: Settings, grant: Grant, monkeypatch: pytest.MonkeyPatch
+    box: RunningSandbox, settings: Settings, grant: Grant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used = credentials(settings)
     box.oauth.expire_access_tokens()
@@ -429,7 +439,7 @@ async def test_x1_a_renewal_that_brings_another_company_is_refused(
 
 
 async def test_x1_another_login_while_a_run_is_under_way_is_not_picked_up(
-    box: Box, settings: Settings, grant: Grant
+    box: RunningSandbox, settings: Settings, grant: Grant
 ) -> None:
     used = credentials(settings)
     box.oauth.expire_access_tokens()
@@ -446,7 +456,9 @@ async def test_x1_another_login_while_a_run_is_under_way_is_not_picked_up(
     assert exchanges(box) == 1
 
 
-async def test_x2_new_tokens_are_hidden_before_anybody_sees_them(box: Box, settings: Settings, grant: Grant) -> None:
+async def test_x2_new_tokens_are_hidden_before_anybody_sees_them(
+    box: RunningSandbox, settings: Settings, grant: Grant
+) -> None:
     box.oauth.expire_access_tokens()
     await whoami(settings, credentials(settings))
     fresh = stored(settings)
@@ -488,7 +500,7 @@ def hear(worker: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.timeout(900)
-def test_x9_two_processes_and_a_single_use_refresh_token(box: Box, settings: Settings) -> None:
+def test_x9_two_processes_and_a_single_use_refresh_token(box: RunningSandbox, settings: Settings) -> None:
     """Two to eight processes find the same access token refused at once: no grant is lost, in any race."""
     auth.store(settings, asyncio.run(log_in(box)))
     Control(settings.control).close()
@@ -510,7 +522,9 @@ def test_x9_two_processes_and_a_single_use_refresh_token(box: Box, settings: Set
     }
 
 
-def test_x9_a_process_that_is_killed_while_it_holds_the_lock_holds_up_nobody(box: Box, settings: Settings) -> None:
+def test_x9_a_process_that_is_killed_while_it_holds_the_lock_holds_up_nobody(
+    box: RunningSandbox, settings: Settings
+) -> None:
     auth.store(settings, asyncio.run(log_in(box)))
     holder = subprocess.Popen(
         [

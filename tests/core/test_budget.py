@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from pdsync.core.budget import Budget, tokens_left
-from pdsync.errors import Blocked, BudgetSpent, StorageError
+from pdsync.errors import BudgetSpent, CoolingDown, StorageError
 
 from .servers import TOKEN, client, ended, ledger, python, server
 
@@ -336,9 +336,9 @@ async def test_l4_each_block_in_a_row_silences_twice_as_long(budget: Callable[..
         blocked.cool_down()
         blocked.cool_down()  # requests under way meet the same block: it counts once
         minutes.append(round(_until(tmp_path) / 60))
-        with pytest.raises(Blocked):
+        with pytest.raises(CoolingDown):
             await spend(blocked, 1)
-        with pytest.raises(Blocked):
+        with pytest.raises(CoolingDown):
             budget()
         _let_time_pass(tmp_path)
     assert minutes == [10, 20, 40, 80, 160, 320, 640, 640, 640]

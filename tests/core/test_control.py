@@ -16,8 +16,8 @@ import pytest
 
 from pdsync.core import control as control_module
 from pdsync.core.control import ONLY_ARCHIVED, VERSION, Control, Lock, SealedPage
-from pdsync.errors import Busy, StorageError, WrongCompany
-from pdsync.model import Gap, Page, Receipt, StreamReceipt
+from pdsync.errors import ProjectLocked, StorageError, WrongCompany
+from pdsync.model import IncompleteStream, Page, Receipt, StreamReceipt
 
 from .servers import ended, python
 
@@ -236,7 +236,13 @@ def test_x1_a_project_belongs_to_one_company_for_good(control: Control) -> None:
 
 def test_s9_a_run_that_was_killed_has_a_receipt_without_an_end(control: Control) -> None:
     done = Receipt(
-        "b", "sync", NOW, NOW + timedelta(minutes=1), {"deals": StreamReceipt(read=3)}, [Gap("x", "failed", "no")], 10
+        "b",
+        "sync",
+        NOW,
+        NOW + timedelta(minutes=1),
+        {"deals": StreamReceipt(read=3)},
+        [IncompleteStream("x", "failed", "no")],
+        10,
     )
     control.start_run("a", "sync deals", NOW - timedelta(hours=1))
     control.start_run("b", "sync", NOW)
@@ -304,9 +310,9 @@ def test_s14_walks_that_a_warehouse_lost_are_loaded_again(control: Control) -> N
     for walk in (kept, partly, lost):
         control.end_walk(walk.id, "applied")
     held = {(kept.run_id, kept.id): 1, (partly.run_id, partly.id): 0, ("another life", lost.id): 1}
-    assert control.reopen_lost(held) == 2
+    assert control.requeue_missing_walks(held) == 2
     assert [walk.id for walk, state in control.unfinished() if state == "sealed"] == [partly.id, lost.id, unapplied.id]
-    assert control.reopen_lost(held) == 0
+    assert control.requeue_missing_walks(held) == 0
 
 
 def test_s4_a_walk_of_which_the_warehouse_holds_more_is_never_continued(control: Control) -> None:
@@ -336,14 +342,14 @@ def test_o1_a_second_run_leaves_and_is_told_who_holds_the_project(tmp_path: Path
     assert holder.stdout is not None
     try:
         assert holder.stdout.readline() == "holding\n"
-        with pytest.raises(Busy, match=rf"process {holder.pid} since 20\d\d-"), Lock(path):
+        with pytest.raises(ProjectLocked, match=rf"process {holder.pid} since 20\d\d-"), Lock(path):
             pass
-        with pytest.raises(Busy), Lock(path):  # asking did not break it
+        with pytest.raises(ProjectLocked), Lock(path):  # asking did not break it
             pass
     finally:
         holder.kill()
         ended(holder)
-    with Lock(path), pytest.raises(Busy, match=f"process {os.getpid()} "), Lock(path):
+    with Lock(path), pytest.raises(ProjectLocked, match=f"process {os.getpid()} "), Lock(path):
         pass
     with Lock(path):
         pass

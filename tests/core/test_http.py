@@ -18,7 +18,7 @@ from aiohttp import web
 
 from pdsync.core import catalogue
 from pdsync.core.http import ATTEMPTS, PLAIN_CAP, WIRE_CAP
-from pdsync.errors import ApiError, AuthError, BadAnswer, Blocked, BudgetSpent, Forbidden, NotFound, ServerTrouble
+from pdsync.errors import ApiError, AuthError, BadAnswer, BudgetSpent, CoolingDown, Forbidden, NotFound, ServerTrouble
 from pdsync.sandbox import Limits, Sizes, generate_company, running
 
 from .servers import TOKEN, client, server
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pdsync.core.http import Http
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
 
 DEALS = catalogue.operations("v2")["getDeals"]
 ADD_DEAL = catalogue.operations("v2")["addDeal"]
@@ -37,7 +37,7 @@ ROWS = b'{"success":true,"data":[{"id":1}],"additional_data":{"next_cursor":null
 
 
 @pytest.fixture
-def box() -> Iterator[Box]:
+def box() -> Iterator[RunningSandbox]:
     with running(
         generate_company(seed=5, sizes=Sizes(deals=8, mail_threads=2, files=2), now=datetime.now(UTC)), limits=NO_LIMITS
     ) as box:
@@ -45,7 +45,7 @@ def box() -> Iterator[Box]:
 
 
 @pytest.fixture
-async def http(box: Box, tmp_path: Path) -> AsyncIterator[Http]:
+async def http(box: RunningSandbox, tmp_path: Path) -> AsyncIterator[Http]:
     async with client(box.url, tmp_path, token=box.token, timeout_s=1.0) as http:
         yield http
 
@@ -82,7 +82,7 @@ class Always:
     ],
     ids=lambda fault: "-".join(str(part) for part in fault.values()),
 )
-async def test_reading_is_repeated_until_it_succeeds(box: Box, http: Http, fault: dict[str, Any]) -> None:
+async def test_reading_is_repeated_until_it_succeeds(box: RunningSandbox, http: Http, fault: dict[str, Any]) -> None:
     box.faults.add(**fault, nth=1)
     answer = await http.call(DEALS)
     assert len(json.loads(answer.body)["data"]) == 8
@@ -101,7 +101,7 @@ async def test_reading_is_repeated_until_it_succeeds(box: Box, http: Http, fault
     ids=lambda fault: str(fault["kind"]),
 )
 async def test_w4_a_write_whose_answer_is_lost_is_sent_once_and_the_error_says_so(
-    box: Box, http: Http, fault: dict[str, Any]
+    box: RunningSandbox, http: Http, fault: dict[str, Any]
 ) -> None:
     box.faults.add(**fault, method="POST")
     with pytest.raises(ServerTrouble, match="not known") as caught:
@@ -111,7 +111,7 @@ async def test_w4_a_write_whose_answer_is_lost_is_sent_once_and_the_error_says_s
     assert "run the same command again" not in str(caught.value)
 
 
-async def test_a_write_that_was_surely_refused_is_sent_again(box: Box, http: Http) -> None:
+async def test_a_write_that_was_surely_refused_is_sent_again(box: RunningSandbox, http: Http) -> None:
     box.faults.add(kind="burst_429", method="POST", nth=1, headers={"x-ratelimit-reset": "0", "retry-after": "0"})
     await http.call(ADD_DEAL, body={"title": "twice knocked"})
     assert [seen.status for seen in box.log] == [429, 200]
@@ -275,7 +275,7 @@ async def test_s9_a_date_that_no_calendar_has_is_no_date(tmp_path: Path, date: s
 
 @pytest.mark.parametrize("headers", [True, False], ids=["with headers", "without headers"])
 async def test_l3_an_exhausted_day_stops_at_once_and_for_the_next_session_too(
-    box: Box, tmp_path: Path, headers: bool
+    box: RunningSandbox, tmp_path: Path, headers: bool
 ) -> None:
     box.faults.add(kind="daily_429", token_headers=headers)
     for _ in range(2):
@@ -286,7 +286,7 @@ async def test_l3_an_exhausted_day_stops_at_once_and_for_the_next_session_too(
     assert len(box.log) == 1
 
 
-async def test_a_refusal_of_one_operation_is_no_block(box: Box, http: Http) -> None:
+async def test_a_refusal_of_one_operation_is_no_block(box: RunningSandbox, http: Http) -> None:
     box.faults.add(kind="permission_403", nth=1)
     with pytest.raises(Forbidden, match="getDeals") as caught:
         await http.call(DEALS)
@@ -296,21 +296,23 @@ async def test_a_refusal_of_one_operation_is_no_block(box: Box, http: Http) -> N
     assert len(box.log) == 2
 
 
-async def test_l4_a_web_page_with_403_silences_every_session_of_this_project(box: Box, tmp_path: Path) -> None:
+async def test_l4_a_web_page_with_403_silences_every_session_of_this_project(
+    box: RunningSandbox, tmp_path: Path
+) -> None:
     async def once(burst: int) -> None:
         async with client(box.url, tmp_path, token=box.token, burst=burst) as http:
-            with pytest.raises(Blocked):
+            with pytest.raises(CoolingDown):
                 await http.call(DEALS)
             await http.call(DEALS)
 
     box.faults.add(kind="html_403", nth=1)
     for burst in (20, 20, 0):  # this session, the next one, and one without limits
-        with pytest.raises(Blocked, match="nothing was taken for deleted"):
+        with pytest.raises(CoolingDown, match="nothing was taken for deleted"):
             await once(burst)
     assert len(box.log) == 1
 
 
-async def test_a_refused_api_token_is_not_tried_again(box: Box, tmp_path: Path) -> None:
+async def test_a_refused_api_token_is_not_tried_again(box: RunningSandbox, tmp_path: Path) -> None:
     async with client(box.url, tmp_path) as http:
         with pytest.raises(AuthError, match="pdsync auth login") as caught:
             await http.call(DEALS)
@@ -318,7 +320,7 @@ async def test_a_refused_api_token_is_not_tried_again(box: Box, tmp_path: Path) 
     assert TOKEN not in str(caught.value)
 
 
-async def test_what_is_not_there_is_not_found(box: Box, http: Http) -> None:
+async def test_what_is_not_there_is_not_found(box: RunningSandbox, http: Http) -> None:
     deal = catalogue.operations("v2")["getDeal"]
     with pytest.raises(NotFound) as caught:
         await http.call(deal, "/api/v2/deals/987654321")
@@ -326,7 +328,7 @@ async def test_what_is_not_there_is_not_found(box: Box, http: Http) -> None:
     assert len(box.log) == 1
 
 
-async def test_the_server_s_own_words_are_passed_on(box: Box, http: Http) -> None:
+async def test_the_server_s_own_words_are_passed_on(box: RunningSandbox, http: Http) -> None:
     box.faults.add(kind="invalid_cursor")
     with pytest.raises(ApiError, match="getDeals: Pipedrive answered 400: Invalid cursor") as caught:
         await http.call(DEALS)

@@ -46,7 +46,7 @@ def database() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def _round_trip(database: duckdb.DuckDBPyConnection, column: str, value: str) -> None:
-    found = database.execute(f"SELECT {sql.text(value)} AS {sql.name(column)}, 7 AS {sql.name('z' + column)}")
+    found = database.execute(f"SELECT {sql.literal(value)} AS {sql.quoted(column)}, 7 AS {sql.quoted('z' + column)}")
     assert [each[0] for each in found.description or []] == [column, "z" + column]
     assert found.fetchall() == [(value, 7)]
 
@@ -62,17 +62,19 @@ def test_x6_any_text_is_only_a_name_or_only_a_value(
 @pytest.mark.parametrize("label", HOSTILE, ids=lambda label: repr(label[:20]))
 def test_x6_what_people_try_is_only_a_name_or_only_a_value(database: duckdb.DuckDBPyConnection, label: str) -> None:
     _round_trip(database, label, label)
-    table = sql.name("memory", "main", label)
-    database.execute(f"CREATE TABLE {table} ({sql.names([label, label + '2'])[: len(sql.name(label))]} VARCHAR)")
+    table = sql.quoted("memory", "main", label)
+    database.execute(
+        f"CREATE TABLE {table} ({sql.quoted_list([label, label + '2'])[: len(sql.quoted(label))]} VARCHAR)"
+    )
     database.execute(f"INSERT INTO {table} VALUES (?)", [label])
-    assert database.execute(f"SELECT {sql.names([label], 'q.')} FROM {table} q").fetchall() == [(label,)]
+    assert database.execute(f"SELECT {sql.quoted_list([label], 'q.')} FROM {table} q").fetchall() == [(label,)]
     database.execute(f"DROP TABLE {table}")
 
 
 def test_x6_a_nul_is_left_out_of_names_and_refused_in_values() -> None:
-    assert sql.name("a\0b") == '"ab"'
+    assert sql.quoted("a\0b") == '"ab"'
     with pytest.raises(ValueError, match="NUL"):
-        sql.text("a\0b")
+        sql.literal("a\0b")
 
 
 def test_the_first_row_is_taken_and_the_rest_is_read(database: duckdb.DuckDBPyConnection) -> None:

@@ -19,7 +19,7 @@ import duckdb
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
     from tests.end_to_end.world import Project
 
 ADDED = 900_000_000  # ids that no company has
@@ -40,7 +40,7 @@ class Drift:
     """What was made to differ."""
 
     project: Project
-    box: Box
+    box: RunningSandbox
     count: int
     seed: int = 1
     kinds: tuple[str, ...] = KINDS
@@ -210,6 +210,6 @@ class Drift:
         return duckdb.connect(str(self.project.data / "warehouse.work.duckdb"))
 
 
-def later(box: Box, **time: float) -> None:
+def later(box: RunningSandbox, **time: float) -> None:
     """Move the sandbox's clock on, so that what happens now is later than what was read."""
     box.clock.advance(timedelta(**time).total_seconds())

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
     from tests.end_to_end.stores import Suffered
     from tests.end_to_end.world import Project, Ran
     from tests.model.company import Place, Work
@@ -44,7 +44,7 @@ class Queued(NamedTuple):
 class Ledger:
     """The mutations of one project."""
 
-    def __init__(self, project: Project, box: Box, work: Work) -> None:
+    def __init__(self, project: Project, box: RunningSandbox, work: Work) -> None:
         self.project, self.box, self.work = project, box, work
         self.queued: dict[str, Queued] = {}
         self.effects: Counter[str] = Counter()  # by mark

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
     from tests.end_to_end.forks import Forks
     from tests.end_to_end.places import Place
     from tests.end_to_end.world import Ran
@@ -173,7 +173,7 @@ class Case:
 class Scenes:
     """A company that has drifted from its warehouse, and projects on which each command has work."""
 
-    def __init__(self, folder: Path, box: Box, forks: Forks, seed: int) -> None:
+    def __init__(self, folder: Path, box: RunningSandbox, forks: Forks, seed: int) -> None:
         self.folder, self.box, self.forks = folder, box, forks
         self.project = Project(folder / "drifted")
         self.project.configure(base_url=box.url, api_token=box.token)

@@ -45,7 +45,7 @@ _BEGINNING = [
     *_before("runner.sync.sync", "fetch_account"),
     *_around("core.control", "Control.start_run"),
     *_behind("core.control", "Control.open_walk"),
-    *_behind("runner.loader", "Loader.learn_fields"),
+    *_behind("runner.loader", "Loader.sync_custom_fields"),
 ]
 _SEALING = [*_around("extract.raw_archive", "_write"), *_around("core.control", "Control.record_pages")]
 _COMMITTING = [
@@ -55,7 +55,7 @@ _COMMITTING = [
 ]
 PUBLISHING = [
     *_behind("runner.loader", "Loader.views"),
-    *_around("runner.report.receipt", "keep"),
+    *_around("runner.report.receipt", "save_receipt"),
     *_around("runner.loader", "Loader._close"),
     *_around("load.publish", "publish", "copy"),
     Place("os", "replace"),
@@ -63,33 +63,33 @@ PUBLISHING = [
     *_behind("load.publish", "sync_folder"),
     *_around("core.control", "Control.finish_run"),
 ]
-SYNC = [*_BEGINNING, *_SEALING, *_COMMITTING, *_behind("runner.report.mutation_log", "keep"), *PUBLISHING]
-LOAD = [*_behind("runner.sync.load_files", "bodies"), *_BEGINNING[1:], *_SEALING, *_COMMITTING, *PUBLISHING]
+SYNC = [*_BEGINNING, *_SEALING, *_COMMITTING, *_behind("runner.report.mutation_log", "save_mutation_log"), *PUBLISHING]
+LOAD = [*_behind("runner.sync.load_files", "read_answers"), *_BEGINNING[1:], *_SEALING, *_COMMITTING, *PUBLISHING]
 SWEEP = [
     *_behind("reconcile.sweep", "Sweep.add", "Sweep.verify", "Sweep.differences"),
-    *_before("reconcile.evidence", "look"),
+    *_before("reconcile.evidence", "probe_records"),
 ]
-FINDINGS = _around("runner.reconcile.reconcile", "_Reconcile._settle")
+FINDINGS = _around("runner.reconcile.reconcile", "ReconcileRun._settle")
 REFETCH = [
-    *_behind("runner.reconcile.reconcile", "_Reconcile._by_key"),
-    *_around("runner.sync.sync", "Run.reread"),
+    *_behind("runner.reconcile.reconcile", "ReconcileRun._by_key"),
+    *_around("runner.sync.sync", "SyncRun.load_single_records"),
     *_SEALING,
     *_around("load.commit", "_apply", "note_batch"),
     *_behind("load.commit", "commit"),
 ]
 BURY = [
-    *_around("runner.sync.sync", "Run.bury"),
-    *_around("load.tombstones", "bury", "note_batch"),
+    *_around("runner.sync.sync", "SyncRun.tombstone"),
+    *_around("load.tombstones", "tombstone", "note_batch"),
     *_behind("load.tombstones", "_note_merge"),
     *_around("core.control", "Control.end_walk"),
 ]
-KEEP = [*_around("runner.reconcile.findings", "keep"), *PUBLISHING]
+KEEP = [*_around("runner.reconcile.findings", "save_findings"), *PUBLISHING]
 RECONCILE = [*_BEGINNING[:4], *SWEEP, *FINDINGS, *REFETCH, *BURY, *KEEP]
 REPLAY = [
     *_behind("runner.archive.replay", "_clear", "_source"),
-    *_behind("runner.loader", "Loader.learn_fields"),
+    *_behind("runner.loader", "Loader.sync_custom_fields"),
     *_before("extract.raw_archive", "read"),
-    *_behind("runner.archive.reload", "Rereading._load"),
+    *_behind("runner.archive.reload", "ArchiveReload._load"),
     *_around("load.commit", "note_batch"),
     *_behind("load.commit", "commit"),
     *_around("load.carry_over", "carry_over"),
@@ -110,7 +110,7 @@ BACKFILL = [
     *_around("core.windows", "Windows.plan", "Windows.begin"),
     *_behind("runner.sync.backfill", "_begin"),
     *_SEALING,
-    *_behind("runner.sync.backfill", "_Backfill._load"),
+    *_behind("runner.sync.backfill", "BackfillRun._load"),
     *_COMMITTING,
     *PUBLISHING,
 ]

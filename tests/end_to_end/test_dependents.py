@@ -186,8 +186,8 @@ def test_s8_a_list_that_lacks_what_its_parent_counts_marks_nothing(remote: Remot
     "death",
     [
         "'pdsync.runner.sync.removed_children', 'absent', 1, after=False",
-        "'pdsync.runner.sync.sync', 'Run.bury', 1, after=False",
-        "'pdsync.load.tombstones', 'bury', 1, after=True",
+        "'pdsync.runner.sync.sync', 'SyncRun.bury', 1, after=False",
+        "'pdsync.load.tombstones', 'tombstone', 1, after=True",
     ],
 )
 def test_s1_a_kill_before_they_are_marked_loses_no_mark(remote: Remote, tmp_path: Path, death: str) -> None:
@@ -249,9 +249,9 @@ def test_s7_a_reconciliation_asks_those_deals_only_that_count_otherwise(remote: 
 @pytest.mark.parametrize(
     "death",
     [
-        "'pdsync.runner.sync.sync', 'Run.keep', 1, after=False",
+        "'pdsync.runner.sync.sync', 'SyncRun.keep', 1, after=False",
         "'pdsync.core.control', 'Control.record_pages', 1, after=True",
-        "'pdsync.load.tombstones', 'bury', 1, after=False",
+        "'pdsync.load.tombstones', 'tombstone', 1, after=False",
     ],
 )
 def test_s1_a_kill_while_line_items_are_mended_leaves_nothing_unmended(

@@ -18,7 +18,7 @@ from tests.truth import differences
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
 
 LISTS = ("deals", "stages")
 DEALS = "/api/v2/deals\\?"
@@ -56,7 +56,7 @@ CODES = {"11 403 for the stream": 4}
 
 
 @pytest.fixture(scope="module")
-def company() -> Iterator[Box]:
+def company() -> Iterator[RunningSandbox]:
     with running(
         generate_company(seed=4, sizes=Sizes(deals=100)),
         limits=Limits(burst=None, search_burst=None, daily_tokens=None),
@@ -65,7 +65,7 @@ def company() -> Iterator[Box]:
 
 
 @pytest.fixture(autouse=True)
-def _small(company: Box) -> Iterator[None]:
+def _small(company: RunningSandbox) -> Iterator[None]:
     with knobs.smaller_pages(PAGE_ROWS):
         yield
     company.faults.clear()
@@ -73,17 +73,17 @@ def _small(company: Box) -> Iterator[None]:
 
 
 @pytest.fixture
-def ready(company: Box, project: Project) -> Project:
+def ready(company: RunningSandbox, project: Project) -> Project:
     return project.configure(base_url=company.url, api_token=company.token)
 
 
-def wrong_in(project: Project, box: Box) -> list[str]:
+def wrong_in(project: Project, box: RunningSandbox) -> list[str]:
     with project.warehouse() as warehouse:
         return [line for stream in LISTS for line in differences(warehouse, stream, box.dump(stream))]
 
 
 @pytest.mark.parametrize("fault", RETRIED.values(), ids=RETRIED)
-def test_s9_a_fault_that_passes_leaves_no_trace(company: Box, ready: Project, fault: dict[str, Any]) -> None:
+def test_s9_a_fault_that_passes_leaves_no_trace(company: RunningSandbox, ready: Project, fault: dict[str, Any]) -> None:
     company.faults.add(fault)
     ran = ready.here("sync", *LISTS, "--json")
     assert ran.code == 0, ran
@@ -94,7 +94,7 @@ def test_s9_a_fault_that_passes_leaves_no_trace(company: Box, ready: Project, fa
 
 @pytest.mark.parametrize("name", GAPS)
 def test_s9_s10_a_fault_that_stays_is_named_and_leaves_the_other_streams_alone(
-    company: Box, ready: Project, name: str
+    company: RunningSandbox, ready: Project, name: str
 ) -> None:
     company.faults.add(GAPS[name])
     ran = ready.here("sync", *LISTS, "--json")
@@ -116,7 +116,9 @@ def test_s9_s10_a_fault_that_stays_is_named_and_leaves_the_other_streams_alone(
     assert wrong_in(ready, company) == []
 
 
-def test_s9_an_unreachable_server_fails_and_the_next_run_brings_everything(company: Box, ready: Project) -> None:
+def test_s9_an_unreachable_server_fails_and_the_next_run_brings_everything(
+    company: RunningSandbox, ready: Project
+) -> None:
     """Row 3, in the middle of a run: the sandbox is away from the third request on."""
     company.faults.add(kind="reset_before", nth=3, times=10**6)
     ran = ready.here("sync", *LISTS, "--json")
@@ -127,7 +129,9 @@ def test_s9_an_unreachable_server_fails_and_the_next_run_brings_everything(compa
     assert wrong_in(ready, company) == []
 
 
-def test_s9_a_token_that_is_refused_in_the_middle_names_the_streams_that_it_cost(company: Box, ready: Project) -> None:
+def test_s9_a_token_that_is_refused_in_the_middle_names_the_streams_that_it_cost(
+    company: RunningSandbox, ready: Project
+) -> None:
     """Row 13, for a token that can't be refreshed."""
     company.faults.add(kind="401", path=DEALS, nth=3, times=10**6)
     ran = ready.here("sync", *LISTS, "--json")
@@ -138,7 +142,9 @@ def test_s9_a_token_that_is_refused_in_the_middle_names_the_streams_that_it_cost
     assert wrong_in(ready, company) == []
 
 
-def test_s9_a_cursor_that_expired_between_two_runs_starts_the_list_again(company: Box, ready: Project) -> None:
+def test_s9_a_cursor_that_expired_between_two_runs_starts_the_list_again(
+    company: RunningSandbox, ready: Project
+) -> None:
     """Row 14: the place where a stopped run left off is no longer there."""
     company.faults.add(kind="daily_429", path=DEALS, nth=3, times=10**6)
     assert ready.here("sync", *LISTS).code == 3
@@ -150,7 +156,7 @@ def test_s9_a_cursor_that_expired_between_two_runs_starts_the_list_again(company
     assert wrong_in(ready, company) == []
 
 
-def test_s9_a_record_that_no_column_fits_is_kept_and_told(company: Box, ready: Project) -> None:
+def test_s9_a_record_that_no_column_fits_is_kept_and_told(company: RunningSandbox, ready: Project) -> None:
     """Row 24: an id that is no number. The rest of the page is loaded, and the run says what it left out."""
     company.faults.add(kind="mutate", path="/api/v2/products", nth=1, find='"id":2,', replace='"id":"two",')
     ran = ready.here("sync", "products", "--json")
@@ -167,7 +173,7 @@ def test_s9_a_record_that_no_column_fits_is_kept_and_told(company: Box, ready: P
 
 
 @pytest.fixture
-def moving(project: Project) -> Iterator[Box]:
+def moving(project: Project) -> Iterator[RunningSandbox]:
     with running(
         generate_company(seed=8, sizes=Sizes(deals=200)),
         limits=Limits(burst=None, search_burst=None, daily_tokens=None),
@@ -177,7 +183,9 @@ def moving(project: Project) -> Iterator[Box]:
 
 
 @pytest.mark.parametrize("api", ["v2", "v1"])
-def test_s3_what_changes_while_it_is_read_is_there_after_the_next_run(moving: Box, project: Project, api: str) -> None:
+def test_s3_what_changes_while_it_is_read_is_there_after_the_next_run(
+    moving: RunningSandbox, project: Project, api: str
+) -> None:
     lists = ("deals", "persons", "products", "activities", "files")
     with knobs.smaller_pages(12):
         moving.live(every=3, records=2)
@@ -202,7 +210,7 @@ def test_s3_what_changes_while_it_is_read_is_there_after_the_next_run(moving: Bo
 
 
 def test_s3_more_deletions_between_two_pages_than_pages_overlap_let_nothing_slip_through(
-    moving: Box, project: Project
+    moving: RunningSandbox, project: Project
 ) -> None:
     """Offsets count from the start: whatever leaves the list before them moves the rest towards it."""
     with knobs.smaller_pages(12):
@@ -217,7 +225,7 @@ def test_s3_more_deletions_between_two_pages_than_pages_overlap_let_nothing_slip
 
 
 def test_s5_records_that_share_one_second_are_each_there_once_across_pages_and_runs(
-    moving: Box, project: Project
+    moving: RunningSandbox, project: Project
 ) -> None:
     remote = Remote(moving.url, moving.token)
     instant = moving.company.clock.stamp()

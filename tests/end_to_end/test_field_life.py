@@ -15,39 +15,39 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
 
 DEALS = "/api/v2/deals"
 FIELDS = "/api/v2/dealFields"
 
 
 @pytest.fixture
-def box() -> Iterator[Box]:
+def box() -> Iterator[RunningSandbox]:
     company = generate_company(seed=12, sizes=Sizes(deals=20, files=2, mail_threads=2), now=datetime.now(UTC))
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
         yield box
 
 
 @pytest.fixture
-def project(box: Box, tmp_path: Path) -> Project:
+def project(box: RunningSandbox, tmp_path: Path) -> Project:
     project = Project(tmp_path / "project")
     project.configure(base_url=box.url, api_token=box.token)
     return project
 
 
-def made(box: Box, **field: Any) -> dict[str, Any]:
+def made(box: RunningSandbox, **field: Any) -> dict[str, Any]:
     answer = box.act("POST", FIELDS, field)
     assert answer["success"], answer
     found: dict[str, Any] = answer["data"]
     return found
 
 
-def fill(box: Box, deal: int, **values: Any) -> None:
+def fill(box: RunningSandbox, deal: int, **values: Any) -> None:
     answer = box.act("PATCH", f"{DEALS}/{deal}", {"custom_fields": values})
     assert answer["success"], answer
 
 
-def sync(box: Box, project: Project, run: list[str]) -> list[tuple[str, str]]:
+def sync(box: RunningSandbox, project: Project, run: list[str]) -> list[tuple[str, str]]:
     """Sync a while later; what the schema log says of it: (kind, code)."""
     box.clock.advance(3600)
     ran = project.here("sync", "deals", "--json")
@@ -67,7 +67,7 @@ def column(project: Project, code: str, kind: str) -> str:
     return found
 
 
-def test_s16_a_field_s_life_moves_no_column_and_loses_no_value(box: Box, project: Project) -> None:
+def test_s16_a_field_s_life_moves_no_column_and_loses_no_value(box: RunningSandbox, project: Project) -> None:
     deal, other = [entry["id"] for entry in box.dump("deals") if entry["state"] == "live"][:2]
     size = made(box, field_name="Size of crew", field_type="double")["field_code"]
     tier = made(box, field_name="Rank", field_type="enum", options=[{"label": "Gold"}, {"label": "Tin"}])

@@ -60,8 +60,8 @@ def test_s1_s7_a_repair_that_dies_is_finished_and_tells_of_all_that_it_found(
     scene: Scenes, forks: Forks, tmp_path: Path
 ) -> None:
     case = scene.case("reconcile")
-    buried = Place("pdsync.load.tombstones", "bury", after=True)
-    kept = Place("pdsync.runner.reconcile.findings", "keep")
+    buried = Place("pdsync.load.tombstones", "tombstone", after=True)
+    kept = Place("pdsync.runner.reconcile.findings", "save_findings")
     assert case.trial(tmp_path / "trial", forks, [buried.death(2), kept.death(2)]).wrong == []
     found = "SELECT stream, key, kind, repaired FROM meta.findings ORDER BY ALL"
     calm, shaken = case.copy(tmp_path / "calm"), case.copy(tmp_path / "shaken")
@@ -85,7 +85,7 @@ def test_s14_what_a_cut_repair_had_sealed_comes_before_what_the_next_one_finds(f
             box.company.remove("persons", purged["id"], "purged")
             box.company.put("persons", "silent", {**changed, "name": "changed in silence"})
         repair = ("reconcile", "persons", "--repair", "--deep")
-        for place in (Place("pdsync.load.commit", "commit"), Place("pdsync.load.tombstones", "bury")):
+        for place in (Place("pdsync.load.commit", "commit"), Place("pdsync.load.tombstones", "tombstone")):
             assert forks.run(project, *repair, first=f"{CALM}\n{place.death(1)}").code == -9
             box.clock.advance(60)  # whatever is dated anew has another date
         assert forks.run(project, *repair, first=CALM).code == 0

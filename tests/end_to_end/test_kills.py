@@ -29,7 +29,7 @@ DEATHS = [  # `python -m tests.proofs.kills` goes on to the streams and sizes th
     "'pdsync.load.commit', 'commit', 2, after=True",
     "'pdsync.load.commit', '_move_watermark', after=True",
     "'pdsync.core.control', 'Control.end_walk', after=True",
-    "'pdsync.runner.report.receipt', 'keep', after=True",
+    "'pdsync.runner.report.receipt', 'save_receipt', after=True",
     "'pdsync.runner.loader', 'Loader._close'",
     "'os', 'replace'",
     "'os', 'replace', after=True",

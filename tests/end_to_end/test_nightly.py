@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
 
 DAY = 86_400
 TURNS = ("activities", "deals", "organizations", "persons", "products")
 
 
 @pytest.fixture
-def box() -> Iterator[Box]:
+def box() -> Iterator[RunningSandbox]:
     company = generate_company(
         seed=4, sizes=Sizes(deals=60, products=30, files=5, mail_threads=3), now=datetime.now(UTC)
     )
@@ -33,7 +33,7 @@ def box() -> Iterator[Box]:
 
 
 @pytest.fixture
-def project(box: Box, tmp_path: Path) -> Project:
+def project(box: RunningSandbox, tmp_path: Path) -> Project:
     project = Project(tmp_path / "project")
     project.configure(base_url=box.url, api_token=box.token)
     folder = project.folder / "pipelines"
@@ -44,11 +44,13 @@ def project(box: Box, tmp_path: Path) -> Project:
     return project
 
 
-def alive(box: Box, kind: str) -> list[int]:
+def alive(box: RunningSandbox, kind: str) -> list[int]:
     return [entry["id"] for entry in box.dump(kind) if entry["state"] == "live"]
 
 
-def test_s6_within_the_verify_cycle_every_stream_is_held_against_the_source(box: Box, project: Project) -> None:
+def test_s6_within_the_verify_cycle_every_stream_is_held_against_the_source(
+    box: RunningSandbox, project: Project
+) -> None:
     gone = {kind: alive(box, kind)[3] for kind in ("persons", "products")}
     for kind, id in gone.items():  # which no list of changes shows
         box.act("DELETE", f"/api/v2/{kind}/{id}")
@@ -67,7 +69,9 @@ def test_s6_within_the_verify_cycle_every_stream_is_held_against_the_source(box:
     assert {name: entry["proof"]["verified"] for name, entry in shown.items()} == dict.fromkeys(shown, 1.0)
 
 
-def test_nothing_is_verified_where_it_was_just_read_or_where_streams_are_named(box: Box, project: Project) -> None:
+def test_nothing_is_verified_where_it_was_just_read_or_where_streams_are_named(
+    box: RunningSandbox, project: Project
+) -> None:
     assert "verified" not in project.here("sync", "--json").summary
     box.clock.advance(9 * DAY)
     assert "verified" not in project.here("sync", "--json", "deals").summary
@@ -77,7 +81,7 @@ def test_nothing_is_verified_where_it_was_just_read_or_where_streams_are_named(b
     assert "verified" not in project.here("sync", "--json").summary
 
 
-def test_the_plan_knows_what_verifying_costs(box: Box, project: Project) -> None:
+def test_the_plan_knows_what_verifying_costs(box: RunningSandbox, project: Project) -> None:
     assert project.here("sync", "-q").code == 0  # from now on it is known what a list of changes costs
     box.clock.advance(9 * DAY)
     assert project.here("sync", "-q", "users").code == 0  # the server's time is known
@@ -88,7 +92,7 @@ def test_the_plan_knows_what_verifying_costs(box: Box, project: Project) -> None
     assert abs(planned[-1]["tokens"] - spent) <= 0.1 * spent
 
 
-def test_l5_a_budget_is_for_the_sync_and_what_it_verifies(box: Box, project: Project) -> None:
+def test_l5_a_budget_is_for_the_sync_and_what_it_verifies(box: RunningSandbox, project: Project) -> None:
     box.clock.advance(9 * DAY)
     ran = project.here("sync", "--json", "--budget", "400")
     assert ran.code == 0
@@ -96,7 +100,7 @@ def test_l5_a_budget_is_for_the_sync_and_what_it_verifies(box: Box, project: Pro
     assert ran.summary["tokens"] + verified["tokens"] <= 400
 
 
-def test_s8_a_mass_of_deletions_is_held_back_at_night_too(box: Box, project: Project) -> None:
+def test_s8_a_mass_of_deletions_is_held_back_at_night_too(box: RunningSandbox, project: Project) -> None:
     for id in alive(box, "products"):
         box.act("DELETE", f"/api/v2/products/{id}")
     box.clock.advance(9 * DAY)
@@ -106,7 +110,7 @@ def test_s8_a_mass_of_deletions_is_held_back_at_night_too(box: Box, project: Pro
     assert project.ask("SELECT count(*) FROM products WHERE _deleted_at IS NOT NULL") == [(0,)]
 
 
-def test_runs_show_tells_what_proves_that_it_is_complete(box: Box, project: Project) -> None:
+def test_runs_show_tells_what_proves_that_it_is_complete(box: RunningSandbox, project: Project) -> None:
     shown = project.here("runs", "show", "--json").summary["streams"]["deals"]["proof"]
     rows = project.ask("SELECT count(*) FROM deals WHERE _deleted_at IS NULL")[0][0]
     assert (shown["at_source"], shown["here"], shown["left"], shown["verified"]) == (rows, rows, 0, 1.0)
@@ -147,7 +151,7 @@ def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 
 def test_who_asked_for_it_is_told_of_failures(
-    box: Box, project: Project, webhook: tuple[str, list[dict[str, Any]]]
+    box: RunningSandbox, project: Project, webhook: tuple[str, list[dict[str, Any]]]
 ) -> None:
     url, posted = webhook
     project.env["PDSYNC_NOTIFY_URL"] = url

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
     from tests.end_to_end.world import Ran
 
 FIELDS = "/api/v2/dealFields"
@@ -23,14 +23,14 @@ PUSH = ("push", "--yes", "--json", "--settle", "0.1")
 
 
 @pytest.fixture(scope="module")
-def box() -> Iterator[Box]:
+def box() -> Iterator[RunningSandbox]:
     company = generate_company(seed=21, sizes=Sizes(deals=12, files=1, mail_threads=1), now=datetime.now(UTC))
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
         yield box
 
 
 @pytest.fixture(scope="module")
-def codes(box: Box) -> dict[str, str]:
+def codes(box: RunningSandbox) -> dict[str, str]:
     """The codes of fields that were made for these tests; one of them was deleted and made again."""
     kinds = {"Fee": "monetary", "Years": "set", "Wanted": "set", "Term": "daterange", "Open": "timerange",
              "Who": "visible_to", "Again": "varchar"}  # fmt: skip
@@ -45,7 +45,7 @@ def codes(box: Box) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def project(box: Box, codes: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Project:
+def project(box: RunningSandbox, codes: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = Project(tmp_path_factory.mktemp("values") / "project")
     project.configure(base_url=box.url, api_token=box.token)
     assert project.here("sync", "-q", "deals", "persons").code == 0
@@ -62,11 +62,11 @@ def empty_queue(project: Project) -> Iterator[None]:
     project.here("queue", "drop", "--all")
 
 
-def live(box: Box, kind: str) -> list[dict[str, Any]]:
+def live(box: RunningSandbox, kind: str) -> list[dict[str, Any]]:
     return [entry["record"] for entry in box.dump(kind) if entry["state"] == "live"]
 
 
-def record(box: Box, kind: str, id: int) -> dict[str, Any]:
+def record(box: RunningSandbox, kind: str, id: int) -> dict[str, Any]:
     found: dict[str, Any] = next(entry["record"] for entry in box.dump(kind) if entry["id"] == id)
     return found
 
@@ -85,7 +85,7 @@ def push(project: Project) -> dict[str, int]:
 
 
 def test_w7_a_spreadsheet_of_half_of_europe_arrives_as_it_was_meant(
-    box: Box, project: Project, codes: dict[str, str]
+    box: RunningSandbox, project: Project, codes: dict[str, str]
 ) -> None:
     one, other = (deal["id"] for deal in live(box, "deals")[:2])
     rows = [
@@ -115,7 +115,7 @@ def test_w7_a_spreadsheet_of_half_of_europe_arrives_as_it_was_meant(
 
 
 def test_w7_numbers_and_flags_of_a_workbook_are_what_they_are(
-    box: Box, project: Project, codes: dict[str, str], tmp_path: Path
+    box: RunningSandbox, project: Project, codes: dict[str, str], tmp_path: Path
 ) -> None:
     deal = live(box, "deals")[4]["id"]
     head = "".join(map(word, ("id", "title", "Fee", "Again", "NDA signed", "is_archived")))
@@ -132,7 +132,9 @@ def test_w7_numbers_and_flags_of_a_workbook_are_what_they_are(
     assert found["custom_fields"][signed[0][0]] is True
 
 
-def test_w7_a_part_that_is_not_given_stays_as_it_is(box: Box, project: Project, codes: dict[str, str]) -> None:
+def test_w7_a_part_that_is_not_given_stays_as_it_is(
+    box: RunningSandbox, project: Project, codes: dict[str, str]
+) -> None:
     deal = live(box, "deals")[2]["id"]
     held = {
         codes["Term"]: {"value": "2026-01-01", "until": "2026-06-30"},
@@ -147,7 +149,9 @@ def test_w7_a_part_that_is_not_given_stays_as_it_is(box: Box, project: Project, 
     assert custom[codes["Fee"]] == {"value": 5, "currency": "EUR"}
 
 
-def test_w7_numbers_in_doubt_are_refused_with_row_column_value_and_way_out(box: Box, project: Project) -> None:
+def test_w7_numbers_in_doubt_are_refused_with_row_column_value_and_way_out(
+    box: RunningSandbox, project: Project
+) -> None:
     ran = import_csv(project, "id;Fee\n1;5 EUR\n2;1.234 EUR\n")
     assert ran.code == 2
     for said in ("row 2", "'Fee'", "'1.234 EUR'", "--decimal", "1.2340"):
@@ -163,7 +167,7 @@ def test_w7_numbers_in_doubt_are_refused_with_row_column_value_and_way_out(box: 
     assert project.here("queue", "add", "updateDeal", "id=1", "value=1.234", "--decimal", ".").code == 0
 
 
-def test_w7_a_division_by_nothing_is_refused_and_empties_nothing(box: Box, project: Project) -> None:
+def test_w7_a_division_by_nothing_is_refused_and_empties_nothing(box: RunningSandbox, project: Project) -> None:
     for expression in ("'nan'::DOUBLE", "'-inf'::DOUBLE"):
         for column in ("value", "probability", '"Again"', '"Fee"'):
             query = f"SELECT id, {expression} AS {column} FROM deals WHERE _deleted_at IS NULL LIMIT 1"
@@ -176,7 +180,7 @@ def test_w7_a_division_by_nothing_is_refused_and_empties_nothing(box: Box, proje
 
 
 def test_s16_a_field_that_was_deleted_and_made_again_is_known_by_its_label(
-    box: Box, project: Project, codes: dict[str, str]
+    box: RunningSandbox, project: Project, codes: dict[str, str]
 ) -> None:
     deal = live(box, "deals")[3]["id"]
     assert len(project.ask("SELECT 1 FROM meta.custom_fields WHERE entity = 'deals' AND label = 'Again'")) == 2
@@ -190,7 +194,7 @@ def test_s16_a_field_that_was_deleted_and_made_again_is_known_by_its_label(
 
 @pytest.mark.parametrize("kind", ["phones", "emails"])
 def test_w7_contacts_that_stay_the_same_keep_their_labels_and_count_as_already_so(
-    box: Box, project: Project, kind: str
+    box: RunningSandbox, project: Project, kind: str
 ) -> None:
     person = live(box, "persons")[0]["id"]
     held = [
@@ -210,7 +214,7 @@ def test_w7_contacts_that_stay_the_same_keep_their_labels_and_count_as_already_s
     assert record(box, "persons", person)[kind] == [held[0], third, held[1]]
 
 
-def test_w10_a_preview_shows_a_label_that_changes(box: Box, project: Project) -> None:
+def test_w10_a_preview_shows_a_label_that_changes(box: RunningSandbox, project: Project) -> None:
     person = live(box, "persons")[1]["id"]
     box.act("PATCH", f"/api/v2/persons/{person}", {"phones": [{"value": "1", "label": "home", "primary": True}]})
     sent = '[{"value": "1", "label": "mobile", "primary": true}]'

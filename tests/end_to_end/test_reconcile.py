@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
     from tests.end_to_end.world import Ran
 
 STREAMS = (*KINDS, "pipelines", "users", "stages")
 
 
 @pytest.fixture
-def box() -> Iterator[Box]:
+def box() -> Iterator[RunningSandbox]:
     company = generate_company(seed=8, sizes=Sizes(deals=110, files=60, products=40), now=datetime.now(UTC))
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
         yield box
 
 
 @pytest.fixture
-def project(box: Box, tmp_path: Path) -> Project:
+def project(box: RunningSandbox, tmp_path: Path) -> Project:
     project = Project(tmp_path / "project")
     project.configure(base_url=box.url, api_token=box.token)
     assert project.here("sync", "-q", *STREAMS).code == 0
@@ -51,7 +51,7 @@ def tombstones(project: Project) -> dict[str, int]:
     return {kind: project.ask(f"SELECT count(*) FROM {kind} WHERE _deleted_at IS NOT NULL")[0][0] for kind in KINDS}
 
 
-def test_s7_a_clean_pair_shows_no_difference_and_changes_nothing(box: Box, project: Project) -> None:
+def test_s7_a_clean_pair_shows_no_difference_and_changes_nothing(box: RunningSandbox, project: Project) -> None:
     tables = fingerprint(project)
     ran = reconcile(project, "--deep", "--repair", "--exit-code")
     assert findings(ran) == []
@@ -61,7 +61,7 @@ def test_s7_a_clean_pair_shows_no_difference_and_changes_nothing(box: Box, proje
     assert seen == [(True,)]
 
 
-def test_s7_every_difference_is_found_and_called_by_its_name_and_mended(box: Box, project: Project) -> None:
+def test_s7_every_difference_is_found_and_called_by_its_name_and_mended(box: RunningSandbox, project: Project) -> None:
     drift = Drift(project, box, count=2)
     drift.make()
     ran = reconcile(project, "--exit-code", code=4)
@@ -89,7 +89,7 @@ def test_s7_every_difference_is_found_and_called_by_its_name_and_mended(box: Box
     assert fingerprint(project).keys() == tables.keys()
 
 
-def test_s8_hidden_pipelines_and_lost_rights_are_no_deletions(box: Box, project: Project) -> None:
+def test_s8_hidden_pipelines_and_lost_rights_are_no_deletions(box: RunningSandbox, project: Project) -> None:
     before = tombstones(project)
     busiest = project.ask("SELECT pipeline_id, count(*) FROM deals GROUP BY 1 ORDER BY 2 DESC")[0][0]
     viewer = box.company.viewers["admin"]
@@ -114,7 +114,9 @@ def test_s8_hidden_pipelines_and_lost_rights_are_no_deletions(box: Box, project:
     ],
     ids=lambda fault: fault["kind"],
 )
-def test_s8_trouble_with_a_list_takes_nothing_for_gone(box: Box, project: Project, fault: dict[str, Any]) -> None:
+def test_s8_trouble_with_a_list_takes_nothing_for_gone(
+    box: RunningSandbox, project: Project, fault: dict[str, Any]
+) -> None:
     before = tombstones(project)
     box.faults.add({**fault, "path": "^/api/v2/(deals|persons)"})  # the lists, and single records too
     ran = project.here("reconcile", "--json", "--repair", "--max-tombstones", "10000", "deals", "persons")
@@ -125,7 +127,7 @@ def test_s8_trouble_with_a_list_takes_nothing_for_gone(box: Box, project: Projec
 
 
 @pytest.mark.parametrize("kind", ["cursor_loop", "repeat_page"])
-def test_s8_a_list_that_leads_nowhere_takes_nothing_for_gone(box: Box, project: Project, kind: str) -> None:
+def test_s8_a_list_that_leads_nowhere_takes_nothing_for_gone(box: RunningSandbox, project: Project, kind: str) -> None:
     before = tombstones(project)
     box.faults.add({"kind": kind, "path": "^/api/v2/deals"})
     small = "knobs.small_pages(30)"
@@ -135,7 +137,7 @@ def test_s8_a_list_that_leads_nowhere_takes_nothing_for_gone(box: Box, project: 
     assert tombstones(project) == before
 
 
-def test_s8_a_mass_of_deletions_is_held_back(box: Box, project: Project) -> None:
+def test_s8_a_mass_of_deletions_is_held_back(box: RunningSandbox, project: Project) -> None:
     ids = [row[0] for row in project.ask("SELECT id FROM activities WHERE _deleted_at IS NULL ORDER BY id LIMIT 15")]
     with box.company.lock:
         for id in ids:
@@ -148,7 +150,7 @@ def test_s8_a_mass_of_deletions_is_held_back(box: Box, project: Project) -> None
     assert [row[0] for row in gone] == ids
 
 
-def test_s6_a_change_that_moves_no_time_is_seen_by_deep_and_by_a_sample(box: Box, project: Project) -> None:
+def test_s6_a_change_that_moves_no_time_is_seen_by_deep_and_by_a_sample(box: RunningSandbox, project: Project) -> None:
     deal = next(entry["record"] for entry in box.dump("deals") if entry["state"] == "live")
     with box.company.lock:
         record = box.company["deals"].rows[deal["id"]].record
@@ -185,7 +187,7 @@ def test_s3_what_was_buried_and_is_restored_is_alive_again_whatever_our_clock_sa
         assert broken_history(project) == []
 
 
-def test_what_was_found_can_be_queried(box: Box, project: Project) -> None:
+def test_what_was_found_can_be_queried(box: RunningSandbox, project: Project) -> None:
     box.act("DELETE", f"/api/v2/products/{box.dump('products')[0]['id']}")
     reconcile(project, "products", "--repair")
     assert project.ask("SELECT stream, kind, repaired FROM meta.findings") == [("products", "soft_deleted", True)]
@@ -193,7 +195,7 @@ def test_what_was_found_can_be_queried(box: Box, project: Project) -> None:
     assert swept == [("products", True, True)]
 
 
-def test_s3_a_company_that_never_rests_is_complete_when_it_does(box: Box, project: Project) -> None:
+def test_s3_a_company_that_never_rests_is_complete_when_it_does(box: RunningSandbox, project: Project) -> None:
     """Every third request finds the company changed: a full sync, an incremental one and a repair run meanwhile."""
     box.live(every=3, records=2)
     for words in (("sync", "--full"), ("sync",), ("reconcile", "--repair", "--max-tombstones", "100")):
@@ -222,7 +224,7 @@ def test_s7_records_that_two_pages_share_count_once_at_the_source(tmp_path: Path
         assert (swept["at_source"], swept["here"]) == (rows, rows)
 
 
-def test_s9_a_token_that_sees_less_than_it_did_is_no_complete_copy(box: Box, project: Project) -> None:
+def test_s9_a_token_that_sees_less_than_it_did_is_no_complete_copy(box: RunningSandbox, project: Project) -> None:
     before = tombstones(project)
     box.company.viewers["admin"].admin = False
 
@@ -256,7 +258,7 @@ def test_s9_a_token_that_sees_less_than_it_did_is_no_complete_copy(box: Box, pro
     assert tombstones(project) == before
 
 
-def test_s9_lost_rights_are_said_though_only_changes_are_read(box: Box, project: Project) -> None:
+def test_s9_lost_rights_are_said_though_only_changes_are_read(box: RunningSandbox, project: Project) -> None:
     assert project.here("sync", "deals", "--fail-on-gap").code == 0
     box.company.viewers["admin"].admin = False
     told = project.here("sync", "deals", "--fail-on-gap")
@@ -267,7 +269,7 @@ def test_s9_lost_rights_are_said_though_only_changes_are_read(box: Box, project:
     assert project.here("sync", "deals", "--fail-on-gap").code == 0
 
 
-def test_s9_a_few_deletions_are_no_gap(box: Box, project: Project) -> None:
+def test_s9_a_few_deletions_are_no_gap(box: RunningSandbox, project: Project) -> None:
     with box.company.lock:
         for id in sorted(box.company["deals"].rows)[:10]:
             box.company.remove("deals", id, "purged")
@@ -276,7 +278,7 @@ def test_s9_a_few_deletions_are_no_gap(box: Box, project: Project) -> None:
     assert ran.summary["complete"]
 
 
-def test_s7_a_repair_that_did_not_land_is_not_claimed(box: Box, project: Project) -> None:
+def test_s7_a_repair_that_did_not_land_is_not_claimed(box: RunningSandbox, project: Project) -> None:
     """The list shows what records asked for by their ids do not show yet: their old state is loaded, and differs."""
     changed = box.change(0.3, seed=3, kinds=["deals"], only=["updated"])["deals"]["updated"]
     old = {"find": r'"update_time": ?"[^"]+"', "replace": '"update_time":"2020-01-01T00:00:00Z"'}
@@ -295,7 +297,7 @@ def test_s7_a_repair_that_did_not_land_is_not_claimed(box: Box, project: Project
     assert findings(reconcile(project, "deals", "--deep")) == []
 
 
-def test_s7_a_record_that_vanished_before_its_repair_is_left(box: Box, project: Project) -> None:
+def test_s7_a_record_that_vanished_before_its_repair_is_left(box: RunningSandbox, project: Project) -> None:
     added = box.change(0.1, seed=4, kinds=["products"], only=["added"])["products"]["added"]
     box.faults.add({"kind": "mutate", "path": "products[?].*ids=", "find": r'"data":\[.*\],', "replace": '"data":[],'})
     ran = reconcile(project, "products", "--repair", "--exit-code", code=4)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pdsync.core import catalogue
-from pdsync.sql import names
+from pdsync.sql import quoted_list
 from tests.end_to_end.world import Project, serving
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def test_w7_an_export_that_comes_back_is_queued_as_if_it_had_never_left(
         if column in takes.body or (column.startswith("cf_") and not column.endswith(("_label", "_labels", "_name")))
         if column not in left_out
     ]
-    query = f"select id, {names(list(dict.fromkeys(columns)))} from {table} where {live} order by id limit 12"
+    query = f"select id, {quoted_list(list(dict.fromkeys(columns)))} from {table} where {live} order by id limit 12"
     straight = payloads(project.here("queue", "from-sql", query, "--operation", operation, "--json"))
     project.here("queue", "drop", "--all")
     written = project.here("sql", query, "-o", "csv")

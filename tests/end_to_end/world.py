@@ -33,7 +33,7 @@ import duckdb
 from pdsync.cli.main import main
 from pdsync.core import catalogue
 from pdsync.core.http import Http
-from pdsync.sql import name as quoted
+from pdsync.sql import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

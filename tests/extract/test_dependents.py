@@ -9,20 +9,20 @@ import pytest
 
 from pdsync.core import catalogue
 from pdsync.core.list_response import open_envelope
-from pdsync.errors import ShareSpent
+from pdsync.errors import DependentsBudgetSpent
 from pdsync.extract.child_lists import dependents
 from pdsync.model import Page, Parent, Walk
 
 if TYPE_CHECKING:
     from pdsync.core.http import Http
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
 
 MESSAGES = catalogue.operations("v1")["getMailThreadMessages"]
 WALK = Walk(1, "run", "mail_messages", "all", "v1", MESSAGES.id, None, None)
 PARENT = Parent("mail_threads")
 
 
-def mailbox(box: Box) -> list[int]:
+def mailbox(box: RunningSandbox) -> list[int]:
     """The threads that the token's user sees, newest first."""
     threads = [entry["record"] for entry in box.dump("mail_threads") if entry["state"] == "live"]
     owner = min(thread["user_id"] for thread in threads)
@@ -37,7 +37,7 @@ def threads_of(page: Page) -> set[int]:
     return {msgspec.json.decode(record)["mail_thread_id"] for record in open_envelope(page.body).records}
 
 
-async def test_each_parent_is_asked_for_once_and_known_to_its_pages(box: Box, client: Http) -> None:
+async def test_each_parent_is_asked_for_once_and_known_to_its_pages(box: RunningSandbox, client: Http) -> None:
     keys = mailbox(box)[:4]
     found = await walked(client, keys)
 
@@ -48,7 +48,7 @@ async def test_each_parent_is_asked_for_once_and_known_to_its_pages(box: Box, cl
     assert [entry.path for entry in box.log] == [f"/v1/mailbox/mailThreads/{key}/mailMessages" for key in keys]
 
 
-async def test_s15_a_cut_walk_goes_on_with_the_next_parent(box: Box, client: Http) -> None:
+async def test_s15_a_cut_walk_goes_on_with_the_next_parent(box: RunningSandbox, client: Http) -> None:
     keys = mailbox(box)[:4]
     whole = await walked(client, keys)
     for cut in range(3):
@@ -60,26 +60,26 @@ async def test_s15_a_cut_walk_goes_on_with_the_next_parent(box: Box, client: Htt
         assert len(box.log) - before == len(keys) - cut - 1
 
 
-async def test_a_parent_that_is_gone_is_passed_over(box: Box, client: Http) -> None:
+async def test_a_parent_that_is_gone_is_passed_over(box: RunningSandbox, client: Http) -> None:
     keys = mailbox(box)[:4]
     found = await walked(client, [10**9, *keys[:2], keys[2], 0])
     assert [page.context["id"] for page in found] == [str(key) for key in keys[:3]]
     assert found[-1].next is not None  # the last one was gone; whoever walks closes the walk
 
 
-async def test_parents_beyond_the_share_of_tokens_wait_for_the_next_walk(box: Box, client: Http) -> None:
+async def test_parents_beyond_the_share_of_tokens_wait_for_the_next_walk(box: RunningSandbox, client: Http) -> None:
     keys, found, left = mailbox(box)[:4], list[Page](), [2 * (MESSAGES.cost or 0)]
 
     def allow(tokens: int) -> None:
         left[0] -= tokens
         if left[0] < 0:
-            raise ShareSpent(spent=0, limit=0)
+            raise DependentsBudgetSpent(spent=0, limit=0)
 
     async def cut() -> None:
         async for page in dependents(client, MESSAGES, WALK, {}, PARENT, keys, allow):
             found.append(page)
 
-    with pytest.raises(ShareSpent):
+    with pytest.raises(DependentsBudgetSpent):
         await cut()
     rest = await walked(client, keys, after=found[-1])
 

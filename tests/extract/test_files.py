@@ -21,17 +21,17 @@ from hypothesis import strategies as st
 
 from pdsync.core.http import ATTEMPTS
 from pdsync.core.upload_download import bare_session, may_be_called, redirect_target
-from pdsync.errors import BadAnswer, Busy, ConfigError
+from pdsync.errors import BadAnswer, ConfigError, ProjectLocked
 from pdsync.extract.attachments import (
-    Done,
-    Wanted,
+    DownloadReport,
+    FileToFetch,
+    as_wanted_file,
     download,
-    odd,
     plan,
-    wanted,
+    type_mismatch,
 )
 from pdsync.extract.download_folder import MANIFEST, Folder, name_on_disk
-from pdsync.model import Gap
+from pdsync.model import IncompleteStream
 from tests.core.servers import TOKEN, client, server
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pdsync.core.http import Http
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
 
 COMPANY = 7
 _RESERVED = [name for one in ("CON", "PRN", "AUX", "NUL", "COM1", "COM9", "LPT1") for name in (one, f"{one}.txt")]
@@ -138,8 +138,8 @@ class Files:
     def record(self, id: int) -> dict[str, Any]:
         return {"id": id, "name": self.names.get(id), "file_size": self.sizes.get(id), "deal_id": {"value": 3}}
 
-    def wanted(self) -> list[Wanted]:
-        return [wanted(self.record(id)) for id in self.bodies]
+    def wanted(self) -> list[FileToFetch]:
+        return [as_wanted_file(self.record(id)) for id in self.bodies]
 
 
 @asynccontextmanager
@@ -149,7 +149,7 @@ async def talking(files: Callable[..., Any], tmp_path: Path, **options: Any) -> 
         yield await stack.enter_async_context(client(url, tmp_path, **options))
 
 
-async def fetched(http: Http, files: list[Wanted], root: Path, **options: Any) -> Done:
+async def fetched(http: Http, files: list[FileToFetch], root: Path, **options: Any) -> DownloadReport:
     with Folder(root) as folder:
         return await download(
             http, plan(files, folder, COMPANY, any_size=options.get("any_size", False)), folder, COMPANY,
@@ -177,11 +177,11 @@ def tree(root: Path) -> dict[str, str]:
 
 
 async def test_every_byte_of_a_file_comes_to_disk_and_the_manifest_tells_of_it(
-    box: Box, client: Http, tmp_path: Path
+    box: RunningSandbox, client: Http, tmp_path: Path
 ) -> None:
     records = [entry["record"] for entry in box.dump("files") if entry["state"] == "live"]
     root = tmp_path / "files"
-    done = await fetched(client, [wanted(record) for record in records], root)
+    done = await fetched(client, [as_wanted_file(record) for record in records], root)
     assert (done.exit_code, done.fetched, done.already, done.gaps) == (0, len(records), 0, [])
     told = manifest(root)
     assert list(told) == sorted(record["id"] for record in records)
@@ -197,7 +197,7 @@ async def test_every_byte_of_a_file_comes_to_disk_and_the_manifest_tells_of_it(
     assert sum(seen.cost for seen in box.log) == 20 * len(records) == client.budget.spent
 
     box.clear_log()
-    again = await fetched(client, [wanted(record) for record in records], root)
+    again = await fetched(client, [as_wanted_file(record) for record in records], root)
     assert (again.exit_code, again.fetched, again.already) == (0, 0, len(records))
     assert list(box.log) == []
 
@@ -250,7 +250,7 @@ async def test_x7_x10_symbolic_links_are_refused_and_what_they_lead_to_stays(tmp
 
 
 def test_one_download_at_a_time_into_a_folder(tmp_path: Path) -> None:
-    with Folder(tmp_path / "files"), pytest.raises(Busy), Folder(tmp_path / "files"):
+    with Folder(tmp_path / "files"), pytest.raises(ProjectLocked), Folder(tmp_path / "files"):
         pass
     with Folder(tmp_path / "files"):
         pass
@@ -316,11 +316,11 @@ async def test_files_fetched_before_stay_in_the_manifest(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["reset_before", "reset_after", "truncate", "wrong_length", "status"])
-async def test_a_cut_download_is_begun_anew(box: Box, client: Http, tmp_path: Path, kind: str) -> None:
+async def test_a_cut_download_is_begun_anew(box: RunningSandbox, client: Http, tmp_path: Path, kind: str) -> None:
     record = next(entry["record"] for entry in box.dump("files") if entry["state"] == "live")
     fault: dict[str, Any] = {"kind": kind, "nth": 1, "path": "download", "status": 503}
     box.faults.add(fault)
-    done = await fetched(client, [wanted(record)], tmp_path / "files")
+    done = await fetched(client, [as_wanted_file(record)], tmp_path / "files")
     assert (done.fetched, done.gaps) == (1, [])
     row = manifest(tmp_path / "files")[record["id"]]
     assert (tmp_path / "files" / row["path"]).stat().st_size == record["file_size"]
@@ -367,7 +367,7 @@ async def test_s9_what_is_gone_or_forbidden_is_a_gap_and_the_others_come(tmp_pat
     assert (done.exit_code, done.fetched, done.left) == (4, 3, 0)
     kinds = {int(gap.detail.split()[1]): gap.kind for gap in done.gaps}
     assert kinds == {2: "gone", 3: "gone", 4: "forbidden", 5: "failed"}
-    assert len([what for what in told if isinstance(what, Gap)]) == 4
+    assert len([what for what in told if isinstance(what, IncompleteStream)]) == 4
     assert len(files.asked) == 7
 
 
@@ -418,7 +418,7 @@ async def test_a_full_disk_stops_all_and_says_so(tmp_path: Path) -> None:
 
 async def test_a_record_that_is_out_of_date_is_asked_for_anew(tmp_path: Path) -> None:
     files = Files({1: b"x" * 500, 2: b"x" * 500})
-    stale = [Wanted(1, "a.pdf", 100), Wanted(2, "b.pdf", 900)]
+    stale = [FileToFetch(1, "a.pdf", 100), FileToFetch(2, "b.pdf", 900)]
     async with talking(files, tmp_path) as http:
         done = await fetched(http, stale, tmp_path / "files")
     assert (done.exit_code, done.fetched) == (0, 2)
@@ -555,7 +555,7 @@ async def test_a_refusal_that_comes_as_success_is_no_file_but_a_json_file_is_one
     ],
 )
 def test_a_content_type_that_can_not_be_meant_is_noted(came: str | None, name: str, is_odd: bool) -> None:
-    assert (odd(came, name) is not None) == is_odd
+    assert (type_mismatch(came, name) is not None) == is_odd
 
 
 # Redirects.

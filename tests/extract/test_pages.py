@@ -21,7 +21,7 @@ from .conftest import NOW
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
 
 DEALS = catalogue.operations("v2")["getDeals"]
 DEALS_V1 = catalogue.operations("v1")["getDeals"]
@@ -41,11 +41,11 @@ async def walked(client: Any, operation: Operation, query: dict[str, str], **mor
     return [page async for page in pages(client, operation, walk, query, **more)]
 
 
-def live(box: Box, kind: str) -> set[int]:
+def live(box: RunningSandbox, kind: str) -> set[int]:
     return {entry["id"] for entry in box.dump(kind) if entry["state"] == "live"}
 
 
-async def test_a_cursor_walk_meets_every_record_once(box: Box, client: Http) -> None:
+async def test_a_cursor_walk_meets_every_record_once(box: RunningSandbox, client: Http) -> None:
     found = await walked(client, DEALS, {"limit": "7"})
     met = [id for page in found for id in ids(page)]
     assert set(met) == live(box, "deals")
@@ -59,7 +59,7 @@ async def test_a_cursor_walk_meets_every_record_once(box: Box, client: Http) -> 
     }
 
 
-async def test_an_offset_walk_meets_every_record_and_its_pages_overlap(box: Box, client: Http) -> None:
+async def test_an_offset_walk_meets_every_record_and_its_pages_overlap(box: RunningSandbox, client: Http) -> None:
     """Rows that vanish meanwhile move the rest towards the start: none may slip through between two pages."""
     found = await walked(client, FILES, {"limit": "50"})
     assert {id for page in found for id in ids(page)} == live(box, "files")
@@ -69,7 +69,7 @@ async def test_an_offset_walk_meets_every_record_and_its_pages_overlap(box: Box,
         assert set(ids(one)) & set(ids(other))
 
 
-async def test_s3_rows_that_vanish_while_a_walk_is_cut_hide_none_behind_them(box: Box, client: Http) -> None:
+async def test_s3_rows_that_vanish_while_a_walk_is_cut_hide_none_behind_them(box: RunningSandbox, client: Http) -> None:
     walking = pages(client, FILES, walk_of(FILES), {"limit": "50"})
     first = await anext(walking)
     await walking.aclose()
@@ -81,7 +81,9 @@ async def test_s3_rows_that_vanish_while_a_walk_is_cut_hide_none_behind_them(box
     assert live(box, "files") <= {id for page in (first, *rest) for id in ids(page)}
 
 
-async def test_s3_more_rows_vanish_than_a_page_holds_and_hide_none_behind_them(box: Box, client: Http) -> None:
+async def test_s3_more_rows_vanish_than_a_page_holds_and_hide_none_behind_them(
+    box: RunningSandbox, client: Http
+) -> None:
     walking = pages(client, FILES, walk_of(FILES), {"limit": "20"})
     met = ids(await anext(walking)) + ids(await anext(walking))
     for id in set(met):  # all that was met: no page to come shares a row with one that was
@@ -100,13 +102,13 @@ async def test_s3_a_list_that_never_fits_together_ends_the_walk() -> None:
     assert len(client.asked) < 500
 
 
-async def test_a_list_without_pages_is_one_request(box: Box, client: Http) -> None:
+async def test_a_list_without_pages_is_one_request(box: RunningSandbox, client: Http) -> None:
     found = await walked(client, catalogue.operations("v1")["getUsers"], {})
     assert [page.next for page in found] == [None]
     assert len(box.log) == 1
 
 
-async def test_newest_first_stops_at_the_watermark(box: Box, client: Http) -> None:
+async def test_newest_first_stops_at_the_watermark(box: RunningSandbox, client: Http) -> None:
     times = sorted(
         (entry["record"]["update_time"] for entry in box.dump("deals") if entry["state"] == "live"), reverse=True
     )
@@ -119,7 +121,7 @@ async def test_newest_first_stops_at_the_watermark(box: Box, client: Http) -> No
     assert len(found) < len(await walked(client, DEALS_V1, query))
 
 
-async def test_s15_a_resumed_walk_asks_only_for_the_pages_it_lacks(box: Box, client: Http) -> None:
+async def test_s15_a_resumed_walk_asks_only_for_the_pages_it_lacks(box: RunningSandbox, client: Http) -> None:
     walking = pages(client, DEALS, walk_of(DEALS), {"limit": "20"})
     first = await anext(walking)
     await walking.aclose()
@@ -131,7 +133,7 @@ async def test_s15_a_resumed_walk_asks_only_for_the_pages_it_lacks(box: Box, cli
     assert len(box.log) == 1 + len(rest)
 
 
-async def test_a_page_is_asked_for_only_when_it_is_wanted(box: Box, client: Http) -> None:
+async def test_a_page_is_asked_for_only_when_it_is_wanted(box: RunningSandbox, client: Http) -> None:
     walking = pages(client, DEALS, walk_of(DEALS), {"limit": "5"})
     await anext(walking)
     await anext(walking)
@@ -142,14 +144,14 @@ async def test_a_page_is_asked_for_only_when_it_is_wanted(box: Box, client: Http
 # -- lists that lie ----------------------------------------------------------------------------------
 
 
-async def test_a_cursor_that_leads_back_ends_the_walk(box: Box, client: Http) -> None:
+async def test_a_cursor_that_leads_back_ends_the_walk(box: RunningSandbox, client: Http) -> None:
     box.faults.add(kind="cursor_loop", path="cursor=")
     with pytest.raises(BadAnswer, match="leads back"):
         await walked(client, DEALS, {"limit": "10"})
     assert len(box.log) <= 4
 
 
-async def test_a_page_that_repeats_ends_the_walk(box: Box, client: Http) -> None:
+async def test_a_page_that_repeats_ends_the_walk(box: RunningSandbox, client: Http) -> None:
     box.faults.add(kind="repeat_page", path="cursor=")
     with pytest.raises(BadAnswer, match="the same 10 records"):
         await walked(client, DEALS, {"limit": "10"})
@@ -164,7 +166,7 @@ async def test_a_page_that_repeats_ends_the_walk(box: Box, client: Http) -> None
     ],
 )
 async def test_an_answer_that_can_t_be_right_is_asked_for_again_and_then_refused(
-    box: Box, client: Http, kind: str, says: str
+    box: RunningSandbox, client: Http, kind: str, says: str
 ) -> None:
     box.faults.add(kind=kind, path="/api/v2/deals")
     with pytest.raises(BadAnswer, match=says) as caught:
@@ -174,27 +176,27 @@ async def test_an_answer_that_can_t_be_right_is_asked_for_again_and_then_refused
 
 
 @pytest.mark.parametrize("kind", ["null_data", "missing_additional_data", "html_200", "truncate", "wrong_length"])
-async def test_one_bad_answer_costs_a_request_and_no_record(box: Box, client: Http, kind: str) -> None:
+async def test_one_bad_answer_costs_a_request_and_no_record(box: RunningSandbox, client: Http, kind: str) -> None:
     box.faults.add(kind=kind, nth=2)
     found = await walked(client, DEALS, {"limit": "10"})
     assert {id for page in found for id in ids(page)} == live(box, "deals")
     assert len(box.log) == len(found) + 1
 
 
-async def test_json_that_is_cut_inside_is_refused_after_the_retries(box: Box, client: Http) -> None:
+async def test_json_that_is_cut_inside_is_refused_after_the_retries(box: RunningSandbox, client: Http) -> None:
     box.faults.add(kind="mutate", find=r"\]\s*,\s*\"additional_data.*", replace="")
     with pytest.raises(BadAnswer, match="no list of records"):
         await walked(client, DEALS, {"limit": "10"})
     assert len(box.log) == 3
 
 
-async def test_a_body_that_never_comes_whole_is_trouble(box: Box, client: Http) -> None:
+async def test_a_body_that_never_comes_whole_is_trouble(box: RunningSandbox, client: Http) -> None:
     box.faults.add(kind="truncate", path="/api/v2/deals")
     with pytest.raises(ServerTrouble, match="attempt 6 of 6"):
         await walked(client, DEALS, {"limit": "10"})
 
 
-async def test_a_cursor_that_has_died_is_the_api_s_own_error(box: Box, client: Http) -> None:
+async def test_a_cursor_that_has_died_is_the_api_s_own_error(box: RunningSandbox, client: Http) -> None:
     box.faults.add(kind="invalid_cursor", path="cursor=")
     with pytest.raises(ApiError) as caught:
         await walked(client, DEALS, {"limit": "10"})

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pdsync.model import Operation
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
 
 V1 = catalogue.operations("v1")
 
@@ -48,7 +48,9 @@ async def read(client: Any, name: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("limit", [7, 30, 100])
-async def test_s9_each_record_of_a_list_that_counts_offsets_comes_once(box: Box, client: Http, limit: int) -> None:
+async def test_s9_each_record_of_a_list_that_counts_offsets_comes_once(
+    box: RunningSandbox, client: Http, limit: int
+) -> None:
     live = {entry["id"] for entry in box.dump("files") if entry["state"] == "live"}
     found = records(client, V1["getFiles"], "/v1/files", {"limit": str(limit)})
     ids = Counter([msgspec.json.decode(record)["id"] async for record in found])
@@ -58,7 +60,7 @@ async def test_s9_each_record_of_a_list_that_counts_offsets_comes_once(box: Box,
 
 @pytest.mark.parametrize("name", ["files", "getFiles", "getNotes", "getUsers", "users", "getDeals"])
 async def test_s9_a_program_is_given_each_record_once(
-    box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    box: RunningSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("PDSYNC_API_TOKEN", box.token)
     async with pdsync.Client(tmp_path, {"account.base_url": box.url, "limits.burst": 0}) as client:

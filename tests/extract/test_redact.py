@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdsync.core import catalogue
-from pdsync.extract.redact import FORGOTTEN, Redactor, names, sole
+from pdsync.extract.redact import FORGOTTEN, Redactor, names, unique_identifiers
 
 ANNA = Redactor(42, ["Anna Müller", "anna.mueller@example.com", "+49 30 1234567"])
 
@@ -105,7 +105,7 @@ def test_names_are_gathered_from_both_versions_and_shared_ones_told_apart() -> N
     v2 = {"first_name": "Anna", "last_name": "Müller", "emails": [{"value": "b@example.com"}], "phones": None}
     found = names(v1) | names(v2)
     assert found == {"Anna Müller", "Müller Anna", "Müller, Anna", "a@example.com", "b@example.com"}
-    own, shared = sole({*found, "Cher"}, ["ANNA MÜLLER"])
+    own, shared = unique_identifiers({*found, "Cher"}, ["ANNA MÜLLER"])
     assert shared == {"Anna Müller", "Cher"}
     assert own == found - {"Anna Müller"}
 

@@ -13,8 +13,8 @@ from pdsync.load import warehouse
 from pdsync.load.commit import Batch, Counts, Target
 from pdsync.model import Column, CustomField, Page, SchemaChange, Source, Stream, Version, Walk
 from pdsync.normalise import tables
-from pdsync.normalise.columns import Statement
-from pdsync.normalise.stage import Stage
+from pdsync.normalise.columns import StagingSql
+from pdsync.normalise.stage import StagingTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +62,7 @@ class Work:
         self.table = tables.table(self.stream, self.version, self.fields, catalogue.field_types())
         columns = {column.name: column.type for column in self.table.columns}
         warehouse.ensure_table(self.connection, self.stream.name, columns)
-        warehouse.ensure_hashes(self.connection, self.stream.name, Statement(self.table).row_hash())
+        warehouse.ensure_hashes(self.connection, self.stream.name, StagingSql(self.table).row_hash())
         warehouse.history_view(self.connection, self.stream.name)
 
     @property
@@ -87,8 +87,8 @@ class Work:
             None if since is None else at(since), at(began),
         )  # fmt: skip
 
-    def stage(self, walk: Walk, records: Sequence[Any], served: float, seq: int = 0) -> Stage:
-        stage = Stage(self.connection, f"staged_{walk.id}", self.table)
+    def stage(self, walk: Walk, records: Sequence[Any], served: float, seq: int = 0) -> StagingTable:
+        stage = StagingTable(self.connection, f"staged_{walk.id}", self.table)
         body = msgspec.json.encode({"success": True, "data": records})
         stage.add([Page(walk.id, seq, body, len(records), None, at(served))])
         return stage

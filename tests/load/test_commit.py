@@ -16,7 +16,7 @@ from pdsync.errors import StorageError, WrongCompany
 from pdsync.load import commit as committing
 from pdsync.load import tombstones, warehouse
 from pdsync.load.commit import Batch, Counts
-from pdsync.model import FINDINGS, Gone, SchemaChange, Stream
+from pdsync.model import FINDINGS, SchemaChange, Stream, Tombstone
 from tests.normalise.kit import field
 
 from .kit import THINGS, Work, at, record
@@ -380,6 +380,6 @@ def test_s8_a_finding_that_is_loaded_late_buries_nothing_that_was_seen_alive_sin
     work.commit([record(1, "a", 1), record(2, "b", 1)], 10)
     work.commit([record(1, "a", 1)], 30, since=5)
     findings = msgspec.structs.replace(work.walk(), run_id="an older run", source=FINDINGS)
-    gone = [Gone(key, "deleted", "404 when asked for", at(20)) for key in ("1", "2")]
-    assert tombstones.bury(work.connection, work.target, findings, 0, gone).deleted == 1
+    gone = [Tombstone(key, "deleted", "404 when asked for", at(20)) for key in ("1", "2")]
+    assert tombstones.tombstone(work.connection, work.target, findings, 0, gone).deleted == 1
     assert work.rows("SELECT id FROM main.things WHERE _deleted_at IS NOT NULL") == [(2,)]

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pdsync.load import history, warehouse
-from pdsync.sql import name as quoted
+from pdsync.sql import quoted
 
 from .kit import Work, at, record
 

@@ -17,7 +17,7 @@ from pdsync.sandbox import Clock, Company, Sizes, generate_company
 from pdsync.sandbox.company.field_changes import change_fields
 
 if TYPE_CHECKING:
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
     from pdsync.sandbox.company.table import Row
 
 KINDS = ("deals", "persons", "organizations", "products", "activities")
@@ -54,7 +54,7 @@ def tiny(skew_s: int = 0, seed: int = 1) -> Company:
 class Work:
     """What people do at the source. Every step is what the API's own writes do, or is told to be silent."""
 
-    def __init__(self, box: Box) -> None:
+    def __init__(self, box: RunningSandbox) -> None:
         self.box, self.company = box, box.company
         self.silent: set[Place] = set()
         self._count = 0

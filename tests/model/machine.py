@@ -172,7 +172,7 @@ class Life(RuleBasedStateMachine):
     @step(4, streams=streams, full=st.booleans())
     @counted
     def sync(self, streams: tuple[str, ...], full: bool) -> None:
-        receipt = self._sync(run.Asked(streams, full))
+        receipt = self._sync(run.SyncRequest(streams, full))
         assert receipt is not None
         assert receipt.exit_code == 0, receipt
         if not receipt.resumed:
@@ -185,23 +185,23 @@ class Life(RuleBasedStateMachine):
     @counted
     def sync_fails(self, streams: tuple[str, ...], full: bool, fault: dict[str, Any]) -> None:
         self.box.faults.add(fault)
-        receipt = self._sync(run.Asked(streams, full))
+        receipt = self._sync(run.SyncRequest(streams, full))
         self.box.faults.clear()
         assert receipt is None or receipt.exit_code in (0, 1), receipt
 
     @step(1, streams=streams, full=st.booleans(), tokens=st.integers(5, 80))
     @counted
     def sync_runs_out_of_budget(self, streams: tuple[str, ...], full: bool, tokens: int) -> None:
-        receipt = self._sync(run.Asked(streams, full, budget=tokens))
+        receipt = self._sync(run.SyncRequest(streams, full, budget=tokens))
         assert receipt is None or receipt.exit_code in (0, 3), receipt
 
     @step(1, streams=streams, full=st.booleans(), events=st.integers(1, 12))
     @counted
     def sync_is_interrupted(self, streams: tuple[str, ...], full: bool, events: int) -> None:
-        receipt = self._sync(run.Asked(streams, full), events=events)
+        receipt = self._sync(run.SyncRequest(streams, full), events=events)
         assert receipt is None or receipt.exit_code in (0, 130), receipt
 
-    def _sync(self, asked: run.Asked, events: int = 0) -> Any:
+    def _sync(self, asked: run.SyncRequest, events: int = 0) -> Any:
         """The receipt; None where it could not even begin. `events`: interrupted at so many of them."""
         left = events
 
@@ -228,7 +228,7 @@ class Life(RuleBasedStateMachine):
             return
         if fault:
             self.box.faults.add(fault)
-        asked = findings.Asked(streams, repair=True, deep=deep, max_tombstones=1000)
+        asked = findings.ReconcileRequest(streams, repair=True, deep=deep, max_tombstones=1000)
         try:
             result = asyncio.run(reconcile.reconcile(self.settings, asked))
         except PdsyncError:
@@ -290,7 +290,7 @@ class Life(RuleBasedStateMachine):
         if fault:
             self.box.faults.add(fault)
         try:
-            receipt = self.queue.push(push.Asked(consent=ALLOWED, settle_s=SETTLE_S))
+            receipt = self.queue.push(push.PushRequest(consent=ALLOWED, settle_s=SETTLE_S))
         except GuardTripped:
             pass
         except PdsyncError:
@@ -369,12 +369,12 @@ class Life(RuleBasedStateMachine):
         """A full sync and a reconciliation bring the tables to what is true, whatever happened before."""
         self.work.wait(2)
         for _ in range(2):  # the first may continue a run that was cut short, and read no list that it had read
-            receipt = self._sync(run.Asked(KINDS, full=True))
+            receipt = self._sync(run.SyncRequest(KINDS, full=True))
             assert receipt is not None
             assert receipt.exit_code == 0, receipt
             if not receipt.resumed:
                 break
-        asked = findings.Asked(KINDS, repair=True, max_tombstones=1000)
+        asked = findings.ReconcileRequest(KINDS, repair=True, max_tombstones=1000)
         result = asyncio.run(reconcile.reconcile(self.settings, asked))
         assert result.receipt.exit_code == 0, result
         assert not result.left, result.left

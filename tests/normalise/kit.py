@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pdsync.core import catalogue
 from pdsync.model import CustomField, Page, Stream, Version
 from pdsync.normalise import tables
-from pdsync.normalise.stage import Quarantined, Stage
+from pdsync.normalise.stage import Quarantined, StagingTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -60,7 +60,7 @@ def staged(
     connection: duckdb.DuckDBPyConnection, table: tables.Table, pages: Sequence[Page]
 ) -> tuple[list[Row], list[Quarantined]]:
     """The rows that `pages` become, in the order of their keys, and what was quarantined."""
-    stage = Stage(connection, "staged_by_test", table)
+    stage = StagingTable(connection, "staged_by_test", table)
     stage.add(pages)
     rows: list[Row] = []
     if stage.rows or stage.quarantined:

@@ -15,7 +15,7 @@ import pytest
 from pdsync.core import catalogue
 from pdsync.core.list_response import open_envelope
 from pdsync.model import Page
-from pdsync.normalise.stage import Stage
+from pdsync.normalise.stage import StagingTable
 
 from .kit import SERVED, decode, lost, table_of
 
@@ -74,7 +74,7 @@ def test_every_leaf_of_a_documented_answer_is_found_again(
     body = json.dumps(shown()[operation.name], default=str).encode()
     records = open_envelope(body, operation).records
     table = table_of(stream, version)
-    stage = Stage(connection, "documented", table, operation)
+    stage = StagingTable(connection, "documented", table, operation)
 
     stage.add([Page(1, 0, body, len(records), None, SERVED, context=context(source, operation))])
 

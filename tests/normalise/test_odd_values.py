@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from pdsync.core import catalogue
 from pdsync.errors import BadAnswer
-from pdsync.normalise.stage import Stage
+from pdsync.normalise.stage import StagingTable
 
 from .kit import decode, encode, field, lost, page, staged, table_of
 
@@ -177,7 +177,7 @@ def test_s9_a_page_of_which_no_record_can_be_read_is_quarantined_whole(
     connection: duckdb.DuckDBPyConnection, before: list[dict[str, Any]]
 ) -> None:
     unreadable = [b'{"id":7,"name":"\xff\xfe"}', b'{"id":8,"name":"\xff"}']
-    stage = Stage(connection, "staged", table_of(catalogue.stream("stages"), "v2"))
+    stage = StagingTable(connection, "staged", table_of(catalogue.stream("stages"), "v2"))
     if before:
         stage.add([page(before, last=False)])
     stage.add([page(unreadable, len(before))])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from pdsync.model import CustomField, Version
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 # What v1 has no word for: the names of time zones beside their numbers, and consent to mails.
@@ -30,13 +30,13 @@ V2_ONLY = re.compile(r"cf_.*_timezone_name|marketing_status|doi_status")
 
 
 @pytest.fixture(scope="module")
-def box() -> Iterator[Box]:
+def box() -> Iterator[RunningSandbox]:
     company = generate_company(seed=3, sizes=Sizes(deals=60, mail_threads=5, files=5), now=NOW)
     with running(company, limits=Limits(burst=None, daily_tokens=None)) as box:
         yield box
 
 
-def listed(box: Box, version: Version, name: str) -> list[dict[str, Any]]:
+def listed(box: RunningSandbox, version: Version, name: str) -> list[dict[str, Any]]:
     stream = catalogue.stream(name)
     source = (stream.v2 if version == "v2" else stream.v1)[0]
     path = catalogue.operations(version)[source.operation].path
@@ -49,7 +49,7 @@ def listed(box: Box, version: Version, name: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("name", ["deals", "persons", "organizations", "products", "activities", "pipelines", "stages"])
 def test_both_versions_of_a_record_give_the_same_row(
-    connection: duckdb.DuckDBPyConnection, box: Box, name: str
+    connection: duckdb.DuckDBPyConnection, box: RunningSandbox, name: str
 ) -> None:
     stream = catalogue.stream(name)
     fields: list[CustomField] = []

@@ -44,7 +44,7 @@ MORE_DEATHS = [
     "'pdsync.runner.connection', 'whoami'",
     "'pdsync.extract.raw_archive', '_write', 2",
     "'pdsync.core.control', 'Control.record_pages', 2, after=True",
-    "'pdsync.runner.loader', 'Loader.learn_fields', 2, after=True",
+    "'pdsync.runner.loader', 'Loader.sync_custom_fields', 2, after=True",
     "'pdsync.load.commit', '_apply'",
     "'pdsync.load.commit', 'note_batch', 2",
     "'pdsync.runner.loader', 'Loader.views', after=True",

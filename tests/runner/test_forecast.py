@@ -16,7 +16,7 @@ from pdsync.runner.pipelines.forecast import (
     Line,
     forecast,
 )
-from pdsync.runner.sync.sync import Asked
+from pdsync.runner.sync.sync import SyncRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,16 +49,16 @@ def remember(
 
 
 def line(settings: Settings, stream: str, *, full: bool = False) -> Line:
-    return next(each for each in forecast(settings, Asked((stream,), full)).lines if each.stream == stream)
+    return next(each for each in forecast(settings, SyncRequest((stream,), full)).lines if each.stream == stream)
 
 
 def test_nothing_is_created_by_looking(settings: Settings) -> None:
-    forecast(settings, Asked())
+    forecast(settings, SyncRequest())
     assert list(settings.project.iterdir()) == []
 
 
 def test_what_was_never_read_is_a_page_at_least(settings: Settings) -> None:
-    found = forecast(settings, Asked())
+    found = forecast(settings, SyncRequest())
     costs = {}
     for stream in catalogue.streams().values():
         version, sources = stream.sources("v2")

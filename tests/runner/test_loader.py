@@ -89,13 +89,13 @@ def test_s1_what_was_committed_is_not_loaded_again_and_the_rest_is(loader: Loade
     of = walk()
     everything = pages(of, [deals(n) for n in range(5)])
     add(loader, DEALS, of, everything[:4])  # one batch, and a page that was staged only
-    assert loader.applied(of) == 3
-    assert loader.held_walks() == {("run-1", 1): 2}
+    assert loader.pages_loaded(of) == 3
+    assert loader.loaded_pages_by_walk() == {("run-1", 1): 2}
     asyncio.run(loader.close())  # the staged page dies with the connection
 
     after = Loader(tmp_path / "work.duckdb")
     after.open(1, "Example")
-    start = after.applied(of)
+    start = after.pages_loaded(of)
     counts = add(after, DEALS, of, everything[start:])
     assert counts is not None
     assert counts.inserted == 2
@@ -149,17 +149,17 @@ def test_an_empty_company_leaves_tables_and_a_watermark(loader: Loader) -> None:
 
 def test_s16_a_field_is_learnt_renamed_and_retyped_without_moving_a_column(loader: Loader) -> None:
     define(loader, 1, custom("Deal size"))
-    assert loader.learn_fields(DEALS, "run-1") == []  # the first time nothing has changed
+    assert loader.sync_custom_fields(DEALS, "run-1") == []  # the first time nothing has changed
     of = walk(2)
     add(loader, DEALS, of, pages(of, [deals(1, custom_fields={CODE: 1.5})]))
     assert asked(loader, "SELECT cf_deal_size FROM deals") == [(1.5,)]
 
     define(loader, 3, custom("Volume"))
-    assert [change.kind for change in loader.learn_fields(DEALS, "run-3")] == ["field_renamed"]
+    assert [change.kind for change in loader.sync_custom_fields(DEALS, "run-3")] == ["field_renamed"]
     assert asked(loader, "SELECT label, column_name FROM meta.custom_fields") == [("Volume", "cf_deal_size")]
 
     define(loader, 4, custom("Volume", "enum", [{"id": 7, "label": "Big"}]))
-    assert [change.kind for change in loader.learn_fields(DEALS, "run-4")] == ["field_retyped"]
+    assert [change.kind for change in loader.sync_custom_fields(DEALS, "run-4")] == ["field_retyped"]
     of = walk(5)
     add(loader, DEALS, of, pages(of, [deals(1, custom_fields={CODE: 7})]))
     columns = [row[0] for row in asked(loader, "SELECT column_name FROM meta.custom_fields ORDER BY column_name")]
@@ -172,11 +172,11 @@ def test_s16_a_field_is_learnt_renamed_and_retyped_without_moving_a_column(loade
 
 def test_s16_a_new_field_does_not_make_the_other_rows_look_changed(loader: Loader) -> None:
     define(loader, 1, custom("One", code="b" * 40))
-    loader.learn_fields(DEALS, "run-1")
+    loader.sync_custom_fields(DEALS, "run-1")
     of = walk(2)
     add(loader, DEALS, of, pages(of, [deals(1, 2, 3)]))
     define(loader, 3, custom("One", code="b" * 40), custom("Two"))
-    assert [change.kind for change in loader.learn_fields(DEALS, "run-3")] == ["field_added"]
+    assert [change.kind for change in loader.sync_custom_fields(DEALS, "run-3")] == ["field_added"]
     of = walk(4)
     counts = add(loader, DEALS, of, pages(of, [[*deals(1, 2), *deals(3, custom_fields={CODE: 5})]]))
     assert counts is not None
@@ -185,11 +185,11 @@ def test_s16_a_new_field_does_not_make_the_other_rows_look_changed(loader: Loade
 
 def test_s6_a_renamed_option_relabels_rows_that_did_not_change(loader: Loader) -> None:
     define(loader, 1, custom("Tier", "enum", [{"id": 1, "label": "Gold"}]))
-    loader.learn_fields(DEALS, "run-1")
+    loader.sync_custom_fields(DEALS, "run-1")
     of = walk(2)
     add(loader, DEALS, of, pages(of, [deals(1, custom_fields={CODE: 1})]))
     define(loader, 3, custom("Tier", "enum", [{"id": 1, "label": "Platinum"}]))
-    loader.learn_fields(DEALS, "run-3")
+    loader.sync_custom_fields(DEALS, "run-3")
     assert asked(loader, "SELECT cf_tier, cf_tier_label FROM deals") == [(1, "Platinum")]
     assert asked(loader, "SELECT count(*) FROM versions.deals") == [(0,)]
 
@@ -197,7 +197,7 @@ def test_s6_a_renamed_option_relabels_rows_that_did_not_change(loader: Loader) -
 @pytest.mark.parametrize("label", ['a"b', "a'; DROP TABLE deals; --", "💾", "select", "", "\n", "x" * 10_000, "id"])
 def test_s16_views_resolve_whatever_a_field_is_called(loader: Loader, label: str) -> None:
     define(loader, 1, custom(label, "set", [{"id": 1, "label": label}]), custom(label, "monetary", code="c" * 40))
-    loader.learn_fields(DEALS, "run-1")
+    loader.sync_custom_fields(DEALS, "run-1")
     of = walk(2)
     values = {CODE: [1], "c" * 40: {"value": 1.5, "currency": "EUR"}}
     add(loader, DEALS, of, pages(of, [deals(1, custom_fields=values, label_ids=[4])]))

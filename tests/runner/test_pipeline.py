@@ -10,7 +10,7 @@ import pytest
 from pdsync.core import catalogue
 from pdsync.errors import CatalogueError
 from pdsync.runner.pipelines import pipeline
-from pdsync.runner.sync.sync import Asked
+from pdsync.runner.sync.sync import SyncRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,8 +43,8 @@ def test_the_command_line_beats_the_pipeline(tmp_path: Path) -> None:
     write(tmp_path, "small", 'description = "x"\nstreams = ["users"]\nbudget = 50\n')
     small = pipeline.load("small", tmp_path)
     since = datetime(2026, 1, 1, tzinfo=UTC)
-    assert small.asked((), full=False, since=None, budget=None) == Asked(("users",), False, None, 50)
-    assert small.asked(("deals",), full=True, since=since, budget=7) == Asked(("deals",), True, since, 7)
+    assert small.asked((), full=False, since=None, budget=None) == SyncRequest(("users",), False, None, 50)
+    assert small.asked(("deals",), full=True, since=since, budget=7) == SyncRequest(("deals",), True, since, 7)
 
 
 @pytest.mark.parametrize(
@@ -91,24 +91,29 @@ def test_streams_can_be_left_out_or_read_whole(tmp_path: Path) -> None:
     assert names == {name for name, each in catalogue.streams().items() if not each.optional} - {"files"}
     assert asked.reads_whole("deals")
     assert not asked.reads_whole("persons")
-    assert asked.command != Asked(asked.streams).command
+    assert asked.command != SyncRequest(asked.streams).command
 
 
 # -- what is asked for -------------------------------------------------------------------------------
 
 
 def test_definitions_come_along_with_the_streams_that_need_them() -> None:
-    names = [stream.name for stream in Asked(("deals",)).selected()]
+    names = [stream.name for stream in SyncRequest(("deals",)).selected()]
     assert names == ["deal_fields", "deals"]
-    assert [stream.name for stream in Asked().selected()] == [
+    assert [stream.name for stream in SyncRequest().selected()] == [
         name for name, stream in catalogue.streams().items() if not stream.optional
     ]
     with pytest.raises(CatalogueError, match="Did you mean 'deals'"):
-        Asked(("deels",)).selected()
+        SyncRequest(("deels",)).selected()
 
 
 def test_a_command_is_told_from_another() -> None:
-    asked = [Asked(), Asked(("deals",)), Asked(full=True), Asked(since=datetime(2026, 1, 1, tzinfo=UTC))]
+    asked = [
+        SyncRequest(),
+        SyncRequest(("deals",)),
+        SyncRequest(full=True),
+        SyncRequest(since=datetime(2026, 1, 1, tzinfo=UTC)),
+    ]
     assert len({each.command for each in asked}) == 4
-    assert Asked(("deals",), full=True).command == "sync deals --full"
-    assert Asked(budget=5).command == Asked().command  # more budget goes on with the same run
+    assert SyncRequest(("deals",), full=True).command == "sync deals --full"
+    assert SyncRequest(budget=5).command == SyncRequest().command  # more budget goes on with the same run

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 if TYPE_CHECKING:
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Answer:
 
 
 class Api:
-    def __init__(self, box: Box, token: str | None = None) -> None:
+    def __init__(self, box: RunningSandbox, token: str | None = None) -> None:
         self.box, self.token = box, box.token if token is None else token
         self.host = urlsplit(box.url).netloc
 

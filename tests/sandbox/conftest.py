@@ -14,14 +14,14 @@ from .api import Api
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 SIZES = Sizes(deals=240, mail_threads=60, files=130)
 
 
 @pytest.fixture(scope="module")
-def shared_box() -> Iterator[Box]:
+def shared_box() -> Iterator[RunningSandbox]:
     """For tests that only read."""
     with running(
         generate_company(seed=7, sizes=SIZES, now=NOW), limits=Limits(burst=None, search_burst=None, daily_tokens=None)
@@ -30,7 +30,7 @@ def shared_box() -> Iterator[Box]:
 
 
 @pytest.fixture
-def box() -> Iterator[Box]:
+def box() -> Iterator[RunningSandbox]:
     """For tests that write, move the clock or break things."""
     with running(
         generate_company(seed=7, sizes=SIZES, now=NOW), limits=Limits(burst=None, search_burst=None, daily_tokens=None)
@@ -39,10 +39,10 @@ def box() -> Iterator[Box]:
 
 
 @pytest.fixture
-def reader(shared_box: Box) -> Api:
+def reader(shared_box: RunningSandbox) -> Api:
     return Api(shared_box)
 
 
 @pytest.fixture
-def api(box: Box) -> Api:
+def api(box: RunningSandbox) -> Api:
     return Api(box)

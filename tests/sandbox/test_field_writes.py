@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
     from tests.sandbox.api import Api
 
 
@@ -18,7 +18,7 @@ def made(api: Api, **field: Any) -> dict[str, Any]:
     return found
 
 
-def test_a_field_is_added_filled_renamed_and_deleted(api: Api, box: Box) -> None:
+def test_a_field_is_added_filled_renamed_and_deleted(api: Api, box: RunningSandbox) -> None:
     before = len(box.journal)
     code = made(api)["field_code"]
     assert len(code) == 40
@@ -76,7 +76,7 @@ def test_through_v1_by_number_and_several_at_once(api: Api) -> None:
     ],
 )
 def test_what_can_t_be_done_is_refused_and_changes_nothing(
-    api: Api, box: Box, method: str, path: str, body: Any, status: int
+    api: Api, box: RunningSandbox, method: str, path: str, body: Any, status: int
 ) -> None:
     before = len(box.journal)
     assert api.ask(method, path, body).status == status

@@ -21,7 +21,7 @@ from .conftest import NOW, SIZES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
 
 
 # -- bursts and budgets ------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def test_answers_carry_the_sandboxs_own_date_and_an_id(api: Api) -> None:
     assert answer.headers["x-correlation-id"] == api.box.log[-1].request
 
 
-async def test_the_window_holds_when_many_ask_at_once(box: Box) -> None:
+async def test_the_window_holds_when_many_ask_at_once(box: RunningSandbox) -> None:
     box.limits.burst, box.limits.block_after = 20, 0
 
     async def ask() -> int:
@@ -185,7 +185,7 @@ def test_permissions_can_shrink_while_we_watch(api: Api) -> None:
 
 
 @pytest.fixture
-def strict() -> Iterator[Box]:
+def strict() -> Iterator[RunningSandbox]:
     company = generate_company(seed=7, sizes=SIZES, now=NOW)
     with running(company, limits=Limits(burst=5), oauth=OAuthSettings(rotate=True, expires_in=600)) as box:
         yield box
@@ -212,7 +212,7 @@ def authorised(api: Api) -> dict[str, Any]:
     return made
 
 
-def test_oauth_gives_a_bearer_that_expires(strict: Box) -> None:
+def test_oauth_gives_a_bearer_that_expires(strict: RunningSandbox) -> None:
     api = Api(strict, "")
     granted = authorised(api)
     assert (granted["token_type"], granted["expires_in"], granted["api_domain"]) == ("Bearer", 600, strict.url)
@@ -225,7 +225,7 @@ def test_oauth_gives_a_bearer_that_expires(strict: Box) -> None:
     assert api.ask("GET", "/api/v2/deals", None, bearer).status == 401
 
 
-def test_a_rotated_refresh_token_works_once_and_reuse_revokes_the_family(strict: Box) -> None:
+def test_a_rotated_refresh_token_works_once_and_reuse_revokes_the_family(strict: RunningSandbox) -> None:
     api = Api(strict, "")
     first = authorised(api)
     second = token(api, grant_type="refresh_token", refresh_token=first["refresh_token"]).json

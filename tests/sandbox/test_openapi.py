@@ -15,7 +15,7 @@ from .contract import Contract
 from .test_shapes import needs_facts
 
 if TYPE_CHECKING:
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
 
 pytestmark = needs_facts
 
@@ -69,7 +69,7 @@ def contract() -> Contract:
     return Contract()
 
 
-def path_of(box: Box, route: Any) -> str:
+def path_of(box: RunningSandbox, route: Any) -> str:
     """The path of a route, with what its collections hold first in place of the braces."""
     path = "/api/v2" if route.version == "v2" else "/v1"
     for part in route.pattern:
@@ -77,7 +77,7 @@ def path_of(box: Box, route: Any) -> str:
     return path
 
 
-def _first(box: Box, collection: str) -> Any:
+def _first(box: RunningSandbox, collection: str) -> Any:
     for query in ASKED:
         reply = box.sandbox.act("GET", COLLECTIONS.get(collection, collection) + query)
         data = json.loads(reply.body).get("data") if reply.status == 200 else None
@@ -88,7 +88,7 @@ def _first(box: Box, collection: str) -> Any:
     return 1
 
 
-def answered(box: Box, route: Any) -> Any:
+def answered(box: RunningSandbox, route: Any) -> Any:
     path = path_of(box, route)
     replies = (box.sandbox.act("GET", path + query) for query in ASKED)
     return next((reply for reply in replies if reply.status == 200), None)
@@ -98,7 +98,7 @@ def explained(operation: str, difference: str) -> bool:
     return any(re.match(of, operation) and re.match(what, difference) for of, what, _ in EXPLAINED)
 
 
-def test_every_read_answers_as_documented(shared_box: Box, contract: Contract) -> None:
+def test_every_read_answers_as_documented(shared_box: RunningSandbox, contract: Contract) -> None:
     wrong: dict[str, set[str]] = {}
     unanswered = set()
     for route in ROUTES:
@@ -120,7 +120,7 @@ def test_every_read_answers_as_documented(shared_box: Box, contract: Contract) -
     assert unanswered <= NEEDS_MORE.keys()
 
 
-def test_each_explanation_is_still_needed(shared_box: Box, contract: Contract) -> None:
+def test_each_explanation_is_still_needed(shared_box: RunningSandbox, contract: Contract) -> None:
     used = set()
     for route in ROUTES:
         operation = route.operation.split(" ")[-1]
@@ -169,7 +169,7 @@ WRITES: list[tuple[str, str, dict[str, Any] | None]] = [
 ]  # fmt: skip
 
 
-def test_every_write_answers_as_documented(box: Box, contract: Contract) -> None:
+def test_every_write_answers_as_documented(box: RunningSandbox, contract: Contract) -> None:
     wrong: dict[str, set[str]] = {}
     last: Any = 1
     for method, target, body in WRITES:

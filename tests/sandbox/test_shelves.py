@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pdsync.sandbox.operations.collections import KINDS
-from pdsync.sandbox.operations.generic import Facts, operations
+from pdsync.sandbox.operations.generic import DocumentedOperation, operations
 from pdsync.sandbox.server.routes import ROUTES
 from tests.sandbox import api_facts
 from tests.sandbox.api import Api
 
 if TYPE_CHECKING:
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
 
 needs_documents = pytest.mark.skipif(not api_facts.DOCUMENTS.is_dir(), reason="the vendor's documents are not here")
 
@@ -28,7 +28,7 @@ def test_every_documented_operation_is_served() -> None:
     assert operations().keys() <= {f"{route.version} {route.operation}" for route in ROUTES}
 
 
-def example_of(facts: Facts, ids: dict[str, Any]) -> tuple[str, dict[str, str]]:
+def example_of(facts: DocumentedOperation, ids: dict[str, Any]) -> tuple[str, dict[str, str]]:
     """A path and a query for an operation: the parents are the company's own, needed parameters are filled in."""
     path, known = facts.path, ""
     for part in facts.path.split("/"):
@@ -46,7 +46,7 @@ def example_of(facts: Facts, ids: dict[str, Any]) -> tuple[str, dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def ids(shared_box: Box) -> dict[str, Any]:
+def ids(shared_box: RunningSandbox) -> dict[str, Any]:
     """An id of each kind, by the part of the path before it."""
     box, reader = shared_box, Api(shared_box)
     found: dict[str, Any] = {}

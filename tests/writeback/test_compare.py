@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pdsync.writeback.equality import (
-    base_of,
-    differing,
-    same,
-    unshown,
+    changed_fields,
+    equivalent,
+    fields_not_returned,
+    snapshot_fields,
 )
 
 CODE = "a" * 40
@@ -50,7 +50,7 @@ VALUES = st.recursive(
     ],
 )
 def test_written_otherwise_and_yet_the_same(sent: Any, held: Any) -> None:
-    assert same(sent, held)
+    assert equivalent(sent, held)
 
 
 @pytest.mark.parametrize(
@@ -71,17 +71,21 @@ def test_written_otherwise_and_yet_the_same(sent: Any, held: Any) -> None:
     ],
 )
 def test_alike_and_yet_another_value(sent: Any, held: Any) -> None:
-    assert not same(sent, held)
+    assert not equivalent(sent, held)
 
 
 @given(VALUES)
 def test_every_value_is_the_same_as_itself(value: Any) -> None:
-    assert same(value, value)
+    assert equivalent(value, value)
 
 
 def test_fields_inside_custom_fields_are_fields_of_their_own() -> None:
     record = {"title": "a", "custom_fields": {CODE: 1}}
     payload = {"title": "b", "custom_fields": {CODE: 1, "b" * 40: 2}}
-    assert base_of(record, payload) == {"title": "a", f"custom_fields/{CODE}": 1, f"custom_fields/{'b' * 40}": None}
-    assert differing(record, {"title": "b", f"custom_fields/{CODE}": 1}) == ["title"]
-    assert unshown({"id": 1}, {"title": "b", CODE: 1}) == ["title"]  # v1 leaves unset custom fields out
+    assert snapshot_fields(record, payload) == {
+        "title": "a",
+        f"custom_fields/{CODE}": 1,
+        f"custom_fields/{'b' * 40}": None,
+    }
+    assert changed_fields(record, {"title": "b", f"custom_fields/{CODE}": 1}) == ["title"]
+    assert fields_not_returned({"id": 1}, {"title": "b", CODE: 1}) == ["title"]  # v1 leaves unset custom fields out

@@ -11,7 +11,7 @@ import pytest
 import pdsync
 from pdsync.core.control import Control
 from pdsync.errors import ConfigError, GuardTripped
-from pdsync.runner.push import Asked
+from pdsync.runner.push import PushRequest
 from pdsync.sandbox import Limits, Sizes, generate_company, running
 from pdsync.writeback.guards import Consent
 from pdsync.writeback.outbox import Outbox
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pdsync.sandbox import Box
+    from pdsync.sandbox import RunningSandbox
 
 
 @pytest.fixture(scope="module")
-def box() -> Iterator[Box]:
+def box() -> Iterator[RunningSandbox]:
     company = generate_company(seed=6, sizes=Sizes(deals=30, files=3, mail_threads=2), now=datetime.now(UTC))
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
         yield box
 
 
 @pytest.fixture(scope="module")
-def synced(box: Box, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def synced(box: RunningSandbox, tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = Project(tmp_path_factory.mktemp("library") / "project")
     project.configure(base_url=box.url, api_token=box.token)
     assert project.here("sync", "-q", "deals", "persons", "organizations", "users", "stages", "pipelines").code == 0
@@ -48,12 +48,14 @@ def queue(synced: Project, monkeypatch: pytest.MonkeyPatch) -> pdsync.Queue:
     return pdsync.Queue(synced.folder)
 
 
-def held(box: Box, kind: str, id: int) -> dict[str, object]:
+def held(box: RunningSandbox, kind: str, id: int) -> dict[str, object]:
     record: dict[str, object] = next(entry["record"] for entry in box.dump(kind) if entry["id"] == id)
     return record
 
 
-def test_w13_a_change_goes_from_the_queue_to_the_source_and_back_again(box: Box, queue: pdsync.Queue) -> None:
+def test_w13_a_change_goes_from_the_queue_to_the_source_and_back_again(
+    box: RunningSandbox, queue: pdsync.Queue
+) -> None:
     deal = next(entry["record"] for entry in box.dump("deals") if entry["state"] == "live")
     queued = queue.add("updateDeal", id=deal["id"], title="By a program")
     assert [each.id for each in queue.mutations("queued")] == [queued.id]
@@ -72,7 +74,7 @@ def test_w13_a_change_goes_from_the_queue_to_the_source_and_back_again(box: Box,
     assert held(box, "deals", deal["id"])["title"] == deal["title"]
 
 
-def test_records_that_are_added_together_may_point_to_each_other(box: Box, queue: pdsync.Queue) -> None:
+def test_records_that_are_added_together_may_point_to_each_other(box: RunningSandbox, queue: pdsync.Queue) -> None:
     (org,) = queue.add_many("addOrganization", [{"name": "Hooli", "_as": "hooli"}])
     (person,) = queue.add_many("addPerson", [{"name": "Gavin", "org_id": f"@#{org.seq}"}])
     assert person.references == {org.id}
@@ -95,12 +97,12 @@ def test_all_rows_are_queued_or_none(queue: pdsync.Queue) -> None:
     assert queue.mutations("queued") == []
 
 
-def test_w8_a_guard_holds_back_programs_too(box: Box, queue: pdsync.Queue) -> None:
+def test_w8_a_guard_holds_back_programs_too(box: RunningSandbox, queue: pdsync.Queue) -> None:
     deal = next(entry["id"] for entry in box.dump("deals") if entry["state"] == "live")
     queue.add("deleteDeal", id=deal)
     with pytest.raises(GuardTripped):
         queue.push()
-    assert queue.push(Asked(consent=Consent(frozenset({"delete"}), None, 5)), confirm=lambda plan: False) is None
+    assert queue.push(PushRequest(consent=Consent(frozenset({"delete"}), None, 5)), confirm=lambda plan: False) is None
     assert next(entry["state"] for entry in box.dump("deals") if entry["id"] == deal) == "live"
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pdsync.core import catalogue, cells, request_builder
 from pdsync.errors import ConfigError
 from pdsync.writeback import enqueue, typed_values
-from pdsync.writeback.resolver import Names
+from pdsync.writeback.resolver import NameResolver
 from pdsync.writeback.typed_values import Option, Style, Unfit
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ OPTIONS = [
 
 
 @pytest.fixture(scope="module")
-def names() -> Iterator[Names]:
+def names() -> Iterator[NameResolver]:
     """The names of a company whose warehouse holds the fields above; one of them was deleted and added again."""
     with duckdb.connect() as warehouse:
         warehouse.execute(
@@ -65,10 +65,12 @@ def names() -> Iterator[Names]:
         rows.append(("deals", OLD, "Signed", "cf_signed", "enum", before, before))
         warehouse.executemany("INSERT INTO meta.custom_fields VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         warehouse.executemany("INSERT INTO meta.field_options VALUES ('deals', ?, ?, ?)", OPTIONS)
-        yield Names(warehouse)
+        yield NameResolver(warehouse)
 
 
-def queued(names: Names, *rows: dict[str, Any], decimal: str | None = None, file: str | None = None) -> list[Any]:
+def queued(
+    names: NameResolver, *rows: dict[str, Any], decimal: str | None = None, file: str | None = None
+) -> list[Any]:
     """What is queued of rows for updateDeal: the custom fields, else the others; a text says why a row is refused."""
     operation = catalogue.operation("updateDeal")
     given = [{"id": 1, **row} for row in rows]
@@ -81,7 +83,7 @@ def queued(names: Names, *rows: dict[str, Any], decimal: str | None = None, file
     return found
 
 
-def one(names: Names, **row: Any) -> Any:
+def one(names: NameResolver, **row: Any) -> Any:
     return queued(names, row)[0]
 
 
@@ -108,7 +110,9 @@ def one(names: Names, **row: Any) -> Any:
         (12.5, 12.5, None),
     ],
 )
-def test_w7_an_amount_that_fits_in_one_way_is_read_so(names: Names, text: Any, amount: float, code: str | None) -> None:
+def test_w7_an_amount_that_fits_in_one_way_is_read_so(
+    names: NameResolver, text: Any, amount: float, code: str | None
+) -> None:
     currency = {"currency": code} if code else {}
     assert one(names, cf_deposit=text) == {DEPOSIT: {"value": amount, **currency}}
     assert one(names, value=text) == {"value": amount, **currency}  # one parser for built-in and custom money
@@ -120,7 +124,7 @@ def test_w7_an_amount_that_fits_in_one_way_is_read_so(names: Names, text: Any, a
 @pytest.mark.parametrize(
     "text", ["1.234", "1,234 EUR", "much", "1.23.456", "1,2,3", "12.5.6", "5 EURO", "EUR", "1 2", "nan", "1e400", ""]
 )
-def test_w7_an_amount_in_doubt_is_refused_and_named(names: Names, text: str) -> None:
+def test_w7_an_amount_in_doubt_is_refused_and_named(names: NameResolver, text: str) -> None:
     for field in ("cf_deposit", "value"):
         (why,) = queued(names, {field: text})
         assert isinstance(why, str)
@@ -128,7 +132,7 @@ def test_w7_an_amount_in_doubt_is_refused_and_named(names: Names, text: str) -> 
         assert "amount, like 1234.56" in why or "--decimal" in why
 
 
-def test_w7_the_column_the_person_or_the_file_says_how_numbers_are_written(names: Names) -> None:
+def test_w7_the_column_the_person_or_the_file_says_how_numbers_are_written(names: NameResolver) -> None:
     column = [{"cf_deposit": "1.234 EUR"}, {"cf_deposit": "12,50"}, {"cf_deposit": "7"}]
     assert [each[DEPOSIT]["value"] for each in queued(names, *column)] == [1234, 12.5, 7]
     assert queued(names, {"value": "1.234"}, decimal=",") == [{"value": 1234}]
@@ -140,7 +144,7 @@ def test_w7_the_column_the_person_or_the_file_says_how_numbers_are_written(names
     assert "may be 1.234 or 1234" in mixed[2]
 
 
-def test_w7_an_amount_and_its_currency_agree(names: Names) -> None:
+def test_w7_an_amount_and_its_currency_agree(names: NameResolver) -> None:
     assert one(names, value="5 EUR", currency="eur") == {"value": 5, "currency": "EUR"}
     assert "in EUR" in one(names, value="5 EUR", currency="USD")
     assert one(names, cf_deposit="5", cf_deposit_currency="usd") == {DEPOSIT: {"value": 5, "currency": "USD"}}
@@ -149,7 +153,7 @@ def test_w7_an_amount_and_its_currency_agree(names: Names) -> None:
     assert "no value" in str(refused(names, "addDeal", title="x", cf_deposit_currency="EUR"))
 
 
-def refused(names: Names, operation: str, **given: Any) -> ConfigError:
+def refused(names: NameResolver, operation: str, **given: Any) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
         enqueue.entry(names, catalogue.operation(operation), given)
     return caught.value
@@ -195,7 +199,7 @@ def test_w7_no_text_becomes_a_number_that_is_none(text: str) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, Decimal("NaN"), Decimal("Infinity")])
-def test_w7_what_is_no_finite_number_never_empties_a_field(names: Names, value: object) -> None:
+def test_w7_what_is_no_finite_number_never_empties_a_field(names: NameResolver, value: object) -> None:
     rows: list[dict[str, Any]] = [
         {"value": value}, {"probability": value}, {"Discount": value}, {"Deposit": value}, {"Remark": value},
         {"Tier": value}, {"title": value}, {"custom_fields": {NUMBER: value}}, {"Modules": [value]},
@@ -210,7 +214,7 @@ def test_w7_what_is_no_finite_number_never_empties_a_field(names: Names, value: 
         request_builder.check(catalogue.operation("updateDeal"), {"id": 1, "custom_fields": {NUMBER: value}})
 
 
-def test_w7_a_number_too_large_for_json_is_refused(names: Names) -> None:
+def test_w7_a_number_too_large_for_json_is_refused(names: NameResolver) -> None:
     for row in ({"value": "1e400"}, {"Discount": "1e400"}, {"probability": "-1e400"}, {"value": "nan"}):
         assert isinstance(queued(names, row)[0], str), row
     with pytest.raises(ConfigError, match="should be a number"):
@@ -243,7 +247,7 @@ def test_w7_a_number_too_large_for_json_is_refused(names: Names) -> None:
     ],
 )
 def test_w7_an_option_is_found_by_its_label_digits_and_commas_or_not(
-    names: Names, field: str, value: Any, code: str, found: Any
+    names: NameResolver, field: str, value: Any, code: str, found: Any
 ) -> None:
     assert one(names, **{field: value}) == {code: found}
 
@@ -262,18 +266,20 @@ def test_w7_an_option_is_found_by_its_label_digits_and_commas_or_not(
         ("Modules", ",", "no such option"),
     ],
 )
-def test_w7_an_option_in_doubt_is_refused_with_the_way_out(names: Names, field: str, value: Any, said: str) -> None:
+def test_w7_an_option_in_doubt_is_refused_with_the_way_out(
+    names: NameResolver, field: str, value: Any, said: str
+) -> None:
     why = one(names, **{field: value})
     assert isinstance(why, str)
     assert said in why
     assert field in why
 
 
-def test_w7_ids_under_a_code_are_ids_as_the_queue_writes_them_out(names: Names) -> None:
+def test_w7_ids_under_a_code_are_ids_as_the_queue_writes_them_out(names: NameResolver) -> None:
     assert one(names, custom_fields={TIER: 24, MODULES: [4, 5]}) == {TIER: 24, MODULES: [4, 5]}
 
 
-def test_w7_labels_of_a_record_are_found_like_options(names: Names) -> None:
+def test_w7_labels_of_a_record_are_found_like_options(names: NameResolver) -> None:
     assert one(names, label_ids="2023, Hot, really") == {"label_ids": [8, 9]}
     assert one(names, labels=["Cold", 8]) == {"label_ids": [10, 8]}
     assert "no such option" in one(names, label_ids="Warm")
@@ -313,7 +319,7 @@ def test_w7_a_list_that_was_written_out_comes_back_or_is_refused(labels: list[st
         ("Vrai", "Faux"), (" Yes ", "N"),
     ],
 )  # fmt: skip
-def test_w7_a_flag_is_read_from_what_people_and_spreadsheets_write(names: Names, yes: Any, no: Any) -> None:
+def test_w7_a_flag_is_read_from_what_people_and_spreadsheets_write(names: NameResolver, yes: Any, no: Any) -> None:
     for value, flag in ((yes, True), (no, False)):
         assert one(names, Signed=value) == {SIGNED: flag}
         assert one(names, is_archived=value) == {"is_archived": flag}
@@ -351,7 +357,7 @@ def test_w7_a_flag_is_read_from_what_people_and_spreadsheets_write(names: Names,
     ],
 )  # fmt: skip
 def test_w7_a_value_is_read_as_the_type_of_its_field(
-    names: Names, given: dict[str, Any], found: dict[str, Any]
+    names: NameResolver, given: dict[str, Any], found: dict[str, Any]
 ) -> None:
     assert one(names, **given) == found
 
@@ -382,7 +388,7 @@ def test_w7_a_value_is_read_as_the_type_of_its_field(
     ],
 )
 def test_w7_what_does_not_fit_its_type_is_refused_with_what_would(
-    names: Names, given: dict[str, Any], said: str
+    names: NameResolver, given: dict[str, Any], said: str
 ) -> None:
     why = one(names, **given)
     assert isinstance(why, str)
@@ -399,7 +405,7 @@ def test_w7_days_times_and_flags_come_back_as_they_were_written_out(day: date, c
     assert typed_values.flag(cells.cell_text(flag)) is flag
 
 
-def test_w7_activities_take_times_and_durations_as_each_version_writes_them(names: Names) -> None:
+def test_w7_activities_take_times_and_durations_as_each_version_writes_them(names: NameResolver) -> None:
     activity = catalogue.operation("addActivity")
     entry = enqueue.entry(names, activity, {"subject": "x", "due_time": "9:30", "duration": "1:05"})
     assert (entry.payload["due_time"], entry.payload["duration"]) == ("09:30:00", "01:05:00")
@@ -407,7 +413,7 @@ def test_w7_activities_take_times_and_durations_as_each_version_writes_them(name
     assert "JSON list" in str(refused(names, "addProduct", name="x", prices="12"))
 
 
-def test_w7_flags_and_levels_are_read_whatever_number_an_operation_has_for_them(names: Names) -> None:
+def test_w7_flags_and_levels_are_read_whatever_number_an_operation_has_for_them(names: NameResolver) -> None:
     for operation, asked, found in (
         ("addProduct", {"name": "x", "visible_to": "3"}, {"visible_to": 3}),
         ("addLead", {"title": "x", "person_id": 1, "visible_to": "7"}, {"visible_to": "7"}),
@@ -419,7 +425,7 @@ def test_w7_flags_and_levels_are_read_whatever_number_an_operation_has_for_them(
     assert "yes or no" in str(refused(names, "addNote", content="x", deal_id=1, pinned_to_deal_flag="top"))
 
 
-def test_w7_a_number_of_a_spreadsheet_is_a_text_where_the_field_is_one(names: Names) -> None:
+def test_w7_a_number_of_a_spreadsheet_is_a_text_where_the_field_is_one(names: NameResolver) -> None:
     number = cells.Numeral("12.5")
     found = [one(names, title=number), one(names, Remark=number), one(names, Deposit=number)]
     assert found == [{"title": "12.5"}, {TEXT: "12.5"}, {DEPOSIT: {"value": 12.5}}]
@@ -429,7 +435,7 @@ def test_w7_a_number_of_a_spreadsheet_is_a_text_where_the_field_is_one(names: Na
 # A field that was deleted and added again.
 
 
-def test_s16_a_deleted_field_does_not_stand_in_the_way_of_one_that_is_called_the_same(names: Names) -> None:
+def test_s16_a_deleted_field_does_not_stand_in_the_way_of_one_that_is_called_the_same(names: NameResolver) -> None:
     assert one(names, Signed="yes") == {SIGNED: True}
     for key in ("cf_signed", OLD, "cf_signed_label"):
         why = one(names, **{key: "yes"})

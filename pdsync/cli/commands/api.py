@@ -17,7 +17,7 @@ from pdsync.cli.app import App, Command
 from pdsync.cli.response_output import Output
 from pdsync.core import catalogue
 from pdsync.core.account import fetch_account
-from pdsync.core.http import ATTEMPTS, Patience
+from pdsync.core.http import ATTEMPTS, RetryPolicy
 from pdsync.core.log import clean
 from pdsync.core.request_builder import check
 from pdsync.errors import ConfigError
@@ -105,7 +105,7 @@ def api(
     if (operation is None) == (request is None):
         raise ConfigError("Name an operation (pdsync operations lists them), or use --request METHOD PATH.")
     given = [raw_request.pair(value, "a parameter") for value in values]
-    patience = Patience(
+    patience = RetryPolicy(
         attempts=ATTEMPTS if retries is None else retries + 1,
         timeout_s=timeout,
         backoff_s=backoff,
@@ -205,7 +205,7 @@ def _look(app: App, operation: Operation, *, everything: bool, force: bool) -> N
 
 
 async def _carry_out(
-    app: App, call: Call, headers: dict[str, str], patience: Patience, output: Output, *, everything: bool
+    app: App, call: Call, headers: dict[str, str], patience: RetryPolicy, output: Output, *, everything: bool
 ) -> None:
     operation = call.operation
     _debug(app, operation.method, call.path, call.query, headers, call.body, list(call.files.values()))
@@ -227,14 +227,14 @@ async def _carry_out(
 class _Patient:
     """A client that makes every call with the headers and the patience that were asked for."""
 
-    def __init__(self, http: Http, headers: dict[str, str], patience: Patience) -> None:
+    def __init__(self, http: Http, headers: dict[str, str], patience: RetryPolicy) -> None:
         self._http, self._headers, self._patience = http, headers, patience
 
     async def call(self, operation: Operation, path: str | None = None, *, query: Mapping[str, str] | None) -> Answer:
         return await self._http.call(operation, path, query=query, headers=self._headers, patience=self._patience)
 
 
-async def _raw(app: App, asked: raw_request.Request, patience: Patience, output: Output) -> None:
+async def _raw(app: App, asked: raw_request.Request, patience: RetryPolicy, output: Output) -> None:
     _debug(app, asked.method, asked.path, asked.query, asked.headers, asked.body, [p.path for p in asked.form_files])
     async with session(app) as http:
         if asked.method == "GET" and output.kind == "binary":

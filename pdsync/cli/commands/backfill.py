@@ -45,10 +45,10 @@ def backfill(
     """
     if per_day and budget is None:
         raise ConfigError("--per-day goes with --budget. Nothing was called.")
-    carry_out(app, running.AskedBackfill(since, until, streams, budget, per_day))
+    carry_out(app, running.BackfillRequest(since, until, streams, budget, per_day))
 
 
-def carry_out(app: App, asked: running.AskedBackfill) -> None:
+def carry_out(app: App, asked: running.BackfillRequest) -> None:
     """Run a backfill, show its receipt, and end with its exit code."""
     done, seconds = watched(app, lambda progress: running.backfill(app.settings, asked, progress))
     show(app, done, seconds, done.exit_code)

@@ -20,7 +20,7 @@ from pdsync.cli.job import show
 from pdsync.core import config
 from pdsync.errors import ConfigError
 from pdsync.runner import project
-from pdsync.runner.sync.sync import Asked
+from pdsync.runner.sync.sync import SyncRequest
 
 if TYPE_CHECKING:
     from pdsync.core.config import Settings
@@ -106,7 +106,7 @@ def _fresh(folder: Path) -> Path:
 
 
 def _sync(app: App, settings: Settings) -> Receipt:
-    done, seconds = carry_out(app, settings, Asked())
+    done, seconds = carry_out(app, settings, SyncRequest())
     if not app.json:
         show(app, done, seconds, done.exit_code)
     return done

@@ -18,7 +18,7 @@ import click
 import duckdb
 from msgspec import Struct, to_builtins
 
-from pdsync.cli.account import whose
+from pdsync.cli.account import ask_account
 from pdsync.cli.app import App, Command
 from pdsync.core import auth
 from pdsync.core.budget import tokens_left
@@ -272,7 +272,7 @@ async def _host(settings: Settings) -> Check:
 
 
 def _ask(settings: Settings) -> Account:
-    return asyncio.run(whose(settings, auth.credentials(settings)))
+    return asyncio.run(ask_account(settings, auth.credentials(settings)))
 
 
 def _company(settings: Settings, who: Account) -> Check:

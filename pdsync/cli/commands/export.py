@@ -52,7 +52,7 @@ def parquet(
     pdsync export parquet --out /srv/lake --mask email=hash --mask phone=null
     pdsync export parquet deals --changes --out s3://bucket/pipedrive
     """
-    asked = exporting.Asked(
+    asked = exporting.ExportRequest(
         out or str(app.settings.state / "export"),
         streams,
         tuple(Mask.of(text) for text in masks),

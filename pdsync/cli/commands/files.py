@@ -21,15 +21,15 @@ from pdsync.core.upload_download import file_part
 from pdsync.errors import ApiError, BadAnswer, ConfigError, Stopped
 from pdsync.extract import attachments as contents
 from pdsync.extract.download_folder import Folder
-from pdsync.model import Gap
+from pdsync.model import IncompleteStream
 from pdsync.runner import project
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from pdsync.core.http import Http
-    from pdsync.extract.attachments import Done, Plan, Wanted
-    from pdsync.extract.download_folder import Held
+    from pdsync.extract.attachments import DownloadReport, FileToFetch, Plan
+    from pdsync.extract.download_folder import ManifestEntry
 
 # Assumption: Pipedrive takes files of up to 50 MB. Its documents name no limit; --max-size allows more.
 MOST_UPLOADED = 50
@@ -99,21 +99,21 @@ def download(
 
 async def _download(
     app: App,
-    chosen: list[Wanted],
+    chosen: list[FileToFetch],
     folder: Folder,
     budget: int | None,
     most_bytes: int,
     *,
     any_size: bool,
     dry_run: bool,
-) -> tuple[Done, int, int]:
+) -> tuple[DownloadReport, int, int]:
     if dry_run:
         company = None
         if app.settings.control.exists():
             with project.opened(app.settings) as control:
                 company = control.company()
         _announce(app, contents.plan(chosen, folder, company[0] if company else None, any_size=any_size), dry_run=True)
-        return contents.Done(), 0, 0
+        return contents.DownloadReport(), 0, 0
     async with session(app, run_tokens=budget) as http:
         company_id = await _company(app, http)
         planned = contents.plan(chosen, folder, company_id, any_size=any_size)
@@ -121,7 +121,7 @@ async def _download(
         with app.err.status(f"0 of {len(planned.todo):,}") if app.watched else _Silent() as status:
             settled = 0
 
-            def tell(what: Held | Gap) -> None:
+            def tell(what: ManifestEntry | IncompleteStream) -> None:
                 nonlocal settled
                 settled += 1
                 status.update(f"{settled:,} of {len(planned.todo):,}")
@@ -174,8 +174,8 @@ def _announce(app: App, planned: Plan, *, dry_run: bool) -> None:
     app.note(f"{what} to fetch{size}: {cost:,} tokens{share}. {here:,} already here.")
 
 
-def _tell(app: App, what: Held | Gap) -> None:
-    if isinstance(what, Gap):
+def _tell(app: App, what: ManifestEntry | IncompleteStream) -> None:
+    if isinstance(what, IncompleteStream):
         if app.json:
             app.emit({"event": "gap", "kind": what.kind, "detail": clean(what.detail)})
         else:
@@ -190,7 +190,7 @@ def _tell(app: App, what: Held | Gap) -> None:
         app.note(f"{what.path}  {render.size(what.size)}  {what.name}")
 
 
-def _show(app: App, done: Done, folder: Path, spent: int, requests: int) -> None:
+def _show(app: App, done: DownloadReport, folder: Path, spent: int, requests: int) -> None:
     complete = done.exit_code == 0
     if app.json:
         counts = {"read": done.fetched + done.already, "inserted": done.fetched, "updated": 0, "deleted": 0}
@@ -237,7 +237,7 @@ def _rows(app: App, where: str, values: list[Any]) -> list[dict[str, Any]]:
         raise ConfigError("The warehouse knows no files yet. Read their records: pdsync sync files") from error
 
 
-def _named(app: App, ids: dict[int, None]) -> list[Wanted]:
+def _named(app: App, ids: dict[int, None]) -> list[FileToFetch]:
     """The files of these ids, with what the warehouse knows of them; the others are asked for."""
     rows: list[dict[str, Any]] = []
     if app.settings.warehouse.exists():
@@ -245,11 +245,11 @@ def _named(app: App, ids: dict[int, None]) -> list[Wanted]:
             rows = _rows(app, "list_contains(?, id)", [list(ids)])
         except ConfigError:
             rows = []
-    known = {row["id"]: contents.wanted(row) for row in rows}
-    return [known.get(id) or contents.Wanted(id, known=False) for id in ids]
+    known = {row["id"]: contents.as_wanted_file(row) for row in rows}
+    return [known.get(id) or contents.FileToFetch(id, known=False) for id in ids]
 
 
-def _known(app: App, stream: str | None, ids: tuple[str, ...], since: datetime | None) -> tuple[list[Wanted], int]:
+def _known(app: App, stream: str | None, ids: tuple[str, ...], since: datetime | None) -> tuple[list[FileToFetch], int]:
     """The files that the warehouse knows, and how many of them are but links."""
     where, values = ["_deleted_at IS NULL", "id > 0"], list[Any]()
     if stream:
@@ -262,7 +262,7 @@ def _known(app: App, stream: str | None, ids: tuple[str, ...], since: datetime |
         values.append(since)
     rows = _rows(app, " AND ".join(where), values)
     held = [row for row in rows if row.get("remote_location") != "googledrive"]
-    return [contents.wanted(row) for row in held], len(rows) - len(held)
+    return [contents.as_wanted_file(row) for row in held], len(rows) - len(held)
 
 
 # Upload.

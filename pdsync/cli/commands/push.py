@@ -24,7 +24,7 @@ from pdsync.writeback.guards import Consent
 
 if TYPE_CHECKING:
     from pdsync.model import Mutation
-    from pdsync.runner.push import Asked, PushReceipt
+    from pdsync.runner.push import PushReceipt, PushRequest
     from pdsync.writeback.plan import Plan, Policy, Step
 
 _SHOWN = 30  # steps on a screen
@@ -93,7 +93,7 @@ def push(
     allowed = frozenset(word.strip() for word in allow.split(",") if word.strip())
     if stray := allowed - set(guards.ALLOWABLE):
         raise ConfigError(f"--allow {', '.join(stray)}: it may be {', '.join(guards.ALLOWABLE)}. Nothing was sent.")
-    asked = pushing.Asked(
+    asked = pushing.PushRequest(
         plan=plan, policy=policy, operation=operation, batch=batch, limit=limit, budget=budget, settle_s=settle,
         create_doubt=create_doubt, audit=audit is not None, consent=Consent(allowed, max_changes, max_deletes),
     )  # fmt: skip
@@ -112,7 +112,7 @@ def push(
         raise click.exceptions.Exit(receipt.exit_code)
 
 
-def _dry_run(app: App, asked: Asked, out: Path | None, html: Path | None) -> None:
+def _dry_run(app: App, asked: PushRequest, out: Path | None, html: Path | None) -> None:
     plan, held_back = asyncio.run(pushing.dry_run(app.settings, asked))
     if out:
         planning.save(plan, out)
@@ -131,7 +131,7 @@ def _dry_run(app: App, asked: Asked, out: Path | None, html: Path | None) -> Non
         app.note(f"\nThe plan is saved: pdsync push {out}")
 
 
-def _carry_out(app: App, asked: Asked, *, yes: bool) -> PushReceipt | None:
+def _carry_out(app: App, asked: PushRequest, *, yes: bool) -> PushReceipt | None:
     def confirm(plan: Plan) -> bool:
         if not app.json and app.verbosity >= 0:
             _show_plan(app, plan, to_err=True)

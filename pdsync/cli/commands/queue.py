@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from pdsync.model import Mutation, Operation
     from pdsync.writeback.outbox import Entry
-    from pdsync.writeback.resolver import Names
+    from pdsync.writeback.resolver import NameResolver
 
 _SHOWN = 10  # bad rows
 _DECIMAL = "The decimal mark of numbers in text.  [default: as the file or the column shows]"
@@ -362,7 +362,7 @@ def _write_bad(path: Path, bad: list[enqueue.BadRow], *, null_clears: bool) -> N
             writer.writerow([*given, each.number, cells.guarded(each.why)])
 
 
-def _show(app: App, queued: list[Mutation], names: Names) -> None:
+def _show(app: App, queued: list[Mutation], names: NameResolver) -> None:
     if app.json:
         for each in queued:
             app.emit(_facts(each))
@@ -372,7 +372,7 @@ def _show(app: App, queued: list[Mutation], names: Names) -> None:
     app.note(f"\nQueued {len(queued):,}{more}. Nothing was sent. See what it would do: pdsync push --dry-run")
 
 
-def _table(found: list[Mutation], names: Names) -> Any:
+def _table(found: list[Mutation], names: NameResolver) -> Any:
     names.called |= {each.id: f"that of #{each.seq}" for each in found}
     lines = [
         [
@@ -388,7 +388,7 @@ def _table(found: list[Mutation], names: Names) -> Any:
     return render.table(["", "operation", "record", "what", "state", "why"], lines)
 
 
-def summary(names: Names, mutation: Mutation) -> str:
+def summary(names: NameResolver, mutation: Mutation) -> str:
     """What a mutation sets, in a line."""
     operation = catalogue.operation(mutation.operation)
     body = {name: value for name, value in mutation.payload.items() if name not in operation.path_params}

@@ -43,11 +43,11 @@ def reconcile(
     That a list does not show a record means nothing by itself: it is asked for, and only what is known to be gone
     counts as gone. Nothing is changed without --repair.
     """
-    asked = findings.Asked(streams, repair, deep, sample, max_tombstones, budget)
+    asked = findings.ReconcileRequest(streams, repair, deep, sample, max_tombstones, budget)
     carry_out(app, asked, exit_code or fail_on_gap)
 
 
-def carry_out(app: App, asked: findings.Asked, fail_on_differences: bool) -> None:
+def carry_out(app: App, asked: findings.ReconcileRequest, fail_on_differences: bool) -> None:
     """Run a reconciliation, show what it found, and end with its exit code."""
     # With --json the findings are the listing: nothing else stands between them.
     result, seconds = watched(

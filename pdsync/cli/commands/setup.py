@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pdsync.cli.account import check_company, whose
+from pdsync.cli.account import ask_account, check_company
 from pdsync.cli.app import App, Command, Group
 from pdsync.cli.commands.doctor import doctor
 from pdsync.core import auth, config, oauth
@@ -84,7 +84,7 @@ def init(app: App, domain: str | None) -> None:
     found = auth.find(settings)
     who: Account | None = None
     if found:
-        who = asyncio.run(whose(settings, auth.credentials(settings)))
+        who = asyncio.run(ask_account(settings, auth.credentials(settings)))
         check_company(settings, who.company_id, who.company_name)
     elif _may_ask(app):
         app.note(f"\nYour API token: {_token_page(settings)}. Leave it empty to log in later.")
@@ -209,7 +209,7 @@ def status(app: App) -> None:
     """Where the token comes from, whose it is, and whether it can see everything: one request, 2 tokens."""
     settings = app.settings
     credentials = auth.credentials(settings)
-    who = asyncio.run(whose(settings, credentials))
+    who = asyncio.run(ask_account(settings, credentials))
     found = auth.find(settings)
     place = found.place if found else "environment"
     kind = "api_token" if isinstance(credentials, ApiToken) else "oauth"
@@ -243,9 +243,9 @@ def _log_in(app: App, settings: Settings, secret: str | Grant) -> Account:
     if isinstance(secret, Grant):
         check_company(settings, secret.company_id, secret.company_name)
         place = auth.store(settings, secret)
-        who = asyncio.run(whose(settings, oauth.OAuth(Vault(settings), secret, place)))
+        who = asyncio.run(ask_account(settings, oauth.OAuth(Vault(settings), secret, place)))
     else:
-        who = asyncio.run(whose(settings, ApiToken(secret)))
+        who = asyncio.run(ask_account(settings, ApiToken(secret)))
         check_company(settings, who.company_id, who.company_name)
         place = auth.store(settings, StoredToken(secret, saved_at=time.time()))
     _tell_place(app, Vault(settings), place)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from pdsync.core.config import Settings
     from pdsync.model import Receipt, Version
-    from pdsync.runner.sync.sync import Asked
+    from pdsync.runner.sync.sync import SyncRequest
 
 
 @click.command(cls=Command)
@@ -85,7 +85,7 @@ def sync(
         _sync(app, asked, verify_too=plain, fail_on_gap=followed.fail_on_gap or fail_on_gap)
 
 
-def _sync(app: App, asked: Asked, *, verify_too: bool, fail_on_gap: bool) -> None:
+def _sync(app: App, asked: SyncRequest, *, verify_too: bool, fail_on_gap: bool) -> None:
     done, seconds = carry_out(app, app.settings, asked)
     code = 4 if fail_on_gap and done.gaps and done.exit_code not in (3, 130) else done.exit_code
     verified = None
@@ -104,13 +104,13 @@ def _sync(app: App, asked: Asked, *, verify_too: bool, fail_on_gap: bool) -> Non
     leave(code)
 
 
-def _verify(app: App, asked: Asked, done: Receipt) -> tuple[findings.Result | None, float]:
+def _verify(app: App, asked: SyncRequest, done: Receipt) -> tuple[findings.Result | None, float]:
     """Hold the streams whose turn it is against the source, with what the sync has left of its budget."""
     left = asked.budget - done.tokens if asked.budget else None
     turns = rotation.due(app.settings, list(done.streams))
     if not turns or (left is not None and left < min(turn.tokens for turn in turns)):
         return None, 0.0
-    wanted = findings.Asked(tuple(turn.stream for turn in turns), repair=True, deep=True, budget=left)
+    wanted = findings.ReconcileRequest(tuple(turn.stream for turn in turns), repair=True, deep=True, budget=left)
     app.note(f"Verifying {', '.join(wanted.streams)}: it is their turn.")
     return watched(app, lambda progress: reconciling.reconcile(app.settings, wanted, *([] if app.json else [progress])))
 
@@ -177,7 +177,7 @@ def _params(given: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def carry_out(app: App, settings: Settings, asked: Asked) -> tuple[Receipt, float]:
+def carry_out(app: App, settings: Settings, asked: SyncRequest) -> tuple[Receipt, float]:
     """Run a sync with live progress; the receipt, and the seconds it took."""
     return watched(app, lambda progress: run.sync(settings, asked, progress))
 

@@ -33,7 +33,7 @@ from pdsync.core.list_response import open_envelope
 from pdsync.errors import ConfigError
 from pdsync.extract import raw_archive, raw_file
 from pdsync.extract.download_folder import Folder
-from pdsync.extract.redact import Found, Redactor, names, sole
+from pdsync.extract.redact import Found, Redactor, names, unique_identifiers
 from pdsync.load import carry_over, warehouse
 from pdsync.model import OPEN
 from pdsync.runner import project
@@ -189,7 +189,7 @@ def _gather(settings: Settings, walks: dict[int, Walk], by_file: dict[str, list[
                 records += 1
             elif isinstance(value, dict):
                 others |= names(value)
-    own, shared = sole(mine, others)
+    own, shared = unique_identifiers(mine, others)
     return _Known(own, shared, records)
 
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from pdsync.core import catalogue
 from pdsync.core.control import SealedPage
 from pdsync.extract import raw_archive, raw_file
-from pdsync.model import FROM_FILES, Gap, Page, StreamReceipt, Walk
+from pdsync.model import FROM_FILES, IncompleteStream, Page, StreamReceipt, Walk
 from pdsync.runner import loader as loading
 from pdsync.runner.sync.sync import Event
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _AHEAD_BYTES = 3 * 2**20  # packed, about 24 MiB: read while what is before it is loaded
 
 
-class Lot(Struct, frozen=True):
+class ReplayBatch(Struct, frozen=True):
     """Pages of a walk that are loaded together, and what place they had among all that was read.
 
     `closes` says that the list was at its end behind them, though the last of them names a next page: so ends the walk
@@ -47,7 +47,7 @@ class Lot(Struct, frozen=True):
     closes: bool = False
 
 
-class Rereading:
+class ArchiveReload:
     """One replay under way: `all` carries it out."""
 
     def __init__(
@@ -80,7 +80,9 @@ class Rereading:
         names = {stream.name for stream in self.streams}
         if self.everything:
             for name in sorted({walk.stream for walk, _ in self._walks} - names):
-                self.receipt.gaps.append(Gap(name, "unknown", "the catalogue has no such stream: its pages were left"))
+                self.receipt.gaps.append(
+                    IncompleteStream(name, "unknown", "the catalogue has no such stream: its pages were left")
+                )
         done = list[Walk]()
         for stream in self.streams:
             if stream.fields in names:
@@ -105,9 +107,9 @@ class Rereading:
         names = {stream.name for stream in streams}
         return [walk for walk, state in self._walks if walk.stream in names and state in ("sealed", "applied")]
 
-    def _plan(self, streams: Sequence[Stream]) -> dict[int, dict[str, list[Lot]]]:
+    def _plan(self, streams: Sequence[Stream]) -> dict[int, dict[str, list[ReplayBatch]]]:
         """By the place of each run: the streams that it read, and what of them."""
-        work: dict[int, dict[str, list[Lot]]] = {}
+        work: dict[int, dict[str, list[ReplayBatch]]] = {}
         for stream in streams:
             walks = [(walk, state) for walk, state in self._walks if walk.stream == stream.name]
             if walks:
@@ -118,34 +120,36 @@ class Rereading:
                 work.setdefault(lot.place[0], {}).setdefault(stream.name, []).append(lot)
         return work
 
-    def _lots(self, stream: Stream, walks: Sequence[tuple[Walk, str]]) -> Iterator[Lot]:
+    def _lots(self, stream: Stream, walks: Sequence[tuple[Walk, str]]) -> Iterator[ReplayBatch]:
         """The batches of `walks`, as a sync cuts them."""
         for walk, state in walks:
             if walk.operation not in catalogue.operations(walk.version):
                 detail = f"the catalogue has no operation {walk.version} {walk.operation}: its pages were left"
-                self.receipt.gaps.append(Gap(stream.name, "unknown", detail))
+                self.receipt.gaps.append(IncompleteStream(stream.name, "unknown", detail))
                 continue
             pages = self._pages.get(walk.id, [])
             ended = state in ("sealed", "applied")
             if not pages:
                 run = self._runs.get(walk.run_id, -1)
                 if ended and run in self._begun:  # a list with a parent, and there was none to ask for
-                    yield Lot((run, self._begun[run], 0), replace(walk, started_at=self._begun[run]), [], closes=True)
+                    yield ReplayBatch(
+                        (run, self._begun[run], 0), replace(walk, started_at=self._begun[run]), [], closes=True
+                    )
                 continue
             lots = [list(lot) for _, lot in groupby(pages, lambda page: page.seq // loading.PAGES_A_BATCH)]
             closes = ended and pages[-1].next is not None and walk.source != FROM_FILES
             for lot in lots:
                 last = lot[-1]
                 run = self._runs.get(raw_file.sealing_run(last.file), -1)
-                yield Lot((run, self._files[last.file], last.at), walk, lot, closes=closes and lot is lots[-1])
+                yield ReplayBatch((run, self._files[last.file], last.at), walk, lot, closes=closes and lot is lots[-1])
 
-    async def _run_of(self, stream: Stream, run: int, lots: Sequence[Lot]) -> None:
+    async def _run_of(self, stream: Stream, run: int, lots: Sequence[ReplayBatch]) -> None:
         """Load what one run read of a stream."""
         entry = self.receipt.streams[stream.name]
         self.tell(Event("started", stream.name, entry))
         name = next((name for name, place in self._runs.items() if place == run), self.receipt.run_id)
         self.loader.moment = self._begun.get(run, self.receipt.started_at)
-        await self.loader.do(self.loader.learn_fields, stream, name)
+        await self.loader.do(self.loader.sync_custom_fields, stream, name)
         version, _ = stream.sources(self.settings.api)
         await self.loader.do(self.loader.table, stream, version)
         for lot in lots:
@@ -154,7 +158,7 @@ class Rereading:
                 self.loader.moment = pages[-1].served_at
             await self._load(stream, lot, entry)
 
-    async def _load(self, stream: Stream, lot: Lot, entry: StreamReceipt) -> None:
+    async def _load(self, stream: Stream, lot: ReplayBatch, entry: StreamReceipt) -> None:
         loaded: asyncio.Task[None] | None = None
         for chunk in _chunks(lot.pages):
             pages = await asyncio.to_thread(self._read, chunk)

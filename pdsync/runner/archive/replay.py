@@ -23,10 +23,10 @@ from pdsync.errors import ConfigError, StorageError
 from pdsync.extract import raw_archive
 from pdsync.load import carry_over as rebuilt
 from pdsync.load import publish, warehouse
-from pdsync.model import Gap
+from pdsync.model import IncompleteStream
 from pdsync.runner import project, stores
 from pdsync.runner.archive import upkeep
-from pdsync.runner.archive.reload import Rereading
+from pdsync.runner.archive.reload import ArchiveReload
 from pdsync.runner.loader import Loader
 from pdsync.runner.report import mutation_log
 from pdsync.runner.report import receipt as receipts
@@ -114,7 +114,7 @@ async def locked_replay(
         accept_loss: as `replay` takes it.
     """
     company, name = _company(settings, control)
-    receipt = receipts.begun(command)
+    receipt = receipts.begin_receipt(command)
     work = project.work_path(settings)
     fresh = work.with_name(f"{settings.warehouse.stem}.replay.duckdb")
     _clear(fresh)
@@ -127,19 +127,21 @@ async def locked_replay(
             await loader.do(loader.open, company, name)
             if not chosen.everything:
                 await loader.do(rebuilt.forget_streams, loader.connection, _tables(chosen))
-            reading = Rereading(settings, control, loader, chosen.streams, receipt, tell, everything=chosen.everything)
+            reading = ArchiveReload(
+                settings, control, loader, chosen.streams, receipt, tell, everything=chosen.everything
+            )
             replayed = await _read_again(reading)
             loader.moment = None
             if chosen.everything:
                 for past in reversed(control.receipts(-1)):
                     if past.finished_at:
-                        await loader.do(receipts.keep, loader, past)
+                        await loader.do(receipts.save_receipt, loader, past)
                 await _carry_over(loader, [source, settings.warehouse] if source else [], tell)
             await loader.do(carry_over, loader.connection)
             await loader.do(loader.views)
             receipt.finished_at = datetime.now(UTC)
             receipt.exit_code = 4 if receipt.gaps else 0
-            await loader.do(receipts.keep, loader, receipt)
+            await loader.do(receipts.save_receipt, loader, receipt)
         finally:
             await loader.close()
         control.start_run(receipt.run_id, receipt.command, receipt.started_at)
@@ -155,7 +157,7 @@ async def locked_replay(
     return receipt
 
 
-async def _read_again(reading: Rereading) -> list[Walk]:
+async def _read_again(reading: ArchiveReload) -> list[Walk]:
     """Load the archive; the walks that are in the file to their ends now. What is not whole is a gap of the receipt.
 
     Raises:
@@ -248,12 +250,14 @@ async def _carry_over(loader: Loader, sources: Sequence[Path], tell: Callable[[E
             return
 
 
-def _unread(loader: Loader, replayed: Sequence[Walk]) -> list[Gap]:
+def _unread(loader: Loader, replayed: Sequence[Walk]) -> list[IncompleteStream]:
     """The streams of which the archive tells changes, and no reading of all that was there before."""
     rows = loader.connection.execute("SELECT stream, source, version FROM meta.checkpoints").fetchall()
     lists = {(walk.stream, walk.source, walk.version) for walk in replayed if walk.is_of_a_list}
     detail = "the archive holds changes only, and no whole reading: the next pdsync sync reads it whole"
-    return [Gap(stream, "incomplete", detail) for stream in sorted({each[0] for each in lists - set(rows)})]
+    return [
+        IncompleteStream(stream, "incomplete", detail) for stream in sorted({each[0] for each in lists - set(rows)})
+    ]
 
 
 def _clear(fresh: Path) -> None:

@@ -14,7 +14,7 @@ from pdsync.errors import PdsyncError
 from pdsync.runner import project
 from pdsync.runner.reconcile import rotation
 from pdsync.runner.sync import parent_keys
-from pdsync.runner.sync.sync import Asked  # noqa: TC001
+from pdsync.runner.sync.sync import SyncRequest  # noqa: TC001
 
 if TYPE_CHECKING:
     import duckdb
@@ -74,7 +74,7 @@ class Forecast(Struct, frozen=True):
         return f"{about} {totals['requests']:,} requests, {totals['tokens']:,} tokens{share}{time}.{first}"
 
 
-def forecast(settings: Settings, asked: Asked, *, verify_too: bool = False) -> Forecast:
+def forecast(settings: Settings, asked: SyncRequest, *, verify_too: bool = False) -> Forecast:
     """What `asked` will cost, and what each stream would that is not read unless it is named.
 
     Args:
@@ -115,7 +115,7 @@ def _line(
     stream: Stream,
     source: Source,
     version: Version,
-    asked: Asked,
+    asked: SyncRequest,
     known: Known,
     warehouse: duckdb.DuckDBPyConnection | None,
 ) -> Line:

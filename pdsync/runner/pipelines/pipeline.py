@@ -18,7 +18,7 @@ from pdsync.core import catalogue
 from pdsync.errors import CatalogueError
 from pdsync.runner.reconcile import findings
 from pdsync.runner.sync import backfill
-from pdsync.runner.sync.sync import Asked
+from pdsync.runner.sync.sync import SyncRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -64,9 +64,9 @@ class Pipeline(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
         since: datetime | None,
         budget: int | None,
         params: Mapping[str, str] | None = None,
-    ) -> Asked:
+    ) -> SyncRequest:
         """What to sync: the pipeline's own settings, where the command line says nothing else."""
-        return Asked(
+        return SyncRequest(
             streams or self._chosen(),
             full or self.full is True,
             since,
@@ -75,19 +75,19 @@ class Pipeline(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
             anew=self.full if isinstance(self.full, tuple) else (),
         )
 
-    def asked_reconcile(self, budget: int | None) -> findings.Asked:
+    def asked_reconcile(self, budget: int | None) -> findings.ReconcileRequest:
         """What to hold against the source."""
-        return findings.Asked(
+        return findings.ReconcileRequest(
             self.streams, self.repair, self.deep, self.sample, self.max_tombstones, budget or self.budget,
             leave_out=self.leave_out,
         )  # fmt: skip
 
-    def asked_backfill(self, budget: int | None) -> backfill.AskedBackfill:
+    def asked_backfill(self, budget: int | None) -> backfill.BackfillRequest:
         """What to read again."""
         since, until = (datetime.combine(day, time(), UTC) if day else None for day in (self.since, self.until))
         if since is None:
             raise CatalogueError("A backfill needs `since`. Nothing was called.")
-        return backfill.AskedBackfill(since, until, self._chosen(), budget or self.budget, self.per_day)
+        return backfill.BackfillRequest(since, until, self._chosen(), budget or self.budget, self.per_day)
 
     def _chosen(self) -> tuple[str, ...]:
         if not self.leave_out:

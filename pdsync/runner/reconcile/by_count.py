@@ -27,18 +27,17 @@ from pdsync.runner.reconcile.findings import CountOff
 from pdsync.runner.report.completeness import CYCLE
 from pdsync.runner.sync import parent_keys as parents
 from pdsync.runner.sync import sync as running
-from pdsync.sql import first
-from pdsync.sql import name as quoted
+from pdsync.sql import first, quoted
 
 if TYPE_CHECKING:
     import duckdb
 
     from pdsync.extract.child_lists import Key
     from pdsync.model import Parent, Stream
-    from pdsync.runner.sync.sync import Run
+    from pdsync.runner.sync.sync import SyncRun
 
 
-class Counts(Struct):
+class ParentCounts(Struct):
     """How many rows there are at the source and here, and which records of the parent stream are asked for their lists.
 
     A record whose count is that of its rows here is taken at its word; of any other its list says how many there are.
@@ -51,10 +50,12 @@ class Counts(Struct):
     known: dict[str, CountOff] = {}  # those that were asked before, and of which nothing has moved since
 
 
-class Counted:
+class CountReconciler:
     """One such stream under reconciliation."""
 
-    def __init__(self, run: Run, stream: Stream, parent: Parent, above: Sweep | None, *, deep: bool = False) -> None:
+    def __init__(
+        self, run: SyncRun, stream: Stream, parent: Parent, above: Sweep | None, *, deep: bool = False
+    ) -> None:
         """
         Args:
             run: under way.
@@ -67,7 +68,7 @@ class Counted:
         self.run, self.stream, self.parent, self.above = run, stream, parent, above
         self.version, (self.source, *_) = stream.sources(run.settings.api)
         self.column = stream.parent_column(parent, self.version) or parent.stream
-        self.counts = Counts(0, 0, {})
+        self.counts = ParentCounts(0, 0, {})
         self.pages: list[Page] = []  # of those lists: few, or the share of the day's tokens says no
 
     async def sweep(self, number: int) -> Sweep:
@@ -97,7 +98,7 @@ class Counted:
         self.counts.at_source += sum((await loader.do(self._listed, sweep)).values())
         return sweep
 
-    def _count(self, connection: duckdb.DuckDBPyConnection) -> Counts:
+    def _count(self, connection: duckdb.DuckDBPyConnection) -> ParentCounts:
         above, key = catalogue.stream(self.parent.stream), quoted(catalogue.stream(self.parent.stream).key)
         says = quoted(self.parent.having or "")
         if self.above:  # as the source has just shown them
@@ -125,11 +126,11 @@ class Counted:
             if listed is not None and not self.deep
         }
         asked: dict[str, int | None] = {str(row[0]): int(row[1]) for row in rows if str(row[0]) not in known}
-        return Counts(int(at_source) + sum(each.listed for each in known.values()), int(here), asked, known)
+        return ParentCounts(int(at_source) + sum(each.listed for each in known.values()), int(here), asked, known)
 
-    def _all(self, connection: duckdb.DuckDBPyConnection) -> Counts:
+    def _all(self, connection: duckdb.DuckDBPyConnection) -> ParentCounts:
         keys = parents.keys(connection, self.parent, None, held=(self.stream.name, self.column))
-        return Counts(0, 0, dict.fromkeys(map(str, keys)))
+        return ParentCounts(0, 0, dict.fromkeys(map(str, keys)))
 
     def _held(self, shown: str) -> str:
         """The counts `shown`, each beside the number of rows here."""

@@ -9,13 +9,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pdsync.errors import PdsyncError, Stopped
-from pdsync.model import Gap, Receipt, StreamReceipt
+from pdsync.model import IncompleteStream, Receipt, StreamReceipt
 
 if TYPE_CHECKING:
-    from pdsync.runner.sync.sync import Run
+    from pdsync.runner.sync.sync import SyncRun
 
 
-class Asked(Struct, frozen=True):
+class ReconcileRequest(Struct, frozen=True):
     """What a reconciliation is asked to do."""
 
     streams: tuple[str, ...] = ()  # none: all that were read
@@ -74,14 +74,16 @@ class Result(Struct):
         return [each for each in self.findings if not each.repaired]
 
 
-async def conclude(run: Run, result: Result, asked: Asked, failed: dict[str, PdsyncError]) -> None:
+async def conclude(run: SyncRun, result: Result, asked: ReconcileRequest, failed: dict[str, PdsyncError]) -> None:
     """Write the receipt, and what was found, into the work file."""
     receipt = run.receipt
     receipt.finished_at = datetime.now(UTC)
     receipt.requests, receipt.tokens = run.http.budget.requests, run.http.budget.spent
     for name, error in failed.items():
         receipt.streams[name] = StreamReceipt(error=str(error))
-        receipt.gaps.append(Gap(name, "stopped" if isinstance(error, Stopped) else "failed", str(error).split("\n")[0]))
+        receipt.gaps.append(
+            IncompleteStream(name, "stopped" if isinstance(error, Stopped) else "failed", str(error).split("\n")[0])
+        )
     for name in result.swept:
         live = run.live.get(name, StreamReceipt())
         gap = any(each.stream == name for each in receipt.gaps)
@@ -89,10 +91,10 @@ async def conclude(run: Run, result: Result, asked: Asked, failed: dict[str, Pds
     stopped = next((error for error in failed.values() if isinstance(error, Stopped)), None)
     unfinished = 3 if result.held else 4 if receipt.gaps else 0
     receipt.exit_code = (stopped.exit_code if stopped else 1) if failed else unfinished
-    await run.loader.do(keep, run, result, asked)
+    await run.loader.do(save_findings, run, result, asked)
 
 
-def keep(run: Run, result: Result, asked: Asked) -> None:
+def save_findings(run: SyncRun, result: Result, asked: ReconcileRequest) -> None:
     """Write down what was found, all or nothing; in the loader's thread.
 
     An attempt of this run that was cut may have written already. What it found and this one, reading it all, does not,

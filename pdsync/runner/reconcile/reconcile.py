@@ -18,25 +18,24 @@ from msgspec.structs import replace
 from pdsync.core import catalogue
 from pdsync.core.log import log
 from pdsync.core.request_builder import check
-from pdsync.errors import ApiError, FeatureOff, GuardTripped, NotFound, PdsyncError, ShareSpent, Stopped
+from pdsync.errors import ApiError, DependentsBudgetSpent, FeatureOff, GuardTripped, NotFound, PdsyncError, Stopped
 from pdsync.extract import raw_archive
 from pdsync.extract.pages import pages, query_of
 from pdsync.load import warehouse
-from pdsync.model import Gap, Gone, Page, StreamReceipt, Walk
+from pdsync.model import IncompleteStream, Page, StreamReceipt, Tombstone, Walk
 from pdsync.reconcile import evidence
 from pdsync.reconcile.evidence import CANARIES, MOST, Verdict
 from pdsync.reconcile.sweep import MADE_OF, MERGEABLE, Difference, Sweep, moved_before
 from pdsync.runner.reconcile import findings
-from pdsync.runner.reconcile.by_count import Counted
+from pdsync.runner.reconcile.by_count import CountReconciler
 from pdsync.runner.reconcile.findings import (
-    Asked,
     Finding,
+    ReconcileRequest,
     Result,
     conclude,
 )
 from pdsync.runner.sync import sync as running
-from pdsync.sql import first
-from pdsync.sql import name as quoted
+from pdsync.sql import first, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -44,14 +43,16 @@ if TYPE_CHECKING:
     from pdsync.core.config import Settings
     from pdsync.core.http import Answer
     from pdsync.model import Operation, Parent, Source, Stream, Version
-    from pdsync.runner.sync.sync import Event, Run
+    from pdsync.runner.sync.sync import Event, SyncRun
 
 _BY_IDS = 100
 _CHECKING = 10**6  # the number of the sweep of what a repair fetched: no stream has it
 _REFETCHED = ("missing", "restored", "archived", "unarchived", "stale", "backdated", "differs", "present")
 
 
-async def reconcile(settings: Settings, asked: Asked, tell: Callable[[Event], None] = lambda event: None) -> Result:
+async def reconcile(
+    settings: Settings, asked: ReconcileRequest, tell: Callable[[Event], None] = lambda event: None
+) -> Result:
     """Compare the warehouse with the source, and repair it if asked to.
 
     Args:
@@ -65,9 +66,9 @@ async def reconcile(settings: Settings, asked: Asked, tell: Callable[[Event], No
     Raises:
         As `run.sync`. Nothing is taken for gone where a list could not be read.
     """
-    words = running.Asked(asked.streams, budget=asked.budget, words=asked.command)
-    async with running.working(settings, words, tell) as (run, _):
-        work = _Reconcile(run, asked)
+    words = running.SyncRequest(asked.streams, budget=asked.budget, words=asked.command)
+    async with running.open_session(settings, words, tell) as (run, _):
+        work = ReconcileRun(run, asked)
         result = Result(run.receipt)
         try:
             await work.all(result)
@@ -76,13 +77,13 @@ async def reconcile(settings: Settings, asked: Asked, tell: Callable[[Event], No
     return result
 
 
-class _Reconcile:
+class ReconcileRun:
     """One reconciliation under way."""
 
-    def __init__(self, run: Run, asked: Asked) -> None:
+    def __init__(self, run: SyncRun, asked: ReconcileRequest) -> None:
         self.run, self.asked, self.loader, self.http = run, asked, run.loader, run.http
         self.sweeps: dict[str, Sweep] = {}
-        self.counted: dict[str, Counted] = {}
+        self.counted: dict[str, CountReconciler] = {}
         self.failed: dict[str, PdsyncError] = {}
         self.differing: dict[str, set[str]] = {}  # keys that were repaired, and that the table holds otherwise still
 
@@ -98,7 +99,7 @@ class _Reconcile:
                 log.info("%s is not part of the plan: %s", stream.name, error)
             except PdsyncError as error:
                 self.failed[stream.name] = error
-                if isinstance(error, Stopped) and not isinstance(error, ShareSpent):
+                if isinstance(error, Stopped) and not isinstance(error, DependentsBudgetSpent):
                     break
         # Deals before leads: what a lead was converted to says so itself.
         for stream in sorted(streams, key=lambda each: each.name == "leads"):
@@ -116,9 +117,9 @@ class _Reconcile:
         Raises:
             PdsyncError: it could not be read whole.
         """
-        await self.run.take_up(stream)
+        await self.run.resume_stream(stream)
         if parent := self._parent(stream):
-            self.counted[stream.name] = Counted(
+            self.counted[stream.name] = CountReconciler(
                 self.run, stream, parent, self.sweeps.get(parent.stream), deep=self.asked.deep
             )
             self.sweeps[stream.name] = await self.counted[stream.name].sweep(number)
@@ -271,16 +272,16 @@ class _Reconcile:
         hidden = await self.loader.do(self._hidden, stream, absent)
         unknown = await self.loader.do(self._never_read, stream, absent)
         can_tell, why_not = True, ""
-        sightings: dict[str, evidence.Sighting] = {}
+        sightings: dict[str, evidence.ProbeResult] = {}
         if item is None:
             can_tell, why_not = False, "there is no way to ask for one of these by itself"
         else:
-            canaries = await evidence.look(self.http, item, await self.loader.do(sweep.canaries, CANARIES))
+            canaries = await evidence.probe_records(self.http, item, await self.loader.do(sweep.canaries, CANARIES))
             if not self.run.identity.is_admin:
                 can_tell, why_not = False, "this token is no administrator's: what it can't see may well be there"
             elif not evidence.healthy(canaries):
                 can_tell, why_not = False, "records that were just listed can't be read either"
-            sightings = await evidence.look(self.http, item, absent[:MOST])
+            sightings = await evidence.probe_records(self.http, item, absent[:MOST])
         return [
             evidence.judge(
                 stream, key, sightings.get(key), version=item.version if item else "v2", can_tell=can_tell,
@@ -344,7 +345,7 @@ class _Reconcile:
     async def _repair(self, streams: Sequence[Stream], result: Result) -> None:
         if not self.asked.repair:
             return
-        await self.loader.do(findings.keep, self.run, result, self.asked)  # a kill must not lose it
+        await self.loader.do(findings.save_findings, self.run, result, self.asked)  # a kill must not lose it
         for stream in streams:
             mine = [each for each in result.findings if each.stream == stream.name]
             refetched = [each for each in mine if each.kind in _REFETCHED]
@@ -354,7 +355,7 @@ class _Reconcile:
             if failed := [each for each in refetched if each.key in self.differing.get(stream.name, ())]:
                 some = ", ".join(each.key for each in failed[:5]) + (", …" if len(failed) > 5 else "")
                 detail = f"{len(failed):,} records differ after the repair, too ({some}): run the same command later"
-                result.receipt.gaps.append(Gap(stream.name, "differs", detail))
+                result.receipt.gaps.append(IncompleteStream(stream.name, "differs", detail))
             result.findings = [
                 replace(each, repaired=True) if each.stream == stream.name and each.key in mended else each
                 for each in result.findings
@@ -367,7 +368,7 @@ class _Reconcile:
         if wanted and stream.name in self.counted:  # read already, by the records that have them
             listing = catalogue.operations(version)[sources[0].operation]
             fetched = self.counted[stream.name].pages
-            await self.run.keep(stream, version, listing, fetched)
+            await self.run.seal_and_load(stream, version, listing, fetched)
             return await self._confirmed(stream, version, sources[0], listing, fetched, [each.key for each in wanted])
         for source in sources:
             own = [each.key for each in wanted if (each.source or sources[0].name) == source.name]
@@ -376,13 +377,13 @@ class _Reconcile:
             operation, bodies = await self._by_key(stream, version, source, own)
             if operation is None:  # nothing asks for single ones: all of it, once more
                 came = set()
-                for each, walk in await self.run.stream_anew(stream):
+                for each, walk in await self.run.refetch_stream(stream):
                     listing = catalogue.operations(version)[walk.operation]
                     fetched = await asyncio.to_thread(self._sealed, walk)
                     came |= await self._confirmed(stream, version, each, listing, fetched, [f.key for f in wanted])
                 return came
             if bodies:
-                await self.run.reread(stream, version, operation, bodies)
+                await self.run.load_single_records(stream, version, operation, bodies)
                 fetched = [running.page_of(operation, answer) for answer in bodies]
                 came |= await self._confirmed(stream, version, source, operation, fetched, own)
         return came
@@ -471,10 +472,10 @@ class _Reconcile:
             result.held = str(error)
             return set()
         now = datetime.now(UTC).replace(microsecond=0)
-        await self.run.bury(
+        await self.run.tombstone(
             stream,
             [
-                Gone(
+                Tombstone(
                     each.key, "deleted" if each.kind == "soft_deleted" else each.kind, each.evidence, now,
                     each.winner if each.kind == "merged" else None, "inferred" if each.kind == "merged" else "exact",
                 )
@@ -484,7 +485,7 @@ class _Reconcile:
         marked = await self.loader.do(self._marked, stream, [each.key for each in gone])
         if left := len(gone) - len(marked):
             detail = f"{left:,} records that are known to be gone could not be marked: run the same command later"
-            result.receipt.gaps.append(Gap(stream.name, "differs", detail))
+            result.receipt.gaps.append(IncompleteStream(stream.name, "differs", detail))
         return marked
 
     def _marked(self, stream: Stream, keys: Sequence[str]) -> set[str]:

@@ -18,8 +18,7 @@ from pdsync.load import warehouse
 from pdsync.reconcile import evidence
 from pdsync.reconcile.evidence import CANARIES
 from pdsync.runner import project
-from pdsync.sql import first
-from pdsync.sql import name as quoted
+from pdsync.sql import first, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Collection

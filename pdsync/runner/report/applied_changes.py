@@ -17,9 +17,8 @@ from msgspec.structs import replace
 
 from pdsync.core import catalogue
 from pdsync.load import warehouse
-from pdsync.model import FINDINGS, Gone, Page
-from pdsync.sql import first
-from pdsync.sql import name as quoted
+from pdsync.model import FINDINGS, Page, Tombstone
+from pdsync.sql import first, quoted
 from pdsync.writeback.effects import effect_of
 from pdsync.writeback.shapes import row_key, shape, stream_of
 
@@ -41,7 +40,7 @@ class Pending(Struct, frozen=True):
 
     mutation: str
     stream: str
-    gone: Gone
+    gone: Tombstone
     was_read_since: bool  # the source showed the record after it was gone: it came back, and is not buried
 
 
@@ -114,7 +113,7 @@ def pending(outbox: Outbox, connection: duckdb.DuckDBPyConnection, overlap_s: in
     return found
 
 
-def _gone(mutation: Mutation) -> tuple[Stream, Gone] | None:
+def _gone(mutation: Mutation) -> tuple[Stream, Tombstone] | None:
     """The record that a mutation has deleted or merged away; None where it did neither, or no stream lists it."""
     stream = stream_of(mutation.kind)
     if mutation.state != "applied" or mutation.verb not in ("delete", "merge") or not (stream and mutation.target):
@@ -123,7 +122,7 @@ def _gone(mutation: Mutation) -> tuple[Stream, Gone] | None:
         return None
     winner = str(mutation.payload["merge_with_id"]) if mutation.verb == "merge" else None
     at = mutation.settled_at or mutation.queued_at
-    return stream, Gone(
+    return stream, Tombstone(
         row_key(stream, mutation.target), "merged" if winner else "deleted", f"push {mutation.push_id}", at, winner
     )
 
@@ -141,7 +140,7 @@ def _when(outbox: Outbox, mutation: Mutation) -> datetime:
     return at.astimezone(UTC)
 
 
-async def bury(
+async def tombstone_applied(
     settings: Settings, control: Control, loader: Loader, archive: Archive, run_id: str, now: datetime,
     found: Sequence[Pending],
 ) -> set[str]:  # fmt: skip
@@ -159,7 +158,7 @@ async def bury(
     Returns:
         The mutations that the tables show from now on.
     """
-    by_stream: dict[str, list[Gone]] = {}
+    by_stream: dict[str, list[Tombstone]] = {}
     for each in found:
         if not each.was_read_since:
             by_stream.setdefault(each.stream, []).append(replace(each.gone, at=min(each.gone.at, now)))

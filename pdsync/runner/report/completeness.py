@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 from pdsync.core import catalogue
 from pdsync.load import warehouse
-from pdsync.model import Gap, Proof
+from pdsync.model import IncompleteStream, Proof
 from pdsync.reconcile import evidence
-from pdsync.sql import first
-from pdsync.sql import name as quoted
+from pdsync.sql import first, quoted
 
 if TYPE_CHECKING:
     from pdsync.core.config import Settings
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 CYCLE = 7  # days, where no verify cycle is set
 
 
-def prove(loader: Loader, control: Control, receipt: Receipt, settings: Settings, at: datetime) -> None:
+def measure_completeness(loader: Loader, control: Control, receipt: Receipt, settings: Settings, at: datetime) -> None:
     """Put into `receipt` how complete its tables are, and what is to be looked at; in the loader's thread.
 
     Args:
@@ -38,7 +37,7 @@ def prove(loader: Loader, control: Control, receipt: Receipt, settings: Settings
     """
     lost = _rights_lost(control, receipt)
     if lost:
-        receipt.gaps.append(Gap("account", "rights", f"{lost} Changes to that are not read any more."))
+        receipt.gaps.append(IncompleteStream("account", "rights", f"{lost} Changes to that are not read any more."))
     _count_whole_reads(loader, control, receipt, settings, at)
     have = warehouse.tables(loader.connection)
     for name, entry in receipt.streams.items():
@@ -47,7 +46,7 @@ def prove(loader: Loader, control: Control, receipt: Receipt, settings: Settings
 
 
 def _count_whole_reads(loader: Loader, control: Control, receipt: Receipt, settings: Settings, at: datetime) -> None:
-    whole = control.whole_reads(receipt.run_id)
+    whole = control.full_walks(receipt.run_id)
     for name, entry in receipt.streams.items():
         _, sources = catalogue.stream(name).sources(settings.api)
         began = [whole.get((name, source.name)) for source in sources]
@@ -67,7 +66,7 @@ def _count_whole_reads(loader: Loader, control: Control, receipt: Receipt, setti
         comparable = len(sources) == 1 or not any(source.parent for source in sources)
         chosen = any(source.params for source in sources)
         if comparable and not chosen and unknown > evidence.most_gone(here):
-            receipt.gaps.append(Gap(name, "fewer", _fewer(control, receipt, name, seen, here, unknown)))
+            receipt.gaps.append(IncompleteStream(name, "fewer", _fewer(control, receipt, name, seen, here, unknown)))
         loader.connection.execute(
             "DELETE FROM meta.sweeps WHERE run_id = ? AND stream = ?", [receipt.run_id, name]
         )  # of an attempt that was cut short

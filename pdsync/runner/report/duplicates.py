@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from pdsync.core import catalogue
 from pdsync.load import warehouse
-from pdsync.sql import name as quoted
+from pdsync.sql import quoted
 from pdsync.writeback.outbox import Outbox
 from pdsync.writeback.shapes import shape, stream_of
 
@@ -29,7 +29,7 @@ _LATEST = timedelta(days=7)
 _SKEW = timedelta(minutes=5)  # between the server's clock and ours
 
 
-class Twin(Struct, frozen=True):
+class DuplicateCreate(Struct, frozen=True):
     """A record that an addition of ours seems to have made besides the one that it is bound to."""
 
     stream: str
@@ -45,7 +45,7 @@ class Twin(Struct, frozen=True):
         )
 
 
-def twins(loader: Loader, control: Control, run_id: str) -> list[Twin]:
+def find_duplicate_creates(loader: Loader, control: Control, run_id: str) -> list[DuplicateCreate]:
     """Records that were added twice in the last 7 days and that no sync has told of; now they are in meta.findings."""
     outbox = Outbox(control)
     since = datetime.now(UTC) - _LATEST
@@ -67,7 +67,7 @@ def twins(loader: Loader, control: Control, run_id: str) -> list[Twin]:
     return found
 
 
-def _of(loader: Loader, outbox: Outbox, mutation: Mutation) -> list[Twin]:
+def _of(loader: Loader, outbox: Outbox, mutation: Mutation) -> list[DuplicateCreate]:
     attempts = outbox.attempts(mutation.id)
     stream = stream_of(mutation.kind)
     removal = _removal(mutation)
@@ -82,7 +82,7 @@ def _of(loader: Loader, outbox: Outbox, mutation: Mutation) -> list[Twin]:
     rows = _rows(loader.connection, stream, conditions, values)
     ours = outbox.bound_ids(mutation.kind) | {str(mutation.remote_id)}
     return [
-        Twin(stream.name, key, str(mutation.remote_id), mutation.seq, removal)
+        DuplicateCreate(stream.name, key, str(mutation.remote_id), mutation.seq, removal)
         for key in rows
         if key not in ours
     ]  # fmt: skip

@@ -10,8 +10,7 @@ from msgspec import Struct
 
 from pdsync.core.budget import tokens_left
 from pdsync.runner import project
-from pdsync.sql import first
-from pdsync.sql import name as quoted
+from pdsync.sql import first, quoted
 
 if TYPE_CHECKING:
     from pdsync.core.config import Settings

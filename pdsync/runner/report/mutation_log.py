@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _ENDS = {"applied", "rejected", "conflict", "needs_review", "cancelled"}
 
 
-def keep(loader: Loader, outbox: Outbox, reflected: Mapping[str, str]) -> None:
+def save_mutation_log(loader: Loader, outbox: Outbox, reflected: Mapping[str, str]) -> None:
     """Write every mutation of the outbox into the work file; in the loader's thread.
 
     Args:
@@ -71,10 +71,10 @@ async def bring_in(
     outbox = outbox_of(settings, control)
     notes = await loader.do(lambda: recover(outbox, loader.connection))
     found = await loader.do(lambda: applied_changes.pending(outbox, loader.connection, settings.overlap_s))
-    done = await applied_changes.bury(settings, control, loader, archive, receipt.run_id, now, found)
+    done = await applied_changes.tombstone_applied(settings, control, loader, archive, receipt.run_id, now, found)
     done |= applied_changes.read_by(receipt, outbox.mutations(["applied", "needs_review"], images=False))
     outbox.complete_journal()
-    await loader.do(keep, loader, outbox, dict.fromkeys(done, receipt.run_id))
+    await loader.do(save_mutation_log, loader, outbox, dict.fromkeys(done, receipt.run_id))
     return notes
 
 
@@ -110,16 +110,18 @@ async def _publish(settings: Settings, control: Control, *, always: bool) -> Non
             return
         done = set[str]()
         if found:
-            receipt = receipts.begun("push, what it took away")
+            receipt = receipts.begin_receipt("push, what it took away")
             control.start_run(receipt.run_id, receipt.command, receipt.started_at)
             async with Archive(settings.raw, control, receipt.run_id, company[0]) as archive:
                 now = receipt.started_at
-                done = await applied_changes.bury(settings, control, loader, archive, receipt.run_id, now, found)
+                done = await applied_changes.tombstone_applied(
+                    settings, control, loader, archive, receipt.run_id, now, found
+                )
             receipt.finished_at, receipt.exit_code = datetime.now(UTC), 0
-            await loader.do(receipts.keep, loader, receipt)
+            await loader.do(receipts.save_receipt, loader, receipt)
             control.finish_run(receipt)
         outbox.complete_journal()
-        await loader.do(keep, loader, outbox, dict.fromkeys(done, receipt.run_id if done else ""))
+        await loader.do(save_mutation_log, loader, outbox, dict.fromkeys(done, receipt.run_id if done else ""))
     finally:
         await loader.close()
     publishing.publish(project.work_path(settings), settings.warehouse)

@@ -75,7 +75,7 @@ class Catalog(Struct):
         return {file.path for file in (*files, *(file for each in self.changes.values() for file in each.files))}
 
 
-class Asked(Struct, frozen=True):
+class ExportRequest(Struct, frozen=True):
     """What to export: `keep` snapshots of each table stay (0: all), and at most `most_files` of its changes."""
 
     out: str
@@ -87,7 +87,7 @@ class Asked(Struct, frozen=True):
     endpoint: str | None = None
 
 
-class Done(Struct, frozen=True):
+class ExportReport(Struct, frozen=True):
     """What an export wrote."""
 
     where: str
@@ -98,7 +98,9 @@ class Done(Struct, frozen=True):
     removed: int
 
 
-def parquet(settings: Settings, asked: Asked, tell: Callable[[str, File], None] = lambda table, file: None) -> Done:
+def parquet(
+    settings: Settings, asked: ExportRequest, tell: Callable[[str, File], None] = lambda table, file: None
+) -> ExportReport:
     """Export the published warehouse as Parquet.
 
     Args:
@@ -134,7 +136,7 @@ class _Export:
     def __init__(
         self,
         settings: Settings,
-        asked: Asked,
+        asked: ExportRequest,
         connection: duckdb.DuckDBPyConnection,
         store: Store,
         scratch: Path,
@@ -192,7 +194,7 @@ class _Export:
             )
         return before
 
-    def all(self) -> Done:
+    def all(self) -> ExportReport:
         """Write everything, the catalogue last; then remove what it no longer names."""
         written = {table: self._table(table) for table in self.tables}
         changed = {}
@@ -206,7 +208,7 @@ class _Export:
         self.store.put(target, CATALOG)
         for path in set(noted(self.scratch)) - self.catalog.named:
             self.store.remove(path)
-        return Done(self.store.where, self._snapshot, self.catalog.run, written, changed, len(self.dropped))
+        return ExportReport(self.store.where, self._snapshot, self.catalog.run, written, changed, len(self.dropped))
 
     def _put(self, table: str, target: Path, path: str) -> File:
         file = export.described(target, path)

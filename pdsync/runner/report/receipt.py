@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from pdsync.core.control import ONLY_ARCHIVED
 from pdsync.errors import FeatureOff, Forbidden, PdsyncError, Stopped
-from pdsync.model import Gap, Receipt, StreamReceipt
-from pdsync.sql import names
+from pdsync.model import IncompleteStream, Receipt, StreamReceipt
+from pdsync.sql import quoted_list
 
 if TYPE_CHECKING:
     import duckdb
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 _PROVED = ("at_source", "here", "verified", "oldest_verified_at")  # columns of meta.streams, fields of Proof
 
 
-def begun(command: str) -> Receipt:
+def begin_receipt(command: str) -> Receipt:
     """The receipt of a run that begins now. Runs of one second keep their order: the time is not cut."""
     now = datetime.now(UTC)
     return Receipt(f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}", command, now)
 
 
-def counted(loader: Loader, run_id: str) -> dict[str, StreamReceipt]:
+def count_changes(loader: Loader, run_id: str) -> dict[str, StreamReceipt]:
     """What the batches of a run changed, by stream: over all its attempts, however they ended."""
     rows = loader.connection.execute(
         "SELECT stream, sum(read), sum(inserted), sum(updated), sum(deleted), sum(unchanged), sum(quarantined),"
@@ -54,7 +54,7 @@ def counted(loader: Loader, run_id: str) -> dict[str, StreamReceipt]:
 
 
 def kind_of_gap(error: PdsyncError) -> str:
-    """What a stream that failed with `error` lacks, in the words of `model.Gap`."""
+    """What a stream that failed with `error` lacks, in the words of `model.IncompleteStream`."""
     if isinstance(error, Stopped):
         return "stopped"
     return "forbidden" if isinstance(error, Forbidden | FeatureOff) else "failed"
@@ -74,7 +74,7 @@ def exit_code(receipt: Receipt, errors: dict[str, PdsyncError], stopped: Stopped
     return 4 if errors and only_forbidden and not any(s.quarantined for s in receipt.streams.values()) else 1
 
 
-def keep(loader: Loader, receipt: Receipt) -> None:
+def save_receipt(loader: Loader, receipt: Receipt) -> None:
     """Put the receipt where SQL finds it."""
     connection = loader.connection
     connection.execute("BEGIN")
@@ -122,12 +122,12 @@ def keep(loader: Loader, receipt: Receipt) -> None:
         raise
 
 
-def kept(connection: duckdb.DuckDBPyConnection) -> list[Receipt]:
+def load_receipts(connection: duckdb.DuckDBPyConnection) -> list[Receipt]:
     """The receipts that a warehouse file holds, in the order in which they were kept."""
     streams: dict[str, dict[str, StreamReceipt]] = {}
     columns = ("requests", "tokens", "read", "inserted", "updated", "deleted", "unchanged", "quarantined")
     for run, stream, changes, complete, error, *counts in connection.execute(
-        f"SELECT run_id, stream, schema_changes, complete, error, {names(list(columns))} FROM meta.streams"
+        f"SELECT run_id, stream, schema_changes, complete, error, {quoted_list(list(columns))} FROM meta.streams"
     ).fetchall():
         entry = StreamReceipt(schema_changes=changes or 0, complete=bool(complete), error=error)
         for name, count in zip(columns, counts, strict=True):
@@ -143,7 +143,7 @@ def kept(connection: duckdb.DuckDBPyConnection) -> list[Receipt]:
             row["started_at"].astimezone(UTC),
             row["finished_at"].astimezone(UTC),
             streams.get(row["run_id"], {}),
-            [Gap(*gap.split(": ", 2)) for gap in row["gaps"] or () if gap.count(": ") >= 2],
+            [IncompleteStream(*gap.split(": ", 2)) for gap in row["gaps"] or () if gap.count(": ") >= 2],
             row["tokens"] or 0,
             row["requests"] or 0,
             row["exit_code"] or 0,
@@ -161,7 +161,7 @@ def adopt(connection: duckdb.DuckDBPyConnection, control: Control) -> set[str]:
     warehouse says of it.
     """
     known = {receipt.run_id: receipt for receipt in control.receipts(-1)}
-    here = kept(connection)
+    here = load_receipts(connection)
     control.adopt_receipts(
         [each for each in here if each.run_id not in known or known[each.run_id].command == ONLY_ARCHIVED]
     )

@@ -16,8 +16,7 @@ from msgspec import Struct
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
 from pdsync.load import history
-from pdsync.sql import first
-from pdsync.sql import name as quoted
+from pdsync.sql import first, quoted
 
 if TYPE_CHECKING:
     import duckdb

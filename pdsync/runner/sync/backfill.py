@@ -40,16 +40,16 @@ from pdsync.errors import (
 from pdsync.extract import raw_archive
 from pdsync.extract import windows as slices
 from pdsync.extract.raw_archive import Archive
-from pdsync.extract.windows import InTurn, Piece, Slices
+from pdsync.extract.windows import ThrottledCaller, WindowProgress, WindowScheduler
 from pdsync.load import publish
-from pdsync.model import Gap, Page, Receipt, StreamReceipt
+from pdsync.model import IncompleteStream, Page, Receipt, StreamReceipt
 from pdsync.runner import connection, project
 from pdsync.runner.loader import Loader
 from pdsync.runner.report import mutation_log
 from pdsync.runner.report import receipt as receipts
-from pdsync.runner.report.completeness import prove
+from pdsync.runner.report.completeness import measure_completeness
 from pdsync.runner.sync.settle import settle
-from pdsync.runner.sync.sync import Asked, Event, sync
+from pdsync.runner.sync.sync import Event, SyncRequest, sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,7 +65,7 @@ _HELPERS_WITHOUT_LIMIT = 16
 _MOST_HELPERS = 32
 
 
-class AskedBackfill(Struct, frozen=True):
+class BackfillRequest(Struct, frozen=True):
     """What a backfill is asked to do."""
 
     since: datetime
@@ -106,7 +106,7 @@ def _bounded(stream: Stream, prefer: Version) -> list[tuple[Stream, Version, Sou
 
 
 async def backfill(
-    settings: Settings, asked: AskedBackfill, tell: Callable[[Event], None] = lambda event: None
+    settings: Settings, asked: BackfillRequest, tell: Callable[[Event], None] = lambda event: None
 ) -> Receipt:
     """Read a part of the past again and publish the warehouse.
 
@@ -129,7 +129,7 @@ async def backfill(
     budget, begun = _before(settings, asked)
     fields = tuple(dict.fromkeys(stream.fields for stream, *_ in lists if stream.fields))
     if fields and not begun:  # without their definitions, custom fields would have no columns
-        defined = await sync(settings, Asked(fields, budget=budget), tell)
+        defined = await sync(settings, SyncRequest(fields, budget=budget), tell)
         if defined.exit_code:
             return defined
         budget = budget and max(budget - defined.tokens, 0)
@@ -155,11 +155,13 @@ async def backfill(
                 receipt = _begin(control, windows, asked, lists, identity.served_at or datetime.now(UTC))
                 receipt.is_admin = identity.is_admin
                 async with Archive(settings.raw, control, receipt.run_id, identity.company_id) as archive:
-                    run = _Backfill(settings, control, windows, http, archive, loader, receipt, lists, tell)
+                    run = BackfillRun(settings, control, windows, http, archive, loader, receipt, lists, tell)
                     await run.all(helpers)
                 await loader.do(loader.views)
-                await loader.do(prove, loader, control, receipt, settings, identity.served_at or receipt.started_at)
-                await loader.do(receipts.keep, loader, receipt)
+                await loader.do(
+                    measure_completeness, loader, control, receipt, settings, identity.served_at or receipt.started_at
+                )
+                await loader.do(receipts.save_receipt, loader, receipt)
             finally:
                 await loader.close()
             publish.publish(project.work_path(settings), settings.warehouse)
@@ -168,7 +170,7 @@ async def backfill(
     return receipt
 
 
-def _check_times(asked: AskedBackfill) -> None:
+def _check_times(asked: BackfillRequest) -> None:
     until = asked.until or datetime.now(UTC)
     if asked.since >= until:
         raise ConfigError(
@@ -177,7 +179,7 @@ def _check_times(asked: AskedBackfill) -> None:
         )
 
 
-def _before(settings: Settings, asked: AskedBackfill) -> tuple[int | None, bool]:
+def _before(settings: Settings, asked: BackfillRequest) -> tuple[int | None, bool]:
     """The tokens that this run may spend, and whether it takes up an earlier one.
 
     Raises:
@@ -208,12 +210,12 @@ def _side_by_side(settings: Settings) -> int:
 def _begin(
     control: Control,
     windows: Windows,
-    asked: AskedBackfill,
+    asked: BackfillRequest,
     lists: Sequence[tuple[Stream, Version, Source, Operation]],
     began: datetime,
 ) -> Receipt:
     """The receipt of the backfill to take up, or a new one with a window for each list."""
-    receipt = receipts.begun(asked.command)
+    receipt = receipts.begin_receipt(asked.command)
     if job := windows.job(asked.command):
         return replace(receipt, run_id=job, resumed=True)
     control.start_run(receipt.run_id, receipt.command, receipt.started_at)
@@ -226,7 +228,7 @@ def _begin(
     return receipt
 
 
-class _Backfill:
+class BackfillRun:
     """One backfill under way."""
 
     def __init__(
@@ -247,7 +249,7 @@ class _Backfill:
         self.streams = list({stream.name: stream for stream, *_ in lists}.values())
         self.live = {stream.name: StreamReceipt() for stream in self.streams}
         self.errors: dict[str, PdsyncError] = {}
-        self.slices = Slices([], windows, helpers=1)
+        self.slices = WindowScheduler([], windows, helpers=1)
         self.interrupted = False
         self.lost: str | None = None  # why a walk that was sealed could not be loaded
         self._read: asyncio.Queue[Walk | None] = asyncio.Queue()  # walks that wait for the loader
@@ -257,7 +259,7 @@ class _Backfill:
         pieces = []
         for stream in self.streams:
             self.tell(Event("started", stream.name, self.live[stream.name]))
-            await self.loader.do(self.loader.learn_fields, stream, self.receipt.run_id)
+            await self.loader.do(self.loader.sync_custom_fields, stream, self.receipt.run_id)
             await self.loader.do(self.loader.table, stream, stream.sources(self.settings.api)[0])
         for window, state in self.windows.left(self.receipt.run_id):
             if state == "sealed" and window.walk is not None:
@@ -265,7 +267,7 @@ class _Backfill:
             elif (window.stream, window.source) in self.lists:
                 again = replace(window, walk=None, asked_since=window.since, asked_until=window.until)
                 pieces.append(self._piece(again if state == "dropped" else window))  # that can't go on: see `stores`
-        self.slices = Slices(pieces, self.windows, helpers=helpers, at_once=self._at_once)
+        self.slices = WindowScheduler(pieces, self.windows, helpers=helpers, at_once=self._at_once)
         loading = asyncio.create_task(self._load_all())
         stopped: PdsyncError | None = None
         try:
@@ -279,9 +281,9 @@ class _Backfill:
             await asyncio.shield(loading)
         await self._conclude(stopped)
 
-    def _piece(self, window: Window) -> Piece:
+    def _piece(self, window: Window) -> WindowProgress:
         operation = self.lists[window.stream, window.source][2]
-        return Piece(window, page_rows=operation.page_size or 100, divisible=slices.divisible(operation))
+        return WindowProgress(window, page_rows=operation.page_size or 100, divisible=slices.divisible(operation))
 
     # Fetching.
 
@@ -291,7 +293,7 @@ class _Backfill:
             return math.inf
         return self.settings.burst / WINDOW_S * self.http.budget.answer_s
 
-    async def _guarded(self, piece: Piece) -> None:
+    async def _guarded(self, piece: WindowProgress) -> None:
         """Read a window; what fails for good fails its stream, and the others go on."""
         stream, source, operation = self.lists[piece.window.stream, piece.window.source]
         if stream.name in self.errors:
@@ -317,21 +319,21 @@ class _Backfill:
             self.errors[stream.name] = error
             self.slices.drop(stream.name)
 
-    def _begin_again(self, piece: Piece, why: Exception) -> Walk:
+    def _begin_again(self, piece: WindowProgress, why: Exception) -> Walk:
         log.info("%s: a window begins again, its place is lost (%s)", piece.window.stream, why)
         walk = self.windows.begin(piece.window, self.receipt.run_id)
         again = self._piece(replace(piece.window, asked_since=piece.window.since, asked_until=piece.window.until))
         piece.window, piece.reached, piece.rows = again.window, again.reached, 0
         return walk
 
-    def _walk_of(self, piece: Piece, run_id: str) -> Walk:
+    def _walk_of(self, piece: WindowProgress, run_id: str) -> Walk:
         if piece.window.walk is None:
             walk = self.windows.begin(piece.window, run_id)
             piece.window = replace(piece.window, walk=walk.id)
             return walk
         return self.control.walk(piece.window.walk)
 
-    async def _take_up(self, piece: Piece, walk: Walk, stream: Stream, operation: Operation) -> Page | None:
+    async def _take_up(self, piece: WindowProgress, walk: Walk, stream: Stream, operation: Operation) -> Page | None:
         """The last page that an earlier run sealed of a window; the piece is brought up to there."""
         newest = self.control.last_page(walk.id)
         if newest is None:
@@ -346,13 +348,19 @@ class _Backfill:
         return replace(page, records=None)
 
     async def _fetch(
-        self, stream: Stream, source: Source, operation: Operation, walk: Walk, piece: Piece, after: Page | None
+        self,
+        stream: Stream,
+        source: Source,
+        operation: Operation,
+        walk: Walk,
+        piece: WindowProgress,
+        after: Page | None,
     ) -> None:
         """Seal the pages of a window that are not here yet, each while the next one is asked for."""
         live = self.live[stream.name]
         sealing: asyncio.Task[None] | None = None
         reading = slices.read(
-            InTurn(self.http, self.slices, piece), stream, source, operation, walk, piece, after=after
+            ThrottledCaller(self.http, self.slices, piece), stream, source, operation, walk, piece, after=after
         )
         ended = False
         try:
@@ -397,7 +405,7 @@ class _Backfill:
     async def _load(self, stream: Stream, walk: Walk) -> None:
         """Load what the warehouse lacks of a walk from its sealed pages."""
         live = self.live.setdefault(stream.name, StreamReceipt())
-        waiting = self.control.sealed_pages(walk.id, await self.loader.do(self.loader.applied, walk))
+        waiting = self.control.sealed_pages(walk.id, await self.loader.do(self.loader.pages_loaded, walk))
         for start in range(0, len(waiting), _LOADED_TOGETHER):
             together = []
             for entry in waiting[start : start + _LOADED_TOGETHER]:
@@ -425,7 +433,7 @@ class _Backfill:
         left: dict[str, int] = {}
         for window, _ in self.windows.left(receipt.run_id):
             left[window.stream] = left.get(window.stream, 0) + 1
-        counted = await self.loader.do(receipts.counted, self.loader, receipt.run_id)
+        counted = await self.loader.do(receipts.count_changes, self.loader, receipt.run_id)
         for stream in self.streams:
             entry, live = counted.get(stream.name, StreamReceipt()), self.live[stream.name]
             entry.requests, entry.tokens = live.requests, live.tokens
@@ -435,13 +443,15 @@ class _Backfill:
             entry.complete = not error and not windows and not entry.quarantined
             receipt.streams[stream.name] = entry
             if error:
-                receipt.gaps.append(Gap(stream.name, receipts.kind_of_gap(error), str(error).split("\n", 1)[0]))
+                receipt.gaps.append(
+                    IncompleteStream(stream.name, receipts.kind_of_gap(error), str(error).split("\n", 1)[0])
+                )
             elif windows:
                 why = str(stopped).split("\n", 1)[0] if stopped else self.lost or "interrupted"
-                receipt.gaps.append(Gap(stream.name, "stopped", f"{windows} windows are left. {why}"))
+                receipt.gaps.append(IncompleteStream(stream.name, "stopped", f"{windows} windows are left. {why}"))
             elif entry.quarantined:
                 detail = f"{entry.quarantined} records can't be read: meta.quarantine"
-                receipt.gaps.append(Gap(stream.name, "quarantined", detail))
+                receipt.gaps.append(IncompleteStream(stream.name, "quarantined", detail))
             self.tell(Event("finished", stream.name, live, str(error or "")))
         guard = stopped if isinstance(stopped, Stopped) else None
         receipt.exit_code = receipts.exit_code(receipt, self.errors, guard, interrupted=self.interrupted)

@@ -20,9 +20,9 @@ from pdsync.core import catalogue
 from pdsync.core.list_response import open_envelope
 from pdsync.errors import ConfigError
 from pdsync.extract.raw_archive import Archive
-from pdsync.extract.saved_answers import bodies
+from pdsync.extract.saved_answers import read_answers
 from pdsync.load import publish
-from pdsync.model import FROM_FILES, Gap, Page, Receipt, Stream, Version
+from pdsync.model import FROM_FILES, IncompleteStream, Page, Receipt, Stream, Version
 from pdsync.normalise.tables import CODE
 from pdsync.runner import project
 from pdsync.runner.loader import Loader
@@ -69,7 +69,7 @@ async def load(
             Nothing was loaded.
         Busy, StorageError: as a sync does.
     """
-    found = [(path, bodies(path)) for path in paths]
+    found = [(path, read_answers(path)) for path in paths]
     chosen = version
     version = version or _version(stream, [body for _, content in found for body in content])
     for path, content in found:
@@ -91,7 +91,7 @@ async def load(
             await loader.do(settle, loader, control)
             receipt = await _load(settings, control, loader, company_id, stream, version, found, as_of)
             await loader.do(loader.views)
-            await loader.do(receipts.keep, loader, receipt)
+            await loader.do(receipts.save_receipt, loader, receipt)
         finally:
             await loader.close()
         publish.publish(project.work_path(settings), settings.warehouse)
@@ -110,12 +110,12 @@ async def _load(
     found: Sequence[tuple[Path, list[bytes]]],
     as_of: datetime | None,
 ) -> Receipt:
-    receipt = receipts.begun(f"load --stream {stream.name}")
+    receipt = receipts.begin_receipt(f"load --stream {stream.name}")
     control.start_run(receipt.run_id, receipt.command, receipt.started_at)
     for walk, _ in control.unfinished(stream.name):
         if walk.source == FROM_FILES:  # of a load that was cut: this one brings the same
             control.end_walk(walk.id, "dropped")
-    await loader.do(loader.learn_fields, stream, receipt.run_id)
+    await loader.do(loader.sync_custom_fields, stream, receipt.run_id)
     operation = (stream.v1 if version == "v1" else stream.v2)[0].operation
     async with Archive(settings.raw, control, receipt.run_id, company_id) as archive:
         for path, content in found:
@@ -132,12 +132,14 @@ async def _load(
                 await archive.seal(walk, page)
                 await loader.add(stream, walk, [page])
             control.end_walk(walk.id, "applied")
-    counted = await loader.do(receipts.counted, loader, receipt.run_id)
+    counted = await loader.do(receipts.count_changes, loader, receipt.run_id)
     for name, entry in counted.items():
         entry.complete = not entry.quarantined
         receipt.streams[name] = entry
         if entry.quarantined:
-            receipt.gaps.append(Gap(name, "quarantined", f"{entry.quarantined} records can't be read: meta.quarantine"))
+            receipt.gaps.append(
+                IncompleteStream(name, "quarantined", f"{entry.quarantined} records can't be read: meta.quarantine")
+            )
     receipt.finished_at = datetime.now(UTC)
     receipt.exit_code = 1 if receipt.gaps else 0
     return receipt

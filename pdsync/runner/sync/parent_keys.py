@@ -11,8 +11,7 @@ from pdsync.core import catalogue
 from pdsync.core.control import opened_at
 from pdsync.errors import PdsyncError
 from pdsync.load import warehouse
-from pdsync.sql import first
-from pdsync.sql import name as quoted
+from pdsync.sql import first, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 _SECOND = timedelta(seconds=1)  # a walk began at a whole second by the server's header: within it, its run had loaded
 
 
-class Known(Struct, frozen=True):
+class LastReading(Struct, frozen=True):
     """When a dependent list was read last, without a clock that could have been wrong or moved."""
 
     run: str  # that read it; within it, this machine's clock tells what came later
@@ -35,7 +34,7 @@ class Known(Struct, frozen=True):
 
 def last_reading(
     connection: duckdb.DuckDBPyConnection, stream: str, source: str, version: str, run_order: Mapping[str, int]
-) -> Known | None:
+) -> LastReading | None:
     """When a list was last read to its end; None where it never was, or where its run is not known any more.
 
     Args:
@@ -52,7 +51,7 @@ def last_reading(
     opened = opened_at(int(row[1])) if row else None
     if not row or opened is None or row[0] not in run_order:
         return None
-    return Known(row[0], opened, [run for run, place in run_order.items() if place > run_order[row[0]]])
+    return LastReading(row[0], opened, [run for run, place in run_order.items() if place > run_order[row[0]]])
 
 
 def keys(
@@ -62,7 +61,7 @@ def keys(
     overlap: timedelta = timedelta(0),
     *,
     held: tuple[str, str] | None = None,
-    known: Known | None = None,
+    known: LastReading | None = None,
 ) -> list[Key]:
     """The keys of the parents to ask for, falling: the newest records first.
 

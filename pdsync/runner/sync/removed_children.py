@@ -15,9 +15,9 @@ from msgspec import Struct
 from pdsync.core import catalogue
 from pdsync.extract import raw_archive
 from pdsync.load import warehouse
-from pdsync.model import Gone, Page
+from pdsync.model import Page, Tombstone
 from pdsync.reconcile.sweep import Sweep
-from pdsync.sql import name as quoted
+from pdsync.sql import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pdsync.normalise.tables import Table
 
 
-class Absent(Struct, frozen=True):
+class MissingChild(Struct, frozen=True):
     """A row that its parent's list did not show."""
 
     key: str
@@ -42,7 +42,7 @@ class Absent(Struct, frozen=True):
 
 def absent(
     connection: duckdb.DuckDBPyConnection, stream: Stream, parent: Parent, walk: Walk, pages: Sequence[SealedPage]
-) -> list[Absent]:
+) -> list[MissingChild]:
     """The rows of parents that `walk` asked for which have not been seen since.
 
     Args:
@@ -66,7 +66,7 @@ def absent(
         f" AND c.{of}::VARCHAR IN (SELECT unnest(?::VARCHAR[])) ORDER BY 1",
         [pages[0].served_at, asked],
     ).fetchall()
-    return [Absent(str(one), str(of), int(here), int(says)) for one, of, here, says in rows]
+    return [MissingChild(str(one), str(of), int(here), int(says)) for one, of, here, says in rows]
 
 
 def listed(
@@ -102,11 +102,11 @@ def read(raw: Path, pages: Sequence[SealedPage], parent: Parent, of: Collection[
     ]
 
 
-def gone(parent: Parent, absent: Sequence[Absent], at: datetime) -> list[Gone]:
+def gone(parent: Parent, absent: Sequence[MissingChild], at: datetime) -> list[Tombstone]:
     """Those of `absent` whose parent counts no more than what is left without them."""
     lost = Counter(each.parent for each in absent)
     return [
-        Gone(
+        Tombstone(
             each.key,
             "deleted",
             f"{parent.stream}/{each.parent} lists it no more, and its {parent.having} is {each.count}",

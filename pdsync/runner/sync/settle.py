@@ -28,15 +28,15 @@ def settle(loader: Loader, control: Control, clock: ServerClock | None = None) -
     Returns:
         What a person should know.
     """
-    held, notes = loader.held_walks(), []
-    if lost := control.reopen_lost(held):
+    held, notes = loader.loaded_pages_by_walk(), []
+    if lost := control.requeue_missing_walks(held):
         notes.append(f"The work file lacks {lost:,} readings: they are loaded again from the raw archive.")
     if overtaken := control.drop_overtaken(held):
         notes.append(f"control.db is older than the warehouse: {overtaken:,} open readings begin again.")
     told = receipts.adopt(loader.connection, control)
     for receipt in reversed(control.receipts(-1)):
         if receipt.finished_at and receipt.run_id not in told:
-            receipts.keep(loader, receipt)
+            receipts.save_receipt(loader, receipt)
     return notes + (_settle_time(loader, clock) if clock else [])
 
 

@@ -20,7 +20,7 @@ from pdsync.core import catalogue
 from pdsync.core.account import fetch_account
 from pdsync.core.list_response import open_envelope
 from pdsync.core.log import log
-from pdsync.errors import ApiError, BadAnswer, FeatureOff, Forbidden, PdsyncError, ShareSpent, Stopped
+from pdsync.errors import ApiError, BadAnswer, DependentsBudgetSpent, FeatureOff, Forbidden, PdsyncError, Stopped
 from pdsync.extract import raw_archive
 from pdsync.extract.child_lists import dependents
 from pdsync.extract.pages import pages, query_of
@@ -30,8 +30,7 @@ from pdsync.load.commit import Counts
 from pdsync.model import (
     FINDINGS,
     REPAIR,
-    Gap,
-    Gone,
+    IncompleteStream,
     Operation,
     Page,
     Parent,
@@ -39,6 +38,7 @@ from pdsync.model import (
     Source,
     Stream,
     StreamReceipt,
+    Tombstone,
     Version,
     Walk,
 )
@@ -46,7 +46,7 @@ from pdsync.runner import connection, project
 from pdsync.runner.loader import PAGES_A_BATCH, Loader
 from pdsync.runner.report import duplicates, mutation_log
 from pdsync.runner.report import receipt as receipts
-from pdsync.runner.report.completeness import prove
+from pdsync.runner.report.completeness import measure_completeness
 from pdsync.runner.sync import parent_keys, removed_children
 from pdsync.runner.sync.settle import settle
 from pdsync.sql import first
@@ -63,7 +63,7 @@ _CONTINUED = timedelta(hours=1)  # streams that a killed run had finished so lat
 _PAGES_AHEAD = 40 * 2**20  # bytes of one walk that wait for the loader
 
 
-class Asked(Struct, frozen=True):
+class SyncRequest(Struct, frozen=True):
     """What a sync is asked to do."""
 
     streams: tuple[str, ...] = ()  # none: all
@@ -115,7 +115,7 @@ class Event(Struct, frozen=True):
 
 async def sync(
     settings: Settings,
-    asked: Asked,
+    asked: SyncRequest,
     tell: Callable[[Event], None] = lambda event: None,
 ) -> Receipt:
     """Bring the warehouse up to date and publish it.
@@ -134,15 +134,15 @@ async def sync(
         PdsyncError: the run could not even begin, or its end could not be kept.
     """
     streams = asked.selected()
-    async with working(settings, asked, tell) as (run, done):
+    async with open_session(settings, asked, tell) as (run, done):
         await run.all(streams, done)
     return run.receipt
 
 
 @contextlib.asynccontextmanager
-async def working(
-    settings: Settings, asked: Asked, tell: Callable[[Event], None]
-) -> AsyncIterator[tuple[Run, set[tuple[str, str]]]]:
+async def open_session(
+    settings: Settings, asked: SyncRequest, tell: Callable[[Event], None]
+) -> AsyncIterator[tuple[SyncRun, set[tuple[str, str]]]]:
     """A run under way: lock, session, work file, archive; behind it everything is kept and published.
 
     Yields:
@@ -172,14 +172,16 @@ async def working(
                 receipt, done = _begin(control, asked)
                 receipt.is_admin = identity.is_admin
                 async with Archive(settings.raw, control, receipt.run_id, identity.company_id) as archive:
-                    yield Run(settings, asked, control, http, archive, loader, receipt, tell, identity), done
+                    yield SyncRun(settings, asked, control, http, archive, loader, receipt, tell, identity), done
                     now = identity.served_at or receipt.started_at
                     for found in await mutation_log.bring_in(settings, control, loader, archive, receipt, now):
                         note(found)
                 await loader.do(loader.views)
-                await loader.do(prove, loader, control, receipt, settings, identity.served_at or receipt.started_at)
-                await loader.do(receipts.keep, loader, receipt)
-                for twin in await loader.do(duplicates.twins, loader, control, receipt.run_id):
+                await loader.do(
+                    measure_completeness, loader, control, receipt, settings, identity.served_at or receipt.started_at
+                )
+                await loader.do(receipts.save_receipt, loader, receipt)
+                for twin in await loader.do(duplicates.find_duplicate_creates, loader, control, receipt.run_id):
                     tell(Event("note", text=str(twin)))
             finally:
                 await loader.close()
@@ -193,14 +195,14 @@ def page_of(operation: Operation, answer: Answer, walk: int = 0) -> Page:
     return Page(walk, 0, answer.body, rows, None, answer.served_at)
 
 
-def _begin(control: Control, asked: Asked) -> tuple[Receipt, set[tuple[str, str]]]:
+def _begin(control: Control, asked: SyncRequest) -> tuple[Receipt, set[tuple[str, str]]]:
     """A new receipt, or that of the run to continue; and the lists that it has read to their ends already."""
     for last in control.receipts(1):
         cut = last.finished_at is None or last.exit_code in (3, 130)
         if cut and last.command == asked.command and datetime.now(UTC) - last.started_at < _CONTINUED:
             receipt = Receipt(last.run_id, last.command, last.started_at, resumed=True)
             return receipt, control.finished_lists(last.run_id)
-    receipt = receipts.begun(asked.command)
+    receipt = receipts.begin_receipt(asked.command)
     control.start_run(receipt.run_id, receipt.command, receipt.started_at)
     return receipt, set()
 
@@ -209,13 +211,13 @@ class _PagesLost(Exception):
     """Sealed pages of a walk can't be read back: the walk is over, and its list has to be read again."""
 
 
-class Run:
+class SyncRun:
     """One run under way."""
 
     def __init__(
         self,
         settings: Settings,
-        asked: Asked,
+        asked: SyncRequest,
         control: Control,
         http: Http,
         archive: Archive,
@@ -269,11 +271,11 @@ class Run:
                 raise self.stopped
             await self.stream(stream, done)
         except FeatureOff as error:
-            if await self.loader.do(self.loader.was_read, stream):
+            if await self.loader.do(self.loader.has_been_synced, stream):
                 errors[stream.name] = error
             else:
                 self.live[stream.name].note = f"not part of this company's plan ({error})"
-        except ShareSpent as error:
+        except DependentsBudgetSpent as error:
             errors[stream.name] = error
         except Stopped as error:
             self.stopped = self.stopped or error
@@ -287,7 +289,7 @@ class Run:
     async def stream(self, stream: Stream, done: set[tuple[str, str]]) -> None:
         """Bring one stream up to date: its definitions taken over, each of its lists walked to the end."""
         self.tell(Event("started", stream.name, self.live[stream.name]))
-        await self.loader.do(self.loader.learn_fields, stream, self.receipt.run_id)
+        await self.loader.do(self.loader.sync_custom_fields, stream, self.receipt.run_id)
         version, sources = stream.sources(self.settings.api)
         await self.loader.do(self.loader.table, stream, version)
         await self._replay(stream, {source.name: source for source in sources}, version, done)
@@ -319,11 +321,11 @@ class Run:
                     await self._reload(stream, walk)
                 self.control.end_walk(walk.id, "dropped")
 
-    async def take_up(self, stream: Stream) -> None:
+    async def resume_stream(self, stream: Stream) -> None:
         """Load what runs that were cut had sealed of a stream, before anything newer is."""
         if not self.control.unfinished(stream.name):
             return
-        await self.loader.do(self.loader.learn_fields, stream, self.receipt.run_id)
+        await self.loader.do(self.loader.sync_custom_fields, stream, self.receipt.run_id)
         version, sources = stream.sources(self.settings.api)
         await self.loader.do(self.loader.table, stream, version)
         await self._replay(stream, {source.name: source for source in sources}, version, set())
@@ -341,7 +343,7 @@ class Run:
         if not fresh:
             await self._walk(stream, source, await self._begin_walk(stream, source, version))
 
-    async def bury(self, stream: Stream, gone: Sequence[Gone]) -> None:
+    async def tombstone(self, stream: Stream, gone: Sequence[Tombstone]) -> None:
         """Keep that records are gone, and how that is known, in the archive; then mark their rows.
 
         They are marked as of this run by the server's clock. By ours, what is restored could look older than its
@@ -355,7 +357,7 @@ class Run:
         await self._load(stream, replace(walk, started_at=self.began), [page])
         self.control.end_walk(walk.id, "applied")
 
-    async def stream_anew(self, stream: Stream) -> list[tuple[Source, Walk]]:
+    async def refetch_stream(self, stream: Stream) -> list[tuple[Source, Walk]]:
         """Read all of a stream once more; its lists, and the walks that read them."""
         done = []
         version, sources = stream.sources(self.settings.api)
@@ -367,11 +369,15 @@ class Run:
             done.append((source, walk))
         return done
 
-    async def reread(self, stream: Stream, version: Version, operation: Operation, bodies: Sequence[Answer]) -> Counts:
+    async def load_single_records(
+        self, stream: Stream, version: Version, operation: Operation, bodies: Sequence[Answer]
+    ) -> Counts:
         """Keep and load answers about single records, which were asked for by their keys. They move no watermark."""
-        return await self.keep(stream, version, operation, [page_of(operation, answer) for answer in bodies])
+        return await self.seal_and_load(stream, version, operation, [page_of(operation, answer) for answer in bodies])
 
-    async def keep(self, stream: Stream, version: Version, operation: Operation, pages: Sequence[Page]) -> Counts:
+    async def seal_and_load(
+        self, stream: Stream, version: Version, operation: Operation, pages: Sequence[Page]
+    ) -> Counts:
         """Seal and load `pages` of a list, which are not all of it. They move no watermark."""
         walk = self.control.open_walk(self.receipt.run_id, stream.name, REPAIR, version, operation.id, None)
         counts = Counts()
@@ -447,7 +453,7 @@ class Run:
         shown = await self.loader.do(removed_children.listed, self.loader.connection, table, source, walk, pages)
         lost = removed_children.gone(parent, [each for each in absent if each.key not in shown], self.began)
         if lost:
-            await self.bury(stream, lost)
+            await self.tombstone(stream, lost)
 
     async def _reload(self, stream: Stream, walk: Walk) -> Page | None:
         """Load the sealed pages that the warehouse lacks; the last page of the walk.
@@ -466,7 +472,7 @@ class Run:
         newest = self.control.last_page(walk.id)
         if newest is None:
             return None
-        start = await self.loader.do(self.loader.applied, walk)
+        start = await self.loader.do(self.loader.pages_loaded, walk)
         start -= start % PAGES_A_BATCH if start <= newest.seq else 0
         for entry in self.control.sealed_pages(walk.id, start):
             body = await asyncio.to_thread(raw_archive.read, self.settings.raw, entry)
@@ -560,7 +566,7 @@ class Run:
         """
         limit = self.settings.daily_tokens * self.settings.dependents_share // 100
         if self.settings.daily_tokens and self.dependents_spent + tokens > limit:
-            raise ShareSpent(spent=self.dependents_spent, limit=limit)
+            raise DependentsBudgetSpent(spent=self.dependents_spent, limit=limit)
         self.dependents_spent += tokens
 
     def _meant(self, text: str) -> str:
@@ -594,7 +600,7 @@ class Run:
         receipt.tokens, receipt.requests = self.http.budget.spent, self.http.budget.requests
         receipt.as_of = self.control.began_at(receipt.run_id)
         finished = self.control.finished_lists(receipt.run_id)
-        counted = await self.loader.do(receipts.counted, self.loader, receipt.run_id)
+        counted = await self.loader.do(receipts.count_changes, self.loader, receipt.run_id)
         for stream in streams:
             entry = counted.get(stream.name, StreamReceipt())
             live = self.live.get(stream.name, StreamReceipt())
@@ -609,11 +615,15 @@ class Run:
             )
             receipt.streams[stream.name] = entry
             if error:
-                receipt.gaps.append(Gap(stream.name, receipts.kind_of_gap(error), str(error).split("\n", 1)[0]))
+                receipt.gaps.append(
+                    IncompleteStream(stream.name, receipts.kind_of_gap(error), str(error).split("\n", 1)[0])
+                )
             elif entry.quarantined:
                 receipt.gaps.append(
-                    Gap(stream.name, "quarantined", f"{entry.quarantined} records can't be read: meta.quarantine")
+                    IncompleteStream(
+                        stream.name, "quarantined", f"{entry.quarantined} records can't be read: meta.quarantine"
+                    )
                 )
             elif not entry.complete:
-                receipt.gaps.append(Gap(stream.name, "stopped", "the run ended before its last page"))
+                receipt.gaps.append(IncompleteStream(stream.name, "stopped", "the run ended before its last page"))
         receipt.exit_code = receipts.exit_code(receipt, errors, self.stopped, interrupted=interrupted)

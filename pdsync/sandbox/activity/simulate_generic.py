@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pdsync.sandbox.company.data import words
-from pdsync.sandbox.company.fabricate import WORDS, Maker
+from pdsync.sandbox.company.fabricate import WORDS, Fabricator
 from pdsync.sandbox.company.table import Row, encode
 from pdsync.sandbox.operations.generic import keep, shelf
 
@@ -61,7 +61,7 @@ def change_shelf(
     for _ in range(few if "added" in only and models else 0):
         model = held[random.choice(models)]
         number, stamp = company.next_shelf_id(), now()
-        new: Any = number if kind == "notes" else Maker(company, kind, ("new", number)).uuid()
+        new: Any = number if kind == "notes" else Fabricator(company, kind, ("new", number)).uuid()
         record = {**model.record, "id": new, "add_time": stamp, "update_time": stamp}
         write("added", "add", str(new), record | _edited(kind, record, random))
     return done

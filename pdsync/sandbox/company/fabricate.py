@@ -45,7 +45,7 @@ FLAGS = {
 LONGEST_DAYS = 900
 
 
-class Maker:
+class Fabricator:
     """Makes up the values of one record."""
 
     def __init__(self, company: Company, kind: str, key: object) -> None:
@@ -168,5 +168,5 @@ class Maker:
 
 def products_of(company: Company, deal_id: object) -> int:
     """How many products a deal has at first: one deal in four has any."""
-    roll = Maker(company, "deal_products", deal_id).dice("size")
+    roll = Fabricator(company, "deal_products", deal_id).dice("size")
     return 0 if roll % 4 or not company.born_with("products") else 1 + roll // 4 % 3

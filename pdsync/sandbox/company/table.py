@@ -41,7 +41,7 @@ class Row(Struct, gc=False):
         return record
 
 
-class Left(Struct, gc=False):
+class RemovedRow(Struct, gc=False):
     """A record that is gone for good, and why."""
 
     row: Row
@@ -53,7 +53,7 @@ class Table:
     def __init__(self, resource: Resource) -> None:
         self.resource = resource
         self.rows: dict[int, Row] = {}
-        self.left: dict[int, Left] = {}
+        self.left: dict[int, RemovedRow] = {}
         self.deleted: set[int] = set()
         self.next_id = 1
         self.position = {facet: at for at, facet in enumerate(resource.facets)}
@@ -84,10 +84,10 @@ class Table:
     def remove(self, id: int, state: str, merged_into: int | None = None) -> None:
         row = self.rows.pop(id)
         self.deleted.discard(id)
-        self.left[id] = Left(row, state, merged_into)
+        self.left[id] = RemovedRow(row, state, merged_into)
         self._reindex(row, None)
 
-    def restore(self, left: Left) -> None:
+    def restore(self, left: RemovedRow) -> None:
         del self.left[left.row.id]
         self.put(left.row)
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pdsync.sandbox.company.fabricate import Maker
+from pdsync.sandbox.company.fabricate import Fabricator
 from pdsync.sandbox.company.population.activities_files_mail import file_record
 from pdsync.sandbox.company.resources import RESOURCES
 from pdsync.sandbox.company.table import Row, encode
 from pdsync.sandbox.operations.generic import (
-    Facts,
+    DocumentedOperation,
     keep,
     kind_of,
     operations,
@@ -136,14 +136,14 @@ def set_role_pipelines(call: Call, route: Route) -> Reply:
     return success(changed)
 
 
-def _document(call: Call, facts: Facts) -> Record:
+def _document(call: Call, facts: DocumentedOperation) -> Record:
     collection, _ = split(facts)
     name = kind_of(collection).name
     held = call.company.shelves.get((name, tuple(call.params)), {}).get("")
-    return held.record if held else Maker(call.company, name, (tuple(call.params), ())).record(facts.item, {})
+    return held.record if held else Fabricator(call.company, name, (tuple(call.params), ())).record(facts.item, {})
 
 
-def _put_document(call: Call, facts: Facts, record: Record) -> None:
+def _put_document(call: Call, facts: DocumentedOperation, record: Record) -> None:
     collection, _ = split(facts)
     parents = tuple(call.params)
     call.company.shelves.setdefault((kind_of(collection).name, parents), {})

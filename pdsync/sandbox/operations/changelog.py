@@ -20,7 +20,7 @@ from msgspec import Struct
 from pdsync.sandbox.company.clock import v1_time
 from pdsync.sandbox.company.company import BROWSER, actor_of
 from pdsync.sandbox.company.data import words
-from pdsync.sandbox.company.fabricate import Maker
+from pdsync.sandbox.company.fabricate import Fabricator
 from pdsync.sandbox.company.fields import ADDRESS_PARTS
 from pdsync.sandbox.company.table import encode
 from pdsync.sandbox.operations.writes import find
@@ -163,7 +163,7 @@ def text(key: str, value: Any) -> str | None:
 
 def _past(company: Company, kind: str, row: Row) -> list[tuple[Any, ...]]:
     """What led to the record as it was when the sandbox met it."""
-    record, maker = row.record, Maker(company, "changelog", (kind, row.id))
+    record, maker = row.record, Fabricator(company, "changelog", (kind, row.id))
     kept = stored(company, kind, record)
     owner, added = record["owner_id"], record["add_time"]
     made: list[tuple[Any, ...]] = [

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from pdsync.sandbox.company.fabricate import Maker, products_of
+from pdsync.sandbox.company.fabricate import Fabricator, products_of
 from pdsync.sandbox.protocol.v1_parts import custom
 
 if TYPE_CHECKING:
@@ -117,14 +117,14 @@ def size(company: Company, kind: Kind, parents: tuple[str, ...]) -> int:
         return 0 if row is None or company["deals"].facet(row, "person_id") is None else 1
     if kind.counted == "followers_count":
         return 1
-    return Maker(company, kind.name, parents).dice("size") % (kind.few + 1)
+    return Fabricator(company, kind.name, parents).dice("size") % (kind.few + 1)
 
 
 def first_records(company: Company, kind: Kind, parents: tuple[str, ...]) -> Iterator[Record]:
     """What is known of each record of a shelf before the rest of it is made up: its key, its parent, its state."""
     users = list(company["users"].rows)
     for place in range(size(company, kind, parents)):
-        maker = Maker(company, kind.name, (parents, place))
+        maker = Fabricator(company, kind.name, (parents, place))
         parent = parents[0] if parents else ""
         id: object = int(parent) * 100 + place + 1 if parent.isdigit() else place + 1
         if kind.ids != "int":
@@ -154,15 +154,15 @@ def first_counts(company: Company, kind: Kind, parents: tuple[str, ...]) -> dict
     """How many records of a shelf there are at first, by state, without making them up."""
     total = size(company, kind, parents)
     places = range(total if kind.archived else 0)
-    archived = sum(_is_archived(kind, Maker(company, kind.name, (parents, place))) for place in places)
+    archived = sum(_is_archived(kind, Fabricator(company, kind.name, (parents, place))) for place in places)
     return {"live": total - archived, "archived": archived}
 
 
-def _is_archived(kind: Kind, maker: Maker) -> bool:
+def _is_archived(kind: Kind, maker: Fabricator) -> bool:
     return maker.dice("archived") % 100 < kind.archived * 100
 
 
-def _custom_fields(company: Company, maker: Maker) -> Record:
+def _custom_fields(company: Company, maker: Fabricator) -> Record:
     """Leads carry the deals' custom fields at top level, and leave out those that are not set."""
     rows = company["deals"].rows
     row = rows.get(1 + maker.dice("like") % max(company["deals"].next_id, 1))

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from pdsync.sandbox.company.data import api
-from pdsync.sandbox.company.fabricate import Maker
+from pdsync.sandbox.company.fabricate import Fabricator
 from pdsync.sandbox.company.table import Row, encode
 from pdsync.sandbox.operations.collections import (
     ALIASES,
@@ -52,7 +52,7 @@ Shelf = dict[str, Row]  # id as text → the record
 MOST_IDS, MOST_ROWS = 100, 500
 
 
-class Facts(Struct):
+class DocumentedOperation(Struct):
     """One operation, as the documents describe it."""
 
     method: str
@@ -100,9 +100,9 @@ class Facts(Struct):
 
 
 @functools.cache
-def operations() -> dict[str, Facts]:
+def operations() -> dict[str, DocumentedOperation]:
     """Every operation of the documents by version and id."""
-    return msgspec.convert(api(), dict[str, Facts])
+    return msgspec.convert(api(), dict[str, DocumentedOperation])
 
 
 @functools.cache
@@ -130,7 +130,7 @@ def pattern(parts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple("{}" if part.startswith("{") else part for part in parts)
 
 
-def split(facts: Facts) -> tuple[tuple[str, ...], bool]:
+def split(facts: DocumentedOperation) -> tuple[tuple[str, ...], bool]:
     """The collection that an operation is about, and whether it is about one of its records."""
     parts = pattern(facts.parts)
     parts = ALIASES.get(parts, parts)
@@ -197,7 +197,7 @@ def shelf(company: Company, collection: tuple[str, ...], parents: Parents) -> Sh
     if key not in company.shelves:
         made: Shelf = {}
         for known in first_records(company, kind, parents):
-            maker = Maker(company, kind.name, (parents, known.get("id", len(made))))
+            maker = Fabricator(company, kind.name, (parents, known.get("id", len(made))))
             record = maker.record(shape_of(kind.name), known)
             made[_id(kind, record, len(made))] = Row(0, kind.state(record), encode(record), ())
         if not parents:
@@ -301,13 +301,13 @@ def _row(call: Call, collection: tuple[str, ...], parents: Parents, id: str) -> 
 # -- reading -----------------------------------------------------------------------------------------
 
 
-def _list(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parents) -> Reply:
+def _list(call: Call, facts: DocumentedOperation, collection: tuple[str, ...], parents: Parents) -> Reply:
     kind = kind_of(collection)
     if facts.answer.get("data") in (["int"], ["num"]) and kind.key == "user_id":
         rows = list(shelf(call.company, collection, parents).values())
         return _enveloped(facts, [row.record["user_id"] for row in rows], more=False)
     if facts.answer.get("data") in (["int"], ["num"]):  # ids of those who may see a record
-        maker = Maker(call.company, kind.name, parents)
+        maker = Fabricator(call.company, kind.name, parents)
         users = call.company["users"].rows
         return _enveloped(facts, [id for id in users if maker.dice(id) % 3], more=False)
     if collection in NESTED:
@@ -343,7 +343,7 @@ def _list(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parent
     return _enveloped(facts, page, more=len(records) > start + limit, start=start, limit=limit)
 
 
-def _nested(call: Call, facts: Facts, collection: tuple[str, ...], parent: int) -> Reply:
+def _nested(call: Call, facts: DocumentedOperation, collection: tuple[str, ...], parent: int) -> Reply:
     records = records_of(call.company, collection, parent)
     start, limit = read_start(call.query), read_limit(call.query, MOST_IDS)
     return _enveloped(
@@ -351,7 +351,7 @@ def _nested(call: Call, facts: Facts, collection: tuple[str, ...], parent: int) 
     )
 
 
-def _enveloped(facts: Facts, page: list[Any], *, more: bool, start: int = 0, limit: int = 0) -> Reply:
+def _enveloped(facts: DocumentedOperation, page: list[Any], *, more: bool, start: int = 0, limit: int = 0) -> Reply:
     data: Any = {facts.holder: page} if facts.holder else page
     extra: Record = {}
     shape = facts.answer.get("additional_data")
@@ -376,7 +376,7 @@ def _cursor(text: str | None) -> int:
         raise bad_request("Invalid cursor", "cursor") from None
 
 
-def _matches(call: Call, facts: Facts, record: Record) -> bool:
+def _matches(call: Call, facts: DocumentedOperation, record: Record) -> bool:
     for name in facts.query:
         value = call.query.get(name)
         if not value or name in ("sort", "start", "limit", "cursor", "filter_id", "status"):
@@ -405,14 +405,14 @@ def _sorted(call: Call, records: list[Record]) -> list[Record]:
     )
 
 
-def _single(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parents) -> Reply:
+def _single(call: Call, facts: DocumentedOperation, collection: tuple[str, ...], parents: Parents) -> Reply:
     """A document that there is one of: the settings of a role, a statistic."""
     kind = kind_of(collection)
     if collection[:2] == ("deals", "summary"):
         return success(deals_summary(call, archived=collection[-1] == "archived"))
     asked = tuple(sorted((name, value) for name, value in call.query.items() if name in facts.query))
     held = call.company.shelves.get((kind.name, parents), {}).get("")
-    record = held.record if held else Maker(call.company, kind.name, (parents, asked)).record(facts.item, {})
+    record = held.record if held else Fabricator(call.company, kind.name, (parents, asked)).record(facts.item, {})
     return success(present(record, facts.item), facts.status)
 
 
@@ -429,7 +429,7 @@ def present(record: Record, shape: Record) -> Record:
     return shown
 
 
-def _wrapped(facts: Facts, record: Record) -> Record:
+def _wrapped(facts: DocumentedOperation, record: Record) -> Record:
     shown = present(record, facts.item)
     return {facts.wrapper: shown} if facts.wrapper else shown
 
@@ -454,14 +454,14 @@ def _as_v2(sent: Record, shape: Record) -> Record:
     return kept
 
 
-def _shown(facts: Facts, row: Row) -> Reply:
+def _shown(facts: DocumentedOperation, row: Row) -> Reply:
     return success(present(row.record, facts.item), facts.status)
 
 
 # -- writing -----------------------------------------------------------------------------------------
 
 
-def _sent(call: Call, facts: Facts) -> Record:
+def _sent(call: Call, facts: DocumentedOperation) -> Record:
     """The body, checked against the documented types."""
     if call.upload is not None:
         return {**(call.form or {}), "file_name": call.upload.file_name, "file_size": len(call.upload.content)}
@@ -496,7 +496,7 @@ def _check_type(name: str, value: Any, shape: Any, *, is_form: bool) -> None:
             raise bad_request(f"{name} must be one of {', '.join(choices)}", name)
 
 
-def _add(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parents) -> Reply:
+def _add(call: Call, facts: DocumentedOperation, collection: tuple[str, ...], parents: Parents) -> Reply:
     sent = _sent(call, facts)
     for name in facts.required:
         if call.upload is None and sent.get(name) in (None, "") and "items" not in sent:
@@ -534,16 +534,20 @@ def _next_id(call: Call, collection: tuple[str, ...], parents: Parents) -> int |
     if kind.ids == "int":
         most = max((int(id) for id in held if id.isdigit()), default=0)
         return max(most + 1, call.company.next_shelf_id())
-    maker = Maker(call.company, kind.name, ("new", call.company.next_shelf_id()))
+    maker = Fabricator(call.company, kind.name, ("new", call.company.next_shelf_id()))
     return maker.uuid() if kind.ids == "uuid" else maker.uuid().replace("-", "")
 
 
-def _update(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parents, id: str | None) -> Reply:
+def _update(
+    call: Call, facts: DocumentedOperation, collection: tuple[str, ...], parents: Parents, id: str | None
+) -> Reply:
     sent = _sent(call, facts)
     if id is None:  # the one document of a parent
         held = call.company.shelves.get((kind_of(collection).name, parents), {}).get("")
         before = (
-            held.record if held else Maker(call.company, kind_of(collection).name, (parents, ())).record(facts.item, {})
+            held.record
+            if held
+            else Fabricator(call.company, kind_of(collection).name, (parents, ())).record(facts.item, {})
         )
         record = {**before, **sent}
         row = Row(0, "live", encode(record), ())
@@ -561,7 +565,9 @@ def _update(call: Call, facts: Facts, collection: tuple[str, ...], parents: Pare
     return success(_wrapped(facts, record) if facts.item else {"id": _number(id)}, facts.status)
 
 
-def _delete(call: Call, facts: Facts, collection: tuple[str, ...], parents: Parents, id: str | None) -> Reply:
+def _delete(
+    call: Call, facts: DocumentedOperation, collection: tuple[str, ...], parents: Parents, id: str | None
+) -> Reply:
     if id is not None:
         _row(call, collection, parents, id)
         keep(call.company, collection, parents, "delete", id, None, call.request_id)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 START_S = 10
 
 
-class Box:
+class RunningSandbox:
     """A running sandbox, seen from a test. Safe to use from any thread."""
 
     def __init__(self, sandbox: Sandbox, url: str) -> None:
@@ -94,7 +94,7 @@ def running(
     oauth: Settings | None = None,
     live_changes: LiveChanges | None = None,
     gzip: bool = False,
-) -> Iterator[Box]:
+) -> Iterator[RunningSandbox]:
     """A sandbox over HTTP for the length of a `with`, on a thread and an event loop of its own."""
     sandbox = Sandbox(company or generate_company(), limits, oauth=oauth, live_changes=live_changes, gzip=gzip)
     loop = asyncio.new_event_loop()
@@ -107,7 +107,7 @@ def running(
     try:
         runner, url = wait(_open(sandbox, host, port))
         try:
-            yield Box(sandbox, url)
+            yield RunningSandbox(sandbox, url)
         finally:
             wait(runner.cleanup())
     finally:

@@ -53,14 +53,14 @@ class Meter(Struct):
     writes: int = 0
 
 
-class Blocked(Exception):
+class LimitReached(Exception):
     """The gateway answers with a page of its own."""
 
     def reply(self) -> Reply:
         return Reply(403, BLOCKED_HTML, {"server": "cloudflare"}, "text/html; charset=utf-8")
 
 
-class Gate:
+class RateLimiter:
     def __init__(self, limits: Limits, clock: Clock) -> None:
         self.limits, self._clock = limits, clock
         self._meters: dict[str, Meter] = {}
@@ -75,7 +75,7 @@ class Gate:
         with self._lock:
             meter = self._meters.setdefault(token, Meter(deque(), deque()))
             if now < meter.blocked_until:
-                raise Blocked
+                raise LimitReached
             burst = limits.burst and limits.burst * (4 if is_oauth else 1)
             for recent, limit in ((meter.recent, burst), (meter.recent_searches, is_search and limits.search_burst)):
                 _forget(recent, now)
@@ -123,7 +123,7 @@ class Gate:
         meter.refusals += 1
         if self.limits.block_after and meter.refusals > self.limits.block_after:
             meter.blocked_until, meter.refusals = now + self.limits.block_s, 0
-            raise Blocked
+            raise LimitReached
 
     def _new_day(self) -> None:
         if self._clock.day() != self._day:

@@ -12,7 +12,7 @@ from msgspec import Struct
 from pdsync.sandbox.server.limits import WINDOW_S
 
 
-class Seen(Struct):
+class LogEntry(Struct):
     seq: int
     monotonic_s: float  # when it arrived
     time: str  # the same on the sandbox's clock
@@ -29,7 +29,7 @@ class Seen(Struct):
     headers: dict[str, str] = {}  # x-ratelimit-* and retry-after, as they were answered
 
 
-class Log(list[Seen]):
+class Log(list[LogEntry]):
     def window(self) -> dict[str, Any]:
         """The most requests of one token in any rolling two seconds, for all and by token."""
         times: dict[str, list[float]] = {}

@@ -29,9 +29,9 @@ from pdsync.sandbox.server.faults import (
     Scripted,
     delivery,
 )
-from pdsync.sandbox.server.limits import Blocked, Gate, Limits
+from pdsync.sandbox.server.limits import LimitReached, Limits, RateLimiter
 from pdsync.sandbox.server.oauth import OAuth, Settings
-from pdsync.sandbox.server.request_log import Log, Seen
+from pdsync.sandbox.server.request_log import Log, LogEntry
 from pdsync.sandbox.server.routes import find_route
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ SEARCHES = ("search", "itemSearch")
 LOGGED_HEADERS = ("x-ratelimit-", "x-daily-", "retry-after")
 
 
-class Known(Struct, frozen=True):
+class Caller(Struct, frozen=True):
     """Whose request it is."""
 
     name: str
@@ -52,15 +52,15 @@ class Known(Struct, frozen=True):
     is_oauth: bool
 
 
-class Asked(Struct):
+class IncomingRequest(Struct):
     """A request as it came."""
 
     method: str
     path: str
     query: dict[str, str]  # without the token
     target: str  # path and query, as faults match it
-    known: Known | None
-    seen: Seen
+    known: Caller | None
+    seen: LogEntry
     body: bytes = b""
     form: dict[str, str] | None = None
     upload: Upload | None = None
@@ -80,7 +80,7 @@ class Sandbox:
         gzip: bool = False,
     ) -> None:
         self.company, self.gzip, self.live_changes = company, gzip, live_changes
-        self.gate = Gate(limits or Limits(), company.clock)
+        self.gate = RateLimiter(limits or Limits(), company.clock)
         self.oauth = OAuth(company, oauth)
         self.faults = Faults(company.seed)
         self.log = Log()
@@ -102,14 +102,14 @@ class Sandbox:
             asked.seen.headers = {k: v for k, v in reply.headers.items() if k.startswith(LOGGED_HEADERS)}
         return await self._send(request, reply, how)
 
-    def _take(self, request: web.BaseRequest, path: str) -> Asked:
+    def _take(self, request: web.BaseRequest, path: str) -> IncomingRequest:
         """Note the request in the log as it arrives."""
         arrived = time.monotonic()
         query = dict(parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True))
         told = urlencode({name: value for name, value in query.items() if name != "api_token"})
         known = self.identify(request.headers, query)
         self._requests += 1
-        seen = Seen(
+        seen = LogEntry(
             seq=self._requests,
             monotonic_s=arrived,
             time=self.company.clock.stamp(),
@@ -122,9 +122,9 @@ class Sandbox:
         self.log.append(seen)
         query.pop("api_token", None)
         target, agent = f"{path}?{told}" if told else path, request.headers.get("user-agent")
-        return Asked(request.method, path, query, target, known, seen, agent=agent)
+        return IncomingRequest(request.method, path, query, target, known, seen, agent=agent)
 
-    async def _reply(self, request: web.BaseRequest, asked: Asked, plan: list[Scripted]) -> Reply:
+    async def _reply(self, request: web.BaseRequest, asked: IncomingRequest, plan: list[Scripted]) -> Reply:
         before = [s for s in plan if not s.is_after and s.fault.kind not in ("latency", "read_lag")]
         if before:
             return self.faults.instead(before[0].fault, self.gate.limits.burst or 20, self.gate.daily_refusal())
@@ -159,25 +159,25 @@ class Sandbox:
 
     # -- the API ---------------------------------------------------------------------------------
 
-    def identify(self, headers: Any, query: dict[str, str]) -> Known | None:
+    def identify(self, headers: Any, query: dict[str, str]) -> Caller | None:
         token = headers.get("x-api-token") or query.get("api_token")
         if token:
             for name, known_token in self.company.tokens.items():
                 if token == known_token:
-                    return Known(name, self.company.viewers[name], False)
+                    return Caller(name, self.company.viewers[name], False)
             return None
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         viewer = self.oauth.viewer_of(bearer.strip()) if scheme.lower() == "bearer" else None
-        return Known(f"oauth:{viewer}", self.company.viewers[viewer], True) if viewer else None
+        return Caller(f"oauth:{viewer}", self.company.viewers[viewer], True) if viewer else None
 
-    def answer(self, asked: Asked, lag_s: float | None = None) -> Reply:
+    def answer(self, asked: IncomingRequest, lag_s: float | None = None) -> Reply:
         known, seen = asked.known, asked.seen
         parts = tuple(asked.path.strip("/").split("/"))
         try:
             if known is None:
                 raise unauthorized()
             self.gate.enter(known.name, is_search=any(part in SEARCHES for part in parts), is_oauth=known.is_oauth)
-        except Blocked as blocked:
+        except LimitReached as blocked:
             return blocked.reply()
         except Refused as no:
             return _refusal(no)
@@ -203,8 +203,10 @@ class Sandbox:
         user_id = user_id or self._colleague()
         viewer = Viewer("app", user_id, True, self.company.groups[user_id])
         now = self.company.clock.stamp()
-        seen = Seen(seq=0, monotonic_s=0, time=now, method=method, path=path, query=text, token=None, request="")
-        asked = Asked(method, path, dict(parse_qsl(text)), target, None, seen, b"" if body is None else encode(body))
+        seen = LogEntry(seq=0, monotonic_s=0, time=now, method=method, path=path, query=text, token=None, request="")
+        asked = IncomingRequest(
+            method, path, dict(parse_qsl(text)), target, None, seen, b"" if body is None else encode(body)
+        )
         with self.company.lock:
             return self._carry_out(asked, viewer, Actor(user_id, is_bulk=is_bulk))
 
@@ -213,7 +215,7 @@ class Sandbox:
         users = [id for id, row in self.company["users"].rows.items() if row.record["active_flag"]]
         return next((id for id in users if id not in viewers), users[-1])
 
-    def _carry_out(self, asked: Asked, viewer: Viewer, actor: Actor, lag_s: float | None = None) -> Reply:
+    def _carry_out(self, asked: IncomingRequest, viewer: Viewer, actor: Actor, lag_s: float | None = None) -> Reply:
         seen = asked.seen
         try:
             version, rest = _split(tuple(asked.path.strip("/").split("/")))
@@ -264,7 +266,7 @@ class Sandbox:
                 only=live.only,
             )
 
-    def _oauth(self, authorization: str, asked: Asked) -> Reply:
+    def _oauth(self, authorization: str, asked: IncomingRequest) -> Reply:
         match asked.method, asked.path:
             case "GET", "/oauth/authorize":
                 return self.oauth.authorize(asked.query)

@@ -27,7 +27,7 @@ from pdsync.sandbox.company.company import (
 from pdsync.sandbox.company.fields import make_fields
 from pdsync.sandbox.company.population.activities_files_mail import make_activities, make_files, make_mail
 from pdsync.sandbox.company.population.deals import make_deals, make_pipelines, make_products
-from pdsync.sandbox.company.population.lifecycle import Past
+from pdsync.sandbox.company.population.lifecycle import Lifecycle
 from pdsync.sandbox.company.population.people import make_organizations, make_persons, make_users
 from pdsync.sandbox.company.resources import FIELD_PATHS
 
@@ -60,7 +60,7 @@ def populate(company: Company, sizes: Sizes, now_s: int) -> None:
 
 
 def _populate(company: Company, sizes: Sizes, now_s: int) -> None:
-    past = Past(company.seed, now_s, company)
+    past = Lifecycle(company.seed, now_s, company)
     make_users(company, past, max(1, sizes.users))
     for name, user_id in zip((ADMIN, MEMBER, LIMITED), sorted(past.active_users), strict=False):
         company.viewers[name] = Viewer(name, user_id, name == ADMIN, company.groups[user_id])

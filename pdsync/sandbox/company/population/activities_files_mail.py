@@ -11,13 +11,13 @@ from pdsync.sandbox.company.data import load
 
 if TYPE_CHECKING:
     from pdsync.sandbox.company.company import Company
-    from pdsync.sandbox.company.population.lifecycle import Past
+    from pdsync.sandbox.company.population.lifecycle import Lifecycle
     from pdsync.sandbox.company.table import Record, Row
 
 PERSON, ORG = 5, 6  # facets of a deal
 
 
-def make_activities(company: Company, past: Past) -> None:
+def make_activities(company: Company, past: Lifecycle) -> None:
     random, words, table = past.stream("activities"), load("words"), company["activities"]
     rnd, choice = random.random, random.choice
     deals, people = list(company["deals"].rows.values()), list(company["persons"].rows.values())
@@ -70,7 +70,7 @@ def make_activities(company: Company, past: Past) -> None:
     past.settle("activities")
 
 
-def make_files(company: Company, past: Past) -> None:
+def make_files(company: Company, past: Lifecycle) -> None:
     random, words, table = past.stream("files"), load("words")["files"], company["files"]
     rnd, choice = random.random, random.choice
     deals, people = list(company["deals"].rows.values()), list(company["persons"].rows.values())
@@ -130,7 +130,7 @@ def file_record(
     }
 
 
-def make_mail(company: Company, past: Past) -> None:
+def make_mail(company: Company, past: Lifecycle) -> None:
     """Threads lie in mailboxes: mostly those of the people who hold tokens, or nobody could list them."""
     random, words, table = past.stream("mail_threads"), load("words")["mail"], company["mail_threads"]
     rnd, choice = random.random, random.choice

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from random import Random
 
     from pdsync.sandbox.company.company import Company
-    from pdsync.sandbox.company.population.lifecycle import Past
+    from pdsync.sandbox.company.population.lifecycle import Lifecycle
     from pdsync.sandbox.company.table import Record
 
 
-def make_pipelines(company: Company, past: Past, count: int) -> None:
+def make_pipelines(company: Company, past: Lifecycle, count: int) -> None:
     """Stages that were never touched since have no update_time, as the API shows them."""
     random, words = past.stream("pipelines"), load("words")["pipelines"]
     born, stage_id = iso(past.year_starts[0]), 10
@@ -59,7 +59,7 @@ def make_pipelines(company: Company, past: Past, count: int) -> None:
         stage_id += 5
 
 
-def make_products(company: Company, past: Past) -> None:
+def make_products(company: Company, past: Lifecycle) -> None:
     random, table, words = past.stream("products"), company["products"], load("words")["products"]
     rnd, choice = random.random, random.choice
     values = past.custom_values("products")
@@ -100,7 +100,7 @@ def make_products(company: Company, past: Past) -> None:
     past.settle("products")
 
 
-def make_deals(company: Company, past: Past) -> None:
+def make_deals(company: Company, past: Lifecycle) -> None:
     random, words = past.stream("deals"), load("words")
     rnd, choice, table = random.random, random.choice, company["deals"]
     values = past.custom_values("deals")

@@ -30,7 +30,7 @@ ARCHIVED_KINDS = ("deals",)
 DELETED, PURGED, MERGED, ARCHIVED = "deleted", "purged", "merged", "archived"
 
 
-class Past:
+class Lifecycle:
     def __init__(self, seed: int, now_s: int, company: Company) -> None:
         self.seed, self.now_s, self.company = seed, now_s, company
         self.start_s = now_s - YEARS * 365 * DAY_S

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from pdsync.sandbox.company.company import Company
-    from pdsync.sandbox.company.population.lifecycle import Past
+    from pdsync.sandbox.company.population.lifecycle import Lifecycle
     from pdsync.sandbox.company.table import Record
 
 PERMISSION_SETS = {
@@ -25,7 +25,7 @@ PERMISSION_SETS = {
 VISIBILITY = [3] * 14 + [7] * 4 + [1, 5]
 
 
-class Cultures:
+class NamePool:
     """Draws a culture by its share."""
 
     def __init__(self, random: Random) -> None:
@@ -42,9 +42,9 @@ def ascii_word(text: str) -> str:
     return "".join(letter for letter in plain if letter.isalnum()) or "info"
 
 
-def make_users(company: Company, past: Past, count: int) -> None:
+def make_users(company: Company, past: Lifecycle, count: int) -> None:
     random = past.stream("users")
-    cultures = Cultures(random)
+    cultures = NamePool(random)
     for number in range(count):
         id, culture = company.id * 1000 + number + 1, cultures.draw()
         name = f"{random.choice(culture['given'])} {random.choice(culture['family'])}"
@@ -84,9 +84,9 @@ def make_users(company: Company, past: Past, count: int) -> None:
             past.active_users.append(id)
 
 
-def make_organizations(company: Company, past: Past) -> None:
+def make_organizations(company: Company, past: Lifecycle) -> None:
     random, table = past.stream("organizations"), company["organizations"]
-    cultures, rnd, choice = Cultures(random), random.random, random.choice
+    cultures, rnd, choice = NamePool(random), random.random, random.choice
     values = past.custom_values("organizations")
     labels = sorted(company.fields["organizations"].option_ids("label_ids"))
     for id, born in enumerate(past.born["organizations"], 1):
@@ -113,9 +113,9 @@ def make_organizations(company: Company, past: Past) -> None:
     past.settle("organizations")
 
 
-def make_persons(company: Company, past: Past) -> None:
+def make_persons(company: Company, past: Lifecycle) -> None:
     random, table = past.stream("persons"), company["persons"]
-    cultures, rnd, choice = Cultures(random), random.random, random.choice
+    cultures, rnd, choice = NamePool(random), random.random, random.choice
     values = past.custom_values("persons")
     labels = sorted(company.fields["persons"].option_ids("label_ids"))
     firms = past.count("organizations")
