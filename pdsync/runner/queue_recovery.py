@@ -7,6 +7,7 @@ What one of them is asked for once, control.db and the journal know from then on
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
@@ -85,13 +86,10 @@ def _told_by(outbox: Outbox, path: Path, journaled: Collection[str]) -> list[Sna
     if not path.exists():
         return []
     try:
-        connection = warehouse.connect(path, read_only=True)
+        with contextlib.closing(warehouse.connect(path, read_only=True)) as connection:
+            return _told(outbox, connection, journaled)
     except (duckdb.Error, StorageError):
         return []
-    try:
-        return _told(outbox, connection, journaled)
-    finally:
-        connection.close()
 
 
 def _said(mutation: Mutation) -> str:
