@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.end_to_end.world import Project, serving
+from tests.support.world import Project, serving
 
 
 def main() -> int:

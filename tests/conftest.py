@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pdsync.sandbox import Limits, Sizes, generate_company, running
-
-from .end_to_end.world import Project, Ran, Remote, serving
+from tests.support.world import Project, Ran, Remote, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

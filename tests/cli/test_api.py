@@ -17,7 +17,7 @@ import pdsync
 from pdsync.core import catalogue
 from pdsync.sandbox import Limits, Sizes, generate_company, running
 from tests.cli.test_files import listening
-from tests.end_to_end.world import Project
+from tests.support.world import Project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from pdsync.sandbox import Limits, Sizes, generate_company, running
 from tests.core.servers import server
-from tests.end_to_end.world import Project, Ran, ended
+from tests.support.world import Project, Ran, ended
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

@@ -13,7 +13,7 @@ import pytest
 
 from pdsync.cli.main import COMMANDS, main, root
 from pdsync.core.control import Control
-from tests.end_to_end.world import clean_environment
+from tests.support.world import clean_environment
 
 if TYPE_CHECKING:
     from pathlib import Path

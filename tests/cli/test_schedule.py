@@ -16,7 +16,7 @@ import yaml
 
 from pdsync.runner.pipelines import schedule
 from pdsync.runner.pipelines.schedule import Job
-from tests.end_to_end.world import Project
+from tests.support.world import Project
 
 if TYPE_CHECKING:
     from pathlib import Path as Folder

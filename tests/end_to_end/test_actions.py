@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pdsync.core import catalogue
-from tests.end_to_end.world import Project, serving
+from tests.support.world import Project, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.end_to_end.world import Remote
+    from tests.support.world import Remote
 
 TABLE = Path(__file__).parents[2] / "docs" / "actions.md"
 SEED = Path(__file__).parents[3] / "shared" / "api" / "seed_actions.json"

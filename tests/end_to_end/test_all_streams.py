@@ -8,14 +8,14 @@ import pytest
 
 from pdsync.core import catalogue
 from pdsync.sandbox.operations.collections import KINDS
-from tests.end_to_end.world import STREAMS as OTHERS
-from tests.end_to_end.world import Project, serving
-from tests.truth import convert
+from tests.support.truth import convert
+from tests.support.world import STREAMS as OTHERS
+from tests.support.world import Project, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.end_to_end.world import Ran, Remote
+    from tests.support.world import Ran, Remote
 
 PARENTS = {parts[0]: kind.name for parts, kind in KINDS.items() if len(parts) == 1}
 SHOWN_TO_BOTH = {"organization_relationships"}  # a relation is in the lists of both of its ends

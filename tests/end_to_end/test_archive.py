@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.end_to_end import knobs
 from tests.end_to_end.test_replay import digests
-from tests.end_to_end.world import Project, broken_history, serving
+from tests.support import knobs
+from tests.support.world import Project, broken_history, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.end_to_end.world import Remote
+    from tests.support.world import Remote
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 import zstandard
 
-from tests.end_to_end.world import STREAMS, Project, Remote, fingerprint, serving
-from tests.truth import differences
+from tests.support.truth import differences
+from tests.support.world import STREAMS, Project, Remote, fingerprint, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.end_to_end.chaos import FAULTS, WRITES, Batch
-from tests.end_to_end.world import Project, serving
+from tests.support.chaos import FAULTS, WRITES, Batch
+from tests.support.world import Project, serving
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pytest
 
-from tests.end_to_end.world import Project, broken_history, serving
-from tests.truth import BLIND, differences
+from tests.support.truth import BLIND, differences
+from tests.support.world import Project, broken_history, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.end_to_end.world import Remote
+    from tests.support.world import Remote
 
 STREAMS = ("deals", "stages")  # with a time of change, and without
 HOUR_S = 3600

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pytest
 
-from tests.end_to_end.world import Project, broken_history, fingerprint, serving
+from tests.support.world import Project, broken_history, fingerprint, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.end_to_end.world import Ran, Remote
+    from tests.support.world import Ran, Remote
 
 
 @pytest.fixture

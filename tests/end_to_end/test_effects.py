@@ -17,13 +17,13 @@ from pdsync.core import catalogue
 from pdsync.core.request_builder import check
 from pdsync.writeback.effects import effect_of, way
 from pdsync.writeback.shapes import shape
-from tests.end_to_end.world import Project, serving
+from tests.support.world import Project, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pdsync.model import Operation
-    from tests.end_to_end.world import Remote
+    from tests.support.world import Remote
 
 TABLE = Path(__file__).parents[2] / "docs" / "read-back.md"
 WRITES = [

@@ -17,13 +17,13 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 
-from tests.end_to_end.world import Project, serving
+from tests.support.world import Project, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.end_to_end.world import Remote
+    from tests.support.world import Remote
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from tests.end_to_end.world import Project
+from tests.support.world import Project
 
 if TYPE_CHECKING:
     from pathlib import Path

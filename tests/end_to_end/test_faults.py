@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pdsync.sandbox import Limits, Sizes, generate_company, running
-from tests.end_to_end import knobs
-from tests.end_to_end.world import Project, Remote
-from tests.truth import differences
+from tests.support import knobs
+from tests.support.truth import differences
+from tests.support.world import Project, Remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ import pytest
 
 from pdsync.sandbox import Limits, Sizes, generate_company, running
 from pdsync.sandbox.company.field_changes import change_fields
-from tests.end_to_end.world import Project
+from tests.support.world import Project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,13 +14,13 @@ import duckdb
 import pytest
 import zstandard
 
-from tests.end_to_end.world import Project, broken_history, serving
+from tests.support.world import Project, broken_history, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.end_to_end.world import Remote
+    from tests.support.world import Remote
 
 LISTS = ("persons", "deals", "notes", "files", "mail_threads", "person_changelog")
 

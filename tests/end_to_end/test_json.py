@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pdsync.sandbox import Limits, Sizes, generate_company, running
-from tests.end_to_end.world import Project
+from tests.support.world import Project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pdsync.sandbox import Limits, Sizes, generate_company, running
-from tests.end_to_end.forks import Forks
-from tests.end_to_end.matrix import CALM, Scenes, scenes, tables
-from tests.end_to_end.places import Place, every, hits
-from tests.end_to_end.world import Project
+from tests.support.forks import Forks
+from tests.support.matrix import CALM, Scenes, scenes, tables
+from tests.support.places import Place, every, hits
+from tests.support.world import Project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.end_to_end.kills import CONCURRENCY, SMALL, chain, round_of
-from tests.end_to_end.world import STREAMS, Project, broken_history, fingerprint, serving
+from tests.support.kills import CONCURRENCY, SMALL, chain, round_of
+from tests.support.world import STREAMS, Project, broken_history, fingerprint, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.end_to_end.world import Remote
+    from tests.support.world import Remote
 
 ROWS = 25
 LISTS = ("products", "persons", "stages")

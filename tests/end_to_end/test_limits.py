@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.end_to_end.world import Project, ended, page_of, serving
+from tests.support.world import Project, ended, page_of, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.end_to_end.world import Remote
+    from tests.support.world import Remote
 
 JITTER: dict[str, object] = {"kind": "latency", "ms": 100, "jitter_ms": 100}  # 0 to 200 ms
 

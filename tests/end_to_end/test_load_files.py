@@ -11,13 +11,13 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 import zstandard
 
-from tests.end_to_end.world import Project, serving
+from tests.support.world import Project, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.end_to_end.world import Remote
+    from tests.support.world import Remote
 
 _open = build_opener(ProxyHandler({})).open
 LONG_AGO = 1_500_000_000  # seconds since 1970

@@ -19,16 +19,16 @@ from pdsync.extract import raw_archive
 from pdsync.extract.raw_archive import Archive
 from pdsync.model import Page, Walk
 from pdsync.runner import stores
-from tests.end_to_end import knobs
 from tests.end_to_end.test_replay import digests
-from tests.end_to_end.world import Project, broken_history, serving
-from tests.truth import BLIND, differences
+from tests.support import knobs
+from tests.support.truth import BLIND, differences
+from tests.support.world import Project, broken_history, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.end_to_end.world import Ran, Remote
+    from tests.support.world import Ran, Remote
 
 STREAMS = ("deals", "persons", "deal_participants")
 TRUTHS = ("deals", "persons", "deal_fields", "person_fields")

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pdsync.sandbox import Limits, Sizes, generate_company, running
-
-from .world import Project, Remote
+from tests.support.world import Project, Remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

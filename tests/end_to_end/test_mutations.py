@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.end_to_end.world import serving
 from tests.proofs.mutations import one_sync
+from tests.support.world import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.end_to_end.world import Remote
+    from tests.support.world import Remote
 
 
 @pytest.fixture(scope="module")

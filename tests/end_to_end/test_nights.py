@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.end_to_end.nights import Nights
+from tests.support.nights import Nights
 
 if TYPE_CHECKING:
     from pathlib import Path

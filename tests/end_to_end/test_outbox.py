@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pdsync.sandbox import Limits, Sizes, generate_company, running
-from tests.end_to_end.world import Project, ended, serving
+from tests.support.world import Project, ended, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.end_to_end.world import Remote
+    from tests.support.world import Remote
 
 PUSH = ("push", "--yes", "--json", "--settle", "0.1")
 STATES = {"queued", "applied", "unknown", "needs_review"}

@@ -18,8 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from pdsync.sandbox import Limits, Sizes, generate_company, running
-
-from .world import Project
+from tests.support.world import Project
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

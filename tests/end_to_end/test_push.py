@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.end_to_end.world import Project, ended, fingerprint, serving
+from tests.support.world import Project, ended, fingerprint, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.end_to_end.world import Ran, Remote
+    from tests.support.world import Ran, Remote
 
 YES = ("push", "--yes", "--json", "--settle", "0.1")
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.end_to_end.test_push_restored import TAKING, YES, called, fate, live, queue, writes
-from tests.end_to_end.world import Project, ended, serving
+from tests.support.world import Project, ended, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.end_to_end.world import Ran, Remote
+    from tests.support.world import Ran, Remote
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.end_to_end.world import Project, serving
+from tests.support.world import Project, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.end_to_end.world import Ran, Remote
+    from tests.support.world import Ran, Remote
 
 PUSH = ("push", "--yes", "--json", "--settle", "0.05", "--allow", "delete,merge", "--max-deletes", "99")
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pdsync.sandbox import Limits, Sizes, generate_company, running
-from tests.end_to_end.world import Project
-from tests.writeback.test_rows import word, workbook
+from tests.support.world import Project
+from tests.writeback.test_import_files import word, workbook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from pdsync.sandbox import RunningSandbox
-    from tests.end_to_end.world import Ran
+    from tests.support.world import Ran
 
 FIELDS = "/api/v2/dealFields"
 PUSH = ("push", "--yes", "--json", "--settle", "0.1")

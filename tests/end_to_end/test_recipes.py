@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.end_to_end.world import Project, serving
+from tests.support.world import Project, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.end_to_end.world import Remote
+    from tests.support.world import Remote
 
 PAGE = Path(__file__).parents[2] / "docs" / "writing-back.md"
 RECIPES = dict(re.findall(r"^### (.+?)\n(.*?)(?=^### |\Z)", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL))

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pdsync.sandbox import Limits, Sizes, generate_company, running
-from tests.end_to_end.drift import KINDS, Drift
-from tests.end_to_end.world import Project, broken_history, fingerprint
+from tests.support.drift import KINDS, Drift
+from tests.support.world import Project, broken_history, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from pdsync.sandbox import RunningSandbox
-    from tests.end_to_end.world import Ran
+    from tests.support.world import Ran
 
 STREAMS = (*KINDS, "pipelines", "users", "stages")
 

@@ -12,15 +12,15 @@ import pytest
 
 from pdsync.core import catalogue
 from pdsync.load.fingerprint import canonical
-from tests.end_to_end import knobs
-from tests.end_to_end.world import Project, broken_history, serving
+from tests.support import knobs
+from tests.support.world import Project, broken_history, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from pdsync.load.fingerprint import Digest
-    from tests.end_to_end.world import Remote
+    from tests.support.world import Remote
 
 LISTS = ("deals", "notes", "deal_participants")
 

@@ -10,13 +10,13 @@ import pytest
 
 from pdsync.core import catalogue
 from pdsync.sql import quoted_list
-from tests.end_to_end.world import Project, serving
+from tests.support.world import Project, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.end_to_end.world import Ran, Remote
+    from tests.support.world import Ran, Remote
 
 
 @pytest.fixture(scope="module")

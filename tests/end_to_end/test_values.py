@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.end_to_end.values import changed_between, check_changes
-from tests.end_to_end.world import STREAMS, Project, serving
-from tests.truth import differences, tables_of
+from tests.support.truth import differences, tables_of
+from tests.support.values import changed_between, check_changes
+from tests.support.world import STREAMS, Project, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.end_to_end.world import Remote
+    from tests.support.world import Remote
 
 # What API v1 can't say, or says otherwise: column → why. Everything else must be the same as from v2.
 V1_SAYS_OTHERWISE = {

@@ -15,12 +15,12 @@ import pytest
 
 from pdsync.core import catalogue
 from tests.end_to_end.test_actions import READS, SEED
-from tests.end_to_end.world import Project, serving
+from tests.support.world import Project, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.end_to_end.world import Remote
+    from tests.support.world import Remote
 
 TABLE = Path(__file__).parents[2] / "docs" / "write-actions.md"
 # Action → (what is queued, the kind and the operation that the journal must show, once). In braces: live records.

@@ -31,11 +31,11 @@ from pdsync.runner.reconcile import findings, reconcile
 from pdsync.runner.sync import sync as run
 from pdsync.sandbox import Limits, running
 from pdsync.writeback.guards import Consent
-from tests.end_to_end.world import Project
 from tests.model import oracle
 from tests.model.company import KINDS, MERGED, TITLES, Work, tiny
 from tests.model.cost import counted
-from tests.truth import differences
+from tests.support.truth import differences
+from tests.support.world import Project
 
 if TYPE_CHECKING:
     from collections.abc import Callable

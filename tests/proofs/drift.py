@@ -21,8 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pdsync.sandbox import Limits, Sizes, generate_company, running
-from tests.end_to_end.drift import KINDS, Drift
-from tests.end_to_end.world import Project
+from tests.support.drift import KINDS, Drift
+from tests.support.world import Project
 
 STREAMS = (*KINDS, "pipelines", "users", "stages")
 

@@ -31,11 +31,11 @@ from queue import SimpleQueue
 from random import Random
 from typing import TYPE_CHECKING
 
-from tests.end_to_end import matrix
-from tests.end_to_end.forks import Forks
-from tests.end_to_end.kills import chain, round_of
 from tests.end_to_end.test_kills import DEATHS
-from tests.end_to_end.world import Project, fingerprint, serving
+from tests.support import matrix
+from tests.support.forks import Forks
+from tests.support.kills import chain, round_of
+from tests.support.world import Project, fingerprint, serving
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

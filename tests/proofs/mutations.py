@@ -28,13 +28,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.end_to_end import knobs
-from tests.end_to_end.world import Project, serving
+from tests.support import knobs
+from tests.support.world import Project, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.end_to_end.world import Remote
+    from tests.support.world import Remote
 
 LISTS = ("/api/v2/deals", "/api/v2/deals/archived")
 ROWS = 25  # a page

@@ -19,10 +19,10 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.end_to_end.world import Project, serving
+from tests.support.world import Project, serving
 
 if TYPE_CHECKING:
-    from tests.end_to_end.world import Remote
+    from tests.support.world import Remote
 
 MOST_OFF = 0.10
 

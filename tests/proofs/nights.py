@@ -5,7 +5,7 @@
     python -m tests.proofs.nights --seed 7 --only-night 4 --keep DIR   # says all that happened in night 4, and stops
 
 Mixes edits, deletions, merges, archiving, faults, kills, two processes at once, lost and older stores and wrong clocks
-from one seed: see `tests.end_to_end.nights`. Compares every cell with the sandbox's records after each night, and every
+from one seed: see `tests.support.nights`. Compares every cell with the sandbox's records after each night, and every
 mutation with its journal. Prints what has happened. Ends with 1, and the seed, the night and the rows that differ, if a
 row is wrong, a tombstone false, or a write lost or doubled.
 """
@@ -24,7 +24,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.end_to_end.nights import DISTURBANCES, Nights
+from tests.support.nights import DISTURBANCES, Nights
 
 _SHOWN = 30
 

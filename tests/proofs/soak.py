@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from tests.end_to_end.soak import KINDS, Soak
-from tests.end_to_end.world import Project, serving
+from tests.support.soak import KINDS, Soak
+from tests.support.world import Project, serving
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tests.end_to_end.soak import Night
+    from tests.support.soak import Night
 
 
 STREAMS = (*KINDS, "pipelines", "stages", "users", "notes", "leads", "files")

@@ -17,9 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.end_to_end.values import check_changes
-from tests.end_to_end.world import STREAMS, Project, Ran, serving
-from tests.truth import differences
+from tests.support.truth import differences
+from tests.support.values import check_changes
+from tests.support.world import STREAMS, Project, Ran, serving
 
 SIZES = {
     "deals": 20_000, "persons": 15_000, "organizations": 5_000, "activities": 30_000, "products": 2_000,

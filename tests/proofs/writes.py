@@ -20,8 +20,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.end_to_end.chaos import FAULTS, WRITES, Batch
-from tests.end_to_end.world import Project, serving
+from tests.support.chaos import FAULTS, WRITES, Batch
+from tests.support.world import Project, serving
 
 
 def main() -> int:

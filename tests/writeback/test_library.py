@@ -15,7 +15,7 @@ from pdsync.runner.push import PushRequest
 from pdsync.sandbox import Limits, Sizes, generate_company, running
 from pdsync.writeback.guards import Consent
 from pdsync.writeback.outbox import Outbox
-from tests.end_to_end.world import Project
+from tests.support.world import Project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

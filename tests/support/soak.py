@@ -24,10 +24,10 @@ import duckdb
 import psutil
 from msgspec import Struct
 
-from tests.truth import differences
+from tests.support.truth import differences
 
 if TYPE_CHECKING:
-    from tests.end_to_end.world import Project, Ran, Remote
+    from tests.support.world import Project, Ran, Remote
 
 DAY_S = 86_400
 KINDS = ("deals", "persons", "organizations", "products", "activities")

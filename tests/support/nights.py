@@ -31,20 +31,20 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from pdsync.sandbox import Clock, Company, Limits, Sizes, generate_company, running
-from tests.end_to_end import places
-from tests.end_to_end.forks import Forks
-from tests.end_to_end.ledger import Ledger
-from tests.end_to_end.stores import LOSSES, Loss, Stores
-from tests.end_to_end.world import Project
 from tests.model import oracle
 from tests.model.company import BORN, KINDS, MERGED, Work
-from tests.truth import BLIND, differences
+from tests.support import places
+from tests.support.forks import Forks
+from tests.support.ledger import Ledger
+from tests.support.stores import LOSSES, Loss, Stores
+from tests.support.truth import BLIND, differences
+from tests.support.world import Project
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from tests.end_to_end.world import Ran
     from tests.model.company import Place
+    from tests.support.world import Ran
 
 DAY_S = 86_400
 HOUR_S = 3600

@@ -29,19 +29,19 @@ import pyarrow.parquet as pq
 
 from pdsync.load.fingerprint import canonical
 from pdsync.sandbox import Limits, Sizes, generate_company, running
-from tests.end_to_end import places
-from tests.end_to_end.drift import Drift
-from tests.end_to_end.kills import SMALL
-from tests.end_to_end.world import Project, broken_history
+from tests.support import places
+from tests.support.drift import Drift
+from tests.support.kills import SMALL
+from tests.support.world import Project, broken_history
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from pdsync.sandbox import RunningSandbox
-    from tests.end_to_end.forks import Forks
-    from tests.end_to_end.places import Place
-    from tests.end_to_end.world import Ran
+    from tests.support.forks import Forks
+    from tests.support.places import Place
+    from tests.support.world import Ran
 
 STREAMS = ("deals", "persons")
 CALM = SMALL.format(rows=20)

@@ -20,7 +20,7 @@ import pytest
 
 import pdsync
 from pdsync.sandbox import Limits, Sizes, generate_company, running
-from tests.end_to_end.world import Project, clean_environment
+from tests.support.world import Project, clean_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

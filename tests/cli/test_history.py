@@ -10,7 +10,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 
 from pdsync.sandbox import Limits, Sizes, generate_company, running
-from tests.end_to_end.world import Project, Remote
+from tests.support.world import Project, Remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

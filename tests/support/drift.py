@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pdsync.sandbox import RunningSandbox
-    from tests.end_to_end.world import Project
+    from tests.support.world import Project
 
 ADDED = 900_000_000  # ids that no company has
 # Records of these kinds whose absence nobody but themselves tells of may have been merged away or purged: both are 404.

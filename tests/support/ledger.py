@@ -16,17 +16,17 @@ from collections import Counter
 from sqlite3 import DatabaseError
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tests.end_to_end.stores import HOLDERS
 from tests.model.company import FEWEST, TITLES
+from tests.support.stores import HOLDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
     from pdsync.sandbox import RunningSandbox
-    from tests.end_to_end.stores import Suffered
-    from tests.end_to_end.world import Project, Ran
     from tests.model.company import Place, Work
+    from tests.support.stores import Suffered
+    from tests.support.world import Project, Ran
 
 OPEN = ("queued", "approved", "armed", "unknown")
 ENDS = ("applied", "rejected", "conflict", "needs_review", "cancelled")

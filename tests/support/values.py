@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests.end_to_end.world import STREAMS
-from tests.truth import BLIND, differences, listed
+from tests.support.truth import BLIND, differences, listed
+from tests.support.world import STREAMS
 
 if TYPE_CHECKING:
-    from tests.end_to_end.world import Project, Ran
+    from tests.support.world import Project, Ran
 
 Truth = dict[str, dict[Any, dict[str, Any]]]  # stream → key → entry of the dump
 

@@ -195,7 +195,7 @@ class Project:
         """Begin `pdsync …` in a process of its own; `first` is carried out in it before (see `knobs`)."""
         how = ["-m", "pdsync"]
         if first:
-            how = ["-c", f"from tests.end_to_end import knobs\n{first}\nfrom pdsync.cli.main import main\nmain()"]
+            how = ["-c", f"from tests.support import knobs\n{first}\nfrom pdsync.cli.main import main\nmain()"]
         return subprocess.Popen(
             [sys.executable, *how, *arguments],
             stdin=subprocess.DEVNULL,

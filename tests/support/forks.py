@@ -20,7 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.end_to_end.world import ROOT, Project, Ran, clean_environment
+from tests.support.world import ROOT, Project, Ran, clean_environment
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -33,7 +33,7 @@ class Forks:
 
     def __enter__(self) -> Forks:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.end_to_end.forks"],
+            [sys.executable, "-m", "tests.support.forks"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean_environment(), cwd=ROOT,
         )  # fmt: skip
         return self
@@ -71,7 +71,7 @@ def _become(asked: dict[str, Any]) -> None:
     os.environ.update(asked["env"])
     os.chdir(asked["cwd"])
     sys.argv = ["pdsync", *asked["arguments"]]
-    knobs, main = import_module("tests.end_to_end.knobs"), import_module("pdsync.cli.main").main
+    knobs, main = import_module("tests.support.knobs"), import_module("pdsync.cli.main").main
     exec(asked["first"], {"knobs": knobs})
     main()
 
@@ -102,7 +102,7 @@ def _fork(asked: dict[str, Any]) -> int:
 def main() -> None:
     for module in _IMPORTED:
         import_module(f"pdsync.cli.commands.{module}")
-    import_module("tests.end_to_end.knobs")
+    import_module("tests.support.knobs")
     import_module("pdsync.runner.sync.load_files")
     import_module("pyarrow.parquet")
     import_module("aiohttp")

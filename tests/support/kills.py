@@ -16,12 +16,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.end_to_end.world import Project, broken_history, ended, fingerprint, page_of, versions_told_apart
+from tests.support.world import Project, broken_history, ended, fingerprint, page_of, versions_told_apart
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.end_to_end.world import Ran, Remote
+    from tests.support.world import Ran, Remote
 
 SMALL = "knobs.small_pages({rows}); knobs.small_batches(2); knobs.read_ahead(1); knobs.hurry()"
 CONCURRENCY = 8
