@@ -159,7 +159,7 @@ import asyncio, os, signal, sys
 from pathlib import Path
 from pdsync.core.control import Control
 from pdsync.extract.raw_archive import Archive
-from tests.extract.test_seal import begin, page_of
+from tests.extract.test_raw_archive import begin, page_of
 
 class Fatal(Control):
     deadly = False
