@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 import msgspec
 from rich.console import Console
 
@@ -90,8 +91,10 @@ class App:
 
 
 def _set(name: str) -> Any:
-    def callback(context: click.Context, _: click.Parameter, value: Any) -> Any:
+    def callback(context: click.Context, option: click.Parameter, value: Any) -> Any:
         app = context.ensure_object(App)
+        if context.parent and context.get_parameter_source(str(option.name)) is ParameterSource.ENVIRONMENT:
+            return value  # the root command read it; a flag that stood there wins
         if name == "verbose" and value:
             app.verbosity = value
         elif name == "quiet" and value:

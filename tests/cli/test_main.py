@@ -150,3 +150,17 @@ def test_operations_are_found_by_their_words(
     assert [list(row)[:2] for row in found] == [["operation_id", "version"]]
     assert run(monkeypatch, "operations", "no such thing") == 0
     assert "No operation holds these words" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("order", [("--project", "{}", "doctor"), ("doctor", "--project", "{}")])
+def test_a_flag_before_or_after_the_command_wins_over_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], order: tuple[str, ...]
+) -> None:
+    named, other = tmp_path / "named", tmp_path / "other"
+    for folder in (named, other):
+        folder.mkdir()
+    monkeypatch.setenv("PDSYNC_PROJECT", str(other))
+    run(monkeypatch, *(word.format(named) for word in order))
+    printed = "".join(capsys.readouterr())
+    assert str(named) in printed
+    assert str(other) not in printed
