@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 import msgspec
+from click.core import ParameterSource
 from rich.console import Console
 
 from pdsync.core import config
