@@ -12,6 +12,7 @@ A look changes nothing. What it saw is kept as evidence, whatever it says.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -49,6 +50,7 @@ _DEFAULTED = frozenset({
 })  # fmt: skip
 # A record that is linked to one record may be linked to what that one hangs on, too.
 _LINKED = frozenset({"deal_id", "lead_id", "person_id", "org_id", "organization_id", "project_id", "participants"})
+_WINDOW = timedelta(hours=1)  # within which an attempt takes effect
 _NEWEST = 100  # of a list that sorts, where the documents name no larger page: as many can have been added since
 
 
@@ -92,6 +94,7 @@ async def probe_write(
     seen: Any,
     me: int,
     bound: set[str],
+    sent_at: datetime | None = None,
 ) -> ProbeOutcome:
     """Look whether `operation` was carried out with `payload`.
 
@@ -100,13 +103,14 @@ async def probe_write(
         seen: what `seen_before` said.
         me: the id of the user whose token it is.
         bound: ids of records of this kind that other mutations have added.
+        sent_at: when the last attempt was sent, by this machine's clock.
 
     Raises:
         PdsyncError: the look itself failed; nothing is known.
     """
     shaped = shape(operation)
     if shaped.verb == "add":
-        return await _look_for_new(http, operation, shaped, payload, seen, me, bound)
+        return await _look_for_new(http, operation, shaped, payload, seen, me, bound, sent_at)
     if shaped.verb == "merge":
         return await _look_at_merge(http, shaped, payload, base or {})
     place = fresh_reads.place(shaped, payload)
@@ -158,6 +162,7 @@ async def _look_for_new(
     seen: Any,
     me: int,
     bound: set[str],
+    sent_at: datetime | None,
 ) -> ProbeOutcome:
     request = f"list {shape.kind}"
     if shape.relation:  # it was not there before, or it would not have been sent
@@ -178,7 +183,7 @@ async def _look_for_new(
             await _whole(http, shape, payload, each) if fields_not_returned(each, body_of(operation, payload)) else each
         )
         if not changed_fields(whole, wanted):
-            alike.append((each, strangeness(operation, payload, whole, me)))
+            alike.append((each, strangeness(operation, payload, whole, me) or _lateness(each, sent_at)))
     ours = [each for each, why in alike if not why]
     keys = [key_of(each) for each in ours]
     if len(ours) == 1:
@@ -258,6 +263,19 @@ def strangeness(
             f"custom field {code[:7]}…" for code, value in held_custom.items() if code not in sent and _is_filled(value)
         ]
     return f"it also has {', '.join(dict.fromkeys(more))}" if more else None
+
+
+def _lateness(record: Mapping[str, Any], sent_at: datetime | None) -> str | None:
+    """Why a record was added too long after an attempt to be its effect; None where it was not.
+
+    Assumption: Pipedrive carries a request out within an hour of its arrival. A wrong clock here leads to a review.
+    """
+    try:
+        added = datetime.fromisoformat(str(record.get("add_time")))
+    except ValueError:
+        return None
+    added = added if added.tzinfo else added.replace(tzinfo=UTC)
+    return f"it was added {added - sent_at} after this was sent" if sent_at and added > sent_at + _WINDOW else None
 
 
 async def _whole(http: Http, shape: Shape, payload: Mapping[str, Any], listed: dict[str, Any]) -> dict[str, Any]:

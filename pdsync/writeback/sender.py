@@ -537,6 +537,7 @@ class Sender:
             seen=attempts[0].seen if attempts else None,
             me=self.me,
             bound=self.outbox.bound_ids(mutation.kind),
+            sent_at=attempts[-1].armed_at if attempts else None,
         )
         sure = finding.verdict == "absent" and (mutation.verb != "add" or absent > 0)
         may_resend = len(attempts) < _ATTEMPTS and not (mutation.verb == "add" and self.create_doubt == "review")

@@ -130,6 +130,23 @@ def test_w2_w4_an_addition_that_a_colleague_has_changed_meanwhile_is_not_sent_ag
     assert sum((entry["after"] or {}).get("name") == name for entry in remote.lines("journal")) <= 2  # added, deleted
 
 
+def test_w2_what_is_added_long_after_an_attempt_is_not_taken_for_its_effect(remote: Remote, project: Project) -> None:
+    """The request was lost before the server, the push killed; two days later somebody adds the very same by hand."""
+    name = "Added by hand, days later"
+    queued = queue(project, "addOrganization", f"name={name}")
+    remote.fault(kind="reset_before", method="POST", path="/api/v2/organizations$", nth=1, times=9)
+    ran = project.run(*YES, first="knobs.die('pdsync.writeback.sender', 'probe_write')")
+    assert ran.code == -9, ran
+    remote.clear_faults()
+    remote.advance(2 * 86_400)
+    me = project.ask("SELECT id FROM users WHERE is_you")[0][0]
+    remote.post("act", method="POST", path="/api/v2/organizations", body={"name": name}, user_id=me)
+    ran = project.here(*YES)
+    assert fate(project, queued) == ("needs_review", "undecidable"), ran
+    assert "after this was sent" in detail(project, queued)
+    assert len(called(remote, "organizations", name)) == 1
+
+
 def test_w12_undo_does_not_delete_what_a_colleague_has_worked_on(remote: Remote, project: Project) -> None:
     """Also where others of the push hang on it, and so move its update_time."""
     made = queue(project, "addOrganization", "name=Worked on")
