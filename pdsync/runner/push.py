@@ -160,7 +160,7 @@ async def dry_run(settings: Settings, asked: PushRequest) -> tuple[Plan, str | N
     """
     async with _session(settings, asked) as session:
         plan = await _make(session, asked)
-        session.outbox.save_plan(plan.hash, plan.company_id, len(plan.steps))
+        session.outbox.push_log.save_plan(plan.hash, plan.company_id, len(plan.steps))
         try:
             _guard(session, plan, asked)
         except GuardTripped as error:
@@ -203,7 +203,7 @@ async def push(
                 if not confirm(plan):
                     return None
             receipt = await _apply(session, plan, push_id, asked, tell)
-            done = session.outbox.of_push(push_id, images=False)
+            done = session.outbox.mutations_of_push(push_id, images=False)
             if session.warehouse is not None:  # also what an earlier push did, and could not bring in
                 late = applied_changes.not_reflected(session.outbox, session.warehouse)
                 done += [each for each in late if each.push_id != push_id]
@@ -214,7 +214,7 @@ async def push(
 
 async def _settle_doubts(session: Session, asked: PushRequest, push_id: str, say: Callable[[str], None]) -> None:
     """See what became of those that the last push left in doubt, before anything new is planned."""
-    doubtful = session.outbox.recover()
+    doubtful = session.outbox.recover_after_crash()
     if not doubtful:
         return
     say(f"{len(doubtful)} of the last push are in doubt: looking what became of them.")
@@ -237,7 +237,7 @@ async def _plan(session: Session, asked: PushRequest) -> Plan:
         raise WrongCompany(
             expected=plan.company_id, found=session.identity.company_id, name=session.identity.company_name
         )
-    known = session.outbox.plan(plan.hash)
+    known = session.outbox.push_log.plan(plan.hash)
     if known is None:
         raise ConfigError(f"{asked.plan} was not made in this project. Nothing was sent. Make one: push --dry-run")
     if known[1] is not None:
@@ -298,8 +298,8 @@ async def _apply(
     outbox, identity = session.outbox, session.identity
     receipt = PushReceipt(push_id, datetime.now(UTC).replace(microsecond=0))
     session.control.bind_company(identity.company_id, identity.company_name, identity.company_domain)
-    outbox.save_plan(plan.hash, plan.company_id, len(plan.steps))
-    outbox.start_push(push_id, plan.hash)
+    outbox.push_log.save_plan(plan.hash, plan.company_id, len(plan.steps))
+    outbox.push_log.start_push(push_id, plan.hash)
     outbox.approve([step.mutation for step in plan.steps], push_id, identity.company_id)
     apply = Apply(
         session.http, outbox, plan, push_id, me=identity.id, settle_s=asked.settle_s, limits=asked.limits,
@@ -311,7 +311,7 @@ async def _apply(
     except asyncio.CancelledError:
         interrupted = True
     wanted = {step.mutation for step in plan.steps}
-    ended = [each for each in outbox.of_push(push_id, images=False) if each.state in ENDS]
+    ended = [each for each in outbox.mutations_of_push(push_id, images=False) if each.state in ENDS]
     receipt.outcomes = {end: sum(each.state == end for each in ended) for end in ENDS}
     receipt.already_so = sum(each.reason == "already_so" for each in ended)
     receipt.unverified = sum(each.reason == "unverified" for each in ended)
@@ -320,7 +320,7 @@ async def _apply(
     receipt.stopped = str(apply.stopped) if apply.stopped else None
     receipt.exit_code = _exit_code(receipt, apply.stopped, interrupted=interrupted)
     receipt.finished_at = datetime.now(UTC).replace(microsecond=0)
-    outbox.finish_push(push_id, receipt)
+    outbox.push_log.finish_push(push_id, receipt)
     return receipt
 
 

@@ -18,6 +18,7 @@ from pdsync.core import catalogue
 from pdsync.errors import StorageError
 from pdsync.load import warehouse
 from pdsync.model import OPEN, Mutation
+from pdsync.writeback.adoption import adopt, complete_journal
 from pdsync.writeback.journal import Journal
 from pdsync.writeback.outbox import Outbox
 from pdsync.writeback.shapes import shape
@@ -69,10 +70,10 @@ def recover(
     told = _told(outbox, connection, journaled) if connection else []
     for path in files:
         told += _told_by(outbox, path, journaled)
-    taken = outbox.adopt([*written, *told], read)
+    taken = adopt(outbox, [*written, *told], read)
     if not taken:
         return []
-    outbox.complete_journal()
+    complete_journal(outbox)
     shown = ", ".join(_said(each) for each in taken[:_SHOWN])
     more = f", and {len(taken) - _SHOWN:,} more" if len(taken) > _SHOWN else ""
     return [

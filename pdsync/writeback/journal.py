@@ -3,7 +3,7 @@
 control.db may be lost, or replaced by an older copy of itself, and then would send again what was sent since. So every
 step after which something may have reached the server, or must not any more, also stands here: before a request goes
 out, the attempt is on this disk, too. Whatever opens the outbox reads what control.db has not seen yet, and takes over
-what is newer (`Outbox.adopt`).
+what is newer (`adoption.adopt`).
 
 Files are `outbox/2026-11.ndjson` in the archive's folder. A line is a step: all that was known of one mutation by then,
 and the checksum of that. The last line of a mutation says it all. An answer of the server is left out where the line

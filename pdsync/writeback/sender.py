@@ -167,14 +167,14 @@ class Sender:
                 continue
             except (PdsyncError, asyncio.CancelledError) as error:
                 return self._failed(ready, error)
-            self.outbox.answered(step.mutation, answer)
+            self.outbox.record_answer(step.mutation, answer)
             try:
                 return await self._verified(ready, answer)
             except (PdsyncError, *MACHINE):
                 raise
             except Exception as error:  # the answer came, and must not be left hanging
                 log.debug("#%s: the answer could not be made sense of", step.seq, exc_info=True)
-                self.outbox.reopen(step.mutation, _said(error))
+                self.outbox.doubt_answer(step.mutation, _said(error))
                 return "unknown"
 
     def give_up(self, id: str, error: Exception) -> State:
@@ -196,7 +196,7 @@ class Sender:
         def write() -> None:
             id = ready.mutation.id
             if self.outbox.get(id).state == "armed":
-                self.outbox.not_executed(id, "turned away before it was looked at")
+                self.outbox.mark_not_executed(id, "turned away before it was looked at")
             self.outbox.arm(
                 ready.mutation, self.push_id, method=call.operation.method, path=call.path, body=call.body,
                 base=ready.base, marker=ready.payload.get("origin_id") if ready.step.verb == "add" else None,
@@ -220,7 +220,7 @@ class Sender:
         said = str(error).split("\n", 1)[0]
         if isinstance(error, Stopped | AuthError) or (isinstance(error, ServerTrouble) and not error.doubtful):
             if is_armed:  # refused at the door, before it was looked at
-                self.outbox.not_executed(id, said)
+                self.outbox.mark_not_executed(id, said)
             if isinstance(error, ServerTrouble):
                 self._stop(error)
                 raise HeldBack(said) from error
@@ -228,7 +228,7 @@ class Sender:
         if isinstance(error, ConfigError):  # a file that was there when it was queued
             return self._settle(ready.mutation, "rejected", "not_valid", said)
         if isinstance(error, ApiError) and error.status < 500:
-            self.outbox.refused(id, error.status, said)
+            self.outbox.record_refusal(id, error.status, said)
             return self._refused(ready, error, said)
         self.outbox.mark_unknown(id, said)
         return "unknown"
@@ -387,7 +387,7 @@ class Sender:
         try:
             record = record_in(answer.body) if answer.body.strip() else {}
         except BadAnswer as error:
-            self.outbox.reopen(mutation.id, str(error))
+            self.outbox.doubt_answer(mutation.id, str(error))
             return "unknown"
         if mutation.verb in ("delete", "other", "merge"):
             return await self._effect_verified(ready, answer, record)
@@ -397,7 +397,7 @@ class Sender:
         if record is None or fields_not_returned(record, body) or changed_fields(record, wanted):
             record = await self._read_back(ready, record) or record
         if record is None:
-            self.outbox.reopen(mutation.id, "the answer shows no record")
+            self.outbox.doubt_answer(mutation.id, "the answer shows no record")
             return "unknown"
         ignored = ", ".join(changed_fields(record, wanted))
         if mutation.verb == "update":
@@ -542,7 +542,7 @@ class Sender:
         sure = finding.verdict == "absent" and (mutation.verb != "add" or absent > 0)
         may_resend = len(attempts) < _ATTEMPTS and not (mutation.verb == "add" and self.create_doubt == "review")
         again = sure and may_resend
-        self.outbox.probe(mutation.id, finding.request, finding.found, finding.verdict, again=again)
+        self.outbox.record_probe(mutation.id, finding.request, finding.found, finding.verdict, again=again)
         if finding.verdict == "happened":
             key = key_of(finding.record) if finding.record and mutation.verb == "add" else None
             bound = _bound(mutation, payload, key)

@@ -1,23 +1,26 @@
-"""All that is known of one mutation, as one value: what the journal keeps, and what control.db is restored from."""
+"""The full record of one mutation as one value: what the journal stores, and what control.db is restored from."""
 
 from __future__ import annotations
 
-from datetime import datetime  # noqa: TC003 - msgspec reads it at run time
+from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from pdsync.model import OPEN, Mutation
 
+Progress = tuple[int, bool, int]  # how many attempts, whether it has ended, how many resolutions
+
 
 class Attempt(Struct, frozen=True):
-    """One try at sending a mutation: what went out and what came back."""
+    """One try at sending a mutation: the request and its answer."""
 
     n: int
     armed_at: datetime
     body: Any
     marker: str | None
-    seen: Any  # what was known of the list before: the largest id, or all ids
+    seen: Any  # the list before the attempt: its largest id, or all ids
     status: int | None
     closed_as: str | None
     error: str | None
@@ -30,7 +33,7 @@ class Attempt(Struct, frozen=True):
 
 
 class Snapshot(Struct, frozen=True):
-    """All that is known of one mutation: enough to go on with it where control.db has lost it."""
+    """The full record of one mutation: enough to continue with it where control.db has lost it."""
 
     mutation: Mutation
     dedupe_key: str | None = None
@@ -40,6 +43,21 @@ class Snapshot(Struct, frozen=True):
     resolutions: tuple[dict[str, Any], ...] = ()
 
     @property
-    def progress(self) -> tuple[int, bool, int]:
-        """Which of two is the newer: the one with more attempts, the one that has ended, the one that was looked at."""
+    def progress(self) -> Progress:
+        """How far the mutation has come. Of two snapshots, the one with the greater progress is the newer."""
         return len(self.attempts), self.mutation.state not in OPEN, len(self.resolutions)
+
+
+def to_json(value: Any) -> str | None:
+    """A value as control.db stores it; None stays None."""
+    return None if value is None else msgspec.json.encode(value, enc_hook=str).decode()
+
+
+def from_json(text: object) -> Any:
+    """The value that a column of control.db stores as JSON."""
+    return None if text is None else msgspec.json.decode(str(text))
+
+
+def now() -> datetime:
+    """This machine's time in UTC, to the second, as control.db stores it."""
+    return datetime.now(UTC).replace(microsecond=0)

@@ -38,7 +38,9 @@ class NoWayBack(Struct, frozen=True):
 
 def reverse(outbox: Outbox, push_id: str) -> tuple[list[Entry], list[NoWayBack]]:
     """What takes back the mutations of a push, the last one first; and those that nothing takes back."""
-    done = [each for each in outbox.of_push(push_id) if each.state == "applied" and each.reason != "already_so"]
+    done = [
+        each for each in outbox.mutations_of_push(push_id) if each.state == "applied" and each.reason != "already_so"
+    ]
     entries: list[Entry] = []
     stuck: list[NoWayBack] = []
     for each in reversed(done):

@@ -121,13 +121,14 @@ ALLOWED = {
     ("runner/reconcile/by_count.py", "sweep.relation"): "the relation of a Sweep, quoted where it is made",
     ("runner/sync/removed_children.py", "sweep.relation"): "the relation of a Sweep, quoted where it is made",
     ("runner/reconcile/reconcile.py", "seen.relation"): "the relation of a Sweep, quoted where it is made",
-    ("writeback/outbox.py", "where"): "_select(): each of its calls is looked at like an `execute`",
-    ("writeback/outbox.py", "Attempt.__struct_fields__"): "names of our own",
-    ("writeback/outbox.py", "Mutation.__struct_fields__"): "names of our own",
+    ("writeback/queue_reader.py", "name"): "a field of Mutation",
+    ("writeback/queue_reader.py", "where"): "_select(): each of its calls is looked at like an `execute`",
+    ("writeback/queue_reader.py", "Attempt.__struct_fields__"): "names of our own",
+    ("writeback/queue_reader.py", "Mutation.__struct_fields__"): "names of our own",
     ("core/budget.py", "arguments"): "_Ledger.execute(): each of its calls is looked at",
     ("core/budget.py", "statement"): "_note(): each of its calls writes it out",
     ("writeback/known_records.py", "table"): "_table(): a quoted name",
-    ("writeback/outbox.py", "'?' * len(columns)"): "placeholders",
+    ("writeback/adoption.py", "'?' * len(columns)"): "placeholders",
     ("runner/loader.py", "script"): "schemas/views/*.sql, shipped with the package",
 }
 # Functions that return SQL, made of quoted columns, literals and types of the catalogue.

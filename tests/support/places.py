@@ -115,7 +115,7 @@ BACKFILL = [
     *PUBLISHING,
 ]
 PUSH = [
-    *_around("writeback.outbox", "Outbox.approve", "Outbox.arm", "Outbox.answered", "Outbox.settle"),
+    *_around("writeback.outbox", "Outbox.approve", "Outbox.arm", "Outbox.record_answer", "Outbox.settle"),
     *_around("runner.push", "_read_back"),
     *_around("load.commit", "commit"),
     *_around("core.control", "Control.record_pages"),

@@ -110,5 +110,5 @@ def test_the_last_push_is_the_last_even_within_a_second(tmp_path: Path) -> None:
     with contextlib.closing(Control(tmp_path / "control.db")) as control:
         outbox = Outbox(control)
         for id in ("20260101T000000-f", "20260101T000000-0", "20260101T000000-7"):
-            outbox.start_push(id, "hash")
-        assert [each["id"][-1] for each in outbox.pushes()] == ["7", "0", "f"]
+            outbox.push_log.start_push(id, "hash")
+        assert [each["id"][-1] for each in outbox.push_log.pushes()] == ["7", "0", "f"]

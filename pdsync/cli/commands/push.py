@@ -257,7 +257,7 @@ def undo_command(app: App, push_id: str) -> None:
     A field that somebody has changed since is left as it is.
     """
     with pushing.opened(app.settings) as (outbox, _):
-        known = [str(each["id"]) for each in outbox.pushes(1000)]
+        known = [str(each["id"]) for each in outbox.push_log.pushes(1000)]
         found = [id for id in known if id == push_id or id.startswith(push_id)]
         if push_id == "last" and known:
             found = known[:1]

@@ -19,6 +19,7 @@ from pdsync.runner.loader import Loader
 from pdsync.runner.queue_recovery import JSON_COLUMNS, outbox_of, recover
 from pdsync.runner.report import applied_changes
 from pdsync.runner.report import receipt as receipts
+from pdsync.writeback.adoption import complete_journal
 from pdsync.writeback.shapes import shape, stream_of
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ async def bring_in(
     found = await loader.do(lambda: applied_changes.pending(outbox, loader.connection, settings.overlap_s))
     done = await applied_changes.tombstone_applied(settings, control, loader, archive, receipt.run_id, now, found)
     done |= applied_changes.read_by(receipt, outbox.mutations(["applied", "needs_review"], images=False))
-    outbox.complete_journal()
+    complete_journal(outbox)
     await loader.do(save_mutation_log, loader, outbox, dict.fromkeys(done, receipt.run_id))
     return notes
 
@@ -92,7 +93,7 @@ async def publish(settings: Settings) -> None:
 
 async def catch_up(settings: Settings, control: Control) -> None:
     """Bring what pushes have taken away into the warehouse, if it lacks any of it. The project's lock is held."""
-    if outbox_of(settings, control).has_taken_away() and settings.warehouse.exists():
+    if outbox_of(settings, control).has_removed_records() and settings.warehouse.exists():
         await _publish(settings, control, always=False)
 
 
@@ -120,7 +121,7 @@ async def _publish(settings: Settings, control: Control, *, always: bool) -> Non
             receipt.finished_at, receipt.exit_code = datetime.now(UTC), 0
             await loader.do(receipts.save_receipt, loader, receipt)
             control.finish_run(receipt)
-        outbox.complete_journal()
+        complete_journal(outbox)
         await loader.do(save_mutation_log, loader, outbox, dict.fromkeys(done, receipt.run_id if done else ""))
     finally:
         await loader.close()
@@ -140,7 +141,7 @@ def _schema(loader: Loader) -> pa.Schema:
 def _row(outbox: Outbox, mutation: Mutation) -> dict[str, Any]:
     stream = stream_of(mutation.kind)
     attempts = outbox.attempts(mutation.id)
-    key, bound = outbox.names_of(mutation.id)
+    key, bound = outbox.key_and_binding(mutation.id)
     evidence = {"attempts": attempts, "probes": outbox.probes(mutation.id)} if attempts else None
     shaped = shape(catalogue.operation(mutation.operation))
     target = mutation.target.rsplit("/", 1)[-1] if mutation.target and shaped.verb != "add" else None
