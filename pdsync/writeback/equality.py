@@ -82,6 +82,8 @@ def equivalent(sent: Any, held: Any) -> bool:
 
 def _same_parts(sent: dict[str, Any], held: Any) -> bool:
     if isinstance(held, dict):
+        if "label" in sent and "value" not in sent and "label" in held:  # an option: its id and colour are Pipedrive's
+            return str(sent["label"]).split() == str(held["label"]).split()
         return all(
             equivalent(value, held.get(part)) for part, value in sent.items() if part != "currency" or part in held
         )

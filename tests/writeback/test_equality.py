@@ -47,6 +47,7 @@ VALUES = st.recursive(
         ({"value": "x"}, "x"),
         ([{"value": "a@b.c", "primary": True}], [{"value": "a@b.c", "primary": True, "label": ""}]),
         (None, {"value": None, "currency": None}),
+        ([{"label": "Gold", "color": "red"}], [{"id": 7, "label": "Gold ", "color": None}]),
     ],
 )
 def test_written_otherwise_and_yet_the_same(sent: Any, held: Any) -> None:
