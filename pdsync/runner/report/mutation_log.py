@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pyarrow as pa
 
-from pdsync.core import catalogue
 from pdsync.extract.raw_archive import Archive
 from pdsync.load import publish as publishing
 from pdsync.runner import project
@@ -20,7 +19,7 @@ from pdsync.runner.queue_recovery import JSON_COLUMNS, outbox_of, recover
 from pdsync.runner.report import applied_changes
 from pdsync.runner.report import receipt as receipts
 from pdsync.writeback.adoption import complete_journal
-from pdsync.writeback.shapes import shape, stream_of
+from pdsync.writeback.shapes import stream_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +50,7 @@ def save_mutation_log(loader: Loader, outbox: Outbox, reflected: Mapping[str, st
     loader.connection.register("trail_rows", rows)
     loader.connection.execute("BEGIN")
     try:
-        loader.connection.execute("DELETE FROM meta.mutations")
+        loader.connection.execute("DELETE FROM meta.mutations WHERE id IN (SELECT id FROM trail_rows)")
         loader.connection.execute("INSERT INTO meta.mutations BY NAME SELECT * FROM trail_rows")
         loader.connection.execute("COMMIT")
     except BaseException:
@@ -143,8 +142,7 @@ def _row(outbox: Outbox, mutation: Mutation) -> dict[str, Any]:
     attempts = outbox.attempts(mutation.id)
     key, bound = outbox.key_and_binding(mutation.id)
     evidence = {"attempts": attempts, "probes": outbox.probes(mutation.id)} if attempts else None
-    shaped = shape(catalogue.operation(mutation.operation))
-    target = mutation.target.rsplit("/", 1)[-1] if mutation.target and shaped.verb != "add" else None
+    target = mutation.target.rsplit("/", 1)[-1] if mutation.target and mutation.verb != "add" else None
     facts: dict[str, Any] = {
         "seq": mutation.seq,
         "id": mutation.id,
