@@ -58,6 +58,7 @@ def second_page(api: Api, cursor: str) -> tuple[Any, ...]:
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_each_kind_of_fault_changes_an_answer(api: Api, kind: str) -> None:
     cursor = api.get("/api/v2/deals", limit=3).next_cursor
+    assert cursor
     api.patch(f"/api/v2/deals/{api.live('deals')[3]}", title="new")  # for lists that lag
     healthy = second_page(api, cursor)
     api.box.faults.add(kind=kind, path="deals" if kind == "repeat_page" else "cursor=", **EXAMPLES[kind])
