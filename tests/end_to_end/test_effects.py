@@ -34,7 +34,7 @@ UNVERIFIABLE = {
     "v1 addChannel", "v1 deleteChannel", "v1 receiveMessage", "v1 deleteConversation", "v1 saveUserProviderLink",
     "v1 deleteUserProviderLink",
 }  # fmt: skip
-PUSH = ("push", "--yes", "--json", "-q", "--settle", "0.05", "--allow", "delete,merge", "--max-deletes", "999")
+PUSH = ("push", "--yes", "--json", "-q", "--settle-seconds", "0.05", "--allow", "delete,merge", "--max-deletes", "999")
 
 # What nothing but an effect shows, in the order in which it can be done: operation → its parameters. In braces: ids.
 # A name before a slash tells two uses of one operation apart.

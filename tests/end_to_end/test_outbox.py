@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.support.world import Remote
 
-PUSH = ("push", "--yes", "--json", "--settle", "0.1")
+PUSH = ("push", "--yes", "--json", "--settle-seconds", "0.1")
 STATES = {"queued", "applied", "unknown", "needs_review"}
 
 

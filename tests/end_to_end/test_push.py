@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tests.support.world import Ran, Remote
 
-YES = ("push", "--yes", "--json", "--settle", "0.1")
+YES = ("push", "--yes", "--json", "--settle-seconds", "0.1")
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_w6_an_edit_that_was_written_over_is_found_in_the_changelog(remote: Remo
     deal = live(remote, "deals")[12]
     queued = queue(project, "updateDeal", f"id={deal['id']}", "title=Ours", "probability=44")
     remote.fault(kind="latency", method="GET", path="/api/v2/deals", ms=1500, nth=2)
-    process = project.start(*YES, "--audit", "changelog")
+    process = project.start(*YES, "--check-lost-updates")
     while sum(entry["path"].startswith("/api/v2/deals") for entry in remote.log()) < 2:
         time.sleep(0.02)  # behind this, what we see of it just before the write is under way to us
     remote.post("act", method="PATCH", path=f"/api/v2/deals/{deal['id']}", body={"title": "Theirs"})
@@ -120,7 +120,7 @@ def test_w6_an_edit_that_was_written_over_is_found_in_the_changelog(remote: Remo
     assert "title = 'Theirs'" in detail
     assert "probability" not in detail
     again = queue(project, "updateDeal", f"id={deal['id']}", "title=Ours again")
-    push(project, "--audit", "changelog")
+    push(project, "--check-lost-updates")
     assert fate(project, again) == ("applied", None)
 
 
@@ -535,3 +535,11 @@ def test_s14_what_a_push_took_away_is_gone_after_a_replay_too(remote: Remote, pr
     assert project.here("replay", "-q").code == 0
     assert fingerprint(project) == tables
     assert project.ask("FROM meta.merges ORDER BY ALL") == merges
+
+
+def test_the_older_names_of_two_options_still_work_and_are_not_shown(project: Project) -> None:
+    ran = project.here("push", "--yes", "--json", "--settle", "0.1", "--audit", "changelog")
+    assert ran.code == 0, ran
+    shown = project.here("push", "--help").out
+    assert {"--settle-seconds", "--check-lost-updates"} <= set(shown.split())
+    assert not {"--settle", "--audit"} & set(shown.split())

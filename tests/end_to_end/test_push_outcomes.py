@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.support.world import Ran, Remote
 
-PUSH = ("push", "--yes", "--json", "--settle", "0.05", "--allow", "delete,merge", "--max-deletes", "99")
+PUSH = ("push", "--yes", "--json", "--settle-seconds", "0.05", "--allow", "delete,merge", "--max-deletes", "99")
 
 
 @pytest.fixture(scope="module")

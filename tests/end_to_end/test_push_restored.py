@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.support.world import Ran, Remote
 
-YES = ("push", "--yes", "--json", "--settle", "0.1")
+YES = ("push", "--yes", "--json", "--settle-seconds", "0.1")
 STREAMS = ("deals", "persons", "organizations", "users", "stages", "pipelines")
 
 

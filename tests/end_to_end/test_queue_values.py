@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.support.world import Ran
 
 FIELDS = "/api/v2/dealFields"
-PUSH = ("push", "--yes", "--json", "--settle", "0.1")
+PUSH = ("push", "--yes", "--json", "--settle-seconds", "0.1")
 
 
 @pytest.fixture(scope="module")

@@ -84,7 +84,7 @@ REMOVED = {
     "deleteSubscription": "deleteSubscription id=1",
 }
 UNVERIFIABLE = ("addChannel", "deleteChannel", "deleteConversation")  # no operation reads them
-_YES = ("push", "--yes", "--allow", "delete,merge", "--max-deletes", "99", "--settle", "0.1", "--json", "-q")
+_YES = ("push", "--yes", "--allow", "delete,merge", "--max-deletes", "99", "--settle-seconds", "0.1", "--json", "-q")
 
 
 @pytest.fixture(scope="module")

@@ -98,7 +98,7 @@ class Batch:
         """Push until nothing is open any more; the first `kills` pushes are killed at random instants."""
         random = Random(self.seed)
         command = ("push", "--yes", "--allow", "delete,merge", "--max-changes", "100000", "--max-deletes", "100000",
-                   "--settle", "0.3", "-q")  # fmt: skip
+                   "--settle-seconds", "0.3", "-q")  # fmt: skip
         for _ in range(most):
             self.pushes += 1
             process = self.project.start(*command)

@@ -53,8 +53,8 @@ DISTURBANCES = ("faults", "kills", "pairs", "stores", "clocks", "pushes", "live"
 SYNCED = (*KINDS, "pipelines", "stages", "users")
 SYNC = ("sync", *SYNCED, "--json")
 RECONCILE = ("reconcile", *SYNCED, "--repair", "--max-tombstones", "1000", "--json")
-PUSH = ("push", "--yes", "--allow", "delete,merge", "--max-changes", "1000", "--max-deletes", "1000", "--settle", "0.1",
-        "--json")  # fmt: skip
+PUSH = ("push", "--yes", "--allow", "delete,merge", "--max-changes", "1000", "--max-deletes", "1000",
+        "--settle-seconds", "0.1", "--json")  # fmt: skip
 FAULTS: tuple[dict[str, Any], ...] = (
     {"kind": "reset_before", "probability": 0.05},
     {"kind": "reset_after", "probability": 0.06},

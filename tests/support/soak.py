@@ -135,7 +135,7 @@ class Soak:
         deal = self._some("deals")
         self._run("queue", "add", "updateDeal", f"id={deal}", f"title=Pushed in night {number}")
         self._run("queue", "add", "addActivity", f"subject=Added in night {number}", f"deal_id={deal}")
-        self._run("push", "--yes", "--settle", "0.1", "-q")
+        self._run("push", "--yes", "--settle-seconds", "0.1", "-q")
 
     def _measured(self, seconds: float, rows: int) -> Night:
         gc.collect()

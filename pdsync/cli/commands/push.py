@@ -55,12 +55,14 @@ _FATES = {"send": "", "already_so": "already so", "rejected": "refused", "confli
 @click.option("--batch", help="Only those that were queued together.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N.")
 @click.option("--budget", type=click.IntRange(min=1), metavar="TOKENS", help="Spend no more than this.")
-@click.option("--settle", type=click.FloatRange(min=0), default=5.0, show_default=True, metavar="S",
-              help="Seconds until a write whose answer was lost may show.")  # fmt: skip
+@click.option("--settle-seconds", type=click.FloatRange(min=0), default=5.0, show_default=True, metavar="S",
+              help="How long a write whose answer was lost may take to show.")  # fmt: skip
 @click.option("--create-doubt", type=click.Choice(["probe", "review"]), default="probe", show_default=True,
               help="An addition whose answer was lost is looked for, or left to you.")  # fmt: skip
-@click.option("--audit", type=click.Choice(["changelog"]),
-              help="Find edits that an update wrote over; 20 tokens each.")  # fmt: skip
+@click.option("--check-lost-updates", is_flag=True,
+              help="Look in the changelog for edits that an update wrote over; 20 tokens each.")  # fmt: skip
+@click.option("--settle", type=click.FloatRange(min=0), hidden=True)  # older names of --settle-seconds and
+@click.option("--audit", type=click.Choice(["changelog"]), hidden=True)  # --check-lost-updates
 @click.pass_obj
 def push(
     app: App,
@@ -77,8 +79,10 @@ def push(
     batch: str | None,
     limit: int | None,
     budget: int | None,
-    settle: float,
+    settle_seconds: float,
     create_doubt: str,
+    check_lost_updates: bool,
+    settle: float | None,
     audit: str | None,
 ) -> None:
     """Show before → after of everything in the queue, or of a saved PLAN, then send it.
@@ -94,8 +98,9 @@ def push(
     if stray := allowed - set(guards.ALLOWABLE):
         raise ConfigError(f"--allow {', '.join(stray)}: it may be {', '.join(guards.ALLOWABLE)}. Nothing was sent.")
     asked = pushing.PushRequest(
-        plan=plan, policy=policy, operation=operation, batch=batch, limit=limit, budget=budget, settle_s=settle,
-        create_doubt=create_doubt, audit=audit is not None, consent=Consent(allowed, max_changes, max_deletes),
+        plan=plan, policy=policy, operation=operation, batch=batch, limit=limit, budget=budget,
+        settle_s=settle_seconds if settle is None else settle, create_doubt=create_doubt,
+        audit=check_lost_updates or audit is not None, consent=Consent(allowed, max_changes, max_deletes),
     )  # fmt: skip
     if dry_run:
         _dry_run(app, asked, out, html)
