@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pdsync.core import catalogue
 from pdsync.writeback.probe import fingerprint
-from pdsync.writeback.resolver import points_to
+from pdsync.writeback.record_names import referenced_stream
 from pdsync.writeback.shapes import shape
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ def _touches(mutation: Mutation) -> tuple[set[str], set[str]]:
         writes.add(fingerprint(mutation.kind, payload))
     if isinstance(payload.get("ids"), str):
         writes |= {f"{shaped.root}/{id.strip()}" for id in payload["ids"].split(",")}
-    links = {f"{table}/{_name(value)}" for name, value in payload.items() if value and (table := points_to(name))}
+    links = {
+        f"{table}/{_name(value)}" for name, value in payload.items() if value and (table := referenced_stream(name))
+    }
     return writes, links
 
 

@@ -160,7 +160,7 @@ async def make(
     for each in mutations:
         if each.company_id not in (None, company[0]):
             raise WrongCompany(expected=each.company_id or 0, found=company[0], name=company[1])
-    names.called |= {each.id: f"that of #{each.seq}" for each in mutations}
+    names.pending |= {each.id: f"that of #{each.seq}" for each in mutations}
     fit = [each for each in mutations if _unfit(each) is None]
     known = await fresh_reads.read(http, [place for each in fit for place in _places(each)])
     images = {target: read if not read.gone else None for target, read in known.items()}
@@ -450,7 +450,7 @@ class _Planner:
             self.title = title_of(body)
 
     def _read(self, name: str, value: Any) -> Any:
-        return self.names.shown(self.operation, name, value)
+        return self.names.display_value(self.operation, name, value)
 
     def _named(self, names: Sequence[str]) -> str:
         return ", ".join(self.names.label(self.operation, name) for name in names)

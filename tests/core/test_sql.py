@@ -122,6 +122,7 @@ ALLOWED = {
     ("runner/sync/removed_children.py", "sweep.relation"): "the relation of a Sweep, quoted where it is made",
     ("runner/reconcile/reconcile.py", "seen.relation"): "the relation of a Sweep, quoted where it is made",
     ("writeback/queue_reader.py", "name"): "a field of Mutation",
+    ("writeback/company_names.py", "query"): "_rows(): each of its calls is looked at like an `execute`",
     ("writeback/queue_reader.py", "where"): "_select(): each of its calls is looked at like an `execute`",
     ("writeback/queue_reader.py", "Attempt.__struct_fields__"): "names of our own",
     ("writeback/queue_reader.py", "Mutation.__struct_fields__"): "names of our own",
@@ -138,7 +139,7 @@ BUILDERS = {
     "normalise/stage.py": ("self._statement.", "no_object("),
     "load/history.py": ("_versions(", "_differences("),
 }
-SENDS = {"execute", "executemany", "executescript", "sql", "query", "rows", "_walks", "_select"}
+SENDS = {"execute", "executemany", "executescript", "sql", "query", "rows", "_walks", "_select", "_rows"}
 SOURCES = [path for path in sorted(Path(pdsync.__file__).parent.rglob("*.py")) if "sandbox" not in path.parts]
 
 

@@ -276,7 +276,9 @@ def _queue(
         bad: list[enqueue.BadRow] = []
         idle: list[int] = []
         for name, part, before in _by_operation(read, operation, where):
-            heads = {head: names.heading(name, head) for head in dict.fromkeys(head for row in part for head in row)}
+            heads = {
+                head: names.resolve_heading(name, head) for head in dict.fromkeys(head for row in part for head in row)
+            }
             _refuse_same(where, name, heads)
             renamed = [
                 (number, {heads[head]: value for head, value in row.items()})
@@ -373,7 +375,7 @@ def _show(app: App, queued: list[Mutation], names: NameResolver) -> None:
 
 
 def _table(found: list[Mutation], names: NameResolver) -> Any:
-    names.called |= {each.id: f"that of #{each.seq}" for each in found}
+    names.pending |= {each.id: f"that of #{each.seq}" for each in found}
     lines = [
         [
             f"#{each.seq}",
@@ -394,7 +396,7 @@ def summary(names: NameResolver, mutation: Mutation) -> str:
     body = {name: value for name, value in mutation.payload.items() if name not in operation.path_params}
     parts = []
     for field, value in fields(body):
-        text = render.cell(names.shown(operation, field, value)) or "null"
+        text = render.cell(names.display_value(operation, field, value)) or "null"
         parts.append(f"{names.label(operation, field)}={text[:40]}")
     return ", ".join(parts)[:160]
 

@@ -1,0 +1,229 @@
+"""Resolves built-in parameters: which parameter a key names, and what its value is as the API takes it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pdsync.core import catalogue
+from pdsync.errors import ConfigError
+from pdsync.writeback import typed_values
+from pdsync.writeback.choices import choose, visibility_levels
+from pdsync.writeback.company_names import FIELD_CODE
+from pdsync.writeback.custom_values import TEXT_TYPES, is_unresolved
+from pdsync.writeback.messages import NOTHING, unfit_value
+from pdsync.writeback.record_names import referenced_stream, resolve_id
+from pdsync.writeback.shapes import shape, stream_of
+from pdsync.writeback.typed_values import Option, Unfit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pdsync.model import Column, Operation, Param, Stream, Version
+    from pdsync.writeback.company_names import CompanyNames
+    from pdsync.writeback.typed_values import Style
+
+
+def find_parameter(operation: Operation, stream: Stream | None, key: str, params: Mapping[str, object]) -> str | None:
+    """The built-in parameter that `key` names: by its own name, by the table's column, or without its `_id`.
+
+    Args:
+        operation: the change.
+        stream: the stream of its records.
+        key: as it was given.
+        params: the parameters of the operation.
+    """
+    renamed = []
+    if stream and key in stream.columns:  # a column has v2's name, and v1 may have another one
+        renamed = [stream.column(key).path(key, operation.version).split("/")[0]]
+    singular = {"id": operation.path_params and list(operation.path_params)[-1]}.get(key)
+    candidates = [
+        key,
+        *renamed,
+        f"{key}_id",
+        f"{key.removesuffix('s')}_ids",
+        f"{key}s",
+        *([singular] if singular else []),
+    ]
+    return next((each for each in candidates if each in params and each != "custom_fields"), None)
+
+
+def find_part(
+    operation: Operation, stream: Stream | None, key: str, value: object, params: Mapping[str, object]
+) -> tuple[str, str] | None:
+    """The parameter, and the part of it, that a column stands for: `currency` of a lead is `value`, `currency`."""
+    if stream is None or key not in stream.columns or isinstance(value, dict):
+        return None
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        return None
+    root, _, part = stream.column(key).path(key, operation.version).partition("/")
+    return (root, part) if part and root in params else None
+
+
+def resolve_part(operation: Operation, key: str, part: str, value: object, style: Style) -> dict[str, Any]:
+    """A part of an object that has a column of its own: the amount of a lead's value, a line of an address.
+
+    Raises:
+        ConfigError: the value does not fit.
+    """
+    try:
+        if value is None or (part not in ("amount", "currency")):
+            return {part: value}
+        if part == "currency":
+            return {part: typed_values.currency(value)}
+        amount, code = typed_values.money(value, style)
+        return {part: amount, **({"currency": typed_values.currency(code)} if code else {})}
+    except Unfit as error:
+        raise unfit_value(f"{operation.name}: {key}", value, error) from error
+
+
+class ParameterResolver:
+    """Resolves the values of the built-in parameters of one operation.
+
+    Args:
+        names: of the company.
+        operation: the change.
+        given: all parameters as they were given: one may decide what another one means.
+    """
+
+    def __init__(self, names: CompanyNames, operation: Operation, given: Mapping[str, object]) -> None:
+        self._names, self._operation, self._given = names, operation, given
+        self._stream = stream_of(shape(operation).kind)
+
+    def resolve(self, name: str, value: object, style: Style) -> dict[str, Any]:
+        """The parameter `name`, and `currency` where the value names one.
+
+        Raises:
+            ConfigError: the value does not fit, or names no record or option.
+        """
+        operation = self._operation
+        if is_unresolved(value):
+            return {name: value}
+        if name == "field_code" and name in operation.path_params:
+            return {name: self._field_code(str(value).strip())}
+        param = {**operation.path_params, **operation.query, **operation.body}[name]
+        column = _column(self._stream, name, operation.version)
+        try:
+            if param.type == "number" and column and column.type.startswith("DECIMAL") and "currency" in operation.body:
+                amount, code = typed_values.money(value, style) if value != "null" else (None, None)
+                return {name: amount, **({"currency": typed_values.currency(code)} if code else {})}
+            return {name: self._typed(name, param, column, value, style)}
+        except Unfit as error:
+            raise unfit_value(f"{operation.name}: {name}", value, error) from error
+
+    def _typed(self, name: str, param: Param, column: Column | None, value: Any, style: Style) -> Any:
+        if value == "null" and not param.type.startswith("string"):
+            return value  # it empties the field
+        if param.type == "integer" and isinstance(value, float):  # a query or pandas makes them of a column with nulls
+            value = typed_values.whole(value)
+        if param.type == "array[object]" and column and {"value", "primary"} <= column.items.keys():
+            entries = typed_values.contacts(value)
+            if entries is None:
+                return value
+            is_update = shape(self._operation).verb == "update"
+            return entries if is_update else typed_values.completed_contacts(entries, [])
+        if param.type in ("object", "array[object]"):
+            return _object(param, value)
+        if param.type in ("integer", "string:uuid") and (table := referenced_stream(name, self._stream)):
+            return resolve_id(self._names, table, value, name, self._given)
+        if param.type in ("integer", "number") and (param.enum == (0, 1) or (column and column.type == "BOOLEAN")):
+            return int(typed_values.flag(value))
+        if options := self._options(name, param):
+            return choose(options, value, many=param.type.startswith("array")) or []
+        if name == "currency":
+            return typed_values.currency(value)
+        return _typed_like_column(param.type, column.type if column else "", self._operation.version, value, style)
+
+    def _options(self, name: str, param: Param) -> list[Option]:
+        """The options of a built-in field; none where other values may be given too."""
+        names, stream = self._names, self._stream
+        if name == "visible_to" and param.type in ("integer", "number", "string"):
+            return visibility_levels(names.options(stream, name))
+        if param.type not in ("integer", "string", "array[integer]", "array[string]"):
+            return []
+        if name in ("label_ids", "label") and stream and stream.name == "leads":
+            return names.records_as_options("lead_labels")
+        for code in ("label_ids", "label") if name in ("label_ids", "label") else (name,):
+            options = names.options(stream, code)
+            if options and names.field_type(stream, code) not in TEXT_TYPES:
+                return options
+        if param.type != "string" or param.many:
+            return []
+        listing = shape(self._operation).listing
+        values = param.enum or (listing.query[name].enum if listing and name in listing.query else ())
+        return [Option(str(each), str(each)) for each in values]
+
+    def _field_code(self, value: str) -> str:
+        """The code of the field that `value` names: by code, label or column."""
+        if FIELD_CODE.fullmatch(value):
+            return value
+        operation = self._operation
+        stream = stream_of(shape(operation).root)  # the stream of the fields themselves
+        entity = next((each for each in catalogue.streams().values() if stream and each.fields == stream.name), None)
+        fields = self._names.custom_fields(entity)
+        named = {each.code for each in fields if each.exists and value in (each.label, each.column)}
+        if len(named) == 1:
+            return named.pop()
+        if value.isdecimal():
+            raise ConfigError(
+                f"{operation.name}: {value} is no code of a field, but may be its number in v1.\n{NOTHING}"
+                f' Give the label or the code, or queue the operation of v1: "v1 {operation.id}" id={value}'
+            )
+        if stream and self._names.has_table(stream.name):
+            is_code = self._names.title(stream.name, value) is not None
+            return value if is_code else str(resolve_id(self._names, stream.name, value, "field_code", {}))
+        if not re.fullmatch(r"[a-z0-9_]+", value):
+            raise ConfigError(f"field_code is {value!r}; fields are known by their labels after a sync. {NOTHING}")
+        return value
+
+
+def _column(stream: Stream | None, name: str, version: Version) -> Column | None:
+    """The column of the table that shows the parameter `name`."""
+    if stream is None:
+        return None
+    own = [each for each in stream.columns if each == name]
+    found = own or [each for each in stream.columns if stream.column(each).path(each, version) == name]
+    return stream.column(found[0]) if found else None
+
+
+def _object(param: Param, value: Any) -> Any:
+    """An object or a list of objects, currencies in upper case; a text is JSON, or the main part of the object."""
+    if isinstance(value, str):
+        text = value.lstrip()
+        if not text.startswith(("[", "{")):
+            return {"value": value} if param.type == "object" else value
+        try:
+            value = msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            return value
+    if isinstance(value, list | tuple):
+        return [_object(param, each) if isinstance(each, dict) else each for each in value]
+    if isinstance(value, dict) and isinstance(value.get("currency"), str):
+        return {**value, "currency": typed_values.currency(value["currency"])}
+    return value
+
+
+def _typed_like_column(type: str, column: str, version: Version, value: object, style: Style) -> Any:
+    """The value of a parameter; a text is read as the type of the column that shows it.
+
+    Assumption: v1 takes times as it returns them, in UTC and without a zone, and times of day without seconds.
+    """
+    if type == "string":
+        readers: dict[str, Callable[[], Any]] = {
+            "DATE": lambda: typed_values.day(value),
+            "TIMESTAMPTZ": lambda: typed_values.moment(value, v1=version == "v1"),
+            "TIME": lambda: typed_values.clock(value, seconds=version == "v2"),
+            "INTERVAL": lambda: typed_values.span(value, seconds=version == "v2"),
+        }
+        return readers[column]() if column in readers else value
+    if type == "integer" and column.startswith("DECIMAL") and isinstance(value, str):
+        return typed_values.whole(value, style)  # the column shows 12 as 12.0000
+    readers = {
+        "boolean": lambda: typed_values.flag(value),
+        "number": lambda: typed_values.number(value, style),
+        "string:date": lambda: typed_values.day(value),
+        "string:date-time": lambda: typed_values.moment(value),
+    }
+    return readers[type]() if type in readers else value
