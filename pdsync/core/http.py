@@ -100,6 +100,7 @@ class RetryPolicy(Struct, frozen=True):
     backoff_s: float | None = None  # before the second attempt; None: the session's
     exponential: bool = True  # wait twice as long before each further one
     all_errors: bool = False  # ask again after a refusal too: what is not there yet may come
+    repeats_writes: bool = False  # send a write again although it may have been carried out: only where that was asked
 
 
 class Credentials(Protocol):
@@ -366,15 +367,18 @@ class Http:
             try:
                 answer = await once(headers)
             except _Retryable as failure:
-                if answer_is_unknown(failure, method) or attempt >= patience.attempts or self._retry_tokens < 1:
+                unknown = answer_is_unknown(failure, method)
+                stops = unknown and not patience.repeats_writes
+                if stops or attempt >= patience.attempts or self._retry_tokens < 1:
+                    again = "so it was not sent again" if attempt == 1 else f"and it was sent {attempt} times"
                     advice = (
-                        "Whether it was carried out is not known, so it was not sent again. Look before you repeat it."
-                        if answer_is_unknown(failure, method)
+                        f"Whether it was carried out is not known, {again}. Look before you repeat it."
+                        if unknown
                         else "What was fetched before is kept; run the same command again to go on."
                     )
                     raise ServerTrouble(
                         f"{label}: {clean(failure.reason)} (attempt {attempt} of {patience.attempts}).\n{advice}",
-                        doubtful=answer_is_unknown(failure, method),
+                        doubtful=unknown,
                     ) from failure
                 self._retry_tokens -= 1
                 wait = failure.wait_s if failure.wait_s is not None else self._backoff(attempt, patience)
@@ -399,8 +403,9 @@ class Http:
         first = self._backoff_s if patience.backoff_s is None else patience.backoff_s
         if not patience.exponential:
             return first
-        wait = first * float(2 ** (attempt - 1))
-        return random.uniform(0.5, 1.0) * min(wait, max(20.0, first))  # noqa: S311 - jitter
+        wait = min(first * float(2 ** (attempt - 1)), max(20.0, first))
+        least = 0.5 if patience.backoff_s is None else 1.0  # never sooner than was asked for
+        return wait * random.uniform(least, least + 0.5)  # noqa: S311 - jitter
 
     async def _send(
         self,

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import msgspec
 
-from pdsync.cli import raw_request
+from pdsync.cli import render
 from pdsync.cli.app import App, Command
 from pdsync.cli.response_output import Output
-from pdsync.core import catalogue
+from pdsync.core import catalogue, raw_request
 from pdsync.core.account import fetch_account
 from pdsync.core.http import ATTEMPTS, RetryPolicy
 from pdsync.core.log import clean
@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 
     from pdsync.core.http import Answer, Http
     from pdsync.core.request_builder import Call
+    from pdsync.core.upload_download import Form
     from pdsync.model import Operation
 
 T = TypeVar("T")
+_SHOWN = 2000  # bytes of a body, with -v
 _OTHER_HOSTS = {"oauth.pipedrive.com"}
 
 
@@ -128,7 +130,7 @@ def api(
         if everything:
             raise ConfigError("--all follows the lists of operations: pdsync operations names them.")
         if asked.method != "GET":
-            consent(app, f"{asked.method} {asked.path}{asked.says_size}", yes=yes)
+            consent(app, f"{asked.method} {asked.path}{_says_files(asked.form)}", yes=yes)
         run(app, _raw(app, asked, patience, output), doubtful=asked.label if asked.method != "GET" else None)
         return
     if query or form or parts or names or multipart:
@@ -220,7 +222,7 @@ async def _carry_out(
             await output.file(http, operation, call.path, patience, query=call.query, headers=headers)
         else:
             answer = await http.carry_out(call, headers=headers, patience=patience)
-            raw_request.debug_answer(app, answer)
+            _debug_answer(app, answer)
             output.answer(answer)
 
 
@@ -255,7 +257,7 @@ async def _raw(app: App, asked: raw_request.Request, patience: RetryPolicy, outp
             headers=asked.headers,
             patience=patience,
         )
-    raw_request.debug_answer(app, answer)
+    _debug_answer(app, answer)
     output.answer(answer)
 
 
@@ -277,11 +279,23 @@ def _debug(app: App, method: str, path: str, query: Any, headers: dict[str, str]
     lines += ["> (and the token's header)"]
     if body is not None:
         shown = body if isinstance(body, bytes) else msgspec.json.encode(body)
-        lines.append(
-            f">   {shown[: raw_request.SHOWN].decode(errors='replace')}{' …' if len(shown) > raw_request.SHOWN else ''}"
-        )
+        lines.append(f">   {shown[:_SHOWN].decode(errors='replace')}{' …' if len(shown) > _SHOWN else ''}")
     lines += [f">   {path} ({path.stat().st_size:,} bytes)" for path in files if path.exists()]
     app.note("\n".join(lines))
+
+
+def _debug_answer(app: App, answer: Answer) -> None:
+    """With -v, what came: the status, the headers that matter, the length."""
+    if app.verbosity > 0:
+        lines = [f"< {answer.status}, {len(answer.body):,} bytes"]
+        app.note("\n".join(lines + [f"<   {name}: {value}" for name, value in answer.headers.items()]))
+
+
+def _says_files(form: Form | None) -> str:
+    """The files that are sent, in words."""
+    if form is None or not form.files:
+        return ""
+    return f" with {', '.join(part.file_name for part in form.files)} ({render.size(form.size)})"
 
 
 @asynccontextmanager

@@ -11,10 +11,10 @@ import click
 import msgspec
 from msgspec import structs
 
-from pdsync.cli import raw_request, render
+from pdsync.cli import render
 from pdsync.cli.app import App, Group
 from pdsync.cli.commands.sql import ask
-from pdsync.core import catalogue, cells
+from pdsync.core import catalogue, cells, raw_request
 from pdsync.errors import ConfigError
 from pdsync.load import results
 from pdsync.model import OPEN, State

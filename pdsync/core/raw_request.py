@@ -1,27 +1,21 @@
-"""Raw requests: what `pdsync api --request` is given, sorted, and refused where it could give the token away."""
+"""Raw requests: what no operation describes, checked, and refused where it could give the token away."""
 
 from __future__ import annotations
 
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 from msgspec import Struct
 
-from pdsync.cli import render
 from pdsync.core import catalogue
 from pdsync.core.upload_download import FilePart, Form, file_part
 from pdsync.errors import ConfigError
 from pdsync.model import Method, Operation
 
-if TYPE_CHECKING:
-    from pdsync.cli.app import App
-    from pdsync.core.http import Answer
-
-SHOWN = 2000  # bytes of a body, with -v
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # What authenticates, says where to, or how the bytes travel, is pdsync's business.
 _OURS = re.compile(
@@ -113,13 +107,6 @@ class Request(Struct, frozen=True):
         """The files that are sent."""
         return self.form.files if self.form else ()
 
-    @property
-    def says_size(self) -> str:
-        """The files that are sent, in words."""
-        if not self.form_files:
-            return ""
-        return f" with {', '.join(part.file_name for part in self.form_files)} ({render.size(self.form.size)})"  # type: ignore[union-attr]
-
 
 def pair(text: str, what: str) -> tuple[str, str]:
     """`key=value` as the two."""
@@ -164,13 +151,6 @@ def values(operation: Operation, given: list[tuple[str, str]], body: str | None)
     if twice := content.keys() & found.keys():
         raise ConfigError(f"{', '.join(sorted(twice))} stands in --body and beside it. Nothing was sent.")
     return {**content, **found}
-
-
-def debug_answer(app: App, answer: Answer) -> None:
-    """With -v, what came: the status, the headers that matter, the length."""
-    if app.verbosity > 0:
-        lines = [f"< {answer.status}, {len(answer.body):,} bytes"]
-        app.note("\n".join(lines + [f"<   {name}: {value}" for name, value in answer.headers.items()]))
 
 
 def _check_path(path: str) -> None:
