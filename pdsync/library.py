@@ -35,7 +35,7 @@ from pdsync.runner import project as projects
 from pdsync.runner import push as pushing
 from pdsync.runner.sync import sync as run
 from pdsync.writeback import enqueue, undo
-from pdsync.writeback.typed_values import decimal_marks
+from pdsync.writeback.typed_values import detect_styles
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
@@ -119,12 +119,12 @@ class Queue:
         Raises:
             ConfigError: a row is wrong. Nothing was queued.
         """
-        found = enqueue.operation_of(operation)
+        found = enqueue.find_operation(operation)
         given = list(rows)
-        styles = decimal_marks(given, None)
+        styles = detect_styles(given, None)
         with pushing.opened(self._settings) as (outbox, names):
             entries = [
-                enqueue.entry(names, found, {k: v for k, v in row.items() if k != enqueue.AS}, key=key,
+                enqueue.make_entry(names, found, {k: v for k, v in row.items() if k != enqueue.AS}, key=key,
                               name=str(row[enqueue.AS]) if enqueue.AS in row else None, styles=styles)
                 for row, key in zip_longest(given, list(keys))
             ]  # fmt: skip

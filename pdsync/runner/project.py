@@ -46,7 +46,7 @@ def locked(settings: Settings, on_note: Callable[[str], None] = log.warning) -> 
         stores.index_archive(settings, control, on_note)
         # Before a file gives way to the other, both are asked what they know of the queue.
         for note in queue_recovery.recover(
-            queue_recovery.outbox_of(settings, control), files=[settings.warehouse, work_path(settings)]
+            queue_recovery.open_outbox(settings, control), files=[settings.warehouse, work_path(settings)]
         ):
             on_note(note)
         yield control

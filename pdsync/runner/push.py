@@ -21,7 +21,7 @@ from pdsync.core.log import log
 from pdsync.errors import AuthError, ConfigError, GuardTripped, PdsyncError, ProjectLocked, Stopped, WrongCompany
 from pdsync.runner import connection as client
 from pdsync.runner import project
-from pdsync.runner.queue_recovery import outbox_of, recover
+from pdsync.runner.queue_recovery import open_outbox, recover
 from pdsync.runner.report import applied_changes, mutation_log
 from pdsync.runner.sync import sync
 from pdsync.sql import first, quoted
@@ -120,7 +120,7 @@ def opened(settings: Settings, say: Callable[[str], None] = log.warning) -> Iter
     What the raw archive and the warehouse know of it and control.db does not is taken over first, and `say` is told.
     """
     with project.opened(settings) as control, _warehouse(settings) as warehouse:
-        outbox = outbox_of(settings, control)
+        outbox = open_outbox(settings, control)
         for note in recover(outbox, warehouse, [project.work_path(settings)]):
             say(note)
         yield outbox, NameResolver(warehouse)
@@ -135,7 +135,7 @@ async def _session(
             identity = await fetch_account(http)
             control.check_company(identity.company_id, identity.company_name)
             _check_warehouse(warehouse, identity)
-            outbox = outbox_of(settings, control)
+            outbox = open_outbox(settings, control)
             for note in recover(outbox, warehouse, [project.work_path(settings)]):
                 say(note)
             yield Session(settings, control, outbox, http, identity, NameResolver(warehouse), warehouse)
@@ -205,7 +205,7 @@ async def push(
             receipt = await _apply(session, plan, push_id, asked, tell)
             done = session.outbox.mutations_of_push(push_id, images=False)
             if session.warehouse is not None:  # also what an earlier push did, and could not bring in
-                late = applied_changes.not_reflected(session.outbox, session.warehouse)
+                late = applied_changes.find_unreflected(session.outbox, session.warehouse)
                 done += [each for each in late if each.push_id != push_id]
         if asked.read_back:
             await _read_back(settings, receipt, done, say)
@@ -345,7 +345,7 @@ async def _read_back(
         known = set() if warehouse is None else {
             row[0] for row in warehouse.execute("SELECT DISTINCT stream FROM meta.checkpoints").fetchall()
         }  # fmt: skip
-    receipt.streams = tuple(name for name in applied_changes.streams_of(mutations) if name in known)
+    receipt.streams = tuple(name for name in applied_changes.affected_streams(mutations) if name in known)
     try:
         if receipt.streams:
             await sync.sync(settings, sync.SyncRequest(receipt.streams))

@@ -64,7 +64,7 @@ class _Recorded(Struct, frozen=True):
     unreadable: list[_Unreadable] = []
 
 
-def outbox_of(settings: Settings, control: Control) -> Outbox:
+def open_outbox(settings: Settings, control: Control) -> Outbox:
     """The project's outbox, with its journal in the raw archive."""
     return Outbox(control, Journal(settings.raw))
 

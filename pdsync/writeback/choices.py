@@ -36,8 +36,8 @@ def choose(options: list[Option], value: object, *, many: bool = False, ids_only
     single = value[0] if isinstance(value, list | tuple) and len(value) == 1 and not many else value
     try:
         if not many:
-            return typed_values.option(single, options)
-        found = typed_values.several(value, options)
+            return typed_values.find_option(single, options)
+        found = typed_values.find_options(value, options)
     except Unfit as error:
         raise error if str(error) else _unknown_option(value, options) from None
     if not found and isinstance(value, str) and value.strip() != "[]":

@@ -230,29 +230,29 @@ def _typed_part(
 def _further_part(field: Field, part: str, value: object) -> Any:
     """A part beside the main one: the currency of an amount, the end of a range, a line of an address."""
     if part == "currency":
-        return typed_values.currency(value)
+        return typed_values.parse_currency(value)
     if part == "until":
-        return typed_values.day(value) if field.type == "daterange" else typed_values.clock(value)
-    return typed_values.whole(value) if part == "timezone_id" else cells.cell_text(value)
+        return typed_values.parse_date(value) if field.type == "daterange" else typed_values.parse_time(value)
+    return typed_values.parse_integer(value) if part == "timezone_id" else cells.cell_text(value)
 
 
 def _typed(type: str, value: object, style: Style) -> Any:
     """The value of a field whose type has no options and refers to no record, as v2 takes it."""
     if type == "monetary":
-        amount, code = typed_values.money(value, style)
-        return {"value": amount, **({"currency": typed_values.currency(code)} if code else {})}
+        amount, code = typed_values.parse_money(value, style)
+        return {"value": amount, **({"currency": typed_values.parse_currency(code)} if code else {})}
     if type == "double":
-        return typed_values.number(value, style)
+        return typed_values.parse_number(value, style)
     if type == "int":
-        return typed_values.whole(value, style)
+        return typed_values.parse_integer(value, style)
     if type == "boolean":
-        return typed_values.flag(value)
+        return typed_values.parse_boolean(value)
     if type == "date":
-        return typed_values.day(value)
+        return typed_values.parse_date(value)
     if type == "time":
-        return {"value": typed_values.clock(value)}
+        return {"value": typed_values.parse_time(value)}
     if type in ("daterange", "timerange"):
-        return typed_values.stretch(value, type)
+        return typed_values.parse_range(value, type)
     if type == "address":
         return {"value": cells.cell_text(value)}
     if type in (*TEXT_TYPES, "phone"):
@@ -264,7 +264,7 @@ def _as_id(value: Any) -> Any:
     """An id as a custom field takes it."""
     if isinstance(value, str):
         return int(value) if WHOLE.fullmatch(value) else value
-    return typed_values.whole(value)
+    return typed_values.parse_integer(value)
 
 
 def _is_empty(value: Any) -> bool:

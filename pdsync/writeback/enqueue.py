@@ -40,7 +40,7 @@ class BadRow(Struct, frozen=True):
     why: str
 
 
-def operation_of(name: str) -> Operation:
+def find_operation(name: str) -> Operation:
     """The operation called `name`, which changes data and still exists.
 
     Raises:
@@ -58,7 +58,7 @@ def operation_of(name: str) -> Operation:
     return operation
 
 
-def entry(
+def make_entry(
     names: NameResolver,
     operation: Operation,
     given: Mapping[str, object],
@@ -80,7 +80,7 @@ def entry(
         ConfigError: a name or a value is wrong; says which and what would do. Nothing was queued.
     """
     shaped = shape(operation)
-    params = _plain(names.resolve(operation, _finite(operation, given), styles))
+    params = _as_json(names.resolve(operation, _refuse_infinite(operation, given), styles))
     if name is not None and shaped.verb != "add":
         raise ConfigError(
             f"{operation.name} adds no record that others could refer to as {name!r}. Nothing was queued."
@@ -112,7 +112,7 @@ def entry(
     return Entry(operation.name, shaped.verb, shaped.kind, target, payload, key, name)
 
 
-def entries(
+def make_entries(
     names: NameResolver,
     operation: Operation,
     rows: Iterable[Mapping[str, Any]],
@@ -144,7 +144,7 @@ def entries(
             prefixed = f"{operation.name}:{own_key}" if own_key is not None else None
             as_name = row.get(AS)
             good.append(
-                entry(
+                make_entry(
                     names,
                     operation,
                     given,
@@ -158,7 +158,7 @@ def entries(
     return good, bad
 
 
-def again(mutation: Mutation) -> Entry:
+def copy_for_retry(mutation: Mutation) -> Entry:
     """The same once more."""
     return Entry(
         mutation.operation,
@@ -172,7 +172,7 @@ def again(mutation: Mutation) -> Entry:
     )
 
 
-def exported(mutations: Sequence[Mutation]) -> Iterator[dict[str, Any]]:
+def export_rows(mutations: Sequence[Mutation]) -> Iterator[dict[str, Any]]:
     """Rows of which `entries` makes the same mutations; a record that others refer to gets a name."""
     referred = {id for each in mutations for id in each.references}
     for each in mutations:
@@ -187,17 +187,17 @@ def exported(mutations: Sequence[Mutation]) -> Iterator[dict[str, Any]]:
         )
 
 
-def _finite(operation: Operation, given: Mapping[str, object]) -> dict[str, Any]:
+def _refuse_infinite(operation: Operation, given: Mapping[str, object]) -> dict[str, Any]:
     """The values as JSON has them, which has no word for NaN and infinities."""
     for field, value in given.items():
         try:
             refuse_not_finite(value)
         except Unfit as error:
             raise ConfigError(f"{operation.name}: {field} is {value}, and {error}. Nothing was queued.") from error
-    return {field: value if isinstance(value, cells.Numeral) else _plain(value) for field, value in given.items()}
+    return {field: value if isinstance(value, cells.Numeral) else _as_json(value) for field, value in given.items()}
 
 
-def _plain(value: object) -> Any:
+def _as_json(value: object) -> Any:
     """A value of a query or a Parquet file as JSON has it."""
     if isinstance(value, cells.Numeral):  # its readers have it behind them
         return str(value)
@@ -210,7 +210,7 @@ def _plain(value: object) -> Any:
     if isinstance(value, UUID):
         return str(value)
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: _as_json(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [_as_json(inner) for inner in value]
     return value

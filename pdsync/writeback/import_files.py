@@ -95,7 +95,7 @@ class _Table(Struct, frozen=True):
 
     def place(self, number: int, column: int) -> str:
         """What people call a cell; `column` from 0 on."""
-        return f"cell {spreadsheets.letters(column)}{number}" if self.unit == "row" else f"line {number}"
+        return f"cell {spreadsheets.column_letters(column)}{number}" if self.unit == "row" else f"line {number}"
 
 
 def read(path: Path, told: Format | None = None) -> Rows:
@@ -112,22 +112,22 @@ def read(path: Path, told: Format | None = None) -> Rows:
         raise ConfigError(f"{path}: {ending or 'no ending'} says nothing of the format. Name it: --format csv.")
     try:
         if kind == "parquet":
-            return _parquet(path)
+            return _read_parquet(path)
         if kind == "xlsx":
             found, notes = spreadsheets.read(path)
-            rows = [(number, [_cell(value) for value in row]) for number, row in enumerate(found, 1)]
-            return _named(_Table(path, rows[(told.header or 1) - 1 :], "row", notes), told)
-        text = _decoded(path, path.read_bytes(), kind, told.encoding)
+            rows = [(number, [_sheet_cell(value) for value in row]) for number, row in enumerate(found, 1)]
+            return _name_columns(_Table(path, rows[(told.header or 1) - 1 :], "row", notes), told)
+        text = _decode(path, path.read_bytes(), kind, told.encoding)
         if kind == "csv":
-            return _named(_csv(path, text, told.header), told)
+            return _name_columns(_read_csv(path, text, told.header), told)
         if kind == "json":
             return Rows(msgspec.json.decode(text, type=list[dict[str, Any]]), null_clears=True, numbers=[])
-        return _ndjson(path, text)
+        return _read_ndjson(path, text)
     except (OSError, ValueError, NotImplementedError, msgspec.DecodeError) as error:
         raise ConfigError(f"{path} can't be read as {kind}: {error}. Nothing was queued.") from error
 
 
-def _ndjson(path: Path, text: str) -> Rows:
+def _read_ndjson(path: Path, text: str) -> Rows:
     decoder = msgspec.json.Decoder(dict[str, Any])
     found = Rows([], null_clears=True, numbers=[], unit="line")
     for number, line in enumerate(text.split("\n"), 1):
@@ -142,18 +142,18 @@ def _ndjson(path: Path, text: str) -> Rows:
     return found
 
 
-def _parquet(path: Path) -> Rows:
+def _read_parquet(path: Path) -> Rows:
     from pyarrow import parquet  # noqa: PLC0415 - slow to import, and rarely needed
 
     from pdsync.load import results  # noqa: PLC0415 - likewise
 
     with parquet.ParquetFile(path) as file:  # one file, and no columns from the names of its folders
         table = file.read()
-    _refuse_twins(path, table.column_names)
+    _refuse_duplicate_columns(path, table.column_names)
     return Rows(results.python_rows(table), null_clears=False, numbers=[])
 
 
-def _decoded(path: Path, content: bytes, kind: str, encoding: str | None) -> str:
+def _decode(path: Path, content: bytes, kind: str, encoding: str | None) -> str:
     """The text of a file, without its byte order mark."""
     bom = next((mark for mark in _BOMS if content.startswith(mark)), b"")
     found = _BOMS.get(bom, "utf-8")
@@ -183,7 +183,7 @@ def _decoded(path: Path, content: bytes, kind: str, encoding: str | None) -> str
         ) from error
 
 
-def _csv(path: Path, text: str, header: int | None) -> _Table:
+def _read_csv(path: Path, text: str, header: int | None) -> _Table:
     """The records of a CSV file, each with the line where it begins."""
     said, number = _SEP.match(text), 1
     delimiter = said[1] if said else None
@@ -191,7 +191,7 @@ def _csv(path: Path, text: str, header: int | None) -> _Table:
         text, number = text[said.end() :], 2
     while header and number < header and (end := _LINE_END.search(text)):
         text, number = text[end.end() :], number + 1
-    delimiter = delimiter or _delimiter(text)
+    delimiter = delimiter or _detect_delimiter(text)
     csv.field_size_limit(1 << 30)  # a note may be longer than the 128 KiB that Python takes for a mistake
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[tuple[int, list[str]]] = []
@@ -209,7 +209,7 @@ def _csv(path: Path, text: str, header: int | None) -> _Table:
     return _Table(path, rows, "line", decimal="." if delimiter == "," else None)  # a decimal comma needs another one
 
 
-def _delimiter(text: str) -> str:
+def _detect_delimiter(text: str) -> str:
     """What stands between the cells: what the first line has most of, and where that is a tie, all lines agree on."""
     lines = [line for line in _LINE_END.split(_QUOTED.sub('""', text[:_SAMPLE])) if line.strip()][:50]
     if not lines:
@@ -226,7 +226,7 @@ def _delimiter(text: str) -> str:
     return max(present, key=fits, default=",")
 
 
-def _cell(value: object) -> str:
+def _sheet_cell(value: object) -> str:
     """A cell of a spreadsheet as its person sees it: of a number the 15 digits that a spreadsheet shows."""
     if isinstance(value, float):  # a spreadsheet knows no whole numbers
         return str(int(value)) if value.is_integer() else cells.Numeral(repr(float(f"{value:.15g}")))
@@ -236,7 +236,7 @@ def _cell(value: object) -> str:
     return cells.cell_text(value)
 
 
-def _named(table: _Table, told: Format) -> Rows:
+def _name_columns(table: _Table, told: Format) -> Rows:
     """The rows of a table by the names in its first one that is not empty."""
     path = table.path
     rows = [(number, row) for number, row in table.rows if any(cell.strip() for cell in row)]
@@ -244,7 +244,7 @@ def _named(table: _Table, told: Format) -> Rows:
         what = f"has nothing from {table.unit} {told.header} on" if told.header else "is empty"
         raise ConfigError(f"{path} {what}: the first line names the columns. Nothing was queued.")
     names = [(name if told.raw else cells.unguarded(name)).strip() for name in rows[0][1]]
-    further = _further_down(table, rows, told)
+    further = _hint_at_header(table, rows, told)
     for number, row in rows[1:]:
         for column, cell in enumerate(row):
             name = names[column] if column < len(names) else ""
@@ -267,7 +267,7 @@ def _named(table: _Table, told: Format) -> Rows:
                     f"{where}: {name!r} is the formula {shown}, and not what it comes to. Nothing was queued.\n"
                     f"Put its value there. If it is a text, a quote in front says so, or --raw-csv for the whole file."
                 )
-    _refuse_twins(path, [name for name in names if name])
+    _refuse_duplicate_columns(path, [name for name in names if name])
     made = [
         {
             name: None if cell == told.null else cell if told.raw else cells.unguarded(cell)
@@ -287,7 +287,7 @@ def _named(table: _Table, told: Format) -> Rows:
     return Rows(made, True, [number for number, _ in rows[1:]], table.unit, notes, table.decimal)
 
 
-def _further_down(table: _Table, rows: list[tuple[int, list[str]]], told: Format) -> str:
+def _hint_at_header(table: _Table, rows: list[tuple[int, list[str]]], told: Format) -> str:
     """A hint at the first row that names as many columns as there are, if it isn't the one that was taken."""
     filled = [(number, sum(bool(cell.strip()) for cell in row)) for number, row in rows[:50]]
     most = max(count for _, count in filled)
@@ -297,7 +297,7 @@ def _further_down(table: _Table, rows: list[tuple[int, list[str]]], told: Format
     return f" If the names of the columns stand in {table.unit} {number}: --header {number}"
 
 
-def _refuse_twins(path: Path, names: list[str]) -> None:
+def _refuse_duplicate_columns(path: Path, names: list[str]) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ConfigError(f"{path}: a column is named twice: {twice!r} ({', '.join(names)[:200]}). Nothing was queued.")

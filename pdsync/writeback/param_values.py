@@ -72,9 +72,9 @@ def resolve_part(operation: Operation, key: str, part: str, value: object, style
         if value is None or (part not in ("amount", "currency")):
             return {part: value}
         if part == "currency":
-            return {part: typed_values.currency(value)}
-        amount, code = typed_values.money(value, style)
-        return {part: amount, **({"currency": typed_values.currency(code)} if code else {})}
+            return {part: typed_values.parse_currency(value)}
+        amount, code = typed_values.parse_money(value, style)
+        return {part: amount, **({"currency": typed_values.parse_currency(code)} if code else {})}
     except Unfit as error:
         raise unfit_value(f"{operation.name}: {key}", value, error) from error
 
@@ -107,8 +107,8 @@ class ParameterResolver:
         column = _column(self._stream, name, operation.version)
         try:
             if param.type == "number" and column and column.type.startswith("DECIMAL") and "currency" in operation.body:
-                amount, code = typed_values.money(value, style) if value != "null" else (None, None)
-                return {name: amount, **({"currency": typed_values.currency(code)} if code else {})}
+                amount, code = typed_values.parse_money(value, style) if value != "null" else (None, None)
+                return {name: amount, **({"currency": typed_values.parse_currency(code)} if code else {})}
             return {name: self._typed(name, param, column, value, style)}
         except Unfit as error:
             raise unfit_value(f"{operation.name}: {name}", value, error) from error
@@ -117,23 +117,23 @@ class ParameterResolver:
         if value == "null" and not param.type.startswith("string"):
             return value  # it empties the field
         if param.type == "integer" and isinstance(value, float):  # a query or pandas makes them of a column with nulls
-            value = typed_values.whole(value)
+            value = typed_values.parse_integer(value)
         if param.type == "array[object]" and column and {"value", "primary"} <= column.items.keys():
-            entries = typed_values.contacts(value)
+            entries = typed_values.parse_contacts(value)
             if entries is None:
                 return value
             is_update = shape(self._operation).verb == "update"
-            return entries if is_update else typed_values.completed_contacts(entries, [])
+            return entries if is_update else typed_values.complete_contacts(entries, [])
         if param.type in ("object", "array[object]"):
             return _object(param, value)
         if param.type in ("integer", "string:uuid") and (table := referenced_stream(name, self._stream)):
             return resolve_id(self._names, table, value, name, self._given)
         if param.type in ("integer", "number") and (param.enum == (0, 1) or (column and column.type == "BOOLEAN")):
-            return int(typed_values.flag(value))
+            return int(typed_values.parse_boolean(value))
         if options := self._options(name, param):
             return choose(options, value, many=param.type.startswith("array")) or []
         if name == "currency":
-            return typed_values.currency(value)
+            return typed_values.parse_currency(value)
         return _typed_like_column(param.type, column.type if column else "", self._operation.version, value, style)
 
     def _options(self, name: str, param: Param) -> list[Option]:
@@ -201,7 +201,7 @@ def _object(param: Param, value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_object(param, each) if isinstance(each, dict) else each for each in value]
     if isinstance(value, dict) and isinstance(value.get("currency"), str):
-        return {**value, "currency": typed_values.currency(value["currency"])}
+        return {**value, "currency": typed_values.parse_currency(value["currency"])}
     return value
 
 
@@ -212,18 +212,18 @@ def _typed_like_column(type: str, column: str, version: Version, value: object, 
     """
     if type == "string":
         readers: dict[str, Callable[[], Any]] = {
-            "DATE": lambda: typed_values.day(value),
-            "TIMESTAMPTZ": lambda: typed_values.moment(value, v1=version == "v1"),
-            "TIME": lambda: typed_values.clock(value, seconds=version == "v2"),
-            "INTERVAL": lambda: typed_values.span(value, seconds=version == "v2"),
+            "DATE": lambda: typed_values.parse_date(value),
+            "TIMESTAMPTZ": lambda: typed_values.parse_timestamp(value, v1=version == "v1"),
+            "TIME": lambda: typed_values.parse_time(value, seconds=version == "v2"),
+            "INTERVAL": lambda: typed_values.parse_duration(value, seconds=version == "v2"),
         }
         return readers[column]() if column in readers else value
     if type == "integer" and column.startswith("DECIMAL") and isinstance(value, str):
-        return typed_values.whole(value, style)  # the column shows 12 as 12.0000
+        return typed_values.parse_integer(value, style)  # the column shows 12 as 12.0000
     readers = {
-        "boolean": lambda: typed_values.flag(value),
-        "number": lambda: typed_values.number(value, style),
-        "string:date": lambda: typed_values.day(value),
-        "string:date-time": lambda: typed_values.moment(value),
+        "boolean": lambda: typed_values.parse_boolean(value),
+        "number": lambda: typed_values.parse_number(value, style),
+        "string:date": lambda: typed_values.parse_date(value),
+        "string:date-time": lambda: typed_values.parse_timestamp(value),
     }
     return readers[type]() if type in readers else value

@@ -28,7 +28,7 @@ from pdsync.writeback.equality import (
     value_in,
 )
 from pdsync.writeback.shapes import key_of, link_to_itself, records_named, shape
-from pdsync.writeback.typed_values import completed_contacts
+from pdsync.writeback.typed_values import complete_contacts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -410,7 +410,7 @@ class _Planner:
         numbers, and the list that is added to.
         """
         payload = {
-            name: completed_contacts(value, _entries(record.get(name))) if _is_bare(value) else value
+            name: complete_contacts(value, _entries(record.get(name))) if _is_bare(value) else value
             for name, value in self.payload.items()
         }
         custom = payload.get("custom_fields")

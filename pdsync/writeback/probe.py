@@ -71,13 +71,15 @@ async def list_snapshot(http: Http, shape: Shape, payload: Mapping[str, Any]) ->
     newest = _newest(shape)
     if newest is None and shape.listing.paging != "none" and not shape.places:
         return None  # a long list in no order: reading all of it would not be worth it
-    keys = [key for record in await listed(http, shape, payload) if (key := key_of(record))]
+    keys = [key for record in await read_list(http, shape, payload) if (key := key_of(record))]
     if newest and all(key.isdecimal() for key in keys):
         return max(map(int, keys), default=0)
     return sorted(keys)
 
 
-def tie(operation: Operation, payload: Mapping[str, Any], records: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+def find_relation(
+    operation: Operation, payload: Mapping[str, Any], records: Iterable[dict[str, Any]]
+) -> dict[str, Any] | None:
     """The one of `records` that ties the same two records together as `payload` would."""
     wanted = dict(fields(body_of(operation, payload)))
     return next(
@@ -166,11 +168,11 @@ async def _look_for_new(
 ) -> ProbeOutcome:
     request = f"list {shape.kind}"
     if shape.relation:  # it was not there before, or it would not have been sent
-        tied = tie(operation, payload, await listed(http, shape, payload))
+        tied = find_relation(operation, payload, await read_list(http, shape, payload))
         return ProbeOutcome("happened" if tied else "absent", request, [tied and key_of(tied)], tied)
     if seen is None:
         return ProbeOutcome("undecidable", request, "what the list held before is not known")
-    records = await listed(http, shape, payload)
+    records = await read_list(http, shape, payload)
     fresh = _added_since(records, seen)
     if _newest(shape) and len(fresh) == len(records) >= _page(shape):
         return ProbeOutcome("undecidable", request, f"more than {len(records)} were added since")
@@ -183,7 +185,7 @@ async def _look_for_new(
             await _whole(http, shape, payload, each) if fields_not_returned(each, body_of(operation, payload)) else each
         )
         if not changed_fields(whole, wanted):
-            alike.append((each, strangeness(operation, payload, whole, me) or _lateness(each, sent_at)))
+            alike.append((each, evidence_against(operation, payload, whole, me) or _lateness(each, sent_at)))
     ours = [each for each, why in alike if not why]
     keys = [key_of(each) for each in ours]
     if len(ours) == 1:
@@ -234,7 +236,7 @@ async def _look_at_state(http: Http, operation: Operation, payload: Mapping[str,
     return ProbeOutcome("absent" if shown.verdict == "missing" else "undecidable", request, shown.detail)
 
 
-def strangeness(
+def evidence_against(
     operation: Operation, payload: Mapping[str, Any], record: Mapping[str, Any], me: int | None
 ) -> str | None:
     """What speaks against a record that holds all of `payload` being the one that it added; None for nothing.
@@ -278,16 +280,16 @@ def _lateness(record: Mapping[str, Any], sent_at: datetime | None) -> str | None
     return f"it was added {added - sent_at} after this was sent" if sent_at and added > sent_at + _WINDOW else None
 
 
-async def _whole(http: Http, shape: Shape, payload: Mapping[str, Any], listed: dict[str, Any]) -> dict[str, Any]:
+async def _whole(http: Http, shape: Shape, payload: Mapping[str, Any], record: dict[str, Any]) -> dict[str, Any]:
     """A record that a list shows in part, with all that it shows by itself."""
-    key = key_of(listed)
+    key = key_of(record)
     if shape.item is None or key is None:
-        return listed
+        return record
     values = (*(str(payload[name]) for name in shape.places), key)
     read = (await fresh_reads.read(http, [fresh_reads.RecordAddress(shape, f"{shape.kind}/{key}", values)])).popitem()[
         1
     ]
-    return {**listed, **(read.record or {})}
+    return {**record, **(read.record or {})}
 
 
 async def _look_at_merge(http: Http, shape: Shape, payload: Mapping[str, Any], base: Mapping[str, Any]) -> ProbeOutcome:
@@ -311,7 +313,7 @@ async def _look_at_merge(http: Http, shape: Shape, payload: Mapping[str, Any], b
     return ProbeOutcome("undecidable", request, now)
 
 
-async def listed(http: Http, shape: Shape, payload: Mapping[str, Any]) -> list[dict[str, Any]]:
+async def read_list(http: Http, shape: Shape, payload: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The newest records of a list that sorts, or all of it."""
     listing = shape.listing
     if listing is None:
@@ -349,7 +351,7 @@ def _newest(shape: Shape) -> dict[str, Any] | None:
 async def _list_answers(http: Http, shape: Shape, payload: Mapping[str, Any]) -> bool:
     """Whether records of this kind can still be seen: where they can't, a missing one says nothing."""
     try:
-        return bool(await listed(http, shape, payload)) or bool(shape.places[1:])
+        return bool(await read_list(http, shape, payload)) or bool(shape.places[1:])
     except ApiError:
         return False
 

@@ -40,7 +40,7 @@ from pdsync.writeback.equality import (
     value_in,
 )
 from pdsync.writeback.plan import body_of
-from pdsync.writeback.probe import list_snapshot, listed, probe_write, tie
+from pdsync.writeback.probe import find_relation, list_snapshot, probe_write, read_list
 from pdsync.writeback.shapes import key_of, shape
 
 if TYPE_CHECKING:
@@ -354,11 +354,11 @@ class Sender:
             ready.seen = await self._seen_before(ready)
         else:
             try:
-                records = await listed(self.http, shape(operation), ready.payload)
+                records = await read_list(self.http, shape(operation), ready.payload)
             except ApiError as error:
                 log.info("the list of %s can't be read: %s", ready.step.kind, error)
                 return None
-            if found := tie(operation, ready.payload, records):
+            if found := find_relation(operation, ready.payload, records):
                 return self._settle(ready.mutation, "applied", "already_so", after=found)
             ready.seen = sorted(key for each in records if (key := key_of(each)))
         return None

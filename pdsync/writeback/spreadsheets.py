@@ -42,7 +42,7 @@ def read(path: Path) -> tuple[list[list[Any]], list[str]]:
         notes.append(
             f"{path.name} has {len(book.sheet_names)} sheets; only the first, {book.sheet_names[0]!r}, was read."
         )
-    if (content := _xml(path)) is None:
+    if (content := _read_sheet_xml(path)) is None:
         notes.append(f"{path.name}: formulas that have failed count as empty cells. An .xlsx file would tell them.")
     else:
         _refuse_failed(path, content)
@@ -50,13 +50,13 @@ def read(path: Path) -> tuple[list[list[Any]], list[str]]:
         for column, value in enumerate(row):
             if isinstance(value, float) and abs(value) >= _MOST_DIGITS:
                 raise ConfigError(
-                    f"{path}, cell {letters(column)}{number}: a number of more than 15 digits, of which the spreadsheet"
-                    f" has cut the last. Nothing was queued.\nFormat the column as text, and enter it again."
+                    f"{path}, cell {column_letters(column)}{number}: a number of more than 15 digits; the spreadsheet"
+                    f" has cut off the last ones. Nothing was queued.\nFormat the column as text, and enter it again."
                 )
     return rows, notes
 
 
-def letters(column: int) -> str:
+def column_letters(column: int) -> str:
     """What a spreadsheet calls a column, which is counted from 0 on."""
     name = ""
     column += 1
@@ -66,7 +66,7 @@ def letters(column: int) -> str:
     return name
 
 
-def _xml(path: Path) -> bytes | None:
+def _read_sheet_xml(path: Path) -> bytes | None:
     """The XML of the first sheet; None where the file is no .xlsx."""
     try:
         with zipfile.ZipFile(path) as archive:

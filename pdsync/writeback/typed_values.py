@@ -89,36 +89,36 @@ class Option(Struct, frozen=True):
 # Numbers and money.
 
 
-def number(value: object, style: Style = _UNKNOWN, wanted: str = A_NUMBER) -> int | float:
+def parse_number(value: object, style: Style = _UNKNOWN, wanted: str = A_NUMBER) -> int | float:
     """A finite number. Text may group its digits and have either decimal mark, if only one reading is possible."""
     if isinstance(value, str):
-        return _finite(_decimal(value, style, wanted), wanted)
+        return _finite(_parse_decimal(value, style, wanted), wanted)
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise Unfit(wanted)
     return _finite(value, wanted)
 
 
-def whole(value: object, style: Style = _UNKNOWN) -> int:
+def parse_integer(value: object, style: Style = _UNKNOWN) -> int:
     """A whole number."""
-    found = number(value, style, A_WHOLE)
+    found = parse_number(value, style, A_WHOLE)
     if found != int(found):
         raise Unfit(A_WHOLE)
     return int(found)
 
 
-def money(value: object, style: Style = _UNKNOWN) -> tuple[int | float, str | None]:
+def parse_money(value: object, style: Style = _UNKNOWN) -> tuple[int | float, str | None]:
     """An amount and its currency, if it names one."""
     if not isinstance(value, str):
-        return number(value, style, AN_AMOUNT), None
-    said = _MONEY.fullmatch(_trimmed(value))
+        return parse_number(value, style, AN_AMOUNT), None
+    said = _MONEY.fullmatch(_trim(value))
     if not said or (said["before"] and said["after"]):
         raise Unfit(AN_AMOUNT)
     code = said["before"] or said["after"]
     amount = said["amount"] if code else value  # a cell of a spreadsheet that is a number stays known as one
-    return number(amount, style, AN_AMOUNT), ("EUR" if code == "€" else code.upper()) if code else None
+    return parse_number(amount, style, AN_AMOUNT), ("EUR" if code == "€" else code.upper()) if code else None
 
 
-def currency(value: object) -> str:
+def parse_currency(value: object) -> str:
     """The code of a currency, whatever its case."""
     text = value.strip() if isinstance(value, str) else ""
     if not _CURRENCY.fullmatch(text):
@@ -126,7 +126,7 @@ def currency(value: object) -> str:
     return text.upper()
 
 
-def decimal_marks(rows: Iterable[Mapping[str, object]], told: str | None, file: str | None = None) -> dict[str, Style]:
+def detect_styles(rows: Iterable[Mapping[str, object]], told: str | None, file: str | None = None) -> dict[str, Style]:
     """How each column writes its numbers: as `told`, as its unambiguous cells show, else as the file does.
 
     Args:
@@ -138,7 +138,7 @@ def decimal_marks(rows: Iterable[Mapping[str, object]], told: str | None, file: 
         for name, value in row.items():
             marks = shown.setdefault(name, set())
             if isinstance(value, str) and not isinstance(value, cells.Numeral) and len(marks) < 2:
-                said = _MONEY.fullmatch(_trimmed(value))
+                said = _MONEY.fullmatch(_trim(value))
                 parts = _NUMBER.fullmatch(said["amount"]) if said else None
                 if parts and not parts[2].isdigit() and len(found := _readings(parts[2])) == 1:
                     marks.update(found)
@@ -148,9 +148,9 @@ def decimal_marks(rows: Iterable[Mapping[str, object]], told: str | None, file: 
             for name, marks in shown.items()}  # fmt: skip
 
 
-def _decimal(text: str, style: Style, wanted: str) -> Decimal:
+def _parse_decimal(text: str, style: Style, wanted: str) -> Decimal:
     style = Style(".") if isinstance(text, cells.Numeral) else style
-    parts = _NUMBER.fullmatch(_trimmed(text))
+    parts = _NUMBER.fullmatch(_trim(text))
     readings = _readings(parts[2]) if parts else {}
     if not parts or not readings:
         raise Unfit(wanted)
@@ -193,7 +193,7 @@ def _finite(value: float | Decimal, wanted: str) -> int | float:
 # Yes and no, days and times.
 
 
-def flag(value: object) -> bool:
+def parse_boolean(value: object) -> bool:
     """Yes or no."""
     word = value.strip().lower() if isinstance(value, str) else str(int(value)) if value in (0, 1) else ""
     if word in _YES:
@@ -203,7 +203,7 @@ def flag(value: object) -> bool:
     raise Unfit(A_FLAG)
 
 
-def day(value: object) -> str:
+def parse_date(value: object) -> str:
     """A day; a time only if it is midnight, as spreadsheets write days."""
     if isinstance(value, datetime):
         value = value.isoformat()
@@ -220,7 +220,7 @@ def day(value: object) -> str:
         raise Unfit(A_DAY) from None
 
 
-def clock(value: object, *, seconds: bool = True) -> str:
+def parse_time(value: object, *, seconds: bool = True) -> str:
     """A time of day."""
     if isinstance(value, time):
         value = value.isoformat()
@@ -230,7 +230,7 @@ def clock(value: object, *, seconds: bool = True) -> str:
     return f"{int(said[1]):02}:{said[2]}" + (f":{said[3] or '00'}" if seconds else "")
 
 
-def span(value: object, *, seconds: bool = True) -> str:
+def parse_duration(value: object, *, seconds: bool = True) -> str:
     """A duration; in hours it may be longer than a day."""
     if isinstance(value, timedelta) and value >= timedelta():
         minutes, rest = divmod(int(value.total_seconds()), 60)
@@ -243,7 +243,7 @@ def span(value: object, *, seconds: bool = True) -> str:
     return f"{int(said[1]):02}:{said[2]}" + (f":{said[3] or '00'}" if seconds else "")
 
 
-def moment(value: object, *, v1: bool = False) -> str:
+def parse_timestamp(value: object, *, v1: bool = False) -> str:
     """A point in time in UTC, as API v2 takes it, or as v1 does."""
     try:
         found = value if isinstance(value, datetime) else datetime.fromisoformat(str(value).strip())
@@ -255,9 +255,9 @@ def moment(value: object, *, v1: bool = False) -> str:
     return found.isoformat().replace("+00:00", "Z")
 
 
-def stretch(value: object, kind: str) -> dict[str, str]:
+def parse_range(value: object, kind: str) -> dict[str, str]:
     """A `daterange` or a `timerange`: begin and end, or the begin alone."""
-    one, like = (day, "2026-03-01 - 2026-03-31") if kind == "daterange" else (clock, "09:00 - 17:00")
+    one, like = (parse_date, "2026-03-01 - 2026-03-31") if kind == "daterange" else (parse_time, "09:00 - 17:00")
     divided = [[value]]
     if isinstance(value, str):
         divided = [[value], *(list(mark.split(value.strip())) for mark in _BETWEEN)]
@@ -278,10 +278,10 @@ def stretch(value: object, kind: str) -> dict[str, str]:
 # Choices.
 
 
-def option(value: object, options: list[Option]) -> int | str:
+def find_option(value: object, options: list[Option]) -> int | str:
     """The id of the option that is called so, or has that id. A label that is another option's id is in doubt."""
-    text = _trimmed(str(int(value) if isinstance(value, float) and value.is_integer() else value))
-    found = _fitting(text, options)
+    text = _trim(str(int(value) if isinstance(value, float) and value.is_integer() else value))
+    found = _matching_options(text, options)
     if len(found) == 1:
         return found[0].value
     if not found:
@@ -295,32 +295,32 @@ def option(value: object, options: list[Option]) -> int | str:
     raise Unfit("", why=f"is what several options are called ({ids}): give the id")
 
 
-def several(value: object, options: list[Option]) -> list[int | str]:
+def find_options(value: object, options: list[Option]) -> list[int | str]:
     """The ids of the options in a list: one of JSON, or texts with commas between, which labels may hold as well."""
     if not isinstance(value, str):
-        return _each(value if isinstance(value, list | tuple) else [value], options)
+        return _find_each(value if isinstance(value, list | tuple) else [value], options)
     text = value.strip()
-    if _fitting(text, options):
-        return _divided(text, options)
+    if _matching_options(text, options):
+        return _split_into_options(text, options)
     if text.startswith("[") and text.endswith("]"):
         try:
-            return _each(msgspec.json.decode(text, type=list[str | int | float]), options)
+            return _find_each(msgspec.json.decode(text, type=list[str | int | float]), options)
         except msgspec.DecodeError:
             text = text[1:-1]
-    return _divided(text, options)
+    return _split_into_options(text, options)
 
 
-def _each(values: Iterable[object], options: list[Option]) -> list[int | str]:
+def _find_each(values: Iterable[object], options: list[Option]) -> list[int | str]:
     found = []
     for value in values:
         try:
-            found.append(option(value, options))
+            found.append(find_option(value, options))
         except Unfit as error:
             raise Unfit("", why=f"holds {value!r}, which {error}" if str(error) else "") from None
     return list(dict.fromkeys(found))
 
 
-def _divided(text: str, options: list[Option]) -> list[int | str]:
+def _split_into_options(text: str, options: list[Option]) -> list[int | str]:
     """The one way to divide `text` into options."""
     ends = [*(each.start() for each in _SEPARATOR.finditer(text)), len(text)]
     most = max((len(_SEPARATOR.findall(each.label)) for each in options), default=0) + 1  # parts of one label
@@ -328,14 +328,16 @@ def _divided(text: str, options: list[Option]) -> list[int | str]:
     for at, end in enumerate(ends):
         ways[end] = list(ways.get(ends[at - 1] if at else -1, [])) if not _between(text, ends, at).strip() else []
         for begin in [-1, *ends[:at]][-most:]:
-            for fit in _fitting(text[begin + 1 : end].strip(), options) if ways.get(begin) else ():
+            for fit in _matching_options(text[begin + 1 : end].strip(), options) if ways.get(begin) else ():
                 ways[end] += [(*way, fit) for way in ways[begin]]
         ways[end] = list({tuple(sorted({each.id for each in way})): way for way in ways[end]}.values())[:9]
     found = ways[len(text)]
     if len(found) == 1:
         return list(dict.fromkeys(each.value for each in found[0]))
     if not found:
-        return _each([part.strip() for part in _SEPARATOR.split(text) if part.strip()], options)  # says which is none
+        return _find_each(
+            [part.strip() for part in _SEPARATOR.split(text) if part.strip()], options
+        )  # says which is none
     one, other = (", ".join(f"{each.label!r} ({each.id})" for each in way) for way in found[:2])
     raise Unfit("", why=f'may be {one} or {other}: give a list of ids, like {found[0][0].id},…, or of JSON, like ["…"]')
 
@@ -344,7 +346,7 @@ def _between(text: str, ends: list[int], at: int) -> str:
     return text[(ends[at - 1] + 1 if at else 0) : ends[at]]
 
 
-def _fitting(text: str, options: list[Option]) -> list[Option]:
+def _matching_options(text: str, options: list[Option]) -> list[Option]:
     """The options that a text may mean: by the very label, else by the label whatever its case; and by the id."""
     plain = text.casefold()
     named = [each for each in options if each.label == text]
@@ -355,7 +357,7 @@ def _fitting(text: str, options: list[Option]) -> list[Option]:
 # E-mail addresses and phone numbers.
 
 
-def contacts(value: object) -> list[dict[str, Any]] | None:
+def parse_contacts(value: object) -> list[dict[str, Any]] | None:
     """The entries of a list of e-mail addresses or phone numbers: objects as they are, others by their value alone.
 
     Returns:
@@ -377,7 +379,7 @@ def contacts(value: object) -> list[dict[str, Any]] | None:
     return [{"value": each.strip()} if isinstance(each, str) else each for each in value]
 
 
-def completed_contacts(given: list[dict[str, Any]], held: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def complete_contacts(given: list[dict[str, Any]], held: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Entries with the labels that the record has for the same values, and the main one marked.
 
     Where no entry says which is the main one, it is the first; unless that was the first before as well: then the one
@@ -412,5 +414,5 @@ def refuse_not_finite(value: object) -> None:
         raise Unfit(A_NUMBER, why="is no finite number. Give a number, or null (None) for none")
 
 
-def _trimmed(text: str) -> str:
+def _trim(text: str) -> str:
     return text.strip(f" \t\r\n{_GROUPING[1:4]}")

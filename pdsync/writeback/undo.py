@@ -16,7 +16,7 @@ from pdsync.extract.redact import FORGOTTEN
 from pdsync.writeback.equality import equivalent, fields, value_in
 from pdsync.writeback.outbox import Entry
 from pdsync.writeback.plan import body_of
-from pdsync.writeback.probe import strangeness
+from pdsync.writeback.probe import evidence_against
 from pdsync.writeback.shapes import adds_to, deletes_from, shape
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ def _reverse(outbox: Outbox, mutation: Mutation, push: Sequence[Mutation]) -> En
     if mutation.verb == "update":
         return _restore(mutation, operation)
     if mutation.verb == "add":
-        return _remove(outbox, mutation, operation, push)
+        return _delete_added(outbox, mutation, operation, push)
     if mutation.verb == "delete":
-        return _put_back(mutation, operation)
+        return _add_deleted(mutation, operation)
     if mutation.verb == "merge":
         return "a merge is for good; both records and what hung on them stand in meta.mutations.base_image"
     return f"{operation.id} has no counterpart"
@@ -86,19 +86,19 @@ def _restore(mutation: Mutation, operation: Operation) -> Entry | str:
         if code:
             payload.setdefault(outer, {})[code] = before
         else:
-            payload[outer] = _plain(before)
+            payload[outer] = _as_id(before)
         expected[field] = ours
     if not expected:
         return "it changed nothing that shows"
-    return _entry(mutation, operation, payload, expected)
+    return _make_entry(mutation, operation, payload, expected)
 
 
-def _remove(outbox: Outbox, mutation: Mutation, operation: Operation, push: Sequence[Mutation]) -> Entry | str:
+def _delete_added(outbox: Outbox, mutation: Mutation, operation: Operation, push: Sequence[Mutation]) -> Entry | str:
     """The deletion of what was added, if it is shown to be ours, and as long as nobody has worked on it since."""
     delete = deletes_from(mutation.kind, operation.version)
     if delete is None or mutation.remote_id is None:
         return "nothing deletes such a record"
-    outer = [_id(outbox, mutation.payload[name]) for name in shape(operation).places]
+    outer = [_remote_id(outbox, mutation.payload[name]) for name in shape(operation).places]
     values = [*outer, mutation.remote_id]
     if len(values) != len(delete.path_params):
         return "nothing deletes such a record"
@@ -106,7 +106,11 @@ def _remove(outbox: Outbox, mutation: Mutation, operation: Operation, push: Sequ
     target = shape(delete).target(payload)
     after = mutation.after_image or {}
     if mutation.reason == "seen":  # its answer was lost, and it was found by what it holds
-        why = "whoever tied it" if shape(operation).relation else strangeness(operation, mutation.payload, after, None)
+        why = (
+            "whoever tied it"
+            if shape(operation).relation
+            else evidence_against(operation, mutation.payload, after, None)
+        )
         if why:
             return f"its answer was lost, and nothing shows that {target} is ours: look at it, and delete it yourself"
     for each in push:  # what we have changed in it since is ours as well
@@ -114,14 +118,14 @@ def _remove(outbox: Outbox, mutation: Mutation, operation: Operation, push: Sequ
             after = each.after_image or after
     others = [each for each in push if each.target and target and each.target.startswith(f"{target}/")]
     expected = {name: after[name] for name in operation.body if name in after}
-    if "update_time" in after and not others and not _linked(mutation, push):
+    if "update_time" in after and not others and not _has_dependents(mutation, push):
         expected["update_time"] = after["update_time"]
     if not expected:
         return f"nothing shows what {target} held, so nobody can tell whether it is still as it was added"
-    return _entry(mutation, delete, payload, expected)
+    return _make_entry(mutation, delete, payload, expected)
 
 
-def _put_back(mutation: Mutation, operation: Operation) -> Entry | str:
+def _add_deleted(mutation: Mutation, operation: Operation) -> Entry | str:
     """The addition of what was taken off a record; a record itself comes back in Pipedrive only."""
     add = adds_to(mutation.kind, operation.version)
     if "/" not in mutation.kind or add is None or mutation.base_image is None:
@@ -131,17 +135,21 @@ def _put_back(mutation: Mutation, operation: Operation) -> Entry | str:
         return f"{mutation.target} is gone; what it held stands in meta.mutations.base_image"
     payload = {name: mutation.payload[own] for name, own in zip(add.path_params, shape(operation).places, strict=False)}
     payload |= {
-        name: _plain(mutation.base_image[name])
+        name: _as_id(mutation.base_image[name])
         for name in add.body
         if mutation.base_image.get(name) not in (None, "", [], {})
     }
     missing = [name for name, param in add.body.items() if param.required and name not in payload]
     return (
-        f"{add.id} needs {', '.join(missing)}, which is not known" if missing else _entry(mutation, add, payload, None)
+        f"{add.id} needs {', '.join(missing)}, which is not known"
+        if missing
+        else _make_entry(mutation, add, payload, None)
     )
 
 
-def _entry(mutation: Mutation, operation: Operation, payload: dict[str, Any], expected: dict[str, Any] | None) -> Entry:
+def _make_entry(
+    mutation: Mutation, operation: Operation, payload: dict[str, Any], expected: dict[str, Any] | None
+) -> Entry:
     shaped = shape(operation)
     target = shaped.target(payload) if shaped.places else None
     return Entry(
@@ -150,7 +158,7 @@ def _entry(mutation: Mutation, operation: Operation, payload: dict[str, Any], ex
     )  # fmt: skip
 
 
-def _linked(mutation: Mutation, push: Sequence[Mutation]) -> bool:
+def _has_dependents(mutation: Mutation, push: Sequence[Mutation]) -> bool:
     """Whether others of the push hang on what it added: they move its update_time, too."""
     return any(mutation.id in each.references or _points(each.payload, mutation.remote_id) for each in push)
 
@@ -159,11 +167,11 @@ def _points(payload: Mapping[str, Any], remote_id: str | None) -> bool:
     return any(name.endswith("_id") and str(value) == remote_id for name, value in payload.items())
 
 
-def _id(outbox: Outbox, value: Any) -> Any:
+def _remote_id(outbox: Outbox, value: Any) -> Any:
     return outbox.get(value["$ref"]).remote_id if isinstance(value, dict) and "$ref" in value else value
 
 
-def _plain(value: Any) -> Any:
+def _as_id(value: Any) -> Any:
     """A reference that came as an object, as the id that is sent."""
     if isinstance(value, dict) and ("id" in value or "value" in value) and ("name" in value or "email" in value):
         return value.get("id", value.get("value"))

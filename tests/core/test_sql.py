@@ -113,7 +113,7 @@ ALLOWED = {
     (
         "runner/report/duplicates.py",
         "conditions",
-    ): "_holds(): quoted columns and types from the catalogue; values are bound",
+    ): "_payload_conditions(): quoted columns and types from the catalogue; values are bound",
     (
         "runner/reconcile/by_count.py",
         "self._held(shown)",

@@ -74,10 +74,10 @@ def queued(
     """What is queued of rows for updateDeal: the custom fields, else the others; a text says why a row is refused."""
     operation = catalogue.operation("updateDeal")
     given = [{"id": 1, **row} for row in rows]
-    styles = typed_values.decimal_marks(given, decimal, file)
+    styles = typed_values.detect_styles(given, decimal, file)
     found: list[Any] = []
     for row in given:
-        good, bad = enqueue.entries(names, operation, [row], null_clears=False, styles=styles)
+        good, bad = enqueue.make_entries(names, operation, [row], null_clears=False, styles=styles)
         payload = {name: value for name, value in good[0].payload.items() if name != "id"} if good else {}
         found.append(bad[0].why if bad else payload.get("custom_fields", payload))
     return found
@@ -155,7 +155,7 @@ def test_w7_an_amount_and_its_currency_agree(names: NameResolver) -> None:
 
 def refused(names: NameResolver, operation: str, **given: Any) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
-        enqueue.entry(names, catalogue.operation(operation), given)
+        enqueue.make_entry(names, catalogue.operation(operation), given)
     return caught.value
 
 
@@ -170,25 +170,25 @@ def written(amount: Decimal, mark: str, group: str) -> str:
 )
 def test_w7_what_any_country_writes_is_that_amount_or_refused(amount: Decimal, style: tuple[str, str]) -> None:
     text = written(amount, *style)
-    assert typed_values.number(text) == float(amount)  # two decimals leave no doubt
-    assert typed_values.money(f"{text} SEK") == (float(amount), "SEK")
-    assert typed_values.number(text, Style(style[0], said=True)) == float(amount)
+    assert typed_values.parse_number(text) == float(amount)  # two decimals leave no doubt
+    assert typed_values.parse_money(f"{text} SEK") == (float(amount), "SEK")
+    assert typed_values.parse_number(text, Style(style[0], said=True)) == float(amount)
 
 
 @given(st.integers(0, 10**9), st.sampled_from(",."))
 def test_w7_grouped_digits_are_never_taken_for_decimals(amount: int, group: str) -> None:
     text = f"{amount:,}".replace(",", group)
     try:
-        assert typed_values.number(text) == amount
+        assert typed_values.parse_number(text) == amount
     except Unfit:
         assert text.count(group) == 1
-        assert typed_values.number(text, Style("," if group == "." else ".")) == amount
+        assert typed_values.parse_number(text, Style("," if group == "." else ".")) == amount
 
 
 @given(st.text(max_size=12))
 def test_w7_no_text_becomes_a_number_that_is_none(text: str) -> None:
     try:
-        found = typed_values.number(text)
+        found = typed_values.parse_number(text)
     except Unfit:
         return
     assert math.isfinite(found)
@@ -291,7 +291,7 @@ LABELS = st.lists(st.text("ab,; 12", min_size=1, max_size=6).filter(lambda text:
 def read_back(text: str, options: list[Option]) -> set[int | str] | str:
     """The options that are read, or the first words of the refusal."""
     try:
-        return set(typed_values.several(text, options))
+        return set(typed_values.find_options(text, options))
     except Unfit as error:
         return " ".join(str(error).split()[:2])
 
@@ -306,7 +306,7 @@ def test_w7_a_list_that_was_written_out_comes_back_or_is_refused(labels: list[st
     labels = [each.label for each in chosen]
     for written in (cells.cell_text(labels), ", ".join(labels)):
         assert read_back(written, options) in (set(ids), "may be")
-    assert typed_values.several(labels, options) == ids
+    assert typed_values.find_options(labels, options) == ids
 
 
 # Flags, days, times, choices.
@@ -399,15 +399,15 @@ def test_w7_what_does_not_fit_its_type_is_refused_with_what_would(
 
 @given(st.dates(min_value=date(1000, 1, 1)), st.times(), st.booleans())
 def test_w7_days_times_and_flags_come_back_as_they_were_written_out(day: date, clock: time, flag: bool) -> None:
-    assert typed_values.day(cells.cell_text(day)) == day.isoformat()
-    assert typed_values.day(f"{day.day}.{day.month}.{day.year:04}") == day.isoformat()
-    assert typed_values.clock(cells.cell_text(clock)) == clock.replace(microsecond=0).isoformat()
-    assert typed_values.flag(cells.cell_text(flag)) is flag
+    assert typed_values.parse_date(cells.cell_text(day)) == day.isoformat()
+    assert typed_values.parse_date(f"{day.day}.{day.month}.{day.year:04}") == day.isoformat()
+    assert typed_values.parse_time(cells.cell_text(clock)) == clock.replace(microsecond=0).isoformat()
+    assert typed_values.parse_boolean(cells.cell_text(flag)) is flag
 
 
 def test_w7_activities_take_times_and_durations_as_each_version_writes_them(names: NameResolver) -> None:
     activity = catalogue.operation("addActivity")
-    entry = enqueue.entry(names, activity, {"subject": "x", "due_time": "9:30", "duration": "1:05"})
+    entry = enqueue.make_entry(names, activity, {"subject": "x", "due_time": "9:30", "duration": "1:05"})
     assert (entry.payload["due_time"], entry.payload["duration"]) == ("09:30:00", "01:05:00")
     assert "duration" in str(refused(names, "addActivity", subject="x", duration="an hour"))
     assert "JSON list" in str(refused(names, "addProduct", name="x", prices="12"))
@@ -420,7 +420,7 @@ def test_w7_flags_and_levels_are_read_whatever_number_an_operation_has_for_them(
         ("addNote", {"content": "x", "deal_id": 1, "pinned_to_deal_flag": "yes"}, {"pinned_to_deal_flag": 1}),
         ("addTask", {"title": "x", "project_id": 1.0, "done": True}, {"done": 1, "project_id": 1}),
     ):
-        payload = enqueue.entry(names, catalogue.operation(operation), asked).payload
+        payload = enqueue.make_entry(names, catalogue.operation(operation), asked).payload
         assert found.items() <= payload.items()
     assert "yes or no" in str(refused(names, "addNote", content="x", deal_id=1, pinned_to_deal_flag="top"))
 
@@ -462,8 +462,8 @@ HELD = [{"value": "1", "label": "mobile", "primary": False}, {"value": "2", "lab
     ],
 )
 def test_w7_known_contacts_keep_their_labels(text: str, found: list[tuple[str, str, bool]]) -> None:
-    entries = typed_values.contacts(text)
+    entries = typed_values.parse_contacts(text)
     assert entries is not None
-    made = typed_values.completed_contacts(entries, HELD)
+    made = typed_values.complete_contacts(entries, HELD)
     assert [(each["value"], each["label"], each["primary"]) for each in made] == found
     assert made is not entries

@@ -22,7 +22,7 @@ from pdsync.runner import project, push
 from pdsync.writeback import enqueue, import_files
 from pdsync.writeback.equality import fields
 from pdsync.writeback.shapes import shape
-from pdsync.writeback.typed_values import decimal_marks
+from pdsync.writeback.typed_values import detect_styles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,13 +71,13 @@ def add(
     Fields by their API names, by the columns of the tables, custom ones by their labels; options, users, stages and
     pipelines by name or id. @#12 stands for the record that mutation #12 adds. null empties a field.
     """
-    found = enqueue.operation_of(operation)
+    found = enqueue.find_operation(operation)
     given: dict[str, Any] = raw_request.values(
         found, [raw_request.pair(value, "a parameter") for value in values], body
     )
     with push.opened(app.settings) as (outbox, names):
-        styles = decimal_marks([given], decimal)
-        queued = outbox.add([enqueue.entry(names, found, given, key=key, name=name, styles=styles)])
+        styles = detect_styles([given], decimal)
+        queued = outbox.add([enqueue.make_entry(names, found, given, key=key, name=name, styles=styles)])
         _show(app, queued, names)
 
 
@@ -224,7 +224,7 @@ def retry(app: App, mutations: tuple[str, ...]) -> None:
         for each in old:
             if each.state not in ("rejected", "conflict", "needs_review"):
                 raise ConfigError(f"#{each.seq} is {each.state}: there is nothing to try again. Nothing was queued.")
-        _show(app, outbox.add([enqueue.again(each) for each in old]), names)
+        _show(app, outbox.add([enqueue.copy_for_retry(each) for each in old]), names)
 
 
 @queue.command("resolve")
@@ -249,7 +249,7 @@ def resolve(app: App, mutation: str, verdict: str, record: str | None, note: str
 def export(app: App, file: Path | None) -> None:
     """Write the queue as NDJSON, which `queue import` reads back, to FILE or stdout."""
     with push.opened(app.settings) as (outbox, _):
-        found = list(enqueue.exported(outbox.mutations(["queued"])))
+        found = list(enqueue.export_rows(outbox.mutations(["queued"])))
     if file:
         file.write_text("".join(msgspec.json.encode(row).decode() + "\n" for row in found), encoding="utf-8")
         app.note(f"Wrote {len(found):,} to {file}.")
@@ -270,7 +270,7 @@ def _queue(
 ) -> None:
     if not read.rows:
         raise ConfigError(f"{where} holds no rows. Nothing was queued.")
-    styles = decimal_marks(read.rows, decimal, read.decimal)
+    styles = detect_styles(read.rows, decimal, read.decimal)
     with push.opened(app.settings) as (outbox, names):
         good: list[Entry] = []
         bad: list[enqueue.BadRow] = []
@@ -287,7 +287,7 @@ def _queue(
             setting = [each for each in renamed if not _is_idle(name, each[1], null_clears=read.null_clears)]
             idle += {number for number, _ in renamed} - {number for number, _ in setting}
             of = heads.get(key, key) if key else None
-            entries, wrong = enqueue.entries(
+            entries, wrong = enqueue.make_entries(
                 names,
                 name,
                 [row for _, row in setting],
@@ -321,13 +321,13 @@ def _by_operation(
 ) -> Iterable[tuple[Operation, list[dict[str, Any]], int]]:
     """Rows in their order, those of one operation after the other together, and how many rows stand before them."""
     if operation:
-        yield enqueue.operation_of(operation), read.rows, 0
+        yield enqueue.find_operation(operation), read.rows, 0
         return
     for before, row in enumerate(read.rows):
         if not isinstance(row.get(enqueue.OPERATION), str):
             raise ConfigError(f"What should be done with the rows of {where}? Name it: --operation updateDeal")
         plain = {name: value for name, value in row.items() if name != enqueue.OPERATION}
-        yield enqueue.operation_of(row[enqueue.OPERATION]), [plain], before
+        yield enqueue.find_operation(row[enqueue.OPERATION]), [plain], before
 
 
 def _is_idle(operation: Operation, row: dict[str, Any], *, null_clears: bool) -> bool:

@@ -38,7 +38,7 @@ from pdsync.load import carry_over, warehouse
 from pdsync.model import OPEN
 from pdsync.runner import project
 from pdsync.runner.archive.replay import Selection, locked_replay
-from pdsync.runner.queue_recovery import outbox_of, recover
+from pdsync.runner.queue_recovery import open_outbox, recover
 from pdsync.writeback.journal import Journal
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ async def forget_person(settings: Settings, id: int, also: Collection[str] = (),
 
 def _clean(settings: Settings, control: Control, id: int, also: Collection[str], *, dry_run: bool) -> Forgotten:
     """Clean everything but what is made anew from it; with `dry_run` only count."""
-    outbox = outbox_of(settings, control)
+    outbox = open_outbox(settings, control)
     recover(outbox)
     own = _own_mutations(outbox, id)
     walks = {walk.id: walk for walk, _ in control.walks()}

@@ -44,7 +44,7 @@ class Pending(Struct, frozen=True):
     was_read_since: bool  # the source showed the record after it was gone: it came back, and is not buried
 
 
-def streams_of(mutations: Iterable[Mutation]) -> tuple[str, ...]:
+def affected_streams(mutations: Iterable[Mutation]) -> tuple[str, ...]:
     """The streams that show what was applied: of the records themselves, and of those they hang on."""
     names = set()
     for each in mutations:
@@ -57,14 +57,14 @@ def streams_of(mutations: Iterable[Mutation]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def not_reflected(outbox: Outbox, connection: duckdb.DuckDBPyConnection) -> list[Mutation]:
+def find_unreflected(outbox: Outbox, connection: duckdb.DuckDBPyConnection) -> list[Mutation]:
     """The mutations that changed something which no run has brought into the tables of `connection` yet."""
-    done = reflected(connection)
+    done = reflecting_runs(connection)
     found = outbox.mutations(["applied", "needs_review"], images=False)
     return [each for each in found if each.reason != "already_so" and each.id not in done]
 
 
-def reflected(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+def reflecting_runs(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
     """Mutation → the run that brought what it changed into the tables."""
     known = first(
         connection.execute(
@@ -79,7 +79,7 @@ def reflected(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
     )
 
 
-def read_by(receipt: Receipt, mutations: Iterable[Mutation]) -> set[str]:
+def find_read(receipt: Receipt, mutations: Iterable[Mutation]) -> set[str]:
     """The mutations whose streams a run has read to the end after they were applied."""
     complete = {name for name, entry in receipt.streams.items() if entry.complete}
     return {
@@ -87,22 +87,22 @@ def read_by(receipt: Receipt, mutations: Iterable[Mutation]) -> set[str]:
         for each in mutations
         if each.settled_at
         and each.settled_at <= receipt.started_at
-        and (streams := streams_of([each]))
+        and (streams := affected_streams([each]))
         and complete.issuperset(streams)
-        and _gone(each) is None
+        and _removed_record(each) is None
     }
 
 
-def pending(outbox: Outbox, connection: duckdb.DuckDBPyConnection, overlap_s: int) -> list[Pending]:
+def find_pending(outbox: Outbox, connection: duckdb.DuckDBPyConnection, overlap_s: int) -> list[Pending]:
     """The deletions and merges that the tables of `connection` do not show yet."""
     tables = warehouse.tables(connection)
     found = []
-    for each in not_reflected(outbox, connection):
-        gone = _gone(each)
+    for each in find_unreflected(outbox, connection):
+        gone = _removed_record(each)
         if gone is None or gone[0].name not in tables:
             continue
         stream, what = gone
-        what = replace(what, at=_when(outbox, each))
+        what = replace(what, at=_executed_at(outbox, each))
         # A list may still show for a while what is gone.
         seen = connection.execute(
             f"SELECT 1 FROM {quoted('main', stream.name)} WHERE {quoted(stream.key)}::VARCHAR = ?"
@@ -113,7 +113,7 @@ def pending(outbox: Outbox, connection: duckdb.DuckDBPyConnection, overlap_s: in
     return found
 
 
-def _gone(mutation: Mutation) -> tuple[Stream, Tombstone] | None:
+def _removed_record(mutation: Mutation) -> tuple[Stream, Tombstone] | None:
     """The record that a mutation has deleted or merged away; None where it did neither, or no stream lists it."""
     stream = stream_of(mutation.kind)
     if mutation.state != "applied" or mutation.verb not in ("delete", "merge") or not (stream and mutation.target):
@@ -127,7 +127,7 @@ def _gone(mutation: Mutation) -> tuple[Stream, Tombstone] | None:
     )
 
 
-def _when(outbox: Outbox, mutation: Mutation) -> datetime:
+def _executed_at(outbox: Outbox, mutation: Mutation) -> datetime:
     """When a mutation was carried out: by the server's clock where an answer says so."""
     attempts = outbox.attempts(mutation.id)
     said = (attempts[-1].headers or {}).get("date") if attempts else None

@@ -58,7 +58,7 @@ def find_duplicate_creates(loader: Loader, control: Control, run_id: str) -> lis
     found = []
     for each in outbox.mutations(["applied"]):
         if each.verb == "add" and each.remote_id and each.settled_at and each.settled_at >= since:
-            found += [twin for twin in _of(loader, outbox, each) if (twin.stream, twin.key) not in known]
+            found += [twin for twin in _duplicates_of(loader, outbox, each) if (twin.stream, twin.key) not in known]
     for twin in found:
         loader.connection.execute(
             "INSERT INTO meta.findings VALUES (?, ?, ?, ?, ?, ?, ?, false)",
@@ -67,13 +67,13 @@ def find_duplicate_creates(loader: Loader, control: Control, run_id: str) -> lis
     return found
 
 
-def _of(loader: Loader, outbox: Outbox, mutation: Mutation) -> list[DuplicateCreate]:
+def _duplicates_of(loader: Loader, outbox: Outbox, mutation: Mutation) -> list[DuplicateCreate]:
     attempts = outbox.attempts(mutation.id)
     stream = stream_of(mutation.kind)
-    removal = _removal(mutation)
+    removal = _find_deletion(mutation)
     if len(attempts) < 2 or stream is None or removal is None or stream.name not in warehouse.tables(loader.connection):
         return []
-    conditions, values = _holds(stream, mutation.payload)
+    conditions, values = _payload_conditions(stream, mutation.payload)
     if not conditions:
         return []
     if "add_time" in stream.columns:
@@ -93,7 +93,7 @@ def _rows(connection: duckdb.DuckDBPyConnection, stream: Stream, conditions: lis
     return [str(row[0]) for row in connection.execute(f"{query} AND {' AND '.join(conditions)}", values).fetchall()]
 
 
-def _holds(stream: Stream, payload: dict[str, Any]) -> tuple[list[str], list[Any]]:
+def _payload_conditions(stream: Stream, payload: dict[str, Any]) -> tuple[list[str], list[Any]]:
     """That a row holds what was sent, as far as it stands in columns of one value."""
     conditions, values = [], []
     for name, value in payload.items():
@@ -104,7 +104,7 @@ def _holds(stream: Stream, payload: dict[str, Any]) -> tuple[list[str], list[Any
     return conditions, values
 
 
-def _removal(mutation: Mutation) -> str | None:
+def _find_deletion(mutation: Mutation) -> str | None:
     """The operation that deletes a record of the same kind."""
     version = catalogue.operation(mutation.operation).version
     for each in catalogue.operations(version).values():

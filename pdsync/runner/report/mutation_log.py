@@ -15,7 +15,7 @@ from pdsync.extract.raw_archive import Archive
 from pdsync.load import publish as publishing
 from pdsync.runner import project
 from pdsync.runner.loader import Loader
-from pdsync.runner.queue_recovery import JSON_COLUMNS, outbox_of, recover
+from pdsync.runner.queue_recovery import JSON_COLUMNS, open_outbox, recover
 from pdsync.runner.report import applied_changes
 from pdsync.runner.report import receipt as receipts
 from pdsync.writeback.adoption import complete_journal
@@ -44,7 +44,7 @@ def save_mutation_log(loader: Loader, outbox: Outbox, reflected: Mapping[str, st
     known = loader.connection.execute("SELECT count(*) FROM meta.mutations").fetchall()[0][0]
     if not mutations and not known:
         return
-    done = {**reflected, **applied_changes.reflected(loader.connection)}
+    done = {**reflected, **applied_changes.reflecting_runs(loader.connection)}
     table = [_row(outbox, each) | {"reflected_by": done.get(each.id)} for each in mutations]
     rows = pa.Table.from_pylist(table, schema=_schema(loader))
     loader.connection.register("trail_rows", rows)
@@ -60,7 +60,7 @@ def save_mutation_log(loader: Loader, outbox: Outbox, reflected: Mapping[str, st
         loader.connection.unregister("trail_rows")
 
 
-async def bring_in(
+async def apply_pushes(
     settings: Settings, control: Control, loader: Loader, archive: Archive, receipt: Receipt, now: datetime
 ) -> list[str]:
     """At the end of a run: bring what pushes did, and the trail of it, into the open work file.
@@ -68,11 +68,11 @@ async def bring_in(
     Returns:
         What a person should know.
     """
-    outbox = outbox_of(settings, control)
+    outbox = open_outbox(settings, control)
     notes = await loader.do(lambda: recover(outbox, loader.connection))
-    found = await loader.do(lambda: applied_changes.pending(outbox, loader.connection, settings.overlap_s))
+    found = await loader.do(lambda: applied_changes.find_pending(outbox, loader.connection, settings.overlap_s))
     done = await applied_changes.tombstone_applied(settings, control, loader, archive, receipt.run_id, now, found)
-    done |= applied_changes.read_by(receipt, outbox.mutations(["applied", "needs_review"], images=False))
+    done |= applied_changes.find_read(receipt, outbox.mutations(["applied", "needs_review"], images=False))
     complete_journal(outbox)
     await loader.do(save_mutation_log, loader, outbox, dict.fromkeys(done, receipt.run_id))
     return notes
@@ -92,7 +92,7 @@ async def publish(settings: Settings) -> None:
 
 async def catch_up(settings: Settings, control: Control) -> None:
     """Bring what pushes have taken away into the warehouse, if it lacks any of it. The project's lock is held."""
-    if outbox_of(settings, control).has_removed_records() and settings.warehouse.exists():
+    if open_outbox(settings, control).has_removed_records() and settings.warehouse.exists():
         await _publish(settings, control, always=False)
 
 
@@ -101,11 +101,11 @@ async def _publish(settings: Settings, control: Control, *, always: bool) -> Non
     if company is None:
         return
     project.ready_work_file(settings)
-    outbox, loader = outbox_of(settings, control), Loader(project.work_path(settings))
+    outbox, loader = open_outbox(settings, control), Loader(project.work_path(settings))
     try:
         await loader.do(loader.open, *company)
         await loader.do(lambda: recover(outbox, loader.connection))
-        found = await loader.do(lambda: applied_changes.pending(outbox, loader.connection, settings.overlap_s))
+        found = await loader.do(lambda: applied_changes.find_pending(outbox, loader.connection, settings.overlap_s))
         if not found and not always:
             return
         done = set[str]()

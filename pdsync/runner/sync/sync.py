@@ -174,7 +174,7 @@ async def open_session(
                 async with Archive(settings.raw, control, receipt.run_id, identity.company_id) as archive:
                     yield SyncRun(settings, asked, control, http, archive, loader, receipt, tell, identity), done
                     now = identity.served_at or receipt.started_at
-                    for found in await mutation_log.bring_in(settings, control, loader, archive, receipt, now):
+                    for found in await mutation_log.apply_pushes(settings, control, loader, archive, receipt, now):
                         note(found)
                 await loader.do(loader.views)
                 await loader.do(
