@@ -30,6 +30,7 @@ from pdsync.writeback.transitions import move, move_all
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from pdsync.core.control import Control
     from pdsync.core.http import Answer
@@ -192,6 +193,7 @@ class Outbox(QueueReader):
         base: Mapping[str, Any] | None,
         marker: str | None,
         seen: Any,
+        at: datetime | None = None,
     ) -> int:
         """Record that a request is about to be sent. It may be sent once this returns: the attempt is on disk.
 
@@ -204,6 +206,7 @@ class Outbox(QueueReader):
             base: the record as it was read before.
             marker: the value by which the record can be recognised, if there is one.
             seen: what the list showed before (`probe.list_snapshot`).
+            at: the server's time, UTC; this machine's where it is None.
 
         Returns:
             The number of the attempt, from 1 on.
@@ -224,7 +227,7 @@ class Outbox(QueueReader):
                 "INSERT INTO attempts (mutation, n, push_id, pid, armed_at, method, path, body, body_sha256, marker,"
                 " seen) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    mutation.id, n, push_id, os.getpid(), now().isoformat(), method, path, text,
+                    mutation.id, n, push_id, os.getpid(), (at or now()).isoformat(), method, path, text,
                     hashlib.sha256((text or "").encode()).hexdigest(), marker, to_json(seen),
                 ),
             )  # fmt: skip

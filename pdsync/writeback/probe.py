@@ -105,7 +105,7 @@ async def probe_write(
         seen: what `seen_before` said.
         me: the id of the user whose token it is.
         bound: ids of records of this kind that other mutations have added.
-        sent_at: when the last attempt was sent, by this machine's clock.
+        sent_at: when the last attempt was sent, by the server's clock.
 
     Raises:
         PdsyncError: the look itself failed; nothing is known.

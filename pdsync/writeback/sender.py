@@ -200,7 +200,7 @@ class Sender:
             self.outbox.arm(
                 ready.mutation, self.push_id, method=call.operation.method, path=call.path, body=call.body,
                 base=ready.base, marker=ready.payload.get("origin_id") if ready.step.verb == "add" else None,
-                seen=ready.seen,
+                seen=ready.seen, at=self.http.clock.now(),
             )  # fmt: skip
 
         await asyncio.to_thread(write)

@@ -186,7 +186,7 @@ def test_s8_a_list_that_lacks_what_its_parent_counts_marks_nothing(remote: Remot
     "death",
     [
         "'pdsync.runner.sync.removed_children', 'absent', 1, after=False",
-        "'pdsync.runner.sync.sync', 'SyncRun.bury', 1, after=False",
+        "'pdsync.runner.sync.sync', 'SyncRun.tombstone', 1, after=False",
         "'pdsync.load.tombstones', 'tombstone', 1, after=True",
     ],
 )
@@ -249,7 +249,7 @@ def test_s7_a_reconciliation_asks_those_deals_only_that_count_otherwise(remote: 
 @pytest.mark.parametrize(
     "death",
     [
-        "'pdsync.runner.sync.sync', 'SyncRun.keep', 1, after=False",
+        "'pdsync.runner.sync.sync', 'SyncRun.seal_and_load', 1, after=False",
         "'pdsync.core.control', 'Control.record_pages', 1, after=True",
         "'pdsync.load.tombstones', 'tombstone', 1, after=False",
     ],
