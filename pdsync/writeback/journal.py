@@ -1,13 +1,13 @@
 """The journal of the outbox in the raw archive: what was queued, what was about to be sent, and how each ended.
 
 control.db may be lost, or replaced by an older copy of itself, and then would send again what was sent since. So every
-step after which something may have reached the server, or must not any more, also stands here: before a request goes
-out, the attempt is on this disk, too. Whatever opens the outbox reads what control.db has not seen yet, and takes over
-what is newer (`adoption.adopt`).
+step after which a request may reach the server, or must not be sent any more, is written to the journal too: before a
+request is sent, the attempt is on disk here. A command that opens the outbox reads the lines that control.db has not
+read yet, and restores what is newer (`adoption.adopt`).
 
-Files are `outbox/2026-11.ndjson` in the archive's folder. A line is a step: all that was known of one mutation by then,
-and the checksum of that. The last line of a mutation says it all. An answer of the server is left out where the line
-holds the record as it was afterwards.
+The files are `outbox/2026-11.ndjson` in the folder of the archive. A line is the snapshot of one mutation after a step,
+with its checksum; the last line about a mutation is complete. The answer of the server is left out where the snapshot
+has the record as it was afterwards.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FOLDER = "outbox"
 
 class _Line(Struct, frozen=True):
     sha256: str  # of the bytes of `known`
-    known: msgspec.Raw
+    known: msgspec.Raw  # a Snapshot
 
 
 _DECODER = msgspec.json.Decoder(_Line)
@@ -52,12 +52,12 @@ class Journal:
         self._lock = threading.Lock()
 
     def append(self, snapshots: Iterable[Snapshot]) -> None:
-        """Write down what is known of some mutations; behind this call it is on disk.
+        """Append snapshots; when this returns, they are on disk.
 
         Raises:
-            StorageError: the disk would not take it. Nothing may be sent.
+            StorageError: they could not be written. Nothing may be sent.
         """
-        lines = b"".join(_line(each) for each in snapshots)
+        lines = b"".join(_encode(each) for each in snapshots)
         path = self.folder / f"{datetime.now(UTC):%Y-%m}.ndjson"
         try:
             with self._lock:
@@ -74,16 +74,16 @@ class Journal:
                     sync_folder(self.folder.parent)
         except OSError as error:
             raise StorageError(
-                f"What is to be sent can't be written down in {path}: {error}.\n"
-                f"Nothing that is not written down is sent. Free some space or mend the folder's rights, then run the"
-                f" same command."
+                f"What is to be sent can't be written to {path}: {error}.\n"
+                f"Nothing is sent that is not written there first. Free some space or correct the folder's permissions,"
+                f" then run the same command."
             ) from error
 
     def read(self, known: Mapping[str, int]) -> Iterator[tuple[str, int, list[Snapshot]]]:
-        """The files that hold more than is known of them: name, size, and what the unknown lines say, in order.
+        """Read the files that have grown: name, size, and the snapshots of the new lines, in order.
 
         Args:
-            known: by name, up to which byte a file was read before.
+            known: by name, the bytes of a file that were read before.
 
         Raises:
             StorageError: a line is damaged.
@@ -95,26 +95,29 @@ class Journal:
                 if size == known.get(name):
                     continue
                 with path.open("rb") as file:
-                    if 0 < known.get(name, 0) < size:  # else the file is another than it was
+                    if 0 < known.get(name, 0) < size:  # otherwise the file was replaced
                         file.seek(known[name] - 1)
                         start = known[name] if file.read(1) == b"\n" else 0
                     file.seek(start)
                     content = file.read()
             except OSError as error:
-                raise StorageError(f"{path} can't be read: {error}.\nNothing was sent: pdsync doctor") from error
-            whole = content[: content.rfind(b"\n") + 1]  # a torn line was never acknowledged
-            found = []
+                raise StorageError(f"{path} can't be read: {error}.\nNothing was sent. See: pdsync doctor") from error
+            complete = content[: content.rfind(b"\n") + 1]  # a torn line was never acknowledged
+            snapshots = []
             at = start
-            for line in whole.splitlines(keepends=True):
-                found.append(_read(path, at, line))
+            for line in complete.splitlines(keepends=True):
+                snapshots.append(_read_line(path, at, line))
                 at += len(line)
-            yield name, at, found
+            yield name, at, snapshots
 
-    def clean(self, made: Callable[[str, str], str]) -> int:
-        """Put what `made` makes of the text of each line in its place; how many changed.
+    def rewrite(self, transform: Callable[[str, str], str]) -> int:
+        """Replace the text of each line by what `transform` returns.
 
         Args:
-            made: is given the text, and the mutation that it tells of.
+            transform: is called with the JSON of a snapshot, and the id of its mutation.
+
+        Returns:
+            The number of lines that changed.
 
         Raises:
             StorageError: a line is damaged; its file is as it was.
@@ -125,12 +128,12 @@ class Journal:
                 content = path.read_bytes()
                 lines, before, at = list[bytes](), changed, 0
                 for line in content[: content.rfind(b"\n") + 1].splitlines(keepends=True):
-                    mutation = _read(path, at, line).mutation
+                    mutation = _read_line(path, at, line).mutation
                     at += len(line)
                     text = bytes(_DECODER.decode(line).known).decode()
-                    other = made(text, mutation.id)
-                    changed += other != text
-                    lines.append(line if other == text else _sealed(other.encode()))
+                    new = transform(text, mutation.id)
+                    changed += new != text
+                    lines.append(line if new == text else _encode_line(new.encode()))
                 if changed > before:
                     _replace(path, b"".join(lines))
         return changed
@@ -138,7 +141,7 @@ class Journal:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    """The file at `path`, open to append to, and held so that no other process writes to it or replaces it."""
+    """Open the file at `path` to append to it, locked: no other process writes to it or replaces it."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
         try:
@@ -161,33 +164,33 @@ def _replace(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
-def _line(snapshot: Snapshot) -> bytes:
+def _encode(snapshot: Snapshot) -> bytes:
     if snapshot.mutation.after_image:
         snapshot = replace(snapshot, attempts=tuple(replace(each, answer=None) for each in snapshot.attempts))
-    return _sealed(msgspec.json.encode(snapshot, enc_hook=str))
+    return _encode_line(msgspec.json.encode(snapshot, enc_hook=str))
 
 
-def _sealed(known: bytes) -> bytes:
+def _encode_line(known: bytes) -> bytes:
     return msgspec.json.encode(_Line(hashlib.sha256(known).hexdigest(), msgspec.Raw(known))) + b"\n"
 
 
-def _read(path: Path, at: int, line: bytes) -> Snapshot:
-    """The line at byte `at`, checked against its checksum."""
+def _read_line(path: Path, at: int, line: bytes) -> Snapshot:
+    """The snapshot in the line at byte `at`; its checksum is checked."""
     try:
-        found = _DECODER.decode(line)
-        if hashlib.sha256(bytes(found.known)).hexdigest() != found.sha256:
+        decoded = _DECODER.decode(line)
+        if hashlib.sha256(bytes(decoded.known)).hexdigest() != decoded.sha256:
             raise ValueError("its checksum is wrong")
-        return _KNOWN.decode(found.known)
+        return _KNOWN.decode(decoded.known)
     except (ValueError, msgspec.DecodeError) as error:
         raise StorageError(
-            f"{path} is damaged at byte {at:,}: {error}. It says what was sent.\n"
-            f"Nothing was sent. Put the file back from a backup. If there is none, and {path.parent.parent.parent} was"
-            f" not restored from an earlier day, control.db knows all of it: move the file away."
+            f"{path} is damaged at byte {at:,}: {error}. It records what was sent.\n"
+            f"Nothing was sent. Restore the file from a backup. If there is none, and {path.parent.parent.parent} was"
+            f" not restored from an earlier day, control.db has all of it: move the file away."
         ) from error
 
 
 def _cut_torn_line(handle: int) -> None:
-    """Take off what a kill has left of a line: it was never acknowledged."""
+    """Cut off the part of a line that a kill has left: it was never acknowledged."""
     size = os.fstat(handle).st_size
     if size == 0 or os.pread(handle, 1, size - 1) == b"\n":
         return

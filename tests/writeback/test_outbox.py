@@ -221,7 +221,7 @@ def test_w3_a_journal_that_cannot_be_written_stops_the_request(outbox: Outbox, t
     for path in (tmp_path / "raw" / "outbox").iterdir():
         path.unlink()
         path.mkdir()
-    with pytest.raises(StorageError, match="Nothing that is not written down is sent"):
+    with pytest.raises(StorageError, match="Nothing is sent that is not written there first"):
         arm(outbox, mutation)
     assert outbox.get(mutation.id).state == "armed"  # in doubt, and looked up by the next push
 

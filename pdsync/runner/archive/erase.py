@@ -140,7 +140,7 @@ def _clean(settings: Settings, control: Control, id: int, also: Collection[str],
     done.downloads = _downloads(settings, redactor, id)
     done.cells = _carried(settings, clean)
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-forget"
-    done.cells += Journal(settings.raw).clean(lambda text, mutation: clean(text, "", mutation))
+    done.cells += Journal(settings.raw).rewrite(lambda text, mutation: clean(text, "", mutation))
     done.cells += control.erase(
         (run_id, "person", id),
         [page for each in written for page in each.moved],
