@@ -1,13 +1,13 @@
-"""Did it happen? Looks for the trace of a write whose answer was lost: one way of looking for each kind of change.
+"""Finds out whether a write whose answer was lost was carried out: one kind of probe for each kind of change.
 
-    add      a record that was not in the list before, made by us, holding all that was sent and nothing else that
+    add      a record that the list did not have before, added by us, with all that was sent and nothing else that
              somebody would have filled in, bound to no other mutation
-    update   the record holds what was sent, or what it held before
+    update   the record has what was sent, or what it had before
     delete   the record is gone, while the list of its kind still answers
-    merge    the loser is gone, and the winner has what only this merge gives it: what hung on the loser, its values
-    other    what it leads to shows (see `effects`); where that says nothing without the answer, nobody can tell
+    merge    the loser is gone, and the winner has what only this merge gives it: the loser's children and values
+    other    its effect shows (see `effects`); where no read shows the effect, the outcome can't be found out
 
-A look changes nothing. What it saw is kept as evidence, whatever it says.
+A probe changes nothing. What it read is stored as evidence, whatever the verdict.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from pdsync.model import Operation
     from pdsync.writeback.shapes import Shape
 
-Verdict = Literal["happened", "absent", "moved", "several", "undecidable", "unclear"]  # the last: look again
-# What Pipedrive fills in where an addition says nothing. Assumption: nothing else that an addition may name.
+Verdict = Literal["happened", "absent", "moved", "several", "undecidable", "unclear"]  # after the last one, probe again
+# Fields that Pipedrive fills in where an addition does not set them. Assumption: these are all of them.
 _DEFAULTED = frozenset({
     "owner_id", "user_id", "pipeline_id", "stage_id", "currency", "visible_to", "add_time", "update_time", "type",
     "subject", "prices", "custom_fields", "probability", "order_nr", "color", "icon_key", "billing_start_date",
@@ -48,29 +48,29 @@ _DEFAULTED = frozenset({
     "tax", "discount", "billing_frequency_cycles", "ui_visibility", "important_fields", "required_fields", "access",
     "version",
 })  # fmt: skip
-# A record that is linked to one record may be linked to what that one hangs on, too.
+# An addition that links to one record may be linked by Pipedrive to that record's own parents as well.
 _LINKED = frozenset({"deal_id", "lead_id", "person_id", "org_id", "organization_id", "project_id", "participants"})
 _WINDOW = timedelta(hours=1)  # within which an attempt takes effect
-_NEWEST = 100  # of a list that sorts, where the documents name no larger page: as many can have been added since
+_NEWEST = 100  # records that are read of a list in order of age, where the documents name no larger page
 
 
 class ProbeOutcome(Struct, frozen=True):
-    """What a look has found."""
+    """The result of a probe."""
 
     verdict: Verdict
-    request: str  # what was asked
+    request: str  # what was read, in words
     found: Any = None  # the evidence
-    record: dict[str, Any] | None = None  # the one that was added or changed
-    by_other: bool = False  # it is so, and somebody else has done it
+    record: dict[str, Any] | None = None  # the record that was added or changed
+    by_other: bool = False  # it is done, by another user
 
 
 async def list_snapshot(http: Http, shape: Shape, payload: Mapping[str, Any]) -> Any:
-    """What a list holds before something is added to it: the largest id, or every key. None where it can't be told."""
+    """The list before a record is added: its largest id, or all keys; None where it can't be read at a fair cost."""
     if shape.listing is None:
         return None
-    newest = _newest(shape)
+    newest = _newest_first(shape)
     if newest is None and shape.listing.paging != "none" and not shape.places:
-        return None  # a long list in no order: reading all of it would not be worth it
+        return None  # a long list without an order: all of it would have to be read
     keys = [key for record in await read_list(http, shape, payload) if (key := key_of(record))]
     if newest and all(key.isdecimal() for key in keys):
         return max(map(int, keys), default=0)
@@ -80,7 +80,7 @@ async def list_snapshot(http: Http, shape: Shape, payload: Mapping[str, Any]) ->
 def find_relation(
     operation: Operation, payload: Mapping[str, Any], records: Iterable[dict[str, Any]]
 ) -> dict[str, Any] | None:
-    """The one of `records` that ties the same two records together as `payload` would."""
+    """The one of `records` that links the same two records as `payload` would, such as a follower of a deal."""
     wanted = dict(fields(body_of(operation, payload)))
     return next(
         (each for each in records if not fields_not_returned(each, wanted) and not changed_fields(each, wanted)), None
@@ -98,46 +98,49 @@ async def probe_write(
     bound: set[str],
     sent_at: datetime | None = None,
 ) -> ProbeOutcome:
-    """Look whether `operation` was carried out with `payload`.
+    """Find out whether `operation` was carried out with `payload`.
 
     Args:
+        http: the session.
+        operation: the write.
+        payload: what was sent.
         base: the record as it was before.
-        seen: what `seen_before` said.
+        seen: what `list_snapshot` returned before.
         me: the id of the user whose token it is.
         bound: ids of records of this kind that other mutations have added.
         sent_at: when the last attempt was sent, by the server's clock.
 
     Raises:
-        PdsyncError: the look itself failed; nothing is known.
+        PdsyncError: a read failed; the outcome stays unknown.
     """
     shaped = shape(operation)
     if shaped.verb == "add":
-        return await _look_for_new(http, operation, shaped, payload, seen, me, bound, sent_at)
+        return await _probe_add(http, operation, shaped, payload, seen, me, bound, sent_at)
     if shaped.verb == "merge":
-        return await _look_at_merge(http, shaped, payload, base or {})
+        return await _probe_merge(http, shaped, payload, base or {})
     place = fresh_reads.place(shaped, payload)
     if place is None:
-        return await _look_at_state(http, operation, payload)
+        return await _probe_state(http, operation, payload)
     read = (await fresh_reads.read(http, [place]))[place.target]
     request = f"read {place.target}"
     if read.hidden:
         return ProbeOutcome("unclear", request, "this token may not see it")
     if shaped.verb == "delete":
-        return await _look_for_deletion(http, shaped, place, payload, read, me)
+        return await _probe_delete(http, shaped, place, payload, read, me)
     if read.gone or read.record is None:
         return ProbeOutcome("moved", request, "it is gone")
     wanted = dict(fields(body_of(operation, payload)))
-    held = snapshot_fields(read.record, body_of(operation, payload))
+    current = snapshot_fields(read.record, body_of(operation, payload))
     if not changed_fields(read.record, wanted):
         can_tell = len(fields_not_returned(read.record, body_of(operation, payload))) < len(wanted)
-        return ProbeOutcome("happened" if can_tell else "undecidable", request, held, read.record)
+        return ProbeOutcome("happened" if can_tell else "undecidable", request, current, read.record)
     before = snapshot_fields(base or {}, body_of(operation, payload))
     if base is not None and not changed_fields(read.record, before):
-        return ProbeOutcome("absent", request, held)
-    return ProbeOutcome("moved", request, held, read.record)
+        return ProbeOutcome("absent", request, current)
+    return ProbeOutcome("moved", request, current, read.record)
 
 
-async def _look_for_deletion(
+async def _probe_delete(
     http: Http,
     shape: Shape,
     place: fresh_reads.RecordAddress,
@@ -148,7 +151,7 @@ async def _look_for_deletion(
     request = f"read {place.target}"
     if not read.gone:
         return ProbeOutcome("absent", request, "it is still there")
-    if not await _list_answers(http, shape, payload):
+    if not await _can_list(http, shape, payload):
         return ProbeOutcome("unclear", request, "it is gone")
     by = await lost_updates.deleter(http, shape.kind, place.values[-1])
     if by not in (None, me):
@@ -156,7 +159,7 @@ async def _look_for_deletion(
     return ProbeOutcome("happened", request, "it is gone")
 
 
-async def _look_for_new(
+async def _probe_add(
     http: Http,
     operation: Operation,
     shape: Shape,
@@ -167,53 +170,52 @@ async def _look_for_new(
     sent_at: datetime | None,
 ) -> ProbeOutcome:
     request = f"list {shape.kind}"
-    if shape.relation:  # it was not there before, or it would not have been sent
-        tied = find_relation(operation, payload, await read_list(http, shape, payload))
-        return ProbeOutcome("happened" if tied else "absent", request, [tied and key_of(tied)], tied)
+    if shape.relation:  # it is sent only where it did not exist before
+        linked = find_relation(operation, payload, await read_list(http, shape, payload))
+        return ProbeOutcome("happened" if linked else "absent", request, [linked and key_of(linked)], linked)
     if seen is None:
         return ProbeOutcome("undecidable", request, "what the list held before is not known")
     records = await read_list(http, shape, payload)
-    fresh = _added_since(records, seen)
-    if _newest(shape) and len(fresh) == len(records) >= _page(shape):
+    fresh = _added_after(records, seen)
+    if _newest_first(shape) and len(fresh) == len(records) >= _page_size(shape):
         return ProbeOutcome("undecidable", request, f"more than {len(records)} were added since")
     wanted = dict(fields(body_of(operation, payload)))
     alike = []
     for each in fresh:
-        if key_of(each) in bound or changed_fields(each, wanted) or _made_by(each) not in (None, me):
+        if key_of(each) in bound or changed_fields(each, wanted) or _creator(each) not in (None, me):
             continue
-        whole = (
-            await _whole(http, shape, payload, each) if fields_not_returned(each, body_of(operation, payload)) else each
-        )
+        is_part = fields_not_returned(each, body_of(operation, payload))
+        whole = await _read_whole(http, shape, payload, each) if is_part else each
         if not changed_fields(whole, wanted):
-            alike.append((each, evidence_against(operation, payload, whole, me) or _lateness(each, sent_at)))
+            alike.append((each, evidence_against(operation, payload, whole, me) or _why_late(each, sent_at)))
     ours = [each for each, why in alike if not why]
     keys = [key_of(each) for each in ours]
     if len(ours) == 1:
         return ProbeOutcome("happened", request, keys, ours[0])
-    if doubtful := [f"{key_of(each)} holds what was sent, but {why}" for each, why in alike if why and not ours]:
-        return ProbeOutcome("undecidable", request, f"{'; '.join(doubtful)}: somebody else may have added it")
-    if not ours and (why := _hidden(fresh, seen, bound, me)):
+    if doubtful := [f"{key_of(each)} has what was sent, but {why}" for each, why in alike if why and not ours]:
+        return ProbeOutcome("undecidable", request, f"{'; '.join(doubtful)}: another user may have added it")
+    if not ours and (why := _why_hidden(fresh, seen, bound, me)):
         return ProbeOutcome("undecidable", request, why)
     return ProbeOutcome("several" if ours else "absent", request, keys)
 
 
-def _added_since(records: list[dict[str, Any]], seen: Any) -> list[dict[str, Any]]:
-    """Of `records` those that were not there when `seen_before` looked."""
+def _added_after(records: list[dict[str, Any]], seen: Any) -> list[dict[str, Any]]:
+    """The records that were not in the list when `list_snapshot` read it."""
     if isinstance(seen, int):
         return [each for each in records if (key := key_of(each)) and key.isdecimal() and int(key) > seen]
     return [each for each in records if key_of(each) not in seen]
 
 
-def _hidden(fresh: list[dict[str, Any]], seen: Any, bound: set[str], me: int) -> str | None:
-    """Why a record that we added may be there, or have been there, though none holds what was sent; None: it can't.
+def _why_hidden(fresh: list[dict[str, Any]], seen: Any, bound: set[str], me: int) -> str | None:
+    """Why our record may exist, or have existed, though none has what was sent; None if it can't.
 
-    Assumption: ids of a kind are given without holes. Where they are not, a person looks once more than needed.
+    Assumption: ids of a kind have no gaps. Where they do, a mutation is reviewed without need.
     """
     changed = [
         key
         for each in fresh
         if (key := key_of(each)) not in bound
-        and _made_by(each) in (None, me)
+        and _creator(each) in (None, me)
         and each.get("update_time") not in (None, each.get("add_time"))
     ]
     if changed:
@@ -225,50 +227,50 @@ def _hidden(fresh: list[dict[str, Any]], seen: Any, bound: set[str], me: int) ->
     return None
 
 
-async def _look_at_state(http: Http, operation: Operation, payload: Mapping[str, Any]) -> ProbeOutcome:
-    """Look whether a state is so that was not so before: otherwise it would not have been sent."""
+async def _probe_state(http: Http, operation: Operation, payload: Mapping[str, Any]) -> ProbeOutcome:
+    """Probe an operation that sets a state: it is sent only where the state was another one before."""
     if not is_state(operation):
         return ProbeOutcome("undecidable", operation.id, "nothing shows whether it happened")
-    shown = await look_at_effect(http, operation, payload)
+    effect = await look_at_effect(http, operation, payload)
     request = f"read the effect of {operation.id}"
-    if shown.verdict == "shown":
-        return ProbeOutcome("happened", request, shown.after, shown.after)
-    return ProbeOutcome("absent" if shown.verdict == "missing" else "undecidable", request, shown.detail)
+    if effect.verdict == "shown":
+        return ProbeOutcome("happened", request, effect.after, effect.after)
+    return ProbeOutcome("absent" if effect.verdict == "missing" else "undecidable", request, effect.detail)
 
 
 def evidence_against(
     operation: Operation, payload: Mapping[str, Any], record: Mapping[str, Any], me: int | None
 ) -> str | None:
-    """What speaks against a record that holds all of `payload` being the one that it added; None for nothing.
+    """Why a record that has all of `payload` may not be the one that the addition made; None where nothing says so.
 
-    An addition leaves what it does not name empty, or at the default, and gives the record to the user whose token it
-    is. Assumption: that is so for every kind whose records have an owner.
+    An addition leaves the fields that it does not set empty, or at the default, and makes the user of the token the
+    owner. Assumption: that is so for every kind whose records have an owner.
 
     Args:
         operation: the addition.
         payload: what was sent.
-        record: one that holds it.
+        record: one that has all of the payload.
         me: the id of the user whose token it is; None leaves the owner out.
     """
     owner = next((name for name in ("owner_id", "user_id") if name in operation.body), None)
-    if me is not None and owner and owner not in payload and (held := _id_in(record.get(owner))) not in (None, me):
-        return f"{owner} is {held}"
+    if me is not None and owner and owner not in payload and (current := _id_in(record.get(owner))) not in (None, me):
+        return f"{owner} is {current}"
     given = payload.keys() | _DEFAULTED | (_LINKED if _LINKED & payload.keys() else set())
     more = [
         name
         for name, param in operation.body.items()
         if name not in given and not param.enum and param.type != "boolean" and _is_filled(record.get(name))
     ]
-    sent, held_custom = payload.get("custom_fields") or {}, record.get("custom_fields")
-    if isinstance(held_custom, dict):
+    sent, custom = payload.get("custom_fields") or {}, record.get("custom_fields")
+    if isinstance(custom, dict):
         more += [
-            f"custom field {code[:7]}…" for code, value in held_custom.items() if code not in sent and _is_filled(value)
+            f"custom field {code[:7]}…" for code, value in custom.items() if code not in sent and _is_filled(value)
         ]
     return f"it also has {', '.join(dict.fromkeys(more))}" if more else None
 
 
-def _lateness(record: Mapping[str, Any], sent_at: datetime | None) -> str | None:
-    """Why a record was added too long after an attempt to be its effect; None where it was not.
+def _why_late(record: Mapping[str, Any], sent_at: datetime | None) -> str | None:
+    """Why a record is too late to be the effect of an attempt; None if it is not.
 
     Assumption: Pipedrive carries a request out within an hour of its arrival. A wrong clock here leads to a review.
     """
@@ -280,8 +282,8 @@ def _lateness(record: Mapping[str, Any], sent_at: datetime | None) -> str | None
     return f"it was added {added - sent_at} after this was sent" if sent_at and added > sent_at + _WINDOW else None
 
 
-async def _whole(http: Http, shape: Shape, payload: Mapping[str, Any], record: dict[str, Any]) -> dict[str, Any]:
-    """A record that a list shows in part, with all that it shows by itself."""
+async def _read_whole(http: Http, shape: Shape, payload: Mapping[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+    """A record that the list shows in part, with all of its fields."""
     key = key_of(record)
     if shape.item is None or key is None:
         return record
@@ -292,7 +294,7 @@ async def _whole(http: Http, shape: Shape, payload: Mapping[str, Any], record: d
     return {**record, **(read.record or {})}
 
 
-async def _look_at_merge(http: Http, shape: Shape, payload: Mapping[str, Any], base: Mapping[str, Any]) -> ProbeOutcome:
+async def _probe_merge(http: Http, shape: Shape, payload: Mapping[str, Any], base: Mapping[str, Any]) -> ProbeOutcome:
     place = fresh_reads.place(shape, payload)
     if place is None:
         return ProbeOutcome("undecidable", "merge")
@@ -301,7 +303,7 @@ async def _look_at_merge(http: Http, shape: Shape, payload: Mapping[str, Any], b
     loser, winner = found[place.target], found[other.target]
     request = f"read {place.target} and {other.target}"
     if loser.gone and not winner.gone:
-        # Somebody else may have deleted it, or merged it into a third one.
+        # Another user may have deleted it, or merged it into a third one.
         proof = await merge_preview.proof(http, shape.kind, base, other.values[-1], winner.record or {})
         if proof.shown:
             return ProbeOutcome("happened", request, proof.shown, winner.record)
@@ -314,27 +316,27 @@ async def _look_at_merge(http: Http, shape: Shape, payload: Mapping[str, Any], b
 
 
 async def read_list(http: Http, shape: Shape, payload: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The newest records of a list that sorts, or all of it."""
+    """The newest records of a list that can be sorted by age, or all of the list."""
     listing = shape.listing
     if listing is None:
         return []
-    sort = _newest(shape)
+    sort = _newest_first(shape)
     values = tuple(str(payload[name]) for name in shape.places if name in payload)
     if sort is None:
         return list((await fresh_reads.listing_of(http, fresh_reads.RecordAddress(shape, "", values))).values())
     params = dict(zip(listing.path_params, values, strict=False))
-    call = check(listing, params | sort | {"limit": _page(shape)})
+    call = check(listing, params | sort | {"limit": _page_size(shape)})
     return records_in((await http.carry_out(call)).body)
 
 
-def _page(shape: Shape) -> int:
+def _page_size(shape: Shape) -> int:
     listing = shape.listing
     limit = listing.query["limit"].max if listing and "limit" in listing.query else None
     return limit or (listing.page_size if listing else None) or _NEWEST
 
 
-def _newest(shape: Shape) -> dict[str, Any] | None:
-    """The parameters that make a list begin with what was added last; None where it can't be sorted so."""
+def _newest_first(shape: Shape) -> dict[str, Any] | None:
+    """The parameters that sort a list by age, the newest first; None where it can't be sorted so."""
     listing = shape.listing
     if listing is None:
         return None
@@ -343,21 +345,21 @@ def _newest(shape: Shape) -> dict[str, Any] | None:
         return {"sort_by": "id", "sort_direction": "desc"}
     if "sort" in listing.query:
         stream = stream_of(shape.kind)
-        counted = stream is None or stream.column(stream.key).type == "BIGINT"  # a UUID says nothing of when
+        counted = stream is None or stream.column(stream.key).type == "BIGINT"  # the order of UUIDs is not that of age
         return {"sort": "id DESC" if counted else "add_time DESC"}
     return None
 
 
-async def _list_answers(http: Http, shape: Shape, payload: Mapping[str, Any]) -> bool:
-    """Whether records of this kind can still be seen: where they can't, a missing one says nothing."""
+async def _can_list(http: Http, shape: Shape, payload: Mapping[str, Any]) -> bool:
+    """Whether records of this kind can be listed: if not, a missing one proves nothing."""
     try:
         return bool(await read_list(http, shape, payload)) or bool(shape.places[1:])
     except ApiError:
         return False
 
 
-def _made_by(record: Mapping[str, Any]) -> Any:
-    """The id of the user who added a record, where it says so."""
+def _creator(record: Mapping[str, Any]) -> Any:
+    """The id of the user who added a record; None where the record does not show it."""
     for key in ("creator_user_id", "creator_id", "added_by_user_id", "created_by_user_id"):
         if (value := record.get(key)) is not None:
             return _id_in(value)
@@ -365,7 +367,7 @@ def _made_by(record: Mapping[str, Any]) -> Any:
 
 
 def _is_filled(value: Any) -> bool:
-    """Whether somebody has put something there: 0, "" and lists of nothing are what an addition leaves by itself."""
+    """Whether a field was filled in: an addition that does not set it leaves 0, "" or a list without values."""
     if isinstance(value, list):
         return any(_is_filled(item) for item in value)
     if isinstance(value, dict):
@@ -374,10 +376,10 @@ def _is_filled(value: Any) -> bool:
 
 
 def _id_in(value: Any) -> Any:
-    """An id, also where it comes in an object."""
+    """An id, also from an object that has it."""
     return value.get("id", value.get("value")) if isinstance(value, dict) else value
 
 
 def fingerprint(kind: str, payload: Mapping[str, Any]) -> str:
-    """The same for additions that can't be told apart by what they hold: they never fly together."""
+    """Equal for additions that can't be told apart by their payloads: such additions are never in flight together."""
     return f"add:{kind}:{msgspec.json.encode(payload, order='deterministic').decode()}"
