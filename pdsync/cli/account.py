@@ -1,4 +1,4 @@
-"""Asks Pipedrive whose a token is, for commands that run before there is a project, or when it is not well."""
+"""Asks Pipedrive who owns a token, for commands that run before there is a project, or when it is damaged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 async def ask_account(settings: Settings, credentials: Credentials) -> Account:
-    """Whose token it is: one request, 2 tokens, counted like any other.
+    """Ask who owns the token: one request, 2 tokens, counted like any other.
 
     Raises:
         AuthError: the token is refused.
@@ -40,10 +40,10 @@ async def ask_account(settings: Settings, credentials: Credentials) -> Account:
 
 
 def check_company(settings: Settings, company_id: int, name: str) -> None:
-    """Nothing, if that is the company of this project or the project has none yet.
+    """Check that the project belongs to this company, or to none yet.
 
     Raises:
-        WrongCompany: the project holds another one. Nothing was written.
+        WrongCompany: the project belongs to another one. Nothing was written.
     """
     if not settings.control.exists():
         return
@@ -55,7 +55,7 @@ def check_company(settings: Settings, company_id: int, name: str) -> None:
 
 @contextmanager
 def _ledger(settings: Settings) -> Iterator[Path]:
-    """The file with the ledger of requests; one that is thrown away where the project has none that can be written."""
+    """The file with the ledger of requests; a temporary one where the project has none that can be written."""
     if settings.control.exists() and os.access(settings.state, os.W_OK) and os.access(settings.control, os.W_OK):
         Control(settings.control).close()
         yield settings.control

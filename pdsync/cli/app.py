@@ -1,7 +1,7 @@
-"""What every command shares: the options that may stand anywhere, the settings, and the three ways to speak.
+"""What every command shares: the global options, the settings, and where output goes.
 
-stdout is the result and nothing else; prose, progress and errors go to stderr. With --json, stdout is one JSON
-object a line.
+The result goes to stdout, and nothing else does; prose, progress and errors go to stderr. With --json, stdout has one
+JSON object per line.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class App:
         self.verbosity = 0
         self.color = "auto"
         self.flags: dict[str, str | int | None] = {}
-        self.tells: tuple[str, str, str] | None = None  # the webhook that hears of the end, the pipeline, and when
+        self.notification: tuple[str, str, str] | None = None  # URL, pipeline, when: see `cli.webhook`
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings of the project, resolved when they are first needed."""
+        """The settings of the project, resolved on first use."""
         return config.load(self.project, self.flags)
 
     @cached_property
@@ -66,27 +66,27 @@ class App:
         )
 
     def note(self, text: str) -> None:
-        """Prose, to stderr; nothing with -q."""
+        """Write prose to stderr; nothing with -q."""
         if self.verbosity >= 0:
             self.err.print(clean(text))
 
     def result(self, text: str, end: str = "\n") -> None:
-        """The result, to stdout: unchanged into a file or pipe, and without what would steer a terminal on one."""
+        """Write the result to stdout: unchanged into a file or pipe, without control sequences on a terminal."""
         sys.stdout.write((clean(text.replace("\r\n", "\n")) if sys.stdout.isatty() else text) + end)
         sys.stdout.flush()
 
     def emit(self, facts: Mapping[str, Any]) -> None:
-        """One JSON object, to stdout."""
+        """Write one JSON object to stdout."""
         sys.stdout.write(clean_json(msgspec.json.encode(facts, enc_hook=str).decode()) + "\n")
         sys.stdout.flush()
 
     def emit_list(self, facts: list[dict[str, Any]]) -> None:
-        """One JSON array, to stdout."""
+        """Write one JSON array to stdout."""
         self.result(clean_json(msgspec.json.format(msgspec.json.encode(facts, enc_hook=str), indent=2).decode()))
 
     @property
     def watched(self) -> bool:
-        """Whether a person is watching: live progress makes sense."""
+        """Whether a person is watching, so that live progress makes sense."""
         return self.err.is_terminal and not self.json and self.verbosity >= 0
 
 
@@ -94,7 +94,7 @@ def _set(name: str) -> Any:
     def callback(context: click.Context, option: click.Parameter, value: Any) -> Any:
         app = context.ensure_object(App)
         if context.parent and context.get_parameter_source(str(option.name)) is ParameterSource.ENVIRONMENT:
-            return value  # the root command read it; a flag that stood there wins
+            return value  # the root command has read it, and a flag given there wins
         if name == "verbose" and value:
             app.verbosity = value
         elif name == "quiet" and value:
@@ -112,10 +112,10 @@ def _global_options() -> list[click.Option]:
     options = [
         (["--project"], {"type": click.Path(path_type=Path), "envvar": "PDSYNC_PROJECT", "metavar": "DIR"}, "project",
          "The project's folder.  [default: the current one]"),
-        (["--json"], {"is_flag": True}, "json", "Machine-readable output: one JSON object a line."),
-        (["-v", "--verbose"], {"count": True}, "verbose", "Say more; -vv tells every request."),
-        (["-q", "--quiet"], {"is_flag": True}, "quiet", "Say nothing but results and errors."),
-        (["--no-input"], {"is_flag": True}, "no_input", "Never ask."),
+        (["--json"], {"is_flag": True}, "json", "Machine-readable output: one JSON object per line."),
+        (["-v", "--verbose"], {"count": True}, "verbose", "Show more; -vv shows every request."),
+        (["-q", "--quiet"], {"is_flag": True}, "quiet", "Show only results and errors."),
+        (["--no-input"], {"is_flag": True}, "no_input", "Never prompt."),
         (["--color"], {"type": click.Choice(["auto", "always", "never"])}, "color", "Colours and live progress."),
     ]  # fmt: skip
     return [
@@ -125,7 +125,7 @@ def _global_options() -> list[click.Option]:
 
 
 class Command(click.Command):
-    """A command that also takes the global options, so that they may stand before or behind its name."""
+    """A command that also takes the global options, so that they work before and after its name."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own parameters, then the global ones."""
@@ -136,7 +136,7 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group of such commands."""
+    """A group of commands that take the global options."""
 
     command_class = Command
     group_class = type

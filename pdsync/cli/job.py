@@ -1,4 +1,4 @@
-"""What commands that run share: points in time, live progress that can be interrupted, and the receipt at the end."""
+"""What all commands with a receipt share: times on the command line, live progress, interruption, and the summary."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """A point in time: a date, or a date and time; UTC where nothing else is said."""
+    """A point in time: a date, or a date and time; UTC unless it has a zone."""
 
     name = "time"
 
@@ -35,29 +35,33 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
         try:
             found = datetime.fromisoformat(str(value))
         except ValueError:
-            self.fail(f"{value!r} is no time. Write it like 2026-01-31 or 2026-01-31T18:00:00Z.", param, ctx)
+            self.fail(f"{value!r} is not a time. Write it like 2026-01-31 or 2026-01-31T18:00:00Z.", param, ctx)
         return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def watched(app: App, work: Callable[[render.Progress], Awaitable[T]]) -> tuple[T, float]:
-    """Do `work` with live progress; what it gave, and the seconds it took."""
+    """Run `work` with live progress.
+
+    Returns:
+        The result of `work`, and how long it took, in seconds.
+    """
     began = time.monotonic()
     with render.Progress(app) as progress:
 
         async def interruptible() -> T:
             task = asyncio.current_task()
-            if task:  # as Ctrl-C does: what is under way is settled, then the receipt is written
+            if task:  # like Ctrl-C: requests in flight are settled, then the receipt is written
                 asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
             return await work(progress)
 
         if not gc.get_freeze_count():
-            gc.freeze()  # what was imported stays: the collector need not look at it again and again
+            gc.freeze()  # imported modules stay for good: keep the garbage collector from scanning them
         done = asyncio.run(interruptible())
     return done, time.monotonic() - began
 
 
 def show(app: App, done: Receipt, seconds: float, code: int, **more: object) -> None:
-    """The receipt: a table for people; for programs the summary line, with `more` in it."""
+    """Show the receipt: a table for people; for programs the summary line, which includes `more`."""
     if app.json:
         facts = msgspec.to_builtins(done) | more
         app.emit(

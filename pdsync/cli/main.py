@@ -1,4 +1,4 @@
-"""The root command. Commands are imported when they are called; errors become exit codes here, once for all."""
+"""The root command. Commands are imported when they are called; errors become exit codes here, in one place."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def root(context: click.Context) -> None:
 
 def main() -> None:
     """Run the command line; ends the process with the exit code of the contract."""
-    os.umask(0o077)  # what pdsync keeps is the company's: nobody else's business
+    os.umask(0o077)  # files of pdsync hold company data: readable by their owner only
     to_stderr(0)
     app = App()
     try:
@@ -86,8 +86,8 @@ def main() -> None:
     except click.exceptions.Exit as error:
         code = error.exit_code
     except click.Abort as error:
-        if error.__cause__:  # click's word for Ctrl-C; a question that was answered with "no" has no cause
-            click.echo("Interrupted. What was fetched is kept; the same command goes on from here.", err=True)
+        if error.__cause__:  # Ctrl-C; for a question answered with "no" click sets no cause
+            click.echo("Interrupted. All fetched data is kept; run the same command again to continue.", err=True)
             _last_word(app, "interrupted", 130)
         code = 130
     except click.ClickException as error:
@@ -100,22 +100,22 @@ def main() -> None:
         _last_word(app, str(error), error.exit_code)
         code = error.exit_code
     except (KeyboardInterrupt, EOFError):
-        click.echo("Interrupted. What was fetched is kept; the same command goes on from here.", err=True)
+        click.echo("Interrupted. All fetched data is kept; run the same command again to continue.", err=True)
         _last_word(app, "interrupted", 130)
         code = 130
-    except BrokenPipeError:  # `pdsync … | head`: the reader has seen enough
+    except BrokenPipeError:  # `pdsync … | head`: the reader closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as error:
-        if found := trouble(error):  # the machine's, and not ours
+        if found := trouble(error):  # a problem of the machine: disk, permission, memory
             click.echo(f"{_red('Error:', app)} {clean_error(str(found))}", err=True)
             _last_word(app, str(found), found.exit_code)
             sys.exit(found.exit_code)
         click.echo(
-            clean_error(f"This is a bug in pdsync, not in what you did: {type(error).__name__}: {error}"), err=True
+            clean_error(f"This is a bug in pdsync, not a mistake of yours: {type(error).__name__}: {error}"), err=True
         )
         detail = "".join(traceback.format_exception(error))
-        click.echo(clean_error(detail) if app.verbosity > 0 else "Run it again with -v to see where.", err=True)
+        click.echo(clean_error(detail) if app.verbosity > 0 else "Run the command again with -v for details.", err=True)
         _last_word(app, str(error), 1)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)

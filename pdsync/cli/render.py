@@ -1,4 +1,4 @@
-"""How results look: tables, receipts, live progress. Numbers have thousands separators, control characters none."""
+"""Formats results: tables, receipts, live progress. Numbers get thousands separators, texts lose control characters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, counts: bool = False) -> Table:
-    """A plain table; columns whose values are all numbers stand on the right."""
+    """A plain table; columns of numbers are aligned right."""
     found = [list(row) for row in rows]
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for index, header in enumerate(headers):
@@ -35,12 +35,12 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, counts: bool
     return made
 
 
-_LONG = 240  # characters: a longer text is cut in a preview
+_LONG = 240  # characters; a longer text is truncated in a preview
 _SHOWN = 160
 
 
 def brief(text: str, begin: int = 0) -> str:
-    """`text`, cut where it is long, with its length; what is shown of it begins at `begin`."""
+    """`text`, truncated if long: then an excerpt from position `begin` on, and the length of the whole."""
     if len(text) <= _LONG:
         return text
     end = begin + _SHOWN
@@ -48,14 +48,14 @@ def brief(text: str, begin: int = 0) -> str:
 
 
 def both(before: Any, after: Any) -> tuple[str, str]:
-    """Two values for people, cut where they are long: what is shown begins shortly before they differ."""
+    """Two values for people; of long ones an excerpt that begins shortly before the first difference."""
     texts = cell(before) or "–", cell(after) or "–"
-    begin = max(len(commonprefix(texts)) - 40, 0)  # noqa: RUF071 - character by character is meant
+    begin = max(len(commonprefix(texts)) - 40, 0)  # noqa: RUF071 - compared by character, not by path
     return brief(texts[0], begin), brief(texts[1], begin)
 
 
 def cell(value: Any, *, counts: bool = False) -> str:
-    """One value as text for people; whole numbers get separators only where they are `counts`, not ids."""
+    """One value as text for people; integers get separators only if they are `counts`, not ids."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -79,7 +79,7 @@ def cell(value: Any, *, counts: bool = False) -> str:
 
 
 def size(count: int) -> str:
-    """A number of bytes, for people."""
+    """A size in bytes, for people."""
     amount, unit = float(count), "bytes"
     for larger in ("KiB", "MiB", "GiB", "TiB"):
         if amount < 1024:
@@ -89,7 +89,7 @@ def size(count: int) -> str:
 
 
 def receipt(app: App, done: Receipt, seconds: float, left: tuple[int | None, int] | None = None) -> None:
-    """Show what a run did, stream by stream, and in one sentence."""
+    """Show what a run did: a table by stream, gaps and notes, and a summary."""
     streams = done.streams
     rows = [
         [
@@ -127,8 +127,8 @@ def receipt(app: App, done: Receipt, seconds: float, left: tuple[int | None, int
     )
     if done.resumed and done.as_of:
         app.err.print(
-            f"A run that was cut is finished with it: complete as of {done.as_of:%Y-%m-%d %H:%M:%S} UTC, when its first"
-            f" list was begun. What changed since comes with the next run.",
+            f"This finished an interrupted run: complete as of {done.as_of:%Y-%m-%d %H:%M:%S} UTC, when its first"
+            f" list was started. Later changes come with the next run.",
         )
 
 
@@ -138,7 +138,7 @@ def _share(part: int, whole: int) -> str:
 
 
 class Progress:
-    """Live progress on a terminal: one row a stream. Elsewhere it shows nothing, or events with --json."""
+    """Live progress on a terminal, one row per stream; with --json, events. Otherwise nothing is shown."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -159,7 +159,7 @@ class Progress:
             self._live.stop()
 
     def __call__(self, event: Event) -> None:
-        """Take in an event of the run."""
+        """Show an event of the run."""
         if event.kind == "note":
             self._app.note(event.text)
         if event.receipt is not None:

@@ -1,4 +1,4 @@
-"""Where the answers of `pdsync api` go: as JSON, text or bytes; to stdout, or whole into a file."""
+"""Writes the answers of `pdsync api`: as JSON, text or bytes; to stdout, or atomically to a file."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
 
 
 class Output:
-    """One answer's way out.
+    """Where one answer is written, and in which form.
 
     Args:
         out: the file; None for stdout.
-        kind: json, text or binary; None: JSON where it is JSON, else as it came.
+        kind: json, text or binary; None: formatted if it is JSON, unchanged otherwise.
     """
 
     def __init__(self, app: App, out: Path | None, kind: str | None) -> None:
         self._app, self._out, self.kind = app, out, kind
         if out and not (out.absolute().parent.is_dir() and os.access(out.absolute().parent, os.W_OK)):
-            raise ConfigError(f"{out} can't be written: its folder is not there, or read-only. Nothing was called.")
+            raise ConfigError(f"{out} can't be written: its folder does not exist or is read-only. Nothing was called.")
 
     def answer(self, answer: Answer) -> None:
         """Write an answer that is in memory.
 
         Raises:
-            BadAnswer: it is no JSON, and should be.
+            BadAnswer: `kind` is json, and the answer is not JSON.
         """
         body = answer.body
         if self.kind == "json" and body:
@@ -54,8 +54,8 @@ class Output:
         if not body:
             return
         if self._out:
-            with _AtomicFile(self._out) as kept:
-                kept.write(body)
+            with _AtomicFile(self._out) as file:
+                file.write(body)
         elif self.kind == "binary":
             self._refuse_terminal()
             sys.stdout.buffer.write(body)
@@ -72,7 +72,7 @@ class Output:
         query: Query | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Write an answer that is a file: piece by piece, and only when it is whole."""
+        """Download a file and write it; nothing is written of an incomplete one."""
 
         async def fetch(sink: ByteSink) -> None:
             await http.download(
@@ -80,25 +80,25 @@ class Output:
             )
 
         if self._out:
-            with _AtomicFile(self._out) as kept:
-                await fetch(kept)
+            with _AtomicFile(self._out) as file:
+                await fetch(file)
             return
         self._refuse_terminal()
-        # Through a file, because bytes that are out can't be taken back when an attempt fails half-way.
+        # Through a temporary file: bytes on stdout can't be taken back when an attempt fails half-way.
         with tempfile.TemporaryFile() as spool:
-            await fetch(_Rewound(spool))
+            await fetch(_FileSink(spool))
             spool.seek(0)
             shutil.copyfileobj(spool, sys.stdout.buffer)
             sys.stdout.buffer.flush()
 
     async def records(self, records: AsyncGenerator[Raw]) -> None:
-        """Write the records of a list as they come: one JSON array, or one object a line with --json.
+        """Write the records of a list as they arrive: one JSON array, or one object per line with --json.
 
-        An array that was cut short by an error is not closed: nobody takes it for the whole.
+        After an error the array stays open, so that no parser takes it for the complete list.
         """
         if self._out:
-            with _AtomicFile(self._out) as kept:
-                await self._records(records, kept.write)
+            with _AtomicFile(self._out) as file:
+                await self._records(records, file.write)
         else:
             await self._records(records, self._show)
 
@@ -120,18 +120,18 @@ class Output:
             return body
 
     def _show(self, body: bytes) -> None:
-        if sys.stdout.isatty():  # no answer steers a terminal
+        if sys.stdout.isatty():  # no control sequence reaches the terminal
             text = body.decode(errors="replace")
             body = (clean_json(text) if body[:1] in b'[{,"' else clean(text)).encode(errors="replace")
         sys.stdout.buffer.write(body)
 
     def _refuse_terminal(self) -> None:
         if sys.stdout.isatty():
-            raise ConfigError("The answer is a file: add --out FILE, or send it on with > or |. Nothing was called.")
+            raise ConfigError("The answer is a file: add --out FILE, or redirect it with > or |. Nothing was called.")
 
 
-class _Rewound:
-    """A `ByteSink` that begins a temporary file anew."""
+class _FileSink:
+    """A `ByteSink` on an open file; a new attempt overwrites the last one."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -145,7 +145,7 @@ class _Rewound:
 
 
 class _AtomicFile:
-    """A file that gets its name when all of it is there. A `ByteSink`, too."""
+    """A file that gets its name when it is complete. A `ByteSink`, too."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

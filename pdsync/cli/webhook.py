@@ -1,4 +1,4 @@
-"""Tells a webhook how a run ended, as its pipeline asks for (see `runner.report.webhook`)."""
+"""Reports the end of a run to a webhook, if its pipeline asks for it (see `runner.report.webhook`)."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def about(app: App, pipeline: str, when: str) -> Iterator[None]:
-    """What runs inside follows `pipeline`; its end is told `when` (never, failure, always)."""
+def reporting(app: App, pipeline: str, when: str) -> Iterator[None]:
+    """Report the end of what runs inside the `with`: `when` is never, failure or always."""
     url = webhook.address()
-    app.tells = (url, pipeline, when) if url and when != "never" else None
+    app.notification = (url, pipeline, when) if url and when != "never" else None
     try:
         yield
     except PdsyncError as error:
-        if app.tells:
+        if app.notification:
             _post(app, webhook.failure(pipeline, _project(app), str(error), error.exit_code))
         raise
     except click.Abort:
-        if app.tells:
+        if app.notification:
             _post(app, webhook.failure(pipeline, _project(app), "It was interrupted.", 130))
         raise
 
 
-def heard(app: App, done: Receipt, exit_code: int) -> None:
-    """A run has ended with `done`."""
-    if app.tells and (exit_code or app.tells[2] == "always"):
-        _post(app, webhook.receipt(app.tells[1], _project(app), done, exit_code))
+def report_end(app: App, done: Receipt, exit_code: int) -> None:
+    """Report a run that came to its end with the receipt `done`."""
+    if app.notification and (exit_code or app.notification[2] == "always"):
+        _post(app, webhook.receipt(app.notification[1], _project(app), done, exit_code))
 
 
 def _post(app: App, facts: Mapping[str, Any]) -> None:
-    if app.tells and (why := webhook.post(app.tells[0], facts)):
-        app.note(f"Nobody was told of this: {webhook.ENV} could not be reached ({why}).")
+    if app.notification and (why := webhook.post(app.notification[0], facts)):
+        app.note(f"The webhook of {webhook.ENV} could not be reached, so this run was not reported there ({why}).")
 
 
 def _project(app: App) -> str:

@@ -1,4 +1,4 @@
-"""Raw requests: what no operation describes, checked, and refused where it could give the token away."""
+"""Raw requests, which no operation describes: parsed, checked, and refused if they could expose the token."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pdsync.errors import ConfigError
 from pdsync.model import Method, Operation
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# What authenticates, says where to, or how the bytes travel, is pdsync's business.
+# Headers that pdsync sets itself: authentication, routing and transfer.
 _OURS = re.compile(
     r"authorization|x-api-token|cookie2?|host|forwarded|x-forwarded-.*|x-http-method.*|x-method-override|proxy-.*"
     r"|connection|keep-alive|content-length|content-encoding|transfer-encoding|te|trailer|upgrade|expect|accept-encoding",
@@ -49,23 +49,24 @@ class Request(Struct, frozen=True):
         names: tuple[str, ...],
         multipart: bool,
     ) -> Request:
-        """What was asked for on the command line.
+        """Parse the options of the command line.
 
         Raises:
-            ConfigError: it is malformed, leads away from the API, or would show the token. Nothing was sent.
+            ConfigError: the request is malformed, its path is outside the API, or it would expose the token. Nothing
+                was sent.
         """
         method = method.upper()
         if method not in get_args(Method):
-            raise ConfigError(f"{method!r} is no method: GET, POST, PUT, PATCH or DELETE.")
+            raise ConfigError(f"{method!r} is not a method: GET, POST, PUT, PATCH or DELETE.")
         _check_path(path)
         _check_query([*query, *_query_of(path)])
         if body is not None and (form or files or multipart):
-            raise ConfigError("--body is one way to send something, --form and --file are another. Nothing was sent.")
+            raise ConfigError("--body can't be combined with --form or --file. Nothing was sent.")
         if method == "GET" and (body is not None or form or files):
-            raise ConfigError("GET sends nothing but its address: use --query. Nothing was sent.")
+            raise ConfigError("A GET request has no body: use --query. Nothing was sent.")
         kind = next((headers.pop(name) for name in list(headers) if name.lower() == "content-type"), None)
         if kind and (form or files):
-            raise ConfigError("--header Content-Type: a form names its own. Nothing was sent.")
+            raise ConfigError("--header Content-Type: a form sets its own. Nothing was sent.")
         content = _content(body, kind)
         if kind and isinstance(content, bytes):
             headers["Content-Type"] = kind
@@ -80,12 +81,12 @@ class Request(Struct, frozen=True):
 
     @property
     def cost(self) -> int:
-        """Tokens. Nobody knows: those of the dearest common operations."""
+        """In tokens; an estimate, the price of the most expensive common operations."""
         return 20 if self.method == "GET" else 10
 
     @property
     def label(self) -> str:
-        """Its name in messages."""
+        """The request's name in messages."""
         return f"{self.method} {urlsplit(self.path).path}"
 
     @property
@@ -97,30 +98,30 @@ class Request(Struct, frozen=True):
 
     @property
     def searches(self) -> bool:
-        """Whether it is a search, which has a burst limit of its own."""
+        """Whether the request is a search, which has its own burst limit."""
         asked = unquote(urlsplit(self.path).path).rstrip("/").removeprefix("/api")
         known = (each for version in catalogue.VERSIONS for each in catalogue.operations(version).values())
         return any(each.search and each.path.removeprefix("/api") == asked for each in known)
 
     @property
     def form_files(self) -> tuple[FilePart, ...]:
-        """The files that are sent."""
+        """The files to send."""
         return self.form.files if self.form else ()
 
 
 def pair(text: str, what: str) -> tuple[str, str]:
-    """`key=value` as the two."""
+    """Split `key=value`; `what` names it in the error."""
     key, sign, rest = text.partition("=")
     if not sign or not key:
-        raise ConfigError(f"{text!r} is no {what.removeprefix('a ')}. Write it like key=value.")
+        raise ConfigError(f"{text!r} is not {what}. Write it like key=value.")
     return key, rest
 
 
 def headers(given: tuple[str, ...]) -> dict[str, str]:
-    """The headers that were given.
+    """Parse the --header options.
 
     Raises:
-        ConfigError: one is malformed, or pdsync's own business. Its value is not repeated: it may be a secret.
+        ConfigError: a header is malformed, or set by pdsync itself. The message omits its value, which may be secret.
     """
     found = {}
     for text in given:
@@ -129,13 +130,13 @@ def headers(given: tuple[str, ...]) -> dict[str, str]:
         if not sign or not _TOKEN.fullmatch(name) or not (value.isascii() and value.isprintable()):
             raise ConfigError(f"--header is written like Accept-Language=en ({name[:40]!r} is not). Nothing was sent.")
         if _OURS.fullmatch(name):
-            raise ConfigError(f"--header {name}: this header is pdsync's own business. Nothing was sent.")
+            raise ConfigError(f"--header {name}: pdsync sets this header itself. Nothing was sent.")
         found[name] = value
     return found
 
 
 def values(operation: Operation, given: list[tuple[str, str]], body: str | None) -> dict[str, object]:
-    """What an operation is given: `key=value` pairs, and a body whose fields count as if they were given so."""
+    """The parameters of an operation: the `key=value` pairs and the fields of the body."""
     found: dict[str, object] = {}
     for key, value in given:
         param = operation.body.get(key)
@@ -147,9 +148,9 @@ def values(operation: Operation, given: list[tuple[str, str]], body: str | None)
     if isinstance(content, list):
         return {**found, "body": content}
     if not isinstance(content, dict):
-        raise ConfigError("--body is a JSON object, or a list of them. Nothing was sent.")
+        raise ConfigError("--body must be a JSON object, or a list of them. Nothing was sent.")
     if twice := content.keys() & found.keys():
-        raise ConfigError(f"{', '.join(sorted(twice))} stands in --body and beside it. Nothing was sent.")
+        raise ConfigError(f"{', '.join(sorted(twice))} is given twice: in --body and as key=value. Nothing was sent.")
     return {**content, **found}
 
 
@@ -159,7 +160,9 @@ def _check_path(path: str) -> None:
         segment in (".", "..") for segment in re.split(r"[/\\]", plain)
     )
     if odd or not path.startswith(("/v1/", "/api/v1/", "/api/v2/")):
-        raise ConfigError(f"{path!r} is no path of the API. It begins with /v1/ or /api/v2/; pdsync adds the host.")
+        raise ConfigError(
+            f"{path!r} is not a path of the API. It must begin with /v1/ or /api/v2/; pdsync adds the host."
+        )
 
 
 def _query_of(path: str) -> list[tuple[str, str]]:
@@ -169,7 +172,7 @@ def _query_of(path: str) -> list[tuple[str, str]]:
 def _check_query(query: list[tuple[str, str]]) -> None:
     for key, _ in query:
         if key.strip().lower() in _SECRETS:
-            raise ConfigError(f"{key} does not belong into an address, where logs keep it. pdsync sends it by itself.")
+            raise ConfigError(f"{key} must not be in a URL, which logs record. pdsync sends it in a header.")
 
 
 def _content(body: str | None, kind: str | None) -> Any:
@@ -194,7 +197,7 @@ def _json(text: str) -> Any:
     try:
         return msgspec.json.decode(text)
     except msgspec.DecodeError as error:
-        raise ConfigError(f"--body is no JSON: {error}. Nothing was sent.") from error
+        raise ConfigError(f"--body is not JSON: {error}. Nothing was sent.") from error
 
 
 def _form(form: tuple[str, ...], files: tuple[str, ...], names: tuple[str, ...], *, multipart: bool) -> Form | None:

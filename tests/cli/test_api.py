@@ -194,7 +194,7 @@ def test_steps_of_oauth_are_not_sent(echo: Echo, project: Project) -> None:
 def test_a_removed_operation_is_refused_with_its_replacement(operation: Operation, tmp_path: Path) -> None:
     ran = Project(tmp_path / "p").here("api", f"{operation.version} {operation.id}", "--yes")
     assert ran.code == 2
-    assert "no longer in Pipedrive's documents" in ran.err
+    assert "no longer documented by Pipedrive" in ran.err
     assert f"Use {operation.replaced_by}" in ran.err if operation.replaced_by else "Nothing replaces it" in ran.err
     assert "--force" in ran.err
 
@@ -216,7 +216,7 @@ def test_a_body_may_be_given_whole(echo: Echo, project: Project, tmp_path: Path)
     assert json.loads(echo.last["body"]) == {"title": "Boat", "value": 12, "owner_id": 3}
     ran = project.here("api", "addDeal", "title=Car", "--body", f"@{file}", "--yes")
     assert ran.code == 2
-    assert "title stands in --body and beside it" in ran.err
+    assert "title is given twice: in --body and as key=value" in ran.err
     assert project.here("api", "addDeal", "--body", '{"titel": "Boat"}', "--yes").code == 2
     options = project.here("api", "addDealFieldOptions", f"field_code={_KEY}", "--body", '[{"label": "a"}]', "--yes")
     assert options.code == 0
@@ -450,15 +450,15 @@ def test_x2_paths_that_lead_away_or_carry_a_token_are_refused(echo: Echo, projec
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--request", "GET", "/v1/x", "--body", "{}"], "GET sends nothing"),
-        (["--request", "GET", "/v1/x", "--form", "a=1"], "GET sends nothing"),
-        (["--request", "POST", "/v1/x", "--body", "{}", "--form", "a=1"], "one way to send"),
+        (["--request", "GET", "/v1/x", "--body", "{}"], "has no body"),
+        (["--request", "GET", "/v1/x", "--form", "a=1"], "has no body"),
+        (["--request", "POST", "/v1/x", "--body", "{}", "--form", "a=1"], "can't be combined"),
         (["--request", "POST", "/v1/x", "--form", "a"], "key=value"),
         (["--request", "POST", "/v1/x", "--file", "a=@/no/such/file"], "can't be read"),
         (["--request", "POST", "/v1/x", "--file", "a=@/tmp"], "is no file"),
         (["--request", "POST", "/v1/x", "--file-name", "a=b"], "no --file of that name"),
-        (["--request", "POST", "/v1/x", "--form", "a=1", "--header", "Content-Type=x/y"], "names its own"),
-        (["--request", "GET", "/v1/x", "--query", "api_token=x"], "does not belong into an address"),
+        (["--request", "POST", "/v1/x", "--form", "a=1", "--header", "Content-Type=x/y"], "sets its own"),
+        (["--request", "GET", "/v1/x", "--query", "api_token=x"], "must not be in a URL"),
         (["--request", "GET", "/v1/x", "--all"], "--all"),
         (["getDeals", "--query", "a=b"], "raw requests"),
         (["getDeals", "--out", "/no/such/folder/x"], "can't be written"),

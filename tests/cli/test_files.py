@@ -180,9 +180,9 @@ def test_gaps_end_with_4_and_the_others_come(box: RunningSandbox, project: Proje
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "Say which files"),
-        (["1", "--all"], "different choices"),
-        (["--all", "--stream", "deals"], "different choices"),
+        ([], "Name the files"),
+        (["1", "--all"], "exclude each other"),
+        (["--all", "--stream", "deals"], "exclude each other"),
         (["--id", "3"], "--stream"),
         (["0"], "0"),
         (["x"], "x"),
@@ -240,7 +240,7 @@ def test_an_interrupted_download_ends_with_130_and_goes_on(
     os.kill(started.pid, with_signal)
     ran = ended(started)
     assert ran.code == 130, ran
-    assert "goes on from here" in ran.err
+    assert "run the same command again to continue" in ran.err
     assert not list(out.glob(".*"))
     whole = {path: path.stat().st_mtime_ns for path in out.glob("[0-9]*")}
     assert 5 <= len(whole) < len(live(box))
@@ -317,12 +317,12 @@ def test_w_an_upload_shows_what_it_sends_and_asks(
 @pytest.mark.parametrize(
     ("make", "options", "says"),
     [
-        (lambda path: path.write_bytes(b"x"), (), "Say what the files belong to"),
+        (lambda path: path.write_bytes(b"x"), (), "Name the record"),
         (lambda path: path.write_bytes(b""), ("--deal", "1"), "is empty"),
         (lambda path: path.mkdir(), ("--deal", "1"), "is no file"),
         (os.mkfifo, ("--deal", "1"), "is no file"),
         (lambda path: None, ("--deal", "1"), "No such file"),
-        (lambda path: path.write_bytes(b"x" * (2**20 + 1)), ("--deal", "1", "--max-size", "1"), "1 MiB are the most"),
+        (lambda path: path.write_bytes(b"x" * (2**20 + 1)), ("--deal", "1", "--max-size", "1"), "the limit is 1 MiB"),
         (lambda path: path.write_bytes(b"x"), ("--lead", "7"), "UUID"),
     ],
 )
@@ -375,7 +375,7 @@ def test_w4_an_upload_that_is_interrupted_says_that_it_may_have_arrived(
     os.kill(started.pid, signal.SIGINT)
     ran = ended(started)
     assert ran.code == 130
-    assert "is not known. Look before you repeat it" in ran.err
+    assert "It is unknown whether the upload under way took effect" in ran.err
     assert "0 were uploaded before it, 1 not sent" in ran.err
     assert ran.summary["exit_code"] == 130
     assert len(box.journal) == before + 1

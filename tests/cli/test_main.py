@@ -72,10 +72,10 @@ def test_options_stand_before_or_behind_the_command(
         (["runs", "show"], "There is no run"),
         (["api"], "Name an operation"),
         (["api", "getDeal", "id"], "key=value"),
-        (["api", "--request", "BREW", "/v1/deals"], "is no method"),
-        (["api", "--request", "GET", "/oauth/token"], "is no path of the API"),
+        (["api", "--request", "BREW", "/v1/deals"], "is not a method"),
+        (["api", "--request", "GET", "/oauth/token"], "is not a path of the API"),
         (["api", "--request", "DELETE", "/v1/deals/1"], "add --yes"),
-        (["api", "--request", "POST", "/v1/deals", "--yes", "--body", "{"], "is no JSON"),
+        (["api", "--request", "POST", "/v1/deals", "--yes", "--body", "{"], "is not JSON"),
         (["api", "deleteDeal", "id=1"], "add --yes"),
         (["plan", "--pipeline", "nope"], "There is no pipeline"),
         (["plan", "deels"], "Did you mean 'deals'"),
@@ -149,7 +149,7 @@ def test_operations_are_found_by_their_words(
     assert [(row["operation_id"], row["version"], row["method"]) for row in found] == [("mergeDeals", "v1", "PUT")]
     assert [list(row)[:2] for row in found] == [["operation_id", "version"]]
     assert run(monkeypatch, "operations", "no such thing") == 0
-    assert "No operation holds these words" in capsys.readouterr().err
+    assert "No operation matches" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("order", [("--project", "{}", "doctor"), ("doctor", "--project", "{}")])

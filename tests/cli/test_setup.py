@@ -124,7 +124,7 @@ def test_init_changes_nothing_that_is_there(person: Person) -> None:
     (person.folder / ".gitignore").write_text("*.log")
     code, _, err = person.runs("init", "--no-input", "--domain", "acme")
     assert code == 0
-    assert "stays as it is" in err
+    assert "is not changed" in err
     assert (person.folder / "pdsync.toml").read_text() == "# mine\n[limits]\nburst = 7\n"
     assert (person.folder / ".gitignore").read_text() == "*.log\ndata/\n"
     assert person.runs("init", "--no-input")[0] == 0

@@ -233,7 +233,7 @@ def test_what_pipedrive_has_removed_says_so(
     remote.clear_log()
     code, _, err = run(project, known, action)
     assert code == 2
-    assert "no longer in Pipedrive's documents" in err
+    assert "no longer documented by Pipedrive" in err
     assert [entry["path"] for entry in remote.log()] == []
 
 

@@ -264,7 +264,7 @@ def test_s9_lost_rights_are_said_though_only_changes_are_read(box: RunningSandbo
     told = project.here("sync", "deals", "--fail-on-gap")
     assert told.code == 4, told
     assert "account: rights: The token was an administrator's on" in told.err
-    assert "something to look at" in project.here("status").err
+    assert "finished, with gaps" in project.here("status").err
     box.company.viewers["admin"].admin = True
     assert project.here("sync", "deals", "--fail-on-gap").code == 0
 

@@ -1,4 +1,4 @@
-"""`pdsync api`: any operation of the catalogue, or a raw request. What may change data asks first."""
+"""`pdsync api`: any operation of the catalogue, or a raw request. What may change data needs consent."""
 
 from __future__ import annotations
 
@@ -41,32 +41,28 @@ _OTHER_HOSTS = {"oauth.pipedrive.com"}
 @click.command(cls=Command)
 @click.argument("operation", required=False)
 @click.argument("values", nargs=-1, metavar="[KEY=VALUE]…")
-@click.option("--request", nargs=2, metavar="METHOD PATH", help="A raw request in place of an operation.")
+@click.option("--request", nargs=2, metavar="METHOD PATH", help="Send a raw request instead of an operation.")
 @click.option("--all", "everything", is_flag=True, help="Follow the pages of a list to its end.")
-@click.option(
-    "--body", metavar="JSON", help="The body, or more of its fields; - reads it from stdin, @FILE from a file."
-)
-@click.option("--query", multiple=True, metavar="K=V", help="Raw: a parameter behind the question mark.")
+@click.option("--body", metavar="JSON", help="The body, or some of its fields, as JSON; - reads stdin, @FILE a file.")
+@click.option("--query", multiple=True, metavar="K=V", help="Raw: a query parameter.")
 @click.option("--form", multiple=True, metavar="K=V", help="Raw: a field of a form.")
 @click.option("--file", "parts", multiple=True, metavar="K=@PATH", help="Raw: a file of a multipart form.")
+@click.option("--file-name", "names", multiple=True, metavar="K=NAME", help="Raw: the file name that the server sees.")
+@click.option("--multipart", is_flag=True, help="Raw: send the form as multipart even without a file.")
 @click.option(
-    "--file-name", "names", multiple=True, metavar="K=NAME", help="Raw: what the server is told it is called."
+    "--header", multiple=True, metavar="K=V", help="An additional header; pdsync sets those that authenticate."
 )
-@click.option("--multipart", is_flag=True, help="Raw: send the form as multipart, also without a file.")
-@click.option("--header", multiple=True, metavar="K=V", help="One more header. Those that authenticate are pdsync's.")
-@click.option(
-    "--response-type", type=click.Choice(["json", "text", "binary"]), help="[default: as the operation has it]"
-)
+@click.option("--response-type", type=click.Choice(["json", "text", "binary"]), help="[default: that of the operation]")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the answer to this file.")
-@click.option("--timeout", type=click.FloatRange(min=0.1), metavar="S", help="Seconds for an attempt.  [default: 60]")
-@click.option(
-    "--retries", type=click.IntRange(min=0, max=20), help=f"How often to try again.  [default: {ATTEMPTS - 1}]"
-)
+@click.option("--timeout", type=click.FloatRange(min=0.1), metavar="S", help="Seconds per attempt.  [default: 60]")
+@click.option("--retries", type=click.IntRange(min=0, max=20), help=f"How often to retry.  [default: {ATTEMPTS - 1}]")
 @click.option("--backoff", type=click.FloatRange(min=0), metavar="S", help="Seconds before the first retry.")
-@click.option("--constant", is_flag=True, help="Wait as long before each retry, not twice as long each time.")
-@click.option("--retry-all", is_flag=True, help="Try again after a refusal too: what is not there yet may come.")
-@click.option("--force", is_flag=True, help="Call an operation that is no longer in Pipedrive's documents.")
-@click.option("--yes", is_flag=True, help="Send what may change data without asking.")
+@click.option("--constant", is_flag=True, help="Wait the same time before each retry, instead of doubling it.")
+@click.option(
+    "--retry-all", is_flag=True, help="Retry after a refusal too, such as a 404 of a record that is about to appear."
+)
+@click.option("--force", is_flag=True, help="Call an operation that Pipedrive no longer documents.")
+@click.option("--yes", is_flag=True, help="Send a request that may change data without asking.")
 @click.pass_obj
 def api(
     app: App,
@@ -91,9 +87,9 @@ def api(
     force: bool,
     yes: bool,
 ) -> None:
-    """Carry out OPERATION and print what it answers, as JSON; files as they are.
+    """Call OPERATION and print its answer as JSON; files are printed unchanged.
 
-    Whatever the options, a request that may have changed something is never sent twice. -v shows what is sent.
+    A request that may have changed data is never sent twice, whatever the options. -v shows what is sent.
 
     \b
     pdsync api getDeal id=42
@@ -101,7 +97,7 @@ def api(
     pdsync api addFile file=@offer.pdf deal_id=42
     pdsync api --request GET /v1/currencies --query term=euro
     """
-    if request and operation and "=" in operation:  # there is no operation: the first word is a parameter already
+    if request and operation and "=" in operation:  # without an operation, the first argument is a parameter
         values = (operation, *values)
         operation = None
     if (operation is None) == (request is None):
@@ -117,7 +113,7 @@ def api(
     headers = raw_request.headers(header)
     output = Output(app, out, response_type)
     if request:
-        asked = raw_request.Request.of(
+        raw = raw_request.Request.of(
             *request,
             query=[*given, *(raw_request.pair(each, "--query") for each in query)],
             headers=headers,
@@ -128,18 +124,17 @@ def api(
             multipart=multipart,
         )
         if everything:
-            raise ConfigError("--all follows the lists of operations: pdsync operations names them.")
-        if asked.method != "GET":
-            consent(app, f"{asked.method} {asked.path}{_says_files(asked.form)}", yes=yes)
-        run(app, _raw(app, asked, patience, output), doubtful=asked.label if asked.method != "GET" else None)
+            raise ConfigError("--all works with list operations only: pdsync operations lists them.")
+        if raw.method != "GET":
+            consent(app, f"{raw.method} {raw.path}{_describe_files(raw.form)}", yes=yes)
+        run(app, _send_raw(app, raw, patience, output), doubtful=raw.label if raw.method != "GET" else None)
         return
     if query or form or parts or names or multipart:
         raise ConfigError(
-            "--query, --form, --file and --multipart are of raw requests. To an operation, give key=value;"
-            " it knows where each belongs."
+            "--query, --form, --file and --multipart are for raw requests. Parameters of an operation are key=value."
         )
     called = catalogue.operation(operation or "")
-    _look(app, called, everything=everything, force=force)
+    _check_callable(app, called, everything=everything, force=force)
     call = check(called, raw_request.values(called, given, body))
     if called.mutates:
         files = f" with {', '.join(path.name for path in call.files.values())}" if call.files else ""
@@ -149,7 +144,7 @@ def api(
 
 
 def consent(app: App, what: str, *, yes: bool) -> None:
-    """Ask before something is sent that may change data. It can't be undone by pdsync: the queue can."""
+    """Ask before sending a request that may change data. Only changes from the queue can be undone."""
     if yes:
         return
     if app.no_input or not sys.stdin.isatty():
@@ -158,10 +153,10 @@ def consent(app: App, what: str, *, yes: bool) -> None:
 
 
 def run(app: App, work: Coroutine[Any, Any, T], *, doubtful: str | None = None) -> T:
-    """Carry out `work`; Ctrl-C and SIGTERM end it in good order.
+    """Run `work`; Ctrl-C and SIGTERM cancel it cleanly.
 
     Args:
-        doubtful: what may have been carried out when it is interrupted, without anybody knowing.
+        doubtful: the name of a write whose outcome is unknown after an interruption.
     """
 
     async def interruptible() -> T:
@@ -175,34 +170,34 @@ def run(app: App, work: Coroutine[Any, Any, T], *, doubtful: str | None = None) 
     except (KeyboardInterrupt, asyncio.CancelledError):
         if doubtful is None:
             raise KeyboardInterrupt from None
-        message = f"Interrupted. Whether {doubtful} was carried out is not known. Look before you repeat it."
+        message = f"Interrupted. It is unknown whether {doubtful} took effect. Check before you repeat it."
         click.echo(clean(message), err=True)
         if app.json:
             app.emit({"event": "error", "complete": False, "exit_code": 130, "message": clean(message)})
         raise click.exceptions.Exit(130) from None
 
 
-def _look(app: App, operation: Operation, *, everything: bool, force: bool) -> None:
-    """Say what speaks against calling `operation`.
+def _check_callable(app: App, operation: Operation, *, everything: bool, force: bool) -> None:
+    """Check that `operation` may be called; warn if it is deprecated.
 
     Raises:
-        ConfigError: it can't, or should not, be called.
+        ConfigError: it can't be called, or only with --force.
     """
     if operation.host in _OTHER_HOSTS:
         raise ConfigError(
-            f"{operation.name} is a step of OAuth 2.0 with {operation.host}, where no token of a company is sent.\n"
-            f"Nothing was called. `pdsync auth login` takes these steps, and keeps what they give."
+            f"{operation.name} is a step of OAuth 2.0 with {operation.host}, which must not get a company's token.\n"
+            f"Nothing was called. `pdsync auth login` carries out these steps and stores the result."
         )
     if everything and operation.paging == "none":
-        raise ConfigError(f"{operation.id} has no pages: leave --all out.")
-    instead = f" Use {operation.replaced_by} in its place." if operation.replaced_by else " Nothing replaces it."
+        raise ConfigError(f"{operation.id} has no pages: omit --all.")
+    instead = f" Use {operation.replaced_by} instead." if operation.replaced_by else " Nothing replaces it."
     if operation.removed and not force:
         raise ConfigError(
-            f"{operation.name} is no longer in Pipedrive's documents.{instead}\n"
-            f"Nothing was called. If it must be this one: --force"
+            f"{operation.name} is no longer documented by Pipedrive.{instead}\n"
+            f"Nothing was called. To call it anyway: --force"
         )
     if operation.deprecated:
-        state = "no longer in Pipedrive's documents" if operation.removed else "deprecated"
+        state = "no longer documented by Pipedrive" if operation.removed else "deprecated"
         app.note(f"{operation.name} is {state}.{instead}")
 
 
@@ -213,11 +208,11 @@ async def _carry_out(
     _debug(app, operation.method, call.path, call.query, headers, call.body, list(call.files.values()))
     async with session(app) as http:
         if operation.mutates:
-            await _right_company(app, http)
+            await _check_company(app, http)
         if everything:
             attempts = min(REPEATS, patience.attempts)
-            patient = _Patient(http, headers, patience)
-            await output.records(all_records(patient, operation, call.path, call.query, attempts=attempts))
+            client = _ConfiguredClient(http, headers, patience)
+            await output.records(all_records(client, operation, call.path, call.query, attempts=attempts))
         elif operation.binary or (output.kind == "binary" and not operation.mutates):
             await output.file(http, operation, call.path, patience, query=call.query, headers=headers)
         else:
@@ -226,8 +221,8 @@ async def _carry_out(
             output.answer(answer)
 
 
-class _Patient:
-    """A client that makes every call with the headers and the patience that were asked for."""
+class _ConfiguredClient:
+    """A client that makes every call with the headers and the retry policy of the command line."""
 
     def __init__(self, http: Http, headers: dict[str, str], patience: RetryPolicy) -> None:
         self._http, self._headers, self._patience = http, headers, patience
@@ -236,33 +231,33 @@ class _Patient:
         return await self._http.call(operation, path, query=query, headers=self._headers, patience=self._patience)
 
 
-async def _raw(app: App, asked: raw_request.Request, patience: RetryPolicy, output: Output) -> None:
-    _debug(app, asked.method, asked.path, asked.query, asked.headers, asked.body, [p.path for p in asked.form_files])
+async def _send_raw(app: App, raw: raw_request.Request, patience: RetryPolicy, output: Output) -> None:
+    _debug(app, raw.method, raw.path, raw.query, raw.headers, raw.body, [p.path for p in raw.form_files])
     async with session(app) as http:
-        if asked.method == "GET" and output.kind == "binary":
-            path, query, headers = asked.path, asked.query, asked.headers
-            await output.file(http, asked.operation, path, patience, query=query, headers=headers)
+        if raw.method == "GET" and output.kind == "binary":
+            path, query, headers = raw.path, raw.query, raw.headers
+            await output.file(http, raw.operation, path, patience, query=query, headers=headers)
             return
-        if asked.method != "GET":
-            await _right_company(app, http)
+        if raw.method != "GET":
+            await _check_company(app, http)
         answer = await http.request(
-            asked.method,
-            asked.path,
-            cost=asked.cost,
-            search=asked.searches,
-            label=asked.label,
-            query=asked.query,
-            body=asked.body,
-            form=asked.form,
-            headers=asked.headers,
+            raw.method,
+            raw.path,
+            cost=raw.cost,
+            search=raw.searches,
+            label=raw.label,
+            query=raw.query,
+            body=raw.body,
+            form=raw.form,
+            headers=raw.headers,
             patience=patience,
         )
     _debug_answer(app, answer)
     output.answer(answer)
 
 
-async def _right_company(app: App, http: Http) -> None:
-    """See that what is about to change is of the project's company, where the project has one yet: 2 tokens."""
+async def _check_company(app: App, http: Http) -> None:
+    """Check that the token is of the project's company, if the project has one: one request, 2 tokens."""
     with project.opened(app.settings) as control:
         if control.company():
             identity = await fetch_account(http)
@@ -270,7 +265,7 @@ async def _right_company(app: App, http: Http) -> None:
 
 
 def _debug(app: App, method: str, path: str, query: Any, headers: dict[str, str], body: Any, files: list[Path]) -> None:
-    """With -v, what will be sent; the headers that authenticate are named, and no more."""
+    """With -v, show the request; of headers that authenticate only the fact that they are sent."""
     if app.verbosity <= 0:
         return
     lines = [f"> {method} {app.settings.base_url}{path}"]
@@ -285,14 +280,14 @@ def _debug(app: App, method: str, path: str, query: Any, headers: dict[str, str]
 
 
 def _debug_answer(app: App, answer: Answer) -> None:
-    """With -v, what came: the status, the headers that matter, the length."""
+    """With -v, show the status, length and headers of the answer."""
     if app.verbosity > 0:
         lines = [f"< {answer.status}, {len(answer.body):,} bytes"]
         app.note("\n".join(lines + [f"<   {name}: {value}" for name, value in answer.headers.items()]))
 
 
-def _says_files(form: Form | None) -> str:
-    """The files that are sent, in words."""
+def _describe_files(form: Form | None) -> str:
+    """The names and total size of the files, for messages; empty without files."""
     if form is None or not form.files:
         return ""
     return f" with {', '.join(part.file_name for part in form.files)} ({render.size(form.size)})"
@@ -300,7 +295,7 @@ def _says_files(form: Form | None) -> str:
 
 @asynccontextmanager
 async def session(app: App, *, run_tokens: int | None = None) -> AsyncIterator[Http]:
-    """A session with the project's company, without the project's lock: calls may be made beside a sync."""
+    """A session with the project's company, without the project's lock: calls work during a sync."""
     with project.opened(app.settings):  # the ledger lives in control.db
         pass
     async with connection.connect(app.settings, run_tokens=run_tokens) as http:

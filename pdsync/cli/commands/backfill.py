@@ -1,4 +1,4 @@
-"""`pdsync backfill`: a bounded part of the past, read again."""
+"""`pdsync backfill`: reads a bounded part of the past again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pdsync.runner.sync import backfill as running
 @click.command(cls=Command)
 @click.argument("streams", nargs=-1)
 @click.option("--since", type=Moment(), required=True, help="Read what changed from this time on.")
-@click.option("--until", type=Moment(), help="And before this time.  [default: now]")
+@click.option("--until", type=Moment(), help="Read what changed before this time.  [default: now]")
 @click.option("--budget", type=click.IntRange(min=1), help="Stop before spending more tokens than this.")
 @click.option("--per-day", is_flag=True, help="The budget is for all backfills of a day (UTC), not for one run.")
 @click.pass_obj
@@ -33,24 +33,23 @@ def backfill(
     budget: int | None,
     per_day: bool,
 ) -> None:
-    """Read again what changed in STREAMS between two times: in all that can be asked so, when none is named.
+    """Read again what changed in STREAMS between two times; without STREAMS, in all whose lists take a time.
 
     \b
     pdsync backfill deals --since 2025-01-01 --until 2026-01-01
     pdsync backfill --since 2020-01-01 --budget 8000 --per-day
 
-    Reads windows of time side by side, the newest first, as fast as the rate limit allows. Changes neither what a sync
-    will read next nor what is newer in the tables. When it is stopped, or its budget is spent (exit code 3), the same
-    command goes on where it was.
+    Reads several windows of time at once, the newest first, as fast as the rate limit allows. Watermarks and newer rows
+    are not changed. If it is interrupted, or its budget is spent (exit code 3), run the same command to continue.
     """
     if per_day and budget is None:
         raise ConfigError("--per-day goes with --budget. Nothing was called.")
     carry_out(app, running.BackfillRequest(since, until, streams, budget, per_day))
 
 
-def carry_out(app: App, asked: running.BackfillRequest) -> None:
+def carry_out(app: App, request: running.BackfillRequest) -> None:
     """Run a backfill, show its receipt, and end with its exit code."""
-    done, seconds = watched(app, lambda progress: running.backfill(app.settings, asked, progress))
+    done, seconds = watched(app, lambda progress: running.backfill(app.settings, request, progress))
     show(app, done, seconds, done.exit_code)
-    webhook.heard(app, done, done.exit_code)
+    webhook.report_end(app, done, done.exit_code)
     leave(done.exit_code)

@@ -1,4 +1,4 @@
-"""`pdsync demo`: the whole road in half a minute, without a Pipedrive account."""
+"""`pdsync demo`: a first sync, changes, a second sync and SQL, in half a minute and without an account."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pdsync.model import Receipt
 
 FOLDER = Path("pdsync-demo")
-_MARK = ".pdsync-demo"  # only a folder with this file is ours to empty
+_MARK = ".pdsync-demo"  # only a folder with this file may be emptied
 _FUNNEL = """
 select pipeline, stage, currency, deals, value, average from sales.funnel where deals >= 3 limit 12
 """
@@ -42,19 +42,19 @@ order by was = now, value_was = value_now, id limit 5
 
 
 @click.command(cls=Command)
-@click.option("--deals", default=2_000, show_default=True, type=click.IntRange(min=0), help="How large a company.")
+@click.option("--deals", default=2_000, show_default=True, type=click.IntRange(min=0), help="The size of the company.")
 @click.option("--seed", default=7, show_default=True, help="Another seed, another company.")
 @click.pass_obj
 def demo(app: App, deals: int, seed: int) -> None:
     """Sync a made-up company into DuckDB, let it work for a day, sync the changes, and ask the first question.
 
-    Starts a local Pipedrive with that company in it; nothing leaves this machine. The warehouse is left in the folder
+    Starts a local Pipedrive with that company; nothing leaves this machine. The warehouse stays in the folder
     pdsync-demo, or in --project DIR.
     """
     from pdsync.sandbox import Limits, Sizes, generate_company, running  # noqa: PLC0415 - only this command needs it
 
     folder = _fresh(app.project if app.project != Path() else FOLDER)
-    app.note(f"1. A made-up company with {deals:,} deals, behind a local Pipedrive that obeys the real one's limits.\n")
+    app.note(f"1. A made-up company with {deals:,} deals, behind a local Pipedrive with the limits of the real one.\n")
     company = generate_company(seed=seed, sizes=Sizes(deals=deals), now=datetime.now(UTC) - timedelta(days=1))
     with running(company, limits=Limits(burst=40, daily_tokens=30_000)) as box:
         os.environ["PDSYNC_API_TOKEN"] = box.token
@@ -69,7 +69,7 @@ def demo(app: App, deals: int, seed: int) -> None:
         )
         box.change(share=0.02, advance_s=86_400)
         second = _sync(app, settings)
-    app.note("\n5. What a row was before is kept, in history.*: the deals that changed, then and now.\n")
+    app.note("\n5. Earlier versions of a row are kept in history.*: the deals that changed, then and now.\n")
     _show(app, settings, _CHANGED)
     typed = "pdsync" if shutil.which("pdsync") else sys.argv[0]
     shown = folder.name if folder.parent == Path.cwd() else folder
@@ -96,7 +96,7 @@ def _fresh(folder: Path) -> Path:
     if folder.exists() and any(folder.iterdir()):
         if not (folder / _MARK).exists():
             raise ConfigError(
-                f"{folder} holds files that no demo put there. Nothing was changed; name another folder: "
+                f"{folder} contains files that no demo created. Nothing was changed; name another folder: "
                 f"pdsync --project DIR demo"
             )
         shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""The doctor: one check after the other, each with what was found and what to do about it. Changes nothing."""
+"""`pdsync doctor`: checks everything that a sync needs, and says how to fix each problem. Changes nothing."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _DUCKDB = (1, 5, 5)
 
 
 class Check(Struct, frozen=True):
-    """What one check found. `fix` is None where there is nothing to do."""
+    """The result of one check. `fix` is None if there is nothing to do."""
 
     name: str
     ok: bool
@@ -54,10 +54,10 @@ class Check(Struct, frozen=True):
 @click.command(cls=Command)
 @click.pass_obj
 def doctor(app: App) -> None:
-    """Check everything that a sync needs, and say how to mend what is not as it should be.
+    """Check everything that a sync needs, and say how to fix each problem.
 
-    Makes one request (2 tokens) and changes nothing. Ends with 0 if all is well, 1 if something is not, and 2 if the
-    settings can't be read.
+    Makes one request (2 tokens) and changes nothing. Exit code 0 if all checks pass, 1 if one fails, 2 if the settings
+    can't be read.
     """
     code = 0
     for check in examine(app):
@@ -74,14 +74,14 @@ def doctor(app: App) -> None:
 
 
 def examine(app: App) -> Iterator[Check]:
-    """Every check, in the order in which they build on each other."""
+    """Every check; later ones rely on earlier ones."""
     yield _python()
     yield _duckdb()
     try:
         settings = app.settings
     except ConfigError as error:
         message, _, fix = str(error).partition("\n")
-        yield Check("settings", False, message, fix or "Mend that setting, and run pdsync doctor again.")
+        yield Check("settings", False, message, fix or "Fix that setting, and run pdsync doctor again.")
         return
     file = settings.project / "pdsync.toml"
     origin = settings.origins["account.base_url"]
@@ -96,7 +96,7 @@ def examine(app: App) -> Iterator[Check]:
 
 
 def _python() -> Check:
-    return Check("python", True, ".".join(map(str, sys.version_info[:3])))  # an older one can't install pdsync
+    return Check("python", True, ".".join(map(str, sys.version_info[:3])))  # pdsync can't be installed on an older one
 
 
 def _duckdb() -> Check:
@@ -113,13 +113,15 @@ def _folder(settings: Settings) -> Check:
     try:
         facts = folder.stat()
     except FileNotFoundError:
-        parent = _there(folder)
+        parent = _existing_parent(folder)
         if not os.access(parent, os.W_OK | os.X_OK):
-            return Check("folder", False, f"{folder} can't be made", f"Let yourself write: chmod u+rwx {parent}")
-        return Check("folder", True, f"{folder} is made by the first sync")
+            return Check(
+                "folder", False, f"{folder} can't be created", f"Allow yourself to write there: chmod u+rwx {parent}"
+            )
+        return Check("folder", True, f"{folder} will be created by the first sync")
     wrong: tuple[str, str] | None = None
     if not stat.S_ISDIR(facts.st_mode):
-        wrong = "is no folder", "Set warehouse.path to a file inside a folder."
+        wrong = "is not a folder", "Set warehouse.path to a file inside a folder."
     elif facts.st_uid != os.geteuid():
         wrong = "belongs to another user", "Use a folder of your own: --project DIR"
     elif not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
@@ -128,49 +130,49 @@ def _folder(settings: Settings) -> Check:
         wrong = f"is open to others (mode {stat.S_IMODE(facts.st_mode):04o})", f"chmod 700 {folder}"
     if wrong:
         return Check("folder", False, f"{folder} {wrong[0]}", wrong[1])
-    return Check("folder", True, f"{folder}, open to you alone")
+    return Check("folder", True, f"{folder}, readable by you only")
 
 
 def _disk(settings: Settings) -> Check:
-    free = shutil.disk_usage(_there(settings.state)).free
-    # A finished run is published as a copy beside the one that readers hold.
+    free = shutil.disk_usage(_existing_parent(settings.state)).free
+    # A finished run is published as a copy, while readers may still have the old file open.
     size = settings.warehouse.stat().st_size if settings.warehouse.exists() else 0
     needed = max(FREE_BYTES, 3 * size)
     detail = f"{free / 2**30:,.1f} GiB free"
     if free < needed:
-        return Check("disk", False, detail, f"Free some: a sync wants {needed / 2**30:,.1f} GiB.")
+        return Check("disk", False, detail, f"Free some space: a sync needs {needed / 2**30:,.1f} GiB.")
     return Check("disk", True, detail)
 
 
 def _control(settings: Settings) -> Check:
     path = settings.control
     if not path.exists():
-        return Check("control", True, "no control.db yet: nothing was run")
+        return Check("control", True, "no control.db yet: nothing has run")
     try:
         with closing(_read_only(path)) as db:
-            said = [str(row[0]) for row in db.execute("PRAGMA integrity_check(5)").fetchall()]
-            runs = db.execute("SELECT count(*) FROM runs").fetchone()[0] if said == ["ok"] else 0
-    except sqlite3.OperationalError as error:  # no damage: locked, or not ours to read
+            report = [str(row[0]) for row in db.execute("PRAGMA integrity_check(5)").fetchall()]
+            runs = db.execute("SELECT count(*) FROM runs").fetchone()[0] if report == ["ok"] else 0
+    except sqlite3.OperationalError as error:  # not damaged: locked, or not readable
         full = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
         fix = way_out(error) if full else f"chmod 600 {path}; chmod 700 {path.parent}"
         return Check("control", False, f"{path} can't be read: {error}", fix)
     except sqlite3.DatabaseError as error:
-        said = [str(error)]
-    if said != ["ok"]:
+        report = [str(error)]
+    if report != ["ok"]:
         return Check(
             "control",
             False,
-            f"{path} is damaged: {said[0]}",
-            f"Put it back from a backup of any day, or move it aside (mv {path} {path}.damaged), with what is queued in"
-            f" it. The next run takes what it held from the raw archive and the warehouse: pdsync sync",
+            f"{path} is damaged: {report[0]}",
+            f"Restore it from a backup of any day, or move it away (mv {path} {path}.damaged). The next run"
+            f" restores it from the raw archive and the warehouse: pdsync sync",
         )
-    return Check("control", True, f"control.db is sound; {runs:,} runs")
+    return Check("control", True, f"control.db is intact; {runs:,} runs")
 
 
 def _warehouse(settings: Settings) -> Check:
     path = settings.warehouse
     if not path.exists():
-        return Check("warehouse", True, "none yet: pdsync sync makes it")
+        return Check("warehouse", True, "none yet: pdsync sync creates it")
     try:
         warehouse.check_whole(path, read_only=True)
         with closing(warehouse.connect(path, read_only=True)) as db:
@@ -178,7 +180,7 @@ def _warehouse(settings: Settings) -> Check:
                 "SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'main' AND NOT internal"
             ).fetchone()
     except (PdsyncError, duckdb.Error) as error:
-        fix = f"Move it aside (mv {path} {path}.damaged), and rebuild it without a request: pdsync replay"
+        fix = f"Move it away (mv {path} {path}.damaged), and rebuild it without a request: pdsync replay"
         return Check("warehouse", False, str(error).splitlines()[0], fix)
     return Check("warehouse", True, f"{path.name}: {found[0] if found else 0} tables, {path.stat().st_size:,} bytes")
 
@@ -196,13 +198,15 @@ def _archive(settings: Settings, control: Check) -> Check:
     torn = [name for name, end in sealed if _size(settings.raw / name) < end]
     if torn:
         some = ", ".join(torn[:3]) + (", …" if len(torn) > 3 else "")
-        fix = "Restore them from a backup, or read everything anew: pdsync sync --full"
-        return Check("archive", False, f"{len(torn)} of {len(sealed)} files are missing or cut short: {some}", fix)
-    return Check("archive", True, f"{len(sealed)} files of sealed pages are there" if sealed else "no sealed pages yet")
+        fix = "Restore them from a backup, or read everything again: pdsync sync --full"
+        return Check("archive", False, f"{len(torn)} of {len(sealed)} files are missing or truncated: {some}", fix)
+    return Check(
+        "archive", True, f"{len(sealed)} files of sealed pages are present" if sealed else "no sealed pages yet"
+    )
 
 
 def _account(settings: Settings) -> Iterator[Check]:
-    """Token, host, and what only a request can tell."""
+    """Token and host; then what only a request can show: account, company, rights, clock."""
     found: Found | None = None
     try:
         found = auth.find(settings)
@@ -223,10 +227,10 @@ def _account(settings: Settings) -> Iterator[Check]:
             who = _ask(settings)
         except (PdsyncError, sqlite3.Error) as error:
             message, _, fix = str(error).partition("\n")
-            yield Check("account", False, message, fix or "Mend what is named above, and run pdsync doctor again.")
-            yield from (Check(name, False, "not checked: no answer to ask", "See above.") for name in rest[1:])
+            yield Check("account", False, message, fix or "Fix that, and run pdsync doctor again.")
+            yield from (Check(name, False, "not checked: there was no answer", "See above.") for name in rest[1:])
     if who:
-        yield Check("account", True, f"the token is {who.name}'s, of {who.company_name} ({who.company_id})")
+        yield Check("account", True, f"the token belongs to {who.name}, of {who.company_name} ({who.company_id})")
         yield _company(settings, who)
         yield _admin(who)
         yield _clock(who)
@@ -240,8 +244,8 @@ def _token(settings: Settings, found: Found | None) -> Check:
     where = {"environment": auth.ENVIRONMENT, "keyring": "the system's keyring", "file": f"{path}, mode 0600"}
     if isinstance(found.secret, Grant):
         until = datetime.fromtimestamp(found.secret.expires_at, UTC)
-        # Said here, because no client can prevent it and the remedy is to log in again.
-        detail = f"an OAuth grant, renewed before {until:%H:%M} UTC; a kill in the moment of renewal would lose it"
+        # Worth a word: no client can prevent it, and the remedy is to log in again.
+        detail = f"an OAuth grant, renewed before {until:%H:%M} UTC; a kill during the renewal would lose it"
         return Check("token", True, f"{where[found.place]}: {detail}")
     return Check("token", True, f"an API token, from {where[found.place]}")
 
@@ -250,11 +254,11 @@ async def _host(settings: Settings) -> Check:
     parts = urlsplit(settings.base_url)
     host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
     context = ssl.create_default_context() if parts.scheme == "https" else None
-    fix, way = "Check the network, the firewall and account.base_url.", ""
+    fix, route = "Check the network, the firewall and account.base_url.", ""
     try:
-        if proxy := proxy_for(settings.base_url):  # its tunnel is tried by the request that asks whose the token is
+        if proxy := proxy_for(settings.base_url):  # the request for the account tests its tunnel
             host, port, context = proxy.host, proxy.port, None
-            fix, way = "Check HTTPS_PROXY, or leave it out: NO_PROXY", f", through the proxy {proxy.url}"
+            fix, route = "Check HTTPS_PROXY, or exempt the host: NO_PROXY", f", through the proxy {proxy.url}"
         async with asyncio.timeout(10):
             _, writer = await asyncio.open_connection(host, port, ssl=context)
             writer.close()
@@ -264,11 +268,11 @@ async def _host(settings: Settings) -> Check:
     except ssl.SSLCertVerificationError as error:
         return Check("host", False, untrusted(settings.base_url, error), OWN_CA)
     except (OSError, TimeoutError) as error:
-        detail = f"{settings.base_url}{way} can't be reached: {error or 'no answer within 10 s'}"
+        detail = f"{settings.base_url}{route} can't be reached: {error or 'no answer within 10 s'}"
         return Check("host", False, detail, fix)
     own = os.environ.get("SSL_CERT_FILE") if parts.scheme == "https" else None
     trusts = f"; certificates are checked against {own} (SSL_CERT_FILE)" if own else ""
-    return Check("host", True, f"{settings.base_url} answers{way}{trusts}")
+    return Check("host", True, f"{settings.base_url} answers{route}{trusts}")
 
 
 def _ask(settings: Settings) -> Account:
@@ -281,15 +285,15 @@ def _company(settings: Settings, who: Account) -> Check:
     except sqlite3.Error:
         return Check("company", False, "not checked: control.db can't be read", "See above.")
     if known is None:
-        return Check("company", True, "the project holds none yet")
+        return Check("company", True, "the project has none yet")
     if known[0] != who.company_id:
         return Check(
             "company",
             False,
-            f"the token is for company {who.company_id}, and this project holds {known[1]} ({known[0]})",
+            f"the token is for company {who.company_id}, and this project belongs to {known[1]} ({known[0]})",
             f"Use a token of company {known[0]}, or another folder: pdsync --project DIR sync",
         )
-    return Check("company", True, f"the project holds {known[1]} ({known[0]})")
+    return Check("company", True, f"the project belongs to {known[1]} ({known[0]})")
 
 
 def _admin(who: Account) -> Check:
@@ -297,8 +301,8 @@ def _admin(who: Account) -> Check:
         return Check(
             "admin",
             False,
-            f"{who.name} is no admin of {' and '.join(who.limited_in)}: what is hidden from this user will be missing,"
-            f" and can't be told from deleted",
+            f"{who.name} is not an admin of {' and '.join(who.limited_in)}: records hidden from this user"
+            f" will be missing, and can't be told from deleted ones",
             "Use the token of an admin for a full copy: pdsync auth login",
         )
     return Check("admin", True, f"{who.name} is an admin, and sees everything")
@@ -306,12 +310,12 @@ def _admin(who: Account) -> Check:
 
 def _clock(who: Account) -> Check:
     if who.served_at is None:
-        return Check("clock", True, "the server did not say what time it is")
+        return Check("clock", True, "the server's answer had no date")
     skew = (datetime.now(UTC) - who.served_at).total_seconds()
     if abs(skew) > SKEW_S:
-        way = "ahead of" if skew > 0 else "behind"
-        fix = "Set it by the network: timedatectl set-ntp true (macOS: sudo sntp -sS time.apple.com)"
-        return Check("clock", False, f"this machine's clock is {abs(skew):,.0f} s {way} the server's", fix)
+        direction = "ahead of" if skew > 0 else "behind"
+        fix = "Synchronize it over the network: timedatectl set-ntp true (macOS: sudo sntp -sS time.apple.com)"
+        return Check("clock", False, f"this machine's clock is {abs(skew):,.0f} s {direction} the server's", fix)
     return Check("clock", True, f"within {max(abs(skew), 1):.0f} s of the server's")
 
 
@@ -339,9 +343,9 @@ def _known_company(settings: Settings) -> tuple[int, str] | None:
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
-    # On a read-only disk SQLite can't make its files beside the database, and nobody writes.
-    still = "&immutable=1" if os.statvfs(path).f_flag & os.ST_RDONLY else ""
-    return sqlite3.connect(f"{path.as_uri()}?mode=ro{still}", uri=True, timeout=10)
+    # On a read-only disk SQLite can't create its files next to the database, and there is no other writer.
+    immutable = "&immutable=1" if os.statvfs(path).f_flag & os.ST_RDONLY else ""
+    return sqlite3.connect(f"{path.as_uri()}?mode=ro{immutable}", uri=True, timeout=10)
 
 
 def _size(path: Path) -> int:
@@ -351,6 +355,6 @@ def _size(path: Path) -> int:
         return -1
 
 
-def _there(path: Path) -> Path:
-    """The nearest folder above that exists."""
+def _existing_parent(path: Path) -> Path:
+    """The nearest existing folder above `path`."""
     return path if path.exists() else next(parent for parent in path.parents if parent.exists())

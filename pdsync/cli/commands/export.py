@@ -28,11 +28,11 @@ def export() -> None:
 @click.option(
     "--mask", "masks", multiple=True, metavar="COLUMN=HOW", help="hash, null or keep_domain. May be repeated."
 )
-@click.option("--changes", is_flag=True, help="Also write what each run has changed since the last export.")
-@click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Leave the newest N snapshots.  [default: all]")
+@click.option("--changes", is_flag=True, help="Also write what each run changed since the last export.")
+@click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Keep the newest N snapshots.  [default: all]")
 @click.option("--compact", default=30, show_default=True, type=click.IntRange(min=1), metavar="N",
-              help="Make one of a table's change files when there are more.")  # fmt: skip
-@click.option("--endpoint", metavar="URL", help="The S3 server, where it is not Amazon's.")
+              help="Merge the change files of a table when there are more than N.")  # fmt: skip
+@click.option("--endpoint", metavar="URL", help="An S3 server other than Amazon's.")
 @click.pass_obj
 def parquet(
     app: App,
@@ -44,15 +44,15 @@ def parquet(
     compact: int,
     endpoint: str | None,
 ) -> None:
-    """Write STREAMS, or all tables, as Parquet files.
+    """Write STREAMS as Parquet files; without STREAMS, all tables.
 
-    Each table becomes TABLE/_snapshot=TIME/data.parquet; catalog.json, written last, names what is whole.
+    Each table becomes TABLE/_snapshot=TIME/data.parquet; catalog.json, written last, names the complete files.
 
     \b
     pdsync export parquet --out /srv/lake --mask email=hash --mask phone=null
     pdsync export parquet deals --changes --out s3://bucket/pipedrive
     """
-    asked = exporting.ExportRequest(
+    request = exporting.ExportRequest(
         out or str(app.settings.state / "export"),
         streams,
         tuple(Mask.of(text) for text in masks),
@@ -61,7 +61,7 @@ def parquet(
         most_files=compact,
         endpoint=endpoint,
     )
-    done = exporting.parquet(app.settings, asked, lambda table, file: _tell(app, table, file))
+    done = exporting.parquet(app.settings, request, lambda table, file: _show_file(app, table, file))
     files = [*done.written.values(), *done.changed.values()]
     size, rows = sum(file.bytes for file in files), sum(file.rows for file in done.written.values())
     if app.json:
@@ -90,7 +90,7 @@ def parquet(
     app.note(f"{len(done.written)} tables{changed}: {rows:,} rows, {render.size(size)}, in {done.where}")
 
 
-def _tell(app: App, table: str, file: File) -> None:
+def _show_file(app: App, table: str, file: File) -> None:
     if app.json:
         app.emit({"event": "file", "table": table, **msgspec.to_builtins(file)})
     elif app.verbosity > 0:

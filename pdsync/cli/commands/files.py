@@ -31,27 +31,29 @@ if TYPE_CHECKING:
     from pdsync.extract.attachments import DownloadReport, FileToFetch, Plan
     from pdsync.extract.download_folder import ManifestEntry
 
-# Assumption: Pipedrive takes files of up to 50 MB. Its documents name no limit; --max-size allows more.
+# Assumption: Pipedrive takes files of up to 50 MB. The documents name no limit; --max-size allows more.
 MOST_UPLOADED = 50
 
 
 @click.group(cls=Group)
 def files() -> None:
-    """Contents of attachments: download them, upload some."""
+    """Contents of attachments: download and upload."""
 
 
 @files.command(cls=Command)
 @click.argument("file_ids", nargs=-1, type=click.IntRange(1, 2**63 - 1), metavar="[FILE_ID]…")
 @click.option("--stream", type=click.Choice(list(contents.LINKS)), help="Files of these records.")
-@click.option("--id", "ids", multiple=True, metavar="ID", help="Of --stream, only this record's. May be repeated.")
+@click.option(
+    "--id", "ids", multiple=True, metavar="ID", help="With --stream: only files of this record. May be repeated."
+)
 @click.option("--all", "everything", is_flag=True, help="Every file that is not deleted.")
 @click.option("--since", type=Moment(), help="Files that were added or changed from this time on.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to.  [default: data/files]")
 @click.option("--budget", type=click.IntRange(min=1), help="Stop before spending more tokens than this.")
 @click.option("--max-size", default=2048, show_default=True, type=click.IntRange(min=1), metavar="MIB",
-              help="Leave out larger files.")  # fmt: skip
-@click.option("--any-size", is_flag=True, help="Keep what comes, even if its size is not what its record says.")
-@click.option("--dry-run", is_flag=True, help="Say what would be fetched and what it costs. Makes no request.")
+              help="Skip larger files.")  # fmt: skip
+@click.option("--any-size", is_flag=True, help="Keep a file whose size differs from its record.")
+@click.option("--dry-run", is_flag=True, help="Show what would be fetched and its cost. Makes no request.")
 @click.pass_obj
 def download(
     app: App,
@@ -77,9 +79,9 @@ def download(
     pdsync files download --all --budget 2000
     """
     if not (file_ids or stream or everything or since):
-        raise ConfigError("Say which files: FILE_ID…, --stream deals --id 7, --since 2026-01-31 or --all.")
+        raise ConfigError("Name the files: FILE_ID…, --stream deals --id 7, --since 2026-01-31 or --all.")
     if (file_ids and (stream or everything or since)) or (ids and not stream) or (everything and stream):
-        raise ConfigError("FILE_ID, --stream (with --id) and --all are different choices: give one of them.")
+        raise ConfigError("FILE_ID, --stream (with --id) and --all exclude each other: give one of them.")
     if file_ids:
         chosen, linked = _named(app, dict.fromkeys(file_ids)), 0
     else:
@@ -141,7 +143,7 @@ async def _download(
 
 
 class _Silent:
-    """No live progress."""
+    """Stands in for live progress where nobody watches."""
 
     def __enter__(self) -> _Silent:
         return self
@@ -154,7 +156,7 @@ class _Silent:
 
 
 async def _company(app: App, http: Http) -> int:
-    """The company of the token, which is the project's. Ids mean other files in another one."""
+    """The company of the token, checked against the project: the same ids name other files elsewhere."""
     identity = await fetch_account(http)
     with project.opened(app.settings) as control:
         control.check_company(identity.company_id, identity.company_name)
@@ -234,11 +236,11 @@ def _rows(app: App, where: str, values: list[Any]) -> list[dict[str, Any]]:
             names = [column[0] for column in found.description or ()]
             return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
     except duckdb.CatalogException as error:
-        raise ConfigError("The warehouse knows no files yet. Read their records: pdsync sync files") from error
+        raise ConfigError("The warehouse has no files yet. Read their records: pdsync sync files") from error
 
 
 def _named(app: App, ids: dict[int, None]) -> list[FileToFetch]:
-    """The files of these ids, with what the warehouse knows of them; the others are asked for."""
+    """The files with these ids; those that the warehouse does not know are looked up by a request."""
     rows: list[dict[str, Any]] = []
     if app.settings.warehouse.exists():
         try:
@@ -250,7 +252,7 @@ def _named(app: App, ids: dict[int, None]) -> list[FileToFetch]:
 
 
 def _known(app: App, stream: str | None, ids: tuple[str, ...], since: datetime | None) -> tuple[list[FileToFetch], int]:
-    """The files that the warehouse knows, and how many of them are but links."""
+    """The files in the warehouse that match, and how many more are only links."""
     where, values = ["_deleted_at IS NULL", "id > 0"], list[Any]()
     if stream:
         where.append(f"{contents.LINKS[stream]} IS NOT NULL")
@@ -270,7 +272,7 @@ def _known(app: App, stream: str | None, ids: tuple[str, ...], since: datetime |
 
 @files.command(cls=Command)
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH…")
-@click.option("--deal", type=int, help="The deal that they belong to.")
+@click.option("--deal", type=int, help="The deal that the files belong to.")
 @click.option("--person", type=int)
 @click.option("--org", type=int)
 @click.option("--product", type=int)
@@ -290,14 +292,16 @@ def upload(app: App, /, paths: tuple[Path, ...], max_size: int, yes: bool, **lin
         name if name.endswith("_id") else f"{name}_id": value for name, value in links.items() if value is not None
     }
     if not places:
-        raise ConfigError("Say what the files belong to: --deal 7, --person 7, --org 7, … Nothing was sent.")
+        raise ConfigError(
+            "Name the record that the files belong to: --deal 7, --person 7, --org 7, … Nothing was sent."
+        )
     operation = catalogue.operation("addFile", "v1")
     calls, rows, total = [], [], 0
     for path in paths:
         part = file_part("file", path)
         size = path.stat().st_size
         if size > max_size * 2**20:
-            raise ConfigError(f"{path} has {size:,} bytes, and {max_size} MiB are the most. Nothing was sent.")
+            raise ConfigError(f"{path} has {size:,} bytes; the limit is {max_size} MiB (--max-size). Nothing was sent.")
         if size == 0:
             raise ConfigError(f"{path} is empty. Nothing was sent.")
         calls.append(check(operation, {"file": path, **places}))
@@ -315,10 +319,13 @@ def upload(app: App, /, paths: tuple[Path, ...], max_size: int, yes: bool, **lin
 
 
 async def _upload(app: App, calls: list[Any], to: str) -> int:
-    """Send one file after the other; the number of those that were refused.
+    """Send the files one by one.
+
+    Returns:
+        How many were refused.
 
     Raises:
-        ServerTrouble: nobody knows whether the file arrived. Those behind it were not sent.
+        ServerTrouble: it is unknown whether a file arrived. The files after it were not sent.
     """
     sent, refused = list[int](), 0
     async with session(app) as http:
@@ -338,7 +345,7 @@ async def _upload(app: App, calls: list[Any], to: str) -> int:
                 left = len(calls) - len(sent) - refused - 1
                 app.err.print(clean(f"✗ {name}: {len(sent)} were uploaded before it, {left} not sent."), style="yellow")
                 if not isinstance(error, Stopped | ConfigError):
-                    app.note("Whether it arrived: pdsync api getFiles sort='id DESC' limit=10")
+                    app.note("To see whether it arrived: pdsync api getFiles sort='id DESC' limit=10")
                 raise
             id, size = record["id"], call.files["file"].stat().st_size
             sent.append(id)
@@ -362,5 +369,5 @@ def _record(answer: Any) -> dict[str, Any]:
     """The record of the new file."""
     record = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(record, dict) or not isinstance(record.get("id"), int):
-        raise BadAnswer("Pipedrive answered, but not with the record of a new file. It may have arrived.")
+        raise BadAnswer("The answer does not contain the record of a new file. The file may have arrived.")
     return record

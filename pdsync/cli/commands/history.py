@@ -1,4 +1,4 @@
-"""`pdsync history` and `pdsync diff`: what happened to a record, and what differs between two moments."""
+"""`pdsync history` and `pdsync diff`: the changes of a record, and the differences between two times."""
 
 from __future__ import annotations
 
@@ -32,15 +32,14 @@ _SHOWN_FIELDS = 4  # of a changed row
 @click.argument("id")
 @click.pass_obj
 def history(app: App, table: str, id: str) -> None:
-    """What happened to the record ID of TABLE: when, which field, before and after.
+    """Show the changes of the record ID of TABLE: time, field, before and after.
 
     \b
     pdsync history deals 42
     pdsync history deals 42 --json
 
-    Shows what the syncs have seen: several edits between two of them are one change. Where the record's changelog was
-    synced too (`pdsync sync deals deal_changelog`), each edit and its author, also from before the first sync. Names
-    are today's.
+    Several edits between two syncs are one change, unless the changelog was synced too (`pdsync sync deals
+    deal_changelog`): then each edit is shown with its author, also edits before the first sync. Names are today's.
     """
     stream = catalogue.stream(table)
     with project.open_warehouse(app.settings) as warehouse:
@@ -67,7 +66,7 @@ def _before_and_after(change: Change) -> list[str]:
 
 
 def _shown(value: Any, label: str | None = None) -> str:
-    """A value in at most so many characters, with its name in front."""
+    """A value, truncated to _WIDEST characters, with its name in front."""
     text = render.cell(value)
     text = text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
     return f"{label} ({text})" if label and label != text else text or "–"
@@ -75,27 +74,27 @@ def _shown(value: Any, label: str | None = None) -> str:
 
 @click.command(cls=Command)
 @click.argument("tables", nargs=-1)
-@click.option("--from", "one", type=Moment(), required=True, help="The earlier moment.")
-@click.option("--to", "other", type=Moment(), help="The later moment.  [default: now]")
-@click.option("--rows", is_flag=True, help="Show each row, and what changed in it.")
+@click.option("--from", "one", type=Moment(), required=True, help="The earlier time.")
+@click.option("--to", "other", type=Moment(), help="The later time.  [default: now]")
+@click.option("--rows", is_flag=True, help="Show each row and its changed fields.")
 @click.pass_obj
 def diff(app: App, tables: tuple[str, ...], one: datetime, other: datetime | None, rows: bool) -> None:
-    """What is added, changed and gone in TABLES between two moments: in all of them, when none is named.
+    """Show what was added, changed and deleted in TABLES between two times; without TABLES, in all.
 
     \b
     pdsync diff --from 2026-01-01
     pdsync diff deals persons --from 2026-01-01 --to 2026-02-01 --rows
 
-    Rows that were deleted count as gone. A record begins with its last change before the first sync.
+    Deleted rows count as gone. A record begins with its last change before the first sync.
     """
     moments = (one, other or datetime.now(UTC))
     if moments[0] > moments[1]:
-        raise ConfigError("--from lies behind --to. Nothing was compared.")
+        raise ConfigError("--from is later than --to. Nothing was compared.")
     wanted = [catalogue.stream(name) for name in tables] or list(catalogue.streams().values())
     with project.open_warehouse(app.settings) as warehouse:
         synced = [stream for stream in wanted if past.has_table(warehouse, stream.name)]
         if missing := [stream.name for stream in wanted if tables and stream not in synced]:
-            raise ConfigError(f"{', '.join(missing)} was never synced: pdsync sync {' '.join(missing)}")
+            raise ConfigError(f"{', '.join(missing)} has never been synced: pdsync sync {' '.join(missing)}")
         if rows:
             _show_rows(app, warehouse, synced, moments)
         else:
@@ -133,15 +132,15 @@ def _show_rows(
                 row = None if found.kind == "changed" else found.after or found.before
                 app.emit({"name": stream.name, "id": found.key, "change": found.kind, "fields": fields, "row": row})
             else:
-                shown.append([stream.name, found.kind, found.key, *_words(found, stream)])
+                shown.append([stream.name, found.kind, found.key, *_cells(found, stream)])
     if shown:
         app.out.print(render.table(["table", "change", "id", "record", "fields"], shown))
     elif not app.json:
         app.note("Nothing differs.")
 
 
-def _words(found: Difference, stream: Stream) -> list[str]:
-    """What people call the record, and what changed in it, for a line of a table."""
+def _cells(found: Difference, stream: Stream) -> list[str]:
+    """Two cells of a table: the title of the record, and its changed fields."""
     row = found.after or found.before or {}
     fields = [f"{c.field}: {_shown(c.before)} → {_shown(c.after)}" for c in found.fields()]
     more = f" and {len(fields) - _SHOWN_FIELDS} more" if len(fields) > _SHOWN_FIELDS else ""

@@ -1,4 +1,4 @@
-"""Commands that show what is there: status, runs, streams, operations, fields. None of them calls Pipedrive."""
+"""Commands that only show: status, runs, streams, operations, fields. None of them makes a request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def listing(app: App, rows: list[dict[str, Any]], headers: list[str], empty: str) -> None:
-    """Rows as JSON objects, one a line, or as a table of the columns `headers`."""
+    """Show rows as JSON objects, one per line, or as a table of the columns `headers`; `empty` if there are none."""
     if app.json:
         for row in rows:
             app.emit(row)
@@ -37,14 +37,14 @@ def listing(app: App, rows: list[dict[str, Any]], headers: list[str], empty: str
 @click.command(cls=Command)
 @click.pass_obj
 def status(app: App) -> None:
-    """How fresh each table is, how the last run ended, and what is left of today's tokens."""
+    """Show how fresh each table is, how the last run ended, and how many tokens are left today."""
     settings = app.settings
     rows = freshness(settings)
     listing(
         app,
         [{"name": row.stream, **msgspec.to_builtins(row)} for row in rows],
         ["stream", "rows", "deleted", "complete_until", "age", "last_full"],
-        "Nothing was synced yet: pdsync sync",
+        "Nothing has been synced yet: pdsync sync",
     )
     if not settings.control.exists():
         return
@@ -60,8 +60,8 @@ def status(app: App) -> None:
             run.exit_code, f"exit code {run.exit_code}"
         )
         if ended == "complete" and run.gaps:
-            ended = "read to its end, with something to look at"
-        state = ended if run.finished_at else "under way, or killed: the next sync goes on from there"
+            ended = "finished, with gaps"
+        state = ended if run.finished_at else "running, or killed: the next sync continues it"
         app.note(f"\nLast run {run.run_id}: {state}.")
         for gap in run.gaps:
             app.note(f"  {gap.stream}: {gap.kind}: {gap.detail}")
@@ -73,7 +73,7 @@ def status(app: App) -> None:
 @click.option("--last", "-n", default=20, show_default=True, type=click.IntRange(min=1), help="How many.")
 @click.pass_context
 def runs(context: click.Context, last: int) -> None:
-    """The last runs, newest first; `runs show RUN` shows a receipt."""
+    """List the last runs, newest first; `runs show RUN` shows a receipt."""
     if context.invoked_subcommand:
         return
     app: App = context.obj
@@ -96,17 +96,17 @@ def runs(context: click.Context, last: int) -> None:
                 "tokens": run.tokens,
             }
         )
-    listing(app, rows, list(rows[0]) if rows else [], "Nothing was run yet: pdsync sync")
+    listing(app, rows, list(rows[0]) if rows else [], "Nothing has run yet: pdsync sync")
 
 
 @runs.command(cls=Command, name="show")
 @click.argument("run_id", required=False)
 @click.pass_obj
 def show_run(app: App, run_id: str | None) -> None:
-    """The receipt of RUN_ID, or of the last run."""
+    """Show the receipt of RUN_ID, or of the last run."""
     found = [run for run in _receipts(app, 10_000 if run_id else 1) if run_id in (None, run.run_id)]
     if not found:
-        raise ConfigError(f"There is no run {run_id or ''}. List them: pdsync runs")
+        raise ConfigError(f"There is no run {run_id or 'yet'}. List them: pdsync runs")
     run = found[0]
     if app.json:
         app.emit({"name": run.run_id, **msgspec.to_builtins(run), "complete": run.complete})
@@ -138,7 +138,7 @@ def _receipts(app: App, last: int) -> list[Any]:
 @click.argument("streams", nargs=-1)
 @click.pass_obj
 def streams(app: App, streams: tuple[str, ...]) -> None:
-    """Every stream: its key, its cursor, how its changes are found, and what a page costs."""
+    """List the streams: key, cursor, how changes are found, and the cost of a page."""
     wanted = [catalogue.stream(name) for name in streams] or list(catalogue.streams().values())
     rows = []
     for stream in wanted:
@@ -167,10 +167,10 @@ def streams(app: App, streams: tuple[str, ...]) -> None:
 @click.command(cls=Command)
 @click.argument("words", nargs=-1)
 @click.option("--version", type=click.Choice(["v1", "v2"]), help="Only operations of this API version.")
-@click.option("--all", "everything", is_flag=True, help="Also those that Pipedrive has removed.")
+@click.option("--all", "everything", is_flag=True, help="Include operations that Pipedrive has removed.")
 @click.pass_obj
 def operations(app: App, words: tuple[str, ...], version: str | None, everything: bool) -> None:
-    """Every operation of the API; with WORDS, those whose id or path holds all of them."""
+    """List the operations of the API; with WORDS, those whose id or path contains all of them."""
     rows = [
         {
             "operation_id": operation.id,
@@ -189,14 +189,14 @@ def operations(app: App, words: tuple[str, ...], version: str | None, everything
         and all(word.lower() in f"{operation.id} {operation.path}".lower() for word in words)
     ]
     headers = ["operation_id", "version", "method", "path", "tokens", "state"]
-    listing(app, rows, headers, "No operation holds these words. All of them: pdsync operations --all")
+    listing(app, rows, headers, "No operation matches. List all: pdsync operations --all")
 
 
 @click.command(cls=Command)
 @click.argument("entity", required=False)
 @click.pass_obj
 def fields(app: App, entity: str | None) -> None:
-    """Custom fields: what each is called in Pipedrive, and which column holds it."""
+    """List the custom fields: label in Pipedrive, column in the warehouse, type, options."""
     if entity:
         catalogue.stream(entity)
     with project.open_warehouse(app.settings) as warehouse:
@@ -213,7 +213,7 @@ def fields(app: App, entity: str | None) -> None:
         app,
         [{**row, "column": row["name"], "age": _age(row["last_seen"])} for row in found],
         ["entity", "column", "label", "type", "options", "code"],
-        "This company has no custom fields here.",
+        "No custom fields have been synced.",
     )
 
 

@@ -1,4 +1,4 @@
-"""`pdsync reconcile`: is everything here that is there, and only that?"""
+"""`pdsync reconcile`: compares the warehouse with Pipedrive, record by record, and repairs differences."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ _SHOWN = 40
 
 @click.command(cls=Command)
 @click.argument("streams", nargs=-1)
-@click.option("--repair", is_flag=True, help="Read again what differs, and mark what is known to be gone.")
+@click.option(
+    "--repair", is_flag=True, help="Read records that differ again, and mark those that are known to be deleted."
+)
 @click.option("--deep", is_flag=True, help="Compare values too, not only keys, times and flags.")
-@click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Look at N records of each stream only.")
-@click.option("--exit-code", is_flag=True, help="End with 4 where differences are left.")
-@click.option("--fail-on-gap", is_flag=True, help="The same.")
+@click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Compare only N records of each stream.")
+@click.option("--exit-code", is_flag=True, help="Exit code 4 if differences are left.")
+@click.option("--fail-on-gap", is_flag=True, help="The same as --exit-code.")
 @click.option("--max-tombstones", type=click.IntRange(min=0), metavar="N",
-              help="Mark so many records of a stream as gone.  [default: 100 or 2 %, the smaller]")  # fmt: skip
+              help="Mark at most N records of a stream as deleted.  [default: 100 or 2 %, the smaller]")  # fmt: skip
 @click.option("--budget", type=click.IntRange(min=1), metavar="TOKENS", help="Stop before spending more than this.")
 @click.pass_obj
 def reconcile(
@@ -38,26 +40,26 @@ def reconcile(
     max_tombstones: int | None,
     budget: int | None,
 ) -> None:
-    """Hold every record of STREAMS against the source, and say what differs and why: all that were read, by default.
+    """Compare every record of STREAMS with the source; without STREAMS, of all that were synced.
 
-    That a list does not show a record means nothing by itself: it is asked for, and only what is known to be gone
-    counts as gone. Nothing is changed without --repair.
+    A record that is missing from a list is not assumed to be deleted: it is requested, and only evidence counts.
+    Nothing is changed without --repair.
     """
-    asked = findings.ReconcileRequest(streams, repair, deep, sample, max_tombstones, budget)
-    carry_out(app, asked, exit_code or fail_on_gap)
+    request = findings.ReconcileRequest(streams, repair, deep, sample, max_tombstones, budget)
+    carry_out(app, request, exit_code or fail_on_gap)
 
 
-def carry_out(app: App, asked: findings.ReconcileRequest, fail_on_differences: bool) -> None:
+def carry_out(app: App, request: findings.ReconcileRequest, fail_on_differences: bool) -> None:
     """Run a reconciliation, show what it found, and end with its exit code."""
-    # With --json the findings are the listing: nothing else stands between them.
+    # With --json the findings are the listing, without progress events between them.
     result, seconds = watched(
-        app, lambda progress: reconciling.reconcile(app.settings, asked, *([] if app.json else [progress]))
+        app, lambda progress: reconciling.reconcile(app.settings, request, *([] if app.json else [progress]))
     )
     code = result.receipt.exit_code
     if code == 0 and fail_on_differences and result.left:
         code = 4
     _show(app, result, seconds, code)
-    webhook.heard(app, result.receipt, code)
+    webhook.report_end(app, result.receipt, code)
     leave(code)
 
 
@@ -110,22 +112,22 @@ def _show(app: App, result: findings.Result, seconds: float, code: int) -> None:
     left = f"{_counted(len(result.left))} left" if result.left else "none is left"
     if result.left and not result.receipt.gaps and not result.held:
         left += "; repair them: pdsync reconcile --repair"
-    said = (
+    outcome = (
         f"{_counted(len(result.findings))} found, {left}"
         if result.findings
         else "no difference"
         if result.swept
         else "nothing was compared"
     )
-    app.note(f"\n{said}. {result.receipt.requests:,} requests, {result.receipt.tokens:,} tokens, {seconds:.1f} s.")
+    app.note(f"\n{outcome}. {result.receipt.requests:,} requests, {result.receipt.tokens:,} tokens, {seconds:.1f} s.")
 
 
 def _counts_off(result: findings.Result) -> list[str]:
-    """A sentence for each stream whose parents count otherwise than they list."""
+    """A sentence for each stream in which counts of parents differ from their lists."""
     return [
-        f"{name}: {len(off):,} {off[0].parent} count {sum(each.says for each in off):,} where their own lists, read to"
-        f" the end, show {sum(each.listed for each in off):,}. The lists are what counts; they are read again when a"
-        f' count moves, once in a verify cycle, or with --deep: pdsync sql "from meta.counts_off"'
+        f"{name}: {len(off):,} {off[0].parent} report {sum(each.says for each in off):,}, but their complete lists"
+        f" contain {sum(each.listed for each in off):,}. The lists are taken as true; they are read again when a"
+        f' count changes, once per verify cycle, or with --deep: pdsync sql "from meta.counts_off"'
         for name, off in result.counts_off.items()
         if off
     ]

@@ -1,4 +1,4 @@
-"""`pdsync sandbox serve`: a local Pipedrive, to try things on."""
+"""`pdsync sandbox serve`: a local Pipedrive for experiments and tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KINDS = ("deals", "persons", "organizations", "products", "activities", "files",
 
 @click.group()
 def sandbox() -> None:
-    """A local Pipedrive that holds a made-up company, obeys the API's rules, and can misbehave on demand."""
+    """A local Pipedrive with a made-up company, the API's rules and limits, and faults on demand."""
 
 
 def _sizes(command: click.Command) -> click.Command:
@@ -28,12 +28,12 @@ def _sizes(command: click.Command) -> click.Command:
 @click.command(cls=Command, name="serve")
 @click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0: any free one.")
 @click.option("--seed", default=1, show_default=True, help="The same seed makes the same company.")
-@click.option("--company-id", default=5550, show_default=True, help="Another company.")
+@click.option("--company-id", default=5550, show_default=True, help="The id of the company.")
 @click.option(
     "--burst", default=20, show_default=True, type=click.IntRange(min=0), help="Requests in 2 s; 0: no limit."
 )
 @click.option("--daily-tokens", default=30_000, show_default=True, type=click.IntRange(min=0), help="0: no limit.")
-@click.option("--gzip", is_flag=True, help="Pack answers, as the real one does.")
+@click.option("--gzip", is_flag=True, help="Compress answers, as Pipedrive does.")
 @click.option("--faults", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A JSON file of faults.")
 @click.pass_obj
 def serve(

@@ -1,4 +1,4 @@
-"""`pdsync schedule`: what makes a pipeline run by itself."""
+"""`pdsync schedule`: runs a pipeline regularly, by the scheduler of the machine or of a platform."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ class _TimeOfDay(click.ParamType):  # type: ignore[type-arg]  # generic from cli
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         found = re.fullmatch(r"(\d{1,2}):(\d{2})", str(value))
         if not found or int(found[1]) > 23 or int(found[2]) > 59:
-            self.fail(f"{value!r} is no time of day. Write it like 02:15.", param, ctx)
+            self.fail(f"{value!r} is not a time of day. Write it like 02:15.", param, ctx)
         return int(found[1]), int(found[2])
 
 
 @click.command(cls=Command)
 @click.argument("name", metavar="[PIPELINE]", required=False)
-@click.option("--as", "kind", type=click.Choice(scheduling.kinds()), help="[default: what fits this machine]")
-@click.option("--at", type=_TimeOfDay(), default="02:15", show_default=True, help="GitHub takes it as UTC.")
+@click.option("--as", "kind", type=click.Choice(scheduling.kinds()), help="[default: the scheduler of this machine]")
+@click.option("--at", type=_TimeOfDay(), default="02:15", show_default=True, help="Local time; UTC for GitHub.")
 @click.option("--every", type=click.Choice(get_args(scheduling.Every)), help="[default: hour for hourly, else day]")
-@click.option("--install", is_flag=True, help="Put it in place: systemd, cron and launchd only.")
+@click.option("--install", is_flag=True, help="Install it; systemd, cron and launchd only.")
 @click.pass_obj
 def schedule(
     app: App, name: str | None, kind: str | None, at: tuple[int, int], every: Every | None, install: bool
 ) -> None:
-    """Print what runs PIPELINE by itself: nightly, when none is named.
+    """Print the configuration that runs PIPELINE (by default nightly) on a schedule.
 
     \b
     pdsync schedule --as systemd --at 03:30
     pdsync schedule hourly --as cron --install
     pdsync schedule reconcile --every week --as github > .github/workflows/pdsync-reconcile.yml
 
-    Nothing is installed without --install. No secret is written: the token comes from where `pdsync auth login` put it,
-    or from PDSYNC_API_TOKEN in the environment of whatever runs it.
+    Nothing is installed without --install. No secret is written: the token comes from `pdsync auth login`, or from
+    PDSYNC_API_TOKEN in the environment of the scheduler.
     """
     name = name or pipeline.DEFAULT
     followed = pipeline.load(name, app.project)
@@ -55,7 +55,7 @@ def schedule(
         raise ConfigError(f"A scheduler can't be given the folder {str(project)!r}: its name has odd characters.")
     job = scheduling.Job(name, project, every, *at, stops_are_fine=followed.job == "backfill")
     if install and kind not in scheduling.HERE:
-        raise ConfigError(f"{kind} is no scheduler of this machine: print it, and put it where it belongs.")
+        raise ConfigError(f"{kind} can't be installed on this machine: print it, and install it there.")
     if install:
         for line in scheduling.install(kind, job):
             app.note(line)
@@ -74,6 +74,6 @@ def _show(app: App, kind: str, job: scheduling.Job) -> None:
             app.result(f"# {path}")
         app.result(text)
     if len(made) == 1:
-        app.note(f"It belongs into {next(iter(made))}." if kind != "cron" else "It belongs into: crontab -e")
+        app.note(f"Save it as {next(iter(made))}." if kind != "cron" else "Add it with: crontab -e")
     if kind in scheduling.HERE:
-        app.note("Put it in place with the same command and --install.")
+        app.note("Install it with the same command and --install.")

@@ -1,7 +1,7 @@
-"""Commands that set a project up: init, auth login, auth status, auth logout; doctor is next door.
+"""Commands that set a project up: init, auth login, auth status, auth logout.
 
-A secret never stands in argv, where every user of the machine can read it: it comes from a hidden prompt, from stdin
-(`--token -`) or from the environment. None is stored before Pipedrive has said whose it is.
+A secret is never taken from argv, which every user of the machine can read: it comes from a hidden prompt, from stdin
+(`--token -`) or from the environment. It is stored only after Pipedrive has confirmed who owns it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["auth_command", "doctor", "init"]
 
 _TOML = """\
 # The settings of this pdsync project. All of them have defaults; a flag or a PDSYNC_* variable wins over this file.
-# Never put a token here: `pdsync auth login` keeps it where only you can read it.
+# Never put a token here: `pdsync auth login` stores it where only you can read it.
 
 [account]
 {base_url}
@@ -45,7 +45,7 @@ _TOML = """\
 [limits]
 # burst = 20                 # requests in any two seconds: Lite 20, Growth 40, Premium 100, Ultimate 120
 # daily_tokens = 30000       # until Pipedrive's own headers say otherwise
-# concurrency = 8            # requests under way at once
+# concurrency = 8            # requests in flight
 
 [warehouse]
 # path = "data/warehouse.duckdb"
@@ -58,13 +58,13 @@ _TOML = """\
 def init(app: App, domain: str | None) -> None:
     """Make this folder a project: pdsync.toml, a data folder that only you can read, and a first check.
 
-    Asks for the company's domain and an API token; with --no-input, the token comes from PDSYNC_API_TOKEN. Changes
-    nothing that is there already, so it is safe to repeat.
+    Asks for the company's domain and an API token; with --no-input, the token comes from PDSYNC_API_TOKEN. Existing
+    files are not changed, so it is safe to repeat.
     """
     settings = config.load(app.project, app.flags)
     file = settings.project / "pdsync.toml"
     if file.exists():
-        app.note(f"{file} is there already and stays as it is.")
+        app.note(f"{file} already exists and is not changed.")
         if domain:
             app.note("To use another company, change account.base_url in it.")
     else:
@@ -74,7 +74,7 @@ def init(app: App, domain: str | None) -> None:
             with file.open("x", encoding="utf-8") as written:
                 written.write(_TOML.format(base_url=base_url))
         except OSError:
-            file.unlink(missing_ok=True)  # half of it would be taken for all
+            file.unlink(missing_ok=True)  # an incomplete file would be read as complete
             raise
         app.note(f"Wrote {file}.")
         settings = config.load(app.project, app.flags)
@@ -92,7 +92,7 @@ def init(app: App, domain: str | None) -> None:
         if token:
             who = _log_in(app, settings, auth.check(token, "as typed"))
     if who:
-        app.note(_introduce(who))
+        app.note(_describe(who))
     else:
         app.note("No token yet. Store one: pdsync auth login (or set PDSYNC_API_TOKEN)")
     app.note("\nNext:  pdsync doctor   checks everything\n       pdsync sync     brings the company here")
@@ -101,10 +101,10 @@ def init(app: App, domain: str | None) -> None:
 
 
 def _base_url(app: App, settings: Settings, domain: str | None) -> str:
-    """The line of pdsync.toml that says which company it is."""
+    """The line of pdsync.toml with the address of the company."""
     if domain is None and settings.origins["account.base_url"] == "default" and _may_ask(app):
-        asked = "Company domain (acme, of acme.pipedrive.com; empty if you don't know it)"
-        domain = click.prompt(asked, default="", show_default=False, err=True).strip()
+        prompt = "Company domain (acme, of acme.pipedrive.com; empty if you don't know it)"
+        domain = click.prompt(prompt, default="", show_default=False, err=True).strip()
     if domain:
         name = domain.removeprefix("https://").split("/")[0].removesuffix(".pipedrive.com")
         if re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?", name):
@@ -112,7 +112,7 @@ def _base_url(app: App, settings: Settings, domain: str | None) -> str:
         return f"base_url = {json.dumps(config.check_base_url(domain, trusted=False))}"
     try:
         config.check_base_url(settings.base_url, trusted=False)
-    except ConfigError:  # a file can't name such a host; the variable that does goes on doing so
+    except ConfigError:  # the file may not name such a host; the environment still does
         return '# base_url = "https://yourcompany.pipedrive.com"'
     line = f"base_url = {json.dumps(settings.base_url)}"
     return f"# {line}" if settings.origins["account.base_url"] == "default" else line
@@ -126,14 +126,14 @@ def _keep_out_of_git(app: App, settings: Settings) -> None:
     try:
         handle = os.open(ignore, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
     except OSError as error:
-        app.note(f"{ignore} can't be changed ({error.strerror}); add the line {name}/ yourself.")
+        app.note(f"{ignore} can't be changed ({error.strerror}); add the line {name}/ to it.")
         return
     with os.fdopen(handle, "r+", encoding="utf-8", errors="surrogateescape") as file:
         content = file.read()
         if {line.strip().strip("/") for line in content.splitlines()} & {name, f"{name}/*", f"{name}/**"}:
             return
         file.write(("" if not content or content.endswith("\n") else "\n") + f"{name}/\n")
-    app.note(f"Added {name}/ to {ignore}: it will hold the company's data.")
+    app.note(f"Added {name}/ to {ignore}: that folder will contain the company's data.")
 
 
 @click.group(cls=Group, name="auth")
@@ -145,8 +145,8 @@ def _only_dash(context: click.Context, option: click.Parameter, value: str | Non
     if value not in (None, "-"):
         hide(value)
         raise click.UsageError(
-            f"{option.opts[0]} takes only '-', which reads it from stdin. Every user of this machine can see the\n"
-            "arguments of a command, and the shell keeps them: what you gave was not used. Renew it in Pipedrive."
+            f"{option.opts[0]} accepts only '-', which reads stdin. Every user of this machine can see the arguments\n"
+            "of a command, and the shell records them: the secret was not used. Renew it in Pipedrive."
         )
     return value
 
@@ -156,7 +156,9 @@ def _only_dash(context: click.Context, option: click.Parameter, value: str | Non
 @click.option("--oauth", "by_oauth", is_flag=True, help="Log in with an OAuth app of yours, in a browser.")
 @click.option("--client-id", envvar="PDSYNC_CLIENT_ID", help="The OAuth app's client ID.")
 @click.option("--client-secret", callback=_only_dash, metavar="-", help="Read its client secret from stdin.")
-@click.option("--redirect-uri", default=oauth.REDIRECT_URI, show_default=True, help="As registered with the app.")
+@click.option(
+    "--redirect-uri", default=oauth.REDIRECT_URI, show_default=True, help="The redirect URI registered with the app."
+)
 @click.option("--no-browser", is_flag=True, help="Only print the address to open.")
 @click.pass_obj
 def login(
@@ -171,8 +173,8 @@ def login(
 ) -> None:
     """Store an API token, or with --oauth a grant that renews itself.
 
-    Asks for the secret without showing it. It goes to the system's keyring, or where there is none to a file that only
-    you can read. The client secret may also stand in PDSYNC_CLIENT_SECRET.
+    Asks for the secret without showing it, and stores it in the system's keyring, or in a file that only you can read
+    if there is none. The client secret may also be in PDSYNC_CLIENT_SECRET.
     """
     settings = app.settings
     if not by_oauth:
@@ -181,7 +183,7 @@ def login(
         who = _log_in(app, settings, auth.check(_secret(app, token, "API token", "--token -"), "as given"))
     else:
         if not client_id:
-            raise click.UsageError("--oauth needs --client-id: of your app in Pipedrive's Developer Hub.")
+            raise click.UsageError("--oauth needs --client-id, the id of your app in Pipedrive's Developer Hub.")
         app_secret = os.environ.get("PDSYNC_CLIENT_SECRET") if client_secret is None else None
         if not app_secret:
             app_secret = _secret(app, client_secret, "Client secret", "--client-secret -")
@@ -196,17 +198,17 @@ def login(
             )
         )
         who = _log_in(app, settings, grant)
-    app.note(_introduce(who))
+    app.note(_describe(who))
     if os.environ.get(auth.ENVIRONMENT):
-        app.note(f"{auth.ENVIRONMENT} is set, and wins over what was stored.")
+        app.note(f"{auth.ENVIRONMENT} is set, and wins over the stored secret.")
     if app.json:
         app.emit(_summary(**_facts(who)))
 
 
-@auth_command.command(short_help="Where the token comes from, and whose it is.")
+@auth_command.command(short_help="Show where the token comes from, and who owns it.")
 @click.pass_obj
 def status(app: App) -> None:
-    """Where the token comes from, whose it is, and whether it can see everything: one request, 2 tokens."""
+    """Show where the token comes from, who owns it, and whether it sees everything: one request, 2 tokens."""
     settings = app.settings
     credentials = auth.credentials(settings)
     who = asyncio.run(ask_account(settings, credentials))
@@ -221,17 +223,17 @@ def status(app: App) -> None:
         "keyring": "the system's keyring",
         "file": f"{Vault(settings).path}, which only you can read",
     }
-    app.result(clean(_introduce(who)))
+    app.result(clean(_describe(who)))
     app.result(f"The {'API token' if kind == 'api_token' else 'OAuth grant'} comes from {where[place]}.")
 
 
 @auth_command.command()
 @click.pass_obj
 def logout(app: App) -> None:
-    """Forget the stored token of this project. In Pipedrive it stays valid until you renew it there."""
+    """Delete the stored token of this project. It stays valid until you renew it in Pipedrive."""
     settings = app.settings
     places = auth.forget(settings)
-    app.note(f"Forgotten: {' and '.join(places)}." if places else "Nothing was stored.")
+    app.note(f"Deleted from: {' and '.join(places)}." if places else "Nothing was stored.")
     if os.environ.get(auth.ENVIRONMENT):
         app.note(f"{auth.ENVIRONMENT} is still set in this environment.")
     if app.json:
@@ -239,7 +241,7 @@ def logout(app: App) -> None:
 
 
 def _log_in(app: App, settings: Settings, secret: str | Grant) -> Account:
-    """Ask whose `secret` is, and store it if it belongs to the company of this project."""
+    """Ask Pipedrive who owns `secret`, and store it if it belongs to the company of this project."""
     if isinstance(secret, Grant):
         check_company(settings, secret.company_id, secret.company_name)
         place = auth.store(settings, secret)
@@ -248,11 +250,11 @@ def _log_in(app: App, settings: Settings, secret: str | Grant) -> Account:
         who = asyncio.run(ask_account(settings, ApiToken(secret)))
         check_company(settings, who.company_id, who.company_name)
         place = auth.store(settings, StoredToken(secret, saved_at=time.time()))
-    _tell_place(app, Vault(settings), place)
+    _show_place(app, Vault(settings), place)
     return who
 
 
-def _tell_place(app: App, vault: Vault, place: Place) -> None:
+def _show_place(app: App, vault: Vault, place: Place) -> None:
     if place == "file":
         app.note(
             f"Warning: there is no system keyring here. The token is in {vault.path}, not encrypted;\n"
@@ -277,8 +279,8 @@ def _summary(**facts: object) -> dict[str, object]:
     return {"event": "summary", "complete": True, "exit_code": 0, **facts}
 
 
-def _introduce(who: Account) -> str:
-    rights = "an admin" if who.is_admin else "no admin: what others hide from this user will be missing"
+def _describe(who: Account) -> str:
+    rights = "an admin" if who.is_admin else "not an admin: records hidden from this user will be missing"
     return f"{who.name} ({rights}), of {who.company_name or 'company'} ({who.company_id})."
 
 
@@ -292,11 +294,11 @@ def _may_ask(app: App) -> bool:
 
 
 def _secret(app: App, dash: str | None, what: str, option: str) -> str:
-    """A secret from stdin (`dash`), or asked for without showing it."""
+    """Read a secret from stdin (`dash`), or prompt for it without showing it."""
     if dash and not sys.stdin.isatty():
         return sys.stdin.readline()
     if not _may_ask(app):
-        raise click.UsageError(f"The {what.lower()} can't be asked for here. Give it on stdin: {option} < FILE")
+        raise click.UsageError(f"There is no terminal to ask for the {what.lower()}. Give it on stdin: {option} < FILE")
     return _ask_secret(what)
 
 

@@ -32,7 +32,7 @@ FORMATS = ["table", "json", "ndjson", "csv", "parquet"]
 @click.argument("query")
 @click.option("-o", "--output", type=click.Choice(FORMATS), help="[default: table, or ndjson with --json]")
 @click.option("--as-of", type=Moment(), help="Read every table as it was at this time.")
-@click.option("--raw-csv", is_flag=True, help="Leave values that a spreadsheet would take for formulas as they are.")
+@click.option("--raw-csv", is_flag=True, help="Write values that a spreadsheet would run as formulas unchanged.")
 @click.pass_obj
 def sql(app: App, query: str, output: str | None, as_of: datetime | None, raw_csv: bool) -> None:
     """Answer QUERY from the warehouse, read-only.
@@ -49,10 +49,10 @@ def sql(app: App, query: str, output: str | None, as_of: datetime | None, raw_cs
 
 
 def ask(warehouse: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
-    """The answer to `query` as an Arrow table.
+    """Run `query`.
 
     Raises:
-        ConfigError: DuckDB does not accept it; says what DuckDB says.
+        ConfigError: DuckDB refuses the query; the message is DuckDB's.
     """
     try:
         found = warehouse.sql(query)
@@ -82,8 +82,8 @@ def _write(app: App, answer: pa.Table, output: str, *, raw_csv: bool) -> None:
 
 def _write_parquet(answer: pa.Table) -> None:
     if sys.stdout.isatty():
-        raise ConfigError("Parquet is binary: send it to a file, as in pdsync sql … -o parquet > deals.parquet")
-    into = io.BytesIO()  # whole before any of it is written
+        raise ConfigError("Parquet is binary: redirect it to a file, as in pdsync sql … -o parquet > deals.parquet")
+    into = io.BytesIO()  # complete before any of it is written
     try:
         pq.write_table(answer, into, compression="zstd")
     except pa.ArrowException as error:
@@ -94,13 +94,13 @@ def _write_parquet(answer: pa.Table) -> None:
 
 
 def answer_rows(answer: pa.Table) -> list[list[Any]]:
-    """The rows of an Arrow table as Python values; those that Python has no type for as text."""
+    """The rows of an Arrow table as Python values; a value without a Python type becomes text."""
     columns = [results.python_values(column) for column in answer.columns]
     return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _csv(names: list[str], rows: Iterable[list[Any]], *, raw: bool) -> str:
-    """CSV; a text that a spreadsheet would take for a formula gets a quote in front, unless `raw`."""
+    """CSV text; a cell that a spreadsheet would run as a formula gets a leading quote, unless `raw`."""
 
     def cell(value: Any) -> str:
         text = cells.cell_text(value)
@@ -116,7 +116,7 @@ def _csv(names: list[str], rows: Iterable[list[Any]], *, raw: bool) -> str:
 @click.command(cls=Command)
 @click.pass_obj
 def shell(app: App) -> None:
-    """A prompt for read-only SQL on the warehouse. End a query with a semicolon; leave with Ctrl-D."""
+    """Open a prompt for read-only SQL on the warehouse. End a query with a semicolon; leave with Ctrl-D."""
     with project.open_warehouse(app.settings) as warehouse:
         app.note("Read-only. Try: from deals limit 5;   show all tables;   Ctrl-D leaves.")
         pending = ""

@@ -1,4 +1,4 @@
-"""`pdsync sync`, `plan` and `load`: the main job, what it will cost, and saved answers in place of it."""
+"""`pdsync sync`, `plan` and `load`: the main job, its cost in advance, and saved answers as its input."""
 
 from __future__ import annotations
 
@@ -38,15 +38,13 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @click.argument("streams", nargs=-1)
-@click.option("--full", is_flag=True, help="Read everything again, whatever was read before.")
-@click.option("--since", type=Moment(), help="Ask for changes from this time on.")
+@click.option("--full", is_flag=True, help="Read everything again, not only changes.")
+@click.option("--since", type=Moment(), help="Read changes from this time on.")
 @click.option("--pipeline", "name", help="Which file of pipelines/ to follow.  [default: nightly]")
 @click.option("--budget", type=click.IntRange(min=1), help="Stop before spending more tokens than this.")
 @click.option("--api", type=click.Choice(["v1", "v2"]), help="v1: use API v1 wherever it still answers.")
-@click.option(
-    "--param", "params", multiple=True, metavar="NAME=VALUE", help="For streams that can be asked for otherwise."
-)
-@click.option("--fail-on-gap", is_flag=True, help="End with 4 when anything is missing, whatever the cause.")
+@click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter of a stream that takes one.")
+@click.option("--fail-on-gap", is_flag=True, help="Exit code 4 if anything is missing, whatever the cause.")
 @click.pass_obj
 def sync(
     app: App,
@@ -59,20 +57,20 @@ def sync(
     params: tuple[str, ...],
     fail_on_gap: bool,
 ) -> None:
-    """Bring STREAMS up to date: all of them, when none is named.
+    """Bring STREAMS up to date; without STREAMS, all of them.
 
-    Reads what has changed since the last run; everything, the first time. Goes on from where the last run stopped. Safe
-    to interrupt, and safe to repeat. When no stream is named, it also holds a share of them against the source again,
-    so that within the verify cycle (7 days) every row was seen there.
+    Reads everything on the first run, later only changes. Continues where the last run stopped; safe to interrupt and
+    to repeat. Without STREAMS, it also compares a share of the streams with the source, so that every row is verified
+    within the verify cycle (7 days).
     """
     app.flags["account.api"] = api
     name = name or pipeline.DEFAULT
     followed = pipeline.load(name, app.project)
-    with webhook.about(app, name, followed.notify):
+    with webhook.reporting(app, name, followed.notify):
         if followed.job != "sync":
             if streams or full or since or params:
                 raise ConfigError(
-                    f"The pipeline {name} says itself what it reads: leave out streams, --full, --since and --param."
+                    f"The pipeline {name} defines what it reads: omit streams, --full, --since and --param."
                     f" Nothing was called."
                 )
             if followed.job == "reconcile":
@@ -80,17 +78,17 @@ def sync(
             else:
                 backfill.carry_out(app, followed.asked_backfill(budget))
             return
-        asked = followed.asked(streams, full=full, since=since, budget=budget, params=_params(params))
+        request = followed.asked(streams, full=full, since=since, budget=budget, params=_params(params))
         plain = followed.verify and not (streams or full or since)
-        _sync(app, asked, verify_too=plain, fail_on_gap=followed.fail_on_gap or fail_on_gap)
+        _sync(app, request, verify_too=plain, fail_on_gap=followed.fail_on_gap or fail_on_gap)
 
 
-def _sync(app: App, asked: SyncRequest, *, verify_too: bool, fail_on_gap: bool) -> None:
-    done, seconds = carry_out(app, app.settings, asked)
+def _sync(app: App, request: SyncRequest, *, verify_too: bool, fail_on_gap: bool) -> None:
+    done, seconds = carry_out(app, app.settings, request)
     code = 4 if fail_on_gap and done.gaps and done.exit_code not in (3, 130) else done.exit_code
     verified = None
     if verify_too and code == 0:
-        verified, took = _verify(app, asked, done)
+        verified, took = _verify(app, request, done)
         seconds += took
     if verified and code == 0:
         code = verified.receipt.exit_code
@@ -99,19 +97,19 @@ def _sync(app: App, asked: SyncRequest, *, verify_too: bool, fail_on_gap: bool) 
     facts = {"verified": _facts(verified)} if verified else {}
     show(app, done, seconds, code, **facts)
     if verified and not app.json:
-        app.note(_told(verified))
-    webhook.heard(app, done, code)
+        app.note(_verification(verified))
+    webhook.report_end(app, done, code)
     leave(code)
 
 
-def _verify(app: App, asked: SyncRequest, done: Receipt) -> tuple[findings.Result | None, float]:
-    """Hold the streams whose turn it is against the source, with what the sync has left of its budget."""
-    left = asked.budget - done.tokens if asked.budget else None
+def _verify(app: App, request: SyncRequest, done: Receipt) -> tuple[findings.Result | None, float]:
+    """Compare the streams whose turn it is with the source, within the rest of the budget."""
+    left = request.budget - done.tokens if request.budget else None
     turns = rotation.due(app.settings, list(done.streams))
     if not turns or (left is not None and left < min(turn.tokens for turn in turns)):
         return None, 0.0
     wanted = findings.ReconcileRequest(tuple(turn.stream for turn in turns), repair=True, deep=True, budget=left)
-    app.note(f"Verifying {', '.join(wanted.streams)}: it is their turn.")
+    app.note(f"Verifying {', '.join(wanted.streams)}: as part of the verify cycle.")
     return watched(app, lambda progress: reconciling.reconcile(app.settings, wanted, *([] if app.json else [progress])))
 
 
@@ -127,13 +125,13 @@ def _facts(verified: findings.Result) -> dict[str, object]:
     }
 
 
-def _told(verified: findings.Result) -> str:
+def _verification(verified: findings.Result) -> str:
     seen = ", ".join(f"{name} {count:,}" for name, (_, _, count) in verified.swept.items())
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(each.kind for each in verified.findings).items())
     mended = len(verified.findings) - len(verified.left)
     lines = [f"Verified against the source: {seen or 'nothing'}; {verified.receipt.tokens:,} tokens."]
     if kinds:
-        lines.append(f'It differed: {kinds}; mended: {mended}. pdsync sql "from meta.findings"')
+        lines.append(f'Differences: {kinds}; repaired: {mended}. pdsync sql "from meta.findings"')
     lines += [f"Held back: {verified.held}"] if verified.held else []
     lines += [f"{gap.stream}: {gap.detail}" for gap in verified.receipt.gaps]
     return "\n".join(lines)
@@ -141,20 +139,22 @@ def _told(verified: findings.Result) -> str:
 
 @click.command(cls=Command)
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--stream", required=True, help="Whose records they are: deals, persons, ….")
+@click.option("--stream", required=True, help="The stream of the records: deals, persons, …")
 @click.option(
-    "--api", type=click.Choice(["v1", "v2"]), help="The version they came from.  [default: told by their keys]"
+    "--api",
+    type=click.Choice(["v1", "v2"]),
+    help="The API version of the answers.  [default: detected from their keys]",
 )
 @click.option("--as-of", type=Moment(), help="When they were saved.  [default: each file's own time]")
-@click.option("--company", type=int, help="The company's id, where this project has none yet.")
+@click.option("--company", type=int, help="The company's id, if this project has none yet.")
 @click.pass_obj
 def load(
     app: App, files: tuple[Path, ...], stream: str, api: Version | None, as_of: datetime | None, company: int | None
 ) -> None:
     """Load saved list answers into a stream's table: JSON or NDJSON, plain, .gz or .zst.
 
-    Makes no request. What the table knows from a later moment stays; loading a file twice changes nothing. Answers that
-    say success is false, and records that are another stream's by their keys, are refused with all files.
+    Makes no request. Newer rows of the table are kept; loading a file twice changes nothing. If an answer says success
+    is false, or a record has the keys of another stream, no file is loaded.
     """
     began = time.monotonic()
     done = asyncio.run(
@@ -177,28 +177,30 @@ def _params(given: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def carry_out(app: App, settings: Settings, asked: SyncRequest) -> tuple[Receipt, float]:
-    """Run a sync with live progress; the receipt, and the seconds it took."""
-    return watched(app, lambda progress: run.sync(settings, asked, progress))
+def carry_out(app: App, settings: Settings, request: SyncRequest) -> tuple[Receipt, float]:
+    """Run a sync with live progress; returns the receipt and the duration in seconds."""
+    return watched(app, lambda progress: run.sync(settings, request, progress))
 
 
 @click.command(cls=Command)
 @click.argument("streams", nargs=-1)
-@click.option("--full", is_flag=True, help="As if everything were read again.")
+@click.option("--full", is_flag=True, help="Estimate a full read.")
 @click.option("--pipeline", "name", help="Which file of pipelines/ to follow.  [default: nightly]")
 @click.option("--api", type=click.Choice(["v1", "v2"]), help="v1: use API v1 wherever it still answers.")
 @click.pass_obj
 def plan(app: App, streams: tuple[str, ...], full: bool, name: str | None, api: str | None) -> None:
-    """What a sync of STREAMS would ask for: requests, tokens, share of the day's budget, time.
+    """Show what a sync of STREAMS would cost: requests, tokens, share of the daily budget, time.
 
-    Makes no request: it goes by what the last runs read. A list that was never read counts as one page at least.
+    Makes no request: the estimate is based on the last runs. A list that was never read counts as at least one page.
     """
     app.flags["account.api"] = api
     followed = pipeline.load(name or pipeline.DEFAULT, app.project)
     if followed.job != "sync":
-        raise ConfigError(f"plan is for pipelines that sync; {name} is a {followed.job}. Nothing was called.")
-    asked = followed.asked(streams, full=full, since=None, budget=None)
-    found = forecast.forecast(app.settings, asked, verify_too=followed.verify and not (streams or full))
+        raise ConfigError(
+            f"plan needs a pipeline with the job sync; {name} has the job {followed.job}. Nothing was called."
+        )
+    request = followed.asked(streams, full=full, since=None, budget=None)
+    found = forecast.forecast(app.settings, request, verify_too=followed.verify and not (streams or full))
     if app.json:
         for line in (*found.lines, *found.optional):
             app.emit({"name": line.stream, **msgspec.to_builtins(line), "optional": line in found.optional})
@@ -210,5 +212,5 @@ def plan(app: App, streams: tuple[str, ...], full: bool, name: str | None, api: 
     app.note("\n" + found.sentence())
     if found.optional:
         rows = [[x.stream, x.operation, x.requests, x.tokens, x.basis] for x in found.optional]
-        app.note("\nNot read unless named, as each costs a request a parent (pdsync plan STREAM shows one):\n")
+        app.note("\nRead only when named, as each costs one request per parent (pdsync plan STREAM shows one):\n")
         app.err.print(render.table(["stream", "list", "requests", "tokens", "based on"], rows, counts=True))
