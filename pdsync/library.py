@@ -33,7 +33,8 @@ from pdsync.extract.records import records
 from pdsync.runner import connection as sessions
 from pdsync.runner import project as projects
 from pdsync.runner import push as pushing
-from pdsync.runner.sync import sync as run
+from pdsync.runner.sync.sync import sync as sync_streams
+from pdsync.runner.sync.sync_request import SyncRequest
 from pdsync.writeback import enqueue, undo
 from pdsync.writeback.typed_values import detect_styles
 
@@ -74,8 +75,8 @@ def sync(
     Raises:
         PdsyncError: see `pdsync.errors`; nothing is half-written.
     """
-    asked = run.SyncRequest(tuple(streams), full, since, budget)
-    return asyncio.run(run.sync(config.load(Path(project), settings), asked))
+    asked = SyncRequest(tuple(streams), full, since, budget)
+    return asyncio.run(sync_streams(config.load(Path(project), settings), asked))
 
 
 def open_warehouse(project: str | Path = ".") -> duckdb.DuckDBPyConnection:

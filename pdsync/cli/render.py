@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pdsync.cli.app import App
     from pdsync.model import Receipt, StreamReceipt
-    from pdsync.runner.sync.sync import Event
+    from pdsync.runner.session import Event
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, counts: bool = False) -> Table:

@@ -22,19 +22,21 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import zstandard
 
 from pdsync.core.control import Control, SealedPage
 from pdsync.core.disk import sync_folder
 from pdsync.core.http import PLAIN_CAP
 from pdsync.errors import PdsyncError, StorageError
+from pdsync.model import Page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
 
-    from pdsync.model import Page, Walk
+    from pdsync.model import Walk
 
 SKIPPABLE = 0x184D2A50
 _TOGETHER = 64  # pages that one fsync covers at most
@@ -212,6 +214,17 @@ def read(folder: Path, sealed: SealedPage) -> bytes:
             f"Nothing was loaded from it. Put the file back from a backup, or read the stream again: pdsync sync --full"
         ) from error
     return body
+
+
+def read_page(folder: Path, sealed: SealedPage) -> Page:
+    """A sealed page, as it was when it was sealed.
+
+    Raises:
+        LostPage: the file is missing or damaged.
+    """
+    context = msgspec.json.decode(sealed.context or "{}", type=dict[str, str])
+    body = read(folder, sealed)
+    return Page(sealed.walk, sealed.seq, body, sealed.rows, sealed.next, sealed.served_at, context=context)
 
 
 def _write(file: int, data: bytes) -> None:

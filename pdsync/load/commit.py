@@ -58,6 +58,9 @@ class Counts(Struct):
     quarantined: int = 0
     schema_changes: int = 0
 
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(getattr(self, name) + getattr(other, name) for name in Counts.__struct_fields__))
+
 
 def commit(connection: duckdb.DuckDBPyConnection, target: Target, staged: str | None, batch: Batch) -> Counts:
     """Bring the staged rows into the table and remember the batch: both, or neither.

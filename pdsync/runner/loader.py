@@ -170,7 +170,7 @@ class Loader:
             if ends_batch:
                 last = chunk[-1]
                 done = await self.do(self._commit, stream, walk, last.seq, last.seq // PAGES_A_BATCH, last.next is None)
-                counts = _sum(counts, done)
+                counts = counts + done if counts else done
         return counts
 
     def _bury(self, stream: Stream, walk: Walk, pages: Sequence[Page]) -> Counts | None:
@@ -178,7 +178,8 @@ class Loader:
         for page in pages:
             gone = msgspec.json.decode(page.body, type=list[Tombstone])
             target = target_of(self.table(stream, walk.version))
-            counts = _sum(counts, tombstones.tombstone(self.connection, target, walk, page.seq, gone))
+            done = tombstones.tombstone(self.connection, target, walk, page.seq, gone)
+            counts = counts + done if counts else done
         return counts
 
     def finish(self, stream: Stream, walk: Walk, pages: int) -> Counts:
@@ -231,6 +232,16 @@ class Loader:
             )
         )
         return int(row[0]) + 1 if row and row[0] is not None else 0
+
+    def first_page_to_load(self, walk: Walk, last: int) -> int:
+        """The first page of a walk that the work file lacks, where its batch begins.
+
+        Args:
+            walk: any.
+            last: its last sealed page. Where that is loaded, none is lacking.
+        """
+        loaded = self.pages_loaded(walk)
+        return loaded - loaded % PAGES_A_BATCH if loaded <= last else loaded
 
     def has_been_synced(self, stream: Stream) -> bool:
         """Whether any list of a stream was ever read to its end."""
@@ -350,9 +361,3 @@ def _chunks(pages: Sequence[Page]) -> Iterator[tuple[list[Page], bool]]:
             chunk = []
     if chunk:
         yield chunk, False
-
-
-def _sum(one: Counts | None, other: Counts) -> Counts:
-    if one is None:
-        return other
-    return Counts(*(getattr(one, name) + getattr(other, name) for name in Counts.__struct_fields__))

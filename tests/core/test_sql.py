@@ -116,11 +116,11 @@ ALLOWED = {
     ): "_payload_conditions(): quoted columns and types from the catalogue; values are bound",
     (
         "runner/reconcile/by_count.py",
-        "self._held(shown)",
+        "self._with_row_counts(shown)",
     ): "made of quoted names; `shown` is made so a few lines above it",
     ("runner/reconcile/by_count.py", "sweep.relation"): "the relation of a Sweep, quoted where it is made",
     ("runner/sync/removed_children.py", "sweep.relation"): "the relation of a Sweep, quoted where it is made",
-    ("runner/reconcile/reconcile.py", "seen.relation"): "the relation of a Sweep, quoted where it is made",
+    ("runner/reconcile/diagnosis.py", "swept.relation"): "the relation of a Sweep, quoted where it is made",
     ("writeback/queue_reader.py", "name"): "a field of Mutation",
     ("writeback/company_names.py", "query"): "_rows(): each of its calls is looked at like an `execute`",
     ("writeback/queue_reader.py", "where"): "_select(): each of its calls is looked at like an `execute`",

@@ -186,7 +186,7 @@ def test_s8_a_list_that_lacks_what_its_parent_counts_marks_nothing(remote: Remot
     "death",
     [
         "'pdsync.runner.sync.removed_children', 'absent', 1, after=False",
-        "'pdsync.runner.sync.sync', 'SyncRun.tombstone', 1, after=False",
+        "'pdsync.runner.sync.walk_loader', 'tombstone', 1, after=False",
         "'pdsync.load.tombstones', 'tombstone', 1, after=True",
     ],
 )
@@ -249,7 +249,7 @@ def test_s7_a_reconciliation_asks_those_deals_only_that_count_otherwise(remote: 
 @pytest.mark.parametrize(
     "death",
     [
-        "'pdsync.runner.sync.sync', 'SyncRun.seal_and_load', 1, after=False",
+        "'pdsync.runner.sync.walk_loader', 'seal_and_load', 1, after=False",
         "'pdsync.core.control', 'Control.record_pages', 1, after=True",
         "'pdsync.load.tombstones', 'tombstone', 1, after=False",
     ],
@@ -393,7 +393,7 @@ def test_s7_records_that_count_otherwise_than_they_list_are_said_and_not_asked_e
     assert again.summary["counts_off"] == first.summary["counts_off"]
     assert lists_read(remote, "getPermissionSetAssignments") == 0
     told = project.here("reconcile")
-    assert f"report {counted}, but their complete lists contain {rows}" in told.err
+    assert f"count {counted} where their own lists, read to the end, show {rows}" in told.err
     assert "no difference" in told.err
     assert project.ask("SELECT sum(says), sum(listed), sum(here) FROM meta.counts_off") == [(counted, rows, rows)]
 

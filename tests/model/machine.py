@@ -28,7 +28,8 @@ from pdsync.errors import ConfigError, GuardTripped, PdsyncError
 from pdsync.runner import push
 from pdsync.runner.archive import replay
 from pdsync.runner.reconcile import findings, reconcile
-from pdsync.runner.sync import sync as run
+from pdsync.runner.sync.sync import sync
+from pdsync.runner.sync.sync_request import SyncRequest
 from pdsync.sandbox import Limits, running
 from pdsync.writeback.guards import Consent
 from tests.model import oracle
@@ -40,6 +41,7 @@ from tests.support.world import Project
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pdsync.runner.session import Event
     from tests.model.company import Place
 
 P = ParamSpec("P")
@@ -172,7 +174,7 @@ class Life(RuleBasedStateMachine):
     @step(4, streams=streams, full=st.booleans())
     @counted
     def sync(self, streams: tuple[str, ...], full: bool) -> None:
-        receipt = self._sync(run.SyncRequest(streams, full))
+        receipt = self._sync(SyncRequest(streams, full))
         assert receipt is not None
         assert receipt.exit_code == 0, receipt
         if not receipt.resumed:
@@ -185,36 +187,36 @@ class Life(RuleBasedStateMachine):
     @counted
     def sync_fails(self, streams: tuple[str, ...], full: bool, fault: dict[str, Any]) -> None:
         self.box.faults.add(fault)
-        receipt = self._sync(run.SyncRequest(streams, full))
+        receipt = self._sync(SyncRequest(streams, full))
         self.box.faults.clear()
         assert receipt is None or receipt.exit_code in (0, 1), receipt
 
     @step(1, streams=streams, full=st.booleans(), tokens=st.integers(5, 80))
     @counted
     def sync_runs_out_of_budget(self, streams: tuple[str, ...], full: bool, tokens: int) -> None:
-        receipt = self._sync(run.SyncRequest(streams, full, budget=tokens))
+        receipt = self._sync(SyncRequest(streams, full, budget=tokens))
         assert receipt is None or receipt.exit_code in (0, 3), receipt
 
     @step(1, streams=streams, full=st.booleans(), events=st.integers(1, 12))
     @counted
     def sync_is_interrupted(self, streams: tuple[str, ...], full: bool, events: int) -> None:
-        receipt = self._sync(run.SyncRequest(streams, full), events=events)
+        receipt = self._sync(SyncRequest(streams, full), events=events)
         assert receipt is None or receipt.exit_code in (0, 130), receipt
 
-    def _sync(self, asked: run.SyncRequest, events: int = 0) -> Any:
+    def _sync(self, asked: SyncRequest, events: int = 0) -> Any:
         """The receipt; None where it could not even begin. `events`: interrupted at so many of them."""
         left = events
 
         async def work() -> Any:
             task = asyncio.current_task()
 
-            def tell(event: run.Event) -> None:
+            def tell(event: Event) -> None:
                 nonlocal left
                 left -= 1
                 if left == 0 and task is not None:
                     task.cancel()
 
-            return await run.sync(self.settings, asked, tell)
+            return await sync(self.settings, asked, tell)
 
         try:
             return asyncio.run(work())
@@ -369,7 +371,7 @@ class Life(RuleBasedStateMachine):
         """A full sync and a reconciliation bring the tables to what is true, whatever happened before."""
         self.work.wait(2)
         for _ in range(2):  # the first may continue a run that was cut short, and read no list that it had read
-            receipt = self._sync(run.SyncRequest(KINDS, full=True))
+            receipt = self._sync(SyncRequest(KINDS, full=True))
             assert receipt is not None
             assert receipt.exit_code == 0, receipt
             if not receipt.resumed:

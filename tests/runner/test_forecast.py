@@ -16,7 +16,7 @@ from pdsync.runner.pipelines.forecast import (
     Line,
     forecast,
 )
-from pdsync.runner.sync.sync import SyncRequest
+from pdsync.runner.sync.sync_request import SyncRequest
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ import pytest
 from pdsync.core import catalogue
 from pdsync.errors import CatalogueError
 from pdsync.runner.pipelines import pipeline
-from pdsync.runner.sync.sync import SyncRequest
+from pdsync.runner.sync.sync_request import SyncRequest
 
 if TYPE_CHECKING:
     from pathlib import Path

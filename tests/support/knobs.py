@@ -26,7 +26,7 @@ from msgspec.structs import force_setattr
 from pdsync.core import budget, catalogue
 from pdsync.core.http import Http
 from pdsync.runner import loader
-from pdsync.runner.sync import sync
+from pdsync.runner.sync import walk_reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,13 +55,12 @@ def smaller_pages(rows: int) -> Iterator[None]:
 
 def small_batches(pages: int) -> None:
     """Commit so many pages together."""
-    for module in (loader, sync):
-        setattr(module, "PAGES_A_BATCH", pages)  # noqa: B010 - run only borrows the name
+    setattr(loader, "PAGES_A_BATCH", pages)  # noqa: B010 - a constant
 
 
 def read_ahead(size: int) -> None:
     """Hand pages to the loader as soon as so many bytes wait for it; it is 40 MiB otherwise."""
-    sync._PAGES_AHEAD = size
+    walk_reader._PAGES_AHEAD = size
 
 
 def hurry() -> None:

@@ -42,7 +42,7 @@ def _behind(module: str, *names: str) -> list[Place]:
 
 
 _BEGINNING = [
-    *_before("runner.sync.sync", "fetch_account"),
+    *_before("runner.session", "fetch_account"),
     *_around("core.control", "Control.start_run"),
     *_behind("core.control", "Control.open_walk"),
     *_behind("runner.loader", "Loader.sync_custom_fields"),
@@ -69,16 +69,16 @@ SWEEP = [
     *_behind("reconcile.sweep", "Sweep.add", "Sweep.verify", "Sweep.differences"),
     *_before("reconcile.evidence", "probe_records"),
 ]
-FINDINGS = _around("runner.reconcile.reconcile", "ReconcileRun._settle")
+FINDINGS = _around("runner.reconcile.diagnosis", "Diagnosis.explain")
 REFETCH = [
-    *_behind("runner.reconcile.reconcile", "ReconcileRun._by_key"),
-    *_around("runner.sync.sync", "SyncRun.load_single_records"),
+    *_behind("runner.reconcile.repair", "fetch_by_key"),
+    *_around("runner.sync.walk_loader", "load_single_records"),
     *_SEALING,
     *_around("load.commit", "_apply", "note_batch"),
     *_behind("load.commit", "commit"),
 ]
 BURY = [
-    *_around("runner.sync.sync", "SyncRun.tombstone"),
+    *_around("runner.sync.walk_loader", "tombstone"),
     *_around("load.tombstones", "tombstone", "note_batch"),
     *_behind("load.tombstones", "_note_merge"),
     *_around("core.control", "Control.end_walk"),

@@ -15,7 +15,8 @@ from pdsync.cli.job import (
     watched,
 )
 from pdsync.errors import ConfigError
-from pdsync.runner.sync import backfill as running
+from pdsync.runner.sync.backfill import BackfillRequest
+from pdsync.runner.sync.backfill import backfill as backfill_streams
 
 
 @click.command(cls=Command)
@@ -44,12 +45,12 @@ def backfill(
     """
     if per_day and budget is None:
         raise ConfigError("--per-day goes with --budget. Nothing was called.")
-    carry_out(app, running.BackfillRequest(since, until, streams, budget, per_day))
+    carry_out(app, BackfillRequest(since, until, streams, budget, per_day))
 
 
-def carry_out(app: App, request: running.BackfillRequest) -> None:
+def carry_out(app: App, request: BackfillRequest) -> None:
     """Run a backfill, show its receipt, and end with its exit code."""
-    done, seconds = watched(app, lambda progress: running.backfill(app.settings, request, progress))
+    done, seconds = watched(app, lambda progress: backfill_streams(app.settings, request, progress))
     show(app, done, seconds, done.exit_code)
     webhook.report_end(app, done, done.exit_code)
     leave(done.exit_code)

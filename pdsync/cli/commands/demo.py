@@ -20,7 +20,7 @@ from pdsync.cli.job import show
 from pdsync.core import config
 from pdsync.errors import ConfigError
 from pdsync.runner import project
-from pdsync.runner.sync.sync import SyncRequest
+from pdsync.runner.sync.sync_request import SyncRequest
 
 if TYPE_CHECKING:
     from pdsync.core.config import Settings

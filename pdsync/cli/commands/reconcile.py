@@ -11,7 +11,7 @@ from pdsync.cli import render, webhook
 from pdsync.cli.app import App, Command
 from pdsync.cli.job import leave, watched
 from pdsync.runner.reconcile import findings
-from pdsync.runner.reconcile import reconcile as reconciling
+from pdsync.runner.reconcile.reconcile import reconcile as reconcile_streams
 
 _SHOWN = 40
 
@@ -53,7 +53,7 @@ def carry_out(app: App, request: findings.ReconcileRequest, fail_on_differences:
     """Run a reconciliation, show what it found, and end with its exit code."""
     # With --json the findings are the listing, without progress events between them.
     result, seconds = watched(
-        app, lambda progress: reconciling.reconcile(app.settings, request, *([] if app.json else [progress]))
+        app, lambda progress: reconcile_streams(app.settings, request, *([] if app.json else [progress]))
     )
     code = result.receipt.exit_code
     if code == 0 and fail_on_differences and result.left:

@@ -24,16 +24,16 @@ from pdsync.core import catalogue
 from pdsync.errors import ConfigError
 from pdsync.runner.pipelines import forecast, pipeline
 from pdsync.runner.reconcile import findings, rotation
-from pdsync.runner.reconcile import reconcile as reconciling
+from pdsync.runner.reconcile.reconcile import reconcile as reconcile_streams
 from pdsync.runner.sync import load_files
-from pdsync.runner.sync import sync as run
+from pdsync.runner.sync.sync import sync as sync_streams
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from pdsync.core.config import Settings
     from pdsync.model import Receipt, Version
-    from pdsync.runner.sync.sync import SyncRequest
+    from pdsync.runner.sync.sync_request import SyncRequest
 
 
 @click.command(cls=Command)
@@ -110,7 +110,7 @@ def _verify(app: App, request: SyncRequest, done: Receipt) -> tuple[findings.Res
         return None, 0.0
     wanted = findings.ReconcileRequest(tuple(turn.stream for turn in turns), repair=True, deep=True, budget=left)
     app.note(f"Verifying {', '.join(wanted.streams)}: as part of the verify cycle.")
-    return watched(app, lambda progress: reconciling.reconcile(app.settings, wanted, *([] if app.json else [progress])))
+    return watched(app, lambda progress: reconcile_streams(app.settings, wanted, *([] if app.json else [progress])))
 
 
 def _facts(verified: findings.Result) -> dict[str, object]:
@@ -179,7 +179,7 @@ def _params(given: tuple[str, ...]) -> dict[str, str]:
 
 def carry_out(app: App, settings: Settings, request: SyncRequest) -> tuple[Receipt, float]:
     """Run a sync with live progress; returns the receipt and the duration in seconds."""
-    return watched(app, lambda progress: run.sync(settings, request, progress))
+    return watched(app, lambda progress: sync_streams(settings, request, progress))
 
 
 @click.command(cls=Command)

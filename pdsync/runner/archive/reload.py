@@ -10,7 +10,6 @@ import asyncio
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -18,8 +17,9 @@ from pdsync.core import catalogue
 from pdsync.core.control import SealedPage
 from pdsync.extract import raw_archive, raw_file
 from pdsync.model import FROM_FILES, IncompleteStream, Page, StreamReceipt, Walk
-from pdsync.runner import loader as loading
-from pdsync.runner.sync.sync import Event
+from pdsync.runner import loader
+from pdsync.runner.report.receipt import add_counts
+from pdsync.runner.session import Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from pdsync.core.config import Settings
     from pdsync.core.control import Control
-    from pdsync.load.commit import Counts
     from pdsync.model import Receipt, Stream
     from pdsync.runner.loader import Loader
 
@@ -136,7 +135,7 @@ class ArchiveReload:
                         (run, self._begun[run], 0), replace(walk, started_at=self._begun[run]), [], closes=True
                     )
                 continue
-            lots = [list(lot) for _, lot in groupby(pages, lambda page: page.seq // loading.PAGES_A_BATCH)]
+            lots = [list(lot) for _, lot in groupby(pages, lambda page: page.seq // loader.PAGES_A_BATCH)]
             closes = ended and pages[-1].next is not None and walk.source != FROM_FILES
             for lot in lots:
                 last = lot[-1]
@@ -169,25 +168,15 @@ class ArchiveReload:
             await loaded
         if lot.closes:
             last = lot.pages[-1].seq + 1 if lot.pages else 0
-            _count(entry, await self.loader.do(self.loader.finish, stream, lot.walk, last))
+            add_counts(entry, await self.loader.do(self.loader.finish, stream, lot.walk, last))
 
     async def _add(self, stream: Stream, walk: Walk, pages: list[Page], entry: StreamReceipt) -> None:
-        _count(entry, await self.loader.add(stream, walk, pages))
+        if counts := await self.loader.add(stream, walk, pages):
+            add_counts(entry, counts)
         self.tell(Event("page", stream.name, entry))
 
     def _read(self, sealed: Sequence[SealedPage]) -> list[Page]:
-        return [
-            Page(
-                page.walk,
-                page.seq,
-                raw_archive.read(self.settings.raw, page),
-                page.rows,
-                page.next,
-                page.served_at,
-                context=msgspec.json.decode(page.context or "{}", type=dict[str, str]),
-            )
-            for page in sealed
-        ]
+        return [raw_archive.read_page(self.settings.raw, page) for page in sealed]
 
 
 def _chunks(pages: Sequence[SealedPage]) -> Iterator[list[SealedPage]]:
@@ -201,9 +190,3 @@ def _chunks(pages: Sequence[SealedPage]) -> Iterator[list[SealedPage]]:
             chunk, size = [], 0
     if chunk:
         yield chunk
-
-
-def _count(entry: StreamReceipt, counts: Counts | None) -> None:
-    if counts:
-        for name in type(counts).__struct_fields__:
-            setattr(entry, name, getattr(entry, name) + getattr(counts, name))

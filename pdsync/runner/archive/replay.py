@@ -30,7 +30,7 @@ from pdsync.runner.archive.reload import ArchiveReload
 from pdsync.runner.loader import Loader
 from pdsync.runner.report import mutation_log
 from pdsync.runner.report import receipt as receipts
-from pdsync.runner.sync.sync import Event
+from pdsync.runner.session import Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

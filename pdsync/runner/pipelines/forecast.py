@@ -14,7 +14,7 @@ from pdsync.errors import PdsyncError
 from pdsync.runner import project
 from pdsync.runner.reconcile import rotation
 from pdsync.runner.sync import parent_keys
-from pdsync.runner.sync.sync import SyncRequest  # noqa: TC001
+from pdsync.runner.sync.sync_request import SyncRequest  # noqa: TC001
 
 if TYPE_CHECKING:
     import duckdb

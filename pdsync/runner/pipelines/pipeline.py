@@ -18,7 +18,7 @@ from pdsync.core import catalogue
 from pdsync.errors import CatalogueError
 from pdsync.runner.reconcile import findings
 from pdsync.runner.sync import backfill
-from pdsync.runner.sync.sync import SyncRequest
+from pdsync.runner.sync.sync_request import SyncRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -72,7 +72,7 @@ class Pipeline(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
             since,
             budget or self.budget,
             {**self.params, **(params or {})},
-            anew=self.full if isinstance(self.full, tuple) else (),
+            refetch=self.full if isinstance(self.full, tuple) else (),
         )
 
     def asked_reconcile(self, budget: int | None) -> findings.ReconcileRequest:

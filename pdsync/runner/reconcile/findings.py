@@ -1,34 +1,36 @@
-"""What a reconciliation is asked, what it finds, and how that is kept: in the receipt and in meta."""
+"""What a reconciliation compares, what it finds, and how that is stored: in the receipt and in meta."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from pdsync.errors import PdsyncError, Stopped
-from pdsync.model import IncompleteStream, Receipt, StreamReceipt
+from pdsync.model import Receipt, StreamReceipt
+from pdsync.runner.report.receipt import StreamEnd, conclude
 
 if TYPE_CHECKING:
-    from pdsync.runner.sync.sync import SyncRun
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from pdsync.runner.session import OnlineSession
 
 
 class ReconcileRequest(Struct, frozen=True):
-    """What a reconciliation is asked to do."""
+    """What a reconciliation compares, and how."""
 
     streams: tuple[str, ...] = ()  # none: all that were read
     repair: bool = False
-    deep: bool = False  # also values that move no time
-    sample: int | None = None  # only so many records of each stream, chosen at random
+    deep: bool = False  # compare values too, where the time of change is the same
+    sample: int | None = None  # records of each stream, chosen at random; None: all
     max_tombstones: int | None = None
     budget: int | None = None  # tokens
     leave_out: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:
-        """The command as it would be typed."""
+        """The command line."""
         flags = ["--repair"] * self.repair + ["--deep"] * self.deep
         flags += [f"--sample={self.sample}"] if self.sample is not None else []
         return " ".join(["reconcile", *self.streams, *flags])
@@ -47,7 +49,7 @@ class Finding(Struct, frozen=True):
 
 
 class CountOff(Struct, frozen=True):
-    """A record that counts otherwise than its own list, which was read to its end."""
+    """A record whose count differs from its own list, which was read to its end."""
 
     parent: str  # the stream of the record
     key: str
@@ -62,9 +64,9 @@ class Result(Struct):
 
     receipt: Receipt
     findings: list[Finding] = []
-    swept: dict[str, tuple[int, int, int]] = {}  # stream → keys at the source, keys here, rows seen to be the same
-    held: str | None = None  # why tombstones were held back
-    by_count: list[str] = []  # streams that were compared by the counts that the records above them show
+    swept: dict[str, tuple[int, int, int]] = {}  # keys at the source, keys in the warehouse, equal rows; by stream
+    held: str | None = None  # why no tombstones were written, where they exceed the limit
+    by_count: list[str] = []  # streams that were compared by the counts of their parents
     left_out: dict[str, str] = {}  # streams that were not compared, and why
     counts_off: dict[str, list[CountOff]] = {}  # streams of `by_count` → records whose count is not what they list
 
@@ -74,36 +76,39 @@ class Result(Struct):
         return [each for each in self.findings if not each.repaired]
 
 
-async def conclude(run: SyncRun, result: Result, asked: ReconcileRequest, failed: dict[str, PdsyncError]) -> None:
-    """Write the receipt, and what was found, into the work file."""
-    receipt = run.receipt
-    receipt.finished_at = datetime.now(UTC)
-    receipt.requests, receipt.tokens = run.http.budget.requests, run.http.budget.spent
-    for name, error in failed.items():
-        receipt.streams[name] = StreamReceipt(error=str(error))
-        receipt.gaps.append(
-            IncompleteStream(name, "stopped" if isinstance(error, Stopped) else "failed", str(error).split("\n")[0])
-        )
+async def conclude_and_save(
+    session: OnlineSession, result: Result, request: ReconcileRequest, failed: Mapping[str, PdsyncError]
+) -> None:
+    """Write the receipt, and what was found, into the work file.
+
+    Args:
+        session: open.
+        result: what was found; its receipt is that of the session.
+        request: what was to be compared.
+        failed: by stream: why it could not be compared.
+    """
+    receipt = session.receipt
+    ends = {name: StreamEnd(StreamReceipt(), error=error) for name, error in failed.items()}
     for name in result.swept:
-        live = run.live.get(name, StreamReceipt())
-        gap = any(each.stream == name for each in receipt.gaps)
-        receipt.streams[name] = replace(live, complete=not gap)
+        progress = session.progress.get(name, StreamReceipt())
+        ends[name] = StreamEnd(progress, progress)
+    conclude(receipt, ends, session.http.budget)
     stopped = next((error for error in failed.values() if isinstance(error, Stopped)), None)
     unfinished = 3 if result.held else 4 if receipt.gaps else 0
     receipt.exit_code = (stopped.exit_code if stopped else 1) if failed else unfinished
-    await run.loader.do(save_findings, run, result, asked)
+    await session.loader.do(save_findings, session, result, request)
 
 
-def save_findings(run: SyncRun, result: Result, asked: ReconcileRequest) -> None:
-    """Write down what was found, all or nothing; in the loader's thread.
+def save_findings(session: OnlineSession, result: Result, request: ReconcileRequest) -> None:
+    """Store what was found, all or nothing; in the loader's thread.
 
-    An attempt of this run that was cut may have written already. What it found and this one, reading it all, does not,
-    it had repaired.
+    An attempt of this run that was cut short may have stored findings already. Those that it found and this attempt,
+    reading everything, does not find, it had repaired.
     """
-    now, run_id, connection = run.began, run.receipt.run_id, run.loader.connection
+    now, run_id, connection = session.began, session.receipt.run_id, session.loader.connection
     left = [each.stream for each in result.left]
     found = {(each.stream, each.key) for each in result.findings}
-    reads_all = asked.repair and asked.sample is None
+    reads_all = request.repair and request.sample is None
     connection.execute("BEGIN")
     try:
         rows = [
@@ -122,7 +127,7 @@ def save_findings(run: SyncRun, result: Result, asked: ReconcileRequest) -> None
         for name, (source, here, verified) in result.swept.items():
             connection.execute(
                 "INSERT INTO meta.sweeps VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [run_id, now, name, source, here, verified, left.count(name), asked.sample is None],
+                [run_id, now, name, source, here, verified, left.count(name), request.sample is None],
             )
         for name, records in result.counts_off.items():
             connection.execute("DELETE FROM meta.counts_off WHERE stream = ?", [name])

@@ -6,14 +6,20 @@ import secrets
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from pdsync.core.control import ONLY_ARCHIVED
 from pdsync.errors import FeatureOff, Forbidden, PdsyncError, Stopped
+from pdsync.load.commit import Counts
 from pdsync.model import IncompleteStream, Receipt, StreamReceipt
 from pdsync.sql import quoted_list
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import duckdb
 
+    from pdsync.core.budget import Budget
     from pdsync.core.control import Control
     from pdsync.runner.loader import Loader
 
@@ -51,6 +57,52 @@ def count_changes(loader: Loader, run_id: str) -> dict[str, StreamReceipt]:
         )
         for row in rows
     }
+
+
+class StreamEnd(Struct, frozen=True):
+    """How a job ended for one stream."""
+
+    counts: StreamReceipt  # becomes the stream's entry of the receipt
+    progress: StreamReceipt | None = None  # with the requests and tokens of this process
+    error: PdsyncError | None = None
+    note: str | None = None
+    missing: str | None = None  # what was not read, though nothing failed
+
+
+def conclude(receipt: Receipt, ends: Mapping[str, StreamEnd], budget: Budget | None = None) -> None:
+    """Write into a receipt how each stream ended, and what is missing; all but the exit code.
+
+    A stream is complete unless a gap names it: it failed, was not read to its end, or has records that can't be read.
+
+    Args:
+        receipt: of the job; it may name gaps already.
+        ends: by stream.
+        budget: with what the job spent; None for one that calls nothing.
+    """
+    receipt.finished_at = datetime.now(UTC)
+    if budget:
+        receipt.tokens, receipt.requests = budget.spent, budget.requests
+    for name, end in ends.items():
+        entry = end.counts
+        if end.progress:
+            entry.requests, entry.tokens = end.progress.requests, end.progress.tokens
+        entry.error, entry.note = str(end.error) if end.error else None, end.note
+        if end.error:
+            detail = str(end.error).split("\n", 1)[0]
+            receipt.gaps.append(IncompleteStream(name, kind_of_gap(end.error), detail))
+        elif end.missing:
+            receipt.gaps.append(IncompleteStream(name, "stopped", end.missing))
+        elif entry.quarantined:
+            detail = f"{entry.quarantined} records can't be read: meta.quarantine"
+            receipt.gaps.append(IncompleteStream(name, "quarantined", detail))
+        entry.complete = not any(gap.stream == name for gap in receipt.gaps)
+        receipt.streams[name] = entry
+
+
+def add_counts(entry: StreamReceipt, counts: Counts, names: Sequence[str] = Counts.__struct_fields__) -> None:
+    """Add what batches changed to a stream's entry of a receipt: the counts called `names`."""
+    for name in names:
+        setattr(entry, name, getattr(entry, name) + getattr(counts, name))
 
 
 def kind_of_gap(error: PdsyncError) -> str:

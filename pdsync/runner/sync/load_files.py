@@ -19,16 +19,11 @@ from msgspec.structs import replace
 from pdsync.core import catalogue
 from pdsync.core.list_response import open_envelope
 from pdsync.errors import ConfigError
-from pdsync.extract.raw_archive import Archive
 from pdsync.extract.saved_answers import read_answers
-from pdsync.load import publish
-from pdsync.model import FROM_FILES, IncompleteStream, Page, Receipt, Stream, Version
+from pdsync.model import FROM_FILES, Page, Receipt, Stream, Version
 from pdsync.normalise.tables import CODE
-from pdsync.runner import project
-from pdsync.runner.loader import Loader
-from pdsync.runner.report import mutation_log
-from pdsync.runner.report import receipt as receipts
-from pdsync.runner.sync.settle import settle
+from pdsync.runner.report.receipt import StreamEnd, begin_receipt, conclude, count_changes
+from pdsync.runner.session import open_offline_session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +31,7 @@ if TYPE_CHECKING:
 
     from pdsync.core.config import Settings
     from pdsync.core.control import Control
+    from pdsync.runner.session import Session
 
 _KEY_OF_DEFINITIONS = "field_code"
 _TELLING = 4  # keys that are all of another stream's, and no other's, are no chance
@@ -69,80 +65,56 @@ async def load(
             Nothing was loaded.
         Busy, StorageError: as a sync does.
     """
-    found = [(path, read_answers(path)) for path in paths]
+    contents = [(path, read_answers(path)) for path in paths]
     chosen = version
-    version = version or _version(stream, [body for _, content in found for body in content])
-    for path, content in found:
+    version = version or _version(stream, [body for _, content in contents for body in content])
+    for path, content in contents:
         check_records(path, content, stream, version, is_chosen=chosen is not None)
-    with project.locked(settings) as control:
-        known = control.company()
-        if known is None and company is None:
-            raise ConfigError(
-                "This project knows no company yet. Nothing was loaded. Sync it first (pdsync sync), or say which one"
-                " the files are of: --company ID"
-            )
-        company_id, name = known or (company or 0, "")
-        control.check_company(company or company_id, name)
-        project.ready_work_file(settings)
-        loader = Loader(project.work_path(settings))
-        try:
-            await loader.do(loader.open, company_id, name)
-            control.bind_company(company_id, name, None)
-            await loader.do(settle, loader, control)
-            receipt = await _load(settings, control, loader, company_id, stream, version, found, as_of)
-            await loader.do(loader.views)
-            await loader.do(receipts.save_receipt, loader, receipt)
-        finally:
-            await loader.close()
-        publish.publish(project.work_path(settings), settings.warehouse)
-        control.finish_run(receipt)
-        await mutation_log.catch_up(settings, control)
+    async with open_offline_session(settings, lambda control: _begin(control, stream), company_id=company) as session:
+        loader, receipt = session.loader, session.receipt
+        await loader.do(loader.sync_custom_fields, stream, receipt.run_id)
+        for path, content in contents:
+            await _load(session, stream, version, content, as_of or datetime.fromtimestamp(path.stat().st_mtime, UTC))
+        counted = await loader.do(count_changes, loader, receipt.run_id)
+        conclude(receipt, {name: StreamEnd(entry) for name, entry in counted.items()})
+        receipt.exit_code = 1 if receipt.gaps else 0
+    return receipt
+
+
+def _begin(control: Control, stream: Stream) -> Receipt:
+    receipt = begin_receipt(f"load --stream {stream.name}")
+    control.start_run(receipt.run_id, receipt.command, receipt.started_at)
+    for walk, _ in control.unfinished(stream.name):
+        if walk.source == FROM_FILES:  # of a load that was cut short: this one brings the same
+            control.end_walk(walk.id, "dropped")
     return receipt
 
 
 async def _load(
-    settings: Settings,
-    control: Control,
-    loader: Loader,
-    company_id: int,
-    stream: Stream,
-    version: Version,
-    found: Sequence[tuple[Path, list[bytes]]],
-    as_of: datetime | None,
-) -> Receipt:
-    receipt = receipts.begin_receipt(f"load --stream {stream.name}")
-    control.start_run(receipt.run_id, receipt.command, receipt.started_at)
-    for walk, _ in control.unfinished(stream.name):
-        if walk.source == FROM_FILES:  # of a load that was cut: this one brings the same
-            control.end_walk(walk.id, "dropped")
-    await loader.do(loader.sync_custom_fields, stream, receipt.run_id)
+    session: Session, stream: Stream, version: Version, content: Sequence[bytes], file_time: datetime
+) -> None:
+    """Seal and load the answers of one file, as a walk.
+
+    Args:
+        session: open.
+        stream: whose records they are.
+        version: of the API.
+        content: the answers.
+        file_time: when they were saved, as the file or the user says.
+    """
+    # A time in the future is none at which a file was saved. Such rows would outrank what is read until then.
+    saved_at = min(file_time, datetime.now(UTC)).replace(microsecond=0)
+    # As changes since the beginning of time: what is in the table from later stays.
+    since = datetime.fromtimestamp(0, UTC)
     operation = (stream.v1 if version == "v1" else stream.v2)[0].operation
-    async with Archive(settings.raw, control, receipt.run_id, company_id) as archive:
-        for path, content in found:
-            told = as_of or datetime.fromtimestamp(path.stat().st_mtime, UTC)
-            # Nothing was saved tomorrow. Taken for true, it would outrank what is read until then.
-            saved_at = min(told, datetime.now(UTC)).replace(microsecond=0)
-            # As changes since the beginning of time: what is in the table from later stays.
-            since = datetime.fromtimestamp(0, UTC)
-            walk = control.open_walk(receipt.run_id, stream.name, FROM_FILES, version, operation, since)
-            walk = replace(walk, started_at=saved_at)
-            for seq, body in enumerate(content):
-                behind = str(seq + 1) if seq + 1 < len(content) else None
-                page = Page(walk.id, seq, body, len(open_envelope(body).records), behind, saved_at)
-                await archive.seal(walk, page)
-                await loader.add(stream, walk, [page])
-            control.end_walk(walk.id, "applied")
-    counted = await loader.do(receipts.count_changes, loader, receipt.run_id)
-    for name, entry in counted.items():
-        entry.complete = not entry.quarantined
-        receipt.streams[name] = entry
-        if entry.quarantined:
-            receipt.gaps.append(
-                IncompleteStream(name, "quarantined", f"{entry.quarantined} records can't be read: meta.quarantine")
-            )
-    receipt.finished_at = datetime.now(UTC)
-    receipt.exit_code = 1 if receipt.gaps else 0
-    return receipt
+    walk = session.control.open_walk(session.receipt.run_id, stream.name, FROM_FILES, version, operation, since)
+    walk = replace(walk, started_at=saved_at)
+    for seq, body in enumerate(content):
+        next_page = str(seq + 1) if seq + 1 < len(content) else None
+        page = Page(walk.id, seq, body, len(open_envelope(body).records), next_page, saved_at)
+        await session.archive.seal(walk, page)
+        await session.loader.add(stream, walk, [page])
+    session.control.end_walk(walk.id, "applied")
 
 
 def check_records(path: Path, content: Sequence[bytes], stream: Stream, version: Version, *, is_chosen: bool) -> None:

@@ -1,4 +1,4 @@
-"""Which records of another stream a dependent list is asked for: all of them at first, then those that changed."""
+"""Selects the parents whose lists a dependent stream reads: all of them at first, then those that changed."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _SECOND = timedelta(seconds=1)  # a walk began at a whole second by the server's
 
 
 class LastReading(Struct, frozen=True):
-    """When a dependent list was read last, without a clock that could have been wrong or moved."""
+    """The run that last read a dependent list to its end: it orders changes without a clock that may be wrong."""
 
-    run: str  # that read it; within it, this machine's clock tells what came later
+    run: str  # within it, this machine's clock orders
     opened_at: datetime  # by this machine's clock
-    runs: list[str]  # those that began after it
+    runs: list[str]  # that began after it
 
 
 def last_reading(
     connection: duckdb.DuckDBPyConnection, stream: str, source: str, version: str, run_order: Mapping[str, int]
 ) -> LastReading | None:
-    """When a list was last read to its end; None where it never was, or where its run is not known any more.
+    """When a list was last read to its end; None where it never was, or where control.db has lost its run.
 
     Args:
         connection: to the work file.
@@ -60,18 +60,19 @@ def keys(
     since: datetime | None,
     overlap: timedelta = timedelta(0),
     *,
-    held: tuple[str, str] | None = None,
-    known: LastReading | None = None,
+    children: tuple[str, str] | None = None,
+    reading: LastReading | None = None,
 ) -> list[Key]:
-    """The keys of the parents to ask for, falling: the newest records first.
+    """The keys of the parents whose lists are to be read, in descending order: the newest records first.
 
     Args:
         connection: to a file that holds the parent's table.
-        parent: which stream, and which of its records have anything to tell.
-        since: None for all; otherwise those that changed, or came to be known, since then.
-        overlap: how much of `since` is for changes that show late; what the table took up has no need of it.
-        held: the dependent table and its column of the parent's key: who has rows there is asked, whatever it counts.
-        known: which rows of the parent's table are younger than the last reading; None tells it by `since`.
+        parent: which stream, and the column that counts a record's children.
+        since: None for all; otherwise those that changed, or were first loaded, since then.
+        overlap: how far `since` was moved back for changes that show late; rows that were loaded need no overlap.
+        children: the dependent table and its column with the parent's key: parents with rows there are included,
+            whatever they count.
+        reading: the last one, which tells which of the parents are newer than it; None tells it by `since`.
 
     Raises:
         PdsyncError: the parent's table is not there.
@@ -83,15 +84,15 @@ def keys(
     wanted = ["_deleted_at IS NULL"]
     values: list[object] = []
     if parent.having:
-        asked = f"coalesce({quoted(parent.having)}, 1) > 0"
-        if held and held[0] in warehouse.tables(connection):
-            table, of = quoted("main", held[0]), quoted(held[1])
-            asked = f"({asked} OR {key} IN (SELECT {of} FROM {table} WHERE _deleted_at IS NULL))"
-        wanted.append(asked)
+        has_children = f"coalesce({quoted(parent.having)}, 1) > 0"
+        if children and children[0] in warehouse.tables(connection):
+            table, column = quoted("main", children[0]), quoted(children[1])
+            has_children = f"({has_children} OR {key} IN (SELECT {column} FROM {table} WHERE _deleted_at IS NULL))"
+        wanted.append(has_children)
     if since is not None:
-        if known:
+        if reading:
             changed = "(_run_id IN (SELECT unnest(?::VARCHAR[])) OR (_run_id = ? AND _synced_at >= ?))"
-            values += [known.runs, known.run, known.opened_at]
+            values += [reading.runs, reading.run, reading.opened_at]
         else:
             changed = "_synced_at >= ?"
             values.append(since + overlap + _SECOND)

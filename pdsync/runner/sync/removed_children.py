@@ -15,7 +15,7 @@ from msgspec import Struct
 from pdsync.core import catalogue
 from pdsync.extract import raw_archive
 from pdsync.load import warehouse
-from pdsync.model import Page, Tombstone
+from pdsync.model import Tombstone
 from pdsync.reconcile.sweep import Sweep
 from pdsync.sql import quoted
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from pdsync.core.control import SealedPage
-    from pdsync.model import Parent, Source, Stream, Walk
+    from pdsync.model import Page, Parent, Source, Stream, Walk
     from pdsync.normalise.tables import Table
 
 
@@ -81,25 +81,13 @@ def listed(
         sweep.close()
 
 
-def read(raw: Path, pages: Sequence[SealedPage], parent: Parent, of: Collection[str]) -> list[Page]:
-    """Those pages of a walk that answer for one of the parents `of`.
+def read(raw: Path, pages: Sequence[SealedPage], parent: Parent, keys: Collection[str]) -> list[Page]:
+    """Those pages of a walk that answer for one of the parents `keys`.
 
     Raises:
         StorageError: a page is damaged.
     """
-    return [
-        Page(
-            page.walk,
-            page.seq,
-            raw_archive.read(raw, page),
-            page.rows,
-            page.next,
-            page.served_at,
-            context=_context(page),
-        )
-        for page in pages
-        if not _parents(page, parent).isdisjoint(of)
-    ]
+    return [raw_archive.read_page(raw, page) for page in pages if not _parents(page, parent).isdisjoint(keys)]
 
 
 def gone(parent: Parent, absent: Sequence[MissingChild], at: datetime) -> list[Tombstone]:
@@ -117,10 +105,7 @@ def gone(parent: Parent, absent: Sequence[MissingChild], at: datetime) -> list[T
     ]
 
 
-def _context(page: SealedPage) -> dict[str, str]:
-    return msgspec.json.decode(page.context or "{}", type=dict[str, str])
-
-
 def _parents(page: SealedPage, parent: Parent) -> set[str]:
-    asked = _context(page).get(parent.param)
-    return set(asked.split(",")) if asked else set()
+    """The keys of the parents whose lists a page answers for."""
+    keys = msgspec.json.decode(page.context or "{}", type=dict[str, str]).get(parent.param)
+    return set(keys.split(",")) if keys else set()

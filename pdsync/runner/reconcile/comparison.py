@@ -1,0 +1,152 @@
+"""Sweeps the streams of a reconciliation: which can be compared, and what their lists show now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pdsync.core import catalogue
+from pdsync.errors import PdsyncError
+from pdsync.extract.pages import pages, query_of
+from pdsync.load import warehouse
+from pdsync.model import Walk
+from pdsync.reconcile.sweep import Sweep
+from pdsync.runner.reconcile.by_count import CountReconciler
+from pdsync.runner.reconcile.single_records import fetch_by_key
+from pdsync.runner.sync import walk_loader
+from pdsync.runner.sync.walk_reader import WalkReader
+from pdsync.sql import first, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pdsync.model import Operation, Parent, Source, Stream, Version
+    from pdsync.runner.reconcile.findings import ReconcileRequest, Result
+    from pdsync.runner.session import OnlineSession
+
+
+class Comparison:
+    """The sweeps of one reconciliation, by stream."""
+
+    def __init__(self, session: OnlineSession, request: ReconcileRequest) -> None:
+        self.session, self.request, self.loader = session, request, session.loader
+        self.reader = WalkReader(session)
+        self.sweeps: dict[str, Sweep] = {}
+        self.counted: dict[str, CountReconciler] = {}  # streams that are compared parent by parent
+        self.samples: dict[str, list[str]] = {}  # the keys that were requested, where that is not the whole list
+
+    async def read(self, stream: Stream, number: int) -> tuple[int, int, int]:
+        """Sweep a stream; its keys at the source, its keys in the warehouse, rows that are the same.
+
+        Raises:
+            PdsyncError: it could not be read whole.
+        """
+        await self.reader.resume_stream(stream)
+        if parent := self.parent_of(stream):
+            self.counted[stream.name] = CountReconciler(
+                self.reader, stream, parent, self.sweeps.get(parent.stream), deep=self.request.deep
+            )
+            self.sweeps[stream.name] = await self.counted[stream.name].sweep(number)
+        elif self.request.sample is None:
+            await self._sweep(stream, number)
+        else:
+            self.samples[stream.name] = await self.loader.do(self._sample, stream, self.request.sample)
+            await self._sweep_some(stream, number, self.samples[stream.name])
+        sweep = self.sweeps[stream.name]
+        if sweep.unreadable:
+            text = f"{sweep.unreadable} of its records can't be read, so it can't be compared whole"
+            raise PdsyncError(f"{text}.\nRead it first: pdsync sync {stream.name} --full")
+        verified = await self.loader.do(sweep.verify)
+        if (counted := self.counted.get(stream.name)) and counted.parent.counts:
+            return counted.counts.at_source, counted.counts.here, verified
+        return await self.loader.do(sweep.alive), await self.loader.do(self._count_alive, stream), verified
+
+    def select(self, result: Result, failed: dict[str, PdsyncError]) -> list[Stream]:
+        """The streams of the request, or all that were read; after them those that are counted by their parents.
+
+        What can't be compared is named in the result; a stream that the request names has failed then.
+        """
+        have = warehouse.tables(self.loader.connection)
+        read = {row[0] for row in self.loader.connection.execute("SELECT stream FROM meta.checkpoints").fetchall()}
+        lists: list[Stream] = []
+        by_parent: list[Stream] = []
+        for each in [catalogue.stream(name) for name in self.request.streams] or list(catalogue.streams().values()):
+            if each.name in self.request.leave_out or (not self.request.streams and each.name not in have & read):
+                continue
+            if why := self._why_not(each, have & read):
+                result.left_out[each.name] = why
+                if self.request.streams:
+                    failed[each.name] = PdsyncError(f"It can't be compared: {why}")
+            elif parent := self.parent_of(each):
+                result.by_count += [each.name] if parent.counts else []
+                by_parent.append(each)
+            else:
+                lists.append(each)
+        return lists + by_parent
+
+    def _why_not(self, stream: Stream, read: set[str]) -> str | None:
+        """Why a stream can't be compared, and what to do; None if it can."""
+        refetch = f"read it again: pdsync sync {stream.name} --full"
+        if stream.name not in read:
+            return f"it was never read: pdsync sync {stream.name}"
+        if any(source.params for source in stream.sources(self.session.settings.api)[1]):
+            return f"it tells of a time that is chosen when it is read; {refetch}"
+        if not stream.parents(self.session.settings.api):
+            return None
+        parent = self.parent_of(stream)
+        if not parent:
+            return f"it is put together of several lists of each record, and none of them counts; {refetch}"
+        if not parent.counts and stream.optional and stream.name not in self.request.streams:
+            return f"it is a request a record, as no record counts what it lists: pdsync reconcile {stream.name}"
+        return "it is compared record by record, without a sample: leave --sample out" if self.request.sample else None
+
+    def parent_of(self, stream: Stream) -> Parent | None:
+        """The parent whose records each have a list of `stream`; None where a stream has several lists."""
+        sources = stream.sources(self.session.settings.api)[1]
+        return sources[0].parent if len(sources) == 1 else None
+
+    async def _sweep(self, stream: Stream, number: int) -> None:
+        version, sources = stream.sources(self.session.settings.api)
+        table = await self.loader.do(self.loader.table, stream, version)
+        sweep = await self.loader.do(Sweep, self.loader.connection, table, number)
+        for source in sources:
+            operation = catalogue.operations(version)[source.operation]
+            walk = self._walk(stream, number, source, version, operation)
+            async for page in pages(
+                self.session.http, operation, walk, query_of(stream, source, version, operation, None)
+            ):
+                self.session.record_page(stream.name, operation, page)
+                await self.loader.do(sweep.add, source.name, operation, [page])
+        self.sweeps[stream.name] = sweep
+
+    async def _sweep_some(self, stream: Stream, number: int, keys: Sequence[str]) -> None:
+        version, sources = stream.sources(self.session.settings.api)
+        table = await self.loader.do(self.loader.table, stream, version)
+        sweep = await self.loader.do(Sweep, self.loader.connection, table, number)
+        for source in sources:
+            operation, answers = await fetch_by_key(self.session, stream, version, source, keys)
+            if operation is None:
+                await self._sweep(stream, number)
+                return
+            walk = self._walk(stream, number, source, version, operation)
+            for answer in answers:
+                page = walk_loader.page_of(operation, answer, walk.id)
+                await self.loader.do(sweep.add, source.name, operation, [page])
+        self.sweeps[stream.name] = sweep
+
+    def _walk(self, stream: Stream, number: int, source: Source, version: Version, operation: Operation) -> Walk:
+        """The walk of a sweep's pages, which are not stored."""
+        run_id = self.session.receipt.run_id
+        return Walk(-1 - number, run_id, stream.name, source.name, version, operation.id, None, None)
+
+    def _sample(self, stream: Stream, most: int) -> list[str]:
+        """Keys of rows that are alive, at random; those that were verified longest ago come first."""
+        rows = self.loader.connection.execute(
+            f"SELECT {quoted(stream.key)}::VARCHAR FROM {quoted('main', stream.name)} WHERE _deleted_at IS NULL"
+            " ORDER BY date_trunc('day', _verified_at), random() LIMIT ?",
+            [most],
+        ).fetchall()
+        return [str(row[0]) for row in rows]
+
+    def _count_alive(self, stream: Stream) -> int:
+        sql = f"SELECT count(*) FROM {quoted('main', stream.name)} WHERE _deleted_at IS NULL"
+        return int(first(self.loader.connection.execute(sql))[0])

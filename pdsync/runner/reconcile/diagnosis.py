@@ -1,0 +1,149 @@
+"""Finds out what the differences of a stream mean, above all what became of records that no list shows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pdsync.core import catalogue
+from pdsync.load import warehouse
+from pdsync.reconcile import evidence
+from pdsync.reconcile.evidence import CANARIES, MOST
+from pdsync.reconcile.sweep import MADE_OF, MERGEABLE, moved_before
+from pdsync.runner.reconcile.findings import Finding
+from pdsync.sql import quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pdsync.model import Stream
+    from pdsync.reconcile.evidence import Verdict
+    from pdsync.reconcile.sweep import Difference
+    from pdsync.runner.reconcile.comparison import Comparison
+
+
+def _finding(stream: Stream, verdict: Verdict) -> Finding:
+    return Finding(stream.name, verdict.key, verdict.kind, verdict.evidence, verdict.winner)
+
+
+class Diagnosis:
+    """What one reconciliation knows of the records that differ. All its streams are swept."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        self.comparison, self.session, self.request = comparison, comparison.session, comparison.request
+        self.loader, self.sweeps = comparison.loader, comparison.sweeps
+
+    async def explain(self, stream: Stream) -> list[Finding]:
+        """Every difference of a stream, and what it means.
+
+        Raises:
+            PdsyncError: an absent record can't be probed: the token is refused, the budget spent.
+        """
+        sweep, sample = self.sweeps[stream.name], self.comparison.samples.get(stream.name)
+        differences: list[Difference]
+        verdicts: list[Verdict] = []
+        if stream.name in self.comparison.counted:
+            differences, verdicts = await self.comparison.counted[stream.name].differences(sweep)
+        else:
+            differences = await self.loader.do(
+                lambda: sweep.differences(deep=self.request.deep or sample is not None, only=sample)
+            )
+        findings = [_finding(stream, verdict) for verdict in verdicts]
+        absent = [each.key for each in differences if each.kind == "absent"]
+        deleted = [each.key for each in differences if each.kind == "soft_deleted"]
+        made_of = await self.loader.do(self._made_of, stream, deleted) if deleted else {}
+        for each in differences:
+            if each.kind == "differs":
+                text = "values differ, though the time of change does not"
+                findings.append(Finding(stream.name, each.key, "stale", text, source=each.source))
+            elif each.key in made_of:
+                became = made_of[each.key]
+                findings.append(Finding(stream.name, each.key, "converted", f"it became {became}", became))
+            elif each.kind != "absent":
+                text = f"shown so by the list {each.source}"
+                findings.append(Finding(stream.name, each.key, each.kind, text, source=each.source))
+        verdicts = await self._judge_absent(stream, absent) if absent else []
+        return findings + [_finding(stream, verdict) for verdict in verdicts]
+
+    async def _judge_absent(self, stream: Stream, absent: Sequence[str]) -> list[Verdict]:
+        """What became of records that no list shows."""
+        sweep = self.sweeps[stream.name]
+        item = evidence.item(stream, self.session.settings.api)
+        winners: dict[str, set[str | None]] = {}
+        if stream.name in MERGEABLE:
+            for other in self.sweeps.values():
+                for key, now in (await self.loader.do(other.moved, stream.name, absent)).items():
+                    winners.setdefault(key, set()).update(now)
+            for key, now in (await self.loader.do(self._moved_before, stream, absent)).items():
+                winners.setdefault(key, set()).update(now)
+        made_of = await self.loader.do(self._made_of, stream, absent)
+        hidden = await self.loader.do(self._hidden, stream, absent)
+        unknown = await self.loader.do(self._never_read, stream, absent)
+        can_tell, why_not = True, ""
+        sightings: dict[str, evidence.ProbeResult] = {}
+        if item is None:
+            can_tell, why_not = False, "no request reads one of these alone"
+        else:
+            keys = await self.loader.do(sweep.canaries, CANARIES)
+            canaries = await evidence.probe_records(self.session.http, item, keys)
+            if not self.session.account.is_admin:
+                can_tell, why_not = False, "this token is not an administrator's: records that it can't see may exist"
+            elif not evidence.healthy(canaries):
+                can_tell, why_not = False, "records that were just listed can't be read either"
+            sightings = await evidence.probe_records(self.session.http, item, absent[:MOST])
+        return [
+            evidence.judge(
+                stream, key, sightings.get(key), version=item.version if item else "v2", can_tell=can_tell,
+                why_not=why_not or f"only {MOST} a run are read one by one", hidden=key in hidden,
+                unknown_here=key in unknown, winners=winners.get(key, set()), converted_to=made_of.get(key),
+            )
+            for key in absent
+        ]  # fmt: skip
+
+    def _moved_before(self, target: Stream, keys: Sequence[str]) -> dict[str, set[str | None]]:
+        """As `Sweep.moved`, for what earlier syncs brought: key → where records that pointed to it point now."""
+        have = warehouse.tables(self.loader.connection)
+        found: dict[str, set[str | None]] = {}
+        for other in catalogue.streams().values():
+            if other.name in have:
+                for key, now in moved_before(self.loader.connection, other, target, keys).items():
+                    found.setdefault(key, set()).update(now)
+        return found
+
+    def _made_of(self, stream: Stream, keys: Sequence[str]) -> dict[str, str]:
+        """Leads and deals that were converted: key → the record that was made of it, as stream/key."""
+        other, column = MADE_OF.get(stream.name, ("", ""))
+        if other not in warehouse.tables(self.loader.connection):
+            return {}
+        made = quoted(catalogue.stream(other).key)
+        rows = self.loader.connection.execute(
+            f"SELECT {quoted(column)}::VARCHAR, {made}::VARCHAR FROM {quoted('main', other)}"
+            f" WHERE {quoted(column)}::VARCHAR IN (SELECT unnest(?::VARCHAR[]))",
+            [list(keys)],
+        ).fetchall()
+        found = {str(key): str(id) for key, id in rows}
+        if other in self.sweeps:  # the sync may not have read it yet
+            found |= self.sweeps[other].made_of(column, keys)
+        return {key: f"{other}/{id}" for key, id in found.items()}
+
+    def _hidden(self, stream: Stream, keys: Sequence[str]) -> set[str]:
+        """Those whose pipeline the source no longer shows, while the warehouse has it."""
+        swept = self.sweeps.get("pipelines")
+        if "pipeline_id" not in stream.columns or swept is None:
+            return set()
+        rows = self.loader.connection.execute(
+            f"SELECT {quoted(stream.key)}::VARCHAR FROM {quoted('main', stream.name)}"
+            f" WHERE {quoted(stream.key)}::VARCHAR IN (SELECT unnest(?::VARCHAR[])) AND pipeline_id IS NOT NULL"
+            f" AND pipeline_id::VARCHAR NOT IN (SELECT key FROM {swept.relation} WHERE NOT is_gone)",
+            [list(keys)],
+        ).fetchall()
+        return {str(row[0]) for row in rows}
+
+    def _never_read(self, stream: Stream, keys: Sequence[str]) -> set[str]:
+        """Rows that no run of this project has read."""
+        rows = self.loader.connection.execute(
+            f"SELECT {quoted(stream.key)}::VARCHAR FROM {quoted('main', stream.name)}"
+            f" WHERE {quoted(stream.key)}::VARCHAR IN (SELECT unnest(?::VARCHAR[]))"
+            " AND NOT EXISTS (SELECT 1 FROM meta._applied_batches b WHERE b.run_id = _run_id)",
+            [list(keys)],
+        ).fetchall()
+        return {str(row[0]) for row in rows}

@@ -1,0 +1,245 @@
+"""Opens a project for one job: lock, client, work file, raw archive, receipt; publishes the warehouse at the end.
+
+A job that fails leaves the published warehouse as it was. What it sealed and loaded stays, and the next run goes on
+from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from pdsync.core.account import fetch_account
+from pdsync.errors import ConfigError
+from pdsync.extract.raw_archive import Archive
+from pdsync.load import publish
+from pdsync.model import Receipt, StreamReceipt
+from pdsync.runner import connection, project
+from pdsync.runner.loader import Loader
+from pdsync.runner.report import duplicates, mutation_log
+from pdsync.runner.report.completeness import measure_completeness
+from pdsync.runner.report.receipt import add_counts, begin_receipt, save_receipt
+from pdsync.runner.settle import settle
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from pdsync.core.account import Account
+    from pdsync.core.config import Settings
+    from pdsync.core.control import Control
+    from pdsync.core.http import Http
+    from pdsync.core.server_clock import ServerClock
+    from pdsync.load.commit import Counts
+    from pdsync.model import Operation, Page
+
+_CONTINUED = timedelta(hours=1)  # a run that was cut short is continued for this long
+
+
+class Event(Struct, frozen=True):
+    """Progress of a job: pages and rows of a stream, the end of a stream, or a message to the user."""
+
+    kind: str  # started, page, finished, note
+    stream: str = ""
+    receipt: StreamReceipt | None = None
+    text: str = ""
+
+
+OnEvent = Callable[[Event], None]
+
+
+def ignore_event(event: Event) -> None:
+    """Show nothing."""
+
+
+class Session(Struct, kw_only=True, eq=False):
+    """What a job works with while it has the project's lock."""
+
+    settings: Settings
+    control: Control
+    loader: Loader  # of the open work file
+    archive: Archive
+    receipt: Receipt
+    on_event: OnEvent
+    progress: dict[str, StreamReceipt] = {}  # by stream: what this process did, for whoever watches
+
+    def record_page(self, stream: str, operation: Operation, page: Page) -> None:
+        """Count an answer that was fetched for a stream, and report the progress."""
+        entry = self.progress[stream]
+        entry.requests += 1
+        entry.tokens += operation.cost or 0
+        entry.read += page.rows
+        self.on_event(Event("page", stream, entry))
+
+    def record_changes(self, stream: str, counts: Counts | None) -> None:
+        """Count what committed batches changed in a stream's table, and report the progress; None: none was."""
+        if counts:
+            entry = self.progress.setdefault(stream, StreamReceipt())
+            add_counts(entry, counts, ("inserted", "updated", "deleted", "unchanged"))
+            self.on_event(Event("page", stream, entry))
+
+
+class OnlineSession(Session, kw_only=True, eq=False):
+    """A session with the company's API."""
+
+    http: Http
+    account: Account
+    began: datetime  # by the server's clock
+
+
+@asynccontextmanager
+async def open_session(
+    settings: Settings,
+    begin: Callable[[Control, datetime], Receipt],
+    on_event: OnEvent,
+    *,
+    run_tokens: int | None = None,
+    records_pushes: bool = True,
+) -> AsyncIterator[OnlineSession]:
+    """Open a project and its company's API for a job; afterwards keep its receipt and publish the warehouse.
+
+    Args:
+        settings: of the project.
+        begin: makes the job's receipt, or finds that of the run to continue. Is called with control.db and the server's
+            time, once the stores are in step.
+        on_event: is called with each event, in the event loop's thread.
+        run_tokens: what the job may spend; None: the limits of the settings alone.
+        records_pushes: bring what pushes changed into the tables as part of this run, and report duplicate creates.
+            Without it, the tables are brought up to date with deletions and merges after the run.
+
+    Yields:
+        The session. Its receipt has to be concluded inside the block.
+
+    Raises:
+        ConfigError, AuthError, WrongCompany: nothing was written.
+        ProjectLocked, CoolingDown: another run has the lock; Pipedrive asked for a pause.
+        PdsyncError: the job could not begin, or its end could not be kept.
+    """
+
+    def on_note(text: str) -> None:
+        on_event(Event("note", text=text))
+
+    with project.locked(settings, on_note) as control:
+        async with connection.connect(settings, run_tokens=run_tokens) as http:
+            http.clock.not_before(control.newest_time())
+            account = await fetch_account(http)
+            control.check_company(account.company_id, account.company_name)
+            company = (account.company_id, account.company_name, account.company_domain)
+            async with _open_work_file(settings, control, company, on_note, clock=http.clock) as loader:
+                receipt = begin(control, account.served_at or datetime.now(UTC))
+                receipt.is_admin = account.is_admin
+                now = account.served_at or receipt.started_at
+                async with Archive(settings.raw, control, receipt.run_id, account.company_id) as archive:
+                    yield OnlineSession(
+                        settings=settings,
+                        control=control,
+                        loader=loader,
+                        archive=archive,
+                        receipt=receipt,
+                        on_event=on_event,
+                        http=http,
+                        account=account,
+                        began=account.served_at or datetime.now(UTC),
+                    )
+                    if records_pushes:
+                        for note in await mutation_log.apply_pushes(settings, control, loader, archive, receipt, now):
+                            on_note(note)
+                await loader.do(loader.views)
+                await loader.do(measure_completeness, loader, control, receipt, settings, now)
+                await loader.do(save_receipt, loader, receipt)
+                if records_pushes:
+                    for each in await loader.do(duplicates.find_duplicate_creates, loader, control, receipt.run_id):
+                        on_note(str(each))
+            control.finish_run(receipt)
+        if not records_pushes:
+            await mutation_log.catch_up(settings, control)
+
+
+@asynccontextmanager
+async def open_offline_session(
+    settings: Settings, begin: Callable[[Control], Receipt], *, company_id: int | None = None
+) -> AsyncIterator[Session]:
+    """As `open_session`, for a job that calls nothing.
+
+    Args:
+        settings: of the project.
+        begin: makes the job's receipt.
+        company_id: of the company, for a project that has none yet.
+
+    Raises:
+        ConfigError: nothing says which company this is. Nothing was written.
+        WrongCompany: `company_id` is not the project's.
+        ProjectLocked, StorageError: as `open_session`.
+    """
+    with project.locked(settings) as control:
+        existing = control.company()
+        if existing is None and company_id is None:
+            raise ConfigError(
+                "This project knows no company yet. Nothing was loaded. Sync it first (pdsync sync), or say which one"
+                " the files are of: --company ID"
+            )
+        number, name = existing or (company_id or 0, "")
+        control.check_company(company_id or number, name)
+        async with _open_work_file(settings, control, (number, name, None), lambda note: None) as loader:
+            receipt = begin(control)
+            async with Archive(settings.raw, control, receipt.run_id, number) as archive:
+                yield Session(
+                    settings=settings,
+                    control=control,
+                    loader=loader,
+                    archive=archive,
+                    receipt=receipt,
+                    on_event=ignore_event,
+                )
+            await loader.do(loader.views)
+            await loader.do(save_receipt, loader, receipt)
+        control.finish_run(receipt)
+        await mutation_log.catch_up(settings, control)
+
+
+@asynccontextmanager
+async def _open_work_file(
+    settings: Settings,
+    control: Control,
+    company: tuple[int, str, str | None],
+    on_note: Callable[[str], None],
+    *,
+    clock: ServerClock | None = None,
+) -> AsyncIterator[Loader]:
+    """The work file, whole and in step with control.db; published after the block, unless it fails.
+
+    Args:
+        settings: of the project, whose lock is taken.
+        control: its control.db.
+        company: id, name, domain.
+        on_note: is called with what was repaired.
+        clock: the server's; None for a job that calls nothing.
+    """
+    company_id, name, domain = company
+    if note := project.ready_work_file(settings):
+        on_note(note)
+    loader = Loader(project.work_path(settings))
+    try:
+        await loader.do(loader.open, company_id, name)
+        # After the warehouse's own check: a lost control.db must not be tied to the wrong company.
+        control.bind_company(company_id, name, domain)
+        for note in await loader.do(settle, loader, control, clock):
+            on_note(note)
+        yield loader
+    finally:
+        await loader.close()
+    publish.publish(project.work_path(settings), settings.warehouse)
+
+
+def begin_run(control: Control, command: str) -> Receipt:
+    """Begin a run of `command`, or continue the last one, if it was cut short or ran out of budget within the hour."""
+    for last in control.receipts(1):
+        is_cut = last.finished_at is None or last.exit_code in (3, 130)
+        if is_cut and last.command == command and datetime.now(UTC) - last.started_at < _CONTINUED:
+            return Receipt(last.run_id, last.command, last.started_at, resumed=True)
+    receipt = begin_receipt(command)
+    control.start_run(receipt.run_id, receipt.command, receipt.started_at)
+    return receipt

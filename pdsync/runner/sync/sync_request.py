@@ -1,0 +1,52 @@
+"""What a sync reads: which streams, how much of them, and at what cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from pdsync.core import catalogue
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from pdsync.model import Stream
+
+
+class SyncRequest(Struct, frozen=True):
+    """What a sync reads."""
+
+    streams: tuple[str, ...] = ()  # none: all
+    full: bool = False
+    since: datetime | None = None
+    budget: int | None = None  # tokens
+    params: dict[str, str] = {}  # of streams whose lists take other parameters
+    refetch: tuple[str, ...] = ()  # streams that are read whole, though the others are not
+
+    @property
+    def command(self) -> str:
+        """The command line; a run that was cut short is continued by the same one."""
+        arguments = ["sync", *self.streams, *(["--full"] if self.full else [])]
+        arguments += [f"--since={self.since.isoformat()}"] if self.since else []
+        arguments += [f"--param={name}={value}" for name, value in sorted(self.params.items())]
+        arguments += [f"--full={name}" for name in self.refetch]
+        return " ".join(arguments)
+
+    def reads_whole(self, stream: str) -> bool:
+        """Whether all of a stream is read, whatever was read before."""
+        return self.full or stream in self.refetch
+
+    def selected(self) -> list[Stream]:
+        """The streams to sync and those whose definitions they need, in the order of the catalogue.
+
+        When none is named, it is all that are not optional.
+
+        Raises:
+            CatalogueError: there is no such stream. Nothing was called.
+        """
+        wanted = {name: catalogue.stream(name) for name in self.streams} or {
+            name: stream for name, stream in catalogue.streams().items() if not stream.optional
+        }
+        needed = {stream.fields for stream in wanted.values() if stream.fields}
+        return [stream for name, stream in catalogue.streams().items() if name in wanted or name in needed]

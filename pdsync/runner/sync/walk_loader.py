@@ -1,0 +1,94 @@
+"""Seals and loads the pages of walks, for every job: what was just fetched, and what an earlier run sealed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
+
+from pdsync.core.list_response import open_envelope
+from pdsync.extract import raw_archive
+from pdsync.load.commit import Counts
+from pdsync.model import FINDINGS, REPAIR, Page
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pdsync.core.http import Answer
+    from pdsync.model import Operation, Stream, Tombstone, Version, Walk
+    from pdsync.runner.session import OnlineSession, Session
+
+_LOADED_TOGETHER = 16  # pages
+
+
+def page_of(operation: Operation, answer: Answer, walk: int = 0) -> Page:
+    """An answer as the only page of a walk."""
+    rows = len(open_envelope(answer.body, operation).records)
+    return Page(walk, 0, answer.body, rows, None, answer.served_at)
+
+
+async def load(session: Session, stream: Stream, walk: Walk, pages: Sequence[Page]) -> None:
+    """Load pages of a walk, in order, and count what the batches that they complete changed.
+
+    Raises:
+        BadAnswer: a page is no list of records.
+        StorageError: the work file can't be written; no batch was committed in part.
+    """
+    session.record_changes(stream.name, await session.loader.add(stream, walk, pages))
+
+
+async def load_sealed(session: Session, stream: Stream, walk: Walk) -> Counts:
+    """Load the sealed pages of a walk that the work file lacks; what that changed.
+
+    Raises:
+        LostPage: one of them is missing or damaged. Whole batches before it are loaded.
+    """
+    total = Counts()
+    newest = session.control.last_page(walk.id)
+    if newest is None:
+        return total
+    start = await session.loader.do(session.loader.first_page_to_load, walk, newest.seq)
+    entries = session.control.sealed_pages(walk.id, start)
+    for at in range(0, len(entries), _LOADED_TOGETHER):
+        together = entries[at : at + _LOADED_TOGETHER]
+        pages = [await asyncio.to_thread(raw_archive.read_page, session.settings.raw, entry) for entry in together]
+        total += await session.loader.add(stream, walk, pages) or Counts()
+    return total
+
+
+async def seal_and_load(
+    session: Session, stream: Stream, version: Version, operation: Operation, pages: Sequence[Page]
+) -> None:
+    """Seal and load some pages of a list, of whichever walks, as a walk of their own. They move no watermark."""
+    walk = session.control.open_walk(session.receipt.run_id, stream.name, REPAIR, version, operation.id, None)
+    for seq, each in enumerate(pages):
+        page = replace(each, walk=walk.id, seq=seq, next=None if seq + 1 == len(pages) else str(seq + 1))
+        if seq == 0:
+            walk = replace(walk, started_at=page.served_at)
+        await session.archive.seal(walk, page)
+        await load(session, stream, walk, [page])
+    session.control.end_walk(walk.id, "applied")
+
+
+async def load_single_records(
+    session: Session, stream: Stream, version: Version, operation: Operation, answers: Sequence[Answer]
+) -> None:
+    """Seal and load answers about single records, which were requested by their keys. They move no watermark."""
+    await seal_and_load(session, stream, version, operation, [page_of(operation, answer) for answer in answers])
+
+
+async def tombstone(session: OnlineSession, stream: Stream, gone: Sequence[Tombstone]) -> None:
+    """Seal that records are gone, with the evidence, then mark their rows.
+
+    The mark has the time of this run by the server's clock. With this machine's clock, a record that is restored later
+    could look older than its tombstone, and would stay marked for ever.
+    """
+    version, sources = stream.sources(session.settings.api)
+    walk = session.control.open_walk(session.receipt.run_id, stream.name, FINDINGS, version, sources[0].operation, None)
+    gone = [replace(each, at=session.began) for each in gone]
+    page = Page(walk.id, 0, msgspec.json.encode(gone), len(gone), None, session.began)
+    await session.archive.seal(walk, page)
+    await load(session, stream, replace(walk, started_at=session.began), [page])
+    session.control.end_walk(walk.id, "applied")

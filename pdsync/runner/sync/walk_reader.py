@@ -1,0 +1,353 @@
+"""Carries a walk of a list to its end: loads what is sealed of it, fetches the rest, seals every page, loads it.
+
+A walk that an earlier run left open is continued after its last sealed page. Fetching, sealing and loading overlap: a
+page is sealed while the next one is fetched, and a chunk is loaded while the next one is collected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import UTC, timedelta
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from pdsync.core import catalogue
+from pdsync.core.log import log
+from pdsync.errors import ApiError, BadAnswer, DependentsBudgetSpent, FeatureOff, Forbidden
+from pdsync.extract import raw_archive
+from pdsync.extract.child_lists import dependents
+from pdsync.extract.pages import pages, query_of
+from pdsync.model import REPAIR, Page
+from pdsync.runner.session import Event
+from pdsync.runner.sync import parent_keys, removed_children, walk_loader
+from pdsync.runner.sync.sync_request import SyncRequest
+from pdsync.sql import first
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from datetime import date, datetime
+
+    from pdsync.extract.child_lists import Key
+    from pdsync.model import Operation, Parent, Source, Stream, Version, Walk
+    from pdsync.runner.session import OnlineSession
+
+_PAGES_AHEAD = 40 * 2**20  # bytes of one walk that wait for the loader
+
+
+class _PagesLost(Exception):
+    """Sealed pages of a walk can't be read back: the walk is over, and its list has to be read again."""
+
+
+def param_value(text: str, today: date) -> str:
+    """The value of a parameter from the catalogue or the command line; a name that begins with @ stands for a day.
+
+    Args:
+        text: the value, or @today, @month_start, @month_ago (30 days), @year_ago (365 days).
+        today: by the server's clock.
+
+    Raises:
+        KeyError: there is no such day.
+    """
+    if not text.startswith("@"):
+        return text
+    days = {
+        "@today": today,
+        "@month_start": today.replace(day=1),
+        "@month_ago": today - timedelta(days=30),
+        "@year_ago": today - timedelta(days=365),
+    }
+    return days[text].isoformat()
+
+
+class WalkReader:
+    """Reads the lists of one run, each as a walk."""
+
+    def __init__(self, session: OnlineSession, request: SyncRequest | None = None) -> None:
+        """
+        Args:
+            session: open.
+            request: since when, and with which parameters, lists are read.
+        """
+        self.session, self.request = session, request or SyncRequest()
+        self.dependents_spent = 0  # tokens
+
+    # Walks.
+
+    async def read_source(self, stream: Stream, source: Source, version: Version, *, is_done: bool) -> None:
+        """Bring one list of a stream up to date: finish what earlier runs left open, then walk it, unless it is done.
+
+        Args:
+            stream: whose list.
+            source: the list.
+            version: of the API.
+            is_done: whether this run, before it was cut short, had read the list to its end.
+        """
+        control = self.session.control
+        for walk, state in control.unfinished(stream.name):
+            if walk.source != source.name:
+                continue
+            if walk.version == version:
+                is_read = await self.read_walk(stream, source, walk, is_sealed=state == "sealed")
+                # What an older run had begun is complete now, but only as of then.
+                is_done = is_done or (is_read and walk.run_id == self.session.receipt.run_id)
+            else:
+                control.end_walk(walk.id, "dropped")
+        if not is_done:
+            await self.read_walk(stream, source, await self._begin_walk(stream, source, version))
+
+    async def resume_stream(self, stream: Stream) -> None:
+        """Load what interrupted runs sealed of a stream, before anything newer is loaded."""
+        session = self.session
+        if not session.control.unfinished(stream.name):
+            return
+        await session.loader.do(session.loader.sync_custom_fields, stream, session.receipt.run_id)
+        version, _ = stream.sources(session.settings.api)
+        await session.loader.do(session.loader.table, stream, version)
+        await self.load_left_over(stream, set())
+
+    async def load_left_over(self, stream: Stream, done: set[tuple[str, str]]) -> None:
+        """Load what was sealed to its end but is not in the work file, in the order in which it was read.
+
+        A record may have moved from one list of the stream to another: its versions come in order only if all lists
+        are loaded together.
+
+        Args:
+            stream: whose walks.
+            done: the lists (stream, source) that this run has read to their ends; kept up to date.
+        """
+        control = self.session.control
+        version, lists = stream.sources(self.session.settings.api)
+        sources = {source.name: source for source in lists}
+        for walk, state in control.unfinished(stream.name):
+            is_own = walk.version == version and walk.source in sources
+            if state == "sealed" and (is_own or not walk.is_of_a_list):
+                source = sources.get(walk.source, lists[0])
+                is_loaded = await self.read_walk(stream, source, walk, is_sealed=True)
+                # What an older run had read is complete now, but only as of then.
+                if walk.run_id == self.session.receipt.run_id:
+                    (done.add if is_loaded else done.discard)((stream.name, walk.source))
+            elif walk.source == REPAIR:  # interrupted: what it sealed counts, as far as it makes whole batches
+                with contextlib.suppress(_PagesLost):
+                    await self._load_sealed(stream, walk)
+                control.end_walk(walk.id, "dropped")
+
+    async def refetch_stream(self, stream: Stream) -> list[tuple[Source, Walk]]:
+        """Read all of a stream again; its lists, and the walks that read them."""
+        done = []
+        version, sources = stream.sources(self.session.settings.api)
+        for source in sources:
+            walk = self._open_walk(stream, source, version, None)
+            await self.read_walk(stream, source, walk)
+            done.append((source, walk))
+        return done
+
+    async def read_walk(self, stream: Stream, source: Source, walk: Walk, *, is_sealed: bool = False) -> bool:
+        """Load what a walk has sealed, then fetch and load the rest of it.
+
+        Args:
+            stream: whose list.
+            source: the list.
+            walk: new, or of an interrupted run.
+            is_sealed: all of it is sealed; nothing is fetched.
+
+        Returns:
+            Whether the walk was loaded to its end; False if sealed pages are lost: the walk is dropped.
+        """
+        control = self.session.control
+        try:
+            last = await self._load_sealed(stream, walk)
+        except _PagesLost:
+            control.end_walk(walk.id, "dropped")
+            return False
+        if not is_sealed:
+            try:
+                await self._fetch(stream, source, walk, last)
+            except (BadAnswer, ApiError) as error:
+                control.end_walk(walk.id, "dropped")
+                if isinstance(error, Forbidden | FeatureOff) or last is None:
+                    raise
+                # The cursor of an earlier run may have expired: read the list from its start, once.
+                log.info("%s: starts again, its cursor is no longer valid (%s)", stream.name, error)
+                walk = await self._begin_walk(stream, source, walk.version)
+                await self._fetch(stream, source, walk, None)
+        if source.parent and source.parent.counts:
+            await self._tombstone_unlisted(stream, source, source.parent, walk)
+        control.end_walk(walk.id, "applied")
+        return True
+
+    async def _begin_walk(self, stream: Stream, source: Source, version: Version) -> Walk:
+        since = None
+        if source.way != "full" and not self.request.reads_whole(stream.name):
+            since = self.request.since or await self.session.loader.do(self._watermark, stream, source, version)
+        return self._open_walk(stream, source, version, since)
+
+    def _open_walk(self, stream: Stream, source: Source, version: Version, since: datetime | None) -> Walk:
+        run_id = self.session.receipt.run_id
+        return self.session.control.open_walk(run_id, stream.name, source.name, version, source.operation, since)
+
+    def _watermark(self, stream: Stream, source: Source, version: Version) -> datetime | None:
+        """The time from which changes are requested: when the last walk began, less an overlap for late arrivals.
+
+        Or the newest change that was seen, where that is earlier: the server's clock may have been wrong that night.
+        """
+        row = first(
+            self.session.loader.connection.execute(
+                "SELECT watermark, newest FROM meta.checkpoints WHERE stream = ? AND source = ? AND version = ?",
+                [stream.name, source.name, version],
+            )
+        )
+        if row is None:
+            return None
+        overlap = timedelta(seconds=self.session.settings.overlap_s)
+        newest = None if source.parent else row[1]  # a parent may have changed later than its children
+        return resume_point(row[0], newest, overlap)
+
+    # Loading.
+
+    async def _load_sealed(self, stream: Stream, walk: Walk) -> Page | None:
+        """Load the sealed pages that the work file lacks; the last sealed page of the walk.
+
+        Raises:
+            _PagesLost: one of them is not in the archive, or damaged there. Whole batches before it are loaded.
+        """
+        try:
+            await walk_loader.load_sealed(self.session, stream, walk)
+            return await self._last_page(walk)
+        except raw_archive.LostPage as error:
+            detail = str(error).split("\n", 1)[0]
+            text = f"{stream.name}: {detail} What is lost is read again."
+            self.session.on_event(Event("note", stream.name, text=text))
+            raise _PagesLost from error
+
+    async def _last_page(self, walk: Walk) -> Page | None:
+        """The last sealed page of a walk; with its body where the next page is compared with it."""
+        newest = self.session.control.last_page(walk.id)
+        if newest is None:
+            return None
+        body = b""
+        if catalogue.operations(walk.version)[walk.operation].paging == "offset":
+            body = await asyncio.to_thread(raw_archive.read, self.session.settings.raw, newest)
+        return Page(walk.id, newest.seq, body, newest.rows, newest.next, newest.served_at)
+
+    async def _tombstone_unlisted(self, stream: Stream, source: Source, parent: Parent, walk: Walk) -> None:
+        """Mark the rows that the lists of their parents, read to their ends by `walk`, no longer show."""
+        session, loader = self.session, self.session.loader
+        sealed = session.control.sealed_pages(walk.id)
+        missing = await loader.do(removed_children.absent, loader.connection, stream, parent, walk, sealed)
+        if not missing:
+            return
+        pages = await asyncio.to_thread(
+            removed_children.read, session.settings.raw, sealed, parent, {each.parent for each in missing}
+        )
+        table = await loader.do(loader.table, stream, walk.version)
+        listed = await loader.do(removed_children.listed, loader.connection, table, source, walk, pages)
+        gone = removed_children.gone(parent, [each for each in missing if each.key not in listed], session.began)
+        if gone:
+            await walk_loader.tombstone(session, stream, gone)
+
+    # Fetching.
+
+    async def _fetch(self, stream: Stream, source: Source, walk: Walk, after: Page | None) -> None:
+        """Fetch, seal and load the pages of a walk after its page `after`."""
+        session = self.session
+        operation = catalogue.operations(walk.version)[source.operation]
+        today = session.began.date()
+        params = {name: param_value(self.request.params.get(name, text), today) for name, text in source.params.items()}
+        fetching = await self._pages(stream, source, walk, operation, params, after)
+        waiting: list[Page] = []
+        loading: asyncio.Task[None] | None = None
+        sealing: tuple[Page, asyncio.Task[None]] | None = None
+        last = after
+        try:
+            async with contextlib.aclosing(fetching):
+                async for fetched in fetching:
+                    page = last = fetched if fetched.context else replace(fetched, context=params)
+                    session.record_page(stream.name, operation, page)
+                    if walk.started_at is None:
+                        walk = replace(walk, started_at=page.served_at)
+                    if sealing:
+                        await sealing[1]
+                        waiting.append(sealing[0])
+                    sealing = (page, asyncio.create_task(session.archive.seal(walk, page)))
+                    if sum(len(each.body) for each in waiting) >= _PAGES_AHEAD:
+                        if loading:
+                            await loading
+                        loading = asyncio.create_task(walk_loader.load(session, stream, walk, waiting))
+                        waiting = []
+        finally:
+            if sealing:  # whatever happened: what was fetched is kept
+                await asyncio.shield(sealing[1])
+                waiting.append(sealing[0])
+            if loading:
+                await asyncio.shield(loading)
+        if source.parent and (last is None or last.next is not None):  # there was no parent, or none was left
+            walk = walk if walk.started_at else replace(walk, started_at=session.began)
+            end = Page(walk.id, last.seq + 1 if last else 0, b"", 0, None, session.began)  # no answer marks the end
+            await session.archive.seal(walk, end)
+            waiting.append(end)
+        await walk_loader.load(session, stream, walk, waiting)
+
+    async def _pages(
+        self,
+        stream: Stream,
+        source: Source,
+        walk: Walk,
+        operation: Operation,
+        params: dict[str, str],
+        after: Page | None,
+    ) -> AsyncGenerator[Page]:
+        """The pages of a walk after its page `after`."""
+        http = self.session.http
+        query = query_of(stream, source, walk.version, operation, walk.since) | params
+        if parent := source.parent:
+            keys = await self._parent_keys(stream, source, parent, walk)
+            return dependents(
+                http, operation, walk, query, parent, keys, self.charge_dependents, after=after, context=params
+            )
+        newest = None
+        if source.way == "newest_first" and stream.cursor:
+            newest = stream.column(stream.cursor).path(stream.cursor, walk.version)
+        return pages(http, operation, walk, query, after=after, newest_first=newest)
+
+    async def _parent_keys(self, stream: Stream, source: Source, parent: Parent, walk: Walk) -> list[Key]:
+        """The parents whose lists a walk reads."""
+        session, connection = self.session, self.session.loader.connection
+        overlap = timedelta(seconds=session.settings.overlap_s)
+        column = stream.parent_column(parent, walk.version) if parent.counts else None
+        children = (stream.name, column) if column else None
+        order = session.control.run_order()
+
+        def select() -> list[Key]:
+            # --since is the user's choice: the last reading does not narrow it.
+            reading = None
+            if not self.request.since:
+                reading = parent_keys.last_reading(connection, stream.name, source.name, walk.version, order)
+            return parent_keys.keys(connection, parent, walk.since, overlap, children=children, reading=reading)
+
+        return await session.loader.do(select)
+
+    def charge_dependents(self, tokens: int) -> None:
+        """Count what dependent streams spend, and stop them at their share of the day.
+
+        Raises:
+            DependentsBudgetSpent: `tokens` more would exceed the share.
+        """
+        settings = self.session.settings
+        limit = settings.daily_tokens * settings.dependents_share // 100
+        if settings.daily_tokens and self.dependents_spent + tokens > limit:
+            raise DependentsBudgetSpent(spent=self.dependents_spent, limit=limit)
+        self.dependents_spent += tokens
+
+
+def resume_point(watermark: datetime, newest: datetime | None, overlap: timedelta) -> datetime:
+    """The time from which the next walk of a list requests changes.
+
+    Args:
+        watermark: when the last walk began, by the server's clock.
+        newest: the newest change that it saw; None where that says nothing about the next one.
+        overlap: for changes that show late.
+    """
+    since = watermark.astimezone(UTC) - overlap
+    return since if newest is None else min(since, newest.astimezone(UTC).replace(microsecond=0) + timedelta(seconds=1))

@@ -1,0 +1,158 @@
+"""Reads the windows of a backfill side by side: each is fetched as a walk, and its pages are sealed, not loaded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from pdsync.core.budget import WINDOW_S
+from pdsync.core.list_response import open_envelope
+from pdsync.core.log import log
+from pdsync.errors import ApiError, BadAnswer, FeatureOff, Forbidden, PdsyncError, Stopped, StorageError
+from pdsync.extract import raw_archive, windows
+from pdsync.extract.windows import ThrottledCaller, WindowProgress, WindowScheduler
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pdsync.core.windows import Window, Windows
+    from pdsync.model import Operation, Page, Source, Stream, Walk
+    from pdsync.runner.session import OnlineSession
+
+
+class WindowReader:
+    """Fetches the windows of one backfill."""
+
+    def __init__(
+        self,
+        session: OnlineSession,
+        stored: Windows,
+        lists: Mapping[tuple[str, str], tuple[Stream, Source, Operation]],
+        errors: dict[str, PdsyncError],
+        sealed: asyncio.Queue[Walk | None],
+    ) -> None:
+        """
+        Args:
+            session: open.
+            stored: the windows in control.db.
+            lists: by stream and source: what they are.
+            errors: by stream: why it failed; such a stream is not read any further.
+            sealed: gets each walk that was read to its end.
+        """
+        self.session, self.stored, self.lists, self.errors, self.sealed = session, stored, lists, errors, sealed
+        self.scheduler = WindowScheduler([], stored, helpers=1)
+
+    async def read_all(self, left: Sequence[Window], *, helpers: int) -> None:
+        """Read windows to their ends, `helpers` at a time.
+
+        Raises:
+            Stopped, StorageError: all of them were stopped. What was fetched is sealed.
+        """
+        pieces = [self._progress_of(window) for window in left]
+        self.scheduler = WindowScheduler(pieces, self.stored, helpers=helpers, at_once=self._most_under_way)
+        await self.scheduler.read(self._read_or_fail)
+
+    def _progress_of(self, window: Window) -> WindowProgress:
+        operation = self.lists[window.stream, window.source][2]
+        return WindowProgress(window, page_rows=operation.page_size or 100, divisible=windows.divisible(operation))
+
+    def _most_under_way(self) -> float:
+        """How many requests use up the rate limit when they are under way together; without a limit, any number."""
+        burst = self.session.settings.burst
+        return burst / WINDOW_S * self.session.http.budget.answer_s if burst else math.inf
+
+    async def _read_or_fail(self, piece: WindowProgress) -> None:
+        """Read a window; an error that is final fails its stream, and the others go on."""
+        stream, source, operation = self.lists[piece.window.stream, piece.window.source]
+        if stream.name in self.errors:
+            return
+        try:
+            walk = self._walk_of(piece)
+            try:
+                last = await self._resume(piece, walk, stream, operation)
+            except raw_archive.LostPage as error:
+                walk, last = self._restart(piece, error), None
+            try:
+                await self._fetch(stream, source, operation, walk, piece, last)
+            except (BadAnswer, ApiError) as error:
+                if last is None or isinstance(error, Forbidden | FeatureOff):
+                    raise
+                # The cursor of an earlier run may have expired: read the window from its start, once.
+                walk = self._restart(piece, error)
+                await self._fetch(stream, source, operation, walk, piece, None)
+        except (Stopped, StorageError):
+            raise
+        except PdsyncError as error:
+            log.info("%s failed: %s", stream.name, error)
+            self.errors[stream.name] = error
+            self.scheduler.drop(stream.name)
+
+    def _walk_of(self, piece: WindowProgress) -> Walk:
+        if piece.window.walk is not None:
+            return self.session.control.walk(piece.window.walk)
+        walk = self.stored.begin(piece.window, self.session.receipt.run_id)
+        piece.window = replace(piece.window, walk=walk.id)
+        return walk
+
+    def _restart(self, piece: WindowProgress, why: Exception) -> Walk:
+        """Begin a window again, with a new walk."""
+        log.info("%s: a window starts again, its cursor is no longer valid (%s)", piece.window.stream, why)
+        walk = self.stored.begin(piece.window, self.session.receipt.run_id)
+        again = self._progress_of(replace(piece.window, asked_since=piece.window.since, asked_until=piece.window.until))
+        piece.window, piece.reached, piece.rows = again.window, again.reached, 0
+        return walk
+
+    async def _resume(self, piece: WindowProgress, walk: Walk, stream: Stream, operation: Operation) -> Page | None:
+        """The last page that an earlier run sealed of a window; the window's progress is brought up to there.
+
+        Raises:
+            LostPage: it is missing or damaged.
+        """
+        control = self.session.control
+        newest = control.last_page(walk.id)
+        if newest is None:
+            return None
+        page = await asyncio.to_thread(raw_archive.read_page, self.session.settings.raw, newest)
+        if piece.divisible and stream.cursor:
+            opened = replace(page, records=open_envelope(page.body, operation).records)
+            field = stream.column(stream.cursor).path(stream.cursor, walk.version)
+            reached = windows.last_change(opened, field, piece.window.until)
+            self.scheduler.advanced(piece, sum(each.rows for each in control.sealed_pages(walk.id)), reached)
+        return page
+
+    async def _fetch(
+        self,
+        stream: Stream,
+        source: Source,
+        operation: Operation,
+        walk: Walk,
+        piece: WindowProgress,
+        after: Page | None,
+    ) -> None:
+        """Seal the pages of a window after its page `after`, each while the next one is fetched."""
+        session = self.session
+        sealing: asyncio.Task[None] | None = None
+        reading = windows.read(
+            ThrottledCaller(session.http, self.scheduler, piece), stream, source, operation, walk, piece, after=after
+        )
+        is_ended = False
+        try:
+            async with contextlib.aclosing(reading):
+                async for page, reached in reading:
+                    self.scheduler.advanced(piece, page.rows, reached)
+                    session.record_page(stream.name, operation, page)
+                    if sealing:
+                        await sealing
+                    sealing = asyncio.create_task(session.archive.seal(walk, replace(page, records=None)))
+                    is_ended = page.next is None
+                    if self.scheduler.stopped:
+                        break
+        finally:
+            if sealing:  # whatever happened: what was fetched is kept
+                await asyncio.shield(sealing)
+        if is_ended:
+            self.sealed.put_nowait(session.control.walk(walk.id))
