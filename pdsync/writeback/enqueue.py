@@ -1,7 +1,7 @@
-"""Makes entries of the outbox from what people, files and queries give: every name resolved, every value checked.
+"""Makes entries of the outbox from the values of people, files and queries: every name resolved, every value checked.
 
-What can be found wrong without a request is found here: an unknown operation, field, option or name, a missing or
-unfit value, a reference that leads nowhere, a file that can't be read.
+Every error that needs no request is found here: an unknown operation, field, option or name, a missing or wrong value,
+a file that can't be read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pdsync.writeback.resolver import NameResolver
     from pdsync.writeback.typed_values import Style
 
-# Columns of a row that are not for Pipedrive: its name in the batch, its deduplication key, what to do with it.
+# Columns of a row that are not sent: its name in the batch, its deduplication key, its operation.
 AS, KEY, OPERATION = "_as", "_key", "_operation"
 _SAMPLES: dict[str, Any] = {"integer": 1, "string:uuid": "00000000-0000-0000-0000-000000000000"}
 
@@ -41,20 +41,20 @@ class BadRow(Struct, frozen=True):
 
 
 def find_operation(name: str) -> Operation:
-    """The operation called `name`, which changes data and still exists.
+    """The operation with this name; it changes data and still exists.
 
     Raises:
-        CatalogueError: there is none of that name.
+        CatalogueError: there is none with this name.
         ConfigError: it only reads, is gone, or is a step of signing in; says what to use instead.
     """
     operation = catalogue.operation(name)
     if operation.removed:
-        instead = f"Use {operation.replaced_by} in its place." if operation.replaced_by else "Nothing replaces it."
+        instead = f"Use {operation.replaced_by} instead." if operation.replaced_by else "Nothing replaces it."
         raise ConfigError(f"{operation.name} is no longer part of Pipedrive's API. {instead}\nNothing was queued.")
     if not operation.mutates:
         raise ConfigError(f"{operation.name} only reads: run it with pdsync api {operation.id}. Nothing was queued.")
     if operation.host:
-        raise ConfigError(f"{operation.name} is a step of signing in: pdsync auth login. Nothing was queued.")
+        raise ConfigError(f"{operation.name} is part of signing in: run pdsync auth login. Nothing was queued.")
     return operation
 
 
@@ -67,17 +67,17 @@ def make_entry(
     name: str | None = None,
     styles: Mapping[str, Style] | None = None,
 ) -> Entry:
-    """One change.
+    """One change, as an entry of the outbox.
 
     Args:
         names: of the company.
         given: parameters by name: of the API, of the table's columns, or labels of custom fields.
-        key: a second one with this key is not queued.
-        name: by which others of the batch refer to the record that it adds.
-        styles: how each column of the file writes its numbers; else each value has to show it.
+        key: a second entry with this key is not queued.
+        name: by which other entries of the batch refer to the record that it adds.
+        styles: by column, how its numbers are written; without it each value has to be unambiguous.
 
     Raises:
-        ConfigError: a name or a value is wrong; says which and what would do. Nothing was queued.
+        ConfigError: a name or a value is wrong; says which, and what would be right. Nothing was queued.
     """
     shaped = shape(operation)
     params = _as_json(names.resolve(operation, _refuse_infinite(operation, given), styles))
@@ -97,7 +97,7 @@ def make_entry(
         raise ConfigError(f"{operation.name} would set nothing. Nothing was queued. Name a field: key=value.")
     for path in call.files.values():
         if not path.is_file():
-            raise ConfigError(f"{path} is no file that could be read. Nothing was queued.")
+            raise ConfigError(f"{path} is not a file. Nothing was queued.")
     body = {"body": call.body} if operation.body_list else call.body if isinstance(call.body, dict) else {}
     payload = (
         {field: value for field, value in params.items() if field not in operation.body or operation.body_list}
@@ -121,13 +121,13 @@ def make_entries(
     key: str | None = None,
     styles: Mapping[str, Style] | None = None,
 ) -> tuple[list[Entry], list[BadRow]]:
-    """One change a row.
+    """One change for each row.
 
     Args:
         rows: columns by name. Values that are missing (an empty cell) are left out.
         null_clears: whether a null empties the field; otherwise it is left out, too.
-        key: the column whose value keeps a row from being queued twice.
-        styles: how each column writes its numbers.
+        key: the column of deduplication keys.
+        styles: by column, how its numbers are written.
 
     Returns:
         The changes, and the rows that can't be queued.
@@ -140,7 +140,7 @@ def make_entries(
         own_key = row.get(key) if key else row.get(KEY)
         try:
             if key and own_key is None:
-                raise ConfigError(f"the column {key!r} is empty, and it is to keep rows from being queued twice")
+                raise ConfigError(f"the column {key!r} is empty, but it should keep rows from being queued twice")
             prefixed = f"{operation.name}:{own_key}" if own_key is not None else None
             as_name = row.get(AS)
             good.append(
@@ -159,7 +159,7 @@ def make_entries(
 
 
 def copy_for_retry(mutation: Mutation) -> Entry:
-    """The same once more."""
+    """A second try of a mutation, as an entry that supersedes it."""
     return Entry(
         mutation.operation,
         mutation.verb,
@@ -173,7 +173,7 @@ def copy_for_retry(mutation: Mutation) -> Entry:
 
 
 def export_rows(mutations: Sequence[Mutation]) -> Iterator[dict[str, Any]]:
-    """Rows of which `entries` makes the same mutations; a record that others refer to gets a name."""
+    """Rows from which `make_entries` makes the same mutations; a record that others refer to gets a name."""
     referred = {id for each in mutations for id in each.references}
     for each in mutations:
         name = {AS: each.id} if each.id in referred else {}
@@ -188,7 +188,7 @@ def export_rows(mutations: Sequence[Mutation]) -> Iterator[dict[str, Any]]:
 
 
 def _refuse_infinite(operation: Operation, given: Mapping[str, object]) -> dict[str, Any]:
-    """The values as JSON has them, which has no word for NaN and infinities."""
+    """The values as JSON has them; NaN and infinities, which JSON does not have, are refused."""
     for field, value in given.items():
         try:
             refuse_not_finite(value)
@@ -198,8 +198,8 @@ def _refuse_infinite(operation: Operation, given: Mapping[str, object]) -> dict[
 
 
 def _as_json(value: object) -> Any:
-    """A value of a query or a Parquet file as JSON has it."""
-    if isinstance(value, cells.Numeral):  # its readers have it behind them
+    """A value of a query or a Parquet file as JSON."""
+    if isinstance(value, cells.Numeral):  # it has been read as a number before, where the field is one
         return str(value)
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)

@@ -1,11 +1,11 @@
-"""Reads the rows of a file that is to be queued: CSV, NDJSON, JSON, Parquet or a spreadsheet.
+"""Reads the rows of a file of changes: CSV, NDJSON, JSON, Parquet or a spreadsheet.
 
-In a CSV file or a spreadsheet every cell is text, and an empty one is not given; NULL (or another word) empties the
-field. Types are the catalogue's business, not guessed from the first rows: a postcode keeps its leading zero. The quote
-that `pdsync sql -o csv` sets before a text that a spreadsheet could run is taken off (`core.cells`).
+In a CSV file or a spreadsheet every cell is text. An empty cell sets nothing; NULL (or another word) empties the field.
+Types come from the catalogue and are not guessed from the first rows: a postcode keeps its leading zero. The quote that
+`pdsync sql -o csv` puts before a text that a spreadsheet could run is removed (`core.cells`).
 
-What could be read in two ways is not guessed: bytes in an unknown encoding, a formula that has failed or was never
-calculated, a value in a column without a name. The refusal names the cell and the way out, and nothing is queued.
+What is ambiguous is refused, with the cell and what to do: bytes in an unknown encoding, a formula that failed or was
+never calculated, a value in a column without a name. Then nothing is queued.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ _ENDINGS = {"jsonl": "ndjson", "tsv": "csv", "pq": "parquet", "ods": "xlsx", "xl
 _BOMS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16",
          b"\xfe\xff": "utf-16"}  # fmt: skip
 _DELIMITERS = "\t;,|"
-_SEP = re.compile(r'"?sep=(.)"?[;,\t]*(\r\n|\r|\n|\Z)', re.IGNORECASE)  # Excel's own word for the delimiter
+_SEP = re.compile(r'"?sep=(.)"?[;,\t]*(\r\n|\r|\n|\Z)', re.IGNORECASE)  # Excel's line that names the delimiter
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _QUOTED = re.compile(r'"(?:[^"]|"")*(?:"|\Z)')
-_SAMPLE = 1 << 16  # characters from which the delimiter is told
+_SAMPLE = 1 << 16  # characters from which the delimiter is detected
 _WHY_NOT_CSV = {
     "unexpected end of data": "a quote that opens there is never closed",
-    "expected after": "text stands behind a closing quote",
+    "expected after": "text follows a closing quote",
 }
-BAD = ("_row", "_why")  # what --skip-bad writes beside the columns of a row
+BAD = ("_row", "_why")  # columns that --skip-bad adds to a row
 
 
 class Format(Struct, frozen=True):
-    """What a person says of a file; None where the file itself tells.
+    """The options of a file; None where they are detected.
 
     Args:
         kind: one of FORMATS.
-        null: the word in a cell of a CSV file or spreadsheet that empties the field.
+        null: the text of a cell of a CSV file or spreadsheet that empties the field.
         encoding: of a text file.
         header: the line of the CSV file, or the row of the spreadsheet, that names the columns, from 1 on.
-        raw: cells are taken as they are: no quote is taken off, and `#N/A` is a text.
+        raw: cells are taken as they are: no quote is removed, and `#N/A` is a text.
     """
 
     kind: str | None = None
@@ -64,10 +64,10 @@ class Rows(Struct, frozen=True):
     """Rows with their columns by name.
 
     Args:
-        null_clears: whether a null among them was put there on purpose.
-        numbers: the line of the file, or the row of the sheet, where each begins; none where there is no such thing.
-        notes: what a person should know of how the file was read.
-        decimal: the decimal mark that goes with the file's delimiter, where that says something.
+        null_clears: whether a null empties the field; otherwise it sets nothing.
+        numbers: the line of the file, or the row of the sheet, where each begins; empty for other formats.
+        notes: for the person, about how the file was read.
+        decimal: the decimal mark that the delimiter of the file implies, if it does.
     """
 
     rows: list[dict[str, Any]]
@@ -77,8 +77,8 @@ class Rows(Struct, frozen=True):
     notes: list[str] = []
     decimal: str | None = None
 
-    def place(self, row: int) -> str:
-        """What people call a row, which is counted from 1 on."""
+    def position(self, row: int) -> str:
+        """The position of a row, for messages; `row` counts from 1."""
         if not self.numbers:
             return f"row {row}"
         return f"row {row} ({self.unit} {self.numbers[row - 1]}{' of the sheet' if self.unit == 'row' else ''})"
@@ -93,33 +93,33 @@ class _Table(Struct, frozen=True):
     notes: list[str] = []
     decimal: str | None = None
 
-    def place(self, number: int, column: int) -> str:
-        """What people call a cell; `column` from 0 on."""
+    def position(self, number: int, column: int) -> str:
+        """The position of a cell, for messages; `column` counts from 0."""
         return f"cell {spreadsheets.column_letters(column)}{number}" if self.unit == "row" else f"line {number}"
 
 
-def read(path: Path, told: Format | None = None) -> Rows:
-    """The rows of the file at `path`, whose ending says what it is, unless `told` does.
+def read(path: Path, options: Format | None = None) -> Rows:
+    """Read the rows of the file at `path`; its ending names the format, unless `options` does.
 
     Raises:
-        ConfigError: it can't be read, is of no known kind, or a cell can't be told; says where, and what to do. Nothing
-            was queued.
+        ConfigError: it can't be read, its format is unknown, or a cell is ambiguous; says where, and what to do.
+            Nothing was queued.
     """
-    told = told or Format()
+    options = options or Format()
     ending = path.suffix.lstrip(".").lower()
-    kind = told.kind or _ENDINGS.get(ending, ending)
+    kind = options.kind or _ENDINGS.get(ending, ending)
     if kind not in FORMATS:
-        raise ConfigError(f"{path}: {ending or 'no ending'} says nothing of the format. Name it: --format csv.")
+        raise ConfigError(f"{path}: {ending or 'no ending'} does not name the format. Name it: --format csv.")
     try:
         if kind == "parquet":
             return _read_parquet(path)
         if kind == "xlsx":
             found, notes = spreadsheets.read(path)
             rows = [(number, [_sheet_cell(value) for value in row]) for number, row in enumerate(found, 1)]
-            return _name_columns(_Table(path, rows[(told.header or 1) - 1 :], "row", notes), told)
-        text = _decode(path, path.read_bytes(), kind, told.encoding)
+            return _name_columns(_Table(path, rows[(options.header or 1) - 1 :], "row", notes), options)
+        text = _decode(path, path.read_bytes(), kind, options.encoding)
         if kind == "csv":
-            return _name_columns(_read_csv(path, text, told.header), told)
+            return _name_columns(_read_csv(path, text, options.header), options)
         if kind == "json":
             return Rows(msgspec.json.decode(text, type=list[dict[str, Any]]), null_clears=True, numbers=[])
         return _read_ndjson(path, text)
@@ -164,7 +164,7 @@ def _decode(path: Path, content: bytes, kind: str, encoding: str | None) -> str:
         return content.decode(encoding or found).removeprefix("\ufeff")
     except LookupError:
         raise ConfigError(
-            f"--encoding {encoding} is none that is known. Try utf-8, utf-16 or windows-1252. Nothing was queued."
+            f"--encoding {encoding} is unknown. Try utf-8, utf-16 or windows-1252. Nothing was queued."
         ) from None
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
@@ -185,10 +185,10 @@ def _decode(path: Path, content: bytes, kind: str, encoding: str | None) -> str:
 
 def _read_csv(path: Path, text: str, header: int | None) -> _Table:
     """The records of a CSV file, each with the line where it begins."""
-    said, number = _SEP.match(text), 1
-    delimiter = said[1] if said else None
-    if said:
-        text, number = text[said.end() :], 2
+    separator, number = _SEP.match(text), 1
+    delimiter = separator[1] if separator else None
+    if separator:
+        text, number = text[separator.end() :], 2
     while header and number < header and (end := _LINE_END.search(text)):
         text, number = text[end.end() :], number + 1
     delimiter = delimiter or _detect_delimiter(text)
@@ -201,7 +201,7 @@ def _read_csv(path: Path, text: str, header: int | None) -> _Table:
             rows.append((number + began, row))
             began = reader.line_num
     except csv.Error as error:
-        why = next((words for sign, words in _WHY_NOT_CSV.items() if sign in str(error)), str(error))
+        why = next((message for sign, message in _WHY_NOT_CSV.items() if sign in str(error)), str(error))
         raise ConfigError(
             f"{path} can't be read as csv: line {number + began}: {why}. Nothing was queued.\n"
             f"Inside a quoted cell, a quote is written twice."
@@ -210,12 +210,12 @@ def _read_csv(path: Path, text: str, header: int | None) -> _Table:
 
 
 def _detect_delimiter(text: str) -> str:
-    """What stands between the cells: what the first line has most of, and where that is a tie, all lines agree on."""
+    """The delimiter of the cells: the most frequent in the first line; of several, the one that all lines agree on."""
     lines = [line for line in _LINE_END.split(_QUOTED.sub('""', text[:_SAMPLE])) if line.strip()][:50]
     if not lines:
         return ","
     head = lines[0]
-    if not any(mark in head for mark in _DELIMITERS):  # a title may stand above the table
+    if not any(mark in head for mark in _DELIMITERS):  # there may be a title above the table
         head = max(lines, key=lambda line: max(map(line.count, _DELIMITERS)))
 
     def fits(mark: str) -> tuple[int, int]:
@@ -227,8 +227,8 @@ def _detect_delimiter(text: str) -> str:
 
 
 def _sheet_cell(value: object) -> str:
-    """A cell of a spreadsheet as its person sees it: of a number the 15 digits that a spreadsheet shows."""
-    if isinstance(value, float):  # a spreadsheet knows no whole numbers
+    """A cell of a spreadsheet as text, as the spreadsheet shows it: a number has 15 digits."""
+    if isinstance(value, float):  # a spreadsheet has no integers
         return str(int(value)) if value.is_integer() else cells.Numeral(repr(float(f"{value:.15g}")))
     if isinstance(value, timedelta):
         minutes, seconds = divmod(int(value.total_seconds()), 60)
@@ -236,41 +236,41 @@ def _sheet_cell(value: object) -> str:
     return cells.cell_text(value)
 
 
-def _name_columns(table: _Table, told: Format) -> Rows:
-    """The rows of a table by the names in its first one that is not empty."""
+def _name_columns(table: _Table, options: Format) -> Rows:
+    """The rows of a table, with the names of the columns from its first row that is not empty."""
     path = table.path
     rows = [(number, row) for number, row in table.rows if any(cell.strip() for cell in row)]
     if not rows:
-        what = f"has nothing from {table.unit} {told.header} on" if told.header else "is empty"
+        what = f"has nothing from {table.unit} {options.header} on" if options.header else "is empty"
         raise ConfigError(f"{path} {what}: the first line names the columns. Nothing was queued.")
-    names = [(name if told.raw else cells.unguarded(name)).strip() for name in rows[0][1]]
-    further = _hint_at_header(table, rows, told)
+    names = [(name if options.raw else cells.unguarded(name)).strip() for name in rows[0][1]]
+    further = _hint_at_header(table, rows, options)
     for number, row in rows[1:]:
         for column, cell in enumerate(row):
             name = names[column] if column < len(names) else ""
             if name and cell[:1] not in ("#", "="):
                 continue
-            where, shown = f"{path}, {table.place(number, column)}", repr(cell[:60])
+            where, shown = f"{path}, {table.position(number, column)}", repr(cell[:60])
             if cell.strip() and not name:
                 raise ConfigError(
-                    f"{where}: {shown} stands in column {column + 1}, which has no name in {table.unit} {rows[0][0]}"
+                    f"{where}: {shown} is in column {column + 1}, which has no name in {table.unit} {rows[0][0]}"
                     f" ({', '.join(filter(None, names))[:200]}). Nothing was queued.\n"
                     f"Name the column, or empty it.{further}"
                 )
-            if not told.raw and cells.FAILED.fullmatch(cell):
+            if not options.raw and cells.FAILED.fullmatch(cell):
                 raise ConfigError(
-                    f"{where}: {name!r} is {cell}, which a formula shows that has failed. Nothing was queued.\n"
-                    f"Mend it, or empty the cell. --raw-csv takes it as a text."
+                    f"{where}: {name!r} is {cell}, the result of a formula that failed. Nothing was queued.\n"
+                    f"Correct it, or empty the cell. --raw-csv takes it as a text."
                 )
-            if not told.raw and table.unit == "line" and cell.startswith("="):
+            if not options.raw and table.unit == "line" and cell.startswith("="):
                 raise ConfigError(
-                    f"{where}: {name!r} is the formula {shown}, and not what it comes to. Nothing was queued.\n"
-                    f"Put its value there. If it is a text, a quote in front says so, or --raw-csv for the whole file."
+                    f"{where}: {name!r} is the formula {shown}, and not its result. Nothing was queued.\n"
+                    f"Replace it by its result. If it is a text, put a quote before it, or use --raw-csv for the file."
                 )
     _refuse_duplicate_columns(path, [name for name in names if name])
     made = [
         {
-            name: None if cell == told.null else cell if told.raw else cells.unguarded(cell)
+            name: None if cell == options.null else cell if options.raw else cells.unguarded(cell)
             for name, cell in zip(names, row, strict=False)
             if cell != "" and name not in ("", *BAD)
         }
@@ -287,14 +287,14 @@ def _name_columns(table: _Table, told: Format) -> Rows:
     return Rows(made, True, [number for number, _ in rows[1:]], table.unit, notes, table.decimal)
 
 
-def _hint_at_header(table: _Table, rows: list[tuple[int, list[str]]], told: Format) -> str:
-    """A hint at the first row that names as many columns as there are, if it isn't the one that was taken."""
+def _hint_at_header(table: _Table, rows: list[tuple[int, list[str]]], options: Format) -> str:
+    """A hint at the first row that has a value in every column, if it is not the one that was taken."""
     filled = [(number, sum(bool(cell.strip()) for cell in row)) for number, row in rows[:50]]
     most = max(count for _, count in filled)
     number = next(number for number, count in filled if count == most)
-    if told.header or number == filled[0][0]:
+    if options.header or number == filled[0][0]:
         return ""
-    return f" If the names of the columns stand in {table.unit} {number}: --header {number}"
+    return f" If the names of the columns are in {table.unit} {number}: --header {number}"
 
 
 def _refuse_duplicate_columns(path: Path, names: list[str]) -> None:

@@ -1,7 +1,7 @@
 """Reads the first sheet of a spreadsheet, and refuses a cell whose formula has failed or was never calculated.
 
-The library that reads spreadsheets gives both as an empty cell. In an .xlsx file, which is XML in a ZIP archive, they
-are looked up in the sheet itself; of the binary .xls, and of .ods, a note says that they were not.
+The library that reads spreadsheets returns both as an empty cell. In an .xlsx file, which is XML in a ZIP archive, they
+are found in the XML of the sheet. In the binary .xls, and in .ods, they are not; a note says so.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _MOST_DIGITS = 2**53  # beyond it, not every whole number has a float
 
 
 def read(path: Path) -> tuple[list[list[Any]], list[str]]:
-    """The rows of the first sheet, empty ones included, and notes on what a person should know.
+    """Read the first sheet: its rows, empty ones included, and notes for the person.
 
     Raises:
-        ConfigError: the file is no spreadsheet, or a cell holds no value that could be sent; says which.
+        ConfigError: the file is no spreadsheet, or a cell has no value that could be sent; says which.
     """
     from python_calamine import CalamineError, CalamineWorkbook  # noqa: PLC0415 - only spreadsheets need it
 
@@ -43,7 +43,7 @@ def read(path: Path) -> tuple[list[list[Any]], list[str]]:
             f"{path.name} has {len(book.sheet_names)} sheets; only the first, {book.sheet_names[0]!r}, was read."
         )
     if (content := _read_sheet_xml(path)) is None:
-        notes.append(f"{path.name}: formulas that have failed count as empty cells. An .xlsx file would tell them.")
+        notes.append(f"{path.name}: failed formulas count as empty cells. In an .xlsx file they would be found.")
     else:
         _refuse_failed(path, content)
     for number, row in enumerate(rows, 1):
@@ -57,7 +57,7 @@ def read(path: Path) -> tuple[list[list[Any]], list[str]]:
 
 
 def column_letters(column: int) -> str:
-    """What a spreadsheet calls a column, which is counted from 0 on."""
+    """The letters of a column; `column` counts from 0."""
     name = ""
     column += 1
     while column:
@@ -67,7 +67,7 @@ def column_letters(column: int) -> str:
 
 
 def _read_sheet_xml(path: Path) -> bytes | None:
-    """The XML of the first sheet; None where the file is no .xlsx."""
+    """The XML of the first sheet; None where the file is not .xlsx."""
     try:
         with zipfile.ZipFile(path) as archive:
             book, links = archive.read("xl/workbook.xml"), archive.read("xl/_rels/workbook.xml.rels")
@@ -93,11 +93,15 @@ def _refuse_failed(path: Path, sheet: bytes) -> None:
         if failed or (_FORMULA.search(inner) and not value and kind != b"str"):
             where = _attribute(tag, b"r").decode()
             what = (
-                f"{value[1].decode() if value else 'an error'}, which a formula shows that has failed"
+                f"{value[1].decode() if value else 'an error'}, the result of a formula that failed"
                 if failed
                 else "a formula that was never calculated"
             )
             raise ConfigError(
                 f"{path}, {f'cell {where}' if where else 'a cell'}: {what}. Nothing was queued.\n"
-                + ("Mend it, or empty the cell." if failed else "Open the file in a spreadsheet program, and save it.")
+                + (
+                    "Correct it, or empty the cell."
+                    if failed
+                    else "Open the file in a spreadsheet program and save it."
+                )
             )

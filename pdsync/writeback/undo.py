@@ -1,7 +1,7 @@
-"""Builds what takes a push back: the old values where ours still stand, the deletion of what was added.
+"""Makes the changes that undo a push: the old values where ours were not changed since, the deletion of what was added.
 
-It is queued like anything else, previewed and guarded. A field that somebody has changed since stays as they left it.
-What has no way back is named with what a person can still do.
+They are queued, previewed and guarded like any other change. A field that another user has changed since is left alone.
+A mutation that can't be undone is named, with what a person can still do.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from pdsync.model import Mutation, Operation
     from pdsync.writeback.outbox import Outbox
 
-_KEPT = timedelta(days=30)  # how long Pipedrive keeps what was deleted
+_KEPT = timedelta(days=30)  # for which Pipedrive keeps a deleted record
 _RESTORABLE = ("deals", "persons", "organizations", "products", "activities", "files")
 
 
 class NoWayBack(Struct, frozen=True):
-    """A mutation that can't be taken back, and what a person can do about it."""
+    """A mutation that can't be undone, and what a person can do about it."""
 
     mutation: Mutation
     why: str
 
 
 def reverse(outbox: Outbox, push_id: str) -> tuple[list[Entry], list[NoWayBack]]:
-    """What takes back the mutations of a push, the last one first; and those that nothing takes back."""
+    """The changes that undo the applied mutations of a push, the last one first; and the mutations that have none."""
     done = [
         each for each in outbox.mutations_of_push(push_id) if each.state == "applied" and each.reason != "already_so"
     ]
@@ -63,15 +63,15 @@ def _reverse(outbox: Outbox, mutation: Mutation, push: Sequence[Mutation]) -> En
     if mutation.verb == "delete":
         return _add_deleted(mutation, operation)
     if mutation.verb == "merge":
-        return "a merge is for good; both records and what hung on them stand in meta.mutations.base_image"
+        return "a merge can't be undone; both records and their children are in meta.mutations.base_image"
     return f"{operation.id} has no counterpart"
 
 
 def _restore(mutation: Mutation, operation: Operation) -> Entry | str:
-    """The update that writes the values from before."""
+    """The update that sets the values from before."""
     base, after = mutation.base_image, mutation.after_image or {}
     if base is None:
-        return "what it held before is not known"
+        return "the values before it are not known"
     payload: dict[str, Any] = {
         name: value for name, value in mutation.payload.items() if name in {**operation.path_params, **operation.query}
     }
@@ -89,12 +89,12 @@ def _restore(mutation: Mutation, operation: Operation) -> Entry | str:
             payload[outer] = _as_id(before)
         expected[field] = ours
     if not expected:
-        return "it changed nothing that shows"
+        return "it changed no value that the record shows"
     return _make_entry(mutation, operation, payload, expected)
 
 
 def _delete_added(outbox: Outbox, mutation: Mutation, operation: Operation, push: Sequence[Mutation]) -> Entry | str:
-    """The deletion of what was added, if it is shown to be ours, and as long as nobody has worked on it since."""
+    """The deletion of the record that was added, provided that it is ours and was not changed since."""
     delete = deletes_from(mutation.kind, operation.version)
     if delete is None or mutation.remote_id is None:
         return "nothing deletes such a record"
@@ -105,15 +105,15 @@ def _delete_added(outbox: Outbox, mutation: Mutation, operation: Operation, push
     payload = dict(zip(delete.path_params, values, strict=True))
     target = shape(delete).target(payload)
     after = mutation.after_image or {}
-    if mutation.reason == "seen":  # its answer was lost, and it was found by what it holds
+    if mutation.reason == "seen":  # its answer was lost, and it was found by its values
         why = (
-            "whoever tied it"
+            "another user may have linked them"
             if shape(operation).relation
             else evidence_against(operation, mutation.payload, after, None)
         )
         if why:
-            return f"its answer was lost, and nothing shows that {target} is ours: look at it, and delete it yourself"
-    for each in push:  # what we have changed in it since is ours as well
+            return f"its answer was lost, and nothing proves that {target} is ours: look at it, and delete it yourself"
+    for each in push:  # later changes by the same push are ours as well
         if each.verb == "update" and each.target == target and each.seq > mutation.seq:
             after = each.after_image or after
     others = [each for each in push if each.target and target and each.target.startswith(f"{target}/")]
@@ -121,18 +121,18 @@ def _delete_added(outbox: Outbox, mutation: Mutation, operation: Operation, push
     if "update_time" in after and not others and not _has_dependents(mutation, push):
         expected["update_time"] = after["update_time"]
     if not expected:
-        return f"nothing shows what {target} held, so nobody can tell whether it is still as it was added"
+        return f"the values of {target} after it was added are not known, so a change since would not be noticed"
     return _make_entry(mutation, delete, payload, expected)
 
 
 def _add_deleted(mutation: Mutation, operation: Operation) -> Entry | str:
-    """The addition of what was taken off a record; a record itself comes back in Pipedrive only."""
+    """The addition of a child that was deleted; a deleted record itself can only be restored in Pipedrive."""
     add = adds_to(mutation.kind, operation.version)
     if "/" not in mutation.kind or add is None or mutation.base_image is None:
         if mutation.kind in _RESTORABLE and mutation.settled_at:
             until = (mutation.settled_at + _KEPT).date()
             return f"restore {mutation.target} in Pipedrive itself (deleted items) until {until}"
-        return f"{mutation.target} is gone; what it held stands in meta.mutations.base_image"
+        return f"{mutation.target} is gone; its values are in meta.mutations.base_image"
     payload = {name: mutation.payload[own] for name, own in zip(add.path_params, shape(operation).places, strict=False)}
     payload |= {
         name: _as_id(mutation.base_image[name])
@@ -159,7 +159,7 @@ def _make_entry(
 
 
 def _has_dependents(mutation: Mutation, push: Sequence[Mutation]) -> bool:
-    """Whether others of the push hang on what it added: they move its update_time, too."""
+    """Whether other mutations of the push depend on the record that it added: they change its update_time too."""
     return any(mutation.id in each.references or _points(each.payload, mutation.remote_id) for each in push)
 
 
@@ -172,7 +172,7 @@ def _remote_id(outbox: Outbox, value: Any) -> Any:
 
 
 def _as_id(value: Any) -> Any:
-    """A reference that came as an object, as the id that is sent."""
+    """A reference that the API returned as an object, as the id that it takes."""
     if isinstance(value, dict) and ("id" in value or "value" in value) and ("name" in value or "email" in value):
         return value.get("id", value.get("value"))
     return value

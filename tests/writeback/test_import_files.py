@@ -70,20 +70,20 @@ def test_a_spreadsheet_is_read_as_the_person_sees_it(tmp_path: Path) -> None:
     found = read(path)
     assert found.rows == [{"id": "12", "value": "12.5"}, {"id": "13"}, {"id": "14", "value": "0.3"}, {"id": "true"}]
     assert found.numbers == [2, 3, 5, 6]
-    assert found.place(3) == "row 3 (row 5 of the sheet)"
+    assert found.position(3) == "row 3 (row 5 of the sheet)"
     assert found.notes == []
 
 
 @pytest.mark.parametrize(
     ("cell", "said"),
     [
-        ("<c r='B3' t='e'><v>#N/A</v></c>", "cell B3: #N/A, which a formula shows that has failed"),
+        ("<c r='B3' t='e'><v>#N/A</v></c>", "cell B3: #N/A, the result of a formula that failed"),
         ("<c r='B3' t='e'><f>1/0</f><v>#DIV/0!</v></c>", "cell B3: #DIV/0!"),
         ("<c r='B3'><f>A1+1</f></c>", "cell B3: a formula that was never calculated"),
         ("<c r='B3'><f>A1+1</f><v></v></c>", "cell B3: a formula that was never calculated"),
         (word("#REF!"), "cell B3: 'value' is #REF!"),
         ("<c><v>12345678901234567890</v></c>", "cell B3: a number of more than 15 digits"),
-        ("<c/>" + word("x"), "cell C3: 'x' stands in column 3, which has no name in row 2"),
+        ("<c/>" + word("x"), "cell C3: 'x' is in column 3, which has no name in row 2"),
     ],
 )
 def test_w7_a_cell_without_a_value_of_its_own_is_refused_by_its_name(tmp_path: Path, cell: str, said: str) -> None:
@@ -96,7 +96,7 @@ def test_w7_a_cell_without_a_value_of_its_own_is_refused_by_its_name(tmp_path: P
 def test_w7_other_sheets_and_rows_above_the_names_are_said(tmp_path: Path) -> None:
     rows = [word("Deals, January"), "", word("id") + word("value"), "<c><v>12</v></c><c><v>5</v></c>"]
     path = workbook(tmp_path / "rows.xlsx", *rows, sheets=2)
-    with pytest.raises(ConfigError, match="If the names of the columns stand in row 3: --header 3"):
+    with pytest.raises(ConfigError, match="If the names of the columns are in row 3: --header 3"):
         read(path)
     found = read(path, Format(header=3))
     assert found.rows == [{"id": "12", "value": "5"}]
@@ -138,7 +138,7 @@ def test_w7_bytes_in_an_unknown_encoding_are_refused_and_read_when_it_is_named(t
     assert "line 2 is not UTF-8" in str(refused.value)
     assert "'Müller'" in str(refused.value)
     assert read(path, Format(encoding="windows-1252")).rows == [{"id": "1", "name": "Müller", "city": "Köln"}]
-    with pytest.raises(ConfigError, match="none that is known"):
+    with pytest.raises(ConfigError, match="--encoding windows-9 is unknown"):
         read(path, Format(encoding="windows-9"))
 
 
@@ -151,19 +151,19 @@ def test_w7_rows_above_the_names_are_refused_with_the_line_of_the_names(tmp_path
         read(path)
     found = read(path, Format(header=line))
     assert found.rows == [{"id": "1", "title": "One"}, {"id": "2", "title": "Two", "note": "x"}]
-    assert found.place(2) == f"row 2 (line {line + 2})"
+    assert found.position(2) == f"row 2 (line {line + 2})"
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("id,value\n1,#N/A\n", "line 2: 'value' is #N/A, which a formula shows that has failed"),
+        ("id,value\n1,#N/A\n", "line 2: 'value' is #N/A, the result of a formula that failed"),
         ("id,value\n1,5\n2,#WERT!\n", "line 3: 'value' is #WERT!"),
         ("id,value\n1,=B2*2\n", "line 2: 'value' is the formula '=B2*2'"),
-        ('id,value\n1,"a\nb"\n2,5,x\n', "line 4: 'x' stands in column 3, which has no name in line 1"),
-        ("id,,value\n1,x,5\n", "line 2: 'x' stands in column 2, which has no name"),
+        ('id,value\n1,"a\nb"\n2,5,x\n', "line 4: 'x' is in column 3, which has no name in line 1"),
+        ("id,,value\n1,x,5\n", "line 2: 'x' is in column 2, which has no name"),
         ('id,value\n1,"5\n2,6\n', "line 2: a quote that opens there is never closed"),
-        ('id,value\n1,5\n2,"6"7\n', "line 3: text stands behind a closing quote"),
+        ('id,value\n1,5\n2,"6"7\n', "line 3: text follows a closing quote"),
         ("id,value,id\n1,5,2\n", "named twice: 'id'"),
     ],
 )
@@ -254,13 +254,13 @@ def test_parquet_and_json_keep_their_types(tmp_path: Path) -> None:
         ("rows.csv", b"", "is empty"),
         ("rows.csv", b"id,id\n1,2\n", "named twice"),
         ("rows.csv", b"id,\n1,2\n", "has no name"),
-        ("rows.csv", b"id\n1,2\n", "line 2: '2' stands in column 2, which has no name in line 1"),
+        ("rows.csv", b"id\n1,2\n", "line 2: '2' is in column 2, which has no name in line 1"),
         ("rows.csv", b"id\n\xff\n", "can't be read as csv"),
         ("rows.json", b'{"id": 1}', "can't be read as json"),
         ("rows.ndjson", b"{]", "can't be read as ndjson"),
         ("rows.parquet", b"PAR", "can't be read as parquet"),
         ("rows.xlsx", b"PK", "can't be read as a spreadsheet"),
-        ("rows.doc", b"", "says nothing of the format"),
+        ("rows.doc", b"", "does not name the format"),
     ],
 )
 def test_what_is_no_such_file_says_so(tmp_path: Path, name: str, content: bytes, said: str) -> None:

@@ -302,9 +302,9 @@ def _queue(
         if len(idle) == len(read.rows):
             raise ConfigError(f"{where} sets nothing: its rows name records, and no value. Nothing was queued.")
         if idle:
-            app.note(f"{len(idle):,} rows set nothing and were left out, the first of them {read.place(min(idle))}.")
+            app.note(f"{len(idle):,} rows set nothing and were left out, the first of them {read.position(min(idle))}.")
         if bad and skip_bad is None:
-            shown = "\n".join(f"  {read.place(each.number)}: {each.why}" for each in bad[:_SHOWN])
+            shown = "\n".join(f"  {read.position(each.number)}: {each.why}" for each in bad[:_SHOWN])
             more = f"\n  … and {len(bad) - _SHOWN:,} more" if len(bad) > _SHOWN else ""
             raise ConfigError(
                 f"{len(bad):,} of {len(read.rows):,} rows of {where} can't be queued. None was.\n{shown}{more}\n"
