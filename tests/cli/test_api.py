@@ -121,7 +121,7 @@ def in_a_form(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def test_every_operation_goes_out_as_the_catalogue_says(echo: Echo, project: Project, tmp_path: Path) -> None:
+def test_every_operation_is_sent_as_the_catalogue_declares_it(echo: Echo, project: Project, tmp_path: Path) -> None:
     """With every parameter that each one knows: where it goes, how it is written, in which kind of body."""
     file = tmp_path / "päper.pdf"
     file.write_bytes(b"%PDF " + bytes(range(256)))
@@ -273,7 +273,7 @@ def test_all_follows_cursors_and_offsets_and_shows_each_record_once(box: Running
     assert "has no pages" in refused.err
 
 
-def test_all_follows_lists_whose_records_stand_deeper(echo: Echo, project: Project) -> None:
+def test_all_follows_lists_with_nested_records(echo: Echo, project: Project) -> None:
     """Searches put them under `data.items`; a key beside the list does not mislead."""
 
     def page(numbers: range, cursor: str | None) -> web.Response:
@@ -309,7 +309,7 @@ def test_s9_a_list_that_breaks_off_is_no_whole_array(box: RunningSandbox, filled
 # Files.
 
 
-def test_a_file_is_written_whole_to_out_or_to_stdout(box: RunningSandbox, filled: Project, tmp_path: Path) -> None:
+def test_a_complete_file_is_written_to_out_or_stdout(box: RunningSandbox, filled: Project, tmp_path: Path) -> None:
     id, size = next((e["id"], e["record"]["file_size"]) for e in box.dump("files") if e["state"] == "live")
     box.faults.add(kind="truncate", nth=1, path="download")
     out = tmp_path / "file.bin"
@@ -354,7 +354,7 @@ def a_deal(box: RunningSandbox) -> int:
     return next(id for id, row in box.company["deals"].rows.items() if row.state == "live")
 
 
-def test_files_go_up_through_the_sandbox_by_operation_and_raw(
+def test_files_are_uploaded_by_operation_and_by_raw_request(
     box: RunningSandbox, filled: Project, tmp_path: Path
 ) -> None:
     paper = tmp_path / "Ängebot 1.pdf"
@@ -389,7 +389,7 @@ async def test_the_library_sends_and_fetches_files(
 # Raw requests.
 
 
-def test_a_raw_request_takes_all_it_is_given(echo: Echo, project: Project, tmp_path: Path) -> None:
+def test_a_raw_request_sends_all_its_options(echo: Echo, project: Project, tmp_path: Path) -> None:
     ran = project.here(
         "api", "--request", "post", "/api/v2/deals?a=1", "b=2", "--query", "c=3 4&5", "--query", "c=6",
         "--header", "Accept-Language=de", "--header", "X-Trace: 7", "--body", '{"title": "ä"}', "--yes",
@@ -495,7 +495,7 @@ def test_retries_are_as_many_as_asked_for(echo: Echo, project: Project) -> None:
     assert len(echo.seen) == 4
 
 
-def test_every_page_of_a_list_is_asked_for_as_the_options_say(echo: Echo, project: Project) -> None:
+def test_every_page_of_a_list_is_requested_with_the_options(echo: Echo, project: Project) -> None:
     command = ("api", "getDeals", "--all", "--backoff", "0.01")
 
     def page(number: int, following: str | None) -> web.Response:
@@ -535,7 +535,7 @@ def test_constant_waits_are_as_long_as_asked_for(echo: Echo, project: Project) -
     assert ran.err.count("again in") == ran.err.count("again in 0.3 s") == 2
 
 
-def test_w4_no_option_repeats_a_write_whose_fate_is_unknown(echo: Echo, project: Project) -> None:
+def test_w4_no_option_repeats_a_write_with_an_unknown_outcome(echo: Echo, project: Project) -> None:
     for arguments in (["deleteDeal", "id=1"], ["--request", "POST", "/v1/x", "--body", "{}"]):
         echo.seen.clear()
         echo.answers = [status(502)]
@@ -554,7 +554,7 @@ def test_a_timeout_is_as_long_as_asked_for(box: RunningSandbox, filled: Project)
         assert "no answer within 0.3 s" in ran.err
 
 
-def test_answers_are_shown_as_asked_for(echo: Echo, project: Project) -> None:
+def test_an_answer_has_the_requested_form(echo: Echo, project: Project) -> None:
     assert project.here("api", "getDeals").out == '{\n  "success": true,\n  "data": {\n    "id": 1\n  }\n}\n'
     assert project.here("api", "getDeals", "--json").out == '{"success": true, "data": {"id": 1}}\n'
     assert project.here("api", "getDeals", "--response-type", "text").out == '{"success": true, "data": {"id": 1}}\n'

@@ -94,7 +94,7 @@ def test_all_files_are_fetched_and_a_second_time_none(box: RunningSandbox, proje
     assert again.summary["tokens"] == ADMIN
 
 
-def test_for_people_the_number_and_the_cost_are_said_before(box: RunningSandbox, project: Project, out: Path) -> None:
+def test_people_see_the_number_and_the_cost_first(box: RunningSandbox, project: Project, out: Path) -> None:
     id = min(live(box))
     ran = project.here("files", "download", str(id), "--out", str(out))
     assert ran.code == 0
@@ -136,7 +136,7 @@ def test_files_of_records_and_of_a_time_are_chosen_from_the_warehouse(
     assert get(project, out / "none", "--stream", "deals", "--id", "999999").code == 0
 
 
-def test_ids_that_the_warehouse_does_not_know_are_asked_for(box: RunningSandbox, out: Path, tmp_path: Path) -> None:
+def test_ids_that_the_warehouse_does_not_know_are_requested(box: RunningSandbox, out: Path, tmp_path: Path) -> None:
     project = Project(tmp_path / "empty").configure(base_url=box.url, api_token=box.token)
     id, record = min(live(box).items())
     ran = get(project, out, str(id), str(id), "999999999")
@@ -163,7 +163,9 @@ def test_the_budget_stops_with_3_and_the_same_command_goes_on(box: RunningSandbo
     assert len(downloads) == len(set(downloads)) == total
 
 
-def test_gaps_end_with_4_and_the_others_come(box: RunningSandbox, project: Project, out: Path) -> None:
+def test_gaps_give_exit_code_4_and_the_other_files_are_fetched(
+    box: RunningSandbox, project: Project, out: Path
+) -> None:
     first, second, *others = sorted(live(box))
     box.faults.add(kind="status", status=410, path=rf"/files/{first}/download")
     box.faults.add(kind="permission_403", path=rf"/files/{second}/download")
@@ -214,7 +216,7 @@ def test_x5_files_of_another_company_are_not_fetched(box: RunningSandbox, projec
         assert not other.journal
 
 
-def test_links_to_other_places_are_left_out_and_said(tmp_path: Path, out: Path) -> None:
+def test_links_to_other_services_are_skipped_and_counted(tmp_path: Path, out: Path) -> None:
     company = generate_company(seed=4, sizes=Sizes(deals=10, files=10), now=datetime.now(UTC))
     with running(company, limits=Limits(burst=None, daily_tokens=None)) as box:
         linked = min(live(box))
@@ -284,7 +286,7 @@ def paper(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_file_goes_up_whole_and_comes_down_the_same(
+def test_an_uploaded_file_is_downloaded_unchanged(
     box: RunningSandbox, project: Project, paper: Path, out: Path
 ) -> None:
     deal = next(entry["id"] for entry in box.dump("deals") if entry["state"] == "live")
@@ -326,7 +328,7 @@ def test_w_an_upload_shows_what_it_sends_and_asks(
         (lambda path: path.write_bytes(b"x"), ("--lead", "7"), "UUID"),
     ],
 )
-def test_what_can_not_go_up_is_refused_before_any_request(
+def test_a_file_that_can_not_be_uploaded_is_refused_before_any_request(
     box: RunningSandbox,
     project: Project,
     tmp_path: Path,
@@ -381,7 +383,7 @@ def test_w4_an_upload_that_is_interrupted_says_that_it_may_have_arrived(
     assert len(box.journal) == before + 1
 
 
-def test_an_upload_that_was_refused_unseen_is_sent_again_whole(
+def test_an_upload_that_was_refused_before_it_was_read_is_sent_again(
     box: RunningSandbox, project: Project, paper: Path
 ) -> None:
     box.faults.add(kind="burst_429", method="POST", nth=1)
@@ -398,7 +400,7 @@ def test_w_one_that_is_refused_does_not_stop_the_others(box: RunningSandbox, pro
     assert project.here("files", "upload", str(paper), "--deal", "999999", "--yes").code == 1
 
 
-def test_a_large_file_goes_up_without_being_whole_in_memory(project: Project, tmp_path: Path) -> None:
+def test_a_large_file_is_uploaded_in_pieces(project: Project, tmp_path: Path) -> None:
     """Forty megabytes, with no room for them: a process that may take 30 more than it has before it sends."""
     big = tmp_path / "big.bin"
     size = 40 * 2**20

@@ -52,7 +52,7 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Changed]:
         yield Changed(box, Project(tmp_path_factory.mktemp("project"), Remote(box.url, box.token)))
 
 
-def test_history_tells_each_changed_field_with_names(changed: Changed) -> None:
+def test_history_shows_each_changed_field_with_names(changed: Changed) -> None:
     ran = changed.project.here("history", "deals", str(changed.id), "--json")
     told = {each["field"]: each for each in ran.events}
     assert ran.code == 0
@@ -69,7 +69,7 @@ def test_history_tells_each_changed_field_with_names(changed: Changed) -> None:
     assert f"{names[changed.other]} ({changed.other})" in shown
 
 
-def test_history_tells_each_edit_and_its_author_where_the_changelog_was_synced(tmp_path: Path) -> None:
+def test_history_shows_each_edit_and_its_author_if_the_changelog_was_synced(tmp_path: Path) -> None:
     company = generate_company(seed=4, sizes=Sizes(deals=5, files=1), now=datetime.now(UTC) - timedelta(days=1))
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
         changed = Changed(box, Project(tmp_path / "project", Remote(box.url, box.token)))
@@ -100,7 +100,7 @@ def test_history_tells_each_edit_and_its_author_where_the_changelog_was_synced(t
     assert shown.splitlines()[0].rstrip().endswith("by")
 
 
-def test_history_tells_of_the_end(changed: Changed) -> None:
+def test_history_shows_the_deletion(changed: Changed) -> None:
     events = changed.project.here("history", "deals", str(changed.gone), "--json").events
     assert [each["event"] for each in events][:2] == ["first_seen", "deleted"]
     assert "deleted" in changed.project.here("history", "deals", str(changed.gone)).out
@@ -117,7 +117,7 @@ def test_history_tells_of_the_end(changed: Changed) -> None:
         (["diff"], "--from"),
     ],
 )
-def test_what_is_not_there_is_said(changed: Changed, arguments: list[str], says: str) -> None:
+def test_what_does_not_exist_is_named(changed: Changed, arguments: list[str], says: str) -> None:
     ran = changed.project.here(*arguments)
     assert (ran.code, says in ran.err) == (2, True), ran
 
@@ -141,7 +141,7 @@ def test_diff_counts_and_shows_what_differs(changed: Changed) -> None:
     assert "Nothing differs" in changed.project.here("diff", "--from", until, "--to", until).err
 
 
-def test_as_of_lists_and_labels_are_of_that_moment(changed: Changed) -> None:
+def test_as_of_shows_lists_and_labels_of_that_time(changed: Changed) -> None:
     query = f"select title, owner from labeled.deals where id = {changed.id}"
     names = dict(changed.project.ask("SELECT id, name FROM users"))
     then = changed.project.here("sql", query, "--as-of", changed.before.isoformat(), "--json").events

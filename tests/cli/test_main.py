@@ -48,7 +48,7 @@ def test_every_command_is_there_and_explains_itself(
     assert root.list_commands(click.Context(root)) == list(COMMANDS)
 
 
-def test_options_stand_before_or_behind_the_command(
+def test_global_options_work_before_and_after_the_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     shown = []

@@ -48,7 +48,7 @@ COMPARED = ("LIST", "VARCHAR[]", "BIGINT[]", "VARCHAR", "JSON")  # whose cells a
 SQL = {"LIST": 'STRUCT("value" VARCHAR, "primary" BOOLEAN, id BIGINT)[]'}
 
 
-def test_every_type_of_the_catalogue_goes_there_and_back() -> None:
+def test_every_type_of_the_catalogue_makes_a_round_trip() -> None:
     streams = {
         column.sql_type for stream in catalogue.streams().values() for column in map(stream.column, stream.columns)
     }
@@ -68,9 +68,7 @@ def database() -> Iterator[duckdb.DuckDBPyConnection]:
 
 @given(st.lists(st.fixed_dictionaries({kind: each | st.none() for kind, each in VALUES.items()}), max_size=3))
 @settings(max_examples=60, deadline=None)
-def test_x10_what_goes_out_comes_back_unchanged(
-    database: duckdb.DuckDBPyConnection, rows: list[dict[str, Any]]
-) -> None:
+def test_x10_an_export_is_imported_unchanged(database: duckdb.DuckDBPyConnection, rows: list[dict[str, Any]]) -> None:
     casts = [f"json_transform(?, '{SHAPE}')" if kind == "LIST" else f"?::{kind}" for kind in VALUES]
     database.execute("DELETE FROM t")
     for number, row in enumerate(rows):

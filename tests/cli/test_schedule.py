@@ -72,7 +72,7 @@ def _constant(node: ast.List) -> bool:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
 @pytest.mark.parametrize("every", ["hour", "day", "week"])
-def test_systemd_takes_its_units(tmp_path: Folder, job: Job, every: schedule.Every) -> None:
+def test_systemd_accepts_its_units(tmp_path: Folder, job: Job, every: schedule.Every) -> None:
     timed = Job("nightly", job.project, every, 23, 5)
     units = tmp_path / "units"
     units.mkdir()
@@ -99,7 +99,7 @@ def stand_in(folder: Folder, name: str, script: str) -> None:
     path.chmod(0o755)
 
 
-def test_a_table_of_cron_keeps_its_other_lines(tmp_path: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crontab_keeps_its_other_lines(tmp_path: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
     table = tmp_path / "table"
@@ -115,7 +115,7 @@ def test_a_table_of_cron_keeps_its_other_lines(tmp_path: Folder, monkeypatch: py
     assert [line.split(" /")[0] for line in lines[2:] if not line.startswith("#")] == ["30 4 * * *", "15 * * * *"]
 
 
-def test_units_are_put_in_place_and_started(tmp_path: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_units_are_installed_and_started(tmp_path: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
     monkeypatch.setenv("PATH", str(programs))
@@ -131,7 +131,7 @@ def test_units_are_put_in_place_and_started(tmp_path: Folder, monkeypatch: pytes
     assert Path(project.env["HOME"], ".config/systemd/user/pdsync-project-nightly.service").exists()
 
 
-def test_nothing_is_installed_unasked_and_what_is_wrong_is_told(tmp_path: Folder) -> None:
+def test_nothing_is_installed_without_the_flag_and_errors_are_named(tmp_path: Folder) -> None:
     project = Project(tmp_path / "project")
     for kind in schedule.kinds():
         ran = project.here("schedule", "--as", kind, "--json")

@@ -234,7 +234,7 @@ def test_a_refused_token_is_not_stored(person: Person) -> None:
     assert not (person.folder / "data" / "credentials.json").exists()
 
 
-def test_an_unreachable_host_is_told_and_nothing_is_stored(person: Person, box: RunningSandbox) -> None:
+def test_an_unreachable_host_is_named_and_nothing_is_stored(person: Person, box: RunningSandbox) -> None:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{found.getsockname()[1]}"
@@ -244,7 +244,7 @@ def test_an_unreachable_host_is_told_and_nothing_is_stored(person: Person, box: 
 
 
 @pytest.mark.parametrize("words", [("--no-input",), ()])
-def test_login_asks_nothing_where_nobody_can_answer(person: Person, words: tuple[str, ...]) -> None:
+def test_login_prompts_only_on_a_terminal(person: Person, words: tuple[str, ...]) -> None:
     code, _, err = person.runs("auth", "login", *words)
     assert code == 2
     assert "--token -" in err
@@ -369,7 +369,7 @@ def test_doctor_finds_nothing_wrong_with_a_synced_project(person: Person, box: R
     assert "budget" in failing(person.doctor()[1])
 
 
-def test_doctor_tells_a_damaged_control_db(person: Person, box: RunningSandbox) -> None:
+def test_doctor_reports_a_damaged_control_db(person: Person, box: RunningSandbox) -> None:
     data = person.folder / "data"
     Control(data / "control.db").close()
     content = bytearray((data / "control.db").read_bytes())
@@ -389,7 +389,7 @@ def test_doctor_ends_with_2_when_the_settings_can_not_be_read(person: Person) ->
     assert "burst" in checks["settings"]["detail"] + checks["settings"]["fix"]
 
 
-def test_doctor_tells_an_unreachable_host_from_a_refused_token(person: Person, box: RunningSandbox) -> None:
+def test_doctor_distinguishes_an_unreachable_host_from_a_refused_token(person: Person, box: RunningSandbox) -> None:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{found.getsockname()[1]}"

@@ -226,7 +226,7 @@ def test_listings_print_one_object_a_row(synced: Synced, command: str) -> None:
     assert len(behind) == len(rows)
 
 
-def test_plan_tells_what_a_sync_will_spend(synced: Synced) -> None:
+def test_plan_estimates_what_a_sync_will_spend(synced: Synced) -> None:
     box, project = synced
     planned = json.loads(cli(box, project, "plan", "--json").stdout.splitlines()[-1])
     box.clear_log()

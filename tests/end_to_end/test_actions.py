@@ -154,7 +154,7 @@ def run(project: Project, known: dict[str, str], action: str) -> tuple[int, Any,
 
 
 @pytest.mark.skipif(not SEED.exists(), reason="the list of actions (../shared/api) is not here")
-def test_none_of_the_read_actions_is_left_out() -> None:
+def test_every_read_action_is_covered() -> None:
     seed = json.loads(SEED.read_text("utf-8"))
     assert {action["key"] for action in seed if action["kind"] in READS} == ACTIONS.keys()
     for action in seed:
@@ -164,7 +164,7 @@ def test_none_of_the_read_actions_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("action", LISTS)
-def test_a_list_holds_what_the_company_holds(
+def test_a_list_has_every_record_of_the_company(
     remote: Remote, project: Project, known: dict[str, str], action: str
 ) -> None:
     code, found, err = run(project, known, action)
@@ -212,7 +212,7 @@ def test_a_search_finds_the_record_by_its_name(project: Project, known: dict[str
     assert term in [each.get("title") or each["name"] for each in found]
 
 
-def test_a_file_comes_as_it_is(remote: Remote, project: Project, known: dict[str, str], tmp_path: Path) -> None:
+def test_a_file_is_printed_unchanged(remote: Remote, project: Project, known: dict[str, str], tmp_path: Path) -> None:
     size = next(e["record"]["file_size"] for e in remote.dump("files") if str(e["record"]["id"]) == known["files"])
     target = tmp_path / "content"
     ran = project.here("api", "downloadFile", f"id={known['files']}", "--out", str(target))
@@ -227,9 +227,7 @@ def test_a_raw_request_answers(project: Project, known: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("action", REMOVED)
-def test_what_pipedrive_has_removed_says_so(
-    remote: Remote, project: Project, known: dict[str, str], action: str
-) -> None:
+def test_a_removed_operation_is_named(remote: Remote, project: Project, known: dict[str, str], action: str) -> None:
     remote.clear_log()
     code, _, err = run(project, known, action)
     assert code == 2
@@ -255,7 +253,7 @@ def table() -> str:
     return "\n".join([*lines, ""])
 
 
-def test_the_table_in_the_docs_is_this_one() -> None:
+def test_the_table_in_the_docs_is_up_to_date() -> None:
     assert TABLE.read_text("utf-8") == table()
 
 

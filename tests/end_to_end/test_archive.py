@@ -92,7 +92,7 @@ def test_o4_verify_names_the_page_that_is_not_whole_and_what_to_do(
     assert project.ask("SELECT count(*) FROM products") == truth
 
 
-def test_s14_what_prune_removes_no_replay_needs(project: Project) -> None:
+def test_s14_prune_removes_nothing_that_a_replay_needs(project: Project) -> None:
     whole = next((project.data / "raw").glob("*.zst")).read_bytes()
     (project.data / "raw" / "20200101T000000-abcdef-1.zst").write_bytes(whole[:100])  # left by a kill
     before, pages = digests(project), project.control("SELECT count(*) FROM pages")[0][0]

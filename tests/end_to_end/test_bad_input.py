@@ -46,7 +46,7 @@ def test_o7_without_a_token_nothing_is_called(remote: Remote, ready: Project) ->
     assert not (ready.data / "raw").exists()
 
 
-def test_o7_a_wrong_token_is_told_and_nothing_is_written(remote: Remote, ready: Project) -> None:
+def test_o7_a_wrong_token_is_reported_and_nothing_is_written(remote: Remote, ready: Project) -> None:
     ran = ready.configure(api_token="0123456789abcdef0123456789abcdef").run("sync", "--json")
     assert ran.code == 2, ran
     assert "pdsync auth login" in ran.err
@@ -55,7 +55,7 @@ def test_o7_a_wrong_token_is_told_and_nothing_is_written(remote: Remote, ready: 
     assert not list(ready.data.glob("warehouse*"))
 
 
-def test_o7_without_a_network_it_says_whom_it_can_not_reach(ready: Project) -> None:
+def test_o7_without_a_network_the_unreachable_host_is_named(ready: Project) -> None:
     ran = ready.configure(base_url="http://127.0.0.1:9").run("sync", "--json", first="knobs.hurry()")
     assert ran.code == 1, ran
     assert "127.0.0.1:9" in ran.err
@@ -77,7 +77,7 @@ def test_a_company_without_records_ends_in_empty_tables(project: Project) -> Non
         assert set(project.here("sync", "--json").written.values()) == {0}
 
 
-def test_o2_a_disk_that_is_full_is_told_and_the_same_command_goes_on(ready: Project) -> None:
+def test_o2_a_full_disk_is_named_and_the_same_command_continues(ready: Project) -> None:
     assert ready.run("sync", "stages").code == 0
     before = fingerprint(ready)
     for size in (8 * 2**10, 200 * 2**10, 3 * 2**20):  # the archive, the work file, the warehouse can't grow
@@ -153,7 +153,7 @@ def test_o1_a_second_run_leaves_without_touching_anything(remote: Remote, ready:
     assert ready.kept() == before
 
 
-def test_o1_a_warehouse_that_another_program_holds_is_told(ready: Project) -> None:
+def test_o1_a_warehouse_that_another_program_has_open_is_named(ready: Project) -> None:
     """A reader of the published file is in nobody's way; whoever holds the work file is."""
     assert ready.run("sync", "stages").code == 0
     with ready.warehouse() as reader:
@@ -191,7 +191,7 @@ def test_o7_an_unknown_stream_is_refused_with_a_guess(remote: Remote, ready: Pro
         ('[account]\nbase_url = "https://evil.example"', "not Pipedrive"),
     ],
 )
-def test_o7_a_broken_pdsync_toml_is_told_with_the_place(
+def test_o7_a_broken_pdsync_toml_is_reported_with_its_position(
     remote: Remote, ready: Project, content: str, told: str
 ) -> None:
     (ready.folder / "pdsync.toml").write_text(content)

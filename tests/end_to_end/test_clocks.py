@@ -70,7 +70,7 @@ def test_s3_s6_o5_changes_after_a_night_whose_date_was_wrong_land_in_the_next(
     assert wrong(project, remote) == []
 
 
-def test_s6_o5_what_a_wrong_clock_has_pinned_is_put_right(remote: Remote, tmp_path: Path) -> None:
+def test_s6_o5_rows_dated_by_a_wrong_clock_are_corrected(remote: Remote, tmp_path: Path) -> None:
     """As an older pdsync has left it: rows, versions and watermarks of tomorrow, and nothing that tells more."""
     project = Project(tmp_path / "project", remote)
     synced(project)

@@ -55,7 +55,7 @@ def test_messages_come_newest_thread_first_and_then_of_changed_threads_only(remo
     assert asked_for(remote) == [changed]
 
 
-def test_who_was_loaded_right_before_is_not_asked_again(tmp_path: Path) -> None:
+def test_a_parent_loaded_just_before_is_not_requested_again(tmp_path: Path) -> None:
     with serving("--deals", "60", "--mail-threads", "40", "--seed", "4") as remote:  # its clock is ours
         project = Project(tmp_path / "project", remote)
         command = ("sync", "mail_threads", "mail_messages")
@@ -68,7 +68,7 @@ def test_who_was_loaded_right_before_is_not_asked_again(tmp_path: Path) -> None:
         assert len(late) < 5
 
 
-def test_they_are_read_only_when_named(remote: Remote, tmp_path: Path) -> None:
+def test_dependent_streams_are_read_only_when_named(remote: Remote, tmp_path: Path) -> None:
     project = Project(tmp_path / "project", remote)
     plan = project.here("plan", "--json")
     lines = {line["name"]: line for line in plan.events[:-1]}
@@ -147,7 +147,9 @@ def alive(project: Project) -> set[int]:
     return {row[0] for row in project.ask("SELECT id FROM deal_products WHERE _deleted_at IS NULL")}
 
 
-def test_s8_what_a_deal_lists_no_more_is_marked_and_the_rest_is_not(remote: Remote, tmp_path: Path) -> None:
+def test_s8_line_items_missing_from_their_deal_are_marked_and_the_others_are_not(
+    remote: Remote, tmp_path: Path
+) -> None:
     project = Project(tmp_path / "project", remote)
     assert project.here(*SOLD).code == 0
     gone, before = off_the_deal(remote, project)
@@ -214,7 +216,7 @@ def findings(ran: Ran) -> dict[str, list[str]]:
     return found
 
 
-def test_s7_a_reconciliation_asks_those_deals_only_that_count_otherwise(remote: Remote, tmp_path: Path) -> None:
+def test_s7_a_reconciliation_requests_only_deals_with_other_counts(remote: Remote, tmp_path: Path) -> None:
     project = Project(tmp_path / "project", remote)
     assert project.here(*SOLD).code == 0
     whole = fingerprint(project)
@@ -254,7 +256,7 @@ def test_s7_a_reconciliation_asks_those_deals_only_that_count_otherwise(remote: 
         "'pdsync.load.tombstones', 'tombstone', 1, after=False",
     ],
 )
-def test_s1_a_kill_while_line_items_are_mended_leaves_nothing_unmended(
+def test_s1_a_kill_during_the_repair_of_line_items_leaves_nothing_unrepaired(
     remote: Remote, tmp_path: Path, death: str
 ) -> None:
     project = Project(tmp_path / "project", remote)
@@ -289,9 +291,7 @@ def test_s8_a_list_that_shows_less_than_its_record_counts_is_no_evidence(remote:
     }
 
 
-def test_l5_too_many_records_that_count_otherwise_stop_at_their_share_of_the_day(
-    remote: Remote, tmp_path: Path
-) -> None:
+def test_l5_records_with_other_counts_stop_at_their_share_of_the_day(remote: Remote, tmp_path: Path) -> None:
     project = Project(tmp_path / "project", remote)
     assert project.here("sync", "deals", "deal_followers").code == 0
     for row in project.ask("SELECT id FROM deals WHERE _deleted_at IS NULL ORDER BY id LIMIT 12"):
@@ -304,9 +304,7 @@ def test_l5_too_many_records_that_count_otherwise_stop_at_their_share_of_the_day
     assert ran.summary["streams"]["deals"]["complete"]
 
 
-def test_s7_s8_what_nothing_counts_is_asked_for_record_by_record_where_it_is_named(
-    remote: Remote, tmp_path: Path
-) -> None:
+def test_s7_s8_a_stream_without_counts_is_compared_record_by_record_when_named(remote: Remote, tmp_path: Path) -> None:
     project = Project(tmp_path / "project", remote)
     assert project.here("sync", "products", "product_variations").code == 0
     clean = project.here("reconcile", "product_variations", "--json", "--exit-code")
@@ -335,7 +333,7 @@ def test_s7_s8_what_nothing_counts_is_asked_for_record_by_record_where_it_is_nam
     assert [event["kind"] for event in left.events if "kind" in event] == ["absent_unknown"]
 
 
-def test_what_can_t_be_compared_is_said_and_no_success_where_it_was_asked_for(remote: Remote, tmp_path: Path) -> None:
+def test_a_stream_that_can_not_be_compared_is_named_and_is_no_success(remote: Remote, tmp_path: Path) -> None:
     project = Project(tmp_path / "project", remote)
     assert project.here("sync", "deals", "deal_followers", "deal_files").code == 0
     of_all = project.here(*RECONCILE)
@@ -368,7 +366,7 @@ def keys_of(ran: Ran, stream: str) -> tuple[int, int]:
     return swept["at_source"], swept["here"]
 
 
-def test_s7_records_that_count_otherwise_than_they_list_are_said_and_not_asked_every_night(
+def test_s7_records_whose_count_differs_from_their_list_are_named_and_not_read_every_night(
     remote: Remote, tmp_path: Path
 ) -> None:
     """The sandbox's permission sets count hundreds of assignments, and list a few."""
@@ -410,9 +408,7 @@ def test_s7_records_that_count_otherwise_than_they_list_are_said_and_not_asked_e
     assert lists_read(remote, "getPermissionSetAssignments") == read
 
 
-def test_s8_a_row_that_stays_unknown_is_left_without_its_record_being_asked_again(
-    remote: Remote, tmp_path: Path
-) -> None:
+def test_s8_a_row_that_stays_unknown_is_not_requested_again(remote: Remote, tmp_path: Path) -> None:
     project = Project(tmp_path / "project", remote)
     remote.fault(kind="mutate", path="/api/v2/deals\\?", find=r'"products_count":\d+', replace='"products_count":77')
     assert project.here(*SOLD).code == 0

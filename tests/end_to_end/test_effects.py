@@ -142,7 +142,7 @@ def _read_by(operation: Operation) -> str:
     return f"{shaped.listing.name}: the record in the list" if shaped.listing else "none: sent, not verifiable"
 
 
-def test_w7_the_table_in_the_docs_is_this_one() -> None:
+def test_w7_the_table_in_the_docs_is_up_to_date() -> None:
     assert TABLE.read_text("utf-8") == table()
 
 
@@ -212,7 +212,7 @@ def known(remote: Remote, project: Project) -> dict[str, Any]:
     return found
 
 
-def test_w7_what_was_unread_is_read_or_says_that_nothing_can_verify_it(
+def test_w7_every_outcome_is_verified_or_says_that_nothing_can_verify_it(
     remote: Remote, project: Project, known: dict[str, Any]
 ) -> None:
     projects, leads = read(project, "getProjects"), read(project, "getLeads")
@@ -286,7 +286,7 @@ def test_w7_a_change_that_is_accepted_and_does_not_show_is_no_success(
     assert ended == [("rejected", "ignored_fields"), ("needs_review", "not_shown"), ("needs_review", "not_shown")]
 
 
-def test_w7_what_nothing_verifies_is_said_wherever_it_is_shown(remote: Remote, project: Project) -> None:
+def test_w7_an_unverified_outcome_is_marked_wherever_it_is_shown(remote: Remote, project: Project) -> None:
     assert project.here("sync", "-q", "users").code == 0
     queued = queue(project, "v1 addChannel", "name=Said provider_channel_id=c9", {})
     ran = project.here(*[word for word in PUSH if word not in ("--json", "-q")])
@@ -308,7 +308,7 @@ def test_w7_what_nothing_verifies_is_said_wherever_it_is_shown(remote: Remote, p
         ("v1 addTeamUser", "id={team} users=[{next_user}]"),
     ],
 )
-def test_w2_w4_a_lost_answer_is_looked_into_where_the_effect_is_a_state(
+def test_w2_w4_a_lost_answer_is_probed_where_the_effect_is_a_state(
     remote: Remote, project: Project, known: dict[str, Any], name: str, words: str, fault: str
 ) -> None:
     known |= {"sold": with_products(remote, project, 1), "fault": fault}
@@ -324,7 +324,7 @@ def test_w2_w4_a_lost_answer_is_looked_into_where_the_effect_is_a_state(
     assert project.control("SELECT count(*) > 0 FROM probes WHERE mutation = ?", queued) == [(True,)]
 
 
-def test_what_is_so_already_is_not_sent(remote: Remote, project: Project, known: dict[str, Any]) -> None:
+def test_a_change_without_effect_is_not_sent(remote: Remote, project: Project, known: dict[str, Any]) -> None:
     deal, member = with_products(remote, project, 0), read(project, "v1 getTeamUsers", f"id={known['team']}")
     user = member[0] if member else known["user"]
     words = {

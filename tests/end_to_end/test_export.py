@@ -58,7 +58,7 @@ def ask(query: str) -> list[tuple[Any, ...]]:
         return connection.execute(query).fetchall()
 
 
-def test_a_snapshot_holds_every_row_and_the_catalogue_tells_what_is_whole(project: Project) -> None:
+def test_a_snapshot_has_every_row_and_the_catalogue_lists_complete_files(project: Project) -> None:
     out = project.data / "export"
     ran = project.here("export", "parquet", "--json")
     assert ran.code == 0, ran
@@ -124,7 +124,7 @@ def test_what_runs_change_is_exported_once_and_applied_it_gives_the_table(projec
     )
 
 
-def test_masked_columns_show_nothing_and_can_still_be_joined(project: Project, tmp_path: Path) -> None:
+def test_masked_columns_hide_values_and_can_still_be_joined(project: Project, tmp_path: Path) -> None:
     out = tmp_path / "lake"
     hidden = ("email=keep_domain", "persons.name=hash", "first_name=null", "last_name=null", "phone=null")
     masks = [word for mask in hidden for word in ("--mask", mask)]
@@ -233,7 +233,7 @@ def bucket(tmp_path: Path) -> Iterator[str]:
         process.wait(20)
 
 
-def test_an_object_store_takes_it_too(project: Project, bucket: str) -> None:
+def test_an_export_goes_to_an_object_store(project: Project, bucket: str) -> None:
     project.env |= {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
     command = ("export", "parquet", "--out", "s3://lake/pipedrive", "--endpoint", bucket, "--keep", "1", "--changes")
     for _ in range(2):

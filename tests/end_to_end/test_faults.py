@@ -83,7 +83,7 @@ def wrong_in(project: Project, box: RunningSandbox) -> list[str]:
 
 
 @pytest.mark.parametrize("fault", RETRIED.values(), ids=RETRIED)
-def test_s9_a_fault_that_passes_leaves_no_trace(company: RunningSandbox, ready: Project, fault: dict[str, Any]) -> None:
+def test_s9_a_transient_fault_leaves_no_trace(company: RunningSandbox, ready: Project, fault: dict[str, Any]) -> None:
     company.faults.add(fault)
     ran = ready.here("sync", *LISTS, "--json")
     assert ran.code == 0, ran
@@ -93,7 +93,7 @@ def test_s9_a_fault_that_passes_leaves_no_trace(company: RunningSandbox, ready: 
 
 
 @pytest.mark.parametrize("name", GAPS)
-def test_s9_s10_a_fault_that_stays_is_named_and_leaves_the_other_streams_alone(
+def test_s9_s10_a_permanent_fault_is_named_and_leaves_the_other_streams_alone(
     company: RunningSandbox, ready: Project, name: str
 ) -> None:
     company.faults.add(GAPS[name])
@@ -156,7 +156,7 @@ def test_s9_a_cursor_that_expired_between_two_runs_starts_the_list_again(
     assert wrong_in(ready, company) == []
 
 
-def test_s9_a_record_that_no_column_fits_is_kept_and_told(company: RunningSandbox, ready: Project) -> None:
+def test_s9_a_record_that_no_column_fits_is_kept_and_reported(company: RunningSandbox, ready: Project) -> None:
     """Row 24: an id that is no number. The rest of the page is loaded, and the run says what it left out."""
     company.faults.add(kind="mutate", path="/api/v2/products", nth=1, find='"id":2,', replace='"id":"two",')
     ran = ready.here("sync", "products", "--json")
@@ -224,7 +224,7 @@ def test_s3_more_deletions_between_two_pages_than_pages_overlap_let_nothing_slip
     assert {entry["id"] for entry in entries if entry["state"] in ("live", "archived")} - have == set()
 
 
-def test_s5_records_that_share_one_second_are_each_there_once_across_pages_and_runs(
+def test_s5_records_of_one_second_are_each_stored_once_across_pages_and_runs(
     moving: RunningSandbox, project: Project
 ) -> None:
     remote = Remote(moving.url, moving.token)

@@ -106,7 +106,7 @@ def words(person: dict[str, Any]) -> list[str]:
     return [person["name"], *(each["value"] for each in person["emails"])]
 
 
-def test_threat_13_a_forgotten_person_is_in_no_file_and_the_others_are_as_they_were(
+def test_threat_13_a_forgotten_person_is_in_no_file_and_others_are_unchanged(
     project: Project, remote: Remote, chosen: dict[str, Any]
 ) -> None:
     id = chosen["id"]
@@ -194,7 +194,7 @@ def test_threat_13_a_person_named_in_what_is_queued_is_not_taken_out_of_it(
     assert project.control("SELECT count(*) FROM mutations WHERE state = 'queued'") == [(0,)]
 
 
-def test_somebody_unknown_is_refused_and_nothing_changes(project: Project) -> None:
+def test_an_unknown_person_is_refused_and_nothing_changes(project: Project) -> None:
     project.here("queue", "list")  # takes over what the warehouse knows of the queue
     before = project.kept()
     ran = project.here("forget", "person", "999999", "--yes")

@@ -56,7 +56,7 @@ def test_s1_s11_an_export_that_dies_leaves_nothing_behind(scene: Scenes, forks: 
         assert trial.kills == 2
 
 
-def test_s1_s7_a_repair_that_dies_is_finished_and_tells_of_all_that_it_found(
+def test_s1_s7_a_repair_that_dies_is_finished_and_reports_all_findings(
     scene: Scenes, forks: Forks, tmp_path: Path
 ) -> None:
     case = scene.case("reconcile")

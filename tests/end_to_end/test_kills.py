@@ -96,7 +96,7 @@ def _deleted(work: Path) -> None:
         path.unlink()
 
 
-def test_s14_o4_what_is_lost_of_the_warehouse_is_made_again_from_sealed_pages(remote: Remote, tmp_path: Path) -> None:
+def test_s14_o4_a_lost_warehouse_is_rebuilt_from_sealed_pages(remote: Remote, tmp_path: Path) -> None:
     lists, first = ("products", "stages"), SMALL.format(rows=5)
     project = Project(tmp_path / "project", remote)
     assert project.run("sync", *lists, first=first).code == 0
@@ -131,7 +131,7 @@ def test_s14_o4_what_is_lost_of_the_warehouse_is_made_again_from_sealed_pages(re
     assert ends[0] != whole
 
 
-def test_s14_s12_a_history_of_several_runs_is_made_again_as_it_was(remote: Remote, tmp_path: Path) -> None:
+def test_s14_s12_a_history_of_several_runs_is_rebuilt_unchanged(remote: Remote, tmp_path: Path) -> None:
     """Records move between the lists of one stream, and all of it is replayed: not a version may be lost or added."""
     project, first = Project(tmp_path / "project", remote), SMALL.format(rows=40)
     for number in range(2):

@@ -167,7 +167,7 @@ def test_l3_a_daily_429_without_headers_stops_the_run_resumably(remote: Remote, 
     assert not sealed & {page_of(request) for request in remote.log()}
 
 
-def test_l4_after_a_page_of_html_nothing_is_sent_and_nothing_is_taken_for_deleted(
+def test_l4_after_a_page_of_html_nothing_is_sent_and_nothing_counts_as_deleted(
     remote: Remote, project: Project
 ) -> None:
     project.configure(base_url=remote.url, api_token=remote.token, concurrency=2)
@@ -205,7 +205,7 @@ def test_l6_one_failure_in_ten_costs_at_most_a_quarter_more_requests(remote: Rem
         assert shaken.ask(f"SELECT count(*) FROM main.{table}") == calm.ask(f"SELECT count(*) FROM main.{table}")
 
 
-def test_l6_a_server_on_its_knees_is_not_kicked(remote: Remote, project: Project) -> None:
+def test_l6_an_overloaded_server_gets_few_retries(remote: Remote, project: Project) -> None:
     project.configure(base_url=remote.url, api_token=remote.token)
     assert project.run("sync").code == 0
     free = len(remote.log())
@@ -239,7 +239,7 @@ def test_s9_a_continued_run_says_as_of_when_it_is_complete(remote: Remote, proje
     assert project.ask("SELECT as_of FROM meta.runs") == [(as_of,)]
 
 
-def test_s9_people_are_told_as_of_when_a_continued_run_is_complete(remote: Remote, project: Project) -> None:
+def test_s9_people_see_as_of_when_a_continued_run_is_complete(remote: Remote, project: Project) -> None:
     project.configure(base_url=remote.url, api_token=remote.token)
     remote.fault(kind="daily_429", path="/api/v2/deals", times=1000, token_headers=False)
     assert project.here("sync", "deals").code == 3

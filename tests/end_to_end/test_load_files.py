@@ -62,7 +62,7 @@ WRAPPINGS: dict[str, Callable[[list[bytes]], bytes]] = {
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
-def test_a_saved_answer_is_loaded_whatever_it_is_wrapped_in(
+def test_a_saved_answer_is_loaded_in_every_format(
     answers: dict[str, list[bytes]], tmp_path: Path, version: str, wrapping: str
 ) -> None:
     bodies = answers[version][:1] if wrapping == "answer.json" else answers[version]
@@ -165,7 +165,7 @@ def test_s9_records_of_another_stream_are_refused_and_change_nothing(
     assert project.here("load", str(file), "--stream", "persons", "--json").code == 0
 
 
-def test_s9_a_list_that_only_its_request_tells_of_is_not_loaded_from_a_file(tmp_path: Path) -> None:
+def test_s9_a_list_that_only_its_request_identifies_is_not_loaded_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "one.json"
     file.write_text('[{"user_id": 1, "add_time": "2026-01-01T00:00:00Z"}]')
     ran = Project(tmp_path / "project").here("load", str(file), "--stream", "deal_followers", "--company", "7")

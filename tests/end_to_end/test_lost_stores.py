@@ -173,7 +173,7 @@ def test_s14_a_replay_reads_what_the_archive_holds_whatever_the_other_stores_kno
 
 
 @pytest.mark.parametrize(("control", "archive"), [("lost", "lost"), (None, "night-0"), (None, "cut")])
-def test_s14_a_replay_that_would_lose_rows_is_refused_and_one_that_may_says_what_is_not_whole(
+def test_s14_a_replay_that_would_lose_rows_needs_consent_and_names_incomplete_streams(
     days: Days, tmp_path: Path, control: str | None, archive: str
 ) -> None:
     project = days.project(tmp_path)
@@ -217,7 +217,7 @@ def test_s14_what_a_lost_control_db_named_is_whole_and_nothing_young_is_removed(
     assert {path.name for path in (project.data / "raw").iterdir()} == files
 
 
-def test_s9_a_run_that_a_restored_control_db_does_not_know_is_told_all_the_same(days: Days, tmp_path: Path) -> None:
+def test_s9_a_run_missing_in_a_restored_control_db_is_still_listed(days: Days, tmp_path: Path) -> None:
     project = days.project(tmp_path)
     told = project.ask("SELECT run_id, command, exit_code FROM meta.runs ORDER BY started_at")
     days.harm(project, CONTROL, "night-0")
@@ -248,7 +248,7 @@ def test_x1_an_archive_of_another_company_is_refused_and_nothing_changes(days: D
     assert days.wrong(project) == []
 
 
-async def test_s14_two_walks_to_which_an_older_pdsync_gave_one_id_are_told_apart(tmp_path: Path) -> None:
+async def test_s14_two_walks_with_the_same_id_of_an_older_pdsync_are_kept_apart(tmp_path: Path) -> None:
     settings = config.load(tmp_path, {})
     control = Control(settings.control)
     for number, run in enumerate(("first", "second")):
@@ -272,9 +272,7 @@ async def test_s14_two_walks_to_which_an_older_pdsync_gave_one_id_are_told_apart
 
 
 @pytest.mark.parametrize("how", ["cut", "emptied"])
-def test_o4_a_damaged_warehouse_is_named_to_its_readers_with_what_mends_it(
-    days: Days, tmp_path: Path, how: str
-) -> None:
+def test_o4_readers_of_a_damaged_warehouse_see_its_name_and_the_repair(days: Days, tmp_path: Path, how: str) -> None:
     project = days.project(tmp_path)
     assert project.here("queue", "add", "addDeal", "title=After the damage").code == 0
     days.harm(project, ("warehouse.duckdb",), how)

@@ -61,7 +61,7 @@ def small_files(most: int) -> str:
 
 
 @pytest.mark.parametrize("most", [0, 60_000])
-def test_o2_a_full_disk_is_said_with_the_way_out_and_the_same_command_goes_on(
+def test_o2_a_full_disk_is_named_with_a_remedy_and_the_same_command_continues(
     remote: Remote, tmp_path: Path, most: int
 ) -> None:
     project = Project(tmp_path / "project", remote).configure(burst=20, daily_tokens=30_000)
@@ -82,7 +82,7 @@ def test_o2_a_full_disk_is_said_with_the_way_out_and_the_same_command_goes_on(
 
 
 @pytest.mark.parametrize("spare_mb", [40, 400, 700])
-def test_o2_little_memory_is_said_and_nothing_aborts(remote: Remote, tmp_path: Path, spare_mb: int) -> None:
+def test_o2_little_memory_is_named_and_nothing_aborts(remote: Remote, tmp_path: Path, spare_mb: int) -> None:
     project = Project(tmp_path / "project", remote)
     limit = (
         "import resource; most = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()"
@@ -109,7 +109,7 @@ def test_o2_little_memory_is_said_and_nothing_aborts(remote: Remote, tmp_path: P
         (415, "Unsupported"),
     ],
 )
-def test_s9_a_stream_that_the_plan_does_not_include_is_told_and_is_no_gap(
+def test_s9_a_stream_that_the_plan_does_not_include_is_noted_and_is_no_gap(
     remote: Remote, tmp_path: Path, status: int, error: str
 ) -> None:
     project = Project(tmp_path / "project", remote)
@@ -141,7 +141,7 @@ def test_s9_what_is_refused_for_another_reason_is_a_gap(
 # Files with a mark in front, users without a home, values without an end.
 
 
-def test_a_mark_at_the_beginning_of_a_file_is_no_part_of_it(remote: Remote, tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_skipped(remote: Remote, tmp_path: Path) -> None:
     project = Project(tmp_path / "project", remote)
     (project.folder / "pdsync.toml").write_text("[limits]\nconcurrency = 3\n", encoding="utf-8-sig")
     (project.folder / "pipelines").mkdir()

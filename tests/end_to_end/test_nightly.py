@@ -48,7 +48,7 @@ def alive(box: RunningSandbox, kind: str) -> list[int]:
     return [entry["id"] for entry in box.dump(kind) if entry["state"] == "live"]
 
 
-def test_s6_within_the_verify_cycle_every_stream_is_held_against_the_source(
+def test_s6_within_the_verify_cycle_every_stream_is_compared_with_the_source(
     box: RunningSandbox, project: Project
 ) -> None:
     gone = {kind: alive(box, kind)[3] for kind in ("persons", "products")}
@@ -110,7 +110,7 @@ def test_s8_a_mass_of_deletions_is_held_back_at_night_too(box: RunningSandbox, p
     assert project.ask("SELECT count(*) FROM products WHERE _deleted_at IS NOT NULL") == [(0,)]
 
 
-def test_runs_show_tells_what_proves_that_it_is_complete(box: RunningSandbox, project: Project) -> None:
+def test_runs_show_prints_the_proof_of_completeness(box: RunningSandbox, project: Project) -> None:
     shown = project.here("runs", "show", "--json").summary["streams"]["deals"]["proof"]
     rows = project.ask("SELECT count(*) FROM deals WHERE _deleted_at IS NULL")[0][0]
     assert (shown["at_source"], shown["here"], shown["left"], shown["verified"]) == (rows, rows, 0, 1.0)
@@ -150,7 +150,7 @@ def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     thread.join()
 
 
-def test_who_asked_for_it_is_told_of_failures(
+def test_the_webhook_gets_failures(
     box: RunningSandbox, project: Project, webhook: tuple[str, list[dict[str, Any]]]
 ) -> None:
     url, posted = webhook
@@ -168,7 +168,7 @@ def test_who_asked_for_it_is_told_of_failures(
     assert not any(secret in json.dumps(posted) for secret in (box.token, "wrong-token", "very-secret"))
 
 
-def test_x2_a_webhook_that_fails_is_told_without_its_address_and_changes_no_exit_code(project: Project) -> None:
+def test_x2_a_webhook_that_fails_is_reported_without_its_address_and_changes_no_exit_code(project: Project) -> None:
     (project.folder / "pipelines" / "always.toml").write_text(
         'description = "x"\nstreams = ["users"]\nnotify = "always"\n'
     )

@@ -86,7 +86,9 @@ def test_w11_what_was_acknowledged_survives_a_kill(project: Project) -> None:
 
 
 @pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
-def test_w14_a_signal_settles_what_is_under_way_or_parks_it(remote: Remote, project: Project, *, twice: bool) -> None:
+def test_w14_a_signal_settles_requests_in_flight_or_parks_them(
+    remote: Remote, project: Project, *, twice: bool
+) -> None:
     deals = [entry["id"] for entry in remote.dump("deals") if entry["state"] == "live"][:20]
     for deal in deals:
         assert project.here("queue", "add", "updateDeal", f"id={deal}", f"title=Signal {twice}").code == 0
@@ -113,7 +115,7 @@ def test_w14_a_signal_settles_what_is_under_way_or_parks_it(remote: Remote, proj
     assert len(written) == len(deals)  # each once
 
 
-def test_x4_only_this_machine_is_spoken_to_without_tls(project: Project) -> None:
+def test_x4_only_this_machine_is_reached_without_tls(project: Project) -> None:
     for url in ("http://api.pipedrive.com", "http://192.0.2.1", "ftp://127.0.0.1", "http://localhost.example.com"):
         ran = project.configure(base_url=url).here("sync", "users")
         assert ran.code == 2, ran

@@ -143,7 +143,7 @@ def test_x2_x3_a_proxy_is_used_and_sees_neither_the_token_nor_an_answer(
     assert PASSWORD not in ran.err + ran.out + checked.out + checked.err
 
 
-def test_x2_x4_what_is_wrong_on_the_way_is_said_without_the_proxys_password(
+def test_x2_x4_a_proxy_error_is_reported_without_its_password(
     proxied: tuple[Project, Proxy, int],
 ) -> None:
     project, proxy, port = proxied

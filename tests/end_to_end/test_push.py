@@ -79,7 +79,7 @@ def made_by_another_way(remote: Remote, **person: object) -> int:
     return int(made["data"]["id"])
 
 
-def test_w2_what_the_token_may_not_see_is_not_taken_for_gone(remote: Remote, project: Project) -> None:
+def test_w2_a_hidden_record_does_not_count_as_deleted(remote: Remote, project: Project) -> None:
     me = json.loads(project.here("api", "getCurrentUser").out)["data"]["id"]
     hidden = next(each for each in live(remote, "mail_threads") if each["user_id"] != me and not each["shared_flag"])
     queued = queue(project, "deleteMailThread", f"id={hidden['id']}")
@@ -89,7 +89,7 @@ def test_w2_what_the_token_may_not_see_is_not_taken_for_gone(remote: Remote, pro
     assert (writes(remote), journal(remote)) == ([], before)
 
 
-def test_w15_a_write_that_shows_too_late_is_found_by_the_next_sync(remote: Remote, project: Project) -> None:
+def test_w15_a_duplicate_that_shows_too_late_is_found_by_the_next_sync(remote: Remote, project: Project) -> None:
     queued = queue(project, "addPerson", "name=Late Show", "emails=late@example.com")
     remote.fault(kind="reset_before", method="POST", path="/api/v2/persons$", nth=1)
     push(project)
@@ -105,7 +105,7 @@ def test_w15_a_write_that_shows_too_late_is_found_by_the_next_sync(remote: Remot
     assert project.ask(told) == [(str(late), original)]
 
 
-def test_w6_an_edit_that_was_written_over_is_found_in_the_changelog(remote: Remote, project: Project) -> None:
+def test_w6_an_overwritten_edit_is_found_in_the_changelog(remote: Remote, project: Project) -> None:
     deal = live(remote, "deals")[12]
     queued = queue(project, "updateDeal", f"id={deal['id']}", "title=Ours", "probability=44")
     remote.fault(kind="latency", method="GET", path="/api/v2/deals", ms=1500, nth=2)
@@ -124,7 +124,7 @@ def test_w6_an_edit_that_was_written_over_is_found_in_the_changelog(remote: Remo
     assert fate(project, again) == ("applied", None)
 
 
-def test_a_person_s_word_on_what_needs_a_look_stands_beside_how_it_ended(remote: Remote, project: Project) -> None:
+def test_the_verdict_of_a_person_is_kept_next_to_the_outcome(remote: Remote, project: Project) -> None:
     queued = queue(project, "addPerson", "name=In doubt")
     remote.fault(kind="reset_after", method="POST", path="/api/v2/persons$", nth=1)
     push(project, "--create-doubt", "review", code=0)
@@ -162,7 +162,7 @@ def test_w10_a_dry_run_shows_before_and_after_and_sends_only_reads(remote: Remot
     assert ran.summary["tokens"] > 0
 
 
-def test_w13_what_was_applied_is_in_the_warehouse_with_its_trail(remote: Remote, project: Project) -> None:
+def test_w13_what_was_applied_is_in_the_warehouse_with_its_log(remote: Remote, project: Project) -> None:
     deal = live(remote, "deals")[1]
     queued = queue(project, "updateDeal", f"id={deal['id']}", "title=Shown at once")
     person = queue(project, "addPerson", "name=New person", "emails=new@example.com")
@@ -221,7 +221,7 @@ def test_a_custom_field_is_set_by_its_label_or_column_and_its_option_by_name(rem
         (("addFile", "file=/nowhere/at/all", "deal_id=1"), "no file that could be read"),
     ],
 )
-def test_what_can_be_found_wrong_is_found_when_it_is_queued(
+def test_errors_that_can_be_found_early_are_found_when_queued(
     remote: Remote, project: Project, words: tuple[str, ...], said: str
 ) -> None:
     before = project.control("SELECT count(*) FROM mutations")
@@ -263,7 +263,7 @@ def test_rows_of_one_file_refer_to_each_other(remote: Remote, project: Project, 
     assert next(each for each in live(remote, "persons") if each["name"] == "Their person")["org_id"] == org["id"]
 
 
-def test_w5_what_hangs_on_a_failed_one_is_held_back_and_not_overtaken(remote: Remote, project: Project) -> None:
+def test_w5_mutations_that_depend_on_a_failed_one_are_held_back(remote: Remote, project: Project) -> None:
     deal = live(remote, "deals")[3]
     first = queue(project, "updateDeal", f"id={deal['id']}", "stage_id=987654")  # there is no such stage
     second = queue(project, "updateDeal", f"id={deal['id']}", "title=Behind it")
@@ -283,7 +283,7 @@ def test_an_update_that_would_change_nothing_is_not_sent(remote: Remote, project
     assert writes(remote) == []
 
 
-def test_w2_to_delete_what_is_gone_is_no_effect_of_ours(remote: Remote, project: Project) -> None:
+def test_w2_deleting_a_deleted_record_is_no_effect_of_ours(remote: Remote, project: Project) -> None:
     gone = live(remote, "persons")[-1]["id"]
     remote.post("act", method="DELETE", path=f"/api/v2/persons/{gone}")
     remote.post("clock", advance_s=31 * 86_400)  # and purged
@@ -296,7 +296,7 @@ def test_w2_to_delete_what_is_gone_is_no_effect_of_ours(remote: Remote, project:
     assert f"persons/{gone}" not in undone.out, undone
 
 
-def test_w5_a_second_deletion_waits_for_what_becomes_of_the_first(
+def test_w5_a_second_deletion_waits_for_the_outcome_of_the_first(
     remote: Remote, project: Project, tmp_path: Path
 ) -> None:
     added = queue(project, "addActivity", "subject=Deleted twice")
@@ -315,7 +315,7 @@ def test_w5_a_second_deletion_waits_for_what_becomes_of_the_first(
     assert record(remote, "activities", int(id))["subject"] == "Still needed"
 
 
-def test_w6_somebody_elses_edit_of_the_same_field_is_a_conflict_of_another_field_is_not(
+def test_w6_an_edit_of_the_same_field_is_a_conflict_of_another_field_is_not(
     remote: Remote, project: Project, tmp_path: Path
 ) -> None:
     same, other = live(remote, "deals")[6:8]
@@ -440,7 +440,7 @@ def test_w7_a_field_that_the_server_ignores_is_no_success(remote: Remote, projec
     ],
     ids=lambda fault: f"{fault['kind']}{fault.get('status', '')}",
 )
-def test_w2_w4_a_lost_answer_is_looked_into_and_the_effect_comes_once(
+def test_w2_w4_a_lost_answer_is_probed_and_the_effect_happens_once(
     remote: Remote, project: Project, words: tuple[str, ...], fault: dict[str, Any]
 ) -> None:
     deal, activity = live(remote, "deals")[15], live(remote, "activities")[-1]
@@ -459,7 +459,7 @@ def test_w2_w4_a_lost_answer_is_looked_into_and_the_effect_comes_once(
     assert probes  # nothing was sent again without a look
 
 
-def test_create_doubt_review_leaves_it_to_a_person(remote: Remote, project: Project) -> None:
+def test_create_doubt_review_never_resends(remote: Remote, project: Project) -> None:
     queued = queue(project, "addOrganization", "name=Sent but once")
     remote.fault(kind="reset_before", method="POST", nth=1)
     push(project, "--create-doubt", "review", code=5)
@@ -525,7 +525,7 @@ def test_a_key_keeps_a_row_from_being_queued_twice(project: Project) -> None:
     assert queue(project, "addOrganization", "name=Once", "--key", "once")["id"] == first["id"]
 
 
-def test_s14_what_a_push_took_away_is_gone_after_a_replay_too(remote: Remote, project: Project) -> None:
+def test_s14_a_record_deleted_by_a_push_is_deleted_after_a_replay_too(remote: Remote, project: Project) -> None:
     person, organization = live(remote, "persons")[-1], live(remote, "organizations")[:2]
     queue(project, "deletePerson", f"id={person['id']}")
     queue(project, "mergeOrganizations", f"id={organization[0]['id']}", f"merge_with_id={organization[1]['id']}")

@@ -75,7 +75,7 @@ def detail(project: Project, queued: dict[str, Any]) -> str:
         ("addProduct", "/api/v2/products", "products", [], {"code": "HERS"}),
     ],
 )
-def test_w2_what_a_colleague_adds_meanwhile_is_not_taken_for_ours_nor_deleted_by_undo(
+def test_w2_a_colleagues_addition_is_not_adopted_and_not_deleted_by_undo(
     remote: Remote,
     project: Project,
     operation: str,
@@ -130,7 +130,7 @@ def test_w2_w4_an_addition_that_a_colleague_has_changed_meanwhile_is_not_sent_ag
     assert sum((entry["after"] or {}).get("name") == name for entry in remote.lines("journal")) <= 2  # added, deleted
 
 
-def test_w2_what_is_added_long_after_an_attempt_is_not_taken_for_its_effect(remote: Remote, project: Project) -> None:
+def test_w2_an_addition_long_after_an_attempt_is_not_its_effect(remote: Remote, project: Project) -> None:
     """The request was lost before the server, the push killed; two days later somebody adds the very same by hand."""
     name = "Added by hand, days later"
     queued = queue(project, "addOrganization", f"name={name}")
@@ -231,7 +231,7 @@ def test_s13_a_merge_whose_answer_was_lost_is_known_by_what_it_moved(
     assert found == [(winner, "exact")]
 
 
-def test_w2_what_a_colleague_has_deleted_meanwhile_is_no_effect_of_ours(remote: Remote, project: Project) -> None:
+def test_w2_a_colleagues_deletion_is_no_effect_of_ours(remote: Remote, project: Project) -> None:
     person, _ = pair(remote, "persons")
     queued = queue(project, "deletePerson", f"id={person}")
     ran = lost_while(

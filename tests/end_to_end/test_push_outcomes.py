@@ -172,7 +172,7 @@ NEVER_THERE = [
 
 
 @pytest.mark.parametrize(("operation", "words"), NEVER_THERE, ids=lambda each: "" if isinstance(each, list) else each)
-def test_w2_what_was_never_there_is_refused_and_not_already_so(
+def test_w2_a_record_that_never_existed_is_refused_and_not_already_so(
     remote: Remote, project: Project, operation: str, words: list[str]
 ) -> None:
     known = {
@@ -185,7 +185,7 @@ def test_w2_what_was_never_there_is_refused_and_not_already_so(
     assert len(remote.lines("journal")) == before
 
 
-def test_w2_the_refusal_names_ids_that_come_near(remote: Remote, project: Project) -> None:
+def test_w2_the_refusal_names_similar_ids(remote: Remote, project: Project) -> None:
     deal = live(remote, "deals")[10]["id"]
     queued = queue(project, "deleteDeal", f"id={deal}{deal}{deal}")
     near = queue(project, "deleteDeal", f"id=9{deal}")
@@ -195,7 +195,7 @@ def test_w2_the_refusal_names_ids_that_come_near(remote: Remote, project: Projec
     assert str(deal) in details[1].rpartition("the warehouse has")[2]
 
 
-def test_w2_what_we_know_to_have_been_there_is_already_so(remote: Remote, project: Project) -> None:
+def test_w2_a_record_known_to_have_existed_is_already_so(remote: Remote, project: Project) -> None:
     tombstoned, in_the_table = (live(remote, "persons")[-number]["id"] for number in (1, 2))
     for id in (tombstoned, in_the_table):
         remote.post("act", method="DELETE", path=f"/api/v2/persons/{id}")
@@ -260,9 +260,7 @@ def test_a_record_is_not_merged_with_or_linked_to_itself(project: Project, opera
     assert project.control("SELECT count(*) FROM mutations WHERE state = 'queued'") == [(0,)]
 
 
-def test_w1_a_merge_with_itself_that_stands_in_the_queue_is_rejected_and_holds_up_nothing(
-    remote: Remote, project: Project
-) -> None:
+def test_w1_a_queued_merge_with_itself_is_rejected_and_blocks_nothing(remote: Remote, project: Project) -> None:
     one, other = (each["id"] for each in live(remote, "deals")[:2])
     merge = queue(project, "mergeDeals", f"id={one}", f"merge_with_id={other}")
     with contextlib.closing(sqlite3.connect(project.data / "control.db")) as control, control:

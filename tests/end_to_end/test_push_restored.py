@@ -101,9 +101,7 @@ def restore(project: Project, saved: Path) -> None:
     shutil.copy(saved, project.data / "control.db")
 
 
-def test_w2_what_the_raw_archive_lost_of_the_queue_is_written_down_again(
-    remote: Remote, project: Project, tmp_path: Path
-) -> None:
+def test_w2_a_lost_journal_is_written_again(remote: Remote, project: Project, tmp_path: Path) -> None:
     queued = queue(project, "addDeal", "title=Known to each store")
     older = tmp_path / "outbox"
     shutil.copytree(project.data / "raw" / "outbox", older)
@@ -118,7 +116,7 @@ def test_w2_what_the_raw_archive_lost_of_the_queue_is_written_down_again(
 
 
 @pytest.mark.parametrize("first", ["push", "sync"])
-def test_w2_both_warehouse_files_are_asked_what_was_sent(
+def test_w2_both_warehouse_files_are_read_for_what_was_sent(
     remote: Remote, project: Project, tmp_path: Path, first: str
 ) -> None:
     queued = queue(project, "addDeal", f"title=Known to one file, then {first}")
@@ -172,7 +170,7 @@ def test_w2_a_restored_queue_does_not_send_again(
 
 
 @pytest.mark.parametrize("lost", [("control",), ("control", "warehouse"), ("control", "journal"), ("control", "raw")])
-def test_w1_w2_a_lost_queue_is_known_again_and_sends_nothing_twice(
+def test_w1_w2_a_lost_queue_is_restored_and_sends_nothing_twice(
     remote: Remote, project: Project, lost: tuple[str, ...]
 ) -> None:
     name = f"Known again {lost}"
@@ -201,7 +199,7 @@ def test_w1_w2_a_lost_queue_is_known_again_and_sends_nothing_twice(
 
 
 @pytest.mark.parametrize("lost", [(), ("warehouse", "journal")])
-def test_w4_a_queue_restored_from_amid_a_push_looks_before_it_sends(
+def test_w4_a_queue_restored_from_the_middle_of_a_push_probes_before_it_sends(
     remote: Remote, project: Project, tmp_path: Path, lost: tuple[str, ...]
 ) -> None:
     name = f"Amid {lost}"
@@ -292,7 +290,7 @@ def taken_away(remote: Remote, project: Project) -> tuple[int, int, int]:
 TAKING = ("--allow", "delete,merge")
 
 
-def test_w13_what_was_pushed_beside_a_sync_is_brought_in_by_that_sync(remote: Remote, project: Project) -> None:
+def test_w13_what_was_pushed_during_a_sync_is_loaded_by_that_sync(remote: Remote, project: Project) -> None:
     deal, loser, winner = taken_away(remote, project)
     remote.fault(kind="latency", method="GET", path="/v1/users$", ms=6000, nth=1)
     sync = project.start("sync", "-q", "users")
@@ -308,7 +306,7 @@ def test_w13_what_was_pushed_beside_a_sync_is_brought_in_by_that_sync(remote: Re
 
 
 @pytest.mark.parametrize("opener", ["push", "sync", "reconcile", "backfill", "replay", "load"])
-def test_w13_what_a_killed_push_applied_is_brought_in_by_whatever_opens_the_warehouse_next(
+def test_w13_what_a_killed_push_applied_is_synced_by_the_next_command_on_the_warehouse(
     remote: Remote, project: Project, opener: str, tmp_path: Path
 ) -> None:
     deal, loser, winner = taken_away(remote, project)
@@ -333,7 +331,7 @@ def test_w13_what_a_killed_push_applied_is_brought_in_by_whatever_opens_the_ware
     assert project.ask("SELECT count(*) FROM meta.mutations WHERE reflected_by IS NULL") == [(0,)]
 
 
-def test_s8_what_came_back_after_we_deleted_it_is_not_buried_by_a_late_catch_up(
+def test_s8_a_record_restored_after_our_deletion_is_not_marked_by_a_late_catch_up(
     remote: Remote, project: Project, tmp_path: Path
 ) -> None:
     deal = live(remote, "deals")[10]["id"]

@@ -132,9 +132,7 @@ def test_w7_numbers_and_flags_of_a_workbook_are_what_they_are(
     assert found["custom_fields"][signed[0][0]] is True
 
 
-def test_w7_a_part_that_is_not_given_stays_as_it_is(
-    box: RunningSandbox, project: Project, codes: dict[str, str]
-) -> None:
+def test_w7_a_part_that_is_not_given_is_unchanged(box: RunningSandbox, project: Project, codes: dict[str, str]) -> None:
     deal = live(box, "deals")[2]["id"]
     held = {
         codes["Term"]: {"value": "2026-01-01", "until": "2026-06-30"},
@@ -149,7 +147,7 @@ def test_w7_a_part_that_is_not_given_stays_as_it_is(
     assert custom[codes["Fee"]] == {"value": 5, "currency": "EUR"}
 
 
-def test_w7_numbers_in_doubt_are_refused_with_row_column_value_and_way_out(
+def test_w7_ambiguous_numbers_are_refused_with_row_column_value_and_remedy(
     box: RunningSandbox, project: Project
 ) -> None:
     ran = import_csv(project, "id;Fee\n1;5 EUR\n2;1.234 EUR\n")
@@ -179,7 +177,7 @@ def test_w7_a_division_by_nothing_is_refused_and_empties_nothing(box: RunningSan
     assert project.control("SELECT count(*) FROM mutations WHERE state = 'queued'") == [(0,)]
 
 
-def test_s16_a_field_that_was_deleted_and_made_again_is_known_by_its_label(
+def test_s16_a_field_that_was_deleted_and_recreated_keeps_its_label(
     box: RunningSandbox, project: Project, codes: dict[str, str]
 ) -> None:
     deal = live(box, "deals")[3]["id"]

@@ -61,7 +61,7 @@ def test_s7_a_clean_pair_shows_no_difference_and_changes_nothing(box: RunningSan
     assert seen == [(True,)]
 
 
-def test_s7_every_difference_is_found_and_called_by_its_name_and_mended(box: RunningSandbox, project: Project) -> None:
+def test_s7_every_difference_is_found_classified_and_repaired(box: RunningSandbox, project: Project) -> None:
     drift = Drift(project, box, count=2)
     drift.make()
     ran = reconcile(project, "--exit-code", code=4)
@@ -114,7 +114,7 @@ def test_s8_hidden_pipelines_and_lost_rights_are_no_deletions(box: RunningSandbo
     ],
     ids=lambda fault: fault["kind"],
 )
-def test_s8_trouble_with_a_list_takes_nothing_for_gone(
+def test_s8_a_list_that_fails_marks_nothing_as_deleted(
     box: RunningSandbox, project: Project, fault: dict[str, Any]
 ) -> None:
     before = tombstones(project)
@@ -127,7 +127,7 @@ def test_s8_trouble_with_a_list_takes_nothing_for_gone(
 
 
 @pytest.mark.parametrize("kind", ["cursor_loop", "repeat_page"])
-def test_s8_a_list_that_leads_nowhere_takes_nothing_for_gone(box: RunningSandbox, project: Project, kind: str) -> None:
+def test_s8_a_list_without_an_end_marks_nothing(box: RunningSandbox, project: Project, kind: str) -> None:
     before = tombstones(project)
     box.faults.add({"kind": kind, "path": "^/api/v2/deals"})
     small = "knobs.small_pages(30)"
@@ -165,7 +165,7 @@ def test_s6_a_change_that_moves_no_time_is_seen_by_deep_and_by_a_sample(box: Run
 
 
 @pytest.mark.parametrize("skew_s", [-900, 900])
-def test_s3_what_was_buried_and_is_restored_is_alive_again_whatever_our_clock_says(tmp_path: Path, skew_s: int) -> None:
+def test_s3_a_restored_record_is_alive_again_whatever_our_clock_says(tmp_path: Path, skew_s: int) -> None:
     now = datetime.now(UTC) + timedelta(seconds=skew_s)
     company = generate_company(seed=8, sizes=Sizes(deals=20, persons=12), now=now)
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
@@ -187,7 +187,7 @@ def test_s3_what_was_buried_and_is_restored_is_alive_again_whatever_our_clock_sa
         assert broken_history(project) == []
 
 
-def test_what_was_found_can_be_queried(box: RunningSandbox, project: Project) -> None:
+def test_findings_can_be_queried(box: RunningSandbox, project: Project) -> None:
     box.act("DELETE", f"/api/v2/products/{box.dump('products')[0]['id']}")
     reconcile(project, "products", "--repair")
     assert project.ask("SELECT stream, kind, repaired FROM meta.findings") == [("products", "soft_deleted", True)]
@@ -258,7 +258,7 @@ def test_s9_a_token_that_sees_less_than_it_did_is_no_complete_copy(box: RunningS
     assert tombstones(project) == before
 
 
-def test_s9_lost_rights_are_said_though_only_changes_are_read(box: RunningSandbox, project: Project) -> None:
+def test_s9_lost_rights_are_reported_even_if_only_changes_are_read(box: RunningSandbox, project: Project) -> None:
     assert project.here("sync", "deals", "--fail-on-gap").code == 0
     box.company.viewers["admin"].admin = False
     told = project.here("sync", "deals", "--fail-on-gap")

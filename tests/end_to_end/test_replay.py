@@ -92,7 +92,7 @@ def test_s14_named_streams_are_rebuilt_and_the_others_left_as_they_are(project: 
     assert project.ask("SELECT count(*) FROM meta.runs WHERE command LIKE 'sync%'") == [(3,)]
 
 
-def test_s14_the_archive_alone_is_enough_when_all_else_is_lost(project: Project) -> None:
+def test_s14_the_archive_alone_is_enough_when_everything_else_is_lost(project: Project) -> None:
     before = digests(project)
     for path in (*project.data.glob("warehouse*"), *project.data.glob("control.db*")):
         path.unlink()
@@ -154,7 +154,7 @@ def test_a_new_column_gets_its_values_for_the_past_too(remote: Remote, tmp_path:
     assert ran.written["products"] == 0
 
 
-def test_s14_s16_fields_and_options_are_as_each_reading_had_them(tmp_path: Path) -> None:
+def test_s14_s16_each_run_is_replayed_with_its_own_fields_and_options(tmp_path: Path) -> None:
     project, code = Project(tmp_path / "project"), "a" * 40
 
     def read(number: int, label: str, option: str, *more: dict[str, Any]) -> None:

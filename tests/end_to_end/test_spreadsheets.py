@@ -86,21 +86,21 @@ def test_w7_pipedrives_own_headings_mean_its_fields(project: Project, tmp_path: 
         ("Report\n\nid,title\n1,x\n", "--header 3"),
     ],
 )
-def test_w7_a_file_that_can_t_be_told_queues_nothing(project: Project, tmp_path: Path, text: str, said: str) -> None:
+def test_w7_an_ambiguous_file_queues_nothing(project: Project, tmp_path: Path, text: str, said: str) -> None:
     ran = bring(project, tmp_path / "rows.csv", text, "updateDeal")
     assert ran.code == 2, ran
     assert said in ran.err
     assert project.here("queue", "list", "--json").out == ""
 
 
-def test_w7_rows_that_set_nothing_are_left_out_and_said(project: Project, tmp_path: Path) -> None:
+def test_w7_rows_that_set_nothing_are_skipped_and_counted(project: Project, tmp_path: Path) -> None:
     ran = bring(project, tmp_path / "rows.csv", "id,title\n1,x\n2,\n3\n4,NULL\n", "updateDeal")
     assert [each["id"] for each in payloads(ran)] == ["1", "4"]
     assert "2 rows set nothing and were left out, the first of them row 2 (line 3)." in ran.err
     assert "1 rows have fewer cells" in ran.err
 
 
-def test_w7_bad_rows_are_written_so_that_they_can_be_mended_and_queued(project: Project, tmp_path: Path) -> None:
+def test_w7_bad_rows_are_written_so_that_they_can_be_corrected_and_queued(project: Project, tmp_path: Path) -> None:
     rows = "_operation;id;title;value;label_ids\nupdateDeal;1;'+1;5;\nupdateDeal;2;'=x;much;NULL\n"
     path, bad = tmp_path / "rows.csv", tmp_path / "bad.csv"
     path.write_text(rows, encoding="utf-8")
@@ -122,7 +122,7 @@ def test_w7_encoding_and_header_can_be_named(project: Project, tmp_path: Path) -
     assert payloads(ran) == [{"id": "1", "title": "Müller"}]
 
 
-def test_x10_raw_csv_goes_out_and_comes_back_unguarded(project: Project, tmp_path: Path) -> None:
+def test_x10_raw_csv_makes_a_round_trip_unguarded(project: Project, tmp_path: Path) -> None:
     query = "select 1 as id, '''=x' as title"
     for raw in ((), ("--raw-csv",)):
         text = project.here("sql", query, "-o", "csv", *raw).out

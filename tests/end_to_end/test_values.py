@@ -96,7 +96,7 @@ def test_every_value_that_v1_has_is_the_same(remote: Remote, kept: Path) -> None
         assert wanted
 
 
-def test_a_company_moves_in_time_and_the_truth_of_before_is_told_from_that_of_after() -> None:
+def test_the_truth_before_a_change_differs_from_the_truth_after() -> None:
     """The comparison itself can fail: it sees an added, a changed and a silently changed record."""
 
     def entry(**record: object) -> dict[str, object]:

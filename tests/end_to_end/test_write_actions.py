@@ -152,7 +152,7 @@ def _fill(words: str, known: dict[str, str]) -> list[str]:
 
 
 @pytest.mark.skipif(not SEED.exists(), reason="the list of actions (../shared/api) is not here")
-def test_none_of_the_mutating_actions_is_left_out() -> None:
+def test_every_mutating_action_is_covered() -> None:
     seed = json.loads(SEED.read_text("utf-8"))
     assert {action["key"] for action in seed if action["kind"] not in READS} == ACTIONS.keys() | REMOVED.keys()
 
@@ -214,7 +214,7 @@ def table() -> str:
     return "\n".join([*lines, ""])
 
 
-def test_the_table_in_the_docs_is_this_one() -> None:
+def test_the_table_in_the_docs_is_up_to_date() -> None:
     assert TABLE.read_text("utf-8") == table()
 
 
