@@ -1,4 +1,4 @@
-"""`pdsync api`: every operation of the catalogue goes out as it should, raw requests with all they are given."""
+"""`pdsync api`: every operation of the catalogue is sent as declared, raw requests with all their options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pdsync files`: what it chooses, says and costs, how it ends, and what an upload sends."""
+"""`pdsync files`: which files it selects, its cost, output and exit codes, and what an upload sends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pdsync history` and `pdsync diff`: what happened to one record, and to all of them between two moments."""
+"""`pdsync history` and `pdsync diff`: the changes of one record, and of all records between two times."""
 
 from __future__ import annotations
 

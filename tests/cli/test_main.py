@@ -1,4 +1,4 @@
-"""The root command: options wherever they stand, an exit code for each end, and no stack trace for people."""
+"""The root command: global options anywhere, an exit code for each outcome, and no stack trace without -v."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_o7_a_wrong_call_ends_with_2_and_says_what_to_do(
 def test_o7_a_bug_ends_with_1_and_without_a_stack_trace(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """A receipt that no pdsync wrote: nobody expects it, so it counts as a bug. -v shows where."""
+    """A receipt that no pdsync wrote is unexpected, so it counts as a bug. -v shows where."""
     (tmp_path / "data").mkdir()
     Control(tmp_path / "data" / "control.db").close()
     with sqlite3.connect(tmp_path / "data" / "control.db") as db:

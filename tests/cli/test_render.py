@@ -1,4 +1,4 @@
-"""What people see can't steer their terminal, and what programs read is JSON whatever stands in it."""
+"""Output for people has no control sequences, and output for programs is valid JSON, whatever the values."""
 
 from __future__ import annotations
 

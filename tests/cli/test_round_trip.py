@@ -1,4 +1,4 @@
-"""What `sql -o csv` writes, `queue import` reads as it was, for every type that a column of the warehouse may have."""
+"""`queue import` reads what `sql -o csv` writes unchanged, for every type that a column of the warehouse may have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `pdsync schedule` prints is understood by what it is for, whatever the project's folder is called."""
+"""Each scheduler accepts what `pdsync schedule` prints for it, whatever the name of the project folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""init, auth and doctor, run as a person runs them: a process, a terminal where it asks, a server on a socket."""
+"""init, auth and doctor, run as a person runs them: a process, a terminal for prompts, a server on a socket."""
 
 from __future__ import annotations
 

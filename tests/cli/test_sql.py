@@ -1,4 +1,4 @@
-"""`pdsync sql`: formats, the past, and what it refuses. `api`, the listings and the library, on one synced company."""
+"""`pdsync sql`: formats, `--as-of`, and refusals. `api`, the listings and the library, on one synced company."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each read action of a well-known Pipedrive component: the command that carries it out here, and its result checked.
+"""Each read action of a well-known Pipedrive component: the command that does the same, and its result, checked.
 
 `docs/actions.md` is the table of them; `python -m tests.end_to_end.test_actions` writes it anew.
 """

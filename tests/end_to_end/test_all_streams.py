@@ -1,4 +1,4 @@
-"""Every stream that there is, of a company with every kind of record: read whole, and held against the truth."""
+"""Every stream, of a company with every kind of record: read in full, and compared with the truth."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def remote() -> Iterator[Remote]:
 
 @pytest.fixture(scope="module")
 def synced(remote: Remote, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Ran, Ran]:
-    """A project after one sync of all that is read by itself, and one of every stream there is."""
+    """A project after one sync of the default streams, and one of every stream."""
     project = Project(tmp_path_factory.mktemp("all") / "project", remote)
     first = project.here("sync", "--json")
     return project, first, project.here("sync", *catalogue.streams(), "--json")
@@ -93,7 +93,7 @@ def alive(warehouse: Any, parent: str) -> set[str]:
 
 
 def unlike(stream: str, row: dict[str, Any], record: dict[str, Any], types: dict[str, str], key: str) -> list[str]:
-    """Where a row and the record it stands for differ, in what both call by the same name and is no object."""
+    """The columns in which a row differs from its record; objects are not compared."""
     found = []
     for name, value in record.items():
         if (

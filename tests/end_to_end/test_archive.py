@@ -1,4 +1,4 @@
-"""The raw archive is checked page by page, and what is removed from it was not needed."""
+"""The raw archive is checked page by page, and only pages that no replay needs are removed."""
 
 from __future__ import annotations
 

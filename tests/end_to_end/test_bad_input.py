@@ -1,4 +1,4 @@
-"""What people and machines get wrong: a message with the next step, the right exit code, nothing half-written."""
+"""Mistakes of people and machines give a message with the next step, the right exit code, and no partial write."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_o1_a_second_run_leaves_without_touching_anything(remote: Remote, ready:
 
 
 def test_o1_a_warehouse_that_another_program_has_open_is_named(ready: Project) -> None:
-    """A reader of the published file is in nobody's way; whoever holds the work file is."""
+    """A reader of the published file blocks nothing; a program that has the work file open does."""
     assert ready.run("sync", "stages").code == 0
     with ready.warehouse() as reader:
         assert ready.run("sync", "stages").code == 0

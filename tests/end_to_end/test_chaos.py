@@ -1,4 +1,4 @@
-"""A slice of `python -m tests.proofs.writes`: mutations under random faults and kills, held against the journal."""
+"""A slice of `python -m tests.proofs.writes`: mutations under random faults and kills, compared with the journal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clocks that are wrong for a night: the server's, a file's, or this machine's. No later change is ever kept out."""
+"""Clocks that are wrong for a night: the server's, a file's, or this machine's. Every later change is still stored."""
 
 from __future__ import annotations
 

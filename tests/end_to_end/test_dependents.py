@@ -1,4 +1,4 @@
-"""Streams with a request a parent: only when named, only for parents that changed, within their share of the day."""
+"""Streams with a request per parent: only when named, only for changed parents, within their share of the day."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exports are whole or not there, can be read by others, and show nothing that a mask hides."""
+"""Exports are complete or absent, can be read by other programs, and show nothing that a mask hides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A year that somebody has mistyped ends no command: `sql` in every form, exports, the past, the queue."""
+"""A mistyped year breaks no command: `sql` in every form, exports, the past, the queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One bad day each: the run ends in the same tables, or says which stream is incomplete; never silently without a row.
+"""One fault each: the run gives the same tables, or names the incomplete stream; it never loses a row silently.
 
 The rows of the fault matrix that a reading run can meet. `retried`: the run cures it by itself. `gap`: that stream
 fails, the others are committed, and the next run brings what is missing.

@@ -1,4 +1,4 @@
-"""A custom field's life: renamed, retyped, deleted, made again, its options renamed. Columns stay, the log tells."""
+"""A custom field's life: renamed, retyped, deleted, recreated. Columns stay, the schema log has each change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A person who is forgotten is in no file of the project any more, and all else is as it was."""
+"""A forgotten person is no longer in any file of the project, and everything else is unchanged."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def contents(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def hits(folder: Path, words: list[str]) -> list[str]:
-    """Where any of `words` still stands, also with its letters escaped."""
+    """The files that still contain any of `words`, also with escaped letters."""
     forms = {form for word in words for form in (word, json.dumps(word)[1:-1], word.replace("@", "%40"))}
     pattern = re.compile("|".join(re.escape(form) for form in forms), re.IGNORECASE)
     return [f"{place}: {found[0]}" for place, text in contents(folder) if (found := pattern.search(text))]
@@ -61,7 +61,7 @@ def remote() -> Iterator[Remote]:
 
 @pytest.fixture(scope="module")
 def chosen(remote: Remote) -> dict[str, Any]:
-    """Somebody on whom much hangs, and whose name nobody else bears."""
+    """A person with many links and a unique name."""
     persons = [entry["record"] for entry in remote.dump("persons") if entry["state"] == "live"]
     deals = [entry["record"]["person_id"] for entry in remote.dump("deals")]
     names = [person["name"] for person in persons]

@@ -1,4 +1,4 @@
-"""What scripts rely on: the last line of `sync --json`, and the first keys of every listing."""
+"""The interface of scripts: the last line of `sync --json`, and the first keys of every listing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that are killed, and whose resume is killed too, end as if they had been left alone.
+"""Commands that are killed, and whose resume is killed too, end as if they had not been interrupted.
 
 This is a slice: `python -m tests.proofs.kills` kills every command at every named place, and at random instants.
 """

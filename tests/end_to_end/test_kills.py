@@ -1,4 +1,4 @@
-"""A run that is killed, or finds its files damaged, ends in the same tables and asks for nothing twice."""
+"""A run that is killed, or finds its files damaged, gives the same tables and fetches nothing twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server sees of the limits: by its own log, whatever pdsync believes."""
+"""Limits as the server sees them: by its own log, not by pdsync's count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saved list answers, in every wrapping people keep them in, end in the same table as a sync."""
+"""Saved list answers, in every format, give the same table as a sync."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Raw archive, control.db, warehouse: each lost, emptied, cut short or restored from an earlier day, alone or together.
+"""Raw archive, control.db, warehouse: each lost, emptied, truncated or restored from an earlier day, alone or together.
 
 The next sync ends in the tables of the source, or refuses and names the way out, which then leads there.
 """

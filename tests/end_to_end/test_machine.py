@@ -1,4 +1,4 @@
-"""What the machine does to a command: full disks, little memory, proxies, no home. The answer is never "a bug"."""
+"""Problems of the machine: full disk, little memory, proxy, no home. The message never says that it is a bug."""
 
 from __future__ import annotations
 

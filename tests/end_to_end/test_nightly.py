@@ -1,4 +1,4 @@
-"""The nightly pipeline: changes, then a share of the streams held against the source; told to whom it concerns."""
+"""The nightly pipeline: changes, then a share of the streams is verified; the end is reported to a webhook."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_runs_show_prints_the_proof_of_completeness(box: RunningSandbox, project
 
 @pytest.fixture
 def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The address of a server that keeps what is posted to it."""
+    """The address of a server that records what is posted to it."""
     posted: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""The outbox holds: intent before the first byte, what was told after a kill, what was under way after a signal."""
+"""The outbox is durable: attempts before the first byte, mutations after a kill, requests after a signal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way out through a company's proxy: a tunnel that shows it neither the token nor an answer."""
+"""Requests through a company's proxy: a tunnel that shows it neither the token nor an answer."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 
 
 class Proxy:
-    """A proxy that knows one way, to HOST, and keeps every byte that passes; HOST is a sandbox behind TLS."""
+    """A proxy that connects only to HOST, a sandbox with TLS, and records every byte."""
 
     def __init__(self, sandbox_port: int, ca: Path, key: Path) -> None:
         self.seen = bytearray()

@@ -1,4 +1,4 @@
-"""Writing back, end to end: what is queued, shown, sent and kept, held against the sandbox's own journal."""
+"""Writing back, end to end: what is queued, shown, sent and stored, compared with the sandbox's own journal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes whose answer was lost while somebody else did something alike: only what is shown to be ours counts."""
+"""Writes whose answer was lost while a colleague made a similar change: only proven effects count as ours."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_w2_w4_an_addition_that_a_colleague_has_changed_meanwhile_is_not_sent_ag
 
 
 def test_w2_an_addition_long_after_an_attempt_is_not_its_effect(remote: Remote, project: Project) -> None:
-    """The request was lost before the server, the push killed; two days later somebody adds the very same by hand."""
+    """The request was lost before the server, the push killed; two days later a colleague adds the same by hand."""
     name = "Added by hand, days later"
     queued = queue(project, "addOrganization", f"name={name}")
     remote.fault(kind="reset_before", method="POST", path="/api/v2/organizations$", nth=1, times=9)

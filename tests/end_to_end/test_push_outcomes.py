@@ -1,4 +1,4 @@
-"""How a mutation ends says what is known of its effect: added again, never there, sent and not to be verified."""
+"""The outcome of a mutation says what is known of its effect: added again, never existed, sent but not verifiable."""
 
 from __future__ import annotations
 

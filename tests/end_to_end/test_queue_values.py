@@ -1,4 +1,4 @@
-"""Values that come from spreadsheets and SQL, from the file to the record: as they were meant, or not queued."""
+"""Values that come from spreadsheets and SQL, from the file to the record: read as intended, or not queued."""
 
 from __future__ import annotations
 

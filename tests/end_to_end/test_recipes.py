@@ -1,4 +1,4 @@
-"""The recipes of docs/writing-back.md, run word for word, and what they are to bring about."""
+"""The recipes of docs/writing-back.md, run word for word, and their effects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reconcile: what it finds, what it calls it, what it mends, and what it never takes for gone."""
+"""Reconcile: what it finds, how it classifies and repairs it, and what it never marks as deleted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The warehouse is made again from the raw archive alone: the same tables, without a request, or not at all."""
+"""The warehouse is rebuilt from the raw archive alone: the same tables, without a request, or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A slice of `tests.proofs.soak`: a few nights leave nothing behind, hold nothing open, and lose nothing."""
+"""A slice of `tests.proofs.soak`: a few nights leak no files, no handles and no memory, and lose no row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that people have: what spreadsheets, Pipedrive itself and `sql -o csv` export comes back right."""
+"""Real files: exports of spreadsheets, of Pipedrive and of `sql -o csv` are imported correctly."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_w7_an_export_that_comes_back_is_queued_as_if_it_had_never_left(
 
 
 def _given(payload: dict[str, Any]) -> dict[str, Any]:
-    """A payload without what an empty cell stands for: nothing, an empty text, an empty list."""
+    """A payload without empty values: null, an empty text, an empty list."""
     found = {
         name: _given(value) if name == "custom_fields" else value
         for name, value in payload.items()

@@ -1,4 +1,4 @@
-"""A company small enough that a whole life with pdsync passes in seconds, and what can happen to it from outside.
+"""A small company, so that many syncs take seconds, and the changes that others make to it.
 
     work = Work(box)
     work.update("deals", 3)      # the fourth deal there is, counted round
@@ -29,7 +29,7 @@ Place = tuple[str, int]  # a kind and an id
 
 
 class Still(Clock):
-    """A clock that stands until it is moved: the same steps give the same times, however long they take."""
+    """A clock that moves only by `advance`: the same steps give the same times, however long they take."""
 
     def seconds(self) -> float:
         return self._start_s
@@ -52,7 +52,7 @@ def tiny(skew_s: int = 0, seed: int = 1) -> Company:
 
 
 class Work:
-    """What people do at the source. Every step is what the API's own writes do, or is told to be silent."""
+    """What people do at the source: writes of the API, or silent changes without a trace."""
 
     def __init__(self, box: RunningSandbox) -> None:
         self.box, self.company = box, box.company

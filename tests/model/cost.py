@@ -1,4 +1,4 @@
-"""How often each step of the model was taken, and what it cost: `@counted` notes it, `report` tells it."""
+"""Counts how often each step of the model ran, and its cost: `@counted` records, `report` prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A company, its warehouse and its queue, through any sequence of steps that Hypothesis can think of.
+"""A company, its warehouse and its queue, through any sequence of steps that Hypothesis generates.
 
 People work at the source, silently now and then; pdsync syncs, reconciles, replays, pushes and undoes, now and then
 with a server that fails or a budget that ends. After each step what `oracle` promises must hold. At the end a full sync

@@ -1,4 +1,4 @@
-"""What must hold after every step, told from the files that pdsync leaves and from what really is at the source.
+"""The invariants after every step, checked on the files of pdsync and on the true state of the source.
 
 Each function returns what is wrong, in words; nothing is right. None of them uses pdsync's own reading.
 """
@@ -79,7 +79,7 @@ class Published:
 
 
 def told_apart(before: Published, after: Published) -> list[str]:
-    """Records that do not stand in two warehouses alike: present, as of a time, marked, with so many versions (S14)."""
+    """Records that differ between two warehouses: existence, times, marks, number of versions (S14)."""
     return [
         f"S14: {place} was {before.rows.get(place)}, {before.versions[place]} versions, and is {after.rows.get(place)},"
         f" {after.versions[place]} versions"
@@ -110,7 +110,7 @@ def circles(published: Published) -> list[str]:
 
 
 def false_merges(published: Published, work: Work) -> list[str]:
-    """Merges that are told as exact and were none."""
+    """Merges that are recorded as exact but did not happen."""
     found = []
     for (kind, loser), (winner, confidence) in published.merges.items():
         left = work.company[kind].left.get(loser)

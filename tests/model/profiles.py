@@ -1,4 +1,4 @@
-"""How much of the model is run: a slice that fits into the test suite, and all of it.
+"""How many examples of the model run: a slice for the test suite, or all of it.
 
 The slice is derandomized: it is the same sequences on each machine, and another set only when the model changes.
 """

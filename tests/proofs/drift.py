@@ -1,4 +1,4 @@
-"""Proof: reconcile finds every difference, calls it by its name, mends it, and invents none.
+"""Proof: reconcile finds every difference, classifies it, repairs it, and reports no others.
 
     python -m tests.proofs.drift               # 100 of each class in each stream that can have them: some minutes
     python -m tests.proofs.drift --count 20

@@ -1,4 +1,4 @@
-"""Proof: a run that is killed again and again ends in the tables of one that was left alone, and reads nothing twice.
+"""Proof: a run that is killed many times gives the tables of an uninterrupted run, and reads nothing twice.
 
     python -m tests.proofs.kills                       # all of it: half an hour
     python -m tests.proofs.kills --seed 7              # other instants

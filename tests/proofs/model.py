@@ -1,4 +1,4 @@
-"""Proof: whatever people, faults and pdsync do, in any order, the promises hold and the tables converge.
+"""Proof: after any sequence of changes, faults and commands the promises hold and the tables converge.
 
     python -m tests.proofs.model                              # 200 examples × 40 steps
     python -m tests.proofs.model --examples 20 --steps 60 --seed 7 --jobs 1
@@ -29,7 +29,7 @@ from tests.model.profiles import EXAMPLES, STEPS, WHOLE
 
 
 def one(examples: int, steps: int, number: int) -> bool:
-    """Run so many examples in this process; whether all promises held."""
+    """Run `examples` in this process; return whether all promises held."""
     began = time.monotonic()
     held = True
     try:
@@ -45,7 +45,7 @@ def one(examples: int, steps: int, number: int) -> bool:
 
 
 def several(examples: int, steps: int, first: int, jobs: int) -> bool:
-    """Run the examples in `jobs` processes, each with a seed of its own; whether all promises held."""
+    """Run the examples in `jobs` processes, each with its own seed; return whether all promises held."""
     shares = [examples // jobs + (job < examples % jobs) for job in range(jobs)]
     running = [
         subprocess.Popen([sys.executable, "-m", "tests.proofs.model", "--examples", str(share), "--steps", str(steps),

@@ -169,7 +169,7 @@ class Pairs(list[tuple[str, Any]]):
 
 
 def came(bodies: list[bytes]) -> tuple[dict[int, list[str]], list[set[int]]]:
-    """What lists held: id → the titles that came under it; and of each record the ids that it can be taken for."""
+    """What lists held: id → the titles that came under it; and for each record the ids that it can match."""
     titles: dict[int, list[str]] = defaultdict(list)
     records: list[set[int]] = []
     for body in bodies:
@@ -197,7 +197,7 @@ def usable(id: Any) -> int | None:
 
 
 def as_column(title: Any) -> str:
-    """A title as the table holds it; what strict parsers refuse stands there as U+FFFD."""
+    """A title as the table holds it; what strict parsers refuse is U+FFFD there."""
     text = title if isinstance(title, str) else None if title is None else json.dumps(plain(title))
     return "" if text is None else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -241,7 +241,11 @@ def alike(title: str | None, came: str) -> bool:
 
 
 def one_sync(remote: Remote, folder: Path, seed: int, share_whole: float) -> tuple[int, list[str]]:
-    """Sync a fresh project through a spoiler; the number of answers spoiled, and what is wrong afterwards."""
+    """Sync a fresh project through a spoiler.
+
+    Returns:
+        The number of spoiled answers, and what is wrong afterwards.
+    """
     spoiler = Spoiler(remote, seed, share_whole)
     try:
         project = Project(folder, remote).configure(base_url=spoiler.url)

@@ -1,4 +1,4 @@
-"""Proof: what `plan` says a night will cost is what it costs, stream by stream.
+"""Proof: the cost of a night is what `plan` estimates, stream by stream.
 
     python -m tests.proofs.nightly                # 40,000 deals, 1 % changed each night
     python -m tests.proofs.nightly --deals 2000

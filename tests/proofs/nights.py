@@ -1,4 +1,4 @@
-"""Proof: whatever is lost, put back, killed, skewed or done twice at once, each night ends in the right tables.
+"""Proof: each night gives the right tables, whatever is lost, restored, killed, skewed or run twice.
 
     python -m tests.proofs.nights --seeds 1,2,3            # 30 nights each: some minutes
     python -m tests.proofs.nights --nights 10 --seed 7 --without clocks,stores
@@ -59,7 +59,7 @@ def one(seed: int, asked: argparse.Namespace) -> bool:
 
 
 def several(seeds: list[int], jobs: int) -> bool:
-    """A process for each seed, so many at once; whether all was right."""
+    """Run a process per seed, `jobs` at once; return whether all passed."""
     own = sys.argv[1:]
 
     def live(seed: int) -> bool:

@@ -1,4 +1,4 @@
-"""Proof: night after night in one process, memory, descriptors, tasks, threads and files stay flat, and no row drifts.
+"""Proof: night after night in one process, memory, descriptors, tasks, threads and files are constant, no row drifts.
 
     python -m tests.proofs.soak                    # 100 nights
     python -m tests.proofs.soak --nights 30 --seed 3 --deals 400 --streams    # of all streams

@@ -1,4 +1,4 @@
-"""Proof: mutations under random faults and kills are each accounted for, and none takes effect twice.
+"""Proof: mutations under random faults and kills are each accounted for, and no effect happens twice.
 
     python -m tests.proofs.writes                       # 2,000 mutations, 20 kills: some minutes
     python -m tests.proofs.writes --count 300 --seed 7  # fewer, with other dice

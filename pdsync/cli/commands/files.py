@@ -143,7 +143,7 @@ async def _download(
 
 
 class _Silent:
-    """Stands in for live progress where nobody watches."""
+    """Replaces live progress where there is no terminal."""
 
     def __enter__(self) -> _Silent:
         return self

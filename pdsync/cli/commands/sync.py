@@ -128,10 +128,10 @@ def _facts(verified: findings.Result) -> dict[str, object]:
 def _verification(verified: findings.Result) -> str:
     seen = ", ".join(f"{name} {count:,}" for name, (_, _, count) in verified.swept.items())
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(each.kind for each in verified.findings).items())
-    mended = len(verified.findings) - len(verified.left)
+    repaired = len(verified.findings) - len(verified.left)
     lines = [f"Verified against the source: {seen or 'nothing'}; {verified.receipt.tokens:,} tokens."]
     if kinds:
-        lines.append(f'Differences: {kinds}; repaired: {mended}. pdsync sql "from meta.findings"')
+        lines.append(f'Differences: {kinds}; repaired: {repaired}. pdsync sql "from meta.findings"')
     lines += [f"Held back: {verified.held}"] if verified.held else []
     lines += [f"{gap.stream}: {gap.detail}" for gap in verified.receipt.gaps]
     return "\n".join(lines)
