@@ -30,9 +30,10 @@ from pdsync.core.request_builder import check
 from pdsync.core.upload_download import MemorySink
 from pdsync.errors import ConfigError
 from pdsync.extract.records import records
-from pdsync.runner import connection as sessions
-from pdsync.runner import project as projects
 from pdsync.runner import push as pushing
+from pdsync.runner.connection import connect
+from pdsync.runner.project import open_warehouse as open_published
+from pdsync.runner.project import opened as open_control
 from pdsync.runner.sync.sync import sync as sync_streams
 from pdsync.runner.sync.sync_request import SyncRequest
 from pdsync.writeback import enqueue, undo
@@ -90,7 +91,7 @@ def open_warehouse(project: str | Path = ".") -> duckdb.DuckDBPyConnection:
     settings = config.load(path.parent if path.suffix == ".duckdb" else path)
     if path.suffix == ".duckdb":
         settings = msgspec.structs.replace(settings, warehouse=path.absolute())
-    return projects.open_warehouse(settings)
+    return open_published(settings)
 
 
 class Queue:
@@ -182,9 +183,9 @@ class Client:
         self._http: Http | None = None
 
     async def __aenter__(self) -> Client:
-        with projects.opened(self._settings):  # the ledger of requests lives in control.db
+        with open_control(self._settings):  # the ledger of requests lives in control.db
             pass
-        self._http = await self._stack.enter_async_context(sessions.connect(self._settings))
+        self._http = await self._stack.enter_async_context(connect(self._settings))
         return self
 
     async def __aexit__(

@@ -18,8 +18,7 @@ import msgspec
 from pdsync.core import catalogue, disk
 from pdsync.errors import StorageError
 from pdsync.load import clock_repair, tombstones, warehouse
-from pdsync.load import commit as committing
-from pdsync.load.commit import Batch, Counts, Target
+from pdsync.load.commit import Batch, Counts, Target, commit, note_change, refresh_labels
 from pdsync.model import FINDINGS, CustomField, SchemaChange, Stream, Tombstone, Version, Walk
 from pdsync.normalise import tables
 from pdsync.normalise.columns import StagingSql
@@ -162,7 +161,7 @@ class Loader:
             StorageError: DuckDB failed; no batch was committed in part.
         """
         if walk.source == FINDINGS:
-            return await self.do(self._bury, stream, walk, pages)
+            return await self.do(self._tombstone, stream, walk, pages)
         counts: Counts | None = None
         for chunk, ends_batch in _chunks(pages):
             stage = await self.do(self._stage, stream, walk)
@@ -173,7 +172,7 @@ class Loader:
                 counts = counts + done if counts else done
         return counts
 
-    def _bury(self, stream: Stream, walk: Walk, pages: Sequence[Page]) -> Counts | None:
+    def _tombstone(self, stream: Stream, walk: Walk, pages: Sequence[Page]) -> Counts | None:
         counts: Counts | None = None
         for page in pages:
             gone = msgspec.json.decode(page.body, type=list[Tombstone])
@@ -211,9 +210,7 @@ class Loader:
             changes=stage.changes,
             at=self.moment,
         )
-        counts = committing.commit(
-            stage.connection, target_of(stage.table), stage.relation if stage.rows else None, batch
-        )
+        counts = commit(stage.connection, target_of(stage.table), stage.relation if stage.rows else None, batch)
         if self._only_added and (counts.updated or counts.deleted):
             self._only_added = False
             warehouse.vacuum(self.connection, wanted=True)
@@ -301,14 +298,14 @@ class Loader:
                 [stream.name],
             )
             for change in changes:
-                committing.note_change(self.connection, run_id, change, self.moment)
+                note_change(self.connection, run_id, change, self.moment)
             self.connection.execute("COMMIT")
         except BaseException:
             self.connection.execute("ROLLBACK")
             raise
         self._tables = {key: table for key, table in self._tables.items() if key[0] != stream.name}
         if stream.name in warehouse.tables(self.connection):
-            committing.refresh_labels(self.connection, target_of(self.table(stream, "v2")))
+            refresh_labels(self.connection, target_of(self.table(stream, "v2")))
         return changes
 
     # What a finished run leaves behind.

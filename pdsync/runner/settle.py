@@ -1,4 +1,4 @@
-"""Brings control.db and an open work file in step: what one lacks is loaded or begun again, or taken from the other.
+"""Brings control.db and an open work file in step: what one lacks is loaded or read again, or copied from the other.
 
 The work file is the authority on what is loaded, control.db on what was fetched. See `runner.stores` for the archive.
 """
@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pdsync.core.server_clock import TRUST
-from pdsync.runner.report import receipt as receipts
+from pdsync.runner.report.receipt import adopt, save_receipt
 
 if TYPE_CHECKING:
     from pdsync.core.control import Control
@@ -21,27 +21,27 @@ def settle(loader: Loader, control: Control, clock: ServerClock | None = None) -
     """Bring control.db and the work file in step. To be called in the loader's thread, once the file is open.
 
     Args:
-        loader: holds the work file.
+        loader: of the open work file.
         control: the project's control.db.
         clock: the server's, after the first answer; None where there is none to ask.
 
     Returns:
-        What a person should know.
+        Messages for the user.
     """
-    held, notes = loader.loaded_pages_by_walk(), []
-    if lost := control.requeue_missing_walks(held):
-        notes.append(f"The work file lacks {lost:,} readings: they are loaded again from the raw archive.")
-    if overtaken := control.drop_overtaken(held):
-        notes.append(f"control.db is older than the warehouse: {overtaken:,} open readings begin again.")
-    told = receipts.adopt(loader.connection, control)
+    loaded, notes = loader.loaded_pages_by_walk(), []
+    if lost := control.requeue_missing_walks(loaded):
+        notes.append(f"The work file lacks {lost:,} walks: they are loaded again from the raw archive.")
+    if overtaken := control.drop_overtaken(loaded):
+        notes.append(f"control.db is older than the warehouse: {overtaken:,} open walks begin again.")
+    in_warehouse = adopt(loader.connection, control)
     for receipt in reversed(control.receipts(-1)):
-        if receipt.finished_at and receipt.run_id not in told:
-            receipts.save_receipt(loader, receipt)
+        if receipt.finished_at and receipt.run_id not in in_warehouse:
+            save_receipt(loader, receipt)
     return notes + (_settle_time(loader, clock) if clock else [])
 
 
 def _settle_time(loader: Loader, clock: ServerClock) -> list[str]:
-    """Put right what a wrong clock has put into the future, or go on after it; what a person should know."""
+    """Put right what a wrong clock has put into the future, or continue after it; messages for the user."""
     clock.not_before(loader.newest_time())
     if clock.is_confirmed:
         now = clock.now()

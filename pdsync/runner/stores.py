@@ -14,16 +14,19 @@ Walks are told apart by their run and their own id, neither of which repeats in 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from typing import TYPE_CHECKING
 
 import duckdb
+from msgspec import Struct
 from msgspec.structs import replace
 
 from pdsync.core.log import log
 from pdsync.errors import StorageError
 from pdsync.extract import raw_file
 from pdsync.load import warehouse
+from pdsync.load.commit import Counts
 from pdsync.sql import first, literal, quoted
 
 if TYPE_CHECKING:
@@ -226,22 +229,40 @@ def _batches(connection: duckdb.DuckDBPyConnection, database: str) -> str:
     return "(SELECT '' AS run_id, 0 AS walk, 0 AS batch, now() AS applied_at LIMIT 0)"
 
 
+class LoadedWalk(Struct, frozen=True):
+    """What the batches of one walk wrote into a warehouse file."""
+
+    stream: str
+    counts: Counts
+
+
+def loaded_walks(path: Path) -> dict[tuple[str, int], LoadedWalk]:
+    """By run and walk: what the file at `path` was made from.
+
+    Raises:
+        StorageError, duckdb.Error: the file can't be read.
+    """
+    names = Counts.__struct_fields__
+    with contextlib.closing(warehouse.connect(path, read_only=True)) as connection:
+        rows = connection.execute(
+            "SELECT run_id, walk, stream, sum(read), sum(inserted), sum(updated), sum(deleted), sum(unchanged),"
+            " sum(quarantined), sum(schema_changes) FROM meta._applied_batches GROUP BY ALL"
+        ).fetchall()
+    return {
+        (run, int(walk)): LoadedWalk(stream, Counts(**dict(zip(names, map(int, counts), strict=True))))
+        for run, walk, stream, *counts in rows
+    }
+
+
 def not_in_archive(path: Path, control: Control) -> dict[str, int]:
     """By stream: how many rows, deletions and versions the file at `path` has from pages that the archive lacks."""
-    connection = warehouse.connect(path, read_only=True)
-    try:
-        wrote = connection.execute(
-            "SELECT run_id, walk, stream, sum(inserted + updated + deleted)::BIGINT FROM meta._applied_batches"
-            " GROUP BY ALL HAVING sum(inserted + updated + deleted) > 0"
-        ).fetchall()
-    finally:
-        connection.close()
     # What was given up (raw prune --damaged) was given up by a person.
     archived = {
         (walk.run_id, walk.id) for walk, state in control.walks() if state == "pruned" or control.last_page(walk.id)
     }
     lost: dict[str, int] = {}
-    for run, walk, stream, rows in wrote:
-        if (run, walk) not in archived:
-            lost[stream] = lost.get(stream, 0) + int(rows)
+    for key, loaded in loaded_walks(path).items():
+        rows = loaded.counts.inserted + loaded.counts.updated + loaded.counts.deleted
+        if rows and key not in archived:
+            lost[loaded.stream] = lost.get(loaded.stream, 0) + rows
     return lost

@@ -15,6 +15,7 @@ import itertools
 import os
 import resource
 import signal
+import sys
 import time
 from contextlib import contextmanager
 from datetime import datetime, timedelta, tzinfo
@@ -140,4 +141,9 @@ def _watch(module: str, name: str, met: Callable[[int, bool], None]) -> None:
         met(number, True)
         return result
 
-    setattr(holder, last, awaited if inspect.iscoroutinefunction(real) else watched)
+    replacement = awaited if inspect.iscoroutinefunction(real) else watched
+    setattr(holder, last, replacement)
+    if getattr(real, "__module__", None) == module:  # where it is defined: modules that imported it by name, too
+        for importer in [each for key, each in sys.modules.items() if key.startswith("pdsync.")]:
+            if getattr(importer, last, None) is real:
+                setattr(importer, last, replacement)

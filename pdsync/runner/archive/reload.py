@@ -22,13 +22,14 @@ from pdsync.runner.report.receipt import add_counts
 from pdsync.runner.session import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from pdsync.core.config import Settings
     from pdsync.core.control import Control
     from pdsync.model import Receipt, Stream
     from pdsync.runner.loader import Loader
+    from pdsync.runner.session import OnEvent
 
 _AHEAD_BYTES = 3 * 2**20  # packed, about 24 MiB: read while what is before it is loaded
 
@@ -56,12 +57,12 @@ class ArchiveReload:
         loader: Loader,
         streams: Sequence[Stream],
         receipt: Receipt,
-        tell: Callable[[Event], None],
+        on_event: OnEvent,
         *,
         everything: bool,
     ) -> None:
         self.settings, self.loader, self.streams = settings, loader, streams
-        self.receipt, self.tell, self.everything = receipt, tell, everything
+        self.receipt, self.on_event, self.everything = receipt, on_event, everything
         self._runs = control.run_order()
         self._walks = control.walks()
         self._pages: dict[int, list[SealedPage]] = {}
@@ -102,7 +103,7 @@ class ArchiveReload:
             if stream.name in self.receipt.streams:
                 entry = self.receipt.streams[stream.name]
                 entry.complete = not any(gap.stream == stream.name for gap in self.receipt.gaps)
-                self.tell(Event("finished", stream.name, entry))
+                self.on_event(Event("finished", stream.name, entry))
         names = {stream.name for stream in streams}
         return [walk for walk, state in self._walks if walk.stream in names and state in ("sealed", "applied")]
 
@@ -145,7 +146,7 @@ class ArchiveReload:
     async def _run_of(self, stream: Stream, run: int, lots: Sequence[ReplayBatch]) -> None:
         """Load what one run read of a stream."""
         entry = self.receipt.streams[stream.name]
-        self.tell(Event("started", stream.name, entry))
+        self.on_event(Event("started", stream.name, entry))
         name = next((name for name, place in self._runs.items() if place == run), self.receipt.run_id)
         self.loader.moment = self._begun.get(run, self.receipt.started_at)
         await self.loader.do(self.loader.sync_custom_fields, stream, name)
@@ -173,7 +174,7 @@ class ArchiveReload:
     async def _add(self, stream: Stream, walk: Walk, pages: list[Page], entry: StreamReceipt) -> None:
         if counts := await self.loader.add(stream, walk, pages):
             add_counts(entry, counts)
-        self.tell(Event("page", stream.name, entry))
+        self.on_event(Event("page", stream.name, entry))
 
     def _read(self, sealed: Sequence[SealedPage]) -> list[Page]:
         return [raw_archive.read_page(self.settings.raw, page) for page in sealed]

@@ -21,16 +21,15 @@ from msgspec import Struct
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError, StorageError
 from pdsync.extract import raw_archive
-from pdsync.load import carry_over as rebuilt
-from pdsync.load import publish, warehouse
+from pdsync.load import carry_over, publish, warehouse
 from pdsync.model import IncompleteStream
 from pdsync.runner import project, stores
 from pdsync.runner.archive import upkeep
 from pdsync.runner.archive.reload import ArchiveReload
 from pdsync.runner.loader import Loader
 from pdsync.runner.report import mutation_log
-from pdsync.runner.report import receipt as receipts
-from pdsync.runner.session import Event
+from pdsync.runner.report.receipt import adopt, begin_receipt, save_receipt
+from pdsync.runner.session import Event, ignore_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from pdsync.core.config import Settings
     from pdsync.core.control import Control
     from pdsync.model import Receipt, Stream, Walk
+    from pdsync.runner.session import OnEvent
 
 
 class Selection(Struct, frozen=True):
@@ -64,7 +64,7 @@ class Selection(Struct, frozen=True):
 async def replay(
     settings: Settings,
     names: Sequence[str] = (),
-    tell: Callable[[Event], None] = lambda event: None,
+    on_event: OnEvent = ignore_event,
     *,
     accept_loss: bool = False,
 ) -> Receipt:
@@ -73,7 +73,7 @@ async def replay(
     Args:
         settings: of the project.
         names: streams; their children, histories, custom fields and schema log come with them.
-        tell: is called with each event.
+        on_event: is called with each event.
         accept_loss: rebuild also where pages are missing, damaged, or fewer than the warehouse was made from.
 
     Returns:
@@ -85,9 +85,9 @@ async def replay(
         StorageError: a sealed page is missing or damaged, or the disk is full. The warehouse is what it was.
     """
     chosen = Selection.of(names)
-    with project.locked(settings, lambda text: tell(Event("note", text=text))) as control:
+    with project.locked(settings, lambda text: on_event(Event("note", text=text))) as control:
         command = " ".join(["replay", *names, *(["--accept-loss"] if accept_loss else [])])
-        receipt = await locked_replay(settings, control, chosen, command, tell, accept_loss=accept_loss)
+        receipt = await locked_replay(settings, control, chosen, command, on_event, accept_loss=accept_loss)
         await mutation_log.catch_up(settings, control)
     return receipt
 
@@ -97,8 +97,8 @@ async def locked_replay(
     control: Control,
     chosen: Selection,
     command: str,
-    tell: Callable[[Event], None] = lambda event: None,
-    carry_over: Callable[[duckdb.DuckDBPyConnection], object] = lambda connection: None,
+    on_event: OnEvent = ignore_event,
+    on_rebuilt: Callable[[duckdb.DuckDBPyConnection], object] = lambda connection: None,
     *,
     accept_loss: bool = False,
 ) -> Receipt:
@@ -107,14 +107,14 @@ async def locked_replay(
     Args:
         settings: of the project.
         control: its control.db.
-        chosen: what is to be rebuilt.
+        chosen: what is to be carry_over.
         command: as it stands in the receipt.
-        tell: is called with each event.
-        carry_over: is called with a connection to the rebuilt file before it is published.
+        on_event: is called with each event.
+        on_rebuilt: is called with a connection to the rebuilt file before it is published.
         accept_loss: as `replay` takes it.
     """
     company, name = _company(settings, control)
-    receipt = receipts.begin_receipt(command)
+    receipt = begin_receipt(command)
     work = project.work_path(settings)
     fresh = work.with_name(f"{settings.warehouse.stem}.replay.duckdb")
     _clear(fresh)
@@ -126,22 +126,22 @@ async def locked_replay(
         try:
             await loader.do(loader.open, company, name)
             if not chosen.everything:
-                await loader.do(rebuilt.forget_streams, loader.connection, _tables(chosen))
+                await loader.do(carry_over.forget_streams, loader.connection, _tables(chosen))
             reading = ArchiveReload(
-                settings, control, loader, chosen.streams, receipt, tell, everything=chosen.everything
+                settings, control, loader, chosen.streams, receipt, on_event, everything=chosen.everything
             )
             replayed = await _read_again(reading)
             loader.moment = None
             if chosen.everything:
                 for past in reversed(control.receipts(-1)):
                     if past.finished_at:
-                        await loader.do(receipts.save_receipt, loader, past)
-                await _carry_over(loader, [source, settings.warehouse] if source else [], tell)
-            await loader.do(carry_over, loader.connection)
+                        await loader.do(save_receipt, loader, past)
+                await _carry_over(loader, [source, settings.warehouse] if source else [], on_event)
+            await loader.do(on_rebuilt, loader.connection)
             await loader.do(loader.views)
             receipt.finished_at = datetime.now(UTC)
             receipt.exit_code = 4 if receipt.gaps else 0
-            await loader.do(receipts.save_receipt, loader, receipt)
+            await loader.do(save_receipt, loader, receipt)
         finally:
             await loader.close()
         control.start_run(receipt.run_id, receipt.command, receipt.started_at)
@@ -235,17 +235,17 @@ def _source(settings: Settings, control: Control, chosen: Selection, *, accept_l
     if not accept_loss:
         _check_archive(settings, control, [source, settings.warehouse], chosen)
     with contextlib.closing(warehouse.connect(source, read_only=True)) as connection:
-        receipts.adopt(connection, control)
+        adopt(connection, control)
     return source
 
 
-async def _carry_over(loader: Loader, sources: Sequence[Path], tell: Callable[[Event], None]) -> None:
+async def _carry_over(loader: Loader, sources: Sequence[Path], on_event: OnEvent) -> None:
     """Take over what no page tells from the first file that can be read: a replay also mends damaged ones."""
     for source in sources:
         try:
-            await loader.do(rebuilt.carry_over, loader.connection, source)
+            await loader.do(carry_over.carry_over, loader.connection, source)
         except StorageError as error:
-            tell(Event("note", text=f"{source.name} is damaged: {str(error).splitlines()[0]}"))
+            on_event(Event("note", text=f"{source.name} is damaged: {str(error).splitlines()[0]}"))
         else:
             return
 

@@ -23,7 +23,6 @@ from msgspec import Struct
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError, StorageError
 from pdsync.extract import raw_archive, raw_file
-from pdsync.load import warehouse
 from pdsync.runner import project, stores
 from pdsync.writeback.journal import Journal
 
@@ -34,6 +33,9 @@ if TYPE_CHECKING:
     from pdsync.core.config import Settings
     from pdsync.core.control import Control, SealedPage
     from pdsync.model import Walk
+
+
+_WRITTEN = ("inserted", "updated", "deleted", "quarantined", "schema_changes")
 
 
 class Fault(Struct, frozen=True):
@@ -219,15 +221,9 @@ def _wrote(settings: Settings, walks: Sequence[tuple[Walk, str]], with_pages: Co
     path = project.work_path(settings)
     if not path.exists():
         raise ConfigError("There is no warehouse that says which pages wrote it. Nothing was changed: pdsync replay")
-    connection = warehouse.connect(path, read_only=True)
-    try:
-        rows = connection.execute(
-            "SELECT run_id, walk, sum(inserted + updated + deleted + quarantined + schema_changes)::BIGINT"
-            " FROM meta._applied_batches GROUP BY run_id, walk"
-        ).fetchall()
-    finally:
-        connection.close()
-    counts = {(run, int(walk)): int(count) for run, walk, count in rows}
+    counts = {
+        key: sum(getattr(loaded.counts, name) for name in _WRITTEN) for key, loaded in stores.loaded_walks(path).items()
+    }
     if any(
         state == "applied" and walk.id in with_pages and (walk.run_id, walk.id) not in counts for walk, state in walks
     ):

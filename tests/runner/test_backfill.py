@@ -1,0 +1,70 @@
+"""Which lists a backfill reads, with how many walks side by side, and what of a day's budget is left."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pdsync.core import catalogue, config
+from pdsync.errors import ConfigError
+from pdsync.runner.sync.backfill import BackfillRequest, _check_times, concurrency
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SINCE = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_all_lists_that_take_a_time_are_read_when_none_is_named() -> None:
+    lists = BackfillRequest(SINCE).lists("v2")
+    assert {"deals", "persons", "activities"} <= {stream.name for stream, *_ in lists}
+    for stream, version, source, operation in lists:
+        assert operation is catalogue.operations(version)[source.operation]
+        assert "updated_since" in operation.query
+        assert stream.cursor
+        assert not stream.parents("v2")
+
+
+def test_a_stream_whose_list_takes_no_time_is_refused_and_the_others_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"(?s)deal_fields.*Nothing was called.*A backfill can read: .*deals"):
+        BackfillRequest(SINCE, streams=("deals", "deal_fields")).lists("v2")
+
+
+def test_s1_the_command_names_what_is_read_and_no_budget() -> None:
+    until = datetime(2026, 2, 1, tzinfo=UTC)
+    request = BackfillRequest(SINCE, until, ("deals",), budget=10, per_day=True)
+    assert request.command == ("backfill deals --since=2026-01-01T00:00:00+00:00 --until=2026-02-01T00:00:00+00:00")
+    assert BackfillRequest(SINCE).command == "backfill --since=2026-01-01T00:00:00+00:00"
+
+
+@pytest.mark.parametrize("until", [SINCE, SINCE - timedelta(days=1)])
+def test_an_end_before_the_beginning_is_refused(until: datetime) -> None:
+    with pytest.raises(ConfigError, match="Nothing was called"):
+        _check_times(BackfillRequest(SINCE, until))
+
+
+def test_a_beginning_in_the_future_is_refused() -> None:
+    with pytest.raises(ConfigError, match="Nothing was called"):
+        _check_times(BackfillRequest(datetime.now(UTC) + timedelta(days=1)))
+
+
+@pytest.mark.parametrize(
+    ("flags", "walks"),
+    [
+        ({"limits.burst": 0}, 16),  # no limit to use up
+        ({"limits.burst": 20}, 7),
+        ({"limits.burst": 80}, 22),
+        ({"limits.burst": 400}, 32),
+        ({"limits.burst": 400, "limits.concurrency": 3}, 3),  # what the user says is kept
+        ({"limits.burst": 20, "limits.concurrency": 50}, 32),
+    ],
+)
+def test_walks_side_by_side_use_up_the_rate_limit(
+    tmp_path: Path, flags: dict[str, str | int | None], walks: int
+) -> None:
+    (tmp_path / "pdsync.toml").write_text("")
+    settings = config.load(tmp_path, flags)
+    usual = config.load(tmp_path).concurrency
+    assert concurrency(settings) == (walks if "limits.concurrency" in flags else max(walks, usual))
