@@ -1,0 +1,205 @@
+"""An undo restores only what is still ours, and names what it can't undo before anything is sent."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pdsync.extract.redact import FORGOTTEN
+from pdsync.writeback.outbox import Entry
+from pdsync.writeback.undo import reverse
+from tests.writeback.kit import COMPANY, entry, open_outbox
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pdsync.model import Mutation, State
+    from pdsync.writeback.outbox import Outbox
+
+PUSH = "push-1"
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Outbox:
+    return open_outbox(tmp_path, journal=False)
+
+
+def push(outbox: Outbox, operation: str, payload: dict[str, Any], state: State = "applied", **settled: Any) -> Mutation:
+    """A mutation that the push has ended."""
+    mutation = outbox.add([entry(operation, payload)])[0]
+    outbox.approve([mutation.id], PUSH, COMPANY)
+    outbox.settle(mutation.id, state, push_id=PUSH, **settled)
+    return outbox.get(mutation.id)
+
+
+def undo(outbox: Outbox) -> Entry | str:
+    """The one change that undoes the push, or why there is none."""
+    entries, stuck = reverse(outbox, PUSH)
+    assert len(entries) + len(stuck) == 1
+    return entries[0] if entries else stuck[0].why
+
+
+# Updates.
+
+
+def test_w12_an_update_is_undone_where_our_value_still_stands(outbox: Outbox) -> None:
+    mutation = push(
+        outbox, "v2 updateDeal", {"id": 12, "title": "New", "value": 5},
+        base={"id": 12, "title": "Old", "value": 5}, after={"id": 12, "title": "New", "value": 5},
+    )  # fmt: skip
+    made = undo(outbox)
+    assert isinstance(made, Entry)
+    assert (made.operation, made.target) == ("v2 updateDeal", "deals/12")
+    assert made.payload == {"id": 12, "title": "Old"}  # the value was the same before
+    assert made.expected == {"title": "New"}  # checked again before it is sent
+    assert (made.undo_of, made.key) == (mutation.id, f"undo:{mutation.id}")
+
+
+def test_a_custom_field_and_a_reference_are_restored_as_the_api_takes_them(outbox: Outbox) -> None:
+    code = "a" * 40
+    push(
+        outbox, "v2 updateDeal", {"id": 12, "custom_fields": {code: 7}, "person_id": 5},
+        base={"custom_fields": {code: None}, "person_id": {"value": 4, "name": "Anna"}},
+        after={"custom_fields": {code: 7}, "person_id": 5},
+    )  # fmt: skip
+    made = undo(outbox)
+    assert isinstance(made, Entry)
+    assert made.payload == {"id": 12, "custom_fields": {code: None}, "person_id": 4}
+    assert made.expected == {f"custom_fields/{code}": 7, "person_id": 5}
+
+
+@pytest.mark.parametrize(
+    ("base", "why"),
+    [
+        (None, "the values before it are not known"),
+        ({"title": "New"}, "it changed no value that the record shows"),
+        ({"value": 5}, "it changed no value that the record shows"),
+    ],
+)
+def test_w12_an_update_without_an_old_value_is_named(outbox: Outbox, base: dict[str, Any] | None, why: str) -> None:
+    push(outbox, "v2 updateDeal", {"id": 12, "title": "New"}, base=base, after={"title": "New"})
+    assert undo(outbox) == why
+
+
+# Additions.
+
+
+def added(outbox: Outbox, **settled: Any) -> Mutation:
+    facts: dict[str, Any] = {
+        "remote_id": "99", "after": {"id": 99, "title": "New", "update_time": "2026-11-22T12:00:00Z"}, **settled
+    }  # fmt: skip
+    return push(outbox, "v2 addDeal", {"title": "New"}, **facts)
+
+
+def test_w12_an_addition_is_undone_by_a_deletion_of_the_unchanged_record(outbox: Outbox) -> None:
+    added(outbox)
+    made = undo(outbox)
+    assert isinstance(made, Entry)
+    assert (made.operation, made.verb, made.target, made.payload) == (
+        "v2 deleteDeal", "delete", "deals/99", {"id": "99"},
+    )  # fmt: skip
+    assert made.expected == {"title": "New", "update_time": "2026-11-22T12:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("settled", "why"),
+    [
+        ({"remote_id": None}, "nothing deletes such a record"),
+        ({"after": None}, "a change since would not be noticed"),
+        ({"reason": "seen", "after": {"title": "New", "expected_close_date": "2026-12-01"}}, "nothing proves that"),
+    ],
+)
+def test_w12_an_addition_that_may_not_be_ours_is_left_alone(outbox: Outbox, settled: dict[str, Any], why: str) -> None:
+    added(outbox, **settled)
+    assert why in str(undo(outbox))
+
+
+def test_an_addition_that_was_found_by_its_values_is_undone_where_nothing_speaks_against_it(outbox: Outbox) -> None:
+    added(outbox, reason="seen")
+    assert isinstance(undo(outbox), Entry)
+
+
+def test_w12_what_the_push_itself_changed_later_is_expected(outbox: Outbox) -> None:
+    added(outbox)
+    push(
+        outbox, "v2 updateDeal", {"id": 99, "title": "Newer"}, base={"title": "New"},
+        after={"id": 99, "title": "Newer", "update_time": "2026-11-22T12:00:05Z"},
+    )  # fmt: skip
+    entries, stuck = reverse(outbox, PUSH)
+    assert stuck == []
+    assert [each.verb for each in entries] == ["update", "delete"]  # the last one first
+    assert entries[1].expected == {"title": "Newer", "update_time": "2026-11-22T12:00:05Z"}
+
+
+def test_a_record_that_others_of_the_push_depend_on_may_have_another_update_time(outbox: Outbox) -> None:
+    organization = push(outbox, "v2 addOrganization", {"name": "Acme"}, remote_id="7",
+                        after={"id": 7, "name": "Acme", "update_time": "x"})  # fmt: skip
+    deal = outbox.add([entry("v2 addDeal", {"title": "D", "org_id": {"$ref": organization.id}})])[0]
+    outbox.approve([deal.id], PUSH, COMPANY)
+    outbox.settle(deal.id, "applied", remote_id="9", after={"id": 9, "title": "D"})
+    entries, _ = reverse(outbox, PUSH)
+    assert [(each.target, each.expected) for each in entries] == [
+        ("deals/9", {"title": "D"}), ("organizations/7", {"name": "Acme"}),
+    ]  # fmt: skip
+
+
+# Deletions, merges, others.
+
+
+def test_w12_a_deleted_record_comes_back_only_in_pipedrive(outbox: Outbox) -> None:
+    mutation = push(outbox, "v2 deleteDeal", {"id": 12}, base={"id": 12, "title": "Old"})
+    assert mutation.settled_at
+    until = (mutation.settled_at + timedelta(days=30)).date()
+    assert undo(outbox) == f"restore deals/12 in Pipedrive itself (deleted items) until {until}"
+
+
+def test_a_deleted_child_is_added_again(outbox: Outbox) -> None:
+    push(outbox, "v2 deleteDealProduct", {"id": 12, "product_attachment_id": 3},
+         base={"id": 3, "product_id": 8, "item_price": 5, "quantity": 2, "comments": ""})  # fmt: skip
+    made = undo(outbox)
+    assert isinstance(made, Entry)
+    assert (made.operation, made.payload["product_id"], made.payload["id"]) == ("v2 addDealProduct", 8, 12)
+    assert "comments" not in made.payload
+
+
+def test_a_deleted_child_of_unknown_values_is_named(outbox: Outbox) -> None:
+    push(outbox, "v2 deleteDealProduct", {"id": 12, "product_attachment_id": 3}, base={"id": 3, "quantity": 2})
+    assert "which is not known" in str(undo(outbox))
+
+
+def test_w12_a_merge_cannot_be_undone(outbox: Outbox) -> None:
+    push(outbox, "v1 mergeDeals", {"id": 12, "merge_with_id": 13})
+    assert "a merge can't be undone" in str(undo(outbox))
+
+
+# What is not undone at all.
+
+
+@pytest.mark.parametrize("state", ["rejected", "conflict", "needs_review"])
+def test_w12_what_was_not_applied_is_not_undone(outbox: Outbox, state: State) -> None:
+    push(outbox, "v2 updateDeal", {"id": 12, "title": "New"}, state, base={"title": "Old"})
+    assert reverse(outbox, PUSH) == ([], [])
+
+
+def test_w12_what_was_so_before_is_not_undone(outbox: Outbox) -> None:
+    push(outbox, "v2 updateDeal", {"id": 12, "title": "New"}, reason="already_so", base={"title": "New"})
+    assert reverse(outbox, PUSH) == ([], [])
+
+
+def test_another_push_is_not_touched(outbox: Outbox) -> None:
+    push(outbox, "v2 updateDeal", {"id": 12, "title": "New"}, base={"title": "Old"}, after={"title": "New"})
+    assert reverse(outbox, "push-2") == ([], [])
+
+
+def test_a_value_of_a_forgotten_person_is_not_sent_back(outbox: Outbox) -> None:
+    push(outbox, "v2 updateDeal", {"id": 12, "title": "New"}, base={"title": FORGOTTEN}, after={"title": "New"})
+    assert undo(outbox) == "it named a person who was forgotten since"
+
+
+def test_the_same_undo_is_queued_once(outbox: Outbox) -> None:
+    push(outbox, "v2 updateDeal", {"id": 12, "title": "New"}, base={"title": "Old"}, after={"title": "New"})
+    first = outbox.add(reverse(outbox, PUSH)[0])
+    again = outbox.add(reverse(outbox, PUSH)[0])
+    assert [each.id for each in first] == [each.id for each in again]
