@@ -1,8 +1,8 @@
-"""Brings what pushes have deleted and merged into the tables, whoever opens the warehouse for writing next.
+"""Writes what pushes have deleted and merged into the tables, as part of the next command that writes the warehouse.
 
-A list does not show what is gone, so these come from the outbox: an answer of Pipedrive is the best evidence there is.
-What the tables lack is told by `meta.mutations.reflected_by`, not by a flag in memory: a push that was killed, or found
-the warehouse held by a sync, leaves it to the next sync, push, reconcile, backfill, load or replay.
+A list does not show removed records, so they come from the outbox: the answer of Pipedrive is the best evidence.
+`meta.mutations.reflected_by` says which mutations the tables show, not a flag in memory: after a push that was killed,
+or found the warehouse locked by a sync, the next sync, push, reconcile, backfill, load or replay writes them.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Pending(Struct, frozen=True):
     mutation: str
     stream: str
     gone: Tombstone
-    was_read_since: bool  # the source showed the record after it was gone: it came back, and is not buried
+    was_read_since: bool  # the source showed the record later: it was restored, and gets no tombstone
 
 
 def affected_streams(mutations: Iterable[Mutation]) -> tuple[str, ...]:
-    """The streams that show what was applied: of the records themselves, and of those they hang on."""
+    """The streams that show the effect of applied mutations: of the records themselves, and of their parents."""
     names = set()
     for each in mutations:
         if each.state in ("applied", "needs_review") and each.reason != "already_so":
@@ -58,21 +58,21 @@ def affected_streams(mutations: Iterable[Mutation]) -> tuple[str, ...]:
 
 
 def find_unreflected(outbox: Outbox, connection: duckdb.DuckDBPyConnection) -> list[Mutation]:
-    """The mutations that changed something which no run has brought into the tables of `connection` yet."""
+    """The mutations whose effect no run has brought into the tables of `connection` yet."""
     done = reflecting_runs(connection)
     found = outbox.mutations(["applied", "needs_review"], images=False)
     return [each for each in found if each.reason != "already_so" and each.id not in done]
 
 
 def reflecting_runs(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
-    """Mutation → the run that brought what it changed into the tables."""
-    known = first(
+    """Mutation → the run that brought its effect into the tables."""
+    has_column = first(
         connection.execute(
             "SELECT count(*) FROM duckdb_columns() WHERE database_name = current_database() AND schema_name = 'meta'"
             " AND table_name = 'mutations' AND column_name = 'reflected_by'"
         )
     )
-    if not known[0]:
+    if not has_column[0]:
         return {}
     return dict(
         connection.execute("SELECT id, reflected_by FROM meta.mutations WHERE reflected_by IS NOT NULL").fetchall()
@@ -80,7 +80,7 @@ def reflecting_runs(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
 
 
 def find_read(receipt: Receipt, mutations: Iterable[Mutation]) -> set[str]:
-    """The mutations whose streams a run has read to the end after they were applied."""
+    """The mutations whose streams a run has read completely after they were applied."""
     complete = {name for name, entry in receipt.streams.items() if entry.complete}
     return {
         each.id
@@ -103,7 +103,7 @@ def find_pending(outbox: Outbox, connection: duckdb.DuckDBPyConnection, overlap_
             continue
         stream, what = gone
         what = replace(what, at=_executed_at(outbox, each))
-        # A list may still show for a while what is gone.
+        # For a while, a list may still show a removed record.
         seen = connection.execute(
             f"SELECT 1 FROM {quoted('main', stream.name)} WHERE {quoted(stream.key)}::VARCHAR = ?"
             " AND _deleted_at IS NULL AND _verified_at > ?",
@@ -114,11 +114,11 @@ def find_pending(outbox: Outbox, connection: duckdb.DuckDBPyConnection, overlap_
 
 
 def _removed_record(mutation: Mutation) -> tuple[Stream, Tombstone] | None:
-    """The record that a mutation has deleted or merged away; None where it did neither, or no stream lists it."""
+    """The record that a mutation has deleted or merged into another; None where it did neither, or no stream has it."""
     stream = stream_of(mutation.kind)
     if mutation.state != "applied" or mutation.verb not in ("delete", "merge") or not (stream and mutation.target):
         return None
-    if mutation.reason == "already_so":  # that it could not be read is all that is known
+    if mutation.reason == "already_so":  # it could not be read; whether it was deleted is not known
         return None
     winner = str(mutation.payload["merge_with_id"]) if mutation.verb == "merge" else None
     at = mutation.settled_at or mutation.queued_at
@@ -128,11 +128,11 @@ def _removed_record(mutation: Mutation) -> tuple[Stream, Tombstone] | None:
 
 
 def _executed_at(outbox: Outbox, mutation: Mutation) -> datetime:
-    """When a mutation was carried out: by the server's clock where an answer says so."""
+    """When a mutation was carried out: by the server's clock if an answer has its time, otherwise by ours."""
     attempts = outbox.attempts(mutation.id)
-    said = (attempts[-1].headers or {}).get("date") if attempts else None
+    date = (attempts[-1].headers or {}).get("date") if attempts else None
     try:
-        at = parsedate_to_datetime(said) if said else None
+        at = parsedate_to_datetime(date) if date else None
     except ValueError:
         at = None
     if at is None or at.tzinfo is None:
@@ -144,7 +144,7 @@ async def tombstone_applied(
     settings: Settings, control: Control, loader: Loader, archive: Archive, run_id: str, now: datetime,
     found: Sequence[Pending],
 ) -> set[str]:  # fmt: skip
-    """Mark the rows of `found` as gone and note merges, through the archive like all else.
+    """Tombstone the rows of `found` and record merges, through a page of the archive like any other data.
 
     Args:
         settings: of the project.
@@ -152,11 +152,11 @@ async def tombstone_applied(
         loader: the open work file.
         archive: of the run.
         run_id: of the run.
-        now: no tombstone is later: by the server's clock where there was an answer.
-        found: what `pending` told.
+        now: the latest time of a tombstone.
+        found: as `find_pending` returned it.
 
     Returns:
-        The mutations that the tables show from now on.
+        The mutations that the tables show now.
     """
     by_stream: dict[str, list[Tombstone]] = {}
     for each in found:

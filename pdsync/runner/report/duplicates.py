@@ -1,7 +1,7 @@
-"""Looks for records that one addition of ours made twice after all: a write that showed later than any look waited.
+"""Looks for records that one addition made twice: a write that the lists showed only after the probes had waited.
 
-An addition whose answer was lost is sent again only after two looks did not find it. That leans on lists catching up in
-time. So every sync looks whether another record holds all that such an addition had sent.
+An addition whose answer was lost is sent again only after two probes did not find it. That assumes that lists are up to
+date by then. So every sync checks whether a second record has all values that such an addition had sent.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SKEW = timedelta(minutes=5)  # between the server's clock and ours
 
 
 class DuplicateCreate(Struct, frozen=True):
-    """A record that an addition of ours seems to have made besides the one that it is bound to."""
+    """A record that an addition seems to have made, besides the record that it is bound to."""
 
     stream: str
     key: str
@@ -40,16 +40,20 @@ class DuplicateCreate(Struct, frozen=True):
 
     def __str__(self) -> str:
         return (
-            f"{self.stream} {self.key} is the same as {self.original}, which #{self.seq} added: it may have happened"
+            f"{self.stream} {self.key} is the same as {self.original}, which #{self.seq} added: it may have been added"
             f" twice. Look at both; if so: pdsync queue add {self.operation} id={self.key}"
         )
 
 
 def find_duplicate_creates(loader: Loader, control: Control, run_id: str) -> list[DuplicateCreate]:
-    """Records that were added twice in the last 7 days and that no sync has told of; now they are in meta.findings."""
+    """Find records that were added twice in the last 7 days, and add the new ones to meta.findings.
+
+    Returns:
+        Those that no earlier sync has reported.
+    """
     outbox = Outbox(control)
     since = datetime.now(UTC) - _LATEST
-    known = {
+    reported = {
         (str(stream), str(key))
         for stream, key in loader.connection.execute(
             "SELECT stream, key FROM meta.findings WHERE kind = ?", [DUPLICATE]
@@ -58,11 +62,15 @@ def find_duplicate_creates(loader: Loader, control: Control, run_id: str) -> lis
     found = []
     for each in outbox.mutations(["applied"]):
         if each.verb == "add" and each.remote_id and each.settled_at and each.settled_at >= since:
-            found += [twin for twin in _duplicates_of(loader, outbox, each) if (twin.stream, twin.key) not in known]
-    for twin in found:
+            found += [
+                duplicate
+                for duplicate in _duplicates_of(loader, outbox, each)
+                if (duplicate.stream, duplicate.key) not in reported
+            ]
+    for duplicate in found:
         loader.connection.execute(
             "INSERT INTO meta.findings VALUES (?, ?, ?, ?, ?, ?, ?, false)",
-            [run_id, datetime.now(UTC), twin.stream, twin.key, DUPLICATE, str(twin), twin.original],
+            [run_id, datetime.now(UTC), duplicate.stream, duplicate.key, DUPLICATE, str(duplicate), duplicate.original],
         )
     return found
 
@@ -94,7 +102,7 @@ def _rows(connection: duckdb.DuckDBPyConnection, stream: Stream, conditions: lis
 
 
 def _payload_conditions(stream: Stream, payload: dict[str, Any]) -> tuple[list[str], list[Any]]:
-    """That a row holds what was sent, as far as it stands in columns of one value."""
+    """Conditions that a row has what was sent, as far as it is in columns of one value, and the values to bind."""
     conditions, values = [], []
     for name, value in payload.items():
         if name in stream.columns and isinstance(value, str | int | float) and not isinstance(value, bool):

@@ -1,6 +1,6 @@
-"""Copies the outbox into meta.mutations, so that the whole trail of every change can be queried with SQL.
+"""Copies the outbox into meta.mutations, so that the history of every change can be queried with SQL.
 
-Where control.db is lost, the trail is also where the queue is taken back from: see `runner.queue_recovery`.
+Where control.db is lost, the queue is restored from that table too: see `runner.queue_recovery`.
 """
 
 from __future__ import annotations
@@ -37,36 +37,37 @@ def save_mutation_log(loader: Loader, outbox: Outbox, reflected: Mapping[str, st
 
     Args:
         loader: the open work file.
-        outbox: it knows all that the file says of mutations already: see `queue_recovery.recover`.
-        reflected: by mutation, the run that brought what it changed into the tables.
+        outbox: of the project, after `queue_recovery.recover`: of no mutation the file has a newer record.
+        reflected: by mutation, the run that brought its effect into the tables.
+
+    A row whose mutation the outbox does not have stays as it is.
     """
     mutations = outbox.mutations()
-    known = loader.connection.execute("SELECT count(*) FROM meta.mutations").fetchall()[0][0]
-    if not mutations and not known:
+    if not mutations:
         return
     done = {**reflected, **applied_changes.reflecting_runs(loader.connection)}
     table = [_row(outbox, each) | {"reflected_by": done.get(each.id)} for each in mutations]
     rows = pa.Table.from_pylist(table, schema=_schema(loader))
-    loader.connection.register("trail_rows", rows)
+    loader.connection.register("mutation_rows", rows)
     loader.connection.execute("BEGIN")
     try:
-        loader.connection.execute("DELETE FROM meta.mutations WHERE id IN (SELECT id FROM trail_rows)")
-        loader.connection.execute("INSERT INTO meta.mutations BY NAME SELECT * FROM trail_rows")
+        loader.connection.execute("DELETE FROM meta.mutations WHERE id IN (SELECT id FROM mutation_rows)")
+        loader.connection.execute("INSERT INTO meta.mutations BY NAME SELECT * FROM mutation_rows")
         loader.connection.execute("COMMIT")
     except BaseException:
         loader.connection.execute("ROLLBACK")
         raise
     finally:
-        loader.connection.unregister("trail_rows")
+        loader.connection.unregister("mutation_rows")
 
 
 async def apply_pushes(
     settings: Settings, control: Control, loader: Loader, archive: Archive, receipt: Receipt, now: datetime
 ) -> list[str]:
-    """At the end of a run: bring what pushes did, and the trail of it, into the open work file.
+    """At the end of a run, write into the open work file what pushes have removed, and the mutations.
 
     Returns:
-        What a person should know.
+        Notes for the person.
     """
     outbox = open_outbox(settings, control)
     notes = await loader.do(lambda: recover(outbox, loader.connection))
@@ -79,7 +80,7 @@ async def apply_pushes(
 
 
 async def publish(settings: Settings) -> None:
-    """Bring the trail, and what pushes have taken away, into the warehouse, and nothing else.
+    """Write the mutations, and what pushes have removed, into the warehouse, and nothing else.
 
     Raises:
         Busy: a run holds the project.
@@ -91,7 +92,7 @@ async def publish(settings: Settings) -> None:
 
 
 async def catch_up(settings: Settings, control: Control) -> None:
-    """Bring what pushes have taken away into the warehouse, if it lacks any of it. The project's lock is held."""
+    """Write what pushes have removed into the warehouse, if it lacks any of it. The caller has the project's lock."""
     if open_outbox(settings, control).has_removed_records() and settings.warehouse.exists():
         await _publish(settings, control, always=False)
 
@@ -128,7 +129,7 @@ async def _publish(settings: Settings, control: Control, *, always: bool) -> Non
 
 
 def _schema(loader: Loader) -> pa.Schema:
-    """The columns of meta.mutations, JSON as text."""
+    """The columns of meta.mutations as an Arrow schema, JSON as text."""
     kinds = {"BIGINT": pa.int64(), "TIMESTAMP WITH TIME ZONE": pa.timestamp("us", "UTC")}
     rows = loader.connection.execute(
         "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database()"
