@@ -120,7 +120,8 @@ def test_s8_a_record_that_was_read_later_came_back(loader: Loader, outbox: Outbo
 @pytest.mark.parametrize(
     ("header", "is_used"),
     [
-        ("Sun, 22 Nov 2026 12:00:00 GMT", True), ("Sun, 22 Nov 2026 12:00:00", False), ("no date", False), (None, False),
+        ("Sun, 22 Nov 2026 12:00:00 GMT", True), ("Sun, 22 Nov 2026 12:00:00", False), ("no date", False),
+        (None, False),
     ],
 )  # fmt: skip
 def test_o5_a_record_is_gone_since_the_time_of_the_server(
