@@ -49,7 +49,7 @@ class Request(Struct, frozen=True):
         names: tuple[str, ...],
         multipart: bool,
     ) -> Request:
-        """Parse the options of the command line.
+        """Parse and check the parts of a raw request.
 
         Raises:
             ConfigError: the request is malformed, its path is outside the API, or it would expose the token. Nothing
