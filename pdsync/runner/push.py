@@ -25,14 +25,14 @@ from pdsync.runner.queue_recovery import open_outbox, recover
 from pdsync.runner.report import applied_changes, mutation_log
 from pdsync.runner.sync import sync
 from pdsync.sql import first, quoted
-from pdsync.writeback import guards
-from pdsync.writeback import plan as planning
-from pdsync.writeback.executor import Apply, Limits
+from pdsync.writeback import guards, planner
+from pdsync.writeback.executor import Limits, PushExecutor
 from pdsync.writeback.guards import Consent
 from pdsync.writeback.known_records import KnownRecords
+from pdsync.writeback.plan import load as load_plan
 from pdsync.writeback.resolver import NameResolver
-from pdsync.writeback.sender import Sender
 from pdsync.writeback.shapes import stream_of
+from pdsync.writeback.unknown_outcomes import UnknownOutcomes, probe_waits_s
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -45,13 +45,14 @@ if TYPE_CHECKING:
     from pdsync.core.http import Http
     from pdsync.model import Mutation
     from pdsync.writeback.outbox import Outbox
-    from pdsync.writeback.plan import Plan, Policy
+    from pdsync.writeback.plan import Plan
+    from pdsync.writeback.precondition import Policy
 
 ENDS = ("applied", "rejected", "conflict", "needs_review")
 
 
 class PushRequest(Struct, frozen=True):
-    """What a push is asked to do."""
+    """The options of a push."""
 
     plan: Path | None = None  # a saved one; None plans the queue
     policy: Policy = "field"
@@ -62,7 +63,7 @@ class PushRequest(Struct, frozen=True):
     consent: Consent = Consent()
     settle_s: float = 5.0
     create_doubt: str = "probe"  # or "review"
-    audit: bool = False  # ask the changelog of each updated record for edits that the update wrote over
+    check_lost_updates: bool = False  # read the changelog of each updated record for edits that it overwrote
     limits: Limits = Limits()
     read_back: bool = True
 
@@ -114,30 +115,33 @@ def _warehouse(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection | None]
 
 
 @contextmanager
-def opened(settings: Settings, say: Callable[[str], None] = log.warning) -> Iterator[tuple[Outbox, NameResolver]]:
-    """The queue and the names that may be used in it: no request is made.
+def opened(
+    settings: Settings, on_message: Callable[[str], None] = log.warning
+) -> Iterator[tuple[Outbox, NameResolver]]:
+    """Open the queue, and the names that may be used in it. No request is made.
 
-    What the raw archive and the warehouse know of it and control.db does not is taken over first, and `say` is told.
+    What the raw archive and the warehouse know of the queue and control.db does not is restored first; `on_message`
+    gets a line about it.
     """
     with project.opened(settings) as control, _warehouse(settings) as warehouse:
         outbox = open_outbox(settings, control)
         for note in recover(outbox, warehouse, [project.work_path(settings)]):
-            say(note)
+            on_message(note)
         yield outbox, NameResolver(warehouse)
 
 
 @asynccontextmanager
 async def _session(
-    settings: Settings, asked: PushRequest, say: Callable[[str], None] = log.warning
+    settings: Settings, request: PushRequest, on_message: Callable[[str], None] = log.warning
 ) -> AsyncIterator[Session]:
     with project.opened(settings) as control, _warehouse(settings) as warehouse:
-        async with client.connect(settings, run_tokens=asked.budget) as http:
+        async with client.connect(settings, run_tokens=request.budget) as http:
             identity = await fetch_account(http)
             control.check_company(identity.company_id, identity.company_name)
             _check_warehouse(warehouse, identity)
             outbox = open_outbox(settings, control)
             for note in recover(outbox, warehouse, [project.work_path(settings)]):
-                say(note)
+                on_message(note)
             yield Session(settings, control, outbox, http, identity, NameResolver(warehouse), warehouse)
 
 
@@ -149,20 +153,20 @@ def _check_warehouse(warehouse: duckdb.DuckDBPyConnection | None, identity: Acco
         raise WrongCompany(expected=int(row[0]), found=identity.company_id, name=identity.company_name)
 
 
-async def dry_run(settings: Settings, asked: PushRequest) -> tuple[Plan, str | None]:
+async def dry_run(settings: Settings, request: PushRequest) -> tuple[Plan, str | None]:
     """Plan the queue. Nothing but reads is sent, and nothing is changed; the plan is remembered as made here.
 
     Returns:
-        The plan, and what a guard would say to it as things stand.
+        The plan, and why a guard would hold it back now; None where none would.
 
     Raises:
         WrongCompany, ConfigError, PdsyncError: nothing was changed.
     """
-    async with _session(settings, asked) as session:
-        plan = await _make(session, asked)
+    async with _session(settings, request) as session:
+        plan = await _make(session, request)
         session.outbox.push_log.save_plan(plan.hash, plan.company_id, len(plan.steps))
         try:
-            _guard(session, plan, asked)
+            _guard(session, plan, request)
         except GuardTripped as error:
             return plan, str(error)
         return plan, None
@@ -170,19 +174,19 @@ async def dry_run(settings: Settings, asked: PushRequest) -> tuple[Plan, str | N
 
 async def push(
     settings: Settings,
-    asked: PushRequest,
+    request: PushRequest,
     confirm: Callable[[Plan], bool],
-    tell: Callable[[Mutation], None] = lambda mutation: None,
-    say: Callable[[str], None] = lambda text: None,
+    on_end: Callable[[Mutation], None] = lambda mutation: None,
+    on_message: Callable[[str], None] = lambda text: None,
 ) -> PushReceipt | None:
     """Carry out the queue, or a saved plan.
 
     Args:
         settings: of the project.
-        asked: what to push, and under which limits.
+        request: what to push, and under which limits.
         confirm: is shown the plan before anything is sent; False ends the push.
-        tell: is called with each mutation that has ended.
-        say: is called with a line for people.
+        on_end: is called with each mutation that has ended.
+        on_message: is called with a line for people.
 
     Returns:
         The receipt; None where `confirm` said no.
@@ -194,75 +198,77 @@ async def push(
         ConfigError: the plan can't be used. Nothing was sent.
     """
     with Lock(settings.state / "push.lock"):
-        async with _session(settings, asked, say) as session:
+        async with _session(settings, request, on_message) as session:
             push_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-            await _settle_doubts(session, asked, push_id, say)
-            plan = await _plan(session, asked)
+            await _resolve_unknown(session, request, push_id, on_message)
+            plan = await _plan(session, request)
             if plan.steps:
-                _guard(session, plan, asked)
+                _guard(session, plan, request)
                 if not confirm(plan):
                     return None
-            receipt = await _apply(session, plan, push_id, asked, tell)
+            receipt = await _apply(session, plan, push_id, request, on_end)
             done = session.outbox.mutations_of_push(push_id, images=False)
             if session.warehouse is not None:  # also what an earlier push did, and could not bring in
                 late = applied_changes.find_unreflected(session.outbox, session.warehouse)
                 done += [each for each in late if each.push_id != push_id]
-        if asked.read_back:
-            await _read_back(settings, receipt, done, say)
+        if request.read_back:
+            await _read_back(settings, receipt, done, on_message)
         return receipt
 
 
-async def _settle_doubts(session: Session, asked: PushRequest, push_id: str, say: Callable[[str], None]) -> None:
-    """See what became of those that the last push left in doubt, before anything new is planned."""
-    doubtful = session.outbox.recover_after_crash()
-    if not doubtful:
+async def _resolve_unknown(
+    session: Session, request: PushRequest, push_id: str, on_message: Callable[[str], None]
+) -> None:
+    """Find out what became of the mutations that the last push left with an unknown outcome, before planning."""
+    unknown = session.outbox.recover_after_crash()
+    if not unknown:
         return
-    say(f"{len(doubtful)} of the last push are in doubt: looking what became of them.")
+    on_message(f"{len(unknown)} of the last push are in doubt: looking what became of them.")
     trouble: list[PdsyncError] = []
-    sender = Sender(
-        session.http, session.outbox, push_id, me=session.identity.id, policy="field", settle_s=asked.settle_s,
-        create_doubt=asked.create_doubt, stop=trouble.append,
+    outcomes = UnknownOutcomes(
+        session.http, session.outbox, push_id, me=session.identity.id, waits_s=probe_waits_s(request.settle_s),
+        create_doubt=request.create_doubt, on_stop=trouble.append,
     )  # fmt: skip
-    await asyncio.gather(*(sender.settle_doubt(each) for each in doubtful))
+    await asyncio.gather(*(outcomes.resolve(each) for each in unknown))
     session.outbox.release()
     if trouble:
         raise trouble[0]
 
 
-async def _plan(session: Session, asked: PushRequest) -> Plan:
-    if asked.plan is None:
-        return await _make(session, asked)
-    plan = planning.load(asked.plan)
+async def _plan(session: Session, request: PushRequest) -> Plan:
+    if request.plan is None:
+        return await _make(session, request)
+    plan = load_plan(request.plan)
     if plan.company_id != session.identity.company_id:
         raise WrongCompany(
             expected=plan.company_id, found=session.identity.company_id, name=session.identity.company_name
         )
     known = session.outbox.push_log.plan(plan.hash)
     if known is None:
-        raise ConfigError(f"{asked.plan} was not made in this project. Nothing was sent. Make one: push --dry-run")
+        raise ConfigError(f"{request.plan} was not made in this project. Nothing was sent. Make one: push --dry-run")
     if known[1] is not None:
-        raise ConfigError(f"{asked.plan} was carried out already, by push {known[1]}. Nothing was sent.")
+        raise ConfigError(f"{request.plan} was carried out already, by push {known[1]}. Nothing was sent.")
     for step in plan.steps:
         mutation = session.outbox.get(step.mutation)
         if mutation.state != "queued":
             raise ConfigError(
-                f"{asked.plan}: #{step.seq} is {mutation.state} by now.\n"
+                f"{request.plan}: #{step.seq} is {mutation.state} by now.\n"
                 f"Nothing was sent. Make a new plan: push --dry-run"
             )
     return plan
 
 
-async def _make(session: Session, asked: PushRequest) -> Plan:
-    operation = catalogue.operation(asked.operation).name if asked.operation else None
-    mutations = session.outbox.mutations(["queued"], operation=operation, batch=asked.batch)
+async def _make(session: Session, request: PushRequest) -> Plan:
+    operation = catalogue.operation(request.operation).name if request.operation else None
+    mutations = session.outbox.mutations(["queued"], operation=operation, batch=request.batch)
     company = (session.identity.company_id, session.identity.company_name)
-    return await planning.make(
-        session.http, session.names, mutations[: asked.limit], company=company, policy=asked.policy,
-        currency=session.identity.default_currency, memory=KnownRecords(session.warehouse, session.outbox),
+    return await planner.make(
+        session.http, session.names, mutations[: request.limit], company=company, policy=request.policy,
+        currency=session.identity.default_currency, known_records=KnownRecords(session.warehouse, session.outbox),
     )  # fmt: skip
 
 
-def _guard(session: Session, plan: Plan, asked: PushRequest) -> None:
+def _guard(session: Session, plan: Plan, request: PushRequest) -> None:
     def rows(kind: str) -> int | None:
         stream = stream_of(kind)
         if stream is None or session.warehouse is None:
@@ -280,11 +286,11 @@ def _guard(session: Session, plan: Plan, asked: PushRequest) -> None:
         return int(first(session.warehouse.execute(sql))[0])
 
     left, _ = session.http.budget.left()
-    if asked.budget is not None:
-        left = min(asked.budget, left) if left is not None else asked.budget
+    if request.budget is not None:
+        left = min(request.budget, left) if left is not None else request.budget
     guards.check(
         plan,
-        asked.consent,
+        request.consent,
         rows,
         tokens_left=left,
         now=datetime.now(UTC),
@@ -293,7 +299,7 @@ def _guard(session: Session, plan: Plan, asked: PushRequest) -> None:
 
 
 async def _apply(
-    session: Session, plan: Plan, push_id: str, asked: PushRequest, tell: Callable[[Mutation], None]
+    session: Session, plan: Plan, push_id: str, request: PushRequest, on_end: Callable[[Mutation], None]
 ) -> PushReceipt:
     outbox, identity = session.outbox, session.identity
     receipt = PushReceipt(push_id, datetime.now(UTC).replace(microsecond=0))
@@ -301,13 +307,13 @@ async def _apply(
     outbox.push_log.save_plan(plan.hash, plan.company_id, len(plan.steps))
     outbox.push_log.start_push(push_id, plan.hash)
     outbox.approve([step.mutation for step in plan.steps], push_id, identity.company_id)
-    apply = Apply(
-        session.http, outbox, plan, push_id, me=identity.id, settle_s=asked.settle_s, limits=asked.limits,
-        create_doubt=asked.create_doubt, audit=asked.audit, tell=tell,
+    executor = PushExecutor(
+        session.http, outbox, plan, push_id, me=identity.id, settle_s=request.settle_s, limits=request.limits,
+        create_doubt=request.create_doubt, check_lost_updates=request.check_lost_updates, on_end=on_end,
     )  # fmt: skip
     interrupted = False
     try:
-        await apply.run()
+        await executor.run()
     except asyncio.CancelledError:
         interrupted = True
     wanted = {step.mutation for step in plan.steps}
@@ -317,8 +323,8 @@ async def _apply(
     receipt.unverified = sum(each.reason == "unverified" for each in ended)
     receipt.open = len(wanted - {each.id for each in ended})
     receipt.requests, receipt.tokens = session.http.budget.requests, session.http.budget.spent
-    receipt.stopped = str(apply.stopped) if apply.stopped else None
-    receipt.exit_code = _exit_code(receipt, apply.stopped, interrupted=interrupted)
+    receipt.stopped = str(executor.stopped) if executor.stopped else None
+    receipt.exit_code = _exit_code(receipt, executor.stopped, interrupted=interrupted)
     receipt.finished_at = datetime.now(UTC).replace(microsecond=0)
     outbox.push_log.finish_push(push_id, receipt)
     return receipt
@@ -336,7 +342,7 @@ def _exit_code(receipt: PushReceipt, stopped: PdsyncError | None, *, interrupted
 
 
 async def _read_back(
-    settings: Settings, receipt: PushReceipt, mutations: list[Mutation], say: Callable[[str], None]
+    settings: Settings, receipt: PushReceipt, mutations: list[Mutation], on_message: Callable[[str], None]
 ) -> None:
     """Bring the warehouse up to what was written; a failure here changes nothing of the push."""
     if not settings.warehouse.exists():
@@ -352,7 +358,7 @@ async def _read_back(
         else:
             await mutation_log.publish(settings)
     except ProjectLocked:
-        say("A sync runs beside: it, or the next one, brings what was written into the warehouse.")
+        on_message("A sync runs beside: it, or the next one, brings what was written into the warehouse.")
     except PdsyncError as error:
         log.warning("the warehouse does not show the push yet: %s", error)
-        say(f"The warehouse does not show this push yet: {str(error).splitlines()[0]}\nRun: pdsync sync")
+        on_message(f"The warehouse does not show this push yet: {str(error).splitlines()[0]}\nRun: pdsync sync")

@@ -15,7 +15,7 @@ from msgspec import Struct
 from pdsync.core import catalogue
 from pdsync.core.list_response import record_in, records_in
 from pdsync.core.request_builder import check
-from pdsync.errors import NotFound
+from pdsync.errors import ApiError, NotFound
 from pdsync.extract.records import records
 from pdsync.writeback.equality import changed_fields, equivalent
 from pdsync.writeback.shapes import shape
@@ -89,22 +89,31 @@ async def look_at_effect(
     return _holds(effect, entries, _sent(operation, effect, payload), payload)
 
 
-async def entries_to_go(
-    http: Http, operation: Operation, payload: Mapping[str, Any]
-) -> tuple[list[dict[str, Any]], bool] | None:
-    """The entries that `operation` would take away, and whether it names them; None where it takes away none.
+class DoomedEntries(Struct, frozen=True):
+    """The entries of a list that an operation takes away."""
+
+    entries: list[dict[str, Any]] = []
+    are_named: bool = True  # by their keys; otherwise the operation takes away all that there are
+    unreadable: str | None = None  # why they can't be read
+
+
+async def doomed_entries(http: Http, operation: Operation, payload: Mapping[str, Any]) -> DoomedEntries | None:
+    """Read the entries that `operation` takes away; None where it takes away none.
 
     Raises:
-        PdsyncError: they can't be read.
+        PdsyncError: no answer came. A refusal to show them is no error: see `DoomedEntries.unreadable`.
     """
     effect = effect_of(operation)
     if effect is None or effect.shows != "gone":
         return None
-    entries = _entries(effect, await _read(http, effect, payload))
+    try:
+        entries = _entries(effect, await _read(http, effect, payload))
+    except ApiError as error:
+        return DoomedEntries(unreadable=str(error).split("\n", 1)[0])
     keys = _keys(payload.get(effect.names or ""), effect.key)
     if keys is None:
-        return entries, False
-    return [each for each in entries if str(each.get(effect.key)) in keys], True
+        return DoomedEntries(entries, are_named=False)
+    return DoomedEntries([each for each in entries if str(each.get(effect.key)) in keys])
 
 
 async def _read(http: Http, effect: Effect, known: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -17,7 +17,9 @@ from pdsync.core.log import log
 from pdsync.errors import AuthError, GuardTripped, PdsyncError, Stopped
 from pdsync.writeback import fresh_reads
 from pdsync.writeback.dependencies import predecessors
-from pdsync.writeback.sender import MACHINE, HeldBack, Sender
+from pdsync.writeback.endings import MACHINE_ERRORS, give_up
+from pdsync.writeback.prepared import HeldBack
+from pdsync.writeback.sender import Sender
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from pdsync.model import Mutation, State
     from pdsync.writeback.outbox import Outbox
     from pdsync.writeback.plan import Plan, Step
+    from pdsync.writeback.prepared import PreparedMutation
 
 _GRACE_S = 10.0  # for what is under way when the push is told to stop
 _FATES: dict[str, State] = {"already_so": "applied", "rejected": "rejected", "conflict": "conflict"}
@@ -41,7 +44,7 @@ class Limits(Struct, frozen=True):
     reviews: int = 3  # that wait for a person
 
 
-class Apply:
+class PushExecutor:
     """One push of one plan, whose mutations are approved for it.
 
     Args:
@@ -53,8 +56,8 @@ class Apply:
         settle_s: how long a lost write may take to show, in seconds.
         limits: when to stop.
         create_doubt: `review` where an addition in doubt is never sent again.
-        audit: ask the changelog of each updated record for edits that the update wrote over.
-        tell: is called with each mutation that has ended.
+        check_lost_updates: read the changelog of each updated record for edits that the update overwrote.
+        on_end: is called with each mutation that has ended.
     """
 
     def __init__(
@@ -68,14 +71,14 @@ class Apply:
         settle_s: float = 5.0,
         limits: Limits | None = None,
         create_doubt: str = "probe",
-        audit: bool = False,
-        tell: Callable[[Mutation], None] = lambda mutation: None,
+        check_lost_updates: bool = False,
+        on_end: Callable[[Mutation], None] = lambda mutation: None,
     ) -> None:
-        self.outbox, self.plan, self.push_id, self.tell = outbox, plan, push_id, tell
+        self.outbox, self.plan, self.push_id, self._on_end = outbox, plan, push_id, on_end
         self.limits = limits or Limits()
         self.sender = Sender(
-            http, outbox, push_id, me=me, policy=plan.policy, settle_s=settle_s, create_doubt=create_doubt, audit=audit,
-            stop=self._stop,
+            http, outbox, push_id, me=me, policy=plan.policy, settle_s=settle_s, create_doubt=create_doubt,
+            check_lost_updates=check_lost_updates, on_stop=self._stop,
         )  # fmt: skip
         self._http = http
         self._steps = {step.mutation: step for step in plan.sending}
@@ -117,7 +120,7 @@ class Apply:
             if step.fate != "send":
                 state = _FATES[step.fate]
                 self.outbox.settle(step.mutation, state, step.reason, step.detail, push_id=self.push_id)
-                self.tell(self.outbox.get(step.mutation))
+                self._on_end(self.outbox.get(step.mutation))
 
     # Which one, when.
 
@@ -161,25 +164,26 @@ class Apply:
 
     async def _start(self, ids: list[str]) -> None:
         """Read what `ids` are about in one go, and begin each."""
-        steps = [self._steps[id] for id in ids]
-        places = []
-        for step in steps:
+        prepared: list[tuple[Step, PreparedMutation]] = []
+        for step in (self._steps[id] for id in ids):
             try:
-                places += self.sender.places(step)
+                prepared.append((step, self.sender.prepare(step)))
             except HeldBack as error:
                 self._hold_back(step.mutation, str(error))
         try:
-            known = await fresh_reads.read(self._http, places)
+            reads = await fresh_reads.read(self._http, [each for _, one in prepared for each in one.addresses])
         except PdsyncError as error:
             self._stop(error)
             return
-        for step in steps:
+        for step, one in prepared:
             if step.mutation not in self.blocked:
-                self._running.add(asyncio.create_task(self._one(step, known)))
+                self._running.add(asyncio.create_task(self._carry_out(step, one, reads)))
 
-    async def _one(self, step: Step, known: dict[str, fresh_reads.FreshRecord]) -> None:
+    async def _carry_out(
+        self, step: Step, prepared: PreparedMutation, reads: dict[str, fresh_reads.FreshRecord]
+    ) -> None:
         try:
-            state = await self.sender.carry_out(step, known)
+            state = await self.sender.carry_out(step, prepared, reads)
         except HeldBack as error:
             self._hold_back(step.mutation, str(error))
             return
@@ -190,14 +194,14 @@ class Apply:
             self._hold_back(step.mutation, str(error).split("\n", 1)[0])
             self._stop(error)
             return
-        except MACHINE:
+        except MACHINE_ERRORS:
             raise
         except Exception as error:  # one mutation must not end the push of the others
-            state = self.sender.give_up(step.mutation, error)
+            state = give_up(self.outbox, self.push_id, step.mutation, error)
         self._ended(step, state)
 
     def _ended(self, step: Step, state: State) -> None:
-        self.tell(self.outbox.get(step.mutation))
+        self._on_end(self.outbox.get(step.mutation))
         self._count(state)
         why = f"#{step.seq} before it {'is in doubt' if state == 'unknown' else 'was not applied'}"
         for follower in self._followers.get(step.mutation, ()):

@@ -64,7 +64,7 @@ class RecordAddress(Struct, frozen=True):
     values: tuple[str, ...]  # of the path's parameters, outermost first
 
 
-def place(shape: Shape, params: Mapping[str, Any]) -> RecordAddress | None:
+def address_of(shape: Shape, params: Mapping[str, Any]) -> RecordAddress | None:
     """Where the record of `params` is; None where nothing can read it, or it does not exist yet."""
     target = shape.target(params)
     if target is None or not (shape.item or shape.listing):

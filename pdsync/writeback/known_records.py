@@ -9,6 +9,7 @@ import difflib
 from typing import TYPE_CHECKING
 
 from pdsync.sql import first, quoted
+from pdsync.writeback.precondition import may_have_happened
 from pdsync.writeback.shapes import row_key, stream_of
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ class KnownRecords:
             [stream.name, int(id)],
         ).fetchall()
         return str(found[0][0]) if found and found[0][0] is not None else None
+
+    def may_have_happened(self, id: str) -> bool:
+        """Whether an earlier attempt of the mutation with this id may have been carried out."""
+        return may_have_happened(self._outbox.attempts(id))
 
     def hint(self, kind: str, target: str) -> str:
         """Why a record that was never there may have been meant otherwise: ids that come near, in words."""

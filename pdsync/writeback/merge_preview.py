@@ -17,13 +17,13 @@ from pdsync.core.request_builder import check
 from pdsync.errors import ApiError
 from pdsync.writeback import fresh_reads
 from pdsync.writeback.equality import equivalent
-from pdsync.writeback.shapes import key_of, shape
+from pdsync.writeback.shapes import key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from pdsync.core.http import Http
-    from pdsync.model import Mutation, Operation
+    from pdsync.model import Operation
     from pdsync.writeback.shapes import Shape
 
 _LINKS = {"deals": ("deal_id",), "persons": ("person_id",), "organizations": ("org_id", "organization_id")}
@@ -36,7 +36,7 @@ def targets(shape: Shape, payload: Mapping[str, Any]) -> tuple[str, str]:
     return f"{shape.kind}/{payload[shape.places[-1]]}", f"{shape.kind}/{payload['merge_with_id']}"
 
 
-def winner(shape: Shape, payload: Mapping[str, Any]) -> fresh_reads.RecordAddress:
+def winner_address(shape: Shape, payload: Mapping[str, Any]) -> fresh_reads.RecordAddress:
     """Where the record is that stays."""
     return fresh_reads.RecordAddress(shape, targets(shape, payload)[1], (str(payload["merge_with_id"]),))
 
@@ -126,19 +126,14 @@ def _item(value: Any) -> str:
     return str(value.get("value", value.get("id"))) if isinstance(value, dict) else str(value)
 
 
-async def children(http: Http, merges: Iterable[Mutation]) -> dict[str, dict[str, list[str]]]:
-    """By mutation: what hangs on the record that goes, as list operation → ids; of each list its first page.
+async def children(http: Http, shape: Shape, payload: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The records that belong to the loser of a merge: list operation → ids; of each list its first page.
 
     A list that this token may not see counts as empty.
     """
-    found = {}
-    for each in merges:
-        operation = catalogue.operation(each.operation)
-        loser = str(each.payload[shape(operation).places[-1]])
-        lists = _lists(shape(operation).kind)
-        ids = await asyncio.gather(*(_ids(http, listing, param, loser) for listing, param in lists))
-        found[each.id] = {listing.id: each for (listing, _), each in zip(lists, ids, strict=True)}
-    return found
+    loser, lists = str(payload[shape.places[-1]]), _lists(shape.kind)
+    ids = await asyncio.gather(*(_ids(http, listing, param, loser) for listing, param in lists))
+    return {listing.id: each for (listing, _), each in zip(lists, ids, strict=True)}
 
 
 def counted(listing: str, count: int) -> str:

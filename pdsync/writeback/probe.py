@@ -29,7 +29,7 @@ from pdsync.writeback.equality import (
     fields_not_returned,
     snapshot_fields,
 )
-from pdsync.writeback.plan import body_of
+from pdsync.writeback.prepared import body_of
 from pdsync.writeback.shapes import key_of, shape, stream_of
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ async def probe_write(
         return await _probe_add(http, operation, shaped, payload, seen, me, bound, sent_at)
     if shaped.verb == "merge":
         return await _probe_merge(http, shaped, payload, base or {})
-    place = fresh_reads.place(shaped, payload)
+    place = fresh_reads.address_of(shaped, payload)
     if place is None:
         return await _probe_state(http, operation, payload)
     read = (await fresh_reads.read(http, [place]))[place.target]
@@ -295,10 +295,10 @@ async def _read_whole(http: Http, shape: Shape, payload: Mapping[str, Any], reco
 
 
 async def _probe_merge(http: Http, shape: Shape, payload: Mapping[str, Any], base: Mapping[str, Any]) -> ProbeOutcome:
-    place = fresh_reads.place(shape, payload)
+    place = fresh_reads.address_of(shape, payload)
     if place is None:
         return ProbeOutcome("undecidable", "merge")
-    other = merge_preview.winner(shape, payload)
+    other = merge_preview.winner_address(shape, payload)
     found = await fresh_reads.read(http, [place, other])
     loser, winner = found[place.target], found[other.target]
     request = f"read {place.target} and {other.target}"

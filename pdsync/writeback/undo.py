@@ -15,7 +15,7 @@ from pdsync.core import catalogue
 from pdsync.extract.redact import FORGOTTEN
 from pdsync.writeback.equality import equivalent, fields, value_in
 from pdsync.writeback.outbox import Entry
-from pdsync.writeback.plan import body_of
+from pdsync.writeback.prepared import body_of
 from pdsync.writeback.probe import evidence_against
 from pdsync.writeback.shapes import adds_to, deletes_from, shape
 

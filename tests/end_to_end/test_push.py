@@ -341,7 +341,7 @@ def test_w9_only_the_plan_that_was_saved_is_carried_out_and_only_once(
     assert project.here("push", "--dry-run", "--out", str(plan)).code == 0
     edited.write_text(plan.read_text("utf-8").replace("As planned", "Not planned"), encoding="utf-8")
     remote.clear_log()
-    for path, said in ((edited, "it was changed"), (tmp_path / "none.json", "does not exist")):
+    for path, said in ((edited, "was changed since"), (tmp_path / "none.json", "does not exist")):
         ran = project.here(*YES, str(path))
         assert ran.code == 2, ran
         assert said in ran.err

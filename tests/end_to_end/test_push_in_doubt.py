@@ -135,7 +135,7 @@ def test_w2_an_addition_long_after_an_attempt_is_not_its_effect(remote: Remote, 
     name = "Added by hand, days later"
     queued = queue(project, "addOrganization", f"name={name}")
     remote.fault(kind="reset_before", method="POST", path="/api/v2/organizations$", nth=1, times=9)
-    ran = project.run(*YES, first="knobs.die('pdsync.writeback.sender', 'probe_write')")
+    ran = project.run(*YES, first="knobs.die('pdsync.writeback.unknown_outcomes', 'probe_write')")
     assert ran.code == -9, ran
     remote.clear_faults()
     remote.advance(2 * 86_400)

@@ -9,12 +9,13 @@ import pytest
 
 from pdsync.errors import GuardTripped
 from pdsync.writeback.guards import MOST_MERGES, Consent, check, most_changes, most_deletes
-from pdsync.writeback.plan import LIFE, Plan, Policy, Step
+from pdsync.writeback.plan import LIFE, Plan, Step
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pdsync.model import Verb
+    from pdsync.writeback.precondition import Policy
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
 ALL = frozenset(("delete", "merge", "overwrite"))

@@ -25,7 +25,8 @@ from pdsync.writeback.guards import Consent
 if TYPE_CHECKING:
     from pdsync.model import Mutation
     from pdsync.runner.push import PushReceipt, PushRequest
-    from pdsync.writeback.plan import Plan, Policy, Step
+    from pdsync.writeback.plan import Plan, Step
+    from pdsync.writeback.precondition import Policy
 
 _SHOWN = 30  # steps on a screen
 _FATES = {"send": "", "already_so": "already so", "rejected": "refused", "conflict": "conflict"}
@@ -97,18 +98,18 @@ def push(
     allowed = frozenset(word.strip() for word in allow.split(",") if word.strip())
     if stray := allowed - set(guards.ALLOWABLE):
         raise ConfigError(f"--allow {', '.join(stray)}: it may be {', '.join(guards.ALLOWABLE)}. Nothing was sent.")
-    asked = pushing.PushRequest(
+    request = pushing.PushRequest(
         plan=plan, policy=policy, operation=operation, batch=batch, limit=limit, budget=budget,
         settle_s=settle_seconds if settle is None else settle, create_doubt=create_doubt,
-        audit=check_lost_updates or audit is not None, consent=Consent(allowed, max_changes, max_deletes),
+        check_lost_updates=check_lost_updates or audit is not None, consent=Consent(allowed, max_changes, max_deletes),
     )  # fmt: skip
     if dry_run:
-        _dry_run(app, asked, out, html)
+        _dry_run(app, request, out, html)
         return
     if not yes and (app.no_input or not sys.stdin.isatty()):
         raise ConfigError("A push may change data. Nothing was sent; add --yes, or look first: pdsync push --dry-run")
     began = time.monotonic()
-    receipt = _carry_out(app, asked, yes=yes)
+    receipt = _carry_out(app, request, yes=yes)
     if receipt is None:
         app.note("Nothing was sent.")
         raise click.exceptions.Exit(130)
@@ -117,8 +118,8 @@ def push(
         raise click.exceptions.Exit(receipt.exit_code)
 
 
-def _dry_run(app: App, asked: PushRequest, out: Path | None, html: Path | None) -> None:
-    plan, held_back = asyncio.run(pushing.dry_run(app.settings, asked))
+def _dry_run(app: App, request: PushRequest, out: Path | None, html: Path | None) -> None:
+    plan, held_back = asyncio.run(pushing.dry_run(app.settings, request))
     if out:
         planning.save(plan, out)
     if html:
@@ -136,16 +137,16 @@ def _dry_run(app: App, asked: PushRequest, out: Path | None, html: Path | None) 
         app.note(f"\nThe plan is saved: pdsync push {out}")
 
 
-def _carry_out(app: App, asked: PushRequest, *, yes: bool) -> PushReceipt | None:
+def _carry_out(app: App, request: PushRequest, *, yes: bool) -> PushReceipt | None:
     def confirm(plan: Plan) -> bool:
         if not app.json and app.verbosity >= 0:
             _show_plan(app, plan, to_err=True)
         return yes or _consents(plan)
 
-    def tell(mutation: Mutation) -> None:
+    def on_end(mutation: Mutation) -> None:
         if app.json:
-            told = ("id", "operation", "target", "state", "reason", "detail", "remote_id")
-            facts = {name: getattr(mutation, name) for name in told}
+            shown = ("id", "operation", "target", "state", "reason", "detail", "remote_id")
+            facts = {name: getattr(mutation, name) for name in shown}
             app.emit({"event": "mutation", "name": f"#{mutation.seq}", **facts})
         elif mutation.state != "applied" or mutation.reason == "unverified":
             what = f"#{mutation.seq} {mutation.operation} {mutation.target or ''}".rstrip()
@@ -155,7 +156,7 @@ def _carry_out(app: App, asked: PushRequest, *, yes: bool) -> PushReceipt | None
         task = asyncio.current_task()
         if task:
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await pushing.push(app.settings, asked, confirm, tell, app.note)
+        return await pushing.push(app.settings, request, confirm, on_end, app.note)
 
     return asyncio.run(interruptible())
 

@@ -1,0 +1,365 @@
+"""Makes the plan of a push: reads each record, decides what becomes of each mutation, and shows before → after.
+
+Nothing but reads is sent. A mutation is planned against its record as the mutations planned before it leave it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from pdsync.core import catalogue
+from pdsync.errors import WrongCompany
+from pdsync.writeback import fresh_reads, merge_preview
+from pdsync.writeback.completion import complete
+from pdsync.writeback.effects import doomed_entries, effect_of, is_state
+from pdsync.writeback.equality import equivalent, fields, snapshot_fields, value_in
+from pdsync.writeback.plan import LIFE, Change, Fate, Plan, Step
+from pdsync.writeback.precondition import Before, Decision, EntriesState, Now, RecordState, decide
+from pdsync.writeback.prepared import prepare
+from pdsync.writeback.shapes import key_of, records_named, shape
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pdsync.core.http import Http
+    from pdsync.model import Mutation
+    from pdsync.writeback.effects import DoomedEntries
+    from pdsync.writeback.known_records import KnownRecords
+    from pdsync.writeback.precondition import Policy
+    from pdsync.writeback.prepared import PreparedMutation
+    from pdsync.writeback.resolver import NameResolver
+    from pdsync.writeback.shapes import Shape
+
+_SHOWN = 5  # titles of deleted entries in a step
+_TITLES = ("title", "name", "subject", "field_name", "content", "label")
+_TITLE_LENGTH = 80
+_ADDITIONS_A_SNAPSHOT = 50  # additions for which the sender reads a list once
+
+
+async def make(
+    http: Http,
+    names: NameResolver,
+    mutations: Sequence[Mutation],
+    *,
+    company: tuple[int, str],
+    policy: Policy = "field",
+    currency: str | None = None,
+    known_records: KnownRecords,
+) -> Plan:
+    """Read the records of `mutations`, and work out what sending them does.
+
+    Args:
+        http: the session.
+        names: the labels of fields, options and ids.
+        mutations: in the order in which they were queued.
+        company: id and name of the company that the token belongs to.
+        policy: what to do where somebody else has changed the same fields meanwhile.
+        currency: of amounts for which nothing else names one.
+        known_records: which records are known to have existed.
+
+    Raises:
+        WrongCompany: one of them was queued for another company. Nothing was read.
+        PdsyncError: a read failed; nothing was changed.
+    """
+    for each in mutations:
+        if each.company_id not in (None, company[0]):
+            raise WrongCompany(expected=each.company_id or 0, found=company[0], name=company[1])
+    names.pending |= {each.id: f"that of #{each.seq}" for each in mutations}
+    prepared = [prepare(each) for each in mutations]
+    valid = [each for each in prepared if each.fault is None]
+    reads = await fresh_reads.read(http, [address for one in valid for address in one.addresses])
+    planner = Planner(names, policy, currency, reads, known_records)
+    for one in valid:
+        id = one.mutation.id
+        if one.mutation.verb == "merge" and one.addresses:
+            planner.moves[id] = await merge_preview.children(http, one.shape, one.payload)
+        if not one.mutation.references and (doomed := await doomed_entries(http, one.operation, one.payload)):
+            planner.doomed[id] = doomed
+    steps = tuple(planner.plan(one) for one in prepared)
+    now = datetime.now(UTC).replace(microsecond=0)
+    read_tokens = _read_tokens([step for step in steps if step.fate == "send"])
+    return Plan(company[0], company[1], now, now + LIFE, policy, steps, read_tokens).sealed()
+
+
+class _Preview(Struct, frozen=True):
+    """What a step shows of the record: its title, before → after, what to warn of, and the values to compare with."""
+
+    title: str | None = None
+    changes: tuple[Change, ...] = ()
+    warnings: tuple[str, ...] = ()
+    base: dict[str, Any] | None = None
+
+
+class Planner:
+    """Plans the mutations of one push, in queue order.
+
+    Args:
+        names: the labels of fields, options and ids.
+        policy: what to do where somebody else has changed the same fields.
+        currency: of amounts for which nothing else names one.
+        reads: target → the record as it was just read.
+        known_records: which records are known to have existed.
+    """
+
+    def __init__(
+        self,
+        names: NameResolver,
+        policy: Policy,
+        currency: str | None,
+        reads: Mapping[str, fresh_reads.FreshRecord],
+        known_records: KnownRecords,
+    ) -> None:
+        self.names, self.policy, self.currency, self.known_records = names, policy, currency, known_records
+        self.moves: dict[str, dict[str, list[str]]] = {}  # by merge: what belongs to the loser
+        self.doomed: dict[str, DoomedEntries] = {}  # by mutation: the entries that it takes away
+        # The records as the mutations planned so far leave them; None where one of them deletes it.
+        self._images: dict[str, fresh_reads.FreshRecord | None] = dict(reads)
+        self._never_shown = {target for target, read in reads.items() if read.record is None and not read.hidden}
+        self._changed_roots: set[str] = set()
+
+    def plan(self, prepared: PreparedMutation) -> Step:
+        """The step of a mutation."""
+        mutation = prepared.mutation
+        record = self._record_of(prepared)
+        if mutation.verb == "update" and record is not None:
+            completed = complete(
+                prepared.operation, prepared.payload, record, append=self.policy == "append", currency=self.currency
+            )
+            prepared = prepared.with_payload(completed)
+        decision = decide(prepared, self._before(prepared), self._now(prepared), self.policy)
+        preview = self._preview(prepared, record, decision)
+        seen = self._is_known(prepared)
+        self._apply(prepared, decision)
+        doomed = self.doomed.get(mutation.id)
+        return Step(
+            mutation=mutation.id,
+            seq=mutation.seq,
+            operation=mutation.operation,
+            verb=mutation.verb,
+            kind=mutation.kind,
+            target=mutation.target,
+            title=preview.title,
+            payload=prepared.payload,
+            base=preview.base,
+            changes=preview.changes,
+            records=len(doomed.entries) if doomed else records_named(prepared.operation, prepared.payload),
+            cost=prepared.operation.cost or 0,
+            fate=_fate(decision),
+            seen=seen,
+            reason=decision.reason,
+            detail=self._detail(prepared, decision),
+            warnings=preview.warnings,
+            moves=self.moves.get(mutation.id, {}),
+        )
+
+    # What the decision is made from.
+
+    def _before(self, prepared: PreparedMutation) -> Before:
+        into = None
+        if prepared.mutation.verb == "merge" and prepared.addresses:
+            into = self.known_records.merged_into(prepared.shape.kind, prepared.addresses[0].values[-1])
+        return Before(may_have_happened=self.known_records.may_have_happened(prepared.mutation.id), merged_into=into)
+
+    def _now(self, prepared: PreparedMutation) -> Now:
+        may_change = not self._changed_roots.isdisjoint(_roots(prepared))
+        if doomed := self.doomed.get(prepared.mutation.id):
+            return Now(entries=EntriesState(doomed, self._is_known(prepared), may_change))
+        return Now(tuple(self._state(prepared, each.target, may_change=may_change) for each in prepared.addresses))
+
+    def _state(self, prepared: PreparedMutation, target: str, *, may_change: bool) -> RecordState:
+        image = self._images[target]
+        if image is not None and image.gone and may_change:  # a mutation before this one may add it
+            image = None
+        return RecordState(target, image, self._existed(prepared.mutation.kind, target))
+
+    def _existed(self, kind: str, target: str) -> bool:
+        return target not in self._never_shown or self.known_records.existed(kind, target)
+
+    def _is_known(self, prepared: PreparedMutation) -> bool:
+        """Whether the record of a mutation is there, or is known to have been there, or another mutation adds it."""
+        mutation = prepared.mutation
+        doomed = self.doomed.get(mutation.id)
+        if doomed and doomed.entries:
+            return True
+        if mutation.target is None or mutation.verb not in ("update", "delete", "merge"):
+            return mutation.target is None and bool(mutation.references)
+        is_read = mutation.target in self._images and mutation.target not in self._never_shown
+        return is_read or self.known_records.existed(mutation.kind, mutation.target)
+
+    def _apply(self, prepared: PreparedMutation, decision: Decision) -> None:
+        """Change the images of the records as the mutation will change the records."""
+        mutation = prepared.mutation
+        self._changed_roots |= _roots(prepared)
+        if mutation.verb == "add" and mutation.target:  # it may add what is not there yet
+            inside = f"{mutation.target}/"
+            self._never_shown = {each for each in self._never_shown if not each.startswith(inside)}
+        if decision.outcome != "send" or not prepared.addresses:
+            return
+        target = prepared.addresses[0].target
+        image = self._images[target]
+        if mutation.verb in ("delete", "merge"):
+            self._images[target] = None
+        elif image is not None:
+            self._images[target] = replace(image, record=_updated(image.record or {}, prepared.body))
+
+    # What people see of it.
+
+    def _preview(self, prepared: PreparedMutation, record: Mapping[str, Any] | None, decision: Decision) -> _Preview:
+        if prepared.fault:
+            return _Preview()
+        sends = decision.outcome == "send"
+        if doomed := self.doomed.get(prepared.mutation.id):
+            return _Preview(changes=_deleted_entries(doomed)) if sends else _Preview()
+        if prepared.mutation.verb == "merge":
+            return self._preview_merge(prepared) if sends else _Preview()
+        if prepared.mutation.verb not in ("update", "delete") or not prepared.addresses:
+            return _Preview(title_of(prepared.payload), self._changes(prepared, prepared.payload, None))
+        if record is None:
+            return _Preview()
+        title = title_of(record)
+        if prepared.mutation.verb == "delete":
+            if not sends:
+                return _Preview(title)
+            change = Change("(the record)", title or prepared.addresses[0].target, None)
+            return _Preview(title, (change,), base=snapshot_fields(record, prepared.mutation.expected or {}))
+        base = snapshot_fields(record, prepared.body)
+        if self.policy == "record":
+            base["update_time"] = record.get("update_time")
+        changes = self._changes(prepared, prepared.body, record) if sends else ()
+        return _Preview(title, changes, base=base)
+
+    def _preview_merge(self, prepared: PreparedMutation) -> _Preview:
+        operation = prepared.operation
+        loser, winner = ((image.record if image else None) or {} for image in self._addressed(prepared))
+        filled, dropped = merge_preview.outcome(loser, winner)
+        lost = [f"{self._label(prepared, name)} {self._read(prepared, name, value)!r}" for name, value in dropped]
+        moves = self.moves.get(prepared.mutation.id, {})
+        moving = [merge_preview.counted(listing, len(ids)) for listing, ids in moves.items() if ids]
+        return _Preview(
+            f"{title_of(loser)} → {title_of(winner)}",
+            tuple(
+                Change(
+                    self.names.label(operation, name),
+                    self._read(prepared, name, before),
+                    self._read(prepared, name, after),
+                )
+                for name, before, after in filled
+            ),
+            (
+                *((f"lost for good: {', '.join(lost)}",) if lost else ()),
+                *((f"moves to the other: {', '.join(moving)}",) if moving else ()),
+                "a merge can't be undone",
+            ),
+            merge_preview.stamp(loser, winner),
+        )
+
+    def _changes(
+        self, prepared: PreparedMutation, values: Mapping[str, Any], record: Mapping[str, Any] | None
+    ) -> tuple[Change, ...]:
+        """The fields of `values` that change; all of them where there is no record yet."""
+        changes = []
+        for name, value in fields(values):
+            shown, before = value_in(record, name) if record is not None else (False, None)
+            if shown and equivalent(value, before):
+                continue
+            was, becomes = self._read(prepared, name, before), self._read(prepared, name, value)
+            if shown and was == becomes:  # they differ in a part that is usually left out
+                was, becomes = _in_full(before), _in_full(value)
+            changes.append(Change(self._label(prepared, name), was, becomes))
+        return tuple(changes)
+
+    def _detail(self, prepared: PreparedMutation, decision: Decision) -> str | None:
+        detail = decision.message(lambda name: self._label(prepared, name))
+        missing = next((each.target for each in prepared.addresses if each.target in self._never_shown), None)
+        if decision.reason == "not_found" and missing:
+            return f"{detail}: {self.known_records.hint(prepared.mutation.kind, missing)}"
+        return detail
+
+    def _label(self, prepared: PreparedMutation, name: str) -> str:
+        return self.names.label(prepared.operation, name)
+
+    def _read(self, prepared: PreparedMutation, name: str, value: Any) -> Any:
+        """A value as people read it."""
+        return self.names.display_value(prepared.operation, name, value)
+
+    def _addressed(self, prepared: PreparedMutation) -> list[fresh_reads.FreshRecord | None]:
+        return [self._images[each.target] for each in prepared.addresses]
+
+    def _record_of(self, prepared: PreparedMutation) -> dict[str, Any] | None:
+        """The record that a mutation is about, as the mutations before it leave it; None if it is not there."""
+        image = next(iter(self._addressed(prepared)), None)
+        return image.record if image and not image.gone else None
+
+
+def title_of(record: Mapping[str, Any]) -> str | None:
+    """What people call a record."""
+    titles = (record[key][:_TITLE_LENGTH] for key in _TITLES if isinstance(record.get(key), str) and record[key])
+    return next(titles, None)
+
+
+def _fate(decision: Decision) -> Fate:
+    """The fate of a step. What only a person can decide is left to the sender, which reads once more before it ends."""
+    return "send" if decision.outcome == "needs_review" else decision.outcome
+
+
+def _roots(prepared: PreparedMutation) -> set[str]:
+    """The outermost record that a mutation changes, if it is there already."""
+    shaped = prepared.shape
+    return {f"{shaped.root}/{prepared.payload.get(shaped.places[0])}"} if shaped.places else set()
+
+
+def _updated(record: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
+    """A record after an update."""
+    after = dict(record)
+    for name, value in fields(body):
+        outer, _, code = name.partition("/")
+        after[outer] = {**(after.get(outer) or {}), code: value} if code else value
+    return after
+
+
+def _deleted_entries(doomed: DoomedEntries) -> tuple[Change, ...]:
+    titles = [str(title_of(each) or key_of(each)) for each in doomed.entries[:_SHOWN]]
+    more = f" and {len(doomed.entries) - _SHOWN:,} more" if len(doomed.entries) > _SHOWN else ""
+    return (Change(f"({len(doomed.entries):,} records)", ", ".join(titles) + more, None),)
+
+
+def _in_full(value: Any) -> Any:
+    """A value with what `NameResolver.display_value` leaves out: the label of a contact, and which is the main one."""
+    if not isinstance(value, list):
+        return value
+    return [_contact(each) if isinstance(each, dict) and "value" in each else each for each in value]
+
+
+def _contact(entry: Mapping[str, Any]) -> str:
+    notes = [entry.get("label"), "main" if entry.get("primary") else None]
+    return f"{entry['value']} ({', '.join(filter(None, notes))})"
+
+
+def _read_tokens(steps: Sequence[Step]) -> int:
+    """Tokens of the reads just before and after the writes, and of the lists that additions are looked for in."""
+    total = 0
+    groups = Counter((step.kind, step.operation) for step in steps)
+    for (_, name), count in groups.items():
+        operation = catalogue.operation(name)
+        shaped = shape(operation)
+        if effect := effect_of(operation):
+            reader = catalogue.operation(effect.read or "")
+            total += (reader.cost or 0) * len(effect.queries) * count * (2 if is_state(operation) else 1)
+        elif shaped.verb in ("update", "delete", "merge"):
+            total += _cost_of_reading(shaped, count * (2 if shaped.verb == "merge" else 1))
+            total += _cost_of_reading(shaped, 1) * count if shaped.verb != "update" else 0
+        elif shaped.verb == "add" and shaped.listing:
+            total += (shaped.listing.cost or 0) * (count if shaped.places else -(-count // _ADDITIONS_A_SNAPSHOT))
+    return total
+
+
+def _cost_of_reading(shaped: Shape, records: int) -> int:
+    if shaped.listing and "ids" in shaped.listing.query and records >= 4:
+        return (shaped.listing.cost or 0) * -(-records // 30)
+    reader = shaped.item or shaped.listing
+    return (reader.cost or 0) * records if reader else 0

@@ -1,0 +1,191 @@
+"""Verifies a write that was answered: every value must show in the answer, or in a read where the answer shows less.
+
+What Pipedrive accepts and a read does not show is no success. Where nothing in the API shows it, the reason is
+`unverified`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from pdsync.core.list_response import record_in
+from pdsync.core.log import log
+from pdsync.errors import ApiError, BadAnswer, PdsyncError
+from pdsync.writeback import fresh_reads, lost_updates
+from pdsync.writeback.effects import Shown, is_state, look_at_effect
+from pdsync.writeback.endings import UNVERIFIED, Ending, bound_name
+from pdsync.writeback.equality import changed_fields, fields, fields_not_returned
+from pdsync.writeback.shapes import key_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pdsync.core.http import Answer, Http
+    from pdsync.model import State
+    from pdsync.writeback.prepared import PreparedMutation
+
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
+_DELETED_FLAGS = ("is_deleted", "deleted", "deleted_flag")
+
+
+class Verifier:
+    """Verifies the writes of one push.
+
+    Args:
+        http: the session.
+        me: the id of the user whose token it is.
+        waits_s: seconds before each read that looks for an effect.
+        check_lost_updates: read the changelog of each updated record for edits that the update overwrote.
+    """
+
+    def __init__(self, http: Http, *, me: int, waits_s: Sequence[float], check_lost_updates: bool) -> None:
+        self.http, self.me, self.waits_s, self.check_lost_updates = http, me, waits_s, check_lost_updates
+
+    async def verify(self, prepared: PreparedMutation, answer: Answer, base: Any) -> Ending:
+        """Verify that a mutation was carried out in full.
+
+        Args:
+            prepared: what was sent.
+            answer: of the server, a success.
+            base: the record as it was read before.
+
+        Returns:
+            How it ends; `unknown` where the answer shows nothing.
+        """
+        try:
+            record = record_in(answer.body) if answer.body.strip() else {}
+        except BadAnswer as error:
+            return Ending("unknown", detail=str(error))
+        if prepared.mutation.verb in ("delete", "other", "merge"):
+            return await self._verify_effect(prepared, answer, record)
+        wanted = dict(fields(prepared.body))
+        if record is None or fields_not_returned(record, prepared.body) or changed_fields(record, wanted):
+            record = await self._read_back(prepared, record) or record
+        if record is None:
+            return Ending("unknown", detail="the answer shows no record")
+        if prepared.mutation.verb == "add":
+            return judge_addition(prepared, record)
+        ending = judge_update(prepared, record)
+        if ending.state == "applied" and (lost := await self._overwritten(prepared, base, wanted)):
+            detail = f"meanwhile somebody had written {lost}; it was overwritten"
+            return Ending("conflict", "detected_late", detail, after=record)
+        return ending
+
+    async def _verify_effect(self, prepared: PreparedMutation, answer: Answer, record: dict[str, Any] | None) -> Ending:
+        """Verify by reads what the answer itself does not show."""
+        made = str(prepared.payload["merge_with_id"]) if prepared.mutation.verb == "merge" else None
+        if made is None and record and prepared.operation.method == "POST":
+            made = key_of(record)
+        shown = Shown("unreadable", "nothing in the API shows it")
+        for wait_s in self.waits_s:
+            await asyncio.sleep(wait_s)
+            try:
+                shown = await self._read_effect(prepared, answer)
+            except PdsyncError as error:
+                shown = Shown("unreadable", str(error).split("\n", 1)[0])
+            if shown.verdict in ("shown", "failed", "unreadable"):
+                break
+        return judge_effect(prepared, shown, record, made)
+
+    async def _read_effect(self, prepared: PreparedMutation, answer: Answer) -> Shown:
+        if not prepared.addresses:
+            return await look_at_effect(self.http, prepared.operation, prepared.payload, answer.body)
+        removed = prepared.addresses[0]  # the record that was deleted, or merged into another
+        read = (await fresh_reads.read(self.http, [removed]))[removed.target]
+        if read.hidden:
+            return Shown("unreadable", "this token may not see it")
+        is_gone = read.gone or _is_flagged_deleted(read.record or {})
+        return Shown("shown") if is_gone else Shown("missing", f"{removed.target} is still there")
+
+    async def _overwritten(self, prepared: PreparedMutation, base: Any, wanted: dict[str, Any]) -> str:
+        """The values of others that our update replaced unseen, in words; empty for none, or where it isn't checked."""
+        if not self.check_lost_updates or not isinstance(base, dict) or not prepared.addresses:
+            return ""
+        key = prepared.addresses[0].target.rpartition("/")[2]
+        try:
+            lost = await lost_updates.overwritten(
+                self.http, prepared.mutation.kind, key, base=base, wanted=wanted, me=self.me
+            )
+        except ApiError as error:
+            log.info("#%s: its changelog can't be read: %s", prepared.mutation.seq, error)
+            return ""
+        return ", ".join(f"{field} = {value!r}" for field, value in lost.items())
+
+    async def _read_back(self, prepared: PreparedMutation, record: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The record as a read shows it after the write; None if it can't be read."""
+        addresses = list(prepared.addresses)
+        if prepared.mutation.verb == "add":
+            key, shape = key_of(record) if record else None, prepared.shape
+            if key is None or (shape.item is None and shape.listing is None):
+                return None
+            values = tuple(str(prepared.payload[name]) for name in shape.places)
+            addresses = [fresh_reads.RecordAddress(shape, f"{prepared.mutation.kind}/{key}", (*values, key))]
+        if not addresses:
+            return None
+        try:
+            read = (await fresh_reads.read(self.http, addresses))[addresses[0].target]
+        except PdsyncError as error:
+            log.info("#%s could not be read back: %s", prepared.mutation.seq, error)
+            return None
+        return read.record
+
+
+def judge_update(prepared: PreparedMutation, record: dict[str, Any]) -> Ending:
+    """How an update ends whose record is now as given."""
+    if ignored := ", ".join(changed_fields(record, dict(fields(prepared.body)))):
+        alarm = f"Pipedrive accepted #{prepared.mutation.seq} and ignored {ignored}."
+        return Ending("rejected", "ignored_fields", f"not taken over: {ignored}", after=record, alarm=alarm)
+    reason, detail = _unverified(prepared, record)
+    return Ending("applied", reason, detail, after=record)
+
+
+def judge_addition(prepared: PreparedMutation, record: dict[str, Any]) -> Ending:
+    """How an addition ends whose record is now as given."""
+    key = key_of(record)
+    bound = bound_name(prepared, key)
+    reason, detail = _unverified(prepared, record)
+    state: State = "applied"
+    if ignored := ", ".join(changed_fields(record, dict(fields(prepared.body)))):
+        state, reason = "needs_review", "ignored_fields"
+        detail = f"it was added as {key}, but {ignored} was not taken over"
+    return Ending(state, reason, detail, after=record, remote_id=key, bound=bound)
+
+
+def judge_effect(prepared: PreparedMutation, shown: Shown, record: dict[str, Any] | None, made: str | None) -> Ending:
+    """How a deletion, a merge or any other operation ends, given what a read shows of its effect.
+
+    Args:
+        prepared: what was sent.
+        shown: what a read shows.
+        record: of the answer, if it has one.
+        made: the id of the record that the answer names as made, or as the winner.
+    """
+    after = record or shown.after
+    if shown.verdict == "shown":
+        return Ending("applied", after=after, remote_id=shown.made or made)
+    if shown.verdict in ("unreadable", "running"):
+        return Ending("applied", "unverified", f"{UNVERIFIED}: {shown.detail}", after=after, remote_id=made)
+    if shown.verdict == "failed":
+        return Ending("rejected", "failed", shown.detail, after=after)
+    detail = f"Pipedrive accepted it, and does not show it: {shown.detail}"
+    if shown.verdict == "missing" and is_state(prepared.operation):
+        alarm = f"#{prepared.mutation.seq}: {detail}."
+        return Ending("rejected", "ignored_fields", detail, after=after, alarm=alarm)
+    return Ending("needs_review", "not_shown", detail, after=after, remote_id=made)
+
+
+def _unverified(prepared: PreparedMutation, record: dict[str, Any]) -> tuple[str, str] | tuple[None, None]:
+    """Reason and detail for values that no read shows; nothing where all of them show."""
+    files = {name for name, param in prepared.operation.body.items() if param.type == "string:binary"}
+    unseen = [
+        name
+        for name in fields_not_returned(record, prepared.body)
+        if name not in files and prepared.body.get(name) not in _EMPTY
+    ]
+    return ("unverified", f"{UNVERIFIED}: no read shows {', '.join(unseen)}") if unseen else (None, None)
+
+
+def _is_flagged_deleted(record: dict[str, Any]) -> bool:
+    """Whether a record is flagged as deleted. Assumption: v1 does so for every kind in one of these ways."""
+    return any(record.get(flag) in (True, 1) for flag in _DELETED_FLAGS) or record.get("active_flag") in (False, 0)
