@@ -1,7 +1,7 @@
 """Restores the queue where control.db was lost or is an older copy, and completes the journal where that was lost.
 
-A mutation stands in control.db, in the journal of the raw archive, and in meta.mutations of the warehouse. Of several
-records of one mutation the one with the greatest progress (`Snapshot.progress`) is the newest, and counts.
+A mutation is recorded in control.db, in the journal of the raw archive, and in meta.mutations of the warehouse. Where
+the records differ, the one with the greatest progress (`Snapshot.progress`) is the newest, and counts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Finds out whether a write whose answer was lost was carried out: one kind of probe for each kind of change.
 
     add      a record that the list did not have before, added by us, with all that was sent and nothing else that
-             somebody would have filled in, bound to no other mutation
+             a person would have filled in, bound to no other mutation
     update   the record has what was sent, or what it had before
     delete   the record is gone, while the list of its kind still answers
     merge    the loser is gone, and the winner has what only this merge gives it: the loser's children and values
@@ -174,7 +174,7 @@ async def _probe_add(
         linked = find_relation(operation, payload, await read_list(http, shape, payload))
         return ProbeOutcome("happened" if linked else "absent", request, [linked and key_of(linked)], linked)
     if seen is None:
-        return ProbeOutcome("undecidable", request, "what the list held before is not known")
+        return ProbeOutcome("undecidable", request, "the list before it is not known")
     records = await read_list(http, shape, payload)
     fresh = _added_after(records, seen)
     if _newest_first(shape) and len(fresh) == len(records) >= _page_size(shape):

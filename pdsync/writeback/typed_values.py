@@ -1,8 +1,9 @@
-"""Reads a value that a person, a file or a query gives as the type that a field has.
+"""Parses a value of a person, a file or a query as the type of its field.
 
-Cells are text: `1.234,56 EUR`, `yes`, `31.03.2026`, `9:30 - 17:00`, `Food, drinks`. Each reader returns what the API
-takes, or raises Unfit with what would do. What fits in two ways is refused and never guessed: `1.234` is a thousand and
-more in one country and little more than one in another. A whole column often tells (`decimal_marks`); so does a person.
+Cells are text: `1.234,56 EUR`, `yes`, `31.03.2026`, `9:30 - 17:00`, `Food, drinks`. Each parser returns what the API
+takes, or raises Unfit with an example of a right one. An ambiguous text is refused, never guessed: `1.234` is
+more than a thousand in one country and a little more than one in another. The other cells of its column often decide
+(`detect_styles`); so may the person.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _NO = frozenset(
 _DAY = re.compile(r"(?a)(\d{4})[-/](\d\d?)[-/](\d\d?)|(\d\d?)\.(\d\d?)\.(\d{4})")
 _CLOCK = re.compile(r"(?a)(\d\d?):([0-5]\d)(?::([0-5]\d)(?:\.\d+)?)?")
 _SPAN = re.compile(r"(?a)(\d{1,4}):([0-5]\d)(?::([0-5]\d))?")
-# What stands between the begin and the end of a range, the surest first.
+# What separates the begin and the end of a range, the least ambiguous first.
 _BETWEEN = (re.compile(r"\s+(?:-|–|—|to|until|bis)\s+"), re.compile(r"\s*(?:/|–|—|\.\.+|→)\s*"), re.compile(r"-"))
 _SEPARATOR = re.compile(r"[,;\n]")
 
@@ -58,17 +59,17 @@ A_CURRENCY = "the code of a currency, like EUR"
 
 
 class Unfit(Exception):
-    """A value that can't be read as what it should be; says what would do, to stand behind "is …, and"."""
+    """A value that can't be parsed as the type of its field; the message continues "… is …, and"."""
 
     def __init__(self, wanted: str, *, why: str | None = None) -> None:
         super().__init__(f"should be {wanted}" if why is None else why)
 
 
 class Style(Struct, frozen=True):
-    """How numbers in text are written: the decimal mark, and whether a person has said so."""
+    """How numbers in text are written: the decimal mark, and whether the person has named it."""
 
     mark: str | None = None
-    said: bool = False
+    is_named: bool = False
 
 
 _UNKNOWN = Style()
@@ -90,7 +91,7 @@ class Option(Struct, frozen=True):
 
 
 def parse_number(value: object, style: Style = _UNKNOWN, wanted: str = A_NUMBER) -> int | float:
-    """A finite number. Text may group its digits and have either decimal mark, if only one reading is possible."""
+    """A finite number. In text, digits may be grouped, with either decimal mark, if that is unambiguous."""
     if isinstance(value, str):
         return _finite(_parse_decimal(value, style, wanted), wanted)
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
@@ -99,7 +100,7 @@ def parse_number(value: object, style: Style = _UNKNOWN, wanted: str = A_NUMBER)
 
 
 def parse_integer(value: object, style: Style = _UNKNOWN) -> int:
-    """A whole number."""
+    """An integer."""
     found = parse_number(value, style, A_WHOLE)
     if found != int(found):
         raise Unfit(A_WHOLE)
@@ -110,40 +111,41 @@ def parse_money(value: object, style: Style = _UNKNOWN) -> tuple[int | float, st
     """An amount and its currency, if it names one."""
     if not isinstance(value, str):
         return parse_number(value, style, AN_AMOUNT), None
-    said = _MONEY.fullmatch(_trim(value))
-    if not said or (said["before"] and said["after"]):
+    match = _MONEY.fullmatch(_trim(value))
+    if not match or (match["before"] and match["after"]):
         raise Unfit(AN_AMOUNT)
-    code = said["before"] or said["after"]
-    amount = said["amount"] if code else value  # a cell of a spreadsheet that is a number stays known as one
+    code = match["before"] or match["after"]
+    amount = match["amount"] if code else value  # otherwise `value` itself: it may be a Numeral
     return parse_number(amount, style, AN_AMOUNT), ("EUR" if code == "€" else code.upper()) if code else None
 
 
 def parse_currency(value: object) -> str:
-    """The code of a currency, whatever its case."""
+    """The code of a currency in upper case."""
     text = value.strip() if isinstance(value, str) else ""
     if not _CURRENCY.fullmatch(text):
         raise Unfit(A_CURRENCY)
     return text.upper()
 
 
-def detect_styles(rows: Iterable[Mapping[str, object]], told: str | None, file: str | None = None) -> dict[str, Style]:
-    """How each column writes its numbers: as `told`, as its unambiguous cells show, else as the file does.
+def detect_styles(rows: Iterable[Mapping[str, object]], named: str | None, file: str | None = None) -> dict[str, Style]:
+    """How numbers are written in each column: as named, as its unambiguous cells show, or as in the file.
 
     Args:
-        told: the decimal mark that a person names; it holds for every column.
-        file: the decimal mark that goes with the file's delimiter, where that says something.
+        rows: the values by column.
+        named: the decimal mark that the person names; it applies to every column.
+        file: the decimal mark that the delimiter of the file implies, if it does.
     """
     shown: dict[str, set[str]] = {}
     for row in rows:
         for name, value in row.items():
             marks = shown.setdefault(name, set())
             if isinstance(value, str) and not isinstance(value, cells.Numeral) and len(marks) < 2:
-                said = _MONEY.fullmatch(_trim(value))
-                parts = _NUMBER.fullmatch(said["amount"]) if said else None
+                match = _MONEY.fullmatch(_trim(value))
+                parts = _NUMBER.fullmatch(match["amount"]) if match else None
                 if parts and not parts[2].isdigit() and len(found := _readings(parts[2])) == 1:
                     marks.update(found)
-    if told:
-        return {name: Style(told, said=True) for name in shown}
+    if named:
+        return {name: Style(named, is_named=True) for name in shown}
     return {name: Style(next(iter(marks)) if len(marks) == 1 else None if marks else file)
             for name, marks in shown.items()}  # fmt: skip
 
@@ -154,7 +156,7 @@ def _parse_decimal(text: str, style: Style, wanted: str) -> Decimal:
     readings = _readings(parts[2]) if parts else {}
     if not parts or not readings:
         raise Unfit(wanted)
-    if style.said and style.mark not in readings:
+    if style.is_named and style.mark not in readings:
         raise Unfit(wanted, why=f"does not have {style.mark!r} for its decimal mark, as --decimal says")
     if style.mark in readings:
         found = readings[style.mark]
@@ -168,7 +170,7 @@ def _parse_decimal(text: str, style: Style, wanted: str) -> Decimal:
 
 
 def _readings(body: str) -> dict[str, Decimal]:
-    """What digits may stand for, by the decimal mark that is taken for granted."""
+    """The numbers that digits may mean, by the decimal mark that is assumed."""
     found = {}
     for mark in ".,":
         before, _, after = body.partition(mark)
@@ -204,16 +206,16 @@ def parse_boolean(value: object) -> bool:
 
 
 def parse_date(value: object) -> str:
-    """A day; a time only if it is midnight, as spreadsheets write days."""
+    """A date; a time is accepted only if it is midnight, as spreadsheets write dates."""
     if isinstance(value, datetime):
         value = value.isoformat()
     if isinstance(value, date):
         return value.isoformat()
     text = re.sub(r"[T ]00:00(:00(\.0+)?)?(Z|[+-]00(:?00)?)?$", "", value.strip()) if isinstance(value, str) else ""
-    said = _DAY.fullmatch(text)
-    if not said:
+    match = _DAY.fullmatch(text)
+    if not match:
         raise Unfit(A_DAY)
-    parts = (said[1], said[2], said[3]) if said[1] else (said[6], said[5], said[4])
+    parts = (match[1], match[2], match[3]) if match[1] else (match[6], match[5], match[4])
     try:
         return date(*map(int, parts)).isoformat()
     except ValueError:
@@ -224,27 +226,27 @@ def parse_time(value: object, *, seconds: bool = True) -> str:
     """A time of day."""
     if isinstance(value, time):
         value = value.isoformat()
-    said = _CLOCK.fullmatch(value.strip()) if isinstance(value, str) else None
-    if not said or int(said[1]) > 23:
+    match = _CLOCK.fullmatch(value.strip()) if isinstance(value, str) else None
+    if not match or int(match[1]) > 23:
         raise Unfit(A_CLOCK)
-    return f"{int(said[1]):02}:{said[2]}" + (f":{said[3] or '00'}" if seconds else "")
+    return f"{int(match[1]):02}:{match[2]}" + (f":{match[3] or '00'}" if seconds else "")
 
 
 def parse_duration(value: object, *, seconds: bool = True) -> str:
-    """A duration; in hours it may be longer than a day."""
+    """A duration, which may be longer than a day: 26:00."""
     if isinstance(value, timedelta) and value >= timedelta():
         minutes, rest = divmod(int(value.total_seconds()), 60)
         value = f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
     if isinstance(value, time):
         value = value.isoformat()
-    said = _SPAN.fullmatch(value.strip()) if isinstance(value, str) else None
-    if not said:
+    match = _SPAN.fullmatch(value.strip()) if isinstance(value, str) else None
+    if not match:
         raise Unfit(A_SPAN)
-    return f"{int(said[1]):02}:{said[2]}" + (f":{said[3] or '00'}" if seconds else "")
+    return f"{int(match[1]):02}:{match[2]}" + (f":{match[3] or '00'}" if seconds else "")
 
 
 def parse_timestamp(value: object, *, v1: bool = False) -> str:
-    """A point in time in UTC, as API v2 takes it, or as v1 does."""
+    """A timestamp in UTC, as v2 of the API takes it, or v1."""
     try:
         found = value if isinstance(value, datetime) else datetime.fromisoformat(str(value).strip())
         found = (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
@@ -256,7 +258,7 @@ def parse_timestamp(value: object, *, v1: bool = False) -> str:
 
 
 def parse_range(value: object, kind: str) -> dict[str, str]:
-    """A `daterange` or a `timerange`: begin and end, or the begin alone."""
+    """A `daterange` or `timerange`: begin and end, or only the begin."""
     one, like = (parse_date, "2026-03-01 - 2026-03-31") if kind == "daterange" else (parse_time, "09:00 - 17:00")
     divided = [[value]]
     if isinstance(value, str):
@@ -279,7 +281,7 @@ def parse_range(value: object, kind: str) -> dict[str, str]:
 
 
 def find_option(value: object, options: list[Option]) -> int | str:
-    """The id of the option that is called so, or has that id. A label that is another option's id is in doubt."""
+    """The id of the option with this label or id. A label that is the id of another option is ambiguous."""
     text = _trim(str(int(value) if isinstance(value, float) and value.is_integer() else value))
     found = _matching_options(text, options)
     if len(found) == 1:
@@ -296,7 +298,7 @@ def find_option(value: object, options: list[Option]) -> int | str:
 
 
 def find_options(value: object, options: list[Option]) -> list[int | str]:
-    """The ids of the options in a list: one of JSON, or texts with commas between, which labels may hold as well."""
+    """The ids of the options in a list: JSON, or labels separated by commas, which labels may contain as well."""
     if not isinstance(value, str):
         return _find_each(value if isinstance(value, list | tuple) else [value], options)
     text = value.strip()
@@ -321,10 +323,10 @@ def _find_each(values: Iterable[object], options: list[Option]) -> list[int | st
 
 
 def _split_into_options(text: str, options: list[Option]) -> list[int | str]:
-    """The one way to divide `text` into options."""
+    """The options of `text`, if it can be divided into options in one way only."""
     ends = [*(each.start() for each in _SEPARATOR.finditer(text)), len(text)]
     most = max((len(_SEPARATOR.findall(each.label)) for each in options), default=0) + 1  # parts of one label
-    ways: dict[int, list[tuple[Option, ...]]] = {-1: [()]}  # the end of a part → the divisions of what stands before it
+    ways: dict[int, list[tuple[Option, ...]]] = {-1: [()]}  # the end of a part → the ways to divide the text before it
     for at, end in enumerate(ends):
         ways[end] = list(ways.get(ends[at - 1] if at else -1, [])) if not _between(text, ends, at).strip() else []
         for begin in [-1, *ends[:at]][-most:]:
@@ -347,7 +349,7 @@ def _between(text: str, ends: list[int], at: int) -> str:
 
 
 def _matching_options(text: str, options: list[Option]) -> list[Option]:
-    """The options that a text may mean: by the very label, else by the label whatever its case; and by the id."""
+    """The options that a text may mean: with this label, otherwise with it in another case; and with this id."""
     plain = text.casefold()
     named = [each for each in options if each.label == text]
     named = named or [each for each in options if each.label.strip().casefold() == plain and plain]
@@ -358,10 +360,10 @@ def _matching_options(text: str, options: list[Option]) -> list[Option]:
 
 
 def parse_contacts(value: object) -> list[dict[str, Any]] | None:
-    """The entries of a list of e-mail addresses or phone numbers: objects as they are, others by their value alone.
+    """The entries of a list of e-mail addresses or phone numbers: objects as they are, texts as the value of one.
 
     Returns:
-        None where it is no such list.
+        None if it is no such list.
     """
     if isinstance(value, str):
         text = value.strip()
@@ -379,21 +381,25 @@ def parse_contacts(value: object) -> list[dict[str, Any]] | None:
     return [{"value": each.strip()} if isinstance(each, str) else each for each in value]
 
 
-def complete_contacts(given: list[dict[str, Any]], held: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Entries with the labels that the record has for the same values, and the main one marked.
+def complete_contacts(given: list[dict[str, Any]], stored: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Entries with the labels that the record has for the same values, and the primary one marked.
 
-    Where no entry says which is the main one, it is the first; unless that was the first before as well: then the one
-    that is the main one stays so.
+    Where no entry is marked as primary, the first one is; but if it was the first before as well, the primary entry of
+    the record stays the primary one.
+
+    Args:
+        given: the new entries.
+        stored: the entries that the record has now.
     """
-    known = {_same_contact(each): each for each in reversed(held)}
+    existing = {_same_contact(each): each for each in reversed(stored)}
     made = []
     for each in given:
-        old = known.get(_same_contact(each), {})
+        old = existing.get(_same_contact(each), {})
         made.append({"value": each.get("value"), "label": old.get("label") or "work", **each})
     if not any("primary" in each for each in given):
-        main = next((_same_contact(each) for each in held if each.get("primary")), None)
+        main = next((_same_contact(each) for each in stored if each.get("primary")), None)
         kept = [_same_contact(each) for each in made]
-        stays = main in kept and kept[0] == _same_contact(held[0])
+        stays = main in kept and kept[0] == _same_contact(stored[0])
         at = kept.index(main) if main is not None and stays else 0
         made = [{**each, "primary": index == at} for index, each in enumerate(made)]
     return made
@@ -404,7 +410,7 @@ def _same_contact(entry: Mapping[str, Any]) -> str:
 
 
 def refuse_not_finite(value: object) -> None:
-    """Raise Unfit for NaN and infinities, for which JSON has no word, wherever in a value they are."""
+    """Raise Unfit for NaN and infinities, which JSON does not have, anywhere in a value."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list | tuple):

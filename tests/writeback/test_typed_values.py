@@ -172,7 +172,7 @@ def test_w7_what_any_country_writes_is_that_amount_or_refused(amount: Decimal, s
     text = written(amount, *style)
     assert typed_values.parse_number(text) == float(amount)  # two decimals leave no doubt
     assert typed_values.parse_money(f"{text} SEK") == (float(amount), "SEK")
-    assert typed_values.parse_number(text, Style(style[0], said=True)) == float(amount)
+    assert typed_values.parse_number(text, Style(style[0], is_named=True)) == float(amount)
 
 
 @given(st.integers(0, 10**9), st.sampled_from(",."))

@@ -92,7 +92,7 @@ def add(
               help="The line or row that names the columns.  [default: the first that is not empty]")  # fmt: skip
 @click.option("--encoding", metavar="NAME", help="Of a text file, such as windows-1252.  [default: UTF-8 or UTF-16]")
 @click.option("--raw-csv", is_flag=True,
-              help="Take cells as they are, also a quote that stands before a formula.")  # fmt: skip
+              help="Take cells as they are, also a quote before a formula.")  # fmt: skip
 @click.option("--decimal", type=click.Choice([".", ","]), help=_DECIMAL)
 @click.option("--key", metavar="COLUMN", help="The column that keeps a row from being queued twice.")
 @click.option("--skip-bad", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
@@ -111,7 +111,7 @@ def import_(
     key: str | None,
     skip_bad: Path | None,
 ) -> None:
-    """Queue one change a row of FILE: CSV, NDJSON, JSON, Parquet or a spreadsheet.
+    """Queue one change for each row of FILE: CSV, NDJSON, JSON, Parquet or a spreadsheet.
 
     The first line names the parameters, as for `queue add`. A column _as names the record that a row adds, and @NAME in
     another row stands for it. One bad row refuses the whole file, unless --skip-bad.
@@ -141,7 +141,7 @@ def from_sql(
     nulls: str,
     skip_bad: Path | None,
 ) -> None:
-    """Queue one change a row of what QUERY finds in the warehouse; its columns are the parameters."""
+    """Queue one change for each row of QUERY in the warehouse; its columns are the parameters."""
     with project.open_warehouse(app.settings) as warehouse:
         found = results.python_rows(ask(warehouse, sys.stdin.read() if query == "-" else query))
     read = import_files.Rows(found, null_clears=nulls == "clear", numbers=[])
@@ -149,13 +149,13 @@ def from_sql(
 
 
 @queue.command("list")
-@click.option("--all", "everything", is_flag=True, help="Those that have ended, too.")
+@click.option("--all", "everything", is_flag=True, help="Also those that have ended.")
 @click.option("--state", "states", multiple=True, type=click.Choice(get_args(State)), help="Only those in this state.")
 @click.option("--operation", help="Only those of this operation.")
 @click.option("--batch", help="Only those that were queued together.")
 @click.pass_obj
 def list_(app: App, everything: bool, states: tuple[State, ...], operation: str | None, batch: str | None) -> None:
-    """What waits in the queue, in order."""
+    """List the queue, in order."""
     wanted = None if everything else states or (*OPEN, "needs_review")
     name = catalogue.operation(operation).name if operation else None
     with push.opened(app.settings) as (outbox, names):
@@ -170,15 +170,15 @@ def list_(app: App, everything: bool, states: tuple[State, ...], operation: str 
             return
         counts = outbox.counts()
         app.out.print(_table(found, names))
-    said = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in sorted(counts.items()))
-    app.note(f"\n{said or 'The queue is empty.'}")
+    summary_line = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in sorted(counts.items()))
+    app.note(f"\n{summary_line or 'The queue is empty.'}")
 
 
 @queue.command("show")
 @click.argument("mutation")
 @click.pass_obj
 def show(app: App, mutation: str) -> None:
-    """One mutation with everything known of it: every attempt, every look, the record before and after."""
+    """Show one mutation: every attempt and probe, the record before and after."""
     with push.opened(app.settings) as (outbox, _):
         found = outbox.get(mutation)
         facts = {
@@ -201,7 +201,7 @@ def show(app: App, mutation: str) -> None:
 @click.option("--batch", help="Those that were queued together.")
 @click.pass_obj
 def drop(app: App, mutations: tuple[str, ...], everything: bool, batch: str | None) -> None:
-    """Take MUTATIONS back that were not sent yet."""
+    """Cancel MUTATIONS that were not sent yet."""
     with push.opened(app.settings) as (outbox, _):
         wanted = [outbox.get(each).id for each in mutations]
         if everything or batch:
@@ -218,7 +218,7 @@ def drop(app: App, mutations: tuple[str, ...], everything: bool, batch: str | No
 @click.argument("mutations", nargs=-1, required=True)
 @click.pass_obj
 def retry(app: App, mutations: tuple[str, ...]) -> None:
-    """Queue MUTATIONS again that were rejected, met a conflict or need a look. The old ones stay as they ended."""
+    """Queue MUTATIONS again that were rejected, met a conflict or need a review. The old ones do not change."""
     with push.opened(app.settings) as (outbox, names):
         old = [outbox.get(each) for each in mutations]
         for each in old:
@@ -234,13 +234,13 @@ def retry(app: App, mutations: tuple[str, ...]) -> None:
 @click.option("--note", metavar="TEXT", help="How you know.")
 @click.pass_obj
 def resolve(app: App, mutation: str, verdict: str, record: str | None, note: str | None) -> None:
-    """Note what became of MUTATION, which needs a look. How it ended stays in the trail; your word stands beside it."""
+    """Record what you found out about MUTATION, which needs a review. Its state does not change."""
     with push.opened(app.settings) as (outbox, _):
         found = outbox.get(mutation)
         outbox.resolve(found.id, verdict, record, note)
     if app.json:
         app.emit({"name": f"#{found.seq}", "id": found.id, "verdict": verdict, "remote_id": record, "note": note})
-    app.note(f"#{found.seq}: {verdict}, you say.")
+    app.note(f"#{found.seq}: recorded as {verdict}.")
 
 
 @queue.command("export")
@@ -269,7 +269,7 @@ def _queue(
     where: str,
 ) -> None:
     if not read.rows:
-        raise ConfigError(f"{where} holds no rows. Nothing was queued.")
+        raise ConfigError(f"{where} has no rows. Nothing was queued.")
     styles = detect_styles(read.rows, decimal, read.decimal)
     with push.opened(app.settings) as (outbox, names):
         good: list[Entry] = []
@@ -286,13 +286,13 @@ def _queue(
             ]
             setting = [each for each in renamed if not _is_idle(name, each[1], null_clears=read.null_clears)]
             idle += {number for number, _ in renamed} - {number for number, _ in setting}
-            of = heads.get(key, key) if key else None
+            key_column = heads.get(key, key) if key else None
             entries, wrong = enqueue.make_entries(
                 names,
                 name,
                 [row for _, row in setting],
                 null_clears=read.null_clears,
-                key=of,
+                key=key_column,
                 styles={heads[head]: style for head, style in styles.items() if head in heads},
             )
             good += entries
@@ -300,7 +300,7 @@ def _queue(
                 number = setting[each.number - 1][0]
                 bad.append(structs.replace(each, row=read.rows[number - 1], number=number))
         if len(idle) == len(read.rows):
-            raise ConfigError(f"{where} sets nothing: its rows name records, and no value. Nothing was queued.")
+            raise ConfigError(f"{where} sets nothing: its rows name records, but no values. Nothing was queued.")
         if idle:
             app.note(f"{len(idle):,} rows set nothing and were left out, the first of them {read.position(min(idle))}.")
         if bad and skip_bad is None:
@@ -308,7 +308,7 @@ def _queue(
             more = f"\n  … and {len(bad) - _SHOWN:,} more" if len(bad) > _SHOWN else ""
             raise ConfigError(
                 f"{len(bad):,} of {len(read.rows):,} rows of {where} can't be queued. None was.\n{shown}{more}\n"
-                f"Mend them, or queue the others: --skip-bad FILE"
+                f"Correct them, or queue the others: --skip-bad FILE"
             )
         if bad and skip_bad:
             _write_bad(skip_bad, bad, null_clears=read.null_clears)
@@ -319,19 +319,19 @@ def _queue(
 def _by_operation(
     read: import_files.Rows, operation: str | None, where: str
 ) -> Iterable[tuple[Operation, list[dict[str, Any]], int]]:
-    """Rows in their order, those of one operation after the other together, and how many rows stand before them."""
+    """The rows in order, by operation, and the number of rows before them."""
     if operation:
         yield enqueue.find_operation(operation), read.rows, 0
         return
     for before, row in enumerate(read.rows):
         if not isinstance(row.get(enqueue.OPERATION), str):
-            raise ConfigError(f"What should be done with the rows of {where}? Name it: --operation updateDeal")
+            raise ConfigError(f"The rows of {where} name no operation. Name it: --operation updateDeal")
         plain = {name: value for name, value in row.items() if name != enqueue.OPERATION}
         yield enqueue.find_operation(row[enqueue.OPERATION]), [plain], before
 
 
 def _is_idle(operation: Operation, row: dict[str, Any], *, null_clears: bool) -> bool:
-    """Whether a row names a record to be updated, and no value to set."""
+    """Whether a row names a record to update, but no value to set."""
     given = {name for name, value in row.items() if value is not None or null_clears}
     return shape(operation).verb == "update" and given <= {*operation.path_params, "id", enqueue.KEY}
 
@@ -348,11 +348,11 @@ def _refuse_same(where: str, operation: Operation, heads: dict[str, str]) -> Non
 
 
 def _write_bad(path: Path, bad: list[enqueue.BadRow], *, null_clears: bool) -> None:
-    """Write the bad rows with reasons, as CSV that `queue import` reads when they are mended."""
+    """Write the bad rows with reasons, as CSV that `queue import` reads once they are corrected."""
 
-    def cell(value: Any, there: bool) -> str:
+    def cell(value: Any, is_given: bool) -> str:
         if value is None:
-            return cells.NULL if there and null_clears else ""
+            return cells.NULL if is_given and null_clears else ""
         return cells.guarded(cells.cell_text(value))
 
     columns = list(dict.fromkeys(name for each in bad for name in each.row))
@@ -391,7 +391,7 @@ def _table(found: list[Mutation], names: NameResolver) -> Any:
 
 
 def summary(names: NameResolver, mutation: Mutation) -> str:
-    """What a mutation sets, in a line."""
+    """What a mutation sets, in one line."""
     operation = catalogue.operation(mutation.operation)
     body = {name: value for name, value in mutation.payload.items() if name not in operation.path_params}
     parts = []
