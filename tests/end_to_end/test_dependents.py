@@ -391,7 +391,7 @@ def test_s7_records_whose_count_differs_from_their_list_are_named_and_not_read_e
     assert again.summary["counts_off"] == first.summary["counts_off"]
     assert lists_read(remote, "getPermissionSetAssignments") == 0
     told = project.here("reconcile")
-    assert f"count {counted} where their own lists, read to the end, show {rows}" in told.err
+    assert f"report {counted}, but their complete lists contain {rows}" in told.err
     assert "no difference" in told.err
     assert project.ask("SELECT sum(says), sum(listed), sum(here) FROM meta.counts_off") == [(counted, rows, rows)]
 
