@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def reporting(app: App, pipeline: str, when: str) -> Iterator[None]:
     """Report the end of what runs inside the `with`: `when` is never, failure or always."""
-    url = webhook.address()
+    url = webhook.find_address()
     app.notification = (url, pipeline, when) if url and when != "never" else None
     try:
         yield
     except PdsyncError as error:
         if app.notification:
-            _post(app, webhook.failure(pipeline, _project(app), str(error), error.exit_code))
+            _post(app, webhook.describe_failure(pipeline, _project(app), str(error), error.exit_code))
         raise
     except click.Abort:
         if app.notification:
-            _post(app, webhook.failure(pipeline, _project(app), "It was interrupted.", 130))
+            _post(app, webhook.describe_failure(pipeline, _project(app), "It was interrupted.", 130))
         raise
 
 
 def report_end(app: App, done: Receipt, exit_code: int) -> None:
     """Report a run that came to its end with the receipt `done`."""
     if app.notification and (exit_code or app.notification[2] == "always"):
-        _post(app, webhook.receipt(app.notification[1], _project(app), done, exit_code))
+        _post(app, webhook.describe_receipt(app.notification[1], _project(app), done, exit_code))
 
 
 def _post(app: App, facts: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
-"""Decides what it means that a list no longer shows a record. Absence alone means nothing.
+"""Decides what became of a record that a list no longer shows. Absence alone is no evidence.
 
-A record is taken for gone only if it is shown as deleted, or if asking for it by itself answers 404 while records that
-were just listed answer 200, and while the token is an administrator's, who sees everything. Everything else leaves the
-row alive and says what is known: that it is hidden, that it is there after all, or nothing.
+A record is gone only if an answer shows it as deleted, or if a request for it answers 404 while records that were just
+listed answer 200 and the token is an administrator's, who sees everything. Otherwise the row stays alive, and the
+verdict says what is known: that the record is hidden, that it exists, or nothing.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from pdsync.model import Operation, Stream, Version
 
 CANARIES = 20
-MOST = 500  # single reads a stream and run; what is beyond them waits
+MAX_PROBES = 500  # for each stream and run; the rest waits for the next run
 
 
-def item(stream: Stream, prefer: Version) -> Operation | None:
-    """What reads one record of a stream by itself; None where nothing does."""
+def find_item_operation(stream: Stream, prefer: Version) -> Operation | None:
+    """The operation that reads one record of a stream; None where there is none."""
     version, sources = stream.sources(prefer)
     listed = catalogue.operations(version)[sources[0].operation].path
     return next(
@@ -41,13 +41,13 @@ def item(stream: Stream, prefer: Version) -> Operation | None:
     )  # fmt: skip
 
 
-def most_gone(rows: int) -> int:
-    """How many of `rows` may be gone at once without more to say so: 2 %, at least 10 and at most 100."""
+def default_max_tombstones(rows: int) -> int:
+    """How many of `rows` may be marked as gone in one run without --max-tombstones: 2 %, but 10 to 100."""
     return min(100, max(10, rows * 2 // 100))
 
 
 class ProbeResult(Struct, frozen=True):
-    """What asking for one record by itself gave."""
+    """The answer to a request for one record."""
 
     status: int  # 0: no usable answer
     record: dict[str, Any] | None = None
@@ -55,7 +55,7 @@ class ProbeResult(Struct, frozen=True):
 
 
 class Verdict(Struct, frozen=True):
-    """What has become of a record that no list shows."""
+    """What became of a record that no list shows."""
 
     key: str
     kind: str  # soft_deleted, purged, merged, converted, hidden, present, extra, absent_unknown
@@ -65,22 +65,22 @@ class Verdict(Struct, frozen=True):
 
     @property
     def is_gone(self) -> bool:
-        """Whether it is known to be gone: nothing else buries a row."""
+        """Whether the record is known to be gone: only then is its row marked."""
         return self.kind in ("soft_deleted", "purged", "merged", "converted", "extra")
 
 
 async def probe_records(http: Http, item: Operation, keys: Iterable[str]) -> dict[str, ProbeResult]:
-    """Ask for records one by one.
+    """Request records one by one; the answers by key.
 
     Raises:
-        PdsyncError: nothing more can be asked: the token is refused, the budget is spent, the server blocks.
+        PdsyncError: no more requests are possible: the token is refused, the budget is spent, the server blocks.
     """
     wanted = list(keys)
-    found = await asyncio.gather(*(_one(http, item, key) for key in wanted))
+    found = await asyncio.gather(*(_probe_one(http, item, key) for key in wanted))
     return dict(zip(wanted, found, strict=True))
 
 
-async def _one(http: Http, item: Operation, key: str) -> ProbeResult:
+async def _probe_one(http: Http, item: Operation, key: str) -> ProbeResult:
     param = list(item.path_params)[-1]
     try:
         answer = await http.carry_out(check(item, {param: key}))
@@ -95,8 +95,8 @@ async def _one(http: Http, item: Operation, key: str) -> ProbeResult:
         return ProbeResult(0)
 
 
-def healthy(sightings: dict[str, ProbeResult]) -> bool:
-    """Whether records that are known to be there can be read: otherwise a 404 says nothing."""
+def do_canaries_answer(sightings: dict[str, ProbeResult]) -> bool:
+    """Whether records that were just listed can be read: otherwise a 404 is no evidence."""
     return bool(sightings) and all(each.status == 200 and each.record for each in sightings.values())
 
 
@@ -113,47 +113,49 @@ def judge(
     winners: set[str | None],
     converted_to: str | None,
 ) -> Verdict:
-    """What has become of one record.
+    """What became of one record.
 
     Args:
         stream: whose it is.
         key: its key.
-        sighting: what asking for it gave; None where nobody asked.
-        version: of the API that was asked.
+        sighting: the answer to a request for it; None where there was no request.
+        version: of the API.
         can_tell: whether a 404 is evidence in this run.
         why_not: why it is not.
-        hidden: whether what it belongs to, such as its pipeline, can't be seen any more.
+        hidden: whether its parent, such as its pipeline, is no longer visible.
         unknown_here: whether no sealed page ever showed it.
-        winners: to whom those point now that pointed to it.
-        converted_to: the record that says it was made of it.
+        winners: the records to which those that pointed to it point now.
+        converted_to: the record that names it as its origin.
     """
     if sighting is None:
         return Verdict(key, "absent_unknown", why_not)
     if sighting.status == 200 and sighting.record is not None:
         if not stream.says_deleted(sighting.record, version):
-            return Verdict(key, "present", "there when asked for, though no list shows it")
+            return Verdict(key, "present", "a request for it finds it, though no list shows it")
         if converted_to:
             return Verdict(key, "converted", f"it became {converted_to}", converted_to, "exact")
-        return Verdict(key, "soft_deleted", "shown as deleted when asked for")
+        return Verdict(key, "soft_deleted", "a request for it shows it as deleted")
     if sighting.status == 403:
         return Verdict(key, "hidden", "this token may not see it")
     if sighting.status not in (404, 410):
-        return Verdict(key, "absent_unknown", f"asking for it answered {sighting.status or 'nothing usable'}")
+        return Verdict(key, "absent_unknown", f"a request for it answered {sighting.status or 'nothing usable'}")
     if hidden:
-        return Verdict(key, "hidden", "what it belongs to is not visible to this token any more")
+        return Verdict(key, "hidden", "its parent is no longer visible to this token")
     if not can_tell:
         return Verdict(key, "absent_unknown", why_not)
-    said = f"{sighting.status} when asked for, while {CANARIES} others answer"
-    return _gone(key, said, unknown_here=unknown_here, winners=winners - {key, None}, converted_to=converted_to)
+    answer = f"a request for it answers {sighting.status}, while {CANARIES} others are found"
+    return _judge_gone(key, answer, unknown_here=unknown_here, winners=winners - {key, None}, converted_to=converted_to)
 
 
-def _gone(key: str, said: str, *, unknown_here: bool, winners: set[str | None], converted_to: str | None) -> Verdict:
-    """How a record has gone that is known to be gone."""
+def _judge_gone(
+    key: str, answer: str, *, unknown_here: bool, winners: set[str | None], converted_to: str | None
+) -> Verdict:
+    """How a record went that is known to be gone: converted, merged, purged, or never the source's."""
     if converted_to:
-        return Verdict(key, "converted", f"{said}; it became {converted_to}", converted_to, "exact")
+        return Verdict(key, "converted", f"{answer}; it became {converted_to}", converted_to, "exact")
     if len(winners) == 1:
         (winner,) = winners
-        return Verdict(key, "merged", f"{said}; what hung on it hangs on {winner}", winner, "inferred")
+        return Verdict(key, "merged", f"{answer}; records that pointed to it point to {winner}", winner, "inferred")
     if unknown_here:
-        return Verdict(key, "extra", f"{said}; no answer ever showed it")
-    return Verdict(key, "purged", said)
+        return Verdict(key, "extra", f"{answer}; no answer ever showed it")
+    return Verdict(key, "purged", answer)

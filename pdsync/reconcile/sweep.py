@@ -35,7 +35,7 @@ class Difference(Struct, frozen=True):
     source: str | None  # the list that showed it
 
 
-def moved_before(
+def find_moved_before(
     connection: duckdb.DuckDBPyConnection, other: Stream, of: Stream, keys: Sequence[str]
 ) -> dict[str, set[str | None]]:
     """By each of `keys`, of `of`: where those of `other` point now that pointed to it when it was last seen.
@@ -165,7 +165,7 @@ class Sweep:
         ).fetchall()
         return [Difference(str(row[0]), str(row[1]), row[2]) for row in rows]
 
-    def shown(self, keys: Sequence[str]) -> set[str]:
+    def find_shown(self, keys: Sequence[str]) -> set[str]:
         """Those of `keys` that were shown."""
         rows = self.connection.execute(
             f"SELECT DISTINCT key FROM {self.relation} WHERE key IN (SELECT unnest(?::VARCHAR[]))", [list(keys)]
@@ -183,7 +183,7 @@ class Sweep:
         )
         return int(done[0]) if done else 0
 
-    def alive(self) -> int:
+    def count_alive(self) -> int:
         """How many records the source shows that are not deleted."""
         return int(
             first(
@@ -194,7 +194,7 @@ class Sweep:
             )[0]
         )
 
-    def canaries(self, most: int) -> list[str]:
+    def choose_canaries(self, most: int) -> list[str]:
         """Keys that the source has just shown: the oldest, the newest, and others."""
         half = max(most // 4, 1)
         rows = self.connection.execute(
@@ -206,7 +206,7 @@ class Sweep:
         ).fetchall()
         return [str(row[0]) for row in rows]
 
-    def made_of(self, column: str, keys: Sequence[str]) -> dict[str, str]:
+    def find_made_of(self, column: str, keys: Sequence[str]) -> dict[str, str]:
         """By each of `keys`: which of these records says that it was made of it."""
         rows = self.connection.execute(
             f"SELECT {quoted(column)}, key FROM {self.relation}"
@@ -215,7 +215,7 @@ class Sweep:
         ).fetchall()
         return {str(of): str(key) for of, key in rows}
 
-    def moved(self, of: str, keys: Sequence[str]) -> dict[str, set[str | None]]:
+    def find_moved(self, of: str, keys: Sequence[str]) -> dict[str, set[str | None]]:
         """By each of `keys`, of the stream `of`: where those point now that the warehouse has pointing to it."""
         found: dict[str, set[str | None]] = {}
         for column, other in self.stream.labels.items():

@@ -310,7 +310,7 @@ class Loader:
 
     # What a finished run leaves behind.
 
-    def views(self) -> None:
+    def create_views(self) -> None:
         """(Re)create every view over the tables that are there."""
         have = warehouse.tables(self.connection)
         for stream in catalogue.streams().values():

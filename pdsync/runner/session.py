@@ -147,7 +147,7 @@ async def open_session(
                     if records_pushes:
                         for note in await mutation_log.apply_pushes(settings, control, loader, archive, receipt, now):
                             on_note(note)
-                await loader.do(loader.views)
+                await loader.do(loader.create_views)
                 await loader.do(measure_completeness, loader, control, receipt, settings, now)
                 await loader.do(save_receipt, loader, receipt)
                 if records_pushes:
@@ -194,7 +194,7 @@ async def open_offline_session(
                     receipt=receipt,
                     on_event=ignore_event,
                 )
-            await loader.do(loader.views)
+            await loader.do(loader.create_views)
             await loader.do(save_receipt, loader, receipt)
         control.finish_run(receipt)
         await mutation_log.catch_up(settings, control)

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pdsync.core.server_clock import TRUST
-from pdsync.runner.report.receipt import adopt, save_receipt
+from pdsync.runner.report.receipt import adopt_receipts, save_receipt
 
 if TYPE_CHECKING:
     from pdsync.core.control import Control
@@ -33,7 +33,7 @@ def settle(loader: Loader, control: Control, clock: ServerClock | None = None) -
         notes.append(f"The work file lacks {lost:,} walks: they are loaded again from the raw archive.")
     if overtaken := control.drop_overtaken(loaded):
         notes.append(f"control.db is older than the warehouse: {overtaken:,} open walks begin again.")
-    in_warehouse = adopt(loader.connection, control)
+    in_warehouse = adopt_receipts(loader.connection, control)
     for receipt in reversed(control.receipts(-1)):
         if receipt.finished_at and receipt.run_id not in in_warehouse:
             save_receipt(loader, receipt)

@@ -61,13 +61,13 @@ def index_archive(settings: Settings, control: Control, on_note: Callable[[str],
     if not scans:
         return []
     found = [page for scan in scans.values() for page in scan.pages]
-    company = _company_of(settings, control, found)
+    company = _check_company(settings, control, found)
     is_empty = control.company() is None and not control.known_sizes()
     runs: dict[str, datetime] = {}
     for each in found:
         run = each.walk.run_id
         runs[run] = min(each.sealed_at, runs.get(run, each.sealed_at))
-    walks, pages = _news(settings, control, found)
+    walks, pages = _find_unindexed(settings, control, found)
     # A damaged file is scanned again each time, so that it is reported each time; a torn end was never acknowledged.
     sizes = {
         name: scan.whole if scan.fault and not scan.fault.is_torn else (settings.raw / name).stat().st_size
@@ -105,7 +105,7 @@ def scan_unknown(settings: Settings, control: Control | None) -> dict[str, Scan]
     return scans
 
 
-def _company_of(settings: Settings, control: Control, found: Iterable[FoundPage]) -> int | None:
+def _check_company(settings: Settings, control: Control, found: Iterable[FoundPage]) -> int | None:
     known = control.company()
     company = known[0] if known else None
     for each in found:
@@ -118,7 +118,7 @@ def _company_of(settings: Settings, control: Control, found: Iterable[FoundPage]
     return company
 
 
-def _news(
+def _find_unindexed(
     settings: Settings, control: Control, found: Iterable[FoundPage]
 ) -> tuple[list[tuple[Walk, str]], list[SealedPage]]:
     """The walks and pages that control.db lacks, or says to be where they are not."""
@@ -132,7 +132,7 @@ def _news(
     pages: list[SealedPage] = []
     resealed, sizes = control.resealed(), _Sizes(settings.raw)
     for (run, number), by_seq in sorted(by_walk.items()):
-        id = _own_id(run, number, taken)
+        id = _assign_id(run, number, taken)
         ordered = [by_seq[seq] for seq in sorted(by_seq)]
         if id in known:
             state = known[id][1]
@@ -161,7 +161,7 @@ def _news(
     return walks, pages
 
 
-def _own_id(run: str, number: int, taken: dict[int, str]) -> int:
+def _assign_id(run: str, number: int, taken: dict[int, str]) -> int:
     """The id of a walk, or another where an older pdsync has given the same to a walk of another run."""
     if taken.setdefault(number, run) == run:
         return number
@@ -195,8 +195,8 @@ def is_older(work: Path, published: Path) -> tuple[bool, bool]:
     with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection:
         for name, path in (("work", work), ("published", published)):
             connection.execute(f"ATTACH {literal(str(path))} AS {quoted(name)} (READ_ONLY)")
-        mine = _batches(connection, "work")
-        theirs = _batches(connection, "published")
+        mine = _batches_table(connection, "work")
+        theirs = _batches_table(connection, "published")
         missing = first(
             connection.execute(
                 f"SELECT count(*) FROM (SELECT run_id, walk, batch FROM {theirs}"
@@ -215,7 +215,7 @@ def is_older(work: Path, published: Path) -> tuple[bool, bool]:
     return not more or bool(later), bool(more)
 
 
-def _batches(connection: duckdb.DuckDBPyConnection, database: str) -> str:
+def _batches_table(connection: duckdb.DuckDBPyConnection, database: str) -> str:
     """The table of loaded batches in an attached file; an empty one where the file has none."""
     there = first(
         connection.execute(
@@ -254,7 +254,7 @@ def loaded_walks(path: Path) -> dict[tuple[str, int], LoadedWalk]:
     }
 
 
-def not_in_archive(path: Path, control: Control) -> dict[str, int]:
+def count_rows_not_in_archive(path: Path, control: Control) -> dict[str, int]:
     """By stream: how many rows, deletions and versions the file at `path` has from pages that the archive lacks."""
     # What was given up (raw prune --damaged) was given up by a person.
     archived = {

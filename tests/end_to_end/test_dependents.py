@@ -187,7 +187,7 @@ def test_s8_a_list_that_lacks_what_its_parent_counts_marks_nothing(remote: Remot
 @pytest.mark.parametrize(
     "death",
     [
-        "'pdsync.runner.sync.removed_children', 'absent', 1, after=False",
+        "'pdsync.runner.sync.removed_children', 'find_missing', 1, after=False",
         "'pdsync.runner.sync.walk_loader', 'tombstone', 1, after=False",
         "'pdsync.load.tombstones', 'tombstone', 1, after=True",
     ],

@@ -47,7 +47,7 @@ MORE_DEATHS = [
     "'pdsync.runner.loader', 'Loader.sync_custom_fields', 2, after=True",
     "'pdsync.load.commit', '_apply'",
     "'pdsync.load.commit', 'note_batch', 2",
-    "'pdsync.runner.loader', 'Loader.views', after=True",
+    "'pdsync.runner.loader', 'Loader.create_views', after=True",
     "'pdsync.load.publish', 'copy', after=True",
 ]
 

@@ -8,7 +8,7 @@ import pytest
 
 from pdsync.core import catalogue
 from pdsync.reconcile import evidence
-from pdsync.reconcile.evidence import ProbeResult, Verdict, healthy, judge, most_gone
+from pdsync.reconcile.evidence import ProbeResult, Verdict, default_max_tombstones, do_canaries_answer, judge
 
 DEALS, LEADS = catalogue.stream("deals"), catalogue.stream("leads")
 THERE = ProbeResult(200, {"id": 7, "is_deleted": False})
@@ -77,7 +77,7 @@ def test_s8_only_these_verdicts_mark_a_row(kind: str, is_gone: bool) -> None:
     ("rows", "most"), [(0, 10), (100, 10), (500, 10), (549, 10), (550, 11), (4_999, 99), (5_000, 100), (10**6, 100)]
 )
 def test_the_limit_of_rows_that_may_be_gone_at_once(rows: int, most: int) -> None:
-    assert most_gone(rows) == most
+    assert default_max_tombstones(rows) == most
 
 
 @pytest.mark.parametrize(
@@ -85,12 +85,12 @@ def test_the_limit_of_rows_that_may_be_gone_at_once(rows: int, most: int) -> Non
     [({}, False), ({"1": THERE}, True), ({"1": THERE, "2": GONE}, False), ({"1": ProbeResult(200)}, False)],
 )
 def test_s8_a_404_counts_only_while_canaries_answer(canaries: dict[str, ProbeResult], result: bool) -> None:
-    assert healthy(canaries) is result
+    assert do_canaries_answer(canaries) is result
 
 
 @pytest.mark.parametrize(("stream", "operation"), [("deals", "getDeal"), ("leads", "getLead"), ("deal_fields", None)])
 def test_the_operation_that_reads_one_record(stream: str, operation: str | None) -> None:
-    item = evidence.item(catalogue.stream(stream), "v2")
+    item = evidence.find_item_operation(catalogue.stream(stream), "v2")
     if operation is not None:
         assert item is not None
         assert item.id == operation

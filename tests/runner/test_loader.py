@@ -142,7 +142,7 @@ def test_an_empty_company_leaves_tables_and_a_watermark(loader: Loader) -> None:
     counts = add(loader, DEALS, of, pages(of, [[]]))
     assert counts is not None
     assert (counts.read, counts.inserted) == (0, 0)
-    loader.views()
+    loader.create_views()
     assert asked(loader, "SELECT count(*) FROM labeled.deals") == [(0,)]
     assert asked(loader, "SELECT stream, watermark FROM meta.checkpoints") == [("deals", NOW)]
 
@@ -201,7 +201,7 @@ def test_s16_views_resolve_whatever_a_field_is_called(loader: Loader, label: str
     of = walk(2)
     values = {CODE: [1], "c" * 40: {"value": 1.5, "currency": "EUR"}}
     add(loader, DEALS, of, pages(of, [deals(1, custom_fields=values, label_ids=[4])]))
-    loader.views()
+    loader.create_views()
     column = asked(loader, f"SELECT column_name FROM meta.custom_fields WHERE field_code = '{CODE}'")[0][0]
     quoted = column.replace('"', '""')
     assert asked(loader, f'SELECT "{quoted}" FROM labeled.deals') == [([label],)]
@@ -214,7 +214,7 @@ def test_views_name_what_ids_point_to(loader: Loader) -> None:
     add(loader, users, of, pages(of, [[{"id": 7, "name": "Ada"}]]))
     of = walk(2)
     add(loader, DEALS, of, pages(of, [deals(1, owner_id=7, person_id=None)]))
-    loader.views()
+    loader.create_views()
     assert asked(loader, "SELECT owner FROM labeled.deals") == [("Ada",)]
 
 

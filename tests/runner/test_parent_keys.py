@@ -14,7 +14,7 @@ from pdsync.errors import PdsyncError
 from pdsync.model import Page, Parent, Walk
 from pdsync.runner.loader import Loader
 from pdsync.runner.sync import parent_keys
-from pdsync.runner.sync.parent_keys import LastReading, keys, last_reading
+from pdsync.runner.sync.parent_keys import LastReading, find_last_reading, select_parents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,26 +47,26 @@ def deal(number: int, changed: datetime = T0, **more: Any) -> dict[str, Any]:
 
 def test_the_newest_parents_come_first_and_deleted_ones_not_at_all(loader: Loader) -> None:
     load(loader, "a", deal(1), deal(2, is_deleted=True), deal(3))
-    assert keys(loader.connection, Parent("deals", "id"), None) == [3, 1]
+    assert select_parents(loader.connection, Parent("deals", "id"), None) == [3, 1]
 
 
 def test_a_parent_that_counts_no_child_is_left_out_unless_it_has_rows(loader: Loader) -> None:
     count = PARENT.having or ""
     load(loader, "a", deal(1) | {count: 0}, deal(2) | {count: 3}, deal(3))
-    assert keys(loader.connection, PARENT, None) == [3, 2]  # one that does not say may have some
+    assert select_parents(loader.connection, PARENT, None) == [3, 2]  # one that does not say may have some
     products = catalogue.stream("deal_products")
     column = products.parent_column(PARENT, "v2") or ""
     loader.table(products, "v2")
     loader.connection.execute(f'INSERT INTO deal_products (id, "{column}") VALUES (7, 1)')
-    assert keys(loader.connection, PARENT, None, children=("deal_products", column)) == [3, 2, 1]
+    assert select_parents(loader.connection, PARENT, None, children=("deal_products", column)) == [3, 2, 1]
 
 
 def test_r3_a_parent_that_changed_since_is_read_again(loader: Loader) -> None:
     load(loader, "a", deal(1, T0 - timedelta(days=2)), deal(2, T0 - timedelta(hours=1)))
     loader.connection.execute("UPDATE deals SET _synced_at = ?", [T0 - timedelta(days=1)])
     since = T0 - timedelta(hours=2)
-    assert keys(loader.connection, Parent("deals", "id"), since) == [2]
-    assert keys(loader.connection, Parent("deals", "id"), since, timedelta(hours=1)) == [2]
+    assert select_parents(loader.connection, Parent("deals", "id"), since) == [2]
+    assert select_parents(loader.connection, Parent("deals", "id"), since, timedelta(hours=1)) == [2]
 
 
 def test_r3_rows_are_newer_than_the_last_reading_by_their_run_not_by_a_clock(loader: Loader) -> None:
@@ -77,13 +77,13 @@ def test_r3_rows_are_newer_than_the_last_reading_by_their_run_not_by_a_clock(loa
     loader.connection.execute("UPDATE deals SET _synced_at = ?", [T0])
     before, after = T0 - timedelta(seconds=1), T0 + timedelta(seconds=1)
     parent = Parent("deals", "id")
-    assert keys(loader.connection, parent, T0, reading=LastReading("b", after, ["c"])) == [3]
-    assert keys(loader.connection, parent, T0, reading=LastReading("b", before, ["c"])) == [3, 2]
+    assert select_parents(loader.connection, parent, T0, reading=LastReading("b", after, ["c"])) == [3]
+    assert select_parents(loader.connection, parent, T0, reading=LastReading("b", before, ["c"])) == [3, 2]
 
 
 def test_a_parent_that_was_never_synced_is_an_error(loader: Loader) -> None:
     with pytest.raises(PdsyncError, match="pdsync sync deals"):
-        keys(loader.connection, Parent("deals", "id"), None)
+        select_parents(loader.connection, Parent("deals", "id"), None)
 
 
 def test_the_last_reading_is_unknown_where_control_db_lost_its_run(
@@ -92,6 +92,6 @@ def test_the_last_reading_is_unknown_where_control_db_lost_its_run(
     monkeypatch.setattr(parent_keys, "opened_at", lambda walk: T0)
     load(loader, "a", deal(1))
     order = {"a": 0, "b": 1, "c": 2}
-    assert last_reading(loader.connection, "deals", "live", "v2", order) == LastReading("a", T0, ["b", "c"])
-    assert last_reading(loader.connection, "deals", "live", "v2", {"b": 1}) is None
-    assert last_reading(loader.connection, "deals", "archived", "v2", order) is None
+    assert find_last_reading(loader.connection, "deals", "live", "v2", order) == LastReading("a", T0, ["b", "c"])
+    assert find_last_reading(loader.connection, "deals", "live", "v2", {"b": 1}) is None
+    assert find_last_reading(loader.connection, "deals", "archived", "v2", order) is None

@@ -30,7 +30,7 @@ def test_views_need_no_more_tables_than_their_file_names(script: str, tmp_path: 
         version, sources = stream.sources("v2")
         walk = Walk(number, "run", name, sources[0].name, version, sources[0].operation, None, NOW)
         asyncio.run(loader.add(stream, walk, [Page(number, 0, b'{"data": []}', 1, None, NOW)]))
-    loader.views()
+    loader.create_views()
     made = {name for (name,) in loader.connection.execute(
         "SELECT view_name FROM duckdb_views() WHERE schema_name = 'sales'").fetchall()}  # fmt: skip
     assert made == set(re.findall(r"CREATE OR REPLACE VIEW sales\.(\w+)", SCRIPTS[script]))

@@ -54,7 +54,7 @@ _COMMITTING = [
     *_around("core.control", "Control.end_walk"),
 ]
 PUBLISHING = [
-    *_behind("runner.loader", "Loader.views"),
+    *_behind("runner.loader", "Loader.create_views"),
     *_around("runner.report.receipt", "save_receipt"),
     *_around("runner.loader", "Loader._close"),
     *_around("load.publish", "publish", "copy"),
@@ -86,7 +86,7 @@ BURY = [
 KEEP = [*_around("runner.reconcile.findings", "save_findings"), *PUBLISHING]
 RECONCILE = [*_BEGINNING[:4], *SWEEP, *FINDINGS, *REFETCH, *BURY, *KEEP]
 REPLAY = [
-    *_behind("runner.archive.replay", "_clear", "_source"),
+    *_behind("runner.archive.replay", "_clear", "_choose_source"),
     *_behind("runner.loader", "Loader.sync_custom_fields"),
     *_before("extract.raw_archive", "read"),
     *_behind("runner.archive.reload", "ArchiveReload._load"),

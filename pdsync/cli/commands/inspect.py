@@ -13,7 +13,7 @@ from pdsync.cli.app import App, Command, Group
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
 from pdsync.runner import project
-from pdsync.runner.report.freshness import budget_left, freshness
+from pdsync.runner.report.freshness import budget_left, measure_freshness
 
 if TYPE_CHECKING:
     from pdsync.model import Proof
@@ -39,7 +39,7 @@ def listing(app: App, rows: list[dict[str, Any]], headers: list[str], empty: str
 def status(app: App) -> None:
     """Show how fresh each table is, how the last run ended, and how many tokens are left today."""
     settings = app.settings
-    rows = freshness(settings)
+    rows = measure_freshness(settings)
     listing(
         app,
         [{"name": row.stream, **msgspec.to_builtins(row)} for row in rows],

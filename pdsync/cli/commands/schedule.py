@@ -48,7 +48,7 @@ def schedule(
     """
     name = name or pipeline.DEFAULT
     followed = pipeline.load(name, app.project)
-    kind = kind or scheduling.usual()
+    kind = kind or scheduling.default_kind()
     every = every or ("hour" if name == "hourly" else "day")
     project = app.settings.project
     if not str(project).isprintable():

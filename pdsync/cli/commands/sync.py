@@ -105,7 +105,7 @@ def _sync(app: App, request: SyncRequest, *, verify_too: bool, fail_on_gap: bool
 def _verify(app: App, request: SyncRequest, done: Receipt) -> tuple[findings.Result | None, float]:
     """Compare the streams whose turn it is with the source, within the rest of the budget."""
     left = request.budget - done.tokens if request.budget else None
-    turns = rotation.due(app.settings, list(done.streams))
+    turns = rotation.select_due(app.settings, list(done.streams))
     if not turns or (left is not None and left < min(turn.tokens for turn in turns)):
         return None, 0.0
     wanted = findings.ReconcileRequest(tuple(turn.stream for turn in turns), repair=True, deep=True, budget=left)

@@ -28,7 +28,7 @@ from pdsync.runner.archive import upkeep
 from pdsync.runner.archive.reload import ArchiveReload
 from pdsync.runner.loader import Loader
 from pdsync.runner.report import mutation_log
-from pdsync.runner.report.receipt import adopt, begin_receipt, save_receipt
+from pdsync.runner.report.receipt import adopt_receipts, begin_receipt, save_receipt
 from pdsync.runner.session import Event, ignore_event
 
 if TYPE_CHECKING:
@@ -113,13 +113,13 @@ async def locked_replay(
         on_rebuilt: is called with a connection to the rebuilt file before it is published.
         accept_loss: as `replay` takes it.
     """
-    company, name = _company(settings, control)
+    company, name = _find_company(settings, control)
     receipt = begin_receipt(command)
     work = project.work_path(settings)
     fresh = work.with_name(f"{settings.warehouse.stem}.replay.duckdb")
     _clear(fresh)
     try:
-        source = _source(settings, control, chosen, accept_loss=accept_loss)
+        source = _choose_source(settings, control, chosen, accept_loss=accept_loss)
         if source and not chosen.everything:
             publish.copy(source, fresh)
         loader = Loader(fresh)
@@ -130,7 +130,7 @@ async def locked_replay(
             reading = ArchiveReload(
                 settings, control, loader, chosen.streams, receipt, on_event, everything=chosen.everything
             )
-            replayed = await _read_again(reading)
+            replayed = await _reload(reading)
             loader.moment = None
             if chosen.everything:
                 for past in reversed(control.receipts(-1)):
@@ -138,7 +138,7 @@ async def locked_replay(
                         await loader.do(save_receipt, loader, past)
                 await _carry_over(loader, [source, settings.warehouse] if source else [], on_event)
             await loader.do(on_rebuilt, loader.connection)
-            await loader.do(loader.views)
+            await loader.do(loader.create_views)
             receipt.finished_at = datetime.now(UTC)
             receipt.exit_code = 4 if receipt.gaps else 0
             await loader.do(save_receipt, loader, receipt)
@@ -157,7 +157,7 @@ async def locked_replay(
     return receipt
 
 
-async def _read_again(reading: ArchiveReload) -> list[Walk]:
+async def _reload(reading: ArchiveReload) -> list[Walk]:
     """Load the archive; the walks that are in the file to their ends now. What is not whole is a gap of the receipt.
 
     Raises:
@@ -170,13 +170,13 @@ async def _read_again(reading: ArchiveReload) -> list[Walk]:
             f"{str(error).splitlines()[0]}\nNothing was changed. Put the file back from a backup (what else is missing:"
             f" pdsync raw verify), or rebuild the tables from what is left: pdsync replay --accept-loss"
         ) from error
-    for gap in await reading.loader.do(_unread, reading.loader, replayed):
+    for gap in await reading.loader.do(_find_incomplete, reading.loader, replayed):
         reading.receipt.gaps.append(gap)
         reading.receipt.streams[gap.stream].complete = False
     return replayed
 
 
-def _company(settings: Settings, control: Control) -> tuple[int, str]:
+def _find_company(settings: Settings, control: Control) -> tuple[int, str]:
     """The company of the archive.
 
     Raises:
@@ -203,7 +203,7 @@ def _check_archive(settings: Settings, control: Control, sources: Sequence[Path]
     names = {stream.name for stream in chosen.streams}
     for source in sources:
         try:
-            lost = stores.not_in_archive(source, control)
+            lost = stores.count_rows_not_in_archive(source, control)
         except (StorageError, duckdb.Error):
             continue
         if lost := {stream: rows for stream, rows in lost.items() if chosen.everything or stream in names}:
@@ -217,7 +217,7 @@ def _check_archive(settings: Settings, control: Control, sources: Sequence[Path]
         return
 
 
-def _source(settings: Settings, control: Control, chosen: Selection, *, accept_loss: bool) -> Path | None:
+def _choose_source(settings: Settings, control: Control, chosen: Selection, *, accept_loss: bool) -> Path | None:
     """The file to take over from what no page tells: the work file, else the warehouse, else none.
 
     Raises:
@@ -229,13 +229,13 @@ def _source(settings: Settings, control: Control, chosen: Selection, *, accept_l
     if not source.exists() and not chosen.everything:
         raise ConfigError("There is no whole warehouse to leave the other streams in. Rebuild all of it: pdsync replay")
     if accept_loss:
-        upkeep.give_up_lost(settings, control)
+        upkeep.forget_lost_walks(settings, control)
     if not source.exists():
         return None
     if not accept_loss:
         _check_archive(settings, control, [source, settings.warehouse], chosen)
     with contextlib.closing(warehouse.connect(source, read_only=True)) as connection:
-        adopt(connection, control)
+        adopt_receipts(connection, control)
     return source
 
 
@@ -250,7 +250,7 @@ async def _carry_over(loader: Loader, sources: Sequence[Path], on_event: OnEvent
             return
 
 
-def _unread(loader: Loader, replayed: Sequence[Walk]) -> list[IncompleteStream]:
+def _find_incomplete(loader: Loader, replayed: Sequence[Walk]) -> list[IncompleteStream]:
     """The streams of which the archive tells changes, and no reading of all that was there before."""
     rows = loader.connection.execute("SELECT stream, source, version FROM meta.checkpoints").fetchall()
     lists = {(walk.stream, walk.source, walk.version) for walk in replayed if walk.is_of_a_list}

@@ -88,7 +88,7 @@ def verify(settings: Settings, tell: Callable[[Fault], None] = lambda fault: Non
         pages = control.pages() if control else []
         streams = {walk.id: walk.stream for walk, _ in control.walks()} if control else {}
         for page in pages:
-            fault = _fault(settings, page, streams[page.walk])
+            fault = _check_page(settings, page, streams[page.walk])
             # A page that was moved meanwhile is no fault.
             if fault and control and control.sealed_pages(page.walk, page.seq)[:1] == [page]:
                 found(fault)
@@ -98,13 +98,13 @@ def verify(settings: Settings, tell: Callable[[Fault], None] = lambda fault: Non
             each for scan in scans.values() for each in scan.pages if (each.page.walk, each.page.seq) not in indexed
         ]
         for each in unindexed:
-            if fault := _fault(settings, each.page, each.walk.stream):
+            if fault := _check_page(settings, each.page, each.walk.stream):
                 found(fault)
         for name, scan in scans.items():
             if scan.fault and not scan.fault.is_torn:
                 detail = str(scan.fault).splitlines()[0]
                 found(Fault(name, None, None, None, "damaged", detail, f"Put {name} back from a backup."))
-        for fault in _of_journal(settings):
+        for fault in _check_journal(settings):
             found(fault)
         named = {page.file for page in control.pages()} if control else set()
     named |= {each.page.file for each in unindexed} | {fault.name for fault in faults}
@@ -113,7 +113,7 @@ def verify(settings: Settings, tell: Callable[[Fault], None] = lambda fault: Non
     return Verified(len(pages) + len(unindexed), size, faults, unnamed, len(unindexed))
 
 
-def _of_journal(settings: Settings) -> list[Fault]:
+def _check_journal(settings: Settings) -> list[Fault]:
     """What is wrong with the journal of the outbox."""
     try:
         for _ in Journal(settings.raw).read({}):
@@ -124,7 +124,7 @@ def _of_journal(settings: Settings) -> list[Fault]:
     return []
 
 
-def _fault(settings: Settings, page: SealedPage, stream: str) -> Fault | None:
+def _check_page(settings: Settings, page: SealedPage, stream: str) -> Fault | None:
     path = settings.raw / page.file
     advice = (
         f"Put {page.file} back from a backup. If there is none: pdsync sync {stream} --full reads what is there now,"
@@ -174,7 +174,7 @@ def plan(settings: Settings, control: Control, keep_days: int, *, damaged: bool 
     walks = control.walks()
     begun = {receipt.run_id: receipt.started_at for receipt in control.receipts(-1)}
     young = datetime.now(UTC) - timedelta(days=keep_days)
-    wrote = _wrote(settings, walks, {page.walk for page in pages})
+    wrote = _count_written(settings, walks, {page.walk for page in pages})
     newest: dict[tuple[str, str, bool], int] = {}
     for walk, state in walks:
         if state == "applied":
@@ -191,13 +191,13 @@ def plan(settings: Settings, control: Control, keep_days: int, *, damaged: bool 
         )
     ]
     if damaged:
-        unneeded += _damaged(settings, walks, pages, {walk.id for walk in unneeded})
+        unneeded += _find_replaceable(settings, walks, pages, {walk.id for walk in unneeded})
     gone = {walk.id for walk in unneeded}
     named = {page.file for page in pages}
     unnamed = [
         path.name
         for path in sorted(settings.raw.glob("*.zst"))
-        if path.name not in named and path.stat().st_mtime < young.timestamp() and _is_of_no_use(path)
+        if path.name not in named and path.stat().st_mtime < young.timestamp() and _is_useless(path)
     ]
     unnamed += [path.name for path in sorted(settings.raw.glob(".*.zst.part"))]
     removed = [page for page in pages if page.walk in gone]
@@ -205,13 +205,15 @@ def plan(settings: Settings, control: Control, keep_days: int, *, damaged: bool 
     return Pruning([walk for walk in unneeded if walk.id in {page.walk for page in removed}], removed, unnamed, size)
 
 
-def _is_of_no_use(path: Path) -> bool:
+def _is_useless(path: Path) -> bool:
     """Whether a file that no page lies in has nothing else in it either: the archive is indexed."""
     scan = raw_file.scan(path)
     return scan.fault is None or scan.fault.is_torn
 
 
-def _wrote(settings: Settings, walks: Sequence[tuple[Walk, str]], with_pages: Collection[int]) -> dict[int, int]:
+def _count_written(
+    settings: Settings, walks: Sequence[tuple[Walk, str]], with_pages: Collection[int]
+) -> dict[int, int]:
     """Walk → how many rows, deletions, changes of the schema and bad records its batches wrote.
 
     Raises:
@@ -234,7 +236,7 @@ def _wrote(settings: Settings, walks: Sequence[tuple[Walk, str]], with_pages: Co
     return {walk.id: counts[walk.run_id, walk.id] for walk, _ in walks if (walk.run_id, walk.id) in counts}
 
 
-def _damaged(
+def _find_replaceable(
     settings: Settings, walks: Sequence[tuple[Walk, str]], pages: Sequence[SealedPage], gone: Collection[int]
 ) -> list[Walk]:
     """Walks with a damaged page whose lists were read whole, and are whole, since.
@@ -242,7 +244,7 @@ def _damaged(
     Raises:
         StorageError: there is one whose list was not.
     """
-    bad = {page.walk for page in pages if page.walk not in gone and _fault(settings, page, "")}
+    bad = {page.walk for page in pages if page.walk not in gone and _check_page(settings, page, "")}
     found = [walk for walk, _ in walks if walk.id in bad]
     places = {walk.id: place for place, (walk, _) in enumerate(walks)}
     whole = [
@@ -265,13 +267,13 @@ def _damaged(
     return found
 
 
-def give_up_lost(settings: Settings, control: Control) -> int:
+def forget_lost_walks(settings: Settings, control: Control) -> int:
     """Forget walks of which a page is missing or damaged; how many. The project's lock is held.
 
     Whole batches before such a page are forgotten too: a replay could not tell them from the rest.
     """
     pages = control.pages()
-    lost = {page.walk for page in pages if _fault(settings, page, "")}
+    lost = {page.walk for page in pages if _check_page(settings, page, "")}
     for walk in lost:
         control.end_walk(walk, "pruned")
     control.replace_pages([], [(page.walk, page.seq) for page in pages if page.walk in lost], [])

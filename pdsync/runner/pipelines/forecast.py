@@ -101,7 +101,9 @@ def forecast(settings: Settings, asked: SyncRequest, *, verify_too: bool = False
             for group in (streams, others)
         )
     if verify_too:
-        lines += [_verified(turn, settings) for turn in rotation.due(settings, [stream.name for stream in streams])]
+        lines += [
+            _verified(turn, settings) for turn in rotation.select_due(settings, [stream.name for stream in streams])
+        ]
     return Forecast(lines, settings.burst, settings.daily_tokens, optional)
 
 
@@ -161,7 +163,7 @@ def _parents(parent: Parent, known: Known, warehouse: duckdb.DuckDBPyConnection 
     if changed:
         return sum(rows for (name, _, whole), (_, rows) in known.items() if name == parent.stream and not whole)
     try:
-        return len(parent_keys.keys(warehouse, parent, None))
+        return len(parent_keys.select_parents(warehouse, parent, None))
     except PdsyncError:
         return None
 

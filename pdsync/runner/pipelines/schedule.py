@@ -63,7 +63,7 @@ def kinds() -> list[str]:
     return list(_KINDS)
 
 
-def usual() -> str:
+def default_kind() -> str:
     """The kind that fits this machine."""
     return "launchd" if sys.platform == "darwin" else "systemd" if shutil.which("systemctl") else "cron"
 

@@ -134,7 +134,7 @@ class CountReconciler:
         return ParentCounts(int(at_source) + listed_before, int(here), to_read, unchanged)
 
     def _all(self, connection: duckdb.DuckDBPyConnection) -> ParentCounts:
-        keys = parent_keys.keys(connection, self.parent, None, children=(self.stream.name, self.column))
+        keys = parent_keys.select_parents(connection, self.parent, None, children=(self.stream.name, self.column))
         return ParentCounts(0, 0, dict.fromkeys(map(str, keys)))
 
     def _with_row_counts(self, shown: str) -> str:

@@ -58,7 +58,7 @@ class Comparison:
         verified = await self.loader.do(sweep.verify)
         if (counted := self.counted.get(stream.name)) and counted.parent.counts:
             return counted.counts.at_source, counted.counts.here, verified
-        return await self.loader.do(sweep.alive), await self.loader.do(self._count_alive, stream), verified
+        return await self.loader.do(sweep.count_alive), await self.loader.do(self._count_alive, stream), verified
 
     def select(self, result: Result, failed: dict[str, PdsyncError]) -> list[Stream]:
         """The streams of the request, or all that were read; after them those that are counted by their parents.

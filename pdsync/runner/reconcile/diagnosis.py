@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from pdsync.core import catalogue
 from pdsync.load import warehouse
 from pdsync.reconcile import evidence
-from pdsync.reconcile.evidence import CANARIES, MOST
-from pdsync.reconcile.sweep import MADE_OF, MERGEABLE, moved_before
+from pdsync.reconcile.evidence import CANARIES, MAX_PROBES
+from pdsync.reconcile.sweep import MADE_OF, MERGEABLE, find_moved_before
 from pdsync.runner.reconcile.findings import Finding
 from pdsync.sql import quoted
 
@@ -67,11 +67,11 @@ class Diagnosis:
     async def _judge_absent(self, stream: Stream, absent: Sequence[str]) -> list[Verdict]:
         """What became of records that no list shows."""
         sweep = self.sweeps[stream.name]
-        item = evidence.item(stream, self.session.settings.api)
+        item = evidence.find_item_operation(stream, self.session.settings.api)
         winners: dict[str, set[str | None]] = {}
         if stream.name in MERGEABLE:
             for other in self.sweeps.values():
-                for key, now in (await self.loader.do(other.moved, stream.name, absent)).items():
+                for key, now in (await self.loader.do(other.find_moved, stream.name, absent)).items():
                     winners.setdefault(key, set()).update(now)
             for key, now in (await self.loader.do(self._moved_before, stream, absent)).items():
                 winners.setdefault(key, set()).update(now)
@@ -83,29 +83,29 @@ class Diagnosis:
         if item is None:
             can_tell, why_not = False, "no request reads one of these alone"
         else:
-            keys = await self.loader.do(sweep.canaries, CANARIES)
+            keys = await self.loader.do(sweep.choose_canaries, CANARIES)
             canaries = await evidence.probe_records(self.session.http, item, keys)
             if not self.session.account.is_admin:
                 can_tell, why_not = False, "this token is not an administrator's: records that it can't see may exist"
-            elif not evidence.healthy(canaries):
+            elif not evidence.do_canaries_answer(canaries):
                 can_tell, why_not = False, "records that were just listed can't be read either"
-            sightings = await evidence.probe_records(self.session.http, item, absent[:MOST])
+            sightings = await evidence.probe_records(self.session.http, item, absent[:MAX_PROBES])
         return [
             evidence.judge(
                 stream, key, sightings.get(key), version=item.version if item else "v2", can_tell=can_tell,
-                why_not=why_not or f"only {MOST} a run are read one by one", hidden=key in hidden,
+                why_not=why_not or f"only {MAX_PROBES} a run are read one by one", hidden=key in hidden,
                 unknown_here=key in unknown, winners=winners.get(key, set()), converted_to=made_of.get(key),
             )
             for key in absent
         ]  # fmt: skip
 
     def _moved_before(self, target: Stream, keys: Sequence[str]) -> dict[str, set[str | None]]:
-        """As `Sweep.moved`, for what earlier syncs brought: key → where records that pointed to it point now."""
+        """As `Sweep.find_moved`, for what earlier syncs brought: key → where records that pointed to it point now."""
         have = warehouse.tables(self.loader.connection)
         found: dict[str, set[str | None]] = {}
         for other in catalogue.streams().values():
             if other.name in have:
-                for key, now in moved_before(self.loader.connection, other, target, keys).items():
+                for key, now in find_moved_before(self.loader.connection, other, target, keys).items():
                     found.setdefault(key, set()).update(now)
         return found
 
@@ -122,7 +122,7 @@ class Diagnosis:
         ).fetchall()
         found = {str(key): str(id) for key, id in rows}
         if other in self.sweeps:  # the sync may not have read it yet
-            found |= self.sweeps[other].made_of(column, keys)
+            found |= self.sweeps[other].find_made_of(column, keys)
         return {key: f"{other}/{id}" for key, id in found.items()}
 
     def _hidden(self, stream: Stream, keys: Sequence[str]) -> set[str]:

@@ -101,7 +101,7 @@ class Repair:
             try:
                 pages = [replace(page, seq=seq) for seq, page in enumerate(fetched) if page.body]
                 check.add(source.name, operation, pages)
-                shown = check.shown(keys)
+                shown = check.find_shown(keys)
                 different = {each.key for each in check.differences(deep=True, only=keys)}
                 # An answer that lags behind the list agrees with an old row: the list has shown a newer one.
                 swept = self.sweeps[stream.name].differences(deep=False, only=keys)
@@ -120,7 +120,7 @@ class Repair:
             return set()
         rows = result.swept[stream.name][1]
         most = self.request.max_tombstones
-        allowed = most if most is not None else evidence.most_gone(rows)
+        allowed = most if most is not None else evidence.default_max_tombstones(rows)
         if len(gone) > allowed:
             error = GuardTripped(
                 "tombstones",

@@ -41,13 +41,13 @@ class Turn(Struct, frozen=True):
     seen_at: datetime  # when all of it was last read
 
 
-def due(settings: Settings, among: Collection[str]) -> list[Turn]:
+def select_due(settings: Settings, among: Collection[str]) -> list[Turn]:
     """The streams of `among` that a run should hold against the source now, by what the published warehouse says."""
     if not settings.verify_cycle or not settings.warehouse.exists():
         return []
     with project.open_warehouse(settings) as connection:
         now = first(connection.execute("SELECT max(watermark) FROM meta.checkpoints"))[0]  # the server's time
-        turns = [turn for name in among if (turn := _turn(connection, settings, catalogue.stream(name)))]
+        turns = [turn for name in among if (turn := _plan_turn(connection, settings, catalogue.stream(name)))]
     share = math.ceil(sum(turn.requests for turn in turns) / settings.verify_cycle)
     chosen: list[Turn] = []
     for turn in sorted(turns, key=lambda turn: turn.seen_at):
@@ -58,7 +58,7 @@ def due(settings: Settings, among: Collection[str]) -> list[Turn]:
     return chosen
 
 
-def _turn(connection: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream) -> Turn | None:
+def _plan_turn(connection: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream) -> Turn | None:
     """A stream as it stands; None where every run reads all of it, or where nothing is known of it."""
     version, sources = stream.sources(settings.api)
     if (
@@ -83,6 +83,6 @@ def _turn(connection: duckdb.DuckDBPyConnection, settings: Settings, stream: Str
     tokens = pages * (first_list.cost or 0) + sum(other.cost or 0 for other in others)
     # Where records were gone before, some will be again: then canaries are asked for one by one.
     gone = first(connection.execute("SELECT count(*) FROM meta.findings WHERE stream = ?", [stream.name]))[0]
-    item = evidence.item(stream, settings.api)
+    item = evidence.find_item_operation(stream, settings.api)
     tokens += min(CANARIES, rows) * (item.cost or 0) if item and gone else 0
     return Turn(stream.name, rows, pages + len(others), tokens, seen_at)

@@ -37,7 +37,7 @@ async def fetch_by_key(
         parts = [keys[at : at + _IDS_A_REQUEST] for at in range(0, len(keys), _IDS_A_REQUEST)]
         calls = [check(listing, {**query, "ids": ",".join(part), "limit": _IDS_A_REQUEST}) for part in parts]
         return listing, list(await asyncio.gather(*(http.carry_out(call) for call in calls)))
-    item = evidence.item(stream, session.settings.api)
+    item = evidence.find_item_operation(stream, session.settings.api)
     if item is None or listing.paging == "none":
         return None, []
     query = {name: value for name, value in query.items() if name in item.query}

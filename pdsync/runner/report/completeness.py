@@ -35,14 +35,14 @@ def measure_completeness(loader: Loader, control: Control, receipt: Receipt, set
         settings: of the project.
         at: the server's time.
     """
-    lost = _rights_lost(control, receipt)
+    lost = _describe_lost_rights(control, receipt)
     if lost:
         receipt.gaps.append(IncompleteStream("account", "rights", f"{lost} Changes to that are not read any more."))
     _count_whole_reads(loader, control, receipt, settings, at)
     have = warehouse.tables(loader.connection)
     for name, entry in receipt.streams.items():
         if name in have:
-            entry.proof = _proof(loader, name, at - timedelta(days=settings.verify_cycle or CYCLE))
+            entry.proof = _measure_proof(loader, name, at - timedelta(days=settings.verify_cycle or CYCLE))
 
 
 def _count_whole_reads(loader: Loader, control: Control, receipt: Receipt, settings: Settings, at: datetime) -> None:
@@ -65,8 +65,10 @@ def _count_whole_reads(loader: Loader, control: Control, receipt: Receipt, setti
         # What reconcile can't look into would never be looked into; what is asked for otherwise shows other records.
         comparable = len(sources) == 1 or not any(source.parent for source in sources)
         chosen = any(source.params for source in sources)
-        if comparable and not chosen and unknown > evidence.most_gone(here):
-            receipt.gaps.append(IncompleteStream(name, "fewer", _fewer(control, receipt, name, seen, here, unknown)))
+        if comparable and not chosen and unknown > evidence.default_max_tombstones(here):
+            receipt.gaps.append(
+                IncompleteStream(name, "fewer", _describe_fewer(control, receipt, name, seen, here, unknown))
+            )
         loader.connection.execute(
             "DELETE FROM meta.sweeps WHERE run_id = ? AND stream = ?", [receipt.run_id, name]
         )  # of an attempt that was cut short
@@ -76,9 +78,9 @@ def _count_whole_reads(loader: Loader, control: Control, receipt: Receipt, setti
         )
 
 
-def _fewer(control: Control, receipt: Receipt, name: str, seen: int, here: int, unknown: int) -> str:
+def _describe_fewer(control: Control, receipt: Receipt, name: str, seen: int, here: int, unknown: int) -> str:
     """What to say of a list that shows fewer records than there are rows, by more than usual changes explain."""
-    why = _rights_lost(control, receipt, of_any_run=True) or (
+    why = _describe_lost_rights(control, receipt, of_any_run=True) or (
         "The token is no administrator's: what others hide from its user is not in the list."
         if receipt.is_admin is False
         else "Records may be gone, or hidden from the token's user."
@@ -89,7 +91,7 @@ def _fewer(control: Control, receipt: Receipt, name: str, seen: int, here: int, 
     )
 
 
-def _rights_lost(control: Control, receipt: Receipt, *, of_any_run: bool = False) -> str | None:
+def _describe_lost_rights(control: Control, receipt: Receipt, *, of_any_run: bool = False) -> str | None:
     """What to say where the token was an administrator's in the run before (or in any), and is not any more."""
     if receipt.is_admin is not False:
         return None
@@ -105,7 +107,7 @@ def _rights_lost(control: Control, receipt: Receipt, *, of_any_run: bool = False
     return None
 
 
-def _proof(loader: Loader, name: str, since: datetime) -> Proof:
+def _measure_proof(loader: Loader, name: str, since: datetime) -> Proof:
     here, verified, oldest = first(
         loader.connection.execute(
             "SELECT count(*), coalesce(count(*) FILTER (_verified_at >= ?) / nullif(count(*), 0), 1),"
@@ -120,8 +122,8 @@ def _proof(loader: Loader, name: str, since: datetime) -> Proof:
             [name],
         )
     ) or (None, None, None)
-    return Proof(here, counted[0], _moment(counted[1]), counted[2], float(verified), _moment(oldest))
+    return Proof(here, counted[0], _to_time(counted[1]), counted[2], float(verified), _to_time(oldest))
 
 
-def _moment(seconds: float | None) -> datetime | None:
+def _to_time(seconds: float | None) -> datetime | None:
     return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None

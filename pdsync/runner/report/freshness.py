@@ -27,7 +27,7 @@ class Freshness(Struct, frozen=True):
     last_full: datetime | None
 
 
-def freshness(settings: Settings) -> list[Freshness]:
+def measure_freshness(settings: Settings) -> list[Freshness]:
     """Each synced stream's rows, and until when it is complete; empty where there is no warehouse yet."""
     if not settings.warehouse.exists():
         return []
@@ -51,7 +51,7 @@ def freshness(settings: Settings) -> list[Freshness]:
                     rows=int(counted[0]),
                     deleted=int(counted[1]),
                     complete_until=moment,
-                    age=_age((datetime.now(UTC) - moment).total_seconds()),
+                    age=_format_age((datetime.now(UTC) - moment).total_seconds()),
                     last_full=datetime.fromtimestamp(full, UTC) if full else None,
                 )
             )
@@ -67,7 +67,7 @@ def budget_left(settings: Settings) -> tuple[int | None, int]:
         connection.close()
 
 
-def _age(seconds: float) -> str:
+def _format_age(seconds: float) -> str:
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"

@@ -206,7 +206,7 @@ def load_receipts(connection: duckdb.DuckDBPyConnection) -> list[Receipt]:
     ]
 
 
-def adopt(connection: duckdb.DuckDBPyConnection, control: Control) -> set[str]:
+def adopt_receipts(connection: duckdb.DuckDBPyConnection, control: Control) -> set[str]:
     """Take the receipts that control.db lacks from a warehouse file; the runs that the file tells of.
 
     A run that control.db knows, and that has no receipt there, was cut short and goes on as such, whatever the

@@ -28,7 +28,7 @@ ENV = "PDSYNC_NOTIFY_URL"
 _TIMEOUT = aiohttp.ClientTimeout(total=15)
 
 
-def address() -> str | None:
+def find_address() -> str | None:
     """Where to post to; None: nowhere.
 
     Raises:
@@ -49,7 +49,7 @@ def address() -> str | None:
     return url
 
 
-def receipt(pipeline: str, project: str, done: Receipt, exit_code: int) -> dict[str, Any]:
+def describe_receipt(pipeline: str, project: str, done: Receipt, exit_code: int) -> dict[str, Any]:
     """What to post about a run that came to its end. `text` is what chat programs show."""
     streams = done.streams.values()
     rows = {name: sum(getattr(e, name) for e in streams) for name in ("read", "inserted", "updated", "deleted")}
@@ -65,7 +65,7 @@ def receipt(pipeline: str, project: str, done: Receipt, exit_code: int) -> dict[
             "exit_code": exit_code, **facts, "gaps": gaps}  # fmt: skip
 
 
-def failure(pipeline: str, project: str, message: str, exit_code: int) -> dict[str, Any]:
+def describe_failure(pipeline: str, project: str, message: str, exit_code: int) -> dict[str, Any]:
     """What to post about a run that could not even begin."""
     text = f"pdsync {pipeline} of {project}: failed (exit code {exit_code}). {message}"
     return {"text": text, "pipeline": pipeline, "project": project, "complete": False, "exit_code": exit_code}

@@ -32,7 +32,7 @@ class LastReading(Struct, frozen=True):
     runs: list[str]  # that began after it
 
 
-def last_reading(
+def find_last_reading(
     connection: duckdb.DuckDBPyConnection, stream: str, source: str, version: str, run_order: Mapping[str, int]
 ) -> LastReading | None:
     """When a list was last read to its end; None where it never was, or where control.db has lost its run.
@@ -54,7 +54,7 @@ def last_reading(
     return LastReading(row[0], opened, [run for run, place in run_order.items() if place > run_order[row[0]]])
 
 
-def keys(
+def select_parents(
     connection: duckdb.DuckDBPyConnection,
     parent: Parent,
     since: datetime | None,

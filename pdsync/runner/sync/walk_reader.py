@@ -235,15 +235,17 @@ class WalkReader:
         """Mark the rows that the lists of their parents, read to their ends by `walk`, no longer show."""
         session, loader = self.session, self.session.loader
         sealed = session.control.sealed_pages(walk.id)
-        missing = await loader.do(removed_children.absent, loader.connection, stream, parent, walk, sealed)
+        missing = await loader.do(removed_children.find_missing, loader.connection, stream, parent, walk, sealed)
         if not missing:
             return
         pages = await asyncio.to_thread(
-            removed_children.read, session.settings.raw, sealed, parent, {each.parent for each in missing}
+            removed_children.read_pages, session.settings.raw, sealed, parent, {each.parent for each in missing}
         )
         table = await loader.do(loader.table, stream, walk.version)
-        listed = await loader.do(removed_children.listed, loader.connection, table, source, walk, pages)
-        gone = removed_children.gone(parent, [each for each in missing if each.key not in listed], session.began)
+        listed = await loader.do(removed_children.find_listed, loader.connection, table, source, walk, pages)
+        gone = removed_children.confirm_gone(
+            parent, [each for each in missing if each.key not in listed], session.began
+        )
         if gone:
             await walk_loader.tombstone(session, stream, gone)
 
@@ -323,8 +325,10 @@ class WalkReader:
             # --since is the user's choice: the last reading does not narrow it.
             reading = None
             if not self.request.since:
-                reading = parent_keys.last_reading(connection, stream.name, source.name, walk.version, order)
-            return parent_keys.keys(connection, parent, walk.since, overlap, children=children, reading=reading)
+                reading = parent_keys.find_last_reading(connection, stream.name, source.name, walk.version, order)
+            return parent_keys.select_parents(
+                connection, parent, walk.since, overlap, children=children, reading=reading
+            )
 
         return await session.loader.do(select)
 
