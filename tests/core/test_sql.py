@@ -134,7 +134,7 @@ ALLOWED = {
 }
 # Functions that return SQL, made of quoted columns, literals and types of the catalogue.
 BUILDERS = {
-    "runner/stores.py": ("_batches(",),
+    "runner/stores.py": ("_batches_table(",),
     "load/commit.py": ("_valid_from(",),
     "normalise/stage.py": ("self._statement.", "no_object("),
     "load/history.py": ("_versions(", "_differences("),
