@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pdsync.core import catalogue
 from pdsync.model import Parent
+from tests.vendor import stored
 
 if TYPE_CHECKING:
     from pdsync.model import Operation, Source, Stream, Version
 
-FACTS = Path(__file__).parents[3] / "shared" / "api" / "operations.json"
 STREAMS = catalogue.streams()
 EVERY = list(STREAMS.values())
 TYPE = re.compile(r"(BIGINT|VARCHAR)(\[\])?|BOOLEAN|DATE|TIME|TIMESTAMPTZ|INTERVAL|DOUBLE|DECIMAL\(18, 4\)|LIST")
@@ -163,13 +161,10 @@ def test_each_list_operation_is_read_by_a_stream_or_says_why_not() -> None:
 
 
 def test_the_vendors_lists_are_lists_here() -> None:
-    if not FACTS.exists():
-        pytest.skip(f"The facts of the API are not on this machine: {FACTS}")
-    facts = json.loads(FACTS.read_text(encoding="utf-8"))
     listed = {
-        f"{each['version']} {each['operation_id']}"
-        for each in facts
-        if each["method"] == "GET" and each["in_current_spec"] and each["response"]["kind"] == "list"
-        if not NO_LIST.fullmatch(each["operation_id"])
+        name
+        for name, each in stored("listed").items()
+        if each["method"] == "GET" and each["in_current_spec"] and each["answer"] == "list"
+        if not NO_LIST.fullmatch(name.split(" ")[1])
     }
     assert listed <= lists()

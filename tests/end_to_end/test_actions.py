@@ -15,6 +15,7 @@ import pytest
 
 from pdsync.core import catalogue
 from tests.support.world import Project, serving
+from tests.vendor import stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from tests.support.world import Remote
 
 TABLE = Path(__file__).parents[2] / "docs" / "actions.md"
-SEED = Path(__file__).parents[3] / "shared" / "api" / "seed_actions.json"
 READS = ("picklist", "read_list", "read_one", "search", "download", "raw")
 
 # Action → the operation and its parameters; in braces what the test fills in: {deals} is the id of a deal.
@@ -153,14 +153,13 @@ def run(project: Project, known: dict[str, str], action: str) -> tuple[int, Any,
     return ran.code, json.loads(ran.out) if ran.code == 0 and ran.out else None, ran.err
 
 
-@pytest.mark.skipif(not SEED.exists(), reason="the list of actions (../shared/api) is not here")
 def test_every_read_action_is_covered() -> None:
-    seed = json.loads(SEED.read_text("utf-8"))
-    assert {action["key"] for action in seed if action["kind"] in READS} == ACTIONS.keys()
-    for action in seed:
-        if action["kind"] in READS and action["key"] != "rawRequest":
-            word = ACTIONS[action["key"]].split(" ")[0].split(":")[-1]
-            assert word in action["maps_to"].values(), action["key"]
+    seed = stored("actions")
+    assert {key for key, action in seed.items() if action["kind"] in READS} == ACTIONS.keys()
+    for key, action in seed.items():
+        if action["kind"] in READS and key != "rawRequest":
+            operation = ACTIONS[key].split(" ")[0].split(":")[-1]
+            assert operation in action["maps_to"].values(), key
 
 
 @pytest.mark.parametrize("action", LISTS)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pdsync.core import catalogue
-from tests.end_to_end.test_actions import READS, SEED
+from tests.end_to_end.test_actions import READS
 from tests.support.world import Project, serving
+from tests.vendor import stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,10 +152,9 @@ def _fill(words: str, known: dict[str, str]) -> list[str]:
     return [head, *(word.format(**known) for word in joined)]
 
 
-@pytest.mark.skipif(not SEED.exists(), reason="the list of actions (../shared/api) is not here")
 def test_every_mutating_action_is_covered() -> None:
-    seed = json.loads(SEED.read_text("utf-8"))
-    assert {action["key"] for action in seed if action["kind"] not in READS} == ACTIONS.keys() | REMOVED.keys()
+    seed = stored("actions")
+    assert {key for key, action in seed.items() if action["kind"] not in READS} == ACTIONS.keys() | REMOVED.keys()
 
 
 @pytest.mark.parametrize("action", ACTIONS)

@@ -1,13 +1,12 @@
 """Issue point 9: every payload that the API's documents show goes through normalise and load without losing a leaf.
 
-The payloads are the vendor's and other people's: they are read where they lie, and not copied.
+The payloads are skeletons of the vendor's examples: keys, types and formats, with texts replaced (tests/vendor/).
 """
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,12 +14,12 @@ from pdsync.core import catalogue
 from pdsync.model import Stream, Version
 from pdsync.normalise import tables
 from tests.normalise.kit import SERVED, decode, lost
+from tests.vendor import stored
 
 from .kit import Work
 
-API = Path(__file__).parents[3] / "shared" / "api"
-if not API.is_dir():
-    pytest.skip(f"the API's example payloads are not there ({API.parent.name}/{API.name})", allow_module_level=True)
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Case = tuple[str, Version, list[dict[str, Any]]]
 # The seed's examples name no operation. get_organizations.json holds deals, an error of its source: whoever gets it as
@@ -46,24 +45,25 @@ def records_in(payload: Any) -> list[dict[str, Any]]:
 
 def cases() -> list[Any]:
     found = []
-    index = json.loads((API / "examples" / "index.json").read_text(encoding="utf-8"))
     for stream in catalogue.streams().values():
         for version, sources in (("v1", stream.v1), ("v2", stream.v2)):
             # Where the answer doesn't say whose it is, a row needs to know what was asked for.
             asked = any(stream.column(part).path(part, "v1")[:1] == "@" for part in stream.column(stream.key).join)
             operations = {source.operation for source in sources if not asked}
-            for file, facts in index.items():
-                if facts and facts.get("version") == version and facts.get("operation_id") in operations:
-                    found.append(pytest.param(stream, version, API / "examples" / file, id=file))
-    for file, names in SEEDS.items():
-        found += [
-            pytest.param(catalogue.stream(n), "v1", API / "seed_examples" / file, id=f"{file}-{n}") for n in names
-        ]
+            names = {f"{version} {operation}" for operation in operations}
+            for file, example in stored("examples").items():
+                if file.startswith("examples/") and example["operation"] in names:
+                    found.append(pytest.param(stream, version, example["answer"], id=file.removeprefix("examples/")))
+    for file, streams in SEEDS.items():
+        answer = stored("examples")[f"seed_examples/{file}"]["answer"]
+        found += [pytest.param(catalogue.stream(name), "v1", answer, id=f"{file}-{name}") for name in streams]
     return found
 
 
 def test_every_seed_example_is_told_apart() -> None:
-    assert {path.name for path in (API / "seed_examples").iterdir()} == SEEDS.keys() | NO_RECORDS
+    assert {
+        name.split("/")[1] for name in stored("examples") if name.startswith("seed_examples/")
+    } == SEEDS.keys() | NO_RECORDS
 
 
 def test_what_the_vendors_documents_no_longer_show_has_an_example() -> None:
@@ -74,9 +74,9 @@ def test_what_the_vendors_documents_no_longer_show_has_an_example() -> None:
     assert removed - shown == set()
 
 
-@pytest.mark.parametrize(("stream", "version", "path"), cases())
-def test_every_leaf_of_an_example_is_found_again(tmp_path: Path, stream: Stream, version: Version, path: Path) -> None:
-    records = records_in(decode(path.read_bytes()))
+@pytest.mark.parametrize(("stream", "version", "answer"), cases())
+def test_every_leaf_of_an_example_is_found_again(tmp_path: Path, stream: Stream, version: Version, answer: Any) -> None:
+    records = records_in(decode(json.dumps(answer).encode()))
     work = Work(tmp_path / "work.duckdb", stream, version)
     work.shape(fields=custom_fields(stream) if stream.fields else [])
 
@@ -98,8 +98,9 @@ def custom_fields(stream: Stream) -> list[Any]:
     """The custom fields that the examples of definitions name."""
     found: dict[str, tuple[str, str, str]] = {}
     kind = str(stream.fields).removesuffix("_fields")
-    for path in sorted((API / "examples").glob(f"{kind}Fields_v*.json")):
-        for each in records_in(decode(path.read_bytes())):
+    for version in ("v1", "v2"):
+        example = stored("examples").get(f"examples/{kind}Fields_{version}.json", {"answer": []})
+        for each in records_in(example["answer"]):
             code = str(each.get("field_code") or each.get("key"))
             found[code] = (code, str(each.get("field_name") or each.get("name")), each["field_type"])
     fields, _ = tables.assign(stream, found.values(), [], catalogue.field_types(), SERVED)

@@ -6,9 +6,7 @@ Answers are opened as a walk opens them: records under another key, alone, or pl
 from __future__ import annotations
 
 import json
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +14,7 @@ from pdsync.core import catalogue
 from pdsync.core.list_response import open_envelope
 from pdsync.model import Page
 from pdsync.normalise.stage import StagingTable
+from tests.vendor import stored
 
 from .kit import SERVED, decode, lost, table_of
 
@@ -24,30 +23,10 @@ if TYPE_CHECKING:
 
     from pdsync.model import Operation, Source, Stream, Version
 
-DOCUMENTS = Path(__file__).parents[3] / "shared" / "api" / "openapi"
-if not DOCUMENTS.is_dir():
-    pytest.skip("the vendor's documents (../shared/api) are not here", allow_module_level=True)
-yaml = pytest.importorskip("yaml")
-
 # Gone from the documents; what older examples there are, tests/load/test_real_input.py shows.
 REMOVED = {
     f"v1 get{kind}" for kind in ("Activities", "Deals", "Organizations", "Persons", "Pipelines", "Products", "Stages")
 }
-
-
-@cache
-def shown() -> dict[str, Any]:
-    """The example of each operation's answer, by the operation's name."""
-    found = {}
-    for version in catalogue.VERSIONS:
-        text = (DOCUMENTS / f"pipedrive-openapi-{version}.yaml").read_text(encoding="utf-8")
-        document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        for methods in document["paths"].values():
-            for spec in methods.values():
-                content = spec["responses"].get("200", {}).get("content", {}).get("application/json", {})
-                examples = [content.get("example"), *(each["value"] for each in content.get("examples", {}).values())]
-                found[f"{version} {spec['operationId']}"] = next(filter(None, examples), None)
-    return found
 
 
 CASES = [
@@ -71,7 +50,7 @@ def test_every_leaf_of_a_documented_answer_is_found_again(
     connection: duckdb.DuckDBPyConnection, stream: Stream, version: Version, source: Source
 ) -> None:
     operation = catalogue.operations(version)[source.operation]
-    body = json.dumps(shown()[operation.name], default=str).encode()
+    body = json.dumps(stored("examples")[operation.name]).encode()
     records = open_envelope(body, operation).records
     table = table_of(stream, version)
     stage = StagingTable(connection, "documented", table, operation)

@@ -7,17 +7,12 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-import pytest
-
 from pdsync.sandbox.server.routes import ROUTES, find_route
 
-from .contract import Contract
-from .test_shapes import needs_facts
+from .contract import differences, is_described
 
 if TYPE_CHECKING:
     from pdsync.sandbox import RunningSandbox
-
-pytestmark = needs_facts
 
 # Where the documents are not to be taken at their word: (operation, difference), both matched from the beginning.
 EXPLAINED: list[tuple[str, str, str]] = [
@@ -64,11 +59,6 @@ NEEDS_MORE = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def contract() -> Contract:
-    return Contract()
-
-
 def path_of(box: RunningSandbox, route: Any) -> str:
     """The path of a route, with what its collections hold first in place of the braces."""
     path = "/api/v2" if route.version == "v2" else "/v1"
@@ -98,35 +88,31 @@ def explained(operation: str, difference: str) -> bool:
     return any(re.match(of, operation) and re.match(what, difference) for of, what, _ in EXPLAINED)
 
 
-def test_every_read_answers_as_documented(shared_box: RunningSandbox, contract: Contract) -> None:
+def test_every_read_answers_as_documented(shared_box: RunningSandbox) -> None:
     wrong: dict[str, set[str]] = {}
     unanswered = set()
     for route in ROUTES:
         operation = route.operation.split(" ")[-1]
-        if route.method != "GET" or not contract.knows(route.version, operation):
+        if route.method != "GET" or not is_described(route.version, operation):
             continue
         reply = answered(shared_box, route)
         if reply is None:
             unanswered.add(operation)
             continue
-        left = {
-            each
-            for each in contract.differences(route.version, operation, reply.body)
-            if not explained(operation, each)
-        }
+        left = {each for each in differences(route.version, operation, reply.body) if not explained(operation, each)}
         if left:
             wrong[f"{route.version} {operation}"] = left
     assert wrong == {}
     assert unanswered <= NEEDS_MORE.keys()
 
 
-def test_each_explanation_is_still_needed(shared_box: RunningSandbox, contract: Contract) -> None:
+def test_each_explanation_is_still_needed(shared_box: RunningSandbox) -> None:
     used = set()
     for route in ROUTES:
         operation = route.operation.split(" ")[-1]
-        known = route.method == "GET" and contract.knows(route.version, operation)
+        known = route.method == "GET" and is_described(route.version, operation)
         if known and (reply := answered(shared_box, route)) is not None:
-            found = contract.differences(route.version, operation, reply.body)
+            found = differences(route.version, operation, reply.body)
             pairs = [(of, what) for of, what, _ in EXPLAINED if re.match(of, operation)]
             used |= {(of, what) for of, what in pairs for each in found if re.match(what, each)}
     assert used == {(of, what) for of, what, _ in EXPLAINED}
@@ -169,7 +155,7 @@ WRITES: list[tuple[str, str, dict[str, Any] | None]] = [
 ]  # fmt: skip
 
 
-def test_every_write_answers_as_documented(box: RunningSandbox, contract: Contract) -> None:
+def test_every_write_answers_as_documented(box: RunningSandbox) -> None:
     wrong: dict[str, set[str]] = {}
     last: Any = 1
     for method, target, body in WRITES:
@@ -181,8 +167,8 @@ def test_every_write_answers_as_documented(box: RunningSandbox, contract: Contra
         data = json.loads(reply.body).get("data")
         if method == "POST" and isinstance(data, dict) and rest.count("/") == 0:
             last = data.get("field_code") or data["id"]
-        if contract.knows(version, operation):
-            found = contract.differences(version, operation, reply.body)
+        if is_described(version, operation):
+            found = differences(version, operation, reply.body)
             if left := {each for each in found if not explained(operation, each)}:
                 wrong[f"{version} {operation}"] = left
     assert wrong == {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,18 +9,10 @@ import pytest
 from pdsync.sandbox.operations.collections import KINDS
 from pdsync.sandbox.operations.generic import DocumentedOperation, operations
 from pdsync.sandbox.server.routes import ROUTES
-from tests.sandbox import api_facts
 from tests.sandbox.api import Api
 
 if TYPE_CHECKING:
     from pdsync.sandbox import RunningSandbox
-
-needs_documents = pytest.mark.skipif(not api_facts.DOCUMENTS.is_dir(), reason="the vendor's documents are not here")
-
-
-@needs_documents
-def test_the_facts_are_those_of_the_documents() -> None:
-    assert json.loads(api_facts.FILE.read_text("utf-8")) == json.loads(json.dumps(api_facts.facts()))
 
 
 def test_every_documented_operation_is_served() -> None:

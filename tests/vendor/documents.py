@@ -1,33 +1,28 @@
-"""Makes pdsync/sandbox/company/data/api.json: what the vendor's documents say of each operation.
+"""What each operation's answer and body look like in the vendor's OpenAPI documents, as the sandbox serves them.
 
-    python -m tests.sandbox.api_facts          # writes the file anew from ../shared/api/openapi
-
-Per operation: method, path, tokens, paging, status, the shape of its answer and the fields of its body. A shape is a
-dict of keys, a list of one shape, or a word for a value: int, num, bool, str, date, time, uuid, or `a|b` of an enum;
-`#0|1` of an enum of numbers.
+A shape is a dict of keys, a list of one shape, or a word for a value: int, num, bool, str, date, time, oldtime (v1's
+way to write a time), uuid, or `a|b` of an enum; `#0|1` of an enum of numbers.
 """
-
-# ruff: noqa: T201 - a command
 
 from __future__ import annotations
 
 import datetime
-import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-DOCUMENTS = Path(__file__).parents[3] / "shared" / "api" / "openapi"
-FILE = Path(__file__).parents[2] / "pdsync" / "sandbox" / "company" / "data" / "api.json"
+SHARED = Path(__file__).parents[3] / "shared" / "api"
+DOCUMENTS = SHARED / "openapi"
 DEEPEST = 9
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
-def facts() -> dict[str, dict[str, Any]]:
-    """Every operation but those of OAuth, by version and id."""
-    found: dict[str, dict[str, Any]] = {}
+def sandbox_operations() -> dict[str, dict[str, Any]]:
+    """Method, path, tokens, paging, status, answer and body of every operation but those of OAuth, by its name."""
+    operations: dict[str, dict[str, Any]] = {}
     for version in ("v1", "v2"):
         document = load(version)
         base = "v1" if version == "v1" else "api/v2"
@@ -36,22 +31,24 @@ def facts() -> dict[str, dict[str, Any]]:
                 operation = item.get(method)
                 if operation is None or operation["operationId"] in ("get-tokens", "refresh-tokens", "authorize"):
                     continue
-                found[f"{version} {operation['operationId']}"] = {
+                operations[f"{version} {operation['operationId']}"] = {
                     "method": method.upper(),
                     "path": f"/{base}{path}",
-                    **about(document, operation),
+                    **describe(document, operation),
                 }
-    return dict(sorted(found.items()))
+    return dict(sorted(operations.items()))
 
 
+@cache
 def load(version: str) -> dict[str, Any]:
+    """The OpenAPI document of a version, as it stands: not to be changed."""
     text = (DOCUMENTS / f"pipedrive-openapi-{version}.yaml").read_text(encoding="utf-8")
     document: dict[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return document
 
 
-def about(document: dict[str, Any], operation: dict[str, Any]) -> dict[str, Any]:
-    parameters = [resolved(document, each) for each in operation.get("parameters", [])]
+def describe(document: dict[str, Any], operation: dict[str, Any]) -> dict[str, Any]:
+    parameters = [resolve(document, each) for each in operation.get("parameters", [])]
     queries = {each["name"]: each for each in parameters if each["in"] == "query"}
     paging = "cursor" if "cursor" in queries else "offset" if "start" in queries else "none"
     made: dict[str, Any] = {"cost": operation.get("x-token-cost", 0), "paging": paging}
@@ -63,21 +60,21 @@ def about(document: dict[str, Any], operation: dict[str, Any]) -> dict[str, Any]
         ((int(code), body) for code, body in operation["responses"].items() if str(code).startswith("2")), (200, {})
     )
     made["status"] = status
-    content = resolved(document, answer).get("content", {}).get("application/json", {})
-    shape = merged(shape_of(document, content.get("schema", {})), inferred(example_of(document, content)))
+    content = resolve(document, answer).get("content", {}).get("application/json", {})
+    shape = merge_shapes(shape_of(document, content.get("schema", {})), infer_shape(example_of(document, content)))
     made["answer"] = shape if isinstance(shape, dict) else {}
-    body = resolved(document, operation.get("requestBody", {})).get("content", {})
+    body = resolve(document, operation.get("requestBody", {})).get("content", {})
     for kind, media in body.items():
-        schema = resolved(document, media.get("schema", {}))
+        schema = resolve(document, media.get("schema", {}))
         made["body"] = shape_of(document, schema)
-        made["required"] = sorted(flat(document, schema).get("required", []))
+        made["required"] = sorted(flatten(document, schema).get("required", []))
         if kind != "application/json":
             made["content"] = kind
         break
     return made
 
 
-def resolved(document: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
+def resolve(document: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
     while "$ref" in value:
         target: Any = document
         for part in value["$ref"].removeprefix("#/").split("/"):
@@ -86,14 +83,14 @@ def resolved(document: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def flat(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema with all that it is made of in one place."""
-    schema = resolved(document, schema)
+def flatten(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema with its allOf, and the first of its oneOf and anyOf, merged into it."""
+    schema = resolve(document, schema)
     parts = [*schema.get("allOf", []), *schema.get("oneOf", [])[:1], *schema.get("anyOf", [])[:1]]
     properties, required = dict(schema.get("properties", {})), list(schema.get("required", []))
     made = {key: value for key, value in schema.items() if key not in ("allOf", "oneOf", "anyOf")}
     for part in parts:
-        inner = flat(document, part)
+        inner = flatten(document, part)
         properties = {**inner.get("properties", {}), **properties}
         required += inner.get("required", [])
         made = {**inner, **made}
@@ -101,7 +98,7 @@ def flat(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def shape_of(document: dict[str, Any], schema: dict[str, Any], depth: int = 0) -> Any:
-    schema = flat(document, schema)
+    schema = flatten(document, schema)
     if depth > DEEPEST:
         return "str"
     if "properties" in schema:
@@ -116,26 +113,26 @@ def shape_of(document: dict[str, Any], schema: dict[str, Any], depth: int = 0) -
     if schema.get("enum") and kind in ("integer", "number"):
         return "#" + "|".join(str(value) for value in schema["enum"])
     formats = {"date": "date", "date-time": "time", "uuid": "uuid"}
-    words = {"integer": "int", "number": "num", "boolean": "bool", "object": {}}
-    return words.get(str(kind), formats.get(str(schema.get("format")), "str"))
+    names = {"integer": "int", "number": "num", "boolean": "bool", "object": {}}
+    return names.get(str(kind), formats.get(str(schema.get("format")), "str"))
 
 
 def example_of(document: dict[str, Any], content: dict[str, Any]) -> Any:
     if "example" in content:
         return content["example"]
     for each in content.get("examples", {}).values():
-        return resolved(document, each).get("value")
+        return resolve(document, each).get("value")
     return None
 
 
-def inferred(value: Any) -> Any:
-    """The shape of an example; None says nothing."""
+def infer_shape(value: Any) -> Any:
+    """The shape of an example; None where it shows none."""
     if isinstance(value, dict):
-        return {str(key): inferred(inner) for key, inner in value.items()}
+        return {str(key): infer_shape(inner) for key, inner in value.items()}
     if isinstance(value, list):
         whole: Any = None
         for each in value:
-            whole = merged(whole, inferred(each))
+            whole = merge_shapes(whole, infer_shape(each))
         return [whole] if value else None
     if isinstance(value, bool):
         return "bool"
@@ -152,23 +149,14 @@ def inferred(value: Any) -> Any:
     return None
 
 
-def merged(one: Any, other: Any) -> Any:
-    """What two shapes say together; the first is the schema, which is right where both speak, save for times."""
+def merge_shapes(one: Any, other: Any) -> Any:
+    """The union of two shapes; the first, the schema, wins, except that a time in the example is a time."""
     if one is None or one == {}:
         return other if other is not None else one
     if other is None:
         return one
     if isinstance(one, dict) and isinstance(other, dict):
-        return {key: merged(one.get(key), other.get(key)) for key in {**one, **other}}
+        return {key: merge_shapes(one.get(key), other.get(key)) for key in {**one, **other}}
     if isinstance(one, list) and isinstance(other, list):
-        return [merged(one[0] if one else None, other[0] if other else None)]
+        return [merge_shapes(one[0] if one else None, other[0] if other else None)]
     return other if one == "str" and other in ("time", "date", "oldtime") else one
-
-
-def main() -> None:
-    FILE.write_text(json.dumps(facts(), separators=(",", ":"), sort_keys=True) + "\n", encoding="utf-8")
-    print(f"{FILE}: {FILE.stat().st_size:,} bytes")
-
-
-if __name__ == "__main__":
-    main()

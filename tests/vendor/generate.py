@@ -1,0 +1,39 @@
+"""Generates the committed fingerprints from the vendor's documents."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from . import FOLDER
+from .documents import sandbox_operations
+from .examples import examples
+from .facts import actions, listed_operations, operation_facts
+from .schemas import answers
+
+SANDBOX = Path(__file__).parents[2] / "pdsync" / "sandbox" / "company" / "data" / "api.json"
+
+
+def generate() -> dict[Path, str]:
+    """The content of every generated file."""
+    fingerprints = {
+        "operations": operation_facts(),
+        "listed": listed_operations(),
+        "actions": actions(),
+        "answers": answers(),
+        "examples": examples(),
+    }
+    return {
+        SANDBOX: json.dumps(sandbox_operations(), separators=(",", ":"), sort_keys=True) + "\n",
+        **{FOLDER / f"{name}.json": _render(content) for name, content in fingerprints.items()},
+    }
+
+
+def _render(content: dict[str, Any]) -> str:
+    """One line an entry, so that a difference names what it is about."""
+    lines = (
+        f"{json.dumps(key)}:{json.dumps(value, separators=(',', ':'), sort_keys=True)}"
+        for key, value in sorted(content.items())
+    )
+    return "{\n" + ",\n".join(lines) + "\n}\n"
