@@ -1,7 +1,7 @@
 """Decides whether a plan may be carried out at all: how much it changes, deletes, merges and costs.
 
-Two limits hold back a mass delete, one in records and one as a share of the table, as a mapping mistake usually breaks
-one of them. What a guard holds back sends nothing. Numbers are records, not requests: a bulk call counts each.
+Two limits stop a mass deletion, one in records and one as a share of the table: a mapping mistake usually breaks
+one of them. A push that a guard stops sends nothing. Numbers are records, not requests: a bulk call counts each record.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 MOST_MERGES = 10
 ALLOWABLE = ("delete", "merge", "overwrite")
-_SKEW = timedelta(minutes=5)  # a clock may be set back by so much between a plan and its push
+_SKEW = timedelta(minutes=5)  # how far a clock may be set back between a plan and its push
 
 
 class Consent(Struct, frozen=True):
-    """What a person has allowed besides the push itself."""
+    """What a person allows beyond the default limits."""
 
     allow: frozenset[str] = frozenset()
     max_changes: int | None = None
@@ -40,7 +40,7 @@ def most_changes(rows: int | None) -> int:
 
 
 def most_deletes(rows: int | None) -> int:
-    """How many it may delete: 50 or 1 %, the smaller; of a small table one."""
+    """How many records of a table of `rows` a push may delete: 50 or 1 %, the smaller, but at least one."""
     return 50 if rows is None else max(1, min(50, rows // 100))
 
 
@@ -53,31 +53,31 @@ def check(
     now: datetime,
     freeze: Path,
 ) -> None:
-    """See that `plan` may be carried out.
+    """Check that `plan` may be carried out.
 
     Args:
         plan: what to do.
-        consent: what was allowed besides.
+        consent: what a person allows beyond the default limits.
         rows: how many rows the table of a kind has; None where it has none.
         tokens_left: of the company's day, or of the push's own budget; None for no limit.
         now: the time.
-        freeze: a file that stops every push while it is there.
+        freeze: a file that stops every push while it exists.
 
     Raises:
-        GuardTripped: it may not; says which guard, by how much, and what would let it pass. Nothing was sent.
+        GuardTripped: it may not: which guard, by how much, and what lets it pass. Nothing was sent.
     """
     if freeze.exists():
-        said = freeze.read_text(encoding="utf-8", errors="replace").strip()[:200]
+        note = freeze.read_text(encoding="utf-8", errors="replace").strip()[:200]
         _trip(
             "freeze",
-            f"Pushes are frozen: {freeze} is there{f' ({said})' if said else ''}.",
-            "Remove the file to go on.",
+            f"Pushes are frozen: {freeze} exists{f' ({note})' if note else ''}.",
+            "Remove the file to continue.",
         )
     if plan.made_at > now + _SKEW:
         _trip(
             "age",
             f"This plan says it was made at {plan.made_at:%Y-%m-%d %H:%M} UTC, and it is {now:%Y-%m-%d %H:%M} UTC now."
-            " One of the two clocks was wrong, so nobody can tell how old the plan is.",
+            " One of the two clocks was wrong, so the age of the plan is not known.",
             "Set the clock, then make a new one: push --dry-run",
         )
     if now > plan.expires_at:
@@ -106,7 +106,7 @@ def _check_allowed(plan: Plan, allow: Collection[str]) -> None:
     if merges > MOST_MERGES:
         _trip(
             "merge",
-            f"This push merges {merges} records, and {MOST_MERGES} is the most.",
+            f"This push merges {merges} records; the limit is {MOST_MERGES}.",
             "Push them in parts: --limit N",
         )
     if plan.policy == "ours" and "overwrite" not in allow:
@@ -125,7 +125,7 @@ def _check_numbers(plan: Plan, consent: Consent, rows: Callable[[str], int | Non
     for kind, count in changes.items():
         if consent.max_changes is None and count > most_changes(rows(kind)):
             allowed = most_changes(rows(kind))
-            what = f"This push changes {count:,} of {kind}; {allowed:,} is the most without more ado."
+            what = f"This push changes {count:,} of {kind}; the limit is {allowed:,}."
             _trip("changes", what, f"If you mean it: --max-changes {total}")
     gone = deletes.total()
     if consent.max_deletes is not None and gone > consent.max_deletes:
@@ -133,7 +133,7 @@ def _check_numbers(plan: Plan, consent: Consent, rows: Callable[[str], int | Non
     for kind, count in deletes.items():
         if consent.max_deletes is None and count > most_deletes(rows(kind)):
             allowed = most_deletes(rows(kind))
-            what = f"This push deletes {count:,} of {kind}; {allowed:,} is the most without more ado."
+            what = f"This push deletes {count:,} of {kind}; the limit is {allowed:,}."
             _trip("deletes", what, f"If you mean it: --max-deletes {gone}")
 
 
@@ -142,4 +142,4 @@ def _records(count: int) -> str:
 
 
 def _trip(guard: str, what: str, advice: str) -> None:
-    raise GuardTripped(guard, f"{what}\nNothing was sent; the queue stands as it was. {advice}".rstrip())
+    raise GuardTripped(guard, f"{what}\nNothing was sent; the queue is unchanged. {advice}".rstrip())

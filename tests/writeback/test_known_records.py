@@ -1,0 +1,87 @@
+"""What the warehouse and the queue remember of records that no read shows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pdsync.writeback.known_records import KnownRecords
+from tests.writeback.kit import arm, bring_to, entry, open_outbox, open_warehouse
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import duckdb
+
+    from pdsync.writeback.outbox import Outbox
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Outbox:
+    return open_outbox(tmp_path)
+
+
+@pytest.fixture
+def warehouse() -> duckdb.DuckDBPyConnection:
+    connection = open_warehouse()
+    connection.execute("CREATE TABLE main.deals (id BIGINT, _deleted_at TIMESTAMPTZ)")
+    connection.execute("INSERT INTO main.deals VALUES (101, NULL), (4711, NULL), (102, now())")
+    return connection
+
+
+def test_w2_rows_of_the_warehouse_were_there_deleted_ones_too(
+    warehouse: duckdb.DuckDBPyConnection, outbox: Outbox
+) -> None:
+    known = KnownRecords(warehouse, outbox)
+    assert [known.existed("deals", f"deals/{id}") for id in (101, 102, 103)] == [True, True, False]
+    assert not known.existed("persons", "persons/101")  # that was never synced
+
+
+def test_w2_without_a_warehouse_the_queue_knows_what_it_changed(outbox: Outbox) -> None:
+    known = KnownRecords(None, outbox)
+    assert not known.existed("deals", "deals/12")
+    bring_to(outbox, "applied")
+    assert known.existed("deals", "deals/12")
+
+
+def test_a_merge_is_known_from_the_queue_or_exactly_from_the_warehouse(
+    warehouse: duckdb.DuckDBPyConnection, outbox: Outbox
+) -> None:
+    for loser, winner, confidence in ((101, 7, "exact"), (102, 8, "likely")):
+        warehouse.execute(
+            "INSERT INTO meta.merges (entity, loser_id, winner_id, confidence) VALUES ('deals', ?, ?, ?)",
+            [loser, winner, confidence],
+        )
+    known = KnownRecords(warehouse, outbox)
+    assert [known.merged_into("deals", id) for id in ("101", "102", "103", "abc")] == ["7", None, None, None]
+    (mutation,) = outbox.add([entry("v1 mergeDeals", {"id": 12, "merge_with_id": 9})])
+    bring_to(outbox, "applied", mutation, remote_id="9")
+    assert known.merged_into("deals", "12") == "9"
+
+
+@pytest.mark.parametrize(
+    ("target", "hint"),
+    [
+        ("deals/4712", "the warehouse has 4711"),
+        ("deals/9", "the warehouse has 2 deals, from 101 on"),
+    ],
+)
+def test_a_hint_names_ids_that_are_similar(
+    warehouse: duckdb.DuckDBPyConnection, outbox: Outbox, target: str, hint: str
+) -> None:
+    assert KnownRecords(warehouse, outbox).hint("deals", target) == hint
+
+
+def test_a_hint_without_a_table(outbox: Outbox) -> None:
+    assert KnownRecords(None, outbox).hint("deals", "deals/9") == "see that the id is right"
+
+
+def test_w4_an_attempt_that_was_not_carried_out_is_none(outbox: Outbox) -> None:
+    known = KnownRecords(None, outbox)
+    mutation = bring_to(outbox, "approved")
+    arm(outbox, mutation)
+    outbox.mark_not_executed(mutation.id, "429")
+    assert not known.may_have_happened(mutation.id)
+    arm(outbox, mutation)
+    assert known.may_have_happened(mutation.id)
