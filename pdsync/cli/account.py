@@ -48,9 +48,9 @@ def check_company(settings: Settings, company_id: int, name: str) -> None:
     if not settings.control.exists():
         return
     with contextlib.closing(Control(settings.control)) as control:
-        known = control.company()
-    if known and known[0] != company_id:
-        raise WrongCompany(expected=known[0], found=company_id, name=name)
+        company = control.company()
+    if company and company[0] != company_id:
+        raise WrongCompany(expected=company[0], found=company_id, name=name)
 
 
 @contextmanager

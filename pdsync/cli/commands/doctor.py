@@ -281,19 +281,19 @@ def _ask(settings: Settings) -> Account:
 
 def _company(settings: Settings, who: Account) -> Check:
     try:
-        known = _known_company(settings)
+        company = _project_company(settings)
     except sqlite3.Error:
         return Check("company", False, "not checked: control.db can't be read", "See above.")
-    if known is None:
+    if company is None:
         return Check("company", True, "the project has none yet")
-    if known[0] != who.company_id:
+    if company[0] != who.company_id:
         return Check(
             "company",
             False,
-            f"the token is for company {who.company_id}, and this project belongs to {known[1]} ({known[0]})",
-            f"Use a token of company {known[0]}, or another folder: pdsync --project DIR sync",
+            f"the token is for company {who.company_id}, and this project belongs to {company[1]} ({company[0]})",
+            f"Use a token of company {company[0]}, or another folder: pdsync --project DIR sync",
         )
-    return Check("company", True, f"the project belongs to {known[1]} ({known[0]})")
+    return Check("company", True, f"the project belongs to {company[1]} ({company[0]})")
 
 
 def _admin(who: Account) -> Check:
@@ -334,7 +334,7 @@ def _budget(settings: Settings) -> Check:
     return Check("budget", bool(left), detail, None if left else "Wait for midnight UTC, or ask an admin for a top-up.")
 
 
-def _known_company(settings: Settings) -> tuple[int, str] | None:
+def _project_company(settings: Settings) -> tuple[int, str] | None:
     if not settings.control.exists():
         return None
     with closing(_read_only(settings.control)) as db:

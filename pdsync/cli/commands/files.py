@@ -164,16 +164,16 @@ async def _company(app: App, http: Http) -> int:
 
 
 def _announce(app: App, planned: Plan, *, dry_run: bool) -> None:
-    count, here, cost = len(planned.todo), len(planned.here), planned.cost_tokens
+    count, existing, cost = len(planned.todo), len(planned.here), planned.cost_tokens
     if app.json:
         event = {"event": "summary", "complete": True, "exit_code": 0} if dry_run else {"event": "started"}
-        app.emit({**event, "files": count, "already": here, "bytes": planned.least_bytes, "tokens": cost})
+        app.emit({**event, "files": count, "already": existing, "bytes": planned.least_bytes, "tokens": cost})
         return
     day = app.settings.daily_tokens
     share = f", {cost / day:.1%} of a day's {day:,}" if day else ""
     size = f", {render.size(planned.least_bytes)}" if planned.least_bytes else ""
     what = "1 file" if count == 1 else f"{count:,} files"
-    app.note(f"{what} to fetch{size}: {cost:,} tokens{share}. {here:,} already here.")
+    app.note(f"{what} to fetch{size}: {cost:,} tokens{share}. {existing:,} already here.")
 
 
 def _tell(app: App, what: ManifestEntry | IncompleteStream) -> None:
@@ -247,8 +247,8 @@ def _named(app: App, ids: dict[int, None]) -> list[FileToFetch]:
             rows = _rows(app, "list_contains(?, id)", [list(ids)])
         except ConfigError:
             rows = []
-    known = {row["id"]: contents.as_wanted_file(row) for row in rows}
-    return [known.get(id) or contents.FileToFetch(id, known=False) for id in ids]
+    in_warehouse = {row["id"]: contents.as_wanted_file(row) for row in rows}
+    return [in_warehouse.get(id) or contents.FileToFetch(id, known=False) for id in ids]
 
 
 def _known(app: App, stream: str | None, ids: tuple[str, ...], since: datetime | None) -> tuple[list[FileToFetch], int]:
@@ -263,8 +263,8 @@ def _known(app: App, stream: str | None, ids: tuple[str, ...], since: datetime |
         where.append("coalesce(update_time, add_time) >= ?")
         values.append(since)
     rows = _rows(app, " AND ".join(where), values)
-    held = [row for row in rows if row.get("remote_location") != "googledrive"]
-    return [contents.as_wanted_file(row) for row in held], len(rows) - len(held)
+    downloadable = [row for row in rows if row.get("remote_location") != "googledrive"]
+    return [contents.as_wanted_file(row) for row in downloadable], len(rows) - len(downloadable)
 
 
 # Upload.

@@ -74,11 +74,11 @@ def _shown(value: Any, label: str | None = None) -> str:
 
 @click.command(cls=Command)
 @click.argument("tables", nargs=-1)
-@click.option("--from", "one", type=Moment(), required=True, help="The earlier time.")
-@click.option("--to", "other", type=Moment(), help="The later time.  [default: now]")
+@click.option("--from", "earlier", type=Moment(), required=True, help="The earlier time.")
+@click.option("--to", "later", type=Moment(), help="The later time.  [default: now]")
 @click.option("--rows", is_flag=True, help="Show each row and its changed fields.")
 @click.pass_obj
-def diff(app: App, tables: tuple[str, ...], one: datetime, other: datetime | None, rows: bool) -> None:
+def diff(app: App, tables: tuple[str, ...], earlier: datetime, later: datetime | None, rows: bool) -> None:
     """Show what was added, changed and deleted in TABLES between two times; without TABLES, in all.
 
     \b
@@ -87,13 +87,13 @@ def diff(app: App, tables: tuple[str, ...], one: datetime, other: datetime | Non
 
     Deleted rows count as gone. A record begins with its last change before the first sync.
     """
-    moments = (one, other or datetime.now(UTC))
+    moments = (earlier, later or datetime.now(UTC))
     if moments[0] > moments[1]:
         raise ConfigError("--from is later than --to. Nothing was compared.")
-    wanted = [catalogue.stream(name) for name in tables] or list(catalogue.streams().values())
+    selected = [catalogue.stream(name) for name in tables] or list(catalogue.streams().values())
     with project.open_warehouse(app.settings) as warehouse:
-        synced = [stream for stream in wanted if past.has_table(warehouse, stream.name)]
-        if missing := [stream.name for stream in wanted if tables and stream not in synced]:
+        synced = [stream for stream in selected if past.has_table(warehouse, stream.name)]
+        if missing := [stream.name for stream in selected if tables and stream not in synced]:
             raise ConfigError(f"{', '.join(missing)} has never been synced: pdsync sync {' '.join(missing)}")
         if rows:
             _show_rows(app, warehouse, synced, moments)

@@ -139,9 +139,9 @@ def _receipts(app: App, last: int) -> list[Any]:
 @click.pass_obj
 def streams(app: App, streams: tuple[str, ...]) -> None:
     """List the streams: key, cursor, how changes are found, and the cost of a page."""
-    wanted = [catalogue.stream(name) for name in streams] or list(catalogue.streams().values())
+    selected = [catalogue.stream(name) for name in streams] or list(catalogue.streams().values())
     rows = []
-    for stream in wanted:
+    for stream in selected:
         version, sources = stream.sources(app.settings.api)
         operations = [catalogue.operations(version)[source.operation] for source in sources]
         rows.append(
@@ -182,9 +182,9 @@ def operations(app: App, words: tuple[str, ...], version: str | None, everything
             "state": "removed" if operation.removed else "deprecated" if operation.deprecated else "",
             "replaced_by": operation.replaced_by,
         }
-        for place in catalogue.VERSIONS
-        if version in (None, place)
-        for operation in catalogue.operations(place).values()
+        for api_version in catalogue.VERSIONS
+        if version in (None, api_version)
+        for operation in catalogue.operations(api_version).values()
         if (everything or not operation.removed or app.json)
         and all(word.lower() in f"{operation.id} {operation.path}".lower() for word in words)
     ]

@@ -73,8 +73,8 @@ def _show(app: App, result: findings.Result, seconds: float, code: int) -> None:
                   "kinds": dict(kinds), "left": len(result.left), "held": result.held,
                   "gaps": msgspec.to_builtins(result.receipt.gaps),
                   "requests": result.receipt.requests, "tokens": result.receipt.tokens,
-                  "swept": {name: {"at_source": one[0], "here": one[1], "verified": one[2],
-                                   "by_count": name in result.by_count} for name, one in result.swept.items()},
+                  "swept": {name: {"at_source": swept[0], "here": swept[1], "verified": swept[2],
+                                   "by_count": name in result.by_count} for name, swept in result.swept.items()},
                   "left_out": result.left_out,
                   "counts_off": {name: {"records": len(off), "counted": sum(each.says for each in off),
                                         "listed": sum(each.listed for each in off)}

@@ -108,9 +108,9 @@ def _verify(app: App, request: SyncRequest, done: Receipt) -> tuple[findings.Res
     turns = rotation.select_due(app.settings, list(done.streams))
     if not turns or (left is not None and left < min(turn.tokens for turn in turns)):
         return None, 0.0
-    wanted = findings.ReconcileRequest(tuple(turn.stream for turn in turns), repair=True, deep=True, budget=left)
-    app.note(f"Verifying {', '.join(wanted.streams)}: as part of the verify cycle.")
-    return watched(app, lambda progress: reconcile_streams(app.settings, wanted, *([] if app.json else [progress])))
+    query = findings.ReconcileRequest(tuple(turn.stream for turn in turns), repair=True, deep=True, budget=left)
+    app.note(f"Verifying {', '.join(query.streams)}: as part of the verify cycle.")
+    return watched(app, lambda progress: reconcile_streams(app.settings, query, *([] if app.json else [progress])))
 
 
 def _facts(verified: findings.Result) -> dict[str, object]:
@@ -165,13 +165,16 @@ def load(
 
 
 def _params(given: tuple[str, ...]) -> dict[str, str]:
-    known = {name for stream in catalogue.streams().values() for s in (*stream.v1, *stream.v2) for name in s.params}
+    parameters = {
+        name for stream in catalogue.streams().values() for s in (*stream.v1, *stream.v2) for name in s.params
+    }
     found = {}
     for text in given:
         name, sign, value = text.partition("=")
-        if not sign or name not in known:
+        if not sign or name not in parameters:
             raise ConfigError(
-                f"--param {text}: write it like NAME=VALUE, with one of {', '.join(sorted(known))}. Nothing was called."
+                f"--param {text}: write it like NAME=VALUE,"
+                f" with one of {', '.join(sorted(parameters))}. Nothing was called."
             )
         found[name] = value
     return found
