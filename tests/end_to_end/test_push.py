@@ -213,12 +213,12 @@ def test_a_custom_field_is_set_by_its_label_or_column_and_its_option_by_name(rem
         (("updateDeal", "title=x"), "needs id"),
         (("updateDeal", "id=x", "title=x"), "should be a whole number"),
         (("updateDeal", "id=1", "owner=Nobody At All"), "none of the users is called"),
-        (("v1:updateDeal", "id=1", "title=x"), "Use v2 updateDeal in its place"),
+        (("v1:updateDeal", "id=1", "title=x"), "Use v2 updateDeal instead"),
         (("cancelRecurringSubscription", "id=1"), "no longer part of Pipedrive's API"),
         (("getDeal", "id=1"), "only reads"),
         (("updateDeals", "id=1"), "Did you mean 'updateDeal'"),
         (("addPerson", "name=x", "org_id=@nothing"), "refers to nothing"),
-        (("addFile", "file=/nowhere/at/all", "deal_id=1"), "no file that could be read"),
+        (("addFile", "file=/nowhere/at/all", "deal_id=1"), "is not a file"),
     ],
 )
 def test_errors_that_can_be_found_early_are_found_when_queued(
