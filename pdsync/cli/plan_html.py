@@ -1,7 +1,7 @@
 """A plan as one page of HTML that a manager can read: nothing is loaded from elsewhere, everything is escaped.
 
-Should a record's text get past the escaping all the same, the page's own policy lets no script run, no form be sent and
-nothing be fetched: it allows the one style sheet that stands in it, by its hash.
+If a record's text got past the escaping, the page's own content policy would still allow no script, no form and no
+request: it allows only the style sheet of the page, by its hash.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _POLICY = (
 )
 
 
-def of(plan: Plan, held_back: str | None) -> str:
-    """The page."""
+def render_page(plan: Plan, held_back: str | None) -> str:
+    """The page of a plan; `held_back` is why a guard would stop the push now."""
     deletes = sum(step.deletes for step in plan.sending)
     merges = sum(step.verb == "merge" for step in plan.sending)
     facts = [

@@ -1,7 +1,7 @@
-"""Carries out a push: old doubts settled, the queue planned, guards and consent, then the plan, then a sync.
+"""Carries out a push: resolves unknown outcomes, plans the queue, checks guards and consent, sends, and syncs.
 
-One push at a time holds the project's outbox; a sync may run beside it. What was applied is read back into the
-warehouse, so that a query shows it, and the trail of every mutation stands in meta.mutations.
+One push at a time has the project's outbox; a sync may run at the same time. What was applied is read back into the
+warehouse, so that a query shows it, and the history of every mutation is in meta.mutations.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ class PushRequest(Struct, frozen=True):
 
 
 class PushReceipt(Struct):
-    """What a push did, kept for good."""
+    """What a push did."""
 
     push_id: str
     started_at: datetime
     finished_at: datetime | None = None
-    outcomes: dict[str, int] = {}  # applied, rejected, conflict, needs_review; and open: what still waits
-    already_so: int = 0  # of those applied: nothing had to be sent
-    unverified: int = 0  # of those applied: sent, and answered for, but no read shows it
+    outcomes: dict[str, int] = {}  # applied, rejected, conflict, needs_review; and open: still in the queue
+    already_so: int = 0  # applied ones that nothing had to be sent for
+    unverified: int = 0  # applied ones that were sent and answered, but that no read shows
     open: int = 0
     requests: int = 0
     tokens: int = 0
@@ -90,8 +90,8 @@ class PushReceipt(Struct):
         return self.exit_code == 0
 
 
-class Session(Struct):
-    """A push under way: everything it works with."""
+class PushSession(Struct):
+    """The resources of a push."""
 
     settings: Settings
     control: Control
@@ -133,7 +133,7 @@ def opened(
 @asynccontextmanager
 async def _session(
     settings: Settings, request: PushRequest, on_message: Callable[[str], None] = log.warning
-) -> AsyncIterator[Session]:
+) -> AsyncIterator[PushSession]:
     with project.opened(settings) as control, _warehouse(settings) as warehouse:
         async with client.connect(settings, run_tokens=request.budget) as http:
             identity = await fetch_account(http)
@@ -142,7 +142,7 @@ async def _session(
             outbox = open_outbox(settings, control)
             for note in recover(outbox, warehouse, [project.work_path(settings)]):
                 on_message(note)
-            yield Session(settings, control, outbox, http, identity, NameResolver(warehouse), warehouse)
+            yield PushSession(settings, control, outbox, http, identity, NameResolver(warehouse), warehouse)
 
 
 def _check_warehouse(warehouse: duckdb.DuckDBPyConnection | None, identity: Account) -> None:
@@ -154,7 +154,7 @@ def _check_warehouse(warehouse: duckdb.DuckDBPyConnection | None, identity: Acco
 
 
 async def dry_run(settings: Settings, request: PushRequest) -> tuple[Plan, str | None]:
-    """Plan the queue. Nothing but reads is sent, and nothing is changed; the plan is remembered as made here.
+    """Plan the queue. Nothing but reads is sent, and nothing is changed; the hash of the plan is stored.
 
     Returns:
         The plan, and why a guard would hold it back now; None where none would.
@@ -192,7 +192,7 @@ async def push(
         The receipt; None where `confirm` said no.
 
     Raises:
-        Busy: another push is under way.
+        ProjectLocked: another push is running.
         GuardTripped: a guard holds it back. Nothing was sent.
         WrongCompany: the token is another company's. Nothing was sent.
         ConfigError: the plan can't be used. Nothing was sent.
@@ -208,7 +208,7 @@ async def push(
                     return None
             receipt = await _apply(session, plan, push_id, request, on_end)
             done = session.outbox.mutations_of_push(push_id, images=False)
-            if session.warehouse is not None:  # also what an earlier push did, and could not bring in
+            if session.warehouse is not None:  # also what an earlier push applied and could not sync
                 late = applied_changes.find_unreflected(session.outbox, session.warehouse)
                 done += [each for each in late if each.push_id != push_id]
         if request.read_back:
@@ -217,7 +217,7 @@ async def push(
 
 
 async def _resolve_unknown(
-    session: Session, request: PushRequest, push_id: str, on_message: Callable[[str], None]
+    session: PushSession, request: PushRequest, push_id: str, on_message: Callable[[str], None]
 ) -> None:
     """Find out what became of the mutations that the last push left with an unknown outcome, before planning."""
     unknown = session.outbox.recover_after_crash()
@@ -235,7 +235,7 @@ async def _resolve_unknown(
         raise trouble[0]
 
 
-async def _plan(session: Session, request: PushRequest) -> Plan:
+async def _plan(session: PushSession, request: PushRequest) -> Plan:
     if request.plan is None:
         return await _make(session, request)
     plan = load_plan(request.plan)
@@ -258,7 +258,7 @@ async def _plan(session: Session, request: PushRequest) -> Plan:
     return plan
 
 
-async def _make(session: Session, request: PushRequest) -> Plan:
+async def _make(session: PushSession, request: PushRequest) -> Plan:
     operation = catalogue.operation(request.operation).name if request.operation else None
     mutations = session.outbox.mutations(["queued"], operation=operation, batch=request.batch)
     company = (session.identity.company_id, session.identity.company_name)
@@ -268,7 +268,7 @@ async def _make(session: Session, request: PushRequest) -> Plan:
     )  # fmt: skip
 
 
-def _guard(session: Session, plan: Plan, request: PushRequest) -> None:
+def _guard(session: PushSession, plan: Plan, request: PushRequest) -> None:
     def rows(kind: str) -> int | None:
         stream = stream_of(kind)
         if stream is None or session.warehouse is None:
@@ -299,7 +299,7 @@ def _guard(session: Session, plan: Plan, request: PushRequest) -> None:
 
 
 async def _apply(
-    session: Session, plan: Plan, push_id: str, request: PushRequest, on_end: Callable[[Mutation], None]
+    session: PushSession, plan: Plan, push_id: str, request: PushRequest, on_end: Callable[[Mutation], None]
 ) -> PushReceipt:
     outbox, identity = session.outbox, session.identity
     receipt = PushReceipt(push_id, datetime.now(UTC).replace(microsecond=0))
@@ -344,7 +344,7 @@ def _exit_code(receipt: PushReceipt, stopped: PdsyncError | None, *, interrupted
 async def _read_back(
     settings: Settings, receipt: PushReceipt, mutations: list[Mutation], on_message: Callable[[str], None]
 ) -> None:
-    """Bring the warehouse up to what was written; a failure here changes nothing of the push."""
+    """Sync what was written into the warehouse. A failure here does not change the receipt."""
     if not settings.warehouse.exists():
         return
     with _warehouse(settings) as warehouse:

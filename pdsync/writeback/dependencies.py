@@ -1,9 +1,9 @@
-"""Decides which mutations wait for which others: all that touch one record go in queue order, the rest side by side.
+"""Decides which mutations wait for which: those that touch one record go in queue order, the rest concurrently.
 
 A change of a record waits for every earlier one that changes it, or a record that links to it; something that only
 links to it (a note on a deal) waits for earlier changes of it, but not for other notes. What refers to a record that
-another mutation adds waits for that one. Two additions that hold the same never fly together: if the answer of one is
-lost, nobody could tell which of them it was.
+another mutation adds waits for that one. Two additions of the same content are never in flight together: if an answer
+were lost, a probe could not tell which of the two was carried out.
 """
 
 from __future__ import annotations
@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 
 
 def predecessors(mutations: Sequence[Mutation]) -> dict[str, set[str]]:
-    """By id: the mutations that have to succeed before it may be sent. `mutations` come in queue order."""
-    here = {each.id for each in mutations}
+    """The mutations that have to succeed before each one may be sent: id → ids.
+
+    Args:
+        mutations: in queue order.
+    """
+    own_ids = {each.id for each in mutations}
     writer: dict[str, str] = {}
     readers: dict[str, list[str]] = {}
     waits: dict[str, set[str]] = {}
@@ -31,7 +35,7 @@ def predecessors(mutations: Sequence[Mutation]) -> dict[str, set[str]]:
         writes, links = _touches(each)
         before = {writer[record] for record in writes | links if record in writer}
         before |= {reader for record in writes for reader in readers.get(record, ())}
-        waits[each.id] = (before | (each.references & here)) - {each.id}
+        waits[each.id] = (before | (each.references & own_ids)) - {each.id}
         for record in writes:
             writer[record] = each.id
             readers.pop(record, None)
@@ -41,7 +45,7 @@ def predecessors(mutations: Sequence[Mutation]) -> dict[str, set[str]]:
 
 
 def _touches(mutation: Mutation) -> tuple[set[str], set[str]]:
-    """The records that it changes, and those that it only points to."""
+    """The records that a mutation changes, and those that it only links to."""
     shaped = shape(catalogue.operation(mutation.operation))
     payload = mutation.payload
     writes: set[str] = set()

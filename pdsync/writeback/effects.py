@@ -1,7 +1,7 @@
-"""Reads what an operation has done where no record of its own shows it: an option, a picture, a list that is emptied.
+"""Reads the effect of an operation that no record of its own shows: an option, a picture, a list that is emptied.
 
-What to read is data: `schemas/effects.toml`. Operations of which neither that file nor their path tells a read are
-sent, and not verifiable.
+What to read is data: `schemas/effects.toml`. Operations for which neither that file nor their path gives a read are
+sent, and can't be verified.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _JOBS: dict[str, Verdict] = {"completed": "shown", "failed": "failed", "rejected
 
 
 class Shown(Struct, frozen=True):
-    """What a read says of an effect."""
+    """What a read shows of an effect."""
 
     verdict: Verdict
     detail: str = ""
@@ -41,20 +41,20 @@ class Shown(Struct, frozen=True):
 
 
 def effect_of(operation: Operation) -> Effect | None:
-    """How the effect of `operation` can be read, where that is not the record itself; None where nothing tells."""
+    """How the effect of `operation` is read where the record itself does not show it; None where nothing does."""
     found = catalogue.effects().get(operation.name)
     return found if found and found.read else None
 
 
 def is_state(operation: Operation) -> bool:
-    """Whether the effect is a state that can be read without the answer, so that to be sent twice does no harm."""
+    """Whether the effect is a state that can be read without the answer, so that sending it twice does no harm."""
     effect = effect_of(operation)
     has_file = any(param.type == "string:binary" for param in operation.body.values())
     return effect is not None and effect.is_state and not has_file
 
 
 def way(operation: Operation) -> Way:
-    """How it is seen that `operation` was carried out: by its record, by a list, by another effect, or not at all."""
+    """What shows that `operation` was carried out: its record, a list, another effect, or nothing."""
     if effect_of(operation):
         return "effect"
     shaped = shape(operation)
@@ -64,7 +64,7 @@ def way(operation: Operation) -> Way:
 async def look_at_effect(
     http: Http, operation: Operation, payload: Mapping[str, Any], answer: bytes | None = None
 ) -> Shown:
-    """See whether the effect of `operation` with `payload` shows; `answer` is what came back, if it is known.
+    """Read whether the effect of `operation` with `payload` shows; `answer` is the body of the answer, if it is known.
 
     Raises:
         PdsyncError: the read failed; nothing is known.
@@ -117,7 +117,7 @@ async def doomed_entries(http: Http, operation: Operation, payload: Mapping[str,
 
 
 async def _read(http: Http, effect: Effect, known: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The records of the read, all pages; none where there is nothing at its place."""
+    """The records of the read, all pages; none where there is nothing to read."""
     reader = catalogue.operation(effect.read or "")
     found: list[dict[str, Any]] = []
     for query in effect.queries:
@@ -151,7 +151,7 @@ def _answered(answer: bytes | None) -> list[dict[str, Any]]:
 
 
 def _keys(named: Any, key: str) -> set[str] | None:
-    """What the named entries are called by; None where none is named."""
+    """The keys of the named entries; None where none is named."""
     if named is None or named == "":
         return None
     if isinstance(named, str):
@@ -162,7 +162,7 @@ def _keys(named: Any, key: str) -> set[str] | None:
 
 
 def _sent(operation: Operation, effect: Effect, payload: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What was sent, an entry each."""
+    """The entries that were sent."""
     named = payload.get(effect.names) if effect.names else None
     if isinstance(named, list):
         return [each if isinstance(each, dict) else {effect.key: each} for each in named]
@@ -180,9 +180,9 @@ def _value(effect: Effect, record: Mapping[str, Any], known: Mapping[str, Any]) 
         value = value["id"]
     after = {at: value}
     if effect.shows == "done":
-        said = str(value)
+        status = str(value)
         made = next((str(record[name]) for name in ("lead_id", "deal_id") if _is_new(name, record, known)), None)
-        return Shown(_JOBS.get(said, "running"), f"the job is {said}", dict(record), made)
+        return Shown(_JOBS.get(status, "running"), f"the job is {status}", dict(record), made)
     is_set = value not in (None, "", False, [], {})
     if effect.shows == "unset":
         return Shown("missing" if is_set else "shown", f"{at} is {value!r}", after)

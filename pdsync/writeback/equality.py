@@ -1,6 +1,6 @@
 """Says whether a record shows what was sent, although the API writes the same value in several ways.
 
-A reference comes as an id or as an object that holds one, a number as text, a list as text with commas, a time with or
+A reference comes as an id or as an object with one, a number as text, a list as text with commas, a time with or
 without milliseconds, an unset field as null, "" or not at all. Nothing here knows an operation.
 """
 
@@ -30,12 +30,12 @@ def fields(payload: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def value_in(record: Mapping[str, Any], field: str) -> tuple[bool, Any]:
-    """Whether a record shows `field` at all, and what it holds. An unset custom field may be left out."""
+    """Whether a record shows `field`, and its value. An unset custom field may be left out."""
     name, _, code = field.partition("/")
     if code:
-        held = record.get(name)
-        if isinstance(held, dict):
-            return True, held.get(code)
+        stored = record.get(name)
+        if isinstance(stored, dict):
+            return True, stored.get(code)
         return (True, record[code]) if code in record else (False, None)
     if _HEX.fullmatch(name[:40]):  # v1 leaves unset ones out
         return True, record.get(name)
@@ -43,7 +43,7 @@ def value_in(record: Mapping[str, Any], field: str) -> tuple[bool, Any]:
 
 
 def snapshot_fields(record: Mapping[str, Any], payload: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record holds in the fields that `payload` would set."""
+    """The values that a record has in the fields that `payload` sets."""
     return {field: value for field, _ in fields(payload) for shown, value in [value_in(record, field)] if shown}
 
 
@@ -51,51 +51,51 @@ def changed_fields(record: Mapping[str, Any], wanted: Mapping[str, Any]) -> list
     """The fields of `wanted` (by their names in `fields`) in which a record shows something else."""
     found = []
     for field, value in wanted.items():
-        shown, held = value_in(record, field)
-        if shown and not equivalent(value, held):
+        shown, stored = value_in(record, field)
+        if shown and not equivalent(value, stored):
             found.append(field)
     return found
 
 
 def fields_not_returned(record: Mapping[str, Any], payload: Mapping[str, Any]) -> list[str]:
-    """The fields of a payload that a record doesn't show: whether they were taken can't be seen there."""
+    """The fields of a payload that a record doesn't show: it does not tell whether they were applied."""
     return [field for field, _ in fields(payload) if not value_in(record, field)[0]]
 
 
-def equivalent(sent: Any, held: Any) -> bool:
-    """Whether a record that shows `held` holds `sent`."""
-    if _blank(sent) or _blank(held):
-        return _blank(sent) and (_blank(held) or held is False)
-    if isinstance(sent, bool) or isinstance(held, bool):
-        return _flag(sent) is not None and _flag(sent) == _flag(held)
+def equivalent(sent: Any, stored: Any) -> bool:
+    """Whether `stored`, the value that a record shows, is the value that was `sent`."""
+    if _blank(sent) or _blank(stored):
+        return _blank(sent) and (_blank(stored) or stored is False)
+    if isinstance(sent, bool) or isinstance(stored, bool):
+        return _flag(sent) is not None and _flag(sent) == _flag(stored)
     if isinstance(sent, dict):
-        return _same_parts(sent, held)
+        return _same_parts(sent, stored)
     if isinstance(sent, list):
-        return _same_items(sent, held)
-    if isinstance(held, dict):  # a reference that came as an object
-        inner = next((held[key] for key in ("value", "id") if key in held), None)
+        return _same_items(sent, stored)
+    if isinstance(stored, dict):  # a reference that came as an object
+        inner = next((stored[key] for key in ("value", "id") if key in stored), None)
         return inner is not None and equivalent(sent, inner)
-    if isinstance(held, list):  # a set that was sent as text
-        return isinstance(sent, str | int) and _same_items(str(sent).split(","), held)
-    return _same_plain(sent, held)
+    if isinstance(stored, list):  # a set that was sent as text
+        return isinstance(sent, str | int) and _same_items(str(sent).split(","), stored)
+    return _same_plain(sent, stored)
 
 
-def _same_parts(sent: dict[str, Any], held: Any) -> bool:
-    if isinstance(held, dict):
-        if "label" in sent and "value" not in sent and "label" in held:  # an option: its id and colour are Pipedrive's
-            return str(sent["label"]).split() == str(held["label"]).split()
+def _same_parts(sent: dict[str, Any], stored: Any) -> bool:
+    if isinstance(stored, dict):
+        if "label" in sent and "value" not in sent and "label" in stored:  # an option: Pipedrive sets id and colour
+            return str(sent["label"]).split() == str(stored["label"]).split()
         return all(
-            equivalent(value, held.get(part)) for part, value in sent.items() if part != "currency" or part in held
+            equivalent(value, stored.get(part)) for part, value in sent.items() if part != "currency" or part in stored
         )
-    return set(sent) == {"value"} and equivalent(sent["value"], held)
+    return set(sent) == {"value"} and equivalent(sent["value"], stored)
 
 
-def _same_items(sent: list[Any], held: Any) -> bool:
-    if isinstance(held, str | int | float):
-        held = str(held).split(",")
-    if not isinstance(held, list) or len(sent) != len(held):
+def _same_items(sent: list[Any], stored: Any) -> bool:
+    if isinstance(stored, str | int | float):
+        stored = str(stored).split(",")
+    if not isinstance(stored, list) or len(sent) != len(stored):
         return False
-    left = list(held)
+    left = list(stored)
     for item in sent:
         found = next((index for index, other in enumerate(left) if equivalent(item, other)), None)
         if found is None:
@@ -104,8 +104,8 @@ def _same_items(sent: list[Any], held: Any) -> bool:
     return True
 
 
-def _same_plain(sent: Any, held: Any) -> bool:
-    one, other = str(sent).strip(), str(held).strip()
+def _same_plain(sent: Any, stored: Any) -> bool:
+    one, other = str(sent).strip(), str(stored).strip()
     if one == other:
         return True
     numbers = _number(one), _number(other)

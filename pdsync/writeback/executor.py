@@ -1,8 +1,8 @@
 """Carries out a plan: which mutation goes when, and when to stop.
 
-Records that have nothing to do with each other are worked on side by side, as many as the rate limit carries; one
-record's mutations go in their order, and one that fails holds back those behind it. The first few are sent by
-themselves; too many failures, or too much doubt, stop the rest.
+Mutations of unrelated records are sent concurrently, as many as the rate limit allows. Those of one record are sent in
+queue order, and a failed one holds back those after it. The first few are sent alone (the canary); too many failures or
+reviews stop the rest.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
     from pdsync.writeback.plan import Plan, Step
     from pdsync.writeback.prepared import PreparedMutation
 
-_GRACE_S = 10.0  # for what is under way when the push is told to stop
+_GRACE_S = 10.0  # for requests in flight when the push is interrupted
 _FATES: dict[str, State] = {"already_so": "applied", "rejected": "rejected", "conflict": "conflict"}
 
 
 class Limits(Struct, frozen=True):
-    """When a push stops by itself."""
+    """When a push stops early."""
 
-    canary: int = 5  # sent and verified before the rest; merges one at first
-    in_a_row: int = 5  # failures one after the other
-    of_last: int = 100  # the share of so many that may fail
-    share: float = 0.05
-    reviews: int = 3  # that wait for a person
+    canary: int = 5  # mutations that are sent and verified before the rest; 1 where there are merges
+    in_a_row: int = 5  # failures
+    of_last: int = 100  # mutations in which `share` is counted
+    share: float = 0.05  # of the last ones that may fail
+    reviews: int = 3  # mutations that need a review
 
 
 class PushExecutor:
@@ -50,12 +50,12 @@ class PushExecutor:
     Args:
         http: the session.
         outbox: the queue.
-        plan: what to do.
+        plan: what to carry out.
         push_id: of this push.
         me: the id of the user whose token it is.
         settle_s: how long a lost write may take to show, in seconds.
         limits: when to stop.
-        create_doubt: `review` where an addition in doubt is never sent again.
+        create_doubt: `review` where an addition with an unknown outcome is never sent again.
         check_lost_updates: read the changelog of each updated record for edits that the update overwrote.
         on_end: is called with each mutation that has ended.
     """
@@ -82,7 +82,7 @@ class PushExecutor:
         )  # fmt: skip
         self._http = http
         self._steps = {step.mutation: step for step in plan.sending}
-        self._waits: dict[str, set[str]] = {}
+        self._waits_for: dict[str, set[str]] = {}
         self._ready: deque[str] = deque()
         self._followers: dict[str, list[str]] = {}
         self._running: set[asyncio.Task[None]] = set()
@@ -92,10 +92,10 @@ class PushExecutor:
         self.stopped: PdsyncError | None = None
 
     async def run(self) -> None:
-        """Carry out the plan. What was not sent is in `blocked`, and why it stopped, if it did, in `stopped`.
+        """Carry out the plan. Afterwards `blocked` has what was not sent, and `stopped` why the push stopped early.
 
         Raises:
-            asyncio.CancelledError: after what was under way has settled, or ten seconds.
+            asyncio.CancelledError: after the requests in flight have settled, or ten seconds.
         """
         try:
             self._settle_planned()
@@ -115,7 +115,7 @@ class PushExecutor:
             self.outbox.release(self.blocked)
 
     def _settle_planned(self) -> None:
-        """Write down what the plan has found out by itself."""
+        """Store the ends that the plan has decided without sending."""
         for step in self.plan.steps:
             if step.fate != "send":
                 state = _FATES[step.fate]
@@ -125,27 +125,27 @@ class PushExecutor:
     # Which one, when.
 
     def _order(self) -> None:
-        everyone = [self.outbox.get(step.mutation) for step in self.plan.steps]
+        mutations = [self.outbox.get(step.mutation) for step in self.plan.steps]
         failed = {step.mutation for step in self.plan.steps if step.fate in ("rejected", "conflict")}
-        for id, before in predecessors(everyone).items():
+        for id, before in predecessors(mutations).items():
             if id not in self._steps:
                 continue
             if before & failed:
                 first = min(self.outbox.get(other).seq for other in before & failed)
                 self._hold_back(id, f"#{first} before it was not applied")
-            self._waits[id] = before & self._steps.keys()
-            for other in self._waits[id]:
+            self._waits_for[id] = before & self._steps.keys()
+            for other in self._waits_for[id]:
                 self._followers.setdefault(other, []).append(id)
         for id in list(self.blocked):
             for follower in self._followers.get(id, ()):
                 self._hold_back(follower, f"#{self._steps[id].seq} before it was not applied")
-        self._ready.extend(id for id, before in self._waits.items() if not before and id not in self.blocked)
+        self._ready.extend(id for id, before in self._waits_for.items() if not before and id not in self.blocked)
 
     async def _work(self, most: int | None) -> None:
-        """Send what is ready, and what gets ready by it: `most` of them, or all."""
+        """Send the mutations that are ready, and those that become ready: `most` of them, or all."""
         started = 0
         burst = self._http.budget.burst
-        # What is read and not yet sent must not grow old: three seconds' worth of requests.
+        # A read must be fresh when its write is sent: at most three seconds' worth of requests are read ahead.
         room = max(int(burst * 1.5), 4) if burst else 200
         while True:
             free = min(room - len(self._running), len(self._ready), room if most is None else most - started)
@@ -163,7 +163,7 @@ class PushExecutor:
                 return
 
     async def _start(self, ids: list[str]) -> None:
-        """Read what `ids` are about in one go, and begin each."""
+        """Read the records of `ids` together, and start each mutation."""
         prepared: list[tuple[Step, PreparedMutation]] = []
         for step in (self._steps[id] for id in ids):
             try:
@@ -190,7 +190,7 @@ class PushExecutor:
         except (Stopped, AuthError) as error:
             self._stop(error)
             return
-        except PdsyncError as error:  # a look before it failed: it was not sent
+        except PdsyncError as error:  # a read before it failed: it was not sent
             self._hold_back(step.mutation, str(error).split("\n", 1)[0])
             self._stop(error)
             return
@@ -198,9 +198,9 @@ class PushExecutor:
             raise
         except Exception as error:  # one mutation must not end the push of the others
             state = give_up(self.outbox, self.push_id, step.mutation, error)
-        self._ended(step, state)
+        self._on_ended(step, state)
 
-    def _ended(self, step: Step, state: State) -> None:
+    def _on_ended(self, step: Step, state: State) -> None:
         self._on_end(self.outbox.get(step.mutation))
         self._count(state)
         why = f"#{step.seq} before it {'is in doubt' if state == 'unknown' else 'was not applied'}"
@@ -208,8 +208,8 @@ class PushExecutor:
             if state != "applied":
                 self._hold_back(follower, why)
                 continue
-            self._waits[follower].discard(step.mutation)
-            if not self._waits[follower] and follower not in self.blocked:
+            self._waits_for[follower].discard(step.mutation)
+            if not self._waits_for[follower] and follower not in self.blocked:
                 self._ready.append(follower)
 
     def _hold_back(self, id: str, why: str) -> None:
@@ -240,7 +240,7 @@ class PushExecutor:
             self.sender.closed = True
 
     async def _wind_down(self) -> None:
-        """Let what is under way settle; what takes too long stays in doubt."""
+        """Let the requests in flight settle; the outcome of those that take too long is unknown."""
         self.sender.closed = True
         self.stopped = self.stopped or Stopped("Interrupted.")
         if not self._running:

@@ -1,6 +1,6 @@
 """Reads records afresh: a hundred ids in a request where the list takes ids, one by one or from a list otherwise.
 
-A read knows when it was made, because what it says holds for a moment only.
+A read has its time: an update is only sent by a read that is a few seconds old.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     from pdsync.writeback.shapes import Shape
 
 BATCH = 100
-_WORTH_A_LIST = 4  # records of a kind from which on a list of ids is cheaper than asking one by one
+_WORTH_A_LIST = 4  # records of a kind from which on one request by ids is cheaper than one each
 
 
 class FreshRecord(Struct, frozen=True):
-    """What a record was at a moment; `record` is None where there is none, or none that can be seen."""
+    """A record as it was read; `record` is None where there is none, or none that the token may see."""
 
     record: dict[str, Any] | None
     at: float  # monotonic, s
     kind: str
-    hidden: bool = False  # this token may not see it: nothing is known of it
+    hidden: bool = False  # this token may not see it
 
     @property
     def gone(self) -> bool:
-        """Whether there is nothing left to change: the record is not there, or marked as deleted."""
+        """Whether there is no record to change: none is there, or it is flagged as deleted."""
         if self.record is None:
             return not self.hidden
         stream = stream_of(self.kind)
@@ -47,17 +47,17 @@ class FreshRecord(Struct, frozen=True):
 
     @property
     def archived(self) -> bool:
-        """Whether it is archived: such a record takes no other change than to be taken back out."""
+        """Whether it is archived: the only change it takes is to be un-archived."""
         return self.record is not None and self.record.get("is_archived") is True
 
     @property
     def age_s(self) -> float:
-        """Seconds since."""
+        """Seconds since the read."""
         return time.monotonic() - self.at
 
 
 class RecordAddress(Struct, frozen=True):
-    """A record to read: what it is and where it is."""
+    """The address of a record to read."""
 
     shape: Shape
     target: str  # "deals/12"
@@ -65,21 +65,21 @@ class RecordAddress(Struct, frozen=True):
 
 
 def address_of(shape: Shape, params: Mapping[str, Any]) -> RecordAddress | None:
-    """Where the record of `params` is; None where nothing can read it, or it does not exist yet."""
+    """The address of the record of `params`; None where no operation reads it, or it does not exist yet."""
     target = shape.target(params)
     if target is None or not (shape.item or shape.listing):
         return None
     return RecordAddress(shape, target, tuple(str(params[name]) for name in shape.places))
 
 
-async def read(http: Http, places: Iterable[RecordAddress]) -> dict[str, FreshRecord]:
-    """What the records at `places` are now, by their targets.
+async def read(http: Http, addresses: Iterable[RecordAddress]) -> dict[str, FreshRecord]:
+    """Read the records at `addresses`: target → record.
 
     Raises:
-        PdsyncError: as `Http.call`; a record that is not there, or not to be seen, is no error.
+        PdsyncError: as `Http.call`; a record that is absent or hidden is no error.
     """
     groups: dict[str, list[RecordAddress]] = {}
-    for each in {each.target: each for each in places}.values():
+    for each in {each.target: each for each in addresses}.values():
         groups.setdefault(each.shape.kind, []).append(each)
     found = await asyncio.gather(*(_group(http, group) for group in groups.values()))
     return {target: read for group in found for target, read in group.items()}
@@ -110,35 +110,35 @@ async def _by_ids(http: Http, listing: Operation, part: list[RecordAddress]) -> 
     }
 
 
-async def _single(http: Http, place: RecordAddress) -> dict[str, FreshRecord]:
-    """One record by itself: also one that the list does not show, because it is archived or deleted."""
+async def _single(http: Http, address: RecordAddress) -> dict[str, FreshRecord]:
+    """Read one record, also one that the list leaves out because it is archived or deleted."""
     at = time.monotonic()
-    if place.shape.item is None:
-        listed = await listing_of(http, place)
-        return {place.target: FreshRecord(listed.get(place.values[-1]), at, place.shape.kind)}
-    operation = place.shape.item
-    params = dict(zip(operation.path_params, place.values, strict=True))
+    if address.shape.item is None:
+        listed = await listing_of(http, address)
+        return {address.target: FreshRecord(listed.get(address.values[-1]), at, address.shape.kind)}
+    operation = address.shape.item
+    params = dict(zip(operation.path_params, address.values, strict=True))
     try:
         answer = await http.carry_out(check(operation, params))
     except NotFound:
-        return {place.target: FreshRecord(None, at, place.shape.kind)}
+        return {address.target: FreshRecord(None, at, address.shape.kind)}
     except ApiError as error:
         if error.status in (400, 403):  # a refusal to show one record: hidden, or never there
-            return {place.target: FreshRecord(None, at, place.shape.kind, hidden=error.status == 403)}
+            return {address.target: FreshRecord(None, at, address.shape.kind, hidden=error.status == 403)}
         raise
-    return {place.target: FreshRecord(record_in(answer.body), at, place.shape.kind)}
+    return {address.target: FreshRecord(record_in(answer.body), at, address.shape.kind)}
 
 
-async def listing_of(http: Http, place: RecordAddress) -> dict[str, dict[str, Any]]:
-    """All records beside the one at `place`, by their keys.
+async def listing_of(http: Http, address: RecordAddress) -> dict[str, dict[str, Any]]:
+    """Read all records of the list that has the one at `address`: key → record.
 
     Raises:
-        NotFound: what holds them is not there.
+        PdsyncError: as `Http.call`; a parent that is absent has no records.
     """
-    operation = place.shape.listing
+    operation = address.shape.listing
     if operation is None:
         return {}
-    params = dict(zip(operation.path_params, place.values, strict=False))
+    params = dict(zip(operation.path_params, address.values, strict=False))
     call = check(operation, params)
     listed: dict[str, dict[str, Any]] = {}
     try:

@@ -1,6 +1,6 @@
-"""Remembers records that a read does not show any more: those of the warehouse, deleted ones included, and our own.
+"""Knows which records existed once that no read shows now: rows of the warehouse, deleted or not, and our own writes.
 
-A record that is not there was deleted, merged away, or never there: only what is remembered was ever there.
+A record that is absent was deleted, merged into another, or never existed: only a known one is taken to have existed.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _MOST_IDS = 50_000  # of a table that a hint looks through
 
 
 class KnownRecords:
-    """What the warehouse and the queue know of records.
+    """The records that the warehouse and the queue know.
 
     Args:
-        warehouse: a connection; None where nothing was synced yet.
+        warehouse: a connection; None where no sync has run yet.
         outbox: the queue.
     """
 
@@ -34,7 +34,7 @@ class KnownRecords:
         self._warehouse, self._outbox = warehouse, outbox
 
     def existed(self, kind: str, target: str) -> bool:
-        """Whether the record of `kind` at `target` was there once."""
+        """Whether the record of `kind` at `target` existed once."""
         if self._outbox.has_seen(kind, target):
             return True
         stream, table = self._table(kind)
@@ -44,7 +44,7 @@ class KnownRecords:
         return bool(self._warehouse.execute(sql, [row_key(stream, target)]).fetchall())
 
     def merged_into(self, kind: str, id: str) -> str | None:
-        """The record that the one of `kind` with this id was merged into, as far as it is known for sure."""
+        """The id of the record that the one of `kind` with this id was merged into; None unless that is certain."""
         if into := self._outbox.merged_into(f"{kind}/{id}"):
             return into
         stream, _ = self._table(kind)
@@ -61,7 +61,7 @@ class KnownRecords:
         return may_have_happened(self._outbox.attempts(id))
 
     def hint(self, kind: str, target: str) -> str:
-        """Why a record that was never there may have been meant otherwise: ids that come near, in words."""
+        """What may have been meant by a record that never existed: similar ids, in words."""
         stream, table = self._table(kind)
         if stream is None or self._warehouse is None:
             return "see that the id is right"

@@ -1,7 +1,7 @@
-"""Asks a record's changelog who did it: changed the same fields between our look and our write, or deleted it.
+"""Finds in a record's changelog who changed the same fields between our read and our write, or who deleted it.
 
-The API has no If-Match, so an edit in that gap is written over and the record alone does not show it. The changelog of
-deals, persons and organizations does: what our change replaced is not what we had seen.
+The API has no If-Match, so an edit in that gap is overwritten and the record alone does not show it. The changelog of
+deals, persons and organizations does: the value that our change replaced is not the one that we had read.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ _NEWEST = 100
 
 
 def changelog(kind: str) -> Operation | None:
-    """What lists the changes of a record of `kind`."""
+    """The operation that lists the changes of a record of `kind`; None where there is none."""
     path = f"/v1/{kind}/{{id}}/changelog"
     return next((each for each in catalogue.operations("v1").values() if each.path == path), None)
 
 
 async def deleter(http: Http, kind: str, key: str) -> int | None:
-    """The id of the user who deleted a record, as far as a changelog says so.
+    """The id of the user who deleted a record; None where no changelog names one.
 
-    Assumption: the deletion stands there as a change of the record's status, or of its active flag.
+    Assumption: the deletion is listed as a change of the record's status, or of its active flag.
     """
     operation = changelog(kind)
     if operation is None:
         return None
     try:
         entries = records_in((await http.carry_out(check(operation, {"id": key, "limit": _NEWEST}))).body)
-    except ApiError:  # what is purged has none
+    except ApiError:  # a purged record has no changelog
         return None
     for each in entries:  # the newest first
         field, value = each.get("field_key"), str(each.get("new_value")).lower()
@@ -54,13 +54,13 @@ async def deleter(http: Http, kind: str, key: str) -> int | None:
 async def overwritten(
     http: Http, kind: str, key: str, *, base: Mapping[str, Any], wanted: Mapping[str, Any], me: int
 ) -> dict[str, Any]:
-    """By field, what somebody else had written there before our write replaced it.
+    """The values of others that our write replaced unseen: field → value.
 
     Args:
         http: the session.
         kind: of the record; there is a changelog of it.
         key: of the record.
-        base: the record as we had seen it.
+        base: the record as we had read it.
         wanted: field → what we wrote.
         me: the id of the user whose token it is.
 

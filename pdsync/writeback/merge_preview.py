@@ -1,4 +1,4 @@
-"""Foresees a merge: what survives, what is lost, and what moves over. Pipedrive knows no way back from it.
+"""Previews a merge: what survives, what is lost, and what moves over. Pipedrive can't undo it.
 
 The record named by `merge_with_id` stays and wins wherever both have a value; the one in the path is gone. What the
 winner lacks is taken from the loser. Source: the vendor's pages on merging deals, persons and organizations.
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     from pdsync.writeback.shapes import Shape
 
 _LINKS = {"deals": ("deal_id",), "persons": ("person_id",), "organizations": ("org_id", "organization_id")}
-# Told by the API itself, not by people: they are no loss.
+# Set by the API, not by people: they are no loss.
 _OWN = {"id", "add_time", "update_time", "is_deleted", "is_archived", "stage_change_time", "origin", "smart_bcc_email"}
 
 
 def targets(shape: Shape, payload: Mapping[str, Any]) -> tuple[str, str]:
-    """The record that goes and the one that stays."""
+    """The targets of the loser and of the winner."""
     return f"{shape.kind}/{payload[shape.places[-1]]}", f"{shape.kind}/{payload['merge_with_id']}"
 
 
 def winner_address(shape: Shape, payload: Mapping[str, Any]) -> fresh_reads.RecordAddress:
-    """Where the record is that stays."""
+    """The address of the winner."""
     return fresh_reads.RecordAddress(shape, targets(shape, payload)[1], (str(payload["merge_with_id"]),))
 
 
 def stamp(loser: Mapping[str, Any], winner: Mapping[str, Any]) -> dict[str, Any]:
-    """What tells that neither was changed since."""
+    """The times of the last change of both: the same as long as neither was changed."""
     return {"loser": loser.get("update_time"), "winner": winner.get("update_time")}
 
 
@@ -64,27 +64,27 @@ def outcome(
 
 
 class Proof(Struct, frozen=True):
-    """What shows that a merge was carried out; where nothing does, what speaks against it."""
+    """The evidence that a merge was carried out; where there is none, why."""
 
     shown: dict[str, Any]
     against: str = ""
 
 
 async def proof(http: Http, kind: str, base: Mapping[str, Any], winner: str, now: Mapping[str, Any]) -> Proof:
-    """Look for what only the merge of one record into another brings about.
+    """Look for the effects that only the merge of one record into another has.
 
-    That the loser is gone shows nothing: others delete and merge, too. But what hung on it hangs on the winner now, and
-    the winner holds values that only the loser had. Nothing is taken for shown that the winner had before.
+    That the loser is gone is no evidence: others delete and merge, too. But records that belonged to it belong to the
+    winner now, and the winner has values that only the loser had. What the winner had before is no evidence.
 
     Args:
         http: the session.
         kind: of the two records.
-        base: both as they were before (`loser`, `winner`), and what hung on the loser (`moves`: list → ids).
+        base: both as they were before (`loser`, `winner`), and what belonged to the loser (`moves`: list → ids).
         winner: the id of the record that stays.
         now: that record as it is.
 
     Raises:
-        PdsyncError: the look failed; nothing is known.
+        PdsyncError: a read failed; nothing is known.
     """
     before, lost = dict(_flat(base.get("winner") or {})), base.get("loser") or {}
     held, lists = dict(_flat(now)), {listing.id: (listing, param) for listing, param in _lists(kind)}
@@ -100,7 +100,7 @@ async def proof(http: Http, kind: str, base: Mapping[str, Any], winner: str, now
     if any(left.values()):
         hung = ", ".join(counted(name, len(ids)) for name, ids in left.items() if ids)
         return Proof({}, f"{hung} that hung on it do not hang on the other")
-    # A person who tidies up by hand copies a value and deletes the rest; nobody moves all that hangs on a record so.
+    # A person who tidies up by hand copies a value and deletes the rest, and does not move every linked record.
     if len(taken) < len(expected) and not (moves and taken):
         missing = ", ".join(sorted(expected.keys() - set(taken)))
         return Proof({}, f"the other has not taken over {missing}")
@@ -110,7 +110,7 @@ async def proof(http: Http, kind: str, base: Mapping[str, Any], winner: str, now
 
 
 def _fresh(lost: list[Any], before: Mapping[str, Any], field: str) -> set[str]:
-    """What a list of the loser had and that of the winner had not."""
+    """The entries that only the list of the loser had."""
     known = before.get(field)
     return {_item(each) for each in lost} - {_item(each) for each in (known if isinstance(known, list) else ())}
 
@@ -139,14 +139,14 @@ async def children(http: Http, shape: Shape, payload: Mapping[str, Any]) -> dict
 def counted(listing: str, count: int) -> str:
     """How many records of a list operation, in words: `3 notes`, `1 activity`, `2 archived deals`."""
     words = [word for word in catalogue.operation(listing).path.split("/") if word not in ("", "api", "v1", "v2")]
-    said = " ".join(reversed(words))
+    name = " ".join(reversed(words))
     if count == 1:
-        said = f"{said.removesuffix('ies')}y" if said.endswith("ies") else said.removesuffix("s")
-    return f"{count:,} {said}"
+        name = f"{name.removesuffix('ies')}y" if name.endswith("ies") else name.removesuffix("s")
+    return f"{count:,} {name}"
 
 
 def _lists(kind: str) -> list[tuple[Operation, str]]:
-    """The lists that can be asked for what hangs on one record of `kind`, with the parameter that takes its id."""
+    """The lists that can be filtered by one record of `kind`, with the parameter that takes its id."""
     found: dict[str, tuple[Operation, str]] = {}
     for version in catalogue.VERSIONS:
         for each in catalogue.operations(version).values():

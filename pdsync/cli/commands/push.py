@@ -88,8 +88,8 @@ def push(
 ) -> None:
     """Show before → after of everything in the queue, or of a saved PLAN, then send it.
 
-    Each change is looked at just before it is sent, and seen to have been taken over. Nothing is sent twice: where an
-    answer is lost, pdsync looks whether it happened.
+    Each record is read just before its change is sent, and again to verify it. Nothing is sent twice: where an answer
+    is lost, pdsync checks whether the change was made.
     """
     if (out or html) and not dry_run:
         raise ConfigError("--out and --html go with --dry-run. Nothing was sent.")
@@ -123,7 +123,7 @@ def _dry_run(app: App, request: PushRequest, out: Path | None, html: Path | None
     if out:
         planning.save(plan, out)
     if html:
-        html.write_text(plan_html.of(plan, held_back), encoding="utf-8")
+        html.write_text(plan_html.render_page(plan, held_back), encoding="utf-8")
     if app.json:
         for step in plan.steps:
             app.emit({"event": "step", **msgspec.to_builtins(step)})
@@ -162,7 +162,7 @@ def _carry_out(app: App, request: PushRequest, *, yes: bool) -> PushReceipt | No
 
 
 def _consents(plan: Plan) -> bool:
-    """Ask a person; merges, which nothing takes back, by their number."""
+    """Ask a person for consent. For merges, which can't be undone, they type the number."""
     for field, value, count, total in planning.mass_changes(plan):
         what = "emptied" if value in (None, "", []) else f"set to {render.brief(render.cell(value))}"
         if not click.confirm(clean(f"{count:,} of {total:,} records get {field} {what}. Is that meant?"), err=True):
@@ -195,12 +195,12 @@ def _lines(step: Step) -> list[list[Any]]:
     record = step.title or ""
     if step.target:
         record = f"{step.target} {record}".strip()
-    said = ": ".join(part for part in (_FATES[step.fate], step.detail) if part)
+    note = ": ".join(part for part in (_FATES[step.fate], step.detail) if part)
     head = [f"#{step.seq}", step.operation.split(" ")[-1], record]
     shown = [(change.field, *render.both(change.before, change.after)) for change in step.changes]
     changes = [[field, before, "→", after] for field, before, after in shown] or [["", "", "", ""]]
     lines = [
-        [*(head if index == 0 else ["", "", ""]), *change, said if index == 0 else ""]
+        [*(head if index == 0 else ["", "", ""]), *change, note if index == 0 else ""]
         for index, change in enumerate(changes)
     ]
     return lines + [["", "", "", "", "", "", warning, ""] for warning in step.warnings]
@@ -226,9 +226,9 @@ def _sentence(plan: Plan) -> str:
     totals = _totals(plan)
     left_out = [f"{count:,} {_FATES[fate]}" for fate, count in totals["fates"].items() if count and fate != "send"]
     more = [f"{totals[what]:,} {what}" for what in ("deletes", "merges") if totals[what]]
-    said = f"{len(plan.sending):,} changes{f' (among them {chr(44).join(more)})' if more else ''}"
-    said += f" of {plan.company}, about {plan.tokens:,} tokens"
-    return said + (f"; not sent: {', '.join(left_out)}." if left_out else ".")
+    sentence = f"{len(plan.sending):,} changes{f' (among them {chr(44).join(more)})' if more else ''}"
+    sentence += f" of {plan.company}, about {plan.tokens:,} tokens"
+    return sentence + (f"; not sent: {', '.join(left_out)}." if left_out else ".")
 
 
 def _show_receipt(app: App, receipt: PushReceipt, seconds: float) -> None:
@@ -238,14 +238,14 @@ def _show_receipt(app: App, receipt: PushReceipt, seconds: float) -> None:
                   "run_id": receipt.push_id, **facts, "streams": {name: {} for name in receipt.streams},
                   "mutations": {**receipt.outcomes, "open": receipt.open}, "seconds": round(seconds, 3)})  # fmt: skip
         return
-    said = [f"{receipt.outcomes.get(end, 0):,} {end.replace('_', ' ')}" for end in ENDS if receipt.outcomes.get(end)]
+    parts = [f"{receipt.outcomes.get(end, 0):,} {end.replace('_', ' ')}" for end in ENDS if receipt.outcomes.get(end)]
     if receipt.open:
-        said.append(f"{receipt.open:,} still in the queue")
+        parts.append(f"{receipt.open:,} still in the queue")
     notes = [f"{receipt.already_so:,} were so already"] if receipt.already_so else []
     notes += [f"{receipt.unverified:,} sent, not verifiable"] if receipt.unverified else []
     so = f" ({', '.join(notes)})" if notes else ""
     app.note(
-        f"\nPush {receipt.push_id}: {', '.join(said) or 'nothing to do'}{so}; {receipt.requests:,} requests,"
+        f"\nPush {receipt.push_id}: {', '.join(parts) or 'nothing to do'}{so}; {receipt.requests:,} requests,"
         f" {receipt.tokens:,} tokens, {seconds:.1f} s."
     )
     if receipt.stopped:
