@@ -76,8 +76,8 @@ def sync(
     Raises:
         PdsyncError: see `pdsync.errors`; nothing is half-written.
     """
-    asked = SyncRequest(tuple(streams), full, since, budget)
-    return asyncio.run(sync_streams(config.load(Path(project), settings), asked))
+    request = SyncRequest(tuple(streams), full, since, budget)
+    return asyncio.run(sync_streams(config.load(Path(project), settings), request))
 
 
 def open_warehouse(project: str | Path = ".") -> duckdb.DuckDBPyConnection:
@@ -101,7 +101,7 @@ class Queue:
         self._settings = config.load(Path(project), settings)
 
     def add(self, operation: str, *, key: str | None = None, **values: object) -> Mutation:
-        """Queue one change; it is on disk behind this call, and nothing is sent.
+        """Queue one change; it is on disk after this call, and nothing is sent.
 
         Args:
             operation: such as `updateDeal`.

@@ -1,6 +1,6 @@
-"""Holds what the source lists against what the warehouse has: every key, every time of change, every flag.
+"""Compares what the source lists with what the warehouse has: every key, every time of change, every flag.
 
-A sweep reads each list of a stream to its end, and keeps of each record what tells a difference: its key, its time, the
+A sweep reads each list of a stream to its end, and keeps what shows a difference of each record: its key, its time, the
 hash of its row, whether it is deleted or archived, which list showed it, and whom it points to. The comparison is one
 statement. What a list does not show is only `absent` here: what that means is decided by `reconcile.evidence`.
 """
@@ -124,34 +124,34 @@ class Sweep:
         stage.clear()
 
     def close(self) -> None:
-        """Let go of it."""
+        """Drop the temporary table."""
         self.connection.execute(f"DROP TABLE IF EXISTS {self.relation}")
 
-    # What it tells.
+    # Results.
 
     def differences(self, *, deep: bool, only: Iterable[str] | None = None) -> list[Difference]:
         """Every difference.
 
         Args:
             deep: also where only values differ that move no time.
-            only: the keys that were asked for, where it was not the whole list.
+            only: the keys that were requested; None: the whole list.
         """
         stream, key = self.stream, quoted(self.stream.key)
         cursor = f"t.{quoted(stream.cursor)}" if stream.cursor else "NULL::TIMESTAMPTZ"
         archived = "t.is_archived" if "is_archived" in stream.columns else "false"
-        asked = ""
+        condition = ""
         if only is not None:
             self.connection.execute(
                 "CREATE OR REPLACE TEMP TABLE asked_for AS SELECT unnest(?::VARCHAR[]) AS key", [list(only)]
             )
-            asked = f"AND t.{key}::VARCHAR IN (SELECT key FROM temp.asked_for)"
+            condition = f"AND t.{key}::VARCHAR IN (SELECT key FROM temp.asked_for)"
         differs = "t._row_hash <> s.hash" if deep or stream.cursor is None else "false"
         rows = self.connection.execute(
             f"WITH s AS (SELECT * FROM {self.relation} QUALIFY row_number() OVER"
             " (PARTITION BY key ORDER BY served_at DESC, is_gone) = 1)"
             f" SELECT coalesce(s.key, t.{key}::VARCHAR), CASE"
             f" WHEN t.{key} IS NULL THEN 'missing'"
-            f" WHEN s.key IS NULL THEN CASE WHEN t._deleted_at IS NULL {asked} THEN 'absent' END"
+            f" WHEN s.key IS NULL THEN CASE WHEN t._deleted_at IS NULL {condition} THEN 'absent' END"
             " WHEN s.is_gone AND t._deleted_at IS NULL THEN 'soft_deleted'"
             " WHEN NOT s.is_gone AND t._deleted_at IS NOT NULL THEN 'restored'"
             " WHEN s.is_gone THEN NULL"

@@ -1,4 +1,4 @@
-"""The client of one company: credentials, budget and session, opened together and checked against the warehouse."""
+"""Opens the client of one company, with its credentials and its budget."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def connect(settings: Settings, *, run_tokens: int | None = None) -> AsyncIterator[Http]:
-    """A session with the company that the project's token belongs to.
+    """A client of the company that the project's token belongs to.
 
     Raises:
         AuthError: there is no token. Nothing was called.
-        Blocked: Pipedrive asked for silence, and it has not ended.
+        CoolingDown: Pipedrive asked for a pause, which has not ended.
     """
     credentials = auth.credentials(settings)
     budget = Budget(

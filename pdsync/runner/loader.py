@@ -1,8 +1,8 @@
-"""Loads sealed pages into the work file, in threads of its own, while the event loop goes on fetching.
+"""Loads sealed pages into the work file, in its own threads, while the event loop fetches.
 
-Batches are cut by page number, not by time, so that a resumed run cuts them where the killed one did. Pages come in
-the order of their walk. Each walk has a staging table on a connection of its own, so that walks are staged side by
-side; a batch is committed when its last page is staged. Whatever changes the file takes its turn in one thread.
+Batches are cut by page number, not by time, so that a resumed run cuts them at the same pages as the killed one. Pages
+come in the order of their walk. Each walk has a staging table on a connection of its own, so that walks are staged side
+by side; a batch is committed when its last page is staged. One thread makes all changes to the file, one after another.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 PAGES_A_BATCH = 250  # a batch of 500-row pages fills a row group: DuckDB writes it once, not to its log first
 _CHUNK_BYTES = 40 * 2**20  # staged together: planning the statement takes 20-40 ms, whatever the rows
-_SPARE = 4  # staging tables of walks that are loaded: the next walk of the same list need not plan and learn anew
-_SIDE_BY_SIDE = 2  # walks that are staged at the same time; each holds a chunk and what is made of it
+_SPARE = 4  # staging tables of walks that are loaded: the next walk of the same list reuses one, with its plan
+_SIDE_BY_SIDE = 2  # walks that are staged at the same time; each has a chunk in memory, and its rows
 
 
 def target_of(table: tables.Table) -> Target:
@@ -81,7 +81,7 @@ class Loader:
         return self._connection
 
     async def do(self, work: Callable[..., T], *arguments: object) -> T:
-        """Carry out `work` in the loader's thread, behind all that was asked of it before.
+        """Carry out `work` in the loader's thread, after everything that was requested before.
 
         Raises:
             StorageError: DuckDB failed; nothing of `work` was committed.
@@ -97,7 +97,7 @@ class Loader:
                 raise StorageError(
                     f"The work file {self.path} is damaged: {said}\n"
                     f"Nothing was published from it, and no page has to be fetched again. Delete it and run the same "
-                    f"command: it is made anew from the sealed pages."
+                    f"command: it is rebuilt from the sealed pages."
                 ) from error
             raise StorageError(
                 f"The work file {self.path} could not be written: {said}\n"
@@ -114,7 +114,7 @@ class Loader:
         warehouse.vacuum(self._connection, wanted=not self._only_added)
 
     def loaded_pages_by_walk(self) -> dict[tuple[str, int], int]:
-        """Run and walk → the last of its pages that the work file holds."""
+        """Run and walk → the last of its pages that is loaded."""
         rows = self.connection.execute(
             "SELECT run_id, walk, max(last_page) FROM meta._applied_batches GROUP BY 1, 2"
         ).fetchall()
@@ -182,7 +182,7 @@ class Loader:
         return counts
 
     def finish(self, stream: Stream, walk: Walk, pages: int) -> Counts:
-        """Commit what is staged of a walk that ended without a last page: nothing was there behind its `pages`."""
+        """Commit what is staged of a walk that ended without a last page, after `pages` pages."""
         return self._commit(stream, walk, last=pages - 1, number=pages // PAGES_A_BATCH, closes=True)
 
     def _stage(self, stream: Stream, walk: Walk) -> StagingTable:
@@ -222,7 +222,7 @@ class Loader:
         return counts
 
     def pages_loaded(self, walk: Walk) -> int:
-        """How many pages of a walk the warehouse holds already."""
+        """How many pages of a walk are loaded."""
         row = first(
             self.connection.execute(
                 "SELECT max(last_page) FROM meta._applied_batches WHERE run_id = ? AND walk = ?", [walk.run_id, walk.id]
@@ -278,10 +278,10 @@ class Loader:
             "(SELECT min(watermark) FROM meta.checkpoints WHERE stream = ?), _verified_at) ORDER BY field_code",
             [stream.fields],
         ).fetchall()
-        known = self._fields(stream)
+        existing = self._fields(stream)
         now = self.moment or datetime.now(UTC)
-        fields, changes = tables.assign(stream, definitions, known, catalogue.field_types(), now)
-        changes = [change for change in changes if known or change.kind != "field_added"]
+        fields, changes = tables.assign(stream, definitions, existing, catalogue.field_types(), now)
+        changes = [change for change in changes if existing or change.kind != "field_added"]
         self.connection.execute("BEGIN")
         try:
             self.connection.execute("DELETE FROM meta.custom_fields WHERE entity = ?", [stream.name])
@@ -308,7 +308,7 @@ class Loader:
             refresh_labels(self.connection, target_of(self.table(stream, "v2")))
         return changes
 
-    # What a finished run leaves behind.
+    # Views.
 
     def create_views(self) -> None:
         """(Re)create every view over the tables that are there."""
@@ -348,7 +348,7 @@ class Loader:
 
 
 def _chunks(pages: Sequence[Page]) -> Iterator[tuple[list[Page], bool]]:
-    """Cut `pages` into what is staged together; whether each piece ends a batch."""
+    """Cut `pages` into chunks that are staged together; with each, whether it ends a batch."""
     chunk: list[Page] = []
     for page in pages:
         chunk.append(page)

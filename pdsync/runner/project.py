@@ -1,4 +1,4 @@
-"""A project, opened: settings, control.db, lock, archive and warehouse files, and how a damaged one is mended."""
+"""Opens a project: control.db, lock, work file and warehouse, and replaces a damaged file."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 
 def work_path(settings: Settings) -> Path:
-    """The work file: beside the warehouse, and owned by whoever holds the project's lock."""
+    """The work file: beside the warehouse, and used only with the project's lock."""
     return settings.warehouse.with_name(f"{settings.warehouse.stem}.work.duckdb")
 
 
 @contextmanager
 def locked(settings: Settings, on_note: Callable[[str], None] = log.warning) -> Iterator[Control]:
-    """control.db, while no other run can hold this project. It knows every page of the raw archive.
+    """control.db, with the project's lock. It knows every page of the raw archive.
 
     Args:
         settings: of the project.
-        on_note: is called with what a person should know of lost or older stores.
+        on_note: is called with messages for the user about lost or older stores.
 
     Raises:
-        Busy: another run holds it.
+        ProjectLocked: another run has the lock.
         StorageError: the folder is read-only or full, or the raw archive is another company's.
     """
     if settings.warehouse.is_dir():
@@ -44,7 +44,7 @@ def locked(settings: Settings, on_note: Callable[[str], None] = log.warning) -> 
         )
     with Lock(settings.state / "pdsync.lock"), opened(settings) as control:
         stores.index_archive(settings, control, on_note)
-        # Before a file gives way to the other, both are asked what they know of the queue.
+        # Before one file replaces the other, the queue is recovered from both.
         for note in queue_recovery.recover(
             queue_recovery.open_outbox(settings, control), files=[settings.warehouse, work_path(settings)]
         ):
@@ -54,7 +54,7 @@ def locked(settings: Settings, on_note: Callable[[str], None] = log.warning) -> 
 
 @contextmanager
 def opened(settings: Settings) -> Iterator[Control]:
-    """control.db, shared with whatever runs beside."""
+    """control.db, without the lock: other processes may use it at the same time."""
     control = Control(settings.control)
     try:
         yield control
@@ -63,7 +63,7 @@ def opened(settings: Settings) -> Iterator[Control]:
 
 
 def ready_work_file(settings: Settings) -> str | None:
-    """Make sure that there is a usable work file, or none; what was done to it, in words, if anything.
+    """Make sure that the work file is usable, or absent; a message for the user where it was replaced.
 
     A work file that a crash has damaged, or that is older than the published warehouse, is put aside, and the warehouse
     takes its place: what it lacks is loaded again from the sealed pages, with no request.
@@ -87,7 +87,7 @@ def ready_work_file(settings: Settings) -> str | None:
             if apart:
                 aside = work.with_name(f"{work.name}.apart-{datetime.now(UTC):%Y%m%dT%H%M%S}")
                 work.rename(aside)
-                note += f" It is kept as {aside.name}: it holds readings that the warehouse lacks."
+                note += f" It is kept as {aside.name}: it has walks that the warehouse lacks."
     else:
         note = None
     if settings.warehouse.exists():
@@ -116,7 +116,7 @@ def open_warehouse(settings: Settings, as_of: datetime | None = None) -> duckdb.
 
     Raises:
         ConfigError: there is none yet.
-        StorageError: it can't be opened; says how it is mended.
+        StorageError: it can't be opened; says how it is repaired.
     """
     path = settings.warehouse
     if not path.exists():

@@ -6,10 +6,10 @@ taken from the others, or read again:
 - The raw archive is the authority on what was fetched. control.db is its index: before any work, files that it does not
   know to their ends are scanned, and their pages indexed.
 - The warehouse is the authority on what is loaded. A walk that it lacks is loaded again from its pages; one of which it
-  holds more than control.db knows is never continued.
-- The work file and the published warehouse are copies of each other. The one that holds more goes on.
+  has more pages than control.db is never continued.
+- The work file and the published warehouse are copies of each other. The one with more batches is used.
 
-Walks are told apart by their run and their own id, neither of which repeats in another life of the project.
+A walk is identified by its run and its own id; neither repeats when a store was lost.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ if TYPE_CHECKING:
 
 
 def index_archive(settings: Settings, control: Control, on_note: Callable[[str], None] = log.warning) -> list[Scan]:
-    """Index the pages that the raw archive holds and control.db does not know. The project's lock is held.
+    """Index the pages of the raw archive that control.db lacks. The caller has the project's lock.
 
     Args:
         settings: of the project.
         control: its control.db.
-        on_note: is called with what a person should know.
+        on_note: is called with messages for the user.
 
     Returns:
         The scans of damaged files: their pages up to the damage are indexed, and the rest is left alone.
@@ -77,9 +77,9 @@ def index_archive(settings: Settings, control: Control, on_note: Callable[[str],
     if company is not None and control.company() is None:
         control.bind_company(company, "", None)
     if is_empty and pages:
-        on_note(f"control.db was lost: {len(pages):,} pages are known again from {settings.raw}.")
+        on_note(f"control.db was lost: {len(pages):,} pages were indexed again from {settings.raw}.")
     elif walks and any(state not in ("open", "sealed") for _, state in walks):
-        on_note(f"control.db is older than {settings.raw}: {len(pages):,} pages are known again from there.")
+        on_note(f"control.db is older than {settings.raw}: {len(pages):,} pages were indexed again from there.")
     for scan in scans.values():
         if scan.fault and not scan.fault.is_torn:
             on_note(str(scan.fault))
@@ -92,11 +92,11 @@ def scan_unknown(settings: Settings, control: Control | None) -> dict[str, Scan]
     Raises:
         StorageError: a file can't be read.
     """
-    known = control.known_sizes() if control else {}
+    sizes = control.known_sizes() if control else {}
     scans = {}
     for path in sorted(settings.raw.glob("*.zst")):
         try:
-            if path.stat().st_size > known.get(path.name, 0):
+            if path.stat().st_size > sizes.get(path.name, 0):
                 scans[path.name] = raw_file.scan(path)
         except OSError as error:
             raise StorageError(
@@ -106,8 +106,8 @@ def scan_unknown(settings: Settings, control: Control | None) -> dict[str, Scan]
 
 
 def _check_company(settings: Settings, control: Control, found: Iterable[FoundPage]) -> int | None:
-    known = control.company()
-    company = known[0] if known else None
+    existing = control.company()
+    company = existing[0] if existing else None
     for each in found:
         company = each.company if company is None else company
         if each.company != company:
@@ -122,8 +122,8 @@ def _find_unindexed(
     settings: Settings, control: Control, found: Iterable[FoundPage]
 ) -> tuple[list[tuple[Walk, str]], list[SealedPage]]:
     """The walks and pages that control.db lacks, or says to be where they are not."""
-    known = {walk.id: (walk, state) for walk, state in control.walks()}
-    taken = {id: walk.run_id for id, (walk, _) in known.items()}
+    indexed = {walk.id: (walk, state) for walk, state in control.walks()}
+    taken = {id: walk.run_id for id, (walk, _) in indexed.items()}
     by_walk: dict[tuple[str, int], dict[int, FoundPage]] = {}
     for each in sorted(found, key=lambda each: (each.is_resealed, each.sealed_at)):
         # A page that a kill kept out of the index was fetched again: the later one is the one that was used.
@@ -134,8 +134,8 @@ def _find_unindexed(
     for (run, number), by_seq in sorted(by_walk.items()):
         id = _assign_id(run, number, taken)
         ordered = [by_seq[seq] for seq in sorted(by_seq)]
-        if id in known:
-            state = known[id][1]
+        if id in indexed:
+            state = indexed[id][1]
             stored = {page.seq: page for page in control.sealed_pages(id)}
             fresh: list[FoundPage] = []
             end = max(stored, default=-1) + 1
@@ -149,7 +149,7 @@ def _find_unindexed(
                     fresh.append(each)
                     end += 1
             if state == "open" and fresh:  # what kept the page out of the index kept out when its walk began
-                walk = replace(known[id][0], started_at=fresh[0].walk.started_at)
+                walk = replace(indexed[id][0], started_at=fresh[0].walk.started_at)
                 walks.append((walk, "sealed" if fresh[-1].page.next is None else "open"))
         else:
             fresh = [each for place, each in enumerate(ordered) if each.page.seq == place]
@@ -183,7 +183,7 @@ class _Sizes:
 
 
 def is_older(work: Path, published: Path) -> tuple[bool, bool]:
-    """Whether the work file should give way to the published warehouse, which holds batches that it lacks.
+    """Whether the work file should give way to the published warehouse, which has batches that it lacks.
 
     Returns:
         Whether it should, and whether it has batches of its own all the same. Where each has, the file that was loaded
@@ -256,7 +256,7 @@ def loaded_walks(path: Path) -> dict[tuple[str, int], LoadedWalk]:
 
 def count_rows_not_in_archive(path: Path, control: Control) -> dict[str, int]:
     """By stream: how many rows, deletions and versions the file at `path` has from pages that the archive lacks."""
-    # What was given up (raw prune --damaged) was given up by a person.
+    # The user gave up what raw prune --damaged removed.
     archived = {
         (walk.run_id, walk.id) for walk, state in control.walks() if state == "pruned" or control.last_page(walk.id)
     }

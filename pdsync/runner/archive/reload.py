@@ -1,7 +1,7 @@
-"""Reads the archive again in the order in which it was written, and loads it as it was loaded then.
+"""Reads the archive in the order in which it was written, and loads it as it was loaded then.
 
 A batch has its place among all others by the run, the file and the offset of its last page. Each run of a stream is
-loaded behind the same run of the stream that defines its custom fields, and learns them first, as a sync does.
+loaded after the same run of the stream that defines its custom fields, as in a sync.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
     from pdsync.runner.loader import Loader
     from pdsync.runner.session import OnEvent
 
-_AHEAD_BYTES = 3 * 2**20  # packed, about 24 MiB: read while what is before it is loaded
+_AHEAD_BYTES = 3 * 2**20  # compressed, about 24 MiB: read while the chunk before it is loaded
 
 
 class ReplayBatch(Struct, frozen=True):
-    """Pages of a walk that are loaded together, and what place they had among all that was read.
+    """Pages of a walk that are loaded together, and their position among all that was read.
 
-    `closes` says that the list was at its end behind them, though the last of them names a next page: so ends the walk
+    `closes` says that the list ended after them, though the last of them names a next page: so ends the walk
     of a list with a parent when no parent is left.
     """
 
-    place: tuple[int, datetime, int]  # the run, the file in it, the offset in the file
+    position: tuple[int, datetime, int]  # the run, the file in it, the offset in the file
     walk: Walk
     pages: Sequence[SealedPage]
     closes: bool = False
@@ -98,7 +98,7 @@ class ArchiveReload:
         for run in sorted(work):
             for stream in streams:
                 if stream.name in work[run]:
-                    await self._run_of(stream, run, sorted(work[run][stream.name], key=lambda lot: lot.place))
+                    await self._run_of(stream, run, sorted(work[run][stream.name], key=lambda lot: lot.position))
         for stream in streams:
             if stream.name in self.receipt.streams:
                 entry = self.receipt.streams[stream.name]
@@ -108,7 +108,7 @@ class ArchiveReload:
         return [walk for walk, state in self._walks if walk.stream in names and state in ("sealed", "applied")]
 
     def _plan(self, streams: Sequence[Stream]) -> dict[int, dict[str, list[ReplayBatch]]]:
-        """By the place of each run: the streams that it read, and what of them."""
+        """The batches of each run, by the run's position and by stream."""
         work: dict[int, dict[str, list[ReplayBatch]]] = {}
         for stream in streams:
             walks = [(walk, state) for walk, state in self._walks if walk.stream == stream.name]
@@ -117,7 +117,7 @@ class ArchiveReload:
             for walk, _ in walks:  # also one that brought nothing made the stream's table, and learnt its fields
                 work.setdefault(self._runs.get(walk.run_id, -1), {}).setdefault(stream.name, [])
             for lot in self._lots(stream, [(walk, state) for walk, state in walks if state != "pruned"]):
-                work.setdefault(lot.place[0], {}).setdefault(stream.name, []).append(lot)
+                work.setdefault(lot.position[0], {}).setdefault(stream.name, []).append(lot)
         return work
 
     def _lots(self, stream: Stream, walks: Sequence[tuple[Walk, str]]) -> Iterator[ReplayBatch]:
@@ -147,7 +147,7 @@ class ArchiveReload:
         """Load what one run read of a stream."""
         entry = self.receipt.streams[stream.name]
         self.on_event(Event("started", stream.name, entry))
-        name = next((name for name, place in self._runs.items() if place == run), self.receipt.run_id)
+        name = next((name for name, position in self._runs.items() if position == run), self.receipt.run_id)
         self.loader.moment = self._begun.get(run, self.receipt.started_at)
         await self.loader.do(self.loader.sync_custom_fields, stream, name)
         version, _ = stream.sources(self.settings.api)

@@ -5,8 +5,8 @@ batch, cut where they were cut then, and before a stream's batches of a run the 
 that run had them. So the tables, their histories and the schema log come out as they were; and where the catalogue has
 changed since, as if it had always been what it is now: a new column gets its values for the past too.
 
-The fresh file takes the place of the work file, and is published, when it is finished. Until then nothing that anybody
-reads is touched: a replay that is killed has not happened.
+When the fresh file is finished, it replaces the work file and is published. Until then no file that is read changes: a
+replay that is killed has no effect.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class Selection(Struct, frozen=True):
-    """What is to be rebuilt: `streams` in the order of the catalogue. `everything`: the whole file."""
+    """The streams to rebuild, in the order of the catalogue; `everything`: the whole file."""
 
     streams: list[Stream]
     everything: bool
@@ -81,7 +81,7 @@ async def replay(
 
     Raises:
         ConfigError: there is nothing to replay, no such stream, or the archive lacks what the warehouse was made from.
-        Busy: another run holds the project.
+        ProjectLocked: another run has the project's lock.
         StorageError: a sealed page is missing or damaged, or the disk is full. The warehouse is what it was.
     """
     chosen = Selection.of(names)
@@ -102,12 +102,12 @@ async def locked_replay(
     *,
     accept_loss: bool = False,
 ) -> Receipt:
-    """`replay`, for those who hold the project's lock already.
+    """`replay`, for a caller that has the project's lock.
 
     Args:
         settings: of the project.
         control: its control.db.
-        chosen: what is to be carry_over.
+        chosen: what is to be rebuilt.
         command: as it stands in the receipt.
         on_event: is called with each event.
         on_rebuilt: is called with a connection to the rebuilt file before it is published.
@@ -185,17 +185,17 @@ def _find_company(settings: Settings, control: Control) -> tuple[int, str]:
     """
     if damaged := stores.index_archive(settings, control):
         raise damaged[0].fault or AssertionError
-    known = control.company()
-    if known is None or not control.pages():
+    company = control.company()
+    if company is None or not control.pages():
         raise ConfigError(
-            f"There is nothing to replay: {settings.raw} holds no sealed page.\n"
+            f"There is nothing to replay: {settings.raw} has no sealed page.\n"
             f"Nothing was changed. Read the company: pdsync sync"
         )
-    return known
+    return company
 
 
 def _check_archive(settings: Settings, control: Control, sources: Sequence[Path], chosen: Selection) -> None:
-    """See that the archive holds what the warehouse was made from.
+    """Check that the archive has everything that the warehouse was made from.
 
     Raises:
         ConfigError: it does not: a replay would lose rows or their history. Nothing was changed.
@@ -210,7 +210,7 @@ def _check_archive(settings: Settings, control: Control, sources: Sequence[Path]
             what = ", ".join(f"{stream}: {rows:,}" for stream, rows in sorted(lost.items()))
             raise ConfigError(
                 f"The raw archive {settings.raw} lacks pages that the warehouse was made from ({what} rows written)."
-                f"\nA replay would lose what they told; nothing was changed. Put the missing files back from a backup,"
+                f"\nA replay would lose those rows; nothing was changed. Put the missing files back from a backup,"
                 f" or leave the warehouse as it is: pdsync sync goes on with it."
                 f"\nTo rebuild it from what is left all the same: pdsync replay --accept-loss"
             )
@@ -218,7 +218,7 @@ def _check_archive(settings: Settings, control: Control, sources: Sequence[Path]
 
 
 def _choose_source(settings: Settings, control: Control, chosen: Selection, *, accept_loss: bool) -> Path | None:
-    """The file to take over from what no page tells: the work file, else the warehouse, else none.
+    """The file to copy from what no page contains: the work file, else the warehouse, else none.
 
     Raises:
         ConfigError: only some streams are to be rebuilt, and there is no whole file to leave the others in; or the
@@ -240,7 +240,7 @@ def _choose_source(settings: Settings, control: Control, chosen: Selection, *, a
 
 
 async def _carry_over(loader: Loader, sources: Sequence[Path], on_event: OnEvent) -> None:
-    """Take over what no page tells from the first file that can be read: a replay also mends damaged ones."""
+    """Copy what no page contains from the first file that can be read: a replay also replaces damaged ones."""
     for source in sources:
         try:
             await loader.do(carry_over.carry_over, loader.connection, source)
@@ -251,10 +251,10 @@ async def _carry_over(loader: Loader, sources: Sequence[Path], on_event: OnEvent
 
 
 def _find_incomplete(loader: Loader, replayed: Sequence[Walk]) -> list[IncompleteStream]:
-    """The streams of which the archive tells changes, and no reading of all that was there before."""
+    """The streams of which the archive has changes, but no complete walk before them."""
     rows = loader.connection.execute("SELECT stream, source, version FROM meta.checkpoints").fetchall()
     lists = {(walk.stream, walk.source, walk.version) for walk in replayed if walk.is_of_a_list}
-    detail = "the archive holds changes only, and no whole reading: the next pdsync sync reads it whole"
+    detail = "the archive has changes only, and no complete walk: the next pdsync sync reads it whole"
     return [
         IncompleteStream(stream, "incomplete", detail) for stream in sorted({each[0] for each in lists - set(rows)})
     ]

@@ -1,9 +1,9 @@
-"""Keeps the raw archive in order: looks whether every sealed page is whole, and removes what no replay needs.
+"""Maintains the raw archive: checks that every sealed page is whole, and removes pages that no replay needs.
 
 **What a replay needs.** History is rebuilt from the pages that wrote it, so a walk stays for good if any of its batches
 wrote anything: a row, a version, a deletion, a schema change, a quarantined record. Most walks of most nights wrote
-nothing: they read again what was known. All that such a walk tells is how fresh the rows are, so only the newest of
-each list stays (one that asked for everything, and one that asked for changes), and with it the watermark. A walk that
+nothing: they read again what was loaded before. Such a walk only shows how fresh the rows are, so only the newest of
+each list stays (one of everything, and one of changes), and with it the watermark. A walk that
 was dropped before any of its batches was full wrote nothing either. What is not in the warehouse yet is never removed,
 nor is anything younger than `retention.raw_days`.
 
@@ -51,17 +51,17 @@ class Fault(Struct, frozen=True):
 
 
 class Verified(Struct, frozen=True):
-    """What a look at the whole archive has found."""
+    """The result of a check of the whole archive."""
 
     pages: int
     bytes: int
     faults: list[Fault]
-    unnamed: list[str]  # files that no page lies in: left by a kill, and of no use
+    unnamed: list[str]  # files without a page: left by a kill, and useless
     unindexed: int  # pages that control.db does not know
 
 
 def verify(settings: Settings, tell: Callable[[Fault], None] = lambda fault: None) -> Verified:
-    """Read every sealed page and compare it with its checksum. Changes nothing; a sync may go on beside it.
+    """Read every sealed page and compare it with its checksum. Changes nothing; a sync may run at the same time.
 
     Pages that control.db does not know count too: the next command that works with the archive indexes them.
 
@@ -144,7 +144,7 @@ def _check_page(settings: Settings, page: SealedPage, stream: str) -> Fault | No
 
 
 class Pruning(Struct, frozen=True):
-    """What a prune removes: pages of walks that no replay needs, and files that no page lies in."""
+    """What a prune removes: pages of walks that no replay needs, and files without a page."""
 
     walks: list[Walk]
     pages: list[SealedPage]
@@ -153,17 +153,17 @@ class Pruning(Struct, frozen=True):
 
     @property
     def files(self) -> list[str]:
-        """The files to be written anew or removed."""
+        """The files to rewrite or remove."""
         return sorted({page.file for page in self.pages})
 
 
 def plan(settings: Settings, control: Control, keep_days: int, *, damaged: bool = False) -> Pruning:
-    """What could be removed. The project's lock is held.
+    """What could be removed. The caller has the project's lock.
 
     Args:
         settings: of the project.
         control: its control.db.
-        keep_days: what was read in the last so many days stays.
+        keep_days: what was read in this many last days stays.
         damaged: also give up walks that hold a damaged page, if their list was read whole since.
 
     Raises:
@@ -206,7 +206,7 @@ def plan(settings: Settings, control: Control, keep_days: int, *, damaged: bool 
 
 
 def _is_useless(path: Path) -> bool:
-    """Whether a file that no page lies in has nothing else in it either: the archive is indexed."""
+    """Whether a file without a page contains nothing else either. The archive is indexed."""
     scan = raw_file.scan(path)
     return scan.fault is None or scan.fault.is_torn
 
@@ -230,7 +230,7 @@ def _count_written(
         state == "applied" and walk.id in with_pages and (walk.run_id, walk.id) not in counts for walk, state in walks
     ):
         raise ConfigError(
-            "The warehouse lacks readings that the raw archive holds, so it can't tell which pages wrote it."
+            "The warehouse lacks walks that are in the raw archive, so it can't tell which pages wrote it."
             " Nothing was removed.\nLoad them first: pdsync sync"
         )
     return {walk.id: counts[walk.run_id, walk.id] for walk, _ in walks if (walk.run_id, walk.id) in counts}
@@ -246,29 +246,29 @@ def _find_replaceable(
     """
     bad = {page.walk for page in pages if page.walk not in gone and _check_page(settings, page, "")}
     found = [walk for walk, _ in walks if walk.id in bad]
-    places = {walk.id: place for place, (walk, _) in enumerate(walks)}
+    positions = {walk.id: position for position, (walk, _) in enumerate(walks)}
     whole = [
-        (places[walk.id], (walk.stream, walk.source))
+        (positions[walk.id], (walk.stream, walk.source))
         for walk, state in walks
         if state == "applied" and walk.since is None and walk.id not in bad and walk.is_of_a_list
     ]
     for walk in found:
-        since = {read for place, read in whole if place > places[walk.id]}
+        since = {read for position, read in whole if position > positions[walk.id]}
         stream = catalogue.streams().get(walk.stream)
-        # What was read of single records, or found out, may be of any list of the stream.
+        # What was read as single records, or found by reconcile, may be of any list of the stream.
         sources = (
             [walk.source] if walk.is_of_a_list or not stream else [s.name for s in stream.sources(walk.version)[1]]
         )
         if not {(walk.stream, source) for source in sources} <= since:
             raise StorageError(
-                f"Walk {walk.id} of {walk.stream} is damaged, and nothing read since holds all of that list."
+                f"Walk {walk.id} of {walk.stream} is damaged, and no complete walk of that list was read since."
                 f" Nothing was removed.\nRead it whole first: pdsync sync {walk.stream} --full"
             )
     return found
 
 
 def forget_lost_walks(settings: Settings, control: Control) -> int:
-    """Forget walks of which a page is missing or damaged; how many. The project's lock is held.
+    """Forget walks of which a page is missing or damaged; how many. The caller has the project's lock.
 
     Whole batches before such a page are forgotten too: a replay could not tell them from the rest.
     """
@@ -281,10 +281,10 @@ def forget_lost_walks(settings: Settings, control: Control) -> int:
 
 
 def prune(settings: Settings, control: Control, planned: Pruning) -> None:
-    """Carry out `planned`, file by file. The project's lock is held; a kill leaves every page that is needed.
+    """Carry out `planned`, file by file. The caller has the project's lock; a kill leaves every page that is needed.
 
     Raises:
-        StorageError: a file can't be written anew; those before it are done.
+        StorageError: a file can't be rewritten; those before it are done.
     """
     for walk in planned.walks:
         control.end_walk(walk.id, "pruned")

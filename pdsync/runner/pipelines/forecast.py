@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pdsync.model import Parent, Source, Stream, Version
     from pdsync.runner.reconcile.rotation import Turn
 
-Known = dict[tuple[str, str, bool], tuple[int, int]]  # (stream, source, everything was asked for) → pages, rows
+Known = dict[tuple[str, str, bool], tuple[int, int]]  # (stream, source, everything was read) → pages, rows
 IDENTITY_TOKENS = 2  # every run asks whose token it is
 
 
@@ -36,7 +36,7 @@ class Line(Struct, frozen=True):
     requests: int
     tokens: int
     basis: str
-    at_least: bool  # nothing is known of its size yet
+    at_least: bool  # its size is not known yet
 
 
 class Forecast(Struct, frozen=True):
@@ -80,7 +80,7 @@ def forecast(settings: Settings, asked: SyncRequest, *, verify_too: bool = False
     Args:
         settings: of the project.
         asked: the sync.
-        verify_too: behind it, the streams whose turn it is are held against the source (`runner.reconcile.rotation`).
+        verify_too: after it, the streams that are due are reconciled (`runner.reconcile.rotation`).
 
     Makes no request and changes nothing.
     """
@@ -157,7 +157,7 @@ def _line(
 
 
 def _parents(parent: Parent, known: Known, warehouse: duckdb.DuckDBPyConnection | None, *, changed: bool) -> int | None:
-    """How many parents will be asked for: all that the warehouse holds, or as many as changed the last time."""
+    """How many parents' lists will be read: all in the warehouse, or as many as changed the last time."""
     if warehouse is None:
         return None
     if changed:

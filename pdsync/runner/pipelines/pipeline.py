@@ -36,7 +36,7 @@ _MOST_TOMBSTONES = 100
 
 
 class Pipeline(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A named way to run pdsync. What each key does is told in docs/pipelines.md."""
+    """A named way to run pdsync. docs/pipelines.md explains each key."""
 
     description: str
     job: Literal["sync", "reconcile", "backfill"] = "sync"
@@ -45,8 +45,8 @@ class Pipeline(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     budget: int | None = None  # tokens
     notify: Literal["never", "failure", "always"] = "failure"
     full: bool | tuple[str, ...] = False  # all streams, or these, are read whole
-    params: dict[str, str] = {}  # of streams that can be asked for otherwise
-    verify: bool = False  # hold a share of the streams against the source behind the sync
+    params: dict[str, str] = {}  # of streams whose lists take other parameters
+    verify: bool = False  # reconcile a share of the streams after the sync
     fail_on_gap: bool = False
     repair: bool = False
     deep: bool = False

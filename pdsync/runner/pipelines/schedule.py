@@ -1,5 +1,5 @@
-"""Writes what makes a pipeline run by itself: a systemd timer, a crontab line, a launchd agent, a GitHub workflow, an
-Airflow DAG or a Dagster schedule. Nothing of it holds a secret, and nothing is installed unless that is asked for.
+"""Writes what runs a pipeline regularly: a systemd timer, a crontab line, a launchd agent, a GitHub workflow, an
+Airflow DAG or a Dagster schedule. None of it contains a secret, and it is installed only on request.
 """
 
 from __future__ import annotations

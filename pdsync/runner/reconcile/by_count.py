@@ -1,12 +1,12 @@
-"""Reconciles what is read record by record (the line items of every deal), by the counts that those records show.
+"""Reconciles streams with a list for each parent (the line items of every deal), by the counts that the parents show.
 
-To ask for each deal's list again would cost a request a deal. The deals' own list says how many each has, so only
-those are asked for of which the tables hold more or fewer. A row that was swapped for another leaves the count as it
-was: a sync sees that, by the record's time of change. Where a record's count is not what its own list shows, the list
-is what counts: such records are remembered, and asked again when their count or their rows here move, or once in a
-verify cycle.
+To read each deal's list again would cost a request a deal. The deals' own list says how many each has, so only the
+lists of those deals are read that have more or fewer rows in the tables. A row that was swapped for another leaves the
+count as it was: a sync sees that, by the record's time of change. Where a record's count is not what its own list
+shows, the list decides: such records are stored, and their lists read again when their count or their rows in the
+warehouse change, or once in a verify cycle.
 
-Where nothing counts them (changelogs, permitted users), every record is asked. What its list lacks is then no
+Where nothing counts them (changelogs, permitted users), every record's list is read. What a list lacks is then no
 evidence: nothing but the list itself says so.
 """
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class ParentCounts(Struct):
-    """How many rows there are at the source and here, and which records of the parent stream are asked for their lists.
+    """How many rows there are at the source and in the warehouse, and which parents' lists are read.
 
     A record whose count is that of its rows here is taken at its word; of any other its list says how many there are.
     """
@@ -159,8 +159,8 @@ class CountReconciler:
     def counts_off(self, sweep: Sweep) -> list[CountOff]:
         """The records that count otherwise than their lists, as far as those lists' rows are here as they were shown.
 
-        Where a list shows what is not here, or lacks what its record counts no more either, the difference is one to
-        repair: such a record is asked again.
+        Where a list shows what is not here, or lacks what its record no longer counts either, the difference is one to
+        repair: its list is read again.
         """
         of, main = quoted(self.column), quoted("main", self.stream.name)
         key = quoted(self.stream.key)
@@ -183,7 +183,7 @@ class CountReconciler:
         return found
 
     def _unknown_before(self, connection: duckdb.DuckDBPyConnection) -> list[Verdict]:
-        """What was found of the rows of records that are not asked again, and holds as before."""
+        """The findings about rows whose parents' lists are not read again: they are the same as before."""
         of, main, key = quoted(self.column), quoted("main", self.stream.name), quoted(self.stream.key)
         rows = connection.execute(
             f"SELECT f.key, f.evidence FROM meta.findings f JOIN {main} t ON t.{key}::VARCHAR = f.key"
@@ -204,7 +204,7 @@ class CountReconciler:
         return Verdict(key, "purged" if says == shown else "absent_unknown", lacks)
 
     def _listed(self, sweep: Sweep) -> dict[str, int]:
-        """How many each record that was asked lists."""
+        """How many rows each list has that was read, by parent."""
         of = quoted(self.column)
         rows = sweep.connection.execute(
             f"SELECT {of}, count(DISTINCT key) FROM {sweep.relation} WHERE NOT is_gone GROUP BY 1"
@@ -212,7 +212,7 @@ class CountReconciler:
         return {str(parent): int(shown) for parent, shown in rows}
 
     def _parent_of_rows(self, connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
-        """The rows of the records that were asked, each with its record."""
+        """The rows of the parents whose lists were read: key → parent."""
         of = quoted(self.column)
         rows = connection.execute(
             f"SELECT {quoted(self.stream.key)}::VARCHAR, {of}::VARCHAR FROM {quoted('main', self.stream.name)}"

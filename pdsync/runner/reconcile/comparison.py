@@ -89,7 +89,7 @@ class Comparison:
         if stream.name not in read:
             return f"it was never read: pdsync sync {stream.name}"
         if any(source.params for source in stream.sources(self.session.settings.api)[1]):
-            return f"it tells of a time that is chosen when it is read; {refetch}"
+            return f"its content depends on a time that is chosen when it is read; {refetch}"
         if not stream.parents(self.session.settings.api):
             return None
         parent = self.parent_of(stream)

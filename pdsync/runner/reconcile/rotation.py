@@ -1,4 +1,4 @@
-"""Chooses what a nightly run holds against the source again, so that every row is seen within the verify cycle.
+"""Selects the streams that a nightly run reconciles, so that every row is verified within the verify cycle.
 
 Reading changes never shows what moves no time: records that were deleted for good, merged or relinked. Whole streams
 take turns, the one that was seen longest ago first, as many a night as one share of the cycle comes to. Pages of 500
@@ -32,7 +32,7 @@ _DAY = timedelta(days=1)
 
 
 class Turn(Struct, frozen=True):
-    """A stream whose turn it is."""
+    """A stream that is due for a reconciliation."""
 
     stream: str
     rows: int
@@ -42,7 +42,7 @@ class Turn(Struct, frozen=True):
 
 
 def select_due(settings: Settings, among: Collection[str]) -> list[Turn]:
-    """The streams of `among` that a run should hold against the source now, by what the published warehouse says."""
+    """The streams of `among` to reconcile now, by the state of the published warehouse."""
     if not settings.verify_cycle or not settings.warehouse.exists():
         return []
     with project.open_warehouse(settings) as connection:
@@ -59,7 +59,7 @@ def select_due(settings: Settings, among: Collection[str]) -> list[Turn]:
 
 
 def _plan_turn(connection: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream) -> Turn | None:
-    """A stream as it stands; None where every run reads all of it, or where nothing is known of it."""
+    """A stream and its cost; None where every sync reads all of it, or where it was never read whole."""
     version, sources = stream.sources(settings.api)
     if (
         stream.name not in warehouse.tables(connection)
@@ -81,7 +81,7 @@ def _plan_turn(connection: duckdb.DuckDBPyConnection, settings: Settings, stream
     first_list, *others = [catalogue.operations(version)[source.operation] for source in sources]
     pages = math.ceil(rows / (first_list.page_size or 100))
     tokens = pages * (first_list.cost or 0) + sum(other.cost or 0 for other in others)
-    # Where records were gone before, some will be again: then canaries are asked for one by one.
+    # Where records were gone before, some will be again: then canaries are requested one by one.
     gone = first(connection.execute("SELECT count(*) FROM meta.findings WHERE stream = ?", [stream.name]))[0]
     item = evidence.find_item_operation(stream, settings.api)
     tokens += min(CANARIES, rows) * (item.cost or 0) if item and gone else 0

@@ -1,8 +1,8 @@
-"""Proves how complete each table is: what the source had when all of it was read, and what stands here.
+"""Measures how complete each table is: its rows, and those of the source when all of it was last read.
 
-A list that was read whole shows every record that the token may see, so the rows that it showed are what is there.
-Rows beyond them are no proof of anything: `reconcile` finds out what became of those. Where they are many, the token
-may see less than it did, and until somebody has looked the run is not complete.
+A list that was read whole shows every record that the token may see, so the rows that it showed are what exists.
+Rows beyond them prove nothing: `reconcile` finds out what became of those. Where they are many, the token may see
+less than before, and the run is not complete until they are reconciled.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ CYCLE = 7  # days, where no verify cycle is set
 
 
 def measure_completeness(loader: Loader, control: Control, receipt: Receipt, settings: Settings, at: datetime) -> None:
-    """Put into `receipt` how complete its tables are, and what is to be looked at; in the loader's thread.
+    """Put into `receipt` how complete its tables are, and the gaps; in the loader's thread.
 
     Args:
-        loader: holds the tables.
+        loader: of the open work file.
         control: knows which lists the run has read whole.
         receipt: of the run.
         settings: of the project.
@@ -37,7 +37,7 @@ def measure_completeness(loader: Loader, control: Control, receipt: Receipt, set
     """
     lost = _describe_lost_rights(control, receipt)
     if lost:
-        receipt.gaps.append(IncompleteStream("account", "rights", f"{lost} Changes to that are not read any more."))
+        receipt.gaps.append(IncompleteStream("account", "rights", f"{lost} Changes to that are no longer read."))
     _count_whole_reads(loader, control, receipt, settings, at)
     have = warehouse.tables(loader.connection)
     for name, entry in receipt.streams.items():
@@ -62,7 +62,7 @@ def _count_whole_reads(loader: Loader, control: Control, receipt: Receipt, setti
                 [since, name],
             )
         )
-        # What reconcile can't look into would never be looked into; what is asked for otherwise shows other records.
+        # Rows that reconcile can't compare would stay a gap; a list with chosen parameters shows other records.
         comparable = len(sources) == 1 or not any(source.parent for source in sources)
         chosen = any(source.params for source in sources)
         if comparable and not chosen and unknown > evidence.default_max_tombstones(here):
@@ -99,8 +99,8 @@ def _describe_lost_rights(control: Control, receipt: Receipt, *, of_any_run: boo
         if past.run_id != receipt.run_id and past.is_admin is not None:
             if past.is_admin:
                 return (
-                    f"The token was an administrator's on {past.started_at:%Y-%m-%d} (run {past.run_id}), and is not"
-                    " any more: what others hide from its user is not in the lists."
+                    f"The token was an administrator's on {past.started_at:%Y-%m-%d} (run {past.run_id}), and no"
+                    " longer is: what others hide from its user is not in the lists."
                 )
             if not of_any_run:
                 return None

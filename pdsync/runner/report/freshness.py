@@ -22,7 +22,7 @@ class Freshness(Struct, frozen=True):
     stream: str
     rows: int  # alive
     deleted: int
-    complete_until: datetime | None  # every change until then is here
+    complete_until: datetime | None  # every change until then is loaded
     age: str
     last_full: datetime | None
 
@@ -59,7 +59,7 @@ def measure_freshness(settings: Settings) -> list[Freshness]:
 
 
 def budget_left(settings: Settings) -> tuple[int | None, int]:
-    """Tokens left today and the day's limit, as last heard; (None, 0) where there is no limit."""
+    """Tokens left today and the day's limit, by the last answer; (None, 0) where there is no limit."""
     connection = sqlite3.connect(settings.control, timeout=30)
     try:
         return tokens_left(connection, settings.daily_tokens)

@@ -1,4 +1,4 @@
-"""What a run did: counted from what the stores hold, judged, and kept where SQL finds it."""
+"""What a run did: counted from the stores, concluded, and saved in the warehouse."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def save_receipt(loader: Loader, receipt: Receipt) -> None:
 
 
 def load_receipts(connection: duckdb.DuckDBPyConnection) -> list[Receipt]:
-    """The receipts that a warehouse file holds, in the order in which they were kept."""
+    """The receipts in a warehouse file, in the order in which they were saved."""
     streams: dict[str, dict[str, StreamReceipt]] = {}
     columns = ("requests", "tokens", "read", "inserted", "updated", "deleted", "unchanged", "quarantined")
     for run, stream, changes, complete, error, *counts in connection.execute(
@@ -207,14 +207,14 @@ def load_receipts(connection: duckdb.DuckDBPyConnection) -> list[Receipt]:
 
 
 def adopt_receipts(connection: duckdb.DuckDBPyConnection, control: Control) -> set[str]:
-    """Take the receipts that control.db lacks from a warehouse file; the runs that the file tells of.
+    """Copy the receipts that control.db lacks from a warehouse file; the runs with a receipt in that file.
 
     A run that control.db knows, and that has no receipt there, was cut short and goes on as such, whatever the
     warehouse says of it.
     """
-    known = {receipt.run_id: receipt for receipt in control.receipts(-1)}
-    here = load_receipts(connection)
+    existing = {receipt.run_id: receipt for receipt in control.receipts(-1)}
+    in_file = load_receipts(connection)
     control.adopt_receipts(
-        [each for each in here if each.run_id not in known or known[each.run_id].command == ONLY_ARCHIVED]
+        [each for each in in_file if each.run_id not in existing or existing[each.run_id].command == ONLY_ARCHIVED]
     )
-    return {receipt.run_id for receipt in here}
+    return {receipt.run_id for receipt in in_file}

@@ -1,8 +1,8 @@
-"""Tells the life of one record: what changed in it when, with names in place of ids where the warehouse knows them.
+"""The history of one record: what changed when, with names in place of ids where the warehouse knows them.
 
 Two sources tell of it. The versions of its row: what the syncs have seen, several edits between two of them as one
 change. And the changelog of Pipedrive itself, where the stream of it was synced: each edit with its author, also from
-before the first sync. What both tell is told once, as the changelog has it.
+before the first sync. What both contain is shown once, as the changelog has it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UT
 
 
 class Change(Struct, frozen=True):
-    """One thing that happened to a record. Labels are today's names; None where there is none."""
+    """One event of a record. Labels are today's names; None where there is none."""
 
     at: datetime | str  # text where Python has no such time
     event: str  # first_seen, changed, edited (as the changelog has it: values are text), deleted, restored
@@ -50,7 +50,7 @@ def timeline(connection: duckdb.DuckDBPyConnection, stream: Stream, id: str) -> 
         ConfigError: the stream was never synced, or there is no such record.
     """
     if not history.has_table(connection, stream.name):
-        raise ConfigError(f"{stream.name} was never synced: pdsync sync {stream.name}")
+        raise ConfigError(f"{stream.name} has never been synced: pdsync sync {stream.name}")
     found = history.versions(connection, stream.name, stream.key, id)
     if not found:
         raise ConfigError(
@@ -97,14 +97,15 @@ def timeline(connection: duckdb.DuckDBPyConnection, stream: Stream, id: str) -> 
 
 
 def _edits(connection: duckdb.DuckDBPyConnection, stream: Stream, id: str, labels: _Labels) -> list[Change]:
-    """Each edit of a record that its changelog tells, as far as that was synced."""
+    """The edits of a record in its changelog, as far as that was synced."""
     if not stream.changelog or not history.has_table(connection, stream.changelog):
         return []
-    told = catalogue.stream(stream.changelog)
-    owner = next(column for column, other in told.labels.items() if other == stream.name)
+    changelog = catalogue.stream(stream.changelog)
+    owner = next(column for column, other in changelog.labels.items() if other == stream.name)
     rows = connection.execute(
         "SELECT time, field_key, old_value, new_value, actor_user_id::VARCHAR, _run_id"
-        f" FROM {quoted('main', told.name)} WHERE {quoted(owner)}::VARCHAR = ? AND time IS NOT NULL ORDER BY time, id",
+        f" FROM {quoted('main', changelog.name)} WHERE {quoted(owner)}::VARCHAR = ? AND time IS NOT NULL"
+        " ORDER BY time, id",
         [id],
     ).fetchall()
     return [
@@ -184,7 +185,7 @@ class _Labels:
         return ", ".join(label for label in found if label) or None
 
     def column_of(self, key: str) -> str:
-        """The column that holds what v1 calls `key`; `key` itself where there is none."""
+        """The column of what v1 calls `key`; `key` itself where there is none."""
         return self._columns.get(key, key)
 
     def of_text(self, key: str, value: str | None) -> str | None:

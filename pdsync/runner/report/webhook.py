@@ -1,6 +1,6 @@
 """Posts how a run ended to a webhook: Slack, Mattermost, Teams, a dead man's switch, or anything that takes JSON.
 
-Where it goes is said by the environment only (`PDSYNC_NOTIFY_URL`): such addresses are secrets, and a file of a cloned
+The address comes from the environment only (`PDSYNC_NOTIFY_URL`): such addresses are secrets, and a file of a cloned
 project must not send anything anywhere. What goes is the receipt: counts and names of streams, no record.
 """
 
@@ -66,13 +66,13 @@ def describe_receipt(pipeline: str, project: str, done: Receipt, exit_code: int)
 
 
 def describe_failure(pipeline: str, project: str, message: str, exit_code: int) -> dict[str, Any]:
-    """What to post about a run that could not even begin."""
+    """What to post about a run that could not begin."""
     text = f"pdsync {pipeline} of {project}: failed (exit code {exit_code}). {message}"
     return {"text": text, "pipeline": pipeline, "project": project, "complete": False, "exit_code": exit_code}
 
 
 def post(url: str, facts: Mapping[str, Any]) -> str | None:
-    """Post `facts`; why that failed, or None. A run is no less complete because nobody was told."""
+    """Post `facts`; why that failed, or None. A failed notification does not change the run's result."""
     body = clean(msgspec.json.encode(facts).decode()).encode()
     try:
         asyncio.run(_post(url, body))
@@ -89,4 +89,4 @@ async def _post(url: str, body: bytes) -> None:
     ):
         if answer.status >= 300:
             raise OSError(f"it answered {answer.status}")
-        log.debug("the webhook was told")
+        log.debug("the webhook was notified")

@@ -2,7 +2,7 @@
 
 They are sealed and committed like pages of a walk, but move no watermark: a file says nothing of what changed since.
 A record that the table knows from a later moment stays as it is. Ids mean other records in another stream, so what a
-file holds is looked at first: a record that has more of another stream's keys is refused, and all files with it.
+file contains is checked first: a record that has more of another stream's keys is refused, and all files with it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ async def load(
         settings: of the project.
         stream: whose records they are.
         paths: files of answers, lists or records.
-        version: the API version they came from; None tells it by their keys.
+        version: the API version they came from; None: it is found by their keys.
         as_of: when they were saved; None takes each file's own time.
         company: its id, where the project does not know it yet.
 
@@ -102,7 +102,7 @@ async def _load(
         content: the answers.
         file_time: when they were saved, as the file or the user says.
     """
-    # A time in the future is none at which a file was saved. Such rows would outrank what is read until then.
+    # No file was saved in the future. Rows with such a time would outrank what is read until then.
     saved_at = min(file_time, datetime.now(UTC)).replace(microsecond=0)
     # As changes since the beginning of time: what is in the table from later stays.
     since = datetime.fromtimestamp(0, UTC)
@@ -118,9 +118,9 @@ async def _load(
 
 
 def check_records(path: Path, content: Sequence[bytes], stream: Stream, version: Version, *, is_chosen: bool) -> None:
-    """See that a file holds records of `stream`, by their keys.
+    """Check by their keys that a file's records are those of `stream`.
 
-    What the definitions of two streams' fields look like is the same: those can't be told apart.
+    Field definitions of two streams look the same: those can't be told apart.
 
     Raises:
         ConfigError: it holds others, or none; says of which stream they are.
@@ -211,7 +211,7 @@ def _own_key(stream: Stream, version: Version) -> str:
 
 
 def _has_key_of_its_own(stream: Stream, version: Version) -> bool:
-    """Whether a record says by itself which one it is, without what its list was asked for."""
+    """Whether a record contains its key, rather than the request for its list."""
     return not _own_key(stream, version).startswith("@")
 
 
