@@ -1,15 +1,15 @@
-"""A local Pipedrive: a believable company behind a real HTTP server, with its limits, moods and bad days.
+"""A local Pipedrive: a believable company behind a real HTTP server, with its limits and its faults.
 
 It answers v1 (under `/v1` and `/api/v1`) and v2 (under `/api/v2`) for deals, persons, organizations, products,
-activities, pipelines, stages, users, files, mail and fields. It knows the API from its documents only, and
-nothing of the rest of pdsync; wherever the documents are silent a comment says `Assumption:`.
+activities, pipelines, stages, users, files, mail and fields. It is written from the API's documents only and imports
+nothing else of pdsync; where the documents leave something open, a comment says `Assumption:`.
 
     from pdsync.sandbox import Limits, Sizes, generate_company, running
 
     with running(generate_company(seed=1, sizes=Sizes(deals=200)), limits=Limits(burst=None)) as box:
-        box.url, box.token              # where, and as whom: the admin; box.tokens has the others
+        box.url, box.token              # the address, and the admin's token; box.tokens has the other users'
         box.faults.add(kind="reset_after", method="POST", path="/deals$", nth=1)
-        box.change(share=0.01)          # the company works for an hour
+        box.change(share=0.01)          # users change one record in a hundred
         box.act("PATCH", "/api/v2/deals/1", {"value": 5})  # a colleague does one thing, in the app
         box.clock.advance(3600)
         box.dump("deals")               # the truth: kind, id, state, merged_into, record
@@ -18,23 +18,16 @@ nothing of the rest of pdsync; wherever the documents are silent a comment says 
 The same over HTTP, for a sandbox in another process: `/_admin/dump`, `/log`, `/journal`, `/window`, `/summary`,
 `/faults`, `/clock`, `/limits`, `/change`, `/spend`, `/live`, `/access`, `/fields`, `/edit`, `/act`.
 
-    clock · data      the time, the words
-    resources         what there is to serve; everything declared is declared there
-    table · company   records as bytes with facets beside them; the one way to change them; the journal
-    fields · values   definitions of fields, and what custom fields hold
-    population        three years of history
-    query · select    what a list was asked for, and the rows that answer
-    render · counts   records as JSON of v2, and what they count about their neighbours
-    v1 · v1_parts     the same records as v1 shows them
-    checks · from_v1 · writes · merges    what may be written, and what follows
-    routes · extras   the operations
-    shelves · shelf_kinds · made_up    records of all other kinds
-    changelog · flow · linked · notes  what was done to a record, what happened around it, what hangs on it
-    search · found    records by what stands in them
-    recents · timeline · movements     what changed lately; deals by date; how a pipeline fared
-    limits · oauth · faults · log    around every request
-    changes · shelf_changes · schema   the company at work: records, and fields
-    server · admin · box    the socket, the back door, start and stop
+Five packages, each of which imports only those above it:
+
+    company/      the data: clock, tables of records, the declared resources, field definitions and custom values, the
+                  journal, and `population/`, which generates three years of history; everything is changed here
+    protocol/     the HTTP API: messages, errors, list parameters, finding rows, validation, records as JSON of v2 and
+                  of v1 with the values derived from their neighbours
+    operations/   what an operation does: writes, merges, conversions, searches, changelogs and feeds each in a module
+                  of their own; `generic` answers all others from the documents' description (`documented`)
+    activity/     users at work: simulated changes of records and fields over time
+    server/       the socket: routes, limits, OAuth, faults, request log, the admin interface, start and stop
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pdsync.sandbox.activity.simulate import KINDS, TABLED
-from pdsync.sandbox.activity.simulate_generic import SHELVED
+from pdsync.sandbox.activity.simulate_generic import GENERIC_KINDS
 from pdsync.sandbox.server.admin import DUMPED
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def test_a_change_does_what_it_says_it_did(api: Api) -> None:
     assert api.box.clock.stamp() >= stamp
 
 
-@pytest.mark.parametrize("kind", SHELVED)
+@pytest.mark.parametrize("kind", GENERIC_KINDS)
 def test_leads_and_notes_change_as_well(api: Api, kind: str) -> None:
     assert kind in KINDS
     before = {str(id): entry for id, entry in api.truth(kind).items()}

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from pdsync.sandbox.activity.simulate_generic import SHELVED, change_shelf
+from pdsync.sandbox.activity.simulate_generic import GENERIC_KINDS, change_generic
 from pdsync.sandbox.company.clock import iso, local_date
 from pdsync.sandbox.company.data import load
 from pdsync.sandbox.company.population.activities_files_mail import file_record
-from pdsync.sandbox.operations.generic import shelf
+from pdsync.sandbox.operations.generic_records import records_at
 from pdsync.sandbox.operations.merges import merge_records
 from pdsync.sandbox.operations.writes import mark_deleted
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pdsync.sandbox.company.table import Record, Row
 
 TABLED = ("deals", "persons", "organizations", "products", "activities", "files")
-KINDS = (*TABLED, *SHELVED)
+KINDS = (*TABLED, *GENERIC_KINDS)
 MERGEABLE = ("deals", "persons", "organizations")
 WHAT = ("added", "updated", "deleted", "archived", "merged")
 MOST_DRAWS = 50
@@ -105,13 +105,13 @@ def _change_kind(
 ) -> dict[str, list[Any]]:
     company = work.company
     done: dict[str, list[Any]] = {what: [] for what in WHAT}
-    total = len(shelf(company, (kind,), ()) if kind in SHELVED else company[kind])
+    total = len(records_at(company, (kind,), ()) if kind in GENERIC_KINDS else company[kind])
     count = records if records is not None else round(total * share)
     if not total or (not count and share <= 0):
         return done
     count = max(1, count)
-    if kind in SHELVED:
-        return done | change_shelf(company, kind, count, work.random, work.now, only)
+    if kind in GENERIC_KINDS:
+        return done | change_generic(company, kind, count, work.random, work.now, only)
     few = max(1, count // 12)
     pair = work.draw(kind, 2) if merges else []
     if len(pair) == 2:

@@ -1,4 +1,4 @@
-"""Lets people work on what lies on shelves, leads and notes, as `changes` does with the company's tables."""
+"""Simulates users changing generic records (leads, notes), as `simulate` does with the company's tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pdsync.sandbox.company.data import words
 from pdsync.sandbox.company.fabricate import WORDS, Fabricator
 from pdsync.sandbox.company.table import Row, encode
-from pdsync.sandbox.operations.generic import keep, shelf
+from pdsync.sandbox.operations.generic_records import records_at, store_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from pdsync.sandbox.company.company import Company
     from pdsync.sandbox.company.table import Record
 
-SHELVED = ("leads", "notes")
+GENERIC_KINDS = ("leads", "notes")
 ARCHIVABLE = ("leads",)
 OUTCOMES = words("agreed postponed answered unreachable interested")
 
 
-def change_shelf(
+def change_generic(
     company: Company,
     kind: str,
     count: int,
@@ -35,7 +35,7 @@ def change_shelf(
         By what was done (added, updated, deleted, archived), the ids; each under one of them only.
     """
     path = (kind,)
-    held = shelf(company, path, ())
+    held = records_at(company, path, ())
     live = [id for id, row in held.items() if row.state == "live"]
     few = max(1, count // 12)
     drawn = iter(random.sample(live, min(len(live), count + 2 * few)))
@@ -43,7 +43,7 @@ def change_shelf(
 
     def write(what: str, op: str, id: str, record: Record | None, state: str = "live") -> None:
         done[what].append(held[id].record["id"] if record is None else record["id"])
-        keep(company, path, (), op, id, None if record is None else Row(0, state, encode(record), ()))
+        store_record(company, path, (), op, id, None if record is None else Row(0, state, encode(record), ()))
 
     for what, some in (("deleted", few), ("archived", few if kind in ARCHIVABLE else 0), ("updated", count)):
         for _ in range(some if what in only else 0):
@@ -60,7 +60,7 @@ def change_shelf(
     models = [id for id in live if id in held]
     for _ in range(few if "added" in only and models else 0):
         model = held[random.choice(models)]
-        number, stamp = company.next_shelf_id(), now()
+        number, stamp = company.next_generic_id(), now()
         new: Any = number if kind == "notes" else Fabricator(company, kind, ("new", number)).uuid()
         record = {**model.record, "id": new, "add_time": stamp, "update_time": stamp}
         write("added", "add", str(new), record | _edited(kind, record, random))

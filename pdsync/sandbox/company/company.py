@@ -130,11 +130,11 @@ class Company:
         self.journal: list[Entry] = []
         self.history: dict[tuple[str, int | str], list[Entry]] = {}  # of the journal, by record or by what it joined
         self.actor = Actor()
-        self.shelves: dict[tuple[str, tuple[str, ...]], dict[str, Row]] = {}  # see `shelves`
+        self.collections: dict[tuple[str, tuple[str, ...]], dict[str, Row]] = {}  # see operations.generic_records
         self.born_s = int(clock.seconds())  # when it was generated,
         self.sizes: dict[str, int] = dict.fromkeys(RESOURCES, 0)  # and how many records of each kind it had then
         self.last_ids: dict[str, int] = {}
-        self._shelf_ids = 900_000
+        self._generic_ids = 900_000
         self.conversions: dict[str, Conversion] = {}  # of leads to deals and back, by the job's id
         self.contents: dict[int, bytes] = {}  # of uploaded files
         self.filters: dict[int, dict[str, Any]] = {}  # filter_id: {facet: value}
@@ -208,15 +208,15 @@ class Company:
         """The largest id of a kind that was there from the beginning; what is made up does not move with the rest."""
         return self.last_ids.get(kind, 0)
 
-    def next_shelf_id(self) -> int:
-        """An id that no record on any shelf has."""
-        self._shelf_ids += 1
-        return self._shelf_ids
+    def next_generic_id(self) -> int:
+        """An id that no generic record has."""
+        self._generic_ids += 1
+        return self._generic_ids
 
-    def note_shelf(
+    def log_generic_write(
         self, kind: str, id: int | str, op: str, before: Row | None, after: Row | None, request: str | None
     ) -> None:
-        """Note a write to a shelf in the journal, whose records may have texts for ids."""
+        """Log a write to a generic record in the journal; the record's id may be a text."""
         self._note(kind, id, op, before, after, request)
 
     @contextlib.contextmanager

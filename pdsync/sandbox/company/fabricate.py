@@ -29,7 +29,7 @@ LINKS = {
     "rel_owner_org_id": "organizations", "rel_linked_org_id": "organizations", "deal_ids": "deals",
     "person_ids": "persons", "org_ids": "organizations", "visible_pipeline_ids": "pipelines",
 }  # fmt: skip
-# Records on shelves whose ids count from 1: how many there are at least.
+# Generic records whose ids count from 1: how many there are at least.
 FEW = {"board_id": 2, "phase_id": 6, "template_id": 3, "parent_role_id": 4, "project_id": 2, "parent_task_id": 3}
 WORDS = words(
     "Renewal Pilot Rollout Survey Calibration Retrofit Onboarding Audit Upgrade Harbour Northern Coastal Quarterly "

@@ -15,16 +15,9 @@ from pdsync.sandbox.company.fabricate import Fabricator
 from pdsync.sandbox.company.population.activities_files_mail import file_record
 from pdsync.sandbox.company.resources import RESOURCES
 from pdsync.sandbox.company.table import Row, encode
-from pdsync.sandbox.operations.generic import (
-    DocumentedOperation,
-    keep,
-    kind_of,
-    operations,
-    present,
-    shape_of,
-    shelf,
-    split,
-)
+from pdsync.sandbox.operations.documented import DocumentedOperation, kind_of, operations, shape_of, split
+from pdsync.sandbox.operations.generic import present
+from pdsync.sandbox.operations.generic_records import records_at, store_record
 from pdsync.sandbox.operations.nested_lists import plain
 from pdsync.sandbox.operations.writes import find
 from pdsync.sandbox.protocol import v1_records
@@ -56,10 +49,10 @@ def add_many_products(call: Call, route: Route) -> Reply:
     now, shape, facts = call.company.clock.stamp(), shape_of("deal_products"), operations()[route.kind]
     made = []
     for each in sent:
-        id = call.company.next_shelf_id()
+        id = call.company.next_generic_id()
         record: Record = {**dict.fromkeys(shape), **{name: value for name, value in each.items() if name in shape}}
         record |= {"id": id, "deal_id": call.id(), "add_time": now, "update_time": now}
-        keep(call.company, PRODUCTS, (call.params[0],), "add", str(id), _live(record), call.request_id)
+        store_record(call.company, PRODUCTS, (call.params[0],), "add", str(id), _live(record), call.request_id)
         made.append(present(record, facts.item))
     return success(made, 201)
 
@@ -139,15 +132,15 @@ def set_role_pipelines(call: Call, route: Route) -> Reply:
 def _document(call: Call, facts: DocumentedOperation) -> Record:
     collection, _ = split(facts)
     name = kind_of(collection).name
-    held = call.company.shelves.get((name, tuple(call.params)), {}).get("")
+    held = call.company.collections.get((name, tuple(call.params)), {}).get("")
     return held.record if held else Fabricator(call.company, name, (tuple(call.params), ())).record(facts.item, {})
 
 
 def _put_document(call: Call, facts: DocumentedOperation, record: Record) -> None:
     collection, _ = split(facts)
     parents = tuple(call.params)
-    call.company.shelves.setdefault((kind_of(collection).name, parents), {})
-    keep(call.company, collection, parents, "update", "", _live(record), call.request_id)
+    call.company.collections.setdefault((kind_of(collection).name, parents), {})
+    store_record(call.company, collection, parents, "update", "", _live(record), call.request_id)
 
 
 def product_image(call: Call, route: Route) -> Reply:
@@ -155,12 +148,12 @@ def product_image(call: Call, route: Route) -> Reply:
     facts, parents = operations()["v2 getProductImage"], tuple(call.params)
     find(call, RESOURCES["products"], call.id())
     key = (kind_of(IMAGES).name, parents)
-    held = call.company.shelves.get(key)
+    held = call.company.collections.get(key)
     record = held[""].record if held else _document(call, facts) if held is None else None
     if call.method in ("POST", "PUT"):
         if call.upload is None:
             raise bad_request("data is required", "data")
-        id, now = call.company.next_shelf_id(), call.company.clock.stamp()
+        id, now = call.company.next_generic_id(), call.company.clock.stamp()
         record = {"id": id, "product_id": call.id(), "company_id": str(call.company.id), "add_time": now[:10]}
         record |= {
             "public_url": f"https://images.example/{id}",
@@ -172,13 +165,13 @@ def product_image(call: Call, route: Route) -> Reply:
     if record is None:
         raise not_found("image")
     if call.method == "DELETE":
-        call.company.shelves.setdefault(key, {"": _live(record)})
-        keep(call.company, IMAGES, parents, "delete", "", None, call.request_id)
+        call.company.collections.setdefault(key, {"": _live(record)})
+        store_record(call.company, IMAGES, parents, "delete", "", None, call.request_id)
         return success({"id": record["id"]})
     return success(present(record, facts.item))
 
 
-# -- records on shelves ------------------------------------------------------------------------------
+# -- generic records ---------------------------------------------------------------------------------
 
 
 def archive_project(call: Call, route: Route) -> Reply:
@@ -201,8 +194,8 @@ def plan_item(call: Call, route: Route) -> Reply:
     parents, id, sent = (call.params[0],), call.params[1], call.json()
     what = "activity" if route.operation == "putProjectPlanActivity" else "task"
     record = {"item_id": int(id), "item_type": what, "phase_id": sent.get("phase_id"), "group_id": sent.get("group_id")}
-    shelf(call.company, PLAN, parents)
-    keep(call.company, PLAN, parents, "update", f"{what}/{id}", _live(record), call.request_id)
+    records_at(call.company, PLAN, parents)
+    store_record(call.company, PLAN, parents, "update", f"{what}/{id}", _live(record), call.request_id)
     return success(record)
 
 
@@ -216,7 +209,7 @@ def change_project_options(call: Call, route: Route) -> Reply:
         raise bad_request("The request body is not a list of options") from None
     ids = [each.get("id") for each in sent]
     if call.method == "POST":
-        told = [{"id": call.company.next_shelf_id(), "label": each.get("label")} for each in sent]
+        told = [{"id": call.company.next_generic_id(), "label": each.get("label")} for each in sent]
         options += told
     elif any(id not in [each.get("id") for each in options] for id in ids):
         raise bad_request("Each option needs an id that the field has", "id")
@@ -232,7 +225,7 @@ def change_project_options(call: Call, route: Route) -> Reply:
 
 
 def _shelved(call: Call, collection: tuple[str, ...], what: str) -> Row:
-    row = shelf(call.company, collection, ()).get(call.params[0])
+    row = records_at(call.company, collection, ()).get(call.params[0])
     if row is None:
         raise not_found(what)
     return row
@@ -241,7 +234,9 @@ def _shelved(call: Call, collection: tuple[str, ...], what: str) -> Row:
 def _change(call: Call, collection: tuple[str, ...], row: Row, **changed: Any) -> Record:
     record = {**row.record, **changed}
     state = kind_of(collection).state(record)
-    keep(call.company, collection, (), "update", call.params[0], Row(0, state, encode(record), ()), call.request_id)
+    store_record(
+        call.company, collection, (), "update", call.params[0], Row(0, state, encode(record), ()), call.request_id
+    )
     return record
 
 

@@ -1,4 +1,4 @@
-"""Says what lies on the shelves: which path holds which kind of record, how its ids look, how many there are."""
+"""Declares the generic collections: kind of record at each path, form of its ids, number of records at first."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ ALIASES = {
     ("projects", "archived"): ("projects",),
     ("billing", "subscriptions", "addons"): ("addons",),
 }
-# What v1 calls a value that v2 gives as a list or a flag: v1's key → v2's. Only v2's is kept.
+# Fields that are a list or a flag in v2 and have another name in v1: v1's key → v2's. Only v2's is stored.
 V1_KEYS = {
     "labels": "label_ids", "org_id": "org_ids", "person_id": "person_ids", "done": "is_done",
     "assignee_id": "assignee_ids",
 }  # fmt: skip
-# What a record calls its parents.
+# The fields of a record that name its parents.
 PARENT_KEYS = {
     "deals": ("deal_id",), "persons": ("person_id",), "organizations": ("org_id",), "products": ("product_id",),
     "roles": ("role_id",), "permissionSets": ("permission_set_id",), "leads": ("lead_id",), "notes": ("note_id",),
@@ -45,7 +45,7 @@ class Kind(Struct, frozen=True):
 
     name: str
     few: int = 5  # records of the company, or at most of a parent
-    share: float = 0.0  # or so many for each deal
+    share: float = 0.0  # or this many for each deal
     ids: str = "int"  # int, uuid, hex
     key: str = "id"
     counted: str = ""  # the count in a parent's record that says how many there are
@@ -121,24 +121,24 @@ def size(company: Company, kind: Kind, parents: tuple[str, ...]) -> int:
 
 
 def first_records(company: Company, kind: Kind, parents: tuple[str, ...]) -> Iterator[Record]:
-    """What is known of each record of a shelf before the rest of it is made up: its key, its parent, its state."""
+    """The key, the parent and the state of each record of a collection, before the rest of it is generated."""
     users = list(company["users"].rows)
-    for place in range(size(company, kind, parents)):
-        maker = Fabricator(company, kind.name, (parents, place))
+    for position in range(size(company, kind, parents)):
+        maker = Fabricator(company, kind.name, (parents, position))
         parent = parents[0] if parents else ""
-        id: object = int(parent) * 100 + place + 1 if parent.isdigit() else place + 1
+        id: object = int(parent) * 100 + position + 1 if parent.isdigit() else position + 1
         if kind.ids != "int":
             id = maker.uuid() if kind.ids == "uuid" else maker.uuid().replace("-", "")
         known: Record = {"id": id} if kind.key == "id" else {}
         if kind.key == "uuid":
             known["uuid"] = id
         if kind.key == "user_id":
-            others = [user for user in users if str(user) != parent]  # nobody follows oneself
-            known["user_id"] = _follower(company, kind, parents, others[place % len(others)])
+            others = [user for user in users if str(user) != parent]  # no user follows themself
+            known["user_id"] = _follower(company, kind, parents, others[position % len(others)])
         if kind.key == "name":
-            known["name"] = f"Source {place + 1}"
+            known["name"] = f"Source {position + 1}"
         if kind.key in ("code", "field_code"):
-            known[kind.key] = f"{kind.name.rstrip('s')}_{place + 1}"
+            known[kind.key] = f"{kind.name.rstrip('s')}_{position + 1}"
         links = {name: value for name, value in zip(_parents_of(kind), parents, strict=False) if name != kind.key}
         known |= {name: int(value) if value.isdigit() else value for name, value in links.items()}
         if kind.name == "leads":
@@ -151,10 +151,10 @@ def first_records(company: Company, kind: Kind, parents: tuple[str, ...]) -> Ite
 
 
 def first_counts(company: Company, kind: Kind, parents: tuple[str, ...]) -> dict[str, int]:
-    """How many records of a shelf there are at first, by state, without making them up."""
+    """How many records a collection has at first, by state, without generating them."""
     total = size(company, kind, parents)
-    places = range(total if kind.archived else 0)
-    archived = sum(_is_archived(kind, Fabricator(company, kind.name, (parents, place))) for place in places)
+    positions = range(total if kind.archived else 0)
+    archived = sum(_is_archived(kind, Fabricator(company, kind.name, (parents, position))) for position in positions)
     return {"live": total - archived, "archived": archived}
 
 
@@ -176,7 +176,7 @@ def _parents_of(kind: Kind) -> tuple[str, ...]:
 
 
 def _follower(company: Company, kind: Kind, parents: tuple[str, ...], otherwise: int) -> int:
-    """Assumption: whoever owns a record follows it."""
+    """Assumption: the owner of a record follows it."""
     first = kind.name.removesuffix("_followers") + "s"
     if first in company.tables and parents and parents[0].isdigit():
         row = company.tables[first].rows.get(int(parents[0]))

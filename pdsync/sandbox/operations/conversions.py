@@ -14,7 +14,8 @@ from pdsync.sandbox.company.clock import DAY_S
 from pdsync.sandbox.company.company import Conversion
 from pdsync.sandbox.company.resources import RESOURCES
 from pdsync.sandbox.company.table import Row, encode
-from pdsync.sandbox.operations.generic import keep, shape_of, shelf
+from pdsync.sandbox.operations.documented import shape_of
+from pdsync.sandbox.operations.generic_records import records_at, store_record
 from pdsync.sandbox.operations.writes import find, mark_deleted, new_deal
 from pdsync.sandbox.protocol.errors import not_found
 from pdsync.sandbox.protocol.messages import Reply, success
@@ -39,7 +40,9 @@ def convert_deal(call: Call, _: Route) -> Reply:
         "value": {"amount": deal["value"], "currency": deal["currency"]} if deal["value"] else None, "label_ids": [],
         "is_archived": False, "was_seen": True, "add_time": now, "update_time": now, "source_name": "Deal",
     }  # fmt: skip
-    keep(company, LEADS, (), "add", id, Row(0, "live", encode(lead | deal["custom_fields"]), ()), call.request_id)
+    store_record(
+        company, LEADS, (), "add", id, Row(0, "live", encode(lead | deal["custom_fields"]), ()), call.request_id
+    )
     mark_deleted(company, "deals", row, now, call.request_id)
     return _begun(call, Conversion(id, row.id, company.clock.seconds()))
 
@@ -47,7 +50,7 @@ def convert_deal(call: Call, _: Route) -> Reply:
 def convert_lead(call: Call, _: Route) -> Reply:
     """Make a deal of a lead."""
     company, id = call.company, call.params[0]
-    row = shelf(company, LEADS, ()).get(id)
+    row = records_at(company, LEADS, ()).get(id)
     if row is None or row.state != "live":
         raise not_found("lead")
     lead, value = row.record, row.record["value"] or {}
@@ -57,7 +60,7 @@ def convert_lead(call: Call, _: Route) -> Reply:
     sent |= {name: each for name, each in call.json().items() if name in ("stage_id", "pipeline_id")}
     custom = {code: each for code, each in lead.items() if code in known and each is not None}
     deal = new_deal(call, {name: each for name, each in sent.items() if each is not None}, custom, source_lead_id=id)
-    keep(company, LEADS, (), "delete", id, None, call.request_id)
+    store_record(company, LEADS, (), "delete", id, None, call.request_id)
     return _begun(call, Conversion(id, deal.id, company.clock.seconds()))
 
 

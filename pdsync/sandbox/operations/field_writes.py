@@ -188,7 +188,9 @@ def _row(route: Route, field: Field) -> Row:
 
 def _note(call: Call, route: Route, field: Field, op: str, before: Row | None, *, gone: bool = False) -> None:
     after = None if gone else _row(route, field)
-    call.company.note_shelf(f"{route.kind.removesuffix('s')}_fields", field.code, op, before, after, call.request_id)
+    call.company.log_generic_write(
+        f"{route.kind.removesuffix('s')}_fields", field.code, op, before, after, call.request_id
+    )
 
 
 def _shown(call: Call, route: Route, field: Field, status: int = 200) -> Reply:

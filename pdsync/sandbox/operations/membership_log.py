@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pdsync.sandbox.company.clock import v1_time
 from pdsync.sandbox.company.company import actor_of
 from pdsync.sandbox.operations.changelog import page
-from pdsync.sandbox.operations.generic import kind_of, shelf
+from pdsync.sandbox.operations.documented import kind_of
+from pdsync.sandbox.operations.generic_records import records_at
 from pdsync.sandbox.operations.writes import find
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def list_joined(call: Call, route: Route) -> Reply:
     key, name = ("user_id", "follower_user_id") if followers else ("person_id", "person_id")
     parents = (str(row.id),)
     entries = call.company.history.get((kind_of(collection).name, parents[0]), [])
-    first = {id: each.record for id, each in shelf(call.company, collection, parents).items()}
+    first = {id: each.record for id, each in records_at(call.company, collection, parents).items()}
     for entry in reversed(entries):
         id = str(entry.id).partition("/")[2]
         first.pop(id, None)

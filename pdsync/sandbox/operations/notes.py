@@ -1,4 +1,4 @@
-"""Finds the notes of a record. They lie on a shelf of the company's, which knows nothing of what they are linked to."""
+"""Finds the notes of a record, which are stored as one collection of the company, with no index by record."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from pdsync.sandbox.operations.generic import shelf
+from pdsync.sandbox.operations.generic_records import records_at
 from pdsync.sandbox.protocol.v1_parts import remembered
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def content(note: Record) -> str:
 @remembered
 def _linked(company: Company) -> dict[tuple[str, Any], list[Record]]:
     linked: dict[tuple[str, Any], list[Record]] = defaultdict(list)
-    for row in shelf(company, ("notes",), ()).values():
+    for row in records_at(company, ("notes",), ()).values():
         record = row.record
         for link in LINKS:
             if row.state == "live" and record.get(link) is not None:

@@ -17,7 +17,9 @@ from pdsync.sandbox.company.clock import (
     iso,
     v1_time,
 )
-from pdsync.sandbox.operations.generic import operations, present, shelf
+from pdsync.sandbox.operations.documented import operations
+from pdsync.sandbox.operations.generic import present
+from pdsync.sandbox.operations.generic_records import records_at
 from pdsync.sandbox.operations.nested_lists import plain
 from pdsync.sandbox.protocol import v1_records
 from pdsync.sandbox.protocol.errors import bad_request
@@ -84,7 +86,7 @@ def _changed(call: Call, item: str, since: str) -> Iterator[Recent]:
     if item in SHELVES:
         path = SHELVES[item]
         shape = operations()[f"v1 get{path[:1].upper()}{path[1:]}"].item
-        for row in shelf(company, (path,), ()).values():
+        for row in records_at(company, (path,), ()).values():
             record = row.record
             time = record.get("update_time")
             if row.state == "live" and time and time >= since:

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from pdsync.sandbox.company.table import decode, encode
 from pdsync.sandbox.operations.changelog import text
-from pdsync.sandbox.operations.generic import shelf
+from pdsync.sandbox.operations.generic_records import records_at
 from pdsync.sandbox.operations.notes import content, noted, notes_of
 from pdsync.sandbox.operations.search_results import (
     BY_KIND,
@@ -81,7 +81,7 @@ def search(call: Call, route: Route) -> Reply:
     """`deals/search` and its like: one type."""
     of = BY_KIND[route.pattern[0]]
     filters = {"deal": ("person_id", "organization_id", "status"), "person": ("organization_id",)}
-    linked = ("person_id", "organization_id") if of.on_shelf else filters.get(of.name, ())
+    linked = ("person_id", "organization_id") if of.is_generic else filters.get(of.name, ())
     wanted = _wanted(call, of.fields, {*linked}, of.optional, linked)
     return _page(call, (of,), wanted, V2_LIMIT)
 
@@ -243,7 +243,7 @@ def _hits(call: Call, of: Type, wanted: Wanted, after: tuple[str, Any] | None) -
         raise feature_off(of.kind)
     last = after[1] if after and after[0] == of.name else None
     fields = tuple(field for field in wanted.fields if field in of.fields or len(field) >= CODE_LENGTH)
-    for record in _on_shelf(call, of, wanted, last) if of.on_shelf else _in_table(call, of, wanted, last):
+    for record in _in_collection(call, of, wanted, last) if of.is_generic else _in_table(call, of, wanted, last):
         texts = tuple((name, text, wanted.score(text)) for name, text in _texts(call.company, of, record, fields))
         best = max((score for *_, score in texts), default=0.0)
         if best:
@@ -277,8 +277,8 @@ def _in_table(call: Call, of: Type, wanted: Wanted, last: Any) -> Iterator[Recor
             yield record
 
 
-def _on_shelf(call: Call, of: Type, wanted: Wanted, last: Any) -> Iterator[Record]:
-    rows = list(shelf(call.company, (of.kind,), ()).items())
+def _in_collection(call: Call, of: Type, wanted: Wanted, last: Any) -> Iterator[Record]:
+    rows = list(records_at(call.company, (of.kind,), ()).items())
     if last is not None:
         places = [at for at, (id, _) in enumerate(rows) if id == str(last)]
         if not places:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from pdsync.sandbox.operations.generic import shelf
+from pdsync.sandbox.operations.generic_records import records_at
 from pdsync.sandbox.protocol.derived_fields import bcc
 from pdsync.sandbox.protocol.row_finder import Selection, matcher
 from pdsync.sandbox.protocol.v1_parts import name_of, stage_of
@@ -34,7 +34,7 @@ class Type(Struct, frozen=True):
         return "title" if "title" in self.fields else "name"
 
     @property
-    def on_shelf(self) -> bool:
+    def is_generic(self) -> bool:
         return self.kind in ("leads", "projects")
 
 
@@ -168,7 +168,7 @@ def related_items(call: Call, hits: list[Hit]) -> list[Record]:
             for row in rows[:MOST_RELATED]:
                 found[name, row.id] = Hit(name, row.id, 0.0, row.record, ())
         linked = "person_id" if hit.type == "person" else "organization_id"
-        leads = [row.record for row in shelf(call.company, ("leads",), ()).values() if row.state == "live"]
+        leads = [row.record for row in records_at(call.company, ("leads",), ()).values() if row.state == "live"]
         leads = sorted((one for one in leads if one[linked] == hit.id), key=lambda one: str(one["add_time"]))
         for record in leads[-MOST_RELATED:]:
             found["lead", record["id"]] = Hit("lead", record["id"], 0.0, record, ())

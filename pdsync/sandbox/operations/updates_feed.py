@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pdsync.sandbox.company.clock import v1_time
 from pdsync.sandbox.operations.changelog import changes_of
-from pdsync.sandbox.operations.generic import operations, present
+from pdsync.sandbox.operations.documented import operations
+from pdsync.sandbox.operations.generic import present
 from pdsync.sandbox.operations.nested_lists import MAILED, messages_of, plain
 from pdsync.sandbox.operations.notes import notes_of
 from pdsync.sandbox.operations.writes import find

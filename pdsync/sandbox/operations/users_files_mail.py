@@ -66,7 +66,7 @@ def add_picture(call: Call, _: Route) -> Reply:
     """Give a person a picture. Assumption: it moves the person's update_time."""
     if call.upload is None:
         raise bad_request("file is required", "file")
-    row = _with_picture(call, call.company.next_shelf_id())
+    row = _with_picture(call, call.company.next_generic_id())
     return success({**(picture(call.company, row.id, row.record) or {}), "id": row.record["picture_id"]})
 
 

@@ -63,8 +63,8 @@ def of_organization(company: Company, row: Row, record: Record) -> Record:
 
 
 def _shelved(company: Company, kind: str, id: int, at_first: int) -> int:
-    """How many records of `kind` lie on the shelf of record `id`; `at_first` until somebody touches it."""
-    held = company.shelves.get((kind, (str(id),)))
+    """How many records of `kind` record `id` has; `at_first` until the first write to them."""
+    held = company.collections.get((kind, (str(id),)))
     return at_first if held is None else sum(row.state == "live" for row in held.values())
 
 

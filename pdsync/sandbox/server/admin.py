@@ -18,7 +18,7 @@ from pdsync.sandbox.company.company import entry_json
 from pdsync.sandbox.company.field_changes import change_fields
 from pdsync.sandbox.company.resources import FIELD_KINDS, RESOURCES
 from pdsync.sandbox.company.table import encode
-from pdsync.sandbox.operations.collections import KINDS as SHELVED
+from pdsync.sandbox.operations.collections import KINDS as GENERIC_KINDS
 from pdsync.sandbox.protocol.messages import Reply, success
 from pdsync.sandbox.server import truth
 from pdsync.sandbox.server.faults import Fault
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 DUMPED_AT_ONCE = 500
 NDJSON = "application/x-ndjson"
-DUMPED = (*RESOURCES, *FIELD_KINDS, *(kind.name for kind in SHELVED.values()))
+DUMPED = (*RESOURCES, *FIELD_KINDS, *(kind.name for kind in GENERIC_KINDS.values()))
 
 
 async def serve(sandbox: Sandbox, request: web.BaseRequest) -> web.StreamResponse:

@@ -19,6 +19,7 @@ from pdsync.sandbox.company.resources import (
 from pdsync.sandbox.company.table import encode
 from pdsync.sandbox.operations import (
     actions,
+    documented,
     generic,
     merges,
     writes,
@@ -270,7 +271,7 @@ def _field_write_routes() -> list[Route]:
     """Every documented write of definitions; those of activities can't be changed."""
     answers = {"POST": add_field, "PUT": update_field, "PATCH": update_field, "DELETE": delete_field}
     made = []
-    for name, facts in generic.operations().items():
+    for name, facts in documented.operations().items():
         version, id = name.split(" ")
         if facts.method == "GET" or facts.parts[0] not in FIELD_PATHS:
             continue
@@ -280,7 +281,7 @@ def _field_write_routes() -> list[Route]:
         elif facts.method == "DELETE" and len(facts.parts) == 1:
             answer = delete_fields
         kind = FIELD_PATHS[facts.parts[0]]
-        made.append(Route(version, facts.method, generic.pattern(facts.parts), id, facts.cost, answer, None, kind))
+        made.append(Route(version, facts.method, documented.pattern(facts.parts), id, facts.cost, answer, None, kind))
     return made
 
 
@@ -307,8 +308,10 @@ def _extra_routes() -> list[Route]:
 def _documented(id: str, answer: Answer, kind: str = "", version: str = "v1") -> Route:
     """A route with the path and the cost that the documents give an operation."""
     name = f"{version} {id}"
-    facts = generic.operations()[name]
-    return Route(version, facts.method, generic.pattern(facts.parts), id, facts.cost, answer, RESOURCES.get(kind), name)
+    facts = documented.operations()[name]
+    return Route(
+        version, facts.method, documented.pattern(facts.parts), id, facts.cost, answer, RESOURCES.get(kind), name
+    )
 
 
 def _history_routes() -> list[Route]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pdsync.sandbox.company.resources import FIELD_KINDS
 from pdsync.sandbox.operations.collections import KINDS
-from pdsync.sandbox.operations.generic import counts_of, rows_of
+from pdsync.sandbox.operations.generic_records import all_rows, count_rows
 from pdsync.sandbox.protocol.render import Renderer
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def dump(company: Company, kind: str) -> Iterator[Record]:
                 }
         return
     if kind not in company.tables:
-        for parents, key, kept in rows_of(company, kind):
+        for parents, key, kept in all_rows(company, kind):
             yield {
                 "kind": kind,
                 "id": "/".join((*parents, key)),
@@ -68,4 +68,4 @@ def summary(company: Company) -> dict[str, dict[str, int]]:
             of[left.state] += 1
     for name, kind in FIELD_KINDS.items():
         counts[name] = {"live": len(company.fields[kind].all), "purged": len(company.fields[kind].retired)}
-    return counts | {kind.name: counts_of(company, kind.name) for kind in KINDS.values()}
+    return counts | {kind.name: count_rows(company, kind.name) for kind in KINDS.values()}

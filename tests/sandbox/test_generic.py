@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pdsync.sandbox.operations.collections import KINDS
-from pdsync.sandbox.operations.generic import DocumentedOperation, operations
+from pdsync.sandbox.operations.documented import DocumentedOperation, operations
 from pdsync.sandbox.server.routes import ROUTES
 from tests.sandbox.api import Api
 
