@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pdsync.load import warehouse
+from pdsync.load.transaction import transaction
 from pdsync.sql import literal, quoted
 
 if TYPE_CHECKING:
@@ -49,16 +50,11 @@ def carry_over(connection: duckdb.DuckDBPyConnection, source: Path) -> list[str]
             "SELECT table_name FROM duckdb_tables() WHERE database_name = 'before' AND schema_name = 'meta'"
         ).fetchall()
         kept = sorted(row[0] for row in rows if row[0] not in _MADE_ANEW)
-        connection.execute("BEGIN")
-        try:
+        with transaction(connection):
             for table in kept:
                 old = quoted("before", "meta", table)
                 connection.execute(f"CREATE TABLE IF NOT EXISTS {quoted('meta', table)} AS FROM {old} LIMIT 0")
                 connection.execute(f"INSERT INTO {quoted('meta', table)} BY NAME FROM {old}")
-            connection.execute("COMMIT")
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
     finally:
         connection.execute("DETACH before")
     return kept

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pdsync.load.transaction import transaction
 from pdsync.sql import first, quoted
 
 if TYPE_CHECKING:
@@ -38,8 +39,7 @@ def pull_back(
         By table, how many rows were seen in the future; tables without any are left out.
     """
     found = {}
-    connection.execute("BEGIN")
-    try:
+    with transaction(connection):
         for table, key in keys.items():
             if rows := _pull_rows(connection, table, key, now, horizon):
                 found[table] = rows
@@ -49,10 +49,6 @@ def pull_back(
             " WHERE watermark > $2",
             [now, horizon],
         )
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
     return found
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from pdsync.errors import StorageError
+from pdsync.load.transaction import transaction
 from pdsync.sql import first, literal, quoted, quoted_list
 
 if TYPE_CHECKING:
@@ -92,18 +93,13 @@ def commit(connection: duckdb.DuckDBPyConnection, target: Target, staged: str | 
     if staged:
         _keep_last_of_each_key(connection, target, staged)
         _compare(connection, target, staged, batch.walk)
-    connection.execute("BEGIN")
-    try:
+    with transaction(connection):
         counts = _apply(connection, target, staged, batch) if staged else Counts()
         counts.read, counts.quarantined = batch.read, len(batch.quarantined)
         counts.schema_changes = _note_changes(connection, batch)
         note_batch(connection, batch, counts)
         if batch.closes_walk:
             _move_watermark(connection, target, staged, batch.walk)
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
     return counts
 
 

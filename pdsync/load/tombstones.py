@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pdsync.load.commit import Batch, Counts, Target, note_batch
+from pdsync.load.transaction import transaction
 from pdsync.sql import first, quoted
 
 if TYPE_CHECKING:
@@ -36,8 +37,7 @@ def tombstone(
     if known:
         return Counts(read=len(gone), deleted=int(known[0][0]))
     main, versions, key = quoted("main", target.name), quoted("versions", target.name), quoted(target.key)
-    connection.execute("BEGIN")
-    try:
+    with transaction(connection):
         connection.execute("CREATE OR REPLACE TEMP TABLE gone (key VARCHAR, since TIMESTAMPTZ)")
         for each in gone:
             connection.execute("INSERT INTO temp.gone VALUES (?, ?)", [each.key, each.at])
@@ -63,10 +63,6 @@ def tombstone(
                 _note_merge(connection, target.name, walk.run_id, each)
         counts = Counts(read=len(gone), deleted=marked)
         note_batch(connection, Batch(walk, page, page, closes_walk=False, read=len(gone)), counts)
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
     return counts
 
 

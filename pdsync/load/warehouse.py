@@ -23,6 +23,7 @@ import duckdb
 
 from pdsync.core import disk
 from pdsync.errors import StorageError, WrongCompany
+from pdsync.load.transaction import transaction
 from pdsync.sql import first, literal, quoted
 
 if TYPE_CHECKING:
@@ -180,15 +181,10 @@ def ensure_hashes(connection: duckdb.DuckDBPyConnection, table: str, row_hash: s
     known = first(connection.execute("SELECT made_of FROM meta._row_hashes WHERE table_name = ?", [table]))
     if known and known[0] == made_of:
         return
-    connection.execute("BEGIN")
-    try:
+    with transaction(connection):
         connection.execute(f"UPDATE {quoted('main', table)} SET _row_hash = {row_hash} WHERE _row_hash <> 0")
         connection.execute("DELETE FROM meta._row_hashes WHERE table_name = ?", [table])
         connection.execute("INSERT INTO meta._row_hashes VALUES (?, ?)", [table, made_of])
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> list[str]:

@@ -19,6 +19,7 @@ from pdsync.core import catalogue, disk
 from pdsync.errors import StorageError
 from pdsync.load import clock_repair, tombstones, warehouse
 from pdsync.load.commit import Batch, Counts, Target, commit, note_change, refresh_labels
+from pdsync.load.transaction import transaction
 from pdsync.model import FINDINGS, CustomField, SchemaChange, Stream, Tombstone, Version, Walk
 from pdsync.normalise import tables
 from pdsync.normalise.columns import StagingSql
@@ -282,8 +283,7 @@ class Loader:
         now = self.moment or datetime.now(UTC)
         fields, changes = tables.assign(stream, definitions, existing, catalogue.field_types(), now)
         changes = [change for change in changes if existing or change.kind != "field_added"]
-        self.connection.execute("BEGIN")
-        try:
+        with transaction(self.connection):
             self.connection.execute("DELETE FROM meta.custom_fields WHERE entity = ?", [stream.name])
             for field in fields:
                 self.connection.execute(
@@ -299,10 +299,6 @@ class Loader:
             )
             for change in changes:
                 note_change(self.connection, run_id, change, self.moment)
-            self.connection.execute("COMMIT")
-        except BaseException:
-            self.connection.execute("ROLLBACK")
-            raise
         self._tables = {key: table for key, table in self._tables.items() if key[0] != stream.name}
         if stream.name in warehouse.tables(self.connection):
             refresh_labels(self.connection, target_of(self.table(stream, "v2")))

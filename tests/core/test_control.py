@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pdsync.core import control as control_module
 from pdsync.core.control import ONLY_ARCHIVED, VERSION, Control, Lock, SealedPage
+from pdsync.core.control import db as control_db
 from pdsync.errors import ProjectLocked, StorageError, WrongCompany
 from pdsync.model import IncompleteStream, Page, Receipt, StreamReceipt
 
@@ -368,10 +368,10 @@ def test_o1_a_child_process_does_not_inherit_the_lock(tmp_path: Path) -> None:
 
 def test_w2_followers_bound_by_an_earlier_pdsync_are_bound_no_more(tmp_path: Path) -> None:
     path = tmp_path / "control.db"
-    before = next(number for number, step in enumerate(control_module._STEPS) if "SET bound = NULL" in step)
+    before = next(number for number, step in enumerate(control_db.STEPS) if "SET bound = NULL" in step)
     rows = [("deals", "deals/5"), ("persons/followers", "persons/followers/5/12"), ("deals/products", "deals/5/7")]
     with contextlib.closing(sqlite3.connect(path)) as db, db:
-        db.executescript("".join(control_module._STEPS[:before]))
+        db.executescript("".join(control_db.STEPS[:before]))
         db.executemany(
             "INSERT INTO mutations (id, batch, operation, verb, kind, payload, queued_at, queued_by, state, bound)"
             " VALUES (?2, 'b', 'o', 'add', ?1, '{}', 't', 'me', 'applied', ?2)",

@@ -38,7 +38,7 @@ def test_s1_a_backfill_that_dies_at_its_beginning_still_reads_every_list(
     scene: Scenes, forks: Forks, tmp_path: Path
 ) -> None:
     case = scene.case("backfill")
-    planned = Place("pdsync.core.windows", "Windows.plan", after=True)
+    planned = Place("pdsync.core.control.windows", "Windows.plan", after=True)
     sealed = Place("pdsync.core.control", "Control.record_pages", after=True)
     trial = case.trial(tmp_path, forks, [planned.death(1), sealed.death(3)])
     assert trial.wrong == []

@@ -107,7 +107,7 @@ EXPORT = [
 ]
 BACKFILL = [
     *_BEGINNING,
-    *_around("core.windows", "Windows.plan", "Windows.begin"),
+    *_around("core.control.windows", "Windows.plan", "Windows.begin"),
     *_behind("runner.sync.backfill", "_begin"),
     *_SEALING,
     *_behind("runner.sync.backfill", "BackfillRun._load"),

@@ -29,6 +29,7 @@ import msgspec
 from msgspec import Struct
 
 from pdsync.core import catalogue
+from pdsync.core.control import ErasedRecord
 from pdsync.core.list_response import open_envelope
 from pdsync.errors import ConfigError
 from pdsync.extract import raw_archive, raw_file
@@ -142,7 +143,7 @@ def _clean(settings: Settings, control: Control, id: int, also: Collection[str],
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-forget"
     done.cells += Journal(settings.raw).rewrite(lambda text, mutation: clean(text, "", mutation))
     done.cells += control.erase(
-        (run_id, "person", id),
+        ErasedRecord(run_id, "person", id),
         [page for each in written for page in each.moved],
         [(walk, seq, run_id, "a person was forgotten") for each in written for walk, seq in each.changed],
         clean,

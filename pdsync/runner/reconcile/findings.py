@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from pdsync.errors import PdsyncError, Stopped
+from pdsync.load.transaction import transaction
 from pdsync.model import Receipt, StreamReceipt
 from pdsync.runner.report.receipt import StreamEnd, conclude
 
@@ -109,8 +110,7 @@ def save_findings(session: OnlineSession, result: Result, request: ReconcileRequ
     left = [each.stream for each in result.left]
     found = {(each.stream, each.key) for each in result.findings}
     reads_all = request.repair and request.sample is None
-    connection.execute("BEGIN")
-    try:
+    with transaction(connection):
         rows = [
             (*row[:-1], row[-1] or (reads_all and row[2] in result.swept))
             for row in connection.execute("FROM meta.findings WHERE run_id = ?", [run_id]).fetchall()
@@ -136,7 +136,3 @@ def save_findings(session: OnlineSession, result: Result, request: ReconcileRequ
                     "INSERT INTO meta.counts_off VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                     [run_id, each.read_at, name, each.parent, each.key, each.says, each.listed, each.here],
                 )
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise

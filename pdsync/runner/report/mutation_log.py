@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pdsync.extract.raw_archive import Archive
 from pdsync.load import publish as publishing
+from pdsync.load.transaction import transaction
 from pdsync.runner import project
 from pdsync.runner.loader import Loader
 from pdsync.runner.queue_recovery import JSON_COLUMNS, open_outbox, recover
@@ -49,14 +50,10 @@ def save_mutation_log(loader: Loader, outbox: Outbox, reflected: Mapping[str, st
     table = [_row(outbox, each) | {"reflected_by": done.get(each.id)} for each in mutations]
     rows = pa.Table.from_pylist(table, schema=_schema(loader))
     loader.connection.register("mutation_rows", rows)
-    loader.connection.execute("BEGIN")
     try:
-        loader.connection.execute("DELETE FROM meta.mutations WHERE id IN (SELECT id FROM mutation_rows)")
-        loader.connection.execute("INSERT INTO meta.mutations BY NAME SELECT * FROM mutation_rows")
-        loader.connection.execute("COMMIT")
-    except BaseException:
-        loader.connection.execute("ROLLBACK")
-        raise
+        with transaction(loader.connection):
+            loader.connection.execute("DELETE FROM meta.mutations WHERE id IN (SELECT id FROM mutation_rows)")
+            loader.connection.execute("INSERT INTO meta.mutations BY NAME SELECT * FROM mutation_rows")
     finally:
         loader.connection.unregister("mutation_rows")
 

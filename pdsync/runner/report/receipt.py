@@ -11,6 +11,7 @@ from msgspec import Struct
 from pdsync.core.control import ONLY_ARCHIVED
 from pdsync.errors import FeatureOff, Forbidden, PdsyncError, Stopped
 from pdsync.load.commit import Counts
+from pdsync.load.transaction import transaction
 from pdsync.model import IncompleteStream, Receipt, StreamReceipt
 from pdsync.sql import quoted_list
 
@@ -129,8 +130,7 @@ def exit_code(receipt: Receipt, errors: dict[str, PdsyncError], stopped: Stopped
 def save_receipt(loader: Loader, receipt: Receipt) -> None:
     """Put the receipt where SQL finds it."""
     connection = loader.connection
-    connection.execute("BEGIN")
-    try:
+    with transaction(connection):
         connection.execute("DELETE FROM meta.runs WHERE run_id = ?", [receipt.run_id])
         connection.execute("DELETE FROM meta.streams WHERE run_id = ?", [receipt.run_id])
         connection.execute(
@@ -168,10 +168,6 @@ def save_receipt(loader: Loader, receipt: Receipt) -> None:
                     *(getattr(entry.proof, name, None) for name in _PROVED),
                 ],
             )
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
 
 
 def load_receipts(connection: duckdb.DuckDBPyConnection) -> list[Receipt]:

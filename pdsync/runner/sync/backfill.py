@@ -17,7 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pdsync.core import catalogue
-from pdsync.core.windows import Windows
+from pdsync.core.control.windows import Windows
 from pdsync.errors import BudgetSpent, ConfigError, PdsyncError, Stopped, StorageError
 from pdsync.extract import raw_archive, windows
 from pdsync.model import StreamReceipt

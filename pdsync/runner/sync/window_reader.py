@@ -19,7 +19,7 @@ from pdsync.extract.windows import ThrottledCaller, WindowProgress, WindowSchedu
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pdsync.core.windows import Window, Windows
+    from pdsync.core.control.windows import Window, Windows
     from pdsync.model import Operation, Page, Source, Stream, Walk
     from pdsync.runner.session import OnlineSession
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from pdsync.core.control import insert_walk
+from pdsync.core.control.walks import insert_walk
 from pdsync.model import BACKFILL, Version
 
 if TYPE_CHECKING:
@@ -22,15 +22,6 @@ if TYPE_CHECKING:
 
     from pdsync.core.control import Control
     from pdsync.model import Walk
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS windows (
-    id INTEGER PRIMARY KEY, job TEXT NOT NULL, stream TEXT NOT NULL, source TEXT NOT NULL, version TEXT NOT NULL,
-    operation TEXT NOT NULL, since TEXT NOT NULL, until TEXT NOT NULL,
-    asked_since TEXT NOT NULL, asked_until TEXT NOT NULL,  -- as the walk began: its cursor is good for these only
-    walk INTEGER REFERENCES walks
-) STRICT
-"""
 
 
 class Window(Struct, frozen=True):
@@ -54,8 +45,6 @@ class Windows:
 
     def __init__(self, control: Control) -> None:
         self._control = control
-        with control.transaction() as db:
-            db.execute(_SCHEMA)
 
     def job(self, command: str) -> str | None:
         """The newest run of `command` that has windows left to read or to load."""

@@ -1,0 +1,105 @@
+"""Erasure of a record from control.db: which erasures are unfinished, and the texts from which it is removed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from pdsync.core.control.archive_index import put_pages
+from pdsync.core.control.db import Database
+from pdsync.core.disk import guarding
+from pdsync.errors import StorageError
+from pdsync.sql import quoted, quoted_list
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterable
+
+    from pdsync.core.control.walks import SealedPage
+
+
+class ErasedRecord(Struct, frozen=True):
+    """A record that is erased from a project, and the run that erases it."""
+
+    run_id: str
+    kind: str
+    record: int
+
+
+class Erasures(Database):
+    """Erasures in control.db."""
+
+    def erase(
+        self,
+        target: ErasedRecord,
+        moved: Iterable[SealedPage],
+        resealed: Iterable[tuple[int, int, str, str]],
+        clean: Callable[[str, str, str | None], str],
+    ) -> int:
+        """Begin an erasure: name the files without the person, and clean every text beside them, all at once.
+
+        Args:
+            target: the record, and the run that erases it.
+            moved: as `replace_pages` takes them.
+            resealed: as `replace_pages` takes them.
+            clean: makes a text harmless: text, column, and the mutation whose row it is in.
+
+        Returns:
+            How many texts were changed.
+        """
+        self._db.execute("PRAGMA secure_delete = ON")
+        with self.transaction() as db:
+            put_pages(db, moved, resealed)
+            db.execute(
+                "INSERT INTO erasures (run_id, kind, record, at) VALUES (?, ?, ?, datetime('now'))",
+                (target.run_id, target.kind, target.record),
+            )
+            return _clean_texts(db, clean)
+
+    def begun_erasures(self, kind: str, record: int) -> int:
+        """How many erasures of a record were begun and not finished."""
+        query = "SELECT count(*) FROM erasures WHERE kind = ? AND record = ? AND removed IS NULL"
+        return int(str(self.rows(query, kind, record)[0][0]))
+
+    def finish_erasures(self, kind: str, record: int, removed: str) -> None:
+        """Note what was removed (JSON), and leave no byte of what this file held before.
+
+        Raises:
+            StorageError: another process reads this file; the erasure is not finished.
+        """
+        with self._lock, guarding(self.path):
+            self._db.execute("VACUUM")
+            if self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                raise StorageError(
+                    f"Another process holds {self.path}, so its old pages can't be removed yet.\n"
+                    f"All else is done. Close it and run the same command again."
+                )
+            with self.transaction() as db:
+                db.execute(
+                    "UPDATE erasures SET removed = ? WHERE kind = ? AND record = ? AND removed IS NULL",
+                    (removed, kind, record),
+                )
+
+
+def _clean_texts(db: sqlite3.Connection, clean: Callable[[str, str, str | None], str]) -> int:
+    """Clean every text of every table, whatever wrote it: plans, before-images and answers of changes, receipts."""
+    changed = 0
+    tables = db.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'").fetchall()
+    for (table,) in tables:
+        columns = db.execute("SELECT name, type, pk FROM pragma_table_info(?)", (table,)).fetchall()
+        keys = [column for column, _, place in columns if place]
+        where = " AND ".join(f"{quoted(key)} = ?" for key in keys) if keys else "rowid = ?"
+        chosen = quoted_list(keys) if keys else "rowid"
+        mutation = "id" if table == "mutations" else "mutation" if "mutation" in keys else "NULL"
+        for column in (column for column, kind, place in columns if kind in ("TEXT", "BLOB") and not place):
+            rows = db.execute(
+                f"SELECT {quoted(column)}, {mutation}, {chosen} FROM {quoted(table)} WHERE {quoted(column)} IS NOT NULL"
+            )
+            for value, of, *place in rows.fetchall():
+                text = value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
+                if (other := clean(text, column, of)) != text:
+                    made = other if isinstance(value, str) else other.encode("utf-8", "surrogateescape")
+                    db.execute(f"UPDATE {quoted(table)} SET {quoted(column)} = ? WHERE {where}", (made, *place))
+                    changed += 1
+    return changed
