@@ -99,29 +99,29 @@ class ExportReport(Struct, frozen=True):
 
 
 def parquet(
-    settings: Settings, asked: ExportRequest, tell: Callable[[str, File], None] = lambda table, file: None
+    settings: Settings, request: ExportRequest, on_file: Callable[[str, File], None] = lambda table, file: None
 ) -> ExportReport:
     """Export the published warehouse as Parquet.
 
     Args:
         settings: of the project.
-        asked: what, and where to.
-        tell: is called with each table and the file that was written of it.
+        request: what, and where to.
+        on_file: is called with each table and the file that was written of it.
 
     Raises:
         ConfigError: there is no warehouse, no such stream or column, or the place holds what this would unmask. Nothing
             was written.
         StorageError: the place can't be written; its catalogue still names the export before.
     """
-    for name in asked.streams:
+    for name in request.streams:
         catalogue.stream(name)
     if not settings.warehouse.exists():
         raise ConfigError(f"There is no warehouse at {settings.warehouse} yet. Make one: pdsync sync")
-    store = open_store(asked.out, asked.endpoint, state=settings.state)
+    store = open_store(request.out, request.endpoint, state=settings.state)
     connection = warehouse.connect(settings.warehouse, read_only=True)
     try:
         with store.scratch() as scratch:
-            return _Export(settings, asked, connection, store, scratch, tell).all()
+            return _Export(settings, request, connection, store, scratch, on_file).all()
     except (duckdb.Error, OSError) as error:
         raise StorageError(
             f"The export to {store.where} stopped: {disk.said(error)}.\n{disk.way_out(error) or ''}".rstrip()
@@ -136,14 +136,15 @@ class _Export:
     def __init__(
         self,
         settings: Settings,
-        asked: ExportRequest,
+        request: ExportRequest,
         connection: duckdb.DuckDBPyConnection,
         store: Store,
         scratch: Path,
-        tell: Callable[[str, File], None],
+        on_file: Callable[[str, File], None],
     ) -> None:
-        self.asked, self.connection, self.store, self.scratch, self.tell = asked, connection, store, scratch, tell
-        self.tables = export.tables(connection, asked.streams)
+        self.request, self.connection, self.store = request, connection, store
+        self.scratch, self.on_file = scratch, on_file
+        self.tables = export.tables(connection, request.streams)
         self.runs = export.runs(connection)
         self.company, name = export.company(connection)
         self.before = self._read()
@@ -156,14 +157,14 @@ class _Export:
             {"id": self.company, "name": name},
             self.now,
             next(reversed(self.runs), None),
-            [str(mask) for mask in asked.masks],
+            [str(mask) for mask in request.masks],
             dict(self.before.tables) if self.before else {},
             dict(self.before.changes) if self.before else {},
         )
         # Of all tables, exported now or not: a mask that an earlier export asked for has to be given again.
         columns = {table: list(export.columns(connection, "main", table)) for table in export.tables(connection)}
-        self.masked: dict[str, dict[str, How]] = resolve(asked.masks, columns)
-        self.key = _key(settings.state / "export.key") if asked.masks else ""
+        self.masked: dict[str, dict[str, How]] = resolve(request.masks, columns)
+        self.key = _key(settings.state / "export.key") if request.masks else ""
         self.dropped: list[str] = []  # to be removed when the catalogue no longer names them
 
     @property
@@ -186,7 +187,7 @@ class _Export:
                 f"{self.store.where} holds company {before.company['id']}, and this warehouse company {self.company}."
                 f" Nothing was written. Choose another --out."
             )
-        missing = set(before.masks) - {str(mask) for mask in self.asked.masks}
+        missing = set(before.masks) - {str(mask) for mask in self.request.masks}
         if missing:
             raise ConfigError(
                 f"{self.store.where} was written with --mask {' --mask '.join(sorted(missing))}, and this would show"
@@ -198,7 +199,7 @@ class _Export:
         """Write everything, the catalogue last; then remove what it no longer names."""
         written = {table: self._table(table) for table in self.tables}
         changed = {}
-        if self.asked.changes:
+        if self.request.changes:
             for stream in dict.fromkeys(self.tables.values()):
                 if file := self._changes(stream):
                     changed[stream] = file
@@ -214,7 +215,7 @@ class _Export:
         file = export.described(target, path)
         note(self.scratch, [path])
         self.store.put(target, path)
-        self.tell(table, file)
+        self.on_file(table, file)
         return file
 
     def _table(self, table: str) -> File:
@@ -223,9 +224,9 @@ class _Export:
         file = self._put(table, target, f"{table}/_snapshot={self._snapshot}/data.parquet")
         known = self.catalog.tables.get(table)
         older = [known.file, *known.older] if known else []
-        if self.asked.keep:
-            self.dropped += [each.path for each in older[self.asked.keep - 1 :]]
-            older = older[: self.asked.keep - 1]
+        if self.request.keep:
+            self.dropped += [each.path for each in older[self.request.keep - 1 :]]
+            older = older[: self.request.keep - 1]
         self.catalog.tables[table] = Table(self._snapshot, columns, file, older)
         return file
 
@@ -247,7 +248,7 @@ class _Export:
         if export.described(target, path).rows:
             file = self._put(stream, target, path)
             files.append(file)
-        if len(files) > self.asked.most_files:
+        if len(files) > self.request.most_files:
             files = [self._compacted(stream, files)]
         self.catalog.changes[stream] = Changes(runs[-1], files, self.runs[runs[-1]])
         return file

@@ -1,0 +1,107 @@
+"""A session takes the lock, publishes what the job loaded, and leaves the warehouse alone when the job fails."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import duckdb
+import pytest
+from msgspec.structs import replace
+
+from pdsync.core import catalogue, config
+from pdsync.errors import ConfigError, ProjectLocked, WrongCompany
+from pdsync.load.commit import Counts
+from pdsync.model import Page, Receipt, StreamReceipt
+from pdsync.runner import project
+from pdsync.runner.report.receipt import StreamEnd, begin_receipt, conclude
+from pdsync.runner.session import Event, Session, open_offline_session
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pdsync.core.config import Settings
+    from pdsync.core.control import Control
+
+T0 = datetime(2026, 11, 22, 12, tzinfo=UTC)
+DEALS = catalogue.stream("deals")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    (tmp_path / "pdsync.toml").write_text("")
+    return config.load(tmp_path)
+
+
+def begin(control: Control) -> Receipt:
+    receipt = begin_receipt("load --stream deals")
+    control.start_run(receipt.run_id, receipt.command, receipt.started_at)
+    return receipt
+
+
+async def load_deal(settings: Settings, number: int, *, company_id: int | None = 1, fails: bool = False) -> None:
+    async with open_offline_session(settings, begin, company_id=company_id) as session:
+        walk = session.control.open_walk(session.receipt.run_id, "deals", "live", "v2", "getDeals", None)
+        walk = replace(walk, started_at=T0)
+        page = Page(walk.id, 0, b'{"data": [{"id": %d}]}' % number, 1, None, T0)
+        await session.archive.seal(walk, page)
+        await session.loader.add(DEALS, walk, [page])
+        if fails:
+            raise ConfigError("the job failed")
+        session.control.end_walk(walk.id, "applied")
+        conclude(session.receipt, {"deals": StreamEnd(StreamReceipt())})
+
+
+def published(settings: Settings) -> list[int]:
+    with duckdb.connect(str(settings.warehouse), read_only=True) as connection:
+        return [row[0] for row in connection.execute("SELECT id FROM deals ORDER BY id").fetchall()]
+
+
+async def test_s9_what_a_job_loaded_is_published_with_its_receipt(settings: Settings) -> None:
+    await load_deal(settings, 1)
+    await load_deal(settings, 2, company_id=None)  # the project knows its company now
+    assert published(settings) == [1, 2]
+    with duckdb.connect(str(settings.warehouse), read_only=True) as connection:
+        assert connection.execute("SELECT count(*), bool_and(complete) FROM meta.runs").fetchall() == [(2, True)]
+
+
+async def test_s1_a_job_that_fails_publishes_nothing_and_its_pages_are_loaded_by_the_next(settings: Settings) -> None:
+    await load_deal(settings, 1)
+    with pytest.raises(ConfigError, match="the job failed"):
+        await load_deal(settings, 2, fails=True)
+    assert published(settings) == [1]
+    await load_deal(settings, 3)  # the lock was given back
+    assert 3 in published(settings)
+
+
+async def test_x5_a_project_of_no_company_or_another_is_refused(settings: Settings) -> None:
+    with pytest.raises(ConfigError, match="--company"):
+        await load_deal(settings, 1, company_id=None)
+    await load_deal(settings, 1, company_id=7)
+    with pytest.raises(WrongCompany):
+        await load_deal(settings, 2, company_id=8)
+    assert published(settings) == [1]
+
+
+async def test_s10_one_job_at_a_time(settings: Settings) -> None:
+    with project.locked(settings), pytest.raises(ProjectLocked):
+        await load_deal(settings, 1)
+
+
+async def test_progress_counts_pages_and_changes(settings: Settings) -> None:
+    events: list[Event] = []
+    async with open_offline_session(settings, begin, company_id=1) as opened:
+        session = Session(
+            settings=settings, control=opened.control, loader=opened.loader, archive=opened.archive,
+            receipt=opened.receipt, on_event=events.append,
+        )  # fmt: skip
+        session.progress["deals"] = StreamReceipt()
+        operation = catalogue.operation("getDeals", "v2")
+        session.record_page("deals", operation, Page(1, 0, b"", 50, "next", T0))
+        session.record_changes("deals", Counts(read=50, inserted=40, unchanged=10))
+        session.record_changes("deals", None)  # no batch was complete
+        entry = session.progress["deals"]
+        assert (entry.requests, entry.tokens, entry.read) == (1, operation.cost, 50)
+        assert (entry.inserted, entry.unchanged) == (40, 10)
+        assert [event.kind for event in events] == ["page", "page"]
+        conclude(opened.receipt, {})

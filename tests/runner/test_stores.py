@@ -1,0 +1,75 @@
+"""What a warehouse file was made from, which of two files is older, and what the raw archive lacks of one."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import duckdb
+import msgspec
+import pytest
+
+from pdsync.core import catalogue
+from pdsync.core.control import Control
+from pdsync.load.commit import Counts
+from pdsync.model import Page, Walk
+from pdsync.runner.loader import Loader
+from pdsync.runner.stores import LoadedWalk, count_rows_not_in_archive, is_older, loaded_walks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+T0 = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+def load(path: Path, *walks: tuple[int, list[int]]) -> Path:
+    """Load walks, each with the deals of these ids, into the file at `path`."""
+    loader = Loader(path)
+    loader.open(1, "Example")
+    for number, ids in walks:
+        walk = Walk(number, f"run-{number}", "deals", "live", "v2", "getDeals", None, T0)
+        body = msgspec.json.encode({"data": [{"id": each, "title": f"deal {each}"} for each in ids]})
+        asyncio.run(loader.add(catalogue.stream("deals"), walk, [Page(number, 0, body, len(ids), None, T0)]))
+    asyncio.run(loader.close())
+    return path
+
+
+def test_a_file_says_which_walks_it_was_made_from(tmp_path: Path) -> None:
+    file = load(tmp_path / "a.duckdb", (1, [1, 2]), (2, [2]))
+    assert loaded_walks(file) == {
+        ("run-1", 1): LoadedWalk("deals", Counts(read=2, inserted=2)),
+        ("run-2", 2): LoadedWalk("deals", Counts(read=1, unchanged=1)),
+    }
+
+
+def test_s2_rows_of_walks_without_a_page_are_what_the_archive_lacks(tmp_path: Path) -> None:
+    file = load(tmp_path / "a.duckdb", (1, [1, 2]), (2, [2]), (3, [3]))
+    control = Control(tmp_path / "control.db")
+    try:
+        assert count_rows_not_in_archive(file, control) == {"deals": 3}  # a walk that wrote nothing is no loss
+    finally:
+        control.close()
+
+
+@pytest.mark.parametrize(
+    ("work", "published", "result"),
+    [
+        ([1, 2], [1, 2], (False, True)),
+        ([1, 2], [1], (False, True)),
+        ([1], [1, 2], (True, False)),  # it lacks a batch and has none of its own
+        ([1, 3], [1, 2], (False, True)),  # each has its own: the one that was loaded last is used
+    ],
+)
+def test_s2_the_file_that_lacks_batches_is_the_older_one(
+    tmp_path: Path, work: list[int], published: list[int], result: tuple[bool, bool]
+) -> None:
+    theirs = load(tmp_path / "published.duckdb", *((number, [number]) for number in published))
+    mine = load(tmp_path / "work.duckdb", *((number, [number]) for number in work))
+    assert is_older(mine, theirs) == result
+
+
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.duckdb").write_bytes(b"no database")
+    with pytest.raises(duckdb.Error):
+        is_older(tmp_path / "a.duckdb", tmp_path / "a.duckdb")
