@@ -1,10 +1,10 @@
-"""Decides what a merge leaves: one record, and everything that hung on the other.
+"""Merges two records into one, which keeps the linked records of both.
 
-The id in `merge_with_id` stays and wins where both have a value; the one in the path is gone for good. What the
-winner lacks is taken from the loser, and activities, files, mails, deals and people move over.
+The record in `merge_with_id` stays and wins where both have a value; the one in the path is deleted. Empty values of
+the winner are filled from the loser, and activities, files, mails, deals and persons are linked to the winner.
 Assumptions: of lists (labels, e-mails, phones) both sides are kept; large texts of persons and organizations are
-joined; update_time is set on the winner, and on what moved unless `Company.merge_touches_children` is off; who
-is only a further participant of an activity stays named there.
+joined; update_time is set on the winner, and on moved records unless `Company.merge_touches_children` is off; an
+additional participant of an activity is not replaced.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FIXED = ("id", "add_time", "update_time", "is_deleted", "is_archived", "status",
 
 
 def merge(call: Call, resource: Resource) -> tuple[Row, int]:
-    """The winner as it is now, and the id of the loser."""
+    """The merged winner, and the id of the loser."""
     loser_id, winner_id = call.id(), call.json().get("merge_with_id")
     if isinstance(winner_id, str) and winner_id.isdigit():
         winner_id = int(winner_id)
@@ -91,14 +91,14 @@ def _move(company: Company, link: str, ids: tuple[int, int], now: str, request: 
             else:
                 hidden = {link: winner_id}
             if link == "person_id" and "participants" in record:
-                record["participants"] = _without_twins(record["participants"], loser_id, winner_id)
+                record["participants"] = _without_duplicates(record["participants"], loser_id, winner_id)
             if company.merge_touches_children and kind != "mail_threads":
                 record["update_time"] = now
             company.put(kind, "update", record, hidden=hidden, request=request)
 
 
-def _without_twins(participants: list[Record], loser_id: int, winner_id: int) -> list[Record]:
-    """Each person once, with the loser's place taken by the winner."""
+def _without_duplicates(participants: list[Record], loser_id: int, winner_id: int) -> list[Record]:
+    """Each person once, the loser replaced by the winner."""
     kept: dict[int, Record] = {}
     for one in participants:
         id = winner_id if one["person_id"] == loser_id else one["person_id"]

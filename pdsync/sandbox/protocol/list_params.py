@@ -1,8 +1,8 @@
-"""Reads what a list was asked for, or says what is wrong with it.
+"""Parses the query parameters of a list, or refuses them with a 400.
 
-v2 refuses what it does not know, v1 ignores it.
-Assumption: so it is for query parameters; of v2 one tool saw a 400, of v1 the opposite is lore. Limits above the
-cap are refused as well; the documents name the caps but not what happens beyond.
+v2 refuses unknown parameters, v1 ignores them.
+Assumption: this holds for all query parameters; one tool reports a 400 of v2, several that v1 ignores them. Limits
+above the cap are refused as well; the documents name the caps but not what happens beyond.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def read_v2(call: Call, resource: Resource, archived: bool) -> tuple[Selection, 
     known |= {"include_fields"} if resource.optional else set()
     known |= {"custom_fields"} if resource.custom_fields else set()
     known |= {"include_option_labels", "include_labels"} if resource.labels and not archived else set()
-    _refuse_strangers(query, known)
+    _refuse_unknown(query, known)
 
     equal, ids = _filters(call, resource, resource.filters_v2)
     statuses, states = _statuses(query.get("status", ""), archived)
@@ -56,7 +56,7 @@ def read_v2(call: Call, resource: Resource, archived: bool) -> tuple[Selection, 
     if "cursor" in query:
         cursor = decode_cursor(query["cursor"], resource.sorts)
         if (by and by != cursor.field) or (direction and direction != cursor.sort_direction):
-            # Assumption: a cursor holds for the order it was made in.
+            # Assumption: a cursor is valid for the order it was made in only.
             raise bad_request("Invalid cursor: it belongs to another sort order")
         by, direction, after = cursor.field, cursor.sort_direction, (cursor.field_value, cursor.id)
     selection = Selection(
@@ -75,7 +75,7 @@ def read_one_v2(call: Call, resource: Resource) -> Shape:
     known = {"include_fields"} if resource.optional else set()
     known |= {"custom_fields"} if resource.labels else set()
     known |= {"include_option_labels", "include_labels"} if resource.labels else set()
-    _refuse_strangers(call.query, known)
+    _refuse_unknown(call.query, known)
     return read_shape(call, resource)
 
 
@@ -166,7 +166,7 @@ def encode_field_cursor(code: str) -> str:
 
 
 def read_field_cursor(text: str | None, codes: list[str]) -> int:
-    """Where to go on in `codes`: after the one the cursor names."""
+    """The position in `codes` after the one that the cursor names."""
     if not text:
         return 0
     try:
@@ -179,7 +179,7 @@ def read_field_cursor(text: str | None, codes: list[str]) -> int:
 # -- single parameters -------------------------------------------------------------------------------
 
 
-def _refuse_strangers(query: dict[str, str], known: set[str]) -> None:
+def _refuse_unknown(query: dict[str, str], known: set[str]) -> None:
     for name in query:
         if name not in known:
             raise bad_request(f"Parameter {name!r} is not allowed", name)
@@ -188,7 +188,7 @@ def _refuse_strangers(query: dict[str, str], known: set[str]) -> None:
 def _filters(
     call: Call, resource: Resource, known: dict[str, str]
 ) -> tuple[tuple[tuple[str, Any], ...], frozenset[int] | None]:
-    """Facets to match, and ids where a filter is one over another table."""
+    """The facets to match, and the ids that match a filter over another table."""
     if "filter_id" in call.query:
         id = _number("filter_id", call.query["filter_id"])
         if id not in call.company.filters:
@@ -212,16 +212,16 @@ def _filters(
 
 
 def _statuses(text: str, archived: bool) -> tuple[frozenset[str] | None, tuple[str, ...]]:
-    """Deals of which status, in which state. Deleted ones have a status of their own besides."""
+    """The statuses and the row states to list; `deleted` is a status of the API and a state of its own here."""
     home = "archived" if archived else "live"
-    asked = _split(text)
-    for status in asked:
+    wanted = _split(text)
+    for status in wanted:
         if status not in ("open", "won", "lost", "deleted"):
             raise bad_request(f"status: {status!r} is not one of open, won, lost, deleted", "status")
-    if not asked:
+    if not wanted:
         return None, (home,)
-    states = ((home,) if set(asked) - {"deleted"} else ()) + (("deleted",) if "deleted" in asked else ())
-    return frozenset(asked), states
+    states = ((home,) if set(wanted) - {"deleted"} else ()) + (("deleted",) if "deleted" in wanted else ())
+    return frozenset(wanted), states
 
 
 def _ids(text: str, also: frozenset[int] | None) -> frozenset[int]:

@@ -1,7 +1,7 @@
-"""Decides whether a value sent for a field will do, and what it becomes.
+"""Decides whether a value sent for a field is valid, and normalises it.
 
 A check is named in `resources` as `kind`, `kind:argument`; a trailing "?" lets null through, "!" marks what a
-new record must have. Each returns the value to keep or raises a 400 that names the field.
+new record must have. Each returns the value to store or raises a 400 that names the field.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Bad days, on demand: what may go wrong with an answer, and when.
+"""Fault injection: what goes wrong with an answer, and for which requests.
 
-A fault says which requests it is for and what it does to them. Faults that act *before* leave the company as it
-was; those that act *after* let the request do its work and then spoil the answer, which is what makes a write
-uncertain. `Faults.plan()` decides per request; `spoil()` changes a reply; how bytes go out is the server's.
+A fault names the requests it applies to and its effect. Faults that act *before* leave the company unchanged;
+those that act *after* let the request take effect and then spoil the answer, so that the outcome of a write is
+unknown. `Faults.plan()` decides per request; `spoil()` changes a reply; how bytes go out is the server's.
 
     {"kind": "reset_after", "method": "POST", "path": "/api/v2/deals$", "nth": 2}
     {"kind": "status", "status": 502, "when": "after", "probability": 0.01}
@@ -48,7 +48,7 @@ HTML = "text/html; charset=utf-8"
 
 
 class Fault(Struct, kw_only=True, forbid_unknown_fields=True):
-    """One kind of trouble. Of nth, every and probability at most one; without any it strikes each time."""
+    """One fault. At most one of nth, every and probability; without any it applies to each matching request."""
 
     kind: str
     method: str = ""  # empty: any
@@ -56,19 +56,19 @@ class Fault(Struct, kw_only=True, forbid_unknown_fields=True):
     nth: int | None = None  # the nth matching request, and the following ones up to `times`
     every: int | None = None
     probability: float | None = None
-    times: int | None = None  # at most so often; 1 with nth, else no end
+    times: int | None = None  # at most this often; default 1 with nth, else unlimited
     when: Literal["before", "after"] = "before"
     status: int | None = None  # 502, of a redirect 302
     body: str | None = None
     html: bool = False
-    seconds: float = 30.0  # timeout: how long it hangs; read_lag: how far lists lag behind
+    seconds: float = 30.0  # timeout: how long it waits; read_lag: how old lists are
     ms: float = 100.0  # latency
     jitter_ms: float = 0.0
-    at: int | None = None  # truncate: keep so many bytes (half); wrong_length: bytes too many (10)
+    at: int | None = None  # truncate: keep this many bytes (half); wrong_length: bytes too many (10)
     bytes_per_s: float = 1.0  # slow_drip
     to: str = ""  # redirect
     find: str = ""  # mutate: regular expression over the body …
-    replace: str = ""  # … and what stands there instead, with \\1 and so on
+    replace: str = ""  # … and its replacement, with \\1 and so on
     headers: dict[str, str] = {}  # added to the answer, whatever the kind; all that kind "headers" does
     token_headers: bool = True  # burst_429, daily_429: with the usual headers or without
 

@@ -1,9 +1,9 @@
-"""Decides whether a request may pass: bursts by token, the company's tokens for the day.
+"""Decides whether a request is admitted: the burst limit of its token, the company's daily tokens.
 
-Bursts are counted over any rolling two seconds of real time, for each token apart. The day is that of the
-sandbox's clock. Whoever keeps knocking while refused meets the HTML page of the gateway for a while.
-Assumptions: a refused request fills no place in the window and costs nothing; every other request is charged,
-whatever its status; a request is let through while a single token is left; tokens are counted from zero at
+Bursts are counted over any rolling two seconds of real time, separately for each token. The day is that of the
+sandbox's clock. A client that repeats refused requests gets the HTML page of the gateway for some seconds.
+Assumptions: a refused request is not counted in the window and costs nothing; every other request is charged,
+whatever its status; a request is admitted while a single token is left; tokens are counted from zero at
 midnight UTC; OAuth apps may do four times the burst of an API token.
 """
 
@@ -37,14 +37,14 @@ class Limits(Struct, kw_only=True):
     burst: int | None = 20  # requests of one token in any two seconds
     search_burst: int | None = 10
     daily_tokens: int | None = 30_000
-    daily_requests: int = 10_000  # only told, in x-daily-requests-left
+    daily_requests: int = 10_000  # only reported, in x-daily-requests-left
     token_headers: bool = True  # the undocumented x-daily-ratelimit-token-*
     block_after: int = 10  # refusals in a row before the HTML 403; 0 never
     block_s: float = 10.0
 
 
 class Meter(Struct):
-    """What one token has done lately."""
+    """The recent requests of one token."""
 
     recent: deque[float]
     recent_searches: deque[float]
@@ -54,7 +54,7 @@ class Meter(Struct):
 
 
 class LimitReached(Exception):
-    """The gateway answers with a page of its own."""
+    """The gateway refuses with its HTML page."""
 
     def reply(self) -> Reply:
         return Reply(403, BLOCKED_HTML, {"server": "cloudflare"}, "text/html; charset=utf-8")
@@ -70,7 +70,7 @@ class RateLimiter:
         self._lock = threading.Lock()
 
     def enter(self, token: str, *, is_search: bool, is_oauth: bool) -> None:
-        """Count a request in, or raise why not."""
+        """Admit and count a request, or raise the refusal."""
         limits, now = self.limits, time.monotonic()
         with self._lock:
             meter = self._meters.setdefault(token, Meter(deque(), deque()))
@@ -139,7 +139,7 @@ class RateLimiter:
         return self.limits
 
     def lift(self) -> None:
-        """Forget who was blocked, and every window."""
+        """Clear all windows and blocks."""
         with self._lock:
             self._meters.clear()
 

@@ -1,7 +1,7 @@
-"""Plays Pipedrive's OAuth server: authorises at once, trades codes, refreshes, and can be unforgiving.
+"""Simulates Pipedrive's OAuth server: authorises at once, exchanges codes, refreshes tokens.
 
-With `rotate` each refresh token works once. Using one again is answered with invalid_grant, and revokes
-whatever came out of the same authorisation, as servers do that suspect theft.
+With `rotate` each refresh token works once. Using one again is answered with invalid_grant and revokes
+all tokens of the same authorisation, as servers do that detect token reuse.
 Assumption: Pipedrive itself is reported to send the same refresh token back, so that is the default.
 """
 
@@ -31,7 +31,7 @@ class Settings(Struct, kw_only=True):
     client_secret: str = "sandbox-secret"  # noqa: S105 - of a server that exists for a test
     expires_in: int = 3600
     rotate: bool = False
-    viewer: str = "admin"  # who clicks "allow"
+    viewer: str = "admin"  # the user who grants access
 
 
 class Grant(Struct):
