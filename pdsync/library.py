@@ -12,6 +12,7 @@ async with pdsync.Client("my-project") as client:
     deal = await client.call("getDeal", id=42)
     async for record in client.list("deals", status="won"):
         ...
+    mine = await client.action("getDeals", fetchAll=True, ownedByYou=True)  # the component's names
 """
 
 from __future__ import annotations
@@ -24,13 +25,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pdsync.core import catalogue, config
+from pdsync.core import actions, catalogue, config
 from pdsync.core.http import PLAIN_CAP
+from pdsync.core.log import log
 from pdsync.core.request_builder import check
 from pdsync.core.upload_download import MemorySink
 from pdsync.errors import ConfigError
 from pdsync.extract.records import records
 from pdsync.runner import push as pushing
+from pdsync.runner.actions import change
+from pdsync.runner.actions import read as reading
+from pdsync.runner.actions.caller import Caller
+from pdsync.runner.actions.prepare import prepare
 from pdsync.runner.connection import connect
 from pdsync.runner.project import open_warehouse as open_published
 from pdsync.runner.project import opened as open_control
@@ -213,6 +219,44 @@ class Client:
             await self._session.download(call.operation, call.path, file, most_bytes=PLAIN_CAP)
             return bytes(file.body)
         return (await self._session.carry_out(call)).json()
+
+    async def action(
+        self,
+        key: str,
+        *,
+        now: bool | pushing.PushRequest = False,
+        confirm: Callable[[Plan], bool] = lambda plan: True,
+        **inputs: object,
+    ) -> dict[str, Any]:
+        """Carry out one of the component's actions by its own name, and return its answer in the component's shape.
+
+        A change is queued, and with `now` pushed at once. docs/actions.md has every action with its inputs.
+
+        Args:
+            key: such as `getDeals`.
+            now: send a change: with the limits and consents of a push, where those are not the usual ones.
+            confirm: is shown the plan of a change before it is sent; False leaves it in the queue.
+            inputs: by the component's names or in snake_case.
+
+        Raises:
+            ConfigError: there is no such action or input, or one can't be honoured; says why, and what to use.
+            GuardTripped: a guard holds a change back; it stays in the queue.
+            PdsyncError: see `core.http.Http.call`.
+        """
+        chosen = actions.action(key)
+        given = actions.read_inputs(chosen, inputs)
+        debug = actions.is_true(chosen, actions.DEBUG, given.inputs.get(actions.DEBUG, False))
+        caller = Caller(self._session, log.warning if debug else None)
+        if chosen.kind == "raw":
+            return await reading.raw_request(chosen, given.inputs, caller)
+        made = await prepare(chosen, given, caller)
+        if not chosen.is_queued:
+            return await reading.read(made)
+        mutation = change.queue(self._settings, made)
+        if now is False:
+            return change.queued_answer(mutation)
+        request = pushing.PushRequest() if now is True else now
+        return change.pushed_answer(await change.push(self._settings, mutation, request, confirm))
 
     async def list(self, name: str, **values: object) -> AsyncGenerator[dict[str, Any]]:
         """Every record of a stream (`deals`) or a list operation (`getDeals`), each once, page by page.

@@ -45,6 +45,8 @@ COMMANDS = {
     "push": "push",
     "undo": "push",
     "api": "api",
+    "action": "action",
+    "actions": "action",
     "files": "files",
     "sandbox": "sandbox",
 }

@@ -1,9 +1,4 @@
-"""Each read action of a well-known Pipedrive component: the command that does the same, and its result, checked.
-
-`docs/actions.md` is the table of them; `python -m tests.end_to_end.test_actions` writes it anew.
-"""
-
-# ruff: noqa: T201 - writes a file when it is run as a program
+"""Each read action of a well-known Pipedrive component: its command here, and its result checked."""
 
 from __future__ import annotations
 
@@ -13,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pdsync.core import catalogue
 from tests.support.world import Project, serving
 from tests.vendor import stored
 
@@ -22,7 +16,6 @@ if TYPE_CHECKING:
 
     from tests.support.world import Remote
 
-TABLE = Path(__file__).parents[2] / "docs" / "actions.md"
 READS = ("picklist", "read_list", "read_one", "search", "download", "raw")
 
 # Action → the operation and its parameters; in braces what the test fills in: {deals} is the id of a deal.
@@ -232,31 +225,3 @@ def test_a_removed_operation_is_named(remote: Remote, project: Project, known: d
     assert code == 2
     assert "no longer documented by Pipedrive" in err
     assert [entry["path"] for entry in remote.log()] == []
-
-
-def table() -> str:
-    """The actions and their commands, in Markdown."""
-    lines = [
-        "# Read actions and the commands for them",
-        "",
-        "Each is run against the sandbox by `tests/end_to_end/test_actions.py`, and its result checked.",
-        "",
-        "| action | command | tokens |",
-        "|---|---|---|",
-    ]
-    for action, words in sorted(ACTIONS.items()):
-        name = words.split(" ")[0]
-        cost = "" if name.startswith("--") else catalogue.operation(name).cost
-        text = "removed by Pipedrive: refused, nothing is sent" if action in REMOVED else f"`pdsync api {words}`"
-        lines.append(f"| {action} | {text} | {cost} |")
-    return "\n".join([*lines, ""])
-
-
-def test_the_table_in_the_docs_is_up_to_date() -> None:
-    assert TABLE.read_text("utf-8") == table()
-
-
-if __name__ == "__main__":
-    TABLE.parent.mkdir(exist_ok=True)
-    TABLE.write_text(table(), "utf-8")
-    print(TABLE)

@@ -208,7 +208,7 @@ async def _carry_out(
     _debug(app, operation.method, call.path, call.query, headers, call.body, list(call.files.values()))
     async with session(app) as http:
         if operation.mutates:
-            await _check_company(app, http)
+            await check_company(app, http)
         if everything:
             attempts = min(REPEATS, patience.attempts)
             client = _ConfiguredClient(http, headers, patience)
@@ -239,7 +239,7 @@ async def _send_raw(app: App, raw: raw_request.Request, patience: RetryPolicy, o
             await output.file(http, raw.operation, path, patience, query=query, headers=headers)
             return
         if raw.method != "GET":
-            await _check_company(app, http)
+            await check_company(app, http)
         answer = await http.request(
             raw.method,
             raw.path,
@@ -256,7 +256,7 @@ async def _send_raw(app: App, raw: raw_request.Request, patience: RetryPolicy, o
     output.answer(answer)
 
 
-async def _check_company(app: App, http: Http) -> None:
+async def check_company(app: App, http: Http) -> None:
     """Check that the token is of the project's company, if the project has one: one request, 2 tokens."""
     with project.opened(app.settings) as control:
         if control.company():

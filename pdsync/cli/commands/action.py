@@ -1,0 +1,192 @@
+"""`pdsync action` and `pdsync actions`: the component's actions by their own names."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from pdsync.cli import render
+from pdsync.cli.app import App, Command
+from pdsync.cli.commands import api
+from pdsync.cli.commands.push import push
+from pdsync.cli.response_output import Output
+from pdsync.core.actions import DEBUG, Action, actions, inputs_of, is_true, read_inputs
+from pdsync.core.actions import action as action_of
+from pdsync.core.http import RetryPolicy
+from pdsync.core.log import clean_json
+from pdsync.core.raw_request import pair
+from pdsync.core.request_builder import check
+from pdsync.errors import ConfigError
+from pdsync.runner.actions import change, read
+from pdsync.runner.actions.caller import Caller
+from pdsync.runner.actions.prepare import prepare
+
+if TYPE_CHECKING:
+    from pdsync.core.actions import Given
+    from pdsync.core.http import Http
+    from pdsync.model import Mutation
+
+
+@click.command(cls=Command)
+@click.argument("key")
+@click.argument("values", nargs=-1, metavar="[INPUT=VALUE]…")
+@click.option("--now", is_flag=True, help="Send a change at once: preview, confirmation, every guard of a push.")
+@click.option("--yes", is_flag=True, help="With --now, or a raw request: send without asking.")
+@click.option("--allow", metavar="WHAT", default="", help="With --now: what a push may do besides, as for pdsync push.")
+@click.option("--max-deletes", type=click.IntRange(min=0), metavar="N", help="With --now: as for pdsync push.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write a downloaded file to this file.")
+@click.pass_context
+def action(
+    context: click.Context,
+    key: str,
+    values: tuple[str, ...],
+    now: bool,
+    yes: bool,
+    allow: str,
+    max_deletes: int | None,
+    out: Path | None,
+) -> None:
+    """Carry out the action KEY with inputs by the component's names (filterId) or in snake_case.
+
+    The answer is JSON in the component's shape. A change waits in the queue until it is pushed, or sent with --now.
+    pdsync actions lists all actions, and pdsync actions KEY the inputs of one.
+
+    \b
+    pdsync action getDeals fetchAll=true ownedByYou=true
+    pdsync action updateDeal id=42 status=won --now
+    pdsync action downloadFile id=7 --out offer.pdf
+    """
+    app: App = context.obj
+    chosen = action_of(key)
+    given = read_inputs(chosen, _given(chosen, values))
+    if out and chosen.kind != "download":
+        raise ConfigError("--out takes the content of a downloaded file. Nothing was called.")
+    if now and not chosen.is_queued:
+        raise ConfigError(f"{chosen.key} changes nothing that waits in the queue: leave --now out. Nothing was called.")
+    if now and not yes and (app.no_input or not sys.stdin.isatty()):
+        raise ConfigError(f"{chosen.key} may change data. Nothing was sent; add --yes if you mean it.")
+    if chosen.kind == "raw":
+        _raw(app, chosen, given, yes=yes)
+    elif chosen.is_queued:
+        mutation = api.run(app, _queue(app, chosen, given))
+        if now:
+            context.invoke(push, batch=mutation.batch, yes=yes, allow=allow, max_deletes=max_deletes)
+            _show(app, change.pushed_answer(change.find(app.settings, mutation.id)))
+        else:
+            _show(app, change.queued_answer(mutation))
+            app.note(f"#{mutation.seq} waits in the queue. Nothing was sent. See what it does: pdsync push --dry-run")
+    else:
+        api.run(app, _read(app, chosen, given, out))
+
+
+@click.command("actions", cls=Command)
+@click.argument("words", nargs=-1)
+@click.pass_obj
+def actions_command(app: App, words: tuple[str, ...]) -> None:
+    """The actions whose key, title, kind or inputs hold all WORDS; one action's inputs, where WORDS is its key."""
+    if len(words) == 1 and words[0] in actions():
+        _show_inputs(app, actions()[words[0]])
+        return
+    found = [each for each in actions().values() if all(word.lower() in _text(each) for word in words)]
+    if app.json:
+        for each in found:
+            app.emit(_facts(each))
+        return
+    rows = [[each.key, each.kind, "removed" if each.removed else each.operation, _tokens(each)] for each in found]
+    app.out.print(render.table(["action", "kind", "operation", "tokens"], rows))
+    app.note(f"\n{len(found)} of {len(actions())} actions. The inputs of one: pdsync actions getDeals")
+
+
+def _given(chosen: Action, values: tuple[str, ...]) -> dict[str, object]:
+    """The inputs by name; one of several pairs may be given several times."""
+    kinds = {name: each.type for name, each in inputs_of(chosen).items()}
+    found: dict[str, object] = {}
+    for text in values:
+        name, value = pair(text, "an input")
+        if kinds.get(name) == "pairs" and value.lstrip()[:1] not in ("{", "["):
+            before = found.setdefault(name, [])
+            if isinstance(before, list):
+                before.append(value)
+                continue
+        if name in found:
+            raise ConfigError(f"{chosen.key}: {name} is given twice. Nothing was called.")
+        found[name] = value
+    return found
+
+
+def _caller(app: App, http: Http, chosen: Action, given: Given) -> Caller:
+    debug = is_true(chosen, DEBUG, given.inputs.get(DEBUG, False))
+    return Caller(http, app.note if debug else None)
+
+
+async def _read(app: App, chosen: Action, given: Given, out: Path | None) -> None:
+    output = Output(app, out, "binary") if out else None
+    async with api.session(app) as http:
+        made = await prepare(chosen, given, _caller(app, http, chosen, given))
+        if output:
+            call = check(made.operation, made.params)
+            await output.file(made.caller, call.operation, call.path, RetryPolicy())  # type: ignore[arg-type]
+            _show(app, {"data": str(out), "contentType": made.caller.content_type})
+        elif app.json:
+            async for piece in read.pieces(made):
+                sys.stdout.write(clean_json(piece.decode()))
+            sys.stdout.write("\n")
+        else:
+            _show(app, await read.read(made))
+
+
+async def _queue(app: App, chosen: Action, given: Given) -> Mutation:
+    async with api.session(app) as http:
+        made = await prepare(chosen, given, _caller(app, http, chosen, given))
+    return change.queue(app.settings, made)
+
+
+def _raw(app: App, chosen: Action, given: Given, *, yes: bool) -> None:
+    method, url = str(given.inputs["method"]).upper(), str(given.inputs["url"])
+    changes = method != "GET"
+    if changes:
+        api.consent(app, f"{method} {url}", yes=yes)
+
+    async def work() -> dict[str, Any]:
+        async with api.session(app) as http:
+            if changes:
+                await api.check_company(app, http)
+            return await read.raw_request(chosen, given.inputs, _caller(app, http, chosen, given))
+
+    _show(app, api.run(app, work(), doubtful=f"{method} {url}" if changes else None))
+
+
+def _show(app: App, answer: dict[str, Any]) -> None:
+    text = read.as_json(answer)
+    app.result(clean_json((text if app.json else msgspec.json.format(text, indent=2)).decode()))
+
+
+def _show_inputs(app: App, chosen: Action) -> None:
+    if app.json:
+        app.emit(_facts(chosen))
+        return
+    rows = [
+        [name, "yes" if each.required else "", each.default, each.meaning, each.explained]
+        for name, each in inputs_of(chosen).items()
+    ]
+    app.out.print(render.table(["input", "required", "default", "meaning", "honoured"], rows))
+    app.note(f"\n{chosen.title}: {chosen.removed or chosen.operation or 'a raw request'}")
+
+
+def _facts(chosen: Action) -> dict[str, Any]:
+    inputs = {
+        name: {**msgspec.to_builtins(each), "honoured": each.honoured} for name, each in inputs_of(chosen).items()
+    }
+    return {**msgspec.to_builtins(chosen), "tokens": _tokens(chosen), "inputs": inputs}
+
+
+def _tokens(chosen: Action) -> int | None:
+    return chosen.called.cost if chosen.called and not chosen.removed else None
+
+
+def _text(chosen: Action) -> str:
+    return " ".join([chosen.key, chosen.title, chosen.kind, chosen.operation or "", *chosen.inputs]).lower()

@@ -1,0 +1,103 @@
+"""Carries out the actions that change data: each is queued, and pushed on its own where that was asked for.
+
+The queue is the only way to change data here: a change is planned, guarded, verified and undoable, whoever asks for it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec import structs
+
+from pdsync.errors import ConfigError, StorageError
+from pdsync.runner import push as pushing
+from pdsync.writeback import enqueue as queueing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pdsync.core.config import Settings
+    from pdsync.model import Mutation
+    from pdsync.runner.actions.prepare import Prepared
+    from pdsync.runner.push import PushRequest
+    from pdsync.writeback.plan import Plan
+
+_UPLOADS = "uploads"  # beside control.db: files under the names that Pipedrive shall show
+
+
+def queue(settings: Settings, made: Prepared) -> Mutation:
+    """Queue the change. Nothing is sent.
+
+    Raises:
+        ConfigError: a name or a value is wrong. Nothing was queued.
+    """
+    operation = queueing.operation_of(made.action.operation or "")
+    params = dict(made.params)
+    if "file" in made.wants:
+        params["file"] = str(_named_file(settings, made.wants["file"], str(made.wants["file_name"])))
+    with pushing.opened(settings) as (outbox, names):
+        return outbox.add([queueing.entry(names, operation, params)])[0]
+
+
+async def push(
+    settings: Settings, mutation: Mutation, request: PushRequest, confirm: Callable[[Plan], bool]
+) -> Mutation:
+    """Send a queued change, with every guard, and return how it ended.
+
+    Raises:
+        GuardTripped: a guard holds it back; it stays in the queue.
+        PdsyncError: see `pdsync.runner.push`.
+    """
+    await pushing.push(settings, structs.replace(request, batch=mutation.batch), confirm)
+    return find(settings, mutation.id)
+
+
+def find(settings: Settings, id: str) -> Mutation:
+    """The mutation `id` as it stands now."""
+    with pushing.opened(settings) as (outbox, _):
+        return outbox.get(id)
+
+
+def queued_answer(mutation: Mutation) -> dict[str, Any]:
+    """What an action answers whose change waits in the queue."""
+    facts = {"name": f"#{mutation.seq}", "id": mutation.id, "operation": mutation.operation, "target": mutation.target}
+    return {"data": {"success": True, "data": None, "queued": {**facts, "state": mutation.state}}}
+
+
+def pushed_answer(mutation: Mutation) -> dict[str, Any]:
+    """What an action answers whose change was sent: the record as Pipedrive shows it now, or the id of what is gone."""
+    if mutation.state != "applied":
+        reason = mutation.detail or mutation.reason
+        return {"data": {"success": False, "error": reason, "state": mutation.state, "data": None}}
+    id = mutation.remote_id or (mutation.target or "").rpartition("/")[2]
+    number: Any = int(id) if id.isdigit() else id or None
+    gone = mutation.verb == "delete" or not mutation.after_image
+    return {"data": {"success": True, "data": {"id": number} if gone else mutation.after_image}}
+
+
+def _named_file(settings: Settings, content: object, name: str) -> Path:
+    """The file to upload, under the name that Pipedrive shall show.
+
+    Raises:
+        ConfigError: there is no such file, or the name is none.
+        StorageError: the project's folder can't be written.
+    """
+    if not name or "/" in name or "\0" in name or name in (".", ".."):
+        raise ConfigError(f"fileName {name!r} is no name of a file. Nothing was queued.")
+    path = None if isinstance(content, bytes) else Path(str(content).removeprefix("@")).absolute()
+    if path is not None and not path.is_file():
+        raise ConfigError(f"{path} is no file that could be read. Nothing was queued.")
+    if path is not None and path.name == name:
+        return path
+    place = settings.control.parent / _UPLOADS / secrets.token_hex(6) / name
+    try:
+        place.parent.mkdir(parents=True)
+        if path is None:
+            place.write_bytes(content if isinstance(content, bytes) else b"")
+        else:
+            place.symlink_to(path)  # the file itself is read when it is sent
+    except OSError as error:
+        raise StorageError(f"{place} can't be written: {error.strerror or error}.") from error
+    return place

@@ -1,0 +1,109 @@
+"""The entries of schemas/actions: 149 actions, 442 inputs, each going somewhere; a slip names file, key and a guess."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pdsync.core.actions import HONOURED, action, actions, read_action, read_inputs, snake
+from pdsync.errors import CatalogueError, ConfigError
+from pdsync.runner.actions.prepare import STRATEGIES
+
+SEED = Path(__file__).parents[3] / "shared" / "api" / "seed_actions.json"
+GOOD = {"title": "Get Deals", "kind": "read_list", "operation": "v2 getDeals"}
+
+
+def test_149_of_149_actions_and_442_of_442_inputs() -> None:
+    inputs = [each for one in actions().values() for each in one.inputs.values()]
+    assert (len(actions()), len(inputs)) == (149, 442)
+    # A parameter, a condition here, further requests, paging, pdsync's own doing; refused with the reason.
+    honoured = Counter(each.honoured for each in inputs)
+    assert honoured == {"parameter": 281, "paging": 85, "client": 18, "requests": 17, "here": 14, "refused": 27}
+
+
+@pytest.mark.skipif(not SEED.exists(), reason="the list of actions (../shared/api) is not here")
+def test_they_are_the_component_s() -> None:
+    seed = {each["key"]: each for each in json.loads(SEED.read_text("utf-8"))}
+    assert seed.keys() == actions().keys()
+    kinds = {"string Key Value List": "pairs", "data": "data", "boolean": "boolean", "string": "string"}
+    for key, wanted in seed.items():
+        here = actions()[key]
+        assert (here.title, here.kind) == (wanted["title"], wanted["kind"])
+        assert list(here.inputs) == [each["name"] for each in wanted["inputs"]], key
+        for each in wanted["inputs"]:
+            mine = here.inputs[each["name"]]
+            assert (mine.type, mine.required) == (kinds[each["type"]], each["required"]), (key, each["name"])
+        versions = {f"{version} {id}" for version, id in wanted["maps_to"].items() if id}
+        assert here.operation in versions or key == "rawRequest"
+        assert here.operation is None or here.operation.startswith("v2") == bool(wanted["maps_to"]["v2"])
+
+
+def test_every_input_says_what_it_means_and_every_refusal_why() -> None:
+    for key, one in actions().items():
+        for name, each in one.inputs.items():
+            assert each.meaning, (key, name)
+            assert (each.how == "removed") == bool(one.removed), (key, name)
+            if each.how == "refused":
+                assert each.reason, (key, name)
+
+
+def test_every_strategy_has_a_name_and_is_used() -> None:
+    used = {each.how for one in actions().values() for each in one.inputs.values()}
+    assert used == STRATEGIES.keys()
+    assert HONOURED.keys() < STRATEGIES.keys()
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({**GOOD, "titel": "x"}, "unknown field `titel`.*Did you mean 'title'"),
+        ({**GOOD, "kind": "read_lst"}, "Did you mean 'read_list'"),
+        ({**GOOD, "operation": "v2 getDeal5"}, "Did you mean"),
+        ({**GOOD, "inputs": {"a": {"meaning": "x", "hwo": "sort"}}}, "inputs.a.*Did you mean 'how'"),
+        ({**GOOD, "inputs": {"a": {"meaning": "x", "how": "first_chr"}}}, "Did you mean 'first_char'"),
+        ({**GOOD, "inputs": {"a": {"meaning": "x", "to": "ownerid"}}}, "no parameter 'ownerid'.*Did you mean"),
+        ({**GOOD, "inputs": {"a": {"meaning": "x", "how": "refused"}}}, "add `reason`"),
+        ("text", "expected a table"),
+    ],
+)
+def test_a_slip_is_refused_with_the_file_the_key_and_a_guess(entry: Any, message: str) -> None:
+    with pytest.raises(CatalogueError, match=message) as told:
+        read_action("getDeals", entry, "schemas/actions/deals.toml [getDeals]")
+    assert "getDeals" in str(told.value)
+
+
+def test_names_of_inputs() -> None:
+    deals = action("get_deals")
+    assert deals is action("getDeals")
+    spellings = ("filterId", "filter_id")
+    assert {str(read_inputs(deals, {name: 3}).inputs["filterId"]) for name in spellings} == {"3"}
+    assert read_inputs(deals, {"owner_id": 5}).inputs["userId"] == 5  # the API's name
+    assert read_inputs(deals, {"pipeline_id": 5}).parameters == {"pipeline_id": 5}  # which the component lacks
+    assert read_inputs(action("addDealProduct"), {"id": 1, "productId": 2}).parameters == {"product_id": 2}
+    assert snake("retryDelayMS") == "retry_delay_ms"
+    assert "limit" not in read_inputs(deals, {"limit": ""}).inputs  # an empty input is none
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "message"),
+    [
+        ("getDeals", {"fltrId": 1}, "no input 'fltrId'. Did you mean 'filterId'"),
+        ("getDeals", {"filterId": 1, "filter_id": 2}, "filterId is given twice"),
+        ("getDeal", {}, "needs id"),
+        ("mergeDeals", {"id": 1}, "needs mergeWithId"),
+        ("getSubscription", {"id": 1}, "getSubscription: Pipedrive removed subscriptions"),
+        ("getCurrentUser", {"fetchAll": True}, "no input 'fetchAll'"),
+    ],
+)
+def test_a_wrong_input_is_refused(key: str, given: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_inputs(action(key), given)
+
+
+def test_an_unknown_action_gets_a_guess() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'getDeals'"):
+        action("getDealsz")
