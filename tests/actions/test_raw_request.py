@@ -66,7 +66,7 @@ def test_query_parameters_and_headers(echo: Echo, carrier: Carrier, via: Via) ->
     assert echo.last["query"] == [("a", "1")]
     assert echo.last["headers"]["x-one"] == "1"
     refused = carrier.act(via, "rawRequest", {**GET, "headers": {"x-api-token": "other"}})
-    assert "pdsync's own business" in refused.error
+    assert "sets this header itself" in refused.error
 
 
 @pytest.mark.parametrize("via", VIAS)

@@ -33,12 +33,12 @@ def queue(settings: Settings, made: Prepared) -> Mutation:
     Raises:
         ConfigError: a name or a value is wrong. Nothing was queued.
     """
-    operation = queueing.operation_of(made.action.operation or "")
+    operation = queueing.find_operation(made.action.operation or "")
     params = dict(made.params)
     if "file" in made.wants:
         params["file"] = str(_named_file(settings, made.wants["file"], str(made.wants["file_name"])))
     with pushing.opened(settings) as (outbox, names):
-        return outbox.add([queueing.entry(names, operation, params)])[0]
+        return outbox.add([queueing.make_entry(names, operation, params)])[0]
 
 
 async def push(
