@@ -73,7 +73,7 @@ def index_archive(settings: Settings, control: Control, on_note: Callable[[str],
         name: scan.whole if scan.fault and not scan.fault.is_torn else (settings.raw / name).stat().st_size
         for name, scan in scans.items()
     }
-    control.adopt(sorted(runs.items(), key=lambda each: each[1]), walks, pages, sizes)
+    control.restore_from_archive(sorted(runs.items(), key=lambda each: each[1]), walks, pages, sizes)
     if company is not None and control.company() is None:
         control.bind_company(company, "", None)
     if is_empty and pages:

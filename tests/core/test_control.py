@@ -161,7 +161,7 @@ def test_processes_that_write_at_once_lose_nothing(control: Control) -> None:
     assert {receipt.run_id for receipt in control.receipts(100)} == {
         f"{name}-{number}" for name in ("one", "two") for number in range(30)
     }
-    assert len({walk.id for walk, _ in control.unfinished()}) == 60
+    assert len({walk.id for walk, _ in control.unfinished_walks()}) == 60
 
 
 def test_s4_no_walk_gets_an_id_again_whatever_happened_to_the_file_or_the_clock(
@@ -187,7 +187,9 @@ def test_runs_that_the_archive_tells_are_put_where_they_belong_and_the_others_ke
 ) -> None:
     for name, hour in (("second", 2), ("clock set back", 1), ("fifth", 5)):
         control.start_run(name, "sync", NOW.replace(hour=hour))
-    control.adopt([("first", NOW.replace(hour=0)), ("fourth", NOW.replace(hour=4)), ("fifth", NOW)], [], [], {})
+    control.restore_from_archive(
+        [("first", NOW.replace(hour=0)), ("fourth", NOW.replace(hour=4)), ("fifth", NOW)], [], [], {}
+    )
     assert list(control.run_order()) == ["first", "second", "clock set back", "fourth", "fifth"]
     assert [receipt.command for receipt in control.receipts(-1)] == [
         "sync",
@@ -209,7 +211,7 @@ def test_s1_an_error_inside_a_transaction_takes_all_of_it_back(control: Control)
     with pytest.raises(sqlite3.IntegrityError):
         control.record_pages([page(first, 0, "a"), page(second, 0, None), page(first, 0, "a")])
     assert control.last_page(first.id) is None
-    assert [state for _, state in control.unfinished()] == ["open", "open"]
+    assert [state for _, state in control.unfinished_walks()] == ["open", "open"]
     control.record_pages([page(first, 0, "a")])  # and it can be written to again
 
 
@@ -268,15 +270,18 @@ def test_s3_a_walk_stands_since_the_server_s_time_at_its_first_page(control: Con
 
 def test_a_walk_is_open_until_its_last_page_is_recorded(control: Control) -> None:
     deals, persons = open_walk(control), open_walk(control, stream="persons", since=NOW)
-    assert control.unfinished() == [(deals, "open"), (persons, "open")]
+    assert control.unfinished_walks() == [(deals, "open"), (persons, "open")]
     control.record_pages([page(deals, 0, "a"), page(deals, 1, "b"), page(persons, 0, None)])
-    assert [(walk.id, state) for walk, state in control.unfinished()] == [(deals.id, "open"), (persons.id, "sealed")]
-    assert [walk.id for walk, _ in control.unfinished("persons")] == [persons.id]
+    assert [(walk.id, state) for walk, state in control.unfinished_walks()] == [
+        (deals.id, "open"),
+        (persons.id, "sealed"),
+    ]
+    assert [walk.id for walk, _ in control.unfinished_walks("persons")] == [persons.id]
     assert control.finished_lists("run") == {("persons", "all")}
     assert control.finished_lists("another") == set()
     control.end_walk(persons.id, "applied")
     control.end_walk(deals.id, "dropped")
-    assert control.unfinished() == []
+    assert control.unfinished_walks() == []
     assert control.finished_lists("run") == {("persons", "all")}
 
 
@@ -311,7 +316,11 @@ def test_s14_walks_that_a_warehouse_lost_are_loaded_again(control: Control) -> N
         control.end_walk(walk.id, "applied")
     held = {(kept.run_id, kept.id): 1, (partly.run_id, partly.id): 0, ("another life", lost.id): 1}
     assert control.requeue_missing_walks(held) == 2
-    assert [walk.id for walk, state in control.unfinished() if state == "sealed"] == [partly.id, lost.id, unapplied.id]
+    assert [walk.id for walk, state in control.unfinished_walks() if state == "sealed"] == [
+        partly.id,
+        lost.id,
+        unapplied.id,
+    ]
     assert control.requeue_missing_walks(held) == 0
 
 
@@ -320,7 +329,7 @@ def test_s4_a_walk_of_which_the_warehouse_holds_more_is_never_continued(control:
     control.record_pages([page(walk, 0, "a") for walk in (overtaken, level, fresh)])
     held = {(overtaken.run_id, overtaken.id): 3, (level.run_id, level.id): 0, ("another life", fresh.id): 9}
     assert control.drop_overtaken(held) == 1
-    assert [walk.id for walk, _ in control.unfinished()] == [level.id, fresh.id]
+    assert [walk.id for walk, _ in control.unfinished_walks()] == [level.id, fresh.id]
 
 
 def test_a_forecast_finds_the_newest_applied_walk_of_each_list(control: Control) -> None:

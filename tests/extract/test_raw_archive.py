@@ -79,7 +79,7 @@ async def test_x5_the_archive_is_the_owners_alone(tmp_path: Path, control: Contr
 async def test_the_last_page_seals_the_walk_and_the_first_dates_it(tmp_path: Path, control: Control) -> None:
     walk, _ = await sealed(control, tmp_path / "raw", [b"1", b"2"])
     assert control.walk(walk.id).started_at == NOW
-    assert [state for _, state in control.unfinished("deals")] == ["sealed"]
+    assert [state for _, state in control.unfinished_walks("deals")] == ["sealed"]
     newest = control.last_page(walk.id)
     assert newest is not None
     assert (newest.seq, newest.next) == (1, None)

@@ -62,7 +62,7 @@ class ArchiveIndex(Walks):
         """Walk and number of the pages whose content was changed on purpose after they were sealed."""
         return {(int(str(walk)), int(str(seq))) for walk, seq in self.rows("SELECT walk, seq FROM resealed")}
 
-    def adopt(
+    def restore_from_archive(
         self,
         runs: Sequence[tuple[str, datetime]],
         walks: Iterable[tuple[Walk, str]],

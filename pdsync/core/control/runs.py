@@ -70,7 +70,7 @@ class Runs(Database):
         """Runs by their place in the order in which they began, whatever the clock said."""
         return {str(run): int(str(place)) for place, run in self.rows("SELECT rowid, id FROM runs ORDER BY rowid")}
 
-    def adopt_receipts(self, receipts: Sequence[Receipt]) -> None:
+    def restore_receipts(self, receipts: Sequence[Receipt]) -> None:
         """Take over the receipts of finished runs, oldest first, where this state lacks them."""
         with self.transaction() as db:
             merge_runs(db, [(receipt.run_id, receipt.started_at) for receipt in receipts])

@@ -53,7 +53,7 @@ class Walks(Database):
         """The walk `walk_id`."""
         return next(self._walks("w.id = ?", walk_id))
 
-    def unfinished(self, stream: str | None = None) -> list[tuple[Walk, str]]:
+    def unfinished_walks(self, stream: str | None = None) -> list[tuple[Walk, str]]:
         """Walks that are not in the warehouse yet, oldest first, each with its state: open or sealed."""
         walks = self._walks("w.state IN ('open', 'sealed') AND (w.stream = ? OR ? IS NULL)", stream, stream)
         return [(walk, str(self.rows("SELECT state FROM walks WHERE id = ?", walk.id)[0][0])) for walk in walks]

@@ -210,7 +210,7 @@ def adopt_receipts(connection: duckdb.DuckDBPyConnection, control: Control) -> s
     """
     existing = {receipt.run_id: receipt for receipt in control.receipts(-1)}
     in_file = load_receipts(connection)
-    control.adopt_receipts(
+    control.restore_receipts(
         [each for each in in_file if each.run_id not in existing or existing[each.run_id].command == ONLY_ARCHIVED]
     )
     return {receipt.run_id for receipt in in_file}

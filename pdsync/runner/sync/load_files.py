@@ -84,7 +84,7 @@ async def load(
 def _begin(control: Control, stream: Stream) -> Receipt:
     receipt = begin_receipt(f"load --stream {stream.name}")
     control.start_run(receipt.run_id, receipt.command, receipt.started_at)
-    for walk, _ in control.unfinished(stream.name):
+    for walk, _ in control.unfinished_walks(stream.name):
         if walk.source == FROM_FILES:  # of a load that was cut short: this one brings the same
             control.end_walk(walk.id, "dropped")
     return receipt

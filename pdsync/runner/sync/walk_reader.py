@@ -85,7 +85,7 @@ class WalkReader:
             is_done: whether this run, before it was cut short, had read the list to its end.
         """
         control = self.session.control
-        for walk, state in control.unfinished(stream.name):
+        for walk, state in control.unfinished_walks(stream.name):
             if walk.source != source.name:
                 continue
             if walk.version == version:
@@ -100,7 +100,7 @@ class WalkReader:
     async def resume_stream(self, stream: Stream) -> None:
         """Load what interrupted runs sealed of a stream, before anything newer is loaded."""
         session = self.session
-        if not session.control.unfinished(stream.name):
+        if not session.control.unfinished_walks(stream.name):
             return
         await session.loader.do(session.loader.sync_custom_fields, stream, session.receipt.run_id)
         version, _ = stream.sources(session.settings.api)
@@ -120,7 +120,7 @@ class WalkReader:
         control = self.session.control
         version, lists = stream.sources(self.session.settings.api)
         sources = {source.name: source for source in lists}
-        for walk, state in control.unfinished(stream.name):
+        for walk, state in control.unfinished_walks(stream.name):
             is_own = walk.version == version and walk.source in sources
             if state == "sealed" and (is_own or not walk.is_of_a_list):
                 source = sources.get(walk.source, lists[0])
