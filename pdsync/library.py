@@ -28,6 +28,7 @@ import msgspec
 from pdsync.core import actions, catalogue, config
 from pdsync.core.http import PLAIN_CAP
 from pdsync.core.log import log
+from pdsync.core.request import request_of_call
 from pdsync.core.request_builder import check
 from pdsync.core.upload_download import MemorySink
 from pdsync.errors import ConfigError
@@ -216,7 +217,7 @@ class Client:
         call = check(catalogue.operation(operation), dict(values))
         if call.operation.binary:
             file = MemorySink()
-            await self._session.download(call.operation, call.path, file, most_bytes=PLAIN_CAP)
+            await self._session.download(request_of_call(call), file, most_bytes=PLAIN_CAP)
             return bytes(file.body)
         return (await self._session.carry_out(call)).json()
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pdsync.core.config import Settings
-    from pdsync.core.http import Credentials
+    from pdsync.core.credentials import Credentials
 
 
 async def ask_account(settings: Settings, credentials: Credentials) -> Account:

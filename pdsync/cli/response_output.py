@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -16,15 +16,22 @@ from pdsync.errors import ConfigError, StorageError
 from pdsync.extract.attachments import MOST_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
 
     from msgspec import Raw
 
     from pdsync.cli.app import App
-    from pdsync.core.http import Answer, Http, Query, RetryPolicy
+    from pdsync.core.answer import Answer
+    from pdsync.core.request import Request
     from pdsync.core.upload_download import ByteSink
-    from pdsync.model import Operation
+
+
+class Downloader(Protocol):
+    """What a download needs of the client."""
+
+    async def download(self, request: Request, sink: ByteSink, *, most_bytes: int) -> Answer:
+        """Send `request`, whose answer is a file."""
 
 
 class Output:
@@ -62,22 +69,11 @@ class Output:
         else:
             self._show(body + (b"" if body.endswith(b"\n") else b"\n"))
 
-    async def file(
-        self,
-        http: Http,
-        operation: Operation,
-        path: str,
-        patience: RetryPolicy,
-        *,
-        query: Query | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
+    async def file(self, client: Downloader, request: Request) -> None:
         """Download a file and write it; nothing is written of an incomplete one."""
 
         async def fetch(sink: ByteSink) -> None:
-            await http.download(
-                operation, path, sink, most_bytes=MOST_BYTES, query=query, headers=headers, patience=patience
-            )
+            await client.download(request, sink, most_bytes=MOST_BYTES)
 
         if self._out:
             with _AtomicFile(self._out) as file:

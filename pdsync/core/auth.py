@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from pdsync.core.http import ApiToken
+from pdsync.core.credentials import ApiToken
 from pdsync.core.log import hide
 from pdsync.core.oauth import OAuth
 from pdsync.core.secret_store import (

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from pdsync.core import catalogue
+from pdsync.core.request import Request, RetryPolicy
 from pdsync.core.upload_download import FilePart, Form, file_part
 from pdsync.errors import ConfigError
 from pdsync.model import Method, Operation
@@ -26,7 +27,7 @@ _OURS = re.compile(
 _SECRETS = {"api_token", "access_token", "token"}
 
 
-class Request(Struct, frozen=True):
+class RawRequest(Struct, frozen=True):
     """A raw request, ready to be sent."""
 
     method: Method
@@ -35,6 +36,21 @@ class Request(Struct, frozen=True):
     headers: dict[str, str]
     body: Any = None  # values for JSON, or bytes; None for none
     form: Form | None = None
+
+    def request(self, retry: RetryPolicy) -> Request:
+        """The request to send."""
+        return Request(
+            method=self.method,
+            path=self.path,
+            label=self.label,
+            cost=self.cost,
+            is_search=self.searches,
+            query=self.query,
+            body=self.body,
+            form=self.form,
+            headers=self.headers,
+            retry=retry,
+        )
 
     @staticmethod
     def of(
@@ -48,7 +64,7 @@ class Request(Struct, frozen=True):
         files: tuple[str, ...],
         names: tuple[str, ...],
         multipart: bool,
-    ) -> Request:
+    ) -> RawRequest:
         """Parse and check the parts of a raw request.
 
         Raises:
@@ -70,7 +86,7 @@ class Request(Struct, frozen=True):
         content = _content(body, kind)
         if kind and isinstance(content, bytes):
             headers["Content-Type"] = kind
-        return Request(
+        return RawRequest(
             method,  # type: ignore[arg-type]
             path,
             query,

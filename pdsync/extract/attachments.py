@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from pdsync.core import catalogue
+from pdsync.core.request import request_of
 from pdsync.core.upload_download import TooLarge, content_type_of
 from pdsync.errors import (
     ApiError,
@@ -39,7 +40,8 @@ from pdsync.model import IncompleteStream
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from pdsync.core.http import Answer
+    from pdsync.core.answer import Answer
+    from pdsync.core.request import Request
     from pdsync.core.upload_download import ByteSink
     from pdsync.model import Operation
 
@@ -64,8 +66,8 @@ class Caller(Protocol):
     async def call(self, operation: Operation, path: str | None = None) -> Answer:
         """Carry out `operation`."""
 
-    async def download(self, operation: Operation, path: str, sink: ByteSink, *, most_bytes: int) -> Answer:
-        """Carry out `operation`, whose answer is a file."""
+    async def download(self, request: Request, sink: ByteSink, *, most_bytes: int) -> Answer:
+        """Send `request`, whose answer is a file."""
 
 
 class FileToFetch(Struct, frozen=True):
@@ -269,7 +271,9 @@ class _Download:
             if size and size > self._most_bytes:
                 raise BadAnswer(f"it has {size:,} bytes, and {self._most_bytes:,} are the most. See --max-size")
             try:
-                answer = await self._http.download(self._fetch, path, part, most_bytes=size or self._most_bytes)
+                answer = await self._http.download(
+                    request_of(self._fetch, path), part, most_bytes=size or self._most_bytes
+                )
             except TooLarge as error:
                 if size is None:
                     raise BadAnswer(f"{error} It was not kept. See --max-size") from error

@@ -23,7 +23,7 @@ from pdsync.model import Operation, Page, Source, Stream, Version, Walk
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
-    from pdsync.core.http import Answer
+    from pdsync.core.answer import Answer
 
 _DEFAULT_ROWS = 100  # of a page, where a cursor list is asked for no number (or heeds none)
 REPEATS = 3  # how often an unusable page is asked for, or a list is begun anew

@@ -18,7 +18,7 @@ from pdsync.model import Walk
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
-    from pdsync.core.http import Answer
+    from pdsync.core.answer import Answer
     from pdsync.extract.pages import Caller
     from pdsync.model import Operation
 

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 
     from msgspec import Raw
 
+    from pdsync.core.answer import Answer
     from pdsync.core.control.windows import Window
-    from pdsync.core.http import Answer
     from pdsync.extract.pages import Caller
     from pdsync.model import Operation, Page, Source, Stream, Walk
 

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
+    from pdsync.core.answer import Answer
     from pdsync.core.control import Control
-    from pdsync.core.http import Answer
     from pdsync.model import Mutation, State, Verb
     from pdsync.writeback.journal import Journal
 

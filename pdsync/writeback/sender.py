@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pdsync.core.log import log
+from pdsync.core.request import request_of_call
 from pdsync.core.request_builder import check
 from pdsync.errors import (
     ApiError,
@@ -38,7 +39,8 @@ from pdsync.writeback.verification import Verifier
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pdsync.core.http import Answer, Http
+    from pdsync.core.answer import Answer
+    from pdsync.core.http import Http
     from pdsync.core.request_builder import Call
     from pdsync.model import State
     from pdsync.writeback.outbox import Outbox
@@ -148,7 +150,8 @@ class Sender:
                 return state
             try:
                 call = check(prepared.operation, prepared.payload)
-                answer = await self.http.carry_out(call, before=lambda: self._arm(sending, call))  # noqa: B023
+                request = request_of_call(call, before_send=lambda: self._arm(sending, call))  # noqa: B023
+                answer = await self.http.send(request)
             except _ReadTooOld:
                 sending.reads = {}
                 continue

@@ -21,7 +21,8 @@ from pdsync.writeback.shapes import key_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pdsync.core.http import Answer, Http
+    from pdsync.core.answer import Answer
+    from pdsync.core.http import Http
     from pdsync.model import State
     from pdsync.writeback.prepared import PreparedMutation
 

@@ -10,7 +10,7 @@ import pytest
 from pdsync.cli.account import ask_account, check_company
 from pdsync.core import config
 from pdsync.core.control import Control
-from pdsync.core.http import ApiToken
+from pdsync.core.credentials import ApiToken
 from pdsync.errors import AuthError, WrongCompany
 
 if TYPE_CHECKING:

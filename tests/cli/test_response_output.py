@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from pdsync.cli.app import App
 from pdsync.cli.response_output import Output
-from pdsync.core.http import Answer
+from pdsync.core.answer import Answer
 from pdsync.errors import BadAnswer, ConfigError
 
 if TYPE_CHECKING:

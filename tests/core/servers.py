@@ -11,7 +11,8 @@ from aiohttp import web
 
 from pdsync.core.budget import Budget
 from pdsync.core.control import Control
-from pdsync.core.http import ApiToken, Http
+from pdsync.core.credentials import ApiToken
+from pdsync.core.http import Http
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from pdsync.core import auth, config, secret_store
-from pdsync.core.http import ApiToken
+from pdsync.core.credentials import ApiToken
 from pdsync.core.log import clean
 from pdsync.core.secret_store import Grant, StoredToken, Vault
 from pdsync.errors import AuthError, ProjectLocked, StorageError

@@ -32,6 +32,7 @@ from pdsync.core.control import Control
 from pdsync.core.http import Http
 from pdsync.core.log import clean
 from pdsync.core.oauth import OAuth
+from pdsync.core.request import Request
 from pdsync.core.secret_store import Grant, StoredToken, Vault
 from pdsync.errors import AuthError, BadAnswer, ConfigError, ServerTrouble, StorageError, WrongCompany
 from pdsync.sandbox import Limits, OAuthSettings, Sizes, generate_company, running
@@ -56,7 +57,7 @@ from pdsync.core.http import Http
 async def call(credentials):
     budget = Budget(settings.control, credentials.ledger_key, burst=0, daily_tokens=0)
     async with Http(settings.base_url, credentials, budget) as http:
-        await http.request("GET", "/v1/users/me", cost=2, label="me")
+        await http.send(Request(method="GET", path="/v1/users/me", cost=2, label="me"))
     budget.close()
 
 settings = config.load(Path(sys.argv[1]))
@@ -140,7 +141,7 @@ async def whoami(settings: Settings, credentials: OAuth) -> dict[str, Any]:
     budget = Budget(settings.control, credentials.ledger_key, burst=0, daily_tokens=0)
     try:
         async with Http(settings.base_url, credentials, budget, backoff_s=0.01) as http:
-            answer = await http.request("GET", "/v1/users/me", cost=2, label="me")
+            answer = await http.send(Request(method="GET", path="/v1/users/me", cost=2, label="me"))
     finally:
         budget.close()
     found: dict[str, Any] = msgspec.json.decode(answer.body)["data"]

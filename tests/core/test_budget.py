@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 
 from pdsync.core.budget import Budget, tokens_left
+from pdsync.core.request import Request
 from pdsync.errors import BudgetSpent, CoolingDown, StorageError
 
 from .servers import TOKEN, client, ended, ledger, python, server
@@ -26,7 +27,8 @@ import asyncio, sys
 from pathlib import Path
 from pdsync.core import catalogue
 from pdsync.core.budget import Budget
-from pdsync.core.http import ApiToken, Http
+from pdsync.core.credentials import ApiToken
+from pdsync.core.http import Http
 
 async def work(path, url, token, burst, count):
     budget = Budget(Path(path), token, burst=int(burst), daily_tokens=0)
@@ -106,7 +108,7 @@ async def test_l1_no_two_seconds_of_the_server_hold_more_than_the_limit(tmp_path
     async def arrivals(jitter_s: float) -> Far:
         far = Far(jitter_s)
         async with server(far) as url, client(url, tmp_path / str(jitter_s), burst=10) as http:
-            await asyncio.gather(*(http.request("GET", "/", cost=1, label="x") for _ in range(22)))
+            await asyncio.gather(*(http.send(Request(method="GET", path="/", cost=1, label="x")) for _ in range(22)))
         return far
 
     for far in await asyncio.gather(arrivals(0.0), arrivals(0.15), arrivals(0.4)):

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pdsync.core import catalogue
-from pdsync.core.raw_request import Request, headers, pair, values
+from pdsync.core.raw_request import RawRequest, headers, pair, values
 from pdsync.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def request(method: str = "GET", path: str = "/api/v2/deals", **options: Any) -> Request:
+def request(method: str = "GET", path: str = "/api/v2/deals", **options: Any) -> RawRequest:
     given: dict[str, Any] = {"query": [], "headers": {}, "body": None, "form": (), "files": (), "names": (),
                              "multipart": False}  # fmt: skip
-    return Request.of(method, path, **(given | options))
+    return RawRequest.of(method, path, **(given | options))
 
 
 @pytest.mark.parametrize(

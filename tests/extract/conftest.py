@@ -9,7 +9,8 @@ import pytest
 
 from pdsync.core.budget import Budget
 from pdsync.core.control import Control
-from pdsync.core.http import ApiToken, Http
+from pdsync.core.credentials import ApiToken
+from pdsync.core.http import Http
 from pdsync.sandbox import Limits, Sizes, generate_company, running
 
 if TYPE_CHECKING:

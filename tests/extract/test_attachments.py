@@ -19,7 +19,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdsync.core.http import ATTEMPTS
+from pdsync.core.request import ATTEMPTS
 from pdsync.core.upload_download import bare_session, may_be_called, redirect_target
 from pdsync.errors import BadAnswer, ConfigError, ProjectLocked
 from pdsync.extract.attachments import (

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from pdsync.core import catalogue
-from pdsync.core.http import Answer, Http
+from pdsync.core.answer import Answer
 from pdsync.core.list_response import open_envelope
 from pdsync.errors import ApiError, BadAnswer, ServerTrouble
 from pdsync.extract.pages import pages, query_of
@@ -21,6 +21,7 @@ from .conftest import NOW
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pdsync.core.http import Http
     from pdsync.sandbox import RunningSandbox
 
 DEALS = catalogue.operations("v2")["getDeals"]

@@ -11,7 +11,7 @@ import pytest
 
 import pdsync
 from pdsync.core import catalogue
-from pdsync.core.http import Answer, Http
+from pdsync.core.answer import Answer
 from pdsync.extract.records import records
 
 from .conftest import NOW
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from pdsync.core.http import Http
     from pdsync.model import Operation
     from pdsync.sandbox import RunningSandbox
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pdsync.core.http import Answer
+from pdsync.core.answer import Answer
 from pdsync.model import Receipt, StreamReceipt
 from pdsync.runner.loader import Loader
 from pdsync.runner.report.applied_changes import affected_streams, find_pending, find_read, find_unreflected

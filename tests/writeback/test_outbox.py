@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pdsync.core.http import Answer
+from pdsync.core.answer import Answer
 from pdsync.errors import ConfigError, StorageError
 from pdsync.writeback.outbox import ANSWER_CAP, Reference
 from tests.writeback.kit import COMPANY, arm, bring_to, entry, open_outbox

@@ -16,9 +16,9 @@ from pdsync.cli.commands.push import push
 from pdsync.cli.response_output import Output
 from pdsync.core.actions import DEBUG, Action, actions, inputs_of, is_true, read_inputs
 from pdsync.core.actions import action as action_of
-from pdsync.core.http import RetryPolicy
 from pdsync.core.log import clean_json
 from pdsync.core.raw_request import pair
+from pdsync.core.request import request_of_call
 from pdsync.core.request_builder import check
 from pdsync.errors import ConfigError
 from pdsync.runner.actions import change, read
@@ -129,7 +129,7 @@ async def _read(app: App, chosen: Action, given: Given, out: Path | None) -> Non
         made = await prepare(chosen, given, _caller(app, http, chosen, given))
         if output:
             call = check(made.operation, made.params)
-            await output.file(made.caller, call.operation, call.path, RetryPolicy())  # type: ignore[arg-type]
+            await output.file(made.caller, request_of_call(call))
             _show(app, {"data": str(out), "contentType": made.caller.content_type})
         elif app.json:
             async for piece in read.pieces(made):

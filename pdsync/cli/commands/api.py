@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
+from msgspec.structs import replace
 
 from pdsync.cli import render
 from pdsync.cli.app import App, Command
 from pdsync.cli.response_output import Output
 from pdsync.core import catalogue, raw_request
 from pdsync.core.account import fetch_account
-from pdsync.core.http import ATTEMPTS, RetryPolicy
 from pdsync.core.log import clean
+from pdsync.core.request import ATTEMPTS, RetryPolicy, request_of, request_of_call
 from pdsync.core.request_builder import check
 from pdsync.errors import ConfigError
 from pdsync.extract.pages import REPEATS
@@ -28,7 +29,8 @@ from pdsync.runner import connection, project
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Mapping
 
-    from pdsync.core.http import Answer, Http
+    from pdsync.core.answer import Answer
+    from pdsync.core.http import Http
     from pdsync.core.request_builder import Call
     from pdsync.core.upload_download import Form
     from pdsync.model import Operation
@@ -103,7 +105,7 @@ def api(
     if (operation is None) == (request is None):
         raise ConfigError("Name an operation (pdsync operations lists them), or use --request METHOD PATH.")
     given = [raw_request.pair(value, "a parameter") for value in values]
-    patience = RetryPolicy(
+    retry = RetryPolicy(
         attempts=ATTEMPTS if retries is None else retries + 1,
         timeout_s=timeout,
         backoff_s=backoff,
@@ -113,7 +115,7 @@ def api(
     headers = raw_request.headers(header)
     output = Output(app, out, response_type)
     if request:
-        raw = raw_request.Request.of(
+        raw = raw_request.RawRequest.of(
             *request,
             query=[*given, *(raw_request.pair(each, "--query") for each in query)],
             headers=headers,
@@ -127,7 +129,7 @@ def api(
             raise ConfigError("--all works with list operations only: pdsync operations lists them.")
         if raw.method != "GET":
             consent(app, f"{raw.method} {raw.path}{_describe_files(raw.form)}", yes=yes)
-        run(app, _send_raw(app, raw, patience, output), doubtful=raw.label if raw.method != "GET" else None)
+        run(app, _send_raw(app, raw, retry, output), doubtful=raw.label if raw.method != "GET" else None)
         return
     if query or form or parts or names or multipart:
         raise ConfigError(
@@ -139,7 +141,7 @@ def api(
     if called.mutates:
         files = f" with {', '.join(path.name for path in call.files.values())}" if call.files else ""
         consent(app, f"{called.method} {call.path}{files}", yes=yes)
-    work = _carry_out(app, call, headers, patience, output, everything=everything)
+    work = _carry_out(app, call, headers, retry, output, everything=everything)
     run(app, work, doubtful=called.id if called.mutates else None)
 
 
@@ -202,7 +204,7 @@ def _check_callable(app: App, operation: Operation, *, everything: bool, force: 
 
 
 async def _carry_out(
-    app: App, call: Call, headers: dict[str, str], patience: RetryPolicy, output: Output, *, everything: bool
+    app: App, call: Call, headers: dict[str, str], retry: RetryPolicy, output: Output, *, everything: bool
 ) -> None:
     operation = call.operation
     _debug(app, operation.method, call.path, call.query, headers, call.body, list(call.files.values()))
@@ -210,13 +212,13 @@ async def _carry_out(
         if operation.mutates:
             await check_company(app, http)
         if everything:
-            attempts = min(REPEATS, patience.attempts)
-            client = _ConfiguredClient(http, headers, patience)
+            attempts = min(REPEATS, retry.attempts)
+            client = _ConfiguredClient(http, headers, retry)
             await output.records(all_records(client, operation, call.path, call.query, attempts=attempts))
         elif operation.binary or (output.kind == "binary" and not operation.mutates):
-            await output.file(http, operation, call.path, patience, query=call.query, headers=headers)
+            await output.file(http, request_of_call(call, headers=headers, retry=retry))
         else:
-            answer = await http.carry_out(call, headers=headers, patience=patience)
+            answer = await http.send(request_of_call(call, headers=headers, retry=retry))
             _debug_answer(app, answer)
             output.answer(answer)
 
@@ -224,34 +226,23 @@ async def _carry_out(
 class _ConfiguredClient:
     """A client that makes every call with the headers and the retry policy of the command line."""
 
-    def __init__(self, http: Http, headers: dict[str, str], patience: RetryPolicy) -> None:
-        self._http, self._headers, self._patience = http, headers, patience
+    def __init__(self, http: Http, headers: dict[str, str], retry: RetryPolicy) -> None:
+        self._http, self._headers, self._retry = http, headers, retry
 
     async def call(self, operation: Operation, path: str | None = None, *, query: Mapping[str, str] | None) -> Answer:
-        return await self._http.call(operation, path, query=query, headers=self._headers, patience=self._patience)
+        request = request_of(operation, path, query=query)
+        return await self._http.send(replace(request, headers=self._headers, retry=self._retry))
 
 
-async def _send_raw(app: App, raw: raw_request.Request, patience: RetryPolicy, output: Output) -> None:
+async def _send_raw(app: App, raw: raw_request.RawRequest, retry: RetryPolicy, output: Output) -> None:
     _debug(app, raw.method, raw.path, raw.query, raw.headers, raw.body, [p.path for p in raw.form_files])
     async with session(app) as http:
         if raw.method == "GET" and output.kind == "binary":
-            path, query, headers = raw.path, raw.query, raw.headers
-            await output.file(http, raw.operation, path, patience, query=query, headers=headers)
+            await output.file(http, raw.request(retry))
             return
         if raw.method != "GET":
             await check_company(app, http)
-        answer = await http.request(
-            raw.method,
-            raw.path,
-            cost=raw.cost,
-            search=raw.searches,
-            label=raw.label,
-            query=raw.query,
-            body=raw.body,
-            form=raw.form,
-            headers=raw.headers,
-            patience=patience,
-        )
+        answer = await http.send(raw.request(retry))
     _debug_answer(app, answer)
     output.answer(answer)
 

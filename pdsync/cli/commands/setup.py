@@ -22,7 +22,7 @@ from pdsync.cli.account import ask_account, check_company
 from pdsync.cli.app import App, Command, Group
 from pdsync.cli.commands.doctor import doctor
 from pdsync.core import auth, config, oauth
-from pdsync.core.http import ApiToken
+from pdsync.core.credentials import ApiToken
 from pdsync.core.log import clean, hide
 from pdsync.core.secret_store import Grant, StoredToken, Vault
 from pdsync.errors import ConfigError

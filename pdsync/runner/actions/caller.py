@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
 
     from pdsync.core.account import Account
-    from pdsync.core.http import Answer, Http, RetryPolicy
-    from pdsync.core.raw_request import Request
+    from pdsync.core.answer import Answer
+    from pdsync.core.http import Http
+    from pdsync.core.raw_request import RawRequest
+    from pdsync.core.request import Request, RetryPolicy
     from pdsync.core.upload_download import ByteSink
     from pdsync.model import Operation
 
@@ -58,26 +60,15 @@ class Caller:
         async for raw in records(self, operation, call.path, call.query):
             yield msgspec.json.decode(raw, type=dict[str, Any])
 
-    async def request(self, request: Request, policy: RetryPolicy) -> Answer:
+    async def request(self, request: RawRequest, policy: RetryPolicy) -> Answer:
         """Carry out a raw request."""
         self._log(request.method, request.path, dict(request.query), request.body, request.headers)
-        return await self.http.request(
-            request.method,
-            request.path,
-            cost=request.cost,
-            search=request.searches,
-            label=request.label,
-            query=request.query,
-            body=request.body,
-            form=request.form,
-            headers=request.headers,
-            patience=policy,
-        )
+        return await self.http.send(request.request(policy))
 
-    async def download(self, operation: Operation, path: str, sink: ByteSink, **options: Any) -> Answer:
-        """Carry out an operation whose answer is a file, and remember the file's content type."""
-        self._log(operation.method, path, options.get("query"))
-        answer = await self.http.download(operation, path, sink, **options)
+    async def download(self, request: Request, sink: ByteSink, *, most_bytes: int) -> Answer:
+        """Send a request whose answer is a file, and remember the file's content type."""
+        self._log(request.method, request.path, dict(request.query or {}))
+        answer = await self.http.download(request, sink, most_bytes=most_bytes)
         self.content_type = answer.headers.get("content-type")
         return answer
 

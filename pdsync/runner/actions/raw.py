@@ -12,7 +12,7 @@ import msgspec
 
 from pdsync.core import raw_request
 from pdsync.core.actions import is_true
-from pdsync.core.http import RetryPolicy
+from pdsync.core.request import RetryPolicy
 from pdsync.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def path_of(url: str, base_url: str) -> str:
 
 
 @contextmanager
-def raw_of(action: Action, values: Values, base_url: str) -> Iterator[raw_request.Request]:
+def raw_of(action: Action, values: Values, base_url: str) -> Iterator[raw_request.RawRequest]:
     """The request that the inputs describe; contents that were given as values are files while it is open.
 
     Raises:
@@ -62,7 +62,7 @@ def raw_of(action: Action, values: Values, base_url: str) -> Iterator[raw_reques
             files.append(f"{key}=@{path}")
         form = pairs(action, "formData", values.get("formData"))
         headers = pairs(action, "headers", values.get("headers"))
-        request = raw_request.Request.of(
+        request = raw_request.RawRequest.of(
             str(values["method"]),
             path_of(str(values["url"]), base_url),
             query=[(key, str(value)) for key, value in pairs(action, "queryParams", values.get("queryParams"))],

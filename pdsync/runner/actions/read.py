@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pdsync.core.http import PLAIN_CAP
+from pdsync.core.request import request_of_call
 from pdsync.core.request_builder import check
 from pdsync.core.upload_download import MemorySink
 from pdsync.extract.attachments import MOST_BYTES
@@ -69,7 +70,7 @@ async def pieces(made: Prepared) -> AsyncGenerator[bytes]:
 async def download(made: Prepared, sink: ByteSink, *, most_bytes: int = MOST_BYTES) -> str | None:
     """Hand the bytes of a file to `sink` as they come; its content type."""
     call = check(made.operation, made.params)
-    await made.caller.download(call.operation, call.path, sink, most_bytes=most_bytes)
+    await made.caller.download(request_of_call(call), sink, most_bytes=most_bytes)
     return made.caller.content_type
 
 

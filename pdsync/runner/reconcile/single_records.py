@@ -13,7 +13,7 @@ from pdsync.reconcile import evidence
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pdsync.core.http import Answer
+    from pdsync.core.answer import Answer
     from pdsync.model import Operation, Source, Stream, Version
     from pdsync.runner.session import OnlineSession
 

@@ -16,7 +16,7 @@ from pdsync.model import FINDINGS, REPAIR, Page
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pdsync.core.http import Answer
+    from pdsync.core.answer import Answer
     from pdsync.model import Operation, Stream, Tombstone, Version, Walk
     from pdsync.runner.session import OnlineSession, Session
 

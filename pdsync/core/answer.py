@@ -1,0 +1,140 @@
+"""An answer, and what it means: a success, a refusal of some kind, or trouble that a repetition may cure."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime  # noqa: TC003 - msgspec reads it at run time
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from pdsync.core.list_response import says_no_success
+from pdsync.core.log import clean
+from pdsync.errors import ApiError, AuthError, BadAnswer, FeatureOff, Forbidden, NotFound
+
+if TYPE_CHECKING:
+    from pdsync.core.budget import Budget
+    from pdsync.core.request import Request
+
+_LARGEST = 2.0**53  # number in a header; NaN and infinities are none either
+RETRYABLE = {408, 500, 502, 503, 504, 520, 521, 522, 523, 524}
+# Assumption: how an add-on that a company has not booked is refused is not documented. 402 says so by its number, 403
+# and 410 by their words; without them they mean a right that is missing, and a record or path that is gone.
+_NOT_INCLUDED = re.compile(
+    r"add-?on|feature|subscription|upgrade|\bsuite\b|not (?:enabled|included|part of|available (?:in|on|for))",
+    re.IGNORECASE,
+)
+
+
+class Answer(Struct, frozen=True):
+    """What came back: status, a few headers (lower case), and the body, unpacked."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    served_at: datetime  # the server's time, UTC: its own Date, where that can be true (`core.server_clock`)
+
+    def json(self) -> object:
+        """The body as Python values.
+
+        Raises:
+            BadAnswer: it is no JSON.
+        """
+        try:
+            return msgspec.json.decode(self.body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadAnswer(
+                f"Pipedrive answered with something that is no JSON ({error}): {_excerpt(self.body)}"
+            ) from error
+
+
+class Retryable(Exception):
+    """An attempt that failed in a way that a repetition may cure."""
+
+    def __init__(self, reason: str, wait_s: float | None = None, *, refused: bool = False) -> None:
+        self.reason, self.wait_s, self.refused = reason, wait_s, refused
+        super().__init__(reason)
+
+
+def note_headers(answer: Answer, budget: Budget) -> None:
+    """Report the day's tokens that the headers name."""
+    limit, remaining = (
+        number_in(answer.headers.get(f"x-daily-ratelimit-token-{name}")) for name in ("limit", "remaining")
+    )
+    budget.observe(limit=limit, remaining=remaining)
+
+
+def judge(answer: Answer, request: Request, budget: Budget) -> None:
+    """Return for a success; raise what the answer means otherwise."""
+    method, label = request.method, request.label
+    status = answer.status
+    is_json = "json" in answer.headers.get("content-type", "").lower()
+    correlation = answer.headers.get("x-correlation-id")
+    if 200 <= status < 300:
+        if says_no_success(answer.body):
+            raise ApiError(f"{label}: {error_text(answer)}", status=status, operation=label, correlation_id=correlation)
+        budget.calm()
+        return
+    said = error_text(answer)
+    if status == 429:
+        raise _limited(answer, said, budget)
+    if status in RETRYABLE:
+        raise Retryable(f"the server answered {status}")
+    if status == 401:
+        raise AuthError(
+            f"Pipedrive refuses the token ({said}).\nStore a valid one: pdsync auth login, or set PDSYNC_API_TOKEN."
+        )
+    if status == 403 and not is_json:
+        raise budget.cool_down()
+    if 300 <= status < 400:
+        raise BadAnswer(
+            f"{label}: the server redirects to {answer.headers.get('location', 'nowhere')!r};"
+            f" the token was not sent on.\n"
+            f"Check account.base_url."
+        )
+    kind = {402: FeatureOff, 403: Forbidden, 404: NotFound, 410: NotFound, 415: FeatureOff}.get(status, ApiError)
+    if method == "GET" and status in (403, 410) and _NOT_INCLUDED.search(said):
+        kind = FeatureOff
+    verb = "may not be read with this token" if method == "GET" else "is not allowed for this token"
+    detail = f"{label} {verb} ({said})" if status == 403 else f"{label}: Pipedrive answered {status}: {said}"
+    raise kind(clean(detail), status=status, operation=label, correlation_id=correlation)
+
+
+def _limited(answer: Answer, said: str, budget: Budget) -> Exception:
+    """Tell a burst from an exhausted day. Retry-After is no help: on an exhausted day it names hours."""
+    if number_in(answer.headers.get("x-daily-ratelimit-token-remaining")) == 0 or "daily" in said.lower():
+        return budget.exhausted()
+    reset = number_in(answer.headers.get("x-ratelimit-reset")) or number_in(answer.headers.get("retry-after")) or 2
+    budget.pause(min(reset, 30) + 0.05)
+    return Retryable("too many requests at once", wait_s=0.0, refused=True)
+
+
+def answer_is_unknown(failure: Retryable, method: str) -> bool:
+    """Whether repeating could do something twice: a write that the server may have carried out."""
+    return method != "GET" and not failure.refused
+
+
+def error_text(answer: Answer) -> str:
+    """What the server said went wrong, in one line; an excerpt of the body where it said nothing."""
+    try:
+        said = msgspec.json.decode(answer.body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _excerpt(answer.body) or f"status {answer.status}"
+    if not isinstance(said, dict):
+        return _excerpt(answer.body)
+    parts = [str(said[key]) for key in ("error", "message", "errors", "code") if said.get(key)]
+    return clean("; ".join(parts) or f"status {answer.status}")[:500]
+
+
+def _excerpt(body: bytes) -> str:
+    return clean(" ".join(body[:160].decode("utf-8", errors="replace").split()))
+
+
+def number_in(text: str | None) -> int | None:
+    """A header's number; None where there is none, or none that counts anything."""
+    try:
+        number = float(text) if text is not None else -1.0
+    except ValueError:
+        return None
+    return int(number) if 0 <= number <= _LARGEST else None
