@@ -227,6 +227,7 @@ class Client:
         *,
         now: bool | pushing.PushRequest = False,
         confirm: Callable[[Plan], bool] = lambda plan: True,
+        as_today: bool = False,
         **inputs: object,
     ) -> dict[str, Any]:
         """Carry out one of the component's actions by its own name, and return its answer in the component's shape.
@@ -237,6 +238,7 @@ class Client:
             key: such as `getDeals`.
             now: send a change: with the limits and consents of a push, where those are not the usual ones.
             confirm: is shown the plan of a change before it is sent; False leaves it in the queue.
+            as_today: show records as today's operation has them, and not with the keys of v1.
             inputs: by the component's names or in snake_case.
 
         Raises:
@@ -250,14 +252,15 @@ class Client:
         caller = Caller(self._session, log.warning if debug else None)
         if chosen.kind == "raw":
             return await reading.raw_request(chosen, given.inputs, caller)
-        made = await prepare(chosen, given, caller)
+        made = await prepare(chosen, given, caller, as_today=as_today)
         if not chosen.is_queued:
             return await reading.read(made)
         mutation = change.queue(self._settings, made)
         if now is False:
             return change.queued_answer(mutation)
         request = pushing.PushRequest() if now is True else now
-        return change.pushed_answer(await change.push(self._settings, mutation, request, confirm))
+        mutation = await change.push(self._settings, mutation, request, confirm)
+        return await change.pushed_answer(caller, mutation, as_today=as_today)
 
     async def list(self, name: str, **values: object) -> AsyncGenerator[dict[str, Any]]:
         """Every record of a stream (`deals`) or a list operation (`getDeals`), each once, page by page.

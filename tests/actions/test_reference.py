@@ -35,7 +35,10 @@ today's operation that the component does not know, and custom fields by their c
 - A change waits in the queue; `--now` (in Python `now=True`) sends it with the preview, the confirmation and every
   guard of a push, and answers with the record as it is then. `rawRequest` sends at once, and asks before it writes.
 - `debugRequest=true` logs each request, with the secret redacted. Every action takes it.
-- Records come as today's operation has them: of v2 where there is one.
+- Deals, persons and organizations have the keys that they had in v1, the owner, the person, the organization and the
+  next activity nested as there. What v2 shows by id only is read besides: users, stages and fields once an action,
+  persons, organizations and activities once for 100 records, 60 tokens or so. `--as-today` (in Python `as_today=True`)
+  shows them as today's operation does, without further requests. All other records come as today's operation has them.
 
 How the inputs are honoured: 149 of 149 actions, 442 of 442 inputs.
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 @click.option("--yes", is_flag=True, help="With --now, or a raw request: send without asking.")
 @click.option("--allow", metavar="WHAT", default="", help="With --now: what a push may do besides, as for pdsync push.")
 @click.option("--max-deletes", type=click.IntRange(min=0), metavar="N", help="With --now: as for pdsync push.")
+@click.option("--as-today", is_flag=True, help="Records as today's operation has them, without further requests.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write a downloaded file to this file.")
 @click.pass_context
 def action(
@@ -48,6 +49,7 @@ def action(
     yes: bool,
     allow: str,
     max_deletes: int | None,
+    as_today: bool,
     out: Path | None,
 ) -> None:
     """Carry out the action KEY with inputs by the component's names (filterId) or in snake_case.
@@ -75,12 +77,12 @@ def action(
         mutation = api.run(app, _queue(app, chosen, given))
         if now:
             context.invoke(push, batch=mutation.batch, yes=yes, allow=allow, max_deletes=max_deletes)
-            _show(app, change.pushed_answer(change.find(app.settings, mutation.id)))
+            _show(app, api.run(app, _pushed(app, mutation.id, as_today=as_today)))
         else:
             _show(app, change.queued_answer(mutation))
             app.note(f"#{mutation.seq} waits in the queue. Nothing was sent. See what it does: pdsync push --dry-run")
     else:
-        api.run(app, _read(app, chosen, given, out))
+        api.run(app, _read(app, chosen, given, out, as_today=as_today))
 
 
 @click.command("actions", cls=Command)
@@ -123,10 +125,10 @@ def _caller(app: App, http: Http, chosen: Action, given: Given) -> Caller:
     return Caller(http, app.note if debug else None)
 
 
-async def _read(app: App, chosen: Action, given: Given, out: Path | None) -> None:
+async def _read(app: App, chosen: Action, given: Given, out: Path | None, *, as_today: bool) -> None:
     output = Output(app, out, "binary") if out else None
     async with api.session(app) as http:
-        made = await prepare(chosen, given, _caller(app, http, chosen, given))
+        made = await prepare(chosen, given, _caller(app, http, chosen, given), as_today=as_today)
         if output:
             call = check(made.operation, made.params)
             await output.file(made.caller, request_of_call(call))
@@ -143,6 +145,11 @@ async def _queue(app: App, chosen: Action, given: Given) -> Mutation:
     async with api.session(app) as http:
         made = await prepare(chosen, given, _caller(app, http, chosen, given))
     return change.queue(app.settings, made)
+
+
+async def _pushed(app: App, id: str, *, as_today: bool) -> dict[str, Any]:
+    async with api.session(app) as http:
+        return await change.pushed_answer(Caller(http), change.find(app.settings, id), as_today=as_today)
 
 
 def _raw(app: App, chosen: Action, given: Given, *, yes: bool) -> None:

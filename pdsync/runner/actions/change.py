@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
+from pdsync.core import actions
 from pdsync.errors import ConfigError, StorageError
 from pdsync.runner import push as pushing
+from pdsync.runner.actions.prepare import prepare
+from pdsync.runner.actions.read import read
 from pdsync.writeback import enqueue as queueing
 
 if TYPE_CHECKING:
@@ -20,10 +23,12 @@ if TYPE_CHECKING:
 
     from pdsync.core.config import Settings
     from pdsync.model import Mutation
+    from pdsync.runner.actions.caller import Caller
     from pdsync.runner.actions.prepare import Prepared
     from pdsync.runner.push import PushRequest
     from pdsync.writeback.plan import Plan
 
+_SHOWN_BY = {"deals": "getDeal", "persons": "getPerson", "organizations": "getOrganization"}  # with the keys of v1
 _UPLOADS = "uploads"  # beside control.db: files under the names that Pipedrive shall show
 
 
@@ -66,15 +71,19 @@ def queued_answer(mutation: Mutation) -> dict[str, Any]:
     return {"data": {"success": True, "data": None, "queued": {**facts, "state": mutation.state}}}
 
 
-def pushed_answer(mutation: Mutation) -> dict[str, Any]:
-    """What an action answers whose change was sent: the record as Pipedrive shows it now, or the id of what is gone."""
+async def pushed_answer(caller: Caller, mutation: Mutation, *, as_today: bool = False) -> dict[str, Any]:
+    """What an action answers whose change was sent: the record as it is now, or the id of what is gone."""
     if mutation.state != "applied":
         reason = mutation.detail or mutation.reason
         return {"data": {"success": False, "error": reason, "state": mutation.state, "data": None}}
     id = mutation.remote_id or (mutation.target or "").rpartition("/")[2]
     number: Any = int(id) if id.isdigit() else id or None
-    gone = mutation.verb == "delete" or not mutation.after_image
-    return {"data": {"success": True, "data": {"id": number} if gone else mutation.after_image}}
+    record = {"id": number} if mutation.verb == "delete" or not mutation.after_image else mutation.after_image
+    if mutation.kind in _SHOWN_BY and mutation.verb != "delete" and not as_today:
+        action = actions.action(_SHOWN_BY[mutation.kind])
+        made = await prepare(action, actions.read_inputs(action, {"id": number}), caller)
+        record = (await read(made))["data"]["data"]
+    return {"data": {"success": True, "data": record}}
 
 
 def _named_file(settings: Settings, content: object, name: str) -> Path:

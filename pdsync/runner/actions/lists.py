@@ -175,6 +175,8 @@ class Listing:
 
     async def _completed(self, batch: list[Record]) -> list[Record]:
         """The records with what further requests bring."""
+        if self._made.v1 and batch:
+            return await self._made.v1.show(batch)
         if "product_data" not in self._made.wants or not batch:
             return batch
         ids = sorted({record["product_id"] for record in batch})

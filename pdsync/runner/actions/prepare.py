@@ -14,6 +14,7 @@ import msgspec
 from pdsync.core import catalogue
 from pdsync.core.actions import Action, ActionInput, How, inputs_of, is_true
 from pdsync.errors import ConfigError
+from pdsync.runner.actions.v1_records import V1Records, key_of_today
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -41,6 +42,7 @@ class Prepared:
         self.sort: list[tuple[str, bool]] = []  # key of a record, and whether the largest come first
         self.start, self.limit = 0, _DEFAULT_ROWS
         self.fetches_all = action.kind == "picklist" or "limit" not in action.inputs
+        self.v1: V1Records | None = None  # gives the records the keys of v1
         self.wants: dict[How, Any] = {}  # strategies that act when all inputs are known, with what was given
 
     @property
@@ -55,8 +57,14 @@ class Prepared:
         return ConfigError(f"{self.action.key}: {name} can't be honoured. {why}\nNothing was called.")
 
 
-async def prepare(action: Action, given: Given, caller: Caller) -> Prepared:
+async def prepare(action: Action, given: Given, caller: Caller, *, as_today: bool = False) -> Prepared:
     """Apply every input of `action`.
+
+    Args:
+        action: the action.
+        given: its inputs.
+        caller: looks up what an input needs.
+        as_today: show records as today's operation has them, and not with the keys of v1.
 
     Raises:
         ConfigError: one can't be honoured, or does not fit; says why, and what to use. Nothing was changed.
@@ -71,6 +79,10 @@ async def prepare(action: Action, given: Given, caller: Caller) -> Prepared:
     made.params |= given.parameters
     if "limit" in given.parameters:
         made.limit, made.fetches_all = int(str(made.params.pop("limit"))), False
+    if not as_today and action.kind != "picklist":
+        made.v1 = V1Records.of(caller, made.operation)
+        if made.v1:
+            made.params.setdefault("include_fields", made.v1.include)
     for how in dict.fromkeys(each.how for each in inputs.values()):
         if how in _AFTERWARDS:
             await _AFTERWARDS[how](made)
@@ -167,15 +179,12 @@ def _sort(made: Prepared, name: str, each: ActionInput, value: Any) -> None:
         key, _, direction = term.partition(" ")
         if direction.strip().lower() not in ("", "asc", "desc"):
             raise ConfigError(f"{made.action.key}: {name} is {value!r}. Write it like: title ASC, id DESC.")
-        made.sort.append((_OF_TODAY.get(key, key), direction.strip().lower() == "desc"))
+        made.sort.append((key_of_today(made.operation, key), direction.strip().lower() == "desc"))
     sortable = made.operation.query["sort_by"].enum if "sort_by" in made.operation.query else ()
     if len(made.sort) == 1 and made.sort[0][0] in sortable:
         ((key, descending),) = made.sort
         made.params |= {"sort_by": key, "sort_direction": "desc" if descending else "asc"}
         made.sort = []
-
-
-_OF_TODAY = {"user_id": "owner_id", "active": "status", "deleted": "is_deleted", "active_flag": "is_deleted"}
 
 
 # Further requests.

@@ -40,7 +40,10 @@ async def read(made: Prepared) -> dict[str, Any]:
         content_type = await download(made, file, most_bytes=PLAIN_CAP)
         return {"data": bytes(file.body), "contentType": content_type}
     if made.action.kind == "read_one":
-        return {"data": await made.caller.ask(made.operation, made.params)}
+        answer = await made.caller.ask(made.operation, made.params)
+        if made.v1:
+            answer["data"] = (await made.v1.show([answer["data"]]))[0]
+        return {"data": answer}
     listing = Listing(made)
     if listing.is_one_request:
         return {"data": await listing.answer()}

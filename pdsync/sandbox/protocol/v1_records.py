@@ -48,6 +48,7 @@ def deal(company: Company, row: Row) -> Record:
     if probability is None:
         probability = stage_record.get("deal_probability", 100)
     weighted = round((record["value"] or 0) * probability / 100, 2)
+    weighted = int(weighted) if weighted == int(weighted) else weighted
     next_one = activity_stub(company, following)
     person_id, org_id, currency = record["person_id"], record["org_id"], record["currency"]
     creator, owner = user(company, record["creator_user_id"]), user(company, record["owner_id"])
