@@ -256,6 +256,21 @@ def inputs_of(action: Action) -> dict[str, ActionInput]:
     return {**common, **action.inputs}
 
 
+def hint_for(operation: Operation, name: str) -> str | None:
+    """What became of a parameter that an older version of `operation` took; None where no action knows the name."""
+    by_use = [each for each in actions().values() if each.operation == operation.name and not each.removed]
+    for each in sorted(by_use, key=lambda action: action.key != operation.id):
+        asked = next((one for key, one in each.inputs.items() if name in (key, snake(key))), None)
+        if asked is None or (asked.to == "id" and name == "id"):
+            continue
+        if asked.how == "refused":
+            return f" {asked.reason}"
+        if asked.to and asked.to != name and (asked.honoured == "parameter" or asked.how == "owner_or_me"):
+            return f" Did you mean {asked.to!r}?"
+        return f" `pdsync action {each.key}` takes it."
+    return None
+
+
 def snake(name: str) -> str:
     """`filterId` as `filter_id`."""
     return re.sub(r"(?<=[a-z0-9])([A-Z]+)", r"_\1", name).lower()

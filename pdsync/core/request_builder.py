@@ -24,6 +24,7 @@ from uuid import UUID
 
 import msgspec
 
+from pdsync.core.actions import hint_for
 from pdsync.errors import ConfigError
 from pdsync.model import Operation, Param
 
@@ -117,7 +118,7 @@ def _refuse_unknown(operation: Operation, params: Mapping[str, object]) -> None:
                 f'Nothing was sent. Give custom_fields={{"{name}": …}} instead.'
             )
         near = difflib.get_close_matches(name, known, n=1)
-        guess = f" Did you mean {near[0]!r}?" if near else ""
+        guess = hint_for(operation, name) or (f" Did you mean {near[0]!r}?" if near else "")
         takes = f"It takes {', '.join(known)}." if known else "It takes none."
         raise ConfigError(f"{operation.name} has no parameter {name!r}.{guess}\nNothing was sent. {takes}")
 
@@ -214,6 +215,8 @@ def _check_bounds(operation: Operation, name: str, param: Param, value: Any) -> 
             allowed = [str(one) for one in param.enum]
             near = difflib.get_close_matches(str(word), allowed, n=1)
             guess = f" Did you mean {near[0]!r}?" if near else ""
+            if each == "all_not_deleted":  # a word of v1, near to "deleted", which would be the opposite
+                guess = f" Without {name} all that are not deleted are listed."
             raise ConfigError(
                 f"{operation.name}: {name} can't be {each!r}.{guess}\nNothing was sent. It may be {', '.join(allowed)}."
             )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pdsync.core import catalogue, cells
+from pdsync.core.actions import hint_for
 from pdsync.errors import ConfigError
 from pdsync.writeback import typed_values
 from pdsync.writeback.choices import choose, visibility_levels
@@ -108,7 +109,7 @@ def find_field(
     existing = [each for each in fields if each.exists]
     candidates = [*params, *(each.label for each in existing), *(each.column for each in existing)]
     near = difflib.get_close_matches(key, candidates, n=3, cutoff=0.6)
-    guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    guess = hint_for(operation, key) or (f" Did you mean {' or '.join(map(repr, near))}?" if near else "")
     unsynced = ""
     if operation.custom_fields and not fields:
         unsynced = " Custom fields are known by name after a sync: pdsync sync."
