@@ -228,6 +228,7 @@ class Client:
         now: bool | pushing.PushRequest = False,
         confirm: Callable[[Plan], bool] = lambda plan: True,
         as_today: bool = False,
+        replacement: bool = False,
         **inputs: object,
     ) -> dict[str, Any]:
         """Carry out one of the component's actions by its own name, and return its answer in the component's shape.
@@ -239,6 +240,7 @@ class Client:
             now: send a change: with the limits and consents of a push, where those are not the usual ones.
             confirm: is shown the plan of a change before it is sent; False leaves it in the queue.
             as_today: show records as today's operation has them, and not with the keys of v1.
+            replacement: of an action that Pipedrive removed, carry out what gives the same today.
             inputs: by the component's names or in snake_case.
 
         Raises:
@@ -246,7 +248,7 @@ class Client:
             GuardTripped: a guard holds a change back; it stays in the queue.
             PdsyncError: see `core.http.Http.call`.
         """
-        chosen = actions.action(key)
+        chosen = actions.replacement_of(actions.action(key)) if replacement else actions.action(key)
         given = actions.read_inputs(chosen, inputs)
         debug = actions.is_true(chosen, actions.DEBUG, given.inputs.get(actions.DEBUG, False))
         caller = Caller(self._session, log.warning if debug else None)

@@ -16,9 +16,9 @@ from __future__ import annotations
 import difflib
 import re
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from pdsync.core import catalogue
 from pdsync.errors import CatalogueError, ConfigError
@@ -121,6 +121,14 @@ class ActionInput(Struct, frozen=True, forbid_unknown_fields=True):
         return f"parameter `{self.to}`" if self.how == "parameter" else f"{place}{EXPLAINED[self.how]}"
 
 
+class Replacement(Struct, frozen=True, forbid_unknown_fields=True):
+    """The list of today that gives what a removed action gave."""
+
+    title: str
+    operation: str
+    inputs: dict[str, ActionInput] = {}
+
+
 class Action(Struct, frozen=True, forbid_unknown_fields=True):
     """One action of the component."""
 
@@ -130,6 +138,7 @@ class Action(Struct, frozen=True, forbid_unknown_fields=True):
     operation: str | None = None  # today's, "v2 getDeals"; None: a raw request
     label: tuple[str, ...] = ()  # of a picklist: the keys of a record that make the label
     removed: str | None = None  # why Pipedrive no longer does it, and what to use
+    replacement: Replacement | None = None  # of what was removed, where something gives the same
     inputs: dict[str, ActionInput] = {}
 
     @property
@@ -180,11 +189,13 @@ def read_action(key: str, entry: object, where: str) -> Action:
     """
     if not isinstance(entry, dict):
         raise CatalogueError(f"{where}: expected a table, got `{entry!r}`.")
-    inputs = {
-        name: catalogue.read(each, ActionInput, f"{where} inputs.{name}")
-        for name, each in entry.get("inputs", {}).items()
-    }
-    action = catalogue.read({**entry, "inputs": {}, "key": key}, Action, where)
+    inputs = _read_inputs(entry, where)
+    instead = entry.get("replacement")
+    if instead is not None:
+        instead_of = {**instead, "kind": "read_list"}
+        found = read_action(key, instead_of, f"{where} replacement")
+        instead = Replacement(found.title, found.operation or "", found.inputs)
+    action = catalogue.read({**entry, "inputs": {}, "replacement": None, "key": key}, Action, where)
     operation = action.called
     parameters = _parameters(operation)
     for name, each in inputs.items():
@@ -194,7 +205,27 @@ def read_action(key: str, entry: object, where: str) -> Action:
             raise CatalogueError(
                 f"{where} inputs.{name}: {action.operation} has no parameter {each.to!r}.{_guess(each.to, parameters)}"
             )
-    return Action(action.key, action.title, action.kind, action.operation, action.label, action.removed, inputs)
+    return structs.replace(action, inputs=inputs, replacement=instead)
+
+
+def _read_inputs(entry: dict[str, Any], where: str) -> dict[str, ActionInput]:
+    # One at a time, because msgspec names the key it stumbles over, and not the input that holds the key.
+    return {
+        name: catalogue.read(each, ActionInput, f"{where} inputs.{name}")
+        for name, each in entry.get("inputs", {}).items()
+    }
+
+
+def replacement_of(action: Action) -> Action:
+    """What gives today what `action` gave before it was removed.
+
+    Raises:
+        ConfigError: it is not removed, or nothing gives the same. Nothing was called.
+    """
+    if instead := action.replacement:
+        return Action(action.key, instead.title, "read_list", instead.operation, inputs=instead.inputs)
+    why = action.removed or "Pipedrive still does it: leave --replacement out."
+    raise ConfigError(f"{action.key} has no replacement that gives the same. {why}\nNothing was called.")
 
 
 def action(key: str) -> Action:
@@ -221,7 +252,8 @@ def read_inputs(action: Action, given: Mapping[str, object]) -> Given:
             action does: says what replaced it. Nothing was called.
     """
     if action.removed:
-        raise ConfigError(f"{action.key}: {action.removed}\nNothing was called.")
+        instead = " --replacement reads these." if action.replacement else ""
+        raise ConfigError(f"{action.key}: {action.removed}{instead}\nNothing was called.")
     inputs = inputs_of(action)
     parameters = _parameters(action.called)
     spelt = _spellings(inputs)

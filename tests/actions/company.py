@@ -89,17 +89,23 @@ class Carrier:
         logger.addHandler(handler)
         try:
             with self.environment():
-                answer = json.loads(read.as_json(asyncio.run(self._await(key, inputs, now="--now" in options))))
+                answer = json.loads(
+                    read.as_json(
+                        asyncio.run(
+                            self._await(key, inputs, now="--now" in options, replacement="--replacement" in options)
+                        )
+                    )
+                )
             return Outcome(answer, "", 0, "\n".join(kept))
         except PdsyncError as error:
             return Outcome({}, str(error), error.exit_code, "\n".join(kept))
         finally:
             logger.removeHandler(handler)
 
-    async def _await(self, key: str, inputs: dict[str, Any], *, now: bool) -> dict[str, Any]:
+    async def _await(self, key: str, inputs: dict[str, Any], *, now: bool, replacement: bool) -> dict[str, Any]:
         consent = PushRequest(consent=Consent(frozenset({"delete", "merge"}), None, 99), settle_s=0.1)
         async with Client(self.project.folder) as client:
-            return await client.action(key, now=consent if now else False, **inputs)
+            return await client.action(key, now=consent if now else False, replacement=replacement, **inputs)
 
     @contextmanager
     def environment(self) -> Iterator[None]:

@@ -409,3 +409,23 @@ CHECKS: dict[str, Any] = {
     "product_count": _summary, "archived": _archived, "related_deals": _related, "everyone": _everyone,
     "owner_over_filter": _user_over_filter, "status_filter": _status, "refused": _refused,
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("via", VIAS)
+def test_what_was_removed_and_has_a_replacement(world: World, via: Via) -> None:
+    lines = [each for each in world.live("deal_products") if str(each["deal_id"]) == world.known["sold"]]
+    path = f"/api/v2/deals/{world.known['sold']}/products/{lines[0]['id']}"
+    assert world.box.act("PATCH", path, {"billing_frequency": "monthly", "billing_start_date": "2026-01-01"})["success"]
+    for key, name in (("findSubscriptionByDeal", "dealId"), ("getSubscription", "id")):
+        refused = world.run(via, key, {name: world.known["sold"]})
+        assert "--replacement reads these" in refused.error
+        found = world.run(via, key, {name: world.known["sold"]}, "--replacement")
+        recurring = [each["id"] for each in found.records]
+        assert lines[0]["id"] in recurring
+        assert {each["billing_frequency"] for each in found.records} & {"one-time"} == set()
+        assert set(recurring) <= {each["id"] for each in lines}
+    paid = world.run(via, "getSubscriptionPayments", {"id": world.known["sold"]}, "--replacement")
+    wanted = [each["id"] for each in world.live("deal_installments") if str(each["deal_id"]) == world.known["sold"]]
+    assert sorted(paid.ids) == sorted(wanted)
+    for key in ("deleteSubscription", "cancelRecurringSubscription", "addChannel", "getDeals"):
+        assert "has no replacement that gives the same" in world.run(via, key, {}, "--replacement").error

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pdsync.core.actions import Action, actions
+from pdsync.core import catalogue
+from pdsync.core.actions import Action, actions, replacement_of
 from tests.actions.company import World, open_world
 from tests.actions.test_reads import required
 from tests.actions.test_writes import given
@@ -65,9 +66,12 @@ ALSO = {"updateDeal": "status=won", "updateFile": "name=contract.pdf", "addDealP
 
 def example(action: Action) -> str:
     """A command that carries the action out."""
+    flag = ["--replacement"] if action.replacement else []
     if action.removed:
-        return ""
-    needed = [
+        if not action.replacement:
+            return ""
+        action = replacement_of(action)
+    needed = flag + [
         f"{name}={SAMPLES.get(name, '42')}"
         for name, each in action.inputs.items()
         if each.required and each.default is None
@@ -85,6 +89,10 @@ def section(action: Action) -> list[str]:
         cost = action.called.cost
         facts = f"`{action.operation}`, {cost} tokens a request." if cost is not None else f"`{action.operation}`."
     lines = [f"## {action.key}", "", f"{action.title}. {facts}", ""]
+    if instead := action.replacement:
+        cost = catalogue.operation(instead.operation).cost
+        text = f"{instead.title.lower()}, `{instead.operation}`, {cost} tokens a request"
+        lines += [f"`--replacement` (in Python `replacement=True`): {text}.", ""]
     if text := example(action):
         lines += [f"    {text}", ""]
     if action.inputs:
@@ -126,20 +134,22 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world
 
 
-@pytest.mark.parametrize("key", [each.key for each in actions().values() if not each.removed])
+@pytest.mark.parametrize("key", [each.key for each in actions().values() if example(each)])
 def test_every_example_runs(world: World, key: str) -> None:
     action = actions()[key]
     _, _, name, *words = shlex.split(example(action))
     assert name == key
-    shown = dict(word.split("=", 1) for word in words)
+    options = [word for word in words if word.startswith("--")]
+    shown = dict(word.split("=", 1) for word in words if word not in options)
     # The page's ids are made up: those of this company take their place.
     if action.is_queued:
         inputs = given(world, key, "command")
         real = inputs() if callable(inputs) else inputs
     else:
-        real = {} if key == "rawRequest" else required(world, action)
+        known = {"id": world.known["sold"], "dealId": world.known["sold"]}
+        real = known if options else {} if key == "rawRequest" else required(world, action)
     filled = {name: real.get(name, value) for name, value in shown.items()}
-    outcome = world.run("command", key, filled)
+    outcome = world.run("command", key, filled, *options)
     assert outcome.code == 0, outcome.error or outcome.said
     if action.is_queued:
         assert world.project.here("queue", "drop", outcome.body["queued"]["id"]).code == 0

@@ -14,7 +14,7 @@ from pdsync.cli.app import App, Command
 from pdsync.cli.commands import api
 from pdsync.cli.commands.push import push
 from pdsync.cli.response_output import Output
-from pdsync.core.actions import DEBUG, Action, actions, inputs_of, is_true, read_inputs
+from pdsync.core.actions import DEBUG, Action, actions, inputs_of, is_true, read_inputs, replacement_of
 from pdsync.core.actions import action as action_of
 from pdsync.core.log import clean_json
 from pdsync.core.raw_request import pair
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 @click.option("--allow", metavar="WHAT", default="", help="With --now: what a push may do besides, as for pdsync push.")
 @click.option("--max-deletes", type=click.IntRange(min=0), metavar="N", help="With --now: as for pdsync push.")
 @click.option("--as-today", is_flag=True, help="Records as today's operation has them, without further requests.")
+@click.option("--replacement", is_flag=True, help="Of an action that Pipedrive removed: what gives the same today.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write a downloaded file to this file.")
 @click.pass_context
 def action(
@@ -50,6 +51,7 @@ def action(
     allow: str,
     max_deletes: int | None,
     as_today: bool,
+    replacement: bool,
     out: Path | None,
 ) -> None:
     """Carry out the action KEY with inputs by the component's names (filterId) or in snake_case.
@@ -63,7 +65,7 @@ def action(
     pdsync action downloadFile id=7 --out offer.pdf
     """
     app: App = context.obj
-    chosen = action_of(key)
+    chosen = replacement_of(action_of(key)) if replacement else action_of(key)
     given = read_inputs(chosen, _given(chosen, values))
     if out and chosen.kind != "download":
         raise ConfigError("--out takes the content of a downloaded file. Nothing was called.")
