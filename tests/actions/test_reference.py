@@ -36,10 +36,11 @@ today's operation that the component does not know, and custom fields by their c
 - A change waits in the queue; `--now` (in Python `now=True`) sends it with the preview, the confirmation and every
   guard of a push, and answers with the record as it is then. `rawRequest` sends at once, and asks before it writes.
 - `debugRequest=true` logs each request, with the secret redacted. Every action takes it.
-- Deals, persons and organizations have the keys that they had in v1, the owner, the person, the organization and the
-  next activity nested as there. What v2 shows by id only is read besides: users, stages and fields once an action,
-  persons, organizations and activities once for 100 records, 60 tokens or so. `--as-today` (in Python `as_today=True`)
-  shows them as today's operation does, without further requests. All other records come as today's operation has them.
+- Deals, persons, organizations, activities, products, pipelines and stages have the keys that they had in v1, with the
+  owner, the person, the organization and the next activity nested as there. What v2 shows by id only is read besides:
+  users, stages and fields once an action (20, 5 and 10 tokens), persons, organizations and activities once for 100
+  records (10 tokens each), so that all of a large list costs much more than the list. `--as-today` (in Python
+  `as_today=True`) shows records as today's operation does, without further requests. Other records always come so.
 
 How the inputs are honoured: 149 of 149 actions, 442 of 442 inputs.
 

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     from pdsync.runner.push import PushRequest
     from pdsync.writeback.plan import Plan
 
-_SHOWN_BY = {"deals": "getDeal", "persons": "getPerson", "organizations": "getOrganization"}  # with the keys of v1
+# Records with the keys of v1, by the action that shows one.
+_SHOWN_BY = {
+    "deals": "getDeal", "persons": "getPerson", "organizations": "getOrganization", "products": "getProduct",
+    "pipelines": "getPipeline", "stages": "getStage",
+}  # fmt: skip
 _UPLOADS = "uploads"  # beside control.db: files under the names that Pipedrive shall show
 
 

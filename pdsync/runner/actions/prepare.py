@@ -81,7 +81,7 @@ async def prepare(action: Action, given: Given, caller: Caller, *, as_today: boo
         made.limit, made.fetches_all = int(str(made.params.pop("limit"))), False
     if not as_today and action.kind != "picklist":
         made.v1 = V1Records.of(caller, made.operation)
-        if made.v1:
+        if made.v1 and made.v1.include:
             made.params.setdefault("include_fields", made.v1.include)
     for how in dict.fromkeys(each.how for each in inputs.values()):
         if how in _AFTERWARDS:

@@ -34,6 +34,7 @@ _READ_BY_IDS = {
     "person": ("v2 getPersons", "v2 getPerson", {}),
     "organization": ("v2 getOrganizations", "v2 getOrganization", {"include_fields": "people_count,smart_bcc_email"}),
     "activity": ("v2 getActivities", "v2 getActivity", {}),
+    "deal": ("v2 getDeals", "v2 getDeal", {}),
 }
 _READ_WHOLE = {"user": "v1 getUsers", "stage": "v2 getStages", "pipeline": "v2 getPipelines"}
 _ADDRESS = (
@@ -255,8 +256,39 @@ def _picture(record: Record, id: int | None) -> Record | None:
     return {"item_type": "person", "item_id": record["id"], "active_flag": True, "value": id}
 
 
+def _attendees(some: list[Record] | None) -> list[Record] | None:
+    if some is None:
+        return None
+    return [
+        {"email_address": one.get("email"), "is_organizer": int(one.get("is_organizer") or 0)}
+        | {name: one.get(name) for name in ("name", "status", "person_id", "user_id")}
+        for one in some
+    ]
+
+
+def _prices(record: Record) -> list[Record]:
+    return [
+        {
+            "id": price.get("id"),
+            "product_id": record["id"],
+            **{name: price.get(name) for name in ("price", "currency", "cost")},
+            "overhead_cost": price.get("direct_cost"),
+            "notes": price.get("notes"),
+        }
+        for price in record["prices"]
+    ]
+
+
 _CONVERSIONS: dict[str, Callable[[V1Records, str, str, Record], Record]] = {
     "time": lambda _, key, name, record: {key: _time(record[name])},
+    "filled_time": lambda _, key, name, record: {key: _time(record[name]) or ""},
+    "minutes": lambda _, key, name, record: {key: (record[name] or "")[:5]},
+    "attendees": lambda _, key, name, record: {key: _attendees(record[name])},
+    "participants": lambda _, key, name, record: {
+        key: [{"person_id": one["person_id"], "primary_flag": one["primary"]} for one in record[name] or ()]
+    },
+    "prices": lambda _, key, _name, record: {key: _prices(record)},
+    "url_title": lambda _, key, name, record: {key: "-".join(record[name].split())},
     "text": lambda _, key, name, record: {key: None if record[name] is None else str(record[name])},
     "not": lambda _, key, name, record: {key: not record[name]},
     "is_open": lambda _, key, name, record: {key: record[name] == "open" and not record["is_deleted"]},
