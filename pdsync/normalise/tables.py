@@ -1,8 +1,8 @@
 """Decides which columns a stream's table has, and what in a record fills each.
 
-Built-in columns stand in the catalogue. A custom field gets a column named after its label when it is first seen, and
+The catalogue lists the built-in columns. A custom field gets a column named after its label when it is first seen, and
 keeps it for good: its identity is its 40-digit code, so renaming it in Pipedrive moves nothing. A field whose type
-changes gets a second column, because the first one can't hold what comes now; what it held stays where it is.
+changes gets a second column, because the first one can't store values of the new type; the values in it stay.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 CODE = re.compile(r"[0-9a-f]{40}")
-_LONGEST = 48
+_MAX_LENGTH = 48
 
 
 class TableColumn(Struct, frozen=True):
-    """A column, and where its value stands.
+    """A column, and the address of its value in a record.
 
     `path` leads to a value of the record: `("title",)`, `("custom_fields", code)`. Where that value is an object,
-    `part` is the key in it. A column of labels has no path: it is looked up from the column it is the label of.
+    `part` is the key in it. A column of labels has no path: its value is looked up from that of `label_of`.
     """
 
     name: str
@@ -39,13 +39,13 @@ class TableColumn(Struct, frozen=True):
     negated: bool = False
     items: dict[str, tuple[str, str]] = {}  # of a list of objects: column → (key, type)
     blank_is_null: bool = False  # v1 writes "" where v2 writes null
-    join: tuple[str, ...] = ()  # the columns that it is made of
+    join: tuple[str, ...] = ()  # the columns whose texts make a key
     label_of: str | None = None
     code: str | None = None  # the custom field it belongs to
 
     @property
-    def asked(self) -> str | None:
-        """What the list was asked for that fills this column; None where the record itself does."""
+    def parameter(self) -> str | None:
+        """The parameter of the list's request that fills this column; None where the record itself does."""
         return self.path[0][1:] if self.path and self.path[0].startswith("@") else None
 
     @property
@@ -128,24 +128,24 @@ def _custom(field: CustomField, kind: FieldType, version: Version) -> list[Table
 def assign(
     stream: Stream,
     definitions: Iterable[tuple[str, str, str]],
-    known: Iterable[CustomField],
+    existing: Iterable[CustomField],
     types: Mapping[str, FieldType],
     now: datetime,
 ) -> tuple[list[CustomField], list[SchemaChange]]:
-    """Give every custom field a column, and keep those it has.
+    """Give every custom field a column; a field that has one keeps it.
 
     Args:
-        stream: whose fields they are.
-        definitions: (code, label, type) of every field that Pipedrive has now, built-in ones too; an empty one
-            means that definitions were not read, and changes nothing.
-        known: fields of earlier runs with their columns.
-        types: what each type of field becomes.
+        stream: the stream that has the fields.
+        definitions: (code, label, type) of every field that Pipedrive has now, built-in ones too; if empty, the
+            definitions were not read, and nothing changes.
+        existing: fields of earlier runs with their columns.
+        types: type of a field → its columns.
         now: when the definitions were read.
 
     Returns:
         All fields, old and new, and what has changed.
     """
-    fields = {(field.code, field.type): field for field in known}
+    fields = {(field.code, field.type): field for field in existing}
     current = {code: (label, kind) for code, label, kind in definitions if CODE.fullmatch(code)}
     if not current and not fields:
         return [], []
@@ -154,7 +154,7 @@ def assign(
         taken |= _names(field.column, types.get(field.type, _TEXT))
     changes = []
     newest = max((field.last_seen for field in fields.values()), default=now)
-    for field in fields.values():  # those that the reading before this one still showed
+    for field in fields.values():  # those that the previous reading still showed
         if current and field.code not in current and field.last_seen == newest:
             detail = f"{field.label!r} is not among the fields any more; its column {field.column} stays"
             changes.append(SchemaChange(stream.name, "field_gone", field.code, detail))
@@ -177,9 +177,9 @@ def assign(
 
 
 def _free(label: str, code: str, kind: FieldType, taken: set[str]) -> str:
-    """A column name that says what `label` says; part of the code is added where it is taken."""
+    """A free column name made of `label`; part of the code is added where that name is taken."""
     plain = "".join(char for char in unicodedata.normalize("NFKD", label) if not unicodedata.combining(char))
-    words = re.sub(r"[\W_]+", "_", plain.lower())[:_LONGEST].strip("_")
+    words = re.sub(r"[\W_]+", "_", plain.lower())[:_MAX_LENGTH].strip("_")
     candidates = [f"cf_{words}"] if words else []
     candidates += [f"cf_{words or 'field'}_{code[:length]}" for length in (6, 12, 40)]
     candidates += [f"{candidates[-1]}_{number}" for number in range(2, 1000)]
@@ -187,7 +187,7 @@ def _free(label: str, code: str, kind: FieldType, taken: set[str]) -> str:
 
 
 def _names(column: str, kind: FieldType) -> set[str]:
-    """All column names that a field called `column` takes, in lower case: DuckDB sees no difference."""
+    """All column names that a field with `column` takes, in lower case: DuckDB ignores case."""
     names = {column if part == "value" else f"{column}_{part}" for part in kind.columns}
     if kind.options:
         names |= {f"{column}_label", f"{column}_labels"}

@@ -107,7 +107,7 @@ ALLOWED = {
     ("load/warehouse.py", "row_hash"): "columns.row_hash(), made of quoted columns",
     ("normalise/stage.py", "self.relation"): "quoted where it is set",
     ("normalise/stage.py", "first_seq"): "an integer",
-    ("normalise/stage.py", "shape"): "a name that columns.py gives",
+    ("normalise/stage.py", "shape"): "a name that columns.py makes",
     ("normalise/stage.py", "kind"): "a type from the catalogue, never from a label",
     ("reconcile/sweep.py", "self.relation"): "quoted where it is made",
     ("reconcile/sweep.py", "stage.relation"): "the relation of a Stage, which stage.py quotes",
@@ -137,7 +137,7 @@ ALLOWED = {
 BUILDERS = {
     "runner/stores.py": ("_batches_table(",),
     "load/commit.py": ("_valid_from(",),
-    "normalise/stage.py": ("self._statement.", "no_object("),
+    "normalise/stage.py": ("self._sql.", "is_no_object("),
     "load/history.py": ("_versions(", "_differences("),
 }
 SENDS = {"execute", "executemany", "executescript", "sql", "query", "rows", "_walks", "_select", "_rows"}

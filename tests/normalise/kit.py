@@ -64,7 +64,9 @@ def staged(
     stage.add(pages)
     rows: list[Row] = []
     if stage.rows or stage.quarantined:
-        cursor = connection.execute(f'SELECT * EXCLUDE (_place) FROM {stage.relation} ORDER BY "{table.stream.key}"')
+        cursor = connection.execute(
+            f'SELECT * EXCLUDE (_row_number) FROM {stage.relation} ORDER BY "{table.stream.key}"'
+        )
         names = [column[0] for column in cursor.description or ()]
         rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         assert len(rows) == stage.rows

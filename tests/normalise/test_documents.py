@@ -59,7 +59,7 @@ def test_every_leaf_of_a_documented_answer_is_found_again(
 
     assert stage.quarantined == []
     assert stage.rows == len(records) >= 1
-    cursor = connection.execute(f"SELECT * FROM {stage.relation} ORDER BY _place")
+    cursor = connection.execute(f"SELECT * FROM {stage.relation} ORDER BY _row_number")
     names = [column[0] for column in cursor.description or ()]
     rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
     stage.clear()
