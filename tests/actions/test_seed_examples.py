@@ -160,3 +160,28 @@ def test_bytes_are_uploaded_as_they_are(world: World) -> None:
     assert added.code == 0, added.error
     content = world.run("command", "downloadFile", {"id": str(added.body["data"]["id"])})
     assert bytes(content.body["data"]) == HELLO
+
+
+def test_what_was_kept_for_an_upload_goes_when_it_has_ended(world: World) -> None:
+    kept = world.project.data / "uploads"
+    inputs = {"entityType": "deal", "entityId": world.known["deal"], "file": HELLO, "fileName": "kept.txt"}
+    first = world.run("python", "addFile", inputs)
+    second = world.run("python", "addFile", inputs)
+    assert len(list(kept.glob("*/kept.txt"))) == 2  # both wait in the queue
+    for outcome in (first, second):
+        assert world.project.here("queue", "drop", outcome.body["queued"]["id"]).code == 0
+    third = world.run("python", "addFile", {**inputs, "fileName": "last.txt"})
+    assert [path.name for path in kept.glob("*/*")] == ["last.txt"]
+    assert world.project.here("queue", "drop", third.body["queued"]["id"]).code == 0
+
+
+def test_a_large_file_is_not_shown_as_json(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "large.bin"
+    path.write_bytes(bytes(9 * 2**20))
+    inputs = {"entityType": "deal", "entityId": world.known["deal"], "file": str(path), "fileName": "large.bin"}
+    id = str(world.run("command", "addFile", inputs, *NOW).body["data"]["id"])
+    assert "add --out FILE" in world.run("command", "downloadFile", {"id": id}).error
+    target = tmp_path / "back.bin"
+    told = world.run("command", "downloadFile", {"id": id}, "--out", str(target))
+    assert told.answer == {"data": str(target), "contentType": "application/octet-stream"}
+    assert target.read_bytes() == path.read_bytes()

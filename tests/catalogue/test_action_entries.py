@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +10,8 @@ import pytest
 from pdsync.core.actions import HONOURED, action, actions, read_action, read_inputs, snake
 from pdsync.errors import CatalogueError, ConfigError
 from pdsync.runner.actions.prepare import STRATEGIES
+from tests.vendor import stored
 
-SEED = Path(__file__).parents[3] / "shared" / "api" / "seed_actions.json"
 GOOD = {"title": "Get Deals", "kind": "read_list", "operation": "v2 getDeals"}
 
 
@@ -25,18 +23,17 @@ def test_149_of_149_actions_and_442_of_442_inputs() -> None:
     assert honoured == {"parameter": 281, "paging": 85, "client": 18, "requests": 17, "here": 14, "refused": 27}
 
 
-@pytest.mark.skipif(not SEED.exists(), reason="the list of actions (../shared/api) is not here")
 def test_they_are_the_component_s() -> None:
-    seed = {each["key"]: each for each in json.loads(SEED.read_text("utf-8"))}
+    seed = stored("actions")
     assert seed.keys() == actions().keys()
-    kinds = {"string Key Value List": "pairs", "data": "data", "boolean": "boolean", "string": "string"}
+    kinds = {"string Key Value List": "pairs"}
     for key, wanted in seed.items():
         here = actions()[key]
         assert (here.title, here.kind) == (wanted["title"], wanted["kind"])
-        assert list(here.inputs) == [each["name"] for each in wanted["inputs"]], key
-        for each in wanted["inputs"]:
-            mine = here.inputs[each["name"]]
-            assert (mine.type, mine.required) == (kinds[each["type"]], each["required"]), (key, each["name"])
+        inputs = {name: [each.type, each.required] for name, each in here.inputs.items()}
+        facts = {name: [kinds.get(type, type), needed] for name, (type, needed) in wanted["inputs"].items()}
+        assert inputs == facts, key
+        assert list(inputs) == list(facts), key
         versions = {f"{version} {id}" for version, id in wanted["maps_to"].items() if id}
         assert here.operation in versions or key == "rawRequest"
         assert here.operation is None or here.operation.startswith("v2") == bool(wanted["maps_to"]["v2"])

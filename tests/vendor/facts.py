@@ -34,9 +34,20 @@ def listed_operations() -> Facts:
 
 
 def actions() -> Facts:
-    """Kind and operations of every action of seed_actions.json by its key."""
+    """Title, kind, operations and inputs of every action of seed_actions.json by its key.
+
+    An input's facts are its type and whether it is required.
+    """
     entries = json.loads((SHARED / "seed_actions.json").read_text(encoding="utf-8"))
-    return {entry["key"]: {"kind": entry["kind"], "maps_to": entry["maps_to"]} for entry in entries}
+    return {
+        entry["key"]: {
+            "title": entry["title"],
+            "kind": entry["kind"],
+            "maps_to": entry["maps_to"],
+            "inputs": {each["name"]: [each["type"], each["required"]] for each in entry["inputs"]},
+        }
+        for entry in entries
+    }
 
 
 def operation_facts() -> Facts:

@@ -20,6 +20,7 @@ from pdsync.core.log import clean_json
 from pdsync.core.raw_request import pair
 from pdsync.core.request import request_of_call
 from pdsync.core.request_builder import check
+from pdsync.core.upload_download import MemorySink, TooLarge
 from pdsync.errors import ConfigError
 from pdsync.runner.actions import change, read
 from pdsync.runner.actions.caller import Caller
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from pdsync.core.actions import Given
     from pdsync.core.http import Http
     from pdsync.model import Mutation
+    from pdsync.runner.actions.prepare import Prepared
+
+_MOST_SHOWN = 8 * 2**20  # bytes of a file
 
 
 @click.command(cls=Command)
@@ -135,12 +139,24 @@ async def _read(app: App, chosen: Action, given: Given, out: Path | None, *, as_
             call = check(made.operation, made.params)
             await output.file(made.caller, request_of_call(call))
             _show(app, {"data": str(out), "contentType": made.caller.content_type})
+        elif chosen.kind == "download":
+            _show(app, await _small_file(made))
         elif app.json:
             async for piece in read.pieces(made):
                 sys.stdout.write(clean_json(piece.decode()))
             sys.stdout.write("\n")
         else:
             _show(app, await read.read(made))
+
+
+async def _small_file(made: Prepared) -> dict[str, Any]:
+    """A file as JSON: a number for each byte, as the component has it."""
+    file = MemorySink()
+    try:
+        content_type = await read.download(made, file, most_bytes=_MOST_SHOWN)
+    except TooLarge as error:
+        raise ConfigError(f"The file is too large to be shown as JSON: add --out FILE. {error}") from error
+    return {"data": bytes(file.body), "contentType": content_type}
 
 
 async def _queue(app: App, chosen: Action, given: Given) -> Mutation:

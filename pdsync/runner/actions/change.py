@@ -13,6 +13,7 @@ from msgspec import structs
 
 from pdsync.core import actions
 from pdsync.errors import ConfigError, StorageError
+from pdsync.model import OPEN
 from pdsync.runner import push as pushing
 from pdsync.runner.actions.prepare import prepare
 from pdsync.runner.actions.read import read
@@ -47,7 +48,9 @@ def queue(settings: Settings, made: Prepared) -> Mutation:
     if "file" in made.wants:
         params["file"] = str(_named_file(settings, made.wants["file"], str(made.wants["file_name"])))
     with pushing.opened(settings) as (outbox, names):
-        return outbox.add([queueing.make_entry(names, operation, params)])[0]
+        queued = outbox.add([queueing.make_entry(names, operation, params)])[0]
+        _remove_uploaded(settings, outbox.mutations((*OPEN, "needs_review")))
+    return queued
 
 
 async def push(
@@ -88,6 +91,16 @@ async def pushed_answer(caller: Caller, mutation: Mutation, *, as_today: bool = 
         made = await prepare(action, actions.read_inputs(action, {"id": number}), caller)
         record = (await read(made))["data"]["data"]
     return {"data": {"success": True, "data": record}}
+
+
+def _remove_uploaded(settings: Settings, waiting: list[Mutation]) -> None:
+    """Remove what was kept here for uploads that have ended."""
+    needed = {str(value) for mutation in waiting for value in mutation.payload.values() if isinstance(value, str)}
+    for folder in (settings.control.parent / _UPLOADS).glob("*"):
+        if not any(str(path) in needed for path in folder.iterdir()):
+            for path in folder.iterdir():
+                path.unlink()
+            folder.rmdir()
 
 
 def _named_file(settings: Settings, content: object, name: str) -> Path:
