@@ -1,15 +1,19 @@
 """Walks a list operation page by page.
 
-A walk asks for the next page only when that page is wanted, keeps none, and can go on from any page that an earlier
-one sealed. It trusts no list blindly: a cursor that comes back, a page that repeats, a full page that says nothing
-of the next one end the walk with an error, because each of them would otherwise be a silent gap. A server may serve
-fewer records a page than it is asked for, so a page that says nothing of paging and holds fewer proves no end either:
-offsets are asked for until none has more, and a cursor's page must be shorter than those that had a next one.
+A walk requests the next page only when its reader asks for it, keeps none, and can resume after any page that an
+earlier walk sealed. There are three strategies, one for each kind of paging in the catalogue: a list without pages, a
+list with cursors, a list with offsets.
+
+No list is trusted blindly: a cursor that comes back, a page that repeats, a full page that does not say whether there
+is a next one end the walk with an error, because each would otherwise be a silent gap. A server may serve fewer records
+a page than the limit, so a shorter page without paging information is no proof of the end either: offsets are
+requested until a page has nothing new, and the last page of a cursor list must be shorter than those before it.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -21,20 +25,22 @@ from pdsync.errors import BadAnswer
 from pdsync.model import Operation, Page, Source, Stream, Version, Walk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
     from pdsync.core.answer import Answer
 
-_DEFAULT_ROWS = 100  # of a page, where a cursor list is asked for no number (or heeds none)
-REPEATS = 3  # how often an unusable page is asked for, or a list is begun anew
+_DEFAULT_ROWS = 100  # of a page, where a cursor list gets no limit (or ignores it)
+REPEATS = 3  # how often an unusable page is requested, or a list is restarted
+
+_Fingerprint = tuple[int, bytes, bytes]  # of a page
 
 
-class _Keyed(msgspec.Struct):
+class _Keyed(Struct):
     id: int | str
 
 
 class Caller(Protocol):
-    """What a walk needs of the client."""
+    """The part of the client that a walk uses."""
 
     async def call(self, operation: Operation, path: str | None = None, *, query: Mapping[str, str] | None) -> Answer:
         """Carry out `operation`."""
@@ -43,10 +49,10 @@ class Caller(Protocol):
 def query_of(
     stream: Stream, source: Source, version: Version, operation: Operation, since: datetime | None
 ) -> dict[str, str]:
-    """The parameters that every page of a walk shares; `since` is None where everything is asked for.
+    """The parameters that every page of a walk shares; `since` is None where the whole list is read.
 
-    Everything is read in the order of ids, where the list can sort: a row that is edited meanwhile keeps its place.
-    Changes are read in the order of their times: a row that is edited meanwhile moves to the end, and is met again.
+    The whole list is read in the order of ids, where the list can sort: a row that is edited meanwhile does not move.
+    Changes are read in the order of their times: a row that is edited meanwhile moves to the end, and is read again.
     """
     query = dict(source.query)
     if operation.page_size:
@@ -66,7 +72,19 @@ def query_of(
     return query
 
 
-async def pages(
+class _List(Struct, frozen=True):
+    """A list operation with all that every page of it shares."""
+
+    client: Caller
+    operation: Operation
+    walk: Walk
+    query: Mapping[str, str]
+    path: str | None
+    newest_first: str | None
+    attempts: int
+
+
+def pages(
     client: Caller,
     operation: Operation,
     walk: Walk,
@@ -77,118 +95,218 @@ async def pages(
     path: str | None = None,
     attempts: int = REPEATS,
 ) -> AsyncGenerator[Page]:
-    """Yield the pages of `walk`, one in memory at a time, until the list names no next one.
+    """The pages of `walk`, one in memory at a time, until the list names no next one.
 
     Args:
         client: makes the calls.
         operation: the list operation.
-        walk: what the pages belong to; its `since` ends a walk that reads newest first.
+        walk: the walk that the pages belong to; its `since` ends a walk that reads newest first.
         query: the parameters that every page shares.
         after: the last page that an earlier walk sealed; None from the start. Its body may be left out, where the
             list has cursors.
         path: the operation's path with its placeholders filled, where it has any.
-        newest_first: the key of a record that holds its last change, where the list is sorted by it, newest first.
-        attempts: how often a page is asked for whose answer can't be right.
+        newest_first: the key of a record with the time of its last change, where the list is sorted by it, newest
+            first.
+        attempts: how often a page is requested whose answer can't be right.
 
     Raises:
-        BadAnswer: the list can't be walked to its end; asking again did not help.
+        BadAnswer: the list can't be walked to its end; requesting a page again did not help.
         PdsyncError: what `client.call` raises.
     """
-    seq, place = (after.seq + 1, after.next) if after else (0, None)
-    reached = _Reached(after.rows if after and after.next else 0)
-    before: tuple[int, bytes, bytes] | None = None
-    begin, keys, restarts = 0, list[object](), 0  # of the page before, where the list counts offsets
-    if operation.paging == "offset" and after and after.next:
-        reached.end = int(after.next) + _overlap(after.rows)
-        begin, keys = reached.end - after.rows, _keys(open_envelope(after.body, operation)) if after.body else []
-    seen = {place}
+    return _STRATEGIES[operation.paging](_List(client, operation, walk, query, path, newest_first, attempts), after)
+
+
+async def _only_page(target: _List, after: Page | None) -> AsyncGenerator[Page]:
+    """The one page of a list without pages."""
+
+    async def find_next(envelope: Envelope) -> str | None:
+        if envelope.more or envelope.next_cursor:
+            raise BadAnswer("a list without pages says that it has more of them")
+        return None
+
+    seq, address = _resume(after)
+    page, _ = await _fetch(target, dict(target.query), seq, address, find_next)
+    yield page
+
+
+async def _cursor_pages(target: _List, after: Page | None) -> AsyncGenerator[Page]:
+    """The pages of a list whose pages name the cursor of the next one."""
+    seq, cursor = _resume(after)
+    largest = after.rows if after and after.next else 0
+    previous: _Fingerprint | None = None
+    seen = {cursor}
     while True:
-        asked = {**query, **_place(operation, place)}
-        page, envelope = await _ask(client, operation, walk, asked, seq, place, newest_first, path, reached, attempts)
-        if operation.paging == "offset":
-            start, found = int(place or 0), _keys(envelope)
-            can_tell = bool(found) or not envelope.records
-            if can_tell and start < begin + len(keys) and not set(keys) & set(found):
-                # More rows vanished meanwhile than pages overlap: some slipped through between. Back, until they meet;
-                # where none is left of the page before, everything is read once more.
-                if start:
-                    place = str(max(start - max(len(keys) // 2, 1), 0))
-                    seen.clear()
-                    reached.end = 0  # what the page before showed is no measure any more
-                    continue
-                restarts += 1
-                if restarts > REPEATS:
-                    raise BadAnswer(f"{operation.id}: its records change places faster than they can be read.")
-            begin, keys, reached.end = start, found, start + page.rows
-        if page.next is not None and page.next in seen:
-            raise BadAnswer(
-                f"{operation.id}: the list leads back to a page that was read already ({page.next[:40]!r})."
-            )
-        shape = _shape(envelope)
-        if shape is not None and shape == before:
-            page = _end_of_unpaged(operation, page, envelope, asked)
+        query = {**target.query, **({} if cursor is None else {"cursor": cursor})}
+        page, envelope = await _fetch(target, query, seq, cursor, partial(_next_cursor, target, query, largest))
+        _check_not_seen(target.operation, page, seen)
+        fingerprint = _fingerprint(envelope)
+        if fingerprint is not None and fingerprint == previous:
+            raise _repeated(target.operation, page)
         seen.add(page.next)
-        before, reached.rows = shape, max(reached.rows, page.rows)
+        previous, largest = fingerprint, max(largest, page.rows)
         yield page
         if page.next is None:
             return
-        seq, place = seq + 1, page.next
+        seq, cursor = seq + 1, page.next
 
 
-def _end_of_unpaged(operation: Operation, page: Page, envelope: Envelope, asked: Mapping[str, str]) -> Page:
-    """A page that repeats the one before as the last one, where the list heeds no offset because it has no pages.
+async def _offset_pages(target: _List, after: Page | None) -> AsyncGenerator[Page]:
+    """The pages of a list that is read by offsets. They overlap: rows that vanish meanwhile hide none."""
+    operation = target.operation
+    seq, offset = _resume(after)
+    begin, end, keys = 0, 0, list[object]()  # of the page before
+    if after and after.next:
+        end = int(after.next) + _overlap(after.rows)
+        begin, keys = end - after.rows, _keys(open_envelope(after.body, operation)) if after.body else []
+    previous: _Fingerprint | None = None
+    seen, restarts = {offset}, 0
+    while True:
+        start = int(offset or 0)
+        query = {**target.query, "start": str(start)}
+        page, envelope = await _fetch(target, query, seq, offset, partial(_next_offset, target, start, end))
+        page_keys = _keys(envelope)
+        is_comparable = bool(page_keys) or not envelope.records
+        if is_comparable and start < begin + len(keys) and not set(keys) & set(page_keys):
+            # More rows vanished meanwhile than pages overlap, so some may have been skipped. Go back until the pages
+            # overlap; at the start of the list, read all of it once more.
+            if start:
+                offset = str(max(start - max(len(keys) // 2, 1), 0))
+                seen.clear()
+                end = 0  # where the page before ended is no measure any more
+                continue
+            restarts += 1
+            if restarts > REPEATS:
+                raise BadAnswer(f"{operation.id}: its records move faster than they can be read.")
+        begin, keys, end = start, page_keys, start + page.rows
+        _check_not_seen(operation, page, seen)
+        fingerprint = _fingerprint(envelope)
+        if fingerprint is not None and fingerprint == previous:
+            if envelope.more is not None or page.rows >= int(query.get("limit") or 0):
+                raise _repeated(operation, page)
+            page = replace(page, next=None)  # the list ignores offsets, because it has no pages
+        seen.add(page.next)
+        previous = fingerprint
+        yield page
+        if page.next is None:
+            return
+        seq, offset = seq + 1, page.next
 
-    Raises:
-        BadAnswer: it has pages: it says so, or the page is full.
-    """
-    if operation.paging != "offset" or envelope.more is not None or page.rows >= int(asked.get("limit") or 0):
-        raise BadAnswer(f"{operation.id}: two pages in a row hold the same {page.rows} records.")
-    return replace(page, next=None)
+
+_STRATEGIES: dict[str, Callable[[_List, Page | None], AsyncGenerator[Page]]] = {
+    "none": _only_page,
+    "cursor": _cursor_pages,
+    "offset": _offset_pages,
+}
 
 
-class _Reached(Struct):
-    """How far a walk has come, and what its pages were like."""
-
-    rows: int = 0  # of the largest page
-    end: int = 0  # the offset after the last record of the page before
+def _resume(after: Page | None) -> tuple[int, str | None]:
+    """Number and cursor (or offset) of the page to read next."""
+    return (after.seq + 1, after.next) if after else (0, None)
 
 
-async def _ask(
-    client: Caller,
-    operation: Operation,
-    walk: Walk,
-    asked: Mapping[str, str],
+async def _fetch(
+    target: _List,
+    query: Mapping[str, str],
     seq: int,
-    place: str | None,
-    newest_first: str | None,
-    path: str | None,
-    reached: _Reached,
-    attempts: int,
+    address: str | None,
+    find_next: Callable[[Envelope], Awaitable[str | None]],
 ) -> tuple[Page, Envelope]:
-    """One page; an answer that can't be right is asked for again, a few times."""
-    for attempt in range(1, attempts + 1):
-        answer = await client.call(operation, path, query=asked)
+    """One page; where its answer can't be right, it is requested again, up to `target.attempts` times.
+
+    Args:
+        target: the list.
+        query: the parameters of this page.
+        seq: its number in the walk.
+        address: its cursor or offset.
+        find_next: gives the cursor or offset of the next page, None after the last one, or raises BadAnswer.
+    """
+    operation = target.operation
+    for attempt in range(1, target.attempts + 1):
+        answer = await target.client.call(operation, target.path, query=query)
         try:
             envelope = open_envelope(answer.body, operation)
-            following = _next(operation, envelope, asked, walk, newest_first, reached)
-            if operation.paging == "cursor" and not envelope.described and len(envelope.records) == _DEFAULT_ROWS:
-                await _see_that_it_speaks(client, operation, path, asked)
+            following = await find_next(envelope)
         except BadAnswer as error:
-            if attempt == attempts:
+            if attempt == target.attempts:
                 raise BadAnswer(f"{operation.id}: {error}") from error
             continue
         page = Page(
-            walk=walk.id,
+            walk=target.walk.id,
             seq=seq,
             body=answer.body,
             rows=len(envelope.records),
             next=following,
             served_at=answer.served_at,
-            asked_for=place,
+            asked_for=address,
             records=envelope.records,
         )
         return page, envelope
     raise AssertionError("unreachable")
+
+
+async def _next_cursor(target: _List, query: Mapping[str, str], largest: int, envelope: Envelope) -> str | None:
+    """The cursor of the next page; None after the last one.
+
+    Args:
+        target: the list.
+        query: the parameters of the page.
+        largest: rows of the largest page before it.
+        envelope: the page.
+    """
+    rows, limit = len(envelope.records), int(query.get("limit") or 0)
+    if envelope.was_null:
+        raise BadAnswer("the list answered null instead of records")
+    # The limit is what was requested, and the largest page what the server gives at most.
+    full = min(filter(None, (limit, largest)), default=0)
+    if not envelope.described and full and rows >= full:
+        raise BadAnswer("a full page does not say whether there is another one")
+    if not envelope.described and rows == _DEFAULT_ROWS:
+        await _check_names_next(target, query)
+    return envelope.next_cursor
+
+
+async def _check_names_next(target: _List, query: Mapping[str, str]) -> None:
+    """Request less than a page that names no next one: if the list names one now, that page was the last.
+
+    Raises:
+        BadAnswer: it names none although there is more, so that is no proof of the end.
+    """
+    answer = await target.client.call(target.operation, target.path, query={**query, "limit": str(_DEFAULT_ROWS - 1)})
+    if open_envelope(answer.body, target.operation).next_cursor is None:
+        raise BadAnswer(f"a page of {_DEFAULT_ROWS} records does not say whether there is another one")
+
+
+async def _next_offset(target: _List, start: int, end: int, envelope: Envelope) -> str | None:
+    """The offset of the next page; None after the last one.
+
+    Args:
+        target: the list.
+        start: the offset of the page.
+        end: the offset after the last record of the page before it.
+        envelope: the page.
+    """
+    rows, since = len(envelope.records), target.walk.since
+    if target.newest_first and since and rows and _changed(envelope, target.newest_first) < since:
+        return None  # sorted newest first: all that follows is older than the watermark
+    if rows == 0 and envelope.more:
+        raise BadAnswer("an empty page says that more of them follow")
+    # Some lists have no paging information at all. They end where a page reaches no further than the one before.
+    if rows == 0 or not (start + rows > end if envelope.more is None else envelope.more):
+        return None
+    return str(start + rows - _overlap(rows))
+
+
+def _overlap(rows: int) -> int:
+    return min(rows // 10, 10)
+
+
+def _check_not_seen(operation: Operation, page: Page, seen: set[str | None]) -> None:
+    if page.next is not None and page.next in seen:
+        raise BadAnswer(f"{operation.id}: the list leads back to a page that was read already ({page.next[:40]!r}).")
+
+
+def _repeated(operation: Operation, page: Page) -> BadAnswer:
+    return BadAnswer(f"{operation.id}: two pages in a row have the same {page.rows} records.")
 
 
 def _keys(envelope: Envelope) -> list[object]:
@@ -199,65 +317,10 @@ def _keys(envelope: Envelope) -> list[object]:
         return []
 
 
-def _shape(envelope: Envelope) -> tuple[int, bytes, bytes] | None:
-    """What tells one page from another: two pages with the same first and last record are one."""
+def _fingerprint(envelope: Envelope) -> _Fingerprint | None:
+    """The count, first and last record: two pages that share them are the same. None for an empty page."""
     records = envelope.records
     return (len(records), bytes(records[0]), bytes(records[-1])) if records else None
-
-
-def _place(operation: Operation, place: str | None) -> dict[str, str]:
-    if operation.paging == "offset":
-        return {"start": place or "0"}
-    return {"cursor": place} if place is not None else {}
-
-
-async def _see_that_it_speaks(client: Caller, operation: Operation, path: str | None, asked: Mapping[str, str]) -> None:
-    """Ask for less than a page that says nothing of a next one: if the list names one now, that page was the last.
-
-    Raises:
-        BadAnswer: it says nothing where there is more for certain, so its silence proves no end.
-    """
-    answer = await client.call(operation, path, query={**asked, "limit": str(_DEFAULT_ROWS - 1)})
-    if open_envelope(answer.body, operation).next_cursor is None:
-        raise BadAnswer(f"a page of {_DEFAULT_ROWS} records does not say whether there is another one")
-
-
-def _next(
-    operation: Operation,
-    envelope: Envelope,
-    asked: Mapping[str, str],
-    walk: Walk,
-    newest_first: str | None,
-    reached: _Reached,
-) -> str | None:
-    """Where the next page begins; None after the last one."""
-    rows, limit = len(envelope.records), int(asked.get("limit") or 0)
-    if operation.paging == "none":
-        if envelope.more or envelope.next_cursor:
-            raise BadAnswer("a list without pages says that it has more of them")
-        return None
-    if operation.paging == "cursor":
-        if envelope.was_null:
-            raise BadAnswer("the list answered null instead of records")
-        # The limit is what is asked for, and the largest page what the server gives at most.
-        full = min(filter(None, (limit, reached.rows)), default=0)
-        if not envelope.described and full and rows >= full:
-            raise BadAnswer("a full page does not say whether there is another one")
-        return envelope.next_cursor
-    start = int(asked.get("start") or 0)
-    if newest_first and walk.since and rows and _changed(envelope, newest_first) < walk.since:
-        return None  # sorted newest first: all that follows is older than what we have
-    if rows == 0 and envelope.more:
-        raise BadAnswer("an empty page says that more of them follow")
-    # Some lists say nothing of paging at all. They end where a page shows no more than the one before.
-    if rows == 0 or not (start + rows > reached.end if envelope.more is None else envelope.more):
-        return None
-    # Rows that vanish meanwhile move the rest towards the start: pages overlap, so that none slips through between.
-    return str(start + rows - _overlap(rows))
-
-
-def _overlap(rows: int) -> int:
-    return min(rows // 10, 10)
 
 
 def _changed(envelope: Envelope, field: str) -> datetime:
@@ -265,7 +328,7 @@ def _changed(envelope: Envelope, field: str) -> datetime:
     record = msgspec.json.decode(envelope.records[-1])
     text = str(record.get(field) or "") if isinstance(record, dict) else ""
     try:
-        found = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
         return datetime.now(UTC) + timedelta(days=1)
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
