@@ -221,6 +221,11 @@ async def _money(made: Prepared, name: str, each: ActionInput, value: Any) -> No
     """An amount alone is in the company's currency."""
     given = _json(value)
     if not isinstance(given, dict):
+        if isinstance(given, bool) or not isinstance(given, int | float):
+            raise ConfigError(
+                f"{made.action.key}: {name} is {value!r}, and should be an amount,"
+                ' or {"amount": 5, "currency": "EUR"}. Nothing was queued.'
+            )
         given = {"amount": given, "currency": (await made.caller.account()).default_currency}
     made.params[each.to or name] = given
 
