@@ -73,7 +73,7 @@ EXPLAINED: dict[How, str] = {
     "until_date": "compared here",
     "first_char": "compared here, whatever the case",
     "sort": "by Pipedrive where its `sort_by` knows the field, else here, when all records have come",
-    "owner_or_me": "parameter; the token's own user is asked for where none is given",
+    "owner_or_me": "parameter; without it the token's own user, who is read first",
     "owned_by_you": "parameter, after asking whose token it is",
     "field": "looked up: by number in v1, by label in the list of fields",
     "custom_field": "a label is looked up in the list of fields",
@@ -82,13 +82,13 @@ EXPLAINED: dict[How, str] = {
     "product_count": "counted here over all pages",
     "archived": "archived leads have a list of their own",
     "related_deals": "without it also the deals of its persons, and those that name it in a custom field",
-    "money": "an amount alone is in the company's currency, which is asked for",
+    "money": "an amount alone is in the company's currency, which is read first",
     "item_price": "parameter; without it the product's price in the deal's currency",
     "limit": "counted over the records that match",
     "start": "counted over the records that match",
     "fetch_all": "follows the pages",
     "debug": "to stderr, or to the log `pdsync`",
-    "raw": "of the request itself",
+    "raw": "part of the request",
 }
 LISTS = ("read_list", "search")
 QUEUED = ("add", "update", "delete", "merge", "upload")
@@ -292,13 +292,13 @@ def hint_for(operation: Operation, name: str) -> str | None:
     """What became of a parameter that an older version of `operation` took; None where no action knows the name."""
     by_use = [each for each in actions().values() if each.operation == operation.name and not each.removed]
     for each in sorted(by_use, key=lambda action: action.key != operation.id):
-        asked = next((one for key, one in each.inputs.items() if name in (key, snake(key))), None)
-        if asked is None or (asked.to == "id" and name == "id"):
+        known = next((one for key, one in each.inputs.items() if name in (key, snake(key))), None)
+        if known is None or (known.to == "id" and name == "id"):
             continue
-        if asked.how == "refused":
-            return f" {asked.reason}"
-        if asked.to and asked.to != name and (asked.honoured == "parameter" or asked.how == "owner_or_me"):
-            return f" Did you mean {asked.to!r}?"
+        if known.how == "refused":
+            return f" {known.reason}"
+        if known.to and known.to != name and (known.honoured == "parameter" or known.how == "owner_or_me"):
+            return f" Did you mean {known.to!r}?"
         return f" `pdsync action {each.key}` takes it."
     return None
 

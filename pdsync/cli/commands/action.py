@@ -99,31 +99,31 @@ def actions_command(app: App, words: tuple[str, ...]) -> None:
     if len(words) == 1 and words[0] in actions():
         _show_inputs(app, actions()[words[0]])
         return
-    found = [each for each in actions().values() if all(word.lower() in _text(each) for word in words)]
+    matching = [each for each in actions().values() if all(word.lower() in _text(each) for word in words)]
     if app.json:
-        for each in found:
+        for each in matching:
             app.emit(_facts(each))
         return
-    rows = [[each.key, each.kind, "removed" if each.removed else each.operation, _tokens(each)] for each in found]
+    rows = [[each.key, each.kind, "removed" if each.removed else each.operation, _tokens(each)] for each in matching]
     app.out.print(render.table(["action", "kind", "operation", "tokens"], rows))
-    app.note(f"\n{len(found)} of {len(actions())} actions. The inputs of one: pdsync actions getDeals")
+    app.note(f"\n{len(matching)} of {len(actions())} actions. The inputs of one: pdsync actions getDeals")
 
 
 def _given(chosen: Action, values: tuple[str, ...]) -> dict[str, object]:
     """The inputs by name; one of several pairs may be given several times."""
     kinds = {name: each.type for name, each in inputs_of(chosen).items()}
-    found: dict[str, object] = {}
+    inputs: dict[str, object] = {}
     for text in values:
         name, value = pair(text, "an input")
         if kinds.get(name) == "pairs" and value.lstrip()[:1] not in ("{", "["):
-            before = found.setdefault(name, [])
+            before = inputs.setdefault(name, [])
             if isinstance(before, list):
                 before.append(value)
                 continue
-        if name in found:
+        if name in inputs:
             raise ConfigError(f"{chosen.key}: {name} is given twice. Nothing was called.")
-        found[name] = value
-    return found
+        inputs[name] = value
+    return inputs
 
 
 def _caller(app: App, http: Http, chosen: Action, given: Given) -> Caller:

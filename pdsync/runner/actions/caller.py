@@ -1,4 +1,4 @@
-"""Makes the requests of one action, and logs each of them where that was asked for."""
+"""Makes the requests of one action, and logs each of them on request."""
 
 from __future__ import annotations
 

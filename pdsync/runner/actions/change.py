@@ -1,6 +1,6 @@
-"""Carries out the actions that change data: each is queued, and pushed on its own where that was asked for.
+"""Carries out the actions that change data: each is queued, and pushed at once on request.
 
-The queue is the only way to change data here: a change is planned, guarded, verified and undoable, whoever asks for it.
+The queue is the only way to change data here: each change is planned, guarded and verified, and can be undone.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def queued_answer(mutation: Mutation) -> dict[str, Any]:
 
 
 async def pushed_answer(caller: Caller, mutation: Mutation, *, as_today: bool = False) -> dict[str, Any]:
-    """What an action answers whose change was sent: the record as it is now, or the id of what is gone."""
+    """What an action answers whose change was sent: the record as it is now, or the id of a deleted one."""
     if mutation.state != "applied":
         reason = mutation.detail or mutation.reason
         return {"data": {"success": False, "error": reason, "state": mutation.state, "data": None}}

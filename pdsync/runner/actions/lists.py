@@ -41,7 +41,7 @@ class Listing:
 
     @property
     def is_one_request(self) -> bool:
-        """Whether Pipedrive's own answer to one request is the answer: it pages, filters and sorts as was asked."""
+        """Whether Pipedrive's own answer to one request is the answer: it pages, filters and sorts as requested."""
         made, operation = self._made, self._made.operation
         if operation.paging == "none":
             return not made.conditions and not made.sort
@@ -72,7 +72,7 @@ class Listing:
 
     @property
     def additional(self) -> dict[str, Any]:
-        """What stands beside the records: where the page is, and totals where they were asked for."""
+        """What stands beside the records: where the page is, and totals on request."""
         made = self._made
         limit = made.operation.page_size or made.limit if made.fetches_all else made.limit
         facts: dict[str, Any] = {
@@ -119,11 +119,11 @@ class Listing:
                 if all(condition(record) for condition in made.conditions):
                     yield record
             return
-        found = [record async for record in source if all(condition(record) for condition in made.conditions)]
+        matching = [record async for record in source if all(condition(record) for condition in made.conditions)]
         for key, descending in reversed(order):
-            _check_key(made, key, found)
-            found.sort(key=lambda record, key=key: _rank(_value(record, key)), reverse=descending)  # type: ignore[misc]
-        for record in found:
+            _check_key(made, key, matching)
+            matching.sort(key=lambda record, key=key: _rank(_value(record, key)), reverse=descending)  # type: ignore[misc]
+        for record in matching:
             yield record
 
     async def _listed(self) -> AsyncGenerator[Record]:
@@ -153,8 +153,8 @@ class Listing:
         rest = {name: value for name, value in made.params.items() if name != "org_id"}
         org = str(made.params["org_id"])
         persons = catalogue.operation("v2 getPersons")
-        asked: list[Mapping[str, object]] = [made.params]
-        asked += [{**rest, "person_id": person["id"]} async for person in made.caller.walk(persons, {"org_id": org})]
+        queries: list[Mapping[str, object]] = [made.params]
+        queries += [{**rest, "person_id": person["id"]} async for person in made.caller.walk(persons, {"org_id": org})]
         fields = catalogue.operation("v2 getDealFields")
         codes = [
             field["field_code"]
@@ -162,12 +162,12 @@ class Listing:
             if field["field_type"] == "org" and field["is_custom_field"]
         ]
         seen = set[int]()
-        for params in asked:
+        for params in queries:
             async for deal in made.caller.walk(made.operation, params):
                 if deal["id"] not in seen:
                     seen.add(deal["id"])
                     yield deal
-        if codes:  # no list can be asked for them
+        if codes:  # no list filters by them
             async for deal in made.caller.walk(made.operation, rest):
                 named = {str((deal.get("custom_fields") or {}).get(code)) for code in codes}
                 if org in named and deal["id"] not in seen:
@@ -222,9 +222,9 @@ def _rank(value: Any) -> tuple[int, float, str]:
     return (2, 0.0, str(value).casefold())
 
 
-def _check_key(made: Prepared, key: str, found: list[Record]) -> None:
-    known = {name for record in found[:_BATCH] for name in (*record, *(record.get("custom_fields") or {}))}
-    if found and key not in known:
+def _check_key(made: Prepared, key: str, records: list[Record]) -> None:
+    known = {name for record in records[:_BATCH] for name in (*record, *(record.get("custom_fields") or {}))}
+    if records and key not in known:
         near = difflib.get_close_matches(key, known, n=1)
         guess = f" Did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"{made.action.key} can't sort by {key!r}: no record has it.{guess}")

@@ -287,9 +287,9 @@ async def _drop_filter(made: Prepared) -> None:
 
 async def _owner_or_me(made: Prepared) -> None:
     """Without a user the token's own records, with 0 everyone's."""
-    asked = str(made.wants.get("owner_or_me", ""))
-    if "owner_id" not in made.params and asked != "0":
-        made.params["owner_id"] = asked or (await made.caller.account()).id
+    user = str(made.wants.get("owner_or_me", ""))
+    if "owner_id" not in made.params and user != "0":
+        made.params["owner_id"] = user or (await made.caller.account()).id
 
 
 async def _item_price(made: Prepared) -> None:

@@ -92,11 +92,11 @@ def policy_of(action: Action, values: Values) -> RetryPolicy:
 
 def response_type(action: Action, values: Values) -> str:
     """`json`, `text` or `binary`."""
-    asked = str(values["responseType"]).lower()
+    name = str(values["responseType"]).lower()
     known = {"json": "json", "text": "text", "binary": "binary", "arraybuffer": "binary", "blob": "binary"}
-    if asked not in known:
-        raise ConfigError(f"{action.key}: responseType is {asked!r}, and may be json, text or binary.")
-    return known[asked]
+    if name not in known:
+        raise ConfigError(f"{action.key}: responseType is {name!r}, and may be json, text or binary.")
+    return known[name]
 
 
 def pairs(action: Action, name: str, value: Any) -> list[tuple[str, Any]]:
@@ -114,17 +114,17 @@ def pairs(action: Action, name: str, value: Any) -> list[tuple[str, Any]]:
             raise ConfigError(f"{action.key}: {name} is no JSON: {error}. Nothing was sent.") from error
     if isinstance(value, dict):
         return list(value.items())
-    found: list[tuple[str, Any]] = []
+    read: list[tuple[str, Any]] = []
     for each in value if isinstance(value, list | tuple) else [value]:
         if isinstance(each, dict) and {"key", "value"} <= each.keys():
-            found.append((str(each["key"]), each["value"]))
+            read.append((str(each["key"]), each["value"]))
         elif isinstance(each, tuple) and len(each) == 2:
-            found.append((str(each[0]), each[1]))
+            read.append((str(each[0]), each[1]))
         elif isinstance(each, str) and each.partition("=")[1]:
-            found.append(raw_request.pair(each, "a pair"))
+            read.append(raw_request.pair(each, "a pair"))
         else:
             raise ConfigError(f"{action.key}: {name} is written like key=value, or as a JSON object. Nothing was sent.")
-    return found
+    return read
 
 
 def _body(data: Any, path: Path) -> str | None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _FILE = "v1_records.toml"
 _BATCH = 100  # ids that one request may name
-# What an id names: the list that can be asked for several ids, or the whole list where it is short.
+# What an id names: the list that takes several ids and the operation for one, or the whole list where it is short.
 _READ_BY_IDS = {
     "person": ("v2 getPersons", "v2 getPerson", {}),
     "organization": ("v2 getOrganizations", "v2 getOrganization", {"include_fields": "people_count,smart_bcc_email"}),
@@ -140,9 +140,9 @@ class V1Records:
         name, _, options = _READ_BY_IDS[kind]
         missing = sorted(ids - known.keys())
         for begin in range(0, len(missing), _BATCH):
-            asked = ",".join(map(str, missing[begin : begin + _BATCH]))
-            found = self._caller.walk(catalogue.operation(name), {"ids": asked, **options})
-            known.update({each["id"]: each async for each in found})
+            several = ",".join(map(str, missing[begin : begin + _BATCH]))
+            listed = self._caller.walk(catalogue.operation(name), {"ids": several, **options})
+            known.update({each["id"]: each async for each in listed})
         for id in sorted(ids - known.keys()):  # deleted ones stand in no list
             known[id] = await self._read_one(kind, id)
 
@@ -153,8 +153,8 @@ class V1Records:
             answer = await self._caller.ask(catalogue.operation(name), {"id": id, **options})
         except NotFound:
             return {}
-        found: Record = answer["data"]
-        return found
+        record: Record = answer["data"]
+        return record
 
     def _shown(self, record: Record) -> Record:
         shown: Record = {}
@@ -178,25 +178,25 @@ class V1Records:
 
     def nested(self, kind: str, id: int | None) -> Record | None:
         """The record that an id names, as v1 nests it."""
-        found = self._known[kind].get(id or 0)
-        if not found or id is None:
+        record = self._known[kind].get(id or 0)
+        if not record or id is None:
             return None
         if kind == "user":
-            picture = found.get("icon_url")
+            picture = record.get("icon_url")
             return {
-                "id": id, "name": found["name"], "email": found["email"], "has_pic": int(bool(picture)),
-                "pic_hash": None, "active_flag": found["active_flag"], "value": id,
+                "id": id, "name": record["name"], "email": record["email"], "has_pic": int(bool(picture)),
+                "pic_hash": None, "active_flag": record["active_flag"], "value": id,
             }  # fmt: skip
         if kind == "person":
             return {
-                "active_flag": not found["is_deleted"], "name": found["name"], "email": _contacts(found["emails"]),
-                "phone": _contacts(found["phones"]), "owner_id": found["owner_id"], "value": id,
+                "active_flag": not record["is_deleted"], "name": record["name"], "email": _contacts(record["emails"]),
+                "phone": _contacts(record["phones"]), "owner_id": record["owner_id"], "value": id,
             }  # fmt: skip
         return {
-            "name": found["name"], "people_count": found.get("people_count"), "owner_id": found["owner_id"],
-            "address": (found["address"] or {}).get("value"), "label_ids": found["label_ids"],
-            "active_flag": not found["is_deleted"], "cc_email": found.get("smart_bcc_email"),
-            "owner_name": self._part("user", "name", found["owner_id"]), "value": id,
+            "name": record["name"], "people_count": record.get("people_count"), "owner_id": record["owner_id"],
+            "address": (record["address"] or {}).get("value"), "label_ids": record["label_ids"],
+            "active_flag": not record["is_deleted"], "cc_email": record.get("smart_bcc_email"),
+            "owner_name": self._part("user", "name", record["owner_id"]), "value": id,
         }  # fmt: skip
 
     def weighted(self, record: Record) -> float:
