@@ -1,22 +1,22 @@
 """Every error that pdsync raises on purpose, and the exit code that each one ends a command with.
 
-    PdsyncError                    1  something failed; what was fetched so far is kept
+    PdsyncError                    1  something failed; the pages fetched so far are safe
     ├── ConfigError                2  a setting, an argument or a secret is missing or wrong; nothing was called
     │   ├── CatalogueError         2  an entry of schemas/ can't be understood
     │   ├── AuthError              2  the token is missing, refused, or can't be read safely
     │   └── WrongCompany           2  the token belongs to another company than this warehouse
-    ├── Stopped                    3  a guard stopped the run; the same command goes on from here
+    ├── Stopped                    3  a guard stopped the run; the same command resumes it
     │   ├── BudgetSpent            3  the daily tokens, or the --budget of this run, are spent
-    │   ├── ShareSpent             3  the part of a day's tokens is spent that dependent streams may take
-    │   ├── GuardTripped           3  a push would change, delete or merge more than it may, or goes wrong too often
-    │   ├── Busy                   3  another run holds this project
-    │   └── Blocked                3  Pipedrive's abuse protection answered; wait before calling again
-    ├── ApiError                   1  Pipedrive answered, and the answer is a refusal
+    │   ├── DependentsBudgetSpent  3  dependent streams have used up their part of the day's tokens
+    │   ├── GuardTripped           3  a push would change, delete or merge more than its limits, or fails too often
+    │   ├── ProjectLocked          3  another run has locked this project
+    │   └── CoolingDown            3  Pipedrive's abuse protection answered; wait before calling again
+    ├── ApiError                   1  Pipedrive refused the request
     │   ├── Forbidden              1  this token may not see that
     │   ├── FeatureOff             1  the company's plan does not include that
     │   └── NotFound               1  there is no such record, or it is hidden from this token
     ├── ServerTrouble              1  no usable answer after every retry that was safe
-    ├── BadAnswer                  1  an answer that is not what the API promises
+    ├── BadAnswer                  1  an answer that breaks the API's promises
     └── StorageError               1  the disk is full, read-only or damaged
 
 Messages say what happened, what is safe, and what to do next. Facts are attributes, for programs.
@@ -28,7 +28,7 @@ from datetime import datetime  # noqa: TC003 - the signatures are part of the do
 
 
 class PdsyncError(Exception):
-    """The root: catch this to catch all that pdsync raises on purpose."""
+    """The base class: catch it to catch every error that pdsync raises on purpose."""
 
     exit_code = 1
 
@@ -48,7 +48,7 @@ class AuthError(ConfigError):
 
 
 class WrongCompany(ConfigError):
-    """The token's company is not the one that this warehouse holds."""
+    """The token's company is not the one whose data is in this warehouse."""
 
     def __init__(self, *, expected: int, found: int, name: str) -> None:
         self.expected, self.found, self.name = expected, found, name
@@ -60,13 +60,13 @@ class WrongCompany(ConfigError):
 
 
 class Stopped(PdsyncError):
-    """A guard stopped the run. State is saved, and the same command goes on from here."""
+    """A guard stopped the run. Its state is saved, and the same command resumes it."""
 
     exit_code = 3
 
 
 class BudgetSpent(Stopped):
-    """The daily tokens of the company, or the budget that this run was given, are spent."""
+    """The daily tokens of the company, or the budget of this run, are spent."""
 
     def __init__(self, *, spent: int, limit: int, resets_at: datetime | None) -> None:
         self.spent, self.limit, self.resets_at = spent, limit, resets_at
@@ -92,9 +92,9 @@ class DependentsBudgetSpent(Stopped):
 
 
 class GuardTripped(Stopped):
-    """A push is held back before it sends anything, or is stopped because too much of it goes wrong.
+    """A push is refused before it sends anything, or is stopped because too many of its writes fail.
 
-    `guard` names which one; what was not sent stays in the queue.
+    `guard` is the guard's name; mutations that were not sent stay in the queue.
     """
 
     def __init__(self, guard: str, message: str) -> None:
@@ -103,7 +103,7 @@ class GuardTripped(Stopped):
 
 
 class ProjectLocked(Stopped):
-    """Another process holds the project's lock."""
+    """Another process has locked the project."""
 
 
 class CoolingDown(Stopped):
@@ -113,7 +113,7 @@ class CoolingDown(Stopped):
 class ApiError(PdsyncError):
     """Pipedrive refused a request.
 
-    `status` is the HTTP status, `operation` the operation's id, `correlation_id` Pipedrive's own name for the call.
+    `status` is the HTTP status, `operation` the operation's id, `correlation_id` Pipedrive's own id of the call.
     """
 
     def __init__(self, message: str, *, status: int, operation: str, correlation_id: str | None = None) -> None:
@@ -126,7 +126,7 @@ class Forbidden(ApiError):
 
 
 class FeatureOff(ApiError):
-    """The company's plan does not include what was asked for: there is nothing of it to read."""
+    """The company's plan does not include this operation: there is nothing to read."""
 
 
 class NotFound(ApiError):
@@ -136,7 +136,7 @@ class NotFound(ApiError):
 class ServerTrouble(PdsyncError):
     """No usable answer came, and every retry that was safe is used up.
 
-    `doubtful` where it was a write that may have been carried out.
+    `doubtful`: it was a write that Pipedrive may have carried out.
     """
 
     def __init__(self, message: str, *, doubtful: bool = False) -> None:
@@ -145,8 +145,8 @@ class ServerTrouble(PdsyncError):
 
 
 class BadAnswer(PdsyncError):
-    """An answer that is not what the API promises: no JSON, a cursor that leads nowhere, far too large."""
+    """An answer that breaks the API's promises: no JSON, a cursor that leads nowhere, far too large."""
 
 
 class StorageError(PdsyncError):
-    """The disk is full, read-only, or what is on it is damaged."""
+    """The disk is full or read-only, or a file on it is damaged."""

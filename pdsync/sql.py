@@ -14,25 +14,25 @@ def quoted(*parts: str) -> str:
 
 
 def literal(value: str) -> str:
-    """A string constant, quoted. For the few places where DuckDB takes no bound value: paths, JSON structures."""
+    """A string constant, quoted. For what DuckDB can't bind: paths, JSON structures."""
     if "\0" in value:
-        raise ValueError("A string constant can't hold a NUL character.")
+        raise ValueError("A string constant can't contain a NUL character.")
     return "'" + value.replace("'", "''") + "'"
 
 
 def quoted_list(columns: list[str], prefix: str = "") -> str:
-    """A list of identifiers, each behind `prefix`, which is an alias with its dot or nothing."""
+    """A list of identifiers, each after `prefix`: an alias with its dot, or empty."""
     return ", ".join(prefix + quoted(column) for column in columns)
 
 
 class Cursor(Protocol):
-    """What `execute` returns."""
+    """The result of `execute`."""
 
     def fetchall(self) -> list[Any]:
-        """Every row that is left."""
+        """All remaining rows."""
 
 
 def first(cursor: Cursor) -> Any:
-    """The first row of a result, or None; the result is read to its end, which DuckDB 2 asks for."""
+    """The first row of a result, or None; the result is read to its end, which DuckDB 2 requires."""
     rows = cursor.fetchall()
     return rows[0] if rows else None

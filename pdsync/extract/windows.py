@@ -1,17 +1,17 @@
-"""Cuts one long walk into windows of time that walk side by side, so that the rate limit decides, and not latency.
+"""Splits one long walk into windows of time that are read in parallel: the rate limit sets the pace, and not latency.
 
 A list with cursors can only be read one page after the other: at 150 ms a page that is a handful a second, however
-much the limit allows. But v2 lists can be asked for what changed *before* a moment too. So a list is read in windows
+high the limit is. But v2 lists can also be limited to records changed *before* a moment. So a list is read in windows
 of update_time, each from its newest record to its oldest, the newest windows first.
 
-How dense a window is shows only while it is read. So one begins with few, and whoever has nothing to do helps: the
-window that seems to have the most pages left is cut behind the place where its walk is, the walk keeps the nearer
-part with its cursor, and the helper begins with the older one. That is done only while the rate limit would not be
-used up otherwise, because every cut costs tokens: the rest of the page in which two windows meet is asked for twice.
-Where many records share a second no cut is possible, and none is made.
+The density of a window is known only while it is read. So a backfill begins with few windows, and an idle worker
+helps: the window with the most pages left (by estimate) is cut after its walk's position, the walk keeps the newer part
+with its cursor, and the helper begins with the older one. That happens only while the rate limit would otherwise not be
+used up, because every cut costs tokens: the page in which two windows meet is requested twice. Where many records
+share a second no cut is possible, and none is made.
 
-Records that change meanwhile leave the windows, because these end before the backfill began: they are for the next
-sync to see. Times are whole seconds, UTC.
+Records that change meanwhile leave the windows, because these end before the backfill began: the next sync reads
+them. Times are whole seconds, UTC.
 """
 
 from __future__ import annotations
@@ -51,29 +51,29 @@ if TYPE_CHECKING:
     from pdsync.extract.pages import Caller
     from pdsync.model import Operation, Page, Source, Stream, Walk
 
-_FEW_PAGES, _MANY_PAGES = 16.0, 64.0  # what a walk keeps when its window is cut, or half where that is less
-_WORTH_A_CUT = 4.0  # pages: below that, a helper costs about as much as it saves
-_TO_SPARE = 1.5  # walks, for each that the limit needs: answers take longer now and then
+_FEW_PAGES, _MANY_PAGES = 16.0, 64.0  # that a walk keeps when its window is cut, or half of the rest where that is less
+_WORTH_A_CUT = 4.0  # pages: below that, a cut costs about as much as it saves
+_SPARE_WALKS = 1.5  # for each walk that the limit needs: some answers take longer
 
 
 class Store(Protocol):
-    """Where windows are kept."""
+    """Stores the windows."""
 
     def cut(self, window: Window, at: datetime) -> tuple[Window, Window]:
-        """Cut `window` in two, for good: the newer part, whose walk goes on, and the older one."""
+        """Cut `window` in two and store both: the newer part, whose walk continues, and the older one."""
 
 
 class WindowProgress:
-    """A window, and how far its walk is."""
+    """A window, and the progress of its walk."""
 
     def __init__(self, window: Window, *, page_rows: int, divisible: bool) -> None:
         self.window, self.page_rows, self.divisible = window, page_rows, divisible
-        self.reached = window.until  # what lies before this was not read yet
+        self.reached = window.until  # records before this were not read yet
         self.rows = 0
-        self.density: float | None = None  # rows a second, of the part that was read
+        self.density: float | None = None  # rows for each second of the part that was read
 
     def advance(self, rows: int, reached: datetime | None) -> None:
-        """Take in a page: its number of rows, and the time of its last one."""
+        """Count a page: its number of rows, and the time of its last one."""
         self.rows += rows
         if reached is not None and self.divisible:
             self.reached = min(reached, self.reached)
@@ -82,13 +82,13 @@ class WindowProgress:
 
     @property
     def pages_left(self) -> float:
-        """About how many pages are behind the place where its walk is; 0 where nothing tells yet."""
+        """Estimate of the pages that its walk has left; 0 before the first page."""
         if not self.divisible or not self.density:
             return 0.0
         return (self.reached - self.window.since).total_seconds() * self.density / self.page_rows
 
     def cut_at(self, helpers: int) -> datetime | None:
-        """Where to cut it in two, with so many walks side by side; None where that would not help."""
+        """The moment to cut it at, with `helpers` walks in parallel; None where that would not help."""
         left = self.pages_left
         if left < _WORTH_A_CUT or not self.density:
             return None
@@ -100,11 +100,11 @@ class WindowProgress:
 class WindowScheduler:
     """All windows of a backfill, shared by the walks that read them.
 
-    slices = Slices(pieces, store, helpers=8, at_once=lambda: 3.5)
-    await slices.read(walk)
+    scheduler = WindowScheduler(windows, store, helpers=8, at_once=lambda: 3.5)
+    await scheduler.read(walk)
 
-    `at_once` tells how many requests have to be under way for the rate limit to be used up: the product of the two,
-    limit and time an answer takes. More walks than that would only wait for each other.
+    `at_once` gives the number of concurrent requests that use up the rate limit: the limit times the time an answer
+    takes. More walks than that would only wait for each other.
     """
 
     def __init__(
@@ -116,19 +116,20 @@ class WindowScheduler:
         at_once: Callable[[], float] = lambda: inf,
     ) -> None:
         self.helpers, self._at_once = helpers, at_once
-        self._under_way = 0
-        self._queue: list[tuple[float, int, asyncio.Future[None]]] = []  # those with the most to do come first
-        self._asked = count()
+        self._active = 0
+        self._queue: list[tuple[float, int, asyncio.Future[None]]] = []  # those with the most pages left come first
+        self._turns = count()
         self.stopped: BaseException | None = None
         self._waiting = list(pieces)
         self._running: set[WindowProgress] = set()
         self._store = store
-        self._news = asyncio.Event()
+        self._wake = asyncio.Event()
 
     async def read(self, walk: Callable[[WindowProgress], Awaitable[None]]) -> None:
-        """Read every window by `walk`, as many side by side as there are helpers.
+        """Read every window with `walk`, as many in parallel as there are helpers.
 
-        `walk` tells of each page by `advanced`. What it raises ends all, once the pages that are under way are kept.
+        `walk` reports each page to `advanced`. An error that it raises ends all walks, after their current pages are
+        stored.
         """
         tasks = [asyncio.create_task(self._help(walk)) for _ in range(self.helpers)]
         try:
@@ -146,8 +147,8 @@ class WindowScheduler:
             if piece is None:
                 if not self._running:
                     return
-                self._news.clear()
-                await self._news.wait()
+                self._wake.clear()
+                await self._wake.wait()
                 continue
             self._running.add(piece)
             try:
@@ -156,12 +157,12 @@ class WindowScheduler:
                 self.stop(error)
             finally:
                 self._running.discard(piece)
-                self._news.set()
+                self._wake.set()
 
     def stop(self, error: BaseException) -> None:
-        """Begin no further page; `read` raises `error` when those under way are here."""
+        """Begin no further page; `read` raises `error` after the current ones."""
         self.stopped = self.stopped or error
-        self._news.set()
+        self._wake.set()
 
     def drop(self, stream: str) -> None:
         """Begin no further window of `stream`."""
@@ -171,21 +172,21 @@ class WindowScheduler:
                 piece.divisible = False
 
     def advanced(self, piece: WindowProgress, rows: int, reached: datetime | None) -> None:
-        """A walk is a page further: whoever has nothing to do may help it."""
+        """Count a page of a walk, and wake the idle workers, which may help it."""
         piece.advance(rows, reached)
-        self._news.set()
+        self._wake.set()
 
     @asynccontextmanager
     async def turn(self, piece: WindowProgress) -> AsyncIterator[None]:
-        """Wait until a request of `piece` is among those that the limit can use, the longest walks first.
+        """Wait until the rate limit has room for a request of `piece`; the longest walks come first.
 
-        Where many records share a second, a walk can't be helped: it must not wait as long as those that can.
+        Where many records share a second, a walk can't be split: it must not wait as long as those that can.
         """
-        if self._under_way < self._room:
-            self._under_way += 1
+        if self._active < self._room:
+            self._active += 1
         else:
             admitted = asyncio.get_running_loop().create_future()
-            heappush(self._queue, (-piece.pages_left, next(self._asked), admitted))
+            heappush(self._queue, (-piece.pages_left, next(self._turns), admitted))
             try:
                 await admitted
             except asyncio.CancelledError:
@@ -199,18 +200,18 @@ class WindowScheduler:
 
     @property
     def _room(self) -> float:
-        return self._at_once() * _TO_SPARE + 1
+        return self._at_once() * _SPARE_WALKS + 1
 
     def _leave(self) -> None:
-        self._under_way -= 1
-        while self._queue and self._under_way < self._room:
+        self._active -= 1
+        while self._queue and self._active < self._room:
             _, _, admitted = heappop(self._queue)
             if not admitted.done():
-                self._under_way += 1
+                self._active += 1
                 admitted.set_result(None)
 
     def _take(self) -> WindowProgress | None:
-        """The newest window that waits, or else the older part of the one that has the most to do."""
+        """The newest waiting window, or else the older part of the one with the most pages left."""
         if self._waiting:
             newest = max(self._waiting, key=lambda piece: piece.window.until)
             self._waiting.remove(newest)
@@ -218,7 +219,7 @@ class WindowScheduler:
         at_once = self._at_once()
         left = sum(piece.pages_left for piece in self._running)
         for piece in sorted(self._running, key=lambda piece: piece.pages_left, reverse=True):
-            # Walks enough; but one with more than its share would be alone in the end, when the others are done.
+            # There are enough walks; but one with more than its share would run alone after the others.
             if len(self._running) >= self._room and piece.pages_left * at_once <= left:
                 return None
             if (at := piece.cut_at(self.helpers)) is not None:
@@ -228,19 +229,19 @@ class WindowScheduler:
 
 
 class ThrottledCaller:
-    """Makes the calls of one walk when it is its turn."""
+    """Makes the calls of one walk, each in its turn."""
 
-    def __init__(self, client: Caller, slices: WindowScheduler, piece: WindowProgress) -> None:
-        self._client, self._slices, self._piece = client, slices, piece
+    def __init__(self, client: Caller, scheduler: WindowScheduler, piece: WindowProgress) -> None:
+        self._client, self._scheduler, self._piece = client, scheduler, piece
 
     async def call(self, operation: Operation, path: str | None = None, *, query: Mapping[str, str] | None) -> Answer:
         """See `Caller.call`."""
-        async with self._slices.turn(self._piece):
+        async with self._scheduler.turn(self._piece):
             return await self._client.call(operation, path, query=query)
 
 
 def divisible(operation: Operation) -> bool:
-    """Whether a list can be asked for what changed within a window, in the order of its times."""
+    """Whether a list can be limited to changes within a window of time, in their order."""
     return {"updated_since", "updated_until", "sort_by", "sort_direction"} <= operation.query.keys()
 
 
@@ -254,13 +255,13 @@ async def read(
     *,
     after: Page | None = None,
 ) -> AsyncGenerator[tuple[Page, datetime | None]]:
-    """Yield the pages of a window with the time of each one's last record, newest first, up to where it ends by then.
+    """Yield the pages of a window, newest first, each with the time of its last record.
 
-    The window may be cut while it is read. The page in which it ends says that none follows, whatever the list says.
-    A list that can't be asked for windows is read from the window's beginning to its own end, in one walk; no times.
+    The window may be cut while it is read; the walk ends at the window's current end, and its last page has no `next`.
+    A list that can't be limited to a window is read from the window's beginning to its own end, without times.
 
     Raises:
-        BadAnswer: the records are not in the order that was asked for, so that nothing tells where a window ends.
+        BadAnswer: the records are not in the requested order, so the end of the window can't be seen.
         PdsyncError: what `pages` raises.
     """
     query = query_of(stream, source, walk.version, operation, piece.window.since)
@@ -283,10 +284,10 @@ async def read(
 
 
 def last_change(page: Page, field: str, before: datetime) -> datetime | None:
-    """When the last record of a page changed; None where no record says.
+    """When the last record of a page changed; None where no record has a time.
 
     Raises:
-        BadAnswer: a record changed later than one in front of it, or than `before`.
+        BadAnswer: a record changed later than the one before it, or than `before`.
     """
     last = None
     for moment in _moments(page.records or (), field):
@@ -297,12 +298,12 @@ def last_change(page: Page, field: str, before: datetime) -> datetime | None:
 
 
 def _moments(records: Sequence[Raw], field: str) -> Iterator[datetime]:
-    """When each record changed, of those that say so."""
+    """The times of change of the records that have one."""
     try:
-        found = [getattr(record, field) for record in _decoder(field).decode(b"[" + b",".join(records) + b"]")]
-    except (msgspec.DecodeError, UnicodeDecodeError):  # a lone surrogate, or a time that is no text
-        found = [_said(record, field) for record in records]
-    for text in found:
+        texts = [getattr(record, field) for record in _decoder(field).decode(b"[" + b",".join(records) + b"]")]
+    except (msgspec.DecodeError, UnicodeDecodeError):  # a lone surrogate, or a time that is no string
+        texts = [_parsed_time(record, field) for record in records]
+    for text in texts:
         try:
             moment = datetime.fromisoformat(text or "")
         except ValueError:
@@ -310,18 +311,18 @@ def _moments(records: Sequence[Raw], field: str) -> Iterator[datetime]:
         yield moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _said(record: Raw, field: str) -> str | None:
+def _parsed_time(record: Raw, field: str) -> str | None:
     try:
-        found = json.loads(bytes(record))
+        parsed = json.loads(bytes(record))
     except ValueError:
         return None
-    text = found.get(field) if isinstance(found, dict) else None
+    text = parsed.get(field) if isinstance(parsed, dict) else None
     return text if isinstance(text, str) else None
 
 
 @cache
 def _decoder(field: str) -> msgspec.json.Decoder[Any]:
-    """Reads one key of each record in a list and passes over the others, which is what makes it quick."""
+    """Reads one key of each record in a list and skips the others, which is much quicker."""
     return msgspec.json.Decoder(list[msgspec.defstruct("Timed", [(field, str | None, None)])])  # type: ignore[misc]
 
 
