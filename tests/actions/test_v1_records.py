@@ -56,6 +56,21 @@ def test_one_record_is_shown_alike(world: World, kind: str, via: Via) -> None:
     assert world.read(via, one, {"id": str(listed["id"])}).body["data"] == listed
 
 
+@pytest.mark.parametrize("via", VIAS)
+def test_what_the_token_may_not_see(world: World, via: Via) -> None:
+    deal = next(each for each in world.live("deals") if each["person_id"] and each["org_id"])
+    world.box.faults.add(kind="status", status=404, path=f"persons/{deal['person_id']}$")
+    world.box.faults.add(kind="mutate", path=r"v2/persons\?", find=f'"id":{deal["person_id"]},', replace='"id":-1,')
+    shown = world.run(via, "getDeal", {"id": str(deal["id"])}).body["data"]
+    assert (shown["person_hidden"], shown["person_id"], shown["org_hidden"]) == (True, None, False)
+    world.box.faults.clear()
+    world.box.faults.add(kind="status", status=403, path="/v1/users")
+    refused = world.run(via, "getDeal", {"id": str(deal["id"])})
+    assert refused.code == 1
+    assert "--as-today" in refused.error
+    world.box.faults.clear()
+
+
 def test_as_today_makes_no_further_requests(world: World) -> None:
     plain = world.run("command", "getDeals", {"limit": "2"}, "--as-today")
     assert [path for _, path, _ in plain.requests] == ["/api/v2/deals"]

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from pdsync.core import catalogue
-from pdsync.errors import CatalogueError, NotFound
+from pdsync.errors import CatalogueError, Forbidden, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -107,8 +107,19 @@ class V1Records:
         return ",".join(self._shape.include)
 
     async def show(self, records: Sequence[Record]) -> list[Record]:
-        """The records with the keys of v1."""
-        await self._look_up(records)
+        """The records with the keys of v1.
+
+        Raises:
+            Forbidden: the token may not read what v1 nested; the records can be shown without it.
+            PdsyncError: as `Http.call`.
+        """
+        try:
+            await self._look_up(records)
+        except Forbidden as error:
+            raise Forbidden(
+                f"{error}\nThe keys of v1 need it. --as-today (in Python as_today=True) shows the records without it.",
+                status=error.status, operation=error.operation, correlation_id=error.correlation_id,
+            ) from error  # fmt: skip
         return [self._shown(record) for record in records]
 
     async def _look_up(self, records: Sequence[Record]) -> None:
@@ -221,6 +232,10 @@ class V1Records:
                 flat[code] = value
         return flat
 
+    def is_hidden(self, kind: str, id: int | None) -> bool:
+        """Whether a record is named that Pipedrive does not show to this token."""
+        return id is not None and not self._known[kind].get(id)
+
     def company(self) -> int | None:
         """The company's id."""
         return self._company
@@ -307,6 +322,8 @@ _CONVERSIONS: dict[str, Callable[[V1Records, str, str, Record], Record]] = {
     "money": lambda _, key, name, record: {key: _money(record[name], record["currency"])},
     "weighted": lambda shaper, key, _, record: {key: shaper.weighted(record)},
     "weighted_money": lambda shaper, key, _, record: {key: _money(shaper.weighted(record), record["currency"])},
+    "person_hidden": lambda shaper, key, name, record: {key: shaper.is_hidden("person", record[name])},
+    "organization_hidden": lambda shaper, key, name, record: {key: shaper.is_hidden("organization", record[name])},
     "null": lambda _, key, _name, _record: {key: None},  # where v1 had a value that v2 does not tell
     "company": lambda shaper, key, _name, _record: {key: shaper.company()},
 }
