@@ -111,7 +111,7 @@ def test_history_shows_the_deletion(changed: Changed) -> None:
     [
         (["history", "deals", "987654"], "There is no record '987654'"),
         (["history", "deels", "1"], "Did you mean 'deals'"),
-        (["history", "leads", "1"], "never synced"),
+        (["history", "leads", "1"], "never been synced"),
         (["diff", "leads", "--from", "2026-01-01"], "never been synced"),
         (["diff", "--from", "2026-02-01", "--to", "2026-01-01"], "later than --to"),
         (["diff"], "--from"),

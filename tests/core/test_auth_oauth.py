@@ -53,6 +53,7 @@ from pathlib import Path
 from pdsync.core import auth, config
 from pdsync.core.budget import Budget
 from pdsync.core.http import Http
+from pdsync.core.request import Request
 
 async def call(credentials):
     budget = Budget(settings.control, credentials.ledger_key, burst=0, daily_tokens=0)
