@@ -229,6 +229,7 @@ class Client:
         confirm: Callable[[Plan], bool] = lambda plan: True,
         as_today: bool = False,
         replacement: bool = False,
+        out: str | Path | None = None,
         **inputs: object,
     ) -> dict[str, Any]:
         """Carry out one of the component's actions by its own name, and return its answer in the component's shape.
@@ -241,6 +242,7 @@ class Client:
             confirm: is shown the plan of a change before it is sent; False leaves it in the queue.
             as_today: show records as today's operation has them, and not with the keys of v1.
             replacement: of an action that Pipedrive removed, carry out what gives the same today.
+            out: stream a downloaded file to this path; the answer's `data` is then the path.
             inputs: by the component's names or in snake_case.
 
         Raises:
@@ -255,6 +257,8 @@ class Client:
         if chosen.kind == "raw":
             return await reading.raw_request(chosen, given.inputs, caller)
         made = await prepare(chosen, given, caller, as_today=as_today)
+        if out is not None:
+            return await reading.download_to(made, Path(out))
         if not chosen.is_queued:
             return await reading.read(made)
         mutation = change.queue(self._settings, made)

@@ -10,9 +10,9 @@ from typing import IO, TYPE_CHECKING, Protocol
 
 import msgspec
 
-from pdsync.core.disk import sync_folder
+from pdsync.core.atomic_file import AtomicFile
 from pdsync.core.log import clean, clean_json
-from pdsync.errors import ConfigError, StorageError
+from pdsync.errors import ConfigError
 from pdsync.extract.attachments import MOST_BYTES
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Output:
         if not body:
             return
         if self._out:
-            with _AtomicFile(self._out) as file:
+            with AtomicFile(self._out) as file:
                 file.write(body)
         elif self.kind == "binary":
             self._refuse_terminal()
@@ -76,7 +76,7 @@ class Output:
             await client.download(request, sink, most_bytes=MOST_BYTES)
 
         if self._out:
-            with _AtomicFile(self._out) as file:
+            with AtomicFile(self._out) as file:
                 await fetch(file)
             return
         self._refuse_terminal()
@@ -93,7 +93,7 @@ class Output:
         After an error the array stays open, so that no parser takes it for the complete list.
         """
         if self._out:
-            with _AtomicFile(self._out) as file:
+            with AtomicFile(self._out) as file:
                 await self._records(records, file.write)
         else:
             await self._records(records, self._show)
@@ -138,44 +138,3 @@ class _FileSink:
 
     def write(self, data: bytes) -> None:
         self._file.write(data)
-
-
-class _AtomicFile:
-    """A file that gets its name when it is complete. A `ByteSink`, too."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
-
-    def __enter__(self) -> _AtomicFile:
-        try:
-            handle = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise ConfigError(
-                f"{self._path} can't be written: {error.strerror or error}. Nothing was called."
-            ) from error
-        self._file = os.fdopen(handle, "wb")
-        return self
-
-    def begin(self) -> None:
-        self._file.seek(0)
-        self._file.truncate()
-
-    def write(self, data: bytes) -> None:
-        try:
-            self._file.write(data)
-        except OSError as error:
-            raise StorageError(f"{self._path} can't be written: {error.strerror or error}.") from error
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._file.flush()
-                os.fsync(self._file.fileno())
-                self._part.replace(self._path)
-                sync_folder(self._path.absolute().parent)
-        except OSError as error:
-            raise StorageError(f"{self._path} can't be written: {error.strerror or error}.") from error
-        finally:
-            self._file.close()
-            self._part.unlink(missing_ok=True)

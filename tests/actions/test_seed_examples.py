@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pdsync import Client
+from pdsync.errors import ConfigError
 from tests.actions.company import VIAS, Via, World, open_world
 from tests.actions.test_writes import NOW
 
@@ -185,3 +188,19 @@ def test_a_large_file_is_not_shown_as_json(world: World, tmp_path: Path) -> None
     told = world.run("command", "downloadFile", {"id": id}, "--out", str(target))
     assert told.answer == {"data": str(target), "contentType": "application/octet-stream"}
     assert target.read_bytes() == path.read_bytes()
+
+
+def test_a_download_in_python_streams_to_a_file(world: World, tmp_path: Path) -> None:
+    target = tmp_path / "back.bin"
+
+    async def fetch(**inputs: Any) -> dict[str, Any]:
+        async with Client(world.project.folder) as client:
+            return await client.action(out=target, **inputs)
+
+    record = world.live("files")[0]
+    with world.environment():
+        told = asyncio.run(fetch(key="downloadFile", id=record["id"]))
+        assert told == {"data": str(target), "contentType": "application/octet-stream"}
+        assert target.stat().st_size == record["file_size"]
+        with pytest.raises(ConfigError, match="answers with no file"):
+            asyncio.run(fetch(key="getDeals"))

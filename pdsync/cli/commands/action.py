@@ -13,13 +13,10 @@ from pdsync.cli import render
 from pdsync.cli.app import App, Command
 from pdsync.cli.commands import api
 from pdsync.cli.commands.push import push
-from pdsync.cli.response_output import Output
 from pdsync.core.actions import DEBUG, Action, actions, inputs_of, is_true, read_inputs, replacement_of
 from pdsync.core.actions import action as action_of
 from pdsync.core.log import clean_json
 from pdsync.core.raw_request import pair
-from pdsync.core.request import request_of_call
-from pdsync.core.request_builder import check
 from pdsync.core.upload_download import MemorySink, TooLarge
 from pdsync.errors import ConfigError
 from pdsync.runner.actions import change, read
@@ -132,13 +129,10 @@ def _caller(app: App, http: Http, chosen: Action, given: Given) -> Caller:
 
 
 async def _read(app: App, chosen: Action, given: Given, out: Path | None, *, as_today: bool) -> None:
-    output = Output(app, out, "binary") if out else None
     async with api.session(app) as http:
         made = await prepare(chosen, given, _caller(app, http, chosen, given), as_today=as_today)
-        if output:
-            call = check(made.operation, made.params)
-            await output.file(made.caller, request_of_call(call))
-            _show(app, {"data": str(out), "contentType": made.caller.content_type})
+        if out:
+            _show(app, await read.download_to(made, out))
         elif chosen.kind == "download":
             _show(app, await _small_file(made))
         elif app.json:

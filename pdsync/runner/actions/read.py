@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from pdsync.core.atomic_file import AtomicFile
 from pdsync.core.http import PLAIN_CAP
 from pdsync.core.request import request_of_call
 from pdsync.core.request_builder import check
 from pdsync.core.upload_download import MemorySink
+from pdsync.errors import ConfigError
 from pdsync.extract.attachments import MOST_BYTES
 from pdsync.runner.actions import raw
 from pdsync.runner.actions.lists import Listing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
+    from pathlib import Path
 
     from pdsync.core.actions import Action
     from pdsync.core.upload_download import ByteSink
@@ -75,6 +78,20 @@ async def download(made: Prepared, sink: ByteSink, *, most_bytes: int = MOST_BYT
     call = check(made.operation, made.params)
     await made.caller.download(request_of_call(call), sink, most_bytes=most_bytes)
     return made.caller.content_type
+
+
+async def download_to(made: Prepared, path: Path) -> dict[str, Any]:
+    """Stream a file to `path`, which is complete or absent.
+
+    Raises:
+        ConfigError: the action answers with no file, or `path` can't be written. Nothing was called.
+        PdsyncError: as `Http.download`.
+    """
+    if made.action.kind != "download":
+        raise ConfigError(f"{made.action.key} answers with no file: leave `out` away. Nothing was called.")
+    with AtomicFile(path) as file:
+        content_type = await download(made, file)
+    return {"data": str(path), "contentType": content_type}
 
 
 async def raw_request(action: Action, inputs: Mapping[str, Any], caller: Caller) -> dict[str, Any]:

@@ -1,0 +1,58 @@
+"""A file that is complete or absent: its bytes go to a hidden part beside it, which takes its name at the end."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from pdsync.core.disk import sync_folder
+from pdsync.errors import ConfigError, StorageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class AtomicFile:
+    """A file that gets its name when it is complete. A `ByteSink`, too.
+
+    Raises:
+        ConfigError: it can't be created.
+        StorageError: a write failed. There is no file then.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
+
+    def __enter__(self) -> AtomicFile:
+        try:
+            handle = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise ConfigError(
+                f"{self._path} can't be written: {error.strerror or error}. Nothing was called."
+            ) from error
+        self._file = os.fdopen(handle, "wb")
+        return self
+
+    def begin(self) -> None:
+        self._file.seek(0)
+        self._file.truncate()
+
+    def write(self, data: bytes) -> None:
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise StorageError(f"{self._path} can't be written: {error.strerror or error}.") from error
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._part.replace(self._path)
+                sync_folder(self._path.absolute().parent)
+        except OSError as error:
+            raise StorageError(f"{self._path} can't be written: {error.strerror or error}.") from error
+        finally:
+            self._file.close()
+            self._part.unlink(missing_ok=True)
