@@ -127,7 +127,6 @@ def serve_forever(
     gzip: bool = False,
     faults_file: Path | None = None,
     company_id: int = 5550,
-    oauth: Settings | None = None,
     on_ready: Callable[[str, str], None] = lambda url, token: None,
 ) -> None:
     """Generate a company and serve it until SIGTERM or SIGINT. `on_ready` gets the URL and the admin's token.
@@ -138,7 +137,7 @@ def serve_forever(
     """
     faults = msgspec.json.decode(faults_file.read_bytes(), type=list[Fault]) if faults_file else []
     company = generate_company(seed, sizes, now=now, company_id=company_id)
-    sandbox = Sandbox(company, limits, oauth=oauth, gzip=gzip)
+    sandbox = Sandbox(company, limits, gzip=gzip)
     sandbox.faults.add(*faults)
     asyncio.run(_serve(sandbox, host, port, on_ready))
 
