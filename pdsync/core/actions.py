@@ -239,6 +239,10 @@ def action(key: str) -> Action:
     spelt = {snake(each): each for each in actions()} | {each.lower(): each for each in actions()}
     if key.lower() in spelt:
         return actions()[spelt[key.lower()]]
+    if any(key in catalogue.operations(version) for version in catalogue.VERSIONS):
+        raise ConfigError(
+            f"{key} is no action of the component, but an operation: pdsync api {key}\nNothing was called."
+        )
     raise ConfigError(
         f"There is no action {key!r}.{_guess(key, actions())}\nNothing was called. `pdsync actions` lists all of them."
     )

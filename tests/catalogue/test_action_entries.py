@@ -104,3 +104,5 @@ def test_a_wrong_input_is_refused(key: str, given: dict[str, object], message: s
 def test_an_unknown_action_gets_a_guess() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'getDeals'"):
         action("getDealsz")
+    with pytest.raises(ConfigError, match="an operation: pdsync api addNote"):
+        action("addNote")
