@@ -40,7 +40,6 @@ from pdsync.sandbox.server.faults import Fault
 from pdsync.sandbox.server.launch import (
     RunningSandbox,
     running,
-    serve,
     serve_forever,
 )
 from pdsync.sandbox.server.limits import Limits
@@ -60,6 +59,5 @@ __all__ = [
     "Viewer",
     "generate_company",
     "running",
-    "serve",
     "serve_forever",
 ]

@@ -201,9 +201,9 @@ def test_people_have_names_in_several_scripts_and_several_addresses(large: Compa
 SERVE = """
 import sys
 from pathlib import Path
-from pdsync.sandbox import Sizes, serve_forever
+from pdsync.sandbox import Sizes, generate_company, serve_forever
 ready = lambda url, token: print(url, token, flush=True)
-serve_forever(seed=1, sizes=Sizes(deals=5), faults_file=Path(sys.argv[1]), on_ready=ready)
+serve_forever(generate_company(seed=1, sizes=Sizes(deals=5)), faults_file=Path(sys.argv[1]), on_ready=ready)
 """
 
 

@@ -292,16 +292,16 @@ class Nights:
         return where.death(self.dice.choice((1, 1, 1, 2, 4))).removeprefix("knobs.die(").removesuffix(")")
 
     def _give_up_unknowable(self) -> None:
-        """Drop what was sent and what no store that is left has heard of: nothing but the server could tell."""
+        """Drop what was sent and is recorded in no store that is left: only the server knows its outcome."""
         if "stores" in self.does:
             self._run("queue", "list")  # takes over what other stores know, where control.db was lost
         for id in self.ledger.unknowable():
             self._run("queue", "drop", id, "-q")
             self.ledger.beyond += 1
 
-    def _happens(self, what: str, told: str = "") -> None:
+    def _happens(self, what: str, message: str = "") -> None:
         self.counts[what] += 1
-        self.story.append(told or what)
+        self.story.append(message or what)
 
     # When calm returns.
 
@@ -312,7 +312,7 @@ class Nights:
         return wrong
 
     def _synced(self) -> list[str]:
-        """Sync until a run that began after all that went wrong has come to its end; what is wrong with that."""
+        """Sync until a run that started after the last disturbance succeeds; returns what is wrong with that."""
         for _ in range(MOST_TRIES):
             ran = self._run(*SYNC)
             self.story.append(f"sync in calm ended with {ran.code}")
@@ -355,9 +355,8 @@ class Nights:
         return [f"reconcile does not come to its end: {ran}"]
 
     def _follow(self, ran: Ran, depth: int = 0) -> list[str]:
-        """Do what a refusal says; what is wrong with it."""
-        told = "\n".join([_message(ran), ran.err])
-        named = [each.group().strip(" .,;:") for each in NAMED.finditer(told)]
+        """Follow the instructions of a refusal; returns what is wrong with them."""
+        named = [each.group().strip(" .,;:") for each in NAMED.finditer(f"{_message(ran)}\n{ran.err}")]
         steps = [words for words in map(shlex.split, dict.fromkeys(named)) if words[0] != "pdsync" or words[1] in WAYS]
         if ran.code not in (1, 2, 3) or not steps:
             return [f"it ended without a way out: {ran}"]
@@ -393,7 +392,7 @@ class Nights:
     # The truth.
 
     def _compared(self, *, whole: bool) -> list[str]:
-        """What the tables say otherwise than the source; `whole`: also where only a deep comparison can tell."""
+        """Differences of the tables from the source; `whole`: also those that only a deep comparison finds."""
         published = oracle.Published(self.project.data / "warehouse.duckdb")
         unseen = self.unseen | self.ledger.untold()
         states = self.work.states()
@@ -418,27 +417,26 @@ class Nights:
             for stream in SYNCED:
                 gone = {id for kind, id in published.rows if kind == stream}
                 entries = self.box.dump(stream)
-                told = differences(
+                lines = differences(
                     warehouse, stream, entries, leave_out=BLIND.get(stream, frozenset()), gone=gone, most=1000
                 )
                 if whole:  # a deleted record keeps the values that were last seen of it
                     live = [each for each in entries if each["state"] != "deleted"]
                     ids = {each["record"]["id"] for each in entries}
                     more = differences(warehouse, stream, live, gone=gone | ids, most=1000)
-                    told += [line for line in more if line not in told]
-                wrong += [line for line in told if line not in still and f"{line.partition(':')[0]}:" not in still]
+                    lines += [line for line in more if line not in lines]
+                wrong += [line for line in lines if line not in still and f"{line.partition(':')[0]}:" not in still]
                 columns = len(warehouse.execute(f'DESCRIBE main."{stream}"').fetchall())
                 self.cells += columns * len(entries)
         return wrong
 
 
 def _is_bug(ran: Ran) -> bool:
-    said = ran.out + ran.err
-    return "This is a bug" in said or "Traceback" in said
+    return any(mark in ran.out + ran.err for mark in ("This is a bug", "Traceback"))
 
 
 def _message(ran: Ran) -> str:
-    """All that the last line of `--json` says of what went wrong."""
+    """All texts about errors in the last line of `--json`."""
     try:
         summary = ran.summary
     except (IndexError, ValueError):

@@ -52,7 +52,7 @@ def serve(
 
     Prints the two settings that point pdsync at it. /_admin tells the truth about it: /_admin/dump, /_admin/log.
     """
-    from pdsync.sandbox import Limits, Sizes, serve_forever  # noqa: PLC0415 - only this command needs it
+    from pdsync.sandbox import Limits, Sizes, generate_company, serve_forever  # noqa: PLC0415 - only this command needs it
 
     def ready(url: str, token: str) -> None:
         if app.json:
@@ -63,15 +63,13 @@ def serve(
                 f"A made-up company is served at {url}. Paste the line above into another terminal; Ctrl-C stops it."
             )
 
+    chosen = Sizes(**{kind: count for kind, count in sizes.items() if count is not None})
     serve_forever(
+        generate_company(seed, chosen, company_id=company_id),
         port=port,
-        seed=seed,
-        sizes=Sizes(**{kind: count for kind, count in sizes.items() if count is not None}),
         limits=Limits(burst=burst or None, daily_tokens=daily_tokens or None),
-        now=None,
         gzip=gzip,
         faults_file=faults,
-        company_id=company_id,
         on_ready=ready,
     )
 

@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 
 from pdsync.sandbox.activity.simulate import LiveChanges, change
-from pdsync.sandbox.company.company import ADMIN, Company, Sizes
+from pdsync.sandbox.company.company import ADMIN, Company
 from pdsync.sandbox.company.population import generate_company
 from pdsync.sandbox.server import admin, truth
 from pdsync.sandbox.server.faults import Fault
@@ -20,7 +20,6 @@ from pdsync.sandbox.server.server import MOST_BODY_BYTES, Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from datetime import datetime
     from pathlib import Path
 
     from pdsync.sandbox.company.clock import Clock
@@ -67,13 +66,13 @@ class RunningSandbox:
             return list(truth.dump(self.company, kind))
 
     def change(self, share: float = 0.01, **options: Any) -> dict[str, dict[str, list[Any]]]:
-        """See `changes.change`."""
+        """Simulate changes by users; see `simulate.change`."""
         return change(self.company, share=share, **options)
 
     def act(
         self, method: str, target: str, body: Any = None, user_id: int | None = None, *, is_bulk: bool = False
     ) -> Any:
-        """What a colleague does in the app, see `Sandbox.act`; the answer's JSON, whether it is a yes or a no."""
+        """Do what a colleague does in the app, see `Sandbox.act`; returns the answer's JSON, of a refusal too."""
         return msgspec.json.decode(self.sandbox.act(method, target, body, user_id, is_bulk=is_bulk).body)
 
     def live(self, every: int | None, **options: Any) -> None:
@@ -117,41 +116,25 @@ def running(
 
 
 def serve_forever(
+    company: Company,
     *,
     port: int = 0,
     host: str = "127.0.0.1",
-    seed: int = 1,
-    sizes: Sizes | None = None,
     limits: Limits | None = None,
-    now: datetime | None = None,
     gzip: bool = False,
     faults_file: Path | None = None,
-    company_id: int = 5550,
     on_ready: Callable[[str, str], None] = lambda url, token: None,
 ) -> None:
-    """Generate a company and serve it until SIGTERM or SIGINT. `on_ready` gets the URL and the admin's token.
+    """Serve `company` until SIGTERM or SIGINT. `on_ready` gets the URL and the admin's token.
 
     Raises:
         OSError: the port is taken, or `faults_file` (a JSON list of faults) cannot be read.
-        msgspec.ValidationError: `faults_file` says something that no fault understands.
+        msgspec.ValidationError: an entry of `faults_file` is not a valid fault.
     """
     faults = msgspec.json.decode(faults_file.read_bytes(), type=list[Fault]) if faults_file else []
-    company = generate_company(seed, sizes, now=now, company_id=company_id)
     sandbox = Sandbox(company, limits, gzip=gzip)
     sandbox.faults.add(*faults)
     asyncio.run(_serve(sandbox, host, port, on_ready))
-
-
-def serve(
-    host: str = "127.0.0.1",
-    port: int = 0,
-    company: Company | None = None,
-    limits: Limits | None = None,
-    on_ready: Callable[[str, str], None] = lambda url, token: None,
-    **options: Any,
-) -> None:
-    """Serve a company that is there already until SIGTERM or SIGINT."""
-    asyncio.run(_serve(Sandbox(company or generate_company(), limits, **options), host, port, on_ready))
 
 
 async def _serve(sandbox: Sandbox, host: str, port: int, on_ready: Callable[[str, str], None]) -> None:
