@@ -176,7 +176,7 @@ class Budget:
     def _paused(self, now: float) -> float:
         """Seconds for which a burst 429 keeps every process of this token silent."""
         row = self._db.execute("SELECT until FROM pauses WHERE kind = 'burst:' || ?", (self._token,)).fetchone()
-        # A pause that lies further ahead than any that we set is from before a reboot: the clock began anew.
+        # A pause further ahead than any that pdsync sets is from before a reboot, which restarts the clock.
         return float(row[0]) - now if row and 0 < row[0] - now <= _COOL_DOWN_S else 0.0
 
     def _place(self, window: str, now: float) -> int:

@@ -210,7 +210,7 @@ def files(folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
 def schemas() -> Path:
     """The folder schemas/: inside the package in a wheel, beside it in a checkout."""
     package = Path(__file__).parents[1]
-    # In this order: a site-packages may well hold somebody else's "schemas" beside our package.
+    # In this order: site-packages may contain another project's "schemas" beside our package.
     packed = package / "_data" / "schemas"
     return packed if packed.is_dir() else package.parent / "schemas"
 

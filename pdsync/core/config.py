@@ -139,7 +139,7 @@ def check_base_url(url: str, *, trusted: bool) -> str:
             f" pdsync auth login, or PDSYNC_API_TOKEN."
         )
     if parts.path.rstrip("/") not in ("", "/v1", "/api/v1", "/api/v2"):
-        raise ConfigError(f"account.base_url is {shown!r}. It ends behind the host; pdsync adds the path.")
+        raise ConfigError(f"account.base_url is {shown!r}. It ends after the host; pdsync adds the path.")
     if parts.scheme != "https" and not (parts.scheme == "http" and local):
         raise ConfigError(
             f"account.base_url is {shown!r}. The token would travel readable: use https:// (http:// is for this"
@@ -196,7 +196,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         tables = tomllib.loads(content)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.\nMend that line, or start anew: pdsync init") from error
+        raise ConfigError(f"{path} is not valid TOML: {error}.\nMend that line, or start again: pdsync init") from error
     flat: dict[str, Any] = {}
     for table, entries in tables.items():
         if not isinstance(entries, dict):

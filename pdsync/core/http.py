@@ -275,7 +275,7 @@ class Http:
                 return Answer(response.status, kept, plain, self._served_at(response.headers.get("Date")))
 
     async def _fetch(self, target: URL, sink: ByteSink, most_bytes: int, label: str) -> Answer:
-        """The file behind the link `target`: no token, no cookie, no further redirect."""
+        """The file that the link `target` names: no token, no cookie, no further redirect."""
         host = target.host or ""
         way = through(proxy_for(str(target)))
         if way:  # it is the proxy that finds the address

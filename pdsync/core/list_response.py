@@ -1,4 +1,4 @@
-"""Opens the envelope of a list answer: its records as raw JSON, and what it says of the page behind it."""
+"""Opens the envelope of a list answer: its records as raw JSON, and where the next page begins."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Pipedrive may make refresh tokens single-use, so an answer that is lost is a grant that is lost. Hence the order of a
 renewal: take the vault's lock, read again what it holds, show that the disk takes a write, ask, keep the answer
 safely, and only then use it. All of that runs on a thread of its own: cancelling a run does not cut it in half. What
-no client can cure is a kill between Pipedrive's answer and our write; then somebody has to log in again.
+no client can cure is a kill between Pipedrive's answer and our write; then a person has to log in again.
 
 A new access token is used only after asking whose it is. It must be the company it has always been.
 
@@ -44,7 +44,7 @@ REDIRECT_URI = "http://127.0.0.1:8723/callback"
 EARLY_S = 300.0  # how long before its end an access token is renewed
 _ATTEMPTS = 4
 _CAP = 1 << 20
-_ADOPT_S = 2.0  # how long to look for somebody else's renewal when ours is refused
+_ADOPT_S = 2.0  # how long to wait for another process's renewal when ours is refused
 _AGAIN = "Log in again: pdsync auth login --oauth"
 
 

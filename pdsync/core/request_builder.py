@@ -170,7 +170,7 @@ def _check_custom_fields(operation: Operation, fields: object) -> None:
     if not isinstance(fields, dict):
         return
     if not fields:
-        # Reported to clear all custom fields of the record, which nobody means by an empty object.
+        # Reported to clear all custom fields of the record, which an empty object is not meant to do.
         raise ConfigError(
             f"{operation.name}: 'custom_fields' is empty.\n"
             f"Nothing was sent. Leave it out, or set the fields to empty to null."
@@ -209,7 +209,7 @@ def _fit(operation: Operation, name: str, param: Param, value: object, *, body: 
 def _check_bounds(operation: Operation, name: str, param: Param, value: Any) -> None:
     several = isinstance(value, list)
     for each in value if several else [value]:
-        # v1's `sort` takes a direction behind each name.
+        # v1's `sort` takes a direction after each name.
         word = re.sub(r" +(asc|desc)$", "", each, flags=re.IGNORECASE) if name == "sort" else each
         if param.enum and word not in param.enum:
             allowed = [str(one) for one in param.enum]

@@ -1,7 +1,7 @@
 """Where secrets live: in the system's keyring, or in a file of the project that only its owner can read.
 
 A secret belongs to a project and a base URL, so a token for Pipedrive is never offered to a sandbox. Where both places
-hold one, the newer wins: the older is what was left behind when the other place could not be written. A keyring that
+hold one, the newer wins: the older one remained when the other place could not be written. A keyring that
 is missing, locked or silent counts as absent, and never stops a night's run.
 
 Whoever changes a secret holds `locked()`: of two processes that renew one OAuth grant, the second finds it renewed.
@@ -194,7 +194,7 @@ class Vault:
         except msgspec.DecodeError:  # whose message could quote a secret
             raise AuthError(
                 f"{self.path} is damaged or was written by a newer pdsync; no token was read from it.\n"
-                f"Store the token anew: rm {self.path}, then pdsync auth login"
+                f"Store the token again: rm {self.path}, then pdsync auth login"
             ) from None
 
     def _put_file(self, secret: Secret | None) -> bool:
@@ -222,10 +222,10 @@ class Vault:
 
 
 def read_private(path: Path) -> bytes | None:
-    """The content of a file that nobody else can read or has made; None where there is no file.
+    """The content of a file that only its owner can read and has made; None where there is no file.
 
     Raises:
-        AuthError: it is a link, belongs to somebody else, or others may read it; says what to run.
+        AuthError: it is a link, belongs to another user, or others may read it; says what to run.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -235,17 +235,17 @@ def read_private(path: Path) -> bytes | None:
         if error.errno == errno.ELOOP:
             raise AuthError(
                 f"{path} is a symbolic link; no token is read through one.\n"
-                f"Remove it and store the token anew: rm {path}, then pdsync auth login"
+                f"Remove it and store the token again: rm {path}, then pdsync auth login"
             ) from error
         raise AuthError(f"{path} can't be read: {error}.\nMend its rights: chmod 600 {path}") from error
     try:
         facts = os.fstat(handle)
         if not stat.S_ISREG(facts.st_mode):
-            raise AuthError(f"{path} is no file. Remove it and store the token anew: pdsync auth login")
+            raise AuthError(f"{path} is no file. Remove it and store the token again: pdsync auth login")
         if facts.st_uid != os.geteuid():
             raise AuthError(
                 f"{path} belongs to another user, who can read and change it; no token was read from it.\n"
-                f"Remove it, store the token anew (pdsync auth login), and renew the old one in Pipedrive."
+                f"Remove it, store the token again (pdsync auth login), and renew the old one in Pipedrive."
             )
         if facts.st_mode & 0o077:
             raise AuthError(

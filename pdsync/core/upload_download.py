@@ -47,7 +47,7 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class FilePart(Struct, frozen=True):
-    """A file that a form carries: it is opened when the form is sent, each time anew."""
+    """A file that a form carries: it is opened each time the form is sent."""
 
     name: str  # of the field
     path: Path
@@ -245,7 +245,7 @@ def redirect_target(location: str | None, asked: str, *, local: bool) -> URL:
     """Where the answer to a request of `asked` leads.
 
     Raises:
-        BadAnswer: nobody should go there. The link itself is not shown: it may be all that is needed to read the file.
+        BadAnswer: that address is not allowed. The link is not shown: it may be all that is needed to read the file.
     """
     if not location or len(location) > _LONGEST_LINK or re.search(r"[\x00-\x20\x7f-\U0010ffff\\]", location):
         raise BadAnswer("The redirect of the file leads nowhere: its link is empty or malformed.")

@@ -5,7 +5,7 @@ also `emails`), and with a list the table that shows its elements is masked. Whe
 `_extra` is left out, because a value that did not fit its column stands there as it came.
 
 A hash is keyed with a secret of the project: equal values give equal hashes in every export, so that joins work, and
-nobody can find a value by hashing guesses.
+a value can't be found by hashing guesses.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def open_store(out: str, endpoint: str | None = None, *, state: Path) -> Store:
         state: the folder for what is being made, where `out` is no folder.
 
     Raises:
-        ConfigError: nobody knows such a place. Nothing was written.
+        ConfigError: the location is unknown. Nothing was written.
     """
     if "://" not in out:
         if endpoint:
@@ -173,7 +173,7 @@ def _scratch(root: Path, prefix: str) -> Iterator[Path]:
 
 
 def note(scratch: Path, paths: Iterable[str]) -> None:
-    """Note paths of files that may be left behind if this export is killed; they are on disk when it returns."""
+    """Note paths of files that may remain if this export is killed; they are on disk when it returns."""
     with (scratch / NOTED).open("a", encoding="utf-8") as file:
         file.write("".join(f"{path}\n" for path in paths if path))
         file.flush()

@@ -18,7 +18,7 @@ from pdsync.sql import quoted
 if TYPE_CHECKING:
     import duckdb
 
-# When pdsync did something, by its own clock or run, and what can be worked out anew from the rest of the row.
+# When pdsync did something, by its own clock or run, and what can be computed again from the rest of the row.
 RUN_METADATA = ("_synced_at", "_verified_at", "_run_id", "_row_hash")
 _META = {
     "custom_fields": ("first_seen", "last_seen"),

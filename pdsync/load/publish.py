@@ -23,7 +23,7 @@ _FICLONE = 0x40049409  # Linux: share the blocks of two files until one of them 
 
 
 def publish(work: Path, warehouse: Path) -> None:
-    """Put a copy of `work` in the place of `warehouse`. `work` is checkpointed, and nobody writes to it.
+    """Put a copy of `work` in the place of `warehouse`. `work` is checkpointed, and nothing writes to it.
 
     Raises:
         StorageError: the disk is full or read-only; the warehouse is what it was.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MEMORY_LIMIT = "400MB"  # of DuckDB's own; beyond it spills to disk
 _HEADERS_BYTES = 3 * 4096  # what a DuckDB file begins with, before its first block
-# What the loader adds to every row, behind the columns of the record.
+# What the loader adds to every row, after the columns of the record.
 SYSTEM_COLUMNS = {
     "_extra": "JSON",
     "_synced_at": "TIMESTAMPTZ",
@@ -172,7 +172,7 @@ def ensure_table(connection: duckdb.DuckDBPyConnection, table: str, columns: dic
 
 
 def ensure_hashes(connection: duckdb.DuckDBPyConnection, table: str, row_hash: str) -> None:
-    """Make the row hashes of `table` anew where they were made of other columns, or by a DuckDB that hashes otherwise.
+    """Compute the row hashes of `table` again where they were made of other columns, or by another DuckDB.
 
     Otherwise a new column, or an upgrade, would make every row look changed.
     """

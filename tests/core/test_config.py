@@ -186,8 +186,8 @@ NEVER = [
     ("https://", "It is written like"),
     ("https://[::1", "It is written like"),
     ("https://evil.example\uff0f.pipedrive.com", "It is written like"),
-    ("https://acme.pipedrive.com/deals", "It ends behind the host"),
-    ("https://acme.pipedrive.com/v1/../steal", "It ends behind the host"),
+    ("https://acme.pipedrive.com/deals", "It ends after the host"),
+    ("https://acme.pipedrive.com/v1/../steal", "It ends after the host"),
 ]
 
 

@@ -34,7 +34,7 @@ class ArchiveIndex(Walks):
         gone: Iterable[tuple[int, int]],
         resealed: Iterable[tuple[int, int, str, str]],
     ) -> None:
-        """Note where pages lie now that their file was written anew, all at once.
+        """Note where pages lie now that their file was rewritten, all at once.
 
         Args:
             moved: the pages of the new file; they are known by walk and number.

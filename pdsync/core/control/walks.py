@@ -182,7 +182,7 @@ def insert_walk(
 ) -> int:
     """Insert an open walk; its id. Ids rise, and never repeat, also where control.db is an older copy of itself."""
     newest = int(db.execute("SELECT coalesce(max(id), 0) FROM walks").fetchone()[0])
-    # Microseconds and 12 random bits fit into 63 bits until 2095. Where the clock stands behind what is known, the id
+    # Microseconds and 12 random bits fit into 63 bits until 2095. Where the clock is earlier than the newest id, the id
     # must not be the successor of the newest one: an older copy of this file would give it again.
     by_clock = int((time.time() - _EPOCH) * 1_000_000) << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
     walk_id = by_clock if by_clock > newest else newest + 1 + secrets.randbits(32)

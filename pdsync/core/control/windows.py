@@ -98,7 +98,7 @@ class Windows:
         return [(msgspec.convert(dict(zip(fields, row, strict=False)), Window), str(row[-1])) for row in rows]
 
     def begin(self, window: Window, run_id: str) -> Walk:
-        """Begin the walk of `window`, or begin it anew where an earlier one lost its place."""
+        """Begin the walk of `window`, or begin it again where an earlier one lost its cursor."""
         with self._control.transaction() as db:
             db.execute("UPDATE walks SET state = 'dropped' WHERE id = ?", (window.walk,))
             walk_id = insert_walk(

@@ -1,17 +1,17 @@
 """Forgets a person: no file of the project says anything of them any more.
 
-The sealed answers are where everything else comes from, so they are cleaned first, and then the warehouse is made anew
+The sealed answers are where everything else comes from, so they are cleaned first, and then the warehouse is rebuilt
 from them: nothing of it is edited in place, and no free block of the old file stays. In this order, because a kill may
 come at any instant:
 
 1. the person's names, addresses and numbers are gathered from all that was ever sealed of them;
-2. raw files that speak of them are written anew beside the old ones;
+2. raw files that speak of them are rewritten beside the old ones;
 3. what only the warehouse, the journal of the outbox and the folder of downloads hold is cleaned;
 4. one transaction in control.db makes the new raw files the ones that count, cleans every text beside them, and notes
    that an erasure has begun;
 5. the old raw files go, the warehouse is rebuilt and published, control.db is vacuumed.
 
-Until 4 the same command begins anew; from 4 on it finishes what is left, and needs no name for it.
+Until 4 the same command begins again; from 4 on it finishes what is left, and needs no name for it.
 
 What goes: the person's record, what mutations of it say, notes on them, what was asked for about them one by one (their
 changes, files, mails, followers), and downloaded files that hang on them or are named after them. What stays: other
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from pdsync.model import Operation, Walk
     from pdsync.writeback.outbox import Outbox
 
-# In these lists, what has this key with the person's id is the person, or is about nobody else.
+# In these lists, what has this key with the person's id is the person, or is about no other person.
 _OWN = {"persons": "id", "notes": "person_id"}
 
 
@@ -90,7 +90,7 @@ async def forget_person(settings: Settings, id: int, also: Collection[str] = (),
         StorageError: a sealed page is damaged, or the disk is full. Run the same command again when that is mended.
     """
     with project.locked(settings) as control:
-        if control.begun_erasures("person", id):  # it was cut behind the point from which no name is needed
+        if control.begun_erasures("person", id):  # it was cut after the point from which no name is needed
             done = Forgotten(resumed=True)
         else:
             done = _clean(settings, control, id, also, dry_run=dry_run)
@@ -100,7 +100,7 @@ async def forget_person(settings: Settings, id: int, also: Collection[str] = (),
 
 
 def _clean(settings: Settings, control: Control, id: int, also: Collection[str], *, dry_run: bool) -> Forgotten:
-    """Clean everything but what is made anew from it; with `dry_run` only count."""
+    """Clean everything but what is rebuilt from it; with `dry_run` only count."""
     outbox = open_outbox(settings, control)
     recover(outbox)
     own = _own_mutations(outbox, id)
@@ -248,7 +248,7 @@ def _carried(settings: Settings, clean: Callable[[str, str, str | None], str]) -
 
 
 async def _finish(settings: Settings, control: Control, id: int, done: Forgotten) -> None:
-    """Remove the old files, and make the warehouse anew."""
+    """Remove the old files, and rebuild the warehouse."""
     named = {page.file for page in control.pages()}
     for path in (*settings.raw.glob("*.zst"), *settings.raw.glob(".*.zst.part")):
         if path.name not in named:

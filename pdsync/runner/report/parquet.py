@@ -261,7 +261,7 @@ class _Export:
             if content is None or hashlib.sha256(content).hexdigest() != file.sha256:
                 raise StorageError(
                     f"{self.store.where}/{file.path} is not what was written there. The catalogue still names the last"
-                    f" whole export.\nExport to another --out, or remove {stream} from {CATALOG} to begin anew."
+                    f" whole export.\nExport to another --out, or remove {stream} from {CATALOG} to start over."
                 )
             source = self.scratch / f"{stream}-{number}.parquet"
             source.write_bytes(content)
