@@ -17,9 +17,9 @@ from pdsync.core.log import log
 from pdsync.errors import AuthError, GuardTripped, PdsyncError, Stopped
 from pdsync.writeback import fresh_reads
 from pdsync.writeback.dependencies import predecessors
-from pdsync.writeback.endings import MACHINE_ERRORS, give_up
 from pdsync.writeback.prepared import HeldBack
 from pdsync.writeback.sender import Sender
+from pdsync.writeback.verification import MACHINE_ERRORS, give_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable

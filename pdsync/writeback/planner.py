@@ -21,7 +21,8 @@ from pdsync.writeback.equality import equivalent, fields, snapshot_fields, value
 from pdsync.writeback.plan import LIFE, Change, Fate, Plan, Step
 from pdsync.writeback.precondition import Before, Decision, EntriesState, Now, RecordState, decide
 from pdsync.writeback.prepared import prepare
-from pdsync.writeback.shapes import key_of, records_named, shape
+from pdsync.writeback.probe import ADDITIONS_PER_SNAPSHOT
+from pdsync.writeback.shapes import key_of, records_named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 _SHOWN = 5  # titles of deleted entries in a step
 _TITLES = ("title", "name", "subject", "field_name", "content", "label")
 _TITLE_LENGTH = 80
-_ADDITIONS_A_SNAPSHOT = 50  # additions for which the sender reads a list once
 
 
 async def make(
@@ -82,7 +82,7 @@ async def make(
             planner.doomed[id] = doomed
     steps = tuple(planner.plan(one) for one in prepared)
     now = datetime.now(UTC).replace(microsecond=0)
-    read_tokens = _read_tokens([step for step in steps if step.fate == "send"])
+    read_tokens = _read_tokens([one for one, step in zip(prepared, steps, strict=True) if step.fate == "send"])
     return Plan(company[0], company[1], now, now + LIFE, policy, steps, read_tokens).sealed()
 
 
@@ -340,13 +340,12 @@ def _contact(entry: Mapping[str, Any]) -> str:
     return f"{entry['value']} ({', '.join(filter(None, notes))})"
 
 
-def _read_tokens(steps: Sequence[Step]) -> int:
+def _read_tokens(mutations: Sequence[PreparedMutation]) -> int:
     """Tokens of the reads just before and after the writes, and of the lists that additions are looked for in."""
     total = 0
-    groups = Counter((step.kind, step.operation) for step in steps)
-    for (_, name), count in groups.items():
-        operation = catalogue.operation(name)
-        shaped = shape(operation)
+    counts = Counter(one.operation.name for one in mutations)
+    for name, one in {each.operation.name: each for each in mutations}.items():
+        operation, shaped, count = one.operation, one.shape, counts[name]
         if effect := effect_of(operation):
             reader = catalogue.operation(effect.read or "")
             total += (reader.cost or 0) * len(effect.queries) * count * (2 if is_state(operation) else 1)
@@ -354,7 +353,7 @@ def _read_tokens(steps: Sequence[Step]) -> int:
             total += _cost_of_reading(shaped, count * (2 if shaped.verb == "merge" else 1))
             total += _cost_of_reading(shaped, 1) * count if shaped.verb != "update" else 0
         elif shaped.verb == "add" and shaped.listing:
-            total += (shaped.listing.cost or 0) * (count if shaped.places else -(-count // _ADDITIONS_A_SNAPSHOT))
+            total += (shaped.listing.cost or 0) * (count if shaped.places else -(-count // ADDITIONS_PER_SNAPSHOT))
     return total
 
 

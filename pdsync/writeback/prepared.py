@@ -54,7 +54,7 @@ def prepare(mutation: Mutation, payload: dict[str, Any] | None = None) -> Prepar
     operation = catalogue.operation(mutation.operation)
     shaped = shape(operation)
     fault = _fault(operation, payload)
-    addresses = () if fault else _addresses(shaped, payload)
+    addresses = () if fault else addresses_of(shaped, payload)
     return PreparedMutation(mutation, operation, shaped, payload, body_of(operation, payload), addresses, fault)
 
 
@@ -81,6 +81,18 @@ def prepare_to_send(outbox: Outbox, mutation: Mutation, payload: dict[str, Any])
     return prepare(mutation, filled)
 
 
+def addresses_of(shaped: Shape, payload: Mapping[str, Any]) -> tuple[fresh_reads.RecordAddress, ...]:
+    """The addresses of the records that exist and are changed; of a merge those of the loser and the winner."""
+    if shaped.verb not in ("update", "delete", "merge"):
+        return ()
+    address = fresh_reads.address_of(shaped, payload)
+    if address is None or shaped.verb != "merge":
+        return (address,) if address else ()
+    if isinstance(payload["merge_with_id"], dict):  # the winner does not exist yet
+        return ()
+    return address, merge_preview.winner_address(shaped, payload)
+
+
 def body_of(operation: Operation, payload: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a payload that the record takes: all but the parameters of path and query."""
     outside = {*operation.path_params, *operation.query}
@@ -97,17 +109,6 @@ def _fault(operation: Operation, payload: Mapping[str, Any]) -> tuple[str, str] 
     if wrong := link_to_itself(operation, payload):
         return "not_valid", wrong
     return None
-
-
-def _addresses(shaped: Shape, payload: Mapping[str, Any]) -> tuple[fresh_reads.RecordAddress, ...]:
-    if shaped.verb not in ("update", "delete", "merge"):
-        return ()
-    address = fresh_reads.address_of(shaped, payload)
-    if address is None or shaped.verb != "merge":
-        return (address,) if address else ()
-    if isinstance(payload["merge_with_id"], dict):  # the winner does not exist yet
-        return ()
-    return address, merge_preview.winner_address(shaped, payload)
 
 
 def _with_sample_ids(operation: Operation, payload: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,23 +23,20 @@ from pdsync.core.request_builder import check
 from pdsync.errors import ApiError
 from pdsync.writeback import fresh_reads, lost_updates, merge_preview
 from pdsync.writeback.effects import is_state, look_at_effect
-from pdsync.writeback.equality import (
-    changed_fields,
-    fields,
-    fields_not_returned,
-    snapshot_fields,
-)
-from pdsync.writeback.prepared import body_of
-from pdsync.writeback.shapes import key_of, shape, stream_of
+from pdsync.writeback.equality import changed_fields, fields, fields_not_returned, snapshot_fields
+from pdsync.writeback.prepared import addresses_of
+from pdsync.writeback.shapes import key_of, stream_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pdsync.core.http import Http
     from pdsync.model import Operation
+    from pdsync.writeback.prepared import PreparedMutation
     from pdsync.writeback.shapes import Shape
 
 Verdict = Literal["happened", "absent", "moved", "several", "undecidable", "unclear"]  # after the last one, probe again
+ADDITIONS_PER_SNAPSHOT = 50  # additions for which the list before them is read once
 # Fields that Pipedrive fills in where an addition does not set them. Assumption: these are all of them.
 _DEFAULTED = frozenset({
     "owner_id", "user_id", "pipeline_id", "stage_id", "currency", "visible_to", "add_time", "update_time", "type",
@@ -77,11 +74,9 @@ async def list_snapshot(http: Http, shape: Shape, payload: Mapping[str, Any]) ->
     return sorted(keys)
 
 
-def find_relation(
-    operation: Operation, payload: Mapping[str, Any], records: Iterable[dict[str, Any]]
-) -> dict[str, Any] | None:
-    """The one of `records` that links the same two records as `payload` would, such as a follower of a deal."""
-    wanted = dict(fields(body_of(operation, payload)))
+def find_relation(body: Mapping[str, Any], records: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    """The one of `records` that links the same two records as `body` would, such as a follower of a deal."""
+    wanted = dict(fields(body))
     return next(
         (each for each in records if not fields_not_returned(each, wanted) and not changed_fields(each, wanted)), None
     )
@@ -89,8 +84,7 @@ def find_relation(
 
 async def probe_write(
     http: Http,
-    operation: Operation,
-    payload: Mapping[str, Any],
+    prepared: PreparedMutation,
     *,
     base: Mapping[str, Any] | None,
     seen: Any,
@@ -98,12 +92,11 @@ async def probe_write(
     bound: set[str],
     sent_at: datetime | None = None,
 ) -> ProbeOutcome:
-    """Find out whether `operation` was carried out with `payload`.
+    """Find out whether a write was carried out.
 
     Args:
         http: the session.
-        operation: the write.
-        payload: what was sent.
+        prepared: the mutation as it was sent.
         base: the record as it was before.
         seen: what `list_snapshot` returned before.
         me: the id of the user whose token it is.
@@ -113,65 +106,65 @@ async def probe_write(
     Raises:
         PdsyncError: a read failed; the outcome stays unknown.
     """
-    shaped = shape(operation)
-    if shaped.verb == "add":
-        return await _probe_add(http, operation, shaped, payload, seen, me, bound, sent_at)
-    if shaped.verb == "merge":
-        return await _probe_merge(http, shaped, payload, base or {})
-    place = fresh_reads.address_of(shaped, payload)
-    if place is None:
-        return await _probe_state(http, operation, payload)
-    read = (await fresh_reads.read(http, [place]))[place.target]
-    request = f"read {place.target}"
+    verb = prepared.shape.verb
+    if verb == "add":
+        return await _probe_add(http, prepared, seen, me, bound, sent_at)
+    # A mutation whose operation has been removed from the API since it was sent is prepared without addresses.
+    addresses = prepared.addresses or addresses_of(prepared.shape, prepared.payload)
+    if verb == "merge":
+        return await _probe_merge(http, prepared.shape.kind, addresses, base or {})
+    if not addresses:
+        return await _probe_state(http, prepared.operation, prepared.payload)
+    address = addresses[0]
+    read = (await fresh_reads.read(http, [address]))[address.target]
+    request = f"read {address.target}"
     if read.hidden:
         return ProbeOutcome("unclear", request, "this token may not see it")
-    if shaped.verb == "delete":
-        return await _probe_delete(http, shaped, place, payload, read, me)
+    if verb == "delete":
+        return await _probe_delete(http, address, prepared.payload, read, me)
     if read.gone or read.record is None:
         return ProbeOutcome("moved", request, "it is gone")
-    wanted = dict(fields(body_of(operation, payload)))
-    current = snapshot_fields(read.record, body_of(operation, payload))
-    if not changed_fields(read.record, wanted):
-        can_tell = len(fields_not_returned(read.record, body_of(operation, payload))) < len(wanted)
-        return ProbeOutcome("happened" if can_tell else "undecidable", request, current, read.record)
-    before = snapshot_fields(base or {}, body_of(operation, payload))
-    if base is not None and not changed_fields(read.record, before):
+    return _judge_update(prepared.body, request, base, read.record)
+
+
+def _judge_update(
+    body: Mapping[str, Any], request: str, base: Mapping[str, Any] | None, record: dict[str, Any]
+) -> ProbeOutcome:
+    wanted = dict(fields(body))
+    current = snapshot_fields(record, body)
+    if not changed_fields(record, wanted):
+        can_tell = len(fields_not_returned(record, body)) < len(wanted)
+        return ProbeOutcome("happened" if can_tell else "undecidable", request, current, record)
+    if base is not None and not changed_fields(record, snapshot_fields(base, body)):
         return ProbeOutcome("absent", request, current)
-    return ProbeOutcome("moved", request, current, read.record)
+    return ProbeOutcome("moved", request, current, record)
 
 
 async def _probe_delete(
     http: Http,
-    shape: Shape,
-    place: fresh_reads.RecordAddress,
+    address: fresh_reads.RecordAddress,
     payload: Mapping[str, Any],
     read: fresh_reads.FreshRecord,
     me: int,
 ) -> ProbeOutcome:
-    request = f"read {place.target}"
+    request = f"read {address.target}"
     if not read.gone:
         return ProbeOutcome("absent", request, "it is still there")
-    if not await _can_list(http, shape, payload):
+    if not await _can_list(http, address.shape, payload):
         return ProbeOutcome("unclear", request, "it is gone")
-    by = await lost_updates.deleter(http, shape.kind, place.values[-1])
+    by = await lost_updates.deleter(http, address.shape.kind, address.values[-1])
     if by not in (None, me):
         return ProbeOutcome("happened", request, f"user {by} has deleted it", by_other=True)
     return ProbeOutcome("happened", request, "it is gone")
 
 
 async def _probe_add(
-    http: Http,
-    operation: Operation,
-    shape: Shape,
-    payload: Mapping[str, Any],
-    seen: Any,
-    me: int,
-    bound: set[str],
-    sent_at: datetime | None,
+    http: Http, prepared: PreparedMutation, seen: Any, me: int, bound: set[str], sent_at: datetime | None
 ) -> ProbeOutcome:
+    shape, payload = prepared.shape, prepared.payload
     request = f"list {shape.kind}"
     if shape.relation:  # it is sent only where it did not exist before
-        linked = find_relation(operation, payload, await read_list(http, shape, payload))
+        linked = find_relation(prepared.body, await read_list(http, shape, payload))
         return ProbeOutcome("happened" if linked else "absent", request, [linked and key_of(linked)], linked)
     if seen is None:
         return ProbeOutcome("undecidable", request, "the list before it is not known")
@@ -179,15 +172,15 @@ async def _probe_add(
     fresh = _added_after(records, seen)
     if _newest_first(shape) and len(fresh) == len(records) >= _page_size(shape):
         return ProbeOutcome("undecidable", request, f"more than {len(records)} were added since")
-    wanted = dict(fields(body_of(operation, payload)))
+    wanted = dict(fields(prepared.body))
     alike = []
     for each in fresh:
         if key_of(each) in bound or changed_fields(each, wanted) or _creator(each) not in (None, me):
             continue
-        is_part = fields_not_returned(each, body_of(operation, payload))
+        is_part = fields_not_returned(each, prepared.body)
         whole = await _read_whole(http, shape, payload, each) if is_part else each
         if not changed_fields(whole, wanted):
-            alike.append((each, evidence_against(operation, payload, whole, me) or _why_late(each, sent_at)))
+            alike.append((each, evidence_against(prepared.operation, payload, whole, me) or _why_late(each, sent_at)))
     ours = [each for each, why in alike if not why]
     keys = [key_of(each) for each in ours]
     if len(ours) == 1:
@@ -294,20 +287,21 @@ async def _read_whole(http: Http, shape: Shape, payload: Mapping[str, Any], reco
     return {**record, **(read.record or {})}
 
 
-async def _probe_merge(http: Http, shape: Shape, payload: Mapping[str, Any], base: Mapping[str, Any]) -> ProbeOutcome:
-    place = fresh_reads.address_of(shape, payload)
-    if place is None:
+async def _probe_merge(
+    http: Http, kind: str, addresses: Sequence[fresh_reads.RecordAddress], base: Mapping[str, Any]
+) -> ProbeOutcome:
+    if len(addresses) < 2:
         return ProbeOutcome("undecidable", "merge")
-    other = merge_preview.winner_address(shape, payload)
-    found = await fresh_reads.read(http, [place, other])
-    loser, winner = found[place.target], found[other.target]
-    request = f"read {place.target} and {other.target}"
+    merged, into = addresses
+    found = await fresh_reads.read(http, addresses)
+    loser, winner = found[merged.target], found[into.target]
+    request = f"read {merged.target} and {into.target}"
     if loser.gone and not winner.gone:
         # Another user may have deleted it, or merged it into a third one.
-        proof = await merge_preview.proof(http, shape.kind, base, other.values[-1], winner.record or {})
+        proof = await merge_preview.proof(http, kind, base, into.values[-1], winner.record or {})
         if proof.shown:
             return ProbeOutcome("happened", request, proof.shown, winner.record)
-        return ProbeOutcome("undecidable", request, f"{place.target} is gone, but {proof.against}")
+        return ProbeOutcome("undecidable", request, f"{merged.target} is gone, but {proof.against}")
     before = merge_preview.stamp(base.get("loser") or {}, base.get("winner") or {})
     now = merge_preview.stamp(loser.record or {}, winner.record or {})
     if not loser.gone and not winner.gone and before == now:

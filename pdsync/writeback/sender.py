@@ -28,13 +28,12 @@ from pdsync.errors import (
 )
 from pdsync.writeback import fresh_reads
 from pdsync.writeback.effects import doomed_entries, is_state, look_at_effect
-from pdsync.writeback.endings import MACHINE_ERRORS, Ending, brief, settle
 from pdsync.writeback.precondition import Before, EntriesState, Now, RecordState, decide, may_have_happened
 from pdsync.writeback.prepared import HeldBack, PreparedMutation, prepare_to_send
-from pdsync.writeback.probe import find_relation, list_snapshot, read_list
+from pdsync.writeback.probe import ADDITIONS_PER_SNAPSHOT, find_relation, list_snapshot, read_list
 from pdsync.writeback.shapes import key_of
 from pdsync.writeback.unknown_outcomes import UnknownOutcomes, probe_waits_s
-from pdsync.writeback.verification import Verifier
+from pdsync.writeback.verification import MACHINE_ERRORS, Ending, Verifier, brief, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
     from pdsync.writeback.precondition import Policy
 
 MAX_READ_AGE_S = 5.0  # of the read that an update is decided by
-_ADDITIONS_A_SNAPSHOT = 50  # additions for which one snapshot of a list is used
 _REFUSED: dict[int, str] = {400: "not_valid", 402: "account_closed", 403: "permission", 413: "too_large",
                             415: "not_in_plan", 422: "not_valid", 429: "limit"}  # fmt: skip
 
@@ -233,7 +231,7 @@ class Sender:
             log.info("the list of %s can't be read: %s", prepared.mutation.kind, error)
             return Now()
         sending.seen = sorted(key for each in records if (key := key_of(each)))
-        tied = find_relation(prepared.operation, prepared.payload, records)
+        tied = find_relation(prepared.body, records)
         sending.base = tied
         return Now(effect_shows=tied is not None)
 
@@ -249,7 +247,7 @@ class Sender:
                 except ApiError as error:
                     log.info("the list of %s can't be read: %s", name, error)
                     snapshot = None
-                uses_left = _ADDITIONS_A_SNAPSHOT
+                uses_left = ADDITIONS_PER_SNAPSHOT
             self._snapshots[name] = (snapshot, uses_left - 1)
         return snapshot
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from pdsync.core.log import log
 from pdsync.errors import AuthError, PdsyncError, Stopped
-from pdsync.writeback.endings import MACHINE_ERRORS, Ending, bound_name, give_up, settle
 from pdsync.writeback.prepared import HeldBack, prepare_to_send
 from pdsync.writeback.probe import probe_write
 from pdsync.writeback.shapes import key_of
+from pdsync.writeback.verification import MACHINE_ERRORS, Ending, bound_name, give_up, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -103,8 +103,7 @@ class UnknownOutcomes:
         attempts = self.outbox.attempts(mutation.id)
         outcome = await probe_write(
             self.http,
-            prepared.operation,
-            prepared.payload,
+            prepared,
             base=self.outbox.get(mutation.id).base_image,
             seen=attempts[0].seen if attempts else None,
             me=self.me,

@@ -1,20 +1,23 @@
 """Verifies a write that was answered: every value must show in the answer, or in a read where the answer shows less.
 
 What Pipedrive accepts and a read does not show is no success. Where nothing in the API shows it, the reason is
-`unverified`.
+`unverified`. The verdict is an `Ending`; `settle` stores it, for those that a refusal or a probe ends as well.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from pdsync.core.list_response import record_in
 from pdsync.core.log import log
-from pdsync.errors import ApiError, BadAnswer, PdsyncError
+from pdsync.errors import ApiError, BadAnswer, PdsyncError, StorageError
+from pdsync.model import State  # noqa: TC001 - msgspec reads it at run time
 from pdsync.writeback import fresh_reads, lost_updates
 from pdsync.writeback.effects import Shown, is_state, look_at_effect
-from pdsync.writeback.endings import UNVERIFIED, Ending, bound_name
 from pdsync.writeback.equality import changed_fields, fields, fields_not_returned
 from pdsync.writeback.shapes import key_of
 
@@ -23,11 +26,27 @@ if TYPE_CHECKING:
 
     from pdsync.core.answer import Answer
     from pdsync.core.http import Http
-    from pdsync.model import State
+    from pdsync.model import Mutation
+    from pdsync.writeback.outbox import Outbox
     from pdsync.writeback.prepared import PreparedMutation
 
+UNVERIFIED = "sent, not verifiable"  # the reason `unverified` in words
+MACHINE_ERRORS = (OSError, MemoryError, StorageError, sqlite3.OperationalError)  # nothing can be stored either
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 _DELETED_FLAGS = ("is_deleted", "deleted", "deleted_flag")
+
+
+class Ending(Struct, frozen=True):
+    """The end of a mutation, before it is stored."""
+
+    state: State  # or `unknown`: `detail` says why the answer does not show whether it was carried out
+    reason: str | None = None
+    detail: str | None = None
+    after: dict[str, Any] | None = None  # the record as it is now
+    base: dict[str, Any] | None = None  # the record as it was before
+    remote_id: str | None = None  # of the record that it added
+    bound: str | None = None  # that record's name, which no second mutation may have
+    alarm: str | None = None  # why the rest of the push must stop: Pipedrive ignores what it is sent
 
 
 class Verifier:
@@ -174,6 +193,52 @@ def judge_effect(prepared: PreparedMutation, shown: Shown, record: dict[str, Any
         alarm = f"#{prepared.mutation.seq}: {detail}."
         return Ending("rejected", "ignored_fields", detail, after=after, alarm=alarm)
     return Ending("needs_review", "not_shown", detail, after=after, remote_id=made)
+
+
+def bound_name(prepared: PreparedMutation, key: str | None) -> str | None:
+    """The name of the record that an addition made ("deals/12"): no second mutation can have made it.
+
+    None for a relation, which can be removed and added again under the same name.
+    """
+    if key is None or prepared.mutation.verb != "add" or prepared.shape.relation:
+        return None
+    parents = [str(prepared.payload[name]) for name in prepared.shape.places]
+    return "/".join([prepared.mutation.kind, *parents, key])
+
+
+def settle(outbox: Outbox, push_id: str, mutation: Mutation, ending: Ending) -> State:
+    """Store the end of a mutation.
+
+    Returns:
+        Its state.
+
+    Raises:
+        ConfigError: it has ended already.
+    """
+    if ending.state == "unknown":
+        outbox.doubt_answer(mutation.id, ending.detail or "")
+        return "unknown"
+    outbox.settle(
+        mutation.id, ending.state, ending.reason, ending.detail, push_id=push_id, after=ending.after,
+        base=ending.base, remote_id=ending.remote_id, bound=ending.bound,
+    )  # fmt: skip
+    return ending.state
+
+
+def give_up(outbox: Outbox, push_id: str, id: str, error: Exception) -> State:
+    """End a mutation at which pdsync itself fails, so that it does not fail again in every push."""
+    log.debug("mutation %s: an unexpected error", id, exc_info=error)
+    mutation = outbox.get(id)
+    if mutation.state in ("armed", "unknown"):
+        detail = f"it may have been carried out; then pdsync failed with {brief(error)}"
+        return settle(outbox, push_id, mutation, Ending("needs_review", "local_error", detail))
+    detail = f"not sent: pdsync failed with {brief(error)}"
+    return settle(outbox, push_id, mutation, Ending("rejected", "local_error", detail))
+
+
+def brief(error: Exception) -> str:
+    """The type of an error and its first line."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
 
 
 def _unverified(prepared: PreparedMutation, record: dict[str, Any]) -> tuple[str, str] | tuple[None, None]:

@@ -13,8 +13,10 @@ from aiohttp import web
 
 from pdsync.core import catalogue
 from pdsync.writeback import probe
+from pdsync.writeback.prepared import prepare
 from pdsync.writeback.shapes import shape
 from tests.core.servers import client, server
+from tests.writeback.kit import entry, open_outbox
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +34,8 @@ Answers = dict[str, Any]  # by path: the data of the answer, or a status
 def run(folder: Path, answers: Answers, operation: str, payload: Mapping[str, Any], **options: Any) -> ProbeOutcome:
     """Probe a write against a server that gives `answers`, and 404 for all else."""
 
+    mutation = open_outbox(folder, journal=False).add([entry(operation, payload)])[0]
+
     async def handle(request: web.BaseRequest) -> web.Response:
         data = answers.get(unquote(request.path), 404)
         if isinstance(data, int):
@@ -41,7 +45,7 @@ def run(folder: Path, answers: Answers, operation: str, payload: Mapping[str, An
     async def probed() -> ProbeOutcome:
         defaults: dict[str, Any] = {"base": None, "seen": None, "me": ME, "bound": set()}
         async with server(handle) as url, client(url, folder) as http:
-            return await probe.probe_write(http, catalogue.operation(operation), payload, **{**defaults, **options})
+            return await probe.probe_write(http, prepare(mutation), **{**defaults, **options})
 
     return asyncio.run(probed())
 
