@@ -269,20 +269,35 @@ class Client:
         return await change.pushed_answer(caller, mutation, as_today=as_today)
 
     async def list(self, name: str, **values: object) -> AsyncGenerator[dict[str, Any]]:
-        """Every record of a stream (`deals`) or a list operation (`getDeals`), each once, page by page.
+        """Every record of a stream (`deals`) or a list operation (`getDeals`), from the API, each once, page by page.
+
+        A stream has all records that its table gets from lists: of deals the archived ones too, and those that were
+        deleted less than 30 days ago (`is_deleted`).
+
+        Args:
+            name: of the stream or operation.
+            values: parameters of its lists; they override the stream's own.
 
         Raises:
-            ConfigError: there is no such list, or it has no pages; nothing was called.
+            ConfigError: there is no such list, or a parameter is missing or does not fit; nothing was called.
             BadAnswer: the list can't be walked to its end.
         """
         if name in catalogue.streams():
-            version, sources = catalogue.stream(name).sources(self._settings.api)
-            operation = catalogue.operations(version)[sources[0].operation]
-            values = {**sources[0].query, **values}
+            stream = catalogue.stream(name)
+            version, sources = stream.sources(self._settings.api)
+            operations = catalogue.operations(version)
+            lists = [(operations[source.operation], {**source.query, **values}) for source in sources]
         else:
-            operation = catalogue.operation(name)
-        call = check(operation, dict(values))
-        if operation.mutates:
-            raise ConfigError(f"{operation.id} is no list. Nothing was called.")
-        async for record in records(self._session, operation, call.path, call.query):
-            yield msgspec.json.decode(record)
+            lists = [(catalogue.operation(name), dict(values))]
+        for operation, _ in lists:
+            if operation.mutates:
+                raise ConfigError(f"{operation.id} is no list. Nothing was called.")
+        calls = [check(operation, dict(parameters)) for operation, parameters in lists]
+        seen = set[object]()  # a record that moves from one list to another meanwhile is met in both
+        for call in calls:
+            async for raw in records(self._session, call.operation, call.path, call.query):
+                record = msgspec.json.decode(raw)
+                key = record.get("id") if isinstance(record, dict) and len(calls) > 1 else None
+                if key is None or key not in seen:
+                    seen.add(key)
+                    yield record

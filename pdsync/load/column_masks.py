@@ -113,18 +113,22 @@ def selected(columns: Mapping[str, Kind], masked: Mapping[str, How], key: str) -
         how = masked.get(column) or ("null" if masked and column == "_extra" else None)
         value = quoted(column)
         if how:
-            value = _masked(value, kind, how, key)
+            value = _masked_sql(value, kind, how, key)
         if str(kind) in ("INTERVAL", "TIME"):
             value = f"{value}::VARCHAR"
         made.append(f"{value} AS {quoted(column)}")
     return ", ".join(made)
 
 
-def _masked(value: str, kind: Kind, how: How, key: str, depth: int = 0) -> str:
+def _masked_sql(value: str, kind: Kind, how: How, key: str, depth: int = 0) -> str:
+    """SQL that masks the expression `value` of a DuckDB type; it contains the secret `key`, so it is not logged.
+
+    `depth` counts the lambdas around it.
+    """
     if how == "null":
         return f"CAST(NULL AS {kind})"
     if kind.id == "list":
-        inner = _masked(f"e{depth}", kind.children[0][1], how, key, depth + 1)
+        inner = _masked_sql(f"e{depth}", kind.children[0][1], how, key, depth + 1)
         return f"list_transform({value}, lambda e{depth}: {inner})"
     if kind.id == "struct":
         parts = kind.children
@@ -132,7 +136,7 @@ def _masked(value: str, kind: Kind, how: How, key: str, depth: int = 0) -> str:
         packed = ", ".join(
             f"{quoted(name)} := "
             + (
-                _masked(f"{value}.{quoted(name)}", part, how, key, depth)
+                _masked_sql(f"{value}.{quoted(name)}", part, how, key, depth)
                 if name in wanted
                 else f"{value}.{quoted(name)}"
             )

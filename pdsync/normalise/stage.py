@@ -87,7 +87,7 @@ class StagingTable:
 
     @property
     def relation(self) -> str:
-        """The staging table, quoted. It exists once a page was added."""
+        """The quoted name of the staging table. The table exists from the first page with records until `clear`."""
         return quoted("temp", self.name)
 
     def add(self, pages: Sequence[Page]) -> None:

@@ -152,7 +152,7 @@ class _Silent:
         return None
 
     def update(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing: there is no terminal to show progress on."""
 
 
 async def _company(app: App, http: Http) -> int:

@@ -16,7 +16,7 @@ from pdsync.runner import project
 from pdsync.runner.report.freshness import budget_left, measure_freshness
 
 if TYPE_CHECKING:
-    from pdsync.model import Proof
+    from pdsync.model import Proof, Receipt
 
 
 def listing(app: App, rows: list[dict[str, Any]], headers: list[str], empty: str) -> None:
@@ -78,7 +78,7 @@ def runs(context: click.Context, last: int) -> None:
         return
     app: App = context.obj
     rows = []
-    for run in _receipts(app, last):
+    for run in _newest_runs(app, last):
         total = {
             name: sum(getattr(e, name) for e in run.streams.values())
             for name in ("read", "inserted", "updated", "deleted")
@@ -104,7 +104,7 @@ def runs(context: click.Context, last: int) -> None:
 @click.pass_obj
 def show_run(app: App, run_id: str | None) -> None:
     """Show the receipt of RUN_ID, or of the last run."""
-    found = [run for run in _receipts(app, 10_000 if run_id else 1) if run_id in (None, run.run_id)]
+    found = [run for run in _newest_runs(app, 10_000 if run_id else 1) if run_id in (None, run.run_id)]
     if not found:
         raise ConfigError(f"There is no run {run_id or 'yet'}. List them: pdsync runs")
     run = found[0]
@@ -127,7 +127,8 @@ def _proved(name: str, proof: Proof) -> list[Any]:
             f"{proof.verified:.0%}", proof.oldest_verified_at]  # fmt: skip
 
 
-def _receipts(app: App, last: int) -> list[Any]:
+def _newest_runs(app: App, last: int) -> list[Receipt]:
+    """The receipts of the newest `last` runs, newest first; none where there is no project yet."""
     if not app.settings.control.exists():
         return []
     with project.opened(app.settings) as control:

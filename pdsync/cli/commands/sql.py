@@ -102,14 +102,14 @@ def answer_rows(answer: pa.Table) -> list[list[Any]]:
 def _csv(names: list[str], rows: Iterable[list[Any]], *, raw: bool) -> str:
     """CSV text; a cell that a spreadsheet would run as a formula gets a leading quote, unless `raw`."""
 
-    def cell(value: Any) -> str:
+    def csv_cell(value: Any) -> str:
         text = cells.cell_text(value)
         return text if raw or isinstance(value, int | float | Decimal) else cells.guarded(text)
 
     buffer = io.StringIO()
     writer = csv.writer(buffer)
-    writer.writerow(map(cell, names))
-    writer.writerows([cell(value) for value in row] for row in rows)
+    writer.writerow(map(csv_cell, names))
+    writer.writerows([csv_cell(value) for value in row] for row in rows)
     return buffer.getvalue()
 
 

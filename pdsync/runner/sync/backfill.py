@@ -120,6 +120,11 @@ async def backfill(settings: Settings, request: BackfillRequest, on_event: OnEve
 
 
 def _check_times(request: BackfillRequest) -> None:
+    """Refuse a backfill that ends before it begins.
+
+    Raises:
+        ConfigError: `since` is not before `until` (None: now).
+    """
     until = request.until or datetime.now(UTC)
     if request.since >= until:
         raise ConfigError(

@@ -75,7 +75,10 @@ async def seal_and_load(
 async def load_single_records(
     session: Session, stream: Stream, version: Version, operation: Operation, answers: Sequence[Answer]
 ) -> None:
-    """Seal and load answers about single records, which were requested by their keys. They move no watermark."""
+    """Seal and load answers to requests for given keys, as one repair walk.
+
+    No watermark moves, and a key without an answer gets no tombstone.
+    """
     await seal_and_load(session, stream, version, operation, [page_of(operation, answer) for answer in answers])
 
 

@@ -69,6 +69,7 @@ def _shelved(company: Company, kind: str, id: int, at_first: int) -> int:
 
 
 def of_activity(company: Company, row: Row, record: Record) -> Record:
+    """The optional fields of an activity: its attendees, as stored."""
     return {"attendees": (row.extra or {}).get("attendees")}
 
 
