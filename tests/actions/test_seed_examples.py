@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from pathlib import Path
+import copy
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,12 +12,12 @@ from pdsync import Client
 from pdsync.errors import ConfigError
 from tests.actions.company import VIAS, Via, World, open_world
 from tests.actions.test_writes import NOW
+from tests.vendor import stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-EXAMPLES = Path(__file__).parents[3] / "shared" / "api" / "seed_examples"
-pytestmark = pytest.mark.skipif(not EXAMPLES.exists(), reason="the component's examples (../shared/api) are not here")
 HELLO = b"Hello, World"
 UNLIKE = {"pagination"}  # pages of v1 lists differ in what they say of the next one
 # What the company is given of the example's values; ids, users, stages and custom fields are the sandbox's own.
@@ -34,7 +33,7 @@ SEEDED = {
 
 
 def example(name: str) -> Any:
-    return json.loads((EXAMPLES / f"{name}.json").read_text("utf-8"))
+    return copy.deepcopy(stored("component")[name])
 
 
 @pytest.fixture(scope="module")

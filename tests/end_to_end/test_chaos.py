@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support.chaos import FAULTS, WRITES, Batch
 from tests.support.world import Project, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.proof
 
 
 def test_w1_w2_nothing_is_lost_and_nothing_happens_twice(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from tests.support.world import Remote
 
+pytestmark = pytest.mark.proof
+
 ROWS = 25
 LISTS = ("products", "persons", "stages")
 # In the order in which a run comes by, so that each attempt reaches its own: module, name, nth call.

@@ -11,6 +11,8 @@ from tests.support.nights import Nights
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.proof
+
 
 @pytest.mark.timeout(300)  # seconds of one core, which others may be using too
 def test_s1_s3_s7_s8_s12_w1_w2_each_night_ends_in_the_truth(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from tests.support.world import Remote
 
+pytestmark = pytest.mark.proof
+
 # What API v1 can't say, or says otherwise: column → why. Everything else must be the same as from v2.
 V1_SAYS_OTHERWISE = {
     "deals": {

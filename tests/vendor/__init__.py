@@ -6,6 +6,7 @@ operations.json   method, path, parameters, body keys, scopes and cost of each o
 listed.json       the vendor's list of operations: which are current, what replaced the others, what they answer
 actions.json      the vendor's actions and the operations they call
 answers.json      JSON Schemas of the answers, for the sandbox
+component.json    the component's own example answers
 examples.json     example answers with their keys, types and formats; texts are replaced by `text 1`, `text 2`, ...
 """
 

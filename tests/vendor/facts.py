@@ -172,3 +172,11 @@ def _content(type: str | None) -> str | None:
 def _listing() -> list[dict[str, Any]]:
     listing: list[dict[str, Any]] = json.loads((SHARED / "operations.json").read_text(encoding="utf-8"))
     return listing
+
+
+def component_examples() -> dict[str, Any]:
+    """The component's own example answers, by name: made-up records, as they are."""
+    return {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted((SHARED / "seed_examples").glob("*.json"))
+    }

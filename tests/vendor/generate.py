@@ -9,7 +9,7 @@ from typing import Any
 from . import FOLDER
 from .documents import sandbox_operations
 from .examples import examples
-from .facts import actions, listed_operations, operation_facts
+from .facts import actions, component_examples, listed_operations, operation_facts
 from .schemas import answers
 
 SANDBOX = Path(__file__).parents[2] / "pdsync" / "sandbox" / "company" / "data" / "api.json"
@@ -23,6 +23,7 @@ def generate() -> dict[Path, str]:
         "actions": actions(),
         "answers": answers(),
         "examples": examples(),
+        "component": component_examples(),
     }
     return {
         SANDBOX: json.dumps(sandbox_operations(), separators=(",", ":"), sort_keys=True) + "\n",
