@@ -1,7 +1,7 @@
-"""What a rebuilt warehouse file takes over from the one before it, and what it has to forget first.
+"""Copies to a rebuilt warehouse file what can't be rebuilt, and clears the streams that are rebuilt.
 
-Tables come from the raw archive; so does most of meta.*, and receipts from control.db. The rest of meta.* (what
-became of merges and of changes that were sent) has no page that tells it: it is taken over.
+Tables are rebuilt from the raw archive; so is most of meta.*, and receipts from control.db. The rest of meta.* (the
+outcome of merges and mutations) is in no page: it is copied from the file before.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
-_BY_STREAM = {  # what is made again with a stream → the column that names it
+_BY_STREAM = {  # meta tables that are rebuilt with a stream → the column with its name
     "custom_fields": "entity",
     "field_options": "entity",
     "schema_changes": "entity",
@@ -28,28 +28,28 @@ _BY_STREAM = {  # what is made again with a stream → the column that names it
     "_applied_batches": "stream",
     "_row_hashes": "table_name",
 }
-_MADE_ANEW = {"company", "runs", "streams", *_BY_STREAM}
+_REBUILT = {"company", "runs", "streams", *_BY_STREAM}
 
 
 def forget_streams(connection: duckdb.DuckDBPyConnection, streams: Sequence[str]) -> None:
-    """Drop the tables of `streams`, their histories, and what meta.* says of them: all is about to be made again."""
-    here = warehouse.tables(connection)
+    """Drop the tables of `streams`, their histories, and their rows in meta.*, before they are rebuilt."""
+    in_warehouse = warehouse.tables(connection)
     for stream in streams:
         for schema in ("main", "versions"):
-            if stream in here:
+            if stream in in_warehouse:
                 connection.execute(f"DROP TABLE IF EXISTS {quoted(schema, stream)}")
         for table, column in _BY_STREAM.items():
             connection.execute(f"DELETE FROM {quoted('meta', table)} WHERE {quoted(column)} = ?", [stream])
 
 
 def carry_over(connection: duckdb.DuckDBPyConnection, source: Path) -> list[str]:
-    """Take the meta tables that nothing else tells from the file `source`; their names."""
+    """Copy the meta tables that can't be rebuilt from the file `source`; their names."""
     connection.execute(f"ATTACH {literal(str(source))} AS before (READ_ONLY)")
     try:
         rows = connection.execute(
             "SELECT table_name FROM duckdb_tables() WHERE database_name = 'before' AND schema_name = 'meta'"
         ).fetchall()
-        kept = sorted(row[0] for row in rows if row[0] not in _MADE_ANEW)
+        kept = sorted(row[0] for row in rows if row[0] not in _REBUILT)
         with transaction(connection):
             for table in kept:
                 old = quoted("before", "meta", table)
@@ -60,26 +60,28 @@ def carry_over(connection: duckdb.DuckDBPyConnection, source: Path) -> list[str]
     return kept
 
 
-def clean(connection: duckdb.DuckDBPyConnection, made: Callable[[str, str, str | None], str]) -> int:
-    """Put what `made` makes of a text in its place, in the tables that `carry_over` takes; how many changed.
+def clean(connection: duckdb.DuckDBPyConnection, replace: Callable[[str, str, str | None], str]) -> int:
+    """Replace the texts in the tables that `carry_over` copies; the number of those that changed.
 
     Args:
         connection: to the file.
-        made: is given the text, its column, and the mutation whose row it is in.
+        replace: gives the new text for a text, its column, and the id of the mutation whose row it is in.
     """
     changed = 0
     for table, column in connection.execute(
         "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = current_database()"
         " AND schema_name = 'meta' AND data_type IN ('VARCHAR', 'JSON')"
     ).fetchall():
-        if table in _MADE_ANEW:
+        if table in _REBUILT:
             continue
-        place = f"FROM {quoted('meta', table)} WHERE {quoted(column)} IS NOT NULL"
+        rows = f"FROM {quoted('meta', table)} WHERE {quoted(column)} IS NOT NULL"
         mutation = "id" if table == "mutations" else "NULL"
-        for text, of, rowid in connection.execute(f"SELECT {quoted(column)}, {mutation}, rowid {place}").fetchall():
-            if (other := made(text, column, of)) != text:
+        for text, mutation_id, rowid in connection.execute(
+            f"SELECT {quoted(column)}, {mutation}, rowid {rows}"
+        ).fetchall():
+            if (replacement := replace(text, column, mutation_id)) != text:
                 connection.execute(
-                    f"UPDATE {quoted('meta', table)} SET {quoted(column)} = ? WHERE rowid = ?", [other, rowid]
+                    f"UPDATE {quoted('meta', table)} SET {quoted(column)} = ? WHERE rowid = ?", [replacement, rowid]
                 )
                 changed += 1
     return changed

@@ -1,8 +1,8 @@
 """Masks columns on their way out: hashed, emptied, or reduced to a domain.
 
-`email=hash` names a column of any table, `persons.email=hash` that of one. A list goes by its singular too (`email` is
-also `emails`), and with a list the table that shows its elements is masked. Where a table has a masked column its
-`_extra` is left out, because a value that did not fit its column stands there as it came.
+`email=hash` masks a column in every table, `persons.email=hash` in one. A list can be named in the singular too
+(`email` is also `emails`), and with a list the table of its elements is masked. Where a table has a masked column its
+`_extra` is empty, because it has the raw values that did not fit their columns.
 
 A hash is keyed with a secret of the project: equal values give equal hashes in every export, so that joins work, and
 a value can't be found by hashing guesses.
@@ -26,7 +26,7 @@ How = Literal["hash", "null", "keep_domain"]
 
 
 class Kind(Protocol):
-    """A type, as DuckDB tells it; written out it is SQL."""
+    """A DuckDB type; its string is SQL."""
 
     @property
     def id(self) -> str:
@@ -38,7 +38,7 @@ class Kind(Protocol):
 
 
 class Mask(Struct, frozen=True):
-    """What becomes of a column; of every table's, where `table` is None."""
+    """How a column is masked; in every table, where `table` is None."""
 
     table: str | None
     column: str
@@ -46,13 +46,13 @@ class Mask(Struct, frozen=True):
 
     @staticmethod
     def of(text: str) -> Mask:
-        """The mask that `[TABLE.]COLUMN=HOW` asks for.
+        """The mask for `[TABLE.]COLUMN=HOW`.
 
         Raises:
-            ConfigError: it is written otherwise. Nothing was written.
+            ConfigError: `text` has another form. Nothing was written.
         """
-        place, sign, how = text.partition("=")
-        table, _, column = place.rpartition(".")
+        address, sign, how = text.partition("=")
+        table, _, column = address.rpartition(".")
         if not sign or not column or how not in get_args(How):
             raise ConfigError(f"--mask {text}: write it like email=hash; {', '.join(get_args(How))} are possible.")
         return Mask(table or None, column, how)  # type: ignore[arg-type]
@@ -65,47 +65,47 @@ def resolve(masks: Iterable[Mask], tables: Mapping[str, Sequence[str]]) -> dict[
     """Which columns are masked, by table.
 
     Args:
-        masks: what was asked for.
+        masks: the requested masks.
         tables: the tables that are exported, with their columns.
 
     Raises:
-        ConfigError: a mask fits no column, and might be thought to. Nothing was written.
+        ConfigError: a mask matches no column. Nothing was written.
     """
     children = {
         child: (stream.name, entry.of, entry.value)
         for stream in catalogue.streams().values()
         for child, entry in stream.children.items()
     }
-    found: dict[str, dict[str, How]] = {table: {} for table in tables}
+    masked: dict[str, dict[str, How]] = {table: {} for table in tables}
     for mask in masks:
         table, column, fits = mask.table, mask.column, False
-        if table in children:  # the elements of a list stand in its parent's table too
+        if table in children:  # the elements of a list are in its parent's table too
             table, column, _ = children[table]
         for each, columns in tables.items():
             if table in (None, each):
                 for name in {column, f"{column}s"} & set(columns):
-                    found[each][name], fits = mask.how, True
+                    masked[each][name], fits = mask.how, True
         if not fits:
-            known = sorted({name for columns in tables.values() for name in columns})
-            near = difflib.get_close_matches(column, known, n=1)
+            existing = sorted({name for columns in tables.values() for name in columns})
+            near = difflib.get_close_matches(column, existing, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
             raise ConfigError(f"--mask {mask}: no exported table has such a column.{hint} Nothing was written.")
-    for child, (parent, of, value) in children.items():
-        how = found.get(parent, {}).get(of)
+    for child, (parent, list_column, value) in children.items():
+        how = masked.get(parent, {}).get(list_column)
         if child in tables and how:
-            wanted = {value or "value"} & set(tables[child]) or set(tables[child])
-            found[child] |= dict.fromkeys(wanted - {"position", *tables[child][:1]}, how)
-    return found
+            masked_items = {value or "value"} & set(tables[child]) or set(tables[child])
+            masked[child] |= dict.fromkeys(masked_items - {"position", *tables[child][:1]}, how)
+    return masked
 
 
 def selected(columns: Mapping[str, Kind], masked: Mapping[str, How], key: str) -> str:
     """The SELECT list of a table, masked.
 
-    Intervals and times of day become texts (`01:30:00`): Spark can't open a file that holds one.
+    Intervals and times of day become texts (`01:30:00`): Spark can't open a file with one.
 
     Args:
         columns: of the table, with their types.
-        masked: what becomes of which.
+        masked: column → how it is masked.
         key: the project's secret.
     """
     made = []

@@ -29,7 +29,7 @@ class Target(Struct, frozen=True):
 
     name: str
     key: str
-    columns: tuple[str, ...]  # those that staging holds
+    columns: tuple[str, ...]  # those of the staging table
     cursor: str | None = None
     deleted: str | None = None  # the flag of deleted records; "!" turns it round
     labels: dict[str, tuple[str, str, bool]] = {}  # label column → (id column, field code, many)
@@ -49,7 +49,7 @@ class Batch(Struct, frozen=True):
 
 
 class Counts(Struct):
-    """What a batch changed, in rows."""
+    """The rows that a batch changed."""
 
     read: int = 0
     inserted: int = 0
@@ -66,30 +66,30 @@ class Counts(Struct):
 def commit(connection: duckdb.DuckDBPyConnection, target: Target, staged: str | None, batch: Batch) -> Counts:
     """Bring the staged rows into the table and remember the batch: both, or neither.
 
-    A batch that the warehouse knows already changes nothing, which is what lets a killed run simply be run again. A
-    row that was shown before the one that the table holds is left out: pages may arrive late.
+    A batch that was loaded before changes nothing, so a killed run can simply be run again. A row that was served
+    before the one in the table is left out: pages may arrive late.
 
     Args:
         connection: to the work file.
         target: the table.
-        staged: the staging table, quoted; None where the batch held no row.
-        batch: which pages these are; the last of a walk moves the watermark too.
+        staged: the staging table, quoted; None where the batch has no row.
+        batch: its pages; the last one of a walk moves the watermark too.
 
     Returns:
-        What was changed.
+        The changes, in rows.
 
     Raises:
-        duckdb.Error: nothing was written, and the watermark still stands where it stood.
+        duckdb.Error: nothing was written, and the watermark did not move.
     """
-    known = first(
+    loaded = first(
         connection.execute(
             "SELECT read, inserted, updated, deleted, unchanged, quarantined, schema_changes FROM meta._applied_batches"
             " WHERE run_id = ? AND walk = ? AND batch = ?",
             [batch.walk.run_id, batch.walk.id, batch.number],
         )
     )
-    if known:
-        return Counts(*known)
+    if loaded:
+        return Counts(*loaded)
     if staged:
         _keep_last_of_each_key(connection, target, staged)
         _compare(connection, target, staged, batch.walk)
@@ -104,7 +104,7 @@ def commit(connection: duckdb.DuckDBPyConnection, target: Target, staged: str | 
 
 
 def _keep_last_of_each_key(connection: duckdb.DuckDBPyConnection, target: Target, staged: str) -> None:
-    """A record that changes during a walk is met twice; the later page knows better."""
+    """A record that changes during a walk may be read twice; the later page wins."""
     key = quoted(target.key)
     doubled = first(connection.execute(f"SELECT count(*) > count(DISTINCT {key}) FROM {staged}"))
     if doubled and doubled[0]:
@@ -115,16 +115,16 @@ def _keep_last_of_each_key(connection: duckdb.DuckDBPyConnection, target: Target
 
 
 def _compare(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, walk: Walk) -> None:
-    """Fill temp.delta: for each staged row, whether the table lacks it, holds it so already, or holds it otherwise."""
+    """Fill temp.delta: for each staged row, whether it is new, unchanged or changed."""
     key = quoted(target.key)
     older = "s._served_at < t._verified_at"
     if target.cursor:
         cursor = quoted(target.cursor)
-        # Older, not "as old": two edits within one second share an update_time, and both must land.
+        # Older, not "as old": two edits within one second share an update_time, and both must be loaded.
         earlier = f"coalesce(s.{cursor} < t.{cursor}, false)"
         full = f"({older} OR (s._served_at = t._verified_at AND {earlier}))"
         older = full if walk.since is None else f"({older} OR {earlier})"
-        # A run's clock is one clock. No other run's outranks a newer time of change, unless the record is gone since.
+        # Times of one run are comparable. Across runs a newer time of change wins, unless the record was removed since.
         newer = (
             f"t._run_id <> {literal(walk.run_id)} AND s.{cursor} > t.{cursor}"
             f" AND (t._deleted_at IS NULL OR s.{cursor} > t._deleted_at)"
@@ -143,7 +143,7 @@ def _compare(connection: duckdb.DuckDBPyConnection, target: Target, staged: str,
 
 
 def _valid_from(target: Target) -> str:
-    """Since when a staged row has been as it is: its own time of change, where that can be true."""
+    """When a staged row became valid: its own time of change, unless that is in the future."""
     if not target.cursor:
         return "s._served_at"
     cursor = f"s.{quoted(target.cursor)}"
@@ -152,13 +152,13 @@ def _valid_from(target: Target) -> str:
 
 def _apply(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, batch: Batch) -> Counts:
     main, key = quoted("main", target.name), quoted(target.key)
-    found = first(
+    totals = first(
         connection.execute(
             "SELECT count(*), count(*) FILTER (is_new), count(*) FILTER (changed AND NOT is_new),"
             " count(*) FILTER (confirmed AND NOT changed) FROM temp.delta"
         )
     ) or (0, 0, 0, 0)
-    rows, new, changed, confirmed = (int(count) for count in found)
+    rows, new, changed, confirmed = (int(count) for count in totals)
     counts = Counts(inserted=new, updated=changed, unchanged=rows - new - changed)
     if changed:
         connection.execute(
@@ -183,7 +183,7 @@ def _apply(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, b
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, batch: Batch, *, all_new: bool) -> int:
-    """Insert what is new or changed; the number of rows that were alive and are deleted now."""
+    """Insert new and changed rows; the number of rows that were alive and are deleted now."""
     flag = target.deleted.removeprefix("!") if target.deleted else None
     gone = "false"
     if flag and target.deleted:
@@ -192,7 +192,7 @@ def _insert(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, 
     joins, labels = _labels(target)
     columns = quoted_list([*target.columns, *labels, "_extra", "_synced_at", "_verified_at", "_run_id", "_deleted_at"])
     values = ", ".join([quoted_list(list(target.columns), "s."), *labels.values()])
-    # A first load need not look each row up in what was compared.
+    # A first load does not need the comparison.
     valid_from = _valid_from(target) if all_new else "d.valid_from"
     delta = "" if all_new else "JOIN temp.delta d ON d.place = s.rowid AND d.changed"
     connection.execute(
@@ -259,7 +259,7 @@ def refresh_labels(connection: duckdb.DuckDBPyConnection, target: Target) -> int
 
 
 def _check_unique(connection: duckdb.DuckDBPyConnection, target: Target, written: int) -> None:
-    """Each key that was written stands in the table once: the promise that a primary key would have kept."""
+    """Check that each written key is in the table once, as a primary key would guarantee."""
     key = quoted(target.key)
     counted = first(
         connection.execute(
@@ -269,7 +269,7 @@ def _check_unique(connection: duckdb.DuckDBPyConnection, target: Target, written
     )
     if counted and not counted[0] == counted[1] == written:
         raise StorageError(
-            f"{target.name} would hold {counted[0]} rows for {counted[1]} keys: the batch was not committed.\n"
+            f"{target.name} would have {counted[0]} rows for {counted[1]} keys: the batch was not committed.\n"
             f"Please report this, with the output of: pdsync doctor --json"
         )
 
@@ -289,7 +289,7 @@ def _note_changes(connection: duckdb.DuckDBPyConnection, batch: Batch) -> int:
 def note_change(
     connection: duckdb.DuckDBPyConnection, run_id: str, change: SchemaChange, at: datetime | None = None
 ) -> int:
-    """Remember a schema change as seen `at` some time, or now, unless it was told before; 1 if it is new."""
+    """Record a schema change, seen at the time `at` or now, unless it is recorded already; 1 if it is new."""
     row = first(
         connection.execute(
             "INSERT INTO meta.schema_changes SELECT ?, ?, ?, ?, ?, ? WHERE NOT EXISTS"
@@ -336,35 +336,36 @@ def note_batch(connection: duckdb.DuckDBPyConnection, batch: Batch, counts: Coun
 def _move_watermark(connection: duckdb.DuckDBPyConnection, target: Target, staged: str | None, walk: Walk) -> None:
     """The list is complete until the moment its walk began: never the largest time seen, backwards, or past a gap.
 
-    A walk that asked for changes since some time tells nothing of what was before. Where the list was not read until
-    then, there is no watermark to move, and the next sync reads it from the one that there is, or whole.
+    A walk of the changes since some time says nothing about earlier ones. Where the list was not read until then, the
+    watermark does not move, and the next sync reads the list from there, or whole.
     """
-    place = [walk.stream, walk.source, walk.version]
+    checkpoint = [walk.stream, walk.source, walk.version]
     before = first(
         connection.execute(
-            "SELECT watermark, full_at FROM meta.checkpoints WHERE stream = ? AND source = ? AND version = ?", place
+            "SELECT watermark, full_at FROM meta.checkpoints WHERE stream = ? AND source = ? AND version = ?",
+            checkpoint,
         )
     )
     watermark, full_at = walk.started_at, walk.started_at if walk.since is None else None
     if watermark is None:
-        raise StorageError(f"Walk {walk.id} of {walk.stream} has no beginning; its watermark was not moved.")
+        raise StorageError(f"Walk {walk.id} of {walk.stream} has no start time; its watermark was not moved.")
     if walk.since is not None and (not before or before[0] < walk.since):
         return
     if before:
         watermark, full_at = max(watermark, before[0]), full_at or before[1]
-    connection.execute("DELETE FROM meta.checkpoints WHERE stream = ? AND source = ? AND version = ?", place)
+    connection.execute("DELETE FROM meta.checkpoints WHERE stream = ? AND source = ? AND version = ?", checkpoint)
     connection.execute(
         "INSERT INTO meta.checkpoints VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [*place, watermark, full_at, walk.id, walk.run_id, _newest(connection, target, staged, watermark, walk)],
+        [*checkpoint, watermark, full_at, walk.id, walk.run_id, _newest(connection, target, staged, watermark, walk)],
     )
 
 
 def _newest(
     connection: duckdb.DuckDBPyConnection, target: Target, staged: str | None, watermark: datetime, walk: Walk
 ) -> datetime | None:
-    """The newest change that was seen, less the time that the walk took: nothing before it was missed.
+    """The newest change that was read, less the time that the walk took: nothing before it was missed.
 
-    It is told by the records' own times of change, so it holds also where the clock was wrong that told the watermark.
+    It comes from the records' own times of change, so it is right even where the clock of the watermark was wrong.
     """
     if not target.cursor:
         return None

@@ -1,10 +1,10 @@
-"""Writes tables of the warehouse as Parquet files: snapshots of the current rows, and what each run changed.
+"""Writes tables of the warehouse as Parquet files: snapshots of the current rows, and the changes of each run.
 
-    catalog.json                                 what is whole: tables, files, rows, checksums; written last
+    catalog.json                                 the complete files: tables, files, rows, checksums; written last
     deals/_snapshot=20260131T020000Z/data.parquet    every row of deals, deleted ones included
     _changes/deals/_until=<run>/data.parquet     the versions that runs have written since the file before
 
-Who reads `deals/*/*.parquet` with hive partitioning gets `_snapshot` as a column. Change files hold whole versions with
+Reading `deals/*/*.parquet` with hive partitioning gives `_snapshot` as a column. Change files have whole versions with
 their key, `_valid_from`, `_deleted_at` and `_run_id`: applied in order, the last one of a key wins.
 """
 
@@ -39,18 +39,18 @@ class File(Struct, frozen=True):
 
 def tables(connection: duckdb.DuckDBPyConnection, streams: Sequence[str] = ()) -> dict[str, str]:
     """The tables to export, each with its stream: those of `streams` or all, and the tables of their lists."""
-    here = {
+    in_warehouse = {
         row[0]
         for row in connection.execute(
             "SELECT table_name FROM information_schema.tables"
             " WHERE table_catalog = current_database() AND table_schema = 'main'"
         ).fetchall()
     }
-    found: dict[str, str] = {}
+    exported: dict[str, str] = {}
     for name, stream in catalogue.streams().items():
-        if name in here and (not streams or name in streams):
-            found |= {table: name for table in (name, *stream.children) if table in here}
-    return found
+        if name in in_warehouse and (not streams or name in streams):
+            exported |= {table: name for table in (name, *stream.children) if table in in_warehouse}
+    return exported
 
 
 def columns(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> dict[str, Kind]:
@@ -79,7 +79,7 @@ def changes(
     key: str,
     target: Path,
 ) -> None:
-    """Write the versions that `runs` have made of the rows of `table` to the file `target`, in their order."""
+    """Write the versions of the rows of `table` that `runs` have made to the file `target`, in their order."""
     chosen = selected(columns(connection, "history", table), masked, key)
     connection.execute("CREATE OR REPLACE TEMP TABLE exported_runs AS SELECT unnest(?::VARCHAR[]) AS run", [list(runs)])
     wanted = "WHERE _run_id IN (SELECT run FROM temp.exported_runs) ORDER BY _synced_at, _valid_from"
@@ -91,12 +91,12 @@ def merge(connection: duckdb.DuckDBPyConnection, sources: Sequence[Path], target
     listed = ", ".join(literal(str(source)) for source in sources)
     query = f"SELECT * EXCLUDE (filename, file_row_number) FROM read_parquet([{listed}], union_by_name = true,"
     query += " hive_partitioning = false, filename = true, file_row_number = true)"
-    order = " ".join(f"WHEN {literal(str(source))} THEN {place}" for place, source in enumerate(sources))
+    order = " ".join(f"WHEN {literal(str(source))} THEN {index}" for index, source in enumerate(sources))
     _write(connection, f"{query} ORDER BY CASE filename {order} END, file_row_number", target)
 
 
-def described(target: Path, path: str) -> File:
-    """The file `target`, as the catalogue names it at `path`."""
+def describe(target: Path, path: str) -> File:
+    """The entry of catalog.json for the file `target`, at `path` below the export's root."""
     import pyarrow.parquet as pq  # noqa: PLC0415 - takes a tenth of a second, and most commands never need it
 
     with target.open("rb") as file:
@@ -112,7 +112,7 @@ def _write(connection: duckdb.DuckDBPyConnection, query: str, target: Path) -> d
 
 
 def runs(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
-    """The runs that the warehouse holds, in the order of what they wrote last, and when that was."""
+    """Each run in the warehouse → the time of its last write, in that order."""
     rows = connection.execute(
         "SELECT r.run_id, coalesce(max(b.applied_at), any_value(r.finished_at))::VARCHAR AS written FROM meta.runs r"
         " LEFT JOIN meta._applied_batches b USING (run_id) GROUP BY r.run_id"
@@ -123,5 +123,5 @@ def runs(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
 
 def company(connection: duckdb.DuckDBPyConnection) -> tuple[int, str]:
     """Id and name of the company."""
-    found: tuple[int, str] = first(connection.execute("SELECT company_id, name FROM meta.company"))
-    return found
+    row: tuple[int, str] = first(connection.execute("SELECT company_id, name FROM meta.company"))
+    return row

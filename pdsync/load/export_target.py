@@ -1,7 +1,7 @@
-"""Where exports go: a folder, or an object store that pyarrow can write (`s3://`, `gs://`, `abfs://`).
+"""The targets of exports: a folder, or an object store that pyarrow can write (`s3://`, `gs://`, `abfs://`).
 
-A file is seen whole or not at all. In a folder it gets its name when it is on disk; an object store shows an object
-only when its upload is finished.
+A file is visible whole or not at all. In a folder it gets its name after it is on disk; an object store shows an object
+only after its upload is finished.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 
 NOTED = "noted"
 _STEP = 8 * 2**20
-_KEYS = re.compile(r"://([^/?#]*)@")  # access keys, which an address may hold
+_KEYS = re.compile(r"://([^/?#]*)@")  # access keys in a URI
 
 
 class Store(Protocol):
-    """A place that holds files by paths with "/" between."""
+    """Stores files by paths with "/" between."""
 
     where: str  # for messages
 
     def scratch(self) -> contextlib.AbstractContextManager[Path]:
-        """A folder for files that are being made; what is left in it goes at the end.
+        """A temporary folder for files that are being written; it is removed at the end.
 
-        Its file `NOTED` names, a path a line, what those have noted there that were killed.
+        Its file `NOTED` has the paths that killed exports noted, one a line.
         """
 
     def read(self, path: str) -> bytes | None:
@@ -59,17 +59,17 @@ def open_store(out: str, endpoint: str | None = None, *, state: Path) -> Store:
     Args:
         out: a path, or `s3://bucket/prefix`, ….
         endpoint: the address of an S3 server that is not Amazon's: `http://127.0.0.1:9000`.
-        state: the folder for what is being made, where `out` is no folder.
+        state: the folder for temporary files, where `out` is no folder.
 
     Raises:
-        ConfigError: the location is unknown. Nothing was written.
+        ConfigError: `out` is no valid address. Nothing was written.
     """
     if "://" not in out:
         if endpoint:
-            raise ConfigError("--endpoint is of an object store: --out s3://bucket/prefix. Nothing was written.")
+            raise ConfigError("--endpoint belongs to an object store: --out s3://bucket/prefix. Nothing was written.")
         return _Folder(expand(Path(out)).absolute())
     if endpoint:
-        # Servers other than Amazon's often take the frames of its newer checksums for content.
+        # Servers other than Amazon's often store the frames of its newer checksums as content.
         os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
         parts = urlsplit(endpoint)
         query = urlencode({"endpoint_override": parts.netloc or parts.path, "scheme": parts.scheme or "https"})
@@ -94,14 +94,14 @@ class _Folder:
         return _scratch(self._root, ".making-")
 
     def read(self, path: str) -> bytes | None:
-        with _told(self.where):
+        with _storage_errors(self.where):
             try:
                 return (self._root / path).read_bytes()
             except FileNotFoundError:
                 return None
 
     def put(self, file: Path, path: str) -> None:
-        with _told(self.where):
+        with _storage_errors(self.where):
             target = self._root / path
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle = os.open(file, os.O_RDONLY)
@@ -113,10 +113,10 @@ class _Folder:
             sync_folder(target.parent)
 
     def remove(self, path: str) -> None:
-        with _told(self.where):
+        with _storage_errors(self.where):
             target = self._root / path
             target.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # it holds other files
+            with contextlib.suppress(OSError):  # it has other files
                 target.parent.rmdir()
 
 
@@ -125,11 +125,11 @@ class _Objects:
         self.where, self._files, self._root, self._state = where, filesystem, root.rstrip("/"), state
 
     def scratch(self) -> contextlib.AbstractContextManager[Path]:
-        place = hashlib.sha256(self.where.encode()).hexdigest()[:12]  # exports to other places go on
-        return _scratch(self._state, f".export-{place}-")
+        digest = hashlib.sha256(self.where.encode()).hexdigest()[:12]  # exports to other targets are not disturbed
+        return _scratch(self._state, f".export-{digest}-")
 
     def read(self, path: str) -> bytes | None:
-        with _told(self.where):
+        with _storage_errors(self.where):
             try:
                 with self._files.open_input_stream(f"{self._root}/{path}") as file:
                     content: bytes = file.read()
@@ -138,7 +138,7 @@ class _Objects:
                 return None
 
     def put(self, file: Path, path: str) -> None:
-        with _told(self.where):
+        with _storage_errors(self.where):
             target = f"{self._root}/{path}"
             with file.open("rb") as reader, self._files.open_output_stream(target) as writer:
                 shutil.copyfileobj(reader, writer, _STEP)
@@ -147,23 +147,23 @@ class _Objects:
         file.unlink()
 
     def remove(self, path: str) -> None:
-        with _told(self.where), contextlib.suppress(FileNotFoundError):
+        with _storage_errors(self.where), contextlib.suppress(FileNotFoundError):
             self._files.delete_file(f"{self._root}/{path}")
 
 
 @contextlib.contextmanager
 def _scratch(root: Path, prefix: str) -> Iterator[Path]:
-    """A new folder in `root`, in the place of those that exports have left there that were killed."""
+    """A new folder in `root`; it replaces those that killed exports left there."""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    left = list(root.glob(f"{prefix}*"))
+    leftovers = list(root.glob(f"{prefix}*"))
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=root))
-    note(folder, [path for each in left for path in noted(each)])
-    for each in left:
+    note(folder, [path for each in leftovers for path in noted(each)])
+    for each in leftovers:
         shutil.rmtree(each)
     try:
         yield folder
     except BaseException:
-        for each in list(folder.iterdir()):  # what was noted is for the next export
+        for each in list(folder.iterdir()):  # the next export reads the noted paths
             if each.name != NOTED or not noted(folder):
                 each.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -181,18 +181,18 @@ def note(scratch: Path, paths: Iterable[str]) -> None:
 
 
 def noted(scratch: Path) -> list[str]:
-    """The paths that were noted, by this export or by those that were killed: none but what an export may remove."""
+    """The paths that this export or killed ones noted, except those that an export may not remove."""
     file = scratch / NOTED
     paths = file.read_text(encoding="utf-8").split("\n") if file.exists() else []
     return [path for path in paths if path.endswith(".parquet") and not {"", ".."} & set(path.split("/"))]
 
 
 @contextlib.contextmanager
-def _told(where: str) -> Iterator[None]:
+def _storage_errors(where: str) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
         raise StorageError(
             f"The export to {where} stopped: {error}.\n"
-            f"Its catalog.json still names the last whole export. Mend it and run the same command."
+            f"Its catalog.json still names the last whole export. Solve that and run the same command."
         ) from error

@@ -1,8 +1,8 @@
-"""The canonical form of a warehouse: what "the same tables" means.
+"""The canonical form of a warehouse: the definition of "the same tables".
 
-Per table it is its rows as NDJSON, keys and rows sorted, without the columns that only tell of runs; two tables are the
-same if the SHA-256 of that text is. Views count as tables: histories and the tables of lists are compared too. What
-meta.* says of the records belongs to it: custom fields, options, schema changes, checkpoints, quarantined records.
+The form of a table is its rows as NDJSON, keys and rows sorted, without the columns about runs; two tables are the same
+if the SHA-256 of that text is. Views count as tables: histories and the tables of lists are compared too. So are the
+tables of meta.* about records: custom fields, options, schema changes, checkpoints, quarantined records.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pdsync.sql import quoted
 if TYPE_CHECKING:
     import duckdb
 
-# When pdsync did something, by its own clock or run, and what can be computed again from the rest of the row.
+# Times and ids of runs, and values that are computed from the rest of the row.
 RUN_METADATA = ("_synced_at", "_verified_at", "_run_id", "_row_hash")
 _META = {
     "custom_fields": ("first_seen", "last_seen"),
@@ -40,23 +40,23 @@ class Digest(Struct, frozen=True):
 
 def canonical(connection: duckdb.DuckDBPyConnection) -> dict[str, Digest]:
     """The digests of all tables of the warehouse that `connection` uses, by `schema.table`."""
-    found = {}
+    digests = {}
     for schema, table in connection.execute(
         "SELECT table_schema, table_name FROM information_schema.tables WHERE table_catalog = current_database()"
         " ORDER BY 1, 2"
     ).fetchall():
         if schema in _SCHEMAS:
-            found[f"{schema}.{table}"] = _digest(connection, schema, table, RUN_METADATA)
+            digests[f"{schema}.{table}"] = _digest(connection, schema, table, RUN_METADATA)
         elif schema == "meta" and table in _META:
-            found[f"{schema}.{table}"] = _digest(connection, schema, table, _META[table])
-    return found
+            digests[f"{schema}.{table}"] = _digest(connection, schema, table, _META[table])
+    return digests
 
 
 def _digest(connection: duckdb.DuckDBPyConnection, schema: str, table: str, leave_out: tuple[str, ...]) -> Digest:
     columns = [row[0] for row in connection.execute(f"DESCRIBE {quoted(schema, table)}").fetchall()]
     kept = ", ".join(quoted(column) for column in columns if column not in leave_out)
     cursor = connection.execute(f"SELECT to_json(o)::VARCHAR FROM (SELECT {kept} FROM {quoted(schema, table)}) o")
-    # A column's place in its table is no part of its content, hence sorted here and not by DuckDB.
+    # The order of a table's columns is no part of its content, hence sorted here and not by DuckDB.
     lines = list[str]()
     while rows := cursor.fetchmany(_AT_ONCE):
         lines += [json.dumps(json.loads(row[0]), sort_keys=True, ensure_ascii=False) for row in rows]

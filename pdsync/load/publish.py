@@ -1,8 +1,8 @@
 """Hands a finished warehouse to its readers: whole, in one step, without a lock between them.
 
 DuckDB lets one process write a file or many read it, not both. So the run writes a work file of its own, and when it
-is done a copy of it takes the place of the warehouse with one rename. A reader that has the old file open goes on
-reading it; whoever opens the warehouse next sees the new one. Nobody sees half of a run.
+is done a copy of it replaces the warehouse with one rename. A reader that has the old file open continues to
+read it; the next one to open the warehouse reads the new file. No reader sees half of a run.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _FICLONE = 0x40049409  # Linux: share the blocks of two files until one of them 
 
 
 def publish(work: Path, warehouse: Path) -> None:
-    """Put a copy of `work` in the place of `warehouse`. `work` is checkpointed, and nothing writes to it.
+    """Replace `warehouse` with a copy of `work`, which is checkpointed and not being written.
 
     Raises:
-        StorageError: the disk is full or read-only; the warehouse is what it was.
+        StorageError: the disk is full or read-only; the warehouse is unchanged.
     """
     fresh = warehouse.with_name(f".{warehouse.name}.new")
     try:
@@ -45,10 +45,10 @@ def publish(work: Path, warehouse: Path) -> None:
 
 
 def put(fresh: Path, work: Path) -> None:
-    """Put the closed file `fresh` in the place of `work`, in one step.
+    """Replace `work` with the closed file `fresh`, in one step.
 
     Raises:
-        StorageError: the folder can't be written; `work` is what it was.
+        StorageError: the folder can't be written; `work` is unchanged.
     """
     try:
         fresh.replace(work)

@@ -1,6 +1,6 @@
-"""Marks rows of records that are known to be gone. The row stays, with `_deleted_at`; its history gets a last version.
+"""Marks the rows of removed records. The row stays, with `_deleted_at`; its history gets a last version.
 
-The hash of such a row is 0, which no other row has: a record that comes back, even unchanged, counts as changed.
+The hash of such a row is 0, which no other row has: a record that returns, even unchanged, counts as changed.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ def tombstone(
 ) -> Counts:
     """Mark the rows of `gone`, note merges, and remember the page: all of it, or nothing.
 
-    A page that the warehouse knows changes nothing, and neither does a record that is marked, or was never here, or was
-    seen alive by another run since: a page may be loaded long after it was sealed, where a store was lost.
+    A page that was loaded before changes nothing, and neither does a record that is already marked, has no row, or
+    was read alive by another run since: a page may be loaded long after it was sealed, where the work file was lost.
 
     Raises:
         duckdb.Error: nothing was written.
     """
-    known = connection.execute(
+    loaded = connection.execute(
         "SELECT deleted FROM meta._applied_batches WHERE run_id = ? AND walk = ? AND batch = ?",
         [walk.run_id, walk.id, page],
     ).fetchall()
-    if known:
-        return Counts(read=len(gone), deleted=int(known[0][0]))
+    if loaded:
+        return Counts(read=len(gone), deleted=int(loaded[0][0]))
     main, versions, key = quoted("main", target.name), quoted("versions", target.name), quoted(target.key)
     with transaction(connection):
         connection.execute("CREATE OR REPLACE TEMP TABLE gone (key VARCHAR, since TIMESTAMPTZ)")
         for each in gone:
             connection.execute("INSERT INTO temp.gone VALUES (?, ?)", [each.key, each.at])
         connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE buried AS SELECT t.{key} AS key,"
+            f"CREATE OR REPLACE TEMP TABLE removed AS SELECT t.{key} AS key,"
             f" greatest(min(g.since), t._valid_from + INTERVAL 1 MICROSECOND) AS since FROM {main} t"
             f" JOIN temp.gone g ON g.key = t.{key}::VARCHAR WHERE t._deleted_at IS NULL"
             f" AND (t._verified_at <= g.since OR t._run_id = ?) GROUP BY t.{key}, t._valid_from",
@@ -50,14 +50,14 @@ def tombstone(
         )
         connection.execute(
             f"INSERT INTO {versions} BY NAME SELECT t.*, b.since AS _valid_to FROM {main} t"
-            f" JOIN temp.buried b ON b.key = t.{key}"
+            f" JOIN temp.removed b ON b.key = t.{key}"
         )
         connection.execute(
             f"UPDATE {main} t SET _deleted_at = b.since, _valid_from = b.since, _row_hash = 0, _run_id = ?,"
-            f" _verified_at = greatest(t._verified_at, b.since) FROM temp.buried b WHERE b.key = t.{key}",
+            f" _verified_at = greatest(t._verified_at, b.since) FROM temp.removed b WHERE b.key = t.{key}",
             [walk.run_id],
         )
-        marked = int(first(connection.execute("SELECT count(*) FROM temp.buried"))[0])
+        marked = int(first(connection.execute("SELECT count(*) FROM temp.removed"))[0])
         for each in gone:
             if each.winner is not None:
                 _note_merge(connection, target.name, walk.run_id, each)

@@ -1,17 +1,17 @@
-"""Opens the DuckDB files, and keeps their tables in the shape that the catalogue and the custom fields ask for.
+"""Opens the DuckDB files, and keeps their tables in step with the catalogue and the custom fields.
 
-There are two files. The *work* file belongs to the one process that holds the project's lock; the *warehouse* is what
-readers open, and is replaced as a whole when a run has finished. Both hold the same tables:
+There are two files. The *work* file belongs to the one process that has the project's lock; the *warehouse* is the file
+that readers open, replaced as a whole after each run. Both have the same tables:
 
     main.<stream>        the current row of every record, deleted and merged ones included
-    versions.<stream>    the rows that main held before
+    versions.<stream>    the earlier versions of the rows in main
     history.<stream>     a view of both: every version, with _valid_from and _valid_to
     main.<child>         a view: one row an element of a list
     labeled.<stream>     a view: names and labels in place of ids
-    meta.*               what pdsync knows about all of it
+    meta.*               pdsync's own records: runs, checkpoints, custom fields, …
 
 No table has a primary key or an index: uniqueness is the loader's job (`load.commit`), which is several times faster
-and leaves nothing that a crash could tear.
+and leaves no index that a crash could damage.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MEMORY_LIMIT = "400MB"  # of DuckDB's own; beyond it spills to disk
-_HEADERS_BYTES = 3 * 4096  # what a DuckDB file begins with, before its first block
-# What the loader adds to every row, after the columns of the record.
+_HEADERS_BYTES = 3 * 4096  # of a DuckDB file, before its first block
+# The columns that the loader adds to every row, after those of the record.
 SYSTEM_COLUMNS = {
     "_extra": "JSON",
     "_synced_at": "TIMESTAMPTZ",
@@ -55,14 +55,14 @@ def connect(path: Path, *, read_only: bool = False, memory_limit: str = MEMORY_L
         if read_only:
             connection = duckdb.connect(str(path), read_only=True, config=config)
         else:
-            # Fetching and sealing want the other half; on two cores this saves a tenth of the processor time.
+            # Fetching and sealing use the other half; on two cores this saves a tenth of the processor time.
             config["threads"] = max(1, (os.cpu_count() or 2) // 2)
             connection = duckdb.connect(config=config)
             connection.execute(f"ATTACH {literal(str(path))} AS warehouse (STORAGE_VERSION 'v1.5.0')")
             connection.execute("USE warehouse")
             connection.execute(f"SET memory_limit = '{memory_limit}'")
             connection.execute(f"SET temp_directory = {literal(str(path) + '.tmp')}")
-            # A larger batch goes to its place at once; a smaller one is written to the log first, and then again.
+            # A larger batch is written once; a smaller one is written to the log first, and a second time later.
             connection.execute("SET checkpoint_threshold = '32MB'")
             connection.execute("SET preserve_insertion_order = false")  # or staging is written by one thread only
         connection.execute("SET TimeZone = 'UTC'")
@@ -73,16 +73,16 @@ def connect(path: Path, *, read_only: bool = False, memory_limit: str = MEMORY_L
     return connection
 
 
-def vacuum(connection: duckdb.DuckDBPyConnection, *, wanted: bool) -> None:
-    """Let checkpoints merge small row groups, or not.
+def set_vacuum(connection: duckdb.DuckDBPyConnection, *, enabled: bool) -> None:
+    """Enable or disable the merging of small row groups at checkpoints.
 
-    That pays where rows were taken out. In a file to which rows were only added it writes most of them a second time.
+    Merging pays where rows were deleted. In a file to which rows were only added it writes most of them twice.
     """
-    connection.execute("RESET max_vacuum_tasks" if wanted else "SET max_vacuum_tasks = 0")
+    connection.execute("RESET max_vacuum_tasks" if enabled else "SET max_vacuum_tasks = 0")
 
 
-def another(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
-    """One more connection to a work file that `connect` opened, for another thread; temporary tables are its own."""
+def open_second(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    """A second connection to a work file that `connect` opened, for another thread, with its own temporary tables."""
     other = connection.cursor()
     other.execute("USE warehouse")
     other.execute("SET TimeZone = 'UTC'")
@@ -90,7 +90,7 @@ def another(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
 
 
 def attach(path: Path, name: str) -> duckdb.DuckDBPyConnection:
-    """A connection to an empty database in memory, beside which the file at `path` is open read-only as `name`.
+    """A connection to an empty database in memory, with the file at `path` attached read-only as `name`.
 
     Raises:
         StorageError: the file can't be opened.
@@ -105,10 +105,10 @@ def attach(path: Path, name: str) -> duckdb.DuckDBPyConnection:
 
 
 def check_whole(path: Path, *, read_only: bool = False) -> None:
-    """Open the file at `path` and see that none of it is cut off, which DuckDB itself notices only on reading there.
+    """Open the file at `path` and check that its end is not cut off, which DuckDB notices only when it reads there.
 
     Raises:
-        StorageError: it can't be opened, or is shorter than it says.
+        StorageError: it can't be opened, or is shorter than its header says.
     """
     connection = connect(path, read_only=read_only)
     try:
@@ -120,39 +120,39 @@ def check_whole(path: Path, *, read_only: bool = False) -> None:
     finally:
         connection.close()
     if path.stat().st_size < _HEADERS_BYTES + block * blocks:
-        raise StorageError(f"{path} is cut off: it should hold {blocks} blocks of {block} bytes.")
+        raise StorageError(f"{path} is cut off: it should have {blocks} blocks of {block} bytes.")
 
 
 def _why(path: Path, error: duckdb.Error) -> str:
-    said = disk.said(error)
-    if "set lock" in said:  # and not "block": those are damaged files
+    message = disk.said(error)
+    if "set lock" in message:  # and not "block": those are damaged files
         return (
-            f"{path} is held by another program ({said}).\n"
+            f"{path} is locked by another program ({message}).\n"
             f"Nothing was changed. Close that program, or open the warehouse read-only there, and run the same command."
         )
     if not os.access(path.parent, os.W_OK):
         return f"The folder {path.parent} can't be written. Nothing was called; mend its rights: pdsync doctor"
-    return f"{path} can't be opened as a DuckDB file ({said}).\n{disk.way_out(error) or ''}".rstrip()
+    return f"{path} can't be opened as a DuckDB file ({message}).\n{disk.way_out(error) or ''}".rstrip()
 
 
 def prepare(connection: duckdb.DuckDBPyConnection, meta_sql: str, company_id: int, company: str) -> None:
     """Create the schemas and meta tables that are missing, and tie the file to its company.
 
     Raises:
-        WrongCompany: the file holds another company; nothing was changed.
+        WrongCompany: the file belongs to another company; nothing was changed.
     """
     connection.execute(meta_sql)
-    known = first(connection.execute("SELECT company_id FROM meta.company"))
-    if known and known[0] != company_id:
-        raise WrongCompany(expected=int(known[0]), found=company_id, name=company)
-    if not known:
+    existing = first(connection.execute("SELECT company_id FROM meta.company"))
+    if existing and existing[0] != company_id:
+        raise WrongCompany(expected=int(existing[0]), found=company_id, name=company)
+    if not existing:
         connection.execute("INSERT INTO meta.company VALUES (?, ?)", [company_id, company])
 
 
 def ensure_table(connection: duckdb.DuckDBPyConnection, table: str, columns: dict[str, str]) -> list[str]:
     """Create `table` with its history, or add the columns that are missing; the names of those added.
 
-    A column is never dropped, renamed or retyped: what a row held stays readable.
+    A column is never dropped, renamed or retyped: earlier values stay readable.
     """
     wanted = {**columns, **SYSTEM_COLUMNS}
     added: list[str] = []
@@ -172,14 +172,14 @@ def ensure_table(connection: duckdb.DuckDBPyConnection, table: str, columns: dic
 
 
 def ensure_hashes(connection: duckdb.DuckDBPyConnection, table: str, row_hash: str) -> None:
-    """Compute the row hashes of `table` again where they were made of other columns, or by another DuckDB.
+    """Recompute the row hashes of `table` where they were made of other columns, or by another hash of DuckDB.
 
     Otherwise a new column, or an upgrade, would make every row look changed.
     """
     probe = first(connection.execute("SELECT hash('pdsync', 1::BIGINT, NULL::DATE)"))[0]
     made_of = f"{probe} {row_hash}"
-    known = first(connection.execute("SELECT made_of FROM meta._row_hashes WHERE table_name = ?", [table]))
-    if known and known[0] == made_of:
+    existing = first(connection.execute("SELECT made_of FROM meta._row_hashes WHERE table_name = ?", [table]))
+    if existing and existing[0] == made_of:
         return
     with transaction(connection):
         connection.execute(f"UPDATE {quoted('main', table)} SET _row_hash = {row_hash} WHERE _row_hash <> 0")
@@ -205,7 +205,7 @@ def tables(connection: duckdb.DuckDBPyConnection) -> set[str]:
 
 
 def history_view(connection: duckdb.DuckDBPyConnection, table: str) -> None:
-    """(Re)create `history.<table>`: the versions that were, and the one that is."""
+    """(Re)create `history.<table>`: earlier versions and the current one."""
     connection.execute(
         f"CREATE OR REPLACE VIEW {quoted('history', table)} AS"
         f" SELECT * EXCLUDE (_row_hash), NULL::TIMESTAMPTZ AS _valid_to FROM {quoted('main', table)}"
@@ -224,7 +224,7 @@ def child_view(
     value: str | None,
 ) -> None:
     """(Re)create the view of a list: its parent's key, the position from 1 on, and the element."""
-    what = (
+    values = (
         f"e.element AS {quoted(value)}"
         if value
         else ", ".join(f"e.element.{quoted(item)} AS {quoted(item)}" for item in items)
@@ -232,7 +232,7 @@ def child_view(
     for schema, extra in (("main", ""), ("history", ", t._valid_from, t._valid_to")):
         connection.execute(
             f"CREATE OR REPLACE VIEW {quoted(schema, child)} AS"
-            f" SELECT t.{quoted(key)} AS {quoted(parent)}, e.position, {what}{extra} FROM {quoted(schema, table)} t,"
+            f" SELECT t.{quoted(key)} AS {quoted(parent)}, e.position, {values}{extra} FROM {quoted(schema, table)} t,"
             f" unnest(t.{quoted(column)}) WITH ORDINALITY AS e(element, position)"
         )
 
@@ -248,7 +248,7 @@ def labeled_view(
 
     Args:
         references: column of an id → (the table it points to, its key, the column with its name).
-        replaced: column of option ids → the column that holds their labels.
+        replaced: column of option ids → the column with their labels.
         dropped: columns that the view leaves out.
     """
     exclude = {*references, *replaced, *replaced.values(), *dropped, *SYSTEM_COLUMNS} - {"_deleted_at"}

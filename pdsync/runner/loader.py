@@ -112,7 +112,7 @@ class Loader:
         for script in catalogue.sql("warehouse").values():
             warehouse.prepare(self._connection, script, company_id, company)
         self._only_added = not self.loaded_pages_by_walk()
-        warehouse.vacuum(self._connection, wanted=not self._only_added)
+        warehouse.set_vacuum(self._connection, enabled=not self._only_added)
 
     def loaded_pages_by_walk(self) -> dict[tuple[str, int], int]:
         """Run and walk → the last of its pages that is loaded."""
@@ -195,7 +195,7 @@ class Loader:
             self._stages[walk.id] = (
                 fit[0]
                 if fit
-                else StagingTable(warehouse.another(self.connection), f"staged_{walk.id}", table, operation)
+                else StagingTable(warehouse.open_second(self.connection), f"staged_{walk.id}", table, operation)
             )
         return self._stages[walk.id]
 
@@ -214,7 +214,7 @@ class Loader:
         counts = commit(stage.connection, target_of(stage.table), stage.relation if stage.rows else None, batch)
         if self._only_added and (counts.updated or counts.deleted):
             self._only_added = False
-            warehouse.vacuum(self.connection, wanted=True)
+            warehouse.set_vacuum(self.connection, enabled=True)
         stage.clear()
         if closes:
             self._spare.append(self._stages.pop(walk.id))

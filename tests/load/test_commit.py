@@ -201,7 +201,7 @@ def test_s4_the_watermark_never_moves_backwards(work: Work) -> None:
 
 def test_s4_a_walk_without_a_beginning_moves_nothing(work: Work) -> None:
     walk = msgspec.structs.replace(work.walk(), started_at=None)
-    with pytest.raises(StorageError, match="no beginning"):
+    with pytest.raises(StorageError, match="no start time"):
         work.commit([record(1, "a", 1)], 5, walk=walk)
     assert (work.watermark(), work.content(), work.rows("FROM meta._applied_batches")) == (None, [], [])
 

@@ -212,7 +212,7 @@ class _Export:
         return ExportReport(self.store.where, self._snapshot, self.catalog.run, written, changed, len(self.dropped))
 
     def _put(self, table: str, target: Path, path: str) -> File:
-        file = export.described(target, path)
+        file = export.describe(target, path)
         note(self.scratch, [path])
         self.store.put(target, path)
         self.on_file(table, file)
@@ -245,7 +245,7 @@ class _Export:
         export.changes(self.connection, stream, runs, self.masked[stream], self.key, target)
         path = f"_changes/{stream}/_until={runs[-1]}/data.parquet"
         file = None
-        if export.described(target, path).rows:
+        if export.describe(target, path).rows:
             file = self._put(stream, target, path)
             files.append(file)
         if len(files) > self.request.most_files:
