@@ -66,7 +66,21 @@ def note_headers(answer: Answer, budget: Budget) -> None:
 
 
 def judge(answer: Answer, request: Request, budget: Budget) -> None:
-    """Return for a success; raise what the answer means otherwise."""
+    """Return for a success; raise what the answer means otherwise.
+
+    Args:
+        answer: as it was received.
+        request: what it answers; its label and method are named in errors.
+        budget: learns of a pause, an exhausted day, or abuse protection.
+
+    Raises:
+        Retryable: a repetition may cure it: trouble of the server, or too many requests at once.
+        ApiError: a refusal; FeatureOff, Forbidden or NotFound where status and words tell which.
+        AuthError: the token is refused.
+        BadAnswer: a redirect.
+        BudgetSpent: the day's tokens are used up.
+        CoolingDown: abuse protection blocks this machine.
+    """
     method, label = request.method, request.label
     status = answer.status
     is_json = "json" in answer.headers.get("content-type", "").lower()
@@ -76,14 +90,14 @@ def judge(answer: Answer, request: Request, budget: Budget) -> None:
             raise ApiError(f"{label}: {error_text(answer)}", status=status, operation=label, correlation_id=correlation)
         budget.calm()
         return
-    said = error_text(answer)
+    message = error_text(answer)
     if status == 429:
-        raise _limited(answer, said, budget)
+        raise _limited(answer, message, budget)
     if status in RETRYABLE:
         raise Retryable(f"the server answered {status}")
     if status == 401:
         raise AuthError(
-            f"Pipedrive refuses the token ({said}).\nStore a valid one: pdsync auth login, or set PDSYNC_API_TOKEN."
+            f"Pipedrive refuses the token ({message}).\nStore a valid one: pdsync auth login, or set PDSYNC_API_TOKEN."
         )
     if status == 403 and not is_json:
         raise budget.cool_down()
@@ -94,16 +108,16 @@ def judge(answer: Answer, request: Request, budget: Budget) -> None:
             f"Check account.base_url."
         )
     kind = {402: FeatureOff, 403: Forbidden, 404: NotFound, 410: NotFound, 415: FeatureOff}.get(status, ApiError)
-    if method == "GET" and status in (403, 410) and _NOT_INCLUDED.search(said):
+    if method == "GET" and status in (403, 410) and _NOT_INCLUDED.search(message):
         kind = FeatureOff
     verb = "may not be read with this token" if method == "GET" else "is not allowed for this token"
-    detail = f"{label} {verb} ({said})" if status == 403 else f"{label}: Pipedrive answered {status}: {said}"
+    detail = f"{label} {verb} ({message})" if status == 403 else f"{label}: Pipedrive answered {status}: {message}"
     raise kind(clean(detail), status=status, operation=label, correlation_id=correlation)
 
 
-def _limited(answer: Answer, said: str, budget: Budget) -> Exception:
+def _limited(answer: Answer, message: str, budget: Budget) -> Exception:
     """Tell a burst from an exhausted day. Retry-After is no help: on an exhausted day it names hours."""
-    if number_in(answer.headers.get("x-daily-ratelimit-token-remaining")) == 0 or "daily" in said.lower():
+    if number_in(answer.headers.get("x-daily-ratelimit-token-remaining")) == 0 or "daily" in message.lower():
         return budget.exhausted()
     reset = number_in(answer.headers.get("x-ratelimit-reset")) or number_in(answer.headers.get("retry-after")) or 2
     budget.pause(min(reset, 30) + 0.05)
@@ -116,14 +130,14 @@ def answer_is_unknown(failure: Retryable, method: str) -> bool:
 
 
 def error_text(answer: Answer) -> str:
-    """What the server said went wrong, in one line; an excerpt of the body where it said nothing."""
+    """The error that the server reports, in one line; an excerpt of the body where it gives none."""
     try:
-        said = msgspec.json.decode(answer.body)
+        content = msgspec.json.decode(answer.body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return _excerpt(answer.body) or f"status {answer.status}"
-    if not isinstance(said, dict):
+    if not isinstance(content, dict):
         return _excerpt(answer.body)
-    parts = [str(said[key]) for key in ("error", "message", "errors", "code") if said.get(key)]
+    parts = [str(content[key]) for key in ("error", "message", "errors", "code") if content.get(key)]
     return clean("; ".join(parts) or f"status {answer.status}")[:500]
 
 

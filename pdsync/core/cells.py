@@ -26,7 +26,7 @@ _JSON = msgspec.json.Encoder(enc_hook=str, decimal_format="number")
 
 
 class Numeral(str):
-    """The text of a cell that a spreadsheet holds as a number: its decimal mark is a point, whatever the country."""
+    """The text of a cell that a spreadsheet stores as a number: its decimal mark is a point, whatever the country."""
 
     __slots__ = ()
 

@@ -42,7 +42,7 @@ class Settings(Struct, frozen=True):
     overlap_s: int
     dependents_share: int  # percent of a day's tokens that streams with one request a parent may take in a run
     raw_days: int  # how long raw pages stay that no replay needs
-    verify_cycle: int  # days within which every row is held against the source again; 0: never by itself
+    verify_cycle: int  # days within which every row is compared with the source again; 0: never automatically
     origins: dict[str, Source]
 
     @property

@@ -85,10 +85,10 @@ class Http:
     def _served_at(self, date: str | None) -> datetime:
         """The server's time by an answer's `Date`; by this machine's clock where there is none."""
         try:
-            told = parsedate_to_datetime(date or "").astimezone(UTC)
+            server_time = parsedate_to_datetime(date or "").astimezone(UTC)
         except (ValueError, TypeError, IndexError, OverflowError):
-            told = datetime.now(UTC).replace(microsecond=0)
-        return self.clock.read(told)
+            server_time = datetime.now(UTC).replace(microsecond=0)
+        return self.clock.read(server_time)
 
     async def __aenter__(self) -> Http:
         self._session = aiohttp.ClientSession(
@@ -100,7 +100,7 @@ class Http:
             raise_for_status=False,
             read_bufsize=2**20,  # a page is about that long: fewer pauses of the socket
         )
-        # aiohttp repeats a GET by itself when a kept-alive connection has gone; the ledger would not know of it.
+        # aiohttp repeats a GET on its own when a kept-alive connection has gone; the ledger would not know of it.
         self._session._retry_connection = False
         return self
 
@@ -295,8 +295,8 @@ class Http:
         if status in REDIRECTS:
             raise BadAnswer(f"{label}: the file's storage ({host}) redirects once more. It was not followed.")
         kind = {401: Forbidden, 403: Forbidden, 404: NotFound, 410: NotFound}.get(status)
-        said = f"{label}: the file's storage ({host}) answered {status}."
-        raise kind(said, status=status, operation=label) if kind else BadAnswer(said)
+        message = f"{label}: the file's storage ({host}) answered {status}."
+        raise kind(message, status=status, operation=label) if kind else BadAnswer(message)
 
     @contextmanager
     def _troubles(self, where: str, timeout_s: float) -> Iterator[None]:
@@ -309,8 +309,8 @@ class Http:
             advice = (
                 "HTTPS_PROXY takes user and password: http://user:password@host:port" if error.status == 407 else ""
             )
-            said = f"the proxy refuses the way to {where} (status {error.status}). {advice}".strip()
-            raise Retryable(said, refused=True) from error
+            message = f"the proxy refuses the way to {where} (status {error.status}). {advice}".strip()
+            raise Retryable(message, refused=True) from error
         except aiohttp.ClientConnectorError as error:  # before the first byte: surely not carried out
             why = error.os_error.strerror or type(error.os_error).__name__
             raise Retryable(f"can't reach {where}: {why}", refused=True) from error
@@ -319,8 +319,8 @@ class Http:
         except aiohttp.InvalidURL as error:
             raise BadAnswer(f"{where} is no host that could be called.") from error
         except (aiohttp.ClientError, ConnectionError, zlib.error, EOFError) as error:
-            said = str(error) if where == self.base_url else ""  # a storage's link is a secret
-            raise Retryable(f"the connection broke: {said or type(error).__name__}") from error
+            message = str(error) if where == self.base_url else ""  # a storage's link is a secret
+            raise Retryable(f"the connection broke: {message or type(error).__name__}") from error
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         """The body, unpacked; never more of it in memory than the caps allow."""

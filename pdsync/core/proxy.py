@@ -27,7 +27,7 @@ OWN_CA = (
 
 
 class Proxy(Struct, frozen=True):
-    """A proxy; `url` holds no password."""
+    """A proxy; `url` contains no password."""
 
     url: str
     user: str | None = None

@@ -245,7 +245,7 @@ def redirect_target(location: str | None, asked: str, *, local: bool) -> URL:
     """Where the answer to a request of `asked` leads.
 
     Raises:
-        BadAnswer: that address is not allowed. The link is not shown: it may be all that is needed to read the file.
+        BadAnswer: the link is not safe to follow. It is not shown: it may be all that is needed to read the file.
     """
     if not location or len(location) > _LONGEST_LINK or re.search(r"[\x00-\x20\x7f-\U0010ffff\\]", location):
         raise BadAnswer("The redirect of the file leads nowhere: its link is empty or malformed.")

@@ -34,7 +34,7 @@ class ArchiveIndex(Walks):
         gone: Iterable[tuple[int, int]],
         resealed: Iterable[tuple[int, int, str, str]],
     ) -> None:
-        """Note where pages lie now that their file was rewritten, all at once.
+        """Record the new positions of pages whose file was rewritten, in one transaction.
 
         Args:
             moved: the pages of the new file; they are known by walk and number.

@@ -63,7 +63,7 @@ class Erasures(Database):
         return int(str(self.rows(query, kind, record)[0][0]))
 
     def finish_erasures(self, kind: str, record: int, removed: str) -> None:
-        """Note what was removed (JSON), and leave no byte of what this file held before.
+        """Note what was removed (JSON), and leave no byte of the earlier content in this file.
 
         Raises:
             StorageError: another process reads this file; the erasure is not finished.

@@ -37,7 +37,7 @@ class Runs(Database):
             raise WrongCompany(expected=known[0], found=company_id, name=name)
 
     def bind_company(self, company_id: int, name: str, domain: str | None) -> None:
-        """Tie the project to a company, or check that it is the same one as ever. Its name may change.
+        """Tie the project to a company, or check that it is the same one as before. Its name may change.
 
         Raises:
             WrongCompany: it is another one; nothing was written.

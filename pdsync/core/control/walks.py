@@ -24,7 +24,7 @@ PAGE_COLUMNS = "walk, seq, file, at, bytes, rows, sha256, next, served_at, conte
 
 
 class SealedPage(msgspec.Struct, frozen=True):
-    """Where a page lies in the raw archive: one zstd frame of `length` bytes at offset `at` of `file`."""
+    """The position of a page in the raw archive: one zstd frame of `length` bytes at offset `at` of `file`."""
 
     walk: int
     seq: int

@@ -3,7 +3,7 @@
 A backfill's windows always cover all of its time, without overlap: cutting one in two is a single transaction. A
 window is done when its walk is; whatever happens in between, what is not done is found here again.
 
-Times are whole seconds, UTC; a window holds `since` and what follows, up to but without `until`.
+Times are whole seconds, UTC; a window is half-open, from `since` up to but without `until`.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Windows:
         return [(msgspec.convert(dict(zip(fields, row, strict=False)), Window), str(row[-1])) for row in rows]
 
     def begin(self, window: Window, run_id: str) -> Walk:
-        """Begin the walk of `window`, or begin it again where an earlier one lost its cursor."""
+        """Begin the walk of `window`, or restart it where an earlier one lost its cursor."""
         with self._control.transaction() as db:
             db.execute("UPDATE walks SET state = 'dropped' WHERE id = ?", (window.walk,))
             walk_id = insert_walk(
