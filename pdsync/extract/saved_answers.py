@@ -69,9 +69,9 @@ def read_answers(path: Path) -> list[bytes]:
 
 def _unpacked(content: bytes) -> bytes:
     if content[:2] == b"\x1f\x8b":
-        return gzip.decompress(content)
-    if content[:4] == b"\x28\xb5\x2f\xfd" or content[1:4] == b"\x2a\x4d\x18":  # a frame, or one that is skipped
-        return zstandard.ZstdDecompressor().stream_reader(io.BytesIO(content), read_across_frames=True).read()
+        content = gzip.decompress(content)
+    elif content[:4] == b"\x28\xb5\x2f\xfd" or content[1:4] == b"\x2a\x4d\x18":  # a frame, or one that is skipped
+        content = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(content), read_across_frames=True).read()
     return content.removeprefix(b"\xef\xbb\xbf")
 
 

@@ -169,7 +169,7 @@ def test_an_export_that_is_killed_leaves_the_one_before(project: Project) -> Non
     out = project.data / "export"
     assert project.here("export", "parquet").code == 0
     before = catalog(out)
-    ran = project.run("export", "parquet", "--keep", "1", first="knobs.die('pdsync.load.export', 'described', 4)")
+    ran = project.run("export", "parquet", "--keep", "1", first="knobs.die('pdsync.load.export', 'describe', 4)")
     assert ran.code == -9
     assert catalog(out) == before
     for entry in before["tables"].values():

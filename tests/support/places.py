@@ -99,7 +99,7 @@ REPLAY = [
     *PUBLISHING,
 ]
 EXPORT = [
-    *_around("load.export", "_write", "described", "merge"),
+    *_around("load.export", "_write", "describe", "merge"),
     *_around("load.export_target", "_Folder.put", "_Folder.remove"),
     *_behind("load.export_target", "sync_folder"),
     Place("os", "replace"),
