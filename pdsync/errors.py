@@ -18,6 +18,7 @@
     ├── ServerTrouble              1  no usable answer after every retry that was safe
     ├── BadAnswer                  1  an answer that breaks the API's promises
     └── StorageError               1  the disk is full, read-only or damaged
+        └── FileLocked             1  another program has locked a file
 
 Messages say what happened, what is safe, and what to do next. Facts are attributes, for programs.
 """
@@ -150,3 +151,7 @@ class BadAnswer(PdsyncError):
 
 class StorageError(PdsyncError):
     """The disk is full or read-only, or a file on it is damaged."""
+
+
+class FileLocked(StorageError):
+    """Another program has locked a file: it is not damaged, and stays as it is."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from pdsync.core import disk
-from pdsync.errors import StorageError, WrongCompany
+from pdsync.errors import FileLocked, StorageError, WrongCompany
 from pdsync.load.transaction import transaction
 from pdsync.sql import first, literal, quoted
 
@@ -67,7 +67,7 @@ def connect(path: Path, *, read_only: bool = False, memory_limit: str = MEMORY_L
             connection.execute("SET preserve_insertion_order = false")  # or staging is written by one thread only
         connection.execute("SET TimeZone = 'UTC'")
     except duckdb.Error as error:
-        raise StorageError(_why(path, error)) from error
+        raise _refusal(path, error) from error
     if not read_only and path.exists():
         path.chmod(0o600)
     return connection
@@ -100,7 +100,7 @@ def attach(path: Path, name: str) -> duckdb.DuckDBPyConnection:
         connection.execute(f"ATTACH {literal(str(path))} AS {quoted(name)} (READ_ONLY)")
         connection.execute("SET TimeZone = 'UTC'")
     except duckdb.Error as error:
-        raise StorageError(_why(path, error)) from error
+        raise _refusal(path, error) from error
     return connection
 
 
@@ -123,16 +123,19 @@ def check_whole(path: Path, *, read_only: bool = False) -> None:
         raise StorageError(f"{path} is cut off: it should have {blocks} blocks of {block} bytes.")
 
 
-def _why(path: Path, error: duckdb.Error) -> str:
+def _refusal(path: Path, error: duckdb.Error) -> StorageError:
+    """The error of a file that DuckDB does not open."""
     message = disk.said(error)
     if "set lock" in message:  # and not "block": those are damaged files
-        return (
+        return FileLocked(
             f"{path} is locked by another program ({message}).\n"
             f"Nothing was changed. Close that program, or open the warehouse read-only there, and run the same command."
         )
     if not os.access(path.parent, os.W_OK):
-        return f"The folder {path.parent} can't be written. Nothing was called; mend its rights: pdsync doctor"
-    return f"{path} can't be opened as a DuckDB file ({message}).\n{disk.way_out(error) or ''}".rstrip()
+        return StorageError(
+            f"The folder {path.parent} can't be written. Nothing was called; mend its rights: pdsync doctor"
+        )
+    return StorageError(f"{path} can't be opened as a DuckDB file ({message}).\n{disk.way_out(error) or ''}".rstrip())
 
 
 def prepare(connection: duckdb.DuckDBPyConnection, meta_sql: str, company_id: int, company: str) -> None:

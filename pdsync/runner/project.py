@@ -10,7 +10,7 @@ import duckdb
 
 from pdsync.core.control import Control, Lock
 from pdsync.core.log import log
-from pdsync.errors import ConfigError, StorageError
+from pdsync.errors import ConfigError, FileLocked, StorageError
 from pdsync.load import history, publish, warehouse
 from pdsync.runner import queue_recovery, stores
 
@@ -72,9 +72,9 @@ def ready_work_file(settings: Settings) -> str | None:
     if work.exists():
         try:
             warehouse.check_whole(work)
-        except StorageError as error:
-            if "held by another program" in str(error):
-                raise
+        except FileLocked:
+            raise
+        except StorageError:
             aside = work.with_name(f"{work.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}")
             work.rename(aside)
             work.with_name(work.name + ".wal").unlink(missing_ok=True)
@@ -123,9 +123,9 @@ def open_warehouse(settings: Settings, as_of: datetime | None = None) -> duckdb.
         raise ConfigError(f"There is no warehouse at {path} yet. Make one: pdsync sync")
     try:
         connection = warehouse.connect(path, read_only=True) if as_of is None else warehouse.attach(path, "published")
+    except FileLocked:
+        raise
     except StorageError as error:
-        if "held by another program" in str(error):
-            raise
         raise StorageError(f"{error}\nThe next run puts a whole one in its place: pdsync sync") from error
     if as_of is not None:
         history.show_as_of(connection, "published", as_of)

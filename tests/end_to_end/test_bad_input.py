@@ -169,7 +169,7 @@ def test_o1_a_warehouse_that_another_program_has_open_is_named(ready: Project) -
         ran = ready.run("sync", "stages")
         holder.communicate("")
     assert ran.code == 1, ran
-    assert "held by another program" in ran.err
+    assert "locked by another program" in ran.err
     assert ready.run("sync", "stages").code == 0
 
 
