@@ -186,9 +186,14 @@ class Ledger:
                 self.put_back |= {id for id in self.queued if self._count(id)} - heard[store]
 
     def untold(self) -> set[Place]:
-        """Records that mutations have deleted or merged away, of which no store that is left has heard."""
+        """Records that mutations have deleted or merged away, of which no store has heard, or whose end needs review."""
         heard = set().union(*self.heard.values())
-        marks = [each.mark.split() for id, each in self.queued.items() if self._count(id) and id not in heard]
+        reviewed = {id for id, state, _ in self._states() if state == "needs_review"}
+        marks = [
+            each.mark.split()
+            for id, each in self.queued.items()
+            if self._count(id) and (id not in heard or id in reviewed)
+        ]
         return {(mark[1], int(mark[2])) for mark in marks if mark[0] in ("delete", "merge")}
 
     def unknowable(self) -> list[str]:
