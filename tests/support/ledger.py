@@ -186,7 +186,7 @@ class Ledger:
                 self.put_back |= {id for id in self.queued if self._count(id)} - heard[store]
 
     def untold(self) -> set[Place]:
-        """Records that mutations have deleted or merged away, of which no store has heard, or whose end needs review."""
+        """Records that mutations deleted or merged away, of which no store has heard, or whose end needs review."""
         heard = set().union(*self.heard.values())
         reviewed = {id for id, state, _ in self._states() if state == "needs_review"}
         marks = [
