@@ -85,7 +85,7 @@ class Plan(Struct, frozen=True):
 
     todo: list[FileToFetch]
     here: dict[int, ManifestEntry]
-    besides: dict[int, ManifestEntry] = {}  # what the manifest names, and nobody asked for now
+    besides: dict[int, ManifestEntry] = {}  # in the manifest, and not requested now
 
     @property
     def cost_tokens(self) -> int:

@@ -64,7 +64,7 @@ class Session(Struct, kw_only=True, eq=False):
     archive: Archive
     receipt: Receipt
     on_event: OnEvent
-    progress: dict[str, StreamReceipt] = {}  # by stream: what this process did, for whoever watches
+    progress: dict[str, StreamReceipt] = {}  # by stream: what this process did, for live progress
 
     def record_page(self, stream: str, operation: Operation, page: Page) -> None:
         """Count an answer that was fetched for a stream, and report the progress."""

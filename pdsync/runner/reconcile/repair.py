@@ -103,7 +103,7 @@ class Repair:
                 check.add(source.name, operation, pages)
                 shown = check.find_shown(keys)
                 different = {each.key for each in check.differences(deep=True, only=keys)}
-                # An answer that lags behind the list agrees with an old row: the list has shown a newer one.
+                # An answer older than the list agrees with an old row: the list has shown a newer one.
                 swept = self.sweeps[stream.name].differences(deep=False, only=keys)
                 different |= {each.key for each in swept if each.kind in ("missing", "stale")}
                 self.still_different.setdefault(stream.name, set()).update(shown & different)
