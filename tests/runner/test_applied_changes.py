@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +9,13 @@ import pytest
 
 from pdsync.core.answer import Answer
 from pdsync.model import Receipt, StreamReceipt
-from pdsync.runner.loader import Loader
 from pdsync.runner.report.applied_changes import affected_streams, find_pending, find_read, find_unreflected
 from pdsync.runner.report.mutation_log import save_mutation_log
-from tests.writeback.kit import COMPANY, arm, bring_to, entry, open_outbox
+from tests.writeback.kit import arm, bring_to, entry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from pdsync.model import Mutation
+    from pdsync.runner.loader import Loader
     from pdsync.writeback.outbox import Outbox
 
 DELETE, MERGE = ("v2 deleteDeal", {"id": 12}), ("v1 mergeDeals", {"id": 12, "merge_with_id": 13})
@@ -27,21 +23,13 @@ UPDATE = ("v2 updateDeal", {"id": 12, "title": "New"})
 
 
 @pytest.fixture
-def loader(tmp_path: Path) -> Iterator[Loader]:
+def loader(loader: Loader) -> Loader:
     """The work file, with deal 12 as it was verified in November 2026."""
-    loader = Loader(tmp_path / "work.duckdb")
-    loader.open(COMPANY, "Acme")
     loader.connection.execute(
         "CREATE TABLE main.deals (id BIGINT, _deleted_at TIMESTAMPTZ, _verified_at TIMESTAMPTZ);"
         "INSERT INTO main.deals VALUES (12, NULL, '2026-11-01 00:00:00+00'), (13, NULL, '2026-11-01 00:00:00+00')"
     )
-    yield loader
-    asyncio.run(loader.close())
-
-
-@pytest.fixture
-def outbox(tmp_path: Path) -> Outbox:
-    return open_outbox(tmp_path, journal=False)
+    return loader
 
 
 def end(

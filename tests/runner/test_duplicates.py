@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pdsync.runner.loader import Loader
 from pdsync.runner.report.duplicates import find_duplicate_creates
-from tests.writeback.kit import COMPANY, arm, entry, open_outbox
+from tests.writeback.kit import COMPANY, arm, entry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from pdsync.model import Mutation
+    from pdsync.runner.loader import Loader
     from pdsync.writeback.outbox import Outbox
 
 
 @pytest.fixture
-def loader(tmp_path: Path) -> Iterator[Loader]:
-    loader = Loader(tmp_path / "work.duckdb")
-    loader.open(COMPANY, "Acme")
+def loader(loader: Loader) -> Loader:
     loader.connection.execute(
         "CREATE TABLE main.deals (id BIGINT, title VARCHAR, value DECIMAL(18, 4), add_time TIMESTAMPTZ,"
         " _deleted_at TIMESTAMPTZ)"
     )
-    yield loader
-    asyncio.run(loader.close())
-
-
-@pytest.fixture
-def outbox(tmp_path: Path) -> Outbox:
-    return open_outbox(tmp_path, journal=False)
+    return loader
 
 
 def add_deal(outbox: Outbox, *, attempts: int = 2, record: str | None = "50", **payload: Any) -> Mutation:

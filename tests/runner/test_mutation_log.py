@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pdsync.runner.loader import Loader
 from pdsync.runner.report.mutation_log import save_mutation_log
-from tests.writeback.kit import COMPANY, bring_to, entry, open_outbox
+from tests.writeback.kit import COMPANY, bring_to, entry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from pdsync.model import State
+    from pdsync.runner.loader import Loader
     from pdsync.writeback.outbox import Outbox
-
-
-@pytest.fixture
-def loader(tmp_path: Path) -> Iterator[Loader]:
-    loader = Loader(tmp_path / "work.duckdb")
-    loader.open(COMPANY, "Acme")
-    yield loader
-    asyncio.run(loader.close())
-
-
-@pytest.fixture
-def outbox(tmp_path: Path) -> Outbox:
-    return open_outbox(tmp_path, journal=False)
 
 
 def rows(loader: Loader) -> list[dict[str, Any]]:

@@ -14,20 +14,10 @@ from pdsync.writeback.adoption import adopt
 from tests.writeback.kit import COMPANY, bring_to, entry, open_outbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from pdsync.model import State
     from pdsync.writeback.outbox import Outbox
-
-
-@pytest.fixture
-def loader(tmp_path: Path) -> Iterator[Loader]:
-    """The work file of the project."""
-    loader = Loader(tmp_path / "work.duckdb")
-    loader.open(COMPANY, "Acme")
-    yield loader
-    asyncio.run(loader.close())
 
 
 @pytest.fixture
