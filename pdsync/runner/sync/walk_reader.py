@@ -350,8 +350,9 @@ def resume_point(watermark: datetime, newest: datetime | None, overlap: timedelt
 
     Args:
         watermark: when the last walk began, by the server's clock.
-        newest: the newest change that it saw; None where that says nothing about the next one.
+        newest: the newest change that it saw; None where that says nothing about the next one. Others of the same
+            second may have followed it: where the clock was ahead, only the second itself is safe to begin from.
         overlap: for changes that show late.
     """
     since = watermark.astimezone(UTC) - overlap
-    return since if newest is None else min(since, newest.astimezone(UTC).replace(microsecond=0) + timedelta(seconds=1))
+    return since if newest is None else min(since, newest.astimezone(UTC).replace(microsecond=0))
