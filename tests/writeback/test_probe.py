@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
-import msgspec
 import pytest
-from aiohttp import web
 
 from pdsync.core import catalogue
 from pdsync.writeback import probe
 from pdsync.writeback.prepared import prepare
 from pdsync.writeback.shapes import shape
-from tests.core.servers import client, server
+from tests.writeback.api import answering
 from tests.writeback.kit import entry, open_outbox
 
 if TYPE_CHECKING:
@@ -23,12 +20,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pdsync.writeback.probe import ProbeOutcome
+    from tests.writeback.api import Answers
 
 ME, OTHER = 1, 2
 SENT = datetime(2026, 11, 22, 12, tzinfo=UTC)
 OLD, NEW = {"id": 12, "title": "Old", "value": 5}, {"id": 12, "title": "New", "value": 5}
 DEALS, DEAL = "/api/v2/deals", "/api/v2/deals/12"
-Answers = dict[str, Any]  # by path: the data of the answer, or a status
 
 
 def run(folder: Path, answers: Answers, operation: str, payload: Mapping[str, Any], **options: Any) -> ProbeOutcome:
@@ -36,16 +33,10 @@ def run(folder: Path, answers: Answers, operation: str, payload: Mapping[str, An
 
     mutation = open_outbox(folder, journal=False).add([entry(operation, payload)])[0]
 
-    async def handle(request: web.BaseRequest) -> web.Response:
-        data = answers.get(unquote(request.path), 404)
-        if isinstance(data, int):
-            return web.json_response({"success": False, "error": "no"}, status=data)
-        return web.json_response(text=msgspec.json.encode({"success": True, "data": data}).decode())
-
     async def probed() -> ProbeOutcome:
         defaults: dict[str, Any] = {"base": None, "seen": None, "me": ME, "bound": set()}
-        async with server(handle) as url, client(url, folder) as http:
-            return await probe.probe_write(http, prepare(mutation), **{**defaults, **options})
+        async with answering(folder, answers) as api:
+            return await probe.probe_write(api.http, prepare(mutation), **{**defaults, **options})
 
     return asyncio.run(probed())
 
@@ -232,12 +223,9 @@ def test_an_operation_without_a_readable_effect_cannot_be_judged(tmp_path: Path)
 def test_the_list_before_an_addition_is_noted(
     tmp_path: Path, operation: str, payload: dict[str, Any], path: str, data: list[Any], expected: object
 ) -> None:
-    async def handle(request: web.BaseRequest) -> web.Response:
-        return web.json_response({"success": True, "data": data if request.path == path else []})
-
     async def noted() -> Any:
-        async with server(handle) as url, client(url, tmp_path) as http:
-            return await probe.list_snapshot(http, shape(catalogue.operation(operation)), payload)
+        async with answering(tmp_path, {path: data}) as api:
+            return await probe.list_snapshot(api.http, shape(catalogue.operation(operation)), payload)
 
     assert asyncio.run(noted()) == expected
 
