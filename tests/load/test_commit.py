@@ -12,11 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pdsync.errors import StorageError, WrongCompany
+from pdsync.errors import StorageError
 from pdsync.load import commit as committing
-from pdsync.load import tombstones, warehouse
 from pdsync.load.commit import Batch, Counts
-from pdsync.model import FINDINGS, SchemaChange, Stream, Tombstone
+from pdsync.model import SchemaChange, Stream
 from tests.normalise.kit import field
 
 from .kit import THINGS, Work, at, record
@@ -316,31 +315,6 @@ def test_s16_a_new_column_does_not_make_rows_look_changed(work: Work) -> None:
     assert work.rows("SELECT stage_id FROM history.things WHERE id = 1 ORDER BY _valid_from") == [(None,), (7,)]
 
 
-def test_s16_a_column_is_added_and_never_taken_away(work: Work) -> None:
-    columns = {name: work.stream.column(name).sql_type for name in wider().columns if name in work.stream.columns}
-    assert warehouse.ensure_table(work.connection, "things", {**columns, "more": "VARCHAR"}) == ["more"]
-    assert warehouse.ensure_table(work.connection, "things", columns) == []
-    names = [row[0] for row in work.rows("DESCRIBE main.things")]
-    assert "more" in names
-    assert set(names) - {row[0] for row in work.rows("DESCRIBE versions.things")} == set()
-
-
-def test_hashes_of_another_duckdb_are_made_anew(work: Work) -> None:
-    work.commit([record(1, "a", 1)], 2)
-    work.connection.execute("UPDATE main.things SET _row_hash = 1")
-    work.connection.execute("UPDATE meta._row_hashes SET made_of = 'by another version'")
-    work.shape()
-    assert work.commit([record(1, "a", 1)], 3).unchanged == 1
-
-
-def test_x1_a_file_of_another_company_is_refused(work: Work) -> None:
-    before = work.rows("FROM meta.company")
-    with pytest.raises(WrongCompany) as caught:
-        warehouse.prepare(work.connection, "SELECT 1", 2, "Other")
-    assert (caught.value.expected, caught.value.found) == (1, 2)
-    assert work.rows("FROM meta.company") == before
-
-
 @pytest.fixture
 def labelled(tmp_path: Path) -> Iterator[Work]:
     """A table with the labels of one option and of several."""
@@ -371,15 +345,3 @@ def test_s2_a_renamed_option_is_no_new_version(labelled: Work) -> None:
     assert committing.refresh_labels(labelled.connection, labelled.target) == 0
     assert labelled.commit([what], 3).unchanged == 1
     assert labelled.rows("SELECT count(*) FROM versions.things") == [(0,)]
-
-
-# -- tombstones --------------------------------------------------------------------------------------
-
-
-def test_s8_a_finding_that_is_loaded_late_buries_nothing_that_was_seen_alive_since(work: Work) -> None:
-    work.commit([record(1, "a", 1), record(2, "b", 1)], 10)
-    work.commit([record(1, "a", 1)], 30, since=5)
-    findings = msgspec.structs.replace(work.walk(), run_id="an older run", source=FINDINGS)
-    gone = [Tombstone(key, "deleted", "404 when asked for", at(20)) for key in ("1", "2")]
-    assert tombstones.tombstone(work.connection, work.target, findings, 0, gone).deleted == 1
-    assert work.rows("SELECT id FROM main.things WHERE _deleted_at IS NOT NULL") == [(2,)]
