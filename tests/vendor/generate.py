@@ -10,7 +10,7 @@ from . import FOLDER
 from .documents import sandbox_operations
 from .examples import examples
 from .facts import actions, component_examples, listed_operations, operation_facts
-from .schemas import answers
+from .schemas import answers, bodies
 
 SANDBOX = Path(__file__).parents[2] / "pdsync" / "sandbox" / "company" / "data" / "api.json"
 
@@ -22,6 +22,7 @@ def generate() -> dict[Path, str]:
         "listed": listed_operations(),
         "actions": actions(),
         "answers": answers(),
+        "bodies": bodies(),
         "examples": examples(),
         "component": component_examples(),
     }

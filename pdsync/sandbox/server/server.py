@@ -35,6 +35,8 @@ from pdsync.sandbox.server.request_log import Log, LogEntry
 from pdsync.sandbox.server.routes import find_route
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pdsync.sandbox.company.company import Company
 
 BASES = {"v1": "v1", "api/v1": "v1", "api/v2": "v2"}
@@ -65,6 +67,7 @@ class IncomingRequest(Struct):
     form: dict[str, str] | None = None
     upload: Upload | None = None
     agent: str | None = None
+    content_type: str = ""
 
 
 class Sandbox:
@@ -84,6 +87,7 @@ class Sandbox:
         self.oauth = OAuth(company, oauth)
         self.faults = Faults(company.seed)
         self.log = Log()
+        self.on_exchange: Callable[[IncomingRequest, Reply], None] | None = None  # told of each request and its answer
         self.renderer, self.finder = Renderer(company), Finder(company)
         self._requests = 0
 
@@ -95,6 +99,8 @@ class Sandbox:
         plan = self.faults.plan(asked.method, asked.target)
         asked.seen.fault = ",".join(scripted.fault.kind for scripted in plan) or None
         reply = await self._reply(request, asked, plan)
+        if self.on_exchange:
+            self.on_exchange(asked, reply)
         reply.headers.setdefault("x-correlation-id", asked.seen.request)
         how = delivery(plan, len(reply.body), self.faults.random)
         if not how.reset:
@@ -128,6 +134,7 @@ class Sandbox:
         before = [s for s in plan if not s.is_after and s.fault.kind not in ("latency", "read_lag")]
         if before:
             return self.faults.instead(before[0].fault, self.gate.limits.burst or 20, self.gate.daily_refusal())
+        asked.content_type = request.headers.get("content-type", "")
         asked.body, asked.form, asked.upload = await _read(request)
         lag_s = next((s.fault.seconds for s in plan if s.fault.kind == "read_lag"), None)
         with self.company.lock:
