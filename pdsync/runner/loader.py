@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pdsync.model import Page
 
 T = TypeVar("T")
-PAGES_A_BATCH = 250  # a batch of 500-row pages fills a row group: DuckDB writes it once, not to its log first
+PAGES_PER_BATCH = 250  # a batch of 500-row pages fills a row group: DuckDB writes it once, not to its log first
 _CHUNK_BYTES = 40 * 2**20  # staged together: planning the statement takes 20-40 ms, whatever the rows
 _SPARE = 4  # staging tables of walks that are loaded: the next walk of the same list reuses one, with its plan
 _SIDE_BY_SIDE = 2  # walks that are staged at the same time; each has a chunk in memory, and its rows
@@ -65,7 +65,7 @@ class Loader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.moment: datetime | None = None  # when what comes next counts as loaded; None: now
+        self.loaded_at: datetime | None = None  # the load time of rows and changes; None: now
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="load")
         self._stagers = ThreadPoolExecutor(max_workers=_SIDE_BY_SIDE, thread_name_prefix="stage")
         self._connection: duckdb.DuckDBPyConnection | None = None
@@ -169,7 +169,9 @@ class Loader:
             await self._carry_out(self._stagers, stage.add, chunk)
             if ends_batch:
                 last = chunk[-1]
-                done = await self.do(self._commit, stream, walk, last.seq, last.seq // PAGES_A_BATCH, last.next is None)
+                done = await self.do(
+                    self._commit, stream, walk, last.seq, last.seq // PAGES_PER_BATCH, last.next is None
+                )
                 counts = counts + done if counts else done
         return counts
 
@@ -184,7 +186,7 @@ class Loader:
 
     def finish(self, stream: Stream, walk: Walk, pages: int) -> Counts:
         """Commit what is staged of a walk that ended without a last page, after `pages` pages."""
-        return self._commit(stream, walk, last=pages - 1, number=pages // PAGES_A_BATCH, closes=True)
+        return self._commit(stream, walk, last=pages - 1, number=pages // PAGES_PER_BATCH, closes=True)
 
     def _stage(self, stream: Stream, walk: Walk) -> StagingTable:
         if walk.id not in self._stages:
@@ -209,7 +211,7 @@ class Loader:
             read=stage.rows + len(stage.quarantined),
             quarantined=[(each.seq, each.position, each.record, each.reason) for each in stage.quarantined],
             changes=stage.changes,
-            at=self.moment,
+            at=self.loaded_at,
         )
         counts = commit(stage.connection, target_of(stage.table), stage.relation if stage.rows else None, batch)
         if self._only_added and (counts.updated or counts.deleted):
@@ -239,7 +241,7 @@ class Loader:
             last: its last sealed page. Where that is loaded, none is lacking.
         """
         loaded = self.pages_loaded(walk)
-        return loaded - loaded % PAGES_A_BATCH if loaded <= last else loaded
+        return loaded - loaded % PAGES_PER_BATCH if loaded <= last else loaded
 
     def has_been_synced(self, stream: Stream) -> bool:
         """Whether any list of a stream was ever read to its end."""
@@ -280,7 +282,7 @@ class Loader:
             [stream.fields],
         ).fetchall()
         existing = self._fields(stream)
-        now = self.moment or datetime.now(UTC)
+        now = self.loaded_at or datetime.now(UTC)
         fields, changes = tables.assign(stream, definitions, existing, catalogue.field_types(), now)
         changes = [change for change in changes if existing or change.kind != "field_added"]
         with transaction(self.connection):
@@ -298,7 +300,7 @@ class Loader:
                 [stream.name],
             )
             for change in changes:
-                note_change(self.connection, run_id, change, self.moment)
+                note_change(self.connection, run_id, change, self.loaded_at)
         self._tables = {key: table for key, table in self._tables.items() if key[0] != stream.name}
         if stream.name in warehouse.tables(self.connection):
             refresh_labels(self.connection, target_of(self.table(stream, "v2")))
@@ -348,7 +350,7 @@ def _chunks(pages: Sequence[Page]) -> Iterator[tuple[list[Page], bool]]:
     chunk: list[Page] = []
     for page in pages:
         chunk.append(page)
-        ends_batch = page.next is None or (page.seq + 1) % PAGES_A_BATCH == 0
+        ends_batch = page.next is None or (page.seq + 1) % PAGES_PER_BATCH == 0
         if ends_batch or sum(len(each.body) for each in chunk) >= _CHUNK_BYTES:
             yield chunk, ends_batch
             chunk = []

@@ -31,7 +31,7 @@ def job(tmp_path: Folder) -> Job:
 
 
 def only(kind: str, job: Job) -> str:
-    (text,) = schedule.files(kind, job).values()
+    (text,) = schedule.render_files(kind, job).values()
     return text
 
 
@@ -72,11 +72,11 @@ def _constant(node: ast.List) -> bool:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
 @pytest.mark.parametrize("every", ["hour", "day", "week"])
-def test_systemd_accepts_its_units(tmp_path: Folder, job: Job, every: schedule.Every) -> None:
+def test_systemd_accepts_its_units(tmp_path: Folder, job: Job, every: schedule.Interval) -> None:
     timed = Job("nightly", job.project, every, 23, 5)
     units = tmp_path / "units"
     units.mkdir()
-    for number, (path, text) in enumerate(schedule.files("systemd", timed).items()):
+    for number, (path, text) in enumerate(schedule.render_files("systemd", timed).items()):
         (units / f"x{path.suffix}").write_text(text)
         assert number < 2
     done = subprocess.run(
@@ -122,7 +122,7 @@ def test_units_are_installed_and_started(tmp_path: Folder, monkeypatch: pytest.M
     project = Project(tmp_path / "project")
     ran = project.here("schedule", "--as", "systemd", "--install")
     assert ran.code == 2
-    assert "There is no systemctl here" in ran.err
+    assert "There is no systemctl on this machine" in ran.err
     stand_in(programs, "systemctl", f'echo "$@" >> {tmp_path}/calls')
     assert project.here("schedule", "--as", "systemd", "--install").code == 0
     assert (tmp_path / "calls").read_text().splitlines() == [
@@ -133,7 +133,7 @@ def test_units_are_installed_and_started(tmp_path: Folder, monkeypatch: pytest.M
 
 def test_nothing_is_installed_without_the_flag_and_errors_are_named(tmp_path: Folder) -> None:
     project = Project(tmp_path / "project")
-    for kind in schedule.kinds():
+    for kind in schedule.list_kinds():
         ran = project.here("schedule", "--as", kind, "--json")
         assert ran.code == 0
         assert all(json.loads(line)["content"] for line in ran.out.splitlines())

@@ -199,5 +199,5 @@ def test_an_unknown_person_is_refused_and_nothing_changes(project: Project) -> N
     before = project.kept()
     ran = project.here("forget", "person", "999999", "--yes")
     assert ran.code == 2
-    assert "No sealed answer holds" in ran.err
+    assert "No sealed answer contains" in ran.err
     assert project.kept() == before

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MORE_DEATHS = [
-    "'pdsync.runner.connection', 'whoami'",
+    "'pdsync.runner.session', 'fetch_account'",
     "'pdsync.extract.raw_archive', '_write', 2",
     "'pdsync.core.control', 'Control.record_pages', 2, after=True",
     "'pdsync.runner.loader', 'Loader.sync_custom_fields', 2, after=True",

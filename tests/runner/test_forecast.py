@@ -13,7 +13,7 @@ from pdsync.model import Page
 from pdsync.runner.pipelines.forecast import (
     IDENTITY_TOKENS,
     Forecast,
-    Line,
+    ListForecast,
     forecast,
 )
 from pdsync.runner.sync.sync_request import SyncRequest
@@ -48,7 +48,7 @@ def remember(
     control.close()
 
 
-def line(settings: Settings, stream: str, *, full: bool = False) -> Line:
+def line(settings: Settings, stream: str, *, full: bool = False) -> ListForecast:
     return next(each for each in forecast(settings, SyncRequest((stream,), full)).lines if each.stream == stream)
 
 
@@ -68,7 +68,7 @@ def test_what_was_never_read_is_a_page_at_least(settings: Settings) -> None:
     assert totals["tokens"] == IDENTITY_TOKENS + sum(costs.values())
     assert totals["requests"] == 1 + len(found.lines)
     assert totals["at_least"] is True
-    assert found.sentence().startswith("At least ")
+    assert found.summary().startswith("At least ")
 
 
 def test_the_next_sync_costs_what_the_last_changes_cost(settings: Settings) -> None:
@@ -101,14 +101,14 @@ def test_the_newest_walk_counts(settings: Settings) -> None:
 
 
 def test_the_sentence_tells_share_and_time() -> None:
-    lines = [Line("deals", "getDeals", "v2", "full", 1199, 2998, "last time", False)]
+    lines = [ListForecast("deals", "getDeals", "v2", "full", 1199, 2998, "last time", False)]
     found = Forecast(lines, burst=20, daily_tokens=30_000)
     assert found.totals() == {
         "requests": 1200, "tokens": 3000, "daily_tokens": 30_000, "share": 0.1, "seconds": 120.0, "at_least": False,
     }  # fmt: skip
-    assert found.sentence() == (
+    assert found.summary() == (
         "About 1,200 requests, 3,000 tokens, 10.0% of a day's 30,000, 2 min at 20 requests per 2 s."
     )
     unlimited = Forecast(lines, burst=0, daily_tokens=0)
-    assert unlimited.sentence() == "About 1,200 requests, 3,000 tokens."
+    assert unlimited.summary() == "About 1,200 requests, 3,000 tokens."
     assert (unlimited.totals()["share"], unlimited.totals()["seconds"]) == (None, None)

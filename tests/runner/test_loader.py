@@ -29,7 +29,7 @@ CODE = "a" * 40
 
 @pytest.fixture
 def loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loader]:
-    monkeypatch.setattr(loading, "PAGES_A_BATCH", 3)  # a batch of the real size takes a hundred thousand rows
+    monkeypatch.setattr(loading, "PAGES_PER_BATCH", 3)  # a batch of the real size takes a hundred thousand rows
     made = Loader(tmp_path / "work.duckdb")
     made.open(1, "Example")
     yield made

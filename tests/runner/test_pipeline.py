@@ -21,16 +21,16 @@ def write(project: Path, name: str, text: str) -> None:
     (project / "pipelines" / f"{name}.toml").write_text(text, encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", sorted(pipeline.shipped().glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(pipeline.shipped_folder().glob("*.toml")), ids=lambda path: path.stem)
 def test_each_pipeline_that_is_shipped_asks_for_streams_that_there_are(tmp_path: Path, path: Path) -> None:
     found = pipeline.load(path.stem, tmp_path)
     assert found.description
     if found.job == "sync":
-        assert found.asked((), full=False, since=None, budget=None).selected()
+        assert found.to_sync_request((), full=False, since=None, budget=None).selected()
     elif found.job == "backfill":
-        assert found.asked_backfill(None).lists("v2")
+        assert found.to_backfill_request(None).lists("v2")
     else:
-        assert found.asked_reconcile(None).repair
+        assert found.to_reconcile_request(None).repair
 
 
 def test_the_project_s_own_pipeline_comes_first(tmp_path: Path) -> None:
@@ -43,8 +43,10 @@ def test_the_command_line_beats_the_pipeline(tmp_path: Path) -> None:
     write(tmp_path, "small", 'description = "x"\nstreams = ["users"]\nbudget = 50\n')
     small = pipeline.load("small", tmp_path)
     since = datetime(2026, 1, 1, tzinfo=UTC)
-    assert small.asked((), full=False, since=None, budget=None) == SyncRequest(("users",), False, None, 50)
-    assert small.asked(("deals",), full=True, since=since, budget=7) == SyncRequest(("deals",), True, since, 7)
+    assert small.to_sync_request((), full=False, since=None, budget=None) == SyncRequest(("users",), False, None, 50)
+    assert small.to_sync_request(("deals",), full=True, since=since, budget=7) == SyncRequest(
+        ("deals",), True, since, 7
+    )
 
 
 @pytest.mark.parametrize(
@@ -59,8 +61,8 @@ def test_the_command_line_beats_the_pipeline(tmp_path: Path) -> None:
         ('description = "x"\nfull = ["deels"]\n', "Did you mean 'deals'"),
         ('description = "x"\nleave_out = ["deels"]\n', "Did you mean 'deals'"),
         ('description = "x"\njob = "reconsile"\n', "Did you mean 'reconcile'"),
-        ('description = "x"\nrepair = true\n', "`repair` is of a reconcile, and this pipeline's job is 'sync'"),
-        ('description = "x"\njob = "reconcile"\nmax_tombstones = 5000\n', "can lower the guard only"),
+        ('description = "x"\nrepair = true\n', "`repair` is a key of a reconcile, and this pipeline's job is 'sync'"),
+        ('description = "x"\njob = "reconcile"\nmax_tombstones = 5000\n', "can only lower this limit"),
         ('description = "x"\njob = "backfill"\n', "needs `since`"),
         ('description = "x"\njob = "backfill"\nsince = 2024-01-01\nper_day = true\n', "budget"),
         ('description = "x"\nbase_url = "https://elsewhere.example"\n', "base_url"),
@@ -86,7 +88,7 @@ def test_a_name_that_is_not_there_gets_a_guess(tmp_path: Path) -> None:
 
 def test_streams_can_be_left_out_or_read_whole(tmp_path: Path) -> None:
     write(tmp_path, "most", 'description = "x"\nleave_out = ["files"]\nfull = ["deals"]\n')
-    asked = pipeline.load("most", tmp_path).asked((), full=False, since=None, budget=None)
+    asked = pipeline.load("most", tmp_path).to_sync_request((), full=False, since=None, budget=None)
     names = {stream.name for stream in asked.selected()}
     assert names == {name for name, each in catalogue.streams().items() if not each.optional} - {"files"}
     assert asked.reads_whole("deals")

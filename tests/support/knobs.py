@@ -56,7 +56,7 @@ def smaller_pages(rows: int) -> Iterator[None]:
 
 def small_batches(pages: int) -> None:
     """Commit so many pages together."""
-    setattr(loader, "PAGES_A_BATCH", pages)  # noqa: B010 - a constant
+    setattr(loader, "PAGES_PER_BATCH", pages)  # noqa: B010 - a constant
 
 
 def read_ahead(size: int) -> None:

@@ -86,10 +86,10 @@ BURY = [
 KEEP = [*_around("runner.reconcile.findings", "save_findings"), *PUBLISHING]
 RECONCILE = [*_BEGINNING[:4], *SWEEP, *FINDINGS, *REFETCH, *BURY, *KEEP]
 REPLAY = [
-    *_behind("runner.archive.replay", "_clear", "_choose_source"),
+    *_behind("runner.archive.replay", "_remove_file", "_choose_source"),
     *_behind("runner.loader", "Loader.sync_custom_fields"),
     *_before("extract.raw_archive", "read"),
-    *_behind("runner.archive.reload", "ArchiveReload._load"),
+    *_behind("runner.archive.reload", "ArchiveReload._load_batch"),
     *_around("load.commit", "note_batch"),
     *_behind("load.commit", "commit"),
     *_around("load.carry_over", "carry_over"),

@@ -95,7 +95,7 @@ def prune(app: App, keep_days: int | None, damaged: bool, dry_run: bool, yes: bo
     """
     with project.locked(app.settings) as control:
         days = app.settings.raw_days if keep_days is None else keep_days
-        planned = upkeep.plan(app.settings, control, days, damaged=damaged)
+        planned = upkeep.plan_prune(app.settings, control, days, damaged=damaged)
         what = f"{len(planned.pages):,} pages of {len(planned.walks):,} walks, {len(planned.unnamed):,} unused files"
         if not dry_run and (planned.pages or planned.unnamed):
             confirm(app, f"This removes {what} ({render.size(planned.bytes)}) for good", yes=yes)

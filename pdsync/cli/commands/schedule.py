@@ -13,7 +13,7 @@ from pdsync.runner.pipelines import pipeline
 from pdsync.runner.pipelines import schedule as scheduling
 
 if TYPE_CHECKING:
-    from pdsync.runner.pipelines.schedule import Every
+    from pdsync.runner.pipelines.schedule import Interval
 
 
 class _TimeOfDay(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
@@ -28,13 +28,15 @@ class _TimeOfDay(click.ParamType):  # type: ignore[type-arg]  # generic from cli
 
 @click.command(cls=Command)
 @click.argument("name", metavar="[PIPELINE]", required=False)
-@click.option("--as", "kind", type=click.Choice(scheduling.kinds()), help="[default: the scheduler of this machine]")
+@click.option(
+    "--as", "kind", type=click.Choice(scheduling.list_kinds()), help="[default: the scheduler of this machine]"
+)
 @click.option("--at", type=_TimeOfDay(), default="02:15", show_default=True, help="Local time; UTC for GitHub.")
-@click.option("--every", type=click.Choice(get_args(scheduling.Every)), help="[default: hour for hourly, else day]")
+@click.option("--every", type=click.Choice(get_args(scheduling.Interval)), help="[default: hour for hourly, else day]")
 @click.option("--install", is_flag=True, help="Install it; systemd, cron and launchd only.")
 @click.pass_obj
 def schedule(
-    app: App, name: str | None, kind: str | None, at: tuple[int, int], every: Every | None, install: bool
+    app: App, name: str | None, kind: str | None, at: tuple[int, int], every: Interval | None, install: bool
 ) -> None:
     """Print the configuration that runs PIPELINE (by default nightly) on a schedule.
 
@@ -53,8 +55,8 @@ def schedule(
     project = app.settings.project
     if not str(project).isprintable():
         raise ConfigError(f"A scheduler can't be given the folder {str(project)!r}: its name has odd characters.")
-    job = scheduling.Job(name, project, every, *at, stops_are_fine=followed.job == "backfill")
-    if install and kind not in scheduling.HERE:
+    job = scheduling.Job(name, project, every, *at, exit_3_is_success=followed.job == "backfill")
+    if install and kind not in scheduling.INSTALLABLE_KINDS:
         raise ConfigError(f"{kind} can't be installed on this machine: print it, and install it there.")
     if install:
         for line in scheduling.install(kind, job):
@@ -64,7 +66,7 @@ def schedule(
 
 
 def _show(app: App, kind: str, job: scheduling.Job) -> None:
-    made = scheduling.files(kind, job)
+    made = scheduling.render_files(kind, job)
     if app.json:
         for path, text in made.items():
             app.emit({"name": str(path), "kind": kind, "content": text})
@@ -75,5 +77,5 @@ def _show(app: App, kind: str, job: scheduling.Job) -> None:
         app.result(text)
     if len(made) == 1:
         app.note(f"Save it as {next(iter(made))}." if kind != "cron" else "Add it with: crontab -e")
-    if kind in scheduling.HERE:
+    if kind in scheduling.INSTALLABLE_KINDS:
         app.note("Install it with the same command and --install.")

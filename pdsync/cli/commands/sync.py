@@ -74,11 +74,11 @@ def sync(
                     f" Nothing was called."
                 )
             if followed.job == "reconcile":
-                reconcile.carry_out(app, followed.asked_reconcile(budget), followed.fail_on_gap or fail_on_gap)
+                reconcile.carry_out(app, followed.to_reconcile_request(budget), followed.fail_on_gap or fail_on_gap)
             else:
-                backfill.carry_out(app, followed.asked_backfill(budget))
+                backfill.carry_out(app, followed.to_backfill_request(budget))
             return
-        request = followed.asked(streams, full=full, since=since, budget=budget, params=_params(params))
+        request = followed.to_sync_request(streams, full=full, since=since, budget=budget, params=_params(params))
         plain = followed.verify and not (streams or full or since)
         _sync(app, request, verify_too=plain, fail_on_gap=followed.fail_on_gap or fail_on_gap)
 
@@ -202,8 +202,8 @@ def plan(app: App, streams: tuple[str, ...], full: bool, name: str | None, api: 
         raise ConfigError(
             f"plan needs a pipeline with the job sync; {name} has the job {followed.job}. Nothing was called."
         )
-    request = followed.asked(streams, full=full, since=None, budget=None)
-    found = forecast.forecast(app.settings, request, verify_too=followed.verify and not (streams or full))
+    request = followed.to_sync_request(streams, full=full, since=None, budget=None)
+    found = forecast.forecast(app.settings, request, with_verification=followed.verify and not (streams or full))
     if app.json:
         for line in (*found.lines, *found.optional):
             app.emit({"name": line.stream, **msgspec.to_builtins(line), "optional": line in found.optional})
@@ -212,7 +212,7 @@ def plan(app: App, streams: tuple[str, ...], full: bool, name: str | None, api: 
     headers = ["stream", "list", "how", "requests", "tokens", "based on"]
     rows = [[x.stream, x.operation, x.way, x.requests, x.tokens, x.basis] for x in found.lines]
     app.out.print(render.table(headers, rows))
-    app.note("\n" + found.sentence())
+    app.note("\n" + found.summary())
     if found.optional:
         rows = [[x.stream, x.operation, x.requests, x.tokens, x.basis] for x in found.optional]
         app.note("\nRead only when named, as each costs one request per parent (pdsync plan STREAM shows one):\n")

@@ -1,21 +1,22 @@
-"""Forgets a person: no file of the project says anything of them any more.
+"""Forgets a person: removes their data from every file of the project.
 
-The sealed answers are where everything else comes from, so they are cleaned first, and then the warehouse is rebuilt
-from them: nothing of it is edited in place, and no free block of the old file stays. In this order, because a kill may
-come at any instant:
+Everything else is derived from the sealed answers, so these are redacted first, and then the warehouse is rebuilt from
+them: it is not edited in place, so no free block of the old file keeps a copy. In this order, because a kill may come
+at any instant:
 
-1. the person's names, addresses and numbers are gathered from all that was ever sealed of them;
-2. raw files that speak of them are rewritten beside the old ones;
-3. what only the warehouse, the journal of the outbox and the folder of downloads hold is cleaned;
-4. one transaction in control.db makes the new raw files the ones that count, cleans every text beside them, and notes
-   that an erasure has begun;
-5. the old raw files go, the warehouse is rebuilt and published, control.db is vacuumed.
+1. the person's names, addresses and numbers are collected from all sealed versions of their record;
+2. raw files that mention them are rewritten under new names;
+3. data that only the warehouse, the journal of the outbox and the folder of downloads contain is redacted;
+4. one transaction in control.db switches to the new raw files, redacts its own texts, and records that an erasure has
+   begun;
+5. the old raw files are deleted, the warehouse is rebuilt and published, control.db is vacuumed.
 
-Until 4 the same command begins again; from 4 on it finishes what is left, and needs no name for it.
+A kill before step 4: the same command starts over. After it: the same command finishes the rest, without needing the
+person's names.
 
-What goes: the person's record, what mutations of it say, notes on them, what was asked for about them one by one (their
-changes, files, mails, followers), and downloaded files that hang on them or are named after them. What stays: other
-records, with `[forgotten]` in place of the person's name, addresses and numbers, and bare ids where an id stood.
+Removed: the person's record, the payloads of mutations of it, their notes, the lists that were requested for them
+(changes, files, mails, followers), and downloaded files that are attached to them or named after them. Kept: other
+records, with `[forgotten]` in place of the person's name, addresses and numbers; ids.
 """
 
 from __future__ import annotations
@@ -50,109 +51,114 @@ if TYPE_CHECKING:
     from pdsync.model import Operation, Walk
     from pdsync.writeback.outbox import Outbox
 
-# In these lists, what has this key with the person's id is the person, or is about no other person.
-_OWN = {"persons": "id", "notes": "person_id"}
+# Stream → the key with a person's id, whose record is removed whole.
+_PERSON_KEYS = {"persons": "id", "notes": "person_id"}
 
 
-class Forgotten(Struct):
-    """What was taken out, in counts: nothing here names the person."""
+class ErasureReport(Struct):
+    """What an erasure removed, in counts: nothing in it names the person."""
 
-    records: dict[str, int] = {}  # by stream: records that went
-    mentions: dict[str, int] = {}  # by stream: records in which something was made unreadable
+    records: dict[str, int] = {}  # by stream: records that were removed
+    mentions: dict[str, int] = {}  # by stream: records that were redacted
     pages: int = 0
     raw_files: int = 0
     downloads: int = 0
     cells: int = 0  # texts of control.db and of meta.*
-    shared: int = 0  # names that others bear too, or one word alone: left where they do not point to the person
-    resumed: bool = False  # an erasure that was cut short was finished
+    shared: int = 0  # names that other persons have too, or single words: kept where no id shows that they are meant
+    resumed: bool = False  # it finished an interrupted erasure
 
 
-class _Known(Struct, frozen=True):
-    """What there is of the person in the archive."""
+class _Identifiers(Struct, frozen=True):
+    """The texts in the archive that identify the person."""
 
-    texts: set[str]
-    shared: set[str]
-    records: int
+    unique: set[str]
+    shared: set[str]  # that other persons have too
+    records: int  # sealed versions of the person's record
 
 
-async def forget_person(settings: Settings, id: int, also: Collection[str] = (), *, dry_run: bool = False) -> Forgotten:
-    """Take the person `id` out of everything the project holds.
+async def forget_person(
+    settings: Settings, id: int, also: Collection[str] = (), *, dry_run: bool = False
+) -> ErasureReport:
+    """Remove the person `id` from everything the project stores.
 
     Args:
         settings: of the project.
         id: of the person, in Pipedrive.
-        also: further texts that name them: a maiden name, an old address.
+        also: further texts that identify them: a maiden name, an old address.
         dry_run: count only.
 
     Raises:
-        ConfigError: nothing is known of such a person, or queued mutations speak of them.
-        Busy: another run holds the project.
-        StorageError: a sealed page is damaged, or the disk is full. Run the same command again when that is mended.
+        ConfigError: there is no such person in the archive, or queued mutations mention them.
+        ProjectLocked: another run has the lock.
+        StorageError: a sealed page is damaged, or the disk is full. Fix that, then run the same command again.
     """
     with project.locked(settings) as control:
-        if control.begun_erasures("person", id):  # it was cut after the point from which no name is needed
-            done = Forgotten(resumed=True)
+        if control.begun_erasures("person", id):  # it was interrupted after step 4
+            report = ErasureReport(resumed=True)
         else:
-            done = _clean(settings, control, id, also, dry_run=dry_run)
+            report = _clean_sources(settings, control, id, also, dry_run=dry_run)
         if not dry_run:
-            await _finish(settings, control, id, done)
-    return done
+            await _rebuild(settings, control, id, report)
+    return report
 
 
-def _clean(settings: Settings, control: Control, id: int, also: Collection[str], *, dry_run: bool) -> Forgotten:
-    """Clean everything but what is rebuilt from it; with `dry_run` only count."""
+def _clean_sources(
+    settings: Settings, control: Control, id: int, also: Collection[str], *, dry_run: bool
+) -> ErasureReport:
+    """Redact everything that the warehouse is rebuilt from; with `dry_run` only count."""
     outbox = open_outbox(settings, control)
     recover(outbox)
-    own = _own_mutations(outbox, id)
+    own_mutations = _find_own_mutations(outbox, id)
     walks = {walk.id: walk for walk, _ in control.walks()}
     by_file: dict[str, list[SealedPage]] = {}
     for page in control.pages():
         by_file.setdefault(page.file, []).append(page)
-    known = _gather(settings, walks, by_file, id)
-    if not known.records and not also:
+    identifiers = _gather_identifiers(settings, walks, by_file, id)
+    if not identifiers.records and not also:
         raise ConfigError(
-            f"No sealed answer holds a person {id}. Nothing was changed.\nIf something else names them: --also TEXT"
+            f"No sealed answer contains a person {id}. Nothing was changed.\n"
+            f"To remove a text that identifies them: --also TEXT"
         )
-    redactor, done = Redactor(id, known.texts | set(also)), Forgotten(shared=len(known.shared))
-    _refuse_waiting(outbox, redactor, id, own)
-    touched = []
+    redactor, report = Redactor(id, identifiers.unique | set(also)), ErasureReport(shared=len(identifiers.shared))
+    _refuse_open_mutations(outbox, redactor, id, own_mutations)
+    changed_files = []
     for name, pages in by_file.items():
-        before = done.pages
+        pages_before = report.pages
         for page in pages:
-            _, _, found = _of_page(redactor, walks[page.walk], page, raw_archive.read(settings.raw, page))
-            done.pages += bool(found.removed or found.changed)
-            for counts, count in ((done.records, found.removed), (done.mentions, found.changed)):
+            _, _, found = _redact_page(redactor, walks[page.walk], page, raw_archive.read(settings.raw, page))
+            report.pages += bool(found.removed or found.changed)
+            for counts, count in ((report.records, found.removed), (report.mentions, found.changed)):
                 if count:
                     stream = walks[page.walk].stream
                     counts[stream] = counts.get(stream, 0) + count
-        touched += [name] if done.pages > before else []
-    done.raw_files = len(touched)
+        changed_files += [name] if report.pages > pages_before else []
+    report.raw_files = len(changed_files)
     if dry_run:
-        return done
+        return report
 
-    def change(page: SealedPage, body: bytes) -> tuple[bytes, int]:
-        return _of_page(redactor, walks[page.walk], page, body)[:2]
+    def redact(page: SealedPage, body: bytes) -> tuple[bytes, int]:
+        return _redact_page(redactor, walks[page.walk], page, body)[:2]
 
-    written = [raw_file.rewrite(settings.raw, name, by_file[name], (), change) for name in touched]
+    written = [raw_file.rewrite(settings.raw, name, by_file[name], (), redact) for name in changed_files]
 
     def clean(text: str, column: str, mutation: str | None) -> str:
-        return redactor.cell(text, column, is_own=mutation in own)
+        return redactor.cell(text, column, is_own=mutation in own_mutations)
 
-    done.downloads = _downloads(settings, redactor, id)
-    done.cells = _carried(settings, clean)
+    report.downloads = _remove_downloads(settings, redactor, id)
+    report.cells = _clean_work_file(settings, clean)
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-forget"
-    done.cells += Journal(settings.raw).rewrite(lambda text, mutation: clean(text, "", mutation))
-    done.cells += control.erase(
+    report.cells += Journal(settings.raw).rewrite(lambda text, mutation: clean(text, "", mutation))
+    report.cells += control.erase(
         ErasedRecord(run_id, "person", id),
         [page for each in written for page in each.moved],
         [(walk, seq, run_id, "a person was forgotten") for each in written for walk, seq in each.changed],
         clean,
     )
-    return done
+    return report
 
 
-def _own_mutations(outbox: Outbox, id: int) -> set[str]:
-    """The mutations that add, change, delete or merge the person."""
+def _find_own_mutations(outbox: Outbox, id: int) -> set[str]:
+    """The ids of the mutations that add, change, delete or merge the person."""
     return {
         each.id
         for each in outbox.mutations(images=False)
@@ -161,11 +167,11 @@ def _own_mutations(outbox: Outbox, id: int) -> set[str]:
     }
 
 
-def _refuse_waiting(outbox: Outbox, redactor: Redactor, id: int, own: Collection[str]) -> None:
-    """See that nothing is about to be sent that speaks of the person.
+def _refuse_open_mutations(outbox: Outbox, redactor: Redactor, id: int, own: Collection[str]) -> None:
+    """Refuse while mutations that mention the person are not sent yet: redacted, they could not be sent.
 
     Raises:
-        ConfigError: something is: without its texts it could not be sent.
+        ConfigError: there are such mutations.
     """
     waiting = [
         f"#{each.seq}"
@@ -174,68 +180,70 @@ def _refuse_waiting(outbox: Outbox, redactor: Redactor, id: int, own: Collection
     ]
     if waiting:
         raise ConfigError(
-            f"{len(waiting)} queued mutations speak of person {id} and are not sent yet. Nothing was changed.\n"
+            f"{len(waiting)} queued mutations mention person {id} and are not sent yet. Nothing was changed.\n"
             f"Send them (pdsync push), or drop them: pdsync queue drop {' '.join(waiting)}"
         )
 
 
-def _gather(settings: Settings, walks: dict[int, Walk], by_file: dict[str, list[SealedPage]], id: int) -> _Known:
-    """Everything that the person was ever called and reached by, less what other persons are too."""
-    mine, others, records = set[str](), set[str](), 0
+def _gather_identifiers(
+    settings: Settings, walks: dict[int, Walk], by_file: dict[str, list[SealedPage]], id: int
+) -> _Identifiers:
+    """The names, addresses and numbers of all sealed versions of the person, apart from those that others share."""
+    own, others, records = set[str](), set[str](), 0
     for page in (page for pages in by_file.values() for page in pages if walks[page.walk].stream == "persons"):
         for record in open_envelope(raw_archive.read(settings.raw, page), _operation(walks[page.walk])).records:
             value = json.loads(bytes(record))
             if isinstance(value, dict) and value.get("id") == id:
-                mine |= names(value)
+                own |= names(value)
                 records += 1
             elif isinstance(value, dict):
                 others |= names(value)
-    own, shared = unique_identifiers(mine, others)
-    return _Known(own, shared, records)
+    unique, shared = unique_identifiers(own, others)
+    return _Identifiers(unique, shared, records)
 
 
 def _operation(walk: Walk) -> Operation | None:
     return catalogue.operations(walk.version).get(walk.operation)
 
 
-def _of_page(redactor: Redactor, walk: Walk, page: SealedPage, body: bytes) -> tuple[bytes, int, Found]:
-    """A page without the person; see `Redactor.page`."""
-    if not body:  # the mark of an end
+def _redact_page(redactor: Redactor, walk: Walk, page: SealedPage, body: bytes) -> tuple[bytes, int, Found]:
+    """The page without the person, its number of rows, and what was found; see `Redactor.page`."""
+    if not body:  # marks the end of a walk
         return body, page.rows, Found()
-    key = asked_as = None
+    key = parent_param = None
     stream = catalogue.streams().get(walk.stream)
     if stream is not None:
-        key = _OWN.get(stream.name)
+        key = _PERSON_KEYS.get(stream.name)
         parents = [source.parent for source in stream.sources(walk.version)[1] if source.parent]
         for parent in parents:
             if parent.stream == "persons":
-                asked_as = parent.param
+                parent_param = parent.param
                 paths = [
                     stream.column(c).path(c, walk.version) for c, other in stream.labels.items() if other == "persons"
                 ]
                 key = next((path for path in paths if not path.startswith("@")), key)
     context = msgspec.json.decode(page.context or "{}", type=dict[str, str])
-    return redactor.page(body, _operation(walk), context, key=key, asked_as=asked_as)
+    return redactor.page(body, _operation(walk), context, key=key, asked_as=parent_param)
 
 
-def _downloads(settings: Settings, redactor: Redactor, id: int) -> int:
-    """Remove downloaded files that hang on the person or are named after them; how many there were."""
+def _remove_downloads(settings: Settings, redactor: Redactor, id: int) -> int:
+    """Remove downloaded files that are attached to the person or named after them; how many."""
     root = settings.state / "files"
     if not root.is_dir():
         return 0
     with Folder(root) as folder:
-        held = folder.manifest()
-        theirs = [one for one in held.values() if one.person_id == id or redactor.text(one.name) != one.name]
-        for one in theirs:
-            folder.remove(one.path)
-            del held[one.id]
-        if theirs:
-            folder.rewrite(held)
-    return len(theirs)
+        manifest = folder.manifest()
+        removed = [each for each in manifest.values() if each.person_id == id or redactor.text(each.name) != each.name]
+        for each in removed:
+            folder.remove(each.path)
+            del manifest[each.id]
+        if removed:
+            folder.rewrite(manifest)
+    return len(removed)
 
 
-def _carried(settings: Settings, clean: Callable[[str, str, str | None], str]) -> int:
-    """Clean the texts that no sealed answer tells, so that a rebuilt file can take them over; how many changed."""
+def _clean_work_file(settings: Settings, clean: Callable[[str, str, str | None], str]) -> int:
+    """Redact the texts that a rebuild copies from the work file, as no sealed answer has them; how many changed."""
     project.ready_work_file(settings)
     path = project.work_path(settings)
     if not path.exists():
@@ -247,13 +255,13 @@ def _carried(settings: Settings, clean: Callable[[str, str, str | None], str]) -
         connection.close()
 
 
-async def _finish(settings: Settings, control: Control, id: int, done: Forgotten) -> None:
-    """Remove the old files, and rebuild the warehouse."""
-    named = {page.file for page in control.pages()}
+async def _rebuild(settings: Settings, control: Control, id: int, report: ErasureReport) -> None:
+    """Delete the old raw files, rebuild the warehouse, and delete copies of the old one."""
+    used_files = {page.file for page in control.pages()}
     for path in (*settings.raw.glob("*.zst"), *settings.raw.glob(".*.zst.part")):
-        if path.name not in named:
+        if path.name not in used_files:
             path.unlink()
-    await locked_replay(settings, control, Selection.of(()), f"forget person {id}")
+    await locked_replay(settings, control, Selection.by_names(()), f"forget person {id}")
     work = project.work_path(settings)
     for path in (
         *work.parent.glob(f"{work.name}.damaged-*"),
@@ -265,4 +273,4 @@ async def _finish(settings: Settings, control: Control, id: int, done: Forgotten
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    control.finish_erasures("person", id, msgspec.json.encode(done).decode())
+    control.finish_erasures("person", id, msgspec.json.encode(report).decode())

@@ -1,7 +1,7 @@
-"""Reads the archive in the order in which it was written, and loads it as it was loaded then.
+"""Reads the archive in the order in which it was written, and loads it in the same batches as the runs that wrote it.
 
-A batch has its place among all others by the run, the file and the offset of its last page. Each run of a stream is
-loaded after the same run of the stream that defines its custom fields, as in a sync.
+Batches are ordered by the run, the file and the offset of their last page. Each run of a stream is loaded after the
+same run of the stream that defines its custom fields, as in a sync.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from pdsync.runner.loader import Loader
     from pdsync.runner.session import OnEvent
 
-_AHEAD_BYTES = 3 * 2**20  # compressed, about 24 MiB: read while the chunk before it is loaded
+_CHUNK_BYTES = 3 * 2**20  # compressed, about 24 MiB; read while the previous chunk is loaded
 
 
 class ReplayBatch(Struct, frozen=True):
-    """Pages of a walk that are loaded together, and their position among all that was read.
+    """Pages of a walk that are loaded together, and their position in the archive.
 
-    `closes` says that the list ended after them, though the last of them names a next page: so ends the walk
-    of a list with a parent when no parent is left.
+    `closes`: the list ended after them, though the last page names a next one. The walk of a list with a parent ends
+    so when no parent is left.
     """
 
     position: tuple[int, datetime, int]  # the run, the file in it, the offset in the file
@@ -48,7 +48,7 @@ class ReplayBatch(Struct, frozen=True):
 
 
 class ArchiveReload:
-    """One replay under way: `all` carries it out."""
+    """One replay: `load_all` carries it out."""
 
     def __init__(
         self,
@@ -66,39 +66,44 @@ class ArchiveReload:
         self._runs = control.run_order()
         self._walks = control.walks()
         self._pages: dict[int, list[SealedPage]] = {}
-        self._files: dict[str, datetime] = {}  # when the first page of each was served
+        self._file_starts: dict[str, datetime] = {}  # file → when its first page was served
         for page in control.pages():
             self._pages.setdefault(page.walk, []).append(page)
-            self._files[page.file] = min(page.served_at, self._files.get(page.file, page.served_at))
-        self._begun: dict[int, datetime] = {}  # run → when its first page was served
-        for file, served_at in self._files.items():
+            self._file_starts[page.file] = min(page.served_at, self._file_starts.get(page.file, page.served_at))
+        self._run_starts: dict[int, datetime] = {}  # run → when its first page was served
+        for file, served_at in self._file_starts.items():
             run = self._runs.get(raw_file.sealing_run(file), -1)
-            self._begun[run] = min(served_at, self._begun.get(run, served_at))
+            self._run_starts[run] = min(served_at, self._run_starts.get(run, served_at))
 
-    async def all(self) -> list[Walk]:
-        """Load everything that was chosen; the walks that are in the file to their ends now."""
+    async def load_all(self) -> list[Walk]:
+        """Load the selected streams.
+
+        Returns:
+            The walks that are loaded to their ends now.
+        """
         names = {stream.name for stream in self.streams}
         if self.everything:
             for name in sorted({walk.stream for walk, _ in self._walks} - names):
                 self.receipt.gaps.append(
-                    IncompleteStream(name, "unknown", "the catalogue has no such stream: its pages were left")
+                    IncompleteStream(name, "unknown", "the catalogue has no such stream: its pages were not loaded")
                 )
-        done = list[Walk]()
+        loaded = list[Walk]()
         for stream in self.streams:
             if stream.fields in names:
-                continue  # comes with its definitions
+                continue  # is loaded with its definitions
             users = [each for each in self.streams if each.fields == stream.name]
-            done += await self._group(stream, users)
-        return done
+            loaded += await self._load_group(stream, users)
+        return loaded
 
-    async def _group(self, definitions: Stream, users: Sequence[Stream]) -> list[Walk]:
+    async def _load_group(self, definitions: Stream, users: Sequence[Stream]) -> list[Walk]:
         """Load a stream and those whose fields it defines: run by run, the definitions first."""
         streams = [definitions, *users]
-        work = self._plan(streams)
-        for run in sorted(work):
+        batches = self._plan(streams)
+        for run in sorted(batches):
             for stream in streams:
-                if stream.name in work[run]:
-                    await self._run_of(stream, run, sorted(work[run][stream.name], key=lambda lot: lot.position))
+                if stream.name in batches[run]:
+                    ordered = sorted(batches[run][stream.name], key=lambda batch: batch.position)
+                    await self._load_run(stream, run, ordered)
         for stream in streams:
             if stream.name in self.receipt.streams:
                 entry = self.receipt.streams[stream.name]
@@ -109,84 +114,89 @@ class ArchiveReload:
 
     def _plan(self, streams: Sequence[Stream]) -> dict[int, dict[str, list[ReplayBatch]]]:
         """The batches of each run, by the run's position and by stream."""
-        work: dict[int, dict[str, list[ReplayBatch]]] = {}
+        planned: dict[int, dict[str, list[ReplayBatch]]] = {}
         for stream in streams:
             walks = [(walk, state) for walk, state in self._walks if walk.stream == stream.name]
             if walks:
                 self.receipt.streams[stream.name] = StreamReceipt()
-            for walk, _ in walks:  # also one that brought nothing made the stream's table, and learnt its fields
-                work.setdefault(self._runs.get(walk.run_id, -1), {}).setdefault(stream.name, [])
-            for lot in self._lots(stream, [(walk, state) for walk, state in walks if state != "pruned"]):
-                work.setdefault(lot.position[0], {}).setdefault(stream.name, []).append(lot)
-        return work
+            for walk, _ in walks:  # a walk without pages also created the stream's table and its custom fields
+                planned.setdefault(self._runs.get(walk.run_id, -1), {}).setdefault(stream.name, [])
+            for batch in self._cut_batches(stream, [(walk, state) for walk, state in walks if state != "pruned"]):
+                planned.setdefault(batch.position[0], {}).setdefault(stream.name, []).append(batch)
+        return planned
 
-    def _lots(self, stream: Stream, walks: Sequence[tuple[Walk, str]]) -> Iterator[ReplayBatch]:
+    def _cut_batches(self, stream: Stream, walks: Sequence[tuple[Walk, str]]) -> Iterator[ReplayBatch]:
         """The batches of `walks`, as a sync cuts them."""
         for walk, state in walks:
             if walk.operation not in catalogue.operations(walk.version):
-                detail = f"the catalogue has no operation {walk.version} {walk.operation}: its pages were left"
+                detail = f"the catalogue has no operation {walk.version} {walk.operation}: its pages were not loaded"
                 self.receipt.gaps.append(IncompleteStream(stream.name, "unknown", detail))
                 continue
             pages = self._pages.get(walk.id, [])
-            ended = state in ("sealed", "applied")
+            is_ended = state in ("sealed", "applied")
             if not pages:
                 run = self._runs.get(walk.run_id, -1)
-                if ended and run in self._begun:  # a list with a parent, and there was none to ask for
+                if is_ended and run in self._run_starts:  # a list with a parent, and no parent was due
                     yield ReplayBatch(
-                        (run, self._begun[run], 0), replace(walk, started_at=self._begun[run]), [], closes=True
+                        (run, self._run_starts[run], 0),
+                        replace(walk, started_at=self._run_starts[run]),
+                        [],
+                        closes=True,
                     )
                 continue
-            lots = [list(lot) for _, lot in groupby(pages, lambda page: page.seq // loader.PAGES_A_BATCH)]
-            closes = ended and pages[-1].next is not None and walk.source != FROM_FILES
-            for lot in lots:
-                last = lot[-1]
+            cuts = [list(cut) for _, cut in groupby(pages, lambda page: page.seq // loader.PAGES_PER_BATCH)]
+            closes = is_ended and pages[-1].next is not None and walk.source != FROM_FILES
+            for cut in cuts:
+                last = cut[-1]
                 run = self._runs.get(raw_file.sealing_run(last.file), -1)
-                yield ReplayBatch((run, self._files[last.file], last.at), walk, lot, closes=closes and lot is lots[-1])
+                yield ReplayBatch(
+                    (run, self._file_starts[last.file], last.at), walk, cut, closes=closes and cut is cuts[-1]
+                )
 
-    async def _run_of(self, stream: Stream, run: int, lots: Sequence[ReplayBatch]) -> None:
+    async def _load_run(self, stream: Stream, run: int, batches: Sequence[ReplayBatch]) -> None:
         """Load what one run read of a stream."""
         entry = self.receipt.streams[stream.name]
         self.on_event(Event("started", stream.name, entry))
         name = next((name for name, position in self._runs.items() if position == run), self.receipt.run_id)
-        self.loader.moment = self._begun.get(run, self.receipt.started_at)
+        self.loader.loaded_at = self._run_starts.get(run, self.receipt.started_at)
         await self.loader.do(self.loader.sync_custom_fields, stream, name)
         version, _ = stream.sources(self.settings.api)
         await self.loader.do(self.loader.table, stream, version)
-        for lot in lots:
-            pages = self._pages.get(lot.walk.id, [])
+        for batch in batches:
+            pages = self._pages.get(batch.walk.id, [])
             if pages:
-                self.loader.moment = pages[-1].served_at
-            await self._load(stream, lot, entry)
+                self.loader.loaded_at = pages[-1].served_at
+            await self._load_batch(stream, batch, entry)
 
-    async def _load(self, stream: Stream, lot: ReplayBatch, entry: StreamReceipt) -> None:
+    async def _load_batch(self, stream: Stream, batch: ReplayBatch, entry: StreamReceipt) -> None:
         loaded: asyncio.Task[None] | None = None
-        for chunk in _chunks(lot.pages):
-            pages = await asyncio.to_thread(self._read, chunk)
+        for chunk in _chunks(batch.pages):
+            pages = await asyncio.to_thread(self._read_pages, chunk)
             if loaded:
                 await loaded
-            loaded = asyncio.create_task(self._add(stream, lot.walk, pages, entry))
+            loaded = asyncio.create_task(self._add(stream, batch.walk, pages, entry))
         if loaded:
             await loaded
-        if lot.closes:
-            last = lot.pages[-1].seq + 1 if lot.pages else 0
-            add_counts(entry, await self.loader.do(self.loader.finish, stream, lot.walk, last))
+        if batch.closes:
+            pages_loaded = batch.pages[-1].seq + 1 if batch.pages else 0
+            add_counts(entry, await self.loader.do(self.loader.finish, stream, batch.walk, pages_loaded))
 
     async def _add(self, stream: Stream, walk: Walk, pages: list[Page], entry: StreamReceipt) -> None:
         if counts := await self.loader.add(stream, walk, pages):
             add_counts(entry, counts)
         self.on_event(Event("page", stream.name, entry))
 
-    def _read(self, sealed: Sequence[SealedPage]) -> list[Page]:
+    def _read_pages(self, sealed: Sequence[SealedPage]) -> list[Page]:
         return [raw_archive.read_page(self.settings.raw, page) for page in sealed]
 
 
 def _chunks(pages: Sequence[SealedPage]) -> Iterator[list[SealedPage]]:
-    """Pages that are read together."""
+    """Cut `pages` into chunks that are read together."""
     chunk, size = list[SealedPage](), 0
     for page in pages:
         chunk.append(page)
         size += page.length
-        if size >= _AHEAD_BYTES:
+        if size >= _CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
     if chunk:

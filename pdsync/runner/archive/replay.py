@@ -1,12 +1,12 @@
 """Rebuilds the warehouse from the raw archive alone, with no request.
 
-Everything that was ever sealed is loaded again into a fresh work file, in the order in which it was read: batch by
-batch, cut where they were cut then, and before a stream's batches of a run the definitions of its custom fields as
-that run had them. So the tables, their histories and the schema log come out as they were; and where the catalogue has
-changed since, as if it had always been what it is now: a new column gets its values for the past too.
+All sealed pages are loaded again into a new work file, in the order in which they were read and in the same batches;
+before the batches of a run come the definitions of custom fields as that run had them. So the tables, their histories
+and the schema log are the same as before. Where the catalogue has changed since, it applies to the past too: a new
+column gets its values for all versions.
 
-When the fresh file is finished, it replaces the work file and is published. Until then no file that is read changes: a
-replay that is killed has no effect.
+The new file is built beside the others; when it is finished, it replaces the work file and is published. A replay that
+is killed before that has no effect.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pdsync.runner.report.receipt import adopt_receipts, begin_receipt, save_rec
 from pdsync.runner.session import Event, ignore_event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from pdsync.core.config import Settings
@@ -48,17 +48,17 @@ class Selection(Struct, frozen=True):
     everything: bool
 
     @staticmethod
-    def of(names: Sequence[str]) -> Selection:
-        """The streams called `names` and those that hold their fields' definitions; all, when none is named.
+    def by_names(names: Sequence[str]) -> Selection:
+        """The streams called `names` and those with the definitions of their fields; without names, all.
 
         Raises:
             CatalogueError: there is no such stream. Nothing was changed.
         """
         if not names:
             return Selection(list(catalogue.streams().values()), everything=True)
-        wanted = {name: catalogue.stream(name) for name in names}
-        wanted |= {s.fields: catalogue.stream(s.fields) for s in wanted.values() if s.fields}
-        return Selection([s for name, s in catalogue.streams().items() if name in wanted], everything=False)
+        selected = {name: catalogue.stream(name) for name in names}
+        selected |= {s.fields: catalogue.stream(s.fields) for s in selected.values() if s.fields}
+        return Selection([s for name, s in catalogue.streams().items() if name in selected], everything=False)
 
 
 async def replay(
@@ -74,20 +74,20 @@ async def replay(
         settings: of the project.
         names: streams; their children, histories, custom fields and schema log come with them.
         on_event: is called with each event.
-        accept_loss: rebuild also where pages are missing, damaged, or fewer than the warehouse was made from.
+        accept_loss: rebuild even if pages are missing or damaged that the warehouse was built from.
 
     Returns:
         The receipt. Its counts are what the replay loaded; requests and tokens are 0.
 
     Raises:
-        ConfigError: there is nothing to replay, no such stream, or the archive lacks what the warehouse was made from.
+        ConfigError: there is nothing to replay, no such stream, or the archive lacks pages of the warehouse.
         ProjectLocked: another run has the project's lock.
-        StorageError: a sealed page is missing or damaged, or the disk is full. The warehouse is what it was.
+        StorageError: a sealed page is missing or damaged, or the disk is full. The warehouse is unchanged.
     """
-    chosen = Selection.of(names)
+    selection = Selection.by_names(names)
     with project.locked(settings, lambda text: on_event(Event("note", text=text))) as control:
         command = " ".join(["replay", *names, *(["--accept-loss"] if accept_loss else [])])
-        receipt = await locked_replay(settings, control, chosen, command, on_event, accept_loss=accept_loss)
+        receipt = await locked_replay(settings, control, selection, command, on_event, accept_loss=accept_loss)
         await mutation_log.catch_up(settings, control)
     return receipt
 
@@ -95,10 +95,9 @@ async def replay(
 async def locked_replay(
     settings: Settings,
     control: Control,
-    chosen: Selection,
+    selection: Selection,
     command: str,
     on_event: OnEvent = ignore_event,
-    on_rebuilt: Callable[[duckdb.DuckDBPyConnection], object] = lambda connection: None,
     *,
     accept_loss: bool = False,
 ) -> Receipt:
@@ -107,73 +106,100 @@ async def locked_replay(
     Args:
         settings: of the project.
         control: its control.db.
-        chosen: what is to be rebuilt.
-        command: as it stands in the receipt.
+        selection: the streams to rebuild.
+        command: the command line, for the receipt.
         on_event: is called with each event.
-        on_rebuilt: is called with a connection to the rebuilt file before it is published.
-        accept_loss: as `replay` takes it.
+        accept_loss: as in `replay`.
     """
-    company, name = _find_company(settings, control)
+    company_id, company_name = _find_company(settings, control)
     receipt = begin_receipt(command)
     work = project.work_path(settings)
-    fresh = work.with_name(f"{settings.warehouse.stem}.replay.duckdb")
-    _clear(fresh)
+    new = work.with_name(f"{settings.warehouse.stem}.replay.duckdb")
+    _remove_file(new)
     try:
-        source = _choose_source(settings, control, chosen, accept_loss=accept_loss)
-        if source and not chosen.everything:
-            publish.copy(source, fresh)
-        loader = Loader(fresh)
+        source = _choose_source(settings, control, selection, accept_loss=accept_loss)
+        if source and not selection.everything:
+            publish.copy(source, new)
+        loader = Loader(new)
         try:
-            await loader.do(loader.open, company, name)
-            if not chosen.everything:
-                await loader.do(carry_over.forget_streams, loader.connection, _tables(chosen))
-            reading = ArchiveReload(
-                settings, control, loader, chosen.streams, receipt, on_event, everything=chosen.everything
-            )
-            replayed = await _reload(reading)
-            loader.moment = None
-            if chosen.everything:
-                for past in reversed(control.receipts(-1)):
-                    if past.finished_at:
-                        await loader.do(save_receipt, loader, past)
-                await _carry_over(loader, [source, settings.warehouse] if source else [], on_event)
-            await loader.do(on_rebuilt, loader.connection)
-            await loader.do(loader.create_views)
-            receipt.finished_at = datetime.now(UTC)
-            receipt.exit_code = 4 if receipt.gaps else 0
-            await loader.do(save_receipt, loader, receipt)
+            await loader.do(loader.open, company_id, company_name)
+            walks = await _build(settings, control, loader, selection, source, receipt, on_event)
         finally:
             await loader.close()
         control.start_run(receipt.run_id, receipt.command, receipt.started_at)
-        # A log that a kill has left beside the old work file would be taken for the new one's.
+        # The log that a killed run left beside the old work file must not be applied to the new one.
         work.with_name(f"{work.name}.wal").unlink(missing_ok=True)
-        publish.put(fresh, work)
+        publish.put(new, work)
         publish.publish(work, settings.warehouse)
     finally:
-        _clear(fresh)
-    for walk in replayed:
+        _remove_file(new)
+    for walk in walks:
         control.end_walk(walk.id, "applied")
     control.finish_run(receipt)
     return receipt
 
 
-async def _reload(reading: ArchiveReload) -> list[Walk]:
-    """Load the archive; the walks that are in the file to their ends now. What is not whole is a gap of the receipt.
+async def _build(
+    settings: Settings,
+    control: Control,
+    loader: Loader,
+    selection: Selection,
+    source: Path | None,
+    receipt: Receipt,
+    on_event: OnEvent,
+) -> list[Walk]:
+    """Load the archive into the new file, copy what no page contains, and save the receipt there.
+
+    Args:
+        settings: of the project.
+        control: its control.db.
+        loader: of the new file; if only some streams are rebuilt, it is a copy of `source`.
+        selection: the streams to rebuild.
+        source: the file to copy from; None: there is none.
+        receipt: of the replay; is concluded.
+        on_event: is called with each event.
+
+    Returns:
+        The walks that are loaded to their ends now.
+    """
+    everything = selection.everything
+    if not everything:
+        await loader.do(carry_over.forget_streams, loader.connection, [each.name for each in selection.streams])
+    reload = ArchiveReload(settings, control, loader, selection.streams, receipt, on_event, everything=everything)
+    walks = await _load_archive(reload)
+    loader.loaded_at = None
+    if everything:
+        for past in reversed(control.receipts(-1)):
+            if past.finished_at:
+                await loader.do(save_receipt, loader, past)
+        await _carry_over(loader, [source, settings.warehouse] if source else [], on_event)
+    await loader.do(loader.create_views)
+    receipt.finished_at = datetime.now(UTC)
+    receipt.exit_code = 4 if receipt.gaps else 0
+    await loader.do(save_receipt, loader, receipt)
+    return walks
+
+
+async def _load_archive(reload: ArchiveReload) -> list[Walk]:
+    """Load the archive; streams that it does not have whole become gaps of the receipt.
+
+    Returns:
+        The walks that are loaded to their ends now.
 
     Raises:
         StorageError: a page is missing or damaged.
     """
     try:
-        replayed = await reading.all()
+        walks = await reload.load_all()
     except raw_archive.LostPage as error:
         raise StorageError(
             f"{str(error).splitlines()[0]}\nNothing was changed. Put the file back from a backup (what else is missing:"
             f" pdsync raw verify), or rebuild the tables from what is left: pdsync replay --accept-loss"
         ) from error
-    for gap in await reading.loader.do(_find_incomplete, reading.loader, replayed):
-        reading.receipt.gaps.append(gap)
-        reading.receipt.streams[gap.stream].complete = False
-    return replayed
+    for gap in await reload.loader.do(_find_incomplete, reload.loader, walks):
+        reload.receipt.gaps.append(gap)
+        reload.receipt.streams[gap.stream].complete = False
+    return walks
 
 
 def _find_company(settings: Settings, control: Control) -> tuple[int, str]:
@@ -194,53 +220,53 @@ def _find_company(settings: Settings, control: Control) -> tuple[int, str]:
     return company
 
 
-def _check_archive(settings: Settings, control: Control, sources: Sequence[Path], chosen: Selection) -> None:
-    """Check that the archive has everything that the warehouse was made from.
+def _check_archive(settings: Settings, control: Control, sources: Sequence[Path], selection: Selection) -> None:
+    """Check that the archive has all pages that the warehouse was built from.
 
     Raises:
         ConfigError: it does not: a replay would lose rows or their history. Nothing was changed.
     """
-    names = {stream.name for stream in chosen.streams}
+    names = {stream.name for stream in selection.streams}
     for source in sources:
         try:
             lost = stores.count_rows_not_in_archive(source, control)
         except (StorageError, duckdb.Error):
             continue
-        if lost := {stream: rows for stream, rows in lost.items() if chosen.everything or stream in names}:
-            what = ", ".join(f"{stream}: {rows:,}" for stream, rows in sorted(lost.items()))
+        if lost := {stream: rows for stream, rows in lost.items() if selection.everything or stream in names}:
+            counts = ", ".join(f"{stream}: {rows:,}" for stream, rows in sorted(lost.items()))
             raise ConfigError(
-                f"The raw archive {settings.raw} lacks pages that the warehouse was made from ({what} rows written)."
+                f"The raw archive {settings.raw} lacks pages that the warehouse was built from ({counts} rows written)."
                 f"\nA replay would lose those rows; nothing was changed. Put the missing files back from a backup,"
-                f" or leave the warehouse as it is: pdsync sync goes on with it."
-                f"\nTo rebuild it from what is left all the same: pdsync replay --accept-loss"
+                f" or keep the warehouse as it is: pdsync sync continues with it."
+                f"\nTo rebuild it from what is left anyway: pdsync replay --accept-loss"
             )
         return
 
 
-def _choose_source(settings: Settings, control: Control, chosen: Selection, *, accept_loss: bool) -> Path | None:
-    """The file to copy from what no page contains: the work file, else the warehouse, else none.
+def _choose_source(settings: Settings, control: Control, selection: Selection, *, accept_loss: bool) -> Path | None:
+    """The file from which data that no page contains is copied: the work file, else the warehouse, else none.
 
     Raises:
-        ConfigError: only some streams are to be rebuilt, and there is no whole file to leave the others in; or the
-            archive lacks what that file was made from.
+        ConfigError: only some streams are to be rebuilt, and there is no undamaged file with the others; or the archive
+            lacks pages that the file was built from.
     """
     project.ready_work_file(settings)
     source = project.work_path(settings)
-    if not source.exists() and not chosen.everything:
-        raise ConfigError("There is no whole warehouse to leave the other streams in. Rebuild all of it: pdsync replay")
+    if not source.exists() and not selection.everything:
+        raise ConfigError("There is no undamaged warehouse with the other streams. Rebuild all of them: pdsync replay")
     if accept_loss:
         upkeep.forget_lost_walks(settings, control)
     if not source.exists():
         return None
     if not accept_loss:
-        _check_archive(settings, control, [source, settings.warehouse], chosen)
+        _check_archive(settings, control, [source, settings.warehouse], selection)
     with contextlib.closing(warehouse.connect(source, read_only=True)) as connection:
         adopt_receipts(connection, control)
     return source
 
 
 async def _carry_over(loader: Loader, sources: Sequence[Path], on_event: OnEvent) -> None:
-    """Copy what no page contains from the first file that can be read: a replay also replaces damaged ones."""
+    """Copy data that no page contains from the first file that can be read: a replay also replaces damaged files."""
     for source in sources:
         try:
             await loader.do(carry_over.carry_over, loader.connection, source)
@@ -260,10 +286,7 @@ def _find_incomplete(loader: Loader, replayed: Sequence[Walk]) -> list[Incomplet
     ]
 
 
-def _clear(fresh: Path) -> None:
-    for path in (fresh, fresh.with_name(f"{fresh.name}.wal")):
+def _remove_file(file: Path) -> None:
+    """Remove a DuckDB file and its log, if they exist."""
+    for path in (file, file.with_name(f"{file.name}.wal")):
         path.unlink(missing_ok=True)
-
-
-def _tables(chosen: Selection) -> list[str]:
-    return [stream.name for stream in chosen.streams]

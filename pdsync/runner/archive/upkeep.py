@@ -2,10 +2,10 @@
 
 **What a replay needs.** History is rebuilt from the pages that wrote it, so a walk stays for good if any of its batches
 wrote anything: a row, a version, a deletion, a schema change, a quarantined record. Most walks of most nights wrote
-nothing: they read again what was loaded before. Such a walk only shows how fresh the rows are, so only the newest of
-each list stays (one of everything, and one of changes), and with it the watermark. A walk that
-was dropped before any of its batches was full wrote nothing either. What is not in the warehouse yet is never removed,
-nor is anything younger than `retention.raw_days`.
+nothing: they read what was loaded before. Such a walk only shows how fresh the rows are, so only the newest full walk
+and the newest walk of changes of each list stay, and with them the watermark. A walk that was dropped before its first
+batch was complete wrote nothing either. Pages that are not loaded yet, or younger than `retention.raw_days`, are never
+removed.
 
 So after a prune, a replay gives the same tables and histories. Only `_verified_at` of rows that did not change may be
 earlier than it was.
@@ -42,7 +42,7 @@ class Fault(Struct, frozen=True):
     """A sealed page that is not what it was when it was sealed."""
 
     name: str  # the raw file
-    walk: int | None  # None, like seq and stream: the file does not say what is there
+    walk: int | None  # None, like seq and stream: the damaged part can't be read
     seq: int | None
     stream: str | None
     kind: str  # missing, short, damaged
@@ -50,24 +50,24 @@ class Fault(Struct, frozen=True):
     advice: str
 
 
-class Verified(Struct, frozen=True):
+class Verification(Struct, frozen=True):
     """The result of a check of the whole archive."""
 
     pages: int
     bytes: int
     faults: list[Fault]
-    unnamed: list[str]  # files without a page: left by a kill, and useless
-    unindexed: int  # pages that control.db does not know
+    unnamed: list[str]  # files without a page in use, left by a kill
+    unindexed: int  # pages that are not in control.db
 
 
-def verify(settings: Settings, tell: Callable[[Fault], None] = lambda fault: None) -> Verified:
+def verify(settings: Settings, on_fault: Callable[[Fault], None] = lambda fault: None) -> Verification:
     """Read every sealed page and compare it with its checksum. Changes nothing; a sync may run at the same time.
 
-    Pages that control.db does not know count too: the next command that works with the archive indexes them.
+    Pages that are not in control.db count too: the next command that works with the archive indexes them.
 
     Args:
         settings: of the project.
-        tell: is called with each fault when it is found.
+        on_fault: is called with each fault when it is found.
 
     Raises:
         ConfigError: there is neither control.db nor a raw file.
@@ -75,23 +75,23 @@ def verify(settings: Settings, tell: Callable[[Fault], None] = lambda fault: Non
     """
     if not settings.control.exists() and not any(settings.raw.glob("*.zst")):
         raise ConfigError(
-            f"There is no {settings.control} and no file in {settings.raw}: nothing was read yet: pdsync sync"
+            f"There is no {settings.control} and no file in {settings.raw}. Nothing was read yet: pdsync sync"
         )
     with contextlib.ExitStack() as stack:
         control = stack.enter_context(project.opened(settings)) if settings.control.exists() else None
         faults = list[Fault]()
 
-        def found(fault: Fault) -> None:
+        def report(fault: Fault) -> None:
             faults.append(fault)
-            tell(fault)
+            on_fault(fault)
 
         pages = control.pages() if control else []
         streams = {walk.id: walk.stream for walk, _ in control.walks()} if control else {}
         for page in pages:
             fault = _check_page(settings, page, streams[page.walk])
-            # A page that was moved meanwhile is no fault.
+            # A prune may have moved the page meanwhile.
             if fault and control and control.sealed_pages(page.walk, page.seq)[:1] == [page]:
-                found(fault)
+                report(fault)
         indexed = {(page.walk, page.seq) for page in pages}
         scans = stores.scan_unknown(settings, control)
         unindexed = [
@@ -99,22 +99,22 @@ def verify(settings: Settings, tell: Callable[[Fault], None] = lambda fault: Non
         ]
         for each in unindexed:
             if fault := _check_page(settings, each.page, each.walk.stream):
-                found(fault)
+                report(fault)
         for name, scan in scans.items():
             if scan.fault and not scan.fault.is_torn:
                 detail = str(scan.fault).splitlines()[0]
-                found(Fault(name, None, None, None, "damaged", detail, f"Put {name} back from a backup."))
+                report(Fault(name, None, None, None, "damaged", detail, f"Put {name} back from a backup."))
         for fault in _check_journal(settings):
-            found(fault)
-        named = {page.file for page in control.pages()} if control else set()
-    named |= {each.page.file for each in unindexed} | {fault.name for fault in faults}
-    unnamed = [path.name for path in sorted(settings.raw.glob("*.zst")) if path.name not in named]
+            report(fault)
+        used_files = {page.file for page in control.pages()} if control else set()
+    used_files |= {each.page.file for each in unindexed} | {fault.name for fault in faults}
+    unnamed = [path.name for path in sorted(settings.raw.glob("*.zst")) if path.name not in used_files]
     size = sum(page.length for page in (*pages, *(each.page for each in unindexed)))
-    return Verified(len(pages) + len(unindexed), size, faults, unnamed, len(unindexed))
+    return Verification(len(pages) + len(unindexed), size, faults, unnamed, len(unindexed))
 
 
 def _check_journal(settings: Settings) -> list[Fault]:
-    """What is wrong with the journal of the outbox."""
+    """The fault of the outbox's journal, if it is damaged."""
     try:
         for _ in Journal(settings.raw).read({}):
             pass
@@ -125,10 +125,11 @@ def _check_journal(settings: Settings) -> list[Fault]:
 
 
 def _check_page(settings: Settings, page: SealedPage, stream: str) -> Fault | None:
+    """The fault of a sealed page; None if it is whole."""
     path = settings.raw / page.file
     advice = (
         f"Put {page.file} back from a backup. If there is none: pdsync sync {stream} --full reads what is there now,"
-        f" then pdsync raw prune --damaged gives the page up"
+        f" then pdsync raw prune --damaged removes the page"
     )
     kind, detail = "", ""
     if not path.exists():
@@ -143,8 +144,8 @@ def _check_page(settings: Settings, page: SealedPage, stream: str) -> Fault | No
     return Fault(page.file, page.walk, page.seq, stream, kind, detail, advice) if kind else None
 
 
-class Pruning(Struct, frozen=True):
-    """What a prune removes: pages of walks that no replay needs, and files without a page."""
+class PrunePlan(Struct, frozen=True):
+    """What a prune removes: pages of walks that no replay needs, and files without a page in use."""
 
     walks: list[Walk]
     pages: list[SealedPage]
@@ -157,24 +158,24 @@ class Pruning(Struct, frozen=True):
         return sorted({page.file for page in self.pages})
 
 
-def plan(settings: Settings, control: Control, keep_days: int, *, damaged: bool = False) -> Pruning:
-    """What could be removed. The caller has the project's lock.
+def plan_prune(settings: Settings, control: Control, keep_days: int, *, damaged: bool = False) -> PrunePlan:
+    """Select the pages and files to remove. The caller has the project's lock.
 
     Args:
         settings: of the project.
         control: its control.db.
-        keep_days: what was read in this many last days stays.
-        damaged: also give up walks that hold a damaged page, if their list was read whole since.
+        keep_days: pages of the last `keep_days` days stay.
+        damaged: also remove walks with a damaged page, if their list was read whole since.
 
     Raises:
-        ConfigError: there is no warehouse that says what wrote it.
-        StorageError: a damaged walk can't be given up yet.
+        ConfigError: there is no warehouse that shows which pages wrote it.
+        StorageError: a damaged walk can't be removed yet.
     """
     pages = control.pages()
     walks = control.walks()
-    begun = {receipt.run_id: receipt.started_at for receipt in control.receipts(-1)}
-    young = datetime.now(UTC) - timedelta(days=keep_days)
-    wrote = _count_written(settings, walks, {page.walk for page in pages})
+    started_at = {receipt.run_id: receipt.started_at for receipt in control.receipts(-1)}
+    cutoff = datetime.now(UTC) - timedelta(days=keep_days)
+    written = _count_written(settings, walks, {page.walk for page in pages})
     newest: dict[tuple[str, str, bool], int] = {}
     for walk, state in walks:
         if state == "applied":
@@ -184,29 +185,29 @@ def plan(settings: Settings, control: Control, keep_days: int, *, damaged: bool 
         for walk, state in walks
         if state == "pruned"
         or (
-            begun.get(walk.run_id, young) < young
+            started_at.get(walk.run_id, cutoff) < cutoff
             and walk.id not in newest.values()
-            and (wrote.get(walk.id) == 0 or (state == "dropped" and walk.id not in wrote))
+            and (written.get(walk.id) == 0 or (state == "dropped" and walk.id not in written))
             and state in ("applied", "dropped")
         )
     ]
     if damaged:
         unneeded += _find_replaceable(settings, walks, pages, {walk.id for walk in unneeded})
-    gone = {walk.id for walk in unneeded}
-    named = {page.file for page in pages}
+    unneeded_ids = {walk.id for walk in unneeded}
+    used_files = {page.file for page in pages}
     unnamed = [
         path.name
         for path in sorted(settings.raw.glob("*.zst"))
-        if path.name not in named and path.stat().st_mtime < young.timestamp() and _is_useless(path)
+        if path.name not in used_files and path.stat().st_mtime < cutoff.timestamp() and _is_useless(path)
     ]
     unnamed += [path.name for path in sorted(settings.raw.glob(".*.zst.part"))]
-    removed = [page for page in pages if page.walk in gone]
+    removed = [page for page in pages if page.walk in unneeded_ids]
     size = sum(page.length for page in removed) + sum((settings.raw / name).stat().st_size for name in unnamed)
-    return Pruning([walk for walk in unneeded if walk.id in {page.walk for page in removed}], removed, unnamed, size)
+    return PrunePlan([walk for walk in unneeded if walk.id in {page.walk for page in removed}], removed, unnamed, size)
 
 
 def _is_useless(path: Path) -> bool:
-    """Whether a file without a page contains nothing else either. The archive is indexed."""
+    """Whether a file without an indexed page contains no page at all; a damaged file may. The archive is indexed."""
     scan = raw_file.scan(path)
     return scan.fault is None or scan.fault.is_torn
 
@@ -217,12 +218,14 @@ def _count_written(
     """Walk → how many rows, deletions, changes of the schema and bad records its batches wrote.
 
     Raises:
-        ConfigError: there is no warehouse, or it lacks readings, so that it can't tell what wrote it.
+        ConfigError: there is no warehouse, or it lacks walks, so that it does not show which pages wrote it.
     """
     project.ready_work_file(settings)
     path = project.work_path(settings)
     if not path.exists():
-        raise ConfigError("There is no warehouse that says which pages wrote it. Nothing was changed: pdsync replay")
+        raise ConfigError(
+            "There is no warehouse that shows which pages wrote it. Nothing was removed.\nBuild it first: pdsync replay"
+        )
     counts = {
         key: sum(getattr(loaded.counts, name) for name in _WRITTEN) for key, loaded in stores.loaded_walks(path).items()
     }
@@ -230,27 +233,27 @@ def _count_written(
         state == "applied" and walk.id in with_pages and (walk.run_id, walk.id) not in counts for walk, state in walks
     ):
         raise ConfigError(
-            "The warehouse lacks walks that are in the raw archive, so it can't tell which pages wrote it."
+            "The warehouse lacks walks that are in the raw archive, so it does not show which pages wrote it."
             " Nothing was removed.\nLoad them first: pdsync sync"
         )
     return {walk.id: counts[walk.run_id, walk.id] for walk, _ in walks if (walk.run_id, walk.id) in counts}
 
 
 def _find_replaceable(
-    settings: Settings, walks: Sequence[tuple[Walk, str]], pages: Sequence[SealedPage], gone: Collection[int]
+    settings: Settings, walks: Sequence[tuple[Walk, str]], pages: Sequence[SealedPage], removed: Collection[int]
 ) -> list[Walk]:
-    """Walks with a damaged page whose lists were read whole, and are whole, since.
+    """Walks with a damaged page, whose lists a later, undamaged walk has read whole.
 
     Raises:
-        StorageError: there is one whose list was not.
+        StorageError: no later walk has read the list of one of them.
     """
-    bad = {page.walk for page in pages if page.walk not in gone and _check_page(settings, page, "")}
-    found = [walk for walk, _ in walks if walk.id in bad]
+    damaged = {page.walk for page in pages if page.walk not in removed and _check_page(settings, page, "")}
+    found = [walk for walk, _ in walks if walk.id in damaged]
     positions = {walk.id: position for position, (walk, _) in enumerate(walks)}
     whole = [
         (positions[walk.id], (walk.stream, walk.source))
         for walk, state in walks
-        if state == "applied" and walk.since is None and walk.id not in bad and walk.is_of_a_list
+        if state == "applied" and walk.since is None and walk.id not in damaged and walk.is_of_a_list
     ]
     for walk in found:
         since = {read for position, read in whole if position > positions[walk.id]}
@@ -268,9 +271,12 @@ def _find_replaceable(
 
 
 def forget_lost_walks(settings: Settings, control: Control) -> int:
-    """Forget walks of which a page is missing or damaged; how many. The caller has the project's lock.
+    """Mark walks as pruned of which a page is missing or damaged. The caller has the project's lock.
 
-    Whole batches before such a page are forgotten too: a replay could not tell them from the rest.
+    Whole batches before such a page are given up too: a replay could not tell them from the rest.
+
+    Returns:
+        How many walks.
     """
     pages = control.pages()
     lost = {page.walk for page in pages if _check_page(settings, page, "")}
@@ -280,7 +286,7 @@ def forget_lost_walks(settings: Settings, control: Control) -> int:
     return len(lost)
 
 
-def prune(settings: Settings, control: Control, planned: Pruning) -> None:
+def prune(settings: Settings, control: Control, planned: PrunePlan) -> None:
     """Carry out `planned`, file by file. The caller has the project's lock; a kill leaves every page that is needed.
 
     Raises:
@@ -288,12 +294,12 @@ def prune(settings: Settings, control: Control, planned: Pruning) -> None:
     """
     for walk in planned.walks:
         control.end_walk(walk.id, "pruned")
-    gone = {(page.walk, page.seq) for page in planned.pages}
-    staying = Counter(page.file for page in control.pages() if (page.walk, page.seq) not in gone)
+    removed = {(page.walk, page.seq) for page in planned.pages}
+    kept = Counter(page.file for page in control.pages() if (page.walk, page.seq) not in removed)
     for name in planned.files:
-        if staying[name] and (settings.raw / name).exists():
-            of_file = [page for page in control.pages() if page.file == name]
-            moved = raw_file.rewrite(settings.raw, name, of_file, gone).moved
+        if kept[name] and (settings.raw / name).exists():
+            in_file = [page for page in control.pages() if page.file == name]
+            moved = raw_file.rewrite(settings.raw, name, in_file, removed).moved
         else:
             moved = []
         control.replace_pages(moved, [(page.walk, page.seq) for page in planned.pages if page.file == name], [])

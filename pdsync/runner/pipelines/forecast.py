@@ -1,4 +1,4 @@
-"""Says what a sync will cost before it runs: requests, tokens and minutes, from what the last runs read."""
+"""Estimates what a sync will cost before it runs: requests, tokens and minutes, from what the last runs read."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from pdsync.model import Parent, Source, Stream, Version
     from pdsync.runner.reconcile.rotation import Turn
 
-Known = dict[tuple[str, str, bool], tuple[int, int]]  # (stream, source, everything was read) → pages, rows
-IDENTITY_TOKENS = 2  # every run asks whose token it is
+LastWalks = dict[tuple[str, str, bool], tuple[int, int]]  # (stream, source, the whole list was read) → pages, rows
+IDENTITY_TOKENS = 2  # every run requests the owner of the token
 
 
-class Line(Struct, frozen=True):
-    """One list: how it will be read, and what that costs."""
+class ListForecast(Struct, frozen=True):
+    """The cost of one list, and how it will be read."""
 
     stream: str
     operation: str
@@ -42,10 +42,10 @@ class Line(Struct, frozen=True):
 class Forecast(Struct, frozen=True):
     """What a run will cost."""
 
-    lines: list[Line]
+    lines: list[ListForecast]
     burst: int
     daily_tokens: int
-    optional: list[Line] = []  # of streams that are not read unless they are named; not part of the totals
+    optional: list[ListForecast] = []  # of streams that are not read unless they are named; not part of the totals
 
     def totals(self) -> dict[str, Any]:
         """Requests, tokens, share of the day's tokens, and seconds at the rate limit."""
@@ -60,76 +60,77 @@ class Forecast(Struct, frozen=True):
             "at_least": any(line.at_least for line in self.lines),
         }
 
-    def sentence(self) -> str:
+    def summary(self) -> str:
         """The totals in words."""
         totals = self.totals()
         about = "At least" if totals["at_least"] else "About"
         share = f", {totals['share']:.1%} of a day's {self.daily_tokens:,}" if self.daily_tokens else ""
-        time = f", {_minutes(totals['seconds'])} at {self.burst} requests per 2 s" if self.burst else ""
-        first = (
-            " Lists that were never read count as one page; their size shows in the first run."
+        time = f", {_format_duration(totals['seconds'])} at {self.burst} requests per 2 s" if self.burst else ""
+        unknown = (
+            " Lists that were never read count as one page; the first run shows their size."
             if (totals["at_least"])
             else ""
         )
-        return f"{about} {totals['requests']:,} requests, {totals['tokens']:,} tokens{share}{time}.{first}"
+        return f"{about} {totals['requests']:,} requests, {totals['tokens']:,} tokens{share}{time}.{unknown}"
 
 
-def forecast(settings: Settings, asked: SyncRequest, *, verify_too: bool = False) -> Forecast:
-    """What `asked` will cost, and what each stream would that is not read unless it is named.
+def forecast(settings: Settings, request: SyncRequest, *, with_verification: bool = False) -> Forecast:
+    """Estimate the cost of a sync, and of each stream that is read only when named.
 
     Args:
         settings: of the project.
-        asked: the sync.
-        verify_too: after it, the streams that are due are reconciled (`runner.reconcile.rotation`).
+        request: the sync.
+        with_verification: include the streams that are due and reconciled after it (`runner.reconcile.rotation`).
 
     Makes no request and changes nothing.
     """
-    streams = asked.selected()
-    others = [] if asked.streams else [each for each in catalogue.streams().values() if each.optional]
-    with contextlib.ExitStack() as held:
-        known: Known = {}
+    streams = request.selected()
+    others = [] if request.streams else [each for each in catalogue.streams().values() if each.optional]
+    with contextlib.ExitStack() as stack:
+        last_walks: LastWalks = {}
         if settings.control.exists():
-            known = held.enter_context(project.opened(settings)).pages_of_last_walks()
-        warehouse = held.enter_context(project.open_warehouse(settings)) if settings.warehouse.exists() else None
+            last_walks = stack.enter_context(project.opened(settings)).pages_of_last_walks()
+        warehouse = stack.enter_context(project.open_warehouse(settings)) if settings.warehouse.exists() else None
         lines, optional = (
             [
-                _line(stream, source, version, asked, known, warehouse)
+                _estimate(stream, source, version, request, last_walks, warehouse)
                 for stream in group
                 for version, sources in [stream.sources(settings.api)]
                 for source in sources
             ]
             for group in (streams, others)
         )
-    if verify_too:
+    if with_verification:
         lines += [
-            _verified(turn, settings) for turn in rotation.select_due(settings, [stream.name for stream in streams])
+            _estimate_verification(turn, settings)
+            for turn in rotation.select_due(settings, [stream.name for stream in streams])
         ]
     return Forecast(lines, settings.burst, settings.daily_tokens, optional)
 
 
-def _verified(turn: Turn, settings: Settings) -> Line:
+def _estimate_verification(turn: Turn, settings: Settings) -> ListForecast:
     version, sources = catalogue.stream(turn.stream).sources(settings.api)
     basis = f"{turn.rows:,} rows, seen {turn.seen_at:%Y-%m-%d}"
-    return Line(turn.stream, sources[0].operation, version, "verify", turn.requests, turn.tokens, basis, False)
+    return ListForecast(turn.stream, sources[0].operation, version, "verify", turn.requests, turn.tokens, basis, False)
 
 
-def _line(
+def _estimate(
     stream: Stream,
     source: Source,
     version: Version,
-    asked: SyncRequest,
-    known: Known,
+    request: SyncRequest,
+    last_walks: LastWalks,
     warehouse: duckdb.DuckDBPyConnection | None,
-) -> Line:
+) -> ListForecast:
     operation = catalogue.operations(version)[source.operation]
-    whole = known.get((stream.name, source.name, True))
-    changes = known.get((stream.name, source.name, False))
-    incremental = source.way != "full" and not asked.reads_whole(stream.name) and whole is not None
+    whole = last_walks.get((stream.name, source.name, True))
+    changes = last_walks.get((stream.name, source.name, False))
+    incremental = source.way != "full" and not request.reads_whole(stream.name) and whole is not None
     unknown = whole is None
     if source.parent:
-        count = _parents(source.parent, known, warehouse, changed=incremental)
+        count = _count_parents(source.parent, last_walks, warehouse, changed=incremental)
         requests = -(-count // source.parent.batch) if count is not None else 1
-        if incremental and changes:  # not all that change have anything to tell
+        if incremental and changes:  # not every changed parent has a list to read
             requests = min(requests, changes[0])
         unknown = count is None
         basis = (
@@ -144,7 +145,7 @@ def _line(
         basis = f"last time {whole[1]:,} rows"
     else:
         requests, basis = 1, "never read"
-    return Line(
+    return ListForecast(
         stream=stream.name,
         operation=operation.id,
         version=version,
@@ -156,17 +157,19 @@ def _line(
     )
 
 
-def _parents(parent: Parent, known: Known, warehouse: duckdb.DuckDBPyConnection | None, *, changed: bool) -> int | None:
-    """How many parents' lists will be read: all in the warehouse, or as many as changed the last time."""
+def _count_parents(
+    parent: Parent, last_walks: LastWalks, warehouse: duckdb.DuckDBPyConnection | None, *, changed: bool
+) -> int | None:
+    """How many parents' lists will be read: all in the warehouse, or as many as changed last time; None: unknown."""
     if warehouse is None:
         return None
     if changed:
-        return sum(rows for (name, _, whole), (_, rows) in known.items() if name == parent.stream and not whole)
+        return sum(rows for (name, _, whole), (_, rows) in last_walks.items() if name == parent.stream and not whole)
     try:
         return len(parent_keys.select_parents(warehouse, parent, None))
     except PdsyncError:
         return None
 
 
-def _minutes(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -1,7 +1,7 @@
-"""Reads pipelines/*.toml: named ways to run pdsync. The project's own come before those that pdsync brings.
+"""Reads pipelines/*.toml: named ways to run pdsync. The project's own take precedence over those that pdsync ships.
 
 A pipeline may come with a cloned project, so it can be stricter than the defaults but not laxer: it names no host and
-no command, and what it may mark as gone has the same bound as without it.
+no command, and it can't raise the limit of records that may be marked as deleted.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 DEFAULT = "nightly"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_EVERY_JOB = {"description", "job", "streams", "leave_out", "budget", "notify"}
-_OF_JOB = {
+_KEYS_OF_ANY_JOB = {"description", "job", "streams", "leave_out", "budget", "notify"}
+_KEYS_BY_JOB = {
     "sync": {"full", "params", "verify", "fail_on_gap"},
     "reconcile": {"repair", "deep", "sample", "max_tombstones", "fail_on_gap"},
     "backfill": {"since", "until", "per_day"},
@@ -56,7 +56,7 @@ class Pipeline(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     until: date | None = None
     per_day: bool = False
 
-    def asked(
+    def to_sync_request(
         self,
         streams: tuple[str, ...],
         *,
@@ -65,9 +65,9 @@ class Pipeline(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
         budget: int | None,
         params: Mapping[str, str] | None = None,
     ) -> SyncRequest:
-        """What to sync: the pipeline's own settings, where the command line says nothing else."""
+        """The sync that the pipeline describes; options of the command line win over its settings."""
         return SyncRequest(
-            streams or self._chosen(),
+            streams or self._selected_names(),
             full or self.full is True,
             since,
             budget or self.budget,
@@ -75,25 +75,29 @@ class Pipeline(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
             refetch=self.full if isinstance(self.full, tuple) else (),
         )
 
-    def asked_reconcile(self, budget: int | None) -> findings.ReconcileRequest:
-        """What to hold against the source."""
+    def to_reconcile_request(self, budget: int | None) -> findings.ReconcileRequest:
+        """The reconciliation that the pipeline describes; `budget` wins over its own."""
         return findings.ReconcileRequest(
             self.streams, self.repair, self.deep, self.sample, self.max_tombstones, budget or self.budget,
             leave_out=self.leave_out,
         )  # fmt: skip
 
-    def asked_backfill(self, budget: int | None) -> backfill.BackfillRequest:
-        """What to read again."""
+    def to_backfill_request(self, budget: int | None) -> backfill.BackfillRequest:
+        """The backfill that the pipeline describes; `budget` wins over its own.
+
+        Raises:
+            CatalogueError: the pipeline has no `since`.
+        """
         since, until = (datetime.combine(day, time(), UTC) if day else None for day in (self.since, self.until))
         if since is None:
             raise CatalogueError("A backfill needs `since`. Nothing was called.")
-        return backfill.BackfillRequest(since, until, self._chosen(), budget or self.budget, self.per_day)
+        return backfill.BackfillRequest(since, until, self._selected_names(), budget or self.budget, self.per_day)
 
-    def _chosen(self) -> tuple[str, ...]:
+    def _selected_names(self) -> tuple[str, ...]:
         if not self.leave_out:
             return self.streams
-        chosen = self.streams or tuple(name for name, each in catalogue.streams().items() if not each.optional)
-        return tuple(name for name in chosen if name not in self.leave_out)
+        names = self.streams or tuple(name for name, each in catalogue.streams().items() if not each.optional)
+        return tuple(name for name in names if name not in self.leave_out)
 
 
 def load(name: str, project: Path) -> Pipeline:
@@ -102,60 +106,65 @@ def load(name: str, project: Path) -> Pipeline:
     Raises:
         CatalogueError: there is none, or its file can't be understood. Nothing was called.
     """
-    folders = [project / "pipelines", shipped()]
+    folders = [project / "pipelines", shipped_folder()]
     for folder in folders:
         path = folder / f"{name}.toml"
         if _NAME.fullmatch(name) and path.is_file():
             return _read(path)
-    known = names(project)
-    near = difflib.get_close_matches(name, known, n=1)
-    guess = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(known)}."
+    existing = list_names(project)
+    near = difflib.get_close_matches(name, existing, n=1)
+    guess = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(existing)}."
     raise CatalogueError(
         f"There is no pipeline {name!r}. {guess} Nothing was called.\n"
-        f"One of your own is a file {folders[0] / 'NAME.toml'}."
+        f"To make one of your own, create {folders[0] / 'NAME.toml'}."
     )
 
 
-def names(project: Path) -> list[str]:
-    """The pipelines that there are."""
-    return sorted({path.stem for folder in (project / "pipelines", shipped()) for path in folder.glob("*.toml")})
+def list_names(project: Path) -> list[str]:
+    """The names of all pipelines, sorted."""
+    return sorted({path.stem for folder in (project / "pipelines", shipped_folder()) for path in folder.glob("*.toml")})
 
 
-def shipped() -> Path:
-    """The folder pipelines/ that pdsync brings: inside the package in a wheel, beside it in a checkout."""
+def shipped_folder() -> Path:
+    """The folder pipelines/ that pdsync ships: inside the package in a wheel, beside it in a checkout."""
     return catalogue.schemas().parent / "pipelines"
 
 
 def _read(path: Path) -> Pipeline:
-    where = f"pipelines/{path.name}"
+    file = f"pipelines/{path.name}"
     try:
         entry = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CatalogueError(f"{where}: this is not TOML: {error}.") from error
-    found = catalogue.read(entry, Pipeline, where)
-    _check(found, entry, where)
-    return found
+        raise CatalogueError(f"{file}: this is not TOML: {error}.") from error
+    pipeline = catalogue.read(entry, Pipeline, file)
+    _check(pipeline, entry, file)
+    return pipeline
 
 
-def _check(found: Pipeline, keys: Iterable[str], where: str) -> None:
+def _check(pipeline: Pipeline, keys: Iterable[str], file: str) -> None:
+    """Check what the types of the keys can't express.
+
+    Raises:
+        CatalogueError: a key belongs to another job, a stream does not exist, or a number is out of range.
+    """
     for key in keys:
-        if key not in _EVERY_JOB | _OF_JOB[found.job]:
-            homes = " or ".join(job for job, keys in _OF_JOB.items() if key in keys)
-            raise CatalogueError(f"{where}: `{key}` is of a {homes}, and this pipeline's job is {found.job!r}.")
-    for name in (*found.streams, *found.leave_out, *(found.full if isinstance(found.full, tuple) else ())):
+        if key not in _KEYS_OF_ANY_JOB | _KEYS_BY_JOB[pipeline.job]:
+            jobs = " or ".join(job for job, keys in _KEYS_BY_JOB.items() if key in keys)
+            raise CatalogueError(f"{file}: `{key}` is a key of a {jobs}, and this pipeline's job is {pipeline.job!r}.")
+    for name in (*pipeline.streams, *pipeline.leave_out, *(pipeline.full if isinstance(pipeline.full, tuple) else ())):
         try:
             catalogue.stream(name)
         except CatalogueError as error:
-            raise CatalogueError(f"{where}: {error}") from error
+            raise CatalogueError(f"{file}: {error}") from error
     for key in ("budget", "sample"):
-        if (number := getattr(found, key)) is not None and number < 1:
-            raise CatalogueError(f"{where}: {key} is {number}. It is a whole number from 1 on.")
-    if found.max_tombstones is not None and not 0 <= found.max_tombstones <= _MOST_TOMBSTONES:
+        if (number := getattr(pipeline, key)) is not None and number < 1:
+            raise CatalogueError(f"{file}: {key} is {number}. It is a whole number from 1 on.")
+    if pipeline.max_tombstones is not None and not 0 <= pipeline.max_tombstones <= _MOST_TOMBSTONES:
         raise CatalogueError(
-            f"{where}: max_tombstones is {found.max_tombstones}. A file can lower the guard only, to 0 up to"
-            f" {_MOST_TOMBSTONES}; more is for whoever types it: pdsync reconcile --repair --max-tombstones N"
+            f"{file}: max_tombstones is {pipeline.max_tombstones}. A file can only lower this limit, to 0 up to"
+            f" {_MOST_TOMBSTONES}; to allow more, type it: pdsync reconcile --repair --max-tombstones N"
         )
-    if found.job == "backfill" and found.since is None:
-        raise CatalogueError(f"{where}: a backfill needs `since`, such as since = 2024-01-01.")
-    if found.per_day and found.budget is None:
-        raise CatalogueError(f"{where}: per_day goes with a budget.")
+    if pipeline.job == "backfill" and pipeline.since is None:
+        raise CatalogueError(f"{file}: a backfill needs `since`, such as since = 2024-01-01.")
+    if pipeline.per_day and pipeline.budget is None:
+        raise CatalogueError(f"{file}: per_day goes with a budget.")

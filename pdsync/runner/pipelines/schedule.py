@@ -1,5 +1,5 @@
-"""Writes what runs a pipeline regularly: a systemd timer, a crontab line, a launchd agent, a GitHub workflow, an
-Airflow DAG or a Dagster schedule. None of it contains a secret, and it is installed only on request.
+"""Writes the configuration that runs a pipeline regularly: a systemd timer, a crontab line, a launchd agent, a GitHub
+workflow, an Airflow DAG or a Dagster schedule. None of it contains a secret, and it is installed only on request.
 """
 
 from __future__ import annotations
@@ -20,47 +20,47 @@ from pdsync.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Every = Literal["hour", "day", "week"]
-HERE = ("systemd", "cron", "launchd")  # kinds that can be installed on this machine
+Interval = Literal["hour", "day", "week"]
+INSTALLABLE_KINDS = ("systemd", "cron", "launchd")  # the others run on other machines
 
 
 class Job(Struct, frozen=True):
-    """What is to run, and when. Times are the machine's own; a week begins its run on Sunday."""
+    """A pipeline and its schedule. Times are local times of the machine; a weekly job runs on Sundays."""
 
     pipeline: str
     project: Path
-    every: Every
+    every: Interval
     hour: int
     minute: int
-    stops_are_fine: bool = False  # a backfill ends with 3 each day until it is through
+    exit_3_is_success: bool = False  # a backfill with a daily budget exits with 3 until it is done
 
     @property
     def name(self) -> str:
-        """What it is called where it is installed: one for each project and pipeline."""
+        """Its name in the scheduler: unique per project and pipeline."""
         return f"pdsync-{self.project.name or 'project'}-{self.pipeline}"
 
     @property
     def arguments(self) -> list[str]:
-        """The command."""
-        found = shutil.which("pdsync", path=str(Path(sys.executable).parent)) or shutil.which("pdsync")
-        command = [found] if found else [sys.executable, "-m", "pdsync"]
+        """The command line to run."""
+        executable = shutil.which("pdsync", path=str(Path(sys.executable).parent)) or shutil.which("pdsync")
+        command = [executable] if executable else [sys.executable, "-m", "pdsync"]
         return [*command, "--project", str(self.project), "--no-input", "sync", "--pipeline", self.pipeline]
 
     @property
     def cron(self) -> str:
-        """When, in five fields."""
+        """The schedule as the five fields of cron."""
         hour = "*" if self.every == "hour" else str(self.hour)
         return f"{self.minute} {hour} * * {'0' if self.every == 'week' else '*'}"
 
 
-def files(kind: str, job: Job) -> dict[Path, str]:
-    """Path → content of what has to be there; for cron, the lines of the table under the path `crontab`."""
-    return _KINDS[kind](job)
+def render_files(kind: str, job: Job) -> dict[Path, str]:
+    """The files that schedule `job`: path → content; for cron, its lines of the table under the path `crontab`."""
+    return _RENDERERS[kind](job)
 
 
-def kinds() -> list[str]:
-    """What can be written."""
-    return list(_KINDS)
+def list_kinds() -> list[str]:
+    """The kinds of schedulers."""
+    return list(_RENDERERS)
 
 
 def default_kind() -> str:
@@ -68,27 +68,27 @@ def default_kind() -> str:
     return "launchd" if sys.platform == "darwin" else "systemd" if shutil.which("systemctl") else "cron"
 
 
-def _at_home(folder: str) -> Path:
-    """`folder` of the home folder; as it is written, where this user has none."""
+def _expand_home(folder: str) -> Path:
+    """`folder` with ~ expanded; unchanged if this user has no home folder."""
     try:
         return Path(folder).expanduser()
     except RuntimeError:
         return Path(folder)
 
 
-def _systemd(job: Job) -> dict[Path, str]:
+def _render_systemd(job: Job) -> dict[Path, str]:
     def quoted(text: str) -> str:
         escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
         return f'"{escaped}"'
 
     day = {"hour": "*-*-* *", "day": f"*-*-* {job.hour:02}", "week": f"Sun *-*-* {job.hour:02}"}[job.every]
-    folder = _at_home("~/.config/systemd/user")
-    fine = "SuccessExitStatus=3\n" if job.stops_are_fine else ""
+    folder = _expand_home("~/.config/systemd/user")
+    success = "SuccessExitStatus=3\n" if job.exit_3_is_success else ""
     return {
         folder / f"{job.name}.service": (
             f"[Unit]\nDescription=pdsync {job.pipeline}\nAfter=network-online.target\n\n"
-            f"[Service]\nType=oneshot\nExecStart={' '.join(map(quoted, job.arguments))}\n{fine}"
-            "# Interrupted like with Ctrl-C: what is under way is settled, and the next run goes on.\n"
+            f"[Service]\nType=oneshot\nExecStart={' '.join(map(quoted, job.arguments))}\n{success}"
+            "# Stops as with Ctrl-C: requests in flight are finished, and the next run continues.\n"
             "KillSignal=SIGTERM\nTimeoutStopSec=60\n"
         ),
         folder / f"{job.name}.timer": (
@@ -98,17 +98,17 @@ def _systemd(job: Job) -> dict[Path, str]:
     }
 
 
-def _cron(job: Job) -> dict[Path, str]:
+def _render_cron(job: Job) -> dict[Path, str]:
     log = job.project / "data" / f"{job.pipeline}.log"
     command = f"{shlex.join(job.arguments)} >> {shlex.quote(str(log))} 2>&1".replace("%", "\\%")
-    return {Path("crontab"): f"{_mark(job)}\n{job.cron} {command}\n"}
+    return {Path("crontab"): f"{_crontab_marker(job)}\n{job.cron} {command}\n"}
 
 
-def _mark(job: Job) -> str:
+def _crontab_marker(job: Job) -> str:
     return f"# pdsync: {job.pipeline} of {job.project}"
 
 
-def _launchd(job: Job) -> dict[Path, str]:
+def _render_launchd(job: Job) -> dict[Path, str]:
     when = {"Minute": job.minute} | ({} if job.every == "hour" else {"Hour": job.hour})
     label = f"com.pdsync.{job.name}"
     log = str(job.project / "data" / f"{job.pipeline}.log")
@@ -120,12 +120,12 @@ def _launchd(job: Job) -> dict[Path, str]:
         "StandardErrorPath": log,
         "ProcessType": "Background",
     }
-    path = _at_home("~/Library/LaunchAgents") / f"{label}.plist"
+    path = _expand_home("~/Library/LaunchAgents") / f"{label}.plist"
     return {path: plistlib.dumps(agent, sort_keys=False).decode()}
 
 
-def _github(job: Job) -> dict[Path, str]:
-    # What stands between braces is GitHub's, not ours.
+def _render_github(job: Job) -> dict[Path, str]:
+    # The doubled braces become expressions of GitHub.
     text = f"""\
 # The repository must be private: its cache holds the company's data. It needs the secrets PDSYNC_API_TOKEN and
 # PDSYNC_BASE_URL (https://yourcompany.pipedrive.com). Times are UTC.
@@ -165,9 +165,9 @@ jobs:
     return {Path(f".github/workflows/pdsync-{job.pipeline}.yml"): text}
 
 
-def _airflow(job: Job) -> dict[Path, str]:
+def _render_airflow(job: Job) -> dict[Path, str]:
     text = f'''\
-"""pdsync {job.pipeline}, every {job.every}. A run that is repeated goes on where the last one stopped."""
+"""pdsync {job.pipeline}, every {job.every}. A run that is repeated continues where the last one stopped."""
 
 import shlex
 from datetime import datetime, timedelta
@@ -193,10 +193,10 @@ with DAG(
     return {Path(f"dags/{job.name}.py".replace("-", "_")): text}
 
 
-def _dagster(job: Job) -> dict[Path, str]:
+def _render_dagster(job: Job) -> dict[Path, str]:
     name = "".join(char if char.isalnum() else "_" for char in job.name)
     text = f'''\
-"""pdsync {job.pipeline}, every {job.every}. A run that is repeated goes on where the last one stopped."""
+"""pdsync {job.pipeline}, every {job.every}. A run that is repeated continues where the last one stopped."""
 
 import subprocess
 
@@ -224,69 +224,80 @@ defs = dagster.Definitions(
     return {Path(f"{name}.py"): text}
 
 
-_KINDS: dict[str, Callable[[Job], dict[Path, str]]] = {
-    "systemd": _systemd, "cron": _cron, "launchd": _launchd, "github": _github, "airflow": _airflow,
-    "dagster": _dagster,
-}  # fmt: skip
-
-
-# Installing.
+_RENDERERS: dict[str, Callable[[Job], dict[Path, str]]] = {
+    "systemd": _render_systemd,
+    "cron": _render_cron,
+    "launchd": _render_launchd,
+    "github": _render_github,
+    "airflow": _render_airflow,
+    "dagster": _render_dagster,
+}
 
 
 def install(kind: str, job: Job) -> list[str]:
-    """Put it in place and start it; how to see it and how to take it away again.
+    """Write the files of `job` and start its schedule.
+
+    Returns:
+        Lines for the user: how to inspect it, and how to remove it.
 
     Raises:
-        ConfigError: it can't be installed here. What was written is named.
+        ConfigError: it can't be installed on this machine; names the files that were written.
     """
-    made = files(kind, job)
-    for path in made:
-        expand(path)  # before anything is written
+    rendered = render_files(kind, job)
+    for path in rendered:
+        expand(path)  # checked before anything is written
     (job.project / "data").mkdir(parents=True, exist_ok=True)  # its log goes there
     if kind == "cron":
-        return _install_cron(job, made[Path("crontab")])
-    for path, text in made.items():
+        return _install_cron(job, rendered[Path("crontab")])
+    for path, text in rendered.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     if kind == "systemd":
         timer = f"{job.name}.timer"
-        _run(["systemctl", "--user", "daemon-reload"], made)
-        _run(["systemctl", "--user", "enable", "--now", timer], made)
+        _run(["systemctl", "--user", "daemon-reload"], rendered)
+        _run(["systemctl", "--user", "enable", "--now", timer], rendered)
         return [
-            f"See it: systemctl --user list-timers {timer}; its log: journalctl --user -u {job.name}",
-            f"Take it away: systemctl --user disable --now {timer}",
-            "It runs while you are logged in; at any time: loginctl enable-linger",
+            f"Show it: systemctl --user list-timers {timer}; its log: journalctl --user -u {job.name}",
+            f"Remove it: systemctl --user disable --now {timer}",
+            "It runs only while you are logged in; to run it at any time: loginctl enable-linger",
         ]
-    (path,) = made
-    _run(["launchctl", "load", "-w", str(path)], made)
-    return [f"Take it away: launchctl unload -w {shlex.quote(str(path))}"]
+    (path,) = rendered
+    _run(["launchctl", "load", "-w", str(path)], rendered)
+    return [f"Remove it: launchctl unload -w {shlex.quote(str(path))}"]
 
 
 def _install_cron(job: Job, lines: str) -> list[str]:
-    old = _ask(["crontab", "-l"]).splitlines()
+    old = _read_output(["crontab", "-l"]).splitlines()
     kept: list[str] = []
     skip = False
-    for line in old:  # our mark, and the line below it, give way to the new ones
-        if not skip and line != _mark(job):
+    for line in old:  # drop the marker and the line below it: the new ones replace them
+        if not skip and line != _crontab_marker(job):
             kept.append(line)
-        skip = line == _mark(job)
+        skip = line == _crontab_marker(job)
     _run(["crontab", "-"], {}, "".join(f"{line}\n" for line in kept) + lines)
-    return ["See it, and take it away: crontab -e"]
+    return ["Show it: crontab -l; remove it: crontab -e"]
 
 
-def _ask(command: list[str]) -> str:
-    """What `command` prints; nothing where it fails, as `crontab -l` does when there is no table yet."""
+def _read_output(command: list[str]) -> str:
+    """The output of `command`; empty if it fails, as `crontab -l` does without a table."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603 - ours
     except FileNotFoundError:
         return ""
 
 
-def _run(command: list[str], written: dict[Path, str], given: str = "") -> None:
-    said = f"Written were: {', '.join(map(str, written))}." if written else "Nothing was written."
+def _run(command: list[str], written: dict[Path, str], stdin: str = "") -> None:
+    """Run `command`; `written`: the files to name in an error.
+
+    Raises:
+        ConfigError: there is no such command, or it failed.
+    """
+    written_files = f"These files were written: {', '.join(map(str, written))}." if written else "Nothing was written."
     try:
-        done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)  # noqa: S603 - ours
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)  # noqa: S603 - ours
     except FileNotFoundError as error:
-        raise ConfigError(f"There is no {command[0]} here. {said}\nChoose another kind with --as.") from error
+        raise ConfigError(
+            f"There is no {command[0]} on this machine. {written_files}\nChoose another kind with --as."
+        ) from error
     if done.returncode:
-        raise ConfigError(f"{shlex.join(command)} failed: {(done.stderr or done.stdout).strip()}\n{said}")
+        raise ConfigError(f"{shlex.join(command)} failed: {(done.stderr or done.stdout).strip()}\n{written_files}")
