@@ -21,7 +21,7 @@ import pyarrow.fs
 
 from pdsync.core.config import expand
 from pdsync.core.disk import sync_folder
-from pdsync.core.log import hide
+from pdsync.core.log import clean, hide
 from pdsync.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def open_store(out: str, endpoint: str | None = None, *, state: Path) -> Store:
     try:
         filesystem, root = pyarrow.fs.FileSystem.from_uri(out)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise ConfigError(f"--out {where}: {error}. Nothing was written.") from error
+        raise ConfigError(f"--out {where}: {clean(str(error).replace(out, where))}. Nothing was written.") from error
     if filesystem.type_name == "local":
         return _Folder(Path(root))
     return _Objects(filesystem, root, where, state)

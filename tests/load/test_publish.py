@@ -12,7 +12,7 @@ import pytest
 
 from pdsync.errors import StorageError
 from pdsync.load import warehouse
-from pdsync.load.publish import publish
+from pdsync.load.publish import copy, publish, put
 
 
 def write(path: Path, value: int) -> None:
@@ -22,7 +22,7 @@ def write(path: Path, value: int) -> None:
     connection.close()
 
 
-def held(path: Path) -> set[int]:
+def values(path: Path) -> set[int]:
     with duckdb.connect(str(path), read_only=True) as connection:
         return {row[0] for row in connection.execute("SELECT x FROM t").fetchall()}
 
@@ -46,9 +46,9 @@ def test_s11_a_reader_goes_on_with_the_old_file_and_the_next_one_sees_the_new(tm
     write(work, 2)
     publish(work, public)
 
-    assert held(public) == {2}
-    told, _ = reader.communicate("\n", timeout=20)
-    assert told == "(1, 1)\n"
+    assert values(public) == {2}
+    printed, _ = reader.communicate("\n", timeout=20)
+    assert printed == "(1, 1)\n"
 
 
 def test_x5_what_is_published_is_the_owners_alone(tmp_path: Path) -> None:
@@ -71,7 +71,39 @@ def test_o3_where_nothing_can_be_put_the_old_warehouse_stays(tmp_path: Path) -> 
     with pytest.raises(StorageError) as caught:
         publish(work, public)
     assert "Readers still see the last one" in str(caught.value)
-    assert held(public) == {1}
+    assert values(public) == {1}
+
+
+def test_o3_a_rebuilt_file_that_can_not_be_put_in_place_leaves_the_work_file(tmp_path: Path) -> None:
+    """The work file's name is taken by a folder that is not empty."""
+    fresh, work = tmp_path / "fresh.duckdb", tmp_path / "work.duckdb"
+    write(fresh, 1)
+    (work / "inside").mkdir(parents=True)
+    with pytest.raises(StorageError, match="Readers still see the last warehouse"):
+        put(fresh, work)
+    assert (values(fresh), (work / "inside").is_dir()) == ({1}, True)
+
+
+def test_a_rebuilt_file_takes_the_place_of_the_work_file(tmp_path: Path) -> None:
+    fresh, work = tmp_path / "fresh.duckdb", tmp_path / "work.duckdb"
+    write(fresh, 1)
+    write(work, 2)
+    put(fresh, work)
+    assert values(work) == {1}
+    assert not fresh.exists()
+
+
+def test_x7_a_copy_replaces_a_file_and_follows_no_link(tmp_path: Path) -> None:
+    source, target, elsewhere = (tmp_path / name for name in ("source", "target", "elsewhere"))
+    source.write_bytes(b"new")
+    target.write_bytes(b"older and longer")
+    copy(source, target)
+    assert target.read_bytes() == b"new"
+    elsewhere.write_bytes(b"not ours")
+    (tmp_path / "link").symlink_to(elsewhere)
+    with pytest.raises(OSError, match="link"):
+        copy(source, tmp_path / "link")
+    assert elsewhere.read_bytes() == b"not ours"
 
 
 def test_o2_a_full_disk_leaves_the_old_warehouse(tmp_path: Path) -> None:
@@ -79,7 +111,7 @@ def test_o2_a_full_disk_leaves_the_old_warehouse(tmp_path: Path) -> None:
     code = """
 import os, sys
 from pathlib import Path
-from tests.load.test_publish import held, write
+from tests.load.test_publish import values, write
 from pdsync.errors import StorageError
 from pdsync.load.publish import publish
 disk = Path(sys.argv[1])
@@ -96,7 +128,7 @@ with (disk / "filler").open("wb", buffering=0) as filler:
 try:
     publish(work, disk / "warehouse.duckdb")
 except StorageError as error:
-    print("refused", "room for one more copy" in str(error), held(disk / "warehouse.duckdb"), sorted(os.listdir(disk)))
+    print("room for one more copy" in str(error), values(disk / "warehouse.duckdb"), sorted(os.listdir(disk)))
 """
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -110,4 +142,4 @@ except StorageError as error:
         text=True,
         check=False,
     )
-    assert run.stdout == "refused True {1} ['filler', 'warehouse.duckdb']\n", run.stderr
+    assert run.stdout == "True {1} ['filler', 'warehouse.duckdb']\n", run.stderr
