@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from pdsync.core.http import Http
 
 # By "/path", or "METHOD /path" for what is no GET: the data of the answer; a number: the status of a refusal; bytes:
-# the body as it is; LOST: no answer; a tuple: one after the other; a function of the request: its result.
+# the body as it is; LOST: no answer; a tuple: one after the other; a function of the request: what it returns.
 Answers = dict[str, Any]
 LOST = object()
 
@@ -52,6 +53,10 @@ class Api:
                 self.answers[name] = tuple(rest)
         if callable(answer):
             answer = answer(request)
+        if isinstance(answer, Awaitable):
+            answer = await answer
+        if isinstance(answer, web.StreamResponse):
+            return answer
         if answer is LOST:
             if request.transport:
                 request.transport.close()
