@@ -30,7 +30,21 @@ def test_v1_pages_tile_the_live_records(reader: Api, kind: str, base: str) -> No
     if kind == "pipelines":
         assert reader.get(f"{base}/pipelines").ids == reader.live(kind)
         return
-    assert reader.walk_ids(f"{base}/{kind}", limit=41) == reader.live(kind)
+    everyones = {"user_id": 0} if kind == "activities" else {}
+    assert reader.walk_ids(f"{base}/{kind}", limit=41, **everyones) == reader.live(kind)
+
+
+def test_v1_activities_are_the_token_users_unless_a_user_is_named(reader: Api) -> None:
+    owner = {id: entry["record"]["owner_id"] for id, entry in reader.truth("activities").items()}
+    me = reader.get("/v1/users/me").data["id"]
+    other = next(user for user in owner.values() if user != me)
+    wanted = {None: me, me: me, other: other}
+    for user, whose in wanted.items():
+        query = {} if user is None else {"user_id": user}
+        found = reader.walk_ids("/v1/activities", limit=500, **query)
+        assert found == [id for id in reader.live("activities") if owner[id] == whose]
+        assert found
+    assert reader.get("/v1/activities", user_id="all").status == 400
 
 
 @pytest.mark.parametrize("kind", V2_KINDS)
@@ -274,3 +288,17 @@ def test_field_lists_page_in_both_versions() -> None:
         assert [code for code in codes if len(code) == 40] == [key for key in keys if len(key) == 40]
         assert len(api.get("/api/v2/dealFields").data) == 100
         assert api.get("/api/v2/dealFields", cursor="zzz").status == 400
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_deleted_deal_is_in_the_list_that_it_was_in_before(api: Api, version: str) -> None:
+    base = {"v1": "/v1", "v2": "/api/v2"}[version]
+    states = {id: entry["state"] for id, entry in api.truth("deals").items()}
+    live, archived = (next(id for id, state in states.items() if state == wanted) for wanted in ("live", "archived"))
+    for id in (live, archived):
+        api.delete(f"/api/v2/deals/{id}")
+    for path, shown, absent in (("deals", live, archived), ("deals/archived", archived, live)):
+        found = api.walk_ids(f"{base}/{path}", status="deleted", limit=100)
+        assert shown in found
+        assert absent not in found
+        assert shown not in api.walk_ids(f"{base}/{path}", limit=100)

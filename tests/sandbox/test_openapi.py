@@ -23,7 +23,11 @@ QUERIES = {
 # In turn, until one of them is answered.
 ASKED = ("", "?term=an", "?entity_type=deal&term=an&field=title&match=beginning", f"?{urlencode(QUERIES)}")
 # Where the ids come from of what no list of its own shows.
-COLLECTIONS = {"/v1/legacyTeams/user": "/v1/users", "/api/v2/users": "/v1/users", "/v1/goals": "/v1/goals/find"}
+COLLECTIONS = {
+    "/v1/legacyTeams/user": "/v1/users",
+    "/api/v2/users": "/v1/users",
+    "/v1/goals": "/v1/goals/find?type.name=deals_won",
+}
 NEEDS_MORE = {
     "getDealConversionStatus": "a conversion under way", "getLeadConversionStatus": "a conversion under way",
     "getComment": "a comment by its UUID",

@@ -61,7 +61,9 @@ class Resource(Struct, frozen=True, kw_only=True):
 DEALS = Resource(
     kind="deals",
     one="deal",
-    facets=words("id add_time update_time owner_id visible_to person_id org_id pipeline_id stage_id status"),
+    facets=words(
+        "id add_time update_time owner_id visible_to person_id org_id pipeline_id stage_id status is_archived"
+    ),
     filters_v2={k: k for k in ("owner_id", "person_id", "org_id", "pipeline_id", "stage_id")},
     filters_v1={
         "user_id": "owner_id",
@@ -217,7 +219,7 @@ ACTIVITIES = Resource(
     one="activity",
     facets=words("id add_time update_time owner_id deal_id lead_id person_id org_id done due_date due_time type"),
     filters_v2={k: k for k in ("owner_id", "deal_id", "lead_id", "person_id", "org_id", "done")},
-    filters_v1={"user_id": "owner_id", "type": "type", "done": "done"},
+    filters_v1={"type": "type", "done": "done"},  # and user_id, which has a default
     updated=("updated_since", "updated_until"),
     sorts=("id", "update_time", "add_time", "due_date"),
     optional=("attendees",),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from pdsync.sandbox.company.clock import iso
 from pdsync.sandbox.company.fabricate import Fabricator, products_of
 from pdsync.sandbox.protocol.v1_parts import custom
 
@@ -76,7 +77,7 @@ KINDS: dict[tuple[str, ...], Kind] = {
     ("roles", "{}", "assignments"): Kind("role_assignments", few=2, key="user_id"),
     ("permissionSets",): Kind("permission_sets", few=4, ids="uuid"),
     ("permissionSets", "{}", "assignments"): Kind("permission_set_assignments", few=3, key="user_id"),
-    ("goals",): Kind("goals", few=5, ids="hex"),
+    ("goals",): Kind("goals", few=8, ids="hex"),
     ("webhooks",): Kind("webhooks", few=3),
     ("projects",): Kind("projects", share=0.02, archived=0.25),
     ("boards",): Kind("project_boards", few=2),
@@ -141,8 +142,8 @@ def first_records(company: Company, kind: Kind, parents: tuple[str, ...]) -> Ite
             known[kind.key] = f"{kind.name.rstrip('s')}_{position + 1}"
         links = {name: value for name, value in zip(_parents_of(kind), parents, strict=False) if name != kind.key}
         known |= {name: int(value) if value.isdigit() else value for name, value in links.items()}
-        if kind.name == "leads":
-            known |= {"source_deal_id": None, **_custom_fields(company, maker)}
+        if kind.name in OWN_VALUES:
+            known |= OWN_VALUES[kind.name](company, maker, position)
         if kind.archived:
             known["is_archived"] = _is_archived(kind, maker)
             if not known["is_archived"]:
@@ -162,12 +163,35 @@ def _is_archived(kind: Kind, maker: Fabricator) -> bool:
     return maker.dice("archived") % 100 < kind.archived * 100
 
 
-def _custom_fields(company: Company, maker: Fabricator) -> Record:
+def _lead(company: Company, maker: Fabricator, position: int) -> Record:
     """Leads carry the deals' custom fields at top level, and leave out those that are not set."""
     rows = company["deals"].rows
     row = rows.get(1 + maker.dice("like") % max(company["deals"].next_id, 1))
     shown = custom(company, "deals", row.record["custom_fields"]) if row else {}
-    return {name: value for name, value in shown.items() if value is not None}
+    return {"source_deal_id": None, **{name: value for name, value in shown.items() if value is not None}}
+
+
+def _goal(company: Company, maker: Fabricator, position: int) -> Record:
+    """What goals are found by: of the first user, another one, the company or a team; by number or by sum of deals."""
+    assignee: Record = {"id": company.id, "type": "company"}
+    if position % 4 < 2:
+        users = list(company["users"].rows)
+        assignee = {"id": users[0 if position % 4 == 0 else 1 + maker.dice("who") % (len(users) - 1)], "type": "person"}
+    elif position % 4 == 3:
+        assignee = {"id": 1, "type": "team"}
+    started = iso(maker.added_s())[:10]
+    metric = {"tracking_metric": "sum", "currency_id": 1} if position % 3 == 1 else {"tracking_metric": "quantity"}
+    return {
+        "assignee": assignee,
+        "is_active": position % 5 not in (3, 4),
+        "expected_outcome": {"target": 10 + maker.dice("target") % 90, **metric},
+        "duration": {"start": started, "end": None if position % 2 else f"{int(started[:4]) + 1}{started[4:8]}28"},
+        "interval": ("weekly", "monthly", "quarterly", "yearly")[position % 4],
+        "type": {"name": "deals_won", "params": {"pipeline_id": [1], "activity_type_id": None}},
+    }
+
+
+OWN_VALUES = {"leads": _lead, "goals": _goal}  # of records that names and types alone don't make believable
 
 
 def _parents_of(kind: Kind) -> tuple[str, ...]:

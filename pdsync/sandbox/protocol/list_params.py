@@ -46,6 +46,7 @@ def read_v2(call: Call, resource: Resource, archived: bool) -> tuple[Selection, 
 
     equal, ids = _filters(call, resource, resource.filters_v2)
     statuses, states = _statuses(query.get("status", ""), archived)
+    equal += _home(resource, states, archived)
     if "filter_id" in query:
         statuses, states = None, ("archived",) if archived else LISTED
     elif "ids" in query:
@@ -99,8 +100,12 @@ def read_v1(call: Call, resource: Resource, archived: bool) -> tuple[Selection, 
     equal, ids = _filters(call, resource, resource.filters_v1)
     if resource.kind == "deals" and query.get("owned_by_you") == "1" and "filter_id" not in query:
         equal = (*((facet, value) for facet, value in equal if facet != "owner_id"), ("owner_id", call.viewer.user_id))
+    if resource.kind == "activities":  # of the token's user, where none is named; 0 is everyone
+        user = _number("user_id", query.get("user_id") or str(call.viewer.user_id))
+        equal = (*equal, ("owner_id", user)) if user else equal
     status = query.get("status", "")
     statuses, states = _statuses("" if status == "all_not_deleted" else status, archived)
+    equal += _home(resource, states, archived)
     if resource.kind == "products" and "ids" in query:
         ids = _ids(query["ids"], ids)
     if resource.kind == "mail_threads":
@@ -222,6 +227,11 @@ def _statuses(text: str, archived: bool) -> tuple[frozenset[str] | None, tuple[s
         return None, (home,)
     states = ((home,) if set(wanted) - {"deleted"} else ()) + (("deleted",) if "deleted" in wanted else ())
     return frozenset(wanted), states
+
+
+def _home(resource: Resource, states: tuple[str, ...], archived: bool) -> tuple[tuple[str, Any], ...]:
+    """Assumption: a deal that was deleted while it was archived is in the list of archived deals, and there only."""
+    return (("is_archived", archived),) if resource.kind == "deals" and "deleted" in states else ()
 
 
 def _ids(text: str, also: frozenset[int] | None) -> frozenset[int]:

@@ -34,6 +34,7 @@ from pdsync.sandbox.operations.field_writes import (
     delete_fields,
     update_field,
 )
+from pdsync.sandbox.operations.goals import find_goals
 from pdsync.sandbox.operations.membership_log import list_joined
 from pdsync.sandbox.operations.pipeline_stats import conversion, movement
 from pdsync.sandbox.operations.recents import list_recents
@@ -327,6 +328,7 @@ def _history_routes() -> list[Route]:
     return [
         *made,
         _documented("getDealParticipantsChangelog", list_joined, "deals"),
+        _documented("getGoals", find_goals),
         _documented("getRecents", list_recents),
         _documented("receiveMessage", generic.receive_message),
         _documented("getDealsTimeline", deals_timeline),

@@ -1,0 +1,104 @@
+"""Lists that show a part of their records by default are read whole: seen in tables and in the requests."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+import pytest
+
+from pdsync.sandbox import Limits, Sizes, generate_company, running
+from tests.support.world import Project
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pdsync.sandbox import RunningSandbox
+
+
+@pytest.fixture(scope="module")
+def box() -> Iterator[RunningSandbox]:
+    company = generate_company(
+        seed=6, sizes=Sizes(deals=30, products=5, files=5, mail_threads=3), now=datetime.now(UTC)
+    )
+    with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
+        yield box
+
+
+@pytest.fixture(params=["v2", "v1"])
+def project(box: RunningSandbox, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Project:
+    project = Project(tmp_path_factory.mktemp("whole") / "project")
+    box.log.clear()
+    return project.configure(base_url=box.url, api_token=box.token, api=request.param)
+
+
+def queries(box: RunningSandbox, operation: str) -> list[dict[str, str]]:
+    """The parameters of every request of an operation."""
+    return [
+        {name: values[0] for name, values in parse_qs(entry.query).items()}
+        for entry in box.log
+        if entry.operation == operation
+    ]
+
+
+def live(box: RunningSandbox, kind: str) -> set[object]:
+    return {entry["id"] for entry in box.dump(kind) if entry["state"] == "live"}
+
+
+def test_s9_activities_are_everyones(box: RunningSandbox, project: Project) -> None:
+    assert project.here("sync", "-q", "activities").code == 0
+    owners = project.ask("SELECT count(DISTINCT owner_id) FROM activities")[0][0]
+    ran = project.here("reconcile", "activities", "--deep", "--json", "--exit-code")
+
+    assert ran.code == 0, ran
+    assert {id for (id,) in project.ask("SELECT id FROM activities")} == live(box, "activities")
+    assert owners > 1
+    users = {query.get("user_id") for query in queries(box, "getActivities")}
+    assert users == ({"0"} if project.env["PDSYNC_API"] == "v1" else {None})
+
+
+def test_s9_goals_are_everyones_active_or_not(box: RunningSandbox, project: Project) -> None:
+    assert project.here("sync", "-q", "goals").code == 0
+    assert project.here("reconcile", "goals", "--json", "--exit-code").code == 0
+
+    assert {id for (id,) in project.ask("SELECT id FROM goals")} == live(box, "goals")
+    assert set(project.ask("SELECT DISTINCT assignee_type FROM goals")) == {("person",), ("company",), ("team",)}
+    asked = [(each["expected_outcome.tracking_metric"], each["is_active"]) for each in queries(box, "getGoals")]
+    each_once = sorted((metric, active) for metric in ("quantity", "sum") for active in ("true", "false"))
+    assert sorted(asked) == sorted(each_once * 2)  # the sync, and the sweep
+
+
+def test_s9_a_flow_tells_of_custom_fields_too(box: RunningSandbox, project: Project) -> None:
+    deal, field = next(
+        (entry["id"], field)
+        for entry in box.dump("deals")
+        if entry["state"] == "live"
+        for field, value in entry["record"]["custom_fields"].items()
+        if isinstance(value, str)
+    )
+    box.act("PATCH", f"/api/v2/deals/{deal}", {"custom_fields": {field: datetime.now(UTC).isoformat()}})
+
+    assert project.here("sync", "-q", "deals", "deal_flow").code == 0
+
+    rows = project.ask("SELECT count(*) FROM deal_flow WHERE deal_id = ? AND field_key = ?", deal, field)
+    assert rows[0][0] > 0
+    assert {query.get("all_changes") for query in queries(box, "getDealUpdates")} == {"1"}
+
+
+def test_a_deal_that_is_deleted_while_archived_is_marked_by_the_next_sync(
+    box: RunningSandbox, project: Project
+) -> None:
+    archived = next(entry["id"] for entry in box.dump("deals") if entry["state"] == "live")
+    box.act("PATCH", f"/api/v2/deals/{archived}", {"is_archived": True})
+    assert project.here("sync", "-q", "deals").code == 0
+    box.act("DELETE", f"/api/v2/deals/{archived}")
+    box.clock.advance(60)
+    box.log.clear()
+
+    assert project.here("sync", "-q", "deals").code == 0
+
+    assert project.ask("SELECT is_archived, _deleted_at IS NOT NULL FROM deals WHERE id = ?", archived) == [
+        (True, True)
+    ]
+    assert not queries(box, "getDeal")
