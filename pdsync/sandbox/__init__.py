@@ -1,4 +1,4 @@
-"""A local Pipedrive: a believable company behind a real HTTP server, with its limits and its faults.
+"""A local Pipedrive: a generated company behind a real HTTP server, with the limits and faults of the API.
 
 It answers v1 (under `/v1` and `/api/v1`) and v2 (under `/api/v2`) for deals, persons, organizations, products,
 activities, pipelines, stages, users, files, mail and fields. It is written from the API's documents only and imports
@@ -10,9 +10,9 @@ nothing else of pdsync; where the documents leave something open, a comment says
         box.url, box.token              # the address, and the admin's token; box.tokens has the other users'
         box.faults.add(kind="reset_after", method="POST", path="/deals$", nth=1)
         box.change(share=0.01)          # users change one record in a hundred
-        box.act("PATCH", "/api/v2/deals/1", {"value": 5})  # a colleague does one thing, in the app
+        box.act("PATCH", "/api/v2/deals/1", {"value": 5})  # another user does something in the app
         box.clock.advance(3600)
-        box.dump("deals")               # the truth: kind, id, state, merged_into, record
+        box.dump("deals")               # all records: kind, id, state, merged_into, record
         box.log, box.journal, box.window()
 
 The same over HTTP, for a sandbox in another process: `/_admin/dump`, `/log`, `/journal`, `/window`, `/summary`,
@@ -20,13 +20,13 @@ The same over HTTP, for a sandbox in another process: `/_admin/dump`, `/log`, `/
 
 Five packages, each of which imports only those above it:
 
-    company/      the data: clock, tables of records, the declared resources, field definitions and custom values, the
-                  journal, and `population/`, which generates three years of history; everything is changed here
+    company/      the data: clock, tables of records, declared resources, field definitions and custom values, the
+                  journal of changes, and `population/`, which generates three years of history
     protocol/     the HTTP API: messages, errors, list parameters, finding rows, validation, records as JSON of v2 and
                   of v1 with the values derived from their neighbours
-    operations/   what an operation does: writes, merges, conversions, searches, changelogs and feeds each in a module
-                  of their own; `generic` answers all others from the documents' description (`documented`)
-    activity/     users at work: simulated changes of records and fields over time
+    operations/   the operations: writes, merges, conversions, searches, changelogs and feeds have a module each;
+                  `generic` answers all others from the documents' description (`documented`)
+    activity/     simulated users: changes of records over time
     server/       the socket: routes, limits, OAuth, faults, request log, the admin interface, start and stop
 """
 

@@ -69,7 +69,7 @@ class Work:
         found: dict[Place, str] = {}
         for kind in KINDS:
             table = self.company[kind]
-            found |= {(kind, id): left.state for id, left in table.left.items()}
+            found |= {(kind, id): left.state for id, left in table.removed.items()}
             found |= {(kind, id): row.state for id, row in table.rows.items()}
         return found
 
@@ -79,7 +79,7 @@ class Work:
 
     def known(self, kind: str, number: int) -> int:
         """Any record that there is or was, gone ones included."""
-        ids = sorted({*self.company[kind].rows, *self.company[kind].left})
+        ids = sorted({*self.company[kind].rows, *self.company[kind].removed})
         return ids[number % len(ids)]
 
     def word(self) -> str:

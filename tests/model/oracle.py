@@ -113,7 +113,7 @@ def false_merges(published: Published, work: Work) -> list[str]:
     """Merges that are recorded as exact but did not happen."""
     found = []
     for (kind, loser), (winner, confidence) in published.merges.items():
-        left = work.company[kind].left.get(loser)
+        left = work.company[kind].removed.get(loser)
         if confidence == "exact" and (left is None or left.merged_into != winner):
             found.append(f"S13: {kind} {loser} was not merged into {winner}")
     return found

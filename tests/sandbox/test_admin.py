@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pdsync.sandbox.activity.simulate import KINDS, TABLED
+from pdsync.sandbox.activity.simulate import KINDS, TABLE_KINDS
 from pdsync.sandbox.activity.simulate_generic import GENERIC_KINDS
 from pdsync.sandbox.server.admin import DUMPED
 
@@ -61,11 +61,11 @@ def test_the_journal_tells_before_after_and_which_request(api: Api) -> None:
 
 
 def test_a_change_does_what_it_says_it_did(api: Api) -> None:
-    before = {kind: api.truth(kind) for kind in TABLED}
+    before = {kind: api.truth(kind) for kind in TABLE_KINDS}
     stamp = api.box.clock.stamp()
-    done = api.admin("POST", "change", {"share": 0.1, "seed": 3, "advance_s": 7200, "kinds": TABLED})
-    assert set(done) == set(TABLED)
-    assert sum(len(done[kind]["merged"]) for kind in TABLED) == 1
+    done = api.admin("POST", "change", {"share": 0.1, "seed": 3, "advance_s": 7200, "kinds": TABLE_KINDS})
+    assert set(done) == set(TABLE_KINDS)
+    assert sum(len(done[kind]["merged"]) for kind in TABLE_KINDS) == 1
     assert done["deals"]["archived"]
     for kind, what in done.items():
         after = api.truth(kind)

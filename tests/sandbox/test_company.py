@@ -59,7 +59,7 @@ def test_the_company_of_another_day_has_the_same_records(days: int) -> None:
         assert {id: (row.state, names(row)) for id, row in then[kind].rows.items()} == {
             id: (row.state, names(row)) for id, row in today[kind].rows.items()
         }
-        assert then[kind].left.keys() == today[kind].left.keys()
+        assert then[kind].removed.keys() == today[kind].removed.keys()
 
 
 def names(row: Row) -> dict[str, object]:

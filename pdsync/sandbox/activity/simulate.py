@@ -1,7 +1,7 @@
-"""Lets the company's people work: updates mostly, some new records, some deletions, a merge, a deal won.
+"""Simulates users at work: mostly updates, some new records, some deletions, a merge, a deal won.
 
-What is done is what the API's own writes do, and is in the journal like them. Times lie between the clock's
-last position and its new one.
+The changes have the same effects as writes over the API, and are in the journal like them. Their times are between
+the clock's time before the simulation and after it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from pdsync.sandbox.company.company import Company
     from pdsync.sandbox.company.table import Record, Row
 
-TABLED = ("deals", "persons", "organizations", "products", "activities", "files")
-KINDS = (*TABLED, *GENERIC_KINDS)
+TABLE_KINDS = ("deals", "persons", "organizations", "products", "activities", "files")
+KINDS = (*TABLE_KINDS, *GENERIC_KINDS)
 MERGEABLE = ("deals", "persons", "organizations")
-WHAT = ("added", "updated", "deleted", "archived", "merged")
-MOST_DRAWS = 50
+CHANGES = ("added", "updated", "deleted", "archived", "merged")
+MAX_DRAWS = 50
 
 
 class LiveChanges(Struct, kw_only=True):
@@ -37,12 +37,14 @@ class LiveChanges(Struct, kw_only=True):
 
     every: int
     records: int = 2
-    kinds: tuple[str, ...] = TABLED  # leads and notes are made up when they are first asked for, which takes time
+    kinds: tuple[str, ...] = TABLE_KINDS  # without leads and notes, which are fabricated on first use: that takes time
     seed: int = 0
     only: tuple[str, ...] = ("added", "updated", "deleted", "archived", "merged")
 
 
-class _Work:
+class _Simulation:
+    """The random numbers and times of one simulation, and which records it has changed."""
+
     def __init__(self, company: Company, seed: int, advance_s: float) -> None:
         self.company, self.random = company, Random(f"{company.seed}/{seed}/{len(company.journal)}")  # noqa: S311
         self._first_s = int(company.clock.seconds())
@@ -52,27 +54,28 @@ class _Work:
         self._ids: dict[str, list[int]] = {}
 
     def now(self) -> str:
+        """A time between the start and the end of the simulation."""
         return iso(self.random.randint(min(self._first_s + 1, self._last_s), self._last_s))
 
     def draw(self, kind: str, count: int) -> list[Row]:
-        """So many live rows that this work has not touched yet, as far as there are."""
+        """At most `count` live rows that this simulation has not changed yet; fewer where there are not enough."""
         table, touched = self.company[kind], self._touched.setdefault(kind, set())
         ids = self._ids.get(kind)
         if ids is None:
             ids = self._ids[kind] = sorted(table.rows)
-        found: list[Row] = []
-        for _ in range(count * MOST_DRAWS):
-            if len(found) >= count or not ids:
+        rows: list[Row] = []
+        for _ in range(count * MAX_DRAWS):
+            if len(rows) >= count or not ids:
                 break
             id = self.random.choice(ids)
             row = table.rows.get(id)
             if row is not None and row.state == "live" and id not in touched:
                 touched.add(id)
-                found.append(row)
-        return found
+                rows.append(row)
+        return rows
 
 
-def change(
+def simulate_changes(
     company: Company,
     *,
     share: float = 0.01,
@@ -80,74 +83,85 @@ def change(
     seed: int = 0,
     kinds: Iterable[str] = KINDS,
     advance_s: float = 3600,
-    only: Iterable[str] = WHAT,
+    only: Iterable[str] = CHANGES,
 ) -> dict[str, dict[str, list[Any]]]:
-    """Change that share of the records of each kind, or so many `records` of it.
+    """Change a share of the records of each kind, and advance the clock.
+
+    Args:
+        share: of the records of a kind, between 0 and 1.
+        records: how many records of each kind to change, instead of a share.
+        seed: another seed gives other changes.
+        advance_s: by how much to advance the clock, in seconds; the changes have times in between.
+        only: which of CHANGES to make.
 
     Returns:
-        By kind and by what was done (added, updated, deleted, archived, merged), the ids. An id stands under
-        one of them only; survivors of a merge are under updated, losers under merged.
+        By kind and by change (added, updated, deleted, archived, merged) the ids. Each id is under one change
+        only; survivors of a merge are under updated, losers under merged.
+
+    Raises:
+        ValueError: one of `kinds` is unknown.
     """
     kinds, only = tuple(kinds), set(only)
     for kind in kinds:
         if kind not in KINDS:
             raise ValueError(f"cannot change {kind!r}; there are {', '.join(KINDS)}")
     with company.lock:
-        work = _Work(company, seed, advance_s)
+        simulation = _Simulation(company, seed, advance_s)
         company.purge()
         mergeable = [kind for kind in kinds if kind in MERGEABLE]
-        merging = work.random.choice(mergeable) if mergeable and "merged" in only else None
-        return {kind: _change_kind(work, kind, share, records, only, merges=kind == merging) for kind in kinds}
+        merging = simulation.random.choice(mergeable) if mergeable and "merged" in only else None
+        return {kind: _change_kind(simulation, kind, share, records, only, merges=kind == merging) for kind in kinds}
 
 
 def _change_kind(
-    work: _Work, kind: str, share: float, records: int | None, only: set[str], *, merges: bool
+    simulation: _Simulation, kind: str, share: float, records: int | None, only: set[str], *, merges: bool
 ) -> dict[str, list[Any]]:
-    company = work.company
-    done: dict[str, list[Any]] = {what: [] for what in WHAT}
+    company = simulation.company
+    ids_by_change: dict[str, list[Any]] = {change_name: [] for change_name in CHANGES}
     total = len(records_at(company, (kind,), ()) if kind in GENERIC_KINDS else company[kind])
     count = records if records is not None else round(total * share)
     if not total or (not count and share <= 0):
-        return done
+        return ids_by_change
     count = max(1, count)
     if kind in GENERIC_KINDS:
-        return done | change_generic(company, kind, count, work.random, work.now, only)
-    few = max(1, count // 12)
-    pair = work.draw(kind, 2) if merges else []
+        return ids_by_change | change_generic(company, kind, count, simulation.random, simulation.now, only)
+    smaller_count = max(1, count // 12)
+    pair = simulation.draw(kind, 2) if merges else []
     if len(pair) == 2:
         merge_records(company, kind, pair[0].id, pair[1].id, None)
-        done["merged"].append(pair[0].id)
-        done["updated"].append(pair[1].id)
+        ids_by_change["merged"].append(pair[0].id)
+        ids_by_change["updated"].append(pair[1].id)
     if "deleted" in only:
-        for row in work.draw(kind, few):
-            mark_deleted(company, kind, row, work.now(), None)
-            done["deleted"].append(row.id)
+        for row in simulation.draw(kind, smaller_count):
+            mark_deleted(company, kind, row, simulation.now(), None)
+            ids_by_change["deleted"].append(row.id)
     if "archived" in only and kind == "deals":
-        done["archived"] += [_archive(work, row) for row in work.draw(kind, few)]
+        ids_by_change["archived"] += [_archive(simulation, row) for row in simulation.draw(kind, smaller_count)]
     if "updated" in only:
-        rows = work.draw(kind, count)
-        done["updated"] += [_update(work, kind, row, wins=kind == "deals" and at == 0) for at, row in enumerate(rows)]
+        rows = simulation.draw(kind, count)
+        winner = rows[:1] if kind == "deals" else []
+        ids_by_change["updated"] += [_update(simulation, kind, row, wins=row in winner) for row in rows]
     if "added" in only:
         models = [row for row in company[kind].rows.values() if row.state == "live"][-50:]
-        for _ in range(few if models else 0):
-            done["added"].append(_add(work, kind, work.random.choice(models)).id)
-    return done
+        for _ in range(smaller_count if models else 0):
+            ids_by_change["added"].append(_add(simulation, kind, simulation.random.choice(models)).id)
+    return ids_by_change
 
 
-def _archive(work: _Work, row: Row) -> int:
-    now = work.now()
+def _archive(simulation: _Simulation, row: Row) -> int:
+    now = simulation.now()
     record = {**row.record, "is_archived": True, "archive_time": now, "update_time": now}
-    return work.company.put("deals", "archive", record, "archived").id
+    return simulation.company.put("deals", "archive", record, "archived").id
 
 
-def _update(work: _Work, kind: str, row: Row, *, wins: bool) -> int:
-    record = work.company[kind].rows[row.id].record
-    record["update_time"] = work.now()
+def _update(simulation: _Simulation, kind: str, row: Row, *, wins: bool) -> int:
+    record = simulation.company[kind].rows[row.id].record
+    record["update_time"] = simulation.now()
     if wins:
         _win(record)
     else:
-        _edit(work, kind, record)
-    return work.company.put(kind, "update", record).id
+        _edit(simulation, kind, record)
+    return simulation.company.put(kind, "update", record).id
 
 
 def _win(record: Record) -> None:
@@ -156,14 +170,14 @@ def _win(record: Record) -> None:
     record |= {"local_won_date": local_date(now), "local_close_date": local_date(now), "local_lost_date": None}
 
 
-def _edit(work: _Work, kind: str, record: Record) -> None:  # noqa: C901 - one case a kind
-    random, words = work.random, load("words")
+def _edit(simulation: _Simulation, kind: str, record: Record) -> None:  # noqa: C901 - one case a kind
+    random, words = simulation.random, load("words")
     match kind:
         case "deals":
             record["value"] = round((record["value"] or 100) * random.uniform(0.7, 1.6), 2)
             if random.random() < 0.4:
                 record["title"] = f"{random.choice(words['deal_what'])} #{record['id']} (rev. {random.randint(2, 9)})"
-            stages = work.company["stages"].ids_where("pipeline_id", record["pipeline_id"])
+            stages = simulation.company["stages"].ids_where("pipeline_id", record["pipeline_id"])
             others = [id for id in stages if id != record["stage_id"]]
             if others and random.random() < 0.3:
                 record |= {"stage_id": random.choice(others), "stage_change_time": record["update_time"]}
@@ -184,14 +198,14 @@ def _edit(work: _Work, kind: str, record: Record) -> None:  # noqa: C901 - one c
     custom = record.get("custom_fields")
     if custom:
         code = random.choice(sorted(custom))
-        field = work.company.fields[kind].get(code)
+        field = simulation.company.fields[kind].get(code)
         if field is not None and field.type in ("varchar", "varchar_auto", "text"):
             custom[code] = f"edited {random.randint(1, 10**6)}"
 
 
-def _add(work: _Work, kind: str, model: Row) -> Row:
-    """A new record much like `model`, as people make them."""
-    company, now = work.company, work.now()
+def _add(simulation: _Simulation, kind: str, model: Row) -> Row:
+    """Add a record with the values of `model`, except its id, its times and its title."""
+    company, now = simulation.company, simulation.now()
     id = company[kind].next_id
     if kind == "files":
         record: dict[str, Any] = file_record(

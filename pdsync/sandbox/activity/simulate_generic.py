@@ -1,4 +1,4 @@
-"""Simulates users changing generic records (leads, notes), as `simulate` does with the company's tables."""
+"""Simulates users who change generic records (leads, notes), as `simulate` does for the company's tables."""
 
 from __future__ import annotations
 
@@ -29,47 +29,53 @@ def change_generic(
     now: Callable[[], str],
     only: set[str],
 ) -> dict[str, list[Any]]:
-    """Change `count` leads or notes, and a twelfth of that many in each other way.
+    """Update `count` leads or notes, and add, delete and archive a twelfth as many of each.
+
+    Args:
+        now: returns the time of a change.
+        only: which changes to make: added, updated, deleted, archived.
 
     Returns:
-        By what was done (added, updated, deleted, archived), the ids; each under one of them only.
+        By change (added, updated, deleted, archived) the ids; each under one of them only.
     """
     path = (kind,)
-    held = records_at(company, path, ())
-    live = [id for id, row in held.items() if row.state == "live"]
-    few = max(1, count // 12)
-    drawn = iter(random.sample(live, min(len(live), count + 2 * few)))
-    done: dict[str, list[Any]] = {what: [] for what in ("added", "updated", "deleted", "archived")}
+    rows = records_at(company, path, ())
+    live = [id for id, row in rows.items() if row.state == "live"]
+    smaller_count = max(1, count // 12)
+    chosen_ids = iter(random.sample(live, min(len(live), count + 2 * smaller_count)))
+    ids_by_change: dict[str, list[Any]] = {"added": [], "updated": [], "deleted": [], "archived": []}
 
-    def write(what: str, op: str, id: str, record: Record | None, state: str = "live") -> None:
-        done[what].append(held[id].record["id"] if record is None else record["id"])
+    def write(change_name: str, op: str, id: str, record: Record | None, state: str = "live") -> None:
+        ids_by_change[change_name].append(rows[id].record["id"] if record is None else record["id"])
         store_record(company, path, (), op, id, None if record is None else Row(0, state, encode(record), ()))
 
-    for what, some in (("deleted", few), ("archived", few if kind in ARCHIVABLE else 0), ("updated", count)):
-        for _ in range(some if what in only else 0):
-            id = next(drawn, None)
+    archived_count = smaller_count if kind in ARCHIVABLE else 0
+    for change_name, times in (("deleted", smaller_count), ("archived", archived_count), ("updated", count)):
+        for _ in range(times if change_name in only else 0):
+            id = next(chosen_ids, None)
             if id is None:
                 break
-            record = {**held[id].record, "update_time": now()}
-            if what == "deleted":
-                write(what, "delete", id, None)
-            elif what == "archived":
-                write(what, "archive", id, {**record, "is_archived": True}, "archived")
+            record = {**rows[id].record, "update_time": now()}
+            if change_name == "deleted":
+                write(change_name, "delete", id, None)
+            elif change_name == "archived":
+                write(change_name, "archive", id, {**record, "is_archived": True}, "archived")
             else:
-                write(what, "update", id, record | _edited(kind, record, random))
-    models = [id for id in live if id in held]
-    for _ in range(few if "added" in only and models else 0):
-        model = held[random.choice(models)]
+                write(change_name, "update", id, record | _draw_edit(kind, record, random))
+    models = [id for id in live if id in rows]
+    for _ in range(smaller_count if "added" in only and models else 0):
+        model = rows[random.choice(models)]
         number, stamp = company.next_generic_id(), now()
-        new: Any = number if kind == "notes" else Fabricator(company, kind, ("new", number)).uuid()
-        record = {**model.record, "id": new, "add_time": stamp, "update_time": stamp}
-        write("added", "add", str(new), record | _edited(kind, record, random))
-    return done
+        new_id: Any = number if kind == "notes" else Fabricator(company, kind, ("new", number)).uuid()
+        record = {**model.record, "id": new_id, "add_time": stamp, "update_time": stamp}
+        write("added", "add", str(new_id), record | _draw_edit(kind, record, random))
+    return ids_by_change
 
 
-def _edited(kind: str, record: Record, random: Random) -> Record:
-    said = f"{random.choice(WORDS)} {random.choice(OUTCOMES)} ({random.randint(1, 10**6)})"
+def _draw_edit(kind: str, record: Record, random: Random) -> Record:
+    """The columns that an edit of `record` changes."""
+    text = f"{random.choice(WORDS)} {random.choice(OUTCOMES)} ({random.randint(1, 10**6)})"
     if kind == "notes":
-        return {"content": f"<p>{said}</p>"}
+        return {"content": f"<p>{text}</p>"}
     value = record.get("value")
-    return {"title": said, "value": {**value, "amount": round(random.uniform(100, 9999), 2)} if value else value}
+    return {"title": text, "value": {**value, "amount": round(random.uniform(100, 9999), 2)} if value else value}

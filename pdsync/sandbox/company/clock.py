@@ -1,8 +1,8 @@
-"""Decides what time it is in the sandbox, and how a time is written.
+"""The sandbox's clock, and the formats of its times.
 
-The clock runs with the machine's monotonic clock from a chosen start, and can be moved. Everything the API
-stamps is a whole second in UTC. Inside the sandbox a time is always the text `2026-11-20T10:00:01Z`: such
-texts sort as the times they name, so no list has to parse one.
+The clock runs with the machine's monotonic clock from a chosen start, and can be moved. All times of the API are
+whole seconds in UTC. Inside the sandbox a time is always a text like `2026-11-20T10:00:01Z`: such texts sort in the
+order of their times, so lists need not parse them.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from datetime import UTC, date, datetime, timedelta
 from email.utils import formatdate
 
 DAY_S = 86_400
-COMPANY_OFFSET_S = 7_200  # the generated company lives at UTC+2 all year round
+COMPANY_OFFSET_S = 7_200  # the generated company is at UTC+2 all year round
 
 
 class Clock:
-    """The sandbox's own time. `advance()` moves it, also backwards. Answers may be dated wrongly: `ahead_s`."""
+    """The sandbox's time. `advance()` moves it, backwards too. `ahead_s` shifts the `Date` header of answers only."""
 
     def __init__(self, start: datetime | None = None) -> None:
-        self.ahead_s = 0.0  # how far the `Date` of answers is ahead of what records are stamped with
+        self.ahead_s = 0.0  # seconds by which the `Date` header is ahead of the times in records
         self._start_s = start.timestamp() if start else time.time()
         self._zero = time.monotonic()
 
@@ -56,7 +56,7 @@ def day_text(day: int) -> str:
 
 
 def iso(seconds: int) -> str:
-    """`2026-11-20T10:00:01Z`; twenty times as fast as datetime, and there are millions to write."""
+    """`2026-11-20T10:00:01Z`. Twenty times as fast as datetime, which matters for millions of records."""
     day, rest = divmod(seconds, DAY_S)
     return f"{day_text(day)}T{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}Z"
 
@@ -66,16 +66,21 @@ def seconds_of(stamp: str) -> int:
 
 
 def v1_time(stamp: str | None) -> str | None:
-    """The same moment as API v1 writes it."""
+    """The same time in the format of API v1: `2026-11-20 10:00:01`."""
     return None if stamp is None else f"{stamp[:10]} {stamp[11:19]}"
 
 
 def from_v1_time(text: str) -> str:
-    """Raises ValueError when `text` is no time."""
+    """A time of API v1 in the sandbox's format.
+
+    Raises:
+        ValueError: `text` is not a time.
+    """
     return iso(int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()))
 
 
 def local_date(stamp: str) -> str:
+    """The date of `stamp` in the company's time zone."""
     return day_text((seconds_of(stamp) + COMPANY_OFFSET_S) // DAY_S)
 
 
@@ -87,7 +92,7 @@ def parse_rfc3339(text: str) -> str:
     """
     if len(text) < 20 or text[10] not in "Tt ":
         raise ValueError(text)
-    # An unescaped "+" of a zone reaches us as a blank.
+    # An unescaped "+" of a zone arrives as a blank.
     zoned = text[:19] + text[19:].replace(" ", "+")
     moment = datetime.fromisoformat(zoned.upper())
     if moment.tzinfo is None:

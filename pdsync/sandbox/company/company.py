@@ -1,7 +1,7 @@
-"""Decides what a company is: its tables, its fields, its people, and what may happen to its records.
+"""A company: its tables, its fields, its users, and the journal of all changes to its records.
 
-Every change goes through `put()` or `remove()`, which keep the journal: the truth that tests hold a sync or a
-push against. Reading never changes anything, except that `purge()` lets go of what was deleted long ago.
+Every change goes through `put()` or `remove()`, which write the journal: the truth that tests compare a sync or a
+push with. Reading changes nothing, except that `purge()` removes records that were deleted 30 days ago.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
 
 KEPT_DAYS = 30  # soft-deleted records stay that long
 ADMIN, MEMBER, LIMITED = "admin", "member", "limited"
-LOGGED = ("deals", "persons", "organizations")  # kinds whose changes the API tells one by one
-JOINED = words(  # and those whose coming and going it tells, below the record that they join
+LOGGED = ("deals", "persons", "organizations")  # kinds whose changes have a changelog in the API
+JOINED = words(  # and those whose additions and removals are in the changelog of their parent
     "deal_followers person_followers organization_followers product_followers deal_participants"
 )
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 
 
 class Sizes(Struct, frozen=True, kw_only=True):
-    """How many records of each kind to generate. What is left open follows from the number of deals."""
+    """How many records of each kind to generate. None: in proportion to the number of deals."""
 
     deals: int = 200
     persons: int | None = None
@@ -66,12 +66,12 @@ class Sizes(Struct, frozen=True, kw_only=True):
             "files": 0.15,
             "mail_threads": 0.1,
         }
-        asked: int | None = getattr(self, kind)
-        return asked if asked is not None else round(self.deals * share[kind])
+        count: int | None = getattr(self, kind)
+        return count if count is not None else round(self.deals * share[kind])
 
 
 class Viewer(Struct):
-    """Someone with a token, and what that lets them see. Mutable: permissions shrink while we watch."""
+    """A user with a token, and what they may see. Mutable: tests change permissions while the sandbox runs."""
 
     name: str
     user_id: int
@@ -81,31 +81,31 @@ class Viewer(Struct):
 
 
 class Actor(Struct, frozen=True):
-    """Who makes changes, and through what."""
+    """Who makes changes, and with which client."""
 
-    user_id: int | None = None  # None: whoever owns the record
+    user_id: int | None = None  # None: the owner of the record
     source: str = "app"
     agent: str | None = BROWSER
     is_bulk: bool = False
 
 
 class Entry(Struct, frozen=True):
-    """One effect. `before` and `after` are the record's JSON, None where there was or is none."""
+    """One change in the journal. `before` and `after` are the row, None where there was or is none."""
 
     seq: int
     time: str
-    at_s: float  # sandbox seconds, for lists that lag behind
+    at_s: float  # seconds of the sandbox's clock with their fraction, for lists that lag
     kind: str
-    id: int | str  # of a lead its UUID; of what lies below a parent both ids, as in the dump: 5/3
+    id: int | str  # of a lead its UUID; of a child both ids, as in the dump: 5/3
     op: str  # add, update, delete, archive, unarchive, restore, merge, purge, silent
     before: Row | None
     after: Row | None
-    request: str | None  # None: nobody's over the API
+    request: str | None  # the request's x-correlation-id; None: not over the API
     actor: Actor = Actor()
 
 
 class Conversion(Struct, frozen=True):
-    """A job that made a deal of a lead, or a lead of a deal."""
+    """A job that converted a lead into a deal, or a deal into a lead."""
 
     lead_id: str
     deal_id: int
@@ -116,7 +116,7 @@ NOTHING = Row(0, "", b"{}", ())
 
 
 class Company:
-    """Make one with `population.generate_company()`; change it over the API, by `changes.change()`, or by `put()`."""
+    """Make one with `population.generate_company()`; change it over the API, by `simulate_changes()`, or by `put()`."""
 
     def __init__(self, *, company_id: int, seed: int, clock: Clock) -> None:
         self.id, self.seed, self.clock = company_id, seed, clock
@@ -128,24 +128,24 @@ class Company:
         self._tokens: dict[str, str] = {}
         self.groups: dict[int, int] = {}
         self.journal: list[Entry] = []
-        self.history: dict[tuple[str, int | str], list[Entry]] = {}  # of the journal, by record or by what it joined
+        self.history: dict[tuple[str, int | str], list[Entry]] = {}  # of the journal, by record or by its parent
         self.actor = Actor()
         self.collections: dict[tuple[str, tuple[str, ...]], dict[str, Row]] = {}  # see operations.generic_records
-        self.born_s = int(clock.seconds())  # when it was generated,
+        self.created_s = int(clock.seconds())  # when the company was generated,
         self.sizes: dict[str, int] = dict.fromkeys(RESOURCES, 0)  # and how many records of each kind it had then
         self.last_ids: dict[str, int] = {}
         self._generic_ids = 900_000
-        self.conversions: dict[str, Conversion] = {}  # of leads to deals and back, by the job's id
+        self.conversions: dict[str, Conversion] = {}  # between leads and deals, by the job's id
         self.contents: dict[int, bytes] = {}  # of uploaded files
         self.filters: dict[int, dict[str, Any]] = {}  # filter_id: {facet: value}
         self.features_off: set[str] = set()  # kinds that answer 415
         self.contact_sync = True
-        self.merge_touches_children = True  # Assumption: a merge sets update_time of what moves over
+        self.merge_touches_children = True  # Assumption: a merge sets update_time of the children that it moves
         self.deals_cap: int | None = None
         self._purge_from = 0.0  # sandbox seconds; when the next deleted record is due
         self.version = 0  # grows with every change; caches of rendered records look at it
         self.lock = threading.RLock()
-        self.memo: dict[tuple[Any, ...], Any] = {}  # what `v1` nests again and again, until the next change
+        self.memo: dict[tuple[Any, ...], Any] = {}  # objects that v1 nests in many records, until the next change
 
     def __getitem__(self, kind: str) -> Table:
         return self.tables[kind]
@@ -156,7 +156,7 @@ class Company:
 
     @property
     def tokens(self) -> dict[str, str]:
-        """By name of their viewers: admin, member, limited."""
+        """The API tokens by the name of their viewer: admin, member, limited."""
         if len(self._tokens) != len(self.viewers):
             self._tokens = {name: self.token_of(name) for name in self.viewers}
         return self._tokens
@@ -164,9 +164,9 @@ class Company:
     # -- changes ---------------------------------------------------------------------------------
 
     def touch(self, kind: str, id: int) -> None:
-        """Move a record's update_time, as what hangs on it changed.
+        """Set a record's update_time to now because a child of it changed.
 
-        Assumption: line items move their deal's, whose value they are; followers and participants do not.
+        Assumption: line items do this to their deal, whose value they make up; followers and participants do not.
         """
         table = self.tables[kind]
         row = table.rows[id]
@@ -184,7 +184,7 @@ class Company:
         hidden: Record | None = None,
         request: str | None = None,
     ) -> Row:
-        """Write `record`, new or changed. What is not given of state, extra and hidden stays as it was."""
+        """Write `record`, new or changed, and log it as `op`. State, extra and hidden stay as they are where None."""
         table = self.tables[kind]
         before = table.rows.get(record["id"])
         if before is not None:
@@ -194,34 +194,35 @@ class Company:
         table.put(row)
         if row.state == "deleted":
             self._purge_from = min(self._purge_from, self.clock.seconds() + KEPT_DAYS * DAY_S - 1)
-        self._note(kind, row.id, op, before, row, request)
+        self._log(kind, row.id, op, before, row, request)
         return row
 
     def remove(
         self, kind: str, id: int, state: str, *, merged_into: int | None = None, request: str | None = None
     ) -> None:
+        """Remove a record for good, and log it. `state`: merged or purged."""
         before = self.tables[kind].rows[id]
         self.tables[kind].remove(id, state, merged_into)
-        self._note(kind, id, "merge" if state == "merged" else "purge", before, None, request)
+        self._log(kind, id, "merge" if state == "merged" else "purge", before, None, request)
 
-    def born_with(self, kind: str) -> int:
-        """The largest id of a kind that was there from the beginning; what is made up does not move with the rest."""
+    def last_initial_id(self, kind: str) -> int:
+        """The largest id of a kind at generation. Fabricated links stay within it, so that they never change."""
         return self.last_ids.get(kind, 0)
 
     def next_generic_id(self) -> int:
-        """An id that no generic record has."""
+        """A new id for a generic record."""
         self._generic_ids += 1
         return self._generic_ids
 
     def log_generic_write(
         self, kind: str, id: int | str, op: str, before: Row | None, after: Row | None, request: str | None
     ) -> None:
-        """Log a write to a generic record in the journal; the record's id may be a text."""
-        self._note(kind, id, op, before, after, request)
+        """Log a write to a generic record in the journal; its id may be a text."""
+        self._log(kind, id, op, before, after, request)
 
     @contextlib.contextmanager
     def acting(self, actor: Actor) -> Iterator[None]:
-        """Let `actor` be who makes the changes for the length of a `with`, under the lock."""
+        """Log changes as made by `actor` for the length of a `with`, under the lock."""
         before, self.actor = self.actor, actor
         try:
             yield
@@ -229,13 +230,13 @@ class Company:
             self.actor = before
 
     def hidden(self, kind: str, row: Row) -> Record:
-        """Facets of `row` that its record does not show."""
-        shown = row.record
+        """The facets of `row` that are not in its record."""
+        record = row.record
         names = self.tables[kind].resource.facets
-        return {name: value for name, value in zip(names, row.facets, strict=True) if name not in shown}
+        return {name: value for name, value in zip(names, row.facets, strict=True) if name not in record}
 
     def purge(self) -> None:
-        """Let go of what was deleted 30 days ago or more. Free while nothing is due."""
+        """Remove the records that were deleted 30 days ago or more. Costs nothing while none is due."""
         now_s = self.clock.seconds()
         if now_s < self._purge_from:
             return
@@ -248,7 +249,7 @@ class Company:
                 else:
                     self._purge_from = min(self._purge_from, due_s)
 
-    def _note(
+    def _log(
         self, kind: str, id: int | str, op: str, before: Row | None, after: Row | None, request: str | None
     ) -> None:
         self.version += 1
@@ -257,11 +258,12 @@ class Company:
         entry = Entry(seq, iso(int(at_s)), at_s, kind, id, op, before, after, request or None, self.actor)
         self.journal.append(entry)
         if kind in LOGGED or kind in JOINED:
-            of = id if kind in LOGGED else str(id).partition("/")[0]
-            self.history.setdefault((kind, of), []).append(entry)
+            parent = id if kind in LOGGED else str(id).partition("/")[0]
+            self.history.setdefault((kind, parent), []).append(entry)
 
 
 def entry_json(entry: Entry) -> Record:
+    """`entry` as `/_admin/journal` shows it."""
     return {
         "seq": entry.seq,
         "time": entry.time,
@@ -271,13 +273,13 @@ def entry_json(entry: Entry) -> Record:
         "before": decode(entry.before.body) if entry.before else None,
         "after": decode(entry.after.body) if entry.after else None,
         "request": entry.request,
-        "actor_user_id": actor_of(entry),
+        "actor_user_id": acting_user_id(entry),
         "change_source": entry.actor.source,
     }
 
 
-def actor_of(entry: Entry) -> int | None:
-    """Who made a change. Assumption: in the sandbox's own work, people work on what is theirs."""
+def acting_user_id(entry: Entry) -> int | None:
+    """Who made a change; None for a purge. Assumption: simulated changes are made by the owner of the record."""
     if entry.actor.user_id is not None or entry.op == "purge":
         return entry.actor.user_id
     record = (entry.before or entry.after or NOTHING).record

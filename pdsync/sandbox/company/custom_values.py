@@ -1,7 +1,7 @@
-"""Decides what a custom field holds: one maker of values for each type of field.
+"""Generates values of custom fields: one generator for each type of field.
 
-A maker takes no argument and returns a value in the form of API v2. Makers are built once per field and
-called for every record, so whatever can be looked up beforehand is.
+A generator takes no argument and returns a value in the form of API v2. It is made once per field and called for
+every record, so it looks up as much as possible in advance.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TEXTS = (
 
 
 class Pools:
-    """What values may point to: ids of users, persons and organizations; the day the company lives in."""
+    """What generated values refer to: ids of users, persons and organizations, addresses, and the current day."""
 
     def __init__(self, users: Sequence[int], persons: Sequence[int], organizations: Sequence[int], now_s: int) -> None:
         self.users, self.persons, self.organizations = users, persons, organizations
@@ -43,7 +43,7 @@ class Pools:
         self.addresses: list[dict[str, Any]] = []
 
 
-def address(random: Random, culture: dict[str, Any]) -> dict[str, Any]:
+def draw_address(random: Random, culture: dict[str, Any]) -> dict[str, Any]:
     city, area, code = random.choice(culture["places"])
     street, number = random.choice(culture["streets"]), str(random.randint(1, 220))
     value = f"{number} {street}, {city}, {culture['country']}"
@@ -62,12 +62,19 @@ def address(random: Random, culture: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def maker(field: Field, random: Random, pools: Pools) -> Callable[[], Any]:  # noqa: C901, PLR0912 - a table
-    rnd, choice, today = random.random, random.choice, pools.today
+def make_value_generator(  # noqa: C901, PLR0912 - a table
+    field: Field, random: Random, pools: Pools
+) -> Callable[[], Any]:
+    """A function that returns another value for `field` at each call.
+
+    Raises:
+        ValueError: the type of the field is unknown.
+    """
+    chance, choice, today = random.random, random.choice, pools.today
     options = [option["id"] for option in field.options or ()]
 
     def clock_time(first: int = 7) -> str:
-        return f"{first + int(rnd() * 9):02}:{int(rnd() * 4) * 15:02}:00"
+        return f"{first + int(chance() * 9):02}:{int(chance() * 4) * 15:02}:00"
 
     def zone() -> dict[str, Any]:
         id, name = choice(ZONES)
@@ -75,27 +82,29 @@ def maker(field: Field, random: Random, pools: Pools) -> Callable[[], Any]:  # n
 
     match field.type:
         case "varchar" | "varchar_auto":
-            return lambda: choice(TEXTS) if rnd() < 0.2 else f"{field.name[:2].strip().upper()}-{int(rnd() * 1e6)}"
+            return lambda: (
+                choice(TEXTS) if chance() < 0.2 else f"{field.name[:2].strip().upper()}-{int(chance() * 1e6)}"
+            )
         case "text":
-            return lambda: "\n".join(choice(TEXTS) for _ in range(1 + int(rnd() * 4)))
+            return lambda: "\n".join(choice(TEXTS) for _ in range(1 + int(chance() * 4)))
         case "double":
-            return lambda: round(rnd() * 100, 2)
+            return lambda: round(chance() * 100, 2)
         case "int":
-            return lambda: int(rnd() * 500)
+            return lambda: int(chance() * 500)
         case "boolean":
-            return lambda: rnd() < 0.5
+            return lambda: chance() < 0.5
         case "visible_to":
             return lambda: choice((1, 3, 7))
         case "monetary":
             currencies = load("words")["currencies"]
             return lambda: {"value": round(random.lognormvariate(6, 1.2), 2), "currency": choice(currencies)}
         case "date":
-            return lambda: day_text(today - int(rnd() * 900))
+            return lambda: day_text(today - int(chance() * 900))
         case "daterange":
 
             def daterange() -> Any:
-                day = today - int(rnd() * 700)
-                return {"value": day_text(day), "until": day_text(day + 1 + int(rnd() * 60))}
+                day = today - int(chance() * 700)
+                return {"value": day_text(day), "until": day_text(day + 1 + int(chance() * 60))}
 
             return daterange
         case "time":
@@ -105,7 +114,7 @@ def maker(field: Field, random: Random, pools: Pools) -> Callable[[], Any]:  # n
         case "enum":
             return lambda: choice(options)
         case "set":
-            return lambda: sorted(random.sample(options, 1 + int(rnd() * 3)))
+            return lambda: sorted(random.sample(options, 1 + int(chance() * 3)))
         case "user":
             return lambda: choice(pools.users)
         case "org":
@@ -113,34 +122,36 @@ def maker(field: Field, random: Random, pools: Pools) -> Callable[[], Any]:  # n
         case "people":
             return lambda: choice(pools.persons) if pools.persons else None
         case "phone":
-            return lambda: f"+49 30 {int(rnd() * 9e6) + 1000000}"
+            return lambda: f"+49 30 {int(chance() * 9e6) + 1000000}"
         case "address":
             if not pools.addresses:
                 cultures = load("names")["culture"]
-                pools.addresses = [address(random, choice(cultures)) for _ in range(500)]
+                pools.addresses = [draw_address(random, choice(cultures)) for _ in range(500)]
             return lambda: choice(pools.addresses)
-    raise ValueError(f"no maker for fields of type {field.type!r}")
+    raise ValueError(f"cannot generate values for a field of type {field.type!r}")
 
 
-def custom_values(fields: FieldSet, random: Random, pools: Pools, year_starts: list[int]) -> Callable[[int], Any]:
-    """A function of a record's birth (seconds) that gives its `custom_fields`.
+def make_record_generator(
+    fields: FieldSet, random: Random, pools: Pools, year_starts: list[int]
+) -> Callable[[int], Any]:
+    """A function from the second a record was created in to its `custom_fields`.
 
-    Assumption: whether unset keys are null or missing is not documented. Here a field that the record was
-    born with is null, and one that was added to the company later is missing.
+    Assumption: whether unset keys are null or missing is not documented. Here a field that existed when the record
+    was created is null, and one that was added to the company later is missing.
     """
     plan = [
-        (field.code, field.share, year_starts[field.year], maker(field, random, pools))
+        (field.code, field.share, year_starts[field.year], make_value_generator(field, random, pools))
         for field in fields.all
         if field.custom
     ]
-    rnd = random.random
+    chance = random.random
 
-    def values(born_s: int) -> dict[str, Any]:
-        made: dict[str, Any] = {}
+    def values(created_s: int) -> dict[str, Any]:
+        custom_fields: dict[str, Any] = {}
         for code, share, since_s, make in plan:
-            if born_s < since_s and rnd() > share / 3:
+            if created_s < since_s and chance() > share / 3:
                 continue
-            made[code] = make() if rnd() < share else None
-        return made
+            custom_fields[code] = make() if chance() < share else None
+        return custom_fields
 
     return values

@@ -1,9 +1,9 @@
-"""Makes up records of kinds that have no generator of their own, from the shape of the API's answers.
+"""Fabricates records of kinds that have no generator of their own, from the shape of the API's answers.
 
-The same company, kind and id give the same record, so nothing is kept until somebody writes to it. Values follow the
+The same company, kind and id give the same record, so a record is stored only once it is written to. Values follow the
 names of their keys: an `owner_id` is one of the company's users, a `deal_id` one of its deals, `update_time` is not
 before `add_time`.
-Assumption: which of the documented values a company really holds is nobody's to know; these are believable ones.
+Assumption: the documents do not say which of the documented values a real company has; these are plausible ones.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LINKS = {
     "rel_owner_org_id": "organizations", "rel_linked_org_id": "organizations", "deal_ids": "deals",
     "person_ids": "persons", "org_ids": "organizations", "visible_pipeline_ids": "pipelines",
 }  # fmt: skip
-# Generic records whose ids count from 1: how many there are at least.
+# Links to generic records whose ids count from 1: how many of them there are at least.
 FEW = {"board_id": 2, "phase_id": 6, "template_id": 3, "parent_role_id": 4, "project_id": 2, "parent_task_id": 3}
 WORDS = words(
     "Renewal Pilot Rollout Survey Calibration Retrofit Onboarding Audit Upgrade Harbour Northern Coastal Quarterly "
@@ -46,75 +46,81 @@ LONGEST_DAYS = 900
 
 
 class Fabricator:
-    """Makes up the values of one record."""
+    """Fabricates the values of one record."""
 
     def __init__(self, company: Company, kind: str, key: object) -> None:
         self.company, self.kind, self.key = company, kind, key
 
-    def dice(self, *parts: object) -> int:
-        """A large number that is always the same for the same record and parts."""
+    def stable_number(self, *parts: object) -> int:
+        """A 64-bit number that is always the same for the same record and parts, and looks random otherwise."""
         text = "/".join(map(str, (self.company.id, self.company.seed, self.kind, self.key, *parts)))
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
-    def record(self, shape: Record, known: Record) -> Record:
-        """A record with the keys of `shape`; what is `known` of it already stands as it is."""
-        made = {name: known[name] if name in known else self.value(name, inner) for name, inner in shape.items()}
-        return {**made, **known}
+    def record(self, shape: Record, given: Record) -> Record:
+        """A record with the keys of `shape` and the values of `given`; the other values are fabricated."""
+        fabricated = {name: given[name] if name in given else self.value(name, inner) for name, inner in shape.items()}
+        return {**fabricated, **given}
 
-    def value(self, name: str, shape: Any, place: str = "") -> Any:
-        """A value for the key `name` of this shape."""
-        where = f"{place}/{name}"
-        if isinstance(shape, dict) and (name in USERS or name in LINKS):  # v1 nests what it refers to
+    def value(self, name: str, shape: Any, parent: str = "") -> Any:
+        """A value of this shape for the key `name`.
+
+        Args:
+            shape: the name of a type, an enum as `a|b`, an object, or a list with the shape of its items.
+            parent: path of the object that has the key, such as `/deal`.
+        """
+        where = f"{parent}/{name}"
+        if isinstance(shape, dict) and (name in USERS or name in LINKS):  # v1 nests the record that it links to
             id = self.value(name, "int", where)
-            known = {key: id for key in ("id", "value") if key in shape}
-            return {key: self.value(key, inner, where) for key, inner in shape.items() if key not in known} | known
+            ids = {key: id for key in ("id", "value") if key in shape}
+            return {key: self.value(key, inner, where) for key, inner in shape.items() if key not in ids} | ids
         if isinstance(shape, dict):
             return {key: self.value(key, inner, where) for key, inner in shape.items()} if shape else None
         if isinstance(shape, list):
-            size = self.dice(where) % 3
+            size = self.stable_number(where) % 3
             inner = shape[0] if shape else None
-            found = [self.value(name, inner, f"{where}/{index}") for index in range(size)] if inner else []
-            return [each for each in found if each is not None]
-        if name in USERS or (name == "id" and place.endswith("user")):
-            return (
-                self.one_of(self.users(), where) if shape in ("int", "num") else str(self.one_of(self.users(), where))
-            )
+            items = [self.value(name, inner, f"{where}/{index}") for index in range(size)] if inner else []
+            return [each for each in items if each is not None]
+        if name in USERS or (name == "id" and parent.endswith("user")):
+            user_id = self.one_of(self.user_ids(), where)
+            return user_id if shape in ("int", "num") else str(user_id)
         if name in LINKS:
-            return self.linked(name, shape, where)
+            return self.link(name, shape, where)
         if name in FEW:
-            return 1 + self.dice(where) % FEW[name]
+            return 1 + self.stable_number(where) % FEW[name]
         if shape is None:
             return None
         if name in FLAGS and shape in ("str", "bool"):
             return FLAGS[name]
         return self._scalar(name, str(shape), where)
 
-    def linked(self, name: str, shape: Any, where: str) -> Any:
-        """The id of one of the records that the company began with; now and then of none."""
-        last = self.company.born_with(LINKS[name])
-        if not last or (self.dice(where, "none") % 4 == 0 and not name.startswith("rel_")):
+    def link(self, name: str, shape: Any, where: str) -> Any:
+        """The id of one of the generated records; one time in four None."""
+        last = self.company.last_initial_id(LINKS[name])
+        if not last or (self.stable_number(where, "none") % 4 == 0 and not name.startswith("rel_")):
             return None
-        id = 1 + self.dice(where) % last
+        id = 1 + self.stable_number(where) % last
         return str(id) if shape == "str" else id
 
-    def users(self) -> list[int]:
+    def user_ids(self) -> list[int]:
         return list(self.company["users"].rows)[: self.company.sizes["users"]]
 
     def one_of(self, values: Any, where: str) -> Any:
-        return values[self.dice(where) % len(values)] if values else None
+        """One of `values`, always the same for the same path; None of none."""
+        return values[self.stable_number(where) % len(values)] if values else None
 
     def added_s(self) -> int:
-        """When the record was added: in seconds since 1970."""
-        return self.company.born_s - DAY_S - self.dice("added") % (LONGEST_DAYS * DAY_S)
+        """When the record was added, in seconds since 1970."""
+        return self.company.created_s - DAY_S - self.stable_number("added") % (LONGEST_DAYS * DAY_S)
 
     def time_s(self, name: str) -> int:
+        """The value of a time column, in seconds since 1970; not before the record was added."""
         added = self.added_s()
         if name in ("add_time", "created_at", "timestamp", "log_time", "created", "time"):
             return added
-        return added + self.dice(name) % max(self.company.born_s - DAY_S // 2 - added, 1)
+        return added + self.stable_number(name) % max(self.company.created_s - DAY_S // 2 - added, 1)
 
     def _scalar(self, name: str, shape: str, where: str) -> Any:
-        roll = self.dice(where)
+        roll = self.stable_number(where)
         match shape:
             case "int" | "num":
                 return self._number(name, shape, roll)
@@ -142,7 +148,7 @@ class Fabricator:
         return roll % 100 if name.endswith(("count", "nr", "order", "size", "duration", "level")) else roll % 1000
 
     def uuid(self, where: str = "") -> str:
-        digest = hashlib.blake2b(f"{self.dice(where)}".encode(), digest_size=16).hexdigest()
+        digest = hashlib.blake2b(f"{self.stable_number(where)}".encode(), digest_size=16).hexdigest()
         return f"{digest[:8]}-{digest[8:12]}-4{digest[13:16]}-a{digest[17:20]}-{digest[20:]}"
 
     def _text(self, name: str, roll: int, where: str) -> str | None:
@@ -150,23 +156,23 @@ class Fabricator:
             return f"{self.kind}_{roll:x}"
         if name.endswith(("count", "_id", "duration")):
             return str(roll % 1000)
-        said = " ".join(self.one_of(WORDS, f"{where}/{index}") for index in range(2 + roll % 2))
+        text = " ".join(self.one_of(WORDS, f"{where}/{index}") for index in range(2 + roll % 2))
         if name in TITLES or name.endswith(("_name", "title")):
-            return said
+            return text
         if name in ("content", "description", "note", "comments", "message"):
-            return f"<p>{said}, {said.lower()}</p>" if name == "content" else said
-        known: dict[str, str] = {
+            return f"<p>{text}, {text.lower()}</p>" if name == "content" else text
+        usual: dict[str, str] = {
             "currency": "EUR", "color": self.one_of(("green", "blue", "red", "yellow", "purple", "gray"), where),
-            "origin": "ManuallyCreated", "language_code": "en", "code": said[:3].upper(),
+            "origin": "ManuallyCreated", "language_code": "en", "code": text[:3].upper(),
         }  # fmt: skip
-        if name in known:
-            return known[name]
+        if name in usual:
+            return usual[name]
         if name.endswith("time") or "date" in name or roll % 3 == 0:
             return None
-        return said.lower()
+        return text.lower()
 
 
-def products_of(company: Company, deal_id: object) -> int:
-    """How many products a deal has at first: one deal in four has any."""
-    roll = Fabricator(company, "deal_products", deal_id).dice("size")
-    return 0 if roll % 4 or not company.born_with("products") else 1 + roll // 4 % 3
+def count_initial_products(company: Company, deal_id: object) -> int:
+    """How many products a deal has at generation: one deal in four has any."""
+    roll = Fabricator(company, "deal_products", deal_id).stable_number("size")
+    return 0 if roll % 4 or not company.last_initial_id("products") else 1 + roll // 4 % 3

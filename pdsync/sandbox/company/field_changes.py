@@ -1,4 +1,4 @@
-"""Changes what fields a company has, the way an administrator does between two runs of a sync."""
+"""Changes field definitions as an administrator does in the app, between two runs of a sync or during one."""
 
 from __future__ import annotations
 
@@ -21,10 +21,22 @@ def change_fields(  # noqa: C901 - a table
     options: list[str] | None = None,
     option_id: int = 0,
 ) -> dict[str, Any]:
-    """Do one thing to the custom fields of `kind` ("deals", …). Records keep what they hold, but a deleted field
-    is gone from them; no update_time moves, which is the point.
+    """Change the custom fields of `kind` ("deals", …). Records keep their values, except those of a deleted field.
 
-    Returns the field in the form of v2.
+    No update_time changes, so a sync that reads by time does not notice.
+
+    Args:
+        op: one of OPERATIONS.
+        code: of the field to change; not for add.
+        name: new name of the field, or label of the option.
+        options: labels of a new field's options.
+
+    Returns:
+        The field in the form of v2.
+
+    Raises:
+        ValueError: `op` is unknown.
+        KeyError: no custom field has this code.
     """
     fields, now = company.fields[kind], company.clock.stamp()
     company.version += 1
@@ -46,8 +58,8 @@ def change_fields(  # noqa: C901 - a table
         case "retype":
             field.type = type
         case "add_option":
-            made = fields.make_options([name], now)
-            field.options = [*(field.options or []), *made]
+            added = fields.make_options([name], now)
+            field.options = [*(field.options or []), *added]
         case "rename_option":
             for option in field.options or ():
                 if option["id"] == option_id:

@@ -1,7 +1,7 @@
-"""Decides which fields a company has, built-in and custom, and how their definitions look in v1 and v2.
+"""The fields of a company, built-in and custom, and the form of their definitions in v1 and v2.
 
-A custom field's code is 40 hex digits that differ from company to company. Labels are as people leave them:
-not unique, quoted, broken over lines, blank. Fields come and go by `FieldSet.add()`, `.retire()` and friends.
+A custom field's code is 40 hex digits that differ from company to company. Labels are as people write them:
+not unique, quoted, with line breaks, blank. `FieldSet.add()` and `.retire()` change the custom ones.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ ADDRESS_PARTS = words(
     "street_number route sublocality locality admin_area_level_1 admin_area_level_2 country postal_code "
     "subpremise formatted_address"
 )
-SUBFIELDS = {  # by type, the parts beside `value`, with their own types
+SUBFIELDS = {  # by type: the parts besides `value`, with their types
     "monetary": {"currency": "varchar"},
     "daterange": {"until": "date"},
     "timerange": {"until": "time", "timezone_id": "int"},
     "time": {"timezone_id": "int"},
     "address": dict.fromkeys(ADDRESS_PARTS, "varchar"),
 }
-# Assumption: the built-in options are not documented as a whole; these are the ones records use.
+# Assumption: not all built-in options are documented; these are the ones that records use.
 BUILTIN_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "status": [{"id": s, "label": s.title()} for s in ("open", "won", "lost", "deleted")],
     "visible_to": [{"id": str(n), "label": label} for n, label in ((1, "Owner"), (3, "Group"), (7, "Everyone"))],
@@ -49,6 +49,8 @@ NAMESPACES: dict[str, dict[str, Any]] = {
 
 
 class Field(Struct):
+    """The definition of a field."""
+
     id: int  # v1's number; v2 knows only the code
     code: str
     key: str  # v1's name of a built-in field
@@ -61,20 +63,21 @@ class Field(Struct):
     created_by: int | None
     options: list[dict[str, Any]] | None = None
     options_deleted: list[dict[str, Any]] | None = None
-    share: float = 0.0  # of records that fill it, for the generator
-    year: int = 0
+    share: float = 0.0  # of records that have a value, for the generator
+    year: int = 0  # of the company in which the field was added, for the generator
 
     def v2(self, kind: str, namespaces: tuple[str, ...] = ()) -> dict[str, Any]:
-        shown: dict[str, Any] = {"field_name": self.name, "field_code": self.code}
+        """The definition as v2 shows it, with those `namespaces` that the query includes."""
+        definition: dict[str, Any] = {"field_name": self.name, "field_code": self.code}
         if kind not in ("organizations", "products"):
-            shown["description"] = None
+            definition["description"] = None
         parts = {"value": "double" if self.type == "monetary" else self.type, **SUBFIELDS.get(self.type, {})}
         subfields = [
-            {"field_code": code, "field_name": f"{_title(code)} of {self.name}", "field_type": type_}
+            {"field_code": code, "field_name": f"{_label(code)} of {self.name}", "field_type": type_}
             for code, type_ in parts.items()
         ]
         return {
-            **shown,
+            **definition,
             "field_type": self.type,
             "options": self.options,
             "subfields": subfields if self.type in SUBFIELDS else None,
@@ -84,7 +87,8 @@ class Field(Struct):
         }
 
     def v1(self, kind: str, order_nr: int) -> dict[str, Any]:
-        shown = {
+        """The definition as v1 shows it."""
+        definition = {
             "id": self.id,
             "key": self.key,
             "name": self.name,
@@ -107,23 +111,23 @@ class Field(Struct):
             "mandatory_flag": self.code in ("title", "name"),
             "options": None if self.options is None else [{"id": o["id"], "label": o["label"]} for o in self.options],
         }
-        if kind == "products":  # v1 shows less of these
-            del shown["index_visible_flag"], shown["details_visible_flag"]
-            return shown
+        if kind == "products":  # v1 shows fewer keys of these
+            del definition["index_visible_flag"], definition["details_visible_flag"]
+            return definition
         if self.options_deleted:
-            shown["options_deleted"] = [{"id": o["id"], "label": o["label"]} for o in self.options_deleted]
+            definition["options_deleted"] = [{"id": o["id"], "label": o["label"]} for o in self.options_deleted]
         if self.custom and self.type in SUBFIELDS:
-            shown["subfields"] = [
+            definition["subfields"] = [
                 {
                     "id": None,
                     "key": f"{self.key}_{part}",
-                    "name": f"{_title(part)} of {self.name}",
+                    "name": f"{_label(part)} of {self.name}",
                     "field_type": type_,
                     "is_subfield": True,
                 }
                 for part, type_ in SUBFIELDS[self.type].items()
             ]
-        return shown
+        return definition
 
 
 class FieldSet:
@@ -159,6 +163,7 @@ class FieldSet:
         return field
 
     def retire(self, code: str) -> Field:
+        """Move a custom field to `retired`."""
         field = next(field for field in self.all if field.code == code and field.custom)
         self.all.remove(field)
         self.retired[code] = field
@@ -167,14 +172,14 @@ class FieldSet:
     def add_builtin(self, code: str, key: str, name: str, type: str, options: list[dict[str, Any]] | None) -> None:
         optional = code in RESOURCES[self.kind].optional
         number = len(self.all) + 1
-        at = self._created
-        self.all.append(Field(number, code, key or code, name, type, False, optional, at, at, None, options))
+        added = self._created
+        self.all.append(Field(number, code, key or code, name, type, False, optional, added, added, None, options))
 
-    def labelled(self, labels: list[str], colors: list[str]) -> list[dict[str, Any]]:
-        """Options with colours, as labels have them."""
+    def make_coloured_options(self, labels: list[str], colors: list[str]) -> list[dict[str, Any]]:
+        """Options with colours, as the labels of records are."""
         return [
-            {**option, "color": colors[at % len(colors)]}
-            for at, option in enumerate(self.make_options(labels, self._created))
+            {**option, "color": colors[index % len(colors)]}
+            for index, option in enumerate(self.make_options(labels, self._created))
         ]
 
     def make_options(self, labels: list[str], at: str) -> list[dict[str, Any]]:
@@ -187,9 +192,9 @@ class FieldSet:
 
 
 def make_fields(kind: str, seed: str, dates: list[str], author: int, extra: int = 0) -> FieldSet:
-    """Built-in fields, then the custom ones, then `extra` more. `dates`: when the company's years began."""
+    """The built-in fields, the custom ones, and `extra` more custom ones. `dates`: when each of its years began."""
     blueprint, words = load("fields"), load("words")
-    made = FieldSet(kind, seed, dates[0], author)
+    fields = FieldSet(kind, seed, dates[0], author)
     choices = {
         "industry": [{"id": n, "label": label} for n, label in enumerate(words["labels"]["industries"], 1)],
         "category": [{"id": n, "label": label} for n, label in enumerate(words["labels"]["categories"], 1)],
@@ -199,25 +204,25 @@ def make_fields(kind: str, seed: str, dates: list[str], author: int, extra: int 
     for code, key, name, type_ in blueprint["builtin"][kind]:
         options = choices.get(code, BUILTIN_OPTIONS.get(type_))
         if code == "label_ids":
-            options = made.labelled(words["labels"][kind], words["labels"]["colors"])
-        made.add_builtin(code, key, name, type_, options)
-    known = {field.code for field in made.all}
+            options = fields.make_coloured_options(words["labels"][kind], words["labels"]["colors"])
+        fields.add_builtin(code, key, name, type_, options)
+    existing = {field.code for field in fields.all}
     for code in RESOURCES[kind].optional:
-        if code not in known:
+        if code not in existing:
             type_ = "int" if code.endswith("_count") else "activity" if code.endswith("activity_id") else "date"
             type_ = type_ if code[-4:] in ("ount", "y_id", "time") else "varchar"
-            made.add_builtin(code, "cc_email" if code == "smart_bcc_email" else code, _title(code), type_, None)
+            fields.add_builtin(code, "cc_email" if code == "smart_bcc_email" else code, _label(code), type_, None)
 
     for type_, name, share, year in blueprint["custom"][kind]:
         labels = blueprint["options"].get(name, blueprint["options"]["default"])
-        field = made.add(name, type_, labels if type_ in ("enum", "set") else None, at=dates[year], share=share)
+        field = fields.add(name, type_, labels if type_ in ("enum", "set") else None, at=dates[year], share=share)
         field.year = year
         if type_ == "enum":
-            field.options_deleted = made.make_options(blueprint["options"]["retired"], dates[year])
+            field.options_deleted = fields.make_options(blueprint["options"]["retired"], dates[year])
     for number in range(extra):
-        made.add(f"Extra field {number + 1}", "varchar" if number % 2 else "double", at=dates[0], share=0.02)
-    return made
+        fields.add(f"Extra field {number + 1}", "varchar" if number % 2 else "double", at=dates[0], share=0.02)
+    return fields
 
 
-def _title(code: str) -> str:
+def _label(code: str) -> str:
     return {"value": "Amount"}.get(code, code.replace("_", " ").capitalize())

@@ -1,7 +1,7 @@
-"""Declares what the sandbox serves: one entry a kind, from which routes, filters, costs and checks follow.
+"""Declares the kinds of records of the sandbox: routes, filters, costs and checks follow from their entries.
 
-A new kind of record is an entry here, a generator in `population`, and a v1 shape in `v1`; the handlers of
-`routes` are written once and read these entries. Costs are Pipedrive's tokens per request.
+A new kind needs an entry here, a generator in `population`, and a v1 form in `v1_records`; the handlers in
+`routes` are the same for all kinds. Costs are in Pipedrive's tokens per request.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ COUNTS_OF_CONTACTS = words(
 
 
 class Cost(Struct, frozen=True):
+    """Tokens per request, by what it does."""
+
     list: int
     one: int
     write: int
@@ -26,20 +28,22 @@ class Cost(Struct, frozen=True):
 
 
 class Resource(Struct, frozen=True, kw_only=True):
+    """One kind of record, and what the API can do with it."""
+
     kind: str  # name of the table, and of the path
-    one: str  # what an operation and an error message call a single record
-    facets: tuple[str, ...]  # values kept beside the JSON, to filter, sort and count by
+    one: str  # name of a single record in operations and error messages
+    facets: tuple[str, ...]  # values stored beside the JSON, to filter, sort and count by
     path: str = ""
     filters_v2: dict[str, str] = {}  # query parameter: facet
     filters_v1: dict[str, str] = {}
-    updated: tuple[str, ...] = ()  # which of updated_since, updated_until the v2 list knows
+    updated: tuple[str, ...] = ()  # which of updated_since, updated_until the v2 list takes
     sorts: tuple[str, ...] = ("id", "update_time", "add_time")
     optional: tuple[str, ...] = ()  # include_fields
     has_ids: bool = False
     has_filter: bool = False
-    custom_fields: bool = False  # records carry them, and custom_fields= chooses among them
+    custom_fields: bool = False  # records have custom fields, and custom_fields= selects among them
     labels: bool = False  # include_labels, include_option_labels
-    body: dict[str, str] = {}  # field: check, see `checks`; "!" marks what a POST must have
+    body: dict[str, str] = {}  # field: check, see `protocol.validation`; "!": required in a POST
     renamed_v1: dict[str, str] = {}  # v1 name: v2 name, of body fields and sort keys
     cost_v2: Cost | None = Cost(10, 1, 5, 3)
     cost_v1: Cost = Cost(20, 2, 10, 6)
@@ -51,7 +55,7 @@ class Resource(Struct, frozen=True, kw_only=True):
     writes: bool = True
     related: bool = False  # v1 lists carry related_objects
     v1_lists: bool = True
-    owner: str = "owner_id"  # the facet that decides who sees a record with visible_to 1
+    owner: str = "owner_id"  # facet with the only user who sees a record with visible_to 1
 
     @property
     def url(self) -> str:
@@ -297,7 +301,7 @@ FILES = Resource(
     sorts=("id", "update_time"),
     cost_v2=None,
     limit_v1=100,
-    writes=False,  # files have their own verbs: multipart, form, download
+    writes=False,  # files have their own writes: multipart, form, download
     owner="user_id",
 )
 
@@ -330,7 +334,7 @@ RESOURCES = {
     )
 }
 
-# Which kinds have field definitions: the path, and the kind the truth calls them by.
+# Which kinds have field definitions: by their path, and by their kind in the dump.
 FIELD_PATHS = {
     "dealFields": "deals",
     "personFields": "persons",

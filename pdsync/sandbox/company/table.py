@@ -1,9 +1,9 @@
-"""Keeps the records of one kind, each as the JSON that API v2 shows by default.
+"""Stores the records of one kind, each as the JSON that API v2 shows by default.
 
-A list page is then a join of bytes, a million records fit in memory, and what a record was before a write
-is a value one can keep. Beside the JSON stand a few *facets* (owner, status, update_time, …): the values one
-filters, sorts and counts by. Orders and indexes over them are built when first asked for and then kept
-true by `put()` and `remove()`, so that a page costs the logarithm of the table and not its length.
+So a list page is a join of bytes, a million records fit in memory, and the state of a record before a write
+is a value that the journal can store. Each row also has a few *facets* (owner, status, update_time, …): the values
+to filter, sort and count by. Orders and indexes over facets are built on first use and updated by `put()` and
+`remove()`, so the cost of a page grows with the logarithm of the table's length.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Row(Struct, gc=False):
     """One record. Never changed in place: a write makes a new one."""
 
     id: int
-    state: str  # live, archived, deleted; purged or merged once it left the table
+    state: str  # live, archived, deleted; of a RemovedRow purged or merged
     body: bytes
     facets: tuple[Any, ...]
-    extra: Record | None = None  # what is shown only when asked for: attendees, pictures, mail messages
+    extra: Record | None = None  # shown only on request: attendees, pictures, mail messages
 
     @property
     def record(self) -> Record:
@@ -42,7 +42,7 @@ class Row(Struct, gc=False):
 
 
 class RemovedRow(Struct, gc=False):
-    """A record that is gone for good, and why."""
+    """A record that no longer exists, and why: it was purged or merged."""
 
     row: Row
     state: str  # purged, merged
@@ -50,10 +50,12 @@ class RemovedRow(Struct, gc=False):
 
 
 class Table:
+    """The rows of one kind by id, with orders and indexes over their facets."""
+
     def __init__(self, resource: Resource) -> None:
         self.resource = resource
         self.rows: dict[int, Row] = {}
-        self.left: dict[int, RemovedRow] = {}
+        self.removed: dict[int, RemovedRow] = {}
         self.deleted: set[int] = set()
         self.next_id = 1
         self.position = {facet: at for at, facet in enumerate(resource.facets)}
@@ -65,7 +67,7 @@ class Table:
         return len(self.rows)
 
     def row(self, record: Record, state: str, extra: Record | None = None, hidden: Record | None = None) -> Row:
-        """Make, not keep, the row of `record`. `hidden` holds facets that the record itself does not show."""
+        """Make the row of `record` without storing it. `hidden`: facets that are not in the record."""
         source = {**record, **hidden} if hidden else record
         facets = tuple(source.get(facet) for facet in self.resource.facets)
         return Row(record["id"], state, encode(record), facets, extra)
@@ -74,6 +76,7 @@ class Table:
         return row.facets[self.position[name]]
 
     def put(self, row: Row) -> None:
+        """Store `row`, instead of the row with its id if there is one."""
         old = self.rows.get(row.id)
         self.rows[row.id] = row
         if row.id >= self.next_id:
@@ -82,24 +85,28 @@ class Table:
         self._reindex(old, row)
 
     def remove(self, id: int, state: str, merged_into: int | None = None) -> None:
+        """Move a row to `removed`. `state`: purged or merged."""
         row = self.rows.pop(id)
         self.deleted.discard(id)
-        self.left[id] = RemovedRow(row, state, merged_into)
+        self.removed[id] = RemovedRow(row, state, merged_into)
         self._reindex(row, None)
 
-    def restore(self, left: RemovedRow) -> None:
-        del self.left[left.row.id]
-        self.put(left.row)
+    def restore(self, removed: RemovedRow) -> None:
+        """Undo `remove()`."""
+        del self.removed[removed.row.id]
+        self.put(removed.row)
 
     def order(self, by: str) -> list[Key]:
         """Every row's (value, id), ascending; a null sorts first.
 
-        Assumption: nothing says where the API sorts a null.
+        Assumption: the documents do not say where the API sorts a null.
         """
         order = self._orders.get(by)
         if order is None:
-            at, zero = self.position[by], self._zero.get(by, "")
-            order = sorted((zero if (value := row.facets[at]) is None else value, row.id) for row in self.rows.values())
+            index, zero = self.position[by], self._zero.get(by, "")
+            order = sorted(
+                (zero if (value := row.facets[index]) is None else value, row.id) for row in self.rows.values()
+            )
             self._orders[by] = order
         return order
 
@@ -108,12 +115,12 @@ class Table:
         return (self._zero.get(by, "") if value is None else value, row.id)
 
     def ids_where(self, facet: str, value: Any) -> Iterable[int]:
-        """Ids of the rows whose facet has this value, in no promised order."""
+        """Ids of the rows whose facet has this value, in any order."""
         index = self._indexes.get(facet)
         if index is None:
-            index, at = {}, self.position[facet]
+            index, position = {}, self.position[facet]
             for row in self.rows.values():
-                index.setdefault(row.facets[at], {})[row.id] = None
+                index.setdefault(row.facets[position], {})[row.id] = None
             self._indexes[facet] = index
         return index.get(value, {})
 
@@ -122,16 +129,16 @@ class Table:
 
     def _reindex(self, old: Row | None, new: Row | None) -> None:
         for by, order in self._orders.items():
-            was = None if old is None else self.key(old, by)
-            is_ = None if new is None else self.key(new, by)
-            if was != is_:
-                if was is not None:
-                    del order[bisect_left(order, was)]
-                if is_ is not None:
-                    insort(order, is_)
+            old_key = None if old is None else self.key(old, by)
+            new_key = None if new is None else self.key(new, by)
+            if old_key != new_key:
+                if old_key is not None:
+                    del order[bisect_left(order, old_key)]
+                if new_key is not None:
+                    insort(order, new_key)
         for facet, index in self._indexes.items():
-            at = self.position[facet]
+            position = self.position[facet]
             if old is not None:
-                index.get(old.facets[at], {}).pop(old.id, None)
+                index.get(old.facets[position], {}).pop(old.id, None)
             if new is not None:
-                index.setdefault(new.facets[at], {})[new.id] = None
+                index.setdefault(new.facets[position], {})[new.id] = None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from pdsync.sandbox.company.clock import v1_time
-from pdsync.sandbox.company.company import BROWSER, actor_of
+from pdsync.sandbox.company.company import BROWSER, acting_user_id
 from pdsync.sandbox.company.data import words
 from pdsync.sandbox.company.fabricate import Fabricator
 from pdsync.sandbox.company.fields import ADDRESS_PARTS
@@ -133,7 +133,7 @@ def _differences(company: Company, kind: str, entry: Entry) -> list[tuple[Any, .
     table, actor = company[kind], entry.actor
     stamp = table.facet(after, "update_time")
     time = stamp if stamp and (before is None or stamp != table.facet(before, "update_time")) else entry.time
-    end = (time, actor_of(entry), actor.source, actor.agent, actor.is_bulk)
+    end = (time, acting_user_id(entry), actor.source, actor.agent, actor.is_bulk)
     new = stored(company, kind, after.record)
     if before is None:
         return [("add_time", None, text("add_time", new["add_time"]), *end)]

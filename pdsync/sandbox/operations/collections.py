@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from pdsync.sandbox.company.clock import iso
-from pdsync.sandbox.company.fabricate import Fabricator, products_of
+from pdsync.sandbox.company.fabricate import Fabricator, count_initial_products
 from pdsync.sandbox.protocol.v1_parts import custom
 
 if TYPE_CHECKING:
@@ -111,14 +111,14 @@ def size(company: Company, kind: Kind, parents: tuple[str, ...]) -> int:
     if not parents:
         return kind.few
     if kind.counted == "products_count":
-        products = products_of(company, parents[0])
+        products = count_initial_products(company, parents[0])
         return products if kind.name == "deal_products" else min(products, kind.few)
     if kind.counted == "participants_count":
         row = company["deals"].rows.get(int(parents[0]))
         return 0 if row is None or company["deals"].facet(row, "person_id") is None else 1
     if kind.counted == "followers_count":
         return 1
-    return Fabricator(company, kind.name, parents).dice("size") % (kind.few + 1)
+    return Fabricator(company, kind.name, parents).stable_number("size") % (kind.few + 1)
 
 
 def first_records(company: Company, kind: Kind, parents: tuple[str, ...]) -> Iterator[Record]:
@@ -160,13 +160,13 @@ def first_counts(company: Company, kind: Kind, parents: tuple[str, ...]) -> dict
 
 
 def _is_archived(kind: Kind, maker: Fabricator) -> bool:
-    return maker.dice("archived") % 100 < kind.archived * 100
+    return maker.stable_number("archived") % 100 < kind.archived * 100
 
 
 def _lead(company: Company, maker: Fabricator, position: int) -> Record:
     """Leads carry the deals' custom fields at top level, and leave out those that are not set."""
     rows = company["deals"].rows
-    row = rows.get(1 + maker.dice("like") % max(company["deals"].next_id, 1))
+    row = rows.get(1 + maker.stable_number("like") % max(company["deals"].next_id, 1))
     shown = custom(company, "deals", row.record["custom_fields"]) if row else {}
     return {"source_deal_id": None, **{name: value for name, value in shown.items() if value is not None}}
 
@@ -176,7 +176,10 @@ def _goal(company: Company, maker: Fabricator, position: int) -> Record:
     assignee: Record = {"id": company.id, "type": "company"}
     if position % 4 < 2:
         users = list(company["users"].rows)
-        assignee = {"id": users[0 if position % 4 == 0 else 1 + maker.dice("who") % (len(users) - 1)], "type": "person"}
+        assignee = {
+            "id": users[0 if position % 4 == 0 else 1 + maker.stable_number("who") % (len(users) - 1)],
+            "type": "person",
+        }
     elif position % 4 == 3:
         assignee = {"id": 1, "type": "team"}
     started = iso(maker.added_s())[:10]
@@ -184,7 +187,7 @@ def _goal(company: Company, maker: Fabricator, position: int) -> Record:
     return {
         "assignee": assignee,
         "is_active": position % 5 not in (3, 4),
-        "expected_outcome": {"target": 10 + maker.dice("target") % 90, **metric},
+        "expected_outcome": {"target": 10 + maker.stable_number("target") % 90, **metric},
         "duration": {"start": started, "end": None if position % 2 else f"{int(started[:4]) + 1}{started[4:8]}28"},
         "interval": ("weekly", "monthly", "quarterly", "yearly")[position % 4],
         "type": {"name": "deals_won", "params": {"pipeline_id": [1], "activity_type_id": None}},

@@ -113,7 +113,7 @@ def _list(call: Call, facts: DocumentedOperation, collection: tuple[str, ...], p
     if facts.answer.get("data") in (["int"], ["num"]):  # ids of those who may see a record
         fabricator = Fabricator(call.company, kind.name, parents)
         users = call.company["users"].rows
-        return _envelope(facts, [id for id in users if fabricator.dice(id) % 3], more=False)
+        return _envelope(facts, [id for id in users if fabricator.stable_number(id) % 3], more=False)
     if collection in NESTED:
         return _nested(call, facts, collection, int(parents[0]))
     batch = next((name for name in facts.needed if name.endswith("_ids")), None)

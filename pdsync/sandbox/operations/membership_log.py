@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pdsync.sandbox.company.clock import v1_time
-from pdsync.sandbox.company.company import actor_of
+from pdsync.sandbox.company.company import acting_user_id
 from pdsync.sandbox.operations.changelog import page
 from pdsync.sandbox.operations.documented import kind_of
 from pdsync.sandbox.operations.generic_records import records_at
@@ -44,7 +44,7 @@ def list_joined(call: Call, route: Route) -> Reply:
     for entry in entries:
         if entry.op in ACTIONS and (entry.before is None or entry.after is None):
             member = (entry.after or entry.before or row).record
-            told.append(_told(name, _id(member, key), ACTIONS[entry.op], actor_of(entry), entry.time))
+            told.append(_told(name, _id(member, key), ACTIONS[entry.op], acting_user_id(entry), entry.time))
     if route.version == "v1":
         told = [{**each, "time": v1_time(each["time"])} for each in told]
     return page(call, list(enumerate(told, 1))[::-1])

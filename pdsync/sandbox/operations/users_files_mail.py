@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from pdsync.sandbox.company.data import words
-from pdsync.sandbox.company.population.activities_files_mail import file_record, milli
+from pdsync.sandbox.company.population.activities_files_mail import file_record, with_milliseconds
 from pdsync.sandbox.company.resources import RESOURCES
 from pdsync.sandbox.operations.writes import find, mark_deleted
 from pdsync.sandbox.protocol.errors import bad_request, not_found
@@ -159,14 +159,14 @@ def update_thread(call: Call, route: Route) -> Reply:
     if sent.get("deal_id"):
         text = str(sent["deal_id"])
         record["deal_id"] = check("ref:deals", int(text) if text.isdigit() else text, "deal_id", call.company, "deals")
-    record["update_time"] = milli(call.company.clock.stamp())
+    record["update_time"] = with_milliseconds(call.company.clock.stamp())
     call.company.put("mail_threads", "update", record, request=call.request_id)
     return success(record)
 
 
 def delete_thread(call: Call, route: Route) -> Reply:
     row = find(call, RESOURCES["mail_threads"], call.id())
-    mark_deleted(call.company, "mail_threads", row, milli(call.company.clock.stamp()), call.request_id)
+    mark_deleted(call.company, "mail_threads", row, with_milliseconds(call.company.clock.stamp()), call.request_id)
     return success({"id": row.id}, statusCode=2000, statusText="Success", service="email-api")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pdsync.sandbox.company.fabricate import products_of
+from pdsync.sandbox.company.fabricate import count_initial_products
 
 if TYPE_CHECKING:
     from pdsync.sandbox.company.company import Company
@@ -28,7 +28,7 @@ def of_deal(company: Company, row: Row, record: Record) -> Record:
         **_papers(company, "deal_id", row.id),
         "followers_count": _shelved(company, "deal_followers", row.id, 1),
         "first_won_time": record["won_time"],
-        "products_count": _shelved(company, "deal_products", row.id, products_of(company, row.id)),
+        "products_count": _shelved(company, "deal_products", row.id, count_initial_products(company, row.id)),
         "participants_count": _shelved(company, "deal_participants", row.id, 0 if record["person_id"] is None else 1),
         "smart_bcc_email": bcc(company, f"+deal{row.id}"),
         "source_lead_id": record["source_lead_id"],

@@ -1,7 +1,7 @@
-"""What a test may ask of the sandbox that no client of Pipedrive can: the truth, and trouble.
+"""The admin interface of the sandbox, for tests: the full content of the company, faults, clock, limits, changes.
 
-Everything under `/_admin` needs no token, is reached from the loopback interface only, and is neither counted,
-limited nor logged.
+Requests to `/_admin` need no token, are accepted from the loopback interface only, and are neither counted, limited
+nor logged.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiohttp import web
 
-from pdsync.sandbox.activity.simulate import KINDS, WHAT, LiveChanges, change
+from pdsync.sandbox.activity.simulate import CHANGES, KINDS, LiveChanges, simulate_changes
 from pdsync.sandbox.company.company import entry_json
 from pdsync.sandbox.company.field_changes import change_fields
 from pdsync.sandbox.company.resources import FIELD_KINDS, RESOURCES
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pdsync.sandbox.server.server import Sandbox
 
-DUMPED_AT_ONCE = 500
+DUMP_BATCH = 500
 NDJSON = "application/x-ndjson"
 DUMPED = (*RESOURCES, *FIELD_KINDS, *(kind.name for kind in GENERIC_KINDS.values()))
 
@@ -36,7 +36,7 @@ DUMPED = (*RESOURCES, *FIELD_KINDS, *(kind.name for kind in GENERIC_KINDS.values
 async def serve(sandbox: Sandbox, request: web.BaseRequest) -> web.StreamResponse:
     peer = request.remote
     if peer is None or not ipaddress.ip_address(peer).is_loopback:
-        return _response(_no(403, "/_admin is for the loopback interface"))
+        return _response(_refuse(403, "/_admin is for the loopback interface"))
     name = request.rel_url.path.removeprefix("/_admin").strip("/")
     if (request.method, name) == ("GET", "dump"):
         return await _dump(sandbox, request)
@@ -44,16 +44,16 @@ async def serve(sandbox: Sandbox, request: web.BaseRequest) -> web.StreamRespons
 
 
 async def _dump(sandbox: Sandbox, request: web.BaseRequest) -> web.StreamResponse:
-    """The truth, line by line: a large company does not fit into one answer."""
-    asked = request.rel_url.query.get("kind")
-    if asked is not None and asked not in DUMPED:
-        return _response(_no(400, f"{asked!r} is no kind; there are {', '.join(DUMPED)}"))
+    """Stream all records as NDJSON, in batches, because a large company does not fit in memory as one answer."""
+    only = request.rel_url.query.get("kind")
+    if only is not None and only not in DUMPED:
+        return _response(_refuse(400, f"{only!r} is not a kind; the kinds are {', '.join(DUMPED)}"))
     response = web.StreamResponse(headers={"Content-Type": NDJSON})
     await response.prepare(request)
-    records = (record for kind in ([asked] if asked else DUMPED) for record in truth.dump(sandbox.company, kind))
+    records = (record for kind in ([only] if only else DUMPED) for record in truth.dump(sandbox.company, kind))
     while True:
         with sandbox.company.lock:
-            lines = [encode(record) for record in itertools.islice(records, DUMPED_AT_ONCE)]
+            lines = [encode(record) for record in itertools.islice(records, DUMP_BATCH)]
         if not lines:
             break
         await response.write(b"\n".join([*lines, b""]))
@@ -64,17 +64,17 @@ async def _dump(sandbox: Sandbox, request: web.BaseRequest) -> web.StreamRespons
 def _answer(sandbox: Sandbox, key: tuple[str, str], sent: bytes, query: dict[str, str]) -> Reply:
     handler = HANDLERS.get(key)
     if handler is None:
-        return _no(404, f"There is no {key[0]} /_admin/{key[1]}; there are {', '.join(' '.join(k) for k in HANDLERS)}")
+        return _refuse(404, f"There is no {' /_admin/'.join(key)}; there are {', '.join(map(' '.join, HANDLERS))}")
     try:
         body = msgspec.json.decode(sent or b"{}")
         with sandbox.company.lock:
             return handler(sandbox, body, query)
     except (ValueError, TypeError, KeyError, msgspec.MsgspecError) as error:
-        return _no(400, f"{type(error).__name__}: {error}")
+        return _refuse(400, f"{type(error).__name__}: {error}")
 
 
 def log(sandbox: Sandbox, _: Any, __: dict[str, str]) -> Reply:
-    return _lines(sandbox.log)
+    return _ndjson(sandbox.log)
 
 
 def clear_log(sandbox: Sandbox, _: Any, __: dict[str, str]) -> Reply:
@@ -83,7 +83,7 @@ def clear_log(sandbox: Sandbox, _: Any, __: dict[str, str]) -> Reply:
 
 
 def journal(sandbox: Sandbox, _: Any, __: dict[str, str]) -> Reply:
-    return _lines(entry_json(entry) for entry in sandbox.company.journal)
+    return _ndjson(entry_json(entry) for entry in sandbox.company.journal)
 
 
 def window(sandbox: Sandbox, _: Any, __: dict[str, str]) -> Reply:
@@ -91,19 +91,19 @@ def window(sandbox: Sandbox, _: Any, __: dict[str, str]) -> Reply:
 
 
 def summary(sandbox: Sandbox, _: Any, __: dict[str, str]) -> Reply:
-    made = {
+    facts = {
         "counts": truth.summary(sandbox.company),
-        "tokens_spent": sandbox.gate.spent_tokens,
-        "tokens_spent_all_days": sandbox.gate.spent_all_days,
+        "tokens_spent": sandbox.limiter.spent_tokens,
+        "tokens_spent_all_days": sandbox.limiter.spent_all_days,
         "requests": sandbox.requests,
         "now": sandbox.company.clock.stamp(),
         "tokens": sandbox.company.tokens,
     }
-    return Reply(200, encode(made))
+    return Reply(200, encode(facts))
 
 
 def add_faults(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
-    """A list of faults, one fault, or {"seed": 7, "faults": [...]}; the seed is that of their dice."""
+    """A list of faults, one fault, or {"seed": 7, "faults": [...]}; the seed is for `probability`."""
     if isinstance(body, dict) and "faults" in body:
         sandbox.faults.random.seed(int(body.get("seed", 0)))
         body = body["faults"]
@@ -112,8 +112,11 @@ def add_faults(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
 
 
 def get_faults(sandbox: Sandbox, _: Any, __: dict[str, str]) -> Reply:
-    some = [{"seen": s.seen, "struck": s.struck, **msgspec.to_builtins(s.fault)} for s in sandbox.faults.scripted]
-    return Reply(200, encode(some))
+    faults = [
+        {"seen": each.seen, "struck": each.struck, **msgspec.to_builtins(each.fault)}
+        for each in sandbox.faults.scripted
+    ]
+    return Reply(200, encode(faults))
 
 
 def clear_faults(sandbox: Sandbox, _: Any, __: dict[str, str]) -> Reply:
@@ -131,25 +134,25 @@ def move_clock(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
 
 
 def set_limits(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
-    return success(msgspec.to_builtins(sandbox.gate.change(body)))
+    return success(msgspec.to_builtins(sandbox.limiter.change(body)))
 
 
-def work(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
-    made = change(
+def simulate(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
+    ids_by_kind = simulate_changes(
         sandbox.company,
         share=float(body.get("share", 0.01)),
         records=body.get("records"),
         seed=int(body.get("seed", 0)),
         kinds=body.get("kinds") or KINDS,
         advance_s=float(body.get("advance_s", 3600)),
-        only=body.get("only") or WHAT,
+        only=body.get("only") or CHANGES,
     )
-    return Reply(200, encode(made))
+    return Reply(200, encode(ids_by_kind))
 
 
 def spend(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
-    sandbox.gate.charge(int(body["tokens"]))
-    return success({"tokens_spent": sandbox.gate.spent_tokens})
+    sandbox.limiter.charge(int(body["tokens"]))
+    return success({"tokens_spent": sandbox.limiter.spent_tokens})
 
 
 def live(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
@@ -171,31 +174,31 @@ def fields(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
 
 
 def edit(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
-    """Set keys of a record without a trace: {"kind", "id", "set": {…}}. For silent and backdated changes."""
+    """Set keys of a record, also its times: {"kind", "id", "set": {…}}. For silent and backdated changes."""
     company = sandbox.company
     row = company[body["kind"]].rows[int(body["id"])]
-    made = company.put(body["kind"], "silent", {**row.record, **body["set"]})
-    return success(made.record)
+    changed = company.put(body["kind"], "silent", {**row.record, **body["set"]})
+    return success(changed.record)
 
 
 def act(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
-    """What another user does in the app: {"method", "path", "body", "user_id", "is_bulk"}, the first two needed.
+    """Do what another user does in the app: {"method", "path", "body", "user_id", "is_bulk"}, the first two required.
 
-    Any request of the API will do; the answer is the API's.
+    Takes any request of the API; the answer is the API's.
     """
     target, is_bulk = body["path"], bool(body.get("is_bulk", False))
     return sandbox.act(body["method"], target, body.get("body"), body.get("user_id"), is_bulk=is_bulk)
 
 
-def _lines(some: Iterable[Any]) -> Reply:
-    return Reply(200, b"".join(encode(one) + b"\n" for one in some), {}, NDJSON)
+def _ndjson(values: Iterable[Any]) -> Reply:
+    return Reply(200, b"".join(encode(each) + b"\n" for each in values), {}, NDJSON)
 
 
 def _response(reply: Reply) -> web.Response:
     return web.Response(status=reply.status, body=reply.body, headers={"Content-Type": reply.content_type})
 
 
-def _no(status: int, error: str) -> Reply:
+def _refuse(status: int, error: str) -> Reply:
     return Reply(status, encode({"success": False, "error": error}))
 
 
@@ -210,7 +213,7 @@ HANDLERS: dict[tuple[str, str], Callable[[Sandbox, Any, dict[str, str]], Reply]]
     ("DELETE", "faults"): clear_faults,
     ("POST", "clock"): move_clock,
     ("POST", "limits"): set_limits,
-    ("POST", "change"): work,
+    ("POST", "change"): simulate,
     ("POST", "spend"): spend,
     ("POST", "live"): live,
     ("POST", "access"): access,

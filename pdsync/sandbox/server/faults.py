@@ -2,7 +2,8 @@
 
 A fault names the requests it applies to and its effect. Faults that act *before* leave the company unchanged;
 those that act *after* let the request take effect and then spoil the answer, so that the outcome of a write is
-unknown. `Faults.plan()` decides per request; `spoil()` changes a reply; how bytes go out is the server's.
+unknown. `Faults.plan()` selects the faults of a request, `spoil()` changes its answer, `plan_delivery()` says how the
+server sends the bytes.
 
     {"kind": "reset_after", "method": "POST", "path": "/api/v2/deals$", "nth": 2}
     {"kind": "status", "status": 502, "when": "after", "probability": 0.01}
@@ -41,7 +42,7 @@ AFTER = frozenset(
         "null_data mutate headers"
     )
 )
-EITHER = frozenset(("status", "timeout"))  # before the work unless `when` is "after"
+EITHER = frozenset(("status", "timeout"))  # before, unless `when` is "after"
 BESIDE = frozenset(("latency", "read_lag"))
 KINDS = BEFORE | AFTER | EITHER | BESIDE
 HTML = "text/html; charset=utf-8"
@@ -56,7 +57,7 @@ class Fault(Struct, kw_only=True, forbid_unknown_fields=True):
     nth: int | None = None  # the nth matching request, and the following ones up to `times`
     every: int | None = None
     probability: float | None = None
-    times: int | None = None  # at most this often; default 1 with nth, else unlimited
+    times: int | None = None  # at most this often; default 1 with nth, unlimited without
     when: Literal["before", "after"] = "before"
     status: int | None = None  # 502, of a redirect 302
     body: str | None = None
@@ -69,24 +70,25 @@ class Fault(Struct, kw_only=True, forbid_unknown_fields=True):
     to: str = ""  # redirect
     find: str = ""  # mutate: regular expression over the body …
     replace: str = ""  # … and its replacement, with \\1 and so on
-    headers: dict[str, str] = {}  # added to the answer, whatever the kind; all that kind "headers" does
+    headers: dict[str, str] = {}  # added to the answer by any kind of fault; the only effect of kind "headers"
     token_headers: bool = True  # burst_429, daily_429: with the usual headers or without
 
 
 class Scripted:
-    """A fault with its count of requests."""
+    """A fault, how many requests it matched (`seen`), and to how many it applied (`struck`)."""
 
     def __init__(self, fault: Fault, random: Random, mutate: Callable[[bytes], bytes] | None = None) -> None:
         if fault.kind not in KINDS:
-            raise ValueError(f"{fault.kind!r} is no kind of fault; there are {', '.join(sorted(KINDS))}")
+            raise ValueError(f"{fault.kind!r} is not a kind of fault; the kinds are {', '.join(sorted(KINDS))}")
         if sum(choice is not None for choice in (fault.nth, fault.every, fault.probability)) > 1:
-            raise ValueError("of nth, every and probability a fault takes one")
+            raise ValueError("a fault takes only one of nth, every and probability")
         self.fault, self.mutate = fault, mutate
         self.seen = self.struck = 0
         self._random = random
         self._path = re.compile(fault.path)
 
-    def strikes(self, method: str, target: str) -> bool:
+    def applies(self, method: str, target: str) -> bool:
+        """Count a request if it matches, and say whether the fault applies to it."""
         fault = self.fault
         if (fault.method and fault.method.upper() != method) or not self._path.search(target):
             return False
@@ -112,7 +114,7 @@ class Scripted:
 
 
 class Delivery(Struct):
-    """How the bytes of an answer go out."""
+    """How the bytes of an answer are sent: after how long, how many, how fast, or not at all."""
 
     wait_s: float = 0.0
     reset: bool = False
@@ -126,27 +128,32 @@ class Delivery(Struct):
 
 
 class Faults:
+    """The faults that are in effect."""
+
     def __init__(self, seed: int = 0) -> None:
-        self.random = Random(seed)  # noqa: S311 - trouble, not secrets
+        self.random = Random(seed)  # noqa: S311 - not for secrets
         self.scripted: list[Scripted] = []
         self._last_page: dict[str, bytes] = {}
 
     def add(self, *faults: Fault | dict[str, Any], mutate: Callable[[bytes], bytes] | None = None, **one: Any) -> None:
-        """`add(kind="status", status=503, nth=2)`, or Faults, or dicts. `mutate` gets the body of each hit."""
-        asked = [*faults, *([one] if one else [])]
-        for fault in asked:
-            made = fault if isinstance(fault, Fault) else msgspec.convert(fault, Fault)
-            self.scripted.append(Scripted(made, self.random, mutate))
+        """Add faults: `add(kind="status", status=503, nth=2)`, or Faults, or dicts.
+
+        `mutate` changes the body of each answer that the fault applies to.
+        """
+        for each in [*faults, *([one] if one else [])]:
+            fault = each if isinstance(each, Fault) else msgspec.convert(each, Fault)
+            self.scripted.append(Scripted(fault, self.random, mutate))
 
     def clear(self) -> None:
         self.scripted.clear()
         self._last_page.clear()
 
     def plan(self, method: str, target: str) -> list[Scripted]:
-        return [scripted for scripted in self.scripted if scripted.strikes(method, target)]
+        """The faults that apply to this request."""
+        return [scripted for scripted in self.scripted if scripted.applies(method, target)]
 
-    def instead(self, fault: Fault, burst_limit: int, daily: Refused) -> Reply:
-        """The answer of a fault that acts before any work is done."""
+    def answer_instead(self, fault: Fault, burst_limit: int, daily: Refused) -> Reply:
+        """The answer to a request whose fault acts before any work."""
         match fault.kind:
             case "burst_429":
                 headers = {
@@ -175,7 +182,7 @@ class Faults:
         return _with_headers(reply, fault)
 
     def spoil(self, scripted: Scripted, reply: Reply, target: str, query: dict[str, str]) -> Reply:
-        """The answer after a fault that lets the work be done. Resets and drips are the server's part."""
+        """The answer with the effect of a fault that acts after the work, except for what `plan_delivery()` does."""
         fault, body = scripted.fault, reply.body
         match fault.kind:
             case "status":
@@ -195,7 +202,7 @@ class Faults:
         return _with_headers(reply, fault)
 
     def remember(self, target: str, reply: Reply) -> None:
-        """Keep the page for `repeat_page`."""
+        """Store the page for `repeat_page`."""
         if any(scripted.fault.kind == "repeat_page" for scripted in self.scripted):
             self._last_page[target.partition("?")[0]] = reply.body
 
@@ -209,38 +216,39 @@ class Faults:
         elif kind == "null_data":
             page["data"] = msgspec.Raw(b"null")
         elif kind == "repeat_page":
-            before = self._last_page.get(target.partition("?")[0])
-            if before is not None:
-                page["data"] = msgspec.json.decode(before, type=dict[str, msgspec.Raw])["data"]
+            last_page = self._last_page.get(target.partition("?")[0])
+            if last_page is not None:
+                page["data"] = msgspec.json.decode(last_page, type=dict[str, msgspec.Raw])["data"]
         elif "additional_data" in page:
-            more = msgspec.json.decode(page["additional_data"])
-            if "next_cursor" in more and "cursor" in query:
-                more["next_cursor"] = query["cursor"]
-            if "pagination" in more:
+            paging = msgspec.json.decode(page["additional_data"])
+            if "next_cursor" in paging and "cursor" in query:
+                paging["next_cursor"] = query["cursor"]
+            if "pagination" in paging:
                 start = int(query.get("start") or 0)
-                more["pagination"] |= {"more_items_in_collection": True, "next_start": start}
-            page["additional_data"] = msgspec.Raw(encode(more))
+                paging["pagination"] |= {"more_items_in_collection": True, "next_start": start}
+            page["additional_data"] = msgspec.Raw(encode(paging))
         return encode(page)
 
 
-def delivery(plan: list[Scripted], body_bytes: int, random: Random) -> Delivery:
-    made = Delivery()
+def plan_delivery(plan: list[Scripted], body_bytes: int, random: Random) -> Delivery:
+    """How the faults of a request change the delivery of its answer."""
+    how = Delivery()
     for fault in (scripted.fault for scripted in plan):
         match fault.kind:
             case "latency":
-                made.wait_s += max(0.0, fault.ms + random.uniform(-fault.jitter_ms, fault.jitter_ms)) / 1000
+                how.wait_s += max(0.0, fault.ms + random.uniform(-fault.jitter_ms, fault.jitter_ms)) / 1000
             case "timeout":
-                made.wait_s += fault.seconds
-                made.reset = True
+                how.wait_s += fault.seconds
+                how.reset = True
             case "reset_before" | "reset_after":
-                made.reset = True
+                how.reset = True
             case "truncate":
-                made.keep_bytes = fault.at if fault.at is not None else body_bytes // 2
+                how.keep_bytes = fault.at if fault.at is not None else body_bytes // 2
             case "wrong_length":
-                made.declare_more = fault.at if fault.at is not None else 10
+                how.declare_more = fault.at if fault.at is not None else 10
             case "slow_drip":
-                made.bytes_per_s = fault.bytes_per_s
-    return made
+                how.bytes_per_s = fault.bytes_per_s
+    return how
 
 
 def _refusal(refusal: Refused) -> Reply:
@@ -252,8 +260,8 @@ def _failure(fault: Fault) -> Reply:
     if fault.html:
         return Reply(status, fault.body.encode() if fault.body else BAD_GATEWAY_HTML, {}, HTML)
     body = fault.body.encode() if fault.body is not None else None
-    told = {"success": False, "error": "Service temporarily unavailable", "errorCode": status}
-    return Reply(status, encode(told) if body is None else body, {}, JSON)
+    default = {"success": False, "error": "Service temporarily unavailable", "errorCode": status}
+    return Reply(status, encode(default) if body is None else body, {}, JSON)
 
 
 def _with_headers(reply: Reply, fault: Fault) -> Reply:

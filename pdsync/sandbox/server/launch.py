@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiohttp import web
 
-from pdsync.sandbox.activity.simulate import LiveChanges, change
+from pdsync.sandbox.activity.simulate import LiveChanges, simulate_changes
 from pdsync.sandbox.company.company import ADMIN, Company
 from pdsync.sandbox.company.population import generate_company
 from pdsync.sandbox.server import admin, truth
 from pdsync.sandbox.server.faults import Fault
-from pdsync.sandbox.server.server import MOST_BODY_BYTES, Sandbox
+from pdsync.sandbox.server.server import MAX_BODY_BYTES, Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from pdsync.sandbox.server.oauth import OAuth, Settings
     from pdsync.sandbox.server.request_log import Log
 
-START_S = 10
+START_S = 10  # how long a start or a stop may take
 
 
 class RunningSandbox:
-    """A running sandbox, seen from a test. Safe to use from any thread."""
+    """A running sandbox with what tests need of it. Safe to use from any thread."""
 
     def __init__(self, sandbox: Sandbox, url: str) -> None:
         self.sandbox, self.url = sandbox, url
@@ -42,7 +42,7 @@ class RunningSandbox:
         self.tokens: dict[str, str] = sandbox.company.tokens  # by name: admin, member, limited
         self.token: str = self.tokens[ADMIN]
         self.faults: Faults = sandbox.faults
-        self.limits: Limits = sandbox.gate.limits
+        self.limits: Limits = sandbox.limiter.limits
         self.oauth: OAuth = sandbox.oauth
         self.clock: Clock = sandbox.company.clock
         self.log: Log = sandbox.log
@@ -53,7 +53,7 @@ class RunningSandbox:
 
     @property
     def spent_tokens(self) -> int:
-        return self.sandbox.gate.spent_tokens
+        return self.sandbox.limiter.spent_tokens
 
     def window(self) -> dict[str, Any]:
         return self.log.window()
@@ -66,21 +66,21 @@ class RunningSandbox:
             return list(truth.dump(self.company, kind))
 
     def change(self, share: float = 0.01, **options: Any) -> dict[str, dict[str, list[Any]]]:
-        """Simulate changes by users; see `simulate.change`."""
-        return change(self.company, share=share, **options)
+        """Simulate changes by users; see `simulate.simulate_changes`."""
+        return simulate_changes(self.company, share=share, **options)
 
     def act(
         self, method: str, target: str, body: Any = None, user_id: int | None = None, *, is_bulk: bool = False
     ) -> Any:
-        """Do what a colleague does in the app, see `Sandbox.act`; returns the answer's JSON, of a refusal too."""
+        """Do what another user does in the app, see `Sandbox.act`. Returns the JSON of the answer or the refusal."""
         return msgspec.json.decode(self.sandbox.act(method, target, body, user_id, is_bulk=is_bulk).body)
 
     def live(self, every: int | None, **options: Any) -> None:
-        """Let records change at every n-th request; None stops it."""
+        """Change records at every n-th request from now on; None stops it."""
         self.sandbox.live_changes = LiveChanges(every=every, **options) if every else None
 
     def spend(self, tokens: int) -> None:
-        self.sandbox.gate.charge(tokens)
+        self.sandbox.limiter.charge(tokens)
 
 
 @contextlib.contextmanager
@@ -156,7 +156,7 @@ async def _serve(sandbox: Sandbox, host: str, port: int, on_ready: Callable[[str
 def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
     """A request whose body may be a large file; aiohttp's own limit is one megabyte."""
     loop = asyncio.get_running_loop()
-    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MOST_BODY_BYTES)
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY_BYTES)
 
 
 async def _open(sandbox: Sandbox, host: str, port: int) -> tuple[web.ServerRunner, str]:

@@ -1,10 +1,10 @@
-"""Decides whether a request is admitted: the burst limit of its token, the company's daily tokens.
+"""Decides whether a request is admitted: by the burst limit of its token, and by the company's daily tokens.
 
 Bursts are counted over any rolling two seconds of real time, separately for each token. The day is that of the
 sandbox's clock. A client that repeats refused requests gets the HTML page of the gateway for some seconds.
 Assumptions: a refused request is not counted in the window and costs nothing; every other request is charged,
-whatever its status; a request is admitted while a single token is left; tokens are counted from zero at
-midnight UTC; OAuth apps may do four times the burst of an API token.
+also one that fails; a request is admitted while at least one token is left; the count starts again at
+midnight UTC; an OAuth app has four times the burst limit of an API token.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Limits(Struct, kw_only=True):
     daily_tokens: int | None = 30_000
     daily_requests: int = 10_000  # only reported, in x-daily-requests-left
     token_headers: bool = True  # the undocumented x-daily-ratelimit-token-*
-    block_after: int = 10  # refusals in a row before the HTML 403; 0 never
+    block_after: int = 10  # after this many refusals in a row the HTML 403; 0: never
     block_s: float = 10.0
 
 
@@ -53,14 +53,16 @@ class Meter(Struct):
     writes: int = 0
 
 
-class LimitReached(Exception):
-    """The gateway refuses with its HTML page."""
+class GatewayBlocked(Exception):
+    """The gateway refuses all requests of a token for a while, with an HTML page."""
 
     def reply(self) -> Reply:
         return Reply(403, BLOCKED_HTML, {"server": "cloudflare"}, "text/html; charset=utf-8")
 
 
 class RateLimiter:
+    """Counts the requests of each token and the tokens that the company has spent. Safe for threads."""
+
     def __init__(self, limits: Limits, clock: Clock) -> None:
         self.limits, self._clock = limits, clock
         self._meters: dict[str, Meter] = {}
@@ -69,20 +71,25 @@ class RateLimiter:
         self._day = clock.day()
         self._lock = threading.Lock()
 
-    def enter(self, token: str, *, is_search: bool, is_oauth: bool) -> None:
-        """Admit and count a request, or raise the refusal."""
+    def admit(self, token: str, *, is_search: bool, is_oauth: bool) -> None:
+        """Count a request as admitted.
+
+        Raises:
+            GatewayBlocked: the token repeated refused requests too often.
+            Refused: 429, the burst limit is reached or the daily tokens are spent.
+        """
         limits, now = self.limits, time.monotonic()
         with self._lock:
             meter = self._meters.setdefault(token, Meter(deque(), deque()))
             if now < meter.blocked_until:
-                raise LimitReached
+                raise GatewayBlocked
             burst = limits.burst and limits.burst * (4 if is_oauth else 1)
             for recent, limit in ((meter.recent, burst), (meter.recent_searches, is_search and limits.search_burst)):
-                _forget(recent, now)
+                _drop_expired(recent, now)
                 if limit and len(recent) >= limit:
                     self._count_refusal(meter, now)
                     raise too_fast(limit, max(1, math.ceil(recent[0] + WINDOW_S - now)))
-            self._new_day()
+            self._start_new_day()
             if limits.daily_tokens is not None and self.spent_tokens >= limits.daily_tokens:
                 raise self.daily_refusal()
             meter.refusals = 0
@@ -91,8 +98,9 @@ class RateLimiter:
                 meter.recent_searches.append(now)
 
     def charge(self, tokens: int) -> None:
+        """Add `tokens` to what is spent today."""
         with self._lock:
-            self._new_day()
+            self._start_new_day()
             self.spent_tokens += tokens
             self.spent_all_days += tokens
 
@@ -100,50 +108,56 @@ class RateLimiter:
         return daily_budget_spent(self._clock.seconds_to_midnight(), self.limits.daily_tokens or 0)
 
     def headers(self, token: str, *, is_oauth: bool, is_write: bool) -> dict[str, str]:
+        """The limits and what is left of them, as headers of an answer."""
         limits, now = self.limits, time.monotonic()
         with self._lock:
             meter = self._meters.setdefault(token, Meter(deque(), deque()))
-            _forget(meter.recent, now)
-            made: dict[str, str] = {}
+            _drop_expired(meter.recent, now)
+            headers: dict[str, str] = {}
             if limits.burst:
                 burst = limits.burst * (4 if is_oauth else 1)
                 reset = math.ceil(meter.recent[0] + WINDOW_S - now) if meter.recent else 0
-                made["x-ratelimit-limit"] = str(burst)
-                made["x-ratelimit-remaining"] = str(max(0, burst - len(meter.recent)))
-                made["x-ratelimit-reset"] = str(max(1, reset))
+                headers["x-ratelimit-limit"] = str(burst)
+                headers["x-ratelimit-remaining"] = str(max(0, burst - len(meter.recent)))
+                headers["x-ratelimit-reset"] = str(max(1, reset))
             meter.writes += is_write
             if not is_oauth:
-                made["x-daily-requests-left"] = str(max(0, limits.daily_requests - meter.writes))
+                headers["x-daily-requests-left"] = str(max(0, limits.daily_requests - meter.writes))
             if limits.daily_tokens is not None and limits.token_headers:
-                made["x-daily-ratelimit-token-limit"] = str(limits.daily_tokens)
-                made["x-daily-ratelimit-token-remaining"] = str(max(0, limits.daily_tokens - self.spent_tokens))
-            return made
+                headers["x-daily-ratelimit-token-limit"] = str(limits.daily_tokens)
+                headers["x-daily-ratelimit-token-remaining"] = str(max(0, limits.daily_tokens - self.spent_tokens))
+            return headers
 
     def _count_refusal(self, meter: Meter, now: float) -> None:
         meter.refusals += 1
         if self.limits.block_after and meter.refusals > self.limits.block_after:
             meter.blocked_until, meter.refusals = now + self.limits.block_s, 0
-            raise LimitReached
+            raise GatewayBlocked
 
-    def _new_day(self) -> None:
+    def _start_new_day(self) -> None:
         if self._clock.day() != self._day:
             self._day, self.spent_tokens = self._clock.day(), 0
             for meter in self._meters.values():
                 meter.writes = 0
 
     def change(self, changes: dict[str, Any]) -> Limits:
+        """Set limits by name.
+
+        Raises:
+            ValueError: there is no limit of this name.
+        """
         for name, value in changes.items():
             if name not in Limits.__struct_fields__:
                 raise ValueError(f"limits have no {name!r}")
             setattr(self.limits, name, value)
         return self.limits
 
-    def lift(self) -> None:
+    def reset(self) -> None:
         """Clear all windows and blocks."""
         with self._lock:
             self._meters.clear()
 
 
-def _forget(recent: deque[float], now: float) -> None:
+def _drop_expired(recent: deque[float], now: float) -> None:
     while recent and recent[0] <= now - WINDOW_S:
         recent.popleft()

@@ -1,7 +1,7 @@
-"""Simulates Pipedrive's OAuth server: authorises at once, exchanges codes, refreshes tokens.
+"""Simulates Pipedrive's OAuth server: authorises without asking, exchanges codes, refreshes tokens.
 
-With `rotate` each refresh token works once. Using one again is answered with invalid_grant and revokes
-all tokens of the same authorisation, as servers do that detect token reuse.
+With `rotate` each refresh token works once. Using it again is answered with invalid_grant and revokes
+all tokens of the same authorisation, like a server that detects token reuse.
 Assumption: Pipedrive itself is reported to send the same refresh token back, so that is the default.
 """
 
@@ -27,6 +27,8 @@ SCOPE = "base deals:full contacts:full products:full activities:full mail:full u
 
 
 class Settings(Struct, kw_only=True):
+    """The registered app, and how long its tokens are valid."""
+
     client_id: str = "sandbox-client"
     client_secret: str = "sandbox-secret"  # noqa: S105 - of a server that exists for a test
     expires_in: int = 3600
@@ -35,6 +37,8 @@ class Settings(Struct, kw_only=True):
 
 
 class Grant(Struct):
+    """What a code or a token permits. `family` is shared by all tokens of one authorisation."""
+
     family: str
     viewer: str
     until_s: float
@@ -43,6 +47,8 @@ class Grant(Struct):
 
 
 class OAuth:
+    """The codes and tokens that were issued."""
+
     def __init__(self, company: Company, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.api_domain = ""
@@ -51,9 +57,10 @@ class OAuth:
         self._access: dict[str, Grant] = {}
         self._refresh: dict[str, Grant] = {}
         self._revoked: set[str] = set()
-        self._made = 0
+        self._secret_count = 0
 
     def viewer_of(self, access_token: str) -> str | None:
+        """The name of the viewer whose token this is; None when it is unknown, expired or revoked."""
         grant = self._access.get(access_token)
         if grant is None or grant.family in self._revoked or grant.until_s <= self._company.clock.seconds():
             return None
@@ -63,15 +70,17 @@ class OAuth:
         self._access.clear()
 
     def authorize(self, query: dict[str, str]) -> Reply:
+        """Redirect to the app with a code, as if the user had consented."""
         target = query.get("redirect_uri", "")
         if query.get("client_id") != self.settings.client_id or not urlsplit(target).scheme:
             return _error(400, "invalid_client", "Unknown client_id, or no redirect_uri")
-        code = self._secret("code")
+        code = self._make_secret("code")
         self._codes[code] = Grant(code, self.settings.viewer, self._now() + CODE_LIFE_S, target)
-        back = {"code": code, **({"state": query["state"]} if "state" in query else {})}
-        return Reply(302, b"", {"location": f"{target}{'&' if '?' in target else '?'}{urlencode(back)}"})
+        query_back = {"code": code, **({"state": query["state"]} if "state" in query else {})}
+        return Reply(302, b"", {"location": f"{target}{'&' if '?' in target else '?'}{urlencode(query_back)}"})
 
     def token(self, authorization: str, form: dict[str, str]) -> Reply:
+        """Exchange a code or a refresh token for an access token. `authorization`: the request's header."""
         if not self._is_client(authorization):
             return _error(401, "invalid_client", "Client authentication failed")
         match form.get("grant_type"):
@@ -100,10 +109,10 @@ class OAuth:
         return self._issue(grant, None)
 
     def _issue(self, grant: Grant, refresh_token: str | None) -> Reply:
-        access = f"v1u:{self._secret('access')}"
+        access = f"v1u:{self._make_secret('access')}"
         self._access[access] = Grant(grant.family, grant.viewer, self._now() + self.settings.expires_in)
         if refresh_token is None:
-            refresh_token = f"{self._company.id}:1:{self._secret('refresh')}"
+            refresh_token = f"{self._company.id}:1:{self._make_secret('refresh')}"
             self._refresh[refresh_token] = Grant(grant.family, grant.viewer, self._now() + REFRESH_LIFE_S)
         answer = {
             "access_token": access,
@@ -118,14 +127,14 @@ class OAuth:
     def _is_client(self, authorization: str) -> bool:
         scheme, _, text = authorization.partition(" ")
         try:
-            given = base64.b64decode(text, validate=True).decode()
+            credentials = base64.b64decode(text, validate=True).decode()
         except (binascii.Error, UnicodeDecodeError):
             return False
-        return scheme.lower() == "basic" and given == f"{self.settings.client_id}:{self.settings.client_secret}"
+        return scheme.lower() == "basic" and credentials == f"{self.settings.client_id}:{self.settings.client_secret}"
 
-    def _secret(self, what: str) -> str:
-        self._made += 1
-        return hashlib.blake2b(f"{self._company.id} {what} {self._made}".encode(), digest_size=20).hexdigest()
+    def _make_secret(self, kind: str) -> str:
+        self._secret_count += 1
+        return hashlib.blake2b(f"{self._company.id} {kind} {self._secret_count}".encode(), digest_size=20).hexdigest()
 
     def _now(self) -> float:
         return self._company.clock.seconds()

@@ -1,6 +1,6 @@
-"""Keeps what was asked: one entry a request, and how close together they came.
+"""The log of requests: one entry for each, and how many arrived within two seconds.
 
-The log sees every request to the API as it arrives, also those that were refused or whose answer was lost.
+Every request to the API is logged as it arrives, also one that is refused or whose answer is lost.
 """
 
 from __future__ import annotations
@@ -13,38 +13,43 @@ from pdsync.sandbox.server.limits import WINDOW_S
 
 
 class LogEntry(Struct):
+    """One request, and what it was answered."""
+
     seq: int
     monotonic_s: float  # when it arrived
-    time: str  # the same on the sandbox's clock
+    time: str  # when it arrived, on the sandbox's clock
     method: str
     path: str
     query: str  # without the token
-    token: str | None  # its name: admin, limited, …; None when there was none that is known
-    request: str  # x-correlation-id, as the journal names it
+    token: str | None  # its name: admin, limited, …; None without a valid one
+    request: str  # x-correlation-id, the same as in the journal
     operation: str | None = None
     status: int = 0  # 0: no answer was sent
     cost: int = 0
     fault: str | None = None
     bytes: int = 0
-    headers: dict[str, str] = {}  # x-ratelimit-* and retry-after, as they were answered
+    headers: dict[str, str] = {}  # of the answer: x-ratelimit-*, x-daily-* and retry-after
 
 
 class Log(list[LogEntry]):
+    """The requests in the order in which they arrived."""
+
     def window(self) -> dict[str, Any]:
         """The most requests of one token in any rolling two seconds, for all and by token."""
         times: dict[str, list[float]] = {}
-        for seen in self:
-            times.setdefault(seen.token or "none", []).append(seen.monotonic_s)
-        by_token = {token: densest(sorted(moments)) for token, moments in times.items()}
-        every = densest(sorted(seen.monotonic_s for seen in self))
-        refused = sum(seen.status == 429 for seen in self)
-        return {"max": max(by_token.values(), default=0), "all": every, "by_token": by_token, "count_429": refused}
+        for entry in self:
+            times.setdefault(entry.token or "none", []).append(entry.monotonic_s)
+        by_token = {token: max_in_window(sorted(arrivals)) for token, arrivals in times.items()}
+        all_tokens = max_in_window(sorted(entry.monotonic_s for entry in self))
+        refused = sum(entry.status == 429 for entry in self)
+        return {"max": max(by_token.values(), default=0), "all": all_tokens, "by_token": by_token, "count_429": refused}
 
 
-def densest(moments: list[float]) -> int:
-    most = first = 0
-    for at, moment in enumerate(moments):
-        while moments[first] <= moment - WINDOW_S:
+def max_in_window(times_s: list[float]) -> int:
+    """The largest number of `times_s`, which ascend, within any rolling two seconds."""
+    largest = first = 0
+    for index, time_s in enumerate(times_s):
+        while times_s[first] <= time_s - WINDOW_S:
             first += 1
-        most = max(most, at - first + 1)
-    return most
+        largest = max(largest, index - first + 1)
+    return largest

@@ -1,7 +1,7 @@
-"""Every request the sandbox answers: operations, what they cost, and one handler for each verb.
+"""The routes of the sandbox: the operation, cost and handler of each method and path, and the handlers of records.
 
-The routes of a kind follow from its entry in `resources`; only what is unlike the rest (files, mail, users/me,
-fields) is written out.
+The routes of a kind follow from its entry in `resources`; only those of other forms (files, mail, users/me, fields,
+and operations with rules of their own) are listed here.
 """
 
 from __future__ import annotations
@@ -89,14 +89,14 @@ if TYPE_CHECKING:
 
     Answer = Callable[[Call, Route], Reply]
 
-NO_PAGING_V1 = ("users", "pipelines", "mail_threads")  # lists whose answers hold no additional_data
+NO_PAGING_V1 = ("users", "pipelines", "mail_threads")  # lists whose answers have no additional_data
 
 
 # -- verbs -------------------------------------------------------------------------------------------
 
 
 def list_v2(call: Call, route: Route) -> Reply:
-    resource, archived = _served(call, route), route.operation.startswith("getArchived")
+    resource, archived = _resource_of(call, route), route.operation.startswith("getArchived")
     selection, page, shape = read_v2(call, resource, archived)
     table = call.company[resource.kind]
     overlay = (call.overlay or {}).get(resource.kind)
@@ -107,7 +107,7 @@ def list_v2(call: Call, route: Route) -> Reply:
 
 
 def list_v1(call: Call, route: Route) -> Reply:
-    resource, archived = _served(call, route), route.operation.startswith("getArchived")
+    resource, archived = _resource_of(call, route), route.operation.startswith("getArchived")
     selection, page = read_v1(call, resource, archived)
     table = call.company[resource.kind]
     overlay = (call.overlay or {}).get(resource.kind)
@@ -123,37 +123,37 @@ def list_v1(call: Call, route: Route) -> Reply:
 
 
 def get_one(call: Call, route: Route) -> Reply:
-    resource = _served(call, route)
+    resource = _resource_of(call, route)
     shape = V1 if call.version == "v1" else read_one_v2(call, resource)
     row = writes.find(call, resource, call.id(), deleted=True)
     return _one(call, resource, row, 200, shape)
 
 
 def add(call: Call, route: Route) -> Reply:
-    resource = _served(call, route)
+    resource = _resource_of(call, route)
     row = writes.add(call, resource)
     return _one(call, resource, row, resource.created_v2 if call.version == "v2" else resource.created_v1)
 
 
 def update(call: Call, route: Route) -> Reply:
-    resource = _served(call, route)
+    resource = _resource_of(call, route)
     return _one(call, resource, writes.update(call, resource), 200)
 
 
 def delete(call: Call, route: Route) -> Reply:
-    return success({"id": writes.delete(call, _served(call, route)).id})
+    return success({"id": writes.delete(call, _resource_of(call, route)).id})
 
 
 def merge(call: Call, route: Route) -> Reply:
-    resource = _served(call, route)
+    resource = _resource_of(call, route)
     row, loser_id = merges.merge(call, resource)
     if resource.kind == "organizations":
         return success({"id": row.id})
-    shown = v1_records.shape(call.company, resource.kind, row)
+    record = v1_records.shape(call.company, resource.kind, row)
     for name in ("creator_user_id", "user_id", "owner_id", "person_id", "org_id"):
-        if isinstance(shown.get(name), dict):
-            shown[name] = shown[name]["value"]  # a merge shows plain ids where lists nest
-    return success({**shown, "merge_what_id": loser_id})
+        if isinstance(record.get(name), dict):
+            record[name] = record[name]["value"]  # a merge shows plain ids where lists nest
+    return success({**record, "merge_what_id": loser_id})
 
 
 def _one(call: Call, resource: Resource, row: Row, status: int, shape: Any = None) -> Reply:
@@ -165,7 +165,7 @@ def _one(call: Call, resource: Resource, row: Row, status: int, shape: Any = Non
     return Reply(status, b'{"success":true,"data":%b%b}' % (body, tail))
 
 
-def _served(call: Call, route: Route) -> Resource:
+def _resource_of(call: Call, route: Route) -> Resource:
     assert route.resource is not None  # noqa: S101 - every verb above is bound to one
     if route.resource.kind in call.company.features_off:
         raise feature_off(route.resource.kind)
@@ -195,9 +195,9 @@ def list_fields_v1(call: Call, route: Route) -> Reply:
     start, limit = read_start(call.query), read_limit(call.query, V2_LIMIT)
     if route.kind == "activities":
         start, limit = 0, max(100, len(fields))  # takes no paging parameters
-    shown = [field.v1(route.kind, order) for order, field in enumerate(fields, 1)][start : start + limit]
+    definitions = [field.v1(route.kind, order) for order, field in enumerate(fields, 1)][start : start + limit]
     paging = _pagination(start, limit, len(fields) > start + limit)
-    return success(shown or None, additional_data={"pagination": paging})
+    return success(definitions or None, additional_data={"pagination": paging})
 
 
 def get_field(call: Call, route: Route) -> Reply:
@@ -214,76 +214,80 @@ def get_field(call: Call, route: Route) -> Reply:
 
 
 def _namespaces(call: Call) -> tuple[str, ...]:
-    asked = tuple(part.strip() for part in call.query.get("include_fields", "").split(",") if part.strip())
-    known = ("ui_visibility", "important_fields", "required_fields")
-    for name in asked:
-        if name not in known:
-            raise refused(400, f"include_fields: {name!r} is not one of {', '.join(known)}")
-    return asked
+    names = tuple(part.strip() for part in call.query.get("include_fields", "").split(",") if part.strip())
+    valid = ("ui_visibility", "important_fields", "required_fields")
+    for name in names:
+        if name not in valid:
+            raise refused(400, f"include_fields: {name!r} is not one of {', '.join(valid)}")
+    return names
 
 
 # -- the table ---------------------------------------------------------------------------------------
 
 
 def _routes_of(resource: Resource) -> list[Route]:
-    base, many, one = tuple(resource.url.split("/")), resource.url.rpartition("/")[2], resource.one
-    many, one = many[:1].upper() + many[1:], one[:1].upper() + one[1:]
-    made: list[Route] = []
+    base, plural, singular = tuple(resource.url.split("/")), resource.url.rpartition("/")[2], resource.one
+    plural, singular = plural[:1].upper() + plural[1:], singular[:1].upper() + singular[1:]
+    routes: list[Route] = []
 
     def route(method: str, path: tuple[str, ...], operation: str, cost: int, answer: Answer) -> None:
-        made.append(Route(version, method, path, operation, cost, answer, resource))
+        routes.append(Route(version, method, path, operation, cost, answer, resource))
 
-    for version, cost, listing, change in (
+    for version, cost, list_handler, update_method in (
         ("v1", resource.cost_v1, list_v1, "PUT"),
         ("v2", resource.cost_v2, list_v2, "PATCH"),
     ):
         if cost is None:
             continue
-        route("GET", base, f"get{many}", cost.list, listing)
+        route("GET", base, f"get{plural}", cost.list, list_handler)
         if resource.kind == "deals":
             archived_cost = 40 if version == "v1" else 20
-            route("GET", (*base, "archived"), "getArchivedDeals", archived_cost, listing)
-        route("GET", (*base, "{}"), f"get{one}", cost.one, get_one)
+            route("GET", (*base, "archived"), "getArchivedDeals", archived_cost, list_handler)
+        route("GET", (*base, "{}"), f"get{singular}", cost.one, get_one)
         if resource.writes:
-            route("POST", base, f"add{one}", cost.write, add)
-            route(change, (*base, "{}"), f"update{one}", cost.write, update)
-            route("DELETE", (*base, "{}"), f"delete{one}", cost.delete, delete)
+            route("POST", base, f"add{singular}", cost.write, add)
+            route(update_method, (*base, "{}"), f"update{singular}", cost.write, update)
+            route("DELETE", (*base, "{}"), f"delete{singular}", cost.delete, delete)
         if resource.merge and version == "v1":
-            route("PUT", (*base, "{}", "merge"), f"merge{many}", cost.merge, merge)
-    return made
+            route("PUT", (*base, "{}", "merge"), f"merge{plural}", cost.merge, merge)
+    return routes
 
 
 def _field_routes() -> list[Route]:
-    made = []
+    routes = []
     for path, kind in FIELD_PATHS.items():
-        many, one = path[:1].upper() + path[1:], path[:1].upper() + path[1:-1]
+        plural, singular = path[:1].upper() + path[1:], path[:1].upper() + path[1:-1]
         costs: tuple[tuple[str, Cost, Answer], ...] = (
             ("v1", FIELD_COST_V1, list_fields_v1),
             ("v2", FIELD_COST_V2, list_fields_v2),
         )
-        for version, cost, listing in costs:
-            made.append(Route(version, "GET", (path,), f"get{many}", cost.list, listing, None, kind))
-            if (version, kind) != ("v1", "activities"):  # that one is in no specification
-                made.append(Route(version, "GET", (path, "{}"), f"get{one}", cost.one, get_field, None, kind))
-    return made
+        for version, cost, list_handler in costs:
+            routes.append(Route(version, "GET", (path,), f"get{plural}", cost.list, list_handler, None, kind))
+            if (version, kind) != ("v1", "activities"):  # not in the specification
+                routes.append(Route(version, "GET", (path, "{}"), f"get{singular}", cost.one, get_field, None, kind))
+    return routes
 
 
 def _field_write_routes() -> list[Route]:
-    """Every documented write of definitions; those of activities can't be changed."""
+    """All documented writes of field definitions. Those of activities cannot be changed."""
     answers = {"POST": add_field, "PUT": update_field, "PATCH": update_field, "DELETE": delete_field}
-    made = []
-    for name, facts in documented.operations().items():
+    routes = []
+    for name, operation in documented.operations().items():
         version, id = name.split(" ")
-        if facts.method == "GET" or facts.parts[0] not in FIELD_PATHS:
+        if operation.method == "GET" or operation.parts[0] not in FIELD_PATHS:
             continue
-        answer = answers[facts.method]
-        if facts.parts[-1] == "options":
+        answer = answers[operation.method]
+        if operation.parts[-1] == "options":
             answer = change_options
-        elif facts.method == "DELETE" and len(facts.parts) == 1:
+        elif operation.method == "DELETE" and len(operation.parts) == 1:
             answer = delete_fields
-        kind = FIELD_PATHS[facts.parts[0]]
-        made.append(Route(version, facts.method, documented.pattern(facts.parts), id, facts.cost, answer, None, kind))
-    return made
+        kind = FIELD_PATHS[operation.parts[0]]
+        routes.append(
+            Route(
+                version, operation.method, documented.pattern(operation.parts), id, operation.cost, answer, None, kind
+            )
+        )
+    return routes
 
 
 def _extra_routes() -> list[Route]:
@@ -309,24 +313,31 @@ def _extra_routes() -> list[Route]:
 def _documented(id: str, answer: Answer, kind: str = "", version: str = "v1") -> Route:
     """A route with the path and the cost that the documents give an operation."""
     name = f"{version} {id}"
-    facts = documented.operations()[name]
+    operation = documented.operations()[name]
     return Route(
-        version, facts.method, documented.pattern(facts.parts), id, facts.cost, answer, RESOURCES.get(kind), name
+        version,
+        operation.method,
+        documented.pattern(operation.parts),
+        id,
+        operation.cost,
+        answer,
+        RESOURCES.get(kind),
+        name,
     )
 
 
 def _history_routes() -> list[Route]:
-    made = []
+    routes = []
     for kind in ("deals", "persons", "organizations"):
-        one = kind.removesuffix("s").capitalize()
-        made.append(_documented(f"get{one}Changelog", list_changes, kind))
-        made.append(_documented(f"get{one}Updates", list_flow, kind))
-        made.append(_documented(f"get{one}MailMessages", list_mail, kind))
+        singular = kind.removesuffix("s").capitalize()
+        routes.append(_documented(f"get{singular}Changelog", list_changes, kind))
+        routes.append(_documented(f"get{singular}Updates", list_flow, kind))
+        routes.append(_documented(f"get{singular}MailMessages", list_mail, kind))
     for kind in ("deals", "persons", "organizations", "products"):
-        one = kind.removesuffix("s").capitalize()
-        made.append(_documented(f"get{one}FollowersChangelog", list_joined, kind, "v2"))
+        singular = kind.removesuffix("s").capitalize()
+        routes.append(_documented(f"get{singular}FollowersChangelog", list_joined, kind, "v2"))
     return [
-        *made,
+        *routes,
         _documented("getDealParticipantsChangelog", list_joined, "deals"),
         _documented("getGoals", find_goals),
         _documented("getRecents", list_recents),
@@ -343,7 +354,7 @@ def _history_routes() -> list[Route]:
 
 
 def _action_routes() -> list[Route]:
-    made = [
+    routes = [
         _documented("addManyDealProducts", actions.add_many_products, "", "v2"),
         _documented("duplicateDeal", actions.duplicate_deal),
         _documented("duplicateProduct", actions.duplicate_product, "", "v2"),
@@ -357,33 +368,32 @@ def _action_routes() -> list[Route]:
         _documented("putProjectPlanActivity", actions.plan_item),
         _documented("putProjectPlanTask", actions.plan_item),
     ]
-    made += [_documented(f"{verb}ProjectFieldOptions", actions.change_project_options, "", "v2")
+    routes += [_documented(f"{verb}ProjectFieldOptions", actions.change_project_options, "", "v2")
              for verb in ("add", "update", "delete")]  # fmt: skip
-    made += [_documented(id, actions.change_team) for id in ("getTeamUsers", "addTeamUser", "deleteTeamUser")]
-    made += [_documented(f"{verb}ProductImage", actions.product_image, "", "v2")
+    routes += [_documented(id, actions.change_team) for id in ("getTeamUsers", "addTeamUser", "deleteTeamUser")]
+    routes += [_documented(f"{verb}ProductImage", actions.product_image, "", "v2")
              for verb in ("get", "upload", "update", "delete")]  # fmt: skip
-    return made
+    return routes
 
 
 def _search_routes() -> list[Route]:
-    made = [
+    routes = [
         _documented("findUsersByName", find_users),
         _documented("searchItem", search_items, version="v2"),
         _documented("searchItemByField", search_field, version="v2"),
         _documented("searchLeads", search),
     ]
-    scoped = {
-        what: _documented(f"search{what}", search, version="v2")
-        for what in ("Deals", "Persons", "Organization", "Products", "Leads", "Projects")
+    by_kind = {
+        kind: _documented(f"search{kind}", search, version="v2")
+        for kind in ("Deals", "Persons", "Organization", "Products", "Leads", "Projects")
     }
-    # v1 has left the specification, and may still answer: at twice the price, and with offsets.
-    left = [made[1], *(scoped[what] for what in ("Deals", "Persons", "Organization", "Products"))]
-    old = [Route("v1", "GET", route.pattern, route.operation, 40, route.answer) for route in left]
-    return [*made, *scoped.values(), *old]
+    # The v1 searches are no longer in the specification, but may still answer: at twice the cost, and with offsets.
+    had_v1 = [routes[1], *(by_kind[kind] for kind in ("Deals", "Persons", "Organization", "Products"))]
+    v1_routes = [Route("v1", "GET", route.pattern, route.operation, 40, route.answer) for route in had_v1]
+    return [*routes, *by_kind.values(), *v1_routes]
 
 
 ROUTES: list[Route] = [
-    # Names go before `{}`: `users/me` before `users/{}`.
     *_extra_routes(),
     *_history_routes(),
     *_field_write_routes(),
@@ -395,11 +405,15 @@ ROUTES: list[Route] = [
 
 
 ROUTES += generic.routes({(route.version, route.method, route.pattern) for route in ROUTES})
-ROUTES.sort(key=lambda route: tuple(part == "{}" for part in route.pattern))  # names go before `{}`
+ROUTES.sort(key=lambda route: tuple(part == "{}" for part in route.pattern))  # `users/me` before `users/{}`
 
 
 def find_route(version: str, method: str, parts: tuple[str, ...]) -> tuple[Route, tuple[str, ...]]:
-    """Raises a 404 for a path that is not there, a 405 for a method that it does not have."""
+    """The route of a method and a path, and the values of the path's parameters.
+
+    Raises:
+        Refused: 404 for an unknown path, 405 for a method that the path does not have.
+    """
     other_method = False
     for route in ROUTES:
         if route.version != version:

@@ -1,4 +1,4 @@
-"""The truth of a company, whoever may see it: what a test compares tables with."""
+"""The full content of a company, whatever a token may see: tests compare tables with it."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ if TYPE_CHECKING:
 
 
 def dump(company: Company, kind: str) -> Iterator[Record]:
-    """Every record of `kind` that exists or existed: kind, id, state, merged_into, record."""
+    """Yield every record of `kind` that exists or existed, as kind, id, state, merged_into and record."""
     renderer = Renderer(company)
     if kind in FIELD_KINDS:
-        of = FIELD_KINDS[kind]
-        fields = company.fields[of]
-        for state, some in (("live", fields.all), ("purged", list(fields.retired.values()))):
-            for field in some:
+        parent = FIELD_KINDS[kind]
+        fields = company.fields[parent]
+        for state, of_state in (("live", fields.all), ("purged", list(fields.retired.values()))):
+            for field in of_state:
                 yield {
                     "kind": kind,
                     "id": field.code,
                     "state": state,
                     "merged_into": None,
-                    "record": field.v2(of, ("ui_visibility", "important_fields", "required_fields")),
+                    "record": field.v2(parent, ("ui_visibility", "important_fields", "required_fields")),
                 }
         return
     if kind not in company.tables:
-        for parents, key, kept in all_rows(company, kind):
+        for parents, key, row in all_rows(company, kind):
             yield {
                 "kind": kind,
                 "id": "/".join((*parents, key)),
-                "state": kept.state,
+                "state": row.state,
                 "merged_into": None,
-                "record": kept.record,
+                "record": row.record,
             }
         return
     table = company.tables[kind]
-    for id in sorted({*table.rows, *table.left}):
-        left = table.left.get(id)
-        row = table.rows.get(id) if left is None else left.row
-        if row is None:
-            continue  # removed while we read
+    for id in sorted({*table.rows, *table.removed}):
+        removed = table.removed.get(id)
+        table_row = table.rows.get(id) if removed is None else removed.row
+        if table_row is None:
+            continue  # restored or removed since the ids were read
         yield {
             "kind": kind,
             "id": id,
-            "state": left.state if left else row.state,
-            "merged_into": left.merged_into if left else None,
-            "record": renderer.full(kind, row),
+            "state": removed.state if removed else table_row.state,
+            "merged_into": removed.merged_into if removed else None,
+            "record": renderer.full(kind, table_row),
         }
 
 
@@ -61,11 +61,11 @@ def summary(company: Company) -> dict[str, dict[str, int]]:
     """How many records of each kind are in each state."""
     counts: dict[str, dict[str, int]] = {}
     for kind, table in company.tables.items():
-        of = counts[kind] = dict.fromkeys(("live", "archived", "deleted", "purged", "merged"), 0)
+        by_state = counts[kind] = dict.fromkeys(("live", "archived", "deleted", "purged", "merged"), 0)
         for row in table.rows.values():
-            of[row.state] += 1
-        for left in table.left.values():
-            of[left.state] += 1
+            by_state[row.state] += 1
+        for removed in table.removed.values():
+            by_state[removed.state] += 1
     for name, kind in FIELD_KINDS.items():
         counts[name] = {"live": len(company.fields[kind].all), "purged": len(company.fields[kind].retired)}
     return counts | {kind.name: count_rows(company, kind.name) for kind in KINDS.values()}
