@@ -28,6 +28,16 @@ _HOST = re.compile(r"[\w.:\[\]-]+")  # with its port, if there is one
 _SECRET = re.compile(rf"{_TOKEN.pattern}|token|secret|passw|://[^/]*@", re.IGNORECASE)
 
 
+class OAuthSettings(Struct, frozen=True):
+    """What a login with an OAuth app needs but its secret. An empty text is not set: see `core.oauth_app`."""
+
+    client_id: str = ""
+    authorize_url: str = ""
+    token_url: str = ""
+    redirect_uri: str = ""
+    scopes: str = ""  # divided by blanks
+
+
 class Settings(Struct, frozen=True):
     """Every setting of a project, resolved. Paths are absolute; a limit of 0 means none."""
 
@@ -43,6 +53,7 @@ class Settings(Struct, frozen=True):
     dependents_share: int  # percent of a day's tokens that streams with one request a parent may take in a run
     raw_days: int  # how long raw pages stay that no replay needs
     verify_cycle: int  # days within which every row is compared with the source again; 0: never automatically
+    oauth: OAuthSettings
     origins: dict[str, Source]
 
     @property
@@ -74,6 +85,11 @@ SETTINGS: dict[str, _Setting] = {
     "sync.overlap_s": _Setting("PDSYNC_OVERLAP_S", 600),
     "sync.verify_cycle": _Setting("PDSYNC_VERIFY_CYCLE", 7),
     "retention.raw_days": _Setting("PDSYNC_RAW_DAYS", 30),
+    "oauth.client_id": _Setting("PDSYNC_CLIENT_ID", ""),
+    "oauth.authorize_url": _Setting("PDSYNC_AUTHORIZE_URL", ""),
+    "oauth.token_url": _Setting("PDSYNC_TOKEN_URL", ""),
+    "oauth.redirect_uri": _Setting("PDSYNC_REDIRECT_URI", ""),
+    "oauth.scopes": _Setting("PDSYNC_SCOPES", ""),
 }
 
 
@@ -117,6 +133,7 @@ def load(project: Path, flags: dict[str, str | int | None] | None = None) -> Set
         dependents_share=int(values["limits.dependents_share"]),
         raw_days=int(values["retention.raw_days"]),
         verify_cycle=int(values["sync.verify_cycle"]),
+        oauth=OAuthSettings(**{name: str(values[f"oauth.{name}"]) for name in OAuthSettings.__struct_fields__}),
         origins=origins,
     )
 

@@ -52,7 +52,7 @@ class StoredToken(Struct, frozen=True, tag="api_token"):
 
 
 class Grant(Struct, frozen=True, tag="oauth", kw_only=True):
-    """What an OAuth authorisation gave, and the app that it was given to."""
+    """What an OAuth login gave, and the app that it was given to. Addresses are empty where the default is meant."""
 
     client_id: str
     client_secret: str
@@ -64,6 +64,11 @@ class Grant(Struct, frozen=True, tag="oauth", kw_only=True):
     company_id: int
     company_name: str = ""
     saved_at: float = 0.0
+    authorize_url: str = ""
+    token_url: str = ""
+    redirect_uri: str = ""
+    scopes: tuple[str, ...] = ()  # that the login asked for
+    granted_scopes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Grant(company_id={self.company_id}, …)"

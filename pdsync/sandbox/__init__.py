@@ -16,7 +16,8 @@ nothing else of pdsync; where the documents leave something open, a comment says
         box.log, box.journal, box.window()
 
 The same over HTTP, for a sandbox in another process: `/_admin/dump`, `/log`, `/journal`, `/window`, `/summary`,
-`/faults`, `/clock`, `/limits`, `/change`, `/spend`, `/live`, `/access`, `/fields`, `/edit`, `/act`.
+`/faults`, `/clock`, `/limits`, `/change`, `/spend`, `/live`, `/access`, `/fields`, `/edit`, `/act`,
+`/oauth`, `/install`.
 
 Five packages, each of which imports only those above it:
 

@@ -293,7 +293,7 @@ def test_oauth_login_through_a_browser(person: Person, box: RunningSandbox) -> N
         process.stdin.flush()
         url = json.loads(process.stdout.readline())["url"]
         with urllib.request.urlopen(url) as page:
-            assert b"pdsync has access" in page.read()
+            assert b"pdsync has the authorisation" in page.read()
         out, err = process.communicate(timeout=30)
     finally:
         process.kill()

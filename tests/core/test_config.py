@@ -24,7 +24,9 @@ def filed(folder: Path, text: str) -> Settings:
 
 def attribute(settings: Settings, key: str) -> object:
     """A setting by its dotted name."""
-    name = key.partition(".")[2]
+    table, _, name = key.partition(".")
+    if table == "oauth":
+        return getattr(settings.oauth, name)
     return {"account.base_url": settings.base_url, "warehouse.path": settings.warehouse, "raw.path": settings.raw}.get(
         key, getattr(settings, name, None)
     )
@@ -42,6 +44,11 @@ VALUES: dict[str, tuple[str | int, str | int, str | int]] = {
     "sync.overlap_s": (1, 2, 3),
     "sync.verify_cycle": (1, 2, 3),
     "retention.raw_days": (1, 2, 3),
+    "oauth.client_id": ("one", "two", "three"),
+    "oauth.authorize_url": ("https://one/a", "https://two/a", "https://three/a"),
+    "oauth.token_url": ("https://one/t", "https://two/t", "https://three/t"),
+    "oauth.redirect_uri": ("https://one/r", "https://two/r", "https://three/r"),
+    "oauth.scopes": ("base", "admin", "deals:read"),
 }
 
 

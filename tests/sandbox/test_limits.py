@@ -234,7 +234,7 @@ def test_a_rotated_refresh_token_works_once_and_reuse_revokes_the_family(strict:
     assert api.ask("GET", "/api/v2/stages", None, bearer).status == 200
     reused = token(api, grant_type="refresh_token", refresh_token=first["refresh_token"])
     assert (reused.status, reused.json["error"]) == (400, "invalid_grant")
-    assert "already exchanged" in reused.json["error_description"]
+    assert reused.json["error_description"] == "Invalid grant: refresh_token is invalid"
     assert api.ask("GET", "/api/v2/stages", None, bearer).status == 401
     assert token(api, grant_type="refresh_token", refresh_token=second["refresh_token"]).status == 400
 
@@ -250,7 +250,7 @@ def test_without_rotation_the_same_refresh_token_comes_back(reader: Api) -> None
 def test_oauth_refuses_strangers_and_costs_nothing(reader: Api) -> None:
     spent = reader.box.spent_tokens
     headers = {"content-type": "application/x-www-form-urlencoded", "authorization": "Basic bm86bm8="}
-    assert reader.ask("POST", "/oauth/token", b"grant_type=refresh_token", headers).status == 401
+    assert reader.ask("POST", "/oauth/token", b"grant_type=refresh_token", headers).status == 400
     assert reader.get("/oauth/authorize", client_id="other", redirect_uri="http://x").status == 400
     assert reader.ask("POST", "/oauth/token/", b"").status == 301
     assert reader.box.spent_tokens == spent

@@ -14,22 +14,29 @@ import sys
 import threading
 import time
 import webbrowser
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from pdsync.cli.account import ask_account, check_company
 from pdsync.cli.app import App, Command, Group
 from pdsync.cli.commands.doctor import doctor
-from pdsync.core import auth, config, oauth
+from pdsync.core import auth, config, oauth_app
 from pdsync.core.credentials import ApiToken
 from pdsync.core.log import clean, hide
+from pdsync.core.oauth import OAuth
+from pdsync.core.oauth_login import OAuthLogin
 from pdsync.core.secret_store import Grant, StoredToken, Vault
-from pdsync.errors import ConfigError
+from pdsync.errors import AuthError, ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pdsync.core.account import Account
     from pdsync.core.config import Settings
+    from pdsync.core.oauth_app import OAuthApp
     from pdsync.core.secret_store import Place
 
 __all__ = ["auth_command", "doctor", "init"]
@@ -154,55 +161,105 @@ def _only_dash(context: click.Context, option: click.Parameter, value: str | Non
 @auth_command.command()
 @click.option("--token", callback=_only_dash, metavar="-", help="Read the API token from stdin.")
 @click.option("--oauth", "by_oauth", is_flag=True, help="Log in with an OAuth app of yours, in a browser.")
-@click.option("--client-id", envvar="PDSYNC_CLIENT_ID", help="The OAuth app's client ID.")
+@click.option("--client-id", help="The OAuth app's client ID (or PDSYNC_CLIENT_ID).")
 @click.option("--client-secret", callback=_only_dash, metavar="-", help="Read its client secret from stdin.")
+@click.option("--authorize-url", metavar="URL", help="Where access is allowed; its redirect_uri, if any, is used.")
+@click.option("--token-url", metavar="URL", help="Where codes and refresh tokens are traded for tokens.")
+@click.option("--redirect-uri", metavar="URL", help=f"As registered with the app.  [default: {oauth_app.REDIRECT_URI}]")
+@click.option("--scopes", help="Scopes that the app must be given, in one argument, divided by blanks.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port here to which a tunnel forwards the redirect URI.")
 @click.option(
-    "--redirect-uri", default=oauth.REDIRECT_URI, show_default=True, help="The redirect URI registered with the app."
+    "--paste", is_flag=True, help="Read the address that the browser is sent to, instead of listening for it."
 )
+@click.option("--marketplace", is_flag=True, help="Take the code of an installation from the Marketplace (no state).")
 @click.option("--no-browser", is_flag=True, help="Only print the address to open.")
 @click.pass_obj
 def login(
     app: App,
+    /,
     *,
     token: str | None,
     by_oauth: bool,
-    client_id: str | None,
     client_secret: str | None,
-    redirect_uri: str,
+    port: int | None,
+    paste: bool,
+    marketplace: bool,
     no_browser: bool,
+    **oauth_settings: str | None,
 ) -> None:
     """Store an API token, or with --oauth a grant that renews itself.
 
     Asks for the secret without showing it, and stores it in the system's keyring, or in a file that only you can read
-    if there is none. The client secret may also be in PDSYNC_CLIENT_SECRET.
+    if there is none. The client secret may also be in PDSYNC_CLIENT_SECRET. A further login with the same app needs
+    only --oauth.
     """
-    settings = app.settings
     if not by_oauth:
-        if client_id and not os.environ.get("PDSYNC_CLIENT_ID"):
-            raise click.UsageError("--client-id goes with --oauth.")
+        options = {**oauth_settings, "client_secret": client_secret, "port": port}
+        options |= {"paste": paste or None, "marketplace": marketplace or None}
+        if stray := next((name for name, value in options.items() if value is not None), None):
+            raise click.UsageError(f"--{stray.replace('_', '-')} goes with --oauth.")
+        settings = app.settings
         who = _log_in(app, settings, auth.check(_secret(app, token, "API token", "--token -"), "as given"))
     else:
-        if not client_id:
-            raise click.UsageError("--oauth needs --client-id, the id of your app in Pipedrive's Developer Hub.")
-        app_secret = os.environ.get("PDSYNC_CLIENT_SECRET") if client_secret is None else None
-        if not app_secret:
-            app_secret = _secret(app, client_secret, "Client secret", "--client-secret -")
-        app_secret = auth.check(app_secret, "client secret")
-        grant = asyncio.run(
-            oauth.authorize(
-                settings.base_url,
-                client_id,
-                app_secret,
-                show=lambda url: _show(app, url, browser=not no_browser),
-                redirect_uri=redirect_uri,
-            )
+        if token:
+            raise click.UsageError("--token is for an API token, --oauth for an OAuth app. Give one of them.")
+        app.flags.update({f"oauth.{name}": value for name, value in oauth_settings.items()})
+        settings = app.settings
+        oauth_login = OAuthLogin(
+            _find_app(app, settings, client_secret), settings.base_url, allow_missing_state=marketplace
         )
+        browser = not (no_browser or paste or marketplace)
+        show = partial(_show, app, oauth_login.url, browser=browser, marketplace=marketplace)
+        code = _receive_code(app, oauth_login, show, port=port, paste=paste)
+        grant = asyncio.run(oauth_login.exchange(code))
+        if marketplace:
+            _confirm_company(app, grant)
         who = _log_in(app, settings, grant)
     app.note(_describe(who))
     if os.environ.get(auth.ENVIRONMENT):
         app.note(f"{auth.ENVIRONMENT} is set, and wins over the stored secret.")
     if app.json:
         app.emit(_summary(**_facts(who)))
+
+
+def _find_app(app: App, settings: Settings, client_secret: str | None) -> OAuthApp:
+    """The app to log in with: its secret from stdin, the environment, an earlier login, or a prompt."""
+    stored = Vault(settings).find()
+    found = oauth_app.find_app(settings, stored.secret if stored and isinstance(stored.secret, Grant) else None)
+    secret = os.environ.get("PDSYNC_CLIENT_SECRET") if client_secret is None else None
+    if not secret and (client_secret or not found.client_secret):
+        secret = _secret(app, client_secret, "Client secret", "--client-secret -")
+    if not secret:
+        app.note("The client secret is that of the last login with this app.")
+        return found
+    return msgspec.structs.replace(found, client_secret=auth.check(secret, "client secret"))
+
+
+def _receive_code(app: App, oauth_login: OAuthLogin, show: Callable[[], None], *, port: int | None, paste: bool) -> str:
+    """Show the address to open, and return the code that comes back."""
+    if not paste:
+        return asyncio.run(oauth_login.wait_for_code(on_ready=show, port=port))
+    if port:
+        raise click.UsageError("--port listens, --paste does not. Give one of them.")
+    show()
+    return oauth_login.read_code(_read_address(app))
+
+
+def _read_address(app: App) -> str:
+    if not sys.stdin.isatty():
+        return sys.stdin.readline()
+    if app.no_input:
+        raise click.UsageError("Give the address that the browser is sent to on stdin: --paste < FILE")
+    return _ask_secret("The address that the browser was sent to (not shown)")
+
+
+def _confirm_company(app: App, grant: Grant) -> None:
+    """Let a person check whose data this is: a code without a state may come from another site's page."""
+    company = clean(f"{grant.company_name or 'company'} ({grant.company_id})")
+    if not _may_ask(app):
+        app.note(f"The installation from the Marketplace is of {company}.")
+    elif not click.confirm(f"The installation is of {company}. Is that your company?", err=True):
+        raise AuthError("Nothing was stored. Uninstall the app in the company that is not yours, and log in again.")
 
 
 @auth_command.command(short_help="Show where the token comes from, and who owns it.")
@@ -225,12 +282,18 @@ def status(app: App) -> None:
     }
     app.result(clean(_describe(who)))
     app.result(f"The {'API token' if kind == 'api_token' else 'OAuth grant'} comes from {where[place]}.")
+    if found and isinstance(found.secret, Grant):
+        scopes = f", with the scopes {', '.join(found.secret.granted_scopes)}" if found.secret.granted_scopes else ""
+        app.result(clean(f"It was given to the app {found.secret.client_id}{scopes}."))
 
 
 @auth_command.command()
 @click.pass_obj
 def logout(app: App) -> None:
-    """Delete the stored token of this project. It stays valid until you renew it in Pipedrive."""
+    """Delete the stored token of this project.
+
+    It stays valid in Pipedrive: renew an API token there, uninstall an OAuth app.
+    """
     settings = app.settings
     places = auth.forget(settings)
     app.note(f"Deleted from: {' and '.join(places)}." if places else "Nothing was stored.")
@@ -245,7 +308,7 @@ def _log_in(app: App, settings: Settings, secret: str | Grant) -> Account:
     if isinstance(secret, Grant):
         check_company(settings, secret.company_id, secret.company_name)
         place = auth.store(settings, secret)
-        who = asyncio.run(ask_account(settings, oauth.OAuth(Vault(settings), secret, place)))
+        who = asyncio.run(ask_account(settings, OAuth(Vault(settings), secret, place)))
     else:
         who = asyncio.run(ask_account(settings, ApiToken(secret)))
         check_company(settings, who.company_id, who.company_name)
@@ -308,9 +371,10 @@ def _ask_secret(what: str) -> str:
     return secret.strip()
 
 
-def _show(app: App, url: str, *, browser: bool) -> None:
+def _show(app: App, url: str, *, browser: bool, marketplace: bool) -> None:
     if app.json:
         app.emit({"event": "open", "url": url})
-    click.echo(f"Open this address in a browser and allow access:\n\n  {url}\n", err=True)
+    start = "Install the app from its page in Pipedrive's Marketplace, or open" if marketplace else "Open"
+    click.echo(f"{start} this address in a browser and allow access:\n\n  {url}\n", err=True)
     if browser:
         threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()

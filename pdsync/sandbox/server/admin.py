@@ -22,6 +22,7 @@ from pdsync.sandbox.operations.collections import KINDS as GENERIC_KINDS
 from pdsync.sandbox.protocol.messages import Reply, success
 from pdsync.sandbox.server import truth
 from pdsync.sandbox.server.faults import Fault
+from pdsync.sandbox.server.oauth import Settings as OAuthSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -190,6 +191,18 @@ def act(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
     return sandbox.act(body["method"], target, body.get("body"), body.get("user_id"), is_bulk=is_bulk)
 
 
+def oauth(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
+    """Change the app or the person at its consent page: {"allows": false, "scopes": "base deals:read"}."""
+    settings = {**msgspec.to_builtins(sandbox.oauth.settings), **body}
+    sandbox.oauth.settings = msgspec.convert(settings, OAuthSettings)
+    return success(settings)
+
+
+def install(sandbox: Sandbox, _: Any, __: dict[str, str]) -> Reply:
+    """Install the app from the Marketplace; answers the address that the person's browser is sent to."""
+    return success({"location": sandbox.oauth.install().headers["location"]})
+
+
 def _ndjson(values: Iterable[Any]) -> Reply:
     return Reply(200, b"".join(encode(each) + b"\n" for each in values), {}, NDJSON)
 
@@ -220,4 +233,6 @@ HANDLERS: dict[tuple[str, str], Callable[[Sandbox, Any, dict[str, str]], Reply]]
     ("POST", "fields"): fields,
     ("POST", "edit"): edit,
     ("POST", "act"): act,
+    ("POST", "oauth"): oauth,
+    ("POST", "install"): install,
 }

@@ -1,8 +1,13 @@
-"""Simulates Pipedrive's OAuth server: authorises without asking, exchanges codes, refreshes tokens.
+"""Simulates Pipedrive's OAuth server: the consent page, the Marketplace's installation, the token URL.
+
+A person allows access at once, unless `allows` is False. An installation from the Marketplace sends the browser to the
+registered redirect URI with a code and no state. The messages of refusals are those of the documents:
+https://pipedrive.readme.io/docs/marketplace-oauth-and-api-proxy-status-codes
 
 With `rotate` each refresh token works once. Using it again is answered with invalid_grant and revokes
 all tokens of the same authorisation, like a server that detects token reuse.
 Assumption: Pipedrive itself is reported to send the same refresh token back, so that is the default.
+Assumption: a refused request leaves a code as it was; the app's scopes are granted whatever a request asks for.
 """
 
 from __future__ import annotations
@@ -23,17 +28,21 @@ if TYPE_CHECKING:
 
 CODE_LIFE_S = 300
 REFRESH_LIFE_S = 60 * 86_400
-SCOPE = "base deals:full contacts:full products:full activities:full mail:full users:read"
+SCOPES = "base deals:full contacts:full products:full activities:full mail:full users:read"
 
 
-class Settings(Struct, kw_only=True):
-    """The registered app, and how long its tokens are valid."""
+class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
+    """The app as it is registered, and the person at its consent page."""
 
     client_id: str = "sandbox-client"
     client_secret: str = "sandbox-secret"  # noqa: S105 - of a server that exists for a test
+    redirect_uri: str = ""  # as registered; empty: any will do, but it can't be installed from the Marketplace
+    scopes: str = SCOPES
     expires_in: int = 3600
     rotate: bool = False
     viewer: str = "admin"  # the user who grants access
+    allows: bool = True  # or refuses it
+    returns_state: bool = True  # False: as for apps for which Pipedrive has not enabled the state
 
 
 class Grant(Struct):
@@ -70,38 +79,71 @@ class OAuth:
         self._access.clear()
 
     def authorize(self, query: dict[str, str]) -> Reply:
-        """Redirect to the app with a code, as if the user had consented."""
-        target = query.get("redirect_uri", "")
-        if query.get("client_id") != self.settings.client_id or not urlsplit(target).scheme:
-            return _error(400, "invalid_client", "Unknown client_id, or no redirect_uri")
-        code = self._make_secret("code")
-        self._codes[code] = Grant(code, self.settings.viewer, self._now() + CODE_LIFE_S, target)
-        query_back = {"code": code, **({"state": query["state"]} if "state" in query else {})}
-        return Reply(302, b"", {"location": f"{target}{'&' if '?' in target else '?'}{urlencode(query_back)}"})
+        """Show the consent page, where the person decides at once."""
+        target, registered = query.get("redirect_uri", ""), self.settings.redirect_uri
+        if query.get("client_id") != self.settings.client_id:
+            return _refuse("invalid_client", "Invalid client: client is invalid")
+        if not urlsplit(target).scheme or (registered and target != registered):
+            return _refuse("invalid_request", "Invalid request: redirect_uri is invalid")
+        has_state = "state" in query and self.settings.returns_state
+        return self._send_back(target, {"state": query["state"]} if has_state else {})
 
-    def token(self, authorization: str, form: dict[str, str]) -> Reply:
-        """Exchange a code or a refresh token for an access token. `authorization`: the request's header."""
-        if not self._is_client(authorization):
-            return _error(401, "invalid_client", "Client authentication failed")
+    def install(self) -> Reply:
+        """Install the app from its page in the Marketplace.
+
+        Raises:
+            ValueError: the app has no registered redirect URI.
+        """
+        if not self.settings.redirect_uri:
+            raise ValueError("the app has no redirect_uri to which the Marketplace could send a browser")
+        return self._send_back(self.settings.redirect_uri, {})
+
+    def _send_back(self, target: str, state: dict[str, str]) -> Reply:
+        answer = {"error": "user_denied"}
+        if self.settings.allows:
+            code = self._make_secret("code")
+            self._codes[code] = Grant(code, self.settings.viewer, self._now() + CODE_LIFE_S, target)
+            answer = {"code": code}
+        location = f"{target}{'&' if '?' in target else '?'}{urlencode({**answer, **state})}"
+        return Reply(302, b"", {"location": location})
+
+    def refuse_content(self) -> Reply:
+        """The answer to a token request whose body is no form."""
+        return _refuse("invalid_request", "Invalid request: content must be application/x-www-form-urlencoded")
+
+    def token(self, client_id: str, client_secret: str, form: dict[str, str]) -> Reply:
+        """Exchange a code or a refresh token for an access token."""
+        if not client_id or not client_secret:
+            return _refuse("invalid_client", "Invalid client: cannot retrieve client credentials")
+        if (client_id, client_secret) != (self.settings.client_id, self.settings.client_secret):
+            return _refuse("invalid_client", "Invalid client: client is invalid")
         match form.get("grant_type"):
             case "authorization_code":
-                grant = self._codes.pop(form.get("code", ""), None)
-                if grant is None or grant.until_s <= self._now():
-                    return _error(400, "invalid_grant", "Invalid or expired authorization code")
-                if form.get("redirect_uri") != grant.redirect_uri:
-                    return _error(400, "invalid_grant", "redirect_uri does not match")
-                return self._issue(grant, None)
+                return self._trade_code(form)
             case "refresh_token":
                 return self._exchange(form.get("refresh_token", ""))
-        return _error(400, "unsupported_grant_type", "grant_type is not supported")
+            case None:
+                return _refuse("invalid_request", "Missing parameter: `grant_type`")
+        return _refuse("unsupported_grant_type", "Unsupported grant type: `grant_type` is invalid")
+
+    def _trade_code(self, form: dict[str, str]) -> Reply:
+        code = form.get("code", "")
+        grant = self._codes.get(code)
+        if grant is None:  # none that was given, or one that was used
+            return _refuse("invalid_grant", "Invalid grant: authorization_code is invalid")
+        if grant.until_s <= self._now():
+            return _refuse("invalid_grant", "Invalid grant: authorization_code has expired")
+        if form.get("redirect_uri") != grant.redirect_uri:
+            return _refuse("invalid_request", "Invalid request: redirect_uri is invalid")
+        del self._codes[code]
+        return self._issue(grant, None)
 
     def _exchange(self, refresh_token: str) -> Reply:
         grant = self._refresh.get(refresh_token)
-        if grant is None or grant.family in self._revoked or grant.until_s <= self._now():
-            return _error(400, "invalid_grant", "Invalid refresh token")
-        if grant.used:
-            self._revoked.add(grant.family)
-            return _error(400, "invalid_grant", "Refresh token was already exchanged")
+        if grant is None or grant.family in self._revoked or grant.until_s <= self._now() or grant.used:
+            if grant and grant.used:
+                self._revoked.add(grant.family)
+            return _refuse("invalid_grant", "Invalid grant: refresh_token is invalid")
         if not self.settings.rotate:
             grant.until_s = self._now() + REFRESH_LIFE_S
             return self._issue(grant, refresh_token)
@@ -118,19 +160,11 @@ class OAuth:
             "access_token": access,
             "token_type": "Bearer",
             "refresh_token": refresh_token,
-            "scope": SCOPE,
+            "scope": self.settings.scopes,
             "expires_in": self.settings.expires_in,
             "api_domain": self.api_domain,
         }
         return Reply(200, encode(answer))
-
-    def _is_client(self, authorization: str) -> bool:
-        scheme, _, text = authorization.partition(" ")
-        try:
-            credentials = base64.b64decode(text, validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
-            return False
-        return scheme.lower() == "basic" and credentials == f"{self.settings.client_id}:{self.settings.client_secret}"
 
     def _make_secret(self, kind: str) -> str:
         self._secret_count += 1
@@ -140,5 +174,16 @@ class OAuth:
         return self._company.clock.seconds()
 
 
-def _error(status: int, error: str, message: str) -> Reply:
-    return Reply(status, encode({"success": False, "error": error, "message": message, "error_description": message}))
+def read_basic(authorization: str) -> tuple[str, str]:
+    """Client id and secret of an Authorization header; empty where it has none."""
+    scheme, _, text = authorization.partition(" ")
+    try:
+        credentials = base64.b64decode(text, validate=True).decode() if scheme.lower() == "basic" else ""
+    except (binascii.Error, UnicodeDecodeError):
+        credentials = ""
+    client_id, _, client_secret = credentials.partition(":")
+    return client_id, client_secret
+
+
+def _refuse(error: str, message: str) -> Reply:
+    return Reply(400, encode({"success": False, "error": error, "message": message, "error_description": message}))

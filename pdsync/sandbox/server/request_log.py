@@ -28,6 +28,7 @@ class LogEntry(Struct):
     cost: int = 0
     fault: str | None = None
     bytes: int = 0
+    form: str = ""  # what the token URL was sent, without secrets: grant_type, redirect_uri, client_id
     headers: dict[str, str] = {}  # of the answer: x-ratelimit-*, x-daily-* and retry-after
 
 

@@ -30,7 +30,7 @@ from pdsync.sandbox.server.faults import (
     plan_delivery,
 )
 from pdsync.sandbox.server.limits import GatewayBlocked, Limits, RateLimiter
-from pdsync.sandbox.server.oauth import OAuth, Settings
+from pdsync.sandbox.server.oauth import OAuth, Settings, read_basic
 from pdsync.sandbox.server.request_log import Log, LogEntry
 from pdsync.sandbox.server.routes import find_route
 
@@ -144,7 +144,7 @@ class Sandbox:
         lag_s = next((s.fault.seconds for s in plan if s.fault.kind == "read_lag"), None)
         with self.company.lock:
             if incoming.path.startswith("/oauth/"):
-                reply = self._oauth(request.headers.get("authorization", ""), incoming)
+                reply = self._oauth(request, incoming)
             else:
                 self._change_records(incoming.entry.seq)
                 reply = self.answer(incoming, lag_s)
@@ -283,12 +283,22 @@ class Sandbox:
                 only=live.only,
             )
 
-    def _oauth(self, authorization: str, incoming: IncomingRequest) -> Reply:
+    def _oauth(self, request: web.BaseRequest, incoming: IncomingRequest) -> Reply:
         match incoming.method, incoming.path:
             case "GET", "/oauth/authorize":
+                incoming.entry.operation = "authorize"
                 return self.oauth.authorize(incoming.query)
             case "POST", "/oauth/token":
-                return self.oauth.token(authorization, incoming.form or {})
+                if request.content_type != FORMS[0]:
+                    return self.oauth.refuse_content()
+                form = incoming.form or {}
+                client_id, secret = read_basic(request.headers.get("authorization", ""))
+                incoming.entry.operation = (
+                    "refresh-tokens" if form.get("grant_type") == "refresh_token" else "get-tokens"
+                )
+                shown = [(name, form[name]) for name in ("grant_type", "redirect_uri") if name in form]
+                incoming.entry.form = urlencode([*shown, ("client_id", client_id)])
+                return self.oauth.token(client_id, secret, form)
             case _, "/oauth/token/":
                 return Reply(
                     301, b"", {"location": "/oauth/token"}

@@ -1,4 +1,4 @@
-"""OAuth: the login through a browser, and renewals that several processes make at once."""
+"""OAuth grants: renewed in time, once, stored whole, and by several processes at once."""
 
 from __future__ import annotations
 
@@ -6,27 +6,19 @@ import asyncio
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
 
-import aiohttp
 import keyring.backends.fail
 import keyring.core
 import msgspec
 import pytest
 
-from pdsync.core import (
-    auth,
-    config,
-    oauth,
-    secret_store,
-)
+from pdsync.core import auth, config, oauth, oauth_token, secret_store
 from pdsync.core.budget import Budget
 from pdsync.core.control import Control
 from pdsync.core.http import Http
@@ -34,8 +26,8 @@ from pdsync.core.log import clean
 from pdsync.core.oauth import OAuth
 from pdsync.core.request import Request
 from pdsync.core.secret_store import Grant, StoredToken, Vault
-from pdsync.errors import AuthError, BadAnswer, ConfigError, ServerTrouble, StorageError, WrongCompany
-from pdsync.sandbox import Limits, OAuthSettings, Sizes, generate_company, running
+from pdsync.errors import AuthError, BadAnswer, ServerTrouble, StorageError, WrongCompany
+from tests.core.oauth_client import a_sandbox, log_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +36,7 @@ if TYPE_CHECKING:
     from pdsync.core.config import Settings
     from pdsync.sandbox import RunningSandbox
 
-RACES = int(os.environ.get("PDSYNC_RACES", "40"))  # the promise is about 1,000: PDSYNC_RACES=1000
+RACES = int(os.environ.get("PDSYNC_RACES", "10"))  # the promise is about 1,000: PDSYNC_RACES=1000
 PROCESSES = 8
 
 WORKER = """
@@ -80,14 +72,8 @@ def no_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
     monkeypatch.setattr(keyring.core, "_keyring_backend", keyring.backends.fail.Keyring())  # type: ignore[no-untyped-call]
     monkeypatch.setattr(secret_store, "_silent", threading.Event())
-
-
-@contextmanager
-def a_sandbox(company_id: int = 5550, **options: Any) -> Iterator[RunningSandbox]:
-    company = generate_company(seed=1, sizes=Sizes(deals=3), company_id=company_id)
-    given = OAuthSettings(rotate=True, **options)
-    with running(company, limits=Limits(burst=None), oauth=given) as found:
-        yield found
+    monkeypatch.setattr(oauth_token, "_BACKOFF_S", 0.01)
+    monkeypatch.setattr(oauth, "_ADOPT_S", 0.6)
 
 
 @pytest.fixture
@@ -108,32 +94,6 @@ async def grant(box: RunningSandbox, settings: Settings) -> Grant:
     """A grant, stored."""
     found = await log_in(box)
     assert auth.store(settings, found) == "file"
-    return found
-
-
-def a_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-async def visit(url: str) -> int:
-    async with aiohttp.ClientSession() as session, session.get(url) as response:
-        return response.status
-
-
-async def log_in(box: RunningSandbox, **options: Any) -> Grant:
-    """Log in as a person whose browser follows every redirect."""
-    visits: list[asyncio.Task[int]] = []
-    found = await oauth.authorize(
-        box.url,
-        "sandbox-client",
-        options.pop("secret", "sandbox-secret"),
-        show=lambda url: visits.append(asyncio.create_task(visit(url))),
-        redirect_uri=f"http://127.0.0.1:{a_port()}/callback",
-        **options,
-    )
-    await asyncio.gather(*visits)
     return found
 
 
@@ -164,92 +124,6 @@ def stored(settings: Settings) -> Grant:
 
 def exchanges(box: RunningSandbox) -> int:
     return sum(seen.path == "/oauth/token" for seen in box.log)
-
-
-# Logging in.
-
-
-async def test_a_login_ends_with_a_grant_of_that_company(box: RunningSandbox, settings: Settings) -> None:
-    found = await log_in(box)
-    assert (found.company_id, found.api_domain) == (5550, box.url)
-    assert found.renew_at == pytest.approx(time.time() + 3300, abs=20)
-    auth.store(settings, found)
-    used = credentials(settings)
-    assert (await whoami(settings, used))["company_id"] == 5550
-    assert used.ledger_key == "oauth sandbox-client 5550"
-    assert exchanges(box) == 1
-
-
-async def test_x1_a_wrong_state_is_refused_and_does_not_end_the_login(box: RunningSandbox) -> None:
-    port = a_port()
-    statuses: list[int] = []
-
-    async def meddle(url: str) -> None:
-        state = parse_qs(urlsplit(url).query)["state"][0]
-        base = f"http://127.0.0.1:{port}"
-        strange = (
-            "/callback?code=evil&state=wrong",
-            "/callback?code=evil",
-            f"/callback?code=evil&state={state}x",
-            f"/callback?state={state}",
-            "/callback?error=denied&state=wrong",
-            "/callback?error=denied",
-            "/callback?error=denied&code=evil&state=",
-            f"/elsewhere?code=evil&state={state}",
-        )
-        statuses.extend([await visit(base + target) for target in strange])
-        statuses.append(await visit(url))
-
-    tasks: list[asyncio.Task[None]] = []
-    found = await oauth.authorize(
-        box.url,
-        "sandbox-client",
-        "sandbox-secret",
-        show=lambda url: tasks.append(asyncio.create_task(meddle(url))),
-        redirect_uri=f"http://127.0.0.1:{port}/callback",
-    )
-    await asyncio.gather(*tasks)
-    assert statuses == [400, 400, 400, 400, 400, 400, 400, 404, 200]
-    assert found.company_id == 5550
-    assert exchanges(box) == 1  # no foreign code was ever tried
-
-
-async def test_a_person_who_says_no_or_nothing_ends_the_login(box: RunningSandbox) -> None:
-    port = a_port()
-    tasks: list[asyncio.Task[int]] = []
-
-    def refuse(url: str) -> None:
-        state = parse_qs(urlsplit(url).query)["state"][0]
-        tasks.append(
-            asyncio.create_task(visit(f"http://127.0.0.1:{port}/callback?error=user_denied%1b%5b2J&state={state}"))
-        )
-
-    where = f"http://127.0.0.1:{port}/callback"
-    with pytest.raises(AuthError, match="user_denied") as caught:
-        await oauth.authorize(box.url, "sandbox-client", "sandbox-secret", show=refuse, redirect_uri=where)
-    assert "\x1b" not in str(caught.value)
-    await asyncio.gather(*tasks)
-    with pytest.raises(AuthError, match="Nobody allowed access"):
-        await oauth.authorize(
-            box.url, "sandbox-client", "sandbox-secret", show=lambda _: None, redirect_uri=where, timeout_s=0.05
-        )
-    assert exchanges(box) == 0
-
-
-async def test_a_taken_port_and_a_foreign_redirect_uri_are_refused(box: RunningSandbox) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        uri = f"http://127.0.0.1:{taken.getsockname()[1]}/callback"
-        with pytest.raises(ConfigError, match="--redirect-uri"):
-            await oauth.authorize(box.url, "a", "secret-of-a", show=lambda _: None, redirect_uri=uri)
-    for uri in ("https://evil.example/callback", "http://evil.example:80/callback", "http://127.0.0.1/callback", "x"):
-        with pytest.raises(ConfigError, match="leads to this machine"):
-            await oauth.authorize(box.url, "a", "secret-of-a", show=lambda _: None, redirect_uri=uri)
-
-
-async def test_a_wrong_client_secret_is_named(box: RunningSandbox) -> None:
-    with pytest.raises(AuthError, match="does not know this app") as caught:
-        await log_in(box, secret="wrong-secret")
-    assert "wrong-secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -316,6 +190,53 @@ async def test_a_401_renews_the_grant_and_the_request_goes_out_once_more(
     ]
     assert stored(settings).access_token != grant.access_token
     assert used.ledger_key == "oauth sandbox-client 5550"
+
+
+async def test_a_renewal_goes_to_the_token_url_of_the_login_with_its_app(
+    box: RunningSandbox, settings: Settings, grant: Grant
+) -> None:
+    with a_sandbox() as proxy:  # in front of the same company
+        auth.store(settings, msgspec.structs.replace(grant, token_url=f"{proxy.url}/oauth/token", refresh_token="none"))
+        used = credentials(settings)
+        box.oauth.expire_access_tokens()
+        with pytest.raises(AuthError, match=r"(?s)refresh_token is invalid.*What was fetched is kept"):
+            await whoami(settings, used)
+        assert [seen.form for seen in proxy.log] == ["grant_type=refresh_token&client_id=sandbox-client"]
+    assert exchanges(box) == 1
+
+
+async def test_a_grant_from_before_the_token_url_was_stored_is_renewed(
+    box: RunningSandbox, settings: Settings, grant: Grant
+) -> None:
+    fields = ("authorize_url", "token_url", "redirect_uri", "scopes", "granted_scopes")
+    file = settings.state / "credentials.json"
+    content = msgspec.json.decode(file.read_bytes())
+    for name in fields:
+        del content["secrets"][box.url][name]
+    file.write_bytes(msgspec.json.encode(content))
+    box.oauth.expire_access_tokens()
+    assert (await whoami(settings, credentials(settings)))["company_id"] == 5550
+    assert stored(settings).granted_scopes == grant.granted_scopes
+
+
+@pytest.mark.parametrize("rotates", [True, False])
+async def test_whatever_a_renewal_brings_is_stored(
+    box: RunningSandbox, settings: Settings, grant: Grant, rotates: bool
+) -> None:
+    if not rotates:
+        box.faults.add(kind="mutate", path="/oauth/token", find='"refresh_token"', replace='"unknown"')
+    box.oauth.settings.scopes = "base deals:read"
+    box.oauth.expire_access_tokens()
+    assert (await whoami(settings, credentials(settings)))["company_id"] == 5550
+    kept = stored(settings)
+    assert kept.access_token != grant.access_token
+    assert (kept.refresh_token != grant.refresh_token) is rotates  # an answer without one leaves the old one
+    assert kept.granted_scopes == ("base", "deals:read")
+    assert (kept.client_secret, kept.token_url, kept.redirect_uri) == (
+        grant.client_secret,
+        grant.token_url,
+        grant.redirect_uri,
+    )
 
 
 async def test_a_token_that_stays_refused_is_renewed_once(
@@ -385,7 +306,7 @@ async def test_x9_invalid_grant_adopts_what_somebody_else_has_renewed(
     auth.store(settings, broken)
 
     async def write_late() -> None:
-        await asyncio.sleep(0.5)  # without the lock, as that machine does
+        await asyncio.sleep(0.2)  # without the lock, as that machine does
         Vault(settings).put(msgspec.structs.replace(fresh, saved_at=broken.saved_at + 1), "file")
 
     late = asyncio.create_task(write_late())
