@@ -1,6 +1,8 @@
 """Reads list answers that were saved as files: whole answers, bare lists, one record a line, packed or not.
 
-What comes out are bodies as the API would have sent them, so that they are sealed and loaded like any page.
+What comes out are bodies as the API would have sent them, so that they are sealed and loaded like any page. Answers may
+stand in envelopes of other programs, `{"data": {"success": true, "data": […]}}`; other envelopes are refused with the
+command that opens them.
 """
 
 from __future__ import annotations
@@ -8,8 +10,10 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
+import shlex
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 import zstandard
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RECORDS_A_PAGE = 500
+_DEEPEST = 4  # levels of envelopes in which a list is looked for
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # needs no quotes in a path of jq
 
 
 def read_answers(path: Path) -> list[bytes]:
@@ -30,7 +36,7 @@ def read_answers(path: Path) -> list[bytes]:
 
     Raises:
         ConfigError: it can't be read, or holds something that is neither an answer, a list nor a record, or an answer
-            that is a refusal; says where.
+            that is a refusal; says where, and how to get the records out where there are any.
     """
     try:
         text = _unpacked(path.read_bytes())
@@ -40,22 +46,17 @@ def read_answers(path: Path) -> list[bytes]:
     loose: list[bytes] = []
     for number, document in enumerate(_documents(text, path), 1):
         begins = document.lstrip()[:1]
-        if says_no_success(document):
-            raise ConfigError(
-                f"{path}: value {number} is an answer that says success is false, so it is no list: {document[:160]!r}"
-                f"\nNothing was loaded."
-            )
         if begins == b"[":
             found.append(b'{"data":' + document + b"}")
-        elif begins == b"{" and _is_answer(document):
-            found.append(document)
-        elif begins == b"{":
-            loose.append(document)
-        else:
+        elif begins != b"{":
             raise ConfigError(
                 f"{path}: value {number} is neither an answer, a list of records nor a record: {document[:60]!r}.\n"
                 f"Nothing was loaded."
             )
+        elif (answer := _open_envelopes(document, path, number)) is not None:
+            found.append(answer)
+        else:
+            loose.append(document)
     found += [
         b'{"data":[' + b",".join(loose[at : at + RECORDS_A_PAGE]) + b"]}" for at in range(0, len(loose), RECORDS_A_PAGE)
     ]
@@ -75,13 +76,71 @@ def _unpacked(content: bytes) -> bytes:
     return content.removeprefix(b"\xef\xbb\xbf")
 
 
-def _is_answer(document: bytes) -> bool:
-    """Whether an object is an envelope: records have no `data` of their own."""
+def _open_envelopes(document: bytes, path: Path, number: int) -> bytes | None:
+    """The list answer in an object, whatever envelopes are around it; None where the object is a record.
+
+    Records have no `data` of their own.
+    """
+    where, keys = "", _members(document)
+    while True:
+        if says_no_success(document):
+            raise ConfigError(
+                f"{path}: value {number} is an answer that says success is false, so it is no list: {document[:160]!r}"
+                f"\nNothing was loaded."
+            )
+        if keys.get("type") == b'"Buffer"':
+            raise ConfigError(f"{path}: value {number} is the contents of a file, not its record. Nothing was loaded.")
+        inner = keys.get("data")
+        if inner is None or inner[:1] != b"{":
+            break
+        document, where, keys = inner, f"{where}.data", _members(inner)
+    if inner is not None:
+        return document
+    list_path = None if "id" in keys else _find_list(json.loads(document))
+    if list_path:
+        _refuse_envelope(path, number, "its records are in", where + list_path)
+    if where:
+        _refuse_envelope(path, number, "it is about one record, no list:", f"[{where}]")
+    return None
+
+
+def _refuse_envelope(path: Path, number: int, reason: str, records: str) -> NoReturn:
+    """Say what stands around the records, and which command takes them out.
+
+    Args:
+        path: the file.
+        number: of the value in it.
+        reason: why it can't be loaded as it is.
+        records: where the records are, for jq.
+    """
+    unpack = {".gz": "gzip -dc", ".zst": "zstd -dc"}.get(path.suffix)
+    name = shlex.quote(str(path))
+    command = f"{unpack} {name} | jq '{records}'" if unpack else f"jq '{records}' {name}"
+    raise ConfigError(
+        f"{path}: value {number} is no answer to a list: {reason} {records}. Nothing was loaded.\n"
+        f"Take them out, and load the new file: {command} > records.json"
+    )
+
+
+def _find_list(value: object) -> str | None:
+    """Where in an object the only list of objects is, as a path of jq: `.body.results`."""
+    found: list[str] = []
+    left: list[tuple[str, object]] = [("", value)]
+    for where, each in left:  # level by level: it grows meanwhile
+        if isinstance(each, dict) and where.count(".") < _DEEPEST:
+            left += [(f"{where}.{name}", inner) for name, inner in each.items() if _NAME.fullmatch(name)]
+        elif isinstance(each, list) and each and all(isinstance(one, dict) for one in each):
+            found.append(where)
+    return found[0] if len(found) == 1 else None
+
+
+def _members(document: bytes) -> dict[str, bytes]:
+    """The values of an object, as JSON."""
     try:
-        keys = msgspec.json.decode(document, type=dict[str, Raw])
+        found = msgspec.json.decode(document, type=dict[str, Raw])
+        return {name: bytes(value).strip() for name, value in found.items()}
     except (msgspec.DecodeError, UnicodeDecodeError):
-        keys = json.loads(document)
-    return "data" in keys
+        return {name: json.dumps(value).encode() for name, value in json.loads(document).items()}
 
 
 def _documents(text: bytes, path: Path) -> Iterator[bytes]:

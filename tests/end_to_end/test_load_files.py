@@ -11,7 +11,9 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 import zstandard
 
+from pdsync.core import catalogue
 from tests.support.world import Project, serving
+from tests.vendor import stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -118,7 +120,7 @@ def test_a_file_from_before_a_sync_changes_nothing_that_the_sync_read(remote: Re
         (b"[1, 2", "no JSON"),
         (b'"text"', "neither"),
         (b'{"data": 5}', "no list"),
-        (b'{"success": true, "data": {"id": 1, "title": "one deal"}}', "no list"),
+        (b'{"success": true, "data": {"id": 1, "title": "one deal"}}', "no answer to a list"),
         (b'{"success": false, "error": "unauthorized access", "errorCode": 401}', "unauthorized access"),
         (b'{"data": [], "additional_data": null, "success": false}', "success is false"),
         (b'{"success": true, "data": null}', "null"),
@@ -191,3 +193,41 @@ def test_x1_a_file_of_another_company_is_refused(remote: Remote, tmp_path: Path)
 
     assert project.here("load", str(file), "--stream", "deals", "--company", "8").code == 2
     assert project.here("sync", "deals").code == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "stream"),
+    [
+        ("get_deals", "deals"),
+        ("get_persons", "persons"),
+        ("get_organizations", "deals"),  # which is what this example has
+        ("list_files", "files"),
+    ],
+)
+def test_what_the_component_answers_is_loaded_as_it_is(tmp_path: Path, name: str, stream: str) -> None:
+    example = stored("component")[name]
+    saved = tmp_path / f"{name}.json"
+    saved.write_text(json.dumps(example))
+    project = Project(tmp_path / "project")
+
+    ran = project.here("load", str(saved), "--stream", stream, "--company", "7", "--json")
+
+    assert ran.code == 0, ran
+    records = example["data"]["data"]
+    title = catalogue.stream(stream).title
+    assert project.ask(f"SELECT id, {title} FROM {stream} ORDER BY id") == sorted(
+        (record["id"], record[title]) for record in records
+    )
+
+
+@pytest.mark.parametrize("name", ["get_file_metadata_by_id", "delete_file", "download_file", "select_deal"])
+def test_what_is_no_list_of_the_component_is_refused(tmp_path: Path, name: str) -> None:
+    saved = tmp_path / f"{name}.json"
+    saved.write_text(json.dumps(stored("component")[name]))
+    project = Project(tmp_path / "project")
+
+    ran = project.here("load", str(saved), "--stream", "files", "--company", "7")
+
+    assert ran.code == 2
+    assert "Nothing was loaded" in ran.err
+    assert not (project.data / "warehouse.duckdb").exists()

@@ -153,8 +153,10 @@ def load(
 ) -> None:
     """Load saved list answers into a stream's table: JSON or NDJSON, plain, .gz or .zst.
 
-    Makes no request. Newer rows of the table are kept; loading a file twice changes nothing. If an answer says success
-    is false, or a record has the keys of another stream, no file is loaded.
+    Makes no request. Newer rows of the table are kept; loading a file twice changes nothing. Answers may stand in an
+    envelope of another program, {"data": {"success": true, "data": […]}}; for other envelopes, the message has the
+    command that opens them. If an answer says success is false, or a record has the keys of another stream, no file is
+    loaded.
     """
     began = time.monotonic()
     done = asyncio.run(
