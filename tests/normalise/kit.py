@@ -13,7 +13,7 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from pdsync.core import catalogue
-from pdsync.model import CustomField, Page, Stream, Version
+from pdsync.model import Column, CustomField, Page, Source, Stream, Version
 from pdsync.normalise import tables
 from pdsync.normalise.stage import Quarantined, StagingTable
 
@@ -25,6 +25,31 @@ if TYPE_CHECKING:
 EXACT_DIGITS = 15  # of a number with a fraction; DuckDB reads JSON's as doubles. Whole numbers are exact at any length.
 SERVED = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 Row = dict[str, Any]
+# A column of each type and shape that the catalogue knows; small, because DuckDB plans each statement again.
+THINGS = Stream(
+    name="things",
+    v1=(Source("getDeals"),),
+    v2=(Source("getDeals"),),
+    columns={
+        "id": "BIGINT",
+        "name": "VARCHAR",
+        "value": "DECIMAL(18, 4)",
+        "share": "DOUBLE",
+        "done": Column("BOOLEAN", v1="open", negated=("v1",)),
+        "owner_id": Column("BIGINT", ref=True, v1="user_id"),
+        "due_date": "DATE",
+        "due_time": "TIME",
+        "lasts": "INTERVAL",
+        "update_time": "TIMESTAMPTZ",
+        "label_ids": Column("BIGINT[]", v1="label"),
+        "folders": "VARCHAR[]",
+        "place": Column("VARCHAR", v2="place/value"),
+        "place_country": Column("VARCHAR", v2="place/country"),
+        "emails": Column("LIST", items={"value": "VARCHAR", "primary": "BOOLEAN"}, v1="email"),
+        "prices": Column("LIST", items={"price": "DECIMAL(18, 4)", "product_id": "BIGINT"}),
+        "senders": Column("LIST", items={"id": "BIGINT"}, v2="parties/from", v1="parties/from"),
+    },
+)
 
 
 def encode(value: Any) -> str:
@@ -73,6 +98,16 @@ def staged(
     quarantined = stage.quarantined
     stage.clear()
     return rows, quarantined
+
+
+def rows_of(
+    connection: duckdb.DuckDBPyConnection, version: Version, values: Sequence[tuple[str, Any]]
+) -> list[tuple[Row, dict[str, Any] | None]]:
+    """For each key and value the row, and the `_extra`, of a record of THINGS with that key."""
+    records = [{"id": number, key: value} for number, (key, value) in enumerate(values)]
+    rows, quarantined = staged(connection, table_of(THINGS, version), [page(records)])
+    assert quarantined == []
+    return [(row, row["_extra"] and decode(row["_extra"])) for row in rows]
 
 
 def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

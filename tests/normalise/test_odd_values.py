@@ -94,14 +94,6 @@ def test_no_value_is_lost_in_a_custom_field_of_any_type(
         assert lost(decode(encode(record)), row, table) == []
 
 
-@pytest.mark.parametrize("container", [5, "x", True, [], [1, {"a": 2}], "", None, {"unknown": {"a": [1]}}])
-def test_custom_fields_that_are_no_object_are_kept(connection: duckdb.DuckDBPyConnection, container: Any) -> None:
-    table = table_of(catalogue.stream("deals"), "v2", [field("deals", "a" * 40, "int", "cf_a")])
-    record = {"id": 1, "title": "x", "custom_fields": container}
-    rows, _ = staged(connection, table, [page([record, {"id": 2, "custom_fields": {"a" * 40: 7}}])])
-    assert [lost(record, rows[0], table), rows[1]["cf_a"], rows[1]["_extra"]] == [[], 7, None]
-
-
 @pytest.mark.parametrize(
     "record",
     [

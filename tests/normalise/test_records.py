@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pdsync.core import catalogue
-from pdsync.model import Column, Source, Stream, Version
 
-from .kit import decode, encode, field, lost, page, staged, table_of
+from .kit import THINGS, decode, encode, field, lost, page, staged, table_of
 
 if TYPE_CHECKING:
     import duckdb
 
+    from pdsync.model import Version
     from pdsync.normalise.tables import Table
 
 # DuckDB plans a statement for each example, and shrinking needs hundreds of them: a failure shows what it first met.
@@ -27,31 +27,6 @@ QUICK = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 CODES = {kind: f"{number:040x}" for number, kind in enumerate(catalogue.field_types())}
-# A column of each type and shape that the catalogue knows; small, because DuckDB plans each statement anew.
-THINGS = Stream(
-    name="things",
-    v1=(Source("getDeals"),),
-    v2=(Source("getDeals"),),
-    columns={
-        "id": "BIGINT",
-        "name": "VARCHAR",
-        "value": "DECIMAL(18, 4)",
-        "share": "DOUBLE",
-        "done": Column("BOOLEAN", v1="open", negated=("v1",)),
-        "owner_id": Column("BIGINT", ref=True, v1="user_id"),
-        "due_date": "DATE",
-        "due_time": "TIME",
-        "lasts": "INTERVAL",
-        "update_time": "TIMESTAMPTZ",
-        "label_ids": Column("BIGINT[]", v1="label"),
-        "folders": "VARCHAR[]",
-        "place": Column("VARCHAR", v2="place/value"),
-        "place_country": Column("VARCHAR", v2="place/country"),
-        "emails": Column("LIST", items={"value": "VARCHAR", "primary": "BOOLEAN"}, v1="email"),
-        "prices": Column("LIST", items={"price": "DECIMAL(18, 4)", "product_id": "BIGINT"}),
-        "senders": Column("LIST", items={"id": "BIGINT"}, v2="parties/from", v1="parties/from"),
-    },
-)
 FIELDS = [field("things", CODES[kind], kind, f"cf_{kind}") for kind in ("monetary", "set", "daterange", "user", "time")]
 TABLES: dict[Version, Table] = {version: table_of(THINGS, version, FIELDS) for version in catalogue.VERSIONS}
 KNOWN = ["id", *THINGS.columns, "open", "user_id", "label", "email", "parties", "custom_fields"]
