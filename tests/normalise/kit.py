@@ -89,15 +89,30 @@ def staged(
     stage.add(pages)
     rows: list[Row] = []
     if stage.rows or stage.quarantined:
-        cursor = connection.execute(
-            f'SELECT * EXCLUDE (_row_number) FROM {stage.relation} ORDER BY "{table.stream.key}"'
-        )
-        names = [column[0] for column in cursor.description or ()]
-        rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        query = f'SELECT * EXCLUDE (_row_number) FROM {stage.relation} ORDER BY "{table.stream.key}"'
+        rows = fetch(connection, query)
         assert len(rows) == stage.rows
     quarantined = stage.quarantined
     stage.clear()
     return rows, quarantined
+
+
+def seal(connection: duckdb.DuckDBPyConnection, records: Sequence[Any], context: dict[str, str] | None = None) -> None:
+    """Make the temporary table `sealed` of `records`, as the statements of a table read it."""
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE sealed (row VARCHAR, context VARCHAR, row_number BIGINT, seq BIGINT,"
+        " served_at TIMESTAMPTZ)"
+    )
+    for number, record in enumerate(records):
+        values = [encode(record), encode(context or {}), number, 0, SERVED]
+        connection.execute("INSERT INTO temp.sealed VALUES (?, ?, ?, ?, ?)", values)
+
+
+def fetch(connection: duckdb.DuckDBPyConnection, query: str) -> list[Row]:
+    """The rows of `query` by column name."""
+    cursor = connection.execute(query)
+    names = [column[0] for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def rows_of(

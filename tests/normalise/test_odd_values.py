@@ -9,8 +9,6 @@ import pytest
 from msgspec.structs import replace
 
 from pdsync.core import catalogue
-from pdsync.errors import BadAnswer
-from pdsync.normalise.stage import StagingTable
 
 from .kit import decode, encode, field, lost, page, staged, table_of
 
@@ -92,86 +90,3 @@ def test_no_value_is_lost_in_a_custom_field_of_any_type(
     assert not quarantined
     for record, row in zip(records, rows, strict=True):
         assert lost(decode(encode(record)), row, table) == []
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        {"title": "no key"},
-        {"id": None},
-        {"id": "abc"},
-        {"id": {"a": 1}},
-        {"id": [1]},
-        {"id": 10**30},
-        {"id": 1.5},
-        {"id": "1e-1"},
-        {},
-        [{"id": 1}],
-        5,
-        "x",
-        True,
-        None,
-    ],
-)
-def test_what_has_no_usable_key_is_quarantined_with_its_bytes(
-    connection: duckdb.DuckDBPyConnection, record: Any
-) -> None:
-    """And the records around it are as they would be alone; above all, none takes its place."""
-    table = table_of(catalogue.stream("pipelines"), "v2")
-    others = [{"id": 1, "name": "one"}, {"id": 2, "name": "two"}, {"id": 0, "name": "none"}]
-    alone, _ = staged(connection, table, [page(others)])
-
-    rows, quarantined = staged(connection, table, [page([others[0], record, *others[1:]])])
-
-    assert rows == alone
-    assert [(each.record.decode(), each.position, each.seq) for each in quarantined] == [(encode(record), 1, 0)]
-    assert quarantined[0].reason
-
-
-@pytest.mark.parametrize("levels", [10, 64, 65, 500])
-def test_a_deeply_nested_record_is_kept(connection: duckdb.DuckDBPyConnection, levels: int) -> None:
-    table = table_of(catalogue.stream("pipelines"), "v2")
-    deep = b'{"id":7,"x":' + b"[" * levels + b"1" + b"]" * levels + b"}"
-    rows, quarantined = staged(connection, table, [page([{"id": 1}, deep, {"id": 2}])])
-    assert ([row["id"] for row in rows], quarantined) == ([1, 2, 7], [])
-    assert lost(decode(deep), rows[2], table) == []
-
-
-def test_a_page_nested_without_end_is_refused_with_a_reason(connection: duckdb.DuckDBPyConnection) -> None:
-    table = table_of(catalogue.stream("pipelines"), "v2")
-    with pytest.raises(BadAnswer, match="no list of records"):
-        staged(connection, table, [page([{"id": 1}, b'{"id":7,"x":' + b"[" * 50_000 + b"]" * 50_000 + b"}"])])
-
-
-@pytest.mark.parametrize(
-    "raw", [b'{"id":7,"name":"\xff"}', b'{"id":7,"name":"\xed\xa0\x80"}', b'{"id":7,"\xc3":1}'], ids=repr
-)
-def test_bytes_that_are_no_text_are_quarantined_as_they_came(connection: duckdb.DuckDBPyConnection, raw: bytes) -> None:
-    table = table_of(catalogue.stream("pipelines"), "v2")
-    rows, quarantined = staged(connection, table, [page([{"id": 1}, raw, {"id": 2}])])
-    assert [row["id"] for row in rows] == [1, 2]
-    assert [(each.record, each.position) for each in quarantined] == [(raw, 1)]
-
-
-def test_one_element_with_a_new_key_changes_no_other_row(connection: duckdb.DuckDBPyConnection) -> None:
-    """Else a record would look changed whenever it comes with other neighbours."""
-    table = table_of(catalogue.stream("persons"), "v2")
-    plain = {"id": 1, "emails": [{"value": "a@example.com", "label": "work", "primary": True}]}
-    odd = {"id": 2, "emails": [{"value": "b@example.com", "verified": True}]}
-    alone, _ = staged(connection, table, [page([plain])])
-    together, _ = staged(connection, table, [page([plain, odd])])
-    assert together[0] == alone[0]
-    assert lost(odd, together[1], table) == []
-
-
-@pytest.mark.parametrize("before", [[], [{"id": 1, "name": "read"}]], ids=["the first page", "a later one"])
-def test_s9_a_page_of_which_no_record_can_be_read_is_quarantined_whole(
-    connection: duckdb.DuckDBPyConnection, before: list[dict[str, Any]]
-) -> None:
-    unreadable = [b'{"id":7,"name":"\xff\xfe"}', b'{"id":8,"name":"\xff"}']
-    stage = StagingTable(connection, "staged", table_of(catalogue.stream("stages"), "v2"))
-    if before:
-        stage.add([page(before, last=False)])
-    stage.add([page(unreadable, len(before))])
-    assert [(each.seq, each.record) for each in stage.quarantined] == [(len(before), each) for each in unreadable]
-    assert stage.rows == len(before)
