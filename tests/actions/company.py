@@ -141,9 +141,11 @@ class World(Carrier):
 
     def filter(self, kind: str) -> str:
         """A saved filter of this kind: what a colleague owns."""
-        ids = {"deals": 901, "activity": 902, "products": 903, "people": 904, "org": 905, "leads": 906}
-        self.box.company.filters[ids[kind]] = {"owner_id": int(self.known["owner"])}
-        return str(ids[kind])
+        saved = next(each for each in self.live("filters") if each["type"] == kind)
+        conditions = saved["conditions"]
+        conditions["conditions"][0]["conditions"][0]["value"] = self.known["owner"]
+        self.box.act("PUT", f"/v1/filters/{saved['id']}", {"conditions": conditions})
+        return str(saved["id"])
 
     def threads(self) -> list[Record]:
         """The mail of the token's own user."""

@@ -86,6 +86,23 @@ class Api:
     def walk_ids(self, path: str, **query: Any) -> list[int]:
         return [id for page in self.walk(path, **query) for id in page.ids]
 
+    def add_filter(self, type: str, *every: tuple[str, str, str, Any], some: tuple[Any, ...] = ()) -> int:
+        """Save a filter of conditions (object, code of a field, operator, value), and return its id."""
+
+        def conditions(each: tuple[tuple[str, str, str, Any], ...]) -> list[dict[str, Any]]:
+            kinds = {"deal": "deals", "person": "persons", "organization": "organizations", "activity": "activities"}
+            ids = {(kind, field.code): field.id for kind in kinds.values() for field in self.box.company.fields[kind]}
+            return [
+                {"object": object, "field_id": ids[kinds[object], code], "operator": how, "value": value}
+                for object, code, how, value in each
+            ]
+
+        groups = [{"glue": "and", "conditions": conditions(every)}, {"glue": "or", "conditions": conditions(some)}]
+        made = self.post("/v1/filters", name="a filter", type=type, conditions={"glue": "and", "conditions": groups})
+        assert made.status == 200, made.body
+        id: int = made.data["id"]
+        return id
+
     def truth(self, kind: str) -> dict[int, dict[str, Any]]:
         return {entry["id"]: entry for entry in self.box.dump(kind)}
 

@@ -161,9 +161,9 @@ def test_ids_leave_out_what_is_missing(reader: Api) -> None:
 
 def test_a_filter_makes_the_other_filters_ignored(api: Api) -> None:
     owner = api.box.company.viewers["admin"].user_id
-    api.box.company.filters[5] = {"owner_id": owner}
+    id = api.add_filter("deals", ("deal", "owner_id", "=", owner))
     mine = api.walk_ids("/api/v2/deals", owner_id=owner, limit=500)
-    assert api.walk_ids("/api/v2/deals", filter_id=5, owner_id=1, ids="1,2", status="won", limit=500) == mine
+    assert api.walk_ids("/api/v2/deals", filter_id=id, owner_id=1, ids="1,2", status="won", limit=500) == mine
 
 
 def test_deleted_deals_show_only_when_asked_for(reader: Api) -> None:

@@ -137,7 +137,6 @@ class Company:
         self._generic_ids = 900_000
         self.conversions: dict[str, Conversion] = {}  # between leads and deals, by the job's id
         self.contents: dict[int, bytes] = {}  # of uploaded files
-        self.filters: dict[int, dict[str, Any]] = {}  # filter_id: {facet: value}
         self.features_off: set[str] = set()  # kinds that answer 415
         self.contact_sync = True
         self.merge_touches_children = True  # Assumption: a merge sets update_time of the children that it moves

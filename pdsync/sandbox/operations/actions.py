@@ -16,7 +16,8 @@ from pdsync.sandbox.company.population.activities_files_mail import file_record
 from pdsync.sandbox.company.resources import RESOURCES
 from pdsync.sandbox.company.table import Row, encode
 from pdsync.sandbox.operations.documented import DocumentedOperation, kind_of, operations, shape_of, split
-from pdsync.sandbox.operations.generic import present
+from pdsync.sandbox.operations.filters import check_conditions
+from pdsync.sandbox.operations.generic import answer, present
 from pdsync.sandbox.operations.generic_records import records_at, store_record
 from pdsync.sandbox.operations.nested_lists import plain
 from pdsync.sandbox.operations.writes import find
@@ -91,6 +92,22 @@ def add_remote_file(call: Call, route: Route) -> Reply:
     record |= {"remote_location": sent.get("remote_location"), "remote_id": sent.get("remote_id") or str(uuid.uuid4())}
     row = company.put("files", "add", record, "live", request=call.request_id)
     return success(v1_records.shape(company, "files", row))
+
+
+def answer_filter(call: Call, route: Route) -> Reply:
+    """Show, add or change a filter. What is added can be evaluated; `field_code` is shown on request."""
+    if call.method != "GET":
+        sent = call.json()
+        if "conditions" in sent:
+            call.body = encode({**sent, "conditions": check_conditions(call.company, sent["conditions"])})
+    reply = answer(call, route)
+    if call.query.get("include_field_code") == "true":
+        return reply
+    shown = msgspec.json.decode(reply.body)
+    for group in (shown["data"].get("conditions") or {}).get("conditions", ()):
+        for each in group["conditions"]:
+            each.pop("field_code", None)
+    return Reply(reply.status, encode(shown), reply.headers)
 
 
 # -- one document of a record ------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pdsync.sandbox.company.fabricate import Fabricator, count_initial_products
 from pdsync.sandbox.protocol.v1_parts import custom
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pdsync.sandbox.company.company import Company
     from pdsync.sandbox.company.table import Record
@@ -33,6 +33,12 @@ V1_KEYS = {
     "labels": "label_ids", "org_id": "org_ids", "person_id": "person_ids", "done": "is_done",
     "assignee_id": "assignee_ids",
 }  # fmt: skip
+# The types of filters: the type, the object of their conditions, the kind whose fields these name.
+FILTERED = (
+    ("deals", "deal", "deals"), ("leads", "deal", "deals"), ("org", "organization", "organizations"),
+    ("people", "person", "persons"), ("products", "product", "products"), ("activity", "activity", "activities"),
+    ("projects", "project", "projects"),
+)  # fmt: skip
 # The fields of a record that name its parents.
 PARENT_KEYS = {
     "deals": ("deal_id",), "persons": ("person_id",), "organizations": ("org_id",), "products": ("product_id",),
@@ -194,7 +200,25 @@ def _goal(company: Company, maker: Fabricator, position: int) -> Record:
     }
 
 
-OWN_VALUES = {"leads": _lead, "goals": _goal}  # of records that names and types alone don't make believable
+def _filter(company: Company, maker: Fabricator, position: int) -> Record:
+    """A filter of each type in turn: what one user owns."""
+    type_, object_, kind = FILTERED[position % len(FILTERED)]
+    field = next((field for field in company.fields.get(kind, ()) if field.code == "owner_id"), None)
+    condition: Record = {
+        "object": object_, "field_id": str(field.id) if field else "owner_id", "operator": "=",
+        "value": str(maker.one_of(maker.user_ids(), "owner")), "extra_value": None, "json_value_flag": False,
+        "field_code": "owner_id",
+    }  # fmt: skip
+    groups: list[Record] = [{"glue": "and", "conditions": [condition]}, {"glue": "or", "conditions": []}]
+    return {"type": type_, "conditions": {"glue": "and", "conditions": groups}}
+
+
+# Of records that names and types alone don't make believable.
+OWN_VALUES: dict[str, Callable[[Company, Fabricator, int], Record]] = {
+    "leads": _lead,
+    "goals": _goal,
+    "filters": _filter,
+}
 
 
 def _parents_of(kind: Kind) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from collections import defaultdict
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
+from pdsync.sandbox.operations.filters import matching_ids
 from pdsync.sandbox.operations.nested_lists import plain
 from pdsync.sandbox.protocol import v1_records
 from pdsync.sandbox.protocol.errors import bad_request
@@ -98,12 +99,8 @@ def _dated(call: Call, state: str) -> Iterator[tuple[date, Row]]:
     equal: tuple[tuple[str, Any], ...] = tuple(
         (facet, id) for name, facet in FILTERS.items() if (id := read_number(call, name)) is not None
     )
-    filter_id = read_number(call, "filter_id")
-    if filter_id is not None:
-        if filter_id not in company.filters:
-            raise bad_request(f"Filter {filter_id} does not exist", "filter_id")
-        equal += tuple(company.filters[filter_id].items())
-    chosen = Selection(equal=equal, states=(state,), statuses=frozenset(("open", "won")))
+    ids = matching_ids(call, "deals")
+    chosen = Selection(equal=equal, ids=ids, states=(state,), statuses=frozenset(("open", "won")))
     for row in filter(matcher(company["deals"], chosen, call.viewer, company), company["deals"].rows.values()):
         text = _value(call, field, row)
         if text:

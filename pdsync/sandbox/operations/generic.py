@@ -17,6 +17,7 @@ from pdsync.sandbox.company.table import Row, encode
 from pdsync.sandbox.operations.collections import KINDS, PARENT_KEYS, V1_KEYS
 from pdsync.sandbox.operations.documented import DocumentedOperation, kind_of, operations, pattern, shape_of, split
 from pdsync.sandbox.operations.generic_records import Parents, Rows, as_number, record_id, records_at, store_record
+from pdsync.sandbox.operations.list_filters import choose
 from pdsync.sandbox.operations.nested_lists import NESTED, deals_summary, records_of
 from pdsync.sandbox.protocol.errors import bad_request, feature_off, not_found
 from pdsync.sandbox.protocol.list_params import read_limit, read_start
@@ -115,7 +116,11 @@ def _list(call: Call, facts: DocumentedOperation, collection: tuple[str, ...], p
         users = call.company["users"].rows
         return _envelope(facts, [id for id in users if fabricator.stable_number(id) % 3], more=False)
     if collection in NESTED:
-        return _nested(call, facts, collection, int(parents[0]))
+        records = records_of(call, collection, int(parents[0]))
+        most = MOST_IDS if collection[-1] == "files" else MOST_ROWS
+        start, limit = read_start(call.query), read_limit(call.query, most)
+        more = len(records) > start + limit
+        return _envelope(facts, records[start : start + limit], more=more, start=start, limit=limit)
     batch = next((name for name in facts.needed if name.endswith("_ids")), None)
     if batch:  # deals/products?deal_ids=1,2
         ids = [part for part in call.query[batch].split(",") if part]
@@ -131,10 +136,11 @@ def _list(call: Call, facts: DocumentedOperation, collection: tuple[str, ...], p
         ]
     else:
         rows = list(records_at(call.company, collection, parents).values())
-        wanted = "archived" if pattern(facts.parts)[-1] == "archived" else "live"
-        rows = [row for row in rows if row.state == wanted]
-    records = [row.record for row in rows]
-    records = _sort(call, [record for record in records if _matches(call, facts, record)])
+        wanted: tuple[str, ...] = ("archived",) if pattern(facts.parts)[-1] == "archived" else ("live",)
+        if call.query.get("include_archived") == "true" and "include_archived" in facts.query:
+            wanted = ("live", "archived")
+        rows = [row for row in rows if row.state in wanted]
+    records = choose(call, facts, kind.name, [row.record for row in rows])
     start, limit = 0, len(records) or 1
     if facts.paging == "offset":
         start, limit = (
@@ -145,12 +151,6 @@ def _list(call: Call, facts: DocumentedOperation, collection: tuple[str, ...], p
         start, limit = _cursor(call.query.get("cursor")), read_limit(call.query, MOST_ROWS)
     page = [present(record, facts.item) for record in records[start : start + limit]]
     return _envelope(facts, page, more=len(records) > start + limit, start=start, limit=limit)
-
-
-def _nested(call: Call, facts: DocumentedOperation, collection: tuple[str, ...], parent: int) -> Reply:
-    records = records_of(call.company, collection, parent)
-    start, limit = read_start(call.query), read_limit(call.query, MOST_IDS)
-    return _envelope(facts, records[start : start + limit], more=len(records) > start + limit, start=start, limit=limit)
 
 
 def _envelope(facts: DocumentedOperation, page: list[Any], *, more: bool, start: int = 0, limit: int = 0) -> Reply:
@@ -176,35 +176,6 @@ def _cursor(text: str | None) -> int:
         return int(json.loads(base64.urlsafe_b64decode(text))["at"])
     except (ValueError, KeyError, TypeError):
         raise bad_request("Invalid cursor", "cursor") from None
-
-
-def _matches(call: Call, facts: DocumentedOperation, record: Record) -> bool:
-    for name in facts.query:
-        value = call.query.get(name)
-        if not value or name in ("sort", "start", "limit", "cursor", "filter_id", "status"):
-            continue
-        if name == "updated_since":
-            if str(record.get("update_time") or "") < value.replace(".000Z", "Z"):
-                return False
-        elif name == "org_id" and "rel_owner_org_id" in record:  # a relation belongs to both of its ends
-            ends = (record["rel_owner_org_id"], record["rel_linked_org_id"])
-            if value not in [str(end["value"] if isinstance(end, dict) else end) for end in ends]:
-                return False
-        elif name in record and record[name] is not None and str(record[name]).lower() != value.lower():
-            return False
-    return True
-
-
-def _sort(call: Call, records: list[Record]) -> list[Record]:
-    text = call.query.get("sort") or f"{call.query.get('sort_by', '')} {call.query.get('sort_direction', 'asc')}"
-    name, _, direction = text.split(",")[0].strip().partition(" ")
-    if not name:
-        return records
-    return sorted(
-        records,
-        key=lambda record: (record.get(name) is not None, record.get(name)),
-        reverse=direction.lower() == "desc",
-    )
 
 
 def _single(call: Call, facts: DocumentedOperation, collection: tuple[str, ...], parents: Parents) -> Reply:

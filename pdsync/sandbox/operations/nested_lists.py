@@ -6,15 +6,22 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from pdsync.sandbox.company.clock import v1_time
+from pdsync.sandbox.operations.filters import matching_ids
+from pdsync.sandbox.operations.generic_records import all_rows
+from pdsync.sandbox.operations.list_filters import sort_records
 from pdsync.sandbox.operations.users_files_mail import message
 from pdsync.sandbox.protocol import v1_records
 from pdsync.sandbox.protocol.errors import bad_request
+from pdsync.sandbox.protocol.v1_parts import remembered
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pdsync.sandbox.company.company import Company
     from pdsync.sandbox.company.table import Record, Row
     from pdsync.sandbox.protocol.messages import Call
 
+PRODUCT_DEALS = ("products", "{}", "deals")
 # A collection below a record → the kind it holds, and the facet that names the record.
 NESTED: dict[tuple[str, ...], tuple[str, str]] = {
     ("deals", "{}", "files"): ("files", "deal_id"),
@@ -23,18 +30,66 @@ NESTED: dict[tuple[str, ...], tuple[str, str]] = {
     ("products", "{}", "files"): ("files", "product_id"),
     ("pipelines", "{}", "deals"): ("deals", "pipeline_id"),
     ("stages", "{}", "deals"): ("deals", "stage_id"),
+    PRODUCT_DEALS: ("deals", ""),
 }
 MAILED = {"deals": "deal_id", "persons": "person_id", "organizations": "org_id"}
 NESTING = frozenset(("creator_user_id", "user_id", "owner_id", "person_id", "org_id"))
 STATES = ("open", "won", "lost", "deleted", "all_not_deleted")
 
 
-def records_of(company: Company, collection: tuple[str, ...], parent: int) -> list[Record]:
-    """The live records of a nested list, as v1 shows them, in the order of their ids."""
+def records_of(call: Call, collection: tuple[str, ...], parent: int) -> list[Record]:
+    """The records of a nested list that the query asks for, as v1 shows them, in the order of their ids."""
+    company = call.company
+    if collection == PRODUCT_DEALS:
+        linked = (company["deals"].rows[id] for id in _deals_with(company).get(parent, ()))
+        return [v1_records.shape(company, "deals", row) for row in linked if _has_status(call, row)]
     kind, facet = NESTED[collection]
     rows = sorted((row for row in company[kind].where(facet, parent) if row.state == "live"), key=lambda row: row.id)
-    shown = [v1_records.shape(company, kind, row) for row in rows]
-    return [plain(record) for record in shown]
+    if kind == "deals":
+        rows = list(filter(_deal_test(call), rows))
+    return sort_records(call.query, [plain(v1_records.shape(company, kind, row)) for row in rows])
+
+
+def _deal_test(call: Call) -> Callable[[Row], bool]:
+    """Whose deals a pipeline or a stage lists: everyone's, one user's, those of a filter, or the caller's own.
+
+    Assumption: only a request without any of its parameters leaves out those that are not open.
+    """
+    table, query = call.company["deals"], call.query
+    stage = query.get("stage_id")
+    owner, ids = query.get("user_id"), None
+    if query.get("everyone") in ("1", "true"):
+        owner = None
+    elif not owner:
+        ids = matching_ids(call, "deals")
+        owner = None if ids is not None else str(call.viewer.user_id)
+    is_open = not any(query.get(name) for name in ("everyone", "user_id", "filter_id", "stage_id"))
+
+    def matches(row: Row) -> bool:
+        return (
+            (owner is None or str(table.facet(row, "owner_id")) == owner)
+            and (ids is None or row.id in ids)
+            and (not stage or str(table.facet(row, "stage_id")) == stage)
+            and (not is_open or table.facet(row, "status") == "open")
+        )
+
+    return matches
+
+
+def _has_status(call: Call, row: Row) -> bool:
+    status = call.query.get("status") or "all_not_deleted"
+    if status not in STATES:
+        raise bad_request(f"status must be one of {', '.join(STATES)}", "status")
+    return _counts(row, call.company["deals"].facet(row, "status"), status, archived=False)
+
+
+@remembered
+def _deals_with(company: Company) -> dict[int, list[int]]:
+    """The deals of each product, in the order of their ids."""
+    deals: dict[int, set[int]] = defaultdict(set)
+    for (deal,), _, row in all_rows(company, "deal_products"):
+        deals[row.record["product_id"]].add(int(deal))
+    return {product: sorted(ids) for product, ids in deals.items()}
 
 
 def plain(record: Record) -> Record:
@@ -78,19 +133,21 @@ def deals_summary(call: Call, *, archived: bool) -> Record:
 
     Assumption: every currency converts one to one, and what is weighted is the value times the probability.
     """
-    table = call.company["deals"]
+    table, ids = call.company["deals"], matching_ids(call, "deals")
     wanted = {
         facet: call.query[name]
         for name, facet in (("user_id", "owner_id"), ("pipeline_id", "pipeline_id"), ("stage_id", "stage_id"))
-        if call.query.get(name)
+        if call.query.get(name) and not (ids is not None and name == "user_id")  # a filter comes before the user
     }
     status = call.query.get("status", "all_not_deleted")
     if status not in STATES:
         raise bad_request(f"status must be one of {', '.join(STATES)}", "status")
     totals: dict[str, list[float]] = defaultdict(lambda: [0, 0.0, 0.0])
     for row in table.rows.values():
-        if _counts(row, table.facet(row, "status"), status, archived=archived) and all(
-            str(table.facet(row, facet)) == value for facet, value in wanted.items()
+        if (
+            _counts(row, table.facet(row, "status"), status, archived=archived)
+            and all(str(table.facet(row, facet)) == value for facet, value in wanted.items())
+            and (ids is None or row.id in ids)
         ):
             record = row.record
             value, chance = record["value"] or 0, record["probability"]

@@ -32,7 +32,9 @@ NUMERIC = frozenset(words("owner_id user_id person_id org_id deal_id pipeline_id
 TRUE, FALSE = ("true", "1"), ("false", "0")
 
 
-def read_v2(call: Call, resource: Resource, archived: bool) -> tuple[Selection, Page, Shape]:
+def read_v2(
+    call: Call, resource: Resource, archived: bool, filtered: frozenset[int] | None
+) -> tuple[Selection, Page, Shape]:
     query = dict(call.query)
     known = {"limit", "cursor", *resource.filters_v2, *resource.updated}
     known |= {"sort_by", "sort_direction"} if resource.sorts else set()
@@ -44,7 +46,7 @@ def read_v2(call: Call, resource: Resource, archived: bool) -> tuple[Selection, 
     known |= {"include_option_labels", "include_labels"} if resource.labels and not archived else set()
     _refuse_unknown(query, known)
 
-    equal, ids = _filters(call, resource, resource.filters_v2)
+    equal, ids = _filters(call, resource, resource.filters_v2, filtered)
     statuses, states = _statuses(query.get("status", ""), archived)
     equal += _home(resource, states, archived)
     if "filter_id" in query:
@@ -95,9 +97,9 @@ def read_shape(call: Call, resource: Resource) -> Shape:
     return Shape(ordered, custom, bool(_flag(call.query, "include_option_labels")), bool(labels))
 
 
-def read_v1(call: Call, resource: Resource, archived: bool) -> tuple[Selection, Page]:
+def read_v1(call: Call, resource: Resource, archived: bool, filtered: frozenset[int] | None) -> tuple[Selection, Page]:
     query = call.query
-    equal, ids = _filters(call, resource, resource.filters_v1)
+    equal, ids = _filters(call, resource, resource.filters_v1, filtered)
     if resource.kind == "deals" and query.get("owned_by_you") == "1" and "filter_id" not in query:
         equal = (*((facet, value) for facet, value in equal if facet != "owner_id"), ("owner_id", call.viewer.user_id))
     if resource.kind == "activities":  # of the token's user, where none is named; 0 is everyone
@@ -191,14 +193,15 @@ def _refuse_unknown(query: dict[str, str], known: set[str]) -> None:
 
 
 def _filters(
-    call: Call, resource: Resource, known: dict[str, str]
+    call: Call, resource: Resource, known: dict[str, str], filtered: frozenset[int] | None
 ) -> tuple[tuple[tuple[str, Any], ...], frozenset[int] | None]:
-    """The facets to match, and the ids that match a filter over another table."""
-    if "filter_id" in call.query:
-        id = _number("filter_id", call.query["filter_id"])
-        if id not in call.company.filters:
-            raise bad_request(f"Filter {id} does not exist", "filter_id")
-        return tuple(call.company.filters[id].items()), None
+    """The facets to match, and the ids that a saved filter or one over another table leaves.
+
+    Args:
+        filtered: the ids that `filter_id` leaves; the other filters are ignored then. None without a `filter_id`.
+    """
+    if filtered is not None:
+        return (), filtered
     equal: list[tuple[str, Any]] = []
     ids: frozenset[int] | None = None
     for name, facet in known.items():

@@ -34,6 +34,7 @@ from pdsync.sandbox.operations.field_writes import (
     delete_fields,
     update_field,
 )
+from pdsync.sandbox.operations.filters import matching_ids
 from pdsync.sandbox.operations.goals import find_goals
 from pdsync.sandbox.operations.membership_log import list_joined
 from pdsync.sandbox.operations.pipeline_stats import conversion, movement
@@ -97,7 +98,7 @@ NO_PAGING_V1 = ("users", "pipelines", "mail_threads")  # lists whose answers hav
 
 def list_v2(call: Call, route: Route) -> Reply:
     resource, archived = _resource_of(call, route), route.operation.startswith("getArchived")
-    selection, page, shape = read_v2(call, resource, archived)
+    selection, page, shape = read_v2(call, resource, archived, _filtered(call, resource))
     table = call.company[resource.kind]
     overlay = (call.overlay or {}).get(resource.kind)
     rows, more = call.finder.after(table, selection, page, call.viewer, overlay=overlay)
@@ -108,7 +109,7 @@ def list_v2(call: Call, route: Route) -> Reply:
 
 def list_v1(call: Call, route: Route) -> Reply:
     resource, archived = _resource_of(call, route), route.operation.startswith("getArchived")
-    selection, page = read_v1(call, resource, archived)
+    selection, page = read_v1(call, resource, archived, _filtered(call, resource))
     table = call.company[resource.kind]
     overlay = (call.overlay or {}).get(resource.kind)
     rows, more = call.finder.cut(table, selection, page, call.viewer, overlay=overlay)
@@ -120,6 +121,10 @@ def list_v1(call: Call, route: Route) -> Reply:
     if resource.related:
         tail += b',"related_objects":' + encode(v1_parts.related(call.company, resource.kind, rows))
     return Reply(200, b'{"success":true,"data":%b%b}' % (data, tail))
+
+
+def _filtered(call: Call, resource: Resource) -> frozenset[int] | None:
+    return matching_ids(call, resource.kind) if resource.has_filter else None
 
 
 def get_one(call: Call, route: Route) -> Reply:
@@ -362,6 +367,7 @@ def _action_routes() -> list[Route]:
         _documented("linkFileToItem", actions.add_remote_file),
         _documented("addOrUpdateRoleSetting", actions.set_role_setting),
         _documented("updateRolePipelines", actions.set_role_pipelines),
+        *(_documented(f"{verb}Filter", actions.answer_filter) for verb in ("get", "add", "update")),
         _documented("archiveProject", actions.archive_project, "", "v1"),
         _documented("archiveProject", actions.archive_project, "", "v2"),
         _documented("addCallLogAudioFile", actions.add_recording),
