@@ -1,8 +1,9 @@
-"""init, auth and doctor, run as a person runs them: a process, a terminal for prompts, a server on a socket."""
+"""init, auth and doctor: a terminal and a browser in processes of their own, the rest inside this one."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -13,17 +14,20 @@ import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import keyring
 import pytest
+from keyring.backends.fail import Keyring as FailingKeyring
 
 from pdsync.core.control import Control
 from pdsync.sandbox import Limits, OAuthSettings, Sizes, generate_company, running
+from tests.support.world import clean_environment, run_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from pdsync.sandbox import RunningSandbox
 
@@ -55,31 +59,23 @@ def box() -> Iterator[RunningSandbox]:
 
 
 class Person:
-    """Somebody at a shell, in a folder."""
+    """Somebody at a shell, in a folder, on a machine without a keyring."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder, self.url = folder, url
-        self.said = ""  # all that was ever printed
+        self.printed = ""  # all output of all commands
 
     def environment(self, **more: str) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PDSYNC_", "PYTHONPATH"))}
         ring = {"PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
-        return {**kept, **ring, "PDSYNC_BASE_URL": self.url, "PYTHONPATH": str(Path(__file__).parents[2]), **more}
+        return {**clean_environment(), **ring, "PDSYNC_BASE_URL": self.url, **more}
 
-    def runs(self, *words: str, given: str = "", **more: str) -> tuple[int, str, str]:
-        """Exit code, stdout and stderr of `pdsync *words`."""
-        done = subprocess.run(
-            [*RUN, *words],
-            cwd=self.folder,
-            env=self.environment(**more),
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        self.said += done.stdout + done.stderr
-        return done.returncode, done.stdout, done.stderr
+    def runs(self, *command: str, stdin: str = "", **more: str) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr of `pdsync *command`, run inside this process."""
+        keyring.set_keyring(FailingKeyring())  # type: ignore[no-untyped-call]
+        with contextlib.chdir(self.folder):
+            ran = run_here(command, self.environment(**more), stdin)
+        self.printed += ran.out + ran.err
+        return ran.code, ran.out, ran.err
 
     def doctor(self, **more: str) -> tuple[int, dict[str, dict[str, Any]]]:
         code, out, _ = self.runs("doctor", "--json", **more)
@@ -90,8 +86,10 @@ class Person:
 
 
 @pytest.fixture
-def person(tmp_path: Path, box: RunningSandbox) -> Person:
-    return Person(tmp_path, box.url)
+def person(tmp_path: Path, box: RunningSandbox) -> Iterator[Person]:
+    before = keyring.get_keyring()
+    yield Person(tmp_path, box.url)
+    keyring.set_keyring(before)
 
 
 def failing(checks: dict[str, dict[str, Any]]) -> list[str]:
@@ -195,7 +193,7 @@ def test_x2_init_asks_at_a_terminal_and_never_shows_the_token(person: Person, bo
 
 
 def test_login_status_logout(person: Person, box: RunningSandbox) -> None:
-    code, out, err = person.runs("auth", "login", "--token", "-", given=f"{box.token}\n")
+    code, out, err = person.runs("auth", "login", "--token", "-", stdin=f"{box.token}\n")
     assert (code, out) == (0, "")
     assert "Warning: there is no system keyring here" in err
     assert "an admin" in err
@@ -228,7 +226,7 @@ def test_login_status_logout(person: Person, box: RunningSandbox) -> None:
 
 
 def test_a_refused_token_is_not_stored(person: Person) -> None:
-    code, _, err = person.runs("auth", "login", "--token", "-", given="no-such-token\n")
+    code, _, err = person.runs("auth", "login", "--token", "-", stdin="no-such-token\n")
     assert code == 2
     assert "refuses the token" in err
     assert not (person.folder / "data" / "credentials.json").exists()
@@ -238,7 +236,7 @@ def test_an_unreachable_host_is_named_and_nothing_is_stored(person: Person, box:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{found.getsockname()[1]}"
-        code, _, _ = person.runs("auth", "login", "--token", "-", given=f"{box.token}\n", PDSYNC_BASE_URL=url)
+        code, _, _ = person.runs("auth", "login", "--token", "-", stdin=f"{box.token}\n", PDSYNC_BASE_URL=url)
     assert code == 1
     assert not (person.folder / "data" / "credentials.json").exists()
 
@@ -262,8 +260,8 @@ def test_x1_a_token_of_another_company_is_not_stored(person: Person, box: Runnin
     control = Control(person.folder / "data" / "control.db")
     control.bind_company(6660, "Somebody Else", None)
     control.close()
-    for words, given in ((("auth", "login", "--token", "-"), f"{box.token}\n"), (("init", "--no-input"), "")):
-        code, _, err = person.runs(*words, given=given, **({} if given else {"PDSYNC_API_TOKEN": box.token}))
+    for command, stdin in ((("auth", "login", "--token", "-"), f"{box.token}\n"), (("init", "--no-input"), "")):
+        code, _, err = person.runs(*command, stdin=stdin, **({} if stdin else {"PDSYNC_API_TOKEN": box.token}))
         assert code == 2
         assert "6660" in err
     assert not (person.folder / "data" / "credentials.json").exists()
@@ -328,7 +326,7 @@ def test_doctor_in_an_empty_folder_finds_only_the_token_missing(person: Person) 
 
 def test_doctor_finds_nothing_wrong_with_a_synced_project(person: Person, box: RunningSandbox) -> None:
     person.runs("init", "--no-input")
-    person.runs("auth", "login", "--token", "-", given=box.token)
+    person.runs("auth", "login", "--token", "-", stdin=box.token)
     assert person.runs("sync", "deals", "-q", PDSYNC_DAILY_TOKENS="0")[0] == 0
     code, checks = person.doctor()
     assert (code, failing(checks)) == (0, [])
@@ -402,7 +400,7 @@ def test_doctor_distinguishes_an_unreachable_host_from_a_refused_token(person: P
 
 def test_x2_no_output_and_no_file_but_the_vault_shows_the_token(person: Person, box: RunningSandbox) -> None:
     person.runs("init", "--no-input", "-vv", PDSYNC_API_TOKEN=box.token)
-    person.runs("auth", "login", "--token", "-", "-vv", given=box.token)
+    person.runs("auth", "login", "--token", "-", "-vv", stdin=box.token)
     for fault in ({"kind": "401"}, {"kind": "status", "status": 400, "body": box.token}, {"kind": "html_403"}):
         box.faults.add(**fault, path="/v1/users/me", times=2)
         for words in (("auth", "status", "-vv"), ("doctor", "-vv", "--json")):
@@ -411,4 +409,4 @@ def test_x2_no_output_and_no_file_but_the_vault_shows_the_token(person: Person, 
     forms = {box.token, quote(box.token, safe=""), base64.b64encode(box.token.encode()).decode()}
     written = {path: path.read_bytes() for path in person.folder.rglob("*") if path.is_file()}
     assert [path.name for path, content in written.items() if box.token.encode() in content] == ["credentials.json"]
-    assert not [form for form in forms if form in person.said]
+    assert not [form for form in forms if form in person.printed]

@@ -36,7 +36,7 @@ from pdsync.core.http import Http
 from pdsync.sql import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 ROOT = Path(__file__).parents[2]
 STREAMS = (
@@ -161,6 +161,29 @@ class Ran:
         return f"exit {self.code}\n{self.out[-3000:]}\n{self.err[-3000:]}"
 
 
+def run_here(arguments: Sequence[str], env: dict[str, str], stdin: str = "") -> Ran:
+    """`pdsync …` inside this process: the same main(), with this environment and this text on stdin."""
+    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8", newline=""), io.StringIO()  # some results are bytes
+    mask = os.umask(0o077)
+    code = 0
+    with (
+        patch.dict(os.environ, env, clear=True),
+        patch.object(sys, "argv", ["pdsync", *arguments]),
+        patch.object(sys, "stdin", io.StringIO(stdin)),
+        patch.dict(Http.__init__.__kwdefaults__, {"backoff_s": 0.01}),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0
+        finally:
+            os.umask(mask)
+    out.seek(0)
+    return Ran(code, out.read(), err.getvalue())
+
+
 class Project:
     """A project folder and the environment in which its commands run."""
 
@@ -212,24 +235,7 @@ class Project:
 
     def here(self, *arguments: str) -> Ran:
         """`pdsync …` inside this process, which saves starting Python: the same main(), its exit code and output."""
-        out, err = io.TextIOWrapper(io.BytesIO(), "utf-8", newline=""), io.StringIO()  # some results are bytes
-        mask = os.umask(0o077)
-        code = 0
-        with (
-            patch.dict(os.environ, self.env, clear=True),
-            patch.object(sys, "argv", ["pdsync", *arguments]),
-            patch.dict(Http.__init__.__kwdefaults__, {"backoff_s": 0.01}),
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-        ):
-            try:
-                main()
-            except SystemExit as end:
-                code = end.code if isinstance(end.code, int) else 0
-            finally:
-                os.umask(mask)
-        out.seek(0)
-        return Ran(code, out.read(), err.getvalue())
+        return run_here(arguments, self.env)
 
     @contextlib.contextmanager
     def warehouse(self) -> Iterator[duckdb.DuckDBPyConnection]:

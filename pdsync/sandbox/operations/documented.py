@@ -83,13 +83,19 @@ def kind_of(parts: tuple[str, ...]) -> Kind:
 @functools.cache
 def shape_of(kind: str) -> Record:
     """Every key that any version shows of a record of this kind."""
-    whole: Record = {}
-    for facts in operations().values():
-        collection, _ = split(facts)
-        if facts.method == "GET" and kind_of(collection).name == kind:
-            told = {name: shape for name, shape in facts.item.items() if name not in whole or "|" in str(shape)}
-            whole = {**whole, **told}
-    return whole
+    shape: Record = {}
+    for read in _reads_by_kind().get(kind, ()):
+        shape |= {name: value for name, value in read.item.items() if name not in shape or "|" in str(value)}
+    return shape
+
+
+@functools.cache
+def _reads_by_kind() -> dict[str, list[DocumentedOperation]]:
+    reads: dict[str, list[DocumentedOperation]] = {}
+    for operation in operations().values():
+        if operation.method == "GET":
+            reads.setdefault(kind_of(split(operation)[0]).name, []).append(operation)
+    return reads
 
 
 def pattern(parts: tuple[str, ...]) -> tuple[str, ...]:
