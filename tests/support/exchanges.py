@@ -374,13 +374,14 @@ def _unknown_keys(schemas: list[Any], value: Any, version: str, path: str) -> It
         for name, inner in part.get("properties", {}).items():
             properties.setdefault(_name(name), []).append(inner)
     others = [part["additionalProperties"] for part in parts if isinstance(part.get("additionalProperties"), dict)]
+    is_open = any(part.get("additionalProperties") is True for part in parts)
     for key, inner in value.items():
         name = _name(key)
         if name in properties:
             yield from _unknown_keys(properties[name], inner, version, f"{path}{name}/")
         elif others:
             yield from _unknown_keys(others, inner, version, f"{path}*/")
-        elif properties and not _CUSTOM.fullmatch(name):
+        elif properties and not is_open and not _CUSTOM.fullmatch(name):
             yield f"{path}{name}: unknown"
 
 
