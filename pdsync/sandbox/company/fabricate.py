@@ -94,9 +94,10 @@ class Fabricator:
         return self._scalar(name, str(shape), where)
 
     def link(self, name: str, shape: Any, where: str) -> Any:
-        """The id of one of the generated records; one time in four None."""
+        """The id of one of the generated records; one time in four None, where the record can be without one."""
         last = self.company.last_initial_id(LINKS[name])
-        if not last or (self.stable_number(where, "none") % 4 == 0 and not name.startswith("rel_")):
+        needed = name.startswith("rel_") or (name == "product_id" and self.kind == "deal_products")
+        if not last or (self.stable_number(where, "none") % 4 == 0 and not needed):
             return None
         id = 1 + self.stable_number(where) % last
         return str(id) if shape == "str" else id
