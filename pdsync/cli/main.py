@@ -20,7 +20,7 @@ from pdsync.version import __version__
 COMMANDS = {
     "demo": "demo",
     "init": "setup",
-    "auth": "setup",
+    "auth": "auth",
     "doctor": "setup",
     "plan": "sync",
     "sync": "sync",
