@@ -11,7 +11,7 @@ from importlib import import_module
 import click
 
 from pdsync.cli.app import App, Group
-from pdsync.core.disk import check_memory, trouble
+from pdsync.core.disk import check_memory, storage_error
 from pdsync.core.log import clean_error, to_stderr
 from pdsync.errors import PdsyncError
 from pdsync.version import __version__
@@ -109,7 +109,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as error:
-        if found := trouble(error):  # a problem of the machine: disk, permission, memory
+        if found := storage_error(error):  # a problem of the machine: disk, permission, memory
             click.echo(f"{_red('Error:', app)} {clean_error(str(found))}", err=True)
             _last_word(app, str(found), found.exit_code)
             sys.exit(found.exit_code)

@@ -14,9 +14,9 @@ from pdsync.core.credentials import ApiToken
 from pdsync.core.log import hide
 from pdsync.core.oauth import OAuth
 from pdsync.core.secret_store import (
-    Found,
     Grant,
-    Place,
+    SecretLocation,
+    StoredSecret,
     StoredToken,
     Vault,
 )
@@ -42,11 +42,11 @@ def credentials(settings: Settings) -> ApiToken | OAuth:
             f"Store one: pdsync auth login (or set {ENVIRONMENT})"
         )
     if isinstance(found.secret, Grant):
-        return OAuth(Vault(settings), found.secret, found.place)
+        return OAuth(Vault(settings), found.secret, found.location)
     return ApiToken(found.secret.token)
 
 
-def find(settings: Settings) -> Found | None:
+def find(settings: Settings) -> StoredSecret | None:
     """The secret of this project and where it is; None where there is none.
 
     Raises:
@@ -54,7 +54,7 @@ def find(settings: Settings) -> Found | None:
     """
     given = os.environ.get(ENVIRONMENT, "").strip()
     if given:
-        return Found(StoredToken(check(given, ENVIRONMENT)), "environment")
+        return StoredSecret(StoredToken(check(given, ENVIRONMENT)), "environment")
     return Vault(settings).find()
 
 
@@ -76,7 +76,7 @@ def check(token: str, where: str) -> str:
     return token
 
 
-def store(settings: Settings, secret: Secret) -> Place:
+def store(settings: Settings, secret: Secret) -> SecretLocation:
     """Keep `secret` for this project, in place of the one before; returns where it went.
 
     Raises:
@@ -87,7 +87,7 @@ def store(settings: Settings, secret: Secret) -> Place:
         return vault.put(secret)
 
 
-def forget(settings: Settings) -> list[Place]:
+def forget(settings: Settings) -> list[SecretLocation]:
     """Forget what is stored for this project; returns where it was."""
     vault = Vault(settings)
     if not vault.folder.exists():

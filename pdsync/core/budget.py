@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncio_throttle import Throttler  # type: ignore[attr-defined]  # it has no __all__
 
-from pdsync.core.disk import guarding
+from pdsync.core.disk import storage_errors
 from pdsync.core.log import log
 from pdsync.errors import BudgetSpent, CoolingDown, StorageError
 
@@ -51,7 +51,7 @@ class _Ledger(sqlite3.Connection):
     """control.db, whose troubles are told in words that help."""
 
     def execute(self, *arguments: Any) -> sqlite3.Cursor:
-        with guarding("The request ledger in control.db"):
+        with storage_errors("The request ledger in control.db"):
             return super().execute(*arguments)
 
 

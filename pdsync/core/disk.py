@@ -62,7 +62,7 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def way_out(error: BaseException) -> str | None:
+def advice_for(error: BaseException) -> str | None:
     """What to do, where the machine is the cause of `error`: its disk, its rights, its memory. None: it is not."""
     if isinstance(error, MemoryError):
         return _MEMORY
@@ -72,8 +72,8 @@ def way_out(error: BaseException) -> str | None:
         return _BY_NUMBER.get(error.errno or 0)
     duckdb = sys.modules.get("duckdb")  # where it was not loaded, the error is none of its
     if isinstance(error, RuntimeError | ImportError) or (duckdb and isinstance(error, duckdb.Error)):
-        said = str(error).lower()
-        return next((way for words, way in _BY_WORDS.items() if words in said), None)
+        first_line = str(error).lower()
+        return next((way for words, way in _BY_WORDS.items() if words in first_line), None)
     return None
 
 
@@ -95,12 +95,12 @@ def check_memory() -> None:
         )
 
 
-def said(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of what `error` says; its kind where it says nothing, as a MemoryError does."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
-def trouble(error: BaseException, where: object = None) -> StorageError | None:
+def storage_error(error: BaseException, where: object = None) -> StorageError | None:
     """`error` as one that people can act on, where the machine is its cause; None where it is not.
 
     Args:
@@ -108,22 +108,22 @@ def trouble(error: BaseException, where: object = None) -> StorageError | None:
         where: the file or folder that was used.
     """
     if isinstance(error, BaseExceptionGroup):
-        return next((found for each in error.exceptions if (found := trouble(each, where))), None)
-    way = way_out(error)
+        return next((found for each in error.exceptions if (found := storage_error(each, where))), None)
+    way = advice_for(error)
     if way is None:
         return None
     place = where or getattr(error, "filename", None)
     if way is _MEMORY:
-        happened = f"There is not enough memory ({said(error)})."
+        happened = f"There is not enough memory ({first_line(error)})."
     elif place:
-        happened = f"{place} can't be used: {said(error)}."
+        happened = f"{place} can't be used: {first_line(error)}."
     else:
-        happened = f"The disk can't be used: {said(error)}."
+        happened = f"The disk can't be used: {first_line(error)}."
     return StorageError(f"{happened}\nWhat was acknowledged before is kept, and nothing is half-done. {way}")
 
 
 @contextmanager
-def guarding(where: object) -> Iterator[None]:
+def storage_errors(where: object) -> Iterator[None]:
     """Raise as a StorageError what happens inside because of the machine.
 
     Args:
@@ -132,6 +132,6 @@ def guarding(where: object) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError, MemoryError) as error:
-        if found := trouble(error, where):
+        if found := storage_error(error, where):
             raise found from error
         raise

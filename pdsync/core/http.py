@@ -26,7 +26,7 @@ import msgspec
 from pdsync.core.answer import RETRYABLE, Answer, Retryable, answer_is_unknown, judge, note_headers
 from pdsync.core.config import is_loopback
 from pdsync.core.log import clean, log
-from pdsync.core.proxy import OWN_CA, proxy_for, through, untrusted
+from pdsync.core.proxy import OWN_CA, certificate_message, proxy_for, proxy_options
 from pdsync.core.request import Query, Request, RetryPolicy, request_of, request_of_call
 from pdsync.core.server_clock import ServerClock
 from pdsync.core.upload_download import REDIRECTS, SLOWEST, GzipReader, bare_session, redirect_target, stream
@@ -79,7 +79,7 @@ class Http:
         self._session: aiohttp.ClientSession | None = None
         self._bare: aiohttp.ClientSession | None = None
         self._local = is_loopback(urlsplit(base_url).hostname or "")
-        self._way = through(proxy_for(base_url))
+        self._way = proxy_options(proxy_for(base_url))
         self._bare_proxied: aiohttp.ClientSession | None = None
 
     def _served_at(self, date: str | None) -> datetime:
@@ -277,7 +277,7 @@ class Http:
     async def _fetch(self, target: URL, sink: ByteSink, most_bytes: int, label: str) -> Answer:
         """The file that the link `target` names: no token, no cookie, no further redirect."""
         host = target.host or ""
-        way = through(proxy_for(str(target)))
+        way = proxy_options(proxy_for(str(target)))
         if way:  # it is the proxy that finds the address
             session = self._bare_proxied = self._bare_proxied or bare_session(concurrency=self._concurrency)
         else:
@@ -304,7 +304,9 @@ class Http:
         try:
             yield
         except aiohttp.ClientConnectorCertificateError as error:
-            raise ServerTrouble(f"{untrusted(where, error.certificate_error)} Nothing was sent.\n{OWN_CA}") from error
+            raise ServerTrouble(
+                f"{certificate_message(where, error.certificate_error)} Nothing was sent.\n{OWN_CA}"
+            ) from error
         except aiohttp.ClientHttpProxyError as error:
             advice = (
                 "HTTPS_PROXY takes user and password: http://user:password@host:port" if error.status == 407 else ""

@@ -26,7 +26,7 @@ from pdsync.core.secret_store import Grant
 from pdsync.errors import AuthError, ServerTrouble, WrongCompany
 
 if TYPE_CHECKING:
-    from pdsync.core.secret_store import Place, Vault
+    from pdsync.core.secret_store import SecretLocation, Vault
 
 _ADOPT_S = 2.0  # how long to wait for another process's renewal when ours is refused
 
@@ -34,7 +34,7 @@ _ADOPT_S = 2.0  # how long to wait for another process's renewal when ours is re
 class OAuth:
     """Credentials that renew themselves, together with every other process that uses the same grant."""
 
-    def __init__(self, vault: Vault, grant: Grant, place: Place) -> None:
+    def __init__(self, vault: Vault, grant: Grant, place: SecretLocation) -> None:
         self._vault, self._grant, self._place = vault, grant, place
         self._lock = asyncio.Lock()
         self._not_before = 0.0  # monotonic; after a failed early renewal the next one waits
@@ -78,7 +78,7 @@ class OAuth:
             if self._grant is spent and not (early and time.monotonic() < self._not_before):
                 self._grant, self._place = await asyncio.to_thread(self._renew, spent)
 
-    def _renew(self, spent: Grant) -> tuple[Grant, Place]:
+    def _renew(self, spent: Grant) -> tuple[Grant, SecretLocation]:
         with self._vault.locked():
             grant, place = self._stored(spent)
             adopted = grant.access_token != spent.access_token and time.time() < grant.renew_at
@@ -96,7 +96,7 @@ class OAuth:
             raise WrongCompany(expected=spent.company_id, found=found, name=name)
         return grant, place
 
-    def _stored(self, ours: Grant) -> tuple[Grant, Place]:
+    def _stored(self, ours: Grant) -> tuple[Grant, SecretLocation]:
         """The grant in the vault: ours, or what another process has renewed."""
         found = self._vault.find()
         if found is None and self._place == "file":
@@ -113,9 +113,9 @@ class OAuth:
             )
         if kept.company_id != ours.company_id:
             raise WrongCompany(expected=ours.company_id, found=kept.company_id, name=kept.company_name)
-        return (kept, found.place) if kept.saved_at >= ours.saved_at else (ours, self._place)
+        return (kept, found.location) if kept.saved_at >= ours.saved_at else (ours, self._place)
 
-    def _exchange(self, grant: Grant, place: Place) -> tuple[Grant, Place]:
+    def _exchange(self, grant: Grant, place: SecretLocation) -> tuple[Grant, SecretLocation]:
         form = {"grant_type": "refresh_token", "refresh_token": grant.refresh_token}
         token_url = grant.token_url or default_url(self._vault.base_url, "get-tokens")
         try:

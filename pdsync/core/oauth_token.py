@@ -20,7 +20,7 @@ from pdsync.core import catalogue
 from pdsync.core.account import read_account
 from pdsync.core.config import check_base_url
 from pdsync.core.log import clean, hide
-from pdsync.core.proxy import OWN_CA, proxy_for, through, untrusted
+from pdsync.core.proxy import OWN_CA, certificate_message, proxy_for, proxy_options
 from pdsync.errors import AuthError, BadAnswer, ConfigError, ServerTrouble
 from pdsync.version import __version__
 
@@ -138,7 +138,7 @@ async def _send(
     """
     failure = ""
     host = urlsplit(url).netloc
-    way = through(proxy_for(url))
+    way = proxy_options(proxy_for(url))
     headers = {**headers, "User-Agent": f"pdsync/{__version__}", "Accept": "application/json"}
     timeout = aiohttp.ClientTimeout(total=20, sock_connect=10)
     async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), headers=headers) as session:
@@ -159,7 +159,7 @@ async def _send(
             except TimeoutError:
                 failure = "no answer in time"
             except aiohttp.ClientConnectorCertificateError as error:
-                raise ServerTrouble(f"{untrusted(host, error.certificate_error)}\n{OWN_CA}") from error
+                raise ServerTrouble(f"{certificate_message(host, error.certificate_error)}\n{OWN_CA}") from error
             except (aiohttp.ClientError, OSError) as error:
                 failure = clean(str(error) or type(error).__name__)
     raise ServerTrouble(

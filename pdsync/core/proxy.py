@@ -79,7 +79,7 @@ def proxy_for(url: str) -> Proxy | None:
     return Proxy(f"http://{where}:{port}", user, unquote(found.password or ""))
 
 
-def through(proxy: Proxy | None) -> dict[str, Any]:
+def proxy_options(proxy: Proxy | None) -> dict[str, Any]:
     """The arguments of aiohttp's `request` that take it through `proxy`."""
     if proxy is None:
         return {}
@@ -87,7 +87,7 @@ def through(proxy: Proxy | None) -> dict[str, Any]:
     return {"proxy": proxy.url, "proxy_auth": auth}
 
 
-def untrusted(where: str, error: Exception) -> str:
+def certificate_message(where: str, error: Exception) -> str:
     """What to say of a certificate that this machine does not trust."""
     reason = getattr(error, "verify_message", "") or str(error)
     return f"{where} shows a certificate that this machine does not trust ({reason})."

@@ -1,10 +1,10 @@
-"""Where secrets live: in the system's keyring, or in a file of the project that only its owner can read.
+"""Stores secrets: in the system's keyring, or in a file of the project that only its owner can read.
 
-A secret belongs to a project and a base URL, so a token for Pipedrive is never offered to a sandbox. Where both places
-hold one, the newer wins: the older one remained when the other place could not be written. A keyring that
-is missing, locked or silent counts as absent, and never stops a night's run.
+A secret belongs to a project and a base URL, so a token for Pipedrive is never offered to a sandbox. Where both
+stores have one, the newer wins: the older one remained when the other store could not be written. A keyring that
+is missing, locked or silent counts as absent, and never stops an unattended run.
 
-Whoever changes a secret holds `locked()`: of two processes that renew one OAuth grant, the second finds it renewed.
+A secret is changed inside `locked()`: of two processes that renew one OAuth grant, the second finds it renewed already.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from pdsync.core.config import Settings
 
-Place = Literal["environment", "keyring", "file"]
+SecretLocation = Literal["environment", "keyring", "file"]
 SERVICE = "pdsync"
 _MOST_BYTES = 1 << 20
 _T = TypeVar("_T")
@@ -45,14 +45,14 @@ class StoredToken(Struct, frozen=True, tag="api_token"):
     """A personal API token."""
 
     token: str
-    saved_at: float = 0.0  # seconds since 1970, as everywhere here
+    saved_at: float = 0.0  # seconds since 1970, as all times in this module
 
     def __repr__(self) -> str:
         return "StoredToken(…)"
 
 
 class Grant(Struct, frozen=True, tag="oauth", kw_only=True):
-    """What an OAuth login gave, and the app that it was given to. Addresses are empty where the default is meant."""
+    """The tokens of an OAuth login, and the app that they belong to. An empty address is the default one."""
 
     client_id: str
     client_secret: str
@@ -67,7 +67,7 @@ class Grant(Struct, frozen=True, tag="oauth", kw_only=True):
     authorize_url: str = ""
     token_url: str = ""
     redirect_uri: str = ""
-    scopes: tuple[str, ...] = ()  # that the login asked for
+    scopes: tuple[str, ...] = ()  # that the login requested
     granted_scopes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -77,11 +77,11 @@ class Grant(Struct, frozen=True, tag="oauth", kw_only=True):
 Secret = StoredToken | Grant
 
 
-class Found(Struct, frozen=True):
-    """A secret, and where it was."""
+class StoredSecret(Struct, frozen=True):
+    """A secret, and where it is stored."""
 
     secret: Secret
-    place: Place
+    location: SecretLocation
 
 
 class _File(Struct):
@@ -98,7 +98,7 @@ class Vault:
         self.path = settings.state / "credentials.json"
         self._account = f"{settings.base_url} {settings.project}"
 
-    def find(self) -> Found | None:
+    def find(self) -> StoredSecret | None:
         """The stored secret; None where there is none.
 
         Raises:
@@ -108,50 +108,51 @@ class Vault:
         text = _ask_keyring(lambda ring: ring.get_password(SERVICE, self._account))
         if text:
             try:
-                found.append(Found(_hidden(msgspec.json.decode(text, type=Secret)), "keyring"))
+                found.append(StoredSecret(_hidden(msgspec.json.decode(text, type=Secret)), "keyring"))
             except msgspec.DecodeError:
                 log.warning("The keyring's entry for %s can't be understood; it counts as absent.", self._account)
-        filed = self._read().secrets.get(self.base_url)
-        if filed:
-            found.append(Found(_hidden(filed), "file"))
+        in_file = self._read().secrets.get(self.base_url)
+        if in_file:
+            found.append(StoredSecret(_hidden(in_file), "file"))
         return max(found, key=lambda each: each.secret.saved_at, default=None)
 
-    def put(self, secret: Secret, place: Place = "keyring") -> Place:
-        """Keep `secret`, safely on disk when this returns; the caller holds `locked()`.
+    def put(self, secret: Secret, location: SecretLocation = "keyring") -> SecretLocation:
+        """Store `secret`, safely on disk when this returns; called inside `locked()`.
 
         Args:
-            place: where it should go. Where there is no keyring it goes to the file.
+            secret: replaces the stored one.
+            location: where to store it. Where there is no keyring it is stored in the file.
 
         Returns:
-            The place it went to.
+            Where it is stored.
 
         Raises:
-            StorageError: neither place took it; what was there before still is.
+            StorageError: it can't be stored; the stored secret is unchanged.
         """
         text = msgspec.json.encode(_hidden(secret)).decode()
 
-        def keep(ring: KeyringBackend) -> bool:
+        def store(ring: KeyringBackend) -> bool:
             ring.set_password(SERVICE, self._account, text)
-            return ring.get_password(SERVICE, self._account) == text  # some backends take anything, and keep nothing
+            return ring.get_password(SERVICE, self._account) == text  # some backends accept anything, and store nothing
 
-        if place == "keyring" and _ask_keyring(keep):
-            with contextlib.suppress(AuthError):  # a file that is not safe to read is not needed any more either
+        if location == "keyring" and _ask_keyring(store):
+            with contextlib.suppress(AuthError):  # nor is a file needed that is not safe to read
                 self._put_file(None)
             return "keyring"
         self._put_file(secret)
         return "file"
 
-    def clear(self) -> list[Place]:
-        """Forget the secret wherever it is, and return where it was; the caller holds `locked()`."""
-        cleared: list[Place] = []
+    def clear(self) -> list[SecretLocation]:
+        """Delete the secret wherever it is stored, and return where it was; called inside `locked()`."""
+        cleared: list[SecretLocation] = []
 
-        def forget(ring: KeyringBackend) -> bool:
+        def delete(ring: KeyringBackend) -> bool:
             if ring.get_password(SERVICE, self._account) is None:
                 return False
             ring.delete_password(SERVICE, self._account)
             return True
 
-        if _ask_keyring(forget):
+        if _ask_keyring(delete):
             cleared.append("keyring")
         if self._put_file(None):
             cleared.append("file")
@@ -159,10 +160,10 @@ class Vault:
 
     @contextmanager
     def locked(self, timeout_s: float = 120.0) -> Iterator[None]:
-        """Hold the vault against every other process. The kernel lets go when the holder dies, however it dies.
+        """Lock the vault against all other processes. The kernel releases the lock however its owner ends.
 
         Raises:
-            Busy: another process holds it for longer than `timeout_s`.
+            ProjectLocked: another process has it locked for longer than `timeout_s`.
             StorageError: the folder can't be written.
         """
         path = self.folder / "credentials.lock"
@@ -196,14 +197,14 @@ class Vault:
             return _File()
         try:
             return msgspec.json.decode(text, type=_File)
-        except msgspec.DecodeError:  # whose message could quote a secret
+        except msgspec.DecodeError:  # its message could quote a secret
             raise AuthError(
                 f"{self.path} is damaged or was written by a newer pdsync; no token was read from it.\n"
                 f"Store the token again: rm {self.path}, then pdsync auth login"
             ) from None
 
     def _put_file(self, secret: Secret | None) -> bool:
-        """Write the secret of this base URL, or take it out; whether anything had to be written."""
+        """Write the secret of this base URL, or delete it; whether the file changed."""
         if secret is None and not self.path.exists():
             return False
         content = self._read()
@@ -288,13 +289,13 @@ def write_private(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
-# The keyring. Its backends raise what they like, and some wait for a person who is not there.
+# The keyring. Its backends raise errors of any kind, and some wait for a person to unlock them.
 
-_silent = threading.Event()  # set when it did not answer: it is asked once a process, not once a request
+_silent = threading.Event()  # set when it did not answer: then it is not asked again in this process
 
 
 def _ask_keyring(ask: Callable[[KeyringBackend], _T]) -> _T | None:
-    """What `ask` returns; None where there is no keyring worth the name, or it does not answer."""
+    """What `ask` returns; None where there is no safe keyring, or it does not answer."""
     if _silent.is_set():
         return None
     answer: list[Any] = []
@@ -304,7 +305,7 @@ def _ask_keyring(ask: Callable[[KeyringBackend], _T]) -> _T | None:
             import keyring  # noqa: PLC0415 - slow to import, and not needed where the environment has the token
 
             ring = keyring.get_keyring()
-            if ring.priority >= 1:  # below that are those that keep nothing, or keep it readable
+            if ring.priority >= 1:  # backends below that store nothing, or store it readable
                 answer.append(ask(ring))
         except Exception as error:
             log.debug("The keyring is not used: %s", type(error).__name__)

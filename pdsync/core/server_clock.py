@@ -26,7 +26,7 @@ class ServerClock:
         self._last: datetime | None = None  # what was told last,
         self._at = 0.0  # and when, by the monotonic clock
         self.is_confirmed = False  # this machine's clock agrees with the first `Date`
-        self.behind = timedelta(0)  # how far the first `Date` lies before what was known of the server's time
+        self.lag = timedelta(0)  # how far the first `Date` lies before what was known of the server's time
 
     def not_before(self, moment: datetime | None) -> None:
         """Take `moment`, UTC, for a time that the server had reached before this session."""
@@ -65,6 +65,6 @@ class ServerClock:
     def _begin(self, date: datetime) -> None:
         self._last, self._at = date, time.monotonic()
         if self._floor and date < self._floor and not self.is_confirmed:
-            self.behind = max(self.behind, self._floor - date)
+            self.lag = max(self.lag, self._floor - date)
             # A whole second, and not before: what was read at the floor is older than what is read now.
             self._last = self._floor.replace(microsecond=0) + timedelta(seconds=1)

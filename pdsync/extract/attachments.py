@@ -31,7 +31,7 @@ from pdsync.errors import (
 from pdsync.extract.download_folder import (
     Folder,
     ManifestEntry,
-    NotOurs,
+    NotAFile,
     PartialFile,
     name_on_disk,
 )
@@ -71,16 +71,16 @@ class Caller(Protocol):
 
 
 class FileToFetch(Struct, frozen=True):
-    """A file to fetch. `known`: whether its record was at hand; else it is asked for, for 2 tokens."""
+    """A file to fetch. Without `has_record` its record is requested first, for 2 tokens."""
 
     id: int
     name: str = ""
     size: int | None = None  # bytes; None: its record does not say
     about: dict[str, Any] = {}  # of `_KEPT`
-    known: bool = True
+    has_record: bool = True
 
 
-class Plan(Struct, frozen=True):
+class DownloadPlan(Struct, frozen=True):
     """What is to be fetched, and what is here already."""
 
     todo: list[FileToFetch]
@@ -91,7 +91,7 @@ class Plan(Struct, frozen=True):
     def cost_tokens(self) -> int:
         """What fetching will cost, if every file comes at the first attempt."""
         each, ask = (catalogue.operation(name, "v1").cost or 0 for name in ("downloadFile", "getFile"))
-        return sum(each + (0 if file.known else ask) for file in self.todo)
+        return sum(each + (0 if file.has_record else ask) for file in self.todo)
 
     @property
     def least_bytes(self) -> int:
@@ -115,7 +115,7 @@ class DownloadReport(Struct):
         return self.stopped.exit_code if self.stopped else 4 if self.gaps else 0
 
 
-def as_wanted_file(record: Mapping[str, Any]) -> FileToFetch:
+def file_to_fetch(record: Mapping[str, Any]) -> FileToFetch:
     """A record of a file, from the API or the warehouse, as a file to fetch."""
     size = record.get("file_size")
     return FileToFetch(
@@ -127,7 +127,9 @@ def as_wanted_file(record: Mapping[str, Any]) -> FileToFetch:
     )
 
 
-def plan(files: Iterable[FileToFetch], folder: Folder, company_id: int | None, *, any_size: bool = False) -> Plan:
+def plan_download(
+    files: Iterable[FileToFetch], folder: Folder, company_id: int | None, *, any_size: bool = False
+) -> DownloadPlan:
     """Tell what is here already from what is to be fetched. Makes no request.
 
     Raises:
@@ -148,7 +150,7 @@ def plan(files: Iterable[FileToFetch], folder: Folder, company_id: int | None, *
         else:
             todo.append(file)
     asked = {file.id for file in todo} | here.keys()
-    return Plan(todo, here, {id: held for id, held in manifest.items() if id not in asked})
+    return DownloadPlan(todo, here, {id: held for id, held in manifest.items() if id not in asked})
 
 
 def _found(
@@ -161,17 +163,17 @@ def _found(
         if size is None or not (any_size or file.size in (None, size)):
             return None
         if held:
-            told = {"name": file.name, **_links(file)} if file.known else {}
+            told = {"name": file.name, **_links(file)} if file.has_record else {}
             return msgspec.structs.replace(held, **told) if size == held.size else None
         # Whole, but a crash came before its line in the manifest.
         return _held(file, path, size, folder.digest(path), company_id, None)
-    except (NotOurs, OSError):
+    except (NotAFile, OSError):
         return None  # said when it is fetched
 
 
 async def download(
     http: Caller,
-    planned: Plan,
+    planned: DownloadPlan,
     folder: Folder,
     company_id: int,
     *,
@@ -191,7 +193,7 @@ async def download(
         What was done. What stopped it is in there, and is not raised: the files before are on disk.
     """
     work = _Download(http, planned, folder, company_id, most_bytes, any_size, tell)
-    folder.clear_cut()
+    folder.remove_partial_files()
     tasks = [asyncio.create_task(work.some()) for _ in range(min(concurrency, len(planned.todo)))]
     try:
         await asyncio.gather(*tasks)
@@ -211,7 +213,7 @@ class _Download:
     def __init__(
         self,
         http: Caller,
-        planned: Plan,
+        planned: DownloadPlan,
         folder: Folder,
         company_id: int,
         most_bytes: int,
@@ -232,7 +234,7 @@ class _Download:
         while not self.done.stopped and (file := next(self.queue, None)) is not None:
             try:
                 held = await self._one(file)
-            except (NotFound, Forbidden, ApiError, BadAnswer, NotOurs) as error:
+            except (NotFound, Forbidden, ApiError, BadAnswer, NotAFile) as error:
                 self._in_a_row = 0
                 self._gap(file, error)
             except ServerTrouble as error:
@@ -251,7 +253,7 @@ class _Download:
                 self._tell(held)
 
     async def _one(self, file: FileToFetch) -> ManifestEntry:
-        if not file.known:
+        if not file.has_record:
             file = await self._record(file.id)
         part = PartialFile(self._folder, name_on_disk(file.id, file.name))
         try:
@@ -291,7 +293,7 @@ class _Download:
         record = answer.get("data") if isinstance(answer, dict) else None
         if not isinstance(record, dict) or record.get("id") != id:
             raise BadAnswer(f"getFile did not answer with the record of file {id}.")
-        return as_wanted_file(record)
+        return file_to_fetch(record)
 
     def _gap(self, file: FileToFetch, error: PdsyncError) -> None:
         kind = "gone" if isinstance(error, NotFound) else "forbidden" if isinstance(error, Forbidden) else "failed"

@@ -1,8 +1,8 @@
-"""Walks a list that is asked for once for each record of another stream: the participants of every deal.
+"""Walks a list that is requested once for each record of another stream: the participants of every deal.
 
-To its reader it is one walk like any other: its pages are counted through, and each names the place behind it, so a
-walk that was cut goes on with the parent, and the page of that parent, where it was. Parents come with the newest
-first, in the order of their keys, which holds still between two attempts.
+Its reader sees one walk like any other: the pages are numbered through, and each has the cursor of the next one, so a
+walk that was interrupted continues with the same parent and the next page of its list. The newest parents come first,
+in the order of their keys, which is the same in each attempt.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 Key = int | str
 
 
-class _Place(Struct):
-    """Where a walk goes on: with the request of `key`, and behind `at` in its list."""
+class _Cursor(Struct):
+    """Where a walk continues: with the request of `key`, after `at` in its list."""
 
     key: Key
     at: str | None = None
@@ -41,15 +41,15 @@ async def dependents(
     query: Mapping[str, str],
     parent: Parent,
     keys: Sequence[Key],
-    allow: Callable[[int], None] = lambda tokens: None,
+    charge: Callable[[int], None] = lambda tokens: None,
     *,
     after: Page | None = None,
     context: Mapping[str, str] | None = None,
 ) -> AsyncGenerator[Page]:
     """Yield the pages of `operation` for each of `keys`.
 
-    A parent that is gone meanwhile has nothing more to tell, and is passed over: its own stream says so. When that is
-    the last one, the last page names it as the next place, and the walk is at its end all the same.
+    A parent that was removed meanwhile is skipped; its own stream reports it. Where that is the last parent, the last
+    page has a cursor to it, although the walk has ended.
 
     Args:
         client: makes the calls.
@@ -57,39 +57,41 @@ async def dependents(
         walk: what the pages belong to.
         query: the parameters that every page shares.
         parent: which parameter takes the keys, and how many at a time.
-        keys: of the parents, falling.
-        allow: is told what a parent's request costs before it is made, and raises when that is too much.
+        keys: of the parents, in descending order.
+        charge: is called with the cost of each parent's request in tokens before it is made; raises where that is too
+            much.
         after: the last page that an earlier attempt sealed.
-        context: what all records are to know besides their parent's key.
+        context: parameters that all records get, besides their parent's key.
 
     Raises:
-        BadAnswer, PdsyncError: as `pages` does; what `allow` raises.
+        BadAnswer, PdsyncError: as `pages` does; what `charge` raises.
     """
-    place = msgspec.json.decode(after.next, type=_Place) if after and after.next else None
-    left = [key for key in keys if place is None or key <= place.key]  # type: ignore[operator]  # all of one kind
+    start = msgspec.json.decode(after.next, type=_Cursor) if after and after.next else None
+    left = [key for key in keys if start is None or key <= start.key]  # type: ignore[operator]  # all of one kind
     groups = [left[at : at + parent.batch] for at in range(0, len(left), parent.batch)]
     seq = after.seq + 1 if after else 0
-    for group, behind in itertools.zip_longest(groups, groups[1:]):
-        allow(operation.cost or 0)
-        path, asking = _asked(operation, query, parent, group)
-        known = {**(context or {}), parent.param: ",".join(map(str, group))}
-        at = place.at if place and group[0] == place.key else None
-        inside = replace(after, next=at) if after and at is not None else None
+    for group, next_group in itertools.zip_longest(groups, groups[1:]):
+        charge(operation.cost or 0)
+        path, group_query = _request(operation, query, parent, group)
+        page_context = {**(context or {}), parent.param: ",".join(map(str, group))}
+        at = start.at if start and group[0] == start.key else None
+        inner_page = replace(after, next=at) if after and at is not None else None
         with contextlib.suppress(NotFound):
-            async with contextlib.aclosing(pages(client, operation, walk, asking, after=inside, path=path)) as walking:
-                async for page in walking:
-                    next = _Place(group[0], page.next) if page.next else _Place(behind[0]) if behind else None
+            reading = pages(client, operation, walk, group_query, after=inner_page, path=path)
+            async with contextlib.aclosing(reading):
+                async for page in reading:
+                    next = _Cursor(group[0], page.next) if page.next else _Cursor(next_group[0]) if next_group else None
                     yield replace(
                         page,
                         seq=seq,
                         next=_text(next) if next else None,
-                        asked_for=_text(_Place(group[0], page.asked_for)),
-                        context=known,
+                        asked_for=_text(_Cursor(group[0], page.asked_for)),
+                        context=page_context,
                     )
                     seq += 1
 
 
-def _asked(
+def _request(
     operation: Operation, query: Mapping[str, str], parent: Parent, keys: Sequence[Key]
 ) -> tuple[str, dict[str, str]]:
     """Path and query of the request for the parents with `keys`."""
@@ -98,5 +100,5 @@ def _asked(
     return operation.path, {**query, parent.param: ",".join(map(str, keys))}
 
 
-def _text(place: _Place) -> str:
-    return msgspec.json.encode(place).decode()
+def _text(cursor: _Cursor) -> str:
+    return msgspec.json.encode(cursor).decode()

@@ -37,7 +37,7 @@ _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
 _STEP = 2**20
 
 
-class NotOurs(PdsyncError):
+class NotAFile(PdsyncError):
     """Where a file should go stands something that is no file: a symbolic link, a folder, a device."""
 
 
@@ -121,7 +121,7 @@ class Folder:
         except FileNotFoundError:
             return None
         if not stat.S_ISREG(found.st_mode):
-            raise NotOurs(f"{self.root / name} is no ordinary file. It was left as it is.")
+            raise NotAFile(f"{self.root / name} is no ordinary file. It was left as it is.")
         return found.st_size
 
     def digest(self, name: str) -> str:
@@ -145,7 +145,7 @@ class Folder:
         os.rename(part, name, src_dir_fd=self._handle, dst_dir_fd=self._handle)
         os.fsync(self._handle)
 
-    def clear_cut(self) -> None:
+    def remove_partial_files(self) -> None:
         """Remove what downloads that were killed have left half-way."""
         for name in os.listdir(self._handle):  # noqa: PTH208 - a path could lead elsewhere by now
             if _CUT.fullmatch(name) and stat.S_ISREG(os.lstat(name, dir_fd=self._handle).st_mode):
@@ -190,7 +190,7 @@ class Folder:
         try:
             part.begin()
             part.write(b"".join(_line(held[id]) for id in sorted(held)))
-            part.settle()
+            part.complete()
         finally:
             part.discard()
 
@@ -240,7 +240,7 @@ class PartialFile:
         except OSError as error:
             raise self._full(error) from error
 
-    def settle(self) -> None:
+    def complete(self) -> None:
         """It is whole: put it on disk, then under its name."""
         if self._handle < 0:
             self.begin()
@@ -254,7 +254,7 @@ class PartialFile:
 
     async def finish(self) -> None:
         """`settle`, while other files go on."""
-        settling = asyncio.ensure_future(asyncio.to_thread(self.settle))
+        settling = asyncio.ensure_future(asyncio.to_thread(self.complete))
         try:
             await asyncio.shield(settling)
         except asyncio.CancelledError:

@@ -1,9 +1,9 @@
 """Seals answers in the raw archive, and reads them back.
 
-A sealed page is one zstd frame, exactly the bytes that came, after a skippable frame with a line of JSON that says
-what it is. Ordinary tools read the file (`zstd -dc run.zst` gives the bodies), and it explains itself without
-control.db. A page is safe when its file is on disk; control.db is its index, and is written after it. From then on the
-page is never fetched again: what a kill keeps out of the index, the next run finds in the file
+A sealed page is one zstd frame, exactly the bytes that came, after a skippable frame with a line of JSON that
+describes it. Ordinary tools read the file (`zstd -dc run.zst` gives the bodies), and it can be read without control.db.
+A page is safe when its file is on disk; control.db is its index, and is written after it. From then on the page is
+never fetched again: where a kill came before the index was written, the next run finds the page in the file
 (`runner.stores`).
 
 Pages that arrive while the disk is busy are sealed together: one fsync, one transaction.
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pdsync.model import Walk
 
 SKIPPABLE = 0x184D2A50
-_TOGETHER = 64  # pages that one fsync covers at most
+_MAX_BATCH = 64  # pages that one fsync covers at most
 
 
 class Archive:
@@ -51,10 +51,10 @@ class Archive:
 
     def __init__(self, folder: Path, control: Control, run_id: str, company_id: int) -> None:
         self._folder, self._control, self._company = folder, control, company_id
-        self._name = f"{run_id}-{secrets.token_hex(4)}.zst"  # no other process ever wrote to it, or left it torn
+        self._name = f"{run_id}-{secrets.token_hex(4)}.zst"  # no other process ever wrote to it, or left it cut off
         self._file: int | None = None
         self._at = 0
-        self._todo: queue.SimpleQueue[tuple[Walk, Page, asyncio.Future[None]] | None] = queue.SimpleQueue()
+        self._pending: queue.SimpleQueue[tuple[Walk, Page, asyncio.Future[None]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="seal", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._compressor = zstandard.ZstdCompressor(level=3)
@@ -67,39 +67,39 @@ class Archive:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._todo.put(None)
+        self._pending.put(None)
         await asyncio.to_thread(self._thread.join)
         if self._file is not None:
             os.close(self._file)
 
     async def seal(self, walk: Walk, page: Page) -> None:
-        """Return when `page` is safe.
+        """Return when `page` is on disk and in the index.
 
         Raises:
-            StorageError: the disk would not take it; nothing names the page, and it will be fetched again.
+            StorageError: it can't be written; the index lacks the page, and it will be fetched again.
         """
         if self._loop is None:
             raise RuntimeError("Archive is used inside `async with`.")
         done: asyncio.Future[None] = self._loop.create_future()
-        self._todo.put((walk, page, done))
+        self._pending.put((walk, page, done))
         await done
 
     def _work(self) -> None:
         ended = False
         while not ended:
-            work = [self._todo.get()]
-            while len(work) < _TOGETHER:
+            entries = [self._pending.get()]
+            while len(entries) < _MAX_BATCH:
                 try:
-                    work.append(self._todo.get_nowait())
+                    entries.append(self._pending.get_nowait())
                 except queue.Empty:
                     break
-            batch = [entry for entry in work if entry is not None]
-            ended = len(batch) < len(work)
+            batch = [entry for entry in entries if entry is not None]
+            ended = len(batch) < len(entries)
             if batch:
-                self._settle(batch, self._seal([(walk, page) for walk, page, _ in batch]))
+                self._report(batch, self._seal([(walk, page) for walk, page, _ in batch]))
 
-    def _settle(self, batch: list[tuple[Walk, Page, asyncio.Future[None]]], error: Exception | None) -> None:
-        def tell() -> None:
+    def _report(self, batch: list[tuple[Walk, Page, asyncio.Future[None]]], error: Exception | None) -> None:
+        def set_results() -> None:
             for _, _, done in batch:
                 if done.cancelled():
                     continue
@@ -109,7 +109,7 @@ class Archive:
                     done.set_result(None)
 
         if self._loop and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(tell)
+            self._loop.call_soon_threadsafe(set_results)
 
     def _seal(self, batch: list[tuple[Walk, Page]]) -> Exception | None:
         try:
@@ -144,7 +144,7 @@ class Archive:
                 os.fsync(self._file)
             except OSError:
                 self._at = start
-                os.ftruncate(self._file, start)  # leave no torn frame behind
+                os.ftruncate(self._file, start)  # leave no partial frame
                 raise
             self._control.record_pages(list(zip((page for _, page in batch), sealed, strict=True)))
         except PdsyncError as error:
@@ -178,17 +178,17 @@ class Archive:
             "bytes": length,
             "sha256": digest.hex(),
         }
-        return header(facts)
+        return encode_header(facts)
 
 
-def header(facts: Mapping[str, Any]) -> bytes:
-    """The skippable frame that says what the frame after it is."""
+def encode_header(facts: Mapping[str, Any]) -> bytes:
+    """The skippable frame that describes the frame after it."""
     line = json.dumps(facts).encode() + b"\n"
     return struct.pack("<II", SKIPPABLE, len(line)) + line
 
 
 class LostPage(StorageError):
-    """A sealed page is missing or damaged. What it held can be fetched again, as the source is now."""
+    """A sealed page is missing or damaged. Its records can be fetched again, as the source is now."""
 
 
 def read(folder: Path, sealed: SealedPage) -> bytes:

@@ -1,8 +1,8 @@
-"""Reads raw files by themselves: which frames lie in one, and what each says of itself.
+"""Reads and rewrites raw files without control.db: each frame describes itself.
 
-A frame of the archive is a skippable zstd frame with a line of JSON, and the body's own frame after it (see `seal`).
-So the archive can be indexed again when control.db is lost or older, and a file can be rewritten without losing what
-its other frames say.
+A frame of the archive is a skippable zstd frame with a line of JSON, its header, and then the body's own frame (see
+`Archive.seal`). So the archive can be indexed again when control.db is lost or older, and a file can be rewritten
+without losing the headers of its other frames.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pdsync.core.control import SealedPage
 from pdsync.core.disk import sync_folder
 from pdsync.core.http import PLAIN_CAP
 from pdsync.errors import StorageError
-from pdsync.extract.raw_archive import SKIPPABLE, header, read
+from pdsync.extract.raw_archive import SKIPPABLE, encode_header, read
 from pdsync.model import Walk
 
 if TYPE_CHECKING:
@@ -36,27 +36,27 @@ _MAGIC = struct.pack("<I", SKIPPABLE)
 
 
 class Frame(Struct, frozen=True):
-    """One sealed page as its file tells it: `length` bytes at offset `at` hold the body."""
+    """A sealed page in its file: the header, and the body's `length` bytes at offset `at`."""
 
-    facts: dict[str, Any]
+    header: dict[str, Any]
     at: int
     length: int
 
     @property
     def end(self) -> int:
-        """The offset of what follows it."""
+        """The offset after it."""
         return self.at + self.length
 
 
 class Unreadable(StorageError):
-    """From some place on a raw file makes no sense. `at` is the offset."""
+    """A raw file is cut off or damaged from the offset `at` on."""
 
     def __init__(self, path: Path, at: int, why: str, *, is_torn: bool = False) -> None:
         self.path, self.at = path, at
-        self.is_torn = is_torn  # the file just ends there: a kill cut it, and what is missing was never acknowledged
+        self.is_torn = is_torn  # the file only ends early: a kill cut it, and the missing page was never acknowledged
         super().__init__(
             f"{path} can't be read from byte {at:,} on: {why}.\n"
-            f"The frames before it are whole. What pages are missing: pdsync raw verify"
+            f"The frames before it are whole. To list the missing pages: pdsync raw verify"
         )
 
 
@@ -64,7 +64,7 @@ class _Torn(Exception):
     """The file ends inside a frame."""
 
 
-def frames(path: Path) -> Iterator[Frame]:
+def read_frames(path: Path) -> Iterator[Frame]:
     """The frames of the file at `path`, in their order.
 
     Raises:
@@ -79,12 +79,12 @@ def frames(path: Path) -> Iterator[Frame]:
                 try:
                     magic, length = struct.unpack_from("<II", content, at)
                     if magic != SKIPPABLE:
-                        raise ValueError("no header stands there")
+                        raise ValueError("there is no header")
                     begin = at + 8 + length
                     if begin >= len(content):
                         raise _Torn
-                    facts = json.loads(content[at + 8 : begin])
-                    frame = Frame(facts, begin, facts.get("bytes") or _length(content, begin))
+                    header = json.loads(content[at + 8 : begin])
+                    frame = Frame(header, begin, header.get("bytes") or _length(content, begin))
                     if frame.end > len(content):
                         raise _Torn
                 except _Torn as error:
@@ -109,49 +109,49 @@ def _length(content: mmap.mmap, begin: int) -> int:
     return at - len(reader.unused_data) - begin
 
 
-class FoundPage(Struct, frozen=True):
-    """A page as the archive tells it, with no help of control.db."""
+class ScannedPage(Struct, frozen=True):
+    """A page as its raw file describes it."""
 
     company: int
     walk: Walk  # `started_at` is known from its first page on
     page: SealedPage
     is_resealed: bool  # its content was changed on purpose after it was sealed
-    sealed_at: datetime  # by this machine's clock; the server's where the file does not tell
+    sealed_at: datetime  # by this machine's clock; by the server's where the header lacks it
 
 
 class Scan(Struct, frozen=True):
-    """What a raw file holds: its pages, how far it is whole, and what is wrong from there on, if anything is."""
+    """The pages of a raw file, the bytes up to which it is whole, and the error there, if any."""
 
-    pages: list[FoundPage]
+    pages: list[ScannedPage]
     whole: int  # bytes
     fault: Unreadable | None
 
 
 def scan(path: Path) -> Scan:
-    """Read what the frames of the file at `path` say of themselves. Frames that are no pages are passed over.
+    """Read the headers of all pages in the file at `path`. Frames that are no pages are skipped.
 
     Raises:
         OSError: the file can't be read.
     """
-    pages, whole = list[FoundPage](), 0
+    pages, whole = list[ScannedPage](), 0
     try:
         with path.open("rb") as file:
-            for frame in frames(path):
-                if "walk" in frame.facts:
-                    pages.append(_found(path.name, file, frame))
+            for frame in read_frames(path):
+                if "walk" in frame.header:
+                    pages.append(_scanned_page(path.name, file, frame))
                 whole = frame.end
     except Unreadable as error:
         return Scan(pages, whole, error)
     except (KeyError, TypeError, ValueError, zstandard.ZstdError) as error:
-        return Scan(pages, whole, Unreadable(path, whole, f"a frame does not say what it is ({error!r})"))
+        return Scan(pages, whole, Unreadable(path, whole, f"the header of a frame is incomplete ({error!r})"))
     return Scan(pages, whole, None)
 
 
-def _found(name: str, file: BinaryIO, frame: Frame) -> FoundPage:
-    facts = frame.facts
+def _scanned_page(name: str, file: BinaryIO, frame: Frame) -> ScannedPage:
+    facts = frame.header
     if "sha256" in facts:
         digest = bytes.fromhex(facts["sha256"])
-    else:  # sealed before headers held it
+    else:  # sealed before headers had it
         file.seek(frame.at)
         digest = hashlib.sha256(zstandard.ZstdDecompressor().decompress(file.read(frame.length))).digest()
     served_at = datetime.fromisoformat(facts["served_at"])
@@ -179,44 +179,43 @@ def _found(name: str, file: BinaryIO, frame: Frame) -> FoundPage:
         datetime.fromisoformat(began) if began else None,
     )
     sealed_at = datetime.fromtimestamp(facts["sealed_at"], UTC) if "sealed_at" in facts else served_at
-    return FoundPage(facts["company"], walk, page, bool(facts.get("resealed")), sealed_at)
+    return ScannedPage(facts["company"], walk, page, bool(facts.get("resealed")), sealed_at)
 
 
-class Rewritten(Struct, frozen=True):
-    """A raw file written anew, and its pages where they lie now."""
+class RewrittenFile(Struct, frozen=True):
+    """The new copy of a raw file, and the new positions of its pages."""
 
     name: str
     moved: list[SealedPage]
-    changed: list[tuple[int, int]]  # of pages whose content is another now
+    changed: list[tuple[int, int]]  # walk and number of the pages whose content is another now
 
 
 def rewrite(
     folder: Path,
     name: str,
     pages: Iterable[SealedPage],
-    gone: Collection[tuple[int, int]],
+    removed: Collection[tuple[int, int]],
     change: Callable[[SealedPage, bytes], tuple[bytes, int]] | None = None,
-) -> Rewritten:
-    """Write the raw file `name` anew, under a new name, without some pages or with others in their place.
+) -> RewrittenFile:
+    """Copy the raw file `name` under a new name, without some pages or with other content.
 
-    The old file stays until the caller has noted where its pages are now. The new name begins like the old one: with
-    the run that sealed them. Frames that no page names are left behind.
+    The old file stays until the caller has recorded the new positions. The new name begins like the old one: with the
+    run that sealed the pages. Frames of which `pages` has no entry are left out.
 
     Args:
         folder: of the archive.
         name: the file.
-        pages: those that control.db names in it.
-        gone: walk and number of those to leave out; they need not be readable.
-        change: of a page and its body makes the new body and its rows. None: pages are copied as they are, unread.
+        pages: its pages in control.db.
+        removed: walk and number of those to leave out; they need not be readable.
+        change: gives the new body and its number of rows for a page and its body. None: pages are copied unread.
 
     Raises:
         StorageError: a page is damaged, or the disk is full. Nothing was changed.
     """
-    fresh = _next_name(name)
+    new_name = _next_name(name)
     moved, changed = list[SealedPage](), list[tuple[int, int]]()
-    part = folder / f".{fresh}.part"
-    compressor, at = zstandard.ZstdCompressor(level=3), 0
-    staying = sorted((page for page in pages if (page.walk, page.seq) not in gone), key=lambda page: page.at)
+    part, at = folder / f".{new_name}.part", 0
+    remaining = sorted((page for page in pages if (page.walk, page.seq) not in removed), key=lambda page: page.at)
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         with (
@@ -224,43 +223,56 @@ def rewrite(
             (folder / name).open("rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
         ):
-            for page in staying:
-                facts = _facts(content, page.at)
-                packed, made = content[page.at : page.at + page.length], page
-                if change is not None:
-                    body = read(folder, page)
-                    other, rows = change(page, body)
-                    if other != body:
-                        packed, facts = compressor.compress(other), {**facts, "rows": rows, "resealed": True}
-                        made = msgspec.structs.replace(page, rows=rows, sha256=hashlib.sha256(other).digest())
-                        changed.append((page.walk, page.seq))
-                top = header({**facts, "bytes": len(packed), "sha256": made.sha256.hex()})
+            for page in remaining:
+                top, packed, copied = _copy_frame(folder, content, page, change)
+                if copied is not page:
+                    changed.append((page.walk, page.seq))
                 out.write(top + packed)
-                made = msgspec.structs.replace(made, file=fresh, at=at + len(top), length=len(packed))
-                moved.append(made)
+                moved.append(msgspec.structs.replace(copied, file=new_name, at=at + len(top), length=len(packed)))
                 at += len(top) + len(packed)
             out.flush()
             os.fsync(out.fileno())
-        part.rename(folder / fresh)
+        part.rename(folder / new_name)
         sync_folder(folder)
     except (OSError, ValueError) as error:
         raise StorageError(
-            f"{folder / name} can't be written anew: {error}.\nIt is as it was. Free some space, or mend the folder's"
-            f" rights, and run the same command. Whether it is whole: pdsync raw verify"
+            f"{folder / name} can't be rewritten: {error}.\nIt is unchanged. Free some space, or mend the folder's"
+            f" rights, and run the same command. To check the file: pdsync raw verify"
         ) from error
     finally:
         part.unlink(missing_ok=True)
-    return Rewritten(fresh, moved, changed)
+    return RewrittenFile(new_name, moved, changed)
 
 
-def _facts(content: mmap.mmap, at: int) -> dict[str, Any]:
-    """What the header says that ends where a body's frame begins."""
+def _copy_frame(
+    folder: Path,
+    content: mmap.mmap,
+    page: SealedPage,
+    change: Callable[[SealedPage, bytes], tuple[bytes, int]] | None,
+) -> tuple[bytes, bytes, SealedPage]:
+    """The header and the compressed body of a page's copy, and the page: the same object where its body is the same."""
+    facts, copied = _header_before(content, page.at), page
+    packed = content[page.at : page.at + page.length]
+    if change is not None:
+        body = read(folder, page)
+        new_body, rows = change(page, body)
+        if new_body != body:
+            packed, facts = (
+                zstandard.ZstdCompressor(level=3).compress(new_body),
+                {**facts, "rows": rows, "resealed": True},
+            )
+            copied = msgspec.structs.replace(page, rows=rows, sha256=hashlib.sha256(new_body).digest())
+    return encode_header({**facts, "bytes": len(packed), "sha256": copied.sha256.hex()}), packed, copied
+
+
+def _header_before(content: mmap.mmap, at: int) -> dict[str, Any]:
+    """The header that ends at `at`, where a body's frame begins."""
     begin = at
     while (begin := content.rfind(_MAGIC, 0, begin)) >= 0:
         (length,) = struct.unpack_from("<I", content, begin + 4)
         if begin + 8 + length == at:
-            facts: dict[str, Any] = json.loads(content[begin + 8 : at])
-            return facts
+            header: dict[str, Any] = json.loads(content[begin + 8 : at])
+            return header
     raise ValueError(f"the frame at byte {at:,} has no header")
 
 

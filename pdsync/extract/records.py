@@ -1,7 +1,7 @@
 """Every record of a list operation, each once: for callers that want records, and not pages to seal.
 
-Pages that count offsets overlap, so that nothing slips through between them, and a record that is edited meanwhile
-may be met again: what a caller sees is told apart by the records' ids, or where they have none by their bytes.
+Offset pages overlap, so that no record is missed between them, and a record that is edited meanwhile may come twice:
+duplicates are recognised by their ids, or by their bytes where records have none.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ async def records(
         operation: the list operation.
         path: the operation's path with its placeholders filled.
         query: the parameters that every page shares.
-        attempts: how often a page is asked for whose answer can't be right.
+        attempts: how often a page is requested whose answer can't be right.
 
     Raises:
         BadAnswer: the list can't be walked to its end.
@@ -42,10 +42,10 @@ async def records(
     walk = Walk(0, "", "", "", operation.version, operation.id, None, None)
     limit = {"limit": str(operation.page_size)} if operation.page_size and operation.paging != "none" else {}
     # Where the catalogue says what `data` holds, or it holds one record, there is no list to look for.
-    known = operation.records != "list" or operation.records_in is not None or operation.path.endswith("}")
+    is_described = operation.records != "list" or operation.records_in is not None or operation.path.endswith("}")
     seen = set[object]()
-    asking = client if known else _Flat(client)
-    async for page in pages(asking, operation, walk, {**limit, **query}, path=path, attempts=attempts):
+    caller = client if is_described else _FlatClient(client)
+    async for page in pages(caller, operation, walk, {**limit, **query}, path=path, attempts=attempts):
         for record in page.records or ():
             identity = _identity(record, operation)
             if identity in seen:
@@ -61,11 +61,11 @@ class _Identified(Struct):
 
 
 def _identity(record: Raw, operation: Operation) -> object:
-    """What tells a record from the others of its list; None where a second one alike may well be another."""
+    """What identifies a record in its list; None where two that are alike may be two records."""
     try:
         found = msgspec.json.decode(record, type=_Identified)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        # A cursor never leads back to what was shown: two entries of a changelog that are alike are two.
+        # A cursor never returns to earlier records: two changelog entries that are alike are two.
         return hashlib.blake2b(record, digest_size=16).digest() if operation.paging == "offset" else None
     return found.item, found.id
 
@@ -75,10 +75,10 @@ class _Outer(Struct, omit_defaults=True):
     additional_data: Raw = Raw(b"null")
 
 
-class _Flat:
-    """A client whose list answers hold their records right under `data`.
+class _FlatClient:
+    """A client whose list answers have their records directly under `data`.
 
-    Searches put them into `data.items`, some lists into another key of `data`: the only one that holds a list.
+    Searches have them in `data.items`, some lists in another key of `data`: the only one whose value is a list.
     """
 
     def __init__(self, http: Caller) -> None:
@@ -88,11 +88,11 @@ class _Flat:
         answer = await self._http.call(operation, path, query=query)
         try:
             outer = msgspec.json.decode(answer.body, type=_Outer)
-            held = msgspec.json.decode(outer.data, type=dict[str, Raw])
+            members = msgspec.json.decode(outer.data, type=dict[str, Raw])
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return answer  # a list already, or what the walk will tell of
-        lists = [value for value in held.values() if bytes(value).lstrip()[:1] == b"["]
+            return answer  # a list already, or an error that the walk reports
+        lists = [value for value in members.values() if bytes(value).lstrip()[:1] == b"["]
         if len(lists) != 1:
             return answer
-        flat = msgspec.json.encode(_Outer(lists[0], outer.additional_data))
-        return msgspec.structs.replace(answer, body=flat)
+        body = msgspec.json.encode(_Outer(lists[0], outer.additional_data))
+        return msgspec.structs.replace(answer, body=body)

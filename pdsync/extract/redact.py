@@ -1,7 +1,7 @@
-"""Takes a person out of sealed answers: their own records go, and what others say of them is made unreadable.
+"""Removes a person from sealed answers: deletes their own records, and redacts their identifiers in all others.
 
-An answer is read into a tree that keeps everything as it was written (the digits of numbers, keys that come twice), so
-that what speaks of nobody comes out as it came in; an answer that holds nothing of the person keeps its very bytes.
+An answer is parsed into a tree that keeps everything as it was written (the digits of numbers, duplicate keys), so that
+all else is written back unchanged; an answer without a trace of the person keeps its bytes.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from pdsync.model import Operation
 
 FORGOTTEN = "[forgotten]"
-_LEAST = 3  # characters: anything shorter would strike half of every text
-_DIGITS = 7  # a phone number has at least so many
+_MIN_LENGTH = 3  # characters: anything shorter would match in most texts
+_MIN_DIGITS = 7  # of a phone number
 _IDS = ("id", "value", "person_id", "linked_person_id")  # the last two are always a person's
-# Lists whose elements are people: who took part, who was written to.
+# Keys of lists whose elements are people.
 _PEOPLE = {"attendees", "participants", "parties", "from", "to", "cc", "bcc"}
-# What a mutation says of its record: columns of control.db and meta.mutations, keys of the journal.
+# The content of a mutation: columns of control.db and meta.mutations, keys of the journal.
 _CONTENT = frozenset({"payload", "expected", "base_image", "after_image", "body", "answer", "found", "request"})
 
 
@@ -36,7 +36,7 @@ class _Number(str):
 
 
 class _Object(list[tuple[str, Any]]):
-    """An object: its keys and values as they came, also those that came twice."""
+    """An object: its keys and values as they came, duplicate keys too."""
 
     def get(self, key: str) -> Any:
         """The last value of `key`, or None."""
@@ -52,106 +52,105 @@ _READER = json.JSONDecoder(
 )
 
 
-class Found(Struct):
-    """What was taken out of an answer: records that went, and records in which something was made unreadable."""
+class RedactionCounts(Struct):
+    """The records that were removed from an answer, and those in which a text was redacted."""
 
     removed: int = 0
     changed: int = 0
 
 
 class Redactor:
-    """Knows a person by id and by the texts that name them, and takes them out of answers and texts.
+    """Removes one person from answers and texts: by their id, and by the texts that identify them.
 
     Args:
         id: of the person.
-        texts: names, addresses and numbers that are theirs alone.
+        texts: names, addresses and numbers of this person only.
     """
 
     def __init__(self, id: int, texts: Iterable[str]) -> None:
         self.id = str(id)
         patterns = sorted({pattern for text in texts for pattern in _patterns(text)}, key=len, reverse=True)
         self._pattern = re.compile("|".join(patterns), re.IGNORECASE) if patterns else None
-        self._at_all = re.compile(rf'\\u|"(?:{"|".join(_IDS)})"\s*:\s*"?{self.id}(?!\d)|"{self.id}"')
+        self._any_trace = re.compile(rf'\\u|"(?:{"|".join(_IDS)})"\s*:\s*"?{self.id}(?!\d)|"{self.id}"')
 
-    def text(self, text: str) -> str:
-        """`text` with what names the person made unreadable."""
+    def redact_text(self, text: str) -> str:
+        """`text` without the person's identifiers."""
         return self._pattern.sub(FORGOTTEN, text) if self._pattern else text
 
-    def cell(self, text: str, column: str = "", *, is_own: bool = False) -> str:
-        """A text that may be JSON, made harmless.
+    def redact_cell(self, text: str, column: str = "", *, is_own: bool = False) -> str:
+        """A text, which may be JSON, without the person.
 
         Args:
             text: of a cell of control.db or `meta.*`, or a line of the outbox's journal.
-            column: where it stands.
-            is_own: it is of a mutation of the person's own record, so every text of its content goes, known or not.
+            column: its column, or its key in the journal.
+            is_own: it belongs to a mutation of the person's own record, so all texts in its content are redacted.
         """
         if text[:1] not in ("{", "["):
-            return FORGOTTEN if is_own and column in _CONTENT else self.text(text)
+            return FORGOTTEN if is_own and column in _CONTENT else self.redact_text(text)
         try:
             tree = _READER.decode(text)
         except (ValueError, RecursionError):
-            return self.text(text)
-        cleaned = self._clean(tree, "", "")
+            return self.redact_text(text)
+        redacted = self._redact(tree, "", "")
         if is_own:
-            cleaned = _without_content(cleaned, is_content=column in _CONTENT)
-        return text if cleaned == tree else "".join(_written(cleaned))
+            redacted = _without_content(redacted, is_content=column in _CONTENT)
+        return text if redacted == tree else "".join(_written(redacted))
 
-    def page(
+    def redact_page(
         self,
         body: bytes,
         operation: Operation | None,
         context: Mapping[str, str],
         *,
         key: str | None = None,
-        asked_as: str | None = None,
-    ) -> tuple[bytes, int, Found]:
+        parent_param: str | None = None,
+    ) -> tuple[bytes, int, RedactionCounts]:
         """An answer without the person.
 
         Args:
             body: the answer.
-            operation: tells where its records stand.
-            context: what was asked for.
-            key: the key of records that are the person's own: `id` in a list of persons, `person_id` in what is told
-                of persons one by one; None where there are none.
-            asked_as: the key of `context` that names the person it was asked for.
+            operation: describes where its records are.
+            context: the parameters of its request.
+            key: the key that marks a record as the person's own: `id` in a list of persons, `person_id` in a list with
+                one record a person; None where no record is.
+            parent_param: the key of `context` with the id of the person whose list this is.
 
         Returns:
-            The new body, the number of its records, and what was taken out.
+            The new body, the number of its records, and what was removed.
         """
-        found = Found()
-        is_theirs = asked_as is not None and context.get(asked_as) == self.id
-        if not is_theirs and not self._may_hold(body):
-            return body, len(open_envelope(body, operation).records), found
+        counts = RedactionCounts()
+        is_theirs = parent_param is not None and context.get(parent_param) == self.id
+        if not is_theirs and not self._has_trace(body):
+            return body, len(open_envelope(body, operation).records), counts
         try:
             tree = _READER.decode(body.decode("utf-8", "surrogatepass"))
         except (ValueError, RecursionError):
-            plain = self.text(body.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
-            found.changed = int(plain != body)
-            return plain, len(open_envelope(plain, operation).records), found
-        records = _records(tree, operation)
-        for holder, place in records:
-            held = holder.get(place) if isinstance(holder, _Object) else holder
-            if isinstance(held, list) and not isinstance(held, _Object):
-                kept = [] if is_theirs else [one for one in held if not self._is_own(one, key)]
-                found.removed += len(held) - len(kept)
-                held[:] = kept
-                for index, one in enumerate(held):
-                    held[index] = self._clean(one, "", "")
-                    found.changed += held[index] != one
-            elif isinstance(held, _Object) and (is_theirs or self._is_own(held, key)):
-                holder.put(place, None)
-                found.removed += 1
-        cleaned = self._clean(tree, "", "")
-        found.changed += cleaned != tree and not found.changed
-        if not found.removed and not found.changed:
-            return body, len(open_envelope(body, operation).records), found
-        made = "".join(_written(cleaned)).encode("utf-8", "surrogatepass")
-        return made, len(open_envelope(made, operation).records), found
+            plain = self.redact_text(body.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+            counts.changed = int(plain != body)
+            return plain, len(open_envelope(plain, operation).records), counts
+        for container, name in _records(tree, operation):
+            records = container.get(name) if isinstance(container, _Object) else container
+            if isinstance(records, list) and not isinstance(records, _Object):
+                kept = [] if is_theirs else [record for record in records if not self._is_own(record, key)]
+                counts.removed += len(records) - len(kept)
+                records[:] = kept
+                for index, record in enumerate(records):
+                    records[index] = self._redact(record, "", "")
+                    counts.changed += records[index] != record
+            elif isinstance(records, _Object) and (is_theirs or self._is_own(records, key)):
+                container.put(name, None)
+                counts.removed += 1
+        redacted = self._redact(tree, "", "")
+        counts.changed += redacted != tree and not counts.changed
+        if not counts.removed and not counts.changed:
+            return body, len(open_envelope(body, operation).records), counts
+        new_body = "".join(_written(redacted)).encode("utf-8", "surrogatepass")
+        return new_body, len(open_envelope(new_body, operation).records), counts
 
-    def _may_hold(self, body: bytes) -> bool:
-        """Whether `body` is worth reading into a tree, which takes many times longer than looking for texts."""
+    def _has_trace(self, body: bytes) -> bool:
+        """Whether `body` must be parsed into a tree, which takes many times longer than searching its text."""
         text = body.decode("utf-8", "replace")
-        return bool(self._at_all.search(text) or (self._pattern and self._pattern.search(text)))
+        return bool(self._any_trace.search(text) or (self._pattern and self._pattern.search(text)))
 
     def _is_own(self, record: Any, key: str | None) -> bool:
         if key is None or not isinstance(record, _Object):
@@ -161,25 +160,25 @@ class Redactor:
             value = value.get("value") or value.get("id")
         return isinstance(value, str) and value == self.id
 
-    def _clean(self, value: Any, key: str, above: str) -> Any:
-        """`value`, which stands under `key` of what stands under `above`, without the person."""
+    def _redact(self, value: Any, key: str, parent_key: str) -> Any:
+        """`value` without the person; it is the value of `key`, in the value of `parent_key`."""
         if isinstance(value, _Number) or not isinstance(value, str | list):
             return value
         if isinstance(value, str):
-            return self.text(value)
+            return self.redact_text(value)
         if isinstance(value, _Object):
-            if self._is_person(value, key, above):
+            if self._is_person(value, key, parent_key):
                 return _Object((name, inner) for name, inner in value if name in _IDS and inner == self.id)
-            return _Object((self.text(name), self._clean(inner, name, key)) for name, inner in value)
-        return [self._clean(inner, key, above) for inner in value]
+            return _Object((self.redact_text(name), self._redact(inner, name, key)) for name, inner in value)
+        return [self._redact(inner, key, parent_key) for inner in value]
 
-    def _is_person(self, value: _Object, key: str, above: str) -> bool:
-        """Whether an object inside another is this person: what v1 puts in the place of an id, or lists beside."""
-        if key == self.id and above.startswith("person"):
+    def _is_person(self, value: _Object, key: str, parent_key: str) -> bool:
+        """Whether an object inside another is this person: v1 shows whole records instead of ids, or beside them."""
+        if key == self.id and parent_key.startswith("person"):
             return True
         if not key.startswith("person") and key not in _PEOPLE:
             return False
-        ids = _IDS if key.startswith("person") else _IDS[2:]  # who took part in a mail has an id of another kind
+        ids = _IDS if key.startswith("person") else _IDS[2:]  # the `id` of a participant of a mail is none of a person
         says_more = any(type(inner) is not _Number for name, inner in value if name not in _IDS)
         return says_more and any(value.get(name) == self.id for name in ids)
 
@@ -197,8 +196,8 @@ def _without_content(value: Any, *, is_content: bool) -> Any:
     return [_without_content(inner, is_content=is_content) for inner in value]
 
 
-def names(record: Mapping[str, Any]) -> set[str]:
-    """What a record of a person says that they are called, and are reached by: of either version of the API."""
+def identifiers_of(record: Mapping[str, Any]) -> set[str]:
+    """The names, addresses and numbers in a record of a person, of either version of the API."""
     found = {record.get("name")}
     first, last = record.get("first_name"), record.get("last_name")
     if isinstance(first, str) and isinstance(last, str):
@@ -206,12 +205,12 @@ def names(record: Mapping[str, Any]) -> set[str]:
     for key in ("emails", "email", "phones", "phone", "im"):
         for each in record.get(key) or []:
             found.add(each.get("value") if isinstance(each, dict) else None)
-    return {text.strip() for text in found if isinstance(text, str) and len(text.strip()) >= _LEAST}
+    return {text.strip() for text in found if isinstance(text, str) and len(text.strip()) >= _MIN_LENGTH}
 
 
 def _patterns(text: str) -> Iterator[str]:
     text = text.strip()
-    if len(text) < _LEAST:
+    if len(text) < _MIN_LENGTH:
         return
     words = r"[\s\u00a0_+.-]+" if "@" not in text else r"\s+"
     whole = words.join(re.escape(word) for word in text.split())
@@ -219,24 +218,24 @@ def _patterns(text: str) -> Iterator[str]:
     if "@" in text:
         yield rf"(?<!\w){re.escape(text.replace('@', '%40'))}(?!\w)"
     digits = re.sub(r"\D", "", text)
-    if len(digits) >= _DIGITS and not re.search(r"[^\W\d_]", text):
+    if len(digits) >= _MIN_DIGITS and not re.search(r"[^\W\d_]", text):
         yield r"(?<!\d)\+?" + r"[\s().\u00a0/-]*".join(digits) + r"(?!\d)"
 
 
 def _records(tree: Any, operation: Operation | None) -> list[tuple[Any, str]]:
-    """Where the records of an answer stand: an object and the key in it, or the list itself."""
+    """Where the records of an answer are: an object and the key in it, or the list itself."""
     if not isinstance(tree, _Object):
         return []
-    holder, place = tree, "data"
+    container, name = tree, "data"
     if operation and operation.records_in is not None:
         inner = tree.get("data")
         if not isinstance(inner, _Object):
             return []
-        holder, place = inner, operation.records_in
-    held = holder.get(place)
-    if isinstance(held, list) and len(held) == 1 and type(held[0]) is list:  # some lists come wrapped twice
-        return [(held[0], "")]
-    return [(holder, place)]
+        container, name = inner, operation.records_in
+    records = container.get(name)
+    if isinstance(records, list) and len(records) == 1 and type(records[0]) is list:  # some lists come wrapped twice
+        return [(records[0], "")]
+    return [(container, name)]
 
 
 def _written(value: Any) -> Iterator[str]:
@@ -262,9 +261,9 @@ def _written(value: Any) -> Iterator[str]:
 
 
 def unique_identifiers(mine: Collection[str], others: Collection[str]) -> tuple[set[str], set[str]]:
-    """Which of the texts that name a person are theirs alone; and which other persons share, or may share.
+    """Split the identifiers of a person: those of no other person, and those that others share, or may share.
 
-    A name of one word may mean anybody.
+    A name of one word may belong to any person.
     """
     theirs = {text.casefold() for text in others}
     shared = {text for text in mine if text.casefold() in theirs or text.isalpha()}

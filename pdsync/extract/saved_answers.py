@@ -1,7 +1,7 @@
 """Reads list answers that were saved as files: whole answers, bare lists, one record a line, packed or not.
 
-What comes out are bodies as the API would have sent them, so that they are sealed and loaded like any page. Answers may
-stand in envelopes of other programs, `{"data": {"success": true, "data": […]}}`; other envelopes are refused with the
+The results are bodies as the API would have sent them, so that they are sealed and loaded like any page. Answers may
+be in envelopes of other programs, `{"data": {"success": true, "data": […]}}`; other envelopes are refused with the
 command that opens them.
 """
 
@@ -32,11 +32,11 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # needs no quotes in a path of jq
 
 
 def read_answers(path: Path) -> list[bytes]:
-    """The answers in the file at `path`: JSON or NDJSON, plain, gzip or zstd, told by their content.
+    """The answers in the file at `path`: JSON or NDJSON, plain, gzip or zstd, recognised by its content.
 
     Raises:
-        ConfigError: it can't be read, or holds something that is neither an answer, a list nor a record, or an answer
-            that is a refusal; says where, and how to get the records out where there are any.
+        ConfigError: it can't be read, or a value in it is neither an answer, a list nor a record, or is a refusal; says
+            where, and how to extract the records where there are any.
     """
     try:
         text = _unpacked(path.read_bytes())
@@ -105,7 +105,7 @@ def _open_envelopes(document: bytes, path: Path, number: int) -> bytes | None:
 
 
 def _refuse_envelope(path: Path, number: int, reason: str, records: str) -> NoReturn:
-    """Say what stands around the records, and which command takes them out.
+    """Raise an error that describes the envelope, with the command that extracts the records.
 
     Args:
         path: the file.
@@ -123,10 +123,10 @@ def _refuse_envelope(path: Path, number: int, reason: str, records: str) -> NoRe
 
 
 def _find_list(value: object) -> str | None:
-    """Where in an object the only list of objects is, as a path of jq: `.body.results`."""
+    """The path of the only list of objects in an object, for jq: `.body.results`."""
     found: list[str] = []
     left: list[tuple[str, object]] = [("", value)]
-    for where, each in left:  # level by level: it grows meanwhile
+    for where, each in left:  # level by level: the list grows meanwhile
         if isinstance(each, dict) and where.count(".") < _DEEPEST:
             left += [(f"{where}.{name}", inner) for name, inner in each.items() if _NAME.fullmatch(name)]
         elif isinstance(each, list) and each and all(isinstance(one, dict) for one in each):
@@ -144,7 +144,7 @@ def _members(document: bytes) -> dict[str, bytes]:
 
 
 def _documents(text: bytes, path: Path) -> Iterator[bytes]:
-    """The JSON values that stand one behind the other: one, one a line, or with nothing between them."""
+    """The JSON values of a text: one, one a line, or with nothing between them."""
     try:
         yield from ([text] if _is_json(text) else map(bytes, msgspec.json.Decoder(Raw).decode_lines(text)))
     except (msgspec.DecodeError, UnicodeDecodeError):

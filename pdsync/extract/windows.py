@@ -4,7 +4,7 @@ A list with cursors can only be read one page after the other: at 150 ms a page 
 high the limit is. But v2 lists can also be limited to records changed *before* a moment. So a list is read in windows
 of update_time, each from its newest record to its oldest, the newest windows first.
 
-The density of a window is known only while it is read. So a backfill begins with few windows, and an idle worker
+The density of a window shows only while it is read. So a backfill begins with few windows, and an idle worker
 helps: the window with the most pages left (by estimate) is cut after its walk's position, the walk keeps the newer part
 with its cursor, and the helper begins with the older one. That happens only while the rate limit would otherwise not be
 used up, because every cut costs tokens: the page in which two windows meet is requested twice. Where many records
@@ -109,7 +109,7 @@ class WindowScheduler:
 
     def __init__(
         self,
-        pieces: Iterable[WindowProgress],
+        windows: Iterable[WindowProgress],
         store: Store,
         *,
         helpers: int,
@@ -120,7 +120,7 @@ class WindowScheduler:
         self._queue: list[tuple[float, int, asyncio.Future[None]]] = []  # those with the most pages left come first
         self._turns = count()
         self.stopped: BaseException | None = None
-        self._waiting = list(pieces)
+        self._waiting = list(windows)
         self._running: set[WindowProgress] = set()
         self._store = store
         self._wake = asyncio.Event()
@@ -128,7 +128,7 @@ class WindowScheduler:
     async def read(self, walk: Callable[[WindowProgress], Awaitable[None]]) -> None:
         """Read every window with `walk`, as many in parallel as there are helpers.
 
-        `walk` reports each page to `advanced`. An error that it raises ends all walks, after their current pages are
+        `walk` reports each page to `record_page`. An error that it raises ends all walks, after their current pages are
         stored.
         """
         tasks = [asyncio.create_task(self._help(walk)) for _ in range(self.helpers)]
@@ -143,20 +143,20 @@ class WindowScheduler:
 
     async def _help(self, walk: Callable[[WindowProgress], Awaitable[None]]) -> None:
         while not self.stopped:
-            piece = self._take()
-            if piece is None:
+            progress = self._take()
+            if progress is None:
                 if not self._running:
                     return
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            self._running.add(piece)
+            self._running.add(progress)
             try:
-                await walk(piece)
+                await walk(progress)
             except Exception as error:
                 self.stop(error)
             finally:
-                self._running.discard(piece)
+                self._running.discard(progress)
                 self._wake.set()
 
     def stop(self, error: BaseException) -> None:
@@ -166,19 +166,19 @@ class WindowScheduler:
 
     def drop(self, stream: str) -> None:
         """Begin no further window of `stream`."""
-        self._waiting = [piece for piece in self._waiting if piece.window.stream != stream]
-        for piece in self._running:
-            if piece.window.stream == stream:
-                piece.divisible = False
+        self._waiting = [progress for progress in self._waiting if progress.window.stream != stream]
+        for progress in self._running:
+            if progress.window.stream == stream:
+                progress.divisible = False
 
-    def advanced(self, piece: WindowProgress, rows: int, reached: datetime | None) -> None:
+    def record_page(self, progress: WindowProgress, rows: int, reached: datetime | None) -> None:
         """Count a page of a walk, and wake the idle workers, which may help it."""
-        piece.advance(rows, reached)
+        progress.advance(rows, reached)
         self._wake.set()
 
     @asynccontextmanager
-    async def turn(self, piece: WindowProgress) -> AsyncIterator[None]:
-        """Wait until the rate limit has room for a request of `piece`; the longest walks come first.
+    async def turn(self, progress: WindowProgress) -> AsyncIterator[None]:
+        """Wait until the rate limit has room for a request of `progress`; the longest walks come first.
 
         Where many records share a second, a walk can't be split: it must not wait as long as those that can.
         """
@@ -186,7 +186,7 @@ class WindowScheduler:
             self._active += 1
         else:
             admitted = asyncio.get_running_loop().create_future()
-            heappush(self._queue, (-piece.pages_left, next(self._turns), admitted))
+            heappush(self._queue, (-progress.pages_left, next(self._turns), admitted))
             try:
                 await admitted
             except asyncio.CancelledError:
@@ -213,30 +213,30 @@ class WindowScheduler:
     def _take(self) -> WindowProgress | None:
         """The newest waiting window, or else the older part of the one with the most pages left."""
         if self._waiting:
-            newest = max(self._waiting, key=lambda piece: piece.window.until)
+            newest = max(self._waiting, key=lambda progress: progress.window.until)
             self._waiting.remove(newest)
             return newest
         at_once = self._at_once()
-        left = sum(piece.pages_left for piece in self._running)
-        for piece in sorted(self._running, key=lambda piece: piece.pages_left, reverse=True):
+        left = sum(progress.pages_left for progress in self._running)
+        for progress in sorted(self._running, key=lambda progress: progress.pages_left, reverse=True):
             # There are enough walks; but one with more than its share would run alone after the others.
-            if len(self._running) >= self._room and piece.pages_left * at_once <= left:
+            if len(self._running) >= self._room and progress.pages_left * at_once <= left:
                 return None
-            if (at := piece.cut_at(self.helpers)) is not None:
-                piece.window, older = self._store.cut(piece.window, at)
-                return WindowProgress(older, page_rows=piece.page_rows, divisible=True)
+            if (at := progress.cut_at(self.helpers)) is not None:
+                progress.window, older = self._store.cut(progress.window, at)
+                return WindowProgress(older, page_rows=progress.page_rows, divisible=True)
         return None
 
 
 class ThrottledCaller:
     """Makes the calls of one walk, each in its turn."""
 
-    def __init__(self, client: Caller, scheduler: WindowScheduler, piece: WindowProgress) -> None:
-        self._client, self._scheduler, self._piece = client, scheduler, piece
+    def __init__(self, client: Caller, scheduler: WindowScheduler, progress: WindowProgress) -> None:
+        self._client, self._scheduler, self._progress = client, scheduler, progress
 
     async def call(self, operation: Operation, path: str | None = None, *, query: Mapping[str, str] | None) -> Answer:
         """See `Caller.call`."""
-        async with self._scheduler.turn(self._piece):
+        async with self._scheduler.turn(self._progress):
             return await self._client.call(operation, path, query=query)
 
 
@@ -251,7 +251,7 @@ async def read(
     source: Source,
     operation: Operation,
     walk: Walk,
-    piece: WindowProgress,
+    progress: WindowProgress,
     *,
     after: Page | None = None,
 ) -> AsyncGenerator[tuple[Page, datetime | None]]:
@@ -264,18 +264,18 @@ async def read(
         BadAnswer: the records are not in the requested order, so the end of the window can't be seen.
         PdsyncError: what `pages` raises.
     """
-    query = query_of(stream, source, walk.version, operation, piece.window.since)
-    query["updated_since"] = _text(piece.window.asked_since)
-    if not piece.divisible:
+    query = query_of(stream, source, walk.version, operation, progress.window.since)
+    query["updated_since"] = _text(progress.window.asked_since)
+    if not progress.divisible:
         async for page in pages(client, operation, walk, query, after=after):
             yield page, None
         return
     field = stream.column(stream.cursor or "").path(stream.cursor or "", walk.version)
-    query |= {"sort_by": field, "sort_direction": "desc", "updated_until": _text(piece.window.asked_until)}
-    before = piece.reached
+    query |= {"sort_by": field, "sort_direction": "desc", "updated_until": _text(progress.window.asked_until)}
+    before = progress.reached
     async for page in pages(client, operation, walk, query, after=after):
         reached = last_change(page, field, before)
-        if reached is not None and reached < piece.window.since:
+        if reached is not None and reached < progress.window.since:
             page = replace(page, next=None)  # noqa: PLW2901 - what follows belongs to other windows
         yield page, reached
         if page.next is None:
@@ -292,7 +292,7 @@ def last_change(page: Page, field: str, before: datetime) -> datetime | None:
     last = None
     for moment in _moments(page.records or (), field):
         if moment > (last or before):
-            raise BadAnswer(f"Page {page.seq} of a window is not in the order of {field} that was asked for.")
+            raise BadAnswer(f"Page {page.seq} of a window is not in the requested order of {field}.")
         last = moment
     return last
 

@@ -125,7 +125,7 @@ def check_whole(path: Path, *, read_only: bool = False) -> None:
 
 def _refusal(path: Path, error: duckdb.Error) -> StorageError:
     """The error of a file that DuckDB does not open."""
-    message = disk.said(error)
+    message = disk.first_line(error)
     if "set lock" in message:  # and not "block": those are damaged files
         return FileLocked(
             f"{path} is locked by another program ({message}).\n"
@@ -135,7 +135,9 @@ def _refusal(path: Path, error: duckdb.Error) -> StorageError:
         return StorageError(
             f"The folder {path.parent} can't be written. Nothing was called; mend its rights: pdsync doctor"
         )
-    return StorageError(f"{path} can't be opened as a DuckDB file ({message}).\n{disk.way_out(error) or ''}".rstrip())
+    return StorageError(
+        f"{path} can't be opened as a DuckDB file ({message}).\n{disk.advice_for(error) or ''}".rstrip()
+    )
 
 
 def prepare(connection: duckdb.DuckDBPyConnection, meta_sql: str, company_id: int, company: str) -> None:

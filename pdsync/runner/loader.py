@@ -93,7 +93,7 @@ class Loader:
         try:
             return await asyncio.get_running_loop().run_in_executor(threads, work, *arguments)
         except (duckdb.Error, OSError, MemoryError) as error:
-            said = disk.said(error)
+            said = disk.first_line(error)
             if "checksum" in said or "not read enough" in said:
                 raise StorageError(
                     f"The work file {self.path} is damaged: {said}\n"
@@ -103,7 +103,7 @@ class Loader:
             raise StorageError(
                 f"The work file {self.path} could not be written: {said}\n"
                 f"Nothing half-done was kept, and no page has to be fetched again. "
-                + (disk.way_out(error) or "Free some disk space if it is full, then run the same command.")
+                + (disk.advice_for(error) or "Free some disk space if it is full, then run the same command.")
             ) from error
 
     def open(self, company_id: int, company: str) -> None:

@@ -88,7 +88,7 @@ def recover(
     read: dict[str, int] = {}
     from_journal = list[Snapshot]()
     if outbox.journal:
-        for name, size, lines in outbox.journal.read(outbox.control.known_sizes()):
+        for name, size, lines in outbox.journal.read(outbox.control.indexed_sizes()):
             read[name] = size
             from_journal += lines
     journaled = {each.mutation.id for each in from_journal}

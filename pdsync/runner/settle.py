@@ -31,7 +31,7 @@ def settle(loader: Loader, control: Control, clock: ServerClock | None = None) -
     loaded, notes = loader.loaded_pages_by_walk(), []
     if lost := control.requeue_missing_walks(loaded):
         notes.append(f"The work file lacks {lost:,} walks: they are loaded again from the raw archive.")
-    if overtaken := control.drop_overtaken(loaded):
+    if overtaken := control.drop_outdated_walks(loaded):
         notes.append(f"control.db is older than the warehouse: {overtaken:,} open walks begin again.")
     in_warehouse = adopt_receipts(loader.connection, control)
     for receipt in reversed(control.receipts(-1)):
@@ -48,9 +48,9 @@ def _settle_time(loader: Loader, clock: ServerClock) -> list[str]:
         pulled = loader.pull_back(now - timedelta(seconds=1), now)
         rows = ", ".join(f"{table}: {count:,}" for table, count in pulled.items())
         return [f"In an earlier run a clock was ahead. Rows seen in the future are put right ({rows})."] if rows else []
-    if clock.behind > TRUST:
+    if clock.lag > TRUST:
         return [
-            f"Pipedrive's clock is {clock.behind} behind what it said in an earlier run, and this machine's agrees with"
+            f"Pipedrive's clock is {clock.lag} behind what it said in an earlier run, and this machine's agrees with"
             f" neither. What is read now counts as later than all that was read before. Check the clock: pdsync doctor"
         ]
     return []

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from pdsync.core.config import Settings
     from pdsync.core.control import Control, SealedPage
-    from pdsync.extract.raw_file import FoundPage, Scan
+    from pdsync.extract.raw_file import Scan, ScannedPage
     from pdsync.model import Walk
 
 
@@ -62,7 +62,7 @@ def index_archive(settings: Settings, control: Control, on_note: Callable[[str],
         return []
     found = [page for scan in scans.values() for page in scan.pages]
     company = _check_company(settings, control, found)
-    is_empty = control.company() is None and not control.known_sizes()
+    is_empty = control.company() is None and not control.indexed_sizes()
     runs: dict[str, datetime] = {}
     for each in found:
         run = each.walk.run_id
@@ -92,7 +92,7 @@ def scan_unknown(settings: Settings, control: Control | None) -> dict[str, Scan]
     Raises:
         StorageError: a file can't be read.
     """
-    sizes = control.known_sizes() if control else {}
+    sizes = control.indexed_sizes() if control else {}
     scans = {}
     for path in sorted(settings.raw.glob("*.zst")):
         try:
@@ -105,7 +105,7 @@ def scan_unknown(settings: Settings, control: Control | None) -> dict[str, Scan]
     return scans
 
 
-def _check_company(settings: Settings, control: Control, found: Iterable[FoundPage]) -> int | None:
+def _check_company(settings: Settings, control: Control, found: Iterable[ScannedPage]) -> int | None:
     existing = control.company()
     company = existing[0] if existing else None
     for each in found:
@@ -119,12 +119,12 @@ def _check_company(settings: Settings, control: Control, found: Iterable[FoundPa
 
 
 def _find_unindexed(
-    settings: Settings, control: Control, found: Iterable[FoundPage]
+    settings: Settings, control: Control, found: Iterable[ScannedPage]
 ) -> tuple[list[tuple[Walk, str]], list[SealedPage]]:
     """The walks and pages that control.db lacks, or says to be where they are not."""
     indexed = {walk.id: (walk, state) for walk, state in control.walks()}
     taken = {id: walk.run_id for id, (walk, _) in indexed.items()}
-    by_walk: dict[tuple[str, int], dict[int, FoundPage]] = {}
+    by_walk: dict[tuple[str, int], dict[int, ScannedPage]] = {}
     for each in sorted(found, key=lambda each: (each.is_resealed, each.sealed_at)):
         # A page that a kill kept out of the index was fetched again: the later one is the one that was used.
         by_walk.setdefault((each.walk.run_id, each.walk.id), {})[each.page.seq] = each
@@ -137,7 +137,7 @@ def _find_unindexed(
         if id in indexed:
             state = indexed[id][1]
             stored = {page.seq: page for page in control.sealed_pages(id)}
-            fresh: list[FoundPage] = []
+            fresh: list[ScannedPage] = []
             end = max(stored, default=-1) + 1
             for each in ordered if state != "pruned" else ():
                 seq = each.page.seq

@@ -129,7 +129,7 @@ def test_a_file_that_is_newer_than_the_keyring_wins(settings: Settings, ring: Ri
         box.put(a_grant(refresh_token="fresh-token", saved_at=2.0), "file")
     found = box.find()
     assert found
-    assert found.place == "file"
+    assert found.location == "file"
     assert isinstance(found.secret, Grant)
     assert found.secret.refresh_token == "fresh-token"
 
@@ -158,7 +158,7 @@ def test_x5_without_a_keyring_the_file_takes_the_token(
     assert auth.store(settings, StoredToken(TOKEN)) == "file"
     found = auth.find(settings)
     assert found
-    assert (found.secret, found.place) == (StoredToken(TOKEN), "file")
+    assert (found.secret, found.location) == (StoredToken(TOKEN), "file")
 
 
 def test_a_keyring_that_never_answers_counts_as_absent(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

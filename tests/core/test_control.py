@@ -328,7 +328,7 @@ def test_s4_a_walk_of_which_the_warehouse_holds_more_is_never_continued(control:
     overtaken, level, fresh = (open_walk(control) for _ in range(3))
     control.record_pages([page(walk, 0, "a") for walk in (overtaken, level, fresh)])
     held = {(overtaken.run_id, overtaken.id): 3, (level.run_id, level.id): 0, ("another life", fresh.id): 9}
-    assert control.drop_overtaken(held) == 1
+    assert control.drop_outdated_walks(held) == 1
     assert [walk.id for walk, _ in control.unfinished_walks()] == [level.id, fresh.id]
 
 

@@ -7,7 +7,7 @@ import sqlite3
 
 import pytest
 
-from pdsync.core.disk import guarding, sync_folder, trouble
+from pdsync.core.disk import storage_error, storage_errors, sync_folder
 from pdsync.errors import StorageError
 
 
@@ -35,7 +35,7 @@ def sqlite_error(code: int) -> sqlite3.Error:
     ],
 )
 def test_a_refusal_of_the_machine_names_the_way_out(error: Exception, advice: str) -> None:
-    found = trouble(error, "some.db")
+    found = storage_error(error, "some.db")
     assert isinstance(found, StorageError)
     assert advice in str(found)
 
@@ -44,15 +44,15 @@ def test_a_refusal_of_the_machine_names_the_way_out(error: Exception, advice: st
     "error", [ValueError("no space left"), OSError(errno.ENOENT, "none"), RuntimeError("x"), sqlite3.Error("syntax")]
 )
 def test_another_error_is_not_the_machines(error: Exception) -> None:
-    assert trouble(error) is None
-    with pytest.raises(type(error)) as raised, guarding("some.db"):
+    assert storage_error(error) is None
+    with pytest.raises(type(error)) as raised, storage_errors("some.db"):
         raise error
     assert raised.value is error
 
 
 def test_a_guarded_block_names_the_file_and_keeps_the_cause() -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(StorageError, match=r"some\.db can't be used") as raised, guarding("some.db"):
+    with pytest.raises(StorageError, match=r"some\.db can't be used") as raised, storage_errors("some.db"):
         raise full
     assert raised.value.__cause__ is full
 

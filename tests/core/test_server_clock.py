@@ -61,7 +61,7 @@ def test_s3_o5_time_never_goes_back_from_one_session_to_the_next(order: str) -> 
         clock.read(date)
         clock.not_before(known)
     assert clock.now() > known
-    assert is_near(datetime.now(UTC) + clock.behind, datetime.now(UTC) + 21 * HOUR)
+    assert is_near(datetime.now(UTC) + clock.lag, datetime.now(UTC) + 21 * HOUR)
 
 
 def test_o5_where_this_machine_agrees_what_was_known_before_was_wrong() -> None:
@@ -78,4 +78,4 @@ def test_an_earlier_floor_changes_nothing() -> None:
     clock.not_before(None)
     clock.not_before(date - HOUR)
     assert is_near(clock.now(), date)
-    assert clock.behind == timedelta(0)
+    assert clock.lag == timedelta(0)

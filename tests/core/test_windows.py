@@ -25,31 +25,31 @@ def _planned(path: Path) -> tuple[Control, Windows]:
 
 def test_two_windows_of_a_cut_cover_the_time_without_overlap(tmp_path: Path) -> None:
     _, windows = _planned(tmp_path / "control.db")
-    [(window, state)] = windows.left("job")
+    [(window, state)] = windows.unfinished("job")
     assert (window.since, window.until, state) == (SINCE, UNTIL, "open")
     newer, older = windows.cut(window, MIDDLE)
     assert [(each.since, each.until) for each in (older, newer)] == [(SINCE, MIDDLE), (MIDDLE, UNTIL)]
-    assert [each for each, _ in windows.left("job")] == [newer, older]
+    assert [each for each, _ in windows.unfinished("job")] == [newer, older]
     assert windows.until("job") == UNTIL
 
 
 def test_a_window_is_done_when_its_walk_is_applied(tmp_path: Path) -> None:
     control, windows = _planned(tmp_path / "control.db")
-    [(window, _)] = windows.left("job")
+    [(window, _)] = windows.unfinished("job")
     first = windows.begin(window, "job")
-    [(begun, _)] = windows.left("job")
+    [(begun, _)] = windows.unfinished("job")
     second = windows.begin(begun, "job")  # the first walk is dropped
     assert {walk.id: state for walk, state in control.walks()} == {first.id: "dropped", second.id: "open"}
     control.end_walk(second.id, "applied")
-    assert windows.left("job") == []
+    assert windows.unfinished("job") == []
     assert windows.job("backfill") is None
 
 
 def test_a_project_with_a_begun_backfill_of_the_version_before_keeps_its_windows(tmp_path: Path) -> None:
     path = tmp_path / "control.db"
     control, windows = _planned(path)
-    before = windows.left("job")
+    before = windows.unfinished("job")
     control.close()
     with sqlite3.connect(path) as db:
         db.execute(f"PRAGMA user_version={VERSION - 1}")
-    assert Windows(Control(path)).left("job") == before
+    assert Windows(Control(path)).unfinished("job") == before

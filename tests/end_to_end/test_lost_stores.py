@@ -235,7 +235,7 @@ def test_x1_an_archive_of_another_company_is_refused_and_nothing_changes(days: D
     facts |= {"operation": "getDeals", "since": None, "seq": 0, "next": None, "rows": 0, "context": {}}
     body = zstandard.compress(b'{"success":true,"data":[]}')
     foreign = project.data / "raw" / "20260101T000000-abcdef-12.zst"
-    foreign.write_bytes(raw_archive.header(facts | {"served_at": "2026-01-01T00:00:00+00:00"}) + body)
+    foreign.write_bytes(raw_archive.encode_header(facts | {"served_at": "2026-01-01T00:00:00+00:00"}) + body)
     before = project.kept()
     ran = project.here("sync", *STREAMS)
     assert ran.code == 1, ran

@@ -25,9 +25,9 @@ from pdsync.errors import BadAnswer, ConfigError, ProjectLocked
 from pdsync.extract.attachments import (
     DownloadReport,
     FileToFetch,
-    as_wanted_file,
     download,
-    plan,
+    file_to_fetch,
+    plan_download,
     type_mismatch,
 )
 from pdsync.extract.download_folder import MANIFEST, Folder, name_on_disk
@@ -139,7 +139,7 @@ class Files:
         return {"id": id, "name": self.names.get(id), "file_size": self.sizes.get(id), "deal_id": {"value": 3}}
 
     def wanted(self) -> list[FileToFetch]:
-        return [as_wanted_file(self.record(id)) for id in self.bodies]
+        return [file_to_fetch(self.record(id)) for id in self.bodies]
 
 
 @asynccontextmanager
@@ -152,7 +152,7 @@ async def talking(files: Callable[..., Any], tmp_path: Path, **options: Any) -> 
 async def fetched(http: Http, files: list[FileToFetch], root: Path, **options: Any) -> DownloadReport:
     with Folder(root) as folder:
         return await download(
-            http, plan(files, folder, COMPANY, any_size=options.get("any_size", False)), folder, COMPANY,
+            http, plan_download(files, folder, COMPANY, any_size=options.get("any_size", False)), folder, COMPANY,
             concurrency=4, **options,
         )  # fmt: skip
 
@@ -181,7 +181,7 @@ async def test_every_byte_of_a_file_comes_to_disk_and_the_manifest_tells_of_it(
 ) -> None:
     records = [entry["record"] for entry in box.dump("files") if entry["state"] == "live"]
     root = tmp_path / "files"
-    done = await fetched(client, [as_wanted_file(record) for record in records], root)
+    done = await fetched(client, [file_to_fetch(record) for record in records], root)
     assert (done.exit_code, done.fetched, done.already, done.gaps) == (0, len(records), 0, [])
     told = manifest(root)
     assert list(told) == sorted(record["id"] for record in records)
@@ -197,7 +197,7 @@ async def test_every_byte_of_a_file_comes_to_disk_and_the_manifest_tells_of_it(
     assert sum(seen.cost for seen in box.log) == 20 * len(records) == client.budget.spent
 
     box.clear_log()
-    again = await fetched(client, [as_wanted_file(record) for record in records], root)
+    again = await fetched(client, [file_to_fetch(record) for record in records], root)
     assert (again.exit_code, again.fetched, again.already) == (0, 0, len(records))
     assert list(box.log) == []
 
@@ -264,7 +264,7 @@ async def test_x5_a_folder_with_files_of_another_company_is_refused(tmp_path: Pa
     async with talking(files, tmp_path) as http:
         await fetched(http, files.wanted(), tmp_path / "files")
     with Folder(tmp_path / "files") as folder, pytest.raises(ConfigError, match="company 7"):
-        plan(files.wanted(), folder, COMPANY + 1)
+        plan_download(files.wanted(), folder, COMPANY + 1)
 
 
 # Resuming.
@@ -320,7 +320,7 @@ async def test_a_cut_download_is_begun_anew(box: RunningSandbox, client: Http, t
     record = next(entry["record"] for entry in box.dump("files") if entry["state"] == "live")
     fault: dict[str, Any] = {"kind": kind, "nth": 1, "path": "download", "status": 503}
     box.faults.add(fault)
-    done = await fetched(client, [as_wanted_file(record)], tmp_path / "files")
+    done = await fetched(client, [file_to_fetch(record)], tmp_path / "files")
     assert (done.fetched, done.gaps) == (1, [])
     row = manifest(tmp_path / "files")[record["id"]]
     assert (tmp_path / "files" / row["path"]).stat().st_size == record["file_size"]
@@ -401,7 +401,7 @@ async def test_a_full_disk_stops_all_and_says_so(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     async with talking(files, tmp_path) as http:
         with Folder(tmp_path / "files") as folder:
-            planned = plan(files.wanted(), folder, COMPANY)
+            planned = plan_download(files.wanted(), folder, COMPANY)
             resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, hard))
             try:
                 done = await download(http, planned, folder, COMPANY, concurrency=1)

@@ -1,4 +1,4 @@
-"""A list that is asked for once a parent is walked like any other: counted through, and resumable anywhere."""
+"""A list that is requested once a parent is walked like any other: numbered through, and resumable anywhere."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ async def test_a_parent_that_is_gone_is_passed_over(box: RunningSandbox, client:
 async def test_parents_beyond_the_share_of_tokens_wait_for_the_next_walk(box: RunningSandbox, client: Http) -> None:
     keys, found, left = mailbox(box)[:4], list[Page](), [2 * (MESSAGES.cost or 0)]
 
-    def allow(tokens: int) -> None:
+    def charge(tokens: int) -> None:
         left[0] -= tokens
         if left[0] < 0:
             raise DependentsBudgetSpent(spent=0, limit=0)
 
     async def cut() -> None:
-        async for page in dependents(client, MESSAGES, WALK, {}, PARENT, keys, allow):
+        async for page in dependents(client, MESSAGES, WALK, {}, PARENT, keys, charge):
             found.append(page)
 
     with pytest.raises(DependentsBudgetSpent):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdsync.core import catalogue
-from pdsync.extract.redact import FORGOTTEN, Redactor, names, unique_identifiers
+from pdsync.extract.redact import FORGOTTEN, Redactor, identifiers_of, unique_identifiers
 
 ANNA = Redactor(42, ["Anna Müller", "anna.mueller@example.com", "+49 30 1234567"])
 
@@ -20,7 +20,7 @@ def page(data: Any, **more: Any) -> bytes:
 
 
 def cleaned(body: bytes, **how: Any) -> Any:
-    made, rows, _ = ANNA.page(body, None, how.pop("context", {}), **how)
+    made, rows, _ = ANNA.redact_page(body, None, how.pop("context", {}), **how)
     answer = json.loads(made)
     assert rows == len(answer["data"] or [])
     return answer
@@ -33,8 +33,8 @@ def test_the_person_goes_and_the_others_stay() -> None:
 
 def test_what_was_asked_about_the_person_goes_whole() -> None:
     body = page([{"field": "name"}, {"field": "phone"}])
-    assert cleaned(body, context={"id": "42"}, asked_as="id")["data"] == []
-    assert ANNA.page(body, None, {"id": "41"}, asked_as="id")[0] == body
+    assert cleaned(body, context={"id": "42"}, parent_param="id")["data"] == []
+    assert ANNA.redact_page(body, None, {"id": "41"}, parent_param="id")[0] == body
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,13 @@ def test_what_names_the_person_is_made_unreadable_however_it_is_written(text: st
     ):
         title = cleaned(body)["data"][0]["title"]
         assert FORGOTTEN in title
-        assert ANNA.text(title) == title
+        assert ANNA.redact_text(title) == title
 
 
 @pytest.mark.parametrize("text", ["Joanna Müllerson", "Anna Schmidt", "xanna.mueller@example.com", "30 1234567"])
 def test_what_names_somebody_else_stays(text: str) -> None:
     body = page([{"id": 7, "title": text}])
-    assert ANNA.page(body, None, {})[0] == body
+    assert ANNA.redact_page(body, None, {})[0] == body
 
 
 def test_v1_puts_whole_persons_in_the_place_of_ids_and_only_the_id_stays() -> None:
@@ -88,14 +88,14 @@ def test_who_took_part_in_a_mail_has_an_id_of_another_kind() -> None:
 
 def test_numbers_keys_and_escapes_come_out_as_they_came_in() -> None:
     body = b'{"data":[{"a":1.10,"a":1e400,"n":12345678901234567890.10,"s":"\\ud83d","t":"Anna M\\u00fcller","z":-0}]}'
-    made, rows, found = ANNA.page(body, None, {})
+    made, rows, found = ANNA.redact_page(body, None, {})
     assert made == b'{"data":[{"a":1.10,"a":1e400,"n":12345678901234567890.10,"s":"\\ud83d","t":"[forgotten]","z":-0}]}'
     assert (rows, found.removed, found.changed) == (1, 0, 1)
 
 
 def test_one_record_and_plain_values_are_found_where_the_operation_has_them() -> None:
     one = next(op for op in catalogue.operations("v1").values() if op.records == "one" and op.records_in is None)
-    made, rows, _ = ANNA.page(page({"id": 42, "name": "Anna Müller"}), one, {}, key="id")
+    made, rows, _ = ANNA.redact_page(page({"id": 42, "name": "Anna Müller"}), one, {}, key="id")
     assert json.loads(made)["data"] is None
     assert rows == 0
 
@@ -103,7 +103,7 @@ def test_one_record_and_plain_values_are_found_where_the_operation_has_them() ->
 def test_names_are_gathered_from_both_versions_and_shared_ones_told_apart() -> None:
     v1 = {"name": "Anna Müller", "email": [{"value": "a@example.com"}], "phone": [{"value": ""}]}
     v2 = {"first_name": "Anna", "last_name": "Müller", "emails": [{"value": "b@example.com"}], "phones": None}
-    found = names(v1) | names(v2)
+    found = identifiers_of(v1) | identifiers_of(v2)
     assert found == {"Anna Müller", "Müller Anna", "Müller, Anna", "a@example.com", "b@example.com"}
     own, shared = unique_identifiers({*found, "Cher"}, ["ANNA MÜLLER"])
     assert shared == {"Anna Müller", "Cher"}
@@ -117,7 +117,7 @@ _VALUES = st.recursive(_LEAVES, lambda inner: st.lists(inner, max_size=4) | st.d
 @settings(max_examples=30, deadline=None)
 @given(records=st.lists(st.dictionaries(st.text(max_size=5), _VALUES, max_size=4), max_size=4))
 def test_what_stands_beside_the_person_means_what_it_meant(records: list[dict[str, Any]]) -> None:
-    made, rows, _ = Redactor(987654321, ["Quasi Modo"]).page(
+    made, rows, _ = Redactor(987654321, ["Quasi Modo"]).redact_page(
         page([*records, {"id": 987654321}], note="Quasi Modo"), None, {}, key="id"
     )
     assert json.loads(made)["data"] == records

@@ -105,7 +105,7 @@ def test_x1_a_mutation_of_another_company_is_refused_and_nothing_changes(source:
     with pytest.raises(StorageError, match="is of company 8, and this project is of company 7"):
         adopt(outbox, [mine, foreign], {"outbox/2026-11.ndjson": 10})
     assert outbox.mutations() == []
-    assert outbox.control.known_sizes() == {}
+    assert outbox.control.indexed_sizes() == {}
 
 
 def test_a_number_that_is_taken_is_replaced_by_the_next(source: Outbox, outbox: Outbox) -> None:
@@ -126,7 +126,7 @@ def test_a_key_and_a_binding_that_are_taken_stay_where_they_are(source: Outbox, 
 
 def test_the_bytes_that_were_read_are_stored(outbox: Outbox) -> None:
     assert adopt(outbox, [], {"outbox/2026-11.ndjson": 10}) == []
-    assert outbox.control.known_sizes() == {"outbox/2026-11.ndjson": 10}
+    assert outbox.control.indexed_sizes() == {"outbox/2026-11.ndjson": 10}
 
 
 def test_a_lost_journal_is_written_again(outbox: Outbox) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pdsync.core.account import Account
     from pdsync.core.config import Settings
     from pdsync.core.oauth_app import OAuthApp
-    from pdsync.core.secret_store import Place
+    from pdsync.core.secret_store import SecretLocation
 
 
 @click.group(cls=Group, name="auth")
@@ -161,10 +161,10 @@ def status(app: App) -> None:
     credentials = auth.credentials(settings)
     who = asyncio.run(ask_account(settings, credentials))
     found = auth.find(settings)
-    place = found.place if found else "environment"
+    location = found.location if found else "environment"
     kind = "api_token" if isinstance(credentials, ApiToken) else "oauth"
     if app.json:
-        app.emit({"name": settings.base_url, "kind": kind, "source": place, **account_facts(who)})
+        app.emit({"name": settings.base_url, "kind": kind, "source": location, **account_facts(who)})
         return
     where = {
         "environment": f"the environment ({auth.ENVIRONMENT})",
@@ -172,7 +172,7 @@ def status(app: App) -> None:
         "file": f"{Vault(settings).path}, which only you can read",
     }
     app.result(clean(describe_account(who)))
-    app.result(f"The {'API token' if kind == 'api_token' else 'OAuth grant'} comes from {where[place]}.")
+    app.result(f"The {'API token' if kind == 'api_token' else 'OAuth grant'} comes from {where[location]}.")
     if found and isinstance(found.secret, Grant):
         scopes = f", with the scopes {', '.join(found.secret.granted_scopes)}" if found.secret.granted_scopes else ""
         app.result(clean(f"It was given to the app {found.secret.client_id}{scopes}."))
@@ -198,18 +198,18 @@ def log_in(app: App, settings: Settings, secret: str | Grant) -> Account:
     """Ask Pipedrive who owns `secret`, and store it if it belongs to the company of this project."""
     if isinstance(secret, Grant):
         check_company(settings, secret.company_id, secret.company_name)
-        place = auth.store(settings, secret)
-        who = asyncio.run(ask_account(settings, OAuth(Vault(settings), secret, place)))
+        location = auth.store(settings, secret)
+        who = asyncio.run(ask_account(settings, OAuth(Vault(settings), secret, location)))
     else:
         who = asyncio.run(ask_account(settings, ApiToken(secret)))
         check_company(settings, who.company_id, who.company_name)
-        place = auth.store(settings, StoredToken(secret, saved_at=time.time()))
-    _show_place(app, Vault(settings), place)
+        location = auth.store(settings, StoredToken(secret, saved_at=time.time()))
+    _show_location(app, Vault(settings), location)
     return who
 
 
-def _show_place(app: App, vault: Vault, place: Place) -> None:
-    if place == "file":
+def _show_location(app: App, vault: Vault, location: SecretLocation) -> None:
+    if location == "file":
         app.note(
             f"Warning: there is no system keyring here. The token is in {vault.path}, not encrypted;\n"
             f"only you can read it (mode 0600)."

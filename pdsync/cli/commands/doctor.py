@@ -22,9 +22,9 @@ from pdsync.cli.account import ask_account
 from pdsync.cli.app import App, Command
 from pdsync.core import auth
 from pdsync.core.budget import tokens_left
-from pdsync.core.disk import way_out
+from pdsync.core.disk import advice_for
 from pdsync.core.log import clean
-from pdsync.core.proxy import OWN_CA, proxy_for, untrusted
+from pdsync.core.proxy import OWN_CA, certificate_message, proxy_for
 from pdsync.core.secret_store import Grant, Vault
 from pdsync.errors import ConfigError, PdsyncError
 from pdsync.load import warehouse
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from pdsync.core.account import Account
     from pdsync.core.config import Settings
-    from pdsync.core.secret_store import Found
+    from pdsync.core.secret_store import StoredSecret
 
 FREE_BYTES = 1 << 30
 SKEW_S = 120
@@ -154,7 +154,7 @@ def _control(settings: Settings) -> Check:
             runs = db.execute("SELECT count(*) FROM runs").fetchone()[0] if report == ["ok"] else 0
     except sqlite3.OperationalError as error:  # not damaged: locked, or not readable
         full = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
-        fix = way_out(error) if full else f"chmod 600 {path}; chmod 700 {path.parent}"
+        fix = advice_for(error) if full else f"chmod 600 {path}; chmod 700 {path.parent}"
         return Check("control", False, f"{path} can't be read: {error}", fix)
     except sqlite3.DatabaseError as error:
         report = [str(error)]
@@ -207,7 +207,7 @@ def _archive(settings: Settings, control: Check) -> Check:
 
 def _account(settings: Settings) -> Iterator[Check]:
     """Token and host; then what only a request can show: account, company, rights, clock."""
-    found: Found | None = None
+    found: StoredSecret | None = None
     try:
         found = auth.find(settings)
     except ConfigError as error:
@@ -237,7 +237,7 @@ def _account(settings: Settings) -> Iterator[Check]:
     yield _budget(settings)
 
 
-def _token(settings: Settings, found: Found | None) -> Check:
+def _token(settings: Settings, found: StoredSecret | None) -> Check:
     if found is None:
         return Check("token", False, f"none for {settings.base_url}", "pdsync auth login, or set PDSYNC_API_TOKEN")
     path = Vault(settings).path
@@ -246,8 +246,8 @@ def _token(settings: Settings, found: Found | None) -> Check:
         until = datetime.fromtimestamp(found.secret.expires_at, UTC)
         # Worth a word: no client can prevent it, and the remedy is to log in again.
         detail = f"an OAuth grant, renewed before {until:%H:%M} UTC; a kill during the renewal would lose it"
-        return Check("token", True, f"{where[found.place]}: {detail}")
-    return Check("token", True, f"an API token, from {where[found.place]}")
+        return Check("token", True, f"{where[found.location]}: {detail}")
+    return Check("token", True, f"an API token, from {where[found.location]}")
 
 
 async def _host(settings: Settings) -> Check:
@@ -266,7 +266,7 @@ async def _host(settings: Settings) -> Check:
         message, _, fix = str(error).partition("\n")
         return Check("host", False, message, fix)
     except ssl.SSLCertVerificationError as error:
-        return Check("host", False, untrusted(settings.base_url, error), OWN_CA)
+        return Check("host", False, certificate_message(settings.base_url, error), OWN_CA)
     except (OSError, TimeoutError) as error:
         detail = f"{settings.base_url}{route} can't be reached: {error or 'no answer within 10 s'}"
         return Check("host", False, detail, fix)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pdsync.core.http import Http
-    from pdsync.extract.attachments import DownloadReport, FileToFetch, Plan
+    from pdsync.extract.attachments import DownloadPlan, DownloadReport, FileToFetch
     from pdsync.extract.download_folder import ManifestEntry
 
 # Assumption: Pipedrive takes files of up to 50 MB. The documents name no limit; --max-size allows more.
@@ -114,11 +114,15 @@ async def _download(
         if app.settings.control.exists():
             with project.opened(app.settings) as control:
                 company = control.company()
-        _announce(app, contents.plan(chosen, folder, company[0] if company else None, any_size=any_size), dry_run=True)
+        _announce(
+            app,
+            contents.plan_download(chosen, folder, company[0] if company else None, any_size=any_size),
+            dry_run=True,
+        )
         return contents.DownloadReport(), 0, 0
     async with session(app, run_tokens=budget) as http:
         company_id = await _company(app, http)
-        planned = contents.plan(chosen, folder, company_id, any_size=any_size)
+        planned = contents.plan_download(chosen, folder, company_id, any_size=any_size)
         _announce(app, planned, dry_run=False)
         with app.err.status(f"0 of {len(planned.todo):,}") if app.watched else _Silent() as status:
             settled = 0
@@ -163,7 +167,7 @@ async def _company(app: App, http: Http) -> int:
     return identity.company_id
 
 
-def _announce(app: App, planned: Plan, *, dry_run: bool) -> None:
+def _announce(app: App, planned: DownloadPlan, *, dry_run: bool) -> None:
     count, existing, cost = len(planned.todo), len(planned.here), planned.cost_tokens
     if app.json:
         event = {"event": "summary", "complete": True, "exit_code": 0} if dry_run else {"event": "started"}
@@ -247,8 +251,8 @@ def _named(app: App, ids: dict[int, None]) -> list[FileToFetch]:
             rows = _rows(app, "list_contains(?, id)", [list(ids)])
         except ConfigError:
             rows = []
-    in_warehouse = {row["id"]: contents.as_wanted_file(row) for row in rows}
-    return [in_warehouse.get(id) or contents.FileToFetch(id, known=False) for id in ids]
+    in_warehouse = {row["id"]: contents.file_to_fetch(row) for row in rows}
+    return [in_warehouse.get(id) or contents.FileToFetch(id, has_record=False) for id in ids]
 
 
 def _known(app: App, stream: str | None, ids: tuple[str, ...], since: datetime | None) -> tuple[list[FileToFetch], int]:
@@ -264,7 +268,7 @@ def _known(app: App, stream: str | None, ids: tuple[str, ...], since: datetime |
         values.append(since)
     rows = _rows(app, " AND ".join(where), values)
     downloadable = [row for row in rows if row.get("remote_location") != "googledrive"]
-    return [contents.as_wanted_file(row) for row in downloadable], len(rows) - len(downloadable)
+    return [contents.file_to_fetch(row) for row in downloadable], len(rows) - len(downloadable)
 
 
 # Upload.

@@ -42,7 +42,7 @@ class ArchiveIndex(Walks):
             resealed: walk, number, run and reason of those whose content changed.
         """
         with self.transaction() as db:
-            put_pages(db, moved, resealed)
+            update_pages(db, moved, resealed)
             db.executemany("DELETE FROM pages WHERE walk = ? AND seq = ?", gone)
 
     def newest_time(self) -> datetime | None:
@@ -50,7 +50,7 @@ class ArchiveIndex(Walks):
         newest = self.rows("SELECT max(served_at) FROM pages")[0][0]
         return datetime.fromisoformat(str(newest)) if newest else None
 
-    def known_sizes(self) -> dict[str, int]:
+    def indexed_sizes(self) -> dict[str, int]:
         """By raw file: up to which byte this state knows what is in it."""
         rows = self.rows(
             "SELECT file, max(bytes) FROM (SELECT file, max(at + bytes) AS bytes FROM pages GROUP BY file"
@@ -107,7 +107,7 @@ class ArchiveIndex(Walks):
             db.executemany("INSERT OR REPLACE INTO raw_files VALUES (?, ?)", list(sizes.items()))
 
 
-def put_pages(
+def update_pages(
     db: sqlite3.Connection, moved: Iterable[SealedPage], resealed: Iterable[tuple[int, int, str, str]]
 ) -> None:
     db.executemany(

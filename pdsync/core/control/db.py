@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from pdsync.core.disk import guarding
+from pdsync.core.disk import storage_errors
 from pdsync.errors import ProjectLocked, StorageError
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """One write transaction: all of it is on disk after the `with`, or none."""
-        with self._lock, guarding(self.path):
+        with self._lock, storage_errors(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -184,7 +184,7 @@ class Database:
 
     def rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
         """Return the rows of a query; values are bound."""
-        with self._lock, guarding(self.path):
+        with self._lock, storage_errors(self.path):
             return self._db.execute(query, values).fetchall()
 
 

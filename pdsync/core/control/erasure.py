@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from pdsync.core.control.archive_index import put_pages
+from pdsync.core.control.archive_index import update_pages
 from pdsync.core.control.db import Database
-from pdsync.core.disk import guarding
+from pdsync.core.disk import storage_errors
 from pdsync.errors import StorageError
 from pdsync.sql import quoted, quoted_list
 
@@ -50,7 +50,7 @@ class Erasures(Database):
         """
         self._db.execute("PRAGMA secure_delete = ON")
         with self.transaction() as db:
-            put_pages(db, moved, resealed)
+            update_pages(db, moved, resealed)
             db.execute(
                 "INSERT INTO erasures (run_id, kind, record, at) VALUES (?, ?, ?, datetime('now'))",
                 (target.run_id, target.kind, target.record),
@@ -68,7 +68,7 @@ class Erasures(Database):
         Raises:
             StorageError: another process reads this file; the erasure is not finished.
         """
-        with self._lock, guarding(self.path):
+        with self._lock, storage_errors(self.path):
             self._db.execute("VACUUM")
             if self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 raise StorageError(

@@ -69,7 +69,7 @@ class Walks(Database):
             db.executemany("UPDATE walks SET state = 'sealed' WHERE id = ?", [(walk,) for walk in lost])
         return len(lost)
 
-    def drop_overtaken(self, held: Mapping[tuple[str, int], int]) -> int:
+    def drop_outdated_walks(self, held: Mapping[tuple[str, int], int]) -> int:
         """Drop open walks of which the warehouse holds more pages than are known here; how many there are.
 
         That is so where this file is an older copy. Such a walk must not go on: the warehouse would take its next

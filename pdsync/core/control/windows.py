@@ -86,7 +86,7 @@ class Windows:
             newest = db.execute("SELECT max(until) FROM windows WHERE job = ?", (job,)).fetchone()[0]
         return datetime.fromisoformat(newest) if newest else None
 
-    def left(self, job: str) -> list[tuple[Window, str]]:
+    def unfinished(self, job: str) -> list[tuple[Window, str]]:
         """The windows of `job` that are not in the warehouse yet, newest first, each with the state of its walk."""
         with self._control.transaction() as db:
             rows = db.execute(

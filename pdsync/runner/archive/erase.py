@@ -35,7 +35,7 @@ from pdsync.core.list_response import open_envelope
 from pdsync.errors import ConfigError
 from pdsync.extract import raw_archive, raw_file
 from pdsync.extract.download_folder import Folder
-from pdsync.extract.redact import Found, Redactor, names, unique_identifiers
+from pdsync.extract.redact import RedactionCounts, Redactor, identifiers_of, unique_identifiers
 from pdsync.load import carry_over, warehouse
 from pdsync.model import OPEN
 from pdsync.runner import project
@@ -142,7 +142,7 @@ def _clean_sources(
     written = [raw_file.rewrite(settings.raw, name, by_file[name], (), redact) for name in changed_files]
 
     def clean(text: str, column: str, mutation: str | None) -> str:
-        return redactor.cell(text, column, is_own=mutation in own_mutations)
+        return redactor.redact_cell(text, column, is_own=mutation in own_mutations)
 
     report.downloads = _remove_downloads(settings, redactor, id)
     report.cells = _clean_work_file(settings, clean)
@@ -176,7 +176,7 @@ def _refuse_open_mutations(outbox: Outbox, redactor: Redactor, id: int, own: Col
     waiting = [
         f"#{each.seq}"
         for each in outbox.mutations(OPEN, images=False)
-        if each.id in own or redactor.cell(text := msgspec.json.encode(each.payload).decode()) != text
+        if each.id in own or redactor.redact_cell(text := msgspec.json.encode(each.payload).decode()) != text
     ]
     if waiting:
         raise ConfigError(
@@ -194,10 +194,10 @@ def _gather_identifiers(
         for record in open_envelope(raw_archive.read(settings.raw, page), _operation(walks[page.walk])).records:
             value = json.loads(bytes(record))
             if isinstance(value, dict) and value.get("id") == id:
-                own |= names(value)
+                own |= identifiers_of(value)
                 records += 1
             elif isinstance(value, dict):
-                others |= names(value)
+                others |= identifiers_of(value)
     unique, shared = unique_identifiers(own, others)
     return _Identifiers(unique, shared, records)
 
@@ -206,10 +206,10 @@ def _operation(walk: Walk) -> Operation | None:
     return catalogue.operations(walk.version).get(walk.operation)
 
 
-def _redact_page(redactor: Redactor, walk: Walk, page: SealedPage, body: bytes) -> tuple[bytes, int, Found]:
-    """The page without the person, its number of rows, and what was found; see `Redactor.page`."""
+def _redact_page(redactor: Redactor, walk: Walk, page: SealedPage, body: bytes) -> tuple[bytes, int, RedactionCounts]:
+    """The page without the person, its number of rows, and what was found; see `Redactor.redact_page`."""
     if not body:  # marks the end of a walk
-        return body, page.rows, Found()
+        return body, page.rows, RedactionCounts()
     key = parent_param = None
     stream = catalogue.streams().get(walk.stream)
     if stream is not None:
@@ -223,7 +223,7 @@ def _redact_page(redactor: Redactor, walk: Walk, page: SealedPage, body: bytes) 
                 ]
                 key = next((path for path in paths if not path.startswith("@")), key)
     context = msgspec.json.decode(page.context or "{}", type=dict[str, str])
-    return redactor.page(body, _operation(walk), context, key=key, asked_as=parent_param)
+    return redactor.redact_page(body, _operation(walk), context, key=key, parent_param=parent_param)
 
 
 def _remove_downloads(settings: Settings, redactor: Redactor, id: int) -> int:
@@ -233,7 +233,9 @@ def _remove_downloads(settings: Settings, redactor: Redactor, id: int) -> int:
         return 0
     with Folder(root) as folder:
         manifest = folder.manifest()
-        removed = [each for each in manifest.values() if each.person_id == id or redactor.text(each.name) != each.name]
+        removed = [
+            each for each in manifest.values() if each.person_id == id or redactor.redact_text(each.name) != each.name
+        ]
         for each in removed:
             folder.remove(each.path)
             del manifest[each.id]

@@ -124,7 +124,7 @@ def parquet(
             return _Export(settings, request, connection, store, scratch, on_file).all()
     except (duckdb.Error, OSError) as error:
         raise StorageError(
-            f"The export to {store.where} stopped: {disk.said(error)}.\n{disk.way_out(error) or ''}".rstrip()
+            f"The export to {store.where} stopped: {disk.first_line(error)}.\n{disk.advice_for(error) or ''}".rstrip()
         ) from error
     finally:
         connection.close()

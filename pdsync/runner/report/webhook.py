@@ -16,7 +16,7 @@ import msgspec
 
 from pdsync.core.config import is_loopback
 from pdsync.core.log import clean, hide, log
-from pdsync.core.proxy import proxy_for, through
+from pdsync.core.proxy import proxy_for, proxy_options
 from pdsync.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ async def _post(url: str, body: bytes) -> None:
     headers = {"Content-Type": "application/json"}
     async with (
         aiohttp.ClientSession(timeout=_TIMEOUT) as session,
-        session.post(url, data=body, headers=headers, allow_redirects=False, **through(proxy_for(url))) as answer,
+        session.post(url, data=body, headers=headers, allow_redirects=False, **proxy_options(proxy_for(url))) as answer,
     ):
         if answer.status >= 300:
             raise OSError(f"it answered {answer.status}")

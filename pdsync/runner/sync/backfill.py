@@ -205,7 +205,7 @@ class BackfillRun:
             session.on_event(Event("started", stream.name, session.progress[stream.name]))
             await loader.do(loader.sync_custom_fields, stream, session.receipt.run_id)
             await loader.do(loader.table, stream, stream.sources(session.settings.api)[0])
-        for window, state in self.windows.left(session.receipt.run_id):
+        for window, state in self.windows.unfinished(session.receipt.run_id):
             if state == "sealed" and window.walk is not None:
                 self.sealed.put_nowait(session.control.walk(window.walk))
             elif (window.stream, window.source) in self.lists:
@@ -255,7 +255,7 @@ class BackfillRun:
         session, receipt = self.session, self.session.receipt
         receipt.as_of = self.windows.until(receipt.run_id)
         left: dict[str, int] = {}
-        for window, _ in self.windows.left(receipt.run_id):
+        for window, _ in self.windows.unfinished(receipt.run_id):
             left[window.stream] = left.get(window.stream, 0) + 1
         why = str(stopped).split("\n", 1)[0] if stopped else self.lost or "interrupted"
         counted = await session.loader.do(count_changes, session.loader, receipt.run_id)

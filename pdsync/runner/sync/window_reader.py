@@ -121,7 +121,7 @@ class WindowReader:
             opened = replace(page, records=open_envelope(page.body, operation).records)
             field = stream.column(stream.cursor).path(stream.cursor, walk.version)
             reached = windows.last_change(opened, field, piece.window.until)
-            self.scheduler.advanced(piece, sum(each.rows for each in control.sealed_pages(walk.id)), reached)
+            self.scheduler.record_page(piece, sum(each.rows for each in control.sealed_pages(walk.id)), reached)
         return page
 
     async def _fetch(
@@ -143,7 +143,7 @@ class WindowReader:
         try:
             async with contextlib.aclosing(reading):
                 async for page, reached in reading:
-                    self.scheduler.advanced(piece, page.rows, reached)
+                    self.scheduler.record_page(piece, page.rows, reached)
                     session.record_page(stream.name, operation, page)
                     if sealing:
                         await sealing
