@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
@@ -39,20 +40,21 @@ class Answer:
 class Api:
     def __init__(self, box: RunningSandbox, token: str | None = None) -> None:
         self.box, self.token = box, box.token if token is None else token
-        self.host = urlsplit(box.url).netloc
+        self._connection = http.client.HTTPConnection(urlsplit(box.url).netloc, timeout=10)
+        weakref.finalize(self, self._connection.close)
 
     def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
-        """A dict is sent as JSON, bytes as they are."""
-        connection = http.client.HTTPConnection(self.host, timeout=10)
+        """A dict is sent as JSON, bytes as they are. All requests share one connection."""
+        own_headers = {"x-api-token": self.token} if self.token else {}
+        if isinstance(body, dict | list):
+            body, own_headers = json.dumps(body).encode(), {**own_headers, "content-type": "application/json"}
         try:
-            told = {"x-api-token": self.token} if self.token else {}
-            if isinstance(body, dict | list):
-                body, told = json.dumps(body).encode(), {**told, "content-type": "application/json"}
-            connection.request(method, path, body, {**told, **(headers or {})})
-            response = connection.getresponse()
+            self._connection.request(method, path, body, {**own_headers, **(headers or {})})
+            response = self._connection.getresponse()
             return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
-        finally:
-            connection.close()
+        except BaseException:
+            self._connection.close()
+            raise
 
     def get(self, path: str, **query: Any) -> Answer:
         return self.ask("GET", f"{path}?{urlencode(query)}" if query else path)

@@ -412,9 +412,9 @@ ROUTES: list[Route] = [
 
 ROUTES += generic.routes({(route.version, route.method, route.pattern) for route in ROUTES})
 ROUTES.sort(key=lambda route: tuple(part == "{}" for part in route.pattern))  # `users/me` before `users/{}`
-ROUTES_BY_LENGTH: dict[tuple[str, int], list[Route]] = {}  # of the path; a request looks at these only
+INDEX: dict[tuple[str, str, int], list[Route]] = {}  # by version, first part and length of the path
 for _route in ROUTES:
-    ROUTES_BY_LENGTH.setdefault((_route.version, len(_route.pattern)), []).append(_route)
+    INDEX.setdefault((_route.version, _route.pattern[0], len(_route.pattern)), []).append(_route)
 
 
 def find_route(version: str, method: str, parts: tuple[str, ...]) -> tuple[Route, tuple[str, ...]]:
@@ -424,7 +424,7 @@ def find_route(version: str, method: str, parts: tuple[str, ...]) -> tuple[Route
         Refused: 404 for an unknown path, 405 for a method that the path does not have.
     """
     other_method = False
-    for route in ROUTES_BY_LENGTH.get((version, len(parts)), ()):
+    for route in INDEX.get((version, parts[0], len(parts)), ()):
         params = route.match(parts)
         if params is None:
             continue
