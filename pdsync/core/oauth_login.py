@@ -13,7 +13,7 @@ import hmac
 import secrets
 import time
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 from aiohttp import web
 
@@ -187,7 +187,7 @@ class OAuthLogin:
 
     def _answer(self, request: web.BaseRequest, code: asyncio.Future[str]) -> web.Response:
         """Answer one request to the redirect URI; an answer to this login ends it."""
-        if request.path != (self._redirect.path or "/") or request.method != "GET":
+        if request.path != unquote(self._redirect.path or "/") or request.method != "GET":
             return _page(404, "Nothing is here.")
         if code.done():
             return _page(410, "This was answered before. You can close this window.")

@@ -205,7 +205,7 @@ def test_a_login_in_the_browser_and_a_further_one_that_needs_nothing(person: Per
     box.oauth.expire_access_tokens()  # renewed with the stored app
     code, out, _ = person.runs("auth", "status")
     assert code == 0
-    assert "given to the app sandbox-client, with the scopes base, deals:full, " in out
+    assert "given to the app sandbox-client, with the scopes base, admin, deals:full, " in out
     assert exchanges(box)[1] == {"grant_type": "refresh_token", "client_id": "sandbox-client"}
 
     first = person.grant
@@ -284,6 +284,7 @@ def test_another_client_id_or_secret_is_refused_by_the_server(person: Person) ->
 
 
 def test_scopes_that_the_app_lacks_are_named(person: Person, box: RunningSandbox) -> None:
+    box.oauth.settings.scopes = "base deals:full"
     code, _, err = person.logs_in("--scopes", "base admin")
     assert code == 2
     assert "The app may not use admin: scopes belong to the app. Nothing was stored." in err

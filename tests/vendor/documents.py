@@ -39,6 +39,19 @@ def sandbox_operations() -> dict[str, dict[str, Any]]:
     return dict(sorted(operations.items()))
 
 
+def sandbox_scopes() -> dict[str, list[str]]:
+    """The OAuth scopes of which an operation needs one, by its name."""
+    return {
+        f"{version} {operation['operationId']}": sorted(
+            {scope for each in operation.get("security", []) for scope in each.get("oauth2", [])}
+        )
+        for version in ("v1", "v2")
+        for item in load(version)["paths"].values()
+        for operation in (item.get(method) for method in METHODS)
+        if operation and any("oauth2" in each for each in operation.get("security", []))
+    }
+
+
 @cache
 def load(version: str) -> dict[str, Any]:
     """The OpenAPI document of a version, as it stands: not to be changed."""

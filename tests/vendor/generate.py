@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from . import FOLDER
-from .documents import sandbox_operations
+from .documents import sandbox_operations, sandbox_scopes
 from .examples import examples
 from .facts import actions, component_examples, listed_operations, operation_facts
 from .schemas import answers, bodies
 
-SANDBOX = Path(__file__).parents[2] / "pdsync" / "sandbox" / "company" / "data" / "api.json"
+SANDBOX = Path(__file__).parents[2] / "pdsync" / "sandbox" / "company" / "data"
 
 
 def generate() -> dict[Path, str]:
@@ -27,7 +27,8 @@ def generate() -> dict[Path, str]:
         "component": component_examples(),
     }
     return {
-        SANDBOX: json.dumps(sandbox_operations(), separators=(",", ":"), sort_keys=True) + "\n",
+        SANDBOX / "api.json": json.dumps(sandbox_operations(), separators=(",", ":"), sort_keys=True) + "\n",
+        SANDBOX / "scopes.json": _render(sandbox_scopes()),
         **{FOLDER / f"{name}.json": _render(content) for name, content in fingerprints.items()},
     }
 

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 
 CODE_LIFE_S = 300
 REFRESH_LIFE_S = 60 * 86_400
-SCOPES = "base deals:full contacts:full products:full activities:full mail:full users:read"
+SCOPES = (
+    "base admin deals:full contacts:full products:full activities:full leads:full projects:full goals:full mail:full"
+    " users:read recents:read search:read deal-fields:full contact-fields:full product-fields:full project-fields:full"
+    " phone-integration video-calls messengers-integration"
+)
 
 
 class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -53,6 +57,7 @@ class Grant(Struct):
     until_s: float
     redirect_uri: str = ""
     used: bool = False
+    scopes: frozenset[str] = frozenset()
 
 
 class OAuth:
@@ -74,6 +79,11 @@ class OAuth:
         if grant is None or grant.family in self._revoked or grant.until_s <= self._company.clock.seconds():
             return None
         return grant.viewer
+
+    def scopes_of(self, access_token: str) -> frozenset[str]:
+        """The scopes of an access token: those that the app had when it was issued."""
+        grant = self._access.get(access_token)
+        return grant.scopes if grant else frozenset()
 
     def expire_access_tokens(self) -> None:
         self._access.clear()
@@ -152,7 +162,9 @@ class OAuth:
 
     def _issue(self, grant: Grant, refresh_token: str | None) -> Reply:
         access = f"v1u:{self._make_secret('access')}"
-        self._access[access] = Grant(grant.family, grant.viewer, self._now() + self.settings.expires_in)
+        scopes = frozenset(self.settings.scopes.replace(",", " ").split())
+        until_s = self._now() + self.settings.expires_in
+        self._access[access] = Grant(grant.family, grant.viewer, until_s, scopes=scopes)
         if refresh_token is None:
             refresh_token = f"{self._company.id}:1:{self._make_secret('refresh')}"
             self._refresh[refresh_token] = Grant(grant.family, grant.viewer, self._now() + REFRESH_LIFE_S)

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from pdsync.sandbox.activity.simulate import LiveChanges, simulate_changes
 from pdsync.sandbox.company.company import Actor, Viewer
+from pdsync.sandbox.company.data import scopes
 from pdsync.sandbox.company.table import encode
 from pdsync.sandbox.protocol.errors import Refused, refused, unauthorized
 from pdsync.sandbox.protocol.messages import Call, Reply, Upload
@@ -51,7 +52,18 @@ class Caller(Struct, frozen=True):
 
     name: str  # of the viewer; oauth:<viewer> for an OAuth token
     viewer: Viewer
-    is_oauth: bool
+    scopes: frozenset[str] | None = None  # of an OAuth token; an API token needs none
+
+    @property
+    def is_oauth(self) -> bool:
+        return self.scopes is not None
+
+    def may_use(self, operation: str) -> bool:
+        """Whether the token has one of the scopes that the documents name for the operation ("v2 getDeals")."""
+        by_operation = scopes()
+        # A removed operation of v1 needs what its replacement of that name does.
+        needed = by_operation.get(operation) or by_operation.get(operation.replace("v1 ", "v2 "))
+        return self.scopes is None or not needed or not self.scopes.isdisjoint(needed)
 
 
 class IncomingRequest(Struct):
@@ -177,11 +189,13 @@ class Sandbox:
         if token:
             for name, valid_token in self.company.tokens.items():
                 if token == valid_token:
-                    return Caller(name, self.company.viewers[name], False)
+                    return Caller(name, self.company.viewers[name])
             return None
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         viewer = self.oauth.viewer_of(bearer.strip()) if scheme.lower() == "bearer" else None
-        return Caller(f"oauth:{viewer}", self.company.viewers[viewer], True) if viewer else None
+        if viewer is None:
+            return None
+        return Caller(f"oauth:{viewer}", self.company.viewers[viewer], self.oauth.scopes_of(bearer.strip()))
 
     def answer(self, incoming: IncomingRequest, lag_s: float | None = None) -> Reply:
         """Answer a logged request; a refusal is an answer too. `lag_s`: lists show the records of that long ago."""
@@ -237,6 +251,8 @@ class Sandbox:
             version, rest = _split(tuple(incoming.path.strip("/").split("/")))
             route, params = find_route(version, incoming.method, rest)
             entry.operation, entry.cost = route.operation, route.cost
+            if incoming.caller and not incoming.caller.may_use(f"{version} {route.operation}"):
+                raise refused(403, "Scope and URL mismatch")
             self.company.purge()
             call = Call(
                 company=self.company,
