@@ -1,8 +1,8 @@
-"""Decides what became of a record that a list no longer shows. Absence alone is no evidence.
+"""Decides what happened to a record that a list no longer shows. Absence alone is no evidence.
 
-A record is gone only if an answer shows it as deleted, or if a request for it answers 404 while records that were just
-listed answer 200 and the token is an administrator's, who sees everything. Otherwise the row stays alive, and the
-verdict says what is known: that the record is hidden, that it exists, or nothing.
+A record is deleted only if an answer shows it as deleted, or if a request for it answers 404 while records that were
+just listed answer 200 and the token is an administrator's, who sees everything. Otherwise the row stays alive, and the
+verdict says what is known: the record is hidden, it exists, or its state is unknown.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from pdsync.model import Operation, Stream, Version
 
 CANARIES = 20
-MAX_PROBES = 500  # for each stream and run; the rest waits for the next run
+MAX_PROBES = 500  # per stream and run; the others are left for the next run
 
 
 def find_item_operation(stream: Stream, prefer: Version) -> Operation | None:
-    """The operation that reads one record of a stream; None where there is none."""
+    """The operation that reads one record of a stream; None if there is none."""
     version, sources = stream.sources(prefer)
     listed = catalogue.operations(version)[sources[0].operation].path
     return next(
@@ -42,7 +42,7 @@ def find_item_operation(stream: Stream, prefer: Version) -> Operation | None:
 
 
 def default_max_tombstones(rows: int) -> int:
-    """How many of `rows` may be marked as gone in one run without --max-tombstones: 2 %, but 10 to 100."""
+    """How many of `rows` one run may mark as deleted without --max-tombstones: 2 %, but at least 10 and at most 100."""
     return min(100, max(10, rows * 2 // 100))
 
 
@@ -55,7 +55,7 @@ class ProbeResult(Struct, frozen=True):
 
 
 class Verdict(Struct, frozen=True):
-    """What became of a record that no list shows."""
+    """What happened to a record that no list shows."""
 
     key: str
     kind: str  # soft_deleted, purged, merged, converted, hidden, present, extra, absent_unknown
@@ -65,7 +65,7 @@ class Verdict(Struct, frozen=True):
 
     @property
     def is_gone(self) -> bool:
-        """Whether the record is known to be gone: only then is its row marked."""
+        """Whether the record is known to be deleted: only then is its row marked."""
         return self.kind in ("soft_deleted", "purged", "merged", "converted", "extra")
 
 
@@ -75,9 +75,9 @@ async def probe_records(http: Http, item: Operation, keys: Iterable[str]) -> dic
     Raises:
         PdsyncError: no more requests are possible: the token is refused, the budget is spent, the server blocks.
     """
-    wanted = list(keys)
-    found = await asyncio.gather(*(_probe_one(http, item, key) for key in wanted))
-    return dict(zip(wanted, found, strict=True))
+    requested = list(keys)
+    results = await asyncio.gather(*(_probe_one(http, item, key) for key in requested))
+    return dict(zip(requested, results, strict=True))
 
 
 async def _probe_one(http: Http, item: Operation, key: str) -> ProbeResult:
@@ -95,67 +95,69 @@ async def _probe_one(http: Http, item: Operation, key: str) -> ProbeResult:
         return ProbeResult(0)
 
 
-def do_canaries_answer(sightings: dict[str, ProbeResult]) -> bool:
+def do_canaries_answer(canaries: dict[str, ProbeResult]) -> bool:
     """Whether records that were just listed can be read: otherwise a 404 is no evidence."""
-    return bool(sightings) and all(each.status == 200 and each.record for each in sightings.values())
+    return bool(canaries) and all(each.status == 200 and each.record for each in canaries.values())
 
 
 def judge(
     stream: Stream,
     key: str,
-    sighting: ProbeResult | None,
+    probe: ProbeResult | None,
     *,
     version: Version,
-    can_tell: bool,
-    why_not: str,
-    hidden: bool,
-    unknown_here: bool,
+    is_404_evidence: bool,
+    reason: str,
+    parent_is_hidden: bool,
+    was_never_read: bool,
     winners: set[str | None],
     converted_to: str | None,
 ) -> Verdict:
-    """What became of one record.
+    """Decide what happened to one record.
 
     Args:
-        stream: whose it is.
-        key: its key.
-        sighting: the answer to a request for it; None where there was no request.
+        stream: of the record.
+        key: of the record.
+        probe: the answer to a request for it; None if it was not requested.
         version: of the API.
-        can_tell: whether a 404 is evidence in this run.
-        why_not: why it is not.
-        hidden: whether its parent, such as its pipeline, is no longer visible.
-        unknown_here: whether no sealed page ever showed it.
+        is_404_evidence: whether a 404 is evidence in this run.
+        reason: why it is not, or why there was no request.
+        parent_is_hidden: whether its parent, such as its pipeline, is no longer visible.
+        was_never_read: whether no sealed page ever showed it.
         winners: the records to which those that pointed to it point now.
         converted_to: the record that names it as its origin.
     """
-    if sighting is None:
-        return Verdict(key, "absent_unknown", why_not)
-    if sighting.status == 200 and sighting.record is not None:
-        if not stream.says_deleted(sighting.record, version):
+    if probe is None:
+        return Verdict(key, "absent_unknown", reason)
+    if probe.status == 200 and probe.record is not None:
+        if not stream.says_deleted(probe.record, version):
             return Verdict(key, "present", "a request for it finds it, though no list shows it")
         if converted_to:
             return Verdict(key, "converted", f"it became {converted_to}", converted_to, "exact")
         return Verdict(key, "soft_deleted", "a request for it shows it as deleted")
-    if sighting.status == 403:
+    if probe.status == 403:
         return Verdict(key, "hidden", "this token may not see it")
-    if sighting.status not in (404, 410):
-        return Verdict(key, "absent_unknown", f"a request for it answered {sighting.status or 'nothing usable'}")
-    if hidden:
+    if probe.status not in (404, 410):
+        return Verdict(key, "absent_unknown", f"a request for it answered {probe.status or 'nothing usable'}")
+    if parent_is_hidden:
         return Verdict(key, "hidden", "its parent is no longer visible to this token")
-    if not can_tell:
-        return Verdict(key, "absent_unknown", why_not)
-    answer = f"a request for it answers {sighting.status}, while {CANARIES} others are found"
-    return _judge_gone(key, answer, unknown_here=unknown_here, winners=winners - {key, None}, converted_to=converted_to)
+    if not is_404_evidence:
+        return Verdict(key, "absent_unknown", reason)
+    answer = f"a request for it answers {probe.status}, while {CANARIES} others are found"
+    return _judge_gone(
+        key, answer, was_never_read=was_never_read, winners=winners - {key, None}, converted_to=converted_to
+    )
 
 
 def _judge_gone(
-    key: str, answer: str, *, unknown_here: bool, winners: set[str | None], converted_to: str | None
+    key: str, answer: str, *, was_never_read: bool, winners: set[str | None], converted_to: str | None
 ) -> Verdict:
-    """How a record went that is known to be gone: converted, merged, purged, or never the source's."""
+    """How a record was deleted: converted, merged or purged; or it never existed at the source (`extra`)."""
     if converted_to:
         return Verdict(key, "converted", f"{answer}; it became {converted_to}", converted_to, "exact")
     if len(winners) == 1:
         (winner,) = winners
         return Verdict(key, "merged", f"{answer}; records that pointed to it point to {winner}", winner, "inferred")
-    if unknown_here:
+    if was_never_read:
         return Verdict(key, "extra", f"{answer}; no answer ever showed it")
     return Verdict(key, "purged", answer)

@@ -1,8 +1,9 @@
-"""Compares what the source lists with what the warehouse has: every key, every time of change, every flag.
+"""Compares the lists of the source with the warehouse: every key, every time of change, every flag.
 
-A sweep reads each list of a stream to its end, and keeps what shows a difference of each record: its key, its time, the
-hash of its row, whether it is deleted or archived, which list showed it, and whom it points to. The comparison is one
-statement. What a list does not show is only `absent` here: what that means is decided by `reconcile.evidence`.
+A sweep reads each list of a stream to its end, and keeps of each record what shows a difference: its key, its time of
+change, the hash of its row, whether it is deleted or archived, which list showed it, and which records it points to.
+The comparison is one statement. A record that no list shows is only `absent`: `reconcile.evidence` decides what that
+means.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ if TYPE_CHECKING:
     from pdsync.normalise.tables import Table
 
 MERGEABLE = ("deals", "persons", "organizations")
-MADE_OF = {"leads": ("deals", "source_lead_id"), "deals": ("leads", "source_deal_id")}  # converted → who says so, where
+CONVERTED_FROM = {
+    "leads": ("deals", "source_lead_id"),
+    "deals": ("leads", "source_deal_id"),
+}  # converted stream → the stream whose column names the original
 
 
 class Difference(Struct, frozen=True):
-    """A record that the source shows otherwise than the warehouse, or that only one of them has."""
+    """A record that differs between source and warehouse, or that only one of them has."""
 
     key: str
     kind: str  # missing, restored, soft_deleted, archived, unarchived, stale, backdated, differs, absent
@@ -36,22 +40,25 @@ class Difference(Struct, frozen=True):
 
 
 def find_moved_before(
-    connection: duckdb.DuckDBPyConnection, other: Stream, of: Stream, keys: Sequence[str]
+    connection: duckdb.DuckDBPyConnection, other: Stream, target: Stream, keys: Sequence[str]
 ) -> dict[str, set[str | None]]:
-    """By each of `keys`, of `of`: where those of `other` point now that pointed to it when it was last seen.
+    """Find where records of `other` point now that pointed to a record of `target` when that was last seen.
 
-    An earlier sync may have brought their new versions already: the older ones tell.
+    An earlier sync may have loaded their new versions already, so the older versions are read.
+
+    Returns:
+        By each of `keys`, which are of `target`: the keys to which they point now.
     """
     found: dict[str, set[str | None]] = {}
-    key, gone = quoted(other.key), quoted("main", of.name)
-    for pointer, target in other.labels.items():
-        if target != of.name:
+    key, main = quoted(other.key), quoted("main", target.name)
+    for pointer, stream in other.labels.items():
+        if stream != target.name:
             continue
         column = quoted(pointer)
         rows = connection.execute(
             f"SELECT v.{column}::VARCHAR, t.{column}::VARCHAR FROM {quoted('versions', other.name)} v"
             f" JOIN {quoted('main', other.name)} t ON t.{key} = v.{key}"
-            f" JOIN {gone} g ON g.{quoted(of.key)} = v.{column}"
+            f" JOIN {main} g ON g.{quoted(target.key)} = v.{column}"
             f" WHERE v.{column}::VARCHAR IN (SELECT unnest(?::VARCHAR[])) AND v._valid_to > g._verified_at"
             f" AND t.{column} IS DISTINCT FROM v.{column} AND t._deleted_at IS NULL",
             [list(keys)],
@@ -62,7 +69,7 @@ def find_moved_before(
 
 
 class Sweep:
-    """What the lists of one stream show. To be used in the loader's thread."""
+    """The records that the lists of one stream show. To be used in the loader's thread."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, table: Table, number: int) -> None:
         self.connection, self.table, self.stream = connection, table, table.stream
@@ -72,28 +79,28 @@ class Sweep:
         self.unreadable = 0
         columns = ["key VARCHAR", "since TIMESTAMPTZ", "hash UBIGINT", "is_gone BOOLEAN", "is_archived BOOLEAN",
                    "list VARCHAR", "served_at TIMESTAMPTZ"]  # fmt: skip
-        columns += [f"{quoted(column)} VARCHAR" for column in self._kept]
+        columns += [f"{quoted(column)} VARCHAR" for column in self._context_columns]
         connection.execute(f"CREATE OR REPLACE TEMP TABLE {quoted(self._name)} ({', '.join(columns)})")
 
     @property
     def relation(self) -> str:
-        """What was swept, quoted."""
+        """The quoted name of the temporary table."""
         return quoted("temp", self._name)
 
     @property
-    def _kept(self) -> list[str]:
-        """The columns that tell of others: what can be merged away, what it was made of or is listed by, and counts."""
+    def _context_columns(self) -> list[str]:
+        """The columns that are evidence for other records: pointers to mergeable ones, origins, parents, and counts."""
         stream = self.stream
-        found = [column for column, other in stream.labels.items() if other in MERGEABLE]
-        found += [column for made, column in MADE_OF.values() if made == stream.name]
+        columns = [column for column, other in stream.labels.items() if other in MERGEABLE]
+        columns += [column for made, column in CONVERTED_FROM.values() if made == stream.name]
         for other in catalogue.streams().values():
-            found += [each.having for each in other.counted if each.stream == stream.name and each.having]
-        own = [source.parent for source in (*stream.v1, *stream.v2) if source.parent]
-        found += [of for each in own if (of := stream.parent_column(each, self.table.version))]
-        return list(dict.fromkeys(found))
+            columns += [each.having for each in other.counted if each.stream == stream.name and each.having]
+        parents = [source.parent for source in (*stream.v1, *stream.v2) if source.parent]
+        columns += [column for each in parents if (column := stream.parent_column(each, self.table.version))]
+        return list(dict.fromkeys(columns))
 
     def add(self, source: str, operation: Operation, pages: Sequence[Page]) -> None:
-        """Keep what `pages` of the list `source` show."""
+        """Add the records of `pages` of the list `source`."""
         if source not in self._stages:
             self._stages[source] = StagingTable(self.connection, f"{self._name}_{source}", self.table, operation)
         stage = self._stages[source]
@@ -102,7 +109,7 @@ class Sweep:
         if not stage.rows:
             return
         stream = self.stream
-        key, has = quoted(stream.key), set(stream.columns)
+        key = quoted(stream.key)
         flag = (stream.deleted or "").lstrip("!")
         gone = (
             f"coalesce({'NOT ' if (stream.deleted or '').startswith('!') else ''}{quoted(flag)}, false)"
@@ -114,10 +121,10 @@ class Sweep:
             quoted(stream.cursor) if stream.cursor else "NULL",
             "_row_hash",
             gone,
-            "coalesce(is_archived, false)" if "is_archived" in has else "false",
+            "coalesce(is_archived, false)" if "is_archived" in stream.columns else "false",
             literal(source),
             "_served_at",
-            *(f"{quoted(column)}::VARCHAR" for column in self._kept),
+            *(f"{quoted(column)}::VARCHAR" for column in self._context_columns),
         ]
         self.connection.execute(f"INSERT INTO {self.relation} SELECT {', '.join(values)} FROM {stage.relation}")
         self.rows += stage.rows
@@ -127,14 +134,12 @@ class Sweep:
         """Drop the temporary table."""
         self.connection.execute(f"DROP TABLE IF EXISTS {self.relation}")
 
-    # Results.
-
     def differences(self, *, deep: bool, only: Iterable[str] | None = None) -> list[Difference]:
         """Every difference.
 
         Args:
-            deep: also where only values differ that move no time.
-            only: the keys that were requested; None: the whole list.
+            deep: also records whose values differ while their time of change is equal.
+            only: the keys that were requested; None: the whole list was read.
         """
         stream, key = self.stream, quoted(self.stream.key)
         cursor = f"t.{quoted(stream.cursor)}" if stream.cursor else "NULL::TIMESTAMPTZ"
@@ -142,9 +147,9 @@ class Sweep:
         condition = ""
         if only is not None:
             self.connection.execute(
-                "CREATE OR REPLACE TEMP TABLE asked_for AS SELECT unnest(?::VARCHAR[]) AS key", [list(only)]
+                "CREATE OR REPLACE TEMP TABLE requested_keys AS SELECT unnest(?::VARCHAR[]) AS key", [list(only)]
             )
-            condition = f"AND t.{key}::VARCHAR IN (SELECT key FROM temp.asked_for)"
+            condition = f"AND t.{key}::VARCHAR IN (SELECT key FROM temp.requested_keys)"
         differs = "t._row_hash <> s.hash" if deep or stream.cursor is None else "false"
         rows = self.connection.execute(
             f"WITH s AS (SELECT * FROM {self.relation} QUALIFY row_number() OVER"
@@ -166,28 +171,28 @@ class Sweep:
         return [Difference(str(row[0]), str(row[1]), row[2]) for row in rows]
 
     def find_shown(self, keys: Sequence[str]) -> set[str]:
-        """Those of `keys` that were shown."""
+        """Those of `keys` that the lists showed."""
         rows = self.connection.execute(
             f"SELECT DISTINCT key FROM {self.relation} WHERE key IN (SELECT unnest(?::VARCHAR[]))", [list(keys)]
         ).fetchall()
         return {str(row[0]) for row in rows}
 
     def verify(self) -> int:
-        """Note that the rows which the source shows exactly so were seen now; how many there are."""
+        """Set `_verified_at` of the rows that equal the source; how many were updated."""
         main, key = quoted("main", self.stream.name), quoted(self.stream.key)
-        done = first(
+        updated = first(
             self.connection.execute(
                 f"UPDATE {main} t SET _verified_at = s.served_at FROM {self.relation} s"
                 f" WHERE s.key = t.{key}::VARCHAR AND s.hash = t._row_hash AND s.served_at > t._verified_at"
             )
         )
-        return int(done[0]) if done else 0
+        return int(updated[0]) if updated else 0
 
     def count_alive(self) -> int:
-        """How many records the source shows that are not deleted."""
+        """The number of records at the source that are not deleted."""
         return int(
             first(
-                self.connection.execute(  # pages that count offsets overlap, and a record may be met in two lists
+                self.connection.execute(  # offset pages may overlap, and a record may be in two lists
                     f"SELECT count(*) FROM (SELECT is_gone FROM {self.relation} QUALIFY row_number() OVER"
                     " (PARTITION BY key ORDER BY served_at DESC, is_gone) = 1) WHERE NOT is_gone"
                 )
@@ -195,7 +200,7 @@ class Sweep:
         )
 
     def choose_canaries(self, most: int) -> list[str]:
-        """Keys that the source has just shown: the oldest, the newest, and others."""
+        """At most `most` keys that the source has just shown: the oldest, the newest, and others."""
         half = max(most // 4, 1)
         rows = self.connection.execute(
             f"WITH s AS (SELECT key, TRY_CAST(key AS BIGINT) AS n FROM {self.relation} WHERE NOT is_gone)"
@@ -206,20 +211,20 @@ class Sweep:
         ).fetchall()
         return [str(row[0]) for row in rows]
 
-    def find_made_of(self, column: str, keys: Sequence[str]) -> dict[str, str]:
-        """By each of `keys`: which of these records says that it was made of it."""
+    def find_conversions(self, column: str, keys: Sequence[str]) -> dict[str, str]:
+        """By each of `keys`: the record that names it as its origin."""
         rows = self.connection.execute(
             f"SELECT {quoted(column)}, key FROM {self.relation}"
             f" WHERE {quoted(column)} IN (SELECT unnest(?::VARCHAR[]))",
             [list(keys)],
         ).fetchall()
-        return {str(of): str(key) for of, key in rows}
+        return {str(origin): str(key) for origin, key in rows}
 
-    def find_moved(self, of: str, keys: Sequence[str]) -> dict[str, set[str | None]]:
-        """By each of `keys`, of the stream `of`: where those point now that the warehouse has pointing to it."""
+    def find_moved(self, target: str, keys: Sequence[str]) -> dict[str, set[str | None]]:
+        """By each of `keys`, of the stream `target`: where records point now that point to it in the warehouse."""
         found: dict[str, set[str | None]] = {}
         for column, other in self.stream.labels.items():
-            if other != of:
+            if other != target:
                 continue
             rows = self.connection.execute(
                 f"SELECT t.{quoted(column)}::VARCHAR, s.{quoted(column)} FROM {quoted('main', self.stream.name)} t"

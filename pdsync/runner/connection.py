@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def connect(settings: Settings, *, run_tokens: int | None = None) -> AsyncIterator[Http]:
-    """A client of the company that the project's token belongs to.
+    """Open a client of the company that the project's token belongs to.
 
     Raises:
         AuthError: there is no token. Nothing was called.
-        CoolingDown: Pipedrive asked for a pause, which has not ended.
+        CoolingDown: Pipedrive asked for a pause that has not ended.
     """
     credentials = auth.credentials(settings)
     budget = Budget(

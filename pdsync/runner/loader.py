@@ -1,8 +1,8 @@
-"""Loads sealed pages into the work file, in its own threads, while the event loop fetches.
+"""Loads sealed pages into the work file, in threads of its own, while the event loop fetches.
 
 Batches are cut by page number, not by time, so that a resumed run cuts them at the same pages as the killed one. Pages
-come in the order of their walk. Each walk has a staging table on a connection of its own, so that walks are staged side
-by side; a batch is committed when its last page is staged. One thread makes all changes to the file, one after another.
+of a walk are added in order. Each walk has a staging table on its own connection, so that walks are staged side by
+side; a batch is committed when its last page is staged. One thread makes all changes to the file, one after another.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from pdsync.model import Page
 
 T = TypeVar("T")
-PAGES_PER_BATCH = 250  # a batch of 500-row pages fills a row group: DuckDB writes it once, not to its log first
-_CHUNK_BYTES = 40 * 2**20  # staged together: planning the statement takes 20-40 ms, whatever the rows
-_SPARE = 4  # staging tables of walks that are loaded: the next walk of the same list reuses one, with its plan
-_SIDE_BY_SIDE = 2  # walks that are staged at the same time; each has a chunk in memory, and its rows
+PAGES_PER_BATCH = 250  # 500-row pages fill a row group then: DuckDB writes it once, not to its log first
+_CHUNK_BYTES = 40 * 2**20  # staged together: planning the statement takes 20-40 ms, however few the rows
+_SPARE = 4  # staging tables of finished walks: the next walk of the same list reuses one, with its plan
+_SIDE_BY_SIDE = 2  # walks that are staged at the same time; each has a chunk and its rows in memory
 
 
 def target_of(table: tables.Table) -> Target:
-    """Where the rows of `table` are committed to."""
+    """The target of a commit of the rows of `table`."""
     stream = table.stream
     return Target(
         name=stream.name,
@@ -72,7 +72,7 @@ class Loader:
         self._stages: dict[int, StagingTable] = {}  # by walk
         self._spare: list[StagingTable] = []
         self._tables: dict[tuple[str, Version], tables.Table] = {}
-        self._only_added = False  # no row of the file was taken out yet
+        self._only_added = False  # no row of the file was updated or deleted yet
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -82,7 +82,7 @@ class Loader:
         return self._connection
 
     async def do(self, work: Callable[..., T], *arguments: object) -> T:
-        """Carry out `work` in the loader's thread, after everything that was requested before.
+        """Run `work` in the loader's thread, after all work that was submitted before.
 
         Raises:
             StorageError: DuckDB failed; nothing of `work` was committed.
@@ -93,16 +93,16 @@ class Loader:
         try:
             return await asyncio.get_running_loop().run_in_executor(threads, work, *arguments)
         except (duckdb.Error, OSError, MemoryError) as error:
-            said = disk.first_line(error)
-            if "checksum" in said or "not read enough" in said:
+            message = disk.first_line(error)
+            if "checksum" in message or "not read enough" in message:
                 raise StorageError(
-                    f"The work file {self.path} is damaged: {said}\n"
+                    f"The work file {self.path} is damaged: {message}\n"
                     f"Nothing was published from it, and no page has to be fetched again. Delete it and run the same "
                     f"command: it is rebuilt from the sealed pages."
                 ) from error
             raise StorageError(
-                f"The work file {self.path} could not be written: {said}\n"
-                f"Nothing half-done was kept, and no page has to be fetched again. "
+                f"The work file {self.path} could not be written: {message}\n"
+                f"No batch was committed in part, and no page has to be fetched again. "
                 + (disk.advice_for(error) or "Free some disk space if it is full, then run the same command.")
             ) from error
 
@@ -122,7 +122,7 @@ class Loader:
         return {(run, int(walk)): int(last) for run, walk, last in rows}
 
     def newest_time(self) -> datetime | None:
-        """The latest moment, by the server's clock, at which a row was seen; None where there is none."""
+        """The latest server time at which a row was verified; None if there is no row."""
         seen = " UNION ALL ".join(
             f"SELECT max(_verified_at) AS seen FROM {quoted('main', table)}"
             for table in warehouse.tables(self.connection)
@@ -131,14 +131,14 @@ class Loader:
         return newest.astimezone(UTC) if newest else None
 
     def pull_back(self, now: datetime, horizon: datetime) -> dict[str, int]:
-        """Put right what the file says of the time after `horizon`: see `load.clock_repair`."""
-        have = warehouse.tables(self.connection)
-        keys = {stream.name: stream.key for stream in catalogue.streams().values() if stream.name in have}
+        """Correct times of the file that are later than `horizon`: see `load.clock_repair`."""
+        existing = warehouse.tables(self.connection)
+        keys = {stream.name: stream.key for stream in catalogue.streams().values() if stream.name in existing}
         return clock_repair.pull_back(self.connection, keys, now, horizon)
 
     async def close(self) -> None:
-        """Write everything to the work file itself and let go of it."""
-        await asyncio.to_thread(self._stagers.shutdown, cancel_futures=True)  # a cancelled `add` may still be at it
+        """Write everything to the work file and close it."""
+        await asyncio.to_thread(self._stagers.shutdown, cancel_futures=True)  # a cancelled `add` may still be staging
         await self.do(self._close)
         self._thread.shutdown()
 
@@ -185,18 +185,18 @@ class Loader:
         return counts
 
     def finish(self, stream: Stream, walk: Walk, pages: int) -> Counts:
-        """Commit what is staged of a walk that ended without a last page, after `pages` pages."""
+        """Commit what is staged of a walk that ended after `pages` pages, none of which was marked as the last."""
         return self._commit(stream, walk, last=pages - 1, number=pages // PAGES_PER_BATCH, closes=True)
 
     def _stage(self, stream: Stream, walk: Walk) -> StagingTable:
         if walk.id not in self._stages:
             table, operation = self.table(stream, walk.version), catalogue.operations(walk.version)[walk.operation]
-            fit = [spare for spare in self._spare if spare.table is table and spare.operation is operation]
-            for spare in fit[:1]:
+            reusable = [spare for spare in self._spare if spare.table is table and spare.operation is operation]
+            for spare in reusable[:1]:
                 self._spare.remove(spare)
             self._stages[walk.id] = (
-                fit[0]
-                if fit
+                reusable[0]
+                if reusable
                 else StagingTable(warehouse.open_second(self.connection), f"staged_{walk.id}", table, operation)
             )
         return self._stages[walk.id]
@@ -234,11 +234,11 @@ class Loader:
         return int(row[0]) + 1 if row and row[0] is not None else 0
 
     def first_page_to_load(self, walk: Walk, last: int) -> int:
-        """The first page of a walk that the work file lacks, where its batch begins.
+        """The first page of the batch with the first page of a walk that the work file lacks.
 
         Args:
-            walk: any.
-            last: its last sealed page. Where that is loaded, none is lacking.
+            walk: the walk.
+            last: its last sealed page. If that is loaded, the result is the page after it.
         """
         loaded = self.pages_loaded(walk)
         return loaded - loaded % PAGES_PER_BATCH if loaded <= last else loaded
@@ -251,7 +251,7 @@ class Loader:
     # Tables and custom fields.
 
     def table(self, stream: Stream, version: Version) -> tables.Table:
-        """The table of `stream` as it stands; created, or widened, where it is not what the catalogue asks for."""
+        """The table of `stream`; created, or given new columns, as the catalogue requires."""
         if (stream.name, version) not in self._tables:
             table = tables.table(stream, version, self._fields(stream), catalogue.field_types())
             warehouse.ensure_table(self.connection, stream.name, {column.name: column.type for column in table.columns})
@@ -268,10 +268,10 @@ class Loader:
         return [CustomField(*row) for row in rows]
 
     def sync_custom_fields(self, stream: Stream, run_id: str) -> list[SchemaChange]:
-        """Take over the field definitions that were synced: new columns, new labels, renamed options.
+        """Update the custom fields from the field definitions that were synced: columns, labels, options.
 
         Returns:
-            What has changed since the last run.
+            The changes since the last run.
         """
         if stream.fields is None or stream.fields not in warehouse.tables(self.connection):
             return []
@@ -309,10 +309,10 @@ class Loader:
     # Views.
 
     def create_views(self) -> None:
-        """(Re)create every view over the tables that are there."""
-        have = warehouse.tables(self.connection)
+        """Create or replace every view whose tables exist."""
+        existing = warehouse.tables(self.connection)
         for stream in catalogue.streams().values():
-            if stream.name not in have:
+            if stream.name not in existing:
                 continue
             table = self.table(stream, "v2")
             warehouse.history_view(self.connection, stream.name)
@@ -334,14 +334,14 @@ class Loader:
                 references={
                     column: (other, catalogue.stream(other).key, catalogue.stream(other).title)
                     for column, other in stream.labels.items()
-                    if other in have
+                    if other in existing
                 },
                 replaced={column.label_of: column.name for column in table.columns if column.label_of},
                 dropped=[],
             )
         for script in catalogue.sql("views").values():
             needed = set(script.split("\n", 1)[0].removeprefix("-- needs: ").split())
-            if needed <= have:
+            if needed <= existing:
                 self.connection.execute(script)
 
 

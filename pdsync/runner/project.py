@@ -44,7 +44,7 @@ def locked(settings: Settings, on_note: Callable[[str], None] = log.warning) -> 
         )
     with Lock(settings.state / "pdsync.lock"), opened(settings) as control:
         stores.index_archive(settings, control, on_note)
-        # Before one file replaces the other, the queue is recovered from both.
+        # The queue is recovered from both files before one may replace the other.
         for note in queue_recovery.recover(
             queue_recovery.open_outbox(settings, control), files=[settings.warehouse, work_path(settings)]
         ):
@@ -63,10 +63,10 @@ def opened(settings: Settings) -> Iterator[Control]:
 
 
 def ready_work_file(settings: Settings) -> str | None:
-    """Make sure that the work file is usable, or absent; a message for the user where it was replaced.
+    """Make sure that the work file is usable or absent; a message for the user if it was replaced.
 
-    A work file that a crash has damaged, or that is older than the published warehouse, is put aside, and the warehouse
-    takes its place: what it lacks is loaded again from the sealed pages, with no request.
+    A work file that a crash has damaged, or that is older than the published warehouse, is moved aside and replaced by
+    a copy of the warehouse: what that lacks is loaded again from the sealed pages, without a request.
     """
     work = work_path(settings)
     if work.exists():
@@ -78,13 +78,13 @@ def ready_work_file(settings: Settings) -> str | None:
             aside = work.with_name(f"{work.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}")
             work.rename(aside)
             work.with_name(work.name + ".wal").unlink(missing_ok=True)
-            note = f"The work file was damaged; it is kept as {aside.name}, and rebuilt from the sealed pages."
+            note = f"The work file was damaged; it is kept as {aside.name} and rebuilt from the sealed pages."
         else:
-            older, apart = _is_older(work, settings.warehouse)
-            if not older:
+            is_older, has_own = _is_older(work, settings.warehouse)
+            if not is_older:
                 return None
-            note = "The work file was older than the warehouse, which takes its place."
-            if apart:
+            note = "The work file was older than the warehouse and was replaced by it."
+            if has_own:
                 aside = work.with_name(f"{work.name}.apart-{datetime.now(UTC):%Y%m%dT%H%M%S}")
                 work.rename(aside)
                 note += f" It is kept as {aside.name}: it has walks that the warehouse lacks."
@@ -116,7 +116,7 @@ def open_warehouse(settings: Settings, as_of: datetime | None = None) -> duckdb.
 
     Raises:
         ConfigError: there is none yet.
-        StorageError: it can't be opened; says how it is repaired.
+        StorageError: it can't be opened; says how to repair it.
     """
     path = settings.warehouse
     if not path.exists():
@@ -126,7 +126,7 @@ def open_warehouse(settings: Settings, as_of: datetime | None = None) -> duckdb.
     except FileLocked:
         raise
     except StorageError as error:
-        raise StorageError(f"{error}\nThe next run puts a whole one in its place: pdsync sync") from error
+        raise StorageError(f"{error}\nThe next run replaces it with an undamaged one: pdsync sync") from error
     if as_of is not None:
         history.show_as_of(connection, "published", as_of)
     connection.execute("SET enable_external_access = false")

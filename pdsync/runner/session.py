@@ -1,7 +1,7 @@
 """Opens a project for one job: lock, client, work file, raw archive, receipt; publishes the warehouse at the end.
 
-A job that fails leaves the published warehouse as it was. What it sealed and loaded stays, and the next run goes on
-from there.
+A job that fails leaves the published warehouse as it was. What it sealed and loaded is kept, and the next run
+continues from there.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pdsync.load.commit import Counts
     from pdsync.model import Operation, Page
 
-_CONTINUED = timedelta(hours=1)  # a run that was cut short is continued for this long
+_CONTINUED = timedelta(hours=1)  # an interrupted run is continued for this long
 
 
 class Event(Struct, frozen=True):
@@ -75,7 +75,7 @@ class Session(Struct, kw_only=True, eq=False):
         self.on_event(Event("page", stream, entry))
 
     def record_changes(self, stream: str, counts: Counts | None) -> None:
-        """Count what committed batches changed in a stream's table, and report the progress; None: none was."""
+        """Count the changes of committed batches of a stream, and report the progress; None: no batch was committed."""
         if counts:
             entry = self.progress.setdefault(stream, StreamReceipt())
             add_counts(entry, counts, ("inserted", "updated", "deleted", "unchanged"))
@@ -99,16 +99,16 @@ async def open_session(
     run_tokens: int | None = None,
     records_pushes: bool = True,
 ) -> AsyncIterator[OnlineSession]:
-    """Open a project and its company's API for a job; afterwards keep its receipt and publish the warehouse.
+    """Open a project and its company's API for a job; afterwards save its receipt and publish the warehouse.
 
     Args:
         settings: of the project.
-        begin: makes the job's receipt, or finds that of the run to continue. Is called with control.db and the server's
-            time, once the stores are in step.
+        begin: creates the job's receipt, or finds that of the run to continue. Is called with control.db and the
+            server's time, once the stores agree.
         on_event: is called with each event, in the event loop's thread.
         run_tokens: what the job may spend; None: the limits of the settings alone.
-        records_pushes: bring what pushes changed into the tables as part of this run, and report duplicate creates.
-            Without it, the tables are brought up to date with deletions and merges after the run.
+        records_pushes: write the changes of pushes into the tables as part of this run, and report duplicate creates.
+            Without it, only deletions and merges are written, after the run.
 
     Yields:
         The session. Its receipt has to be concluded inside the block.
@@ -116,7 +116,7 @@ async def open_session(
     Raises:
         ConfigError, AuthError, WrongCompany: nothing was written.
         ProjectLocked, CoolingDown: another run has the lock; Pipedrive asked for a pause.
-        PdsyncError: the job could not begin, or its end could not be kept.
+        PdsyncError: the job could not begin, or its receipt could not be saved.
     """
 
     def on_note(text: str) -> None:
@@ -133,7 +133,7 @@ async def open_session(
                 receipt.is_admin = account.is_admin
                 now = account.served_at or receipt.started_at
                 async with Archive(settings.raw, control, receipt.run_id, account.company_id) as archive:
-                    yield OnlineSession(
+                    session = OnlineSession(
                         settings=settings,
                         control=control,
                         loader=loader,
@@ -144,12 +144,11 @@ async def open_session(
                         account=account,
                         began=account.served_at or datetime.now(UTC),
                     )
+                    yield session
                     if records_pushes:
                         for note in await mutation_log.apply_pushes(settings, control, loader, archive, receipt, now):
                             on_note(note)
-                await loader.do(loader.create_views)
-                await loader.do(measure_completeness, loader, control, receipt, settings, now)
-                await loader.do(save_receipt, loader, receipt)
+                await _complete_tables(session, now)
                 if records_pushes:
                     for each in await loader.do(duplicates.find_duplicate_creates, loader, control, receipt.run_id):
                         on_note(str(each))
@@ -158,19 +157,27 @@ async def open_session(
             await mutation_log.catch_up(settings, control)
 
 
+async def _complete_tables(session: OnlineSession, now: datetime) -> None:
+    """Create the views, measure the completeness of the tables, and save the receipt in the work file."""
+    loader, receipt = session.loader, session.receipt
+    await loader.do(loader.create_views)
+    await loader.do(measure_completeness, loader, session.control, receipt, session.settings, now)
+    await loader.do(save_receipt, loader, receipt)
+
+
 @asynccontextmanager
 async def open_offline_session(
     settings: Settings, begin: Callable[[Control], Receipt], *, company_id: int | None = None
 ) -> AsyncIterator[Session]:
-    """As `open_session`, for a job that calls nothing.
+    """As `open_session`, for a job that makes no request.
 
     Args:
         settings: of the project.
-        begin: makes the job's receipt.
+        begin: creates the job's receipt.
         company_id: of the company, for a project that has none yet.
 
     Raises:
-        ConfigError: nothing says which company this is. Nothing was written.
+        ConfigError: the project has no company yet, and `company_id` is missing. Nothing was written.
         WrongCompany: `company_id` is not the project's.
         ProjectLocked, StorageError: as `open_session`.
     """
@@ -178,8 +185,8 @@ async def open_offline_session(
         existing = control.company()
         if existing is None and company_id is None:
             raise ConfigError(
-                "This project knows no company yet. Nothing was loaded. Sync it first (pdsync sync), or say which one"
-                " the files are of: --company ID"
+                "This project has no company yet. Nothing was loaded. Sync it first (pdsync sync), or name the company"
+                " of the files: --company ID"
             )
         number, name = existing or (company_id or 0, "")
         control.check_company(company_id or number, name)
@@ -209,14 +216,14 @@ async def _open_work_file(
     *,
     clock: ServerClock | None = None,
 ) -> AsyncIterator[Loader]:
-    """The work file, whole and in step with control.db; published after the block, unless it fails.
+    """The work file, undamaged and in agreement with control.db; published after the block, unless that fails.
 
     Args:
         settings: of the project, whose lock is taken.
         control: its control.db.
         company: id, name, domain.
-        on_note: is called with what was repaired.
-        clock: the server's; None for a job that calls nothing.
+        on_note: is called with a message for each repair.
+        clock: the server's; None for a job that makes no request.
     """
     company_id, name, domain = company
     if note := project.ready_work_file(settings):
@@ -235,10 +242,10 @@ async def _open_work_file(
 
 
 def begin_run(control: Control, command: str) -> Receipt:
-    """Begin a run of `command`, or continue the last one, if it was cut short or ran out of budget within the hour."""
+    """Begin a run of `command`, or continue the last one if it was interrupted or ran out of budget within the hour."""
     for last in control.receipts(1):
-        is_cut = last.finished_at is None or last.exit_code in (3, 130)
-        if is_cut and last.command == command and datetime.now(UTC) - last.started_at < _CONTINUED:
+        is_unfinished = last.finished_at is None or last.exit_code in (3, 130)
+        if is_unfinished and last.command == command and datetime.now(UTC) - last.started_at < _CONTINUED:
             return Receipt(last.run_id, last.command, last.started_at, resumed=True)
     receipt = begin_receipt(command)
     control.start_run(receipt.run_id, receipt.command, receipt.started_at)

@@ -1,12 +1,12 @@
-"""Keeps the three stores of a project in step: the raw archive, control.db and the warehouse.
+"""Keeps the three stores of a project consistent: the raw archive, control.db and the warehouse.
 
-Each may be lost, emptied, cut short, or replaced by a copy of an earlier day, alone or with another. What one lacks is
-taken from the others, or read again:
+Each may be lost, emptied, truncated, or replaced by an older copy, alone or together. What one lacks is restored from
+the others, or read again:
 
-- The raw archive is the authority on what was fetched. control.db is its index: before any work, files that it does not
-  know to their ends are scanned, and their pages indexed.
-- The warehouse is the authority on what is loaded. A walk that it lacks is loaded again from its pages; one of which it
-  has more pages than control.db is never continued.
+- The raw archive is the authority on what was fetched. control.db is its index: before any work, files that are not
+  indexed to their ends are scanned.
+- The warehouse is the authority on what is loaded. A walk that it lacks is loaded again from its pages; a walk of which
+  it has more pages than control.db is never continued.
 - The work file and the published warehouse are copies of each other. The one with more batches is used.
 
 A walk is identified by its run and its own id; neither repeats when a store was lost.
@@ -68,7 +68,7 @@ def index_archive(settings: Settings, control: Control, on_note: Callable[[str],
         run = each.walk.run_id
         runs[run] = min(each.sealed_at, runs.get(run, each.sealed_at))
     walks, pages = _find_unindexed(settings, control, found)
-    # A damaged file is scanned again each time, so that it is reported each time; a torn end was never acknowledged.
+    # A damaged file is scanned and reported again each time; a torn end was never acknowledged.
     sizes = {
         name: scan.whole if scan.fault and not scan.fault.is_torn else (settings.raw / name).stat().st_size
         for name, scan in scans.items()
@@ -87,7 +87,7 @@ def index_archive(settings: Settings, control: Control, on_note: Callable[[str],
 
 
 def scan_unknown(settings: Settings, control: Control | None) -> dict[str, Scan]:
-    """Scan the raw files that hold more than control.db knows; by name.
+    """Scan the raw files that contain more than control.db has indexed; by name.
 
     Raises:
         StorageError: a file can't be read.
@@ -100,20 +100,26 @@ def scan_unknown(settings: Settings, control: Control | None) -> dict[str, Scan]
                 scans[path.name] = raw_file.scan(path)
         except OSError as error:
             raise StorageError(
-                f"{path} can't be read: {error}.\nNothing was changed. Mend the folder's rights: pdsync doctor"
+                f"{path} can't be read: {error}.\nNothing was changed. Fix its permissions; pdsync doctor says how."
             ) from error
     return scans
 
 
 def _check_company(settings: Settings, control: Control, found: Iterable[ScannedPage]) -> int | None:
+    """The company of the project, or of the pages if it has none.
+
+    Raises:
+        StorageError: a page is of another company.
+    """
     existing = control.company()
     company = existing[0] if existing else None
     for each in found:
         company = each.company if company is None else company
         if each.company != company:
             raise StorageError(
-                f"{settings.raw / each.page.file} holds answers of company {each.company}, and this project holds"
-                f" company {company}.\nNothing was changed. Move that file out of the folder, and run the same command."
+                f"{settings.raw / each.page.file} contains answers of company {each.company}, and this project is"
+                f" of company {company}.\nNothing was changed. Move that file out of the folder, and run the same"
+                f" command."
             )
     return company
 
@@ -121,49 +127,49 @@ def _check_company(settings: Settings, control: Control, found: Iterable[Scanned
 def _find_unindexed(
     settings: Settings, control: Control, found: Iterable[ScannedPage]
 ) -> tuple[list[tuple[Walk, str]], list[SealedPage]]:
-    """The walks and pages that control.db lacks, or says to be where they are not."""
+    """The walks and pages that control.db lacks, or has at a wrong position."""
     indexed = {walk.id: (walk, state) for walk, state in control.walks()}
-    taken = {id: walk.run_id for id, (walk, _) in indexed.items()}
+    run_by_id = {id: walk.run_id for id, (walk, _) in indexed.items()}
     by_walk: dict[tuple[str, int], dict[int, ScannedPage]] = {}
     for each in sorted(found, key=lambda each: (each.is_resealed, each.sealed_at)):
-        # A page that a kill kept out of the index was fetched again: the later one is the one that was used.
+        # A page that a kill kept out of the index was fetched again: the later one was used.
         by_walk.setdefault((each.walk.run_id, each.walk.id), {})[each.page.seq] = each
     walks: list[tuple[Walk, str]] = []
     pages: list[SealedPage] = []
     resealed, sizes = control.resealed(), _Sizes(settings.raw)
     for (run, number), by_seq in sorted(by_walk.items()):
-        id = _assign_id(run, number, taken)
+        id = _assign_id(run, number, run_by_id)
         ordered = [by_seq[seq] for seq in sorted(by_seq)]
         if id in indexed:
             state = indexed[id][1]
             stored = {page.seq: page for page in control.sealed_pages(id)}
-            fresh: list[ScannedPage] = []
+            new: list[ScannedPage] = []
             end = max(stored, default=-1) + 1
             for each in ordered if state != "pruned" else ():
                 seq = each.page.seq
                 if seq in stored:
                     is_wanted = (id, seq) not in resealed or each.is_resealed
-                    if is_wanted and each.page.file != stored[seq].file and not sizes.holds(stored[seq]):
-                        fresh.append(each)
+                    if is_wanted and each.page.file != stored[seq].file and not sizes.covers(stored[seq]):
+                        new.append(each)
                 elif state == "open" and seq == end:
-                    fresh.append(each)
+                    new.append(each)
                     end += 1
-            if state == "open" and fresh:  # what kept the page out of the index kept out when its walk began
-                walk = replace(indexed[id][0], started_at=fresh[0].walk.started_at)
-                walks.append((walk, "sealed" if fresh[-1].page.next is None else "open"))
+            if state == "open" and new:  # the kill kept the start of the walk out of the index, too
+                walk = replace(indexed[id][0], started_at=new[0].walk.started_at)
+                walks.append((walk, "sealed" if new[-1].page.next is None else "open"))
         else:
-            fresh = [each for place, each in enumerate(ordered) if each.page.seq == place]
-            if not fresh:
+            new = [each for position, each in enumerate(ordered) if each.page.seq == position]
+            if not new:
                 continue
-            walk = replace(fresh[0].walk, id=id)
-            walks.append((walk, "applied" if fresh[-1].page.next is None else "dropped"))
-        pages += [replace(each.page, walk=id) for each in fresh]
+            walk = replace(new[0].walk, id=id)
+            walks.append((walk, "applied" if new[-1].page.next is None else "dropped"))
+        pages += [replace(each.page, walk=id) for each in new]
     return walks, pages
 
 
-def _assign_id(run: str, number: int, taken: dict[int, str]) -> int:
-    """The id of a walk, or another where an older pdsync has given the same to a walk of another run."""
-    if taken.setdefault(number, run) == run:
+def _assign_id(run: str, number: int, run_by_id: dict[int, str]) -> int:
+    """The id of a walk, or another if an older pdsync gave the same one to a walk of another run."""
+    if run_by_id.setdefault(number, run) == run:
         return number
     return int.from_bytes(hashlib.sha256(f"{run} {number}".encode()).digest()[:8]) >> 1
 
@@ -174,8 +180,8 @@ class _Sizes:
     def __init__(self, folder: Path) -> None:
         self._folder, self._sizes = folder, dict[str, int]()
 
-    def holds(self, page: SealedPage) -> bool:
-        """Whether the page's file is there, and long enough."""
+    def covers(self, page: SealedPage) -> bool:
+        """Whether the page's file exists and is long enough."""
         if page.file not in self._sizes:
             path = self._folder / page.file
             self._sizes[page.file] = path.stat().st_size if path.exists() else -1
@@ -183,11 +189,11 @@ class _Sizes:
 
 
 def is_older(work: Path, published: Path) -> tuple[bool, bool]:
-    """Whether the work file should give way to the published warehouse, which has batches that it lacks.
+    """Whether the published warehouse should replace the work file, because that lacks batches.
 
     Returns:
-        Whether it should, and whether it has batches of its own all the same. Where each has, the file that was loaded
-        last goes on, and the raw archive has the rest.
+        Whether it should, and whether the work file has batches of its own. If both have, the file that was loaded last
+        is used, and the rest is loaded from the raw archive.
 
     Raises:
         duckdb.Error: a file can't be read.
@@ -195,49 +201,49 @@ def is_older(work: Path, published: Path) -> tuple[bool, bool]:
     with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection:
         for name, path in (("work", work), ("published", published)):
             connection.execute(f"ATTACH {literal(str(path))} AS {quoted(name)} (READ_ONLY)")
-        mine = _batches_table(connection, "work")
-        theirs = _batches_table(connection, "published")
+        in_work = _batches_table(connection, "work")
+        in_published = _batches_table(connection, "published")
         missing = first(
             connection.execute(
-                f"SELECT count(*) FROM (SELECT run_id, walk, batch FROM {theirs}"
-                f" EXCEPT SELECT run_id, walk, batch FROM {mine})"
+                f"SELECT count(*) FROM (SELECT run_id, walk, batch FROM {in_published}"
+                f" EXCEPT SELECT run_id, walk, batch FROM {in_work})"
             )
         )[0]
         if not missing:
             return False, True
-        more, later = first(
+        own, is_later = first(
             connection.execute(
-                f"SELECT (SELECT count(*) FROM (SELECT run_id, walk, batch FROM {mine}"
-                f" EXCEPT SELECT run_id, walk, batch FROM {theirs})),"
-                f" (SELECT max(applied_at) FROM {theirs}) >= (SELECT max(applied_at) FROM {mine})"
+                f"SELECT (SELECT count(*) FROM (SELECT run_id, walk, batch FROM {in_work}"
+                f" EXCEPT SELECT run_id, walk, batch FROM {in_published})),"
+                f" (SELECT max(applied_at) FROM {in_published}) >= (SELECT max(applied_at) FROM {in_work})"
             )
         )
-    return not more or bool(later), bool(more)
+    return not own or bool(is_later), bool(own)
 
 
 def _batches_table(connection: duckdb.DuckDBPyConnection, database: str) -> str:
-    """The table of loaded batches in an attached file; an empty one where the file has none."""
-    there = first(
+    """The table of loaded batches in an attached file; an empty one if the file has none."""
+    exists = first(
         connection.execute(
             "SELECT count(*) FROM duckdb_tables() WHERE database_name = ? AND schema_name = 'meta'"
             " AND table_name = '_applied_batches'",
             [database],
         )
     )[0]
-    if there:
+    if exists:
         return quoted(database, "meta", "_applied_batches")
     return "(SELECT '' AS run_id, 0 AS walk, 0 AS batch, now() AS applied_at LIMIT 0)"
 
 
 class LoadedWalk(Struct, frozen=True):
-    """What the batches of one walk wrote into a warehouse file."""
+    """The rows that one walk wrote into a warehouse file."""
 
     stream: str
     counts: Counts
 
 
 def loaded_walks(path: Path) -> dict[tuple[str, int], LoadedWalk]:
-    """By run and walk: what the file at `path` was made from.
+    """By run and walk: the walks that the file at `path` was built from.
 
     Raises:
         StorageError, duckdb.Error: the file can't be read.
@@ -255,8 +261,8 @@ def loaded_walks(path: Path) -> dict[tuple[str, int], LoadedWalk]:
 
 
 def count_rows_not_in_archive(path: Path, control: Control) -> dict[str, int]:
-    """By stream: how many rows, deletions and versions the file at `path` has from pages that the archive lacks."""
-    # The user gave up what raw prune --damaged removed.
+    """By stream: how many rows and deletions the file at `path` has from pages that the archive lacks."""
+    # The pages that `raw prune --damaged` removed are not counted: the user gave them up.
     archived = {
         (walk.run_id, walk.id) for walk, state in control.walks() if state == "pruned" or control.last_page(walk.id)
     }

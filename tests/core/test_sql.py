@@ -117,8 +117,8 @@ ALLOWED = {
     ): "_payload_conditions(): quoted columns and types from the catalogue; values are bound",
     (
         "runner/reconcile/by_count.py",
-        "self._with_row_counts(shown)",
-    ): "made of quoted names; `shown` is made so a few lines above it",
+        "self._join_row_counts(reported)",
+    ): "made of quoted names; `reported` is made so a few lines above it",
     ("runner/reconcile/by_count.py", "sweep.relation"): "the relation of a Sweep, quoted where it is made",
     ("runner/sync/removed_children.py", "sweep.relation"): "the relation of a Sweep, quoted where it is made",
     ("runner/reconcile/diagnosis.py", "swept.relation"): "the relation of a Sweep, quoted where it is made",

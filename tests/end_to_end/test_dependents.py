@@ -344,7 +344,7 @@ def test_a_stream_that_can_not_be_compared_is_named_and_is_no_success(remote: Re
     for command, hint in (
         (("reconcile", "deals", "role_pipelines"), "pdsync sync role_pipelines"),
         (("reconcile", "persons"), "pdsync sync persons"),
-        (("reconcile", "deal_followers", "--sample", "5"), "leave --sample out"),
+        (("reconcile", "deal_followers", "--sample", "5"), "omit --sample"),
     ):
         ran = project.here(*command)
         assert ran.code == 1, ran

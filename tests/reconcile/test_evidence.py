@@ -16,43 +16,43 @@ DELETED = ProbeResult(200, {"id": 7, "is_deleted": True})
 GONE = ProbeResult(404)
 
 
-def verdict(sighting: ProbeResult | None, **facts: Any) -> Verdict:
+def verdict(probe: ProbeResult | None, **facts: Any) -> Verdict:
     usual: dict[str, Any] = {
-        "version": "v2", "can_tell": True, "why_not": "", "hidden": False, "unknown_here": False, "winners": set(),
-        "converted_to": None,
+        "version": "v2", "is_404_evidence": True, "reason": "", "parent_is_hidden": False, "was_never_read": False,
+        "winners": set(), "converted_to": None,
     }  # fmt: skip
-    return judge(DEALS, "7", sighting, **usual | facts)
+    return judge(DEALS, "7", probe, **usual | facts)
 
 
 @pytest.mark.parametrize(
-    ("sighting", "facts", "kind"),
+    ("probe", "facts", "kind"),
     [
-        (None, {"why_not": "not probed"}, "absent_unknown"),
+        (None, {"reason": "not probed"}, "absent_unknown"),
         (THERE, {}, "present"),
         (THERE, {"converted_to": "leads/x"}, "present"),  # the record itself is there: nothing else counts
         (DELETED, {}, "soft_deleted"),
         (DELETED, {"converted_to": "leads/x"}, "converted"),
-        (DELETED, {"can_tell": False}, "soft_deleted"),  # an answer needs no canary
+        (DELETED, {"is_404_evidence": False}, "soft_deleted"),  # an answer needs no canary
         (ProbeResult(200), {}, "absent_unknown"),  # 200 without a record
         (ProbeResult(403), {}, "hidden"),
         (ProbeResult(0), {}, "absent_unknown"),
         (ProbeResult(500), {}, "absent_unknown"),
         (GONE, {}, "purged"),
         (ProbeResult(410), {}, "purged"),
-        (GONE, {"can_tell": False, "why_not": "no administrator"}, "absent_unknown"),
-        (GONE, {"hidden": True}, "hidden"),
-        (GONE, {"hidden": True, "winners": {"9"}}, "hidden"),
+        (GONE, {"is_404_evidence": False, "reason": "no administrator"}, "absent_unknown"),
+        (GONE, {"parent_is_hidden": True}, "hidden"),
+        (GONE, {"parent_is_hidden": True, "winners": {"9"}}, "hidden"),
         (GONE, {"winners": {"9"}}, "merged"),
         (GONE, {"winners": {"9", None}}, "merged"),  # some no longer point anywhere
         (GONE, {"winners": {"7"}}, "purged"),  # they still point to the record itself
         (GONE, {"winners": {"8", "9"}}, "purged"),  # no single winner
         (GONE, {"converted_to": "leads/x", "winners": {"9"}}, "converted"),
-        (GONE, {"unknown_here": True}, "extra"),
-        (GONE, {"unknown_here": True, "winners": {"9"}}, "merged"),
+        (GONE, {"was_never_read": True}, "extra"),
+        (GONE, {"was_never_read": True, "winners": {"9"}}, "merged"),
     ],
 )
-def test_s8_only_evidence_makes_a_record_gone(sighting: ProbeResult | None, facts: dict[str, Any], kind: str) -> None:
-    assert verdict(sighting, **facts).kind == kind
+def test_s8_only_evidence_makes_a_record_gone(probe: ProbeResult | None, facts: dict[str, Any], kind: str) -> None:
+    assert verdict(probe, **facts).kind == kind
 
 
 def test_s8_the_verdict_names_its_evidence_and_the_winner() -> None:
@@ -60,8 +60,8 @@ def test_s8_the_verdict_names_its_evidence_and_the_winner() -> None:
     assert (merged.winner, merged.confidence) == ("9", "inferred")
     assert "404" in merged.evidence
     assert verdict(GONE, converted_to="leads/x").winner == "leads/x"
-    assert verdict(None, why_not="only 500 a run").evidence == "only 500 a run"
-    assert verdict(GONE, can_tell=False, why_not="no administrator").evidence == "no administrator"
+    assert verdict(None, reason="only 500 per run").evidence == "only 500 per run"
+    assert verdict(GONE, is_404_evidence=False, reason="no administrator").evidence == "no administrator"
 
 
 @pytest.mark.parametrize(

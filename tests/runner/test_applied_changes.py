@@ -78,8 +78,8 @@ def test_w13_a_removed_record_is_pending(
     mutation = end(outbox, change)
     [found] = find_pending(outbox, loader.connection, 0)
     assert (found.mutation, found.stream, found.was_read_since) == (mutation.id, "deals", False)
-    assert (found.gone.key, found.gone.winner, found.gone.at) == ("12", winner, mutation.settled_at)
-    assert kind in str(found.gone)
+    assert (found.tombstone.key, found.tombstone.winner, found.tombstone.at) == ("12", winner, mutation.settled_at)
+    assert kind in str(found.tombstone)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_o5_a_record_is_gone_since_the_time_of_the_server(
     outbox.record_answer(mutation.id, Answer(200, {"date": header} if header else {}, b"{}", server_time))
     outbox.settle(mutation.id, "applied")
     [found] = find_pending(outbox, loader.connection, 0)
-    assert found.gone.at == (server_time if is_used else outbox.get(mutation.id).settled_at)
+    assert found.tombstone.at == (server_time if is_used else outbox.get(mutation.id).settled_at)
 
 
 @pytest.mark.parametrize(

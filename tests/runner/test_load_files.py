@@ -55,7 +55,7 @@ def taken_for(body: bytes, version: Version, *, chosen: bool) -> set[str]:
     taken = set()
     for name, stream in catalogue.streams().items():
         try:
-            check_records(FILE, [body], stream, version, is_chosen=chosen)
+            check_records(FILE, [body], stream, version, is_given=chosen)
         except ConfigError:
             continue
         taken.add(name)
@@ -77,4 +77,4 @@ def test_s9_every_answer_is_loaded_as_what_it_is_and_as_nothing_else(
 def test_a_record_with_a_few_keys_and_one_of_the_user_s_own_is_loaded(stream: str) -> None:
     title = catalogue.stream(stream).title
     body = json.dumps([{"id": 1, title: "x"}, {"id": 2, title: "y", "update_time": None, "our_note": 1}])
-    check_records(FILE, [b'{"data":' + body.encode() + b"}"], catalogue.stream(stream), "v2", is_chosen=False)
+    check_records(FILE, [b'{"data":' + body.encode() + b"}"], catalogue.stream(stream), "v2", is_given=False)

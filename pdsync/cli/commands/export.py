@@ -61,7 +61,7 @@ def parquet(
         most_files=compact,
         endpoint=endpoint,
     )
-    done = exporting.parquet(app.settings, request, lambda table, file: _show_file(app, table, file))
+    done = exporting.export_parquet(app.settings, request, lambda table, file: _show_file(app, table, file))
     files = [*done.written.values(), *done.changed.values()]
     size, rows = sum(file.bytes for file in files), sum(file.rows for file in done.written.values())
     if app.json:

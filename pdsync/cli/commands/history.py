@@ -14,7 +14,7 @@ from pdsync.core import catalogue
 from pdsync.errors import ConfigError
 from pdsync.load import history as past
 from pdsync.runner import project
-from pdsync.runner.report.record_history import timeline
+from pdsync.runner.report.record_history import build_timeline
 
 if TYPE_CHECKING:
     import duckdb
@@ -43,7 +43,7 @@ def history(app: App, table: str, id: str) -> None:
     """
     stream = catalogue.stream(table)
     with project.open_warehouse(app.settings) as warehouse:
-        changes = timeline(warehouse, stream, id)
+        changes = build_timeline(warehouse, stream, id)
     if app.json:
         for change in changes:
             app.emit({"name": table, "id": id, **{field: getattr(change, field) for field in change.__struct_fields__}})

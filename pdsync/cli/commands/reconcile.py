@@ -63,20 +63,20 @@ def carry_out(app: App, request: findings.ReconcileRequest, fail_on_differences:
     leave(code)
 
 
-def _show(app: App, result: findings.Result, seconds: float, code: int) -> None:
+def _show(app: App, result: findings.ReconcileResult, seconds: float, code: int) -> None:
     kinds = Counter(each.kind for each in result.findings)
     if app.json:
         for each in result.findings:
             app.emit({"name": f"{each.stream}/{each.key}", **msgspec.to_builtins(each)})
         app.emit({"event": "summary", "complete": not result.left and not result.receipt.gaps, "exit_code": code,
                   "run_id": result.receipt.run_id, "streams": msgspec.to_builtins(result.receipt.streams),
-                  "kinds": dict(kinds), "left": len(result.left), "held": result.held,
+                  "kinds": dict(kinds), "left": len(result.left), "held": result.held_back,
                   "gaps": msgspec.to_builtins(result.receipt.gaps),
                   "requests": result.receipt.requests, "tokens": result.receipt.tokens,
                   "swept": {name: {"at_source": swept[0], "here": swept[1], "verified": swept[2],
                                    "by_count": name in result.by_count} for name, swept in result.swept.items()},
                   "left_out": result.left_out,
-                  "counts_off": {name: {"records": len(off), "counted": sum(each.says for each in off),
+                  "counts_off": {name: {"records": len(off), "counted": sum(each.reported for each in off),
                                         "listed": sum(each.listed for each in off)}
                                  for name, off in result.counts_off.items() if off},
                   "seconds": round(seconds, 3)})  # fmt: skip
@@ -107,10 +107,10 @@ def _show(app: App, result: findings.Result, seconds: float, code: int) -> None:
         app.note(f"{name} was not compared: {result.left_out[name]}")
     for text in _counts_off(result):
         app.note(text)
-    if result.held:
-        app.note(f"Held back: {result.held}")
+    if result.held_back:
+        app.note(f"Held back: {result.held_back}")
     left = f"{_counted(len(result.left))} left" if result.left else "none is left"
-    if result.left and not result.receipt.gaps and not result.held:
+    if result.left and not result.receipt.gaps and not result.held_back:
         left += "; repair them: pdsync reconcile --repair"
     outcome = (
         f"{_counted(len(result.findings))} found, {left}"
@@ -122,10 +122,10 @@ def _show(app: App, result: findings.Result, seconds: float, code: int) -> None:
     app.note(f"\n{outcome}. {result.receipt.requests:,} requests, {result.receipt.tokens:,} tokens, {seconds:.1f} s.")
 
 
-def _counts_off(result: findings.Result) -> list[str]:
+def _counts_off(result: findings.ReconcileResult) -> list[str]:
     """A sentence for each stream in which counts of parents differ from their lists."""
     return [
-        f"{name}: {len(off):,} {off[0].parent} report {sum(each.says for each in off):,}, but their complete lists"
+        f"{name}: {len(off):,} {off[0].parent} report {sum(each.reported for each in off):,}, but their complete lists"
         f" contain {sum(each.listed for each in off):,}. The lists are taken as true; they are read again when a"
         f' count changes, once per verify cycle, or with --deep: pdsync sql "from meta.counts_off"'
         for name, off in result.counts_off.items()

@@ -92,7 +92,7 @@ def _sync(app: App, request: SyncRequest, *, verify_too: bool, fail_on_gap: bool
         seconds += took
     if verified and code == 0:
         code = verified.receipt.exit_code
-        stopped_by_budget = code == 3 and not verified.held
+        stopped_by_budget = code == 3 and not verified.held_back
         code = 0 if stopped_by_budget else 4 if code == 0 and fail_on_gap and verified.left else code
     facts = {"verified": _facts(verified)} if verified else {}
     show(app, done, seconds, code, **facts)
@@ -102,7 +102,7 @@ def _sync(app: App, request: SyncRequest, *, verify_too: bool, fail_on_gap: bool
     leave(code)
 
 
-def _verify(app: App, request: SyncRequest, done: Receipt) -> tuple[findings.Result | None, float]:
+def _verify(app: App, request: SyncRequest, done: Receipt) -> tuple[findings.ReconcileResult | None, float]:
     """Compare the streams whose turn it is with the source, within the rest of the budget."""
     left = request.budget - done.tokens if request.budget else None
     turns = rotation.select_due(app.settings, list(done.streams))
@@ -113,26 +113,26 @@ def _verify(app: App, request: SyncRequest, done: Receipt) -> tuple[findings.Res
     return watched(app, lambda progress: reconcile_streams(app.settings, query, *([] if app.json else [progress])))
 
 
-def _facts(verified: findings.Result) -> dict[str, object]:
+def _facts(verified: findings.ReconcileResult) -> dict[str, object]:
     return {
         "run_id": verified.receipt.run_id,
         "streams": {name: seen[2] for name, seen in verified.swept.items()},
         "differences": len(verified.findings),
         "left": len(verified.left),
-        "held": verified.held,
+        "held": verified.held_back,
         "requests": verified.receipt.requests,
         "tokens": verified.receipt.tokens,
     }
 
 
-def _verification(verified: findings.Result) -> str:
+def _verification(verified: findings.ReconcileResult) -> str:
     seen = ", ".join(f"{name} {count:,}" for name, (_, _, count) in verified.swept.items())
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(each.kind for each in verified.findings).items())
     repaired = len(verified.findings) - len(verified.left)
     lines = [f"Verified against the source: {seen or 'nothing'}; {verified.receipt.tokens:,} tokens."]
     if kinds:
         lines.append(f'Differences: {kinds}; repaired: {repaired}. pdsync sql "from meta.findings"')
-    lines += [f"Held back: {verified.held}"] if verified.held else []
+    lines += [f"Held back: {verified.held_back}"] if verified.held_back else []
     lines += [f"{gap.stream}: {gap.detail}" for gap in verified.receipt.gaps]
     return "\n".join(lines)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from pdsync.model import Parent, Source, Stream, Version
-    from pdsync.runner.reconcile.rotation import Turn
+    from pdsync.runner.reconcile.rotation import DueStream
 
 LastWalks = dict[tuple[str, str, bool], tuple[int, int]]  # (stream, source, the whole list was read) → pages, rows
 IDENTITY_TOKENS = 2  # every run requests the owner of the token
@@ -108,7 +108,7 @@ def forecast(settings: Settings, request: SyncRequest, *, with_verification: boo
     return Forecast(lines, settings.burst, settings.daily_tokens, optional)
 
 
-def _estimate_verification(turn: Turn, settings: Settings) -> ListForecast:
+def _estimate_verification(turn: DueStream, settings: Settings) -> ListForecast:
     version, sources = catalogue.stream(turn.stream).sources(settings.api)
     basis = f"{turn.rows:,} rows, seen {turn.seen_at:%Y-%m-%d}"
     return ListForecast(turn.stream, sources[0].operation, version, "verify", turn.requests, turn.tokens, basis, False)

@@ -1,4 +1,4 @@
-"""Sweeps the streams of a reconciliation: which can be compared, and what their lists show now."""
+"""Sweeps the streams of a reconciliation: selects those that can be compared, and reads their lists."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pdsync.model import Operation, Parent, Source, Stream, Version
-    from pdsync.runner.reconcile.findings import ReconcileRequest, Result
+    from pdsync.runner.reconcile.findings import ReconcileRequest, ReconcileResult
     from pdsync.runner.session import OnlineSession
 
 
@@ -32,10 +32,13 @@ class Comparison:
         self.reader = WalkReader(session)
         self.sweeps: dict[str, Sweep] = {}
         self.counted: dict[str, CountReconciler] = {}  # streams that are compared parent by parent
-        self.samples: dict[str, list[str]] = {}  # the keys that were requested, where that is not the whole list
+        self.samples: dict[str, list[str]] = {}  # the requested keys, where the list was not read whole
 
     async def read(self, stream: Stream, number: int) -> tuple[int, int, int]:
-        """Sweep a stream; its keys at the source, its keys in the warehouse, rows that are the same.
+        """Sweep a stream.
+
+        Returns:
+            The number of records at the source, of rows in the warehouse, and of rows that are equal.
 
         Raises:
             PdsyncError: it could not be read whole.
@@ -49,33 +52,33 @@ class Comparison:
         elif self.request.sample is None:
             await self._sweep(stream, number)
         else:
-            self.samples[stream.name] = await self.loader.do(self._sample, stream, self.request.sample)
-            await self._sweep_some(stream, number, self.samples[stream.name])
+            self.samples[stream.name] = await self.loader.do(self._select_sample, stream, self.request.sample)
+            await self._sweep_sample(stream, number, self.samples[stream.name])
         sweep = self.sweeps[stream.name]
         if sweep.unreadable:
-            text = f"{sweep.unreadable} of its records can't be read, so it can't be compared whole"
+            text = f"{sweep.unreadable} of its records can't be read, so it can't be compared"
             raise PdsyncError(f"{text}.\nRead it first: pdsync sync {stream.name} --full")
         verified = await self.loader.do(sweep.verify)
         if (counted := self.counted.get(stream.name)) and counted.parent.counts:
-            return counted.counts.at_source, counted.counts.here, verified
+            return counted.counts.at_source, counted.counts.in_warehouse, verified
         return await self.loader.do(sweep.count_alive), await self.loader.do(self._count_alive, stream), verified
 
-    def select(self, result: Result, failed: dict[str, PdsyncError]) -> list[Stream]:
-        """The streams of the request, or all that were read; after them those that are counted by their parents.
+    def select(self, result: ReconcileResult, failed: dict[str, PdsyncError]) -> list[Stream]:
+        """The streams of the request, or all that were read; those with a list per parent come last.
 
-        What can't be compared is named in the result; a stream that the request names has failed then.
+        Streams that can't be compared are named in the result; if the request names one, it is a failure.
         """
-        have = warehouse.tables(self.loader.connection)
+        tables = warehouse.tables(self.loader.connection)
         read = {row[0] for row in self.loader.connection.execute("SELECT stream FROM meta.checkpoints").fetchall()}
         lists: list[Stream] = []
         by_parent: list[Stream] = []
         for each in [catalogue.stream(name) for name in self.request.streams] or list(catalogue.streams().values()):
-            if each.name in self.request.leave_out or (not self.request.streams and each.name not in have & read):
+            if each.name in self.request.leave_out or (not self.request.streams and each.name not in tables & read):
                 continue
-            if why := self._why_not(each, have & read):
-                result.left_out[each.name] = why
+            if reason := self._reason_not_comparable(each, tables & read):
+                result.left_out[each.name] = reason
                 if self.request.streams:
-                    failed[each.name] = PdsyncError(f"It can't be compared: {why}")
+                    failed[each.name] = PdsyncError(f"It can't be compared: {reason}")
             elif parent := self.parent_of(each):
                 result.by_count += [each.name] if parent.counts else []
                 by_parent.append(each)
@@ -83,21 +86,21 @@ class Comparison:
                 lists.append(each)
         return lists + by_parent
 
-    def _why_not(self, stream: Stream, read: set[str]) -> str | None:
-        """Why a stream can't be compared, and what to do; None if it can."""
+    def _reason_not_comparable(self, stream: Stream, read: set[str]) -> str | None:
+        """Why a stream can't be compared, and what to do; None if it can be."""
         refetch = f"read it again: pdsync sync {stream.name} --full"
         if stream.name not in read:
             return f"it was never read: pdsync sync {stream.name}"
         if any(source.params for source in stream.sources(self.session.settings.api)[1]):
-            return f"its content depends on a time that is chosen when it is read; {refetch}"
+            return f"its content depends on the time at which it is read; {refetch}"
         if not stream.parents(self.session.settings.api):
             return None
         parent = self.parent_of(stream)
         if not parent:
-            return f"it is put together of several lists of each record, and none of them counts; {refetch}"
+            return f"it consists of several lists per record, and none of them has a count; {refetch}"
         if not parent.counts and stream.optional and stream.name not in self.request.streams:
-            return f"it is a request a record, as no record counts what it lists: pdsync reconcile {stream.name}"
-        return "it is compared record by record, without a sample: leave --sample out" if self.request.sample else None
+            return f"it costs a request per record, as the records have no count of it: pdsync reconcile {stream.name}"
+        return "it can't be compared by a sample: omit --sample" if self.request.sample else None
 
     def parent_of(self, stream: Stream) -> Parent | None:
         """The parent whose records each have a list of `stream`; None where a stream has several lists."""
@@ -118,7 +121,7 @@ class Comparison:
                 await self.loader.do(sweep.add, source.name, operation, [page])
         self.sweeps[stream.name] = sweep
 
-    async def _sweep_some(self, stream: Stream, number: int, keys: Sequence[str]) -> None:
+    async def _sweep_sample(self, stream: Stream, number: int, keys: Sequence[str]) -> None:
         version, sources = stream.sources(self.session.settings.api)
         table = await self.loader.do(self.loader.table, stream, version)
         sweep = await self.loader.do(Sweep, self.loader.connection, table, number)
@@ -138,8 +141,8 @@ class Comparison:
         run_id = self.session.receipt.run_id
         return Walk(-1 - number, run_id, stream.name, source.name, version, operation.id, None, None)
 
-    def _sample(self, stream: Stream, most: int) -> list[str]:
-        """Keys of rows that are alive, at random; those that were verified longest ago come first."""
+    def _select_sample(self, stream: Stream, most: int) -> list[str]:
+        """Keys of rows that are not deleted, at random, but those that were verified longest ago first."""
         rows = self.loader.connection.execute(
             f"SELECT {quoted(stream.key)}::VARCHAR FROM {quoted('main', stream.name)} WHERE _deleted_at IS NULL"
             " ORDER BY date_trunc('day', _verified_at), random() LIMIT ?",

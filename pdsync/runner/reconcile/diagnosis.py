@@ -1,4 +1,4 @@
-"""Finds out what the differences of a stream mean, above all what became of records that no list shows."""
+"""Classifies the differences of a stream, in particular records that no list shows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pdsync.core import catalogue
 from pdsync.load import warehouse
 from pdsync.reconcile import evidence
 from pdsync.reconcile.evidence import CANARIES, MAX_PROBES
-from pdsync.reconcile.sweep import MADE_OF, MERGEABLE, find_moved_before
+from pdsync.reconcile.sweep import CONVERTED_FROM, MERGEABLE, find_moved_before
 from pdsync.runner.reconcile.findings import Finding
 from pdsync.sql import quoted
 
@@ -26,14 +26,14 @@ def _finding(stream: Stream, verdict: Verdict) -> Finding:
 
 
 class Diagnosis:
-    """What one reconciliation knows of the records that differ. All its streams are swept."""
+    """Classifies the differences of one reconciliation. All its streams are swept."""
 
     def __init__(self, comparison: Comparison) -> None:
         self.comparison, self.session, self.request = comparison, comparison.session, comparison.request
         self.loader, self.sweeps = comparison.loader, comparison.sweeps
 
     async def explain(self, stream: Stream) -> list[Finding]:
-        """Every difference of a stream, and what it means.
+        """Every difference of a stream, with its classification.
 
         Raises:
             PdsyncError: an absent record can't be probed: the token is refused, the budget spent.
@@ -42,7 +42,7 @@ class Diagnosis:
         differences: list[Difference]
         verdicts: list[Verdict] = []
         if stream.name in self.comparison.counted:
-            differences, verdicts = await self.comparison.counted[stream.name].differences(sweep)
+            differences, verdicts = await self.comparison.counted[stream.name].find_differences(sweep)
         else:
             differences = await self.loader.do(
                 lambda: sweep.differences(deep=self.request.deep or sample is not None, only=sample)
@@ -50,22 +50,22 @@ class Diagnosis:
         findings = [_finding(stream, verdict) for verdict in verdicts]
         absent = [each.key for each in differences if each.kind == "absent"]
         deleted = [each.key for each in differences if each.kind == "soft_deleted"]
-        made_of = await self.loader.do(self._made_of, stream, deleted) if deleted else {}
+        converted = await self.loader.do(self._find_conversions, stream, deleted) if deleted else {}
         for each in differences:
             if each.kind == "differs":
-                text = "values differ, though the time of change does not"
+                text = "values differ, though the time of change is equal"
                 findings.append(Finding(stream.name, each.key, "stale", text, source=each.source))
-            elif each.key in made_of:
-                became = made_of[each.key]
-                findings.append(Finding(stream.name, each.key, "converted", f"it became {became}", became))
+            elif each.key in converted:
+                target = converted[each.key]
+                findings.append(Finding(stream.name, each.key, "converted", f"it became {target}", target))
             elif each.kind != "absent":
-                text = f"shown so by the list {each.source}"
+                text = f"the list {each.source} shows it so"
                 findings.append(Finding(stream.name, each.key, each.kind, text, source=each.source))
         verdicts = await self._judge_absent(stream, absent) if absent else []
         return findings + [_finding(stream, verdict) for verdict in verdicts]
 
     async def _judge_absent(self, stream: Stream, absent: Sequence[str]) -> list[Verdict]:
-        """What became of records that no list shows."""
+        """The verdicts on records that no list shows."""
         sweep = self.sweeps[stream.name]
         item = evidence.find_item_operation(stream, self.session.settings.api)
         winners: dict[str, set[str | None]] = {}
@@ -73,45 +73,46 @@ class Diagnosis:
             for other in self.sweeps.values():
                 for key, now in (await self.loader.do(other.find_moved, stream.name, absent)).items():
                     winners.setdefault(key, set()).update(now)
-            for key, now in (await self.loader.do(self._moved_before, stream, absent)).items():
+            for key, now in (await self.loader.do(self._find_moved_before, stream, absent)).items():
                 winners.setdefault(key, set()).update(now)
-        made_of = await self.loader.do(self._made_of, stream, absent)
-        hidden = await self.loader.do(self._hidden, stream, absent)
-        unknown = await self.loader.do(self._never_read, stream, absent)
-        can_tell, why_not = True, ""
-        sightings: dict[str, evidence.ProbeResult] = {}
+        converted = await self.loader.do(self._find_conversions, stream, absent)
+        hidden = await self.loader.do(self._find_hidden, stream, absent)
+        never_read = await self.loader.do(self._find_never_read, stream, absent)
+        is_404_evidence, reason = True, ""
+        probes: dict[str, evidence.ProbeResult] = {}
         if item is None:
-            can_tell, why_not = False, "no request reads one of these alone"
+            is_404_evidence, reason = False, "no operation reads a single one"
         else:
             keys = await self.loader.do(sweep.choose_canaries, CANARIES)
             canaries = await evidence.probe_records(self.session.http, item, keys)
             if not self.session.account.is_admin:
-                can_tell, why_not = False, "this token is not an administrator's: records that it can't see may exist"
+                is_404_evidence = False
+                reason = "this token is not an administrator's: records that it can't see may exist"
             elif not evidence.do_canaries_answer(canaries):
-                can_tell, why_not = False, "records that were just listed can't be read either"
-            sightings = await evidence.probe_records(self.session.http, item, absent[:MAX_PROBES])
+                is_404_evidence, reason = False, "records that were just listed can't be read either"
+            probes = await evidence.probe_records(self.session.http, item, absent[:MAX_PROBES])
         return [
             evidence.judge(
-                stream, key, sightings.get(key), version=item.version if item else "v2", can_tell=can_tell,
-                why_not=why_not or f"only {MAX_PROBES} a run are read one by one", hidden=key in hidden,
-                unknown_here=key in unknown, winners=winners.get(key, set()), converted_to=made_of.get(key),
+                stream, key, probes.get(key), version=item.version if item else "v2", is_404_evidence=is_404_evidence,
+                reason=reason or f"only {MAX_PROBES} per run are read one by one", parent_is_hidden=key in hidden,
+                was_never_read=key in never_read, winners=winners.get(key, set()), converted_to=converted.get(key),
             )
             for key in absent
         ]  # fmt: skip
 
-    def _moved_before(self, target: Stream, keys: Sequence[str]) -> dict[str, set[str | None]]:
-        """As `Sweep.find_moved`, for what earlier syncs brought: key → where records that pointed to it point now."""
-        have = warehouse.tables(self.loader.connection)
+    def _find_moved_before(self, target: Stream, keys: Sequence[str]) -> dict[str, set[str | None]]:
+        """As `Sweep.find_moved`, but where earlier syncs have loaded the change already."""
+        tables = warehouse.tables(self.loader.connection)
         found: dict[str, set[str | None]] = {}
         for other in catalogue.streams().values():
-            if other.name in have:
+            if other.name in tables:
                 for key, now in find_moved_before(self.loader.connection, other, target, keys).items():
                     found.setdefault(key, set()).update(now)
         return found
 
-    def _made_of(self, stream: Stream, keys: Sequence[str]) -> dict[str, str]:
-        """Leads and deals that were converted: key → the record that was made of it, as stream/key."""
-        other, column = MADE_OF.get(stream.name, ("", ""))
+    def _find_conversions(self, stream: Stream, keys: Sequence[str]) -> dict[str, str]:
+        """Leads and deals that were converted: key → the record that it became, as stream/key."""
+        other, column = CONVERTED_FROM.get(stream.name, ("", ""))
         if other not in warehouse.tables(self.loader.connection):
             return {}
         made = quoted(catalogue.stream(other).key)
@@ -122,11 +123,11 @@ class Diagnosis:
         ).fetchall()
         found = {str(key): str(id) for key, id in rows}
         if other in self.sweeps:  # the sync may not have read it yet
-            found |= self.sweeps[other].find_made_of(column, keys)
+            found |= self.sweeps[other].find_conversions(column, keys)
         return {key: f"{other}/{id}" for key, id in found.items()}
 
-    def _hidden(self, stream: Stream, keys: Sequence[str]) -> set[str]:
-        """Those whose pipeline the source no longer shows, while the warehouse has it."""
+    def _find_hidden(self, stream: Stream, keys: Sequence[str]) -> set[str]:
+        """The keys of records whose pipeline the source no longer shows."""
         swept = self.sweeps.get("pipelines")
         if "pipeline_id" not in stream.columns or swept is None:
             return set()
@@ -138,8 +139,8 @@ class Diagnosis:
         ).fetchall()
         return {str(row[0]) for row in rows}
 
-    def _never_read(self, stream: Stream, keys: Sequence[str]) -> set[str]:
-        """Rows that no run of this project has read."""
+    def _find_never_read(self, stream: Stream, keys: Sequence[str]) -> set[str]:
+        """The keys of rows that no run of this project has read."""
         rows = self.loader.connection.execute(
             f"SELECT {quoted(stream.key)}::VARCHAR FROM {quoted('main', stream.name)}"
             f" WHERE {quoted(stream.key)}::VARCHAR IN (SELECT unnest(?::VARCHAR[]))"

@@ -23,7 +23,7 @@ class ReconcileRequest(Struct, frozen=True):
 
     streams: tuple[str, ...] = ()  # none: all that were read
     repair: bool = False
-    deep: bool = False  # compare values too, where the time of change is the same
+    deep: bool = False  # compare values too if the time of change is equal
     sample: int | None = None  # records of each stream, chosen at random; None: all
     max_tombstones: int | None = None
     budget: int | None = None  # tokens
@@ -38,7 +38,7 @@ class ReconcileRequest(Struct, frozen=True):
 
 
 class Finding(Struct, frozen=True):
-    """One difference, what it means, and whether it was repaired."""
+    """A difference, its meaning, and whether it was repaired."""
 
     stream: str
     key: str
@@ -49,43 +49,45 @@ class Finding(Struct, frozen=True):
     source: str | None = None  # the list that shows the record
 
 
-class CountOff(Struct, frozen=True):
+class CountMismatch(Struct, frozen=True):
     """A record whose count differs from its own list, which was read to its end."""
 
     parent: str  # the stream of the record
     key: str
-    says: int
-    listed: int
-    here: int
-    read_at: datetime
+    reported: int  # the record's count
+    listed: int  # rows in its list
+    in_warehouse: int  # rows of it
+    read_at: datetime  # when the list was read
 
 
-class Result(Struct):
-    """What a reconciliation has found."""
+class ReconcileResult(Struct):
+    """The result of a reconciliation."""
 
     receipt: Receipt
     findings: list[Finding] = []
     swept: dict[str, tuple[int, int, int]] = {}  # keys at the source, keys in the warehouse, equal rows; by stream
-    held: str | None = None  # why no tombstones were written, where they exceed the limit
+    held_back: str | None = None  # why no tombstones were written: they exceed the limit
     by_count: list[str] = []  # streams that were compared by the counts of their parents
     left_out: dict[str, str] = {}  # streams that were not compared, and why
-    counts_off: dict[str, list[CountOff]] = {}  # streams of `by_count` → records whose count is not what they list
+    counts_off: dict[
+        str, list[CountMismatch]
+    ] = {}  # streams of `by_count` → records whose count differs from their list
 
     @property
     def left(self) -> list[Finding]:
-        """Differences that are still there."""
+        """Differences that were not repaired."""
         return [each for each in self.findings if not each.repaired]
 
 
 async def conclude_and_save(
-    session: OnlineSession, result: Result, request: ReconcileRequest, failed: Mapping[str, PdsyncError]
+    session: OnlineSession, result: ReconcileResult, request: ReconcileRequest, failed: Mapping[str, PdsyncError]
 ) -> None:
-    """Write the receipt, and what was found, into the work file.
+    """Conclude the receipt, and save the findings in the work file.
 
     Args:
         session: open.
-        result: what was found; its receipt is that of the session.
-        request: what was to be compared.
+        result: its receipt is that of the session.
+        request: the streams to compare.
         failed: by stream: why it could not be compared.
     """
     receipt = session.receipt
@@ -95,16 +97,16 @@ async def conclude_and_save(
         ends[name] = StreamEnd(progress, progress)
     conclude(receipt, ends, session.http.budget)
     stopped = next((error for error in failed.values() if isinstance(error, Stopped)), None)
-    unfinished = 3 if result.held else 4 if receipt.gaps else 0
+    unfinished = 3 if result.held_back else 4 if receipt.gaps else 0
     receipt.exit_code = (stopped.exit_code if stopped else 1) if failed else unfinished
     await session.loader.do(save_findings, session, result, request)
 
 
-def save_findings(session: OnlineSession, result: Result, request: ReconcileRequest) -> None:
-    """Store what was found, all or nothing; in the loader's thread.
+def save_findings(session: OnlineSession, result: ReconcileResult, request: ReconcileRequest) -> None:
+    """Save the findings in one transaction; in the loader's thread.
 
-    An attempt of this run that was cut short may have stored findings already. Those that it found and this attempt,
-    reading everything, does not find, it had repaired.
+    An interrupted attempt of this run may have saved findings already. Where this attempt reads everything and does not
+    find them again, the interrupted one had repaired them.
     """
     now, run_id, connection = session.began, session.receipt.run_id, session.loader.connection
     left = [each.stream for each in result.left]
@@ -124,15 +126,15 @@ def save_findings(session: OnlineSession, result: Result, request: ReconcileRequ
         connection.execute("DELETE FROM meta.sweeps WHERE run_id = ?", [run_id])
         for row in rows:
             connection.execute("INSERT INTO meta.findings VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
-        for name, (source, here, verified) in result.swept.items():
+        for name, (at_source, in_warehouse, verified) in result.swept.items():
             connection.execute(
                 "INSERT INTO meta.sweeps VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [run_id, now, name, source, here, verified, left.count(name), request.sample is None],
+                [run_id, now, name, at_source, in_warehouse, verified, left.count(name), request.sample is None],
             )
         for name, records in result.counts_off.items():
             connection.execute("DELETE FROM meta.counts_off WHERE stream = ?", [name])
             for each in records:
                 connection.execute(
                     "INSERT INTO meta.counts_off VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    [run_id, each.read_at, name, each.parent, each.key, each.says, each.listed, each.here],
+                    [run_id, each.read_at, name, each.parent, each.key, each.reported, each.listed, each.in_warehouse],
                 )

@@ -1,9 +1,9 @@
-"""Reconciles the warehouse with the source: sweeps every list, finds what differs and why, and repairs it on request.
+"""Reconciles the warehouse with the source: sweeps every list, classifies the differences, and repairs them on request.
 
-All streams are swept first, because other streams often tell what became of a record: those that pointed to a merged
-one point to the winner now. Then each absence is judged (`reconcile.evidence`), then repaired: what is missing or stale
-is fetched again by its key, and what is gone is marked. Both come through the archive like everything else, so a replay
-gives the same tables.
+All streams are swept first, because other streams often show what happened to a record: those that pointed to a merged
+one point to the winner now. Then absent records are judged (`reconcile.evidence`), and repaired: missing and stale ones
+are fetched again by their keys, deleted ones get a tombstone. Both are sealed in the raw archive like everything else,
+so a replay gives the same tables.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pdsync.errors import DependentsBudgetSpent, FeatureOff, PdsyncError, Stoppe
 from pdsync.model import StreamReceipt
 from pdsync.runner.reconcile.comparison import Comparison
 from pdsync.runner.reconcile.diagnosis import Diagnosis
-from pdsync.runner.reconcile.findings import Result, conclude_and_save
+from pdsync.runner.reconcile.findings import ReconcileResult, conclude_and_save
 from pdsync.runner.reconcile.repair import Repair
 from pdsync.runner.session import Event, begin_run, ignore_event, open_session
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pdsync.runner.session import OnEvent, OnlineSession
 
 
-async def reconcile(settings: Settings, request: ReconcileRequest, on_event: OnEvent = ignore_event) -> Result:
+async def reconcile(settings: Settings, request: ReconcileRequest, on_event: OnEvent = ignore_event) -> ReconcileResult:
     """Compare the warehouse with the source, and repair it on request.
 
     Args:
@@ -34,15 +34,15 @@ async def reconcile(settings: Settings, request: ReconcileRequest, on_event: OnE
         on_event: is called with each event, in the event loop's thread.
 
     Returns:
-        What was found; the receipt's exit code is 0 only if every list was read to its end.
+        The findings; the receipt's exit code is 0 only if every list was read to its end.
 
     Raises:
-        As `sync.sync`. No record is taken for gone where a list could not be read.
+        As `sync.sync`. If a list can't be read, none of its records is taken for deleted.
     """
     async with open_session(
         settings, lambda control, _: begin_run(control, request.command), on_event, run_tokens=request.budget
     ) as session:
-        result = Result(session.receipt)
+        result = ReconcileResult(session.receipt)
         failed: dict[str, PdsyncError] = {}
         try:
             await _compare_and_repair(session, request, result, failed)
@@ -52,7 +52,7 @@ async def reconcile(settings: Settings, request: ReconcileRequest, on_event: OnE
 
 
 async def _compare_and_repair(
-    session: OnlineSession, request: ReconcileRequest, result: Result, failed: dict[str, PdsyncError]
+    session: OnlineSession, request: ReconcileRequest, result: ReconcileResult, failed: dict[str, PdsyncError]
 ) -> None:
     """Fill in `result`, and `failed` with the streams that could not be compared."""
     comparison = Comparison(session, request)
@@ -68,7 +68,7 @@ async def _compare_and_repair(
             failed[stream.name] = error
             if isinstance(error, Stopped) and not isinstance(error, DependentsBudgetSpent):
                 break
-    # Deals before leads: the deal says which lead it was made of.
+    # Deals before leads: a deal names the lead that it was converted from.
     diagnosis = Diagnosis(comparison)
     for stream in sorted(streams, key=lambda each: each.name == "leads"):
         if stream.name in result.swept:
@@ -77,4 +77,4 @@ async def _compare_and_repair(
         await Repair(comparison).repair_all(streams, result)
     for name in result.swept.keys() & comparison.counted.keys():
         counted = comparison.counted[name]
-        result.counts_off[name] = await session.loader.do(counted.counts_off, comparison.sweeps[name])
+        result.counts_off[name] = await session.loader.do(counted.find_mismatches, comparison.sweeps[name])

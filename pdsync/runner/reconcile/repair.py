@@ -1,4 +1,4 @@
-"""Repairs what a reconciliation found: fetches records again, marks those that are gone, and checks both."""
+"""Repairs the differences of a reconciliation: fetches records again, marks deleted ones, and verifies both."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from pdsync.model import Operation, Page, Source, Stream, Version, Walk
     from pdsync.runner.reconcile.comparison import Comparison
-    from pdsync.runner.reconcile.findings import Finding, Result
+    from pdsync.runner.reconcile.findings import Finding, ReconcileResult
 
-_CHECKING = 10**6  # the number of the sweep over what a repair fetched: no stream has it
+_CHECK_NUMBER = 10**6  # of the sweep over what a repair fetched; no stream's sweep has this number
 _REFETCHED = ("missing", "restored", "archived", "unarchived", "stale", "backdated", "differs", "present")
 
 
@@ -39,18 +39,18 @@ class Repair:
         self.loader, self.sweeps = comparison.loader, comparison.sweeps
         self.still_different: dict[str, set[str]] = {}  # by stream: keys that differ after the repair
 
-    async def repair_all(self, streams: Sequence[Stream], result: Result) -> None:
-        """Repair what was found, stream by stream; the findings say what was."""
-        await self.loader.do(findings.save_findings, self.session, result, self.request)  # before a kill can lose them
+    async def repair_all(self, streams: Sequence[Stream], result: ReconcileResult) -> None:
+        """Repair the findings, stream by stream, and mark those that are repaired."""
+        await self.loader.do(findings.save_findings, self.session, result, self.request)  # a kill must not lose them
         for stream in streams:
-            mine = [each for each in result.findings if each.stream == stream.name]
-            refetched = [each for each in mine if each.kind in _REFETCHED]
+            found = [each for each in result.findings if each.stream == stream.name]
+            refetched = [each for each in found if each.kind in _REFETCHED]
             repaired_keys = await self._refetch(stream, refetched)
-            repaired_keys |= await self._tombstone(stream, mine, result)
-            # A record that no answer shows was deleted meanwhile: it stays a finding, for the next run.
+            repaired_keys |= await self._tombstone(stream, found, result)
+            # A record that no answer shows was deleted meanwhile: it remains a finding, for the next run.
             if failed := [each for each in refetched if each.key in self.still_different.get(stream.name, ())]:
                 keys = ", ".join(each.key for each in failed[:5]) + (", …" if len(failed) > 5 else "")
-                detail = f"{len(failed):,} records differ after the repair, too ({keys}): run the same command later"
+                detail = f"{len(failed):,} records still differ after the repair ({keys}): run the same command later"
                 result.receipt.gaps.append(IncompleteStream(stream.name, "differs", detail))
             result.findings = [
                 replace(each, repaired=True) if each.stream == stream.name and each.key in repaired_keys else each
@@ -58,33 +58,33 @@ class Repair:
             ]
 
     async def _refetch(self, stream: Stream, wanted: Sequence[Finding]) -> set[str]:
-        """Fetch records again and load them; the keys of those that the table has now as the source shows them."""
+        """Fetch records again and load them; the keys of those whose rows equal the source now."""
         version, sources = stream.sources(self.session.settings.api)
         confirmed: set[str] = set()
         if wanted and stream.name in self.comparison.counted:  # the comparison read their lists already
             listing = catalogue.operations(version)[sources[0].operation]
             fetched = self.comparison.counted[stream.name].pages
             await walk_loader.seal_and_load(self.session, stream, version, listing, fetched)
-            return await self._confirmed(stream, version, sources[0], listing, fetched, [each.key for each in wanted])
+            return await self._confirm(stream, version, sources[0], listing, fetched, [each.key for each in wanted])
         for source in sources:
-            own = [each.key for each in wanted if (each.source or sources[0].name) == source.name]
-            if not own:
+            keys = [each.key for each in wanted if (each.source or sources[0].name) == source.name]
+            if not keys:
                 continue
-            operation, answers = await fetch_by_key(self.session, stream, version, source, own)
-            if operation is None:  # no request reads single ones: read all of the stream again
+            operation, answers = await fetch_by_key(self.session, stream, version, source, keys)
+            if operation is None:  # no operation reads single records: read the whole stream again
                 confirmed = set()
                 for each, walk in await self.comparison.reader.refetch_stream(stream):
                     listing = catalogue.operations(version)[walk.operation]
                     fetched = await asyncio.to_thread(self._read_pages, walk)
-                    confirmed |= await self._confirmed(stream, version, each, listing, fetched, [f.key for f in wanted])
+                    confirmed |= await self._confirm(stream, version, each, listing, fetched, [f.key for f in wanted])
                 return confirmed
             if answers:
                 await walk_loader.load_single_records(self.session, stream, version, operation, answers)
                 fetched = [walk_loader.page_of(operation, answer) for answer in answers]
-                confirmed |= await self._confirmed(stream, version, source, operation, fetched, own)
+                confirmed |= await self._confirm(stream, version, source, operation, fetched, keys)
         return confirmed
 
-    async def _confirmed(
+    async def _confirm(
         self,
         stream: Stream,
         version: Version,
@@ -93,17 +93,17 @@ class Repair:
         fetched: Sequence[Page],
         keys: Sequence[str],
     ) -> set[str]:
-        """Those of `keys` whose rows are what `fetched`, which was loaded, shows, and not older than the sweep's."""
+        """Those of `keys` whose rows equal the records in `fetched`, now loaded, and are not older than the sweep."""
         table = await self.loader.do(self.loader.table, stream, version)
 
         def confirm() -> set[str]:
-            check = Sweep(self.loader.connection, table, _CHECKING)
+            check = Sweep(self.loader.connection, table, _CHECK_NUMBER)
             try:
                 pages = [replace(page, seq=seq) for seq, page in enumerate(fetched) if page.body]
                 check.add(source.name, operation, pages)
                 shown = check.find_shown(keys)
                 different = {each.key for each in check.differences(deep=True, only=keys)}
-                # An answer older than the list agrees with an old row: the list has shown a newer one.
+                # An answer from before the list may equal an old row, while the list has shown a newer version.
                 swept = self.sweeps[stream.name].differences(deep=False, only=keys)
                 different |= {each.key for each in swept if each.kind in ("missing", "stale")}
                 self.still_different.setdefault(stream.name, set()).update(shown & different)
@@ -113,21 +113,23 @@ class Repair:
 
         return await self.loader.do(confirm)
 
-    async def _tombstone(self, stream: Stream, found: Iterable[Finding], result: Result) -> set[str]:
-        """Mark the rows of records that are gone, unless they exceed the limit; the keys that are marked."""
+    async def _tombstone(self, stream: Stream, found: Iterable[Finding], result: ReconcileResult) -> set[str]:
+        """Mark the rows of deleted records, unless they exceed the limit; the keys that are marked."""
         gone = [each for each in found if Verdict(each.key, each.kind, "").is_gone]
         if not gone:
             return set()
         rows = result.swept[stream.name][1]
-        most = self.request.max_tombstones
-        allowed = most if most is not None else evidence.default_max_tombstones(rows)
-        if len(gone) > allowed:
+        limit = self.request.max_tombstones
+        if limit is None:
+            limit = evidence.default_max_tombstones(rows)
+        if len(gone) > limit:
             error = GuardTripped(
                 "tombstones",
-                f"{len(gone):,} {stream.name} of {rows:,} seem to be gone; the limit is {allowed:,} (--max-tombstones)."
-                f"\nNone of them was marked. If they are gone: --max-tombstones {len(gone)}",
+                f"{len(gone):,} {stream.name} of {rows:,} would be marked as deleted; the limit is {limit:,}"
+                f" (--max-tombstones)."
+                f"\nNone of them was marked. If they are deleted: --max-tombstones {len(gone)}",
             )
-            result.held = str(error)
+            result.held_back = str(error)
             return set()
         now = datetime.now(UTC).replace(microsecond=0)
         await walk_loader.tombstone(
@@ -141,14 +143,14 @@ class Repair:
                 for each in gone
             ],
         )  # fmt: skip
-        marked = await self.loader.do(self._marked, stream, [each.key for each in gone])
+        marked = await self.loader.do(self._find_marked, stream, [each.key for each in gone])
         if left := len(gone) - len(marked):
-            detail = f"{left:,} records that are known to be gone could not be marked: run the same command later"
+            detail = f"{left:,} deleted records could not be marked: run the same command later"
             result.receipt.gaps.append(IncompleteStream(stream.name, "differs", detail))
         return marked
 
-    def _marked(self, stream: Stream, keys: Sequence[str]) -> set[str]:
-        """Those of `keys` whose rows are marked as gone."""
+    def _find_marked(self, stream: Stream, keys: Sequence[str]) -> set[str]:
+        """Those of `keys` whose rows are marked as deleted."""
         key = f"{quoted(stream.key)}::VARCHAR"
         rows = self.loader.connection.execute(
             f"SELECT {key} FROM {quoted('main', stream.name)} WHERE _deleted_at IS NOT NULL"

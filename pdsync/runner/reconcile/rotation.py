@@ -1,8 +1,8 @@
 """Selects the streams that a nightly run reconciles, so that every row is verified within the verify cycle.
 
-Reading changes never shows what moves no time: records that were deleted for good, merged or relinked. Whole streams
-take turns, the one that was seen longest ago first, as many a night as one share of the cycle comes to. Pages of 500
-rows are read in order, which costs a fifth of asking for the same rows by their ids, and shows missing rows as well.
+Reading changes never shows what has no time of change: records that were purged, merged or relinked. Whole streams
+take turns, the one that was read longest ago first, each night as many as make up one day's share of the cycle. Pages
+of 500 rows are read in order: that costs a fifth of requesting the same rows by their ids, and shows missing rows too.
 """
 
 from __future__ import annotations
@@ -31,35 +31,35 @@ if TYPE_CHECKING:
 _DAY = timedelta(days=1)
 
 
-class Turn(Struct, frozen=True):
+class DueStream(Struct, frozen=True):
     """A stream that is due for a reconciliation."""
 
     stream: str
     rows: int
     requests: int  # for its lists
     tokens: int  # with the canaries
-    seen_at: datetime  # when all of it was last read
+    seen_at: datetime  # when it was last read whole
 
 
-def select_due(settings: Settings, among: Collection[str]) -> list[Turn]:
-    """The streams of `among` to reconcile now, by the state of the published warehouse."""
+def select_due(settings: Settings, names: Collection[str]) -> list[DueStream]:
+    """Those of the streams called `names` that are due now, by the state of the published warehouse."""
     if not settings.verify_cycle or not settings.warehouse.exists():
         return []
     with project.open_warehouse(settings) as connection:
         now = first(connection.execute("SELECT max(watermark) FROM meta.checkpoints"))[0]  # the server's time
-        turns = [turn for name in among if (turn := _plan_turn(connection, settings, catalogue.stream(name)))]
-    share = math.ceil(sum(turn.requests for turn in turns) / settings.verify_cycle)
-    chosen: list[Turn] = []
-    for turn in sorted(turns, key=lambda turn: turn.seen_at):
-        waits = now - turn.seen_at
-        in_share = sum(each.requests for each in chosen) < share
-        if waits >= _DAY and (in_share or waits >= _DAY * (settings.verify_cycle - 1)):
-            chosen.append(turn)
-    return chosen
+        planned = [plan for name in names if (plan := _plan_stream(connection, settings, catalogue.stream(name)))]
+    share = math.ceil(sum(each.requests for each in planned) / settings.verify_cycle)
+    due: list[DueStream] = []
+    for plan in sorted(planned, key=lambda each: each.seen_at):
+        age = now - plan.seen_at
+        is_in_share = sum(each.requests for each in due) < share
+        if age >= _DAY and (is_in_share or age >= _DAY * (settings.verify_cycle - 1)):
+            due.append(plan)
+    return due
 
 
-def _plan_turn(connection: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream) -> Turn | None:
-    """A stream and its cost; None where every sync reads all of it, or where it was never read whole."""
+def _plan_stream(connection: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream) -> DueStream | None:
+    """A stream and its cost; None if every sync reads it whole, if it was never read whole, or if it has parents."""
     version, sources = stream.sources(settings.api)
     if (
         stream.name not in warehouse.tables(connection)
@@ -81,8 +81,8 @@ def _plan_turn(connection: duckdb.DuckDBPyConnection, settings: Settings, stream
     first_list, *others = [catalogue.operations(version)[source.operation] for source in sources]
     pages = math.ceil(rows / (first_list.page_size or 100))
     tokens = pages * (first_list.cost or 0) + sum(other.cost or 0 for other in others)
-    # Where records were gone before, some will be again: then canaries are requested one by one.
-    gone = first(connection.execute("SELECT count(*) FROM meta.findings WHERE stream = ?", [stream.name]))[0]
+    # Where records were missing before, some will be again: canaries are then requested one by one.
+    findings = first(connection.execute("SELECT count(*) FROM meta.findings WHERE stream = ?", [stream.name]))[0]
     item = evidence.find_item_operation(stream, settings.api)
-    tokens += min(CANARIES, rows) * (item.cost or 0) if item and gone else 0
-    return Turn(stream.name, rows, pages + len(others), tokens, seen_at)
+    tokens += min(CANARIES, rows) * (item.cost or 0) if item and findings else 0
+    return DueStream(stream.name, rows, pages + len(others), tokens, seen_at)

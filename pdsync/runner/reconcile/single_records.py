@@ -1,4 +1,4 @@
-"""Fetches records again by their keys: a hundred a request where a list takes ids, otherwise one a request."""
+"""Fetches records by their keys: a hundred per request if the list takes ids, otherwise one per request."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from pdsync.model import Operation, Source, Stream, Version
     from pdsync.runner.session import OnlineSession
 
-_IDS_A_REQUEST = 100
+_IDS_PER_REQUEST = 100
 
 
 async def fetch_by_key(
     session: OnlineSession, stream: Stream, version: Version, source: Source, keys: Sequence[str]
 ) -> tuple[Operation | None, list[Answer]]:
-    """The answers with the records of `keys`, as far as there are such records.
+    """Fetch the records with these `keys`, as far as they exist.
 
     Returns:
-        The operation and its answers; None and no answer where no operation reads single records of the stream.
+        The operation and its answers; None and no answers if no operation reads single records of the stream.
 
     Raises:
         PdsyncError: as `core.http.Http.carry_out`.
@@ -34,8 +34,8 @@ async def fetch_by_key(
     http, listing = session.http, catalogue.operations(version)[source.operation]
     query = {name: value for name, value in source.query.items() if name == "include_fields"}
     if "ids" in listing.query and version == "v2":
-        parts = [keys[at : at + _IDS_A_REQUEST] for at in range(0, len(keys), _IDS_A_REQUEST)]
-        calls = [check(listing, {**query, "ids": ",".join(part), "limit": _IDS_A_REQUEST}) for part in parts]
+        parts = [keys[at : at + _IDS_PER_REQUEST] for at in range(0, len(keys), _IDS_PER_REQUEST)]
+        calls = [check(listing, {**query, "ids": ",".join(part), "limit": _IDS_PER_REQUEST}) for part in parts]
         return listing, list(await asyncio.gather(*(http.carry_out(call) for call in calls)))
     item = evidence.find_item_operation(stream, session.settings.api)
     if item is None or listing.paging == "none":

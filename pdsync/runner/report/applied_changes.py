@@ -1,8 +1,8 @@
-"""Writes what pushes have deleted and merged into the tables, as part of the next command that writes the warehouse.
+"""Writes the deletions and merges of pushes into the tables, as part of the next command that writes the warehouse.
 
-A list does not show removed records, so they come from the outbox: the answer of Pipedrive is the best evidence.
-`meta.mutations.reflected_by` says which mutations the tables show, not a flag in memory: after a push that was killed,
-or found the warehouse locked by a sync, the next sync, push, reconcile, backfill, load or replay writes them.
+A list does not show removed records, so they come from the outbox: Pipedrive's answer is the evidence. Which mutations
+the tables show is in `meta.mutations.reflected_by`, not in memory: if a push was killed, or found the warehouse locked
+by a sync, the next sync, push, reconcile, backfill, load or replay writes them.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from pdsync.writeback.outbox import Outbox
 
 
-class Pending(Struct, frozen=True):
+class PendingRemoval(Struct, frozen=True):
     """A deletion or merge that the tables do not show yet."""
 
     mutation: str
     stream: str
-    gone: Tombstone
+    tombstone: Tombstone
     was_read_since: bool  # the source showed the record later: it was restored, and gets no tombstone
 
 
@@ -50,22 +50,22 @@ def affected_streams(mutations: Iterable[Mutation]) -> tuple[str, ...]:
     for each in mutations:
         if each.state in ("applied", "needs_review") and each.reason != "already_so":
             operation = catalogue.operation(each.operation)
-            found = [stream_of(kind) for kind in (each.kind, shape(operation).root)]
+            streams = [stream_of(kind) for kind in (each.kind, shape(operation).root)]
             if effect := effect_of(operation):
-                found.append(stream_of(shape(catalogue.operation(effect.read or "")).kind))
-            names |= {stream.name for stream in found if stream}
+                streams.append(stream_of(shape(catalogue.operation(effect.read or "")).kind))
+            names |= {stream.name for stream in streams if stream}
     return tuple(sorted(names))
 
 
 def find_unreflected(outbox: Outbox, connection: duckdb.DuckDBPyConnection) -> list[Mutation]:
-    """The mutations whose effect no run has brought into the tables of `connection` yet."""
-    done = reflecting_runs(connection)
-    found = outbox.mutations(["applied", "needs_review"], images=False)
-    return [each for each in found if each.reason != "already_so" and each.id not in done]
+    """The mutations whose effect the tables of `connection` do not show yet."""
+    reflected = reflecting_runs(connection)
+    sent = outbox.mutations(["applied", "needs_review"], images=False)
+    return [each for each in sent if each.reason != "already_so" and each.id not in reflected]
 
 
 def reflecting_runs(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
-    """Mutation → the run that brought its effect into the tables."""
+    """Mutation → the run that wrote its effect into the tables."""
     has_column = first(
         connection.execute(
             "SELECT count(*) FROM duckdb_columns() WHERE database_name = current_database() AND schema_name = 'meta'"
@@ -93,32 +93,31 @@ def find_read(receipt: Receipt, mutations: Iterable[Mutation]) -> set[str]:
     }
 
 
-def find_pending(outbox: Outbox, connection: duckdb.DuckDBPyConnection, overlap_s: int) -> list[Pending]:
+def find_pending(outbox: Outbox, connection: duckdb.DuckDBPyConnection, overlap_s: int) -> list[PendingRemoval]:
     """The deletions and merges that the tables of `connection` do not show yet."""
     tables = warehouse.tables(connection)
-    found = []
+    pending = []
     for each in find_unreflected(outbox, connection):
-        gone = _removed_record(each)
-        if gone is None or gone[0].name not in tables:
+        removed = _removed_record(each)
+        if removed is None or removed[0].name not in tables:
             continue
-        stream, what = gone
-        what = replace(what, at=_executed_at(outbox, each))
+        stream, tombstone = removed[0], replace(removed[1], at=_executed_at(outbox, each))
         # For a while, a list may still show a removed record.
         seen = connection.execute(
             f"SELECT 1 FROM {quoted('main', stream.name)} WHERE {quoted(stream.key)}::VARCHAR = ?"
             " AND _deleted_at IS NULL AND _verified_at > ?",
-            [what.key, what.at + timedelta(seconds=overlap_s)],
+            [tombstone.key, tombstone.at + timedelta(seconds=overlap_s)],
         ).fetchall()
-        found.append(Pending(each.id, stream.name, what, was_read_since=bool(seen)))
-    return found
+        pending.append(PendingRemoval(each.id, stream.name, tombstone, was_read_since=bool(seen)))
+    return pending
 
 
 def _removed_record(mutation: Mutation) -> tuple[Stream, Tombstone] | None:
-    """The record that a mutation has deleted or merged into another; None where it did neither, or no stream has it."""
+    """The tombstone of a record that was deleted or merged away; None if it was not, or if no stream has it."""
     stream = stream_of(mutation.kind)
     if mutation.state != "applied" or mutation.verb not in ("delete", "merge") or not (stream and mutation.target):
         return None
-    if mutation.reason == "already_so":  # it could not be read; whether it was deleted is not known
+    if mutation.reason == "already_so":  # the record could not be read: it is unknown whether it was deleted
         return None
     winner = str(mutation.payload["merge_with_id"]) if mutation.verb == "merge" else None
     at = mutation.settled_at or mutation.queued_at
@@ -128,7 +127,7 @@ def _removed_record(mutation: Mutation) -> tuple[Stream, Tombstone] | None:
 
 
 def _executed_at(outbox: Outbox, mutation: Mutation) -> datetime:
-    """When a mutation was carried out: by the server's clock if an answer has its time, otherwise by ours."""
+    """When a mutation was carried out: by the server's clock if an answer has a date, otherwise by this machine's."""
     attempts = outbox.attempts(mutation.id)
     date = (attempts[-1].headers or {}).get("date") if attempts else None
     try:
@@ -142,9 +141,9 @@ def _executed_at(outbox: Outbox, mutation: Mutation) -> datetime:
 
 async def tombstone_applied(
     settings: Settings, control: Control, loader: Loader, archive: Archive, run_id: str, now: datetime,
-    found: Sequence[Pending],
+    pending: Sequence[PendingRemoval],
 ) -> set[str]:  # fmt: skip
-    """Tombstone the rows of `found` and record merges, through a page of the archive like any other data.
+    """Write `pending` into the tables and record merges, through a page of the archive like any other data.
 
     Args:
         settings: of the project.
@@ -153,15 +152,15 @@ async def tombstone_applied(
         archive: of the run.
         run_id: of the run.
         now: the latest time of a tombstone.
-        found: as `find_pending` returned it.
+        pending: the result of `find_pending`.
 
     Returns:
         The mutations that the tables show now.
     """
     by_stream: dict[str, list[Tombstone]] = {}
-    for each in found:
+    for each in pending:
         if not each.was_read_since:
-            by_stream.setdefault(each.stream, []).append(replace(each.gone, at=min(each.gone.at, now)))
+            by_stream.setdefault(each.stream, []).append(replace(each.tombstone, at=min(each.tombstone.at, now)))
     for name, gone in by_stream.items():
         stream = catalogue.stream(name)
         version, sources = stream.sources(settings.api)
@@ -170,4 +169,4 @@ async def tombstone_applied(
         await archive.seal(walk, page)
         await loader.add(stream, replace(walk, started_at=now), [page])
         control.end_walk(walk.id, "applied")
-    return {each.mutation for each in found}
+    return {each.mutation for each in pending}

@@ -1,7 +1,7 @@
-"""Looks for records that one addition made twice: a write that the lists showed only after the probes had waited.
+"""Finds records that one addition created twice: the lists showed the first one only after the probes.
 
-An addition whose answer was lost is sent again only after two probes did not find it. That assumes that lists are up to
-date by then. So every sync checks whether a second record has all values that such an addition had sent.
+An addition whose answer was lost is sent again only if two probes did not find its record. That assumes that lists are
+up to date by then. So every sync checks whether a second record has all values that such an addition sent.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 DUPLICATE = "duplicate_found"
 _LATEST = timedelta(days=7)
-_SKEW = timedelta(minutes=5)  # between the server's clock and ours
+_SKEW = timedelta(minutes=5)  # between the server's clock and this machine's
 
 
 class DuplicateCreate(Struct, frozen=True):
-    """A record that an addition seems to have made, besides the record that it is bound to."""
+    """A record that an addition seems to have created besides the one that it is bound to."""
 
     stream: str
     key: str
     original: str
     seq: int
-    operation: str  # what would delete it
+    operation: str  # deletes it
 
     def __str__(self) -> str:
         return (
@@ -88,11 +88,11 @@ def _duplicates_of(loader: Loader, outbox: Outbox, mutation: Mutation) -> list[D
         conditions.append("add_time >= ?")
         values.append(attempts[0].armed_at - _SKEW)
     rows = _rows(loader.connection, stream, conditions, values)
-    ours = outbox.bound_ids(mutation.kind) | {str(mutation.remote_id)}
+    own = outbox.bound_ids(mutation.kind) | {str(mutation.remote_id)}
     return [
         DuplicateCreate(stream.name, key, str(mutation.remote_id), mutation.seq, removal)
         for key in rows
-        if key not in ours
+        if key not in own
     ]  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def _rows(connection: duckdb.DuckDBPyConnection, stream: Stream, conditions: lis
 
 
 def _payload_conditions(stream: Stream, payload: dict[str, Any]) -> tuple[list[str], list[Any]]:
-    """Conditions that a row has what was sent, as far as it is in columns of one value, and the values to bind."""
+    """SQL conditions that a row has the values that were sent, for columns of one value; and the values to bind."""
     conditions, values = [], []
     for name, value in payload.items():
         if name in stream.columns and isinstance(value, str | int | float) and not isinstance(value, bool):

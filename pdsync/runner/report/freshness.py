@@ -1,4 +1,4 @@
-"""How fresh the published tables are, and what is left of the day's tokens."""
+"""Measures how fresh the published tables are, and how many of the day's tokens are left."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Freshness(Struct, frozen=True):
     """How fresh one table is."""
 
     stream: str
-    rows: int  # alive
+    rows: int  # not deleted
     deleted: int
     complete_until: datetime | None  # every change until then is loaded
     age: str
@@ -28,10 +28,10 @@ class Freshness(Struct, frozen=True):
 
 
 def measure_freshness(settings: Settings) -> list[Freshness]:
-    """Each synced stream's rows, and until when it is complete; empty where there is no warehouse yet."""
+    """The freshness of each synced stream; empty if there is no warehouse yet."""
     if not settings.warehouse.exists():
         return []
-    found = []
+    tables = []
     with project.open_warehouse(settings) as warehouse:
         rows = warehouse.execute(
             "SELECT stream, epoch(min(watermark)), epoch(min(full_at)) FROM meta.checkpoints"
@@ -45,7 +45,7 @@ def measure_freshness(settings: Settings) -> list[Freshness]:
                 )
             ) or (0, 0)
             moment = datetime.fromtimestamp(until, UTC)
-            found.append(
+            tables.append(
                 Freshness(
                     stream=stream,
                     rows=int(counted[0]),
@@ -55,11 +55,11 @@ def measure_freshness(settings: Settings) -> list[Freshness]:
                     last_full=datetime.fromtimestamp(full, UTC) if full else None,
                 )
             )
-    return found
+    return tables
 
 
 def budget_left(settings: Settings) -> tuple[int | None, int]:
-    """Tokens left today and the day's limit, by the last answer; (None, 0) where there is no limit."""
+    """Tokens left today and the day's limit, by the last answer; (None, 0) if there is no limit."""
     connection = sqlite3.connect(settings.control, timeout=30)
     try:
         return tokens_left(connection, settings.daily_tokens)

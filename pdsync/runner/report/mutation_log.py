@@ -1,6 +1,6 @@
 """Copies the outbox into meta.mutations, so that the history of every change can be queried with SQL.
 
-Where control.db is lost, the queue is restored from that table too: see `runner.queue_recovery`.
+If control.db is lost, the queue is restored from that table too: see `runner.queue_recovery`.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ def save_mutation_log(loader: Loader, outbox: Outbox, reflected: Mapping[str, st
 
     Args:
         loader: the open work file.
-        outbox: of the project, after `queue_recovery.recover`: of no mutation the file has a newer record.
-        reflected: by mutation, the run that brought its effect into the tables.
+        outbox: of the project, after `queue_recovery.recover`, so that no row of the file is newer.
+        reflected: by mutation: the run that wrote its effect into the tables.
 
-    A row whose mutation the outbox does not have stays as it is.
+    Rows of mutations that the outbox does not have are kept.
     """
     mutations = outbox.mutations()
     if not mutations:
         return
-    done = {**reflected, **applied_changes.reflecting_runs(loader.connection)}
-    table = [_row(outbox, each) | {"reflected_by": done.get(each.id)} for each in mutations]
+    runs = {**reflected, **applied_changes.reflecting_runs(loader.connection)}
+    table = [_row(outbox, each) | {"reflected_by": runs.get(each.id)} for each in mutations]
     rows = pa.Table.from_pylist(table, schema=_schema(loader))
     loader.connection.register("mutation_rows", rows)
     try:
@@ -61,15 +61,15 @@ def save_mutation_log(loader: Loader, outbox: Outbox, reflected: Mapping[str, st
 async def apply_pushes(
     settings: Settings, control: Control, loader: Loader, archive: Archive, receipt: Receipt, now: datetime
 ) -> list[str]:
-    """At the end of a run, write into the open work file what pushes have removed, and the mutations.
+    """At the end of a run, write the deletions and merges of pushes, and the mutations, into the open work file.
 
     Returns:
-        Notes for the person.
+        Messages for the user.
     """
     outbox = open_outbox(settings, control)
     notes = await loader.do(lambda: recover(outbox, loader.connection))
-    found = await loader.do(lambda: applied_changes.find_pending(outbox, loader.connection, settings.overlap_s))
-    done = await applied_changes.tombstone_applied(settings, control, loader, archive, receipt.run_id, now, found)
+    pending = await loader.do(lambda: applied_changes.find_pending(outbox, loader.connection, settings.overlap_s))
+    done = await applied_changes.tombstone_applied(settings, control, loader, archive, receipt.run_id, now, pending)
     done |= applied_changes.find_read(receipt, outbox.mutations(["applied", "needs_review"], images=False))
     complete_journal(outbox)
     await loader.do(save_mutation_log, loader, outbox, dict.fromkeys(done, receipt.run_id))
@@ -77,10 +77,10 @@ async def apply_pushes(
 
 
 async def publish(settings: Settings) -> None:
-    """Write the mutations, and what pushes have removed, into the warehouse, and nothing else.
+    """Write the mutations, and the deletions and merges of pushes, into the warehouse, and nothing else.
 
     Raises:
-        Busy: a run holds the project.
+        ProjectLocked: another run has the lock.
         StorageError: it can't be written.
     """
     with project.locked(settings) as control:
@@ -89,7 +89,7 @@ async def publish(settings: Settings) -> None:
 
 
 async def catch_up(settings: Settings, control: Control) -> None:
-    """Write what pushes have removed into the warehouse, if it lacks any of it. The caller has the project's lock."""
+    """Write deletions and merges of pushes that the warehouse lacks. The caller has the project's lock."""
     if open_outbox(settings, control).has_removed_records() and settings.warehouse.exists():
         await _publish(settings, control, always=False)
 
@@ -103,17 +103,17 @@ async def _publish(settings: Settings, control: Control, *, always: bool) -> Non
     try:
         await loader.do(loader.open, *company)
         await loader.do(lambda: recover(outbox, loader.connection))
-        found = await loader.do(lambda: applied_changes.find_pending(outbox, loader.connection, settings.overlap_s))
-        if not found and not always:
+        pending = await loader.do(lambda: applied_changes.find_pending(outbox, loader.connection, settings.overlap_s))
+        if not pending and not always:
             return
         done = set[str]()
-        if found:
+        if pending:
             receipt = receipts.begin_receipt("push, what it took away")
             control.start_run(receipt.run_id, receipt.command, receipt.started_at)
             async with Archive(settings.raw, control, receipt.run_id, company[0]) as archive:
                 now = receipt.started_at
                 done = await applied_changes.tombstone_applied(
-                    settings, control, loader, archive, receipt.run_id, now, found
+                    settings, control, loader, archive, receipt.run_id, now, pending
                 )
             receipt.finished_at, receipt.exit_code = datetime.now(UTC), 0
             await loader.do(receipts.save_receipt, loader, receipt)

@@ -1,8 +1,8 @@
-"""Carries out an export: tables as Parquet into a folder or an object store, and a catalogue of what is whole.
+"""Exports tables as Parquet to a folder or an object store, with a catalogue of the complete files.
 
-Data files come first, `catalog.json` last: whoever reads by the catalogue sees one whole export or the one before it,
-even if this one is killed. What a killed export has left is not named there, and the next one removes it or writes
-over it.
+Data files are written first, `catalog.json` last: a reader who follows the catalogue sees this export or the previous
+one, both complete, even if this one is killed. Files of a killed export are not in the catalogue; the next export
+removes or overwrites them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _FORMAT = 1
 
 
 class Table(Struct, frozen=True):
-    """A table of an export: the newest snapshot, and those before it that are still there."""
+    """A table of an export: its newest snapshot, and the older ones that are kept."""
 
     snapshot: str
     columns: dict[str, str]
@@ -50,33 +50,33 @@ class Table(Struct, frozen=True):
 
 
 class Changes(Struct, frozen=True):
-    """What has changed in a table, in files to be applied in their order; `until` is the last run they tell of."""
+    """The changes of a table, in files to be applied in order; `until` is the last run in them."""
 
     until: str
     files: list[File]
-    written: str | None = None  # when that run wrote last; one that was cut may go on
+    written: str | None = None  # when that run wrote last: an interrupted run may continue
 
 
 class Catalog(Struct):
-    """catalog.json: what an export holds."""
+    """catalog.json: the contents of an export."""
 
     format: int
     company: dict[str, int | str]
     made_at: datetime
-    run: str | None  # the last run that the tables tell of
+    run: str | None  # the last run in the tables
     masks: list[str] = []
     tables: dict[str, Table] = {}
     changes: dict[str, Changes] = {}
 
     @property
-    def named(self) -> set[str]:
+    def paths(self) -> set[str]:
         """The paths of all its files."""
         files = [file for table in self.tables.values() for file in (table.file, *table.older)]
         return {file.path for file in (*files, *(file for each in self.changes.values() for file in each.files))}
 
 
 class ExportRequest(Struct, frozen=True):
-    """What to export: `keep` snapshots of each table stay (0: all), and at most `most_files` of its changes."""
+    """What to export: `keep` is the number of snapshots per table (0: all), `most_files` that of its change files."""
 
     out: str
     streams: tuple[str, ...] = ()
@@ -88,7 +88,7 @@ class ExportRequest(Struct, frozen=True):
 
 
 class ExportReport(Struct, frozen=True):
-    """What an export wrote."""
+    """The result of an export."""
 
     where: str
     snapshot: str
@@ -98,20 +98,20 @@ class ExportReport(Struct, frozen=True):
     removed: int
 
 
-def parquet(
+def export_parquet(
     settings: Settings, request: ExportRequest, on_file: Callable[[str, File], None] = lambda table, file: None
 ) -> ExportReport:
     """Export the published warehouse as Parquet.
 
     Args:
         settings: of the project.
-        request: what, and where to.
-        on_file: is called with each table and the file that was written of it.
+        request: what to export, and where to.
+        on_file: is called with the table and the file, for each file that is written.
 
     Raises:
-        ConfigError: there is no warehouse, no such stream or column, or the place holds what this would unmask. Nothing
-            was written.
-        StorageError: the place can't be written; its catalogue still names the export before.
+        ConfigError: there is no warehouse, no such stream or column, or the target has columns that this would unmask.
+            Nothing was written.
+        StorageError: the target can't be written; its catalogue is that of the previous export.
     """
     for name in request.streams:
         catalogue.stream(name)
@@ -121,7 +121,7 @@ def parquet(
     connection = warehouse.connect(settings.warehouse, read_only=True)
     try:
         with store.scratch() as scratch:
-            return _Export(settings, request, connection, store, scratch, on_file).all()
+            return _Export(settings, request, connection, store, scratch, on_file).run()
     except (duckdb.Error, OSError) as error:
         raise StorageError(
             f"The export to {store.where} stopped: {disk.first_line(error)}.\n{disk.advice_for(error) or ''}".rstrip()
@@ -131,7 +131,7 @@ def parquet(
 
 
 class _Export:
-    """One export under way."""
+    """One export."""
 
     def __init__(
         self,
@@ -147,10 +147,10 @@ class _Export:
         self.tables = export.tables(connection, request.streams)
         self.runs = export.runs(connection)
         self.company, name = export.company(connection)
-        self.before = self._read()
+        self.previous = self._read_previous()
         self.now = datetime.now(UTC).replace(microsecond=0)
-        taken = {table.snapshot for table in self.before.tables.values()} if self.before else set()
-        while self._snapshot in taken:
+        used = {table.snapshot for table in self.previous.tables.values()} if self.previous else set()
+        while self._snapshot in used:
             self.now += timedelta(seconds=1)
         self.catalog = Catalog(
             _FORMAT,
@@ -158,56 +158,60 @@ class _Export:
             self.now,
             next(reversed(self.runs), None),
             [str(mask) for mask in request.masks],
-            dict(self.before.tables) if self.before else {},
-            dict(self.before.changes) if self.before else {},
+            dict(self.previous.tables) if self.previous else {},
+            dict(self.previous.changes) if self.previous else {},
         )
-        # Of all tables, exported now or not: a mask that an earlier export asked for has to be given again.
+        # Of all tables, exported now or not: the masks of an earlier export must be given again.
         columns = {table: list(export.columns(connection, "main", table)) for table in export.tables(connection)}
         self.masked: dict[str, dict[str, How]] = resolve(request.masks, columns)
-        self.key = _key(settings.state / "export.key") if request.masks else ""
-        self.dropped: list[str] = []  # to be removed when the catalogue no longer names them
+        self.key = _load_or_create_key(settings.state / "export.key") if request.masks else ""
+        self.dropped: list[str] = []  # paths to remove once the catalogue no longer names them
 
     @property
     def _snapshot(self) -> str:
         return f"{self.now:%Y%m%dT%H%M%SZ}"
 
-    def _read(self) -> Catalog | None:
-        """The catalogue of the export before."""
+    def _read_previous(self) -> Catalog | None:
+        """The catalogue of the previous export; None if there is none.
+
+        Raises:
+            ConfigError: it is of another company, has more masks, or can't be read.
+        """
         content = self.store.read(CATALOG)
         if content is None:
             return None
         try:
-            before = msgspec.json.decode(content, type=Catalog)
+            previous = msgspec.json.decode(content, type=Catalog)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ConfigError(
-                f"{self.store.where}/{CATALOG} is no catalogue of an export ({error}). Nothing was written."
+                f"{self.store.where}/{CATALOG} is not the catalogue of an export ({error}). Nothing was written."
             ) from error
-        if before.company["id"] != self.company:
+        if previous.company["id"] != self.company:
             raise ConfigError(
-                f"{self.store.where} holds company {before.company['id']}, and this warehouse company {self.company}."
-                f" Nothing was written. Choose another --out."
+                f"{self.store.where} contains company {previous.company['id']}, and this warehouse company"
+                f" {self.company}. Nothing was written. Choose another --out."
             )
-        missing = set(before.masks) - {str(mask) for mask in self.request.masks}
+        missing = set(previous.masks) - {str(mask) for mask in self.request.masks}
         if missing:
             raise ConfigError(
-                f"{self.store.where} was written with --mask {' --mask '.join(sorted(missing))}, and this would show"
-                f" what that hides. Nothing was written.\nGive the same masks, or choose another --out."
+                f"{self.store.where} was written with --mask {' --mask '.join(sorted(missing))}, and this export would"
+                f" unmask those columns. Nothing was written.\nGive the same masks, or choose another --out."
             )
-        return before
+        return previous
 
-    def all(self) -> ExportReport:
-        """Write everything, the catalogue last; then remove what it no longer names."""
-        written = {table: self._table(table) for table in self.tables}
+    def run(self) -> ExportReport:
+        """Write all files, the catalogue last; then remove files that it no longer names."""
+        written = {table: self._write_table(table) for table in self.tables}
         changed = {}
         if self.request.changes:
             for stream in dict.fromkeys(self.tables.values()):
-                if file := self._changes(stream):
+                if file := self._write_changes(stream):
                     changed[stream] = file
         target = self.scratch / CATALOG
         target.write_bytes(msgspec.json.format(msgspec.json.encode(self.catalog), indent=1))
         note(self.scratch, self.dropped)
         self.store.put(target, CATALOG)
-        for path in set(noted(self.scratch)) - self.catalog.named:
+        for path in set(noted(self.scratch)) - self.catalog.paths:
             self.store.remove(path)
         return ExportReport(self.store.where, self._snapshot, self.catalog.run, written, changed, len(self.dropped))
 
@@ -218,27 +222,27 @@ class _Export:
         self.on_file(table, file)
         return file
 
-    def _table(self, table: str) -> File:
+    def _write_table(self, table: str) -> File:
         target = self.scratch / f"{table}.parquet"
         columns = export.snapshot(self.connection, table, self.masked[table], self.key, target)
         file = self._put(table, target, f"{table}/_snapshot={self._snapshot}/data.parquet")
-        known = self.catalog.tables.get(table)
-        older = [known.file, *known.older] if known else []
+        previous = self.catalog.tables.get(table)
+        older = [previous.file, *previous.older] if previous else []
         if self.request.keep:
             self.dropped += [each.path for each in older[self.request.keep - 1 :]]
             older = older[: self.request.keep - 1]
         self.catalog.tables[table] = Table(self._snapshot, columns, file, older)
         return file
 
-    def _changes(self, stream: str) -> File | None:
-        """Write what the runs since the last change file have changed; too many such files become one."""
-        known = self.catalog.changes.get(stream)
-        order, files = list(self.runs), list(known.files) if known else []
-        done = 0
-        if known and known.until in self.runs:
-            went_on = known.written not in (None, self.runs[known.until])
-            done = order.index(known.until) + (0 if went_on else 1)
-        runs = order[done:]
+    def _write_changes(self, stream: str) -> File | None:
+        """Write the changes of the runs since the last change file; too many such files are merged."""
+        previous = self.catalog.changes.get(stream)
+        order, files = list(self.runs), list(previous.files) if previous else []
+        exported = 0  # runs
+        if previous and previous.until in self.runs:
+            has_continued = previous.written not in (None, self.runs[previous.until])
+            exported = order.index(previous.until) + (0 if has_continued else 1)
+        runs = order[exported:]
         if not runs:
             return None
         target = self.scratch / f"{stream}.parquet"
@@ -249,19 +253,19 @@ class _Export:
             file = self._put(stream, target, path)
             files.append(file)
         if len(files) > self.request.most_files:
-            files = [self._compacted(stream, files)]
+            files = [self._compact(stream, files)]
         self.catalog.changes[stream] = Changes(runs[-1], files, self.runs[runs[-1]])
         return file
 
-    def _compacted(self, stream: str, files: Sequence[File]) -> File:
-        """One file in the place of `files`."""
+    def _compact(self, stream: str, files: Sequence[File]) -> File:
+        """Merge `files` into one."""
         sources = []
         for number, file in enumerate(files):
             content = self.store.read(file.path)
             if content is None or hashlib.sha256(content).hexdigest() != file.sha256:
                 raise StorageError(
-                    f"{self.store.where}/{file.path} is not what was written there. The catalogue still names the last"
-                    f" whole export.\nExport to another --out, or remove {stream} from {CATALOG} to start over."
+                    f"{self.store.where}/{file.path} was changed after it was written. The catalogue is that of the"
+                    f" previous export.\nExport to another --out, or remove {stream} from {CATALOG} to start over."
                 )
             source = self.scratch / f"{stream}-{number}.parquet"
             source.write_bytes(content)
@@ -270,15 +274,15 @@ class _Export:
         export.merge(self.connection, sources, target)
         for source in sources:
             source.unlink()
-        # Another name than the last of its sources: the old catalogue goes on naming that one until the end.
+        # Not the name of its last source: the old catalogue names that one until the new one is written.
         last = files[-1].path.split("_until=")[1].split("/")[0]
-        made = self._put(stream, target, f"_changes/{stream}/_until={last}/all-{self._snapshot}.parquet")
+        merged = self._put(stream, target, f"_changes/{stream}/_until={last}/all-{self._snapshot}.parquet")
         self.dropped += [file.path for file in files]
-        return made
+        return merged
 
 
-def _key(path: Path) -> str:
-    """The project's secret for hashes, made when it is first needed."""
+def _load_or_create_key(path: Path) -> str:
+    """The project's secret for hashes, created on first use."""
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""What a run did: counted from the stores, concluded, and saved in the warehouse."""
+"""Counts what a run did, from the stores; concludes the receipt, and saves it in the warehouse."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _PROVED = ("at_source", "here", "verified", "oldest_verified_at")  # columns of 
 
 
 def begin_receipt(command: str) -> Receipt:
-    """The receipt of a run that begins now. Runs of one second keep their order: the time is not cut."""
+    """The receipt of a run that begins now. Runs of the same second keep their order by `started_at`."""
     now = datetime.now(UTC)
     return Receipt(f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}", command, now)
 
 
 def count_changes(loader: Loader, run_id: str) -> dict[str, StreamReceipt]:
-    """What the batches of a run changed, by stream: over all its attempts, however they ended."""
+    """What the batches of a run changed, by stream: over all its attempts, also interrupted ones."""
     rows = loader.connection.execute(
         "SELECT stream, sum(read), sum(inserted), sum(updated), sum(deleted), sum(unchanged), sum(quarantined),"
         " sum(schema_changes) FROM meta._applied_batches WHERE run_id = ? GROUP BY stream",
@@ -67,18 +67,18 @@ class StreamEnd(Struct, frozen=True):
     progress: StreamReceipt | None = None  # with the requests and tokens of this process
     error: PdsyncError | None = None
     note: str | None = None
-    missing: str | None = None  # what was not read, though nothing failed
+    missing: str | None = None  # what was not read although nothing failed
 
 
 def conclude(receipt: Receipt, ends: Mapping[str, StreamEnd], budget: Budget | None = None) -> None:
-    """Write into a receipt how each stream ended, and what is missing; all but the exit code.
+    """Write into a receipt how each stream ended, and the gaps; all but the exit code.
 
     A stream is complete unless a gap names it: it failed, was not read to its end, or has records that can't be read.
 
     Args:
-        receipt: of the job; it may name gaps already.
+        receipt: of the job; may have gaps already.
         ends: by stream.
-        budget: with what the job spent; None for one that calls nothing.
+        budget: of the job; None if it makes no request.
     """
     receipt.finished_at = datetime.now(UTC)
     if budget:
@@ -107,14 +107,14 @@ def add_counts(entry: StreamReceipt, counts: Counts, names: Sequence[str] = Coun
 
 
 def kind_of_gap(error: PdsyncError) -> str:
-    """What a stream that failed with `error` lacks, in the words of `model.IncompleteStream`."""
+    """The kind of gap of a stream that failed with `error`: see `model.IncompleteStream`."""
     if isinstance(error, Stopped):
         return "stopped"
     return "forbidden" if isinstance(error, Forbidden | FeatureOff) else "failed"
 
 
 def exit_code(receipt: Receipt, errors: dict[str, PdsyncError], stopped: Stopped | None, *, interrupted: bool) -> int:
-    """The exit code of the contract."""
+    """The exit code of a run, by how its streams ended."""
     if interrupted:
         return 130
     if stopped:
@@ -128,7 +128,7 @@ def exit_code(receipt: Receipt, errors: dict[str, PdsyncError], stopped: Stopped
 
 
 def save_receipt(loader: Loader, receipt: Receipt) -> None:
-    """Put the receipt where SQL finds it."""
+    """Save the receipt in meta.runs and meta.streams; replaces that of the same run."""
     connection = loader.connection
     with transaction(connection):
         connection.execute("DELETE FROM meta.runs WHERE run_id = ?", [receipt.run_id])
@@ -195,7 +195,7 @@ def load_receipts(connection: duckdb.DuckDBPyConnection) -> list[Receipt]:
             row["tokens"] or 0,
             row["requests"] or 0,
             row["exit_code"] or 0,
-            # A file of an older pdsync, which is only read, lacks it.
+            # The file of an older pdsync, which is opened read-only, lacks it.
             as_of=row["as_of"].astimezone(UTC) if row.get("as_of") else None,
         )
         for row in rows
@@ -203,10 +203,12 @@ def load_receipts(connection: duckdb.DuckDBPyConnection) -> list[Receipt]:
 
 
 def adopt_receipts(connection: duckdb.DuckDBPyConnection, control: Control) -> set[str]:
-    """Copy the receipts that control.db lacks from a warehouse file; the runs with a receipt in that file.
+    """Copy the receipts that control.db lacks from a warehouse file.
 
-    A run that control.db knows, and that has no receipt there, was cut short and goes on as such, whatever the
-    warehouse says of it.
+    A run that is in control.db without a receipt was interrupted, and can be continued, whatever the warehouse has.
+
+    Returns:
+        The runs with a receipt in that file.
     """
     existing = {receipt.run_id: receipt for receipt in control.receipts(-1)}
     in_file = load_receipts(connection)

@@ -1,7 +1,7 @@
 """Posts how a run ended to a webhook: Slack, Mattermost, Teams, a dead man's switch, or anything that takes JSON.
 
-The address comes from the environment only (`PDSYNC_NOTIFY_URL`): such addresses are secrets, and a file of a cloned
-project must not send anything anywhere. What goes is the receipt: counts and names of streams, no record.
+The address comes from the environment only (`PDSYNC_NOTIFY_URL`): it is a secret, and a file of a cloned project must
+not send data to a host of its choice. Only the receipt is posted: counts and names of streams, no record.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _TIMEOUT = aiohttp.ClientTimeout(total=15)
 
 
 def find_address() -> str | None:
-    """Where to post to; None: nowhere.
+    """The address to post to; None if none is set.
 
     Raises:
-        ConfigError: it is no address that may be posted to. Nothing was called.
+        ConfigError: it is not an https address (http: only on this machine). Nothing was called.
     """
     url = os.environ.get(ENV)
     if not url:
@@ -44,35 +44,41 @@ def find_address() -> str | None:
     except ValueError:
         host = ""
     if not host or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))):
-        raise ConfigError(f"{ENV} is no https address (http is for this machine). Nothing was called.")
+        raise ConfigError(f"{ENV} is not an https address (http is allowed for this machine only). Nothing was called.")
     hide(parts.path)
     return url
 
 
-def describe_receipt(pipeline: str, project: str, done: Receipt, exit_code: int) -> dict[str, Any]:
-    """What to post about a run that came to its end. `text` is what chat programs show."""
-    streams = done.streams.values()
+def describe_receipt(pipeline: str, project: str, receipt: Receipt, exit_code: int) -> dict[str, Any]:
+    """The message about a run that ended. Chat programs show its `text`."""
+    streams = receipt.streams.values()
     rows = {name: sum(getattr(e, name) for e in streams) for name in ("read", "inserted", "updated", "deleted")}
-    how = "complete" if exit_code == 0 else f"NOT complete (exit code {exit_code})"
+    outcome = "complete" if exit_code == 0 else f"NOT complete (exit code {exit_code})"
     lines = [
-        f"pdsync {pipeline} of {project}: {how}. {rows['read']:,} rows read, {rows['inserted']:,} new,"
-        f" {rows['updated']:,} changed, {rows['deleted']:,} deleted; {done.tokens:,} tokens.",
-        *(f"{gap.stream}: {gap.kind}: {gap.detail}" for gap in done.gaps),
+        f"pdsync {pipeline} of {project}: {outcome}. {rows['read']:,} rows read, {rows['inserted']:,} new,"
+        f" {rows['updated']:,} changed, {rows['deleted']:,} deleted; {receipt.tokens:,} tokens.",
+        *(f"{gap.stream}: {gap.kind}: {gap.detail}" for gap in receipt.gaps),
     ]
-    facts = {"run_id": done.run_id, "command": done.command, "requests": done.requests, "tokens": done.tokens, **rows}
-    gaps = [msgspec.to_builtins(gap) for gap in done.gaps]
-    return {"text": "\n".join(lines), "pipeline": pipeline, "project": project, "complete": done.complete,
+    facts = {
+        "run_id": receipt.run_id,
+        "command": receipt.command,
+        "requests": receipt.requests,
+        "tokens": receipt.tokens,
+        **rows,
+    }
+    gaps = [msgspec.to_builtins(gap) for gap in receipt.gaps]
+    return {"text": "\n".join(lines), "pipeline": pipeline, "project": project, "complete": receipt.complete,
             "exit_code": exit_code, **facts, "gaps": gaps}  # fmt: skip
 
 
 def describe_failure(pipeline: str, project: str, message: str, exit_code: int) -> dict[str, Any]:
-    """What to post about a run that could not begin."""
+    """The message about a run that failed before it had a receipt."""
     text = f"pdsync {pipeline} of {project}: failed (exit code {exit_code}). {message}"
     return {"text": text, "pipeline": pipeline, "project": project, "complete": False, "exit_code": exit_code}
 
 
 def post(url: str, facts: Mapping[str, Any]) -> str | None:
-    """Post `facts`; why that failed, or None. A failed notification does not change the run's result."""
+    """Post `facts`; the reason if that failed, otherwise None. It does not change the run's result."""
     body = clean(msgspec.json.encode(facts).decode()).encode()
     try:
         asyncio.run(_post(url, body))

@@ -1,10 +1,10 @@
 """Carries out a backfill: a bounded part of the past, read again in windows of time, side by side.
 
-It moves no watermark, and rows that are newer than an answer stay as they are. Every window is a walk in control.db, so
-a backfill that was stopped, by its budget or otherwise, is continued by the same command, days later too.
+It moves no watermark, and rows that are newer than an answer are not changed. Every window is a walk in control.db, so
+a backfill that was stopped, by its budget or otherwise, is continued by the same command, even days later.
 
-Fetching and loading are separate here. Walks only seal their pages; a window that was read to its end is loaded from
-the raw archive, one after the other. So no walk waits for the loader, and only the pages being fetched are in memory.
+Fetching and loading are separate. Walks only seal their pages; windows that were read to their ends are loaded from the
+raw archive, one after the other. So no walk waits for the loader, and only the pages being fetched are in memory.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _MAX_CONCURRENCY = 32
 
 
 class BackfillRequest(Struct, frozen=True):
-    """What a backfill reads."""
+    """Which part of the past a backfill reads, and within which budget."""
 
     since: datetime
     until: datetime | None = None  # None: until it begins
-    streams: tuple[str, ...] = ()  # none: all whose lists can be read from a time on
+    streams: tuple[str, ...] = ()  # none: all whose lists can be read by time
     budget: int | None = None  # tokens
     per_day: bool = False  # the budget is for all backfills of a day, not for one run
 
@@ -60,22 +60,22 @@ class BackfillRequest(Struct, frozen=True):
         """The lists to read.
 
         Raises:
-            ConfigError: the list of a stream that was named can't be read from a time on. Nothing was called.
+            ConfigError: the list of a named stream can't be read by time. Nothing was called.
         """
-        wanted = [catalogue.stream(name) for name in self.streams] or [*catalogue.streams().values()]
-        found = [entry for stream in wanted if not stream.parents(prefer) for entry in _bounded(stream, prefer)]
-        able = {stream.name for stream, *_ in found}
-        if unable := [stream.name for stream in wanted if self.streams and stream.name not in able]:
-            names = sorted({s.name for each in catalogue.streams().values() for s, *_ in _bounded(each, prefer)})
+        selected = [catalogue.stream(name) for name in self.streams] or [*catalogue.streams().values()]
+        found = [entry for stream in selected if not stream.parents(prefer) for entry in _lists_by_time(stream, prefer)]
+        readable = {stream.name for stream, *_ in found}
+        if unreadable := [stream.name for stream in selected if self.streams and stream.name not in readable]:
+            names = sorted({s.name for each in catalogue.streams().values() for s, *_ in _lists_by_time(each, prefer)})
             raise ConfigError(
-                f"{', '.join(unable)}: Pipedrive's list can't be asked for what changed since a time. Nothing was"
-                f" called.\nRead it whole with pdsync sync {' '.join(unable)} --full. A backfill can read:"
+                f"{', '.join(unreadable)}: Pipedrive's list can't be read by time of change. Nothing was"
+                f" called.\nRead it whole with pdsync sync {' '.join(unreadable)} --full. A backfill can read:"
                 f" {', '.join(names)}."
             )
         return found
 
 
-def _bounded(stream: Stream, prefer: Version) -> list[tuple[Stream, Version, Source, Operation]]:
+def _lists_by_time(stream: Stream, prefer: Version) -> list[tuple[Stream, Version, Source, Operation]]:
     version, sources = stream.sources(prefer)
     found = [(stream, version, source, catalogue.operations(version)[source.operation]) for source in sources]
     return [entry for entry in found if stream.cursor and "updated_since" in entry[3].query]
@@ -96,7 +96,7 @@ async def backfill(settings: Settings, request: BackfillRequest, on_event: OnEve
         ConfigError, AuthError, WrongCompany: nothing was written.
         BudgetSpent: the day's budget is used up already; nothing was called.
         ProjectLocked, CoolingDown: another run has the lock; Pipedrive asked for a pause.
-        PdsyncError: it could not begin, or its end could not be kept.
+        PdsyncError: it could not begin, or its receipt could not be saved.
     """
     lists = request.lists(settings.api)
     _check_times(request)
@@ -152,9 +152,9 @@ def _budget_left(settings: Settings, request: BackfillRequest) -> tuple[int | No
 
 
 def concurrency(settings: Settings) -> int:
-    """How many walks run side by side: enough to use up the rate limit at half a second a page.
+    """How many walks run side by side: enough to use the whole rate limit at half a second per page.
 
-    What limits.concurrency says is kept, up to 32.
+    limits.concurrency wins, up to 32.
     """
     if settings.origins["limits.concurrency"] != "default":
         return min(settings.concurrency, _MAX_CONCURRENCY)
@@ -177,7 +177,7 @@ def _begin(
     since = request.since.astimezone(UTC).replace(microsecond=0)
     until = min(request.until or began, began).astimezone(UTC).replace(microsecond=0)
     if since < until:
-        # All in one transaction: a run that is continued takes the windows that it finds for all that there are.
+        # In one transaction: a continued run takes the windows in control.db for all of them.
         windows_of = [(stream.name, source.name, version, operation.id) for stream, version, source, operation in lists]
         stored.plan(receipt.run_id, windows_of, since, until)
     return receipt
@@ -210,7 +210,7 @@ class BackfillRun:
                 self.sealed.put_nowait(session.control.walk(window.walk))
             elif (window.stream, window.source) in self.lists:
                 again = replace(window, walk=None, asked_since=window.since, asked_until=window.until)
-                left.append(again if state == "dropped" else window)  # a dropped walk can't go on: see `stores`
+                left.append(again if state == "dropped" else window)  # a dropped walk can't be continued: see `stores`
         loading = asyncio.create_task(self._load_all())
         stopped: PdsyncError | None = None
         try:
@@ -224,16 +224,14 @@ class BackfillRun:
             await asyncio.shield(loading)
         await self._conclude(stopped)
 
-    # Loading.
-
     async def _load_all(self) -> None:
         """Load the walks that were read to their ends, one after the other, until no more can come."""
         while (walk := await self.sealed.get()) is not None:
-            if self.is_interrupted:  # what is sealed is safe: the next run loads it
+            if self.is_interrupted:  # the next run loads what is sealed
                 continue
             try:
                 await self._load(catalogue.stream(walk.stream), walk)
-            except raw_archive.LostPage as error:  # its window is left, and read again by the next run
+            except raw_archive.LostPage as error:  # the next run reads its window again
                 self.session.control.end_walk(walk.id, "dropped")
                 self.lost = self.lost or str(error).split("\n", 1)[0]
             except PdsyncError as error:
@@ -244,14 +242,13 @@ class BackfillRun:
                     return
 
     async def _load(self, stream: Stream, walk: Walk) -> None:
-        """Load what the warehouse lacks of a walk from its sealed pages."""
+        """Load the sealed pages of a walk that the warehouse lacks."""
         counts = await walk_loader.load_sealed(self.session, stream, walk)
         self.session.record_changes(stream.name, counts)
         self.session.control.end_walk(walk.id, "applied")
 
-    # The end.
-
     async def _conclude(self, stopped: PdsyncError | None) -> None:
+        """Write the receipt; `stopped`: the error that ended the run early."""
         session, receipt = self.session, self.session.receipt
         receipt.as_of = self.windows.until(receipt.run_id)
         left: dict[str, int] = {}
@@ -276,16 +273,16 @@ class BackfillRun:
         receipt.exit_code = exit_code(receipt, self.errors, guard, interrupted=self.is_interrupted)
 
     def _limits(self, stream: Stream) -> str | None:
-        """What the lists of a stream can't be asked for; None where they take both ends of a window."""
+        """Which lists of a stream don't take both ends of a window; None if all do."""
         own = [(source, operation) for each, source, operation in self.lists.values() if each.name == stream.name]
         limits = [
-            f"{source.name}: its list takes no end, so it was read from --since until now, in one walk"
+            f"{source.name}: its list has no --until, so it was read from --since until now, in one walk"
             for source, operation in own
             if not windows.divisible(operation)
         ]
         _, sources = stream.sources(self.session.settings.api)
         limits += [
-            f"{source.name}: its list takes no time and was left out; pdsync sync {stream.name} --full reads it"
+            f"{source.name}: its list can't be read by time and was omitted; pdsync sync {stream.name} --full reads it"
             for source in sources
             if (stream.name, source.name) not in self.lists
         ]

@@ -1,8 +1,8 @@
 """Loads list answers that were saved as files into a stream's table, as the source once showed them.
 
-They are sealed and committed like pages of a walk, but move no watermark: a file says nothing of what changed since.
-A record that the table knows from a later moment stays as it is. Ids mean other records in another stream, so what a
-file contains is checked first: a record that has more of another stream's keys is refused, and all files with it.
+They are sealed and committed like pages of a walk, but move no watermark: a file does not contain later changes. Rows
+that are newer than the file are not changed. The same id is another record in another stream, so the content is checked
+first: if a record has more keys of another stream, all files are refused.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from pdsync.runner.session import Session
 
 _KEY_OF_DEFINITIONS = "field_code"
-_TELLING = 4  # keys that are all of another stream's, and no other's, are no chance
-_LOOKED_AT = 50  # records of a file, to tell which version's they are
+_MIN_OWN_KEYS = 4  # a record with all keys of a stream that has at least this many is of that stream
+_SAMPLE_RECORDS = 50  # of the first answer, to detect the version
 
 
 async def load(
@@ -51,25 +51,24 @@ async def load(
 
     Args:
         settings: of the project.
-        stream: whose records they are.
+        stream: of the records.
         paths: files of answers, lists or records.
-        version: the API version they came from; None: it is found by their keys.
-        as_of: when they were saved; None takes each file's own time.
-        company: its id, where the project does not know it yet.
+        version: of the API; None: detected by the keys of the records.
+        as_of: when the files were saved; None: the time of each file.
+        company: its id, if the project has none yet.
 
     Returns:
         The receipt of the load.
 
     Raises:
-        ConfigError: a file can't be read, holds no records of this stream, or nothing tells which company this is.
-            Nothing was loaded.
-        Busy, StorageError: as a sync does.
+        ConfigError: a file can't be read, has no records of this stream, or the company is unknown. Nothing was loaded.
+        ProjectLocked, StorageError: as `sync.sync`.
     """
     contents = [(path, read_answers(path)) for path in paths]
-    chosen = version
-    version = version or _version(stream, [body for _, content in contents for body in content])
+    is_given = version is not None
+    version = version or _detect_version(stream, [body for _, content in contents for body in content])
     for path, content in contents:
-        check_records(path, content, stream, version, is_chosen=chosen is not None)
+        check_records(path, content, stream, version, is_given=is_given)
     async with open_offline_session(settings, lambda control: _begin(control, stream), company_id=company) as session:
         loader, receipt = session.loader, session.receipt
         await loader.do(loader.sync_custom_fields, stream, receipt.run_id)
@@ -85,7 +84,7 @@ def _begin(control: Control, stream: Stream) -> Receipt:
     receipt = begin_receipt(f"load --stream {stream.name}")
     control.start_run(receipt.run_id, receipt.command, receipt.started_at)
     for walk, _ in control.unfinished_walks(stream.name):
-        if walk.source == FROM_FILES:  # of a load that was cut short: this one brings the same
+        if walk.source == FROM_FILES:  # of an interrupted load, which this one repeats
             control.end_walk(walk.id, "dropped")
     return receipt
 
@@ -97,14 +96,14 @@ async def _load(
 
     Args:
         session: open.
-        stream: whose records they are.
+        stream: of the records.
         version: of the API.
         content: the answers.
-        file_time: when they were saved, as the file or the user says.
+        file_time: when they were saved, by the file or by --as-of.
     """
-    # No file was saved in the future. Rows with such a time would outrank what is read until then.
+    # Not in the future: such rows would win over everything that is read until then.
     saved_at = min(file_time, datetime.now(UTC)).replace(microsecond=0)
-    # As changes since the beginning of time: what is in the table from later stays.
+    # As changes since the epoch: newer rows of the table stay.
     since = datetime.fromtimestamp(0, UTC)
     operation = (stream.v1 if version == "v1" else stream.v2)[0].operation
     walk = session.control.open_walk(session.receipt.run_id, stream.name, FROM_FILES, version, operation, since)
@@ -117,70 +116,70 @@ async def _load(
     session.control.end_walk(walk.id, "applied")
 
 
-def check_records(path: Path, content: Sequence[bytes], stream: Stream, version: Version, *, is_chosen: bool) -> None:
+def check_records(path: Path, content: Sequence[bytes], stream: Stream, version: Version, *, is_given: bool) -> None:
     """Check by their keys that a file's records are those of `stream`.
 
-    Field definitions of two streams look the same: those can't be told apart.
+    Field definitions of different streams have the same keys: they can't be distinguished.
 
     Raises:
-        ConfigError: it holds others, or none; says of which stream they are.
+        ConfigError: they are of another stream, which the message names, or have no key.
     """
     if not _has_key_of_its_own(stream, version):
         raise ConfigError(
-            f"{stream.name} can't be loaded from files: only the request for such a list says whose it is.\n"
+            f"{stream.name} can't be loaded from files: only the request for such a list says which record it is"
+            f" of.\n"
             f"Nothing was loaded. Read it: pdsync sync {stream.name}"
         )
-    shapes: dict[frozenset[str], Raw] = {}
+    record_by_keys: dict[frozenset[str], Raw] = {}
     for body in content:
         envelope = open_envelope(body)
-        if envelope.was_null and not _answers_null(stream, version):
+        if envelope.was_null and not _may_answer_null(stream, version):
             raise ConfigError(
-                f"{path}: its data is null, which is how v1 says that a list is empty, and how a refusal looks.\n"
-                f"Nothing was loaded. If it was an empty list of v1: --api v1"
+                f"{path}: its data is null: that is an empty list of v1, or a refusal.\n"
+                f"Nothing was loaded. If it is an empty list of v1: --api v1"
             )
         for record in envelope.records:
-            shapes.setdefault(_keys(record), record)
-    for keys, record in shapes.items():
-        _check_keys(path, keys, record, stream, version, is_chosen=is_chosen)
+            record_by_keys.setdefault(_keys_of(record), record)
+    for keys, record in record_by_keys.items():
+        _check_keys(path, keys, record, stream, version, is_given=is_given)
 
 
 def _check_keys(
-    path: Path, keys: frozenset[str], record: Raw, stream: Stream, version: Version, *, is_chosen: bool
+    path: Path, keys: frozenset[str], record: Raw, stream: Stream, version: Version, *, is_given: bool
 ) -> None:
-    """See that a record with these `keys` is one of `stream`; raises as `check_records` does."""
+    """Check that a record with these `keys` is one of `stream`; raises as `check_records` does."""
     own = _own_key(stream, version)
     if own not in keys:
         raise ConfigError(
-            f"{path}: a record has no {own!r}, by which {stream.name} are told apart: {bytes(record)[:80]!r}\n"
-            f"Nothing was loaded."
+            f"{path}: a record has no {own!r}, the key of {stream.name}: {bytes(record)[:80]!r}\nNothing was loaded."
         )
     if stream.key == _KEY_OF_DEFINITIONS:
         return
-    fitting = _fit(keys, stream, (version,) if is_chosen else catalogue.VERSIONS)
+    own_score = _score(keys, stream, (version,) if is_given else catalogue.VERSIONS)
     name, best = max(
         (
-            (name, _fit(keys, other))
+            (name, _score(keys, other))
             for name, other in catalogue.streams().items()
             if any(_has_key_of_its_own(other, each) for each in catalogue.VERSIONS)
         ),
-        key=lambda found: found[1],
+        key=lambda scored: scored[1],
     )
-    if best > fitting:
-        strange = sorted(keys & _expected_of_any(name) - _expected_of_any(stream.name))
+    if best > own_score:
+        foreign = sorted(keys & _expected_keys_of_any(name) - _expected_keys_of_any(stream.name))
         raise ConfigError(
-            f"{path} holds {name}, not {stream.name}: a record has {', '.join(strange[:5]) or 'all of their keys'}.\n"
-            f"Nothing was loaded. Load them as what they are: pdsync load {path.name} --stream {name}"
+            f"{path} contains {name}, not {stream.name}: a record has {', '.join(foreign[:5]) or 'all of their keys'}."
+            f"\nNothing was loaded. Load them into {name}: pdsync load {path.name} --stream {name}"
         )
 
 
-def _fit(keys: frozenset[str], stream: Stream, versions: Sequence[Version] = catalogue.VERSIONS) -> tuple[int, bool]:
-    """How many of `keys` a stream has columns for, and whether they are all that it has."""
-    expected = [_expected(stream.name, version) for version in versions]
-    return max((len(keys & each), len(each) >= _TELLING and each <= keys) for each in expected)
+def _score(keys: frozenset[str], stream: Stream, versions: Sequence[Version] = catalogue.VERSIONS) -> tuple[int, bool]:
+    """How many of `keys` a stream has columns for, and whether `keys` has all of its keys."""
+    expected = [_expected_keys(stream.name, version) for version in versions]
+    return max((len(keys & each), len(each) >= _MIN_OWN_KEYS and each <= keys) for each in expected)
 
 
-def _keys(record: Raw) -> frozenset[str]:
-    """The keys of a record, without those of custom fields; none where it is no object."""
+def _keys_of(record: Raw) -> frozenset[str]:
+    """The keys of a record, without those of custom fields; none if it is not an object."""
     try:
         value: object = msgspec.json.decode(record, type=dict[str, Raw])
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -189,23 +188,23 @@ def _keys(record: Raw) -> frozenset[str]:
 
 
 @cache
-def _expected(name: str, version: Version) -> frozenset[str]:
-    """The keys of a record of the stream `name` that fill a column; none where the version has no such list."""
+def _expected_keys(name: str, version: Version) -> frozenset[str]:
+    """The keys of a record of the stream `name` that fill a column; none if the version has no such list."""
     stream = catalogue.stream(name)
     if not (stream.v1 if version == "v1" else stream.v2):
         return frozenset()
     columns = {each: stream.column(each) for each in stream.columns}
-    found = {column.path(each, version).split("/")[0] for each, column in columns.items() if not column.join}
-    found |= {column.v1_else for column in columns.values() if column.v1_else and version == "v1"}
-    return frozenset(found | ({"custom_fields"} if stream.fields and version == "v2" else set()))
+    keys = {column.path(each, version).split("/")[0] for each, column in columns.items() if not column.join}
+    keys |= {column.v1_else for column in columns.values() if column.v1_else and version == "v1"}
+    return frozenset(keys | ({"custom_fields"} if stream.fields and version == "v2" else set()))
 
 
-def _expected_of_any(name: str) -> frozenset[str]:
-    return frozenset[str]().union(*(_expected(name, version) for version in catalogue.VERSIONS))
+def _expected_keys_of_any(name: str) -> frozenset[str]:
+    return frozenset[str]().union(*(_expected_keys(name, version) for version in catalogue.VERSIONS))
 
 
 def _own_key(stream: Stream, version: Version) -> str:
-    """What tells a record from others: a key of its own, or `@param` of the request for its list."""
+    """The key of a record: one of its own keys, or `@param` of the request for its list."""
     name = next(iter(stream.column(stream.key).join), stream.key)
     return stream.column(name).path(name, version).split("/")[0]
 
@@ -215,17 +214,17 @@ def _has_key_of_its_own(stream: Stream, version: Version) -> bool:
     return not _own_key(stream, version).startswith("@")
 
 
-def _answers_null(stream: Stream, version: Version) -> bool:
-    """Whether a list of it may be null in place of empty."""
+def _may_answer_null(stream: Stream, version: Version) -> bool:
+    """Whether an empty list of it may be null."""
     sources = stream.v1 if version == "v1" else ()
     return any(catalogue.operations(version)[source.operation].paging == "offset" for source in sources)
 
 
-def _version(stream: Stream, content: Sequence[bytes]) -> Version:
-    """The version whose keys the first records have more of."""
+def _detect_version(stream: Stream, content: Sequence[bytes]) -> Version:
+    """The version of the first records, by their keys."""
     if not (stream.v1 and stream.v2):
         return "v2" if stream.v2 else "v1"
-    records = [record for body in content[:1] for record in open_envelope(body).records[:_LOOKED_AT]]
-    keys = frozenset[str]().union(*map(_keys, records))
-    matching = {version: len(keys & _expected(stream.name, version)) for version in catalogue.VERSIONS}
+    records = [record for body in content[:1] for record in open_envelope(body).records[:_SAMPLE_RECORDS]]
+    keys = frozenset[str]().union(*map(_keys_of, records))
+    matching = {version: len(keys & _expected_keys(stream.name, version)) for version in catalogue.VERSIONS}
     return "v1" if matching["v1"] > matching["v2"] else "v2"

@@ -21,26 +21,26 @@ if TYPE_CHECKING:
     from pdsync.extract.child_lists import Key
     from pdsync.model import Parent
 
-_SECOND = timedelta(seconds=1)  # a walk began at a whole second by the server's header: within it, its run had loaded
+_SECOND = timedelta(seconds=1)  # a walk's start is the server's whole second, within which its run may have loaded rows
 
 
 class LastReading(Struct, frozen=True):
-    """The run that last read a dependent list to its end: it orders changes without a clock that may be wrong."""
+    """The run that last read a dependent list to its end; orders changes independently of the server's clock."""
 
-    run: str  # within it, this machine's clock orders
+    run: str  # rows of this run are newer if they were loaded after `opened_at`
     opened_at: datetime  # by this machine's clock
-    runs: list[str]  # that began after it
+    runs: list[str]  # that began after it: all of their rows are newer
 
 
 def find_last_reading(
     connection: duckdb.DuckDBPyConnection, stream: str, source: str, version: str, run_order: Mapping[str, int]
 ) -> LastReading | None:
-    """When a list was last read to its end; None where it never was, or where control.db has lost its run.
+    """When a list was last read to its end; None if it never was, or if control.db has lost its run.
 
     Args:
         connection: to the work file.
         stream, source, version: the list.
-        run_order: every run's place in the order in which they began.
+        run_order: run → its position in the order in which runs began.
     """
     row = first(
         connection.execute(
@@ -51,7 +51,7 @@ def find_last_reading(
     opened = opened_at(int(row[1])) if row else None
     if not row or opened is None or row[0] not in run_order:
         return None
-    return LastReading(row[0], opened, [run for run, place in run_order.items() if place > run_order[row[0]]])
+    return LastReading(row[0], opened, [run for run, position in run_order.items() if position > run_order[row[0]]])
 
 
 def select_parents(
@@ -66,29 +66,31 @@ def select_parents(
     """The keys of the parents whose lists are to be read, in descending order: the newest records first.
 
     Args:
-        connection: to a file that holds the parent's table.
-        parent: which stream, and the column that counts a record's children.
+        connection: to a file with the parent's table.
+        parent: the stream, and its column that counts a record's children.
         since: None for all; otherwise those that changed, or were first loaded, since then.
-        overlap: how far `since` was moved back for changes that show late; rows that were loaded need no overlap.
+        overlap: how far `since` was moved back for changes that become visible late; loaded rows need no overlap.
         children: the dependent table and its column with the parent's key: parents with rows there are included,
-            whatever they count.
-        reading: the last one, which tells which of the parents are newer than it; None tells it by `since`.
+            whatever their count.
+        reading: the last one: parents that were loaded after it are included; None: those loaded since `since`.
 
     Raises:
-        PdsyncError: the parent's table is not there.
+        PdsyncError: the parent's table does not exist.
     """
     stream = catalogue.stream(parent.stream)
     if stream.name not in warehouse.tables(connection):
-        raise PdsyncError(f"It is read for each of {stream.name}, which were never synced: pdsync sync {stream.name}")
+        raise PdsyncError(
+            f"It is read for each record of {stream.name}, which was never synced: pdsync sync {stream.name}"
+        )
     key = quoted(stream.key)
-    wanted = ["_deleted_at IS NULL"]
+    conditions = ["_deleted_at IS NULL"]
     values: list[object] = []
     if parent.having:
         has_children = f"coalesce({quoted(parent.having)}, 1) > 0"
         if children and children[0] in warehouse.tables(connection):
             table, column = quoted("main", children[0]), quoted(children[1])
             has_children = f"({has_children} OR {key} IN (SELECT {column} FROM {table} WHERE _deleted_at IS NULL))"
-        wanted.append(has_children)
+        conditions.append(has_children)
     if since is not None:
         if reading:
             changed = "(_run_id IN (SELECT unnest(?::VARCHAR[])) OR (_run_id = ? AND _synced_at >= ?))"
@@ -99,8 +101,8 @@ def select_parents(
         if stream.cursor:
             changed = f"({changed} OR {quoted(stream.cursor)} >= ?)"
             values.append(since)
-        wanted.append(changed)
-    where = " AND ".join(wanted)
+        conditions.append(changed)
+    where = " AND ".join(conditions)
     rows = connection.execute(
         f"SELECT {key} FROM {quoted('main', stream.name)} WHERE {where} ORDER BY {key} DESC", values
     ).fetchall()

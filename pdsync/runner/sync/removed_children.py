@@ -1,7 +1,7 @@
-"""Finds rows that their parent's list no longer shows: a line item that was taken off a deal, a follower who left.
+"""Finds rows that are missing from their parent's list: a line item that was removed from a deal, a former follower.
 
-A row that is missing from a list is no evidence. It counts as gone where the source says so twice: the list of its
-parent, read to its end, does not show it, and the parent's count is that of the rows that are left.
+A row that is missing from a list is no evidence. It counts as deleted if the source shows it twice: it is missing from
+the list of its parent, read to its end, and the parent's count equals the number of the other rows.
 """
 
 from __future__ import annotations
@@ -32,47 +32,47 @@ if TYPE_CHECKING:
 
 
 class MissingChild(Struct, frozen=True):
-    """A row that its parent's list did not show."""
+    """A row that is missing from its parent's list."""
 
     key: str
     parent: str
-    rows: int  # of its parent that are alive in the warehouse
-    count: int  # that its parent shows
+    rows: int  # of its parent that are not deleted in the warehouse
+    count: int  # of its parent, by the source
 
 
 def find_missing(
     connection: duckdb.DuckDBPyConnection, stream: Stream, parent: Parent, walk: Walk, pages: Sequence[SealedPage]
 ) -> list[MissingChild]:
-    """Live rows of the parents whose lists `walk` read, that those lists did not show.
+    """Live rows that are missing from the lists of their parents, as `walk` read them.
 
     Args:
         connection: to the work file, into which the walk was loaded.
-        stream: whose rows.
-        parent: whose records each have a list, and count its rows.
-        walk: the walk, at its end.
+        stream: of the rows.
+        parent: its records each have a list of rows, and count them.
+        walk: was read to its end.
         pages: all of its pages.
     """
     if not pages or not {stream.name, parent.stream} <= warehouse.tables(connection):
         return []
-    key, parents = quoted(stream.key), catalogue.stream(parent.stream)
+    key, parent_stream = quoted(stream.key), catalogue.stream(parent.stream)
     column, count = quoted(stream.parent_column(parent, walk.version) or ""), f"p.{quoted(parent.having or '')}"
-    read = list({one for page in pages for one in _parents_of(page, parent)})
+    parent_keys = list({key for page in pages for key in _parents_of(page, parent)})
     rows = connection.execute(
         f"SELECT c.{key}::VARCHAR, c.{column}::VARCHAR, n.rows, {count} FROM {quoted('main', stream.name)} c"
-        f" JOIN {quoted('main', parents.name)} p ON p.{quoted(parents.key)} = c.{column}"
-        f" JOIN (SELECT {column} AS of, count(*) AS rows FROM {quoted('main', stream.name)}"
-        f" WHERE _deleted_at IS NULL GROUP BY 1) n ON n.of = c.{column}"
+        f" JOIN {quoted('main', parent_stream.name)} p ON p.{quoted(parent_stream.key)} = c.{column}"
+        f" JOIN (SELECT {column} AS parent, count(*) AS rows FROM {quoted('main', stream.name)}"
+        f" WHERE _deleted_at IS NULL GROUP BY 1) n ON n.parent = c.{column}"
         f" WHERE c._deleted_at IS NULL AND p._deleted_at IS NULL AND {count} IS NOT NULL AND c._verified_at < ?"
         f" AND c.{column}::VARCHAR IN (SELECT unnest(?::VARCHAR[])) ORDER BY 1",
-        [pages[0].served_at, read],
+        [pages[0].served_at, parent_keys],
     ).fetchall()
-    return [MissingChild(str(one), str(owner), int(alive), int(count)) for one, owner, alive, count in rows]
+    return [MissingChild(str(row[0]), str(row[1]), int(row[2]), int(row[3])) for row in rows]
 
 
 def find_listed(
     connection: duckdb.DuckDBPyConnection, table: Table, source: Source, walk: Walk, pages: Sequence[Page]
 ) -> set[str]:
-    """The keys that `pages` of a walk show, however old the shown versions are."""
+    """The keys in `pages` of a walk, however old the versions of the records are."""
     sweep = Sweep(connection, table, walk.id)
     try:
         sweep.add(source.name, catalogue.operations(walk.version)[walk.operation], pages)
@@ -82,7 +82,7 @@ def find_listed(
 
 
 def read_pages(raw: Path, pages: Sequence[SealedPage], parent: Parent, keys: Collection[str]) -> list[Page]:
-    """Those pages of a walk that hold the list of one of the parents `keys`.
+    """The pages of a walk that contain the list of one of the parents `keys`.
 
     Raises:
         StorageError: a page is damaged.
@@ -91,8 +91,8 @@ def read_pages(raw: Path, pages: Sequence[SealedPage], parent: Parent, keys: Col
 
 
 def confirm_gone(parent: Parent, missing: Sequence[MissingChild], at: datetime) -> list[Tombstone]:
-    """Tombstones for those of `missing` whose parent counts only the rows that are left without them."""
-    lost = Counter(each.parent for each in missing)
+    """Tombstones for those of `missing` whose parent's count equals the number of its other rows."""
+    missing_rows = Counter(each.parent for each in missing)
     return [
         Tombstone(
             each.key,
@@ -101,11 +101,11 @@ def confirm_gone(parent: Parent, missing: Sequence[MissingChild], at: datetime) 
             at,
         )
         for each in missing
-        if each.rows - lost[each.parent] == each.count
+        if each.rows - missing_rows[each.parent] == each.count
     ]
 
 
 def _parents_of(page: SealedPage, parent: Parent) -> set[str]:
-    """The keys of the parents whose lists a page answers for."""
+    """The keys of the parents whose lists a page contains."""
     keys = msgspec.json.decode(page.context or "{}", type=dict[str, str]).get(parent.param)
     return set(keys.split(",")) if keys else set()

@@ -1,8 +1,8 @@
-"""Brings streams up to date: walks every list, seals every page, commits every batch, and keeps a receipt.
+"""Brings streams up to date: walks every list, seals every page, commits every batch, and writes a receipt.
 
-A run that was cut short is continued under its own id: walks go on after their last sealed page, and streams that it
-finished within the hour are not read again. Streams run side by side, and one that fails leaves the others alone; an
-exhausted budget or abuse protection stops all of them, with everything so far kept.
+An interrupted run is continued under its own id within the hour: walks continue after their last sealed page, and
+streams that it finished are not read again. Streams run side by side, and the failure of one does not affect the
+others; an exhausted budget or abuse protection stops all of them. Everything read so far is kept.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ async def sync(settings: Settings, request: SyncRequest, on_event: OnEvent = ign
     Raises:
         ConfigError, AuthError, WrongCompany: nothing was written.
         ProjectLocked, CoolingDown: another run has the lock; Pipedrive asked for a pause.
-        PdsyncError: the run could not begin, or its end could not be kept.
+        PdsyncError: the run could not begin, or its receipt could not be saved.
     """
     streams = request.selected()
     async with open_session(
@@ -53,18 +53,18 @@ async def sync(settings: Settings, request: SyncRequest, on_event: OnEvent = ign
 
 
 class SyncRun:
-    """One sync: which streams come when, and what becomes of the others when one fails."""
+    """One sync: the order of the streams, and what happens to the others when one fails."""
 
     def __init__(self, session: OnlineSession, request: SyncRequest) -> None:
         self.session, self.reader = session, WalkReader(session, request)
         receipt = session.receipt
-        # The lists (stream, source) that this run had read to their ends before it was cut short.
+        # The lists (stream, source) that this run had read to their ends before it was interrupted.
         self.done = session.control.finished_lists(receipt.run_id) if receipt.resumed else set()
         self.errors: dict[str, PdsyncError] = {}
         self.stopped: Stopped | None = None
 
     async def read_all(self, streams: Sequence[Stream]) -> None:
-        """Sync `streams`: definitions first, then the rest side by side, then what depends on their records."""
+        """Sync `streams`: field definitions first, then the rest side by side, then streams with parents."""
         definitions = {stream.fields for stream in streams}
         dependent = {stream.name for stream in streams if stream.parents(self.session.settings.api)}
         is_interrupted = False
@@ -91,7 +91,7 @@ class SyncRun:
             raise
 
     async def _read_stream_or_fail(self, stream: Stream) -> None:
-        """Bring one stream up to date; an error is noted, so that the others go on."""
+        """Bring one stream up to date; an error is recorded, and the other streams continue."""
         progress = self.session.progress[stream.name] = StreamReceipt()
         try:
             if self.stopped:
@@ -133,7 +133,7 @@ class SyncRun:
             raise failure
 
     async def _conclude(self, streams: Sequence[Stream], *, is_interrupted: bool) -> None:
-        """Write the receipt from what the stores hold, not from what was counted here: it covers every attempt."""
+        """Write the receipt from the stores, not from the counts of this process: it covers every attempt."""
         session, receipt = self.session, self.session.receipt
         receipt.as_of = session.control.began_at(receipt.run_id)
         finished = session.control.finished_lists(receipt.run_id)

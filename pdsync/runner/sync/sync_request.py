@@ -1,4 +1,4 @@
-"""What a sync reads: which streams, how much of them, and at what cost."""
+"""Defines what a sync reads: which streams, how much of them, within which budget."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class SyncRequest(Struct, frozen=True):
     full: bool = False
     since: datetime | None = None
     budget: int | None = None  # tokens
-    params: dict[str, str] = {}  # of streams whose lists take other parameters
-    refetch: tuple[str, ...] = ()  # streams that are read whole, though the others are not
+    params: dict[str, str] = {}  # values of the parameters that streams declare
+    refetch: tuple[str, ...] = ()  # streams that are read whole
 
     @property
     def command(self) -> str:
-        """The command line; a run that was cut short is continued by the same one."""
+        """The command line; an interrupted run is continued by the same one."""
         arguments = ["sync", *self.streams, *(["--full"] if self.full else [])]
         arguments += [f"--since={self.since.isoformat()}"] if self.since else []
         arguments += [f"--param={name}={value}" for name, value in sorted(self.params.items())]
@@ -34,19 +34,19 @@ class SyncRequest(Struct, frozen=True):
         return " ".join(arguments)
 
     def reads_whole(self, stream: str) -> bool:
-        """Whether all of a stream is read, whatever was read before."""
+        """Whether a stream is read whole, whatever was read before."""
         return self.full or stream in self.refetch
 
     def selected(self) -> list[Stream]:
         """The streams to sync and those whose definitions they need, in the order of the catalogue.
 
-        When none is named, it is all that are not optional.
+        Without names: all that are not optional.
 
         Raises:
             CatalogueError: there is no such stream. Nothing was called.
         """
-        wanted = {name: catalogue.stream(name) for name in self.streams} or {
+        named = {name: catalogue.stream(name) for name in self.streams} or {
             name: stream for name, stream in catalogue.streams().items() if not stream.optional
         }
-        needed = {stream.fields for stream in wanted.values() if stream.fields}
-        return [stream for name, stream in catalogue.streams().items() if name in wanted or name in needed]
+        needed = {stream.fields for stream in named.values() if stream.fields}
+        return [stream for name, stream in catalogue.streams().items() if name in named or name in needed]

@@ -1,4 +1,4 @@
-"""Seals and loads the pages of walks, for every job: what was just fetched, and what an earlier run sealed."""
+"""Seals and loads the pages of walks for every job: those just fetched, and those that an earlier run sealed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pdsync.model import Operation, Stream, Tombstone, Version, Walk
     from pdsync.runner.session import OnlineSession, Session
 
-_LOADED_TOGETHER = 16  # pages
+_PAGES_PER_READ = 16
 
 
 def page_of(operation: Operation, answer: Answer, walk: int = 0) -> Page:
@@ -30,7 +30,7 @@ def page_of(operation: Operation, answer: Answer, walk: int = 0) -> Page:
 
 
 async def load(session: Session, stream: Stream, walk: Walk, pages: Sequence[Page]) -> None:
-    """Load pages of a walk, in order, and count what the batches that they complete changed.
+    """Load pages of a walk, in order, and count the changes of the batches that they complete.
 
     Raises:
         BadAnswer: a page is no list of records.
@@ -40,7 +40,7 @@ async def load(session: Session, stream: Stream, walk: Walk, pages: Sequence[Pag
 
 
 async def load_sealed(session: Session, stream: Stream, walk: Walk) -> Counts:
-    """Load the sealed pages of a walk that the work file lacks; what that changed.
+    """Load the sealed pages of a walk that the work file lacks; the counts of changes.
 
     Raises:
         LostPage: one of them is missing or damaged. Whole batches before it are loaded.
@@ -51,9 +51,9 @@ async def load_sealed(session: Session, stream: Stream, walk: Walk) -> Counts:
         return total
     start = await session.loader.do(session.loader.first_page_to_load, walk, newest.seq)
     entries = session.control.sealed_pages(walk.id, start)
-    for at in range(0, len(entries), _LOADED_TOGETHER):
-        together = entries[at : at + _LOADED_TOGETHER]
-        pages = [await asyncio.to_thread(raw_archive.read_page, session.settings.raw, entry) for entry in together]
+    for at in range(0, len(entries), _PAGES_PER_READ):
+        chunk = entries[at : at + _PAGES_PER_READ]
+        pages = [await asyncio.to_thread(raw_archive.read_page, session.settings.raw, entry) for entry in chunk]
         total += await session.loader.add(stream, walk, pages) or Counts()
     return total
 
@@ -61,7 +61,7 @@ async def load_sealed(session: Session, stream: Stream, walk: Walk) -> Counts:
 async def seal_and_load(
     session: Session, stream: Stream, version: Version, operation: Operation, pages: Sequence[Page]
 ) -> None:
-    """Seal and load some pages of a list, of whichever walks, as a walk of their own. They move no watermark."""
+    """Seal and load pages of a list, which may come from different walks, as a new walk. It moves no watermark."""
     walk = session.control.open_walk(session.receipt.run_id, stream.name, REPAIR, version, operation.id, None)
     for seq, each in enumerate(pages):
         page = replace(each, walk=walk.id, seq=seq, next=None if seq + 1 == len(pages) else str(seq + 1))
@@ -75,7 +75,7 @@ async def seal_and_load(
 async def load_single_records(
     session: Session, stream: Stream, version: Version, operation: Operation, answers: Sequence[Answer]
 ) -> None:
-    """Seal and load answers to requests for given keys, as one repair walk.
+    """Seal and load answers to requests for single records, as one repair walk.
 
     No watermark moves, and a key without an answer gets no tombstone.
     """
@@ -83,10 +83,10 @@ async def load_single_records(
 
 
 async def tombstone(session: OnlineSession, stream: Stream, gone: Sequence[Tombstone]) -> None:
-    """Seal that records are gone, with the evidence, then mark their rows.
+    """Seal tombstones with their evidence, then mark the rows.
 
-    The mark has the time of this run by the server's clock. With this machine's clock, a record that is restored later
-    could look older than its tombstone, and would stay marked for ever.
+    They have the time of this run by the server's clock. With this machine's clock, a record that is restored later
+    could look older than its tombstone and would stay marked.
     """
     version, sources = stream.sources(session.settings.api)
     walk = session.control.open_walk(session.receipt.run_id, stream.name, FINDINGS, version, sources[0].operation, None)

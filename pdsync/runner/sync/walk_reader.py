@@ -37,7 +37,7 @@ _PAGES_AHEAD = 40 * 2**20  # bytes of one walk that wait for the loader
 
 
 class _PagesLost(Exception):
-    """Sealed pages of a walk can't be read back: the walk is over, and its list has to be read again."""
+    """Sealed pages of a walk can't be read: the walk is dropped, and its list has to be read again."""
 
 
 def param_value(text: str, today: date) -> str:
@@ -68,21 +68,19 @@ class WalkReader:
         """
         Args:
             session: open.
-            request: since when, and with which parameters, lists are read.
+            request: the time and the parameters of the lists.
         """
         self.session, self.request = session, request or SyncRequest()
         self.dependents_spent = 0  # tokens
 
-    # Walks.
-
     async def read_source(self, stream: Stream, source: Source, version: Version, *, is_done: bool) -> None:
-        """Bring one list of a stream up to date: finish what earlier runs left open, then walk it, unless it is done.
+        """Bring one list of a stream up to date: finish open walks of earlier runs, then walk it, unless it is done.
 
         Args:
-            stream: whose list.
+            stream: of the list.
             source: the list.
             version: of the API.
-            is_done: whether this run, before it was cut short, had read the list to its end.
+            is_done: whether this run had read the list to its end before it was interrupted.
         """
         control = self.session.control
         for walk, state in control.unfinished_walks(stream.name):
@@ -90,7 +88,7 @@ class WalkReader:
                 continue
             if walk.version == version:
                 is_read = await self.read_walk(stream, source, walk, is_sealed=state == "sealed")
-                # What an older run had begun is complete now, but only as of then.
+                # The walk of an older run is complete now, but only as of the time it began.
                 is_done = is_done or (is_read and walk.run_id == self.session.receipt.run_id)
             else:
                 control.end_walk(walk.id, "dropped")
@@ -98,7 +96,7 @@ class WalkReader:
             await self.read_walk(stream, source, await self._begin_walk(stream, source, version))
 
     async def resume_stream(self, stream: Stream) -> None:
-        """Load what interrupted runs sealed of a stream, before anything newer is loaded."""
+        """Load the pages of a stream that interrupted runs sealed, before anything newer is loaded."""
         session = self.session
         if not session.control.unfinished_walks(stream.name):
             return
@@ -108,14 +106,14 @@ class WalkReader:
         await self.load_left_over(stream, set())
 
     async def load_left_over(self, stream: Stream, done: set[tuple[str, str]]) -> None:
-        """Load what was sealed to its end but is not in the work file, in the order in which it was read.
+        """Load walks that were sealed to their ends but are not in the work file, in the order in which they were read.
 
-        A record may have moved from one list of the stream to another: its versions come in order only if all lists
-        are loaded together.
+        A record may have moved from one list of the stream to another: its versions are in order only if all lists are
+        loaded together.
 
         Args:
-            stream: whose walks.
-            done: the lists (stream, source) that this run has read to their ends; kept up to date.
+            stream: of the walks.
+            done: the lists (stream, source) that this run has read to their ends; is updated.
         """
         control = self.session.control
         version, lists = stream.sources(self.session.settings.api)
@@ -125,32 +123,32 @@ class WalkReader:
             if state == "sealed" and (is_own or not walk.is_of_a_list):
                 source = sources.get(walk.source, lists[0])
                 is_loaded = await self.read_walk(stream, source, walk, is_sealed=True)
-                # What an older run had read is complete now, but only as of then.
+                # The walk of an older run is complete now, but only as of the time it began.
                 if walk.run_id == self.session.receipt.run_id:
                     (done.add if is_loaded else done.discard)((stream.name, walk.source))
-            elif walk.source == REPAIR:  # interrupted: what it sealed counts, as far as it makes whole batches
+            elif walk.source == REPAIR:  # interrupted: whole batches of what it sealed are loaded
                 with contextlib.suppress(_PagesLost):
                     await self._load_sealed(stream, walk)
                 control.end_walk(walk.id, "dropped")
 
     async def refetch_stream(self, stream: Stream) -> list[tuple[Source, Walk]]:
         """Read all of a stream again; its lists, and the walks that read them."""
-        done = []
+        walks = []
         version, sources = stream.sources(self.session.settings.api)
         for source in sources:
             walk = self._open_walk(stream, source, version, None)
             await self.read_walk(stream, source, walk)
-            done.append((source, walk))
-        return done
+            walks.append((source, walk))
+        return walks
 
     async def read_walk(self, stream: Stream, source: Source, walk: Walk, *, is_sealed: bool = False) -> bool:
-        """Load what a walk has sealed, then fetch and load the rest of it.
+        """Load the sealed pages of a walk, then fetch and load the rest of it.
 
         Args:
-            stream: whose list.
+            stream: of the list.
             source: the list.
             walk: new, or of an interrupted run.
-            is_sealed: all of it is sealed; nothing is fetched.
+            is_sealed: it is sealed to its end; nothing is fetched.
 
         Returns:
             Whether the walk was loaded to its end; False if sealed pages are lost: the walk is dropped.
@@ -188,9 +186,9 @@ class WalkReader:
         return self.session.control.open_walk(run_id, stream.name, source.name, version, source.operation, since)
 
     def _watermark(self, stream: Stream, source: Source, version: Version) -> datetime | None:
-        """The time from which changes are requested: when the last walk began, less an overlap for late arrivals.
+        """The time from which changes are requested: when the last walk began, less an overlap for late changes.
 
-        Or the newest change that was seen, where that is earlier: the server's clock may have been wrong that night.
+        Or the newest change that was seen, if that is earlier: the server's clock may have been wrong.
         """
         row = first(
             self.session.loader.connection.execute(
@@ -204,8 +202,6 @@ class WalkReader:
         newest = None if source.parent else row[1]  # a parent may have changed later than its children
         return resume_point(row[0], newest, overlap)
 
-    # Loading.
-
     async def _load_sealed(self, stream: Stream, walk: Walk) -> Page | None:
         """Load the sealed pages that the work file lacks; the last sealed page of the walk.
 
@@ -217,12 +213,12 @@ class WalkReader:
             return await self._last_page(walk)
         except raw_archive.LostPage as error:
             detail = str(error).split("\n", 1)[0]
-            text = f"{stream.name}: {detail} What is lost is read again."
+            text = f"{stream.name}: {detail} The lost pages are read again."
             self.session.on_event(Event("note", stream.name, text=text))
             raise _PagesLost from error
 
     async def _last_page(self, walk: Walk) -> Page | None:
-        """The last sealed page of a walk; with its body where the next page is compared with it."""
+        """The last sealed page of a walk; with its body if the next page is compared with it."""
         newest = self.session.control.last_page(walk.id)
         if newest is None:
             return None
@@ -232,7 +228,7 @@ class WalkReader:
         return Page(walk.id, newest.seq, body, newest.rows, newest.next, newest.served_at)
 
     async def _tombstone_unlisted(self, stream: Stream, source: Source, parent: Parent, walk: Walk) -> None:
-        """Mark the rows that the lists of their parents, read to their ends by `walk`, no longer show."""
+        """Mark rows that are missing from the lists of their parents, which `walk` read to their ends."""
         session, loader = self.session, self.session.loader
         sealed = session.control.sealed_pages(walk.id)
         missing = await loader.do(removed_children.find_missing, loader.connection, stream, parent, walk, sealed)
@@ -248,8 +244,6 @@ class WalkReader:
         )
         if gone:
             await walk_loader.tombstone(session, stream, gone)
-
-    # Fetching.
 
     async def _fetch(self, stream: Stream, source: Source, walk: Walk, after: Page | None) -> None:
         """Fetch, seal and load the pages of a walk after its page `after`."""
@@ -279,12 +273,12 @@ class WalkReader:
                         loading = asyncio.create_task(walk_loader.load(session, stream, walk, waiting))
                         waiting = []
         finally:
-            if sealing:  # whatever happened: what was fetched is kept
+            if sealing:  # also after an error: what was fetched is kept
                 await asyncio.shield(sealing[1])
                 waiting.append(sealing[0])
             if loading:
                 await asyncio.shield(loading)
-        if source.parent and (last is None or last.next is not None):  # there was no parent, or none was left
+        if source.parent and (last is None or last.next is not None):  # no parent was due, or none is left
             walk = walk if walk.started_at else replace(walk, started_at=session.began)
             end = Page(walk.id, last.seq + 1 if last else 0, b"", 0, None, session.began)  # no answer marks the end
             await session.archive.seal(walk, end)
@@ -322,7 +316,7 @@ class WalkReader:
         order = session.control.run_order()
 
         def select() -> list[Key]:
-            # --since is the user's choice: the last reading does not narrow it.
+            # With --since, the last reading does not limit the parents.
             reading = None
             if not self.request.since:
                 reading = parent_keys.find_last_reading(connection, stream.name, source.name, walk.version, order)
@@ -333,7 +327,7 @@ class WalkReader:
         return await session.loader.do(select)
 
     def charge_dependents(self, tokens: int) -> None:
-        """Count what dependent streams spend, and stop them at their share of the day.
+        """Count the tokens of dependent streams, and stop these streams at their share of the daily budget.
 
         Raises:
             DependentsBudgetSpent: `tokens` more would exceed the share.
@@ -350,9 +344,9 @@ def resume_point(watermark: datetime, newest: datetime | None, overlap: timedelt
 
     Args:
         watermark: when the last walk began, by the server's clock.
-        newest: the newest change that it saw; None where that says nothing about the next one. Others of the same
-            second may have followed it: where the clock was ahead, only the second itself is safe to begin from.
-        overlap: for changes that show late.
+        newest: the newest change that it saw; None if it does not limit the next walk. Other changes of the same second
+            may have followed: if the clock was ahead, only the second itself is safe to begin from.
+        overlap: for changes that become visible late.
     """
     since = watermark.astimezone(UTC) - overlap
     return since if newest is None else min(since, newest.astimezone(UTC).replace(microsecond=0))

@@ -39,9 +39,9 @@ class WindowReader:
         Args:
             session: open.
             stored: the windows in control.db.
-            lists: by stream and source: what they are.
-            errors: by stream: why it failed; such a stream is not read any further.
-            sealed: gets each walk that was read to its end.
+            lists: by names of stream and source.
+            errors: by stream: its failure; a failed stream is not read any further.
+            sealed: receives each walk that was read to its end.
         """
         self.session, self.stored, self.lists, self.errors, self.sealed = session, stored, lists, errors, sealed
         self.scheduler = WindowScheduler([], stored, helpers=1)
@@ -52,38 +52,38 @@ class WindowReader:
         Raises:
             Stopped, StorageError: all of them were stopped. What was fetched is sealed.
         """
-        pieces = [self._progress_of(window) for window in left]
-        self.scheduler = WindowScheduler(pieces, self.stored, helpers=helpers, at_once=self._most_under_way)
+        progress = [self._progress_of(window) for window in left]
+        self.scheduler = WindowScheduler(progress, self.stored, helpers=helpers, at_once=self._max_in_flight)
         await self.scheduler.read(self._read_or_fail)
 
     def _progress_of(self, window: Window) -> WindowProgress:
         operation = self.lists[window.stream, window.source][2]
         return WindowProgress(window, page_rows=operation.page_size or 100, divisible=windows.divisible(operation))
 
-    def _most_under_way(self) -> float:
-        """How many requests use up the rate limit when they are under way together; without a limit, any number."""
+    def _max_in_flight(self) -> float:
+        """How many requests in flight use the whole rate limit; infinite if there is no limit."""
         burst = self.session.settings.burst
         return burst / WINDOW_S * self.session.http.budget.answer_s if burst else math.inf
 
-    async def _read_or_fail(self, piece: WindowProgress) -> None:
-        """Read a window; an error that is final fails its stream, and the others go on."""
-        stream, source, operation = self.lists[piece.window.stream, piece.window.source]
+    async def _read_or_fail(self, progress: WindowProgress) -> None:
+        """Read a window; a final error fails its stream, and the others continue."""
+        stream, source, operation = self.lists[progress.window.stream, progress.window.source]
         if stream.name in self.errors:
             return
         try:
-            walk = self._walk_of(piece)
+            walk = self._walk_of(progress)
             try:
-                last = await self._resume(piece, walk, stream, operation)
+                last = await self._resume(progress, walk, stream, operation)
             except raw_archive.LostPage as error:
-                walk, last = self._restart(piece, error), None
+                walk, last = self._restart(progress, error), None
             try:
-                await self._fetch(stream, source, operation, walk, piece, last)
+                await self._fetch(stream, source, operation, walk, progress, last)
             except (BadAnswer, ApiError) as error:
                 if last is None or isinstance(error, Forbidden | FeatureOff):
                     raise
                 # The cursor of an earlier run may have expired: read the window from its start, once.
-                walk = self._restart(piece, error)
-                await self._fetch(stream, source, operation, walk, piece, None)
+                walk = self._restart(progress, error)
+                await self._fetch(stream, source, operation, walk, progress, None)
         except (Stopped, StorageError):
             raise
         except PdsyncError as error:
@@ -91,23 +91,25 @@ class WindowReader:
             self.errors[stream.name] = error
             self.scheduler.drop(stream.name)
 
-    def _walk_of(self, piece: WindowProgress) -> Walk:
-        if piece.window.walk is not None:
-            return self.session.control.walk(piece.window.walk)
-        walk = self.stored.begin(piece.window, self.session.receipt.run_id)
-        piece.window = replace(piece.window, walk=walk.id)
+    def _walk_of(self, progress: WindowProgress) -> Walk:
+        if progress.window.walk is not None:
+            return self.session.control.walk(progress.window.walk)
+        walk = self.stored.begin(progress.window, self.session.receipt.run_id)
+        progress.window = replace(progress.window, walk=walk.id)
         return walk
 
-    def _restart(self, piece: WindowProgress, why: Exception) -> Walk:
+    def _restart(self, progress: WindowProgress, why: Exception) -> Walk:
         """Begin a window again, with a new walk."""
-        log.info("%s: a window starts again, its cursor is no longer valid (%s)", piece.window.stream, why)
-        walk = self.stored.begin(piece.window, self.session.receipt.run_id)
-        again = self._progress_of(replace(piece.window, asked_since=piece.window.since, asked_until=piece.window.until))
-        piece.window, piece.reached, piece.rows = again.window, again.reached, 0
+        log.info("%s: a window starts again, its cursor is no longer valid (%s)", progress.window.stream, why)
+        walk = self.stored.begin(progress.window, self.session.receipt.run_id)
+        restarted = self._progress_of(
+            replace(progress.window, asked_since=progress.window.since, asked_until=progress.window.until)
+        )
+        progress.window, progress.reached, progress.rows = restarted.window, restarted.reached, 0
         return walk
 
-    async def _resume(self, piece: WindowProgress, walk: Walk, stream: Stream, operation: Operation) -> Page | None:
-        """The last page that an earlier run sealed of a window; the window's progress is brought up to there.
+    async def _resume(self, progress: WindowProgress, walk: Walk, stream: Stream, operation: Operation) -> Page | None:
+        """Bring the progress of a window up to the last page that an earlier run sealed; that page.
 
         Raises:
             LostPage: it is missing or damaged.
@@ -117,11 +119,11 @@ class WindowReader:
         if newest is None:
             return None
         page = await asyncio.to_thread(raw_archive.read_page, self.session.settings.raw, newest)
-        if piece.divisible and stream.cursor:
+        if progress.divisible and stream.cursor:
             opened = replace(page, records=open_envelope(page.body, operation).records)
             field = stream.column(stream.cursor).path(stream.cursor, walk.version)
-            reached = windows.last_change(opened, field, piece.window.until)
-            self.scheduler.record_page(piece, sum(each.rows for each in control.sealed_pages(walk.id)), reached)
+            reached = windows.last_change(opened, field, progress.window.until)
+            self.scheduler.record_page(progress, sum(each.rows for each in control.sealed_pages(walk.id)), reached)
         return page
 
     async def _fetch(
@@ -130,20 +132,26 @@ class WindowReader:
         source: Source,
         operation: Operation,
         walk: Walk,
-        piece: WindowProgress,
+        progress: WindowProgress,
         after: Page | None,
     ) -> None:
         """Seal the pages of a window after its page `after`, each while the next one is fetched."""
         session = self.session
         sealing: asyncio.Task[None] | None = None
         reading = windows.read(
-            ThrottledCaller(session.http, self.scheduler, piece), stream, source, operation, walk, piece, after=after
+            ThrottledCaller(session.http, self.scheduler, progress),
+            stream,
+            source,
+            operation,
+            walk,
+            progress,
+            after=after,
         )
         is_ended = False
         try:
             async with contextlib.aclosing(reading):
                 async for page, reached in reading:
-                    self.scheduler.record_page(piece, page.rows, reached)
+                    self.scheduler.record_page(progress, page.rows, reached)
                     session.record_page(stream.name, operation, page)
                     if sealing:
                         await sealing
@@ -152,7 +160,7 @@ class WindowReader:
                     if self.scheduler.stopped:
                         break
         finally:
-            if sealing:  # whatever happened: what was fetched is kept
+            if sealing:  # also after an error: what was fetched is kept
                 await asyncio.shield(sealing)
         if is_ended:
             self.sealed.put_nowait(session.control.walk(walk.id))
