@@ -107,6 +107,7 @@ class Sweep:
         stage.add(pages)
         self.unreadable += len(stage.quarantined)
         if not stage.rows:
+            stage.clear()  # of the unreadable ones, which would be counted again
             return
         stream = self.stream
         key = quoted(stream.key)

@@ -165,9 +165,10 @@ class CountReconciler:
         return [each for each in differences if each.kind != "absent"], verdicts
 
     def find_mismatches(self, sweep: Sweep) -> list[CountMismatch]:
-        """The records whose count differs from their list, where the warehouse agrees with the list.
+        """The records whose count differs from their rows, where the warehouse has all rows of their list.
 
-        Where list and warehouse differ, too, the difference is one to repair: the list is read again next time.
+        If the list shows a row that the warehouse lacks, or lacks a row that the count does not include either, the
+        difference is one to repair: the list is read again next time.
         """
         column, main = quoted(self.parent_column), quoted("main", self.stream.name)
         key = quoted(self.stream.key)
