@@ -1,8 +1,8 @@
-"""Fetches the contents of attachments into a folder, several at a time; what is there and whole is not fetched again.
+"""Downloads attachments into a folder, several at a time; a complete file in the folder is not downloaded again.
 
-A file is taken for whole when as many bytes came as its record says. Where they differ, the record is asked for anew
-(it may be the warehouse that is behind), and the file once more. One that is gone, forbidden or will not come right is
-a gap: it is told, and the others go on. What stops one for good (budget, token, disk) stops all.
+A file is complete when its size is that of its record. Where they differ, its record is requested (the warehouse may be
+out of date), and the file once more. A file that is gone, forbidden or of the wrong size again is a gap: it is
+reported, and the others continue. An error that concerns all files (budget, token, disk) stops the download.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ LINKS = {
     "mail_messages": "mail_message_id",
 }
 MOST_BYTES = 2 * 2**30
-_KEPT = (*LINKS.values(), "add_time", "update_time")
-_IN_A_ROW = 5  # files that get no usable answer, before the server counts as down
+_MANIFEST_KEYS = (*LINKS.values(), "add_time", "update_time")
+_MAX_FAILURES = 5  # files in a row without a usable answer, before the server counts as down
+_UNTYPED = ("application/octet-stream", "binary/octet-stream", "application/x-download")
 
 
 class Caller(Protocol):
@@ -75,23 +76,23 @@ class FileToFetch(Struct, frozen=True):
 
     id: int
     name: str = ""
-    size: int | None = None  # bytes; None: its record does not say
-    about: dict[str, Any] = {}  # of `_KEPT`
+    size: int | None = None  # bytes; None: not in its record
+    about: dict[str, Any] = {}  # the values of `_MANIFEST_KEYS`
     has_record: bool = True
 
 
 class DownloadPlan(Struct, frozen=True):
-    """What is to be fetched, and what is here already."""
+    """The files to fetch, and those that are in the folder already, by id."""
 
     todo: list[FileToFetch]
-    here: dict[int, ManifestEntry]
-    besides: dict[int, ManifestEntry] = {}  # in the manifest, and not requested now
+    in_folder: dict[int, ManifestEntry]
+    others: dict[int, ManifestEntry] = {}  # in the manifest, and not requested now
 
     @property
     def cost_tokens(self) -> int:
-        """What fetching will cost, if every file comes at the first attempt."""
-        each, ask = (catalogue.operation(name, "v1").cost or 0 for name in ("downloadFile", "getFile"))
-        return sum(each + (0 if file.has_record else ask) for file in self.todo)
+        """The cost of fetching, if every file succeeds at the first attempt."""
+        download, record = (catalogue.operation(name, "v1").cost or 0 for name in ("downloadFile", "getFile"))
+        return sum(download + (0 if file.has_record else record) for file in self.todo)
 
     @property
     def least_bytes(self) -> int:
@@ -100,18 +101,18 @@ class DownloadPlan(Struct, frozen=True):
 
 
 class DownloadReport(Struct):
-    """What a download did."""
+    """The result of a download."""
 
     fetched: int = 0
     bytes: int = 0
     already: int = 0
-    left: int = 0  # not fetched, because something stopped all
+    left: int = 0  # not fetched, because the download stopped
     gaps: list[IncompleteStream] = []
     stopped: PdsyncError | None = None
 
     @property
     def exit_code(self) -> int:
-        """0 where nothing is missing, 4 where there are gaps, else that of what stopped it."""
+        """That of the error that stopped it; else 4 where there are gaps, and 0 where there are none."""
         return self.stopped.exit_code if self.stopped else 4 if self.gaps else 0
 
 
@@ -121,54 +122,54 @@ def file_to_fetch(record: Mapping[str, Any]) -> FileToFetch:
     return FileToFetch(
         id=int(record["id"]),
         name=str(record.get("name") or record.get("file_name") or ""),
-        # Links to other places have a size of 0: there it says nothing.
+        # Links to files elsewhere have a size of 0, which is not their own.
         size=size if isinstance(size, int) and size > 0 else None,
-        about={key: _plain(record[key]) for key in _KEPT if record.get(key) is not None},
+        about={key: _plain(record[key]) for key in _MANIFEST_KEYS if record.get(key) is not None},
     )
 
 
 def plan_download(
     files: Iterable[FileToFetch], folder: Folder, company_id: int | None, *, any_size: bool = False
 ) -> DownloadPlan:
-    """Tell what is here already from what is to be fetched. Makes no request.
+    """Divide `files` into those to fetch and those in the folder already. Makes no request.
 
     Raises:
-        ConfigError: the folder holds files of another company, whose ids mean other files.
+        ConfigError: the folder contains files of another company, whose ids mean other files.
     """
     manifest = folder.manifest()
-    for held in manifest.values():
-        if company_id is not None and held.company_id != company_id:
+    for entry in manifest.values():
+        if company_id is not None and entry.company_id != company_id:
             raise ConfigError(
-                f"{folder.root} holds files of company {held.company_id}, and this token belongs to {company_id}.\n"
+                f"{folder.root} contains files of company {entry.company_id}, and this token belongs to {company_id}.\n"
                 f"Nothing was fetched. Give another folder: --out DIR"
             )
-    todo, here = [], dict[int, ManifestEntry]()
+    todo, in_folder = [], dict[int, ManifestEntry]()
     for file in files:
-        found = _found(file, folder, manifest.get(file.id), company_id or 0, any_size=any_size)
-        if found:
-            here[file.id] = found
+        existing = _existing_file(file, folder, manifest.get(file.id), company_id or 0, any_size=any_size)
+        if existing:
+            in_folder[file.id] = existing
         else:
             todo.append(file)
-    asked = {file.id for file in todo} | here.keys()
-    return DownloadPlan(todo, here, {id: held for id, held in manifest.items() if id not in asked})
+    requested = {file.id for file in todo} | in_folder.keys()
+    return DownloadPlan(todo, in_folder, {id: entry for id, entry in manifest.items() if id not in requested})
 
 
-def _found(
-    file: FileToFetch, folder: Folder, held: ManifestEntry | None, company_id: int, *, any_size: bool
+def _existing_file(
+    file: FileToFetch, folder: Folder, entry: ManifestEntry | None, company_id: int, *, any_size: bool
 ) -> ManifestEntry | None:
-    """The file as it lies here, if it is whole."""
-    path = held.path if held else name_on_disk(file.id, file.name)
+    """The entry of the file in the folder; None where it is missing or incomplete."""
+    path = entry.path if entry else name_on_disk(file.id, file.name)
     try:
         size = folder.size_of(path)
         if size is None or not (any_size or file.size in (None, size)):
             return None
-        if held:
-            told = {"name": file.name, **_links(file)} if file.has_record else {}
-            return msgspec.structs.replace(held, **told) if size == held.size else None
-        # Whole, but a crash came before its line in the manifest.
-        return _held(file, path, size, folder.digest(path), company_id, None)
+        if entry:
+            news = {"name": file.name, **_links(file)} if file.has_record else {}
+            return msgspec.structs.replace(entry, **news) if size == entry.size else None
+        # Complete, but a crash came before its line in the manifest.
+        return _manifest_entry(file, path, size, folder.digest(path), company_id, None)
     except (NotAFile, OSError):
-        return None  # said when it is fetched
+        return None  # fetching it raises the error again
 
 
 async def download(
@@ -180,35 +181,35 @@ async def download(
     concurrency: int,
     most_bytes: int = MOST_BYTES,
     any_size: bool = False,
-    tell: Callable[[ManifestEntry | IncompleteStream], None] = lambda what: None,
+    on_file: Callable[[ManifestEntry | IncompleteStream], None] = lambda outcome: None,
 ) -> DownloadReport:
-    """Fetch what `planned` says.
+    """Fetch the files of `planned`.
 
     Args:
         most_bytes: larger files are not fetched.
-        any_size: take what comes, whatever the record says of its size.
-        tell: is called with each file and each gap.
+        any_size: accept a file whose size is not that of its record.
+        on_file: is called with each file that was fetched, and with each gap.
 
     Returns:
-        What was done. What stopped it is in there, and is not raised: the files before are on disk.
+        The report. An error that stopped the download is in it, and is not raised: the files before are on disk.
     """
-    work = _Download(http, planned, folder, company_id, most_bytes, any_size, tell)
+    work = _Download(http, planned, folder, company_id, most_bytes, any_size, on_file)
     folder.remove_partial_files()
-    tasks = [asyncio.create_task(work.some()) for _ in range(min(concurrency, len(planned.todo)))]
+    tasks = [asyncio.create_task(work.fetch_files()) for _ in range(min(concurrency, len(planned.todo)))]
     try:
         await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        with contextlib.suppress(StorageError):  # the lines that were added one by one say the same
-            folder.rewrite(planned.besides | work.here)
-    work.done.left = sum(1 for _ in work.queue) + work.unsettled
-    return work.done
+        with contextlib.suppress(StorageError):  # the lines that were appended have the same content
+            folder.rewrite(planned.others | work.in_folder)
+    work.report.left = sum(1 for _ in work.queue) + work.unfinished
+    return work.report
 
 
 class _Download:
-    """A download under way."""
+    """A download in progress."""
 
     def __init__(
         self,
@@ -218,57 +219,58 @@ class _Download:
         company_id: int,
         most_bytes: int,
         any_size: bool,
-        tell: Callable[[ManifestEntry | IncompleteStream], None],
+        on_file: Callable[[ManifestEntry | IncompleteStream], None],
     ) -> None:
         self.queue = iter(planned.todo)
-        self.here = dict(planned.here)
-        self.done = DownloadReport(already=len(planned.here))
-        self.unsettled = 0
-        self._http, self._folder, self._company_id, self._tell = http, folder, company_id, tell
+        self.in_folder = dict(planned.in_folder)
+        self.report = DownloadReport(already=len(planned.in_folder))
+        self.unfinished = 0
+        self._http, self._folder, self._company_id, self._on_file = http, folder, company_id, on_file
         self._most_bytes, self._any_size = most_bytes, any_size
-        self._in_a_row = 0
+        self._failures = 0
         self._get, self._fetch = (catalogue.operation(name, "v1") for name in ("getFile", "downloadFile"))
 
-    async def some(self) -> None:
-        """Fetch one file after the other, until there are no more or something stopped all."""
-        while not self.done.stopped and (file := next(self.queue, None)) is not None:
+    async def fetch_files(self) -> None:
+        """Fetch one file after the other, until there are no more or the download stopped."""
+        while not self.report.stopped and (file := next(self.queue, None)) is not None:
             try:
-                held = await self._one(file)
+                entry = await self._fetch_file(file)
             except (NotFound, Forbidden, ApiError, BadAnswer, NotAFile) as error:
-                self._in_a_row = 0
-                self._gap(file, error)
+                self._failures = 0
+                self._add_gap(file, error)
             except ServerTrouble as error:
-                self._in_a_row += 1
-                self._gap(file, error)
-                if self._in_a_row >= _IN_A_ROW:
-                    self.done.stopped = error
+                self._failures += 1
+                self._add_gap(file, error)
+                if self._failures >= _MAX_FAILURES:
+                    self.report.stopped = error
             except PdsyncError as error:
-                self.unsettled += 1
-                self.done.stopped = self.done.stopped or error
+                self.unfinished += 1
+                self.report.stopped = self.report.stopped or error
             else:
-                self._in_a_row = 0
-                self.here[held.id] = held
-                self.done.fetched += 1
-                self.done.bytes += held.size
-                self._tell(held)
+                self._failures = 0
+                self.in_folder[entry.id] = entry
+                self.report.fetched += 1
+                self.report.bytes += entry.size
+                self._on_file(entry)
 
-    async def _one(self, file: FileToFetch) -> ManifestEntry:
+    async def _fetch_file(self, file: FileToFetch) -> ManifestEntry:
         if not file.has_record:
-            file = await self._record(file.id)
+            file = await self._fetch_record(file.id)
         part = PartialFile(self._folder, name_on_disk(file.id, file.name))
         try:
-            file, answer = await self._whole(file, part)
+            file, answer = await self._fetch_content(file, part)
             await part.finish()
         finally:
             part.discard()
-        held = _held(file, part.name, part.size, part.sha256, self._company_id, answer.headers.get("content-type"))
-        self._folder.note(held)
-        return held
+        content_type = answer.headers.get("content-type")
+        entry = _manifest_entry(file, part.name, part.size, part.sha256, self._company_id, content_type)
+        self._folder.append(entry)
+        return entry
 
-    async def _whole(self, file: FileToFetch, part: PartialFile) -> tuple[FileToFetch, Answer]:
-        """Fetch until size and record agree: at most twice."""
+    async def _fetch_content(self, file: FileToFetch, part: PartialFile) -> tuple[FileToFetch, Answer]:
+        """Fetch until the size is that of the record: at most twice."""
         path = self._fetch.path.replace("{id}", str(file.id))
-        for again in (False, True):
+        for is_last in (False, True):
             size = None if self._any_size else file.size
             if size and size > self._most_bytes:
                 raise BadAnswer(f"it has {size:,} bytes, and {self._most_bytes:,} are the most. See --max-size")
@@ -284,25 +286,25 @@ class _Download:
                 if size in (None, part.size):
                     return file, answer
                 wrong = f"{part.size:,} bytes came, and its record says {size:,}"
-            if not again:
-                file = await self._record(file.id)
+            if not is_last:
+                file = await self._fetch_record(file.id)
         raise BadAnswer(f"{wrong}. It was not kept; --any-size takes what comes.")
 
-    async def _record(self, id: int) -> FileToFetch:
+    async def _fetch_record(self, id: int) -> FileToFetch:
         answer = (await self._http.call(self._get, self._get.path.replace("{id}", str(id)))).json()
         record = answer.get("data") if isinstance(answer, dict) else None
         if not isinstance(record, dict) or record.get("id") != id:
             raise BadAnswer(f"getFile did not answer with the record of file {id}.")
         return file_to_fetch(record)
 
-    def _gap(self, file: FileToFetch, error: PdsyncError) -> None:
+    def _add_gap(self, file: FileToFetch, error: PdsyncError) -> None:
         kind = "gone" if isinstance(error, NotFound) else "forbidden" if isinstance(error, Forbidden) else "failed"
         gap = IncompleteStream("files", kind, f"file {file.id}{f' ({file.name})' if file.name else ''}: {error}")
-        self.done.gaps.append(gap)
-        self._tell(gap)
+        self.report.gaps.append(gap)
+        self._on_file(gap)
 
 
-def _held(
+def _manifest_entry(
     file: FileToFetch, path: str, size: int, sha256: str, company_id: int, content_type: str | None
 ) -> ManifestEntry:
     now = datetime.now(UTC).replace(microsecond=0)
@@ -311,29 +313,35 @@ def _held(
 
 
 def type_mismatch(content_type: str | None, name: str) -> str | None:
-    """What is odd about a file of this name that came as `content_type`; None for nothing."""
-    came = (content_type or "").partition(";")[0].strip().lower()
-    meant = content_type_of(name)
-    if not came or not meant or came in ("application/octet-stream", "binary/octet-stream", "application/x-download"):
+    """A note where `content_type` does not match the name of the file; None where it does."""
+    received = (content_type or "").partition(";")[0].strip().lower()
+    expected = content_type_of(name)
+    if (
+        not received
+        or not expected
+        or received in ("application/octet-stream", "binary/octet-stream", "application/x-download")
+    ):
         return None
-    # A login page or an error in place of the file is what this is about, not the many names of one format.
+    # This finds a login page or an error in place of the file; formats have several names.
     texts = ("text/html", "application/xhtml+xml", "application/json")
     return (
-        f"came as {came}, and its name says {meant}" if came in texts and meant not in (*texts, "text/plain") else None
+        f"came as {received}, and its name says {expected}"
+        if received in texts and expected not in (*texts, "text/plain")
+        else None
     )
 
 
 def _links(file: FileToFetch) -> dict[str, Any]:
     texts = ("lead_id", "mail_message_id", "add_time", "update_time")
-    told = {}
+    values = {}
     for key, value in file.about.items():
         number = value if isinstance(value, int) and not isinstance(value, bool) else None
-        told[key] = str(value) if key in texts else number
-    return {key: told.get(key) for key in _KEPT}
+        values[key] = str(value) if key in texts else number
+    return {key: values.get(key) for key in _MANIFEST_KEYS}
 
 
 def _plain(value: Any) -> Any:
-    """An id, also where the API shows the whole record in its place; a time as text."""
+    """An id, also where the API shows the whole record instead; a time as text."""
     if isinstance(value, dict):
         return value.get("value", value.get("id"))
     return value.isoformat() if isinstance(value, datetime) else value

@@ -1,10 +1,10 @@
-"""The folder that downloaded files lie in: safe names, whole files only, and a manifest of what is there.
+"""The folder of downloaded files: safe names, complete files only, and a manifest of them.
 
-A file's name on disk is its id and, where it is harmless, the suffix of its real name: `42.pdf`. What people called it
-stands in the manifest (files.ndjson), as data. So nothing that anybody uploads can name a path, a device or a file
-that is there already. Everything is opened below the folder's own handle and follows no symbolic link.
+A file's name on disk is its id and, where it is harmless, the suffix of its real name: `42.pdf`. The real name is in
+the manifest (files.ndjson), as data. So no uploaded name can lead to a path, a device or an existing file. Everything
+is opened below the folder's own handle and follows no symbolic link.
 
-A file comes in as `.42.pdf.part`; it gets its name when it is whole and on disk. So what has a name is whole.
+A file is written as `.42.pdf.part`; it gets its name when it is complete and on disk.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ if TYPE_CHECKING:
 
 MANIFEST = "files.ndjson"
 _SUFFIX = re.compile(r"(\.tar)?\.[a-z0-9]{1,12}\Z")
-_OURS = re.compile(r"[1-9][0-9]{0,18}((\.tar)?\.[a-z0-9]{1,12})?")
-_CUT = re.compile(rf"\.{_OURS.pattern}\.part")
+_FILE_NAME = re.compile(r"[1-9][0-9]{0,18}((\.tar)?\.[a-z0-9]{1,12})?")
+_PART_NAME = re.compile(rf"\.{_FILE_NAME.pattern}\.part")
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
 _STEP = 2**20
 
 
 class NotAFile(PdsyncError):
-    """Where a file should go stands something that is no file: a symbolic link, a folder, a device."""
+    """The name of a file is taken by a symbolic link, a folder or a device."""
 
 
 class ManifestEntry(Struct, frozen=True, omit_defaults=True):
-    """A line of the manifest: a file that is here, and what it hangs on in Pipedrive."""
+    """A line of the manifest: a file in the folder, and the records that it belongs to in Pipedrive."""
 
     id: int
-    name: str  # what people call it; never a path
+    name: str  # its real name; never a path
     path: str  # its name in the folder
     size: int
     sha256: str
     company_id: int
     downloaded_at: datetime
     content_type: str | None = None
-    note: str | None = None  # what is odd about it
+    note: str | None = None  # how its content type differs from its name
     deal_id: int | None = None
     person_id: int | None = None
     org_id: int | None = None
@@ -65,9 +65,9 @@ class ManifestEntry(Struct, frozen=True, omit_defaults=True):
     update_time: str | None = None
 
 
-def _line(held: ManifestEntry) -> bytes:
-    """A line of the manifest: a name in it breaks no line, and steers no terminal that shows it."""
-    return clean_json(msgspec.json.encode(held).decode()).encode() + b"\n"
+def _line(entry: ManifestEntry) -> bytes:
+    """A line of the manifest: no name in it breaks the line or steers a terminal."""
+    return clean_json(msgspec.json.encode(entry).decode()).encode() + b"\n"
 
 
 def name_on_disk(id: int, name: str) -> str:
@@ -81,8 +81,8 @@ class Folder:
 
     Raises:
         ConfigError: it is a symbolic link, or no folder.
-        Busy: another download holds it.
-        StorageError: it can't be made.
+        ProjectLocked: another download into it is in progress.
+        StorageError: it can't be created.
     """
 
     def __init__(self, root: Path) -> None:
@@ -102,7 +102,7 @@ class Folder:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._handle)
-            raise ProjectLocked(f"Another download into {self.root} is under way. Nothing was called.") from None
+            raise ProjectLocked(f"Another download into {self.root} is in progress. Nothing was called.") from None
         return self
 
     def __exit__(
@@ -114,15 +114,15 @@ class Folder:
         """The bytes of the file `name`; None where there is none.
 
         Raises:
-            NotOurs: there is something else of that name.
+            NotAFile: the name belongs to something else.
         """
         try:
-            found = os.stat(name, dir_fd=self._handle, follow_symlinks=False)
+            status = os.stat(name, dir_fd=self._handle, follow_symlinks=False)
         except FileNotFoundError:
             return None
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             raise NotAFile(f"{self.root / name} is no ordinary file. It was left as it is.")
-        return found.st_size
+        return status.st_size
 
     def digest(self, name: str) -> str:
         """The SHA-256 of the file `name`, in hexadecimal."""
@@ -141,62 +141,62 @@ class Folder:
             return
 
     def put(self, part: str, name: str) -> None:
-        """Give the file `part`, which is on disk, its name: from now on it survives a power cut under it."""
+        """Rename the file `part`, which is on disk, to `name`; the name is on disk when this returns."""
         os.rename(part, name, src_dir_fd=self._handle, dst_dir_fd=self._handle)
         os.fsync(self._handle)
 
     def remove_partial_files(self) -> None:
-        """Remove what downloads that were killed have left half-way."""
+        """Remove the partial files of downloads that were killed."""
         for name in os.listdir(self._handle):  # noqa: PTH208 - a path could lead elsewhere by now
-            if _CUT.fullmatch(name) and stat.S_ISREG(os.lstat(name, dir_fd=self._handle).st_mode):
+            if _PART_NAME.fullmatch(name) and stat.S_ISREG(os.lstat(name, dir_fd=self._handle).st_mode):
                 self.remove(name)
 
     # The manifest.
 
     def manifest(self) -> dict[int, ManifestEntry]:
-        """What the manifest says is here, by id; lines that can't be read, or name a path, count for nothing.
+        """The entries of the manifest, by id; lines that can't be read, or have a path, are ignored.
 
         Raises:
-            NotOurs: there is something of its name that is no file.
+            NotAFile: the manifest's name belongs to something else.
         """
         if self.size_of(MANIFEST) is None:
             return {}
-        found: dict[int, ManifestEntry] = {}
+        entries: dict[int, ManifestEntry] = {}
         with os.fdopen(self.open(MANIFEST, os.O_RDONLY), "rb") as lines:
             for line in filter(bytes.strip, lines):
                 try:
-                    held = msgspec.json.decode(line, type=ManifestEntry)
+                    entry = msgspec.json.decode(line, type=ManifestEntry)
                 except (msgspec.DecodeError, UnicodeDecodeError):
-                    log.info("%s: a line can't be read; its file is looked at anew", MANIFEST)
+                    log.info("%s: a line can't be read; its file is checked again", MANIFEST)
                     continue
-                if _OURS.fullmatch(held.path) and held.path.partition(".")[0] == str(held.id):
-                    found[held.id] = held
-        return found
+                if _FILE_NAME.fullmatch(entry.path) and entry.path.partition(".")[0] == str(entry.id):
+                    entries[entry.id] = entry
+        return entries
 
-    def note(self, held: ManifestEntry) -> None:
-        """Add a line to the manifest, for good."""
+    def append(self, entry: ManifestEntry) -> None:
+        """Append a line to the manifest; it is on disk when this returns."""
         try:
             handle = self.open(MANIFEST, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             with os.fdopen(handle, "wb", buffering=0) as file:
-                # A line that was cut by a crash stays by itself: blank lines count for nothing.
-                file.write(b"\n" + _line(held))
+                # A line that a crash cut off stays a line of its own; blank lines are ignored.
+                file.write(b"\n" + _line(entry))
                 os.fsync(handle)
         except OSError as error:
             raise StorageError(f"{self.root / MANIFEST} can't be written: {error.strerror or error}.") from error
 
-    def rewrite(self, held: dict[int, ManifestEntry]) -> None:
-        """Make the manifest anew: one line a file, in the order of their ids."""
+    def rewrite(self, entries: dict[int, ManifestEntry]) -> None:
+        """Replace the manifest: one line a file, in the order of their ids."""
         part = PartialFile(self, MANIFEST)
         try:
             part.begin()
-            part.write(b"".join(_line(held[id]) for id in sorted(held)))
+            part.write(b"".join(_line(entries[id]) for id in sorted(entries)))
             part.complete()
         finally:
             part.discard()
 
 
 class PartialFile:
-    """A file that comes in, and is not to be seen before it is whole. A `Sink` of `core.upload_download`."""
+    """A file that is written, and has no name of its own before it is complete. A `ByteSink`."""
 
     def __init__(self, folder: Folder, name: str) -> None:
         self.name, self.size = name, 0
@@ -206,28 +206,28 @@ class PartialFile:
 
     @property
     def sha256(self) -> str:
-        """Of what has come so far."""
+        """The checksum of the bytes so far, in hexadecimal."""
         return self._digest.hexdigest()
 
     def begin(self) -> None:
-        """Begin with nothing.
+        """Begin with an empty file; bytes of an earlier attempt are dropped.
 
         Raises:
-            NotOurs: a symbolic link or a folder stands in its place.
+            NotAFile: its name belongs to a symbolic link or a folder.
             StorageError: the disk is full or read-only.
         """
         self.size, self._digest = 0, hashlib.sha256()
         try:
             if self._handle < 0:
                 self._folder.size_of(self.name)
-                if self._folder.size_of(self._part) is not None:  # of a download that was cut
+                if self._folder.size_of(self._part) is not None:  # of a download that was killed
                     self._folder.remove(self._part)
                 self._handle = self._folder.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             else:
                 os.ftruncate(self._handle, 0)
                 os.lseek(self._handle, 0, os.SEEK_SET)
         except OSError as error:
-            raise self._full(error) from error
+            raise self._storage_error(error) from error
 
     def write(self, data: bytes) -> None:
         """Take the next bytes."""
@@ -238,10 +238,10 @@ class PartialFile:
             while left:
                 left = left[os.write(self._handle, left) :]
         except OSError as error:
-            raise self._full(error) from error
+            raise self._storage_error(error) from error
 
     def complete(self) -> None:
-        """It is whole: put it on disk, then under its name."""
+        """Write the complete file to disk, then give it its name."""
         if self._handle < 0:
             self.begin()
         try:
@@ -250,26 +250,26 @@ class PartialFile:
             self._handle = -1
             self._folder.put(self._part, self.name)
         except OSError as error:
-            raise self._full(error) from error
+            raise self._storage_error(error) from error
 
     async def finish(self) -> None:
-        """`settle`, while other files go on."""
-        settling = asyncio.ensure_future(asyncio.to_thread(self.complete))
+        """`complete` in a thread: other files continue meanwhile."""
+        completing = asyncio.ensure_future(asyncio.to_thread(self.complete))
         try:
-            await asyncio.shield(settling)
+            await asyncio.shield(completing)
         except asyncio.CancelledError:
-            await settling  # a thread can't be stopped half-way
+            await completing  # a thread can't be stopped half-way
             raise
 
     def discard(self) -> None:
-        """Forget it; nothing, if it is settled."""
+        """Remove the partial file; does nothing where the file is complete."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
             self._folder.remove(self._part)
 
-    def _full(self, error: OSError) -> StorageError:
+    def _storage_error(self, error: OSError) -> StorageError:
         return StorageError(
             f"{self._folder.root / self.name} can't be written: {error.strerror or error}.\n"
-            f"The files before it are whole. Make room, then run the same command again to go on."
+            f"The files before it are complete. Free some space, then run the same command again to continue."
         )

@@ -363,7 +363,7 @@ async def test_s9_what_is_gone_or_forbidden_is_a_gap_and_the_others_come(tmp_pat
     files = Files(dict.fromkeys(range(1, 8), b"x"), refuse)
     told: list[Any] = []
     async with talking(files, tmp_path) as http:
-        done = await fetched(http, files.wanted(), tmp_path / "files", tell=told.append)
+        done = await fetched(http, files.wanted(), tmp_path / "files", on_file=told.append)
     assert (done.exit_code, done.fetched, done.left) == (4, 3, 0)
     kinds = {int(gap.detail.split()[1]): gap.kind for gap in done.gaps}
     assert kinds == {2: "gone", 3: "gone", 4: "forbidden", 5: "failed"}

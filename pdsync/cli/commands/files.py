@@ -125,15 +125,15 @@ async def _download(
         planned = contents.plan_download(chosen, folder, company_id, any_size=any_size)
         _announce(app, planned, dry_run=False)
         with app.err.status(f"0 of {len(planned.todo):,}") if app.watched else _Silent() as status:
-            settled = 0
+            finished = 0
 
-            def tell(what: ManifestEntry | IncompleteStream) -> None:
-                nonlocal settled
-                settled += 1
-                status.update(f"{settled:,} of {len(planned.todo):,}")
-                _tell(app, what)
+            def on_file(outcome: ManifestEntry | IncompleteStream) -> None:
+                nonlocal finished
+                finished += 1
+                status.update(f"{finished:,} of {len(planned.todo):,}")
+                _show_file(app, outcome)
 
-            done = await contents.download(
+            report = await contents.download(
                 http,
                 planned,
                 folder,
@@ -141,9 +141,9 @@ async def _download(
                 concurrency=app.settings.concurrency,
                 most_bytes=most_bytes,
                 any_size=any_size,
-                tell=tell,
+                on_file=on_file,
             )
-        return done, http.budget.spent, http.budget.requests
+        return report, http.budget.spent, http.budget.requests
 
 
 class _Silent:
@@ -168,7 +168,7 @@ async def _company(app: App, http: Http) -> int:
 
 
 def _announce(app: App, planned: DownloadPlan, *, dry_run: bool) -> None:
-    count, existing, cost = len(planned.todo), len(planned.here), planned.cost_tokens
+    count, existing, cost = len(planned.todo), len(planned.in_folder), planned.cost_tokens
     if app.json:
         event = {"event": "summary", "complete": True, "exit_code": 0} if dry_run else {"event": "started"}
         app.emit({**event, "files": count, "already": existing, "bytes": planned.least_bytes, "tokens": cost})
@@ -180,20 +180,21 @@ def _announce(app: App, planned: DownloadPlan, *, dry_run: bool) -> None:
     app.note(f"{what} to fetch{size}: {cost:,} tokens{share}. {existing:,} already here.")
 
 
-def _tell(app: App, what: ManifestEntry | IncompleteStream) -> None:
-    if isinstance(what, IncompleteStream):
+def _show_file(app: App, outcome: ManifestEntry | IncompleteStream) -> None:
+    if isinstance(outcome, IncompleteStream):
         if app.json:
-            app.emit({"event": "gap", "kind": what.kind, "detail": clean(what.detail)})
+            app.emit({"event": "gap", "kind": outcome.kind, "detail": clean(outcome.detail)})
         else:
-            app.err.print(clean(f"✗ {what.kind}: {what.detail}"), style="yellow")
+            app.err.print(clean(f"✗ {outcome.kind}: {outcome.detail}"), style="yellow")
         return
+    entry = outcome
     if app.json:
-        note = {"note": what.note} if what.note else {}
-        app.emit({"event": "file", "id": what.id, "name": what.name, "path": what.path, "size": what.size, **note})
-    elif what.note:
-        app.note(f"! {what.path} ({what.name}) {what.note}.")
+        note = {"note": entry.note} if entry.note else {}
+        app.emit({"event": "file", "id": entry.id, "name": entry.name, "path": entry.path, "size": entry.size, **note})
+    elif entry.note:
+        app.note(f"! {entry.path} ({entry.name}) {entry.note}.")
     elif app.verbosity > 0:
-        app.note(f"{what.path}  {render.size(what.size)}  {what.name}")
+        app.note(f"{entry.path}  {render.size(entry.size)}  {entry.name}")
 
 
 def _show(app: App, done: DownloadReport, folder: Path, spent: int, requests: int) -> None:
