@@ -1,4 +1,4 @@
-"""Finds the credentials of a project: PDSYNC_API_TOKEN in the environment, else what `core.secret_store` keeps.
+"""Finds the credentials of a project: PDSYNC_API_TOKEN in the environment, else what `core.secret_store` has.
 
     credentials = auth.credentials(settings)     # an ApiToken, or an OAuth that renews itself
 
@@ -33,32 +33,32 @@ def credentials(settings: Settings) -> ApiToken | OAuth:
     """What authenticates the requests of this project.
 
     Raises:
-        AuthError: there is no token, or it is kept where others could read it. Nothing was called.
+        AuthError: there is no token, or it is stored where others could read it. Nothing was called.
     """
-    found = find(settings)
-    if found is None:
+    stored = find_secret(settings)
+    if stored is None:
         raise AuthError(
             f"There is no token for {settings.base_url} yet. Nothing was called.\n"
             f"Store one: pdsync auth login (or set {ENVIRONMENT})"
         )
-    if isinstance(found.secret, Grant):
-        return OAuth(Vault(settings), found.secret, found.location)
-    return ApiToken(found.secret.token)
+    if isinstance(stored.secret, Grant):
+        return OAuth(Vault(settings), stored.secret, stored.location)
+    return ApiToken(stored.secret.token)
 
 
-def find(settings: Settings) -> StoredSecret | None:
+def find_secret(settings: Settings) -> StoredSecret | None:
     """The secret of this project and where it is; None where there is none.
 
     Raises:
-        AuthError: it is malformed, or kept where others could read it.
+        AuthError: it is malformed, or stored where others could read it.
     """
-    given = os.environ.get(ENVIRONMENT, "").strip()
-    if given:
-        return StoredSecret(StoredToken(check(given, ENVIRONMENT)), "environment")
+    token = os.environ.get(ENVIRONMENT, "").strip()
+    if token:
+        return StoredSecret(StoredToken(check_token(token, ENVIRONMENT)), "environment")
     return Vault(settings).find()
 
 
-def check(token: str, where: str) -> str:
+def check_token(token: str, where: str) -> str:
     """`token` without the blanks around it, hidden from now on.
 
     Raises:
@@ -70,17 +70,17 @@ def check(token: str, where: str) -> str:
         raise AuthError(f"The token ({where}) is empty. Nothing was stored or called.")
     if not (token.isascii() and token.isprintable()) or " " in token:
         raise AuthError(
-            f"The token ({where}) holds blanks, line breaks or characters that no token has. Nothing was called.\n"
+            f"The token ({where}) has blanks, line breaks or characters that no token has. Nothing was called.\n"
             f"Copy it from Pipedrive: Settings, Personal preferences, API."
         )
     return token
 
 
 def store(settings: Settings, secret: Secret) -> SecretLocation:
-    """Keep `secret` for this project, in place of the one before; returns where it went.
+    """Store `secret` for this project instead of the one before; returns where it is.
 
     Raises:
-        StorageError: it could not be kept.
+        StorageError: it could not be stored.
     """
     vault = Vault(settings)
     with vault.locked():

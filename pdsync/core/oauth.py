@@ -34,8 +34,8 @@ _ADOPT_S = 2.0  # how long to wait for another process's renewal when ours is re
 class OAuth:
     """Credentials that renew themselves, together with every other process that uses the same grant."""
 
-    def __init__(self, vault: Vault, grant: Grant, place: SecretLocation) -> None:
-        self._vault, self._grant, self._place = vault, grant, place
+    def __init__(self, vault: Vault, grant: Grant, location: SecretLocation) -> None:
+        self._vault, self._grant, self._location = vault, grant, location
         self._lock = asyncio.Lock()
         self._not_before = 0.0  # monotonic; after a failed early renewal the next one waits
 
@@ -76,57 +76,57 @@ class OAuth:
     async def _renewed(self, spent: Grant, *, early: bool = False) -> None:
         async with self._lock:
             if self._grant is spent and not (early and time.monotonic() < self._not_before):
-                self._grant, self._place = await asyncio.to_thread(self._renew, spent)
+                self._grant, self._location = await asyncio.to_thread(self._renew, spent)
 
     def _renew(self, spent: Grant) -> tuple[Grant, SecretLocation]:
         with self._vault.locked():
-            grant, place = self._stored(spent)
-            adopted = grant.access_token != spent.access_token and time.time() < grant.renew_at
-            if not adopted:
+            grant, location = self._read_stored(spent)
+            is_adopted = grant.access_token != spent.access_token and time.time() < grant.renew_at
+            if not is_adopted:
                 # A disk that can't take the new grant shows it now, while the old one still works.
-                place = self._vault.put(grant, place)
-                grant, place = self._exchange(grant, place)
+                location = self._vault.put(grant, location)
+                grant, location = self._exchange(grant, location)
         try:
-            found, name = asyncio.run(ask_company(self._vault.base_url, grant.access_token))
+            company_id, name = asyncio.run(ask_company(self._vault.base_url, grant.access_token))
         except AuthError:
-            if adopted:  # what another process got is spent too
+            if is_adopted:  # what another process got is spent too
                 return self._renew(grant)
             raise
-        if found != spent.company_id:
-            raise WrongCompany(expected=spent.company_id, found=found, name=name)
-        return grant, place
+        if company_id != spent.company_id:
+            raise WrongCompany(expected=spent.company_id, found=company_id, name=name)
+        return grant, location
 
-    def _stored(self, ours: Grant) -> tuple[Grant, SecretLocation]:
+    def _read_stored(self, ours: Grant) -> tuple[Grant, SecretLocation]:
         """The grant in the vault: ours, or what another process has renewed."""
-        found = self._vault.find()
-        if found is None and self._place == "file":
+        stored = self._vault.find()
+        if stored is None and self._location == "file":
             raise AuthError(
                 f"The project was logged out while this command was running. What was fetched is kept.\n{LOG_IN_AGAIN}"
             )
-        if found is None:  # a keyring that has been locked since: what we have still counts
-            return ours, self._place
-        kept = found.secret
-        if not isinstance(kept, Grant) or kept.client_id != ours.client_id:
+        if stored is None:  # a keyring that has been locked since: ours still counts
+            return ours, self._location
+        grant = stored.secret
+        if not isinstance(grant, Grant) or grant.client_id != ours.client_id:
             raise AuthError(
                 "Other credentials were stored for this project while this command was running.\n"
                 "What was fetched is kept. Run the same command again to use them."
             )
-        if kept.company_id != ours.company_id:
-            raise WrongCompany(expected=ours.company_id, found=kept.company_id, name=kept.company_name)
-        return (kept, found.location) if kept.saved_at >= ours.saved_at else (ours, self._place)
+        if grant.company_id != ours.company_id:
+            raise WrongCompany(expected=ours.company_id, found=grant.company_id, name=grant.company_name)
+        return (grant, stored.location) if grant.saved_at >= ours.saved_at else (ours, self._location)
 
-    def _exchange(self, grant: Grant, place: SecretLocation) -> tuple[Grant, SecretLocation]:
+    def _exchange(self, grant: Grant, location: SecretLocation) -> tuple[Grant, SecretLocation]:
         form = {"grant_type": "refresh_token", "refresh_token": grant.refresh_token}
         token_url = grant.token_url or default_url(self._vault.base_url, "get-tokens")
         try:
             answer = asyncio.run(request_tokens(token_url, grant.client_id, grant.client_secret, form))
         except InvalidGrantError as refusal:
-            # Somebody who does not share our lock, on another machine perhaps, may have renewed it and be writing.
+            # A process that does not share our lock, perhaps on another machine, may have renewed it and be writing.
             until = time.monotonic() + _ADOPT_S
             while time.monotonic() < until:
-                kept, where = self._stored(grant)
-                if kept.refresh_token != grant.refresh_token:
-                    return kept, where
+                renewed, where = self._read_stored(grant)
+                if renewed.refresh_token != grant.refresh_token:
+                    return renewed, where
                 time.sleep(0.1)
             raise AuthError(
                 f"Pipedrive does not accept the stored OAuth grant any more ({refusal}).\n"
@@ -144,4 +144,4 @@ class OAuth:
             granted_scopes=answer.scopes or grant.granted_scopes,
             saved_at=max(now, grant.saved_at + 0.001),  # newer than the last one, even if the clock was set back
         )
-        return new, self._vault.put(new, place)
+        return new, self._vault.put(new, location)

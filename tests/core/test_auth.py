@@ -143,7 +143,7 @@ def test_storing_in_the_keyring_leaves_no_copy_in_the_file(settings: Settings, r
     assert len(ring.kept) == 1
     assert auth.forget(settings) == ["keyring"]
     assert not ring.kept
-    assert auth.find(settings) is None
+    assert auth.find_secret(settings) is None
 
 
 @pytest.mark.parametrize("backend", ["fail", "forgetful", "raises"])
@@ -156,7 +156,7 @@ def test_x5_without_a_keyring_the_file_takes_the_token(
         monkeypatch.setattr(Ring, "get_password", lambda *_: 1 / 0)
         monkeypatch.setattr(keyring.core, "_keyring_backend", Ring())
     assert auth.store(settings, StoredToken(TOKEN)) == "file"
-    found = auth.find(settings)
+    found = auth.find_secret(settings)
     assert found
     assert (found.secret, found.location) == (StoredToken(TOKEN), "file")
 
@@ -166,7 +166,7 @@ def test_a_keyring_that_never_answers_counts_as_absent(settings: Settings, monke
     monkeypatch.setattr(keyring.core, "_keyring_backend", hanging)
     monkeypatch.setattr(threading.Thread, "join", lambda self, timeout=None: time.sleep(0.01))
     try:
-        assert auth.find(settings) is None
+        assert auth.find_secret(settings) is None
         assert auth.store(settings, StoredToken(TOKEN)) == "file"
     finally:
         hanging.released.set()
@@ -270,16 +270,16 @@ def test_x2_every_secret_that_is_read_is_hidden(settings: Settings, capsys: pyte
         settings.state / "credentials.json",
         b'{"secrets":{"https://api.pipedrive.com":' + msgspec.json.encode(grant) + b"}}",
     )
-    assert auth.find(settings)
+    assert auth.find_secret(settings)
     for secret in (grant.access_token, grant.refresh_token, grant.client_secret):
         assert secret not in clean(f"a message with {secret} in it")
-    assert TOKEN not in repr(grant) + repr(StoredToken(TOKEN)) + repr(auth.find(settings))
+    assert TOKEN not in repr(grant) + repr(StoredToken(TOKEN)) + repr(auth.find_secret(settings))
 
 
 @pytest.mark.parametrize("token", ["two words", "line\nbreak", "tab\there", "zero\0byte", "ünïcode-token", "   "])
 def test_what_no_header_can_carry_is_no_token(settings: Settings, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
     with pytest.raises(AuthError) as caught:
-        auth.check(token, "as given")
+        auth.check_token(token, "as given")
     assert not token.strip() or token not in str(caught.value)
 
 
@@ -296,5 +296,5 @@ def test_x2_the_log_says_nothing_of_a_keyring_entry_it_can_not_read(
 ) -> None:
     ring.kept["pdsync", f"{settings.base_url} {settings.project}"] = f'{{"type":"api_token","tokn":"{TOKEN}"}}'
     with caplog.at_level(logging.DEBUG):
-        assert auth.find(settings) is None
+        assert auth.find_secret(settings) is None
     assert TOKEN not in caplog.text

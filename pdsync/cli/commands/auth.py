@@ -92,7 +92,7 @@ def login(
         options |= {"paste": paste or None, "marketplace": marketplace or None}
         if stray := next((name for name, value in options.items() if value is not None), None):
             raise click.UsageError(f"--{stray.replace('_', '-')} goes with --oauth.")
-        secret: str | Grant = auth.check(_secret(app, token, "API token", "--token -"), "as given")
+        secret: str | Grant = auth.check_token(_secret(app, token, "API token", "--token -"), "as given")
     else:
         if token:
             raise click.UsageError("--token is for an API token, --oauth for an OAuth app. Give one of them.")
@@ -105,12 +105,12 @@ def login(
         secret = asyncio.run(oauth_login.exchange(code))
         if marketplace:
             _confirm_company(app, secret)
-    who = log_in(app, app.settings, secret)
-    app.note(describe_account(who))
+    account = log_in(app, app.settings, secret)
+    app.note(describe_account(account))
     if os.environ.get(auth.ENVIRONMENT):
         app.note(f"{auth.ENVIRONMENT} is set, and wins over the stored secret.")
     if app.json:
-        app.emit(summary(**account_facts(who)))
+        app.emit(summary(**account_facts(account)))
 
 
 def _find_app(app: App, settings: Settings, client_secret: str | None) -> OAuthApp:
@@ -123,7 +123,7 @@ def _find_app(app: App, settings: Settings, client_secret: str | None) -> OAuthA
     if not secret:
         app.note("The client secret is that of the last login with this app.")
         return found
-    return msgspec.structs.replace(found, client_secret=auth.check(secret, "client secret"))
+    return msgspec.structs.replace(found, client_secret=auth.check_token(secret, "client secret"))
 
 
 def _receive_code(app: App, oauth_login: OAuthLogin, show: Callable[[], None], *, port: int | None, paste: bool) -> str:
@@ -159,19 +159,19 @@ def status(app: App) -> None:
     """Show where the token comes from, who owns it, and whether it sees everything: one request, 2 tokens."""
     settings = app.settings
     credentials = auth.credentials(settings)
-    who = asyncio.run(ask_account(settings, credentials))
-    found = auth.find(settings)
+    account = asyncio.run(ask_account(settings, credentials))
+    found = auth.find_secret(settings)
     location = found.location if found else "environment"
     kind = "api_token" if isinstance(credentials, ApiToken) else "oauth"
     if app.json:
-        app.emit({"name": settings.base_url, "kind": kind, "source": location, **account_facts(who)})
+        app.emit({"name": settings.base_url, "kind": kind, "source": location, **account_facts(account)})
         return
     where = {
         "environment": f"the environment ({auth.ENVIRONMENT})",
         "keyring": "the system's keyring",
         "file": f"{Vault(settings).path}, which only you can read",
     }
-    app.result(clean(describe_account(who)))
+    app.result(clean(describe_account(account)))
     app.result(f"The {'API token' if kind == 'api_token' else 'OAuth grant'} comes from {where[location]}.")
     if found and isinstance(found.secret, Grant):
         scopes = f", with the scopes {', '.join(found.secret.granted_scopes)}" if found.secret.granted_scopes else ""
@@ -199,13 +199,13 @@ def log_in(app: App, settings: Settings, secret: str | Grant) -> Account:
     if isinstance(secret, Grant):
         check_company(settings, secret.company_id, secret.company_name)
         location = auth.store(settings, secret)
-        who = asyncio.run(ask_account(settings, OAuth(Vault(settings), secret, location)))
+        account = asyncio.run(ask_account(settings, OAuth(Vault(settings), secret, location)))
     else:
-        who = asyncio.run(ask_account(settings, ApiToken(secret)))
-        check_company(settings, who.company_id, who.company_name)
+        account = asyncio.run(ask_account(settings, ApiToken(secret)))
+        check_company(settings, account.company_id, account.company_name)
         location = auth.store(settings, StoredToken(secret, saved_at=time.time()))
     _show_location(app, Vault(settings), location)
-    return who
+    return account
 
 
 def _show_location(app: App, vault: Vault, location: SecretLocation) -> None:
@@ -218,15 +218,15 @@ def _show_location(app: App, vault: Vault, location: SecretLocation) -> None:
         app.note("The token is in the system's keyring.")
 
 
-def account_facts(who: Account) -> dict[str, object]:
+def account_facts(account: Account) -> dict[str, object]:
     """What commands with --json say of the owner of a token."""
     return {
-        "user_id": who.id,
-        "user": who.name,
-        "company_id": who.company_id,
-        "company": who.company_name,
-        "company_domain": who.company_domain,
-        "admin": who.is_admin,
+        "user_id": account.id,
+        "user": account.name,
+        "company_id": account.company_id,
+        "company": account.company_name,
+        "company_domain": account.company_domain,
+        "admin": account.is_admin,
     }
 
 
@@ -235,10 +235,10 @@ def summary(**facts: object) -> dict[str, object]:
     return {"event": "summary", "complete": True, "exit_code": 0, **facts}
 
 
-def describe_account(who: Account) -> str:
+def describe_account(account: Account) -> str:
     """One line about the owner of a token, for people."""
-    rights = "an admin" if who.is_admin else "not an admin: records hidden from this user will be missing"
-    return f"{who.name} ({rights}), of {who.company_name or 'company'} ({who.company_id})."
+    rights = "an admin" if account.is_admin else "not an admin: records hidden from this user will be missing"
+    return f"{account.name} ({rights}), of {account.company_name or 'company'} ({account.company_id})."
 
 
 def may_ask(app: App) -> bool:

@@ -209,7 +209,7 @@ def _account(settings: Settings) -> Iterator[Check]:
     """Token and host; then what only a request can show: account, company, rights, clock."""
     found: StoredSecret | None = None
     try:
-        found = auth.find(settings)
+        found = auth.find_secret(settings)
     except ConfigError as error:
         message, _, fix = str(error).partition("\n")
         yield Check("token", False, message, fix)

@@ -70,24 +70,26 @@ def init(app: App, domain: str | None) -> None:
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     _keep_out_of_git(app, settings)
 
-    found = auth.find(settings)
-    who: Account | None = None
+    found = auth.find_secret(settings)
+    account: Account | None = None
     if found:
-        who = asyncio.run(ask_account(settings, auth.credentials(settings)))
-        check_company(settings, who.company_id, who.company_name)
+        account = asyncio.run(ask_account(settings, auth.credentials(settings)))
+        check_company(settings, account.company_id, account.company_name)
     elif may_ask(app):
         app.note(f"\nYour API token: {_token_page(settings)}. Leave it empty to log in later.")
         token = ask_secret("API token")
         if token:
-            who = log_in(app, settings, auth.check(token, "as typed"))
-    if who:
-        app.note(describe_account(who))
+            account = log_in(app, settings, auth.check_token(token, "as typed"))
+    if account:
+        app.note(describe_account(account))
     else:
         app.note("No token yet. Store one: pdsync auth login (or set PDSYNC_API_TOKEN)")
     app.note("\nNext:  pdsync doctor   checks everything\n       pdsync sync     brings the company here")
     if app.json:
         app.emit(
-            summary(project=str(settings.project), base_url=settings.base_url, **(account_facts(who) if who else {}))
+            summary(
+                project=str(settings.project), base_url=settings.base_url, **(account_facts(account) if account else {})
+            )
         )
 
 
