@@ -1,1 +1,1 @@
-"""Compares pdsync with other ways to the same tables. Run `python benchmarks/sync.py`; README.md says what it means."""
+"""Compares pdsync with other programs that make the same tables: `python benchmarks/sync.py`; README.md explains it."""

@@ -1,12 +1,12 @@
-"""Shows what bounds a backfill: the rate limit, not the latency.
+"""Shows that the rate limit bounds a backfill, not the latency.
 
-    python -m benchmarks.backfill                  # 200,000 deals, 150 ms an answer, limits of 20, 40 and 120 per 2 s
+    python -m benchmarks.backfill                  # 200,000 deals, 150 ms per answer, limits of 20, 40 and 120 per 2 s
     python -m benchmarks.backfill --deals 20000    # a try
 
 The same company is read by `pdsync backfill deals`, first in one sequential walk (limits.concurrency = 1), then under
-each limit in windows side by side. What counts is the time between the arrival of the first page's request and the
-last page's answer, as the sandbox's own log has it, against the least that the limit allows for as many requests:
-requests ÷ limit × 2 s. `pages needed` are those of the sequential walk; what is above them is the price of cutting.
+each limit in windows side by side. The figure is the time between the arrival of the first page's request and the
+last page's answer, by the sandbox's log, compared with the shortest time that the limit allows for as many
+requests: requests ÷ limit × 2 s. `pages needed` are those of the sequential walk; more pages are the cost of windows.
 `until published` is the whole program, from its start to its exit, with typing, history and the published warehouse.
 """
 
@@ -48,7 +48,7 @@ class Read:
 
     @property
     def least_s(self) -> float:
-        """What the limit allows."""
+        """The shortest time that the limit allows."""
         return self.requests / self.limit * WINDOW_S if self.limit else 0.0
 
     @property
@@ -58,7 +58,7 @@ class Read:
 
 
 def admin(company: Company, method: str, path: str, body: object = None) -> bytes:
-    """A request to the sandbox's back door."""
+    """Send a request to the sandbox's admin interface."""
     data = None if body is None else json.dumps(body).encode()
     with _open(urllib.request.Request(f"{company.url}/_admin/{path}", data, method=method), timeout=120) as answer:
         found: bytes = answer.read()
@@ -69,13 +69,13 @@ def measure(company: Company, rows: int, limit: int, latency_ms: float, *, alone
     """One backfill into an empty project.
 
     Raises:
-        BenchmarkError: it failed, or the table does not hold what the sandbox lists.
+        BenchmarkError: it failed, or the table differs from the sandbox's lists.
     """
     admin(company, "POST", "limits", {"burst": limit or None})
     admin(company, "DELETE", "faults")
     admin(company, "POST", "faults", {"kind": "latency", "ms": latency_ms, "path": "deals"})
     admin(company, "DELETE", "log")
-    time.sleep(WINDOW_S + 0.1)  # what was asked without a limit still counts in the server's window
+    time.sleep(WINDOW_S + 0.1)  # requests without a limit still count in the server's window
     with tempfile.TemporaryDirectory(prefix="pdsync-bench-") as name:
         folder = Path(name)
         env = clean_env(
@@ -109,9 +109,9 @@ def _verify(warehouse: Path, rows: int) -> None:
 
 
 def count(company: Company) -> int:
-    """How many deals the lists show that changed since a time: without pdsync, page after page.
+    """Count the deals of the list of changes without pdsync, page by page.
 
-    Those that were never edited have no update_time, and are in no list of changes. Warms the sandbox up besides.
+    Deals that were never edited have no update_time, and are in no list of changes. Also warms up the sandbox.
     """
     rows = 0
     for each in listings({"deals": 0}):

@@ -1,7 +1,7 @@
-"""Serves a made-up company from a process of its own, without limits, and knows which lists to read from it.
+"""Serves a generated company in another process, without limits, and lists what to read from it.
 
-The lists and their parameters are those that pdsync itself asks for on a first sync, so that every contestant asks
-the same questions: deals come from two lists (the archived ones have their own), the others from one each.
+The lists and their parameters are those that pdsync requests on a first sync, so that every contestant sends the
+same requests: deals come from two lists (the archived ones have their own), the others from one each.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SHARES = {"deals": 250, "persons": 150, "organizations": 50, "activities": 200, "products": 29}
-UNREAD = ("files", "mail_threads")  # nobody reads them here, so nobody need make them
-# States of records that a list still shows.
+UNREAD = ("files", "mail_threads")  # not read here, so not generated
+# States of records that a list shows.
 LISTED = {"deals": ("live", "archived", "deleted")}
 
 
@@ -44,7 +44,7 @@ class Company:
 
     url: str
     token: str
-    rows: dict[str, int]  # what its lists show, by stream
+    rows: dict[str, int]  # records in its lists, by stream
 
     @property
     def total(self) -> int:
@@ -82,7 +82,7 @@ def served(records: Mapping[str, int], folder: Path) -> Iterator[Company]:
     """A company of `records`, served until the block ends. A million records take minutes to make.
 
     Raises:
-        BenchmarkError: the sandbox did not start; holds what it said.
+        BenchmarkError: the sandbox did not start; the message has its output.
     """
     wanted = {**dict.fromkeys((*SHARES, *UNREAD), 0), **records}
     counts = [part for kind, count in wanted.items() for part in (f"--{kind.replace('_', '-')}", str(count))]
@@ -113,7 +113,7 @@ def served(records: Mapping[str, int], folder: Path) -> Iterator[Company]:
 
 
 def _listed(url: str, streams: Mapping[str, int]) -> dict[str, int]:
-    """The rows that the lists of `streams` show, as the sandbox itself counts them."""
+    """The number of rows in the lists of `streams`, by the sandbox's own count."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with direct.open(f"{url}/_admin/summary", timeout=60) as answer:
         counts = json.load(answer)["counts"]

@@ -1,4 +1,4 @@
-"""The programs that are compared. Each runs in an empty folder; what it wrote is counted, then thrown away."""
+"""The programs that are compared. Each runs in an empty folder; its rows are counted, then the folder is deleted."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 Loader = Literal["parquet", "default"]
 
 HERE = Path(__file__).resolve().parent
-FILE_ROWS = 50_000  # large enough to be quick, small enough to give each worker some
+FILE_ROWS = 50_000  # large enough to be fast, small enough for each worker to get some
 
 
 def download(company: Company) -> tuple[Usage, int]:
-    """Fetch everything and keep nothing; the bytes that came."""
+    """Fetch everything and store nothing. Returns the number of bytes."""
     with tempfile.TemporaryDirectory(prefix="pdsync-bench-") as name:
         folder = Path(name)
         write_listings(company.rows, folder / "lists.json")
@@ -40,7 +40,7 @@ def pdsync(company: Company) -> Usage:
     with tempfile.TemporaryDirectory(prefix="pdsync-bench-") as name:
         folder = Path(name)
         env = _env(company) | {"PDSYNC_BURST": "0", "PDSYNC_DAILY_TOKENS": "0"}
-        # Everything in a project has its place below the folder, so nothing of the user's own is read or written.
+        # All files of a project are below the folder, so no file of the user is read or written.
         command = [sys.executable, "-m", "pdsync", "--project", name, "--no-input", "sync", *company.rows]
         usage = run(command, env=env, folder=folder)
         _verify(sys.executable, folder / "data" / "warehouse.duckdb", "main", company)
@@ -48,11 +48,11 @@ def pdsync(company: Company) -> Usage:
 
 
 def dlt(company: Company, loader: Loader, cache: Path, workers: int) -> Usage:
-    """dlt's REST API source, with the loader that is its fastest or the one that it takes by itself.
+    """dlt's REST API source, with its fastest loader or with its default one.
 
     Args:
-        cache: where dlt's environments are kept between runs.
-        workers: processes that normalise, for the fastest; dlt by itself takes one.
+        cache: folder for dlt's environments between runs.
+        workers: processes that normalise, for the fastest; dlt's default is one.
     """
     python = str(dlt_python(loader, cache))
     settings = {"RUNTIME__DLTHUB_TELEMETRY": "false", "RUNTIME__LOG_LEVEL": "CRITICAL"}
@@ -72,7 +72,7 @@ def dlt(company: Company, loader: Loader, cache: Path, workers: int) -> Usage:
 
 
 def dlt_python(loader: Loader, cache: Path) -> Path:
-    """The Python of dlt's own environment, which is made when there is none for these pins yet."""
+    """The Python of dlt's environment, which is made if there is none for these pins."""
     required = pins_file(loader).read_bytes()
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     folder = cache / f"dlt-{loader}-py{version}-{hashlib.sha256(required).hexdigest()[:10]}"
@@ -103,7 +103,7 @@ def _env(company: Company) -> dict[str, str]:
 
 
 def _verify(python: str, file: Path, schema: str, company: Company) -> None:
-    """Hold the tables against the sandbox's own counts: as many rows, and as many ids."""
+    """Compare the tables with the sandbox's counts: as many rows, and as many ids."""
     counted = json.loads(_do([python, str(HERE / "counts.py"), str(file), schema, *company.rows]))
     for stream, listed in company.rows.items():
         if counted[stream] != [listed, listed]:

@@ -1,6 +1,6 @@
 """Counts the rows of tables in a DuckDB file, and their distinct ids; prints them as JSON.
 
-A program of its own, because the file belongs to whichever DuckDB wrote it.
+A separate program, because the file must be read by the DuckDB that wrote it.
 
     python counts.py FILE SCHEMA TABLE…
 """

@@ -1,7 +1,7 @@
-"""Loads the lists into DuckDB with dlt's REST API source. Runs in dlt's own environment and knows nothing of pdsync.
+"""Loads the lists into DuckDB with dlt's REST API source. Runs in dlt's environment, without pdsync.
 
 Each list is a resource, read beside the others, and appended to its stream's table. An empty table needs neither a
-merge nor a replacement, so this is the least that dlt can do. How it writes is said by the environment.
+merge nor a replacement, so this is the least work for dlt. Environment variables set how it writes.
 
     PDSYNC_BASE_URL=… PDSYNC_API_TOKEN=… python dlt_pipeline.py LISTS.json FILE parquet|default
 """

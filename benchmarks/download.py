@@ -1,6 +1,6 @@
-"""Fetches every page of the lists and throws them away: the least that any sync must do, and the sandbox's own pace.
+"""Fetches every page of the lists and discards it: the least that any sync must do, at the sandbox's speed.
 
-The lists are read side by side, as pdsync reads them. Prints how many bytes, pages and rows came, as JSON.
+The lists are read concurrently, as pdsync reads them. Prints the number of bytes, pages and rows as JSON.
 
     PDSYNC_BASE_URL=… PDSYNC_API_TOKEN=… python download.py LISTS.json
 """
@@ -19,13 +19,13 @@ import msgspec
 
 
 class Additional(msgspec.Struct):
-    """What comes beside the records."""
+    """The paging of a list."""
 
     next_cursor: str | None = None
 
 
 class Answer(msgspec.Struct):
-    """A page, its records left as they are."""
+    """A page; its records are not parsed."""
 
     data: list[msgspec.Raw]
     additional_data: Additional | None = None

@@ -1,4 +1,4 @@
-"""Runs one program to its end and tells what that took: time, processor and memory.
+"""Runs one program to its end and measures time, processor time and memory.
 
 The figures are the kernel's own (`wait4`), so they cover all of the program from its start to its exit, imports
 included. Children that the program waited for are in them too: their processor time is added, and the peak is that
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # ru_maxrss is in KiB, but in bytes on macOS.
 RSS_PER_MIB = 1024 * 1024 if sys.platform == "darwin" else 1024
 TAIL_CHARS = 3000
-# Settings that would change what a contestant does; dlt takes any of its own from the environment.
+# Variables that change a contestant; dlt takes all its settings from the environment.
 FOREIGN = (
     *("PDSYNC_", "DLT_", "RUNTIME__", "SOURCES__", "DESTINATION__", "EXTRACT__", "NORMALIZE__", "LOAD__"),
     *("DATA_WRITER__", "SCHEMA__", "PROGRESS", "PIPELINE"),
@@ -33,12 +33,12 @@ FOREIGN = (
 
 
 class BenchmarkError(Exception):
-    """The benchmark can't say anything, and why."""
+    """The benchmark has no result; the message says why."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What one run of a program took."""
+    """Time and memory of one run of a program."""
 
     seconds: float
     cpu_s: float
@@ -48,10 +48,10 @@ class Usage:
 def run(command: Sequence[str], *, env: Mapping[str, str], folder: Path) -> Usage:
     """Run `command` in `folder` and wait for it; its output goes to `output.log` and `errors.log` there.
 
-    Keep the caller small: Linux counts the caller's own size at the start as the least peak of any child.
+    Keep the caller small: on Linux the peak of a child is at least the size of its parent at the start.
 
     Raises:
-        BenchmarkError: it ended with an error; holds the end of what it said.
+        BenchmarkError: it ended with an error; the message has the end of its output.
     """
     output, errors = folder / "output.log", folder / "errors.log"
     with output.open("wb") as out, errors.open("wb") as err:
@@ -72,7 +72,7 @@ def run(command: Sequence[str], *, env: Mapping[str, str], folder: Path) -> Usag
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End `process` and whatever it started, if it still runs. It must lead a session of its own."""
+    """End `process` and its children, if it still runs. It must be the leader of a session."""
     if process.returncode is None:
         try:
             os.killpg(process.pid, signal.SIGKILL)
@@ -81,13 +81,13 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def clean_env(**more: str) -> dict[str, str]:
-    """This process's environment without its settings for pdsync or dlt, and without any proxy; plus `more`."""
+    """The environment of this process without settings of pdsync and dlt and without proxies, plus `more`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     return kept | {"NO_PROXY": "*", "no_proxy": "*"} | more
 
 
 def median(usages: Sequence[Usage]) -> Usage:
-    """The median of each figure by itself."""
+    """The median of each figure."""
     return Usage(
         statistics.median(usage.seconds for usage in usages),
         statistics.median(usage.cpu_s for usage in usages),

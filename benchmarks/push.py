@@ -1,9 +1,9 @@
-"""Times a push of many updates against what the rate limit allows, and watches its memory.
+"""Measures a push of many updates: its time compared with what the rate limit allows, and its memory.
 
     python -m benchmarks.push                              # 10,000 updates at 120 requests in 2 s: minutes
     python -m benchmarks.push --updates 1000 --burst 40
 
-The sandbox runs in a process of its own and answers after `--latency` ms. The figure is seconds of sending divided by
+The sandbox runs in another process and answers after `--latency` ms. The figure is seconds of sending divided by
 (requests ÷ limit): 1.0 is the best that the limit allows. Memory is that of the pushing process.
 """
 
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def _watched(pid: int, process: object) -> list[int]:
-    """The memory of a process, twice a second, filled in while it runs."""
+    """The memory of a process, measured twice a second while it runs."""
     found: list[int] = []
 
     def watch() -> None:

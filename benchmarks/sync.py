@@ -4,7 +4,7 @@
     python benchmarks/sync.py --rows 20000        # a try
     python benchmarks/sync.py --memory            # pdsync's peak memory by the size of the company
 
-README.md beside this file says what is measured, and what is not.
+README.md in this folder says what is measured, and what is not.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python knows only this folder
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python imports from this folder only
 
 from benchmarks import contestants
 from benchmarks.company import served, sizes
@@ -48,7 +48,7 @@ class Contest:
 
     @property
     def rows_per_s(self) -> float:
-        """Rows by the clock, from the start of the program to its exit."""
+        """Rows per second of wall time, from the start of the program to its exit."""
         return self.rows / self.usage.seconds
 
     @property
@@ -102,7 +102,7 @@ def _full_size(records: dict[str, int], options: argparse.Namespace) -> list[Con
             contests = [Contest(name, company.total) for name in (DOWNLOAD, PDSYNC, DLT_PARQUET)]
             download, pdsync, dlt = contests
             _say(f"{company.total:,} of them are listed. Warming up …")
-            contestants.download(company)  # the sandbox renders each record once, and this pays for it
+            contestants.download(company)  # the sandbox renders each record once, here
             for number in range(1, options.repeat + 1):
                 _say(f"Round {number} of {options.repeat}: {DOWNLOAD} …")
                 usage, download.bytes = contestants.download(company)
@@ -212,8 +212,8 @@ def _options() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run the comparison; 1 if it could not be made."""
-    # A polite request to end must unwind too, so that no child and no folder stays behind.
+    """Run the comparison. Returns 1 if it failed."""
+    # SIGTERM must unwind too, so that no child process and no folder is left.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = _options()
     try:

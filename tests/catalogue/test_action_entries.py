@@ -1,4 +1,4 @@
-"""The entries of schemas/actions: 149 actions, 442 inputs, each going somewhere; a slip names file, key and a guess."""
+"""The entries of schemas/actions: 149 actions, 442 inputs, each with a target; errors name file, key and a guess."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GOOD = {"title": "Get Deals", "kind": "read_list", "operation": "v2 getDeals"}
 def test_149_of_149_actions_and_442_of_442_inputs() -> None:
     inputs = [each for one in actions().values() for each in one.inputs.values()]
     assert (len(actions()), len(inputs)) == (149, 442)
-    # A parameter, a condition here, further requests, paging, pdsync's own doing; refused with the reason.
+    # Targets: a parameter, a local condition, further requests, paging, pdsync itself; or refused with a reason.
     honoured = Counter(each.honoured for each in inputs)
     assert honoured == {"parameter": 281, "paging": 85, "client": 18, "requests": 17, "here": 14, "refused": 27}
 
@@ -67,7 +67,7 @@ def test_every_strategy_has_a_name_and_is_used() -> None:
         ("text", "expected a table"),
     ],
 )
-def test_a_slip_is_refused_with_the_file_the_key_and_a_guess(entry: Any, message: str) -> None:
+def test_a_wrong_entry_is_refused_with_the_file_the_key_and_a_guess(entry: Any, message: str) -> None:
     with pytest.raises(CatalogueError, match=message) as told:
         read_action("getDeals", entry, "schemas/actions/deals.toml [getDeals]")
     assert "getDeals" in str(told.value)
@@ -79,10 +79,10 @@ def test_names_of_inputs() -> None:
     spellings = ("filterId", "filter_id")
     assert {str(read_inputs(deals, {name: 3}).inputs["filterId"]) for name in spellings} == {"3"}
     assert read_inputs(deals, {"owner_id": 5}).inputs["userId"] == 5  # the API's name
-    assert read_inputs(deals, {"pipeline_id": 5}).parameters == {"pipeline_id": 5}  # which the component lacks
+    assert read_inputs(deals, {"pipeline_id": 5}).parameters == {"pipeline_id": 5}  # not an input of the component
     assert read_inputs(action("addDealProduct"), {"id": 1, "productId": 2}).parameters == {"product_id": 2}
     assert snake("retryDelayMS") == "retry_delay_ms"
-    assert "limit" not in read_inputs(deals, {"limit": ""}).inputs  # an empty input is none
+    assert "limit" not in read_inputs(deals, {"limit": ""}).inputs  # an empty input counts as not given
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""An entry that can't be understood is refused with the file, the table, the key and a guess."""
+"""An invalid entry is refused with the file, the table, the key and a guess."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ FILE = "schemas/operations/v2/deals.toml"
 
 @pytest.fixture
 def deals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only file of a catalogue of its own."""
+    """The only file of an otherwise empty catalogue."""
     file = tmp_path / "operations" / "v2" / "deals.toml"
     file.parent.mkdir(parents=True)
     monkeypatch.setattr(catalogue, "schemas", lambda: tmp_path)
-    monkeypatch.setattr(catalogue, "operations", catalogue.operations.__wrapped__)  # past the cache
+    monkeypatch.setattr(catalogue, "operations", catalogue.operations.__wrapped__)  # bypasses the cache
     return file
 
 

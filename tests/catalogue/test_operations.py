@@ -1,4 +1,4 @@
-"""What holds for one operation is shown for every one, with nothing but the catalogue at hand."""
+"""Rules that every operation of the catalogue keeps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NO_COST = {"Subscriptions": "removed before the vendor began to publish costs"}
 NO_SCOPES = {"Subscriptions": "removed before the vendor began to publish scopes", "Oauth": "asked without a token"}
 
 
-def its_path_and_price_are_whole(operation: Operation) -> None:
+def its_path_and_cost_are_complete(operation: Operation) -> None:
     names = [*operation.path_params, *operation.query, *operation.body]
     assert len(names) == len(set(names)), "a key=value would be ambiguous"
     assert set(re.findall(r"{(.+?)}", operation.path)) == operation.path_params.keys()
@@ -34,7 +34,7 @@ def its_path_and_price_are_whole(operation: Operation) -> None:
     assert (not operation.scopes) == (operation.tag in NO_SCOPES)
 
 
-def a_list_names_its_page_and_its_place(operation: Operation) -> None:
+def a_list_has_a_page_size_and_a_cursor(operation: Operation) -> None:
     place = {"none": set(), "cursor": {"cursor", "limit"}, "offset": {"start", "limit"}}[operation.paging]
     assert {"cursor", "start", "limit"} & operation.query.keys() == place
     assert (operation.page_size is None) == (operation.paging == "none")
@@ -53,7 +53,7 @@ def a_body_has_a_kind_and_a_read_has_no_body(operation: Operation) -> None:
         assert operation.body["custom_fields"].type == "object"
 
 
-def its_parameters_can_be_meant(operation: Operation) -> None:
+def its_parameters_are_consistent(operation: Operation) -> None:
     for param in [*operation.path_params.values(), *operation.query.values(), *operation.body.values()]:
         assert not param.many or param.type == "string"
         assert param.max is None or param.many or param.type in ("integer", "array[integer]")
@@ -61,7 +61,7 @@ def its_parameters_can_be_meant(operation: Operation) -> None:
         assert len(param.enum) == len(set(param.enum))
 
 
-def its_successor_still_stands(operation: Operation) -> None:
+def its_successor_exists(operation: Operation) -> None:
     assert operation.deprecated or not operation.removed
     if operation.replaced_by:
         assert operation.deprecated
@@ -71,11 +71,11 @@ def its_successor_still_stands(operation: Operation) -> None:
 
 
 PROMISES = [
-    its_path_and_price_are_whole,
-    a_list_names_its_page_and_its_place,
+    its_path_and_cost_are_complete,
+    a_list_has_a_page_size_and_a_cursor,
     a_body_has_a_kind_and_a_read_has_no_body,
-    its_parameters_can_be_meant,
-    its_successor_still_stands,
+    its_parameters_are_consistent,
+    its_successor_exists,
 ]
 
 
@@ -97,7 +97,7 @@ def test_custom_fields_belong_to_the_records_that_have_them() -> None:
 
 
 def test_searches_are_known_by_their_names() -> None:
-    """The vendor gives no list of them: itemSearch and whatever is called search; `users/find` costs as much."""
+    """The vendor has no list of them: itemSearch and all with `search` in the path; `users/find` costs as much."""
     named = {each.name for each in EVERY if re.search(r"/search$|/itemSearch(/field)?$|/users/find$", each.path)}
     assert {each.name for each in EVERY if each.search} == named
     assert len(named) == 16
@@ -116,7 +116,7 @@ def test_no_two_operations_of_a_version_are_the_same_request() -> None:
         ("getDeals", "v1", "v1 getDeals"),
         ("v1:getDeals", None, "v1 getDeals"),
         ("v1 getDeals", None, "v1 getDeals"),
-        ("v1:getDeals", "v2", "v1 getDeals"),  # the name knows better
+        ("v1:getDeals", "v2", "v1 getDeals"),  # the version in the name wins
     ],
 )
 def test_an_operation_is_found_by_its_name(name: str, version: Version | None, found: str) -> None:
@@ -140,7 +140,7 @@ def test_an_unknown_operation_is_refused_with_the_names_that_come_near(name: str
     assert "`pdsync operations` lists all of them" in str(caught.value)
 
 
-def test_nothing_is_read_before_it_is_asked_for() -> None:
+def test_files_are_read_on_first_use() -> None:
     code = (
         "from pdsync.core import catalogue as c; before = c.operations.cache_info().currsize;"
         "c.operation('getDeals'); print(before, c.operations.cache_info().currsize)"

@@ -1,4 +1,4 @@
-"""What holds for one stream is shown for every one; and every list of the API is read by a stream, or says why not."""
+"""Rules that every stream keeps; and every list of the API is read by a stream, or has a reason why not."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 STREAMS = catalogue.streams()
 EVERY = list(STREAMS.values())
 TYPE = re.compile(r"(BIGINT|VARCHAR)(\[\])?|BOOLEAN|DATE|TIME|TIMESTAMPTZ|INTERVAL|DOUBLE|DECIMAL\(18, 4\)|LIST")
-# Parents that a company has a handful of: a request for each of them is no burden.
+# Parents of which a company has few: a request for each is cheap.
 FEW = {"roles", "permission_sets", "project_boards"}
 
-# Lists that no stream reads: the records are there already, or are no records of the company.
+# Lists that no stream reads, because another one has the records, or they are not records of the company.
 NOT_READ = {
     "v2 getDealProducts": "deal_products reads them for a hundred deals at a time",
     "v1 getPersonProducts": "its elements are keyed by deal ids; deal_products says the same",
@@ -32,7 +32,7 @@ NOT_READ = {
     "v1 getRecents": "a month of what the lists of its kinds tell in full",
     "v1 getFilterHelpers": "words for making filters, the same for every company",
 }
-# Asked by a person, or of one thing only; not read to an end.
+# Requested by a user, or for one record only; never read completely.
 NO_LIST = re.compile(r"search\w*|find\w*|authorize|get\w+ConversionStatus|getCurrentUser|getUserTeams")
 
 
@@ -41,7 +41,7 @@ def sources(stream: Stream) -> list[tuple[Version, Source, Operation]]:
     return [(version, each, catalogue.operations(version)[each.operation]) for version, some in listed for each in some]
 
 
-def its_columns_have_types_and_places(stream: Stream) -> None:
+def its_columns_have_types_and_sources(stream: Stream) -> None:
     versions = {version for version, *_ in sources(stream)}
     for name in stream.columns:
         column = stream.column(name)
@@ -61,7 +61,7 @@ def its_columns_have_types_and_places(stream: Stream) -> None:
     assert len(places) == len(set(places)), "two columns would hold the same value"
 
 
-def what_it_names_is_there(stream: Stream) -> None:
+def its_references_exist(stream: Stream) -> None:
     assert {stream.key, stream.title} <= stream.columns.keys()
     for column, pointed in stream.labels.items():
         assert column in stream.columns
@@ -79,7 +79,7 @@ def what_it_names_is_there(stream: Stream) -> None:
         assert bool(stream.column(child.of).items) != bool(child.value)
 
 
-def its_lists_can_be_asked(stream: Stream) -> None:
+def its_lists_can_be_requested(stream: Stream) -> None:
     for version, source, operation in sources(stream):
         assert not operation.mutates
         assert (operation.records == "one") <= (operation.paging == "none")
@@ -99,7 +99,7 @@ def its_lists_can_be_asked(stream: Stream) -> None:
         assert len({source.name for source in listed}) == len(listed)
 
 
-def what_was_asked_for_is_known(stream: Stream) -> None:
+def its_query_parameters_exist(stream: Stream) -> None:
     asked = {
         stream.column(name).path(name, version)[1:]
         for name in stream.columns
@@ -112,7 +112,7 @@ def what_was_asked_for_is_known(stream: Stream) -> None:
         assert asked <= told
 
 
-def nothing_dear_is_read_unasked(stream: Stream) -> None:
+def expensive_lists_are_optional(stream: Stream) -> None:
     for _, source, operation in sources(stream):
         parent = source.parent
         if parent and parent.batch == 1 and parent.stream not in FEW:
@@ -124,11 +124,11 @@ def nothing_dear_is_read_unasked(stream: Stream) -> None:
 
 
 PROMISES = [
-    its_columns_have_types_and_places,
-    what_it_names_is_there,
-    its_lists_can_be_asked,
-    what_was_asked_for_is_known,
-    nothing_dear_is_read_unasked,
+    its_columns_have_types_and_sources,
+    its_references_exist,
+    its_lists_can_be_requested,
+    its_query_parameters_exist,
+    expensive_lists_are_optional,
 ]
 
 
@@ -138,13 +138,13 @@ def test_each_stream_keeps_all_promises(stream: Stream) -> None:
         promise(stream)
 
 
-def test_each_table_has_a_name_of_its_own() -> None:
+def test_table_names_are_unique() -> None:
     names = [*STREAMS, *(child for stream in EVERY for child in stream.children)]
     assert sorted(names) == sorted(set(names))
 
 
 def is_list(operation: Operation) -> bool:
-    """A GET that is neither one record by its own id, nor a search, nor a file."""
+    """A GET that is neither of one record by its id, nor a search, nor a file."""
     one = operation.path.endswith(("{id}", "{field_code}", "{commentId}"))
     return not (operation.mutates or operation.removed or operation.binary or one or NO_LIST.fullmatch(operation.id))
 

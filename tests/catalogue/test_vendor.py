@@ -1,7 +1,7 @@
-"""The catalogue agrees with the vendor's documents: nothing is missing, and nothing is invented.
+"""The catalogue agrees with the vendor's documents: no operation or parameter is missing or invented.
 
 Each fact of an operation is compared with the fingerprints of the documents (tests/vendor/). An intended difference
-is listed in EXPLAINED with its reason, and has to leave that list when it disappears.
+is listed in EXPLAINED with its reason, and must be removed from it when it disappears.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ NO_OPERATION = {"rawRequest": "any method and path; `pdsync api --request` sends
 
 
 def test_every_action_of_the_seed_has_an_operation_that_does_it_today() -> None:
-    """The operation itself while the API has it, else the one that replaced it; some have no replacement."""
+    """The action's operation while the API has it, else its replacement; some have none."""
     actions = stored("actions")
     assert len(actions) == 149
     gone, unmapped = set(), set()
@@ -85,7 +85,7 @@ def test_every_action_of_the_seed_has_an_operation_that_does_it_today() -> None:
         elif not current:
             gone |= {operation.tag for operation in named}
     assert unmapped == NO_OPERATION.keys()
-    assert gone == {"Subscriptions"}  # removed on 2025-06-27, with nothing that does the same
+    assert gone == {"Subscriptions"}  # removed on 2025-06-27 without a replacement
 
 
 # The catalogue in the form of the fingerprints

@@ -1,11 +1,11 @@
 """A small company, so that many syncs take seconds, and the changes that others make to it.
 
     work = Work(box)
-    work.update("deals", 3)      # the fourth deal there is, counted round
-    work.silent                  # what was changed without moving a time: no list of changes shows it
+    work.update("deals", 3)      # the fourth deal, modulo their number
+    work.silent                  # records that were changed without a new update_time: no list of changes shows it
 
-Numbers choose among the records that are there, counted round, so that a shorter sequence of steps still means
-something. Each kind keeps a few live records, as a list that is empty tells nothing.
+Numbers select among the existing records, modulo their number, so that a shorter sequence of steps is valid too.
+Each kind keeps a few live records, because an empty list is no evidence.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Place = tuple[str, int]  # a kind and an id
 
 
 class Still(Clock):
-    """A clock that moves only by `advance`: the same steps give the same times, however long they take."""
+    """A clock that moves only by `advance`, so that the same steps always give the same times."""
 
     def seconds(self) -> float:
         return self._start_s
@@ -52,20 +52,20 @@ def tiny(skew_s: int = 0, seed: int = 1) -> Company:
 
 
 class Work:
-    """What people do at the source: writes of the API, or silent changes without a trace."""
+    """Changes at the source: writes over the API, and silent changes."""
 
     def __init__(self, box: RunningSandbox) -> None:
         self.box, self.company = box, box.company
         self.silent: set[Place] = set()
         self._count = 0
 
-    # What there is.
+    # Records.
 
     def rows(self, kind: str, *states: str) -> list[Row]:
         return [row for row in self.company[kind].rows.values() if row.state in (states or ("live", "archived"))]
 
     def states(self) -> dict[Place, str]:
-        """The state of every record that there is or was."""
+        """The state of every record that exists or existed."""
         found: dict[Place, str] = {}
         for kind in KINDS:
             table = self.company[kind]
@@ -78,7 +78,7 @@ class Work:
         return ids[number % len(ids)] if ids else None
 
     def known(self, kind: str, number: int) -> int:
-        """Any record that there is or was, gone ones included."""
+        """The id of a record that exists or existed."""
         ids = sorted({*self.company[kind].rows, *self.company[kind].removed})
         return ids[number % len(ids)]
 
@@ -86,7 +86,7 @@ class Work:
         self._count += 1
         return f"word {self._count}"
 
-    # What happens to it.
+    # Changes.
 
     def _act(self, method: str, path: str, body: Any = None) -> Any:
         return self.box.act(method, path, body)
@@ -113,7 +113,7 @@ class Work:
             self._act("DELETE", f"/api/v2/{kind}/{self.pick(kind, number, 'live')}")
 
     def purge(self, kind: str, number: int) -> None:
-        """Gone for good, at once and without a trace."""
+        """Remove a record for good, without a tombstone."""
         id = self.pick(kind, number, "live", "deleted")
         row = self.company[kind].rows[id] if id is not None else None
         if row and (row.state == "deleted" or len(self.rows(kind, "live")) > FEWEST):
@@ -134,7 +134,7 @@ class Work:
             self._act("PATCH", f"/api/v2/deals/{id}", {"is_archived": False})
 
     def restore(self, kind: str, number: int) -> None:
-        """Bring back what was deleted, as people do in the app."""
+        """Restore a deleted record, as users do in the app."""
         if (id := self.pick(kind, number, "deleted")) is None:
             return
         with self.company.lock:
@@ -143,7 +143,7 @@ class Work:
             self.company.put(kind, "restore", record, "archived" if record.get("is_archived") else "live")
 
     def backdate(self, kind: str, number: int, days: int) -> None:
-        """Change a record and move its time back: no list of changes shows it any more."""
+        """Change a record and set its update_time back, so that no list of changes shows it."""
         id = self.pick(kind, number)
         with self.company.lock:
             row = self.company[kind].rows[id or 0]
@@ -156,7 +156,7 @@ class Work:
             self.company.clock.advance(seconds)
             self.company.purge()
 
-    # What happens to its fields.
+    # Changes of fields.
 
     def rename_field(self, kind: str, number: int) -> None:
         codes = sorted(self.company.fields[kind].custom)
@@ -181,7 +181,7 @@ class Work:
             change_fields(self.company, kind, op, code, **options)
 
     def updated(self) -> dict[Place, tuple[str, datetime]]:
-        """State and time of change of every record that some list shows."""
+        """State and update_time of every record that a list shows."""
         found: dict[Place, tuple[str, datetime]] = {}
         for kind in KINDS:
             table = self.company[kind]

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_taken: dict[str, list[float]] = defaultdict(list)  # step → seconds, each time
+_taken: dict[str, list[float]] = defaultdict(list)  # step → seconds of each call
 
 
 def counted(step: Callable[P, R]) -> Callable[P, R]:
-    """The same step, which is counted from now on."""
+    """Wrap a step so that its calls and their duration are recorded."""
 
     @functools.wraps(step)
     def timed(*given: P.args, **values: P.kwargs) -> R:
@@ -30,7 +30,7 @@ def counted(step: Callable[P, R]) -> Callable[P, R]:
 
 
 def report() -> list[str]:
-    """A line for each step, the dearest first."""
+    """A line for each step, the most expensive first."""
     dearest = sorted(_taken.items(), key=lambda pair: -sum(pair[1]))
     return [f"{'step':26} {'times':>8} {'ms each':>8} {'seconds':>8}"] + [
         f"{name:26} {len(took):8,} {sum(took) / len(took) * 1000:8.0f} {sum(took):8.0f}" for name, took in dearest

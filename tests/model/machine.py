@@ -1,11 +1,11 @@
 """A company, its warehouse and its queue, through any sequence of steps that Hypothesis generates.
 
-People work at the source, silently now and then; pdsync syncs, reconciles, replays, pushes and undoes, now and then
-with a server that fails or a budget that ends. After each step what `oracle` promises must hold. At the end a full sync
-and a reconciliation make the tables equal to the source, whatever went before.
+Users change the source, sometimes silently; pdsync syncs, reconciles, replays, pushes and undoes, sometimes with a
+server that fails or a budget that is spent. After each step the invariants of `oracle` must hold. At the end a full
+sync and a reconciliation must make the tables equal to the source.
 
 The source is the real sandbox on a thread, pdsync runs in this process through the functions of its runner, and both
-speak HTTP. Only the wait between two attempts is shorter than usual.
+speak HTTP. Only the wait between two attempts is shorter than by default.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SETTLE_S = 0.01
 ALLOWED = Consent(frozenset(("delete", "merge")), max_changes=1000, max_deletes=1000)
 
 kinds = st.sampled_from(KINDS)
-numbers = st.integers(0, 12)  # choose among the records there are, counted round
+numbers = st.integers(0, 12)  # select among the existing records, modulo their number
 some = st.sets(kinds, min_size=1, max_size=2).map(lambda chosen: tuple(sorted(chosen)))
 streams = some | some | some | st.just(KINDS)
 TROUBLES = (
@@ -79,13 +79,13 @@ changes = st.tuples(
     numbers,
     numbers,
 )
-# The name of each step and what it takes; one that is there twice is taken twice as often. Rules of Hypothesis would be
-# switched off at random, sequence by sequence, until most of them hold nothing but the cheapest step.
+# The name of each step and its arguments; a step that is listed twice is drawn twice as often. Rules of Hypothesis are
+# disabled at random in each sequence, so that most sequences would consist of the cheapest steps only.
 _steps: list[st.SearchStrategy[tuple[str, dict[str, Any]]]] = []
 
 
 def step(weight: int, **given: st.SearchStrategy[Any]) -> Callable[[Callable[P, None]], Callable[P, None]]:
-    """Make a method one of the steps, and say how often it is taken, compared with the others."""
+    """Register a method as a step. `weight`: how often it is drawn, compared with the others."""
 
     def noted(method: Callable[P, None]) -> Callable[P, None]:
         _steps.extend([st.tuples(st.just(method.__name__), st.fixed_dictionaries(given))] * weight)
@@ -103,17 +103,17 @@ class Life(RuleBasedStateMachine):
         self.queued: set[str] = set()
         self.ended: dict[str, oracle.Fate] = {}
         self.pushes: list[str] = []
-        self.held: oracle.Published | None = None  # as it was after the last step
-        self.read: oracle.Published | None = None  # as it was read last, of this version
+        self.held: oracle.Published | None = None  # after the last step
+        self.read: oracle.Published | None = None  # the last read, with its version
         self.version: tuple[int, int] | None = None
-        self.gone: dict[Place, int] = {}  # the last step of pdsync at which it was gone
+        self.gone: dict[Place, int] = {}  # the last step of pdsync at which it did not exist
         self.step = 0
-        self.read_whole = dict.fromkeys(KINDS, 0)  # the last step at which nothing of an older walk was left
+        self.read_whole = dict.fromkeys(KINDS, 0)  # the last step without pages of an older walk
 
     @initialize(skew_s=st.sampled_from((0, 0, -900, 5 * DAY_S)), synced=st.sampled_from((True, True, False)))
     @counted
     def found(self, skew_s: int, synced: bool) -> None:
-        """A company begins, on a server whose clock is not ours."""
+        """Make a company on a server whose clock differs from this machine's."""
         folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="pdsync-model-")))
         free = Limits(burst=None, search_burst=None, daily_tokens=None)
         self.box = self.stack.enter_context(running(tiny(skew_s), limits=free))
@@ -204,7 +204,7 @@ class Life(RuleBasedStateMachine):
         assert receipt is None or receipt.exit_code in (0, 130), receipt
 
     def _sync(self, asked: SyncRequest, events: int = 0) -> Any:
-        """The receipt; None where it could not even begin. `events`: interrupted at so many of them."""
+        """The receipt; None where the run could not start. `events`: interrupt it after this many events."""
         left = events
 
         async def work() -> Any:
@@ -249,7 +249,9 @@ class Life(RuleBasedStateMachine):
         before = self.held
         if not before or not before.rows:
             return
-        is_whole = not oracle.unfinished(self.settings.control)  # else a replay brings what the next sync would
+        is_whole = not oracle.unfinished(
+            self.settings.control
+        )  # else a replay loads pages that the next sync would load
         receipt = asyncio.run(replay.replay(self.settings))
         assert receipt.exit_code == 0, receipt
         if is_whole:
@@ -281,7 +283,7 @@ class Life(RuleBasedStateMachine):
             return
         try:
             self.queue.drop(waiting[number % len(waiting)])
-        except ConfigError:  # it was sent before, and is in doubt
+        except ConfigError:  # it was sent before, and its outcome is unknown
             assert self.queue.mutations("unknown", "queued")
 
     @step(3, fault=st.none() | faults | lost | lost)
@@ -316,7 +318,7 @@ class Life(RuleBasedStateMachine):
         getattr(self, name)(**given)
         self.work.wait(1)
 
-    # What always holds.
+    # Invariants.
 
     @invariant()
     @counted
@@ -352,7 +354,7 @@ class Life(RuleBasedStateMachine):
         return hasattr(self, "queue")
 
     def _published(self) -> oracle.Published:
-        """The published warehouse; the same value as long as it is the same file."""
+        """The published warehouse, read again only when the file was replaced."""
         path = self.settings.warehouse
         version = (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
         if self.read is None or version != self.version:
@@ -368,9 +370,9 @@ class Life(RuleBasedStateMachine):
                 self._converges()
 
     def _converges(self) -> None:
-        """A full sync and a reconciliation bring the tables to what is true, whatever happened before."""
+        """A full sync and a reconciliation make the tables equal to the source."""
         self.work.wait(2)
-        for _ in range(2):  # the first may continue a run that was cut short, and read no list that it had read
+        for _ in range(2):  # the first may continue an interrupted run, and not read again the lists that it had read
             receipt = self._sync(SyncRequest(KINDS, full=True))
             assert receipt is not None
             assert receipt.exit_code == 0, receipt

@@ -1,6 +1,6 @@
-"""The invariants after every step, checked on the files of pdsync and on the true state of the source.
+"""The invariants after every step, checked on pdsync's files and on the state of the source.
 
-Each function returns what is wrong, in words; nothing is right. None of them uses pdsync's own reading.
+Each function returns a list of violations. None of them reads with pdsync's code.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Fate = tuple[str, str | None]
 
 
 class Published:
-    """What the published warehouse says, read once: it is a file that is replaced as a whole."""
+    """The content of the published warehouse, read once: the file is replaced as a whole."""
 
     def __init__(self, path: Path) -> None:
-        self.rows: dict[Place, tuple[datetime, datetime | None]] = {}  # time of change, and of its tombstone
-        self.versions: Counter[Place] = Counter()  # how many there are of each record
+        self.rows: dict[Place, tuple[datetime, datetime | None]] = {}  # update_time, and time of its tombstone
+        self.versions: Counter[Place] = Counter()  # number of versions of each record
         self.watermarks: dict[tuple[str, str], datetime] = {}  # stream and list
         self.merges: dict[Place, tuple[int | None, str]] = {}  # loser → winner and confidence
         self.wrong: list[str] = []
@@ -89,14 +89,14 @@ def told_apart(before: Published, after: Published) -> list[str]:
 
 
 def unfinished(control: Path) -> int:
-    """Readings that are not, or not whole, in the warehouse."""
+    """Walks that are not, or not completely, in the warehouse."""
     with closing(sqlite3.connect(control, timeout=30)) as connection:
         row = connection.execute("SELECT count(*) FROM walks WHERE state IN ('open', 'sealed')").fetchone()
     return int(row[0])
 
 
 def circles(published: Published) -> list[str]:
-    """Merges that lead back to where they began (S13)."""
+    """Chains of merges that lead back to their start (S13)."""
     found = []
     for kind, loser in published.merges:
         seen, now = {loser}, published.merges[kind, loser][0]
@@ -120,7 +120,7 @@ def false_merges(published: Published, work: Work) -> list[str]:
 
 
 def dishonest(published: Published, work: Work) -> list[str]:
-    """Rows older than their list's watermark that are missing, or stand as they were before (S3, S4)."""
+    """Records older than their list's watermark that are missing or have older values in the table (S3, S4)."""
     found = []
     for (kind, id), (state, changed) in work.updated().items():
         source = ("archived" if state == "archived" else "live") if kind == "deals" else "all"
@@ -128,7 +128,7 @@ def dishonest(published: Published, work: Work) -> list[str]:
         if watermark is None or changed >= watermark or (kind, id) in work.silent:
             continue
         if state == "deleted" and kind != "deals":
-            continue  # no list tells
+            continue  # no list shows it
         held = published.rows.get((kind, id))
         said = f"{state}, of {changed:%d. %H:%M:%S}, and complete until {watermark:%d. %H:%M:%S}"
         if held is None:
@@ -141,7 +141,7 @@ def dishonest(published: Published, work: Work) -> list[str]:
 
 
 class Outbox:
-    """What control.db says of the mutations."""
+    """The mutations in control.db."""
 
     def __init__(self, path: Path) -> None:
         self.fates: dict[str, Fate] = {}
@@ -154,7 +154,7 @@ class Outbox:
         return {id: fate for id, fate in self.fates.items() if fate[0] in ENDS}
 
     def lost(self, queued: set[str], before: Mapping[str, Fate]) -> list[str]:
-        """Mutations that are gone, came from nowhere, stand between two states, or ended once more (W1)."""
+        """Mutations that are missing, were never queued, have no valid state, or ended twice (W1)."""
         found = [f"W1: {id} was queued and is gone" for id in queued - self.fates.keys()]
         found += [f"W1: {id} was never queued" for id in self.fates.keys() - queued]
         found += [f"W1: {id} is {fate}" for id, fate in self.fates.items() if fate[0] not in (*ENDS, *OPEN)]
@@ -166,7 +166,7 @@ class Outbox:
         return found
 
     def effects(self, work: Work) -> list[str]:
-        """Whether the source was changed as often as mutations say (W2)."""
+        """Mutations whose effect at the source does not match their state (W2)."""
         made = len({entry.request for entry in work.company.journal if entry.request})
         states = [state for state, reason in self.fates.values() if reason != "already_so"]
         sure, doubtful = states.count("applied"), sum(state in ("needs_review", "unknown") for state in states)

@@ -1,6 +1,6 @@
-"""How many examples of the model run: a slice for the test suite, or all of it.
+"""How many examples of the model run: a slice for the test suite, or all.
 
-The slice is derandomized: it is the same sequences on each machine, and another set only when the model changes.
+The slice is derandomized: the same sequences on each machine, others only when the model changes.
 """
 
 from __future__ import annotations

@@ -10,6 +10,6 @@ from tests.model.profiles import SLICE
 
 
 @pytest.mark.proof
-@pytest.mark.timeout(600)  # most of a minute of one core, which others may be using too
+@pytest.mark.timeout(600)  # takes most of a minute of one core, which may be shared
 def test_s3_s4_s8_s12_s13_s14_w1_w2_any_sequence_of_steps_keeps_the_promises_and_converges() -> None:
     run_state_machine_as_test(Life, settings=SLICE)

@@ -4,8 +4,8 @@
     python -m tests.proofs.drift --count 20
 
 Makes a company, syncs it, makes it drift (records changed, backdated, deleted, purged, merged, archived at the source;
-rows lost, invented and wrongly buried in the warehouse), reconciles, repairs, and reconciles again; and reconciles a
-clean pair before. Ends with 1 if a difference was missed, called otherwise, invented, or is left.
+rows lost, invented and wrongly marked as deleted in the warehouse), reconciles, repairs, and reconciles again; and
+reconciles once without differences before. Ends with 1 if a difference was missed, misclassified, invented, or is left.
 """
 
 # ruff: noqa: T201 - prints a report
@@ -43,10 +43,10 @@ def main() -> int:
         project.here("sync", "-q", *STREAMS)
         box.clock.advance(3600)
         clean = project.here("reconcile", "--json", "--deep")
-        wrong += [f"on a clean pair: {event}" for event in clean.events[:-1]]
+        wrong += [f"without differences: {event}" for event in clean.events[:-1]]
         drift = Drift(project, box, asked.count, asked.seed)
         drift.make()
-        print("made to differ:", ", ".join(f"{count} {kind}" for kind, count in drift.by_class().most_common()))
+        print("differences made:", ", ".join(f"{count} {kind}" for kind, count in drift.by_class().most_common()))
         by_stream = Counter(stream for stream, _ in drift.expected)
         print("in:", ", ".join(f"{count} {stream}" for stream, count in by_stream.most_common()))
         began = time.monotonic()

@@ -1,18 +1,18 @@
 """Proof: a run that is killed many times gives the tables of an uninterrupted run, and reads nothing twice.
 
-    python -m tests.proofs.kills                       # all of it: half an hour
-    python -m tests.proofs.kills --seed 7              # other instants
+    python -m tests.proofs.kills                       # everything: half an hour
+    python -m tests.proofs.kills --seed 7              # other times
     python -m tests.proofs.kills --kills 0 --random 50 --commands reconcile,export
 
 Each round changes 2 % of a company in a sandbox in another process, syncs it whole in an undisturbed project, and kills
-the same command in another project with SIGKILL at random instants, ten times a round, until it is let through. Then
-all tables of both must be the same, history included, and the sandbox's log may not show a request for a page that had
-been sealed before a kill. Then a run dies once at each named place.
+the same command in another project with SIGKILL at random times, ten times a round, and then lets it end. All tables of
+both must be the same, history included, and the sandbox's log may not show a request for a page that had been sealed
+before a kill. Then a run is killed once at each named place.
 
-At last comes the matrix: sync, publish, load, reconcile, replay, export and backfill, on a company that has drifted,
-each killed at every named place (the first, second, middle and last time it is passed) and at random instants; what
-resumes it is killed as well, and what resumes that has to come to the end of a command that was left alone. After each
-kill control.db must be sound, and readers must see a whole boundary. Ends with 1 if anything differs.
+Last is the matrix: sync, publish, load, reconcile, replay, export and backfill, on a company that has drifted, each
+killed at every named place (the first, second, middle and last time it is passed) and at random times; the command that
+resumes it is killed too, and the one after that must have the result of an undisturbed command. After each kill
+control.db must be sound, and readers must see a consistent state. Ends with 1 if anything differs.
 """
 
 # ruff: noqa: T201 - prints a report

@@ -3,9 +3,8 @@
     python -m tests.proofs.model                              # 200 examples × 40 steps
     python -m tests.proofs.model --examples 20 --steps 60 --seed 7 --jobs 1
 
-Runs `tests.model` with sequences that are not those of the test suite, in as many processes as there are processors.
-Prints how often each step was taken and what it cost. Ends with 1 and the shortest sequence that Hypothesis could find
-where one of the promises is broken.
+Runs `tests.model` with other sequences than the test suite, in as many processes as there are processors. Prints how
+often each step ran and how long it took. If a promise is broken, ends with 1 and the shortest sequence that breaks it.
 """
 
 # ruff: noqa: T201 - prints a report
@@ -36,7 +35,7 @@ def one(examples: int, steps: int, number: int) -> bool:
         run_state_machine_as_test(
             seed(number)(Life), settings=settings(WHOLE, max_examples=examples, stateful_step_count=steps)
         )
-    except Exception:  # whatever broke it: the sequence stands in the traceback's notes
+    except Exception:  # any error: the sequence is in the traceback's notes
         held = False
         traceback.print_exc(file=sys.stdout)
     print("\n".join(report()))
@@ -52,7 +51,7 @@ def several(examples: int, steps: int, first: int, jobs: int) -> bool:
                           "--seed", str(first + job), "--jobs", "1"])
         for job, share in enumerate(shares) if share
     ]  # fmt: skip
-    codes = [process.wait() for process in running]  # of all of them, also behind one that failed
+    codes = [process.wait() for process in running]  # run all of them, also after one that failed
     return not any(codes)
 
 

@@ -3,11 +3,11 @@
     python -m tests.proofs.mutations                    # 10,000 mutated answers: some minutes
     python -m tests.proofs.mutations --responses 500 --seed 7
 
-A sandbox is the remote side; a small server before it spoils its lists of deals. Most answers are spoiled inside:
-types swapped, keys missing or doubled, values nested without end, numbers beyond all sizes, NUL, lone surrogates,
-records that are none. Some are spoiled as a whole: HTML, cut JSON, no data. What came is kept, and after each sync
-held against the table: every row must be a record that came under this very id; a run that ends with 0 must hold all
-of them; what it can't read must stand in meta.quarantine, byte for byte, and the run must not end with 0.
+A sandbox is the remote side; a small server in front of it spoils its lists of deals. Most answers are spoiled inside:
+types swapped, keys missing or repeated, deeply nested values, huge numbers, NUL, lone surrogates, records that are no
+objects. Some are spoiled as a whole: HTML, truncated JSON, no data. The answers are stored, and compared with the table
+after each sync: every row must be a record that was sent with this id; a run that ends with 0 must have stored all of
+them; a record that cannot be read must be in meta.quarantine, byte for byte, and the run must not end with 0.
 """
 
 # ruff: noqa: T201 - prints a report
@@ -81,7 +81,7 @@ def spoiled_record(random: random.Random, record: dict[str, Any]) -> str:
 
 
 def inside(random: random.Random, body: bytes) -> bytes:
-    """A list that is one, with some records spoiled, and one of them perhaps twice."""
+    """A valid list with some spoiled records; one of them may be repeated."""
     answer = json.loads(body)
     records = [json.dumps(record) for record in answer["data"]]
     for at in random.sample(range(len(records)), k=min(len(records), random.randint(1, 4))):
@@ -93,7 +93,7 @@ def inside(random: random.Random, body: bytes) -> bytes:
 
 
 def whole(random: random.Random, body: bytes) -> bytes:
-    """Something that is no page."""
+    """An answer that is not a page."""
     answer = json.loads(body)
     return random.choice(
         [
@@ -116,7 +116,7 @@ def whole(random: random.Random, body: bytes) -> bytes:
 
 
 class Spoiler:
-    """Stands before a sandbox and spoils its lists of deals; keeps what it answered for each page."""
+    """A server in front of a sandbox that spoils its lists of deals, and stores its answer for each page."""
 
     def __init__(self, remote: Remote, seed: int, share_whole: float) -> None:
         self.remote, self.random, self.share_whole = remote, random.Random(seed), share_whole
@@ -165,11 +165,11 @@ class Spoiler:
 
 
 class Pairs(list[tuple[str, Any]]):
-    """An object as it came: a key may stand in it twice, and parsers differ in which one they take."""
+    """An object as it was sent: a key may be in it twice, and parsers differ in which value they take."""
 
 
 def came(bodies: list[bytes]) -> tuple[dict[int, list[str]], list[set[int]]]:
-    """What lists held: id → the titles that came under it; and for each record the ids that it can match."""
+    """The content of lists: id → the titles that were sent with it; and for each record the ids that it can match."""
     titles: dict[int, list[str]] = defaultdict(list)
     records: list[set[int]] = []
     for body in bodies:
@@ -197,13 +197,13 @@ def usable(id: Any) -> int | None:
 
 
 def as_column(title: Any) -> str:
-    """A title as the table holds it; what strict parsers refuse is U+FFFD there."""
+    """A title as the table stores it, with U+FFFD for what strict parsers refuse."""
     text = title if isinstance(title, str) else None if title is None else json.dumps(plain(title))
     return "" if text is None else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def check(project: Project, spoiler: Spoiler, code: int, *, finished: bool) -> list[str]:
-    """What is wrong with a project's table after a sync that ended with `code`, and `finished` its walks or not."""
+    """What is wrong with a project's table after a sync that ended with `code`. `finished`: its walks are complete."""
     every = [body for bodies in spoiler.answered.values() for body in bodies]
     held, _ = came(every)
     rows = dict(project.ask("SELECT id, title FROM deals"))
@@ -231,7 +231,7 @@ def plain(value: Any) -> Any:
 
 
 def alike(title: str | None, came: str) -> bool:
-    """Whether a column holds what came; numbers, lists and objects are compared as JSON, however they are written."""
+    """Whether a column equals a value that was sent; numbers, lists and objects are compared as JSON values."""
     if title is None or title == came:
         return title is not None or came == ""
     try:
@@ -244,7 +244,7 @@ def one_sync(remote: Remote, folder: Path, seed: int, share_whole: float) -> tup
     """Sync a fresh project through a spoiler.
 
     Returns:
-        The number of spoiled answers, and what is wrong afterwards.
+        The number of spoiled answers, and what is wrong after the sync.
     """
     spoiler = Spoiler(remote, seed, share_whole)
     try:
@@ -274,7 +274,7 @@ def main() -> int:
         serving("--deals", "2000", "--persons", "50", "--seed", "3") as remote,
     ):
         while count < asked.responses:
-            # A whole answer that is none ends the stream when it comes three times: most syncs should go on.
+            # A stream ends when its answer is not a page three times: most syncs should continue.
             more, found = one_sync(remote, Path(folder) / str(syncs), asked.seed + syncs, WHOLE)
             count, syncs, wrong = count + more, syncs + 1, wrong + found
     print(f"{count:,} mutated answers in {syncs} syncs, {time.monotonic() - began:.0f} s: {len(wrong)} wrong")

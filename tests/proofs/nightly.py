@@ -4,8 +4,8 @@
     python -m tests.proofs.nightly --deals 2000
 
 A sandbox in another process is the remote side, with its own costs. After a first sync and a night of changes, each
-further night is planned, then run; the tokens that the sandbox's log charges are held against the plan's. Ends with 1
-where a stream, or the whole, is more than 10 % (or one request) off.
+further night is planned, then run; the tokens in the sandbox's log are compared with the plan. Ends with 1 where the
+estimate of a stream, or of the night, is off by more than 10 % (or one request).
 """
 
 # ruff: noqa: T201 - prints a report
@@ -41,7 +41,7 @@ def nights(remote: Remote, folder: Path, *streams: str, count: int = 2) -> list[
         planned: Counter[str] = Counter()
         dearest: dict[str, int] = {}
         for line in plan.events[:-1]:
-            if not line.get("optional") and line["way"] != "verify":  # that is part of the whole only
+            if not line.get("optional") and line["way"] != "verify":  # not of one stream
                 planned[line["name"]] += line["tokens"]
                 dearest[line["name"]] = max(dearest.get(line["name"], 0), line["tokens"] // max(line["requests"], 1))
         remote.clear_log()
@@ -50,7 +50,7 @@ def nights(remote: Remote, folder: Path, *streams: str, count: int = 2) -> list[
         charged = sum(entry["cost"] for entry in remote.log())
         spent = {name: stream["tokens"] for name, stream in ran.summary["streams"].items()}
         if night == 0:
-            continue  # nothing is known of a night before the first one
+            continue  # there is no estimate before the first night
         found += [(name, planned[name], spent[name], dearest.get(name, 0)) for name in spent]
         found.append(("all of it", plan.events[-1]["tokens"], charged, 20))
     return found

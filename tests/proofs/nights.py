@@ -2,11 +2,11 @@
 
     python -m tests.proofs.nights --seeds 1,2,3            # 30 nights each: some minutes
     python -m tests.proofs.nights --nights 10 --seed 7 --without clocks,stores
-    python -m tests.proofs.nights --seed 7 --only-night 4 --keep DIR   # says all that happened in night 4, and stops
+    python -m tests.proofs.nights --seed 7 --only-night 4 --keep DIR   # prints all that happens in night 4, and stops
 
 Mixes edits, deletions, merges, archiving, faults, kills, two processes at once, lost and older stores and wrong clocks
 from one seed: see `tests.support.nights`. Compares every cell with the sandbox's records after each night, and every
-mutation with its journal. Prints what has happened. Ends with 1, and the seed, the night and the rows that differ, if a
+mutation with its journal. Prints what happened. Ends with 1, and the seed, the night and the rows that differ, if a
 row is wrong, a tombstone false, or a write lost or doubled.
 """
 
@@ -30,7 +30,7 @@ _SHOWN = 30
 
 
 def one(seed: int, asked: argparse.Namespace) -> bool:
-    """Live through the nights of one seed; whether all was right."""
+    """Run the nights of one seed; return whether everything was right."""
     began = time.monotonic()
     wrong: list[str] = []
     with tempfile.TemporaryDirectory() as folder, Nights(Path(folder), seed, _without(asked.without)) as nights:

@@ -3,10 +3,10 @@
     python -m tests.proofs.soak                    # 100 nights
     python -m tests.proofs.soak --nights 30 --seed 3 --deals 400 --streams    # of all streams
 
-A sandbox in another process is the company. Prints what was there every ten nights; then, figure by figure, the median
-of the last third of the nights against that of the middle third, and how far it may be off. What has to grow (raw
-pages, control.db and the warehouse keep the past) may grow by no more a night than it did before. Ends with 1 where a
-figure does not hold, a file is left over, or a table is not what is true.
+A sandbox in another process is the company. Prints the measurements every ten nights; then for each figure the median
+of the last third of the nights, that of the middle third, and the largest allowed difference. What must grow (raw
+pages, control.db and the warehouse keep history) may grow by no more a night than before. Ends with 1 if a figure is
+too large, a file is left over, or a table differs from the source.
 """
 
 # ruff: noqa: T201 - prints a report
@@ -35,12 +35,12 @@ STREAMS = (*KINDS, "pipelines", "stages", "users", "notes", "leads", "files")
 
 
 class Figure(Struct, frozen=True):
-    """One thing that is watched: by how much the last third may exceed the middle third, in its unit or as a share."""
+    """A measured figure, and by how much the last third may exceed the middle third, in its unit or as a share."""
 
     name: str
     share: float = 0.0
     slack: float = 0.0
-    grows: bool = False  # it is its growth a night that is compared
+    grows: bool = False  # its growth per night is compared
 
 
 FIGURES = (

@@ -1,10 +1,10 @@
 """Proof: every row of a whole company, key by key and value by value, in three runs.
 
     python -m tests.proofs.values                      # the sizes below: some minutes
-    python -m tests.proofs.values --deals 2000         # smaller; what is not named follows from the deals
+    python -m tests.proofs.values --deals 2000         # smaller; other sizes are in proportion to the deals
 
-A sandbox in another process is the remote side. First run: all of it. Second, with nothing changed: no row written.
-Third, after 1 % has changed: exactly those rows. Ends with 1 if anything differs.
+A sandbox in another process is the remote side. The first run writes all rows, the second, without changes, none.
+The third, after 1 % has changed, writes exactly those rows. Ends with 1 if anything differs.
 """
 
 # ruff: noqa: T201 - prints a report
@@ -36,7 +36,7 @@ def main() -> int:
     options = [text for kind, size in sizes.items() for text in (f"--{kind.replace('_', '-')}", str(size))]
     wrong: list[str] = []
     with tempfile.TemporaryDirectory() as folder, serving("--seed", "42", *options) as remote:
-        remote.advance(3600)  # no record is so fresh that the second run would ask for it again
+        remote.advance(3600)  # no record is so recent that the second run requests it again
         project = Project(Path(folder) / "project", remote)
 
         first, seconds = _timed(project)

@@ -1,12 +1,12 @@
 """Proof: mutations under random faults and kills are each accounted for, and no effect happens twice.
 
     python -m tests.proofs.writes                       # 2,000 mutations, 20 kills: some minutes
-    python -m tests.proofs.writes --count 300 --seed 7  # fewer, with other dice
+    python -m tests.proofs.writes --count 300 --seed 7  # fewer, with another seed
 
 Queues updates, additions, deletions and merges of several kinds in one file and pushes them again and again, while the
 sandbox resets connections before and after the work, answers 502, 503, 429, 401 or with a web page, cuts bodies and
-hangs, and while pushes are killed with SIGKILL. Each mutation bears a text of its own, so the sandbox's journal tells
-how often it took effect. Ends with 1 if one is lost, is still open, or took effect other than its state says.
+hangs, and while pushes are killed with SIGKILL. Each mutation has a unique text, so the sandbox's journal shows
+how often it took effect. Ends with 1 if one is lost, is still open, or has an effect that its state does not match.
 """
 
 # ruff: noqa: T201 - prints a report

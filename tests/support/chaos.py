@@ -1,11 +1,11 @@
-"""Mutations under fire: queued once, pushed again and again while answers get lost and the process is killed.
+"""Queues mutations once and pushes them again and again while answers are lost and the process is killed.
 
     batch = Batch(project, remote, count=40, seed=1)
     batch.queue()
     batch.push_to_the_end(kills=3)
-    batch.wrong()        # what the sandbox's journal says against conservation or effect-once: [] is right
+    batch.wrong()        # mutations that are lost, or that took effect twice, by the sandbox's journal: [] is right
 
-Every mutation bears a text of its own, so the journal itself tells how often each took effect.
+Every mutation has a unique text, so the journal shows how often each took effect.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ OPEN = ("queued", "approved", "armed", "unknown")
 
 @dataclass
 class Batch:
-    """Mutations of one project, and what is known of them from outside."""
+    """Mutations of one project, and their effects at the source."""
 
     project: Project
     remote: Remote
@@ -50,7 +50,7 @@ class Batch:
     marks: list[str] = field(default_factory=list)
     pushes: int = 0
     kills: int = 0
-    losses: list[str] = field(default_factory=list)  # moments at which mutations were not all accounted for
+    losses: list[str] = field(default_factory=list)  # times at which mutations were missing in control.db
 
     def queue(self) -> None:
         """Queue them in one file: updates, additions, deletions and merges of several kinds."""
@@ -95,7 +95,7 @@ class Batch:
         return [entry["id"] for entry in self.remote.dump(kind) if entry["state"] == "live"]
 
     def push_to_the_end(self, *, kills: int = 0, most: int = 60) -> None:
-        """Push until nothing is open any more; the first `kills` pushes are killed at random instants."""
+        """Push until no mutation is open; kill the first `kills` pushes at random times."""
         random = Random(self.seed)
         command = ("push", "--yes", "--allow", "delete,merge", "--max-changes", "100000", "--max-deletes", "100000",
                    "--settle-seconds", "0.3", "-q")  # fmt: skip
@@ -119,7 +119,7 @@ class Batch:
         return Counter(state for (state,) in self.project.control("SELECT state FROM mutations"))
 
     def wrong(self) -> list[str]:
-        """What does not hold: W1 (each ends once, none is lost) or W2 (its effect, exactly once or not at all)."""
+        """Violations of W1 (each mutation ends once, none is lost) and W2 (it takes effect once or not at all)."""
         effects = self._effects()
         found = [*self.losses]
         rows = self.project.control("SELECT state, reason, operation FROM mutations ORDER BY seq")
@@ -143,7 +143,7 @@ class Batch:
         return found + [f"#{seq} needs review without evidence" for (seq,) in evidence]
 
     def _effects(self) -> Counter[str]:
-        """How often each mark has come into a record, or its record was deleted or merged away."""
+        """How often each mark was written into a record, or its record was deleted or merged."""
         counts: Counter[str] = Counter()
         known = set(self.marks)
         for entry in self.remote.lines("journal"):

@@ -1,9 +1,9 @@
-"""Drift between a warehouse and its source, made on purpose: so many records of each class, and what each really is.
+"""Makes a warehouse differ from its source: some records of each class of difference, and their right classes.
 
 drift = Drift(project, box, count=3, seed=1)
-drift.make()                 # at the source, and behind pdsync's back in the work file
+drift.make()                 # at the source, and directly in the work file
 drift.expected               # {("deals", "12"): "stale", …}
-drift.wrong(findings)        # what reconcile has missed, invented, or called otherwise: [] is right
+drift.wrong(findings)        # differences that reconcile missed, invented or classified wrongly: [] is right
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pdsync.sandbox import RunningSandbox
     from tests.support.world import Project
 
-ADDED = 900_000_000  # ids that no company has
-# Records of these kinds whose absence nobody but themselves tells of may have been merged away or purged: both are 404.
+ADDED = 900_000_000  # ids above those of any company
+# Whether these records were merged or purged cannot be told: both answer 404, and no child shows where they went.
 SAME = {"merged": {"merged"}, "purged": {"purged"}}
 KINDS = ("deals", "persons", "organizations", "products", "activities", "notes", "leads", "files")
 TITLES = {"deals": "title", "persons": "name", "organizations": "name", "products": "name", "activities": "subject",
@@ -37,7 +37,7 @@ MERGE = {"persons": "/v1/persons", "organizations": "/v1/organizations", "deals"
 
 @dataclass
 class Drift:
-    """What was made to differ."""
+    """The differences that were made."""
 
     project: Project
     box: RunningSandbox
@@ -48,7 +48,7 @@ class Drift:
 
     def make(self) -> None:
         random, lives = Random(self.seed), dict[str, list[Any]]()
-        for kind in self.kinds:  # merges first: they move what hangs on the loser, and with it its time of change
+        for kind in self.kinds:  # merges first: they move the children of the loser, which changes their update_time
             lives[kind] = [entry["record"]["id"] for entry in self.box.dump(kind) if entry["state"] == "live"]
             random.shuffle(lives[kind])
             if kind in MERGE:
@@ -60,10 +60,10 @@ class Drift:
                 make: Callable[[str, list[Any]], None] = getattr(self, f"_{name}")
                 make(kind, live)
 
-        self._forget_what_nothing_tells()
+        self._correct_hidden_differences()
 
-    def _forget_what_nothing_tells(self) -> None:
-        """What later drift has covered up: a merge that no child is left to tell of, a time that was moved on again."""
+    def _correct_hidden_differences(self) -> None:
+        """Correct `expected` where later changes hide a difference: merges that no child shows, a later update_time."""
         for kind, columns in POINTERS.items():
             moved: set[str] = set()
             for child in self.kinds:
@@ -88,7 +88,7 @@ class Drift:
         return Counter(self.expected.values())
 
     def wrong(self, findings: list[dict[str, Any]]) -> list[str]:
-        """What does not hold of `findings`, as `reconcile --json` prints them."""
+        """What is wrong with `findings`, the events of `reconcile --json`."""
         found = {(each["stream"], each["key"]): each["kind"] for each in findings if "key" in each}
         lists = []
         for place, kind in self.expected.items():
@@ -97,9 +97,9 @@ class Drift:
             elif found[place] != kind:
                 lists.append(f"{place} is {kind} and was called {found[place]}")
         touched = {kind for kind, _ in self.expected}
-        # A merge moves what hangs on the loser, and a delete its counts: those are stale indeed.
+        # A merge moves the children of the loser and a deletion changes counts: such records are stale too.
         lists += [
-            f"{place} is nothing and was called {kind}"
+            f"{place} does not differ and was called {kind}"
             for place, kind in found.items()
             if place not in self.expected and place[0] in touched and kind != "stale"
         ]
@@ -159,7 +159,7 @@ class Drift:
             self.expected[kind, str(id)] = "archived"
 
     def _merge(self, kind: str, live: list[Any]) -> None:
-        """Losers on whom something hangs, so that one can tell where they went."""
+        """Merge records that have a child, which then shows into which record they were merged."""
         column = {"persons": "person_id", "organizations": "org_id", "deals": "deal_id"}[kind]
         child = {"deals": "activities"}.get(kind, "deals")
         hangs = {entry["record"][column] for entry in self.box.dump(child) if entry["state"] == "live"}
@@ -172,7 +172,7 @@ class Drift:
             self.expected[kind, str(winner)] = "stale"
 
     def _converted(self, kind: str, live: list[Any]) -> None:
-        """Sources that are gone, and what was made of them, which is missing."""
+        """Convert records: the source is gone, and the record that was made of it is missing."""
         made, id_of = MADE[kind]
         for id in self._take(live):
             job = self._act("POST", f"/api/v2/{kind}/{id}/convert/{made.removesuffix('s')}")["conversion_id"]
@@ -180,7 +180,7 @@ class Drift:
             self.expected[kind, str(id)] = "converted"
             self.expected[made, str(done[id_of])] = "missing"
 
-    # In the work file, behind pdsync's back.
+    # Directly in the work file.
 
     def _missing(self, kind: str, live: list[Any]) -> None:
         self._spoil(kind, "missing", f'DELETE FROM main."{kind}" WHERE id = ?', live)
@@ -211,5 +211,5 @@ class Drift:
 
 
 def later(box: RunningSandbox, **time: float) -> None:
-    """Move the sandbox's clock on, so that what happens now is later than what was read."""
+    """Advance the sandbox's clock, so that changes from now on are later than what was read."""
     box.clock.advance(timedelta(**time).total_seconds())

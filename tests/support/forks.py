@@ -3,8 +3,8 @@
     with Forks() as forks:
         forks.run(project, "sync", first="knobs.small_pages(20)", kill_after=0.7)
 
-Each command still is a process of its own, and is really killed. Whether and when is decided by the process that
-forked it, so that no other process can be hit.
+Each command is a process and is really killed. The process that forked it does that, so that no other process can
+be hit.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class Forks:
         self._process.stdout.close()
 
     def run(self, project: Project, *arguments: str, first: str = "", kill_after: float | None = None) -> Ran:
-        """`pdsync …` to its end, or killed so many seconds behind its beginning."""
+        """Run `pdsync …` to its end, or kill it `kill_after` seconds after its start."""
         assert self._process.stdin
         assert self._process.stdout
         with tempfile.TemporaryDirectory() as folder:
             asked = {"arguments": arguments, "env": project.env, "cwd": str(project.folder), "first": first,
                      "kill_after": kill_after, "into": folder}  # fmt: skip
             for name in ("out", "err"):
-                Path(folder, name).touch()  # it may be killed before it has any
+                Path(folder, name).touch()  # it may be killed before it opens them
             self._process.stdin.write(json.dumps(asked) + "\n")
             self._process.stdin.flush()
             code = int(self._process.stdout.readline())
@@ -62,7 +62,7 @@ class Forks:
 
 
 def _become(asked: dict[str, Any]) -> None:
-    """Be the command that was asked for."""
+    """Become the requested command."""
     for number, name in ((1, "out"), (2, "err")):
         handle = os.open(Path(asked["into"], name), os.O_WRONLY)
         os.dup2(handle, number)
@@ -77,7 +77,7 @@ def _become(asked: dict[str, Any]) -> None:
 
 
 def _fork(asked: dict[str, Any]) -> int:
-    """The exit code of a fork, negative where a signal has ended it."""
+    """Fork and run the command; returns its exit code, negative where a signal ended it."""
     began = time.monotonic()
     child = os.fork()
     if not child:

@@ -1,8 +1,7 @@
-"""Kills runs, and shows that they might as well have been left alone.
+"""Kills runs, and shows that the result is that of an undisturbed run.
 
 Two projects read one company: one is never disturbed, the other is killed again and again. Whenever the disturbed one
-comes to its end, both must hold the same tables, and no page that was sealed before a kill may have been asked for
-after it.
+ends, both must have the same tables, and no page that was sealed before a kill may have been requested after it.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ CONCURRENCY = 8
 
 @dataclass
 class Outcome:
-    """What came of it."""
+    """The result of a round."""
 
     kills: int = 0
     rounds: int = 0
     requests: int = 0
-    refetched: list[str] = field(default_factory=list)  # sealed pages that were asked for again
-    repeated: int = 0  # pages that were asked for again because the kill came before their seal
+    refetched: list[str] = field(default_factory=list)  # sealed pages that were requested again
+    repeated: int = 0  # pages that were requested again because the kill came before their seal
     different: list[str] = field(default_factory=list)
-    states: Counter[str] = field(default_factory=Counter)  # what the killed run had come to
+    states: Counter[str] = field(default_factory=Counter)  # how far the killed runs had come
 
     @property
     def wrong(self) -> list[str]:
@@ -45,9 +44,9 @@ class Outcome:
 
 
 def again(remote: Remote, project: Project, *arguments: str, first: str, outcome: Outcome, kill_after: float) -> Ran:
-    """One more attempt, killed so many seconds behind its first request unless it ends before; checks what it asked."""
+    """One more attempt, killed `kill_after` seconds after its first request if it still runs; checks its requests."""
     before = project.sealed() if project.cut_short() else set()
-    asked_before = {page_of(request) for request in remote.log()} if project.cut_short() else set()
+    requested_before = {page_of(request) for request in remote.log()} if project.cut_short() else set()
     remote.clear_log()
     process = project.start(*arguments, first=first)
     while process.poll() is None and not remote.log():
@@ -59,15 +58,15 @@ def again(remote: Remote, project: Project, *arguments: str, first: str, outcome
     log = [request for request in remote.log() if request["operation"] not in (None, "getCurrentUser")]
     pages = [page_of(request) for request in log if request["status"] == 200]
     outcome.requests += len(pages)
-    outcome.refetched += [f"{page} was sealed and asked for again" for page in pages if page in before]
-    outcome.repeated += sum(page in asked_before for page in pages)
+    outcome.refetched += [f"{page} was sealed and requested again" for page in pages if page in before]
+    outcome.repeated += sum(page in requested_before for page in pages)
     return ran
 
 
 def round_of(
     remote: Remote, calm: Project, shaken: Project, arguments: tuple[str, ...], *, rows: int, kills: int, seed: int
 ) -> Outcome:
-    """Run `calm` once, kill `shaken` so often, let it end, and compare."""
+    """Run `calm` once, kill `shaken` `kills` times, let it end, and compare."""
     dice, outcome, first = random.Random(seed), Outcome(rounds=1), SMALL.format(rows=rows)
     began = time.monotonic()
     reference = calm.run(*arguments, first=first)
@@ -106,13 +105,13 @@ def state_of(project: Project) -> str:
         return "while publishing"
     if not states:
         return "before its first list"
-    return "while reading" if states.get("open") else "behind its last page"
+    return "while reading" if states.get("open") else "after its last page"
 
 
 def chain(
     remote: Remote, folder: Path, deaths: list[str], arguments: tuple[str, ...], *, rows: int
 ) -> tuple[Outcome, Project]:
-    """One run that dies at one named place after the other, and then ends."""
+    """One run that is killed at one named place after the other, and then ends."""
     project, outcome, first = Project(folder, remote), Outcome(rounds=1), SMALL.format(rows=rows)
     remote.clear_log()
     for death in deaths:

@@ -1,8 +1,8 @@
-"""Turns inside a pdsync process what no setting turns, so that a small company meets what only a large one would.
+"""Changes values inside a pdsync process that no setting changes, so that a small company behaves like a large one.
 
 Used in a child process before the command line starts (`Project.run(first="knobs.small_pages(20)")`), and around
-commands that are carried out inside the test (`Project.here`). What is promised stays as it is: only sizes, waits and
-the instant of a death are chosen.
+commands that run inside the test (`Project.here`). Only sizes, waits and the time of a kill change, never what
+pdsync promises.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def small_pages(rows: int) -> None:
-    """Ask for at most so many rows a page, in every list."""
+    """Request at most `rows` rows a page, in every list."""
     for version in ("v1", "v2"):
         for operation in catalogue.operations(version).values():
             if operation.page_size:
@@ -43,7 +43,7 @@ def small_pages(rows: int) -> None:
 
 @contextmanager
 def smaller_pages(rows: int) -> Iterator[None]:
-    """`small_pages` for a while."""
+    """`small_pages` for the length of a `with`."""
     operations = [operation for version in ("v1", "v2") for operation in catalogue.operations(version).values()]
     before = [operation.page_size for operation in operations]
     small_pages(rows)
@@ -55,23 +55,23 @@ def smaller_pages(rows: int) -> Iterator[None]:
 
 
 def small_batches(pages: int) -> None:
-    """Commit so many pages together."""
+    """Commit at most `pages` pages in one transaction."""
     setattr(loader, "PAGES_PER_BATCH", pages)  # noqa: B010 - a constant
 
 
 def read_ahead(size: int) -> None:
-    """Hand pages to the loader as soon as so many bytes wait for it; it is 40 MiB otherwise."""
+    """Pass pages to the loader once `size` bytes wait for it, instead of 40 MiB."""
     walk_reader._PAGES_AHEAD = size
 
 
 def hurry() -> None:
-    """Wait a fiftieth between retries."""
+    """Wait 10 ms before the first retry."""
     assert Http.__init__.__kwdefaults__
     Http.__init__.__kwdefaults__["backoff_s"] = 0.01
 
 
 def tomorrow() -> None:
-    """Let the ledger of the day's tokens believe that midnight has passed."""
+    """Let the daily budget see the next day."""
     real = budget._today
     day = (budget._midnight() + timedelta(hours=1)).strftime("%Y-%m-%d")
     assert day != real()
@@ -79,7 +79,7 @@ def tomorrow() -> None:
 
 
 def local_clock(seconds: float) -> None:
-    """Set the clock of this process: it shows so many seconds since 1970 now, and goes on from there."""
+    """Set the clock of this process to `seconds` since 1970; it runs on from there."""
     ahead = seconds - time.time()
     real_time, real_now = time.time, datetime.now
     time.time = lambda: real_time() + ahead
@@ -93,12 +93,12 @@ def local_clock(seconds: float) -> None:
 
 
 def largest_file(size: int) -> None:
-    """Refuse to let any file grow beyond so many bytes, as a full disk would."""
+    """Refuse to let a file grow beyond `size` bytes, as a full disk would."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 def die(module: str, name: str, nth: int = 1, *, after: bool = False) -> None:
-    """Be killed, as by `kill -9`, right before or after the nth call of `name` in `module`."""
+    """Kill this process with `kill -9` before or after the nth call of `name` in `module`."""
 
     def met(calls: int, is_over: bool) -> None:
         if calls == nth and is_over == after:
@@ -108,7 +108,7 @@ def die(module: str, name: str, nth: int = 1, *, after: bool = False) -> None:
 
 
 def count(file: str, places: list[tuple[str, str]]) -> None:
-    """Add the number of a place to `file`, a line each, whenever it is called."""
+    """Append a line with the index of a place to `file` whenever the place is called."""
     for number, (module, name) in enumerate(places):
 
         def met(calls: int, is_over: bool, number: int = number) -> None:

@@ -1,12 +1,12 @@
-"""What was queued, and what became of it: told by control.db, held against the sandbox's own journal.
+"""The mutations of a project: their states in control.db, compared with the sandbox's journal.
 
     ledger = Ledger(project, box)
     ledger.queue(dice, 12)
-    ledger.pushed(clean=True)   # after each push: what took effect, and which store has heard of it
-    ledger.wrong()              # mutations that were lost, took effect twice, or other than is said: [] is right
+    ledger.pushed(clean=True)   # after each push: what took effect, and which store has a record of it
+    ledger.wrong()              # mutations that were lost, took effect twice, or have a wrong state: [] is right
 
-Every mutation bears a text of its own, or is the only one to delete or to merge its record, so the journal tells how
-often each took effect, also where control.db was lost or put back.
+Every mutation has a unique text, or is the only one that deletes or merges its record, so the journal shows how often
+each took effect, also where control.db was lost or restored.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 OPEN = ("queued", "approved", "armed", "unknown")
 ENDS = ("applied", "rejected", "conflict", "needs_review", "cancelled")
-_SPARE = FEWEST + 4  # live records that are left to delete and merge from
+_SPARE = FEWEST + 4  # a kind with more live records than this may lose some
 
 
 class Queued(NamedTuple):
@@ -38,7 +38,7 @@ class Queued(NamedTuple):
 
     id: str
     operation: str
-    mark: str  # what it leaves in the journal
+    mark: str  # the text by which the journal shows its effect
 
 
 class Ledger:
@@ -48,21 +48,21 @@ class Ledger:
         self.project, self.box, self.work = project, box, work
         self.queued: dict[str, Queued] = {}
         self.effects: Counter[str] = Counter()  # by mark
-        self.fates: dict[str, str] = {}  # the last end that was seen of each, in any control.db
-        self.applied: set[str] = set()  # those that were once told to be applied, and not already so
-        self.kept: set[str] = set()  # those of which the present control.db was told
-        self.heard = {store: set[str]() for store in HOLDERS}  # which know what was sent
-        self.beyond = 0  # mutations that nothing but the server knew to be sent
-        self.otherwise = 0  # mutations that were applied, and are called otherwise by a control.db that was put back
-        self.put_back: set[str] = set()  # took effect, and control.db was put back to before that
-        self._used: set[tuple[str, int]] = set()  # records that were to be deleted or merged
+        self.fates: dict[str, str] = {}  # the last final state of each, in any control.db
+        self.applied: set[str] = set()  # those that were ever in state applied, except already_so
+        self.kept: set[str] = set()  # those that the present control.db has
+        self.heard = {store: set[str]() for store in HOLDERS}  # by store: the mutations that it records as sent
+        self.beyond = 0  # mutations that no store recorded as sent
+        self.otherwise = 0  # mutations that were applied, and have another state in a restored control.db
+        self.put_back: set[str] = set()  # took effect after the copy from which control.db was restored
+        self._used: set[tuple[str, int]] = set()  # records that a mutation deletes or merges
         self._copies: dict[int, tuple[set[str], dict[str, set[str]]]] = {}
         self._read = len(box.journal)
 
     # Queueing.
 
     def queue(self, dice: Random, count: int, run: Callable[..., Ran], prefix: str) -> list[str]:
-        """Queue so many in one file; what is wrong with that."""
+        """Queue `count` mutations in one file. Returns what is wrong with that."""
         rows, marks = self._rows(dice, count, prefix)
         before = {id for id, _, _ in self._states()}
         path = self.project.folder / "batch.ndjson"
@@ -108,10 +108,10 @@ class Ledger:
             marks.append(mark)
         return rows, marks
 
-    # What is known.
+    # States.
 
     def _states(self) -> list[tuple[str, str, str | None]]:
-        """Id, state and reason of each mutation in control.db; none where that can't be read."""
+        """Id, state and reason of each mutation in control.db; none where it cannot be read."""
         if not (self.project.data / "control.db").exists():
             return []
         try:
@@ -124,10 +124,10 @@ class Ledger:
         return [id for id, state, _ in self._states() if state in OPEN]
 
     def pushed(self, *, clean: bool) -> None:
-        """After a push: control.db and the raw archive know what was sent, whatever became of the push.
+        """After a push: control.db and the raw archive record what was sent, also where the push failed.
 
         Args:
-            clean: it came to its end, with no sync beside it that would keep it from writing to the warehouse.
+            clean: it ended, and no other process kept it from writing to the warehouse.
         """
         before = Counter(self.effects)
         self._look()
@@ -143,18 +143,18 @@ class Ledger:
                     self.applied.add(id)
 
     def in_step(self) -> None:
-        """After a push or a sync that came to its end: what one store knows, all of them know."""
+        """After a push or a sync that ended: all stores have the same records of sent mutations."""
         here = {id for id, _, _ in self._states()}
         self.heard["control"] |= here & set().union(*self.heard.values())
         for store in HOLDERS[1:]:
             self.heard[store] |= self.heard["control"]
 
     def _count(self, id: str) -> int:
-        """How often a mutation took effect; 0 where nobody has queued it."""
+        """How often a mutation took effect; 0 where it was never queued."""
         return self.effects[self.queued[id].mark] if id in self.queued else 0
 
     def _look(self) -> None:
-        """Count what came over the API since the last look; what people do in the app is no request."""
+        """Count the writes over the API since the last call; changes in the app are no requests."""
         journal = self.box.journal
         for entry in journal[self._read :]:
             if entry.request is None:
@@ -174,7 +174,7 @@ class Ledger:
         self._copies[day] = set(self.kept), {store: set(ids) for store, ids in self.heard.items()}
 
     def suffered(self, what: Suffered) -> None:
-        """Stores were lost or put back: they know what they knew then."""
+        """Stores were lost or restored: they have the records of that time."""
         for store in HOLDERS:
             day = what.holds(store)
             if day is None:
@@ -186,7 +186,7 @@ class Ledger:
                 self.put_back |= {id for id in self.queued if self._count(id)} - heard[store]
 
     def untold(self) -> set[Place]:
-        """Records that mutations deleted or merged away, of which no store has heard, or whose end needs review."""
+        """Records that were deleted or merged by mutations that no store records, or that need review."""
         heard = set().union(*self.heard.values())
         reviewed = {id for id, state, _ in self._states() if state == "needs_review"}
         marks = [
@@ -197,14 +197,14 @@ class Ledger:
         return {(mark[1], int(mark[2])) for mark in marks if mark[0] in ("delete", "merge")}
 
     def unknowable(self) -> list[str]:
-        """Open mutations that took effect, of which no store that is left has heard."""
+        """Open mutations that took effect, and that no remaining store records as sent."""
         heard = set().union(*self.heard.values())
         return [id for id in self.open() if self._count(id) and id not in heard]
 
-    # The verdict.
+    # Result.
 
     def wrong(self) -> list[str]:
-        """What does not hold of W1 and W2."""
+        """Violations of W1 and W2."""
         self._look()
         states = {id: (state, reason) for id, state, reason in self._states()}
         found = [f"W1: {self.queued[id]} was queued and is gone" for id in self.kept - states.keys()]
@@ -229,5 +229,5 @@ class Ledger:
 
 
 def _one(kind: str) -> str:
-    """The name of one of `kind` in the names of operations."""
+    """`kind` in the singular, as in the names of operations."""
     return kind.removesuffix("s").replace("ie", "y").title()

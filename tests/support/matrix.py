@@ -1,13 +1,13 @@
-"""Kills every command at every named place and at random instants, kills the resume too, and holds the end against an
-end that was left alone.
+"""Kills every command at every named place and at random times, kills the command that resumes it too, and compares the
+end with that of an undisturbed command.
 
     with scenes(folder, forks) as scene:
-        case = scene.case("reconcile")     # a project on which it has work, and what comes of it when left alone
+        case = scene.case("reconcile")     # a project with work for it, and the result of an undisturbed run
         trial = case.trial(folder, forks, [First, second])
         trial.wrong                        # [] is right
 
-After each kill, control.db must be sound, the published warehouse must be that of before the command or that of its
-end and nothing between, and an export must hold all that its catalogue names.
+After each kill, control.db must be sound, the published warehouse must be the one before the command or the one
+after it, and an export must have all files that its catalogue names.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ CALM = SMALL.format(rows=20)
 _SYNC = ("sync", *STREAMS)
 _REPAIR = ("reconcile", "--repair", "--deep", "--max-tombstones", "1000")
 _EXPORT = ("export", "parquet", "--changes", "--keep", "1", "--compact", "2")
-# Command → what is typed, and where it is killed.
+# Command → its arguments, and where it is killed.
 COMMANDS: dict[str, tuple[tuple[str, ...], list[Place]]] = {
     "publish": (_SYNC, places.PUBLISHING),
     "sync": (_SYNC, places.SYNC),
@@ -62,32 +62,34 @@ COMMANDS: dict[str, tuple[tuple[str, ...], list[Place]]] = {
 
 @dataclass
 class Trial:
-    """A command that was killed, and what came of it."""
+    """A command that was killed, and the result."""
 
     wrong: list[str] = field(default_factory=list)
     kills: int = 0
-    missed: int = 0  # kills that came too late: it had ended by itself
+    missed: int = 0  # kills that came too late: the command had ended
 
 
 @dataclass
 class Case:
-    """A command, a project on which it has work, and the end it comes to when nobody disturbs it."""
+    """A command, a project with work for it, and the result of an undisturbed run."""
 
     name: str
     project: Project
     arguments: tuple[str, ...]
     places: list[Place]
-    since: datetime | None  # what the command itself dates is no older; None: it dates nothing
-    boundaries: list[dict[str, str]] = field(default_factory=list)  # what readers may see: before, between, at the end
+    since: datetime | None  # the command writes no time before this; None: it writes no times
+    boundaries: list[dict[str, str]] = field(
+        default_factory=list
+    )  # the states that readers may see: before, between, at the end
     exported: dict[str, str] = field(default_factory=dict)
     calls: dict[Place, int] = field(default_factory=dict)
-    spoilt: set[str] = field(default_factory=set)  # histories that the drift itself has broken
+    spoilt: set[str] = field(default_factory=set)  # histories that the drift has broken
     takes_s: float = 0.0
 
     def settle(self, folder: Path, forks: Forks) -> None:
-        """Carry the command out undisturbed, and count how often it comes by each place."""
+        """Run the command undisturbed, and count how often it passes each place."""
         self.boundaries, self.spoilt = [tables(self.project, self.since)], set(_broken(self.project))
-        if self.name == "backfill":  # it reads the definitions first, as a run of its own
+        if self.name == "backfill":  # it reads the definitions first, in a separate run
             between = self.copy(folder / "between")
             forks.run(between, *self.arguments, first=f"{CALM}\nknobs.die('pdsync.runner.sync.backfill', '_begin')")
             self.spoilt |= set(_broken(between))
@@ -118,7 +120,7 @@ class Case:
         Args:
             folder: for the copy of the project.
             forks: where it runs.
-            deaths: a turn of `knobs` that kills it, or seconds after its beginning; one for each attempt.
+            deaths: for each attempt the call of `knobs` that kills it, or seconds after its start.
         """
         project, found = self.copy(folder), Trial()
         for death in deaths:
@@ -145,17 +147,19 @@ class Case:
         return project
 
     def unsound(self, project: Project) -> list[str]:
-        """What a reader would find torn, whenever the command was killed."""
+        """What is inconsistent for a reader after a kill at any time."""
         found = [str(row) for row in project.control("PRAGMA integrity_check") if row != ("ok",)]
         if not same_file(project.data / "warehouse.duckdb", self.project.data / "warehouse.duckdb"):
             seen = tables(project, self.since)
             if seen not in self.boundaries:
-                found.append(f"readers see what is neither before nor behind: {told_apart(seen, self.boundaries[-1])}")
+                found.append(
+                    f"readers see neither the state before nor the one after: {told_apart(seen, self.boundaries[-1])}"
+                )
             found += self._broken_now(project)
         return found + torn_exports(project)
 
     def wrong_at_the_end(self, project: Project, ran: Ran) -> list[str]:
-        """What is not as it is when nobody disturbs the command."""
+        """How the result differs from that of an undisturbed run."""
         found = [f"it ended with {ran}"] if ran.code else []
         end = tables(project, self.since)
         if end != self.boundaries[-1]:
@@ -188,7 +192,7 @@ class Scenes:
         box.change(0.1, seed=seed + 1, kinds=list(STREAMS), only=["updated", "created"])
         Drift(self.project, box, 1, seed, STREAMS).make()
         ahead = (datetime.now(UTC) - box.clock.now()).total_seconds()
-        assert ahead > 0  # what has changed may not lie in the future of what is asked for
+        assert ahead > 0  # no change may be in the future of the request's time range
         box.clock.advance(ahead)
         self._save_answers()
 
@@ -198,18 +202,18 @@ class Scenes:
         project = Project(self.folder / name / "prepared")
         shutil.copytree(self.project.folder, project.folder, dirs_exist_ok=True)
         project.configure(base_url=self.box.url, api_token=self.box.token)
-        if name == "publish":  # all but that is done
+        if name == "publish":  # all steps before it are done
             ran = self.forks.run(project, *arguments, first=f"{CALM}\nknobs.die('pdsync.load.publish', 'publish')")
             assert ran.code == -signal.SIGKILL, ran
         if name in ("replay", "export"):
             self._run(project, *_REPAIR)
             self._run(project, *_SYNC)
-        if name == "replay":  # what was spoilt by hand is in no page: it is compared with what the pages say
+        if name == "replay":  # differences made in the work file are in no page, and a replay removes them
             self._run(project, "replay")
         since = None if name in ("replay", "export") else datetime.now(UTC) - timedelta(seconds=1)
         if name == "publish":
             began = datetime.fromisoformat(project.control("SELECT max(started_at) FROM runs")[0][0])
-            since = began.replace(microsecond=0)  # the server dates to seconds
+            since = began.replace(microsecond=0)  # the server's times are whole seconds
         case = Case(name, project, arguments, known, since)
         case.settle(self.folder / name, self.forks)
         return case
@@ -219,7 +223,7 @@ class Scenes:
         assert ran.code == 0, ran
 
     def _save_answers(self) -> None:
-        """A file of three answers with deals that nobody knows, from before the last sync."""
+        """Write a file of three saved answers with unknown deals, dated before the last sync."""
         file = self.project.folder / "saved.ndjson"
         moment = "2020-01-01T00:00:00Z"
         answers = [
@@ -232,18 +236,18 @@ class Scenes:
 
 @contextlib.contextmanager
 def scenes(folder: Path, forks: Forks, *, deals: int = 40, seed: int = 1) -> Iterator[Scenes]:
-    """A sandbox in this process, and the scenes that play in front of it."""
+    """A sandbox in this process, and projects for all commands."""
     sizes = Sizes(deals=deals, persons=deals, organizations=10, products=5, activities=deals, files=1)
     company = generate_company(seed=seed, sizes=sizes, now=datetime.now(UTC) - timedelta(hours=12))
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
         yield Scenes(folder, box, forks, seed)
 
 
-# What is seen of a project.
+# Facts about a project.
 
 
 def tables(project: Project, since: datetime | None) -> dict[str, str]:
-    """The canonical form of the published warehouse, in which whatever was dated by the command bears one date."""
+    """The canonical form of the published warehouse, with one date for all times that the command wrote."""
     copy = project.data / "seen.duckdb"
     shutil.copyfile(project.data / "warehouse.duckdb", copy)
     try:
@@ -267,7 +271,7 @@ def tables(project: Project, since: datetime | None) -> dict[str, str]:
 
 
 def _broken(project: Project) -> list[str]:
-    """The keys with a history that is not sound, or with more than one row."""
+    """The keys with an invalid history, or with more than one row."""
     return [f"{line.split(',')[0]}: broken history" for line in broken_history(project)]
 
 
@@ -301,7 +305,7 @@ def _named(told: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def torn_exports(project: Project) -> list[str]:
-    """Files that the catalogue names and that are not as it says, and files under final names that are not whole."""
+    """Files that differ from the entry in the catalogue, and files with final names that are incomplete."""
     root = project.data / "export"
     found = []
     for file in _named(_catalog(project)):
@@ -318,7 +322,7 @@ def torn_exports(project: Project) -> list[str]:
 
 
 def exports(project: Project) -> dict[str, str]:
-    """What an export tells: by table, and by table of changes, the digest of its rows."""
+    """By table, and by table of changes, the digest of the rows of an export."""
     root, told = project.data / "export", _catalog(project)
     found = {}
     wanted = {name: [entry["file"]] for name, entry in told["tables"].items()}
@@ -333,7 +337,7 @@ def exports(project: Project) -> dict[str, str]:
 
 
 def left_behind(project: Project) -> list[str]:
-    """Files that nobody needs any more once a command has come to its end."""
+    """Files that should be gone after a command has ended."""
     root = project.data / "export"
     named = {root / file["path"] for file in _named(_catalog(project))}
     left = [path for path in root.rglob("*") if path.is_file() and path not in named and path.name != "catalog.json"]
@@ -342,7 +346,7 @@ def left_behind(project: Project) -> list[str]:
 
 
 def told_twice(project: Project) -> list[str]:
-    """Receipts, sweeps and findings that stand in the warehouse more than once."""
+    """Receipts, sweeps and findings that are in the warehouse more than once."""
     keys = {"runs": "run_id", "streams": "run_id, stream", "sweeps": "run_id, stream",
             "findings": "run_id, stream, key"}  # fmt: skip
     return [

@@ -1,17 +1,18 @@
-"""Nights of a small company in which everything goes wrong that can, all of it chosen by one seed.
+"""Simulates nights of a small company with all kinds of failures, all of them chosen by one seed.
 
     with Nights(folder, seed=1) as nights:
         for _ in range(30):
-            nights.night()     # what is wrong after it, in words: [] is right
+            nights.night()     # what is wrong after it: [] is right
         nights.counts          # what has happened
 
-By day people work, now and then in silence, and changes are queued. In the evening stores of the project are lost, cut
-short, or put back from an earlier day. At night pdsync syncs and pushes under faults, is killed, runs twice at once,
-and hears a wrong time from the server or from its own machine. Then calm returns: the next commands must end in the
-right tables, or refuse with the way out, and that way, followed to the letter, must end there. After each night every
-cell of every table is compared with the sandbox's own records, and every mutation with its journal.
+By day users change records, sometimes without an update_time, and changes are queued. In the evening stores of the
+project are lost, truncated, or restored from an earlier day. At night pdsync syncs and pushes under faults, is killed,
+runs twice at once, and gets a wrong time from the server or from its own machine. Then the failures end: the next
+commands must end with the right tables, or refuse with instructions, which are followed to the letter and must lead
+there. After each night every cell of every table is compared with the sandbox's own records, and every mutation with
+its journal.
 
-What a night does is chosen by the seed and the number of the night alone, however the nights before went.
+The seed and the number of a night alone decide what happens in it, whatever happened in the nights before.
 """
 
 from __future__ import annotations
@@ -74,14 +75,14 @@ FAULTS: tuple[dict[str, Any], ...] = (
 PLACES = {"sync": places.SYNC, "push": places.PUSH, "reconcile": places.RECONCILE}
 SKEWS_S = (600, 3 * HOUR_S, 9 * HOUR_S, DAY_S, -3 * HOUR_S, -DAY_S)
 MOST_TRIES = 8
-# The ways out that a message may name, as far as they change what stands in this project.
+# The commands in instructions that change this project.
 WAYS = {"sync", "replay", "reconcile", "raw", "doctor", "backfill"}
 NAMED = re.compile(r"\b(?:mv|rm) [^\s()]+(?: [^\s()]+)?|\bpdsync [a-z]+(?: (?:--[a-z-]+|verify|prune))*")
 CONSENT = {"raw prune": ("--yes",)}
 
 
 class Server(Clock):
-    """The company's clock; what the server says of it in `Date` may be wrong."""
+    """The company's clock; the `Date` header of the server may differ from it."""
 
     ahead_s = 0.0
 
@@ -90,7 +91,7 @@ class Server(Clock):
 
 
 def small(seed: int) -> Company:
-    """A few dozen records of each kind; its clock is what we call the true time."""
+    """A company with a few dozen records of each kind; its clock is the true time."""
     sizes = Sizes(deals=40, persons=24, organizations=12, products=9, activities=24, files=0, mail_threads=0, users=4,
                   pipelines=2)  # fmt: skip
     company = generate_company(seed=seed, sizes=sizes, now=BORN)
@@ -102,7 +103,7 @@ class Nights:
     """One project through the nights of one seed.
 
     Args:
-        folder: in which the project and the copies of its stores are kept.
+        folder: for the project and the copies of its stores.
         seed: of everything that happens.
         without: of `DISTURBANCES`, those that do not happen.
     """
@@ -116,8 +117,10 @@ class Nights:
         self.story: list[str] = []  # of the night
         self.cells = 0
         self.local_s = 0.0  # how far this machine's clock is ahead of the true time
-        self.silent: dict[Place, str] = {}  # changed without moving its time on → that time
-        self._ever_silent: dict[Place, str] = {}  # those of all nights: an older warehouse does not have them either
+        self.silent: dict[Place, str] = {}  # records that were changed without a new update_time → that time
+        self._ever_silent: dict[
+            Place, str
+        ] = {}  # those of all nights: an older warehouse does not have these changes either
         self.unseen: set[Place] = set()  # gone since the last reconciliation
         self._gone: set[Place] = set()
         self._deck = list(LOSSES)
@@ -170,7 +173,7 @@ class Nights:
         acts = self.dice.randrange(6, 16)
         for number in reversed(range(acts)):
             evening = self._born_s + self.number * DAY_S - clock.seconds()
-            # The last of them at dusk: in the second in which the night begins, or shortly before.
+            # The last of them in the second in which the night begins, or shortly before.
             self.work.wait(max(0, round(evening)) if number == 2 else self.dice.choice((0, 1, 60, HOUR_S)))
             self._act()
         self.counts["changes"] += acts
@@ -215,10 +218,10 @@ class Nights:
             case _:
                 getattr(work, what)(kind, number)
 
-    # What goes wrong.
+    # Failures.
 
     def _set_clocks(self) -> None:
-        """Tonight the server, or this machine, may have a wrong time."""
+        """Give the server or this machine a wrong time in some nights."""
         if "clocks" not in self.does or self.dice.random() >= 0.5:
             return
         skew, where = self.dice.choice(SKEWS_S), self.dice.choice(("server", "server", "machine"))
@@ -241,7 +244,7 @@ class Nights:
         self.unseen |= self._gone  # tombstones may be lost with them: until the next reconciliation
 
     def _trouble(self) -> list[str]:
-        """Commands under faults, killed, or two at once; how they end is not promised, but what they leave is."""
+        """Run commands under faults, killed, or two at once; the files they leave are checked, not exit codes."""
         if "faults" in self.does and self.dice.random() < 0.7:
             for fault in self.dice.sample(FAULTS, self.dice.randrange(1, 4)):
                 self._happens("faults", json.dumps(fault))
@@ -292,9 +295,9 @@ class Nights:
         return where.death(self.dice.choice((1, 1, 1, 2, 4))).removeprefix("knobs.die(").removesuffix(")")
 
     def _give_up_unknowable(self) -> None:
-        """Drop what was sent and is recorded in no store that is left: only the server knows its outcome."""
+        """Drop mutations that were sent and that no remaining store records: only the server has their outcome."""
         if "stores" in self.does:
-            self._run("queue", "list")  # takes over what other stores know, where control.db was lost
+            self._run("queue", "list")  # restores the records of other stores where control.db was lost
         for id in self.ledger.unknowable():
             self._run("queue", "drop", id, "-q")
             self.ledger.beyond += 1
@@ -303,7 +306,7 @@ class Nights:
         self.counts[what] += 1
         self.story.append(message or what)
 
-    # When calm returns.
+    # After the failures.
 
     def _calm(self) -> list[str]:
         wrong = self._synced()

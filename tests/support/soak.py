@@ -1,14 +1,14 @@
-"""Nights of a company, one after the other in one process, and what that process and its folder hold after each.
+"""Simulates nights of a company in one process, and measures the process and its folder after each.
 
     soak = Soak(remote, project, seed=1)
     for _ in range(100):
         soak.night()
-    soak.nights          # what was measured
-    soak.drift()         # [] : the tables are what is true
+    soak.nights          # the measurements
+    soak.drift()         # [] if the tables equal the source
 
-By day people work, somebody changes a record in a way that no list of changes shows, and a row of the work file is
-lost. By night pdsync syncs and pushes; now and then it reconciles, prunes its archive and exports. The remote side is
-another process, so that all that grows here is pdsync's.
+By day users change records, one of them so that no list of changes shows it, and a row of the work file is lost.
+By night pdsync syncs and pushes; sometimes it reconciles, prunes its archive and exports. The sandbox is another
+process, so that only pdsync can grow in this one.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 DAY_S = 86_400
 KINDS = ("deals", "persons", "organizations", "products", "activities")
 TITLES = {"deals": "title", "persons": "name", "organizations": "name", "products": "name", "activities": "subject"}
-# What stays in the data folder when no command runs; all else is a leftover.
+# The files of the data folder while no command runs; all others are leftovers.
 KEPT = {"warehouse.duckdb", "warehouse.work.duckdb", "control.db", "pdsync.lock", "push.lock"}
 
 
 class Night(Struct, frozen=True):
-    """What was there when a night was over."""
+    """The measurements after a night."""
 
     seconds: float
     rss_mb: float  # MiB, as all sizes here
@@ -58,8 +58,8 @@ class Soak:
     Args:
         remote: its company.
         project: its folder.
-        seed: of all that happens by chance.
-        streams: that are synced; all, when none is named.
+        seed: of everything random.
+        streams: to sync; all by default.
     """
 
     def __init__(self, remote: Remote, project: Project, seed: int = 1, streams: tuple[str, ...] = ()) -> None:
@@ -70,7 +70,7 @@ class Soak:
         self.repaired = 0
 
     def night(self) -> None:
-        """A day of the company, and the night behind it."""
+        """Simulate a day of the company and the night after it."""
         number = len(self.nights) + 1
         self._day(number)
         began = time.monotonic()
@@ -88,7 +88,7 @@ class Soak:
         self.nights.append(self._measured(time.monotonic() - began, rows))
 
     def drift(self) -> list[str]:
-        """What the tables say otherwise than the source, after a last repair; what reconcile itself still finds."""
+        """How the tables differ from the source after a last repair, and the differences that reconcile still finds."""
         self._run("sync", *self.streams, "--full", "-q")
         self._run("reconcile", *self.streams, "--repair", "--deep", "--max-tombstones", "1000", "--json")
         left = self._run("reconcile", *self.streams, "--deep", "--json").events[:-1]
@@ -113,15 +113,15 @@ class Soak:
     def _day(self, number: int) -> None:
         self.remote.advance(DAY_S - 3600)
         self.remote.change(0.02, seed=self.random.randrange(2**31), advance_s=3600)
-        for each in KINDS:  # or deletions and merges would leave nothing in the end
+        for each in KINDS:  # or deletions and merges would empty the company
             self.remote.post("act", method="POST", path=f"/api/v2/{each}", body={TITLES[each]: f"of day {number}"})
         kind = self.random.choice(KINDS)
         record = self._some(kind)
         self.remote.post("act", method="DELETE", path=f"/api/v2/{kind}/{self._some(kind)}")
-        if number % 3 == 0:  # in silence
+        if number % 3 == 0:  # without a new update_time
             past = {"update_time": "2020-01-01T00:00:00Z"} if number % 2 else {}
             self.remote.post("edit", kind=kind, id=record, set={TITLES[kind]: f"in silence, night {number}", **past})
-        if number % 6 == 0 and self.nights:  # behind pdsync's back
+        if number % 6 == 0 and self.nights:  # directly in the work file
             with duckdb.connect(str(self.project.data / "warehouse.work.duckdb")) as file:
                 file.execute(f"DELETE FROM main.{kind} WHERE id = ?", [self._some(kind)])
 

@@ -1,10 +1,10 @@
-"""The three stores of a project, copied by day, and lost, emptied, cut short or put back from an earlier day.
+"""Copies the three stores of a project each day, and loses, empties, truncates or restores them.
 
     stores = Stores(project.data, folder / "copies")
     stores.keep(3)                                     # a copy of the data folder, as of day 3
     stores.suffer(Loss("lost", "kept", "older"), dice) # control.db is gone, the raw archive is that of an earlier day
 
-`LOSSES` are all combinations. What happens to the warehouse happens to its work file, to what is published, or to both.
+`LOSSES` are all combinations. A loss of the warehouse affects its work file, the published file, or both.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FATES = ("kept", "lost", "emptied", "cut", "older")
 STORES = ("control", "warehouse", "raw")
-HOLDERS = ("control", "warehouse.duckdb", "warehouse.work.duckdb", "raw")  # what can be lost by itself
+HOLDERS = ("control", "warehouse.duckdb", "warehouse.work.duckdb", "raw")  # each can be lost separately
 MOST_COPIES = 7
 _BESIDE = ("-wal", "-shm", ".wal")  # of SQLite and DuckDB: parts of the file
 _FILES = {
@@ -44,10 +44,10 @@ LOSSES = tuple(Loss(*fates) for fates in product(FATES, repeat=3))[1:]
 
 
 class Suffered(NamedTuple):
-    """What has happened."""
+    """A loss that happened."""
 
     loss: Loss
-    days: dict[str, int]  # store → the day of the copy that was put back
+    days: dict[str, int]  # store → the day of the copy that was restored
     files: tuple[str, ...]  # of the warehouse
 
     def __str__(self) -> str:
@@ -57,7 +57,7 @@ class Suffered(NamedTuple):
         return f"{told} ({' and '.join(self.files)})" if self.loss.warehouse != "kept" else told
 
     def holds(self, file: str) -> int | None:
-        """The day of which one of `HOLDERS` is now; None for today, 0 where nothing is left."""
+        """The day of the copy that one of `HOLDERS` was restored from; None: unchanged, 0: nothing is left."""
         store = file if file in STORES else "warehouse"
         if self.loss[STORES.index(store)] == "kept" or (store == "warehouse" and file not in self.files):
             return None
@@ -65,11 +65,11 @@ class Suffered(NamedTuple):
 
 
 class Stores:
-    """The stores in one data folder, and copies of them."""
+    """The stores in a data folder, and their copies."""
 
     def __init__(self, data: Path, copies: Path) -> None:
         self._data, self._copies = data, copies
-        self.days: list[int] = []  # of which there are copies
+        self.days: list[int] = []  # days with a copy
 
     def keep(self, day: int) -> None:
         """Copy the data folder as a backup at rest does."""
@@ -79,7 +79,7 @@ class Stores:
             shutil.rmtree(self._copies / str(self.days.pop(0)))
 
     def suffer(self, loss: Loss, dice: Random) -> Suffered:
-        """Let `loss` happen. Half of the time everything older is of the same day."""
+        """Apply `loss`. In half of the cases all restored stores are of the same day."""
         same = dice.choice(self.days)
         alike = dice.random() < 0.5
         days = {

@@ -1,7 +1,7 @@
-"""Compares a warehouse with the sandbox's own truth: every key, and every value of every column.
+"""Compares a warehouse with the sandbox's records: every key, and every value of every column.
 
-The expectations are derived here, from the dump of `/_admin` and the types of the table's columns, in plain Python.
-None of pdsync's normalising code is used, so that a mistake there can't excuse itself.
+The expected values are computed here in plain Python from the dump of `/_admin` and the types of the table's columns.
+None of pdsync's normalising code is used, so a mistake there cannot hide itself.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ ADDRESS = re.compile(
     r"^(.*?)_(subpremise|street_number|route|sublocality|locality|admin_area_level_[12]|country|postal_code"
     r"|formatted_address)$"
 )
-# States of the sandbox's records that its lists still show.
+# States of records that the sandbox's lists show.
 LISTED = {
     "deals": {"live", "archived", "deleted"},
     "users": {"live", "deleted"},
     "pipelines": {"live", "deleted"},
     "stages": {"live", "deleted"},
 }
-# Columns that only the API's answer can know: who asks.
+# Columns whose value depends on the token.
 ASKER = {"is_you"}
 
 
@@ -35,8 +35,8 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# What moves in a record although its update_time stands still: no list of changes shows it. Counts of what is linked
-# to it, and the names of what it is linked to. Documented blindness, until a run with --full or a deep reconcile.
+# Columns that change without the record's update_time, so that no list of changes shows them: counts and names of
+# linked records. Documented: they are right after a run with --full or a deep reconciliation.
 BLIND = {
     "deals": _words(
         "next_activity_id last_activity_id products_count files_count notes_count followers_count email_messages_count"
@@ -58,7 +58,7 @@ BLIND = {
     ),
     "files": _words("deal_name person_name org_name product_name lead_name project_name"),
 }
-MOST = 20  # differences that are told of one stream
+MOST = 20  # differences that are reported of one stream
 Row = dict[str, Any]
 
 
@@ -69,7 +69,7 @@ def tables_of(warehouse: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def listed(stream: str, dump: Iterable[Row], mailbox: int | None = None) -> dict[Any, Row]:
-    """The records that the lists of `stream` show, by key; of mail, those of one user: the API shows nobody else's."""
+    """The records that the lists of `stream` show, by key; of mail only those of the token's user."""
     states = LISTED.get(stream, {"live"})
     shown = {entry["id"]: entry["record"] for entry in dump if entry["state"] in states}
     if stream == "mail_threads":
@@ -86,15 +86,15 @@ def differences(
     gone: Collection[Any] = (),
     most: int = MOST,
 ) -> list[str]:
-    """What the table of `stream` says otherwise than the truth; empty if it says the same.
+    """How the table of `stream` differs from the truth; empty if it is equal.
 
     Args:
         warehouse: its sessions' time zone is UTC.
         stream: the table.
-        dump: the truth: what `/_admin/dump` says of the stream.
+        dump: the truth: `/_admin/dump` of the stream.
         leave_out: columns that are not compared.
-        gone: keys that may stand in the table although no list shows them any more.
-        most: how many differences to tell before giving up.
+        gone: keys that may be in the table although no list shows them any more.
+        most: report at most this many differences.
     """
     key = "field_code" if stream.endswith("_fields") else "id"
     asker = warehouse.execute("SELECT id FROM main.users WHERE is_you").fetchone() if stream == "mail_threads" else None
@@ -126,7 +126,7 @@ def _comparable(types: dict[str, str]) -> str:
 
 
 def _customs(warehouse: duckdb.DuckDBPyConnection, stream: str, names: list[str]) -> dict[str, tuple[str, str]]:
-    """Column of a custom field → (its code, the part of the value that it holds)."""
+    """Column of a custom field → (its code, the part of its value)."""
     rows = warehouse.execute(
         "SELECT column_name, field_code FROM meta.custom_fields WHERE entity = ? ORDER BY length(column_name)", [stream]
     ).fetchall()

@@ -1,4 +1,4 @@
-"""Which rows a run had to write and which it might, by the truth before and after."""
+"""Checks which rows a run wrote, by the sandbox's records before and after a change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Truth = dict[str, dict[Any, dict[str, Any]]]  # stream → key → entry of the 
 
 
 def changed_between(before: Truth, after: Truth, mailbox: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Keys by stream that a run must have written, and those that it may have: they differ in blind columns only."""
+    """Keys by stream that a run must write, and keys that it may write because only columns in BLIND differ."""
     must, may = {}, {}
     for stream, entries in after.items():
         was = listed(stream, before[stream].values(), mailbox)
@@ -36,10 +36,10 @@ def _without(record: dict[str, Any] | None, columns: frozenset[str]) -> dict[str
 def check_changes(
     project: Project, ran: Ran, before: Truth, after: Truth, done: dict[str, dict[str, list[int]]]
 ) -> list[str]:
-    """What is wrong with the run behind a change: a row that it missed, one that it wrote for nothing, a wrong value.
+    """What is wrong with the run after a change: rows that it missed or wrote without need, and wrong values.
 
-    Deleted persons, organizations, products, activities and files, and what was merged away, leave the lists without
-    a trace: their rows stay as they were until a key sweep looks for them.
+    Persons, organizations, products, activities and files that were deleted or merged disappear from the lists:
+    their rows stay as they are until a key sweep finds them.
     """
     found = []
     mailbox = project.ask("SELECT id FROM main.users WHERE is_you")[0][0]
@@ -50,7 +50,7 @@ def check_changes(
         written = {row[0] for row in rows}
         missed, idle = must.get(stream, set()) - written, written - may.get(stream, set())
         found += [f"{stream}: missed {sorted(missed)}"] if missed else []
-        found += [f"{stream}: wrote for nothing {sorted(idle)}"] if idle else []
+        found += [f"{stream}: wrote without need {sorted(idle)}"] if idle else []
         if ran.written[stream] != len(written):
             found.append(f"{stream}: the receipt says {ran.written[stream]}, the table {len(written)}")
     for kind, ways in done.items():
@@ -58,9 +58,9 @@ def check_changes(
         if told["inserted"] != len(ways["added"]):
             found.append(f"{kind}: inserted {told['inserted']}, added were {len(ways['added'])}")
         if kind == "deals" and told["deleted"] != len(ways["deleted"]):
-            found.append(f"deals: deleted {told['deleted']}, it were {len(ways['deleted'])}")
+            found.append(f"deals: deleted {told['deleted']}, deleted were {len(ways['deleted'])}")
         if kind not in STREAMS:
-            continue  # leads and notes: `before` and `after` do not tell of them
+            continue  # leads and notes are not in `before` and `after`
         lost = {*ways["updated"], *ways["archived"]} - must.get(kind, set())
         found += [f"{kind}: the truth itself did not change for {sorted(lost)}"] if lost else []
     with project.warehouse() as warehouse:

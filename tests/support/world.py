@@ -1,4 +1,4 @@
-"""What end-to-end tests are made of: a sandbox in another process, a project folder, and the command line between them.
+"""Parts of end-to-end tests: a sandbox in another process, a project folder, and the command line.
 
     with serving("--deals", "300") as remote:
         project = Project(folder, remote)
@@ -6,7 +6,7 @@
         ran.code, ran.out, ran.err, ran.summary
         remote.log(), remote.dump("deals"), remote.fault(kind="status", status=503, nth=2)
 
-What is true is told by the sandbox's own `/_admin`, by files and by control.db; never by pdsync.
+Expected values come from the sandbox's `/_admin`, from files and from control.db, never from pdsync.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _open = build_opener(ProxyHandler({})).open  # never through a proxy
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment of this process without what would steer pdsync; its children import what this one does."""
+    """The environment of this process without settings of pdsync; child processes import the same code."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PDSYNC_")}
     return {**inherited, "PYTHONPATH": str(ROOT)}
 
@@ -56,7 +56,7 @@ def clean_environment() -> dict[str, str]:
 
 
 class Remote:
-    """A sandbox seen from outside: its address, its token, and its back door over HTTP."""
+    """A sandbox in another process: its address, its token, and its admin interface."""
 
     def __init__(self, url: str, token: str) -> None:
         self.url, self.token = url, token
@@ -77,7 +77,7 @@ class Remote:
         return [json.loads(line) for line in self.admin("GET", path).splitlines()]
 
     def dump(self, kind: str) -> list[dict[str, Any]]:
-        """The truth: every record there is or was, with its state."""
+        """Every record that exists or existed, with its state."""
         return self.lines(f"dump?kind={kind}")
 
     def truth(self) -> dict[str, dict[Any, dict[str, Any]]]:
@@ -85,7 +85,7 @@ class Remote:
         return {stream: {entry["id"]: entry for entry in self.dump(stream)} for stream in STREAMS}
 
     def log(self) -> list[dict[str, Any]]:
-        """Every request that came, also those that were refused."""
+        """Every request that arrived, also those that were refused."""
         return self.lines("log")
 
     def clear_log(self) -> None:
@@ -99,7 +99,7 @@ class Remote:
         self.post("faults", **fault)
 
     def struck(self) -> int:
-        """How often the scripted faults have struck."""
+        """How often the scripted faults applied."""
         return sum(fault["struck"] for fault in self.get("faults"))
 
     def clear_faults(self) -> None:
@@ -115,7 +115,7 @@ class Remote:
 
 @contextlib.contextmanager
 def serving(*options: str, limits: bool = False) -> Iterator[Remote]:
-    """A sandbox in another process: `pdsync sandbox serve`, on a free port, without limits unless told otherwise."""
+    """A sandbox in another process: `pdsync sandbox serve`, on a free port, without limits by default."""
     free = () if limits else ("--burst", "0", "--daily-tokens", "0")
     command = [sys.executable, "-m", "pdsync", "sandbox", "serve", "--json", "--port", "0", *free, *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=clean_environment())
@@ -134,7 +134,7 @@ def serving(*options: str, limits: bool = False) -> Iterator[Remote]:
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command did."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -162,7 +162,7 @@ class Ran:
 
 
 def run_here(arguments: Sequence[str], env: dict[str, str], stdin: str = "") -> Ran:
-    """`pdsync …` inside this process: the same main(), with this environment and this text on stdin."""
+    """Run the main() of `pdsync …` inside this process, with this environment and this text on stdin."""
     out, err = io.TextIOWrapper(io.BytesIO(), "utf-8", newline=""), io.StringIO()  # some results are bytes
     mask = os.umask(0o077)
     code = 0
@@ -215,7 +215,7 @@ class Project:
         return self
 
     def start(self, *arguments: str, first: str = "") -> subprocess.Popen[str]:
-        """Begin `pdsync …` in a process of its own; `first` is carried out in it before (see `knobs`)."""
+        """Start `pdsync …` in a process; it executes `first` before (see `knobs`)."""
         how = ["-m", "pdsync"]
         if first:
             how = ["-c", f"from tests.support import knobs\n{first}\nfrom pdsync.cli.main import main\nmain()"]
@@ -230,11 +230,11 @@ class Project:
         )
 
     def run(self, *arguments: str, first: str = "") -> Ran:
-        """`pdsync …` in a process of its own, to its end."""
+        """Run `pdsync …` in a process to its end."""
         return ended(self.start(*arguments, first=first))
 
     def here(self, *arguments: str) -> Ran:
-        """`pdsync …` inside this process, which saves starting Python: the same main(), its exit code and output."""
+        """Run `pdsync …` inside this process, which saves starting Python."""
         return run_here(arguments, self.env)
 
     @contextlib.contextmanager
@@ -255,7 +255,7 @@ class Project:
             return connection.execute(query, values).fetchall()
 
     def kept(self) -> dict[str, str]:
-        """What the project keeps for good: the hash of each file, and of control.db what is not the request ledger."""
+        """The hash of each file of the project, and the tables of control.db except the request ledger."""
         files = {
             str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(self.folder.rglob("*"))
@@ -267,14 +267,14 @@ class Project:
         return files
 
     def cut_short(self) -> bool:
-        """Whether the newest run did not come to its end, so that the next one continues it."""
+        """Whether the newest run did not end with 0, so that the next one continues it."""
         if not (self.data / "control.db").exists():
             return False
         rows = self.control("SELECT receipt FROM runs ORDER BY started_at DESC, id DESC LIMIT 1")
         return bool(rows) and (rows[0][0] is None or json.loads(rows[0][0])["exit_code"] != 0)
 
     def sealed(self) -> set[tuple[str, str, str]]:
-        """The sealed pages of the newest run, as the server would name the requests for them: see `page_of`."""
+        """The sealed pages of the newest run, in the form of `page_of`."""
         rows = self.control(
             "SELECT w.operation, w.source, before.next, p.context FROM pages p JOIN walks w ON w.id = p.walk"
             " LEFT JOIN pages before ON before.walk = p.walk AND before.seq = p.seq - 1"
@@ -292,7 +292,7 @@ class Project:
         return found
 
 
-# Lists of which a stream reads several: mail by folder, goals by whether they are active.
+# Operations from which a stream reads several lists: mail by folder, goals by whether they are active.
 SOURCES = {
     source.operation: {each.name: each.query for each in listed if each.operation == source.operation}
     for stream in catalogue.streams().values()
@@ -300,7 +300,7 @@ SOURCES = {
     for source in listed
     if not source.parent and sum(each.operation == source.operation for each in listed) > 1
 }
-# Lists that are asked for once for each record of another stream: which parameter says of which, and their paths.
+# Lists with a request for each record of another stream: the parameter with its id, and the path.
 PARENTS = {
     source.operation: (source.parent.param, catalogue.operations(version)[source.operation].path)
     for stream in catalogue.streams().values()
@@ -311,7 +311,7 @@ PARENTS = {
 
 
 def page_of(request: dict[str, Any]) -> tuple[str, str, str]:
-    """What a logged request asked for: operation, which of several lists or (first) parent, and cursor or offset."""
+    """The page of a logged request: operation, which of several lists or (first) parent, and cursor or offset."""
     query, operation = dict(parse_qsl(request["query"])), request["operation"]
     lists = SOURCES.get(operation, {})
     of = max(
@@ -325,21 +325,21 @@ def page_of(request: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def ended(process: subprocess.Popen[str], timeout_s: float = 600) -> Ran:
-    """What a process that was started has done, when it is done."""
+    """The result of a started process, after it has ended."""
     out, err = process.communicate(timeout=timeout_s)
     return Ran(process.returncode, out, err)
 
 
-# What two warehouses have in common.
+# Comparing two warehouses.
 
 _OF_THE_RUN = "_synced_at, _verified_at, _run_id, _valid_from, _valid_to"
 
 
 def fingerprint(project: Project) -> dict[str, str]:
-    """Per table, history included, one hash of its rows as sorted NDJSON, without what tells of the run.
+    """Per table, history included, one hash of its rows as sorted NDJSON, without the columns about the run.
 
-    When a version began is part of it where the record itself says so; for streams without an update_time it is the
-    moment of the reading, and another one in each project. Views and child tables are compared through their sources.
+    The start of a version is included where it is the record's update_time; for other streams it is the time of the
+    read, which differs between projects. Views and child tables are compared through their sources.
     """
     found = {}
     with project.warehouse() as connection:
@@ -366,7 +366,7 @@ def fingerprint(project: Project) -> dict[str, str]:
 
 
 def versions_told_apart(one: Project, other: Project, table: str) -> list[str]:
-    """For the first keys whose versions are not the same in two projects: what each version changed, in both."""
+    """For the first keys whose versions differ in number between two projects: what each version changed, in both."""
     key = catalogue.stream(table).key
     columns = "* EXCLUDE (_synced_at, _run_id)"
     told: list[dict[Any, list[dict[str, Any]]]] = []
@@ -389,7 +389,7 @@ def versions_told_apart(one: Project, other: Project, table: str) -> list[str]:
 
 
 def broken_history(project: Project) -> list[str]:
-    """Where the versions of a key overlap, have a hole, or are not open exactly once (S12)."""
+    """Keys whose versions overlap, have a gap, or are not open exactly once (S12)."""
     found = []
     with project.warehouse() as connection:
         tables = connection.execute("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'").fetchall()

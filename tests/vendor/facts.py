@@ -12,7 +12,7 @@ Facts = dict[str, dict[str, Any]]  # operation → fact → value
 
 
 def compact(facts: dict[str, Any]) -> dict[str, Any]:
-    """`facts` without those that say nothing: no enum, no default, no bound, not required, not several."""
+    """`facts` without empty ones: no enum, no default, no bound, not required, not several."""
     empty: tuple[object, ...] = (None, [])
     return {
         name: value
@@ -22,7 +22,7 @@ def compact(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def listed_operations() -> Facts:
-    """Every operation of operations.json by its name, those that are removed from the API too."""
+    """Every operation of operations.json by its name, those also those that were removed from the API."""
     names = ("method", "path", "tag", "token_cost", "in_current_spec", "replaced_by")
     return {
         f"{entry['version']} {entry['operation_id']}": {
@@ -128,7 +128,7 @@ def _documented_param(name: str, schema: dict[str, Any], required: bool, text: s
     elif kind == "string" and schema.get("format"):
         kind = "string:" + schema["format"].replace("YYYY-MM-DD", "date")
     many = name.startswith("query") and kind == "string" and bool(re.search("comma|ultiple s", text, re.IGNORECASE))
-    # Where several may be given, some lists hold each combination; the single names say the same.
+    # Where several values are allowed, some enums list all combinations; the single values are enough.
     enum = {value for value in schema.get("enum", ()) if not many or "," not in value}
     stated = re.search(r"(?:maximum(?: value)?(?: of)?|upper limit is|array of up to) (\d+)", text, re.IGNORECASE)
     default = schema.get("default")
@@ -156,7 +156,7 @@ def _body_fields(schema: dict[str, Any]) -> tuple[dict[str, Any], set[str], bool
 
 def _paging(facts: dict[str, object]) -> dict[str, object]:
     way = "cursor" if "query cursor" in facts else "offset" if "query start" in facts else "none"
-    # The pagination page says 500 wherever a list names no bound of its own.
+    # The pagination page says 500 for lists without another bound.
     return {"paging": way, "page_size": None if way == "none" else facts["query limit max"] or 500}
 
 

@@ -34,7 +34,7 @@ def generate() -> dict[Path, str]:
 
 
 def _render(content: dict[str, Any]) -> str:
-    """One line an entry, so that a difference names what it is about."""
+    """JSON with one line an entry, so that a diff shows the entry."""
     lines = (
         f"{json.dumps(key)}:{json.dumps(value, separators=(',', ':'), sort_keys=True)}"
         for key, value in sorted(content.items())

@@ -1,4 +1,4 @@
-"""The fingerprints are generated from the vendor's documents, and hold none of their prose."""
+"""The fingerprints are generated from the vendor's documents, and contain none of their prose."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tests.vendor.examples import skeleton
 from tests.vendor.generate import generate
 from tests.vendor.schemas import plain
 
-if SHARED.is_dir():  # defined only beside the documents: without them there is nothing to skip
+if SHARED.is_dir():  # defined only where the documents are: nothing is skipped without them
 
     def test_the_committed_fingerprints_are_those_of_the_documents() -> None:
         stale = [path.name for path, content in generate().items() if path.read_text(encoding="utf-8") != content]
