@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import contextlib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -26,9 +26,11 @@ def work_path(settings: Settings) -> Path:
     return settings.warehouse.with_name(f"{settings.warehouse.stem}.work.duckdb")
 
 
-@contextmanager
+@contextlib.contextmanager
 def locked(settings: Settings, on_note: Callable[[str], None] = log.warning) -> Iterator[Control]:
-    """control.db, with the project's lock. It knows every page of the raw archive.
+    """control.db, with the project's lock. It knows every page and every mutation of the raw archive.
+
+    What only the warehouse files have of the queue, `ready_work_file` restores.
 
     Args:
         settings: of the project.
@@ -44,15 +46,12 @@ def locked(settings: Settings, on_note: Callable[[str], None] = log.warning) -> 
         )
     with Lock(settings.state / "pdsync.lock"), opened(settings) as control:
         stores.index_archive(settings, control, on_note)
-        # The queue is recovered from both files before one may replace the other.
-        for note in queue_recovery.recover(
-            queue_recovery.open_outbox(settings, control), files=[settings.warehouse, work_path(settings)]
-        ):
+        for note in queue_recovery.recover(queue_recovery.open_outbox(settings, control)):
             on_note(note)
         yield control
 
 
-@contextmanager
+@contextlib.contextmanager
 def opened(settings: Settings) -> Iterator[Control]:
     """control.db, without the lock: other processes may use it at the same time."""
     control = Control(settings.control)
@@ -62,49 +61,63 @@ def opened(settings: Settings) -> Iterator[Control]:
         control.close()
 
 
-def ready_work_file(settings: Settings) -> str | None:
-    """Make sure that the work file is usable or absent; a message for the user if it was replaced.
+def ready_work_file(settings: Settings, control: Control, on_note: Callable[[str], None] = log.warning) -> None:
+    """Make sure that the work file is usable, or absent. The caller has the project's lock.
 
     A work file that a crash has damaged, or that is older than the published warehouse, is moved aside and replaced by
-    a copy of the warehouse: what that lacks is loaded again from the sealed pages, without a request.
+    a copy of the warehouse: what that lacks is loaded again from the sealed pages, without a request. Before that, what
+    control.db has lost of the queue is restored from both files.
+
+    Args:
+        settings: of the project.
+        control: its control.db.
+        on_note: is called with messages for the user about what was replaced or restored.
+
+    Raises:
+        FileLocked: another program has the work file open.
+        StorageError: a file is another company's, or can't be replaced. Nothing was changed.
     """
-    work = work_path(settings)
-    if work.exists():
+    work, published = work_path(settings), settings.warehouse
+    is_damaged = work.exists() and _is_damaged(work)
+    is_older, has_own = False, True
+    with stores.attached(work, published) as (connection, names):
+        outbox = queue_recovery.open_outbox(settings, control)
+        for note in queue_recovery.recover(outbox, connection, databases=names):
+            on_note(note)
+        if not is_damaged and len(names) == 2:
+            with contextlib.suppress(duckdb.Error):  # a warehouse that can't be read is replaced by the next one
+                is_older, has_own = stores.is_older(connection)
+    if is_damaged:
+        aside = _move_aside(work, "damaged")
+        work.with_name(work.name + ".wal").unlink(missing_ok=True)
+        on_note(f"The work file was damaged; it is kept as {aside.name} and rebuilt from the sealed pages.")
+    elif is_older:
+        note = "The work file was older than the warehouse and was replaced by it."
+        if has_own:
+            note += f" It is kept as {_move_aside(work, 'apart').name}: it has walks that the warehouse lacks."
+        on_note(note)
+    elif work.exists():
+        return
+    if published.exists():
         try:
-            warehouse.check_whole(work)
-        except FileLocked:
-            raise
-        except StorageError:
-            aside = work.with_name(f"{work.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}")
-            work.rename(aside)
-            work.with_name(work.name + ".wal").unlink(missing_ok=True)
-            note = f"The work file was damaged; it is kept as {aside.name} and rebuilt from the sealed pages."
-        else:
-            is_older, has_own = _is_older(work, settings.warehouse)
-            if not is_older:
-                return None
-            note = "The work file was older than the warehouse and was replaced by it."
-            if has_own:
-                aside = work.with_name(f"{work.name}.apart-{datetime.now(UTC):%Y%m%dT%H%M%S}")
-                work.rename(aside)
-                note += f" It is kept as {aside.name}: it has walks that the warehouse lacks."
-    else:
-        note = None
-    if settings.warehouse.exists():
-        try:
-            publish.copy(settings.warehouse, work)
+            publish.copy(published, work)
             warehouse.check_whole(work)
         except (OSError, StorageError):
             work.unlink(missing_ok=True)
-    return note
 
 
-def _is_older(work: Path, published: Path) -> tuple[bool, bool]:
-    """As `stores.is_older`; a warehouse that can't be read is replaced when this run publishes."""
+def _is_damaged(work: Path) -> bool:
     try:
-        return stores.is_older(work, published) if published.exists() else (False, True)
-    except duckdb.Error:
-        return False, True
+        warehouse.check_whole(work)
+    except FileLocked:
+        raise
+    except StorageError:
+        return True
+    return False
+
+
+def _move_aside(work: Path, why: str) -> Path:
+    return work.rename(work.with_name(f"{work.name}.{why}-{datetime.now(UTC):%Y%m%dT%H%M%S}"))
 
 
 def open_warehouse(settings: Settings, as_of: datetime | None = None) -> duckdb.DuckDBPyConnection:

@@ -125,7 +125,7 @@ def opened(
     """
     with project.opened(settings) as control, _warehouse(settings) as warehouse:
         outbox = open_outbox(settings, control)
-        for note in recover(outbox, warehouse, [project.work_path(settings)]):
+        for note in recover(outbox, warehouse, files=[project.work_path(settings)]):
             on_message(note)
         yield outbox, NameResolver(warehouse)
 
@@ -140,7 +140,7 @@ async def _session(
             control.check_company(identity.company_id, identity.company_name)
             _check_warehouse(warehouse, identity)
             outbox = open_outbox(settings, control)
-            for note in recover(outbox, warehouse, [project.work_path(settings)]):
+            for note in recover(outbox, warehouse, files=[project.work_path(settings)]):
                 on_message(note)
             yield PushSession(settings, control, outbox, http, identity, NameResolver(warehouse), warehouse)
 

@@ -22,6 +22,7 @@ from pdsync.core import catalogue
 from pdsync.errors import CatalogueError, StorageError
 from pdsync.load import warehouse
 from pdsync.model import OPEN, Mutation
+from pdsync.sql import quoted
 from pdsync.writeback.adoption import adopt, complete_journal
 from pdsync.writeback.journal import Journal
 from pdsync.writeback.outbox import Outbox
@@ -70,13 +71,19 @@ def open_outbox(settings: Settings, control: Control) -> Outbox:
 
 
 def recover(
-    outbox: Outbox, connection: duckdb.DuckDBPyConnection | None = None, files: Iterable[Path] = ()
+    outbox: Outbox,
+    connection: duckdb.DuckDBPyConnection | None = None,
+    *,
+    databases: Sequence[str] | None = None,
+    files: Iterable[Path] = (),
 ) -> list[str]:
     """Restore the mutations that control.db lacks, or of which the journal or the warehouse has a newer record.
 
     Args:
         outbox: with its journal.
         connection: to a warehouse file; None where there is none.
+        databases: the attached warehouse files to read on `connection`, skipping those that can't be read; None reads
+            the file that it is connected to.
         files: further warehouse files; one that is missing, damaged or locked by another process is skipped.
 
     Returns:
@@ -92,7 +99,11 @@ def recover(
             read[name] = size
             from_journal += lines
     journaled = {each.mutation.id for each in from_journal}
-    recorded = [_read_warehouse(outbox, connection, journaled)] if connection else []
+    recorded = list[_Recorded]()
+    if connection and databases is None:
+        recorded.append(_read_warehouse(outbox, connection, journaled))
+    elif connection:
+        recorded += [_read_attached(outbox, connection, each, journaled) for each in databases or ()]
     recorded += [_read_file(outbox, path, journaled) for path in files]
     adopted = adopt(outbox, [*from_journal, *(each for one in recorded for each in one.snapshots)], read)
     if adopted:
@@ -152,6 +163,16 @@ def _read_file(outbox: Outbox, path: Path, journaled: Collection[str]) -> _Recor
         with contextlib.closing(warehouse.connect(path, read_only=True)) as connection:
             return _read_warehouse(outbox, connection, journaled)
     except (duckdb.Error, StorageError):
+        return _Recorded()
+
+
+def _read_attached(
+    outbox: Outbox, connection: duckdb.DuckDBPyConnection, database: str, journaled: Collection[str]
+) -> _Recorded:
+    try:
+        connection.execute(f"USE {quoted(database)}")
+        return _read_warehouse(outbox, connection, journaled)
+    except duckdb.Error:
         return _Recorded()
 
 

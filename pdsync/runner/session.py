@@ -226,8 +226,7 @@ async def _open_work_file(
         clock: the server's; None for a job that makes no request.
     """
     company_id, name, domain = company
-    if note := project.ready_work_file(settings):
-        on_note(note)
+    project.ready_work_file(settings, control, on_note)
     loader = Loader(project.work_path(settings))
     try:
         await loader.do(loader.open, company_id, name)

@@ -30,7 +30,7 @@ from pdsync.load.commit import Counts
 from pdsync.sql import first, literal, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
     from pathlib import Path
 
@@ -188,8 +188,29 @@ class _Sizes:
         return self._sizes[page.file] >= page.at + page.length
 
 
-def is_older(work: Path, published: Path) -> tuple[bool, bool]:
+@contextlib.contextmanager
+def attached(work: Path, published: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, tuple[str, ...]]]:
+    """One connection to the work file and the published warehouse, read-only, as databases `work` and `published`.
+
+    Yields:
+        The connection, and which of the two it has: not one that is missing, damaged or locked by another program.
+    """
+    with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        names = []
+        for name, path in (("work", work), ("published", published)):
+            if path.exists():
+                with contextlib.suppress(duckdb.Error):
+                    connection.execute(f"ATTACH {literal(str(path))} AS {quoted(name)} (READ_ONLY)")
+                    names.append(name)
+        yield connection, tuple(names)
+
+
+def is_older(connection: duckdb.DuckDBPyConnection) -> tuple[bool, bool]:
     """Whether the published warehouse should replace the work file, because that lacks batches.
+
+    Args:
+        connection: that has both (`attached`).
 
     Returns:
         Whether it should, and whether the work file has batches of its own. If both have, the file that was loaded last
@@ -198,26 +219,22 @@ def is_older(work: Path, published: Path) -> tuple[bool, bool]:
     Raises:
         duckdb.Error: a file can't be read.
     """
-    with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection:
-        for name, path in (("work", work), ("published", published)):
-            connection.execute(f"ATTACH {literal(str(path))} AS {quoted(name)} (READ_ONLY)")
-        in_work = _batches_table(connection, "work")
-        in_published = _batches_table(connection, "published")
-        missing = first(
-            connection.execute(
-                f"SELECT count(*) FROM (SELECT run_id, walk, batch FROM {in_published}"
-                f" EXCEPT SELECT run_id, walk, batch FROM {in_work})"
-            )
-        )[0]
-        if not missing:
-            return False, True
-        own, is_later = first(
-            connection.execute(
-                f"SELECT (SELECT count(*) FROM (SELECT run_id, walk, batch FROM {in_work}"
-                f" EXCEPT SELECT run_id, walk, batch FROM {in_published})),"
-                f" (SELECT max(applied_at) FROM {in_published}) >= (SELECT max(applied_at) FROM {in_work})"
-            )
+    in_work, in_published = _batches_table(connection, "work"), _batches_table(connection, "published")
+    missing = first(
+        connection.execute(
+            f"SELECT count(*) FROM (SELECT run_id, walk, batch FROM {in_published}"
+            f" EXCEPT SELECT run_id, walk, batch FROM {in_work})"
         )
+    )[0]
+    if not missing:
+        return False, True
+    own, is_later = first(
+        connection.execute(
+            f"SELECT (SELECT count(*) FROM (SELECT run_id, walk, batch FROM {in_work}"
+            f" EXCEPT SELECT run_id, walk, batch FROM {in_published})),"
+            f" (SELECT max(applied_at) FROM {in_published}) >= (SELECT max(applied_at) FROM {in_work})"
+        )
+    )
     return not own or bool(is_later), bool(own)
 
 

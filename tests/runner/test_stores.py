@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import duckdb
-import msgspec
 import pytest
 
-from pdsync.core import catalogue
 from pdsync.core.control import Control
 from pdsync.load.commit import Counts
-from pdsync.model import Page, Walk
-from pdsync.runner.loader import Loader
-from pdsync.runner.stores import LoadedWalk, count_rows_not_in_archive, is_older, loaded_walks
+from pdsync.runner.stores import LoadedWalk, attached, count_rows_not_in_archive, is_older, loaded_walks
+from tests.runner.warehouse_files import load
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-T0 = datetime(2026, 11, 22, 12, tzinfo=UTC)
-
-
-def load(path: Path, *walks: tuple[int, list[int]]) -> Path:
-    """Load walks, each with the deals of these ids, into the file at `path`."""
-    loader = Loader(path)
-    loader.open(1, "Example")
-    for number, ids in walks:
-        walk = Walk(number, f"run-{number}", "deals", "live", "v2", "getDeals", None, T0)
-        body = msgspec.json.encode({"data": [{"id": each, "title": f"deal {each}"} for each in ids]})
-        asyncio.run(loader.add(catalogue.stream("deals"), walk, [Page(number, 0, body, len(ids), None, T0)]))
-    asyncio.run(loader.close())
-    return path
 
 
 def test_a_file_says_which_walks_it_was_made_from(tmp_path: Path) -> None:
@@ -66,10 +46,15 @@ def test_s2_the_file_that_lacks_batches_is_the_older_one(
 ) -> None:
     theirs = load(tmp_path / "published.duckdb", *((number, [number]) for number in published))
     mine = load(tmp_path / "work.duckdb", *((number, [number]) for number in work))
-    assert is_older(mine, theirs) == result
+    with attached(mine, theirs) as (connection, names):
+        assert names == ("work", "published")
+        assert is_older(connection) == result
 
 
-def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "a.duckdb").write_bytes(b"no database")
-    with pytest.raises(duckdb.Error):
-        is_older(tmp_path / "a.duckdb", tmp_path / "a.duckdb")
+def test_a_file_that_is_missing_or_cannot_be_read_is_left_out(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.duckdb"
+    damaged.write_bytes(b"no database")
+    published = load(tmp_path / "published.duckdb", (1, [1]))
+    for work in (damaged, tmp_path / "missing.duckdb"):
+        with attached(work, published) as (_, names):
+            assert names == ("published",)

@@ -32,6 +32,7 @@ from msgspec import Struct
 from pdsync.core import catalogue
 from pdsync.core.control import ErasedRecord
 from pdsync.core.list_response import open_envelope
+from pdsync.core.log import log
 from pdsync.errors import ConfigError
 from pdsync.extract import raw_archive, raw_file
 from pdsync.extract.download_folder import Folder
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from pdsync.core.config import Settings
     from pdsync.core.control import Control, SealedPage
     from pdsync.model import Operation, Walk
+    from pdsync.runner.session import Event
     from pdsync.writeback.outbox import Outbox
 
 # Stream → the key with a person's id, whose record is removed whole.
@@ -106,8 +108,7 @@ def _clean_sources(
     settings: Settings, control: Control, id: int, also: Collection[str], *, dry_run: bool
 ) -> ErasureReport:
     """Redact everything that the warehouse is rebuilt from; with `dry_run` only count."""
-    outbox = open_outbox(settings, control)
-    recover(outbox)
+    outbox = _recover_outbox(settings, control)
     own_mutations = _find_own_mutations(outbox, id)
     walks = {walk.id: walk for walk, _ in control.walks()}
     by_file: dict[str, list[SealedPage]] = {}
@@ -145,7 +146,7 @@ def _clean_sources(
         return redactor.redact_cell(text, column, is_own=mutation in own_mutations)
 
     report.downloads = _remove_downloads(settings, redactor, id)
-    report.cells = _clean_work_file(settings, clean)
+    report.cells = _clean_work_file(settings, control, clean)
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-forget"
     report.cells += Journal(settings.raw).rewrite(lambda text, mutation: clean(text, "", mutation))
     report.cells += control.erase(
@@ -244,9 +245,9 @@ def _remove_downloads(settings: Settings, redactor: Redactor, id: int) -> int:
     return len(removed)
 
 
-def _clean_work_file(settings: Settings, clean: Callable[[str, str, str | None], str]) -> int:
+def _clean_work_file(settings: Settings, control: Control, clean: Callable[[str, str, str | None], str]) -> int:
     """Redact the texts that a rebuild copies from the work file, as no sealed answer has them; how many changed."""
-    project.ready_work_file(settings)
+    project.ready_work_file(settings, control)
     path = project.work_path(settings)
     if not path.exists():
         return 0
@@ -257,13 +258,26 @@ def _clean_work_file(settings: Settings, clean: Callable[[str, str, str | None],
         connection.close()
 
 
+def _recover_outbox(settings: Settings, control: Control) -> Outbox:
+    """The queue, with what only another store has of it: no copy may keep what is removed from the others."""
+    outbox = open_outbox(settings, control)
+    for note in recover(outbox, files=[settings.warehouse, project.work_path(settings)]):
+        log.warning(note)
+    return outbox
+
+
+def _log_note(event: Event) -> None:
+    if event.kind == "note":
+        log.warning(event.text)
+
+
 async def _rebuild(settings: Settings, control: Control, id: int, report: ErasureReport) -> None:
     """Delete the old raw files, rebuild the warehouse, and delete copies of the old one."""
     used_files = {page.file for page in control.pages()}
     for path in (*settings.raw.glob("*.zst"), *settings.raw.glob(".*.zst.part")):
         if path.name not in used_files:
             path.unlink()
-    await locked_replay(settings, control, Selection.by_names(()), f"forget person {id}")
+    await locked_replay(settings, control, Selection.by_names(()), f"forget person {id}", _log_note)
     work = project.work_path(settings)
     for path in (
         *work.parent.glob(f"{work.name}.damaged-*"),

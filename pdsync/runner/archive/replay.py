@@ -32,7 +32,7 @@ from pdsync.runner.report.receipt import adopt_receipts, begin_receipt, save_rec
 from pdsync.runner.session import Event, ignore_event
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from pdsync.core.config import Settings
@@ -117,7 +117,9 @@ async def locked_replay(
     new = work.with_name(f"{settings.warehouse.stem}.replay.duckdb")
     _remove_file(new)
     try:
-        source = _choose_source(settings, control, selection, accept_loss=accept_loss)
+        source = _choose_source(
+            settings, control, selection, lambda text: on_event(Event("note", text=text)), accept_loss=accept_loss
+        )
         if source and not selection.everything:
             publish.copy(source, new)
         loader = Loader(new)
@@ -243,14 +245,21 @@ def _check_archive(settings: Settings, control: Control, sources: Sequence[Path]
         return
 
 
-def _choose_source(settings: Settings, control: Control, selection: Selection, *, accept_loss: bool) -> Path | None:
+def _choose_source(
+    settings: Settings,
+    control: Control,
+    selection: Selection,
+    on_note: Callable[[str], None],
+    *,
+    accept_loss: bool,
+) -> Path | None:
     """The file from which data that no page contains is copied: the work file, else the warehouse, else none.
 
     Raises:
         ConfigError: only some streams are to be rebuilt, and there is no undamaged file with the others; or the archive
             lacks pages that the file was built from.
     """
-    project.ready_work_file(settings)
+    project.ready_work_file(settings, control, on_note)
     source = project.work_path(settings)
     if not source.exists() and not selection.everything:
         raise ConfigError("There is no undamaged warehouse with the other streams. Rebuild all of them: pdsync replay")

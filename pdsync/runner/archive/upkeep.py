@@ -175,7 +175,7 @@ def plan_prune(settings: Settings, control: Control, keep_days: int, *, damaged:
     walks = control.walks()
     started_at = {receipt.run_id: receipt.started_at for receipt in control.receipts(-1)}
     cutoff = datetime.now(UTC) - timedelta(days=keep_days)
-    written = _count_written(settings, walks, {page.walk for page in pages})
+    written = _count_written(settings, control, walks, {page.walk for page in pages})
     newest: dict[tuple[str, str, bool], int] = {}
     for walk, state in walks:
         if state == "applied":
@@ -213,14 +213,14 @@ def _is_useless(path: Path) -> bool:
 
 
 def _count_written(
-    settings: Settings, walks: Sequence[tuple[Walk, str]], with_pages: Collection[int]
+    settings: Settings, control: Control, walks: Sequence[tuple[Walk, str]], with_pages: Collection[int]
 ) -> dict[int, int]:
     """Walk → how many rows, deletions, changes of the schema and bad records its batches wrote.
 
     Raises:
         ConfigError: there is no warehouse, or it lacks walks, so that it does not show which pages wrote it.
     """
-    project.ready_work_file(settings)
+    project.ready_work_file(settings, control)
     path = project.work_path(settings)
     if not path.exists():
         raise ConfigError(

@@ -98,7 +98,7 @@ async def _publish(settings: Settings, control: Control, *, always: bool) -> Non
     company = control.company()
     if company is None:
         return
-    project.ready_work_file(settings)
+    project.ready_work_file(settings, control)
     outbox, loader = open_outbox(settings, control), Loader(project.work_path(settings))
     try:
         await loader.do(loader.open, *company)
