@@ -1,0 +1,72 @@
+"""The id of the record that has a name, and nothing where several have it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pdsync.core import catalogue
+from pdsync.errors import ConfigError
+from pdsync.writeback.record_names import referenced_stream
+from tests.writeback.company import resolve
+
+if TYPE_CHECKING:
+    from pdsync.writeback.resolver import NameResolver
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "id"),
+    [
+        ("owner", "Anna Berg", 1), ("owner", " anna BERG ", 1), ("owner", "anna@example.com", 1),
+        ("owner_id", "2", 2), ("owner_id", 2, 2), ("owner_id", 2.0, 2),
+        ("org", "acme", 7), ("pipeline", "Partners", 11), ("stage", "Won it", 102),
+    ],
+)  # fmt: skip
+def test_a_record_is_named_by_id_name_or_address(names: NameResolver, key: str, value: object, id: int) -> None:
+    resolved = next(iter(resolve(names, {key: value}).values()))
+    assert resolved in (id, str(id))
+
+
+def test_a_name_of_two_records_is_refused_with_their_ids(names: NameResolver) -> None:
+    with pytest.raises(ConfigError, match=r"several users are called 'bo dahl' \(2, 3\)"):
+        resolve(names, {"owner": "bo dahl"})
+
+
+@pytest.mark.parametrize("pipeline", ["Partners", 11, "11"])
+def test_the_pipeline_decides_between_stages_of_one_name(names: NameResolver, pipeline: object) -> None:
+    assert resolve(names, {"stage": "Offer", "pipeline_id": pipeline})["stage_id"] == 101
+    with pytest.raises(ConfigError, match=r"several stages are called 'Offer' \(100, 101\)"):
+        resolve(names, {"stage": "Offer"})
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("Ana Berg", "none of the users is called 'Ana Berg'. Did you mean 'Anna Berg'? Nothing was queued"),
+        ("Zed", "none of the users is called 'Zed'. Nothing was queued"),
+        ("Left Long Ago", "none of the users is called 'Left Long Ago'"),  # deleted
+        ("left@example.com", "none of the users is called"),
+    ],
+)
+def test_an_unknown_or_deleted_record_is_refused(names: NameResolver, value: str, message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        resolve(names, {"owner": value})
+    assert message in str(refused.value)
+
+
+def test_a_table_that_was_not_synced_knows_no_names(names: NameResolver) -> None:
+    with pytest.raises(ConfigError, match=r"names are known after a sync \(pdsync sync persons\)"):
+        resolve(names, {"person": "Eve"})
+    assert resolve(names, {"person": 5}) == {"person_id": 5}
+
+
+@pytest.mark.parametrize(
+    ("name", "stream", "expected"),
+    [
+        ("owner_id", None, "users"), ("rel_owner_org_id", None, "organizations"), ("title", None, None),
+        ("stage_id", "deals", "stages"), ("creator_user_id", "deals", "users"),
+    ],
+)  # fmt: skip
+def test_an_id_belongs_to_the_records_of_a_stream(name: str, stream: str | None, expected: str | None) -> None:
+    assert referenced_stream(name, catalogue.stream(stream) if stream else None) == expected
