@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
@@ -35,6 +35,10 @@ async def fetch(session: OnlineSession, name: str, *keys: str) -> tuple[Operatio
     return await fetch_by_key(session, stream, version, sources[0], keys)
 
 
+def data(answer: Answer) -> Any:
+    return answer.json()["data"]  # type: ignore[index]
+
+
 def requests(box: RunningSandbox) -> list[str]:
     return [entry.path for entry in box.log]
 
@@ -47,7 +51,7 @@ async def test_l5_a_hundred_keys_are_one_request_where_the_list_takes_ids(
     assert operation
     assert operation.id == "getDeals"
     assert len(requests(box)) == len(answers) == 3
-    shown = {record["id"] for answer in answers for record in answer.json()["data"]}
+    shown = {record["id"] for answer in answers for record in data(answer)}
     assert shown <= {entry["record"]["id"] for entry in box.dump("deals")}
     assert len(shown) > 3
 
@@ -57,7 +61,7 @@ async def test_s8_a_record_that_does_not_exist_has_no_answer(session: OnlineSess
     operation, answers = await fetch(session, "leads", lead, "00000000-0000-0000-0000-000000000000")
     assert operation
     assert operation.id == "getLead"
-    assert [answer.json()["data"]["id"] for answer in answers] == [lead]
+    assert [data(answer)["id"] for answer in answers] == [lead]
 
 
 async def test_s8_an_error_of_the_server_is_no_missing_record(session: OnlineSession, box: RunningSandbox) -> None:
