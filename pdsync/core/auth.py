@@ -7,8 +7,11 @@ Every secret that is read here is hidden from all output from then on (`core.log
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from pdsync.core.credentials import ApiToken
 from pdsync.core.log import hide
@@ -79,11 +82,19 @@ def check_token(token: str, where: str) -> str:
 def store(settings: Settings, secret: Secret) -> SecretLocation:
     """Store `secret` for this project instead of the one before; returns where it is.
 
+    It counts as newer than the one before, even if the clock was set back or a renewal came in between: of two
+    secrets, every process uses the newer one.
+
     Raises:
         StorageError: it could not be stored.
     """
     vault = Vault(settings)
     with vault.locked():
+        before = None
+        with contextlib.suppress(AuthError):  # what can't be read is replaced
+            before = vault.find()
+        if before and before.secret.saved_at >= secret.saved_at:
+            secret = msgspec.structs.replace(secret, saved_at=before.secret.saved_at + 0.001)
         return vault.put(secret)
 
 

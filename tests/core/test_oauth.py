@@ -379,6 +379,23 @@ async def test_x1_another_login_while_a_run_is_under_way_is_not_picked_up(
     assert exchanges(box) == 1
 
 
+async def test_x9_a_login_wins_over_a_renewal_that_came_in_between(
+    box: RunningSandbox, settings: Settings, grant: Grant
+) -> None:
+    """Its code was traded before the renewal, and it is stored after it. The run that renewed uses it from then on."""
+    login = await log_in(box)
+    used = credentials(settings)
+    box.oauth.expire_access_tokens()
+    assert (await whoami(settings, used))["company_id"] == 5550
+    renewed = stored(settings)
+    assert renewed.saved_at > login.saved_at
+    auth.store(settings, login)
+    assert stored(settings).saved_at > renewed.saved_at
+    box.oauth.expire_access_tokens()
+    assert (await whoami(settings, used))["company_id"] == 5550
+    assert stored(settings).redirect_uri == login.redirect_uri != grant.redirect_uri
+
+
 async def test_x2_new_tokens_are_hidden_before_anybody_sees_them(
     box: RunningSandbox, settings: Settings, grant: Grant
 ) -> None:
