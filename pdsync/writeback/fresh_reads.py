@@ -129,8 +129,15 @@ async def _single(http: Http, address: RecordAddress) -> dict[str, FreshRecord]:
     return {address.target: FreshRecord(record_in(answer.body), at, address.shape.kind)}
 
 
-async def listing_of(http: Http, address: RecordAddress) -> dict[str, dict[str, Any]]:
+async def listing_of(
+    http: Http, address: RecordAddress, query: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
     """Read all records of the list that has the one at `address`: key → record.
+
+    Args:
+        http: the session.
+        address: of the record.
+        query: what the list can't be read without.
 
     Raises:
         PdsyncError: as `Http.call`; a parent that is absent has no records.
@@ -139,7 +146,7 @@ async def listing_of(http: Http, address: RecordAddress) -> dict[str, dict[str, 
     if operation is None:
         return {}
     params = dict(zip(operation.path_params, address.values, strict=False))
-    call = check(operation, params)
+    call = check(operation, params | dict(query or {}))
     listed: dict[str, dict[str, Any]] = {}
     try:
         async for raw in records(http, operation, call.path, call.query):

@@ -25,7 +25,7 @@ from pdsync.writeback import fresh_reads, lost_updates, merge_preview
 from pdsync.writeback.effects import is_state, look_at_effect
 from pdsync.writeback.equality import changed_fields, fields, fields_not_returned, snapshot_fields
 from pdsync.writeback.prepared import addresses_of
-from pdsync.writeback.shapes import key_of, stream_of
+from pdsync.writeback.shapes import ENDS, key_of, stream_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -68,6 +68,8 @@ async def list_snapshot(http: Http, shape: Shape, payload: Mapping[str, Any]) ->
     newest = _newest_first(shape)
     if newest is None and shape.listing.paging != "none" and not shape.places:
         return None  # a long list without an order: all of it would have to be read
+    if _required_query(shape.listing, payload) is None:
+        return None
     keys = [key for record in await read_list(http, shape, payload) if (key := key_of(record))]
     if newest and all(key.isdecimal() for key in keys):
         return max(map(int, keys), default=0)
@@ -316,11 +318,19 @@ async def read_list(http: Http, shape: Shape, payload: Mapping[str, Any]) -> lis
         return []
     sort = _newest_first(shape)
     values = tuple(str(payload[name]) for name in shape.places if name in payload)
+    query = _required_query(listing, payload) or {}
     if sort is None:
-        return list((await fresh_reads.listing_of(http, fresh_reads.RecordAddress(shape, "", values))).values())
+        return list((await fresh_reads.listing_of(http, fresh_reads.RecordAddress(shape, "", values), query)).values())
     params = dict(zip(listing.path_params, values, strict=False))
-    call = check(listing, params | sort | {"limit": _page_size(shape)})
+    call = check(listing, params | query | sort | {"limit": _page_size(shape)})
     return records_in((await http.carry_out(call)).body)
+
+
+def _required_query(listing: Operation, payload: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The query without which a list is refused, from what is added: the board of a phase, the organization of a
+    relationship. None where the addition does not say it."""
+    found = {name: payload.get(name, payload.get(ENDS[0])) for name, param in listing.query.items() if param.required}
+    return None if None in found.values() else found
 
 
 def _page_size(shape: Shape) -> int:

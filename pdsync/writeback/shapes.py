@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 _PLACE = re.compile(r"{(.+?)}")
 _PREFIX = re.compile(r"^/(api/)?v[12]/")
-_KEYS = ("id", "field_code", "user_id")  # what a record is called by, in this order
-_ENDS = ("rel_owner_org_id", "rel_linked_org_id")  # the two that a relationship links
+_KEYS = ("id", "field_code", "uuid", "user_id")  # what a record is called by, in this order
+ENDS = ("rel_owner_org_id", "rel_linked_org_id")  # the two that a relationship links
 _BULK = ("ids",)  # parameters that name several records at once
 
 
@@ -129,9 +129,9 @@ def link_to_itself(operation: Operation, params: Mapping[str, Any]) -> str | Non
             return f"{_said(own)} can't be merged with itself"
         if name.startswith("parent_") and name.endswith("_id") and is_own:
             return f"{name}={_said(own)} would put it under itself"
-    ends = [params.get(name) for name in _ENDS]
+    ends = [params.get(name) for name in ENDS]
     if ends[0] is not None and ends[1] is not None and _same_id(*ends):
-        return f"{' and '.join(_ENDS)} are both {_said(ends[0])}: it would be linked to itself"
+        return f"{' and '.join(ENDS)} are both {_said(ends[0])}: it would be linked to itself"
     return None
 
 
