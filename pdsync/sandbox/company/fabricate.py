@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 USERS = words(
     "owner_id user_id creator_id creator_user_id added_by_user_id manager_id assignee_id created_by_user_id "
     "last_updater_id update_user_id actor_user_id admin_id created_by updated_by assigned_to_user_id modified_by_id "
-    "follower_user_id assignee_ids"
+    "follower_user_id assignee_ids users"
 )
 LINKS = {
     "deal_id": "deals", "person_id": "persons", "org_id": "organizations", "organization_id": "organizations",
@@ -41,6 +41,7 @@ TITLES = ("title", "name", "subject", "label", "field_name")
 FLAGS = {
     "active_flag": True, "is_active": True, "active": True, "is_deleted": False, "deleted": False,
     "is_archived": False, "is_enabled": True, "success": True, "is_custom_flag": False, "read_flag": True,
+    "has_recording": False,
 }  # fmt: skip
 LONGEST_DAYS = 900
 

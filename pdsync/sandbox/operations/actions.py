@@ -1,7 +1,7 @@
 """Carries out what is not simply adding, changing or deleting one record: many at once, a copy, an archive, a document.
 
-Assumptions: a copy holds everything that the original does, beside its id and its times; a member who is added twice
-is one; an item of a project's plan is put there when it is first given a phase; a remote file is kept like any other.
+Assumptions: a copy holds everything that the original does, beside its id and its times; an item of a project's plan is
+put there when it is first given a phase; a remote file is kept like any other.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pdsync.sandbox.operations.generic_records import records_at, store_record
 from pdsync.sandbox.operations.nested_lists import plain
 from pdsync.sandbox.operations.writes import find
 from pdsync.sandbox.protocol import v1_records
-from pdsync.sandbox.protocol.errors import bad_request, not_found
+from pdsync.sandbox.protocol.errors import bad_request, not_found, refused
 from pdsync.sandbox.protocol.messages import Reply, success
 from pdsync.sandbox.protocol.render import PLAIN
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pdsync.sandbox.company.table import Record
     from pdsync.sandbox.protocol.messages import Call, Route
 
-PRODUCTS, TEAMS, PLAN = ("deals", "{}", "products"), ("legacyTeams",), ("projects", "{}", "plan")
+PRODUCTS, PLAN = ("deals", "{}", "products"), ("projects", "{}", "plan")
 PROJECTS, CALLS, IMAGES = ("projects",), ("callLogs",), ("products", "{}", "images")
 PROJECT_FIELDS = ("projectFields",)
 MOST_PRODUCTS = 100
@@ -113,39 +113,6 @@ def answer_filter(call: Call, route: Route) -> Reply:
 # -- one document of a record ------------------------------------------------------------------------
 
 
-def change_team(call: Call, route: Route) -> Reply:
-    """Add users to a team or take them out; or only tell who is in it."""
-    row = _shelved(call, TEAMS, "team")
-    users: list[int] = [id for id in row.record.get("users") or () if isinstance(id, int)]
-    if call.method != "GET":
-        sent = call.json().get("users")
-        if not isinstance(sent, list):
-            raise bad_request("users is required", "users")
-        users = [id for id in users if id not in sent] + (sent if call.method == "POST" else [])
-        _change(call, TEAMS, row, users=users)
-    return success(users)
-
-
-def set_role_setting(call: Call, route: Route) -> Reply:
-    facts, sent = operations()["v1 getRoleSettings"], call.json()
-    if sent.get("setting_key") not in facts.item or not isinstance(sent.get("value"), int):
-        raise bad_request("setting_key must be one of the settings", "setting_key")
-    changed = {**_document(call, facts), sent["setting_key"]: sent["value"]}
-    _put_document(call, facts, changed)
-    return success({"id": call.id(), sent["setting_key"]: sent["value"]})
-
-
-def set_role_pipelines(call: Call, route: Route) -> Reply:
-    facts, sent = operations()["v1 getRolePipelines"], call.json().get("visible_pipeline_ids")
-    if not isinstance(sent, dict):
-        raise bad_request("visible_pipeline_ids is required", "visible_pipeline_ids")
-    before = _document(call, facts).get("pipeline_ids") or []
-    kept = [id for id in before if id not in (sent.get("remove") or ())]
-    changed = {"pipeline_ids": list(dict.fromkeys([*kept, *(sent.get("add") or ())])), "visible": True}
-    _put_document(call, facts, changed)
-    return success(changed)
-
-
 def _document(call: Call, facts: DocumentedOperation) -> Record:
     collection, _ = split(facts)
     name = kind_of(collection).name
@@ -201,8 +168,11 @@ def archive_project(call: Call, route: Route) -> Reply:
 def add_recording(call: Call, route: Route) -> Reply:
     if call.upload is None:
         raise bad_request("file is required", "file")
-    _change(call, CALLS, _shelved(call, CALLS, "call log"), has_recording=True)
-    return success(None)
+    row = _shelved(call, CALLS, "call log")
+    if row.record.get("has_recording"):
+        raise refused(409, "The call log already has an audio file")
+    _change(call, CALLS, row, has_recording=True)
+    return Reply(200, encode({"success": True}))
 
 
 def plan_item(call: Call, route: Route) -> Reply:

@@ -53,7 +53,7 @@ class Kind(Struct, frozen=True):
     name: str
     few: int = 5  # records of the company, or at most of a parent
     share: float = 0.0  # or this many for each deal
-    ids: str = "int"  # int, uuid, hex
+    ids: str = "int"  # int, uuid, hex, code (as of a custom field)
     key: str = "id"
     counted: str = ""  # the count in a parent's record that says how many there are
     archived: float = 0.0  # the share of records that only the list of archived ones shows
@@ -89,7 +89,7 @@ KINDS: dict[tuple[str, ...], Kind] = {
     ("boards",): Kind("project_boards", few=2),
     ("phases",): Kind("project_phases", few=6),
     ("projectTemplates",): Kind("project_templates", few=3),
-    ("projectFields",): Kind("project_fields", few=8, key="field_code"),
+    ("projectFields",): Kind("project_fields", few=8, ids="code", key="field_code"),
     ("tasks",): Kind("tasks", share=0.05),
     ("organizationRelationships",): Kind("organization_relationships", few=6),
     ("legacyTeams",): Kind("legacy_teams", few=3),
@@ -134,7 +134,7 @@ def first_records(company: Company, kind: Kind, parents: tuple[str, ...]) -> Ite
         maker = Fabricator(company, kind.name, (parents, position))
         parent = parents[0] if parents else ""
         id: object = int(parent) * 100 + position + 1 if parent.isdigit() else position + 1
-        if kind.ids != "int":
+        if kind.ids in ("uuid", "hex"):
             id = maker.uuid() if kind.ids == "uuid" else maker.uuid().replace("-", "")
         known: Record = {"id": id} if kind.key == "id" else {}
         if kind.key == "uuid":

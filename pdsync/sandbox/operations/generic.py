@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from pdsync.sandbox.company.table import Record
 
 MOST_IDS, MOST_ROWS = 100, 500
+ENVELOPE = {
+    "status": "ok", "statusCode": 200, "statusText": "OK", "service": "goals-api", "related_objects": {},
+}  # fmt: skip
 
 
 def routes(taken: set[tuple[str, str, tuple[str, ...]]]) -> list[Route]:
@@ -164,9 +167,14 @@ def _envelope(facts: DocumentedOperation, page: list[Any], *, more: bool, start:
     elif facts.paging == "cursor":
         cursor = base64.urlsafe_b64encode(json.dumps({"at": start + limit}).encode()).decode() if more else None
         extra["additional_data"] = {"next_cursor": cursor}
-    known = {"status": "ok", "statusCode": 200, "statusText": "OK", "related_objects": {}}
-    extra |= {key: known[key] for key in facts.answer if key in known}
-    return Reply(facts.status, encode({"success": True, "data": data, **extra}))
+    return _reply(facts, data, extra)
+
+
+def _reply(facts: DocumentedOperation, data: Any, extra: Record | None = None) -> Reply:
+    """An answer with what the documents put around the data; without data where they have none."""
+    around = {key: ENVELOPE[key] for key in facts.answer if key in ENVELOPE}
+    shown = {"data": data} if "data" in facts.answer else {}
+    return Reply(facts.status, encode({"success": True, **shown, **(extra or {}), **around}))
 
 
 def _cursor(text: str | None) -> int:
@@ -186,7 +194,7 @@ def _single(call: Call, facts: DocumentedOperation, collection: tuple[str, ...],
     query = tuple(sorted((name, value) for name, value in call.query.items() if name in facts.query))
     stored = call.company.collections.get((kind.name, parents), {}).get("")
     record = stored.record if stored else Fabricator(call.company, kind.name, (parents, query)).record(facts.item, {})
-    return success(present(record, facts.item), facts.status)
+    return _reply(facts, present(record, facts.item))
 
 
 def present(record: Record, shape: Record) -> Record:
@@ -228,7 +236,7 @@ def _as_v2(sent: Record, shape: Record) -> Record:
 
 
 def _one(facts: DocumentedOperation, row: Row) -> Reply:
-    return success(present(row.record, facts.item), facts.status)
+    return _reply(facts, present(row.record, facts.item))
 
 
 # -- writing -----------------------------------------------------------------------------------------
@@ -277,9 +285,11 @@ def _add(call: Call, facts: DocumentedOperation, collection: tuple[str, ...], pa
     kind = kind_of(collection)
     now = call.company.clock.stamp()
     shape = shape_of(kind.name) or facts.item
-    id = sent.get(kind.key) if kind.key != "id" else None  # a follower is known by the user that was sent
+    # A follower is known by the user that was sent, a message by the id that its provider gives it.
+    id = sent.get(kind.key) if kind.key != "id" or "id" in (facts.body or {}) else None
     if id is None:
         id = _next_id(call, collection, parents)
+        id = str(id) if facts.item.get(kind.key) == "str" else id
     stamps: Record = {name: now for name in ("add_time", "update_time") if name in shape}
     owner: Record = {
         name: call.viewer.user_id for name in ("owner_id", "user_id", "creator_id", "added_by_user_id") if name in shape
@@ -294,7 +304,7 @@ def _add(call: Call, facts: DocumentedOperation, collection: tuple[str, ...], pa
         record.update(part)
     row = Row(0, "live", encode(record), ())
     store_record(call.company, collection, parents, "add", record_id(kind, record, 0), row, call.request_id)
-    return success(_wrap(facts, record) if facts.item else {"id": id}, facts.status)
+    return _reply(facts, _wrap(facts, record) if facts.item else {"id": id})
 
 
 def _next_id(call: Call, collection: tuple[str, ...], parents: Parents) -> int | str:
@@ -304,6 +314,8 @@ def _next_id(call: Call, collection: tuple[str, ...], parents: Parents) -> int |
         most = max((int(id) for id in stored if id.isdigit()), default=0)
         return max(most + 1, call.company.next_generic_id())
     fabricator = Fabricator(call.company, kind.name, ("new", call.company.next_generic_id()))
+    if kind.ids == "code":
+        return "".join(f"{fabricator.stable_number(part):016x}" for part in range(3))[:40]
     return fabricator.uuid() if kind.ids == "uuid" else fabricator.uuid().replace("-", "")
 
 
@@ -321,7 +333,7 @@ def _update(
         record = {**before, **sent}
         row = Row(0, "live", encode(record), ())
         store_record(call.company, collection, parents, "update", "", row, call.request_id)
-        return success(record, facts.status)
+        return _reply(facts, record)
     row = _row(call, collection, parents, id)
     shape = shape_of(kind_of(collection).name) or facts.item
     known = {name: value for name, value in _as_v2(sent, shape).items() if name in shape or len(name) >= 40}
@@ -331,7 +343,7 @@ def _update(
     state = "archived" if record.get("is_archived") is True else "live"
     changed = Row(0, state, encode(record), ())
     store_record(call.company, collection, parents, "update", id, changed, call.request_id)
-    return success(_wrap(facts, record) if facts.item else {"id": as_number(id)}, facts.status)
+    return _reply(facts, _wrap(facts, record) if facts.item else {"id": as_number(id)})
 
 
 def _delete(
@@ -340,7 +352,7 @@ def _delete(
     if id is not None:
         _row(call, collection, parents, id)
         store_record(call.company, collection, parents, "delete", id, None, call.request_id)
-        return success(True if facts.answer.get("data") == "bool" else {"id": as_number(id)})
+        return _reply(facts, True if facts.answer.get("data") == "bool" else {"id": as_number(id)})
     stored = records_at(call.company, collection, parents)
     ids = [part for part in call.query.get("ids", "").split(",") if part] or _ids_in_body(call, stored)
     if not ids and not call.body:  # the only one there is: a product's image

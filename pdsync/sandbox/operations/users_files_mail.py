@@ -160,7 +160,12 @@ def update_thread(call: Call, route: Route) -> Reply:
         text = str(sent["deal_id"])
         record["deal_id"] = check("ref:deals", int(text) if text.isdigit() else text, "deal_id", call.company, "deals")
     record["update_time"] = with_milliseconds(call.company.clock.stamp())
-    call.company.put("mail_threads", "update", record, request=call.request_id)
+    # Assumption: what leaves the archive goes to the inbox.
+    hidden = {}
+    if "archived_flag" in sent:
+        hidden["folder"] = "archive" if record["archived_flag"] else "inbox"
+        record["folders"] = [hidden["folder"]]
+    call.company.put("mail_threads", "update", record, hidden=hidden, request=call.request_id)
     return success(record)
 
 
