@@ -1,7 +1,7 @@
 """Carries out what administers a company: users, what roles may see, members of teams, webhooks.
 
-Assumptions: a user who is added has no name yet, and the role of the first user; a role sees every pipeline and shares
-with everyone until something else is set; who has taken away a member from a team that lacks them has changed nothing.
+Assumptions: a user who is added has no name yet, and the role of the first user; a role sees every pipeline until
+some are hidden; a member who is added twice is one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TEAMS, WEBHOOKS = ("legacyTeams",), ("webhooks",)
 ASSIGNMENTS = ("roles", "{}", "assignments")
-EVERYONE = 3  # the visibility that is set unless something else is
+OWNER_ONLY = 1  # the visibility unless another one is set, as in the example of the documents
 MOST_WEBHOOKS = 40  # of a user
 
 
@@ -82,7 +82,7 @@ def set_role_setting(call: Call, route: Route) -> Reply:
 
 def _settings(call: Call) -> Record:
     keys = [key for key in operations()["v1 getRoleSettings"].item if key.endswith("default_visibility")]
-    return _document(call, "v1 getRoleSettings") or dict.fromkeys(keys, EVERYONE)
+    return _document(call, "v1 getRoleSettings") or dict.fromkeys(keys, OWNER_ONLY)
 
 
 def role_pipelines(call: Call, route: Route) -> Reply:
