@@ -77,7 +77,7 @@ class OAuthLogin:
             AuthError: access was not allowed, in time or at all.
             ConfigError: the redirect URI does not lead to this machine, or the port is taken.
         """
-        host, port = self._listening_address(port)
+        host, port = listening_address(self._app.redirect_uri, port)
         code: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
         async def answer(request: web.BaseRequest) -> web.Response:
@@ -173,18 +173,6 @@ class OAuthLogin:
             granted_scopes=answer.scopes,
         )
 
-    def _listening_address(self, port: int | None) -> tuple[str, int]:
-        """Host and port to listen on: of the loopback interface, whatever the redirect URI."""
-        host, uri = self._redirect.hostname or "", self._app.redirect_uri
-        listens_itself = self._redirect.scheme == "http" and self._redirect.port
-        if not port and not listens_itself:
-            raise ConfigError(
-                f"The redirect URI {uri} does not lead to a port of this machine over http.\n"
-                f"If a tunnel or proxy forwards it to this machine, give the port here: --port PORT\n"
-                f"Else paste the address that the browser is sent to: --paste"
-            )
-        return (host if is_loopback(host) and host != "localhost" else "127.0.0.1", port or self._redirect.port or 0)
-
     def _answer(self, request: web.BaseRequest, code: asyncio.Future[str]) -> web.Response:
         """Answer one request to the redirect URI; an answer to this login ends it."""
         if request.path != unquote(self._redirect.path or "/") or request.method != "GET":
@@ -228,6 +216,24 @@ class OAuthLogin:
             raise _ForeignAnswerError("it has no code")
         hide(code)
         return code
+
+
+def listening_address(redirect_uri: str, port: int | None) -> tuple[str, int]:
+    """Host and port to listen on: of the loopback interface, whatever the redirect URI.
+
+    Raises:
+        ConfigError: without `port`, the redirect URI does not lead to this machine.
+    """
+    redirect = check_redirect_uri(redirect_uri)
+    host = redirect.hostname or ""
+    port = port or (redirect.port if redirect.scheme == "http" else None)
+    if not port:
+        raise ConfigError(
+            f"The redirect URI {redirect_uri} does not lead to a port of this machine over http.\n"
+            f"If a tunnel or proxy forwards it to this machine, give the port here: --port PORT\n"
+            f"Else paste the address that the browser is sent to: --paste"
+        )
+    return host if is_loopback(host) and host != "localhost" else "127.0.0.1", port
 
 
 def _origin(parts: SplitResult) -> tuple[str, str, int]:

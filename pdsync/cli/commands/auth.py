@@ -20,17 +20,16 @@ import msgspec
 
 from pdsync.cli.account import ask_account, check_company
 from pdsync.cli.app import App, Group
-from pdsync.core import auth, oauth_app
+from pdsync.core import auth
 from pdsync.core.credentials import ApiToken
 from pdsync.core.log import clean, hide
 from pdsync.core.oauth import OAuth
-from pdsync.core.oauth_login import OAuthLogin
+from pdsync.core.oauth_app import REDIRECT_URI, find_app
+from pdsync.core.oauth_login import OAuthLogin, listening_address
 from pdsync.core.secret_store import Grant, StoredToken, Vault
 from pdsync.errors import AuthError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pdsync.core.account import Account
     from pdsync.core.config import Settings
     from pdsync.core.oauth_app import OAuthApp
@@ -59,7 +58,7 @@ def _only_dash(context: click.Context, option: click.Parameter, value: str | Non
 @click.option("--client-secret", callback=_only_dash, metavar="-", help="Read its client secret from stdin.")
 @click.option("--authorize-url", metavar="URL", help="Where access is allowed; its redirect_uri, if any, is used.")
 @click.option("--token-url", metavar="URL", help="Where codes and refresh tokens are traded for tokens.")
-@click.option("--redirect-uri", metavar="URL", help=f"As registered with the app.  [default: {oauth_app.REDIRECT_URI}]")
+@click.option("--redirect-uri", metavar="URL", help=f"As registered with the app.  [default: {REDIRECT_URI}]")
 @click.option("--scopes", help="Scopes that the app must be given, in one argument, divided by blanks.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port here to which a tunnel forwards the redirect URI.")
 @click.option(
@@ -96,12 +95,18 @@ def login(
     else:
         if token:
             raise click.UsageError("--token is for an API token, --oauth for an OAuth app. Give one of them.")
+        if paste and port:
+            raise click.UsageError("--port listens, --paste does not. Give one of them.")
         app.flags.update({f"oauth.{name}": value for name, value in oauth_settings.items()})
-        found = _find_app(app, app.settings, client_secret)
-        oauth_login = OAuthLogin(found, app.settings.base_url, allow_missing_state=marketplace)
+        oauth_app = _find_app(app, client_secret, listens=not paste, port=port)
+        oauth_login = OAuthLogin(oauth_app, app.settings.base_url, allow_missing_state=marketplace)
         browser = not (no_browser or paste or marketplace)
-        show = partial(_show, app, oauth_login.url, browser=browser, marketplace=marketplace)
-        code = _receive_code(app, oauth_login, show, port=port, paste=paste)
+        show = partial(_show, app, oauth_login.url, browser=browser, paste=paste, marketplace=marketplace)
+        if paste:
+            show()
+            code = oauth_login.read_code(_read_address(app))
+        else:
+            code = asyncio.run(oauth_login.wait_for_code(on_ready=show, port=port))
         secret = asyncio.run(oauth_login.exchange(code))
         if marketplace:
             _confirm_company(app, secret)
@@ -113,10 +118,12 @@ def login(
         app.emit(summary(**account_facts(account)))
 
 
-def _find_app(app: App, settings: Settings, client_secret: str | None) -> OAuthApp:
+def _find_app(app: App, client_secret: str | None, *, listens: bool, port: int | None) -> OAuthApp:
     """The app to log in with: its secret from stdin, the environment, an earlier login, or a prompt."""
-    stored = Vault(settings).find()
-    found = oauth_app.find_app(settings, stored.secret if stored and isinstance(stored.secret, Grant) else None)
+    stored = Vault(app.settings).find()
+    found = find_app(app.settings, stored.secret if stored and isinstance(stored.secret, Grant) else None)
+    if listens:
+        listening_address(found.redirect_uri, port)  # refused before a person is asked for a secret
     secret = os.environ.get("PDSYNC_CLIENT_SECRET") if client_secret is None else None
     if not secret and (client_secret or not found.client_secret):
         secret = _secret(app, client_secret, "Client secret", "--client-secret -")
@@ -124,16 +131,6 @@ def _find_app(app: App, settings: Settings, client_secret: str | None) -> OAuthA
         app.note("The client secret is that of the last login with this app.")
         return found
     return msgspec.structs.replace(found, client_secret=auth.check_token(secret, "client secret"))
-
-
-def _receive_code(app: App, oauth_login: OAuthLogin, show: Callable[[], None], *, port: int | None, paste: bool) -> str:
-    """Show the address to open, and return the code that comes back."""
-    if not paste:
-        return asyncio.run(oauth_login.wait_for_code(on_ready=show, port=port))
-    if port:
-        raise click.UsageError("--port listens, --paste does not. Give one of them.")
-    show()
-    return oauth_login.read_code(_read_address(app))
 
 
 def _read_address(app: App) -> str:
@@ -262,10 +259,11 @@ def ask_secret(what: str) -> str:
     return secret.strip()
 
 
-def _show(app: App, url: str, *, browser: bool, marketplace: bool) -> None:
+def _show(app: App, url: str, *, browser: bool, paste: bool, marketplace: bool) -> None:
     if app.json:
         app.emit({"event": "open", "url": url})
     start = "Install the app from its page in Pipedrive's Marketplace, or open" if marketplace else "Open"
-    click.echo(f"{start} this address in a browser and allow access:\n\n  {url}\n", err=True)
+    end = " Paste the address that the browser is then sent to; its page need not open." if paste else ""
+    click.echo(f"{start} this address in a browser and allow access.{end}\n\n  {url}\n", err=True)
     if browser:
         threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
