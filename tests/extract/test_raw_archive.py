@@ -21,41 +21,27 @@ from pdsync.core.control import Control, SealedPage
 from pdsync.errors import StorageError
 from pdsync.extract import raw_archive, raw_file
 from pdsync.extract.raw_archive import Archive
-from pdsync.model import Page, Walk
 
 from .conftest import NOW
+from .kit import begin, page_of, seal_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-
-def begin(control: Control) -> Walk:
-    return control.open_walk("run", "deals", "all", "v2", "getDeals", None)
-
-
-def page_of(walk: Walk, seq: int, body: bytes, *, last: bool = False) -> Page:
-    return Page(walk.id, seq, body, 1, None if last else f"cursor-{seq}", NOW, f"cursor-{seq - 1}" if seq else None)
-
-
-async def sealed(control: Control, folder: Path, bodies: list[bytes]) -> tuple[Walk, list[SealedPage]]:
-    walk = begin(control)
-    async with Archive(folder, control, "run", 42) as archive:
-        for seq, body in enumerate(bodies):
-            await archive.seal(walk, page_of(walk, seq, body, last=seq == len(bodies) - 1))
-    return walk, control.sealed_pages(walk.id)
+    from pdsync.model import Page
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(bodies=st.lists(st.binary(max_size=2000) | st.just(b"x" * 300_000), min_size=1, max_size=6))
 def test_what_is_read_back_is_what_was_sealed(tmp_path: Path, control: Control, bodies: list[bytes]) -> None:
-    _, entries = asyncio.run(sealed(control, tmp_path / "raw", bodies))
+    _, entries = asyncio.run(seal_all(control, tmp_path / "raw", bodies))
     assert [raw_archive.read(tmp_path / "raw", entry) for entry in entries] == bodies
     assert [entry.seq for entry in entries] == list(range(len(bodies)))
 
 
 async def test_the_archive_explains_itself_without_control_db(tmp_path: Path, control: Control) -> None:
     """Ordinary zstd gives the bodies; a skippable frame before each says what it is."""
-    walk, entries = await sealed(control, tmp_path / "raw", [b'{"data":[1]}', b'{"data":[2]}'])
+    walk, entries = await seal_all(control, tmp_path / "raw", [b'{"data":[1]}', b'{"data":[2]}'])
     raw = (tmp_path / "raw" / entries[0].file).read_bytes()
     with zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as reader:
         assert reader.read() == b'{"data":[1]}{"data":[2]}'
@@ -69,7 +55,7 @@ async def test_the_archive_explains_itself_without_control_db(tmp_path: Path, co
 async def test_x5_the_archive_is_the_owners_alone(tmp_path: Path, control: Control) -> None:
     before = os.umask(0)
     try:
-        _, entries = await sealed(control, tmp_path / "raw", [b"{}"])
+        _, entries = await seal_all(control, tmp_path / "raw", [b"{}"])
     finally:
         os.umask(before)
     assert (tmp_path / "raw").stat().st_mode & 0o777 == 0o700
@@ -77,7 +63,7 @@ async def test_x5_the_archive_is_the_owners_alone(tmp_path: Path, control: Contr
 
 
 async def test_the_last_page_seals_the_walk_and_the_first_dates_it(tmp_path: Path, control: Control) -> None:
-    walk, _ = await sealed(control, tmp_path / "raw", [b"1", b"2"])
+    walk, _ = await seal_all(control, tmp_path / "raw", [b"1", b"2"])
     assert control.walk(walk.id).started_at == NOW
     assert [state for _, state in control.unfinished_walks("deals")] == ["sealed"]
     newest = control.last_page(walk.id)
@@ -86,7 +72,7 @@ async def test_the_last_page_seals_the_walk_and_the_first_dates_it(tmp_path: Pat
 
 
 async def test_o4_a_flipped_bit_is_noticed(tmp_path: Path, control: Control) -> None:
-    _, (entry,) = await sealed(control, tmp_path / "raw", [b'{"data":[{"id":1}]}' * 20])
+    _, (entry,) = await seal_all(control, tmp_path / "raw", [b'{"data":[{"id":1}]}' * 20])
     path = tmp_path / "raw" / entry.file
     whole, noticed = path.read_bytes(), 0
     for at in range(entry.at, entry.at + entry.length):
@@ -159,7 +145,7 @@ import asyncio, os, signal, sys
 from pathlib import Path
 from pdsync.core.control import Control
 from pdsync.extract.raw_archive import Archive
-from tests.extract.test_raw_archive import begin, page_of
+from tests.extract.kit import begin, page_of
 
 class Fatal(Control):
     deadly = False
