@@ -88,34 +88,9 @@ def test_a_name_that_is_not_there_gets_a_guess(tmp_path: Path) -> None:
 
 def test_streams_can_be_left_out_or_read_whole(tmp_path: Path) -> None:
     write(tmp_path, "most", 'description = "x"\nleave_out = ["files"]\nfull = ["deals"]\n')
-    asked = pipeline.load("most", tmp_path).to_sync_request((), full=False, since=None, budget=None)
-    names = {stream.name for stream in asked.selected()}
+    request = pipeline.load("most", tmp_path).to_sync_request((), full=False, since=None, budget=None)
+    names = {stream.name for stream in request.selected()}
     assert names == {name for name, each in catalogue.streams().items() if not each.optional} - {"files"}
-    assert asked.reads_whole("deals")
-    assert not asked.reads_whole("persons")
-    assert asked.command != SyncRequest(asked.streams).command
-
-
-# -- what is asked for -------------------------------------------------------------------------------
-
-
-def test_definitions_come_along_with_the_streams_that_need_them() -> None:
-    names = [stream.name for stream in SyncRequest(("deals",)).selected()]
-    assert names == ["deal_fields", "deals"]
-    assert [stream.name for stream in SyncRequest().selected()] == [
-        name for name, stream in catalogue.streams().items() if not stream.optional
-    ]
-    with pytest.raises(CatalogueError, match="Did you mean 'deals'"):
-        SyncRequest(("deels",)).selected()
-
-
-def test_a_command_is_told_from_another() -> None:
-    asked = [
-        SyncRequest(),
-        SyncRequest(("deals",)),
-        SyncRequest(full=True),
-        SyncRequest(since=datetime(2026, 1, 1, tzinfo=UTC)),
-    ]
-    assert len({each.command for each in asked}) == 4
-    assert SyncRequest(("deals",), full=True).command == "sync deals --full"
-    assert SyncRequest(budget=5).command == SyncRequest().command  # more budget goes on with the same run
+    assert request.reads_whole("deals")
+    assert not request.reads_whole("persons")
+    assert request.command != SyncRequest(request.streams).command

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -10,18 +10,19 @@ import pytest
 from msgspec.structs import replace
 
 from pdsync.core import catalogue, config
+from pdsync.core.control import Control
 from pdsync.errors import ConfigError, ProjectLocked, WrongCompany
 from pdsync.load.commit import Counts
 from pdsync.model import Page, Receipt, StreamReceipt
 from pdsync.runner import project
 from pdsync.runner.report.receipt import StreamEnd, begin_receipt, conclude
-from pdsync.runner.session import Event, Session, open_offline_session
+from pdsync.runner.session import Event, Session, begin_run, open_offline_session
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pdsync.core.config import Settings
-    from pdsync.core.control import Control
 
 T0 = datetime(2026, 11, 22, 12, tzinfo=UTC)
 DEALS = catalogue.stream("deals")
@@ -105,3 +106,42 @@ async def test_progress_counts_pages_and_changes(settings: Settings) -> None:
         assert (entry.inserted, entry.unchanged) == (40, 10)
         assert [event.kind for event in events] == ["page", "page"]
         conclude(opened.receipt, {})
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> Iterator[Control]:
+    opened = Control(tmp_path / "control.db")
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "age", "command", "is_continued"),
+    [
+        (None, timedelta(minutes=5), "sync", True),  # killed
+        (3, timedelta(minutes=5), "sync", True),  # out of budget
+        (130, timedelta(minutes=5), "sync", True),  # interrupted
+        (0, timedelta(minutes=5), "sync", False),
+        (1, timedelta(minutes=5), "sync", False),
+        (4, timedelta(minutes=5), "sync", False),
+        (None, timedelta(minutes=61), "sync", False),
+        (None, timedelta(minutes=5), "sync deals", False),
+    ],
+)
+def test_s1_a_run_that_was_cut_short_is_continued_within_the_hour(
+    control: Control, exit_code: int | None, age: timedelta, command: str, is_continued: bool
+) -> None:
+    last = replace(begin_receipt("sync"), started_at=datetime.now(UTC) - age)
+    control.start_run(last.run_id, last.command, last.started_at)
+    if exit_code is not None:
+        control.finish_run(replace(last, finished_at=datetime.now(UTC), exit_code=exit_code))
+    receipt = begin_run(control, command)
+    assert receipt.resumed is is_continued
+    assert (receipt.run_id == last.run_id) is is_continued
+
+
+def test_only_the_last_run_is_continued(control: Control) -> None:
+    for command in ("sync", "sync deals"):
+        receipt = begin_receipt(command)
+        control.start_run(receipt.run_id, receipt.command, receipt.started_at)
+    assert not begin_run(control, "sync").resumed

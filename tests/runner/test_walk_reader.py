@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
-from pdsync.runner.sync.walk_reader import param_value, resume_point
+from pdsync.core import catalogue
+from pdsync.errors import DependentsBudgetSpent, Forbidden
+from pdsync.model import Page, StreamReceipt
+from pdsync.runner.sync.sync_request import SyncRequest
+from pdsync.runner.sync.walk_reader import WalkReader, param_value, resume_point
+from tests.runner.kit import T0, deal, encode, load, open_session
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from pdsync.model import Walk
+    from pdsync.runner.session import OnlineSession
+    from pdsync.sandbox import RunningSandbox
+
+DEALS = catalogue.stream("deals")
+LIVE = DEALS.v2[0]
 BEGAN = datetime(2026, 11, 22, 12, 0, 30, tzinfo=UTC)
 OVERLAP = timedelta(seconds=60)
 
@@ -50,3 +67,105 @@ def test_a_name_with_an_at_sign_is_a_day_by_the_servers_clock(text: str, value: 
 def test_an_unknown_day_is_an_error() -> None:
     with pytest.raises(KeyError):
         param_value("@yesterday", date(2026, 3, 31))
+
+
+@pytest.fixture
+async def session(box: RunningSandbox, tmp_path: Path) -> AsyncIterator[OnlineSession]:
+    async with open_session(tmp_path, box) as opened:
+        yield opened
+    box.faults.clear()
+
+
+async def begin(session: OnlineSession, *records: dict[str, Any], following: str | None, run: str = "") -> Walk:
+    """A walk of which an interrupted run has sealed one page."""
+    walk = session.control.open_walk(run or session.receipt.run_id, "deals", LIVE.name, "v2", LIVE.operation, None)
+    page = Page(walk.id, 0, encode(records), len(records), following, T0)
+    await session.archive.seal(replace(walk, started_at=T0), page)
+    return session.control.walk(walk.id)
+
+
+def states(session: OnlineSession) -> list[str]:
+    return [state for _, state in sorted(session.control.walks(), key=lambda each: each[0].id)]
+
+
+def requests(box: RunningSandbox) -> list[str]:
+    return [entry.operation or entry.path for entry in box.log]
+
+
+async def test_s3_changes_are_requested_from_the_last_walk_on_less_an_overlap(session: OnlineSession) -> None:
+    overlap = timedelta(seconds=session.settings.overlap_s)
+    assert (await WalkReader(session)._begin_walk(DEALS, LIVE, "v2")).since is None  # never read
+    await load(session, "deals", deal(1, T0 - timedelta(days=1)), deal(2, T0))
+    since = T0 - overlap
+    for request, expected in (
+        (SyncRequest(), since), (SyncRequest(full=True), None), (SyncRequest(refetch=("deals",)), None),
+        (SyncRequest(since=T0 - timedelta(days=9)), T0 - timedelta(days=9)),
+    ):  # fmt: skip
+        assert (await WalkReader(session, request)._begin_walk(DEALS, LIVE, "v2")).since == expected
+
+
+async def test_s15_a_walk_goes_on_after_its_last_sealed_page(session: OnlineSession, box: RunningSandbox) -> None:
+    walk = await begin(session, deal(1), following=None)
+    session.control.end_walk(walk.id, "sealed")
+    box.clear_log()
+    assert await WalkReader(session).read_walk(DEALS, LIVE, walk, is_sealed=True)
+    assert requests(box) == []
+    assert states(session) == ["applied"]
+
+
+async def test_s15_an_expired_cursor_begins_the_list_again_once(session: OnlineSession, box: RunningSandbox) -> None:
+    walk = await begin(session, deal(1), following="no-cursor-of-this-list")
+    box.clear_log()
+    session.progress["deals"] = StreamReceipt()
+    assert await WalkReader(session).read_walk(DEALS, LIVE, walk)
+    assert states(session) == ["dropped", "applied"]
+    assert len(requests(box)) == 2
+
+
+async def test_a_missing_right_is_no_expired_cursor(session: OnlineSession, box: RunningSandbox) -> None:
+    walk = await begin(session, deal(1), following="x")
+    box.faults.add(kind="permission_403", path="/deals")
+    session.progress["deals"] = StreamReceipt()
+    with pytest.raises(Forbidden):
+        await WalkReader(session).read_walk(DEALS, LIVE, walk)
+    assert states(session) == ["dropped"]
+
+
+async def test_s1_a_walk_whose_sealed_pages_are_lost_is_dropped(session: OnlineSession, box: RunningSandbox) -> None:
+    walk = await begin(session, deal(1), following=None)
+    for path in session.settings.raw.glob("*.zst"):
+        path.unlink()
+    notes: list[str] = []
+    session.on_event = lambda event: notes.append(event.text)
+    assert not await WalkReader(session).read_walk(DEALS, LIVE, walk, is_sealed=True)
+    assert states(session) == ["dropped"]
+    assert "The lost pages are read again" in notes[0]
+
+
+async def test_s9_the_sealed_walk_of_an_older_run_does_not_make_this_run_complete(session: OnlineSession) -> None:
+    done: set[tuple[str, str]] = set()
+    for run in ("older", ""):
+        walk = await begin(session, deal(1), following=None, run=run)
+        session.control.end_walk(walk.id, "sealed")
+        await WalkReader(session).load_left_over(DEALS, done)
+        assert done == (set() if run else {("deals", LIVE.name)})
+
+
+@pytest.mark.parametrize(
+    ("daily", "share", "charges", "is_stopped"),
+    [(1000, 10, [40, 60], False), (1000, 10, [40, 61], True), (0, 10, [10**9], False)],
+)
+async def test_l5_dependent_streams_stop_at_their_share_of_the_day(
+    session: OnlineSession, daily: int, share: int, charges: list[int], is_stopped: bool
+) -> None:
+    session.settings = replace(session.settings, daily_tokens=daily, dependents_share=share)
+    reader = WalkReader(session)
+    for tokens in charges[:-1]:
+        reader.charge_dependents(tokens)
+    if is_stopped:
+        with pytest.raises(DependentsBudgetSpent):
+            reader.charge_dependents(charges[-1])
+        assert reader.dependents_spent == sum(charges[:-1])  # what is refused is not spent
+    else:
+        reader.charge_dependents(charges[-1])
+        assert reader.dependents_spent == sum(charges)
