@@ -89,23 +89,23 @@ def measure(company: Company, rows: int, limit: int, latency_ms: float, *, alone
         _verify(folder / "data" / "warehouse.duckdb", rows)
     entries: list[dict[str, Any]] = [json.loads(line) for line in admin(company, "GET", "log").splitlines()]
     listed = sorted(each["monotonic_s"] for each in entries if each["operation"] in ("getDeals", "getArchivedDeals"))
-    seen = json.loads(admin(company, "GET", "window"))
+    window = json.loads(admin(company, "GET", "window"))
     return Read(
         limit=limit,
         walks="one" if alone else "side by side",
         requests=len(listed),
         walk_s=listed[-1] - listed[0] + latency_ms / 1000,
         total_s=usage.seconds,
-        densest=seen["max"],
-        refused=seen["count_429"],
+        densest=window["max"],
+        refused=window["count_429"],
     )
 
 
 def _verify(warehouse: Path, rows: int) -> None:
     with duckdb.connect(str(warehouse), read_only=True) as connection:
-        found = connection.execute("SELECT count(*), count(DISTINCT id) FROM deals").fetchall()[0]
-    if found != (rows, rows):
-        raise BenchmarkError(f"The table holds {found[0]:,} rows, {found[1]:,} ids; the lists show {rows:,}.")
+        problems = connection.execute("SELECT count(*), count(DISTINCT id) FROM deals").fetchall()[0]
+    if problems != (rows, rows):
+        raise BenchmarkError(f"The table holds {problems[0]:,} rows, {problems[1]:,} ids; the lists show {rows:,}.")
 
 
 def count(company: Company) -> int:

@@ -61,15 +61,15 @@ def sizes(total: int) -> dict[str, int]:
 
 def listings(streams: Mapping[str, int]) -> list[Listing]:
     """The lists that pdsync reads when it syncs `streams` for the first time."""
-    found = []
+    result = []
     for name in streams:
         stream = catalogue.stream(name)
         version, sources = stream.sources("v2")
         for source in sources:
             operation = catalogue.operations(version)[source.operation]
             query = query_of(stream, source, version, operation, None)
-            found.append(Listing(name, f"{name}_{source.name}", operation.path, query))
-    return found
+            result.append(Listing(name, f"{name}_{source.name}", operation.path, query))
+    return result
 
 
 def write_listings(streams: Mapping[str, int], path: Path) -> None:
@@ -103,8 +103,8 @@ def served(records: Mapping[str, int], folder: Path) -> Iterator[Company]:
             line = process.stdout.readline()
             ready = json.loads(line) if line.startswith(b"{") else {}
             if ready.get("event") != "ready":
-                said = line.decode(errors="replace") + errors.read_text(errors="replace")
-                raise BenchmarkError(f"The sandbox did not start:\n{said[-TAIL_CHARS:]}")
+                error_text = line.decode(errors="replace") + errors.read_text(errors="replace")
+                raise BenchmarkError(f"The sandbox did not start:\n{error_text[-TAIL_CHARS:]}")
             yield Company(ready["url"], ready["token"], _listed(ready["url"], records))
         finally:
             stop(process)

@@ -29,10 +29,10 @@ def download(company: Company) -> tuple[Usage, int]:
         folder = Path(name)
         write_listings(company.rows, folder / "lists.json")
         usage = run([sys.executable, str(HERE / "download.py"), "lists.json"], env=_env(company), folder=folder)
-        came = json.loads((folder / "output.log").read_text())
-    if came["rows"] != company.total:
-        raise BenchmarkError(f"The lists showed {came['rows']:,} rows; the sandbox says {company.total:,}.")
-    return usage, int(came["bytes"])
+        totals = json.loads((folder / "output.log").read_text())
+    if totals["rows"] != company.total:
+        raise BenchmarkError(f"The lists showed {totals['rows']:,} rows; the sandbox says {company.total:,}.")
+    return usage, int(totals["bytes"])
 
 
 def pdsync(company: Company) -> Usage:

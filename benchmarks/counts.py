@@ -16,11 +16,11 @@ import duckdb
 def main(file: str, schema: str, tables: list[str]) -> None:
     """Print {table: [rows, distinct ids]}."""
     with duckdb.connect(file, read_only=True) as connection:
-        found = {
+        counts = {
             table: connection.execute(f'SELECT count(*), count(DISTINCT id) FROM "{schema}"."{table}"').fetchall()[0]
             for table in tables
         }
-    print(json.dumps(found))
+    print(json.dumps(counts))
 
 
 if __name__ == "__main__":

@@ -49,8 +49,8 @@ async def main(listings: list[dict[str, Any]]) -> None:
     """Fetch all lists and print the totals."""
     headers = {"x-api-token": os.environ["PDSYNC_API_TOKEN"]}
     async with aiohttp.ClientSession(os.environ["PDSYNC_BASE_URL"], headers=headers) as session:
-        found = await asyncio.gather(*(fetch_all(session, each["path"], each["query"]) for each in listings))
-    size, pages, rows = (sum(figures) for figures in zip(*found, strict=True))
+        totals = await asyncio.gather(*(fetch_all(session, each["path"], each["query"]) for each in listings))
+    size, pages, rows = (sum(figures) for figures in zip(*totals, strict=True))
     print(json.dumps({"bytes": size, "pages": pages, "rows": rows}))
 
 

@@ -66,8 +66,8 @@ def run(command: Sequence[str], *, env: Mapping[str, str], folder: Path) -> Usag
             stop(process)
         seconds = time.perf_counter() - started
     if process.returncode != 0:
-        said = (output.read_text(errors="replace") + errors.read_text(errors="replace"))[-TAIL_CHARS:]
-        raise BenchmarkError(f"{' '.join(command[:4])} … ended with {process.returncode}:\n{said}")
+        error_text = (output.read_text(errors="replace") + errors.read_text(errors="replace"))[-TAIL_CHARS:]
+        raise BenchmarkError(f"{' '.join(command[:4])} … ended with {process.returncode}:\n{error_text}")
     return Usage(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / RSS_PER_MIB)
 
 
@@ -82,8 +82,8 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 def clean_env(**more: str) -> dict[str, str]:
     """The environment of this process without settings of pdsync and dlt and without proxies, plus `more`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
-    return kept | {"NO_PROXY": "*", "no_proxy": "*"} | more
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    return variables | {"NO_PROXY": "*", "no_proxy": "*"} | more
 
 
 def median(usages: Sequence[Usage]) -> Usage:

@@ -28,51 +28,51 @@ def main() -> int:
     parser.add_argument("--updates", type=int, default=10_000)
     parser.add_argument("--burst", type=int, default=120, help="requests in any 2 s")
     parser.add_argument("--latency", type=int, default=30, help="ms")
-    asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, serving("--deals", str(asked.updates * 6 // 5)) as remote:
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, serving("--deals", str(options.updates * 6 // 5)) as remote:
         project = Project(Path(folder) / "project", remote)
-        ids = [entry["id"] for entry in remote.dump("deals") if entry["state"] == "live"][: asked.updates]
+        ids = [entry["id"] for entry in remote.dump("deals") if entry["state"] == "live"][: options.updates]
         rows = Path(folder) / "rows.ndjson"
         rows.write_text("".join(json.dumps({"id": id, "title": f"pushed {id}"}) + "\n" for id in ids), encoding="utf-8")
         queued = project.here("queue", "import", str(rows), "--operation", "updateDeal", "-q")
         assert queued.code == 0, queued
-        remote.post("limits", burst=asked.burst)
-        remote.fault(kind="latency", ms=asked.latency)
+        remote.post("limits", burst=options.burst)
+        remote.fault(kind="latency", ms=options.latency)
         remote.clear_log()
-        project.configure(burst=asked.burst)
+        project.configure(burst=options.burst)
         began = time.monotonic()
-        process = project.start("push", "--yes", "--max-changes", str(asked.updates), "--json", "-q")
+        process = project.start("push", "--yes", "--max-changes", str(options.updates), "--json", "-q")
         memory = _watched(process.pid, process)
         out, _ = process.communicate()
         summary = json.loads(out.splitlines()[-1])
         log = remote.log()
         sent = [entry["monotonic_s"] for entry in log]
-        seconds, best = max(sent) - min(sent), len(log) * 2 / asked.burst
-        seen = remote.window()
+        seconds, best = max(sent) - min(sent), len(log) * 2 / options.burst
+        window = remote.window()
         thirds = [memory[len(memory) * n // 3 : len(memory) * (n + 1) // 3] or memory for n in range(3)]
         print(f"{summary['mutations']} in {time.monotonic() - began:.0f} s, {len(log):,} requests in {seconds:.1f} s")
         print(f"seconds ÷ (requests ÷ limit) = {seconds / best:.3f}")
-        print(f"429s: {seen['count_429']}   most in 2 s: {seen['max']}")
-        told = ", ".join(f"{statistics.median(third) / 2**20:.0f}" for third in thirds)
-        print(f"memory in each third, MiB: {told}; at most {max(memory) / 2**20:.0f}")
+        print(f"429s: {window['count_429']}   most in 2 s: {window['max']}")
+        results = ", ".join(f"{statistics.median(third) / 2**20:.0f}" for third in thirds)
+        print(f"memory in each third, MiB: {results}; at most {max(memory) / 2**20:.0f}")
     return 0
 
 
 def _watched(pid: int, process: object) -> list[int]:
     """The memory of a process, measured twice a second while it runs."""
-    found: list[int] = []
+    samples: list[int] = []
 
     def watch() -> None:
         try:
             one = psutil.Process(pid)
             while one.is_running() and one.status() != psutil.STATUS_ZOMBIE:
-                found.append(one.memory_info().rss)
+                samples.append(one.memory_info().rss)
                 time.sleep(0.5)
         except psutil.Error:
             return
 
     threading.Thread(target=watch, daemon=True).start()
-    return found
+    return samples
 
 
 if __name__ == "__main__":

@@ -27,16 +27,16 @@ def test_they_are_the_component_s() -> None:
     seed = stored("actions")
     assert seed.keys() == actions().keys()
     kinds = {"string Key Value List": "pairs"}
-    for key, wanted in seed.items():
-        here = actions()[key]
-        assert (here.title, here.kind) == (wanted["title"], wanted["kind"])
-        inputs = {name: [each.type, each.required] for name, each in here.inputs.items()}
-        facts = {name: [kinds.get(type, type), needed] for name, (type, needed) in wanted["inputs"].items()}
+    for key, expected in seed.items():
+        own = actions()[key]
+        assert (own.title, own.kind) == (expected["title"], expected["kind"])
+        inputs = {name: [each.type, each.required] for name, each in own.inputs.items()}
+        facts = {name: [kinds.get(type, type), needed] for name, (type, needed) in expected["inputs"].items()}
         assert inputs == facts, key
         assert list(inputs) == list(facts), key
-        versions = {f"{version} {id}" for version, id in wanted["maps_to"].items() if id}
-        assert here.operation in versions or key == "rawRequest"
-        assert here.operation is None or here.operation.startswith("v2") == bool(wanted["maps_to"]["v2"])
+        versions = {f"{version} {id}" for version, id in expected["maps_to"].items() if id}
+        assert own.operation in versions or key == "rawRequest"
+        assert own.operation is None or own.operation.startswith("v2") == bool(expected["maps_to"]["v2"])
 
 
 def test_every_input_says_what_it_means_and_every_refusal_why() -> None:
@@ -68,9 +68,9 @@ def test_every_strategy_has_a_name_and_is_used() -> None:
     ],
 )
 def test_a_wrong_entry_is_refused_with_the_file_the_key_and_a_guess(entry: Any, message: str) -> None:
-    with pytest.raises(CatalogueError, match=message) as told:
+    with pytest.raises(CatalogueError, match=message) as message_text:
         read_action("getDeals", entry, "schemas/actions/deals.toml [getDeals]")
-    assert "getDeals" in str(told.value)
+    assert "getDeals" in str(message_text.value)
 
 
 def test_names_of_inputs() -> None:

@@ -38,7 +38,9 @@ NO_LIST = re.compile(r"search\w*|find\w*|authorize|get\w+ConversionStatus|getCur
 
 def sources(stream: Stream) -> list[tuple[Version, Source, Operation]]:
     listed: list[tuple[Version, tuple[Source, ...]]] = [("v2", stream.v2), ("v1", stream.v1)]
-    return [(version, each, catalogue.operations(version)[each.operation]) for version, some in listed for each in some]
+    return [
+        (version, each, catalogue.operations(version)[each.operation]) for version, lists in listed for each in lists
+    ]
 
 
 def its_columns_have_types_and_sources(stream: Stream) -> None:
@@ -52,13 +54,13 @@ def its_columns_have_types_and_sources(stream: Stream) -> None:
         assert set(column.negated) <= versions
         assert not column.join or column.type == "VARCHAR"
         assert not any(stream.column(part).join or stream.column(part).items for part in column.join), name
-    places = [
+    pointers = [
         (version, stream.column(name).path(name, version))
         for version in versions
         for name in stream.columns
         if not stream.column(name).join
     ]
-    assert len(places) == len(set(places)), "two columns would hold the same value"
+    assert len(pointers) == len(set(pointers)), "two columns would hold the same value"
 
 
 def its_references_exist(stream: Stream) -> None:

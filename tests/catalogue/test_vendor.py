@@ -75,7 +75,7 @@ def test_every_action_of_the_seed_has_an_operation_that_does_it_today() -> None:
     """The action's operation while the API has it, else its replacement; some have none."""
     actions = stored("actions")
     assert len(actions) == 149
-    gone, unmapped = set(), set()
+    without_replacement, unmapped = set(), set()
     for key, action in actions.items():
         named = [catalogue.operation(f"{version}:{id}") for version, id in action["maps_to"].items() if id]
         current = [operation for operation in named if not operation.removed]
@@ -83,9 +83,9 @@ def test_every_action_of_the_seed_has_an_operation_that_does_it_today() -> None:
         if not named:
             unmapped.add(key)
         elif not current:
-            gone |= {operation.tag for operation in named}
+            without_replacement |= {operation.tag for operation in named}
     assert unmapped == NO_OPERATION.keys()
-    assert gone == {"Subscriptions"}  # removed on 2025-06-27 without a replacement
+    assert without_replacement == {"Subscriptions"}  # removed on 2025-06-27 without a replacement
 
 
 # The catalogue in the form of the fingerprints

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from pdsync.sandbox import Limits, Sizes, generate_company, running
 from tests.core.servers import server
-from tests.support.world import Project, Ran, ended
+from tests.support.world import Project, Ran, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -240,7 +240,7 @@ def test_an_interrupted_download_ends_with_130_and_goes_on(
     while len(list(out.glob("[0-9]*"))) < 5 and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(started.pid, with_signal)
-    ran = ended(started)
+    ran = wait_for(started)
     assert ran.code == 130, ran
     assert "run the same command again to continue" in ran.err
     assert not list(out.glob(".*"))
@@ -375,7 +375,7 @@ def test_w4_an_upload_that_is_interrupted_says_that_it_may_have_arrived(
     while len(box.journal) == before and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(started.pid, signal.SIGINT)
-    ran = ended(started)
+    ran = wait_for(started)
     assert ran.code == 130
     assert "It is unknown whether the upload under way took effect" in ran.err
     assert "0 were uploaded before it, 1 not sent" in ran.err
@@ -423,7 +423,7 @@ def test_a_large_file_is_uploaded_in_pieces(project: Project, tmp_path: Path) ->
             "import tracemalloc, atexit, sys; tracemalloc.start();"
             " atexit.register(lambda: print(tracemalloc.get_traced_memory()[1], file=sys.stderr))"
         )
-        ran = ended(alone.start("files", "upload", str(big), "--deal", "1", "--yes", first=code))
+        ran = wait_for(alone.start("files", "upload", str(big), "--deal", "1", "--yes", first=code))
     assert ran.code == 0, ran
     assert size < received < size + 2000
     assert int(ran.err.split()[-1]) < 30 * 2**20

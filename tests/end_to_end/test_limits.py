@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.world import Project, ended, page_of, serving
+from tests.support.world import Project, page_of, serving, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ def test_l1_l2_three_processes_that_share_a_token_stay_below_the_limit_together(
         project.start("api", "getPersons", "limit=11", "--all"),
     ]
     for process in processes:
-        ran = ended(process)
+        ran = wait_for(process)
         assert ran.code == 0, ran
     seen = remote.window()
     assert len(remote.log()) > 40
@@ -80,7 +80,7 @@ def test_l1_l2_searches_of_several_processes_stay_below_their_own_limit(remote: 
     processes = [project.start("api", *each, "exact_match=false", "--all") for each in commands]
     processes += [project.start("api", "--request", "GET", path, "--query", "term=ab") for path in paths]
     for process in processes:
-        ran = ended(process)
+        ran = wait_for(process)
         assert ran.code == 0, ran
     arrived = [r["monotonic_s"] for r in remote.log() if "earch" in r["path"]]
     assert len(arrived) > 20  # or nothing was limited
@@ -111,7 +111,7 @@ def test_l3_the_pause_of_one_process_holds_the_others_too(remote: Remote, projec
     project.configure(base_url=remote.url, api_token=remote.token, burst=200, concurrency=1)
     first = project.start("api", "getDeals", "limit=100", "--all")
     second = project.start("api", "getPersons", "limit=20", "--all")
-    assert ended(first).code == ended(second).code == 0
+    assert wait_for(first).code == wait_for(second).code == 0
     log = remote.log()
     refused = next(request for request in log if request["status"] == 429)
     behind = [r["monotonic_s"] - refused["monotonic_s"] for r in log if r["seq"] > refused["seq"]]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pdsync.sandbox import Limits, Sizes, generate_company, running
-from tests.support.world import Project, ended, serving
+from tests.support.world import Project, serving, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,7 +102,7 @@ def test_w14_a_signal_settles_requests_in_flight_or_parks_them(
     if twice:
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-    ran = ended(process, 10)
+    ran = wait_for(process, 10)
     assert ran.code == 130, ran
     found = states(project)
     assert sum(found.values()) == len(deals)

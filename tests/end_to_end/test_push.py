@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.world import Project, ended, fingerprint, serving
+from tests.support.world import Project, fingerprint, serving, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,7 +113,7 @@ def test_w6_an_overwritten_edit_is_found_in_the_changelog(remote: Remote, projec
     while sum(entry["path"].startswith("/api/v2/deals") for entry in remote.log()) < 2:
         time.sleep(0.02)  # behind this, what we see of it just before the write is under way to us
     remote.post("act", method="PATCH", path=f"/api/v2/deals/{deal['id']}", body={"title": "Theirs"})
-    ran = ended(process)
+    ran = wait_for(process)
     assert ran.code == 5, ran
     assert fate(project, queued) == ("conflict", "detected_late")
     detail = project.control("SELECT detail FROM mutations WHERE id = ?", queued["id"])[0][0]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.end_to_end.test_push_restored import TAKING, YES, called, fate, live, queue, writes
-from tests.support.world import Project, ended, serving
+from tests.support.world import Project, serving, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,7 +55,7 @@ def lost_while(remote: Remote, project: Project, method: str, path: str, then: C
     while remote.struck() < 1:
         time.sleep(0.01)
     then()
-    return ended(process)
+    return wait_for(process)
 
 
 def detail(project: Project, queued: dict[str, Any]) -> str:
@@ -124,7 +124,7 @@ def test_w2_w4_an_addition_that_a_colleague_has_changed_meanwhile_is_not_sent_ag
     else:
         act(remote, "POST", "/api/v2/products", name="A later one")
         act(remote, "DELETE", f"/api/v2/products/{id}")
-    ran = ended(process)
+    ran = wait_for(process)
     assert fate(project, queued) == ("needs_review", "undecidable"), ran
     assert called(remote, "products", name) == []
     assert sum((entry["after"] or {}).get("name") == name for entry in remote.lines("journal")) <= 2  # added, deleted

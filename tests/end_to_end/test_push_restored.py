@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.world import Project, ended, serving
+from tests.support.world import Project, serving, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -209,7 +209,7 @@ def test_w4_a_queue_restored_from_the_middle_of_a_push_probes_before_it_sends(
     while not writes(remote):
         pass
     save(project, tmp_path / "control.db")
-    ran = ended(process)
+    ran = wait_for(process)
     assert ran.code == 0, ran
     restore(project, tmp_path / "control.db")
     assert fate(project, queued) == ("armed", None)
@@ -299,7 +299,7 @@ def test_w13_what_was_pushed_during_a_sync_is_loaded_by_that_sync(remote: Remote
     ran = push(project, *TAKING)
     assert "A sync runs beside" in ran.err
     assert not row_of(project, "deals", deal)
-    done = ended(sync)
+    done = wait_for(sync)
     assert done.code == 0, done
     assert row_of(project, "deals", deal)
     assert merges(project, loser) == [(winner, "exact")]

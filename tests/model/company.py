@@ -35,7 +35,7 @@ class Still(Clock):
         return self._start_s
 
 
-def tiny(skew_s: int = 0, seed: int = 1) -> Company:
+def generate_small(skew_s: int = 0, seed: int = 1) -> Company:
     """A dozen records of each kind and a few custom fields, at a server whose clock is `skew_s` ahead of ours."""
     sizes = Sizes(
         deals=14, persons=7, organizations=5, products=4, activities=10, files=0, mail_threads=0, users=3, pipelines=1
@@ -43,11 +43,11 @@ def tiny(skew_s: int = 0, seed: int = 1) -> Company:
     company = generate_company(seed=seed, sizes=sizes, now=BORN)
     company.clock = Still(datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=skew_s))
     for kind in KINDS:
-        kept: set[str] = set()
+        shown: set[str] = set()
         for code, field in company.fields[kind].custom.items():
-            if field.type in kept or field.type not in ("enum", "set", "varchar", "monetary"):
+            if field.type in shown or field.type not in ("enum", "set", "varchar", "monetary"):
                 change_fields(company, kind, "delete", code)
-            kept.add(field.type)
+            shown.add(field.type)
     return company
 
 
@@ -66,18 +66,18 @@ class Work:
 
     def states(self) -> dict[Place, str]:
         """The state of every record that exists or existed."""
-        found: dict[Place, str] = {}
+        states: dict[Place, str] = {}
         for kind in KINDS:
             table = self.company[kind]
-            found |= {(kind, id): left.state for id, left in table.removed.items()}
-            found |= {(kind, id): row.state for id, row in table.rows.items()}
-        return found
+            states |= {(kind, id): removed.state for id, removed in table.removed.items()}
+            states |= {(kind, id): row.state for id, row in table.rows.items()}
+        return states
 
     def pick(self, kind: str, number: int, *states: str) -> int | None:
         ids = sorted(row.id for row in self.rows(kind, *states))
         return ids[number % len(ids)] if ids else None
 
-    def known(self, kind: str, number: int) -> int:
+    def any_id(self, kind: str, number: int) -> int:
         """The id of a record that exists or existed."""
         ids = sorted({*self.company[kind].rows, *self.company[kind].removed})
         return ids[number % len(ids)]
@@ -121,9 +121,9 @@ class Work:
                 self.company.remove(kind, row.id, "purged")
 
     def merge(self, kind: str, loser: int, winner: int) -> None:
-        one, other = self.pick(kind, loser, "live"), self.pick(kind, winner, "live")
-        if one != other and len(self.rows(kind, "live")) > FEWEST:
-            self._act("PUT", f"{MERGED[kind]}/{one}/merge", {"merge_with_id": other})
+        loser_id, winner_id = self.pick(kind, loser, "live"), self.pick(kind, winner, "live")
+        if loser_id != winner_id and len(self.rows(kind, "live")) > FEWEST:
+            self._act("PUT", f"{MERGED[kind]}/{loser_id}/merge", {"merge_with_id": winner_id})
 
     def archive(self, number: int) -> None:
         if len(self.rows("deals", "live")) > FEWEST:

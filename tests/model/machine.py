@@ -33,7 +33,7 @@ from pdsync.runner.sync.sync_request import SyncRequest
 from pdsync.sandbox import Limits, running
 from pdsync.writeback.guards import Consent
 from tests.model import oracle
-from tests.model.company import KINDS, MERGED, TITLES, Work, tiny
+from tests.model.company import KINDS, MERGED, TITLES, Work, generate_small
 from tests.model.cost import counted
 from tests.support.truth import differences
 from tests.support.world import Project
@@ -87,11 +87,11 @@ _steps: list[st.SearchStrategy[tuple[str, dict[str, Any]]]] = []
 def step(weight: int, **given: st.SearchStrategy[Any]) -> Callable[[Callable[P, None]], Callable[P, None]]:
     """Register a method as a step. `weight`: how often it is drawn, compared with the others."""
 
-    def noted(method: Callable[P, None]) -> Callable[P, None]:
+    def register(method: Callable[P, None]) -> Callable[P, None]:
         _steps.extend([st.tuples(st.just(method.__name__), st.fixed_dictionaries(given))] * weight)
         return method
 
-    return noted
+    return register
 
 
 class Life(RuleBasedStateMachine):
@@ -116,7 +116,7 @@ class Life(RuleBasedStateMachine):
         """Make a company on a server whose clock differs from this machine's."""
         folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="pdsync-model-")))
         free = Limits(burst=None, search_burst=None, daily_tokens=None)
-        self.box = self.stack.enter_context(running(tiny(skew_s), limits=free))
+        self.box = self.stack.enter_context(running(generate_small(skew_s), limits=free))
         project = Project(folder / "project").configure(base_url=self.box.url, api_token=self.box.token)
         self.stack.enter_context(patch.dict(os.environ, project.env, clear=True))
         self.stack.enter_context(patch.dict(Http.__init__.__kwdefaults__, {"backoff_s": 0.001}))
@@ -203,20 +203,20 @@ class Life(RuleBasedStateMachine):
         receipt = self._sync(SyncRequest(streams, full), events=events)
         assert receipt is None or receipt.exit_code in (0, 130), receipt
 
-    def _sync(self, asked: SyncRequest, events: int = 0) -> Any:
+    def _sync(self, request: SyncRequest, events: int = 0) -> Any:
         """The receipt; None where the run could not start. `events`: interrupt it after this many events."""
-        left = events
+        events_left = events
 
         async def work() -> Any:
             task = asyncio.current_task()
 
             def tell(event: Event) -> None:
-                nonlocal left
-                left -= 1
-                if left == 0 and task is not None:
+                nonlocal events_left
+                events_left -= 1
+                if events_left == 0 and task is not None:
                     task.cancel()
 
-            return await sync(self.settings, asked, tell)
+            return await sync(self.settings, request, tell)
 
         try:
             return asyncio.run(work())
@@ -230,9 +230,9 @@ class Life(RuleBasedStateMachine):
             return
         if fault:
             self.box.faults.add(fault)
-        asked = findings.ReconcileRequest(streams, repair=True, deep=deep, max_tombstones=1000)
+        request = findings.ReconcileRequest(streams, repair=True, deep=deep, max_tombstones=1000)
         try:
-            result = asyncio.run(reconcile.reconcile(self.settings, asked))
+            result = asyncio.run(reconcile.reconcile(self.settings, request))
         except PdsyncError:
             if not fault:
                 raise
@@ -255,7 +255,7 @@ class Life(RuleBasedStateMachine):
         receipt = asyncio.run(replay.replay(self.settings))
         assert receipt.exit_code == 0, receipt
         if is_whole:
-            assert not oracle.told_apart(before, self._published())
+            assert not oracle.differing_records(before, self._published())
 
     @step(3, verb=st.sampled_from(("update", "add", "delete", "update")), kind=kinds, number=numbers)
     @counted
@@ -263,17 +263,17 @@ class Life(RuleBasedStateMachine):
         operation = f"{verb}{kind.removesuffix('s').replace('ie', 'y').title()}"
         values: dict[str, Any] = {} if verb == "delete" else {TITLES[kind]: self.work.word()}
         if verb != "add":
-            values["id"] = self.work.known(kind, number)
+            values["id"] = self.work.any_id(kind, number)
         if verb != "delete" or len(self.work.rows(kind, "live")) > 5:
             self.queued.add(self.queue.add(operation, **values).id)
 
     @step(1, kind=st.sampled_from(sorted(MERGED)), loser=numbers, winner=numbers)
     @counted
     def queue_merge(self, kind: str, loser: int, winner: int) -> None:
-        one, other = self.work.known(kind, loser), self.work.known(kind, winner)
-        if one != other and len(self.work.rows(kind, "live")) > 5:
+        loser_id, winner_id = self.work.any_id(kind, loser), self.work.any_id(kind, winner)
+        if loser_id != winner_id and len(self.work.rows(kind, "live")) > 5:
             name = f"merge{kind.title()}"
-            self.queued.add(self.queue.add(name, id=one, merge_with_id=other).id)
+            self.queued.add(self.queue.add(name, id=loser_id, merge_with_id=winner_id).id)
 
     @step(1, number=numbers)
     @counted
@@ -329,7 +329,7 @@ class Life(RuleBasedStateMachine):
         wrong = outbox.lost(self.queued, self.ended) + outbox.effects(self.work)
         self.ended = outbox.ended()
         published = self._published()
-        wrong += oracle.dishonest(published, self.work)
+        wrong += oracle.outdated_rows(published, self.work)
         if published is not self.held:
             self.step += 1
             states = self.work.states()
@@ -378,19 +378,21 @@ class Life(RuleBasedStateMachine):
             assert receipt.exit_code == 0, receipt
             if not receipt.resumed:
                 break
-        asked = findings.ReconcileRequest(KINDS, repair=True, max_tombstones=1000)
-        result = asyncio.run(reconcile.reconcile(self.settings, asked))
+        request = findings.ReconcileRequest(KINDS, repair=True, max_tombstones=1000)
+        result = asyncio.run(reconcile.reconcile(self.settings, request))
         assert result.receipt.exit_code == 0, result
         assert not result.left, result.left
         published = self._published()
         states = self.work.states()
-        wrong = oracle.circles(published) + oracle.dishonest(published, self.work) + published.wrong
+        wrong = oracle.circles(published) + oracle.outdated_rows(published, self.work) + published.wrong
         with pdsync.open_warehouse(self.settings.project) as warehouse:
             for kind in KINDS:
-                alive = {id for (of, id), (_, gone) in published.rows.items() if of == kind and gone is None}
+                alive = {
+                    id for (of, id), (_, tombstoned) in published.rows.items() if of == kind and tombstoned is None
+                }
                 true = {id for (of, id), state in states.items() if of == kind and state in ("live", "archived")}
                 wrong += [f"{kind} {id} is missing" for id in true - alive]
                 wrong += [f"{kind} {id} is {states.get((kind, id))}, and not here" for id in alive - true]
-                gone = {id for of, id in published.tombstones if of == kind}
-                wrong += differences(warehouse, kind, self.box.dump(kind), gone=gone)
+                tombstoned = {id for of, id in published.tombstones if of == kind}
+                wrong += differences(warehouse, kind, self.box.dump(kind), gone=tombstoned)
         assert not wrong, "\n".join(wrong)

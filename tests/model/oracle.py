@@ -46,12 +46,12 @@ class Published:
             "SELECT schema_name, table_name FROM duckdb_tables() WHERE schema_name IN ('main', 'versions')"
         ).fetchall()
         for kind in [kind for kind in KINDS if ("main", kind) in rows]:
-            for id, changed, gone in connection.execute(
+            for id, changed, deleted in connection.execute(
                 f"SELECT id, update_time, _deleted_at FROM main.{kind}"
             ).fetchall():
                 if (kind, id) in self.rows:
                     self.wrong.append(f"{kind} {id} stands in its table twice")
-                self.rows[kind, id] = (changed, gone)
+                self.rows[kind, id] = (changed, deleted)
             self.wrong += [
                 f"S12: versions of {kind} {row}"
                 for row in connection.execute(
@@ -75,10 +75,10 @@ class Published:
 
     @property
     def tombstones(self) -> set[Place]:
-        return {place for place, (_, gone) in self.rows.items() if gone is not None}
+        return {place for place, (_, deleted) in self.rows.items() if deleted is not None}
 
 
-def told_apart(before: Published, after: Published) -> list[str]:
+def differing_records(before: Published, after: Published) -> list[str]:
     """Records that differ between two warehouses: existence, times, marks, number of versions (S14)."""
     return [
         f"S14: {place} was {before.rows.get(place)}, {before.versions[place]} versions, and is {after.rows.get(place)},"
@@ -97,31 +97,31 @@ def unfinished(control: Path) -> int:
 
 def circles(published: Published) -> list[str]:
     """Chains of merges that lead back to their start (S13)."""
-    found = []
+    problems = []
     for kind, loser in published.merges:
-        seen, now = {loser}, published.merges[kind, loser][0]
+        visited, now = {loser}, published.merges[kind, loser][0]
         while now is not None:
-            if now in seen:
-                found.append(f"S13: {kind} {loser} was merged into itself, over {sorted(seen)}")
+            if now in visited:
+                problems.append(f"S13: {kind} {loser} was merged into itself, over {sorted(visited)}")
                 break
-            seen.add(now)
+            visited.add(now)
             now = published.merges.get((kind, now), (None, ""))[0]
-    return found
+    return problems
 
 
 def false_merges(published: Published, work: Work) -> list[str]:
     """Merges that are recorded as exact but did not happen."""
-    found = []
+    problems = []
     for (kind, loser), (winner, confidence) in published.merges.items():
-        left = work.company[kind].removed.get(loser)
-        if confidence == "exact" and (left is None or left.merged_into != winner):
-            found.append(f"S13: {kind} {loser} was not merged into {winner}")
-    return found
+        removed = work.company[kind].removed.get(loser)
+        if confidence == "exact" and (removed is None or removed.merged_into != winner):
+            problems.append(f"S13: {kind} {loser} was not merged into {winner}")
+    return problems
 
 
-def dishonest(published: Published, work: Work) -> list[str]:
+def outdated_rows(published: Published, work: Work) -> list[str]:
     """Records older than their list's watermark that are missing or have older values in the table (S3, S4)."""
-    found = []
+    problems = []
     for (kind, id), (state, changed) in work.updated().items():
         source = ("archived" if state == "archived" else "live") if kind == "deals" else "all"
         watermark = published.watermarks.get((kind, source))
@@ -129,15 +129,15 @@ def dishonest(published: Published, work: Work) -> list[str]:
             continue
         if state == "deleted" and kind != "deals":
             continue  # no list shows it
-        held = published.rows.get((kind, id))
-        said = f"{state}, of {changed:%d. %H:%M:%S}, and complete until {watermark:%d. %H:%M:%S}"
-        if held is None:
-            found.append(f"S4: {kind} {id} is missing: {said}")
-        elif held[0] < changed:
-            found.append(f"S3: {kind} {id} stands as of {held[0]:%d. %H:%M:%S}: {said}")
-        elif (held[1] is not None) != (state == "deleted"):
-            found.append(f"S3: {kind} {id} is {'marked' if held[1] else 'not marked'} as deleted: {said}")
-    return found
+        stored = published.rows.get((kind, id))
+        watermarks = f"{state}, of {changed:%d. %H:%M:%S}, and complete until {watermark:%d. %H:%M:%S}"
+        if stored is None:
+            problems.append(f"S4: {kind} {id} is missing: {watermarks}")
+        elif stored[0] < changed:
+            problems.append(f"S3: {kind} {id} stands as of {stored[0]:%d. %H:%M:%S}: {watermarks}")
+        elif (stored[1] is not None) != (state == "deleted"):
+            problems.append(f"S3: {kind} {id} is {'marked' if stored[1] else 'not marked'} as deleted: {watermarks}")
+    return problems
 
 
 class Outbox:
@@ -155,21 +155,21 @@ class Outbox:
 
     def lost(self, queued: set[str], before: Mapping[str, Fate]) -> list[str]:
         """Mutations that are missing, were never queued, have no valid state, or ended twice (W1)."""
-        found = [f"W1: {id} was queued and is gone" for id in queued - self.fates.keys()]
-        found += [f"W1: {id} was never queued" for id in self.fates.keys() - queued]
-        found += [f"W1: {id} is {fate}" for id, fate in self.fates.items() if fate[0] not in (*ENDS, *OPEN)]
-        found += [
+        problems = [f"W1: {id} was queued and is gone" for id in queued - self.fates.keys()]
+        problems += [f"W1: {id} was never queued" for id in self.fates.keys() - queued]
+        problems += [f"W1: {id} is {fate}" for id, fate in self.fates.items() if fate[0] not in (*ENDS, *OPEN)]
+        problems += [
             f"W1: {id} had ended as {fate}, and is {self.fates.get(id)}"
             for id, fate in before.items()
             if self.fates.get(id) != fate
         ]
-        return found
+        return problems
 
     def effects(self, work: Work) -> list[str]:
         """Mutations whose effect at the source does not match their state (W2)."""
-        made = len({entry.request for entry in work.company.journal if entry.request})
+        effects = len({entry.request for entry in work.company.journal if entry.request})
         states = [state for state, reason in self.fates.values() if reason != "already_so"]
         sure, doubtful = states.count("applied"), sum(state in ("needs_review", "unknown") for state in states)
-        if sure <= made <= sure + doubtful:
+        if sure <= effects <= sure + doubtful:
             return []
-        return [f"W2: {made} effects for {sure} applied and {doubtful} doubtful: {self.fates}"]
+        return [f"W2: {effects} effects for {sure} applied and {doubtful} doubtful: {self.fates}"]

@@ -31,10 +31,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.proofs.drift", description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
-    asked = parser.parse_args()
-    need = asked.count * 13 + 60
+    options = parser.parse_args()
+    need = options.count * 13 + 60
     sizes = Sizes(deals=2 * need, persons=2 * need, organizations=2 * need, products=need, activities=need, files=need)
-    company = generate_company(seed=asked.seed, sizes=sizes, now=datetime.now(UTC))
+    company = generate_company(seed=options.seed, sizes=sizes, now=datetime.now(UTC))
     wrong: list[str] = []
     free = Limits(burst=None, search_burst=None, daily_tokens=None)
     with tempfile.TemporaryDirectory() as folder, running(company, limits=free) as box:
@@ -44,23 +44,23 @@ def main() -> int:
         box.clock.advance(3600)
         clean = project.here("reconcile", "--json", "--deep")
         wrong += [f"without differences: {event}" for event in clean.events[:-1]]
-        drift = Drift(project, box, asked.count, asked.seed)
+        drift = Drift(project, box, options.count, options.seed)
         drift.make()
         print("differences made:", ", ".join(f"{count} {kind}" for kind, count in drift.by_class().most_common()))
         by_stream = Counter(stream for stream, _ in drift.expected)
         print("in:", ", ".join(f"{count} {stream}" for stream, count in by_stream.most_common()))
         began = time.monotonic()
-        found = project.here("reconcile", "--json", "--exit-code")
-        print(f"reconciled in {time.monotonic() - began:.0f} s, {found.summary['requests']:,} requests,"
-              f" {found.summary['tokens']:,} tokens")  # fmt: skip
-        wrong += drift.wrong(found.events[:-1])
+        reconciled = project.here("reconcile", "--json", "--exit-code")
+        print(f"reconciled in {time.monotonic() - began:.0f} s, {reconciled.summary['requests']:,} requests,"
+              f" {reconciled.summary['tokens']:,} tokens")  # fmt: skip
+        wrong += drift.wrong(reconciled.events[:-1])
         began = time.monotonic()
         project.here("reconcile", "--json", "--repair", "--deep", "--max-tombstones", "100000")
         print(f"repaired in {time.monotonic() - began:.0f} s")
-        left = project.here("reconcile", "--json", "--deep", "--exit-code")
-        wrong += [f"left after the repair: {event}" for event in left.events[:-1]]
-    for what in wrong[:20]:
-        print(f"WRONG: {what}")
+        remaining = project.here("reconcile", "--json", "--deep", "--exit-code")
+        wrong += [f"left after the repair: {event}" for event in remaining.events[:-1]]
+    for problem in wrong[:20]:
+        print(f"WRONG: {problem}")
     print(f"{len(drift.expected):,} differences, {len(wrong)} wrong")
     return 1 if wrong else 0
 

@@ -63,25 +63,25 @@ def main() -> int:
     parser.add_argument("--first-only", action="store_true", help="each place only the first time it is passed")
     parser.add_argument("--workers", type=int, default=2, help="trials side by side")
     parser.add_argument("--seed", type=int, default=1)
-    asked = parser.parse_args()
-    wrong = (in_a_row(asked) if asked.kills else []) + of_every_command(asked)
+    options = parser.parse_args()
+    wrong = (in_a_row(options) if options.kills else []) + of_every_command(options)
     print("\n".join(wrong[:40]) if wrong else "No kill has left a trace.")
     return 1 if wrong else 0
 
 
-def in_a_row(asked: argparse.Namespace) -> list[str]:
+def in_a_row(options: argparse.Namespace) -> list[str]:
     """A sync that is killed again and again, and one that dies once at each named place."""
     wrong: list[str] = []
     kills = 0
-    with tempfile.TemporaryDirectory() as folder, serving("--deals", str(asked.deals)) as remote:
+    with tempfile.TemporaryDirectory() as folder, serving("--deals", str(options.deals)) as remote:
         remote.advance(3600)
         remote.fault(kind="latency", ms=25, jitter_ms=25, path="^/(?!v1/users/me)")
         calm, shaken = Project(Path(folder) / "calm", remote), Project(Path(folder) / "shaken", remote)
-        for number in range(1, asked.kills + 1):
+        for number in range(1, options.kills + 1):
             began = time.monotonic()
             outcome = round_of(
-                remote, calm, shaken, ("sync", "--full", "--json"), rows=asked.rows,
-                kills=min(asked.kills_a_round, asked.kills - kills), seed=asked.seed * 1000 + number,
+                remote, calm, shaken, ("sync", "--full", "--json"), rows=options.rows,
+                kills=min(options.kills_a_round, options.kills - kills), seed=options.seed * 1000 + number,
             )  # fmt: skip
             kills += outcome.kills
             wrong += outcome.wrong
@@ -90,7 +90,7 @@ def in_a_row(asked: argparse.Namespace) -> list[str]:
                   f"{outcome.repeated} of them twice as they were not sealed yet, {len(outcome.refetched)} that were "
                   f"sealed; {len(outcome.different)} tables differ; {time.monotonic() - began:.0f} s",
                   flush=True)  # fmt: skip
-            if kills >= asked.kills or outcome.wrong:
+            if kills >= options.kills or outcome.wrong:
                 break
             remote.advance(1200)
             remote.change(0.02, seed=number)
@@ -99,7 +99,7 @@ def in_a_row(asked: argparse.Namespace) -> list[str]:
         deaths = sorted({*DEATHS, *MORE_DEATHS}, key=(DEATHS + MORE_DEATHS).index)
         for death in deaths:
             still = Project(Path(folder) / f"still {deaths.index(death)}", remote)
-            outcome, dying = chain(remote, still.folder, [death], ("sync", "--json"), rows=asked.rows)
+            outcome, dying = chain(remote, still.folder, [death], ("sync", "--json"), rows=options.rows)
             wrong += outcome.wrong
             if death == deaths[0]:
                 whole = fingerprint(dying)
@@ -109,35 +109,35 @@ def in_a_row(asked: argparse.Namespace) -> list[str]:
     return wrong
 
 
-def of_every_command(asked: argparse.Namespace) -> list[str]:
+def of_every_command(options: argparse.Namespace) -> list[str]:
     """The matrix."""
-    names = [name for name in asked.commands.split(",") if name]
-    dice, wrong, total, began = Random(asked.seed), list[str](), matrix.Trial(), time.monotonic()
+    names = [name for name in options.commands.split(",") if name]
+    random, wrong, total, began = Random(options.seed), list[str](), matrix.Trial(), time.monotonic()
     with contextlib.ExitStack() as stack:
         folder, forks = stack.enter_context(tempfile.TemporaryDirectory()), stack.enter_context(Forks())
-        scene = stack.enter_context(matrix.scenes(Path(folder), forks, seed=asked.seed))
+        scene = stack.enter_context(matrix.scenes(Path(folder), forks, seed=options.seed))
         for place, name in enumerate(names):
             case = scene.case(name)
             never = [str(each) for each, times in case.calls.items() if not times]
-            named = [each for each in case.named() if each[1] == 1 or not asked.first_only]
-            instants = asked.random // len(names) + (place < asked.random % len(names))
+            named = [each for each in case.named() if each[1] == 1 or not options.first_only]
+            instants = options.random // len(names) + (place < options.random % len(names))
             deaths: list[list[str | float]] = [
                 [where.death(nth), again.death(other)]
-                for (where, nth), (again, other) in ((each, dice.choice(named)) for each in named)
+                for (where, nth), (again, other) in ((each, random.choice(named)) for each in named)
             ]
-            deaths += [[dice.uniform(0, case.takes_s), dice.uniform(0, case.takes_s)] for _ in range(instants)]
+            deaths += [[random.uniform(0, case.takes_s), random.uniform(0, case.takes_s)] for _ in range(instants)]
             started = time.monotonic()
-            found = _side_by_side(case, Path(folder) / name, deaths, asked.workers)
-            bad = [f"{name}, dead at {how}: {what}" for how, trial in zip(deaths, found, strict=True)
+            trials = _side_by_side(case, Path(folder) / name, deaths, options.workers)
+            failed = [f"{name}, dead at {how}: {what}" for how, trial in zip(deaths, trials, strict=True)
                    for what in trial.wrong]  # fmt: skip
-            wrong += bad
-            kills, missed = sum(trial.kills for trial in found), sum(trial.missed for trial in found)
+            wrong += failed
+            kills, missed = sum(trial.kills for trial in trials), sum(trial.missed for trial in trials)
             total.kills, total.missed = total.kills + kills, total.missed + missed
             print(f"{name}: {len(case.places)} places in {len(named)} hits and {instants} random instants: {kills} "
-                  f"kills, {missed} came too late, {sum(bool(t.wrong) for t in found)} of {len(found)} ended wrong;"
+                  f"kills, {missed} came too late, {sum(bool(t.wrong) for t in trials)} of {len(trials)} ended wrong;"
                   f" {time.monotonic() - started:.0f} s; never passed: {', '.join(never) or 'none'}",
                   flush=True)  # fmt: skip
-    print(f"matrix, seed {asked.seed}: {total.kills} kills, {total.missed} came too late, {len(wrong)} wrong; "
+    print(f"matrix, seed {options.seed}: {total.kills} kills, {total.missed} came too late, {len(wrong)} wrong; "
           f"{time.monotonic() - began:.0f} s")  # fmt: skip
     return wrong
 

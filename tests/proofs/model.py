@@ -30,17 +30,17 @@ from tests.model.profiles import EXAMPLES, STEPS, WHOLE
 def one(examples: int, steps: int, number: int) -> bool:
     """Run `examples` in this process; return whether all promises held."""
     began = time.monotonic()
-    held = True
+    passed = True
     try:
         run_state_machine_as_test(
             seed(number)(Life), settings=settings(WHOLE, max_examples=examples, stateful_step_count=steps)
         )
     except Exception:  # any error: the sequence is in the traceback's notes
-        held = False
+        passed = False
         traceback.print_exc(file=sys.stdout)
     print("\n".join(report()))
-    print(f"{'held' if held else 'BROKEN'}: {examples} × {steps}, --seed {number}, {time.monotonic() - began:.0f} s")
-    return held
+    print(f"{'held' if passed else 'BROKEN'}: {examples} × {steps}, --seed {number}, {time.monotonic() - began:.0f} s")
+    return passed
 
 
 def several(examples: int, steps: int, first: int, jobs: int) -> bool:
@@ -61,14 +61,14 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**32), help="of the first process")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     began = time.monotonic()
-    if asked.jobs == 1:
-        held = one(asked.examples, asked.steps, asked.seed)
+    if options.jobs == 1:
+        passed = one(options.examples, options.steps, options.seed)
     else:
-        held = several(asked.examples, asked.steps, asked.seed, asked.jobs)
-        print(f"{'held' if held else 'BROKEN'}: all of it, {time.monotonic() - began:.0f} s")
-    return 0 if held else 1
+        passed = several(options.examples, options.steps, options.seed, options.jobs)
+        print(f"{'held' if passed else 'BROKEN'}: all of it, {time.monotonic() - began:.0f} s")
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

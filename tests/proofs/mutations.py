@@ -61,16 +61,16 @@ def spoiled_record(random: random.Random, record: dict[str, Any]) -> str:
     """The record with one to three things wrong with it."""
     items = pairs(record)
     for _ in range(random.randint(1, 3)):
-        at = random.randrange(len(items))
+        index = random.randrange(len(items))
         what = random.choice(["swap", "swap", "swap", "drop", "double", "key", "custom", "none"])
         if what == "swap":
-            items[at] = (items[at][0], random.choice(VALUES))
+            items[index] = (items[index][0], random.choice(VALUES))
         elif what == "drop" and len(items) > 1:
-            del items[at]
+            del items[index]
         elif what == "double":
-            items.append((items[at][0], random.choice(VALUES)))
+            items.append((items[index][0], random.choice(VALUES)))
         elif what == "key":
-            items.insert(at, (random.choice(KEYS), random.choice(VALUES)))
+            items.insert(index, (random.choice(KEYS), random.choice(VALUES)))
         elif what == "custom":
             inner = {"a" * 40: random.choice(VALUES), "b" * 40: random.choice(VALUES)}
             text = "{" + ",".join(f'"{key}":{value}' for key, value in inner.items()) + "}"
@@ -84,8 +84,8 @@ def inside(random: random.Random, body: bytes) -> bytes:
     """A valid list with some spoiled records; one of them may be repeated."""
     answer = json.loads(body)
     records = [json.dumps(record) for record in answer["data"]]
-    for at in random.sample(range(len(records)), k=min(len(records), random.randint(1, 4))):
-        records[at] = spoiled_record(random, answer["data"][at])
+    for index in random.sample(range(len(records)), k=min(len(records), random.randint(1, 4))):
+        records[index] = spoiled_record(random, answer["data"][index])
     if random.random() < 0.1 and records:
         records.append(random.choice(records))
     text = f'{{"success":true,"data":[{",".join(records)}],"additional_data":{json.dumps(answer["additional_data"])}}}'
@@ -168,7 +168,7 @@ class Pairs(list[tuple[str, Any]]):
     """An object as it was sent: a key may be in it twice, and parsers differ in which value they take."""
 
 
-def came(bodies: list[bytes]) -> tuple[dict[int, list[str]], list[set[int]]]:
+def titles_by_id(bodies: list[bytes]) -> tuple[dict[int, list[str]], list[set[int]]]:
     """The content of lists: id → the titles that were sent with it; and for each record the ids that it can match."""
     titles: dict[int, list[str]] = defaultdict(list)
     records: list[set[int]] = []
@@ -183,7 +183,7 @@ def came(bodies: list[bytes]) -> tuple[dict[int, list[str]], list[set[int]]]:
         for record in found or []:
             values = record if isinstance(record, Pairs) else []
             ids = {id for key, value in values if key == "id" for id in [usable(value)] if id is not None}
-            called = [as_column(value) for key, value in values if key == "title"] or [""]
+            called = [to_column(value) for key, value in values if key == "title"] or [""]
             records.append(ids)
             for id in ids:
                 titles[id] += called
@@ -196,7 +196,7 @@ def usable(id: Any) -> int | None:
     return id if isinstance(id, int) and not isinstance(id, bool) and abs(id) < 2**63 else None
 
 
-def as_column(title: Any) -> str:
+def to_column(title: Any) -> str:
     """A title as the table stores it, with U+FFFD for what strict parsers refuse."""
     text = title if isinstance(title, str) else None if title is None else json.dumps(plain(title))
     return "" if text is None else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -205,16 +205,16 @@ def as_column(title: Any) -> str:
 def check(project: Project, spoiler: Spoiler, code: int, *, finished: bool) -> list[str]:
     """What is wrong with a project's table after a sync that ended with `code`. `finished`: its walks are complete."""
     every = [body for bodies in spoiler.answered.values() for body in bodies]
-    held, _ = came(every)
+    stored, _ = titles_by_id(every)
     rows = dict(project.ask("SELECT id, title FROM deals"))
     quarantined = project.ask("SELECT count(*) FROM meta.quarantine")[0][0]
-    wrong = [f"{id} was never answered" for id in rows.keys() - held.keys()]
+    wrong = [f"{id} was never answered" for id in rows.keys() - stored.keys()]
     for id, title in rows.items():
-        known = held.get(id, [])
-        if known and not any(alike(title, each) for each in known):
+        known = stored.get(id, [])
+        if known and not any(equal_values(title, each) for each in known):
             wrong.append(f"{id} is called {str(title)[:60]!r}; it came as {[each[:60] for each in known]}")
     if finished:
-        _, records = came([bodies[-1] for bodies in spoiler.answered.values()])
+        _, records = titles_by_id([bodies[-1] for bodies in spoiler.answered.values()])
         missing = sum(not ids & rows.keys() for ids in records)
         if missing > quarantined:
             wrong.append(f"{missing} records are neither in the table nor among {quarantined} quarantined ones")
@@ -230,12 +230,12 @@ def plain(value: Any) -> Any:
     return [plain(each) for each in value] if isinstance(value, list) else value
 
 
-def alike(title: str | None, came: str) -> bool:
+def equal_values(title: str | None, sent: str) -> bool:
     """Whether a column equals a value that was sent; numbers, lists and objects are compared as JSON values."""
-    if title is None or title == came:
-        return title is not None or came == ""
+    if title is None or title == sent:
+        return title is not None or sent == ""
     try:
-        return bool(json.loads(title) == json.loads(came))
+        return bool(json.loads(title) == json.loads(sent))
     except (ValueError, RecursionError):
         return False
 
@@ -266,17 +266,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.proofs.mutations", description=__doc__.splitlines()[0])
     parser.add_argument("--responses", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     began, count, syncs = time.monotonic(), 0, 0
     wrong: list[str] = []
     with (
         tempfile.TemporaryDirectory() as folder,
         serving("--deals", "2000", "--persons", "50", "--seed", "3") as remote,
     ):
-        while count < asked.responses:
+        while count < options.responses:
             # A stream ends when its answer is not a page three times: most syncs should continue.
-            more, found = one_sync(remote, Path(folder) / str(syncs), asked.seed + syncs, WHOLE)
-            count, syncs, wrong = count + more, syncs + 1, wrong + found
+            more, problems = one_sync(remote, Path(folder) / str(syncs), options.seed + syncs, WHOLE)
+            count, syncs, wrong = count + more, syncs + 1, wrong + problems
     print(f"{count:,} mutated answers in {syncs} syncs, {time.monotonic() - began:.0f} s: {len(wrong)} wrong")
     print("\n".join(wrong[:20]))
     return 1 if wrong else 0

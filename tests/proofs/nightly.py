@@ -32,7 +32,7 @@ def nights(remote: Remote, folder: Path, *streams: str, count: int = 2) -> list[
     project = Project(folder, remote)
     first = project.run("sync", *streams, "--json")
     assert first.code == 0, first
-    found = []
+    results = []
     for night in range(count + 1):
         remote.advance(24 * 3600)
         remote.change(0.01)
@@ -51,9 +51,9 @@ def nights(remote: Remote, folder: Path, *streams: str, count: int = 2) -> list[
         spent = {name: stream["tokens"] for name, stream in ran.summary["streams"].items()}
         if night == 0:
             continue  # there is no estimate before the first night
-        found += [(name, planned[name], spent[name], dearest.get(name, 0)) for name in spent]
-        found.append(("all of it", plan.events[-1]["tokens"], charged, 20))
-    return found
+        results += [(name, planned[name], spent[name], dearest.get(name, 0)) for name in spent]
+        results.append(("all of it", plan.events[-1]["tokens"], charged, 20))
+    return results
 
 
 def off(planned: int, spent: int, request: int) -> bool:
@@ -64,12 +64,12 @@ def off(planned: int, spent: int, request: int) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.proofs.nightly", description=__doc__.splitlines()[0])
     parser.add_argument("--deals", type=int, default=40_000)
-    asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, serving("--deals", str(asked.deals), "--seed", "8") as remote:
-        found = nights(remote, Path(folder) / "project")
-    for name, planned, spent, request in found:
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, serving("--deals", str(options.deals), "--seed", "8") as remote:
+        results = nights(remote, Path(folder) / "project")
+    for name, planned, spent, request in results:
         print(f"{'✗' if off(planned, spent, request) else ' '} {name:30} planned {planned:6,}  spent {spent:6,}")
-    return 1 if any(off(*figures) for _, *figures in found) else 0
+    return 1 if any(off(*figures) for _, *figures in results) else 0
 
 
 if __name__ == "__main__":

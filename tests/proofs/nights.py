@@ -29,30 +29,30 @@ from tests.support.nights import DISTURBANCES, Nights
 _SHOWN = 30
 
 
-def one(seed: int, asked: argparse.Namespace) -> bool:
+def one(seed: int, options: argparse.Namespace) -> bool:
     """Run the nights of one seed; return whether everything was right."""
     began = time.monotonic()
     wrong: list[str] = []
-    with tempfile.TemporaryDirectory() as folder, Nights(Path(folder), seed, _without(asked.without)) as nights:
-        for number in range(1, (asked.only_night or asked.nights) + 1):
+    with tempfile.TemporaryDirectory() as folder, Nights(Path(folder), seed, _without(options.without)) as nights:
+        for number in range(1, (options.only_night or options.nights) + 1):
             started = time.monotonic()
-            wrong = nights.night(last=number == asked.nights)
-            if asked.verbose or wrong or number == asked.only_night:
+            wrong = nights.night(last=number == options.nights)
+            if options.verbose or wrong or number == options.only_night:
                 print("\n".join(f"  {line}" for line in nights.story))
             print(f"seed {seed}, night {number}: {len(wrong)} wrong; {time.monotonic() - started:.0f} s", flush=True)
             if wrong:
                 break
         for what in wrong[:_SHOWN]:
             print(f"WRONG in night {nights.number} of seed {seed}: {what}")
-        if wrong and asked.keep:
-            kept = Path(asked.keep) / f"seed {seed}"
+        if wrong and options.keep:
+            kept = Path(options.keep) / f"seed {seed}"
             shutil.rmtree(kept, ignore_errors=True)
             shutil.copytree(folder, kept)
         ledger = nights.ledger
         fates = Counter(ledger.fates.values())
-        print(f"seed {seed}: {nights.number} nights, {len(wrong)} wrong; {_said(nights.counts)}; {nights.cells:,} cells"
+        print(f"seed {seed}: {nights.number} nights, {len(wrong)} wrong; {_text(nights.counts)}; {nights.cells:,} cells"
               f" compared; {len(nights.losses)} combinations of losses; {time.monotonic() - began:.0f} s")  # fmt: skip
-        print(f"seed {seed}: {len(ledger.queued)} mutations: {_said(fates)}; {sum(ledger.effects.values())} effects;"
+        print(f"seed {seed}: {len(ledger.queued)} mutations: {_text(fates)}; {sum(ledger.effects.values())} effects;"
               f" {ledger.beyond} that no store that was left knew; {ledger.otherwise} called otherwise by a control.db"
               " that was put back", flush=True)  # fmt: skip
     return not wrong
@@ -77,7 +77,7 @@ def _without(text: str) -> frozenset[str]:
     return names
 
 
-def _said(counts: Counter[str]) -> str:
+def _text(counts: Counter[str]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in counts.most_common())
 
 
@@ -90,11 +90,11 @@ def main() -> int:
     parser.add_argument("--only-night", type=int, help="stop after this night, and tell what happened in it")
     parser.add_argument("--keep", metavar="DIR", help="where a project that went wrong is kept")
     parser.add_argument("-v", "--verbose", action="store_true", help="tell what happens in each night")
-    asked = parser.parse_args()
-    seeds = [int(seed) for seed in asked.seeds.split(",")]
-    held = one(seeds[0], asked) if len(seeds) == 1 else several(seeds, asked.jobs)
-    print("Every night ended in the truth." if held else "WRONG")
-    return 0 if held else 1
+    options = parser.parse_args()
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    passed = one(seeds[0], options) if len(seeds) == 1 else several(seeds, options.jobs)
+    print("Every night ended in the truth." if passed else "WRONG")
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

@@ -56,10 +56,10 @@ FIGURES = (
 )
 
 
-def judged(nights: Sequence[Night]) -> list[tuple[str, float, float, float]]:
+def compare_thirds(nights: Sequence[Night]) -> list[tuple[str, float, float, float]]:
     """By figure: its value in the middle third, in the last third, and the most that this may be."""
     third = len(nights) // 3
-    found = []
+    results = []
     for figure in FIGURES:
         values = [float(getattr(night, figure.name)) for night in nights]
         if figure.grows:
@@ -69,8 +69,8 @@ def judged(nights: Sequence[Night]) -> list[tuple[str, float, float, float]]:
         else:
             middle, last = median(values[third : 2 * third] or values), median(values[-third:] or values)
         name = f"{figure.name} a night" if figure.grows else figure.name
-        found.append((name, middle, last, middle * (1 + figure.share) + figure.slack))
-    return found
+        results.append((name, middle, last, middle * (1 + figure.share) + figure.slack))
+    return results
 
 
 def main() -> int:
@@ -79,32 +79,32 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--deals", type=int, default=200)
     parser.add_argument("--streams", nargs="*", default=STREAMS, help="none: all of them")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     names = [figure.name for figure in FIGURES] + ["rows"]
     print("night" + "".join(f"{name:>13}" for name in names) + "  leftovers", flush=True)
     with (
         tempfile.TemporaryDirectory() as folder,
-        serving("--deals", str(asked.deals), "--seed", str(asked.seed)) as remote,
+        serving("--deals", str(options.deals), "--seed", str(options.seed)) as remote,
     ):
-        soak = Soak(remote, Project(Path(folder) / "project", remote), asked.seed, tuple(asked.streams))
-        for number in range(1, asked.nights + 1):
+        soak = Soak(remote, Project(Path(folder) / "project", remote), options.seed, tuple(options.streams))
+        for number in range(1, options.nights + 1):
             soak.night()
             if number % 10 == 0 or number == 1:
                 figures = (float(getattr(soak.nights[-1], name)) for name in names)
                 shown = "".join(f"{figure:13,.2f}".replace(".00", "   ") for figure in figures)
                 print(f"{number:5}{shown}  {len(soak.nights[-1].leftovers)}", flush=True)
         drift = soak.drift()
-    left = sorted({name for night in soak.nights for name in night.leftovers})
-    wrong = [f"left over: {name}" for name in left] + [f"drift: {what}" for what in drift[:20]]
+    leftovers = sorted({name for night in soak.nights for name in night.leftovers})
+    wrong = [f"left over: {name}" for name in leftovers] + [f"drift: {what}" for what in drift[:20]]
     print(f"\n{'figure':22}{'middle third':>14}{'last third':>14}{'at most':>14}")
-    for name, middle, last, most in judged(soak.nights):
+    for name, middle, last, most in compare_thirds(soak.nights):
         holds = last <= most
         print(f"{name:22}{middle:14.3f}{last:14.3f}{most:14.3f}  {'flat' if holds else 'GROWS'}")
         if not holds:
             wrong.append(f"{name} grows")
     for what in wrong:
         print(f"WRONG: {what}")
-    print(f"{len(soak.nights)} nights, {soak.repaired} differences repaired, {len(drift)} left; --seed {asked.seed}")
+    print(f"{len(soak.nights)} nights, {soak.repaired} differences repaired, {len(drift)} left; --seed {options.seed}")
     return 1 if wrong else 0
 
 

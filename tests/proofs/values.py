@@ -31,8 +31,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.proofs.values", description=__doc__.splitlines()[0])
     for kind in SIZES:
         parser.add_argument(f"--{kind.replace('_', '-')}", type=int)
-    asked = {kind: size for kind, size in vars(parser.parse_args()).items() if size is not None}
-    sizes = asked or SIZES
+    arguments = {kind: size for kind, size in vars(parser.parse_args()).items() if size is not None}
+    sizes = arguments or SIZES
     options = [text for kind, size in sizes.items() for text in (f"--{kind.replace('_', '-')}", str(size))]
     wrong: list[str] = []
     with tempfile.TemporaryDirectory() as folder, serving("--seed", "42", *options) as remote:
@@ -59,12 +59,12 @@ def main() -> int:
         wrong += ["the second run wrote rows"] if written or versions or second.code else []
 
         done = remote.change(0.01)
-        changed = sum(len(ids) for ways in done.values() for ids in ways.values())
+        changed = sum(len(ids) for ids_by_change in done.values() for ids in ids_by_change.values())
         third, seconds = _timed(project)
-        found = check_changes(project, third, truth, remote.truth(), done)
+        problems = check_changes(project, third, truth, remote.truth(), done)
         print(f"3. 1 % changed:      {changed} changes, {sum(third.written.values())} rows written in {seconds:.1f} s, "
-              f"exit {third.code}; {len(found)} differences")  # fmt: skip
-        wrong += found
+              f"exit {third.code}; {len(problems)} differences")  # fmt: skip
+        wrong += problems
     print("\n".join(wrong[:40]) if wrong else "Every value is the truth.")
     return 1 if wrong else 0
 

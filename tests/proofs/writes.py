@@ -30,15 +30,15 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--deals", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
-    asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, serving("--deals", str(asked.deals)) as remote:
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, serving("--deals", str(options.deals)) as remote:
         project = Project(Path(folder) / "project", remote)
         project.here("sync", "-q")
-        batch = Batch(project, remote, asked.count, asked.seed)
+        batch = Batch(project, remote, options.count, options.seed)
         batch.queue()
-        remote.post("faults", seed=asked.seed, faults=[{**fault, "path": WRITES} for fault in FAULTS])
+        remote.post("faults", seed=options.seed, faults=[{**fault, "path": WRITES} for fault in FAULTS])
         began = time.monotonic()
-        batch.push_to_the_end(kills=asked.kills, most=asked.kills + 60)
+        batch.push_to_the_end(kills=options.kills, most=options.kills + 60)
         struck = remote.struck()
         remote.clear_faults()
         wrong = batch.wrong()
@@ -47,15 +47,15 @@ def main() -> int:
         seconds = time.monotonic() - began
         print(f"{len(batch.marks):,} mutations in {batch.pushes} pushes, {batch.kills} of them killed; {struck:,}"
               f" faults; {seconds:.0f} s")  # fmt: skip
-        print(f"ended: {_said(batch.states())}")
-        print(f"attempts: {_said(closed)}; looks: {_said(looks)}")
+        print(f"ended: {_format(batch.states())}")
+        print(f"attempts: {_format(closed)}; looks: {_format(looks)}")
     for what in wrong[:20]:
         print(f"WRONG: {what}")
     print(f"{len(wrong)} wrong")
     return 1 if wrong else 0
 
 
-def _said(counts: Counter[str]) -> str:
+def _format(counts: Counter[str]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in counts.most_common())
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from .world import ended
+from .world import wait_for
 
 if TYPE_CHECKING:
     from .world import Project, Remote
@@ -66,29 +66,29 @@ class Batch:
         rows: list[dict[str, Any]] = []
         for number in range(self.count):
             mark = f"m{self.seed}-{number:05}"
-            dice = random.random()
-            if dice < 0.45:
+            roll = random.random()
+            if roll < 0.45:
                 rows.append({"_operation": "updateDeal", "id": random.choice(live["deals"]), "title": mark})
-            elif dice < 0.55:
+            elif roll < 0.55:
                 rows.append({"_operation": "updatePerson", "id": random.choice(live["persons"]), "name": mark})
-            elif dice < 0.67:
+            elif roll < 0.67:
                 rows.append({"_operation": "addPerson", "name": mark, "emails": f"{mark}@example.com"})
-            elif dice < 0.77:
+            elif roll < 0.77:
                 rows.append({"_operation": "addDeal", "title": mark, "value": number, "currency": "EUR"})
-            elif dice < 0.83:
+            elif roll < 0.83:
                 rows.append({"_operation": "addOrganization", "name": mark})
-            elif dice < 0.9:
+            elif roll < 0.9:
                 rows.append({"_operation": "addNote", "content": mark, "deal_id": random.choice(live["deals"])})
-            elif dice < 0.95 or len(live["activities"]) < 5:
+            elif roll < 0.95 or len(live["activities"]) < 5:
                 rows.append({"_operation": "addActivity", "subject": mark, "type": "call"})
             else:
                 id = live["activities"].pop()
                 mark = f"delete {id}"
                 rows.append({"_operation": "deleteActivity", "id": id})
             self.marks.append(mark)
-        for at in range(0, len(mergeable), 2):
-            self.marks.append(f"merge {mergeable[at]}")
-            rows.append({"_operation": "mergePersons", "id": mergeable[at], "merge_with_id": mergeable[at + 1]})
+        for index in range(0, len(mergeable), 2):
+            self.marks.append(f"merge {mergeable[index]}")
+            rows.append({"_operation": "mergePersons", "id": mergeable[index], "merge_with_id": mergeable[index + 1]})
         return rows
 
     def _live(self, kind: str) -> list[int]:
@@ -108,7 +108,7 @@ class Batch:
                 self.kills += process.wait() == -signal.SIGKILL
                 process.communicate()
             else:
-                ended(process)
+                wait_for(process)
             states = self.states()
             if sum(states.values()) != len(self.marks):
                 self.losses.append(f"after push {self.pushes}: {dict(states)}")
@@ -121,7 +121,7 @@ class Batch:
     def wrong(self) -> list[str]:
         """Violations of W1 (each mutation ends once, none is lost) and W2 (it takes effect once or not at all)."""
         effects = self._effects()
-        found = [*self.losses]
+        problems = [*self.losses]
         rows = self.project.control("SELECT state, reason, operation FROM mutations ORDER BY seq")
         for mark, (state, reason, operation) in zip(self.marks, rows, strict=True):
             count = effects[mark]
@@ -132,25 +132,25 @@ class Batch:
                 "needs_review": {0, 1},
             }.get(state)
             if allowed is None:
-                found.append(f"{operation} {mark} is still {state} ({reason})")
+                problems.append(f"{operation} {mark} is still {state} ({reason})")
             elif count not in allowed:
-                found.append(f"{operation} {mark} is {state} ({reason}) and took effect {count} times")
+                problems.append(f"{operation} {mark} is {state} ({reason}) and took effect {count} times")
         evidence = self.project.control(
             "SELECT seq FROM mutations m WHERE state = 'needs_review' AND NOT EXISTS"
             " (SELECT 1 FROM probes WHERE mutation = m.id)"
             " AND NOT EXISTS (SELECT 1 FROM attempts WHERE mutation = m.id)"
         )
-        return found + [f"#{seq} needs review without evidence" for (seq,) in evidence]
+        return problems + [f"#{seq} needs review without evidence" for (seq,) in evidence]
 
     def _effects(self) -> Counter[str]:
         """How often each mark was written into a record, or its record was deleted or merged."""
         counts: Counter[str] = Counter()
-        known = set(self.marks)
+        marks = set(self.marks)
         for entry in self.remote.lines("journal"):
             if entry["op"] in ("delete", "merge"):
                 counts[f"{entry['op']} {entry['id']}"] += 1
             for name in ("title", "name", "content", "subject"):
                 mark = (entry["after"] or {}).get(name)
-                if mark in known and (entry["before"] or {}).get(name) != mark:
+                if mark in marks and (entry["before"] or {}).get(name) != mark:
                     counts[mark] += 1
         return counts

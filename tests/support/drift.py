@@ -70,17 +70,17 @@ class Drift:
                 entries = [each for each in self.box.dump(child) if each["state"] in ("live", "archived")]
                 live = {str(each["id"]): each["record"] for each in entries}
                 with self._file() as file:
-                    here = {row[0] for row in file.execute(f'DESCRIBE main."{child}"').fetchall()}
+                    columns_in_warehouse = {row[0] for row in file.execute(f'DESCRIBE main."{child}"').fetchall()}
                     for column in columns:
-                        if column in here:
+                        if column in columns_in_warehouse:
                             rows = file.execute(
                                 f'SELECT id::VARCHAR, "{column}"::VARCHAR FROM main."{child}"'
                             ).fetchall()
                             moved |= {str(old) for id, old in rows if id in live and str(live[id].get(column)) != old}
-            for place, name in list(self.expected.items()):
-                if name == "merged" and place[0] == kind and place[1] not in moved:
-                    self.expected[place] = "purged"
-        for kind, id in [place for place, name in self.expected.items() if name == "backdated"]:
+            for address, name in list(self.expected.items()):
+                if name == "merged" and address[0] == kind and address[1] not in moved:
+                    self.expected[address] = "purged"
+        for kind, id in [address for address, name in self.expected.items() if name == "backdated"]:
             if self.box.company[kind].rows[int(id)].record["update_time"] != LONG_AGO:
                 self.expected[kind, id] = "stale"
 
@@ -90,20 +90,20 @@ class Drift:
     def wrong(self, findings: list[dict[str, Any]]) -> list[str]:
         """What is wrong with `findings`, the events of `reconcile --json`."""
         found = {(each["stream"], each["key"]): each["kind"] for each in findings if "key" in each}
-        lists = []
-        for place, kind in self.expected.items():
-            if place not in found:
-                lists.append(f"{place} is {kind} and was not found")
-            elif found[place] != kind:
-                lists.append(f"{place} is {kind} and was called {found[place]}")
+        problems = []
+        for address, kind in self.expected.items():
+            if address not in found:
+                problems.append(f"{address} is {kind} and was not found")
+            elif found[address] != kind:
+                problems.append(f"{address} is {kind} and was called {found[address]}")
         touched = {kind for kind, _ in self.expected}
         # A merge moves the children of the loser and a deletion changes counts: such records are stale too.
-        lists += [
-            f"{place} does not differ and was called {kind}"
-            for place, kind in found.items()
-            if place not in self.expected and place[0] in touched and kind != "stale"
+        problems += [
+            f"{address} does not differ and was called {kind}"
+            for address, kind in found.items()
+            if address not in self.expected and address[0] in touched and kind != "stale"
         ]
-        return lists
+        return problems
 
     # At the source.
 
@@ -173,12 +173,12 @@ class Drift:
 
     def _converted(self, kind: str, live: list[Any]) -> None:
         """Convert records: the source is gone, and the record that was made of it is missing."""
-        made, id_of = MADE[kind]
+        created, id_of = MADE[kind]
         for id in self._take(live):
-            job = self._act("POST", f"/api/v2/{kind}/{id}/convert/{made.removesuffix('s')}")["conversion_id"]
+            job = self._act("POST", f"/api/v2/{kind}/{id}/convert/{created.removesuffix('s')}")["conversion_id"]
             done = self._act("GET", f"/api/v2/{kind}/{id}/convert/status/{job}")
             self.expected[kind, str(id)] = "converted"
-            self.expected[made, str(done[id_of])] = "missing"
+            self.expected[created, str(done[id_of])] = "missing"
 
     # Directly in the work file.
 

@@ -50,40 +50,40 @@ class Forks:
         assert self._process.stdin
         assert self._process.stdout
         with tempfile.TemporaryDirectory() as folder:
-            asked = {"arguments": arguments, "env": project.env, "cwd": str(project.folder), "first": first,
+            request = {"arguments": arguments, "env": project.env, "cwd": str(project.folder), "first": first,
                      "kill_after": kill_after, "into": folder}  # fmt: skip
             for name in ("out", "err"):
                 Path(folder, name).touch()  # it may be killed before it opens them
-            self._process.stdin.write(json.dumps(asked) + "\n")
+            self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
             code = int(self._process.stdout.readline())
             out, err = (Path(folder, name).read_text(encoding="utf-8", errors="replace") for name in ("out", "err"))
         return Ran(code, out, err)
 
 
-def _become(asked: dict[str, Any]) -> None:
+def _become(request: dict[str, Any]) -> None:
     """Become the requested command."""
     for number, name in ((1, "out"), (2, "err")):
-        handle = os.open(Path(asked["into"], name), os.O_WRONLY)
+        handle = os.open(Path(request["into"], name), os.O_WRONLY)
         os.dup2(handle, number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.clear()
-    os.environ.update(asked["env"])
-    os.chdir(asked["cwd"])
-    sys.argv = ["pdsync", *asked["arguments"]]
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    sys.argv = ["pdsync", *request["arguments"]]
     knobs, main = import_module("tests.support.knobs"), import_module("pdsync.cli.main").main
-    exec(asked["first"], {"knobs": knobs})
+    exec(request["first"], {"knobs": knobs})
     main()
 
 
-def _fork(asked: dict[str, Any]) -> int:
+def _fork(request: dict[str, Any]) -> int:
     """Fork and run the command; returns its exit code, negative where a signal ended it."""
     began = time.monotonic()
     child = os.fork()
     if not child:
         code = 1
         try:
-            _become(asked)
+            _become(request)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 0
         finally:
@@ -94,7 +94,7 @@ def _fork(asked: dict[str, Any]) -> int:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
-        if asked["kill_after"] is not None and time.monotonic() - began >= asked["kill_after"]:
+        if request["kill_after"] is not None and time.monotonic() - began >= request["kill_after"]:
             os.kill(child, signal.SIGKILL)
         time.sleep(0.005)
 

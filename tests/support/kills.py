@@ -15,7 +15,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.support.world import Project, broken_history, ended, fingerprint, page_of, versions_told_apart
+from tests.support.world import Project, broken_history, differing_versions, fingerprint, page_of, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +54,7 @@ def again(remote: Remote, project: Project, *arguments: str, first: str, outcome
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(kill_after)
     process.send_signal(signal.SIGKILL)
-    ran = ended(process)
+    ran = wait_for(process)
     log = [request for request in remote.log() if request["operation"] not in (None, "getCurrentUser")]
     pages = [page_of(request) for request in log if request["status"] == 200]
     outcome.requests += len(pages)
@@ -67,14 +67,14 @@ def round_of(
     remote: Remote, calm: Project, shaken: Project, arguments: tuple[str, ...], *, rows: int, kills: int, seed: int
 ) -> Outcome:
     """Run `calm` once, kill `shaken` `kills` times, let it end, and compare."""
-    dice, outcome, first = random.Random(seed), Outcome(rounds=1), SMALL.format(rows=rows)
+    random_numbers, outcome, first = random.Random(seed), Outcome(rounds=1), SMALL.format(rows=rows)
     began = time.monotonic()
     reference = calm.run(*arguments, first=first)
     assert reference.code == 0, reference
     takes = time.monotonic() - began
     remote.clear_log()
     while True:
-        patience = dice.uniform(0, 0.4) * takes if outcome.kills < kills else 600
+        patience = random_numbers.uniform(0, 0.4) * takes if outcome.kills < kills else 600
         ran = again(remote, shaken, *arguments, first=first, outcome=outcome, kill_after=patience)
         if ran.code == -signal.SIGKILL:
             outcome.kills += 1
@@ -83,10 +83,14 @@ def round_of(
         if ran.code != 0:
             outcome.different.append(f"the run that was not killed ended with {ran}")
         break
-    mine, other = fingerprint(calm), fingerprint(shaken)
-    outcome.different += [f"{t}: {mine.get(t)} and {other.get(t)}" for t in mine | other if mine.get(t) != other.get(t)]
+    calm_tables, shaken_tables = fingerprint(calm), fingerprint(shaken)
+    outcome.different += [
+        f"{t}: {calm_tables.get(t)} and {shaken_tables.get(t)}"
+        for t in calm_tables | shaken_tables
+        if calm_tables.get(t) != shaken_tables.get(t)
+    ]
     for table in {line.split(":")[0].split(".")[1] for line in outcome.different if "rows" in line}:
-        outcome.different += versions_told_apart(calm, shaken, table)
+        outcome.different += differing_versions(calm, shaken, table)
     outcome.different += broken_history(shaken)
     return outcome
 

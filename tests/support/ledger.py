@@ -70,12 +70,12 @@ class Ledger:
         ran = run("queue", "import", str(path), "-q")
         if ran.code:
             return [f"queue import refused: {ran}"]
-        made = [id for id, _, _ in self._states() if id not in before]
-        if len(made) != len(rows):
-            return [f"W11: {len(rows)} were queued, {len(made)} are in control.db"]
-        for id, row, mark in zip(made, rows, marks, strict=True):
+        added_ids = [id for id, _, _ in self._states() if id not in before]
+        if len(added_ids) != len(rows):
+            return [f"W11: {len(rows)} were queued, {len(added_ids)} are in control.db"]
+        for id, row, mark in zip(added_ids, rows, marks, strict=True):
             self.queued[id] = Queued(id, row["_operation"], mark)
-        self.kept.update(made)
+        self.kept.update(added_ids)
         return []
 
     def _rows(self, dice: Random, count: int, prefix: str) -> tuple[list[dict[str, Any]], list[str]]:
@@ -144,8 +144,8 @@ class Ledger:
 
     def in_step(self) -> None:
         """After a push or a sync that ended: all stores have the same records of sent mutations."""
-        here = {id for id, _, _ in self._states()}
-        self.heard["control"] |= here & set().union(*self.heard.values())
+        in_control_db = {id for id, _, _ in self._states()}
+        self.heard["control"] |= in_control_db & set().union(*self.heard.values())
         for store in HOLDERS[1:]:
             self.heard[store] |= self.heard["control"]
 
@@ -173,10 +173,10 @@ class Ledger:
         """The stores were copied."""
         self._copies[day] = set(self.kept), {store: set(ids) for store, ids in self.heard.items()}
 
-    def suffered(self, what: Suffered) -> None:
+    def suffered(self, event: Suffered) -> None:
         """Stores were lost or restored: they have the records of that time."""
         for store in HOLDERS:
-            day = what.holds(store)
+            day = event.holds(store)
             if day is None:
                 continue
             kept, heard = self._copies.get(day, (set[str](), {key: set[str]() for key in HOLDERS}))
@@ -207,25 +207,25 @@ class Ledger:
         """Violations of W1 and W2."""
         self._look()
         states = {id: (state, reason) for id, state, reason in self._states()}
-        found = [f"W1: {self.queued[id]} was queued and is gone" for id in self.kept - states.keys()]
-        found += [f"W1: {id} was never queued" for id in states.keys() - self.queued.keys()]
+        problems = [f"W1: {self.queued[id]} was queued and is gone" for id in self.kept - states.keys()]
+        problems += [f"W1: {id} was never queued" for id in states.keys() - self.queued.keys()]
         for id, each in self.queued.items():
             count = self.effects[each.mark]
             if count > 1:
-                found.append(f"W2: {each} took effect {count} times")
+                problems.append(f"W2: {each} took effect {count} times")
             if id in self.applied and count != 1:
-                found.append(f"W2: {each} was applied and took effect {count} times")
+                problems.append(f"W2: {each} was applied and took effect {count} times")
             state, reason = states.get(id, (None, None))
             if state is None:
                 continue
             if state in OPEN:
-                found.append(f"W1: {each} is still {state}")
+                problems.append(f"W1: {each} is still {state}")
             elif state in ("rejected", "conflict") and count:
                 if id in self.put_back:
                     self.otherwise += 1
                 else:
-                    found.append(f"W2: {each} is {state} ({reason}) and took effect {count} times")
-        return found
+                    problems.append(f"W2: {each} is {state} ({reason}) and took effect {count} times")
+        return problems
 
 
 def _one(kind: str) -> str:

@@ -95,10 +95,10 @@ class Case:
             self.spoilt |= set(_broken(between))
             self.boundaries.append(tables(between, self.since))
         calm, file = self.copy(folder / "calm"), folder / "counted"
-        known = list(dict.fromkeys((place.module, place.name) for place in self.places))
+        names = list(dict.fromkeys((place.module, place.name) for place in self.places))
         file.touch()
         began = time.monotonic()
-        ran = forks.run(calm, *self.arguments, first=f"{CALM}\nknobs.count({str(file)!r}, {known!r})")
+        ran = forks.run(calm, *self.arguments, first=f"{CALM}\nknobs.count({str(file)!r}, {names!r})")
         self.takes_s = time.monotonic() - began
         assert ran.code == 0, ran
         self.boundaries.append(tables(calm, self.since))
@@ -107,7 +107,7 @@ class Case:
         if wrong := self.wrong_at_the_end(calm, ran):
             raise AssertionError(wrong)
         times = Counter(file.read_text(encoding="ascii").split())
-        self.calls = {place: times[str(known.index((place.module, place.name)))] for place in self.places}
+        self.calls = {place: times[str(names.index((place.module, place.name)))] for place in self.places}
         shutil.rmtree(calm.folder)
 
     def named(self) -> list[tuple[Place, int]]:
@@ -122,22 +122,22 @@ class Case:
             forks: where it runs.
             deaths: for each attempt the call of `knobs` that kills it, or seconds after its start.
         """
-        project, found = self.copy(folder), Trial()
+        project, problems = self.copy(folder), Trial()
         for death in deaths:
             ran = (
                 forks.run(project, *self.arguments, first=f"{CALM}\n{death}")
                 if isinstance(death, str)
                 else forks.run(project, *self.arguments, first=CALM, kill_after=death)
             )
-            found.kills += ran.code == -signal.SIGKILL
+            problems.kills += ran.code == -signal.SIGKILL
             if ran.code != -signal.SIGKILL:
-                found.missed += 1
+                problems.missed += 1
                 if ran.code:
-                    found.wrong.append(f"it could not be resumed: {ran}")
-            found.wrong += self.unsound(project)
-        found.wrong += self.wrong_at_the_end(project, forks.run(project, *self.arguments, first=CALM))
+                    problems.wrong.append(f"it could not be resumed: {ran}")
+            problems.wrong += self.unsound(project)
+        problems.wrong += self.wrong_at_the_end(project, forks.run(project, *self.arguments, first=CALM))
         shutil.rmtree(project.folder)
-        return found
+        return problems
 
     def copy(self, folder: Path) -> Project:
         project = Project(folder / "project")
@@ -148,27 +148,28 @@ class Case:
 
     def unsound(self, project: Project) -> list[str]:
         """What is inconsistent for a reader after a kill at any time."""
-        found = [str(row) for row in project.control("PRAGMA integrity_check") if row != ("ok",)]
+        problems = [str(row) for row in project.control("PRAGMA integrity_check") if row != ("ok",)]
         if not same_file(project.data / "warehouse.duckdb", self.project.data / "warehouse.duckdb"):
-            seen = tables(project, self.since)
-            if seen not in self.boundaries:
-                found.append(
-                    f"readers see neither the state before nor the one after: {told_apart(seen, self.boundaries[-1])}"
-                )
-            found += self._broken_now(project)
-        return found + torn_exports(project)
+            published = tables(project, self.since)
+            if published not in self.boundaries:
+                differing = differing_entries(published, self.boundaries[-1])
+                problems.append(f"readers see neither the state before nor the one after: {differing}")
+            problems += self._broken_now(project)
+        return problems + torn_exports(project)
 
     def wrong_at_the_end(self, project: Project, ran: Ran) -> list[str]:
         """How the result differs from that of an undisturbed run."""
-        found = [f"it ended with {ran}"] if ran.code else []
+        problems = [f"it ended with {ran}"] if ran.code else []
         end = tables(project, self.since)
         if end != self.boundaries[-1]:
-            found.append(f"other tables: {told_apart(end, self.boundaries[-1])}")
-        found += [str(row) for row in project.control("PRAGMA integrity_check") if row != ("ok",)]
-        found += self._broken_now(project) + torn_exports(project) + left_behind(project) + told_twice(project)
+            problems.append(f"other tables: {differing_entries(end, self.boundaries[-1])}")
+        problems += [str(row) for row in project.control("PRAGMA integrity_check") if row != ("ok",)]
+        problems += (
+            self._broken_now(project) + torn_exports(project) + leftover_files(project) + duplicate_entries(project)
+        )
         if exports(project) != self.exported:
-            found.append(f"other exports: {told_apart(exports(project), self.exported)}")
-        return found
+            problems.append(f"other exports: {differing_entries(exports(project), self.exported)}")
+        return problems
 
     def _broken_now(self, project: Project) -> list[str]:
         return [line for line in _broken(project) if line not in self.spoilt]
@@ -198,7 +199,7 @@ class Scenes:
 
     def case(self, name: str) -> Case:
         """The command `name`, ready to be killed."""
-        arguments, known = COMMANDS[name]
+        arguments, kill_places = COMMANDS[name]
         project = Project(self.folder / name / "prepared")
         shutil.copytree(self.project.folder, project.folder, dirs_exist_ok=True)
         project.configure(base_url=self.box.url, api_token=self.box.token)
@@ -214,7 +215,7 @@ class Scenes:
         if name == "publish":
             began = datetime.fromisoformat(project.control("SELECT max(started_at) FROM runs")[0][0])
             since = began.replace(microsecond=0)  # the server's times are whole seconds
-        case = Case(name, project, arguments, known, since)
+        case = Case(name, project, arguments, kill_places, since)
         case.settle(self.folder / name, self.forks)
         return case
 
@@ -275,7 +276,7 @@ def _broken(project: Project) -> list[str]:
     return [f"{line.split(',')[0]}: broken history" for line in broken_history(project)]
 
 
-def told_apart(one: dict[str, str], other: dict[str, str]) -> list[str]:
+def differing_entries(one: dict[str, str], other: dict[str, str]) -> list[str]:
     """The names under which two digests differ, with how many rows each has."""
     return [
         f"{name}: {one.get(name, 'none')[:14]} and {other.get(name, 'none')[:14]}"
@@ -294,58 +295,64 @@ def sha256(path: Path) -> str:
 
 def _catalog(project: Project) -> dict[str, Any]:
     path = project.data / "export" / "catalog.json"
-    told: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {"tables": {}, "changes": {}}
-    return told
+    content: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {"tables": {}, "changes": {}}
+    return content
 
 
-def _named(told: dict[str, Any]) -> list[dict[str, Any]]:
+def _files_of(catalog: dict[str, Any]) -> list[dict[str, Any]]:
     """The files that a catalogue names."""
-    kept = [file for table in told["tables"].values() for file in (table["file"], *table["older"])]
-    return kept + [file for entry in told["changes"].values() for file in entry["files"]]
+    files = [file for table in catalog["tables"].values() for file in (table["file"], *table["older"])]
+    return files + [file for entry in catalog["changes"].values() for file in entry["files"]]
 
 
 def torn_exports(project: Project) -> list[str]:
     """Files that differ from the entry in the catalogue, and files with final names that are incomplete."""
     root = project.data / "export"
-    found = []
-    for file in _named(_catalog(project)):
+    problems = []
+    for file in _files_of(_catalog(project)):
         path = root / file["path"]
         if not path.exists() or sha256(path) != file["sha256"]:
-            found.append(f"{file['path']} is not what the catalogue says")
+            problems.append(f"{file['path']} is not what the catalogue says")
     for path in root.rglob("*.parquet"):
         if not path.relative_to(root).parts[0].startswith(".making-"):
             try:
                 pq.read_metadata(path)
             except (OSError, ValueError) as error:
-                found.append(f"{path} is torn: {error}")
-    return found
+                problems.append(f"{path} is torn: {error}")
+    return problems
 
 
 def exports(project: Project) -> dict[str, str]:
     """By table, and by table of changes, the digest of the rows of an export."""
-    root, told = project.data / "export", _catalog(project)
-    found = {}
-    wanted = {name: [entry["file"]] for name, entry in told["tables"].items()}
-    wanted |= {f"changes of {name}": entry["files"] for name, entry in told["changes"].items()}
+    root, catalog = project.data / "export", _catalog(project)
+    digests = {}
+    files_by_name = {name: [entry["file"]] for name, entry in catalog["tables"].items()}
+    files_by_name |= {f"changes of {name}": entry["files"] for name, entry in catalog["changes"].items()}
     query = "SELECT to_json(t)::VARCHAR FROM read_parquet(?, hive_partitioning = false) t"
     with duckdb.connect() as connection:
-        for name, files in wanted.items():
+        for name, files in files_by_name.items():
             lists = [connection.execute(query, [str(root / file["path"])]).fetchall() for file in files]
             rows = sorted(str(row) for each in lists for row in each)
-            found[name] = f"{len(rows)} rows {hashlib.sha256(''.join(rows).encode()).hexdigest()}"
-    return found
+            digests[name] = f"{len(rows)} rows {hashlib.sha256(''.join(rows).encode()).hexdigest()}"
+    return digests
 
 
-def left_behind(project: Project) -> list[str]:
+def leftover_files(project: Project) -> list[str]:
     """Files that should be gone after a command has ended."""
     root = project.data / "export"
-    named = {root / file["path"] for file in _named(_catalog(project))}
-    left = [path for path in root.rglob("*") if path.is_file() and path not in named and path.name != "catalog.json"]
-    left += [*project.data.glob(".warehouse*"), *project.data.glob("*.replay.duckdb*"), *project.data.glob("*.wal")]
-    return [f"{path.relative_to(project.folder)} was left" for path in left]
+    named = {root / file["path"] for file in _files_of(_catalog(project))}
+    leftovers = [
+        path for path in root.rglob("*") if path.is_file() and path not in named and path.name != "catalog.json"
+    ]
+    leftovers += [
+        *project.data.glob(".warehouse*"),
+        *project.data.glob("*.replay.duckdb*"),
+        *project.data.glob("*.wal"),
+    ]
+    return [f"{path.relative_to(project.folder)} was left" for path in leftovers]
 
 
-def told_twice(project: Project) -> list[str]:
+def duplicate_entries(project: Project) -> list[str]:
     """Receipts, sweeps and findings that are in the warehouse more than once."""
     keys = {"runs": "run_id", "streams": "run_id, stream", "sweeps": "run_id, stream",
             "findings": "run_id, stream, key"}  # fmt: skip

@@ -179,9 +179,9 @@ class Nights:
         self.counts["changes"] += acts
         self.work.wait(self.dice.choice((0, 1, 700)))
         states = self.work.states()
-        gone = {place for place, state in states.items() if state not in ("live", "archived")}
-        self.unseen |= gone - self._gone
-        self._gone = gone
+        removed = {place for place, state in states.items() if state not in ("live", "archived")}
+        self.unseen |= removed - self._gone
+        self._gone = removed
         if self.number == 1:
             return []
         wrong: list[str] = []
@@ -383,11 +383,11 @@ class Nights:
                         return [f"{shlex.join(words)}: {done}"]
         return []
 
-    def _run(self, *words: str, first: str = "", fork: int = 0) -> Ran:
+    def _run(self, *arguments: str, first: str = "", fork: int = 0) -> Ran:
         local = self.box.company.clock.seconds() + self.local_s
         turns = f"knobs.hurry(); knobs.local_clock({local})\n{first}"
         began = time.monotonic()
-        ran = self.forks[fork].run(self.project, *words, first=turns)
+        ran = self.forks[fork].run(self.project, *arguments, first=turns)
         self.counts["commands"] += 1
         self.counts["seconds"] += round(time.monotonic() - began)
         return ran
@@ -418,15 +418,15 @@ class Nights:
                 still |= {f"{kind} {id}:", f"{kind}: {id} is missing"}
         with self.project.warehouse() as warehouse:
             for stream in SYNCED:
-                gone = {id for kind, id in published.rows if kind == stream}
+                removed = {id for kind, id in published.rows if kind == stream}
                 entries = self.box.dump(stream)
                 lines = differences(
-                    warehouse, stream, entries, leave_out=BLIND.get(stream, frozenset()), gone=gone, most=1000
+                    warehouse, stream, entries, leave_out=BLIND.get(stream, frozenset()), gone=removed, most=1000
                 )
                 if whole:  # a deleted record keeps the values that were last seen of it
                     live = [each for each in entries if each["state"] != "deleted"]
                     ids = {each["record"]["id"] for each in entries}
-                    more = differences(warehouse, stream, live, gone=gone | ids, most=1000)
+                    more = differences(warehouse, stream, live, gone=removed | ids, most=1000)
                     lines += [line for line in more if line not in lines]
                 wrong += [line for line in lines if line not in still and f"{line.partition(':')[0]}:" not in still]
                 columns = len(warehouse.execute(f'DESCRIBE main."{stream}"').fetchall())

@@ -78,8 +78,8 @@ class Soak:
         self._push(number)
         if number % 4 == 0:
             deep = ("--deep",) if number % 8 == 0 else ()
-            found = self._run("reconcile", *self.streams, "--repair", "--max-tombstones", "1000", "--json", *deep)
-            self.repaired += sum(bool(event.get("repaired")) for event in found.events[:-1])
+            reconciled = self._run("reconcile", *self.streams, "--repair", "--max-tombstones", "1000", "--json", *deep)
+            self.repaired += sum(bool(event.get("repaired")) for event in reconciled.events[:-1])
         if number % 3 == 0:
             self._run("export", "parquet", "--keep", "2")
         if number % 4 == 0:
@@ -91,21 +91,21 @@ class Soak:
         """How the tables differ from the source after a last repair, and the differences that reconcile still finds."""
         self._run("sync", *self.streams, "--full", "-q")
         self._run("reconcile", *self.streams, "--repair", "--deep", "--max-tombstones", "1000", "--json")
-        left = self._run("reconcile", *self.streams, "--deep", "--json").events[:-1]
-        found = [f"reconcile still finds {event}" for event in left]
+        remaining = self._run("reconcile", *self.streams, "--deep", "--json").events[:-1]
+        problems = [f"reconcile still finds {event}" for event in remaining]
         with self.project.warehouse() as warehouse:
             for kind in KINDS:
                 rows = warehouse.execute(f"SELECT id FROM {kind} WHERE _deleted_at IS NOT NULL").fetchall()
-                gone = {row[0] for row in rows}
+                tombstoned = {row[0] for row in rows}
                 dump = self.remote.dump(kind)
-                found += differences(warehouse, kind, dump, gone=gone)
+                problems += differences(warehouse, kind, dump, gone=tombstoned)
                 alive = {entry["id"] for entry in dump if entry["state"] in ("live", "archived")}
-                found += [f"{kind} {id} is marked as deleted and is alive" for id in gone & alive]
-        return found
+                problems += [f"{kind} {id} is marked as deleted and is alive" for id in tombstoned & alive]
+        return problems
 
-    def _run(self, *words: str) -> Ran:
-        ran = self.project.here(*words)
-        assert ran.code == 0, (words, ran)
+    def _run(self, *arguments: str) -> Ran:
+        ran = self.project.here(*arguments)
+        assert ran.code == 0, (arguments, ran)
         return ran
 
     # By day.
@@ -145,7 +145,7 @@ class Soak:
         def mb(*ends: str, under: str = "") -> float:
             return sum(size for name, size in files.items() if name.startswith(under) and name.endswith(ends)) / 2**20
 
-        known = [name for name in files if name in KEPT or (name.startswith("raw/") and name.endswith(".zst"))]
+        expected = [name for name in files if name in KEPT or (name.startswith("raw/") and name.endswith(".zst"))]
         journal = {name for name in files if name.startswith("raw/outbox/")}  # one file a month
         exported = set(self._exported())
         tasks = [each for each in gc.get_objects() if isinstance(each, asyncio.Task) and not each.done()]
@@ -159,7 +159,7 @@ class Soak:
             wal_mb=mb("-wal", "-shm", ".wal"),
             raw_mb=mb("", under="raw/"),
             warehouse_mb=mb("warehouse.duckdb"),
-            leftovers=tuple(sorted(files.keys() - set(known) - exported - journal)),
+            leftovers=tuple(sorted(files.keys() - set(expected) - exported - journal)),
             rows=rows,
         )
 

@@ -51,10 +51,10 @@ class Suffered(NamedTuple):
     files: tuple[str, ...]  # of the warehouse
 
     def __str__(self) -> str:
-        told = str(self.loss)
+        text = str(self.loss)
         for store, day in self.days.items():
-            told = told.replace(f"{store} older", f"{store} of day {day}")
-        return f"{told} ({' and '.join(self.files)})" if self.loss.warehouse != "kept" else told
+            text = text.replace(f"{store} older", f"{store} of day {day}")
+        return f"{text} ({' and '.join(self.files)})" if self.loss.warehouse != "kept" else text
 
     def holds(self, file: str) -> int | None:
         """The day of the copy that one of `HOLDERS` was restored from; None: unchanged, 0: nothing is left."""

@@ -106,18 +106,18 @@ def differences(
     arrow = warehouse.sql(f'SELECT * REPLACE ({_comparable(types)}) FROM main."{stream}"').to_arrow_table()
     rows = {row[key]: row for row in arrow.to_pylist()}
     extra = rows.keys() - truth.keys() - set(gone)
-    found = [f"{stream}: {missing} is missing" for missing in sorted(truth.keys() - rows.keys(), key=str)]
-    found += [f"{stream}: {each} is not in the truth" for each in sorted(extra, key=str)]
+    problems = [f"{stream}: {missing} is missing" for missing in sorted(truth.keys() - rows.keys(), key=str)]
+    problems += [f"{stream}: {each} is not in the truth" for each in sorted(extra, key=str)]
     if len(rows) != arrow.num_rows:
-        found.append(f"{stream}: {arrow.num_rows} rows for {len(rows)} keys")
+        problems.append(f"{stream}: {arrow.num_rows} rows for {len(rows)} keys")
     for id in rows.keys() & truth.keys():
-        if len(found) > most:
+        if len(problems) > most:
             break
         for name in names:
-            wanted = _wanted(truth[id], name, types[name], customs, labels)
-            if rows[id][name] != wanted:
-                found.append(f"{stream} {id}: {name} is {rows[id][name]!r}, the truth is {wanted!r}")
-    return found[:most]
+            expected = _wanted(truth[id], name, types[name], customs, labels)
+            if rows[id][name] != expected:
+                problems.append(f"{stream} {id}: {name} is {rows[id][name]!r}, the truth is {expected!r}")
+    return problems[:most]
 
 
 def _comparable(types: dict[str, str]) -> str:

@@ -20,10 +20,10 @@ def changed_between(before: Truth, after: Truth, mailbox: int | None = None) -> 
         was = listed(stream, before[stream].values(), mailbox)
         now = listed(stream, entries.values(), mailbox)
         blind = BLIND.get(stream, frozenset())
-        seen = {id for id, record in now.items() if _without(record, blind) != _without(was.get(id), blind)}
+        visibly_changed = {id for id, record in now.items() if _without(record, blind) != _without(was.get(id), blind)}
         any_change = {id for id, record in now.items() if record != was.get(id)}
-        if seen:
-            must[stream] = seen
+        if visibly_changed:
+            must[stream] = visibly_changed
         if any_change:
             may[stream] = any_change
     return must, may
@@ -41,7 +41,7 @@ def check_changes(
     Persons, organizations, products, activities and files that were deleted or merged disappear from the lists:
     their rows stay as they are until a key sweep finds them.
     """
-    found = []
+    problems = []
     mailbox = project.ask("SELECT id FROM main.users WHERE is_you")[0][0]
     must, may = changed_between(before, after, mailbox)
     for stream in STREAMS:
@@ -49,24 +49,24 @@ def check_changes(
         rows = project.ask(f"SELECT {key} FROM main.{stream} WHERE _run_id = ?", ran.summary["run_id"])
         written = {row[0] for row in rows}
         missed, idle = must.get(stream, set()) - written, written - may.get(stream, set())
-        found += [f"{stream}: missed {sorted(missed)}"] if missed else []
-        found += [f"{stream}: wrote without need {sorted(idle)}"] if idle else []
+        problems += [f"{stream}: missed {sorted(missed)}"] if missed else []
+        problems += [f"{stream}: wrote without need {sorted(idle)}"] if idle else []
         if ran.written[stream] != len(written):
-            found.append(f"{stream}: the receipt says {ran.written[stream]}, the table {len(written)}")
-    for kind, ways in done.items():
-        told = ran.summary["streams"][kind]
-        if told["inserted"] != len(ways["added"]):
-            found.append(f"{kind}: inserted {told['inserted']}, added were {len(ways['added'])}")
-        if kind == "deals" and told["deleted"] != len(ways["deleted"]):
-            found.append(f"deals: deleted {told['deleted']}, deleted were {len(ways['deleted'])}")
+            problems.append(f"{stream}: the receipt says {ran.written[stream]}, the table {len(written)}")
+    for kind, ids_by_change in done.items():
+        counts = ran.summary["streams"][kind]
+        if counts["inserted"] != len(ids_by_change["added"]):
+            problems.append(f"{kind}: inserted {counts['inserted']}, added were {len(ids_by_change['added'])}")
+        if kind == "deals" and counts["deleted"] != len(ids_by_change["deleted"]):
+            problems.append(f"deals: deleted {counts['deleted']}, deleted were {len(ids_by_change['deleted'])}")
         if kind not in STREAMS:
             continue  # leads and notes are not in `before` and `after`
-        lost = {*ways["updated"], *ways["archived"]} - must.get(kind, set())
-        found += [f"{kind}: the truth itself did not change for {sorted(lost)}"] if lost else []
+        lost = {*ids_by_change["updated"], *ids_by_change["archived"]} - must.get(kind, set())
+        problems += [f"{kind}: the truth itself did not change for {sorted(lost)}"] if lost else []
     with project.warehouse() as warehouse:
         for stream in STREAMS:
             states = after[stream].values()
-            gone = {entry["id"] for entry in states} - listed(stream, states, mailbox).keys()
+            unlisted = {entry["id"] for entry in states} - listed(stream, states, mailbox).keys()
             blind = BLIND.get(stream, frozenset())
-            found += differences(warehouse, stream, states, leave_out=blind, gone=gone)
-    return found
+            problems += differences(warehouse, stream, states, leave_out=blind, gone=unlisted)
+    return problems

@@ -92,8 +92,8 @@ class Remote:
         self.admin("DELETE", "log")
 
     def window(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.get("window")
-        return found
+        answer: dict[str, Any] = self.get("window")
+        return answer
 
     def fault(self, **fault: object) -> None:
         self.post("faults", **fault)
@@ -106,8 +106,8 @@ class Remote:
         self.admin("DELETE", "faults")
 
     def change(self, share: float = 0.01, **options: object) -> dict[str, dict[str, list[int]]]:
-        made: dict[str, dict[str, list[int]]] = self.post("change", share=share, **options)
-        return made
+        ids: dict[str, dict[str, list[int]]] = self.post("change", share=share, **options)
+        return ids
 
     def advance(self, seconds: float) -> None:
         self.post("clock", advance_s=seconds)
@@ -216,11 +216,11 @@ class Project:
 
     def start(self, *arguments: str, first: str = "") -> subprocess.Popen[str]:
         """Start `pdsync …` in a process; it executes `first` before (see `knobs`)."""
-        how = ["-m", "pdsync"]
+        program = ["-m", "pdsync"]
         if first:
-            how = ["-c", f"from tests.support import knobs\n{first}\nfrom pdsync.cli.main import main\nmain()"]
+            program = ["-c", f"from tests.support import knobs\n{first}\nfrom pdsync.cli.main import main\nmain()"]
         return subprocess.Popen(
-            [sys.executable, *how, *arguments],
+            [sys.executable, *program, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -231,7 +231,7 @@ class Project:
 
     def run(self, *arguments: str, first: str = "") -> Ran:
         """Run `pdsync …` in a process to its end."""
-        return ended(self.start(*arguments, first=first))
+        return wait_for(self.start(*arguments, first=first))
 
     def here(self, *arguments: str) -> Ran:
         """Run `pdsync …` inside this process, which saves starting Python."""
@@ -280,16 +280,16 @@ class Project:
             " LEFT JOIN pages before ON before.walk = p.walk AND before.seq = p.seq - 1"
             " WHERE w.run_id = (SELECT id FROM runs ORDER BY started_at DESC, id DESC LIMIT 1) AND w.state <> 'dropped'"
         )
-        found = set()
-        for operation, source, place, context in rows:
+        pages = set()
+        for operation, source, cursor, context in rows:
             if operation in PARENTS:
                 parent = json.loads(context)[PARENTS[operation][0]].split(",")[0]
-                behind = json.loads(place or "{}")
-                at = behind.get("at") if str(behind.get("key")) == parent else None
-                found.add((operation, parent, at or "0"))
+                position = json.loads(cursor or "{}")
+                offset = position.get("at") if str(position.get("key")) == parent else None
+                pages.add((operation, parent, offset or "0"))
             else:
-                found.add((operation, source if operation in SOURCES else "", place or "0"))
-        return found
+                pages.add((operation, source if operation in SOURCES else "", cursor or "0"))
+        return pages
 
 
 # Operations from which a stream reads several lists: mail by folder, goals by whether they are active.
@@ -314,17 +314,17 @@ def page_of(request: dict[str, Any]) -> tuple[str, str, str]:
     """The page of a logged request: operation, which of several lists or (first) parent, and cursor or offset."""
     query, operation = dict(parse_qsl(request["query"])), request["operation"]
     lists = SOURCES.get(operation, {})
-    of = max(
+    source = max(
         (name for name, own in lists.items() if own.items() <= query.items()), key=lambda n: len(lists[n]), default=""
     )
     if operation in PARENTS:
         param, path = PARENTS[operation]
-        places = dict(zip(path.split("/"), request["path"].split("/"), strict=True)) | query
-        of = places.get(f"{{{param}}}", places.get(param, "")).split(",")[0]
-    return operation, of, query.get("cursor") or query.get("start") or "0"
+        values = dict(zip(path.split("/"), request["path"].split("/"), strict=True)) | query
+        source = values.get(f"{{{param}}}", values.get(param, "")).split(",")[0]
+    return operation, source, query.get("cursor") or query.get("start") or "0"
 
 
-def ended(process: subprocess.Popen[str], timeout_s: float = 600) -> Ran:
+def wait_for(process: subprocess.Popen[str], timeout_s: float = 600) -> Ran:
     """The result of a started process, after it has ended."""
     out, err = process.communicate(timeout=timeout_s)
     return Ran(process.returncode, out, err)
@@ -341,7 +341,7 @@ def fingerprint(project: Project) -> dict[str, str]:
     The start of a version is included where it is the record's update_time; for other streams it is the time of the
     read, which differs between projects. Views and child tables are compared through their sources.
     """
-    found = {}
+    hashes = {}
     with project.warehouse() as connection:
         for (table,) in connection.execute(
             "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main' ORDER BY 1"
@@ -361,36 +361,36 @@ def fingerprint(project: Project) -> dict[str, str]:
                 ).fetchall()
                 canonical = (json.dumps(json.loads(row[0]), sort_keys=True) for row in rows)
                 digest = hashlib.sha256("\n".join(canonical).encode())
-                found[f"{schema}.{table}"] = f"{len(rows)} rows {digest.hexdigest()[:16]}"
-    return found
+                hashes[f"{schema}.{table}"] = f"{len(rows)} rows {digest.hexdigest()[:16]}"
+    return hashes
 
 
-def versions_told_apart(one: Project, other: Project, table: str) -> list[str]:
+def differing_versions(one: Project, other: Project, table: str) -> list[str]:
     """For the first keys whose versions differ in number between two projects: what each version changed, in both."""
     key = catalogue.stream(table).key
     columns = "* EXCLUDE (_synced_at, _run_id)"
-    told: list[dict[Any, list[dict[str, Any]]]] = []
+    histories: list[dict[Any, list[dict[str, Any]]]] = []
     for project in (one, other):
         versions: dict[Any, list[dict[str, Any]]] = {}
         query = f'SELECT to_json(t) FROM (SELECT {columns} FROM history."{table}" ORDER BY "{key}", _valid_from) t'
         for (row,) in project.ask(query):
             record = json.loads(row)
             versions.setdefault(record[key], []).append(record)
-        told.append(versions)
-    found = []
-    for id in told[0].keys() | told[1].keys():
-        lists = [versions.get(id, []) for versions in told]
+        histories.append(versions)
+    problems = []
+    for id in histories[0].keys() | histories[1].keys():
+        lists = [versions.get(id, []) for versions in histories]
         if len(lists[0]) != len(lists[1]):
             for name, records in zip(("calm", "shaken"), lists, strict=True):
                 steps = [{c: v for c, v in now.items() if v != was.get(c)} for was, now in pairwise(records)]
                 first = {c: records[0][c] for c in ("_valid_from", "_verified_at")} if records else {}
-                found.append(f"{table} {id} {name}: {first}, then {steps}")
-    return found[:6]
+                problems.append(f"{table} {id} {name}: {first}, then {steps}")
+    return problems[:6]
 
 
 def broken_history(project: Project) -> list[str]:
     """Keys whose versions overlap, have a gap, or are not open exactly once (S12)."""
-    found = []
+    problems = []
     with project.warehouse() as connection:
         tables = connection.execute("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'").fetchall()
         for (table,) in tables:
@@ -400,9 +400,9 @@ def broken_history(project: Project) -> list[str]:
                 f" lead(_valid_from) OVER (PARTITION BY {key} ORDER BY _valid_from) AS next"
                 f' FROM history."{table}" QUALIFY _valid_to IS DISTINCT FROM next LIMIT 5'
             ).fetchall()
-            found += [f"{table} {row}" for row in rows]
+            problems += [f"{table} {row}" for row in rows]
             doubled = connection.execute(
                 f'SELECT {key}, count(*) FROM main."{table}" GROUP BY 1 HAVING count(*) > 1 LIMIT 5'
             ).fetchall()
-            found += [f"{table} {row} doubled" for row in doubled]
-    return found
+            problems += [f"{table} {row} doubled" for row in doubled]
+    return problems

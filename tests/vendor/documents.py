@@ -64,27 +64,27 @@ def describe(document: dict[str, Any], operation: dict[str, Any]) -> dict[str, A
     parameters = [resolve(document, each) for each in operation.get("parameters", [])]
     queries = {each["name"]: each for each in parameters if each["in"] == "query"}
     paging = "cursor" if "cursor" in queries else "offset" if "start" in queries else "none"
-    made: dict[str, Any] = {"cost": operation.get("x-token-cost", 0), "paging": paging}
-    made["query"] = sorted(queries)
+    description: dict[str, Any] = {"cost": operation.get("x-token-cost", 0), "paging": paging}
+    description["query"] = sorted(queries)
     needed = sorted(name for name, each in queries.items() if each.get("required"))
     if needed:
-        made["needed"] = needed
+        description["needed"] = needed
     status, answer = next(
         ((int(code), body) for code, body in operation["responses"].items() if str(code).startswith("2")), (200, {})
     )
-    made["status"] = status
+    description["status"] = status
     content = resolve(document, answer).get("content", {}).get("application/json", {})
     shape = merge_shapes(shape_of(document, content.get("schema", {})), infer_shape(example_of(document, content)))
-    made["answer"] = shape if isinstance(shape, dict) else {}
+    description["answer"] = shape if isinstance(shape, dict) else {}
     body = resolve(document, operation.get("requestBody", {})).get("content", {})
     for kind, media in body.items():
         schema = resolve(document, media.get("schema", {}))
-        made["body"] = shape_of(document, schema)
-        made["required"] = sorted(flatten(document, schema).get("required", []))
+        description["body"] = shape_of(document, schema)
+        description["required"] = sorted(flatten(document, schema).get("required", []))
         if kind != "application/json":
-            made["content"] = kind
+            description["content"] = kind
         break
-    return made
+    return description
 
 
 def resolve(document: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
@@ -101,13 +101,13 @@ def flatten(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     schema = resolve(document, schema)
     parts = [*schema.get("allOf", []), *schema.get("oneOf", [])[:1], *schema.get("anyOf", [])[:1]]
     properties, required = dict(schema.get("properties", {})), list(schema.get("required", []))
-    made = {key: value for key, value in schema.items() if key not in ("allOf", "oneOf", "anyOf")}
+    flat = {key: value for key, value in schema.items() if key not in ("allOf", "oneOf", "anyOf")}
     for part in parts:
         inner = flatten(document, part)
         properties = {**inner.get("properties", {}), **properties}
         required += inner.get("required", [])
-        made = {**inner, **made}
-    return {**made, **({"properties": properties} if properties else {}), "required": required}
+        flat = {**inner, **flat}
+    return {**flat, **({"properties": properties} if properties else {}), "required": required}
 
 
 def shape_of(document: dict[str, Any], schema: dict[str, Any], depth: int = 0) -> Any:

@@ -15,7 +15,7 @@ _CODE = re.compile(r"|[a-z][a-z0-9_]*|[0-9a-f-]{32,}|[-+0-9.,:TZ /]+")
 
 def examples() -> dict[str, Any]:
     """The skeleton of each example answer, under the operation's name or the file's path."""
-    made: dict[str, Any] = {}
+    skeletons: dict[str, Any] = {}
     for version in ("v1", "v2"):
         for methods in load(version)["paths"].values():
             for spec in methods.values():
@@ -23,18 +23,20 @@ def examples() -> dict[str, Any]:
                 shown = [content.get("example"), *(each["value"] for each in content.get("examples", {}).values())]
                 answer = next(filter(None, shown), None)
                 if answer is not None:
-                    made[f"{version} {spec['operationId']}"] = skeleton(json.loads(json.dumps(answer, default=str)))
+                    skeletons[f"{version} {spec['operationId']}"] = skeleton(
+                        json.loads(json.dumps(answer, default=str))
+                    )
     index = json.loads((SHARED / "examples" / "index.json").read_text(encoding="utf-8"))
     for folder in ("examples", "seed_examples"):
         for path in sorted((SHARED / folder).glob("*.json")):
             if path.name == "index.json":
                 continue
             source = (index.get(path.name) if folder == "examples" else None) or {}
-            made[f"{folder}/{path.name}"] = {
+            skeletons[f"{folder}/{path.name}"] = {
                 "operation": f"{source['version']} {source['operation_id']}" if "operation_id" in source else None,
                 "answer": skeleton(json.loads(path.read_text(encoding="utf-8"))),
             }
-    return made
+    return skeletons
 
 
 def skeleton(value: Any) -> Any:

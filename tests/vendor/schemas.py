@@ -18,7 +18,7 @@ def answers() -> dict[str, Any]:
     schemas: dict[str, Any] = {}
     for version in VERSIONS:
         parts = load(version).get("components", {}).get("schemas", {})
-        schemas[version] = {"schemas": {name: plain(part) for name, part in parts.items()}}
+        schemas[version] = {"schemas": {name: to_json_schema(part) for name, part in parts.items()}}
         for name, operation in _operations(version):
             schemas[name] = {str(status): _answer(answer) for status, answer in operation["responses"].items()}
     return schemas
@@ -30,7 +30,7 @@ def bodies() -> dict[str, Any]:
     for version in VERSIONS:
         for name, operation in _operations(version):
             for media in operation.get("requestBody", {}).get("content", {}).values():
-                schemas[name] = plain(media.get("schema", {}), kept=(*_KEPT, "format"))
+                schemas[name] = to_json_schema(media.get("schema", {}), kept=(*_KEPT, "format"))
     return schemas
 
 
@@ -44,18 +44,24 @@ def _operations(version: str) -> Iterator[tuple[str, dict[str, Any]]]:
 def _answer(answer: dict[str, Any]) -> dict[str, Any]:
     """Empty where the documents have no schema, as for the bytes of a file."""
     schema: dict[str, Any] = answer.get("content", {}).get("application/json", {}).get("schema", {})
-    return dict(plain(schema))
+    return dict(to_json_schema(schema))
 
 
-def plain(schema: Any, kept: tuple[str, ...] = _KEPT) -> Any:
+def to_json_schema(schema: Any, kept: tuple[str, ...] = _KEPT) -> Any:
     """A schema of OpenAPI 3.0 as JSON Schema (draft 4): `nullable` becomes a type, texts and examples are left out."""
     if not isinstance(schema, dict):
         return schema  # additionalProperties: false
     made = {key: schema[key] for key in kept if key in schema}
-    made |= {key: [plain(part, kept) for part in schema[key]] for key in ("allOf", "anyOf", "oneOf") if key in schema}
-    made |= {key: plain(schema[key], kept) for key in ("items", "additionalProperties", "not") if key in schema}
+    made |= {
+        key: [to_json_schema(part, kept) for part in schema[key]]
+        for key in ("allOf", "anyOf", "oneOf")
+        if key in schema
+    }
+    made |= {
+        key: to_json_schema(schema[key], kept) for key in ("items", "additionalProperties", "not") if key in schema
+    }
     if "properties" in schema:
-        made["properties"] = {name: plain(part, kept) for name, part in schema["properties"].items()}
+        made["properties"] = {name: to_json_schema(part, kept) for name, part in schema["properties"].items()}
     if isinstance(schema.get("required"), list):  # v1 writes `required: true` beside some properties
         made["required"] = schema["required"]
     if schema.get("nullable") and isinstance(schema.get("type"), str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.vendor.documents import SHARED
 from tests.vendor.examples import skeleton
 from tests.vendor.generate import generate
-from tests.vendor.schemas import plain
+from tests.vendor.schemas import to_json_schema
 
 if SHARED.is_dir():  # defined only where the documents are: nothing is skipped without them
 
@@ -38,7 +38,7 @@ def test_a_plain_schema_has_null_among_its_types_and_no_prose() -> None:
         "properties": {"description": {"type": "string", "nullable": True, "enum": ["a"], "example": "a"}},
         "required": True,
     }
-    assert plain(schema) == {
+    assert to_json_schema(schema) == {
         "type": "object",
         "properties": {"description": {"type": ["string", "null"], "enum": ["a", None]}},
     }
