@@ -53,7 +53,11 @@ class OAuthLogin:
 
     @property
     def url(self) -> str:
-        """The address to open in a browser."""
+        """The address to open in a browser.
+
+        Pipedrive's documents name client_id, redirect_uri and state. OAuth itself requires response_type; scope is sent
+        only if scopes were given, for servers in front of Pipedrive's.
+        """
         query = {
             "response_type": "code",
             "client_id": self._app.client_id,

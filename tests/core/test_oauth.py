@@ -278,7 +278,9 @@ async def test_trouble_with_an_early_renewal_does_not_stop_a_run(
     assert exchanges(box) == 1 + 4  # the attempts of one renewal; the next waits a minute
 
 
-async def test_trouble_when_the_token_has_ended_is_told(box: RunningSandbox, settings: Settings, grant: Grant) -> None:
+async def test_trouble_when_the_token_has_ended_is_reported(
+    box: RunningSandbox, settings: Settings, grant: Grant
+) -> None:
     auth.store(settings, msgspec.structs.replace(grant, renew_at=0.0, expires_at=0.0))
     used = credentials(settings)
     box.faults.add(kind="status", status=503, path="/oauth/token")
@@ -286,7 +288,9 @@ async def test_trouble_when_the_token_has_ended_is_told(box: RunningSandbox, set
         await used.headers()
 
 
-async def test_x9_a_lost_grant_is_told_and_never_deleted(box: RunningSandbox, settings: Settings, grant: Grant) -> None:
+async def test_x9_a_lost_grant_is_reported_and_never_deleted(
+    box: RunningSandbox, settings: Settings, grant: Grant
+) -> None:
     used = credentials(settings)
     auth.store(settings, msgspec.structs.replace(grant, refresh_token="spent-long-ago"))
     box.oauth.expire_access_tokens()
@@ -295,7 +299,7 @@ async def test_x9_a_lost_grant_is_told_and_never_deleted(box: RunningSandbox, se
     assert stored(settings).refresh_token == "spent-long-ago"
 
 
-async def test_x9_invalid_grant_adopts_what_somebody_else_has_renewed(
+async def test_x9_invalid_grant_adopts_what_another_machine_has_renewed(
     box: RunningSandbox, settings: Settings, grant: Grant
 ) -> None:
     """On a shared disk locks may not reach the other machine: its renewal comes in between."""
@@ -396,7 +400,7 @@ async def test_x9_a_login_wins_over_a_renewal_that_came_in_between(
     assert stored(settings).redirect_uri == login.redirect_uri != grant.redirect_uri
 
 
-async def test_x2_new_tokens_are_hidden_before_anybody_sees_them(
+async def test_x2_new_tokens_are_hidden_before_they_are_used(
     box: RunningSandbox, settings: Settings, grant: Grant
 ) -> None:
     box.oauth.expire_access_tokens()
@@ -462,7 +466,7 @@ def test_x9_two_processes_and_a_single_use_refresh_token(box: RunningSandbox, se
     }
 
 
-def test_x9_a_process_that_is_killed_while_it_holds_the_lock_holds_up_nobody(
+def test_x9_a_process_that_is_killed_while_it_has_the_lock_delays_no_other(
     box: RunningSandbox, settings: Settings
 ) -> None:
     auth.store(settings, asyncio.run(log_in(box)))
