@@ -66,6 +66,11 @@ class Settings(Struct, frozen=True):
         """The SQLite file with the state that must survive anything."""
         return self.state / "control.db"
 
+    @property
+    def dependents_tokens(self) -> int | None:
+        """The tokens that streams with a request a parent may take in a run; None: no limit."""
+        return self.daily_tokens * self.dependents_share // 100 if self.daily_tokens else None
+
 
 class _Setting(Struct, frozen=True):
     env: str

@@ -60,7 +60,8 @@ def due(folder: Path, ages: dict[str, float], cycle: int = 7) -> list[str]:
             {"deals": 6, "persons": 6.5, "organizations": 2},
             ["persons", "deals"],
         ),  # the cycle would end before the next night
-        ({"users": 30, "deal_products": 30}, []),  # every sync reads them whole; or by their parents
+        ({"users": 30}, []),  # every sync reads them whole
+        ({"deal_products": 30}, ["deal_products"]),
     ],
 )
 def test_s6_streams_take_turns_within_the_cycle(folder: Path, ages: dict[str, float], names: list[str]) -> None:

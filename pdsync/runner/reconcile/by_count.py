@@ -4,7 +4,8 @@ To read each deal's list again would cost a request per deal. The deals' own lis
 lists of those deals are read that have more or fewer rows in the tables. A row that was replaced by another leaves the
 count unchanged: a sync sees that by the record's time of change. Where a record's count differs from its own list, the
 list decides: such records are stored, and their lists are read again when their count or their rows in the warehouse
-change, or once per verify cycle.
+change, or once per verify cycle. Where one request reads the lists of many records, a deep reconciliation reads all of
+them and compares values.
 
 Where no count exists (changelogs, permitted users), every record's list is read. A row that is missing from a list is
 then no evidence, as no second source confirms it.
@@ -29,10 +30,12 @@ from pdsync.runner.sync import parent_keys
 from pdsync.sql import first, quoted
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+
     import duckdb
 
     from pdsync.extract.child_lists import Key
-    from pdsync.model import Parent, Stream
+    from pdsync.model import Operation, Parent, Stream
     from pdsync.runner.sync.walk_reader import WalkReader
 
 
@@ -61,9 +64,11 @@ class CountReconciler:
             stream: has a list for each record of the parent stream.
             parent: the parent stream, and its column with the count.
             parent_sweep: of the parent's list; None: the counts are those in the warehouse.
-            deep: also read the lists of parents whose count is known to differ.
+            deep: also read the lists of parents whose count is known to differ; and all lists, if a request reads many
+                and the budget of dependent streams suffices.
         """
         self.deep = deep
+        self.reads_all = not parent.counts  # every list, not only those of parents whose count differs
         self.reader, self.session, self.loader = reader, reader.session, reader.session.loader
         self.stream, self.parent, self.parent_sweep = stream, parent, parent_sweep
         self.version, (self.source, *_) = stream.sources(self.session.settings.api)
@@ -78,25 +83,49 @@ class CountReconciler:
             DependentsBudgetSpent: they are too many.
             PdsyncError: as `dependents` does.
         """
-        session, stream, loader = self.session, self.stream, self.loader
+        stream, loader = self.stream, self.loader
         table = await loader.do(loader.table, stream, self.version)
         sweep = await loader.do(Sweep, loader.connection, table, number)
+        if self.parent.counts and self.deep and self.parent.batch > 1:
+            keys = await loader.do(self._list_parents, loader.connection)
+            tokens = -(-len(keys) // self.parent.batch) * (self._operation.cost or 0)
+            self.reads_all = self.reader.can_afford_dependents(tokens)
         self.counts = await loader.do(
             self._compare_counts if self.parent.counts else self._select_all, loader.connection
         )
-        operation = catalogue.operations(self.version)[self.source.operation]
-        walk = Walk(
-            -1 - number, session.receipt.run_id, stream.name, self.source.name, self.version, operation.id, None, None
-        )
-        query = query_of(stream, self.source, self.version, operation, None)
-        keys = sorted((_parse_key(text) for text in self.counts.to_read), reverse=True)
-        charge = self.reader.charge_dependents
-        async for page in dependents(session.http, operation, walk, query, self.parent, keys, charge):
-            session.record_page(stream.name, operation, page)
-            self.pages.append(page)
-            await loader.do(sweep.add, self.source.name, operation, [page])
+        async for page in self._fetch(self.counts.to_read, -1 - number, self.reader.charge_dependents):
+            if not (self.reads_all and self.parent.counts):
+                self.pages.append(page)
+            await loader.do(sweep.add, self.source.name, self._operation, [page])
         self.counts.at_source += sum((await loader.do(self._count_listed, sweep)).values())
         return sweep
+
+    async def fetch_lists(self, sweep: Sweep, keys: Sequence[str]) -> list[Page]:
+        """The lists with the records of `keys`, as `sweep` has read them; read again, if they were too many to keep.
+
+        Raises:
+            PdsyncError: as `dependents` does.
+        """
+        if self.pages:
+            return self.pages
+        parents = await self.loader.do(self._parents_in_sweep, sweep, keys)
+        return [page async for page in self._fetch(parents, -1, lambda tokens: None)]
+
+    @property
+    def _operation(self) -> Operation:
+        return catalogue.operations(self.version)[self.source.operation]
+
+    async def _fetch(self, parents: Iterable[str], walk_id: int, charge: Callable[[int], None]) -> AsyncGenerator[Page]:
+        """The pages of the lists of `parents`."""
+        session, stream, operation = self.session, self.stream, self._operation
+        walk = Walk(
+            walk_id, session.receipt.run_id, stream.name, self.source.name, self.version, operation.id, None, None
+        )
+        query = query_of(stream, self.source, self.version, operation, None)
+        keys = sorted((_parse_key(text) for text in parents), reverse=True)
+        async for page in dependents(session.http, operation, walk, query, self.parent, keys, charge):
+            session.record_page(stream.name, operation, page)
+            yield page
 
     def _compare_counts(self, connection: duckdb.DuckDBPyConnection) -> ParentCounts:
         parent = catalogue.stream(self.parent.stream)
@@ -112,6 +141,11 @@ class CountReconciler:
         connection.execute(
             f"CREATE OR REPLACE TEMP TABLE counted (key, says, here) AS {self._join_row_counts(reported)}"
         )
+        if self.reads_all:
+            rows = connection.execute("SELECT key, says, here FROM temp.counted").fetchall()
+            counts = {str(key): count for key, count, _ in rows}
+            to_read_all = {key: counts.get(key) for key in self._list_parents(connection)}
+            return ParentCounts(0, sum(stored for *_, stored in rows), to_read_all)
         in_warehouse, at_source = first(
             connection.execute(
                 "SELECT coalesce(sum(here), 0), coalesce(sum(here) FILTER (says = here), 0) FROM temp.counted"
@@ -140,10 +174,12 @@ class CountReconciler:
         return ParentCounts(int(at_source) + listed_before, int(in_warehouse), to_read, unchanged)
 
     def _select_all(self, connection: duckdb.DuckDBPyConnection) -> ParentCounts:
-        keys = parent_keys.select_parents(
-            connection, self.parent, None, children=(self.stream.name, self.parent_column)
-        )
-        return ParentCounts(0, 0, dict.fromkeys(map(str, keys)))
+        return ParentCounts(0, 0, dict.fromkeys(self._list_parents(connection)))
+
+    def _list_parents(self, connection: duckdb.DuckDBPyConnection) -> list[str]:
+        """The parents that have a list: by their counts, or by rows in the warehouse."""
+        children = (self.stream.name, self.parent_column)
+        return [str(key) for key in parent_keys.select_parents(connection, self.parent, None, children=children)]
 
     def _join_row_counts(self, counts: str) -> str:
         """SQL: the result of the query `counts` (key, says), each with the number of rows in the warehouse."""
@@ -224,6 +260,15 @@ class CountReconciler:
             f"SELECT {column}, count(DISTINCT key) FROM {sweep.relation} WHERE NOT is_gone GROUP BY 1"
         ).fetchall()
         return {str(parent): int(shown) for parent, shown in rows}
+
+    def _parents_in_sweep(self, sweep: Sweep, keys: Sequence[str]) -> list[str]:
+        """The parents whose lists show the records of `keys`."""
+        rows = sweep.connection.execute(
+            f"SELECT DISTINCT {quoted(self.parent_column)} FROM {sweep.relation}"
+            " WHERE key IN (SELECT unnest(?::VARCHAR[]))",
+            [list(keys)],
+        ).fetchall()
+        return [str(row[0]) for row in rows]
 
     def _parent_of_rows(self, connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
         """The rows of the parents whose lists were read: key → parent."""

@@ -61,9 +61,10 @@ class Repair:
         """Fetch records again and load them; the keys of those whose rows equal the source now."""
         version, sources = stream.sources(self.session.settings.api)
         confirmed: set[str] = set()
-        if wanted and stream.name in self.comparison.counted:  # the comparison read their lists already
+        if wanted and stream.name in self.comparison.counted:
             listing = catalogue.operations(version)[sources[0].operation]
-            fetched = self.comparison.counted[stream.name].pages
+            counted = self.comparison.counted[stream.name]
+            fetched = await counted.fetch_lists(self.sweeps[stream.name], [each.key for each in wanted])
             await walk_loader.seal_and_load(self.session, stream, version, listing, fetched)
             return await self._confirm(stream, version, sources[0], listing, fetched, [each.key for each in wanted])
         for source in sources:

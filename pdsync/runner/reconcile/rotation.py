@@ -3,13 +3,17 @@
 Reading changes never shows what has no time of change: records that were purged, merged or relinked. Whole streams
 take turns, the one that was read longest ago first, each night as many as make up one day's share of the cycle. Pages
 of 500 rows are read in order: that costs a fifth of requesting the same rows by their ids, and shows missing rows too.
+
+Lists of each record of another stream (line items, followers) take turns too: all of them, where a request reads a
+hundred or their price is within `limits.dependents_share`; otherwise those whose record counts more or fewer. Streams
+of which every sync reads all take a turn only when a row is missing from their list, to find out what became of it.
 """
 
 from __future__ import annotations
 
 import math
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
@@ -18,6 +22,7 @@ from pdsync.load import warehouse
 from pdsync.reconcile import evidence
 from pdsync.reconcile.evidence import CANARIES
 from pdsync.runner import project
+from pdsync.runner.sync import parent_keys
 from pdsync.sql import first, quoted
 
 if TYPE_CHECKING:
@@ -26,9 +31,14 @@ if TYPE_CHECKING:
     import duckdb
 
     from pdsync.core.config import Settings
-    from pdsync.model import Stream
+    from pdsync.model import Operation, Parent, Stream, Version
 
 _DAY = timedelta(days=1)
+
+# every_sync: each sync reads and compares all of it. in_turn: as a whole. by_count: the lists of those records of
+# another stream that count otherwise than the warehouse. by_record: the list of each record, if the price allows it.
+# never: what is in it depends on parameters that are chosen when it is read.
+Way = Literal["every_sync", "in_turn", "by_count", "by_record", "never"]
 
 
 class DueStream(Struct, frozen=True):
@@ -38,7 +48,26 @@ class DueStream(Struct, frozen=True):
     rows: int
     requests: int  # for its lists
     tokens: int  # with the canaries
-    seen_at: datetime  # when it was last read whole
+    seen_at: datetime  # since when every row has been seen, or looked into
+
+
+class _Price(Struct, frozen=True):
+    requests: int
+    tokens: int
+    is_whole: bool = True  # every row is read, not only those whose count differs
+
+
+def way_of(stream: Stream, prefer: Version) -> Way:
+    """How the rows of a stream are verified while a pipeline with `verify` reads it every night."""
+    _, sources = stream.sources(prefer)
+    if any(source.params for source in sources):
+        return "never"
+    if all(source.way == "full" for source in sources):
+        return "every_sync"
+    parent = sources[0].parent
+    if parent is None or parent.batch > 1:
+        return "in_turn"
+    return "by_count" if parent.counts else "by_record"
 
 
 def select_due(settings: Settings, names: Collection[str]) -> list[DueStream]:
@@ -55,34 +84,125 @@ def select_due(settings: Settings, names: Collection[str]) -> list[DueStream]:
         is_in_share = sum(each.requests for each in due) < share
         if age >= _DAY and (is_in_share or age >= _DAY * (settings.verify_cycle - 1)):
             due.append(plan)
-    return due
+    return _within_dependents_share(due, settings)
+
+
+def _within_dependents_share(due: list[DueStream], settings: Settings) -> list[DueStream]:
+    """Those of `due` whose lists of each record are together within the share of dependent streams."""
+    left, chosen = settings.dependents_tokens, list[DueStream]()
+    for plan in due:
+        if left is not None and catalogue.stream(plan.stream).parents(settings.api):
+            if plan.tokens > left:
+                continue
+            left -= plan.tokens
+        chosen.append(plan)
+    return chosen
 
 
 def _plan_stream(connection: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream) -> DueStream | None:
-    """A stream and its cost; None if every sync reads it whole, if it was never read whole, or if it has parents."""
+    """A stream and its cost; None where nothing is to be verified, or where it was never read whole."""
     version, sources = stream.sources(settings.api)
-    if (
-        stream.name not in warehouse.tables(connection)
-        or stream.parents(settings.api)
-        or any(source.params for source in sources)
-        or all(source.way == "full" for source in sources)
-    ):
+    way = way_of(stream, settings.api)
+    if way == "never" or stream.name not in warehouse.tables(connection):
         return None
-    seen_at = first(
+    read_at, swept_at = first(
         connection.execute(
-            "SELECT max(seen) FROM (SELECT min(full_at) AS seen FROM meta.checkpoints WHERE stream = $1 UNION ALL"
-            " SELECT max(swept_at) FROM meta.sweeps WHERE stream = $1 AND complete)",
+            "SELECT (SELECT min(full_at) FROM meta.checkpoints WHERE stream = $1),"
+            " (SELECT max(swept_at) FROM meta.sweeps WHERE stream = $1 AND complete)",
             [stream.name],
         )
-    )[0]
-    if seen_at is None:
+    )
+    if read_at is None and swept_at is None:
         return None
+    if way == "every_sync" and (sources[0].parent or not evidence.find_item_operation(stream, settings.api)):
+        return None  # what is missing from it can't be looked into
     rows = int(first(connection.execute(f"SELECT count(*) FROM {quoted('main', stream.name)}"))[0])
-    first_list, *others = [catalogue.operations(version)[source.operation] for source in sources]
-    pages = math.ceil(rows / (first_list.page_size or 100))
+    operations = [catalogue.operations(version)[source.operation] for source in sources]
+    parent = sources[0].parent
+    if parent and way != "every_sync":
+        price = _price_of_lists(connection, settings, stream, parent, operations[0])
+        if price is None:
+            return None
+    else:
+        price = _price_of_pages(connection, settings, stream, operations, rows)
+    seen_at = max(each for each in (read_at, swept_at) if each)
+    if way == "every_sync":
+        seen_at = _oldest_look(connection, stream, unseen_since=read_at)
+        if seen_at is None:
+            return None
+    elif price.is_whole and (oldest := _oldest_look(connection, stream)):
+        seen_at = min(seen_at, oldest)
+    return DueStream(stream.name, rows, price.requests, price.tokens, seen_at)
+
+
+def _oldest_look(
+    connection: duckdb.DuckDBPyConnection, stream: Stream, *, unseen_since: datetime | None = None
+) -> datetime | None:
+    """When the row was seen, or looked into, that was not for longest; None where there is no such row.
+
+    Args:
+        connection: to the warehouse.
+        stream: whose rows.
+        unseen_since: only rows that the source has not shown since then.
+    """
+    condition = "" if unseen_since is None else " AND t._verified_at < ?"
+    row = first(
+        connection.execute(
+            f"SELECT min(greatest(t._verified_at, f.seen_at)) FROM {quoted('main', stream.name)} t"
+            " LEFT JOIN (SELECT key, max(seen_at) AS seen_at FROM meta.findings WHERE stream = ? GROUP BY 1) f"
+            f" ON f.key = t.{quoted(stream.key)}::VARCHAR WHERE t._deleted_at IS NULL{condition}",
+            [stream.name, *([] if unseen_since is None else [unseen_since])],
+        )
+    )
+    found: datetime | None = row[0]
+    return found
+
+
+def _price_of_pages(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream, operations: list[Operation], rows: int
+) -> _Price:
+    """What it costs to read a stream's lists page by page."""
+    first_list, *others = operations
+    pages = max(math.ceil(rows / (first_list.page_size or 100)), 1) if first_list.paging != "none" else 1
     tokens = pages * (first_list.cost or 0) + sum(other.cost or 0 for other in others)
     # Where records were missing before, some will be again: canaries are then requested one by one.
     findings = first(connection.execute("SELECT count(*) FROM meta.findings WHERE stream = ?", [stream.name]))[0]
     item = evidence.find_item_operation(stream, settings.api)
     tokens += min(CANARIES, rows) * (item.cost or 0) if item and findings else 0
-    return DueStream(stream.name, rows, pages + len(others), tokens, seen_at)
+    return _Price(pages + len(others), tokens)
+
+
+def _price_of_lists(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream, parent: Parent, operation: Operation
+) -> _Price | None:
+    """What it costs to read the list of each record of another stream; None where it is never affordable."""
+    version, _ = stream.sources(settings.api)
+    column = stream.parent_column(parent, version) or parent.stream
+    if parent.stream not in warehouse.tables(connection):
+        return None
+    if parent.batch > 1 or not parent.counts:
+        keys = parent_keys.select_parents(connection, parent, None, children=(stream.name, column))
+        requests = math.ceil(len(keys) / parent.batch)
+        tokens = requests * (operation.cost or 0)
+        if settings.dependents_tokens is None or tokens <= settings.dependents_tokens:
+            return _Price(requests, tokens)
+        if not parent.counts:
+            return None
+    requests = math.ceil(_count_differing(connection, stream, parent, column) / parent.batch)
+    return _Price(requests, requests * (operation.cost or 0), is_whole=False)
+
+
+def _count_differing(connection: duckdb.DuckDBPyConnection, stream: Stream, parent: Parent, column: str) -> int:
+    """How many records of the parent stream count otherwise than there are rows, as far as nothing explains it."""
+    parents, of = catalogue.stream(parent.stream), quoted(column)
+    row = first(
+        connection.execute(
+            f"SELECT count(*) FROM {quoted('main', parents.name)} p"
+            f" LEFT JOIN (SELECT {of} AS key, count(*) AS here FROM {quoted('main', stream.name)}"
+            f" WHERE _deleted_at IS NULL GROUP BY 1) c ON c.key = p.{quoted(parents.key)}"
+            f" WHERE p._deleted_at IS NULL AND p.{quoted(parent.having or '')} <> coalesce(c.here, 0)"
+            f" AND p.{quoted(parents.key)}::VARCHAR NOT IN (SELECT key FROM meta.counts_off WHERE stream = ?)",
+            [stream.name],
+        )
+    )
+    return int(row[0])

@@ -332,11 +332,15 @@ class WalkReader:
         Raises:
             DependentsBudgetSpent: `tokens` more would exceed the share.
         """
-        settings = self.session.settings
-        limit = settings.daily_tokens * settings.dependents_share // 100
-        if settings.daily_tokens and self.dependents_spent + tokens > limit:
+        limit = self.session.settings.dependents_tokens
+        if limit is not None and not self.can_afford_dependents(tokens):
             raise DependentsBudgetSpent(spent=self.dependents_spent, limit=limit)
         self.dependents_spent += tokens
+
+    def can_afford_dependents(self, tokens: int) -> bool:
+        """Whether `tokens` more for dependent streams are within their share of the day."""
+        limit = self.session.settings.dependents_tokens
+        return limit is None or self.dependents_spent + tokens <= limit
 
 
 def resume_point(watermark: datetime, newest: datetime | None, overlap: timedelta) -> datetime:
