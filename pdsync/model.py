@@ -191,8 +191,8 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
     parent: Parent | None = (
         None  # the list is read for each record of another stream; after the first time, for changed ones
     )
-    # Parameters that a person may set, with their defaults: `@today`, `@month_start`, `@year_ago` or a text. A record
-    # has the value as `@start_date`.
+    # Parameters that a person may set, with their defaults: `@today`, `@month_start`, `@year_ago` or a text; an empty
+    # one is not sent. A record has the value as `@start_date`.
     params: dict[str, str] = {}
 
 
@@ -213,6 +213,7 @@ class Stream(Struct, frozen=True, forbid_unknown_fields=True):
     title: str = "name"  # the column with a record's name
     changelog: str | None = None  # the stream with each edit of its records, by field
     optional: bool = False  # read only when named: a nightly run could not pay for a request a parent
+    leaves_out: str | None = None  # which records exist that no request for its lists shows, for people
 
     def sources(self, prefer: Version) -> tuple[Version, tuple[Source, ...]]:
         """The list operations to read: those of `prefer` if there are any, else the other version's."""

@@ -32,6 +32,20 @@ NOT_READ = {
     "v1 getRecents": "a month of what the lists of its kinds tell in full",
     "v1 getFilterHelpers": "words for making filters, the same for every company",
 }
+# What a list leaves out by default, and is left out: (list, parameter) → why.
+LEFT_OUT = {
+    ("v1 getTeams", "skip_users"): "the default shows the members",
+    ("v1 getGoals", "assignee.id"): "the tracking metric finds everyone's goals",
+    **{
+        (f"v1 get{one}MailMessages", "include_body"): "leaves_out says so" for one in ("Deal", "Person", "Organization")
+    },
+    ("v1 getDeals", "status"): "without it all that are not deleted; another source asks for the deleted ones",
+    ("v1 getArchivedDeals", "status"): "as getDeals",
+    ("v1 getProductDeals", "status"): "leaves_out says so; deals knows deleted ones",
+    ("v1 getProjects", "status"): "leaves_out says so",
+    ("v2 getProjects", "status"): "leaves_out says so",
+    ("v2 getArchivedProjects", "status"): "leaves_out says so",
+}
 # Requested by a user, or for one record only; never read completely.
 NO_LIST = re.compile(r"search\w*|find\w*|authorize|get\w+ConversionStatus|getCurrentUser|getUserTeams")
 
@@ -170,3 +184,25 @@ def test_the_vendors_lists_are_lists_here() -> None:
         if not NO_LIST.fullmatch(name.split(" ")[1])
     }
     assert listed <= lists()
+
+
+def test_s9_what_a_list_leaves_out_by_default_is_asked_for_or_explained() -> None:
+    """The vendor's documents say which parameters narrow a list when they are absent."""
+    unasked = set()
+    for stream in EVERY:
+        for _, source, operation in sources(stream):
+            given = {*source.query, *source.params}
+            narrows = set(stored("listed")[operation.name].get("narrows", ()))
+            unasked |= {(operation.name, name) for name in narrows - given}
+            explained = [LEFT_OUT.get((operation.name, name), "") for name in narrows - given]
+            assert stream.leaves_out or not any(why.startswith("leaves_out") for why in explained), stream.name
+    assert unasked == LEFT_OUT.keys()
+
+
+def test_lists_of_the_token_users_own_records_say_so() -> None:
+    """No document names a parameter for these; facts of the API say that they are one user's."""
+    own = {"getUserCallLogs", "getMailThreads", "getMailThreadMessages", "getUserConnections", "getUserSettings"}
+    for stream in EVERY:
+        if own & {source.operation for _, source, _ in sources(stream)}:
+            assert stream.leaves_out, stream.name
+            assert "other users" in stream.leaves_out

@@ -102,3 +102,24 @@ def test_a_deal_that_is_deleted_while_archived_is_marked_by_the_next_sync(
         (True, True)
     ]
     assert not queries(box, "getDeal")
+
+
+def test_statistics_are_those_of_a_user_who_is_named(box: RunningSandbox, project: Project) -> None:
+    command = ("sync", "-q", "users", "pipelines", "pipeline_conversion_statistics")
+    assert project.here(*command).code == 0
+    assert project.ask("SELECT DISTINCT user_id FROM pipeline_conversion_statistics") == [(None,)]
+    user = project.ask("SELECT max(id) FROM users")[0][0]
+    assert project.here(*command, "--param", f"user_id={user}").code == 0
+    assert project.ask("SELECT DISTINCT user_id FROM pipeline_conversion_statistics") == [(user,)]
+    users = {query.get("user_id") for query in queries(box, "getPipelineConversionStatistics")}
+    assert users == {None, str(user)}
+
+
+def test_streams_says_what_lists_leave_out_and_how_rows_are_verified(project: Project) -> None:
+    shown = {row["name"]: row for row in project.here("streams", "--json").events}
+    assert shown["call_logs"]["leaves_out"] == "call logs of other users"
+    assert shown["deals"]["leaves_out"] is None
+    assert [shown[name]["verified"] for name in ("users", "deal_products", "deal_followers", "deal_files")] == [
+        "every sync", "in turn", "in turn, by count", "in turn, by record",
+    ]  # fmt: skip
+    assert "call_logs leaves out call logs of other users." in project.here("streams").err

@@ -8,6 +8,10 @@ from typing import Any
 
 from .documents import SHARED, load
 
+_NARROWS = re.compile(
+    r"(omitted|by default)[^.]*?(\bonly\b|authorized user|API token|not deleted|not returned|without|'s goal)",
+    re.IGNORECASE,
+)
 Facts = dict[str, dict[str, Any]]  # operation → fact → value
 
 
@@ -28,9 +32,23 @@ def listed_operations() -> Facts:
         f"{entry['version']} {entry['operation_id']}": {
             **{name: entry[name] for name in names},
             "answer": (entry["response"] or {}).get("kind"),
+            **({"narrows": narrows} if (narrows := _narrowing(entry)) else {}),
         }
         for entry in _listing()
     }
+
+
+def _narrowing(entry: dict[str, Any]) -> list[str]:
+    """The query parameters of a read without which it shows a part only: by their default, or as their text says."""
+    if entry["method"] != "GET":
+        return []
+    return sorted(
+        each["name"]
+        for each in entry["params"]
+        if each["in"] == "query"
+        and each["name"] not in ("start", "limit", "sort_by", "sort_direction", "order_by", "folder")
+        and (each.get("default") is not None or _NARROWS.search(each.get("description") or ""))
+    )
 
 
 def actions() -> Facts:

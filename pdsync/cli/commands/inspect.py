@@ -13,10 +13,16 @@ from pdsync.cli.app import App, Command, Group
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
 from pdsync.runner import project
+from pdsync.runner.reconcile import rotation
 from pdsync.runner.report.freshness import budget_left, measure_freshness
 
 if TYPE_CHECKING:
     from pdsync.model import Proof, Receipt
+
+_VERIFIED = {
+    "every_sync": "every sync", "in_turn": "in turn", "by_count": "in turn, by count",
+    "by_record": "in turn, by record", "never": "never",
+}  # fmt: skip
 
 
 def listing(app: App, rows: list[dict[str, Any]], headers: list[str], empty: str) -> None:
@@ -139,7 +145,12 @@ def _newest_runs(app: App, last: int) -> list[Receipt]:
 @click.argument("streams", nargs=-1)
 @click.pass_obj
 def streams(app: App, streams: tuple[str, ...]) -> None:
-    """List the streams: key, cursor, how changes are found, and the cost of a page."""
+    """List the streams: key, cursor, how changes are found and rows are verified, and the cost of a page.
+
+    A stream is verified by every sync that reads it, in turn within the verify cycle, in turn by the counts of other
+    records or by a request for each record if `limits.dependents_share` allows, or never: then its content depends on
+    parameters. What the lists of a stream leave out, and no parameter asks for, is listed below.
+    """
     selected = [catalogue.stream(name) for name in streams] or list(catalogue.streams().values())
     rows = []
     for stream in selected:
@@ -159,10 +170,15 @@ def streams(app: App, streams: tuple[str, ...]) -> None:
                 "tokens_a_page": max(operation.cost or 0 for operation in operations),
                 "rows_a_page": min(operation.page_size or 0 for operation in operations) or None,
                 "deletes": "listed" if stream.deleted else "not shown",
+                "verified": _VERIFIED[rotation.way_of(stream, app.settings.api)],
+                "leaves_out": stream.leaves_out,
                 "tables": [stream.name, *stream.children],
             }
         )
-    listing(app, rows, list(rows[0]), "")
+    listing(app, rows, [name for name in rows[0] if name != "leaves_out"], "")
+    if not app.json:
+        partial = [f"{row['name']} leaves out {row['leaves_out']}." for row in rows if row["leaves_out"]]
+        app.note("\n".join(["", *partial]) if partial else "")
 
 
 @click.command(cls=Command)

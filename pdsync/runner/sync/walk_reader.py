@@ -250,7 +250,8 @@ class WalkReader:
         session = self.session
         operation = catalogue.operations(walk.version)[source.operation]
         today = session.began.date()
-        params = {name: param_value(self.request.params.get(name, text), today) for name, text in source.params.items()}
+        chosen = {name: self.request.params.get(name, text) for name, text in source.params.items()}
+        params = {name: param_value(text, today) for name, text in chosen.items() if text}
         fetching = await self._pages(stream, source, walk, operation, params, after)
         waiting: list[Page] = []
         loading: asyncio.Task[None] | None = None
