@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SINCE, MIDDLE, UNTIL = (datetime(2026, month, 1, tzinfo=UTC) for month in (1, 2, 3))
 
 
-def _planned(path: Path) -> tuple[Control, Windows]:
+def planned(path: Path) -> tuple[Control, Windows]:
     control = Control(path)
     control.start_run("job", "backfill", UNTIL)
     windows = Windows(control)
@@ -24,7 +24,7 @@ def _planned(path: Path) -> tuple[Control, Windows]:
 
 
 def test_two_windows_of_a_cut_cover_the_time_without_overlap(tmp_path: Path) -> None:
-    _, windows = _planned(tmp_path / "control.db")
+    _, windows = planned(tmp_path / "control.db")
     [(window, state)] = windows.unfinished("job")
     assert (window.since, window.until, state) == (SINCE, UNTIL, "open")
     newer, older = windows.cut(window, MIDDLE)
@@ -34,7 +34,7 @@ def test_two_windows_of_a_cut_cover_the_time_without_overlap(tmp_path: Path) -> 
 
 
 def test_a_window_is_done_when_its_walk_is_applied(tmp_path: Path) -> None:
-    control, windows = _planned(tmp_path / "control.db")
+    control, windows = planned(tmp_path / "control.db")
     [(window, _)] = windows.unfinished("job")
     first = windows.begin(window, "job")
     [(begun, _)] = windows.unfinished("job")
@@ -47,7 +47,7 @@ def test_a_window_is_done_when_its_walk_is_applied(tmp_path: Path) -> None:
 
 def test_a_project_with_a_begun_backfill_of_the_version_before_keeps_its_windows(tmp_path: Path) -> None:
     path = tmp_path / "control.db"
-    control, windows = _planned(path)
+    control, windows = planned(path)
     before = windows.unfinished("job")
     control.close()
     with sqlite3.connect(path) as db:
