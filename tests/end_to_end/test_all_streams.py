@@ -8,6 +8,7 @@ import pytest
 
 from pdsync.core import catalogue
 from pdsync.sandbox.operations.collections import KINDS
+from pdsync.sandbox.operations.linked_values import from_side
 from tests.support.truth import convert
 from tests.support.world import STREAMS as OTHERS
 from tests.support.world import Project, serving
@@ -81,6 +82,8 @@ def test_each_row_is_what_the_company_holds(remote: Remote, synced: tuple[Projec
             wrong.append(f"{entry['id']} is missing")
             continue
         met.add(key)
+        if name in SHOWN_TO_BOTH:
+            record |= from_side(record, key.split("/")[0])
         wrong += [f"{key}: {text}" for text in unlike(name, rows[key], record, types, stream.key)]
     assert wrong == []
     if name not in SHOWN_TO_BOTH:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 USERS = words(
     "owner_id user_id creator_id creator_user_id added_by_user_id manager_id assignee_id created_by_user_id "
     "last_updater_id update_user_id actor_user_id admin_id created_by updated_by assigned_to_user_id modified_by_id "
-    "follower_user_id assignee_ids users"
+    "follower_user_id assignee_ids users last_update_user_id"
 )
 LINKS = {
     "deal_id": "deals", "person_id": "persons", "org_id": "organizations", "organization_id": "organizations",

@@ -18,8 +18,9 @@ from pdsync.sandbox.company.table import Row, encode
 from pdsync.sandbox.operations.documented import DocumentedOperation, kind_of, operations, shape_of, split
 from pdsync.sandbox.operations.filters import check_conditions
 from pdsync.sandbox.operations.generic import answer, present
-from pdsync.sandbox.operations.generic_records import records_at, store_record
+from pdsync.sandbox.operations.generic_records import as_number, records_at, store_record
 from pdsync.sandbox.operations.nested_lists import plain
+from pdsync.sandbox.operations.new_records import new_record
 from pdsync.sandbox.operations.writes import find
 from pdsync.sandbox.protocol import v1_records
 from pdsync.sandbox.protocol.errors import bad_request, not_found, refused
@@ -47,15 +48,30 @@ def add_many_products(call: Call, route: Route) -> Reply:
             raise bad_request("Each product needs product_id, item_price and quantity", "data")
         if each["product_id"] not in call.company["products"].rows:
             raise bad_request("There is no such product", "data")
-    now, shape, facts = call.company.clock.stamp(), shape_of("deal_products"), operations()[route.kind]
+    shape, facts, parents = shape_of("deal_products"), operations()[route.kind], (call.params[0],)
     made = []
     for each in sent:
         id = call.company.next_generic_id()
-        record: Record = {**dict.fromkeys(shape), **{name: value for name, value in each.items() if name in shape}}
-        record |= {"id": id, "deal_id": call.id(), "add_time": now, "update_time": now}
-        store_record(call.company, PRODUCTS, (call.params[0],), "add", str(id), _live(record), call.request_id)
+        record = new_record(call, PRODUCTS, kind_of(PRODUCTS), parents, shape, id, each)
+        store_record(call.company, PRODUCTS, parents, "add", str(id), _live(record), call.request_id)
         made.append(present(record, facts.item))
-    return success(made, 201)
+    return success(made, facts.status)
+
+
+def delete_many_products(call: Call, route: Route) -> Reply:
+    """Take products out of a deal: those named, or the first hundred; whether there are more is told."""
+    _deal(call)
+    parents = (call.params[0],)
+    stored = records_at(call.company, PRODUCTS, parents)
+    ids = [part for part in call.query.get("ids", "").split(",") if part] or list(stored)[:MOST_PRODUCTS]
+    if len(ids) > MOST_PRODUCTS:
+        raise bad_request(f"ids takes at most {MOST_PRODUCTS} ids", "ids")
+    gone = [id for id in ids if id in stored]
+    for id in gone:
+        store_record(call.company, PRODUCTS, parents, "delete", id, None, call.request_id)
+    more = bool(records_at(call.company, PRODUCTS, parents)) and "ids" not in call.query
+    data = {"ids": [as_number(id) for id in gone]}
+    return success(data, additional_data={"more_items_in_collection": more})
 
 
 def _deal(call: Call) -> Row:

@@ -213,11 +213,25 @@ def _filter(company: Company, maker: Fabricator, position: int) -> Record:
     return {"type": type_, "conditions": {"glue": "and", "conditions": groups}}
 
 
+def _project(company: Company, maker: Fabricator, position: int) -> Record:
+    return {"status": maker.one_of(("open", "completed", "canceled"), "status")}
+
+
+def _webhook(company: Company, maker: Fabricator, position: int) -> Record:
+    return {
+        "subscription_url": f"https://hooks.example/{position + 1}", "event_action": "*", "event_object": "*",
+        "version": "2.0", "type": "general", "company_id": company.id, "remove_time": None, "remove_reason": None,
+        "http_auth_user": None, "http_auth_password": None, "last_http_status": 200,
+    }  # fmt: skip
+
+
 # Of records that names and types alone don't make believable.
 OWN_VALUES: dict[str, Callable[[Company, Fabricator, int], Record]] = {
     "leads": _lead,
     "goals": _goal,
     "filters": _filter,
+    "projects": _project,
+    "webhooks": _webhook,
 }
 
 

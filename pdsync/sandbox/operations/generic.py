@@ -14,11 +14,13 @@ import msgspec
 
 from pdsync.sandbox.company.fabricate import Fabricator
 from pdsync.sandbox.company.table import Row, encode
-from pdsync.sandbox.operations.collections import KINDS, PARENT_KEYS, V1_KEYS
+from pdsync.sandbox.operations.collections import KINDS, V1_KEYS
 from pdsync.sandbox.operations.documented import DocumentedOperation, kind_of, operations, pattern, shape_of, split
 from pdsync.sandbox.operations.generic_records import Parents, Rows, as_number, record_id, records_at, store_record
+from pdsync.sandbox.operations.linked_values import fill_links, from_side
 from pdsync.sandbox.operations.list_filters import choose
 from pdsync.sandbox.operations.nested_lists import NESTED, deals_summary, records_of
+from pdsync.sandbox.operations.new_records import check_sent, new_record, stored_values
 from pdsync.sandbox.protocol.errors import bad_request, feature_off, not_found
 from pdsync.sandbox.protocol.list_params import read_limit, read_start
 from pdsync.sandbox.protocol.messages import Call, Reply, Route, success
@@ -28,8 +30,9 @@ if TYPE_CHECKING:
     from pdsync.sandbox.company.table import Record
 
 MOST_IDS, MOST_ROWS = 100, 500
+CODE_LENGTH = 40  # of a custom field
 ENVELOPE = {
-    "status": "ok", "statusCode": 200, "statusText": "OK", "service": "goals-api", "related_objects": {},
+    "status": "ok", "statusCode": 20000, "statusText": "OK", "service": "statistics-goals-api", "related_objects": {},
 }  # fmt: skip
 
 
@@ -58,7 +61,7 @@ def answer(call: Call, route: Route) -> Reply:
     _check_parents(call, collection, parents)
     match facts.method:
         case "GET" if id is not None:
-            return _one(facts, _row(call, collection, parents, id))
+            return success(_show(call, facts, _row(call, collection, parents, id).record), facts.status)
         case "GET" if isinstance(facts.answer.get("data"), list) or facts.holder:
             return _list(call, facts, collection, parents)
         case "GET":
@@ -152,7 +155,7 @@ def _list(call: Call, facts: DocumentedOperation, collection: tuple[str, ...], p
         )
     elif facts.paging == "cursor":
         start, limit = _cursor(call.query.get("cursor")), read_limit(call.query, MOST_ROWS)
-    page = [present(record, facts.item) for record in records[start : start + limit]]
+    page = [_show(call, facts, record) for record in records[start : start + limit]]
     return _envelope(facts, page, more=len(records) > start + limit, start=start, limit=limit)
 
 
@@ -199,7 +202,7 @@ def _single(call: Call, facts: DocumentedOperation, collection: tuple[str, ...],
 
 def present(record: Record, shape: Record) -> Record:
     """Of a record what one version shows, its times as that version writes them; custom fields always."""
-    shown = {name: record[name] for name in record if name in shape or len(name) >= 40}
+    shown = {name: record[name] for name in record if name in shape or len(name) >= CODE_LENGTH}
     for old, new in V1_KEYS.items():
         if old in shape and new in record:
             shown[old] = _as_v1(record[new], is_list=isinstance(shape[old], list))
@@ -210,8 +213,18 @@ def present(record: Record, shape: Record) -> Record:
     return shown
 
 
-def _wrap(facts: DocumentedOperation, record: Record) -> Record:
+def _show(call: Call, facts: DocumentedOperation, record: Record) -> Record:
+    """What the caller sees of a record: whether it is theirs, and a relation from the organization that they name."""
     shown = present(record, facts.item)
+    if isinstance(shown.get("user"), dict) and "is_you" in shown["user"]:
+        shown["user"] = {**shown["user"], "is_you": record["user_id"] == call.viewer.user_id}
+    if "rel_owner_org_id" in shown and (org_id := call.query.get("org_id")):
+        shown |= {name: value for name, value in from_side(record, org_id).items() if name in facts.item}
+    return shown
+
+
+def _wrap(call: Call, facts: DocumentedOperation, record: Record) -> Record:
+    shown = _show(call, facts, record)
     return {facts.wrapper: shown} if facts.wrapper else shown
 
 
@@ -221,29 +234,11 @@ def _as_v1(value: Any, *, is_list: bool) -> Any:
     return value if is_list or not isinstance(value, list) else next(iter(value), None)
 
 
-def _as_v2(sent: Record, shape: Record) -> Record:
-    """What was sent, with v1's keys called as they are kept."""
-    kept = {}
-    for name, value in sent.items():
-        new = V1_KEYS.get(name)
-        if new is None or new not in shape:
-            kept[name] = value
-        elif new == "is_done":
-            kept[new] = None if value is None else bool(value)
-        else:
-            kept[new] = value if isinstance(value, list) else [] if value is None else [value]
-    return kept
-
-
-def _one(facts: DocumentedOperation, row: Row) -> Reply:
-    return _reply(facts, present(row.record, facts.item))
-
-
 # -- writing -----------------------------------------------------------------------------------------
 
 
 def _read_body(call: Call, facts: DocumentedOperation) -> Record:
-    """The body, checked against the documented types."""
+    """The body, checked against the documented types. Assumption: a key that the documents do not have is ignored."""
     if call.upload is not None:
         return {**(call.form or {}), "file_name": call.upload.file_name, "file_size": len(call.upload.content)}
     try:
@@ -257,7 +252,7 @@ def _read_body(call: Call, facts: DocumentedOperation) -> Record:
     shape = facts.body if isinstance(facts.body, dict) else {}
     for name, value in body.items():
         _check_type(name, value, shape.get(name), is_form=call.form is not None)
-    return body
+    return {name: value for name, value in body.items() if not shape or name in shape or len(name) >= CODE_LENGTH}
 
 
 def _check_type(name: str, value: Any, shape: Any, *, is_form: bool) -> None:
@@ -283,28 +278,16 @@ def _add(call: Call, facts: DocumentedOperation, collection: tuple[str, ...], pa
         if call.upload is None and sent.get(name) in (None, "") and "items" not in sent:
             raise bad_request(f"{name} is required", name)
     kind = kind_of(collection)
-    now = call.company.clock.stamp()
     shape = shape_of(kind.name) or facts.item
     # A follower is known by the user that was sent, a message by the id that its provider gives it.
     id = sent.get(kind.key) if kind.key != "id" or "id" in (facts.body or {}) else None
     if id is None:
         id = _next_id(call, collection, parents)
         id = str(id) if facts.item.get(kind.key) == "str" else id
-    stamps: Record = {name: now for name in ("add_time", "update_time") if name in shape}
-    owner: Record = {
-        name: call.viewer.user_id for name in ("owner_id", "user_id", "creator_id", "added_by_user_id") if name in shape
-    }
-    links: Record = {name: as_number(id) for name, id in zip(PARENT_KEYS.get(collection[0], ()), parents, strict=False)}
-    flags: Record = {
-        name: True if shape[name] == "bool" else 1 for name in ("active_flag", "is_active") if name in shape
-    }
-    known: Record = {name: value for name, value in _as_v2(sent, shape).items() if name in shape or len(name) >= 40}
-    record: Record = dict.fromkeys(shape)
-    for part in (owner, links, flags, known, {kind.key: id}, stamps):
-        record.update(part)
+    record = new_record(call, collection, kind, parents, shape, id, sent)
     row = Row(0, "live", encode(record), ())
     store_record(call.company, collection, parents, "add", record_id(kind, record, 0), row, call.request_id)
-    return _reply(facts, _wrap(facts, record) if facts.item else {"id": id})
+    return _reply(facts, _wrap(call, facts, record) if facts.item else {"id": id})
 
 
 def _next_id(call: Call, collection: tuple[str, ...], parents: Parents) -> int | str:
@@ -334,25 +317,28 @@ def _update(
         row = Row(0, "live", encode(record), ())
         store_record(call.company, collection, parents, "update", "", row, call.request_id)
         return _reply(facts, record)
-    row = _row(call, collection, parents, id)
-    shape = shape_of(kind_of(collection).name) or facts.item
-    known = {name: value for name, value in _as_v2(sent, shape).items() if name in shape or len(name) >= 40}
-    record = {**row.record, **known}
+    row, kind = _row(call, collection, parents, id), kind_of(collection)
+    shape = shape_of(kind.name) or facts.item
+    check_sent(call, kind.name, sent, row.record)
+    record = {**row.record, **stored_values(sent, shape)}
+    if "last_update_user_id" in shape:
+        record["last_update_user_id"] = call.viewer.user_id
+    record = fill_links(call.company, kind.name, record, shape)
     if "update_time" in shape:
         record["update_time"] = call.company.clock.stamp()
     state = "archived" if record.get("is_archived") is True else "live"
     changed = Row(0, state, encode(record), ())
     store_record(call.company, collection, parents, "update", id, changed, call.request_id)
-    return _reply(facts, _wrap(facts, record) if facts.item else {"id": as_number(id)})
+    return _reply(facts, _wrap(call, facts, record) if facts.item else {"id": as_number(id)})
 
 
 def _delete(
     call: Call, facts: DocumentedOperation, collection: tuple[str, ...], parents: Parents, id: str | None
 ) -> Reply:
     if id is not None:
-        _row(call, collection, parents, id)
+        record = _row(call, collection, parents, id).record
         store_record(call.company, collection, parents, "delete", id, None, call.request_id)
-        return _reply(facts, True if facts.answer.get("data") == "bool" else {"id": as_number(id)})
+        return _reply(facts, _deleted(facts, id, record))
     stored = records_at(call.company, collection, parents)
     ids = [part for part in call.query.get("ids", "").split(",") if part] or _ids_in_body(call, stored)
     if not ids and not call.body:  # the only one there is: a product's image
@@ -361,6 +347,19 @@ def _delete(
         if each in stored:
             store_record(call.company, collection, parents, "delete", each, None, call.request_id)
     return success({"id": [as_number(each) for each in ids]})
+
+
+def _deleted(facts: DocumentedOperation, id: str, record: Record) -> Any:
+    """What the answer to a delete shows: that it is done, the id, or the record as it is now."""
+    shape = facts.answer.get("data")
+    if shape == "bool":
+        return True
+    if "user_id" in facts.item:  # v2 names the follower
+        return {"user_id": as_number(id)}
+    if len(facts.item) > len(("id", "data", "success")):
+        flags = {"active_flag": False} if "active_flag" in facts.item else {}
+        return {**present(record, facts.item), **flags}
+    return {"id": as_number(id)}
 
 
 def _ids_in_body(call: Call, stored: Rows) -> list[str]:

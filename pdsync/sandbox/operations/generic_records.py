@@ -12,6 +12,7 @@ from pdsync.sandbox.company.fabricate import Fabricator
 from pdsync.sandbox.company.table import Row, encode
 from pdsync.sandbox.operations.collections import KINDS, Kind, first_counts, first_records
 from pdsync.sandbox.operations.documented import kind_of, shape_of
+from pdsync.sandbox.operations.linked_values import fill_links
 from pdsync.sandbox.protocol.v1_parts import remembered
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def records_at(company: Company, collection: tuple[str, ...], parents: Parents) 
         for known in first_records(company, kind, parents):
             fabricator = Fabricator(company, kind.name, (parents, known.get("id", len(made))))
             record = fabricator.record(shape_of(kind.name), known)
+            if not parents:
+                record = fill_links(company, kind.name, record, shape_of(kind.name))
             made[record_id(kind, record, len(made))] = Row(0, kind.state(record), encode(record), ())
         if not parents:
             company.collections[key] = made

@@ -47,7 +47,7 @@ def find_goals(call: Call, route: Route) -> Reply:
     facts = operations()["v1 getGoals"]
     shape = facts.answer["data"]["goals"][0]
     found = [present(goal, shape) for goal in goals if _matches(goal, query)]
-    return success({"goals": found}, statusCode=200, statusText="OK", service="goals-api")
+    return success({"goals": found}, statusCode=20000, statusText="OK", service="statistics-goals-api")
 
 
 def _matches(goal: Record, query: dict[str, str]) -> bool:

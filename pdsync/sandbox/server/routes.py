@@ -362,6 +362,7 @@ def _history_routes() -> list[Route]:
 def _action_routes() -> list[Route]:
     routes = [
         _documented("addManyDealProducts", actions.add_many_products, "", "v2"),
+        _documented("deleteManyDealProducts", actions.delete_many_products, "", "v2"),
         _documented("duplicateDeal", actions.duplicate_deal),
         _documented("duplicateProduct", actions.duplicate_product, "", "v2"),
         _documented("addFileAndLinkIt", actions.add_remote_file),
