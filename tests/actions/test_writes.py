@@ -23,6 +23,11 @@ REFUSED = [(each.key, name) for each in WRITES for name, one in each.inputs.item
 REMOVED = [(each.key, name) for each in actions().values() if each.removed for name in each.inputs]
 NUMBERS = itertools.count()
 NOW = ("--now", "--yes", "--allow", "delete,merge", "--max-deletes", "99")
+DELETED = {
+    "deleteActivity": "activities", "deleteCallLog": "call_logs", "deleteDeal": "deals", "deleteFile": "files",
+    "deleteLead": "leads", "deleteLeadLabel": "lead_labels", "deleteOrganization": "organizations",
+    "deletePerson": "persons", "deletePipeline": "pipelines", "deleteProduct": "products", "deleteStage": "stages",
+}  # fmt: skip
 FOLLOWED = {"Deal": "deals", "Person": "persons", "Organization": "organizations", "Product": "products"}
 
 
@@ -38,105 +43,128 @@ def runs(world: World) -> dict[tuple[str, Via], tuple[dict[str, Any], Outcome, l
     return {}
 
 
+class Records:
+    """The records that inputs refer to; those that an action changes or deletes differ by way of calling."""
+
+    def __init__(self, world: World, via: Via) -> None:
+        self.world, self.via, self.turn = world, via, VIAS.index(via)
+        self._live: dict[str, list[str]] = {}
+        self.owner, self.follower = self.live("users")[2], self.live("users")[-1 - self.turn]
+
+    def live(self, kind: str) -> list[str]:
+        """The ids of all live records of a kind."""
+        if kind not in self._live:
+            self._live[kind] = [str(each["id"]) for each in self.world.live(kind)]
+        return self._live[kind]
+
+    def first(self, kind: str) -> str:
+        return self.live(kind)[0]
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The product lines of live deals."""
+        return [each for each in self.world.live("deal_products") if str(each["deal_id"]) in self.live("deals")]
+
+
 def given(world: World, key: str, via: Via) -> dict[str, Any]:
-    """Every input of an action; each way takes records of its own, where a record goes."""
-    turn = VIAS.index(via)
-    live = {
-        kind: [str(each["id"]) for each in world.live(kind)]
-        for kind in ("deals", "persons", "organizations", "products", "activities", "users", "files", "leads",
-                     "call_logs", "lead_labels", "pipelines", "stages")
-    }  # fmt: skip
-    first, gone = {kind: ids[0] for kind, ids in live.items()}, {kind: ids[-1] for kind, ids in live.items()}
-    second = {kind: ids[-2] for kind, ids in live.items()}
-    owner = live["users"][2]
-    user = live["users"][-1 - turn]
-    lines = [each for each in world.live("deal_products") if str(each["deal_id"]) in live["deals"]]
-    line = lines[-1 - turn]
-    path = world.project.folder / "up.txt"
-    path.write_text("an attachment", encoding="utf-8")
-    record = {
-        "currency": "EUR", "expectedCloseDate": "2026-12-31", "orgId": first["organizations"], "personId":
-        first["persons"], "probability": "40", "title": f"All {via}", "userId": owner, "value": "99.5",
-        "visibleTo": "3", "status": "lost", "lostReason": "why", "pipelineId": "1",
-        "stageId": next(str(each["id"]) for each in world.live("stages") if each["pipeline_id"] == 1),
-    }  # fmt: skip
-    sold = {"comments": "c", "discountPercentage": "5", "enabledFlag": "true", "itemPrice": "11.5", "quantity": "4",
-            "tax": "7"}  # fmt: skip
-    call = {
-        "activityId": first["activities"], "dealId": first["deals"], "duration": "120", "startTime":
-        "2026-01-05T10:00:00Z", "endTime": "2026-01-05T10:05:00Z", "fromPhoneNumber": "+491", "toPhoneNumber": "+492",
-        "note": "noted", "orgId": first["organizations"], "outcome": "connected", "personId": first["persons"],
-        "subject": "Call", "userId": owner,
-    }  # fmt: skip
-    text = next(
-        each["record"] for each in world.box.dump("person_fields")
-        if each["record"]["is_custom_field"] and each["record"]["field_type"] in ("varchar", "text")
-    )  # fmt: skip
-
-    def custom(kind: str) -> dict[str, Any]:
-        sent = {"field_name": f"Doomed {next(NUMBERS)}", "field_type": "varchar"}
-        made = world.box.act("POST", f"/api/v2/{kind}Fields", sent)["data"]
-        return {"id": made["field_code"] if turn else made["field_name"]}
-
+    """Every input of an action."""
+    records = Records(world, via)
     if key.endswith("Follower"):
-        room = FOLLOWED[key.removesuffix("Follower").removeprefix("add").removeprefix("delete")]
-        return {"id": first[room], ("userId" if key.startswith("add") else "followerId"): user}
+        kind = FOLLOWED[key.removesuffix("Follower").removeprefix("add").removeprefix("delete")]
+        return {"id": records.first(kind), ("userId" if key.startswith("add") else "followerId"): records.follower}
     if key.startswith("merge"):
-        return {"id": gone[f"{key[5:].lower()}"], "mergeWithId": second[f"{key[5:].lower()}"]}
-    plain = {"deleteActivity": "activities", "deleteDeal": "deals", "deletePerson": "persons", "deleteProduct":
-             "products", "deleteOrganization": "organizations", "deleteFile": "files", "deleteLead": "leads",
-             "deleteCallLog": "call_logs", "deleteLeadLabel": "lead_labels", "deletePipeline": "pipelines",
-             "deleteStage": "stages"}  # fmt: skip
-    if key in plain:
-        return {"id": gone[plain[key]]}
+        loser, winner = records.live(key[5:].lower())[-1:-3:-1]
+        return {"id": loser, "mergeWithId": winner}
+    if key.startswith("delete"):
+        return inputs_of_deletion(records, key)
+    return {**inputs_about_deals(records), **inputs_about_other_records(records)}[key]
+
+
+def inputs_of_deletion(records: Records, key: str) -> dict[str, Any]:
+    world = records.world
+    if key in DELETED:
+        return {"id": records.live(DELETED[key])[-1]}
+    if key.endswith("Field"):
+        kind = key.removeprefix("delete").removesuffix("Field").lower()
+        body = {"field_name": f"Doomed {next(NUMBERS)}", "field_type": "varchar"}
+        field = world.box.act("POST", f"/api/v2/{kind}Fields", body)["data"]
+        return {"id": field["field_code"] if records.turn else field["field_name"]}
     if key == "deleteMailThread":
         return {"id": str(world.threads()[-1]["id"])}
     if key == "deletePersonPicture":
         return {"id": next(str(each["id"]) for each in world.live("persons") if each["picture_id"])}
-    if key == "deleteDealParticipant":
-        box, deal = world.box, first["deals"]
-        target = f"/v1/deals/{deal}/participants"
-        made = next(
-            answer
-            for answer in (box.act("POST", target, {"person_id": int(id)}) for id in reversed(live["persons"]))
-            if answer["success"]
-        )
-        return {"id": deal, "dealParticipantId": str(made["data"]["id"])}
+    if key == "deleteDealProduct":
+        line = records.lines()[-1 - records.turn]
+        return {"id": str(line["deal_id"]), "productAttachmentId": str(line["id"])}
+    assert key == "deleteDealParticipant"
+    deal = records.first("deals")
+    answers = (
+        world.box.act("POST", f"/v1/deals/{deal}/participants", {"person_id": int(id)})
+        for id in reversed(records.live("persons"))
+    )
+    participant = next(answer for answer in answers if answer["success"])["data"]
+    return {"id": deal, "dealParticipantId": str(participant["id"])}
+
+
+def inputs_about_deals(records: Records) -> dict[str, dict[str, Any]]:
+    """The inputs of actions on deals and their products, participants, calls and files, by action."""
+    first, via, turn, world = records.first, records.via, records.turn, records.world
+    path, line = world.project.folder / "up.txt", records.lines()[turn]
+    path.write_text("an attachment", encoding="utf-8")
+    deal = {
+        "currency": "EUR", "expectedCloseDate": "2026-12-31", "orgId": first("organizations"), "personId":
+        first("persons"), "probability": "40", "title": f"All {via}", "userId": records.owner, "value": "99.5",
+        "visibleTo": "3", "status": "lost", "lostReason": "why", "pipelineId": "1",
+        "stageId": next(str(each["id"]) for each in world.live("stages") if each["pipeline_id"] == 1),
+    }  # fmt: skip
+    product = {"comments": "c", "discountPercentage": "5", "enabledFlag": "true", "itemPrice": "11.5",
+               "productVariationId": "1", "quantity": "4", "tax": "7"}  # fmt: skip
     return {
-        "addCallLog": call, "addDeal": record, "updateDeal": {**record, "id": live["deals"][3 + turn]},
-        "addDealParticipant": {"id": first["deals"], "personId": live["persons"][3 + turn]},
-        "addDealProduct": {**sold, "id": live["deals"][5], "productId": first["products"], "productVariationId": "1"},
-        "addFile": {"entityId": first["deals"], "entityType": "deal", "file": str(path), "fileName": f"{via}.txt"},
-        "addLead": {"expectedCloseDate": "2026-12-31", "labelIds": first["lead_labels"], "organizationId":
-                    first["organizations"], "ownerId": owner, "personId": first["persons"], "title": f"All {via}",
+        "addCallLog": {
+            "activityId": first("activities"), "dealId": first("deals"), "duration": "120", "startTime":
+            "2026-01-05T10:00:00Z", "endTime": "2026-01-05T10:05:00Z", "fromPhoneNumber": "+491", "toPhoneNumber":
+            "+492", "note": "noted", "orgId": first("organizations"), "outcome": "connected", "personId":
+            first("persons"), "subject": "Call", "userId": records.owner,
+        },
+        "addDeal": deal, "updateDeal": {**deal, "id": records.live("deals")[3 + turn]},
+        "addDealParticipant": {"id": first("deals"), "personId": records.live("persons")[3 + turn]},
+        "addDealProduct": {**product, "id": records.live("deals")[5], "productId": first("products")},
+        "updateDealProduct": {**product, "id": str(line["deal_id"]), "productAttachmentId": str(line["id"])},
+        "addFile": {"entityId": first("deals"), "entityType": "deal", "file": str(path), "fileName": f"{via}.txt"},
+        "updateFile": {"description": f"All {via}", "id": first("files"), "name": f"{via}.txt"},
+    }  # fmt: skip
+
+
+def inputs_about_other_records(records: Records) -> dict[str, dict[str, Any]]:
+    """The inputs of all other actions that add or update, by action."""
+    first, owner, name = records.first, records.owner, f"All {records.via}"
+    field = next(
+        each["record"] for each in records.world.box.dump("person_fields")
+        if each["record"]["is_custom_field"] and each["record"]["field_type"] in ("varchar", "text")
+    )  # fmt: skip
+    return {
+        "addLead": {"expectedCloseDate": "2026-12-31", "labelIds": first("lead_labels"), "organizationId":
+                    first("organizations"), "ownerId": owner, "personId": first("persons"), "title": name,
                     "value": "5", "visibleTo": "3", "wasSeen": "true"},
-        "addLeadLabel": {"color": "blue", "name": f"All {via}"},
-        "addOrganization": {"addTime": "2024-01-05 10:00:00", "name": f"All {via}", "ownerId": owner, "visibleTo": "3"},
+        "addLeadLabel": {"color": "blue", "name": name},
+        "addOrganization": {"addTime": "2024-01-05 10:00:00", "name": name, "ownerId": owner, "visibleTo": "3"},
         "addPerson": {"addTime": "2024-01-05 10:00:00", "email": "all@example.com", "marketingStatus": "no_consent",
-                      "name": f"All {via}", "orgId": first["organizations"], "ownerId": owner, "phone": "+49 30 1",
+                      "name": name, "orgId": first("organizations"), "ownerId": owner, "phone": "+49 30 1",
                       "visibleTo": "3"},
-        "addPipeline": {"dealProbability": "true", "name": f"All {via}"},
-        "addProduct": {"code": f"All-{via}", "name": f"All {via}", "ownerId": owner, "selectable": "false", "tax": "19",
+        "addPipeline": {"dealProbability": "true", "name": name},
+        "addProduct": {"code": f"All-{records.via}", "name": name, "ownerId": owner, "selectable": "false", "tax": "19",
                        "prices": '[{"currency": "EUR", "price": 9, "cost": 3, "overhead_cost": 1}]', "unit": "pcs",
                        "visibleTo": "3"},
-        "addStage": {"dealProbability": "30", "name": f"All {via}", "pipelineId": "1", "rottenDays": "10",
+        "addStage": {"dealProbability": "30", "name": name, "pipelineId": "1", "rottenDays": "10",
                      "rottenFlag": "true"},
-        "deleteDealField": lambda: custom("deal"), "deletePersonField": lambda: custom("person"),
-        "deleteProductField": lambda: custom("product"),
-        "deleteDealProduct": {"id": str(line["deal_id"]), "productAttachmentId": str(line["id"])},
-        "setFieldValueForPerson": {"customFieldKey": text["field_code"] if turn else text["field_name"],
-                                   "personId": first["persons"], "value": f"All {via}"},
-        "updateDealProduct": {**sold, "id": str(lines[turn]["deal_id"]), "productAttachmentId": str(lines[turn]["id"]),
-                              "productVariationId": "1"},
-        "updateFile": {"description": f"All {via}", "id": first["files"], "name": f"{via}.txt"},
-    }[key]  # type: ignore[return-value]  # fmt: skip
+        "setFieldValueForPerson": {"customFieldKey": field["field_code"] if records.turn else field["field_name"],
+                                   "personId": first("persons"), "value": name},
+    }  # fmt: skip
 
 
 def carried_out(world: World, runs: dict[Any, Any], key: str, via: Via) -> tuple[dict[str, Any], Outcome, list[Any]]:
     """The action with all its inputs, sent at once; once for each way."""
     if (key, via) not in runs:
         inputs = given(world, key, via)
-        inputs = inputs() if callable(inputs) else inputs
         before = len(world.box.journal)
         outcome = world.run(via, key, inputs, *NOW)
         runs[key, via] = inputs, outcome, world.box.journal[before:]
@@ -184,7 +212,6 @@ def _alike(held: Any, asked: str) -> bool:
 @pytest.mark.parametrize("key", [each.key for each in WRITES])
 def test_a_change_waits_in_the_queue_until_it_is_pushed(world: World, key: str, via: Via) -> None:
     inputs = given(world, key, via)
-    inputs = inputs() if callable(inputs) else inputs
     before = len(world.box.journal)
     outcome = world.run(via, key, inputs)
     assert outcome.code == 0, outcome.error

@@ -44,11 +44,7 @@ def deal(company: Company, row: Row) -> Record:
     counted = derived_fields.of_deal(company, row, record)
     following, _, _, _ = derived_fields.activity_rows(company, "deal_id", row.id)
     stage_record = stage_of(company, record["stage_id"])
-    probability = record["probability"]
-    if probability is None:
-        probability = stage_record.get("deal_probability", 100)
-    weighted = round((record["value"] or 0) * probability / 100, 2)
-    weighted = int(weighted) if weighted == int(weighted) else weighted
+    weighted = _weighted_value(record, stage_record)
     next_one = activity_stub(company, following)
     person_id, org_id, currency = record["person_id"], record["org_id"], record["currency"]
     creator, owner = user(company, record["creator_user_id"]), user(company, record["owner_id"])
@@ -101,6 +97,15 @@ def deal(company: Company, row: Row) -> Record:
         "person_hidden": False,
         **custom(company, "deals", record["custom_fields"]),
     }
+
+
+def _weighted_value(deal: Record, stage: Record) -> float:
+    """The value of a deal times its probability, or that of its stage, in percent."""
+    probability = deal["probability"]
+    if probability is None:
+        probability = stage.get("deal_probability", 100)
+    weighted: float = round((deal["value"] or 0) * probability / 100, 2)
+    return int(weighted) if weighted == int(weighted) else weighted
 
 
 def person_record(company: Company, row: Row) -> Record:
