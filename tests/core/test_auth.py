@@ -1,105 +1,21 @@
-"""Where secrets live, who may read them, and that no output shows them."""
+"""Which secret authenticates a project's requests, and that the newest one that is stored wins."""
 
 from __future__ import annotations
 
-import logging
-import os
-import stat
-import threading
-import time
 from typing import TYPE_CHECKING
 
-import keyring.backend
-import keyring.backends.fail
-import keyring.core
-import msgspec
 import pytest
 
-from pdsync.core import auth, config, secret_store
-from pdsync.core.credentials import ApiToken
-from pdsync.core.log import clean
-from pdsync.core.secret_store import Grant, StoredToken, Vault
-from pdsync.errors import AuthError, ProjectLocked, StorageError
+from pdsync.core import auth, config
+from pdsync.core.secret_store import StoredToken, Vault
+from pdsync.errors import AuthError
+
+from .vaults import TOKEN, Ring, headers_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from pdsync.core.config import Settings
 
-TOKEN = "c4n4ry+token/which=nobody&may see".replace(" ", "-")
-
-
-class Ring(keyring.backend.KeyringBackend):
-    """A keyring in memory; `forgetful` takes everything and keeps nothing, as the null backend does."""
-
-    priority = 9
-
-    def __init__(self, *, forgetful: bool = False, hangs: bool = False) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.kept: dict[tuple[str, str], str] = {}
-        self.forgetful, self.released = forgetful, threading.Event()
-        if not hangs:
-            self.released.set()
-
-    def get_password(self, service: str, username: str) -> str | None:
-        self.released.wait()
-        return self.kept.get((service, username))
-
-    def set_password(self, service: str, username: str, password: str) -> None:
-        if not self.forgetful:
-            self.kept[service, username] = password
-
-    def delete_password(self, service: str, username: str) -> None:
-        del self.kept[service, username]
-
-
-@pytest.fixture(autouse=True)
-def no_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a server: no backend, and nothing in the environment."""
-    monkeypatch.delenv("PDSYNC_API_TOKEN", raising=False)
-    monkeypatch.delenv("PDSYNC_BASE_URL", raising=False)
-    monkeypatch.setattr(keyring.core, "_keyring_backend", keyring.backends.fail.Keyring())  # type: ignore[no-untyped-call]
-    monkeypatch.setattr(secret_store, "_silent", threading.Event())
-
-
-@pytest.fixture
-def ring(monkeypatch: pytest.MonkeyPatch) -> Ring:
-    found = Ring()
-    monkeypatch.setattr(keyring.core, "_keyring_backend", found)
-    return found
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return config.load(tmp_path)
-
-
-@pytest.fixture
-def open_umask() -> Iterator[None]:
-    before = os.umask(0)
-    yield
-    os.umask(before)
-
-
-def headers_of(settings: Settings) -> dict[str, str]:
-    found = auth.credentials(settings)
-    assert isinstance(found, ApiToken)
-    return found._headers
-
-
-def a_grant(**changes: object) -> Grant:
-    facts: dict[str, object] = {
-        "client_id": "app",
-        "client_secret": "client-secret",
-        "access_token": "access-token",
-        "refresh_token": "refresh-token",
-        "renew_at": 0.0,
-        "expires_at": 0.0,
-        "api_domain": "https://acme.pipedrive.com",
-        "company_id": 7,
-    }
-    return Grant(**{**facts, **changes})  # type: ignore[arg-type]
+pytestmark = pytest.mark.usefixtures("no_keyring")
 
 
 def test_without_a_token_the_error_says_what_to_do(settings: Settings) -> None:
@@ -121,136 +37,6 @@ def test_the_environment_wins_over_the_keyring_and_the_keyring_over_an_older_fil
     assert headers_of(settings) == {"x-api-token": "from-the-environment"}
 
 
-def test_a_file_that_is_newer_than_the_keyring_wins(settings: Settings, ring: Ring) -> None:
-    """A keyring that could not be written when a grant was renewed holds a refresh token that is spent."""
-    box = Vault(settings)
-    with box.locked():
-        box.put(a_grant(refresh_token="spent-token", saved_at=1.0))
-        box.put(a_grant(refresh_token="fresh-token", saved_at=2.0), "file")
-    found = box.find()
-    assert found
-    assert found.location == "file"
-    assert isinstance(found.secret, Grant)
-    assert found.secret.refresh_token == "fresh-token"
-
-
-def test_storing_in_the_keyring_leaves_no_copy_in_the_file(settings: Settings, ring: Ring) -> None:
-    box = Vault(settings)
-    with box.locked():
-        box.put(StoredToken("from-the-file"), "file")
-    assert auth.store(settings, StoredToken(TOKEN)) == "keyring"
-    assert not box.path.exists()
-    assert len(ring.kept) == 1
-    assert auth.forget(settings) == ["keyring"]
-    assert not ring.kept
-    assert auth.find_secret(settings) is None
-
-
-@pytest.mark.parametrize("backend", ["fail", "forgetful", "raises"])
-def test_x5_without_a_keyring_the_file_takes_the_token(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, backend: str
-) -> None:
-    if backend == "forgetful":
-        monkeypatch.setattr(keyring.core, "_keyring_backend", Ring(forgetful=True))
-    if backend == "raises":
-        monkeypatch.setattr(Ring, "get_password", lambda *_: 1 / 0)
-        monkeypatch.setattr(keyring.core, "_keyring_backend", Ring())
-    assert auth.store(settings, StoredToken(TOKEN)) == "file"
-    found = auth.find_secret(settings)
-    assert found
-    assert (found.secret, found.location) == (StoredToken(TOKEN), "file")
-
-
-def test_a_keyring_that_never_answers_counts_as_absent(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    hanging = Ring(hangs=True)
-    monkeypatch.setattr(keyring.core, "_keyring_backend", hanging)
-    monkeypatch.setattr(threading.Thread, "join", lambda self, timeout=None: time.sleep(0.01))
-    try:
-        assert auth.find_secret(settings) is None
-        assert auth.store(settings, StoredToken(TOKEN)) == "file"
-    finally:
-        hanging.released.set()
-
-
-def test_x5_umask_000_still_makes_a_private_file_in_a_private_folder(settings: Settings, open_umask: None) -> None:
-    auth.store(settings, StoredToken(TOKEN))
-    assert stat.S_IMODE(settings.state.stat().st_mode) == 0o700
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in settings.state.iterdir()}
-    assert modes == {"credentials.json": 0o600, "credentials.lock": 0o600}
-
-
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660, 0o666, 0o610])
-def test_x5_a_file_that_others_may_read_is_refused_and_says_the_chmod(settings: Settings, mode: int) -> None:
-    auth.store(settings, StoredToken(TOKEN))
-    path = settings.state / "credentials.json"
-    path.chmod(mode)
-    with pytest.raises(AuthError, match=f"chmod 600 {path}") as caught:
-        auth.credentials(settings)
-    assert TOKEN not in str(caught.value)
-    with pytest.raises(AuthError):  # nor is it written over: whoever could read it may have done so
-        auth.store(settings, StoredToken("another-token"))
-    path.chmod(0o600)
-    assert headers_of(settings) == {"x-api-token": TOKEN}
-
-
-def test_x5_a_symbolic_link_is_refused_and_never_written_through(settings: Settings, tmp_path: Path) -> None:
-    auth.store(settings, StoredToken(TOKEN))
-    path, elsewhere = settings.state / "credentials.json", tmp_path / "elsewhere.json"
-    path.rename(elsewhere)
-    path.symlink_to(elsewhere)
-    before = elsewhere.read_bytes()
-    with pytest.raises(AuthError, match="symbolic link"):
-        auth.credentials(settings)
-    with pytest.raises(AuthError, match="symbolic link"):
-        auth.store(settings, StoredToken("another-token"))
-    assert elsewhere.read_bytes() == before
-
-
-def test_x5_a_lock_file_that_is_a_link_is_refused(settings: Settings, tmp_path: Path) -> None:
-    settings.state.mkdir()
-    (settings.state / "credentials.lock").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StorageError):
-        auth.store(settings, StoredToken(TOKEN))
-    assert not (tmp_path / "elsewhere").exists()
-
-
-def test_x5_a_file_of_another_user_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    auth.store(settings, StoredToken(TOKEN))
-    ours = os.geteuid()
-    monkeypatch.setattr(os, "geteuid", lambda: ours + 1)
-    with pytest.raises(AuthError, match="another user"):
-        auth.credentials(settings)
-
-
-def test_x5_a_pipe_in_place_of_the_file_does_not_hang(settings: Settings) -> None:
-    settings.state.mkdir()
-    os.mkfifo(settings.state / "credentials.json", 0o600)
-    with pytest.raises(AuthError, match="is no file"):
-        auth.credentials(settings)
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b'{"version":2}', b'{"secrets":{"x":{"type":"api_token"}}}', b"\xff"])
-def test_a_damaged_file_is_refused_and_not_quoted(settings: Settings, content: bytes) -> None:
-    auth.store(settings, StoredToken(TOKEN))
-    (settings.state / "credentials.json").write_bytes(content)
-    with pytest.raises(AuthError, match="damaged") as caught:
-        auth.credentials(settings)
-    assert caught.value.__suppress_context__
-
-
-def test_a_full_disk_leaves_the_old_token_and_no_draft(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    auth.store(settings, StoredToken(TOKEN))
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageError, match="No space left"):
-        auth.store(settings, StoredToken("another-token"))
-    assert headers_of(settings) == {"x-api-token": TOKEN}
-    assert {path.name for path in settings.state.iterdir()} == {"credentials.json", "credentials.lock"}
-
-
 def test_x3_a_token_belongs_to_one_base_url(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     auth.store(settings, StoredToken(TOKEN))
     sandbox = config.load(settings.project, {"account.base_url": "http://127.0.0.1:8765"})
@@ -262,20 +48,6 @@ def test_x3_a_token_belongs_to_one_base_url(settings: Settings, monkeypatch: pyt
     assert headers_of(settings) == {"x-api-token": TOKEN}
 
 
-def test_x2_every_secret_that_is_read_is_hidden(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    grant = a_grant(access_token="acc/" + TOKEN, refresh_token="ref/" + TOKEN, client_secret="sec/" + TOKEN)
-    Vault(settings).folder.mkdir()
-    (settings.state / "credentials.json").touch(0o600)
-    secret_store.write_private(
-        settings.state / "credentials.json",
-        b'{"secrets":{"https://api.pipedrive.com":' + msgspec.json.encode(grant) + b"}}",
-    )
-    assert auth.find_secret(settings)
-    for secret in (grant.access_token, grant.refresh_token, grant.client_secret):
-        assert secret not in clean(f"a message with {secret} in it")
-    assert TOKEN not in repr(grant) + repr(StoredToken(TOKEN)) + repr(auth.find_secret(settings))
-
-
 @pytest.mark.parametrize("token", ["two words", "line\nbreak", "tab\there", "zero\0byte", "ünïcode-token", "   "])
 def test_what_no_header_can_carry_is_no_token(settings: Settings, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
     with pytest.raises(AuthError) as caught:
@@ -283,18 +55,12 @@ def test_what_no_header_can_carry_is_no_token(settings: Settings, monkeypatch: p
     assert not token.strip() or token not in str(caught.value)
 
 
-def test_the_vault_waits_for_its_holder_and_not_for_ever(settings: Settings) -> None:
-    box = Vault(settings)
-    with box.locked(), pytest.raises(ProjectLocked), box.locked(timeout_s=0.1):
-        pass
-    with box.locked(timeout_s=0.1):
-        pass
-
-
-def test_x2_the_log_says_nothing_of_a_keyring_entry_it_can_not_read(
-    settings: Settings, ring: Ring, caplog: pytest.LogCaptureFixture
-) -> None:
-    ring.kept["pdsync", f"{settings.base_url} {settings.project}"] = f'{{"type":"api_token","tokn":"{TOKEN}"}}'
-    with caplog.at_level(logging.DEBUG):
-        assert auth.find_secret(settings) is None
-    assert TOKEN not in caplog.text
+@pytest.mark.parametrize("saved_at", [5.0, 10.0, 20.0])
+def test_what_is_stored_last_is_newer_whatever_the_clock_says(settings: Settings, saved_at: float) -> None:
+    auth.store(settings, StoredToken("before-it", saved_at=10.0))
+    auth.store(settings, StoredToken("after-it", saved_at=saved_at))
+    stored = auth.find_secret(settings)
+    assert stored
+    assert isinstance(stored.secret, StoredToken)
+    assert stored.secret.token == "after-it"
+    assert stored.secret.saved_at > 10.0
