@@ -178,7 +178,7 @@ class Queue:
     def undo(self, push_id: str) -> list[Mutation]:
         """Queue what takes a push back, as far as it can be."""
         with pushing.opened(self._settings) as (outbox, _):
-            return outbox.add(undo.reverse(outbox, push_id)[0])
+            return outbox.add(undo.make_undo(outbox, push_id)[0])
 
 
 class Client:

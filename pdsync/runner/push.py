@@ -31,7 +31,7 @@ from pdsync.writeback.guards import Consent
 from pdsync.writeback.known_records import KnownRecords
 from pdsync.writeback.plan import load as load_plan
 from pdsync.writeback.resolver import NameResolver
-from pdsync.writeback.shapes import stream_of
+from pdsync.writeback.shapes import find_stream
 from pdsync.writeback.unknown_outcomes import UnknownOutcomes, probe_waits_s
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ async def _make(session: PushSession, request: PushRequest) -> Plan:
     operation = catalogue.operation(request.operation).name if request.operation else None
     mutations = session.outbox.mutations(["queued"], operation=operation, batch=request.batch)
     company = (session.identity.company_id, session.identity.company_name)
-    return await planner.make(
+    return await planner.make_plan(
         session.http, session.names, mutations[: request.limit], company=company, policy=request.policy,
         currency=session.identity.default_currency, known_records=KnownRecords(session.warehouse, session.outbox),
     )  # fmt: skip
@@ -270,7 +270,7 @@ async def _make(session: PushSession, request: PushRequest) -> Plan:
 
 def _guard(session: PushSession, plan: Plan, request: PushRequest) -> None:
     def rows(kind: str) -> int | None:
-        stream = stream_of(kind)
+        stream = find_stream(kind)
         if stream is None or session.warehouse is None:
             return None
         known = first(

@@ -261,7 +261,7 @@ def _checked_snapshot(row: dict[str, Any], *, is_stored: bool) -> Snapshot:
         "operation": row["operation"],
         "verb": shaped.verb,
         "kind": shaped.kind,
-        "target": None if shaped.verb == "add" and not shaped.places else shaped.target(payload),
+        "target": None if shaped.verb == "add" and not shaped.path_params else shaped.target(payload),
         "payload": payload,
         "expected": values["expected"],
         "queued_at": _in_utc(row["queued_at"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pdsync.writeback import typed_values
 from pdsync.writeback.messages import did_you_mean
 from pdsync.writeback.record_names import WHOLE
-from pdsync.writeback.typed_values import Option, Unfit
+from pdsync.writeback.typed_values import InvalidValue, Option
 
 _LEVELS = ("1", "3", "5", "7")  # of visibility
 _MAX_LISTED = 8  # options that a message lists
@@ -24,7 +24,7 @@ def choose(options: list[Option], value: object, *, many: bool = False, ids_only
         An id; with `many` a list of them, or None for an empty list.
 
     Raises:
-        Unfit: an option is unknown or ambiguous.
+        InvalidValue: an option is unknown or ambiguous.
     """
     if not options:
         return _ids_alone(value, many=many)
@@ -38,7 +38,7 @@ def choose(options: list[Option], value: object, *, many: bool = False, ids_only
         if not many:
             return typed_values.find_option(single, options)
         found = typed_values.find_options(value, options)
-    except Unfit as error:
+    except InvalidValue as error:
         raise error if str(error) else _unknown_option(value, options) from None
     if not found and isinstance(value, str) and value.strip() != "[]":
         raise _unknown_option(value, options)
@@ -55,13 +55,13 @@ def _ids_alone(value: object, *, many: bool) -> object:
     if isinstance(value, str) and many:
         given = [each.strip() for each in value.strip("[] ").split(",")]
     if not all(isinstance(each, int) or WHOLE.fullmatch(str(each)) for each in given):
-        raise Unfit("", why="should be the id of an option; labels are known after a sync")
+        raise InvalidValue("", why="should be the id of an option; labels are known after a sync")
     return [int(str(each)) for each in given] if many else int(str(given[0]))
 
 
-def _unknown_option(value: object, options: list[Option]) -> Unfit:
+def _unknown_option(value: object, options: list[Option]) -> InvalidValue:
     guess = did_you_mean(str(value), [each.label for each in options])
     if not guess:
         listed = ", ".join(each.label or each.id for each in options[:_MAX_LISTED])
         guess = f" There are {listed}{' …' if len(options) > _MAX_LISTED else ''}."
-    return Unfit("", why=f"has no such option.{guess}")
+    return InvalidValue("", why=f"has no such option.{guess}")

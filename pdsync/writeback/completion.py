@@ -35,33 +35,33 @@ def complete(
         currency: of amounts for which neither the payload nor the record names one.
     """
     completed = {
-        name: complete_contacts(value, _objects(record.get(name))) if _lacks_labels(value) else value
+        name: complete_contacts(value, _only_objects(record.get(name))) if _lacks_labels(value) else value
         for name, value in payload.items()
     }
     custom = completed.get("custom_fields")
     if isinstance(custom, dict):
         current = record.get("custom_fields") or {}
         completed["custom_fields"] = {
-            code: _appended(value, current.get(code))
+            code: _append(value, current.get(code))
             if append
-            else _with_currency(_with_parts(value, current.get(code)), current.get(code), record, currency)
+            else _add_currency(_add_parts(value, current.get(code)), current.get(code), record, currency)
             for code, value in custom.items()
         }
     if append:
         for name, value in completed.items():
             if name in operation.body and name != "custom_fields":
-                completed[name] = _appended(value, record.get(name))
+                completed[name] = _append(value, record.get(name))
     return completed
 
 
-def _with_currency(value: Any, current: Any, record: Mapping[str, Any], default: str | None) -> Any:
+def _add_currency(value: Any, current: Any, record: Mapping[str, Any], default: str | None) -> Any:
     if not isinstance(value, dict) or set(value) != {"value"} or not isinstance(value["value"], int | float):
         return value
     own = current.get("currency") if isinstance(current, dict) else None
     return {**value, "currency": own or record.get("currency") or default}
 
 
-def _with_parts(value: Any, current: Any) -> Any:
+def _add_parts(value: Any, current: Any) -> Any:
     """A value of several parts with the parts that only the record has: the API empties those that it isn't sent.
 
     The parts of an address belong to one address: a new address gets none of the old one's parts.
@@ -74,7 +74,7 @@ def _with_parts(value: Any, current: Any) -> Any:
     return {**kept, **value}
 
 
-def _appended(value: Any, current: Any) -> Any:
+def _append(value: Any, current: Any) -> Any:
     """The current list and the new entries, each once; a value that is no list as it is."""
     if not isinstance(value, list):
         return value
@@ -101,5 +101,5 @@ def _lacks_labels(value: Any) -> bool:
     return not all("label" in each for each in value) or not any("primary" in each for each in value)
 
 
-def _objects(value: Any) -> list[dict[str, Any]]:
+def _only_objects(value: Any) -> list[dict[str, Any]]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []

@@ -18,16 +18,16 @@ from pdsync.errors import ConfigError
 from pdsync.writeback import typed_values
 from pdsync.writeback.choices import choose, visibility_levels
 from pdsync.writeback.company_names import FIELD_CODE, Field
-from pdsync.writeback.messages import NOTHING, unfit_value
+from pdsync.writeback.messages import NOTHING, invalid_value
 from pdsync.writeback.record_names import STREAM_OF_TYPE, WHOLE, resolve_id
-from pdsync.writeback.typed_values import Unfit
+from pdsync.writeback.typed_values import InvalidValue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pdsync.model import Operation, Stream
     from pdsync.writeback.company_names import CompanyNames
-    from pdsync.writeback.typed_values import Style
+    from pdsync.writeback.typed_values import NumberStyle
 
 TEXT_TYPES = ("varchar", "varchar_auto", "varchar_options", "text")  # fields that take any text, options or not
 _MAIN_PARTS = ("value", "label", "labels")
@@ -42,7 +42,7 @@ def set_custom_field(
     *,
     custom: Mapping[str, Any],
     params: Sequence[str],
-    style: Style,
+    style: NumberStyle,
 ) -> dict[str, Any]:
     """The code of the custom field that `key` names, with its value.
 
@@ -66,8 +66,8 @@ def set_custom_field(
     for name, inner in (parts or {part: value}).items():
         try:
             one = _typed_part(names, stream, field, name, inner, style, is_code=key[:40] == field.code)
-        except Unfit as error:
-            raise unfit_value(
+        except InvalidValue as error:
+            raise invalid_value(
                 repr(field.label if name in _MAIN_PARTS else f"{field.label} ({name})"), inner, error
             ) from error
         if is_main and parts is None:
@@ -205,7 +205,14 @@ def _parts_of_object(field: Field, value: object) -> dict[str, Any] | None:
 
 
 def _typed_part(
-    names: CompanyNames, stream: Stream | None, field: Field, part: str, value: object, style: Style, *, is_code: bool
+    names: CompanyNames,
+    stream: Stream | None,
+    field: Field,
+    part: str,
+    value: object,
+    style: NumberStyle,
+    *,
+    is_code: bool,
 ) -> Any:
     """One part of a value; `is_code`: the field was named by its code, as programs do, so integers are ids."""
     if is_unresolved(value):
@@ -237,7 +244,7 @@ def _further_part(field: Field, part: str, value: object) -> Any:
     return typed_values.parse_integer(value) if part == "timezone_id" else cells.cell_text(value)
 
 
-def _typed(type: str, value: object, style: Style) -> Any:
+def _typed(type: str, value: object, style: NumberStyle) -> Any:
     """The value of a field whose type has no options and refers to no record, as v2 takes it."""
     if type == "monetary":
         amount, code = typed_values.parse_money(value, style)

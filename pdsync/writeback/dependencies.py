@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pdsync.model import Mutation
 
 
-def predecessors(mutations: Sequence[Mutation]) -> dict[str, set[str]]:
+def find_predecessors(mutations: Sequence[Mutation]) -> dict[str, set[str]]:
     """The mutations that have to succeed before each one may be sent: id → ids.
 
     Args:
@@ -32,7 +32,7 @@ def predecessors(mutations: Sequence[Mutation]) -> dict[str, set[str]]:
     readers: dict[str, list[str]] = {}
     waits: dict[str, set[str]] = {}
     for each in mutations:
-        writes, links = _touches(each)
+        writes, links = _find_records(each)
         before = {writer[record] for record in writes | links if record in writer}
         before |= {reader for record in writes for reader in readers.get(record, ())}
         waits[each.id] = (before | (each.references & own_ids)) - {each.id}
@@ -44,13 +44,13 @@ def predecessors(mutations: Sequence[Mutation]) -> dict[str, set[str]]:
     return waits
 
 
-def _touches(mutation: Mutation) -> tuple[set[str], set[str]]:
+def _find_records(mutation: Mutation) -> tuple[set[str], set[str]]:
     """The records that a mutation changes, and those that it only links to."""
     shaped = shape(catalogue.operation(mutation.operation))
     payload = mutation.payload
     writes: set[str] = set()
-    if shaped.places and payload.get(shaped.places[0]) is not None:
-        writes.add(f"{shaped.root}/{_name(payload[shaped.places[0]])}")
+    if shaped.path_params and payload.get(shaped.path_params[0]) is not None:
+        writes.add(f"{shaped.root}/{_name(payload[shaped.path_params[0]])}")
     if shaped.verb == "merge":
         writes.add(f"{shaped.root}/{_name(payload.get('merge_with_id'))}")
     if shaped.verb == "add":

@@ -1,7 +1,7 @@
-"""Reads the effect of an operation that no record of its own shows: an option, a picture, a list that is emptied.
+"""Reads the effect of an operation that has no record of its own: options, a picture, entries removed from a list.
 
-What to read is data: `schemas/effects.toml`. Operations for which neither that file nor their path gives a read are
-sent, and can't be verified.
+What to read is data: `schemas/effects.toml`. An operation for which neither that file nor its path names a read is sent
+and can't be verified.
 """
 
 from __future__ import annotations
@@ -26,132 +26,146 @@ if TYPE_CHECKING:
     from pdsync.core.http import Http
     from pdsync.model import Effect, Operation
 
-Way = Literal["record", "list", "effect", "none"]
+ReadBack = Literal["record", "list", "effect", "none"]
 Verdict = Literal["shown", "partly", "missing", "failed", "running", "unreadable"]
+_MAX_LISTED = 6  # entries that a detail names
 _JOBS: dict[str, Verdict] = {"completed": "shown", "failed": "failed", "rejected": "failed"}
 
 
-class Shown(Struct, frozen=True):
+class EffectReading(Struct, frozen=True):
     """What a read shows of an effect."""
 
     verdict: Verdict
     detail: str = ""
-    after: dict[str, Any] = {}  # what it showed
-    made: str | None = None  # the id of a record that was made
+    after: dict[str, Any] = {}  # what was read
+    added_id: str | None = None  # of the record that the operation added
 
 
-def effect_of(operation: Operation) -> Effect | None:
-    """How the effect of `operation` is read where the record itself does not show it; None where nothing does."""
-    found = catalogue.effects().get(operation.name)
-    return found if found and found.read else None
+def find_effect(operation: Operation) -> Effect | None:
+    """How the effect of `operation` is read if the record itself does not show it; None if nothing does."""
+    effect = catalogue.effects().get(operation.name)
+    return effect if effect and effect.read else None
 
 
 def is_state(operation: Operation) -> bool:
     """Whether the effect is a state that can be read without the answer, so that sending it twice does no harm."""
-    effect = effect_of(operation)
+    effect = find_effect(operation)
     has_file = any(param.type == "string:binary" for param in operation.body.values())
     return effect is not None and effect.is_state and not has_file
 
 
-def way(operation: Operation) -> Way:
+def choose_read_back(operation: Operation) -> ReadBack:
     """What shows that `operation` was carried out: its record, a list, another effect, or nothing."""
-    if effect_of(operation):
+    if find_effect(operation):
         return "effect"
     shaped = shape(operation)
     return "record" if shaped.item else "list" if shaped.listing else "none"
 
 
-async def look_at_effect(
+async def read_effect(
     http: Http, operation: Operation, payload: Mapping[str, Any], answer: bytes | None = None
-) -> Shown:
-    """Read whether the effect of `operation` with `payload` shows; `answer` is the body of the answer, if it is known.
+) -> EffectReading:
+    """Read whether the effect of an operation shows.
+
+    Args:
+        http: the session.
+        operation: that was sent.
+        payload: its parameters.
+        answer: the body of its answer; None if it is not known.
 
     Raises:
         PdsyncError: the read failed; nothing is known.
     """
-    effect = effect_of(operation)
+    effect = find_effect(operation)
     if effect is None:
-        return Shown("unreadable", "nothing in the API shows it")
-    answered = _answered(answer)
-    known = {**payload, **{f"@{name}": value for name, value in (answered[0] if answered else {}).items()}}
-    if any(
-        known.get(source) is None for source in (*effect.params.values(), effect.equals or "id") if source[:1] == "@"
-    ):
-        return Shown("unreadable", "the answer names no record to read")
-    found = await _read(http, effect, known)
+        return EffectReading("unreadable", "nothing in the API shows it")
+    answered = _decode_records(answer)
+    values = {**payload, **{f"@{name}": value for name, value in (answered[0] if answered else {}).items()}}
+    sources = (*effect.params.values(), effect.equals or "id")
+    if any(values.get(source) is None for source in sources if source.startswith("@")):
+        return EffectReading("unreadable", "the answer names no record to read")
+    records = await _read_records(http, effect, values)
     if effect.shows in ("set", "unset", "done"):
-        return _value(effect, found[0] if found else {}, known)
-    entries = [each for each in _entries(effect, found) if all(each.get(k) == v for k, v in effect.only.items())]
+        return _judge_value(effect, records[0] if records else {}, values)
+    entries = [
+        each
+        for each in _select_entries(effect, records)
+        if all(each.get(name) == value for name, value in effect.only.items())
+    ]
     if effect.shows == "gone":
-        return _gone(effect, entries, payload)
+        return _judge_gone(effect, entries, payload)
     if effect.shows == "added":
-        return _added(effect, entries, _sent(operation, effect, payload), answered)
-    return _holds(effect, entries, _sent(operation, effect, payload), payload)
+        return _judge_added(effect, entries, _list_sent(operation, effect, payload), answered)
+    return _judge_sent(effect, entries, _list_sent(operation, effect, payload), payload)
 
 
-class DoomedEntries(Struct, frozen=True):
-    """The entries of a list that an operation takes away."""
+class EntriesToDelete(Struct, frozen=True):
+    """The entries of a list that an operation deletes."""
 
     entries: list[dict[str, Any]] = []
-    are_named: bool = True  # by their keys; otherwise the operation takes away all that there are
+    are_named: bool = True  # by their keys; otherwise the operation deletes all entries of the list
     unreadable: str | None = None  # why they can't be read
 
 
-async def doomed_entries(http: Http, operation: Operation, payload: Mapping[str, Any]) -> DoomedEntries | None:
-    """Read the entries that `operation` takes away; None where it takes away none.
+async def read_entries_to_delete(
+    http: Http, operation: Operation, payload: Mapping[str, Any]
+) -> EntriesToDelete | None:
+    """Read the entries that `operation` deletes; None if it deletes none.
 
     Raises:
-        PdsyncError: no answer came. A refusal to show them is no error: see `DoomedEntries.unreadable`.
+        PdsyncError: no answer came. A refusal to show them is no error: see `EntriesToDelete.unreadable`.
     """
-    effect = effect_of(operation)
+    effect = find_effect(operation)
     if effect is None or effect.shows != "gone":
         return None
     try:
-        entries = _entries(effect, await _read(http, effect, payload))
+        entries = _select_entries(effect, await _read_records(http, effect, payload))
     except ApiError as error:
-        return DoomedEntries(unreadable=str(error).split("\n", 1)[0])
-    keys = _keys(payload.get(effect.names or ""), effect.key)
+        return EntriesToDelete(unreadable=str(error).split("\n", 1)[0])
+    keys = _parse_keys(payload.get(effect.names or ""), effect.key)
     if keys is None:
-        return DoomedEntries(entries, are_named=False)
-    return DoomedEntries([each for each in entries if str(each.get(effect.key)) in keys])
+        return EntriesToDelete(entries, are_named=False)
+    return EntriesToDelete([each for each in entries if str(each.get(effect.key)) in keys])
 
 
-async def _read(http: Http, effect: Effect, known: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The records of the read, all pages; none where there is nothing to read."""
-    reader = catalogue.operation(effect.read or "")
+async def _read_records(http: Http, effect: Effect, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The records that the read of an effect returns, all pages; none if the parent does not exist."""
+    operation = catalogue.operation(effect.read or "")
     found: list[dict[str, Any]] = []
     for query in effect.queries:
-        params = {name: str(known[source]) for name, source in effect.params.items()}
-        call = check(reader, params | dict(query))
+        params = {name: str(values[source]) for name, source in effect.params.items()}
+        call = check(operation, params | dict(query))
         try:
-            if reader.records == "one" and reader.paging == "none":
+            if operation.records == "one" and operation.paging == "none":
                 record = record_in((await http.carry_out(call)).body)
                 found += [record] if record is not None else []
                 continue
-            async for raw in records(http, reader, call.path, call.query):
+            async for raw in records(http, operation, call.path, call.query):
                 found.append(msgspec.json.decode(raw, type=dict[str, Any]))
         except NotFound:
             continue
     return found
 
 
-def _entries(effect: Effect, found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _select_entries(effect: Effect, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The entries in the records of a read: those of a list inside each record, or the records themselves."""
     if effect.at is None:
-        return list(found)
-    inner = [entry for record in found for entry in record.get(effect.at) or ()]
+        return list(records)
+    inner = [entry for record in records for entry in record.get(effect.at) or ()]
     return [entry if isinstance(entry, dict) else {effect.key: entry} for entry in inner]
 
 
-def _answered(answer: bytes | None) -> list[dict[str, Any]]:
+def _decode_records(answer: bytes | None) -> list[dict[str, Any]]:
+    """The records in the body of an answer, be it a list or one record."""
     if not answer or not answer.strip():
         return []
-    many = records_in(answer)
-    one = None if many else record_in(answer)
-    return many or ([one] if one else [])
+    listed = records_in(answer)
+    single = None if listed else record_in(answer)
+    return listed or ([single] if single else [])
 
 
-def _keys(named: Any, key: str) -> set[str] | None:
-    """The keys of the named entries; None where none is named."""
+def _parse_keys(named: Any, key: str) -> set[str] | None:
+    """The keys of the named entries; None if none is named."""
     if named is None or named == "":
         return None
     if isinstance(named, str):
@@ -161,7 +175,7 @@ def _keys(named: Any, key: str) -> set[str] | None:
     return {str(each.get(key) if isinstance(each, dict) else each).strip() for each in named}
 
 
-def _sent(operation: Operation, effect: Effect, payload: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _list_sent(operation: Operation, effect: Effect, payload: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The entries that were sent."""
     named = payload.get(effect.names) if effect.names else None
     if isinstance(named, list):
@@ -169,79 +183,79 @@ def _sent(operation: Operation, effect: Effect, payload: Mapping[str, Any]) -> l
     if isinstance(named, dict):
         return [{effect.key: each} for each in named.get("add") or ()]
     body = {name: value for name, value in payload.items() if name in operation.body}
-    places = list(operation.path_params)
-    return [body | ({effect.key: payload[places[-1]]} if effect.shows == "sent" and places else {})]
+    path_params = list(operation.path_params)
+    return [body | ({effect.key: payload[path_params[-1]]} if effect.shows == "sent" and path_params else {})]
 
 
-def _value(effect: Effect, record: Mapping[str, Any], known: Mapping[str, Any]) -> Shown:
-    at = str(known[effect.at[1:]]) if effect.at and effect.at.startswith("@") else effect.at or ""
-    value = record.get(at)
+def _judge_value(effect: Effect, record: Mapping[str, Any], values: Mapping[str, Any]) -> EffectReading:
+    field = str(values[effect.at[1:]]) if effect.at and effect.at.startswith("@") else effect.at or ""
+    value = record.get(field)
     if isinstance(value, dict) and "id" in value:
         value = value["id"]
-    after = {at: value}
+    after = {field: value}
     if effect.shows == "done":
         status = str(value)
-        made = next((str(record[name]) for name in ("lead_id", "deal_id") if _is_new(name, record, known)), None)
-        return Shown(_JOBS.get(status, "running"), f"the job is {status}", dict(record), made)
+        added_id = next((str(record[name]) for name in ("lead_id", "deal_id") if _is_new(name, record, values)), None)
+        return EffectReading(_JOBS.get(status, "running"), f"the job is {status}", dict(record), added_id)
     is_set = value not in (None, "", False, [], {})
     if effect.shows == "unset":
-        return Shown("missing" if is_set else "shown", f"{at} is {value!r}", after)
-    wanted = known.get(effect.equals) if effect.equals else None
-    holds = is_set and (effect.equals is None or equivalent(wanted, value))
-    made = str(wanted) if holds and at == "id" and effect.params.get("id") == "@id" else None
-    return Shown("shown" if holds else "missing", f"{at} is {value!r}", after, made)
+        return EffectReading("missing" if is_set else "shown", f"{field} is {value!r}", after)
+    expected = values.get(effect.equals) if effect.equals else None
+    is_shown = is_set and (effect.equals is None or equivalent(expected, value))
+    added_id = str(expected) if is_shown and field == "id" and effect.params.get("id") == "@id" else None
+    return EffectReading("shown" if is_shown else "missing", f"{field} is {value!r}", after, added_id)
 
 
-def _is_new(name: str, record: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
-    return record.get(name) is not None and str(record[name]) != str(known.get("id"))
+def _is_new(name: str, record: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    return record.get(name) is not None and str(record[name]) != str(values.get("id"))
 
 
-def _gone(effect: Effect, entries: Sequence[dict[str, Any]], payload: Mapping[str, Any]) -> Shown:
-    keys = _keys(payload.get(effect.names or ""), effect.key)
+def _judge_gone(effect: Effect, entries: Sequence[dict[str, Any]], payload: Mapping[str, Any]) -> EffectReading:
+    keys = _parse_keys(payload.get(effect.names or ""), effect.key)
     left = [each for each in entries if keys is None or str(each.get(effect.key)) in keys]
     if not left:
-        return Shown("shown")
-    named = ", ".join(str(each.get(effect.key)) for each in left[:6])
-    some_went = keys is not None and len(left) < len(keys)
-    return Shown("partly" if some_went else "missing", f"{len(left)} still there ({named})", {"left": left[:6]})
+        return EffectReading("shown")
+    listed = ", ".join(str(each.get(effect.key)) for each in left[:_MAX_LISTED])
+    some_are_gone = keys is not None and len(left) < len(keys)
+    detail = f"{len(left)} still there ({listed})"
+    return EffectReading("partly" if some_are_gone else "missing", detail, {"left": left[:_MAX_LISTED]})
 
 
-def _added(
+def _judge_added(
     effect: Effect, entries: Sequence[dict[str, Any]], sent: list[dict[str, Any]], answered: list[dict[str, Any]]
-) -> Shown:
+) -> EffectReading:
     keys = [str(each[effect.key]) for each in answered if each.get(effect.key) is not None]
-    there = [each for each in entries if str(each.get(effect.key)) in keys]
-    left = list(there)
-    unseen = []
+    added = [each for each in entries if str(each.get(effect.key)) in keys]
+    unmatched = list(added)
+    missing = 0
     for each in sent:
-        match = next((index for index, other in enumerate(left) if not changed_fields(other, each)), None)
+        match = next((index for index, other in enumerate(unmatched) if not changed_fields(other, each)), None)
         if match is None:
-            unseen.append(each)
+            missing += 1
         else:
-            del left[match]
-    made = keys[0] if len(keys) == 1 else None
-    after = {"entries": there}
-    if not unseen:
-        return Shown("shown", after=after, made=made)
-    detail = f"{len(sent) - len(unseen)} of {len(sent)} show in {effect.read}"
-    return Shown("partly" if there else "missing", detail, after)
+            del unmatched[match]
+    after = {"entries": added}
+    if not missing:
+        return EffectReading("shown", after=after, added_id=keys[0] if len(keys) == 1 else None)
+    detail = f"{len(sent) - missing} of {len(sent)} show in {effect.read}"
+    return EffectReading("partly" if added else "missing", detail, after)
 
 
-def _holds(
+def _judge_sent(
     effect: Effect, entries: Sequence[dict[str, Any]], sent: list[dict[str, Any]], payload: Mapping[str, Any]
-) -> Shown:
+) -> EffectReading:
     by_key = {str(each.get(effect.key)): each for each in entries}
-    wrong = [each for each in sent if str(each.get(effect.key)) not in by_key or _moved(by_key, each, effect.key)]
     named = payload.get(effect.names) if effect.names else None
-    hidden = [str(each) for each in named.get("remove") or ()] if isinstance(named, Mapping) else []
-    wrong += [{effect.key: each} for each in hidden if each in by_key]
+    removed = [str(each) for each in named.get("remove") or ()] if isinstance(named, Mapping) else []
+    shown = sum(_is_shown(by_key, each, effect.key) for each in sent) + sum(each not in by_key for each in removed)
     after = {"entries": [by_key[str(each[effect.key])] for each in sent if str(each.get(effect.key)) in by_key]}
-    total = len(sent) + len(hidden)
-    if not wrong:
-        return Shown("shown", after=after)
-    detail = f"{total - len(wrong)} of {total} show in {effect.read}"
-    return Shown("partly" if len(wrong) < total else "missing", detail, after)
+    total = len(sent) + len(removed)
+    if shown == total:
+        return EffectReading("shown", after=after)
+    return EffectReading("partly" if shown else "missing", f"{shown} of {total} show in {effect.read}", after)
 
 
-def _moved(by_key: Mapping[str, dict[str, Any]], sent: dict[str, Any], key: str) -> list[str]:
-    return changed_fields(by_key[str(sent.get(key))], {name: value for name, value in sent.items() if name != key})
+def _is_shown(by_key: Mapping[str, dict[str, Any]], sent: dict[str, Any], key: str) -> bool:
+    """Whether the entry that was sent is there, with all of its values."""
+    entry = by_key.get(str(sent.get(key)))
+    return entry is not None and not changed_fields(entry, {name: value for name, value in sent.items() if name != key})

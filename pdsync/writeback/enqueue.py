@@ -17,15 +17,15 @@ from pdsync.core import catalogue, cells
 from pdsync.core.request_builder import check
 from pdsync.errors import ConfigError
 from pdsync.writeback.outbox import Entry, Reference
-from pdsync.writeback.shapes import link_to_itself, shape
-from pdsync.writeback.typed_values import Unfit, refuse_not_finite
+from pdsync.writeback.shapes import describe_self_link, shape
+from pdsync.writeback.typed_values import InvalidValue, refuse_not_finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pdsync.model import Mutation, Operation
     from pdsync.writeback.resolver import NameResolver
-    from pdsync.writeback.typed_values import Style
+    from pdsync.writeback.typed_values import NumberStyle
 
 # Columns of a row that are not sent: its name in the batch, its deduplication key, its operation.
 AS, KEY, OPERATION = "_as", "_key", "_operation"
@@ -65,7 +65,7 @@ def make_entry(
     *,
     key: str | None = None,
     name: str | None = None,
-    styles: Mapping[str, Style] | None = None,
+    styles: Mapping[str, NumberStyle] | None = None,
 ) -> Entry:
     """One change, as an entry of the outbox.
 
@@ -105,10 +105,10 @@ def make_entry(
         | {field: str(path.absolute()) for field, path in call.files.items()}
         | references
     )
-    if wrong := link_to_itself(operation, payload):
+    if wrong := describe_self_link(operation, payload):
         raise ConfigError(f"{operation.name}: {wrong}. Nothing was queued.")
     place = {field: None if field in references else value for field, value in payload.items()}
-    target = None if shaped.verb == "add" and not shaped.places else shaped.target(place)
+    target = None if shaped.verb == "add" and not shaped.path_params else shaped.target(place)
     return Entry(operation.name, shaped.verb, shaped.kind, target, payload, key, name)
 
 
@@ -119,7 +119,7 @@ def make_entries(
     *,
     null_clears: bool,
     key: str | None = None,
-    styles: Mapping[str, Style] | None = None,
+    styles: Mapping[str, NumberStyle] | None = None,
 ) -> tuple[list[Entry], list[BadRow]]:
     """One change for each row.
 
@@ -192,7 +192,7 @@ def _refuse_infinite(operation: Operation, given: Mapping[str, object]) -> dict[
     for field, value in given.items():
         try:
             refuse_not_finite(value)
-        except Unfit as error:
+        except InvalidValue as error:
             raise ConfigError(f"{operation.name}: {field} is {value}, and {error}. Nothing was queued.") from error
     return {field: value if isinstance(value, cells.Numeral) else _as_json(value) for field, value in given.items()}
 

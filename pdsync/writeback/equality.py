@@ -64,23 +64,23 @@ def fields_not_returned(record: Mapping[str, Any], payload: Mapping[str, Any]) -
 
 def equivalent(sent: Any, stored: Any) -> bool:
     """Whether `stored`, the value that a record shows, is the value that was `sent`."""
-    if _blank(sent) or _blank(stored):
-        return _blank(sent) and (_blank(stored) or stored is False)
+    if _is_blank(sent) or _is_blank(stored):
+        return _is_blank(sent) and (_is_blank(stored) or stored is False)
     if isinstance(sent, bool) or isinstance(stored, bool):
-        return _flag(sent) is not None and _flag(sent) == _flag(stored)
+        return _parse_flag(sent) is not None and _parse_flag(sent) == _parse_flag(stored)
     if isinstance(sent, dict):
-        return _same_parts(sent, stored)
+        return _parts_match(sent, stored)
     if isinstance(sent, list):
-        return _same_items(sent, stored)
+        return _items_match(sent, stored)
     if isinstance(stored, dict):  # a reference that came as an object
         inner = next((stored[key] for key in ("value", "id") if key in stored), None)
         return inner is not None and equivalent(sent, inner)
     if isinstance(stored, list):  # a set that was sent as text
-        return isinstance(sent, str | int) and _same_items(str(sent).split(","), stored)
-    return _same_plain(sent, stored)
+        return isinstance(sent, str | int) and _items_match(str(sent).split(","), stored)
+    return _texts_match(sent, stored)
 
 
-def _same_parts(sent: dict[str, Any], stored: Any) -> bool:
+def _parts_match(sent: dict[str, Any], stored: Any) -> bool:
     if isinstance(stored, dict):
         if "label" in sent and "value" not in sent and "label" in stored:  # an option: Pipedrive sets id and colour
             return str(sent["label"]).split() == str(stored["label"]).split()
@@ -90,7 +90,7 @@ def _same_parts(sent: dict[str, Any], stored: Any) -> bool:
     return set(sent) == {"value"} and equivalent(sent["value"], stored)
 
 
-def _same_items(sent: list[Any], stored: Any) -> bool:
+def _items_match(sent: list[Any], stored: Any) -> bool:
     if isinstance(stored, str | int | float):
         stored = str(stored).split(",")
     if not isinstance(stored, list) or len(sent) != len(stored):
@@ -104,35 +104,35 @@ def _same_items(sent: list[Any], stored: Any) -> bool:
     return True
 
 
-def _same_plain(sent: Any, stored: Any) -> bool:
+def _texts_match(sent: Any, stored: Any) -> bool:
     one, other = str(sent).strip(), str(stored).strip()
     if one == other:
         return True
-    numbers = _number(one), _number(other)
+    numbers = _parse_number(one), _parse_number(other)
     if None not in numbers:
         return numbers[0] == numbers[1]
-    moments = _moment(one), _moment(other)
+    moments = _parse_moment(one), _parse_moment(other)
     if None not in moments:
         return moments[0] == moments[1]
     if _CLOCK.fullmatch(one) and _CLOCK.fullmatch(other):
-        return _clock(one) == _clock(other)
+        return _parse_clock(one) == _parse_clock(other)
     if "<" in one or "&" in other:  # rich text: it is cleaned on arrival
-        return _words(one) == _words(other)
+        return _split_words(one) == _split_words(other)
     return " ".join(one.split()) == " ".join(other.split())
 
 
-def _blank(value: Any) -> bool:
+def _is_blank(value: Any) -> bool:
     """Whether it is nothing, or an object none of whose parts is set: `{"value": null, "currency": null}`."""
     if isinstance(value, dict):
-        return all(_blank(part) for part in value.values())
+        return all(_is_blank(part) for part in value.values())
     return value is None or value in ("", [])
 
 
-def _flag(value: Any) -> bool | None:
+def _parse_flag(value: Any) -> bool | None:
     return {"true": True, "1": True, "false": False, "0": False}.get(str(value).lower())
 
 
-def _number(text: str) -> Decimal | None:
+def _parse_number(text: str) -> Decimal | None:
     try:
         number = Decimal(text)
     except InvalidOperation:
@@ -140,7 +140,7 @@ def _number(text: str) -> Decimal | None:
     return number if number.is_finite() else None
 
 
-def _moment(text: str) -> datetime | None:
+def _parse_moment(text: str) -> datetime | None:
     if not _TIME.match(text):
         return None
     try:
@@ -150,10 +150,10 @@ def _moment(text: str) -> datetime | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).replace(microsecond=0)
 
 
-def _clock(text: str) -> tuple[int, ...]:
+def _parse_clock(text: str) -> tuple[int, ...]:
     parts = [int(part) for part in text.split(":")]
     return tuple([*parts, 0][:3])
 
 
-def _words(text: str) -> list[str]:
+def _split_words(text: str) -> list[str]:
     return html.unescape(re.sub(r"<[^>]*>", " ", text)).split()

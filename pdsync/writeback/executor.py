@@ -16,7 +16,7 @@ from msgspec import Struct
 from pdsync.core.log import log
 from pdsync.errors import AuthError, GuardTripped, PdsyncError, Stopped
 from pdsync.writeback import fresh_reads
-from pdsync.writeback.dependencies import predecessors
+from pdsync.writeback.dependencies import find_predecessors
 from pdsync.writeback.prepared import HeldBack
 from pdsync.writeback.sender import Sender
 from pdsync.writeback.verification import MACHINE_ERRORS, give_up
@@ -99,12 +99,12 @@ class PushExecutor:
         """
         try:
             self._settle_planned()
-            self._order()
+            self._order_steps()
             canary = 1 if any(step.verb == "merge" for step in self._steps.values()) else self.limits.canary
-            await self._work(canary)
+            await self._send_ready(canary)
             if self._last and not any(self._last) and self._ready:
                 self._stop(GuardTripped("canary", f"None of the first {len(self._last)} was applied."))
-            await self._work(None)
+            await self._send_ready(None)
         except asyncio.CancelledError:
             await self._wind_down()
             raise
@@ -124,10 +124,10 @@ class PushExecutor:
 
     # Which one, when.
 
-    def _order(self) -> None:
+    def _order_steps(self) -> None:
         mutations = [self.outbox.get(step.mutation) for step in self.plan.steps]
         failed = {step.mutation for step in self.plan.steps if step.fate in ("rejected", "conflict")}
-        for id, before in predecessors(mutations).items():
+        for id, before in find_predecessors(mutations).items():
             if id not in self._steps:
                 continue
             if before & failed:
@@ -141,7 +141,7 @@ class PushExecutor:
                 self._hold_back(follower, f"#{self._steps[id].seq} before it was not applied")
         self._ready.extend(id for id, before in self._waits_for.items() if not before and id not in self.blocked)
 
-    async def _work(self, most: int | None) -> None:
+    async def _send_ready(self, most: int | None) -> None:
         """Send the mutations that are ready, and those that become ready: `most` of them, or all."""
         started = 0
         burst = self._http.budget.burst
@@ -202,7 +202,7 @@ class PushExecutor:
 
     def _on_ended(self, step: Step, state: State) -> None:
         self._on_end(self.outbox.get(step.mutation))
-        self._count(state)
+        self._check_limits(state)
         why = f"#{step.seq} before it {'is in doubt' if state == 'unknown' else 'was not applied'}"
         for follower in self._followers.get(step.mutation, ()):
             if state != "applied":
@@ -221,7 +221,7 @@ class PushExecutor:
 
     # When to stop.
 
-    def _count(self, state: State) -> None:
+    def _check_limits(self, state: State) -> None:
         self._last.append(state == "applied")
         self._reviews += state == "needs_review"
         recent = list(self._last)

@@ -1,6 +1,6 @@
-"""Reads records afresh: a hundred ids in a request where the list takes ids, one by one or from a list otherwise.
+"""Reads records as they are now: a hundred in a request where the list takes ids, otherwise one by one or from a list.
 
-A read has its time: an update is only sent by a read that is a few seconds old.
+Each read has its time: an update is sent only if the read it is decided by is a few seconds old.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pdsync.core.list_response import record_in, records_in
 from pdsync.core.request_builder import check
 from pdsync.errors import ApiError, NotFound
 from pdsync.extract.records import records
-from pdsync.writeback.shapes import key_of, stream_of
+from pdsync.writeback.shapes import find_stream, record_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -35,18 +35,18 @@ class FreshRecord(Struct, frozen=True):
     record: dict[str, Any] | None
     at: float  # monotonic, s
     kind: str
-    hidden: bool = False  # this token may not see it
+    is_hidden: bool = False  # this token may not see it
 
     @property
-    def gone(self) -> bool:
+    def is_gone(self) -> bool:
         """Whether there is no record to change: none is there, or it is flagged as deleted."""
         if self.record is None:
-            return not self.hidden
-        stream = stream_of(self.kind)
+            return not self.is_hidden
+        stream = find_stream(self.kind)
         return stream is not None and stream.says_deleted(self.record, "v2" if stream.v2 else "v1")
 
     @property
-    def archived(self) -> bool:
+    def is_archived(self) -> bool:
         """Whether it is archived: the only change it takes is to be un-archived."""
         return self.record is not None and self.record.get("is_archived") is True
 
@@ -69,7 +69,7 @@ def address_of(shape: Shape, params: Mapping[str, Any]) -> RecordAddress | None:
     target = shape.target(params)
     if target is None or not (shape.item or shape.listing):
         return None
-    return RecordAddress(shape, target, tuple(str(params[name]) for name in shape.places))
+    return RecordAddress(shape, target, tuple(str(params[name]) for name in shape.path_params))
 
 
 async def read(http: Http, addresses: Iterable[RecordAddress]) -> dict[str, FreshRecord]:
@@ -81,40 +81,41 @@ async def read(http: Http, addresses: Iterable[RecordAddress]) -> dict[str, Fres
     groups: dict[str, list[RecordAddress]] = {}
     for each in {each.target: each for each in addresses}.values():
         groups.setdefault(each.shape.kind, []).append(each)
-    found = await asyncio.gather(*(_group(http, group) for group in groups.values()))
-    return {target: read for group in found for target, read in group.items()}
+    reads = await asyncio.gather(*(_read_group(http, group) for group in groups.values()))
+    return {target: read for group in reads for target, read in group.items()}
 
 
-async def _group(http: Http, group: list[RecordAddress]) -> dict[str, FreshRecord]:
+async def _read_group(http: Http, group: list[RecordAddress]) -> dict[str, FreshRecord]:
+    """Read records of one kind."""
     shape = group[0].shape
-    found: dict[str, FreshRecord] = {}
+    reads: dict[str, FreshRecord] = {}
     listing = shape.listing
-    if listing and "ids" in listing.query and len(shape.places) == 1 and len(group) >= _WORTH_A_LIST:
-        parts = [group[at : at + BATCH] for at in range(0, len(group), BATCH)]
-        for read in await asyncio.gather(*(_by_ids(http, listing, part) for part in parts)):
-            found |= read
-    rest = [each for each in group if each.target not in found]
-    for one in await asyncio.gather(*(_single(http, each) for each in rest)):
-        found |= one
-    return found
+    if listing and "ids" in listing.query and len(shape.path_params) == 1 and len(group) >= _WORTH_A_LIST:
+        batches = [group[start : start + BATCH] for start in range(0, len(group), BATCH)]
+        for batch in await asyncio.gather(*(_read_by_ids(http, listing, each) for each in batches)):
+            reads |= batch
+    missing = [each for each in group if each.target not in reads]
+    for one in await asyncio.gather(*(_read_one(http, each) for each in missing)):
+        reads |= one
+    return reads
 
 
-async def _by_ids(http: Http, listing: Operation, part: list[RecordAddress]) -> dict[str, FreshRecord]:
+async def _read_by_ids(http: Http, listing: Operation, batch: list[RecordAddress]) -> dict[str, FreshRecord]:
     at = time.monotonic()
-    query = {"ids": ",".join(each.values[-1] for each in part), "limit": str(BATCH)}
-    listed = {key_of(each): each for each in records_in((await http.call(listing, query=query)).body)}
+    query = {"ids": ",".join(each.values[-1] for each in batch), "limit": str(BATCH)}
+    listed = {record_key(each): each for each in records_in((await http.call(listing, query=query)).body)}
     return {
         each.target: FreshRecord(listed[each.values[-1]], at, each.shape.kind)
-        for each in part
+        for each in batch
         if each.values[-1] in listed
     }
 
 
-async def _single(http: Http, address: RecordAddress) -> dict[str, FreshRecord]:
+async def _read_one(http: Http, address: RecordAddress) -> dict[str, FreshRecord]:
     """Read one record, also one that the list leaves out because it is archived or deleted."""
     at = time.monotonic()
     if address.shape.item is None:
-        listed = await listing_of(http, address)
+        listed = await read_siblings(http, address)
         return {address.target: FreshRecord(listed.get(address.values[-1]), at, address.shape.kind)}
     operation = address.shape.item
     params = dict(zip(operation.path_params, address.values, strict=True))
@@ -123,13 +124,13 @@ async def _single(http: Http, address: RecordAddress) -> dict[str, FreshRecord]:
     except NotFound:
         return {address.target: FreshRecord(None, at, address.shape.kind)}
     except ApiError as error:
-        if error.status in (400, 403):  # a refusal to show one record: hidden, or never there
-            return {address.target: FreshRecord(None, at, address.shape.kind, hidden=error.status == 403)}
+        if error.status in (400, 403):  # hidden, or an id that no record can have
+            return {address.target: FreshRecord(None, at, address.shape.kind, is_hidden=error.status == 403)}
         raise
     return {address.target: FreshRecord(record_in(answer.body), at, address.shape.kind)}
 
 
-async def listing_of(
+async def read_siblings(
     http: Http, address: RecordAddress, query: Mapping[str, Any] | None = None
 ) -> dict[str, dict[str, Any]]:
     """Read all records of the list that has the one at `address`: key → record.
@@ -151,7 +152,7 @@ async def listing_of(
     try:
         async for raw in records(http, operation, call.path, call.query):
             record = msgspec.json.decode(raw)
-            if isinstance(record, dict) and (key := key_of(record)):
+            if isinstance(record, dict) and (key := record_key(record)):
                 listed[key] = record
     except NotFound:
         return {}

@@ -34,12 +34,12 @@ class Consent(Struct, frozen=True):
     max_deletes: int | None = None
 
 
-def most_changes(rows: int | None) -> int:
+def compute_max_changes(rows: int | None) -> int:
     """How many records of a table of `rows` a push may change: 500 or 5 %, the larger."""
     return max(500, (rows or 0) * 5 // 100)
 
 
-def most_deletes(rows: int | None) -> int:
+def compute_max_deletes(rows: int | None) -> int:
     """How many records of a table of `rows` a push may delete: 50 or 1 %, the smaller, but at least one."""
     return 50 if rows is None else max(1, min(50, rows // 100))
 
@@ -123,16 +123,16 @@ def _check_numbers(plan: Plan, consent: Consent, rows: Callable[[str], int | Non
     if consent.max_changes is not None and total > consent.max_changes:
         _trip("changes", f"This push changes {_records(total)}; --max-changes allows {consent.max_changes}.", "")
     for kind, count in changes.items():
-        if consent.max_changes is None and count > most_changes(rows(kind)):
-            allowed = most_changes(rows(kind))
+        if consent.max_changes is None and count > compute_max_changes(rows(kind)):
+            allowed = compute_max_changes(rows(kind))
             what = f"This push changes {count:,} of {kind}; the limit is {allowed:,}."
             _trip("changes", what, f"If you mean it: --max-changes {total}")
     gone = deletes.total()
     if consent.max_deletes is not None and gone > consent.max_deletes:
         _trip("deletes", f"This push deletes {_records(gone)}; --max-deletes allows {consent.max_deletes}.", "")
     for kind, count in deletes.items():
-        if consent.max_deletes is None and count > most_deletes(rows(kind)):
-            allowed = most_deletes(rows(kind))
+        if consent.max_deletes is None and count > compute_max_deletes(rows(kind)):
+            allowed = compute_max_deletes(rows(kind))
             what = f"This push deletes {count:,} of {kind}; the limit is {allowed:,}."
             _trip("deletes", what, f"If you mean it: --max-deletes {gone}")
 

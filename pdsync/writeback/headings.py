@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pdsync.errors import ConfigError
 from pdsync.writeback.param_values import find_parameter, find_part
-from pdsync.writeback.shapes import shape, stream_of
+from pdsync.writeback.shapes import find_stream, shape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,7 @@ def resolve_heading(names: CompanyNames, operation: Operation, heading: str) -> 
     Raises:
         ConfigError: it means both a built-in field and a custom field.
     """
-    stream = stream_of(shape(operation).kind)
+    stream = find_stream(shape(operation).kind)
     params = {**operation.path_params, **operation.query, **operation.body}
     if heading.startswith("_") or stream is None or _is_key(names, operation, stream, heading, params):
         return heading

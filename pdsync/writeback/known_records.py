@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pdsync.sql import first, quoted
 from pdsync.writeback.precondition import may_have_happened
-from pdsync.writeback.shapes import row_key, stream_of
+from pdsync.writeback.shapes import find_stream, row_key
 
 if TYPE_CHECKING:
     import duckdb
@@ -80,7 +80,7 @@ class KnownRecords:
 
     def _table(self, kind: str) -> tuple[Stream | None, str]:
         """The stream that holds records of `kind`, and its table; None where the warehouse has no such table."""
-        stream = stream_of(kind)
+        stream = find_stream(kind)
         if stream is None or self._warehouse is None:
             return None, ""
         sql = (

@@ -25,18 +25,18 @@ _OWNERS = {"deals": "user_id"}
 _NEWEST = 100
 
 
-def changelog(kind: str) -> Operation | None:
+def find_changelog(kind: str) -> Operation | None:
     """The operation that lists the changes of a record of `kind`; None where there is none."""
     path = f"/v1/{kind}/{{id}}/changelog"
     return next((each for each in catalogue.operations("v1").values() if each.path == path), None)
 
 
-async def deleter(http: Http, kind: str, key: str) -> int | None:
+async def find_deleter(http: Http, kind: str, key: str) -> int | None:
     """The id of the user who deleted a record; None where no changelog names one.
 
     Assumption: the deletion is listed as a change of the record's status, or of its active flag.
     """
-    operation = changelog(kind)
+    operation = find_changelog(kind)
     if operation is None:
         return None
     try:
@@ -51,7 +51,7 @@ async def deleter(http: Http, kind: str, key: str) -> int | None:
     return None
 
 
-async def overwritten(
+async def find_overwritten(
     http: Http, kind: str, key: str, *, base: Mapping[str, Any], wanted: Mapping[str, Any], me: int
 ) -> dict[str, Any]:
     """The values of others that our write replaced unseen: field → value.
@@ -67,7 +67,7 @@ async def overwritten(
     Raises:
         PdsyncError: the changelog can't be read; nothing is known.
     """
-    operation = changelog(kind)
+    operation = find_changelog(kind)
     if operation is None:
         return {}
     entries = records_in((await http.carry_out(check(operation, {"id": key, "limit": _NEWEST}))).body)

@@ -17,7 +17,7 @@ from pdsync.core.request_builder import check
 from pdsync.errors import ApiError
 from pdsync.writeback import fresh_reads
 from pdsync.writeback.equality import equivalent
-from pdsync.writeback.shapes import key_of
+from pdsync.writeback.shapes import record_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +33,7 @@ _OWN = {"id", "add_time", "update_time", "is_deleted", "is_archived", "stage_cha
 
 def targets(shape: Shape, payload: Mapping[str, Any]) -> tuple[str, str]:
     """The targets of the loser and of the winner."""
-    return f"{shape.kind}/{payload[shape.places[-1]]}", f"{shape.kind}/{payload['merge_with_id']}"
+    return f"{shape.kind}/{payload[shape.path_params[-1]]}", f"{shape.kind}/{payload['merge_with_id']}"
 
 
 def winner_address(shape: Shape, payload: Mapping[str, Any]) -> fresh_reads.RecordAddress:
@@ -46,17 +46,17 @@ def stamp(loser: Mapping[str, Any], winner: Mapping[str, Any]) -> dict[str, Any]
     return {"loser": loser.get("update_time"), "winner": winner.get("update_time")}
 
 
-def outcome(
+def preview_outcome(
     loser: Mapping[str, Any], winner: Mapping[str, Any]
 ) -> tuple[list[tuple[str, Any, Any]], list[tuple[str, Any]]]:
     """The winner's fields that are filled (field, before, after), and the loser's values that are lost."""
     filled: list[tuple[str, Any, Any]] = []
     lost: list[tuple[str, Any]] = []
-    for field, value in _flat(loser):
-        held = dict(_flat(winner)).get(field)
-        if field.split("_count")[0] != field or field in _OWN or _blank(value) or equivalent(value, held):
+    for field, value in _flatten(loser):
+        held = dict(_flatten(winner)).get(field)
+        if field.split("_count")[0] != field or field in _OWN or _is_blank(value) or equivalent(value, held):
             continue
-        if _blank(held):
+        if _is_blank(held):
             filled.append((field, held, value))
         elif not isinstance(value, list):  # of lists both sides are kept
             lost.append((field, value))
@@ -70,7 +70,7 @@ class Proof(Struct, frozen=True):
     against: str = ""
 
 
-async def proof(http: Http, kind: str, base: Mapping[str, Any], winner: str, now: Mapping[str, Any]) -> Proof:
+async def find_proof(http: Http, kind: str, base: Mapping[str, Any], winner: str, now: Mapping[str, Any]) -> Proof:
     """Look for the effects that only the merge of one record into another has.
 
     That the loser is gone is no evidence: others delete and merge, too. But records that belonged to it belong to the
@@ -86,19 +86,19 @@ async def proof(http: Http, kind: str, base: Mapping[str, Any], winner: str, now
     Raises:
         PdsyncError: a read failed; nothing is known.
     """
-    before, lost = dict(_flat(base.get("winner") or {})), base.get("loser") or {}
-    held, lists = dict(_flat(now)), {listing.id: (listing, param) for listing, param in _lists(kind)}
+    before, lost = dict(_flatten(base.get("winner") or {})), base.get("loser") or {}
+    held, lists = dict(_flatten(now)), {listing.id: (listing, param) for listing, param in _find_lists(kind)}
     moves = {name: set(ids) for name, ids in (base.get("moves") or {}).items() if ids and name in lists}
-    here = await asyncio.gather(*(_ids(http, *lists[name], winner) for name in moves))
+    here = await asyncio.gather(*(_read_ids(http, *lists[name], winner) for name in moves))
     left = {name: ids - set(found) for (name, ids), found in zip(moves.items(), here, strict=True)}
-    filled, _ = outcome(lost, base.get("winner") or {})
+    filled, _ = preview_outcome(lost, base.get("winner") or {})
     expected = {field: value for field, _, value in filled if not isinstance(value, list)}
     expected |= {
-        field: value for field, value in _flat(lost) if isinstance(value, list) and _fresh(value, before, field)
+        field: value for field, value in _flatten(lost) if isinstance(value, list) and _own_items(value, before, field)
     }
     taken = [field for field, value in expected.items() if _is_taken(value, before, held, field)]
     if any(left.values()):
-        hung = ", ".join(counted(name, len(ids)) for name, ids in left.items() if ids)
+        hung = ", ".join(describe_count(name, len(ids)) for name, ids in left.items() if ids)
         return Proof({}, f"{hung} that hung on it do not hang on the other")
     # A person who tidies up by hand copies a value and deletes the rest, and does not move every linked record.
     if len(taken) < len(expected) and not (moves and taken):
@@ -109,7 +109,7 @@ async def proof(http: Http, kind: str, base: Mapping[str, Any], winner: str, now
     return Proof({"moved": {name: sorted(ids) for name, ids in moves.items()}, "taken over": taken})
 
 
-def _fresh(lost: list[Any], before: Mapping[str, Any], field: str) -> set[str]:
+def _own_items(lost: list[Any], before: Mapping[str, Any], field: str) -> set[str]:
     """The entries that only the list of the loser had."""
     known = before.get(field)
     return {_item(each) for each in lost} - {_item(each) for each in (known if isinstance(known, list) else ())}
@@ -119,24 +119,24 @@ def _is_taken(value: Any, before: Mapping[str, Any], held: Mapping[str, Any], fi
     if not isinstance(value, list):
         return equivalent(value, held.get(field))
     now = held.get(field)
-    return isinstance(now, list) and _fresh(value, before, field) <= {_item(each) for each in now}
+    return isinstance(now, list) and _own_items(value, before, field) <= {_item(each) for each in now}
 
 
 def _item(value: Any) -> str:
     return str(value.get("value", value.get("id"))) if isinstance(value, dict) else str(value)
 
 
-async def children(http: Http, shape: Shape, payload: Mapping[str, Any]) -> dict[str, list[str]]:
+async def read_children(http: Http, shape: Shape, payload: Mapping[str, Any]) -> dict[str, list[str]]:
     """The records that belong to the loser of a merge: list operation → ids; of each list its first page.
 
     A list that this token may not see counts as empty.
     """
-    loser, lists = str(payload[shape.places[-1]]), _lists(shape.kind)
-    ids = await asyncio.gather(*(_ids(http, listing, param, loser) for listing, param in lists))
+    loser, lists = str(payload[shape.path_params[-1]]), _find_lists(shape.kind)
+    ids = await asyncio.gather(*(_read_ids(http, listing, param, loser) for listing, param in lists))
     return {listing.id: each for (listing, _), each in zip(lists, ids, strict=True)}
 
 
-def counted(listing: str, count: int) -> str:
+def describe_count(listing: str, count: int) -> str:
     """How many records of a list operation, in words: `3 notes`, `1 activity`, `2 archived deals`."""
     words = [word for word in catalogue.operation(listing).path.split("/") if word not in ("", "api", "v1", "v2")]
     name = " ".join(reversed(words))
@@ -145,7 +145,7 @@ def counted(listing: str, count: int) -> str:
     return f"{count:,} {name}"
 
 
-def _lists(kind: str) -> list[tuple[Operation, str]]:
+def _find_lists(kind: str) -> list[tuple[Operation, str]]:
     """The lists that can be filtered by one record of `kind`, with the parameter that takes its id."""
     found: dict[str, tuple[Operation, str]] = {}
     for version in catalogue.VERSIONS:
@@ -158,26 +158,26 @@ def _lists(kind: str) -> list[tuple[Operation, str]]:
     return list(found.values())
 
 
-async def _ids(http: Http, listing: Operation, param: str, id: str) -> list[str]:
+async def _read_ids(http: Http, listing: Operation, param: str, id: str) -> list[str]:
     call = check(listing, {param: id})
     try:
         answer = await http.carry_out(call)
     except ApiError:
         return []
-    return [key for record in records_in(answer.body) if (key := key_of(record)) and _points(record, param, id)]
+    return [key for record in records_in(answer.body) if (key := record_key(record)) and _is_linked(record, param, id)]
 
 
-def _points(record: Mapping[str, Any], param: str, id: str) -> bool:
+def _is_linked(record: Mapping[str, Any], param: str, id: str) -> bool:
     """Whether a listed record names the one with this id itself; a list may show others, of which it takes part."""
     held = record.get(param)
     return held is None or equivalent(id, held)
 
 
-def _flat(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _flatten(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
     custom = record.get("custom_fields")
     inner = [(f"custom_fields/{code}", value) for code, value in custom.items()] if isinstance(custom, dict) else []
     return [(field, value) for field, value in record.items() if field != "custom_fields"] + inner
 
 
-def _blank(value: Any) -> bool:
+def _is_blank(value: Any) -> bool:
     return equivalent(None, value)

@@ -10,13 +10,13 @@ from pdsync.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pdsync.writeback.typed_values import Unfit
+    from pdsync.writeback.typed_values import InvalidValue
 
 NOTHING = "Nothing was queued."
 _MAX_SHOWN = 100  # characters of a value
 
 
-def unfit_value(name: str, value: object, error: Unfit) -> ConfigError:
+def invalid_value(name: str, value: object, error: InvalidValue) -> ConfigError:
     """The refusal of a value; `name` says whose value it is."""
     shown = repr(str(value)) if isinstance(value, str) else repr(value)
     shown = shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}…"

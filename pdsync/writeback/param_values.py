@@ -13,17 +13,17 @@ from pdsync.writeback import typed_values
 from pdsync.writeback.choices import choose, visibility_levels
 from pdsync.writeback.company_names import FIELD_CODE
 from pdsync.writeback.custom_values import TEXT_TYPES, is_unresolved
-from pdsync.writeback.messages import NOTHING, unfit_value
+from pdsync.writeback.messages import NOTHING, invalid_value
 from pdsync.writeback.record_names import referenced_stream, resolve_id
-from pdsync.writeback.shapes import shape, stream_of
-from pdsync.writeback.typed_values import Option, Unfit
+from pdsync.writeback.shapes import find_stream, shape
+from pdsync.writeback.typed_values import InvalidValue, Option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pdsync.model import Column, Operation, Param, Stream, Version
     from pdsync.writeback.company_names import CompanyNames
-    from pdsync.writeback.typed_values import Style
+    from pdsync.writeback.typed_values import NumberStyle
 
 
 def find_parameter(operation: Operation, stream: Stream | None, key: str, params: Mapping[str, object]) -> str | None:
@@ -62,7 +62,7 @@ def find_part(
     return (root, part) if part and root in params else None
 
 
-def resolve_part(operation: Operation, key: str, part: str, value: object, style: Style) -> dict[str, Any]:
+def resolve_part(operation: Operation, key: str, part: str, value: object, style: NumberStyle) -> dict[str, Any]:
     """A part of an object that has a column of its own: the amount of a lead's value, a line of an address.
 
     Raises:
@@ -75,8 +75,8 @@ def resolve_part(operation: Operation, key: str, part: str, value: object, style
             return {part: typed_values.parse_currency(value)}
         amount, code = typed_values.parse_money(value, style)
         return {part: amount, **({"currency": typed_values.parse_currency(code)} if code else {})}
-    except Unfit as error:
-        raise unfit_value(f"{operation.name}: {key}", value, error) from error
+    except InvalidValue as error:
+        raise invalid_value(f"{operation.name}: {key}", value, error) from error
 
 
 class ParameterResolver:
@@ -90,9 +90,9 @@ class ParameterResolver:
 
     def __init__(self, names: CompanyNames, operation: Operation, given: Mapping[str, object]) -> None:
         self._names, self._operation, self._given = names, operation, given
-        self._stream = stream_of(shape(operation).kind)
+        self._stream = find_stream(shape(operation).kind)
 
-    def resolve(self, name: str, value: object, style: Style) -> dict[str, Any]:
+    def resolve(self, name: str, value: object, style: NumberStyle) -> dict[str, Any]:
         """The parameter `name`, and `currency` where the value names one.
 
         Raises:
@@ -110,10 +110,10 @@ class ParameterResolver:
                 amount, code = typed_values.parse_money(value, style) if value != "null" else (None, None)
                 return {name: amount, **({"currency": typed_values.parse_currency(code)} if code else {})}
             return {name: self._typed(name, param, column, value, style)}
-        except Unfit as error:
-            raise unfit_value(f"{operation.name}: {name}", value, error) from error
+        except InvalidValue as error:
+            raise invalid_value(f"{operation.name}: {name}", value, error) from error
 
-    def _typed(self, name: str, param: Param, column: Column | None, value: Any, style: Style) -> Any:
+    def _typed(self, name: str, param: Param, column: Column | None, value: Any, style: NumberStyle) -> Any:
         if value == "null" and not param.type.startswith("string"):
             return value  # it empties the field
         if param.type == "integer" and isinstance(value, float):  # a query or pandas makes them of a column with nulls
@@ -160,7 +160,7 @@ class ParameterResolver:
         if FIELD_CODE.fullmatch(value):
             return value
         operation = self._operation
-        stream = stream_of(shape(operation).root)  # the stream of the fields themselves
+        stream = find_stream(shape(operation).root)  # the stream of the fields themselves
         entity = next((each for each in catalogue.streams().values() if stream and each.fields == stream.name), None)
         fields = self._names.custom_fields(entity)
         named = {each.code for each in fields if each.exists and value in (each.label, each.column)}
@@ -205,7 +205,7 @@ def _object(param: Param, value: Any) -> Any:
     return value
 
 
-def _typed_like_column(type: str, column: str, version: Version, value: object, style: Style) -> Any:
+def _typed_like_column(type: str, column: str, version: Version, value: object, style: NumberStyle) -> Any:
     """The value of a parameter; a text is read as the type of the column that shows it.
 
     Assumption: v1 takes times as it returns them, in UTC and without a zone, and times of day without seconds.

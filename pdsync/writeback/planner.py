@@ -16,20 +16,20 @@ from pdsync.core import catalogue
 from pdsync.errors import WrongCompany
 from pdsync.writeback import fresh_reads, merge_preview
 from pdsync.writeback.completion import complete
-from pdsync.writeback.effects import doomed_entries, effect_of, is_state
+from pdsync.writeback.effects import find_effect, is_state, read_entries_to_delete
 from pdsync.writeback.equality import equivalent, fields, snapshot_fields, value_in
 from pdsync.writeback.plan import LIFE, Change, Fate, Plan, Step
 from pdsync.writeback.precondition import Before, Decision, EntriesState, Now, RecordState, decide
 from pdsync.writeback.prepared import prepare
 from pdsync.writeback.probe import ADDITIONS_PER_SNAPSHOT
-from pdsync.writeback.shapes import key_of, records_named
+from pdsync.writeback.shapes import count_records, record_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pdsync.core.http import Http
     from pdsync.model import Mutation
-    from pdsync.writeback.effects import DoomedEntries
+    from pdsync.writeback.effects import EntriesToDelete
     from pdsync.writeback.known_records import KnownRecords
     from pdsync.writeback.precondition import Policy
     from pdsync.writeback.prepared import PreparedMutation
@@ -41,7 +41,7 @@ _TITLES = ("title", "name", "subject", "field_name", "content", "label")
 _TITLE_LENGTH = 80
 
 
-async def make(
+async def make_plan(
     http: Http,
     names: NameResolver,
     mutations: Sequence[Mutation],
@@ -77,12 +77,14 @@ async def make(
     for one in valid:
         id = one.mutation.id
         if one.mutation.verb == "merge" and one.addresses:
-            planner.moves[id] = await merge_preview.children(http, one.shape, one.payload)
-        if not one.mutation.references and (doomed := await doomed_entries(http, one.operation, one.payload)):
-            planner.doomed[id] = doomed
+            planner.moves[id] = await merge_preview.read_children(http, one.shape, one.payload)
+        if not one.mutation.references and (
+            to_delete := await read_entries_to_delete(http, one.operation, one.payload)
+        ):
+            planner.to_delete[id] = to_delete
     steps = tuple(planner.plan(one) for one in prepared)
     now = datetime.now(UTC).replace(microsecond=0)
-    read_tokens = _read_tokens([one for one, step in zip(prepared, steps, strict=True) if step.fate == "send"])
+    read_tokens = _estimate_read_tokens([one for one, step in zip(prepared, steps, strict=True) if step.fate == "send"])
     return Plan(company[0], company[1], now, now + LIFE, policy, steps, read_tokens).sealed()
 
 
@@ -116,10 +118,10 @@ class Planner:
     ) -> None:
         self.names, self.policy, self.currency, self.known_records = names, policy, currency, known_records
         self.moves: dict[str, dict[str, list[str]]] = {}  # by merge: what belongs to the loser
-        self.doomed: dict[str, DoomedEntries] = {}  # by mutation: the entries that it takes away
+        self.to_delete: dict[str, EntriesToDelete] = {}  # by mutation: the entries that it takes away
         # The records as the mutations planned so far leave them; None where one of them deletes it.
         self._images: dict[str, fresh_reads.FreshRecord | None] = dict(reads)
-        self._never_shown = {target for target, read in reads.items() if read.record is None and not read.hidden}
+        self._never_shown = {target for target, read in reads.items() if read.record is None and not read.is_hidden}
         self._changed_roots: set[str] = set()
 
     def plan(self, prepared: PreparedMutation) -> Step:
@@ -135,7 +137,7 @@ class Planner:
         preview = self._preview(prepared, record, decision)
         seen = self._is_known(prepared)
         self._apply(prepared, decision)
-        doomed = self.doomed.get(mutation.id)
+        to_delete = self.to_delete.get(mutation.id)
         return Step(
             mutation=mutation.id,
             seq=mutation.seq,
@@ -147,9 +149,9 @@ class Planner:
             payload=prepared.payload,
             base=preview.base,
             changes=preview.changes,
-            records=len(doomed.entries) if doomed else records_named(prepared.operation, prepared.payload),
+            records=len(to_delete.entries) if to_delete else count_records(prepared.operation, prepared.payload),
             cost=prepared.operation.cost or 0,
-            fate=_fate(decision),
+            fate=_decide_fate(decision),
             seen=seen,
             reason=decision.reason,
             detail=self._detail(prepared, decision),
@@ -166,14 +168,14 @@ class Planner:
         return Before(may_have_happened=self.known_records.may_have_happened(prepared.mutation.id), merged_into=into)
 
     def _now(self, prepared: PreparedMutation) -> Now:
-        may_change = not self._changed_roots.isdisjoint(_roots(prepared))
-        if doomed := self.doomed.get(prepared.mutation.id):
-            return Now(entries=EntriesState(doomed, self._is_known(prepared), may_change))
+        may_change = not self._changed_roots.isdisjoint(_find_roots(prepared))
+        if to_delete := self.to_delete.get(prepared.mutation.id):
+            return Now(entries=EntriesState(to_delete, self._is_known(prepared), may_change))
         return Now(tuple(self._state(prepared, each.target, may_change=may_change) for each in prepared.addresses))
 
     def _state(self, prepared: PreparedMutation, target: str, *, may_change: bool) -> RecordState:
         image = self._images[target]
-        if image is not None and image.gone and may_change:  # a mutation before this one may add it
+        if image is not None and image.is_gone and may_change:  # a mutation before this one may add it
             image = None
         return RecordState(target, image, self._existed(prepared.mutation.kind, target))
 
@@ -183,8 +185,8 @@ class Planner:
     def _is_known(self, prepared: PreparedMutation) -> bool:
         """Whether the record of a mutation is there, or is known to have been there, or another mutation adds it."""
         mutation = prepared.mutation
-        doomed = self.doomed.get(mutation.id)
-        if doomed and doomed.entries:
+        to_delete = self.to_delete.get(mutation.id)
+        if to_delete and to_delete.entries:
             return True
         if mutation.target is None or mutation.verb not in ("update", "delete", "merge"):
             return mutation.target is None and bool(mutation.references)
@@ -194,7 +196,7 @@ class Planner:
     def _apply(self, prepared: PreparedMutation, decision: Decision) -> None:
         """Change the images of the records as the mutation will change the records."""
         mutation = prepared.mutation
-        self._changed_roots |= _roots(prepared)
+        self._changed_roots |= _find_roots(prepared)
         if mutation.verb == "add" and mutation.target:  # it may add what is not there yet
             inside = f"{mutation.target}/"
             self._never_shown = {each for each in self._never_shown if not each.startswith(inside)}
@@ -205,7 +207,7 @@ class Planner:
         if mutation.verb in ("delete", "merge"):
             self._images[target] = None
         elif image is not None:
-            self._images[target] = replace(image, record=_updated(image.record or {}, prepared.body))
+            self._images[target] = replace(image, record=_apply_update(image.record or {}, prepared.body))
 
     # What people see of it.
 
@@ -213,8 +215,8 @@ class Planner:
         if prepared.fault:
             return _Preview()
         sends = decision.outcome == "send"
-        if doomed := self.doomed.get(prepared.mutation.id):
-            return _Preview(changes=_deleted_entries(doomed)) if sends else _Preview()
+        if to_delete := self.to_delete.get(prepared.mutation.id):
+            return _Preview(changes=_deleted_entries(to_delete)) if sends else _Preview()
         if prepared.mutation.verb == "merge":
             return self._preview_merge(prepared) if sends else _Preview()
         if prepared.mutation.verb not in ("update", "delete") or not prepared.addresses:
@@ -236,10 +238,10 @@ class Planner:
     def _preview_merge(self, prepared: PreparedMutation) -> _Preview:
         operation = prepared.operation
         loser, winner = ((image.record if image else None) or {} for image in self._addressed(prepared))
-        filled, dropped = merge_preview.outcome(loser, winner)
+        filled, dropped = merge_preview.preview_outcome(loser, winner)
         lost = [f"{self._label(prepared, name)} {self._read(prepared, name, value)!r}" for name, value in dropped]
         moves = self.moves.get(prepared.mutation.id, {})
-        moving = [merge_preview.counted(listing, len(ids)) for listing, ids in moves.items() if ids]
+        moving = [merge_preview.describe_count(listing, len(ids)) for listing, ids in moves.items() if ids]
         return _Preview(
             f"{title_of(loser)} → {title_of(winner)}",
             tuple(
@@ -269,7 +271,7 @@ class Planner:
                 continue
             was, becomes = self._read(prepared, name, before), self._read(prepared, name, value)
             if shown and was == becomes:  # they differ in a part that is usually left out
-                was, becomes = _in_full(before), _in_full(value)
+                was, becomes = _display_in_full(before), _display_in_full(value)
             changes.append(Change(self._label(prepared, name), was, becomes))
         return tuple(changes)
 
@@ -293,7 +295,7 @@ class Planner:
     def _record_of(self, prepared: PreparedMutation) -> dict[str, Any] | None:
         """The record that a mutation is about, as the mutations before it leave it; None if it is not there."""
         image = next(iter(self._addressed(prepared)), None)
-        return image.record if image and not image.gone else None
+        return image.record if image and not image.is_gone else None
 
 
 def title_of(record: Mapping[str, Any]) -> str | None:
@@ -302,18 +304,18 @@ def title_of(record: Mapping[str, Any]) -> str | None:
     return next(titles, None)
 
 
-def _fate(decision: Decision) -> Fate:
+def _decide_fate(decision: Decision) -> Fate:
     """The fate of a step. What only a person can decide is left to the sender, which reads once more before it ends."""
     return "send" if decision.outcome == "needs_review" else decision.outcome
 
 
-def _roots(prepared: PreparedMutation) -> set[str]:
+def _find_roots(prepared: PreparedMutation) -> set[str]:
     """The outermost record that a mutation changes, if it is there already."""
     shaped = prepared.shape
-    return {f"{shaped.root}/{prepared.payload.get(shaped.places[0])}"} if shaped.places else set()
+    return {f"{shaped.root}/{prepared.payload.get(shaped.path_params[0])}"} if shaped.path_params else set()
 
 
-def _updated(record: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
+def _apply_update(record: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
     """A record after an update."""
     after = dict(record)
     for name, value in fields(body):
@@ -322,42 +324,42 @@ def _updated(record: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, An
     return after
 
 
-def _deleted_entries(doomed: DoomedEntries) -> tuple[Change, ...]:
-    titles = [str(title_of(each) or key_of(each)) for each in doomed.entries[:_SHOWN]]
-    more = f" and {len(doomed.entries) - _SHOWN:,} more" if len(doomed.entries) > _SHOWN else ""
-    return (Change(f"({len(doomed.entries):,} records)", ", ".join(titles) + more, None),)
+def _deleted_entries(to_delete: EntriesToDelete) -> tuple[Change, ...]:
+    titles = [str(title_of(each) or record_key(each)) for each in to_delete.entries[:_SHOWN]]
+    more = f" and {len(to_delete.entries) - _SHOWN:,} more" if len(to_delete.entries) > _SHOWN else ""
+    return (Change(f"({len(to_delete.entries):,} records)", ", ".join(titles) + more, None),)
 
 
-def _in_full(value: Any) -> Any:
+def _display_in_full(value: Any) -> Any:
     """A value with what `NameResolver.display_value` leaves out: the label of a contact, and which is the main one."""
     if not isinstance(value, list):
         return value
-    return [_contact(each) if isinstance(each, dict) and "value" in each else each for each in value]
+    return [_display_contact(each) if isinstance(each, dict) and "value" in each else each for each in value]
 
 
-def _contact(entry: Mapping[str, Any]) -> str:
+def _display_contact(entry: Mapping[str, Any]) -> str:
     notes = [entry.get("label"), "main" if entry.get("primary") else None]
     return f"{entry['value']} ({', '.join(filter(None, notes))})"
 
 
-def _read_tokens(mutations: Sequence[PreparedMutation]) -> int:
+def _estimate_read_tokens(mutations: Sequence[PreparedMutation]) -> int:
     """Tokens of the reads just before and after the writes, and of the lists that additions are looked for in."""
     total = 0
     counts = Counter(one.operation.name for one in mutations)
     for name, one in {each.operation.name: each for each in mutations}.items():
         operation, shaped, count = one.operation, one.shape, counts[name]
-        if effect := effect_of(operation):
+        if effect := find_effect(operation):
             reader = catalogue.operation(effect.read or "")
             total += (reader.cost or 0) * len(effect.queries) * count * (2 if is_state(operation) else 1)
         elif shaped.verb in ("update", "delete", "merge"):
-            total += _cost_of_reading(shaped, count * (2 if shaped.verb == "merge" else 1))
-            total += _cost_of_reading(shaped, 1) * count if shaped.verb != "update" else 0
+            total += _estimate_read_cost(shaped, count * (2 if shaped.verb == "merge" else 1))
+            total += _estimate_read_cost(shaped, 1) * count if shaped.verb != "update" else 0
         elif shaped.verb == "add" and shaped.listing:
-            total += (shaped.listing.cost or 0) * (count if shaped.places else -(-count // ADDITIONS_PER_SNAPSHOT))
+            total += (shaped.listing.cost or 0) * (count if shaped.path_params else -(-count // ADDITIONS_PER_SNAPSHOT))
     return total
 
 
-def _cost_of_reading(shaped: Shape, records: int) -> int:
+def _estimate_read_cost(shaped: Shape, records: int) -> int:
     if shaped.listing and "ids" in shaped.listing.query and records >= 4:
         return (shaped.listing.cost or 0) * -(-records // 30)
     reader = shaped.item or shaped.listing

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgspec import Struct
 
 from pdsync.writeback import merge_preview
-from pdsync.writeback.effects import DoomedEntries  # noqa: TC001 - msgspec reads them at run time
+from pdsync.writeback.effects import EntriesToDelete  # noqa: TC001 - msgspec reads them at run time
 from pdsync.writeback.equality import changed_fields, equivalent, fields, fields_not_returned, value_in
 from pdsync.writeback.fresh_reads import FreshRecord  # noqa: TC001
 
@@ -58,13 +58,13 @@ class RecordState(Struct, frozen=True):
     @property
     def is_absent(self) -> bool:
         """Whether there is no record to change: deleted, merged into another, never there, or not visible."""
-        return self.read is None or self.read.gone or self.read.record is None
+        return self.read is None or self.read.is_gone or self.read.record is None
 
 
 class EntriesState(Struct, frozen=True):
     """The entries of a list that a mutation would take away, as they are now."""
 
-    doomed: DoomedEntries
+    to_delete: EntriesToDelete
     existed: bool = False  # the named entries are known to have been there
     may_change: bool = False  # an earlier mutation of the same plan changes the record they belong to
 
@@ -106,7 +106,7 @@ def decide(prepared: PreparedMutation, before: Before, now: Now, policy: Policy)
     if not now.records or prepared.mutation.verb not in ("update", "delete"):
         return Decision("send")
     record = now.records[0]
-    if record.read and record.read.hidden:
+    if record.read and record.read.is_hidden:
         return Decision("rejected", "permission", "this token may not see it")
     if prepared.mutation.verb == "delete":
         return _decide_delete(prepared, before, record)
@@ -127,7 +127,7 @@ def _decide_update(prepared: PreparedMutation, before: Before, state: RecordStat
     wanted = dict(fields(prepared.body))
     if not changed_fields(record, wanted) and not fields_not_returned(record, prepared.body):
         return _already_so(before, "every field has that value already")
-    if state.read and state.read.archived and wanted.get("is_archived") is not False:
+    if state.read and state.read.is_archived and wanted.get("is_archived") is not False:
         return Decision("conflict", "archived", "it is archived; un-archive it first (is_archived=false)")
     compared = policy not in ("ours", "append")
     reason = "kept_theirs" if policy == "theirs" else "changed"
@@ -153,19 +153,19 @@ def _decide_delete(prepared: PreparedMutation, before: Before, state: RecordStat
 
 
 def _decide_entries(before: Before, state: EntriesState) -> Decision:
-    doomed = state.doomed
-    if doomed.unreadable:
-        return Decision("rejected", "permission", f"what it would delete can't be counted: {doomed.unreadable}")
-    if doomed.entries:
-        count, planned = len(doomed.entries), before.planned_entries
+    to_delete = state.to_delete
+    if to_delete.unreadable:
+        return Decision("rejected", "permission", f"what it would delete can't be counted: {to_delete.unreadable}")
+    if to_delete.entries:
+        count, planned = len(to_delete.entries), before.planned_entries
         if planned is not None and count > planned:
             return Decision("conflict", "changed", f"it would delete {count} by now; the plan showed {planned}")
         return Decision("send")
     if state.may_change:
         return Decision("send")
-    if doomed.are_named and not state.existed and not before.may_have_happened:
+    if to_delete.are_named and not state.existed and not before.may_have_happened:
         return Decision("rejected", "not_found", "none of what it names is there")
-    return _already_so(before, "it is gone" if doomed.are_named else "there is nothing left to delete")
+    return _already_so(before, "it is gone" if to_delete.are_named else "there is nothing left to delete")
 
 
 def _decide_merge(prepared: PreparedMutation, before: Before, records: tuple[RecordState, ...]) -> Decision:

@@ -15,7 +15,7 @@ from pdsync.core.request_builder import check
 from pdsync.errors import ConfigError
 from pdsync.model import Mutation, Operation  # noqa: TC001 - msgspec reads them at run time
 from pdsync.writeback import fresh_reads, merge_preview
-from pdsync.writeback.shapes import Shape, link_to_itself, shape
+from pdsync.writeback.shapes import Shape, describe_self_link, shape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,7 +106,7 @@ def _fault(operation: Operation, payload: Mapping[str, Any]) -> tuple[str, str] 
         return "not_valid", str(error).split("\n", 1)[0]
     if operation.removed:
         return "removed", f"{operation.name} is no longer part of the API"
-    if wrong := link_to_itself(operation, payload):
+    if wrong := describe_self_link(operation, payload):
         return "not_valid", wrong
     return None
 

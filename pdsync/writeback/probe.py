@@ -22,10 +22,10 @@ from pdsync.core.list_response import records_in
 from pdsync.core.request_builder import check
 from pdsync.errors import ApiError
 from pdsync.writeback import fresh_reads, lost_updates, merge_preview
-from pdsync.writeback.effects import is_state, look_at_effect
+from pdsync.writeback.effects import is_state, read_effect
 from pdsync.writeback.equality import changed_fields, fields, fields_not_returned, snapshot_fields
 from pdsync.writeback.prepared import addresses_of
-from pdsync.writeback.shapes import ENDS, key_of, stream_of
+from pdsync.writeback.shapes import LINKED_RECORDS, find_stream, record_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -66,11 +66,11 @@ async def list_snapshot(http: Http, shape: Shape, payload: Mapping[str, Any]) ->
     if shape.listing is None:
         return None
     newest = _newest_first(shape)
-    if newest is None and shape.listing.paging != "none" and not shape.places:
+    if newest is None and shape.listing.paging != "none" and not shape.path_params:
         return None  # a long list without an order: all of it would have to be read
     if _required_query(shape.listing, payload) is None:
         return None
-    keys = [key for record in await read_list(http, shape, payload) if (key := key_of(record))]
+    keys = [key for record in await read_list(http, shape, payload) if (key := record_key(record))]
     if newest and all(key.isdecimal() for key in keys):
         return max(map(int, keys), default=0)
     return sorted(keys)
@@ -120,11 +120,11 @@ async def probe_write(
     address = addresses[0]
     read = (await fresh_reads.read(http, [address]))[address.target]
     request = f"read {address.target}"
-    if read.hidden:
+    if read.is_hidden:
         return ProbeOutcome("unclear", request, "this token may not see it")
     if verb == "delete":
         return await _probe_delete(http, address, prepared.payload, read, me)
-    if read.gone or read.record is None:
+    if read.is_gone or read.record is None:
         return ProbeOutcome("moved", request, "it is gone")
     return _judge_update(prepared.body, request, base, read.record)
 
@@ -150,11 +150,11 @@ async def _probe_delete(
     me: int,
 ) -> ProbeOutcome:
     request = f"read {address.target}"
-    if not read.gone:
+    if not read.is_gone:
         return ProbeOutcome("absent", request, "it is still there")
     if not await _can_list(http, address.shape, payload):
         return ProbeOutcome("unclear", request, "it is gone")
-    by = await lost_updates.deleter(http, address.shape.kind, address.values[-1])
+    by = await lost_updates.find_deleter(http, address.shape.kind, address.values[-1])
     if by not in (None, me):
         return ProbeOutcome("happened", request, f"user {by} has deleted it", by_other=True)
     return ProbeOutcome("happened", request, "it is gone")
@@ -167,7 +167,7 @@ async def _probe_add(
     request = f"list {shape.kind}"
     if shape.relation:  # it is sent only where it did not exist before
         linked = find_relation(prepared.body, await read_list(http, shape, payload))
-        return ProbeOutcome("happened" if linked else "absent", request, [linked and key_of(linked)], linked)
+        return ProbeOutcome("happened" if linked else "absent", request, [linked and record_key(linked)], linked)
     if seen is None:
         return ProbeOutcome("undecidable", request, "the list before it is not known")
     records = await read_list(http, shape, payload)
@@ -177,17 +177,17 @@ async def _probe_add(
     wanted = dict(fields(prepared.body))
     alike = []
     for each in fresh:
-        if key_of(each) in bound or changed_fields(each, wanted) or _creator(each) not in (None, me):
+        if record_key(each) in bound or changed_fields(each, wanted) or _creator(each) not in (None, me):
             continue
         is_part = fields_not_returned(each, prepared.body)
         whole = await _read_whole(http, shape, payload, each) if is_part else each
         if not changed_fields(whole, wanted):
             alike.append((each, evidence_against(prepared.operation, payload, whole, me) or _why_late(each, sent_at)))
     ours = [each for each, why in alike if not why]
-    keys = [key_of(each) for each in ours]
+    keys = [record_key(each) for each in ours]
     if len(ours) == 1:
         return ProbeOutcome("happened", request, keys, ours[0])
-    if doubtful := [f"{key_of(each)} has what was sent, but {why}" for each, why in alike if why and not ours]:
+    if doubtful := [f"{record_key(each)} has what was sent, but {why}" for each, why in alike if why and not ours]:
         return ProbeOutcome("undecidable", request, f"{'; '.join(doubtful)}: another user may have added it")
     if not ours and (why := _why_hidden(fresh, seen, bound, me)):
         return ProbeOutcome("undecidable", request, why)
@@ -197,8 +197,8 @@ async def _probe_add(
 def _added_after(records: list[dict[str, Any]], seen: Any) -> list[dict[str, Any]]:
     """The records that were not in the list when `list_snapshot` read it."""
     if isinstance(seen, int):
-        return [each for each in records if (key := key_of(each)) and key.isdecimal() and int(key) > seen]
-    return [each for each in records if key_of(each) not in seen]
+        return [each for each in records if (key := record_key(each)) and key.isdecimal() and int(key) > seen]
+    return [each for each in records if record_key(each) not in seen]
 
 
 def _why_hidden(fresh: list[dict[str, Any]], seen: Any, bound: set[str], me: int) -> str | None:
@@ -209,14 +209,14 @@ def _why_hidden(fresh: list[dict[str, Any]], seen: Any, bound: set[str], me: int
     changed = [
         key
         for each in fresh
-        if (key := key_of(each)) not in bound
+        if (key := record_key(each)) not in bound
         and _creator(each) in (None, me)
         and each.get("update_time") not in (None, each.get("add_time"))
     ]
     if changed:
         return f"{', '.join(map(str, changed))} was added since, and changed: it may be ours"
     if isinstance(seen, int):
-        newest = max((int(key) for each in fresh if (key := key_of(each))), default=seen)
+        newest = max((int(key) for each in fresh if (key := record_key(each))), default=seen)
         if missing := newest - seen - len(fresh):
             return f"{missing} that were added since are gone: ours may be among them"
     return None
@@ -226,7 +226,7 @@ async def _probe_state(http: Http, operation: Operation, payload: Mapping[str, A
     """Probe an operation that sets a state: it is sent only where the state was another one before."""
     if not is_state(operation):
         return ProbeOutcome("undecidable", operation.id, "nothing shows whether it happened")
-    effect = await look_at_effect(http, operation, payload)
+    effect = await read_effect(http, operation, payload)
     request = f"read the effect of {operation.id}"
     if effect.verdict == "shown":
         return ProbeOutcome("happened", request, effect.after, effect.after)
@@ -279,10 +279,10 @@ def _why_late(record: Mapping[str, Any], sent_at: datetime | None) -> str | None
 
 async def _read_whole(http: Http, shape: Shape, payload: Mapping[str, Any], record: dict[str, Any]) -> dict[str, Any]:
     """A record that the list shows in part, with all of its fields."""
-    key = key_of(record)
+    key = record_key(record)
     if shape.item is None or key is None:
         return record
-    values = (*(str(payload[name]) for name in shape.places), key)
+    values = (*(str(payload[name]) for name in shape.path_params), key)
     read = (await fresh_reads.read(http, [fresh_reads.RecordAddress(shape, f"{shape.kind}/{key}", values)])).popitem()[
         1
     ]
@@ -298,15 +298,15 @@ async def _probe_merge(
     found = await fresh_reads.read(http, addresses)
     loser, winner = found[merged.target], found[into.target]
     request = f"read {merged.target} and {into.target}"
-    if loser.gone and not winner.gone:
+    if loser.is_gone and not winner.is_gone:
         # Another user may have deleted it, or merged it into a third one.
-        proof = await merge_preview.proof(http, kind, base, into.values[-1], winner.record or {})
+        proof = await merge_preview.find_proof(http, kind, base, into.values[-1], winner.record or {})
         if proof.shown:
             return ProbeOutcome("happened", request, proof.shown, winner.record)
         return ProbeOutcome("undecidable", request, f"{merged.target} is gone, but {proof.against}")
     before = merge_preview.stamp(base.get("loser") or {}, base.get("winner") or {})
     now = merge_preview.stamp(loser.record or {}, winner.record or {})
-    if not loser.gone and not winner.gone and before == now:
+    if not loser.is_gone and not winner.is_gone and before == now:
         return ProbeOutcome("absent", request, now)
     return ProbeOutcome("undecidable", request, now)
 
@@ -317,10 +317,12 @@ async def read_list(http: Http, shape: Shape, payload: Mapping[str, Any]) -> lis
     if listing is None:
         return []
     sort = _newest_first(shape)
-    values = tuple(str(payload[name]) for name in shape.places if name in payload)
+    values = tuple(str(payload[name]) for name in shape.path_params if name in payload)
     query = _required_query(listing, payload) or {}
     if sort is None:
-        return list((await fresh_reads.listing_of(http, fresh_reads.RecordAddress(shape, "", values), query)).values())
+        return list(
+            (await fresh_reads.read_siblings(http, fresh_reads.RecordAddress(shape, "", values), query)).values()
+        )
     params = dict(zip(listing.path_params, values, strict=False))
     call = check(listing, params | query | sort | {"limit": _page_size(shape)})
     return records_in((await http.carry_out(call)).body)
@@ -329,7 +331,11 @@ async def read_list(http: Http, shape: Shape, payload: Mapping[str, Any]) -> lis
 def _required_query(listing: Operation, payload: Mapping[str, Any]) -> dict[str, Any] | None:
     """The query without which a list is refused, from what is added: the board of a phase, the organization of a
     relationship. None where the addition does not say it."""
-    found = {name: payload.get(name, payload.get(ENDS[0])) for name, param in listing.query.items() if param.required}
+    found = {
+        name: payload.get(name, payload.get(LINKED_RECORDS[0]))
+        for name, param in listing.query.items()
+        if param.required
+    }
     return None if None in found.values() else found
 
 
@@ -348,7 +354,7 @@ def _newest_first(shape: Shape) -> dict[str, Any] | None:
     if by and "id" in by.enum:
         return {"sort_by": "id", "sort_direction": "desc"}
     if "sort" in listing.query:
-        stream = stream_of(shape.kind)
+        stream = find_stream(shape.kind)
         counted = stream is None or stream.column(stream.key).type == "BIGINT"  # the order of UUIDs is not that of age
         return {"sort": "id DESC" if counted else "add_time DESC"}
     return None
@@ -357,7 +363,7 @@ def _newest_first(shape: Shape) -> dict[str, Any] | None:
 async def _can_list(http: Http, shape: Shape, payload: Mapping[str, Any]) -> bool:
     """Whether records of this kind can be listed: if not, a missing one proves nothing."""
     try:
-        return bool(await read_list(http, shape, payload)) or bool(shape.places[1:])
+        return bool(await read_list(http, shape, payload)) or bool(shape.path_params[1:])
     except ApiError:
         return False
 

@@ -21,8 +21,8 @@ from pdsync.writeback.headings import resolve_heading
 from pdsync.writeback.messages import NOTHING
 from pdsync.writeback.param_values import ParameterResolver, find_parameter, find_part, resolve_part
 from pdsync.writeback.record_names import STREAM_OF_TYPE, referenced_stream
-from pdsync.writeback.shapes import shape, stream_of
-from pdsync.writeback.typed_values import Style
+from pdsync.writeback.shapes import find_stream, shape
+from pdsync.writeback.typed_values import NumberStyle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from pdsync.model import Operation, Stream
 
-_ANY_STYLE = Style()
+_ANY_STYLE = NumberStyle()
 
 
 class NameResolver:
@@ -47,7 +47,7 @@ class NameResolver:
         self._headings: dict[tuple[str, str], str] = {}
 
     def resolve(
-        self, operation: Operation, given: Mapping[str, object], styles: Mapping[str, Style] | None = None
+        self, operation: Operation, given: Mapping[str, object], styles: Mapping[str, NumberStyle] | None = None
     ) -> dict[str, Any]:
         """The parameters of `operation` that `given` means, custom fields where its version of the API takes them.
 
@@ -59,7 +59,7 @@ class NameResolver:
         Raises:
             ConfigError: a name fits nothing or several things. Nothing was queued.
         """
-        stream = stream_of(shape(operation).kind)
+        stream = find_stream(shape(operation).kind)
         # A body that is a list is given as a whole, as `body`: the keys of its entries are no parameters.
         known = {**operation.path_params, **operation.query, **({} if operation.body_list else operation.body)}
         values = ParameterResolver(self.names, operation, given)
@@ -105,7 +105,7 @@ class NameResolver:
         code = field.rpartition("/")[2][:40]
         if not FIELD_CODE.fullmatch(code):
             return field
-        fields = self.names.custom_fields(stream_of(shape(operation).kind))
+        fields = self.names.custom_fields(find_stream(shape(operation).kind))
         return next((each.label for each in fields if each.code == code), code)
 
     def display_value(self, operation: Operation, field: str, value: Any) -> Any:
@@ -114,7 +114,7 @@ class NameResolver:
             return self.pending.get(str(value.get("$ref")), value) if "$ref" in value else value.get("value", value)
         if value is None or (isinstance(value, list) and any(isinstance(each, dict) for each in value)):
             return value and [each.get("value", each) if isinstance(each, dict) else each for each in value]
-        stream = stream_of(shape(operation).kind)
+        stream = find_stream(shape(operation).kind)
         code = field.rpartition("/")[2]
         custom = next((each for each in self.names.custom_fields(stream) if each.code == code), None)
         table = STREAM_OF_TYPE.get(custom.type) if custom else referenced_stream(field, stream)

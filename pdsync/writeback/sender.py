@@ -27,13 +27,13 @@ from pdsync.errors import (
     Stopped,
 )
 from pdsync.writeback import fresh_reads
-from pdsync.writeback.effects import doomed_entries, is_state, look_at_effect
+from pdsync.writeback.effects import is_state, read_effect, read_entries_to_delete
 from pdsync.writeback.precondition import Before, EntriesState, Now, RecordState, decide, may_have_happened
 from pdsync.writeback.prepared import HeldBack, PreparedMutation, prepare_to_send
 from pdsync.writeback.probe import ADDITIONS_PER_SNAPSHOT, find_relation, list_snapshot, read_list
-from pdsync.writeback.shapes import key_of
+from pdsync.writeback.shapes import record_key
 from pdsync.writeback.unknown_outcomes import UnknownOutcomes, probe_waits_s
-from pdsync.writeback.verification import MACHINE_ERRORS, Ending, Verifier, brief, settle
+from pdsync.writeback.verification import MACHINE_ERRORS, Ending, Verifier, describe_error, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -208,11 +208,11 @@ class Sender:
         prepared = sending.prepared
         if not is_state(prepared.operation):
             return Now()
-        if doomed := await doomed_entries(self.http, prepared.operation, prepared.payload):
-            sending.base = {"entries": doomed.entries}
-            return Now(entries=EntriesState(doomed, self._existed(sending.step)))
+        if to_delete := await read_entries_to_delete(self.http, prepared.operation, prepared.payload):
+            sending.base = {"entries": to_delete.entries}
+            return Now(entries=EntriesState(to_delete, self._existed(sending.step)))
         try:
-            shown = await look_at_effect(self.http, prepared.operation, prepared.payload)
+            shown = await read_effect(self.http, prepared.operation, prepared.payload)
         except ApiError as error:
             log.info("#%s: what it would change can't be read: %s", prepared.mutation.seq, error)
             return Now()
@@ -230,14 +230,14 @@ class Sender:
         except ApiError as error:
             log.info("the list of %s can't be read: %s", prepared.mutation.kind, error)
             return Now()
-        sending.seen = sorted(key for each in records if (key := key_of(each)))
+        sending.seen = sorted(key for each in records if (key := record_key(each)))
         tied = find_relation(prepared.body, records)
         sending.base = tied
         return Now(effect_shows=tied is not None)
 
     async def _snapshot(self, prepared: PreparedMutation) -> Any:
         """What a list shows before the first attempt; one snapshot is used for several additions."""
-        parents = [str(prepared.payload[name]) for name in prepared.shape.places]
+        parents = [str(prepared.payload[name]) for name in prepared.shape.path_params]
         name = "/".join([prepared.mutation.kind, *parents])
         async with self._snapshot_locks.setdefault(name, asyncio.Lock()):
             snapshot, uses_left = self._snapshots.get(name, (None, 0))
@@ -284,7 +284,7 @@ class Sender:
             raise
         except Exception as error:  # the answer came, and the mutation must not stay armed
             log.debug("#%s: the answer could not be understood", mutation.seq, exc_info=True)
-            self.outbox.doubt_answer(mutation.id, brief(error))
+            self.outbox.doubt_answer(mutation.id, describe_error(error))
             return "unknown"
         if ending.alarm:
             self._on_stop(GuardTripped("ignored_fields", ending.alarm))

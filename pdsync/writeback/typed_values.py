@@ -1,7 +1,7 @@
 """Parses a value of a person, a file or a query as the type of its field.
 
 Cells are text: `1.234,56 EUR`, `yes`, `31.03.2026`, `9:30 - 17:00`, `Food, drinks`. Each parser returns what the API
-takes, or raises Unfit with an example of a right one. An ambiguous text is refused, never guessed: `1.234` is
+takes, or raises InvalidValue with an example of a right one. An ambiguous text is refused, never guessed: `1.234` is
 more than a thousand in one country and a little more than one in another. The other cells of its column often decide
 (`detect_styles`); so may the person.
 """
@@ -58,21 +58,21 @@ A_MOMENT = "a time, like 2026-03-31T10:20:00Z; without a zone it is UTC"
 A_CURRENCY = "the code of a currency, like EUR"
 
 
-class Unfit(Exception):
+class InvalidValue(Exception):
     """A value that can't be parsed as the type of its field; the message continues "… is …, and"."""
 
     def __init__(self, wanted: str, *, why: str | None = None) -> None:
         super().__init__(f"should be {wanted}" if why is None else why)
 
 
-class Style(Struct, frozen=True):
+class NumberStyle(Struct, frozen=True):
     """How numbers in text are written: the decimal mark, and whether the person has named it."""
 
     mark: str | None = None
     is_named: bool = False
 
 
-_UNKNOWN = Style()
+_UNKNOWN = NumberStyle()
 
 
 class Option(Struct, frozen=True):
@@ -90,30 +90,30 @@ class Option(Struct, frozen=True):
 # Numbers and money.
 
 
-def parse_number(value: object, style: Style = _UNKNOWN, wanted: str = A_NUMBER) -> int | float:
+def parse_number(value: object, style: NumberStyle = _UNKNOWN, wanted: str = A_NUMBER) -> int | float:
     """A finite number. In text, digits may be grouped, with either decimal mark, if that is unambiguous."""
     if isinstance(value, str):
         return _finite(_parse_decimal(value, style, wanted), wanted)
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        raise Unfit(wanted)
+        raise InvalidValue(wanted)
     return _finite(value, wanted)
 
 
-def parse_integer(value: object, style: Style = _UNKNOWN) -> int:
+def parse_integer(value: object, style: NumberStyle = _UNKNOWN) -> int:
     """An integer."""
     found = parse_number(value, style, A_WHOLE)
     if found != int(found):
-        raise Unfit(A_WHOLE)
+        raise InvalidValue(A_WHOLE)
     return int(found)
 
 
-def parse_money(value: object, style: Style = _UNKNOWN) -> tuple[int | float, str | None]:
+def parse_money(value: object, style: NumberStyle = _UNKNOWN) -> tuple[int | float, str | None]:
     """An amount and its currency, if it names one."""
     if not isinstance(value, str):
         return parse_number(value, style, AN_AMOUNT), None
     match = _MONEY.fullmatch(_trim(value))
     if not match or (match["before"] and match["after"]):
-        raise Unfit(AN_AMOUNT)
+        raise InvalidValue(AN_AMOUNT)
     code = match["before"] or match["after"]
     amount = match["amount"] if code else value  # otherwise `value` itself: it may be a Numeral
     return parse_number(amount, style, AN_AMOUNT), ("EUR" if code == "€" else code.upper()) if code else None
@@ -123,11 +123,13 @@ def parse_currency(value: object) -> str:
     """The code of a currency in upper case."""
     text = value.strip() if isinstance(value, str) else ""
     if not _CURRENCY.fullmatch(text):
-        raise Unfit(A_CURRENCY)
+        raise InvalidValue(A_CURRENCY)
     return text.upper()
 
 
-def detect_styles(rows: Iterable[Mapping[str, object]], named: str | None, file: str | None = None) -> dict[str, Style]:
+def detect_styles(
+    rows: Iterable[Mapping[str, object]], named: str | None, file: str | None = None
+) -> dict[str, NumberStyle]:
     """How numbers are written in each column: as named, as its unambiguous cells show, or as in the file.
 
     Args:
@@ -145,26 +147,28 @@ def detect_styles(rows: Iterable[Mapping[str, object]], named: str | None, file:
                 if parts and not parts[2].isdigit() and len(found := _readings(parts[2])) == 1:
                     marks.update(found)
     if named:
-        return {name: Style(named, is_named=True) for name in shown}
-    return {name: Style(next(iter(marks)) if len(marks) == 1 else None if marks else file)
+        return {name: NumberStyle(named, is_named=True) for name in shown}
+    return {name: NumberStyle(next(iter(marks)) if len(marks) == 1 else None if marks else file)
             for name, marks in shown.items()}  # fmt: skip
 
 
-def _parse_decimal(text: str, style: Style, wanted: str) -> Decimal:
-    style = Style(".") if isinstance(text, cells.Numeral) else style
+def _parse_decimal(text: str, style: NumberStyle, wanted: str) -> Decimal:
+    style = NumberStyle(".") if isinstance(text, cells.Numeral) else style
     parts = _NUMBER.fullmatch(_trim(text))
     readings = _readings(parts[2]) if parts else {}
     if not parts or not readings:
-        raise Unfit(wanted)
+        raise InvalidValue(wanted)
     if style.is_named and style.mark not in readings:
-        raise Unfit(wanted, why=f"does not have {style.mark!r} for its decimal mark, as --decimal says")
+        raise InvalidValue(wanted, why=f"does not have {style.mark!r} for its decimal mark, as --decimal says")
     if style.mark in readings:
         found = readings[style.mark]
     elif len(set(readings.values())) == 1:
         found = next(iter(readings.values()))
     else:
         few, many = sorted(readings.values())
-        raise Unfit(wanted, why=f"may be {few} or {many:f}: write {few}0 or {many:f}, or say which with --decimal")
+        raise InvalidValue(
+            wanted, why=f"may be {few} or {many:f}: write {few}0 or {many:f}, or say which with --decimal"
+        )
     exponent = Decimal(f"1{parts[3]}") if parts[3] else Decimal(1)
     return found * exponent * (-1 if parts[1] in ("-", "\u2212") else 1)
 
@@ -188,7 +192,7 @@ def _finite(value: float | Decimal, wanted: str) -> int | float:
         return value
     found = float(value)
     if not math.isfinite(found):
-        raise Unfit(wanted, why=f"is no finite number, and should be {wanted}")
+        raise InvalidValue(wanted, why=f"is no finite number, and should be {wanted}")
     return int(value) if found.is_integer() and abs(found) < 2**53 else found
 
 
@@ -202,7 +206,7 @@ def parse_boolean(value: object) -> bool:
         return True
     if word in _NO:
         return False
-    raise Unfit(A_FLAG)
+    raise InvalidValue(A_FLAG)
 
 
 def parse_date(value: object) -> str:
@@ -214,12 +218,12 @@ def parse_date(value: object) -> str:
     text = re.sub(r"[T ]00:00(:00(\.0+)?)?(Z|[+-]00(:?00)?)?$", "", value.strip()) if isinstance(value, str) else ""
     match = _DAY.fullmatch(text)
     if not match:
-        raise Unfit(A_DAY)
+        raise InvalidValue(A_DAY)
     parts = (match[1], match[2], match[3]) if match[1] else (match[6], match[5], match[4])
     try:
         return date(*map(int, parts)).isoformat()
     except ValueError:
-        raise Unfit(A_DAY) from None
+        raise InvalidValue(A_DAY) from None
 
 
 def parse_time(value: object, *, seconds: bool = True) -> str:
@@ -228,7 +232,7 @@ def parse_time(value: object, *, seconds: bool = True) -> str:
         value = value.isoformat()
     match = _CLOCK.fullmatch(value.strip()) if isinstance(value, str) else None
     if not match or int(match[1]) > 23:
-        raise Unfit(A_CLOCK)
+        raise InvalidValue(A_CLOCK)
     return f"{int(match[1]):02}:{match[2]}" + (f":{match[3] or '00'}" if seconds else "")
 
 
@@ -241,7 +245,7 @@ def parse_duration(value: object, *, seconds: bool = True) -> str:
         value = value.isoformat()
     match = _SPAN.fullmatch(value.strip()) if isinstance(value, str) else None
     if not match:
-        raise Unfit(A_SPAN)
+        raise InvalidValue(A_SPAN)
     return f"{int(match[1]):02}:{match[2]}" + (f":{match[3] or '00'}" if seconds else "")
 
 
@@ -251,7 +255,7 @@ def parse_timestamp(value: object, *, v1: bool = False) -> str:
         found = value if isinstance(value, datetime) else datetime.fromisoformat(str(value).strip())
         found = (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise Unfit(A_MOMENT) from None
+        raise InvalidValue(A_MOMENT) from None
     if v1:
         return found.strftime("%Y-%m-%d %H:%M:%S")
     return found.isoformat().replace("+00:00", "Z")
@@ -267,13 +271,13 @@ def parse_range(value: object, kind: str) -> dict[str, str]:
     for parts in divided:
         try:
             found = found or [one(part) for part in parts]
-        except Unfit:
+        except InvalidValue:
             continue
     wanted = f"a begin and an end, like {like}"
     if len(found) not in (1, 2):
-        raise Unfit(wanted)
+        raise InvalidValue(wanted)
     if found != sorted(found) and kind == "daterange":
-        raise Unfit(wanted, why=f"ends before it begins, and should be {wanted}")
+        raise InvalidValue(wanted, why=f"ends before it begins, and should be {wanted}")
     return dict(zip(("value", "until"), found, strict=False))
 
 
@@ -287,14 +291,14 @@ def find_option(value: object, options: list[Option]) -> int | str:
     if len(found) == 1:
         return found[0].value
     if not found:
-        raise Unfit("", why="")
+        raise InvalidValue("", why="")
     if any(each.id == text for each in found) and len(found) == 2:
         one, other = sorted(found, key=lambda each: each.id != text)
-        raise Unfit(
+        raise InvalidValue(
             "", why=f"is the label of option {other.id} and the id of {one.label!r}: give {other.id} or {one.label!r}"
         )
     ids = ", ".join(sorted(each.id for each in found))
-    raise Unfit("", why=f"is what several options are called ({ids}): give the id")
+    raise InvalidValue("", why=f"is what several options are called ({ids}): give the id")
 
 
 def find_options(value: object, options: list[Option]) -> list[int | str]:
@@ -317,8 +321,8 @@ def _find_each(values: Iterable[object], options: list[Option]) -> list[int | st
     for value in values:
         try:
             found.append(find_option(value, options))
-        except Unfit as error:
-            raise Unfit("", why=f"holds {value!r}, which {error}" if str(error) else "") from None
+        except InvalidValue as error:
+            raise InvalidValue("", why=f"holds {value!r}, which {error}" if str(error) else "") from None
     return list(dict.fromkeys(found))
 
 
@@ -341,7 +345,9 @@ def _split_into_options(text: str, options: list[Option]) -> list[int | str]:
             [part.strip() for part in _SEPARATOR.split(text) if part.strip()], options
         )  # says which is none
     one, other = (", ".join(f"{each.label!r} ({each.id})" for each in way) for way in found[:2])
-    raise Unfit("", why=f'may be {one} or {other}: give a list of ids, like {found[0][0].id},…, or of JSON, like ["…"]')
+    raise InvalidValue(
+        "", why=f'may be {one} or {other}: give a list of ids, like {found[0][0].id},…, or of JSON, like ["…"]'
+    )
 
 
 def _between(text: str, ends: list[int], at: int) -> str:
@@ -410,14 +416,14 @@ def _same_contact(entry: Mapping[str, Any]) -> str:
 
 
 def refuse_not_finite(value: object) -> None:
-    """Raise Unfit for NaN and infinities, which JSON does not have, anywhere in a value."""
+    """Raise InvalidValue for NaN and infinities, which JSON does not have, anywhere in a value."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list | tuple):
         for each in value:
             refuse_not_finite(each)
     elif isinstance(value, float | Decimal) and not math.isfinite(value):
-        raise Unfit(A_NUMBER, why="is no finite number. Give a number, or null (None) for none")
+        raise InvalidValue(A_NUMBER, why="is no finite number. Give a number, or null (None) for none")
 
 
 def _trim(text: str) -> str:

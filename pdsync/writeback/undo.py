@@ -17,7 +17,7 @@ from pdsync.writeback.equality import equivalent, fields, value_in
 from pdsync.writeback.outbox import Entry
 from pdsync.writeback.prepared import body_of
 from pdsync.writeback.probe import evidence_against
-from pdsync.writeback.shapes import adds_to, deletes_from, shape
+from pdsync.writeback.shapes import find_add_operation, find_delete_operation, shape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,32 +29,32 @@ _KEPT = timedelta(days=30)  # for which Pipedrive keeps a deleted record
 _RESTORABLE = ("deals", "persons", "organizations", "products", "activities", "files")
 
 
-class NoWayBack(Struct, frozen=True):
+class NotUndoable(Struct, frozen=True):
     """A mutation that can't be undone, and what a person can do about it."""
 
     mutation: Mutation
     why: str
 
 
-def reverse(outbox: Outbox, push_id: str) -> tuple[list[Entry], list[NoWayBack]]:
+def make_undo(outbox: Outbox, push_id: str) -> tuple[list[Entry], list[NotUndoable]]:
     """The changes that undo the applied mutations of a push, the last one first; and the mutations that have none."""
     done = [
         each for each in outbox.mutations_of_push(push_id) if each.state == "applied" and each.reason != "already_so"
     ]
     entries: list[Entry] = []
-    stuck: list[NoWayBack] = []
+    stuck: list[NotUndoable] = []
     for each in reversed(done):
-        found = _reverse(outbox, each, done)
+        found = _undo_one(outbox, each, done)
         if isinstance(found, Entry) and FORGOTTEN in str((found.payload, found.expected)):
             found = "it named a person who was forgotten since"
         if isinstance(found, Entry):
             entries.append(found)
         else:
-            stuck.append(NoWayBack(each, found))
+            stuck.append(NotUndoable(each, found))
     return entries, stuck
 
 
-def _reverse(outbox: Outbox, mutation: Mutation, push: Sequence[Mutation]) -> Entry | str:
+def _undo_one(outbox: Outbox, mutation: Mutation, push: Sequence[Mutation]) -> Entry | str:
     operation = catalogue.operation(mutation.operation)
     if mutation.verb == "update":
         return _restore(mutation, operation)
@@ -95,10 +95,10 @@ def _restore(mutation: Mutation, operation: Operation) -> Entry | str:
 
 def _delete_added(outbox: Outbox, mutation: Mutation, operation: Operation, push: Sequence[Mutation]) -> Entry | str:
     """The deletion of the record that was added, provided that it is ours and was not changed since."""
-    delete = deletes_from(mutation.kind, operation.version)
+    delete = find_delete_operation(mutation.kind, operation.version)
     if delete is None or mutation.remote_id is None:
         return "nothing deletes such a record"
-    outer = [_remote_id(outbox, mutation.payload[name]) for name in shape(operation).places]
+    outer = [_remote_id(outbox, mutation.payload[name]) for name in shape(operation).path_params]
     values = [*outer, mutation.remote_id]
     if len(values) != len(delete.path_params):
         return "nothing deletes such a record"
@@ -127,13 +127,15 @@ def _delete_added(outbox: Outbox, mutation: Mutation, operation: Operation, push
 
 def _add_deleted(mutation: Mutation, operation: Operation) -> Entry | str:
     """The addition of a child that was deleted; a deleted record itself can only be restored in Pipedrive."""
-    add = adds_to(mutation.kind, operation.version)
+    add = find_add_operation(mutation.kind, operation.version)
     if "/" not in mutation.kind or add is None or mutation.base_image is None:
         if mutation.kind in _RESTORABLE and mutation.settled_at:
             until = (mutation.settled_at + _KEPT).date()
             return f"restore {mutation.target} in Pipedrive itself (deleted items) until {until}"
         return f"{mutation.target} is gone; its values are in meta.mutations.base_image"
-    payload = {name: mutation.payload[own] for name, own in zip(add.path_params, shape(operation).places, strict=False)}
+    payload = {
+        name: mutation.payload[own] for name, own in zip(add.path_params, shape(operation).path_params, strict=False)
+    }
     payload |= {
         name: _as_id(mutation.base_image[name])
         for name in add.body
@@ -151,7 +153,7 @@ def _make_entry(
     mutation: Mutation, operation: Operation, payload: dict[str, Any], expected: dict[str, Any] | None
 ) -> Entry:
     shaped = shape(operation)
-    target = shaped.target(payload) if shaped.places else None
+    target = shaped.target(payload) if shaped.path_params else None
     return Entry(
         operation.name, shaped.verb, shaped.kind, target, payload, f"undo:{mutation.id}", expected=expected,
         undo_of=mutation.id,
@@ -160,10 +162,10 @@ def _make_entry(
 
 def _has_dependents(mutation: Mutation, push: Sequence[Mutation]) -> bool:
     """Whether other mutations of the push depend on the record that it added: they change its update_time too."""
-    return any(mutation.id in each.references or _points(each.payload, mutation.remote_id) for each in push)
+    return any(mutation.id in each.references or _refers_to(each.payload, mutation.remote_id) for each in push)
 
 
-def _points(payload: Mapping[str, Any], remote_id: str | None) -> bool:
+def _refers_to(payload: Mapping[str, Any], remote_id: str | None) -> bool:
     return any(name.endswith("_id") and str(value) == remote_id for name, value in payload.items())
 
 

@@ -13,7 +13,7 @@ from pdsync.core.log import log
 from pdsync.errors import AuthError, PdsyncError, Stopped
 from pdsync.writeback.prepared import HeldBack, prepare_to_send
 from pdsync.writeback.probe import probe_write
-from pdsync.writeback.shapes import key_of
+from pdsync.writeback.shapes import record_key
 from pdsync.writeback.verification import MACHINE_ERRORS, Ending, bound_name, give_up, settle
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class UnknownOutcomes:
     def _ending(self, prepared: PreparedMutation, outcome: ProbeOutcome) -> Ending | None:
         """How a mutation ends by a probe; None where the next probe may show more."""
         if outcome.verdict == "happened":
-            key = key_of(outcome.record) if outcome.record and prepared.mutation.verb == "add" else None
+            key = record_key(outcome.record) if outcome.record and prepared.mutation.verb == "add" else None
             bound = bound_name(prepared, key)
             if bound and self.outbox.is_bound(bound, to_other_than=prepared.mutation.id):
                 return Ending("needs_review", "several", f"{outcome.request}: {key} was added by another mutation")

@@ -17,9 +17,9 @@ from pdsync.core.log import log
 from pdsync.errors import ApiError, BadAnswer, PdsyncError, StorageError
 from pdsync.model import State  # noqa: TC001 - msgspec reads it at run time
 from pdsync.writeback import fresh_reads, lost_updates
-from pdsync.writeback.effects import Shown, is_state, look_at_effect
+from pdsync.writeback.effects import EffectReading, is_state, read_effect
 from pdsync.writeback.equality import changed_fields, fields, fields_not_returned
-from pdsync.writeback.shapes import key_of
+from pdsync.writeback.shapes import record_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,29 +94,29 @@ class Verifier:
 
     async def _verify_effect(self, prepared: PreparedMutation, answer: Answer, record: dict[str, Any] | None) -> Ending:
         """Verify by reads what the answer itself does not show."""
-        made = str(prepared.payload["merge_with_id"]) if prepared.mutation.verb == "merge" else None
-        if made is None and record and prepared.operation.method == "POST":
-            made = key_of(record)
-        shown = Shown("unreadable", "nothing in the API shows it")
+        added_id = str(prepared.payload["merge_with_id"]) if prepared.mutation.verb == "merge" else None
+        if added_id is None and record and prepared.operation.method == "POST":
+            added_id = record_key(record)
+        shown = EffectReading("unreadable", "nothing in the API shows it")
         for wait_s in self.waits_s:
             await asyncio.sleep(wait_s)
             try:
                 shown = await self._read_effect(prepared, answer)
             except PdsyncError as error:
-                shown = Shown("unreadable", str(error).split("\n", 1)[0])
+                shown = EffectReading("unreadable", str(error).split("\n", 1)[0])
             if shown.verdict in ("shown", "failed", "unreadable"):
                 break
-        return judge_effect(prepared, shown, record, made)
+        return judge_effect(prepared, shown, record, added_id)
 
-    async def _read_effect(self, prepared: PreparedMutation, answer: Answer) -> Shown:
+    async def _read_effect(self, prepared: PreparedMutation, answer: Answer) -> EffectReading:
         if not prepared.addresses:
-            return await look_at_effect(self.http, prepared.operation, prepared.payload, answer.body)
+            return await read_effect(self.http, prepared.operation, prepared.payload, answer.body)
         removed = prepared.addresses[0]  # the record that was deleted, or merged into another
         read = (await fresh_reads.read(self.http, [removed]))[removed.target]
-        if read.hidden:
-            return Shown("unreadable", "this token may not see it")
-        is_gone = read.gone or _is_flagged_deleted(read.record or {})
-        return Shown("shown") if is_gone else Shown("missing", f"{removed.target} is still there")
+        if read.is_hidden:
+            return EffectReading("unreadable", "this token may not see it")
+        is_gone = read.is_gone or _is_flagged_deleted(read.record or {})
+        return EffectReading("shown") if is_gone else EffectReading("missing", f"{removed.target} is still there")
 
     async def _overwritten(self, prepared: PreparedMutation, base: Any, wanted: dict[str, Any]) -> str:
         """The values of others that our update replaced unseen, in words; empty for none, or where it isn't checked."""
@@ -124,7 +124,7 @@ class Verifier:
             return ""
         key = prepared.addresses[0].target.rpartition("/")[2]
         try:
-            lost = await lost_updates.overwritten(
+            lost = await lost_updates.find_overwritten(
                 self.http, prepared.mutation.kind, key, base=base, wanted=wanted, me=self.me
             )
         except ApiError as error:
@@ -136,10 +136,10 @@ class Verifier:
         """The record as a read shows it after the write; None if it can't be read."""
         addresses = list(prepared.addresses)
         if prepared.mutation.verb == "add":
-            key, shape = key_of(record) if record else None, prepared.shape
+            key, shape = record_key(record) if record else None, prepared.shape
             if key is None or (shape.item is None and shape.listing is None):
                 return None
-            values = tuple(str(prepared.payload[name]) for name in shape.places)
+            values = tuple(str(prepared.payload[name]) for name in shape.path_params)
             addresses = [fresh_reads.RecordAddress(shape, f"{prepared.mutation.kind}/{key}", (*values, key))]
         if not addresses:
             return None
@@ -162,7 +162,7 @@ def judge_update(prepared: PreparedMutation, record: dict[str, Any]) -> Ending:
 
 def judge_addition(prepared: PreparedMutation, record: dict[str, Any]) -> Ending:
     """How an addition ends whose record is now as given."""
-    key = key_of(record)
+    key = record_key(record)
     bound = bound_name(prepared, key)
     reason, detail = _unverified(prepared, record)
     state: State = "applied"
@@ -172,27 +172,29 @@ def judge_addition(prepared: PreparedMutation, record: dict[str, Any]) -> Ending
     return Ending(state, reason, detail, after=record, remote_id=key, bound=bound)
 
 
-def judge_effect(prepared: PreparedMutation, shown: Shown, record: dict[str, Any] | None, made: str | None) -> Ending:
+def judge_effect(
+    prepared: PreparedMutation, shown: EffectReading, record: dict[str, Any] | None, added_id: str | None
+) -> Ending:
     """How a deletion, a merge or any other operation ends, given what a read shows of its effect.
 
     Args:
         prepared: what was sent.
         shown: what a read shows.
         record: of the answer, if it has one.
-        made: the id of the record that the answer names as made, or as the winner.
+        added_id: the id of the record that was added, by the answer; of a merge that of the winner.
     """
     after = record or shown.after
     if shown.verdict == "shown":
-        return Ending("applied", after=after, remote_id=shown.made or made)
+        return Ending("applied", after=after, remote_id=shown.added_id or added_id)
     if shown.verdict in ("unreadable", "running"):
-        return Ending("applied", "unverified", f"{UNVERIFIED}: {shown.detail}", after=after, remote_id=made)
+        return Ending("applied", "unverified", f"{UNVERIFIED}: {shown.detail}", after=after, remote_id=added_id)
     if shown.verdict == "failed":
         return Ending("rejected", "failed", shown.detail, after=after)
     detail = f"Pipedrive accepted it, and does not show it: {shown.detail}"
     if shown.verdict == "missing" and is_state(prepared.operation):
         alarm = f"#{prepared.mutation.seq}: {detail}."
         return Ending("rejected", "ignored_fields", detail, after=after, alarm=alarm)
-    return Ending("needs_review", "not_shown", detail, after=after, remote_id=made)
+    return Ending("needs_review", "not_shown", detail, after=after, remote_id=added_id)
 
 
 def bound_name(prepared: PreparedMutation, key: str | None) -> str | None:
@@ -202,7 +204,7 @@ def bound_name(prepared: PreparedMutation, key: str | None) -> str | None:
     """
     if key is None or prepared.mutation.verb != "add" or prepared.shape.relation:
         return None
-    parents = [str(prepared.payload[name]) for name in prepared.shape.places]
+    parents = [str(prepared.payload[name]) for name in prepared.shape.path_params]
     return "/".join([prepared.mutation.kind, *parents, key])
 
 
@@ -230,13 +232,13 @@ def give_up(outbox: Outbox, push_id: str, id: str, error: Exception) -> State:
     log.debug("mutation %s: an unexpected error", id, exc_info=error)
     mutation = outbox.get(id)
     if mutation.state in ("armed", "unknown"):
-        detail = f"it may have been carried out; then pdsync failed with {brief(error)}"
+        detail = f"it may have been carried out; then pdsync failed with {describe_error(error)}"
         return settle(outbox, push_id, mutation, Ending("needs_review", "local_error", detail))
-    detail = f"not sent: pdsync failed with {brief(error)}"
+    detail = f"not sent: pdsync failed with {describe_error(error)}"
     return settle(outbox, push_id, mutation, Ending("rejected", "local_error", detail))
 
 
-def brief(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """The type of an error and its first line."""
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
 

@@ -15,7 +15,7 @@ import pytest
 
 from pdsync.core import catalogue
 from pdsync.core.request_builder import check
-from pdsync.writeback.effects import effect_of, way
+from pdsync.writeback.effects import choose_read_back, find_effect
 from pdsync.writeback.shapes import shape
 from tests.support.world import Project, serving
 
@@ -99,7 +99,7 @@ DELETED = {
 
 @pytest.mark.parametrize("operation", WRITES, ids=lambda operation: operation.name)
 def test_w7_each_operation_has_a_read_that_shows_its_effect_or_none_in_the_whole_api(operation: Operation) -> None:
-    found, effect = way(operation), effect_of(operation)
+    found, effect = choose_read_back(operation), find_effect(operation)
     assert (found == "none") == (operation.name in UNVERIFIABLE)
     if effect is None:
         return
@@ -134,7 +134,7 @@ def table() -> str:
 
 
 def _read_by(operation: Operation) -> str:
-    shaped, effect = shape(operation), effect_of(operation)
+    shaped, effect = shape(operation), find_effect(operation)
     if effect:
         return f"{effect.read}: {effect.at or 'its records'}"
     if shaped.item:
@@ -217,7 +217,7 @@ def test_w7_every_outcome_is_verified_or_says_that_nothing_can_verify_it(
 ) -> None:
     projects, leads = read(project, "getProjects"), read(project, "getLeads")
     known |= {"project": projects[0]["id"], "project_2": projects[1]["id"], "lead": leads[0]["id"]}
-    unread = {each.name for each in WRITES if way(each) in ("effect", "none")}
+    unread = {each.name for each in WRITES if choose_read_back(each) in ("effect", "none")}
     tried: set[str] = set()
     wrong: dict[str, tuple[Any, ...]] = {}
     for batch in (ADDED, CHANGED, DELETED):

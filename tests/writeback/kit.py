@@ -34,7 +34,7 @@ def entry(operation: str = "v2 updateDeal", payload: Mapping[str, Any] | None = 
     """A change of `operation`, by default of the title of deal 12."""
     values = {"id": 12, "title": "New"} if payload is None else dict(payload)
     shaped = shape(catalogue.operation(operation))
-    target = None if shaped.verb == "add" and not shaped.places else shaped.target(values)
+    target = None if shaped.verb == "add" and not shaped.path_params else shaped.target(values)
     return Entry(operation, shaped.verb, shaped.kind, target, values, **options)
 
 

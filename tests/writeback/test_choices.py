@@ -8,7 +8,7 @@ import pytest
 
 from pdsync.errors import ConfigError
 from pdsync.writeback.choices import choose, visibility_levels
-from pdsync.writeback.typed_values import Option, Unfit
+from pdsync.writeback.typed_values import InvalidValue, Option
 from tests.writeback.company import resolve
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def test_an_option_is_named_by_its_label_or_its_id(value: object, many: bool, id
     ],
 )
 def test_what_is_no_option_or_could_be_two_is_refused(value: object, many: bool, ids_only: bool, why: str) -> None:
-    with pytest.raises(Unfit) as refused:
+    with pytest.raises(InvalidValue) as refused:
         choose(OPTIONS, value, many=many, ids_only=ids_only)
     assert why in str(refused.value)
 
@@ -58,7 +58,7 @@ def test_what_is_no_option_or_could_be_two_is_refused(value: object, many: bool,
 )
 def test_before_the_first_sync_only_ids_are_accepted(value: object, many: bool, chosen: object) -> None:
     assert choose([], value, many=many) == chosen
-    with pytest.raises(Unfit, match="labels are known after a sync"):
+    with pytest.raises(InvalidValue, match="labels are known after a sync"):
         choose([], "Large", many=many)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pdsync.writeback.dependencies import predecessors
+from pdsync.writeback.dependencies import find_predecessors
 from pdsync.writeback.outbox import Reference
 from tests.writeback.kit import entry, open_outbox
 
@@ -38,7 +38,7 @@ ADD = ("v2 addDeal", {"title": "Same"})
 def test_w5_order(tmp_path: Path, changes: list[tuple[str, dict[str, Any]]], waits: list[set[int]]) -> None:
     mutations = open_outbox(tmp_path).add([entry(operation, payload) for operation, payload in changes])
     numbers = {each.id: n for n, each in enumerate(mutations)}
-    found = predecessors(mutations)
+    found = find_predecessors(mutations)
     assert [{numbers[id] for id in found[each.id]} for each in mutations] == waits
 
 
@@ -46,5 +46,5 @@ def test_w5_what_refers_to_an_added_record_waits_for_it(tmp_path: Path) -> None:
     added = entry("v2 addOrganization", {"name": "Acme"}, name="acme")
     person = entry("v2 addPerson", {"name": "Ann", "org_id": Reference("acme")})
     first, second = open_outbox(tmp_path).add([added, person])
-    assert predecessors([first, second]) == {first.id: set(), second.id: {first.id}}
-    assert predecessors([second]) == {second.id: set()}  # the other one was applied before
+    assert find_predecessors([first, second]) == {first.id: set(), second.id: {first.id}}
+    assert find_predecessors([second]) == {second.id: set()}  # the other one was applied before

@@ -9,7 +9,7 @@ import pytest
 
 from pdsync.core import catalogue
 from pdsync.errors import ApiError
-from pdsync.writeback.fresh_reads import BATCH, FreshRecord, address_of, listing_of, read
+from pdsync.writeback.fresh_reads import BATCH, FreshRecord, address_of, read, read_siblings
 from pdsync.writeback.shapes import shape
 from tests.writeback.api import answering
 
@@ -106,7 +106,7 @@ async def test_w2_absent_hidden_and_archived_are_told_apart(
 ) -> None:
     async with answering(tmp_path, {f"{DEALS}/12": answer}) as api:
         found = (await read(api.http, deals(12)))["deals/12"]
-    assert (found.gone, found.hidden, found.archived) == (gone, hidden, archived)
+    assert (found.is_gone, found.is_hidden, found.is_archived) == (gone, hidden, archived)
     assert (found.record is None) is isinstance(answer, int)
 
 
@@ -126,7 +126,7 @@ async def test_what_no_operation_reads_by_itself_is_looked_up_in_its_list(
     follower = address("v2 deleteDealFollower", id=12, follower_id=3)
     async with answering(tmp_path, {FOLLOWERS: answer}) as api:
         found = (await read(api.http, [follower]))["deals/12/followers/3"]
-        listed = await listing_of(api.http, follower)
+        listed = await read_siblings(api.http, follower)
     assert found.record == record
     assert listed == ({str(each["user_id"]): each for each in answer} if isinstance(answer, list) else {})
 
@@ -137,4 +137,4 @@ def test_a_read_ages() -> None:
 
 
 def test_a_kind_without_a_stream_has_no_deletion_flag() -> None:
-    assert not FreshRecord({"id": 1, "is_deleted": True}, 0.0, "deals/followers").gone
+    assert not FreshRecord({"id": 1, "is_deleted": True}, 0.0, "deals/followers").is_gone

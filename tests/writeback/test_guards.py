@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pdsync.errors import GuardTripped
-from pdsync.writeback.guards import MOST_MERGES, Consent, check, most_changes, most_deletes
+from pdsync.writeback.guards import MOST_MERGES, Consent, check, compute_max_changes, compute_max_deletes
 from pdsync.writeback.plan import LIFE, Plan, Step
 
 if TYPE_CHECKING:
@@ -48,14 +48,14 @@ def trips(
 
 @pytest.mark.parametrize(("rows", "limit"), [(None, 500), (100, 500), (10_000, 500), (20_000, 1000)])
 def test_w8_changes(tmp_path: Path, rows: int | None, limit: int) -> None:
-    assert most_changes(rows) == limit
+    assert compute_max_changes(rows) == limit
     found = [trips(plan("update", limit + more), tmp_path, rows=rows) for more in (-1, 0, 1)]
     assert found == [None, None, "changes"]
 
 
 @pytest.mark.parametrize(("rows", "limit"), [(None, 50), (0, 1), (99, 1), (300, 3), (5_000, 50), (900_000, 50)])
 def test_w8_deletes(tmp_path: Path, rows: int | None, limit: int) -> None:
-    assert most_deletes(rows) == limit
+    assert compute_max_deletes(rows) == limit
     found = [trips(plan("delete", limit + more), tmp_path, rows=rows) for more in (-1, 0, 1)]
     assert found == [None, None, "deletes"]
 

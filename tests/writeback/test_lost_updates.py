@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pdsync.errors import ApiError
-from pdsync.writeback.lost_updates import changelog, deleter, overwritten
+from pdsync.writeback.lost_updates import find_changelog, find_deleter, find_overwritten
 from tests.writeback.api import answering
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def entry(field: str, old: object, new: object, user: int = ME) -> dict[str, Any
     [("deals", "v1 getDealChangelog"), ("persons", "v1 getPersonChangelog"), ("leads", None), ("deals/products", None)],
 )
 def test_only_some_kinds_have_a_changelog(kind: str, operation: str | None) -> None:
-    found = changelog(kind)
+    found = find_changelog(kind)
     assert (found.name if found else None) == operation
 
 
@@ -46,13 +46,13 @@ def test_only_some_kinds_have_a_changelog(kind: str, operation: str | None) -> N
 )
 async def test_s8_the_user_who_deleted_a_record(tmp_path: Path, answer: object, user: int | None) -> None:
     async with answering(tmp_path, {CHANGELOG: answer}) as api:
-        assert await deleter(api.http, "deals", "12") == user
+        assert await find_deleter(api.http, "deals", "12") == user
 
 
 async def test_s8_without_a_changelog_no_user_is_named_and_nothing_is_read(tmp_path: Path) -> None:
     async with answering(tmp_path, {}) as api:
-        assert await deleter(api.http, "leads", "12") is None
-        assert await overwritten(api.http, "leads", "12", base={"title": "a"}, wanted={"title": "b"}, me=ME) == {}
+        assert await find_deleter(api.http, "leads", "12") is None
+        assert await find_overwritten(api.http, "leads", "12", base={"title": "a"}, wanted={"title": "b"}, me=ME) == {}
     assert api.requests == []
 
 
@@ -80,16 +80,18 @@ async def test_w6_an_edit_that_ours_replaced_unseen_is_found(
     tmp_path: Path, entries: list[Any], base: dict[str, Any], wanted: dict[str, Any], lost: dict[str, Any]
 ) -> None:
     async with answering(tmp_path, {CHANGELOG: entries}) as api:
-        assert await overwritten(api.http, "deals", "12", base=base, wanted=wanted, me=ME) == lost
+        assert await find_overwritten(api.http, "deals", "12", base=base, wanted=wanted, me=ME) == lost
 
 
 async def test_w6_an_organizations_owner_has_one_name_everywhere(tmp_path: Path) -> None:
     async with answering(tmp_path, {"/v1/organizations/12/changelog": [entry("owner_id", 4, 5)]}) as api:
-        lost = await overwritten(api.http, "organizations", "12", base={"owner_id": 3}, wanted={"owner_id": 5}, me=ME)
+        lost = await find_overwritten(
+            api.http, "organizations", "12", base={"owner_id": 3}, wanted={"owner_id": 5}, me=ME
+        )
     assert lost == {"owner_id": 4}
 
 
 async def test_w6_a_changelog_that_cannot_be_read_shows_nothing_and_says_so(tmp_path: Path) -> None:
     async with answering(tmp_path, {CHANGELOG: 403}) as api:
         with pytest.raises(ApiError):
-            await overwritten(api.http, "deals", "12", base={"title": "a"}, wanted={"title": "b"}, me=ME)
+            await find_overwritten(api.http, "deals", "12", base={"title": "a"}, wanted={"title": "b"}, me=ME)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pdsync.writeback.merge_preview import counted, outcome, stamp
+from pdsync.writeback.merge_preview import describe_count, preview_outcome, stamp
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from pdsync.writeback.merge_preview import counted, outcome, stamp
 def test_the_winner_keeps_its_values_and_is_given_what_it_lacks(
     loser: dict[str, Any], winner: dict[str, Any], filled: list[Any], lost: list[Any]
 ) -> None:
-    assert outcome(loser, winner) == (filled, lost)
+    assert preview_outcome(loser, winner) == (filled, lost)
 
 
 def test_w6_the_stamp_of_a_merge_changes_with_either_record() -> None:
@@ -43,4 +43,4 @@ def test_w6_the_stamp_of_a_merge_changes_with_either_record() -> None:
      ("getArchivedDeals", 2, "2 archived deals")],
 )  # fmt: skip
 def test_how_many_records_move(listing: str, count: int, words: str) -> None:
-    assert counted(listing, count) == words
+    assert describe_count(listing, count) == words

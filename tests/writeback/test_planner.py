@@ -37,7 +37,7 @@ def steps(
     hidden: bool = False,
 ) -> list[Step]:
     reads = {
-        target: FreshRecord(record, time.monotonic(), "/".join(target.split("/")[::2]), hidden)
+        target: FreshRecord(record, time.monotonic(), "/".join(target.split("/")[::2]), is_hidden=hidden)
         for target, record in records.items()
     }
     planner = Planner(NameResolver(None), policy, "EUR", reads, KnownRecords(None, outbox))

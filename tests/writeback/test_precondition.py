@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pdsync.model import Mutation
-from pdsync.writeback.effects import DoomedEntries
+from pdsync.writeback.effects import EntriesToDelete
 from pdsync.writeback.fresh_reads import FreshRecord
 from pdsync.writeback.precondition import Before, EntriesState, Now, RecordState, decide, may_have_happened
 from pdsync.writeback.prepared import prepare
@@ -165,24 +165,24 @@ def test_w2_merge(now: Now, before: Before, outcome: tuple[str, str | None]) -> 
 
 
 @pytest.mark.parametrize(
-    ("doomed", "existed", "may_change", "before", "outcome"),
+    ("to_delete", "existed", "may_change", "before", "outcome"),
     [
-        (DoomedEntries([{"id": 1}]), False, False, Before(), ("send", None)),
-        (DoomedEntries([{"id": 1}]), False, False, Before(planned_entries=1), ("send", None)),
-        (DoomedEntries([{"id": 1}, {"id": 2}]), False, False, Before(planned_entries=1), ("conflict", "changed")),
-        (DoomedEntries(), False, False, Before(), ("rejected", "not_found")),
-        (DoomedEntries(), True, False, Before(), ("already_so", "already_so")),
-        (DoomedEntries(), False, False, TRIED, ("already_so", None)),
-        (DoomedEntries(are_named=False), False, False, Before(), ("already_so", "already_so")),
-        (DoomedEntries(), False, True, Before(), ("send", None)),
-        (DoomedEntries(unreadable="403"), True, True, Before(), ("rejected", "permission")),
+        (EntriesToDelete([{"id": 1}]), False, False, Before(), ("send", None)),
+        (EntriesToDelete([{"id": 1}]), False, False, Before(planned_entries=1), ("send", None)),
+        (EntriesToDelete([{"id": 1}, {"id": 2}]), False, False, Before(planned_entries=1), ("conflict", "changed")),
+        (EntriesToDelete(), False, False, Before(), ("rejected", "not_found")),
+        (EntriesToDelete(), True, False, Before(), ("already_so", "already_so")),
+        (EntriesToDelete(), False, False, TRIED, ("already_so", None)),
+        (EntriesToDelete(are_named=False), False, False, Before(), ("already_so", "already_so")),
+        (EntriesToDelete(), False, True, Before(), ("send", None)),
+        (EntriesToDelete(unreadable="403"), True, True, Before(), ("rejected", "permission")),
     ],
 )
 def test_w8_a_list_that_is_emptied(
-    doomed: DoomedEntries, existed: bool, may_change: bool, before: Before, outcome: tuple[str, str | None]
+    to_delete: EntriesToDelete, existed: bool, may_change: bool, before: Before, outcome: tuple[str, str | None]
 ) -> None:
     one = mutation("v2 deleteManyDealProducts", {"id": 12, "ids": "1"})
-    assert decided(one, Now(entries=EntriesState(doomed, existed, may_change)), before) == outcome
+    assert decided(one, Now(entries=EntriesState(to_delete, existed, may_change)), before) == outcome
 
 
 @pytest.mark.parametrize(

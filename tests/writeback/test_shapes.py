@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pdsync.core import catalogue
-from pdsync.writeback.shapes import adds_to, deletes_from, key_of, shape, stream_of
+from pdsync.writeback.shapes import find_add_operation, find_delete_operation, find_stream, record_key, shape
 
 if TYPE_CHECKING:
     from pdsync.model import Operation
@@ -21,7 +21,7 @@ WRITES = [
 @pytest.mark.parametrize("operation", WRITES, ids=lambda operation: operation.name)
 def test_each_operation_has_a_shape_that_fits_its_path(operation: Operation) -> None:
     found = shape(operation)
-    assert set(found.places) == set(operation.path_params)
+    assert set(found.path_params) == set(operation.path_params)
     if found.verb in ("update", "delete"):
         assert operation.path.endswith("}")
         assert operation.method in ("PUT", "PATCH", "DELETE")
@@ -32,16 +32,16 @@ def test_each_operation_has_a_shape_that_fits_its_path(operation: Operation) -> 
         assert found.item
         assert found.item.method == "GET"
     if found.item:
-        assert len(found.item.path_params) == len(found.places) + (found.verb == "add")
-    if found.verb != "add" and found.places:
-        values = dict.fromkeys(found.places, 7)
+        assert len(found.item.path_params) == len(found.path_params) + (found.verb == "add")
+    if found.verb != "add" and found.path_params:
+        values = dict.fromkeys(found.path_params, 7)
         assert (found.target(values) or "").startswith(f"{found.root}/7")
 
 
 def test_the_records_of_a_sales_team_can_be_looked_into_one_by_one() -> None:
     for kind in ("deals", "persons", "organizations", "products", "activities", "leads", "notes", "files", "stages"):
-        assert stream_of(kind), kind
-        add, delete = adds_to(kind, "v2"), deletes_from(kind, "v2")
+        assert find_stream(kind), kind
+        add, delete = find_add_operation(kind, "v2"), find_delete_operation(kind, "v2")
         assert add
         assert delete
         assert shape(add).item
@@ -64,6 +64,5 @@ def test_a_target_says_where_the_record_is(name: str, params: dict[str, object],
 
 
 def test_a_record_is_called_by_its_id_its_code_or_its_user() -> None:
-    assert [key_of({"id": 5, "user_id": 1}), key_of({"field_code": "x"}), key_of({"user_id": 3}), key_of({})] == [
-        "5", "x", "3", None,
-    ]  # fmt: skip
+    records: tuple[dict[str, Any], ...] = ({"id": 5, "user_id": 1}, {"field_code": "x"}, {"user_id": 3}, {})
+    assert [record_key(each) for each in records] == ["5", "x", "3", None]

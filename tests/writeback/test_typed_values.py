@@ -17,7 +17,7 @@ from pdsync.core import catalogue, cells, request_builder
 from pdsync.errors import ConfigError
 from pdsync.writeback import enqueue, typed_values
 from pdsync.writeback.resolver import NameResolver
-from pdsync.writeback.typed_values import Option, Style, Unfit
+from pdsync.writeback.typed_values import InvalidValue, NumberStyle, Option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -172,7 +172,7 @@ def test_w7_what_any_country_writes_is_that_amount_or_refused(amount: Decimal, s
     text = written(amount, *style)
     assert typed_values.parse_number(text) == float(amount)  # two decimals leave no doubt
     assert typed_values.parse_money(f"{text} SEK") == (float(amount), "SEK")
-    assert typed_values.parse_number(text, Style(style[0], is_named=True)) == float(amount)
+    assert typed_values.parse_number(text, NumberStyle(style[0], is_named=True)) == float(amount)
 
 
 @given(st.integers(0, 10**9), st.sampled_from(",."))
@@ -180,16 +180,16 @@ def test_w7_grouped_digits_are_never_taken_for_decimals(amount: int, group: str)
     text = f"{amount:,}".replace(",", group)
     try:
         assert typed_values.parse_number(text) == amount
-    except Unfit:
+    except InvalidValue:
         assert text.count(group) == 1
-        assert typed_values.parse_number(text, Style("," if group == "." else ".")) == amount
+        assert typed_values.parse_number(text, NumberStyle("," if group == "." else ".")) == amount
 
 
 @given(st.text(max_size=12))
 def test_w7_no_text_becomes_a_number_that_is_none(text: str) -> None:
     try:
         found = typed_values.parse_number(text)
-    except Unfit:
+    except InvalidValue:
         return
     assert math.isfinite(found)
     assert "".join(c for c in text if c in "123456789") or found == 0
@@ -292,7 +292,7 @@ def read_back(text: str, options: list[Option]) -> set[int | str] | str:
     """The options that are read, or the first words of the refusal."""
     try:
         return set(typed_values.find_options(text, options))
-    except Unfit as error:
+    except InvalidValue as error:
         return " ".join(str(error).split()[:2])
 
 

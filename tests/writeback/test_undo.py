@@ -9,7 +9,7 @@ import pytest
 
 from pdsync.extract.redact import FORGOTTEN
 from pdsync.writeback.outbox import Entry
-from pdsync.writeback.undo import reverse
+from pdsync.writeback.undo import make_undo
 from tests.writeback.kit import COMPANY, entry, open_outbox
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def push(outbox: Outbox, operation: str, payload: dict[str, Any], state: State =
 
 def undo(outbox: Outbox) -> Entry | str:
     """The one change that undoes the push, or why there is none."""
-    entries, stuck = reverse(outbox, PUSH)
+    entries, stuck = make_undo(outbox, PUSH)
     assert len(entries) + len(stuck) == 1
     return entries[0] if entries else stuck[0].why
 
@@ -127,7 +127,7 @@ def test_w12_what_the_push_itself_changed_later_is_expected(outbox: Outbox) -> N
         outbox, "v2 updateDeal", {"id": 99, "title": "Newer"}, base={"title": "New"},
         after={"id": 99, "title": "Newer", "update_time": "2026-11-22T12:00:05Z"},
     )  # fmt: skip
-    entries, stuck = reverse(outbox, PUSH)
+    entries, stuck = make_undo(outbox, PUSH)
     assert stuck == []
     assert [each.verb for each in entries] == ["update", "delete"]  # the last one first
     assert entries[1].expected == {"title": "Newer", "update_time": "2026-11-22T12:00:05Z"}
@@ -139,7 +139,7 @@ def test_a_record_that_others_of_the_push_depend_on_may_have_another_update_time
     deal = outbox.add([entry("v2 addDeal", {"title": "D", "org_id": {"$ref": organization.id}})])[0]
     outbox.approve([deal.id], PUSH, COMPANY)
     outbox.settle(deal.id, "applied", remote_id="9", after={"id": 9, "title": "D"})
-    entries, _ = reverse(outbox, PUSH)
+    entries, _ = make_undo(outbox, PUSH)
     assert [(each.target, each.expected) for each in entries] == [
         ("deals/9", {"title": "D"}), ("organizations/7", {"name": "Acme"}),
     ]  # fmt: skip
@@ -180,17 +180,17 @@ def test_w12_a_merge_cannot_be_undone(outbox: Outbox) -> None:
 @pytest.mark.parametrize("state", ["rejected", "conflict", "needs_review"])
 def test_w12_what_was_not_applied_is_not_undone(outbox: Outbox, state: State) -> None:
     push(outbox, "v2 updateDeal", {"id": 12, "title": "New"}, state, base={"title": "Old"})
-    assert reverse(outbox, PUSH) == ([], [])
+    assert make_undo(outbox, PUSH) == ([], [])
 
 
 def test_w12_what_was_so_before_is_not_undone(outbox: Outbox) -> None:
     push(outbox, "v2 updateDeal", {"id": 12, "title": "New"}, reason="already_so", base={"title": "New"})
-    assert reverse(outbox, PUSH) == ([], [])
+    assert make_undo(outbox, PUSH) == ([], [])
 
 
 def test_another_push_is_not_touched(outbox: Outbox) -> None:
     push(outbox, "v2 updateDeal", {"id": 12, "title": "New"}, base={"title": "Old"}, after={"title": "New"})
-    assert reverse(outbox, "push-2") == ([], [])
+    assert make_undo(outbox, "push-2") == ([], [])
 
 
 def test_a_value_of_a_forgotten_person_is_not_sent_back(outbox: Outbox) -> None:
@@ -200,6 +200,6 @@ def test_a_value_of_a_forgotten_person_is_not_sent_back(outbox: Outbox) -> None:
 
 def test_the_same_undo_is_queued_once(outbox: Outbox) -> None:
     push(outbox, "v2 updateDeal", {"id": 12, "title": "New"}, base={"title": "Old"}, after={"title": "New"})
-    first = outbox.add(reverse(outbox, PUSH)[0])
-    again = outbox.add(reverse(outbox, PUSH)[0])
+    first = outbox.add(make_undo(outbox, PUSH)[0])
+    again = outbox.add(make_undo(outbox, PUSH)[0])
     assert [each.id for each in first] == [each.id for each in again]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pdsync.writeback.effects import Shown
+from pdsync.writeback.effects import EffectReading
 from pdsync.writeback.prepared import prepare
 from pdsync.writeback.verification import judge_addition, judge_effect, judge_update
 from tests.writeback.kit import entry, open_outbox
@@ -58,20 +58,20 @@ def test_w2_a_relation_is_bound_to_no_mutation_as_it_can_be_added_again(tmp_path
 @pytest.mark.parametrize(
     ("shown", "ending", "alarms"),
     [
-        (Shown("shown"), ("applied", None), False),
-        (Shown("unreadable", "hidden"), ("applied", "unverified"), False),
-        (Shown("running", "the job is queued"), ("applied", "unverified"), False),
-        (Shown("failed", "the job is failed"), ("rejected", "failed"), False),
-        (Shown("partly", "1 still there"), ("needs_review", "not_shown"), False),
-        (Shown("missing", "2 still there"), ("rejected", "ignored_fields"), True),  # a state, which only we set
+        (EffectReading("shown"), ("applied", None), False),
+        (EffectReading("unreadable", "hidden"), ("applied", "unverified"), False),
+        (EffectReading("running", "the job is queued"), ("applied", "unverified"), False),
+        (EffectReading("failed", "the job is failed"), ("rejected", "failed"), False),
+        (EffectReading("partly", "1 still there"), ("needs_review", "not_shown"), False),
+        (EffectReading("missing", "2 still there"), ("rejected", "ignored_fields"), True),  # a state, which only we set
     ],
 )
-def test_w7_effect(tmp_path: Path, shown: Shown, ending: tuple[str, str | None], alarms: bool) -> None:
+def test_w7_effect(tmp_path: Path, shown: EffectReading, ending: tuple[str, str | None], alarms: bool) -> None:
     one = prepared(tmp_path, "v2 deleteManyDealProducts", {"id": 12, "ids": "1,2"})
     found = judge_effect(one, shown, None, None)
     assert ((found.state, found.reason), found.alarm is not None) == (ending, alarms)
 
 
 def test_w7_a_deleted_record_that_is_still_there_needs_a_review(tmp_path: Path) -> None:
-    found = judge_effect(prepared(tmp_path, "v2 deleteDeal", {"id": 12}), Shown("missing"), None, None)
+    found = judge_effect(prepared(tmp_path, "v2 deleteDeal", {"id": 12}), EffectReading("missing"), None, None)
     assert (found.state, found.reason, found.alarm) == ("needs_review", "not_shown", None)

@@ -270,7 +270,7 @@ def undo_command(app: App, push_id: str) -> None:
         if len(found) != 1:
             last = f" The last ones: {', '.join(known[:3])}." if known else " There was none yet."
             raise ConfigError(f"There is no push {push_id}.{last}")
-        entries, stuck = undo.reverse(outbox, found[0])
+        entries, stuck = undo.make_undo(outbox, found[0])
         queued = [each for each in outbox.add(entries) if each.state == "queued"]
     if app.json:
         for each in queued:

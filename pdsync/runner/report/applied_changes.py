@@ -19,8 +19,8 @@ from pdsync.core import catalogue
 from pdsync.load import warehouse
 from pdsync.model import FINDINGS, Page, Tombstone
 from pdsync.sql import first, quoted
-from pdsync.writeback.effects import effect_of
-from pdsync.writeback.shapes import row_key, shape, stream_of
+from pdsync.writeback.effects import find_effect
+from pdsync.writeback.shapes import find_stream, row_key, shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -50,9 +50,9 @@ def affected_streams(mutations: Iterable[Mutation]) -> tuple[str, ...]:
     for each in mutations:
         if each.state in ("applied", "needs_review") and each.reason != "already_so":
             operation = catalogue.operation(each.operation)
-            streams = [stream_of(kind) for kind in (each.kind, shape(operation).root)]
-            if effect := effect_of(operation):
-                streams.append(stream_of(shape(catalogue.operation(effect.read or "")).kind))
+            streams = [find_stream(kind) for kind in (each.kind, shape(operation).root)]
+            if effect := find_effect(operation):
+                streams.append(find_stream(shape(catalogue.operation(effect.read or "")).kind))
             names |= {stream.name for stream in streams if stream}
     return tuple(sorted(names))
 
@@ -114,7 +114,7 @@ def find_pending(outbox: Outbox, connection: duckdb.DuckDBPyConnection, overlap_
 
 def _removed_record(mutation: Mutation) -> tuple[Stream, Tombstone] | None:
     """The tombstone of a record that was deleted or merged away; None if it was not, or if no stream has it."""
-    stream = stream_of(mutation.kind)
+    stream = find_stream(mutation.kind)
     if mutation.state != "applied" or mutation.verb not in ("delete", "merge") or not (stream and mutation.target):
         return None
     if mutation.reason == "already_so":  # the record could not be read: it is unknown whether it was deleted

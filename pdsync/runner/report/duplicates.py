@@ -15,7 +15,7 @@ from pdsync.core import catalogue
 from pdsync.load import warehouse
 from pdsync.sql import quoted
 from pdsync.writeback.outbox import Outbox
-from pdsync.writeback.shapes import shape, stream_of
+from pdsync.writeback.shapes import find_stream, shape
 
 if TYPE_CHECKING:
     import duckdb
@@ -77,7 +77,7 @@ def find_duplicate_creates(loader: Loader, control: Control, run_id: str) -> lis
 
 def _duplicates_of(loader: Loader, outbox: Outbox, mutation: Mutation) -> list[DuplicateCreate]:
     attempts = outbox.attempts(mutation.id)
-    stream = stream_of(mutation.kind)
+    stream = find_stream(mutation.kind)
     removal = _find_deletion(mutation)
     if len(attempts) < 2 or stream is None or removal is None or stream.name not in warehouse.tables(loader.connection):
         return []

@@ -20,7 +20,7 @@ from pdsync.runner.queue_recovery import JSON_COLUMNS, open_outbox, recover
 from pdsync.runner.report import applied_changes
 from pdsync.runner.report import receipt as receipts
 from pdsync.writeback.adoption import complete_journal
-from pdsync.writeback.shapes import stream_of
+from pdsync.writeback.shapes import find_stream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -136,7 +136,7 @@ def _schema(loader: Loader) -> pa.Schema:
 
 
 def _row(outbox: Outbox, mutation: Mutation) -> dict[str, Any]:
-    stream = stream_of(mutation.kind)
+    stream = find_stream(mutation.kind)
     attempts = outbox.attempts(mutation.id)
     key, bound = outbox.key_and_binding(mutation.id)
     evidence = {"attempts": attempts, "probes": outbox.probes(mutation.id)} if attempts else None
