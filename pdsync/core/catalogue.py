@@ -182,7 +182,8 @@ def read(entry: object, kind: type[T], where: str) -> T:
         return msgspec.convert(entry, kind)
     except msgspec.ValidationError as error:
         stray = re.search(r"unknown field `(.+?)`|enum value '(.+?)'", str(error))
-        near = _near(stray[1] or stray[2], _vocabulary(kind)) if stray else []
+        word = stray[1] or stray[2] if stray else ""
+        near = _near(word, (each for each in _vocabulary(kind) if each != word))
         raise CatalogueError(f"{where}: {error}.{_did_you_mean(near)}") from error
 
 

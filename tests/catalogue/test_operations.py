@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pdsync.core import catalogue
-from pdsync.errors import CatalogueError
 
 if TYPE_CHECKING:
-    from pdsync.model import Operation, Version
+    from pdsync.model import Operation
 
 EVERY = [operation for version in catalogue.VERSIONS for operation in catalogue.operations(version).values()]
 
@@ -106,44 +103,3 @@ def test_searches_are_known_by_their_names() -> None:
 def test_no_two_operations_of_a_version_are_the_same_request() -> None:
     requests = [(o.method, o.host, re.sub(r"{.+?}", "{}", o.path)) for o in EVERY if o.host is None]
     assert len(requests) == len(set(requests))
-
-
-@pytest.mark.parametrize(
-    ("name", "version", "found"),
-    [
-        ("getDeals", None, "v2 getDeals"),  # in both: the newer one
-        ("getLeads", None, "v1 getLeads"),  # in v1 only
-        ("getDeals", "v1", "v1 getDeals"),
-        ("v1:getDeals", None, "v1 getDeals"),
-        ("v1 getDeals", None, "v1 getDeals"),
-        ("v1:getDeals", "v2", "v1 getDeals"),  # the version in the name wins
-    ],
-)
-def test_an_operation_is_found_by_its_name(name: str, version: Version | None, found: str) -> None:
-    assert catalogue.operation(name, version).name == found
-
-
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("getDealz", "There is no operation 'getDealz' in v2 or v1. Did you mean 'getDeal' or 'getDeals'"),
-        ("GETDEALS", "Did you mean 'getDeals'"),
-        ("v2:addNote", "There is no operation 'addNote' in v2. Did you mean 'v1 addNote'?"),
-        ("v1:convertLeadToDeal", "Did you mean 'v2 convertLeadToDeal'?"),
-        ("§", "There is no operation '§' in v2 or v1.\nNothing was called."),
-    ],
-)
-def test_an_unknown_operation_is_refused_with_the_names_that_come_near(name: str, says: str) -> None:
-    with pytest.raises(CatalogueError) as caught:
-        catalogue.operation(name)
-    assert says in str(caught.value)
-    assert "`pdsync operations` lists all of them" in str(caught.value)
-
-
-def test_files_are_read_on_first_use() -> None:
-    code = (
-        "from pdsync.core import catalogue as c; before = c.operations.cache_info().currsize;"
-        "c.operation('getDeals'); print(before, c.operations.cache_info().currsize)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["0", "1"]  # v2 alone
