@@ -112,6 +112,7 @@ OWN: dict[str, dict[str, Any]] = {
     "v1 updateOrganizationRelationship": {"type": "related", "org_id": None},
     "v1 updateRolePipelines": {"visible_pipeline_ids": {"add": [1], "remove": [2]}},
     "v1 addOrUpdateRoleSetting": {"value": 3},
+    "v1 deleteUserProviderLink": {"id": "0b5e5b0e-0000-4000-8000-000000000000"},
     "v1 addUser": {"email": "new{n}@user.example", "active_flag": True,
                    "access": [{"app": "sales", "admin": False}]},
     "v1 updateUser": {"id": "{user_2}", "active_flag": True},
@@ -184,6 +185,7 @@ def mutating() -> list[Operation]:
     ]  # fmt: skip
 
 
+UPDATES = 2  # their batch
 ADDS = {each.name for each in mutating() if each.id.startswith("add") and "{id}" not in each.path}
 
 
@@ -196,7 +198,7 @@ def batch(operation: Operation) -> int:
         return 1 if needs_one else 0
     if verb[0] in ("delete", "merge", "convert"):
         return 3 if operation.path.count("{") > 1 or operation.id == "deleteConversation" else 4
-    return 2
+    return UPDATES
 
 
 class _Words(dict[str, Any]):
@@ -240,7 +242,7 @@ def records(box: RunningSandbox, project: Project) -> dict[str, Any]:
 
 
 def push_everything(project: Project, known: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
-    """Queue and push every mutating operation: state and reason of each."""
+    """Queue and push every mutating operation, and take updates back: state and reason of each."""
     outcomes: dict[str, tuple[Any, ...]] = {}
     for number, operation in enumerate(sorted(mutating(), key=batch)):
         given = parameters(operation, {**known, "n": number})
@@ -256,6 +258,8 @@ def push_everything(project: Project, known: dict[str, Any]) -> dict[str, tuple[
             "SELECT state, reason, detail, remote_id FROM mutations WHERE id = ?", id
         )[0]
         outcomes[operation.name] = tuple(outcome) if outcome[0] != "queued" else (*outcome, ran.err)
+        if batch(operation) == UPDATES and project.here("undo", "last").code == 0:
+            project.here(*PUSH)
         known[operation.name] = int(remote_id) if str(remote_id).isdigit() else remote_id
         project.here("queue", "drop", "--all")
     return outcomes

@@ -289,10 +289,27 @@ def answer_differences(operation: str, status: int, answer: Any, extra: frozense
         return  # bytes, or no schema
     version = operation[:2]
     yield from _schema_differences(version, schema, answer)
-    examples = [as_schema(each) for each in _examples().get(operation, ())] if status < 400 else []
-    for line in _unknown_keys([schema, *examples], answer, version, ""):
+    examples = _examples().get(operation, []) if status < 400 else []
+    for line in _unknown_keys([schema, *map(as_schema, examples)], answer, version, ""):
         if line.removesuffix(": unknown").rpartition("/")[2] not in extra:
             yield line
+    if examples:
+        yield from (f"{path}: missing" for path in sorted(missing_keys(examples[0], answer)))
+
+
+def missing_keys(example: Any, answer: Any) -> Iterator[str]:
+    """The keys that an example has and `answer` lacks: around the data, and in its first record."""
+    if not isinstance(answer, dict):
+        return
+    yield from (key for key in example.keys() - answer.keys() if example[key] is not None)
+    shown = [each["data"] for each in (example, answer) if "data" in each]
+    first = [each[0] if isinstance(each, list) and each else each for each in shown]
+    if len(first) == 2 and all(isinstance(each, dict) for each in first):
+        yield from (
+            f"data/{key}"
+            for key in {*map(_name, first[0])} - {*map(_name, first[1])}
+            if key != "*" and not _CUSTOM.fullmatch(key)
+        )
 
 
 def _name(key: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pdsync.sandbox.company.data import words
 from pdsync.sandbox.company.population.activities_files_mail import file_record, with_milliseconds
 from pdsync.sandbox.company.resources import RESOURCES
+from pdsync.sandbox.operations.generic_records import as_number, records_at
 from pdsync.sandbox.operations.writes import find, mark_deleted
 from pdsync.sandbox.protocol.errors import bad_request, not_found
 from pdsync.sandbox.protocol.messages import Reply, success
@@ -24,6 +25,8 @@ LINKS = {
     "org_id": "organizations",
     "product_id": "products",
     "activity_id": "activities",
+    "lead_id": "leads",
+    "project_id": "projects",
 }
 
 
@@ -100,11 +103,15 @@ def add_file(call: Call, route: Route) -> Reply:
     if call.upload is None:
         raise bad_request("No file was uploaded", "file")
     company = call.company
-    links: dict[str, int | None] = {}
+    links: dict[str, Any] = {}
     for name, kind in LINKS.items():
         text = (call.form or {}).get(name)
-        if text:
+        if text and kind in company.tables:
             links[name] = check(f"ref:{kind}", int(text) if text.isdigit() else text, name, company, kind)
+        elif text:
+            if text not in records_at(company, (kind,), ()):
+                raise bad_request(f"{name}: there is no {text}", name)
+            links[name] = as_number(text)
     content, name = call.upload.content, call.upload.file_name
     id, now = company["files"].next_id, company.clock.stamp()
     digest = hashlib.blake2b(content, digest_size=6).hexdigest()

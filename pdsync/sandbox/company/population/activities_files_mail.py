@@ -10,6 +10,8 @@ from pdsync.sandbox.company.custom_values import draw_address
 from pdsync.sandbox.company.data import load
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pdsync.sandbox.company.company import Company
     from pdsync.sandbox.company.population.lifecycle import Lifecycle
     from pdsync.sandbox.company.table import Record, Row
@@ -103,7 +105,7 @@ def make_files(company: Company, lifecycle: Lifecycle) -> None:
 
 
 def file_record(
-    id: int, user_id: int, *, name: str, stored: str, size: int, now: str, links: dict[str, int | None]
+    id: int, user_id: int, *, name: str, stored: str, size: int, now: str, links: Mapping[str, int | str | None]
 ) -> Record:
     """A file as it is stored: v1's keys, without the names of the records it is linked to."""
     return {
