@@ -110,7 +110,11 @@ class ArchiveReload:
                 entry.complete = not any(gap.stream == stream.name for gap in self.receipt.gaps)
                 self.on_event(Event("finished", stream.name, entry))
         names = {stream.name for stream in streams}
-        return [walk for walk, state in self._walks if walk.stream in names and state in ("sealed", "applied")]
+        return [
+            walk
+            for walk, state in self._walks
+            if walk.stream in names and state in ("sealed", "applied") and _is_known(walk)
+        ]
 
     def _plan(self, streams: Sequence[Stream]) -> dict[int, dict[str, list[ReplayBatch]]]:
         """The batches of each run, by the run's position and by stream."""
@@ -128,7 +132,7 @@ class ArchiveReload:
     def _cut_batches(self, stream: Stream, walks: Sequence[tuple[Walk, str]]) -> Iterator[ReplayBatch]:
         """The batches of `walks`, as a sync cuts them."""
         for walk, state in walks:
-            if walk.operation not in catalogue.operations(walk.version):
+            if not _is_known(walk):
                 detail = f"the catalogue has no operation {walk.version} {walk.operation}: its pages were not loaded"
                 self.receipt.gaps.append(IncompleteStream(stream.name, "unknown", detail))
                 continue
@@ -188,6 +192,11 @@ class ArchiveReload:
 
     def _read_pages(self, sealed: Sequence[SealedPage]) -> list[Page]:
         return [raw_archive.read_page(self.settings.raw, page) for page in sealed]
+
+
+def _is_known(walk: Walk) -> bool:
+    """Whether the catalogue has the operation of a walk: otherwise its pages can't be loaded."""
+    return walk.operation in catalogue.operations(walk.version)
 
 
 def _chunks(pages: Sequence[SealedPage]) -> Iterator[list[SealedPage]]:
