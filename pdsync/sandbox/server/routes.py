@@ -245,7 +245,8 @@ def _routes_of(resource: Resource) -> list[Route]:
     ):
         if cost is None:
             continue
-        route("GET", base, f"get{plural}", cost.list, list_handler)
+        if resource.kind != "users":  # their list is not paged: see `get_users`
+            route("GET", base, f"get{plural}", cost.list, list_handler)
         if resource.kind == "deals":
             archived_cost = 40 if version == "v1" else 20
             route("GET", (*base, "archived"), "getArchivedDeals", archived_cost, list_handler)
