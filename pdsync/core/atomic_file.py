@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pdsync.core.disk import sync_folder
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class AtomicFile:
-    """A file that gets its name when it is complete. A `ByteSink`, too.
+    """A file that gets its name when it is complete. A `ByteSink` too.
 
     Raises:
         ConfigError: it can't be created.
@@ -54,5 +55,6 @@ class AtomicFile:
         except OSError as error:
             raise StorageError(f"{self._path} can't be written: {error.strerror or error}.") from error
         finally:
-            self._file.close()
+            with suppress(OSError):  # it tries once more to write what the disk has refused
+                self._file.close()
             self._part.unlink(missing_ok=True)

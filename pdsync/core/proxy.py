@@ -1,16 +1,16 @@
-"""The way out through a proxy, as HTTPS_PROXY (or ALL_PROXY) and NO_PROXY name it.
+"""The proxy that HTTPS_PROXY (or ALL_PROXY) and NO_PROXY name.
 
-Only https goes through one, in a tunnel (CONNECT): the proxy learns the host's name, and neither the token nor an
-answer. http is for this machine alone, and never leaves it.
+Only https requests use one, in a tunnel (CONNECT): the proxy learns the host's name, and neither the token nor an
+answer. http requests are sent to this machine only, without a proxy.
 """
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
 from msgspec import Struct
 
 from pdsync.core.config import is_loopback
@@ -48,46 +48,49 @@ class Proxy(Struct, frozen=True):
 
 
 def proxy_for(url: str) -> Proxy | None:
-    """The proxy through which `url` is reached; None where there is none, or it is not to be used for that host.
+    """The proxy for requests to `url`; None where there is none, or NO_PROXY exempts the host.
 
     Raises:
-        ConfigError: what the environment names is no proxy that can be used. Its password is not repeated.
+        ConfigError: the environment's proxy can't be used. Its password is not shown.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme != "https" or is_loopback(host) or proxy_bypass(host):
         return None
-    named = getproxies()
-    given = named.get("https") or named.get("all")
-    if not given:
+    proxies = getproxies()
+    address = proxies.get("https") or proxies.get("all")
+    if not address:
         return None
     try:
-        found = urlsplit(given if "://" in given else f"http://{given}")
-        hide(found.password)
-        hide(unquote(found.password or ""))
-        where, port = found.hostname, found.port or 80
+        proxy = urlsplit(address if "://" in address else f"http://{address}")
+        hide(proxy.password)
+        hide(unquote(proxy.password or ""))
+        proxy_host, port = proxy.hostname, proxy.port or 80
     except ValueError:
-        found, where, port = urlsplit(""), None, 0
-    if found.scheme != "http" or not where:
+        proxy, proxy_host, port = urlsplit(""), None, 0
+    if proxy.scheme != "http" or not proxy_host:
         raise ConfigError(
             "HTTPS_PROXY (or ALL_PROXY) names no proxy that pdsync can use. Nothing was called.\n"
             "It is written like http://proxy.example.com:3128; what goes through it is encrypted all the same.\n"
             f"To call {host} without it: NO_PROXY={host}"
         )
-    where = f"[{where}]" if ":" in where else where
-    user = None if found.username is None else unquote(found.username)
-    return Proxy(f"http://{where}:{port}", user, unquote(found.password or ""))
+    proxy_host = f"[{proxy_host}]" if ":" in proxy_host else proxy_host
+    user = None if proxy.username is None else unquote(proxy.username)
+    return Proxy(f"http://{proxy_host}:{port}", user, unquote(proxy.password or ""))
 
 
 def proxy_options(proxy: Proxy | None) -> dict[str, Any]:
-    """The arguments of aiohttp's `request` that take it through `proxy`."""
+    """The arguments of aiohttp's `request` that send it through `proxy`."""
     if proxy is None:
         return {}
-    auth = None if proxy.user is None else aiohttp.BasicAuth(proxy.user, proxy.password, encoding="utf-8")
-    return {"proxy": proxy.url, "proxy_auth": auth}
+    if proxy.user is None:
+        return {"proxy": proxy.url}
+    encoded = base64.b64encode(f"{proxy.user}:{proxy.password}".encode()).decode()
+    hide(encoded)
+    return {"proxy": proxy.url, "proxy_headers": {"Proxy-Authorization": f"Basic {encoded}"}}
 
 
 def certificate_message(where: str, error: Exception) -> str:
-    """What to say of a certificate that this machine does not trust."""
+    """The message about a certificate that this machine does not trust."""
     reason = getattr(error, "verify_message", "") or str(error)
     return f"{where} shows a certificate that this machine does not trust ({reason})."

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import resource
 import sqlite3
+from pathlib import Path
 
 import pytest
 
-from pdsync.core.disk import storage_error, storage_errors, sync_folder
+from pdsync.core.disk import advice_for, check_memory, first_line, storage_error, storage_errors, sync_folder
 from pdsync.errors import StorageError
 
 
@@ -62,3 +64,49 @@ def test_a_folder_that_is_missing_can_not_be_synced(tmp_path_factory: pytest.Tem
     sync_folder(folder)
     with pytest.raises(FileNotFoundError):
         sync_folder(folder / "none")
+
+
+def test_an_error_of_duckdb_is_known_by_its_words() -> None:
+    duckdb = pytest.importorskip("duckdb")
+    for words, advice in (
+        ("Out of Memory Error: failed to allocate", "ulimit -v"),
+        ("IO Error: No space left on device", "Free some space"),
+        ("IO Error: Could not read enough bytes from file", "damaged"),
+    ):
+        assert advice in (advice_for(duckdb.Error(words)) or "")
+    assert advice_for(duckdb.Error("Binder Error: no such column")) is None
+    assert advice_for(ValueError("out of memory")) is None  # any library may say so
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("first\nsecond"), "first"),
+        (ValueError(), "ValueError"),
+        (MemoryError(), "MemoryError"),
+        (OSError(errno.EIO, "I/O"), "[Errno 5] I/O"),
+    ],
+)
+def test_an_error_is_told_in_one_line(error: Exception, line: str) -> None:
+    assert first_line(error) == line
+
+
+def test_the_message_names_the_file_that_is_known() -> None:
+    full = OSError(errno.ENOSPC, "No space", "/data/raw/run.zst")
+    assert str(storage_error(full)).startswith("/data/raw/run.zst can't be used: [Errno 28] No space")
+    assert str(storage_error(full, "control.db")).startswith("control.db can't be used: ")
+    assert str(storage_error(OSError(errno.ENOSPC, "No space"))).startswith("The disk can't be used: ")
+    assert str(storage_error(MemoryError(), "control.db")).startswith("There is not enough memory (MemoryError).")
+
+
+def test_too_little_memory_is_refused_before_anything_is_done() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    check_memory()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20, hard))
+    try:
+        with pytest.raises(StorageError, match=r"leaves \d+ MiB, and at least 512 are") as caught:
+            check_memory()
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert "Nothing was called or changed" in str(caught.value)

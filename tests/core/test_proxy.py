@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import ssl
+
 import pytest
 
-from pdsync.core.proxy import Proxy, proxy_for
+from pdsync.core.proxy import Proxy, certificate_message, proxy_for, proxy_options
 from pdsync.errors import ConfigError
 
 URL = "https://acme.pipedrive.com"
+
+
+def basic(user: str) -> dict[str, str]:
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(user.encode()).decode()}"}
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +63,32 @@ def test_an_unusable_proxy_is_refused_without_its_password(monkeypatch: pytest.M
 
 def test_a_proxy_is_shown_without_its_password() -> None:
     assert "pass-word-3" not in repr(Proxy("http://proxy:1", "me", "pass-word-3"))
+
+
+@pytest.mark.parametrize(
+    ("proxy", "options"),
+    [
+        (None, {}),
+        (Proxy("http://proxy:1"), {"proxy": "http://proxy:1"}),
+        (Proxy("http://proxy:1", "me", "pä:ss"), {"proxy": "http://proxy:1", "proxy_headers": basic("me:pä:ss")}),
+        (Proxy("http://proxy:1", ""), {"proxy": "http://proxy:1", "proxy_headers": basic(":")}),
+    ],
+)
+def test_a_request_goes_through_the_proxy_with_its_user(proxy: Proxy | None, options: dict[str, object]) -> None:
+    assert proxy_options(proxy) == options
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port"), [("http://proxy:3128", "proxy", 3128), ("http://[::1]:8", "::1", 8), ("http://p", "p", 80)]
+)
+def test_a_proxy_has_a_host_and_a_port(url: str, host: str, port: int) -> None:
+    assert (Proxy(url).host, Proxy(url).port) == (host, port)
+
+
+def test_an_untrusted_certificate_is_named_with_the_reason() -> None:
+    error = ssl.SSLCertVerificationError("[SSL: CERTIFICATE_VERIFY_FAILED] and much more")
+    error.verify_message = "self-signed certificate"
+    assert "acme shows a certificate that this machine does not trust (self-signed certificate)." in (
+        certificate_message("acme", error)
+    )
+    assert "(unreadable)" in certificate_message("acme", ValueError("unreadable"))
