@@ -91,7 +91,7 @@ if TYPE_CHECKING:
 
     Answer = Callable[[Call, Route], Reply]
 
-NO_PAGING_V1 = ("users", "pipelines", "mail_threads")  # lists whose answers have no additional_data
+NO_PAGING_V1 = ("pipelines", "mail_threads")  # lists whose answers have no additional_data
 
 
 # -- verbs -------------------------------------------------------------------------------------------
