@@ -58,7 +58,7 @@ class PushRequest(Struct, frozen=True):
     policy: Policy = "field"
     operation: str | None = None  # only mutations of this one
     batch: str | None = None  # only those that were queued together
-    limit: int | None = None  # only so many
+    limit: int | None = None  # the number of mutations
     budget: int | None = None  # tokens
     consent: Consent = Consent()
     settle_s: float = 5.0
@@ -157,7 +157,7 @@ async def dry_run(settings: Settings, request: PushRequest) -> tuple[Plan, str |
     """Plan the queue. Nothing but reads is sent, and nothing is changed; the hash of the plan is stored.
 
     Returns:
-        The plan, and why a guard would hold it back now; None where none would.
+        The plan, and why a guard would refuse it now; None if none would.
 
     Raises:
         WrongCompany, ConfigError, PdsyncError: nothing was changed.
@@ -193,7 +193,7 @@ async def push(
 
     Raises:
         ProjectLocked: another push is running.
-        GuardTripped: a guard holds it back. Nothing was sent.
+        GuardTripped: a guard refuses it. Nothing was sent.
         WrongCompany: the token is another company's. Nothing was sent.
         ConfigError: the plan can't be used. Nothing was sent.
     """
@@ -223,7 +223,9 @@ async def _resolve_unknown(
     unknown = session.outbox.recover_after_crash()
     if not unknown:
         return
-    on_message(f"{len(unknown)} of the last push are in doubt: looking what became of them.")
+    on_message(
+        f"The outcome of {len(unknown)} mutations of the last push is unknown: probing whether they were carried out."
+    )
     trouble: list[PdsyncError] = []
     outcomes = UnknownOutcomes(
         session.http, session.outbox, push_id, me=session.identity.id, waits_s=probe_waits_s(request.settle_s),
@@ -243,16 +245,16 @@ async def _plan(session: PushSession, request: PushRequest) -> Plan:
         raise WrongCompany(
             expected=plan.company_id, found=session.identity.company_id, name=session.identity.company_name
         )
-    known = session.outbox.push_log.plan(plan.hash)
-    if known is None:
+    saved = session.outbox.push_log.plan(plan.hash)
+    if saved is None:
         raise ConfigError(f"{request.plan} was not made in this project. Nothing was sent. Make one: push --dry-run")
-    if known[1] is not None:
-        raise ConfigError(f"{request.plan} was carried out already, by push {known[1]}. Nothing was sent.")
+    if saved[1] is not None:
+        raise ConfigError(f"{request.plan} was carried out already, by push {saved[1]}. Nothing was sent.")
     for step in plan.steps:
         mutation = session.outbox.get(step.mutation)
         if mutation.state != "queued":
             raise ConfigError(
-                f"{request.plan}: #{step.seq} is {mutation.state} by now.\n"
+                f"{request.plan}: #{step.seq} is {mutation.state} now.\n"
                 f"Nothing was sent. Make a new plan: push --dry-run"
             )
     return plan
@@ -273,14 +275,14 @@ def _guard(session: PushSession, plan: Plan, request: PushRequest) -> None:
         stream = find_stream(kind)
         if stream is None or session.warehouse is None:
             return None
-        known = first(
+        exists = first(
             session.warehouse.execute(
                 "SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'main' AND table_name = ?"
                 " AND database_name = current_database()",
                 [stream.name],
             )
         )
-        if not known[0]:
+        if not exists[0]:
             return None
         sql = f"SELECT count(*) FROM {quoted('main', stream.name)} WHERE _deleted_at IS NULL"
         return int(first(session.warehouse.execute(sql))[0])
@@ -316,12 +318,12 @@ async def _apply(
         await executor.run()
     except asyncio.CancelledError:
         interrupted = True
-    wanted = {step.mutation for step in plan.steps}
+    planned = {step.mutation for step in plan.steps}
     ended = [each for each in outbox.mutations_of_push(push_id, images=False) if each.state in ENDS]
     receipt.outcomes = {end: sum(each.state == end for each in ended) for end in ENDS}
     receipt.already_so = sum(each.reason == "already_so" for each in ended)
     receipt.unverified = sum(each.reason == "unverified" for each in ended)
-    receipt.open = len(wanted - {each.id for each in ended})
+    receipt.open = len(planned - {each.id for each in ended})
     receipt.requests, receipt.tokens = session.http.budget.requests, session.http.budget.spent
     receipt.stopped = str(executor.stopped) if executor.stopped else None
     receipt.exit_code = _exit_code(receipt, executor.stopped, interrupted=interrupted)
@@ -348,17 +350,17 @@ async def _read_back(
     if not settings.warehouse.exists():
         return
     with _warehouse(settings) as warehouse:
-        known = set() if warehouse is None else {
+        synced = set() if warehouse is None else {
             row[0] for row in warehouse.execute("SELECT DISTINCT stream FROM meta.checkpoints").fetchall()
         }  # fmt: skip
-    receipt.streams = tuple(name for name in applied_changes.affected_streams(mutations) if name in known)
+    receipt.streams = tuple(name for name in applied_changes.affected_streams(mutations) if name in synced)
     try:
         if receipt.streams:
             await sync.sync(settings, sync.SyncRequest(receipt.streams))
         else:
             await mutation_log.publish(settings)
     except ProjectLocked:
-        on_message("A sync runs beside: it, or the next one, brings what was written into the warehouse.")
+        on_message("Another run has the project: it, or the next sync, brings what was written into the warehouse.")
     except PdsyncError as error:
         log.warning("the warehouse does not show the push yet: %s", error)
         on_message(f"The warehouse does not show this push yet: {str(error).splitlines()[0]}\nRun: pdsync sync")

@@ -116,7 +116,7 @@ def _skip_unreadable(outbox: Outbox, rows: Iterable[_Unreadable]) -> list[str]:
     """Leave the rows out, but send no mutation about which one of them may record more than control.db has.
 
     Returns:
-        What the rows are about, in words.
+        A description of each row that was skipped.
     """
     stored = outbox.progress()
     skipped = {row.id: row.description for row in rows if row.id not in stored or row.progress > stored[row.id]}
@@ -152,7 +152,7 @@ def _list(items: Sequence[str]) -> str:
 
 def _describe(mutation: Mutation) -> str:
     added = f" as {mutation.remote_id}" if mutation.verb == "add" and mutation.remote_id else ""
-    state = "in doubt" if mutation.state in ("armed", "unknown") else mutation.state.replace("_", " ")
+    state = "outcome unknown" if mutation.state in ("armed", "unknown") else mutation.state.replace("_", " ")
     return f"#{mutation.seq} {mutation.operation.rpartition(' ')[2]}: {state}{added}"
 
 

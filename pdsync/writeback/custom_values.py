@@ -146,7 +146,7 @@ def contradict(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def is_reference(value: object) -> bool:
-    """Whether a value stands for the record that another mutation adds."""
+    """Whether a value is a reference to the record that another mutation adds."""
     return isinstance(value, dict) and "$ref" in value
 
 
@@ -236,7 +236,7 @@ def _typed_part(
 
 
 def _further_part(field: Field, part: str, value: object) -> Any:
-    """A part beside the main one: the currency of an amount, the end of a range, a line of an address."""
+    """A part other than the main one: the currency of an amount, the end of a range, a line of an address."""
     if part == "currency":
         return typed_values.parse_currency(value)
     if part == "until":

@@ -107,8 +107,8 @@ def make_entry(
     )
     if wrong := describe_self_link(operation, payload):
         raise ConfigError(f"{operation.name}: {wrong}. Nothing was queued.")
-    place = {field: None if field in references else value for field, value in payload.items()}
-    target = None if shaped.verb == "add" and not shaped.path_params else shaped.target(place)
+    ids = {field: None if field in references else value for field, value in payload.items()}
+    target = None if shaped.verb == "add" and not shaped.path_params else shaped.target(ids)
     return Entry(operation.name, shaped.verb, shaped.kind, target, payload, key, name)
 
 

@@ -1,7 +1,7 @@
-"""Says whether a record shows what was sent, although the API writes the same value in several ways.
+"""Decides whether a record shows what was sent: the API returns the same value in several forms.
 
 A reference comes as an id or as an object with one, a number as text, a list as text with commas, a time with or
-without milliseconds, an unset field as null, "" or not at all. Nothing here knows an operation.
+without milliseconds, an unset field as null, "" or not at all. These rules hold for all operations.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ def value_in(record: Mapping[str, Any], field: str) -> tuple[bool, Any]:
 
 def snapshot_fields(record: Mapping[str, Any], payload: Mapping[str, Any]) -> dict[str, Any]:
     """The values that a record has in the fields that `payload` sets."""
-    return {field: value for field, _ in fields(payload) for shown, value in [value_in(record, field)] if shown}
+    return {field: value for field, _ in fields(payload) for is_shown, value in [value_in(record, field)] if is_shown}
 
 
 def changed_fields(record: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """The fields of `wanted` (by their names in `fields`) in which a record shows something else."""
-    found = []
+    changed = []
     for field, value in wanted.items():
-        shown, stored = value_in(record, field)
-        if shown and not equivalent(value, stored):
-            found.append(field)
-    return found
+        is_shown, stored = value_in(record, field)
+        if is_shown and not equivalent(value, stored):
+            changed.append(field)
+    return changed
 
 
 def fields_not_returned(record: Mapping[str, Any], payload: Mapping[str, Any]) -> list[str]:
-    """The fields of a payload that a record doesn't show: it does not tell whether they were applied."""
+    """The fields of a payload that a record does not have: whether they were applied is not known."""
     return [field for field, _ in fields(payload) if not value_in(record, field)[0]]
 
 
@@ -95,12 +95,12 @@ def _items_match(sent: list[Any], stored: Any) -> bool:
         stored = str(stored).split(",")
     if not isinstance(stored, list) or len(sent) != len(stored):
         return False
-    left = list(stored)
+    unmatched = list(stored)
     for item in sent:
-        found = next((index for index, other in enumerate(left) if equivalent(item, other)), None)
-        if found is None:
+        match = next((index for index, other in enumerate(unmatched) if equivalent(item, other)), None)
+        if match is None:
             return False
-        del left[found]
+        del unmatched[match]
     return True
 
 
@@ -122,7 +122,7 @@ def _texts_match(sent: Any, stored: Any) -> bool:
 
 
 def _is_blank(value: Any) -> bool:
-    """Whether it is nothing, or an object none of whose parts is set: `{"value": null, "currency": null}`."""
+    """Whether a value is empty, or an object without a part that is set: `{"value": null, "currency": null}`."""
     if isinstance(value, dict):
         return all(_is_blank(part) for part in value.values())
     return value is None or value in ("", [])

@@ -122,7 +122,7 @@ class PushExecutor:
                 self.outbox.settle(step.mutation, state, step.reason, step.detail, push_id=self.push_id)
                 self._on_end(self.outbox.get(step.mutation))
 
-    # Which one, when.
+    # The order.
 
     def _order_steps(self) -> None:
         mutations = [self.outbox.get(step.mutation) for step in self.plan.steps]
@@ -141,14 +141,14 @@ class PushExecutor:
                 self._hold_back(follower, f"#{self._steps[id].seq} before it was not applied")
         self._ready.extend(id for id, before in self._waits_for.items() if not before and id not in self.blocked)
 
-    async def _send_ready(self, most: int | None) -> None:
-        """Send the mutations that are ready, and those that become ready: `most` of them, or all."""
+    async def _send_ready(self, limit: int | None) -> None:
+        """Send the mutations that are ready, and those that become ready: at most `limit`, or all."""
         started = 0
         burst = self._http.budget.burst
         # A read must be fresh when its write is sent: at most three seconds' worth of requests are read ahead.
         room = max(int(burst * 1.5), 4) if burst else 200
         while True:
-            free = min(room - len(self._running), len(self._ready), room if most is None else most - started)
+            free = min(room - len(self._running), len(self._ready), room if limit is None else limit - started)
             if self.stopped:
                 free = 0
             if free > 0 and (free >= room // 2 or free == len(self._ready) or not self._running):
@@ -203,7 +203,7 @@ class PushExecutor:
     def _on_ended(self, step: Step, state: State) -> None:
         self._on_end(self.outbox.get(step.mutation))
         self._check_limits(state)
-        why = f"#{step.seq} before it {'is in doubt' if state == 'unknown' else 'was not applied'}"
+        why = f"#{step.seq} before it {'has an unknown outcome' if state == 'unknown' else 'was not applied'}"
         for follower in self._followers.get(step.mutation, ()):
             if state != "applied":
                 self._hold_back(follower, why)
@@ -231,7 +231,7 @@ class PushExecutor:
         if len(recent) == self.limits.of_last and failed > self.limits.share * self.limits.of_last:
             self._stop(GuardTripped("breaker", f"{failed} of the last {self.limits.of_last} were not applied."))
         if self._reviews >= self.limits.reviews:
-            self._stop(GuardTripped("needs_review", f"{self._reviews} of them need a person to look."))
+            self._stop(GuardTripped("needs_review", f"{self._reviews} of them need a review."))
 
     def _stop(self, error: PdsyncError) -> None:
         if self.stopped is None:

@@ -174,8 +174,8 @@ def _decode(path: Path, content: bytes, kind: str, encoding: str | None) -> str:
             ) from error
         around = content[content.rfind(b"\n", 0, error.start) + 1 :].split(b"\n", 1)[0].decode("cp1252", "replace")
         at = error.start - content.rfind(b"\n", 0, error.start) - 1
-        words = re.finditer(r"[^,;\t|]+", around)
-        cell = next((word[0].strip() for word in words if word.start() <= at < word.end()), around)[:60]
+        cells = re.finditer(r"[^,;\t|]+", around)
+        cell = next((each[0].strip() for each in cells if each.start() <= at < each.end()), around)[:60]
         raise ConfigError(
             f"{path} can't be read as {kind}: line {line} is not UTF-8. Nothing was queued.\n"
             f"As Windows-1252 it says {cell!r}. If that is right: --encoding windows-1252. Otherwise save the file as"

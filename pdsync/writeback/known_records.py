@@ -50,18 +50,18 @@ class KnownRecords:
         stream, _ = self._table(kind)
         if stream is None or self._warehouse is None or not id.isdecimal():
             return None
-        found = self._warehouse.execute(
+        rows = self._warehouse.execute(
             "SELECT winner_id FROM meta.merges WHERE entity = ? AND loser_id = ? AND confidence = 'exact'",
             [stream.name, int(id)],
         ).fetchall()
-        return str(found[0][0]) if found and found[0][0] is not None else None
+        return str(rows[0][0]) if rows and rows[0][0] is not None else None
 
     def may_have_happened(self, id: str) -> bool:
         """Whether an earlier attempt of the mutation with this id may have been carried out."""
         return may_have_happened(self._outbox.attempts(id))
 
     def hint(self, kind: str, target: str) -> str:
-        """What may have been meant by a record that never existed: similar ids, in words."""
+        """A hint about a record that never existed: similar ids."""
         stream, table = self._table(kind)
         if stream is None or self._warehouse is None:
             return "see that the id is right"
@@ -79,7 +79,7 @@ class KnownRecords:
         )
 
     def _table(self, kind: str) -> tuple[Stream | None, str]:
-        """The stream that holds records of `kind`, and its table; None where the warehouse has no such table."""
+        """The stream of records of `kind`, and its table; None if the warehouse has no such table."""
         stream = find_stream(kind)
         if stream is None or self._warehouse is None:
             return None, ""
@@ -87,5 +87,5 @@ class KnownRecords:
             "SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'main' AND table_name = ?"
             " AND database_name = current_database()"
         )
-        known = first(self._warehouse.execute(sql, [stream.name]))[0]
-        return (stream, quoted("main", stream.name)) if known else (None, "")
+        exists = first(self._warehouse.execute(sql, [stream.name]))[0]
+        return (stream, quoted("main", stream.name)) if exists else (None, "")

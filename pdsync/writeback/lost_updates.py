@@ -1,4 +1,4 @@
-"""Finds in a record's changelog who changed the same fields between our read and our write, or who deleted it.
+"""Finds in a record's changelog the edits that our write overwrote, and the user who deleted the record.
 
 The API has no If-Match, so an edit in that gap is overwritten and the record alone does not show it. The changelog of
 deals, persons and organizations does: the value that our change replaced is not the one that we had read.
@@ -54,7 +54,7 @@ async def find_deleter(http: Http, kind: str, key: str) -> int | None:
 async def find_overwritten(
     http: Http, kind: str, key: str, *, base: Mapping[str, Any], wanted: Mapping[str, Any], me: int
 ) -> dict[str, Any]:
-    """The values of others that our write replaced unseen: field → value.
+    """Find the values of other users that our write overwrote: field → value.
 
     Args:
         http: the session.
@@ -71,15 +71,15 @@ async def find_overwritten(
     if operation is None:
         return {}
     entries = records_in((await http.carry_out(check(operation, {"id": key, "limit": _NEWEST}))).body)
-    found: dict[str, Any] = {}
+    overwritten: dict[str, Any] = {}
     for field, value in wanted.items():
-        shown, seen = value_in(base, field)
-        if not shown or isinstance(value, dict | list):
+        is_shown, before = value_in(base, field)
+        if not is_shown or isinstance(value, dict | list):
             continue
         name = field.rpartition("/")[2]
         name = _OWNERS.get(kind, name) if name == "owner_id" else _V1_NAMES.get(name, name)
         own = [each for each in entries if each.get("field_key") == name and each.get("actor_user_id") == me]
         ours = next((each for each in own if equivalent(value, each.get("new_value"))), None)
-        if ours and not equivalent(seen, ours.get("old_value")):
-            found[field] = ours.get("old_value")
-    return found
+        if ours and not equivalent(before, ours.get("old_value")):
+            overwritten[field] = ours.get("old_value")
+    return overwritten

@@ -1,4 +1,4 @@
-"""Previews a merge: what survives, what is lost, and what moves over. Pipedrive can't undo it.
+"""Previews a merge: what is kept, what is lost, and what moves to the winner. Pipedrive can't undo it.
 
 The record named by `merge_with_id` stays and wins wherever both have a value; the one in the path is gone. What the
 winner lacks is taken from the loser. Source: the vendor's pages on merging deals, persons and organizations.
@@ -53,11 +53,11 @@ def preview_outcome(
     filled: list[tuple[str, Any, Any]] = []
     lost: list[tuple[str, Any]] = []
     for field, value in _flatten(loser):
-        held = dict(_flatten(winner)).get(field)
-        if field.split("_count")[0] != field or field in _OWN or _is_blank(value) or equivalent(value, held):
+        current = dict(_flatten(winner)).get(field)
+        if field.split("_count")[0] != field or field in _OWN or _is_blank(value) or equivalent(value, current):
             continue
-        if _is_blank(held):
-            filled.append((field, held, value))
+        if _is_blank(current):
+            filled.append((field, current, value))
         elif not isinstance(value, list):  # of lists both sides are kept
             lost.append((field, value))
     return filled, lost
@@ -87,38 +87,39 @@ async def find_proof(http: Http, kind: str, base: Mapping[str, Any], winner: str
         PdsyncError: a read failed; nothing is known.
     """
     before, lost = dict(_flatten(base.get("winner") or {})), base.get("loser") or {}
-    held, lists = dict(_flatten(now)), {listing.id: (listing, param) for listing, param in _find_lists(kind)}
+    current, lists = dict(_flatten(now)), {listing.id: (listing, param) for listing, param in _find_lists(kind)}
     moves = {name: set(ids) for name, ids in (base.get("moves") or {}).items() if ids and name in lists}
-    here = await asyncio.gather(*(_read_ids(http, *lists[name], winner) for name in moves))
-    left = {name: ids - set(found) for (name, ids), found in zip(moves.items(), here, strict=True)}
+    of_winner = await asyncio.gather(*(_read_ids(http, *lists[name], winner) for name in moves))
+    left = {name: ids - set(moved) for (name, ids), moved in zip(moves.items(), of_winner, strict=True)}
     filled, _ = preview_outcome(lost, base.get("winner") or {})
     expected = {field: value for field, _, value in filled if not isinstance(value, list)}
     expected |= {
         field: value for field, value in _flatten(lost) if isinstance(value, list) and _own_items(value, before, field)
     }
-    taken = [field for field, value in expected.items() if _is_taken(value, before, held, field)]
+    taken = [field for field, value in expected.items() if _is_taken(value, before, current, field)]
     if any(left.values()):
-        hung = ", ".join(describe_count(name, len(ids)) for name, ids in left.items() if ids)
-        return Proof({}, f"{hung} that hung on it do not hang on the other")
+        remaining = ", ".join(describe_count(name, len(ids)) for name, ids in left.items() if ids)
+        return Proof({}, f"{remaining} that belonged to it do not belong to the other")
     # A person who tidies up by hand copies a value and deletes the rest, and does not move every linked record.
     if len(taken) < len(expected) and not (moves and taken):
         missing = ", ".join(sorted(expected.keys() - set(taken)))
-        return Proof({}, f"the other has not taken over {missing}")
+        return Proof({}, f"the other does not have its {missing}")
     if not moves and not taken:
-        return Proof({}, "nothing hung on it, and it had no value that the other lacked")
+        return Proof({}, "no record belonged to it, and it had no value that the other lacked")
     return Proof({"moved": {name: sorted(ids) for name, ids in moves.items()}, "taken over": taken})
 
 
 def _own_items(lost: list[Any], before: Mapping[str, Any], field: str) -> set[str]:
     """The entries that only the list of the loser had."""
-    known = before.get(field)
-    return {_item(each) for each in lost} - {_item(each) for each in (known if isinstance(known, list) else ())}
+    existing = before.get(field)
+    return {_item(each) for each in lost} - {_item(each) for each in (existing if isinstance(existing, list) else ())}
 
 
-def _is_taken(value: Any, before: Mapping[str, Any], held: Mapping[str, Any], field: str) -> bool:
+def _is_taken(value: Any, before: Mapping[str, Any], current: Mapping[str, Any], field: str) -> bool:
+    """Whether the winner has the value of the loser now; of a list, the entries that it did not have before."""
+    now = current.get(field)
     if not isinstance(value, list):
-        return equivalent(value, held.get(field))
-    now = held.get(field)
+        return equivalent(value, now)
     return isinstance(now, list) and _own_items(value, before, field) <= {_item(each) for each in now}
 
 
@@ -137,9 +138,11 @@ async def read_children(http: Http, shape: Shape, payload: Mapping[str, Any]) ->
 
 
 def describe_count(listing: str, count: int) -> str:
-    """How many records of a list operation, in words: `3 notes`, `1 activity`, `2 archived deals`."""
-    words = [word for word in catalogue.operation(listing).path.split("/") if word not in ("", "api", "v1", "v2")]
-    name = " ".join(reversed(words))
+    """A number of records of a list operation, for people: `3 notes`, `1 activity`, `2 archived deals`."""
+    segments = [
+        segment for segment in catalogue.operation(listing).path.split("/") if segment not in ("", "api", "v1", "v2")
+    ]
+    name = " ".join(reversed(segments))
     if count == 1:
         name = f"{name.removesuffix('ies')}y" if name.endswith("ies") else name.removesuffix("s")
     return f"{count:,} {name}"
@@ -169,8 +172,8 @@ async def _read_ids(http: Http, listing: Operation, param: str, id: str) -> list
 
 def _is_linked(record: Mapping[str, Any], param: str, id: str) -> bool:
     """Whether a listed record names the one with this id itself; a list may show others, of which it takes part."""
-    held = record.get(param)
-    return held is None or equivalent(id, held)
+    linked = record.get(param)
+    return linked is None or equivalent(id, linked)
 
 
 def _flatten(record: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""Sentences that refusals of the queue have in common."""
+"""Sentences that several refusals of the queue share."""
 
 from __future__ import annotations
 

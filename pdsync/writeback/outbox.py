@@ -56,7 +56,7 @@ class Entry(Struct, frozen=True):
 
 
 class Reference(Struct, frozen=True):
-    """A value that stands for the record which another mutation adds."""
+    """A reference to the record that another mutation adds."""
 
     name: str
 

@@ -53,7 +53,7 @@ def find_parameter(operation: Operation, stream: Stream | None, key: str, params
 def find_part(
     operation: Operation, stream: Stream | None, key: str, value: object, params: Mapping[str, object]
 ) -> tuple[str, str] | None:
-    """The parameter, and the part of it, that a column stands for: `currency` of a lead is `value`, `currency`."""
+    """The parameter, and the part of it, that a column names: `currency` of a lead is `value`, `currency`."""
     if stream is None or key not in stream.columns or isinstance(value, dict):
         return None
     if isinstance(value, str) and value.lstrip().startswith("{"):

@@ -58,7 +58,7 @@ async def make_plan(
         names: the labels of fields, options and ids.
         mutations: in the order in which they were queued.
         company: id and name of the company that the token belongs to.
-        policy: what to do where somebody else has changed the same fields meanwhile.
+        policy: what to do if another user has changed the same fields meanwhile.
         currency: of amounts for which nothing else names one.
         known_records: which records are known to have existed.
 
@@ -102,7 +102,7 @@ class Planner:
 
     Args:
         names: the labels of fields, options and ids.
-        policy: what to do where somebody else has changed the same fields.
+        policy: what to do if another user has changed the same fields.
         currency: of amounts for which nothing else names one.
         reads: target → the record as it was just read.
         known_records: which records are known to have existed.
@@ -118,7 +118,7 @@ class Planner:
     ) -> None:
         self.names, self.policy, self.currency, self.known_records = names, policy, currency, known_records
         self.moves: dict[str, dict[str, list[str]]] = {}  # by merge: what belongs to the loser
-        self.to_delete: dict[str, EntriesToDelete] = {}  # by mutation: the entries that it takes away
+        self.to_delete: dict[str, EntriesToDelete] = {}  # by mutation: the entries that it deletes
         # The records as the mutations planned so far leave them; None where one of them deletes it.
         self._images: dict[str, fresh_reads.FreshRecord | None] = dict(reads)
         self._never_shown = {target for target, read in reads.items() if read.record is None and not read.is_hidden}

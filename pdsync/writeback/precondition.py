@@ -1,4 +1,4 @@
-"""Decides whether a mutation may be sent, given its records as they are now: the one place, for plan and sender alike.
+"""Decides whether a mutation may be sent, given its records as they are now; the plan and the sender both use it.
 
 The plan decides with what it has read; the sender decides again with a read that is at most five seconds old, and with
 what the plan saw as the state before. Nothing here reads or writes anything.
@@ -10,7 +10,7 @@ what the plan saw as the state before. Nothing here reads or writes anything.
                        conflict      `target_gone` for an update or a merge
     as requested       already_so    there is nothing to send
     archived           conflict      an archived record takes no update except to be taken out of the archive
-    changed            conflict      by somebody else since the plan (`changed`, `kept_theirs`), or since it was queued
+    changed            conflict      by another user since the plan (`changed`, `kept_theirs`), or since it was queued
     merge, attempted   needs_review  `undecidable`: one record is gone, and an earlier attempt may have done it
 """
 
@@ -41,7 +41,7 @@ class Decision(Struct, frozen=True):
     outcome: Outcome
     reason: str | None = None
     detail: str | None = None  # for people; `{fields}` stands for the names of `fields`
-    fields: tuple[str, ...] = ()  # that somebody else has changed
+    fields: tuple[str, ...] = ()  # that another user has changed
 
     def message(self, label: Callable[[str], str] = str) -> str | None:
         """The detail with the names of the fields, each as `label` writes it."""
@@ -62,7 +62,7 @@ class RecordState(Struct, frozen=True):
 
 
 class EntriesState(Struct, frozen=True):
-    """The entries of a list that a mutation would take away, as they are now."""
+    """The entries of a list that a mutation would delete, as they are now."""
 
     to_delete: EntriesToDelete
     existed: bool = False  # the named entries are known to have been there
@@ -79,7 +79,7 @@ class Before(Struct, frozen=True):
 
 
 class Now(Struct, frozen=True):
-    """What a read shows. What is left out was not, or can't be, read: it prevents nothing."""
+    """What a read shows. A default means that it was not, or can't be, read: it prevents nothing."""
 
     records: tuple[RecordState, ...] = ()  # the record; of a merge the loser and the winner
     entries: EntriesState | None = None
@@ -93,7 +93,7 @@ def decide(prepared: PreparedMutation, before: Before, now: Now, policy: Policy)
         prepared: the mutation, its payload completed.
         before: what is known from before.
         now: what a read shows.
-        policy: what to do where somebody else has changed the same fields.
+        policy: what to do if another user has changed the same fields.
     """
     if prepared.fault:
         return Decision("rejected", *prepared.fault)
@@ -133,7 +133,7 @@ def _decide_update(prepared: PreparedMutation, before: Before, state: RecordStat
     reason = "kept_theirs" if policy == "theirs" else "changed"
     return (
         (_changed(record, before.planned, wanted, reason, "since the plan") if compared else None)
-        or _changed(record, prepared.mutation.expected, wanted, "changed", "since")
+        or _changed(record, prepared.mutation.expected, wanted, "changed", "since it was queued")
         or Decision("send")
     )
 
@@ -147,7 +147,7 @@ def _decide_delete(prepared: PreparedMutation, before: Before, state: RecordStat
     record = _record(state)
     return (
         _changed(record, before.planned, {}, "changed", "since the plan")
-        or _changed(record, prepared.mutation.expected, {}, "changed", "since")
+        or _changed(record, prepared.mutation.expected, {}, "changed", "since it was queued")
         or Decision("send")
     )
 
@@ -178,7 +178,7 @@ def _decide_merge(prepared: PreparedMutation, before: Before, records: tuple[Rec
             return Decision("conflict", "changed", "one of the two was changed since the plan")
         return Decision("send")
     if before.may_have_happened:
-        detail = "one of the two is not there any more: an earlier attempt, or somebody else, may have done it"
+        detail = "one of the two is not there any more: an earlier attempt, or another user, may have removed it"
         return Decision("needs_review", "undecidable", detail)
     if not missing.existed:
         return _not_found(missing)
@@ -206,7 +206,7 @@ def _changed(
         for name in changed_fields(record, base or {})
         if name not in wanted or not equivalent(wanted[name], value_in(record, name)[1])
     )
-    return Decision("conflict", reason, f"somebody has changed {{fields}} {since}", changed) if changed else None
+    return Decision("conflict", reason, f"another user has changed {{fields}} {since}", changed) if changed else None
 
 
 def _already_so(before: Before, detail: str) -> Decision:

@@ -73,7 +73,7 @@ class Sender:
         outbox: where every attempt is recorded before it is made.
         push_id: of this push.
         me: the id of the user whose token it is.
-        policy: what to do where somebody else has changed the same fields.
+        policy: what to do if another user has changed the same fields.
         settle_s: how long a lost write may take to show, in seconds; later probes wait 6 and 60 times as long.
         create_doubt: `review` where an addition with an unknown outcome is never sent again.
         check_lost_updates: read the changelog of each updated record for edits that the update overwrote.
@@ -204,7 +204,7 @@ class Sender:
         return Now(tuple(RecordState(target, sending.reads[target], self._existed(sending.step)) for target in targets))
 
     async def _read_effect(self, sending: _Sending) -> Now:
-        """Read the state that an operation without a record of its own leads to."""
+        """Read the state that an operation without a record of its own sets."""
         prepared = sending.prepared
         if not is_state(prepared.operation):
             return Now()
@@ -212,15 +212,15 @@ class Sender:
             sending.base = {"entries": to_delete.entries}
             return Now(entries=EntriesState(to_delete, self._existed(sending.step)))
         try:
-            shown = await read_effect(self.http, prepared.operation, prepared.payload)
+            reading = await read_effect(self.http, prepared.operation, prepared.payload)
         except ApiError as error:
             log.info("#%s: what it would change can't be read: %s", prepared.mutation.seq, error)
             return Now()
-        sending.base = shown.after
-        return Now(effect_shows=shown.verdict == "shown")
+        sending.base = reading.after
+        return Now(effect_shows=reading.verdict == "shown")
 
     async def _read_list(self, sending: _Sending) -> Now:
-        """Read the list that an addition adds to: to recognise what is new in it, and relations that are there."""
+        """Read the list that an addition adds to: to recognise new records later, and relations that exist already."""
         prepared = sending.prepared
         if not prepared.shape.relation:
             sending.seen = await self._snapshot(prepared)
@@ -231,9 +231,9 @@ class Sender:
             log.info("the list of %s can't be read: %s", prepared.mutation.kind, error)
             return Now()
         sending.seen = sorted(key for each in records if (key := record_key(each)))
-        tied = find_relation(prepared.body, records)
-        sending.base = tied
-        return Now(effect_shows=tied is not None)
+        link = find_relation(prepared.body, records)
+        sending.base = link
+        return Now(effect_shows=link is not None)
 
     async def _snapshot(self, prepared: PreparedMutation) -> Any:
         """What a list shows before the first attempt; one snapshot is used for several additions."""
@@ -265,7 +265,7 @@ class Sender:
         def write() -> None:
             mutation = sending.prepared.mutation
             if self.outbox.get(mutation.id).state == "armed":
-                self.outbox.mark_not_executed(mutation.id, "turned away before it was looked at")
+                self.outbox.mark_not_executed(mutation.id, "refused before it was carried out")
             self.outbox.arm(
                 mutation, self.push_id, method=call.operation.method, path=call.path, body=call.body,
                 base=sending.base, seen=sending.seen, at=self.http.clock.now(),
@@ -291,7 +291,7 @@ class Sender:
         return self._settle(sending, ending)
 
     def _after_failure(self, sending: _Sending, error: BaseException) -> State:
-        """What becomes of a mutation whose attempt brought no success.
+        """Record an attempt that failed, and return the state of the mutation.
 
         Raises:
             HeldBack, Stopped, AuthError, CancelledError: it was not carried out, and nothing more is sent.
@@ -304,7 +304,7 @@ class Sender:
             raise error
         message = str(error).split("\n", 1)[0]
         if isinstance(error, Stopped | AuthError) or (isinstance(error, ServerTrouble) and not error.doubtful):
-            if is_armed:  # refused before it was looked at
+            if is_armed:  # refused before it was carried out
                 self.outbox.mark_not_executed(id, message)
             if isinstance(error, ServerTrouble):
                 self._on_stop(error)

@@ -322,7 +322,7 @@ def _find_each(values: Iterable[object], options: list[Option]) -> list[int | st
         try:
             found.append(find_option(value, options))
         except InvalidValue as error:
-            raise InvalidValue("", why=f"holds {value!r}, which {error}" if str(error) else "") from None
+            raise InvalidValue("", why=f"has {value!r}, which {error}" if str(error) else "") from None
     return list(dict.fromkeys(found))
 
 

@@ -1,7 +1,7 @@
 """Makes the changes that undo a push: the old values where ours were not changed since, the deletion of what was added.
 
-They are queued, previewed and guarded like any other change. A field that another user has changed since is left alone.
-A mutation that can't be undone is named, with what a person can still do.
+They are queued, previewed and guarded like any other change. A field that another user has changed since stays as it
+is. A mutation that can't be undone is named, with what a person can still do.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ def make_undo(outbox: Outbox, push_id: str) -> tuple[list[Entry], list[NotUndoab
         each for each in outbox.mutations_of_push(push_id) if each.state == "applied" and each.reason != "already_so"
     ]
     entries: list[Entry] = []
-    stuck: list[NotUndoable] = []
+    not_undoable: list[NotUndoable] = []
     for each in reversed(done):
-        found = _undo_one(outbox, each, done)
-        if isinstance(found, Entry) and FORGOTTEN in str((found.payload, found.expected)):
-            found = "it named a person who was forgotten since"
-        if isinstance(found, Entry):
-            entries.append(found)
+        undone = _undo_one(outbox, each, done)
+        if isinstance(undone, Entry) and FORGOTTEN in str((undone.payload, undone.expected)):
+            undone = "it named a person who was forgotten since"
+        if isinstance(undone, Entry):
+            entries.append(undone)
         else:
-            stuck.append(NotUndoable(each, found))
-    return entries, stuck
+            not_undoable.append(NotUndoable(each, undone))
+    return entries, not_undoable
 
 
 def _undo_one(outbox: Outbox, mutation: Mutation, push: Sequence[Mutation]) -> Entry | str:
@@ -77,10 +77,10 @@ def _restore(mutation: Mutation, operation: Operation) -> Entry | str:
     }
     expected: dict[str, Any] = {}
     for field, sent in fields(body_of(operation, mutation.payload)):
-        shown, before = value_in(base, field)
+        is_shown, before = value_in(base, field)
         _, ours = value_in(after, field)
         ours = sent if ours is None else ours
-        if not shown or equivalent(ours, before):
+        if not is_shown or equivalent(ours, before):
             continue
         outer, _, code = field.partition("/")
         if code:

@@ -1,4 +1,4 @@
-"""Finds out what became of a write whose answer was lost, and whether it may be sent again.
+"""Finds out whether a write whose answer was lost was carried out, and whether it may be sent again.
 
 A write is sent again only after a probe has shown that it was not carried out: two probes for an addition, because a
 list may lag.
@@ -62,7 +62,7 @@ class UnknownOutcomes:
         self.waits_s, self.create_doubt, self._on_stop = waits_s, create_doubt, on_stop
 
     async def resolve(self, mutation: Mutation, prepared: PreparedMutation | None = None) -> State:
-        """Probe until it is known what became of a mutation, or the last wait is over.
+        """Probe until it is known whether a mutation was carried out, or the last wait is over.
 
         Args:
             mutation: with an unknown outcome.
@@ -118,11 +118,11 @@ class UnknownOutcomes:
         if again:
             return "approved"
         if not_carried_out:
-            detail = f"it was not carried out in {len(attempts)} attempts"
-            ending = Ending("needs_review", "attempts_used_up", detail)
-            return settle(self.outbox, self.push_id, mutation, ending)
-        found = self._ending(prepared, outcome)
-        return settle(self.outbox, self.push_id, mutation, found) if found else "unknown"
+            detail = f"it was not carried out ({len(attempts)} attempts)"
+            used_up = Ending("needs_review", "attempts_used_up", detail)
+            return settle(self.outbox, self.push_id, mutation, used_up)
+        ending = self._ending(prepared, outcome)
+        return settle(self.outbox, self.push_id, mutation, ending) if ending else "unknown"
 
     def _ending(self, prepared: PreparedMutation, outcome: ProbeOutcome) -> Ending | None:
         """How a mutation ends by a probe; None where the next probe may show more."""
@@ -134,7 +134,7 @@ class UnknownOutcomes:
             reason = "already_so" if outcome.by_other else "seen"
             return Ending("applied", reason, after=outcome.record or {}, remote_id=key, bound=bound)
         if outcome.verdict == "moved":
-            return Ending("conflict", "changed", "somebody has changed it meanwhile", after=outcome.record)
+            return Ending("conflict", "changed", "another user has changed it meanwhile", after=outcome.record)
         if outcome.verdict in ("several", "undecidable"):
             return Ending("needs_review", outcome.verdict, f"{outcome.request}: {outcome.found}")
         return None

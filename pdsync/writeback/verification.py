@@ -88,7 +88,7 @@ class Verifier:
             return judge_addition(prepared, record)
         ending = judge_update(prepared, record)
         if ending.state == "applied" and (lost := await self._overwritten(prepared, base, wanted)):
-            detail = f"meanwhile somebody had written {lost}; it was overwritten"
+            detail = f"another user had written {lost} meanwhile; it was overwritten"
             return Ending("conflict", "detected_late", detail, after=record)
         return ending
 
@@ -119,7 +119,7 @@ class Verifier:
         return EffectReading("shown") if is_gone else EffectReading("missing", f"{removed.target} is still there")
 
     async def _overwritten(self, prepared: PreparedMutation, base: Any, wanted: dict[str, Any]) -> str:
-        """The values of others that our update replaced unseen, in words; empty for none, or where it isn't checked."""
+        """The values of other users that our update overwrote, as text; empty if none, or if not checked."""
         if not self.check_lost_updates or not isinstance(base, dict) or not prepared.addresses:
             return ""
         key = prepared.addresses[0].target.rpartition("/")[2]
@@ -152,23 +152,23 @@ class Verifier:
 
 
 def judge_update(prepared: PreparedMutation, record: dict[str, Any]) -> Ending:
-    """How an update ends whose record is now as given."""
+    """How an update ends, given the record after it."""
     if ignored := ", ".join(changed_fields(record, dict(fields(prepared.body)))):
         alarm = f"Pipedrive accepted #{prepared.mutation.seq} and ignored {ignored}."
-        return Ending("rejected", "ignored_fields", f"not taken over: {ignored}", after=record, alarm=alarm)
+        return Ending("rejected", "ignored_fields", f"not applied: {ignored}", after=record, alarm=alarm)
     reason, detail = _unverified(prepared, record)
     return Ending("applied", reason, detail, after=record)
 
 
 def judge_addition(prepared: PreparedMutation, record: dict[str, Any]) -> Ending:
-    """How an addition ends whose record is now as given."""
+    """How an addition ends, given the record that it added."""
     key = record_key(record)
     bound = bound_name(prepared, key)
     reason, detail = _unverified(prepared, record)
     state: State = "applied"
     if ignored := ", ".join(changed_fields(record, dict(fields(prepared.body)))):
         state, reason = "needs_review", "ignored_fields"
-        detail = f"it was added as {key}, but {ignored} was not taken over"
+        detail = f"it was added as {key}, but {ignored} was not applied"
     return Ending(state, reason, detail, after=record, remote_id=key, bound=bound)
 
 

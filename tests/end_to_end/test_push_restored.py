@@ -297,7 +297,7 @@ def test_w13_what_was_pushed_during_a_sync_is_loaded_by_that_sync(remote: Remote
     while not any(entry["path"] == "/v1/users" for entry in remote.log()):
         pass
     ran = push(project, *TAKING)
-    assert "A sync runs beside" in ran.err
+    assert "Another run has the project" in ran.err
     assert not row_of(project, "deals", deal)
     done = wait_for(sync)
     assert done.code == 0, done

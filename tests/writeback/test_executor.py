@@ -162,7 +162,7 @@ async def test_w4_what_follows_a_mutation_in_doubt_waits_in_the_queue(outbox: Ou
     answers = deals(1, {1: 500}) | {f"{DEALS}/1": ({"id": 1, "title": "Old"}, 403)}
     await push(outbox, plan(outbox, [update(1), update(1, "Two")]), answers)
     assert states(outbox) == ["unknown", "queued"]
-    assert outbox.get(2).detail == "#1 before it is in doubt"
+    assert outbox.get(2).detail == "#1 before it has an unknown outcome"
 
 
 # When it stops.

@@ -218,8 +218,8 @@ def test_the_detail_names_the_fields_as_people_call_them() -> None:
     one = mutation("v2 updateDeal", {"id": 12, "title": "New", "value": 7})
     found = decide(prepare(one), Before(planned={"title": "A", "value": 1}), Now((state(OLD),)), "field")
     assert found.fields == ("title", "value")
-    assert found.message() == "somebody has changed title, value since the plan"
-    assert found.message(str.upper) == "somebody has changed TITLE, VALUE since the plan"
+    assert found.message() == "another user has changed title, value since the plan"
+    assert found.message(str.upper) == "another user has changed TITLE, VALUE since the plan"
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ async def test_w4_after_three_attempts_a_person_has_to_look(
     found = outbox.get(mutation.id)
     if state == "needs_review":
         assert found.reason == "attempts_used_up"
-        assert found.detail == f"it was not carried out in {attempts} attempts"
+        assert found.detail == f"it was not carried out ({attempts} attempts)"
 
 
 async def test_w4_a_read_that_fails_is_no_probe_and_proves_nothing(outbox: Outbox) -> None:
