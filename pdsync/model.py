@@ -173,18 +173,20 @@ class Parent(Struct, frozen=True, forbid_unknown_fields=True):
     batch: int = 1
     having: str | None = None  # a count in the parent's table: where it is 0 no request is needed
     counts: bool = False  # whether `having` is the exact number of records in the parent's list
+    unless: str | None = None  # a flag in the parent's table: where it is set no request is made
 
 
 class Source(Struct, frozen=True, forbid_unknown_fields=True):
     """One list operation whose records belong into a stream's table, and how its changes are found.
 
     `way` names the strategy: `updated_since` requests the changed records; `newest_first` sorts by the cursor, newest
-    first, and stops at the watermark; `changed_parents` requests the lists of the parents that changed; `full` reads
-    everything and lets row hashes decide.
+    first, and stops at the watermark; `changed_parents` requests the lists of the parents that changed; `new_parents`
+    of those that changed and have no row yet, as what was read does not change; `full` reads everything and lets row
+    hashes decide.
     """
 
     operation: str
-    way: Literal["updated_since", "newest_first", "changed_parents", "full"] = "full"
+    way: Literal["updated_since", "newest_first", "changed_parents", "new_parents", "full"] = "full"
     query: dict[str, str] = {}
     since_query: dict[str, str] = {}  # added to `query` when only changes are read
     name: str = "all"

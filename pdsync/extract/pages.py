@@ -60,7 +60,7 @@ def query_of(
     cursor = stream.cursor
     if since is not None:
         query |= source.since_query
-    if cursor is None or source.way in ("full", "changed_parents"):
+    if cursor is None or source.way in ("full", "changed_parents", "new_parents"):
         return query
     if version == "v2":
         if "sort_by" in operation.query:

@@ -24,7 +24,8 @@ _MIN_LENGTH = 3  # characters: anything shorter would match in most texts
 _MIN_DIGITS = 7  # of a phone number
 _IDS = ("id", "value", "person_id", "linked_person_id")  # the last two are always a person's
 # Keys of lists whose elements are people.
-_PEOPLE = {"attendees", "participants", "parties", "from", "to", "cc", "bcc"}
+_MAIL_PARTIES = ("from", "to", "cc", "bcc")
+_PEOPLE = {"attendees", "participants", "parties", *_MAIL_PARTIES}
 # The content of a mutation: columns of control.db and meta.mutations, keys of the journal.
 _CONTENT = frozenset({"payload", "expected", "base_image", "after_image", "body", "answer", "found", "request"})
 
@@ -104,6 +105,7 @@ class Redactor:
         *,
         key: str | None = None,
         parent_param: str | None = None,
+        of_parties: bool = False,
     ) -> tuple[bytes, int, RedactionCounts]:
         """An answer without the person.
 
@@ -114,6 +116,7 @@ class Redactor:
             key: the key that marks a record as the person's own: `id` in a list of persons, `person_id` in a list with
                 one record a person; None where no record is.
             parent_param: the key of `context` with the id of the person whose list this is.
+            of_parties: a record is the person's own, too, if they are among its senders or recipients.
 
         Returns:
             The new body, the number of its records, and what was removed.
@@ -131,13 +134,13 @@ class Redactor:
         for container, name in _records(tree, operation):
             records = container.get(name) if isinstance(container, _Object) else container
             if isinstance(records, list) and not isinstance(records, _Object):
-                kept = [] if is_theirs else [record for record in records if not self._is_own(record, key)]
+                kept = [] if is_theirs else [each for each in records if not self._is_own(each, key, of_parties)]
                 counts.removed += len(records) - len(kept)
                 records[:] = kept
                 for index, record in enumerate(records):
                     records[index] = self._redact(record, "", "")
                     counts.changed += records[index] != record
-            elif isinstance(records, _Object) and (is_theirs or self._is_own(records, key)):
+            elif isinstance(records, _Object) and (is_theirs or self._is_own(records, key, of_parties)):
                 container.put(name, None)
                 counts.removed += 1
         redacted = self._redact(tree, "", "")
@@ -152,13 +155,21 @@ class Redactor:
         text = body.decode("utf-8", "replace")
         return bool(self._any_trace.search(text) or (self._pattern and self._pattern.search(text)))
 
-    def _is_own(self, record: Any, key: str | None) -> bool:
+    def _is_own(self, record: Any, key: str | None, of_parties: bool = False) -> bool:
+        if of_parties and isinstance(record, _Object) and any(map(self._is_party, _parties(record))):
+            return True
         if key is None or not isinstance(record, _Object):
             return False
         value = record.get(key)
         if isinstance(value, _Object):
             value = value.get("value") or value.get("id")
         return isinstance(value, str) and value == self.id
+
+    def _is_party(self, party: _Object) -> bool:
+        """Whether a sender or recipient is the person: by a link, or by the address."""
+        address = party.get("email_address")
+        is_their_address = isinstance(address, str) and self.redact_text(address) != address
+        return is_their_address or party.get("linked_person_id") == self.id
 
     def _redact(self, value: Any, key: str, parent_key: str) -> Any:
         """`value` without the person; it is the value of `key`, in the value of `parent_key`."""
@@ -181,6 +192,13 @@ class Redactor:
         ids = _IDS if key.startswith("person") else _IDS[2:]  # the `id` of a participant of a mail is none of a person
         says_more = any(type(inner) is not _Number for name, inner in value if name not in _IDS)
         return says_more and any(value.get(name) == self.id for name in ids)
+
+
+def _parties(message: _Object) -> Iterator[_Object]:
+    """The senders and recipients of a mail message."""
+    for name, value in message:
+        if name in _MAIL_PARTIES and type(value) is list:
+            yield from (each for each in value if isinstance(each, _Object))
 
 
 def _without_content(value: Any, *, is_content: bool) -> Any:

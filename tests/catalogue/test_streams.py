@@ -109,7 +109,7 @@ def its_lists_can_be_requested(stream: Stream) -> None:
             assert stream.cursor is not None
             assert version == "v1"
             assert "sort" in takes
-        assert (source.way == "changed_parents") <= (source.parent is not None)
+        assert (source.way in ("changed_parents", "new_parents")) <= (source.parent is not None)
         assert not source.params or not source.parent or source.way == "full"
     for listed in (stream.v1, stream.v2):
         assert len({source.name for source in listed}) == len(listed)

@@ -86,6 +86,23 @@ def test_who_took_part_in_a_mail_has_an_id_of_another_kind() -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["from", "to", "cc", "bcc"])
+@pytest.mark.parametrize(
+    ("party", "is_theirs"),
+    [
+        ({"id": 9, "linked_person_id": 42, "email_address": "other@example.com"}, True),
+        ({"id": 9, "linked_person_id": None, "email_address": "Anna.Mueller@example.com"}, True),
+        ({"id": 42, "linked_person_id": 43, "email_address": "b@example.com"}, False),
+    ],
+)
+def test_the_text_of_a_mail_goes_if_the_person_sent_or_received_it(
+    name: str, party: dict[str, Any], *, is_theirs: bool
+) -> None:
+    message = {"id": 1, "from": [{"id": 5, "linked_person_id": 6}], "body": "<p>hello</p>", name: [party]}
+    assert cleaned(page([message]), of_parties=True)["data"] == ([] if is_theirs else [message])
+    assert len(cleaned(page([message]))["data"]) == 1
+
+
 def test_numbers_keys_and_escapes_come_out_as_they_came_in() -> None:
     body = b'{"data":[{"a":1.10,"a":1e400,"n":12345678901234567890.10,"s":"\\ud83d","t":"Anna M\\u00fcller","z":-0}]}'
     made, rows, found = ANNA.redact_page(body, None, {})

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _VERIFIED = {
     "every_sync": "every sync", "in_turn": "in turn", "by_count": "in turn, by count",
-    "by_record": "in turn, by record", "never": "never",
+    "by_record": "in turn, by record", "once": "read once", "never": "never",
 }  # fmt: skip
 
 
@@ -147,9 +147,9 @@ def _newest_runs(app: App, last: int) -> list[Receipt]:
 def streams(app: App, streams: tuple[str, ...]) -> None:
     """List the streams: key, cursor, how changes are found and rows are verified, and the cost of a page.
 
-    A stream is verified by every sync that reads it, in turn within the verify cycle, in turn by the counts of other
-    records or by a request for each record if `limits.dependents_share` allows, or never: then its content depends on
-    parameters. What the lists of a stream leave out, and no parameter asks for, is listed below.
+    Rows are verified by every sync; in turn within the verify cycle: whole, by the counts of other records, or by a
+    request for each record if limits.dependents_share suffices. "read once": they do not change. "never": the content
+    depends on parameters. What the lists of a stream leave out, and no parameter asks for, is listed below.
     """
     selected = [catalogue.stream(name) for name in streams] or list(catalogue.streams().values())
     rows = []

@@ -14,9 +14,10 @@ at any instant:
 A kill before step 4: the same command starts over. After it: the same command finishes the rest, without needing the
 person's names.
 
-Removed: the person's record, the payloads of mutations of it, their notes, the lists that were requested for them
-(changes, files, mails, followers), and downloaded files that are attached to them or named after them. Kept: other
-records, with `[forgotten]` in place of the person's name, addresses and numbers; ids.
+Removed: the person's record, the payloads of mutations of it, their notes, the texts of mails that they sent or
+received, the lists that were requested for them (changes, files, mails, followers), and downloaded files that are
+attached to them or named after them. Kept: other records, with `[forgotten]` in place of the person's name, addresses
+and numbers; ids.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 
 # Stream → the key with a person's id, whose record is removed whole.
 _PERSON_KEYS = {"persons": "id", "notes": "person_id"}
+# Streams whose records are removed whole if the person is among their senders or recipients.
+_OF_PARTIES = frozenset({"mail_message_bodies"})
 
 
 class ErasureReport(Struct):
@@ -224,7 +227,14 @@ def _redact_page(redactor: Redactor, walk: Walk, page: SealedPage, body: bytes) 
                 ]
                 key = next((path for path in paths if not path.startswith("@")), key)
     context = msgspec.json.decode(page.context or "{}", type=dict[str, str])
-    return redactor.redact_page(body, _operation(walk), context, key=key, parent_param=parent_param)
+    return redactor.redact_page(
+        body,
+        _operation(walk),
+        context,
+        key=key,
+        parent_param=parent_param,
+        of_parties=walk.stream in _OF_PARTIES,
+    )
 
 
 def _remove_downloads(settings: Settings, redactor: Redactor, id: int) -> int:

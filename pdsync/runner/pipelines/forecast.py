@@ -128,14 +128,15 @@ def _estimate(
     incremental = source.way != "full" and not request.reads_whole(stream.name) and whole is not None
     unknown = whole is None
     if source.parent:
-        count = _count_parents(source.parent, last_walks, warehouse, changed=incremental)
+        unread = (stream.name, stream.key) if source.way == "new_parents" and incremental else None
+        changed = incremental and not unread
+        count = _count_parents(source.parent, last_walks, warehouse, changed=changed, unread=unread)
         requests = -(-count // source.parent.batch) if count is not None else 1
-        if incremental and changes:  # not every changed parent has a list to read
+        if changed and changes:  # not every changed parent has a list to read
             requests = min(requests, changes[0])
         unknown = count is None
-        basis = (
-            f"{'all' if not incremental else 'changed'} {source.parent.stream}: {count if count is not None else '?'}"
-        )
+        which = "new" if unread else "changed" if incremental else "all"
+        basis = f"{which} {source.parent.stream}: {count if count is not None else '?'}"
     elif incremental:
         requests = changes[0] if changes else 1
         basis = f"last time {changes[1]:,} rows" if changes else "a page of changes"
@@ -158,15 +159,23 @@ def _estimate(
 
 
 def _count_parents(
-    parent: Parent, last_walks: LastWalks, warehouse: duckdb.DuckDBPyConnection | None, *, changed: bool
+    parent: Parent,
+    last_walks: LastWalks,
+    warehouse: duckdb.DuckDBPyConnection | None,
+    *,
+    changed: bool,
+    unread: tuple[str, str] | None,
 ) -> int | None:
-    """How many parents' lists will be read: all in the warehouse, or as many as changed last time; None: unknown."""
+    """How many parents' lists will be read; None: unknown.
+
+    All in the warehouse; those without a row in a table, where `unread` names it; or as many as changed last time.
+    """
     if warehouse is None:
         return None
     if changed:
         return sum(rows for (name, _, whole), (_, rows) in last_walks.items() if name == parent.stream and not whole)
     try:
-        return len(parent_keys.select_parents(warehouse, parent, None))
+        return len(parent_keys.select_parents(warehouse, parent, None, unread=unread))
     except PdsyncError:
         return None
 

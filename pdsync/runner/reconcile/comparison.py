@@ -93,6 +93,8 @@ class Comparison:
             return f"it was never read: pdsync sync {stream.name}"
         if any(source.params for source in stream.sources(self.session.settings.api)[1]):
             return f"its content depends on the time at which it is read; {refetch}"
+        if any(source.way == "new_parents" for source in stream.sources(self.session.settings.api)[1]):
+            return f"what was read does not change; {refetch}"
         if not stream.parents(self.session.settings.api):
             return None
         parent = self.parent_of(stream)

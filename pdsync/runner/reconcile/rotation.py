@@ -37,8 +37,8 @@ _DAY = timedelta(days=1)
 
 # every_sync: each sync reads and compares all of it. in_turn: as a whole. by_count: the lists of those records of
 # another stream that count otherwise than the warehouse. by_record: the list of each record, if the price allows it.
-# never: what is in it depends on parameters that are chosen when it is read.
-Way = Literal["every_sync", "in_turn", "by_count", "by_record", "never"]
+# once: what was read does not change. never: its content depends on parameters that are chosen when it is read.
+Way = Literal["every_sync", "in_turn", "by_count", "by_record", "once", "never"]
 
 
 class DueStream(Struct, frozen=True):
@@ -64,6 +64,8 @@ def way_of(stream: Stream, prefer: Version) -> Way:
         return "never"
     if all(source.way == "full" for source in sources):
         return "every_sync"
+    if all(source.way == "new_parents" for source in sources):
+        return "once"
     parent = sources[0].parent
     if parent is None or parent.batch > 1:
         return "in_turn"
@@ -103,7 +105,7 @@ def _plan_stream(connection: duckdb.DuckDBPyConnection, settings: Settings, stre
     """A stream and its cost; None where nothing is to be verified, or where it was never read whole."""
     version, sources = stream.sources(settings.api)
     way = way_of(stream, settings.api)
-    if way == "never" or stream.name not in warehouse.tables(connection):
+    if way in ("once", "never") or stream.name not in warehouse.tables(connection):
         return None
     read_at, swept_at = first(
         connection.execute(

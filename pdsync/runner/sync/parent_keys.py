@@ -62,6 +62,7 @@ def select_parents(
     *,
     children: tuple[str, str] | None = None,
     reading: LastReading | None = None,
+    unread: tuple[str, str] | None = None,
 ) -> list[Key]:
     """The keys of the parents whose lists are to be read, in descending order: the newest records first.
 
@@ -73,6 +74,7 @@ def select_parents(
         children: the dependent table and its column with the parent's key: parents with rows there are included,
             whatever their count.
         reading: the last one: parents that were loaded after it are included; None: those loaded since `since`.
+        unread: the dependent table and its column with the parent's key: parents with rows there are left out.
 
     Raises:
         PdsyncError: the parent's table does not exist.
@@ -91,6 +93,10 @@ def select_parents(
             table, column = quoted("main", children[0]), quoted(children[1])
             has_children = f"({has_children} OR {key} IN (SELECT {column} FROM {table} WHERE _deleted_at IS NULL))"
         conditions.append(has_children)
+    if parent.unless:
+        conditions.append(f"NOT coalesce({quoted(parent.unless)}, false)")
+    if unread and unread[0] in warehouse.tables(connection):
+        conditions.append(f"{key} NOT IN (SELECT {quoted(unread[1])} FROM {quoted('main', unread[0])})")
     if since is not None:
         if reading:
             changed = "(_run_id IN (SELECT unnest(?::VARCHAR[])) OR (_run_id = ? AND _synced_at >= ?))"

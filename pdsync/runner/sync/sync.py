@@ -64,15 +64,17 @@ class SyncRun:
         self.stopped: Stopped | None = None
 
     async def read_all(self, streams: Sequence[Stream]) -> None:
-        """Sync `streams`: field definitions first, then the rest side by side, then streams with parents."""
+        """Sync `streams`: field definitions first, then the rest side by side, then streams after their parents."""
         definitions = {stream.fields for stream in streams}
         dependent = {stream.name for stream in streams if stream.parents(self.session.settings.api)}
+        of_dependents = {stream.name for stream in streams if stream.parents(self.session.settings.api) & dependent}
         is_interrupted = False
         try:
             for group in (
                 [stream for stream in streams if stream.name in definitions],
                 [stream for stream in streams if stream.name not in definitions | dependent],
-                [stream for stream in streams if stream.name in dependent],
+                [stream for stream in streams if stream.name in dependent - of_dependents],
+                [stream for stream in streams if stream.name in of_dependents],
             ):
                 await self._read_group(group)
         except asyncio.CancelledError:

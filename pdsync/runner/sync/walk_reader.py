@@ -314,6 +314,8 @@ class WalkReader:
         overlap = timedelta(seconds=session.settings.overlap_s)
         column = stream.parent_column(parent, walk.version) if parent.counts else None
         children = (stream.name, column) if column else None
+        reads_all = walk.since is None
+        unread = (stream.name, stream.key) if source.way == "new_parents" and not reads_all else None
         order = session.control.run_order()
 
         def select() -> list[Key]:
@@ -322,7 +324,7 @@ class WalkReader:
             if not self.request.since:
                 reading = parent_keys.find_last_reading(connection, stream.name, source.name, walk.version, order)
             return parent_keys.select_parents(
-                connection, parent, walk.since, overlap, children=children, reading=reading
+                connection, parent, walk.since, overlap, children=children, reading=reading, unread=unread
             )
 
         return await session.loader.do(select)

@@ -227,5 +227,11 @@ def message(thread: Record, number: int, *, with_body: bool = False) -> Record:
         "message_time": thread["last_message_timestamp"],
         "add_time": thread["add_time"],
         "update_time": thread["update_time"],
-        **({"body": f"<p>{thread['snippet']}</p>"} if with_body else {}),
+        **({"body": _body(thread, sender)} if with_body else {}),
     }
+
+
+def _body(thread: Record, sender: str) -> str:
+    """The text of a message, signed by who sent it."""
+    names = [f"{each['name']} &lt;{each['email_address']}&gt;" for each in thread["parties"][sender]]
+    return f"<p>{thread['snippet']}</p><p>{'<br>'.join(names)}</p>"
