@@ -29,7 +29,7 @@ NOT_READ = {
     "v1 getProjectTasks": "tasks know their project",
     "v1 getProjectActivities": "activities know their project",
     "v1 getTeamUsers": "legacy_teams list their members",
-    "v1 getRecents": "a month of what the lists of its kinds tell in full",
+    "v1 getRecents": "a month of records that other lists show completely",
     "v1 getFilterHelpers": "words for making filters, the same for every company",
 }
 # What a list leaves out by default, and is left out: (list, parameter) → why.
@@ -84,9 +84,9 @@ def its_references_exist(stream: Stream) -> None:
         assert pointed in STREAMS, column
     assert stream.fields is None or {"field_code", "field_name", "field_type"} <= STREAMS[stream.fields].columns.keys()
     if stream.changelog:
-        told = STREAMS[stream.changelog]
-        assert {"time", "field_key", "old_value", "new_value", "actor_user_id"} <= told.columns.keys()
-        assert list(told.labels.values()).count(stream.name) == 1
+        changelog = STREAMS[stream.changelog]
+        assert {"time", "field_key", "old_value", "new_value", "actor_user_id"} <= changelog.columns.keys()
+        assert list(changelog.labels.values()).count(stream.name) == 1
     if stream.cursor:
         assert stream.column(stream.cursor).type == "TIMESTAMPTZ"
     if stream.deleted:
@@ -116,7 +116,7 @@ def its_lists_can_be_requested(stream: Stream) -> None:
 
 
 def its_query_parameters_exist(stream: Stream) -> None:
-    asked = {
+    parameters = {
         stream.column(name).path(name, version)[1:]
         for name in stream.columns
         for version, *_ in sources(stream)
@@ -124,8 +124,8 @@ def its_query_parameters_exist(stream: Stream) -> None:
     }
     for _, source, _ in sources(stream):
         parent = source.parent or Parent("")
-        told = {*source.params, *({parent.param} if source.parent and parent.batch == 1 else ())}
-        assert asked <= told
+        set_by_walk = {*source.params, *({parent.param} if source.parent and parent.batch == 1 else ())}
+        assert parameters <= set_by_walk
 
 
 def expensive_lists_are_optional(stream: Stream) -> None:

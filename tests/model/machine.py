@@ -103,7 +103,7 @@ class Life(RuleBasedStateMachine):
         self.queued: set[str] = set()
         self.ended: dict[str, oracle.Fate] = {}
         self.pushes: list[str] = []
-        self.held: oracle.Published | None = None  # after the last step
+        self.last_published: oracle.Published | None = None  # after the last step
         self.read: oracle.Published | None = None  # the last read, with its version
         self.version: tuple[int, int] | None = None
         self.gone: dict[Place, int] = {}  # the last step of pdsync at which it did not exist
@@ -210,13 +210,13 @@ class Life(RuleBasedStateMachine):
         async def work() -> Any:
             task = asyncio.current_task()
 
-            def tell(event: Event) -> None:
+            def on_event(event: Event) -> None:
                 nonlocal events_left
                 events_left -= 1
                 if events_left == 0 and task is not None:
                     task.cancel()
 
-            return await sync(self.settings, request, tell)
+            return await sync(self.settings, request, on_event)
 
         try:
             return asyncio.run(work())
@@ -226,7 +226,7 @@ class Life(RuleBasedStateMachine):
     @step(2, streams=streams, deep=st.booleans(), fault=st.none() | faults)
     @counted
     def reconcile(self, streams: tuple[str, ...], deep: bool, fault: dict[str, Any] | None) -> None:
-        if not self.held or not self.held.rows:
+        if not self.last_published or not self.last_published.rows:
             return
         if fault:
             self.box.faults.add(fault)
@@ -246,7 +246,7 @@ class Life(RuleBasedStateMachine):
     @step(1)
     @counted
     def replay(self) -> None:
-        before = self.held
+        before = self.last_published
         if not before or not before.rows:
             return
         is_whole = not oracle.unfinished(
@@ -330,18 +330,18 @@ class Life(RuleBasedStateMachine):
         self.ended = outbox.ended()
         published = self._published()
         wrong += oracle.outdated_rows(published, self.work)
-        if published is not self.held:
+        if published is not self.last_published:
             self.step += 1
             states = self.work.states()
             self.gone |= {place: self.step for place, state in states.items() if state not in ("live", "archived")}
             wrong += published.wrong + oracle.circles(published) + oracle.false_merges(published, self.work)
-            before = self.held.tombstones if self.held else set()
+            before = self.last_published.tombstones if self.last_published else set()
             wrong += [
                 f"S8: {place} is marked as deleted and was not gone"
                 for place in published.tombstones - before
                 if self.gone.get(place, -1) < self.read_whole[place[0]]
             ]
-            self.held = published
+            self.last_published = published
         assert not wrong, "\n".join(wrong)
 
     @property

@@ -50,7 +50,7 @@ class Published:
                 f"SELECT id, update_time, _deleted_at FROM main.{kind}"
             ).fetchall():
                 if (kind, id) in self.rows:
-                    self.wrong.append(f"{kind} {id} stands in its table twice")
+                    self.wrong.append(f"{kind} {id} is in its table twice")
                 self.rows[kind, id] = (changed, deleted)
             self.wrong += [
                 f"S12: versions of {kind} {row}"
@@ -134,7 +134,7 @@ def outdated_rows(published: Published, work: Work) -> list[str]:
         if stored is None:
             problems.append(f"S4: {kind} {id} is missing: {watermarks}")
         elif stored[0] < changed:
-            problems.append(f"S3: {kind} {id} stands as of {stored[0]:%d. %H:%M:%S}: {watermarks}")
+            problems.append(f"S3: {kind} {id} is stored as of {stored[0]:%d. %H:%M:%S}: {watermarks}")
         elif (stored[1] is not None) != (state == "deleted"):
             problems.append(f"S3: {kind} {id} is {'marked' if stored[1] else 'not marked'} as deleted: {watermarks}")
     return problems

@@ -28,7 +28,7 @@ from tests.model.profiles import EXAMPLES, STEPS, WHOLE
 
 
 def one(examples: int, steps: int, number: int) -> bool:
-    """Run `examples` in this process; return whether all promises held."""
+    """Run `examples` in this process; return whether no promise was broken."""
     began = time.monotonic()
     passed = True
     try:
@@ -39,12 +39,12 @@ def one(examples: int, steps: int, number: int) -> bool:
         passed = False
         traceback.print_exc(file=sys.stdout)
     print("\n".join(report()))
-    print(f"{'held' if passed else 'BROKEN'}: {examples} × {steps}, --seed {number}, {time.monotonic() - began:.0f} s")
+    print(f"{'kept' if passed else 'BROKEN'}: {examples} × {steps}, --seed {number}, {time.monotonic() - began:.0f} s")
     return passed
 
 
 def several(examples: int, steps: int, first: int, jobs: int) -> bool:
-    """Run the examples in `jobs` processes, each with its own seed; return whether all promises held."""
+    """Run the examples in `jobs` processes, each with its own seed; return whether no promise was broken."""
     shares = [examples // jobs + (job < examples % jobs) for job in range(jobs)]
     running = [
         subprocess.Popen([sys.executable, "-m", "tests.proofs.model", "--examples", str(share), "--steps", str(steps),
@@ -67,7 +67,7 @@ def main() -> int:
         passed = one(options.examples, options.steps, options.seed)
     else:
         passed = several(options.examples, options.steps, options.seed, options.jobs)
-        print(f"{'held' if passed else 'BROKEN'}: all of it, {time.monotonic() - began:.0f} s")
+        print(f"{'kept' if passed else 'BROKEN'}: all of it, {time.monotonic() - began:.0f} s")
     return 0 if passed else 1
 
 

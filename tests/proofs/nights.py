@@ -87,9 +87,9 @@ def main() -> int:
     parser.add_argument("--seed", "--seeds", dest="seeds", default="1", help="one, or several with commas between")
     parser.add_argument("--jobs", type=int, default=2, help="seeds at once")
     parser.add_argument("--without", default="", help=f"of {', '.join(DISTURBANCES)}; with commas between")
-    parser.add_argument("--only-night", type=int, help="stop after this night, and tell what happened in it")
+    parser.add_argument("--only-night", type=int, help="stop after this night, and print what happened in it")
     parser.add_argument("--keep", metavar="DIR", help="where a project that went wrong is kept")
-    parser.add_argument("-v", "--verbose", action="store_true", help="tell what happens in each night")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print what happens in each night")
     options = parser.parse_args()
     seeds = [int(seed) for seed in options.seeds.split(",")]
     passed = one(seeds[0], options) if len(seeds) == 1 else several(seeds, options.jobs)

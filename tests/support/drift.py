@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.support.world import Project
 
 ADDED = 900_000_000  # ids above those of any company
-# Whether these records were merged or purged cannot be told: both answer 404, and no child shows where they went.
+# Merged and purged records look the same without a child that shows where they went: both answer 404.
 SAME = {"merged": {"merged"}, "purged": {"purged"}}
 KINDS = ("deals", "persons", "organizations", "products", "activities", "notes", "leads", "files")
 TITLES = {"deals": "title", "persons": "name", "organizations": "name", "products": "name", "activities": "subject",
