@@ -1,4 +1,4 @@
-"""Whose token it is, and whether that user sees everything: the one place that reads `users/me`."""
+"""Finds the user and the company of a token, and whether that user sees all data: the only reader of `users/me`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pdsync.errors import BadAnswer
 if TYPE_CHECKING:
     from pdsync.core.http import Http
 
-# Rights are granted by app, each with permission sets of its own. By the vendor's own words (v1 permissionSets) an
+# Rights are granted by app, each with permission sets of its own. According to the vendor (v1 permissionSets) an
 # admin of `sales` sees "all sales data (deals, leads)" and an admin of `global` "all cross-product data (such as
 # contacts, activities, reports)": it takes both to see everything. Assumption: projects are seen in full by an admin of
 # `projects`; companies without that add-on have no such entry.
@@ -23,7 +23,7 @@ _IF_LISTED = ("projects",)
 
 
 class Account(Struct, frozen=True):
-    """A user of a company, as `users/me` tells it. `company_id` never changes; names and domains may."""
+    """A user of a company, from `users/me`. `company_id` never changes; names and domains may."""
 
     id: int
     name: str
@@ -36,7 +36,7 @@ class Account(Struct, frozen=True):
 
     @property
     def limited_in(self) -> tuple[str, ...]:
-        """The apps of which this user may not see all data; none for an administrator."""
+        """The apps of which this user may not see all data; empty for an administrator."""
         listed = [each for each in self.access if isinstance(each, dict)] if isinstance(self.access, list) else []
         administered = {each.get("app") for each in listed if each.get("admin") is True}
         needed = (*_NEEDED, *(app for app in _IF_LISTED if app in {each.get("app") for each in listed}))
@@ -44,7 +44,7 @@ class Account(Struct, frozen=True):
 
     @property
     def is_admin(self) -> bool:
-        """Whether nothing is hidden from this user. `users/me` has no flag for it, but rights for each app."""
+        """Whether this user sees all data. `users/me` has no flag for it, but rights for each app."""
         return not self.limited_in
 
 
@@ -53,7 +53,7 @@ class _Answer(Struct):
 
 
 async def fetch_account(http: Http) -> Account:
-    """Ask whose token it is: 2 tokens.
+    """Request the account of the token, for 2 tokens.
 
     Raises:
         AuthError: the token is refused.
@@ -65,7 +65,7 @@ async def fetch_account(http: Http) -> Account:
 
 
 def read_account(body: bytes) -> Account:
-    """The account that an answer of `users/me` names.
+    """The account in an answer of `users/me`.
 
     Raises:
         BadAnswer: it names no user or no company.

@@ -1,4 +1,4 @@
-"""An answer, and what it means: a success, a refusal of some kind, or trouble that a repetition may cure."""
+"""An answer, and its meaning: a success, a refusal of some kind, or a failure that may be retried."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from pdsync.core.budget import Budget
     from pdsync.core.request import Request
 
-_LARGEST = 2.0**53  # number in a header; NaN and infinities are none either
+_LARGEST = 2.0**53  # number in a header; NaN and infinity are no numbers either
 RETRYABLE = {408, 500, 502, 503, 504, 520, 521, 522, 523, 524}
-# Assumption: how an add-on that a company has not booked is refused is not documented. 402 says so by its number, 403
-# and 410 by their words; without them they mean a right that is missing, and a record or path that is gone.
+# Assumption: how a missing add-on is refused is not documented. 402 means it by its number, 403 and 410 by their words;
+# without such words they mean a missing right, and a record or path that is gone.
 _NOT_INCLUDED = re.compile(
     r"add-?on|feature|subscription|upgrade|\bsuite\b|not (?:enabled|included|part of|available (?:in|on|for))",
     re.IGNORECASE,
@@ -28,7 +28,7 @@ _NOT_INCLUDED = re.compile(
 
 
 class Answer(Struct, frozen=True):
-    """What came back: status, a few headers (lower case), and the body, unpacked."""
+    """An answer: status, a few headers (lower case), and the unpacked body."""
 
     status: int
     headers: dict[str, str]
@@ -50,7 +50,7 @@ class Answer(Struct, frozen=True):
 
 
 class Retryable(Exception):
-    """An attempt that failed in a way that a repetition may cure."""
+    """An attempt that failed and may be repeated."""
 
     def __init__(self, reason: str, wait_s: float | None = None, *, refused: bool = False) -> None:
         self.reason, self.wait_s, self.refused = reason, wait_s, refused
@@ -58,7 +58,7 @@ class Retryable(Exception):
 
 
 def note_headers(answer: Answer, budget: Budget) -> None:
-    """Report the day's tokens that the headers name."""
+    """Report the daily tokens in the headers to the budget."""
     limit, remaining = (
         number_in(answer.headers.get(f"x-daily-ratelimit-token-{name}")) for name in ("limit", "remaining")
     )
@@ -66,16 +66,16 @@ def note_headers(answer: Answer, budget: Budget) -> None:
 
 
 def judge(answer: Answer, request: Request, budget: Budget) -> None:
-    """Return for a success; raise what the answer means otherwise.
+    """Return for a success; raise the error that the answer means otherwise.
 
     Args:
         answer: as it was received.
-        request: what it answers; its label and method are named in errors.
-        budget: learns of a pause, an exhausted day, or abuse protection.
+        request: the request that it answers; errors contain its label and method.
+        budget: is informed of a pause, an exhausted day, or abuse protection.
 
     Raises:
-        Retryable: a repetition may cure it: trouble of the server, or too many requests at once.
-        ApiError: a refusal; FeatureOff, Forbidden or NotFound where status and words tell which.
+        Retryable: the attempt may be repeated: the server failed, or there were too many requests at once.
+        ApiError: a refusal; FeatureOff, Forbidden or NotFound according to status and message.
         AuthError: the token is refused.
         BadAnswer: a redirect.
         BudgetSpent: the day's tokens are used up.
@@ -116,7 +116,7 @@ def judge(answer: Answer, request: Request, budget: Budget) -> None:
 
 
 def _limited(answer: Answer, message: str, budget: Budget) -> Exception:
-    """Tell a burst from an exhausted day. Retry-After is no help: on an exhausted day it names hours."""
+    """The error of a 429: a burst, or an exhausted day. Retry-After does not distinguish them."""
     if number_in(answer.headers.get("x-daily-ratelimit-token-remaining")) == 0 or "daily" in message.lower():
         return budget.exhausted()
     reset = number_in(answer.headers.get("x-ratelimit-reset")) or number_in(answer.headers.get("retry-after")) or 2
@@ -125,7 +125,7 @@ def _limited(answer: Answer, message: str, budget: Budget) -> Exception:
 
 
 def answer_is_unknown(failure: Retryable, method: str) -> bool:
-    """Whether repeating could do something twice: a write that the server may have carried out."""
+    """Whether a repetition could write twice: the server may have carried out the write."""
     return method != "GET" and not failure.refused
 
 
@@ -146,7 +146,7 @@ def _excerpt(body: bytes) -> str:
 
 
 def number_in(text: str | None) -> int | None:
-    """A header's number; None where there is none, or none that counts anything."""
+    """The number in a header; None where there is none, or it is no count."""
     try:
         number = float(text) if text is not None else -1.0
     except ValueError:

@@ -1,22 +1,22 @@
-"""Decides when the next request may go out, and whether it may go out at all.
+"""Decides when the next request may be sent, and whether it may be sent at all.
 
 Pipedrive meters a company twice. A *burst limit* counts the requests of any rolling two seconds, as the server
-sees them; it refills by itself, so we wait. Searches count in it, and in a smaller one of their own. A *daily budget*
-of tokens is shared with every other integration of the company and comes back at midnight, so we stop while we can
-resume.
+sees them; it refills, so pdsync waits. Searches count in it, and in a smaller one of their own. A *daily budget*
+of tokens is shared with every other integration of the company and is renewed at midnight, so a run stops while it
+can be resumed.
 
-Both are kept in control.db, because every process that uses the token shares them. The window needs no guess about
+Both are kept in control.db, because every process that uses the token shares them. The window needs no assumption about
 the network: a request reaches the server somewhere between the moment it is sent and the moment its answer begins.
 So an answered request counts until two seconds after its *answer's first byte*, an unanswered one always, and however
-requests are delayed on their way, no two seconds of the server's hold more than the limit.
+long requests travel, no two seconds at the server have more requests than the limit.
 
     async with budget.spend(cost) as answered:
         ...         # send
-        answered()  # the answer begins; its body may take its time
+        answered()  # the answer begins; its body may take longer
 
 asyncio-throttle spreads the requests of this process evenly below that bound. Units: tokens are Pipedrive's, times
-are seconds of the machine's monotonic clock, which all its processes share and which no change of date moves. Knows
-nothing of HTTP: `core.http` reports what the response headers said through `observe`, and the headers win.
+are seconds of the machine's monotonic clock, which all its processes share and which no change of date moves. This
+module knows no HTTP: `core.http` reports the response headers through `observe`, and they override the own count.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ if TYPE_CHECKING:
 
 WINDOW_S = 2.0
 SEARCH_BURST = 10  # the same on every plan, for API tokens and OAuth apps
-_MARGIN_S = 0.01  # clocks tick; a window that closes early by a hair must not cost a 429
+_MARGIN_S = 0.01  # clocks have a resolution: a window must not close too early
 _COOL_DOWN_S = 600.0
 _SLICE_S = 0.2
 
 
 class _Ledger(sqlite3.Connection):
-    """control.db, whose troubles are told in words that help."""
+    """control.db; its errors are StorageErrors with advice."""
 
     def execute(self, *arguments: Any) -> sqlite3.Cursor:
         with storage_errors("The request ledger in control.db"):
@@ -59,22 +59,22 @@ class Budget:
     """The two budgets of one token, shared with every other process that uses it.
 
     Args:
-        path: control.db; it exists already.
+        path: of control.db, which exists.
         token: the secret; only its hash is stored.
         burst: requests allowed in any rolling two seconds, of searches SEARCH_BURST at most; 0 for no limit.
-        daily_tokens: the company's tokens a day, until a header says otherwise; 0 for no limit.
-        run_tokens: what this run may spend at most; None for all that is left.
+        daily_tokens: the company's tokens a day, until a header has another number; 0 for no limit.
+        run_tokens: the most that this run may spend; None for all that is left.
     """
 
     def __init__(self, path: Path, token: str, *, burst: int, daily_tokens: int, run_tokens: int | None = None) -> None:
         self.burst, self.daily_tokens, self.run_tokens = burst, daily_tokens, run_tokens
         self.spent = 0
         self.requests = 0
-        self.answer_s = 0.0  # how long a request takes of late, from going out to the end of its answer
+        self.answer_s = 0.0  # average seconds of the latest requests, to the end of their answers
         self._token = hashlib.sha256(token.encode()).hexdigest()[:16]
         self._resume_at = 0.0
         self._was_blocked = False
-        # Spreads a little faster than the limit, so that the exact bound below is what decides, not the spreading.
+        # Spreads a little faster than the limit, so that the exact bound below decides.
         per_slice = max(1, round(burst * 1.5 * _SLICE_S / WINDOW_S))
         self._throttle = Throttler(rate_limit=per_slice, period=_SLICE_S, retry_interval=0.005) if burst else None
         try:
@@ -90,14 +90,14 @@ class Budget:
 
     @asynccontextmanager
     async def spend(self, cost: int, *, search: bool = False) -> AsyncIterator[Callable[[], None]]:
-        """Wait until a request of `cost` tokens may go out, and count it as under way inside the block.
+        """Wait until a request of `cost` tokens may be sent; inside the block it counts as in flight.
 
-        A `search` takes a place in the window of searches too. What it yields may be called as soon as the answer
-        begins; at the latest the block's end says so.
+        A `search` counts in the window of searches too. The yielded function is called when the answer begins; the
+        end of the block does so at the latest.
 
         Raises:
             BudgetSpent: the company's day, or the budget of this run, has no `cost` tokens left. Nothing was sent.
-            Blocked: Pipedrive's abuse protection asked for silence, and it has not ended.
+            CoolingDown: the pause after an answer of Pipedrive's abuse protection has not ended.
         """
         self._check_budget(cost)
         if self._throttle:
@@ -119,14 +119,14 @@ class Budget:
             self.answer_s = (self.answer_s + time.monotonic() - began) / 2
 
     def _windows(self, *, search: bool) -> dict[str, int]:
-        """The windows that a request takes a place in, each with its limit."""
+        """The windows in which a request counts, each with its limit."""
         if not self.burst:
             return {}
         general = {self._token: self.burst}
         return general | {f"{self._token} search": min(self.burst, SEARCH_BURST)} if search else general
 
     async def _slot(self, cost: int, windows: dict[str, int]) -> list[int]:
-        """Wait for a place in every window, and return the tickets of these places."""
+        """Wait until no window is full, and return the ids of the ledger's rows."""
         while True:
             self._check_cool_down()
             wait = self._resume_at - time.monotonic()
@@ -137,7 +137,7 @@ class Budget:
             await asyncio.sleep(min(max(wait, 0.002), 1.0))
 
     def _reserve(self, cost: int, windows: dict[str, int]) -> tuple[list[int], float]:
-        """Take a place in each of the windows: (tickets, 0), or ([], seconds to wait)."""
+        """Count the request in each of the windows: (ids of the rows, 0), or ([], seconds to wait)."""
         db = self._db
         if not self.burst and not self.daily_tokens:
             self._check_budget(cost)
@@ -145,15 +145,15 @@ class Budget:
         db.execute("BEGIN IMMEDIATE")
         try:
             now = time.monotonic()
-            self._check_budget(cost)  # once more: those who waited beside us may have spent what was left
+            self._check_budget(cost)  # again: other processes may have spent the rest meanwhile
             paused = self._paused(now)
             if paused > 0:
                 db.execute("COMMIT")
                 return [], paused
-            # `sent > now`: left over from before a reboot.
+            # `sent > now`: from before a reboot.
             db.execute("DELETE FROM requests WHERE done < ? OR sent > ?", (now - WINDOW_S - _MARGIN_S, now))
-            wait = max((self._full_for(window, limit, now) for window, limit in windows.items()), default=0.0)
-            tickets = [self._place(window, now) for window in windows] if wait <= 0 else []
+            wait = max((self._wait_for(window, limit, now) for window, limit in windows.items()), default=0.0)
+            tickets = [self._insert_row(window, now) for window in windows] if wait <= 0 else []
             if wait <= 0:
                 db.execute(
                     "INSERT INTO tokens (day, spent) VALUES (?, ?) ON CONFLICT (day) DO UPDATE SET spent = spent + ?",
@@ -167,33 +167,31 @@ class Budget:
         return tickets, wait
 
     def _note(self, statement: str, values: tuple[object, ...] = ()) -> None:
-        """Write down what an answer told. A disk that does not take it must not take the answer away."""
+        """Write a fact from an answer to the ledger. Where that fails, the answer is returned all the same."""
         try:
             self._db.execute(statement, values)
         except StorageError as error:
             log.warning("%s", error)
 
     def _paused(self, now: float) -> float:
-        """Seconds for which a burst 429 keeps every process of this token silent."""
+        """Seconds until the processes of this token may send again after a burst 429."""
         row = self._db.execute("SELECT until FROM pauses WHERE kind = 'burst:' || ?", (self._token,)).fetchone()
-        # A pause further ahead than any that pdsync sets is from before a reboot, which restarts the clock.
+        # A longer pause than any that pdsync sets is from before a reboot, which restarts the clock.
         return float(row[0]) - now if row and 0 < row[0] - now <= _COOL_DOWN_S else 0.0
 
-    def _place(self, window: str, now: float) -> int:
+    def _insert_row(self, window: str, now: float) -> int:
         row = self._db.execute(
             "INSERT INTO requests (token, pid, sent) VALUES (?, ?, ?) RETURNING id", (window, os.getpid(), now)
         ).fetchone()
         return int(row[0])
 
-    def _full_for(self, window: str, limit: int, now: float) -> float:
-        """Seconds after which to look for a place in `window` again; 0 where it has one."""
+    def _wait_for(self, window: str, limit: int, now: float) -> float:
+        """Seconds after which to check `window` again; 0 where it is not full."""
         counted = self._db.execute("SELECT done, pid, id FROM requests WHERE token = ?", (window,)).fetchall()
         if len(counted) < limit:
             return 0.0
         for done, pid, ticket in counted:
-            if done is None and not _alive(
-                pid
-            ):  # killed with a request under way: it has arrived by now, or never will
+            if done is None and not _is_alive(pid):  # it was killed: its request has arrived by now, or never will
                 self._db.execute("UPDATE requests SET done = ? WHERE id = ?", (now, ticket))
         ends = [done for done, _, _ in counted if done is not None]
         return max(min(ends) + WINDOW_S + _MARGIN_S - now, 0.002) if ends else 0.01
@@ -210,7 +208,7 @@ class Budget:
         return tokens_left(self._db, self.daily_tokens)
 
     def observe(self, *, limit: int | None = None, remaining: int | None = None) -> None:
-        """Believe the response headers: the day's token limit, and what is left of it."""
+        """Take over the day's token limit and the rest of it from response headers."""
         if remaining is None or not self.daily_tokens:
             return
         self._note(
@@ -220,7 +218,7 @@ class Budget:
         )
 
     def pause(self, seconds: float) -> None:
-        """After a burst 429: no process that uses this token sends anything for `seconds`."""
+        """Let no process that uses this token send anything for `seconds`, after a burst 429."""
         until = time.monotonic() + min(max(seconds, 0.5), 60.0)
         self._resume_at = max(self._resume_at, until)
         self._note(
@@ -230,7 +228,7 @@ class Budget:
         )
 
     def exhausted(self) -> BudgetSpent:
-        """After a daily 429: note that nothing is left today, and return the error to raise."""
+        """Record that no tokens are left today, after a daily 429; return the error to raise."""
         _, limit = self.left()
         limit = limit or self.daily_tokens
         self._note(
@@ -241,17 +239,17 @@ class Budget:
         return BudgetSpent(spent=limit, limit=limit, resets_at=_midnight())
 
     def cool_down(self) -> CoolingDown:
-        """After abuse protection answered: ten minutes of silence, doubling each time, and the error to raise."""
+        """Begin a pause after an answer of abuse protection: ten minutes, doubled each time. Return the error to raise."""
         row = self._db.execute("SELECT until, times FROM pauses WHERE kind = 'blocked'").fetchone()
         if row and 0 < row[0] - time.time() <= _COOL_DOWN_S * 2**6:
-            return self._blocked(row[0])  # requests that were under way met the same block: it counts once
+            return self._blocked(row[0])  # other requests in flight met the same block: it counts once
         times = int(row[1]) if row else 0
         until = time.time() + _COOL_DOWN_S * 2 ** min(times, 6)
         self._note("INSERT OR REPLACE INTO pauses VALUES ('blocked', ?, ?)", (until, times + 1))
         return self._blocked(until)
 
     def calm(self) -> None:
-        """An ordinary answer came: the next block begins again at ten minutes."""
+        """Reset the length of pauses, after an ordinary answer: the next one takes ten minutes."""
         if self._was_blocked:
             self._was_blocked = False
             self._note("DELETE FROM pauses WHERE kind = 'blocked'")
@@ -273,9 +271,9 @@ class Budget:
 
 
 def tokens_left(db: sqlite3.Connection, daily_tokens: int) -> tuple[int | None, int]:
-    """Tokens left today and the day's limit, as the ledger in `db` (control.db) knows them.
+    """Tokens left today and the day's limit, by the ledger in `db` (control.db).
 
-    Others spend from the same budget: where a header has told what is left, it counts for more than our own sum.
+    Others spend from the same budget: where a header had the rest, it overrides the own count.
     """
     if not daily_tokens:
         return None, 0
@@ -298,7 +296,7 @@ def _midnight() -> datetime:
     return (datetime.now(UTC) + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-def _alive(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

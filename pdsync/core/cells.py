@@ -1,8 +1,8 @@
-"""Says how a value stands in a cell of a CSV file, so that a spreadsheet can't run it and a reader gets it back.
+"""Writes values as cells of a CSV file, so that a spreadsheet can't run them and a reader gets them back.
 
 A text that a spreadsheet would run as a formula (`=…`, `+…`, `-…`, `@…`), or that a reader of these files takes for
-something else (`NULL`, `#N/A`), gets a quote in front. So does a text that looks as if it already had one: `'+1` is
-written as `''+1`. Hence each cell has one meaning, and `unguarded` takes off what `guarded` has added and nothing else.
+something else (`NULL`, `#N/A`), gets a quote before it. So does a text that looks as if it already had one: `'+1` is
+written as `''+1`. Hence each cell has one meaning, and `unguarded` removes only the quote that `guarded` has added.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-NULL = "NULL"  # in a cell that empties a field
-# What a spreadsheet shows where a formula fails, in the languages that translate it and have many users.
+NULL = "NULL"  # a cell with this text empties a field
+# The results of failed formulas in spreadsheets, in the most common languages.
 FAILED = re.compile(
     r"#(N/A|N/D|NV|NAME\?|NOM\?|REF!|BEZUG!|VALUE!|VALOR!|VALEUR!|WERT!|DIV/0!|¡DIV/0!|NUM!|ZAHL!|NOMBRE!|NULL!|NUL!"
     r"|SPILL!|CALC!|FIELD!|GETTING_DATA|BLOCKED!|CONNECT!|UNKNOWN!|BUSY!|PYTHON!)"
@@ -26,23 +26,23 @@ _JSON = msgspec.json.Encoder(enc_hook=str, decimal_format="number")
 
 
 class Numeral(str):
-    """The text of a cell that a spreadsheet stores as a number: its decimal mark is a point, whatever the country."""
+    """The text of a cell that a spreadsheet stores as a number: its decimal mark is a point, in every country."""
 
     __slots__ = ()
 
 
 def guarded(text: str) -> str:
-    """`text`, with a quote in front where a spreadsheet or a reader would take it for something else."""
+    """`text`, with a quote before it where a spreadsheet or a reader would take it for something else."""
     return f"'{text}" if _GUARDED.match(text) else text
 
 
 def unguarded(cell: str) -> str:
-    """The text that `guarded` has made `cell` of."""
+    """The text of `cell`, which `guarded` has made."""
     return cell[1:] if cell.startswith("'") and _GUARDED.match(cell) else cell
 
 
 def cell_text(value: Any) -> str:
-    """A value as text: None as nothing, a time in ISO 8601, a list in words, or as JSON where a word has a comma."""
+    """A value as text: None is empty, a time is ISO 8601, a list is `a, b`, or JSON where an element has a comma."""
     if value is None:
         return ""
     if isinstance(value, str):

@@ -1,7 +1,7 @@
-"""Finds every setting: flag, environment, pdsync.toml, default, in this order, and tells which of them won.
+"""Resolves each setting from flag, environment, pdsync.toml or default, in this order, and keeps its origin.
 
-A project is a folder. It needs no pdsync.toml; secrets never stand in one. What a file of a cloned project could
-misuse is not taken from it on trust: a host that isn't Pipedrive's or this machine needs the flag or environment.
+A project is a folder. It needs no pdsync.toml, and secrets are refused in one. The file of a cloned project is not
+trusted with the token: a host that isn't Pipedrive's or this machine needs the flag or the environment.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Source = Literal["flag", "environment", "pdsync.toml", "default"]
 _SECRETS = {"api_token", "token", "client_secret", "refresh_token", "password"}
 
 
-_TOKEN = re.compile(r"[0-9a-fA-F]{32,}")  # Pipedrive's have 40 hex digits
+_TOKEN = re.compile(r"[0-9a-fA-F]{32,}")  # Pipedrive's tokens have 40 hex digits
 _HOST = re.compile(r"[\w.:\[\]-]+")  # with its port, if there is one
 _SECRET = re.compile(rf"{_TOKEN.pattern}|token|secret|passw|://[^/]*@", re.IGNORECASE)
 
 
 class OAuthSettings(Struct, frozen=True):
-    """What a login with an OAuth app needs but its secret. An empty text is not set: see `core.oauth_app`."""
+    """The settings of a login with an OAuth app, without its secret. An empty text is not set: see `core.oauth_app`."""
 
     client_id: str = ""
     authorize_url: str = ""
@@ -58,7 +58,7 @@ class Settings(Struct, frozen=True):
 
     @property
     def state(self) -> Path:
-        """The folder that holds control.db, the work file and the lock."""
+        """The folder of control.db, the work file and the lock."""
         return self.warehouse.parent
 
     @property
@@ -103,20 +103,20 @@ def load(project: Path, flags: dict[str, str | int | None] | None = None) -> Set
 
     Args:
         project: the folder; it need not exist yet, and nothing is created here.
-        flags: settings given on the command line, by their dotted names; None stands for "not given".
+        flags: settings given on the command line, by their dotted names; None means "not given".
 
     Raises:
-        ConfigError: a value is malformed, a key unknown, or a secret stands in pdsync.toml. Nothing was called.
+        ConfigError: a value is malformed, a key unknown, or a secret is in pdsync.toml. Nothing was called.
     """
     project = expand(project).absolute()
-    filed = _read_file(project / "pdsync.toml")
+    in_file = _read_file(project / "pdsync.toml")
     values: dict[str, str | int] = {}
     origins: dict[str, Source] = {}
     for key, setting in SETTINGS.items():
         candidates: list[tuple[Source, Any]] = [
             ("flag", (flags or {}).get(key)),
             ("environment", os.environ.get(setting.env) or None),
-            ("pdsync.toml", filed.get(key)),
+            ("pdsync.toml", in_file.get(key)),
             ("default", setting.default),
         ]
         origin, value = next((origin, value) for origin, value in candidates if value is not None)
@@ -144,7 +144,7 @@ def load(project: Path, flags: dict[str, str | int | None] | None = None) -> Set
 
 
 def check_base_url(url: str, *, trusted: bool) -> str:
-    """Return `url` without its path, or say why no token may be sent there; what may be a secret in it is not said.
+    """Return `url` without its path, or raise the reason why no token may be sent there, without possible secrets.
 
     Only https reaches the network; http is for this machine. A file of the project (`trusted` is False) can
     name Pipedrive's own hosts and loopback addresses only.
@@ -157,7 +157,7 @@ def check_base_url(url: str, *, trusted: bool) -> str:
     local, shown = is_loopback(host), _without_secrets(url)
     if not _HOST.fullmatch(host) or _TOKEN.search(host) or "@" in parts.netloc or "?" in url or "#" in url:
         raise ConfigError(
-            f"account.base_url is {shown!r}. It is written like https://yourcompany.pipedrive.com, and holds no token:"
+            f"account.base_url is {shown!r}. It is written like https://yourcompany.pipedrive.com, without a token:"
             f" pdsync auth login, or PDSYNC_API_TOKEN."
         )
     if parts.path.rstrip("/") not in ("", "/v1", "/api/v1", "/api/v2"):
@@ -170,13 +170,13 @@ def check_base_url(url: str, *, trusted: bool) -> str:
     if not (trusted or local or host == "pipedrive.com" or host.endswith(".pipedrive.com")):
         raise ConfigError(
             f"pdsync.toml sends the token to {host}, which is not Pipedrive.\n"
-            f"If you mean it, say so yourself: PDSYNC_BASE_URL={shown}"
+            f"If that is intended, set it outside of the project: PDSYNC_BASE_URL={shown}"
         )
     return f"{parts.scheme}://{parts.netloc}"
 
 
 def _without_secrets(url: str) -> str:
-    """The scheme and the host of an address. A token may stand in all else: before an @, in the path, the query."""
+    """The scheme and the host of an address. All else may contain a token: what is before an @, path, query."""
     found = re.match(r"(?:([a-zA-Z][a-zA-Z0-9+.-]*):/*)?([^/?#]*)(.*)", url, re.DOTALL)
     scheme, authority, rest = (each or "" for each in found.groups()) if found else ("", "", "")
     user, at, host = authority.rpartition("@")
@@ -185,7 +185,7 @@ def _without_secrets(url: str) -> str:
 
 
 def expand(path: Path) -> Path:
-    """`path` with the home folder in place of a ~ in front.
+    """`path` with the home folder instead of a leading ~.
 
     Raises:
         ConfigError: this user has no home folder.
@@ -210,7 +210,7 @@ def is_loopback(host: str) -> bool:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        content = path.read_text(encoding="utf-8-sig")  # some editors put a mark in front
+        content = path.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
@@ -222,7 +222,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for table, entries in tables.items():
         if not isinstance(entries, dict):
-            raise ConfigError(f"{path}: {table!r} stands outside a [table].{_near(table, SETTINGS)}")
+            raise ConfigError(f"{path}: {table!r} is outside a [table].{_near(table, SETTINGS)}")
         for key, value in entries.items():
             dotted = f"{table}.{key}"
             if key in _SECRETS:
@@ -236,9 +236,9 @@ def _read_file(path: Path) -> dict[str, Any]:
     return flat
 
 
-def _near(word: str, known: dict[str, Any]) -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else f" Known are: {', '.join(known)}."
+def _near(word: str, names: dict[str, Any]) -> str:
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else f" The settings are: {', '.join(names)}."
 
 
 def _typed(key: str, value: object, setting: _Setting, origin: Source) -> str | int:
@@ -257,7 +257,7 @@ def _typed(key: str, value: object, setting: _Setting, origin: Source) -> str | 
 
 
 def _shown(value: object) -> str:
-    """A value as an error may repeat it: not where it looks like a secret in the wrong place."""
+    """A value for an error message; not shown where it looks like a secret."""
     return "[not shown]" if _SECRET.search(str(value)) else repr(value)
 
 

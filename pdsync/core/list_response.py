@@ -1,4 +1,4 @@
-"""Opens the envelope of a list answer: its records as raw JSON, and where the next page begins."""
+"""Parses the envelope of a list answer: its records as raw JSON, and the start of the next page."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Outcome(Struct):
 
 
 class _Envelope(Struct):
-    data: list[Raw] | None  # required: an answer without it says nothing of the list
+    data: list[Raw] | None  # required: an answer without it is none to a list
     additional_data: Raw = Raw(b"null")
 
 
@@ -48,10 +48,10 @@ class _OtherEnvelope(Struct):
 
 
 class Envelope(Struct, frozen=True):
-    """A list answer, opened.
+    """A parsed list answer.
 
-    `records` hold each record's JSON as it came. `described` tells whether the answer said anything of paging:
-    some last pages leave it out, and so do cut ones.
+    `records` have the records' JSON as it came. `described`: the answer has paging data; some last pages have none,
+    and neither do pages that were cut off.
     """
 
     records: list[Raw]
@@ -63,26 +63,26 @@ class Envelope(Struct, frozen=True):
 
 
 def says_no_success(body: bytes) -> bool:
-    """Whether an answer, whatever its status, says of itself that it is a refusal: `"success": false`, anywhere in it.
+    """Whether an answer of any status is a refusal by its own content: `"success": false`.
 
-    Nearly all answers say at once that they are a success, which costs nothing to see; the rest are parsed.
+    Nearly all answers begin with their success, which is quick to see; the others are parsed.
     """
     if _SUCCESS.match(body) or b'"success"' not in body:
         return False
     try:
         return msgspec.json.decode(body, type=_Outcome).success in (False, "false")
     except _UNREADABLE:
-        return False  # whoever reads it will tell
+        return False  # the reader of its records reports it
 
 
 def open_envelope(body: bytes, operation: Operation | None = None) -> Envelope:
     """Open the list answer `body`.
 
     Args:
-        operation: tells where the records stand, where that is not simply a list under `data`.
+        operation: describes where the records are, unless they are a list under `data`.
 
     Raises:
-        BadAnswer: it is no JSON, or holds no records.
+        BadAnswer: it is no JSON, or has no records.
     """
     try:
         return _open(body, operation)
@@ -100,7 +100,7 @@ def _open(body: bytes, operation: Operation | None) -> Envelope:
         records, additional = _unwrapped(outer.data), outer.additional_data
     else:
         other = msgspec.json.decode(body, type=_OtherEnvelope)
-        records, additional = _found(other.data, operation), other.additional_data
+        records, additional = _records_of(other.data, operation), other.additional_data
     further = msgspec.json.decode(additional, type=_Additional | None)
     paging = (further.pagination if further else None) or _Pagination()
     return Envelope(
@@ -119,11 +119,11 @@ def _is_plain(operation: Operation) -> bool:
     return operation.records == "list" and operation.records_in is None
 
 
-def _found(data: Raw, operation: Operation) -> list[Raw] | None:
-    """The records in `data`, wherever the operation has them; None where there is null in their place."""
+def _records_of(data: Raw, operation: Operation) -> list[Raw] | None:
+    """The records in `data`, where the operation has them; None where they are null."""
     if operation.records_in is not None:
-        held = msgspec.json.decode(data, type=dict[str, Raw] | None)
-        data = (held or {}).get(operation.records_in, Raw(b"null"))
+        members = msgspec.json.decode(data, type=dict[str, Raw] | None)
+        data = (members or {}).get(operation.records_in, Raw(b"null"))
     if operation.records == "one" and not bytes(data).lstrip().startswith(b"["):
         one = msgspec.json.decode(data, type=dict[str, Raw] | None)
         return None if one is None else [data]
@@ -141,12 +141,12 @@ def _unwrapped(records: list[Raw] | None) -> list[Raw] | None:
 
 
 def _as_it_came(body: bytes, operation: Operation | None) -> Envelope | None:
-    """The records of a page with a lone surrogate, byte for byte: where to cut them, no escape decides."""
+    """The records of a page with a lone surrogate, byte for byte: escapes do not change where a record ends."""
     plain = _ESCAPE.sub(rb"\\u003f", body)
     try:
         spans, end = list[tuple[int, int]](), 0
         for record in _open(plain, operation).records:
-            begin = plain.index(record, end)  # a value that was wrapped is not found: the slow way takes it
+            begin = plain.index(record, end)  # a wrapped value is not found: `_salvage` reads it
             end = begin + len(memoryview(record))
             spans.append((begin, end))
         rest = _open(body[: spans[0][0]] + body[end:], operation) if spans else None
@@ -157,7 +157,7 @@ def _as_it_came(body: bytes, operation: Operation | None) -> Envelope | None:
 
 
 def _salvage(body: bytes, operation: Operation | None) -> Envelope | None:
-    """Read what strict parsers refuse but Python's own reads: NaN, numbers without end."""
+    """Parse values that strict parsers refuse and Python's own accepts: NaN, very long numbers."""
     try:
         outer = json.loads(body)
         data = outer["data"]

@@ -1,7 +1,7 @@
-"""Keeps secrets out of everything that is written for people: one sink, and redaction by value.
+"""Keeps secrets out of all output: one log handler, and redaction by value.
 
-A secret is known by its value, not by where it stands: whoever reads a token calls `hide`, and from then on no
-message that passes `clean` shows it, nor its percent- or base64-encoded forms.
+A secret is recognised by its value, not by its position: the code that reads a token calls `hide`, and from then on
+`clean` replaces it in every message, and its percent- and base64-encoded forms too.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ _PARAMETER = re.compile(
     re.IGNORECASE,
 )
 _PASSWORD = re.compile(r"://[^/?#\s@\"']*@")
-_LEAST = 6  # shorter values would blank out ordinary words
+_MIN_LENGTH = 6  # shorter values would match ordinary words
 
 log = logging.getLogger("pdsync")
 
 
 def hide(secret: str | None) -> None:
-    """From now on, never show `secret`."""
-    if secret and len(secret) >= _LEAST:
+    """Replace `secret` in all messages from now on."""
+    if secret and len(secret) >= _MIN_LENGTH:
         encoded = base64.b64encode(secret.encode()).decode()
         _hidden.update({secret, quote(secret, safe=""), encoded, encoded.rstrip("=")})
 
 
 def clean(message: str) -> str:
-    """`message` with every known secret replaced, and without characters that could steer a terminal."""
+    """`message` without hidden secrets, and without characters that could steer a terminal."""
     return "".join(
         char if char in "\n\t" or (char.isprintable() or char == " ") else f"\\x{ord(char):02x}"
         for char in _redacted(message)
@@ -40,12 +40,12 @@ def clean(message: str) -> str:
 
 
 def clean_error(message: str) -> str:
-    """`message`, cleaned, and without what looks like a secret inside an address that it repeats."""
+    """`message`, cleaned, and without the parts of addresses that look like secrets."""
     return clean(_PASSWORD.sub("://[secret]@", _PARAMETER.sub(r"\1[secret]", message)))
 
 
 def clean_json(text: str) -> str:
-    """`text`, which is JSON, cleaned so that it stays JSON and says the same: characters are escaped in JSON's way."""
+    """JSON `text`, cleaned so that it stays JSON with the same meaning: characters get JSON escapes."""
     return "".join(
         char if char == "\n" or char.isprintable() else json.dumps(char)[1:-1] for char in _redacted(text)
     ).replace("\x7f", "\\u007f")

@@ -83,9 +83,9 @@ def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(
     ("text", "message"),
     [
         ("[limits]\nbrust = 3", r"pdsync\.toml: unknown setting 'limits\.brust'\. Did you mean 'limits\.burst'\?"),
-        ("[zzzzzz]\nqqqqqq = 3", r"unknown setting 'zzzzzz\.qqqqqq'\. Known are: account\.base_url, "),
-        ("api_token = 'x'", r"'api_token' stands outside a \[table\]"),
-        ("burst = 3", r"'burst' stands outside a \[table\]\. Did you mean 'limits\.burst'\?"),
+        ("[zzzzzz]\nqqqqqq = 3", r"unknown setting 'zzzzzz\.qqqqqq'\. The settings are: account\.base_url, "),
+        ("api_token = 'x'", r"'api_token' is outside a \[table\]"),
+        ("burst = 3", r"'burst' is outside a \[table\]\. Did you mean 'limits\.burst'\?"),
         ("[account]\napi_token = 'abc'", r"account\.api_token is a secret, and this file may be shared"),
         ("[account]\nrefresh_token = 'abc'", "pdsync auth login"),
         ("[oauth]\nclient_secret = 'abc'", r"oauth\.client_secret is a secret"),
