@@ -239,7 +239,7 @@ class Budget:
         return BudgetSpent(spent=limit, limit=limit, resets_at=_midnight())
 
     def cool_down(self) -> CoolingDown:
-        """Begin a pause after an answer of abuse protection: ten minutes, doubled each time. Return the error to raise."""
+        """Begin a pause after an answer of abuse protection: 10 minutes, doubled each time; the error to raise."""
         row = self._db.execute("SELECT until, times FROM pauses WHERE kind = 'blocked'").fetchone()
         if row and 0 < row[0] - time.time() <= _COOL_DOWN_S * 2**6:
             return self._blocked(row[0])  # other requests in flight met the same block: it counts once
