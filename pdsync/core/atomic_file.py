@@ -1,4 +1,4 @@
-"""A file that is complete or absent: its bytes go to a hidden part beside it, which takes its name at the end."""
+"""A file that is complete or absent: it is written under a hidden name beside it, and renamed at the end."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class AtomicFile:
-    """A file that gets its name when it is complete. A `ByteSink` too.
+    """A file that gets its name when it is complete; a `ByteSink`.
 
     Raises:
         ConfigError: it can't be created.
-        StorageError: a write failed. There is no file then.
+        StorageError: a write failed. The file is unchanged.
     """
 
     def __init__(self, path: Path) -> None:

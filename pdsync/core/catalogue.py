@@ -1,16 +1,16 @@
-"""Reads the entries of schemas/ into the structs of `model`, and refuses what it can't understand.
+"""Reads the entries of schemas/ into the structs of `model`, and refuses invalid ones.
 
 What Pipedrive can do is data, not code: one table an operation, one file a tag, one folder an API version. An entry
 says only what differs from these rules:
 
-- `id` is the table's name, `version` the folder's, `tag` stands once at the top of the file.
+- `id` is the table's name, `version` the folder's, `tag` is set once at the top of the file.
 - A {placeholder} of `path` that `path_params` doesn't list is an integer. All of them are required.
 - A parameter that is a bare string is one of that type: `query.cursor = "string"`.
 - `content` is "json" where there is a body.
 - `records` is "one" where a GET's path ends with a placeholder: it is about that record.
 - What is `removed` is `deprecated` too.
 
-Reading all of it takes some 150 ms, nearly all of it tomllib's, so each part is read when it is first asked for.
+Reading all of it takes some 150 ms, nearly all of it tomllib's, so each part is read on first use.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ VERSIONS: tuple[Version, ...] = ("v2", "v1")  # the preferred one first
 
 @cache
 def operations(version: Version) -> dict[str, Operation]:
-    """All operations of `version` by their ids, in the order of the files. The dict is shared: leave it as it is.
+    """All operations of `version` by their ids, in the order of the files. The dict is shared: do not change it.
 
     Raises:
-        CatalogueError: an entry can't be understood; says the file, the table, the key and a guess.
+        CatalogueError: an entry is invalid; the message has the file, the table, the key and a suggestion.
     """
     found: dict[str, Operation] = {}
     for where, table in files(f"operations/{version}"):
@@ -58,21 +58,21 @@ def operation(name: str, version: Version | None = None) -> Operation:
     """The operation called `name`: `getDeals`, or with its version `v1:getDeals` or `v1 getDeals`.
 
     Args:
-        version: where to look when the name doesn't say; None looks in v2, then in v1.
+        version: where to look where the name has no version; None looks in v2, then in v1.
 
     Raises:
-        CatalogueError: there is none; says which names come near.
+        CatalogueError: there is none; the message has similar names.
     """
-    said = re.fullmatch(r"(v1|v2)[: ]\s*(\S+)", name)
-    wanted, id = said.groups() if said else (version, name)
-    places: tuple[Version, ...] = tuple(each for each in VERSIONS if wanted in (None, each))
-    for place in places:
-        if id in operations(place):
-            return operations(place)[id]
-    elsewhere = [f"{place} {id}" for place in VERSIONS if id in operations(place)]
-    near = elsewhere or _near(id, (each for place in places for each in operations(place)), n=3)
+    match = re.fullmatch(r"(v1|v2)[: ]\s*(\S+)", name)
+    wanted, id = match.groups() if match else (version, name)
+    searched: tuple[Version, ...] = tuple(each for each in VERSIONS if wanted in (None, each))
+    for each in searched:
+        if id in operations(each):
+            return operations(each)[id]
+    elsewhere = [f"{each} {id}" for each in VERSIONS if id in operations(each)]
+    near = elsewhere or _near(id, (other for each in searched for other in operations(each)), n=3)
     raise CatalogueError(
-        f"There is no operation {id!r} in {' or '.join(places)}.{_did_you_mean(near)}\n"
+        f"There is no operation {id!r} in {' or '.join(searched)}.{_did_you_mean(near)}\n"
         f"Nothing was called. `pdsync operations` lists all of them."
     )
 
@@ -82,7 +82,7 @@ def streams() -> dict[str, Stream]:
     """All streams by their names; those that define the fields of others come first. The dict is shared.
 
     Raises:
-        CatalogueError: an entry can't be understood, or names an operation, column or stream that isn't there.
+        CatalogueError: an entry is invalid, or names an operation, column or stream that does not exist.
     """
     found = {}
     for where, entry in files("streams"):
@@ -129,7 +129,7 @@ def stream(name: str) -> Stream:
     """The stream called `name`.
 
     Raises:
-        CatalogueError: there is none; says which names come near.
+        CatalogueError: there is none; the message has similar names.
     """
     if name in streams():
         return streams()[name]
@@ -139,7 +139,7 @@ def stream(name: str) -> Stream:
 
 @cache
 def field_types() -> dict[str, FieldType]:
-    """What each type of custom field becomes."""
+    """The columns of each type of custom field."""
     where = "schemas/custom_fields.toml"
     entries = tomllib.loads((schemas() / "custom_fields.toml").read_text(encoding="utf-8-sig"))
     return {name: read(entry, FieldType, f"{where} [{name}]") for name, entry in entries.items()}
@@ -147,10 +147,10 @@ def field_types() -> dict[str, FieldType]:
 
 @cache
 def effects() -> dict[str, Effect]:
-    """By the name of an operation (`v1 addPersonPicture`), how its effect can be read where its path does not tell.
+    """Name of an operation (`v1 addPersonPicture`) → how its effect is read where its path does not show it.
 
     Raises:
-        CatalogueError: an entry can't be understood, or names an operation that isn't there.
+        CatalogueError: an entry is invalid, or names an operation that does not exist.
     """
     where = "schemas/effects.toml"
     entries = tomllib.loads((schemas() / "effects.toml").read_text(encoding="utf-8"))
@@ -173,7 +173,7 @@ def read(entry: object, kind: type[T], where: str) -> T:
     """Make `entry`, as TOML gave it, a `kind`.
 
     Args:
-        where: the file, and the table in it, as a reader would look for them.
+        where: the file and the table in it, for messages.
 
     Raises:
         CatalogueError: an unknown key, a missing one, or a value of the wrong type.
@@ -196,7 +196,7 @@ def files(folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
     paths = sorted((schemas() / folder).glob("*.toml"))
     if not paths:
         raise CatalogueError(
-            f"schemas/{folder}/ holds no entries, so this copy of pdsync is incomplete.\n"
+            f"schemas/{folder}/ has no entries, so this copy of pdsync is incomplete.\n"
             f"Nothing was called. Install pdsync again."
         )
     for path in paths:
@@ -219,8 +219,8 @@ def schemas() -> Path:
 def _operation(entry: object, id: str, version: Version, tag: str, where: str) -> Operation:
     if not isinstance(entry, dict):
         raise CatalogueError(f"{where}: expected a table, got `{entry!r}`.")
-    known: dict[str, object] = {"id": id, "version": version, "tag": tag}
-    for key in known.keys() & entry.keys():
+    from_address: dict[str, object] = {"id": id, "version": version, "tag": tag}
+    for key in from_address.keys() & entry.keys():
         raise CatalogueError(
             f"{where}: leave out {key!r}; the table's name, the folder and the top of the file say it."
         )
@@ -235,21 +235,21 @@ def _operation(entry: object, id: str, version: Version, tag: str, where: str) -
         "deprecated": entry.get("removed", False),
         "records": "one" if entry.get("method") == "GET" and str(entry.get("path")).endswith("}") else "list",
     }
-    return read(implied | entry | groups | known, Operation, where)
+    return read(implied | entry | groups | from_address, Operation, where)
 
 
 def _params(group: object, where: str) -> dict[str, Param]:
     if not isinstance(group, dict):
         raise CatalogueError(f"{where}: expected a table, got `{group!r}`.")
     return {
-        # One at a time, because msgspec names the key it stumbles over, and not the parameter that holds the key.
+        # One at a time, because msgspec's error names the wrong key, and not the parameter that has it.
         name: read({"type": entry} if isinstance(entry, str) else entry, Param, f"{where}.{name}")
         for name, entry in group.items()
     }
 
 
 def _vocabulary(kind: object) -> Iterator[str]:
-    """Every word that an entry of this kind may use: its keys, those of the structs in it, and listed values."""
+    """All words that an entry of this kind may have: its keys, those of the structs in it, and enum values."""
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         for field in msgspec.structs.fields(kind):
             yield field.encode_name
@@ -262,7 +262,7 @@ def _vocabulary(kind: object) -> Iterator[str]:
 
 
 def _near(word: str, words: Iterable[str], n: int = 1) -> list[str]:
-    """Up to `n` of `words` that `word` may be a slip of, the likeliest first, whatever the case."""
+    """Up to `n` of `words` that are similar to `word`, the most similar first; case is ignored."""
     spelt = {each.lower(): each for each in words}
     return [spelt[each] for each in difflib.get_close_matches(word.lower(), spelt, n=n)]
 

@@ -151,7 +151,7 @@ def check_base_url(url: str, *, trusted: bool) -> str:
     """
     try:
         parts = urlsplit(url if "://" in url else f"https://{url}")
-        host, _ = parts.hostname or "", parts.port  # looking at the port checks it
+        host, _ = parts.hostname or "", parts.port  # reading the port validates it
     except ValueError:
         parts, host = urlsplit(""), ""
     local, shown = is_loopback(host), _without_secrets(url)

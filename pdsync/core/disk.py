@@ -1,4 +1,4 @@
-"""What must be told to the disk itself, and what it means when the machine refuses: no room, no right, no memory."""
+"""Writes names to disk, and turns errors of the machine (full disk, permissions, memory) into errors with advice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pdsync.errors import StorageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_FULL = "Free some space (pdsync doctor tells how much is wanted), then run the same command again."
+_FULL = "Free some space (pdsync doctor shows how much is needed), then run the same command again."
 _RIGHTS = (
     "Mend the rights of the folder, or its file system's (pdsync doctor names them), and run the same command again."
 )
@@ -26,8 +26,8 @@ _MEMORY = (
     "Then run the same command again."
 )
 _FILES = "Raise the limit of open files (ulimit -n), or lower limits.concurrency, and run the same command again."
-_LOCKED = "Another program holds the file. Close it, or wait for it to end, and run the same command again."
-_DAMAGED = "The file is damaged: pdsync doctor names it and says what to do."
+_LOCKED = "Another program has locked the file. Close it, or wait for it to end, and run the same command again."
+_DAMAGED = "The file is damaged: pdsync doctor names it and its repair."
 _BY_NUMBER = {
     errno.ENOSPC: _FULL, errno.EDQUOT: _FULL, errno.EFBIG: _FULL, errno.EROFS: _RIGHTS, errno.EACCES: _RIGHTS,
     errno.EPERM: _RIGHTS, errno.EIO: _BROKEN, errno.ENOMEM: _MEMORY, errno.EMFILE: _FILES, errno.ENFILE: _FILES,
@@ -39,7 +39,7 @@ _BY_SQLITE = {
     # A limit on the size of files, a quota and a full disk under a memory map all look like this.
     sqlite3.SQLITE_IOERR: f"It is full, or refuses. {_FULL}",
 }  # fmt: skip
-# What libraries say that raise errors of no telling kind.
+# Words in the errors of libraries whose types say nothing about the cause.
 _BY_WORDS = {
     "can't start new thread": _MEMORY, "cannot allocate memory": _MEMORY, "failed to map segment": _MEMORY,
     "failed to allocate": _MEMORY, "bad_alloc": _MEMORY, "bad allocation": _MEMORY, "out of memory": _MEMORY,
@@ -50,11 +50,11 @@ _BY_WORDS = {
 }  # fmt: skip
 
 
-_LEAST_MEMORY = 512 * 2**20  # of address space; most of it is only reserved, for stacks and buffers
+_MIN_MEMORY = 512 * 2**20  # of address space; most of it is only reserved, for stacks and buffers
 
 
 def sync_folder(folder: Path) -> None:
-    """Return when the names in `folder` are on disk: a new or renamed file survives a power cut from then on."""
+    """Write the names in `folder` to disk: after that, a new or renamed file survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -63,45 +63,45 @@ def sync_folder(folder: Path) -> None:
 
 
 def advice_for(error: BaseException) -> str | None:
-    """What to do, where the machine is the cause of `error`: its disk, its rights, its memory. None: it is not."""
+    """The advice for an error whose cause is the machine (disk, permissions, memory); None for all others."""
     if isinstance(error, MemoryError):
         return _MEMORY
     if isinstance(error, sqlite3.Error):
         return _BY_SQLITE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
     if isinstance(error, OSError):
         return _BY_NUMBER.get(error.errno or 0)
-    duckdb = sys.modules.get("duckdb")  # where it was not loaded, the error is none of its
+    duckdb = sys.modules.get("duckdb")  # the error is none of DuckDB's where that is not loaded
     if isinstance(error, RuntimeError | ImportError) or (duckdb and isinstance(error, duckdb.Error)):
-        first_line = str(error).lower()
-        return next((way for words, way in _BY_WORDS.items() if words in first_line), None)
+        message = str(error).lower()
+        return next((advice for words, advice in _BY_WORDS.items() if words in message), None)
     return None
 
 
 def check_memory() -> None:
-    """See that a limit on the address space leaves room to work: libraries abort where a thread can't be started.
+    """Check that a limit on the address space leaves room to work: libraries abort where a thread can't be started.
 
     Raises:
-        StorageError: it does not. Nothing was done.
+        StorageError: it leaves too little. Nothing was done.
     """
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
     try:
         used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-    except (OSError, ValueError):  # no Linux: the limit is not kept there
+    except (OSError, ValueError):  # no Linux: the limit is not enforced there
         return
-    if most != resource.RLIM_INFINITY and most - used < _LEAST_MEMORY:
+    if most != resource.RLIM_INFINITY and most - used < _MIN_MEMORY:
         raise StorageError(
             f"There is not enough memory: the limit on this process's address space leaves {(most - used) >> 20} MiB,"
-            f" and at least {_LEAST_MEMORY >> 20} are wanted.\nNothing was called or changed. {_MEMORY}"
+            f" and at least {_MIN_MEMORY >> 20} are needed.\nNothing was called or changed. {_MEMORY}"
         )
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what `error` says; its kind where it says nothing, as a MemoryError does."""
+    """The first line of an error's message; its type where it has none, as a MemoryError."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def storage_error(error: BaseException, where: object = None) -> StorageError | None:
-    """`error` as one that people can act on, where the machine is its cause; None where it is not.
+    """`error` as a StorageError with advice, where the machine is its cause; None where it is not.
 
     Args:
         error: as a library raised it.
@@ -109,22 +109,22 @@ def storage_error(error: BaseException, where: object = None) -> StorageError | 
     """
     if isinstance(error, BaseExceptionGroup):
         return next((found for each in error.exceptions if (found := storage_error(each, where))), None)
-    way = advice_for(error)
-    if way is None:
+    advice = advice_for(error)
+    if advice is None:
         return None
-    place = where or getattr(error, "filename", None)
-    if way is _MEMORY:
-        happened = f"There is not enough memory ({first_line(error)})."
-    elif place:
-        happened = f"{place} can't be used: {first_line(error)}."
+    path = where or getattr(error, "filename", None)
+    if advice is _MEMORY:
+        problem = f"There is not enough memory ({first_line(error)})."
+    elif path:
+        problem = f"{path} can't be used: {first_line(error)}."
     else:
-        happened = f"The disk can't be used: {first_line(error)}."
-    return StorageError(f"{happened}\nWhat was acknowledged before is kept, and nothing is half-done. {way}")
+        problem = f"The disk can't be used: {first_line(error)}."
+    return StorageError(f"{problem}\nWhat was acknowledged before is kept, and nothing is half-done. {advice}")
 
 
 @contextmanager
 def storage_errors(where: object) -> Iterator[None]:
-    """Raise as a StorageError what happens inside because of the machine.
+    """Raise errors of the machine inside the block as StorageErrors.
 
     Args:
         where: the file or folder that is used.

@@ -1,11 +1,11 @@
-"""Makes one call: one session, the token in a header, and retries only where repeating changes nothing.
+"""Sends requests: one session, the token in a header, and retries only where a repetition is safe.
 
-What is retried: reading (GET) after a broken connection, a timeout, a 5xx or a cut body; anything that the server
-refused before it looked at it (429, or 401 once, when the token can be refreshed). Never a write whose fate is
-unknown. All retries of a run come out of one budget, so that a server on its knees is not kicked.
+Retried are reads (GET) after a broken connection, a timeout, a 5xx or a body that was cut off, and any request that the
+server refused unprocessed (429, or 401 once, where the token can be refreshed); never a write whose outcome is
+unknown. All retries of a run share one budget, so that a failing server is not overloaded.
 
-Redirects are not followed: the token would travel along. A download may take one, without it (`core.upload_download`).
-Bodies are capped on the wire and unpacked.
+Redirects are not followed: they would receive the token. A download may follow one without it (`core.upload_download`).
+Bodies have a maximum size, packed and unpacked.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 WIRE_CAP = 16 * 2**20
 PLAIN_CAP = 128 * 2**20
-_MOST_ANNOUNCED = 4 * 2**20  # as much room is made ahead for a body, whatever length it says it has
+_MAX_RESERVED = 4 * 2**20  # bytes reserved for a body at most, whatever its Content-Length
 _KEPT_HEADERS = ("date", "content-type", "x-correlation-id", "retry-after", "location", "content-disposition")
 
 
@@ -57,7 +57,7 @@ class Http:
     Args:
         base_url: scheme and host.
         credentials: give the headers of each request.
-        budget: says when a request may go out.
+        budget: decides when a request may be sent.
         timeout_s: for one attempt, from connecting to the last byte.
     """
 
@@ -74,12 +74,12 @@ class Http:
         self.base_url, self.budget, self.clock = base_url, budget, ServerClock()
         self._credentials = credentials
         self._concurrency, self._timeout_s, self._backoff_s = concurrency, timeout_s, backoff_s
-        self._places = asyncio.Semaphore(concurrency)
+        self._slots = asyncio.Semaphore(concurrency)
         self._retry_tokens = 20.0
         self._session: aiohttp.ClientSession | None = None
         self._bare: aiohttp.ClientSession | None = None
         self._local = is_loopback(urlsplit(base_url).hostname or "")
-        self._way = proxy_options(proxy_for(base_url))
+        self._proxy = proxy_options(proxy_for(base_url))
         self._bare_proxied: aiohttp.ClientSession | None = None
 
     def _served_at(self, date: str | None) -> datetime:
@@ -98,9 +98,9 @@ class Http:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             raise_for_status=False,
-            read_bufsize=2**20,  # a page is about that long: fewer pauses of the socket
+            read_bufsize=2**20,  # about the size of a page: the socket pauses less often
         )
-        # aiohttp repeats a GET on its own when a kept-alive connection has gone; the ledger would not know of it.
+        # aiohttp repeats a GET itself where a kept-alive connection was closed; the ledger would not count it.
         self._session._retry_connection = False
         return self
 
@@ -127,13 +127,13 @@ class Http:
         Raises:
             AuthError: the token is refused.
             Forbidden, NotFound, ApiError: Pipedrive refuses the request.
-            BudgetSpent, CoolingDown: nothing more may be sent for now.
-            ServerTrouble: no usable answer; a write may or may not have happened.
-            BadAnswer: an answer no client can use: a redirect, a body beyond the cap.
+            BudgetSpent, CoolingDown: no request may be sent for now.
+            ServerTrouble: there was no usable answer; a write may have happened.
+            BadAnswer: the answer can't be used: a redirect, or a body that is too large.
         """
 
         async def once(own: dict[str, str]) -> Answer:
-            async with self._places, self.budget.spend(request.cost, search=request.is_search) as answered:
+            async with self._slots, self.budget.spend(request.cost, search=request.is_search) as answered:
                 if request.before_send:
                     await request.before_send()
                 answer = await self._exchange(request, own, answered)
@@ -144,19 +144,19 @@ class Http:
         return await self._repeated(once, request)
 
     async def download(self, request: Request, sink: ByteSink, *, most_bytes: int) -> Answer:
-        """Send `request`, whose answer is a file, and hand its bytes to `sink` as they come.
+        """Send `request`, whose answer is a file, and write its bytes to `sink` as they come.
 
-        No more than a piece of the file is in memory. Where the answer is a link to it, the link is followed once,
-        without the token. Each attempt starts the sink over.
+        Only a piece of the file is in memory. Where the answer is a link to the file, it is followed once, without the
+        token. Each attempt restarts the sink.
 
         Raises:
-            TooLarge: there are more than `most_bytes` of it.
-            BadAnswer: the link leads on, or to an address that is not allowed.
+            TooLarge: it has more than `most_bytes` bytes.
+            BadAnswer: the link redirects again, or leads to an address that is not allowed.
             PdsyncError: as `send`.
         """
 
         async def once(own: dict[str, str]) -> Answer:
-            async with self._places:
+            async with self._slots:
                 async with self.budget.spend(request.cost, search=request.is_search) as answered:
                     headers = {**own, "Accept": "*/*", "Accept-Encoding": "identity"}
                     answer = await self._exchange(request, headers, answered, sink, most_bytes)
@@ -168,7 +168,7 @@ class Http:
             judge(answer, request, self.budget)
             if answer.status not in (200, 204):
                 raise BadAnswer(f"{request.label}: status {answer.status} where a whole file should be.")
-            if answer.body:  # JSON that was looked at, because it might have been a refusal
+            if answer.body:  # JSON that could have been a refusal
                 sink.begin()
                 sink.write(answer.body)
             return answer
@@ -180,7 +180,7 @@ class Http:
         once: Callable[[dict[str, str]], Awaitable[Answer]],
         request: Request,
     ) -> Answer:
-        """The answer of the first attempt that succeeds, where trying again is safe."""
+        """The answer of the first attempt that succeeds; attempts are repeated where that is safe."""
         method, label, retry = request.method, request.label, request.retry
         refreshed = False
         attempt = 0
@@ -191,8 +191,8 @@ class Http:
                 answer = await once(headers)
             except Retryable as failure:
                 unknown = answer_is_unknown(failure, method)
-                stops = unknown and not retry.repeats_writes
-                if stops or attempt >= retry.attempts or self._retry_tokens < 1:
+                is_unsafe = unknown and not retry.repeats_writes
+                if is_unsafe or attempt >= retry.attempts or self._retry_tokens < 1:
                     again = "so it was not sent again" if attempt == 1 else f"and it was sent {attempt} times"
                     advice = (
                         f"Whether it was carried out is not known, {again}. Look before you repeat it."
@@ -227,7 +227,7 @@ class Http:
         if not retry.exponential:
             return first
         wait = min(first * float(2 ** (attempt - 1)), max(20.0, first))
-        least = 0.5 if retry.backoff_s is None else 1.0  # never sooner than was asked for
+        least = 0.5 if retry.backoff_s is None else 1.0  # never sooner than requested
         return wait * random.uniform(least, least + 0.5)  # noqa: S311 - jitter
 
     async def _exchange(
@@ -238,7 +238,7 @@ class Http:
         sink: ByteSink | None = None,
         most_bytes: int = 0,
     ) -> Answer:
-        """Send `request` once, with the headers `own` over its own; the answer as it came, a file's into `sink`."""
+        """Send `request` once, with the additional headers `own`; the answer as it came, a file's body in `sink`."""
         if self._session is None:
             raise RuntimeError("Http is used inside `async with`.")
         data: bytes | aiohttp.FormData | None = None
@@ -248,7 +248,7 @@ class Http:
         elif request.body is not None:
             data = msgspec.json.encode(request.body)
             headers = {**headers, "Content-Type": "application/json"}
-        with self._troubles(self.base_url, timeout_s), ExitStack() as opened:
+        with self._connection_errors(self.base_url, timeout_s), ExitStack() as opened:
             if request.form:
                 data = opened.enter_context(request.form.opened())
                 timeout_s += request.form.size / SLOWEST
@@ -260,8 +260,8 @@ class Http:
                 data=data,
                 headers=headers,
                 allow_redirects=False,
-                timeout=_patient(None if sink else timeout_s),
-                **self._way,
+                timeout=_timeout(None if sink else timeout_s),
+                **self._proxy,
             ) as response:
                 on_answer()
                 kept = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
@@ -277,13 +277,13 @@ class Http:
     async def _fetch(self, target: URL, sink: ByteSink, most_bytes: int, label: str) -> Answer:
         """The file that the link `target` names: no token, no cookie, no further redirect."""
         host = target.host or ""
-        way = proxy_options(proxy_for(str(target)))
-        if way:  # it is the proxy that finds the address
+        proxy = proxy_options(proxy_for(str(target)))
+        if proxy:  # the proxy resolves the address
             session = self._bare_proxied = self._bare_proxied or bare_session(concurrency=self._concurrency)
         else:
             session = self._bare = self._bare or bare_session(local=self._local, concurrency=self._concurrency)
-        with self._troubles(host, self._timeout_s):
-            async with session.get(target, allow_redirects=False, timeout=_patient(None), **way) as response:
+        with self._connection_errors(host, self._timeout_s):
+            async with session.get(target, allow_redirects=False, timeout=_timeout(None), **proxy) as response:
                 status, headers = response.status, {k.lower(): v for k, v in response.headers.items()}
                 log.debug("GET %s (the file's storage) → %d", host, status)
                 if status == 200:
@@ -299,8 +299,8 @@ class Http:
         raise kind(message, status=status, operation=label) if kind else BadAnswer(message)
 
     @contextmanager
-    def _troubles(self, where: str, timeout_s: float) -> Iterator[None]:
-        """Say of each failure of the connection whether it may be tried again."""
+    def _connection_errors(self, where: str, timeout_s: float) -> Iterator[None]:
+        """Turn errors of the connection into errors that tell whether the attempt may be repeated."""
         try:
             yield
         except aiohttp.ClientConnectorCertificateError as error:
@@ -313,7 +313,7 @@ class Http:
             )
             message = f"the proxy refuses the way to {where} (status {error.status}). {advice}".strip()
             raise Retryable(message, refused=True) from error
-        except aiohttp.ClientConnectorError as error:  # before the first byte: surely not carried out
+        except aiohttp.ClientConnectorError as error:  # before the first byte: it was not carried out
             why = error.os_error.strerror or type(error.os_error).__name__
             raise Retryable(f"can't reach {where}: {why}", refused=True) from error
         except TimeoutError as error:
@@ -325,12 +325,12 @@ class Http:
             raise Retryable(f"the connection broke: {message or type(error).__name__}") from error
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        """The body, unpacked; never more of it in memory than the caps allow."""
+        """The body, unpacked; memory is bounded by WIRE_CAP and PLAIN_CAP."""
         packed = response.headers.get("Content-Encoding", "identity").lower()
         unpacker = GzipReader() if packed == "gzip" else None
         if unpacker is None and packed not in ("identity", ""):
             raise BadAnswer(f"The answer is packed with {packed!r}, which was not offered.")
-        # One buffer, not pieces to be joined: the largest body is in memory once, and not twice.
+        # One buffer instead of pieces to be joined: the body is in memory once, and not twice.
         wire, plain = 0, _buffer(0 if unpacker else response.content_length or 0)
         async for piece in response.content.iter_any():
             wire += len(piece)
@@ -349,8 +349,8 @@ class Http:
         return plain.getvalue()
 
 
-def _patient(total_s: float | None) -> aiohttp.ClientTimeout:
-    """None for what is streamed: `transfer.stream` sees to it that it moves on."""
+def _timeout(total_s: float | None) -> aiohttp.ClientTimeout:
+    """The timeouts of an attempt; `total_s` is None for files, whose speed `upload_download.stream` checks."""
     return aiohttp.ClientTimeout(total=total_s, sock_connect=15, sock_read=30)
 
 
@@ -360,10 +360,10 @@ def _may_be_refusal(headers: Mapping[str, str]) -> bool:
 
 
 def _buffer(announced: int) -> io.BytesIO:
-    """An empty buffer with room for as many bytes as a body says it has, so that it is not moved while it grows."""
+    """An empty buffer with room for the announced bytes, so that it is not moved while it grows."""
     buffer = io.BytesIO()
     if announced > 0:
-        buffer.seek(min(announced, _MOST_ANNOUNCED) - 1)
+        buffer.seek(min(announced, _MAX_RESERVED) - 1)
         buffer.write(b"\0")
         buffer.seek(0)
     return buffer

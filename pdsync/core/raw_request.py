@@ -1,4 +1,4 @@
-"""Raw requests, which no operation describes: parsed, checked, and refused if they could expose the token."""
+"""Parses raw requests, which no operation describes, and refuses those that could expose the token."""
 
 from __future__ import annotations
 
@@ -115,9 +115,9 @@ class RawRequest(Struct, frozen=True):
     @property
     def searches(self) -> bool:
         """Whether the request is a search, which has its own burst limit."""
-        asked = unquote(urlsplit(self.path).path).rstrip("/").removeprefix("/api")
-        known = (each for version in catalogue.VERSIONS for each in catalogue.operations(version).values())
-        return any(each.search and each.path.removeprefix("/api") == asked for each in known)
+        path = unquote(urlsplit(self.path).path).rstrip("/").removeprefix("/api")
+        operations = (each for version in catalogue.VERSIONS for each in catalogue.operations(version).values())
+        return any(each.search and each.path.removeprefix("/api") == path for each in operations)
 
     @property
     def form_files(self) -> tuple[FilePart, ...]:

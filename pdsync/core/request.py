@@ -1,4 +1,4 @@
-"""A request as one value: what is sent, what it costs, how often it is tried."""
+"""A request as one value: its content, its cost, and how often it is tried."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class RetryPolicy(Struct, frozen=True):
     timeout_s: float | None = None  # None: the session's
     backoff_s: float | None = None  # before the second attempt; None: the session's
     exponential: bool = True  # wait twice as long before each further one
-    all_errors: bool = False  # ask again after a refusal too: what is not there yet may come
-    repeats_writes: bool = False  # send a write again although it may have been carried out: only where that was asked
+    all_errors: bool = False  # repeat after a refusal too: a record may not exist yet
+    repeats_writes: bool = False  # repeat a write although it may have been carried out: only where that is requested
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -38,8 +38,8 @@ class Request(Struct, frozen=True, kw_only=True):
     is_search: bool = False  # it counts in the burst limit of searches too
     query: Query | None = None
     body: object = None  # sent as JSON; bytes are sent as they are, with the Content-Type that `headers` name
-    form: Form | None = None  # sent in place of `body`
-    headers: Mapping[str, str] | None = None  # sent besides ours
+    form: Form | None = None  # sent instead of `body`
+    headers: Mapping[str, str] | None = None  # sent besides pdsync's own
     retry: RetryPolicy = RetryPolicy()
     before_send: Callable[[], Awaitable[None]] | None = None  # awaited before the first byte of each attempt
 

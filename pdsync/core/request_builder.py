@@ -1,13 +1,13 @@
-"""Checks what someone wants to send against the catalogue, and sorts it into path, query and body.
+"""Checks the parameters of a request against the catalogue, and sorts them into path, query and body.
 
-People and files give `key=value`; the catalogue knows where each key belongs and what type it has. So an unknown key,
-a value that can't be meant or a missing one is found here, before anything is sent and before any token is spent.
+People and files give `key=value`; the catalogue has the position and the type of each key. So an unknown key, an
+invalid value or a missing one is found here, before anything is sent and before any token is spent.
 
 Values come typed (from JSON or SQL) or as text (from a command line), and text is read as the type that is declared:
 `12` for an integer, `true`, `2026-03-31`, `1,2,3` or `[1, 2, 3]` for an array, JSON for objects. In a body None is
 JSON's null, which empties a field; as text it is `null`, except for strings, where it would be the word.
 
-Custom fields have 40 hex digits for a key. v1 takes them beside the other fields, v2 inside `custom_fields`.
+The key of a custom field has 40 hex digits. v1 takes custom fields beside the other fields, v2 inside `custom_fields`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _WANTED = {
 
 
 class Call(msgspec.Struct, frozen=True):
-    """A request that the catalogue finds nothing wrong with, ready for `core.http`."""
+    """A request that was checked against the catalogue, ready for `core.http`."""
 
     operation: Operation
     path: str  # filled in and percent-encoded
@@ -108,18 +108,18 @@ def _is_finite(value: object) -> bool:
 
 def _refuse_unknown(operation: Operation, params: Mapping[str, object]) -> None:
     body = {"body"} if operation.body_list else operation.body.keys()
-    known = [*operation.path_params, *operation.query, *body]
+    accepted = [*operation.path_params, *operation.query, *body]
     for name in params:
-        if name in known or _is_custom(operation, name):
+        if name in accepted or _is_custom(operation, name):
             continue
         if operation.custom_fields and _HEX_KEY.fullmatch(name):
             raise ConfigError(
                 f"{operation.name}: {name!r} looks like a custom field, which v2 takes inside 'custom_fields'.\n"
                 f'Nothing was sent. Give custom_fields={{"{name}": …}} instead.'
             )
-        near = difflib.get_close_matches(name, known, n=1)
+        near = difflib.get_close_matches(name, accepted, n=1)
         guess = hint_for(operation, name) or (f" Did you mean {near[0]!r}?" if near else "")
-        takes = f"It takes {', '.join(known)}." if known else "It takes none."
+        takes = f"It takes {', '.join(accepted)}." if accepted else "It takes none."
         raise ConfigError(f"{operation.name} has no parameter {name!r}.{guess}\nNothing was sent. {takes}")
 
 
@@ -262,8 +262,8 @@ def _number(value: object) -> int | float:
 
 
 def _boolean(value: object) -> bool:
-    known: dict[object, bool] = {"true": True, "false": False, "1": True, "0": False}
-    return known[value.lower()] if isinstance(value, str) and value.lower() in known else msgspec.convert(value, bool)
+    words: dict[object, bool] = {"true": True, "false": False, "1": True, "0": False}
+    return words[value.lower()] if isinstance(value, str) and value.lower() in words else msgspec.convert(value, bool)
 
 
 def _string(value: object) -> str:
@@ -317,7 +317,7 @@ _READERS: dict[str, Callable[[object], Any]] = {
 
 
 def _text(value: object) -> str:
-    """A typed value as it stands in a path, a query or a form."""
+    """A typed value as text in a path, a query or a form."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):
@@ -330,7 +330,7 @@ def _in_body(operation: Operation, name: str) -> bool:
 
 
 def _is_custom(operation: Operation, name: str) -> bool:
-    """Whether `name` is a custom field, or a part of one, that may stand beside the other fields of the body."""
+    """Whether `name` is a custom field, or a part of one, that is allowed beside the other fields of the body."""
     return operation.custom_fields and operation.version == "v1" and bool(_V1_KEY.fullmatch(name))
 
 

@@ -1,11 +1,11 @@
-"""Tells the server's time from the `Date` of its answers, so that it never runs backwards and never leaps.
+"""Derives the server's time from the `Date` of its answers; it never goes back and never jumps.
 
-What is ordered by time is ordered by the server's: which reading of a record is the later one, and from when on
-changes are asked for. A `Date` may be wrong for a night, and the next one right, so no single one is trusted blindly:
+The order of readings, and the beginning of the next reading of changes, depend on the server's time. A `Date` may be
+wrong for a night, so no single one is trusted:
 
-- Within a session, time goes on as this process's monotonic clock does. A `Date` that leaps is passed over.
-- From one session to the next it never goes back: what is read now is later than all that was read before. Unless this
-  machine's clock agrees with the `Date`: then what was known before was wrong, and is put right (`load.clock_repair`).
+- Within a session, time advances with this process's monotonic clock. A `Date` that jumps is ignored.
+- From one session to the next it never goes back: an answer is later than all answers before. Unless this machine's
+  clock agrees with the `Date`: then the earlier times were wrong, and are corrected (`load.clock_repair`).
 
 This machine's wall clock alone decides nothing: it may be wrong too.
 """
@@ -23,13 +23,13 @@ class ServerClock:
 
     def __init__(self) -> None:
         self._floor: datetime | None = None
-        self._last: datetime | None = None  # what was told last,
-        self._at = 0.0  # and when, by the monotonic clock
+        self._last: datetime | None = None  # the latest time,
+        self._at = 0.0  # and when it was, by the monotonic clock
         self.is_confirmed = False  # this machine's clock agrees with the first `Date`
-        self.lag = timedelta(0)  # how far the first `Date` lies before what was known of the server's time
+        self.lag = timedelta(0)  # how much earlier the first `Date` is than the server's time before
 
     def not_before(self, moment: datetime | None) -> None:
-        """Take `moment`, UTC, for a time that the server had reached before this session."""
+        """Set a lower bound: the server had reached `moment` (UTC) before this session."""
         if moment is None or (self._floor and moment <= self._floor):
             return
         self._floor = moment
@@ -47,24 +47,24 @@ class ServerClock:
             self._begin(date)
             return self.now()
         expected = self.now()
-        told = date if abs(date - expected) <= TRUST else expected
-        if told > self._last:
-            self._last, self._at = told, time.monotonic()
-        return told
+        served_at = date if abs(date - expected) <= TRUST else expected
+        if served_at > self._last:
+            self._last, self._at = served_at, time.monotonic()
+        return served_at
 
     def now(self) -> datetime:
-        """The server's time, whole seconds: by the last answer, and what has passed since.
+        """The server's time, in whole seconds: that of the latest answer, and the time since then.
 
         Raises:
             RuntimeError: there was no answer yet.
         """
         if self._last is None:
-            raise RuntimeError("No answer has told the server's time yet.")
+            raise RuntimeError("There is no answer yet that has the server's time.")
         return (self._last + timedelta(seconds=time.monotonic() - self._at)).replace(microsecond=0)
 
     def _begin(self, date: datetime) -> None:
         self._last, self._at = date, time.monotonic()
         if self._floor and date < self._floor and not self.is_confirmed:
             self.lag = max(self.lag, self._floor - date)
-            # A whole second, and not before: what was read at the floor is older than what is read now.
+            # One second later: an answer at the bound itself is older than one that comes now.
             self._last = self._floor.replace(microsecond=0) + timedelta(seconds=1)

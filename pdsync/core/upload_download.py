@@ -1,8 +1,8 @@
-"""Moves files: forms that carry them out, answers that are streamed in, and the one redirect a download may take.
+"""Moves files: forms for uploads, streamed answers for downloads, and the one redirect that a download may follow.
 
-The bytes of a file often lie with a storage host, and the API answers with a link to them. It is followed once, by a
-client that knows no token and no cookie, over https and to public addresses only. Addresses are checked where the
-connection is made: a name can't lead elsewhere after the check. A sandbox on this machine may redirect on this machine.
+The bytes of a file are often at a storage host, and the API answers with a link to them. It is followed once, by a
+client without token and cookies, over https and to public addresses only. Addresses are checked when the connection
+is made: a name can't lead elsewhere after the check. A sandbox on this machine may redirect to this machine.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ _LONGEST_LINK = 8192
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
-# Out.
+# Uploads.
 
 
 class FilePart(Struct, frozen=True):
-    """A file that a form carries: it is opened each time the form is sent."""
+    """A file in a form: it is opened each time the form is sent."""
 
     name: str  # of the field
     path: Path
-    file_name: str  # what the server is told
+    file_name: str  # as it is sent
     content_type: str
 
 
@@ -60,7 +60,7 @@ class Form(Struct, frozen=True):
 
     fields: tuple[tuple[str, str], ...] = ()
     files: tuple[FilePart, ...] = ()
-    multipart: bool = False  # always so where there are files
+    multipart: bool = False  # always true where there are files
 
     @property
     def size(self) -> int:
@@ -70,7 +70,7 @@ class Form(Struct, frozen=True):
     @contextmanager
     def opened(self) -> Iterator[aiohttp.FormData]:
         """The form as aiohttp sends it, with its files open."""
-        # Names go out as UTF-8, the way browsers do it: quoted ones would be stored with their percent signs.
+        # Names are sent as UTF-8, as browsers do: quoted ones would be stored with their percent signs.
         data = aiohttp.FormData(quote_fields=False, default_to_multipart=self.multipart)
         with ExitStack() as stack:
             for name, value in self.fields:
@@ -95,9 +95,9 @@ def file_part(name: str, path: Path, file_name: str | None = None) -> FilePart:
         raise ConfigError(f"{path} is no file. Nothing was sent.")
     if not os.access(path, os.R_OK):
         raise ConfigError(f"{path} may not be read. Nothing was sent.")
-    told = (file_name or path.name).encode(errors="replace").decode()
-    told = "".join(char if char >= " " and char != "\x7f" else "_" for char in told)
-    return FilePart(name, path, told, content_type_of(told) or "application/octet-stream")
+    sent_name = (file_name or path.name).encode(errors="replace").decode()
+    sent_name = "".join(char if char >= " " and char != "\x7f" else "_" for char in sent_name)
+    return FilePart(name, path, sent_name, content_type_of(sent_name) or "application/octet-stream")
 
 
 def form_of(call: Call) -> Form | None:
@@ -116,25 +116,25 @@ def form_of(call: Call) -> Form | None:
 
 
 def content_type_of(name: str) -> str | None:
-    """The media type that a file of this name has, as far as one can tell."""
+    """The media type of a file, guessed by its name; None where that has no known suffix."""
     return mimetypes.guess_type(name, strict=False)[0]
 
 
-# In.
+# Downloads.
 
 
 class ByteSink(Protocol):
-    """Takes in the body of an answer."""
+    """Receives the body of an answer."""
 
     def begin(self) -> None:
-        """A body begins: forget what came of an earlier attempt."""
+        """Begin a body: drop the bytes of an earlier attempt."""
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Receive the next bytes."""
 
 
 class MemorySink:
-    """A `ByteSink` that keeps everything in memory."""
+    """A `ByteSink` in memory."""
 
     def __init__(self) -> None:
         self.body = bytearray()
@@ -147,7 +147,7 @@ class MemorySink:
 
 
 class GzipReader:
-    """Unpacks a gzip body while it comes in, also one of several members, one after the other (RFC 1952, 2.2)."""
+    """Unpacks a gzip body piece by piece, also one of several members (RFC 1952, 2.2)."""
 
     def __init__(self) -> None:
         self._member = zlib.decompressobj(wbits=31)
@@ -155,7 +155,7 @@ class GzipReader:
 
     @property
     def complete(self) -> bool:
-        """Whether the last member that began has come to its end."""
+        """Whether the last member is complete."""
         return self._member.eof
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
@@ -163,7 +163,7 @@ class GzipReader:
 
         Raises:
             zlib.error: it is no gzip.
-            BadAnswer: it has more members than any sender makes.
+            BadAnswer: it has too many members.
         """
         while True:
             if self._member.eof:
@@ -171,7 +171,7 @@ class GzipReader:
                 if not piece:
                     return
                 self._members += 1
-                if self._members > _MOST_MEMBERS:  # each copies what comes after it
+                if self._members > _MOST_MEMBERS:  # each one copies the rest
                     raise BadAnswer(f"The answer is packed in more than {_MOST_MEMBERS:,} parts.")
                 self._member = zlib.decompressobj(wbits=31)
             data = self._member.decompress(piece, _STEP)
@@ -183,7 +183,7 @@ class GzipReader:
 
 
 class TooLarge(BadAnswer):
-    """More bytes came than may come. What came was not kept."""
+    """The body is longer than allowed. It was not kept."""
 
 
 async def stream(response: aiohttp.ClientResponse, sink: ByteSink, most_bytes: int, grace_s: float) -> None:
@@ -191,8 +191,8 @@ async def stream(response: aiohttp.ClientResponse, sink: ByteSink, most_bytes: i
 
     Raises:
         TooLarge: it is longer than `most_bytes`.
-        TimeoutError: after `grace_s` it came more slowly than SLOWEST.
-        EOFError, zlib.error, aiohttp.ClientError: it was cut.
+        TimeoutError: after `grace_s` it was slower than SLOWEST.
+        EOFError, zlib.error, aiohttp.ClientError: it was cut off.
     """
     packed = response.headers.get("Content-Encoding", "identity").lower()
     unpacker = GzipReader() if packed == "gzip" else None
@@ -217,19 +217,19 @@ async def stream(response: aiohttp.ClientResponse, sink: ByteSink, most_bytes: i
         raise EOFError("the packed file ends early")
 
 
-# Elsewhere.
+# Redirects.
 
 
 def bare_session(*, concurrency: int, local: bool | None = None) -> aiohttp.ClientSession:
-    """A session for storage hosts: it sends nothing that tells who we are.
+    """A session for storage hosts: it sends no credentials.
 
     Args:
         concurrency: connections at once.
-        local: whether addresses of this machine may be called; None where a proxy finds the addresses.
+        local: whether addresses of this machine may be called; None where a proxy resolves them.
     """
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
-            limit=concurrency, resolver=None if local is None else _Guarded(local=local), use_dns_cache=False
+            limit=concurrency, resolver=None if local is None else _CheckedResolver(local=local), use_dns_cache=False
         ),
         headers={"User-Agent": f"pdsync/{__version__}", "Accept-Encoding": "identity"},
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -241,30 +241,30 @@ def bare_session(*, concurrency: int, local: bool | None = None) -> aiohttp.Clie
     return session
 
 
-def redirect_target(location: str | None, asked: str, *, local: bool) -> URL:
-    """Where the answer to a request of `asked` leads.
+def redirect_target(location: str | None, url: str, *, local: bool) -> URL:
+    """The target of a redirect in the answer to a request of `url`.
 
     Raises:
-        BadAnswer: the link is not safe to follow. It is not shown: it may be all that is needed to read the file.
+        BadAnswer: the link is not safe to follow. It is not shown: it may be enough to read the file.
     """
     if not location or len(location) > _LONGEST_LINK or re.search(r"[\x00-\x20\x7f-\U0010ffff\\]", location):
         raise BadAnswer("The redirect of the file leads nowhere: its link is empty or malformed.")
     try:
-        target = URL(asked).join(URL(location, encoded=True))
-        host, port = target.host or "", target.port  # looking at the port checks it
+        target = URL(url).join(URL(location, encoded=True))
+        host, port = target.host or "", target.port  # reading the port validates it
     except ValueError:
         raise BadAnswer("The redirect of the file leads nowhere: its link is malformed.") from None
-    here = local and is_loopback(host)
+    is_local = local and is_loopback(host)
     if target.user is not None or target.password is not None:
         raise BadAnswer(f"The redirect of the file to {host!r} carries a user name. It was not followed.")
-    if not host or not (target.scheme == "https" or (target.scheme == "http" and here)):
+    if not host or not (target.scheme == "https" or (target.scheme == "http" and is_local)):
         raise BadAnswer(f"The redirect of the file to {target.scheme}://{host} is not https. It was not followed.")
-    if port != 443 and not here:
+    if port != 443 and not is_local:
         raise BadAnswer(f"The redirect of the file leads to port {port} of {host}. It was not followed.")
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        return target  # a name: the resolver looks at its addresses
+        return target  # a name: the resolver checks its addresses
     if not may_be_called(host, local=local):
         raise BadAnswer(f"The redirect of the file leads to {host}, which is no public address. It was not followed.")
     return target
@@ -284,8 +284,8 @@ def may_be_called(address: str, *, local: bool) -> bool:
     return found.is_global and not found.is_multicast and not found.is_reserved
 
 
-class _Guarded(ThreadedResolver):
-    """Resolves names, and refuses those that lead to an address which may not be called."""
+class _CheckedResolver(ThreadedResolver):
+    """Resolves names, and refuses those with an address that may not be called."""
 
     def __init__(self, *, local: bool) -> None:
         super().__init__()

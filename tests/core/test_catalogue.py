@@ -91,7 +91,7 @@ def test_a_name_that_is_taken_is_refused(deals: Path) -> None:
 
 
 def test_a_copy_without_entries_says_so(deals: Path) -> None:
-    with pytest.raises(CatalogueError, match="holds no entries, so this copy of pdsync is incomplete"):
+    with pytest.raises(CatalogueError, match="has no entries, so this copy of pdsync is incomplete"):
         catalogue.operations("v2")
 
 

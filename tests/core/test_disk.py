@@ -105,7 +105,7 @@ def test_too_little_memory_is_refused_before_anything_is_done() -> None:
     check_memory()
     resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20, hard))
     try:
-        with pytest.raises(StorageError, match=r"leaves \d+ MiB, and at least 512 are") as caught:
+        with pytest.raises(StorageError, match=r"leaves \d+ MiB, and at least 512 are needed") as caught:
             check_memory()
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
