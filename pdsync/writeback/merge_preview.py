@@ -99,7 +99,7 @@ async def find_proof(http: Http, kind: str, base: Mapping[str, Any], winner: str
     taken = [field for field, value in expected.items() if _is_taken(value, before, current, field)]
     if any(left.values()):
         remaining = ", ".join(describe_count(name, len(ids)) for name, ids in left.items() if ids)
-        return Proof({}, f"{remaining} that belonged to it do not belong to the other")
+        return Proof({}, f"{remaining} of it did not move to the other")
     # A person who tidies up by hand copies a value and deletes the rest, and does not move every linked record.
     if len(taken) < len(expected) and not (moves and taken):
         missing = ", ".join(sorted(expected.keys() - set(taken)))

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pdsync.writeback.merge_preview import describe_count, preview_outcome, stamp
+from pdsync.core import catalogue
+from pdsync.writeback.merge_preview import describe_count, find_proof, preview_outcome, read_children, stamp
+from pdsync.writeback.shapes import shape
+from tests.writeback.api import answering
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.writeback.api import Answers
 
 
 @pytest.mark.parametrize(
@@ -44,3 +52,55 @@ def test_w6_the_stamp_of_a_merge_changes_with_either_record() -> None:
 )  # fmt: skip
 def test_how_many_records_move(listing: str, count: int, words: str) -> None:
     assert describe_count(listing, count) == words
+
+
+NOTES, ACTIVITIES = "/v1/notes", "/api/v2/activities"
+
+
+async def test_what_belongs_to_the_loser_is_listed_and_a_list_that_is_hidden_counts_as_empty(tmp_path: Path) -> None:
+    notes = [{"id": 1, "deal_id": 12}, {"id": 2, "deal_id": 12}, {"id": 3, "deal_id": 99}]
+    answers = {NOTES: notes, ACTIVITIES: 403}
+    async with answering(tmp_path, answers) as api:
+        found = await read_children(
+            api.http, shape(catalogue.operation("v1 mergeDeals")), {"id": 12, "merge_with_id": 7}
+        )
+    assert {name: ids for name, ids in found.items() if ids} == {"getNotes": ["1", "2"]}
+    assert "getActivities" in found
+
+
+@pytest.mark.parametrize(
+    ("loser", "winner", "moves", "now", "answers", "shown", "against"),
+    [
+        # What belonged to the loser belongs to the winner now.
+        ({"title": "A"}, {"title": "A"}, {"getNotes": ["1"]}, {"title": "A"}, {NOTES: [{"id": 1, "deal_id": 7}]},
+         {"moved": {"getNotes": ["1"]}, "taken over": []}, ""),
+        ({"title": "A"}, {"title": "A"}, {"getNotes": ["1"]}, {"title": "A"}, {NOTES: []},
+         {}, "1 note of it did not move to the other"),
+        # The winner has a value that only the loser had.
+        ({"person_id": 5}, {"person_id": None}, {}, {"person_id": 5}, {},
+         {"moved": {}, "taken over": ["person_id"]}, ""),
+        ({"person_id": 5}, {"person_id": None}, {}, {"person_id": None}, {},
+         {}, "the other does not have its person_id"),
+        ({"label_ids": [1, 2]}, {"label_ids": [2]}, {}, {"label_ids": [2, 1]}, {},
+         {"moved": {}, "taken over": ["label_ids"]}, ""),
+        # A merge that leaves no trace can't be proved.
+        ({"title": "A"}, {"title": "B"}, {}, {"title": "B"}, {}, {}, "no record belonged to it"),
+        # A value that was copied by hand is no proof while another one is missing.
+        ({"person_id": 5, "org_id": 3}, {}, {}, {"person_id": 5}, {}, {}, "the other does not have its org_id"),
+    ],
+)  # fmt: skip
+async def test_s13_a_merge_is_proved_by_what_only_it_does(
+    tmp_path: Path,
+    loser: dict[str, Any],
+    winner: dict[str, Any],
+    moves: dict[str, list[str]],
+    now: dict[str, Any],
+    answers: Answers,
+    shown: dict[str, Any],
+    against: str,
+) -> None:
+    base = {"loser": loser, "winner": winner, "moves": moves}
+    async with answering(tmp_path, answers) as api:
+        found = await find_proof(api.http, "deals", base, "7", now)
+    assert found.shown == shown
+    assert against in found.against
