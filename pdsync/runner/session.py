@@ -124,12 +124,11 @@ async def open_session(
 
     with project.locked(settings, on_note) as control:
         async with connection.connect(settings, run_tokens=run_tokens) as http:
-            http.clock.not_before(control.newest_time())
-            account = await fetch_account(http)
-            control.check_company(account.company_id, account.company_name)
+            account = await _identify(http, control)
             company = (account.company_id, account.company_name, account.company_domain)
             async with _open_work_file(settings, control, company, on_note, clock=http.clock) as loader:
-                receipt = begin(control, account.served_at or datetime.now(UTC))
+                began = account.served_at or datetime.now(UTC)
+                receipt = begin(control, began)
                 receipt.is_admin = account.is_admin
                 now = account.served_at or receipt.started_at
                 async with Archive(settings.raw, control, receipt.run_id, account.company_id) as archive:
@@ -142,7 +141,7 @@ async def open_session(
                         on_event=on_event,
                         http=http,
                         account=account,
-                        began=account.served_at or datetime.now(UTC),
+                        began=began,
                     )
                     yield session
                     if records_pushes:
@@ -155,6 +154,18 @@ async def open_session(
             control.finish_run(receipt)
         if not records_pushes:
             await mutation_log.catch_up(settings, control)
+
+
+async def _identify(http: Http, control: Control) -> Account:
+    """The owner of the token, of whose company the project is.
+
+    Raises:
+        WrongCompany: the project is another company's. Nothing was written.
+    """
+    http.clock.not_before(control.newest_time())
+    account = await fetch_account(http)
+    control.check_company(account.company_id, account.company_name)
+    return account
 
 
 async def _complete_tables(session: OnlineSession, now: datetime) -> None:

@@ -104,20 +104,15 @@ def api(
         operation = None
     if (operation is None) == (request is None):
         raise ConfigError("Name an operation (pdsync operations lists them), or use --request METHOD PATH.")
-    given = [raw_request.pair(value, "a parameter") for value in values]
-    retry = RetryPolicy(
-        attempts=ATTEMPTS if retries is None else retries + 1,
-        timeout_s=timeout,
-        backoff_s=backoff,
-        exponential=not constant,
-        all_errors=retry_all,
-    )
+    parameters = [raw_request.pair(value, "a parameter") for value in values]
+    attempts = ATTEMPTS if retries is None else retries + 1
+    retry = RetryPolicy(attempts, timeout, backoff, exponential=not constant, all_errors=retry_all)
     headers = raw_request.headers(header)
     output = Output(app, out, response_type)
     if request:
         raw = raw_request.RawRequest.of(
             *request,
-            query=[*given, *(raw_request.pair(each, "--query") for each in query)],
+            query=[*parameters, *(raw_request.pair(each, "--query") for each in query)],
             headers=headers,
             body=body,
             form=form,
@@ -127,9 +122,7 @@ def api(
         )
         if everything:
             raise ConfigError("--all works with list operations only: pdsync operations lists them.")
-        if raw.method != "GET":
-            consent(app, f"{raw.method} {raw.path}{_describe_files(raw.form)}", yes=yes)
-        run(app, _send_raw(app, raw, retry, output), doubtful=raw.label if raw.method != "GET" else None)
+        _run_raw(app, raw, retry, output, yes=yes)
         return
     if query or form or parts or names or multipart:
         raise ConfigError(
@@ -137,12 +130,35 @@ def api(
         )
     called = catalogue.operation(operation or "")
     _check_callable(app, called, everything=everything, force=force)
-    call = check(called, raw_request.values(called, given, body))
-    if called.mutates:
+    call = check(called, raw_request.values(called, parameters, body))
+    _run_call(app, call, headers, retry, output, everything=everything, yes=yes)
+
+
+def _run_raw(app: App, raw: raw_request.RawRequest, retry: RetryPolicy, output: Output, *, yes: bool) -> None:
+    """Send a raw request and write its answer; one that may change data needs consent."""
+    may_write = raw.method != "GET"
+    if may_write:
+        consent(app, f"{raw.method} {raw.path}{_describe_files(raw.form)}", yes=yes)
+    run(app, _send_raw(app, raw, retry, output), doubtful=raw.label if may_write else None)
+
+
+def _run_call(
+    app: App,
+    call: Call,
+    headers: dict[str, str],
+    retry: RetryPolicy,
+    output: Output,
+    *,
+    everything: bool,
+    yes: bool,
+) -> None:
+    """Call an operation and write its answer, or with `everything` all pages; a write needs consent."""
+    operation = call.operation
+    if operation.mutates:
         files = f" with {', '.join(path.name for path in call.files.values())}" if call.files else ""
-        consent(app, f"{called.method} {call.path}{files}", yes=yes)
+        consent(app, f"{operation.method} {call.path}{files}", yes=yes)
     work = _carry_out(app, call, headers, retry, output, everything=everything)
-    run(app, work, doubtful=called.id if called.mutates else None)
+    run(app, work, doubtful=operation.id if operation.mutates else None)
 
 
 def consent(app: App, what: str, *, yes: bool) -> None:
