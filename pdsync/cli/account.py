@@ -1,4 +1,4 @@
-"""Asks Pipedrive who owns a token, for commands that run before there is a project, or when it is damaged."""
+"""Requests the owner of a token, for commands that run without a project, or when it is damaged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 async def ask_account(settings: Settings, credentials: Credentials) -> Account:
-    """Ask who owns the token: one request, 2 tokens, counted like any other.
+    """Request the owner of the token: one request, 2 tokens, counted like any other.
 
     Raises:
         AuthError: the token is refused.

@@ -1,6 +1,6 @@
-"""What every command shares: the global options, the settings, and where output goes.
+"""Defines what all commands share: the global options, the settings, and where output goes.
 
-The result goes to stdout, and nothing else does; prose, progress and errors go to stderr. With --json, stdout has one
+Only the result goes to stdout; prose, progress and errors go to stderr. With --json, stdout has one
 JSON object per line.
 """
 
@@ -85,12 +85,12 @@ class App:
         self.result(clean_json(msgspec.json.format(msgspec.json.encode(facts, enc_hook=str), indent=2).decode()))
 
     @property
-    def watched(self) -> bool:
+    def is_watched(self) -> bool:
         """Whether a person is watching, so that live progress makes sense."""
         return self.err.is_terminal and not self.json and self.verbosity >= 0
 
 
-def _set(name: str) -> Any:
+def _store_option(name: str) -> Any:
     def callback(context: click.Context, option: click.Parameter, value: Any) -> Any:
         app = context.ensure_object(App)
         if context.parent and context.get_parameter_source(str(option.name)) is ParameterSource.ENVIRONMENT:
@@ -119,7 +119,7 @@ def _global_options() -> list[click.Option]:
         (["--color"], {"type": click.Choice(["auto", "always", "never"])}, "color", "Colours and live progress."),
     ]  # fmt: skip
     return [
-        click.Option(names, expose_value=False, callback=_set(target), help=text, **extra)  # type: ignore[arg-type]
+        click.Option(names, expose_value=False, callback=_store_option(target), help=text, **extra)  # type: ignore[arg-type]
         for names, extra, target, text in options
     ]
 

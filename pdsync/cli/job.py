@@ -33,13 +33,13 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
         if isinstance(value, datetime):
             return value
         try:
-            found = datetime.fromisoformat(str(value))
+            moment = datetime.fromisoformat(str(value))
         except ValueError:
             self.fail(f"{value!r} is not a time. Write it like 2026-01-31 or 2026-01-31T18:00:00Z.", param, ctx)
-        return found if found.tzinfo else found.replace(tzinfo=UTC)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def watched(app: App, work: Callable[[render.Progress], Awaitable[T]]) -> tuple[T, float]:
+def run_with_progress(app: App, work: Callable[[render.Progress], Awaitable[T]]) -> tuple[T, float]:
     """Run `work` with live progress.
 
     Returns:
@@ -56,22 +56,22 @@ def watched(app: App, work: Callable[[render.Progress], Awaitable[T]]) -> tuple[
 
         if not gc.get_freeze_count():
             gc.freeze()  # imported modules stay for good: keep the garbage collector from scanning them
-        done = asyncio.run(interruptible())
-    return done, time.monotonic() - began
+        result = asyncio.run(interruptible())
+    return result, time.monotonic() - began
 
 
-def show(app: App, done: Receipt, seconds: float, code: int, **more: object) -> None:
+def show_receipt(app: App, receipt: Receipt, seconds: float, code: int, **more: object) -> None:
     """Show the receipt: a table for people; for programs the summary line, which includes `more`."""
     if app.json:
-        facts = msgspec.to_builtins(done) | more
+        facts = msgspec.to_builtins(receipt) | more
         app.emit(
-            {"event": "summary", "complete": done.complete, **facts, "exit_code": code, "seconds": round(seconds, 3)}
+            {"event": "summary", "complete": receipt.complete, **facts, "exit_code": code, "seconds": round(seconds, 3)}
         )
     elif app.verbosity >= 0:
-        render.receipt(app, done, seconds, (None, app.settings.daily_tokens))
+        render.show_receipt(app, receipt, seconds, (None, app.settings.daily_tokens))
 
 
-def leave(code: int) -> None:
+def exit_with(code: int) -> None:
     """End the command with `code`."""
     if code:
         raise click.exceptions.Exit(code)

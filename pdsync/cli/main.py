@@ -16,7 +16,7 @@ from pdsync.core.log import clean_error, to_stderr
 from pdsync.errors import PdsyncError
 from pdsync.version import __version__
 
-# Where each command lives, in the order in which --help shows them.
+# Command → module, in the order of --help.
 COMMANDS = {
     "demo": "demo",
     "init": "setup",
@@ -90,40 +90,40 @@ def main() -> None:
     except click.Abort as error:
         if error.__cause__:  # Ctrl-C; for a question answered with "no" click sets no cause
             click.echo("Interrupted. All fetched data is kept; run the same command again to continue.", err=True)
-            _last_word(app, "interrupted", 130)
+            _emit_error(app, "interrupted", 130)
         code = 130
     except click.ClickException as error:
         error.show(shown := io.StringIO())
         click.echo(clean_error(shown.getvalue()), err=True, nl=False)
-        _last_word(app, error.format_message(), 2)
+        _emit_error(app, error.format_message(), 2)
         code = 2
     except PdsyncError as error:
         click.echo(f"{_red('Error:', app)} {clean_error(str(error))}", err=True)
-        _last_word(app, str(error), error.exit_code)
+        _emit_error(app, str(error), error.exit_code)
         code = error.exit_code
     except (KeyboardInterrupt, EOFError):
         click.echo("Interrupted. All fetched data is kept; run the same command again to continue.", err=True)
-        _last_word(app, "interrupted", 130)
+        _emit_error(app, "interrupted", 130)
         code = 130
     except BrokenPipeError:  # `pdsync … | head`: the reader closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as error:
-        if found := storage_error(error):  # a problem of the machine: disk, permission, memory
-            click.echo(f"{_red('Error:', app)} {clean_error(str(found))}", err=True)
-            _last_word(app, str(found), found.exit_code)
-            sys.exit(found.exit_code)
+        if problem := storage_error(error):  # a problem of the machine: disk, permission, memory
+            click.echo(f"{_red('Error:', app)} {clean_error(str(problem))}", err=True)
+            _emit_error(app, str(problem), problem.exit_code)
+            sys.exit(problem.exit_code)
         click.echo(
             clean_error(f"This is a bug in pdsync, not a mistake of yours: {type(error).__name__}: {error}"), err=True
         )
         detail = "".join(traceback.format_exception(error))
         click.echo(clean_error(detail) if app.verbosity > 0 else "Run the command again with -v for details.", err=True)
-        _last_word(app, str(error), 1)
+        _emit_error(app, str(error), 1)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _last_word(app: App, message: str, code: int) -> None:
+def _emit_error(app: App, message: str, code: int) -> None:
     if app.json:
         app.emit({"event": "error", "complete": False, "exit_code": code, "message": clean_error(message)})
 

@@ -1,7 +1,7 @@
-"""A plan as one page of HTML that a manager can read: nothing is loaded from elsewhere, everything is escaped.
+"""Renders a plan as one page of HTML that a manager can read: it loads nothing, and everything is escaped.
 
-If a record's text got past the escaping, the page's own content policy would still allow no script, no form and no
-request: it allows only the style sheet of the page, by its hash.
+If a record's text got past the escaping, the page's content policy would still block scripts, forms and requests: it
+allows only the page's own style sheet, by its hash.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def render_page(plan: Plan, held_back: str | None) -> str:
         f"{merges:,} merges",
         f"about {plan.tokens:,} tokens",
     ]
-    stop = f'<p class="stop">As it stands, this push is held back: {escape(held_back)}</p>' if held_back else ""
+    stop = f'<p class="stop">A guard holds this push back: {escape(held_back)}</p>' if held_back else ""
     rows = "\n".join(_row(step) for step in plan.steps)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -56,7 +56,7 @@ def render_page(plan: Plan, held_back: str | None) -> str:
 
 
 def _row(step: Step) -> str:
-    shown = [(change.field, *render.both(change.before, change.after)) for change in step.changes]
+    shown = [(change.field, *render.brief_pair(change.before, change.after)) for change in step.changes]
     changes = "<br>".join(
         f"{escape(field)}: <del>{escape(before)}</del> → <ins>{escape(after)}</ins>" for field, before, after in shown
     )

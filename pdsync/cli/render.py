@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, counts: bool = False) -> Table:
     """A plain table; columns of numbers are aligned right."""
-    found = [list(row) for row in rows]
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    cells = [list(row) for row in rows]
+    rendered = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for index, header in enumerate(headers):
-        values = [row[index] for row in found if row[index] is not None]
+        values = [row[index] for row in cells if row[index] is not None]
         right = bool(values) and all(isinstance(v, int | float | Decimal) and not isinstance(v, bool) for v in values)
-        made.add_column(clean(header), justify="right" if right else "left", overflow="fold")
-    for row in found:
-        made.add_row(*(cell(value, counts=counts) for value in row))
-    return made
+        rendered.add_column(clean(header), justify="right" if right else "left", overflow="fold")
+    for row in cells:
+        rendered.add_row(*(cell(value, counts=counts) for value in row))
+    return rendered
 
 
 _LONG = 240  # characters; a longer text is truncated in a preview
@@ -47,7 +47,7 @@ def brief(text: str, begin: int = 0) -> str:
     return f"{'… ' if begin else ''}{text[begin:end]}{' …' if end < len(text) else ''} ({len(text):,} characters)"
 
 
-def both(before: Any, after: Any) -> tuple[str, str]:
+def brief_pair(before: Any, after: Any) -> tuple[str, str]:
     """Two values for people; of long ones an excerpt that begins shortly before the first difference."""
     texts = cell(before) or "–", cell(after) or "–"
     begin = max(len(commonprefix(texts)) - 40, 0)  # noqa: RUF071 - compared by character, not by path
@@ -88,9 +88,9 @@ def size(count: int) -> str:
     return f"{count:,} bytes" if unit == "bytes" else f"{amount:,.1f} {unit}"
 
 
-def receipt(app: App, done: Receipt, seconds: float, left: tuple[int | None, int] | None = None) -> None:
+def show_receipt(app: App, receipt: Receipt, seconds: float, left: tuple[int | None, int] | None = None) -> None:
     """Show what a run did: a table by stream, gaps and notes, and a summary."""
-    streams = done.streams
+    streams = receipt.streams
     rows = [
         [
             ("✓" if entry.complete else "✗") + " " + name,
@@ -108,26 +108,26 @@ def receipt(app: App, done: Receipt, seconds: float, left: tuple[int | None, int
         table(["  stream", "read", "new", "changed", "deleted", "same", "requests", "tokens"], rows, counts=True)
     )
     app.err.print()
-    for gap in done.gaps:
+    for gap in receipt.gaps:
         app.err.print(clean(f"✗ {gap.stream}: {gap.kind}: {gap.detail}"), style="yellow")
     for name, entry in streams.items():
         if entry.note:
             app.err.print(clean(f"  {name}: {entry.note}"), style="dim")
-    noticed = sum(entry.schema_changes for entry in streams.values())
-    if noticed:
-        app.err.print(f'{noticed} schema changes: pdsync sql "from meta.schema_changes"')
+    schema_changes = sum(entry.schema_changes for entry in streams.values())
+    if schema_changes:
+        app.err.print(f'{schema_changes} schema changes: pdsync sql "from meta.schema_changes"')
     totals = [sum(getattr(e, name) for e in streams.values()) for name in ("read", "inserted", "updated", "deleted")]
-    what = "Complete" if done.complete else "Interrupted" if done.exit_code == 130 else "Not complete"
-    share = f", {_share(done.tokens, left[1])} of a day's {left[1]:,}" if left and left[1] else ""
+    outcome = "Complete" if receipt.complete else "Interrupted" if receipt.exit_code == 130 else "Not complete"
+    share = f", {_share(receipt.tokens, left[1])} of a day's {left[1]:,}" if left and left[1] else ""
     app.err.print(
-        f"{what}{' (continued)' if done.resumed else ''}: {totals[0]:,} rows read, {totals[1]:,} new,"
+        f"{outcome}{' (continued)' if receipt.resumed else ''}: {totals[0]:,} rows read, {totals[1]:,} new,"
         f" {totals[2]:,} changed,"
-        f" {totals[3]:,} deleted, in {seconds:.1f} s. {done.requests:,} requests, {done.tokens:,} tokens{share}.",
-        style="green" if done.complete else "yellow",
+        f" {totals[3]:,} deleted, in {seconds:.1f} s. {receipt.requests:,} requests, {receipt.tokens:,} tokens{share}.",
+        style="green" if receipt.complete else "yellow",
     )
-    if done.resumed and done.as_of:
+    if receipt.resumed and receipt.as_of:
         app.err.print(
-            f"This finished an interrupted run: complete as of {done.as_of:%Y-%m-%d %H:%M:%S} UTC, when its first"
+            f"This finished an interrupted run: complete as of {receipt.as_of:%Y-%m-%d %H:%M:%S} UTC, when its first"
             f" list was started. Later changes come with the next run.",
         )
 
@@ -147,7 +147,7 @@ class Progress:
         self._live: Live | None = None
 
     def __enter__(self) -> Progress:
-        if self._app.watched:
+        if self._app.is_watched:
             self._live = Live(console=self._app.err, refresh_per_second=8, transient=True, get_renderable=self._table)
             self._live.start()
         return self

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def reporting(app: App, pipeline: str, when: str) -> Iterator[None]:
-    """Report the end of what runs inside the `with`: `when` is never, failure or always."""
+    """Report the end of the run inside the `with`; `when`: never, failure or always."""
     url = webhook.find_address()
     app.notification = (url, pipeline, when) if url and when != "never" else None
     try:
@@ -35,15 +35,15 @@ def reporting(app: App, pipeline: str, when: str) -> Iterator[None]:
         raise
 
 
-def report_end(app: App, done: Receipt, exit_code: int) -> None:
-    """Report a run that came to its end with the receipt `done`."""
+def report_end(app: App, receipt: Receipt, exit_code: int) -> None:
+    """Report a run that ended with `receipt`."""
     if app.notification and (exit_code or app.notification[2] == "always"):
-        _post(app, webhook.describe_receipt(app.notification[1], _project(app), done, exit_code))
+        _post(app, webhook.describe_receipt(app.notification[1], _project(app), receipt, exit_code))
 
 
 def _post(app: App, facts: Mapping[str, Any]) -> None:
-    if app.notification and (why := webhook.post(app.notification[0], facts)):
-        app.note(f"The webhook of {webhook.ENV} could not be reached, so this run was not reported there ({why}).")
+    if app.notification and (reason := webhook.post(app.notification[0], facts)):
+        app.note(f"The webhook of {webhook.ENV} could not be reached, so this run was not reported there ({reason}).")
 
 
 def _project(app: App) -> str:

@@ -119,7 +119,7 @@ def test_a_change_meets_every_guard_of_a_push(world: World) -> None:
 
 
 def test_now_is_for_changes_only(world: World) -> None:
-    assert "leave --now out" in world.act("command", "getDeals", {}, "--now", "--yes").error
+    assert "omit --now" in world.act("command", "getDeals", {}, "--now", "--yes").error
     assert "--out takes the content" in world.act("command", "getDeals", {}, "--out", "x.json").error
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import click
 import pytest
 
-from pdsync.cli.job import Moment, leave
+from pdsync.cli.job import Moment, exit_with
 
 CET = timezone(timedelta(hours=1))
 
@@ -34,7 +34,7 @@ def test_what_is_not_a_time_is_refused_with_an_example(text: str) -> None:
 
 
 def test_a_command_ends_with_its_exit_code_and_zero_is_no_error() -> None:
-    leave(0)
+    exit_with(0)
     with pytest.raises(click.exceptions.Exit) as ended:
-        leave(4)
+        exit_with(4)
     assert ended.value.exit_code == 4

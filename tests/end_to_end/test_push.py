@@ -393,7 +393,7 @@ def test_a_merge_shows_what_is_lost_and_leaves_its_trail(remote: Remote, project
     base = json.loads(project.control("SELECT base_image FROM mutations WHERE id = ?", queued["id"])[0][0])
     assert base["loser"]["name"] == loser["name"]
     undone = project.here("undo", project.control("SELECT push_id FROM mutations WHERE id = ?", queued["id"])[0][0])
-    assert "No way back" in undone.err
+    assert "Can't be undone" in undone.err
 
 
 def test_w12_undo_restores_what_still_holds_our_value_and_nothing_else(remote: Remote, project: Project) -> None:

@@ -37,10 +37,12 @@ _MOST_SHOWN = 8 * 2**20  # bytes of a file
 @click.argument("values", nargs=-1, metavar="[INPUT=VALUE]…")
 @click.option("--now", is_flag=True, help="Send a change at once: preview, confirmation, every guard of a push.")
 @click.option("--yes", is_flag=True, help="With --now, or a raw request: send without asking.")
-@click.option("--allow", metavar="WHAT", default="", help="With --now: what a push may do besides, as for pdsync push.")
+@click.option("--allow", metavar="WHAT", default="", help="With --now: what else a push may do, as for pdsync push.")
 @click.option("--max-deletes", type=click.IntRange(min=0), metavar="N", help="With --now: as for pdsync push.")
-@click.option("--as-today", is_flag=True, help="Records as today's operation has them, without further requests.")
-@click.option("--replacement", is_flag=True, help="Of an action that Pipedrive removed: what gives the same today.")
+@click.option("--as-today", is_flag=True, help="Records as today's operation returns them, without further requests.")
+@click.option(
+    "--replacement", is_flag=True, help="For an action that Pipedrive removed: the one that does the same today."
+)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write a downloaded file to this file.")
 @click.pass_context
 def action(
@@ -71,7 +73,7 @@ def action(
     if out and chosen.kind != "download":
         raise ConfigError("--out takes the content of a downloaded file. Nothing was called.")
     if now and not chosen.is_queued:
-        raise ConfigError(f"{chosen.key} changes nothing that waits in the queue: leave --now out. Nothing was called.")
+        raise ConfigError(f"{chosen.key} changes nothing that waits in the queue: omit --now. Nothing was called.")
     if now and not yes and (app.no_input or not sys.stdin.isatty()):
         raise ConfigError(f"{chosen.key} may change data. Nothing was sent; add --yes if you mean it.")
     if chosen.kind == "raw":
@@ -92,7 +94,7 @@ def action(
 @click.argument("words", nargs=-1)
 @click.pass_obj
 def actions_command(app: App, words: tuple[str, ...]) -> None:
-    """The actions whose key, title, kind or inputs hold all WORDS; one action's inputs, where WORDS is its key."""
+    """List the actions whose key, title, kind or inputs contain all WORDS; with the key of one, list its inputs."""
     if len(words) == 1 and words[0] in actions():
         _show_inputs(app, actions()[words[0]])
         return
@@ -130,24 +132,24 @@ def _caller(app: App, http: Http, chosen: Action, given: Given) -> Caller:
 
 async def _read(app: App, chosen: Action, given: Given, out: Path | None, *, as_today: bool) -> None:
     async with api.session(app) as http:
-        made = await prepare(chosen, given, _caller(app, http, chosen, given), as_today=as_today)
+        prepared = await prepare(chosen, given, _caller(app, http, chosen, given), as_today=as_today)
         if out:
-            _show(app, await read.download_to(made, out))
+            _show(app, await read.download_to(prepared, out))
         elif chosen.kind == "download":
-            _show(app, await _small_file(made))
+            _show(app, await _small_file(prepared))
         elif app.json:
-            async for piece in read.pieces(made):
+            async for piece in read.pieces(prepared):
                 sys.stdout.write(clean_json(piece.decode()))
             sys.stdout.write("\n")
         else:
-            _show(app, await read.read(made))
+            _show(app, await read.read(prepared))
 
 
-async def _small_file(made: Prepared) -> dict[str, Any]:
+async def _small_file(prepared: Prepared) -> dict[str, Any]:
     """A file as JSON: a number for each byte, as the component has it."""
     file = MemorySink()
     try:
-        content_type = await read.download(made, file, most_bytes=_MOST_SHOWN)
+        content_type = await read.download(prepared, file, most_bytes=_MOST_SHOWN)
     except TooLarge as error:
         raise ConfigError(f"The file is too large to be shown as JSON: add --out FILE. {error}") from error
     return {"data": bytes(file.body), "contentType": content_type}
@@ -155,8 +157,8 @@ async def _small_file(made: Prepared) -> dict[str, Any]:
 
 async def _queue(app: App, chosen: Action, given: Given) -> Mutation:
     async with api.session(app) as http:
-        made = await prepare(chosen, given, _caller(app, http, chosen, given))
-    return change.queue(app.settings, made)
+        prepared = await prepare(chosen, given, _caller(app, http, chosen, given))
+    return change.queue(app.settings, prepared)
 
 
 async def _pushed(app: App, id: str, *, as_today: bool) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import msgspec
 
 from pdsync.cli import render
 from pdsync.cli.app import App, Command, Group
-from pdsync.cli.job import show
+from pdsync.cli.job import show_receipt
 from pdsync.core.log import clean
 from pdsync.errors import ConfigError
 from pdsync.runner import project
@@ -36,10 +36,10 @@ def replay(app: App, streams: tuple[str, ...], accept_loss: bool) -> None:
     """
     began = time.monotonic()
     with render.Progress(app) as progress:
-        done = asyncio.run(replaying.replay(app.settings, streams, progress, accept_loss=accept_loss))
-    show(app, done, time.monotonic() - began, done.exit_code)
-    if done.exit_code:
-        raise click.exceptions.Exit(done.exit_code)
+        report = asyncio.run(replaying.replay(app.settings, streams, progress, accept_loss=accept_loss))
+    show_receipt(app, report, time.monotonic() - began, report.exit_code)
+    if report.exit_code:
+        raise click.exceptions.Exit(report.exit_code)
 
 
 @click.group(cls=Group)
@@ -54,19 +54,19 @@ def verify(app: App) -> None:
 
     Changes nothing. If all pages are whole, a replay can rebuild everything.
     """
-    found = upkeep.verify(app.settings, lambda fault: _show_fault(app, fault))
-    code = 4 if found.faults else 0
+    result = upkeep.verify(app.settings, lambda fault: _show_fault(app, fault))
+    code = 4 if result.faults else 0
     if app.json:
-        facts = {"pages": found.pages, "bytes": found.bytes, "faults": len(found.faults), "unnamed": found.unnamed}
-        facts |= {"unindexed": found.unindexed}
-        app.emit({"event": "summary", "complete": not found.faults, "exit_code": code, **facts})
+        facts = {"pages": result.pages, "bytes": result.bytes, "faults": len(result.faults), "unnamed": result.unnamed}
+        facts |= {"unindexed": result.unindexed}
+        app.emit({"event": "summary", "complete": not result.faults, "exit_code": code, **facts})
     else:
-        if found.unnamed:
-            app.note(f"{len(found.unnamed)} files contain no page in use; pdsync raw prune removes them in time.")
-        if found.unindexed:
-            app.note(f"{found.unindexed:,} pages are not in control.db yet: the next sync or replay indexes them.")
-        state = f"{len(found.faults):,} are missing or damaged" if found.faults else "all whole"
-        app.note(f"{found.pages:,} pages ({render.size(found.bytes)}): {state}.")
+        if result.unnamed:
+            app.note(f"{len(result.unnamed)} files contain no page in use; pdsync raw prune removes them in time.")
+        if result.unindexed:
+            app.note(f"{result.unindexed:,} pages are not in control.db yet: the next sync or replay indexes them.")
+        state = f"{len(result.faults):,} are missing or damaged" if result.faults else "all whole"
+        app.note(f"{result.pages:,} pages ({render.size(result.bytes)}): {state}.")
     if code:
         raise click.exceptions.Exit(code)
 
@@ -141,22 +141,22 @@ def person(app: App, id: int, also: tuple[str, ...], dry_run: bool, yes: bool) -
     if not dry_run:
         what = f"This removes person {id} from everything under {app.settings.state} and {app.settings.raw} for good"
         confirm(app, what, yes=yes)
-    done = asyncio.run(forgetting.forget_person(app.settings, id, also, dry_run=dry_run))
+    report = asyncio.run(forgetting.forget_person(app.settings, id, also, dry_run=dry_run))
     if app.json:
-        facts = msgspec.to_builtins(done)
+        facts = msgspec.to_builtins(report)
         app.emit({"event": "summary", "complete": True, "exit_code": 0, "dry_run": dry_run, **facts})
         return
-    if done.resumed:
+    if report.resumed:
         app.note(f"Person {id}: the interrupted run is completed. The warehouse was rebuilt.")
         return
-    for title, counts in (("records removed", done.records), ("records that mentioned them", done.mentions)):
+    for title, counts in (("records removed", report.records), ("records that mentioned them", report.mentions)):
         app.note(f"{title}: " + (", ".join(f"{count:,} {name}" for name, count in counts.items()) or "none"))
     app.note(
-        f"{done.pages:,} sealed pages in {done.raw_files:,} raw files, {done.downloads:,} downloaded files,"
-        f" {done.cells:,} other texts{'.' if dry_run else '; the warehouse was rebuilt.'}"
+        f"{report.pages:,} sealed pages in {report.raw_files:,} raw files, {report.downloads:,} downloaded files,"
+        f" {report.cells:,} other texts{'.' if dry_run else '; the warehouse was rebuilt.'}"
     )
-    if done.shared:
+    if report.shared:
         app.note(
-            f"{done.shared} of their names also belong to others, or are a single word: kept where no id shows that"
+            f"{report.shared} of their names also belong to others, or are a single word: kept where no id shows that"
             f" this person is meant. To remove one everywhere: --also TEXT"
         )

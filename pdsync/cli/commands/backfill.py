@@ -10,9 +10,9 @@ from pdsync.cli import webhook
 from pdsync.cli.app import App, Command
 from pdsync.cli.job import (
     Moment,
-    leave,
-    show,
-    watched,
+    exit_with,
+    run_with_progress,
+    show_receipt,
 )
 from pdsync.errors import ConfigError
 from pdsync.runner.sync.backfill import BackfillRequest
@@ -50,7 +50,7 @@ def backfill(
 
 def carry_out(app: App, request: BackfillRequest) -> None:
     """Run a backfill, show its receipt, and end with its exit code."""
-    done, seconds = watched(app, lambda progress: backfill_streams(app.settings, request, progress))
-    show(app, done, seconds, done.exit_code)
-    webhook.report_end(app, done, done.exit_code)
-    leave(done.exit_code)
+    receipt, seconds = run_with_progress(app, lambda progress: backfill_streams(app.settings, request, progress))
+    show_receipt(app, receipt, seconds, receipt.exit_code)
+    webhook.report_end(app, receipt, receipt.exit_code)
+    exit_with(receipt.exit_code)

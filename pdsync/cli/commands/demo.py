@@ -16,7 +16,7 @@ from pdsync.cli import render
 from pdsync.cli.app import App, Command
 from pdsync.cli.commands.sql import answer_rows, ask
 from pdsync.cli.commands.sync import carry_out
-from pdsync.cli.job import show
+from pdsync.cli.job import show_receipt
 from pdsync.core import config
 from pdsync.errors import ConfigError
 from pdsync.runner import project
@@ -53,7 +53,7 @@ def demo(app: App, deals: int, seed: int) -> None:
     """
     from pdsync.sandbox import Limits, Sizes, generate_company, running  # noqa: PLC0415 - only this command needs it
 
-    folder = _fresh(app.project if app.project != Path() else FOLDER)
+    folder = _empty_folder(app.project if app.project != Path() else FOLDER)
     app.note(f"1. A made-up company with {deals:,} deals, behind a local Pipedrive with the limits of the real one.\n")
     company = generate_company(seed=seed, sizes=Sizes(deals=deals), now=datetime.now(UTC) - timedelta(days=1))
     with running(company, limits=Limits(burst=40, daily_tokens=30_000)) as box:
@@ -71,16 +71,16 @@ def demo(app: App, deals: int, seed: int) -> None:
         second = _sync(app, settings)
     app.note("\n5. Earlier versions of a row are kept in history.*: the deals that changed, then and now.\n")
     _show(app, settings, _CHANGED)
-    typed = "pdsync" if shutil.which("pdsync") else sys.argv[0]
+    program = "pdsync" if shutil.which("pdsync") else sys.argv[0]
     shown = folder.name if folder.parent == Path.cwd() else folder
-    command = typed if folder == Path.cwd() else f"{typed} --project {shown}"
+    command = program if folder == Path.cwd() else f"{program} --project {shown}"
     app.note(
-        f"\nThe warehouse is {settings.warehouse}: open it with any DuckDB from 1.5 on. What to type next:\n\n"
+        f"\nThe warehouse is {settings.warehouse}: open it with any DuckDB from 1.5 on. Try next:\n\n"
         f'  {command} sql "from labeled.deals limit 5"\n'
         f'  {command} sql "show all tables"\n'
         f"  {command} fields\n"
         f"  {command} status\n\n"
-        f"With your own company:  {typed} init, {typed} sync"
+        f"With your own company:  {program} init, {program} sync"
     )
     code = first.exit_code or second.exit_code
     if app.json:
@@ -90,7 +90,7 @@ def demo(app: App, deals: int, seed: int) -> None:
         raise click.exceptions.Exit(code)
 
 
-def _fresh(folder: Path) -> Path:
+def _empty_folder(folder: Path) -> Path:
     """The demo's folder, empty. Only a folder that an earlier demo made is emptied."""
     folder = folder.absolute()
     if folder.exists() and any(folder.iterdir()):
@@ -101,15 +101,15 @@ def _fresh(folder: Path) -> Path:
             )
         shutil.rmtree(folder)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (folder / _MARK).write_text("Made by `pdsync demo`, which empties this folder when it is run again.\n")
+    (folder / _MARK).write_text("Created by `pdsync demo`, which empties this folder when it runs again.\n")
     return folder
 
 
 def _sync(app: App, settings: Settings) -> Receipt:
-    done, seconds = carry_out(app, settings, SyncRequest())
+    receipt, seconds = carry_out(app, settings, SyncRequest())
     if not app.json:
-        show(app, done, seconds, done.exit_code)
-    return done
+        show_receipt(app, receipt, seconds, receipt.exit_code)
+    return receipt
 
 
 def _show(app: App, settings: Settings, query: str) -> None:

@@ -206,7 +206,7 @@ def _archive(settings: Settings, control: Check) -> Check:
 
 
 def _account(settings: Settings) -> Iterator[Check]:
-    """Token and host; then what only a request can show: account, company, rights, clock."""
+    """Checks of token and host; then those that need a request: account, company, rights, clock."""
     found: StoredSecret | None = None
     try:
         found = auth.find_secret(settings)
@@ -217,18 +217,20 @@ def _account(settings: Settings) -> Iterator[Check]:
         yield _token(settings, found)
     host = asyncio.run(_host(settings))
     yield host
-    rest = ("account", "company", "admin", "clock")
+    account_checks = ("account", "company", "admin", "clock")
     who: Account | None = None
     if found is None or not host.ok:
-        why = "not checked: there is no usable token" if found is None else "not checked: the host can't be reached"
-        yield from (Check(name, False, why, "See above.") for name in rest)
+        reason = "not checked: there is no usable token" if found is None else "not checked: the host can't be reached"
+        yield from (Check(name, False, reason, "See above.") for name in account_checks)
     else:
         try:
             who = _ask(settings)
         except (PdsyncError, sqlite3.Error) as error:
             message, _, fix = str(error).partition("\n")
             yield Check("account", False, message, fix or "Fix that, and run pdsync doctor again.")
-            yield from (Check(name, False, "not checked: there was no answer", "See above.") for name in rest[1:])
+            yield from (
+                Check(name, False, "not checked: there was no answer", "See above.") for name in account_checks[1:]
+            )
     if who:
         yield Check("account", True, f"the token belongs to {who.name}, of {who.company_name} ({who.company_id})")
         yield _company(settings, who)
@@ -244,7 +246,7 @@ def _token(settings: Settings, found: StoredSecret | None) -> Check:
     where = {"environment": auth.ENVIRONMENT, "keyring": "the system's keyring", "file": f"{path}, mode 0600"}
     if isinstance(found.secret, Grant):
         until = datetime.fromtimestamp(found.secret.expires_at, UTC)
-        # Worth a word: no client can prevent it, and the remedy is to log in again.
+        # No client can prevent that; the remedy is to log in again.
         detail = f"an OAuth grant, renewed before {until:%H:%M} UTC; a kill during the renewal would lose it"
         return Check("token", True, f"{where[found.location]}: {detail}")
     return Check("token", True, f"an API token, from {where[found.location]}")

@@ -61,9 +61,9 @@ def parquet(
         most_files=compact,
         endpoint=endpoint,
     )
-    done = exporting.export_parquet(app.settings, request, lambda table, file: _show_file(app, table, file))
-    files = [*done.written.values(), *done.changed.values()]
-    size, rows = sum(file.bytes for file in files), sum(file.rows for file in done.written.values())
+    report = exporting.export_parquet(app.settings, request, lambda table, file: _show_file(app, table, file))
+    files = [*report.written.values(), *report.changed.values()]
+    size, rows = sum(file.bytes for file in files), sum(file.rows for file in report.written.values())
     if app.json:
         nothing = {"requests": 0, "tokens": 0, "inserted": 0, "updated": 0, "deleted": 0, "unchanged": 0}
         app.emit(
@@ -71,23 +71,23 @@ def parquet(
                 "event": "summary",
                 "complete": True,
                 "exit_code": 0,
-                "run_id": done.run,
+                "run_id": report.run,
                 "streams": {
                     name: {**nothing, "read": file.rows, "complete": True}
-                    for name, file in done.written.items()
+                    for name, file in report.written.items()
                     if name in catalogue.streams()
                 },
-                "out": done.where,
-                "snapshot": done.snapshot,
-                "tables": msgspec.to_builtins(done.written),
-                "changes": msgspec.to_builtins(done.changed),
-                "removed": done.removed,
+                "out": report.where,
+                "snapshot": report.snapshot,
+                "tables": msgspec.to_builtins(report.written),
+                "changes": msgspec.to_builtins(report.changed),
+                "removed": report.removed,
                 "bytes": size,
             }
         )
         return
-    changed = f", changes of {len(done.changed)}" if changes else ""
-    app.note(f"{len(done.written)} tables{changed}: {rows:,} rows, {render.size(size)}, in {done.where}")
+    changed = f", changes of {len(report.changed)}" if changes else ""
+    app.note(f"{len(report.written)} tables{changed}: {rows:,} rows, {render.size(size)}, in {report.where}")
 
 
 def _show_file(app: App, table: str, file: File) -> None:

@@ -70,8 +70,8 @@ def download(
 ) -> None:
     """Download the contents of files: those with a FILE_ID, or those that the warehouse knows.
 
-    Costs 20 tokens a file. What is there and whole is not fetched again, so the same command goes on after an
-    interruption. Files are named by their ids; DIR/files.ndjson tells their names and what they belong to.
+    Costs 20 tokens per file. Complete files are not fetched again, so the same command continues after an interruption.
+    Files are named by their ids; DIR/files.ndjson lists their names and the records that they belong to.
 
     \b
     pdsync files download 42 43
@@ -83,9 +83,9 @@ def download(
     if (file_ids and (stream or everything or since)) or (ids and not stream) or (everything and stream):
         raise ConfigError("FILE_ID, --stream (with --id) and --all exclude each other: give one of them.")
     if file_ids:
-        chosen, linked = _named(app, dict.fromkeys(file_ids)), 0
+        chosen, linked = _select_by_id(app, dict.fromkeys(file_ids)), 0
     else:
-        chosen, linked = _known(app, stream, ids, since)
+        chosen, linked = _select_from_warehouse(app, stream, ids, since)
     if linked:
         app.note(f"{linked:,} more are links to Google Drive: there is nothing to download.")
     folder = expand(out).absolute() if out else app.settings.state / "files"
@@ -124,7 +124,7 @@ async def _download(
         company_id = await _company(app, http)
         planned = contents.plan_download(chosen, folder, company_id, any_size=any_size)
         _announce(app, planned, dry_run=False)
-        with app.err.status(f"0 of {len(planned.todo):,}") if app.watched else _Silent() as status:
+        with app.err.status(f"0 of {len(planned.todo):,}") if app.is_watched else _Silent() as status:
             finished = 0
 
             def on_file(outcome: ManifestEntry | IncompleteStream) -> None:
@@ -244,7 +244,7 @@ def _rows(app: App, where: str, values: list[Any]) -> list[dict[str, Any]]:
         raise ConfigError("The warehouse has no files yet. Read their records: pdsync sync files") from error
 
 
-def _named(app: App, ids: dict[int, None]) -> list[FileToFetch]:
+def _select_by_id(app: App, ids: dict[int, None]) -> list[FileToFetch]:
     """The files with these ids; those that the warehouse does not know are looked up by a request."""
     rows: list[dict[str, Any]] = []
     if app.settings.warehouse.exists():
@@ -256,7 +256,9 @@ def _named(app: App, ids: dict[int, None]) -> list[FileToFetch]:
     return [in_warehouse.get(id) or contents.FileToFetch(id, has_record=False) for id in ids]
 
 
-def _known(app: App, stream: str | None, ids: tuple[str, ...], since: datetime | None) -> tuple[list[FileToFetch], int]:
+def _select_from_warehouse(
+    app: App, stream: str | None, ids: tuple[str, ...], since: datetime | None
+) -> tuple[list[FileToFetch], int]:
     """The files in the warehouse that match, and how many more are only links."""
     where, values = ["_deleted_at IS NULL", "id > 0"], list[Any]()
     if stream:
@@ -291,12 +293,12 @@ def _known(app: App, stream: str | None, ids: tuple[str, ...], since: datetime |
 def upload(app: App, /, paths: tuple[Path, ...], max_size: int, yes: bool, **links: Any) -> None:
     """Upload each PATH, and attach it to a deal, a person, …
 
-    Costs 10 tokens a file. A file whose upload ends without an answer is not sent again: it may have arrived.
+    Costs 10 tokens per file. If an upload ends without an answer, the file is not sent again: it may have arrived.
     """
-    places = {
+    record_ids = {
         name if name.endswith("_id") else f"{name}_id": value for name, value in links.items() if value is not None
     }
-    if not places:
+    if not record_ids:
         raise ConfigError(
             "Name the record that the files belong to: --deal 7, --person 7, --org 7, … Nothing was sent."
         )
@@ -309,12 +311,12 @@ def upload(app: App, /, paths: tuple[Path, ...], max_size: int, yes: bool, **lin
             raise ConfigError(f"{path} has {size:,} bytes; the limit is {max_size} MiB (--max-size). Nothing was sent.")
         if size == 0:
             raise ConfigError(f"{path} is empty. Nothing was sent.")
-        calls.append(check(operation, {"file": path, **places}))
+        calls.append(check(operation, {"file": path, **record_ids}))
         rows.append([part.file_name, render.size(size), part.content_type])
         total += size
     if not app.json and app.verbosity >= 0:
         app.err.print(render.table(["file", "size", "type"], rows))
-    to = ", ".join(f"{name.removesuffix('_id')} {value}" for name, value in places.items())
+    to = ", ".join(f"{name.removesuffix('_id')} {value}" for name, value in record_ids.items())
     cost = len(calls) * (operation.cost or 0)
     what = "a file" if len(calls) == 1 else f"{len(calls)} files"
     consent(app, f"Adding {what} ({render.size(total)}, {cost} tokens) to {to}", yes=yes)

@@ -61,11 +61,11 @@ def _before_and_after(change: Change) -> list[str]:
     if change.event in ("deleted", "restored"):
         return ["", "", ""]
     if change.event == "first_seen":
-        return ["", "", _shown(change.after, change.after_label)]
-    return [_shown(change.before, change.before_label), "→", _shown(change.after, change.after_label)]
+        return ["", "", _shorten(change.after, change.after_label)]
+    return [_shorten(change.before, change.before_label), "→", _shorten(change.after, change.after_label)]
 
 
-def _shown(value: Any, label: str | None = None) -> str:
+def _shorten(value: Any, label: str | None = None) -> str:
     """A value, truncated to _WIDEST characters, with its name in front."""
     text = render.cell(value)
     text = text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
@@ -126,22 +126,24 @@ def _show_rows(
 ) -> None:
     shown = []
     for stream in streams:
-        for found in past.differences(warehouse, stream.name, stream.key, moments):
+        for difference in past.differences(warehouse, stream.name, stream.key, moments):
             if app.json:
-                fields = [{"field": c.field, "before": c.before, "after": c.after} for c in found.fields()]
-                row = None if found.kind == "changed" else found.after or found.before
-                app.emit({"name": stream.name, "id": found.key, "change": found.kind, "fields": fields, "row": row})
+                fields = [{"field": c.field, "before": c.before, "after": c.after} for c in difference.fields()]
+                row = None if difference.kind == "changed" else difference.after or difference.before
+                app.emit(
+                    {"name": stream.name, "id": difference.key, "change": difference.kind, "fields": fields, "row": row}
+                )
             else:
-                shown.append([stream.name, found.kind, found.key, *_cells(found, stream)])
+                shown.append([stream.name, difference.kind, difference.key, *_cells(difference, stream)])
     if shown:
         app.out.print(render.table(["table", "change", "id", "record", "fields"], shown))
     elif not app.json:
         app.note("Nothing differs.")
 
 
-def _cells(found: Difference, stream: Stream) -> list[str]:
+def _cells(difference: Difference, stream: Stream) -> list[str]:
     """Two cells of a table: the title of the record, and its changed fields."""
-    row = found.after or found.before or {}
-    fields = [f"{c.field}: {_shown(c.before)} → {_shown(c.after)}" for c in found.fields()]
+    row = difference.after or difference.before or {}
+    fields = [f"{c.field}: {_shorten(c.before)} → {_shorten(c.after)}" for c in difference.fields()]
     more = f" and {len(fields) - _SHOWN_FIELDS} more" if len(fields) > _SHOWN_FIELDS else ""
-    return [_shown(row.get(stream.title)), "; ".join(fields[:_SHOWN_FIELDS]) + more]
+    return [_shorten(row.get(stream.title)), "; ".join(fields[:_SHOWN_FIELDS]) + more]

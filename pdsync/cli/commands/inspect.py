@@ -110,24 +110,24 @@ def runs(context: click.Context, last: int) -> None:
 @click.pass_obj
 def show_run(app: App, run_id: str | None) -> None:
     """Show the receipt of RUN_ID, or of the last run."""
-    found = [run for run in _newest_runs(app, 10_000 if run_id else 1) if run_id in (None, run.run_id)]
-    if not found:
+    matching = [run for run in _newest_runs(app, 10_000 if run_id else 1) if run_id in (None, run.run_id)]
+    if not matching:
         raise ConfigError(f"There is no run {run_id or 'yet'}. List them: pdsync runs")
-    run = found[0]
+    run = matching[0]
     if app.json:
         app.emit({"name": run.run_id, **msgspec.to_builtins(run), "complete": run.complete})
         return
     seconds = (run.finished_at - run.started_at).total_seconds() if run.finished_at else 0.0
     app.note(f"{run.run_id}: {run.command}, {run.started_at:%Y-%m-%d %H:%M:%S} UTC\n")
-    render.receipt(app, run, seconds)
+    render.show_receipt(app, run, seconds)
     proofs = [(name, entry.proof) for name, entry in run.streams.items() if entry.proof]
     if proofs:
         headers = ["  proof", "at the source", "counted", "here", "differences left", "verified", "longest unseen"]
         app.err.print()
-        app.err.print(render.table(headers, [_proved(name, proof) for name, proof in proofs], counts=True))
+        app.err.print(render.table(headers, [_proof_row(name, proof) for name, proof in proofs], counts=True))
 
 
-def _proved(name: str, proof: Proof) -> list[Any]:
+def _proof_row(name: str, proof: Proof) -> list[Any]:
     whole = proof.at_source is not None and proof.left == 0
     return [f"{'✓' if whole else '·'} {name}", proof.at_source, proof.counted_at, proof.here, proof.left,
             f"{proof.verified:.0%}", proof.oldest_verified_at]  # fmt: skip
@@ -225,14 +225,14 @@ def fields(app: App, entity: str | None) -> None:
             [entity, entity],
         ).fetchall()
     names = ["name", "entity", "code", "label", "type", "first_seen", "last_seen", "options"]
-    found = [dict(zip(names, row, strict=True)) for row in rows]
+    records = [dict(zip(names, row, strict=True)) for row in rows]
     listing(
         app,
-        [{**row, "column": row["name"], "age": _age(row["last_seen"])} for row in found],
+        [{**row, "column": row["name"], "age": _format_age(row["last_seen"])} for row in records],
         ["entity", "column", "label", "type", "options", "code"],
         "No custom fields have been synced.",
     )
 
 
-def _age(moment: datetime | None) -> str:
+def _format_age(moment: datetime | None) -> str:
     return "" if moment is None else str(datetime.now(UTC) - moment.astimezone(UTC)).split(".", 1)[0]

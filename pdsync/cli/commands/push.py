@@ -1,4 +1,4 @@
-"""`pdsync push` and `pdsync undo`: before → after, then the queue is carried out; and taken back."""
+"""`pdsync push` and `pdsync undo`: show before → after, send the queue; queue the changes that undo a push."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ _FATES = {"send": "", "already_so": "already so", "rejected": "refused", "confli
               help="With --dry-run: write the plan as a page to read.")  # fmt: skip
 @click.option("--yes", is_flag=True, help="Send without asking.")
 @click.option(
-    "--allow", metavar="WHAT", default="", help=f"Besides: {', '.join(guards.ALLOWABLE)}; with commas between."
+    "--allow",
+    metavar="WHAT",
+    default="",
+    help=f"What else may be sent, separated by commas: {', '.join(guards.ALLOWABLE)}.",
 )
 @click.option(
     "--max-changes", type=click.IntRange(min=0), metavar="N", help="[default: 500 or 5 % of a table, the larger]"
@@ -51,7 +54,7 @@ _FATES = {"send": "", "already_so": "already so", "rejected": "refused", "confli
     "--max-deletes", type=click.IntRange(min=0), metavar="N", help="[default: 50 or 1 % of a table, the smaller]"
 )
 @click.option("--policy", type=click.Choice(["field", "record", "theirs", "ours", "append"]), default="field",
-              show_default=True, help="Where somebody else has changed the same: see the docs.")  # fmt: skip
+              show_default=True, help="What to do if someone else changed the record: see the docs.")  # fmt: skip
 @click.option("--operation", help="Only mutations of this operation.")
 @click.option("--batch", help="Only those that were queued together.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N.")
@@ -59,9 +62,9 @@ _FATES = {"send": "", "already_so": "already so", "rejected": "refused", "confli
 @click.option("--settle-seconds", type=click.FloatRange(min=0), default=5.0, show_default=True, metavar="S",
               help="How long a write whose answer was lost may take to show.")  # fmt: skip
 @click.option("--create-doubt", type=click.Choice(["probe", "review"]), default="probe", show_default=True,
-              help="An addition whose answer was lost is looked for, or left to you.")  # fmt: skip
+              help="Look for the record of an addition whose answer was lost, or leave it to you.")  # fmt: skip
 @click.option("--check-lost-updates", is_flag=True,
-              help="Look in the changelog for edits that an update wrote over; 20 tokens each.")  # fmt: skip
+              help="Search the changelog for edits that an update overwrote; 20 tokens each.")  # fmt: skip
 @click.option("--settle", type=click.FloatRange(min=0), hidden=True)  # older names of --settle-seconds and
 @click.option("--audit", type=click.Choice(["changelog"]), hidden=True)  # --check-lost-updates
 @click.pass_obj
@@ -96,8 +99,8 @@ def push(
     if plan and dry_run:
         raise ConfigError("A saved plan is carried out as it is; --dry-run plans the queue. Nothing was sent.")
     allowed = frozenset(word.strip() for word in allow.split(",") if word.strip())
-    if stray := allowed - set(guards.ALLOWABLE):
-        raise ConfigError(f"--allow {', '.join(stray)}: it may be {', '.join(guards.ALLOWABLE)}. Nothing was sent.")
+    if unknown := allowed - set(guards.ALLOWABLE):
+        raise ConfigError(f"--allow {', '.join(unknown)}: it may be {', '.join(guards.ALLOWABLE)}. Nothing was sent.")
     request = pushing.PushRequest(
         plan=plan, policy=policy, operation=operation, batch=batch, limit=limit, budget=budget,
         settle_s=settle_seconds if settle is None else settle, create_doubt=create_doubt,
@@ -107,7 +110,7 @@ def push(
         _dry_run(app, request, out, html)
         return
     if not yes and (app.no_input or not sys.stdin.isatty()):
-        raise ConfigError("A push may change data. Nothing was sent; add --yes, or look first: pdsync push --dry-run")
+        raise ConfigError("A push may change data. Nothing was sent; add --yes, or preview it: pdsync push --dry-run")
     began = time.monotonic()
     receipt = _carry_out(app, request, yes=yes)
     if receipt is None:
@@ -132,7 +135,7 @@ def _dry_run(app: App, request: PushRequest, out: Path | None, html: Path | None
         return
     _show_plan(app, plan)
     if held_back:
-        app.note(f"\nAs it stands, this push would be held back: {held_back}")
+        app.note(f"\nA guard would hold this push back: {held_back}")
     if out:
         app.note(f"\nThe plan is saved: pdsync push {out}")
 
@@ -165,11 +168,11 @@ def _consents(plan: Plan) -> bool:
     """Ask a person for consent. For merges, which can't be undone, they type the number."""
     for field, value, count, total in planning.mass_changes(plan):
         what = "emptied" if value in (None, "", []) else f"set to {render.brief(render.cell(value))}"
-        if not click.confirm(clean(f"{count:,} of {total:,} records get {field} {what}. Is that meant?"), err=True):
+        if not click.confirm(clean(f"{count:,} of {total:,} records get {field} {what}. Is this intended?"), err=True):
             return False
     merges = sum(step.verb == "merge" for step in plan.sending)
     if merges:
-        typed = click.prompt(f"{merges} records will be merged for good. Type the number to go on", err=True)
+        typed = click.prompt(f"{merges} records will be merged for good. Type the number to continue", err=True)
         return str(typed).strip() == str(merges)
     if not plan.sending:
         return True
@@ -180,24 +183,24 @@ def _show_plan(app: App, plan: Plan, *, to_err: bool = False) -> None:
     console = app.err if to_err else app.out
     rows: list[list[Any]] = []
     for step in plan.steps[:_SHOWN]:
-        rows += _lines(step)
+        rows += _step_rows(step)
     if rows:
         console.print(render.table(["", "operation", "record", "field", "before", "", "after", ""], rows))
     if len(plan.steps) > _SHOWN:
         app.note(f"… and {len(plan.steps) - _SHOWN:,} more (--json or --html FILE shows all)")
-    app.note("\n" + _sentence(plan))
+    app.note("\n" + _summarize(plan))
     for field, value, count, total in planning.mass_changes(plan):
         what = "emptied" if value in (None, "", []) else f"set to {render.brief(render.cell(value))}"
-        app.note(f"Look twice: {count:,} of {total:,} records get {field} {what}.")
+        app.note(f"Check this: {count:,} of {total:,} records get {field} {what}.")
 
 
-def _lines(step: Step) -> list[list[Any]]:
+def _step_rows(step: Step) -> list[list[Any]]:
     record = step.title or ""
     if step.target:
         record = f"{step.target} {record}".strip()
     note = ": ".join(part for part in (_FATES[step.fate], step.detail) if part)
     head = [f"#{step.seq}", step.operation.split(" ")[-1], record]
-    shown = [(change.field, *render.both(change.before, change.after)) for change in step.changes]
+    shown = [(change.field, *render.brief_pair(change.before, change.after)) for change in step.changes]
     changes = [[field, before, "→", after] for field, before, after in shown] or [["", "", "", ""]]
     lines = [
         [*(head if index == 0 else ["", "", ""]), *change, note if index == 0 else ""]
@@ -220,7 +223,7 @@ def _totals(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _sentence(plan: Plan) -> str:
+def _summarize(plan: Plan) -> str:
     if not plan.steps:
         return "The queue is empty: there is nothing to push. Queue something: pdsync queue add --help"
     totals = _totals(plan)
@@ -251,24 +254,24 @@ def _show_receipt(app: App, receipt: PushReceipt, seconds: float) -> None:
     if receipt.stopped:
         app.note(f"It stopped: {receipt.stopped}\nWhat was not sent is still in the queue: pdsync queue list")
     if receipt.outcomes.get("applied"):
-        app.note(f"To take it back: pdsync undo {receipt.push_id}")
+        app.note(f"To undo it: pdsync undo {receipt.push_id}")
 
 
 @click.command("undo", cls=Command)
 @click.argument("push_id")
 @click.pass_obj
 def undo_command(app: App, push_id: str) -> None:
-    """Queue what takes the push PUSH_ID back, and say what has no way back. Nothing is sent.
+    """Queue the changes that undo the push PUSH_ID, and name those that can't be undone. Nothing is sent.
 
-    A field that somebody has changed since is left as it is.
+    A field that was changed since is left as it is.
     """
     with pushing.opened(app.settings) as (outbox, _):
-        known = [str(each["id"]) for each in outbox.push_log.pushes(1000)]
-        found = [id for id in known if id == push_id or id.startswith(push_id)]
-        if push_id == "last" and known:
-            found = known[:1]
+        pushes = [str(each["id"]) for each in outbox.push_log.pushes(1000)]
+        found = [id for id in pushes if id == push_id or id.startswith(push_id)]
+        if push_id == "last" and pushes:
+            found = pushes[:1]
         if len(found) != 1:
-            last = f" The last ones: {', '.join(known[:3])}." if known else " There was none yet."
+            last = f" The last ones: {', '.join(pushes[:3])}." if pushes else " There was none yet."
             raise ConfigError(f"There is no push {push_id}.{last}")
         entries, stuck = undo.make_undo(outbox, found[0])
         queued = [each for each in outbox.add(entries) if each.state == "queued"]
@@ -276,12 +279,14 @@ def undo_command(app: App, push_id: str) -> None:
         for each in queued:
             app.emit({"event": "queued", "name": f"#{each.seq}", "id": each.id, "operation": each.operation,
                       "target": each.target, "undo_of": each.undo_of})  # fmt: skip
-        for one in stuck:
-            app.emit({"event": "no_way_back", "name": f"#{one.mutation.seq}", "operation": one.mutation.operation,
-                      "target": one.mutation.target, "why": one.why})  # fmt: skip
+        for failure in stuck:
+            mutation = failure.mutation
+            app.emit({"event": "no_way_back", "name": f"#{mutation.seq}", "operation": mutation.operation,
+                      "target": mutation.target, "why": failure.why})  # fmt: skip
         app.emit({"event": "summary", "complete": not stuck, "exit_code": 0, "run_id": found[0], "streams": {},
                   "queued": len(queued), "no_way_back": len(stuck)})  # fmt: skip
         return
-    for one in stuck:
-        app.note(f"No way back for #{one.mutation.seq} {one.mutation.operation} {one.mutation.target or ''}: {one.why}")
-    app.note(f"Queued {len(queued):,} that take it back. See what they would do: pdsync push --dry-run")
+    for failure in stuck:
+        mutation = failure.mutation
+        app.note(f"Can't be undone: #{mutation.seq} {mutation.operation} {mutation.target or ''}: {failure.why}")
+    app.note(f"Queued {len(queued):,} changes that undo it. Preview them: pdsync push --dry-run")

@@ -54,7 +54,7 @@ def queue() -> None:
 @click.option(
     "--as", "name", metavar="NAME", help="Others may refer to the record it adds as @#N; in a file, as @NAME."
 )
-@click.option("--key", metavar="TEXT", help="A second one with the same key is not queued.")
+@click.option("--key", metavar="TEXT", help="A second change with the same key is not queued.")
 @click.option("--decimal", type=click.Choice([".", ","]), help=_DECIMAL)
 @click.pass_obj
 def add(
@@ -223,7 +223,7 @@ def retry(app: App, mutations: tuple[str, ...]) -> None:
         old = [outbox.get(each) for each in mutations]
         for each in old:
             if each.state not in ("rejected", "conflict", "needs_review"):
-                raise ConfigError(f"#{each.seq} is {each.state}: there is nothing to try again. Nothing was queued.")
+                raise ConfigError(f"#{each.seq} is {each.state}: it can't be retried. Nothing was queued.")
         _show(app, outbox.add([enqueue.copy_for_retry(each) for each in old]), names)
 
 
@@ -275,25 +275,26 @@ def _queue(
         good: list[Entry] = []
         bad: list[enqueue.BadRow] = []
         idle: list[int] = []
-        for name, part, before in _by_operation(read, operation, where):
-            heads = {
-                head: names.resolve_heading(name, head) for head in dict.fromkeys(head for row in part for head in row)
+        for name, part, before in _group_by_operation(read, operation, where):
+            headings = {
+                heading: names.resolve_heading(name, heading)
+                for heading in dict.fromkeys(heading for row in part for heading in row)
             }
-            _refuse_same(where, name, heads)
+            _refuse_duplicate_columns(where, name, headings)
             renamed = [
-                (number, {heads[head]: value for head, value in row.items()})
+                (number, {headings[heading]: value for heading, value in row.items()})
                 for number, row in enumerate(part, before + 1)
             ]
             setting = [each for each in renamed if not _is_idle(name, each[1], null_clears=read.null_clears)]
             idle += {number for number, _ in renamed} - {number for number, _ in setting}
-            key_column = heads.get(key, key) if key else None
+            key_column = headings.get(key, key) if key else None
             entries, wrong = enqueue.make_entries(
                 names,
                 name,
                 [row for _, row in setting],
                 null_clears=read.null_clears,
                 key=key_column,
-                styles={heads[head]: style for head, style in styles.items() if head in heads},
+                styles={headings[heading]: style for heading, style in styles.items() if heading in headings},
             )
             good += entries
             for each in wrong:
@@ -316,7 +317,7 @@ def _queue(
         _show(app, outbox.add(good), names)
 
 
-def _by_operation(
+def _group_by_operation(
     read: import_files.Rows, operation: str | None, where: str
 ) -> Iterable[tuple[Operation, list[dict[str, Any]], int]]:
     """The rows in order, by operation, and the number of rows before them."""
@@ -336,13 +337,13 @@ def _is_idle(operation: Operation, row: dict[str, Any], *, null_clears: bool) ->
     return shape(operation).verb == "update" and given <= {*operation.path_params, "id", enqueue.KEY}
 
 
-def _refuse_same(where: str, operation: Operation, heads: dict[str, str]) -> None:
-    """Refuse two columns that mean one parameter."""
-    for head, means in heads.items():
-        other = next((each for each, same in heads.items() if same == means and each != head), None)
+def _refuse_duplicate_columns(where: str, operation: Operation, headings: dict[str, str]) -> None:
+    """Refuse two columns that mean the same parameter."""
+    for heading, means in headings.items():
+        other = next((each for each, same in headings.items() if same == means and each != heading), None)
         if other is not None:
             raise ConfigError(
-                f"{where}: the columns {head!r} and {other!r} both mean {means} of {operation.name}."
+                f"{where}: the columns {heading!r} and {other!r} both mean {means} of {operation.name}."
                 f" Nothing was queued.\nRemove one of them."
             )
 
@@ -371,7 +372,7 @@ def _show(app: App, queued: list[Mutation], names: NameResolver) -> None:
         return
     app.out.print(_table(queued[:20], names))
     more = f" ({len(queued) - 20:,} more)" if len(queued) > 20 else ""
-    app.note(f"\nQueued {len(queued):,}{more}. Nothing was sent. See what it would do: pdsync push --dry-run")
+    app.note(f"\nQueued {len(queued):,}{more}. Nothing was sent. Preview it: pdsync push --dry-run")
 
 
 def _table(found: list[Mutation], names: NameResolver) -> Any:

@@ -9,7 +9,7 @@ import msgspec
 
 from pdsync.cli import render, webhook
 from pdsync.cli.app import App, Command
-from pdsync.cli.job import leave, watched
+from pdsync.cli.job import exit_with, run_with_progress
 from pdsync.runner.reconcile import findings
 from pdsync.runner.reconcile.reconcile import reconcile as reconcile_streams
 
@@ -52,7 +52,7 @@ def reconcile(
 def carry_out(app: App, request: findings.ReconcileRequest, fail_on_differences: bool) -> None:
     """Run a reconciliation, show what it found, and end with its exit code."""
     # With --json the findings are the listing, without progress events between them.
-    result, seconds = watched(
+    result, seconds = run_with_progress(
         app, lambda progress: reconcile_streams(app.settings, request, *([] if app.json else [progress]))
     )
     code = result.receipt.exit_code
@@ -60,7 +60,7 @@ def carry_out(app: App, request: findings.ReconcileRequest, fail_on_differences:
         code = 4
     _show(app, result, seconds, code)
     webhook.report_end(app, result.receipt, code)
-    leave(code)
+    exit_with(code)
 
 
 def _show(app: App, result: findings.ReconcileResult, seconds: float, code: int) -> None:
@@ -88,7 +88,7 @@ def _show(app: App, result: findings.ReconcileResult, seconds: float, code: int)
             at_source,
             here,
             "by count" if name in result.by_count else verified,
-            ", ".join(f"{n} {kind}" for (of, kind), n in counts.items() if of == name),
+            ", ".join(f"{n} {kind}" for (stream, kind), n in counts.items() if stream == name),
         ]
         for name, (at_source, here, verified) in result.swept.items()
     ]
@@ -105,15 +105,15 @@ def _show(app: App, result: findings.ReconcileResult, seconds: float, code: int)
         app.note(f"{gap.stream}: {gap.detail}")
     for name in result.left_out.keys() - {gap.stream for gap in result.receipt.gaps}:
         app.note(f"{name} was not compared: {result.left_out[name]}")
-    for text in _counts_off(result):
+    for text in _describe_mismatches(result):
         app.note(text)
     if result.held_back:
         app.note(f"Held back: {result.held_back}")
-    left = f"{_counted(len(result.left))} left" if result.left else "none is left"
+    left = f"{_format_count(len(result.left))} left" if result.left else "all were repaired"
     if result.left and not result.receipt.gaps and not result.held_back:
         left += "; repair them: pdsync reconcile --repair"
     outcome = (
-        f"{_counted(len(result.findings))} found, {left}"
+        f"{_format_count(len(result.findings))} found, {left}"
         if result.findings
         else "no difference"
         if result.swept
@@ -122,8 +122,8 @@ def _show(app: App, result: findings.ReconcileResult, seconds: float, code: int)
     app.note(f"\n{outcome}. {result.receipt.requests:,} requests, {result.receipt.tokens:,} tokens, {seconds:.1f} s.")
 
 
-def _counts_off(result: findings.ReconcileResult) -> list[str]:
-    """A sentence for each stream in which counts of parents differ from their lists."""
+def _describe_mismatches(result: findings.ReconcileResult) -> list[str]:
+    """A sentence per stream in which the counts of parents differ from their lists."""
     return [
         f"{name}: {len(off):,} {off[0].parent} report {sum(each.reported for each in off):,}, but their complete lists"
         f" contain {sum(each.listed for each in off):,}. The lists are taken as true; they are read again when a"
@@ -133,5 +133,5 @@ def _counts_off(result: findings.ReconcileResult) -> list[str]:
     ]
 
 
-def _counted(count: int) -> str:
+def _format_count(count: int) -> str:
     return f"{count:,} difference{'s' * (count != 1)}"

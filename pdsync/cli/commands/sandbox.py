@@ -50,7 +50,7 @@ def serve(
 ) -> None:
     """Serve a made-up company on this machine until interrupted.
 
-    Prints the two settings that point pdsync at it. /_admin tells the truth about it: /_admin/dump, /_admin/log.
+    Prints the two settings that point pdsync at it. /_admin shows its records and requests: /_admin/dump, /_admin/log.
     """
     from pdsync.sandbox import Limits, Sizes, generate_company, serve_forever  # noqa: PLC0415 - only this command needs it
 
@@ -63,9 +63,9 @@ def serve(
                 f"A made-up company is served at {url}. Paste the line above into another terminal; Ctrl-C stops it."
             )
 
-    chosen = Sizes(**{kind: count for kind, count in sizes.items() if count is not None})
+    company_sizes = Sizes(**{kind: count for kind, count in sizes.items() if count is not None})
     serve_forever(
-        generate_company(seed, chosen, company_id=company_id),
+        generate_company(seed, company_sizes, company_id=company_id),
         port=port,
         limits=Limits(burst=burst or None, daily_tokens=daily_tokens or None),
         gzip=gzip,

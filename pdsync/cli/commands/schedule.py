@@ -49,13 +49,15 @@ def schedule(
     PDSYNC_API_TOKEN in the environment of the scheduler.
     """
     name = name or pipeline.DEFAULT
-    followed = pipeline.load(name, app.project)
+    selected = pipeline.load(name, app.project)
     kind = kind or scheduling.default_kind()
     every = every or ("hour" if name == "hourly" else "day")
     project = app.settings.project
     if not str(project).isprintable():
-        raise ConfigError(f"A scheduler can't be given the folder {str(project)!r}: its name has odd characters.")
-    job = scheduling.Job(name, project, every, *at, exit_3_is_success=followed.job == "backfill")
+        raise ConfigError(
+            f"A scheduler can't be given the folder {str(project)!r}: its name has unprintable characters."
+        )
+    job = scheduling.Job(name, project, every, *at, exit_3_is_success=selected.job == "backfill")
     if install and kind not in scheduling.INSTALLABLE_KINDS:
         raise ConfigError(f"{kind} can't be installed on this machine: print it, and install it there.")
     if install:
@@ -66,16 +68,16 @@ def schedule(
 
 
 def _show(app: App, kind: str, job: scheduling.Job) -> None:
-    made = scheduling.render_files(kind, job)
+    rendered = scheduling.render_files(kind, job)
     if app.json:
-        for path, text in made.items():
+        for path, text in rendered.items():
             app.emit({"name": str(path), "kind": kind, "content": text})
         return
-    for path, text in made.items():
-        if len(made) > 1:
+    for path, text in rendered.items():
+        if len(rendered) > 1:
             app.result(f"# {path}")
         app.result(text)
-    if len(made) == 1:
-        app.note(f"Save it as {next(iter(made))}." if kind != "cron" else "Add it with: crontab -e")
+    if len(rendered) == 1:
+        app.note(f"Save it as {next(iter(rendered))}." if kind != "cron" else "Add it with: crontab -e")
     if kind in scheduling.INSTALLABLE_KINDS:
         app.note("Install it with the same command and --install.")

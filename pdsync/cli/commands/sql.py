@@ -55,8 +55,8 @@ def ask(warehouse: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
         ConfigError: DuckDB refuses the query; the message is DuckDB's.
     """
     try:
-        found = warehouse.sql(query)
-        return results.fetch_table(found) if found is not None else pa.table({})
+        relation = warehouse.sql(query)
+        return results.fetch_table(relation) if relation is not None else pa.table({})
     except duckdb.Error as error:
         raise ConfigError(f'{str(error).strip()}\nTables: pdsync sql "show all tables"') from error
 
@@ -83,14 +83,14 @@ def _write(app: App, answer: pa.Table, output: str, *, raw_csv: bool) -> None:
 def _write_parquet(answer: pa.Table) -> None:
     if sys.stdout.isatty():
         raise ConfigError("Parquet is binary: redirect it to a file, as in pdsync sql … -o parquet > deals.parquet")
-    into = io.BytesIO()  # complete before any of it is written
+    buffer = io.BytesIO()  # complete before any of it is written
     try:
-        pq.write_table(answer, into, compression="zstd")
+        pq.write_table(answer, buffer, compression="zstd")
     except pa.ArrowException as error:
         raise ConfigError(
             f"Parquet can't hold this answer: {error}. Nothing was written.\nCast the column to text: column::VARCHAR"
         ) from error
-    sys.stdout.buffer.write(into.getbuffer())
+    sys.stdout.buffer.write(buffer.getbuffer())
 
 
 def answer_rows(answer: pa.Table) -> list[list[Any]]:

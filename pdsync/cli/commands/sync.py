@@ -16,9 +16,9 @@ from pdsync.cli.app import App, Command
 from pdsync.cli.commands import backfill, reconcile
 from pdsync.cli.job import (
     Moment,
-    leave,
-    show,
-    watched,
+    exit_with,
+    run_with_progress,
+    show_receipt,
 )
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
@@ -65,55 +65,57 @@ def sync(
     """
     app.flags["account.api"] = api
     name = name or pipeline.DEFAULT
-    followed = pipeline.load(name, app.project)
-    with webhook.reporting(app, name, followed.notify):
-        if followed.job != "sync":
+    selected = pipeline.load(name, app.project)
+    with webhook.reporting(app, name, selected.notify):
+        if selected.job != "sync":
             if streams or full or since or params:
                 raise ConfigError(
                     f"The pipeline {name} defines what it reads: omit streams, --full, --since and --param."
                     f" Nothing was called."
                 )
-            if followed.job == "reconcile":
-                reconcile.carry_out(app, followed.to_reconcile_request(budget), followed.fail_on_gap or fail_on_gap)
+            if selected.job == "reconcile":
+                reconcile.carry_out(app, selected.to_reconcile_request(budget), selected.fail_on_gap or fail_on_gap)
             else:
-                backfill.carry_out(app, followed.to_backfill_request(budget))
+                backfill.carry_out(app, selected.to_backfill_request(budget))
             return
-        request = followed.to_sync_request(streams, full=full, since=since, budget=budget, params=_params(params))
-        plain = followed.verify and not (streams or full or since)
-        _sync(app, request, verify_too=plain, fail_on_gap=followed.fail_on_gap or fail_on_gap)
+        request = selected.to_sync_request(streams, full=full, since=since, budget=budget, params=_parse_params(params))
+        with_verification = selected.verify and not (streams or full or since)
+        _sync(app, request, with_verification=with_verification, fail_on_gap=selected.fail_on_gap or fail_on_gap)
 
 
-def _sync(app: App, request: SyncRequest, *, verify_too: bool, fail_on_gap: bool) -> None:
-    done, seconds = carry_out(app, app.settings, request)
-    code = 4 if fail_on_gap and done.gaps and done.exit_code not in (3, 130) else done.exit_code
+def _sync(app: App, request: SyncRequest, *, with_verification: bool, fail_on_gap: bool) -> None:
+    receipt, seconds = carry_out(app, app.settings, request)
+    code = 4 if fail_on_gap and receipt.gaps and receipt.exit_code not in (3, 130) else receipt.exit_code
     verified = None
-    if verify_too and code == 0:
-        verified, took = _verify(app, request, done)
+    if with_verification and code == 0:
+        verified, took = _verify(app, request, receipt)
         seconds += took
     if verified and code == 0:
         code = verified.receipt.exit_code
         stopped_by_budget = code == 3 and not verified.held_back
         code = 0 if stopped_by_budget else 4 if code == 0 and fail_on_gap and verified.left else code
-    facts = {"verified": _facts(verified)} if verified else {}
-    show(app, done, seconds, code, **facts)
+    facts = {"verified": _describe_verification(verified)} if verified else {}
+    show_receipt(app, receipt, seconds, code, **facts)
     if verified and not app.json:
-        app.note(_verification(verified))
-    webhook.report_end(app, done, code)
-    leave(code)
+        app.note(_summarize_verification(verified))
+    webhook.report_end(app, receipt, code)
+    exit_with(code)
 
 
-def _verify(app: App, request: SyncRequest, done: Receipt) -> tuple[findings.ReconcileResult | None, float]:
-    """Compare the streams whose turn it is with the source, within the rest of the budget."""
-    left = request.budget - done.tokens if request.budget else None
-    turns = rotation.select_due(app.settings, list(done.streams))
-    if not turns or (left is not None and left < min(turn.tokens for turn in turns)):
+def _verify(app: App, request: SyncRequest, receipt: Receipt) -> tuple[findings.ReconcileResult | None, float]:
+    """Reconcile the streams that are due, within the rest of the budget."""
+    left = request.budget - receipt.tokens if request.budget else None
+    due = rotation.select_due(app.settings, list(receipt.streams))
+    if not due or (left is not None and left < min(each.tokens for each in due)):
         return None, 0.0
-    query = findings.ReconcileRequest(tuple(turn.stream for turn in turns), repair=True, deep=True, budget=left)
-    app.note(f"Verifying {', '.join(query.streams)}: as part of the verify cycle.")
-    return watched(app, lambda progress: reconcile_streams(app.settings, query, *([] if app.json else [progress])))
+    reconciliation = findings.ReconcileRequest(tuple(each.stream for each in due), repair=True, deep=True, budget=left)
+    app.note(f"Verifying {', '.join(reconciliation.streams)}: as part of the verify cycle.")
+    return run_with_progress(
+        app, lambda progress: reconcile_streams(app.settings, reconciliation, *([] if app.json else [progress]))
+    )
 
 
-def _facts(verified: findings.ReconcileResult) -> dict[str, object]:
+def _describe_verification(verified: findings.ReconcileResult) -> dict[str, object]:
     return {
         "run_id": verified.receipt.run_id,
         "streams": {name: seen[2] for name, seen in verified.swept.items()},
@@ -125,7 +127,7 @@ def _facts(verified: findings.ReconcileResult) -> dict[str, object]:
     }
 
 
-def _verification(verified: findings.ReconcileResult) -> str:
+def _summarize_verification(verified: findings.ReconcileResult) -> str:
     seen = ", ".join(f"{name} {count:,}" for name, (_, _, count) in verified.swept.items())
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(each.kind for each in verified.findings).items())
     repaired = len(verified.findings) - len(verified.left)
@@ -159,32 +161,32 @@ def load(
     loaded.
     """
     began = time.monotonic()
-    done = asyncio.run(
+    receipt = asyncio.run(
         load_files.load(app.settings, catalogue.stream(stream), files, version=api, as_of=as_of, company=company)
     )
-    show(app, done, time.monotonic() - began, done.exit_code)
-    leave(done.exit_code)
+    show_receipt(app, receipt, time.monotonic() - began, receipt.exit_code)
+    exit_with(receipt.exit_code)
 
 
-def _params(given: tuple[str, ...]) -> dict[str, str]:
+def _parse_params(texts: tuple[str, ...]) -> dict[str, str]:
     parameters = {
         name for stream in catalogue.streams().values() for s in (*stream.v1, *stream.v2) for name in s.params
     }
-    found = {}
-    for text in given:
+    params = {}
+    for text in texts:
         name, sign, value = text.partition("=")
         if not sign or name not in parameters:
             raise ConfigError(
                 f"--param {text}: write it like NAME=VALUE,"
                 f" with one of {', '.join(sorted(parameters))}. Nothing was called."
             )
-        found[name] = value
-    return found
+        params[name] = value
+    return params
 
 
 def carry_out(app: App, settings: Settings, request: SyncRequest) -> tuple[Receipt, float]:
     """Run a sync with live progress; returns the receipt and the duration in seconds."""
-    return watched(app, lambda progress: sync_streams(settings, request, progress))
+    return run_with_progress(app, lambda progress: sync_streams(settings, request, progress))
 
 
 @click.command(cls=Command)
@@ -199,23 +201,23 @@ def plan(app: App, streams: tuple[str, ...], full: bool, name: str | None, api: 
     Makes no request: the estimate is based on the last runs. A list that was never read counts as at least one page.
     """
     app.flags["account.api"] = api
-    followed = pipeline.load(name or pipeline.DEFAULT, app.project)
-    if followed.job != "sync":
+    selected = pipeline.load(name or pipeline.DEFAULT, app.project)
+    if selected.job != "sync":
         raise ConfigError(
-            f"plan needs a pipeline with the job sync; {name} has the job {followed.job}. Nothing was called."
+            f"plan needs a pipeline with the job sync; {name} has the job {selected.job}. Nothing was called."
         )
-    request = followed.to_sync_request(streams, full=full, since=None, budget=None)
-    found = forecast.forecast(app.settings, request, with_verification=followed.verify and not (streams or full))
+    request = selected.to_sync_request(streams, full=full, since=None, budget=None)
+    estimate = forecast.forecast(app.settings, request, with_verification=selected.verify and not (streams or full))
     if app.json:
-        for line in (*found.lines, *found.optional):
-            app.emit({"name": line.stream, **msgspec.to_builtins(line), "optional": line in found.optional})
-        app.emit({"event": "summary", "complete": True, "exit_code": 0, **found.totals()})
+        for line in (*estimate.lines, *estimate.optional):
+            app.emit({"name": line.stream, **msgspec.to_builtins(line), "optional": line in estimate.optional})
+        app.emit({"event": "summary", "complete": True, "exit_code": 0, **estimate.totals()})
         return
     headers = ["stream", "list", "how", "requests", "tokens", "based on"]
-    rows = [[x.stream, x.operation, x.way, x.requests, x.tokens, x.basis] for x in found.lines]
+    rows = [[x.stream, x.operation, x.way, x.requests, x.tokens, x.basis] for x in estimate.lines]
     app.out.print(render.table(headers, rows))
-    app.note("\n" + found.summary())
-    if found.optional:
-        rows = [[x.stream, x.operation, x.requests, x.tokens, x.basis] for x in found.optional]
+    app.note("\n" + estimate.summary())
+    if estimate.optional:
+        rows = [[x.stream, x.operation, x.requests, x.tokens, x.basis] for x in estimate.optional]
         app.note("\nRead only when named, as each costs one request per parent (pdsync plan STREAM shows one):\n")
         app.err.print(render.table(["stream", "list", "requests", "tokens", "based on"], rows, counts=True))
