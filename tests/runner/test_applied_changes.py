@@ -8,12 +8,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pdsync.core.answer import Answer
-from pdsync.model import Receipt, StreamReceipt
-from pdsync.runner.report.applied_changes import affected_streams, find_pending, find_read, find_unreflected
+from pdsync.model import FINDINGS, Receipt, StreamReceipt, Tombstone
+from pdsync.runner.report.applied_changes import (
+    PendingRemoval,
+    affected_streams,
+    find_pending,
+    find_read,
+    find_unreflected,
+    tombstone_applied,
+)
 from pdsync.runner.report.mutation_log import save_mutation_log
+from tests.runner.kit import T0, deal, load, open_session
 from tests.writeback.kit import arm, bring_to, entry
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pdsync.model import Mutation
     from pdsync.runner.loader import Loader
     from pdsync.writeback.outbox import Outbox
@@ -142,3 +152,27 @@ def test_w13_a_complete_read_after_a_change_shows_it(
     receipt = Receipt("run-1", "sync", mutation.settled_at + timedelta(seconds=started))
     receipt.streams["deals"] = StreamReceipt(complete=complete)
     assert find_read(receipt, [mutation]) == ({mutation.id} if is_read else set())
+
+
+async def test_w13_s14_removed_records_get_their_tombstones_through_the_archive(tmp_path: Path) -> None:
+    gone = Tombstone("1", "deleted", "push p", T0 + timedelta(minutes=1))
+    merged = Tombstone("2", "merged", "push p", T0 + timedelta(days=1), winner="3")
+    back = Tombstone("3", "deleted", "push p", T0)
+    async with open_session(tmp_path) as session:
+        await load(session, "deals", *(deal(n) for n in (1, 2, 3)))
+        pending = [
+            PendingRemoval("a", "deals", gone, was_read_since=False),
+            PendingRemoval("b", "deals", merged, was_read_since=False),
+            PendingRemoval("c", "deals", back, was_read_since=True),
+        ]
+        now = T0 + timedelta(hours=1)
+        shown = await tombstone_applied(
+            session.settings, session.control, session.loader, session.archive, session.receipt.run_id, now, pending
+        )
+        assert shown == {"a", "b", "c"}
+        rows = session.loader.connection.execute("SELECT id, _deleted_at FROM deals ORDER BY id").fetchall()
+        assert rows == [(1, gone.at), (2, now), (3, None)]  # no tombstone is later than now
+        merges = session.loader.connection.execute("SELECT loser_id, winner_id FROM meta.merges").fetchall()
+        assert [tuple(map(str, row)) for row in merges] == [("2", "3")]
+        [walk] = [walk for walk, _ in session.control.walks() if walk.source == FINDINGS]
+        assert [page.rows for page in session.control.sealed_pages(walk.id)] == [2]
