@@ -91,7 +91,7 @@ class Fabricator:
         if shape is None:
             return None
         if name in FLAGS and shape in ("str", "bool"):
-            return FLAGS[name]
+            return FLAGS[name] if shape == "bool" else str(FLAGS[name]).lower()
         return self._scalar(name, str(shape), where)
 
     def link(self, name: str, shape: Any, where: str) -> Any:

@@ -6,6 +6,7 @@ put there when it is first given a phase; a remote file is kept like any other.
 
 from __future__ import annotations
 
+import mimetypes
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -157,11 +158,12 @@ def product_image(call: Call, route: Route) -> Reply:
         record = {"id": id, "product_id": call.id(), "company_id": str(call.company.id), "add_time": now[:10]}
         record |= {
             "public_url": f"https://images.example/{id}",
-            "mime_type": "image/png",
+            "mime_type": mimetypes.guess_type(call.upload.file_name)[0] or "image/png",
             "name": call.upload.file_name,
         }
         _put_document(call, facts, record)
-        return success(record, 201 if call.method == "POST" else 200)
+        changing = operations()[route.kind]
+        return success(present(record, changing.item), changing.status)
     if record is None:
         raise not_found("image")
     if call.method == "DELETE":

@@ -13,6 +13,7 @@ import msgspec
 
 from pdsync.sandbox.company.field_changes import change_fields
 from pdsync.sandbox.company.table import Row, encode
+from pdsync.sandbox.operations.documented import operations
 from pdsync.sandbox.protocol.errors import (
     bad_request,
     forbidden,
@@ -48,7 +49,7 @@ def add_field(call: Call, route: Route) -> Reply:
     made = change_fields(call.company, route.kind, "add", name=name, type=str(type_), options=options)
     field = call.company.fields[route.kind].custom[made["field_code"]]
     _note(call, route, field, "add", None)
-    return _shown(call, route, field, 201)
+    return _shown(call, route, field, operations()[f"{route.version} {route.operation}"].status)
 
 
 def update_field(call: Call, route: Route) -> Reply:

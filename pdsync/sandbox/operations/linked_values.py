@@ -30,7 +30,16 @@ def fill_links(company: Company, kind: str, record: Record, shape: Record) -> Re
     """`record` with what follows from its links, where `shape` has it."""
     nested = {name: _nested(company, name, record.get(name), inner) for name, inner in shape.items() if _is_link(name)}
     record = {**record, **{name: value for name, value in nested.items() if value is not None}}
-    return {**record, **DERIVED[kind](company, record)} if kind in DERIVED else record
+    if kind not in DERIVED:
+        return record
+    return {**record, **{name: _within(value, shape[name]) for name, value in DERIVED[kind](company, record).items()}}
+
+
+def _within(value: Any, shape: Any) -> Any:
+    """Of an object the keys that the documents show."""
+    if isinstance(value, dict) and isinstance(shape, dict) and shape:
+        return {key: _within(inner, shape[key]) for key, inner in value.items() if key in shape}
+    return value
 
 
 def _is_link(name: str) -> bool:

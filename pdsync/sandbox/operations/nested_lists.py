@@ -156,7 +156,7 @@ def deals_summary(call: Call, *, archived: bool) -> Record:
             total[1] += value
             total[2] += value * (100 if chance is None else chance) / 100
     values = {currency: _sum(count, value) for currency, (count, value, _) in sorted(totals.items())}
-    weighted = {currency: _sum(count, value) for currency, (count, _, value) in sorted(totals.items())}
+    weighted = {currency: _weighted_sum(count, value) for currency, (count, _, value) in sorted(totals.items())}
     whole, heavy = sum(t[1] for t in totals.values()), sum(t[2] for t in totals.values())
     return {
         "values_total": values,
@@ -178,11 +178,10 @@ def _counts(row: Row, has: Any, status: str, *, archived: bool) -> bool:
 
 
 def _sum(count: float, value: float) -> Record:
-    said = f"{value:,.2f}"
-    return {
-        "value": round(value, 2),
-        "count": int(count),
-        "value_converted": round(value, 2),
-        "value_formatted": said,
-        "value_converted_formatted": said,
-    }
+    formatted = f"{value:,.2f}"
+    converted = {"value_converted": round(value, 2), "value_converted_formatted": formatted}
+    return {**_weighted_sum(count, value), **converted}
+
+
+def _weighted_sum(count: float, value: float) -> Record:
+    return {"value": round(value, 2), "count": int(count), "value_formatted": f"{value:,.2f}"}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MINE = ("owner_id", "user_id", "creator_id", "added_by_user_id", "created_by", "updated_by", "admin_id", "pd_user_id")
 STAMPS = ("add_time", "update_time", "created_at", "updated_at", "status_change_time")
+ACTIVE = {"bool": True, "str": "true", "int": 1, "num": 1, "#0|1": 1}  # by the type of the flag
 PINNED = "pinned_to_"
 PINS = {"organization": "org_id"}  # a note is pinned to what it links to: the links that are called otherwise
 NOTE_LINKS = ("deal_id", "person_id", "org_id", "lead_id", "project_id", "task_id")
@@ -64,9 +65,7 @@ def new_record(
         name: call.viewer.user_id for name in MINE if name in shape
     }
     own |= {name: company.id for name in ("company_id", "pd_company_id") if name in shape}
-    own |= {
-        name: True if shape[name] in ("bool", "str") else 1 for name in ("active_flag", "is_active") if name in shape
-    }
+    own |= {name: ACTIVE[shape[name]] for name in ("active_flag", "is_active") if shape.get(name) in ACTIVE}
     links = {name: as_number(id) for name, id in zip(PARENT_KEYS.get(collection[0], ()), parents, strict=False)}
     record = {**dict.fromkeys(shape), **own, **DEFAULTS.get(kind.name, {}), **links}
     if "order_nr" in shape:

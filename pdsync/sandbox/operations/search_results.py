@@ -77,7 +77,7 @@ def item(call: Call, hit: Hit, include: tuple[str, ...] = ()) -> Record:
         case "deal":
             made |= {name: record[name] for name in ("value", "currency", "status", "visible_to")}
             stage = {"id": record["stage_id"], "name": stage_of(company, record["stage_id"]).get("name")}
-            made |= {"owner": {"id": record["owner_id"]}, "stage": stage, **_contacts(company, record)}
+            made |= {"owner": {"id": record["owner_id"]}, "stage": stage, **_names(company, record)}
         case "person":
             made |= {"phones": _values(record["phones"]), "emails": _values(record["emails"])}
             made |= {"visible_to": record["visible_to"], "owner": {"id": record["owner_id"]}}
@@ -89,7 +89,7 @@ def item(call: Call, hit: Hit, include: tuple[str, ...] = ()) -> Record:
             made |= {"code": record["code"], "visible_to": record["visible_to"], "owner": {"id": record["owner_id"]}}
         case "lead":
             value = record.get("value") or {}
-            made |= {"owner": {"id": record["owner_id"]}, **_contacts(company, record), "phones": [], "emails": []}
+            made |= {"owner": {"id": record["owner_id"]}, **_names(company, record), "phones": [], "emails": []}
             made |= {"value": value.get("amount"), "currency": value.get("currency")}
             made["visible_to"] = int(record["visible_to"]) if record.get("visible_to") else None
         case "project":
@@ -135,6 +135,13 @@ def _contacts(company: Company, record: Record) -> Record:
         "person": {"id": person_id, "name": name} if name is not None else None,
         "organization": _organization(company, org_id),
     }
+
+
+def _names(company: Company, record: Record) -> Record:
+    """The contacts of a deal or a lead, without addresses."""
+    contacts = _contacts(company, record)
+    organization = contacts["organization"]
+    return {**contacts, "organization": organization and {key: organization[key] for key in ("id", "name")}}
 
 
 def _organization(company: Company, id: int | None) -> Record | None:

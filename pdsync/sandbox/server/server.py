@@ -20,6 +20,7 @@ from pdsync.sandbox.activity.simulate import LiveChanges, simulate_changes
 from pdsync.sandbox.company.company import Actor, Viewer
 from pdsync.sandbox.company.data import scopes
 from pdsync.sandbox.company.table import encode
+from pdsync.sandbox.operations.rights import check_rights
 from pdsync.sandbox.protocol.errors import Refused, refused, unauthorized
 from pdsync.sandbox.protocol.messages import Call, Reply, Upload
 from pdsync.sandbox.protocol.render import Renderer
@@ -270,6 +271,7 @@ class Sandbox:
                 params=params,
                 overlay=None if lag_s is None else self._overlay(lag_s),
             )
+            check_rights(call, route)
             with self.company.acting(actor):
                 return route.answer(call, route)
         except Refused as refusal:
