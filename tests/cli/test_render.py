@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -49,6 +49,7 @@ def test_json_stays_json_and_says_the_same(capsys: pytest.CaptureFixture[str], t
 
 
 @given(st.dictionaries(st.text(), st.text() | st.lists(st.text()) | st.none() | st.integers(-(2**53), 2**53)))
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_object_stays_itself_in_json(facts: dict[str, Any]) -> None:
     text = json.dumps(facts, ensure_ascii=False)
     assert json.loads(log.clean_json(text)) == facts
