@@ -1,7 +1,7 @@
-"""Copies to a rebuilt warehouse file what can't be rebuilt, and clears the streams that are rebuilt.
+"""Copies the tables that can't be rebuilt to a rebuilt warehouse file, and clears the streams that are rebuilt.
 
-Tables are rebuilt from the raw archive; so is most of meta.*, and receipts from control.db. The rest of meta.* (the
-outcome of merges and mutations) is in no page: it is copied from the file before.
+Tables are rebuilt from the raw archive; so is most of meta.*, and receipts from control.db. The rest of meta.* (such
+as the outcome of mutations) is in no page: it is copied from the earlier file.
 """
 
 from __future__ import annotations

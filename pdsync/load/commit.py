@@ -1,8 +1,8 @@
 """Commits one batch of staged rows: data, history, batch id and watermark in one transaction, or none of them.
 
-A staged row is compared with the one that the table holds by the hash of its content. Only rows that differ are
-written; what they replace moves to `versions`. There is no key to rely on, so this is the one place that keeps keys
-unique, and it checks that they are.
+A staged row is compared with the row in the table by the hash of its content. Only rows that differ are written; the
+rows that they replace move to `versions`. There is no primary key, so only this module keeps keys unique, and it checks
+that they are.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Target(Struct, frozen=True):
     key: str
     columns: tuple[str, ...]  # those of the staging table
     cursor: str | None = None
-    deleted: str | None = None  # the flag of deleted records; "!" turns it round
+    deleted: str | None = None  # the flag of deleted records; "!" negates it
     labels: dict[str, tuple[str, str, bool]] = {}  # label column → (id column, field code, many)
 
 
@@ -132,7 +132,8 @@ def _compare(connection: duckdb.DuckDBPyConnection, target: Target, staged: str,
         older = f"({older} AND NOT coalesce({newer}, false))"
     since = _valid_from(target)
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE delta AS SELECT s.rowid AS place, s.{key} AS key, t.{key} IS NULL AS is_new,"
+        f"CREATE OR REPLACE TEMP TABLE delta AS SELECT s.rowid AS staged_row, s.{key} AS key,"
+        f" t.{key} IS NULL AS is_new,"
         f" t.{key} IS NULL OR (t._row_hash <> s._row_hash AND NOT {older}) AS changed,"
         f" t._row_hash = s._row_hash AND s._served_at > t._verified_at AS confirmed,"
         f" CASE WHEN t.{key} IS NULL OR {since} > t._valid_from THEN {since}"
@@ -194,7 +195,7 @@ def _insert(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, 
     values = ", ".join([quoted_list(list(target.columns), "s."), *labels.values()])
     # A first load does not need the comparison.
     valid_from = _valid_from(target) if all_new else "d.valid_from"
-    delta = "" if all_new else "JOIN temp.delta d ON d.place = s.rowid AND d.changed"
+    delta = "" if all_new else "JOIN temp.delta d ON d.staged_row = s.rowid AND d.changed"
     connection.execute(
         f"INSERT INTO {quoted('main', target.name)} ({columns}, _valid_from, _row_hash)"
         f" SELECT {values}, s._extra, ?, s._served_at, ?, CASE WHEN {gone} THEN {since} END, {valid_from}, s._row_hash"
@@ -205,7 +206,7 @@ def _insert(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, 
         return 0
     counted = first(
         connection.execute(
-            f"SELECT count(*) FROM temp.delta d JOIN {staged} s ON d.place = s.rowid"
+            f"SELECT count(*) FROM temp.delta d JOIN {staged} s ON d.staged_row = s.rowid"
             f" WHERE d.changed AND NOT d.is_new AND NOT d.was_deleted AND {gone}"
         )
     )
@@ -244,14 +245,14 @@ def refresh_labels(connection: duckdb.DuckDBPyConnection, target: Target) -> int
         joins, expressions = _labels(only)
         set_ids = f"len(s.{quoted(ids)}) > 0" if many else f"s.{quoted(ids)} IS NOT NULL"
         connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE relabeled AS SELECT s.rowid AS place, {expressions[column]} AS label"
+            f"CREATE OR REPLACE TEMP TABLE relabeled AS SELECT s.rowid AS row, {expressions[column]} AS label"
             f" FROM {quoted('main', target.name)} s {joins}"
             f" WHERE {set_ids} AND s.{quoted(column)} IS DISTINCT FROM {expressions[column]}"
         )
         done = first(
             connection.execute(
                 f"UPDATE {quoted('main', target.name)} t SET {quoted(column)} = r.label"
-                " FROM temp.relabeled r WHERE t.rowid = r.place"
+                " FROM temp.relabeled r WHERE t.rowid = r.row"
             )
         )
         changed += int(done[0]) if done else 0

@@ -1,10 +1,10 @@
 """Reads the past: every version of a record, every table as of a moment, and what differs between two moments.
 
-A version stands from `_valid_from` (the record's own update_time, or the moment at which pdsync first saw it so) up to
-`_valid_to`, which is the next one's beginning. So of each key at most one version stands at any moment, and before its
-first version nothing is known of a record.
+A version is valid from `_valid_from` (the record's own update_time, or the time at which pdsync first saw it so) up to
+`_valid_to`, which is the beginning of the next one. So each key has at most one version at any moment, and none before
+its first one.
 
-All moments are UTC. Nothing here writes to the warehouse.
+All times are UTC. This module never writes to the warehouse.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import duckdb
 
 Row = dict[str, Any]
-_OWN = (*SYSTEM_COLUMNS, "_valid_to")  # what tells of pdsync and not of the record; `_extra` is the record's own
+_OWN = (*SYSTEM_COLUMNS, "_valid_to")  # columns of pdsync and not of the record; `_extra` is the record's own
 
 
 class FieldChange(Struct, frozen=True):

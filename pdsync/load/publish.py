@@ -1,4 +1,4 @@
-"""Hands a finished warehouse to its readers: whole, in one step, without a lock between them.
+"""Publishes a finished warehouse to its readers: as a whole, in one step, without locking them.
 
 DuckDB lets one process write a file or many read it, not both. So the run writes a work file of its own, and when it
 is done a copy of it replaces the warehouse with one rename. A reader that has the old file open continues to

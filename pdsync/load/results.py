@@ -1,9 +1,9 @@
 """Carries the rows of a query out of DuckDB without losing a value that Arrow, Parquet or Python has no type for.
 
 DuckDB's dates reach from 5877642 BC to the year 5881580 and to `infinity`, its times of day to 24:00 and to the
-nanosecond. Python's datetime ends at the year 9999 and at the microsecond: what lies outside becomes text, in the same
-notation (`20222-01-01`, `0044-03-15 (BC)`, `infinity`). Intervals, which Parquet can't hold with their sign and
-Arrow's Parquet writer not at all, become text for every reader, as do the types that DuckDB hands to Arrow with a
+nanosecond. Python's datetime ends at the year 9999 and at the microsecond: values beyond become text, in the same
+notation (`20222-01-01`, `0044-03-15 (BC)`, `infinity`). Intervals, which Parquet can't store with their sign and
+Arrow's Parquet writer not at all, become text for all readers, as do the types that DuckDB converts to Arrow with a
 loss: times with a zone, bit strings, integers beyond 128 bits.
 """
 
@@ -32,7 +32,7 @@ _NO_DAY, _NO_MOMENT = 2**31 - 1, 2**63 - 1  # DuckDB's infinity, and with a minu
 
 
 def fetch_table(relation: duckdb.DuckDBPyRelation) -> pa.Table:
-    """Run a query and return its rows as an Arrow table that Parquet can hold.
+    """Run a query and return its rows as an Arrow table that Parquet can store.
 
     Raises:
         duckdb.Error: the query fails.
@@ -47,7 +47,7 @@ def fetch_rows(relation: duckdb.DuckDBPyRelation, batch_rows: int = 1000) -> Ite
 
 
 def _as_text(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
-    """`relation` with the columns as text that Arrow or Parquet would not hold whole."""
+    """`relation` with the columns as text that Arrow or Parquet can't store without a loss."""
     casts = [_cast(kind) for kind in relation.types]
     if not any(casts):  # not everything that answers can be selected from
         return relation
@@ -87,20 +87,20 @@ def python_rows(table: pa.Table) -> list[dict[str, Any]]:
 
 def python_values(column: pa.ChunkedArray) -> list[Any]:
     """The values of an Arrow column: dates and times that Python has no value for as text."""
-    if not _holds_time(column.type):
+    if not _has_time(column.type):
         return list(column.to_pylist())
     return [value for chunk in column.chunks for value in _values(chunk)]
 
 
-def _holds_time(kind: pa.DataType) -> bool:
+def _has_time(kind: pa.DataType) -> bool:
     if pa.types.is_nested(kind):
-        return any(_holds_time(kind.field(index).type) for index in range(kind.num_fields))
+        return any(_has_time(kind.field(index).type) for index in range(kind.num_fields))
     return bool(pa.types.is_temporal(kind))
 
 
 def _values(array: pa.Array) -> list[Any]:
     kind = array.type
-    if not _holds_time(kind):
+    if not _has_time(kind):
         return list(array.to_pylist())
     if pa.types.is_struct(kind):
         names = [kind.field(index).name for index in range(kind.num_fields)]

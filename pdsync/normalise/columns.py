@@ -1,8 +1,8 @@
 """Writes the SQL that turns sealed records into typed columns, without losing a leaf.
 
 DuckDB parses each record once, into texts (`record_texts`). Then each text is cast to its column's type
-(`typed_values`), and a condition tells whether the cast lost anything (`misfits`). Such a value goes whole to `_extra`,
-under its JSON pointer, as does every key that no column takes. Nothing of a record is dropped, and nothing guessed.
+(`typed_values`), and a condition shows whether the cast lost anything (`misfits`). Such a value goes unchanged to
+`_extra`, under its JSON pointer, as does every key that no column takes. Nothing is dropped, and nothing is guessed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LONG_LIST = 256  # bytes
 
 
 class StagingSql:
-    """The SQL for one table; built once for a stream and API version, in variants for what records turn out to hold.
+    """The SQL for one table; built once for a stream and API version, in variants for the contents of the records.
 
     Args:
         table: the columns.
@@ -51,7 +51,7 @@ class StagingSql:
         return expected
 
     def always_residual(self) -> set[str]:
-        """Columns that v1 fills from more than they store: whole users and persons, placeholders for no e-mail."""
+        """Columns whose v1 values have more than they store: whole users and persons, placeholders for no e-mail."""
         if self.table.version != "v1":
             return set()
         return {column.name for column in self.stored if (column.ref and not column.code) or "value" in column.items}
@@ -88,8 +88,7 @@ class StagingSql:
         return f"json_keys(row, [{', '.join(map(literal, self.expected_keys()))}])"
 
     def shapes(self) -> dict[str, str]:
-        """Hash columns that tell which keys a row has: one for the record, and one for the elements of each of its
-        lists.
+        """Hash columns for the keys of a row: one for the record, and one for the elements of each of its lists.
 
         A single hash of all would take every combination of known keys for a new shape. For the same reason each kind
         of element counts once where a list is long.

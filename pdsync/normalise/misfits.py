@@ -1,4 +1,4 @@
-"""Writes the SQL conditions that tell where a typed column says less than the record: such values go to `_extra`.
+"""Writes the SQL conditions for values that their typed column does not store completely: they go to `_extra`.
 
 A text that did not fit, a fraction cut from a whole number, an object where an id was expected.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def misfit(table: Table, column: TableColumn) -> str | None:
-    """A condition that is true where the typed column says less than its text did; None if it never can."""
+    """A condition that is true where the typed column stores less than its text; None where that is impossible."""
     text, typed = text_name(column), quoted(column.name)
     if column.items:
         return _objects_misfit(table, column, text, typed)
@@ -35,7 +35,7 @@ def misfit(table: Table, column: TableColumn) -> str | None:
         return f"starts_with({text}, {literal(NO_OBJECT)})" if is_only_part(table, column) else None
     lost = " OR ".join(filter(None, [f"{typed} IS NULL", _rounded(column)]))
     condition = f"{text} IS NOT NULL AND ({lost})"
-    if column.ref:  # an object tells more than an id
+    if column.ref:  # an object has more than an id
         condition = f"(({condition}) OR {object_name(column)})"
     return condition
 
@@ -70,7 +70,7 @@ def row_misfits(table: Table, residual: Collection[str]) -> list[str]:
 
 
 def containers_lost(containers: Sequence[tuple[str, ...]], read: Sequence[TableColumn]) -> list[str]:
-    """Conditions that are true where custom fields are no object: none of it can be read, so all of it is kept.
+    """Conditions that are true where custom fields are no object: no column can be read, so the value is kept.
 
     Args:
         containers: the paths of the objects whose keys are columns.

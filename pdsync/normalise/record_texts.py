@@ -1,4 +1,4 @@
-"""Writes the SQL that reads records into texts: one text a column, as it stands in the JSON.
+"""Writes the SQL that reads records into texts: one text a column, as it is in the JSON.
 
 DuckDB parses each record once. Every number, flag or object becomes the text it was, so that casting it is a step of
 its own (`typed_values`), and what the cast loses can be seen (`misfits`).
@@ -15,7 +15,7 @@ from pdsync.sql import literal, quoted
 if TYPE_CHECKING:
     from pdsync.normalise.tables import Table, TableColumn
 
-NO_OBJECT = "\u0001no object: "  # marks a value that stands where an object was expected
+NO_OBJECT = "\u0001no object: "  # marks a value where an object was expected
 
 
 class RecordTexts:

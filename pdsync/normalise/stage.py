@@ -1,8 +1,8 @@
-"""Brings sealed pages into a staging table, typed: what leaves here is ready to be compared and committed.
+"""Stages sealed pages as typed rows, ready to be compared and committed.
 
 The fast path is one INSERT … SELECT over the pages' records. Three things leave it: a key that no column takes, a value
 that does not fit its column, a record that DuckDB can't parse. A record that can't be read in any way is quarantined
-with its bytes; the run reports it and does not end with 0.
+with its bytes; the run reports it and does not exit with 0.
 """
 
 from __future__ import annotations
@@ -236,9 +236,9 @@ class StagingTable:
         ).fetchall()
         unknown = {key for keys, _ in lists for key in keys or ()} - expected
         if any(no_object for _, no_object in lists):
-            unknown.add("what is no object")
+            unknown.add("values that are no objects")
         if unknown:
-            detail = f"its elements hold {', '.join(sorted(unknown))}, which no column takes; the list is in _extra too"
+            detail = f"its elements have {', '.join(sorted(unknown))}, which no column takes; the list is in _extra too"
             self._note_unknown(path, detail, has_unknown_items(path, expected))
 
     def _note_unknown(self, address: str, detail: str, condition: str = "true") -> None:

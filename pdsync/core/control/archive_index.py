@@ -1,4 +1,4 @@
-"""The raw archive's pages as control.db knows them, and what is restored from the archive where control.db was lost."""
+"""The index of the raw archive in control.db, and its restoration from the archive where control.db was lost."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ class ArchiveIndex(Walks):
     def replace_pages(
         self,
         moved: Iterable[SealedPage],
-        gone: Iterable[tuple[int, int]],
+        removed: Iterable[tuple[int, int]],
         resealed: Iterable[tuple[int, int, str, str]],
     ) -> None:
         """Record the new positions of pages whose file was rewritten, in one transaction.
 
         Args:
-            moved: the pages of the new file; they are known by walk and number.
-            gone: walk and number of those that were left out.
+            moved: the pages of the new file; walk and number identify them.
+            removed: walk and number of those that were left out.
             resealed: walk, number, run and reason of those whose content changed.
         """
         with self.transaction() as db:
             update_pages(db, moved, resealed)
-            db.executemany("DELETE FROM pages WHERE walk = ? AND seq = ?", gone)
+            db.executemany("DELETE FROM pages WHERE walk = ? AND seq = ?", removed)
 
     def newest_time(self) -> datetime | None:
-        """The latest moment, by the server's clock, at which an answer was served that is kept."""
+        """The latest time, by the server's clock, at which an archived answer was served."""
         newest = self.rows("SELECT max(served_at) FROM pages")[0][0]
         return datetime.fromisoformat(str(newest)) if newest else None
 
     def indexed_sizes(self) -> dict[str, int]:
-        """By raw file: up to which byte this state knows what is in it."""
+        """Raw file → the number of its bytes, from the first on, that are indexed."""
         rows = self.rows(
             "SELECT file, max(bytes) FROM (SELECT file, max(at + bytes) AS bytes FROM pages GROUP BY file"
             " UNION ALL SELECT name, bytes FROM raw_files) GROUP BY 1"
@@ -59,7 +59,7 @@ class ArchiveIndex(Walks):
         return {str(file): int(str(size)) for file, size in rows}
 
     def resealed(self) -> set[tuple[int, int]]:
-        """Walk and number of the pages whose content was changed on purpose after they were sealed."""
+        """Walk and number of the pages whose content was changed on purpose after sealing."""
         return {(int(str(walk)), int(str(seq))) for walk, seq in self.rows("SELECT walk, seq FROM resealed")}
 
     def restore_from_archive(
@@ -69,13 +69,13 @@ class ArchiveIndex(Walks):
         pages: Iterable[SealedPage],
         sizes: Mapping[str, int],
     ) -> None:
-        """Take over what the raw archive tells that this state lacks, all at once.
+        """Insert runs, walks and pages of the raw archive that are missing here, in one transaction.
 
         Args:
-            runs: id and beginning of each, in their order; those that are known are left as they are.
-            walks: each with its state; the state of one that is known is replaced.
-            pages: one that is known by walk and number is said to be where this one says.
-            sizes: by raw file, up to which byte it has been compared.
+            runs: id and beginning of each, in their order; existing ones are unchanged.
+            walks: each with its state; the state of an existing one is replaced.
+            pages: an existing one, by walk and number, is replaced.
+            sizes: raw file → the number of its bytes, from the first on, that were compared.
         """
         with self.transaction() as db:
             merge_runs(db, runs)

@@ -1,4 +1,4 @@
-"""Erasure of a record from control.db: which erasures are unfinished, and the texts from which it is removed."""
+"""Erases records from control.db: records which erasures are unfinished, and cleans all texts."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ class Erasures(Database):
         resealed: Iterable[tuple[int, int, str, str]],
         clean: Callable[[str, str, str | None], str],
     ) -> int:
-        """Begin an erasure: name the files without the person, and clean every text beside them, all at once.
+        """Begin an erasure: record the rewritten files and clean all other texts, in one transaction.
 
         Args:
             target: the record, and the run that erases it.
             moved: as `replace_pages` takes them.
             resealed: as `replace_pages` takes them.
-            clean: makes a text harmless: text, column, and the mutation whose row it is in.
+            clean: gives the new text for a text, its column, and the id of the mutation whose row it is in.
 
         Returns:
-            How many texts were changed.
+            The number of texts that changed.
         """
         self._db.execute("PRAGMA secure_delete = ON")
         with self.transaction() as db:
@@ -58,12 +58,12 @@ class Erasures(Database):
             return _clean_texts(db, clean)
 
     def begun_erasures(self, kind: str, record: int) -> int:
-        """How many erasures of a record were begun and not finished."""
+        """The number of erasures of a record that have begun and not finished."""
         query = "SELECT count(*) FROM erasures WHERE kind = ? AND record = ? AND removed IS NULL"
         return int(str(self.rows(query, kind, record)[0][0]))
 
     def finish_erasures(self, kind: str, record: int, removed: str) -> None:
-        """Note what was removed (JSON), and leave no byte of the earlier content in this file.
+        """Record what was removed (JSON), and remove all bytes of the earlier content from this file.
 
         Raises:
             StorageError: another process reads this file; the erasure is not finished.
@@ -72,8 +72,8 @@ class Erasures(Database):
             self._db.execute("VACUUM")
             if self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 raise StorageError(
-                    f"Another process holds {self.path}, so its old pages can't be removed yet.\n"
-                    f"All else is done. Close it and run the same command again."
+                    f"Another process reads {self.path}, so its old pages can't be removed yet.\n"
+                    f"All else is done. Close that process and run the same command again."
                 )
             with self.transaction() as db:
                 db.execute(
@@ -83,23 +83,23 @@ class Erasures(Database):
 
 
 def _clean_texts(db: sqlite3.Connection, clean: Callable[[str, str, str | None], str]) -> int:
-    """Clean every text of every table, whatever wrote it: plans, before-images and answers of changes, receipts."""
+    """Clean all texts of all tables: plans, before-images and answers of changes, receipts; the number that changed."""
     changed = 0
     tables = db.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'").fetchall()
     for (table,) in tables:
         columns = db.execute("SELECT name, type, pk FROM pragma_table_info(?)", (table,)).fetchall()
-        keys = [column for column, _, place in columns if place]
+        keys = [column for column, _, key_position in columns if key_position]
         where = " AND ".join(f"{quoted(key)} = ?" for key in keys) if keys else "rowid = ?"
         chosen = quoted_list(keys) if keys else "rowid"
         mutation = "id" if table == "mutations" else "mutation" if "mutation" in keys else "NULL"
-        for column in (column for column, kind, place in columns if kind in ("TEXT", "BLOB") and not place):
+        for column in (name for name, kind, key_position in columns if kind in ("TEXT", "BLOB") and not key_position):
             rows = db.execute(
                 f"SELECT {quoted(column)}, {mutation}, {chosen} FROM {quoted(table)} WHERE {quoted(column)} IS NOT NULL"
             )
-            for value, of, *place in rows.fetchall():
+            for value, mutation_id, *key in rows.fetchall():
                 text = value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
-                if (other := clean(text, column, of)) != text:
-                    made = other if isinstance(value, str) else other.encode("utf-8", "surrogateescape")
-                    db.execute(f"UPDATE {quoted(table)} SET {quoted(column)} = ? WHERE {where}", (made, *place))
+                if (new_text := clean(text, column, mutation_id)) != text:
+                    new_value = new_text if isinstance(value, str) else new_text.encode("utf-8", "surrogateescape")
+                    db.execute(f"UPDATE {quoted(table)} SET {quoted(column)} = ? WHERE {where}", (new_value, *key))
                     changed += 1
     return changed

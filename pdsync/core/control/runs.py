@@ -15,29 +15,29 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-ONLY_ARCHIVED = "(known from the raw archive only)"  # in place of the command of a run that nothing else tells of
+ONLY_ARCHIVED = "(known from the raw archive only)"  # instead of the command of a run that only the archive shows
 
 
 class Runs(Database):
     """Company, runs and receipts in control.db."""
 
     def company(self) -> tuple[int, str] | None:
-        """Id and name of the company this project holds; None before the first run."""
+        """Id and name of the project's company; None before the first run."""
         rows = self.rows("SELECT id, name FROM company")
         return (int(str(rows[0][0])), str(rows[0][1])) if rows else None
 
     def check_company(self, company_id: int, name: str) -> None:
-        """See that the project is tied to no other company.
+        """Check that the project is not bound to another company.
 
         Raises:
-            WrongCompany: it is; nothing was written.
+            WrongCompany: it is bound to another one; nothing was written.
         """
-        known = self.company()
-        if known and known[0] != company_id:
-            raise WrongCompany(expected=known[0], found=company_id, name=name)
+        bound = self.company()
+        if bound and bound[0] != company_id:
+            raise WrongCompany(expected=bound[0], found=company_id, name=name)
 
     def bind_company(self, company_id: int, name: str, domain: str | None) -> None:
-        """Tie the project to a company, or check that it is the same one as before. Its name may change.
+        """Bind the project to a company, or check that it is bound to this one; its name may change.
 
         Raises:
             WrongCompany: it is another one; nothing was written.
@@ -67,11 +67,11 @@ class Runs(Database):
         ]
 
     def run_order(self) -> dict[str, int]:
-        """Runs by their place in the order in which they began, whatever the clock said."""
-        return {str(run): int(str(place)) for place, run in self.rows("SELECT rowid, id FROM runs ORDER BY rowid")}
+        """Run → its number in the order in which the runs began, whatever their clocks showed."""
+        return {str(run): int(str(number)) for number, run in self.rows("SELECT rowid, id FROM runs ORDER BY rowid")}
 
     def restore_receipts(self, receipts: Sequence[Receipt]) -> None:
-        """Take over the receipts of finished runs, oldest first, where this state lacks them."""
+        """Insert the receipts of finished runs, oldest first, where they are missing."""
         with self.transaction() as db:
             merge_runs(db, [(receipt.run_id, receipt.started_at) for receipt in receipts])
             for receipt in receipts:
@@ -82,16 +82,16 @@ class Runs(Database):
 
 
 def merge_runs(db: sqlite3.Connection, more: Sequence[tuple[str, datetime]]) -> None:
-    """Insert the runs that are missing where they belong by time; those that are here keep their order."""
+    """Insert missing runs by the time of their beginning; existing ones keep their order."""
     rows = db.execute("SELECT id, command, started_at, receipt FROM runs ORDER BY rowid").fetchall()
-    known = {row[0] for row in rows}
-    missing = [(run, ONLY_ARCHIVED, began.isoformat(), None) for run, began in more if run not in known]
+    existing = {row[0] for row in rows}
+    missing = [(run, ONLY_ARCHIVED, began.isoformat(), None) for run, began in more if run not in existing]
     if not missing:
         return
-    merged, here = list[tuple[object, ...]](), [tuple(row) for row in rows]
+    merged, remaining = list[tuple[object, ...]](), [tuple(row) for row in rows]
     for run in missing:
-        while here and datetime.fromisoformat(str(here[0][2])) <= datetime.fromisoformat(str(run[2])):
-            merged.append(here.pop(0))
+        while remaining and datetime.fromisoformat(str(remaining[0][2])) <= datetime.fromisoformat(str(run[2])):
+            merged.append(remaining.pop(0))
         merged.append(run)
     db.execute("DELETE FROM runs")
-    db.executemany("INSERT INTO runs VALUES (?, ?, ?, ?)", merged + here)
+    db.executemany("INSERT INTO runs VALUES (?, ?, ?, ?)", merged + remaining)

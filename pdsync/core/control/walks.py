@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Iterator, Mapping
 
-NO_BODY = hashlib.sha256(b"").digest()  # of the page that marks the end of a list whose last answer did not
+NO_BODY = hashlib.sha256(b"").digest()  # of a page that only marks the end of a list
 _EPOCH = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
 _RANDOM_BITS = 12
 PAGE_COLUMNS = "walk, seq, file, at, bytes, rows, sha256, next, served_at, context"
@@ -44,7 +44,7 @@ class Walks(Database):
     def open_walk(
         self, run_id: str, stream: str, source: str, version: str, operation: str, since: datetime | None
     ) -> Walk:
-        """Begin a walk; `since` is None where everything is asked for."""
+        """Begin a walk; `since` is None for a whole list."""
         with self.transaction() as db:
             walk_id = insert_walk(db, run_id, stream, source, version, operation, since)
         return self.walk(walk_id)
@@ -58,30 +58,30 @@ class Walks(Database):
         walks = self._walks("w.state IN ('open', 'sealed') AND (w.stream = ? OR ? IS NULL)", stream, stream)
         return [(walk, str(self.rows("SELECT state FROM walks WHERE id = ?", walk.id)[0][0])) for walk in walks]
 
-    def requeue_missing_walks(self, held: Mapping[tuple[str, int], int]) -> int:
-        """Mark walks as sealed that were applied to a warehouse which does not hold them; how many there are.
+    def requeue_missing_walks(self, loaded: Mapping[tuple[str, int], int]) -> int:
+        """Mark applied walks as sealed whose pages the warehouse lacks; the number of them.
 
         Args:
-            held: run and walk → the last of its pages that the warehouse holds.
+            loaded: run and walk → the number of its last page in the warehouse.
         """
-        lost = [walk for run, walk, last in self._last_pages("applied") if held.get((run, walk), -1) < last]
+        lost = [walk for run, walk, last in self._last_pages("applied") if loaded.get((run, walk), -1) < last]
         with self.transaction() as db:
             db.executemany("UPDATE walks SET state = 'sealed' WHERE id = ?", [(walk,) for walk in lost])
         return len(lost)
 
-    def drop_outdated_walks(self, held: Mapping[tuple[str, int], int]) -> int:
-        """Drop open walks of which the warehouse holds more pages than are known here; how many there are.
+    def drop_outdated_walks(self, loaded: Mapping[tuple[str, int], int]) -> int:
+        """Drop open walks of which the warehouse has more pages than this file; the number of them.
 
-        That is so where this file is an older copy. Such a walk must not go on: the warehouse would take its next
-        pages for those that it holds.
+        That is so where this file is an older copy. Such a walk must not continue: the warehouse would take its next
+        pages for those that it has.
 
         Args:
-            held: run and walk → the last of its pages that the warehouse holds.
+            loaded: run and walk → the number of its last page in the warehouse.
         """
-        overtaken = [walk for run, walk, last in self._last_pages("open") if held.get((run, walk), -1) > last]
+        outdated = [walk for run, walk, last in self._last_pages("open") if loaded.get((run, walk), -1) > last]
         with self.transaction() as db:
-            db.executemany("UPDATE walks SET state = 'dropped' WHERE id = ?", [(walk,) for walk in overtaken])
-        return len(overtaken)
+            db.executemany("UPDATE walks SET state = 'dropped' WHERE id = ?", [(walk,) for walk in outdated])
+        return len(outdated)
 
     def _last_pages(self, state: str) -> list[tuple[str, int, int]]:
         """Run, walk and number of the last sealed page of each walk in `state`; walks without a page are left out."""
@@ -97,17 +97,17 @@ class Walks(Database):
         return {(str(stream), str(source)) for stream, source in rows}
 
     def began_at(self, run_id: str) -> datetime | None:
-        """When the first list of a run was begun, by the server's clock; None where none was."""
+        """When the first walk of a run began, by the server's clock; None where it had none."""
         began = self.rows("SELECT min(started_at) FROM walks WHERE run_id = ?", run_id)[0][0]
         return datetime.fromisoformat(str(began)) if began else None
 
     def full_walks(self, run_id: str) -> dict[tuple[str, str], datetime]:
-        """The lists (stream, source) that a run has read whole, to their ends, and when each reading began."""
+        """The lists (stream, source) that a run has read as a whole → when that walk began."""
         walks = self._walks("w.run_id = ? AND w.since IS NULL AND w.state = 'applied'", run_id)
         return {(walk.stream, walk.source): walk.started_at for walk in walks if walk.is_of_a_list and walk.started_at}
 
     def _walks(self, where: str, *values: object) -> Iterator[Walk]:
-        # In the order of their runs: ids are unique, and rise, but only as far as this machine's clock does.
+        # In the order of their runs: ids are unique, but rise only where this machine's clock does.
         rows = self.rows(
             "SELECT w.id, w.run_id, w.stream, w.source, w.version, w.operation, w.since, w.started_at FROM walks w"
             f" LEFT JOIN runs r ON r.id = w.run_id WHERE {where} ORDER BY r.rowid, w.id",
@@ -117,12 +117,12 @@ class Walks(Database):
             yield msgspec.convert(dict(zip(Walk.__struct_fields__, row, strict=True)), Walk)
 
     def end_walk(self, walk_id: int, state: str) -> None:
-        """Note that a walk is sealed to its end, applied to the warehouse, or dropped."""
+        """Set the final state of a walk: sealed, applied or dropped."""
         with self.transaction() as db:
             db.execute("UPDATE walks SET state = ? WHERE id = ?", (state, walk_id))
 
     def record_pages(self, pages: Iterable[tuple[Page, SealedPage]]) -> None:
-        """Remember pages that are safe on disk; a walk's last page seals the walk as well."""
+        """Insert pages that are on disk; the last page of a walk seals the walk."""
         with self.transaction() as db:
             for page, sealed in pages:
                 db.execute(
@@ -159,14 +159,14 @@ class Walks(Database):
         return None if rows[0][0] is None else self.sealed_pages(walk_id, int(str(rows[0][0])))[0]
 
     def pages_of_last_walks(self) -> dict[tuple[str, str, bool], tuple[int, int]]:
-        """Per (stream, source, everything was asked for): pages and rows of the newest finished walk."""
+        """(stream, source, whether it is a whole list) → pages and rows of the newest applied walk."""
         rows = self.rows(
             "SELECT w.stream, w.source, w.since IS NULL, count(*) FILTER (WHERE p.sha256 <> ?), sum(p.rows)"
             " FROM walks w JOIN pages p ON p.walk = w.id"
             " WHERE w.id IN (SELECT max(id) FROM walks WHERE state = 'applied' AND source NOT LIKE ?"
             " GROUP BY stream, source, since IS NULL) GROUP BY 1, 2, 3",
-            NO_BODY,  # no request was made for it
-            f"{BACKFILL}%",  # a window says nothing of what a sync will read
+            NO_BODY,  # without a request of its own
+            f"{BACKFILL}%",  # a window is no forecast for a sync
         )
         return {(str(r[0]), str(r[1]), bool(r[2])): (int(str(r[3])), int(str(r[4]))) for r in rows}
 
@@ -180,10 +180,10 @@ def insert_walk(
     operation: str,
     since: datetime | None,
 ) -> int:
-    """Insert an open walk; its id. Ids rise, and never repeat, also where control.db is an older copy of itself."""
+    """Insert an open walk; its id. Ids rise and never repeat, even where control.db is an older copy."""
     newest = int(db.execute("SELECT coalesce(max(id), 0) FROM walks").fetchone()[0])
-    # Microseconds and 12 random bits fit into 63 bits until 2095. Where the clock is earlier than the newest id, the id
-    # must not be the successor of the newest one: an older copy of this file would give it again.
+    # Microseconds and 12 random bits fit into 63 bits until 2095. Where the clock is behind the newest id, the id
+    # must not be its successor: an older copy of this file would give that one again.
     by_clock = int((time.time() - _EPOCH) * 1_000_000) << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
     walk_id = by_clock if by_clock > newest else newest + 1 + secrets.randbits(32)
     db.execute(

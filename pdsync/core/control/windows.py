@@ -1,7 +1,7 @@
-"""The windows of a backfill, kept in control.db: which part of which list each walk reads, and what is left to read.
+"""Stores the windows of a backfill in control.db: the part of a list that each walk reads.
 
 A backfill's windows always cover all of its time, without overlap: cutting one in two is a single transaction. A
-window is done when its walk is; whatever happens in between, what is not done is found here again.
+window is finished when its walk is applied; after an interruption, the unfinished ones continue.
 
 Times are whole seconds, UTC; a window is half-open, from `since` up to but without `until`.
 """
@@ -64,7 +64,7 @@ class Windows:
         since: datetime,
         until: datetime,
     ) -> None:
-        """Note that each of `lists` is to be read from `since` until `until`: all of them, or none.
+        """Insert a window from `since` until `until` for each of `lists`, in one transaction.
 
         Args:
             job: the run that reads them.
@@ -81,13 +81,13 @@ class Windows:
             )
 
     def until(self, job: str) -> datetime | None:
-        """Until when the windows of a job reach."""
+        """The end of the newest window of a job; None where it has none."""
         with self._control.transaction() as db:
             newest = db.execute("SELECT max(until) FROM windows WHERE job = ?", (job,)).fetchone()[0]
         return datetime.fromisoformat(newest) if newest else None
 
     def unfinished(self, job: str) -> list[tuple[Window, str]]:
-        """The windows of `job` that are not in the warehouse yet, newest first, each with the state of its walk."""
+        """The windows of `job` that are not applied to the warehouse, newest first, each with the state of its walk."""
         with self._control.transaction() as db:
             rows = db.execute(
                 "SELECT w.*, coalesce(k.state, 'open') FROM windows w LEFT JOIN walks k ON k.id = w.walk"
@@ -98,7 +98,7 @@ class Windows:
         return [(msgspec.convert(dict(zip(fields, row, strict=False)), Window), str(row[-1])) for row in rows]
 
     def begin(self, window: Window, run_id: str) -> Walk:
-        """Begin the walk of `window`, or restart it where an earlier one lost its cursor."""
+        """Begin the walk of `window`, or restart it where the cursor of an earlier one is invalid."""
         with self._control.transaction() as db:
             db.execute("UPDATE walks SET state = 'dropped' WHERE id = ?", (window.walk,))
             walk_id = insert_walk(
@@ -117,7 +117,7 @@ class Windows:
         return self._control.walk(walk_id)
 
     def cut(self, window: Window, at: datetime) -> tuple[Window, Window]:
-        """Cut `window` in two at a moment inside it: the newer part, whose walk goes on, and the older one."""
+        """Cut `window` in two at a moment inside it: the newer part, whose walk continues, and the older one."""
         with self._control.transaction() as db:
             db.execute("UPDATE windows SET since = ? WHERE id = ?", (at.isoformat(), window.id))
             row = db.execute(
@@ -131,7 +131,7 @@ class Windows:
         return msgspec.structs.replace(window, since=at), older
 
     def pages_of_day(self, day: str) -> dict[tuple[Version, str], int]:
-        """How many pages backfills have sealed on a day (`2026-01-31`, UTC), by version and operation."""
+        """Version and operation → the number of pages that backfills sealed on a day (`2026-01-31`, UTC)."""
         with self._control.transaction() as db:
             rows = db.execute(
                 "SELECT w.version, w.operation, count(*) FROM pages p JOIN walks w ON w.id = p.walk"
