@@ -12,16 +12,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 from msgspec import Struct
 
+from pdsync.load import sales_views
 from pdsync.load.warehouse import SYSTEM_COLUMNS
 from pdsync.sql import first, literal, quoted, quoted_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
-
-    import duckdb
 
 Row = dict[str, Any]
 _OWN = (*SYSTEM_COLUMNS, "_valid_to")  # columns of pdsync and not of the record; `_extra` is the record's own
@@ -63,27 +63,60 @@ def show_as_of(connection: duckdb.DuckDBPyConnection, database: str, moment: dat
     ).fetchall()
     for schema in {row[0] for row in (*tables, *views)} - {"main", "versions"}:
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
-    made = set()
+    waiting = {(schema, view): statement for schema, view, statement in views}
     for schema, table in tables:
-        if schema != "versions":
+        if schema == "sales":  # stored rows are of today: here each query computes them
+            waiting[schema, table] = f"CREATE VIEW {quoted(schema, table)} AS {sales_views.computed(table)}"
+        elif schema != "versions":
             connection.execute(f"CREATE VIEW {quoted(schema, table)} AS FROM {quoted(database, schema, table)}")
-            continue
-        made.add(("history", table))
-        connection.execute(
-            f"CREATE VIEW {quoted('main', table)} AS"
-            f" SELECT * FROM {quoted(database, 'main', table)} WHERE _valid_from <= {at} UNION ALL BY NAME"
-            f" SELECT * EXCLUDE (_valid_to) FROM {quoted(database, 'versions', table)}"
-            f" WHERE _valid_from <= {at} AND _valid_to > {at}"
-        )
-        connection.execute(
-            f"CREATE VIEW {quoted('history', table)} AS SELECT * EXCLUDE (_row_hash)"
-            f" REPLACE (CASE WHEN _valid_to <= {at} THEN _valid_to END AS _valid_to)"
-            f" FROM ({_versions(database, table)}) WHERE _valid_from <= {at}"
-        )
+        else:
+            waiting.pop(("history", table), None)
+            connection.execute(
+                f"CREATE VIEW {quoted('main', table)} AS"
+                f" SELECT * FROM {quoted(database, 'main', table)} WHERE _valid_from <= {at} UNION ALL BY NAME"
+                f" SELECT * EXCLUDE (_valid_to) FROM {quoted(database, 'versions', table)}"
+                f" WHERE _valid_from <= {at} AND _valid_to > {at}"
+            )
+            connection.execute(
+                f"CREATE VIEW {quoted('history', table)} AS SELECT * EXCLUDE (_row_hash)"
+                f" REPLACE (CASE WHEN _valid_to <= {at} THEN _valid_to END AS _valid_to)"
+                f" FROM ({_versions(database, table)}) WHERE _valid_from <= {at}"
+            )
+    if ("sales", "_clock") in waiting:
+        waiting["sales", "_clock"] = sales_views.clock_at(waiting["sales", "_clock"], at)
     # What is left are views over those: of lists, labels and sales. They name no database, so they read ours.
-    waiting = [row for row in views if (row[0], row[1]) not in made]
-    for _, _, statement in sorted(waiting, key=lambda row: row[0] == "sales"):
-        connection.execute(statement)
+    _create_in_any_order(connection, [*_macros(connection, database), *waiting.values()])
+
+
+def _macros(connection: duckdb.DuckDBPyConnection, database: str) -> list[str]:
+    """What creates the table macros of the attached `database`."""
+    rows = connection.execute(
+        "SELECT schema_name, function_name, parameters, macro_definition FROM duckdb_functions()"
+        " WHERE database_name = ? AND function_type = 'table_macro'",
+        [database],
+    ).fetchall()
+    return [
+        f"CREATE MACRO {quoted(schema, name)}({', '.join(map(quoted, parameters))}) AS TABLE {body}"
+        for schema, name, parameters, body in rows
+    ]
+
+
+def _create_in_any_order(connection: duckdb.DuckDBPyConnection, statements: Sequence[str]) -> None:
+    """Carry out `statements`, each as soon as what it needs exists.
+
+    Raises:
+        duckdb.Error: one needs what no other creates.
+    """
+    while statements:
+        failed: list[str] = []
+        for statement in statements:
+            try:
+                connection.execute(statement)
+            except duckdb.CatalogException:
+                failed.append(statement)
+        if len(failed) == len(statements):
+            connection.execute(failed[0])
+        statements = failed
 
 
 def versions(connection: duckdb.DuckDBPyConnection, table: str, key: str, id: str) -> list[Row]:

@@ -201,6 +201,15 @@ def _columns(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> 
     return [row[0] for row in rows]
 
 
+def columns_of_tables(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
+    """The columns of each table of schema `main`, in order."""
+    rows = connection.execute(
+        "SELECT table_name, list(column_name ORDER BY column_index) FROM duckdb_columns()"
+        " WHERE database_name = current_database() AND schema_name = 'main' GROUP BY table_name"
+    ).fetchall()
+    return dict(rows)
+
+
 def tables(connection: duckdb.DuckDBPyConnection) -> set[str]:
     """The streams that have a table."""
     rows = connection.execute(
@@ -209,58 +218,51 @@ def tables(connection: duckdb.DuckDBPyConnection) -> set[str]:
     return {row[0] for row in rows}
 
 
-def history_view(connection: duckdb.DuckDBPyConnection, table: str) -> None:
-    """(Re)create `history.<table>`: earlier versions and the current one."""
-    connection.execute(
+def history_view(table: str) -> str:
+    """What (re)creates `history.<table>`: earlier versions and the current one."""
+    return (
         f"CREATE OR REPLACE VIEW {quoted('history', table)} AS"
         f" SELECT * EXCLUDE (_row_hash), NULL::TIMESTAMPTZ AS _valid_to FROM {quoted('main', table)}"
         f" UNION ALL BY NAME SELECT * EXCLUDE (_row_hash) FROM {quoted('versions', table)}"
     )
 
 
-def child_view(
-    connection: duckdb.DuckDBPyConnection,
-    child: str,
-    table: str,
-    key: str,
-    parent: str,
-    column: str,
-    items: Sequence[str],
-    value: str | None,
-) -> None:
-    """(Re)create the view of a list: its parent's key, the position from 1 on, and the element."""
+def child_views(
+    child: str, table: str, key: str, parent: str, column: str, items: Sequence[str], value: str | None
+) -> list[str]:
+    """What (re)creates the views of a list: its parent's key, the position from 1 on, and the element."""
     values = (
         f"e.element AS {quoted(value)}"
         if value
         else ", ".join(f"e.element.{quoted(item)} AS {quoted(item)}" for item in items)
     )
-    for schema, extra in (("main", ""), ("history", ", t._valid_from, t._valid_to")):
-        connection.execute(
-            f"CREATE OR REPLACE VIEW {quoted(schema, child)} AS"
-            f" SELECT t.{quoted(key)} AS {quoted(parent)}, e.position, {values}{extra} FROM {quoted(schema, table)} t,"
-            f" unnest(t.{quoted(column)}) WITH ORDINALITY AS e(element, position)"
-        )
+    return [
+        f"CREATE OR REPLACE VIEW {quoted(schema, child)} AS"
+        f" SELECT t.{quoted(key)} AS {quoted(parent)}, e.position, {values}{extra} FROM {quoted(schema, table)} t,"
+        f" unnest(t.{quoted(column)}) WITH ORDINALITY AS e(element, position)"
+        for schema, extra in (("main", ""), ("history", ", t._valid_from, t._valid_to"))
+    ]
 
 
 def labeled_view(
-    connection: duckdb.DuckDBPyConnection,
     table: str,
+    columns: Sequence[str],
     references: dict[str, tuple[str, str, str]],
     replaced: dict[str, str],
     dropped: Iterable[str],
-) -> None:
-    """(Re)create `labeled.<table>`.
+) -> str:
+    """What (re)creates `labeled.<table>`.
 
     Args:
+        columns: those of the table, in order.
         references: column of an id → (the table it points to, its key, the column with its name).
         replaced: column of option ids → the column with their labels.
         dropped: columns that the view leaves out.
     """
     exclude = {*references, *replaced, *replaced.values(), *dropped, *SYSTEM_COLUMNS} - {"_deleted_at"}
-    have = _columns(connection, "main", table)
     selected: list[str] = []
     joins: list[str] = []
-    for column in have:
+    for column in columns:
         if column in references:
             other, key, title = references[column]
             alias = f"j{len(joins)}"
@@ -276,7 +278,7 @@ def labeled_view(
             selected.append(f"t.{quoted(replaced[column])} AS {quoted(column)}")
         elif column not in exclude:
             selected.append(f"t.{quoted(column)}")
-    connection.execute(
+    return (
         f"CREATE OR REPLACE VIEW {quoted('labeled', table)} AS"
         f" SELECT {', '.join(selected)} FROM {quoted('main', table)} t {' '.join(joins)}"
     )

@@ -24,6 +24,7 @@ from pdsync.model import FINDINGS, CustomField, SchemaChange, Stream, Tombstone,
 from pdsync.normalise import tables
 from pdsync.normalise.columns import StagingSql
 from pdsync.normalise.stage import StagingTable
+from pdsync.runner import views
 from pdsync.sql import first, quoted
 
 if TYPE_CHECKING:
@@ -308,41 +309,13 @@ class Loader:
 
     # Views.
 
-    def create_views(self) -> None:
-        """Create or replace every view whose tables exist."""
-        existing = warehouse.tables(self.connection)
-        for stream in catalogue.streams().values():
-            if stream.name not in existing:
-                continue
-            table = self.table(stream, "v2")
-            warehouse.history_view(self.connection, stream.name)
-            for name, child in stream.children.items():
-                column = stream.column(child.of)
-                warehouse.child_view(
-                    self.connection,
-                    name,
-                    stream.name,
-                    stream.key,
-                    child.parent,
-                    child.of,
-                    list(column.items),
-                    child.value,
-                )
-            warehouse.labeled_view(
-                self.connection,
-                stream.name,
-                references={
-                    column: (other, catalogue.stream(other).key, catalogue.stream(other).title)
-                    for column, other in stream.labels.items()
-                    if other in existing
-                },
-                replaced={column.label_of: column.name for column in table.columns if column.label_of},
-                dropped=[],
-            )
-        for script in catalogue.sql("views").values():
-            needed = set(script.split("\n", 1)[0].removeprefix("-- needs: ").split())
-            if needed <= existing:
-                self.connection.execute(script)
+    def create_views(self, timezone: str = "") -> None:
+        """Bring every view, and the stored rows of the slow ones, in line with the tables.
+
+        Args:
+            timezone: in which days and months are cut; empty: the zone of the token's user.
+        """
+        views.create_views(self.connection, self.table, timezone)
 
 
 def _chunks(pages: Sequence[Page]) -> Iterator[tuple[list[Page], bool]]:

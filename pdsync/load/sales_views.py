@@ -1,0 +1,166 @@
+"""Creates the views of schemas/views in the work file, and stores the rows of those that would be slow.
+
+What a deal went through (its states, visits of stages, changes) is computed with windows over all its changes. That is
+too slow for each query of a large company, so the rows of deals with recorded changes are stored, and recomputed for
+those deals only whose versions or log have changed. Most deals have one version and no log: their rows are computed by
+each query.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from pdsync.core.views import TIMEZONE
+from pdsync.load.transaction import transaction
+from pdsync.sql import first, literal, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    import duckdb
+
+    from pdsync.core.views import View
+
+SCOPE = "_scope"  # the deals that are being recomputed
+TRACKED = "_tracked"  # the deals whose rows are stored, and of what they were made
+RECORDED = "_recorded"  # the view of the deals with recorded changes
+_CATALOGUE = "catalogue"
+
+
+def timezone_of(connection: duckdb.DuckDBPyConnection, setting: str, streams: Collection[str]) -> str:
+    """The time zone in which days and months are cut.
+
+    Args:
+        connection: to the work file.
+        setting: the user's choice; empty: the zone of the token's user.
+        streams: those that have a table.
+
+    Returns:
+        A name that DuckDB knows; UTC where nothing is known.
+    """
+    if setting:
+        return setting
+    query = "SELECT timezone_name FROM main.users JOIN pg_timezone_names() z ON z.name = timezone_name WHERE is_you"
+    row = first(connection.execute(query)) if "users" in streams else None
+    return str(row[0]) if row else "UTC"
+
+
+def statements(views: Iterable[View], streams: Collection[str], timezone: str) -> list[str]:
+    """What creates every view whose needs are met, in order.
+
+    Args:
+        views: each after those that it needs.
+        streams: those that have a table.
+        timezone: of the company.
+    """
+    existing, made = set(streams), list[str]()
+    listed = []
+    for view in views:
+        if (query := view.query(existing)) is None:
+            continue
+        existing.add(view.name)
+        name, body = quoted(view.schema, view.base_name), query.sql.replace(TIMEZONE, literal(timezone)).strip()
+        if view.parameters:
+            made.append(f"CREATE MACRO {name}({', '.join(map(quoted, view.parameters))}) AS TABLE {body}")
+            made.append(f"COMMENT ON MACRO TABLE {name} IS {literal(view.comment)}")
+        else:
+            made.append(f"CREATE VIEW {name} AS {body}")
+            made.append(f"COMMENT ON VIEW {name} IS {literal(view.comment)}")
+            made += [
+                f"COMMENT ON COLUMN {name}.{quoted(column)} IS {literal(text)}" for column, text in view.columns.items()
+            ]
+        if view.stored_in:
+            made.append(f"CREATE TABLE {quoted(view.schema, view.stored_in)} AS FROM {name} LIMIT 0")
+        if view.base_name == RECORDED:
+            made.append(f"CREATE TABLE {quoted(view.schema, TRACKED)} AS FROM {name} LIMIT 0")
+            made.append(f"CREATE TABLE {quoted(view.schema, SCOPE)} AS SELECT deal_id FROM {name} LIMIT 0")
+        if view.question:
+            listed.append(f"({', '.join(map(literal, (view.question, view.name, view.comment, view.insights)))})")
+    if listed:
+        made.append(
+            f"CREATE VIEW {quoted('sales', _CATALOGUE)} AS SELECT * FROM (VALUES {', '.join(listed)})"
+            ' AS v("question", "view", "definition", "insights")'
+        )
+    return made
+
+
+def create(connection: duckdb.DuckDBPyConnection, wanted: list[str]) -> None:
+    """Replace the schema `sales`, and the views of `meta`, by `wanted`; with the stored rows, which are empty then."""
+    for schema, kind, name in connection.execute(
+        "SELECT schema_name, 'VIEW', view_name FROM duckdb_views() WHERE database_name = current_database()"
+        " AND schema_name IN ('sales', 'meta') AND NOT internal"
+        " UNION ALL SELECT schema_name, 'TABLE', table_name FROM duckdb_tables()"
+        " WHERE database_name = current_database() AND schema_name = 'sales'"
+        " UNION ALL SELECT DISTINCT schema_name, 'MACRO TABLE', function_name FROM duckdb_functions()"
+        " WHERE database_name = current_database() AND schema_name = 'sales' AND function_type = 'table_macro'"
+    ).fetchall():
+        connection.execute(f"DROP {kind} IF EXISTS {quoted(schema, name)}")
+    for statement in wanted:
+        connection.execute(statement)
+
+
+def digest(wanted: Iterable[str]) -> str:
+    """What changes whenever a statement does."""
+    return hashlib.sha256("\n".join(wanted).encode()).hexdigest()
+
+
+def refresh(connection: duckdb.DuckDBPyConnection, views: Iterable[View]) -> int:
+    """Recompute the stored rows of each deal that has changed; all of them, or none.
+
+    A deal is due when its row, its number of versions or log entries, or a stage differ from what its stored rows were
+    made of: no clock decides.
+
+    Returns:
+        How many deals were recomputed.
+    """
+    stored = [(view.name, view.stored_in) for view in views if view.stored_in]
+    if not has_table(connection, TRACKED):
+        return 0
+    recorded, tracked, scope = (quoted("sales", name) for name in (RECORDED, TRACKED, SCOPE))
+    with transaction(connection):
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE due AS SELECT coalesce(r.deal_id, t.deal_id) AS deal_id, r.made_of"
+            f" FROM {recorded} r FULL JOIN {tracked} t ON t.deal_id = r.deal_id"
+            f" WHERE r.made_of IS DISTINCT FROM t.made_of"
+        )
+        due = int(first(connection.execute("SELECT count(*) FROM temp.due"))[0])
+        if not due:
+            return 0
+        connection.execute(f"INSERT INTO {scope} SELECT deal_id FROM temp.due WHERE made_of IS NOT NULL")
+        for view, table in stored:
+            connection.execute(
+                f"DELETE FROM {quoted('sales', table)} WHERE deal_id IN (SELECT deal_id FROM temp.due)"
+            )
+            connection.execute(f"INSERT INTO {quoted('sales', table)} FROM {quoted(*view.split('.'))}")
+        connection.execute(f"DELETE FROM {tracked} WHERE deal_id IN (SELECT deal_id FROM temp.due)")
+        connection.execute(f"INSERT INTO {tracked} SELECT deal_id, made_of FROM temp.due WHERE made_of IS NOT NULL")
+        connection.execute(f"DELETE FROM {scope}")
+    return due
+
+
+def computed(table: str) -> str:
+    """The query that shows what the stored `table` of schema `sales` would have, computed at once."""
+    if table == TRACKED:
+        return f"FROM {quoted('sales', RECORDED)}"
+    if table == SCOPE:
+        return f"SELECT deal_id FROM {quoted('sales', RECORDED)}"
+    return f"FROM {quoted('sales', table.replace(TRACKED, ''))}"
+
+
+def clock_at(view: str, moment: str) -> str:
+    """The statement of the view `sales._clock`, with the SQL expression `moment` in place of the newest reading."""
+    return view.replace("max(as_of)", moment)
+
+
+def has_table(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
+    """Whether schema `sales` has the table."""
+    return bool(
+        first(
+            connection.execute(
+                "SELECT count(*) FROM duckdb_tables() WHERE database_name = current_database()"
+                " AND schema_name = 'sales' AND table_name = ?",
+                [table],
+            )
+        )[0]
+    )
