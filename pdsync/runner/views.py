@@ -35,7 +35,8 @@ def create_views(
     Raises:
         duckdb.Error: nothing was changed.
     """
-    present = [stream for stream in catalogue.streams().values() if stream.name in warehouse.tables(connection)]
+    existing = warehouse.tables(connection)
+    present = [stream for stream in catalogue.streams().values() if stream.name in existing]
     names = {stream.name for stream in present}
     tables = {stream.name: table_of(stream, "v2") for stream in present}
     columns = warehouse.columns_of_tables(connection)
@@ -44,7 +45,7 @@ def create_views(
         wanted += _views_of(stream, tables[stream.name], columns[stream.name], names)
     zone = sales_views.timezone_of(connection, timezone, names)
     answers = sales_views.statements(views().values(), names, zone)
-    made_of = sales_views.digest([*wanted, *answers, *(f"{name}: {columns[name]}" for name in sorted(columns))])
+    made_of = sales_views.digest([*wanted, *answers, *(f"{name}: {columns[name]}" for name in sorted(names))])
     if first(connection.execute("SELECT any_value(made_of) FROM meta._views"))[0] != made_of:
         with transaction(connection):
             for statement in wanted:
