@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 import tomllib
+import zoneinfo
 from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
@@ -54,6 +55,7 @@ class Settings(Struct, frozen=True):
     raw_days: int  # how long raw pages stay that no replay needs
     verify_cycle: int  # days within which every row is compared with the source again; 0: never automatically
     oauth: OAuthSettings
+    timezone: str  # in which sales views cut days and months; empty: that of the token's user
     origins: dict[str, Source]
 
     @property
@@ -90,6 +92,7 @@ SETTINGS: dict[str, _Setting] = {
     "sync.overlap_s": _Setting("PDSYNC_OVERLAP_S", 600),
     "sync.verify_cycle": _Setting("PDSYNC_VERIFY_CYCLE", 7),
     "retention.raw_days": _Setting("PDSYNC_RAW_DAYS", 30),
+    "sales.timezone": _Setting("PDSYNC_TIMEZONE", ""),
     "oauth.client_id": _Setting("PDSYNC_CLIENT_ID", ""),
     "oauth.authorize_url": _Setting("PDSYNC_AUTHORIZE_URL", ""),
     "oauth.token_url": _Setting("PDSYNC_TOKEN_URL", ""),
@@ -139,6 +142,7 @@ def load(project: Path, flags: dict[str, str | int | None] | None = None) -> Set
         raw_days=int(values["retention.raw_days"]),
         verify_cycle=int(values["sync.verify_cycle"]),
         oauth=OAuthSettings(**{name: str(values[f"oauth.{name}"]) for name in OAuthSettings.__struct_fields__}),
+        timezone=_timezone(str(values["sales.timezone"]), origins["sales.timezone"]),
         origins=origins,
     )
 
@@ -254,6 +258,15 @@ def _typed(key: str, value: object, setting: _Setting, origin: Source) -> str | 
     if not isinstance(value, str):
         raise ConfigError(f"{key} is {_shown(value)} ({where}). It is a text: put it in quotes.")
     return value
+
+
+def _timezone(name: str, origin: Source) -> str:
+    """A time zone by its name; empty stays empty."""
+    if name and name not in zoneinfo.available_timezones():
+        near = difflib.get_close_matches(name, zoneinfo.available_timezones(), n=1)
+        guess = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"sales.timezone is {_shown(name)} ({origin}). It is a name like 'Europe/Berlin'.{guess}")
+    return name
 
 
 def _shown(value: object) -> str:

@@ -49,7 +49,7 @@ class View(Struct, frozen=True, forbid_unknown_fields=True):
         """Its name without the schema."""
         return self.name.partition(".")[2]
 
-    def query(self, existing: Collection[str]) -> Query | None:
+    def choose_query(self, existing: Collection[str]) -> Query | None:
         """The first query of which everything needed is in `existing`; None where there is none."""
         return next((query for query in self.queries if set(query.needs) <= set(existing)), None)
 

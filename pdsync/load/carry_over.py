@@ -28,7 +28,7 @@ _BY_STREAM = {  # meta tables that are rebuilt with a stream → the column with
     "_applied_batches": "stream",
     "_row_hashes": "table_name",
 }
-_REBUILT = {"company", "runs", "streams", *_BY_STREAM}
+_REBUILT = {"_views", "company", "runs", "streams", *_BY_STREAM}
 
 
 def forget_streams(connection: duckdb.DuckDBPyConnection, streams: Sequence[str]) -> None:
@@ -70,7 +70,8 @@ def clean(connection: duckdb.DuckDBPyConnection, replace: Callable[[str, str, st
     changed = 0
     for table, column in connection.execute(
         "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = current_database()"
-        " AND schema_name = 'meta' AND data_type IN ('VARCHAR', 'JSON')"
+        " AND schema_name = 'meta' AND data_type IN ('VARCHAR', 'JSON') AND table_name IN (SELECT table_name"
+        " FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = 'meta')"
     ).fetchall():
         if table in _REBUILT:
             continue

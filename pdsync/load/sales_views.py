@@ -54,10 +54,11 @@ def statements(views: Iterable[View], streams: Collection[str], timezone: str) -
         streams: those that have a table.
         timezone: of the company.
     """
-    existing, made = set(streams), list[str]()
-    listed = []
+    existing = set(streams)
+    made: list[str] = []
+    listed: list[str] = []
     for view in views:
-        if (query := view.query(existing)) is None:
+        if (query := view.choose_query(existing)) is None:
             continue
         existing.add(view.name)
         name, body = quoted(view.schema, view.base_name), query.sql.replace(TIMEZONE, literal(timezone)).strip()
@@ -114,10 +115,9 @@ def refresh(connection: duckdb.DuckDBPyConnection, views: Iterable[View]) -> int
     Returns:
         How many deals were recomputed.
     """
-    stored = [(view.name, view.stored_in) for view in views if view.stored_in]
     if not has_table(connection, TRACKED):
         return 0
-    recorded, tracked, scope = (quoted("sales", name) for name in (RECORDED, TRACKED, SCOPE))
+    recorded, tracked, scope = quoted("sales", RECORDED), quoted("sales", TRACKED), quoted("sales", SCOPE)
     with transaction(connection):
         connection.execute(
             f"CREATE OR REPLACE TEMP TABLE due AS SELECT coalesce(r.deal_id, t.deal_id) AS deal_id, r.made_of"
@@ -128,11 +128,11 @@ def refresh(connection: duckdb.DuckDBPyConnection, views: Iterable[View]) -> int
         if not due:
             return 0
         connection.execute(f"INSERT INTO {scope} SELECT deal_id FROM temp.due WHERE made_of IS NOT NULL")
-        for view, table in stored:
-            connection.execute(
-                f"DELETE FROM {quoted('sales', table)} WHERE deal_id IN (SELECT deal_id FROM temp.due)"
-            )
-            connection.execute(f"INSERT INTO {quoted('sales', table)} FROM {quoted(*view.split('.'))}")
+        for view in views:
+            if view.stored_in:
+                table = quoted("sales", view.stored_in)
+                connection.execute(f"DELETE FROM {table} WHERE deal_id IN (SELECT deal_id FROM temp.due)")
+                connection.execute(f"INSERT INTO {table} FROM {quoted(view.schema, view.base_name)}")
         connection.execute(f"DELETE FROM {tracked} WHERE deal_id IN (SELECT deal_id FROM temp.due)")
         connection.execute(f"INSERT INTO {tracked} SELECT deal_id, made_of FROM temp.due WHERE made_of IS NOT NULL")
         connection.execute(f"DELETE FROM {scope}")

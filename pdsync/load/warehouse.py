@@ -27,7 +27,7 @@ from pdsync.load.transaction import transaction
 from pdsync.sql import first, literal, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 MEMORY_LIMIT = "400MB"  # of DuckDB's own; beyond it spills to disk
@@ -249,7 +249,6 @@ def labeled_view(
     columns: Sequence[str],
     references: dict[str, tuple[str, str, str]],
     replaced: dict[str, str],
-    dropped: Iterable[str],
 ) -> str:
     """What (re)creates `labeled.<table>`.
 
@@ -257,9 +256,8 @@ def labeled_view(
         columns: those of the table, in order.
         references: column of an id → (the table it points to, its key, the column with its name).
         replaced: column of option ids → the column with their labels.
-        dropped: columns that the view leaves out.
     """
-    exclude = {*references, *replaced, *replaced.values(), *dropped, *SYSTEM_COLUMNS} - {"_deleted_at"}
+    exclude = {*references, *replaced, *replaced.values(), *SYSTEM_COLUMNS} - {"_deleted_at"}
     selected: list[str] = []
     joins: list[str] = []
     for column in columns:

@@ -171,7 +171,7 @@ async def _identify(http: Http, control: Control) -> Account:
 async def _complete_tables(session: OnlineSession, now: datetime) -> None:
     """Create the views, measure the completeness of the tables, and save the receipt in the work file."""
     loader, receipt = session.loader, session.receipt
-    await loader.do(loader.create_views)
+    await loader.do(loader.create_views, session.settings.timezone)
     await loader.do(measure_completeness, loader, session.control, receipt, session.settings, now)
     await loader.do(save_receipt, loader, receipt)
 
@@ -212,7 +212,7 @@ async def open_offline_session(
                     receipt=receipt,
                     on_event=ignore_event,
                 )
-            await loader.do(loader.create_views)
+            await loader.do(loader.create_views, settings.timezone)
             await loader.do(save_receipt, loader, receipt)
         control.finish_run(receipt)
         await mutation_log.catch_up(settings, control)

@@ -61,14 +61,12 @@ def _views_of(stream: Stream, table: Table, columns: list[str], present: set[str
     statements = [warehouse.history_view(stream.name)]
     for name, child in stream.children.items():
         items = list(stream.column(child.of).items)
-        statements += warehouse.child_views(
-            name, stream.name, stream.key, child.parent, child.of, items, child.value
-        )
+        statements += warehouse.child_views(name, stream.name, stream.key, child.parent, child.of, items, child.value)
     references = {
         column: (other, catalogue.stream(other).key, catalogue.stream(other).title)
         for column, other in stream.labels.items()
         if other in present
     }
     replaced = {column.label_of: column.name for column in table.columns if column.label_of}
-    statements.append(warehouse.labeled_view(stream.name, columns, references, replaced, dropped=[]))
+    statements.append(warehouse.labeled_view(stream.name, columns, references, replaced))
     return statements

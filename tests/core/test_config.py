@@ -44,6 +44,7 @@ VALUES: dict[str, tuple[str | int, str | int, str | int]] = {
     "sync.overlap_s": (1, 2, 3),
     "sync.verify_cycle": (1, 2, 3),
     "retention.raw_days": (1, 2, 3),
+    "sales.timezone": ("Europe/Berlin", "Asia/Tokyo", "UTC"),
     "oauth.client_id": ("one", "two", "three"),
     "oauth.authorize_url": ("https://one/a", "https://two/a", "https://three/a"),
     "oauth.token_url": ("https://one/t", "https://two/t", "https://three/t"),
@@ -266,3 +267,8 @@ def test_this_machine_is_known_by_its_addresses() -> None:
 def test_each_setting_has_a_variable_of_its_own() -> None:
     assert len({setting.env for setting in SETTINGS.values()}) == len(SETTINGS) == len(VALUES)
     assert not [name for name in os.environ if name in {setting.env for setting in config.SETTINGS.values()}]
+
+
+def test_an_unknown_time_zone_is_refused_with_a_guess(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"sales\.timezone is 'Europe/Belin' \(flag\).*Did you mean 'Europe/Berlin'"):
+        load(tmp_path, {"sales.timezone": "Europe/Belin"})

@@ -63,7 +63,7 @@ class Work:
         columns = {column.name: column.type for column in self.table.columns}
         warehouse.ensure_table(self.connection, self.stream.name, columns)
         warehouse.ensure_hashes(self.connection, self.stream.name, StagingSql(self.table).row_hash())
-        warehouse.history_view(self.connection, self.stream.name)
+        self.connection.execute(warehouse.history_view(self.stream.name))
 
     @property
     def target(self) -> Target:

@@ -123,8 +123,12 @@ def alive(work: Work, moment: datetime) -> dict[int, str]:
 def published(tmp_path: Path) -> Path:
     """A file with a past: one record that was renamed, relabelled and deleted, one that came later."""
     work = Work(tmp_path / "published.duckdb")
-    warehouse.child_view(work.connection, "thing_labels", "things", "id", "thing_id", "label_ids", [], "label_id")
-    warehouse.labeled_view(work.connection, "things", {}, {}, [])
+    columns = warehouse.columns_of_tables(work.connection)["things"]
+    for statement in (
+        *warehouse.child_views("thing_labels", "things", "id", "thing_id", "label_ids", [], "label_id"),
+        warehouse.labeled_view("things", columns, {}, {}),
+    ):
+        work.connection.execute(statement)
     work.connection.execute("CREATE VIEW sales.names AS SELECT name FROM main.things WHERE _deleted_at IS NULL")
     work.commit([record(1, "first", 10, label_ids=[7])], 12)
     work.commit([record(1, "second", 20, label_ids=[7, 8])], 22, since=0)
@@ -207,7 +211,7 @@ def test_names_of_tables_are_quoted(tmp_path: Path) -> None:
         connection.execute(f"CREATE SCHEMA {schema}")
     connection.execute("CREATE TABLE meta.runs (id INTEGER)")
     warehouse.ensure_table(connection, odd, {"id": "BIGINT"})
-    warehouse.history_view(connection, odd)
+    connection.execute(warehouse.history_view(odd))
     assert history.count_differences(connection, odd, "id", (at(0), at(1))) == {"added": 0, "changed": 0, "gone": 0}
     connection.close()
     past = warehouse.attach(tmp_path / "odd.duckdb", "published")

@@ -170,8 +170,11 @@ def test_a_list_becomes_a_row_for_each_element_in_its_order(tmp_path: Path) -> N
     emails = {**THINGS.columns, "emails": "STRUCT(value VARCHAR, label VARCHAR)[]"}
     work = Work(tmp_path / "lists.duckdb", msgspec.structs.replace(THINGS, columns=emails))
     connection = work.connection
-    warehouse.child_view(connection, "thing_labels", "things", "id", "thing_id", "label_ids", (), "label_id")
-    warehouse.child_view(connection, "thing_emails", "things", "id", "thing_id", "emails", ("value", "label"), None)
+    for statement in (
+        *warehouse.child_views("thing_labels", "things", "id", "thing_id", "label_ids", (), "label_id"),
+        *warehouse.child_views("thing_emails", "things", "id", "thing_id", "emails", ("value", "label"), None),
+    ):
+        connection.execute(statement)
     first = [{"value": "b@x", "label": "work"}, {"value": "a@x", "label": None}]
     work.commit([record(1, "a", 1, label_ids=[9, 8], emails=first), record(2, "b", 1)], 2)
     work.commit([record(1, "a", 3, label_ids=[8], emails=[])], 4)
@@ -196,15 +199,15 @@ def test_the_labeled_view_shows_names_in_place_of_ids(tmp_path: Path) -> None:
     connection.execute("CREATE TABLE main.users AS SELECT 5::BIGINT AS id, 'Ann' AS name")
     options = [("label_ids", "3", "Warm"), ("label", "4", "Cold"), ("other", "3", "Wrong field")]
     connection.executemany("INSERT INTO meta.field_options VALUES ('things', ?, ?, ?)", options)
-    warehouse.labeled_view(
-        connection, "things", {"owner_id": ("users", "id", "name")}, {"tier": "tier_label"}, ("raw", "is_deleted")
-    )
+    stored = warehouse.columns_of_tables(connection)["things"]
+    references = {"owner_id": ("users", "id", "name")}
+    connection.execute(warehouse.labeled_view("things", stored, references, {"tier": "tier_label"}))
     work.commit(
         [record(1, "a", 1, owner_id=5, tier=7, tier_label="Gold", label_ids=[3, 4, 99]), record(2, "b", 1, owner_id=6)],
         2,
     )
     names = [row[0] for row in work.rows("DESCRIBE labeled.things")]
-    assert names == ["id", "name", "labels", "update_time", "owner", "tier", "_deleted_at"]
+    assert names == ["id", "name", "labels", "is_deleted", "update_time", "owner", "tier", "raw", "_deleted_at"]
     assert work.rows("SELECT id, name, labels, owner, tier FROM labeled.things ORDER BY id") == [
         (1, "a", ["Cold", "Warm"], "Ann", "Gold"),
         (2, "b", None, None, None),

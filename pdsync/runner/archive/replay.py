@@ -175,7 +175,7 @@ async def _build(
             if past.finished_at:
                 await loader.do(save_receipt, loader, past)
         await _carry_over(loader, [source, settings.warehouse] if source else [], on_event)
-    await loader.do(loader.create_views)
+    await loader.do(loader.create_views, settings.timezone)
     receipt.finished_at = datetime.now(UTC)
     receipt.exit_code = 4 if receipt.gaps else 0
     await loader.do(save_receipt, loader, receipt)
