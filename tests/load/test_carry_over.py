@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 REBUILT = {
     "company", "runs", "streams", "custom_fields", "field_options", "schema_changes", "merges", "checkpoints",
-    "quarantine", "_applied_batches", "_row_hashes",
+    "quarantine", "_applied_batches", "_row_hashes", "_views",
 }  # fmt: skip
 
 
