@@ -55,7 +55,7 @@ def index_archive(settings: Settings, control: Control, on_note: Callable[[str],
         The scans of damaged files: their pages up to the damage are indexed, and the rest is left alone.
 
     Raises:
-        StorageError: a file holds another company's answers, or can't be read. Nothing was changed.
+        StorageError: a file contains another company's answers, or can't be read. Nothing was changed.
     """
     scans = scan_unknown(settings, control)
     if not scans:

@@ -304,7 +304,7 @@ def _admin(who: Account) -> Check:
             "admin",
             False,
             f"{who.name} is not an admin of {' and '.join(who.limited_in)}: records hidden from this user"
-            f" will be missing, and can't be told from deleted ones",
+            f" will be missing, as if they were deleted",
             "Use the token of an admin for a full copy: pdsync auth login",
         )
     return Check("admin", True, f"{who.name} is an admin, and sees everything")

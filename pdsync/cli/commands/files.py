@@ -68,7 +68,7 @@ def download(
     any_size: bool,
     dry_run: bool,
 ) -> None:
-    """Download the contents of files: those with a FILE_ID, or those that the warehouse knows.
+    """Download the contents of files: those with a FILE_ID, or a selection of those in the warehouse.
 
     Costs 20 tokens per file. Complete files are not fetched again, so the same command continues after an interruption.
     Files are named by their ids; DIR/files.ndjson lists their names and the records that they belong to.

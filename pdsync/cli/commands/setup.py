@@ -84,7 +84,7 @@ def init(app: App, domain: str | None) -> None:
         app.note(describe_account(account))
     else:
         app.note("No token yet. Store one: pdsync auth login (or set PDSYNC_API_TOKEN)")
-    app.note("\nNext:  pdsync doctor   checks everything\n       pdsync sync     brings the company here")
+    app.note("\nNext:  pdsync doctor   checks everything\n       pdsync sync     reads the company")
     if app.json:
         app.emit(
             summary(

@@ -117,7 +117,7 @@ def _plan_stream(connection: duckdb.DuckDBPyConnection, settings: Settings, stre
     if read_at is None and swept_at is None:
         return None
     if way == "every_sync" and (sources[0].parent or not evidence.find_item_operation(stream, settings.api)):
-        return None  # what is missing from it can't be looked into
+        return None  # reconcile could not check its missing rows
     rows = int(first(connection.execute(f"SELECT count(*) FROM {quoted('main', stream.name)}"))[0])
     operations = [catalogue.operations(version)[source.operation] for source in sources]
     parent = sources[0].parent

@@ -108,7 +108,7 @@ async def _publish(settings: Settings, control: Control, *, always: bool) -> Non
             return
         done = set[str]()
         if pending:
-            receipt = receipts.begin_receipt("push, what it took away")
+            receipt = receipts.begin_receipt("push, deletions and merges")
             control.start_run(receipt.run_id, receipt.command, receipt.started_at)
             async with Archive(settings.raw, control, receipt.run_id, company[0]) as archive:
                 now = receipt.started_at
