@@ -95,8 +95,10 @@ async def _read_group(http: Http, group: list[RecordAddress]) -> dict[str, Fresh
         for batch in await asyncio.gather(*(_read_by_ids(http, listing, each) for each in batches)):
             reads |= batch
     missing = [each for each in group if each.target not in reads]
-    for one in await asyncio.gather(*(_read_one(http, each) for each in missing)):
-        reads |= one
+    singles = [_read_one(http, each, each.shape.item) for each in missing if each.shape.item]
+    listed = _read_from_lists(http, [each for each in missing if each.shape.item is None])
+    for found in await asyncio.gather(listed, *singles):
+        reads |= found
     return reads
 
 
@@ -111,13 +113,20 @@ async def _read_by_ids(http: Http, listing: Operation, batch: list[RecordAddress
     }
 
 
-async def _read_one(http: Http, address: RecordAddress) -> dict[str, FreshRecord]:
+async def _read_from_lists(http: Http, group: list[RecordAddress]) -> dict[str, FreshRecord]:
+    """Read records that only a list shows: one list for all records of a parent."""
+    at = time.monotonic()
+    parents = {each.values[:-1]: each for each in group}
+    lists = await asyncio.gather(*(read_siblings(http, each) for each in parents.values()))
+    listed = dict(zip(parents, lists, strict=True))
+    return {
+        each.target: FreshRecord(listed[each.values[:-1]].get(each.values[-1]), at, each.shape.kind) for each in group
+    }
+
+
+async def _read_one(http: Http, address: RecordAddress, operation: Operation) -> dict[str, FreshRecord]:
     """Read one record, also one that the list leaves out because it is archived or deleted."""
     at = time.monotonic()
-    if address.shape.item is None:
-        listed = await read_siblings(http, address)
-        return {address.target: FreshRecord(listed.get(address.values[-1]), at, address.shape.kind)}
-    operation = address.shape.item
     params = dict(zip(operation.path_params, address.values, strict=True))
     try:
         answer = await http.carry_out(check(operation, params))

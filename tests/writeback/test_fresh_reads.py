@@ -131,6 +131,19 @@ async def test_what_no_operation_reads_by_itself_is_looked_up_in_its_list(
     assert listed == ({str(each["user_id"]): each for each in answer} if isinstance(answer, list) else {})
 
 
+async def test_one_list_serves_all_records_of_a_parent(tmp_path: Path) -> None:
+    followers = [
+        address("v2 deleteDealFollower", id=deal, follower_id=user) for deal, user in ((12, 3), (12, 4), (13, 3))
+    ]
+    other = "/api/v2/deals/13/followers"
+    async with answering(tmp_path, {FOLLOWERS: [{"user_id": 3}, {"user_id": 5}], other: [{"user_id": 3}]}) as api:
+        found = await read(api.http, followers)
+    assert {target: each.is_gone for target, each in found.items()} == {
+        "deals/12/followers/3": False, "deals/12/followers/4": True, "deals/13/followers/3": False,
+    }  # fmt: skip
+    assert sorted(api.requests) == [FOLLOWERS, other]
+
+
 def test_a_read_ages() -> None:
     assert FreshRecord({}, time.monotonic() - 60, "deals").age_s >= 60
     assert FreshRecord({}, time.monotonic() + 60, "deals").age_s < 0
