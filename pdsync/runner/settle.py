@@ -31,8 +31,8 @@ def settle(loader: Loader, control: Control, clock: ServerClock | None = None) -
     loaded, notes = loader.loaded_pages_by_walk(), []
     if lost := control.requeue_missing_walks(loaded):
         notes.append(f"The work file lacks {lost:,} walks: they are loaded again from the raw archive.")
-    if overtaken := control.drop_outdated_walks(loaded):
-        notes.append(f"control.db is older than the warehouse: {overtaken:,} open walks begin again.")
+    if outdated := control.drop_outdated_walks(loaded):
+        notes.append(f"control.db is older than the warehouse: {outdated:,} open walks begin again.")
     in_warehouse = adopt_receipts(loader.connection, control)
     for receipt in reversed(control.receipts(-1)):
         if receipt.finished_at and receipt.run_id not in in_warehouse:
@@ -41,16 +41,18 @@ def settle(loader: Loader, control: Control, clock: ServerClock | None = None) -
 
 
 def _settle_time(loader: Loader, clock: ServerClock) -> list[str]:
-    """Put right what a wrong clock has put into the future, or continue after it; messages for the user."""
+    """Correct the times that a wrong clock has put into the future, or continue after them; messages for the user."""
     clock.not_before(loader.newest_time())
     if clock.is_confirmed:
         now = clock.now()
         pulled = loader.pull_back(now - timedelta(seconds=1), now)
+        if not pulled:
+            return []
         rows = ", ".join(f"{table}: {count:,}" for table, count in pulled.items())
-        return [f"In an earlier run a clock was ahead. Rows seen in the future are put right ({rows})."] if rows else []
+        return [f"In an earlier run a clock was ahead. The times of rows in the future are corrected ({rows})."]
     if clock.lag > TRUST:
         return [
-            f"Pipedrive's clock is {clock.lag} behind what it said in an earlier run, and this machine's agrees with"
+            f"Pipedrive's clock is {clock.lag} behind its time in an earlier run, and this machine's clock agrees with"
             f" neither. What is read now counts as later than all that was read before. Check the clock: pdsync doctor"
         ]
     return []

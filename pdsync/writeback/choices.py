@@ -29,9 +29,9 @@ def choose(options: list[Option], value: object, *, many: bool = False, ids_only
     if not options:
         return _ids_alone(value, many=many)
     if ids_only and isinstance(value, int | list):
-        wanted = value if isinstance(value, list) else [value]
+        ids = value if isinstance(value, list) else [value]
         existing = {each.value for each in options}
-        if all(isinstance(each, int) and each in existing for each in wanted):
+        if all(isinstance(each, int) and each in existing for each in ids):
             return (value or None) if many else value
     single = value[0] if isinstance(value, list | tuple) and len(value) == 1 and not many else value
     try:

@@ -79,11 +79,11 @@ class Journal:
                 f" then run the same command."
             ) from error
 
-    def read(self, known: Mapping[str, int]) -> Iterator[tuple[str, int, list[Snapshot]]]:
+    def read(self, read_bytes: Mapping[str, int]) -> Iterator[tuple[str, int, list[Snapshot]]]:
         """Read the files that have grown: name, size, and the snapshots of the new lines, in order.
 
         Args:
-            known: by name, the bytes of a file that were read before.
+            read_bytes: by name, how much of a file was read before.
 
         Raises:
             StorageError: a line is damaged.
@@ -92,12 +92,12 @@ class Journal:
             name, start = f"{FOLDER}/{path.name}", 0
             try:
                 size = path.stat().st_size
-                if size == known.get(name):
+                if size == read_bytes.get(name):
                     continue
                 with path.open("rb") as file:
-                    if 0 < known.get(name, 0) < size:  # otherwise the file was replaced
-                        file.seek(known[name] - 1)
-                        start = known[name] if file.read(1) == b"\n" else 0
+                    if 0 < read_bytes.get(name, 0) < size:  # otherwise the file was replaced
+                        file.seek(read_bytes[name] - 1)
+                        start = read_bytes[name] if file.read(1) == b"\n" else 0
                     file.seek(start)
                     content = file.read()
             except OSError as error:
@@ -170,8 +170,8 @@ def _encode(snapshot: Snapshot) -> bytes:
     return _encode_line(msgspec.json.encode(snapshot, enc_hook=str))
 
 
-def _encode_line(known: bytes) -> bytes:
-    return msgspec.json.encode(_Line(hashlib.sha256(known).hexdigest(), msgspec.Raw(known))) + b"\n"
+def _encode_line(snapshot: bytes) -> bytes:
+    return msgspec.json.encode(_Line(hashlib.sha256(snapshot).hexdigest(), msgspec.Raw(snapshot))) + b"\n"
 
 
 def _read_line(path: Path, at: int, line: bytes) -> Snapshot:

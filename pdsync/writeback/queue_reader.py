@@ -66,11 +66,11 @@ class QueueReader:
             batch: only those that were queued together as this batch.
             images: with the record before and after each; much less is read without.
         """
-        wanted = msgspec.json.encode(list(states)).decode() if states is not None else None
+        listed = msgspec.json.encode(list(states)).decode() if states is not None else None
         return self._select(
             "(?1 IS NULL OR state IN (SELECT value FROM json_each(?1))) AND (?2 IS NULL OR operation = ?2)"
             " AND (?3 IS NULL OR batch = ?3)",
-            wanted,
+            listed,
             operation,
             batch,
             images=images,
@@ -99,11 +99,11 @@ class QueueReader:
     def _select(self, where: str, *values: object, images: bool = True) -> list[Mutation]:
         columns = _COLUMNS if images else _WITHOUT_IMAGES
         rows = self.control.rows(f"SELECT {columns} FROM mutations WHERE {where} ORDER BY seq", *values)
-        found = []
+        mutations = []
         for row in rows:
             facts = dict(zip(Mutation.__struct_fields__, row, strict=True))
-            found.append(msgspec.convert(facts | {name: from_json(facts[name]) for name in JSON_COLUMNS}, Mutation))
-        return found
+            mutations.append(msgspec.convert(facts | {name: from_json(facts[name]) for name in JSON_COLUMNS}, Mutation))
+        return mutations
 
     # What happened to one mutation.
 

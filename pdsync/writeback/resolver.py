@@ -61,7 +61,7 @@ class NameResolver:
         """
         stream = find_stream(shape(operation).kind)
         # A body that is a list is given as a whole, as `body`: the keys of its entries are no parameters.
-        known = {**operation.path_params, **operation.query, **({} if operation.body_list else operation.body)}
+        parameters = {**operation.path_params, **operation.query, **({} if operation.body_list else operation.body)}
         values = ParameterResolver(self.names, operation, given)
         params: dict[str, Any] = {}
         custom: dict[str, Any] = {}
@@ -70,10 +70,10 @@ class NameResolver:
             style = (styles or {}).get(key, _ANY_STYLE)
             if key == "custom_fields" and isinstance(value, dict) and operation.custom_fields:
                 custom |= self._custom_object(operation, stream, value)
-            elif part := find_part(operation, stream, key, value, known):
+            elif part := find_part(operation, stream, key, value, parameters):
                 typed = resolve_part(operation, key, part[1], value, style)
                 params[part[0]] = _merged(operation, params.get(part[0]) or {}, typed, part[0], key)
-            elif name := find_parameter(operation, stream, key, known):
+            elif name := find_parameter(operation, stream, key, parameters):
                 if name in params:
                     raise _given_twice(operation, name, key)
                 resolved = values.resolve(name, value, style)
@@ -83,7 +83,7 @@ class NameResolver:
                 params[key] = value
             else:
                 custom |= set_custom_field(
-                    self.names, operation, stream, key, value, custom=custom, params=list(known), style=style
+                    self.names, operation, stream, key, value, custom=custom, params=list(parameters), style=style
                 )
         params = _with_currency(operation, params, implied)
         if not custom:

@@ -56,7 +56,7 @@ class _ReadTooOld(Exception):
 
 
 class _Sending(Struct):
-    """A mutation that is being sent: the step of the plan, what is sent, and what was read before."""
+    """A mutation that is being sent: its step of the plan, its payload, and the reads before it."""
 
     step: Step
     prepared: PreparedMutation
