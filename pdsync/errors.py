@@ -20,7 +20,7 @@
     └── StorageError               1  the disk is full, read-only or damaged
         └── FileLocked             1  another program has locked a file
 
-Messages say what happened, what is safe, and what to do next. Facts are attributes, for programs.
+A message has the problem, what is safe, and the next step. Its facts are attributes, for programs.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class WrongCompany(ConfigError):
     def __init__(self, *, expected: int, found: int, name: str) -> None:
         self.expected, self.found, self.name = expected, found, name
         super().__init__(
-            f"This token belongs to company {found} ({name}), and this warehouse holds company {expected}.\n"
+            f"This token belongs to company {found} ({name}), and this warehouse is of company {expected}.\n"
             f"Nothing was read or written.\n"
             f"Use a token of company {expected}, or another folder: pdsync --project DIR sync"
         )
@@ -76,19 +76,19 @@ class BudgetSpent(Stopped):
         super().__init__(
             f"Stopped: {spent:,} of {limit:,} tokens are spent.\n"
             f"Every page fetched so far is kept and will not be fetched again.\n"
-            f"Run the same command {when}{more} to go on."
+            f"Run the same command {when}{more} to continue."
         )
 
 
 class DependentsBudgetSpent(Stopped):
-    """Streams that cost a request a parent have used up their part of the day's tokens. The others go on."""
+    """Streams with a request a parent have used up their part of the day's tokens. The others continue."""
 
     def __init__(self, *, spent: int, limit: int) -> None:
         self.spent, self.limit = spent, limit
         super().__init__(
             f"Stopped: {spent:,} of the {limit:,} tokens are spent that streams with one request a parent may take.\n"
             f"Every page fetched so far is kept and will not be fetched again.\n"
-            f"Run the same command again to go on, or raise limits.dependents_share."
+            f"Run the same command again to continue, or raise limits.dependents_share."
         )
 
 

@@ -153,30 +153,30 @@ class Queue:
         with pushing.opened(self._settings) as (outbox, _):
             return outbox.drop(ids)
 
-    def plan(self, asked: pushing.PushRequest | None = None) -> Plan:
+    def plan(self, request: pushing.PushRequest | None = None) -> Plan:
         """What a push would do: before → after, cost, refusals. Only reads are sent."""
-        return asyncio.run(pushing.dry_run(self._settings, asked or pushing.PushRequest()))[0]
+        return asyncio.run(pushing.dry_run(self._settings, request or pushing.PushRequest()))[0]
 
     def push(
-        self, asked: pushing.PushRequest | None = None, confirm: Callable[[Plan], bool] = lambda plan: True
+        self, request: pushing.PushRequest | None = None, confirm: Callable[[Plan], bool] = lambda plan: True
     ) -> pushing.PushReceipt | None:
         """Carry the queue out; blocks until it is done.
 
         Args:
-            asked: what to push, what is allowed besides, and under which limits.
-            confirm: is shown the plan before anything is sent; False ends the push.
+            request: what to push, what is allowed, and the limits.
+            confirm: is called with the plan before anything is sent; False ends the push.
 
         Returns:
-            The receipt; None where `confirm` said no.
+            The receipt; None where `confirm` returned False.
 
         Raises:
-            GuardTripped: a guard holds it back. Nothing was sent.
+            GuardTripped: a guard stopped it. Nothing was sent.
             PdsyncError: see `pdsync.runner.push`.
         """
-        return asyncio.run(pushing.push(self._settings, asked or pushing.PushRequest(), confirm))
+        return asyncio.run(pushing.push(self._settings, request or pushing.PushRequest(), confirm))
 
     def undo(self, push_id: str) -> list[Mutation]:
-        """Queue what takes a push back, as far as it can be."""
+        """Queue the changes that undo a push, as far as possible."""
         with pushing.opened(self._settings) as (outbox, _):
             return outbox.add(undo.make_undo(outbox, push_id)[0])
 
@@ -247,7 +247,7 @@ class Client:
 
         Raises:
             ConfigError: there is no such action or input, or one can't be honoured; says why, and what to use.
-            GuardTripped: a guard holds a change back; it stays in the queue.
+            GuardTripped: a guard stopped a change; it stays in the queue.
             PdsyncError: see `core.http.Http.call`.
         """
         chosen = actions.replacement_of(actions.action(key)) if replacement else actions.action(key)

@@ -66,7 +66,7 @@ class Operation(Struct, frozen=True, forbid_unknown_fields=True):
     path: str
     tag: str
     cost: int | None = None  # tokens a request, whatever it returns; None: not documented
-    search: bool = False  # has a burst limit of its own, besides the one that it shares with every other
+    search: bool = False  # has its own burst limit, besides the common one
     paging: Literal["none", "cursor", "offset"] = "none"
     page_size: int | None = None  # the largest `limit`, in rows; None: not documented
     query: dict[str, Param] = {}
@@ -97,7 +97,7 @@ class Operation(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Effect(Struct, frozen=True, forbid_unknown_fields=True):
-    """How to read the effect of an operation where its path does not tell: an entry of schemas/effects.toml.
+    """How to read the effect of an operation where its path does not show it: an entry of schemas/effects.toml.
 
     `gone`: nothing of what was named is among the entries, or no entry where nothing was named. `added`: every record
     of the answer is among them. `sent`: everything that was sent is. `set`, `unset`: a value is there, or is not.
@@ -204,7 +204,7 @@ class Stream(Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     columns: dict[str, str | Column]
     key: str = "id"
-    cursor: str | None = None  # the column that tells when a record last changed
+    cursor: str | None = None  # the column with the time of a record's last change
     v2: tuple[Source, ...] = ()
     v1: tuple[Source, ...] = ()
     fields: str | None = None  # the stream of the definitions of its custom fields
@@ -280,7 +280,7 @@ class Page(Struct, frozen=True):
     rows: int
     next: str | None  # the cursor or offset of the page after it; None: this was the last
     served_at: datetime  # the server's own Date, UTC
-    asked_for: str | None = None  # the cursor or offset of this page
+    cursor: str | None = None  # the cursor or offset of this page; None for the first one
     records: list[Raw] | None = None  # those in `body`, where it has been opened already
     context: dict[str, str] = {}  # parameters of the request: the parent's key, chosen parameters
 
@@ -290,14 +290,14 @@ class Tombstone(Struct, frozen=True):
 
     key: str
     how: str  # deleted, merged, purged
-    evidence: str  # how it is known
-    at: datetime  # since when, as far as is known; UTC
+    evidence: str  # the observation that shows the removal
+    at: datetime  # the time of the removal, or of the evidence; UTC
     winner: str | None = None  # of a merge: the record that stays
     confidence: str = "exact"
 
 
 class IncompleteStream(Struct, frozen=True):
-    """A part of a stream that a run did not bring: the receipt names it, always."""
+    """A part of a stream that a run did not load; it is in the run's receipt."""
 
     stream: str
     kind: str  # failed, forbidden, quarantined, stopped, incomplete, unknown, fewer, rights
@@ -305,10 +305,10 @@ class IncompleteStream(Struct, frozen=True):
 
 
 class Proof(Struct, frozen=True):
-    """How complete a table is: the source's count when all of it was last read, and the table's."""
+    """How complete a table is: its count, and the source's count when it was last read whole."""
 
     here: int  # rows that are alive
-    at_source: int | None = None  # records that the source showed alive when it was last read whole; None: never
+    at_source: int | None = None  # live records at the source when it was last read whole; None: never
     counted_at: datetime | None = None  # when that was
     left: int | None = None  # differences that were left then
     verified: float = 1.0  # share of the rows that the source has shown within the verify cycle

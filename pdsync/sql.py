@@ -1,4 +1,4 @@
-"""Writes names and constants into SQL: the one place where text becomes part of a statement.
+"""Writes names and constants into SQL: the only module where text becomes part of a statement.
 
 Whatever comes from data (a label, a field code, a path) enters SQL through `quoted` or `literal`; values are bound.
 """

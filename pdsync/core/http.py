@@ -195,9 +195,9 @@ class Http:
                 if is_unsafe or attempt >= retry.attempts or self._retry_tokens < 1:
                     again = "so it was not sent again" if attempt == 1 else f"and it was sent {attempt} times"
                     advice = (
-                        f"Whether it was carried out is not known, {again}. Look before you repeat it."
+                        f"It is not known whether it was carried out, {again}. Check before you repeat it."
                         if unknown
-                        else "What was fetched before is kept; run the same command again to go on."
+                        else "What was fetched before is kept; run the same command again to continue."
                     )
                     raise ServerTrouble(
                         f"{label}: {clean(failure.reason)} (attempt {attempt} of {retry.attempts}).\n{advice}",
@@ -300,7 +300,7 @@ class Http:
 
     @contextmanager
     def _connection_errors(self, where: str, timeout_s: float) -> Iterator[None]:
-        """Turn errors of the connection into errors that tell whether the attempt may be repeated."""
+        """Turn errors of the connection into errors with the information whether the attempt may be repeated."""
         try:
             yield
         except aiohttp.ClientConnectorCertificateError as error:

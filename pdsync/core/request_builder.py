@@ -80,7 +80,7 @@ def check(operation: Operation, params: Mapping[str, object]) -> Call:
     for name, value in params.items():
         if isinstance(value, dict | list | tuple) and not _is_finite(value):
             raise ConfigError(
-                f"{operation.name}: {name} holds NaN or an infinity, for which JSON has no word.\nNothing was sent."
+                f"{operation.name}: {name} has NaN or an infinity, which JSON can't express.\nNothing was sent."
                 f" Give a number, or null to empty the field."
             )
     path = {name: _path_part(operation, name, param, params[name]) for name, param in operation.path_params.items()}

@@ -96,7 +96,7 @@ class DownloadPlan(Struct, frozen=True):
 
     @property
     def least_bytes(self) -> int:
-        """The sum of the sizes that are known."""
+        """The sum of the sizes in the records."""
         return sum(file.size or 0 for file in self.todo)
 
 

@@ -85,7 +85,7 @@ async def dependents(
                         page,
                         seq=seq,
                         next=_text(next) if next else None,
-                        asked_for=_text(_Cursor(group[0], page.asked_for)),
+                        cursor=_text(_Cursor(group[0], page.cursor)),
                         context=page_context,
                     )
                     seq += 1

@@ -237,7 +237,7 @@ async def _fetch(
             rows=len(envelope.records),
             next=following,
             served_at=answer.served_at,
-            asked_for=address,
+            cursor=address,
             records=envelope.records,
         )
         return page, envelope

@@ -168,7 +168,7 @@ class Archive:
             "operation": walk.operation,
             "since": walk.since.isoformat() if walk.since else None,
             "seq": page.seq,
-            "asked_for": page.asked_for,
+            "asked_for": page.cursor,
             "context": page.context,
             "next": page.next,
             "rows": page.rows,

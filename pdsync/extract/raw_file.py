@@ -113,7 +113,7 @@ class ScannedPage(Struct, frozen=True):
     """A page as its raw file describes it."""
 
     company: int
-    walk: Walk  # `started_at` is known from its first page on
+    walk: Walk  # `started_at` is None for a page of an older version that is not its first
     page: SealedPage
     is_resealed: bool  # its content was changed on purpose after it was sealed
     sealed_at: datetime  # by this machine's clock; by the server's where the header lacks it

@@ -41,7 +41,7 @@ async def records(
     """
     walk = Walk(0, "", "", "", operation.version, operation.id, None, None)
     limit = {"limit": str(operation.page_size)} if operation.page_size and operation.paging != "none" else {}
-    # Where the catalogue says what `data` holds, or it holds one record, there is no list to look for.
+    # Where the catalogue describes `data`, or it is one record, no list has to be searched.
     is_described = operation.records != "list" or operation.records_in is not None or operation.path.endswith("}")
     seen = set[object]()
     caller = client if is_described else _FlatClient(client)

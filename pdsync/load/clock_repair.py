@@ -27,7 +27,7 @@ def pull_back(
     """Correct all times after `horizon`, in one transaction.
 
     A list that is complete until a moment in the future is complete until the newest change that it showed; where
-    that is not known, it counts as never read, and the next sync reads it whole.
+    that is unknown, it counts as never read, and the next sync reads it whole.
 
     Args:
         connection: to the work file.

@@ -62,7 +62,7 @@ class StagingSql:
         Args:
             unknown: JSON pointers of what no column takes → a condition: in which rows it goes to `_extra`. It must
                 depend on the row alone, or a record would look changed whenever it comes with other neighbours.
-            residual: columns whose values go to `_extra` where they do not fit. Of all others, `_unfit` tells
+            residual: columns whose values go to `_extra` where they do not fit. Of all others, `_unfit` shows
                 whether a row has a value that does not fit: then its column must be residual.
         """
         values, extra = self._extra(unknown, residual)
@@ -90,8 +90,8 @@ class StagingSql:
     def shapes(self) -> dict[str, str]:
         """Hash columns for the keys of a row: one for the record, and one for the elements of each of its lists.
 
-        A single hash of all would take every combination of known keys for a new shape. For the same reason each kind
-        of element counts once where a list is long.
+        With a single hash of all, every combination of expected keys would be a new shape. For the same reason each
+        kind of element counts once where a list is long.
         """
         containers = ", ".join(map(literal, ("", *(pointer(*path) for path in self.containers))))
         keys = [f"json_keys(row, [{containers}])", *map(keys_name, self._texts.objects_with_parts)]

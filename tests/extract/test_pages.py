@@ -52,12 +52,10 @@ async def test_a_cursor_walk_meets_every_record_once(box: RunningSandbox, client
     assert set(met) == live(box, "deals")
     assert len(met) == len(set(met))
     assert [page.seq for page in found] == list(range(len(found)))
-    assert [page.asked_for for page in found] == [None, *[page.next for page in found[:-1]]]
+    assert [page.cursor for page in found] == [None, *[page.next for page in found[:-1]]]
     assert found[-1].next is None
     assert [page.rows for page in found] == [len(ids(page)) for page in found]
-    assert {entry.query for entry in box.log} == {
-        f"limit=7{f'&cursor={p.asked_for}' if p.asked_for else ''}" for p in found
-    }
+    assert {entry.query for entry in box.log} == {f"limit=7{f'&cursor={p.cursor}' if p.cursor else ''}" for p in found}
 
 
 async def test_an_offset_walk_meets_every_record_and_its_pages_overlap(box: RunningSandbox, client: Http) -> None:

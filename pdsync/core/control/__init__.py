@@ -1,7 +1,7 @@
 """control.db: the state that must survive a kill at any instant, and that several processes share.
 
 It stores the company this project belongs to, runs, walks and their sealed pages, the windows of backfills, the outbox
-and the limiter's ledger. Whether a page has been *loaded* is not stored here: the warehouse records which batches it
+and the limiter's ledger. Whether a page has been *loaded* is not in it: the warehouse records which batches it
 has applied, so the two stores can't disagree.
 
 The file may be lost, or replaced by an older copy, while the warehouse and the raw archive are not. So the ids of walks

@@ -112,7 +112,7 @@ VERSION = len(STEPS)
 
 
 class Database:
-    """An open control.db. Safe to use from several threads; several processes may hold it at once."""
+    """An open control.db. Safe to use from several threads; several processes may have it open at once."""
 
     def __init__(self, path: Path) -> None:
         """Open `path`, creating it where it is missing.
@@ -211,10 +211,10 @@ class Lock:
                 f"Another run holds this project{f' ({holder})' if holder else ''}.\n"
                 f"Nothing was called. Wait for it to end and run the same command again."
             ) from None
-        with suppress(OSError):  # who holds it is a courtesy, for which a full disk need not have room
+        with suppress(OSError):  # the owner is shown in messages only: a full disk does not matter
             os.ftruncate(self._file, 0)
-            told = f"process {os.getpid()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
-            os.pwrite(self._file, told.encode(), 0)
+            owner = f"process {os.getpid()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
+            os.pwrite(self._file, owner.encode(), 0)
         return self
 
     def __exit__(self, *_: object) -> None:
