@@ -98,7 +98,7 @@ class Recorder:
 
     def compare_answer(self, operation: str, target: str, query: dict[str, str], reply: Reply) -> None:
         """Compare an answer whose request is not pdsync's."""
-        answer, extra = _answer(reply), frozenset(query.get("include_fields", "").split(","))
+        answer, extra = _answer(reply), frozenset(re.findall(r"\w+", query.get("include_fields", "")))
         if self._is_new(operation, (reply.status, answer, sorted(extra))):
             self._add("answer", operation, target, answer_differences(operation, reply.status, answer, extra))
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pdsync.sandbox.company.table import Record
     from pdsync.sandbox.protocol.messages import Call, Reply, Route
 
-TEAMS, WEBHOOKS = ("legacyTeams",), ("webhooks",)
+TEAMS, WEBHOOKS, LINKS = ("legacyTeams",), ("webhooks",), ("meetings", "userProviderLinks")
 ASSIGNMENTS = ("roles", "{}", "assignments")
 OWNER_ONLY = 1  # the visibility unless another one is set, as in the example of the documents
 MOST_WEBHOOKS = 40  # of a user
@@ -62,6 +62,15 @@ def _user(call: Call, row: Row) -> Reply:
 
 
 # -- roles -------------------------------------------------------------------------------------------
+
+
+def get_role(call: Call, route: Route) -> Reply:
+    """A role, and beside it its settings."""
+    row = records_at(call.company, ("roles",), ()).get(call.params[0])
+    if row is None:
+        raise not_found("role")
+    shown = generic.present(row.record, operations()["v1 getRole"].item)
+    return success(shown, additional_data={"settings": _settings(call)})
 
 
 def role_settings(call: Call, route: Route) -> Reply:
@@ -149,6 +158,24 @@ def change_team(call: Call, route: Route) -> Reply:
         changed = Row(0, row.state, encode({**row.record, "users": users}), ())
         store_record(call.company, TEAMS, (), "update", call.params[0], changed, call.request_id)
     return success(users)
+
+
+def save_provider_link(call: Call, route: Route) -> Reply:
+    """Link a user to a provider of video calls; nothing reads the link."""
+    sent = call.json()
+    for name in operations()["v1 saveUserProviderLink"].required:
+        if not sent.get(name):
+            raise bad_request(f"{name} is required", name)
+    id = str(sent["user_provider_id"])
+    store_record(call.company, LINKS, (), "add", id, Row(0, "live", encode({**sent, "id": id}), ()), call.request_id)
+    return success({"message": "A new user provider link was saved"})
+
+
+def delete_provider_link(call: Call, route: Route) -> Reply:
+    if call.params[0] not in records_at(call.company, LINKS, ()):
+        raise not_found("user provider link")
+    store_record(call.company, LINKS, (), "delete", call.params[0], None, call.request_id)
+    return success({"message": "The user provider link was deleted"})
 
 
 def add_webhook(call: Call, route: Route) -> Reply:

@@ -75,8 +75,9 @@ def operations() -> dict[str, DocumentedOperation]:
 def kind_of(parts: tuple[str, ...]) -> Kind:
     """The kind of record that the collection at a path holds."""
     parts = ALIASES.get(parts, parts)
-    if parts in KINDS:
-        return KINDS[parts]
+    inside = (parts[0], "{}", *parts[1:])  # deals/products: the products of several deals
+    if parts in KINDS or inside in KINDS:
+        return KINDS.get(parts) or KINDS[inside]
     return Kind("_".join(part for part in parts if part != "{}"), few=3)
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pdsync.sandbox.company.table import Record
 
 MOST_IDS, MOST_ROWS = 100, 500
+MOST_PAGE = 100  # the limit that a list without parameters for pages shows
 CODE_LENGTH = 40  # of a custom field
 ENVELOPE = {
     "status": "ok", "statusCode": 20000, "statusText": "OK", "service": "statistics-goals-api", "related_objects": {},
@@ -170,6 +171,8 @@ def _envelope(facts: DocumentedOperation, page: list[Any], *, more: bool, start:
     elif facts.paging == "cursor":
         cursor = base64.urlsafe_b64encode(json.dumps({"at": start + limit}).encode()).decode() if more else None
         extra["additional_data"] = {"next_cursor": cursor}
+    elif isinstance(shape, dict) and "pagination" in shape:  # one page, which says that it is the last
+        extra["additional_data"] = {"pagination": {"start": 0, "limit": MOST_PAGE, "more_items_in_collection": False}}
     return _reply(facts, data, extra)
 
 
