@@ -114,7 +114,7 @@ def test_l4_a_403_that_is_no_json_is_abuse_protection(budget: Budget) -> None:
         ({"retry_after": "1"}, "request over limit", Retryable),
     ],
 )
-def test_l2_l3_a_429_is_told_apart_burst_or_day(
+def test_l2_l3_a_429_is_a_burst_or_an_exhausted_day(
     budget: Budget, headers: dict[str, str], error: str, kind: type[Exception]
 ) -> None:
     with pytest.raises(kind) as raised:

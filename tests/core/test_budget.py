@@ -306,7 +306,7 @@ async def test_an_exhausted_day_is_over_for_every_process(budget: Callable[..., 
         await spend(other, 1)
 
 
-async def test_the_next_day_begins_anew(budget: Callable[..., Budget], tmp_path: Path) -> None:
+async def test_the_next_day_has_the_whole_budget(budget: Callable[..., Budget], tmp_path: Path) -> None:
     mine = budget(daily_tokens=500)
     mine.exhausted()
     with contextlib.closing(sqlite3.connect(tmp_path / "control.db")) as db, db:
@@ -372,9 +372,7 @@ async def test_o5_a_block_from_a_clock_that_was_a_year_ahead_does_not_last_a_yea
     await spend(budget(), 1)
 
 
-async def test_o5_what_a_reboot_left_in_the_ledger_holds_nobody_up(
-    budget: Callable[..., Budget], tmp_path: Path
-) -> None:
+async def test_o5_rows_from_before_a_reboot_delay_no_request(budget: Callable[..., Budget], tmp_path: Path) -> None:
     mine = budget(burst=2)
     async with mine.spend(1), mine.spend(1):
         mine.pause(30)

@@ -127,7 +127,9 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_paths_are_relative_to_the_project_wherever_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_relative_to_the_project_whatever_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project = tmp_path / "project"
     project.mkdir()
     (tmp_path / "elsewhere").mkdir()
@@ -210,7 +212,7 @@ def test_x3_a_foreign_host_needs_more_than_a_file(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(("url", "message"), NEVER)
-def test_x3_no_token_goes_there_whoever_says_so(url: str, message: str) -> None:
+def test_x3_no_token_goes_there_from_any_origin(url: str, message: str) -> None:
     for trusted in (True, False):
         with pytest.raises(ConfigError, match=message):
             check_base_url(url, trusted=trusted)

@@ -87,7 +87,7 @@ def test_an_error_of_duckdb_is_known_by_its_words() -> None:
         (OSError(errno.EIO, "I/O"), "[Errno 5] I/O"),
     ],
 )
-def test_an_error_is_told_in_one_line(error: Exception, line: str) -> None:
+def test_an_error_is_shown_in_one_line(error: Exception, line: str) -> None:
     assert first_line(error) == line
 
 

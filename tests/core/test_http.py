@@ -112,7 +112,7 @@ async def test_w4_a_write_whose_answer_is_lost_is_sent_once_and_the_error_says_s
     assert "run the same command again" not in str(caught.value)
 
 
-async def test_a_write_that_was_surely_refused_is_sent_again(box: RunningSandbox, http: Http) -> None:
+async def test_a_write_that_was_refused_unprocessed_is_sent_again(box: RunningSandbox, http: Http) -> None:
     box.faults.add(kind="burst_429", method="POST", nth=1, headers={"x-ratelimit-reset": "0", "retry-after": "0"})
     await http.call(ADD_DEAL, body={"title": "twice knocked"})
     assert [seen.status for seen in box.log] == [429, 200]
@@ -120,7 +120,7 @@ async def test_a_write_that_was_surely_refused_is_sent_again(box: RunningSandbox
 
 
 @pytest.mark.parametrize("body", [gzip.compress(ROWS)[:-12], b"\x1f\x8b" + b"no gzip at all"], ids=["cut", "corrupt"])
-async def test_a_packed_answer_that_is_cut_is_asked_for_again(tmp_path: Path, body: bytes) -> None:
+async def test_a_packed_answer_that_is_cut_off_is_requested_again(tmp_path: Path, body: bytes) -> None:
     bodies = [body, gzip.compress(ROWS)]
 
     async def answer(request: web.BaseRequest) -> web.Response:
@@ -164,7 +164,7 @@ async def test_l6_every_request_that_leaves_is_in_the_ledger(tmp_path: Path, ope
         assert http.budget.requests == len(heard)
 
 
-async def test_l6_a_server_that_fails_every_call_is_not_kicked(tmp_path: Path) -> None:
+async def test_l6_a_server_that_fails_every_call_is_not_overloaded(tmp_path: Path) -> None:
     failing = Always(b"{}", 503)
     async with server(failing) as url, client(url, tmp_path) as http:
         for _ in range(40):
@@ -366,7 +366,7 @@ async def test_s9_success_false_is_a_refusal_whatever_the_status_says(tmp_path: 
 
 
 @pytest.mark.parametrize("record", [{"title": '"success":false'}, {"success": False}])
-async def test_a_record_that_only_speaks_of_success_is_a_success(tmp_path: Path, record: dict[str, Any]) -> None:
+async def test_a_record_with_a_field_called_success_is_a_success(tmp_path: Path, record: dict[str, Any]) -> None:
     body = json.dumps({"data": [record], "success": True}, separators=(",", ":")).encode()
     async with server(Always(body)) as url, client(url, tmp_path) as http:
         assert (await http.call(DEALS)).body == body
@@ -442,7 +442,7 @@ async def test_s9_an_answer_that_is_packed_in_several_parts_is_read_whole(tmp_pa
 @pytest.mark.parametrize(
     "tail", [gzip.compress(b" " * 99)[:-9], b"\x1f", b"no part"], ids=["cut", "begun", "something else"]
 )
-async def test_s9_a_packed_answer_whose_last_part_is_cut_is_asked_for_again(tmp_path: Path, tail: bytes) -> None:
+async def test_s9_a_packed_answer_whose_last_part_is_cut_off_is_requested_again(tmp_path: Path, tail: bytes) -> None:
     bodies = [gzip.compress(ROWS) + tail, gzip.compress(ROWS)]
 
     async def answer(request: web.BaseRequest) -> web.Response:

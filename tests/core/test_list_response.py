@@ -27,7 +27,7 @@ FLAT = {"start": 0, "limit": 2, "more_items_in_collection": True, "next_start": 
 
 
 @pytest.mark.parametrize("told", [NESTED, FLAT], ids=["nested", "flat"])
-def test_v1_tells_of_the_next_page_in_either_place(told: dict[str, Any]) -> None:
+def test_v1_has_the_next_page_in_either_position(told: dict[str, Any]) -> None:
     envelope = opened(data=[{"id": 1}, {"id": 2}], additional_data=told, related_objects={"user": {"1": {"id": 1}}})
     assert records(envelope) == [{"id": 1}, {"id": 2}]
     assert (envelope.described, envelope.more, envelope.next_start, envelope.next_cursor) == (True, True, 2, None)
@@ -41,7 +41,7 @@ def test_v1_may_leave_out_where_the_next_page_begins(place: Any) -> None:
     assert (last.more, last.next_start) == (False, 0)
 
 
-def test_where_both_places_speak_the_nested_one_counts() -> None:
+def test_of_two_positions_the_nested_one_counts() -> None:
     envelope = opened(data=[], additional_data={**FLAT, "pagination": {"more_items_in_collection": False}})
     assert envelope.more is False
 
@@ -64,13 +64,13 @@ def test_a_cursor_is_found_in_either_place(nested: bool) -> None:
         ({}, False),
     ],
 )
-def test_an_end_is_told_or_left_out_and_one_can_tell_which(answer: dict[str, Any], described: bool) -> None:
+def test_an_end_that_is_described_is_distinct_from_one_that_is_not(answer: dict[str, Any], described: bool) -> None:
     envelope = opened(data=[{"id": 1}], **answer)
     assert (envelope.next_cursor, envelope.more, envelope.described) == (None, None, described)
     assert records(envelope) == [{"id": 1}]
 
 
-def test_null_is_told_from_an_empty_list() -> None:
+def test_null_is_distinct_from_an_empty_list() -> None:
     assert (opened(data=None).records, opened(data=None).was_null) == ([], True)
     assert (opened(data=[]).records, opened(data=[]).was_null) == ([], False)
 

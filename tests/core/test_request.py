@@ -28,6 +28,6 @@ def test_a_filled_path_query_and_body_are_carried() -> None:
     assert (request.path, request.query, request.body) == ("/api/v2/deals/7", {"a": "b"}, {"title": "x"})
 
 
-def test_a_write_is_not_repeated_unless_asked_for() -> None:
+def test_a_write_is_not_repeated_unless_requested() -> None:
     assert not RetryPolicy().repeats_writes
     assert not RetryPolicy().all_errors

@@ -53,11 +53,11 @@ class Files:
         self.bodies, self.instead = bodies, instead
         self.sizes = {id: len(body) for id, body in bodies.items()}
         self.names = {id: f"file {id}.pdf" for id in bodies}
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.headers: list[dict[str, str]] = []
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.asked.append(request.path)
+        self.requested.append(request.path)
         self.headers.append(dict(request.headers))
         parts = request.path.strip("/").split("/")
         id = int(parts[2])
@@ -111,24 +111,24 @@ def tree(root: Path) -> dict[str, str]:
 # What comes to disk.
 
 
-async def test_every_byte_of_a_file_comes_to_disk_and_the_manifest_tells_of_it(
+async def test_every_byte_of_a_file_comes_to_disk_with_a_line_in_the_manifest(
     box: RunningSandbox, client: Http, tmp_path: Path
 ) -> None:
     records = [entry["record"] for entry in box.dump("files") if entry["state"] == "live"]
     root = tmp_path / "files"
-    done = await fetched(client, [file_to_fetch(record) for record in records], root)
-    assert (done.exit_code, done.fetched, done.already, done.gaps) == (0, len(records), 0, [])
-    told = manifest(root)
-    assert list(told) == sorted(record["id"] for record in records)
+    report = await fetched(client, [file_to_fetch(record) for record in records], root)
+    assert (report.exit_code, report.fetched, report.already, report.gaps) == (0, len(records), 0, [])
+    rows = manifest(root)
+    assert list(rows) == sorted(record["id"] for record in records)
     for record in records:
-        row = told[record["id"]]
+        row = rows[record["id"]]
         body = (root / row["path"]).read_bytes()
         assert (row["size"], row["sha256"]) == (len(body), hashlib.sha256(body).hexdigest())
         assert row["size"] == record["file_size"]
         assert row["name"] == record["name"]
         assert row.get("deal_id") == record["deal_id"]
         assert row["company_id"] == COMPANY
-    assert {path.name for path in root.iterdir()} == {row["path"] for row in told.values()} | {MANIFEST}
+    assert {path.name for path in root.iterdir()} == {row["path"] for row in rows.values()} | {MANIFEST}
     assert sum(seen.cost for seen in box.log) == 20 * len(records) == client.budget.spent
 
     box.clear_log()
@@ -145,13 +145,15 @@ async def test_x7_x10_hostile_names_leave_everything_outside_the_folder_as_it_is
     (outside / "etc" / "passwd").write_text("precious")
     before = tree(tmp_path)
     async with talking(files, tmp_path) as http:
-        done = await fetched(http, files.wanted(), outside / "in" / "files")
-    assert (done.fetched, done.gaps) == (len(HOSTILE), [])
-    after = {path: held for path, held in tree(tmp_path).items() if not path.startswith(("outside/in", "control.db"))}
+        report = await fetched(http, files.wanted(), outside / "in" / "files")
+    assert (report.fetched, report.gaps) == (len(HOSTILE), [])
+    after = {
+        path: content for path, content in tree(tmp_path).items() if not path.startswith(("outside/in", "control.db"))
+    }
     assert after == before
     root = outside / "in" / "files"
-    told = manifest(root)
-    assert [told[id]["name"] for id in sorted(told)] == [files.names[id] for id in sorted(files.names)]
+    rows = manifest(root)
+    assert [rows[id]["name"] for id in sorted(rows)] == [files.names[id] for id in sorted(files.names)]
     for path in root.iterdir():
         assert path.is_file()
         assert path.name == MANIFEST or path.name.partition(".")[0].isdigit()
@@ -167,9 +169,9 @@ async def test_x7_x10_symbolic_links_are_refused_and_what_they_lead_to_stays(tmp
     (root / ".2.pdf.part").symlink_to(precious)
     (root / "3.pdf").mkdir()
     async with talking(files, tmp_path) as http:
-        done = await fetched(http, files.wanted(), root)
-        assert (done.fetched, done.exit_code) == (1, 4)
-        assert all("no ordinary file" in gap.detail for gap in done.gaps)
+        report = await fetched(http, files.wanted(), root)
+        assert (report.fetched, report.exit_code) == (1, 4)
+        assert all("no ordinary file" in gap.detail for gap in report.gaps)
         assert precious.read_text() == "precious"
         assert (root / "1.pdf").is_symlink()
 
@@ -200,20 +202,20 @@ async def test_what_is_whole_is_not_fetched_again_and_what_is_not_is(tmp_path: P
     root = tmp_path / "files"
     async with talking(files, tmp_path) as http:
         await fetched(http, files.wanted(), root)
-        files.asked.clear()
+        files.requested.clear()
         (root / "1.pdf").write_bytes(b"cut")
         (root / "2.pdf").unlink()
         lines = (root / MANIFEST).read_text().splitlines(keepends=True)
         (root / MANIFEST).write_text("".join(lines[:3] + lines[4:])[:-20])  # without 4, and 5 cut in the middle
         for name in (".2.pdf.part", ".99.docx.part", ".mine.part"):
             (root / name).write_bytes(b"x" * 10)
-        done = await fetched(http, files.wanted(), root)
-    assert sorted(files.asked) == ["/v1/files/1/download", "/v1/files/2/download"]
-    assert (done.fetched, done.already) == (2, 3)
-    told = manifest(root)
+        report = await fetched(http, files.wanted(), root)
+    assert sorted(files.requested) == ["/v1/files/1/download", "/v1/files/2/download"]
+    assert (report.fetched, report.already) == (2, 3)
+    rows = manifest(root)
     for id, body in files.bodies.items():
         assert (root / f"{id}.pdf").read_bytes() == body
-        assert told[id]["sha256"] == hashlib.sha256(body).hexdigest()
+        assert rows[id]["sha256"] == hashlib.sha256(body).hexdigest()
     assert [path.name for path in root.glob(".*")] == [".mine.part"]
 
 
@@ -226,8 +228,8 @@ async def test_a_manifest_that_names_a_path_elsewhere_is_not_believed(tmp_path: 
         (tmp_path / "else").write_bytes(b"one")
         rows[1]["path"], rows[2]["path"] = "../else", "1.pdf"
         (root / MANIFEST).write_text("".join(json.dumps(row) + "\n" for row in rows.values()) + "{nonsense\n\xff\n")
-        done = await fetched(http, files.wanted(), root)
-    assert done.already == 2
+        report = await fetched(http, files.wanted(), root)
+    assert report.already == 2
     assert {id: row["path"] for id, row in manifest(root).items()} == {1: "1.pdf", 2: "2.pdf"}
 
 
@@ -235,18 +237,20 @@ async def test_files_fetched_before_stay_in_the_manifest(tmp_path: Path) -> None
     files = Files({1: b"one", 2: b"two"})
     async with talking(files, tmp_path) as http:
         await fetched(http, files.wanted()[:1], tmp_path / "files")
-        done = await fetched(http, files.wanted()[1:], tmp_path / "files")
-    assert (done.fetched, done.already) == (1, 0)
+        report = await fetched(http, files.wanted()[1:], tmp_path / "files")
+    assert (report.fetched, report.already) == (1, 0)
     assert list(manifest(tmp_path / "files")) == [1, 2]
 
 
 @pytest.mark.parametrize("kind", ["reset_before", "reset_after", "truncate", "wrong_length", "status"])
-async def test_a_cut_download_is_begun_anew(box: RunningSandbox, client: Http, tmp_path: Path, kind: str) -> None:
+async def test_a_download_that_was_cut_off_is_restarted(
+    box: RunningSandbox, client: Http, tmp_path: Path, kind: str
+) -> None:
     record = next(entry["record"] for entry in box.dump("files") if entry["state"] == "live")
     fault: dict[str, Any] = {"kind": kind, "nth": 1, "path": "download", "status": 503}
     box.faults.add(fault)
-    done = await fetched(client, [file_to_fetch(record)], tmp_path / "files")
-    assert (done.fetched, done.gaps) == (1, [])
+    report = await fetched(client, [file_to_fetch(record)], tmp_path / "files")
+    assert (report.fetched, report.gaps) == (1, [])
     row = manifest(tmp_path / "files")[record["id"]]
     assert (tmp_path / "files" / row["path"]).stat().st_size == record["file_size"]
     assert len([seen for seen in box.log if seen.path.endswith("/download")]) == 2
@@ -286,38 +290,38 @@ async def test_s9_what_is_gone_or_forbidden_is_a_gap_and_the_others_come(tmp_pat
         return web.json_response({"success": False, "error": "no"}, status=status) if status else None
 
     files = Files(dict.fromkeys(range(1, 8), b"x"), refuse)
-    told: list[Any] = []
+    outcomes: list[Any] = []
     async with talking(files, tmp_path) as http:
-        done = await fetched(http, files.wanted(), tmp_path / "files", on_file=told.append)
-    assert (done.exit_code, done.fetched, done.left) == (4, 3, 0)
-    kinds = {int(gap.detail.split()[1]): gap.kind for gap in done.gaps}
+        report = await fetched(http, files.wanted(), tmp_path / "files", on_file=outcomes.append)
+    assert (report.exit_code, report.fetched, report.left) == (4, 3, 0)
+    kinds = {int(gap.detail.split()[1]): gap.kind for gap in report.gaps}
     assert kinds == {2: "gone", 3: "gone", 4: "forbidden", 5: "failed"}
-    assert len([what for what in told if isinstance(what, IncompleteStream)]) == 4
-    assert len(files.asked) == 7
+    assert len([each for each in outcomes if isinstance(each, IncompleteStream)]) == 4
+    assert len(files.requested) == 7
 
 
 async def test_the_budget_stops_a_download_which_goes_on_later(tmp_path: Path) -> None:
     files = Files(dict.fromkeys(range(1, 11), b"x"))
     root = tmp_path / "files"
     async with talking(files, tmp_path, run_tokens=70) as http:
-        done = await fetched(http, files.wanted(), root)
-        assert (done.exit_code, done.fetched, done.left, http.budget.spent) == (3, 3, 7, 60)
+        report = await fetched(http, files.wanted(), root)
+        assert (report.exit_code, report.fetched, report.left, http.budget.spent) == (3, 3, 7, 60)
     async with talking(files, tmp_path) as http:
-        done = await fetched(http, files.wanted(), root)
-    assert (done.exit_code, done.fetched, done.already) == (0, 7, 3)
-    assert len(files.asked) == 10
+        report = await fetched(http, files.wanted(), root)
+    assert (report.exit_code, report.fetched, report.already) == (0, 7, 3)
+    assert len(files.requested) == 10
 
 
-async def test_a_server_that_is_down_is_not_asked_for_every_file(tmp_path: Path) -> None:
+async def test_a_server_that_is_down_gets_no_request_for_each_file(tmp_path: Path) -> None:
     async def down(id: int, request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(status=503)
 
     files = Files(dict.fromkeys(range(1, 101), b"x"), down)
     async with talking(files, tmp_path) as http:
-        done = await fetched(http, files.wanted(), tmp_path / "files")
-    assert done.exit_code == 1
-    assert done.left > 80
-    assert len(files.asked) < 60
+        report = await fetched(http, files.wanted(), tmp_path / "files")
+    assert report.exit_code == 1
+    assert report.left > 80
+    assert len(files.requested) < 60
 
 
 async def test_a_full_disk_stops_all_and_says_so(tmp_path: Path) -> None:
@@ -329,11 +333,11 @@ async def test_a_full_disk_stops_all_and_says_so(tmp_path: Path) -> None:
             planned = plan_download(files.wanted(), folder, COMPANY)
             resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, hard))
             try:
-                done = await download(http, planned, folder, COMPANY, concurrency=1)
+                report = await download(http, planned, folder, COMPANY, concurrency=1)
             finally:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert (done.exit_code, done.fetched, done.left) == (1, 0, 3)
-        assert "can't be written" in str(done.stopped)
+        assert (report.exit_code, report.fetched, report.left) == (1, 0, 3)
+        assert "can't be written" in str(report.stopped)
         assert not list((tmp_path / "files").glob("*.p*"))
         assert (await fetched(http, files.wanted(), tmp_path / "files")).fetched == 3
 
@@ -341,27 +345,29 @@ async def test_a_full_disk_stops_all_and_says_so(tmp_path: Path) -> None:
 # Sizes.
 
 
-async def test_a_record_that_is_out_of_date_is_asked_for_anew(tmp_path: Path) -> None:
+async def test_a_record_that_is_out_of_date_is_requested_again(tmp_path: Path) -> None:
     files = Files({1: b"x" * 500, 2: b"x" * 500})
     stale = [FileToFetch(1, "a.pdf", 100), FileToFetch(2, "b.pdf", 900)]
     async with talking(files, tmp_path) as http:
-        done = await fetched(http, stale, tmp_path / "files")
-    assert (done.exit_code, done.fetched) == (0, 2)
-    assert files.asked.count("/v1/files/1") == files.asked.count("/v1/files/2") == 1
+        report = await fetched(http, stale, tmp_path / "files")
+    assert (report.exit_code, report.fetched) == (0, 2)
+    assert files.requested.count("/v1/files/1") == files.requested.count("/v1/files/2") == 1
 
 
-@pytest.mark.parametrize("told", [400, 600])
-async def test_a_file_that_never_has_its_size_is_a_gap_unless_any_will_do(tmp_path: Path, told: int) -> None:
+@pytest.mark.parametrize("size", [400, 600])
+async def test_a_file_that_never_has_the_size_of_its_record_is_a_gap_unless_any_size_is_accepted(
+    tmp_path: Path, size: int
+) -> None:
     files = Files({1: b"x" * 500})
-    files.sizes[1] = told
+    files.sizes[1] = size
     async with talking(files, tmp_path) as http:
-        done = await fetched(http, files.wanted(), tmp_path / "files")
-        assert done.exit_code == 4
-        assert "--any-size" in done.gaps[0].detail
+        report = await fetched(http, files.wanted(), tmp_path / "files")
+        assert report.exit_code == 4
+        assert "--any-size" in report.gaps[0].detail
         assert sorted(path.name for path in (tmp_path / "files").iterdir()) == [MANIFEST]
         assert http.budget.spent == 42
-        done = await fetched(http, files.wanted(), tmp_path / "files", any_size=True)
-        assert (done.exit_code, done.fetched) == (0, 1)
+        report = await fetched(http, files.wanted(), tmp_path / "files", any_size=True)
+        assert (report.exit_code, report.fetched) == (0, 1)
 
 
 async def test_x9_an_endless_body_is_stopped(tmp_path: Path) -> None:
@@ -379,8 +385,8 @@ async def test_x9_an_endless_body_is_stopped(tmp_path: Path) -> None:
     files = Files({1: b"x"}, endless)
     files.sizes[1] = 0
     async with talking(files, tmp_path) as http:
-        done = await fetched(http, files.wanted(), tmp_path / "files", most_bytes=3 * 2**20)
-    assert "were the most" in done.gaps[0].detail or "are the most" in done.gaps[0].detail
+        report = await fetched(http, files.wanted(), tmp_path / "files", most_bytes=3 * 2**20)
+    assert "were the most" in report.gaps[0].detail or "are the most" in report.gaps[0].detail
     assert written < 50 * 2**20
     assert not list((tmp_path / "files").glob("*.part"))
     assert not list((tmp_path / "files").glob(".*"))
@@ -396,9 +402,9 @@ async def test_x9_a_body_that_drips_is_given_up(tmp_path: Path) -> None:
 
     files = Files({1: b"x" * 100_000}, drip)
     async with talking(files, tmp_path, timeout_s=0.3) as http:
-        done = await fetched(http, files.wanted(), tmp_path / "files")
-    assert [gap.kind for gap in done.gaps] == ["failed"]
-    assert len(files.asked) == ATTEMPTS
+        report = await fetched(http, files.wanted(), tmp_path / "files")
+    assert [gap.kind for gap in report.gaps] == ["failed"]
+    assert len(files.requested) == ATTEMPTS
 
 
 async def test_x9_a_packed_bomb_is_stopped(tmp_path: Path) -> None:
@@ -410,8 +416,8 @@ async def test_x9_a_packed_bomb_is_stopped(tmp_path: Path) -> None:
     files = Files({1: b"x"}, packed)
     files.sizes[1] = 0
     async with talking(files, tmp_path) as http:
-        done = await fetched(http, files.wanted(), tmp_path / "files", most_bytes=3 * 2**20)
-        assert "are the most" in done.gaps[0].detail
+        report = await fetched(http, files.wanted(), tmp_path / "files", most_bytes=3 * 2**20)
+        assert "are the most" in report.gaps[0].detail
         files.sizes[1] = 64 * 2**20
         assert (await fetched(http, files.wanted(), tmp_path / "files")).bytes == 64 * 2**20
 
@@ -432,11 +438,11 @@ async def test_a_large_file_is_never_whole_in_memory(tmp_path: Path) -> None:
     async with talking(files, tmp_path) as http:
         tracemalloc.start()
         try:
-            done = await fetched(http, files.wanted(), tmp_path / "files")
+            report = await fetched(http, files.wanted(), tmp_path / "files")
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-    assert done.bytes == size
+    assert report.bytes == size
     assert peak < 24 * 2**20
 
 
@@ -458,8 +464,8 @@ async def test_a_refusal_that_comes_as_success_is_no_file_but_a_json_file_is_one
     files = Files({1: refusal, 2: refusal, 3: b'{"a": 1}'}, answer)
     files.names = dict.fromkeys(files.bodies, "a.json")
     async with talking(files, tmp_path) as http:
-        done = await fetched(http, files.wanted(), tmp_path / "files")
-    assert [gap.detail.split()[1] for gap in done.gaps] == ["1"]
+        report = await fetched(http, files.wanted(), tmp_path / "files")
+    assert [gap.detail.split()[1] for gap in report.gaps] == ["1"]
     assert (tmp_path / "files" / "2.json").read_bytes() == refusal
     assert (tmp_path / "files" / "3.json").read_bytes() == b'{"a": 1}'
 
@@ -515,8 +521,8 @@ async def test_x2_a_redirect_is_followed_once_without_any_credential(tmp_path: P
     async with server(storage) as elsewhere:
         files = redirecting(f"{elsewhere}/bucket/a%20b?X-Amz-Signature=abc%2Fdef&x=1", status)
         async with talking(files, tmp_path) as http:
-            done = await fetched(http, files.wanted(), tmp_path / "files")
-    assert (done.exit_code, done.fetched) == (0, 1)
+            report = await fetched(http, files.wanted(), tmp_path / "files")
+    assert (report.exit_code, report.fetched) == (0, 1)
     assert (tmp_path / "files" / "1.pdf").read_bytes() == b"stored"
     assert [path for path, _ in storage.seen] == ["/bucket/a%20b?X-Amz-Signature=abc%2Fdef&x=1"]
     assert TOKEN not in storage.all_text()
@@ -605,8 +611,8 @@ async def test_x2_no_shape_of_redirect_carries_the_token_on(tmp_path: Path) -> N
     assert storage.seen, "some of the shapes are fair ones"
     for word in _CREDENTIALS:
         assert word.lower() not in storage.all_text()
-    for held in (tmp_path / "files").glob("*.pdf"):
-        assert held.read_bytes() == b"stored"
+    for content in (tmp_path / "files").glob("*.pdf"):
+        assert content.read_bytes() == b"stored"
 
 
 async def test_x2_a_second_redirect_is_not_followed(tmp_path: Path) -> None:
@@ -616,9 +622,9 @@ async def test_x2_a_second_redirect_is_not_followed(tmp_path: Path) -> None:
         async with server(storage) as elsewhere:
             files = redirecting(f"{elsewhere}/x")
             async with talking(files, tmp_path) as http:
-                done = await fetched(http, files.wanted(), tmp_path / "files")
-    assert "redirects once more" in done.gaps[0].detail
-    assert (len(files.asked), len(storage.seen), len(last.seen)) == (1, 1, 0)
+                report = await fetched(http, files.wanted(), tmp_path / "files")
+    assert "redirects once more" in report.gaps[0].detail
+    assert (len(files.requested), len(storage.seen), len(last.seen)) == (1, 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -631,13 +637,13 @@ async def test_what_the_storage_refuses_is_a_gap_that_does_not_show_the_link(
     async with server(storage) as elsewhere:
         files = redirecting(f"{elsewhere}/x?Signature=s3cr3t")
         async with talking(files, tmp_path) as http:
-            done = await fetched(http, files.wanted(), tmp_path / "files")
-    assert [gap.kind for gap in done.gaps] == [kind]
-    assert "s3cr3t" not in done.gaps[0].detail
+            report = await fetched(http, files.wanted(), tmp_path / "files")
+    assert [gap.kind for gap in report.gaps] == [kind]
+    assert "s3cr3t" not in report.gaps[0].detail
     assert len(storage.seen) == 1
 
 
-async def test_a_storage_that_stumbles_is_asked_again_with_a_fresh_link(tmp_path: Path) -> None:
+async def test_a_storage_that_fails_is_requested_again_with_a_new_link(tmp_path: Path) -> None:
     storage = Capture(status=503)
     async with server(storage) as elsewhere:
         files = redirecting(f"{elsewhere}/x")
@@ -647,4 +653,4 @@ async def test_a_storage_that_stumbles_is_asked_again_with_a_fresh_link(tmp_path
                 await asyncio.sleep(0)
             storage.status = 200
             assert (await work).fetched == 1
-    assert len(files.asked) == len(storage.seen) >= 3
+    assert len(files.requested) == len(storage.seen) >= 3

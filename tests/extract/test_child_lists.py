@@ -37,7 +37,7 @@ def threads_of(page: Page) -> set[int]:
     return {msgspec.json.decode(record)["mail_thread_id"] for record in open_envelope(page.body).records}
 
 
-async def test_each_parent_is_asked_for_once_and_known_to_its_pages(box: RunningSandbox, client: Http) -> None:
+async def test_each_parent_is_requested_once_and_in_the_context_of_its_pages(box: RunningSandbox, client: Http) -> None:
     keys = mailbox(box)[:4]
     found = await walked(client, keys)
 

@@ -68,7 +68,9 @@ async def test_an_offset_walk_meets_every_record_and_its_pages_overlap(box: Runn
         assert set(ids(one)) & set(ids(other))
 
 
-async def test_s3_rows_that_vanish_while_a_walk_is_cut_hide_none_behind_them(box: RunningSandbox, client: Http) -> None:
+async def test_s3_rows_that_vanish_while_a_walk_is_interrupted_hide_no_later_ones(
+    box: RunningSandbox, client: Http
+) -> None:
     walking = pages(client, FILES, walk_of(FILES), {"limit": "50"})
     first = await anext(walking)
     await walking.aclose()
@@ -80,9 +82,7 @@ async def test_s3_rows_that_vanish_while_a_walk_is_cut_hide_none_behind_them(box
     assert live(box, "files") <= {id for page in (first, *rest) for id in ids(page)}
 
 
-async def test_s3_more_rows_vanish_than_a_page_holds_and_hide_none_behind_them(
-    box: RunningSandbox, client: Http
-) -> None:
+async def test_s3_more_rows_vanish_than_a_page_has_and_hide_no_later_ones(box: RunningSandbox, client: Http) -> None:
     walking = pages(client, FILES, walk_of(FILES), {"limit": "20"})
     met = ids(await anext(walking)) + ids(await anext(walking))
     for id in set(met):  # all that was met: no page to come shares a row with one that was
@@ -132,7 +132,7 @@ async def test_s15_a_resumed_walk_asks_only_for_the_pages_it_lacks(box: RunningS
     assert len(box.log) == 1 + len(rest)
 
 
-async def test_a_page_is_asked_for_only_when_it_is_wanted(box: RunningSandbox, client: Http) -> None:
+async def test_a_page_is_requested_only_when_it_is_wanted(box: RunningSandbox, client: Http) -> None:
     walking = pages(client, DEALS, walk_of(DEALS), {"limit": "5"})
     await anext(walking)
     await anext(walking)
@@ -164,7 +164,7 @@ async def test_a_page_that_repeats_ends_the_walk(box: RunningSandbox, client: Ht
         ("html_200", "no list of records"),
     ],
 )
-async def test_an_answer_that_can_t_be_right_is_asked_for_again_and_then_refused(
+async def test_an_answer_that_can_t_be_right_is_requested_again_and_then_refused(
     box: RunningSandbox, client: Http, kind: str, says: str
 ) -> None:
     box.faults.add(kind=kind, path="/api/v2/deals")
@@ -272,7 +272,7 @@ async def test_s15_a_cut_walk_of_a_list_that_says_nothing_of_paging_asks_for_the
     assert {id for page in (whole[0], *rest) for id in ids(page)} == set(range(1, 171))
 
 
-async def test_s3_rows_vanish_from_a_list_that_says_nothing_of_paging_and_hide_none_behind_them() -> None:
+async def test_s3_rows_vanish_from_a_list_without_paging_data_and_hide_no_later_ones() -> None:
     met = []
     left = list(range(1, 301))
 
@@ -314,7 +314,7 @@ async def test_s9_a_silent_page_as_long_as_those_that_had_a_next_one_is_not_the_
     assert sum(page.rows for page in found) == 73
 
 
-async def test_s9_a_silent_page_of_the_server_s_default_size_is_the_end_only_if_the_list_speaks_at_all() -> None:
+async def test_s9_a_page_of_default_size_without_paging_data_is_the_end_only_if_the_list_has_any() -> None:
     """100 for 500 asked: served by a server that heeds no limit, or all there is. With less asked for, it shows."""
     speaks = Scripted(listing(1, 100), listing(1, 99, CURSOR % "b"))
     assert [page.rows for page in await walked(speaks, DEALS, {"limit": "500"})] == [100]
@@ -324,7 +324,7 @@ async def test_s9_a_silent_page_of_the_server_s_default_size_is_the_end_only_if_
         await walked(Scripted(*[listing(1, 100), listing(1, 99)] * 3), DEALS, {"limit": "500"})
 
 
-async def test_s9_a_list_without_pages_that_speaks_of_more_is_not_read_whole() -> None:
+async def test_s9_a_list_without_pages_that_has_more_items_is_not_complete() -> None:
     more = ',"additional_data":{"pagination":{"more_items_in_collection":true}}'
     for rest in (more, CURSOR % "b"):
         with pytest.raises(BadAnswer, match="more of them"):

@@ -122,7 +122,7 @@ def test_o4_a_damaged_frame_is_not_taken_for_one_that_was_cut(
 # -- pages -------------------------------------------------------------------------------------------
 
 
-def test_s14_a_file_tells_all_that_control_db_knows_of_its_pages(
+def test_s14_a_file_has_all_that_control_db_has_of_its_pages(
     sealed: tuple[Path, Walk, list[SealedPage]],
 ) -> None:
     path, walk, pages = sealed
@@ -134,7 +134,7 @@ def test_s14_a_file_tells_all_that_control_db_knows_of_its_pages(
     assert (found.whole, found.fault) == (path.stat().st_size, None)
 
 
-def test_s14_a_file_of_an_older_version_tells_the_same(sealed: tuple[Path, Walk, list[SealedPage]]) -> None:
+def test_s14_a_file_of_an_older_version_has_the_same(sealed: tuple[Path, Walk, list[SealedPage]]) -> None:
     path, walk, pages = sealed
     older(path, "bytes", "sha256", "began", "sealed_at", "context")
     found = scan(path)
@@ -163,7 +163,7 @@ def test_frames_that_are_no_pages_are_skipped_and_a_header_that_lacks_facts_is_a
 # -- rewriting ---------------------------------------------------------------------------------------
 
 
-def test_pages_that_are_left_out_are_gone_and_the_others_are_where_they_are_said_to_be(
+def test_pages_that_are_left_out_are_gone_and_the_others_are_at_the_new_positions(
     sealed: tuple[Path, Walk, list[SealedPage]],
 ) -> None:
     path, walk, pages = sealed
@@ -198,7 +198,7 @@ def test_a_page_with_other_content_says_that_it_was_changed(sealed: tuple[Path, 
     assert [raw_archive.read(path.parent, page) for page in made.moved] == [*BODIES[:2], b'{"data":[]}', BODIES[3]]
 
 
-def test_a_frame_that_no_page_names_is_left_behind(sealed: tuple[Path, Walk, list[SealedPage]]) -> None:
+def test_a_frame_without_a_page_is_left_out(sealed: tuple[Path, Walk, list[SealedPage]]) -> None:
     path, _, pages = sealed
     assert contents(path.parent / rewrite(path.parent, path.name, pages[:2], ()).name) == BODIES[:2]
 

@@ -60,7 +60,7 @@ def test_what_names_the_person_is_made_unreadable_however_it_is_written(text: st
 
 
 @pytest.mark.parametrize("text", ["Joanna Müllerson", "Anna Schmidt", "xanna.mueller@example.com", "30 1234567"])
-def test_what_names_somebody_else_stays(text: str) -> None:
+def test_the_name_of_another_person_stays(text: str) -> None:
     body = page([{"id": 7, "title": text}])
     assert ANNA.redact_page(body, None, {})[0] == body
 
@@ -117,7 +117,7 @@ def test_one_record_and_plain_values_are_found_where_the_operation_has_them() ->
     assert rows == 0
 
 
-def test_names_are_gathered_from_both_versions_and_shared_ones_told_apart() -> None:
+def test_identifiers_come_from_both_versions_and_shared_ones_are_separate() -> None:
     v1 = {"name": "Anna Müller", "email": [{"value": "a@example.com"}], "phone": [{"value": ""}]}
     v2 = {"first_name": "Anna", "last_name": "Müller", "emails": [{"value": "b@example.com"}], "phones": None}
     found = identifiers_of(v1) | identifiers_of(v2)
@@ -133,7 +133,7 @@ _VALUES = st.recursive(_LEAVES, lambda inner: st.lists(inner, max_size=4) | st.d
 
 @settings(max_examples=30, deadline=None)
 @given(records=st.lists(st.dictionaries(st.text(max_size=5), _VALUES, max_size=4), max_size=4))
-def test_what_stands_beside_the_person_means_what_it_meant(records: list[dict[str, Any]]) -> None:
+def test_the_records_of_others_keep_their_values(records: list[dict[str, Any]]) -> None:
     made, rows, _ = Redactor(987654321, ["Quasi Modo"]).redact_page(
         page([*records, {"id": 987654321}], note="Quasi Modo"), None, {}, key="id"
     )

@@ -126,7 +126,7 @@ def test_an_older_row_does_not_overwrite_a_newer_one(work: Work, since: float | 
     assert work.rows("SELECT name, _verified_at FROM main.things") == [("new", at(20))]
 
 
-def test_a_list_that_lags_behind_does_not_turn_back_time(work: Work) -> None:
+def test_a_list_that_lags_does_not_turn_back_time(work: Work) -> None:
     """Changes were asked for: a later answer that shows an earlier state comes from a replica that lags."""
     work.commit([record(1, "new", 10)], 20, since=0)
     work.commit([record(1, "old", 1)], 30, since=0)
@@ -230,7 +230,7 @@ def test_s3_s4_a_batch_of_another_run_with_the_same_walk_is_not_taken_for_loaded
     assert [row[0] for row in work.rows("SELECT name FROM main.things ORDER BY id")] == ["a", "c"]
 
 
-def test_full_reads_are_told_apart_from_changes(work: Work) -> None:
+def test_full_reads_are_distinct_from_changes(work: Work) -> None:
     work.commit([], 10)
     work.commit([], 20, since=10)
     assert work.rows("SELECT watermark, full_at FROM meta.checkpoints") == [(at(20), at(10))]
@@ -273,7 +273,7 @@ def test_s4_an_error_at_any_step_of_a_commit_leaves_nothing(work: Work, sabotage
     assert work.rows("SELECT watermark FROM meta.checkpoints") == [(at(2),)]
 
 
-def test_a_key_that_stands_twice_stops_the_batch(work: Work) -> None:
+def test_a_duplicate_key_stops_the_batch(work: Work) -> None:
     """Somebody else wrote to the file: uniqueness is checked, not hoped for."""
     work.commit([record(1, "a", 1)], 2)
     work.connection.execute("INSERT INTO main.things SELECT * FROM main.things")
@@ -290,7 +290,7 @@ def test_quarantined_records_are_kept_with_their_bytes(work: Work) -> None:
     ]
 
 
-def test_a_schema_change_is_told_once(work: Work) -> None:
+def test_a_schema_change_is_recorded_once(work: Work) -> None:
     for second in (1, 2):
         work.commit([record(1, "a", 1, brand_new=5)], second)
     assert work.rows("SELECT run_id, kind, name FROM meta.schema_changes") == [("run-1", "unknown_key", "brand_new")]

@@ -105,7 +105,7 @@ def test_x5_a_folder_that_is_made_is_the_owners_alone(tmp_path: Path) -> None:
     assert [path.stat().st_mode & 0o777 for path in (tmp_path / "lake", tmp_path / "lake" / "deals")] == [0o700, 0o700]
 
 
-def test_o2_an_export_that_can_not_go_on_says_which_one_still_stands(tmp_path: Path) -> None:
+def test_o2_an_export_that_fails_leaves_the_last_whole_one(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "lake"), state=tmp_path)
     put(store, b"x", "deals")
     with pytest.raises(StorageError, match="still names the last whole export"):

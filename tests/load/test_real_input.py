@@ -60,7 +60,7 @@ def cases() -> list[Any]:
     return found
 
 
-def test_every_seed_example_is_told_apart() -> None:
+def test_every_seed_example_is_assigned() -> None:
     assert {
         name.split("/")[1] for name in stored("examples") if name.startswith("seed_examples/")
     } == SEEDS.keys() | NO_RECORDS

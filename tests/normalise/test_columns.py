@@ -37,7 +37,7 @@ def test_keys_are_expected_where_a_column_takes_them() -> None:
     assert sql("v1").expected_keys() == {"": v1, "/parties": {"from"}}
 
 
-def test_v1_tells_more_of_users_and_emails_than_their_columns_store() -> None:
+def test_v1_has_more_of_users_and_emails_than_their_columns_store() -> None:
     assert sql("v2").always_residual() == set()
     assert sql("v1").always_residual() == {"owner_id", "emails"}
 

@@ -156,7 +156,7 @@ def test_s1_an_error_inside_a_transaction_takes_all_of_it_back(control: Control)
 # The lock.
 
 
-def test_o1_a_second_run_leaves_and_is_told_who_holds_the_project(tmp_path: Path) -> None:
+def test_o1_a_second_run_leaves_with_the_owner_of_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     holder = python(HOLDER, path)
     assert holder.stdout is not None

@@ -53,7 +53,7 @@ def test_s9_a_run_that_was_killed_has_a_receipt_without_an_end(control: Control)
     assert [receipt.run_id for receipt in control.receipts(1)] == ["c"]
 
 
-def test_runs_that_the_archive_tells_are_put_where_they_belong_and_the_others_keep_their_order(
+def test_runs_from_the_archive_are_inserted_by_time_and_the_others_keep_their_order(
     control: Control,
 ) -> None:
     for name, hour in (("second", 2), ("clock set back", 1), ("fifth", 5)):

@@ -17,7 +17,7 @@ from pdsync.model import BACKFILL, Page
 from .kit import NOW, open_walk, page
 
 
-def test_s3_a_walk_stands_since_the_server_s_time_at_its_first_page(control: Control) -> None:
+def test_s3_a_walk_began_at_the_server_s_time_of_its_first_page(control: Control) -> None:
     walk = open_walk(control)
     assert walk.started_at is None
     control.record_pages([page(walk, 0, "a")])
@@ -117,7 +117,7 @@ def test_s4_no_walk_gets_an_id_again_whatever_happened_to_the_file_or_the_clock(
     assert max(seen) < 2**62
 
 
-def test_the_id_of_a_walk_tells_when_it_was_opened(control: Control) -> None:
+def test_the_id_of_a_walk_has_the_time_of_its_opening(control: Control) -> None:
     opened = opened_at(open_walk(control).id)
     assert opened is not None
     assert abs(opened - datetime.now(UTC)) < timedelta(hours=1)
