@@ -1,7 +1,7 @@
 """Makes entries of the outbox from the values of people, files and queries: every name resolved, every value checked.
 
-Every error that needs no request is found here: an unknown operation, field, option or name, a missing or wrong value,
-a file that can't be read.
+Every error that can be found without a request is reported: an unknown operation, field, option or name, a missing or
+wrong value, a file that can't be read.
 """
 
 from __future__ import annotations

@@ -47,10 +47,10 @@ def snapshot_fields(record: Mapping[str, Any], payload: Mapping[str, Any]) -> di
     return {field: value for field, _ in fields(payload) for is_shown, value in [value_in(record, field)] if is_shown}
 
 
-def changed_fields(record: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """The fields of `wanted` (by their names in `fields`) in which a record shows something else."""
+def changed_fields(record: Mapping[str, Any], desired: Mapping[str, Any]) -> list[str]:
+    """The fields of `desired` (by their names in `fields`) in which a record shows something else."""
     changed = []
-    for field, value in wanted.items():
+    for field, value in desired.items():
         is_shown, stored = value_in(record, field)
         if is_shown and not equivalent(value, stored):
             changed.append(field)

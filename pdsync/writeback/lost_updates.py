@@ -52,7 +52,7 @@ async def find_deleter(http: Http, kind: str, key: str) -> int | None:
 
 
 async def find_overwritten(
-    http: Http, kind: str, key: str, *, base: Mapping[str, Any], wanted: Mapping[str, Any], me: int
+    http: Http, kind: str, key: str, *, base: Mapping[str, Any], desired: Mapping[str, Any], me: int
 ) -> dict[str, Any]:
     """Find the values of other users that our write overwrote: field → value.
 
@@ -61,7 +61,7 @@ async def find_overwritten(
         kind: of the record; there is a changelog of it.
         key: of the record.
         base: the record as we had read it.
-        wanted: field → what we wrote.
+        desired: field → what we wrote.
         me: the id of the user whose token it is.
 
     Raises:
@@ -72,7 +72,7 @@ async def find_overwritten(
         return {}
     entries = records_in((await http.carry_out(check(operation, {"id": key, "limit": _NEWEST}))).body)
     overwritten: dict[str, Any] = {}
-    for field, value in wanted.items():
+    for field, value in desired.items():
         is_shown, before = value_in(base, field)
         if not is_shown or isinstance(value, dict | list):
             continue

@@ -1,7 +1,7 @@
 """Decides whether a mutation may be sent, given its records as they are now; the plan and the sender both use it.
 
 The plan decides with what it has read; the sender decides again with a read that is at most five seconds old, and with
-what the plan saw as the state before. Nothing here reads or writes anything.
+what the plan saw as the state before. This module reads and writes nothing.
 
     fault              rejected      the request itself is not valid, or the operation is gone from the API
     hidden             rejected      `permission`
@@ -124,16 +124,16 @@ def _decide_update(prepared: PreparedMutation, before: Before, state: RecordStat
             return _not_found(state)
         return Decision("conflict", "target_gone", "it was deleted, merged into another, or can't be seen")
     record = _record(state)
-    wanted = dict(fields(prepared.body))
-    if not changed_fields(record, wanted) and not fields_not_returned(record, prepared.body):
+    desired = dict(fields(prepared.body))
+    if not changed_fields(record, desired) and not fields_not_returned(record, prepared.body):
         return _already_so(before, "every field has that value already")
-    if state.read and state.read.is_archived and wanted.get("is_archived") is not False:
+    if state.read and state.read.is_archived and desired.get("is_archived") is not False:
         return Decision("conflict", "archived", "it is archived; un-archive it first (is_archived=false)")
     compared = policy not in ("ours", "append")
     reason = "kept_theirs" if policy == "theirs" else "changed"
     return (
-        (_changed(record, before.planned, wanted, reason, "since the plan") if compared else None)
-        or _changed(record, prepared.mutation.expected, wanted, "changed", "since it was queued")
+        (_changed(record, before.planned, desired, reason, "since the plan") if compared else None)
+        or _changed(record, prepared.mutation.expected, desired, "changed", "since it was queued")
         or Decision("send")
     )
 
@@ -196,15 +196,15 @@ def _record(state: RecordState) -> Mapping[str, Any]:
 def _changed(
     record: Mapping[str, Any],
     base: Mapping[str, Any] | None,
-    wanted: Mapping[str, Any],
+    desired: Mapping[str, Any],
     reason: str,
     since: str,
 ) -> Decision | None:
-    """The conflict where a record differs from `base` in a field that does not have its wanted value either."""
+    """The conflict where a record differs from `base` in a field that does not have its desired value either."""
     changed = tuple(
         name
         for name in changed_fields(record, base or {})
-        if name not in wanted or not equivalent(wanted[name], value_in(record, name)[1])
+        if name not in desired or not equivalent(desired[name], value_in(record, name)[1])
     )
     return Decision("conflict", reason, f"another user has changed {{fields}} {since}", changed) if changed else None
 

@@ -78,9 +78,9 @@ async def list_snapshot(http: Http, shape: Shape, payload: Mapping[str, Any]) ->
 
 def find_relation(body: Mapping[str, Any], records: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
     """The one of `records` that links the same two records as `body` would, such as a follower of a deal."""
-    wanted = dict(fields(body))
+    desired = dict(fields(body))
     return next(
-        (each for each in records if not fields_not_returned(each, wanted) and not changed_fields(each, wanted)), None
+        (each for each in records if not fields_not_returned(each, desired) and not changed_fields(each, desired)), None
     )
 
 
@@ -132,10 +132,10 @@ async def probe_write(
 def _judge_update(
     body: Mapping[str, Any], request: str, base: Mapping[str, Any] | None, record: dict[str, Any]
 ) -> ProbeOutcome:
-    wanted = dict(fields(body))
+    desired = dict(fields(body))
     current = snapshot_fields(record, body)
-    if not changed_fields(record, wanted):
-        can_tell = len(fields_not_returned(record, body)) < len(wanted)
+    if not changed_fields(record, desired):
+        can_tell = len(fields_not_returned(record, body)) < len(desired)
         return ProbeOutcome("happened" if can_tell else "undecidable", request, current, record)
     if base is not None and not changed_fields(record, snapshot_fields(base, body)):
         return ProbeOutcome("absent", request, current)
@@ -174,14 +174,14 @@ async def _probe_add(
     fresh = _added_after(records, seen)
     if _newest_first(shape) and len(fresh) == len(records) >= _page_size(shape):
         return ProbeOutcome("undecidable", request, f"more than {len(records)} were added since")
-    wanted = dict(fields(prepared.body))
+    desired = dict(fields(prepared.body))
     alike = []
     for each in fresh:
-        if record_key(each) in bound or changed_fields(each, wanted) or _creator(each) not in (None, me):
+        if record_key(each) in bound or changed_fields(each, desired) or _creator(each) not in (None, me):
             continue
         is_part = fields_not_returned(each, prepared.body)
         whole = await _read_whole(http, shape, payload, each) if is_part else each
-        if not changed_fields(whole, wanted):
+        if not changed_fields(whole, desired):
             alike.append((each, evidence_against(prepared.operation, payload, whole, me) or _why_late(each, sent_at)))
     ours = [each for each, why in alike if not why]
     keys = [record_key(each) for each in ours]
@@ -267,7 +267,7 @@ def evidence_against(
 def _why_late(record: Mapping[str, Any], sent_at: datetime | None) -> str | None:
     """Why a record is too late to be the effect of an attempt; None if it is not.
 
-    Assumption: Pipedrive carries a request out within an hour of its arrival. A wrong clock here leads to a review.
+    Assumption: Pipedrive carries a request out within an hour of its arrival. A wrong clock leads to a review.
     """
     try:
         added = datetime.fromisoformat(str(record.get("add_time")))
@@ -391,5 +391,5 @@ def _id_in(value: Any) -> Any:
 
 
 def fingerprint(kind: str, payload: Mapping[str, Any]) -> str:
-    """Equal for additions that can't be told apart by their payloads: such additions are never in flight together."""
+    """A text that is equal for additions with equal payloads: such additions are never in flight together."""
     return f"add:{kind}:{msgspec.json.encode(payload, order='deterministic').decode()}"

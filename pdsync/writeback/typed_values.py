@@ -61,8 +61,8 @@ A_CURRENCY = "the code of a currency, like EUR"
 class InvalidValue(Exception):
     """A value that can't be parsed as the type of its field; the message continues "… is …, and"."""
 
-    def __init__(self, wanted: str, *, why: str | None = None) -> None:
-        super().__init__(f"should be {wanted}" if why is None else why)
+    def __init__(self, expected: str, *, why: str | None = None) -> None:
+        super().__init__(f"should be {expected}" if why is None else why)
 
 
 class NumberStyle(Struct, frozen=True):
@@ -90,13 +90,13 @@ class Option(Struct, frozen=True):
 # Numbers and money.
 
 
-def parse_number(value: object, style: NumberStyle = _UNKNOWN, wanted: str = A_NUMBER) -> int | float:
+def parse_number(value: object, style: NumberStyle = _UNKNOWN, expected: str = A_NUMBER) -> int | float:
     """A finite number. In text, digits may be grouped, with either decimal mark, if that is unambiguous."""
     if isinstance(value, str):
-        return _finite(_parse_decimal(value, style, wanted), wanted)
+        return _finite(_parse_decimal(value, style, expected), expected)
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        raise InvalidValue(wanted)
-    return _finite(value, wanted)
+        raise InvalidValue(expected)
+    return _finite(value, expected)
 
 
 def parse_integer(value: object, style: NumberStyle = _UNKNOWN) -> int:
@@ -152,14 +152,14 @@ def detect_styles(
             for name, marks in shown.items()}  # fmt: skip
 
 
-def _parse_decimal(text: str, style: NumberStyle, wanted: str) -> Decimal:
+def _parse_decimal(text: str, style: NumberStyle, expected: str) -> Decimal:
     style = NumberStyle(".") if isinstance(text, cells.Numeral) else style
     parts = _NUMBER.fullmatch(_trim(text))
     readings = _readings(parts[2]) if parts else {}
     if not parts or not readings:
-        raise InvalidValue(wanted)
+        raise InvalidValue(expected)
     if style.is_named and style.mark not in readings:
-        raise InvalidValue(wanted, why=f"does not have {style.mark!r} for its decimal mark, as --decimal says")
+        raise InvalidValue(expected, why=f"does not have {style.mark!r} for its decimal mark, as --decimal says")
     if style.mark in readings:
         found = readings[style.mark]
     elif len(set(readings.values())) == 1:
@@ -167,7 +167,7 @@ def _parse_decimal(text: str, style: NumberStyle, wanted: str) -> Decimal:
     else:
         few, many = sorted(readings.values())
         raise InvalidValue(
-            wanted, why=f"may be {few} or {many:f}: write {few}0 or {many:f}, or say which with --decimal"
+            expected, why=f"may be {few} or {many:f}: write {few}0 or {many:f}, or say which with --decimal"
         )
     exponent = Decimal(f"1{parts[3]}") if parts[3] else Decimal(1)
     return found * exponent * (-1 if parts[1] in ("-", "\u2212") else 1)
@@ -187,12 +187,12 @@ def _readings(body: str) -> dict[str, Decimal]:
     return found
 
 
-def _finite(value: float | Decimal, wanted: str) -> int | float:
+def _finite(value: float | Decimal, expected: str) -> int | float:
     if isinstance(value, int):
         return value
     found = float(value)
     if not math.isfinite(found):
-        raise InvalidValue(wanted, why=f"is no finite number, and should be {wanted}")
+        raise InvalidValue(expected, why=f"is no finite number, and should be {expected}")
     return int(value) if found.is_integer() and abs(found) < 2**53 else found
 
 
@@ -273,11 +273,11 @@ def parse_range(value: object, kind: str) -> dict[str, str]:
             found = found or [one(part) for part in parts]
         except InvalidValue:
             continue
-    wanted = f"a begin and an end, like {like}"
+    expected = f"a begin and an end, like {like}"
     if len(found) not in (1, 2):
-        raise InvalidValue(wanted)
+        raise InvalidValue(expected)
     if found != sorted(found) and kind == "daterange":
-        raise InvalidValue(wanted, why=f"ends before it begins, and should be {wanted}")
+        raise InvalidValue(expected, why=f"ends before it begins, and should be {expected}")
     return dict(zip(("value", "until"), found, strict=False))
 
 

@@ -79,15 +79,15 @@ class Verifier:
             return Ending("unknown", detail=str(error))
         if prepared.mutation.verb in ("delete", "other", "merge"):
             return await self._verify_effect(prepared, answer, record)
-        wanted = dict(fields(prepared.body))
-        if record is None or fields_not_returned(record, prepared.body) or changed_fields(record, wanted):
+        desired = dict(fields(prepared.body))
+        if record is None or fields_not_returned(record, prepared.body) or changed_fields(record, desired):
             record = await self._read_back(prepared, record) or record
         if record is None:
             return Ending("unknown", detail="the answer shows no record")
         if prepared.mutation.verb == "add":
             return judge_addition(prepared, record)
         ending = judge_update(prepared, record)
-        if ending.state == "applied" and (lost := await self._overwritten(prepared, base, wanted)):
+        if ending.state == "applied" and (lost := await self._overwritten(prepared, base, desired)):
             detail = f"another user had written {lost} meanwhile; it was overwritten"
             return Ending("conflict", "detected_late", detail, after=record)
         return ending
@@ -118,14 +118,14 @@ class Verifier:
         is_gone = read.is_gone or _is_flagged_deleted(read.record or {})
         return EffectReading("shown") if is_gone else EffectReading("missing", f"{removed.target} is still there")
 
-    async def _overwritten(self, prepared: PreparedMutation, base: Any, wanted: dict[str, Any]) -> str:
+    async def _overwritten(self, prepared: PreparedMutation, base: Any, desired: dict[str, Any]) -> str:
         """The values of other users that our update overwrote, as text; empty if none, or if not checked."""
         if not self.check_lost_updates or not isinstance(base, dict) or not prepared.addresses:
             return ""
         key = prepared.addresses[0].target.rpartition("/")[2]
         try:
             lost = await lost_updates.find_overwritten(
-                self.http, prepared.mutation.kind, key, base=base, wanted=wanted, me=self.me
+                self.http, prepared.mutation.kind, key, base=base, desired=desired, me=self.me
             )
         except ApiError as error:
             log.info("#%s: its changelog can't be read: %s", prepared.mutation.seq, error)

@@ -52,12 +52,12 @@ async def test_s8_the_user_who_deleted_a_record(tmp_path: Path, answer: object, 
 async def test_s8_without_a_changelog_no_user_is_named_and_nothing_is_read(tmp_path: Path) -> None:
     async with answering(tmp_path, {}) as api:
         assert await find_deleter(api.http, "leads", "12") is None
-        assert await find_overwritten(api.http, "leads", "12", base={"title": "a"}, wanted={"title": "b"}, me=ME) == {}
+        assert await find_overwritten(api.http, "leads", "12", base={"title": "a"}, desired={"title": "b"}, me=ME) == {}
     assert api.requests == []
 
 
 @pytest.mark.parametrize(
-    ("entries", "base", "wanted", "lost"),
+    ("entries", "base", "desired", "lost"),
     [
         ([entry("title", "Old", "New")], {"title": "Old"}, {"title": "New"}, {}),
         ([entry("title", "Hers", "New")], {"title": "Old"}, {"title": "New"}, {"title": "Hers"}),
@@ -77,16 +77,16 @@ async def test_s8_without_a_changelog_no_user_is_named_and_nothing_is_read(tmp_p
     ],
 )  # fmt: skip
 async def test_w6_an_edit_that_ours_replaced_unseen_is_found(
-    tmp_path: Path, entries: list[Any], base: dict[str, Any], wanted: dict[str, Any], lost: dict[str, Any]
+    tmp_path: Path, entries: list[Any], base: dict[str, Any], desired: dict[str, Any], lost: dict[str, Any]
 ) -> None:
     async with answering(tmp_path, {CHANGELOG: entries}) as api:
-        assert await find_overwritten(api.http, "deals", "12", base=base, wanted=wanted, me=ME) == lost
+        assert await find_overwritten(api.http, "deals", "12", base=base, desired=desired, me=ME) == lost
 
 
 async def test_w6_an_organizations_owner_has_one_name_everywhere(tmp_path: Path) -> None:
     async with answering(tmp_path, {"/v1/organizations/12/changelog": [entry("owner_id", 4, 5)]}) as api:
         lost = await find_overwritten(
-            api.http, "organizations", "12", base={"owner_id": 3}, wanted={"owner_id": 5}, me=ME
+            api.http, "organizations", "12", base={"owner_id": 3}, desired={"owner_id": 5}, me=ME
         )
     assert lost == {"owner_id": 4}
 
@@ -94,4 +94,4 @@ async def test_w6_an_organizations_owner_has_one_name_everywhere(tmp_path: Path)
 async def test_w6_a_changelog_that_cannot_be_read_shows_nothing_and_says_so(tmp_path: Path) -> None:
     async with answering(tmp_path, {CHANGELOG: 403}) as api:
         with pytest.raises(ApiError):
-            await find_overwritten(api.http, "deals", "12", base={"title": "a"}, wanted={"title": "b"}, me=ME)
+            await find_overwritten(api.http, "deals", "12", base={"title": "a"}, desired={"title": "b"}, me=ME)
