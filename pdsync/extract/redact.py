@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from html.entities import codepoint2name
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -230,14 +231,23 @@ def _patterns(text: str) -> Iterator[str]:
     text = text.strip()
     if len(text) < _MIN_LENGTH:
         return
-    words = r"[\s\u00a0_+.-]+" if "@" not in text else r"\s+"
-    whole = words.join(re.escape(word) for word in text.split())
+    words = r"(?:[\s\u00a0_+.-]|&nbsp;)+" if "@" not in text else r"\s+"
+    whole = words.join("".join(map(_character, word)) for word in text.split())
     yield rf"(?<!\w){whole}(?!\w)"
     if "@" in text:
         yield rf"(?<!\w){re.escape(text.replace('@', '%40'))}(?!\w)"
     digits = re.sub(r"\D", "", text)
     if len(digits) >= _MIN_DIGITS and not re.search(r"[^\W\d_]", text):
         yield r"(?<!\d)\+?" + r"[\s().\u00a0/-]*".join(digits) + r"(?!\d)"
+
+
+def _character(char: str) -> str:
+    """A pattern for a character as it is, or as HTML may write it: texts of mails and notes are HTML."""
+    if char.isascii() and char not in "&<>'\"":
+        return re.escape(char)
+    code, name = ord(char), codepoint2name.get(ord(char))
+    forms = [re.escape(char), f"&#0*{code};", f"&#x0*{code:x};", *([f"&{name};"] if name else [])]
+    return f"(?:{'|'.join(forms)})"
 
 
 def _records(tree: Any, operation: Operation | None) -> list[tuple[Any, str]]:
