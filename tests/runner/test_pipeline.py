@@ -94,3 +94,25 @@ def test_streams_can_be_left_out_or_read_whole(tmp_path: Path) -> None:
     assert request.reads_whole("deals")
     assert not request.reads_whole("persons")
     assert request.command != SyncRequest(request.streams).command
+
+
+def test_a_pipeline_of_another_job_becomes_the_request_of_that_job(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "past",
+        'description = "x"\njob = "backfill"\nsince = 2024-01-01\nuntil = 2024-02-01\nstreams = ["deals"]\nbudget = 9\n'
+        "per_day = true\n",
+    )
+    past = pipeline.load("past", tmp_path).to_backfill_request(None)
+    assert (past.since, past.until) == (datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 2, 1, tzinfo=UTC))
+    assert (past.streams, past.budget, past.per_day) == (("deals",), 9, True)
+    assert pipeline.load("past", tmp_path).to_backfill_request(5).budget == 5
+    write(
+        tmp_path,
+        "check",
+        'description = "x"\njob = "reconcile"\nrepair = true\ndeep = true\nsample = 3\nmax_tombstones = 0\n'
+        'leave_out = ["files"]\n',
+    )
+    check = pipeline.load("check", tmp_path).to_reconcile_request(7)
+    assert (check.repair, check.deep, check.sample, check.max_tombstones) == (True, True, 3, 0)
+    assert (check.leave_out, check.budget) == (("files",), 7)
