@@ -178,14 +178,6 @@ def test_an_export_that_is_killed_leaves_the_one_before(project: Project) -> Non
     assert not list(out.glob(".making-*"))
 
 
-def test_a_folder_of_another_company_is_refused(project: Project) -> None:
-    out = project.data / "export"
-    assert project.here("export", "parquet", "stages").code == 0
-    told = catalog(out)
-    (out / "catalog.json").write_text(json.dumps({**told, "company": {"id": 1, "name": "Other"}}))
-    assert project.here("export", "parquet", "stages").code == 2
-
-
 def test_polars_reads_it(project: Project) -> None:
     polars = pytest.importorskip("polars")
     out = project.data / "export"

@@ -44,7 +44,8 @@ async def open_session(
     control.bind_company(COMPANY, "Acme", None)
     receipt = begin_receipt("test")
     receipt.run_id = run or receipt.run_id
-    control.start_run(receipt.run_id, receipt.command, receipt.started_at)
+    if receipt.run_id not in control.run_order():  # else it is continued
+        control.start_run(receipt.run_id, receipt.command, receipt.started_at)
     token = box.token if box else "0" * 40
     budget = Budget(control.path, token, burst=0, daily_tokens=0)
     try:

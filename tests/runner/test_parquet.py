@@ -1,0 +1,142 @@
+"""An export keeps a number of snapshots, goes on where the last one ended, and shows nothing that one has masked."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pytest
+
+from pdsync.core import config
+from pdsync.errors import CatalogueError, ConfigError, StorageError
+from pdsync.load import publish, warehouse
+from pdsync.load.column_masks import Mask
+from pdsync.model import StreamReceipt
+from pdsync.runner import project
+from pdsync.runner.report.parquet import CATALOG, ExportRequest, export_parquet
+from pdsync.runner.report.receipt import save_receipt
+from tests.runner.kit import T0, deal, load, open_session
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pdsync.core.config import Settings
+
+
+async def run(folder: Path, number: int, *, again: bool = False) -> Settings:
+    """A run that loads deal `number` and is published; `again`: the same run, continued, loads another one."""
+    async with open_session(folder, run=f"run-{number}") as session:
+        at = T0 + timedelta(hours=number, minutes=30 * again)
+        await load(session, "deals", deal(number + 100 * again, at), since=T0 if number else None, at=at)
+        session.receipt.finished_at = session.receipt.started_at
+        session.receipt.streams["deals"] = StreamReceipt(complete=True)
+        session.loader.connection.execute(warehouse.history_view("deals"))
+        await session.loader.do(save_receipt, session.loader, session.receipt)
+    publish.publish(project.work_path(session.settings), session.settings.warehouse)
+    return session.settings
+
+
+def request(folder: Path, **options: Any) -> ExportRequest:
+    return ExportRequest(str(folder / "out"), ("deals",), **options)
+
+
+def catalog(folder: Path) -> dict[str, Any]:
+    stored: dict[str, Any] = json.loads((folder / "out" / CATALOG).read_text())
+    return stored
+
+
+def query(folder: Path, column: str, path: str) -> list[tuple[Any, ...]]:
+    with duckdb.connect() as connection:
+        return connection.execute(f"SELECT {column} FROM '{folder / 'out' / path}'").fetchall()
+
+
+def ids(folder: Path, *paths: str) -> list[int]:
+    return sorted(id for path in paths for (id,) in query(folder, "id", path))
+
+
+@pytest.mark.parametrize(("keep", "snapshots"), [(0, 3), (1, 1), (2, 2)])
+async def test_the_newest_snapshots_are_kept_and_the_others_removed(tmp_path: Path, keep: int, snapshots: int) -> None:
+    settings = await run(tmp_path, 0)
+    for _ in range(3):
+        report = export_parquet(settings, request(tmp_path, keep=keep))
+    table = catalog(tmp_path)["tables"]["deals"]
+    named = [table["file"]["path"], *(file["path"] for file in table["older"])]
+    assert len(named) == snapshots
+    assert table["snapshot"] == report.snapshot
+    assert {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.parquet")} == set(named)
+
+
+async def test_changes_go_on_after_the_last_run_that_was_exported(tmp_path: Path) -> None:
+    for number in range(3):
+        settings = await run(tmp_path, number)
+        report = export_parquet(settings, request(tmp_path, changes=True))
+        assert report.run == f"run-{number}"
+        assert ids(tmp_path, report.changed["deals"].path) == [number]
+    assert export_parquet(settings, request(tmp_path, changes=True)).changed == {}
+    changes = catalog(tmp_path)["changes"]["deals"]
+    assert changes["until"] == "run-2"
+    assert ids(tmp_path, *(file["path"] for file in changes["files"])) == [0, 1, 2]
+
+
+async def test_s1_a_run_that_was_continued_after_an_export_is_exported_again(tmp_path: Path) -> None:
+    settings = await run(tmp_path, 1)
+    export_parquet(settings, request(tmp_path, changes=True))
+    settings = await run(tmp_path, 1, again=True)
+    report = export_parquet(settings, request(tmp_path, changes=True))
+    assert ids(tmp_path, report.changed["deals"].path) == [1, 101]
+
+
+async def test_too_many_files_of_changes_become_one(tmp_path: Path) -> None:
+    for number in range(3):
+        settings = await run(tmp_path, number)
+        export_parquet(settings, request(tmp_path, changes=True, most_files=2))
+    files = catalog(tmp_path)["changes"]["deals"]["files"]
+    assert [ids(tmp_path, file["path"]) for file in files] == [[0, 1, 2]]
+    assert len(list((tmp_path / "out" / "_changes").rglob("*.parquet"))) == 1
+
+
+async def test_o4_a_file_that_was_changed_is_not_merged(tmp_path: Path) -> None:
+    settings = await run(tmp_path, 0)
+    export_parquet(settings, request(tmp_path, changes=True))
+    path = tmp_path / "out" / catalog(tmp_path)["changes"]["deals"]["files"][0]["path"]
+    path.write_bytes(b"other")
+    before, settings = catalog(tmp_path), await run(tmp_path, 1)
+    with pytest.raises(StorageError, match="was changed after it was written"):
+        export_parquet(settings, request(tmp_path, changes=True, most_files=1))
+    assert catalog(tmp_path) == before
+
+
+async def test_x2_what_was_masked_once_is_not_shown_later(tmp_path: Path) -> None:
+    settings, masked = await run(tmp_path, 0), (Mask.of("title=null"),)
+    export_parquet(settings, request(tmp_path, masks=masked))
+    with pytest.raises(ConfigError, match="--mask title=null"):
+        export_parquet(settings, request(tmp_path))
+    report = export_parquet(settings, request(tmp_path, masks=masked))
+    assert query(tmp_path, "title", report.written["deals"].path) == [(None,)]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [("{", "is not the catalogue"), ('{"format": 1}', "is not the catalogue"), (8, "contains company 8")],
+)
+async def test_x1_the_folder_of_another_company_or_program_is_refused(
+    tmp_path: Path, content: str | int, says: str
+) -> None:
+    settings = await run(tmp_path, 0)
+    export_parquet(settings, request(tmp_path))
+    path = tmp_path / "out" / CATALOG
+    if isinstance(content, int):
+        content = json.dumps({**catalog(tmp_path), "company": {"id": content, "name": "Other"}})
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=says):
+        export_parquet(settings, request(tmp_path))
+    assert path.read_text() == content
+
+
+async def test_what_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CatalogueError):
+        export_parquet(config.load(tmp_path), ExportRequest(str(tmp_path / "out"), ("deels",)))
+    with pytest.raises(ConfigError, match="There is no warehouse"):
+        export_parquet(config.load(tmp_path), request(tmp_path))
