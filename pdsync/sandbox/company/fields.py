@@ -86,7 +86,7 @@ class Field(Struct):
             **{name: NAMESPACES[name] for name in namespaces},
         }
 
-    def v1(self, kind: str, order_nr: int) -> dict[str, Any]:
+    def v1(self, kind: str, order_nr: int, *, is_read_alone: bool = False) -> dict[str, Any]:
         """The definition as v1 shows it."""
         definition = {
             "id": self.id,
@@ -111,8 +111,9 @@ class Field(Struct):
             "mandatory_flag": self.code in ("title", "name"),
             "options": None if self.options is None else [{"id": o["id"], "label": o["label"]} for o in self.options],
         }
-        if kind == "products":  # v1 shows fewer keys of these
-            del definition["index_visible_flag"], definition["details_visible_flag"]
+        if kind == "products":  # v1 shows fewer keys of these, and in lists and answers to writes fewer still
+            if not is_read_alone:
+                del definition["index_visible_flag"], definition["details_visible_flag"]
             return definition
         if self.options_deleted:
             definition["options_deleted"] = [{"id": o["id"], "label": o["label"]} for o in self.options_deleted]

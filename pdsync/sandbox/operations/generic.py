@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 MOST_IDS, MOST_ROWS = 100, 500
 MOST_PAGE = 100  # the limit that a list without parameters for pages shows
 CODE_LENGTH = 40  # of a custom field
+REMOVED = "The user data was successfully removed"
 ENVELOPE = {
     "status": "ok", "statusCode": 20000, "statusText": "OK", "service": "statistics-goals-api", "related_objects": {},
 }  # fmt: skip
@@ -62,7 +63,7 @@ def answer(call: Call, route: Route) -> Reply:
     _check_parents(call, collection, parents)
     match facts.method:
         case "GET" if id is not None:
-            return success(_show(call, facts, _row(call, collection, parents, id).record), facts.status)
+            return _reply(facts, _show(call, facts, _row(call, collection, parents, id).record))
         case "GET" if isinstance(facts.answer.get("data"), list) or facts.holder:
             return _list(call, facts, collection, parents)
         case "GET":
@@ -168,7 +169,7 @@ def _envelope(facts: DocumentedOperation, page: list[Any], *, more: bool, start:
         paging = {"start": start, "limit": limit, "more_items_in_collection": more}
         paging |= {"next_start": start + limit} if more else {}
         extra["additional_data"] = {"pagination": paging} if "pagination" in shape else paging
-    elif facts.paging == "cursor":
+    elif facts.paging == "cursor" or (isinstance(shape, dict) and "next_cursor" in shape):
         cursor = base64.urlsafe_b64encode(json.dumps({"at": start + limit}).encode()).decode() if more else None
         extra["additional_data"] = {"next_cursor": cursor}
     elif isinstance(shape, dict) and "pagination" in shape:  # one page, which says that it is the last
@@ -357,6 +358,8 @@ def _deleted(facts: DocumentedOperation, id: str, record: Record) -> Any:
     shape = facts.answer.get("data")
     if shape == "bool":
         return True
+    if "message" in facts.item:
+        return {"message": REMOVED}
     if "user_id" in facts.item:  # v2 names the follower
         return {"user_id": as_number(id)}
     if len(facts.item) > len(("id", "data", "success")):

@@ -211,7 +211,9 @@ def get_field(call: Call, route: Route) -> Reply:
     for order, field in enumerate(fields.all, 1):
         if call.params[0] == (field.code if call.version == "v2" else str(field.id)):
             return success(
-                field.v2(route.kind, _namespaces(call)) if call.version == "v2" else field.v1(route.kind, order)
+                field.v2(route.kind, _namespaces(call))
+                if call.version == "v2"
+                else field.v1(route.kind, order, is_read_alone=True)
             )
     # Assumption: shown for product fields only; here every retired field is 410 and an unknown one 404.
     if any(call.params[0] in (code, str(field.id)) for code, field in fields.retired.items()):
