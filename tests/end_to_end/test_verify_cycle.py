@@ -7,6 +7,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pytest
 from msgspec.structs import replace
 
@@ -122,6 +123,18 @@ def test_l5_lists_of_each_record_take_a_turn_as_far_as_their_share_suffices(sett
         assert not dear & chosen.keys()
         assert "deal_products" in chosen
     assert chosen["deal_products"] == 0  # the counts of the deals cost nothing, and none differs
+
+
+def test_s6_rows_of_deleted_parents_are_not_due_again_every_night(folder: Path, settings: Settings) -> None:
+    with duckdb.connect(str(settings.warehouse)) as connection:
+        connection.begin()
+        connection.execute("UPDATE meta.checkpoints SET full_at = ? WHERE stream = 'deal_products'", [NOW])
+        connection.execute("UPDATE main.deal_products SET _verified_at = ? WHERE deal_id <> 5", [NOW])
+        connection.commit()
+    assert "deal_products" in due(settings)  # one row was not seen
+    with duckdb.connect(str(settings.warehouse)) as connection:
+        connection.execute("UPDATE main.deals SET _deleted_at = ? WHERE id = 5", [NOW])
+    assert "deal_products" not in due(settings)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 
 from pdsync.core import catalogue
 from pdsync.model import Page, Parent
@@ -133,3 +134,20 @@ async def test_s7_a_mismatch_is_named_only_where_nothing_is_to_be_repaired(
         page = Page(-1, 0, encode(shown), len(shown), None, T0, context={"deal_ids": "2"})
         sweep.add("all", catalogue.operations("v2")["getDealsProducts"], [page])
     assert own.find_mismatches(sweep) == ([CountMismatch("deals", "2", *mismatch, T0)] if mismatch else [])
+
+
+@pytest.mark.parametrize(
+    ("daily_tokens", "to_read"),
+    [
+        (0, {"1": 2, "2": 3, "4": None, "5": 1}),  # all that have a list, by their count or by rows
+        (100, {"2": 3, "5": 1}),  # a request costs 10 tokens, and the share is 5
+    ],
+)
+async def test_s6_all_lists_are_compared_as_far_as_the_share_suffices(
+    session: OnlineSession, monkeypatch: pytest.MonkeyPatch, daily_tokens: int, to_read: dict[str, int | None]
+) -> None:
+    share = replace(session.settings, daily_tokens=daily_tokens, dependents_share=5)
+    monkeypatch.setattr(session, "settings", share)
+    own, connection = reconciler(session, deep=True), session.loader.connection
+    own.reads_all = own._can_afford_all(connection)
+    assert own._compare_counts(connection).to_read == to_read

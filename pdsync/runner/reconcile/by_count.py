@@ -87,9 +87,7 @@ class CountReconciler:
         table = await loader.do(loader.table, stream, self.version)
         sweep = await loader.do(Sweep, loader.connection, table, number)
         if self.parent.counts and self.deep and self.parent.batch > 1:
-            keys = await loader.do(self._list_parents, loader.connection)
-            tokens = -(-len(keys) // self.parent.batch) * (self._operation.cost or 0)
-            self.reads_all = self.reader.can_afford_dependents(tokens)
+            self.reads_all = await loader.do(self._can_afford_all, loader.connection)
         self.counts = await loader.do(
             self._compare_counts if self.parent.counts else self._select_all, loader.connection
         )
@@ -126,6 +124,11 @@ class CountReconciler:
         async for page in dependents(session.http, operation, walk, query, self.parent, keys, charge):
             session.record_page(stream.name, operation, page)
             yield page
+
+    def _can_afford_all(self, connection: duckdb.DuckDBPyConnection) -> bool:
+        """Whether the budget of dependent streams suffices to read all lists."""
+        requests = -(-len(self._list_parents(connection)) // self.parent.batch)
+        return self.reader.can_afford_dependents(requests * (self._operation.cost or 0))
 
     def _compare_counts(self, connection: duckdb.DuckDBPyConnection) -> ParentCounts:
         parent = catalogue.stream(self.parent.stream)

@@ -128,36 +128,53 @@ def _plan_stream(connection: duckdb.DuckDBPyConnection, settings: Settings, stre
     else:
         price = _price_of_pages(connection, settings, stream, operations, rows)
     seen_at = max(each for each in (read_at, swept_at) if each)
+    tokens = price.tokens
     if way == "every_sync":
-        seen_at = _oldest_look(connection, stream, unseen_since=read_at)
-        if seen_at is None:
+        missing, seen_at = _oldest_look(connection, stream, settings.api, unseen_since=read_at)
+        if not missing:
             return None
-    elif price.is_whole and (oldest := _oldest_look(connection, stream)):
-        seen_at = min(seen_at, oldest)
-    return DueStream(stream.name, rows, price.requests, price.tokens, seen_at)
+        item = evidence.find_item_operation(stream, settings.api)
+        tokens += min(missing, evidence.MAX_PROBES) * ((item.cost or 0) if item else 0)
+    elif price.is_whole:
+        seen_at = min(seen_at, _oldest_look(connection, stream, settings.api)[1] or seen_at)
+    return DueStream(stream.name, rows, price.requests, tokens, seen_at)
 
 
 def _oldest_look(
-    connection: duckdb.DuckDBPyConnection, stream: Stream, *, unseen_since: datetime | None = None
-) -> datetime | None:
-    """When the row was seen, or looked into, that was not for longest; None where there is no such row.
+    connection: duckdb.DuckDBPyConnection, stream: Stream, prefer: Version, *, unseen_since: datetime | None = None
+) -> tuple[int, datetime | None]:
+    """The number of live rows, and when the one was seen, or looked into, for which that is longest ago.
+
+    Rows of a parent that is deleted don't count: its list can't be requested.
 
     Args:
         connection: to the warehouse.
         stream: whose rows.
+        prefer: the version of the API.
         unseen_since: only rows that the source has not shown since then.
     """
-    condition = "" if unseen_since is None else " AND t._verified_at < ?"
+    version, sources = stream.sources(prefer)
+    conditions = ["t._deleted_at IS NULL"]
+    values: list[object] = [stream.name]
+    if unseen_since is not None:
+        conditions.append("t._verified_at < ?")
+        values.append(unseen_since)
+    parent = sources[0].parent
+    if parent and (column := stream.parent_column(parent, version)):
+        parents = catalogue.stream(parent.stream)
+        conditions.append(
+            f"t.{quoted(column)} IN (SELECT {quoted(parents.key)} FROM {quoted('main', parents.name)}"
+            " WHERE _deleted_at IS NULL)"
+        )
     row = first(
         connection.execute(
-            f"SELECT min(greatest(t._verified_at, f.seen_at)) FROM {quoted('main', stream.name)} t"
+            f"SELECT count(*), min(greatest(t._verified_at, f.seen_at)) FROM {quoted('main', stream.name)} t"
             " LEFT JOIN (SELECT key, max(seen_at) AS seen_at FROM meta.findings WHERE stream = ? GROUP BY 1) f"
-            f" ON f.key = t.{quoted(stream.key)}::VARCHAR WHERE t._deleted_at IS NULL{condition}",
-            [stream.name, *([] if unseen_since is None else [unseen_since])],
+            f" ON f.key = t.{quoted(stream.key)}::VARCHAR WHERE {' AND '.join(conditions)}",
+            values,
         )
     )
-    found: datetime | None = row[0]
-    return found
+    return int(row[0]), row[1]
 
 
 def _price_of_pages(
