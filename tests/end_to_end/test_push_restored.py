@@ -244,7 +244,7 @@ def test_w9_a_saved_plan_is_carried_out_once_also_after_a_restore(
     push(project, plan)
     restore(project, tmp_path / "control.db")
     ran = project.here(*YES, plan)
-    assert (ran.code, "is applied by now" in ran.err + ran.out) == (2, True), ran
+    assert (ran.code, "is applied now" in ran.err + ran.out) == (2, True), ran
     assert len(called(remote, "persons", "Planned once")) == 1
 
 
