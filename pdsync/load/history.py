@@ -10,9 +10,9 @@ All times are UTC. This module never writes to the warehouse.
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
-import duckdb
 from msgspec import Struct
 
 from pdsync.load import sales_views
@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
+    import duckdb
+
 Row = dict[str, Any]
+Key = tuple[str, str]  # schema and name
+_ABOUT_VIEWS = {"show", "tables", "views", "duckdb_views", "duckdb_columns", "information_schema", "catalogue"}
+_NAME = re.compile(r"\b(?:main|sales|meta|labeled|history)\.\w+")
 _OWN = (*SYSTEM_COLUMNS, "_valid_to")  # columns of pdsync and not of the record; `_extra` is the record's own
 
 
@@ -48,10 +53,18 @@ class Difference(Struct, frozen=True):
         return changed_fields(self.before, self.after) if self.before and self.after else []
 
 
-def show_as_of(connection: duckdb.DuckDBPyConnection, database: str, moment: datetime) -> None:
+def show_as_of(
+    connection: duckdb.DuckDBPyConnection, database: str, moment: datetime, query: str | None = None
+) -> None:
     """Make tables and views that show the attached `database` as it was at `moment`, under the names it has there.
 
     Tables of records, lists in them, `history.*`, `labeled.*` and `sales.*` are of that moment; `meta.*` is of today.
+
+    Args:
+        connection: to a database of its own, in which the views are created.
+        database: the attached warehouse.
+        moment: with its zone.
+        query: what will be run; views that it does not name are left out, because creating all takes seconds.
     """
     at = f"{literal(moment.isoformat())}::TIMESTAMPTZ"
     tables = connection.execute(
@@ -85,38 +98,56 @@ def show_as_of(connection: duckdb.DuckDBPyConnection, database: str, moment: dat
     if ("sales", "_clock") in waiting:
         waiting["sales", "_clock"] = sales_views.clock_at(waiting["sales", "_clock"], at)
     # What is left are views over those: of lists, labels and sales. They name no database, so they read ours.
-    _create_in_any_order(connection, [*_macros(connection, database), *waiting.values()])
+    waiting |= _macros(connection, database)
+    needs = _needs(waiting)
+    wanted = _wanted(query, needs) if query is not None else set(waiting)
+    for key in _in_order(wanted, needs):
+        connection.execute(waiting[key])
 
 
-def _macros(connection: duckdb.DuckDBPyConnection, database: str) -> list[str]:
+def _macros(connection: duckdb.DuckDBPyConnection, database: str) -> dict[Key, str]:
     """What creates the table macros of the attached `database`."""
     rows = connection.execute(
         "SELECT schema_name, function_name, parameters, macro_definition FROM duckdb_functions()"
         " WHERE database_name = ? AND function_type = 'table_macro'",
         [database],
     ).fetchall()
-    return [
-        f"CREATE MACRO {quoted(schema, name)}({', '.join(map(quoted, parameters))}) AS TABLE {body}"
+    return {
+        (schema, name): f"CREATE MACRO {quoted(schema, name)}({', '.join(map(quoted, parameters))}) AS TABLE {body}"
         for schema, name, parameters, body in rows
-    ]
+    }
 
 
-def _create_in_any_order(connection: duckdb.DuckDBPyConnection, statements: Sequence[str]) -> None:
-    """Carry out `statements`, each as soon as what it needs exists.
+def _needs(statements: dict[Key, str]) -> dict[Key, set[Key]]:
+    """For each view or macro, the others that its statement names."""
+    names = {f"{schema}.{view}": (schema, view) for schema, view in statements}
+    return {
+        key: {names[word] for word in _NAME.findall(statement.replace('"', "")) if names.get(word, key) != key}
+        for key, statement in statements.items()
+    }
 
-    Raises:
-        duckdb.Error: one needs what no other creates.
-    """
-    while statements:
-        failed: list[str] = []
-        for statement in statements:
-            try:
-                connection.execute(statement)
-            except duckdb.CatalogException:
-                failed.append(statement)
-        if len(failed) == len(statements):
-            connection.execute(failed[0])
-        statements = failed
+
+def _wanted(query: str, needs: dict[Key, set[Key]]) -> set[Key]:
+    """The views that `query` may read, and what those need; all, if it asks what there is."""
+    words = set(re.findall(r"\w+", query.lower()))
+    if words & _ABOUT_VIEWS:
+        return set(needs)
+    wanted = set[Key]()
+    waiting = [key for key in needs if key[1].lower() in words]
+    while waiting:
+        if (key := waiting.pop()) not in wanted:
+            wanted.add(key)
+            waiting += needs[key]
+    return wanted
+
+
+def _in_order(views: set[Key], needs: dict[Key, set[Key]]) -> Iterator[Key]:
+    """`views`, each after those that it needs."""
+    done = set[Key]()
+    while ready := sorted(key for key in views - done if needs[key] <= done):
+        yield from ready
+        done.update(ready)
+    yield from sorted(views - done)
 
 
 def versions(connection: duckdb.DuckDBPyConnection, table: str, key: str, id: str) -> list[Row]:

@@ -120,12 +120,15 @@ def _move_aside(work: Path, why: str) -> Path:
     return work.rename(work.with_name(f"{work.name}.{why}-{datetime.now(UTC):%Y%m%dT%H%M%S}"))
 
 
-def open_warehouse(settings: Settings, as_of: datetime | None = None) -> duckdb.DuckDBPyConnection:
+def open_warehouse(
+    settings: Settings, as_of: datetime | None = None, query: str | None = None
+) -> duckdb.DuckDBPyConnection:
     """The published warehouse, read-only, and locked down: no other file, no network, no extension.
 
     Args:
         settings: of the project.
         as_of: show every table as it was at this moment.
+        query: what will be run as of that moment; views that it does not name are left out.
 
     Raises:
         ConfigError: there is none yet.
@@ -141,7 +144,7 @@ def open_warehouse(settings: Settings, as_of: datetime | None = None) -> duckdb.
     except StorageError as error:
         raise StorageError(f"{error}\nThe next run replaces it with an undamaged one: pdsync sync") from error
     if as_of is not None:
-        history.show_as_of(connection, "published", as_of)
+        history.show_as_of(connection, "published", as_of, query)
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection

@@ -100,8 +100,7 @@ ALLOWED = {
     ("load/commit.py", "labels.values()"): "_labels(): made of quoted names",
     ("load/commit.py", "expressions[column]"): "_labels(): made of quoted names",
     ("load/export.py", "query"): "_write(): of quoted relations and literal paths, a few lines above it",
-    ("load/history.py", "failed[0]"): "views of our own warehouse, in a connection that holds nothing else",
-    ("load/history.py", "statement"): "views of our own warehouse, in a connection that holds nothing else",
+    ("load/history.py", "waiting[key]"): "views of our own warehouse, in a connection that holds nothing else",
     ("load/sales_views.py", "kind"): "VIEW, TABLE or MACRO TABLE, from the query above it",
     (
         "load/sales_views.py",

@@ -43,7 +43,7 @@ def sql(app: App, query: str, output: str | None, as_of: datetime | None, raw_cs
     pdsync sql --as-of 2026-01-31 "from labeled.deals where status = 'open'"
     """
     text = sys.stdin.read() if query == "-" else query
-    with project.open_warehouse(app.settings, as_of) as warehouse:
+    with project.open_warehouse(app.settings, as_of, text) as warehouse:
         answer = ask(warehouse, text)
     _write(app, answer, output or ("ndjson" if app.json else "table"), raw_csv=raw_csv)
 

@@ -1,0 +1,465 @@
+"""Sales views of a company of thirteen deals, each with an edge of its own; every number is worked out by hand.
+
+The company is in Berlin. Two users are called Ann, two pipelines Sales. Days are of October and November 2026.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pdsync.core import catalogue
+from pdsync.core.views import views
+from pdsync.load import history, warehouse
+from pdsync.runner.loader import Loader
+from tests.runner.kit import COMPANY, load_rows, text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import duckdb
+
+FIRST = datetime(2026, 11, 1, 6, tzinfo=UTC)  # the first sync
+SECOND = datetime(2026, 11, 20, 6, tzinfo=UTC)  # the one on which the tables stand
+LEAD, OFFER, CONTRACT, OLD, INTAKE = 11, 12, 13, 14, 21  # stages; the last is of the other pipeline called Sales
+NAMES = {LEAD: "lead", OFFER: "offer", CONTRACT: "contract", OLD: "old", INTAKE: "intake", None: None}
+
+
+def at(day: int, hour: int = 9, month: int = 10, second: int = 0) -> datetime:
+    return datetime(2026, month, day, hour, 0, second, tzinfo=UTC)
+
+
+def deal(id: int, added: datetime, stage: int, **more: Any) -> dict[str, Any]:
+    """A deal as the API shows it."""
+    times = {name: text(value) for name, value in more.items() if isinstance(value, datetime)}
+    updated = max([text(added), *times.values()])
+    return {
+        "id": id, "title": f"deal {id}", "add_time": text(added), "update_time": updated, "stage_id": stage,
+        "pipeline_id": 2 if stage == INTAKE else 1, "status": "open", "value": 100, "currency": "EUR", "owner_id": 1,
+        "creator_user_id": 1, "is_deleted": False, "is_archived": False, "probability": None, **more, **times,
+    }  # fmt: skip
+
+
+def won(at: datetime) -> dict[str, Any]:
+    return {"status": "won", "won_time": at, "close_time": at, "update_time": at}
+
+
+def lost(at: datetime, reason: str | None = None) -> dict[str, Any]:
+    return {"status": "lost", "lost_time": at, "close_time": at, "update_time": at, "lost_reason": reason}
+
+
+DEALS = {
+    "first": [
+        deal(1, at(1), CONTRACT, value=120, stage_change_time=at(10), **won(at(20))),
+        deal(2, at(2), CONTRACT, **lost(at(30, 23), " Too  expensive")),  # 31 October in Berlin
+        deal(3, at(3), CONTRACT, expected_close_date="2026-12-15", stage_change_time=at(9), update_time=at(28)),
+        deal(4, at(4), OFFER, stage_change_time=at(12), is_archived=True),
+        deal(5, at(5), INTAKE, stage_change_time=at(11), owner_id=2, update_time=at(13)),
+        deal(6, at(6), OFFER, first_won_time=at(8), **lost(at(16), "too expensive")),
+        deal(7, at(7), LEAD, **lost(at(14))),
+        deal(8, at(8), CONTRACT, value=50, currency="USD", stage_change_time=at(18)),
+        deal(9, at(9), OFFER, stage_change_time=at(19)),
+        deal(10, at(10), OFFER, **won(at(25))),
+        deal(11, at(11), LEAD, **won(at(11, second=10))),
+        deal(12, at(12), LEAD, value=80, expected_close_date="2026-11-10"),
+        deal(13, at(13), LEAD),
+    ],
+    "second": [
+        deal(7, at(7), LEAD, **(lost(at(14)) | {"update_time": at(5, month=11), "is_deleted": True})),
+        deal(12, at(12), OFFER, value=90, owner_id=2, expected_close_date="2026-12-10",
+             stage_change_time=at(12, month=11), update_time=at(15, month=11)),
+        deal(13, at(13), LEAD, update_time=at(10, month=11), is_deleted=True),
+    ],
+}  # fmt: skip
+LOG = [  # deal, field, time, old, new, author
+    (1, "add_time", at(1), None, "2026-10-01 09:00:00", 1),
+    (1, "stage_id", at(5), LEAD, OFFER, 1),
+    (1, "value", at(6), 100, 120, 2),
+    (1, "stage_id", at(10), OFFER, CONTRACT, 1),
+    (1, "status", at(20), "open", "won", 1),
+    (2, "add_time", at(2), None, "2026-10-02 09:00:00", 1),
+    (2, "status", at(30, 23), "open", "lost", 1),
+    (3, "add_time", at(3), None, "2026-10-03 09:00:00", 1),
+    (3, "stage_id", at(9), LEAD, CONTRACT, 1),
+    (3, "expected_close_date", at(20), "2026-10-15", "2026-11-15", 1),  # after it had passed
+    (3, "expected_close_date", at(28), "2026-11-15", "2026-12-15", 2),  # before it was due
+    (4, "add_time", at(4), None, "2026-10-04 09:00:00", 1),
+    (4, "stage_id", at(8), OFFER, CONTRACT, 1),
+    (4, "stage_id", at(12), CONTRACT, OFFER, 1),
+    (5, "add_time", at(5), None, "2026-10-05 09:00:00", 1),
+    (5, "stage_id", at(11), LEAD, INTAKE, 2),
+    (5, "pipeline_id", at(11), 1, 2, 2),
+    (5, "user_id", at(13), 1, 2, 2),
+    (6, "add_time", at(6), None, "2026-10-06 09:00:00", 1),
+    (6, "status", at(8), "open", "won", 1),
+    (6, "status", at(10), "won", "open", 1),
+    (6, "status", at(16), "open", "lost", 1),
+    (8, "add_time", at(8), None, "2026-10-08 09:00:00", 1),
+    (8, "stage_id", at(18), OFFER, CONTRACT, 1),  # within one second, and not in the order of the log
+    (8, "stage_id", at(18), LEAD, OFFER, 1),
+    (8, "value", at(18), 70, 50, 1),
+    (8, "currency", at(18), "EUR", "USD", 1),
+]
+
+
+def stage(id: int, name: str, number: int, pipeline: int = 1, probability: int = 50, **more: Any) -> dict[str, Any]:
+    return {
+        "id": id, "name": name, "pipeline_id": pipeline, "order_nr": number, "deal_probability": probability,
+        "is_deleted": False, "is_deal_rot_enabled": True, "days_to_rotten": 20, **more,
+    }  # fmt: skip
+
+
+def make(loader: Loader) -> None:
+    """Load the company, as two syncs and a reading of the changelog leave it."""
+    user = {"is_deleted": False, "active_flag": True, "timezone_name": "Europe/Berlin", "default_currency": "EUR"}
+    load_rows(
+        loader, "users", {"id": 1, "name": "Ann", "is_you": True, **user}, {"id": 2, "name": "Ann", **user}, number=1
+    )
+    pipelines = [
+        {"id": id, "name": "Sales", "is_deal_probability_enabled": id == 1, "is_deleted": False} for id in (1, 2)
+    ]
+    load_rows(loader, "pipelines", *pipelines, number=2)
+    stages = [stage(LEAD, "lead", 1, probability=10), stage(OFFER, "offer", 2), stage(CONTRACT, "contract", 3)]
+    stages += [stage(OLD, "old", 4, is_deleted=True), stage(INTAKE, "intake", 1, 2)]
+    load_rows(loader, "stages", *stages, number=3)
+    load_rows(loader, "deals", *DEALS["first"], number=4, at=FIRST)
+    load_rows(loader, "deals", *DEALS["second"], number=5, at=SECOND)
+    loader.table(catalogue.stream("deal_changelog"), "v2")
+    for number, (id, field, time, old, new, author) in enumerate(LOG):
+        loader.connection.execute(
+            "INSERT INTO main.deal_changelog (id, deal_id, field_key, time, old_value, new_value, actor_user_id,"
+            " _valid_from) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [number, id, field, time, old, new, author, FIRST],
+        )  # fmt: skip
+    for run, as_of in (("run-4", FIRST), ("run-5", SECOND)):
+        loader.connection.execute("INSERT INTO meta.runs (run_id, as_of) VALUES (?, ?)", [run, as_of])
+
+
+@pytest.fixture(scope="module")
+def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
+    loader = Loader(tmp_path_factory.mktemp("sales") / "work.duckdb")
+    loader.open(COMPANY, "Acme")
+    make(loader)
+    for name in ("activities", "leads", "deal_products", "products", "persons", "organizations"):
+        loader.table(catalogue.stream(name), "v2")
+    loader.create_views()
+    yield loader.connection
+    asyncio.run(loader.close())
+
+
+def ask(company: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, ...]]:
+    return company.execute(query).fetchall()
+
+
+L, H, E = "changelog", "history", "estimate"
+VISITS = {  # deal → stage, entered, left, exit, value at entry, value at exit, basis
+    1: [(LEAD, at(1), at(5), "advanced", 100, 100, L), (OFFER, at(5), at(10), "advanced", 100, 120, L),
+        (CONTRACT, at(10), at(20), "won", 120, 120, L)],
+    2: [(CONTRACT, at(2), at(30, 23), "lost", 100, 100, L)],  # created late
+    3: [(LEAD, at(3), at(9), "advanced", 100, 100, L), (CONTRACT, at(9), None, "open", 100, 100, L)],
+    4: [(OFFER, at(4), at(8), "advanced", 100, 100, L), (CONTRACT, at(8), at(12), "regressed", 100, 100, L),
+        (OFFER, at(12), None, "open", 100, 100, L)],
+    5: [(LEAD, at(5), at(11), "moved_pipeline", 100, 100, L), (INTAKE, at(11), None, "open", 100, 100, L)],
+    6: [(OFFER, at(6), at(8), "won", 100, 100, L), (OFFER, at(10), at(16), "lost", 100, 100, L)],
+    7: [(LEAD, at(7), at(14), "lost", 100, 100, E)],  # deleted later: it had left the stage before
+    8: [(LEAD, at(8), at(18), "advanced", 70, 70, L), (OFFER, at(18), at(18), "advanced", 50, 50, L),
+        (CONTRACT, at(18), None, "open", 50, 50, L)],
+    9: [(None, at(9), at(19), None, 100, 100, E), (OFFER, at(19), None, "open", 100, 100, H)],
+    10: [(OFFER, at(10), at(25), "won", 100, 100, E)],
+    11: [(LEAD, at(11), at(11, second=10), "won", 100, 100, E)],
+    12: [(LEAD, at(12), at(12, month=11), "advanced", 80, 80, E),
+         (OFFER, at(12, month=11), None, "open", 80, 90, H)],
+    13: [(LEAD, at(13), at(10, month=11), "removed", 100, 100, E)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("id", VISITS)
+def test_the_stages_that_a_deal_went_through(company: duckdb.DuckDBPyConnection, id: int) -> None:
+    rows = ask(
+        company,
+        "SELECT stage_id, entered_at, left_at, exit, entry_value::INT, exit_value::INT, basis FROM sales.stage_visits"
+        f" WHERE deal_id = {id} ORDER BY visit",
+    )
+    assert rows == VISITS[id]
+
+
+def test_visits_cover_the_open_time_of_a_deal_without_gap_or_overlap(company: duckdb.DuckDBPyConnection) -> None:
+    assert ask(company, """
+        WITH open_time AS (
+            SELECT deal_id, min(from_at) AS first, sum(epoch(coalesce(to_at, '2026-12-01') - from_at)) AS seconds
+            FROM sales.deal_states WHERE status = 'open' GROUP BY deal_id
+        ), visited AS (
+            SELECT deal_id, min(entered_at) AS first,
+                   sum(epoch(coalesce(left_at, '2026-12-01') - entered_at)) AS seconds
+            FROM sales.stage_visits GROUP BY deal_id
+        )
+        FROM open_time o FULL JOIN visited v USING (deal_id)
+        WHERE o.first IS DISTINCT FROM v.first OR o.seconds IS DISTINCT FROM v.seconds""") == []  # fmt: skip
+    assert ask(company, """
+        SELECT deal_id FROM (
+            SELECT deal_id, to_at, lead(from_at) OVER (PARTITION BY deal_id ORDER BY state) AS next
+            FROM sales.deal_states)
+        WHERE to_at IS DISTINCT FROM next""") == []  # fmt: skip
+
+
+def test_the_entries_of_a_stage_are_its_seven_exits_added_up(company: duckdb.DuckDBPyConnection) -> None:
+    rows = ask(company, """
+        SELECT stage_id, sum(entries), sum(advanced + regressed + moved_pipeline + won + lost + removed + still_open)
+        FROM sales.stage_conversion GROUP BY ALL ORDER BY ALL""")  # fmt: skip
+    assert rows == [(LEAD, 8, 8), (OFFER, 9, 9), (CONTRACT, 5, 5), (INTAKE, 1, 1)]
+
+
+def test_changes_replayed_from_created_on_end_in_the_present_row(company: duckdb.DuckDBPyConnection) -> None:
+    """Whatever the source of the changes."""
+    for field, kind in [("stage_id", "stage"), ("owner_id", "owner"), ("value", "value"), ("currency", "currency"),
+                        ("expected_close_date", "close_date"), ("status", "status")]:  # fmt: skip
+        assert ask(company, f"""
+            WITH told AS (
+                SELECT deal_id, time, seq, CASE kind WHEN 'created' THEN new ->> '{field}' ELSE new END AS new
+                FROM sales.deal_changes WHERE kind IN ('created', '{kind}')
+            )
+            SELECT t.deal_id, arg_max(coalesce(t.new, ''), (t.time, t.seq)) AS replayed,
+                   any_value(d.{field})::VARCHAR AS now
+            FROM told t JOIN main.deals d ON d.id = t.deal_id GROUP BY ALL
+            HAVING CASE WHEN '{field}' = 'value' THEN replayed::DOUBLE <> now::DOUBLE
+                        ELSE replayed <> coalesce(now, '') END
+            """) == [], field  # fmt: skip
+
+
+def test_who_changed_what_and_by_how_much(company: duckdb.DuckDBPyConnection) -> None:
+    assert ask(company, """
+        SELECT deal_id, kind, old, new, delta_value::INT, delta_days, author, basis FROM sales.deal_changes
+        WHERE kind IN ('value', 'close_date', 'owner', 'currency') ORDER BY deal_id, time, kind""") == [
+        (1, "value", "100", "120", 20, None, 2, "changelog"),
+        (3, "close_date", "2026-10-15", "2026-11-15", None, 31, 1, "changelog"),
+        (3, "close_date", "2026-11-15", "2026-12-15", None, 30, 2, "changelog"),
+        (5, "owner", "1", "2", None, None, 2, "changelog"),
+        (8, "currency", "EUR", "USD", None, None, 1, "changelog"),
+        (8, "value", "70", "50", None, None, 1, "changelog"),  # not comparable: the currency changed with it
+        (12, "close_date", "2026-11-10", "2026-12-10", None, 30, None, "history"),
+        (12, "owner", "1", "2", None, None, None, "history"),
+        (12, "value", "80.0000", "90.0000", 10, None, None, "history"),
+    ]  # fmt: skip
+
+
+def test_pushes_tell_planning_from_neglect(company: duckdb.DuckDBPyConnection) -> None:
+    assert ask(company, """
+        SELECT deal_id, later_moves, later_months, days_later, before_due, after_due, last_author_id, basis
+        FROM sales.pushes ORDER BY deal_id""") == [
+        (3, 2, 2, 61, 1, 1, 2, "changelog"),
+        (12, 1, 1, 30, 0, 1, None, "history"),  # seen on 15 November, after the 10th
+    ]  # fmt: skip
+
+
+def test_the_funnel_keeps_apart_what_only_shares_a_name(company: duckdb.DuckDBPyConnection) -> None:
+    rows = ask(
+        company, "SELECT pipeline_id, pipeline, stage, currency, deals, archived_deals, value::INT FROM sales.funnel"
+    )
+    assert rows == [
+        (1, "Sales", "offer", "EUR", 3, 1, 290),
+        (1, "Sales", "contract", "EUR", 1, 0, 100),
+        (1, "Sales", "contract", "USD", 1, 0, 50),
+        (2, "Sales", "intake", "EUR", 1, 0, 100),
+    ]
+
+
+def test_two_owners_of_one_name_are_two_rows_and_a_rate_is_of_the_owner(company: duckdb.DuckDBPyConnection) -> None:
+    rows = ask(
+        company, "SELECT owner_id, owner, open, won, lost, closed, win_rate FROM sales.by_owner ORDER BY owner_id"
+    )
+    assert rows == [(1, "Ann", 4, 3, 2, 5, 60.0), (2, "Ann", 2, 0, 0, 0, None)]
+    values = "SELECT owner_id, currency, open, open_value::INT, won_value::INT FROM sales.value_by_owner ORDER BY ALL"
+    assert ask(company, values) == [(1, "EUR", 3, 300, 320), (1, "USD", 1, 50, 0), (2, "EUR", 2, 190, 0)]
+
+
+def test_months_are_those_of_the_company(company: duckdb.DuckDBPyConnection) -> None:
+    months = "SELECT month, deals, value::INT FROM sales.won_by_month"
+    assert ask(company, months) == [(date(2026, 10, 1), 3, 320)]
+    rates = "SELECT month, won, lost, closed, win_rate FROM sales.win_rate WHERE closed > 0"
+    assert ask(company, rates) == [(date(2026, 10, 1), 3, 2, 5, 60.0)]
+
+
+def test_lost_reasons_are_by_the_stage_that_was_left(company: duckdb.DuckDBPyConnection) -> None:
+    rows = ask(company, "SELECT stage, reason, deals, share, spellings FROM sales.lost_reasons ORDER BY stage")
+    assert rows == [
+        ("contract", "too expensive", 1, 50.0, [" Too  expensive"]),
+        ("offer", "too expensive", 1, 50.0, ["too expensive"]),
+    ]
+
+
+def test_a_cohort_never_grows_from_stage_to_stage(company: duckdb.DuckDBPyConnection) -> None:
+    rows = ask(company, "SELECT pipeline_id, stage, created, reached, touched, estimated FROM sales.funnel_cohort")
+    assert rows == [  # 1, 2, 3, 4, 6, 8, 9, 10 and 12; 11 was imported as won, 7 and 13 are gone
+        (1, "lead", 9, 9, 4, 3),
+        (1, "offer", 9, 9, 7, 3),
+        (1, "contract", 9, 6, 5, 3),
+        (2, "intake", 1, 1, 1, 0),
+    ]
+
+
+def test_the_cycle_leaves_out_what_was_imported_as_closed(company: duckdb.DuckDBPyConnection) -> None:
+    rows = ask(company, "SELECT deals, median_days, mean_days FROM sales.sales_cycle")
+    assert rows == [(2, 17.0, 17.0)]  # 19 and 15 days
+
+
+def test_the_win_curve_counts_lost_as_an_exit_and_open_deals_until_now(company: duckdb.DuckDBPyConnection) -> None:
+    """Ten deals: lost at 10 and 28 days, won at 15 and 19; six open, at least 38 days old."""
+    rows = ask(
+        company, "SELECT age_days, at_risk, won, lost, won_share, lost_share FROM sales.win_curve WHERE won + lost > 0"
+    )
+    assert rows == [
+        (10, 10, 0, 1, 0.0, 10.0),
+        (15, 9, 1, 0, 10.0, 10.0),
+        (19, 8, 1, 0, 20.0, 10.0),
+        (28, 7, 0, 1, 20.0, 20.0),
+    ]
+
+
+def test_time_in_stage_counts_what_has_not_ended(company: duckdb.DuckDBPyConnection) -> None:
+    """Contract: 10, 28.6, 4 days ended; 42 and 33 days so far."""
+    rows = ask(company, """SELECT visits, settled, median_days, mean_days, km_median_days, basis
+                           FROM sales.time_in_stage WHERE stage = 'contract'""")  # fmt: skip
+    assert rows == [(5, 3, 10.0, 14.2, 29, "changelog")]
+
+
+def test_the_forecast_drops_no_deal(company: duckdb.DuckDBPyConnection) -> None:
+    rows = ask(company, """SELECT bucket, month, pipeline_id, currency, open_deals, open_value::INT,
+                           weighted_value::INT, unweighted_rest::INT, won_value::INT
+                           FROM sales.forecast ORDER BY ALL""")  # fmt: skip
+    assert rows == [
+        ("month", date(2026, 10, 1), 1, "EUR", 0, 0, None, 0, 320),
+        ("month", date(2026, 12, 1), 1, "EUR", 2, 190, 95, 0, 0),
+        ("no date", None, 1, "EUR", 2, 200, 100, 0, 0),
+        ("no date", None, 1, "USD", 1, 50, 25, 0, 0),
+        ("no date", None, 2, "EUR", 1, 100, None, 100, 0),
+    ]
+
+
+def test_what_became_of_the_deals_that_were_due(company: duckdb.DuckDBPyConnection) -> None:
+    """On 1 October nothing was open. On 1 November deal 12 was due on the 10th: it slipped into December."""
+    rows = ask(
+        company,
+        "SELECT month, baseline, won, lost, slipped, overdue, removed, baseline_value::INT, basis FROM sales.slippage",
+    )
+    assert rows == [(date(2026, 11, 1), 1, 0, 0, 1, 0, 0, 80, "history")]
+
+
+def test_the_waterfall_closes_to_the_cent(company: duckdb.DuckDBPyConnection) -> None:
+    """Deals due from 1 to 20 November, and those due from 11 October to the end of the year."""
+    flows = ["opening", "created", "pulled_in", "pushed_in", "reopened", "raised", "lowered", "won", "lost", "removed",
+             "pushed_out", "currency_changed", "closing"]  # fmt: skip
+    rows = ask(
+        company, f"SELECT currency, {', '.join(flows)} FROM sales.waterfall_between(['2026-10-31', '2026-11-20'])"
+    )
+    assert [
+        (row[0], {name: int(value) for name, value in zip(flows, row[1:], strict=True) if value}) for row in rows
+    ] == [
+        ("EUR", {"opening": 80, "pushed_out": 80}),
+    ]
+    rows = ask(
+        company, f"SELECT currency, {', '.join(flows)} FROM sales.waterfall_between(['2026-10-10', '2026-12-31'])"
+    )
+    assert [
+        (row[0], {name: int(value) for name, value in zip(flows, row[1:], strict=True) if value}) for row in rows
+    ] == [
+        ("EUR", {"opening": 100, "created": 90, "closing": 190}),
+    ]
+    for row in ask(company, f"SELECT {', '.join(flows)} FROM sales.waterfall"):
+        told = dict(zip(flows, row, strict=True))
+        gains = sum(told[name] for name in flows[1:6]) + told["currency_changed"]
+        assert told["opening"] + gains - sum(told[name] for name in flows[6:11]) == told["closing"]
+
+
+def test_the_pipeline_of_each_day(company: duckdb.DuckDBPyConnection) -> None:
+    rows = ask(company, """SELECT day, sum(deals)::INT, sum(value)::INT FROM sales.pipeline_daily
+        WHERE day IN ('2026-10-01', '2026-10-09', '2026-10-31', '2026-11-20')
+        AND currency = 'EUR' GROUP BY day ORDER BY day""")  # fmt: skip
+    assert rows == [
+        (date(2026, 10, 1), 1, 100),
+        (date(2026, 10, 9), 8, 790),  # 1 to 5 and 7 to 9; 6 was won on the 8th; 1 is worth 120, 8 worth 70
+        (date(2026, 10, 31), 6, 580),  # 3, 4, 5, 9, 12 and 13; 2 was lost at midnight in Berlin
+        (date(2026, 11, 20), 5, 490),
+    ]
+
+
+def test_open_on_is_the_table_as_of_that_moment(company: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    days = [date(2026, 10, 15), date(2026, 11, 1), date(2026, 11, 12), date(2026, 11, 19)]
+    told = {day: ask(company, f"SELECT id, stage_id, value FROM sales.open_on('{day}') ORDER BY id") for day in days}
+    path = path_of(company)
+    company.execute("CHECKPOINT warehouse")
+    copy = tmp_path / "copy.duckdb"
+    copy.write_bytes(path.read_bytes())
+    for day in days:
+        past = warehouse.attach(copy, "published")
+        moment = datetime(day.year, day.month, day.day, 23, tzinfo=UTC) - timedelta(microseconds=1)
+        moment -= timedelta(hours=day < date(2026, 10, 25))  # summer time
+        history.show_as_of(past, "published", moment, "from sales.funnel")
+        assert past.execute(
+            "SELECT id, stage_id, value FROM deals WHERE status = 'open' AND _deleted_at IS NULL ORDER BY id"
+        ).fetchall() == told[day]  # fmt: skip
+        past.close()
+    assert [len(told[day]) for day in days] == [4, 7, 6, 6]
+
+
+def path_of(company: duckdb.DuckDBPyConnection) -> Path:
+    rows = company.execute("SELECT path FROM duckdb_databases() WHERE database_name = 'warehouse'").fetchall()
+    return Path(rows[0][0])
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/Los_Angeles", "Europe/Berlin"])
+def test_every_view_is_equal_from_clients_in_other_time_zones(company: duckdb.DuckDBPyConnection, zone: str) -> None:
+    listed = [view for view in views().values() if view.question and not view.parameters]
+    there = {view.name: ask(company, f"SELECT * FROM {view.name} ORDER BY ALL") for view in listed}
+    company.execute(f"SET TimeZone = '{zone}'")
+    try:
+        for name, rows in there.items():
+            assert ask(company, f"SELECT * FROM {name} ORDER BY ALL") == rows, name
+    finally:
+        company.execute("SET TimeZone = 'UTC'")
+
+
+def test_stored_rows_are_what_a_query_would_compute(company: duckdb.DuckDBPyConnection) -> None:
+    """Row by row: only the deals that changed are computed again, and the result is the same."""
+    stored = {
+        name: ask(company, f"FROM sales.{name} ORDER BY ALL")
+        for name in ("_tracked_changes", "_tracked_states", "_tracked_visits")
+    }
+    company.execute("INSERT INTO sales._scope SELECT deal_id FROM sales._recorded")
+    try:
+        for name, rows in stored.items():
+            assert ask(company, f"FROM sales.{name.replace('_tracked', '')} ORDER BY ALL") == rows
+    finally:
+        company.execute("DELETE FROM sales._scope")
+
+
+def test_only_deals_that_changed_are_computed_again(tmp_path: Path) -> None:
+    loader = Loader(tmp_path / "work.duckdb")
+    loader.open(COMPANY, "Acme")
+    make(loader)
+    loader.create_views()
+    connection = loader.connection
+    connection.execute("UPDATE sales._tracked_states SET value = -1")  # a mark: it stays where nothing is computed
+    load_rows(
+        loader,
+        "deals",
+        deal(3, at(3), CONTRACT, value=777, update_time=at(18, month=11)),
+        number=6,
+        at=SECOND + timedelta(1),
+    )
+    loader.create_views()
+    rows = connection.execute(
+        "SELECT DISTINCT deal_id FROM sales._tracked_states WHERE value <> -1 ORDER BY ALL"
+    ).fetchall()
+    assert rows == [(3,)]
+    connection.execute("UPDATE main.stages SET order_nr = 9 WHERE id = 11")  # a stage moved: exits may differ
+    loader.create_views()
+    assert connection.execute("SELECT count(*) FROM sales._tracked_states WHERE value = -1").fetchall() == [(0,)]
+    assert Decimal(777) in {
+        value for (value,) in connection.execute("SELECT value FROM sales._tracked_states").fetchall()
+    }
+    asyncio.run(loader.close())
