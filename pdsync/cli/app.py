@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 from click.core import ParameterSource
-from rich.console import Console
 
 from pdsync.core import config
 from pdsync.core.log import clean, clean_json, to_stderr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from rich.console import Console
 
     from pdsync.core.config import Settings
 
@@ -53,6 +54,8 @@ class App:
         return self._console(stderr=False)
 
     def _console(self, *, stderr: bool) -> Console:
+        from rich.console import Console  # noqa: PLC0415 - not for --help
+
         forced = {"always": True, "never": False}.get(self.color)
         return Console(
             stderr=stderr,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import msgspec
 
-from pdsync.cli import render
+from pdsync.cli import receipts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -39,14 +39,14 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def run_with_progress(app: App, work: Callable[[render.Progress], Awaitable[T]]) -> tuple[T, float]:
+def run_with_progress(app: App, work: Callable[[receipts.Progress], Awaitable[T]]) -> tuple[T, float]:
     """Run `work` with live progress.
 
     Returns:
         The result of `work`, and how long it took, in seconds.
     """
     began = time.monotonic()
-    with render.Progress(app) as progress:
+    with receipts.Progress(app) as progress:
 
         async def interruptible() -> T:
             task = asyncio.current_task()
@@ -68,7 +68,7 @@ def show_receipt(app: App, receipt: Receipt, seconds: float, code: int, **more: 
             {"event": "summary", "complete": receipt.complete, **facts, "exit_code": code, "seconds": round(seconds, 3)}
         )
     elif app.verbosity >= 0:
-        render.show_receipt(app, receipt, seconds, (None, app.settings.daily_tokens))
+        receipts.show_receipt(app, receipt, seconds, (None, app.settings.daily_tokens))
 
 
 def exit_with(code: int) -> None:

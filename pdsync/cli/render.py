@@ -1,39 +1,13 @@
-"""Formats results: tables, receipts, live progress. Numbers get thousands separators, texts lose control characters."""
+"""Values as text for people: amounts get thousands separators, texts lose control characters."""
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from os.path import commonprefix
-from typing import TYPE_CHECKING, Any
-
-from rich.live import Live
-from rich.table import Table
+from typing import Any
 
 from pdsync.core.log import clean
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from types import TracebackType
-
-    from pdsync.cli.app import App
-    from pdsync.model import Receipt, StreamReceipt
-    from pdsync.runner.session import Event
-
-
-def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, counts: bool = False) -> Table:
-    """A plain table; columns of numbers are aligned right."""
-    cells = [list(row) for row in rows]
-    rendered = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for index, header in enumerate(headers):
-        values = [row[index] for row in cells if row[index] is not None]
-        right = bool(values) and all(isinstance(v, int | float | Decimal) and not isinstance(v, bool) for v in values)
-        rendered.add_column(clean(header), justify="right" if right else "left", overflow="fold")
-    for row in cells:
-        rendered.add_row(*(cell(value, counts=counts) for value in row))
-    return rendered
-
 
 _LONG = 240  # characters; a longer text is truncated in a preview
 _SHOWN = 160
@@ -86,93 +60,3 @@ def size(count: int) -> str:
             break
         amount, unit = amount / 1024, larger
     return f"{count:,} bytes" if unit == "bytes" else f"{amount:,.1f} {unit}"
-
-
-def show_receipt(app: App, receipt: Receipt, seconds: float, left: tuple[int | None, int] | None = None) -> None:
-    """Show what a run did: a table by stream, gaps and notes, and a summary."""
-    streams = receipt.streams
-    rows = [
-        [
-            ("✓" if entry.complete else "✗") + " " + name,
-            entry.read,
-            entry.inserted,
-            entry.updated,
-            entry.deleted,
-            entry.unchanged,
-            entry.requests,
-            entry.tokens,
-        ]
-        for name, entry in streams.items()
-    ]
-    app.err.print(
-        table(["  stream", "read", "new", "changed", "deleted", "same", "requests", "tokens"], rows, counts=True)
-    )
-    app.err.print()
-    for gap in receipt.gaps:
-        app.err.print(clean(f"✗ {gap.stream}: {gap.kind}: {gap.detail}"), style="yellow")
-    for name, entry in streams.items():
-        if entry.note:
-            app.err.print(clean(f"  {name}: {entry.note}"), style="dim")
-    schema_changes = sum(entry.schema_changes for entry in streams.values())
-    if schema_changes:
-        app.err.print(f'{schema_changes} schema changes: pdsync sql "from meta.schema_changes"')
-    totals = [sum(getattr(e, name) for e in streams.values()) for name in ("read", "inserted", "updated", "deleted")]
-    outcome = "Complete" if receipt.complete else "Interrupted" if receipt.exit_code == 130 else "Not complete"
-    share = f", {_share(receipt.tokens, left[1])} of a day's {left[1]:,}" if left and left[1] else ""
-    app.err.print(
-        f"{outcome}{' (continued)' if receipt.resumed else ''}: {totals[0]:,} rows read, {totals[1]:,} new,"
-        f" {totals[2]:,} changed,"
-        f" {totals[3]:,} deleted, in {seconds:.1f} s. {receipt.requests:,} requests, {receipt.tokens:,} tokens{share}.",
-        style="green" if receipt.complete else "yellow",
-    )
-    if receipt.resumed and receipt.as_of:
-        app.err.print(
-            f"This finished an interrupted run: complete as of {receipt.as_of:%Y-%m-%d %H:%M:%S} UTC, when its first"
-            f" list was started. Later changes come with the next run.",
-        )
-
-
-def _share(part: int, whole: int) -> str:
-    percent = 100 * part / whole
-    return f"{percent:.0f} %" if percent >= 1 or part == 0 else f"{percent:.1f} %"
-
-
-class Progress:
-    """Live progress on a terminal, one row per stream; with --json, events. Otherwise nothing is shown."""
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-        self._began = time.monotonic()
-        self._streams: dict[str, tuple[StreamReceipt, str]] = {}
-        self._live: Live | None = None
-
-    def __enter__(self) -> Progress:
-        if self._app.is_watched:
-            self._live = Live(console=self._app.err, refresh_per_second=8, transient=True, get_renderable=self._table)
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live:
-            self._live.stop()
-
-    def __call__(self, event: Event) -> None:
-        """Show an event of the run."""
-        if event.kind == "note":
-            self._app.note(event.text)
-        if event.receipt is not None:
-            self._streams[event.stream] = (event.receipt, event.kind)
-        if self._app.json and event.kind in ("started", "finished", "note"):
-            facts: dict[str, Any] = {"event": event.kind, "stream": event.stream or None, "text": event.text or None}
-            self._app.emit({key: value for key, value in facts.items() if value is not None})
-
-    def _table(self) -> Table:
-        elapsed = max(time.monotonic() - self._began, 0.001)
-        marks = {"finished": "✓", "page": "…", "started": "…"}
-        rows = [
-            [f"{marks[kind]} {name}", entry.requests, entry.read, entry.tokens, int(entry.read / elapsed)]
-            for name, (entry, kind) in self._streams.items()
-        ]
-        return table(["  stream", "pages", "rows", "tokens", "rows/s"], rows, counts=True)

@@ -97,7 +97,7 @@ def test_history_shows_each_edit_and_its_author_if_the_changelog_was_synced(tmp_
     moments = [datetime.fromisoformat(each["at"]) for each in told]
     assert moments == sorted(moments)
     shown = project.here("history", "deals", str(changed.id)).out
-    assert shown.splitlines()[0].rstrip().endswith("by")
+    assert "  by  " in shown.splitlines()[0]
 
 
 def test_history_shows_the_deletion(changed: Changed) -> None:

@@ -13,7 +13,6 @@ import duckdb
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
 from pdsync.cli import render
 from pdsync.cli.app import App
@@ -85,14 +84,6 @@ def test_a_cell_is_short_and_plain(value: Any, shown: str) -> None:
 
 def test_counts_get_separators_and_ids_do_not() -> None:
     assert [render.cell(12_345, counts=True), render.cell(9_999, counts=True)] == ["12,345", "9999"]
-
-
-def test_x10_a_table_obeys_no_markup_and_no_escape_code() -> None:
-    made = render.table(["[red]h\x1b[0m"], [["[bold]x[/bold]"], ["\x1b]52;c;x\x07"]])
-    into = io.StringIO()
-    Console(file=into, markup=False, width=80, color_system=None).print(made)
-    assert "\x1b" not in into.getvalue()
-    assert "[bold]x[/bold]" in into.getvalue()
 
 
 @pytest.mark.parametrize("first", list("=+-@\t\r\n＝＋－＠"))

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from pdsync.cli import render
+from pdsync.cli import tables
 from pdsync.cli.app import App, Command
 from pdsync.cli.commands import api
 from pdsync.cli.commands.push import push
+from pdsync.cli.layout import Rows
 from pdsync.core.actions import DEBUG, Action, actions, inputs_of, is_true, read_inputs, replacement_of
 from pdsync.core.actions import action as action_of
 from pdsync.core.log import clean_json
@@ -104,7 +105,7 @@ def actions_command(app: App, words: tuple[str, ...]) -> None:
             app.emit(_facts(each))
         return
     rows = [[each.key, each.kind, "removed" if each.removed else each.operation, _tokens(each)] for each in matching]
-    app.out.print(render.table(["action", "kind", "operation", "tokens"], rows))
+    tables.show(app, Rows(["action", "kind", "operation", "tokens"], rows))
     app.note(f"\n{len(matching)} of {len(actions())} actions. The inputs of one: pdsync actions getDeals")
 
 
@@ -191,10 +192,10 @@ def _show_inputs(app: App, chosen: Action) -> None:
         app.emit(_facts(chosen))
         return
     rows = [
-        [name, "yes" if each.required else "", each.default, each.meaning, each.explained]
+        [name, "yes" if each.required else "", each.default, each.meaning, [each.explained] if each.explained else []]
         for name, each in inputs_of(chosen).items()
     ]
-    app.out.print(render.table(["input", "required", "default", "meaning", "honoured"], rows))
+    tables.show(app, Rows(["input", "required", "default", "meaning", "honoured"], rows, notes=True))
     app.note(f"\n{chosen.title}: {chosen.removed or chosen.operation or 'a raw request'}")
 
 

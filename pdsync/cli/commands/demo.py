@@ -7,16 +7,17 @@ import shutil
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from pdsync.cli import render
+from pdsync.cli import tables
 from pdsync.cli.app import App, Command
 from pdsync.cli.commands.sql import answer_rows, ask
 from pdsync.cli.commands.sync import carry_out
 from pdsync.cli.job import show_receipt
+from pdsync.cli.layout import Rows
 from pdsync.core import config
 from pdsync.errors import ConfigError
 from pdsync.runner import project
@@ -115,6 +116,5 @@ def _sync(app: App, settings: Settings) -> Receipt:
 def _show(app: App, settings: Settings, query: str) -> None:
     with project.open_warehouse(settings) as warehouse:
         answer = ask(warehouse, query)
-    rows: list[list[Any]] = answer_rows(answer)
     if not app.json:
-        app.out.print(render.table(answer.column_names, rows))
+        tables.show(app, Rows(answer.column_names, answer_rows(answer)), may_page=False)

@@ -12,6 +12,8 @@ from pdsync.cli import render
 from pdsync.cli.app import App, Command, Group
 from pdsync.cli.commands.api import consent, run, session
 from pdsync.cli.job import Moment
+from pdsync.cli.layout import Rows
+from pdsync.cli.tables import show_aside
 from pdsync.core import catalogue
 from pdsync.core.account import fetch_account
 from pdsync.core.config import expand
@@ -315,7 +317,7 @@ def upload(app: App, /, paths: tuple[Path, ...], max_size: int, yes: bool, **lin
         rows.append([part.file_name, render.size(size), part.content_type])
         total += size
     if not app.json and app.verbosity >= 0:
-        app.err.print(render.table(["file", "size", "type"], rows))
+        show_aside(app, Rows(["file", "size", "type"], rows))
     to = ", ".join(f"{name.removesuffix('_id')} {value}" for name, value in record_ids.items())
     cost = len(calls) * (operation.cost or 0)
     what = "a file" if len(calls) == 1 else f"{len(calls)} files"

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pdsync.cli import render
+from pdsync.cli import render, tables
 from pdsync.cli.app import App, Command
 from pdsync.cli.job import Moment
+from pdsync.cli.layout import Rows
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
 from pdsync.load import history as past
@@ -49,20 +50,20 @@ def history(app: App, table: str, id: str) -> None:
             app.emit({"name": table, "id": id, **{field: getattr(change, field) for field in change.__struct_fields__}})
         return
     rows = [
-        [change.at, change.field or change.event.replace("_", " "), *_before_and_after(change), change.by]
+        [change.at, change.field or change.event.replace("_", " "), change.by, _before_and_after(change)]
         for change in changes
     ]
-    headers = ["when (UTC)", "field", "before", "", "after", "by"]
-    shown = len(headers) if any(change.by for change in changes) else len(headers) - 1
-    app.out.print(render.table(headers[:shown], [row[:shown] for row in rows]))
+    headers = ["when (UTC)", "field", "by", "before → after"]
+    if not any(change.by for change in changes):
+        headers, rows = [headers[0], headers[1], headers[3]], [[row[0], row[1], row[3]] for row in rows]
+    tables.show(app, Rows(headers, rows, notes=True))
 
 
 def _before_and_after(change: Change) -> list[str]:
     if change.event in ("deleted", "restored"):
-        return ["", "", ""]
-    if change.event == "first_seen":
-        return ["", "", _shorten(change.after, change.after_label)]
-    return [_shorten(change.before, change.before_label), "→", _shorten(change.after, change.after_label)]
+        return []
+    before = "" if change.event == "first_seen" else _shorten(change.before, change.before_label)
+    return [f"{before} → {_shorten(change.after, change.after_label)}".strip()]
 
 
 def _shorten(value: Any, label: str | None = None) -> str:
@@ -116,7 +117,7 @@ def _show_counts(
         return
     shown = [[name, *counts.values()] for name, counts in counted.items() if everything or any(counts.values())]
     if shown:
-        app.out.print(render.table(["table", "added", "changed", "gone"], shown, counts=True))
+        tables.show(app, Rows(["table", "added", "changed", "gone"], shown, counts=True))
     else:
         app.note("Nothing differs.")
 
@@ -136,14 +137,14 @@ def _show_rows(
             else:
                 shown.append([stream.name, difference.kind, difference.key, *_cells(difference, stream)])
     if shown:
-        app.out.print(render.table(["table", "change", "id", "record", "fields"], shown))
+        tables.show(app, Rows(["table", "change", "id", "record", "fields"], shown, notes=True))
     elif not app.json:
         app.note("Nothing differs.")
 
 
-def _cells(difference: Difference, stream: Stream) -> list[str]:
+def _cells(difference: Difference, stream: Stream) -> list[Any]:
     """Two cells of a table: the title of the record, and its changed fields."""
     row = difference.after or difference.before or {}
     fields = [f"{c.field}: {_shorten(c.before)} → {_shorten(c.after)}" for c in difference.fields()]
-    more = f" and {len(fields) - _SHOWN_FIELDS} more" if len(fields) > _SHOWN_FIELDS else ""
-    return [_shorten(row.get(stream.title)), "; ".join(fields[:_SHOWN_FIELDS]) + more]
+    more = [f"and {len(fields) - _SHOWN_FIELDS} more"] if len(fields) > _SHOWN_FIELDS else []
+    return [_shorten(row.get(stream.title)), [*fields[:_SHOWN_FIELDS], *more]]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from pdsync.cli import render
+from pdsync.cli import receipts, tables
 from pdsync.cli.app import App, Command, Group
+from pdsync.cli.layout import Rows
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
 from pdsync.runner import project
@@ -31,11 +32,8 @@ def listing(app: App, rows: list[dict[str, Any]], headers: list[str], empty: str
         for row in rows:
             app.emit(row)
     elif rows:
-        app.out.print(
-            render.table(
-                [header.replace("_", " ") for header in headers], [[r[h] for h in headers] for r in rows], counts=True
-            )
-        )
+        names = [header.replace("_", " ") for header in headers]
+        tables.show(app, Rows(names, [[r[h] for h in headers] for r in rows], counts=True, hints=tables.JSON))
     else:
         app.note(empty)
 
@@ -119,12 +117,12 @@ def show_run(app: App, run_id: str | None) -> None:
         return
     seconds = (run.finished_at - run.started_at).total_seconds() if run.finished_at else 0.0
     app.note(f"{run.run_id}: {run.command}, {run.started_at:%Y-%m-%d %H:%M:%S} UTC\n")
-    render.show_receipt(app, run, seconds)
+    receipts.show_receipt(app, run, seconds)
     proofs = [(name, entry.proof) for name, entry in run.streams.items() if entry.proof]
     if proofs:
         headers = ["  proof", "at the source", "counted", "here", "differences left", "verified", "longest unseen"]
         app.err.print()
-        app.err.print(render.table(headers, [_proof_row(name, proof) for name, proof in proofs], counts=True))
+        tables.show_aside(app, Rows(headers, [_proof_row(name, proof) for name, proof in proofs], counts=True))
 
 
 def _proof_row(name: str, proof: Proof) -> list[Any]:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from pdsync.cli import plan_html, render
+from pdsync.cli import plan_html, render, tables
 from pdsync.cli.app import App, Command
+from pdsync.cli.layout import Rows
 from pdsync.core.log import clean
 from pdsync.errors import ConfigError
 from pdsync.runner import push as pushing
@@ -180,12 +181,13 @@ def _consents(plan: Plan) -> bool:
 
 
 def _show_plan(app: App, plan: Plan, *, to_err: bool = False) -> None:
-    console = app.err if to_err else app.out
-    rows: list[list[Any]] = []
-    for step in plan.steps[:_SHOWN]:
-        rows += _step_rows(step)
-    if rows:
-        console.print(render.table(["", "operation", "record", "field", "before", "", "after", ""], rows))
+    if plan.steps:
+        headers = ["", "operation", "record", "title", "before → after"]
+        shown = Rows(headers, [_step_row(step) for step in plan.steps[:_SHOWN]], notes=True)
+        if to_err:
+            tables.show_aside(app, shown)
+        else:
+            tables.show(app, shown)
     if len(plan.steps) > _SHOWN:
         app.note(f"… and {len(plan.steps) - _SHOWN:,} more (--json or --html FILE shows all)")
     app.note("\n" + _summarize(plan))
@@ -194,19 +196,13 @@ def _show_plan(app: App, plan: Plan, *, to_err: bool = False) -> None:
         app.note(f"Check this: {count:,} of {total:,} records get {field} {what}.")
 
 
-def _step_rows(step: Step) -> list[list[Any]]:
-    record = step.title or ""
-    if step.target:
-        record = f"{step.target} {record}".strip()
-    note = ": ".join(part for part in (_FATES[step.fate], step.detail) if part)
-    head = [f"#{step.seq}", step.operation.split(" ")[-1], record]
+def _step_row(step: Step) -> list[Any]:
+    """A step as a row: what it does to which record, and its changes and warnings."""
     shown = [(change.field, *render.brief_pair(change.before, change.after)) for change in step.changes]
-    changes = [[field, before, "→", after] for field, before, after in shown] or [["", "", "", ""]]
-    lines = [
-        [*(head if index == 0 else ["", "", ""]), *change, note if index == 0 else ""]
-        for index, change in enumerate(changes)
-    ]
-    return lines + [["", "", "", "", "", "", warning, ""] for warning in step.warnings]
+    changes = [f"{field}: {before} → {after}" for field, before, after in shown]
+    fate = ": ".join(part for part in (_FATES[step.fate], step.detail) if part)
+    remarks = [*changes, *([fate] if fate else []), *step.warnings]
+    return [f"#{step.seq}", step.operation.split(" ")[-1], step.target, step.title, remarks]
 
 
 def _totals(plan: Plan) -> dict[str, Any]:

@@ -11,9 +11,10 @@ import click
 import msgspec
 from msgspec import structs
 
-from pdsync.cli import render
+from pdsync.cli import render, tables
 from pdsync.cli.app import App, Group
 from pdsync.cli.commands.sql import ask
+from pdsync.cli.layout import Hints, Rows
 from pdsync.core import catalogue, cells, raw_request
 from pdsync.errors import ConfigError
 from pdsync.load import results
@@ -169,7 +170,7 @@ def list_(app: App, everything: bool, states: tuple[State, ...], operation: str 
                 app.emit(_facts(each))
             return
         counts = outbox.counts()
-        app.out.print(_table(found, names))
+        tables.show(app, _rows(found, names))
     summary_line = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in sorted(counts.items()))
     app.note(f"\n{summary_line or 'The queue is empty.'}")
 
@@ -370,12 +371,12 @@ def _show(app: App, queued: list[Mutation], names: NameResolver) -> None:
         for each in queued:
             app.emit(_facts(each))
         return
-    app.out.print(_table(queued[:20], names))
+    tables.show(app, _rows(queued[:20], names))
     more = f" ({len(queued) - 20:,} more)" if len(queued) > 20 else ""
     app.note(f"\nQueued {len(queued):,}{more}. Nothing was sent. Preview it: pdsync push --dry-run")
 
 
-def _table(found: list[Mutation], names: NameResolver) -> Any:
+def _rows(found: list[Mutation], names: NameResolver) -> Rows:
     names.pending |= {each.id: f"that of #{each.seq}" for each in found}
     lines = [
         [
@@ -384,11 +385,12 @@ def _table(found: list[Mutation], names: NameResolver) -> Any:
             each.target or each.kind,
             summary(names, each),
             each.state,
-            each.detail or each.reason,
+            [why] if (why := each.detail or each.reason) else [],
         ]
         for each in found
     ]
-    return render.table(["", "operation", "record", "what", "state", "why"], lines)
+    headers = ["", "operation", "record", "what", "state", "why"]
+    return Rows(headers, lines, notes=True, hints=Hints(rows="--json shows all."))
 
 
 def summary(names: NameResolver, mutation: Mutation) -> str:

@@ -7,9 +7,10 @@ from collections import Counter
 import click
 import msgspec
 
-from pdsync.cli import render, webhook
+from pdsync.cli import tables, webhook
 from pdsync.cli.app import App, Command
 from pdsync.cli.job import exit_with, run_with_progress
+from pdsync.cli.layout import Rows
 from pdsync.runner.reconcile import findings
 from pdsync.runner.reconcile.reconcile import reconcile as reconcile_streams
 
@@ -92,13 +93,13 @@ def _show(app: App, result: findings.ReconcileResult, seconds: float, code: int)
         ]
         for name, (at_source, here, verified) in result.swept.items()
     ]
-    app.out.print(render.table(["stream", "at the source", "here", "the same", "differences"], rows, counts=True))
+    tables.show(app, Rows(["stream", "at the source", "here", "the same", "differences"], rows, counts=True))
     if result.findings:
         shown = [
-            [each.stream, each.key, each.kind, each.winner or "", each.evidence, "repaired" if each.repaired else ""]
+            [each.stream, each.key, each.kind, each.winner or "", "repaired" if each.repaired else "", [each.evidence]]
             for each in result.findings[:_SHOWN]
         ]
-        app.out.print(render.table(["", "", "", "now", "evidence", ""], shown))
+        tables.show(app, Rows(["", "", "", "now", "", "evidence"], shown, notes=True))
         if len(result.findings) > _SHOWN:
             app.note(f'… and {len(result.findings) - _SHOWN:,} more: pdsync sql "from meta.findings"')
     for gap in result.receipt.gaps:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import sys
 from datetime import datetime  # noqa: TC003 - part of the signatures
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import structs
 
-from pdsync.cli import render
+from pdsync.cli import layout, tables
 from pdsync.cli.app import App, Command
 from pdsync.cli.job import Moment
+from pdsync.cli.layout import Hints, Rows
 from pdsync.core import cells
 from pdsync.errors import ConfigError
 from pdsync.load import results
@@ -25,27 +28,81 @@ from pdsync.runner import project
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-FORMATS = ["table", "json", "ndjson", "csv", "parquet"]
+FORMS: tuple[tables.Form, ...] = get_args(tables.Form)
+FORMATS = [*FORMS, "json", "ndjson", "csv", "parquet"]
+_HINTS = Hints(
+    columns="See them with -o vertical or -o glimpse, or choose: --columns id,title,value",
+    empty="--all shows them",
+    rows="a file or pipe gets all",
+)
+_SHELL_HINTS = Hints(columns="See them with .mode vertical or .mode glimpse, or select fewer.", rows="add a limit")
 
 
 @click.command(cls=Command)
 @click.argument("query")
 @click.option("-o", "--output", type=click.Choice(FORMATS), help="[default: table, or ndjson with --json]")
 @click.option("--as-of", type=Moment(), help="Read every table as it was at this time.")
+@click.option("--columns", metavar="A,B", help="Only these columns, in this order.")
+@click.option("--all", "everything", is_flag=True, help="Show columns that are empty in every row, too.")
 @click.option("--raw-csv", is_flag=True, help="Write values that a spreadsheet would run as formulas unchanged.")
 @click.pass_obj
-def sql(app: App, query: str, output: str | None, as_of: datetime | None, raw_csv: bool) -> None:
+def sql(
+    app: App,
+    query: str,
+    output: str | None,
+    as_of: datetime | None,
+    columns: str | None,
+    everything: bool,
+    raw_csv: bool,
+) -> None:
     """Answer QUERY from the warehouse, read-only.
 
     \b
     pdsync sql "from deals limit 5"
     pdsync sql "select status, count(*), sum(value) from deals group by status" -o csv
     pdsync sql --as-of 2026-01-31 "from labeled.deals where status = 'open'"
+
+    A table fits the terminal: few rows are turned, of many columns the first are shown and the others named. vertical
+    shows one record below the other, glimpse a line for each column. A file or pipe gets everything.
     """
     text = sys.stdin.read() if query == "-" else query
     with project.open_warehouse(app.settings, as_of, text) as warehouse:
         answer = ask(warehouse, text)
-    _write(app, answer, output or ("ndjson" if app.json else "table"), raw_csv=raw_csv)
+    if columns:
+        answer = answer.select(_positions(answer.column_names, columns))
+    output = output or ("ndjson" if app.json else "table")
+    if output in FORMS:
+        _show(app, answer, output, structs.replace(_HINTS, empty="") if everything else _HINTS)
+    else:
+        _write(app, answer, output, raw_csv=raw_csv)
+
+
+def _positions(names: list[str], columns: str) -> list[int]:
+    """The positions of the columns that --columns names."""
+    by_name = {name.lower(): index for index, name in reversed(list(enumerate(names)))}
+    wanted = [name.strip() for name in next(csv.reader([columns]))]
+    for name in wanted:
+        if name.lower() not in by_name:
+            near = difflib.get_close_matches(name.lower(), by_name, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"The answer has no column {name}.{hint}\nIt has: {', '.join(names)}")
+    return [by_name[name.lower()] for name in wanted]
+
+
+def _show(app: App, answer: pa.Table, form: tables.Form, hints: Hints) -> None:
+    """Show an answer to people; a terminal gets the first rows of a long one, and their true count."""
+    drawn = answer if tables.terminal_width(app.out) is None else answer.slice(0, layout.MOST_ROWS)
+    types = _types(answer) if form == "glimpse" else []
+    rows = Rows(answer.column_names, answer_rows(drawn), total=answer.num_rows, hints=hints)
+    tables.show(app, rows, form, types)
+    app.note(f"{answer.num_rows:,} row{'' if answer.num_rows == 1 else 's'}")
+
+
+def _types(answer: pa.Table) -> list[str]:
+    """The types of an answer's columns, as DuckDB names them."""
+    with duckdb.connect() as database:
+        types = database.from_arrow(answer.slice(0, 0)).types
+    return [str(each).replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ") for each in types]
 
 
 def ask(warehouse: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
@@ -66,10 +123,7 @@ def _write(app: App, answer: pa.Table, output: str, *, raw_csv: bool) -> None:
         _write_parquet(answer)
         return
     names, rows = answer.column_names, answer_rows(answer)
-    if output == "table":
-        app.out.print(render.table(names, rows))
-        app.note(f"{answer.num_rows:,} row{'' if answer.num_rows == 1 else 's'}")
-    elif output == "csv":
+    if output == "csv":
         app.result(_csv(names, rows, raw=raw_csv), end="")
     else:
         facts = [dict(zip(names, row, strict=True)) for row in rows]
@@ -116,7 +170,11 @@ def _csv(names: list[str], rows: Iterable[list[Any]], *, raw: bool) -> str:
 @click.command(cls=Command)
 @click.pass_obj
 def shell(app: App) -> None:
-    """Open a prompt for read-only SQL on the warehouse. End a query with a semicolon; leave with Ctrl-D."""
+    """Open a prompt for read-only SQL on the warehouse. End a query with a semicolon; leave with Ctrl-D.
+
+    `.mode vertical` shows one record below the other, `.mode glimpse` a line for each column, `.mode table` tables.
+    """
+    form: tables.Form = "table"
     with project.open_warehouse(app.settings) as warehouse:
         app.note("Read-only. Try: from deals limit 5;   show all tables;   Ctrl-D leaves.")
         pending = ""
@@ -130,14 +188,22 @@ def shell(app: App) -> None:
                 pending = ""
                 app.note("")
                 continue
-            if not pending.rstrip().endswith(";"):
+            is_command = pending.startswith(".")
+            if not is_command and not pending.rstrip().endswith(";"):
                 continue
             query, pending = pending.strip().rstrip(";"), ""
             if query in ("exit", "quit", ".exit", ".quit"):
                 return
+            if is_command:
+                command, _, choice = query.partition(" ")
+                if command == ".mode" and choice in FORMS:
+                    form = choice
+                else:
+                    app.note(f"Not a command: {query}. There are .mode {' or '.join(FORMS)}, and .exit.")
+                continue
             try:
                 answer = ask(warehouse, query)
             except ConfigError as error:
                 app.note(str(error))
             else:
-                app.out.print(render.table(answer.column_names, answer_rows(answer)))
+                _show(app, answer, form, _SHELL_HINTS)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from pdsync.cli import render, webhook
+from pdsync.cli import tables, webhook
 from pdsync.cli.app import App, Command
 from pdsync.cli.commands import backfill, reconcile
 from pdsync.cli.job import (
@@ -20,6 +20,7 @@ from pdsync.cli.job import (
     run_with_progress,
     show_receipt,
 )
+from pdsync.cli.layout import Rows
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
 from pdsync.runner.pipelines import forecast, pipeline
@@ -215,9 +216,9 @@ def plan(app: App, streams: tuple[str, ...], full: bool, name: str | None, api: 
         return
     headers = ["stream", "list", "how", "requests", "tokens", "based on"]
     rows = [[x.stream, x.operation, x.way, x.requests, x.tokens, x.basis] for x in estimate.lines]
-    app.out.print(render.table(headers, rows))
+    tables.show(app, Rows(headers, rows))
     app.note("\n" + estimate.summary())
     if estimate.optional:
         rows = [[x.stream, x.operation, x.requests, x.tokens, x.basis] for x in estimate.optional]
         app.note("\nRead only when named, as each costs one request per parent (pdsync plan STREAM shows one):\n")
-        app.err.print(render.table(["stream", "list", "requests", "tokens", "based on"], rows, counts=True))
+        tables.show_aside(app, Rows(["stream", "list", "requests", "tokens", "based on"], rows, counts=True))
