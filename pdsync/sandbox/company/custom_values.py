@@ -65,11 +65,7 @@ def draw_address(random: Random, culture: dict[str, Any]) -> dict[str, Any]:
 def make_value_generator(  # noqa: C901, PLR0912 - a table
     field: Field, random: Random, pools: Pools
 ) -> Callable[[], Any]:
-    """A function that returns another value for `field` at each call.
-
-    Raises:
-        ValueError: the type of the field is unknown.
-    """
+    """A function that returns another value for `field` at each call; a ValueError for a field of unknown type."""
     chance, choice, today = random.random, random.choice, pools.today
     options = [option["id"] for option in field.options or ()]
 
@@ -101,12 +97,7 @@ def make_value_generator(  # noqa: C901, PLR0912 - a table
         case "date":
             return lambda: day_text(today - int(chance() * 900))
         case "daterange":
-
-            def daterange() -> Any:
-                day = today - int(chance() * 700)
-                return {"value": day_text(day), "until": day_text(day + 1 + int(chance() * 60))}
-
-            return daterange
+            return lambda: _date_range(today - int(chance() * 700), 1 + int(chance() * 60))
         case "time":
             return lambda: {"value": clock_time(), **zone()}
         case "timerange":
@@ -129,6 +120,10 @@ def make_value_generator(  # noqa: C901, PLR0912 - a table
                 pools.addresses = [draw_address(random, choice(cultures)) for _ in range(500)]
             return lambda: choice(pools.addresses)
     raise ValueError(f"cannot generate values for a field of type {field.type!r}")
+
+
+def _date_range(day: int, days: int) -> dict[str, str]:
+    return {"value": day_text(day), "until": day_text(day + days)}
 
 
 def make_record_generator(

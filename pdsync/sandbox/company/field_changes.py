@@ -28,8 +28,7 @@ def change_fields(  # noqa: C901 - a table
     Args:
         op: one of OPERATIONS.
         code: of the field to change; not for add.
-        name: new name of the field, or label of the option.
-        options: labels of a new field's options.
+        name, options: name of the field or label of the option; labels of a new field's options.
 
     Returns:
         The field in the form of v2.
