@@ -24,7 +24,7 @@ TOKENS = 2  # a message
 @pytest.fixture(scope="module")
 def box() -> Iterator[RunningSandbox]:
     company = generate_company(
-        seed=9, sizes=Sizes(deals=20, products=2, files=2, mail_threads=60), now=datetime.now(UTC)
+        seed=9, sizes=Sizes(deals=20, products=2, files=2, mail_threads=40), now=datetime.now(UTC)
     )
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
         yield box
@@ -34,6 +34,14 @@ def box() -> Iterator[RunningSandbox]:
 def project(box: RunningSandbox, tmp_path: Path) -> Project:
     box.log.clear()
     return Project(tmp_path / "project").configure(base_url=box.url, api_token=box.token)
+
+
+@pytest.fixture(scope="module")
+def synced(box: RunningSandbox, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project that has read the texts, and the persons."""
+    project = Project(tmp_path_factory.mktemp("mail") / "project").configure(base_url=box.url, api_token=box.token)
+    assert project.here("sync", "persons", *SYNC[1:]).code == 0
+    return project
 
 
 def requests(box: RunningSandbox) -> list[tuple[int, str]]:
@@ -111,8 +119,8 @@ def test_l5_texts_are_read_within_the_share_of_the_day_and_the_next_run_continue
     assert project.ask("SELECT count(*) FROM mail_message_bodies") == [(len(ids),)]
 
 
-def test_texts_are_not_compared_and_survive_a_replay(box: RunningSandbox, project: Project) -> None:
-    assert project.here(*SYNC).code == 0
+def test_texts_are_not_compared_and_survive_a_replay(box: RunningSandbox, synced: Project) -> None:
+    project = synced
     rows = project.ask("SELECT id, body FROM mail_message_bodies ORDER BY id")
     box.log.clear()
     ran = project.here("reconcile", "--json")
@@ -123,9 +131,8 @@ def test_texts_are_not_compared_and_survive_a_replay(box: RunningSandbox, projec
     assert project.ask("SELECT id, body FROM mail_message_bodies ORDER BY id") == rows
 
 
-def test_threat_13_texts_of_a_forgotten_person_are_removed(box: RunningSandbox, project: Project) -> None:
-    assert project.here("sync", "-q", "persons").code == 0
-    assert project.here(*SYNC).code == 0
+def test_threat_13_texts_of_a_forgotten_person_are_removed(synced: Project) -> None:
+    project = synced
     parties = project.ask(
         "SELECT id, [p.linked_person_id FOR p IN list_concat(senders, recipients)], senders[1].linked_person_id"
         " FROM mail_message_bodies"

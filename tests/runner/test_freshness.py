@@ -48,6 +48,11 @@ def test_a_table_is_as_fresh_as_the_oldest_of_its_lists(tmp_path: Path) -> None:
         "INSERT INTO meta.checkpoints BY NAME SELECT * REPLACE ('archived' AS source, ? AS watermark)"
         " FROM meta.checkpoints WHERE stream = 'deals'", [now - timedelta(hours=5)],
     )  # fmt: skip
+    # A list that pdsync no longer reads, as the API version or the catalogue has changed, ages nothing.
+    loader.connection.execute(
+        "INSERT INTO meta.checkpoints BY NAME SELECT * REPLACE ('older' AS source, ? AS watermark)"
+        " FROM meta.checkpoints WHERE stream = 'deals' LIMIT 1", [now - timedelta(days=90)],
+    )  # fmt: skip
     asyncio.run(loader.close())
     deals, users = measure_freshness(settings)
     assert (deals.stream, deals.rows, deals.deleted) == ("deals", 2, 1)

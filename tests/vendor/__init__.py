@@ -3,7 +3,8 @@
 python -m tests.vendor     # writes them again from ../shared/api
 
 operations.json   method, path, parameters, body keys, scopes and cost of each operation, for the catalogue
-listed.json       the vendor's list of operations: which are current, what replaced the others, what they answer
+listed.json       the vendor's list of operations: which are current, what replaced the others, what they answer,
+                  and which parameters narrow a list where they are absent
 actions.json      the vendor's actions and the operations they call
 answers.json      JSON Schemas of the answers by status, for the sandbox
 bodies.json       JSON Schemas of the bodies of requests, with their nested items, for what pdsync sends

@@ -109,9 +109,10 @@ def _plan_stream(connection: duckdb.DuckDBPyConnection, settings: Settings, stre
         return None
     read_at, swept_at = first(
         connection.execute(
-            "SELECT (SELECT min(full_at) FROM meta.checkpoints WHERE stream = $1),"
+            "SELECT (SELECT min(full_at) FROM meta.checkpoints WHERE stream = $1 AND version = $2"
+            " AND source IN (SELECT unnest($3::VARCHAR[]))),"
             " (SELECT max(swept_at) FROM meta.sweeps WHERE stream = $1 AND complete)",
-            [stream.name],
+            [stream.name, version, [source.name for source in sources]],
         )
     )
     if read_at is None and swept_at is None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from pdsync.core import catalogue
 from pdsync.core.budget import tokens_left
 from pdsync.runner import project
 from pdsync.sql import first, quoted
 
 if TYPE_CHECKING:
+    import duckdb
+
     from pdsync.core.config import Settings
 
 
@@ -33,11 +37,7 @@ def measure_freshness(settings: Settings) -> list[Freshness]:
         return []
     tables = []
     with project.open_warehouse(settings) as warehouse:
-        rows = warehouse.execute(
-            "SELECT stream, epoch(min(watermark)), epoch(min(full_at)) FROM meta.checkpoints"
-            " GROUP BY stream ORDER BY stream"
-        ).fetchall()
-        for stream, until, full in rows:
+        for stream, until, full in _read_checkpoints(warehouse, settings):
             counted = first(
                 warehouse.execute(
                     f"SELECT count(*) FILTER (_deleted_at IS NULL), count(*) FILTER (_deleted_at IS NOT NULL)"
@@ -56,6 +56,29 @@ def measure_freshness(settings: Settings) -> list[Freshness]:
                 )
             )
     return tables
+
+
+def _read_checkpoints(
+    warehouse: duckdb.DuckDBPyConnection, settings: Settings
+) -> list[tuple[str, float, float | None]]:
+    """Each stream with the oldest watermark and the oldest full reading of its lists, in seconds since 1970.
+
+    Lists of the other API version, or of an earlier version of pdsync, count only where no other list was read.
+    """
+    rows = warehouse.execute(
+        "SELECT stream, source, version, epoch(watermark), epoch(full_at) FROM meta.checkpoints ORDER BY stream"
+    ).fetchall()
+    current = set()
+    for name, stream in catalogue.streams().items():
+        version, sources = stream.sources(settings.api)
+        current |= {(name, source.name, version) for source in sources}
+    found = []
+    for name, group in itertools.groupby(rows, key=lambda row: str(row[0])):
+        lists = list(group)
+        lists = [row for row in lists if row[:3] in current] or lists
+        full = [row[4] for row in lists if row[4] is not None]
+        found.append((name, min(row[3] for row in lists), min(full, default=None)))
+    return found
 
 
 def budget_left(settings: Settings) -> tuple[int | None, int]:
