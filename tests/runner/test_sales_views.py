@@ -145,7 +145,7 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBP
     loader = Loader(tmp_path_factory.mktemp("sales") / "work.duckdb")
     loader.open(COMPANY, "Acme")
     make(loader)
-    for name in ("activities", "leads", "deal_products", "products", "persons", "organizations"):
+    for name in ("activities", "leads", "deal_products", "products", "persons", "organizations", "goals", "currencies"):
         loader.table(catalogue.stream(name), "v2")
     loader.create_views()
     yield loader.connection
