@@ -94,6 +94,45 @@ def test_every_read_answers_as_documented(reader: Api, ids: dict[str, Any], name
         assert isinstance(answer.data, dict)
 
 
+SHOWN_ONLY = {  # parameters that choose a page, an order or what is shown, and no records
+    "limit", "start", "cursor", "sort", "sort_by", "sort_direction", "order_by", "include_fields", "include_labels",
+    "include_option_labels", "include_field_code", "custom_fields", "include_body", "fields", "exact_match", "match",
+    "item_types", "entity_type", "field", "search_for_related_items", "totals_convert_currency", "exclude_deals",
+    "skip_users", "get_summary",
+}  # fmt: skip
+WITHOUT_EFFECT = {  # on what this company holds
+    ("v1 findUsersByName", "search_by_email"): "e-mails are made of names",
+    ("v1 getOrganizationRelationship", "org_id"): "neither end of the relation: what is calculated stays",
+    ("v1 getStageDeals", "user_id"): "the first stage has no open deal of the caller",
+    **{
+        (f"v1 get{one}Updates", "all_changes"): "no custom field was changed"
+        for one in ("Deal", "Person", "Organization")
+    },
+}
+NONE_MATCHES = {  # values that leave less than everything
+    "type": "leads", "status": "open", "updated_since": "2031-01-01T00:00:00Z", "updated_until": "2001-01-01T00:00:00Z",
+    "start_date": "2031-01-01", "end_date": "2001-01-01", "term": "zzzz", "app": "nova", "title": "zzzz",
+    "items": "note", "folder": "sent", "is_active": "false", "visible": "false", "parent_task_id": "null",
+    **dict.fromkeys(("owned_by_you", "everyone", "done", "all_changes", "search_by_email"), "1"),
+    **dict.fromkeys(("include_archived", "is_done", "is_milestone"), "true"),
+}  # fmt: skip
+
+
+def test_every_documented_filter_of_a_list_has_an_effect(reader: Api, ids: dict[str, Any]) -> None:
+    ignored = set()
+    for name, facts in READS.items():
+        path, query = example_of(facts, ids)
+        conditions = [param for param in facts.query if param not in SHOWN_ONLY and param not in facts.needed]
+        whole = reader.get(path, **query) if conditions and name not in ELSEWHERE else None
+        if whole is None or whole.status != 200:
+            continue
+        for param in conditions:
+            found = reader.get(path, **{**query, param: NONE_MATCHES.get(param, "987654")})
+            if found.status == 200 and found.json.get("data") == whole.json.get("data"):
+                ignored.add((name, param))
+    assert ignored <= WITHOUT_EFFECT.keys()
+
+
 def test_a_note_is_added_changed_and_deleted_and_the_journal_tells(api: Api) -> None:
     before = len(api.box.journal)
     made = api.post("/v1/notes", content="<p>x</p>", deal_id=api.live("deals")[0])

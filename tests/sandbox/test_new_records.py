@@ -53,11 +53,15 @@ def test_a_note_keeps_the_time_that_it_was_given(api: Api) -> None:
     assert (note["add_time"], note["update_time"]) == ("2021-03-04 05:06:07", "2026-11-22 12:00:00")
 
 
+PROJECT = {"title": "x", "board_id": 1, "phase_id": 1, "deal_ids": [987654]}
 REFUSED: list[tuple[str, str, dict[str, Any]]] = [
     ("a note without a link", "notes", {"content": "x"}),
     ("a note of a deal that is not there", "notes", {"content": "x", "deal_id": 987654}),
     ("a note pinned to what it does not link to", "notes", {"content": "x", "deal_id": 1, "pinned_to_person_flag": 1}),
     ("a lead without a person and an organization", "leads", {"title": "x"}),
+    ("a lead of an organization that is not there", "leads", {"title": "x", "organization_id": 987654}),
+    ("a project of a deal that is not there", "projects", PROJECT),
+    ("a participant who is not there", "deals/1/participants", {"person_id": 987654}),
     ("a lead of a person who is not there", "leads", {"title": "x", "person_id": 987654}),
 ]  # fmt: skip
 
@@ -139,6 +143,22 @@ def test_a_relation_shows_both_organizations_and_what_it_is_from_either_side(api
         assert seen["related_organization_name"] == names[other]
     changed = api.put(f"/v1/organizationRelationships/{made['id']}", type="related", rel_linked_org_id=linked).data
     assert (changed["type"], changed["rel_linked_org_id"]["value"]) == ("related", linked)
+
+
+def test_archived_deals_of_a_product_are_those_that_have_it(reader: Api) -> None:
+    deals = {id for id, entry in reader.truth("deals").items() if entry["state"] == "archived"}
+    lines = [entry["record"] for entry in reader.truth("deal_products").values() if entry["record"]["deal_id"] in deals]
+    wanted = sorted({line["deal_id"] for line in lines if line["product_id"] == lines[0]["product_id"]})
+    assert reader.walk_ids("/v1/deals/archived", product_id=lines[0]["product_id"]) == wanted
+
+
+def test_an_archived_project_moves_to_the_list_of_archived_ones(api: Api) -> None:
+    for path in ("/v1/projects", "/api/v2/projects"):
+        project = api.get(path, limit=500).data[0]["id"]
+        assert api.post(f"{path}/{project}/archive").data["archive_time"] is not None
+        assert project not in api.walk_ids(path, limit=500)
+        assert project in api.walk_ids("/api/v2/projects/archived", limit=500)
+        assert project in api.walk_ids("/v1/projects", include_archived="true", limit=500)
 
 
 def test_webhooks_say_ok_and_a_user_has_at_most_forty(api: Api) -> None:

@@ -41,7 +41,7 @@ def records_of(call: Call, collection: tuple[str, ...], parent: int) -> list[Rec
     """The records of a nested list that the query asks for, as v1 shows them, in the order of their ids."""
     company = call.company
     if collection == PRODUCT_DEALS:
-        linked = (company["deals"].rows[id] for id in _deals_with(company).get(parent, ()))
+        linked = (company["deals"].rows[id] for id in deals_by_product(company).get(parent, ()))
         return [v1_records.shape(company, "deals", row) for row in linked if _has_status(call, row)]
     kind, facet = NESTED[collection]
     rows = sorted((row for row in company[kind].where(facet, parent) if row.state == "live"), key=lambda row: row.id)
@@ -84,7 +84,7 @@ def _has_status(call: Call, row: Row) -> bool:
 
 
 @remembered
-def _deals_with(company: Company) -> dict[int, list[int]]:
+def deals_by_product(company: Company) -> dict[int, list[int]]:
     """The deals of each product, in the order of their ids."""
     deals: dict[int, set[int]] = defaultdict(set)
     for (deal,), _, row in all_rows(company, "deal_products"):

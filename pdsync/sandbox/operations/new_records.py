@@ -119,14 +119,13 @@ def check_sent(call: Call, kind: str, sent: Record, before: Record) -> None:
         case "leads":
             if now.get("person_id") is None and now.get("organization_id") is None:
                 raise bad_request("A lead must be linked to a person or an organization", "person_id")
-        case _:
-            return
     _check_links(call, sent)
 
 
 def _check_links(call: Call, sent: Record) -> None:
-    for name, id in sent.items():
-        if name in LINKS and isinstance(id, int):
-            row = call.company[LINKS[name]].rows.get(id)
-            if row is None or row.state == "deleted":
+    """Assumption: a link to a record that is not there is refused, whatever links to it."""
+    for name, value in sent.items():
+        for id in (value if isinstance(value, list) else [value]) if name in LINKS else ():
+            row = call.company[LINKS[name]].rows.get(id) if isinstance(id, int) else None
+            if isinstance(id, int) and (row is None or row.state == "deleted"):
                 raise bad_request(f"{name}: there is no record {id}", name)

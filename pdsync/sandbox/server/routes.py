@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from pdsync.sandbox.company.resources import (
     FIELD_COST_V1,
     FIELD_COST_V2,
@@ -38,6 +40,7 @@ from pdsync.sandbox.operations.field_writes import (
 from pdsync.sandbox.operations.filters import matching_ids
 from pdsync.sandbox.operations.goals import find_goals
 from pdsync.sandbox.operations.membership_log import list_joined
+from pdsync.sandbox.operations.nested_lists import deals_by_product
 from pdsync.sandbox.operations.pipeline_stats import conversion, movement
 from pdsync.sandbox.operations.recents import list_recents
 from pdsync.sandbox.operations.search import (
@@ -111,6 +114,9 @@ def list_v2(call: Call, route: Route) -> Reply:
 def list_v1(call: Call, route: Route) -> Reply:
     resource, archived = _resource_of(call, route), route.operation.startswith("getArchived")
     selection, page = read_v1(call, resource, archived, _filtered(call, resource))
+    if archived and (product := call.query.get("product_id")) and not call.query.get("filter_id"):
+        with_product = deals_by_product(call.company).get(int(product) if product.isdigit() else 0, ())
+        selection = structs.replace(selection, ids=frozenset(with_product))
     table = call.company[resource.kind]
     overlay = (call.overlay or {}).get(resource.kind)
     rows, more = call.finder.cut(table, selection, page, call.viewer, overlay=overlay)
