@@ -1,6 +1,6 @@
 """Carries out what is not simply adding, changing or deleting one record: many at once, a copy, an archive, a document.
 
-Assumptions: a copy holds everything that the original does, beside its id and its times; an item of a project's plan is
+Assumptions: a copy has all values of the original but its id and its times; an item of a project's plan is
 put there when it is first given a phase; a remote file is kept like any other.
 """
 
@@ -60,7 +60,7 @@ def add_many_products(call: Call, route: Route) -> Reply:
 
 
 def delete_many_products(call: Call, route: Route) -> Reply:
-    """Take products out of a deal: those named, or the first hundred; whether there are more is told."""
+    """Take products out of a deal: those named, or the first hundred; the answer says whether there are more."""
     _deal(call)
     parents = (call.params[0],)
     stored = records_at(call.company, PRODUCTS, parents)
@@ -95,7 +95,7 @@ def _copy(call: Call, kind: str) -> Row:
 
 
 def add_remote_file(call: Call, route: Route) -> Reply:
-    """Make a file that lies elsewhere, or link one: a record with no content."""
+    """Make a file in Google Drive, or link one: a record with no content."""
     sent, company = dict(call.form or {}), call.company
     named = {"deal": "deal_id", "organization": "org_id", "person": "person_id"}
     link = named.get(str(sent.get("item_type")))
@@ -133,8 +133,8 @@ def answer_filter(call: Call, route: Route) -> Reply:
 def _document(call: Call, facts: DocumentedOperation) -> Record:
     collection, _ = split(facts)
     name = kind_of(collection).name
-    held = call.company.collections.get((name, tuple(call.params)), {}).get("")
-    return held.record if held else Fabricator(call.company, name, (tuple(call.params), ())).record(facts.item, {})
+    stored = call.company.collections.get((name, tuple(call.params)), {}).get("")
+    return stored.record if stored else Fabricator(call.company, name, (tuple(call.params), ())).record(facts.item, {})
 
 
 def _put_document(call: Call, facts: DocumentedOperation, record: Record) -> None:
@@ -149,8 +149,8 @@ def product_image(call: Call, route: Route) -> Reply:
     facts, parents = operations()["v2 getProductImage"], tuple(call.params)
     find(call, RESOURCES["products"], call.id())
     key = (kind_of(IMAGES).name, parents)
-    held = call.company.collections.get(key)
-    record = held[""].record if held else _document(call, facts) if held is None else None
+    stored = call.company.collections.get(key)
+    record = stored[""].record if stored else _document(call, facts) if stored is None else None
     if call.method in ("POST", "PUT"):
         if call.upload is None:
             raise bad_request("data is required", "data")
@@ -177,7 +177,7 @@ def product_image(call: Call, route: Route) -> Reply:
 
 
 def archive_project(call: Call, route: Route) -> Reply:
-    row = _shelved(call, PROJECTS, "project")
+    row = _find_row(call, PROJECTS, "project")
     now = call.company.clock.stamp()
     changed = _change(call, PROJECTS, row, is_archived=True, archive_time=now, update_time=now)
     return success(present(changed, operations()[route.kind].item))
@@ -186,7 +186,7 @@ def archive_project(call: Call, route: Route) -> Reply:
 def add_recording(call: Call, route: Route) -> Reply:
     if call.upload is None:
         raise bad_request("file is required", "file")
-    row = _shelved(call, CALLS, "call log")
+    row = _find_row(call, CALLS, "call log")
     if row.record.get("has_recording"):
         raise refused(409, "The call log already has an audio file")
     _change(call, CALLS, row, has_recording=True)
@@ -195,7 +195,7 @@ def add_recording(call: Call, route: Route) -> Reply:
 
 def plan_item(call: Call, route: Route) -> Reply:
     """Give an activity or a task of a project a phase and a group."""
-    _shelved(call, PROJECTS, "project")
+    _find_row(call, PROJECTS, "project")
     parents, id, sent = (call.params[0],), call.params[1], call.json()
     what = "activity" if route.operation == "putProjectPlanActivity" else "task"
     record = {"item_id": int(id), "item_type": what, "phase_id": sent.get("phase_id"), "group_id": sent.get("group_id")}
@@ -206,7 +206,7 @@ def plan_item(call: Call, route: Route) -> Reply:
 
 def change_project_options(call: Call, route: Route) -> Reply:
     """Add, rename or delete options of a project's field."""
-    row = _shelved(call, PROJECT_FIELDS, "field")
+    row = _find_row(call, PROJECT_FIELDS, "field")
     options = [dict(each) for each in row.record.get("options") or () if isinstance(each, dict)]
     try:
         sent = msgspec.json.decode(call.body, type=list[dict[str, Any]])
@@ -214,22 +214,22 @@ def change_project_options(call: Call, route: Route) -> Reply:
         raise bad_request("The request body is not a list of options") from None
     ids = [each.get("id") for each in sent]
     if call.method == "POST":
-        told = [{"id": call.company.next_generic_id(), "label": each.get("label")} for each in sent]
-        options += told
+        changed = [{"id": call.company.next_generic_id(), "label": each.get("label")} for each in sent]
+        options += changed
     elif any(id not in [each.get("id") for each in options] for id in ids):
         raise bad_request("Each option needs an id that the field has", "id")
     elif call.method == "PATCH":
         labels = {each["id"]: each.get("label") for each in sent}
         options = [{**each, "label": labels.get(each["id"], each["label"])} for each in options]
-        told = [{"id": id, "label": labels[id]} for id in ids]
+        changed = [{"id": id, "label": labels[id]} for id in ids]
     else:
-        told = [each for each in options if each["id"] in ids]
+        changed = [each for each in options if each["id"] in ids]
         options = [each for each in options if each["id"] not in ids]
     _change(call, PROJECT_FIELDS, row, options=options)
-    return success([{"id": each["id"], "label": each["label"]} for each in told])
+    return success([{"id": each["id"], "label": each["label"]} for each in changed])
 
 
-def _shelved(call: Call, collection: tuple[str, ...], what: str) -> Row:
+def _find_row(call: Call, collection: tuple[str, ...], what: str) -> Row:
     row = records_at(call.company, collection, ()).get(call.params[0])
     if row is None:
         raise not_found(what)

@@ -1,12 +1,12 @@
-"""Tells what was changed in a deal, a person or an organization: which field, from what to what, when and by whom.
+"""Lists the changes of a deal, a person or an organization: the field, both values, the time and the user.
 
-What happened since the sandbox was started follows from the journal, change by change. What happened before is made
-up so that it ends in the record as the sandbox found it: that it was added, moved, won, archived or deleted at the
-times it says itself, and one edit at its update_time where nothing else explains that one.
+Changes since the start of the sandbox are those of the journal. Earlier ones are generated so that they end in the
+record as it was at the start: it was added, moved, won, archived or deleted at the times that it has, and edited once
+at its update_time unless another change explains that time.
 
-Assumptions: fields have the names and values of v1, as text; a new record is one change, of add_time; of several
-e-mails or phones all are told, with a comma; what follows from another field (stage_change_time, the local dates) is
-not told; silent edits of the back door leave nothing here.
+Assumptions: fields have the names and values of v1, as text; a new record is one change, of add_time; several
+e-mails or phones are shown with commas; values that follow from another field (stage_change_time, the local dates) are
+not shown; neither are silent edits through /_admin.
 """
 
 from __future__ import annotations
@@ -64,17 +64,17 @@ def list_changes(call: Call, route: Route) -> Reply:
     return page(call, [(change.id, _shown(change)) for change in changes_of(call.company, route.resource.kind, row)])
 
 
-def page(call: Call, told: list[tuple[int, Record]]) -> Reply:
-    """A page of what is `told`, by its ids. The cursor names the first of the next page, so nothing new moves it."""
+def page(call: Call, changes: list[tuple[int, Record]]) -> Reply:
+    """A page of `changes`, by their ids. The cursor names the first of the next page, so nothing new moves it."""
     limit, start = read_limit(call.query, V2_LIMIT), 0
     if call.query.get("cursor"):
         first = _read_cursor(call.query["cursor"])
-        start = next((at for at, (id, _) in enumerate(told) if id == first), -1)
+        start = next((at for at, (id, _) in enumerate(changes) if id == first), -1)
         if start < 0:
             raise bad_request("Invalid cursor", "cursor")
-    following = told[start + limit : start + limit + 1]
+    following = changes[start + limit : start + limit + 1]
     cursor = base64.b64encode(f"id:{following[0][0]}".encode()).decode() if following else None
-    return success([shown for _, shown in told[start : start + limit]], additional_data={"next_cursor": cursor})
+    return success([shown for _, shown in changes[start : start + limit]], additional_data={"next_cursor": cursor})
 
 
 def _read_cursor(text: str) -> int:
@@ -139,8 +139,8 @@ def _differences(company: Company, kind: str, entry: Entry) -> list[tuple[Any, .
         return [("add_time", None, text("add_time", new["add_time"]), *end)]
     old = stored(company, kind, before.record)
     pairs = [(key, old.get(key), new.get(key)) for key in {**old, **new}]
-    told = [(key, text(key, was), text(key, value)) for key, was, value in pairs if was != value]
-    return [(*each, *end) for each in told if each[1] is not None or each[2] is not None]
+    changes = [(key, text(key, was), text(key, value)) for key, was, value in pairs if was != value]
+    return [(*each, *end) for each in changes if each[1] is not None or each[2] is not None]
 
 
 def text(key: str, value: Any) -> str | None:

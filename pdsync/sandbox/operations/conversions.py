@@ -1,8 +1,8 @@
-"""Makes a deal of a lead and a lead of a deal: a job that is asked how far it is, and a source that is deleted.
+"""Converts leads to deals and deals to leads: a job with a status, and a source that is deleted.
 
-Assumptions: the job is done by the time it is asked about; its result is kept for three days; owner, person,
-organization, value and labels of custom fields go over, what hangs on the source stays with it; a lead that was
-converted is off every list and answers 404, a deal is deleted like any other.
+Assumptions: the job is completed at once; its result is kept for three days; owner, person,
+organization, value and labels of custom fields go over, linked records stay with the source; a lead that was
+converted is in no list and answers 404, a deal is deleted like any other.
 """
 
 from __future__ import annotations

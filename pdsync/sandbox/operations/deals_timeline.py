@@ -32,7 +32,7 @@ FILTERS = {"user_id": "owner_id", "pipeline_id": "pipeline_id"}
 
 
 def deals_timeline(call: Call, route: Route) -> Reply:
-    """Open and won deals whose `field_key` lies in one of the intervals."""
+    """Open and won deals whose `field_key` is in one of the intervals."""
     first, interval = read_date(call, "start_date"), call.query.get("interval", "")
     if interval not in (*MONTHS, *DAYS):
         raise bad_request(f"interval must be one of {', '.join((*DAYS, *MONTHS))}", "interval")
@@ -91,7 +91,7 @@ def _later(first: date, interval: str, number: int) -> date:
 
 
 def _dated(call: Call, state: str) -> Iterator[tuple[date, Row]]:
-    """Open and won deals with the day that `field_key` holds."""
+    """Open and won deals with the day of `field_key`."""
     company, key = call.company, call.query.get("field_key", "")
     field = next((field for field in company.fields["deals"] if key in (field.key, field.code)), None)
     if field is None or field.type != "date":

@@ -1,7 +1,7 @@
 """Writes of field definitions: a field added, renamed or deleted, and the options of one, as an admin's app does.
 
 v2 knows a field by its code, v1 by its number. Built-in fields can't be deleted, and their options only be read.
-Assumptions: whoever is no administrator is refused; lists of options are taken over as a whole or not at all; v1's
+Assumptions: only administrators may write; lists of options are taken over as a whole or not at all; v1's
 `options` on update are the list as it shall be, those without an id being new; a deleted option leaves the records.
 """
 
@@ -131,11 +131,11 @@ def _remove_options(call: Call, route: Route, field: Field, ids: list[Any]) -> N
         change_fields(call.company, route.kind, "remove_option", field.code, option_id=id)
     for row in list(call.company[route.kind].rows.values()) if ids else ():
         record = row.record
-        held = record["custom_fields"].get(field.code)
-        left = [id for id in held if id not in ids] or None if isinstance(held, list) else held
-        left = None if left in ids else left
-        if left != held:
-            record["custom_fields"][field.code] = left
+        stored = record["custom_fields"].get(field.code)
+        remaining = [id for id in stored if id not in ids] or None if isinstance(stored, list) else stored
+        remaining = None if remaining in ids else remaining
+        if remaining != stored:
+            record["custom_fields"][field.code] = remaining
             call.company.put(route.kind, "option_deleted", record, request=call.request_id)
 
 
@@ -150,14 +150,14 @@ def _deleted(call: Call, route: Route, fields: list[Field]) -> Reply:
 
 
 def _field(call: Call, route: Route) -> Field:
-    fields, asked = call.company.fields[route.kind], call.params[0]
+    fields, key = call.company.fields[route.kind], call.params[0]
     for field in fields.all:
-        if asked == (field.code if call.version == "v2" else str(field.id)):
+        if key == (field.code if call.version == "v2" else str(field.id)):
             if not field.custom:
                 raise forbidden("Built-in fields can not be changed.")
             found: Field = field
             return found
-    if any(asked in (code, str(field.id)) for code, field in fields.retired.items()):
+    if any(key in (code, str(field.id)) for code, field in fields.retired.items()):
         raise gone_field()
     raise not_found("field")
 

@@ -1,7 +1,7 @@
-"""Tells who came to follow a record and who left off, and who became a participant of a deal.
+"""Lists the changes of followers of a record, and of participants of a deal.
 
-Assumptions: whoever was there when the sandbox was started came when the record was added, by whoever made it; who
-leaves is "removed".
+Assumptions: those that a record has at the start of the sandbox were added with it, by its creator; the action of a
+follower who leaves is "removed".
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ACTIONS = {"add": "added", "delete": "removed"}
 
 
 def list_joined(call: Call, route: Route) -> Reply:
-    """A page of who came and went, newest first: of `…/followers/changelog` or `…/participantsChangelog`."""
+    """A page of changes, newest first: of `…/followers/changelog` or `…/participantsChangelog`."""
     assert route.resource is not None  # noqa: S101 - routes give one
     row = find(call, route.resource, call.id(), deleted=True)
     followers = route.pattern[-1] == "changelog"
@@ -40,17 +40,17 @@ def list_joined(call: Call, route: Route) -> Reply:
 
     record = row.record
     maker = record.get("creator_user_id", record["owner_id"])
-    told = [_told(name, _id(member, key), "added", maker, record["add_time"]) for member in first.values()]
+    changes = [_change(name, _id(member, key), "added", maker, record["add_time"]) for member in first.values()]
     for entry in entries:
         if entry.op in ACTIONS and (entry.before is None or entry.after is None):
             member = (entry.after or entry.before or row).record
-            told.append(_told(name, _id(member, key), ACTIONS[entry.op], acting_user_id(entry), entry.time))
+            changes.append(_change(name, _id(member, key), ACTIONS[entry.op], acting_user_id(entry), entry.time))
     if route.version == "v1":
-        told = [{**each, "time": v1_time(each["time"])} for each in told]
-    return page(call, list(enumerate(told, 1))[::-1])
+        changes = [{**each, "time": v1_time(each["time"])} for each in changes]
+    return page(call, list(enumerate(changes, 1))[::-1])
 
 
-def _told(name: str, id: Any, action: str, actor: int | None, time: str) -> Record:
+def _change(name: str, id: Any, action: str, actor: int | None, time: str) -> Record:
     return {"action": action, "actor_user_id": actor, name: id, "time": time}
 
 

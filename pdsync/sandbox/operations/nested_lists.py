@@ -100,7 +100,7 @@ def plain(record: Record) -> Record:
 
 
 def messages_of(company: Company, facet: str, id: int, *, with_body: bool = False) -> list[Record]:
-    """The mail of a record, whoever's mailbox it is in; the newest thread first, and in it the newest message."""
+    """The mail of a record in every mailbox; the newest thread first, and in it the newest message."""
     threads = [row.record for row in company["mail_threads"].where(facet, id) if row.state == "live"]
     threads.sort(key=lambda thread: (thread["last_message_timestamp"], thread["id"]), reverse=True)
     return [

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def conversion(call: Call, route: Route) -> Reply:
     """How many percent went from each stage to the next, were won and were lost."""
-    first, last, rows = _asked(call, route)
+    first, last, rows = _read_query(call, route)
     deals = [record for row in rows if _within((record := row.record)["add_time"], first, last)]
     stages = _stages(call)
     reached = dict.fromkeys(stages, 0)
@@ -50,7 +50,7 @@ def conversion(call: Call, route: Route) -> Reply:
 
 def movement(call: Call, route: Route) -> Reply:
     """The deals that came, moved, were won, were lost and are left."""
-    first, last, rows = _asked(call, route)
+    first, last, rows = _read_query(call, route)
     deals = [row.record for row in rows]
     moves = sum(
         change.key == "stage_id" and _within(change.time, first, last)
@@ -78,13 +78,13 @@ def movement(call: Call, route: Route) -> Reply:
     )
 
 
-def _asked(call: Call, route: Route) -> tuple[str, str, list[Row]]:
-    """First and last day, and the deals of the pipeline that are one user's: by default of who asks."""
+def _read_query(call: Call, route: Route) -> tuple[str, str, list[Row]]:
+    """First and last day, and the deals of the pipeline of one user: by default the caller."""
     assert route.resource is not None  # noqa: S101 - routes give one
     pipeline = find(call, route.resource, call.id())
     first, last = read_date(call, "start_date"), read_date(call, "end_date")
     if last < first:
-        raise bad_request("end_date lies before start_date", "end_date")
+        raise bad_request("end_date is before start_date", "end_date")
     user_id = read_number(call, "user_id") or call.viewer.user_id
     table, chosen = call.company["deals"], Selection(equal=(("owner_id", user_id),))
     matches = matcher(table, chosen, call.viewer, call.company)

@@ -1,8 +1,8 @@
-"""Lists what was changed lately, of all kinds together: `recents`, the oldest change first.
+"""Lists recent changes of all kinds together (`recents`), the oldest first.
 
-Since December 2024 it reaches back one month at most, and shortens what is asked for without a word.
-Assumptions: a month is 30 days; what was changed in the very second asked for is among it; what has no update_time is
-not; deleted records are shown for their 30 days, archived ones and those of other kinds than listed are not.
+Since December 2024 it reaches back one month at most, and shortens an older `since_timestamp` silently.
+Assumptions: a month is 30 days; a change in the second of `since_timestamp` is included; a record without update_time
+is not; deleted records are shown for their 30 days, archived ones and those of other kinds than listed are not.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ TABLES = {
     "activity": "activities", "deal": "deals", "file": "files", "person": "persons", "organization": "organizations",
     "pipeline": "pipelines", "product": "products", "stage": "stages", "user": "users",
 }  # fmt: skip
-SHELVES = {"activityType": "activityTypes", "filter": "filters", "note": "notes"}  # item: path
-ITEMS = (*TABLES, *SHELVES)
+COLLECTIONS = {"activityType": "activityTypes", "filter": "filters", "note": "notes"}  # item: path
+ITEMS = (*TABLES, *COLLECTIONS)
 SEEN = Selection(states=("live", "deleted"))
 MONTH_S = 30 * DAY_S
 
@@ -75,16 +75,16 @@ def _since(call: Call) -> str:
     try:
         if len(text) != len("2026-01-01 00:00:00"):
             raise ValueError(text)
-        asked = from_v1_time(text)
+        since = from_v1_time(text)
     except ValueError:
         raise bad_request("since_timestamp must be a time as YYYY-MM-DD HH:MM:SS", "since_timestamp") from None
-    return max(asked, iso(int(call.company.clock.seconds()) - MONTH_S))
+    return max(since, iso(int(call.company.clock.seconds()) - MONTH_S))
 
 
 def _changed(call: Call, item: str, since: str) -> Iterator[Recent]:
     company = call.company
-    if item in SHELVES:
-        path = SHELVES[item]
+    if item in COLLECTIONS:
+        path = COLLECTIONS[item]
         shape = operations()[f"v1 get{path[:1].upper()}{path[1:]}"].item
         for row in records_at(company, (path,), ()).values():
             record = row.record

@@ -1,10 +1,10 @@
-"""Finds records by what stands in them: deals, persons, organizations, products, leads, projects, files, users.
+"""Finds records by their texts: deals, persons, organizations, products, leads, projects, files, users.
 
-A text is found where it stands within a field, or is the whole of it with exact_match; case does not matter, except
-in `itemSearch/field`. Which fields are looked at, and which of the custom ones, is documented.
+A term matches where it is a part of a field, or all of it with exact_match; case does not matter, except
+in `itemSearch/field`. The searched fields, also the custom ones, are documented.
 Assumptions: results come in the order of their types and ids, not of their scores; archived deals and leads are
-found, deleted ones are not; of custom fields and notes those are shown that hold the term; there is no delay,
-although the real index lags behind.
+found, deleted ones are not; of custom fields and notes those are shown that contain the term; there is no delay,
+although the real index has one.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ PARAMETERS = frozenset(("term", "fields", "exact_match", "include_fields", "limi
 class Wanted(Struct, frozen=True):
     """What is looked for."""
 
-    term: str  # as it was asked for
+    term: str  # as it was sent
     fields: tuple[str, ...]
     match: str = "middle"  # or exact, beginning
     any_case: bool = True
@@ -79,18 +79,18 @@ class Wanted(Struct, frozen=True):
 
 def search(call: Call, route: Route) -> Reply:
     """`deals/search` and its like: one type."""
-    of = BY_KIND[route.pattern[0]]
+    type_ = BY_KIND[route.pattern[0]]
     filters = {"deal": ("person_id", "organization_id", "status"), "person": ("organization_id",)}
-    linked = ("person_id", "organization_id") if of.is_generic else filters.get(of.name, ())
-    wanted = _wanted(call, of.fields, {*linked}, of.optional, linked)
-    return _page(call, (of,), wanted, V2_LIMIT)
+    linked = ("person_id", "organization_id") if type_.is_generic else filters.get(type_.name, ())
+    wanted = _wanted(call, type_.fields, {*linked}, type_.optional, linked)
+    return _page(call, (type_,), wanted, V2_LIMIT)
 
 
 def search_items(call: Call, route: Route) -> Reply:
     """`itemSearch`: several types at once, by default all."""
     types = [TYPES[name] for name in _choice(call, "item_types", tuple(TYPES))]
-    fields = tuple(dict.fromkeys(field for of in types for field in of.fields))
-    optional = tuple(name for of in types for name in of.optional)
+    fields = tuple(dict.fromkeys(field for type_ in types for field in type_.fields))
+    optional = tuple(name for type_ in types for name in type_.optional)
     wanted = _wanted(call, fields, {"item_types", "search_for_related_items"}, optional)
     return _page(call, types, wanted, ITEMS_LIMIT, related=_flag(call, "search_for_related_items"))
 
@@ -108,17 +108,17 @@ def search_field(call: Call, route: Route) -> Reply:
         )
     if match not in ("exact", "beginning", "middle"):
         raise bad_request("match must be one of exact, beginning, middle", "match")
-    of = TYPES[name]
-    if field not in of.fields and field not in _searchable(call.company, of.custom):
+    type_ = TYPES[name]
+    if field not in type_.fields and field not in _searchable(call.company, type_.custom):
         raise bad_request(f"{field!r} is no field of a {name} that can be searched", "field")
     wanted = Wanted(_term(call, exact=match == "exact"), (str(field),), match, any_case=False)
-    hits, cursor = _cut(call, (of,), wanted, V2_LIMIT)
+    hits, cursor = _cut(call, (type_,), wanted, V2_LIMIT)
     data = [{"id": hit.id, "name": hit.texts[0][1]} for hit in hits]
     return success(data, additional_data={"next_cursor": cursor})
 
 
 def find_users(call: Call, route: Route) -> Reply:
-    """Users whose name holds the term, or whose e-mail does with search_by_email."""
+    """Users whose name contains the term, or whose e-mail does with search_by_email."""
     term = call.query.get("term", "").strip().casefold()
     if not term:
         raise bad_request("term is required", "term")
@@ -130,7 +130,7 @@ def find_users(call: Call, route: Route) -> Reply:
     return success([user for user in shown if term in str(user[by]).casefold()])
 
 
-# -- what was asked for ------------------------------------------------------------------------------
+# -- the query --------------------------------------------------------------------------------------
 
 
 def _wanted(
@@ -166,11 +166,11 @@ def _term(call: Call, *, exact: bool) -> str:
 
 def _choice(call: Call, name: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
     """The parts of a list, by default all that are allowed."""
-    asked = tuple(part for raw in call.query.get(name, "").split(",") if (part := raw.strip()))
-    for part in asked:
+    chosen = tuple(part for raw in call.query.get(name, "").split(",") if (part := raw.strip()))
+    for part in chosen:
         if part not in allowed:
             raise bad_request(f"{name}: {part!r} is not one of {', '.join(allowed)}", name)
-    return asked or allowed
+    return chosen or allowed
 
 
 def _flag(call: Call, name: str) -> bool:
@@ -210,11 +210,11 @@ def _cut(call: Call, types: tuple[Type, ...], wanted: Wanted, most: int) -> tupl
     after: tuple[str, Any] | None = None
     if call.version == "v2" and call.query.get("cursor"):
         after = _read_cursor(call.query["cursor"])
-        names = [of.name for of in types]
+        names = [type_.name for type_ in types]
         if after[0] not in names:
             raise bad_request("Invalid cursor", "cursor")
         types = types[names.index(after[0]) :]
-    hits = (hit for of in types for hit in _hits(call, of, wanted, after))
+    hits = (hit for type_ in types for hit in _hits(call, type_, wanted, after))
     found = list(itertools.islice(hits, skip, skip + limit + 1))
     more = len(found) > limit
     return found[:limit], _cursor(found[limit - 1]) if more else None
@@ -235,35 +235,39 @@ def _read_cursor(text: str) -> tuple[str, int | str]:
 # -- looking -----------------------------------------------------------------------------------------
 
 
-def _hits(call: Call, of: Type, wanted: Wanted, after: tuple[str, Any] | None) -> Iterator[Hit]:
+def _hits(call: Call, type_: Type, wanted: Wanted, after: tuple[str, Any] | None) -> Iterator[Hit]:
     """What matches among the records of one type, after the one that the cursor names."""
-    if of.kind in call.company.features_off:
+    if type_.kind in call.company.features_off:
         if _is_of_all_types(call):
             return
-        raise feature_off(of.kind)
-    last = after[1] if after and after[0] == of.name else None
-    fields = tuple(field for field in wanted.fields if field in of.fields or len(field) >= CODE_LENGTH)
-    for record in _in_collection(call, of, wanted, last) if of.is_generic else _in_table(call, of, wanted, last):
-        texts = tuple((name, text, wanted.score(text)) for name, text in _texts(call.company, of, record, fields))
+        raise feature_off(type_.kind)
+    last = after[1] if after and after[0] == type_.name else None
+    fields = tuple(field for field in wanted.fields if field in type_.fields or len(field) >= CODE_LENGTH)
+    for record in (
+        _in_collection(call, type_, wanted, last) if type_.is_generic else _in_table(call, type_, wanted, last)
+    ):
+        texts = tuple((name, text, wanted.score(text)) for name, text in _texts(call.company, type_, record, fields))
         best = max((score for *_, score in texts), default=0.0)
         if best:
-            yield Hit(of.name, record["id"], best, record, tuple((name, text) for name, text, score in texts if score))
+            yield Hit(
+                type_.name, record["id"], best, record, tuple((name, text) for name, text, score in texts if score)
+            )
 
 
-def _in_table(call: Call, of: Type, wanted: Wanted, last: Any) -> Iterator[Record]:
-    company, table = call.company, call.company[of.kind]
+def _in_table(call: Call, type_: Type, wanted: Wanted, last: Any) -> Iterator[Record]:
+    company, table = call.company, call.company[type_.kind]
     facets = {"organization_id": "org_id"}
     selection = Selection(
         equal=tuple((facets.get(name, name), value) for name, value in wanted.equal.items()),
         states=("live", "archived"),
     )
     matches = matcher(table, selection, call.viewer, company)
-    # The bytes of a record hold the term if the record does, but for letters beyond ASCII, whose case is not told.
+    # The bytes of a record hold the term if the record does, but for letters beyond ASCII, whose case is unknown.
     needle = encode(wanted.term)[1:-1].lower()
-    in_notes = noted(company, of.note, wanted.term) if of.note and "notes" in wanted.fields else ()
+    in_notes = noted(company, type_.note, wanted.term) if type_.note and "notes" in wanted.fields else ()
     order = table.order("id")
     low = bisect_right(order, (last, last)) if isinstance(last, int) else 0
-    overlay = (call.overlay or {}).get(of.kind, {})
+    overlay = (call.overlay or {}).get(type_.kind, {})
     for _, id in order[low:]:
         row = overlay.get(id, table.rows[id])
         if (
@@ -273,12 +277,12 @@ def _in_table(call: Call, of: Type, wanted: Wanted, last: Any) -> Iterator[Recor
         ):
             continue
         record = decode(row.body)
-        if of.kind != "files" or (record["mail_message_id"] is not None) == (of.name == "mail_attachment"):
+        if type_.kind != "files" or (record["mail_message_id"] is not None) == (type_.name == "mail_attachment"):
             yield record
 
 
-def _in_collection(call: Call, of: Type, wanted: Wanted, last: Any) -> Iterator[Record]:
-    rows = list(records_at(call.company, (of.kind,), ()).items())
+def _in_collection(call: Call, type_: Type, wanted: Wanted, last: Any) -> Iterator[Record]:
+    rows = list(records_at(call.company, (type_.kind,), ()).items())
     if last is not None:
         places = [at for at, (id, _) in enumerate(rows) if id == str(last)]
         if not places:
@@ -296,9 +300,9 @@ def _linked(record: Record, name: str) -> list[Any]:
     return several if isinstance(several, list) else [record.get(name)]
 
 
-def _texts(company: Company, of: Type, record: Record, fields: Iterable[str]) -> Iterator[tuple[str, str]]:
+def _texts(company: Company, type_: Type, record: Record, fields: Iterable[str]) -> Iterator[tuple[str, str]]:
     """What there is to look at in a record: field and text."""
-    searchable = _searchable(company, of.custom)
+    searchable = _searchable(company, type_.custom)
     for field in fields:
         match field:
             case "custom_fields":
@@ -307,7 +311,7 @@ def _texts(company: Company, of: Type, record: Record, fields: Iterable[str]) ->
                     if values.get(code) is not None:
                         yield field, _text(values[code])
             case "notes":
-                for note in notes_of(company, of.note, record["id"]):
+                for note in notes_of(company, type_.note, record["id"]):
                     yield field, content(note)
             case "email" | "phone":
                 for each in record[f"{field}s"]:

@@ -71,8 +71,8 @@ class Hit(Struct, frozen=True):
 
 def item(call: Call, hit: Hit, include: tuple[str, ...] = ()) -> Record:
     """A record as search shows it, with what it `include`s beyond that."""
-    company, record, of = call.company, hit.record, TYPES[hit.type]
-    made: Record = {"id": hit.id, "type": hit.type, of.called: record[of.called]}
+    company, record, type_ = call.company, hit.record, TYPES[hit.type]
+    made: Record = {"id": hit.id, "type": hit.type, type_.called: record[type_.called]}
     match hit.type:
         case "deal":
             made |= {name: record[name] for name in ("value", "currency", "status", "visible_to")}
@@ -106,7 +106,7 @@ def item(call: Call, hit: Hit, include: tuple[str, ...] = ()) -> Record:
                 made |= {"deal": _deal(company, record["deal_id"]), **_contacts(company, record)}
             return made
     made["custom_fields"] = [text for name, text in hit.texts if name == "custom_fields"]
-    if of.note:
+    if type_.note:
         made["notes"] = [text for name, text in hit.texts if name == "notes"]
     if hit.type in ("deal", "lead"):
         made["is_archived"] = bool(record.get("is_archived"))

@@ -1,8 +1,7 @@
-"""Tells what happened around a deal, a person or an organization: changes, activities, notes, files, mail, deals.
+"""Lists the updates of a deal, a person or an organization: changes, activities, notes, files, mail, deals.
 
 Assumptions: planned activities are shown under the time they were added, done ones under the time they were done; the
-mail of a record is shown whoever's mailbox it is in; followers, participants, calls, invoices and documents are not
-told.
+mail of a record is shown from every mailbox; followers, participants, calls, invoices and documents are not shown.
 """
 
 from __future__ import annotations
@@ -115,10 +114,10 @@ NAMED = {
 
 
 def _change(call: Call, row: Row, change: Change) -> Record:
-    of = NAMED.get(change.key)
+    named = NAMED.get(change.key)
     names: dict[str, Any] = {}
-    for part, value in (("old", change.old), ("new", change.new)) if of else ():
-        names[f"{part}_value_formatted"] = v1_parts.name_of(call.company, of, int(value)) if value else None
+    for part, value in (("old", change.old), ("new", change.new)) if named else ():
+        names[f"{part}_value_formatted"] = v1_parts.name_of(call.company, named, int(value)) if value else None
     return {
         "id": change.id,
         "item_id": row.id,

@@ -1,7 +1,6 @@
-"""Works out what a record shows about its neighbours: how many activities, which comes next, who wrote last.
+"""Computes what a record shows of its linked records: counts, the next activity, the last mail.
 
-Such values are not kept but counted when asked for, so they are always right, and they move without touching
-update_time.
+They are computed for each answer, so they are always right, and change without update_time.
 Assumption: notes are not counted.
 """
 
@@ -25,11 +24,13 @@ def bcc(company: Company, suffix: str = "") -> str:
 def of_deal(company: Company, row: Row, record: Record) -> Record:
     return {
         **_activities(company, "deal_id", row.id),
-        **_papers(company, "deal_id", row.id),
-        "followers_count": _shelved(company, "deal_followers", row.id, 1),
+        **_count_files_and_mail(company, "deal_id", row.id),
+        "followers_count": _count_children(company, "deal_followers", row.id, 1),
         "first_won_time": record["won_time"],
-        "products_count": _shelved(company, "deal_products", row.id, count_initial_products(company, row.id)),
-        "participants_count": _shelved(company, "deal_participants", row.id, 0 if record["person_id"] is None else 1),
+        "products_count": _count_children(company, "deal_products", row.id, count_initial_products(company, row.id)),
+        "participants_count": _count_children(
+            company, "deal_participants", row.id, 0 if record["person_id"] is None else 1
+        ),
         "smart_bcc_email": bcc(company, f"+deal{row.id}"),
         "source_lead_id": record["source_lead_id"],
     }
@@ -38,9 +39,9 @@ def of_deal(company: Company, row: Row, record: Record) -> Record:
 def of_person(company: Company, row: Row, record: Record) -> Record:
     return {
         **_activities(company, "person_id", row.id),
-        **_papers(company, "person_id", row.id),
+        **_count_files_and_mail(company, "person_id", row.id),
         **_deals(company, "person_id", row.id),
-        "followers_count": _shelved(company, "person_followers", row.id, 1),
+        "followers_count": _count_children(company, "person_followers", row.id, 1),
         "participant_open_deals_count": 0,
         "participant_closed_deals_count": 0,
         "marketing_status": "no_consent",
@@ -52,9 +53,9 @@ def of_person(company: Company, row: Row, record: Record) -> Record:
 def of_organization(company: Company, row: Row, record: Record) -> Record:
     counted = {
         **_activities(company, "org_id", row.id),
-        **_papers(company, "org_id", row.id),
+        **_count_files_and_mail(company, "org_id", row.id),
         **_deals(company, "org_id", row.id),
-        "followers_count": _shelved(company, "organization_followers", row.id, 1),
+        "followers_count": _count_children(company, "organization_followers", row.id, 1),
         "people_count": people(company, row.id),
         "smart_bcc_email": bcc(company),
     }
@@ -62,10 +63,10 @@ def of_organization(company: Company, row: Row, record: Record) -> Record:
     return counted
 
 
-def _shelved(company: Company, kind: str, id: int, at_first: int) -> int:
+def _count_children(company: Company, kind: str, id: int, initial: int) -> int:
     """How many records of `kind` record `id` has; `at_first` until the first write to them."""
-    held = company.collections.get((kind, (str(id),)))
-    return at_first if held is None else sum(row.state == "live" for row in held.values())
+    rows = company.collections.get((kind, (str(id),)))
+    return initial if rows is None else sum(row.state == "live" for row in rows.values())
 
 
 def of_activity(company: Company, row: Row, record: Record) -> Record:
@@ -107,7 +108,7 @@ def _activities(company: Company, facet: str, id: int) -> Record:
     }
 
 
-def _papers(company: Company, facet: str, id: int) -> Record:
+def _count_files_and_mail(company: Company, facet: str, id: int) -> Record:
     threads = [row for row in company["mail_threads"].where(facet, id) if row.state == "live"]
     at = company["mail_threads"].position
     times = [row.facets[at["last_message_timestamp"]] for row in threads]

@@ -2,7 +2,7 @@
 
 v2 refuses unknown parameters, v1 ignores them.
 Assumption: this holds for all query parameters; one tool reports a 400 of v2, several that v1 ignores them. Limits
-above the cap are refused as well; the documents name the caps but not what happens beyond.
+above the cap are refused as well; the documents do not say.
 """
 
 from __future__ import annotations

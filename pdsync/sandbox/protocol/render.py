@@ -1,6 +1,6 @@
-"""Turns rows into the JSON an answer holds, and remembers what it made.
+"""Renders rows as the JSON of answers, and caches it.
 
-A *shape* is what one may ask of a record: version, include_fields, custom_fields, labels. The default shape of
+A *shape* is how a record is shown: version, include_fields, custom_fields, labels. The default shape of
 v2 is the row's own bytes; other shapes are made once and kept until the company changes, a few shapes and a
 million records at a time.
 """
