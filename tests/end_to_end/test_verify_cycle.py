@@ -14,8 +14,10 @@ from msgspec.structs import replace
 from pdsync.core import catalogue, config
 from pdsync.model import Page, Walk
 from pdsync.runner.loader import Loader
+from pdsync.runner.pipelines import forecast
 from pdsync.runner.reconcile import rotation
 from pdsync.runner.reconcile.rotation import way_of
+from pdsync.runner.sync.sync_request import SyncRequest
 from pdsync.sandbox import Limits, Sizes, generate_company, running
 from pdsync.sandbox.company.table import encode
 from pdsync.sandbox.operations.generic_records import records_at
@@ -123,6 +125,16 @@ def test_l5_lists_of_each_record_take_a_turn_as_far_as_their_share_suffices(sett
         assert not dear & chosen.keys()
         assert "deal_products" in chosen
     assert chosen["deal_products"] == 0  # the counts of the deals cost nothing, and none differs
+
+
+def test_l5_what_costs_more_than_the_share_is_named_with_its_price(settings: Settings) -> None:
+    tight = replace(settings, daily_tokens=1000, dependents_share=25)
+    assert rotation.find_too_expensive(tight, list(STREAMS))["deal_files"] == 30 * 20
+    assert rotation.find_too_expensive(tight, ["deal_products", "deal_followers", "users"]) == {}
+    assert rotation.find_too_expensive(replace(settings, daily_tokens=0), list(STREAMS)) == {}
+    request = SyncRequest(("deals", "deal_files"))
+    assert forecast.forecast(tight, request, with_verification=True).unverified == {"deal_files": 600}
+    assert forecast.forecast(tight, request).unverified == {}
 
 
 def test_s6_rows_of_deleted_parents_are_not_due_again_every_night(folder: Path, settings: Settings) -> None:

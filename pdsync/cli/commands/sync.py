@@ -212,12 +212,18 @@ def plan(app: App, streams: tuple[str, ...], full: bool, name: str | None, api: 
     if app.json:
         for line in (*estimate.lines, *estimate.optional):
             app.emit({"name": line.stream, **msgspec.to_builtins(line), "optional": line in estimate.optional})
-        app.emit({"event": "summary", "complete": True, "exit_code": 0, **estimate.totals()})
+        summary = {"event": "summary", "complete": True, "exit_code": 0, **estimate.totals()}
+        app.emit({**summary, "unverified": estimate.unverified})
         return
     headers = ["stream", "list", "how", "requests", "tokens", "based on"]
     rows = [[x.stream, x.operation, x.way, x.requests, x.tokens, x.basis] for x in estimate.lines]
     tables.show(app, Rows(headers, rows))
     app.note("\n" + estimate.summary())
+    for stream, tokens in estimate.unverified.items():
+        app.note(
+            f"{stream} takes no turn in the verification: a request for each record costs {tokens:,} tokens, more than"
+            f" limits.dependents_share allows in a run."
+        )
     if estimate.optional:
         rows = [[x.stream, x.operation, x.requests, x.tokens, x.basis] for x in estimate.optional]
         app.note("\nRead only when named, as each costs one request per parent (pdsync plan STREAM shows one):\n")

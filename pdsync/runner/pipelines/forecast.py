@@ -46,6 +46,7 @@ class Forecast(Struct, frozen=True):
     burst: int
     daily_tokens: int
     optional: list[ListForecast] = []  # of streams that are not read unless they are named; not part of the totals
+    unverified: dict[str, int] = {}  # streams that take no turn in the verification, and the tokens it would cost
 
     def totals(self) -> dict[str, Any]:
         """Requests, tokens, share of the day's tokens, and seconds at the rate limit."""
@@ -100,12 +101,12 @@ def forecast(settings: Settings, request: SyncRequest, *, with_verification: boo
             ]
             for group in (streams, others)
         )
+    unverified: dict[str, int] = {}
     if with_verification:
-        lines += [
-            _estimate_verification(turn, settings)
-            for turn in rotation.select_due(settings, [stream.name for stream in streams])
-        ]
-    return Forecast(lines, settings.burst, settings.daily_tokens, optional)
+        names = [stream.name for stream in streams]
+        lines += [_estimate_verification(due, settings) for due in rotation.select_due(settings, names)]
+        unverified = rotation.find_too_expensive(settings, names)
+    return Forecast(lines, settings.burst, settings.daily_tokens, optional, unverified)
 
 
 def _estimate_verification(turn: DueStream, settings: Settings) -> ListForecast:

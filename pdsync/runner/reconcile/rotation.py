@@ -89,6 +89,29 @@ def select_due(settings: Settings, names: Collection[str]) -> list[DueStream]:
     return _within_dependents_share(due, settings)
 
 
+def find_too_expensive(settings: Settings, names: Collection[str]) -> dict[str, int]:
+    """Those of the streams called `names` that take no turn, as the lists of each record cost more than the share.
+
+    Returns:
+        Their names, each with the tokens that a turn would cost.
+    """
+    limit = settings.dependents_tokens
+    if limit is None or not settings.verify_cycle or not settings.warehouse.exists():
+        return {}
+    found = {}
+    with project.open_warehouse(settings) as connection:
+        tables = warehouse.tables(connection)
+        for stream in map(catalogue.stream, names):
+            version, (source, *_) = stream.sources(settings.api)
+            parent = source.parent
+            if parent and way_of(stream, settings.api) == "by_record" and {stream.name, parent.stream} <= tables:
+                cost = catalogue.operations(version)[source.operation].cost or 0
+                tokens = _count_requests(connection, stream, parent, version) * cost
+                if tokens > limit:
+                    found[stream.name] = tokens
+    return found
+
+
 def _within_dependents_share(due: list[DueStream], settings: Settings) -> list[DueStream]:
     """Those of `due` whose lists of each record are together within the share of dependent streams."""
     left, chosen = settings.dependents_tokens, list[DueStream]()
@@ -201,8 +224,7 @@ def _price_of_lists(
     if parent.stream not in warehouse.tables(connection):
         return None
     if parent.batch > 1 or not parent.counts:
-        keys = parent_keys.select_parents(connection, parent, None, children=(stream.name, column))
-        requests = math.ceil(len(keys) / parent.batch)
+        requests = _count_requests(connection, stream, parent, version)
         tokens = requests * (operation.cost or 0)
         if settings.dependents_tokens is None or tokens <= settings.dependents_tokens:
             return _Price(requests, tokens)
@@ -210,6 +232,13 @@ def _price_of_lists(
             return None
     requests = math.ceil(_count_differing(connection, stream, parent, column) / parent.batch)
     return _Price(requests, requests * (operation.cost or 0), is_whole=False)
+
+
+def _count_requests(connection: duckdb.DuckDBPyConnection, stream: Stream, parent: Parent, version: Version) -> int:
+    """How many requests read the lists of all records of the parent stream that have one."""
+    children = (stream.name, stream.parent_column(parent, version) or parent.stream)
+    keys = parent_keys.select_parents(connection, parent, None, children=children)
+    return math.ceil(len(keys) / parent.batch)
 
 
 def _count_differing(connection: duckdb.DuckDBPyConnection, stream: Stream, parent: Parent, column: str) -> int:
