@@ -22,6 +22,7 @@ from pdsync.runner.actions import read
 from pdsync.runner.push import PushRequest
 from pdsync.sandbox import Limits, Sizes, generate_company, running
 from pdsync.writeback.guards import Consent
+from tests.support.exchanges import Recorder
 from tests.support.world import Project
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class World(Carrier):
 
     def __init__(self, box: RunningSandbox, project: Project) -> None:
         super().__init__(project)
-        self.box = box
+        self.box, self.recorder = box, Recorder("actions")
         self._outcomes: dict[str, Outcome] = {}
 
     def live(self, kind: str) -> list[Record]:
@@ -206,4 +207,6 @@ def open_world(folder: Path, seed: int = 31) -> Iterator[World]:
     """A small company, and a project that knows it."""
     company = generate_company(seed=seed, sizes=Sizes(deals=120, mail_threads=60, files=60), now=datetime.now(UTC))
     with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
-        yield World(box, Project(folder / "project").configure(base_url=box.url, api_token=box.token))
+        world = World(box, Project(folder / "project").configure(base_url=box.url, api_token=box.token))
+        box.sandbox.on_exchange = world.recorder
+        yield world

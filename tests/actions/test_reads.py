@@ -430,3 +430,7 @@ def test_what_was_removed_and_has_a_replacement(world: World, via: Via) -> None:
     assert sorted(paid.ids) == sorted(wanted)
     for key in ("deleteSubscription", "cancelRecurringSubscription", "addChannel", "getDeals"):
         assert "has no replacement that gives the same" in world.run(via, key, {}, "--replacement").error
+
+
+def test_every_request_and_every_answer_of_these_is_as_documented(world: World) -> None:
+    assert world.recorder.unexplained() == []

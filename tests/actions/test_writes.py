@@ -266,3 +266,7 @@ def test_values_that_only_an_action_knows(world: World, via: Via) -> None:
     assert (shown["item_price"], shown["quantity"]) == (price, 1)  # the product's own price, one of it
     unknown = world.run(via, "addFile", {"entityType": "planet", "entityId": "1", "file": "x", "fileName": "x"})
     assert "entityType is 'planet'" in unknown.error
+
+
+def test_every_request_and_every_answer_of_these_is_as_documented(world: World) -> None:
+    assert world.recorder.unexplained() == []

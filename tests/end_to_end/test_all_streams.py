@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pdsync.core import catalogue
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 from pdsync.sandbox.operations.collections import KINDS
 from pdsync.sandbox.operations.linked_values import from_side
+from tests.support.exchanges import Recorder
 from tests.support.truth import convert
 from tests.support.world import STREAMS as OTHERS
-from tests.support.world import Project, serving
+from tests.support.world import Project, Remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.support.world import Ran, Remote
+    from tests.support.world import Ran
 
 PARENTS = {parts[0]: kind.name for parts, kind in KINDS.items() if len(parts) == 1}
 SHOWN_TO_BOTH = {"organization_relationships"}  # a relation is in the lists of both of its ends
@@ -28,10 +31,17 @@ FEW = {"project_changelog", "project_groups", "project_plan_items", "organizatio
 
 
 @pytest.fixture(scope="module")
-def remote() -> Iterator[Remote]:
-    with serving("--deals", "60", "--seed", "21", "--mail-threads", "40") as remote:
-        remote.advance(3600)
-        yield remote
+def recorder() -> Recorder:
+    return Recorder("sync")
+
+
+@pytest.fixture(scope="module")
+def remote(recorder: Recorder) -> Iterator[Remote]:
+    company = generate_company(seed=21, sizes=Sizes(deals=60, mail_threads=40), now=datetime.now(UTC))
+    with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
+        box.sandbox.on_exchange = recorder
+        box.clock.advance(3600)
+        yield Remote(box.url, box.token)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +60,11 @@ def test_s9_every_stream_comes_to_its_end(synced: tuple[Project, Ran, Ran]) -> N
     }
     assert every.summary["streams"].keys() == catalogue.streams().keys()
     assert [name for name, stream in every.summary["streams"].items() if stream["quarantined"]] == []
+
+
+def test_every_request_and_every_answer_is_as_documented(synced: tuple[Project, Ran, Ran], recorder: Recorder) -> None:
+    assert len(recorder.operations) >= 90
+    assert recorder.unexplained() == []
 
 
 def test_each_stream_has_a_table_and_most_have_rows(synced: tuple[Project, Ran, Ran]) -> None:

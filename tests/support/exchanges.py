@@ -1,10 +1,9 @@
 """Compares what passes between pdsync and the sandbox with the vendor's documents: each request, and each answer.
 
-    recorder = Recorder()
+    recorder = Recorder("sync")
     box.sandbox.on_exchange = recorder        # of a sandbox on a thread of this process
-    recorder.scenario = "sync --api auto"
     ...
-    recorder.differences                      # what the documents do not say
+    recorder.unexplained()                    # what the documents do not say
 
 Requests and answers that look the same are compared once. A difference is one line, such as
 `body data/*/id: type "integer", got str 'a'`; tests/vendor/explained.toml lists those that are meant.
@@ -76,8 +75,8 @@ def explanations() -> list[Explanation]:
 class Recorder:
     """Keeps what differs from the documents, and which operations were requested."""
 
-    def __init__(self) -> None:
-        self.scenario = ""
+    def __init__(self, scenario: str = "") -> None:
+        self.scenario = scenario
         self.differences: dict[tuple[Difference, str], str] = {}  # difference and scenario → where it was seen first
         self.operations: set[str] = set()
         self._compared: set[tuple[Any, ...]] = set()
