@@ -81,3 +81,22 @@ def test_what_can_t_be_done_is_refused_and_changes_nothing(
     before = len(box.journal)
     assert api.ask(method, path, body).status == status
     assert len(box.journal) == before
+
+
+def test_where_a_field_shows_is_kept(api: Api) -> None:
+    shown = {"add_visible_flag": True, "details_visible_flag": False}
+    made = api.post(
+        "/api/v2/dealFields", field_name="Risk", field_type="varchar", description="Why", ui_visibility=shown,
+        important_fields={"enabled": True, "stage_ids": [1]},
+    ).data  # fmt: skip
+    path = f"/api/v2/dealFields/{made['field_code']}"
+    assert made["description"] == "Why"
+    whole = api.get(path, include_fields="ui_visibility,important_fields,required_fields").data
+    assert whole["ui_visibility"] == {**whole["ui_visibility"], **shown}
+    assert whole["important_fields"] == {"enabled": True, "stage_ids": [1]}
+    assert whole["required_fields"]["enabled"] is False
+    number = next(field["id"] for field in api.get("/v1/dealFields").data if field["key"] == made["field_code"])
+    assert api.get(f"/v1/dealFields/{number}").data["add_visible_flag"] is True
+    assert api.put(f"/v1/dealFields/{number}", add_visible_flag=False).data["add_visible_flag"] is False
+    assert api.get(path, include_fields="ui_visibility").data["ui_visibility"]["details_visible_flag"] is False
+    assert api.patch(path, description=None).data["description"] is None

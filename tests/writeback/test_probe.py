@@ -218,6 +218,23 @@ def test_an_operation_without_a_readable_effect_cannot_be_judged(tmp_path: Path)
         ("v2 addDeal", {"title": "x"}, DEALS, [added(9), added(8)], 9),
         ("v2 addDeal", {"title": "x"}, DEALS, [], 0),
         ("v1 addLead", {"title": "x"}, "/v1/leads", [{"id": "b-2"}, {"id": "a-1"}], ["a-1", "b-2"]),
+        # Lists that need to know of what: it is in what is added, or else nothing is noted.
+        ("v2 addProjectPhase", {"name": "x", "board_id": 3}, "/api/v2/phases", [{"id": 5}], ["5"]),
+        ("v2 addProjectPhase", {"name": "x"}, "/api/v2/phases", [{"id": 5}], None),
+        (
+            "v1 addOrganizationRelationship",
+            {"type": "parent", "rel_owner_org_id": 1, "rel_linked_org_id": 2},
+            "/v1/organizationRelationships",
+            [{"id": 7}],
+            ["7"],
+        ),
+        (  # called by its UUID, not by its author
+            "v1 addNoteComment",
+            {"id": 1, "content": "x"},
+            "/v1/notes/1/comments",
+            [{"uuid": "c-1", "user_id": ME}],
+            ["c-1"],
+        ),
     ],
 )
 def test_the_list_before_an_addition_is_noted(

@@ -65,12 +65,14 @@ class Field(Struct):
     options_deleted: list[dict[str, Any]] | None = None
     share: float = 0.0  # of records that have a value, for the generator
     year: int = 0  # of the company in which the field was added, for the generator
+    description: str | None = None
+    settings: dict[str, dict[str, Any]] = {}  # by namespace, what is not as NAMESPACES has it
 
     def v2(self, kind: str, namespaces: tuple[str, ...] = ()) -> dict[str, Any]:
         """The definition as v2 shows it, with those `namespaces` that the query includes."""
         definition: dict[str, Any] = {"field_name": self.name, "field_code": self.code}
         if kind not in ("organizations", "products"):
-            definition["description"] = None
+            definition["description"] = self.description
         parts = {"value": "double" if self.type == "monetary" else self.type, **SUBFIELDS.get(self.type, {})}
         subfields = [
             {"field_code": code, "field_name": f"{_label(code)} of {self.name}", "field_type": type_}
@@ -83,7 +85,7 @@ class Field(Struct):
             "subfields": subfields if self.type in SUBFIELDS else None,
             "is_custom_field": self.custom,
             "is_optional_response_field": self.optional,
-            **{name: NAMESPACES[name] for name in namespaces},
+            **{name: {**NAMESPACES[name], **self.settings.get(name, {})} for name in namespaces},
         }
 
     def v1(self, kind: str, order_nr: int, *, is_read_alone: bool = False) -> dict[str, Any]:
@@ -102,7 +104,7 @@ class Field(Struct):
             "edit_flag": self.custom,
             "index_visible_flag": True,
             "details_visible_flag": True,
-            "add_visible_flag": False,
+            "add_visible_flag": self.settings.get("ui_visibility", UI_VISIBILITY)["add_visible_flag"],
             "important_flag": False,
             "bulk_edit_allowed": True,
             "searchable_flag": False,
@@ -111,7 +113,7 @@ class Field(Struct):
             "mandatory_flag": self.code in ("title", "name"),
             "options": None if self.options is None else [{"id": o["id"], "label": o["label"]} for o in self.options],
         }
-        if kind == "products":  # v1 shows fewer keys of these, and in lists and answers to writes fewer still
+        if kind == "products":  # v1 shows fewer keys of these, and in lists and of a new one fewer still
             if not is_read_alone:
                 del definition["index_visible_flag"], definition["details_visible_flag"]
             return definition

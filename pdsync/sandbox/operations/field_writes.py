@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pdsync.sandbox.company.field_changes import change_fields
+from pdsync.sandbox.company.fields import NAMESPACES
 from pdsync.sandbox.company.table import Row, encode
 from pdsync.sandbox.operations.documented import operations
 from pdsync.sandbox.protocol.errors import (
@@ -48,6 +49,7 @@ def add_field(call: Call, route: Route) -> Reply:
         raise bad_request(f"A field of type {type_} needs options", "options")
     made = change_fields(call.company, route.kind, "add", name=name, type=str(type_), options=options)
     field = call.company.fields[route.kind].custom[made["field_code"]]
+    _take_settings(field, sent)
     _note(call, route, field, "add", None)
     return _shown(call, route, field, operations()[f"{route.version} {route.operation}"].status)
 
@@ -64,6 +66,7 @@ def update_field(call: Call, route: Route) -> Reply:
         change_fields(call.company, route.kind, "rename", field.code, name=name)
     if call.version == "v1" and field.type in CHOICES and isinstance(sent.get("options"), list):
         _take_options(call, route, field, sent["options"])
+    _take_settings(field, sent)
     _note(call, route, field, "update", before)
     return _shown(call, route, field)
 
@@ -110,6 +113,17 @@ def change_options(call: Call, route: Route) -> Reply:
         _remove_options(call, route, field, ids)
     _note(call, route, fields.custom[field.code], "update", before)
     return success([{"id": option["id"], "label": option["label"]} for option in answer])
+
+
+def _take_settings(field: Field, sent: dict[str, Any]) -> None:
+    """Keep where a field shows and what it is for; v1 knows one of these flags only."""
+    if "description" in sent:
+        field.description = sent["description"]
+    flag = {"add_visible_flag": sent["add_visible_flag"]} if "add_visible_flag" in sent else {}
+    for name, default in NAMESPACES.items():
+        changed = {**(sent.get(name) or {}), **(flag if name == "ui_visibility" else {})}
+        if changed:
+            field.settings = {**field.settings, name: {**default, **field.settings.get(name, {}), **changed}}
 
 
 def _take_options(call: Call, route: Route, field: Field, sent: list[Any]) -> None:
@@ -196,5 +210,6 @@ def _note(call: Call, route: Route, field: Field, op: str, before: Row | None, *
 
 def _shown(call: Call, route: Route, field: Field, status: int = 200) -> Reply:
     order = call.company.fields[route.kind].all.index(field) + 1
-    shown = field.v2(route.kind) if call.version == "v2" else field.v1(route.kind, order)
+    is_known = call.method != "POST"
+    shown = field.v2(route.kind) if call.version == "v2" else field.v1(route.kind, order, is_read_alone=is_known)
     return success(shown, status)

@@ -47,7 +47,10 @@ def records_of(call: Call, collection: tuple[str, ...], parent: int) -> list[Rec
     rows = sorted((row for row in company[kind].where(facet, parent) if row.state == "live"), key=lambda row: row.id)
     if kind == "deals":
         rows = list(filter(_deal_test(call), rows))
-    return sort_records(call.query, [plain(v1_records.shape(company, kind, row)) for row in rows])
+    records = [plain(v1_records.shape(company, kind, row)) for row in rows]
+    if kind == "files":  # under two names here
+        records = [{**record, "people_name": record["person_name"]} for record in records]
+    return sort_records(call.query, records)
 
 
 def _deal_test(call: Call) -> Callable[[Row], bool]:
