@@ -60,9 +60,6 @@ def answered(box: RunningSandbox, route: Any) -> Any:
     return next((reply for reply in replies if reply.status == 200), None)
 
 
-UNEXPLAINED = 60  # to be 0
-
-
 def test_every_read_answers_as_documented(shared_box: RunningSandbox) -> None:
     recorder, unanswered = Recorder(), set()
     for route in ROUTES:
@@ -74,8 +71,7 @@ def test_every_read_answers_as_documented(shared_box: RunningSandbox) -> None:
             unanswered.add(operation)
             continue
         recorder.compare_answer(f"{route.version} {operation}", "", {}, reply)
-    found = recorder.unexplained()
-    assert len(found) <= UNEXPLAINED, "\n".join(found)
+    assert recorder.unexplained() == []
     assert unanswered <= NEEDS_MORE.keys()
 
 
@@ -128,5 +124,4 @@ def test_every_write_answers_as_documented(box: RunningSandbox) -> None:
             last = data.get("field_code") or data["id"]
         assert operation is not None
         recorder.compare_answer(operation, target, {}, reply)
-    found = recorder.unexplained()
-    assert len(found) <= UNEXPLAINED, "\n".join(found)
+    assert recorder.unexplained() == []
