@@ -114,8 +114,8 @@ def _store_option(name: str) -> Any:
 def _global_options() -> list[click.Option]:
     options = [
         (["--project"], {"type": click.Path(path_type=Path), "envvar": "PDSYNC_PROJECT", "metavar": "DIR"}, "project",
-         "The project's folder.  [default: the current one]"),
-        (["--json"], {"is_flag": True}, "json", "Machine-readable output: one JSON object per line."),
+         "The project's folder, by default this one."),
+        (["--json"], {"is_flag": True}, "json", "Print JSON, one object a line."),
         (["-v", "--verbose"], {"count": True}, "verbose", "Show more; -vv shows every request."),
         (["-q", "--quiet"], {"is_flag": True}, "quiet", "Show only results and errors."),
         (["--no-input"], {"is_flag": True}, "no_input", "Never prompt."),

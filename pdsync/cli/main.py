@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from importlib import import_module
+from typing import NamedTuple
 
 import click
 
@@ -16,40 +17,61 @@ from pdsync.core.log import clean_error, to_stderr
 from pdsync.errors import PdsyncError
 from pdsync.version import __version__
 
-# Command → module, in the order of --help.
-COMMANDS = {
-    "demo": "demo",
-    "init": "setup",
-    "auth": "auth",
-    "doctor": "setup",
-    "plan": "sync",
-    "sync": "sync",
-    "backfill": "backfill",
-    "schedule": "schedule",
-    "load": "sync",
-    "replay": "archive",
-    "raw": "archive",
-    "forget": "archive",
-    "export": "export",
-    "status": "inspect",
-    "runs": "inspect",
-    "reconcile": "reconcile",
-    "sql": "sql",
-    "shell": "sql",
-    "history": "history",
-    "diff": "history",
-    "fields": "inspect",
-    "streams": "inspect",
-    "operations": "inspect",
-    "queue": "queue",
-    "push": "push",
-    "undo": "push",
-    "api": "api",
-    "action": "action",
-    "actions": "action",
-    "files": "files",
-    "sandbox": "sandbox",
+
+class _Entry(NamedTuple):
+    """A command as the root command lists it, without importing it."""
+
+    module: str  # in pdsync.cli.commands
+    does: str  # one line of at most 64 characters, which a terminal of 80 columns shows unbroken
+
+
+# The groups and commands of --help, in its order.
+_GROUPS = {
+    "Start": {
+        "demo": _Entry("demo", "Sync a made-up company into DuckDB, without an account."),
+        "init": _Entry("setup", "Make this folder a project: settings, data folder, first token."),
+        "auth": _Entry("auth", "Log in, show who is logged in, log out."),
+        "doctor": _Entry("setup", "Check everything that a sync needs; a fix for each problem."),
+    },
+    "Every day": {
+        "status": _Entry("inspect", "Show whether the data is right and fresh, and what to do next."),
+        "sync": _Entry("sync", "Bring all streams, or those named, up to date."),
+        "plan": _Entry("sync", "Show what a sync would cost: requests, tokens, minutes."),
+        "schedule": _Entry("schedule", "Run a pipeline every hour, day or week."),
+        "runs": _Entry("inspect", "List the last runs, and show their receipts."),
+        "reconcile": _Entry("reconcile", "Compare every record with Pipedrive, and repair differences."),
+        "backfill": _Entry("backfill", "Read again what changed between two times."),
+    },
+    "Answers": {
+        "sql": _Entry("sql", "Answer a query from the warehouse, read-only."),
+        "shell": _Entry("sql", "Open a prompt for read-only SQL."),
+        "history": _Entry("history", "Show every change of a record."),
+        "diff": _Entry("history", "Show what changed between two times."),
+        "export": _Entry("export", "Write the tables as Parquet files for other programs."),
+    },
+    "Write back": {
+        "queue": _Entry("queue", "Queue changes, list them, drop them; nothing is sent."),
+        "push": _Entry("push", "Show the queued changes before → after, then send them."),
+        "undo": _Entry("push", "Queue the changes that reverse a push."),
+        "action": _Entry("action", "Carry out one of the component's 149 actions."),
+        "actions": _Entry("action", "List these actions, or those that match some words."),
+        "api": _Entry("api", "Call any operation of the API, and print its answer."),
+    },
+    "Keep": {
+        "raw": _Entry("archive", "Verify the archive of answers, and remove old ones."),
+        "replay": _Entry("archive", "Rebuild tables from the archive, without a request."),
+        "load": _Entry("sync", "Load saved list answers into a table, without a request."),
+        "files": _Entry("files", "Download attachments, and upload files."),
+        "forget": _Entry("archive", "Remove a person's data from tables, history and archive."),
+    },
+    "Look inside": {
+        "streams": _Entry("inspect", "List the streams: key, cursor, cost, how rows are verified."),
+        "fields": _Entry("inspect", "List the custom fields: label, column, type, options."),
+        "operations": _Entry("inspect", "List the operations of the API."),
+        "sandbox": _Entry("sandbox", "Serve the local Pipedrive: its rules, costs and limits."),
+    },
 }
+COMMANDS = {name: entry for group in _GROUPS.values() for name, entry in group.items()}
 
 
 class _Root(Group):
@@ -59,9 +81,16 @@ class _Root(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"pdsync.cli.commands.{COMMANDS[cmd_name]}")
+        module = import_module(f"pdsync.cli.commands.{COMMANDS[cmd_name].module}")
         command: click.Command = getattr(module, f"{cmd_name}_command", None) or getattr(module, cmd_name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by what people want."""
+        width = max(map(len, COMMANDS))
+        for group, entries in _GROUPS.items():
+            with formatter.section(group):
+                formatter.write_dl([(name.ljust(width), entry.does) for name, entry in entries.items()])
 
 
 @click.command(cls=_Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,29 @@ def test_every_command_is_there_and_explains_itself(
         assert shown.startswith("Usage: ")
         assert "--project" in shown
     assert root.list_commands(click.Context(root)) == list(COMMANDS)
+
+
+def test_help_groups_the_commands_and_breaks_no_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(monkeypatch, "--help") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.endswith(":") and line[0] != " "] == [
+        "Options:", "Start:", "Every day:", "Answers:", "Write back:", "Keep:", "Look inside:",
+    ]  # fmt: skip
+    width = max(map(len, COMMANDS)) + 2
+    for name, entry in COMMANDS.items():
+        assert f"  {name:{width}}{entry.does}" in lines
+    assert max(map(len, lines)) <= 80
+
+
+def test_help_imports_no_command() -> None:
+    script = "import sys; from pdsync.cli.main import root; root.main(['--help'], standalone_mode=False);" \
+        " print([name for name in sys.modules if name.split('.')[0] in ('duckdb', 'pyarrow', 'rich')" \
+        " or 'commands.' in name])"  # fmt: skip
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == "[]"
 
 
 def test_global_options_work_before_and_after_the_command(
