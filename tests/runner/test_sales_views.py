@@ -17,6 +17,7 @@ from pdsync.core import catalogue
 from pdsync.core.views import views
 from pdsync.load import history, warehouse
 from pdsync.runner.loader import Loader
+from tests.proofs.sales import compare
 from tests.runner.kit import COMPANY, load_rows, text
 
 if TYPE_CHECKING:
@@ -463,3 +464,10 @@ def test_only_deals_that_changed_are_computed_again(tmp_path: Path) -> None:
         value for (value,) in connection.execute("SELECT value FROM sales._tracked_states").fetchall()
     }
     asyncio.run(loader.close())
+
+
+def test_views_agree_with_plain_python_over_random_lives(tmp_path: Path) -> None:
+    """A slice of `python -m tests.proofs.sales`."""
+    compared = compare(600, 7, tmp_path)
+    assert [example for _, _, examples in compared.values() for example in examples] == []
+    assert all(rows > 10 for rows, _, _ in compared.values())

@@ -1,0 +1,90 @@
+"""How long the sales views take on a large company, and what keeping their stored rows costs a night.
+
+    python benchmarks/sales_views.py                   # 1,000,000 deals, a fifth of them with recorded changes
+    python benchmarks/sales_views.py --deals 100000
+
+The company is the one of tests/proofs/sales.py, copied until it is large enough: of ten deals one has a changelog, one
+a version for each change, the others only their present row. Each view is read once, into a temporary table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the company is one of the tests'
+
+from pdsync.core import catalogue
+from pdsync.core.views import views
+from pdsync.runner.loader import Loader
+from tests.proofs import sales
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LIVES = 20_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--deals", type=int, default=1_000_000)
+    deals = parser.parse_args().deals
+    with tempfile.TemporaryDirectory() as folder:
+        loader = Loader(Path(folder) / "work.duckdb")
+        loader.open(1, "Benchmark")
+        make(loader, deals)
+        timed("first: all stored rows", loader.create_views)
+        timed("again: nothing changed", loader.create_views)
+        loader.connection.execute(
+            "UPDATE main.deals SET value = value + 1, _valid_from = _valid_from + INTERVAL 1 SECOND WHERE id % 100 = 1"
+        )
+        timed("again: 1 % changed", loader.create_views)
+        total = 0.0
+        for view in views().values():
+            if view.question and not view.parameters:
+                total += timed(view.name, partial(read, loader, view.name))
+        print(f"{'all views':36} {total:8.2f} s")
+        asyncio.run(loader.close())
+
+
+def make(loader: Loader, deals: int) -> None:
+    """Fill the tables: lives made in Python, copied under further ids."""
+    rng = random.Random(1)
+    lives = [sales.live(rng, id) for id in range(1, min(_LIVES, deals) + 1)]
+    for number, life in enumerate(lives):
+        life.known_from = {0: "changelog", 1: "history"}.get(number % 10, "single")
+    for stream in catalogue.streams().values():  # the other tables are empty
+        loader.table(stream, "v2")
+    sales.fill(loader, lives)
+    connection = loader.connection
+    for table, key in (("main.deals", "id"), ("versions.deals", "id"), ("main.deal_changelog", "deal_id")):
+        connection.execute(
+            f"INSERT INTO {table} SELECT t.* REPLACE (t.{key} + n * {len(lives)} AS {key}) FROM {table} t,"
+            f" range(1, {max(1, deals // len(lives))}) r(n)"
+        )
+    connection.execute("CHECKPOINT warehouse")
+
+
+def read(loader: Loader, view: str) -> None:
+    """Compute all rows and columns of a view."""
+    loader.connection.execute(f"CREATE OR REPLACE TEMP TABLE answer AS FROM {view}")
+
+
+def timed(name: str, work: Callable[[], object]) -> float:
+    """Run `work`, print and return its seconds."""
+    began, busy = time.perf_counter(), time.process_time()
+    work()
+    seconds = time.perf_counter() - began
+    print(f"{name:36} {seconds:8.2f} s {time.process_time() - busy:8.2f} CPU s", flush=True)
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
