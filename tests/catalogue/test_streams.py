@@ -42,9 +42,9 @@ LEFT_OUT = {
     ("v1 getDeals", "status"): "without it all that are not deleted; another source asks for the deleted ones",
     ("v1 getArchivedDeals", "status"): "as getDeals",
     ("v1 getProductDeals", "status"): "leaves_out says so; deals knows deleted ones",
-    ("v1 getProjects", "status"): "leaves_out says so",
-    ("v2 getProjects", "status"): "leaves_out says so",
-    ("v2 getArchivedProjects", "status"): "leaves_out says so",
+    ("v1 getProjects", "status"): "leaves_out says so: no document tells how a deleted one shows",
+    ("v2 getProjects", "status"): "leaves_out says so: no document tells how a deleted one shows",
+    ("v2 getArchivedProjects", "status"): "leaves_out says so: no document tells how a deleted one shows",
 }
 # Requested by a user, or for one record only; never read completely.
 NO_LIST = re.compile(r"search\w*|find\w*|authorize|get\w+ConversionStatus|getCurrentUser|getUserTeams")

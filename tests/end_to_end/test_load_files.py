@@ -161,7 +161,7 @@ def test_s9_records_of_another_stream_are_refused_and_change_nothing(
     ran = project.here("load", str(file), "--stream", "deals", "--json")
 
     assert ran.code == 2
-    assert "holds persons, not deals" in ran.summary["message"]
+    assert "contains persons, not deals" in ran.summary["message"]
     assert "--stream persons" in ran.summary["message"]
     assert project.kept() == before
     assert project.here("load", str(file), "--stream", "persons", "--json").code == 0
