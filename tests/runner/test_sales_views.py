@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from pdsync.core import catalogue
@@ -471,3 +472,27 @@ def test_views_agree_with_plain_python_over_random_lives(tmp_path: Path) -> None
     compared = compare(600, 7, tmp_path)
     assert [example for _, _, examples in compared.values() for example in examples] == []
     assert all(rows > 10 for rows, _, _ in compared.values())
+
+
+def test_money_is_converted_at_the_rate_of_the_day_and_what_has_none_is_counted(tmp_path: Path) -> None:
+    loader = Loader(tmp_path / "work.duckdb")
+    loader.open(COMPANY, "Acme")
+    make(loader)
+    loader.table(catalogue.stream("deals_summary"), "v1")
+    for day, dollar in ((19, 0.5), (20, 0.8)):
+        sums = {"USD": {"value": 10, "value_converted": 10 * dollar}, "EUR": {"value": 7, "value_converted": 7}}
+        loader.connection.execute(
+            "INSERT INTO main.deals_summary (status, values_total, _valid_from) VALUES (?, ?, ?)",
+            [f"state {day}", msgspec.json.encode(sums).decode(), at(day)],
+        )
+    loader.create_views()
+    rows = ask(loader.connection, "SELECT day, currency, base, rate FROM meta.rates ORDER BY ALL")
+    assert rows == [
+        (date(2026, 10, 19), "EUR", "EUR", 1.0), (date(2026, 10, 19), "USD", "EUR", 0.5),
+        (date(2026, 10, 20), "EUR", "EUR", 1.0), (date(2026, 10, 20), "USD", "EUR", 0.8),
+    ]  # fmt: skip
+    funnel = "SELECT currency, sum(value)::INT, sum(base_value) FROM sales.funnel GROUP BY ALL ORDER BY ALL"
+    assert ask(loader.connection, funnel) == [("EUR", 490, 490), ("USD", 50, 40)]  # open ones: at the newest rate
+    won = "SELECT deals, value::INT, base_value, unconverted FROM sales.won_by_month"
+    assert ask(loader.connection, won) == [(3, 320, 220, 1)]  # deal 11 was won on the 11th, before any rate was known
+    asyncio.run(loader.close())

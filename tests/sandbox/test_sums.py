@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pdsync.sandbox.company.clock import v1_time
+from pdsync.sandbox.operations.rates import convert
 from pdsync.sandbox.operations.recents import TABLES
 
 if TYPE_CHECKING:
@@ -76,7 +77,10 @@ def test_a_timeline_groups_open_and_won_deals_by_their_date(reader: Api, path: s
     asked = {**MONTHS, "amount": 1, "start_date": "2026-03-01", "exclude_deals": 1}
     one = reader.get(f"/v1/deals/{path}", **asked, totals_convert_currency="EUR").data
     assert (one["totals"], "deals" in one) == (periods[2]["totals"], False)
-    assert one["totals_converted"]["values"] == pytest.approx(sum(one["totals"]["values"].values()), abs=0.01)
+    euros = sum(convert(value, currency) for currency, value in one["totals"]["values"].items())
+    assert one["totals_converted"]["values"] == pytest.approx(euros, abs=0.01)
+    dollars = reader.get(f"/v1/deals/{path}", **asked, totals_convert_currency="USD").data
+    assert dollars["totals_converted"]["values"] == pytest.approx(euros * 1.08, abs=0.01)
 
 
 def test_a_timeline_follows_custom_dates_and_filters(api: Api) -> None:

@@ -11,6 +11,7 @@ from collections import defaultdict
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
+from pdsync.sandbox.operations import rates
 from pdsync.sandbox.operations.filters import matching_ids
 from pdsync.sandbox.operations.nested_lists import plain
 from pdsync.sandbox.protocol import v1_records
@@ -42,6 +43,7 @@ def deals_timeline(call: Call, route: Route) -> Reply:
     convert = call.query.get("totals_convert_currency", "")
     if convert not in ("", "default_currency") and not (len(convert) == 3 and convert.isalpha()):
         raise bad_request("totals_convert_currency must be the code of a currency", "totals_convert_currency")
+    target = rates.BASE if convert == "default_currency" else convert.upper()
     try:
         starts = [_later(first, interval, number) for number in range(amount + 1)]
     except (ValueError, OverflowError):
@@ -58,7 +60,15 @@ def deals_timeline(call: Call, route: Route) -> Reply:
             "period_end": f"{end - timedelta(days=1)} 23:59:59",
             **({"deals": deals} if with_deals else {}),
             "totals": _totals(deals),
-            **({"totals_converted": _converted(deals)} if convert else {}),
+            **(
+                {
+                    "totals_converted": _converted(
+                        deals, rates.BASE if convert == "default_currency" else convert.upper()
+                    )
+                }
+                if convert
+                else {}
+            ),
         }
         for start, end, deals in zip(starts, starts[1:], groups, strict=False)
     ]
@@ -131,9 +141,12 @@ def _totals(deals: list[Record]) -> Record:
     }
 
 
-def _converted(deals: list[Record]) -> Record:
+def _converted(deals: list[Record], target: str) -> Record:
+    """The totals in one currency."""
     return {
-        name: round(sum(total.values()), 2) if isinstance(total, dict) else total
+        name: round(sum(rates.convert(value, currency, target) for currency, value in total.items()), 2)
+        if isinstance(total, dict)
+        else total
         for name, total in _totals(deals).items()
     }
 

@@ -9,6 +9,7 @@ from pdsync.sandbox.company.clock import v1_time
 from pdsync.sandbox.operations.filters import matching_ids
 from pdsync.sandbox.operations.generic_records import all_rows
 from pdsync.sandbox.operations.list_filters import sort_records
+from pdsync.sandbox.operations.rates import convert
 from pdsync.sandbox.operations.users_files_mail import message
 from pdsync.sandbox.protocol import v1_records
 from pdsync.sandbox.protocol.errors import bad_request
@@ -134,7 +135,7 @@ def _linked_message(company: Company, thread: Record, number: int, *, with_body:
 def deals_summary(call: Call, *, archived: bool) -> Record:
     """How many deals there are and what they are worth, in all and by currency.
 
-    Assumption: every currency converts one to one, and what is weighted is the value times the probability.
+    Assumption: what is weighted is the value times the probability. For the rates see `rates`.
     """
     table, ids = call.company["deals"], matching_ids(call, "deals")
     wanted = {
@@ -158,9 +159,11 @@ def deals_summary(call: Call, *, archived: bool) -> Record:
             total[0] += 1
             total[1] += value
             total[2] += value * (100 if chance is None else chance) / 100
-    values = {currency: _sum(count, value) for currency, (count, value, _) in sorted(totals.items())}
+    values = {
+        currency: _sum(count, value, convert(value, currency)) for currency, (count, value, _) in sorted(totals.items())
+    }
     weighted = {currency: _weighted_sum(count, value) for currency, (count, _, value) in sorted(totals.items())}
-    whole, heavy = sum(t[1] for t in totals.values()), sum(t[2] for t in totals.values())
+    whole, heavy = (sum(convert(t[at], currency) for currency, t in totals.items()) for at in (1, 2))
     return {
         "values_total": values,
         "weighted_values_total": weighted,
@@ -180,10 +183,9 @@ def _counts(row: Row, has: Any, status: str, *, archived: bool) -> bool:
     return row.state == "live" and status in ("all_not_deleted", has)
 
 
-def _sum(count: float, value: float) -> Record:
-    formatted = f"{value:,.2f}"
-    converted = {"value_converted": round(value, 2), "value_converted_formatted": formatted}
-    return {**_weighted_sum(count, value), **converted}
+def _sum(count: float, value: float, converted: float) -> Record:
+    shown = {"value_converted": round(converted, 2), "value_converted_formatted": f"€{converted:,.2f}"}
+    return {**_weighted_sum(count, value), **shown}
 
 
 def _weighted_sum(count: float, value: float) -> Record:
