@@ -1,7 +1,7 @@
 """Groups deals by a date of theirs into days, weeks, months or quarters, and sums each group up.
 
-Assumptions: one interval is the object that the schema shows, several are a list of such; currencies convert one to
-one; a time falls on its day in UTC.
+Assumptions: one interval is the object that the schema shows, several are a list of such; for the rates of
+currencies see `rates`; a time falls on its day in UTC.
 """
 
 from __future__ import annotations
@@ -60,15 +60,7 @@ def deals_timeline(call: Call, route: Route) -> Reply:
             "period_end": f"{end - timedelta(days=1)} 23:59:59",
             **({"deals": deals} if with_deals else {}),
             "totals": _totals(deals),
-            **(
-                {
-                    "totals_converted": _converted(
-                        deals, rates.BASE if convert == "default_currency" else convert.upper()
-                    )
-                }
-                if convert
-                else {}
-            ),
+            **({"totals_converted": _converted(deals, target)} if convert else {}),
         }
         for start, end, deals in zip(starts, starts[1:], groups, strict=False)
     ]
