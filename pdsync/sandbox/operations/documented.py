@@ -78,8 +78,6 @@ def kind_of(parts: tuple[str, ...]) -> Kind:
     inside = (parts[0], "{}", *parts[1:])  # deals/products: the products of several deals
     if parts in KINDS or inside in KINDS:
         return KINDS.get(parts) or KINDS[inside]
-    if parts == ("meetings", "userProviderLinks"):  # nothing lists them
-        return Kind("user_provider_links", few=0, key="user_provider_id")
     return Kind("_".join(part for part in parts if part != "{}"), few=3)
 
 

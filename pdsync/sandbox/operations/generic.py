@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 MOST_IDS, MOST_ROWS = 100, 500
 MOST_PAGE = 100  # the limit that a list without parameters for pages shows
 CODE_LENGTH = 40  # of a custom field
-REMOVED = "The user data was successfully removed"
 ENVELOPE = {
     "status": "ok", "statusCode": 20000, "statusText": "OK", "service": "statistics-goals-api", "related_objects": {},
 }  # fmt: skip
@@ -358,8 +357,6 @@ def _deleted(facts: DocumentedOperation, id: str, record: Record) -> Any:
     shape = facts.answer.get("data")
     if shape == "bool":
         return True
-    if "message" in facts.item:
-        return {"message": REMOVED}
     if "user_id" in facts.item:  # v2 names the follower
         return {"user_id": as_number(id)}
     if len(facts.item) > len(("id", "data", "success")):

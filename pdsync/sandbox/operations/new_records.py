@@ -42,7 +42,6 @@ DEFAULTS: dict[str, Record] = {
         "status": "open", "label_ids": [], "deal_ids": [], "person_ids": [], "org_ids": [], "custom_fields": {},
     },
     "tasks": {"is_done": False, "is_milestone": False, "assignee_ids": []},
-    "user_provider_links": {"message": "The user was added successfully"},
     "goals": {"is_active": True, "report_ids": []},
     "legacy_teams": {"deleted_flag": 0, "users": []},
     "deal_products": {
