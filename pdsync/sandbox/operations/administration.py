@@ -184,3 +184,19 @@ def add_webhook(call: Call, route: Route) -> Reply:
     if len(owned) >= MOST_WEBHOOKS:
         raise refused(422, f"A user can have at most {MOST_WEBHOOKS} webhooks")
     return generic.answer(call, route)
+
+
+ANSWERS = {
+    "addUser": add_user,
+    "updateUser": update_user,
+    "getRole": get_role,
+    "saveUserProviderLink": save_provider_link,
+    "deleteUserProviderLink": delete_provider_link,
+    "getRoleSettings": role_settings,
+    "addOrUpdateRoleSetting": set_role_setting,
+    "getRolePipelines": role_pipelines,
+    "updateRolePipelines": set_role_pipelines,
+    "deleteRoleAssignment": delete_assignment,
+    "addWebhook": add_webhook,
+    **dict.fromkeys(("getTeamUsers", "addTeamUser", "deleteTeamUser"), change_team),
+}

@@ -376,17 +376,6 @@ def _action_routes() -> list[Route]:
         _documented("duplicateProduct", actions.duplicate_product, "", "v2"),
         _documented("addFileAndLinkIt", actions.add_remote_file),
         _documented("linkFileToItem", actions.add_remote_file),
-        _documented("addUser", administration.add_user),
-        _documented("updateUser", administration.update_user),
-        _documented("getRole", administration.get_role),
-        _documented("saveUserProviderLink", administration.save_provider_link),
-        _documented("deleteUserProviderLink", administration.delete_provider_link),
-        _documented("getRoleSettings", administration.role_settings),
-        _documented("addOrUpdateRoleSetting", administration.set_role_setting),
-        _documented("getRolePipelines", administration.role_pipelines),
-        _documented("updateRolePipelines", administration.set_role_pipelines),
-        _documented("deleteRoleAssignment", administration.delete_assignment),
-        _documented("addWebhook", administration.add_webhook),
         *(_documented(f"{verb}Filter", actions.answer_filter) for verb in ("get", "add", "update")),
         _documented("archiveProject", actions.archive_project, "", "v1"),
         _documented("archiveProject", actions.archive_project, "", "v2"),
@@ -396,7 +385,7 @@ def _action_routes() -> list[Route]:
     ]
     routes += [_documented(f"{verb}ProjectFieldOptions", actions.change_project_options, "", "v2")
              for verb in ("add", "update", "delete")]  # fmt: skip
-    routes += [_documented(id, administration.change_team) for id in ("getTeamUsers", "addTeamUser", "deleteTeamUser")]
+    routes += [_documented(id, answer) for id, answer in administration.ANSWERS.items()]
     routes += [_documented(f"{verb}ProductImage", actions.product_image, "", "v2")
              for verb in ("get", "upload", "update", "delete")]  # fmt: skip
     return routes
