@@ -34,7 +34,7 @@ _GROUPS = {
         "doctor": _Entry("setup", "Check everything that a sync needs; a fix for each problem."),
     },
     "Every day": {
-        "status": _Entry("inspect", "Show whether the data is right and fresh, and what to do next."),
+        "status": _Entry("status", "Show whether the data is right and fresh, and what to do next."),
         "sync": _Entry("sync", "Bring all streams, or those named, up to date."),
         "plan": _Entry("sync", "Show what a sync would cost: requests, tokens, minutes."),
         "schedule": _Entry("schedule", "Run a pipeline every hour, day or week."),

@@ -56,6 +56,11 @@ def show(app: App, rows: Rows, form: Form = "table", types: Sequence[str] = (), 
     _print(console, lines)
 
 
+def show_lines(app: App, lines: list[Line]) -> None:
+    """Show lines that are laid out for the terminal on stdout."""
+    _print(app.out, lines)
+
+
 def show_aside(app: App, rows: Rows) -> None:
     """Show rows that are not the result of a command on stderr, without a pager."""
     _print(app.err, layout.lay_out(rows, terminal_width(app.err)))

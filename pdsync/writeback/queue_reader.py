@@ -85,6 +85,14 @@ class QueueReader:
         rows = self.control.rows("SELECT state, count(*) FROM mutations GROUP BY state")
         return {str(state): int(str(count)) for state, count in rows}
 
+    def reviews(self) -> int:
+        """The number of mutations that need a review and have no resolution yet."""
+        rows = self.control.rows(
+            "SELECT count(*) FROM mutations m WHERE state = 'needs_review'"
+            " AND NOT EXISTS (SELECT 1 FROM resolutions WHERE mutation = m.id)"
+        )
+        return int(str(rows[0][0]))
+
     def progress(self) -> dict[str, Progress]:
         """By mutation, how far it has come: see `Snapshot.progress`."""
         rows = self.control.rows(

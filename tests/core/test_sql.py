@@ -124,6 +124,10 @@ ALLOWED = {
         "runner/reconcile/by_count.py",
         "self._join_row_counts(reported)",
     ): "made of quoted names; `reported` is made so a few lines above it",
+    (
+        "runner/report/freshness.py",
+        "_can_be_verified(warehouse, settings, stream)",
+    ): "a condition made of quoted names, a few lines below it",
     ("runner/reconcile/by_count.py", "sweep.relation"): "the relation of a Sweep, quoted where it is made",
     ("runner/sync/removed_children.py", "sweep.relation"): "the relation of a Sweep, quoted where it is made",
     ("runner/reconcile/diagnosis.py", "swept.relation"): "the relation of a Sweep, quoted where it is made",

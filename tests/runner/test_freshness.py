@@ -11,7 +11,7 @@ import pytest
 from pdsync.core import config
 from pdsync.core.control import Control
 from pdsync.runner.loader import Loader
-from pdsync.runner.report.freshness import _format_age, budget_left, measure_freshness
+from pdsync.runner.report.freshness import budget_left, format_age, measure_freshness
 from tests.runner.kit import T0, deal, load_rows
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     ],
 )
 def test_an_age_has_one_unit(seconds: float, age: str) -> None:
-    assert _format_age(seconds) == age
+    assert format_age(timedelta(seconds=seconds)) == age
 
 
 def test_a_table_is_as_fresh_as_the_oldest_of_its_lists(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Commands that only show: status, runs, streams, operations, fields. None of them makes a request."""
+"""Commands that only show: runs, streams, operations, fields. None of them makes a request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from pdsync.core import catalogue
 from pdsync.errors import ConfigError
 from pdsync.runner import project
 from pdsync.runner.reconcile import rotation
-from pdsync.runner.report.freshness import budget_left, measure_freshness
 
 if TYPE_CHECKING:
     from pdsync.model import Proof, Receipt
@@ -36,41 +35,6 @@ def listing(app: App, rows: list[dict[str, Any]], headers: list[str], empty: str
         tables.show(app, Rows(names, [[r[h] for h in headers] for r in rows], counts=True, hints=tables.JSON))
     else:
         app.note(empty)
-
-
-@click.command(cls=Command)
-@click.pass_obj
-def status(app: App) -> None:
-    """Show how fresh each table is, how the last run ended, and how many tokens are left today."""
-    settings = app.settings
-    rows = measure_freshness(settings)
-    listing(
-        app,
-        [{"name": row.stream, **msgspec.to_builtins(row)} for row in rows],
-        ["stream", "rows", "deleted", "complete_until", "age", "last_full"],
-        "Nothing has been synced yet: pdsync sync",
-    )
-    if not settings.control.exists():
-        return
-    with project.opened(settings) as control:
-        last = control.receipts(1)
-    left, limit = budget_left(settings)
-    if app.json:
-        app.emit({"name": "budget", "left": left, "limit": limit})
-        return
-    if last:
-        run = last[0]
-        ended = {0: "complete", 130: "interrupted", 3: "stopped by a guard"}.get(
-            run.exit_code, f"exit code {run.exit_code}"
-        )
-        if ended == "complete" and run.gaps:
-            ended = "finished, with gaps"
-        state = ended if run.finished_at else "running, or killed: the next sync continues it"
-        app.note(f"\nLast run {run.run_id}: {state}.")
-        for gap in run.gaps:
-            app.note(f"  {gap.stream}: {gap.kind}: {gap.detail}")
-    if left is not None:
-        app.note(f"Tokens left today: about {left:,} of {limit:,}.")
 
 
 @click.group(cls=Group, invoke_without_command=True)

@@ -76,18 +76,30 @@ def _expand_home(folder: str) -> Path:
         return Path(folder)
 
 
-def _render_systemd(job: Job) -> dict[Path, str]:
-    def quoted(text: str) -> str:
-        escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
-        return f'"{escaped}"'
+def systemd_folder() -> Path:
+    """The folder of the user's units."""
+    return _expand_home("~/.config/systemd/user")
 
+
+def launchd_folder() -> Path:
+    """The folder of the user's agents."""
+    return _expand_home("~/Library/LaunchAgents")
+
+
+def quote_for_systemd(text: str) -> str:
+    """An argument as a unit's command line has it."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{escaped}"'
+
+
+def _render_systemd(job: Job) -> dict[Path, str]:
     day = {"hour": "*-*-* *", "day": f"*-*-* {job.hour:02}", "week": f"Sun *-*-* {job.hour:02}"}[job.every]
-    folder = _expand_home("~/.config/systemd/user")
+    folder = systemd_folder()
     success = "SuccessExitStatus=3\n" if job.exit_3_is_success else ""
     return {
         folder / f"{job.name}.service": (
             f"[Unit]\nDescription=pdsync {job.pipeline}\nAfter=network-online.target\n\n"
-            f"[Service]\nType=oneshot\nExecStart={' '.join(map(quoted, job.arguments))}\n{success}"
+            f"[Service]\nType=oneshot\nExecStart={' '.join(map(quote_for_systemd, job.arguments))}\n{success}"
             "# Stops as with Ctrl-C: requests in flight are finished, and the next run continues.\n"
             "KillSignal=SIGTERM\nTimeoutStopSec=60\n"
         ),
@@ -101,11 +113,17 @@ def _render_systemd(job: Job) -> dict[Path, str]:
 def _render_cron(job: Job) -> dict[Path, str]:
     log = job.project / "data" / f"{job.pipeline}.log"
     command = f"{shlex.join(job.arguments)} >> {shlex.quote(str(log))} 2>&1".replace("%", "\\%")
-    return {Path("crontab"): f"{_crontab_marker(job)}\n{job.cron} {command}\n"}
+    return {Path("crontab"): f"{crontab_marker(job.pipeline, job.project)}\n{job.cron} {command}\n"}
 
 
-def _crontab_marker(job: Job) -> str:
-    return f"# pdsync: {job.pipeline} of {job.project}"
+def crontab_marker(pipeline: str, project: Path) -> str:
+    """The line above the entry of a pipeline."""
+    return f"# pdsync: {pipeline} of {project}"
+
+
+def read_crontab() -> list[str]:
+    """The lines of the user's crontab; none if there is no crontab."""
+    return _read_output(["crontab", "-l"]).splitlines()
 
 
 def _render_launchd(job: Job) -> dict[Path, str]:
@@ -120,7 +138,7 @@ def _render_launchd(job: Job) -> dict[Path, str]:
         "StandardErrorPath": log,
         "ProcessType": "Background",
     }
-    path = _expand_home("~/Library/LaunchAgents") / f"{label}.plist"
+    path = launchd_folder() / f"{label}.plist"
     return {path: plistlib.dumps(agent, sort_keys=False).decode()}
 
 
@@ -267,13 +285,12 @@ def install(kind: str, job: Job) -> list[str]:
 
 
 def _install_cron(job: Job, lines: str) -> list[str]:
-    old = _read_output(["crontab", "-l"]).splitlines()
     kept: list[str] = []
-    skip = False
-    for line in old:  # drop the marker and the line below it: the new ones replace them
-        if not skip and line != _crontab_marker(job):
+    skip, marker = False, crontab_marker(job.pipeline, job.project)
+    for line in read_crontab():  # drop the marker and the line below it: the new ones replace them
+        if not skip and line != marker:
             kept.append(line)
-        skip = line == _crontab_marker(job)
+        skip = line == marker
     _run(["crontab", "-"], {}, "".join(f"{line}\n" for line in kept) + lines)
     return ["Show it: crontab -l; remove it: crontab -e"]
 

@@ -1,0 +1,290 @@
+"""Answers whether the data is right and fresh, for the whole project, and names what needs attention.
+
+Each notice names a problem that is still there, and the command that comes next. A gap of a sync counts until a later
+sync of the same stream has none; one of a reconciliation until a later reconciliation.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from pdsync.core import catalogue
+from pdsync.core.control import ONLY_ARCHIVED
+from pdsync.errors import FileLocked, StorageError
+from pdsync.model import OPEN
+from pdsync.runner import project
+from pdsync.runner.pipelines import installed
+from pdsync.runner.report.completeness import CYCLE
+from pdsync.runner.report.freshness import Freshness, budget_left, format_age, measure_freshness
+from pdsync.writeback.queue_reader import QueueReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from pdsync.core.config import Settings
+    from pdsync.core.control import Control
+    from pdsync.model import IncompleteStream, Receipt
+    from pdsync.runner.pipelines.installed import NextRun
+
+_RUNS = 200  # of which the gaps are read
+_SPARE = timedelta(hours=12)  # a run may be this late before the data counts as stale
+_NAMED = 3  # streams in a notice
+_TYPED = 8  # streams in a command
+_LONGEST_COMMAND = 100
+
+
+class Notice(Struct, frozen=True):
+    """A problem, and the command that comes next."""
+
+    subject: str  # streams, or another part of the project
+    problem: str
+    command: str
+
+
+class Status(Struct, frozen=True):
+    """The state of a project."""
+
+    streams: list[Freshness]
+    complete_until: datetime | None  # every change until then is loaded, in all streams but the incomplete ones
+    incomplete: list[str]  # streams with a gap
+    rows: int  # not deleted; like the two below, of the streams that every sync reads
+    unverified: int  # rows that were compared with the source longer ago than the verify cycle
+    oldest_verified_at: datetime | None
+    verify_cycle: int  # days
+    tokens_left: int | None  # today; None: there is no limit
+    token_limit: int
+    last_run: Receipt | None
+    running: int | None  # the process that works on the project now
+    next_run: NextRun | None  # None: no schedule is installed on this machine
+    queue: dict[str, int]  # open mutations and unresolved reviews, by state
+    notices: list[Notice]
+    error: StorageError | None = None  # why a store could not be read
+
+
+class _Gap(Struct, frozen=True):
+    run: Receipt
+    gap: IncompleteStream
+
+
+def measure_status(settings: Settings, now: datetime) -> Status:
+    """The state of the project at `now`. Makes no request, and takes no lock."""
+    runs: list[Receipt] = []
+    queue: dict[str, int] = {}
+    left: tuple[int | None, int] = (None, 0)
+    notices: list[Notice] = []
+    error: StorageError | None = None
+    try:
+        with project.opened(settings) as control:
+            runs = [run for run in control.receipts(_RUNS) if run.command != ONLY_ARCHIVED]
+            queue = _count_queue(control)
+        left = budget_left(settings)
+    except StorageError as damage:
+        error = damage
+        notices.append(Notice("control.db", str(damage).split("\n", 1)[0], "pdsync doctor"))
+    streams: list[Freshness] = []
+    try:
+        streams = measure_freshness(settings, now)
+    except StorageError as damage:
+        error = error or damage
+        lock = isinstance(damage, FileLocked)
+        command = "pdsync status  (when that program is closed)" if lock else "pdsync sync"
+        notices.append(Notice("warehouse", str(damage).split("\n", 1)[0], command))
+    running = _running_process(settings) if runs and runs[0].finished_at is None else None
+    jobs = installed.find_jobs(settings.project)
+    gaps = _find_gaps(runs)
+    regular = [each for each in streams if not _is_optional(each.stream)] or streams
+    incomplete = sorted({each.gap.stream for each in gaps})
+    whole = [each for each in regular if each.stream not in incomplete] or regular
+    pause = installed.longest_pause(jobs, settings.project) or installed.LENGTHS["day"]
+    notices += [
+        *_describe_last_run(runs, running),
+        *_describe_gaps(gaps),
+        *_describe_streams(settings, whole, now, pause + _SPARE),
+        *_describe_rights(runs),
+        *_describe_queue(queue),
+    ]
+    return Status(
+        streams=streams,
+        complete_until=min((each.complete_until for each in whole if each.complete_until), default=None),
+        incomplete=incomplete,
+        rows=sum(each.rows for each in regular),
+        unverified=sum(each.unverified for each in regular),
+        oldest_verified_at=min((each.oldest_verified_at for each in regular if each.oldest_verified_at), default=None),
+        verify_cycle=settings.verify_cycle or CYCLE,
+        tokens_left=left[0],
+        token_limit=left[1],
+        last_run=runs[0] if runs else None,
+        running=running,
+        next_run=installed.next_run(jobs, now),
+        queue=queue,
+        notices=notices,
+        error=error,
+    )
+
+
+def _is_optional(stream: str) -> bool:
+    """Whether a stream is read only when it is named, or unknown to this catalogue."""
+    known = catalogue.streams().get(stream)
+    return known is None or known.optional
+
+
+def _count_queue(control: Control) -> dict[str, int]:
+    reader = QueueReader(control)
+    counts = {str(state): count for state, count in reader.counts().items() if state in OPEN}
+    return counts | ({"needs_review": reviews} if (reviews := reader.reviews()) else {})
+
+
+def _running_process(settings: Settings) -> int | None:
+    """The process that has the project's lock; None if it has ended. The file names the last owner."""
+    try:
+        words = (settings.state / "pdsync.lock").read_text(encoding="utf-8").split()
+        process = int(words[1])
+        os.kill(process, 0)
+    except PermissionError:  # it belongs to another user
+        return process
+    except (OSError, ValueError, IndexError):
+        return None
+    return process
+
+
+def _find_gaps(runs: list[Receipt]) -> list[_Gap]:
+    """The gaps that no later run of the same kind has closed; of runs of other kinds only those of the last one."""
+    gaps: list[_Gap] = []
+    judged: set[tuple[str, str]] = set()
+    for number, run in enumerate(runs):
+        if run.finished_at is None:
+            continue
+        kind = run.command.split(" ", 1)[0]
+        if number == 0 or kind in ("sync", "reconcile"):
+            gaps += [
+                _Gap(run, gap)
+                for gap in run.gaps
+                if (kind, gap.stream) not in judged and gap.kind not in ("rights", "quarantined")
+            ]
+        judged |= {(kind, name) for name in (*run.streams, *(gap.stream for gap in run.gaps))}
+    return gaps
+
+
+def _describe_last_run(runs: list[Receipt], running: int | None) -> list[Notice]:
+    if not runs or running is not None:
+        return []
+    last = runs[0]
+    if last.finished_at is not None and last.exit_code != 130:
+        return []
+    is_typed = len(last.command) <= _LONGEST_COMMAND and "--full=" not in last.command  # which only a pipeline has
+    how = "was killed" if last.finished_at is None else "was interrupted"
+    command = last.command if is_typed else last.command.split(" ", 1)[0]
+    return [
+        Notice("last run", f"{_shorten(last.command)} {how}; nothing that it has read is lost", f"pdsync {command}")
+    ]
+
+
+def _shorten(command: str) -> str:
+    """A command without all the streams that it may name."""
+    words = command.split(" ")
+    return command if len(words) <= _NAMED + 1 else f"{' '.join(words[: _NAMED + 1])} …"
+
+
+def _describe_gaps(gaps: list[_Gap]) -> list[Notice]:
+    """A notice for each problem; streams with the same one share it."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for each in gaps:
+        kind, command = each.gap.kind, each.run.command.split(" ", 1)[0]
+        detail = each.gap.detail.split("\n", 1)[0].split(" To find out: ", 1)[0]
+        names = groups.setdefault((kind, command, detail), [])
+        if each.gap.stream not in names:
+            names.append(each.gap.stream)
+    notices = []
+    for (kind, command, detail), names in groups.items():
+        if kind == "forbidden":
+            next_command = "pdsync auth login  (with the token of a user who may read it)"
+        elif kind in ("fewer", "unknown", "differs"):
+            next_command = _with_streams("pdsync reconcile", names)
+        elif command in ("sync", "reconcile"):
+            next_command = _with_streams(f"pdsync {command}", names)
+        else:
+            next_command = f"pdsync {next(each.run.command for each in gaps if each.gap.stream in names)}"
+        notices.append(Notice(_name(names), f"{kind}: {detail}", next_command))
+    return notices
+
+
+def _describe_streams(settings: Settings, streams: list[Freshness], now: datetime, limit: timedelta) -> list[Notice]:
+    """Notices about streams that are stale, differ from the source, are unverified, or have unreadable records."""
+    notices = []
+    stale = [each for each in streams if each.complete_until and now - each.complete_until > limit]
+    if stale:
+        oldest = min(each.complete_until for each in stale if each.complete_until)
+        problem = f"no change after {_format_time(oldest)} is loaded ({format_age(now - oldest)})"
+        names = [each.stream for each in stale]
+        everything = len(stale) == len(streams)
+        command = "pdsync sync" if everything else _with_streams("pdsync sync", names)
+        notices.append(Notice("every stream" if everything else _name(names), problem, command))
+    for each in streams:
+        if each.differences and each.compared_at:
+            age = format_age(now - each.compared_at)
+            problem = f"{each.differences:,} of its rows differed from Pipedrive when last compared ({age} ago)"
+            notices.append(Notice(each.stream, problem, f"pdsync reconcile {each.stream} --repair"))
+    unverified = [each for each in streams if each.unverified]
+    if unverified:
+        names = [each.stream for each in unverified]
+        rows = sum(each.unverified for each in unverified)
+        problem = f"{rows:,} rows were not compared with Pipedrive for {settings.verify_cycle or CYCLE} days"
+        notices.append(Notice(_name(names), problem, _with_streams("pdsync reconcile", names)))
+    unreadable = [each for each in streams if each.unreadable]
+    if unreadable:
+        problem = f"{sum(each.unreadable for each in unreadable):,} records can't be read"
+        command = 'pdsync sql "from meta.quarantine"'
+        notices.append(Notice(_name([each.stream for each in unreadable]), problem, command))
+    return notices
+
+
+def _describe_rights(runs: list[Receipt]) -> list[Notice]:
+    is_admin = next((run.is_admin for run in runs if run.is_admin is not None), True)
+    if is_admin:
+        return []
+    problem = "it is not an administrator's: records that are hidden from its user are missing"
+    return [Notice("token", problem, "pdsync auth login")]
+
+
+def _describe_queue(queue: dict[str, int]) -> list[Notice]:
+    notices = []
+    if reviews := queue.get("needs_review"):
+        needs = "needs" if reviews == 1 else "need"
+        problem = f"{_count_changes(reviews)} {needs} a review: it is not certain what became of {_pronoun(reviews)}"
+        notices.append(Notice("queue", problem, "pdsync queue list --state needs_review"))
+    if unknown := queue.get("unknown"):
+        problem = (
+            f"the answer to {_count_changes(unknown)} was lost: a push finds out what became of {_pronoun(unknown)}"
+        )
+        notices.append(Notice("queue", problem, "pdsync push"))
+    return notices
+
+
+def _count_changes(count: int) -> str:
+    return f"{count:,} change{'' if count == 1 else 's'}"
+
+
+def _pronoun(count: int) -> str:
+    return "it" if count == 1 else "them"
+
+
+def _with_streams(command: str, names: Iterable[str]) -> str:
+    """`command` for some streams; for all, if they are too many to type."""
+    streams = [name for name in names if name in catalogue.streams()]
+    return shlex.join([*command.split(), *streams]) if len(streams) <= _TYPED else command
+
+
+def _name(names: list[str]) -> str:
+    if len(names) <= _NAMED + 1:
+        return ", ".join(names)
+    return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED} more"
+
+
+def _format_time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
