@@ -213,6 +213,10 @@ class Stream(Struct, frozen=True, forbid_unknown_fields=True):
     deleted: str | None = None  # the flag that says that a record is deleted; a leading "!" inverts it
     gone: Literal["listed", "sweep"] = "sweep"  # how deletions are seen: in the list itself, or by a key sweep
     title: str = "name"  # the column with a record's name
+    comment: str = ""  # what a row is
+    # Column, or element of a list (`options.label`) → what it is, its unit, what it references; the comments that many
+    # tables share are in schemas/columns.toml.
+    comments: dict[str, str] = {}
     changelog: str | None = None  # the stream with each edit of its records, by field
     optional: bool = False  # read only when named: a nightly run could not pay for a request a parent
     leaves_out: str | None = None  # which records exist that no request for its lists shows, for people

@@ -106,7 +106,8 @@ def _check_stream(stream: Stream, where: str) -> None:
     named = [stream.key, stream.cursor, (stream.deleted or "").lstrip("!"), *stream.labels]
     named += [child.of for child in stream.children.values()]
     named += [part for name in stream.columns for part in stream.column(name).join]
-    for column in named:
+    elements = {f"{name}.{item}" for name in stream.columns for item in stream.column(name).items}
+    for column in (*named, *(commented for commented in stream.comments if commented not in elements)):
         if column and column not in stream.columns:
             near = _did_you_mean(_near(column, stream.columns))
             raise CatalogueError(f"{where}: there is no column {column!r} in [columns].{near}")

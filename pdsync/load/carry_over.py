@@ -27,8 +27,9 @@ _BY_STREAM = {  # meta tables that are rebuilt with a stream → the column with
     "quarantine": "stream",
     "_applied_batches": "stream",
     "_row_hashes": "table_name",
+    "_views": "part",
 }
-_REBUILT = {"_views", "company", "runs", "streams", *_BY_STREAM}
+_REBUILT = {"company", "runs", "streams", *_BY_STREAM}
 
 
 def forget_streams(connection: duckdb.DuckDBPyConnection, streams: Sequence[str]) -> None:

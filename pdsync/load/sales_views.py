@@ -8,7 +8,6 @@ each query.
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 from pdsync.core.views import TIMEZONE
@@ -72,10 +71,11 @@ def statements(views: Iterable[View], streams: Collection[str], timezone: str) -
                 f"COMMENT ON COLUMN {name}.{quoted(column)} IS {literal(text)}" for column, text in view.columns.items()
             ]
         if view.stored_in:
-            made.append(f"CREATE TABLE {quoted(view.schema, view.stored_in)} AS FROM {name} LIMIT 0")
+            made += _stored(quoted(view.schema, view.stored_in), f"FROM {name}", f"Stored rows of {view.name}.")
         if view.base_name == RECORDED:
-            made.append(f"CREATE TABLE {quoted(view.schema, TRACKED)} AS FROM {name} LIMIT 0")
-            made.append(f"CREATE TABLE {quoted(view.schema, SCOPE)} AS SELECT deal_id FROM {name} LIMIT 0")
+            tracked, scope = quoted(view.schema, TRACKED), quoted(view.schema, SCOPE)
+            made += _stored(tracked, f"FROM {name}", "The deals whose rows are stored, and of what they were made.")
+            made += _stored(scope, f"SELECT deal_id FROM {name}", "The deals that are being recomputed; else empty.")
         if view.question:
             listed.append(f"({', '.join(map(literal, (view.question, view.name, view.comment, view.insights)))})")
     if listed:
@@ -83,7 +83,14 @@ def statements(views: Iterable[View], streams: Collection[str], timezone: str) -
             f"CREATE VIEW {quoted('sales', _CATALOGUE)} AS SELECT * FROM (VALUES {', '.join(listed)})"
             ' AS v("question", "view", "definition", "insights")'
         )
+        about = "The views that answer a question: one row for each."
+        made.append(f"COMMENT ON VIEW {quoted('sales', _CATALOGUE)} IS {literal(about)}")
     return made
+
+
+def _stored(table: str, query: str, comment: str) -> list[str]:
+    """What creates an empty table for the rows of `query`."""
+    return [f"CREATE TABLE {table} AS {query} LIMIT 0", f"COMMENT ON TABLE {table} IS {literal(comment)}"]
 
 
 def create(connection: duckdb.DuckDBPyConnection, wanted: list[str]) -> None:
@@ -99,11 +106,6 @@ def create(connection: duckdb.DuckDBPyConnection, wanted: list[str]) -> None:
         connection.execute(f"DROP {kind} IF EXISTS {quoted(schema, name)}")
     for statement in wanted:
         connection.execute(statement)
-
-
-def digest(wanted: Iterable[str]) -> str:
-    """What changes whenever a statement does."""
-    return hashlib.sha256("\n".join(wanted).encode()).hexdigest()
 
 
 def refresh(connection: duckdb.DuckDBPyConnection, views: Iterable[View]) -> int:

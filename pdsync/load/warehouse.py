@@ -17,7 +17,7 @@ and leaves no index that a crash could damage.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import duckdb
 
@@ -27,7 +27,7 @@ from pdsync.load.transaction import transaction
 from pdsync.sql import first, literal, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 MEMORY_LIMIT = "400MB"  # of DuckDB's own; beyond it spills to disk
@@ -201,11 +201,12 @@ def _columns(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> 
     return [row[0] for row in rows]
 
 
-def columns_of_tables(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
-    """The columns of each table of schema `main`, in order."""
+def columns_of_tables(connection: duckdb.DuckDBPyConnection, schema: str = "main") -> dict[str, list[str]]:
+    """The columns of each table and view of `schema`, in order."""
     rows = connection.execute(
         "SELECT table_name, list(column_name ORDER BY column_index) FROM duckdb_columns()"
-        " WHERE database_name = current_database() AND schema_name = 'main' GROUP BY table_name"
+        " WHERE database_name = current_database() AND schema_name = ? GROUP BY table_name",
+        [schema],
     ).fetchall()
     return dict(rows)
 
@@ -231,10 +232,11 @@ def child_views(
     child: str, table: str, key: str, parent: str, column: str, items: Sequence[str], value: str | None
 ) -> list[str]:
     """What (re)creates the views of a list: its parent's key, the position from 1 on, and the element."""
+    shown = zip(items, distinct(items, (parent, "position")), strict=True)
     values = (
         f"e.element AS {quoted(value)}"
         if value
-        else ", ".join(f"e.element.{quoted(item)} AS {quoted(item)}" for item in items)
+        else ", ".join(f"e.element.{quoted(item)} AS {quoted(name)}" for item, name in shown)
     )
     return [
         f"CREATE OR REPLACE VIEW {quoted(schema, child)} AS"
@@ -244,39 +246,71 @@ def child_views(
     ]
 
 
-def labeled_view(
-    table: str,
-    columns: Sequence[str],
-    references: dict[str, tuple[str, str, str]],
-    replaced: dict[str, str],
-) -> str:
-    """What (re)creates `labeled.<table>`.
+class LabeledColumn(NamedTuple):
+    """What a column of `labeled.<table>` shows."""
+
+    column: str  # of the table
+    table: str = ""  # the table that it points to, where that record's name is shown,
+    key: str = ""
+    title: str = ""  # the column with the name
+    labels: str = ""  # the column with its labels, where those are shown
+
+
+def labeled_columns(
+    columns: Sequence[str], references: dict[str, tuple[str, str, str]], replaced: dict[str, str]
+) -> dict[str, LabeledColumn]:
+    """The columns of `labeled.<table>` by name.
 
     Args:
         columns: those of the table, in order.
         references: column of an id → (the table it points to, its key, the column with its name).
         replaced: column of option ids → the column with their labels.
     """
-    exclude = {*references, *replaced, *replaced.values(), *SYSTEM_COLUMNS} - {"_deleted_at"}
-    selected: list[str] = []
-    joins: list[str] = []
+    left_out = {*replaced.values(), *SYSTEM_COLUMNS} - {"_deleted_at"}
+    sources = []
     for column in columns:
         if column in references:
-            other, key, title = references[column]
+            sources.append((column.removesuffix("_id"), LabeledColumn(column, *references[column])))
+        elif column == "label_ids":
+            sources.append(("labels", LabeledColumn(column)))
+        elif column not in left_out:
+            sources.append((column, LabeledColumn(column, labels=replaced.get(column, ""))))
+    names = distinct([name for name, _ in sources])
+    return dict(zip(names, (source for _, source in sources), strict=True))
+
+
+def labeled_view(table: str, columns: dict[str, LabeledColumn]) -> str:
+    """What (re)creates `labeled.<table>` with `columns`."""
+    selected: list[str] = []
+    joins: list[str] = []
+    for name, source in columns.items():
+        if source.table:
             alias = f"j{len(joins)}"
-            joins.append(f"LEFT JOIN {quoted('main', other)} {alias} ON {alias}.{quoted(key)} = t.{quoted(column)}")
-            selected.append(f"{alias}.{quoted(title)} AS {quoted(column.removesuffix('_id'))}")
-        elif column == "label_ids":  # built-in labels are options of a built-in field
+            joins.append(
+                f"LEFT JOIN {quoted('main', source.table)} {alias}"
+                f" ON {alias}.{quoted(source.key)} = t.{quoted(source.column)}"
+            )
+            selected.append(f"{alias}.{quoted(source.title)} AS {quoted(name)}")
+        elif source.column == "label_ids":  # built-in labels are options of a built-in field
             selected.append(
                 "(SELECT list(o.label ORDER BY o.label) FROM meta.field_options o"
                 f" WHERE o.entity = {literal(table)} AND o.field_code IN ('label_ids', 'label')"
-                " AND list_contains(t.label_ids::VARCHAR[], o.option_id)) AS labels"
+                f" AND list_contains(t.label_ids::VARCHAR[], o.option_id)) AS {quoted(name)}"
             )
-        elif column in replaced:
-            selected.append(f"t.{quoted(replaced[column])} AS {quoted(column)}")
-        elif column not in exclude:
-            selected.append(f"t.{quoted(column)}")
+        else:
+            selected.append(f"t.{quoted(source.labels or source.column)} AS {quoted(name)}")
     return (
         f"CREATE OR REPLACE VIEW {quoted('labeled', table)} AS"
         f" SELECT {', '.join(selected)} FROM {quoted('main', table)} t {' '.join(joins)}"
     )
+
+
+def distinct(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
+    """`names`, with _1, _2, … at those that are `taken` or came before: a view can't have two columns of one name."""
+    used = {name.lower() for name in taken}
+    result = []
+    for name in names:
+        candidates = (name, *(f"{name}_{number}" for number in range(1, len(names) + len(used) + 1)))
+        result.append(next(each for each in candidates if each.lower() not in used))
+        used.add(result[-1].lower())
+    return result

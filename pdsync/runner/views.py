@@ -1,31 +1,38 @@
-"""Brings the views of a work file in line with its tables, and creates them again only if they changed.
+"""Brings the views and comments of a work file in line with its tables, and makes them again only where they changed.
 
-Creating some three hundred views takes longer than the rest of a quiet night.
+Some three hundred views and seven thousand comments take longer than the rest of a quiet night: those of a stream are
+made again when its columns, its custom fields or their labels change, those of schema sales when any column does.
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from pdsync.core import catalogue
+from pdsync.core.comments import defaults, meta, of_meta
 from pdsync.core.views import views
 from pdsync.load import sales_views, warehouse
+from pdsync.load.comments import Relation, add_missing, execute_all
+from pdsync.load.comments import statements as comment_statements
 from pdsync.load.transaction import transaction
-from pdsync.sql import first
+from pdsync.runner import comments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     import duckdb
 
     from pdsync.model import Stream, Version
     from pdsync.normalise.tables import Table
 
+_SALES, _META = "sales", "meta"  # the parts that are no stream
+
 
 def create_views(
     connection: duckdb.DuckDBPyConnection, table_of: Callable[[Stream, Version], Table], timezone: str
 ) -> None:
-    """(Re)create every view whose tables exist, and recompute the stored rows of deals that changed.
+    """Create views, and set comments, of what changed; recompute the stored rows of deals that changed.
 
     Args:
         connection: to the work file.
@@ -40,24 +47,32 @@ def create_views(
     names = {stream.name for stream in present}
     tables = {stream.name: table_of(stream, "v2") for stream in present}
     columns = warehouse.columns_of_tables(connection)
-    wanted = []
-    for stream in present:
-        wanted += _views_of(stream, tables[stream.name], columns[stream.name], names)
-    zone = sales_views.timezone_of(connection, timezone, names)
-    answers = sales_views.statements(views().values(), names, zone)
-    made_of = sales_views.digest([*wanted, *answers, *(f"{name}: {columns[name]}" for name in sorted(names))])
-    if first(connection.execute("SELECT any_value(made_of) FROM meta._views"))[0] != made_of:
+    fields = comments.custom_fields(connection)
+    wanted = {
+        stream.name: _of_stream(stream, tables[stream.name], columns[stream.name], names, fields) for stream in present
+    }
+    wanted[_META] = _of_meta(connection)
+    answers = sales_views.statements(views().values(), names, sales_views.timezone_of(connection, timezone, names))
+    made_of = {part: _digest([*statements, str(columns.get(part))]) for part, statements in wanted.items()}
+    made_of[_SALES] = _digest([*answers, *(f"{name}: {columns[name]}" for name in sorted(names)), repr(defaults())])
+    before = dict(connection.execute("SELECT part, made_of FROM meta._views WHERE part IS NOT NULL").fetchall())
+    if changed := [part for part in made_of if made_of[part] != before.get(part)]:
         with transaction(connection):
-            for statement in wanted:
-                connection.execute(statement)
-            sales_views.create(connection, answers)
-            connection.execute("DELETE FROM meta._views")
-            connection.execute("INSERT INTO meta._views VALUES (?)", [made_of])
+            execute_all(connection, [statement for part in changed for statement in wanted.get(part, [])])
+            if _SALES in changed:
+                sales_views.create(connection, answers)
+                add_missing(connection, "sales", lambda column: defaults().sales.get(column, ""))
+            connection.execute("DELETE FROM meta._views WHERE part IS NULL OR list_contains(?, part)", [changed])
+            connection.executemany(
+                "INSERT INTO meta._views (part, made_of) VALUES (?, ?)", [[part, made_of[part]] for part in changed]
+            )
     sales_views.refresh(connection, views().values())
 
 
-def _views_of(stream: Stream, table: Table, columns: list[str], present: set[str]) -> list[str]:
-    """What creates the views of one table: its versions, the lists in it, and its labels."""
+def _of_stream(
+    stream: Stream, table: Table, columns: list[str], present: set[str], fields: comments.Fields
+) -> list[str]:
+    """What creates the views of one table (its versions, the lists in it, its labels), and comments on all of it."""
     statements = [warehouse.history_view(stream.name)]
     for name, child in stream.children.items():
         items = list(stream.column(child.of).items)
@@ -68,5 +83,23 @@ def _views_of(stream: Stream, table: Table, columns: list[str], present: set[str
         if other in present
     }
     replaced = {column.label_of: column.name for column in table.columns if column.label_of}
-    statements.append(warehouse.labeled_view(stream.name, columns, references, replaced))
+    labeled = warehouse.labeled_columns(columns, references, replaced)
+    statements.append(warehouse.labeled_view(stream.name, labeled))
+    for relation in comments.relations(stream, table, columns, labeled, fields):
+        statements += comment_statements(relation)
     return statements
+
+
+def _of_meta(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """What sets the comments on the tables of schema meta."""
+    statements = []
+    columns = warehouse.columns_of_tables(connection, "meta")
+    for name, table in meta().tables.items():
+        texts = {column: text for column in columns[name] if (text := of_meta(name, column))}
+        statements += comment_statements(Relation("meta", name, "TABLE", table.comment, texts))
+    return statements
+
+
+def _digest(statements: Iterable[str]) -> str:
+    """What changes whenever a statement does."""
+    return hashlib.sha256("\n".join(statements).encode()).hexdigest()

@@ -79,8 +79,9 @@ ALTER TABLE meta.mutations ADD COLUMN IF NOT EXISTS bound VARCHAR;
 ALTER TABLE meta.mutations ADD COLUMN IF NOT EXISTS reflected_by VARCHAR;
 -- What the row hashes of each table are made of.
 CREATE TABLE IF NOT EXISTS meta._row_hashes (table_name VARCHAR NOT NULL, made_of VARCHAR NOT NULL);
--- What the views were created from: they are created again only when that changes.
+-- What the views and comments were made from, by stream or schema: they are made again only when that changes.
 CREATE TABLE IF NOT EXISTS meta._views (made_of VARCHAR NOT NULL);
+ALTER TABLE meta._views ADD COLUMN IF NOT EXISTS part VARCHAR;
 -- Which batches of sealed pages the tables hold, and what each changed. Watermarks and receipts are derived from it.
 CREATE TABLE IF NOT EXISTS meta._applied_batches (
     walk BIGINT NOT NULL, batch BIGINT NOT NULL, last_page BIGINT NOT NULL, run_id VARCHAR NOT NULL,

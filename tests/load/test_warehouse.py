@@ -201,7 +201,8 @@ def test_the_labeled_view_shows_names_in_place_of_ids(tmp_path: Path) -> None:
     connection.executemany("INSERT INTO meta.field_options VALUES ('things', ?, ?, ?)", options)
     stored = warehouse.columns_of_tables(connection)["things"]
     references = {"owner_id": ("users", "id", "name")}
-    connection.execute(warehouse.labeled_view("things", stored, references, {"tier": "tier_label"}))
+    labeled = warehouse.labeled_columns(stored, references, {"tier": "tier_label"})
+    connection.execute(warehouse.labeled_view("things", labeled))
     work.commit(
         [record(1, "a", 1, owner_id=5, tier=7, tier_label="Gold", label_ids=[3, 4, 99]), record(2, "b", 1, owner_id=6)],
         2,
