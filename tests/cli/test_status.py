@@ -129,7 +129,7 @@ TROUBLED = """\
 Data      complete until 2026-11-29 11:08 UTC (7 min ago), except 2 streams
 Verified  97.5 % of 1,000 rows within 7 days, the oldest 9 d ago
 Budget    about 30,000 of 30,000 tokens left today
-Runs      last sync files notes 2 min ago: exit code 1; next: not scheduled (pdsync schedule)
+Runs      last sync files notes 2 min ago: exit code 1; next: none (pdsync schedule)
 Queue     2 to send (pdsync push), 1 to review
 
 Needs attention
@@ -144,7 +144,7 @@ Needs attention
 ✗ queue: 1 change needs a review: it is not certain what became of it
     pdsync queue list --state needs_review"""
 
-TROUBLED_80 = TROUBLED.replace("scheduled (", "scheduled\n          (").replace("and this", "and\n  this")
+TROUBLED_80 = TROUBLED.replace("(pdsync schedule", "(pdsync\n          schedule").replace("and this", "and\n  this")
 TROUBLED_80 = TROUBLED_80.replace("user are missing", "user are\n  missing")
 
 
@@ -179,7 +179,7 @@ def test_a_fresh_project_says_how_to_begin(tmp_path: Path) -> None:
         "Data      nothing has been synced yet (pdsync sync)",
         "Verified  no rows yet",
         "Budget    about 30,000 of 30,000 tokens left today",
-        "Runs      none yet; next: not scheduled (pdsync schedule)",
+        "Runs      none yet; next: none (pdsync schedule)",
         "Queue     2 to send (pdsync push), 1 to review",
     ]
 
@@ -283,6 +283,6 @@ def test_programs_read_a_line_for_each_stream_the_project_and_the_budget(setting
 def test_each_stream_is_listed_on_request(settings: Settings) -> None:
     lines = status_of(settings, "--streams")[1].splitlines()
     assert lines[0].split() == [
-        "stream", "rows", "deleted", "unverified", "complete", "until", "age", "last", "full"
+        "stream", "rows", "deleted", "complete", "until", "age", "unverified", "last", "full"
     ]  # fmt: skip
     assert [line.split()[:3] for line in lines[1:]] == [["deals", "1000", "1"], ["users", "0", "0"]]

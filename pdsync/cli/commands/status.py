@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _LABELS = 10  # cells of the labels
 _INDENT = 4
 _LONGEST_COMMAND = 24  # of the last run
-_COLUMNS = ("stream", "rows", "deleted", "unverified", "complete_until", "age", "last_full")
+_COLUMNS = ("stream", "rows", "deleted", "complete_until", "age", "unverified", "last_full")
 
 
 @click.command(cls=Command)
@@ -138,7 +138,7 @@ def _describe_budget(state: Status) -> str:
 
 
 def _describe_runs(state: Status, now: datetime) -> str:
-    following = _describe_next(state.next_run, now) if state.next_run else "next: not scheduled (pdsync schedule)"
+    following = _describe_next(state.next_run, now) if state.next_run else "next: none (pdsync schedule)"
     if state.last_run is None:
         return f"none yet; {following}"
     return f"{_describe_run(state.last_run, state.running, now)}; {following}"
