@@ -147,10 +147,10 @@ def _first_values(values: list[Any], room: int | None) -> str:
     for number, value in enumerate(values):
         text = "NULL" if value is None else f"'{one_line(value)}'" if isinstance(value, str) else one_line(value)
         if room is not None and not _is_whole(value, text):
-            text = shorten(text, min(_NATURAL, room))
+            text = shorten(text, min(_NATURAL, room - 3))
         longer = f"{shown}, {text}" if number else text
-        if room is not None and cell_width(longer) > room - 3 * (number < len(values) - 1) and number:
-            return f"{shown}, …"
+        if room is not None and cell_width(longer) > room - 3 * (number < len(values) - 1):
+            return f"{shown}, …" if number else "…"
         shown = longer
     return shown
 
