@@ -33,10 +33,10 @@ def hide(secret: str | None) -> None:
 
 def clean(message: str) -> str:
     """`message` without hidden secrets, and without characters that could steer a terminal."""
-    return "".join(
-        char if char in "\n\t" or (char.isprintable() or char == " ") else f"\\x{ord(char):02x}"
-        for char in _redacted(message)
-    )
+    text = _redacted(message)
+    if text.isprintable():
+        return text
+    return "".join(char if char in "\n\t" or char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 
 
 def clean_error(message: str) -> str:

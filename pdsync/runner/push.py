@@ -11,6 +11,7 @@ import secrets
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -263,10 +264,12 @@ async def _plan(session: PushSession, request: PushRequest) -> Plan:
 async def _make(session: PushSession, request: PushRequest) -> Plan:
     operation = catalogue.operation(request.operation).name if request.operation else None
     mutations = session.outbox.mutations(["queued"], operation=operation, batch=request.batch)
-    company = (session.identity.company_id, session.identity.company_name)
+    is_pipedrive = (urlsplit(session.settings.base_url).hostname or "").endswith("pipedrive.com")  # and no sandbox
+    identity = session.identity
+    company = (identity.company_id, identity.company_name, identity.company_domain if is_pipedrive else None)
     return await planner.make_plan(
         session.http, session.names, mutations[: request.limit], company=company, policy=request.policy,
-        currency=session.identity.default_currency, known_records=KnownRecords(session.warehouse, session.outbox),
+        currency=identity.default_currency, known_records=KnownRecords(session.warehouse, session.outbox),
     )  # fmt: skip
 
 

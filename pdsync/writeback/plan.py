@@ -74,6 +74,7 @@ class Plan(Struct, frozen=True):
     steps: tuple[Step, ...]
     read_tokens: int  # estimated cost of the reads around the writes
     hash: str = ""
+    domain: str | None = None  # of the company: acme, of acme.pipedrive.com; None where it is unknown, or no company's
 
     @property
     def sending(self) -> list[Step]:

@@ -46,7 +46,7 @@ async def make_plan(
     names: NameResolver,
     mutations: Sequence[Mutation],
     *,
-    company: tuple[int, str],
+    company: tuple[int, str, str | None],
     policy: Policy = "field",
     currency: str | None = None,
     known_records: KnownRecords,
@@ -57,7 +57,7 @@ async def make_plan(
         http: the session.
         names: the labels of fields, options and ids.
         mutations: in the order in which they were queued.
-        company: id and name of the company that the token belongs to.
+        company: id, name and domain of the company that the token belongs to.
         policy: what to do if another user has changed the same fields meanwhile.
         currency: of amounts for which nothing else names one.
         known_records: which records are known to have existed.
@@ -85,7 +85,7 @@ async def make_plan(
     steps = tuple(planner.plan(one) for one in prepared)
     now = datetime.now(UTC).replace(microsecond=0)
     read_tokens = _estimate_read_tokens([one for one, step in zip(prepared, steps, strict=True) if step.fate == "send"])
-    return Plan(company[0], company[1], now, now + LIFE, policy, steps, read_tokens).sealed()
+    return Plan(company[0], company[1], now, now + LIFE, policy, steps, read_tokens, domain=company[2]).sealed()
 
 
 class _Preview(Struct, frozen=True):

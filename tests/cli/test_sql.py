@@ -20,7 +20,7 @@ import pytest
 
 import pdsync
 from pdsync.sandbox import Limits, Sizes, generate_company, running
-from tests.support.world import Project, Remote, clean_environment
+from tests.support.world import Project, Remote, clean_environment, run_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,6 +67,41 @@ def test_formats_say_the_same(project: Project, tmp_path: Path) -> None:
     assert [row["id"] for row in array] == [int(row["id"]) for row in rows] == [row["id"] for row in parquet]
     assert [row["title"] for row in array] == [row["title"] for row in parquet]
     assert "7 rows" in project.here("sql", query).err
+
+
+def test_records_and_a_glimpse_show_every_column(project: Project) -> None:
+    query = "select id, title, won_time, value from deals order by id limit 2"
+    first, second = (json.loads(line) for line in project.here("sql", query, "--json").out.splitlines())
+    records = project.here("sql", query, "-o", "vertical").out.splitlines()
+    assert [line.split()[0] for line in records] == ["──", "id", "title", "won_time", "value"] * 2
+    assert records[2] == f"title     {first['title']}"
+    glimpse = project.here("sql", query, "-o", "glimpse").out.splitlines()
+    assert glimpse[0] == "2 rows, 4 columns"
+    assert [line.split()[:2] for line in glimpse[1:]] == [
+        ["id", "BIGINT"], ["title", "VARCHAR"], ["won_time", "TIMESTAMPTZ"], ["value", "DECIMAL(18,4)"]
+    ]  # fmt: skip
+    assert glimpse[1].endswith(f"{first['id']}, {second['id']}")
+
+
+@pytest.mark.parametrize("output", ["table", "csv", "ndjson"])
+def test_columns_are_chosen_by_name_and_come_in_that_order(project: Project, output: str) -> None:
+    query = "select id, title, value as Amount from deals limit 1"
+    shown = project.here("sql", query, "--columns", "amount, id", "-o", output).out
+    assert re.match(r"\W*Amount\W", shown)
+    assert "title" not in shown
+    refused = project.here("sql", query, "--columns", "id,titel")
+    assert refused.code == 2
+    assert "no column titel. Did you mean title?" in refused.err
+
+
+def test_the_shell_answers_in_the_mode_that_is_set(project: Project) -> None:
+    lines = ["select 7 as id,", " 'x' as title;", ".mode vertical", "select 8 as id;", "select nope;", ".mode pie",
+             ".exit", "select 9;"]  # fmt: skip
+    ran = run_here(["shell"], project.env, "\n".join(lines))
+    assert ran.code == 0
+    assert ran.out == "id  title\n 7  x\n── 1 ────────────────────\nid  8\n"
+    assert "nope" in ran.err
+    assert "Not a command: .mode pie. There are .mode table or vertical or glimpse, and .exit." in ran.err
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+41", "-2", "@x", "\tx"])

@@ -179,8 +179,9 @@ def shell(app: App) -> None:
         app.note("Read-only. Try: from deals limit 5;   show all tables;   Ctrl-D leaves.")
         pending = ""
         while True:
+            prompt = "   …> " if pending else "pdsync> "
             try:
-                pending += input("pdsync> " if not pending else "   …> ") + "\n"
+                pending += input(prompt if sys.stdin.isatty() else "") + "\n"
             except EOFError:
                 app.note("")
                 return
