@@ -6,6 +6,7 @@ JSON object per line.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from click.core import ParameterSource
 
 from pdsync.core import config
 from pdsync.core.log import clean, clean_json, to_stderr
+from pdsync.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +42,18 @@ class App:
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings of the project, resolved on first use."""
+        """The settings of the project, resolved on first use.
+
+        Raises:
+            ConfigError: a setting is malformed, or there is no such folder.
+        """
+        if not self.project.exists():
+            raise ConfigError(
+                f"There is no folder {self.project}. Nothing was called.\n"
+                f"To make it a project: pdsync --project {shlex.quote(str(self.project))} init"
+            )
+        for name, guess in config.unknown_variables():
+            self.note(f"{name} is not a setting of pdsync, and has no effect.{guess}")
         return config.load(self.project, self.flags)
 
     @cached_property

@@ -99,6 +99,7 @@ SETTINGS: dict[str, _Setting] = {
     "oauth.redirect_uri": _Setting("PDSYNC_REDIRECT_URI", ""),
     "oauth.scopes": _Setting("PDSYNC_SCOPES", ""),
 }
+_OTHER_VARIABLES = ("PDSYNC_PROJECT", "PDSYNC_API_TOKEN", "PDSYNC_CLIENT_SECRET", "PDSYNC_NOTIFY_URL")  # no settings
 
 
 def load(project: Path, flags: dict[str, str | int | None] | None = None) -> Settings:
@@ -145,6 +146,14 @@ def load(project: Path, flags: dict[str, str | int | None] | None = None) -> Set
         timezone=_timezone(str(values["sales.timezone"]), origins["sales.timezone"]),
         origins=origins,
     )
+
+
+def unknown_variables() -> list[tuple[str, str]]:
+    """The PDSYNC_… variables of the environment that mean nothing: each with a guess, or an empty text."""
+    names = {*(setting.env for setting in SETTINGS.values()), *_OTHER_VARIABLES}
+    unknown = sorted(name for name in os.environ if name.startswith("PDSYNC_") and name not in names)
+    near = {name: difflib.get_close_matches(name, names, n=1, cutoff=0.8) for name in unknown}
+    return [(name, f" Did you mean {near[name][0]}?" if near[name] else "") for name in unknown]
 
 
 def check_base_url(url: str, *, trusted: bool) -> str:

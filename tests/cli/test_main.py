@@ -103,7 +103,9 @@ def test_global_options_work_before_and_after_the_command(
         (["api", "deleteDeal", "id=1"], "add --yes"),
         (["plan", "--pipeline", "nope"], "There is no pipeline"),
         (["plan", "deels"], "Did you mean 'deals'"),
-        (["--project", "x", "fields"], "There is no warehouse"),
+        (["fields"], "There is no warehouse"),
+        (["--project", "no folder", "status"], "pdsync --project 'no folder' init"),
+        (["--project", "no folder", "sync"], "There is no folder"),
     ],
 )
 def test_o7_a_wrong_call_ends_with_2_and_says_what_to_do(
@@ -163,6 +165,25 @@ def test_a_quiet_command_says_nothing_but_its_result(
     assert capsys.readouterr() == ("", "")
     assert run(monkeypatch, "status") == 0
     assert "pdsync sync" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("PDSYNC_BRUST", "PDSYNC_BRUST is not a setting of pdsync, and has no effect. Did you mean PDSYNC_BURST?\n"),
+        ("PDSYNC_COLOUR_OF_THE_SKY", "PDSYNC_COLOUR_OF_THE_SKY is not a setting of pdsync, and has no effect.\n"),
+        ("PDSYNC_API_TOKEN", ""),
+        ("PDSYNC_RAW_DAYS", ""),
+    ],
+)
+def test_an_unknown_variable_is_named_with_a_guess(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, says: str
+) -> None:
+    monkeypatch.setenv(name, "5")
+    assert run(monkeypatch, "runs") == 0
+    assert capsys.readouterr().err == says + "Nothing has run yet: pdsync sync\n"
+    assert run(monkeypatch, "runs", "-q") == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_operations_are_found_by_their_words(
