@@ -6,6 +6,7 @@ JSON object per line.
 
 from __future__ import annotations
 
+import difflib
 import shlex
 import sys
 from functools import cached_property
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pdsync.core.config import Settings
+
+
+_ALIKE = 0.65  # from 0 to 1: how alike a word must be to be guessed
 
 
 class App:
@@ -150,6 +154,14 @@ class Command(click.Command):
         shared = [option for option in _global_options() if not taken & set(option.opts)]
         return [*own[:-1], *shared, *own[-1:]] if own and own[-1].name == "help" else [*own, *shared]
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options; for an unknown one only those are guessed that look like it."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            near = difflib.get_close_matches(error.option_name, error.possibilities or (), cutoff=_ALIKE)
+            raise click.NoSuchOption(error.option_name, possibilities=near or None, ctx=ctx) from error
+
 
 class Group(click.Group):
     """A group of commands that take the global options."""
@@ -160,3 +172,12 @@ class Group(click.Group):
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The global options."""
         return [*_global_options(), *super().get_params(ctx)]
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is named first in `args`; for an unknown one, those that look like it are guessed."""
+        near = difflib.get_close_matches(args[0], self.list_commands(ctx), cutoff=_ALIKE)
+        if self.get_command(ctx, args[0]) is None and near:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {' or '.join(map(repr, near))}?")
+        return super().resolve_command(ctx, args)

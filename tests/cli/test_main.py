@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -90,7 +91,14 @@ def test_global_options_work_before_and_after_the_command(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["streems"], "No such command"),
+        (["streems"], "No such command 'streems'. Did you mean 'streams'?"),
+        (["snyc"], "No such command 'snyc'. Did you mean 'sync'?"),
+        (["xyzzy"], "No such command 'xyzzy'."),
+        (["queue", "lsit"], "Did you mean 'list'?"),
+        (["diff", "--form", "2026-01-01"], "Did you mean '--from'?"),
+        (["sync", "--ful"], "Did you mean '--full'?"),
+        (["status", "--since", "2026-01-01"], "No such option '--since'."),
+        (["diff", "--since", "2026-01-01"], "There is no warehouse"),  # as `--from`
         (["streams", "deels"], "Did you mean 'deals'"),
         (["sql", "select 1"], "pdsync sync"),
         (["runs", "show"], "There is no run"),
@@ -209,3 +217,19 @@ def test_a_flag_before_or_after_the_command_wins_over_the_environment(
     printed = "".join(capsys.readouterr())
     assert str(named) in printed
     assert str(other) not in printed
+
+
+def test_an_option_is_guessed_only_if_it_looks_alike(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "status", "--since", "2026-01-01") == 2
+    assert capsys.readouterr().err.endswith("No such option '--since'.\n")
+
+
+def test_a_port_that_is_in_use_names_the_option(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert run(monkeypatch, "sandbox", "serve", "--deals", "1", "--port", str(port)) == 2
+    assert f"Port {port} is in use. Choose another: --port {port + 1}" in capsys.readouterr().err

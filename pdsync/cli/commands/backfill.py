@@ -21,8 +21,8 @@ from pdsync.runner.sync.backfill import backfill as backfill_streams
 
 @click.command(cls=Command)
 @click.argument("streams", nargs=-1)
-@click.option("--since", type=Moment(), required=True, help="Read what changed from this time on.")
-@click.option("--until", type=Moment(), help="Read what changed before this time.  [default: now]")
+@click.option("--since", "--from", "since", type=Moment(), required=True, help="Read what changed from this time on.")
+@click.option("--until", "--to", "until", type=Moment(), help="Read what changed before this time.  [default: now]")
 @click.option("--budget", type=click.IntRange(min=1), help="Stop before spending more tokens than this.")
 @click.option("--per-day", is_flag=True, help="The budget is for all backfills of a day (UTC), not for one run.")
 @click.pass_obj

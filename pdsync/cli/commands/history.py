@@ -75,8 +75,8 @@ def _shorten(value: Any, label: str | None = None) -> str:
 
 @click.command(cls=Command)
 @click.argument("tables", nargs=-1)
-@click.option("--from", "earlier", type=Moment(), required=True, help="The earlier time.")
-@click.option("--to", "later", type=Moment(), help="The later time.  [default: now]")
+@click.option("--from", "--since", "earlier", type=Moment(), required=True, help="The earlier time.")
+@click.option("--to", "--until", "later", type=Moment(), help="The later time.  [default: now]")
 @click.option("--rows", is_flag=True, help="Show each row and its changed fields.")
 @click.pass_obj
 def diff(app: App, tables: tuple[str, ...], earlier: datetime, later: datetime | None, rows: bool) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import click
 
 from pdsync.cli.app import App, Command
+from pdsync.errors import ConfigError
 
 KINDS = ("deals", "persons", "organizations", "products", "activities", "files", "mail_threads", "users")
 
@@ -64,14 +66,22 @@ def serve(
             )
 
     company_sizes = Sizes(**{kind: count for kind, count in sizes.items() if count is not None})
-    serve_forever(
-        generate_company(seed, company_sizes, company_id=company_id),
-        port=port,
-        limits=Limits(burst=burst or None, daily_tokens=daily_tokens or None),
-        gzip=gzip,
-        faults_file=faults,
-        on_ready=ready,
-    )
+    try:
+        serve_forever(
+            generate_company(seed, company_sizes, company_id=company_id),
+            port=port,
+            limits=Limits(burst=burst or None, daily_tokens=daily_tokens or None),
+            gzip=gzip,
+            faults_file=faults,
+            on_ready=ready,
+        )
+    except OSError as error:
+        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+            raise
+        why = "is in use" if error.errno == errno.EADDRINUSE else "is reserved for administrators"
+        raise ConfigError(
+            f"Port {port} {why}. Choose another: --port {port + 1}, or --port 0 for any that is free."
+        ) from error
 
 
 sandbox.add_command(_sizes(serve))
