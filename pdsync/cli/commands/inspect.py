@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from pdsync.cli import receipts, tables
+from pdsync.cli import ids, receipts, tables
 from pdsync.cli.app import App, Command, Group
+from pdsync.cli.ids import IdCommand
 from pdsync.cli.layout import Rows
 from pdsync.core import catalogue
-from pdsync.errors import ConfigError
 from pdsync.runner import project
 from pdsync.runner.reconcile import rotation
 
@@ -41,7 +41,7 @@ def listing(app: App, rows: list[dict[str, Any]], headers: list[str], empty: str
 @click.option("--last", "-n", default=20, show_default=True, type=click.IntRange(min=1), help="How many.")
 @click.pass_context
 def runs(context: click.Context, last: int) -> None:
-    """List the last runs, newest first; `runs show RUN` shows a receipt."""
+    """List the last runs, newest first; `runs show`, `runs show RUN_ID` and `runs show -2` show a receipt."""
     if context.invoked_subcommand:
         return
     app: App = context.obj
@@ -54,9 +54,10 @@ def runs(context: click.Context, last: int) -> None:
         rows.append(
             {
                 "name": run.run_id,
+                "run_id": run.run_id,
                 "command": run.command,
                 "started_at": run.started_at,
-                "seconds": (run.finished_at - run.started_at).total_seconds() if run.finished_at else None,
+                "seconds": round((run.finished_at - run.started_at).total_seconds(), 1) if run.finished_at else None,
                 "complete": run.complete,
                 "exit_code": run.exit_code if run.finished_at else None,
                 **total,
@@ -64,18 +65,16 @@ def runs(context: click.Context, last: int) -> None:
                 "tokens": run.tokens,
             }
         )
-    listing(app, rows, list(rows[0]) if rows else [], "Nothing has run yet: pdsync sync")
+    listing(app, rows, list(rows[0])[1:] if rows else [], "Nothing has run yet: pdsync sync")
 
 
-@runs.command(cls=Command, name="show")
-@click.argument("run_id", required=False)
+@runs.command(cls=IdCommand, name="show")
+@click.argument("run_id", default="last")
 @click.pass_obj
-def show_run(app: App, run_id: str | None) -> None:
-    """Show the receipt of RUN_ID, or of the last run."""
-    matching = [run for run in _newest_runs(app, 10_000 if run_id else 1) if run_id in (None, run.run_id)]
-    if not matching:
-        raise ConfigError(f"There is no run {run_id or 'yet'}. List them: pdsync runs")
-    run = matching[0]
+def show_run(app: App, run_id: str) -> None:
+    """Show the receipt of RUN_ID: an id or its beginning; `last`, the default; -2 for the one before it."""
+    newest = {run.run_id: run for run in _newest_runs(app, ids.from_last(run_id) or 10_000)}
+    run = newest[ids.find("run", list(newest), run_id, "List them: pdsync runs")]
     if app.json:
         app.emit({"name": run.run_id, **msgspec.to_builtins(run), "complete": run.complete})
         return

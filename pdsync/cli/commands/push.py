@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from pdsync.cli import plan_html, render, tables
+from pdsync.cli import ids, plan_html, render, tables
 from pdsync.cli.app import App, Command
+from pdsync.cli.ids import IdCommand
 from pdsync.cli.layout import Rows
 from pdsync.core.log import clean
 from pdsync.errors import ConfigError
@@ -253,23 +254,20 @@ def _show_receipt(app: App, receipt: PushReceipt, seconds: float) -> None:
         app.note(f"To undo it: pdsync undo {receipt.push_id}")
 
 
-@click.command("undo", cls=Command)
+@click.command("undo", cls=IdCommand)
 @click.argument("push_id")
 @click.pass_obj
 def undo_command(app: App, push_id: str) -> None:
     """Queue the changes that undo the push PUSH_ID, and name those that can't be undone. Nothing is sent.
 
+    PUSH_ID is an id or its beginning, `last`, or -2 for the one before it.
+
     A field that was changed since is left as it is.
     """
     with pushing.opened(app.settings) as (outbox, _):
         pushes = [str(each["id"]) for each in outbox.push_log.pushes(1000)]
-        found = [id for id in pushes if id == push_id or id.startswith(push_id)]
-        if push_id == "last" and pushes:
-            found = pushes[:1]
-        if len(found) != 1:
-            last = f" The last ones: {', '.join(pushes[:3])}." if pushes else " There was none yet."
-            raise ConfigError(f"There is no push {push_id}.{last}")
-        entries, stuck = undo.make_undo(outbox, found[0])
+        push_id = ids.find("push", pushes, push_id, "The changes of all pushes: pdsync queue list --all")
+        entries, stuck = undo.make_undo(outbox, push_id)
         queued = [each for each in outbox.add(entries) if each.state == "queued"]
     if app.json:
         for each in queued:
@@ -279,7 +277,7 @@ def undo_command(app: App, push_id: str) -> None:
             mutation = failure.mutation
             app.emit({"event": "no_way_back", "name": f"#{mutation.seq}", "operation": mutation.operation,
                       "target": mutation.target, "why": failure.why})  # fmt: skip
-        app.emit({"event": "summary", "complete": not stuck, "exit_code": 0, "run_id": found[0], "streams": {},
+        app.emit({"event": "summary", "complete": not stuck, "exit_code": 0, "run_id": push_id, "streams": {},
                   "queued": len(queued), "no_way_back": len(stuck)})  # fmt: skip
         return
     for failure in stuck:

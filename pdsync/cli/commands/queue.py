@@ -11,9 +11,10 @@ import click
 import msgspec
 from msgspec import structs
 
-from pdsync.cli import render, tables
+from pdsync.cli import ids, render, tables
 from pdsync.cli.app import App, Group
 from pdsync.cli.commands.sql import ask
+from pdsync.cli.ids import IdCommand
 from pdsync.cli.layout import Hints, Rows
 from pdsync.core import catalogue, cells, raw_request
 from pdsync.errors import ConfigError
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pdsync.model import Mutation, Operation
-    from pdsync.writeback.outbox import Entry
+    from pdsync.writeback.outbox import Entry, Outbox
     from pdsync.writeback.resolver import NameResolver
 
 _SHOWN = 10  # bad rows
@@ -175,13 +176,16 @@ def list_(app: App, everything: bool, states: tuple[State, ...], operation: str 
     app.note(f"\n{summary_line or 'The queue is empty.'}")
 
 
-@queue.command("show")
+@queue.command("show", cls=IdCommand)
 @click.argument("mutation")
 @click.pass_obj
 def show(app: App, mutation: str) -> None:
-    """Show one mutation: every attempt and probe, the record before and after."""
+    """Show one MUTATION: every attempt and probe, the record before and after.
+
+    MUTATION, here and elsewhere, is its number, its id or the beginning of that, `last`, or -2 for the one before it.
+    """
     with push.opened(app.settings) as (outbox, _):
-        found = outbox.get(mutation)
+        found = _find(outbox, mutation)
         facts = {
             **_facts(found),
             "attempts": msgspec.to_builtins(outbox.attempts(found.id)),
@@ -196,7 +200,7 @@ def show(app: App, mutation: str) -> None:
             app.out.print(f"{name}: {render.cell(text)}")
 
 
-@queue.command("drop")
+@queue.command("drop", cls=IdCommand)
 @click.argument("mutations", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All that are queued.")
 @click.option("--batch", help="Those that were queued together.")
@@ -204,7 +208,7 @@ def show(app: App, mutation: str) -> None:
 def drop(app: App, mutations: tuple[str, ...], everything: bool, batch: str | None) -> None:
     """Cancel MUTATIONS that were not sent yet."""
     with push.opened(app.settings) as (outbox, _):
-        wanted = [outbox.get(each).id for each in mutations]
+        wanted = [_find(outbox, each).id for each in mutations]
         if everything or batch:
             wanted += [each.id for each in outbox.mutations(["queued"], batch=batch)]
         if not wanted:
@@ -215,20 +219,20 @@ def drop(app: App, mutations: tuple[str, ...], everything: bool, batch: str | No
     app.note(f"Dropped {len(dropped):,} of the queue. Nothing was sent.")
 
 
-@queue.command("retry")
+@queue.command("retry", cls=IdCommand)
 @click.argument("mutations", nargs=-1, required=True)
 @click.pass_obj
 def retry(app: App, mutations: tuple[str, ...]) -> None:
     """Queue MUTATIONS again that were rejected, met a conflict or need a review. The old ones do not change."""
     with push.opened(app.settings) as (outbox, names):
-        old = [outbox.get(each) for each in mutations]
+        old = [_find(outbox, each) for each in mutations]
         for each in old:
             if each.state not in ("rejected", "conflict", "needs_review"):
                 raise ConfigError(f"#{each.seq} is {each.state}: it can't be retried. Nothing was queued.")
         _show(app, outbox.add([enqueue.copy_for_retry(each) for each in old]), names)
 
 
-@queue.command("resolve")
+@queue.command("resolve", cls=IdCommand)
 @click.argument("mutation")
 @click.option("--as", "verdict", type=click.Choice(["applied", "rejected"]), required=True, help="What you found out.")
 @click.option("--record", metavar="ID", help="The record that it added: no other addition is taken for it.")
@@ -237,7 +241,7 @@ def retry(app: App, mutations: tuple[str, ...]) -> None:
 def resolve(app: App, mutation: str, verdict: str, record: str | None, note: str | None) -> None:
     """Record what you found out about MUTATION, which needs a review. Its state does not change."""
     with push.opened(app.settings) as (outbox, _):
-        found = outbox.get(mutation)
+        found = _find(outbox, mutation)
         outbox.resolve(found.id, verdict, record, note)
     if app.json:
         app.emit({"name": f"#{found.seq}", "id": found.id, "verdict": verdict, "remote_id": record, "note": note})
@@ -257,6 +261,14 @@ def export(app: App, file: Path | None) -> None:
     else:
         for row in found:
             app.emit(row)
+
+
+def _find(outbox: Outbox, text: str) -> Mutation:
+    """The mutation with a number, an id, the beginning of one, or a position from the last one."""
+    if ids.from_last(text) is None:
+        return outbox.get(text)
+    newest = [each.id for each in reversed(outbox.mutations(images=False))]
+    return outbox.get(ids.find("mutation", newest, text, "List them: pdsync queue list --all"))
 
 
 def _queue(

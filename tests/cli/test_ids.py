@@ -1,0 +1,101 @@
+"""An id on the command line may be shortened, or counted from the last one: of runs, pushes and mutations."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+
+from pdsync.cli import ids
+from pdsync.core.control import Control
+from pdsync.errors import ConfigError
+from pdsync.model import Receipt
+from pdsync.writeback.outbox import Entry, Outbox
+from tests.support.world import Project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IDS = ["20261129-b", "20261129-a", "20261128-c"]  # the newest first
+
+
+@pytest.mark.parametrize(
+    ("text", "id"),
+    [("last", 0), ("last:1", 0), ("last:3", 2), ("20261129-a", 1), ("20261128", 2), ("20261129-b", 0)],
+)
+def test_an_id_is_found(text: str, id: int) -> None:
+    assert ids.find("run", IDS, text, "") == IDS[id]
+
+
+@pytest.mark.parametrize(
+    ("existing", "text", "says"),
+    [
+        (IDS, "20261129", "2 run ids begin with 20261129: 20261129-b, 20261129-a. Type more of it."),
+        (IDS, "last:4", "There is no run -4. The last ones: 20261129-b, 20261129-a, 20261128-c. See it."),
+        (IDS, "", "There is no run ."),
+        ([], "last", "There is no run yet. See it."),
+        (["12", "1"], "1", None),
+    ],
+)
+def test_what_fits_none_or_several_is_refused(existing: list[str], text: str, says: str | None) -> None:
+    if says is None:
+        assert ids.find("run", existing, text, "See it.") == text
+        return
+    with pytest.raises(ConfigError) as error:
+        ids.find("run", existing, text, "See it.")
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "parsed"),
+    [
+        (["-1"], ("last:1", None)),
+        (["-12", "--note", "-1"], ("last:12", "-1")),
+        (["--note=-1", "-2"], ("last:2", "-1")),
+        (["-0"], None),
+        (["-x"], None),
+    ],
+)
+def test_a_negative_number_is_an_id_and_no_option(typed: list[str], parsed: tuple[str, str | None] | None) -> None:
+    @click.command(cls=ids.IdCommand)
+    @click.argument("id")
+    @click.option("--note")
+    def command(id: str, note: str | None) -> tuple[str, str | None]:
+        return id, note
+
+    if parsed is None:
+        with pytest.raises(click.UsageError):
+            command.main(typed, standalone_mode=False)
+    else:
+        assert command.main(typed, standalone_mode=False) == parsed
+
+
+def test_runs_pushes_and_mutations_are_named_alike(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project")
+    control = Control(project.data / "control.db")
+    began = datetime(2026, 11, 29, 8, tzinfo=UTC)
+    for name in ("run-a", "run-b"):
+        control.start_run(name, "sync", began)
+        control.finish_run(Receipt(name, "sync", began, began + timedelta(seconds=5.60815)))
+    outbox = Outbox(control)
+    outbox.add([Entry("v2 updateDeal", "update", "deals", f"deals/{id}", {"id": id}) for id in (1, 2)])
+    for name in ("push-a", "push-b"):
+        outbox.push_log.start_push(name, name)
+    control.close()
+
+    rows = project.here("runs", "--json").events
+    assert [(row["name"], row["run_id"], row["seconds"]) for row in rows] == [
+        ("run-b", "run-b", 5.6), ("run-a", "run-a", 5.6),
+    ]  # fmt: skip
+    for text, name in ((None, "run-b"), ("last", "run-b"), ("-2", "run-a"), ("run-a", "run-a")):
+        assert project.here("runs", "show", *([text] if text else []), "--json").events[0]["name"] == name
+    assert "2 run ids begin with run-" in project.here("runs", "show", "run-").err
+    for text, number in (("last", "#2"), ("-2", "#1"), ("2", "#2"), ("#1", "#1")):
+        assert project.here("queue", "show", text, "--json").events[0]["name"] == number
+    for text, name in (("last", "push-b"), ("-2", "push-a"), ("push-a", "push-a")):
+        assert project.here("undo", text, "--json").summary["run_id"] == name
+    assert "There is no push p9" in project.here("undo", "p9").err
+    assert project.here("queue", "drop", "-1").code == 0
+    assert [row["name"] for row in project.here("queue", "list", "--json").events] == ["#1"]
