@@ -45,6 +45,7 @@ _GROUPS = {
     "Answers": {
         "sql": _Entry("sql", "Answer a query from the warehouse, read-only."),
         "shell": _Entry("sql", "Open a prompt for read-only SQL."),
+        "report": _Entry("report", "Write one HTML page: health of the data, and sales."),
         "history": _Entry("history", "Show every change of a record."),
         "diff": _Entry("history", "Show what changed between two times."),
         "export": _Entry("export", "Write the tables as Parquet files for other programs."),

@@ -14,6 +14,7 @@ import msgspec
 
 from pdsync.cli import tables
 from pdsync.cli.app import App, Command
+from pdsync.cli.commands.report import write_report
 from pdsync.cli.commands.sql import answer_rows, ask
 from pdsync.cli.commands.sync import carry_out
 from pdsync.cli.job import show_receipt
@@ -70,13 +71,16 @@ def demo(app: App, deals: int, seed: int) -> None:
         )
         box.change(share=0.02, advance_s=86_400)
         second = _sync(app, settings)
+    page = settings.project / "data" / "report.html"
+    size = write_report(app, page)
     app.note("\n5. Earlier versions of a row are kept in history.*: the deals that changed, then and now.\n")
     _show(app, settings, _CHANGED)
     program = "pdsync" if shutil.which("pdsync") else sys.argv[0]
     shown = folder.name if folder.parent == Path.cwd() else folder
     command = program if folder == Path.cwd() else f"{program} --project {shown}"
     app.note(
-        f"\nThe warehouse is {settings.warehouse}: open it with any DuckDB from 1.5 on. Try next:\n\n"
+        f"\nThe warehouse is {settings.warehouse}: open it with any DuckDB from 1.5 on.\n"
+        f"The report is {page} ({size / 1024:,.0f} KB): open it with a browser. Try next:\n\n"
         f'  {command} sql "from labeled.deals limit 5"\n'
         f'  {command} sql "show all tables"\n'
         f"  {command} fields\n"

@@ -13,7 +13,7 @@ import msgspec
 
 from pdsync.cli import tables, webhook
 from pdsync.cli.app import App, Command
-from pdsync.cli.commands import backfill, reconcile
+from pdsync.cli.commands import backfill, reconcile, report
 from pdsync.cli.job import (
     Moment,
     exit_with,
@@ -67,7 +67,7 @@ def sync(
     app.flags["account.api"] = api
     name = name or pipeline.DEFAULT
     selected = pipeline.load(name, app.project)
-    with webhook.reporting(app, name, selected.notify):
+    with report.reporting_to(app, selected.report), webhook.reporting(app, name, selected.notify):
         if selected.job != "sync":
             if streams or full or since or params:
                 raise ConfigError(

@@ -10,6 +10,7 @@ import difflib
 import re
 import tomllib
 from datetime import UTC, date, datetime, time
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "nightly"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_KEYS_OF_ANY_JOB = {"description", "job", "streams", "leave_out", "budget", "notify"}
+_KEYS_OF_ANY_JOB = {"description", "job", "streams", "leave_out", "budget", "notify", "report"}
 _KEYS_BY_JOB = {
     "sync": {"full", "params", "verify", "fail_on_gap"},
     "reconcile": {"repair", "deep", "sample", "max_tombstones", "fail_on_gap"},
@@ -44,6 +45,7 @@ class Pipeline(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     leave_out: tuple[str, ...] = ()
     budget: int | None = None  # tokens
     notify: Literal["never", "failure", "always"] = "failure"
+    report: str = ""  # a file of the project that gets the report after each run
     full: bool | tuple[str, ...] = False  # all streams, or these, are read whole
     params: dict[str, str] = {}  # of streams whose lists take other parameters
     verify: bool = False  # reconcile a share of the streams after the sync
@@ -156,6 +158,7 @@ def _check(pipeline: Pipeline, keys: Iterable[str], file: str) -> None:
             catalogue.stream(name)
         except CatalogueError as error:
             raise CatalogueError(f"{file}: {error}") from error
+    _check_report(pipeline.report, file)
     for key in ("budget", "sample"):
         if (number := getattr(pipeline, key)) is not None and number < 1:
             raise CatalogueError(f"{file}: {key} is {number}. It is a whole number from 1 on.")
@@ -168,3 +171,9 @@ def _check(pipeline: Pipeline, keys: Iterable[str], file: str) -> None:
         raise CatalogueError(f"{file}: a backfill needs `since`, such as since = 2024-01-01.")
     if pipeline.per_day and pipeline.budget is None:
         raise CatalogueError(f"{file}: per_day goes with a budget.")
+
+
+def _check_report(report: str, file: str) -> None:
+    path = PurePath(report)
+    if report and (path.is_absolute() or ".." in path.parts or path.suffix != ".html"):
+        raise CatalogueError(f"{file}: report is {report!r}. It is an .html file in the project: data/report.html")

@@ -56,7 +56,7 @@ def measure_freshness(settings: Settings, now: datetime | None = None) -> list[F
                     unreadable=unreadable.get(stream, 0),
                 ),
             )
-            for stream, until, full in _read_checkpoints(warehouse, settings)
+            for stream, until, full in read_checkpoints(warehouse, settings)
         ]  # fmt: skip
 
 
@@ -131,7 +131,7 @@ def _count_unreadable(warehouse: duckdb.DuckDBPyConnection) -> dict[str, int]:
     return dict(rows)
 
 
-def _read_checkpoints(
+def read_checkpoints(
     warehouse: duckdb.DuckDBPyConnection, settings: Settings
 ) -> list[tuple[str, datetime, datetime | None]]:
     """Each stream with the oldest watermark and the oldest full reading of its lists.

@@ -1,0 +1,92 @@
+"""Formats the numbers of the report, for its sentences and its tables; and what templates may compute of rows."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytz
+from jinja2 import Environment, StrictUndefined
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import tzinfo
+
+    from pdsync.runner.report.page.charts import Format
+
+    Row = dict[str, Any]
+
+_NOTHING = "–"
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December",
+)  # fmt: skip  # of the page's language, whatever the locale of this machine
+
+
+def environment(zone: str) -> Environment:
+    """The templates' environment: everything is escaped, times are shown in `zone`."""
+    made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters |= formatters(zone) | {
+        "sum_of": sum_of,
+        "largest": lambda rows, name: max(row[name] or 0 for row in rows),
+        "with_largest": lambda rows, name: max(rows, key=lambda row: row[name] or 0),
+        "furthest": _furthest,
+        "money": format_money,
+    }
+    return made
+
+
+def formatters(zone: str) -> dict[Format, Callable[[Any], str]]:
+    """How a value of a kind of column is written; "–" where there is none."""
+    where = timezone(zone)
+    return {
+        "text": lambda value: _NOTHING if value is None else str(value),
+        "count": lambda value: _NOTHING if value is None else f"{value:,.0f}",
+        "number": lambda value: _NOTHING if value is None else f"{value:,.1f}",
+        "money": lambda value: _NOTHING if value is None else f"{value:,.2f}",
+        "percent": lambda value: _NOTHING if value is None else f"{value:.1f} %".replace(".0 %", " %"),
+        "day": lambda value: _NOTHING if value is None else format_day(value),
+        "month": lambda value: _NOTHING if value is None else f"{_MONTHS[value.month - 1]} {value.year}",
+        "time": lambda value: _NOTHING if value is None else format_time(value, where),
+    }
+
+
+def timezone(zone: str) -> tzinfo:
+    """The time zone of that name; UTC where Python does not know it."""
+    try:
+        return pytz.timezone(zone)
+    except pytz.UnknownTimeZoneError:
+        return UTC
+
+
+def format_day(day: date) -> str:
+    """29 November 2026."""
+    return f"{day.day} {_MONTHS[day.month - 1]} {day.year}"
+
+
+def format_time(moment: datetime, where: tzinfo) -> str:
+    """29 November 2026, 03:12."""
+    local = moment.astimezone(where)
+    return f"{format_day(local)}, {local:%H:%M}"
+
+
+def format_money(value: Decimal | float | None, currency: str) -> str:
+    """EUR 1,234,567: whole units, for a sentence."""
+    return f"{currency} {value or 0:,.0f}"
+
+
+def sum_of(rows: Sequence[Row], name: str) -> Any:
+    """The sum of a column; NULL counts as nothing."""
+    return sum((row[name] or 0 for row in rows), start=0)
+
+
+def _furthest(rows: Sequence[Row], left: str, right: str) -> Row:
+    return max(rows, key=lambda row: abs((row[left] or 0) - (row[right] or 0)))
+
+
+def to_json(value: Any) -> Any:
+    """What a chart can draw of a cell: times and days in ISO 8601, numbers as they are."""
+    if isinstance(value, Decimal):
+        return float(value)
+    return value.isoformat() if isinstance(value, date) else value

@@ -1,0 +1,164 @@
+"""`pdsync report`: one file that loads nothing, the same for the same data, whatever the data has in it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pdsync.runner.report.page.charts import charts
+from pdsync.sandbox import Limits, Sizes, generate_company, running
+from tests.support.world import Project, Remote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+STREAMS = ("users", "pipelines", "stages", "persons", "deals", "activities")
+EVIL = "<script>alert(1)</script>"
+SIZES = {"full": Sizes(deals=60, files=5), "empty": Sizes(deals=0, files=0)}
+
+
+class Reader(HTMLParser):
+    """What a page has: its elements with their attributes, the text of each heading, and each figure's parts."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.scripts = 0
+        self.figures: list[dict[str, int]] = []
+        self.text = ""
+        self._in = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._in = tag
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")]
+        self.scripts += tag == "script"
+        if tag == "figure":
+            self.figures.append({})
+        elif self.figures:
+            kind = "chart" if ("class", "chart") in attrs else tag
+            self.figures[-1][kind] = self.figures[-1].get(kind, 0) + 1
+
+    def handle_data(self, data: str) -> None:
+        if self._in not in ("script", "style"):
+            self.text += data
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A company, or an empty one, whose users are called as a script would be; it has a report."""
+    company = generate_company(seed=11, sizes=SIZES[request.param], now=datetime.now(UTC))
+    users = company["users"]
+    for row in list(users.rows.values()):
+        users.put(users.row({**row.record, "name": EVIL}, row.state))
+    with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
+        made = Project(tmp_path_factory.mktemp(request.param), Remote(box.url, box.token))
+        assert made.here("sync", *STREAMS, "-q").code == 0
+        assert made.here("report", "-q").code == 0
+        yield made
+
+
+@pytest.fixture
+def page(project: Project) -> str:
+    return (project.data / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_same_data_gives_the_same_bytes(project: Project, page: str) -> None:
+    again = project.folder / "again.html"
+    answer = json.loads(project.here("report", "-o", str(again), "--json").out)
+    assert answer == {"path": str(again), "bytes": len(page.encode())}
+    assert again.read_text(encoding="utf-8") == page
+    assert again.stat().st_mode & 0o077 == 0
+
+
+def test_it_is_one_small_file_that_names_no_address(page: str) -> None:
+    assert len(page.encode()) <= 900_000
+    read = Reader(page)
+    assert read.addresses
+    assert [address for address in read.addresses if not address.startswith("#")] == []
+    assert set(re.findall(r"https?://[\w./-]+", page)) <= {
+        "http://www.w3.org/1999/xlink", "http://www.w3.org/2000/svg", "http://www.w3.org/2000/xmlns/"
+    }  # fmt: skip
+
+
+def test_its_policy_allows_its_own_script_only(page: str) -> None:
+    policy = html.unescape(re.findall(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)[0])
+    script = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert len(script) == 1
+    digest = base64.b64encode(hashlib.sha256(script[0].encode()).digest()).decode()
+    assert policy.startswith(f"default-src 'none'; script-src 'sha256-{digest}';")
+
+
+def test_a_user_called_like_a_script_stays_text(project: Project, page: str) -> None:
+    read = Reader(page)
+    assert read.scripts == 2  # the data, and what draws it
+    assert EVIL not in page
+    if project.ask("SELECT count(*) FROM sales.activity")[0][0]:
+        assert "\\u003cscript>alert(1)" in page
+        assert EVIL in read.text
+
+
+def test_each_figure_has_a_heading_a_sentence_and_its_rows_as_a_table(page: str) -> None:
+    figures = Reader(page).figures
+    assert len(figures) >= len(charts())
+    for figure in figures:
+        assert figure["h3"] == 1
+        assert figure["p"] >= 1
+        assert figure.get("chart", 0) <= figure.get("table", 0) == figure.get("details", 0)
+    data = json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[0])
+    assert sorted(data["charts"]) == sorted(re.findall(r'data-chart="([^"]+)"', page))
+    assert all(chart["rows"] for chart in data["charts"].values())
+
+
+def test_the_first_line_says_until_when_the_data_is_complete(project: Project, page: str) -> None:
+    heading = re.findall(r"<h1.*?</h1>", page, re.DOTALL)[0]
+    streams = project.ask("SELECT count(DISTINCT stream) FROM meta.streams")[0][0]
+    assert re.search(rf"Data complete to \d\d:\d\d on \d+ \w+ 20\d\d, {streams} of {streams} streams, no gap", heading)
+
+
+@pytest.mark.parametrize(
+    ("flag", "shown", "left_out"), [("--no-sales", "health", "sales"), ("--no-health", "sales", "health")]
+)
+def test_a_section_can_be_left_out(project: Project, flag: str, shown: str, left_out: str) -> None:
+    assert project.here("report", "-q", "-o", str(project.folder / "part.html"), flag).code == 0
+    part = (project.folder / "part.html").read_text(encoding="utf-8")
+    assert f'<section id="{shown}"' in part
+    assert f'<section id="{left_out}"' not in part
+
+
+def test_nothing_to_show_is_refused(project: Project) -> None:
+    assert project.here("report", "--no-sales", "--no-health").code == 2
+
+
+def test_no_person_but_owners_has_a_name_in_it(project: Project, page: str) -> None:
+    names = project.ask("SELECT name FROM persons WHERE length(name) > 4")
+    assert [name for (name,) in names if name in page] == []
+
+
+def test_without_a_warehouse_it_says_what_to_do(tmp_path: Path) -> None:
+    ran = Project(tmp_path, Remote("http://127.0.0.1:1", "0" * 40)).here("report")
+    assert (ran.code, "pdsync sync" in ran.err) == (2, True)
+
+
+def test_what_was_not_synced_is_named_with_the_command_that_gets_it(tmp_path: Path) -> None:
+    company = generate_company(seed=11, sizes=SIZES["empty"], now=datetime.now(UTC))
+    with running(company, limits=Limits(burst=None, search_burst=None, daily_tokens=None)) as box:
+        project = Project(tmp_path, Remote(box.url, box.token))
+        assert project.here("sync", "users", "stages", "-q").code == 0
+        assert project.here("report", "-q").code == 0
+        (tmp_path / "pipelines").mkdir()
+        text = 'description = "x"\nstreams = ["users"]\nreport = "data/night/report.html"\n'
+        (tmp_path / "pipelines" / "night.toml").write_text(text)
+        assert "Report: " in project.here("sync", "--pipeline", "night").err
+    page = (project.data / "report.html").read_text(encoding="utf-8")
+    assert "This needs deals, pipelines, which this warehouse does not have: pdsync sync deals pipelines" in page
+    assert (project.data / "night" / "report.html").stat().st_size > 500_000
