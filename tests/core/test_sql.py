@@ -110,6 +110,7 @@ ALLOWED = {
     ("load/warehouse.py", "kind"): "a type from the catalogue or SYSTEM_COLUMNS, never from a label",
     ("load/warehouse.py", "memory_limit"): "a setting of the caller's, not of the API's",
     ("load/warehouse.py", "meta_sql"): "schemas/warehouse/*.sql, shipped with the package",
+    ("runner/report/page/figures.py", "chart.query"): "schemas/report/*.vl.json, shipped with the package",
     ("load/warehouse.py", "row_hash"): "columns.row_hash(), made of quoted columns",
     ("normalise/stage.py", "self.relation"): "quoted where it is set",
     ("normalise/stage.py", "first_seq"): "an integer",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import msgspec
 from markupsafe import Markup
 
 from pdsync.runner import project
+from pdsync.runner.report import freshness
 from pdsync.runner.report.page import figures, formats
 from pdsync.sql import first
 from pdsync.version import __version__
@@ -61,7 +61,7 @@ def render_report(
         clock = figures.read_clock(warehouse, since)
         env = formats.environment(clock.zone)
         shown = figures.read_figures(warehouse, settings, clock, sections, env)
-        verdict = _judge(warehouse, clock)
+        verdict = _judge(warehouse, settings, clock)
         money = figures.read_money(warehouse, clock.today) if with_sales else []
     script = "\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     page = env.from_string((_FOLDER / "page.html").read_text(encoding="utf-8")).render(
@@ -103,23 +103,18 @@ def _company(settings: Settings) -> str:
     return company[1] if company else "Pipedrive"
 
 
-def _judge(warehouse: duckdb.DuckDBPyConnection, clock: Clock) -> Verdict:
-    """Until when the data is complete, how many streams are, and what the last run left open."""
+def _judge(warehouse: duckdb.DuckDBPyConnection, settings: Settings, clock: Clock) -> Verdict:
+    """Until when the data is complete, how many streams are, and what the last run left open, as in `pdsync status`."""
     last: dict[str, bool] = {}
     for stream, complete in warehouse.execute(
         "SELECT stream, s.complete FROM meta.streams s JOIN meta.runs r USING (run_id)"
         " WHERE r.finished_at IS NOT NULL ORDER BY r.started_at, r.run_id"
     ).fetchall():
-        if not figures.is_optional(stream):
-            last[stream] = bool(complete)
-    if clock.moment is None or not last:
+        last[stream] = bool(complete)
+    last = {stream: complete for stream, complete in last.items() if not figures.is_optional(stream)} or last
+    ends = [until for stream, until, _ in freshness.read_checkpoints(warehouse, settings) if last.get(stream)]
+    if clock.moment is None or not ends:
         return Verdict("No stream has been read completely yet: pdsync sync", good=False)
-    until = first(
-        warehouse.execute(
-            "SELECT epoch(min(watermark)) FROM meta.checkpoints WHERE list_contains($streams, stream)",
-            {"streams": list(last)},
-        )
-    )[0]
     gaps = first(
         warehouse.execute(
             "SELECT len(gaps) FROM meta.runs WHERE finished_at IS NOT NULL"
@@ -128,12 +123,7 @@ def _judge(warehouse: duckdb.DuckDBPyConnection, clock: Clock) -> Verdict:
     )
     left = int(gaps[0] or 0) if gaps else 0
     complete = sum(last.values())
-    text = "Data incomplete" if until is None else "Data complete to " + _at(until, clock)
+    local = min(ends).astimezone(formats.timezone(clock.zone))
+    text = f"Data complete to {local:%H:%M} on {formats.format_day(local)}"
     text += f", {complete} of {len(last)} streams, {left or 'no'} gap{'s' if left > 1 else ''}"
-    return Verdict(text, good=until is not None and complete == len(last) and not left)
-
-
-def _at(seconds: float, clock: Clock) -> str:
-    """03:12 on 29 November 2026."""
-    local = datetime.fromtimestamp(seconds, UTC).astimezone(formats.timezone(clock.zone))
-    return f"{local:%H:%M} on {formats.format_day(local)}"
+    return Verdict(text, good=complete == len(last) and not left)
