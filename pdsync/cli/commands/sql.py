@@ -62,8 +62,9 @@ def sql(
     pdsync sql "select status, count(*), sum(value) from deals group by status" -o csv
     pdsync sql --as-of 2026-01-31 "from labeled.deals where status = 'open'"
 
-    A table fits the terminal: few rows are turned, of many columns the first are shown and the others named. vertical
-    shows one record below the other, glimpse a line for each column. A file or pipe gets everything.
+    A table fits the terminal: few rows are turned; of many columns the first are shown and the others named. What is
+    taller than the screen opens in $PAGER (less). vertical shows one record below the other, glimpse a line for each
+    column. A file or pipe gets everything.
     """
     text = sys.stdin.read() if query == "-" else query
     with project.open_warehouse(app.settings, as_of, text) as warehouse:
