@@ -120,6 +120,16 @@ SIZES = {
 }  # fmt: skip
 
 
+def lists_of_streams() -> set[str]:
+    """The operations that the streams read, of both versions."""
+    return {
+        f"{version} {source.operation}"
+        for stream in catalogue.streams().values()
+        for version, sources in (("v1", stream.v1), ("v2", stream.v2))
+        for source in sources
+    }
+
+
 @pytest.mark.proof
 @pytest.mark.timeout(900)
 def test_all_that_passes_is_what_the_documents_say(tmp_path: Path) -> None:
@@ -129,6 +139,8 @@ def test_all_that_passes_is_what_the_documents_say(tmp_path: Path) -> None:
             scenario(stage)
     assert recorder.unexplained() == []
     assert recorder.unused() == []
+    assert {each.name for each in every_write.mutating()} - recorder.operations == set()
+    assert lists_of_streams() - recorder.operations == set()
 
 
 def main() -> None:
