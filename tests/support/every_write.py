@@ -115,7 +115,11 @@ OWN: dict[str, dict[str, Any]] = {
     "v1 deleteUserProviderLink": {"id": "0b5e5b0e-0000-4000-8000-000000000000"},
     "v1 addUser": {"email": "new{n}@user.example", "active_flag": True,
                    "access": [{"app": "sales", "admin": False}]},
-    "v1 updateUser": {"id": "{user_2}", "active_flag": True},
+    "v1 updateUser": {"id": "{user_2}", "active_flag": False},
+    # An update that changes nothing would not be sent.
+    "v2 updateInstallment": {"amount": 60}, "v2 updateDealProduct": {"quantity": 3},
+    "v2 updateAdditionalDiscount": {"amount": 60}, "v1 updateCommentForNote": {"content": "<p>changed</p>"},
+    "v1 archiveProject": {"id": "{project_2}"}, "v1 addRoleAssignment": {"user_id": "{user_3}"},
     "v1 addWebhook": {"subscription_url": "https://hook.example", "event_action": "*", "event_object": "deal",
                       "version": "2.0", "http_auth_user": "u", "http_auth_password": "p"},
     "v1 deleteDealFields": {"ids": "{Deal_number}"}, "v1 deletePersonFields": {"ids": "{Person_number}"},
