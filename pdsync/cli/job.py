@@ -1,4 +1,4 @@
-"""What all commands with a receipt share: times on the command line, live progress, interruption, and the summary."""
+"""What all commands with a receipt share: live progress, interruption, and the summary."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import asyncio
 import gc
 import signal
 import time
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 import msgspec
@@ -21,22 +20,6 @@ if TYPE_CHECKING:
     from pdsync.model import Receipt
 
 T = TypeVar("T")
-
-
-class Moment(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """A point in time: a date, or a date and time; UTC unless it has a zone."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Parse ISO 8601."""
-        if isinstance(value, datetime):
-            return value
-        try:
-            moment = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is not a time. Write it like 2026-01-31 or 2026-01-31T18:00:00Z.", param, ctx)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def run_with_progress(app: App, work: Callable[[receipts.Progress], Awaitable[T]]) -> tuple[T, float]:

@@ -9,6 +9,8 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 
+from pdsync.cli.commands.history import _before_and_after
+from pdsync.runner.report.record_history import Change
 from pdsync.sandbox import Limits, Sizes, generate_company, running
 from tests.support.world import Project, Remote
 
@@ -115,6 +117,7 @@ def test_history_shows_the_deletion(changed: Changed) -> None:
         (["diff", "leads", "--from", "2026-01-01"], "never been synced"),
         (["diff", "--from", "2026-02-01", "--to", "2026-01-01"], "later than --to"),
         (["diff"], "--from"),
+        (["diff", "--from", "yesterday", "--to", "7d"], "later than --to"),
     ],
 )
 def test_what_does_not_exist_is_named(changed: Changed, arguments: list[str], says: str) -> None:
@@ -151,3 +154,9 @@ def test_as_of_shows_lists_and_labels_of_that_time(changed: Changed) -> None:
     versions = f"select count(*) n from history.deals where id = {changed.id}"
     assert changed.project.here("sql", versions, "--as-of", changed.before.isoformat(), "--json").events == [{"n": 1}]
     assert changed.project.here("sql", "from read_csv('/etc/passwd')", "--as-of", "2026-01-01").code == 2
+
+
+def test_a_merge_is_shown_with_the_record_that_stays() -> None:
+    merged = Change("2026-01-01", "merged", None, None, "12", after_label="Acme")
+    assert _before_and_after(merged) == ["→ Acme (12)"]
+    assert _before_and_after(Change("2026-01-01", "deleted", None, None, None)) == []

@@ -99,3 +99,23 @@ def test_runs_pushes_and_mutations_are_named_alike(tmp_path: Path) -> None:
     assert "There is no push p9" in project.here("undo", "p9").err
     assert project.here("queue", "drop", "-1").code == 0
     assert [row["name"] for row in project.here("queue", "list", "--json").events] == ["#1"]
+
+
+def test_the_queue_is_listed_by_state_and_emptied_without_an_error(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project")
+    control = Control(project.data / "control.db")
+    outbox = Outbox(control)
+    entries = [Entry("v2 updateDeal", "update", "deals", f"deals/{id}", {"id": id}) for id in (1, 2, 3)]
+    outbox.settle(outbox.add(entries)[0].id, "rejected", "refused", "400")
+    control.close()
+    for arguments, names in (
+        ([], ["#2", "#3"]),
+        (["--all"], ["#1", "#2", "#3"]),
+        (["--state", "rejected"], ["#1"]),
+        (["--all", "--state", "rejected"], ["#1"]),
+    ):
+        assert [row["name"] for row in project.here("queue", "list", *arguments, "--json").events] == names
+    for says in ("Dropped 2 of the queue.", "Nothing is queued."):
+        ran = project.here("queue", "drop", "--all")
+        assert (ran.code, says in ran.err) == (0, True), ran
+    assert project.here("queue", "drop").code == 2

@@ -17,6 +17,7 @@ from tests.runner.kit import T0, deal, encode, load_rows, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 DEALS = catalogue.stream("deals")
 HOUR = timedelta(hours=1)
@@ -66,6 +67,26 @@ def events(loader: Loader, id: str) -> list[tuple[Any, ...]]:
     assert [_sort_key(each.at) for each in timeline] == sorted(_sort_key(each.at) for each in timeline)
     return [(each.at, each.event, each.field, each.before, each.after, each.by) for each in timeline
             if each.field != "update_time"]  # fmt: skip
+
+
+def test_a_merged_record_says_into_which(tmp_path: Path) -> None:
+    made = Loader(tmp_path / "work.duckdb")
+    made.open(1, "Example")
+    load_rows(made, "deals", deal(1), deal(2), deal(12))
+    load_rows(made, "deals", deal(1, is_deleted=True), deal(2, is_deleted=True), number=2, at=T0 + HOUR)
+    made.connection.execute(
+        "INSERT INTO meta.merges VALUES ('deals', 1, 12, 'exact', now(), 'r'), ('persons', 2, 3, 'exact', now(), 'r')"
+    )
+    merged = build_timeline(made.connection, DEALS, "1")
+    assert [(each.event, each.after, each.after_label) for each in merged if not each.field] == [
+        ("first_seen", "deal 1", None), ("merged", "12", "deal 12"),
+    ]  # fmt: skip
+    assert "deleted" in {each.event for each in build_timeline(made.connection, DEALS, "2")}
+    load_rows(made, "deals", deal(1), number=3, at=T0 + 2 * HOUR)
+    events = {each.event for each in build_timeline(made.connection, DEALS, "1")}
+    assert {"deleted", "restored"} < events
+    assert "merged" not in events
+    asyncio.run(made.close())
 
 
 def test_each_version_that_a_sync_has_seen_is_an_event(loader: Loader) -> None:

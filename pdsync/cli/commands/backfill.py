@@ -8,12 +8,8 @@ import click
 
 from pdsync.cli import webhook
 from pdsync.cli.app import App, Command
-from pdsync.cli.job import (
-    Moment,
-    exit_with,
-    run_with_progress,
-    show_receipt,
-)
+from pdsync.cli.job import exit_with, run_with_progress, show_receipt
+from pdsync.cli.moment import Moment
 from pdsync.errors import ConfigError
 from pdsync.runner.sync.backfill import BackfillRequest
 from pdsync.runner.sync.backfill import backfill as backfill_streams

@@ -11,8 +11,8 @@ import duckdb
 from pdsync.cli import render
 from pdsync.cli.app import App, Command, Group
 from pdsync.cli.commands.api import consent, run, session
-from pdsync.cli.job import Moment
 from pdsync.cli.layout import Rows
+from pdsync.cli.moment import Moment
 from pdsync.cli.tables import show_aside
 from pdsync.core import catalogue
 from pdsync.core.account import fetch_account

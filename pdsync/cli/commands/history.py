@@ -9,8 +9,8 @@ import click
 
 from pdsync.cli import render, tables
 from pdsync.cli.app import App, Command
-from pdsync.cli.job import Moment
 from pdsync.cli.layout import Rows
+from pdsync.cli.moment import Moment
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
 from pdsync.load import history as past
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _WIDEST = 60  # characters of a value in a table
 _SHOWN_FIELDS = 4  # of a changed row
+
+
+_EVENTS = {"first_seen": "first seen", "merged": "merged into"}
 
 
 @click.command(cls=Command)
@@ -50,7 +53,7 @@ def history(app: App, table: str, id: str) -> None:
             app.emit({"name": table, "id": id, **{field: getattr(change, field) for field in change.__struct_fields__}})
         return
     rows = [
-        [change.at, change.field or change.event.replace("_", " "), change.by, _before_and_after(change)]
+        [change.at, change.field or _EVENTS.get(change.event, change.event), change.by, _before_and_after(change)]
         for change in changes
     ]
     headers = ["when (UTC)", "field", "by", "before → after"]
@@ -62,7 +65,7 @@ def history(app: App, table: str, id: str) -> None:
 def _before_and_after(change: Change) -> list[str]:
     if change.event in ("deleted", "restored"):
         return []
-    before = "" if change.event == "first_seen" else _shorten(change.before, change.before_label)
+    before = "" if change.event in ("first_seen", "merged") else _shorten(change.before, change.before_label)
     return [f"{before} → {_shorten(change.after, change.after_label)}".strip()]
 
 

@@ -158,7 +158,7 @@ def from_sql(
 @click.pass_obj
 def list_(app: App, everything: bool, states: tuple[State, ...], operation: str | None, batch: str | None) -> None:
     """List the queue, in order."""
-    wanted = None if everything else states or (*OPEN, "needs_review")
+    wanted = states or (None if everything else (*OPEN, "needs_review"))
     name = catalogue.operation(operation).name if operation else None
     with push.opened(app.settings) as (outbox, names):
         found = [
@@ -211,12 +211,12 @@ def drop(app: App, mutations: tuple[str, ...], everything: bool, batch: str | No
         wanted = [_find(outbox, each).id for each in mutations]
         if everything or batch:
             wanted += [each.id for each in outbox.mutations(["queued"], batch=batch)]
-        if not wanted:
+        if not wanted and not everything:
             raise ConfigError("Name what to drop: pdsync queue list shows the numbers. --all drops all.")
         dropped = outbox.drop(dict.fromkeys(wanted))
         for each in dropped if app.json else ():
             app.emit(_facts(each))
-    app.note(f"Dropped {len(dropped):,} of the queue. Nothing was sent.")
+    app.note(f"Dropped {len(dropped):,} of the queue. Nothing was sent." if dropped else "Nothing is queued.")
 
 
 @queue.command("retry", cls=IdCommand)

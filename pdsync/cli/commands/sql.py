@@ -18,8 +18,8 @@ from msgspec import structs
 
 from pdsync.cli import layout, tables
 from pdsync.cli.app import App, Command
-from pdsync.cli.job import Moment
 from pdsync.cli.layout import Hints, Rows
+from pdsync.cli.moment import Moment
 from pdsync.core import cells
 from pdsync.errors import ConfigError
 from pdsync.load import results

@@ -14,13 +14,9 @@ import msgspec
 from pdsync.cli import tables, webhook
 from pdsync.cli.app import App, Command
 from pdsync.cli.commands import backfill, reconcile, report
-from pdsync.cli.job import (
-    Moment,
-    exit_with,
-    run_with_progress,
-    show_receipt,
-)
+from pdsync.cli.job import exit_with, run_with_progress, show_receipt
 from pdsync.cli.layout import Rows
+from pdsync.cli.moment import Moment
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
 from pdsync.runner.pipelines import forecast, pipeline

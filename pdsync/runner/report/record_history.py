@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
@@ -33,7 +34,9 @@ class Change(Struct, frozen=True):
     """One event of a record. Labels are today's names; None if there is none."""
 
     at: datetime | str  # text if the time is outside Python's range
-    event: str  # first_seen, changed, edited (from the changelog: values are text), deleted, restored
+    # first_seen, changed, edited (from the changelog: values are text), deleted, restored; merged: `after` is the id of
+    # the record that it was merged into
+    event: str
     field: str | None
     before: Any
     after: Any
@@ -93,7 +96,19 @@ def build_timeline(connection: duckdb.DuckDBPyConnection, stream: Stream, id: st
                 for edit in edits
             )
         ]
+    if versions[-1]["_deleted_at"] and (winner := _find_winner(connection, stream, id)):
+        last = max(number for number, change in enumerate(changes) if change.event == "deleted")
+        label = labels.name_of(stream.name, winner)
+        changes[last] = replace(changes[last], event="merged", after=winner, after_label=label)
     return sorted([*edits, *changes], key=lambda change: _sort_key(change.at))
+
+
+def _find_winner(connection: duckdb.DuckDBPyConnection, stream: Stream, id: str) -> str | None:
+    """The id of the record that a record was merged into; None if it was not, or if that is not known."""
+    row = connection.execute(
+        "SELECT winner_id::VARCHAR FROM meta.merges WHERE entity = ? AND loser_id::VARCHAR = ?", [stream.name, id]
+    ).fetchone()
+    return row[0] if row else None
 
 
 def _load_edits(connection: duckdb.DuckDBPyConnection, stream: Stream, id: str, labels: _Labels) -> list[Change]:
