@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pdsync.cli.app import App, Command
-from pdsync.cli.job import Moment
+from pdsync.cli.moment import Moment
 from pdsync.core.atomic_file import AtomicFile
 from pdsync.errors import ConfigError, PdsyncError
 
