@@ -36,7 +36,7 @@ _ID = re.compile(
     r"[-+]?[\d.,]+( ?%)?"  # a number, also as text
     r"|-?infinity|\d{4,}-\d\d-\d\d([ T][\d:.+Z]+)?( \(BC\))?"  # a time, also beyond Python's
     r"|#?[a-z0-9_.:+-]*\d[a-z0-9_.:+-]*"  # an id: it contains a digit, and no space
-    r"|[a-z0-9]+(_[a-z0-9]+)+"  # the name of a table or column
+    r"|[a-z0-9]+(_[a-z0-9]+)+|(?-i:[a-z]+([A-Z]+[a-z]+)+)"  # the name of a table, a column or an operation
     r"|[a-z_]+[ /]#?[a-z0-9-]*\d[a-z0-9-]*",  # a record: `deals/42`
     re.IGNORECASE | re.ASCII,
 )

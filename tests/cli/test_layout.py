@@ -181,6 +181,7 @@ def test_a_file_or_pipe_gets_each_value_whole_in_one_line(table: tuple[list[str]
         ("4351d234e664653d7acb777456692ed0c5dba974", True),
         ("deals/4711", True),
         ("permission_set_assignments", True),
+        ("getPersonFieldOptions", True),
         ("Renewal of the contract 2026", False),
         ("https://example.com/very/long/address/1", False),
         ("Registered", False),

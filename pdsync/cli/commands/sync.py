@@ -211,9 +211,9 @@ def plan(app: App, streams: tuple[str, ...], full: bool, name: str | None, api: 
         summary = {"event": "summary", "complete": True, "exit_code": 0, **estimate.totals()}
         app.emit({**summary, "unverified": estimate.unverified})
         return
-    headers = ["stream", "list", "how", "requests", "tokens", "based on"]
-    rows = [[x.stream, x.operation, x.way, x.requests, x.tokens, x.basis] for x in estimate.lines]
-    tables.show(app, Rows(headers, rows))
+    headers = ["stream", "requests", "tokens", "how", "list", "based on"]
+    rows = [[x.stream, x.requests, x.tokens, x.way, x.operation, x.basis] for x in estimate.lines]
+    tables.show(app, Rows(headers, rows, hints=tables.JSON))
     app.note("\n" + estimate.summary())
     for stream, tokens in estimate.unverified.items():
         app.note(
@@ -221,6 +221,8 @@ def plan(app: App, streams: tuple[str, ...], full: bool, name: str | None, api: 
             f" limits.dependents_share allows in a run."
         )
     if estimate.optional:
-        rows = [[x.stream, x.operation, x.requests, x.tokens, x.basis] for x in estimate.optional]
+        rows = [[x.stream, x.requests, x.tokens, x.operation, x.basis] for x in estimate.optional]
         app.note("\nRead only when named, as each costs one request per parent (pdsync plan STREAM shows one):\n")
-        tables.show_aside(app, Rows(["stream", "list", "requests", "tokens", "based on"], rows, counts=True))
+        tables.show_aside(
+            app, Rows(["stream", "requests", "tokens", "list", "based on"], rows, counts=True, hints=tables.JSON)
+        )
