@@ -66,6 +66,7 @@ _GROUPS = {
         "forget": _Entry("archive", "Remove a person's data from tables, history and archive."),
     },
     "Look inside": {
+        "describe": _Entry("describe", "List the tables, or the columns of one: what each is, unit."),
         "streams": _Entry("inspect", "List the streams: key, cursor, cost, how rows are verified."),
         "fields": _Entry("inspect", "List the custom fields: label, column, type, options."),
         "operations": _Entry("inspect", "List the operations of the API."),

@@ -6,7 +6,7 @@ A comment may contain a label, which is data: it enters SQL as a string constant
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import duckdb
 from msgspec import Struct
@@ -27,6 +27,15 @@ class Relation(Struct, frozen=True):
     kind: Literal["TABLE", "VIEW"]
     comment: str
     columns: dict[str, str]  # column → comment
+
+
+class Named(NamedTuple):
+    """A table or view of a warehouse."""
+
+    schema: str
+    name: str
+    is_table: bool
+    comment: str | None
 
 
 def statements(relation: Relation) -> list[str]:
@@ -78,14 +87,17 @@ def add_missing(connection: duckdb.DuckDBPyConnection, schema: str, comment_of: 
     execute_all(connection, missing)
 
 
-def relations(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, bool, str | None]]:
-    """The tables and views that people read: schema, name, whether it is a table, comment."""
-    rows: list[tuple[str, str, bool, str | None]] = connection.execute(
+def relations(connection: duckdb.DuckDBPyConnection) -> list[Named]:
+    """The tables and views that people read, by schema in the order of SCHEMAS, then by name."""
+    rows = connection.execute(
         "SELECT schema_name, table_name, true, comment FROM duckdb_tables() WHERE database_name = current_database()"
-        " AND NOT internal UNION ALL SELECT schema_name, view_name, false, comment FROM duckdb_views()"
-        " WHERE database_name = current_database() AND NOT internal ORDER BY 1, 2"
+        " UNION ALL SELECT schema_name, view_name, false, comment FROM duckdb_views()"
+        " WHERE database_name = current_database() AND NOT internal"
     ).fetchall()
-    return sorted((row for row in rows if row[0] in SCHEMAS), key=lambda row: SCHEMAS.index(row[0]))
+    named = [Named(*row) for row in rows]
+    return sorted(
+        (each for each in named if each.schema in SCHEMAS), key=lambda each: (SCHEMAS.index(each.schema), each.name)
+    )
 
 
 def columns(connection: duckdb.DuckDBPyConnection, schema: str, name: str) -> list[tuple[str, str, str | None]]:

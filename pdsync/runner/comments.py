@@ -93,7 +93,7 @@ def relations(
 
 def _child(stream: Stream, name: str, child: Child) -> Iterator[Relation]:
     list_text = comments.of_column(stream, child.of)
-    text = f"Elements of {stream.name}.{child.of}, one a row: {list_text}"
+    text = f"{list_text} One row for each element of {stream.name}.{child.of}."
     items = list(stream.column(child.of).items)
     columns = {
         child.parent: f"Record with the list ({stream.name}.{stream.key}).",
@@ -118,7 +118,7 @@ def _comment(stream: Stream, name: str, column: TableColumn | None, fields: Fiel
     if field is None:
         return "Custom field."
     part = base.removeprefix(field.column).lstrip("_").replace("_", " ")
-    text = f"Custom field {field.label[:_LONG_LABEL]!r} ({field.type})" + (f": {part}" if part else "")
+    text = f'Custom field "{field.label[:_LONG_LABEL].strip()}" ({field.type})' + (f": {part}" if part else "")
     if column.label_of:
         return f"{text}: labels for {column.label_of}."
     if len(field.options) > _FEW_OPTIONS:

@@ -1,20 +1,44 @@
-"""Each view of schemas/views is created from the tables that it names, can be read, and has comments on all columns."""
+"""Each view of schemas/views is created from the tables that it names, can be read, and has comments on all columns.
+
+So do all tables and views that people read. docs/tables.md is generated from them:
+
+python -m tests.runner.test_views    # writes it
+"""
 
 from __future__ import annotations
 
 import asyncio
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pdsync.core import catalogue
+from pdsync.core import catalogue, comments
 from pdsync.core.views import View, views
+from pdsync.load import carry_over, publish, warehouse
+from pdsync.load.comments import SCHEMAS
+from pdsync.load.comments import columns as columns_of
+from pdsync.load.comments import relations as relations_of
 from pdsync.runner.loader import Loader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+    import duckdb
+
+PAGE = Path(__file__).parents[2] / "docs" / "tables.md"
+INTRO = """# Tables
+
+What each table and column of the warehouse is. The same texts are comments in it, which DuckDB UI, dbt, BI tools and
+language models show; `pdsync describe TABLE` shows them with your company's custom fields: label, type, options.
+
+Each table of a stream is also `labeled.TABLE`, with names and labels in place of ids, and `history.TABLE`, with every
+version of every row. The views of schema `sales` are in [sales.md](sales.md). A custom field has columns whose names
+begin with `cf_`.
+"""
+LONG_TYPE = ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ")
+HOSTILE = "a'; DROP TABLE deals; --\n\"\0\\ \u202e🙂 $1"
 LISTED = [view for view in views().values() if view.question]
 
 
@@ -73,6 +97,125 @@ def test_each_view_and_each_of_its_columns_has_a_comment(everything: Loader, vie
     assert shown == [(view.comment,)]
 
 
+def missing_comments(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, ...]]:
+    """The tables, views and columns that people read and that have no comment."""
+    return [
+        place
+        for schema, name, _, comment in relations_of(connection)
+        for place, text in [
+            ((schema, name), comment),
+            *(((schema, name, column), text) for column, _, text in columns_of(connection, schema, name)),
+        ]
+        if not text or not text.endswith((".", "?"))
+    ]
+
+
+def test_every_table_view_and_column_has_a_comment(everything: Loader) -> None:
+    assert missing_comments(everything.connection) == []
+    assert {each.schema for each in relations_of(everything.connection)} == set(SCHEMAS)
+    count = sum(len(columns_of(everything.connection, *each[:2])) for each in relations_of(everything.connection))
+    assert count > 7_000
+
+
+def test_the_comment_of_a_reference_names_the_table_that_it_points_to() -> None:
+    for stream in catalogue.streams().values():
+        for column, other in stream.labels.items():
+            assert f"({other}.{catalogue.stream(other).key}" in comments.of_column(stream, column), column
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Iterator[Loader]:
+    """A work file with deals, whose custom fields have hostile labels."""
+    loader = open_with(tmp_path / "work.duckdb", set())
+    for number, (kind, label) in enumerate([("enum", HOSTILE), ("set", "Modules"), ("monetary", "Deposit")]):
+        loader.connection.execute(
+            "INSERT INTO meta.custom_fields VALUES ('deals', ?, ?, ?, ?, now(), now())",
+            [f"{number:040x}", label, f"cf_{kind}", kind],
+        )
+    options = [("0" * 40, "7", HOSTILE), *((f"{1:040x}", str(id), f"Option {id}") for id in range(21))]
+    loader.connection.executemany("INSERT INTO meta.field_options VALUES ('deals', ?, ?, ?)", options)
+    for name in ("deals", "users"):
+        loader.table(catalogue.stream(name), "v2")
+    loader.create_views()
+    yield loader
+    asyncio.run(loader.close())
+
+
+def comment_of(loader: Loader, column: str, schema: str = "main", table: str = "deals") -> str | None:
+    return {name: text for name, _, text in columns_of(loader.connection, schema, table)}[column]
+
+
+def test_x6_a_custom_field_has_its_label_type_and_options_as_its_comment(labelled: Loader) -> None:
+    shown = "a'; DROP TABLE deals; -- \"\\ \u202e🙂 $1"
+    expected = {
+        "cf_enum": f'Custom field "{shown}" (enum). Options: 7 = {shown}.',
+        "cf_enum_label": f'Custom field "{shown}" (enum): labels for cf_enum.',
+        "cf_set": 'Custom field "Modules" (set). Ids of 21 options, in meta.field_options.',
+        "cf_set_labels": 'Custom field "Modules" (set): labels for cf_set.',
+        "cf_monetary": 'Custom field "Deposit" (monetary).',
+        "cf_monetary_currency": 'Custom field "Deposit" (monetary): currency.',
+    }
+    assert {column: comment_of(labelled, column) for column in expected} == expected
+    assert comment_of(labelled, "cf_enum", "history") == expected["cf_enum"]
+    assert comment_of(labelled, "cf_enum", "labeled") == expected["cf_enum"]
+    assert comment_of(labelled, "owner", "labeled") == "users.name for owner_id: Owner (users.id)."
+    assert missing_comments(labelled.connection) == []
+
+
+def test_comments_are_made_again_only_where_a_label_or_column_changed(labelled: Loader) -> None:
+    for table in ("deals", "users"):
+        labelled.connection.execute(f"COMMENT ON COLUMN main.{table}.id IS 'by hand'")
+    labelled.create_views()
+    assert [comment_of(labelled, "id", table=table) for table in ("deals", "users")] == ["by hand", "by hand"]
+    labelled.connection.execute("UPDATE meta.custom_fields SET label = 'Down payment' WHERE label = 'Deposit'")
+    labelled.create_views()
+    assert comment_of(labelled, "cf_monetary") == 'Custom field "Down payment" (monetary).'
+    assert [comment_of(labelled, "id", table=table) for table in ("deals", "users")] == [
+        "Key of the record: its id in Pipedrive.", "by hand",
+    ]  # fmt: skip
+
+
+def test_a_published_file_and_a_rebuilt_table_have_the_comments(labelled: Loader, tmp_path: Path) -> None:
+    labelled.connection.execute("CHECKPOINT warehouse")
+    publish.publish(tmp_path / "work.duckdb", tmp_path / "warehouse.duckdb")
+    with warehouse.connect(tmp_path / "warehouse.duckdb", read_only=True) as published:
+        assert missing_comments(published) == []
+    fields = labelled.connection.execute("FROM meta.custom_fields").fetchall()
+    carry_over.forget_streams(labelled.connection, ["deals"])
+    labelled.connection.executemany("INSERT INTO meta.custom_fields VALUES (?, ?, ?, ?, ?, ?, ?)", fields)
+    labelled._tables.clear()
+    labelled.table(catalogue.stream("deals"), "v2")
+    labelled.create_views()
+    assert missing_comments(labelled.connection) == []
+
+
+def page(connection: duckdb.DuckDBPyConnection) -> str:
+    """docs/tables.md as it should be."""
+    system = comments.defaults().system
+
+    def rows(schema: str, name: str) -> list[str]:
+        return ["| column | type | |", "|---|---|---|"] + [
+            f"| `{column}` | {'STRUCT[]' if 'STRUCT' in kind else kind.replace(*LONG_TYPE)} | {text} |"
+            for column, kind, text in columns_of(connection, schema, name)
+            if column not in system or schema == "meta"
+        ]
+
+    lines = [INTRO, "## Columns of every table", "", "| column | |", "|---|---|"]
+    lines += [f"| `{column}` | {text} |" for column, text in system.items() if column != "position"]
+    about = {(each.schema, each.name): each.comment for each in relations_of(connection)}
+    for stream in sorted(catalogue.streams()):
+        for name in (stream, *catalogue.stream(stream).children):
+            lines += ["", f"## {name}", "", about["main", name] or "", "", *rows("main", name)]
+    for schema, name in sorted(about):
+        if schema == "meta" and not name.startswith("_"):
+            lines += ["", f"## {schema}.{name}", "", about[schema, name] or "", "", *rows(schema, name)]
+    return "\n".join(lines) + "\n"
+
+
+def test_the_page_of_tables_is_what_the_comments_say(everything: Loader) -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(everything.connection), "python -m tests.runner.test_views"
+
+
 def test_the_catalogue_lists_every_view_with_its_question(everything: Loader) -> None:
     rows = everything.connection.execute("FROM sales.catalogue").fetchall()
     assert rows == [(view.question, view.name, view.comment, view.insights) for view in LISTED]
@@ -90,3 +233,11 @@ def test_views_are_created_again_only_if_they_changed(everything: Loader) -> Non
     everything.create_views("Asia/Tokyo")
     assert oids()["funnel"] != before["funnel"]
     assert everything.connection.execute("SELECT timezone FROM sales._clock").fetchall() == [("Asia/Tokyo",)]
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        loader = open_with(Path(folder) / "work.duckdb", set(catalogue.streams()))
+        loader.create_views()
+        PAGE.write_text(page(loader.connection), encoding="utf-8")
+        asyncio.run(loader.close())
