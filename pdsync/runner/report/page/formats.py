@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Row = dict[str, Any]
 
 _NOTHING = "–"
+_JOINED = "\N{NO-BREAK SPACE}"
 _MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
     "December",
@@ -30,7 +31,7 @@ def environment(zone: str) -> Environment:
     made.filters |= formatters(zone) | {
         "sum_of": sum_of,
         "largest": lambda rows, name: max(row[name] or 0 for row in rows),
-        "with_largest": lambda rows, name: max(rows, key=lambda row: row[name] or 0),
+        "with_largest": lambda rows, name: max(rows, key=lambda row: abs(row[name] or 0)),
         "furthest": _furthest,
         "money": format_money,
     }
@@ -45,7 +46,7 @@ def formatters(zone: str) -> dict[Format, Callable[[Any], str]]:
         "count": lambda value: _NOTHING if value is None else f"{value:,.0f}",
         "number": lambda value: _NOTHING if value is None else f"{value:,.1f}",
         "money": lambda value: _NOTHING if value is None else f"{value:,.2f}",
-        "percent": lambda value: _NOTHING if value is None else f"{value:.1f} %".replace(".0 %", " %"),
+        "percent": lambda value: _NOTHING if value is None else _format_percent(value),
         "day": lambda value: _NOTHING if value is None else format_day(value),
         "month": lambda value: _NOTHING if value is None else f"{_MONTHS[value.month - 1]} {value.year}",
         "time": lambda value: _NOTHING if value is None else format_time(value, where),
@@ -60,9 +61,13 @@ def timezone(zone: str) -> tzinfo:
         return UTC
 
 
+def _format_percent(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0") + f"{_JOINED}%"
+
+
 def format_day(day: date) -> str:
     """29 November 2026."""
-    return f"{day.day} {_MONTHS[day.month - 1]} {day.year}"
+    return f"{day.day}{_JOINED}{_MONTHS[day.month - 1]} {day.year}"
 
 
 def format_time(moment: datetime, where: tzinfo) -> str:
@@ -73,7 +78,7 @@ def format_time(moment: datetime, where: tzinfo) -> str:
 
 def format_money(value: Decimal | float | None, currency: str) -> str:
     """EUR 1,234,567: whole units, for a sentence."""
-    return f"{currency} {value or 0:,.0f}"
+    return f"{currency}{_JOINED}{value or 0:,.0f}".replace("-", "−")
 
 
 def sum_of(rows: Sequence[Row], name: str) -> Any:

@@ -62,12 +62,14 @@ def render_report(
         env = formats.environment(clock.zone)
         shown = figures.read_figures(warehouse, settings, clock, sections, env)
         verdict = _judge(warehouse, settings, clock)
+        has_log = figures.has_view(warehouse, "main.deal_changelog")
         money = figures.read_money(warehouse, clock.today) if with_sales else []
     script = "\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     page = env.from_string((_FOLDER / "page.html").read_text(encoding="utf-8")).render(
         company=_company(settings),
         clock=clock,
         verdict=verdict,
+        has_log=has_log,
         money=money,
         sections=[(name, _SECTIONS[name], [each for each in shown if each.chart.section == name]) for name in sections],
         format=formats.formatters(clock.zone),
