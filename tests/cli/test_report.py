@@ -122,7 +122,7 @@ def test_each_figure_has_a_heading_a_sentence_and_its_rows_as_a_table(page: str)
 def test_the_first_line_says_until_when_the_data_is_complete(project: Project, page: str) -> None:
     heading = re.findall(r"<h1.*?</h1>", page, re.DOTALL)[0]
     streams = project.ask("SELECT count(DISTINCT stream) FROM meta.streams")[0][0]
-    assert re.search(rf"Data complete to \d\d:\d\d on \d+ \w+ 20\d\d, {streams} of {streams} streams, no gap", heading)
+    assert re.search(rf"Data complete to \d\d:\d\d on \d+\s\w+ 20\d\d, {streams} of {streams} streams, no gap", heading)
 
 
 @pytest.mark.parametrize(
