@@ -9,7 +9,7 @@ import json
 import re
 from datetime import UTC, datetime
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -67,6 +67,13 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield made
 
 
+def charts_of(page: str) -> dict[str, Any]:
+    """The charts of the page's data block, with their rows."""
+    data = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[0]
+    content: dict[str, Any] = json.loads(data)["charts"]
+    return content
+
+
 @pytest.fixture
 def page(project: Project) -> str:
     return (project.data / "report.html").read_text(encoding="utf-8")
@@ -114,9 +121,31 @@ def test_each_figure_has_a_heading_a_sentence_and_its_rows_as_a_table(page: str)
         assert figure["h3"] == 1
         assert figure["p"] >= 1
         assert figure.get("chart", 0) <= figure.get("table", 0) == figure.get("details", 0)
-    data = json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[0])
-    assert sorted(data["charts"]) == sorted(re.findall(r'data-chart="([^"]+)"', page))
-    assert all(chart["rows"] for chart in data["charts"].values())
+    drawn = charts_of(page)
+    assert sorted(drawn) == sorted(re.findall(r'data-chart="([^"]+)"', page))
+    assert all(chart["rows"] for chart in drawn.values())
+
+
+def test_each_waterfall_closes_to_what_is_open_now(project: Project, page: str) -> None:
+    figures = [chart["rows"] for key, chart in charts_of(page).items() if key.startswith("waterfall-")]
+    assert bool(figures) == bool(project.ask("SELECT count(*) FROM sales.waterfall")[0][0])
+    for rows in figures:
+        assert rows[0]["since"] == 0
+        assert [row["since"] for row in rows[1:-1]] == [row["until"] for row in rows[:-2]]
+        assert rows[-2]["until"] == rows[-1]["until"] == rows[-1]["amount"]
+
+
+def test_only_later_months_are_shown_after_a_first_day(project: Project, page: str) -> None:
+    target = project.folder / "since.html"
+    first = project.ask("SELECT (today - 60)::VARCHAR, date_trunc('month', today - 60)::VARCHAR FROM sales._clock")[0]
+    assert project.here("report", "-q", "-o", str(target), "--since", first[0]).code == 0
+    later = charts_of(target.read_text(encoding="utf-8"))
+    for name, rows in (
+        (name, chart["rows"]) for name, chart in charts_of(page).items() if name in ("win_rate", "slippage")
+    ):
+        expected = [row for row in rows if row["month"] >= first[1][:10]]
+        assert len(expected) < len(rows)
+        assert later[name]["rows"] == expected
 
 
 def test_the_first_line_says_until_when_the_data_is_complete(project: Project, page: str) -> None:

@@ -34,6 +34,7 @@ def environment(zone: str) -> Environment:
         "with_largest": lambda rows, name: max(rows, key=lambda row: abs(row[name] or 0)),
         "furthest": _furthest,
         "money": format_money,
+        "percent": lambda value: _NOTHING if value is None else f"{value:.1f}".removesuffix(".0") + f"{_JOINED}%",
     }
     return made
 
@@ -45,8 +46,8 @@ def formatters(zone: str) -> dict[Format, Callable[[Any], str]]:
         "text": lambda value: _NOTHING if value is None else str(value),
         "count": lambda value: _NOTHING if value is None else f"{value:,.0f}",
         "number": lambda value: _NOTHING if value is None else f"{value:,.1f}",
-        "money": lambda value: _NOTHING if value is None else f"{value:,.2f}",
-        "percent": lambda value: _NOTHING if value is None else _format_percent(value),
+        "money": lambda value: _NOTHING if value is None else f"{value:,.2f}".replace("-", "−"),
+        "percent": lambda value: _NOTHING if value is None else f"{value:.1f}{_JOINED}%",
         "day": lambda value: _NOTHING if value is None else format_day(value),
         "month": lambda value: _NOTHING if value is None else f"{_MONTHS[value.month - 1]} {value.year}",
         "time": lambda value: _NOTHING if value is None else format_time(value, where),
@@ -59,10 +60,6 @@ def timezone(zone: str) -> tzinfo:
         return pytz.timezone(zone)
     except pytz.UnknownTimeZoneError:
         return UTC
-
-
-def _format_percent(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0") + f"{_JOINED}%"
 
 
 def format_day(day: date) -> str:
