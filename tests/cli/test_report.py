@@ -7,6 +7,8 @@ import hashlib
 import html
 import json
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ import pytest
 
 from pdsync.runner.report.page.charts import charts
 from pdsync.sandbox import Limits, Sizes, generate_company, running
-from tests.support.world import Project, Remote
+from tests.support.world import Project, Remote, clean_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,6 +87,14 @@ def test_the_same_data_gives_the_same_bytes(project: Project, page: str) -> None
     assert answer == {"path": str(again), "bytes": len(page.encode())}
     assert again.read_text(encoding="utf-8") == page
     assert again.stat().st_mode & 0o077 == 0
+
+
+def test_the_zone_of_the_machine_changes_nothing(project: Project, page: str) -> None:
+    target = project.folder / "elsewhere.html"
+    environment = {**clean_environment(), "PDSYNC_PROJECT": str(project.folder), "TZ": "Pacific/Auckland"}
+    command = [sys.executable, "-m", "pdsync", "report", "-q", "-o", str(target)]
+    assert subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60).returncode == 0
+    assert target.read_text(encoding="utf-8") == page
 
 
 def test_it_is_one_small_file_that_names_no_address(page: str) -> None:

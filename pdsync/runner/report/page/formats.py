@@ -91,4 +91,6 @@ def to_json(value: Any) -> Any:
     """What a chart can draw of a cell: times and days in ISO 8601, numbers as they are."""
     if isinstance(value, Decimal):
         return float(value)
+    if isinstance(value, datetime):  # in the zone of the reader's machine
+        value = value.astimezone(UTC)
     return value.isoformat() if isinstance(value, date) else value
