@@ -199,5 +199,6 @@ def test_what_was_not_synced_is_named_with_the_command_that_gets_it(tmp_path: Pa
         (tmp_path / "pipelines" / "night.toml").write_text(text)
         assert "Report: " in project.here("sync", "--pipeline", "night").err
     page = (project.data / "report.html").read_text(encoding="utf-8")
-    assert "This needs deals, pipelines, which this warehouse does not have: pdsync sync deals pipelines" in page
+    assert "This needs deals, pipelines, which this warehouse does not have." in page
+    assert "To get it: <code>pdsync sync deals pipelines</code>" in page
     assert (project.data / "night" / "report.html").stat().st_size > 500_000

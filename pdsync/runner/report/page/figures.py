@@ -51,7 +51,7 @@ class Figure(Struct, frozen=True):
     title: str
     sentence: str  # HTML, escaped
     rows: list[Row]
-    missing: bool = False  # the view is not in this warehouse
+    command: str = ""  # what brings the view to this warehouse, if it is not there
     estimated: bool = False  # some rows are inferred from the present, as no history is stored
 
 
@@ -89,7 +89,8 @@ def read_figures(
         if chart.section not in sections:
             continue
         if not chart.source and not has_view(warehouse, chart.view):
-            figures.append(Figure(chart, chart.name, chart.title, _how_to_get(warehouse, chart.view), [], missing=True))
+            reason, command = _how_to_get(warehouse, chart.view)
+            figures.append(Figure(chart, chart.name, chart.title, reason, [], command=command))
             continue
         rows = _read_rows(warehouse, settings, clock, chart)
         if not chart.by_currency or not rows:
@@ -196,18 +197,13 @@ def _read_budget(settings: Settings, clock: Clock) -> list[Row]:
     return [{"day": day, "tokens": spent.get(day.isoformat(), (0, None))[0], "limit": limit} for day in days]
 
 
-def _how_to_get(warehouse: duckdb.DuckDBPyConnection, view: str) -> str:
-    """Which streams the view lacks, and the command that reads them."""
-    existing = {
-        str(row[0])
-        for row in warehouse.execute(
-            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'main'"
-        ).fetchall()
-    }
-    missing = sorted(_streams_needed(view) - existing)
+def _how_to_get(warehouse: duckdb.DuckDBPyConnection, view: str) -> tuple[str, str]:
+    """Why there is no such view, as a sentence, and the command after which there is."""
+    rows = warehouse.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = 'main'").fetchall()
+    missing = sorted(_streams_needed(view) - {str(row[0]) for row in rows})
     if not missing:
-        return f"{view} is not in this warehouse: the next sync creates it: pdsync sync"
-    return f"This needs {', '.join(missing)}, which this warehouse does not have: pdsync sync {' '.join(missing)}"
+        return f"{view} is not in this warehouse; the next run creates it.", "pdsync sync"
+    return f"This needs {', '.join(missing)}, which this warehouse does not have.", f"pdsync sync {' '.join(missing)}"
 
 
 def _streams_needed(view: str) -> set[str]:
