@@ -96,7 +96,7 @@ def read_figures(
         if not chart.by_currency or not rows:
             figures.append(_make(chart, chart.name, chart.title, rows, env, ""))
             continue
-        existing = {row["currency"] for row in rows}
+        existing = {row["currency"] for row in rows if row["currency"]}
         for currency in [each for each in main if each in existing] or sorted(existing)[:_MOST_CURRENCIES]:
             own = [row for row in rows if row["currency"] == currency]
             figures.append(_make(chart, f"{chart.name}-{currency}", f"{chart.title}, {currency}", own, env, currency))
@@ -109,11 +109,12 @@ def read_money(warehouse: duckdb.DuckDBPyConnection, today: date) -> list[Row]:
         return []
     return _rows(
         warehouse.execute(
-            "SELECT currency, sum(open_deals)::BIGINT AS open_deals, sum(open_value) AS open_value,"
+            "SELECT coalesce(currency, '(none)') AS currency, sum(open_deals)::BIGINT AS open_deals,"
+            " sum(open_value) AS open_value,"
             " coalesce(sum(won_deals) FILTER (month = $month), 0)::BIGINT AS won_deals,"
             " coalesce(sum(won_value) FILTER (month = $month), 0) AS won_value,"
             " coalesce(sum(won_value) FILTER (month = $month - INTERVAL 1 MONTH), 0) AS won_before"
-            " FROM sales.forecast GROUP BY currency HAVING sum(open_deals) + sum(won_deals) > 0"
+            " FROM sales.forecast GROUP BY ALL HAVING sum(open_deals) + sum(won_deals) > 0"
             " ORDER BY sum(open_deals) DESC, currency",
             {"month": today.replace(day=1)},
         )
@@ -125,7 +126,8 @@ def _main_currencies(warehouse: duckdb.DuckDBPyConnection) -> list[str]:
     if not has_view(warehouse, "sales.funnel"):
         return []
     rows = warehouse.execute(
-        "SELECT currency, sum(deals) / sum(sum(deals)) OVER () AS share FROM sales.funnel WHERE deals > 0"
+        "SELECT currency, sum(deals) / sum(sum(deals)) OVER () AS share FROM sales.funnel"
+        " WHERE deals > 0 AND currency IS NOT NULL"
         " GROUP BY currency ORDER BY share DESC, currency"
     ).fetchmany(_MOST_CURRENCIES)
     return [str(row[0]) for nr, row in enumerate(rows) if nr == 0 or row[1] >= _LEAST_SHARE]
