@@ -219,6 +219,7 @@ class Stream(Struct, frozen=True, forbid_unknown_fields=True):
     comments: dict[str, str] = {}
     changelog: str | None = None  # the stream with each edit of its records, by field
     optional: bool = False  # read only when named: a nightly run could not pay for a request a parent
+    omits_unset: tuple[Version, ...] = ()  # versions whose records leave out custom fields that are not set
     leaves_out: str | None = None  # which records exist that no request for its lists shows, for people
 
     def sources(self, prefer: Version) -> tuple[Version, tuple[Source, ...]]:
@@ -287,6 +288,15 @@ class Page(Struct, frozen=True):
     cursor: str | None = None  # the cursor or offset of this page; None for the first one
     records: list[Raw] | None = None  # those in `body`, where it has been opened already
     context: dict[str, str] = {}  # parameters of the request: the parent's key, chosen parameters
+
+
+class Unmentioned(Struct, frozen=True):
+    """What staged rows of some shapes do not mention: it is not known, so the table keeps what it has."""
+
+    shapes: tuple[int, ...]  # hashes of keys, in the column `_shape` of the staging table
+    columns: tuple[str, ...]
+    left_over: tuple[str, ...]  # the keys of `_extra` that values of these columns have
+    keys: tuple[str, ...]  # the records' own keys
 
 
 class Tombstone(Struct, frozen=True):

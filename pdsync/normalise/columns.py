@@ -18,7 +18,7 @@ from pdsync.sql import literal, quoted
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from pdsync.normalise.tables import Table
+    from pdsync.normalise.tables import Table, TableColumn
 
 
 _LONG_LIST = 256  # bytes
@@ -87,6 +87,10 @@ class StagingSql:
         """The keys of a record and of the expected objects in it, as lists in the order of `expected_keys`."""
         return f"json_keys(row, [{', '.join(map(literal, self.expected_keys()))}])"
 
+    def is_sent(self, column: TableColumn) -> str:
+        """A condition on a row: its request had the parameter that fills `column`."""
+        return f"{self._texts.parameter_text(column)} IS NOT NULL"
+
     def shapes(self) -> dict[str, str]:
         """Hash columns for the keys of a row: one for the record, and one for the elements of each of its lists.
 
@@ -95,6 +99,7 @@ class StagingSql:
         """
         containers = ", ".join(map(literal, ("", *(pointer(*path) for path in self.containers))))
         keys = [f"json_keys(row, [{containers}])", *map(keys_name, self._texts.objects_with_parts)]
+        keys += [f"{text_name(column)} IS NULL" for column in self.stored if column.parameter is not None]
         hashes = {"_shape": f"hash({', '.join(keys)})"}
         for index, text in enumerate(text_name(column) for column in self.stored if column.items):
             # An element that is no object has no keys, but a type.

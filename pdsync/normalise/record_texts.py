@@ -111,9 +111,13 @@ class RecordTexts:
         empty = self.table.version == "v1" and column.type != "VARCHAR"
         return f"nullif({text}, '')" if empty else text
 
+    def parameter_text(self, column: TableColumn) -> str:
+        """The text of the request's parameter that fills `column`; NULL where the request had none."""
+        return f"json_extract_string(context, {literal(pointer(column.parameter or ''))})"
+
     def _unchanged_text(self, column: TableColumn) -> str:
         if column.parameter is not None:
-            return f"json_extract_string(context, {literal(pointer(column.parameter))})"
+            return self.parameter_text(column)
         value = _at(column.path)
         if column.ref:
             inner = f"o{self._objects.index(column.path)}"

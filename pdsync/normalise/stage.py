@@ -18,7 +18,7 @@ import pyarrow as pa
 from msgspec import Struct
 
 from pdsync.core.list_response import open_envelope
-from pdsync.model import Page, SchemaChange
+from pdsync.model import Page, SchemaChange, Unmentioned
 from pdsync.normalise.columns import StagingSql
 from pdsync.normalise.misfits import has_unknown_items, is_no_object
 from pdsync.normalise.tables import Table, TableColumn, pointer
@@ -42,6 +42,13 @@ class Quarantined(Struct, frozen=True):
     position: int
     record: bytes
     reason: str
+
+
+class _Mentioned(Struct, frozen=True):
+    """What a record mentions: the columns that it lacks, and its own keys."""
+
+    lacks: tuple[str, ...]
+    keys: tuple[str, ...]
 
 
 class _Feed:
@@ -83,12 +90,28 @@ class StagingTable:
         self._unknown: dict[str, str] = {}  # JSON pointer → the condition on which it goes to `_extra`
         self._residual = self._sql.always_residual()
         self._created = False
-        self._seen: set[int] = set()  # hashes of keys, of records and of elements
+        self._seen: dict[int, _Mentioned] = {}  # by hash of keys, of records and of elements
 
     @property
     def relation(self) -> str:
         """The quoted name of the staging table. The table exists from the first page with records until `clear`."""
         return quoted("temp", self.name)
+
+    @property
+    def unmentioned(self) -> list[Unmentioned]:
+        """What the staged rows do not mention, by the shapes of their keys. Their columns are NULL in these rows."""
+        shapes: dict[_Mentioned, list[int]] = {}
+        for shape, mentioned in self._seen.items():
+            shapes.setdefault(mentioned, []).append(shape)
+        return [
+            Unmentioned(
+                shapes=tuple(of_shape),
+                columns=mentioned.lacks,
+                keys=mentioned.keys,
+                left_over=tuple(each.pointer[1:] for each in self.table.stored if each.name in mentioned.lacks),
+            )
+            for mentioned, of_shape in shapes.items()
+        ]
 
     def add(self, pages: Sequence[Page]) -> None:
         """Bring the records of `pages` into the staging table, typed.
@@ -117,6 +140,8 @@ class StagingTable:
         if self._created:
             self.connection.execute(f"DROP TABLE {self.relation}")
         self._created, self.rows, self.quarantined, self.changes = False, 0, [], []
+        if len(self._seen) > _MAX_SHAPES:
+            self._seen.clear()
 
     def _chunk(self, page: Page) -> pa.Table:
         """One Arrow chunk a page: DuckDB reads chunks side by side."""
@@ -194,19 +219,43 @@ class StagingTable:
 
     def _learn_shapes(self, rows: pa.Table, shapes: dict[int, int]) -> bool:
         """Read one row of each new shape; whether any has a key that no column takes."""
-        new = shapes.keys() - self._seen
+        new = shapes.keys() - self._seen.keys()
         if not new:
             return False
         # Slices and not `take`, which would copy all of `rows` into one piece first.
         self._set_rows(pa.concat_tables([rows.slice(number, 1) for number in sorted({shapes[shape] for shape in new})]))
         try:
             has_unknown = self._learn_keys()
+            mentioned = self._read_mentioned()
         finally:
             self._set_rows(rows)
-        if len(self._seen) > _MAX_SHAPES:
-            self._seen.clear()
-        self._seen |= new
+        self._seen |= {shape: mentioned[shapes[shape]] for shape in new}
         return has_unknown
+
+    def _read_mentioned(self) -> dict[int, _Mentioned]:
+        """Row number → what that record mentions."""
+        parameters = [column for column in self.table.stored if column.parameter is not None]
+        sent = "".join(f", {self._sql.is_sent(column)}" for column in parameters)
+        rows = self.connection.execute(f"SELECT row_number, {self._sql.keys()}{sent} FROM {self._sql.rows}").fetchall()
+        addresses = list(self._sql.expected_keys())
+        mentioned = {}
+        for number, keys_by_object, *flags in rows:
+            keys = {address: set(keys or ()) for address, keys in zip(addresses, keys_by_object, strict=True)}
+            unsent = {column.name for column, is_sent in zip(parameters, flags, strict=True) if not is_sent}
+            lacks = [each.name for each in self.table.stored if each.name in unsent or self._lacks(each, keys)]
+            mentioned[number] = _Mentioned(tuple(lacks), tuple(sorted(keys[""])))
+        return mentioned
+
+    def _lacks(self, column: TableColumn, keys: dict[str, set[str]]) -> bool:
+        """Whether a record with these `keys`, by JSON pointer, does not mention `column`."""
+        stream = self.table.stream
+        if column.join or column.parameter is not None or column.name == stream.key:
+            return False
+        if column.code and self.table.version in stream.omits_unset:
+            return False
+        if column.fallback in keys[""]:
+            return False
+        return column.path[-1] not in keys[pointer(*column.path[:-1])]
 
     def _learn_keys(self) -> bool:
         """Note the keys that no column takes; whether there are new ones. Records of one kind share their keys."""

@@ -212,6 +212,7 @@ class Loader:
             read=stage.rows + len(stage.quarantined),
             quarantined=[(each.seq, each.position, each.record, each.reason) for each in stage.quarantined],
             changes=stage.changes,
+            unmentioned=stage.unmentioned if stage.rows else (),
             at=self.loaded_at,
         )
         counts = commit(stage.connection, target_of(stage.table), stage.relation if stage.rows else None, batch)

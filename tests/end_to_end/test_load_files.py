@@ -112,6 +112,24 @@ def test_a_file_from_before_a_sync_changes_nothing_that_the_sync_read(remote: Re
     assert project.here("sync", "deals", "--json").code == 0
 
 
+def test_a_plain_saved_answer_changes_nothing_in_rows_that_were_synced(
+    remote: Remote, answers: dict[str, list[bytes]], tmp_path: Path
+) -> None:
+    project = Project(tmp_path / "project", remote)
+    assert project.here("sync", "deals", "--json").code == 0
+    content = "SELECT * EXCLUDE (_synced_at, _verified_at, _run_id) FROM history.deals ORDER BY id, _valid_from"
+    with project.warehouse() as warehouse:
+        before = warehouse.execute(content).fetchall()
+    file = tmp_path / "plain.json"
+    file.write_bytes(answers["v2"][0])  # without include_fields
+
+    ran = project.here("load", str(file), "--stream", "deals", "--json")
+
+    assert (ran.code, ran.written) == (0, {"deals": 0})
+    with project.warehouse() as warehouse:
+        assert warehouse.execute(content).fetchall() == before
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

@@ -108,7 +108,8 @@ class Work:
         walk = walk or self.walk(began=served, since=since)
         stage = self.stage(walk, records, served, seq)
         quarantined = [(each.seq, each.position, each.record, each.reason) for each in stage.quarantined]
-        batch = Batch(walk, seq, seq, closes, len(records), quarantined, [*changes, *stage.changes])
+        batch = Batch(walk, seq, seq, closes, len(records), quarantined, [*changes, *stage.changes],
+                      stage.unmentioned)  # fmt: skip
         try:
             return committing.commit(self.connection, self.target, stage.relation if stage.rows else None, batch)
         finally:
