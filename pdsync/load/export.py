@@ -1,10 +1,11 @@
 """Writes tables of the warehouse as Parquet files: snapshots of the current rows, and the changes of each run.
 
     catalog.json                                 the complete files: tables, files, rows, checksums; written last
-    deals/_snapshot=20260131T020000Z/data.parquet    every row of deals, deleted ones included
-    _changes/deals/_until=<run>/data.parquet     the versions that runs have written since the file before
+    deals/snapshot=20260131T020000Z/data.parquet     every row of deals, deleted ones included
+    changes/deals/until=<run>/data.parquet       the versions that runs have written since the file before
 
-Reading `deals/*/*.parquet` with hive partitioning gives `_snapshot` as a column. Change files have whole versions with
+Reading `deals/*/*.parquet` with hive partitioning gives `snapshot` as a column. No folder
+begins with `_` or `.`: pandas, pyarrow and Spark skip those without a word. Change files have whole versions with
 their key, `_valid_from`, `_deleted_at` and `_run_id`: applied in order, the last one of a key wins.
 """
 

@@ -73,7 +73,7 @@ def test_a_snapshot_has_every_row_and_the_catalogue_lists_complete_files(project
         assert pq.read_schema(path).names == list(entry["columns"])
     mine = project.ask("SELECT id, name, emails, update_time FROM persons ORDER BY id")
     assert ask(f"SELECT id, name, emails, update_time FROM '{out}/persons/*/*.parquet' ORDER BY id") == mine
-    parts = ask(f"SELECT DISTINCT _snapshot FROM read_parquet('{out}/persons/*/*.parquet', hive_partitioning = true)")
+    parts = ask(f"SELECT DISTINCT snapshot FROM read_parquet('{out}/persons/*/*.parquet', hive_partitioning = true)")
     assert parts == [(told["tables"]["persons"]["snapshot"],)]
 
     again = project.here("export", "parquet", "stages", "--keep", "1", "--json")
@@ -111,16 +111,16 @@ def test_what_runs_change_is_exported_once_and_applied_it_gives_the_table(projec
         assert nothing.summary["changes"] == {}
         files = catalog(out)["changes"]["persons"]["files"]
         assert len(files) == (number % 2) + 1 if number < 2 else len(files) <= 2
-        assert {str(path.relative_to(out)) for path in (out / "_changes").rglob("*.parquet")} == {
+        assert {str(path.relative_to(out)) for path in (out / "changes").rglob("*.parquet")} == {
             file["path"] for file in files
         }
         applied = ask(
-            f"SELECT id, name, update_time FROM read_parquet('{out}/_changes/persons/*/*.parquet', filename = true)"
+            f"SELECT id, name, update_time FROM read_parquet('{out}/changes/persons/*/*.parquet', filename = true)"
             " QUALIFY row_number() OVER (PARTITION BY id ORDER BY _valid_from DESC) = 1 ORDER BY id"
         )
         assert applied == project.ask("SELECT id, name, update_time FROM persons ORDER BY id")
     assert project.ask("SELECT count(*) FROM history.persons") == ask(
-        f"SELECT count(*) FROM '{out}/_changes/persons/*/*.parquet'"
+        f"SELECT count(*) FROM '{out}/changes/persons/*/*.parquet'"
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 
 from pdsync.core import config
@@ -94,7 +96,7 @@ async def test_too_many_files_of_changes_become_one(tmp_path: Path) -> None:
         export_parquet(settings, request(tmp_path, changes=True, most_files=2))
     files = catalog(tmp_path)["changes"]["deals"]["files"]
     assert [ids(tmp_path, file["path"]) for file in files] == [[0, 1, 2]]
-    assert len(list((tmp_path / "out" / "_changes").rglob("*.parquet"))) == 1
+    assert len(list((tmp_path / "out" / "changes").rglob("*.parquet"))) == 1
 
 
 async def test_o4_a_file_that_was_changed_is_not_merged(tmp_path: Path) -> None:
@@ -140,3 +142,48 @@ async def test_what_is_not_there_is_an_error(tmp_path: Path) -> None:
         export_parquet(config.load(tmp_path), ExportRequest(str(tmp_path / "out"), ("deels",)))
     with pytest.raises(ConfigError, match="There is no warehouse"):
         export_parquet(config.load(tmp_path), request(tmp_path))
+
+
+READERS = {
+    "pandas": lambda folder: len(pytest.importorskip("pandas").read_parquet(folder)),
+    "pyarrow": lambda folder: pq.read_table(folder).num_rows,
+    "polars": lambda folder: pytest.importorskip("polars").read_parquet(folder).height,
+    "duckdb": lambda folder: duckdb.sql(f"FROM read_parquet('{folder}/**/*.parquet')").shape[0],
+}
+
+
+async def test_every_reader_finds_the_rows_of_a_folder_by_its_name(tmp_path: Path) -> None:
+    settings = await run(tmp_path, 0)
+    settings = await run(tmp_path, 1)
+    export_parquet(settings, request(tmp_path, changes=True))
+    for path in (tmp_path / "out").rglob("*"):
+        assert not path.name.startswith(("_", "."))
+    read = {}
+    for folder in ("deals", "changes/deals"):
+        for name, reader in READERS.items():
+            with contextlib.suppress(pytest.skip.Exception):  # one that is not installed
+                read[name, folder] = reader(str(tmp_path / "out" / folder))
+    assert len(read) >= 4
+    assert set(read.values()) == {2}
+
+
+async def test_files_of_the_old_layout_are_renamed_by_the_next_export(tmp_path: Path) -> None:
+    settings = await run(tmp_path, 0)
+    export_parquet(settings, request(tmp_path, changes=True))
+    out = tmp_path / "out"
+    old = (out / CATALOG).read_text().replace("/snapshot=", "/_snapshot=").replace('"changes/', '"_changes/')
+    (out / CATALOG).write_text(old.replace("/until=", "/_until="))
+    for folder in out.glob("deals/snapshot=*"):
+        folder.rename(folder.with_name(f"_{folder.name}"))
+    for folder in out.glob("changes/deals/until=*"):
+        folder.rename(folder.with_name(f"_{folder.name}"))
+    (out / "changes").rename(out / "_changes")
+
+    settings = await run(tmp_path, 1)
+    export_parquet(settings, request(tmp_path, changes=True))
+
+    table, changes = catalog(tmp_path)["tables"]["deals"], catalog(tmp_path)["changes"]["deals"]
+    files = [table["file"], *table["older"], *changes["files"]]
+    assert {str(path.relative_to(out)) for path in out.rglob("*.parquet")} == {file["path"] for file in files}
+    assert ids(tmp_path, "deals/*/*.parquet") == [0, 0, 1]
+    assert ids(tmp_path, "changes/deals/*/*.parquet") == [0, 1]

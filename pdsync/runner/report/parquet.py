@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from pdsync.core import catalogue, disk
 from pdsync.errors import ConfigError, StorageError
@@ -201,6 +201,7 @@ class _Export:
 
     def run(self) -> ExportReport:
         """Write all files, the catalogue last; then remove files that it no longer names."""
+        self._rename_hidden()
         written = {table: self._write_table(table) for table in self.tables}
         changed = {}
         if self.request.changes:
@@ -215,6 +216,31 @@ class _Export:
             self.store.remove(path)
         return ExportReport(self.store.where, self._snapshot, self.catalog.run, written, changed, len(self.dropped))
 
+    def _rename_hidden(self) -> None:
+        """Copy the files of folders that begin with `_`, which pandas and pyarrow skip, to folders without it.
+
+        Both names in one table would be an error for readers of hive partitions.
+        """
+        for name, table in self.catalog.tables.items():
+            file, *older = (self._copy_hidden(each) for each in (table.file, *table.older))
+            self.catalog.tables[name] = structs.replace(table, file=file, older=older)
+        for name, changes in self.catalog.changes.items():
+            files = [self._copy_hidden(each) for each in changes.files]
+            self.catalog.changes[name] = structs.replace(changes, files=files)
+
+    def _copy_hidden(self, file: File) -> File:
+        path = "/".join(part.removeprefix("_") for part in file.path.split("/"))
+        content = self.store.read(file.path) if path != file.path else None
+        if content is None:
+            return file
+        target = self.scratch / "renamed.parquet"
+        target.write_bytes(content)
+        target.chmod(0o600)
+        note(self.scratch, [path])
+        self.store.put(target, path)
+        self.dropped.append(file.path)
+        return structs.replace(file, path=path)
+
     def _put(self, table: str, target: Path, path: str) -> File:
         file = export.describe(target, path)
         note(self.scratch, [path])
@@ -225,7 +251,7 @@ class _Export:
     def _write_table(self, table: str) -> File:
         target = self.scratch / f"{table}.parquet"
         columns = export.snapshot(self.connection, table, self.masked[table], self.key, target)
-        file = self._put(table, target, f"{table}/_snapshot={self._snapshot}/data.parquet")
+        file = self._put(table, target, f"{table}/snapshot={self._snapshot}/data.parquet")
         previous = self.catalog.tables.get(table)
         older = [previous.file, *previous.older] if previous else []
         if self.request.keep:
@@ -247,7 +273,7 @@ class _Export:
             return None
         target = self.scratch / f"{stream}.parquet"
         export.changes(self.connection, stream, runs, self.masked[stream], self.key, target)
-        path = f"_changes/{stream}/_until={runs[-1]}/data.parquet"
+        path = f"changes/{stream}/until={runs[-1]}/data.parquet"
         file = None
         if export.describe(target, path).rows:
             file = self._put(stream, target, path)
@@ -275,8 +301,8 @@ class _Export:
         for source in sources:
             source.unlink()
         # Not the name of its last source: the old catalogue names that one until the new one is written.
-        last = files[-1].path.split("_until=")[1].split("/")[0]
-        merged = self._put(stream, target, f"_changes/{stream}/_until={last}/all-{self._snapshot}.parquet")
+        last = files[-1].path.split("until=")[1].split("/")[0]
+        merged = self._put(stream, target, f"changes/{stream}/until={last}/all-{self._snapshot}.parquet")
         self.dropped += [file.path for file in files]
         return merged
 
