@@ -421,14 +421,14 @@ def path_of(company: duckdb.DuckDBPyConnection) -> Path:
     return Path(rows[0][0])
 
 
-@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/Los_Angeles", "Europe/Berlin"])
-def test_every_view_is_equal_from_clients_in_other_time_zones(company: duckdb.DuckDBPyConnection, zone: str) -> None:
-    listed = [view for view in views().values() if view.question and not view.parameters]
-    there = {view.name: ask(company, f"SELECT * FROM {view.name} ORDER BY ALL") for view in listed}
-    company.execute(f"SET TimeZone = '{zone}'")
+def test_every_view_is_equal_from_clients_in_other_time_zones(company: duckdb.DuckDBPyConnection) -> None:
+    listed = [view.name for view in views().values() if view.question and not view.parameters]
+    in_utc = {name: ask(company, f"SELECT * FROM {name} ORDER BY ALL") for name in listed}
     try:
-        for name, rows in there.items():
-            assert ask(company, f"SELECT * FROM {name} ORDER BY ALL") == rows, name
+        for zone in ("Asia/Tokyo", "America/Los_Angeles"):
+            company.execute(f"SET TimeZone = '{zone}'")
+            for name, rows in in_utc.items():
+                assert ask(company, f"SELECT * FROM {name} ORDER BY ALL") == rows, (name, zone)
     finally:
         company.execute("SET TimeZone = 'UTC'")
 
