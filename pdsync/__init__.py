@@ -1,4 +1,20 @@
-"""pdsync: a Pipedrive company in a database you control. `pdsync.library` tells what is offered here."""
+"""A Pipedrive company in a database you control.
+
+pdsync.sync(project)             bring the warehouse up to date; returns the receipt
+pdsync.open_warehouse(project)   a DuckDB connection to it, read-only
+pdsync.Queue(project)            changes: add, plan (reads only), push, undo
+pdsync.Client(project)           the API: call an operation, list records, carry out an action; inside `async with`
+pdsync.errors                    what these raise: subclasses of PdsyncError, each with what to do next
+
+A project is a folder, the current one by default; settings and tokens come from the same places as for the command
+line. The functions that block also work where an event loop runs already, as in a notebook.
+
+>>> receipt = pdsync.sync("my-project")
+>>> pdsync.open_warehouse("my-project").sql("from sales.funnel")
+>>> queue = pdsync.Queue("my-project")
+>>> queue.add("updateDeal", id=42, title="Renamed")
+>>> queue.push()
+"""
 
 from __future__ import annotations
 
@@ -19,3 +35,8 @@ def __getattr__(name: str) -> object:
     from pdsync import library  # noqa: PLC0415
 
     return getattr(library, name)
+
+
+def __dir__() -> list[str]:
+    """The names that are offered, so that help() and completion show them."""
+    return [*__all__, "errors"]

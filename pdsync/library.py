@@ -1,27 +1,13 @@
-"""What `import pdsync` offers: the same work as the command line, for programs.
-
-import pdsync
-
-receipt = pdsync.sync("my-project")                      # as `pdsync sync`
-warehouse = pdsync.open_warehouse("my-project")          # a DuckDB connection, read-only
-queue = pdsync.Queue("my-project")
-queue.add("updateDeal", id=42, title="Renamed")          # nothing is sent yet
-plan = queue.plan()                                      # before → after; nothing is sent
-receipt = queue.push()                                   # carried out, verified, undoable
-async with pdsync.Client("my-project") as client:
-    deal = await client.call("getDeal", id=42)
-    async for record in client.list("deals", status="won"):
-        ...
-    mine = await client.action("getDeals", fetchAll=True, ownedByYou=True)  # the component's names
-"""
+"""What `import pdsync` offers: the work of the command line, for programs and notebooks."""
 
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -47,7 +33,7 @@ from pdsync.writeback import enqueue, undo
 from pdsync.writeback.typed_values import detect_styles
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
     from datetime import datetime
     from types import TracebackType
 
@@ -56,6 +42,19 @@ if TYPE_CHECKING:
     from pdsync.core.http import Http
     from pdsync.model import Mutation, Receipt, State
     from pdsync.writeback.plan import Plan
+
+
+T = TypeVar("T")
+
+
+def _complete(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` to its end; in a thread of its own where a loop runs already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="pdsync") as threads:
+        return threads.submit(asyncio.run, work).result()
 
 
 def sync(
@@ -84,7 +83,7 @@ def sync(
         PdsyncError: see `pdsync.errors`; nothing is half-written.
     """
     request = SyncRequest(tuple(streams), full, since, budget)
-    return asyncio.run(sync_streams(config.load(Path(project), settings), request))
+    return _complete(sync_streams(config.load(Path(project), settings), request))
 
 
 def open_warehouse(project: str | Path = ".") -> duckdb.DuckDBPyConnection:
@@ -155,7 +154,7 @@ class Queue:
 
     def plan(self, request: pushing.PushRequest | None = None) -> Plan:
         """What a push would do: before → after, cost, refusals. Only reads are sent."""
-        return asyncio.run(pushing.dry_run(self._settings, request or pushing.PushRequest()))[0]
+        return _complete(pushing.dry_run(self._settings, request or pushing.PushRequest()))[0]
 
     def push(
         self, request: pushing.PushRequest | None = None, confirm: Callable[[Plan], bool] = lambda plan: True
@@ -173,7 +172,7 @@ class Queue:
             GuardTripped: a guard stopped it. Nothing was sent.
             PdsyncError: see `pdsync.runner.push`.
         """
-        return asyncio.run(pushing.push(self._settings, request or pushing.PushRequest(), confirm))
+        return _complete(pushing.push(self._settings, request or pushing.PushRequest(), confirm))
 
     def undo(self, push_id: str) -> list[Mutation]:
         """Queue the changes that undo a push, as far as possible."""

@@ -53,7 +53,10 @@ def connect(path: Path, *, read_only: bool = False, memory_limit: str = MEMORY_L
     config: dict[str, str | bool | int | float | list[str]] = {"autoinstall_known_extensions": "false"}
     try:
         if read_only:
-            connection = duckdb.connect(str(path), read_only=True, config=config)
+            # Attached to a database of its own: connections to one file in one process would share their settings.
+            connection = duckdb.connect(config=config)
+            connection.execute(f"ATTACH {literal(str(path))} AS warehouse (READ_ONLY)")
+            connection.execute("USE warehouse")
         else:
             # Fetching and sealing use the other half; on two cores this saves a tenth of the processor time.
             config["threads"] = max(1, (os.cpu_count() or 2) // 2)
