@@ -144,6 +144,22 @@ def test_diff_counts_and_shows_what_differs(changed: Changed) -> None:
     assert "Nothing differs" in changed.project.here("diff", "--from", until, "--to", until).err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "warns"),
+    [
+        (["sql", "from labeled.deals", "--as-of", "2020-01-01"], True),
+        (["sql", "from labeled.deals", "--as-of", "2999-01-01"], False),
+        (["diff", "deals", "--from", "2020-01-01"], True),
+    ],
+)
+def test_the_past_before_the_first_sync_is_not_told_as_known(
+    changed: Changed, arguments: list[str], warns: bool
+) -> None:
+    plain, strict = changed.project.here(*arguments), changed.project.here(*arguments, "--strict")
+    assert (plain.code, strict.code) == (0, 4 if warns else 0)
+    assert ("history is complete from the first sync on (deals " in plain.err) == warns
+
+
 def test_as_of_shows_lists_and_labels_of_that_time(changed: Changed) -> None:
     query = f"select title, owner from labeled.deals where id = {changed.id}"
     names = dict(changed.project.ask("SELECT id, name FROM users"))

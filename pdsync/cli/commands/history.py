@@ -15,6 +15,7 @@ from pdsync.core import catalogue
 from pdsync.errors import ConfigError
 from pdsync.load import history as past
 from pdsync.runner import project
+from pdsync.runner.report.observed import observed_from, unobserved
 from pdsync.runner.report.record_history import build_timeline
 
 if TYPE_CHECKING:
@@ -80,9 +81,12 @@ def _shorten(value: Any, label: str | None = None) -> str:
 @click.argument("tables", nargs=-1)
 @click.option("--from", "--since", "earlier", type=Moment(), required=True, help="The earlier time.")
 @click.option("--to", "--until", "later", type=Moment(), help="The later time.  [default: now]")
+@click.option("--strict", is_flag=True, help="Exit with 4 if the earlier time is before the first sync.")
 @click.option("--rows", is_flag=True, help="Show each row and its changed fields.")
 @click.pass_obj
-def diff(app: App, tables: tuple[str, ...], earlier: datetime, later: datetime | None, rows: bool) -> None:
+def diff(
+    app: App, tables: tuple[str, ...], earlier: datetime, later: datetime | None, strict: bool, rows: bool
+) -> None:
     """Show what was added, changed and deleted in TABLES between two times; without TABLES, in all.
 
     \b
@@ -103,6 +107,11 @@ def diff(app: App, tables: tuple[str, ...], earlier: datetime, later: datetime |
             _show_rows(app, warehouse, synced, moments)
         else:
             _show_counts(app, warehouse, synced, moments, everything=bool(tables))
+        warning = unobserved(observed_from(warehouse), [stream.name for stream in synced], moments[0])
+    if warning:
+        app.note(warning)
+        if strict:
+            raise click.exceptions.Exit(4)
 
 
 def _show_counts(

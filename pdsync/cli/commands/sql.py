@@ -24,6 +24,7 @@ from pdsync.core import cells
 from pdsync.errors import ConfigError
 from pdsync.load import results
 from pdsync.runner import project
+from pdsync.runner.report.observed import observed_from, streams_of, unobserved
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,6 +43,7 @@ _SHELL_HINTS = Hints(columns="See them with .mode vertical or .mode glimpse, or 
 @click.argument("query")
 @click.option("-o", "--output", type=click.Choice(FORMATS), help="[default: table, or ndjson with --json]")
 @click.option("--as-of", type=Moment(), help="Read every table as it was at this time.")
+@click.option("--strict", is_flag=True, help="With --as-of: exit with 4 if that time is before the first sync.")
 @click.option("--columns", metavar="A,B", help="Only these columns, in this order.")
 @click.option("--all", "everything", is_flag=True, help="Show columns that are empty in every row, too.")
 @click.option("--raw-csv", is_flag=True, help="Write values that a spreadsheet would run as formulas unchanged.")
@@ -51,6 +53,7 @@ def sql(
     query: str,
     output: str | None,
     as_of: datetime | None,
+    strict: bool,
     columns: str | None,
     everything: bool,
     raw_csv: bool,
@@ -76,6 +79,13 @@ def sql(
         _show(app, answer, output, structs.replace(_HINTS, empty="") if everything else _HINTS)
     else:
         _write(app, answer, output, raw_csv=raw_csv)
+    if as_of is not None:
+        with project.open_warehouse(app.settings) as warehouse:
+            warning = unobserved(observed_from(warehouse), streams_of(text), as_of)
+        if warning:
+            app.note(warning)
+            if strict:
+                raise click.exceptions.Exit(4)
 
 
 def _positions(names: list[str], columns: str) -> list[int]:
