@@ -97,7 +97,6 @@ ALLOWED = {
     ("core/control/db.py", "statement"): "a piece of STEPS",
     ("load/commit.py", "staged"): "the relation of a Batch, which stage.py quotes",
     ("load/unmentioned.py", "staged"): "the relation of a Batch or a Sweep, which stage.py quotes",
-    ("load/unmentioned.py", "has_any"): "quoted columns and _kept_keys()",
     ("load/unmentioned.py", "_kept_keys(is_partial=is_partial)"): "made of literals",
     ("load/unmentioned.py", "value"): "quoted columns and _merged_extra(), made of literals",
     ("load/commit.py", "joins"): "_labels(): made of quoted names and literals",
