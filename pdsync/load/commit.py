@@ -15,7 +15,6 @@ from msgspec import Struct
 from pdsync.errors import StorageError
 from pdsync.load.transaction import transaction
 from pdsync.load.unmentioned import keep_unmentioned
-from pdsync.model import FROM_FILES
 from pdsync.sql import first, literal, quoted, quoted_list
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class Batch(Struct, frozen=True):
     read: int
     quarantined: Sequence[tuple[int, int, bytes, str]] = ()  # page, position, record, reason
     changes: Sequence[SchemaChange] = ()
-    unmentioned: Sequence[Unmentioned] = ()  # what the rows do not mention
+    unmentioned: Sequence[Unmentioned] = ()  # what the rows of saved answers do not mention
     at: datetime | None = None  # when it counts as loaded; None: now
 
 
@@ -96,8 +95,7 @@ def commit(connection: duckdb.DuckDBPyConnection, target: Target, staged: str | 
     if staged:
         _keep_last_of_each_key(connection, target, staged)
         table = (target.name, target.key, target.deleted)
-        is_partial = batch.walk.source == FROM_FILES
-        keep_unmentioned(connection, staged, table, target.columns, batch.unmentioned, is_partial=is_partial)
+        keep_unmentioned(connection, staged, table, target.columns, batch.unmentioned)
         _compare(connection, target, staged, batch.walk)
     with transaction(connection):
         counts = _apply(connection, target, staged, batch) if staged else Counts()

@@ -1,7 +1,8 @@
-"""Fills what staged rows do not mention from the table: what an answer does not mention is not known, and stays.
+"""Fills what rows of saved answers do not mention from the table: it is not known, and stays.
 
-A list has some columns only where `include_fields` asks for them, one version of the API lacks keys of the other, and a
-saved answer has what its request asked for. None of that says that a value is gone.
+A saved answer has what its request asked for: some columns come only with `include_fields`, and one version of the API
+lacks keys of the other. None of that says that a value is gone. A list that pdsync read itself is whole: what it lacks,
+such as a custom field that is not set, is gone.
 """
 
 from __future__ import annotations
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
     from pdsync.model import Unmentioned
 
+# The keys of the table's `_extra` that stay; they are JSON pointers without the first slash.
+_KEPT_KEYS = (
+    "list_filter(coalesce(json_keys(t._extra), []), lambda k: list_contains(t._left_over, k) OR NOT"
+    " list_contains(t._keys, replace(replace(split_part(k, '/', 1), '~1', '/'), '~0', '~')))"
+)
+
 
 def keep_unmentioned(
     connection: duckdb.DuckDBPyConnection,
@@ -24,8 +31,6 @@ def keep_unmentioned(
     table: tuple[str, str, str | None],
     columns: Sequence[str],
     unmentioned: Sequence[Unmentioned],
-    *,
-    is_partial: bool,
 ) -> None:
     """Give the staged rows the values of the table's rows, in the columns that they do not mention.
 
@@ -34,16 +39,13 @@ def keep_unmentioned(
         staged: the staging table, quoted; its row hashes are renewed.
         table: name, key and flag of deleted records ("!" negates it) of the table.
         columns: those of a row's content, in the order of its hash.
-        unmentioned: what the rows do not mention, by shape.
-        is_partial: the answers may lack keys that no column takes, too: `_extra` keeps those.
+        unmentioned: what the rows do not mention, by shape; `_extra` keeps the keys that they lack, too.
     """
     name, key, flag = table
     main = quoted("main", name)
     by_content: dict[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], list[int]] = {}
     for each in unmentioned:
-        if each.columns or is_partial:
-            content = (each.columns, each.left_over, each.keys if is_partial else ())
-            by_content.setdefault(content, []).extend(each.shapes)
+        by_content.setdefault((each.columns, each.left_over, each.keys), []).extend(each.shapes)
     if not by_content or not first(connection.execute(f"SELECT 1 FROM {main} LIMIT 1")):
         return
     staged_shapes = {shape for (shape,) in connection.execute(f"SELECT DISTINCT _shape FROM {staged}").fetchall()}
@@ -58,9 +60,8 @@ def keep_unmentioned(
             else f"t.{quoted(column)}"
             for column in lacking
         }
-        kept = _kept_keys(is_partial=is_partial)
-        values["_extra"] = _merged_extra(kept)
-        has_any = " OR ".join([f"len({kept}) > 0", *(f"t.{quoted(column)} IS NOT NULL" for column in lacking)])
+        values["_extra"] = _merged_extra(_KEPT_KEYS)
+        has_any = " OR ".join([f"len({_KEPT_KEYS}) > 0", *(f"t.{quoted(column)} IS NOT NULL" for column in lacking)])
         connection.execute(
             f"UPDATE {staged} s SET {', '.join(f'{quoted(column)} = {value}' for column, value in values.items())}"
             f" FROM (SELECT *, $left_over::VARCHAR[] AS _left_over, $keys::VARCHAR[] AS _keys FROM {main}) t"
@@ -73,15 +74,6 @@ def keep_unmentioned(
             " WHERE list_contains($shapes::UBIGINT[], _shape)",
             {"shapes": shapes},
         )
-
-
-def _kept_keys(*, is_partial: bool) -> str:
-    """The keys of the table's `_extra` that stay; they are JSON pointers without the first slash."""
-    stays = "list_contains(t._left_over, k)"
-    if is_partial:
-        own_key = "replace(replace(split_part(k, '/', 1), '~1', '/'), '~0', '~')"
-        stays += f" OR NOT list_contains(t._keys, {own_key})"
-    return f"list_filter(coalesce(json_keys(t._extra), []), lambda k: {stays})"
 
 
 def _merged_extra(kept: str) -> str:

@@ -74,12 +74,19 @@ class StagingTable:
         name: of the temporary table.
         table: its columns.
         operation: the list operation that the pages came from; None for answers from files.
+        is_partial: the answers may lack columns: a request outside pdsync had parameters of its own.
     """
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, name: str, table: Table, operation: Operation | None = None
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        name: str,
+        table: Table,
+        operation: Operation | None = None,
+        *,
+        is_partial: bool = False,
     ) -> None:
-        self.connection, self.name, self.table = connection, name, table
+        self.connection, self.name, self.table, self.is_partial = connection, name, table, is_partial
         self.rows = 0
         self.quarantined: list[Quarantined] = []
         self.changes: list[SchemaChange] = []
@@ -99,9 +106,9 @@ class StagingTable:
 
     @property
     def unmentioned(self) -> list[Unmentioned]:
-        """What the staged rows do not mention, by the shapes of their keys. Their columns are NULL in these rows."""
+        """What the staged rows of partial answers do not mention, by the shapes of their keys."""
         shapes: dict[_Mentioned, list[int]] = {}
-        for shape, mentioned in self._seen.items():
+        for shape, mentioned in self._seen.items() if self.is_partial else ():
             shapes.setdefault(mentioned, []).append(shape)
         return [
             Unmentioned(
@@ -226,10 +233,10 @@ class StagingTable:
         self._set_rows(pa.concat_tables([rows.slice(number, 1) for number in sorted({shapes[shape] for shape in new})]))
         try:
             has_unknown = self._learn_keys()
-            mentioned = self._read_mentioned()
+            mentioned = self._read_mentioned() if self.is_partial else {}
         finally:
             self._set_rows(rows)
-        self._seen |= {shape: mentioned[shapes[shape]] for shape in new}
+        self._seen |= {shape: mentioned.get(shapes[shape], _Mentioned((), ())) for shape in new}
         return has_unknown
 
     def _read_mentioned(self) -> dict[int, _Mentioned]:

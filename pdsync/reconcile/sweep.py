@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from pdsync.core import catalogue
-from pdsync.load.unmentioned import keep_unmentioned
 from pdsync.normalise.stage import StagingTable
 from pdsync.sql import first, literal, quoted
 
@@ -111,9 +110,6 @@ class Sweep:
             stage.clear()  # of the unreadable ones, which would be counted again
             return
         stream = self.stream
-        columns = [column.name for column in self.table.stored]
-        table = (stream.name, stream.key, stream.deleted)
-        keep_unmentioned(self.connection, stage.relation, table, columns, stage.unmentioned, is_partial=False)
         key = quoted(stream.key)
         flag = (stream.deleted or "").lstrip("!")
         gone = (

@@ -20,7 +20,7 @@ from pdsync.errors import StorageError
 from pdsync.load import clock_repair, tombstones, warehouse
 from pdsync.load.commit import Batch, Counts, Target, commit, note_change, refresh_labels
 from pdsync.load.transaction import transaction
-from pdsync.model import FINDINGS, CustomField, SchemaChange, Stream, Tombstone, Version, Walk
+from pdsync.model import FINDINGS, FROM_FILES, CustomField, SchemaChange, Stream, Tombstone, Version, Walk
 from pdsync.normalise import tables
 from pdsync.normalise.columns import StagingSql
 from pdsync.normalise.stage import StagingTable
@@ -192,13 +192,17 @@ class Loader:
     def _stage(self, stream: Stream, walk: Walk) -> StagingTable:
         if walk.id not in self._stages:
             table, operation = self.table(stream, walk.version), catalogue.operations(walk.version)[walk.operation]
-            reusable = [spare for spare in self._spare if spare.table is table and spare.operation is operation]
+            is_partial = walk.source == FROM_FILES
+            like = (table, operation, is_partial)
+            reusable = [each for each in self._spare if (each.table, each.operation, each.is_partial) == like]
             for spare in reusable[:1]:
                 self._spare.remove(spare)
             self._stages[walk.id] = (
                 reusable[0]
                 if reusable
-                else StagingTable(warehouse.open_second(self.connection), f"staged_{walk.id}", table, operation)
+                else StagingTable(
+                    warehouse.open_second(self.connection), f"staged_{walk.id}", table, operation, is_partial=is_partial
+                )
             )
         return self._stages[walk.id]
 

@@ -11,7 +11,7 @@ from pdsync.core import catalogue
 from pdsync.load import commit as committing
 from pdsync.load import warehouse
 from pdsync.load.commit import Batch, Counts, Target
-from pdsync.model import Column, CustomField, Page, SchemaChange, Source, Stream, Version, Walk
+from pdsync.model import FROM_FILES, Column, CustomField, Page, SchemaChange, Source, Stream, Version, Walk
 from pdsync.normalise import tables
 from pdsync.normalise.columns import StagingSql
 from pdsync.normalise.stage import StagingTable
@@ -88,7 +88,7 @@ class Work:
         )  # fmt: skip
 
     def stage(self, walk: Walk, records: Sequence[Any], served: float, seq: int = 0) -> StagingTable:
-        stage = StagingTable(self.connection, f"staged_{walk.id}", self.table)
+        stage = StagingTable(self.connection, f"staged_{walk.id}", self.table, is_partial=walk.source == FROM_FILES)
         body = msgspec.json.encode({"success": True, "data": records})
         stage.add([Page(walk.id, seq, body, len(records), None, at(served))])
         return stage

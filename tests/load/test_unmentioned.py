@@ -1,4 +1,4 @@
-"""What an answer does not mention stays as it is in the table: no value is lost, and no version is made."""
+"""What a saved answer does not mention stays as it is in the table: no value is lost, and no version is made."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pdsync.core.list_response import open_envelope
 from pdsync.load.commit import Batch, commit
 from pdsync.model import FROM_FILES, Page, Walk
 from pdsync.normalise.stage import StagingTable
-from pdsync.reconcile.sweep import Sweep
 from tests.normalise.kit import decode, field
 from tests.normalise.test_documents import CASES, context
 from tests.vendor import stored
@@ -67,7 +66,7 @@ def test_no_stream_loses_a_value_to_the_smallest_answer(
     def load(records: list[dict[str, Any]], served: float, origin: str, query: dict[str, str]) -> Counts:
         work.walks += 1
         walk = Walk(work.walks, f"run-{work.walks}", stream.name, origin, version, operation.id, at(0), at(served))
-        stage = StagingTable(work.connection, "staged_smallest", work.table)
+        stage = StagingTable(work.connection, "staged_smallest", work.table, is_partial=origin == FROM_FILES)
         page = Page(walk.id, 0, json.dumps({"data": records}, default=str).encode(), len(records), None, at(served),
                     context=query)  # fmt: skip
         stage.add([page])
@@ -87,22 +86,28 @@ def test_no_stream_loses_a_value_to_the_smallest_answer(
     assert work.versions() == versions
 
 
-def test_a_list_that_lacks_an_optional_key_keeps_its_column_and_changes_the_others(work: Work) -> None:
+def saved(work: Work, records: list[dict[str, Any]], served: float) -> Counts:
+    """Load a saved answer."""
+    return work.commit(records, served, walk=replace(work.walk(since=-1_000_000), source=FROM_FILES))
+
+
+def test_a_saved_answer_that_lacks_a_key_keeps_its_column_and_changes_the_others(work: Work) -> None:
     work.commit([record(1, "a", 1, label_ids=[7]), record(2, "x", 1, label_ids=[8])], 2)
-    counts = work.commit([record(1, "b", 3), record(2, "x", 1, label_ids=None), record(3, "new", 3)], 4)
+    counts = saved(work, [record(1, "b", 3), record(2, "x", 1, label_ids=None), record(3, "new", 3)], 4)
     assert (counts.inserted, counts.updated, counts.unchanged) == (1, 2, 0)
     rows = work.rows("SELECT id, name, label_ids FROM main.things ORDER BY id")
     assert rows == [(1, "b", [7]), (2, "x", []), (3, "new", [])]  # null is a value
 
 
-def test_a_page_may_mix_records_that_mention_different_columns(work: Work) -> None:
+def test_an_answer_may_mix_records_that_mention_different_columns(work: Work) -> None:
     work.commit([record(1, "a", 1, label_ids=[7]), record(2, "b", 1, label_ids=[8])], 2)
-    work.commit([{"id": 1, "label_ids": [9]}, {"id": 2, "name": "c"}], 4)
+    saved(work, [{"id": 1, "label_ids": [9]}, {"id": 2, "name": "c"}], 4)
     rows = work.rows("SELECT id, name, label_ids, update_time FROM main.things ORDER BY id")
     assert rows == [(1, "a", [9], at(1)), (2, "c", [8], at(1))]
 
 
-def test_custom_fields_that_were_not_asked_for_stay(work: Work) -> None:
+def test_custom_fields_stay_where_a_saved_answer_lacks_them_and_go_where_a_list_does(work: Work) -> None:
+    """A list that pdsync read is whole: a custom field that it leaves out is not set."""
     work.shape(fields=[field("things", CODE, "varchar", "cf_size"), field("things", OTHER, "varchar", "cf_tier")])
     work.commit([record(1, "a", 1, custom_fields={CODE: "large", OTHER: "gold"})], 2)
     for served, values, expected in (
@@ -110,42 +115,31 @@ def test_custom_fields_that_were_not_asked_for_stay(work: Work) -> None:
         (4, {}, ("large", "silver")),
         (5, {CODE: None}, (None, "silver")),
     ):
-        work.commit([record(1, "a", 1, custom_fields=values)], served)
+        saved(work, [record(1, "a", 1, custom_fields=values)], served)
         assert work.rows("SELECT cf_size, cf_tier FROM main.things") == [expected]
+    work.commit([record(1, "a", 6, custom_fields={CODE: "small"})], 7)
+    assert work.rows("SELECT cf_size, cf_tier FROM main.things") == [("small", None)]
 
 
 def test_a_version_that_leaves_out_unset_fields_empties_them(tmp_path: Path) -> None:
     work = Work(tmp_path / "work.duckdb", replace(THINGS, omits_unset=("v1",)), "v1")
     work.shape(fields=[field("things", CODE, "varchar", "cf_size")])
     work.commit([record(1, "a", 1, **{CODE: "large"})], 2)
-    work.commit([record(1, "a", 3)], 4)
+    saved(work, [record(1, "a", 3)], 4)
     assert work.rows("SELECT cf_size FROM main.things") == [(None,)]
     work.connection.close()
 
 
-def test_a_deleted_record_that_is_listed_again_without_its_flag_is_alive(work: Work) -> None:
+def test_a_deleted_record_that_is_loaded_again_without_its_flag_is_alive(work: Work) -> None:
     work.commit([record(1, "a", 1, is_deleted=True)], 2)
-    work.commit([record(1, "a", 3)], 4)
+    saved(work, [record(1, "a", 3)], 4)
     assert work.rows("SELECT is_deleted, _deleted_at FROM main.things") == [(None, None)]
-    work.commit([record(1, "a", 3, is_deleted=False)], 5)
-    work.commit([record(1, "b", 6)], 7)
-    assert work.rows("SELECT is_deleted, _deleted_at FROM main.things") == [(False, None)]
 
 
 def test_what_no_column_takes_stays_where_a_saved_answer_lacks_it(work: Work) -> None:
     whole = record(1, "a", 1, **{"zeta": 1, "a/b": {"c": [2]}, "value": "3"})
     work.commit([whole], 2)
-    walk = replace(work.walk(since=-1_000_000), source=FROM_FILES)
-    work.commit([{"id": 1, "value": "4"}], 3, walk=walk)
+    saved(work, [{"id": 1, "value": "4"}], 3)
     assert work.rows("SELECT _extra FROM main.things") == [('{"a~1b":{"c":[2]},"value":"4","zeta":1}',)]
     work.commit([{**whole, "value": "4"}], 4)  # the order is that of a whole answer: nothing changed
     assert [row[0] for row in work.rows("SELECT count(*) FROM history.things")] == [2]
-
-
-def test_a_sweep_finds_no_difference_in_what_its_list_does_not_mention(work: Work) -> None:
-    work.commit([record(1, "a", 1, label_ids=[7]), record(2, "b", 1, label_ids=[8])], 2)
-    sweep = Sweep(work.connection, work.table, 1)
-    body = json.dumps({"data": [record(1, "a", 1), record(2, "c", 1)]}).encode()
-    sweep.add("all", catalogue.operation("v2 getDeals"), [Page(1, 0, body, 2, None, at(3))])
-    assert [(each.key, each.kind) for each in sweep.differences(deep=True)] == [("2", "differs")]
-    sweep.close()

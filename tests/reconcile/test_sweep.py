@@ -138,7 +138,7 @@ def test_s13_records_that_pointed_to_a_merged_one_point_to_the_winner(tmp_path: 
     load_rows(own, "persons", *({"id": n, "name": f"p{n}", "update_time": deal(1)["update_time"]} for n in (7, 8)))
     load_rows(own, "deals", deal(1, person_id=7), deal(2, person_id=7), deal(3, person_id=8), number=2)
     persons, deals = catalogue.stream("persons"), catalogue.stream("deals")
-    now = sweep(own, deal(1, LATER, person_id=8), deal(2, LATER, person_id=None), deal(3, person_id=8))
+    now = sweep(own, deal(1, LATER, person_id=8), deal(2, LATER), deal(3, person_id=8))
     assert now.find_moved("persons", ["7"]) == {"7": {"8", None}}
     assert now.find_moved("organizations", ["7"]) == {}
     assert find_moved_before(own.connection, deals, persons, ["7"]) == {}
