@@ -51,7 +51,7 @@ class App:
         Raises:
             ConfigError: a setting is malformed, or there is no such folder.
         """
-        if not self.project.exists():
+        if not config.expand(self.project).exists():
             raise ConfigError(
                 f"There is no folder {self.project}. Nothing was called.\n"
                 f"To make it a project: pdsync --project {shlex.quote(str(self.project))} init"

@@ -51,6 +51,7 @@ def posted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
 def app(tmp_path: Path) -> App:
     made = App()
     made.project = tmp_path / "acme"
+    made.project.mkdir()
     return made
 
 

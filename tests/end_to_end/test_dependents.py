@@ -111,6 +111,7 @@ def test_a_parent_that_was_never_synced_is_named(remote: Remote, tmp_path: Path)
     assert "pdsync sync mail_threads" in ran.summary["gaps"][0]["detail"]
 
 
+@pytest.mark.proof
 def test_s1_a_kill_between_two_parents_repeats_no_request(remote: Remote, tmp_path: Path) -> None:
     calm = Project(tmp_path / "calm", remote)
     assert calm.here("sync", "mail_threads", "mail_messages").code == 0
@@ -192,6 +193,7 @@ def test_s8_a_list_that_lacks_what_its_parent_counts_marks_nothing(remote: Remot
         "'pdsync.load.tombstones', 'tombstone', 1, after=True",
     ],
 )
+@pytest.mark.proof
 def test_s1_a_kill_before_they_are_marked_loses_no_mark(remote: Remote, tmp_path: Path, death: str) -> None:
     project = Project(tmp_path / "project", remote)
     assert project.here(*SOLD).code == 0
@@ -256,6 +258,7 @@ def test_s7_a_reconciliation_requests_only_deals_with_other_counts(remote: Remot
         "'pdsync.load.tombstones', 'tombstone', 1, after=False",
     ],
 )
+@pytest.mark.proof
 def test_s1_a_kill_during_the_repair_of_line_items_leaves_nothing_unrepaired(
     remote: Remote, tmp_path: Path, death: str
 ) -> None:

@@ -183,6 +183,7 @@ def moving(project: Project) -> Iterator[RunningSandbox]:
 
 
 @pytest.mark.parametrize("api", ["v2", "v1"])
+@pytest.mark.proof
 def test_s3_what_changes_while_it_is_read_is_there_after_the_next_run(
     moving: RunningSandbox, project: Project, api: str
 ) -> None:

@@ -70,6 +70,7 @@ def test_l1_l2_three_processes_that_share_a_token_stay_below_the_limit_together(
     assert seen["count_429"] == 0
 
 
+@pytest.mark.proof
 def test_l1_l2_searches_of_several_processes_stay_below_their_own_limit(remote: Remote, project: Project) -> None:
     remote.post("limits", burst=40, search_burst=10)
     project.configure(base_url=remote.url, api_token=remote.token, burst=40)
@@ -188,6 +189,7 @@ def test_l4_after_a_page_of_html_nothing_is_sent_and_nothing_counts_as_deleted(
     assert project.ask("SELECT count(*), count(_deleted_at) FROM main.products") == before
 
 
+@pytest.mark.proof
 def test_l6_one_failure_in_ten_costs_at_most_a_quarter_more_requests(remote: Remote, tmp_path: Path) -> None:
     command, first = ("sync", "deals", "persons", "organizations", "--json"), "knobs.small_pages(5); knobs.hurry()"
     calm = Project(tmp_path / "calm", remote)
@@ -205,6 +207,7 @@ def test_l6_one_failure_in_ten_costs_at_most_a_quarter_more_requests(remote: Rem
         assert shaken.ask(f"SELECT count(*) FROM main.{table}") == calm.ask(f"SELECT count(*) FROM main.{table}")
 
 
+@pytest.mark.proof
 def test_l6_an_overloaded_server_gets_few_retries(remote: Remote, project: Project) -> None:
     project.configure(base_url=remote.url, api_token=remote.token)
     assert project.run("sync").code == 0

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from tests.support.world import Ran, Remote
 
+pytestmark = pytest.mark.proof
+
 YES = ("push", "--yes", "--json", "--settle-seconds", "0.1")
 STREAMS = ("deals", "persons", "organizations", "users", "stages", "pipelines")
 
