@@ -22,6 +22,7 @@ def remote() -> Iterator[Remote]:
         yield remote
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(("seed", "share_whole"), [(101, 0.0), (102, 0.0), (103, 0.05), (104, 1.0)])
 def test_s9_spoiled_answers_never_lose_or_mix_up_a_row(
     remote: Remote, tmp_path: Path, seed: int, share_whole: float
