@@ -189,6 +189,7 @@ def test_both_versions_give_the_same_table(synced: tuple[Project, Ran, Ran], thr
     assert differing.keys() == lacks.keys(), differing
 
 
+@pytest.mark.proof
 def test_s7_every_stream_that_can_be_compared_is_a_clean_pair(synced: tuple[Project, Ran, Ran]) -> None:
     project, *_ = synced
     compared = {

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from tests.support.world import Remote
 
+pytestmark = pytest.mark.proof
+
 
 @pytest.fixture(scope="module")
 def remote() -> Iterator[Remote]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from tests.support.world import Remote
 
+pytestmark = pytest.mark.proof
+
 LISTS = ("persons", "deals", "notes", "files", "mail_threads", "person_changelog")
 
 

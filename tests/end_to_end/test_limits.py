@@ -48,6 +48,7 @@ def test_l1_l2_one_process_stays_below_the_limit_and_meets_no_429(
     assert seen["count_429"] == 0
 
 
+@pytest.mark.proof
 def test_l1_l2_three_processes_that_share_a_token_stay_below_the_limit_together(
     remote: Remote, project: Project
 ) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from pdsync.sandbox import RunningSandbox
 
+pytestmark = pytest.mark.proof
+
 DAY = 86_400
 TURNS = ("activities", "deals", "organizations", "persons", "products")
 

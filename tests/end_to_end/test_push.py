@@ -525,6 +525,7 @@ def test_a_key_keeps_a_row_from_being_queued_twice(project: Project) -> None:
     assert queue(project, "addOrganization", "name=Once", "--key", "once")["id"] == first["id"]
 
 
+@pytest.mark.proof
 def test_s14_a_record_deleted_by_a_push_is_deleted_after_a_replay_too(remote: Remote, project: Project) -> None:
     person, organization = live(remote, "persons")[-1], live(remote, "organizations")[:2]
     queue(project, "deletePerson", f"id={person['id']}")

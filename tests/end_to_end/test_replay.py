@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pdsync.load.fingerprint import Digest
     from tests.support.world import Remote
 
+pytestmark = pytest.mark.proof
+
 LISTS = ("deals", "notes", "deal_participants")
 
 
