@@ -144,6 +144,11 @@ def _global_options() -> list[click.Option]:
     ]
 
 
+def _guess(near: list[str]) -> str:
+    """The end of an error that names what was probably meant, or nothing; the words of click differ by release."""
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
 class Command(click.Command):
     """A command that also takes the global options, so that they work before and after its name."""
 
@@ -160,7 +165,7 @@ class Command(click.Command):
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             near = difflib.get_close_matches(error.option_name, error.possibilities or (), cutoff=_ALIKE)
-            raise click.NoSuchOption(error.option_name, possibilities=near or None, ctx=ctx) from error
+            ctx.fail(f"No such option {error.option_name!r}.{_guess(near)}")
 
 
 class Group(click.Group):
@@ -179,5 +184,5 @@ class Group(click.Group):
         """The command that is named first in `args`; for an unknown one, those that look like it are guessed."""
         near = difflib.get_close_matches(args[0], self.list_commands(ctx), cutoff=_ALIKE)
         if self.get_command(ctx, args[0]) is None and near:
-            ctx.fail(f"No such command {args[0]!r}. Did you mean {' or '.join(map(repr, near))}?")
+            ctx.fail(f"No such command {args[0]!r}.{_guess(near)}")
         return super().resolve_command(ctx, args)
