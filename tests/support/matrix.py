@@ -152,7 +152,7 @@ class Case:
         if not same_file(project.data / "warehouse.duckdb", self.project.data / "warehouse.duckdb"):
             published = tables(project, self.since)
             if published not in self.boundaries:
-                differing = differing_entries(published, self.boundaries[-1])
+                differing = min((differing_entries(published, state) for state in self.boundaries), key=len)
                 problems.append(f"readers see neither the state before nor the one after: {differing}")
             problems += self._broken_now(project)
         return problems + torn_exports(project)
