@@ -37,6 +37,7 @@ class App:
 
     def __init__(self) -> None:
         self.project = Path()
+        self.create = False
         self.json = False
         self.no_input = False
         self.verbosity = 0
@@ -49,16 +50,30 @@ class App:
         """The settings of the project, resolved on first use.
 
         Raises:
-            ConfigError: a setting is malformed, or there is no such folder.
+            ConfigError: a setting is malformed, or the folder that was named is missing, or is no project.
         """
-        if not config.expand(self.project).exists():
-            raise ConfigError(
-                f"There is no folder {self.project}. Nothing was called.\n"
-                f"To make it a project: pdsync --project {shlex.quote(str(self.project))} init"
-            )
+        folder = config.expand(self.project)
+        if not (self.create or folder.exists()):
+            raise ConfigError(f"There is no folder {self.project}. Nothing was called.\n{self._how_to_create()}")
+        if folder.is_file():
+            raise ConfigError(f"{self.project} is a file. --project takes the folder that it is in.")
         for name, guess in config.unknown_variables():
             self.note(f"{name} is not a setting of pdsync, and has no effect.{guess}")
-        return config.load(self.project, self.flags)
+        settings = config.load(self.project, self.flags)
+        is_current = folder.exists() and folder.samefile(Path())
+        if not (self.create or is_current or config.may_be_project(settings)):
+            raise ConfigError(
+                f"The folder {self.project} is no pdsync project: it has other files, but no pdsync.toml and no data of"
+                f" pdsync. Nothing was called.\n{self._how_to_create()}"
+            )
+        return settings
+
+    def _how_to_create(self) -> str:
+        """How to make the folder that was named a project."""
+        return (
+            f"To make it a project: pdsync --project {shlex.quote(str(self.project))} init\n"
+            f"Or run the same command with --create, which uses it without a pdsync.toml."
+        )
 
     @cached_property
     def err(self) -> Console:
@@ -132,6 +147,7 @@ def _global_options() -> list[click.Option]:
     options = [
         (["--project"], {"type": click.Path(path_type=Path), "envvar": "PDSYNC_PROJECT", "metavar": "DIR"}, "project",
          "The project's folder, by default this one."),
+        (["--create"], {"is_flag": True}, "create", "Use the folder of --project although it is no project yet."),
         (["--json"], {"is_flag": True}, "json", "Print JSON, one object a line."),
         (["-v", "--verbose"], {"count": True}, "verbose", "Show more; -vv shows every request."),
         (["-q", "--quiet"], {"is_flag": True}, "quiet", "Show only results and errors."),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pdsync.cli import layout, tables
 from pdsync.cli.layout import Rows
 from pdsync.core.log import clean
+from pdsync.core.wording import counted
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -46,14 +47,14 @@ def show_receipt(app: App, receipt: Receipt, seconds: float, left: tuple[int | N
             app.err.print(clean(f"  {name}: {entry.note}"), style="dim")
     schema_changes = sum(entry.schema_changes for entry in streams.values())
     if schema_changes:
-        app.err.print(f'{schema_changes} schema changes: pdsync sql "from meta.schema_changes"')
+        app.err.print(f'{counted(schema_changes, "schema change")}: pdsync sql "from meta.schema_changes"')
     totals = [sum(getattr(e, name) for e in streams.values()) for name in ("read", "inserted", "updated", "deleted")]
     outcome = "Complete" if receipt.complete else "Interrupted" if receipt.exit_code == 130 else "Not complete"
     share = f", {_share(receipt.tokens, left[1])} of a day's {left[1]:,}" if left and left[1] else ""
     app.err.print(
-        f"{outcome}{' (continued)' if receipt.resumed else ''}: {totals[0]:,} rows read, {totals[1]:,} new,"
-        f" {totals[2]:,} changed,"
-        f" {totals[3]:,} deleted, in {seconds:.1f} s. {receipt.requests:,} requests, {receipt.tokens:,} tokens{share}.",
+        f"{outcome}{' (continued)' if receipt.resumed else ''}: {counted(totals[0], 'row')} read, {totals[1]:,} new,"
+        f" {totals[2]:,} changed, {totals[3]:,} deleted, in {seconds:.1f} s."
+        f" {counted(receipt.requests, 'request')}, {counted(receipt.tokens, 'token')}{share}.",
         style="green" if receipt.complete else "yellow",
     )
     if receipt.resumed and receipt.as_of:

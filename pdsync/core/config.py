@@ -148,6 +148,19 @@ def load(project: Path, flags: dict[str, str | int | None] | None = None) -> Set
     )
 
 
+def may_be_project(settings: Settings) -> bool:
+    """Whether the folder has what makes it a project, or nothing but hidden files, so that it may become one."""
+    folder = settings.project
+    data = (settings.warehouse, settings.control, settings.raw, settings.state / "credentials.json")
+    own = any(any(folder.glob(pattern)) for pattern in ("pdsync.*", "pipelines/*.toml", "views/*.sql"))
+    if own or any(path.exists() for path in data):
+        return True
+    try:
+        return all(path.name.startswith(".") or path.name == "lost+found" for path in folder.iterdir())
+    except OSError:  # it can't be listed: what needs it says why
+        return True
+
+
 def unknown_variables() -> list[tuple[str, str]]:
     """The PDSYNC_… variables of the environment that mean nothing: each with a guess, or an empty text."""
     names = {*(setting.env for setting in SETTINGS.values()), *_OTHER_VARIABLES}

@@ -27,6 +27,8 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in set(os.environ) - clean_environment().keys():
         monkeypatch.delenv(name)
     monkeypatch.setattr(os, "umask", lambda mask: mask)
+    (tmp_path / "my papers").mkdir()
+    (tmp_path / "my papers" / "letter.txt").write_text("Dear Anna")
     monkeypatch.chdir(tmp_path)
 
 
@@ -114,6 +116,12 @@ def test_global_options_work_before_and_after_the_command(
         (["fields"], "There is no warehouse"),
         (["--project", "no folder", "status"], "pdsync --project 'no folder' init"),
         (["--project", "no folder", "sync"], "There is no folder"),
+        (
+            ["--project", "my papers", "sync"],
+            "pdsync --project 'my papers' init\nOr run the same command with --create",
+        ),
+        (["--project", "my papers", "status"], "The folder my papers is no pdsync project"),
+        (["status", "--project", "my papers/letter.txt"], "is a file. --project takes the folder that it is in"),
     ],
 )
 def test_o7_a_wrong_call_ends_with_2_and_says_what_to_do(
@@ -129,6 +137,29 @@ def test_o7_a_wrong_call_ends_with_2_and_says_what_to_do(
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (last["event"], last["complete"], last["exit_code"]) == ("error", False, 2)
     assert says in last["message"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "more"),
+    [
+        ("my papers", ["--create"]),
+        ("missing", ["--create"]),
+        (".", []),  # the current folder needs no permission
+        ("empty", []),
+        ("settings", []),
+        ("data", []),
+    ],
+)
+def test_a_folder_is_used_if_it_is_a_project_or_empty_or_meant(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, folder: str, more: list[str]
+) -> None:
+    for name in ("empty/.git", "settings/pipelines", "data/data/raw"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "settings/pipelines/mine.toml").write_text("")
+    monkeypatch.setenv("PDSYNC_PROJECT", str(tmp_path / folder))
+    assert run(monkeypatch, "status", *more) == 0
+    assert "Nothing has been synced yet" in capsys.readouterr().err
+    assert not (tmp_path / "missing").exists()
 
 
 def test_o7_a_bug_ends_with_1_and_without_a_stack_trace(

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pdsync.errors import BudgetSpent, FeatureOff, Forbidden, PdsyncError, ServerTrouble, Stopped
-from pdsync.load.commit import Counts
-from pdsync.model import IncompleteStream, Receipt, StreamReceipt
+from pdsync.load.commit import Counts, note_change
+from pdsync.model import IncompleteStream, Receipt, SchemaChange, StreamReceipt
 from pdsync.runner.loader import Loader
 from pdsync.runner.report.receipt import (
     StreamEnd,
     add_counts,
     begin_receipt,
     conclude,
+    count_changes,
     exit_code,
     kind_of_gap,
     load_receipts,
@@ -142,5 +143,23 @@ def test_s9_a_receipt_is_kept_and_replaced_as_a_whole(tmp_path: Path) -> None:
         (stored,) = load_receipts(loader.connection)
         assert set(stored.streams) == {"deals"}
         assert stored.gaps == []
+    finally:
+        asyncio.run(loader.close())
+
+
+def test_what_the_first_reading_of_a_stream_shows_is_no_change_of_its_schema(tmp_path: Path) -> None:
+    loader = Loader(tmp_path / "work.duckdb")
+    loader.open(1, "Example")
+    try:
+        for run, read in (("1-failed", 0), ("2-first", 9), ("3-second", 9)):
+            change = SchemaChange("deals", "unknown_key", run, "kept in _extra: no column takes it")
+            note_change(loader.connection, run, change)
+            batch = [1, 1, 1, run, "deals", NOW, read, 0, 0, 0, 0, 0, 1]
+            loader.connection.execute(
+                f"INSERT INTO meta._applied_batches VALUES ({', '.join('?' * len(batch))})", batch
+            )
+            receipt = Receipt(run, "sync", NOW, NOW, count_changes(loader, run))
+            save_receipt(loader, receipt)
+            assert receipt.streams["deals"].schema_changes == (run == "3-second")
     finally:
         asyncio.run(loader.close())

@@ -35,7 +35,10 @@ def begin_receipt(command: str) -> Receipt:
 
 
 def count_changes(loader: Loader, run_id: str) -> dict[str, StreamReceipt]:
-    """What the batches of a run changed, by stream: over all its attempts, also interrupted ones."""
+    """What the batches of a run changed, by stream: over all its attempts, also interrupted ones.
+
+    What the first reading of a stream shows is no change of its schema.
+    """
     rows = loader.connection.execute(
         "SELECT stream, sum(read), sum(inserted), sum(updated), sum(deleted), sum(unchanged), sum(quarantined),"
         " sum(schema_changes) FROM meta._applied_batches WHERE run_id = ? GROUP BY stream",
@@ -43,7 +46,9 @@ def count_changes(loader: Loader, run_id: str) -> dict[str, StreamReceipt]:
     ).fetchall()
     changes = dict(
         loader.connection.execute(
-            "SELECT entity, count(*) FROM meta.schema_changes WHERE run_id = ? GROUP BY entity", [run_id]
+            "SELECT entity, count(*) FROM meta.schema_changes WHERE run_id = $run AND entity IN"
+            " (SELECT stream FROM meta.streams WHERE run_id <> $run AND read > 0) GROUP BY entity",
+            {"run": run_id},
         ).fetchall()
     )
     return {
