@@ -45,8 +45,9 @@ class CompanyNames:
         self._warehouse = warehouse
         self._fields: dict[str, list[Field]] = {}
         self._options: dict[tuple[str, str], list[Option]] = {}
-        self._records: dict[str, list[Option]] = {}
-        self._ids: dict[tuple[str, str], list[Any]] = {}
+        self._records: dict[tuple[str, str], list[Option]] = {}
+        self._ids: dict[tuple[str, str, bool], list[Any]] = {}
+        self._inactive: set[str] | None = None  # ids of users
         self._types: dict[tuple[str, str], str] = {}
         self._tables = {row[0] for row in self._rows(
             "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main' AND database_name = current_database()"
@@ -102,30 +103,46 @@ class CompanyNames:
             self._options[stream.name, code] = [Option(*row) for row in rows]
         return self._options[stream.name, code]
 
-    def records_as_options(self, table: str) -> list[Option]:
-        """All records of a short list, such as the labels of leads, as options."""
+    def records_as_options(self, table: str, key: str = "") -> list[Option]:
+        """All records of a short list, such as the labels of leads, as options; their id is the column `key`."""
         if not self.has_table(table):
             return []
-        if table not in self._records:
-            key, title = quoted(catalogue.stream(table).key), quoted(_title_column(table))
+        if (table, key) not in self._records:
+            id, title = quoted(key or catalogue.stream(table).key), quoted(_title_column(table))
             rows = self._rows(
-                f"SELECT {key}::VARCHAR, coalesce({title}, '') FROM {quoted('main', table)} WHERE _deleted_at IS NULL"
+                f"SELECT {id}::VARCHAR, coalesce({title}, '') FROM {quoted('main', table)} WHERE _deleted_at IS NULL"
             )
-            self._records[table] = [Option(*row) for row in rows]
-        return self._records[table]
+            self._records[table, key] = [Option(*row) for row in rows]
+        return self._records[table, key]
 
-    def ids_named(self, table: str, name: str) -> list[Any]:
-        """The ids of the records with this name, whatever its case; of a user the e-mail address is a name too."""
-        if (table, name) not in self._ids:
+    def ids_named(self, table: str, name: str, *, deleted: bool = False) -> list[Any]:
+        """The ids of the records with this name, whatever its case; of a user the e-mail address is a name too.
+
+        Args:
+            table: of the records.
+            name: as it was given.
+            deleted: those that were deleted, and no others.
+        """
+        if (table, name, deleted) not in self._ids:
             columns = [_title_column(table), *(["email"] if table == "users" else [])]
             where = " OR ".join(f"lower(trim({quoted(column)})) = lower(trim(?))" for column in columns)
             rows = self._rows(
                 f"SELECT {quoted(catalogue.stream(table).key)} FROM {quoted('main', table)}"
-                f" WHERE ({where}) AND _deleted_at IS NULL ORDER BY 1 LIMIT {int(_MAX_SAME)}",
+                f" WHERE ({where}) AND (_deleted_at IS NOT NULL) = ? ORDER BY 1 LIMIT {int(_MAX_SAME)}",
                 *[name] * len(columns),
+                deleted,
             )
-            self._ids[table, name] = [row[0] for row in rows]
-        return self._ids[table, name]
+            self._ids[table, name, deleted] = [row[0] for row in rows]
+        return self._ids[table, name, deleted]
+
+    def is_inactive(self, user: object) -> bool:
+        """Whether a user can't log in any more: deactivated or deleted."""
+        if not self.has_table("users"):
+            return False
+        if self._inactive is None:
+            rows = self._rows("SELECT id::VARCHAR FROM users WHERE active_flag IS FALSE OR _deleted_at IS NOT NULL")
+            self._inactive = {row[0] for row in rows}
+        return str(user) in self._inactive
 
     def stages_of(self, pipeline: int) -> set[int]:
         """The ids of the stages of a pipeline."""

@@ -89,7 +89,10 @@ def make_entry(
     references = {
         field: Reference(value[1:])
         for field, value in params.items()
-        if isinstance(value, str) and value.startswith("@") and declared[field].type in _SAMPLES
+        if isinstance(value, str)
+        and value.startswith("@")
+        and declared[field].type in _SAMPLES
+        and not declared[field].enum
     }
     sample = {field: _SAMPLES[declared[field].type] for field in references}
     call = check(operation, params | sample)

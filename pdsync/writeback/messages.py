@@ -25,6 +25,7 @@ def invalid_value(name: str, value: object, error: InvalidValue) -> ConfigError:
 
 
 def did_you_mean(value: str, names: Iterable[str]) -> str:
-    """A question with the names that are similar to `value`, after a space; empty where there is none."""
-    near = difflib.get_close_matches(value, list(names), n=3)
+    """A question with the names that are similar to `value`, whatever its case, after a space; empty without any."""
+    by_lower = {each.casefold(): each for each in names}
+    near = [by_lower[each] for each in difflib.get_close_matches(value.casefold(), by_lower, n=3)]
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -13,7 +13,7 @@ from pdsync.writeback import typed_values
 from pdsync.writeback.choices import choose, visibility_levels
 from pdsync.writeback.company_names import FIELD_CODE
 from pdsync.writeback.custom_values import TEXT_TYPES, is_unresolved
-from pdsync.writeback.messages import NOTHING, invalid_value
+from pdsync.writeback.messages import NOTHING, did_you_mean, invalid_value
 from pdsync.writeback.record_names import referenced_stream, resolve_id
 from pdsync.writeback.shapes import find_stream, shape
 from pdsync.writeback.typed_values import InvalidValue, Option
@@ -99,16 +99,16 @@ class ParameterResolver:
             ConfigError: the value does not fit, or names no record or option.
         """
         operation = self._operation
-        if is_unresolved(value):
+        param = {**operation.path_params, **operation.query, **operation.body}[name]
+        if is_unresolved(value) and not (isinstance(value, str) and param.type == "string"):  # there "@x" is a text
             return {name: value}
         if name == "field_code" and name in operation.path_params:
             return {name: self._field_code(str(value).strip())}
-        param = {**operation.path_params, **operation.query, **operation.body}[name]
         column = _column(self._stream, name, operation.version)
         try:
             if param.type == "number" and column and column.type.startswith("DECIMAL") and "currency" in operation.body:
                 amount, code = typed_values.parse_money(value, style) if value != "null" else (None, None)
-                return {name: amount, **({"currency": typed_values.parse_currency(code)} if code else {})}
+                return {name: amount, **({"currency": self._currency(code)} if code else {})}
             return {name: self._typed(name, param, column, value, style)}
         except InvalidValue as error:
             raise invalid_value(f"{operation.name}: {name}", value, error) from error
@@ -127,13 +127,14 @@ class ParameterResolver:
         if param.type in ("object", "array[object]"):
             return _object(param, value)
         if param.type in ("integer", "string:uuid") and (table := referenced_stream(name, self._stream)):
-            return resolve_id(self._names, table, value, name, self._given)
+            takes_inactive = self._operation.method == "DELETE" or shape(self._operation).root == "users"
+            return resolve_id(self._names, table, value, name, self._given, takes_inactive=takes_inactive)
         if param.type in ("integer", "number") and (param.enum == (0, 1) or (column and column.type == "BOOLEAN")):
             return int(typed_values.parse_boolean(value))
         if options := self._options(name, param):
             return choose(options, value, many=param.type.startswith("array")) or []
         if name == "currency":
-            return typed_values.parse_currency(value)
+            return self._currency(value)
         return _typed_like_column(param.type, column.type if column else "", self._operation.version, value, style)
 
     def _options(self, name: str, param: Param) -> list[Option]:
@@ -141,10 +142,12 @@ class ParameterResolver:
         names, stream = self._names, self._stream
         if name == "visible_to" and param.type in ("integer", "number", "string"):
             return visibility_levels(names.options(stream, name))
-        if param.type not in ("integer", "string", "array[integer]", "array[string]"):
+        if param.type not in ("integer", "number", "string", "array[integer]", "array[string]"):
             return []
         if name in ("label_ids", "label") and stream and stream.name == "leads":
             return names.records_as_options("lead_labels")
+        if name == "type" and stream and stream.name == "activities":
+            return names.records_as_options("activity_types", "key_string")
         for code in ("label_ids", "label") if name in ("label_ids", "label") else (name,):
             options = names.options(stream, code)
             if options and names.field_type(stream, code) not in TEXT_TYPES:
@@ -154,6 +157,14 @@ class ParameterResolver:
         listing = shape(self._operation).listing
         values = param.enum or (listing.query[name].enum if listing and name in listing.query else ())
         return [Option(str(each), str(each)) for each in values]
+
+    def _currency(self, value: object) -> str:
+        """The code of a currency; one that the company does not have is refused, where its currencies were synced."""
+        code = typed_values.parse_currency(value)
+        codes = [each.id for each in self._names.records_as_options("currencies", "code")]
+        if codes and code not in codes:
+            raise InvalidValue("", why=f"is none of the company's currencies.{did_you_mean(code, codes)}")
+        return code
 
     def _field_code(self, value: str) -> str:
         """The code of the field that `value` names: by code, label or column."""

@@ -51,7 +51,15 @@ def referenced_stream(name: str, stream: Stream | None = None) -> str | None:
     return own or _PARAMETERS.get(name)
 
 
-def resolve_id(names: CompanyNames, table: str, value: object, parameter: str, given: Mapping[str, object]) -> Any:
+def resolve_id(
+    names: CompanyNames,
+    table: str,
+    value: object,
+    parameter: str,
+    given: Mapping[str, object],
+    *,
+    takes_inactive: bool = False,
+) -> Any:
     """The id that `value` is, or the id of the one record with that name.
 
     Args:
@@ -60,6 +68,7 @@ def resolve_id(names: CompanyNames, table: str, value: object, parameter: str, g
         value: an id, a name, or for users an e-mail address.
         parameter: the name of the parameter, for messages.
         given: the other parameters: `pipeline_id` decides between stages of one name.
+        takes_inactive: the name of a deleted user counts too: something is taken away, and not assigned.
 
     Raises:
         ConfigError: no record has the name, or several have it.
@@ -73,10 +82,21 @@ def resolve_id(names: CompanyNames, table: str, value: object, parameter: str, g
         pipeline = resolve_id(names, "pipelines", given["pipeline_id"], "pipeline_id", {})
         of_pipeline = names.stages_of(int(pipeline))
         found = [each for each in found if each in of_pipeline]
+    former = names.ids_named(table, value, deleted=True) if table == "users" and not found else []
+    if takes_inactive and former:
+        found = former
     if len(found) == 1:
         return found[0]
     if found:
-        ids = ", ".join(map(str, found[:6]))
+        ids = ", ".join(
+            f"{id}, inactive" if table == "users" and names.is_inactive(id) else str(id) for id in found[:6]
+        )
         raise ConfigError(f"{parameter}: several {table} are called {value!r} ({ids}). {NOTHING} Give the id.")
+    if former:
+        ids = " or ".join(map(str, former[:6]))
+        raise ConfigError(
+            f"{parameter}: the user {value!r} ({ids}) is inactive: deleted in Pipedrive. {NOTHING}\n"
+            f"Name an active user, or give the id if Pipedrive should decide: {parameter}={former[0]}"
+        )
     guess = did_you_mean(value, names.titles(table))
     raise ConfigError(f"{parameter}: none of the {table} is called {value!r}.{guess} {NOTHING}")

@@ -120,7 +120,8 @@ class NameResolver:
         table = STREAM_OF_TYPE.get(custom.type) if custom else referenced_stream(field, stream)
         if table and not isinstance(value, list):
             title = self.names.title(table, value)
-            return f"{title} ({value})" if title else value
+            inactive = ", inactive" if table == "users" and self.names.is_inactive(value) else ""
+            return f"{title} ({value}{inactive})" if title else value
         options = {each.id: each.label for each in self.names.options(stream, code)}
         if isinstance(value, list):
             return [options.get(str(each), each) for each in value]

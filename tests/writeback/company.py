@@ -27,14 +27,17 @@ FIELDS = [
 OPTIONS = [(SIZE, "1", "Large"), (SIZE, "2", "Small"), (TIER, "5", "Gold"), (TIER, "6", "Silver"),
            ("status", "open", "Open"), ("status", "won", "Won")]  # fmt: skip
 TABLES: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
-    "users": ("id BIGINT, name VARCHAR, email VARCHAR", [
-        (1, "Anna Berg", "anna@example.com"), (2, "Bo Dahl", "bo@example.com"), (3, "Bo Dahl", "bo2@example.com"),
+    "users": ("id BIGINT, name VARCHAR, email VARCHAR, active_flag BOOLEAN", [
+        (1, "Anna Berg", "anna@example.com", True), (2, "Bo Dahl", "bo@example.com", True),
+        (3, "Bo Dahl", "bo2@example.com", False), (5, "Cleo Eng", "cleo@example.com", False),
     ]),
     "pipelines": ("id BIGINT, name VARCHAR", [(10, "Sales"), (11, "Partners")]),
     "stages": ("id BIGINT, name VARCHAR, pipeline_id BIGINT", [
         (100, "Offer", 10), (101, "Offer", 11), (102, "Won it", 10),
     ]),
     "organizations": ("id BIGINT, name VARCHAR", [(7, "Acme"), (8, "Globex")]),
+    "activity_types": ("key_string VARCHAR, name VARCHAR", [("call", "Call"), ("lunch", "Lunch date")]),
+    "currencies": ("code VARCHAR, name VARCHAR", [("EUR", "Euro"), ("USD", "US Dollar"), ("JPY", "Yen")]),
     "deal_fields": ("field_code VARCHAR, field_name VARCHAR, field_type VARCHAR", [
         ("title", "Titel", "varchar"), ("status", "Status", "status"), (SIZE, "Deal size", "enum"),
     ]),
@@ -56,7 +59,7 @@ def open_company() -> duckdb.DuckDBPyConnection:
         warehouse.execute(f"CREATE TABLE {table} ({columns}, _deleted_at TIMESTAMPTZ)")
         for row in rows:
             warehouse.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))}, NULL)", list(row))
-    warehouse.execute("INSERT INTO users VALUES (4, 'Left Long Ago', 'left@example.com', now())")
+    warehouse.execute("INSERT INTO users VALUES (4, 'Left Long Ago', 'left@example.com', false, now())")
     return warehouse
 
 

@@ -75,7 +75,7 @@ def test_the_levels_of_visibility_are_the_companys_and_the_apis_own() -> None:
         ("Deal size", "Lage", "Did you mean 'Large'?"),
         ("Deal size", 9, "There are Large, Small."),
         ("Tiers", "Gold, Bronze", "There are Gold, Silver."),
-        ("status", "wonn", "There are Open, Won."),
+        ("status", "wonn", "Did you mean 'Won'?"),
     ],
 )
 def test_an_unknown_option_is_refused_with_those_that_exist(

@@ -37,8 +37,14 @@ def test_a_record_is_found_by_its_whole_name_whatever_its_case(
     assert names.names.ids_named(table, name) == ids
 
 
+def test_a_user_who_was_deactivated_or_deleted_is_inactive(names: NameResolver) -> None:
+    assert [id for id in (1, 2, 3, 4, 5, 6) if names.names.is_inactive(id)] == [3, 4, 5]
+    assert names.names.ids_named("users", "left long ago", deleted=True) == [4]
+    assert not CompanyNames(None).is_inactive(4)
+
+
 def test_names_of_deleted_records_are_not_proposed(names: NameResolver) -> None:
-    assert sorted(names.names.titles("users")) == ["Anna Berg", "Bo Dahl"]
+    assert sorted(names.names.titles("users")) == ["Anna Berg", "Bo Dahl", "Cleo Eng"]
     assert names.names.title("users", 4) == "Left Long Ago"  # to show an old id, it still has a name
     assert names.names.title("users", 99) is None
 

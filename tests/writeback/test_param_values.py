@@ -6,11 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pdsync.core import catalogue
 from pdsync.errors import ConfigError
-from tests.writeback.company import resolve
+from pdsync.writeback.enqueue import make_entry
+from pdsync.writeback.resolver import NameResolver
+from pdsync.writeback.shapes import find_stream, shape
+from tests.writeback.company import open_company, resolve
 
 if TYPE_CHECKING:
-    from pdsync.writeback.resolver import NameResolver
+    from collections.abc import Iterator
+
+    from pdsync.model import Operation
 
 
 @pytest.mark.parametrize(
@@ -43,3 +49,68 @@ def test_a_part_of_an_object_has_a_column_of_its_own(names: NameResolver) -> Non
 
 def test_an_option_of_a_built_in_field_is_named_by_its_label(names: NameResolver) -> None:
     assert resolve(names, {"status": "WON"}) == {"status": "won"}
+
+
+SAMPLES: dict[str, Any] = {"integer": 1, "number": 1, "object": {}, "array[object]": [], "array[integer]": [1]}
+
+
+def enumerations(names: NameResolver) -> Iterator[tuple[Operation, str, list[str]]]:
+    """Each parameter of a change whose values are listed: in its own entry, in that of its list, or by the company."""
+    for version in catalogue.VERSIONS:
+        for operation in catalogue.operations(version).values():
+            if not operation.mutates or operation.removed or operation.host:
+                continue
+            listing, stream = shape(operation).listing, find_stream(shape(operation).kind)
+            for name, param in {**operation.path_params, **operation.query, **operation.body}.items():
+                listed = listing.query[name].enum if listing and name in listing.query else ()
+                own = [each.label for each in names.names.options(stream, name)]
+                values = [str(each) for each in param.enum or listed] + own
+                if values and param.enum != (0, 1):  # those are yes and no
+                    yield operation, name, values
+
+
+@pytest.mark.parametrize("is_synced", [True, False])
+def test_a_mistyped_choice_of_any_field_is_refused_when_it_is_queued(is_synced: bool) -> None:
+    with open_company() as warehouse:
+        names = NameResolver(warehouse if is_synced else None)
+        listed = list(enumerations(names))
+        assert len(listed) > 45
+        passed = []
+        for operation, name, values in listed:
+            for wrong in ("zzz", f"{values[0]}t", f"@{values[0]}"):
+                samples = {each: 1 for each in operation.path_params} | {
+                    each: param.enum[0] if param.enum else SAMPLES.get(param.type, "x")
+                    for each, param in operation.body.items()
+                    if param.required
+                }
+                try:
+                    make_entry(names, operation, {**samples, name: wrong})
+                except ConfigError as error:
+                    if f"{name} is " in str(error) or f"{name} can't be " in str(error):
+                        continue
+                passed.append((operation.name, name, wrong))
+    assert not passed
+
+
+@pytest.mark.parametrize(
+    ("operation", "given", "message"),
+    [
+        ("v2 updateDeal", {"status": "lostt"}, "status is 'lostt', and has no such option. There are Open, Won. Noth"),
+        ("v2 updateDeal", {"status": "wonn"}, "Did you mean 'Won'?"),
+        ("v2 updateActivity", {"type": "cal"}, "type is 'cal', and has no such option. Did you mean 'Call'?"),
+        ("v2 updateDeal", {"currency": "eux"}, "currency is 'eux', and is none of the company's currencies. Did you"),
+        ("v2 updateDeal", {"value": "12 EUX"}, "is none of the company's currencies. Did you mean 'EUR'?"),
+    ],
+)
+def test_a_mistyped_choice_is_answered_with_a_guess(
+    names: NameResolver, operation: str, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        resolve(names, given, operation)
+    assert message in str(refused.value)
+
+
+def test_an_activity_type_is_named_by_its_key_or_name_and_a_currency_by_its_code(names: NameResolver) -> None:
+    types = [resolve(names, {"type": value}, "v2 updateActivity")["type"] for value in ("call", "Call", "Lunch date")]
+    assert types == ["call", "call", "lunch"]
+    assert resolve(names, {"currency": "usd"}) == {"currency": "USD"}

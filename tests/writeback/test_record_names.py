@@ -29,7 +29,7 @@ def test_a_record_is_named_by_id_name_or_address(names: NameResolver, key: str, 
 
 
 def test_a_name_of_two_records_is_refused_with_their_ids(names: NameResolver) -> None:
-    with pytest.raises(ConfigError, match=r"several users are called 'bo dahl' \(2, 3\)"):
+    with pytest.raises(ConfigError, match=r"several users are called 'bo dahl' \(2, 3, inactive\)"):
         resolve(names, {"owner": "bo dahl"})
 
 
@@ -45,14 +45,31 @@ def test_the_pipeline_decides_between_stages_of_one_name(names: NameResolver, pi
     [
         ("Ana Berg", "none of the users is called 'Ana Berg'. Did you mean 'Anna Berg'? Nothing was queued"),
         ("Zed", "none of the users is called 'Zed'. Nothing was queued"),
-        ("Left Long Ago", "none of the users is called 'Left Long Ago'"),  # deleted
-        ("left@example.com", "none of the users is called"),
+        (
+            "left long ago",
+            "owner_id: the user 'left long ago' (4) is inactive: deleted in Pipedrive. Nothing was queued",
+        ),
+        ("left@example.com", "or give the id if Pipedrive should decide: owner_id=4"),
     ],
 )
 def test_an_unknown_or_deleted_record_is_refused(names: NameResolver, value: str, message: str) -> None:
     with pytest.raises(ConfigError) as refused:
         resolve(names, {"owner": value})
     assert message in str(refused.value)
+
+
+def test_the_name_of_a_user_who_left_counts_where_something_is_taken_away(names: NameResolver) -> None:
+    given = {"id": 7, "user_id": "Left Long Ago"}
+    assert resolve(names, given, "v1 deleteRoleAssignment")["user_id"] == 4
+    with pytest.raises(ConfigError, match="inactive"):
+        resolve(names, given, "v1 addRoleAssignment")
+
+
+def test_a_user_who_was_deactivated_is_taken_and_shown_as_inactive(names: NameResolver) -> None:
+    operation = catalogue.operation("v2 updateDeal")
+    assert resolve(names, {"owner": "Cleo Eng"})["owner_id"] == 5
+    shown = [names.display_value(operation, "owner_id", id) for id in (1, 4, 5)]
+    assert shown == ["Anna Berg (1)", "Left Long Ago (4, inactive)", "Cleo Eng (5, inactive)"]
 
 
 def test_a_table_that_was_not_synced_knows_no_names(names: NameResolver) -> None:
