@@ -78,7 +78,7 @@ def test_a_mistyped_choice_of_any_field_is_refused_when_it_is_queued(is_synced: 
         passed = []
         for operation, name, values in listed:
             for wrong in ("zzz", f"{values[0]}t", f"@{values[0]}"):
-                samples = {each: 1 for each in operation.path_params} | {
+                samples = dict.fromkeys(operation.path_params, 1) | {
                     each: param.enum[0] if param.enum else SAMPLES.get(param.type, "x")
                     for each, param in operation.body.items()
                     if param.required
