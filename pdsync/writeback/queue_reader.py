@@ -80,6 +80,16 @@ class QueueReader:
         """The mutations of a push; `images` adds the record before and after each."""
         return self._select("push_id = ?", push_id, images=images)
 
+    def batches_of(self, size: int) -> list[list[Mutation]]:
+        """The batches of `size` mutations that were queued together, in order, without images."""
+        mutations = self._select(
+            "batch IN (SELECT batch FROM mutations GROUP BY batch HAVING count(*) = ?)", size, images=False
+        )
+        batches: dict[str, list[Mutation]] = {}
+        for each in mutations:
+            batches.setdefault(each.batch, []).append(each)
+        return list(batches.values())
+
     def counts(self) -> dict[str, int]:
         """State → number of mutations."""
         rows = self.control.rows("SELECT state, count(*) FROM mutations GROUP BY state")

@@ -520,6 +520,28 @@ def test_the_queue_can_be_written_out_and_read_in_again(project: Project, tmp_pa
     assert second["payload"]["org_id"] == {"$ref": first["id"]}
 
 
+def test_a_file_or_query_that_was_queued_before_is_refused_unless_again(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,title\n3,One\n4,Two\n", encoding="utf-8")
+    (tmp_path / "b.csv").write_text("id;title\n3;One\n4;Two\n", encoding="utf-8")  # the same, saved anew
+    imported = ("queue", "import", str(tmp_path / "a.csv"), "--operation", "updateDeal")
+    assert project.here(*imported).code == 0
+    query = "select * from (values (3, 'One'), (4, 'Two')) rows (id, title)"
+    for repeated in (
+        imported,
+        ("queue", "import", str(tmp_path / "b.csv"), "--operation", "updateDeal"),
+        ("queue", "from-sql", query, "--operation", "updateDeal"),
+    ):
+        ran = project.here(*repeated)
+        assert (ran.code, "(2 still in the queue). Nothing was queued.\n" in ran.err) == (2, True), ran
+        assert "To queue it a second time: --again" in ran.err
+    queued = "SELECT count(*) FROM mutations WHERE state = 'queued'"
+    assert project.control(queued) == [(2,)]
+    assert project.here(*imported, "--again").code == 0
+    assert project.control(queued) == [(4,)]
+    assert project.here("queue", "drop", "--all").code == 0
+    assert project.here(*imported).code == 0  # those that were dropped had no effect
+
+
 def test_a_key_keeps_a_row_from_being_queued_twice(project: Project) -> None:
     first = queue(project, "addOrganization", "name=Once", "--key", "once")
     assert queue(project, "addOrganization", "name=Once", "--key", "once")["id"] == first["id"]

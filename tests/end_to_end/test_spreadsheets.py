@@ -42,7 +42,7 @@ def project(synced: Project) -> Project:
 
 def bring(project: Project, path: Path, content: str | bytes, operation: str, *options: str) -> Ran:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return project.here("queue", "import", str(path), "--operation", operation, "--json", *options)
+    return project.here("queue", "import", str(path), "--operation", operation, "--json", "--again", *options)
 
 
 def payloads(ran: Ran) -> list[dict[str, Any]]:
@@ -157,7 +157,7 @@ def test_w7_an_export_that_comes_back_is_queued_as_if_it_had_never_left(
         if column not in left_out
     ]
     query = f"select id, {quoted_list(list(dict.fromkeys(columns)))} from {table} where {live} order by id limit 12"
-    straight = payloads(project.here("queue", "from-sql", query, "--operation", operation, "--json"))
+    straight = payloads(project.here("queue", "from-sql", query, "--operation", operation, "--json", "--again"))
     project.here("queue", "drop", "--all")
     written = project.here("sql", query, "-o", "csv")
     assert written.code == 0, written

@@ -21,7 +21,7 @@ from pdsync.errors import ConfigError
 from pdsync.load import results
 from pdsync.model import OPEN, State
 from pdsync.runner import project, push
-from pdsync.writeback import enqueue, import_files
+from pdsync.writeback import enqueue, import_files, repeated_imports
 from pdsync.writeback.equality import fields
 from pdsync.writeback.shapes import shape
 from pdsync.writeback.typed_values import detect_styles
@@ -99,6 +99,7 @@ def add(
 @click.option("--key", metavar="COLUMN", help="The column that keeps a row from being queued twice.")
 @click.option("--skip-bad", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Queue the good rows, and write the bad ones to FILE with reasons.")  # fmt: skip
+@click.option("--again", is_flag=True, help="Queue a file whose changes were queued before.")
 @click.pass_obj
 def import_(
     app: App,
@@ -112,16 +113,18 @@ def import_(
     decimal: str | None,
     key: str | None,
     skip_bad: Path | None,
+    again: bool,
 ) -> None:
     """Queue one change for each row of FILE: CSV, NDJSON, JSON, Parquet or a spreadsheet.
 
     The first line names the parameters, as for `queue add`. A column _as names the record that a row adds, and @NAME in
-    another row stands for it. One bad row refuses the whole file, unless --skip-bad.
+    another row stands for it. One bad row refuses the whole file, unless --skip-bad. A file that was queued before is
+    refused, unless --again.
     """
     read = import_files.read(file, import_files.Format(kind, null, encoding, header, raw_csv))
     for note in read.notes:
         app.note(note)
-    _queue(app, read, operation, decimal=decimal, key=key, skip_bad=skip_bad, where=str(file))
+    _queue(app, read, operation, decimal=decimal, key=key, skip_bad=skip_bad, again=again, where=str(file))
 
 
 @queue.command("from-sql")
@@ -133,6 +136,7 @@ def import_(
               help="A null leaves the field alone, or empties it.")  # fmt: skip
 @click.option("--skip-bad", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Queue the good rows, and write the bad ones to FILE with reasons.")  # fmt: skip
+@click.option("--again", is_flag=True, help="Queue rows whose changes were queued before.")
 @click.pass_obj
 def from_sql(
     app: App,
@@ -142,12 +146,13 @@ def from_sql(
     key: str | None,
     nulls: str,
     skip_bad: Path | None,
+    again: bool,
 ) -> None:
     """Queue one change for each row of QUERY in the warehouse; its columns are the parameters."""
     with project.open_warehouse(app.settings) as warehouse:
         found = results.python_rows(ask(warehouse, sys.stdin.read() if query == "-" else query))
     read = import_files.Rows(found, null_clears=nulls == "clear", numbers=[])
-    _queue(app, read, operation, decimal=decimal, key=key, skip_bad=skip_bad, where="the query")
+    _queue(app, read, operation, decimal=decimal, key=key, skip_bad=skip_bad, again=again, where="the query")
 
 
 @queue.command("list")
@@ -279,6 +284,7 @@ def _queue(
     decimal: str | None,
     key: str | None,
     skip_bad: Path | None,
+    again: bool,
     where: str,
 ) -> None:
     if not read.rows:
@@ -323,6 +329,12 @@ def _queue(
             raise ConfigError(
                 f"{len(bad):,} of {len(read.rows):,} rows of {where} can't be queued. None was.\n{shown}{more}\n"
                 f"Correct them, or queue the others: --skip-bad FILE"
+            )
+        earlier = [] if again else repeated_imports.find_earlier(outbox, good)
+        if earlier:
+            raise ConfigError(
+                f"What {where} changes was queued before, {repeated_imports.describe(earlier)}. Nothing was queued.\n"
+                f"To queue it a second time: --again"
             )
         if bad and skip_bad:
             _write_bad(skip_bad, bad, null_clears=read.null_clears)
