@@ -81,7 +81,8 @@ class PushExecutor:
             check_lost_updates=check_lost_updates, on_stop=self._stop,
         )  # fmt: skip
         self._http = http
-        self._steps = {step.mutation: step for step in plan.sending}
+        # What an unsent mutation decides is decided again after that one.
+        self._steps = {step.mutation: step for step in plan.steps if step.fate == "send" or step.after is not None}
         self._waits_for: dict[str, set[str]] = {}
         self._ready: deque[str] = deque()
         self._followers: dict[str, list[str]] = {}
@@ -117,7 +118,7 @@ class PushExecutor:
     def _settle_planned(self) -> None:
         """Store the ends that the plan has decided without sending."""
         for step in self.plan.steps:
-            if step.fate != "send":
+            if step.mutation not in self._steps:
                 state = _FATES[step.fate]
                 self.outbox.settle(step.mutation, state, step.reason, step.detail, push_id=self.push_id)
                 self._on_end(self.outbox.get(step.mutation))
@@ -126,7 +127,8 @@ class PushExecutor:
 
     def _order_steps(self) -> None:
         mutations = [self.outbox.get(step.mutation) for step in self.plan.steps]
-        failed = {step.mutation for step in self.plan.steps if step.fate in ("rejected", "conflict")}
+        settled = [step for step in self.plan.steps if step.mutation not in self._steps]
+        failed = {step.mutation for step in settled if step.fate in ("rejected", "conflict")}
         for id, before in find_predecessors(mutations).items():
             if id not in self._steps:
                 continue

@@ -56,6 +56,7 @@ class Step(Struct, frozen=True):
     detail: str | None = None
     warnings: tuple[str, ...] = ()
     moves: dict[str, list[str]] = {}  # of a merge: what belongs to the loser, list operation → ids
+    after: int | None = None  # the number of the unsent mutation whose effect decides the fate: it is carried out first
 
     @property
     def deletes(self) -> int:

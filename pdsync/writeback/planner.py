@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pdsync.writeback.resolver import NameResolver
     from pdsync.writeback.shapes import Shape
 
+_RECORD = "(the record)"  # in place of a field: all of it, which a deletion or a merge removes
 _SHOWN = 5  # titles of deleted entries in a step
 _TITLES = ("title", "name", "subject", "field_name", "content", "label")
 _TITLE_LENGTH = 80
@@ -121,6 +122,8 @@ class Planner:
         self.to_delete: dict[str, EntriesToDelete] = {}  # by mutation: the entries that it deletes
         # The records as the mutations planned so far leave them; None where one of them deletes it.
         self._images: dict[str, fresh_reads.FreshRecord | None] = dict(reads)
+        self._writers: dict[str, dict[str, int]] = {}  # target → field → the number of the last mutation that sets it
+        self._merged: dict[str, str] = {}  # target of a loser → the id of the record that it will be merged into
         self._never_shown = {target for target, read in reads.items() if read.record is None and not read.is_hidden}
         self._changed_roots: set[str] = set()
 
@@ -134,6 +137,7 @@ class Planner:
             )
             prepared = prepared.with_payload(completed)
         decision = decide(prepared, self._before(prepared), self._now(prepared), self.policy)
+        after = self._find_decisive(prepared, decision)
         preview = self._preview(prepared, record, decision)
         seen = self._is_known(prepared)
         self._apply(prepared, decision)
@@ -154,9 +158,10 @@ class Planner:
             fate=_decide_fate(decision),
             seen=seen,
             reason=decision.reason,
-            detail=self._detail(prepared, decision),
+            detail=self._detail(prepared, decision, after),
             warnings=preview.warnings,
             moves=self.moves.get(mutation.id, {}),
+            after=after,
         )
 
     # What the decision is made from.
@@ -164,7 +169,10 @@ class Planner:
     def _before(self, prepared: PreparedMutation) -> Before:
         into = None
         if prepared.mutation.verb == "merge" and prepared.addresses:
-            into = self.known_records.merged_into(prepared.shape.kind, prepared.addresses[0].values[-1])
+            loser = prepared.addresses[0]
+            into = self._merged.get(loser.target) or self.known_records.merged_into(
+                prepared.shape.kind, loser.values[-1]
+            )
         return Before(may_have_happened=self.known_records.may_have_happened(prepared.mutation.id), merged_into=into)
 
     def _now(self, prepared: PreparedMutation) -> Now:
@@ -172,6 +180,14 @@ class Planner:
         if to_delete := self.to_delete.get(prepared.mutation.id):
             return Now(entries=EntriesState(to_delete, self._is_known(prepared), may_change))
         return Now(tuple(self._state(prepared, each.target, may_change=may_change) for each in prepared.addresses))
+
+    def _find_decisive(self, prepared: PreparedMutation, decision: Decision) -> int | None:
+        """The number of the last mutation before it on whose effect `decision` rests; None if there is none."""
+        if decision.outcome not in ("already_so", "conflict"):
+            return None
+        compared = {_RECORD, "is_archived", *dict(fields(prepared.body)), *(prepared.mutation.expected or {})}
+        writers = [self._writers.get(each.target, {}) for each in prepared.addresses]
+        return max((seq for each in writers for field, seq in each.items() if field in compared), default=None)
 
     def _state(self, prepared: PreparedMutation, target: str, *, may_change: bool) -> RecordState:
         image = self._images[target]
@@ -204,6 +220,10 @@ class Planner:
             return
         target = prepared.addresses[0].target
         image = self._images[target]
+        written = [_RECORD] if mutation.verb in ("delete", "merge") else dict(fields(prepared.body))
+        self._writers.setdefault(target, {}).update(dict.fromkeys(written, mutation.seq))
+        if mutation.verb == "merge":
+            self._merged[target] = prepared.addresses[1].values[-1]
         if mutation.verb in ("delete", "merge"):
             self._images[target] = None
         elif image is not None:
@@ -227,7 +247,7 @@ class Planner:
         if prepared.mutation.verb == "delete":
             if not sends:
                 return _Preview(title)
-            change = Change("(the record)", title or prepared.addresses[0].target, None)
+            change = Change(_RECORD, title or prepared.addresses[0].target, None)
             return _Preview(title, (change,), base=snapshot_fields(record, prepared.mutation.expected or {}))
         base = snapshot_fields(record, prepared.body)
         if self.policy == "record":
@@ -275,8 +295,10 @@ class Planner:
             changes.append(Change(self._label(prepared, name), was, becomes))
         return tuple(changes)
 
-    def _detail(self, prepared: PreparedMutation, decision: Decision) -> str | None:
+    def _detail(self, prepared: PreparedMutation, decision: Decision, after: int | None) -> str | None:
         detail = decision.message(lambda name: self._label(prepared, name))
+        if after is not None and detail:
+            return f"after #{after}, {detail.removesuffix(' already').removesuffix(' before')}"
         missing = next((each.target for each in prepared.addresses if each.target in self._never_shown), None)
         if decision.reason == "not_found" and missing:
             return f"{detail}: {self.known_records.hint(prepared.mutation.kind, missing)}"

@@ -122,7 +122,8 @@ def _decide_update(prepared: PreparedMutation, before: Before, state: RecordStat
     if state.is_absent:
         if not state.existed:
             return _not_found(state)
-        return Decision("conflict", "target_gone", "it was deleted, merged into another, or can't be seen")
+        gone = "it was deleted, merged into another, or can't be seen"
+        return Decision("conflict", "target_gone", gone if state.read else "it is deleted or merged into another")
     record = _record(state)
     desired = dict(fields(prepared.body))
     if not changed_fields(record, desired) and not fields_not_returned(record, prepared.body):

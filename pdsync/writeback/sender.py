@@ -128,7 +128,7 @@ class Sender:
             How it ended; `unknown` where that can't be found out yet.
 
         Raises:
-            HeldBack: it was not sent.
+            HeldBack: it was not sent; also where the plan showed that there would be nothing to send.
             Stopped, AuthError: nothing more may be sent; this one was not carried out.
         """
         while True:
@@ -175,6 +175,8 @@ class Sender:
             sending.seen = attempts[0].seen
         decision = decide(prepared, before, now, self.policy)
         if decision.outcome == "send":
+            if step.fate != "send":
+                raise HeldBack(f"#{step.after} before it did not have the effect that the plan showed: push again")
             return None
         state: State = "applied" if decision.outcome == "already_so" else decision.outcome
         ending = Ending(state, decision.reason, decision.message())

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from pdsync.core import catalogue
 from pdsync.errors import AuthError, GuardTripped, Stopped
@@ -143,6 +144,26 @@ async def test_w5_what_the_plan_has_decided_is_stored_and_holds_back_what_follow
     assert api.writes == [f"PATCH {DEALS}/2"]
     assert [each.seq for each in ended] == [1, 3, 5, 4]
     assert {each.push_id for each in outbox.mutations(["rejected", "conflict", "applied"])} == {PUSH}
+
+
+@pytest.mark.parametrize(
+    ("answer", "reread", "expected", "detail"),
+    [
+        ({"id": 1, "title": "New"}, "New", ["applied", "applied"], "every field has that value already"),
+        (400, "Old", ["rejected", "queued"], "#1 before it was not applied"),
+        ({"id": 1, "title": "New"}, "Else", ["applied", "queued"],
+         "#1 before it did not have the effect that the plan showed: push again"),
+    ],
+)  # fmt: skip
+async def test_w5_what_rests_on_an_unsent_mutation_is_decided_after_it_and_not_sent(
+    outbox: Outbox, answer: Any, reread: str, expected: list[str], detail: str
+) -> None:
+    planned = plan(outbox, [update(1), update(1)], {1: "already_so"})
+    planned = replace(planned, steps=(planned.steps[0], replace(planned.steps[1], after=1)))
+    reads = ({"id": 1, "title": "Old"}, {"id": 1, "title": reread})
+    _, api, _ = await push(outbox, planned, {f"{DEALS}/1": reads, f"PATCH {DEALS}/1": answer})
+    assert states(outbox) == expected
+    assert (outbox.get(2).detail, api.writes) == (detail, [f"PATCH {DEALS}/1"])
 
 
 async def test_w5_what_refers_to_an_added_record_is_sent_with_its_id(outbox: Outbox) -> None:

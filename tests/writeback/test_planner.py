@@ -71,6 +71,28 @@ def test_w5_an_update_is_planned_against_what_the_one_before_leaves(outbox: Outb
     assert [(each.before, each.after) for each in planned[1].changes] == [("New", "Old")]
 
 
+def test_w5_what_rests_on_an_unsent_mutation_says_so_and_waits_for_it(outbox: Outbox) -> None:
+    def update(**values: object) -> Entry:
+        return entry(payload={"id": 12, **values})
+
+    merge = entry("v1 mergeDeals", {"id": 13, "merge_with_id": 12})
+    queued = [
+        update(title="Old"), update(title="New"), update(title="New"), update(value=5), update(title="Old"),
+        update(title="Old", value=5), merge, merge, update(is_archived=True), update(value=6),
+        entry("v2 deleteDeal", {"id": 12}), update(title="X"),
+    ]  # fmt: skip
+    planned = steps(outbox, queued, {"deals/12": DEAL, "deals/13": {**DEAL, "id": 13}})
+    assert [(step.fate, step.after, step.detail) for step in planned if step.fate != "send"] == [
+        ("already_so", None, "every field has that value already"),  # #1: before anything is sent
+        ("already_so", 2, "after #2, every field has that value"),
+        ("already_so", None, "every field has that value already"),  # #4: of another field
+        ("already_so", 5, "after #5, every field has that value"),
+        ("already_so", 7, "after #7, deals/13 was merged into 12"),
+        ("conflict", 9, "after #9, it is archived; un-archive it first (is_archived=false)"),
+        ("conflict", 11, "after #11, it is deleted or merged into another"),
+    ]
+
+
 def test_w5_what_follows_a_deletion_in_the_same_plan(outbox: Outbox) -> None:
     delete = entry("v2 deleteDeal", {"id": 12})
     planned = steps(outbox, [delete, delete, entry()], {"deals/12": DEAL})
