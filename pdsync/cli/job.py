@@ -12,24 +12,31 @@ import click
 import msgspec
 
 from pdsync.cli import receipts
+from pdsync.cli.progress import Expected, Progress
+from pdsync.errors import PdsyncError
+from pdsync.runner.pipelines import forecast
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from pdsync.cli.app import App
+    from pdsync.core.config import Settings
     from pdsync.model import Receipt
+    from pdsync.runner.sync.sync_request import SyncRequest
 
 T = TypeVar("T")
 
 
-def run_with_progress(app: App, work: Callable[[receipts.Progress], Awaitable[T]]) -> tuple[T, float]:
-    """Run `work` with live progress.
+def run_with_progress(
+    app: App, work: Callable[[Progress], Awaitable[T]], expected: Mapping[str, Expected] | None = None
+) -> tuple[T, float]:
+    """Run `work` with live progress; `expected`: the requests that each stream will need, where that is known.
 
     Returns:
         The result of `work`, and how long it took, in seconds.
     """
     began = time.monotonic()
-    with receipts.Progress(app) as progress:
+    with Progress(app, expected) as progress:
 
         async def interruptible() -> T:
             task = asyncio.current_task()
@@ -41,6 +48,15 @@ def run_with_progress(app: App, work: Callable[[receipts.Progress], Awaitable[T]
             gc.freeze()  # imported modules stay for good: keep the garbage collector from scanning them
         result = asyncio.run(interruptible())
     return result, time.monotonic() - began
+
+
+def expect_requests(settings: Settings, request: SyncRequest) -> dict[str, Expected]:
+    """The requests that a sync will make for each stream; empty if it can't be estimated."""
+    try:
+        lines = forecast.forecast(settings, request).lines
+    except PdsyncError:
+        return {}
+    return {each.stream: Expected(each.requests, each.at_least) for each in forecast.sum_by_stream(lines)}
 
 
 def show_receipt(app: App, receipt: Receipt, seconds: float, code: int, **more: object) -> None:

@@ -40,9 +40,9 @@ _CONTINUED = timedelta(hours=1)  # an interrupted run is continued for this long
 
 
 class Event(Struct, frozen=True):
-    """Progress of a job: pages and rows of a stream, the end of a stream, or a message to the user."""
+    """Progress of a job: a stream is selected, starts, has read pages and rows, has ended; or a message to the user."""
 
-    kind: str  # started, page, finished, note
+    kind: str  # selected, started, page, finished, note
     stream: str = ""
     receipt: StreamReceipt | None = None
     text: str = ""

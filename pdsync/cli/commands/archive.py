@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from pdsync.cli import receipts, render
+from pdsync.cli import render
 from pdsync.cli.app import App, Command, Group
 from pdsync.cli.job import show_receipt
+from pdsync.cli.progress import Progress
 from pdsync.core.log import clean
 from pdsync.errors import ConfigError
 from pdsync.runner import project
@@ -35,7 +36,7 @@ def replay(app: App, streams: tuple[str, ...], accept_loss: bool) -> None:
     new columns of the catalogue, filled for the past too. Readers see the old warehouse until the new one is complete.
     """
     began = time.monotonic()
-    with receipts.Progress(app) as progress:
+    with Progress(app) as progress:
         report = asyncio.run(replaying.replay(app.settings, streams, progress, accept_loss=accept_loss))
     show_receipt(app, report, time.monotonic() - began, report.exit_code)
     if report.exit_code:

@@ -9,10 +9,13 @@ import msgspec
 
 from pdsync.cli import tables, webhook
 from pdsync.cli.app import App, Command
-from pdsync.cli.job import exit_with, run_with_progress
+from pdsync.cli.job import exit_with, expect_requests, run_with_progress
 from pdsync.cli.layout import Rows
-from pdsync.runner.reconcile import findings
+from pdsync.cli.progress import Expected
+from pdsync.core import catalogue
+from pdsync.runner.reconcile import findings, rotation
 from pdsync.runner.reconcile.reconcile import reconcile as reconcile_streams
+from pdsync.runner.sync.sync_request import SyncRequest
 
 _SHOWN = 40
 
@@ -54,7 +57,9 @@ def carry_out(app: App, request: findings.ReconcileRequest, fail_on_differences:
     """Run a reconciliation, show what it found, and end with its exit code."""
     # With --json the findings are the listing, without progress events between them.
     result, seconds = run_with_progress(
-        app, lambda progress: reconcile_streams(app.settings, request, *([] if app.json else [progress]))
+        app,
+        lambda progress: reconcile_streams(app.settings, request, *([] if app.json else [progress])),
+        _expect(app, request),
     )
     code = result.receipt.exit_code
     if code == 0 and fail_on_differences and result.left:
@@ -62,6 +67,19 @@ def carry_out(app: App, request: findings.ReconcileRequest, fail_on_differences:
     _show(app, result, seconds, code)
     webhook.report_end(app, result.receipt, code)
     exit_with(code)
+
+
+def _expect(app: App, request: findings.ReconcileRequest) -> dict[str, Expected] | None:
+    """The requests for each stream: as many as read its lists whole; fewer where only some records' lists are read."""
+    if not app.is_watched or request.sample:
+        return None
+    expected = expect_requests(app.settings, SyncRequest(request.streams, full=True))
+    by_record = {
+        name
+        for name in expected
+        if rotation.way_of(catalogue.stream(name), app.settings.api) in ("by_count", "by_record")
+    }
+    return {name: Expected(1, at_least=True) if name in by_record else each for name, each in expected.items()}
 
 
 def _show(app: App, result: findings.ReconcileResult, seconds: float, code: int) -> None:

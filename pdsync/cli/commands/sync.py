@@ -14,9 +14,10 @@ import msgspec
 from pdsync.cli import tables, webhook
 from pdsync.cli.app import App, Command
 from pdsync.cli.commands import backfill, reconcile, report
-from pdsync.cli.job import exit_with, run_with_progress, show_receipt
+from pdsync.cli.job import exit_with, expect_requests, run_with_progress, show_receipt
 from pdsync.cli.layout import Rows
 from pdsync.cli.moment import Moment
+from pdsync.cli.progress import Expected
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
 from pdsync.runner.pipelines import forecast, pipeline
@@ -108,7 +109,9 @@ def _verify(app: App, request: SyncRequest, receipt: Receipt) -> tuple[findings.
     reconciliation = findings.ReconcileRequest(tuple(each.stream for each in due), repair=True, deep=True, budget=left)
     app.note(f"Verifying {', '.join(reconciliation.streams)}: as part of the verify cycle.")
     return run_with_progress(
-        app, lambda progress: reconcile_streams(app.settings, reconciliation, *([] if app.json else [progress]))
+        app,
+        lambda progress: reconcile_streams(app.settings, reconciliation, *([] if app.json else [progress])),
+        {each.stream: Expected(each.requests) for each in due},
     )
 
 
@@ -183,7 +186,11 @@ def _parse_params(texts: tuple[str, ...]) -> dict[str, str]:
 
 def carry_out(app: App, settings: Settings, request: SyncRequest) -> tuple[Receipt, float]:
     """Run a sync with live progress; returns the receipt and the duration in seconds."""
-    return run_with_progress(app, lambda progress: sync_streams(settings, request, progress))
+    return run_with_progress(
+        app,
+        lambda progress: sync_streams(settings, request, progress),
+        expect_requests(settings, request) if app.is_watched else None,
+    )
 
 
 @click.command(cls=Command)

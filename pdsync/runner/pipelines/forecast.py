@@ -17,6 +17,8 @@ from pdsync.runner.sync import parent_keys
 from pdsync.runner.sync.sync_request import SyncRequest  # noqa: TC001
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import duckdb
 
     from pdsync.model import Parent, Source, Stream, Version
@@ -37,6 +39,16 @@ class ListForecast(Struct, frozen=True):
     tokens: int
     basis: str
     at_least: bool  # its size is not known yet
+
+
+class StreamForecast(Struct, frozen=True):
+    """The cost of all lists of a stream."""
+
+    stream: str
+    way: str  # that of its lists, or `mixed`
+    requests: int
+    tokens: int
+    at_least: bool  # the size of one of its lists is not known yet
 
 
 class Forecast(Struct, frozen=True):
@@ -107,6 +119,23 @@ def forecast(settings: Settings, request: SyncRequest, *, with_verification: boo
         lines += [_estimate_verification(due, settings) for due in rotation.select_due(settings, names)]
         unverified = rotation.find_too_expensive(settings, names)
     return Forecast(lines, settings.burst, settings.daily_tokens, optional, unverified)
+
+
+def sum_by_stream(lines: Sequence[ListForecast]) -> list[StreamForecast]:
+    """The cost of the lists of each stream together; a stream that is read and verified has an entry for each."""
+    groups: dict[tuple[str, bool], list[ListForecast]] = {}
+    for line in lines:
+        groups.setdefault((line.stream, line.way == "verify"), []).append(line)
+    return [
+        StreamForecast(
+            stream,
+            group[0].way if len({line.way for line in group}) == 1 else "mixed",
+            sum(line.requests for line in group),
+            sum(line.tokens for line in group),
+            any(line.at_least for line in group),
+        )
+        for (stream, _), group in groups.items()
+    ]
 
 
 def _estimate_verification(turn: DueStream, settings: Settings) -> ListForecast:

@@ -57,6 +57,8 @@ async def _compare_and_repair(
     """Fill in `result`, and `failed` with the streams that could not be compared."""
     comparison = Comparison(session, request)
     streams = await session.loader.do(comparison.select, result, failed)
+    for stream in streams:
+        session.on_event(Event("selected", stream.name))
     for number, stream in enumerate(streams):
         session.progress[stream.name] = StreamReceipt()
         session.on_event(Event("started", stream.name, session.progress[stream.name]))
@@ -68,6 +70,9 @@ async def _compare_and_repair(
             failed[stream.name] = error
             if isinstance(error, Stopped) and not isinstance(error, DependentsBudgetSpent):
                 break
+        session.on_event(
+            Event("finished", stream.name, session.progress[stream.name], str(failed.get(stream.name, "")))
+        )
     # Deals before leads: a deal names the lead that it was converted from.
     diagnosis = Diagnosis(comparison)
     for stream in sorted(streams, key=lambda each: each.name == "leads"):

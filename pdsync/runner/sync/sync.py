@@ -69,6 +69,8 @@ class SyncRun:
         dependent = {stream.name for stream in streams if stream.parents(self.session.settings.api)}
         of_dependents = {stream.name for stream in streams if stream.parents(self.session.settings.api) & dependent}
         is_interrupted = False
+        for stream in streams:
+            self.session.on_event(Event("selected", stream.name))
         try:
             for group in (
                 [stream for stream in streams if stream.name in definitions],
