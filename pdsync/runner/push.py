@@ -26,7 +26,7 @@ from pdsync.runner.queue_recovery import open_outbox, recover
 from pdsync.runner.report import applied_changes, mutation_log
 from pdsync.runner.sync import sync
 from pdsync.sql import first, quoted
-from pdsync.writeback import guards, planner
+from pdsync.writeback import guards, planner, undo
 from pdsync.writeback.executor import Limits, PushExecutor
 from pdsync.writeback.guards import Consent
 from pdsync.writeback.known_records import KnownRecords
@@ -79,6 +79,8 @@ class PushReceipt(Struct):
     already_so: int = 0  # applied ones that nothing had to be sent for
     unverified: int = 0  # applied ones that were sent and answered, but that no read shows
     open: int = 0
+    undoable: int = 0  # applied ones that `undo` can take back
+    not_undoable: list[str] = []  # why it can't take back others, each reason once
     requests: int = 0
     tokens: int = 0
     stopped: str | None = None
@@ -326,6 +328,8 @@ async def _apply(
     receipt.outcomes = {end: sum(each.state == end for each in ended) for end in ENDS}
     receipt.already_so = sum(each.reason == "already_so" for each in ended)
     receipt.unverified = sum(each.reason == "unverified" for each in ended)
+    undos, stuck = undo.make_undo(outbox, push_id)
+    receipt.undoable, receipt.not_undoable = len(undos), list(dict.fromkeys(each.why for each in stuck))
     receipt.open = len(planned - {each.id for each in ended})
     receipt.requests, receipt.tokens = session.http.budget.requests, session.http.budget.spent
     receipt.stopped = str(executor.stopped) if executor.stopped else None

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from pdsync.sql import first, quoted
 from pdsync.writeback.precondition import may_have_happened
-from pdsync.writeback.shapes import find_stream, row_key
+from pdsync.writeback.shapes import find_stream, row_key, shape
 
 if TYPE_CHECKING:
     import duckdb
 
-    from pdsync.model import Stream
+    from pdsync.model import Operation, Stream
     from pdsync.writeback.outbox import Outbox
 
 _NEAR = 3  # ids that a hint names
@@ -55,6 +55,23 @@ class KnownRecords:
             [stream.name, int(id)],
         ).fetchall()
         return str(rows[0][0]) if rows and rows[0][0] is not None else None
+
+    def children(self, listing: Operation, columns: tuple[str, ...], id: str) -> set[str]:
+        """The keys of the records of a list that name the record with this id in one of `columns`."""
+        stream, table = self._table(shape(listing).kind)
+        column = next((name for name in columns if stream and name in stream.columns), None)
+        if stream is None or self._warehouse is None or column is None or stream.column(column).type.endswith("[]"):
+            return set()
+        sql = (
+            f"SELECT {quoted(stream.key)}::VARCHAR FROM {table} WHERE {quoted(column)}::VARCHAR = ?"
+            " AND _deleted_at IS NULL"
+        )
+        values: list[object] = [id]
+        if "is_archived" in stream.columns:
+            sql += " AND is_archived = ?"
+            values.append(listing.path.endswith("/archived"))
+        rows = self._warehouse.execute(sql, values)
+        return {row[0] for row in rows.fetchall()}
 
     def may_have_happened(self, id: str) -> bool:
         """Whether an earlier attempt of the mutation with this id may have been carried out."""

@@ -17,15 +17,16 @@ from pdsync.core.request_builder import check
 from pdsync.errors import ApiError
 from pdsync.writeback import fresh_reads
 from pdsync.writeback.equality import equivalent
-from pdsync.writeback.shapes import record_key
+from pdsync.writeback.shapes import find_stream, record_key, shape
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from pdsync.core.http import Http
     from pdsync.model import Operation
     from pdsync.writeback.shapes import Shape
 
+_PAGE = 100  # records of a page where the documents name no number
 _LINKS = {"deals": ("deal_id",), "persons": ("person_id",), "organizations": ("org_id", "organization_id")}
 # Set by the API, not by people: they are no loss.
 _OWN = {"id", "add_time", "update_time", "is_deleted", "is_archived", "stage_change_time", "origin", "smart_bcc_email"}
@@ -127,14 +128,31 @@ def _item(value: Any) -> str:
     return str(value.get("value", value.get("id"))) if isinstance(value, dict) else str(value)
 
 
-async def read_children(http: Http, shape: Shape, payload: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The records that belong to the loser of a merge: list operation → ids; of each list its first page.
+async def read_children(
+    http: Http, merge: Shape, payload: Mapping[str, Any], stored: Callable[[Operation, tuple[str, ...], str], set[str]]
+) -> dict[str, list[str]]:
+    """The records that belong to the loser of a merge: list operation → ids.
 
-    A list that this token may not see counts as empty.
+    Only records that name the loser themselves count: a list may show others, and may ignore its filter. Of each list
+    the first page is read; where there are more, those that `stored` has count, too.
+
+    Args:
+        http: the session.
+        merge: the shape of the merge.
+        payload: of the merge.
+        stored: the ids of the records of a list that the warehouse has, by the fields that may name the loser, and its
+            id.
+
+    Returns:
+        List operation → ids. A list that this token may not see counts as empty.
     """
-    loser, lists = str(payload[shape.path_params[-1]]), _find_lists(shape.kind)
-    ids = await asyncio.gather(*(_read_ids(http, listing, param, loser) for listing, param in lists))
-    return {listing.id: each for (listing, _), each in zip(lists, ids, strict=True)}
+    loser, lists = str(payload[merge.path_params[-1]]), _find_lists(merge.kind)
+    pages = await asyncio.gather(*(_read_page(http, listing, param, loser) for listing, param in lists))
+    children: dict[str, list[str]] = {}
+    for (listing, param), page in zip(lists, pages, strict=True):
+        more = stored(listing, _names(param), loser) if len(page) >= page_size(listing) else set()
+        children[listing.id] = list(dict.fromkeys([*_linked_ids(page, param, loser), *sorted(more)]))
+    return children
 
 
 def describe_count(listing: str, count: int) -> str:
@@ -149,31 +167,52 @@ def describe_count(listing: str, count: int) -> str:
 
 
 def _find_lists(kind: str) -> list[tuple[Operation, str]]:
-    """The lists that can be filtered by one record of `kind`, with the parameter that takes its id."""
+    """The lists that can be filtered by one record of `kind` and name it in each record, with that parameter."""
     found: dict[str, tuple[Operation, str]] = {}
     for version in catalogue.VERSIONS:
         for each in catalogue.operations(version).values():
             param = next((name for name in _LINKS.get(kind, ()) if name in each.query), None)
             needed = [name for name, known in {**each.path_params, **each.query}.items() if known.required]
             plain = each.method == "GET" and each.records == "list" and not (each.removed or needed)
-            if param and plain and not each.path.endswith("/search"):
+            if not param or not plain or each.path.endswith("/search"):
+                continue
+            stream = find_stream(shape(each).kind)
+            if stream and not stream.columns.keys().isdisjoint(_names(param)):
                 found.setdefault(each.path.rsplit("/", 1)[-1], (each, param))
     return list(found.values())
 
 
-async def _read_ids(http: Http, listing: Operation, param: str, id: str) -> list[str]:
-    call = check(listing, {param: id})
+def page_size(listing: Operation) -> int:
+    """How many records of a list are read: as many as a page may have."""
+    limit = listing.query.get("limit")
+    return (limit.max if limit else None) or listing.page_size or _PAGE
+
+
+async def _read_page(http: Http, listing: Operation, param: str, id: str) -> list[dict[str, Any]]:
+    limit = {"limit": page_size(listing)} if "limit" in listing.query else {}
     try:
-        answer = await http.carry_out(call)
+        return records_in((await http.carry_out(check(listing, {param: id, **limit}))).body)
     except ApiError:
         return []
-    return [key for record in records_in(answer.body) if (key := record_key(record)) and _is_linked(record, param, id)]
+
+
+async def _read_ids(http: Http, listing: Operation, param: str, id: str) -> list[str]:
+    return _linked_ids(await _read_page(http, listing, param, id), param, id)
+
+
+def _linked_ids(records: Iterable[Mapping[str, Any]], param: str, id: str) -> list[str]:
+    return [key for record in records if (key := record_key(record)) and _is_linked(record, param, id)]
 
 
 def _is_linked(record: Mapping[str, Any], param: str, id: str) -> bool:
     """Whether a listed record names the one with this id itself; a list may show others, of which it takes part."""
-    linked = record.get(param)
-    return linked is None or equivalent(id, linked)
+    linked = next((record[name] for name in _names(param) if name in record), None)
+    return any(equivalent(id, each) for each in linked) if isinstance(linked, list) else equivalent(id, linked)
+
+
+def _names(param: str) -> tuple[str, ...]:
+    """The fields of a record that may name what the parameter of its list takes: of a project `person_ids`."""
+    return param, f"{param}s", *(("organization_id",) if param == "org_id" else ())
 
 
 def _flatten(record: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -56,6 +56,7 @@ class Step(Struct, frozen=True):
     detail: str | None = None
     warnings: tuple[str, ...] = ()
     moves: dict[str, list[str]] = {}  # of a merge: what belongs to the loser, list operation → ids
+    into: str | None = None  # of a merge: the target of the record that stays
     after: int | None = None  # the number of the unsent mutation whose effect decides the fate: it is carried out first
 
     @property

@@ -78,7 +78,7 @@ async def make_plan(
     for one in valid:
         id = one.mutation.id
         if one.mutation.verb == "merge" and one.addresses:
-            planner.moves[id] = await merge_preview.read_children(http, one.shape, one.payload)
+            planner.moves[id] = await merge_preview.read_children(http, one.shape, one.payload, known_records.children)
         if not one.mutation.references and (
             to_delete := await read_entries_to_delete(http, one.operation, one.payload)
         ):
@@ -161,6 +161,7 @@ class Planner:
             detail=self._detail(prepared, decision, after),
             warnings=preview.warnings,
             moves=self.moves.get(mutation.id, {}),
+            into=prepared.addresses[1].target if mutation.verb == "merge" and prepared.addresses else None,
             after=after,
         )
 
@@ -263,7 +264,10 @@ class Planner:
         moves = self.moves.get(prepared.mutation.id, {})
         moving = [merge_preview.describe_count(listing, len(ids)) for listing, ids in moves.items() if ids]
         return _Preview(
-            f"{title_of(loser)} → {title_of(winner)}",
+            " → ".join(
+                f"{title_of(record) or each.target} ({each.values[-1]}{stays})"
+                for record, each, stays in zip((loser, winner), prepared.addresses, ("", ", stays"), strict=True)
+            ),
             tuple(
                 Change(
                     self.names.label(operation, name),

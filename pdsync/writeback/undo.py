@@ -20,7 +20,7 @@ from pdsync.writeback.probe import evidence_against
 from pdsync.writeback.shapes import find_add_operation, find_delete_operation, shape
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from pdsync.model import Mutation, Operation
     from pdsync.writeback.outbox import Outbox
@@ -36,6 +36,22 @@ class NotUndoable(Struct, frozen=True):
     why: str
 
 
+class _Push:
+    """The applied mutations of a push, by what they change and what they refer to."""
+
+    def __init__(self, done: Sequence[Mutation]) -> None:
+        self.updates: dict[str | None, list[Mutation]] = {}
+        self.referred: set[str] = set()  # ids of mutations, and of records
+        self.parents: set[str] = set()  # of changed records: "deals/12" of "deals/12/products/7"
+        for each in done:
+            if each.verb == "update":
+                self.updates.setdefault(each.target, []).append(each)
+            self.referred |= each.references
+            self.referred |= {str(value) for name, value in each.payload.items() if name.endswith("_id")}
+            parts = (each.target or "").split("/")
+            self.parents |= {"/".join(parts[:end]) for end in range(2, len(parts))}
+
+
 def make_undo(outbox: Outbox, push_id: str) -> tuple[list[Entry], list[NotUndoable]]:
     """The changes that undo the applied mutations of a push, the last one first; and the mutations that have none."""
     done = [
@@ -43,8 +59,9 @@ def make_undo(outbox: Outbox, push_id: str) -> tuple[list[Entry], list[NotUndoab
     ]
     entries: list[Entry] = []
     not_undoable: list[NotUndoable] = []
+    push = _Push(done)
     for each in reversed(done):
-        undone = _undo_one(outbox, each, done)
+        undone = _undo_one(outbox, each, push)
         if isinstance(undone, Entry) and FORGOTTEN in str((undone.payload, undone.expected)):
             undone = "it named a person who was forgotten since"
         if isinstance(undone, Entry):
@@ -54,7 +71,7 @@ def make_undo(outbox: Outbox, push_id: str) -> tuple[list[Entry], list[NotUndoab
     return entries, not_undoable
 
 
-def _undo_one(outbox: Outbox, mutation: Mutation, push: Sequence[Mutation]) -> Entry | str:
+def _undo_one(outbox: Outbox, mutation: Mutation, push: _Push) -> Entry | str:
     operation = catalogue.operation(mutation.operation)
     if mutation.verb == "update":
         return _restore(mutation, operation)
@@ -63,7 +80,7 @@ def _undo_one(outbox: Outbox, mutation: Mutation, push: Sequence[Mutation]) -> E
     if mutation.verb == "delete":
         return _add_deleted(mutation, operation)
     if mutation.verb == "merge":
-        return "a merge can't be undone; both records and their children are in meta.mutations.base_image"
+        return "a merge is final; what both records had is in meta.mutations.base_image"
     return f"{operation.id} has no counterpart"
 
 
@@ -93,7 +110,7 @@ def _restore(mutation: Mutation, operation: Operation) -> Entry | str:
     return _make_entry(mutation, operation, payload, expected)
 
 
-def _delete_added(outbox: Outbox, mutation: Mutation, operation: Operation, push: Sequence[Mutation]) -> Entry | str:
+def _delete_added(outbox: Outbox, mutation: Mutation, operation: Operation, push: _Push) -> Entry | str:
     """The deletion of the record that was added, provided that it is ours and was not changed since."""
     delete = find_delete_operation(mutation.kind, operation.version)
     if delete is None or mutation.remote_id is None:
@@ -113,12 +130,13 @@ def _delete_added(outbox: Outbox, mutation: Mutation, operation: Operation, push
         )
         if why:
             return f"its answer was lost, and nothing proves that {target} is ours: look at it, and delete it yourself"
-    for each in push:  # later changes by the same push are ours as well
-        if each.verb == "update" and each.target == target and each.seq > mutation.seq:
+    for each in push.updates.get(target, ()):  # later changes by the same push are ours as well
+        if each.seq > mutation.seq:
             after = each.after_image or after
-    others = [each for each in push if each.target and target and each.target.startswith(f"{target}/")]
+    # What the push adds or changes below it, or links to it, changes its update_time too.
+    has_dependents = target in push.parents or not push.referred.isdisjoint((mutation.id, mutation.remote_id))
     expected = {name: after[name] for name in operation.body if name in after}
-    if "update_time" in after and not others and not _has_dependents(mutation, push):
+    if "update_time" in after and not has_dependents:
         expected["update_time"] = after["update_time"]
     if not expected:
         return f"the values of {target} after it was added are not known, so a change since would not be noticed"
@@ -158,15 +176,6 @@ def _make_entry(
         operation.name, shaped.verb, shaped.kind, target, payload, f"undo:{mutation.id}", expected=expected,
         undo_of=mutation.id,
     )  # fmt: skip
-
-
-def _has_dependents(mutation: Mutation, push: Sequence[Mutation]) -> bool:
-    """Whether other mutations of the push depend on the record that it added: they change its update_time too."""
-    return any(mutation.id in each.references or _refers_to(each.payload, mutation.remote_id) for each in push)
-
-
-def _refers_to(payload: Mapping[str, Any], remote_id: str | None) -> bool:
-    return any(name.endswith("_id") and str(value) == remote_id for name, value in payload.items())
 
 
 def _remote_id(outbox: Outbox, value: Any) -> Any:

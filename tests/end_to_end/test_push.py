@@ -385,7 +385,10 @@ def test_a_merge_shows_what_is_lost_and_leaves_its_trail(remote: Remote, project
     (step,) = [event for event in dry.events if event["event"] == "step"]
     assert any(loser["name"] in warning for warning in step["warnings"])
     assert project.here(*YES).code == 3
-    push(project, "--allow", "merge")
+    ran = project.here("push", "--yes", "--allow", "merge", "--settle-seconds", "0.1")
+    assert ran.code == 0, ran
+    assert (f"persons/{loser['id']} → {winner['id']}" in ran.err, "can't be undone: a merge is final" in ran.err,
+            "pdsync undo" in ran.err) == (True, True, False), ran.err  # fmt: skip
     assert fate(project, queued) == ("applied", None)
     assert project.ask("SELECT loser_id, winner_id, confidence FROM meta.merges WHERE entity = 'persons'"
                        " AND loser_id = ?", loser["id"]) == [(loser["id"], winner["id"], "exact")]  # fmt: skip
@@ -393,7 +396,7 @@ def test_a_merge_shows_what_is_lost_and_leaves_its_trail(remote: Remote, project
     base = json.loads(project.control("SELECT base_image FROM mutations WHERE id = ?", queued["id"])[0][0])
     assert base["loser"]["name"] == loser["name"]
     undone = project.here("undo", project.control("SELECT push_id FROM mutations WHERE id = ?", queued["id"])[0][0])
-    assert "Can't be undone" in undone.err
+    assert (undone.code, "can be undone. Nothing was queued." in undone.err) == (4, True), undone
 
 
 def test_w12_undo_restores_what_still_holds_our_value_and_nothing_else(remote: Remote, project: Project) -> None:

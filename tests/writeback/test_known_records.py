@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pdsync.core import catalogue
 from pdsync.writeback.known_records import KnownRecords
 from tests.writeback.kit import arm, bring_to, entry, open_outbox, open_warehouse
 
@@ -43,6 +44,20 @@ def test_w2_without_a_warehouse_the_queue_knows_what_it_changed(outbox: Outbox) 
     assert not known.existed("deals", "deals/12")
     bring_to(outbox, "applied")
     assert known.existed("deals", "deals/12")
+
+
+def test_children_are_the_live_rows_that_name_the_record_archived_ones_in_their_own_list(
+    warehouse: duckdb.DuckDBPyConnection, outbox: Outbox
+) -> None:
+    known = KnownRecords(warehouse, outbox)
+    warehouse.execute("DROP TABLE deals")
+    warehouse.execute("CREATE TABLE deals (id BIGINT, person_id BIGINT, is_archived BOOLEAN, _deleted_at TIMESTAMPTZ)")
+    warehouse.execute("INSERT INTO deals VALUES (1, 5, false, NULL), (2, 5, true, NULL), (3, 6, false, NULL)")
+    warehouse.execute("INSERT INTO deals VALUES (4, 5, false, now())")
+    columns = ("person_id", "person_ids")
+    listed = [catalogue.operation(name) for name in ("v2 getDeals", "v2 getArchivedDeals", "v1 getNotes")]
+    assert [known.children(each, columns, "5") for each in listed] == [{"1"}, {"2"}, set()]
+    assert known.children(listed[0], ("lead_id",), "5") == KnownRecords(None, outbox).children(listed[0], columns, "5")
 
 
 def test_a_merge_is_known_from_the_queue_or_exactly_from_the_warehouse(

@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pdsync.core import catalogue
-from pdsync.writeback.merge_preview import describe_count, find_proof, preview_outcome, read_children, stamp
+from pdsync.writeback.merge_preview import (
+    describe_count,
+    find_proof,
+    page_size,
+    preview_outcome,
+    read_children,
+    stamp,
+)  # fmt: skip
 from pdsync.writeback.shapes import shape
 from tests.writeback.api import answering
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pdsync.model import Operation
     from tests.writeback.api import Answers
 
 
@@ -54,18 +62,32 @@ def test_how_many_records_move(listing: str, count: int, words: str) -> None:
     assert describe_count(listing, count) == words
 
 
+MERGE = shape(catalogue.operation("v1 mergeDeals"))
 NOTES, ACTIVITIES = "/v1/notes", "/api/v2/activities"
 
 
 async def test_what_belongs_to_the_loser_is_listed_and_a_list_that_is_hidden_counts_as_empty(tmp_path: Path) -> None:
-    notes = [{"id": 1, "deal_id": 12}, {"id": 2, "deal_id": 12}, {"id": 3, "deal_id": 99}]
-    answers = {NOTES: notes, ACTIVITIES: 403}
+    notes = [{"id": 1, "deal_id": 12}, {"id": 2, "deal_id": 12}, {"id": 3, "deal_id": 99}, {"id": 4, "deal_id": None}]
+    projects = [{"id": 5, "deal_ids": [7, 12]}, {"id": 6, "deal_ids": [7]}, {"id": 8}]  # the filter is ignored
+    answers = {NOTES: notes, ACTIVITIES: 403, "/api/v2/projects": projects}
     async with answering(tmp_path, answers) as api:
-        found = await read_children(
-            api.http, shape(catalogue.operation("v1 mergeDeals")), {"id": 12, "merge_with_id": 7}
-        )
-    assert {name: ids for name, ids in found.items() if ids} == {"getNotes": ["1", "2"]}
-    assert "getActivities" in found
+        found = await read_children(api.http, MERGE, {"id": 12, "merge_with_id": 7}, lambda *_: {"99"})
+    assert found == {"getNotes": ["1", "2"], "getActivities": [], "getProjects": ["5"]}  # persons name no deal
+
+
+async def test_where_a_page_is_full_what_the_warehouse_has_counts_too(tmp_path: Path) -> None:
+    size = page_size(catalogue.operation("v1 getNotes"))
+    asked: list[tuple[str, tuple[str, ...], str]] = []
+
+    def stored(listing: Operation, columns: tuple[str, ...], id: str) -> set[str]:
+        asked.append((listing.id, columns, id))
+        return {"1", "9001"}
+
+    notes = [{"id": n, "deal_id": 12 if n < 3 else 99} for n in range(1, size + 1)]
+    async with answering(tmp_path, {NOTES: notes}) as api:
+        found = await read_children(api.http, MERGE, {"id": 12, "merge_with_id": 7}, stored)
+    assert found["getNotes"] == ["1", "2", "9001"]
+    assert asked == [("getNotes", ("deal_id", "deal_ids"), "12")]
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ MERGE = {"id": 12, "merge_with_id": 7}
 def test_a_merge_shows_what_is_filled_and_what_is_lost(outbox: Outbox) -> None:
     winner = {"id": 7, "title": "Other", "value": None, "update_time": "2026-01-02T00:00:00Z"}
     (step,) = steps(outbox, [entry("v1 mergeDeals", MERGE)], {"deals/12": DEAL, "deals/7": winner})
-    assert step.title == "Old → Other"
+    assert (step.title, step.into) == ("Old (12) → Other (7, stays)", "deals/7")
     assert step.base == {"loser": "2026-01-01T00:00:00Z", "winner": "2026-01-02T00:00:00Z"}
     assert next(each.after for each in step.changes if each.before is None) == 5
     assert step.warnings[0].startswith("lost for good: ")

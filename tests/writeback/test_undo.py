@@ -171,7 +171,7 @@ def test_a_deleted_child_of_unknown_values_is_named(outbox: Outbox) -> None:
 
 def test_w12_a_merge_cannot_be_undone(outbox: Outbox) -> None:
     push(outbox, "v1 mergeDeals", {"id": 12, "merge_with_id": 13})
-    assert "a merge can't be undone" in str(undo(outbox))
+    assert "a merge is final" in str(undo(outbox))
 
 
 # What is not undone at all.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pdsync.writeback.precondition import Policy
 
 _SHOWN = 30  # steps on a screen
+_REASONS = 3  # why something can't be undone
 _FATES = {"send": "", "already_so": "already so", "rejected": "refused", "conflict": "conflict"}
 
 
@@ -203,7 +204,8 @@ def _step_row(step: Step) -> list[Any]:
     changes = [f"{field}: {before} → {after}" for field, before, after in shown]
     fate = ": ".join(part for part in (_FATES[step.fate], step.detail) if part)
     remarks = [*changes, *([fate] if fate else []), *step.warnings]
-    return [f"#{step.seq}", step.operation.split(" ")[-1], step.target, step.title, remarks]
+    record = f"{step.target} → {step.into.rpartition('/')[2]}" if step.target and step.into else step.target
+    return [f"#{step.seq}", step.operation.split(" ")[-1], record, step.title, remarks]
 
 
 def _totals(plan: Plan) -> dict[str, Any]:
@@ -250,8 +252,12 @@ def _show_receipt(app: App, receipt: PushReceipt, seconds: float) -> None:
     )
     if receipt.stopped:
         app.note(f"It stopped: {receipt.stopped}\nWhat was not sent is still in the queue: pdsync queue list")
-    if receipt.outcomes.get("applied"):
-        app.note(f"To undo it: pdsync undo {receipt.push_id}")
+    changed = receipt.outcomes.get("applied", 0) - receipt.already_so
+    if receipt.undoable:
+        what = "it" if receipt.undoable == changed else f"{receipt.undoable:,} of its {changed:,} changes"
+        app.note(f"To undo {what}: pdsync undo {receipt.push_id}")
+    elif changed:
+        app.note(f"It can't be undone: {'; '.join(receipt.not_undoable[:_REASONS])}.")
 
 
 @click.command("undo", cls=IdCommand)
@@ -262,7 +268,7 @@ def undo_command(app: App, push_id: str) -> None:
 
     PUSH_ID is an id or its beginning, `last`, or -2 for the one before it.
 
-    A field that was changed since is left as it is.
+    A field that was changed since is left as it is. The exit code is 4 if something can't be undone.
     """
     with pushing.opened(app.settings) as (outbox, _):
         pushes = [str(each["id"]) for each in outbox.push_log.pushes(1000)]
@@ -277,10 +283,24 @@ def undo_command(app: App, push_id: str) -> None:
             mutation = failure.mutation
             app.emit({"event": "no_way_back", "name": f"#{mutation.seq}", "operation": mutation.operation,
                       "target": mutation.target, "why": failure.why})  # fmt: skip
-        app.emit({"event": "summary", "complete": not stuck, "exit_code": 0, "run_id": push_id, "streams": {},
-                  "queued": len(queued), "no_way_back": len(stuck)})  # fmt: skip
+        app.emit({"event": "summary", "complete": not stuck, "exit_code": 4 if stuck else 0, "run_id": push_id,
+                  "streams": {}, "queued": len(queued), "no_way_back": len(stuck)})  # fmt: skip
+        _exit_undo(stuck)
         return
     for failure in stuck:
         mutation = failure.mutation
         app.note(f"Can't be undone: #{mutation.seq} {mutation.operation} {mutation.target or ''}: {failure.why}")
-    app.note(f"Queued {len(queued):,} changes that undo it. Preview them: pdsync push --dry-run")
+    if queued:
+        app.note(f"Queued {len(queued):,} changes that undo it. Preview them: pdsync push --dry-run")
+    elif stuck:
+        app.note(f"Nothing of {push_id} can be undone. Nothing was queued.")
+    elif entries:
+        app.note("The changes that undo it were queued before: pdsync queue list --all")
+    else:
+        app.note(f"{push_id} changed nothing: there is nothing to undo.")
+    _exit_undo(stuck)
+
+
+def _exit_undo(stuck: list[undo.NotUndoable]) -> None:
+    if stuck:
+        raise click.exceptions.Exit(4)
