@@ -47,6 +47,7 @@ class CompanyNames:
         self._options: dict[tuple[str, str], list[Option]] = {}
         self._records: dict[tuple[str, str], list[Option]] = {}
         self._ids: dict[tuple[str, str, bool], list[Any]] = {}
+        self._in_use: dict[tuple[str, str], list[str]] = {}
         self._inactive: set[str] | None = None  # ids of users
         self._types: dict[tuple[str, str], str] = {}
         self._tables = {row[0] for row in self._rows(
@@ -110,10 +111,21 @@ class CompanyNames:
         if (table, key) not in self._records:
             id, title = quoted(key or catalogue.stream(table).key), quoted(_title_column(table))
             rows = self._rows(
-                f"SELECT {id}::VARCHAR, coalesce({title}, '') FROM {quoted('main', table)} WHERE _deleted_at IS NULL"
+                f"SELECT {id}::VARCHAR, coalesce({title}, '') FROM {quoted('main', table)}"
+                f" WHERE _deleted_at IS NULL AND {id} IS NOT NULL"
             )
             self._records[table, key] = [Option(*row) for row in rows]
         return self._records[table, key]
+
+    def values_in_use(self, table: str, column: str) -> list[str]:
+        """The values that the records of a table have in a column of few different ones."""
+        if not self.has_table(table):
+            return []
+        if (table, column) not in self._in_use:
+            name = quoted(column)
+            rows = self._rows(f"SELECT DISTINCT {name} FROM {quoted('main', table)} WHERE {name} IS NOT NULL")
+            self._in_use[table, column] = [str(row[0]) for row in rows]
+        return self._in_use[table, column]
 
     def ids_named(self, table: str, name: str, *, deleted: bool = False) -> list[Any]:
         """The ids of the records with this name, whatever its case; of a user the e-mail address is a name too.

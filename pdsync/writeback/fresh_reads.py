@@ -85,12 +85,38 @@ async def read(http: Http, addresses: Iterable[RecordAddress]) -> dict[str, Fres
     return {target: read for group in reads for target, read in group.items()}
 
 
+def estimate_cost(addresses: Iterable[RecordAddress]) -> int:
+    """The tokens of `read`, if all records are there and each list has one page."""
+    groups: dict[str, dict[str, RecordAddress]] = {}
+    for each in addresses:
+        groups.setdefault(each.shape.kind, {})[each.target] = each
+    total = 0
+    for group in groups.values():
+        shape = next(iter(group.values())).shape
+        if _is_read_by_ids(shape, len(group)):
+            total += _cost(shape.listing) * -(-len(group) // BATCH)
+        elif shape.item:
+            total += _cost(shape.item) * len(group)
+        else:
+            total += _cost(shape.listing) * len({each.values[:-1] for each in group.values()})
+    return total
+
+
+def _is_read_by_ids(shape: Shape, count: int) -> bool:
+    listing = shape.listing
+    return listing is not None and "ids" in listing.query and len(shape.path_params) == 1 and count >= _WORTH_A_LIST
+
+
+def _cost(operation: Operation | None) -> int:
+    return (operation.cost if operation else None) or 0
+
+
 async def _read_group(http: Http, group: list[RecordAddress]) -> dict[str, FreshRecord]:
     """Read records of one kind."""
     shape = group[0].shape
     reads: dict[str, FreshRecord] = {}
     listing = shape.listing
-    if listing and "ids" in listing.query and len(shape.path_params) == 1 and len(group) >= _WORTH_A_LIST:
+    if listing and _is_read_by_ids(shape, len(group)):
         batches = [group[start : start + BATCH] for start in range(0, len(group), BATCH)]
         for batch in await asyncio.gather(*(_read_by_ids(http, listing, each) for each in batches)):
             reads |= batch

@@ -106,9 +106,11 @@ class ParameterResolver:
             return {name: self._field_code(str(value).strip())}
         column = _column(self._stream, name, operation.version)
         try:
+            if name == "type" and self._stream and self._stream.name == "activities":
+                return {name: self._activity_type(value)}
             if param.type == "number" and column and column.type.startswith("DECIMAL") and "currency" in operation.body:
                 amount, code = typed_values.parse_money(value, style) if value != "null" else (None, None)
-                return {name: amount, **({"currency": self._currency(code)} if code else {})}
+                return {name: amount, **({"currency": typed_values.parse_currency(code)} if code else {})}
             return {name: self._typed(name, param, column, value, style)}
         except InvalidValue as error:
             raise invalid_value(f"{operation.name}: {name}", value, error) from error
@@ -134,7 +136,7 @@ class ParameterResolver:
         if options := self._options(name, param):
             return choose(options, value, many=param.type.startswith("array")) or []
         if name == "currency":
-            return self._currency(value)
+            return typed_values.parse_currency(value)
         return _typed_like_column(param.type, column.type if column else "", self._operation.version, value, style)
 
     def _options(self, name: str, param: Param) -> list[Option]:
@@ -146,8 +148,6 @@ class ParameterResolver:
             return []
         if name in ("label_ids", "label") and stream and stream.name == "leads":
             return names.records_as_options("lead_labels")
-        if name == "type" and stream and stream.name == "activities":
-            return names.records_as_options("activity_types", "key_string")
         for code in ("label_ids", "label") if name in ("label_ids", "label") else (name,):
             options = names.options(stream, code)
             if options and names.field_type(stream, code) not in TEXT_TYPES:
@@ -158,13 +158,17 @@ class ParameterResolver:
         values = param.enum or (listing.query[name].enum if listing and name in listing.query else ())
         return [Option(str(each), str(each)) for each in values]
 
-    def _currency(self, value: object) -> str:
-        """The code of a currency; one that the company does not have is refused, where its currencies were synced."""
-        code = typed_values.parse_currency(value)
-        codes = [each.id for each in self._names.records_as_options("currencies", "code")]
-        if codes and code not in codes:
-            raise InvalidValue("", why=f"is none of the company's currencies.{did_you_mean(code, codes)}")
-        return code
+    def _activity_type(self, value: object) -> object:
+        """The key of the type of activity that `value` names. The API lists no types: a mistyped one is refused."""
+        types = self._names.records_as_options("activity_types", "key_string")
+        in_use = self._names.values_in_use("activities", "type")
+        types += [Option(each, each) for each in in_use if each not in {type.id for type in types}]
+        try:
+            return choose(types, value) if types else value
+        except InvalidValue:
+            if did_you_mean(str(value), [each.label for each in types]):
+                raise
+            return value
 
     def _field_code(self, value: str) -> str:
         """The code of the field that `value` names: by code, label or column."""

@@ -76,6 +76,7 @@ class Plan(Struct, frozen=True):
     steps: tuple[Step, ...]
     read_tokens: int  # estimated cost of the reads around the writes
     hash: str = ""
+    spent_tokens: int = 0  # that the push had cost when the plan was made
     domain: str | None = None  # of the company: acme, of acme.pipedrive.com; None where it is unknown, or no company's
 
     @property
@@ -85,8 +86,13 @@ class Plan(Struct, frozen=True):
 
     @property
     def tokens(self) -> int:
-        """The estimated cost of carrying it out, in tokens."""
+        """The estimated cost of carrying it out, in tokens, beside what is spent already."""
         return self.read_tokens + sum(step.cost for step in self.sending)
+
+    @property
+    def total_tokens(self) -> int:
+        """The estimated cost of the whole push, in tokens: of the plan, the reads and the writes."""
+        return self.spent_tokens + self.tokens
 
     def sealed(self) -> Plan:
         """The plan with the hash of its content."""

@@ -5,23 +5,21 @@ Nothing but reads is sent. A mutation is planned against its record as the mutat
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pdsync.core import catalogue
 from pdsync.errors import WrongCompany
 from pdsync.writeback import fresh_reads, merge_preview
 from pdsync.writeback.completion import complete
-from pdsync.writeback.effects import find_effect, is_state, read_entries_to_delete
+from pdsync.writeback.effects import read_entries_to_delete
 from pdsync.writeback.equality import equivalent, fields, snapshot_fields, value_in
+from pdsync.writeback.estimate import estimate_read_tokens
 from pdsync.writeback.plan import LIFE, Change, Fate, Plan, Step
 from pdsync.writeback.precondition import Before, Decision, EntriesState, Now, RecordState, decide
 from pdsync.writeback.prepared import prepare
-from pdsync.writeback.probe import ADDITIONS_PER_SNAPSHOT
 from pdsync.writeback.shapes import count_records, record_key
 
 if TYPE_CHECKING:
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
     from pdsync.writeback.precondition import Policy
     from pdsync.writeback.prepared import PreparedMutation
     from pdsync.writeback.resolver import NameResolver
-    from pdsync.writeback.shapes import Shape
 
 _RECORD = "(the record)"  # in place of a field: all of it, which a deletion or a merge removes
 _SHOWN = 5  # titles of deleted entries in a step
@@ -85,8 +82,17 @@ async def make_plan(
             planner.to_delete[id] = to_delete
     steps = tuple(planner.plan(one) for one in prepared)
     now = datetime.now(UTC).replace(microsecond=0)
-    read_tokens = _estimate_read_tokens([one for one, step in zip(prepared, steps, strict=True) if step.fate == "send"])
-    return Plan(company[0], company[1], now, now + LIFE, policy, steps, read_tokens, domain=company[2]).sealed()
+    carried_out = [
+        one.with_payload(step.payload)
+        for one, step in zip(prepared, steps, strict=True)
+        if step.fate == "send" or step.after is not None
+    ]
+    read_tokens = estimate_read_tokens(carried_out, {step.mutation for step in steps if step.fate == "send"})
+    plan = Plan(
+        company[0], company[1], now, now + LIFE, policy, steps, read_tokens, domain=company[2],
+        spent_tokens=http.budget.spent,
+    )  # fmt: skip
+    return plan.sealed()
 
 
 class _Preview(Struct, frozen=True):
@@ -366,27 +372,3 @@ def _display_in_full(value: Any) -> Any:
 def _display_contact(entry: Mapping[str, Any]) -> str:
     notes = [entry.get("label"), "main" if entry.get("primary") else None]
     return f"{entry['value']} ({', '.join(filter(None, notes))})"
-
-
-def _estimate_read_tokens(mutations: Sequence[PreparedMutation]) -> int:
-    """Tokens of the reads just before and after the writes, and of the lists that additions are looked for in."""
-    total = 0
-    counts = Counter(one.operation.name for one in mutations)
-    for name, one in {each.operation.name: each for each in mutations}.items():
-        operation, shaped, count = one.operation, one.shape, counts[name]
-        if effect := find_effect(operation):
-            reader = catalogue.operation(effect.read or "")
-            total += (reader.cost or 0) * len(effect.queries) * count * (2 if is_state(operation) else 1)
-        elif shaped.verb in ("update", "delete", "merge"):
-            total += _estimate_read_cost(shaped, count * (2 if shaped.verb == "merge" else 1))
-            total += _estimate_read_cost(shaped, 1) * count if shaped.verb != "update" else 0
-        elif shaped.verb == "add" and shaped.listing:
-            total += (shaped.listing.cost or 0) * (count if shaped.path_params else -(-count // ADDITIONS_PER_SNAPSHOT))
-    return total
-
-
-def _estimate_read_cost(shaped: Shape, records: int) -> int:
-    if shaped.listing and "ids" in shaped.listing.query and records >= 4:
-        return (shaped.listing.cost or 0) * -(-records // 30)
-    reader = shaped.item or shaped.listing
-    return (reader.cost or 0) * records if reader else 0

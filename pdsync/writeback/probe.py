@@ -63,17 +63,21 @@ class ProbeOutcome(Struct, frozen=True):
 
 async def list_snapshot(http: Http, shape: Shape, payload: Mapping[str, Any]) -> Any:
     """The list before a record is added: its largest id, or all keys; None where it can't be read at a fair cost."""
-    if shape.listing is None:
+    if not has_snapshot(shape, payload):
         return None
     newest = _newest_first(shape)
-    if newest is None and shape.listing.paging != "none" and not shape.path_params:
-        return None  # a long list without an order: all of it would have to be read
-    if _required_query(shape.listing, payload) is None:
-        return None
     keys = [key for record in await read_list(http, shape, payload) if (key := record_key(record))]
     if newest and all(key.isdecimal() for key in keys):
         return max(map(int, keys), default=0)
     return sorted(keys)
+
+
+def has_snapshot(shape: Shape, payload: Mapping[str, Any]) -> bool:
+    """Whether a list can be read at a fair cost before a record is added to it."""
+    if shape.listing is None or _required_query(shape.listing, payload) is None:
+        return False
+    # Of a long list without an order all would have to be read.
+    return _newest_first(shape) is not None or shape.listing.paging == "none" or bool(shape.path_params)
 
 
 def find_relation(body: Mapping[str, Any], records: Iterable[dict[str, Any]]) -> dict[str, Any] | None:

@@ -37,7 +37,7 @@ TABLES: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     ]),
     "organizations": ("id BIGINT, name VARCHAR", [(7, "Acme"), (8, "Globex")]),
     "activity_types": ("key_string VARCHAR, name VARCHAR", [("call", "Call"), ("lunch", "Lunch date")]),
-    "currencies": ("code VARCHAR, name VARCHAR", [("EUR", "Euro"), ("USD", "US Dollar"), ("JPY", "Yen")]),
+    "activities": ("id BIGINT, type VARCHAR", [(1, "call"), (2, "demo"), (3, None)]),
     "deal_fields": ("field_code VARCHAR, field_name VARCHAR, field_type VARCHAR", [
         ("title", "Titel", "varchar"), ("status", "Status", "status"), (SIZE, "Deal size", "enum"),
     ]),
