@@ -83,6 +83,7 @@ class PushReceipt(Struct):
     not_undoable: list[str] = []  # why it can't take back others, each reason once
     requests: int = 0
     tokens: int = 0
+    read_back_tokens: int = 0  # of the sync that brings what was written into the warehouse
     stopped: str | None = None
     exit_code: int = 1
     streams: tuple[str, ...] = ()  # that were read back
@@ -294,7 +295,8 @@ def _guard(session: PushSession, plan: Plan, request: PushRequest) -> None:
 
     left, _ = session.http.budget.left()
     if request.budget is not None:
-        left = min(request.budget, left) if left is not None else request.budget
+        own = request.budget - session.http.budget.spent
+        left = min(own, left) if left is not None else own
     guards.check(
         plan,
         request.consent,
@@ -363,7 +365,8 @@ async def _read_back(
     receipt.streams = tuple(name for name in applied_changes.affected_streams(mutations) if name in synced)
     try:
         if receipt.streams:
-            await sync.sync(settings, sync.SyncRequest(receipt.streams))
+            synced_now = await sync.sync(settings, sync.SyncRequest(receipt.streams))
+            receipt.read_back_tokens = synced_now.tokens
         else:
             await mutation_log.publish(settings)
     except ProjectLocked:

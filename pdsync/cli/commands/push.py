@@ -6,6 +6,7 @@ import asyncio
 import signal
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from pdsync.writeback.plan import Plan, Step
     from pdsync.writeback.precondition import Policy
 
-_SHOWN = 30  # steps on a screen
+_SHOWN = 30  # steps on a screen; merges and deletions are always shown
+_TRIES = 3  # to answer a question that is not answered with yes or no
 _REASONS = 3  # why something can't be undone
 _FATES = {"send": "", "already_so": "already so", "rejected": "refused", "conflict": "conflict"}
 
@@ -144,12 +146,19 @@ def _dry_run(app: App, request: PushRequest, out: Path | None, html: Path | None
 
 
 def _carry_out(app: App, request: PushRequest, *, yes: bool) -> PushReceipt | None:
+    progress = _Progress(app)
+
     def confirm(plan: Plan) -> bool:
+        progress.stop()
         if not app.json and app.verbosity >= 0:
             _show_plan(app, plan, to_err=True)
-        return yes or _consents(plan)
+        if not (yes or _consents(app, plan)):
+            return False
+        progress.start(len(plan.steps))
+        return True
 
     def on_end(mutation: Mutation) -> None:
+        progress.count(mutation.state, mutation.reason)
         if app.json:
             shown = ("id", "operation", "target", "state", "reason", "detail", "remote_id")
             facts = {name: getattr(mutation, name) for name in shown}
@@ -164,34 +173,89 @@ def _carry_out(app: App, request: PushRequest, *, yes: bool) -> PushReceipt | No
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         return await pushing.push(app.settings, request, confirm, on_end, app.note)
 
-    return asyncio.run(interruptible())
+    try:
+        return asyncio.run(interruptible())
+    finally:
+        progress.stop()
 
 
-def _consents(plan: Plan) -> bool:
+class _Progress:
+    """A line on the terminal that says how far a push is; nothing where no person is watching."""
+
+    def __init__(self, app: App) -> None:
+        self._status = app.err.status("Reading what the changes are about") if app.is_watched else None
+        self._total, self._ends = 0, Counter[str]()
+        if self._status:
+            self._status.start()
+
+    def start(self, total: int) -> None:
+        """Show the progress of so many mutations."""
+        self._total = total
+        if self._status:
+            self._status.start()
+            self._update()
+
+    def count(self, state: str, reason: str | None) -> None:
+        """Count a mutation that has ended in this state."""
+        is_so = (state, reason) == ("applied", "already_so")
+        self._ends["already so" if is_so else state.replace("_", " ")] += 1
+        self._update()
+
+    @property
+    def text(self) -> str:
+        """How many have ended, and how."""
+        ended = self._ends.total()
+        counts = "".join(f", {count:,} {outcome}" for outcome, count in self._ends.items())
+        after = "; bringing it into the warehouse" if ended >= self._total else ""
+        return f"{ended:,} of {self._total:,} done{counts}{after}"
+
+    def stop(self) -> None:
+        """Remove the line."""
+        if self._status:
+            self._status.stop()
+
+    def _update(self) -> None:
+        if self._status:
+            self._status.update(self.text)
+
+
+def _consents(app: App, plan: Plan) -> bool:
     """Ask a person for consent. For merges, which can't be undone, they type the number."""
     for field, value, count, total in planning.mass_changes(plan):
         what = "emptied" if value in (None, "", []) else f"set to {render.brief(render.cell(value))}"
         if not click.confirm(clean(f"{count:,} of {total:,} records get {field} {what}. Is this intended?"), err=True):
             return False
-    merges = sum(step.verb == "merge" for step in plan.sending)
-    if merges:
-        typed = click.prompt(f"{merges} records will be merged for good. Type the number to continue", err=True)
-        return str(typed).strip() == str(merges)
     if not plan.sending:
         return True
-    return click.confirm(f"Send {len(plan.sending):,} changes to {clean(plan.company)}?", err=True)
+    what = f"{_counted(len(plan.sending), 'change')} to {clean(plan.company)}"
+    merges = sum(step.verb == "merge" for step in plan.sending)
+    if not merges:
+        return click.confirm(f"Send {what}?", err=True)
+    app.note(f"A merge can't be undone, so yes is not enough. To send {what},\ntype the number of merges.")
+    for _ in range(_TRIES):
+        typed = str(click.prompt("Number of merges", err=True)).strip().lower()
+        if typed not in ("y", "yes"):
+            return typed == str(merges)
+        app.note(f"Nothing was sent yet. Type the number, {merges}, or n to send nothing.")
+    return False
 
 
 def _show_plan(app: App, plan: Plan, *, to_err: bool = False) -> None:
-    if plan.steps:
+    final = [step for step in plan.sending if step.verb == "merge" or step.deletes]
+    final.sort(key=lambda step: step.verb != "merge")
+    shown_first = {step.mutation for step in final}
+    others = [step for step in plan.steps if step.mutation not in shown_first]
+    steps = [*final, *others[: max(_SHOWN - len(final), 0)]]
+    if steps:
         headers = ["", "operation", "record", "title", "before → after"]
-        shown = Rows(headers, [_step_row(step) for step in plan.steps[:_SHOWN]], notes=True)
+        shown = Rows(headers, [_step_row(step) for step in steps], notes=True)
         if to_err:
             tables.show_aside(app, shown)
         else:
             tables.show(app, shown)
-    if len(plan.steps) > _SHOWN:
-        app.note(f"… and {len(plan.steps) - _SHOWN:,} more (--json or --html FILE shows all)")
+    if len(steps) < len(plan.steps):
+        which = ", no merge or deletion" if final else ""
+        app.note(f"… and {len(plan.steps) - len(steps):,} more{which} (--json or --html FILE shows all)")
     app.note("\n" + _summarize(plan))
     for field, value, count, total in planning.mass_changes(plan):
         what = "emptied" if value in (None, "", []) else f"set to {render.brief(render.cell(value))}"
@@ -215,6 +279,7 @@ def _totals(plan: Plan) -> dict[str, Any]:
         "fates": fates,
         "requests": len(plan.sending),
         "tokens": plan.tokens,
+        "tokens_spent": plan.spent_tokens,
         "deletes": sum(step.deletes for step in plan.sending),
         "merges": sum(step.verb == "merge" for step in plan.sending),
         "hash": plan.hash,
@@ -226,11 +291,17 @@ def _summarize(plan: Plan) -> str:
     if not plan.steps:
         return "The queue is empty: there is nothing to push. Queue something: pdsync queue add --help"
     totals = _totals(plan)
-    left_out = [f"{count:,} {_FATES[fate]}" for fate, count in totals["fates"].items() if count and fate != "send"]
-    more = [f"{totals[what]:,} {what}" for what in ("deletes", "merges") if totals[what]]
-    sentence = f"{len(plan.sending):,} changes{f' (among them {chr(44).join(more)})' if more else ''}"
-    sentence += f" of {plan.company}, about {plan.tokens:,} tokens"
-    return sentence + (f"; not sent: {', '.join(left_out)}." if left_out else ".")
+    final = [_counted(totals[f"{what}s"], what) for what in ("merge", "delete") if totals[f"{what}s"]]
+    parts = [f"{totals['requests']:,} to send" + (f" ({', '.join(final)})" if final else "")]
+    parts += [f"{count:,} {_FATES[fate]}" for fate, count in totals["fates"].items() if count and fate != "send"]
+    return (
+        f"{_counted(len(plan.steps), 'change')} of {plan.company}: {', '.join(parts)}.\n"
+        f"About {plan.total_tokens:,} tokens, {plan.spent_tokens:,} of them spent on this plan."
+    )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _show_receipt(app: App, receipt: PushReceipt, seconds: float) -> None:
@@ -240,19 +311,18 @@ def _show_receipt(app: App, receipt: PushReceipt, seconds: float) -> None:
                   "run_id": receipt.push_id, **facts, "streams": {name: {} for name in receipt.streams},
                   "mutations": {**receipt.outcomes, "open": receipt.open}, "seconds": round(seconds, 3)})  # fmt: skip
         return
-    parts = [f"{receipt.outcomes.get(end, 0):,} {end.replace('_', ' ')}" for end in ENDS if receipt.outcomes.get(end)]
-    if receipt.open:
-        parts.append(f"{receipt.open:,} still in the queue")
-    notes = [f"{receipt.already_so:,} were so already"] if receipt.already_so else []
-    notes += [f"{receipt.unverified:,} sent, not verifiable"] if receipt.unverified else []
-    so = f" ({', '.join(notes)})" if notes else ""
-    app.note(
-        f"\nPush {receipt.push_id}: {', '.join(parts) or 'nothing to do'}{so}; {receipt.requests:,} requests,"
-        f" {receipt.tokens:,} tokens, {seconds:.1f} s."
-    )
+    changed = receipt.outcomes.get("applied", 0) - receipt.already_so
+    counts = {"applied": changed, "already so": receipt.already_so}
+    counts |= {end.replace("_", " "): receipt.outcomes.get(end, 0) for end in ENDS if end != "applied"}
+    counts["still in the queue"] = receipt.open
+    parts = [f"{count:,} {outcome}" for outcome, count in counts.items() if count]
+    after = f" and {receipt.read_back_tokens:,} to bring it into the warehouse" if receipt.read_back_tokens else ""
+    app.note(f"\nPush {receipt.push_id}: {', '.join(parts) or 'nothing to do'}.")
+    if receipt.unverified:
+        app.note(f"{receipt.unverified:,} of those applied: sent, not verifiable.")
+    app.note(f"{receipt.requests:,} requests, {receipt.tokens:,} tokens{after}, {seconds:.1f} s.")
     if receipt.stopped:
         app.note(f"It stopped: {receipt.stopped}\nWhat was not sent is still in the queue: pdsync queue list")
-    changed = receipt.outcomes.get("applied", 0) - receipt.already_so
     if receipt.undoable:
         what = "it" if receipt.undoable == changed else f"{receipt.undoable:,} of its {changed:,} changes"
         app.note(f"To undo {what}: pdsync undo {receipt.push_id}")
