@@ -83,6 +83,7 @@ class PushReceipt(Struct):
     not_undoable: list[str] = []  # why it can't take back others, each reason once
     requests: int = 0
     tokens: int = 0
+    estimated_tokens: int = 0  # as the plan estimated them
     read_back_tokens: int = 0  # of the sync that brings what was written into the warehouse
     stopped: str | None = None
     exit_code: int = 1
@@ -311,7 +312,7 @@ async def _apply(
     session: PushSession, plan: Plan, push_id: str, request: PushRequest, on_end: Callable[[Mutation], None]
 ) -> PushReceipt:
     outbox, identity = session.outbox, session.identity
-    receipt = PushReceipt(push_id, datetime.now(UTC).replace(microsecond=0))
+    receipt = PushReceipt(push_id, datetime.now(UTC).replace(microsecond=0), estimated_tokens=plan.total_tokens)
     session.control.bind_company(identity.company_id, identity.company_name, identity.company_domain)
     outbox.push_log.save_plan(plan.hash, plan.company_id, len(plan.steps))
     outbox.push_log.start_push(push_id, plan.hash)

@@ -17,6 +17,7 @@ from pdsync.core.log import log
 from pdsync.errors import AuthError, GuardTripped, PdsyncError, Stopped
 from pdsync.writeback import fresh_reads
 from pdsync.writeback.dependencies import find_predecessors
+from pdsync.writeback.estimate import CANARY
 from pdsync.writeback.prepared import HeldBack
 from pdsync.writeback.sender import Sender
 from pdsync.writeback.verification import MACHINE_ERRORS, give_up
@@ -37,7 +38,7 @@ _FATES: dict[str, State] = {"already_so": "applied", "rejected": "rejected", "co
 class Limits(Struct, frozen=True):
     """When a push stops early."""
 
-    canary: int = 5  # mutations that are sent and verified before the rest; 1 where there are merges
+    canary: int = CANARY  # mutations that are sent and verified before the rest; 1 where there are merges
     in_a_row: int = 5  # failures
     of_last: int = 100  # mutations in which `share` is counted
     share: float = 0.05  # of the last ones that may fail

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pdsync.model import Operation
-    from tests.support.world import Remote
+    from tests.support.world import Ran, Remote
 
 TABLE = Path(__file__).parents[2] / "docs" / "read-back.md"
 WRITES = [
@@ -190,7 +190,7 @@ def outcome(project: Project, id: str) -> tuple[Any, ...]:
 @pytest.fixture
 def known(remote: Remote, project: Project) -> dict[str, Any]:
     """What the braces stand for."""
-    path = project.folder / "picture.png"
+    path = project.folder.parent / "picture.png"
     path.write_bytes(b"no real picture")
     found: dict[str, Any] = {"path": str(path)}
     for kind in ("Deal", "Organization", "Person", "Product"):
@@ -225,8 +225,10 @@ def test_w7_every_outcome_is_verified_or_says_that_nothing_can_verify_it(
             options = read(project, "getProjectField", f"field_code={known['Project']}")["options"]
             known["Project_option"] = options[-1]["id"]
         queued = {name: queue(project, name, words, known) for name, words in batch.items()}
+        remote.clear_log()
         ran = project.here(*PUSH)
         assert ran.code in (0, 5), (ran, wrong)
+        assert_estimated(remote, ran)
         for name, id in queued.items():
             tried.add(catalogue.operation(name).name)
             state, reason, detail, remote_id = outcome(project, id)
@@ -239,6 +241,35 @@ def test_w7_every_outcome_is_verified_or_says_that_nothing_can_verify_it(
     assert wrong == {}
     assert unread - tried - {"v1 deleteUserProviderLink"} == set()
     assert live_products(project, known["deal"]) == []
+
+
+def assert_estimated(remote: Remote, ran: Ran) -> None:
+    """The receipt says what the server has charged; how many records a read takes together depends on the answers."""
+    charged = sum(entry["cost"] for entry in remote.log())
+    assert ran.summary["tokens"] == charged
+    assert charged <= ran.summary["estimated_tokens"] <= charged * 1.1
+
+
+def test_a_push_costs_what_its_plan_estimates(remote: Remote, project: Project, known: dict[str, Any]) -> None:
+    deals = [each["id"] for each in live(remote, "deals") if not each["is_archived"]][-12:]
+    persons = [each["id"] for each in live(remote, "persons")][-4:]
+    activities = [each["id"] for each in live(remote, "activities")][-5:]
+    updates = [("updateDeal", f"id={id} title=Estimated") for id in deals]
+    chain = [("updateDeal", f"id={deals[0]} probability={n}") for n in (11, 12, 12)]  # the last one changes nothing
+    additions = [("addPerson", f"name=Estimated {n}") for n in range(3)]
+    children = [("addNote", f"deal_id={deals[0]} content=x"), ("addDealFollower", f"id={deals[1]} user_id={{user}}"),
+                ("addDealProduct", f"id={deals[2]} product_id={{product}} item_price=1 quantity=1")]  # fmt: skip
+    deletions = [("deleteActivity", f"id={id}") for id in activities]
+    merges = [("v1 mergePersons", f"id={persons[0]} merge_with_id={persons[1]}"),
+              ("updatePerson", f"id={persons[2]} name=Estimated")]  # fmt: skip
+    for kinds in ([*updates, *chain, *additions, *children, *deletions], merges):
+        for name, words in kinds:
+            queue(project, name, words, known)
+        remote.clear_log()
+        ran = project.here(*PUSH)
+        assert ran.code == 0, ran
+        assert ran.summary["mutations"]["applied"] == len(kinds)
+        assert_estimated(remote, ran)
 
 
 def live_products(project: Project, deal: int) -> list[dict[str, Any]]:
