@@ -7,7 +7,7 @@ that readers open, replaced as a whole after each run. Both have the same tables
     versions.<stream>    the earlier versions of the rows in main
     history.<stream>     a view of both: every version, with _valid_from and _valid_to
     main.<child>         a view: one row an element of a list
-    labeled.<stream>     a view: names and labels in place of ids
+    labeled.<stream>     a view: names and labels in place of ids, which stay beside them
     meta.*               pdsync's own records: runs, checkpoints, custom fields, …
 
 No table has a primary key or an index: uniqueness is the loader's job (`load.commit`), which is several times faster
@@ -27,7 +27,7 @@ from pdsync.load.transaction import transaction
 from pdsync.sql import first, literal, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 MEMORY_LIMIT = "400MB"  # of DuckDB's own; beyond it spills to disk
@@ -257,55 +257,97 @@ class LabeledColumn(NamedTuple):
     key: str = ""
     title: str = ""  # the column with the name
     labels: str = ""  # the column with its labels, where those are shown
+    code: str = ""  # the built-in field whose options it has, where their labels are shown
+    many: bool = False  # a list of ids: of options, or of records of `table`
 
 
 def labeled_columns(
-    columns: Sequence[str], references: dict[str, tuple[str, str, str]], replaced: dict[str, str]
+    columns: Sequence[str],
+    references: Mapping[str, LabeledColumn],
+    replaced: Mapping[str, str],
+    options: Mapping[str, LabeledColumn],
 ) -> dict[str, LabeledColumn]:
-    """The columns of `labeled.<table>` by name.
+    """The columns of `labeled.<table>` by name: names and labels, each with its id beside it.
+
+    The id keeps the name of its column; where the label has that name, `_id` or `_option_id` is appended. No other
+    column gives way to an id.
 
     Args:
         columns: those of the table, in order.
-        references: column of an id → (the table it points to, its key, the column with its name).
+        references: column of ids of records → what is shown for it.
         replaced: column of option ids → the column with their labels.
+        options: column of option ids of a built-in field → what is shown for it.
     """
     left_out = {*replaced.values(), *SYSTEM_COLUMNS} - {"_deleted_at"}
-    sources = []
+    shown, ids = [], []  # (name, source); an id is at the place of its label, or None
     for column in columns:
-        if column in references:
-            sources.append((column.removesuffix("_id"), LabeledColumn(column, *references[column])))
-        elif column == "label_ids":
-            sources.append(("labels", LabeledColumn(column)))
-        elif column not in left_out:
-            sources.append((column, LabeledColumn(column, labels=replaced.get(column, ""))))
-    names = distinct([name for name, _ in sources])
-    return dict(zip(names, (source for _, source in sources), strict=True))
+        if column in left_out:
+            continue
+        id_name = ""
+        if column == "label_ids":
+            in_field = LabeledColumn(column, code=column, many=True)
+            name, source, id_name = "labels", references.get(column, in_field), column
+        elif column in references:
+            # The column of a custom field is named after its label, whatever that ends in.
+            name, source = column if column.startswith("cf_") else column.removesuffix("_id"), references[column]
+            id_name = column if name != column else f"{column}_id"
+        elif label := replaced.get(column):
+            name, source = column, LabeledColumn(column, labels=label)
+            id_name = f"{column}_option_ids" if label.endswith("_labels") else f"{column}_option_id"
+        elif column in options:
+            name, source = column, options[column]
+            id_name = f"{column}_option_ids" if source.many else f"{column}_option_id"
+        else:
+            name, source = column, LabeledColumn(column)
+        shown.append((name, source))
+        ids.append(id_name)
+    names = distinct([name for name, _ in shown])
+    id_names = iter(distinct([name for name in ids if name], names))
+    result: dict[str, LabeledColumn] = {}
+    for name, (_, source), id_name in zip(names, shown, ids, strict=True):
+        result[name] = source
+        if id_name:
+            result[next(id_names)] = LabeledColumn(source.column)
+    return result
 
 
-def labeled_view(table: str, columns: dict[str, LabeledColumn]) -> str:
+def labeled_view(table: str, columns: Mapping[str, LabeledColumn]) -> str:
     """What (re)creates `labeled.<table>` with `columns`."""
     selected: list[str] = []
     joins: list[str] = []
     for name, source in columns.items():
-        if source.table:
+        column = f"t.{quoted(source.column)}"
+        if source.table and source.many:
+            title, key = f"o.{quoted(source.title)}", f"o.{quoted(source.key)}"
+            shown = (
+                f"(SELECT list({title} ORDER BY {title}) FROM {quoted('main', source.table)} o"
+                f" WHERE list_contains({column}, {key}))"
+            )
+        elif source.table:
             alias = f"j{len(joins)}"
-            joins.append(
-                f"LEFT JOIN {quoted('main', source.table)} {alias}"
-                f" ON {alias}.{quoted(source.key)} = t.{quoted(source.column)}"
-            )
-            selected.append(f"{alias}.{quoted(source.title)} AS {quoted(name)}")
-        elif source.column == "label_ids":  # built-in labels are options of a built-in field
-            selected.append(
-                "(SELECT list(o.label ORDER BY o.label) FROM meta.field_options o"
-                f" WHERE o.entity = {literal(table)} AND o.field_code IN ('label_ids', 'label')"
-                f" AND list_contains(t.label_ids::VARCHAR[], o.option_id)) AS {quoted(name)}"
-            )
+            joins.append(f"LEFT JOIN {quoted('main', source.table)} {alias} ON {alias}.{quoted(source.key)} = {column}")
+            shown = f"{alias}.{quoted(source.title)}"
+        elif source.code:
+            shown = _option_labels(table, source, column)
         else:
-            selected.append(f"t.{quoted(source.labels or source.column)} AS {quoted(name)}")
+            shown = f"t.{quoted(source.labels or source.column)}"
+        selected.append(f"{shown} AS {quoted(name)}")
     return (
         f"CREATE OR REPLACE VIEW {quoted('labeled', table)} AS"
         f" SELECT {', '.join(selected)} FROM {quoted('main', table)} t {' '.join(joins)}"
     )
+
+
+def _option_labels(table: str, source: LabeledColumn, column: str) -> str:
+    """The labels of options of a built-in field: a list, or one; the id itself where its label is not known."""
+    codes = ("label_ids", "label") if source.column == "label_ids" else (source.code,)
+    of_field = (
+        f"FROM meta.field_options o WHERE o.entity = {literal(table)}"
+        f" AND o.field_code IN ({', '.join(map(literal, codes))})"
+    )
+    if source.many:
+        return f"(SELECT list(o.label ORDER BY o.label) {of_field} AND list_contains({column}::VARCHAR[], o.option_id))"
+    return f"coalesce((SELECT any_value(o.label) {of_field} AND o.option_id = {column}::VARCHAR), {column}::VARCHAR)"
 
 
 def distinct(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:

@@ -75,10 +75,12 @@ def relations(
     labeled = {}
     for name, source in shown.items():
         text = texts[source.column]
-        if source.table:
-            text = f"{source.table}.{source.title} for {source.column}: {text}"
-        elif source.column == "label_ids":
+        if source.column == "label_ids" and (source.table or source.code):
             text = "Its labels, by name."
+        elif source.table:
+            text = f"{source.table}.{source.title} for {source.column}: {text}"
+        elif source.code:
+            text = f"Label of the option; its id is beside it. {text}"
         labeled[name] = text
     yield Relation(
         "labeled",

@@ -16,7 +16,9 @@ from pdsync.load import sales_views, warehouse
 from pdsync.load.comments import Relation, add_missing, execute_all
 from pdsync.load.comments import statements as comment_statements
 from pdsync.load.transaction import transaction
+from pdsync.load.warehouse import LabeledColumn
 from pdsync.runner import comments
+from pdsync.writeback.record_names import STREAM_OF_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -48,8 +50,12 @@ def create_views(
     tables = {stream.name: table_of(stream, "v2") for stream in present}
     columns = warehouse.columns_of_tables(connection)
     fields = comments.custom_fields(connection)
+    options = _options(connection)
     wanted = {
-        stream.name: _of_stream(stream, tables[stream.name], columns[stream.name], names, fields) for stream in present
+        stream.name: _of_stream(
+            stream, tables[stream.name], columns[stream.name], names, fields, options.get(stream.name, {})
+        )
+        for stream in present
     }
     wanted[_META] = _of_meta(connection)
     answers = sales_views.statements(views().values(), names, sales_views.timezone_of(connection, timezone, names))
@@ -70,24 +76,55 @@ def create_views(
 
 
 def _of_stream(
-    stream: Stream, table: Table, columns: list[str], present: set[str], fields: comments.Fields
+    stream: Stream,
+    table: Table,
+    columns: list[str],
+    present: set[str],
+    fields: comments.Fields,
+    options: dict[str, LabeledColumn],
 ) -> list[str]:
     """What creates the views of one table (its versions, the lists in it, its labels), and comments on all of it."""
     statements = [warehouse.history_view(stream.name)]
     for name, child in stream.children.items():
         items = list(stream.column(child.of).items)
         statements += warehouse.child_views(name, stream.name, stream.key, child.parent, child.of, items, child.value)
-    references = {
-        column: (other, catalogue.stream(other).key, catalogue.stream(other).title)
-        for column, other in stream.labels.items()
-        if other in present
-    }
     replaced = {column.label_of: column.name for column in table.columns if column.label_of}
-    labeled = warehouse.labeled_columns(columns, references, replaced)
+    labeled = warehouse.labeled_columns(columns, _references(stream, present, fields), replaced, options)
     statements.append(warehouse.labeled_view(stream.name, labeled))
     for relation in comments.relations(stream, table, columns, labeled, fields):
         statements += comment_statements(relation)
     return statements
+
+
+def _references(stream: Stream, present: set[str], fields: comments.Fields) -> dict[str, LabeledColumn]:
+    """The columns of a stream with ids of records, and the names that are shown for them, where their table exists."""
+    pointed_to = dict(stream.labels)
+    for (name, _), variants in fields.items():
+        if name == stream.name:
+            pointed_to |= {each.column: STREAM_OF_TYPE[each.type] for each in variants if each.type in STREAM_OF_TYPE}
+    references = {
+        column: LabeledColumn(column, other, catalogue.stream(other).key, catalogue.stream(other).title)
+        for column, other in pointed_to.items()
+        if other in present
+    }
+    if stream.name == "leads" and "lead_labels" in present:  # a lead's labels are records, not options
+        labels = catalogue.stream("lead_labels")
+        references["label_ids"] = LabeledColumn("label_ids", labels.name, labels.key, labels.title, many=True)
+    return references
+
+
+def _options(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, LabeledColumn]]:
+    """The built-in fields whose options have ids, by stream and column; a code such as `won` is no id."""
+    rows = connection.execute(
+        "SELECT o.entity, o.field_code, any_value(c.data_type) LIKE '%[]' FROM meta.field_options o"
+        " JOIN duckdb_columns() c ON c.database_name = current_database() AND c.schema_name = 'main'"
+        " AND c.table_name = o.entity AND c.column_name = o.field_code"
+        " GROUP BY o.entity, o.field_code HAVING bool_and(try_cast(o.option_id AS BIGINT) IS NOT NULL)"
+    ).fetchall()
+    options: dict[str, dict[str, LabeledColumn]] = {}
+    for stream, column, many in rows:
+        options.setdefault(stream, {})[column] = LabeledColumn(column, code=column, many=bool(many))
+    return options
 
 
 def _of_meta(connection: duckdb.DuckDBPyConnection) -> list[str]:

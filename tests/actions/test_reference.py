@@ -133,7 +133,6 @@ def test_the_page_has_a_heading_an_action_and_a_row_an_input() -> None:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with open_world(tmp_path_factory.mktemp("reference"), seed=41) as world:
-        (world.project.folder / "pdsync.toml").touch()  # a folder with other files is a project only with it
         (world.project.folder / "offer.pdf").write_text("%PDF", encoding="utf-8")
         yield world
 

@@ -126,7 +126,7 @@ def published(tmp_path: Path) -> Path:
     columns = warehouse.columns_of_tables(work.connection)["things"]
     for statement in (
         *warehouse.child_views("thing_labels", "things", "id", "thing_id", "label_ids", [], "label_id"),
-        warehouse.labeled_view("things", warehouse.labeled_columns(columns, {}, {})),
+        warehouse.labeled_view("things", warehouse.labeled_columns(columns, {}, {}, {})),
     ):
         work.connection.execute(statement)
     work.connection.execute("CREATE VIEW sales.names AS SELECT name FROM main.things WHERE _deleted_at IS NULL")

@@ -12,6 +12,7 @@ import pytest
 
 from pdsync.errors import FileLocked, StorageError, WrongCompany
 from pdsync.load import warehouse
+from pdsync.load.warehouse import LabeledColumn
 
 from .kit import THINGS, Work, at, record
 
@@ -192,25 +193,43 @@ def test_a_list_becomes_a_row_for_each_element_in_its_order(tmp_path: Path) -> N
     work.close()
 
 
-def test_the_labeled_view_shows_names_in_place_of_ids(tmp_path: Path) -> None:
-    columns = {**THINGS.columns, "owner_id": "BIGINT", "tier": "BIGINT", "tier_label": "VARCHAR", "raw": "VARCHAR"}
-    work = Work(tmp_path / "labels.duckdb", msgspec.structs.replace(THINGS, columns=columns))
+def test_the_labeled_view_shows_names_and_labels_with_their_ids_beside_them(tmp_path: Path) -> None:
+    more = dict.fromkeys(["owner_id", "tier", "channel", "cf_owner_id"], "BIGINT")
+    more |= {"tier_label": "VARCHAR", "tier_option_id": "VARCHAR"}
+    work = Work(tmp_path / "labels.duckdb", msgspec.structs.replace(THINGS, columns={**THINGS.columns, **more}))
     connection = work.connection
-    connection.execute("CREATE TABLE main.users AS SELECT 5::BIGINT AS id, 'Ann' AS name")
-    options = [("label_ids", "3", "Warm"), ("label", "4", "Cold"), ("other", "3", "Wrong field")]
+    connection.execute("CREATE TABLE main.users AS SELECT * FROM (VALUES (5::BIGINT, 'Ann'), (6, 'Ann')) v(id, name)")
+    options = [
+        ("label_ids", "3", "Warm"),
+        ("label", "4", "Cold"),
+        ("other", "3", "Wrong field"),
+        ("channel", "3", "Web"),
+    ]
     connection.executemany("INSERT INTO meta.field_options VALUES ('things', ?, ?, ?)", options)
     stored = warehouse.columns_of_tables(connection)["things"]
-    references = {"owner_id": ("users", "id", "name")}
-    labeled = warehouse.labeled_columns(stored, references, {"tier": "tier_label"})
-    connection.execute(warehouse.labeled_view("things", labeled))
-    work.commit(
-        [record(1, "a", 1, owner_id=5, tier=7, tier_label="Gold", label_ids=[3, 4, 99]), record(2, "b", 1, owner_id=6)],
-        2,
+    labeled = warehouse.labeled_columns(
+        stored,
+        {column: LabeledColumn(column, "users", "id", "name") for column in ("owner_id", "cf_owner_id")},
+        {"tier": "tier_label"},
+        {"channel": LabeledColumn("channel", code="channel")},
     )
+    connection.execute(warehouse.labeled_view("things", labeled))
+    rows = [
+        record(1, "a", 1, owner_id=5, tier=7, tier_label="Gold", label_ids=[3, 4, 99], channel=3, cf_owner_id=6),
+        record(2, "b", 1, owner_id=6, channel=8, tier_option_id="mine"),
+        record(3, "c", 1, owner_id=7),
+    ]
+    work.commit(rows, 2)
     names = [row[0] for row in work.rows("DESCRIBE labeled.things")]
-    assert names == ["id", "name", "labels", "is_deleted", "update_time", "owner", "tier", "raw", "_deleted_at"]
-    assert work.rows("SELECT id, name, labels, owner, tier FROM labeled.things ORDER BY id") == [
-        (1, "a", ["Cold", "Warm"], "Ann", "Gold"),
-        (2, "b", None, None, None),
+    assert names == [
+        "id", "name", "labels", "label_ids", "is_deleted", "update_time", "owner", "owner_id", "tier",
+        "tier_option_id_1", "channel", "channel_option_id", "cf_owner_id", "cf_owner_id_id", "tier_option_id",
+        "_deleted_at",
+    ]  # fmt: skip
+    shown = "id, labels, label_ids, owner, owner_id, tier, tier_option_id_1, channel, channel_option_id, cf_owner_id"
+    assert work.rows(f"SELECT {shown} FROM labeled.things ORDER BY id") == [
+        (1, ["Cold", "Warm"], [3, 4, 99], "Ann", 5, "Gold", 7, "Web", 3, "Ann"),
+        (2, None, [], "Ann", 6, None, None, "8", 8, None),  # an option without a label, and two owners of one name
+        (3, None, [], None, 7, None, None, None, None, None),
     ]
     work.close()

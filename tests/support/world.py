@@ -190,6 +190,7 @@ class Project:
     def __init__(self, folder: Path, remote: Remote | None = None, **settings: str | int) -> None:
         self.folder, self.data = folder, folder / "data"
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "pdsync.toml").touch()  # so that tests may put other files into its folder
         home = folder.with_name(f"{folder.name}-home")
         home.mkdir(exist_ok=True)
         self.env = {
