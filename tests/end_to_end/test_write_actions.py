@@ -109,7 +109,7 @@ def known(remote: Remote, project: Project) -> dict[str, str]:
             "call_logs", "deal_products", "lead_labels", "mail_threads",
         )
     }  # fmt: skip
-    path = project.folder / "attached.txt"
+    path = project.folder.parent / "attached.txt"
     path.write_text("an attachment", encoding="utf-8")
     codes = {
         f"{kind}_field": next(
