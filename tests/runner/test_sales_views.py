@@ -422,10 +422,11 @@ def path_of(company: duckdb.DuckDBPyConnection) -> Path:
 
 
 def test_every_view_is_equal_from_clients_in_other_time_zones(company: duckdb.DuckDBPyConnection) -> None:
-    listed = [view.name for view in views().values() if view.question and not view.parameters]
-    in_utc = {name: ask(company, f"SELECT * FROM {name} ORDER BY ALL") for name in listed}
+    """The building blocks too: between two clocks of a zone with summer time a day is not always 24 hours."""
+    names = [view.name for view in views().values() if not view.parameters]
+    in_utc = {name: ask(company, f"SELECT * FROM {name} ORDER BY ALL") for name in names}
     try:
-        for zone in ("Asia/Tokyo", "America/Los_Angeles"):
+        for zone in ("Asia/Tokyo", "America/Los_Angeles", "Europe/London"):  # with other summer times
             company.execute(f"SET TimeZone = '{zone}'")
             for name, rows in in_utc.items():
                 assert ask(company, f"SELECT * FROM {name} ORDER BY ALL") == rows, (name, zone)
