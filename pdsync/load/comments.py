@@ -16,7 +16,7 @@ from pdsync.sql import literal, quoted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SCHEMAS = ("main", "labeled", "history", "sales", "meta")  # those that people read
+SCHEMAS = ("main", "labeled", "history", "sales", "my", "meta")  # those that people read
 
 
 class Relation(Struct, frozen=True):

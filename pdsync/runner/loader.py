@@ -17,7 +17,7 @@ import msgspec
 
 from pdsync.core import catalogue, disk
 from pdsync.errors import StorageError
-from pdsync.load import clock_repair, tombstones, warehouse
+from pdsync.load import clock_repair, project_views, tombstones, warehouse
 from pdsync.load.commit import Batch, Counts, Target, commit, note_change, refresh_labels
 from pdsync.load.transaction import transaction
 from pdsync.model import FINDINGS, FROM_FILES, CustomField, SchemaChange, Stream, Tombstone, Version, Walk
@@ -321,6 +321,10 @@ class Loader:
             timezone: in which days and months are cut; empty: the zone of the token's user.
         """
         views.create_views(self.connection, self.table, timezone)
+
+    def create_project_views(self, project: Path) -> list[str]:
+        """Create the views of the files `views/*.sql` in the folder `project`; messages about those that fail."""
+        return project_views.recreate(self.connection, project / "views")
 
 
 def _chunks(pages: Sequence[Page]) -> Iterator[tuple[list[Page], bool]]:

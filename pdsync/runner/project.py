@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import duckdb
+from msgspec import Struct
 
 from pdsync.core.control import Control, Lock
 from pdsync.core.log import log
 from pdsync.errors import ConfigError, FileLocked, StorageError
-from pdsync.load import history, publish, warehouse
+from pdsync.load import history, reader_objects, warehouse
+from pdsync.load import publish as publishing
 from pdsync.runner import queue_recovery, stores
 
 if TYPE_CHECKING:
@@ -61,7 +63,14 @@ def opened(settings: Settings) -> Iterator[Control]:
         control.close()
 
 
-def ready_work_file(settings: Settings, control: Control, on_note: Callable[[str], None] = log.warning) -> None:
+class Published(Struct, frozen=True):
+    """The published warehouse as it was when a job began: its state, and what readers have created in it."""
+
+    state: tuple[int, int, int] | None  # inode, size and time of change; None: there is none
+    objects: list[str]
+
+
+def ready_work_file(settings: Settings, control: Control, on_note: Callable[[str], None] = log.warning) -> Published:
     """Make sure that the work file is usable, or absent. The caller has the project's lock.
 
     A work file that a crash has damaged, or that is older than the published warehouse, is moved aside and replaced by
@@ -73,6 +82,9 @@ def ready_work_file(settings: Settings, control: Control, on_note: Callable[[str
         control: its control.db.
         on_note: is called with messages for the user about what was replaced or restored.
 
+    Returns:
+        The published warehouse as it is now, for `publish`.
+
     Raises:
         FileLocked: another program has the work file open.
         StorageError: a file is another company's, or can't be replaced. Nothing was changed.
@@ -80,6 +92,7 @@ def ready_work_file(settings: Settings, control: Control, on_note: Callable[[str
     work, published = work_path(settings), settings.warehouse
     is_damaged = work.exists() and _is_damaged(work)
     is_older, has_own = False, True
+    before = Published(_state(published), [])
     with stores.attached(work, published) as (connection, names):
         outbox = queue_recovery.open_outbox(settings, control)
         for note in queue_recovery.recover(outbox, connection, databases=names):
@@ -87,6 +100,7 @@ def ready_work_file(settings: Settings, control: Control, on_note: Callable[[str
         if not is_damaged and len(names) == 2:
             with contextlib.suppress(duckdb.Error):  # a warehouse that can't be read is replaced by the next one
                 is_older, has_own = stores.is_older(connection)
+                before = Published(before.state, reader_objects.find(connection, *names))
     if is_damaged:
         aside = _move_aside(work, "damaged")
         work.with_name(work.name + ".wal").unlink(missing_ok=True)
@@ -97,13 +111,50 @@ def ready_work_file(settings: Settings, control: Control, on_note: Callable[[str
             note += f" It is kept as {_move_aside(work, 'apart').name}: it has walks that the warehouse lacks."
         on_note(note)
     elif work.exists():
-        return
+        return before
     if published.exists():
         try:
-            publish.copy(published, work)
+            publishing.copy(published, work)
             warehouse.check_whole(work)
         except (OSError, StorageError):
             work.unlink(missing_ok=True)
+    return Published(before.state, [])  # the copy has what readers have created, too
+
+
+def publish(settings: Settings, on_note: Callable[[str], None] = log.warning, before: Published | None = None) -> None:
+    """Replace the published warehouse with a copy of the work file, which is closed.
+
+    What readers have created in it is named first, and the file that has it is kept.
+
+    Args:
+        settings: of the project.
+        on_note: is called with that message.
+        before: what `ready_work_file` returned; None: it is looked for now.
+
+    Raises:
+        StorageError: the disk is full or read-only; the warehouse is unchanged.
+    """
+    work, published = work_path(settings), settings.warehouse
+    objects = before.objects if before else []
+    if published.exists() and (before is None or before.state != _state(published)):
+        with stores.attached(work, published) as (connection, names), contextlib.suppress(duckdb.Error):
+            objects = reader_objects.find(connection, *names) if len(names) == 2 else ["another program has it open"]
+    if objects:
+        kept = reader_objects.keep(published)
+        on_note(
+            f"{published.name} has tables or views that pdsync did not create ({', '.join(objects)}). It is replaced"
+            f" by a new one, and kept as {kept.name}: copy them from there to a file of your own, or make them"
+            f" views/*.sql of the project (docs/own-tables.md)."
+        )
+    publishing.publish(work, published)
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _is_damaged(work: Path) -> bool:

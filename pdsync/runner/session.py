@@ -16,7 +16,6 @@ from msgspec import Struct
 from pdsync.core.account import fetch_account
 from pdsync.errors import ConfigError
 from pdsync.extract.raw_archive import Archive
-from pdsync.load import publish
 from pdsync.model import Receipt, StreamReceipt
 from pdsync.runner import connection, project
 from pdsync.runner.loader import Loader
@@ -237,7 +236,7 @@ async def _open_work_file(
         clock: the server's; None for a job that makes no request.
     """
     company_id, name, domain = company
-    project.ready_work_file(settings, control, on_note)
+    before = project.ready_work_file(settings, control, on_note)
     loader = Loader(project.work_path(settings))
     try:
         await loader.do(loader.open, company_id, name)
@@ -246,9 +245,11 @@ async def _open_work_file(
         for note in await loader.do(settle, loader, control, clock):
             on_note(note)
         yield loader
+        for note in await loader.do(loader.create_project_views, settings.project):
+            on_note(note)
     finally:
         await loader.close()
-    publish.publish(project.work_path(settings), settings.warehouse)
+    project.publish(settings, on_note, before)
 
 
 def begin_run(control: Control, command: str) -> Receipt:

@@ -70,8 +70,9 @@ def describe(app: App, table: str | None) -> None:
 
 
 def list_tables(warehouse: duckdb.DuckDBPyConnection, relations: Sequence[Named]) -> list[Listed]:
-    """The tables and views of main, sales and meta, except pdsync's own building blocks."""
-    shown = [each for each in relations if each.schema in ("main", "sales", "meta") and not each.name.startswith("_")]
+    """The tables and views of main, sales, my and meta, except pdsync's own building blocks."""
+    listed = ("main", "sales", "my", "meta")
+    shown = [each for each in relations if each.schema in listed and not each.name.startswith("_")]
     counts = comments.count_rows(warehouse, [(each.schema, each.name) for each in shown if each.is_table])
     return [Listed(_short(each), counts.get((each.schema, each.name)), each.comment) for each in shown]
 

@@ -111,28 +111,32 @@ async def locked_replay(
         on_event: is called with each event.
         accept_loss: as in `replay`.
     """
+
+    def on_note(text: str) -> None:
+        on_event(Event("note", text=text))
+
     company_id, company_name = _find_company(settings, control)
     receipt = begin_receipt(command)
     work = project.work_path(settings)
     new = work.with_name(f"{settings.warehouse.stem}.replay.duckdb")
     _remove_file(new)
     try:
-        source = _choose_source(
-            settings, control, selection, lambda text: on_event(Event("note", text=text)), accept_loss=accept_loss
-        )
+        source = _choose_source(settings, control, selection, on_note, accept_loss=accept_loss)
         if source and not selection.everything:
             publish.copy(source, new)
         loader = Loader(new)
         try:
             await loader.do(loader.open, company_id, company_name)
             walks = await _build(settings, control, loader, selection, source, receipt, on_event)
+            for note in await loader.do(loader.create_project_views, settings.project):
+                on_note(note)
         finally:
             await loader.close()
         control.start_run(receipt.run_id, receipt.command, receipt.started_at)
         # The log that a killed run left beside the old work file must not be applied to the new one.
         work.with_name(f"{work.name}.wal").unlink(missing_ok=True)
         publish.put(new, work)
-        publish.publish(work, settings.warehouse)
+        project.publish(settings, on_note)
     finally:
         _remove_file(new)
     for walk in walks:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pyarrow as pa
 
+from pdsync.core.log import log
 from pdsync.extract.raw_archive import Archive
-from pdsync.load import publish as publishing
 from pdsync.load.transaction import transaction
 from pdsync.runner import project
 from pdsync.runner.loader import Loader
@@ -98,7 +98,7 @@ async def _publish(settings: Settings, control: Control, *, always: bool) -> Non
     company = control.company()
     if company is None:
         return
-    project.ready_work_file(settings, control)
+    before = project.ready_work_file(settings, control)
     outbox, loader = open_outbox(settings, control), Loader(project.work_path(settings))
     try:
         await loader.do(loader.open, *company)
@@ -120,9 +120,11 @@ async def _publish(settings: Settings, control: Control, *, always: bool) -> Non
             control.finish_run(receipt)
         complete_journal(outbox)
         await loader.do(save_mutation_log, loader, outbox, dict.fromkeys(done, receipt.run_id if done else ""))
+        for note in await loader.do(loader.create_project_views, settings.project):
+            log.warning(note)
     finally:
         await loader.close()
-    publishing.publish(project.work_path(settings), settings.warehouse)
+    project.publish(settings, before=before)
 
 
 def _schema(loader: Loader) -> pa.Schema:
