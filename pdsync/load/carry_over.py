@@ -29,7 +29,7 @@ _BY_STREAM = {  # meta tables that are rebuilt with a stream → the column with
     "_row_hashes": "table_name",
     "_views": "part",
 }
-_REBUILT = {"company", "runs", "streams", *_BY_STREAM}
+_REBUILT = {"company", "runs", "streams", "targets", *_BY_STREAM}
 
 
 def forget_streams(connection: duckdb.DuckDBPyConnection, streams: Sequence[str]) -> None:

@@ -15,10 +15,11 @@ from pdsync.load.transaction import transaction
 from pdsync.sql import first, literal, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     import duckdb
 
+    from pdsync.core.targets import Target
     from pdsync.core.views import View
 
 SCOPE = "_scope"  # the deals that are being recomputed
@@ -106,6 +107,15 @@ def create(connection: duckdb.DuckDBPyConnection, wanted: list[str]) -> None:
         connection.execute(f"DROP {kind} IF EXISTS {quoted(schema, name)}")
     for statement in wanted:
         connection.execute(statement)
+
+
+def store_targets(connection: duckdb.DuckDBPyConnection, targets: Sequence[Target]) -> None:
+    """Replace the rows of meta.targets by `targets`."""
+    with transaction(connection):
+        connection.execute("DELETE FROM meta.targets")
+        for target in targets:
+            row = [getattr(target, name) for name in target.__struct_fields__]
+            connection.execute("INSERT INTO meta.targets VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
 
 def refresh(connection: duckdb.DuckDBPyConnection, views: Iterable[View]) -> int:

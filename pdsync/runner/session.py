@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from pdsync.core.account import fetch_account
+from pdsync.core.targets import read_targets
 from pdsync.errors import ConfigError
 from pdsync.extract.raw_archive import Archive
+from pdsync.load import sales_views
 from pdsync.model import Receipt, StreamReceipt
 from pdsync.runner import connection, project
 from pdsync.runner.loader import Loader
@@ -25,13 +27,14 @@ from pdsync.runner.report.receipt import add_counts, begin_receipt, save_receipt
 from pdsync.runner.settle import settle
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from pdsync.core.account import Account
     from pdsync.core.config import Settings
     from pdsync.core.control import Control
     from pdsync.core.http import Http
     from pdsync.core.server_clock import ServerClock
+    from pdsync.core.targets import Target
     from pdsync.load.commit import Counts
     from pdsync.model import Operation, Page
 
@@ -121,11 +124,12 @@ async def open_session(
     def on_note(text: str) -> None:
         on_event(Event("note", text=text))
 
+    targets = read_targets(settings.project)
     with project.locked(settings, on_note) as control:
         async with connection.connect(settings, run_tokens=run_tokens) as http:
             account = await _identify(http, control)
             company = (account.company_id, account.company_name, account.company_domain)
-            async with _open_work_file(settings, control, company, on_note, clock=http.clock) as loader:
+            async with _open_work_file(settings, control, company, targets, on_note, clock=http.clock) as loader:
                 began = account.served_at or datetime.now(UTC)
                 receipt = begin(control, began)
                 receipt.is_admin = account.is_admin
@@ -191,6 +195,7 @@ async def open_offline_session(
         WrongCompany: `company_id` is not the project's.
         ProjectLocked, StorageError: as `open_session`.
     """
+    targets = read_targets(settings.project)
     with project.locked(settings) as control:
         existing = control.company()
         if existing is None and company_id is None:
@@ -200,7 +205,7 @@ async def open_offline_session(
             )
         number, name = existing or (company_id or 0, "")
         control.check_company(company_id or number, name)
-        async with _open_work_file(settings, control, (number, name, None), lambda note: None) as loader:
+        async with _open_work_file(settings, control, (number, name, None), targets, lambda note: None) as loader:
             receipt = begin(control)
             async with Archive(settings.raw, control, receipt.run_id, number) as archive:
                 yield Session(
@@ -222,6 +227,7 @@ async def _open_work_file(
     settings: Settings,
     control: Control,
     company: tuple[int, str, str | None],
+    targets: Sequence[Target],
     on_note: Callable[[str], None],
     *,
     clock: ServerClock | None = None,
@@ -232,6 +238,7 @@ async def _open_work_file(
         settings: of the project, whose lock is taken.
         control: its control.db.
         company: id, name, domain.
+        targets: of the project, for meta.targets.
         on_note: is called with a message for each repair.
         clock: the server's; None for a job that makes no request.
     """
@@ -240,6 +247,7 @@ async def _open_work_file(
     loader = Loader(project.work_path(settings))
     try:
         await loader.do(loader.open, company_id, name)
+        await loader.do(sales_views.store_targets, loader.connection, targets)
         # After the warehouse's own check: a lost control.db must not be tied to the wrong company.
         control.bind_company(company_id, name, domain)
         for note in await loader.do(settle, loader, control, clock):

@@ -106,3 +106,8 @@ CREATE TABLE IF NOT EXISTS meta.counts_off (
     run_id VARCHAR NOT NULL, read_at TIMESTAMPTZ, stream VARCHAR NOT NULL, parent VARCHAR NOT NULL, key VARCHAR NOT NULL,
     says BIGINT, listed BIGINT, here BIGINT
 );
+-- targets.csv of the project, line by line: see sales.targets.
+CREATE TABLE IF NOT EXISTS meta.targets (
+    line BIGINT NOT NULL, period VARCHAR NOT NULL, first_day DATE NOT NULL, last_day DATE NOT NULL, owner_id BIGINT,
+    pipeline_id BIGINT, currency VARCHAR NOT NULL, target DECIMAL(18, 4) NOT NULL
+);

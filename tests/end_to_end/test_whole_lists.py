@@ -115,6 +115,18 @@ def test_statistics_are_those_of_a_user_who_is_named(box: RunningSandbox, projec
     assert users == {None, str(user)}
 
 
+def test_a_bad_target_is_refused_before_any_request(box: RunningSandbox, project: Project) -> None:
+    file = project.folder / "targets.csv"
+    file.write_text("period,currency,target\n2026,EUR,much\n")
+    ran = project.here("sync", "-q", "users")
+    assert (ran.code, box.log) == (2, [])
+    assert "targets.csv, line 2: target is 'much'" in ran.err
+    file.write_text("period,currency,target\n2026,EUR,1000\n")
+    assert project.here("sync", "-q", "users").code == 0
+    assert project.ask("SELECT line, target::INT FROM meta.targets") == [(2, 1000)]
+    file.unlink()
+
+
 def test_streams_says_what_lists_leave_out_and_how_rows_are_verified(project: Project) -> None:
     shown = {row["name"]: row for row in project.here("streams", "--json").events}
     assert shown["call_logs"]["leaves_out"] == "call logs of other users"

@@ -123,6 +123,17 @@ async def test_s9_a_stream_of_which_only_changes_are_there_is_incomplete(setting
     assert {event.stream for event in events if event.kind == "finished"} >= {"deals"}
 
 
+async def test_targets_are_read_anew_and_a_bad_line_changes_nothing(settings: Settings) -> None:
+    file = settings.project / "targets.csv"
+    file.write_text("period,currency,target\n2026,EUR,5\n")
+    await replay(settings)
+    await replay(settings)  # the rows are the file's, not the earlier warehouse's beside them
+    assert query(settings.warehouse, "SELECT line, period, target::INT FROM meta.targets") == [(2, "2026", 5)]
+    file.write_text("period,currency,target\nsoon,EUR,5\n")
+    with pytest.raises(ConfigError, match="line 2: period is 'SOON'"):
+        await replay(settings)
+
+
 async def test_an_empty_archive_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="There is nothing to replay"):
         await replay(config.load(tmp_path))

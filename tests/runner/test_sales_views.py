@@ -15,8 +15,9 @@ import msgspec
 import pytest
 
 from pdsync.core import catalogue
+from pdsync.core.targets import read_targets
 from pdsync.core.views import views
-from pdsync.load import history, warehouse
+from pdsync.load import history, sales_views, warehouse
 from pdsync.runner.loader import Loader
 from tests.proofs.sales import compare
 from tests.runner.kit import COMPANY, load_rows, text
@@ -481,6 +482,28 @@ def test_views_agree_with_plain_python_over_random_lives(tmp_path: Path) -> None
     compared = compare(600, 7, tmp_path)
     assert [example for _, _, examples in compared.values() for example in examples] == []
     assert all(rows > 10 for rows, _, _ in compared.values())
+
+
+def test_targets_beside_what_is_won_and_open(company: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    """Won in October: 120 of deal 1, 100 of 10 and of 11. Open and due in December: 100 of deal 3, 90 of 12."""
+    lines = ["2026-10,,,EUR,400", "2026-10,2,,EUR,400", "2026-Q4,1,1,EUR,500", "2026-12,,,USD,10", "2026-12,2,,EUR,60"]
+    (tmp_path / "targets.csv").write_text("\n".join(["period,owner_id,pipeline_id,currency,target", *lines]))
+    sales_views.store_targets(company, read_targets(tmp_path))
+    try:
+        reached = "SELECT line, owner, pipeline, won_value::INT, reached FROM sales.targets"
+        assert ask(company, reached) == [
+            (2, None, None, 320, 80.0), (3, "Ann", None, 0, 0.0), (4, "Ann", "Sales", 320, 64.0),
+            (5, None, None, 0, 0.0), (6, "Ann", None, 0, 0.0),
+        ]  # fmt: skip
+        covered = "SELECT goal_id, title, assignee_id, missing::INT, open_value::INT, coverage FROM sales.coverage"
+        assert ask(company, covered) == [  # October has ended
+            (None, "2026-Q4", 1, 180, 100, 0.56),
+            (None, "2026-12", None, 10, 0, 0.0),
+            (None, "2026-12", 2, 60, 90, 1.5),
+        ]
+    finally:
+        sales_views.store_targets(company, [])
+    assert ask(company, "FROM sales.targets") == []
 
 
 def test_money_is_converted_at_the_rate_of_the_day_and_what_has_none_is_counted(tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ import duckdb
 from msgspec import Struct
 
 from pdsync.core import catalogue
+from pdsync.core.targets import read_targets
 from pdsync.errors import ConfigError, StorageError
 from pdsync.extract import raw_archive
-from pdsync.load import carry_over, publish, warehouse
+from pdsync.load import carry_over, publish, sales_views, warehouse
 from pdsync.model import IncompleteStream
 from pdsync.runner import project, stores
 from pdsync.runner.archive import upkeep
@@ -115,6 +116,7 @@ async def locked_replay(
     def on_note(text: str) -> None:
         on_event(Event("note", text=text))
 
+    targets = read_targets(settings.project)
     company_id, company_name = _find_company(settings, control)
     receipt = begin_receipt(command)
     work = project.work_path(settings)
@@ -127,6 +129,7 @@ async def locked_replay(
         loader = Loader(new)
         try:
             await loader.do(loader.open, company_id, company_name)
+            await loader.do(sales_views.store_targets, loader.connection, targets)
             walks = await _build(settings, control, loader, selection, source, receipt, on_event)
             for note in await loader.do(loader.create_project_views, settings.project):
                 on_note(note)
