@@ -198,11 +198,18 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
     params: dict[str, str] = {}
 
 
+# What streams are about, in the order in which people see them.
+Topic = Literal[
+    "deals", "leads", "contacts", "activities", "products", "mail", "notes", "projects", "users", "company"
+]  # fmt: skip
+
+
 class Stream(Struct, frozen=True, forbid_unknown_fields=True):
     """The records of one kind, replicated into one table of the same name."""
 
     name: str
     columns: dict[str, str | Column]
+    topic: Topic
     key: str = "id"
     cursor: str | None = None  # the column with the time of a record's last change
     v2: tuple[Source, ...] = ()

@@ -38,7 +38,7 @@ _GROUPS = {
         "sync": _Entry("sync", "Bring all streams, or those named, up to date."),
         "plan": _Entry("sync", "Show what a sync would cost: requests, tokens, minutes."),
         "schedule": _Entry("schedule", "Run a pipeline every hour, day or week."),
-        "runs": _Entry("inspect", "List the last runs, and show their receipts."),
+        "runs": _Entry("runs", "List the last runs, and show their receipts."),
         "reconcile": _Entry("reconcile", "Compare every record with Pipedrive, and repair differences."),
         "backfill": _Entry("backfill", "Read again what changed between two times."),
     },
@@ -67,9 +67,9 @@ _GROUPS = {
     },
     "Look inside": {
         "describe": _Entry("describe", "List the tables, or the columns of one: what each is, unit."),
-        "streams": _Entry("inspect", "List the streams: key, cursor, cost, how rows are verified."),
-        "fields": _Entry("inspect", "List the custom fields: label, column, type, options."),
-        "operations": _Entry("inspect", "List the operations of the API."),
+        "streams": _Entry("streams", "List the streams: key, cursor, cost, how rows are verified."),
+        "fields": _Entry("fields", "List the custom fields: label, column, type, options."),
+        "operations": _Entry("operations", "List the operations of the API."),
         "sandbox": _Entry("sandbox", "Serve the local Pipedrive: its rules, costs and limits."),
     },
 }

@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pdsync.cli import layout
 from pdsync.cli.layout import Hints, Rows
@@ -54,6 +54,18 @@ def show(app: App, rows: Rows, form: Form = "table", types: Sequence[str] = (), 
         if _page(console, lines, [*pager, "-RS"] if scrolls else pager):
             return
     _print(console, lines)
+
+
+def show_listing(app: App, rows: list[dict[str, Any]], headers: list[str], empty: str) -> None:
+    """Show rows as JSON objects, one per line, or as a table of the columns `headers`; `empty` if there are none."""
+    if app.json:
+        for row in rows:
+            app.emit(row)
+    elif rows:
+        names = [header.replace("_", " ") for header in headers]
+        show(app, Rows(names, [[row[header] for header in headers] for row in rows], counts=True, hints=JSON))
+    else:
+        app.note(empty)
 
 
 def show_lines(app: App, lines: list[Line]) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 T0 = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 THINGS = Stream(
+    topic="company",
     name="things",
     cursor="update_time",
     deleted="is_deleted",

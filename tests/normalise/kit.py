@@ -27,6 +27,7 @@ SERVED = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 Row = dict[str, Any]
 # A column of each type and shape that the catalogue knows; small, because DuckDB plans each statement again.
 THINGS = Stream(
+    topic="company",
     name="things",
     v1=(Source("getDeals"),),
     v2=(Source("getDeals"),),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pdsync.normalise.tables import Table
 
 STREAM = Stream(
+    topic="company",
     name="things",
     key="key",
     v1=(Source("getDeals"),),

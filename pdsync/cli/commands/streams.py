@@ -1,0 +1,113 @@
+"""`pdsync streams`: what can be replicated, how it is read and verified, and what it costs. It makes no request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from pdsync.cli import overview, tables
+from pdsync.cli.app import App, Command
+from pdsync.cli.overview import Group
+from pdsync.core import catalogue
+from pdsync.errors import ConfigError
+from pdsync.model import Topic
+from pdsync.runner.reconcile import rotation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pdsync.cli.layout import Line
+    from pdsync.model import Stream, Version
+
+_VERIFIED = {
+    "every_sync": "every sync", "in_turn": "in turn", "by_count": "in turn, by count",
+    "by_record": "in turn, by record", "once": "read once", "never": "never",
+}  # fmt: skip
+_HEADERS = [
+    "name", "read", "changes", "verified", "tokens_a_page", "rows_a_page", "asked_once_a", "key", "cursor", "deletes",
+    "version", "lists", "operations", "tables",
+]  # fmt: skip
+
+
+@click.command(cls=Command)
+@click.argument("streams", nargs=-1)
+@click.option("--topic", type=click.Choice(get_args(Topic)), help="Only the streams about this.")
+@click.option("--all", "everything", is_flag=True, help="List every stream, on a terminal too.")
+@click.pass_obj
+def streams(app: App, streams: tuple[str, ...], topic: Topic | None, everything: bool) -> None:
+    """List the streams: how they are read, how changes are found and rows are verified, and the cost of a page.
+
+    Without STREAMS, a terminal shows the topics, each with its streams; --all, a file or a pipe lists every stream.
+
+    Rows are verified by every sync; in turn within the verify cycle: whole, by the counts of other records, or by a
+    request for each record if limits.dependents_share suffices. "read once": they do not change. "never": the content
+    depends on parameters. What the lists of a stream leave out, and no parameter asks for, is listed below.
+    """
+    if streams and topic:
+        raise ConfigError("Name streams, or give a --topic.")
+    selected = [
+        each
+        for each in [catalogue.stream(name) for name in streams] or list(catalogue.streams().values())
+        if topic in (None, each.topic)
+    ]
+    if overview.is_wanted(app, everything=everything or bool(streams or topic)):
+        overview.show(app, *lay_out_topics(selected, app.out.width))
+        return
+    rows = [_facts(stream, app.settings.api) for stream in selected]
+    tables.show_listing(app, rows, _HEADERS, "")
+    partial = [f"{row['name']} leaves out {row['leaves_out']}." for row in rows if row["leaves_out"]]
+    if partial and not app.json:
+        app.note("\n".join(["", *partial]))
+
+
+def lay_out_topics(streams: Sequence[Stream], width: int) -> list[list[Line]]:
+    """The overview: what a sync reads, and what only when it is named, by topic."""
+    optional = [stream for stream in streams if stream.optional]
+    partial = [stream.name for stream in streams if stream.leaves_out and not stream.optional]
+    groups = []
+    for topic in get_args(Topic):
+        group = [each for each in streams if each.topic == topic]
+        group.sort(key=lambda each: (each.optional, "_" in each.name, each.name))
+        named = sum(each.optional for each in group)
+        groups.append(Group(topic, [len(group) - named, named], [each.name for each in group]))
+    text = (
+        f"{len(streams):,} streams. Every sync reads {len(streams) - len(optional):,}; the others only when they are"
+        f" named, as most of them cost a request for each record."
+    )
+    return [
+        overview.lay_out_text(text, width),
+        overview.lay_out_groups(["topic", "every sync", "when named", "streams"], groups, width),
+        overview.lay_out_text(f"Their lists leave out some records: {', '.join(partial)}.", width),
+        overview.lay_out_commands(
+            [
+                ("One stream", "pdsync streams deals"),
+                ("A topic", "pdsync streams --topic deals"),
+                ("Every stream", "pdsync streams --all"),
+                ("How fresh each is", "pdsync status --streams"),
+            ],
+            width,
+        ),
+    ]
+
+
+def _facts(stream: Stream, prefer: Version) -> dict[str, Any]:
+    version, sources = stream.sources(prefer)
+    operations = [catalogue.operations(version)[source.operation] for source in sources]
+    return {
+        "name": stream.name,
+        "key": stream.key,
+        "cursor": stream.cursor,
+        "changes": sources[0].way,
+        "read": "when named" if stream.optional else "always",
+        "asked_once_a": sorted(stream.parents(prefer)),
+        "version": version,
+        "operations": sorted({operation.id for operation in operations}),
+        "lists": len(sources),
+        "tokens_a_page": max(operation.cost or 0 for operation in operations),
+        "rows_a_page": min(operation.page_size or 0 for operation in operations) or None,
+        "deletes": "listed" if stream.deleted else "not shown",
+        "verified": _VERIFIED[rotation.way_of(stream, prefer)],
+        "leaves_out": stream.leaves_out,
+        "tables": [stream.name, *stream.children],
+    }
