@@ -17,6 +17,7 @@ import click
 import msgspec
 from click.core import ParameterSource
 
+from pdsync.cli.text_width import wrap_prose
 from pdsync.core import config
 from pdsync.core.log import clean, clean_json, to_stderr
 from pdsync.errors import ConfigError
@@ -100,10 +101,13 @@ class App:
             markup=False,
         )
 
-    def note(self, text: str) -> None:
-        """Write prose to stderr; nothing with -q."""
+    def note(self, text: str, style: str | None = None) -> None:
+        """Write prose to stderr, on a terminal in lines that are broken at spaces; nothing with -q."""
         if self.verbosity >= 0:
-            self.err.print(clean(text))
+            text = clean(text)
+            if self.err.file.isatty():
+                text = wrap_prose(text, self.err.width)
+            self.err.print(text, style=style)
 
     def result(self, text: str, end: str = "\n") -> None:
         """Write the result to stdout: unchanged into a file or pipe, without control sequences on a terminal."""

@@ -36,7 +36,7 @@ _GROUPS = {
     "Every day": {
         "status": _Entry("status", "Show whether the data is right and fresh, and what to do next."),
         "sync": _Entry("sync", "Bring all streams, or those named, up to date."),
-        "plan": _Entry("sync", "Show what a sync would cost: requests, tokens, minutes."),
+        "plan": _Entry("plan", "Show what a sync would cost: requests, tokens, minutes."),
         "schedule": _Entry("schedule", "Run a pipeline every hour, day or week."),
         "runs": _Entry("runs", "List the last runs, and show their receipts."),
         "reconcile": _Entry("reconcile", "Compare every record with Pipedrive, and repair differences."),

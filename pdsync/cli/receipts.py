@@ -2,59 +2,97 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pdsync.cli import tables
 from pdsync.cli.layout import Rows
-from pdsync.core.log import clean
 from pdsync.core.wording import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from pdsync.cli.app import App
-    from pdsync.model import Receipt
+    from pdsync.model import Receipt, StreamReceipt
+
+_COUNTS = ("read", "inserted", "updated", "deleted", "unchanged", "requests", "tokens")
+_BESIDE = 9  # lines of a screen for the header, the summary and some gaps
+_LEAST = 10  # streams that are shown on however low a screen
 
 
-def show_receipt(app: App, receipt: Receipt, seconds: float, left: tuple[int | None, int] | None = None) -> None:
-    """Show what a run did: a table by stream, gaps and notes, and a summary."""
+def show_receipt(
+    app: App,
+    receipt: Receipt,
+    seconds: float,
+    left: tuple[int | None, int] | None = None,
+    *,
+    everything: bool = False,
+) -> None:
+    """Show what a run did: a table by stream, gaps and notes, and a summary.
+
+    Args:
+        app: where to.
+        receipt: of the run.
+        seconds: that it took.
+        left: tokens left, and the limit of a day.
+        everything: show every stream, also if they are too many for the screen.
+    """
     streams = receipt.streams
-    rows = [
-        [
-            ("✓" if entry.complete else "✗") + " " + name,
-            entry.read,
-            entry.inserted,
-            entry.updated,
-            entry.deleted,
-            entry.unchanged,
-            entry.requests,
-            entry.tokens,
-        ]
-        for name, entry in streams.items()
-    ]
-    headers = ["  stream", "read", "new", "changed", "deleted", "same", "requests", "tokens"]
-    tables.show_aside(app, Rows(headers, rows, counts=True))
-    app.err.print()
+    is_whole = everything or app.verbosity > 0 or tables.terminal_width(app.err) is None
+    table = lay_out_streams(streams, None if is_whole else app.err.height)
+    tables.show_aside(app, table)
+    if len(table.values) < len(streams):
+        app.note(f"Every stream: pdsync runs show {receipt.run_id} --all", style="dim")
+    app.note("")
     for gap in receipt.gaps:
-        app.err.print(clean(f"✗ {gap.stream}: {gap.kind}: {gap.detail}"), style="yellow")
+        app.note(f"✗ {gap.stream}: {gap.kind}: {gap.detail}", style="yellow")
     for name, entry in streams.items():
         if entry.note:
-            app.err.print(clean(f"  {name}: {entry.note}"), style="dim")
+            app.note(f"  {name}: {entry.note}", style="dim")
     schema_changes = sum(entry.schema_changes for entry in streams.values())
     if schema_changes:
-        app.err.print(f'{counted(schema_changes, "schema change")}: pdsync sql "from meta.schema_changes"')
+        app.note(f'{counted(schema_changes, "schema change")}: pdsync sql "from meta.schema_changes"')
     totals = [sum(getattr(e, name) for e in streams.values()) for name in ("read", "inserted", "updated", "deleted")]
     outcome = "Complete" if receipt.complete else "Interrupted" if receipt.exit_code == 130 else "Not complete"
     share = f", {_share(receipt.tokens, left[1])} of a day's {left[1]:,}" if left and left[1] else ""
-    app.err.print(
+    app.note(
         f"{outcome}{' (continued)' if receipt.resumed else ''}: {counted(totals[0], 'row')} read, {totals[1]:,} new,"
         f" {totals[2]:,} changed, {totals[3]:,} deleted, in {seconds:.1f} s."
         f" {counted(receipt.requests, 'request')}, {counted(receipt.tokens, 'token')}{share}.",
         style="green" if receipt.complete else "yellow",
     )
     if receipt.resumed and receipt.as_of:
-        app.err.print(
+        app.note(
             f"This finished an interrupted run: complete as of {receipt.as_of:%Y-%m-%d %H:%M:%S} UTC, when its first"
             f" list was started. Later changes come with the next run.",
         )
+
+
+def lay_out_streams(streams: Mapping[str, StreamReceipt], height: int | None) -> Rows:
+    """The streams of a run; for a screen of `height` lines those with gaps and changes, and the others together."""
+    names = list(streams)
+    if height is not None and len(names) > (room := max(height - _BESIDE, _LEAST)):
+        names.sort(key=lambda name: _rank(streams[name]))
+        names, rest = names[: room - 1], names[room - 1 :]
+        rows = [_row(f"{_mark(streams[name])} {name}", [streams[name]]) for name in names]
+        others = [streams[name] for name in rest]
+        is_complete = all(each.complete for each in others)
+        rows.append(_row(f"{'✓' if is_complete else '✗'} {len(rest):,} more", others))
+    else:
+        rows = [_row(f"{_mark(streams[name])} {name}", [streams[name]]) for name in names]
+    return Rows(["  stream", "read", "new", "changed", "deleted", "same", "requests", "tokens"], rows, counts=True)
+
+
+def _rank(entry: StreamReceipt) -> tuple[bool, int, int]:
+    """What comes first: what is not complete, then by the rows that changed, then by those that were read."""
+    return entry.complete, -(entry.inserted + entry.updated + entry.deleted), -entry.read
+
+
+def _mark(entry: StreamReceipt) -> str:
+    return "✓" if entry.complete else "✗"
+
+
+def _row(name: str, entries: Sequence[StreamReceipt]) -> list[Any]:
+    return [name, *(sum(getattr(entry, each) for entry in entries) for each in _COUNTS)]
 
 
 def _share(part: int, whole: int) -> str:

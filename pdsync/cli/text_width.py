@@ -29,8 +29,11 @@ def shorten(text: str, width: int) -> str:
     return kept + "…"
 
 
-def wrap(text: str, width: int) -> list[str]:
-    """The lines of `text`, none wider than `width` cells, broken at spaces where possible."""
+def wrap(text: str, width: int, *, breaks_words: bool = True) -> list[str]:
+    """The lines of `text`, broken at spaces to at most `width` cells.
+
+    `breaks_words`: so is a word that is wider; otherwise it gets a line of its own, such as a path to be copied.
+    """
     from rich.cells import chop_cells  # noqa: PLC0415 - not for --help
 
     lines = []
@@ -41,10 +44,21 @@ def wrap(text: str, width: int) -> list[str]:
             if cell_width(longer) <= width:
                 line = longer
                 continue
-            *full, line = [*([line] if line else []), *(chop_cells(word, width) or [""])]
+            *full, line = [*([line] if line else []), *((breaks_words and chop_cells(word, width)) or [word])]
             lines += full
         lines.append(line)
     return lines
+
+
+def wrap_prose(text: str, width: int) -> str:
+    """`text` with lines of at most `width` cells, each indented as its paragraph; words, such as paths, stay whole."""
+    lines = []
+    for paragraph in text.split("\n"):
+        indent = " " * (len(paragraph) - len(paragraph.lstrip(" ")))
+        fits = cell_width(paragraph) <= width
+        parts = [paragraph] if fits else wrap(paragraph.lstrip(" "), width - len(indent), breaks_words=False)
+        lines += parts if fits else [indent + part for part in parts]
+    return "\n".join(lines)
 
 
 def pad(text: str, width: int, *, right: bool = False) -> str:

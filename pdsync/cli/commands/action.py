@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from pdsync.cli import tables
+from pdsync.cli import overview, tables
 from pdsync.cli.app import App, Command
 from pdsync.cli.commands import api
 from pdsync.cli.commands.push import push
@@ -25,6 +25,9 @@ from pdsync.runner.actions.caller import Caller
 from pdsync.runner.actions.prepare import prepare
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pdsync.cli.layout import Line
     from pdsync.core.actions import Given
     from pdsync.core.http import Http
     from pdsync.model import Mutation
@@ -93,9 +96,13 @@ def action(
 
 @click.command("actions", cls=Command)
 @click.argument("words", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="List every action, on a terminal too.")
 @click.pass_obj
-def actions_command(app: App, words: tuple[str, ...]) -> None:
-    """List the actions whose key, title, kind or inputs contain all WORDS; with the key of one, list its inputs."""
+def actions_command(app: App, words: tuple[str, ...], everything: bool) -> None:
+    """List the actions whose key, title, kind or inputs contain all WORDS; with the key of one, list its inputs.
+
+    Without WORDS, a terminal shows the kinds of actions; --all, a file or a pipe lists every action.
+    """
     if len(words) == 1 and words[0] in actions():
         _show_inputs(app, actions()[words[0]])
         return
@@ -104,9 +111,40 @@ def actions_command(app: App, words: tuple[str, ...]) -> None:
         for each in matching:
             app.emit(_facts(each))
         return
+    if overview.is_wanted(app, everything=everything or bool(words)):
+        overview.show(app, *lay_out_kinds(matching, app.out.width))
+        return
     rows = [[each.key, each.kind, "removed" if each.removed else each.operation, _tokens(each)] for each in matching]
     tables.show(app, Rows(["action", "kind", "operation", "tokens"], rows))
     app.note(f"\n{len(matching)} of {len(actions())} actions. The inputs of one: pdsync actions getDeals")
+
+
+def lay_out_kinds(actions: Sequence[Action], width: int) -> list[list[Line]]:
+    """The overview: the actions by what they do, the largest kinds first."""
+    kinds: dict[str, list[str]] = {}
+    for each in actions:
+        kinds.setdefault(each.kind, []).append(each.key)
+    groups = [overview.Group(kind, [len(keys)], keys) for kind, keys in kinds.items()]
+    groups.sort(key=lambda each: -each.figures[0])
+    removed = sum(bool(each.removed) for each in actions)
+    queued = sum(each.is_queued for each in actions)
+    text = (
+        f"{len(actions):,} actions. {queued:,} change data: they wait in the queue until a push, or go at once with"
+        f" --now. {removed:,} no longer exist in Pipedrive."
+    )
+    return [
+        overview.lay_out_text(text, width),
+        overview.lay_out_groups(["kind", "actions", "names"], groups, width),
+        overview.lay_out_commands(
+            [
+                ("Those about something", "pdsync actions deal product"),
+                ("The inputs of one", "pdsync actions getDeals"),
+                ("Carry one out", "pdsync action getDeals status=open"),
+                ("Every action", "pdsync actions --all"),
+            ],
+            width,
+        ),
+    ]
 
 
 def _given(chosen: Action, values: tuple[str, ...]) -> dict[str, object]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import click
 
-from pdsync.cli import tables
+from pdsync.cli import overview, tables
 from pdsync.cli.app import App, Command
 from pdsync.cli.layout import Rows
+from pdsync.core import catalogue
 from pdsync.errors import ConfigError
 from pdsync.load import comments
+from pdsync.model import Topic
 from pdsync.runner import project
 
 if TYPE_CHECKING:
@@ -19,12 +21,16 @@ if TYPE_CHECKING:
 
     import duckdb
 
+    from pdsync.cli.layout import Line
     from pdsync.load.comments import Named
 
 _ALSO = (
     "Most are also labeled.TABLE, with names in place of ids, and history.TABLE, with every version. Columns of one:"
     " pdsync describe TABLE"
 )
+
+
+_SCHEMAS = ("main", "sales", "my", "meta")  # `my`: the user's own views
 
 
 class Listed(NamedTuple):
@@ -34,27 +40,40 @@ class Listed(NamedTuple):
     rows: int | None  # None: a view
     comment: str | None
 
+    @property
+    def schema(self) -> str:
+        """The schema, which the names of main are without."""
+        return self.name.split(".", 1)[0] if "." in self.name else "main"
+
 
 @click.command(cls=Command)
 @click.argument("table", required=False)
+@click.option("--all", "everything", is_flag=True, help="List every table, on a terminal too.")
 @click.pass_obj
-def describe(app: App, table: str | None) -> None:
+def describe(app: App, table: str | None, everything: bool) -> None:
     """Show the columns of TABLE: type, what they are, unit, what they reference. Without TABLE: list the tables.
 
     \b
     pdsync describe
     pdsync describe deals
+    pdsync describe sales
     pdsync describe sales.funnel
+
+    With a schema (main, sales, my, meta) instead of TABLE, its tables. Without either, a terminal shows the tables by
+    topic; --all, a file or a pipe lists every table.
 
     The same texts are comments in the warehouse, which other programs show. Views have no row count.
     """
     with project.open_warehouse(app.settings) as warehouse:
         relations = comments.relations(warehouse)
-        if table is None:
-            listed = list_tables(warehouse, relations)
+        if table is None or table in _SCHEMAS:
+            listed = [each for each in list_tables(warehouse, relations) if table in (None, each.schema)]
             if app.json:
                 for each in listed:
-                    app.emit(each._asdict())
+                    app.emit({"name": each.name, "rows": each.rows, "comment": each.comment})
+                return
+            if overview.is_wanted(app, everything=everything or table is not None):
+                overview.show(app, *lay_out_tables(listed, app.out.width))
                 return
             tables.show(app, list_rows(listed), may_page=False)
             app.note(f"\n{_ALSO}")
@@ -71,8 +90,7 @@ def describe(app: App, table: str | None) -> None:
 
 def list_tables(warehouse: duckdb.DuckDBPyConnection, relations: Sequence[Named]) -> list[Listed]:
     """The tables and views of main, sales, my and meta, except pdsync's own building blocks."""
-    listed = ("main", "sales", "my", "meta")
-    shown = [each for each in relations if each.schema in listed and not each.name.startswith("_")]
+    shown = [each for each in relations if each.schema in _SCHEMAS and not each.name.startswith("_")]
     counts = comments.count_rows(warehouse, [(each.schema, each.name) for each in shown if each.is_table])
     return [Listed(_short(each), counts.get((each.schema, each.name)), each.comment) for each in shown]
 
@@ -95,6 +113,49 @@ def find(relations: Sequence[Named], table: str) -> Named:
 def list_rows(listed: Sequence[Listed]) -> Rows:
     """The list of tables, to be shown."""
     return Rows(["table", "rows", "comment"], listed, counts=True)
+
+
+def lay_out_tables(listed: Sequence[Listed], width: int) -> list[list[Line]]:
+    """The overview: the tables by topic, the largest first with their rows, and the views that answer questions."""
+    topics: dict[str, str] = {}
+    for stream in catalogue.streams().values():
+        topics |= dict.fromkeys((stream.name, *stream.children), stream.topic)
+    by_topic: dict[str, list[Listed]] = {topic: [] for topic in (*get_args(Topic), "other")}
+    for each in listed:
+        if each.schema == "main":
+            by_topic[topics.get(each.name, "other")].append(each)
+    groups = [
+        overview.Group(
+            topic,
+            [len(group)],
+            [
+                f"{each.name} {each.rows:,}" if each.rows else each.name
+                for each in sorted(group, key=lambda each: ("_" in each.name, -(each.rows or 0)))
+            ],
+        )
+        for topic, group in by_topic.items()
+        if group
+    ]
+    views = [
+        overview.Group(f"{schema}.*", [len(names)], names)
+        for schema in _SCHEMAS[1:]
+        if (names := [each.name.split(".", 1)[1] for each in listed if each.schema == schema])
+    ]
+    return [
+        overview.lay_out_groups(["topic", "tables", "tables, and how many rows they have"], groups, width),
+        overview.lay_out_groups(
+            ["schema", "tables", "answers about sales, your own views, what pdsync did"], views, width, most_lines=3
+        ),
+        overview.lay_out_commands(
+            [
+                ("Columns of one", "pdsync describe deals"),
+                ("Names in place of ids", "pdsync describe labeled.deals"),
+                ("Each view with its question", "pdsync describe sales"),
+                ("Every table", "pdsync describe --all"),
+            ],
+            width,
+        ),
+    ]
 
 
 def column_rows(columns: Sequence[tuple[str, str, str | None]]) -> Rows:

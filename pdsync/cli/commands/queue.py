@@ -11,7 +11,7 @@ import click
 import msgspec
 from msgspec import structs
 
-from pdsync.cli import ids, render, tables
+from pdsync.cli import ids, overview, queue_overview, render, tables
 from pdsync.cli.app import App, Group
 from pdsync.cli.commands.sql import ask
 from pdsync.cli.ids import IdCommand
@@ -156,13 +156,13 @@ def from_sql(
 
 
 @queue.command("list")
-@click.option("--all", "everything", is_flag=True, help="Also those that have ended.")
+@click.option("--all", "everything", is_flag=True, help="Each change, also those that have ended.")
 @click.option("--state", "states", multiple=True, type=click.Choice(get_args(State)), help="Only those in this state.")
 @click.option("--operation", help="Only those of this operation.")
 @click.option("--batch", help="Only those that were queued together.")
 @click.pass_obj
 def list_(app: App, everything: bool, states: tuple[State, ...], operation: str | None, batch: str | None) -> None:
-    """List the queue, in order."""
+    """List the queue, in order. On a terminal a long queue is shown by operation; --all, or an option, lists it."""
     wanted = states or (None if everything else (*OPEN, "needs_review"))
     name = catalogue.operation(operation).name if operation else None
     with push.opened(app.settings) as (outbox, names):
@@ -176,7 +176,11 @@ def list_(app: App, everything: bool, states: tuple[State, ...], operation: str 
                 app.emit(_facts(each))
             return
         counts = outbox.counts()
-        tables.show(app, _rows(found, names))
+        is_whole = len(found) <= queue_overview.SHORT or bool(everything or states or operation or batch)
+        if overview.is_wanted(app, everything=is_whole):
+            overview.show(app, *queue_overview.lay_out_queue(found, app.out.width))
+        elif found:
+            tables.show(app, _rows(found, names))
     summary_line = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in sorted(counts.items()))
     app.note(f"\n{summary_line or 'The queue is empty.'}")
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import click
 import msgspec
 
-from pdsync.cli import tables, webhook
+from pdsync.cli import overview, tables, webhook
 from pdsync.cli.app import App, Command
 from pdsync.cli.job import exit_with, expect_requests, run_with_progress
 from pdsync.cli.layout import Rows
 from pdsync.cli.progress import Expected
 from pdsync.core import catalogue
+from pdsync.core.wording import counted
 from pdsync.runner.reconcile import findings, rotation
 from pdsync.runner.reconcile.reconcile import reconcile as reconcile_streams
 from pdsync.runner.sync.sync_request import SyncRequest
@@ -100,18 +102,8 @@ def _show(app: App, result: findings.ReconcileResult, seconds: float, code: int)
                                  for name, off in result.counts_off.items() if off},
                   "seconds": round(seconds, 3)})  # fmt: skip
         return
-    counts = Counter((each.stream, each.kind) for each in result.findings)
-    rows = [
-        [
-            name,
-            at_source,
-            here,
-            "by count" if name in result.by_count else verified,
-            ", ".join(f"{n} {kind}" for (stream, kind), n in counts.items() if stream == name),
-        ]
-        for name, (at_source, here, verified) in result.swept.items()
-    ]
-    tables.show(app, Rows(["stream", "at the source", "here", "the same", "differences"], rows, counts=True))
+    is_short = overview.is_wanted(app, everything=app.verbosity > 0)
+    tables.show(app, lay_out_streams(result, app.out.height if is_short else None))
     if result.findings:
         shown = [
             [each.stream, each.key, each.kind, each.winner or "", "repaired" if each.repaired else "", [each.evidence]]
@@ -139,6 +131,22 @@ def _show(app: App, result: findings.ReconcileResult, seconds: float, code: int)
         else "nothing was compared"
     )
     app.note(f"\n{outcome}. {result.receipt.requests:,} requests, {result.receipt.tokens:,} tokens, {seconds:.1f} s.")
+
+
+def lay_out_streams(result: findings.ReconcileResult, height: int | None) -> Rows:
+    """The streams that were compared; if a screen of `height` lines is too low, those that differ, and a sum."""
+    counts = Counter((each.stream, each.kind) for each in result.findings)
+    rows: list[list[Any]] = []
+    same: list[list[Any]] = []
+    for name, (at_source, here, verified) in result.swept.items():
+        kinds = ", ".join(f"{n} {kind}" for (stream, kind), n in counts.items() if stream == name)
+        is_same = not kinds and at_source == here
+        row = [name, at_source, here, "by count" if name in result.by_count else verified, kinds]
+        (same if is_same and height is not None and len(result.swept) > height // 2 else rows).append(row)
+    if same:
+        sums = [sum(row[column] for row in same) for column in (1, 2)]
+        rows.append([f"{counted(len(same), 'stream')} without a difference", *sums, "", ""])
+    return Rows(["stream", "at the source", "here", "the same", "differences"], rows, counts=True)
 
 
 def _describe_mismatches(result: findings.ReconcileResult) -> list[str]:

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from pdsync.cli import ids, receipts, tables
+from pdsync.cli import ids, overview, receipts, tables
 from pdsync.cli.app import App, Group
 from pdsync.cli.ids import IdCommand
 from pdsync.cli.layout import Rows
+from pdsync.core.wording import counted
 from pdsync.runner import project
 
 if TYPE_CHECKING:
     from pdsync.model import Proof, Receipt
+
+_WIDE = 100  # cells of a terminal with room for one more column
 
 
 @click.group(cls=Group, invoke_without_command=True)
@@ -45,14 +48,34 @@ def runs(context: click.Context, last: int) -> None:
                 "tokens": run.tokens,
             }
         )
-    tables.show_listing(app, rows, list(rows[0])[1:] if rows else [], "Nothing has run yet: pdsync sync")
+    headers = list(rows[0])[1:] if rows else []
+    if rows and overview.is_wanted(app, everything=False):
+        for row in rows:
+            row["result"] = _describe_end(row["exit_code"], is_complete=bool(row["complete"]))
+            row["changes"] = row["inserted"] + row["updated"] + row["deleted"]
+        headers = ["run_id", "command", "result", "seconds", "read", "changes", "tokens"]
+        headers[1:1] = ["started_at"] if app.out.width >= _WIDE else []  # which the id begins with
+    tables.show_listing(app, rows, headers, "Nothing has run yet: pdsync sync")
+
+
+def _describe_end(code: int | None, *, is_complete: bool) -> str:
+    if code is None:
+        return "not ended"
+    if code in (0, 4):
+        return "complete" if is_complete else "with gaps"
+    return {3: "stopped by a guard", 130: "interrupted"}.get(code, f"exit code {code}")
 
 
 @runs.command(cls=IdCommand, name="show")
 @click.argument("run_id", default="last")
+@click.option("--all", "everything", is_flag=True, help="Show every stream, on a terminal too.")
 @click.pass_obj
-def show_run(app: App, run_id: str) -> None:
-    """Show the receipt of RUN_ID: an id or its beginning; `last`, the default; -2 for the one before it."""
+def show_run(app: App, run_id: str, everything: bool) -> None:
+    """Show the receipt of RUN_ID: an id or its beginning; `last`, the default; -2 for the one before it.
+
+    A terminal shows what is missing, what changed and what is not proved to be complete, and counts the rest; --all,
+    a file or a pipe has every stream.
+    """
     newest = {run.run_id: run for run in _newest_runs(app, ids.from_last(run_id) or 10_000)}
     run = newest[ids.find("run", list(newest), run_id, "List them: pdsync runs")]
     if app.json:
@@ -60,8 +83,13 @@ def show_run(app: App, run_id: str) -> None:
         return
     seconds = (run.finished_at - run.started_at).total_seconds() if run.finished_at else 0.0
     app.note(f"{run.run_id}: {run.command}, {run.started_at:%Y-%m-%d %H:%M:%S} UTC\n")
-    receipts.show_receipt(app, run, seconds)
+    receipts.show_receipt(app, run, seconds, everything=everything)
     proofs = [(name, entry.proof) for name, entry in run.streams.items() if entry.proof]
+    if overview.is_wanted(app, everything=everything):
+        whole = [name for name, proof in proofs if _is_whole(proof) and proof.verified == 1]
+        proofs = [(name, proof) for name, proof in proofs if name not in whole]
+        if whole:
+            app.note(f"\nAs at the source when last counted, every row verified: {counted(len(whole), 'stream')}.")
     if proofs:
         headers = ["  proof", "at the source", "counted", "here", "differences left", "verified", "longest unseen"]
         app.err.print()
@@ -69,9 +97,13 @@ def show_run(app: App, run_id: str) -> None:
 
 
 def _proof_row(name: str, proof: Proof) -> list[Any]:
-    whole = proof.at_source is not None and proof.left == 0
-    return [f"{'✓' if whole else '·'} {name}", proof.at_source, proof.counted_at, proof.here, proof.left,
+    return [f"{'✓' if _is_whole(proof) else '·'} {name}", proof.at_source, proof.counted_at, proof.here, proof.left,
             f"{proof.verified:.0%}", proof.oldest_verified_at]  # fmt: skip
+
+
+def _is_whole(proof: Proof) -> bool:
+    """Whether the stream was as at the source when it was last read whole."""
+    return proof.at_source is not None and proof.left == 0
 
 
 def _newest_runs(app: App, last: int) -> list[Receipt]:

@@ -1,4 +1,4 @@
-"""`pdsync sync`, `plan` and `load`: the main job, its cost in advance, and saved answers as its input."""
+"""`pdsync sync` and `load`: the main job, and saved answers as its input."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
-from pdsync.cli import tables, webhook
+from pdsync.cli import webhook
 from pdsync.cli.app import App, Command
 from pdsync.cli.commands import backfill, reconcile, report
 from pdsync.cli.job import exit_with, expect_requests, run_with_progress, show_receipt
-from pdsync.cli.layout import Rows
 from pdsync.cli.moment import Moment
 from pdsync.cli.progress import Expected
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
-from pdsync.runner.pipelines import forecast, pipeline
+from pdsync.runner.pipelines import pipeline
 from pdsync.runner.reconcile import findings, rotation
 from pdsync.runner.reconcile.reconcile import reconcile as reconcile_streams
 from pdsync.runner.sync import load_files
@@ -191,45 +189,3 @@ def carry_out(app: App, settings: Settings, request: SyncRequest) -> tuple[Recei
         lambda progress: sync_streams(settings, request, progress),
         expect_requests(settings, request) if app.is_watched else None,
     )
-
-
-@click.command(cls=Command)
-@click.argument("streams", nargs=-1)
-@click.option("--full", is_flag=True, help="Estimate a full read.")
-@click.option("--pipeline", "name", help="Which file of pipelines/ to follow.  [default: nightly]")
-@click.option("--api", type=click.Choice(["v1", "v2"]), help="v1: use API v1 wherever it still answers.")
-@click.pass_obj
-def plan(app: App, streams: tuple[str, ...], full: bool, name: str | None, api: str | None) -> None:
-    """Show what a sync of STREAMS would cost: requests, tokens, share of the daily budget, time.
-
-    Makes no request: the estimate is based on the last runs. A list that was never read counts as at least one page.
-    """
-    app.flags["account.api"] = api
-    selected = pipeline.load(name or pipeline.DEFAULT, app.project)
-    if selected.job != "sync":
-        raise ConfigError(
-            f"plan needs a pipeline with the job sync; {name} has the job {selected.job}. Nothing was called."
-        )
-    request = selected.to_sync_request(streams, full=full, since=None, budget=None)
-    estimate = forecast.forecast(app.settings, request, with_verification=selected.verify and not (streams or full))
-    if app.json:
-        for line in (*estimate.lines, *estimate.optional):
-            app.emit({"name": line.stream, **msgspec.to_builtins(line), "optional": line in estimate.optional})
-        summary = {"event": "summary", "complete": True, "exit_code": 0, **estimate.totals()}
-        app.emit({**summary, "unverified": estimate.unverified})
-        return
-    headers = ["stream", "requests", "tokens", "how", "list", "based on"]
-    rows = [[x.stream, x.requests, x.tokens, x.way, x.operation, x.basis] for x in estimate.lines]
-    tables.show(app, Rows(headers, rows, hints=tables.JSON))
-    app.note("\n" + estimate.summary())
-    for stream, tokens in estimate.unverified.items():
-        app.note(
-            f"{stream} takes no turn in the verification: a request for each record costs {tokens:,} tokens, more than"
-            f" limits.dependents_share allows in a run."
-        )
-    if estimate.optional:
-        rows = [[x.stream, x.requests, x.tokens, x.operation, x.basis] for x in estimate.optional]
-        app.note("\nRead only when named, as each costs one request per parent (pdsync plan STREAM shows one):\n")
-        tables.show_aside(
-            app, Rows(["stream", "requests", "tokens", "list", "based on"], rows, counts=True, hints=tables.JSON)
-        )

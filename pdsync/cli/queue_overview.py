@@ -1,0 +1,58 @@
+"""The queue on one screen: what waits and what needs a review, by operation and state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pdsync.cli import layout, overview
+from pdsync.cli.layout import Line, Rows
+from pdsync.core.wording import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pdsync.model import Mutation
+
+SHORT = 20  # mutations, which are listed one by one
+_GROUPS = 16
+
+
+def lay_out_queue(mutations: Sequence[Mutation], width: int) -> list[list[Line]]:
+    """The overview of a queue: merges and deletions first, then the largest groups.
+
+    Args:
+        mutations: in the queue's order, at least one.
+        width: of the terminal, in cells.
+    """
+    groups: dict[tuple[str, str], list[Mutation]] = {}
+    for each in mutations:
+        groups.setdefault((each.operation, each.state), []).append(each)
+    ordered = sorted(groups.items(), key=lambda each: (each[1][0].kind not in ("merge", "delete"), -len(each[1])))
+    rows = [
+        [
+            operation,
+            state.replace("_", " "),
+            len(group),
+            f"#{group[0].seq}" if len(group) == 1 else f"#{group[0].seq}…#{group[-1].seq}",
+            ", ".join(dict.fromkeys(each.target or each.kind for each in group)),
+        ]
+        for (operation, state), group in ordered[:_GROUPS]
+    ]
+    table = layout.lay_out(Rows(["operation", "state", "changes", "numbers", "records"], rows, counts=True), width)
+    if len(ordered) > _GROUPS:
+        table.append(Line(f"… {len(ordered) - _GROUPS:,} more groups", "dim"))
+    first = mutations[0]
+    return [
+        overview.lay_out_text(f"{counted(len(mutations), 'change')}, in {counted(len(ordered), 'group')}.", width),
+        table,
+        overview.lay_out_commands(
+            [
+                ("What they would do", "pdsync push --dry-run"),
+                ("One change", f"pdsync queue show {first.seq}"),
+                ("Those of an operation", f"pdsync queue list --operation {first.operation.split(' ')[-1]}"),
+                ("Those in a state", f"pdsync queue list --state {first.state}"),
+                ("All, also those that ended", "pdsync queue list --all"),
+            ],
+            width,
+        ),
+    ]
