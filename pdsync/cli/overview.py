@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _GAP = 2
 _LABEL = 20  # cells; a longer label is shortened
+_NAMES = 12  # cells, at least
 
 
 class Group(NamedTuple):
@@ -64,7 +65,7 @@ def lay_out_groups(headers: Sequence[str], groups: Sequence[Group], width: int, 
     label = min(max(cell_width(text) for text in (headers[0], *(each.label for each in groups))), _LABEL)
     texts = [[f"{figure:,}" if figure else "" for figure in each.figures] for each in groups]
     figures = [max(map(len, column)) for column in zip(headers[1:-1], *texts, strict=True)]
-    room = max(width - label - sum(figures) - _GAP * (len(figures) + 1), _LABEL)
+    room = max(width - label - sum(figures) - _GAP * (len(figures) + 1), _NAMES)
 
     def line(first: str, numbers: Sequence[str], names: str) -> str:
         cells = [pad(shorten(first, label), label)]
@@ -73,7 +74,7 @@ def lay_out_groups(headers: Sequence[str], groups: Sequence[Group], width: int, 
 
     lines = [Line(line(headers[0], headers[1:-1], headers[-1]), "bold")]
     for group, numbers in zip(groups, texts, strict=True):
-        first, *more = _wrap_names(group.names, room, most_lines) or [""]
+        first, *more = _wrap_names(group.names, room, most_lines)
         lines.append(Line(line(group.label, numbers, first)))
         lines += [Line(line("", [""] * len(figures), each)) for each in more]
     return lines
@@ -83,16 +84,23 @@ def _wrap_names(names: Sequence[str], width: int, most_lines: int) -> list[str]:
     """Names in lines, none broken; those that have no room are counted at the end."""
     lines = [""]
     for index, name in enumerate(names):
-        text = shorten(name, width - 2) + ("," if index < len(names) - 1 else "")
         left = len(names) - index - 1
-        is_last_line = len(lines) == most_lines
-        reserve = cell_width(f" … {left:,} more") if is_last_line and left else 0
-        longer = f"{lines[-1]} {text}" if lines[-1] else text
-        if cell_width(longer) + reserve <= width:
-            lines[-1] = longer
-        elif not is_last_line:
-            lines.append(text)
-        else:
-            lines[-1] = f"{lines[-1].rstrip(',')} … {left + 1:,} more".lstrip()
-            break
-    return [line for line in lines if line]
+        text = shorten(name, width - 1) + ("," if left else "")
+        longer = _join(lines[-1], text)
+        while cell_width(longer) + _reserve(left, is_last_line=len(lines) == most_lines) > width:
+            if len(lines) == most_lines:
+                lines[-1] = _join(lines[-1].rstrip(","), f"… {left + 1:,} more")
+                return lines
+            lines.append("")
+            longer = text
+        lines[-1] = longer
+    return lines
+
+
+def _join(line: str, text: str) -> str:
+    return f"{line} {text}" if line else text
+
+
+def _reserve(left: int, *, is_last_line: bool) -> int:
+    """Cells for the count of names that may not fit any more."""
+    return cell_width(f" … {left:,} more") if left and is_last_line else 0

@@ -18,7 +18,7 @@ _GROUPS = 16
 
 
 def lay_out_queue(mutations: Sequence[Mutation], width: int) -> list[list[Line]]:
-    """The overview of a queue: merges and deletions first, then the largest groups.
+    """The overview of a queue: first what needs a review, merges and deletions, then the largest groups.
 
     Args:
         mutations: in the queue's order, at least one.
@@ -27,7 +27,7 @@ def lay_out_queue(mutations: Sequence[Mutation], width: int) -> list[list[Line]]
     groups: dict[tuple[str, str], list[Mutation]] = {}
     for each in mutations:
         groups.setdefault((each.operation, each.state), []).append(each)
-    ordered = sorted(groups.items(), key=lambda each: (each[1][0].kind not in ("merge", "delete"), -len(each[1])))
+    ordered = sorted(groups.items(), key=lambda each: (_rank(each[1][0]), -len(each[1])))
     rows = [
         [
             operation,
@@ -41,7 +41,7 @@ def lay_out_queue(mutations: Sequence[Mutation], width: int) -> list[list[Line]]
     table = layout.lay_out(Rows(["operation", "state", "changes", "numbers", "records"], rows, counts=True), width)
     if len(ordered) > _GROUPS:
         table.append(Line(f"… {len(ordered) - _GROUPS:,} more groups", "dim"))
-    first = mutations[0]
+    first = ordered[0][1][0]
     return [
         overview.lay_out_text(f"{counted(len(mutations), 'change')}, in {counted(len(ordered), 'group')}.", width),
         table,
@@ -56,3 +56,7 @@ def lay_out_queue(mutations: Sequence[Mutation], width: int) -> list[list[Line]]
             width,
         ),
     ]
+
+
+def _rank(mutation: Mutation) -> int:
+    return 0 if mutation.state == "needs_review" else 1 if mutation.verb in ("merge", "delete") else 2
