@@ -127,7 +127,11 @@ def push(
 
 
 def _dry_run(app: App, request: PushRequest, out: Path | None, html: Path | None) -> None:
-    plan, held_back = asyncio.run(pushing.dry_run(app.settings, request))
+    progress = _Progress(app)
+    try:
+        plan, held_back = asyncio.run(pushing.dry_run(app.settings, request))
+    finally:
+        progress.stop()
     if out:
         planning.save(plan, out)
     if html:
@@ -295,8 +299,8 @@ def _summarize(plan: Plan) -> str:
     parts = [f"{totals['requests']:,} to send" + (f" ({', '.join(final)})" if final else "")]
     parts += [f"{count:,} {_FATES[fate]}" for fate, count in totals["fates"].items() if count and fate != "send"]
     return (
-        f"{_counted(len(plan.steps), 'change')} of {plan.company}: {', '.join(parts)}.\n"
-        f"About {plan.total_tokens:,} tokens, {plan.spent_tokens:,} of them spent on this plan."
+        f"{_counted(len(plan.steps), 'change')}: {', '.join(parts)}.\n"
+        f"About {plan.total_tokens:,} tokens of {plan.company}, {plan.spent_tokens:,} of them spent on this plan."
     )
 
 
