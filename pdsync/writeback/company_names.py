@@ -82,6 +82,15 @@ class CompanyNames:
         )
         return [row[0] for row in rows if not FIELD_CODE.fullmatch(row[0])]
 
+    def built_in_label(self, stream: Stream | None, code: str) -> str | None:
+        """The label of a built-in field in the company's language; None where it is not known."""
+        if stream is None or not stream.fields or not self.has_table(stream.fields):
+            return None
+        rows = self._rows(
+            f"SELECT field_name FROM {quoted('main', stream.fields)} WHERE field_code = ? AND _deleted_at IS NULL", code
+        )
+        return str(rows[0][0]) if rows and rows[0][0] else None
+
     def field_type(self, stream: Stream | None, code: str) -> str:
         """The type that Pipedrive gives a built-in field; empty where it is not known."""
         if stream is None or not stream.fields or not self.has_table(stream.fields):

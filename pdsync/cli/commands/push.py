@@ -17,6 +17,7 @@ from pdsync.cli import ids, plan_html, render, tables
 from pdsync.cli.app import App, Command
 from pdsync.cli.ids import IdCommand
 from pdsync.cli.layout import Rows
+from pdsync.cli.plan_labels import PlanLabels
 from pdsync.core.log import clean
 from pdsync.errors import ConfigError
 from pdsync.runner import push as pushing
@@ -135,7 +136,9 @@ def _dry_run(app: App, request: PushRequest, out: Path | None, html: Path | None
     if out:
         planning.save(plan, out)
     if html:
-        html.write_text(plan_html.render_page(plan, held_back), encoding="utf-8")
+        with pushing.opened(app.settings) as (_, names):
+            page = plan_html.render_page(plan, held_back, PlanLabels(names.names))
+        html.write_text(page, encoding="utf-8")
     if app.json:
         for step in plan.steps:
             app.emit({"event": "step", **msgspec.to_builtins(step)})
