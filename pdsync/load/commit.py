@@ -37,7 +37,7 @@ class Target(Struct, frozen=True):
 
 
 class Batch(Struct, frozen=True):
-    """Pages of a walk that are committed together: `number` counts from 0 in the walk."""
+    """Pages of a walk that are committed together: `number` identifies them in the walk."""
 
     walk: Walk
     number: int

@@ -1,8 +1,9 @@
 """Loads sealed pages into the work file, in threads of its own, while the event loop fetches.
 
-Batches are cut by page number, not by time, so that a resumed run cuts them at the same pages as the killed one. Pages
-of a walk are added in order. Each walk has a staging table on its own connection, so that walks are staged side by
-side; a batch is committed when its last page is staged. One thread makes all changes to the file, one after another.
+Batches are cut by page number, not by time, and where an attempt of a run ended: so a resumed run and a replay cut them
+at the same pages. Pages of a walk are added in order. Each walk has a staging table on its own connection, so that
+walks are staged side by side; a batch is committed when its last page is staged. One thread makes all changes to the
+file, one after another.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class Loader:
         self._stagers = ThreadPoolExecutor(max_workers=_SIDE_BY_SIDE, thread_name_prefix="stage")
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._stages: dict[int, StagingTable] = {}  # by walk
+        self._staged: dict[int, int] = {}  # walk → its last page that is staged and not committed
         self._spare: list[StagingTable] = []
         self._tables: dict[tuple[str, Version], tables.Table] = {}
         self._only_added = False  # no row of the file was updated or deleted yet
@@ -168,11 +170,10 @@ class Loader:
         for chunk, ends_batch in _chunks(pages):
             stage = await self.do(self._stage, stream, walk)
             await self._carry_out(self._stagers, stage.add, chunk)
+            last = chunk[-1]
+            self._staged[walk.id] = last.seq
             if ends_batch:
-                last = chunk[-1]
-                done = await self.do(
-                    self._commit, stream, walk, last.seq, last.seq // PAGES_PER_BATCH, last.next is None
-                )
+                done = await self.do(self._commit, stream, walk, last.seq, last.seq, last.next is None)
                 counts = counts + done if counts else done
         return counts
 
@@ -185,9 +186,21 @@ class Loader:
             counts = counts + done if counts else done
         return counts
 
+    async def commit_staged(self, stream: Stream, walk: Walk) -> Counts | None:
+        """Commit the staged pages of a walk, though they complete no batch: the run that read them has ended.
+
+        Returns:
+            What they changed; None if no page is staged.
+
+        Raises:
+            StorageError: DuckDB failed; nothing was committed.
+        """
+        last = self._staged.get(walk.id)
+        return None if last is None else await self.do(self._commit, stream, walk, last, last, False)
+
     def finish(self, stream: Stream, walk: Walk, pages: int) -> Counts:
         """Commit what is staged of a walk that ended after `pages` pages, none of which was marked as the last."""
-        return self._commit(stream, walk, last=pages - 1, number=pages // PAGES_PER_BATCH, closes=True)
+        return self._commit(stream, walk, last=pages - 1, number=pages, closes=True)
 
     def _stage(self, stream: Stream, walk: Walk) -> StagingTable:
         if walk.id not in self._stages:
@@ -224,6 +237,7 @@ class Loader:
             self._only_added = False
             warehouse.set_vacuum(self.connection, enabled=True)
         stage.clear()
+        self._staged.pop(walk.id, None)
         if closes:
             self._spare.append(self._stages.pop(walk.id))
             while len(self._spare) > _SPARE:
@@ -238,16 +252,6 @@ class Loader:
             )
         )
         return int(row[0]) + 1 if row and row[0] is not None else 0
-
-    def first_page_to_load(self, walk: Walk, last: int) -> int:
-        """The first page of the batch with the first page of a walk that the work file lacks.
-
-        Args:
-            walk: the walk.
-            last: its last sealed page. If that is loaded, the result is the page after it.
-        """
-        loaded = self.pages_loaded(walk)
-        return loaded - loaded % PAGES_PER_BATCH if loaded <= last else loaded
 
     def has_been_synced(self, stream: Stream) -> bool:
         """Whether any list of a stream was ever read to its end."""

@@ -82,7 +82,7 @@ def test_s15_batches_are_cut_by_page_number_however_pages_come(loader: Loader) -
     second = walk(2)
     add(loader, DEALS, second, pages(second, [deals(n) for n in range(8)]))
     together = asked(loader, "SELECT batch, last_page, read FROM meta._applied_batches WHERE walk = 2 ORDER BY batch")
-    assert one_by_one == together == [(0, 2, 3), (1, 5, 3), (2, 7, 2)]
+    assert one_by_one == together == [(2, 2, 3), (5, 5, 3), (7, 7, 2)]
 
 
 def test_s1_what_was_committed_is_not_loaded_again_and_the_rest_is(loader: Loader, tmp_path: Path) -> None:
@@ -104,6 +104,21 @@ def test_s1_what_was_committed_is_not_loaded_again_and_the_rest_is(loader: Loade
     assert again is not None
     assert asked(after, "SELECT count(*) FROM versions.deals") == [(0,)]
     asyncio.run(after.close())
+
+
+def test_s1_what_is_staged_when_a_run_ends_is_committed_and_the_walk_continues_after_it(loader: Loader) -> None:
+    of = walk()
+    everything = pages(of, [deals(n) for n in range(5)])
+    add(loader, DEALS, of, everything[:2])
+    counts = asyncio.run(loader.commit_staged(DEALS, of))
+    assert counts is not None
+    assert (counts.read, counts.inserted, loader.pages_loaded(of)) == (2, 2, 2)
+    assert asyncio.run(loader.commit_staged(DEALS, of)) is None  # nothing is staged
+    assert asked(loader, "SELECT count(*) FROM meta.checkpoints") == [(0,)]  # the list was not read to its end
+    add(loader, DEALS, of, everything[2:])
+    assert asked(loader, "SELECT last_page, read FROM meta._applied_batches ORDER BY 1") == [(1, 2), (2, 1), (4, 2)]
+    assert asked(loader, "SELECT count(*), count(DISTINCT id) FROM deals") == [(5, 5)]
+    assert asked(loader, "SELECT watermark FROM meta.checkpoints") == [(NOW,)]
 
 
 def test_a_walk_is_counted_over_its_batches(loader: Loader) -> None:

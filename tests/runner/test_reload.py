@@ -62,6 +62,21 @@ async def test_s14_batches_are_cut_where_a_sync_cuts_them(tmp_path: Path, monkey
     assert sorted(batches, key=lambda batch: batch.position) == batches
 
 
+async def test_s14_the_end_of_an_attempt_ends_a_batch(tmp_path: Path) -> None:
+    walk: Walk | None = None
+    for seq in range(3):  # each attempt has a raw file of its own
+        async with open_session(tmp_path, run="run") as session:
+            walk = walk or session.control.open_walk("run", "deals", "live", "v2", "getDeals", None)
+            page = Page(walk.id, seq, encode([deal(1, value=seq)]), 1, None if seq == 2 else str(seq + 1), T0)
+            await session.archive.seal(replace(walk, started_at=T0), page)
+            batches = cut(session)
+            if seq == 2:
+                await reload(session, "deals").load_all()
+                values = session.loader.connection.execute("SELECT value FROM versions.deals ORDER BY 1").fetchall()
+    assert [[page.seq for page in batch.pages] for batch in batches] == [[0], [1], [2]]
+    assert values == [(0,), (1,)]  # as the attempts showed them to readers
+
+
 @pytest.mark.parametrize(
     ("options", "closes"),
     [

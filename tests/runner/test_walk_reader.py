@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from msgspec.structs import replace
 from pdsync.core import catalogue
 from pdsync.errors import DependentsBudgetSpent, Forbidden
 from pdsync.model import Page, StreamReceipt
+from pdsync.runner.report.receipt import count_changes
 from pdsync.runner.sync.sync_request import SyncRequest
 from pdsync.runner.sync.walk_reader import WalkReader, param_value, resume_point
 from tests.runner.kit import T0, deal, encode, load, open_session
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pdsync.model import Walk
-    from pdsync.runner.session import OnlineSession
+    from pdsync.runner.session import Event, OnlineSession
     from pdsync.sandbox import RunningSandbox
 
 DEALS = catalogue.stream("deals")
@@ -129,6 +131,51 @@ async def test_a_missing_right_is_no_expired_cursor(session: OnlineSession, box:
     with pytest.raises(Forbidden):
         await WalkReader(session).read_walk(DEALS, LIVE, walk)
     assert states(session) == ["dropped"]
+
+
+CHANGES = catalogue.stream("deal_changelog")
+
+
+@pytest.mark.parametrize("end", ["share", "error", "interruption"])
+async def test_s1_what_was_read_before_a_run_ended_is_in_the_table(
+    box: RunningSandbox, tmp_path: Path, end: str
+) -> None:
+    box.faults.clear()
+    version, (source,) = CHANGES.sources("v2")
+    rows = "SELECT count(*), count(DISTINCT id) FROM deal_changelog"
+    async with open_session(tmp_path, box, run="run") as session:
+        await session.loader.do(session.loader.table, CHANGES, version)
+        await load(session, "deals", *map(deal, range(1, 9)))
+        progress = session.progress["deal_changelog"] = StreamReceipt()
+        if end == "share":
+            session.settings = replace(session.settings, daily_tokens=1000, dependents_share=6)
+        elif end == "error":
+            box.faults.add(kind="permission_403", path="/deals/5/changelog")
+        reading = asyncio.create_task(WalkReader(session).read_source(CHANGES, source, version, is_done=False))
+
+        def cancel_after_three(event: Event) -> None:
+            if progress.requests == 3 and not reading.cancelling():
+                reading.cancel()
+
+        if end == "interruption":
+            session.on_event = cancel_after_three
+        with pytest.raises({"share": DependentsBudgetSpent, "error": Forbidden}.get(end, asyncio.CancelledError)):
+            await reading
+        assert progress.requests == 3
+        shown = session.loader.connection.execute(rows).fetchone()
+        assert shown == (progress.read, progress.read)
+        assert progress.inserted == progress.read > 0
+        counted = count_changes(session.loader, "run")["deal_changelog"]
+        assert (counted.read, counted.inserted) == (progress.read, progress.read)
+    box.faults.clear()
+    async with open_session(tmp_path, box, run="run") as session:
+        await session.loader.do(session.loader.table, CHANGES, version)
+        later = session.progress["deal_changelog"] = StreamReceipt()
+        await WalkReader(session).read_source(CHANGES, source, version, is_done=False)
+        assert later.requests == (8 if end == "error" else 5)  # a refused walk begins again
+        total = session.loader.connection.execute(rows).fetchone()
+        assert total is not None
+        assert total[0] == total[1] == progress.inserted + later.inserted > progress.inserted
 
 
 async def test_s1_a_walk_whose_sealed_pages_are_lost_is_dropped(session: OnlineSession, box: RunningSandbox) -> None:

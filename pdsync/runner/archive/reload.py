@@ -148,7 +148,9 @@ class ArchiveReload:
                         closes=True,
                     )
                 continue
-            cuts = [list(cut) for _, cut in groupby(pages, lambda page: page.seq // loader.PAGES_PER_BATCH)]
+            cuts = [
+                list(cut) for _, cut in groupby(pages, lambda page: (page.seq // loader.PAGES_PER_BATCH, page.file))
+            ]
             closes = is_ended and pages[-1].next is not None and walk.source != FROM_FILES
             for cut in cuts:
                 last = cut[-1]
@@ -184,6 +186,8 @@ class ArchiveReload:
         if batch.closes:
             pages_loaded = batch.pages[-1].seq + 1 if batch.pages else 0
             add_counts(entry, await self.loader.do(self.loader.finish, stream, batch.walk, pages_loaded))
+        elif counts := await self.loader.commit_staged(stream, batch.walk):  # an attempt ended after it
+            add_counts(entry, counts)
 
     async def _add(self, stream: Stream, walk: Walk, pages: list[Page], entry: StreamReceipt) -> None:
         if counts := await self.loader.add(stream, walk, pages):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -39,22 +40,43 @@ async def load(session: Session, stream: Stream, walk: Walk, pages: Sequence[Pag
     session.record_changes(stream.name, await session.loader.add(stream, walk, pages))
 
 
+async def load_whole(session: Session, stream: Stream, walk: Walk, pages: Sequence[Page]) -> None:
+    """As `load`; an interruption waits until the pages are loaded."""
+    loading = asyncio.create_task(load(session, stream, walk, pages))
+    try:
+        await asyncio.shield(loading)
+    except asyncio.CancelledError:
+        await loading
+        raise
+
+
+async def load_rest(session: Session, stream: Stream, walk: Walk, pages: Sequence[Page]) -> None:
+    """Load the last pages that an attempt has read of a walk that it did not read to its end: readers see them at once.
+
+    Raises:
+        BadAnswer, StorageError: as `load`.
+    """
+    await load(session, stream, walk, pages)
+    session.record_changes(stream.name, await session.loader.commit_staged(stream, walk))
+
+
 async def load_sealed(session: Session, stream: Stream, walk: Walk) -> Counts:
     """Load the sealed pages of a walk that the work file lacks; the counts of changes.
+
+    Each attempt has sealed its pages in a file of its own, and its last page ends a batch.
 
     Raises:
         LostPage: one of them is missing or damaged. Whole batches before it are loaded.
     """
-    total = Counts()
-    newest = session.control.last_page(walk.id)
-    if newest is None:
-        return total
-    start = await session.loader.do(session.loader.first_page_to_load, walk, newest.seq)
-    entries = session.control.sealed_pages(walk.id, start)
-    for at in range(0, len(entries), _PAGES_PER_READ):
-        chunk = entries[at : at + _PAGES_PER_READ]
-        pages = [await asyncio.to_thread(raw_archive.read_page, session.settings.raw, entry) for entry in chunk]
-        total += await session.loader.add(stream, walk, pages) or Counts()
+    total, loader = Counts(), session.loader
+    start = await loader.do(loader.pages_loaded, walk)
+    for _, in_file in groupby(session.control.sealed_pages(walk.id, start), lambda entry: entry.file):
+        entries = list(in_file)
+        for at in range(0, len(entries), _PAGES_PER_READ):
+            chunk = entries[at : at + _PAGES_PER_READ]
+            pages = [await asyncio.to_thread(raw_archive.read_page, session.settings.raw, entry) for entry in chunk]
+            total += await loader.add(stream, walk, pages) or Counts()
+        total += await loader.commit_staged(stream, walk) or Counts()
     return total
 
 

@@ -255,8 +255,8 @@ class WalkReader:
         fetching = await self._pages(stream, source, walk, operation, params, after)
         waiting: list[Page] = []
         loading: asyncio.Task[None] | None = None
-        sealing: tuple[Page, asyncio.Task[None]] | None = None
-        last = after
+        sealing: list[tuple[Page, asyncio.Task[None]]] = []
+        last, is_read = after, False
         try:
             async with contextlib.aclosing(fetching):
                 async for fetched in fetching:
@@ -264,27 +264,30 @@ class WalkReader:
                     session.record_page(stream.name, operation, page)
                     if walk.started_at is None:
                         walk = replace(walk, started_at=page.served_at)
-                    if sealing:
-                        await sealing[1]
-                        waiting.append(sealing[0])
-                    sealing = (page, asyncio.create_task(session.archive.seal(walk, page)))
+                    sealing.append((page, asyncio.create_task(session.archive.seal(walk, page))))
+                    if len(sealing) > 1:
+                        await asyncio.shield(sealing[0][1])
+                        waiting.append(sealing.pop(0)[0])
                     if sum(len(each.body) for each in waiting) >= _PAGES_AHEAD:
                         if loading:
-                            await loading
+                            await asyncio.shield(loading)
                         loading = asyncio.create_task(walk_loader.load(session, stream, walk, waiting))
                         waiting = []
+            is_read = True
         finally:
-            if sealing:  # also after an error: what was fetched is kept
-                await asyncio.shield(sealing[1])
-                waiting.append(sealing[0])
+            for page, task in sealing:  # also after an error: what was fetched is kept
+                await asyncio.shield(task)
+                waiting.append(page)
             if loading:
                 await asyncio.shield(loading)
+            if not is_read:  # readers see it when this run ends, and the walk continues after it
+                await asyncio.shield(walk_loader.load_rest(session, stream, walk, waiting))
         if source.parent and (last is None or last.next is not None):  # no parent was due, or none is left
             walk = walk if walk.started_at else replace(walk, started_at=session.began)
             end = Page(walk.id, last.seq + 1 if last else 0, b"", 0, None, session.began)  # no answer marks the end
             await session.archive.seal(walk, end)
             waiting.append(end)
-        await walk_loader.load(session, stream, walk, waiting)
+        await walk_loader.load_whole(session, stream, walk, waiting)
 
     async def _pages(
         self,
