@@ -72,7 +72,7 @@ def lay_out_groups(headers: Sequence[str], groups: Sequence[Group], width: int, 
         cells += [number.rjust(each) for number, each in zip(numbers, figures, strict=True)]
         return left_to_right((" " * _GAP).join([*cells, names]).rstrip())
 
-    lines = [Line(line(headers[0], headers[1:-1], headers[-1]), "bold")]
+    lines = [Line(line(headers[0], headers[1:-1], shorten(headers[-1], room)), "bold")]
     for group, numbers in zip(groups, texts, strict=True):
         first, *more = _wrap_names(group.names, room, most_lines)
         lines.append(Line(line(group.label, numbers, first)))
