@@ -331,15 +331,24 @@ async def _apply(
     receipt.outcomes = {end: sum(each.state == end for each in ended) for end in ENDS}
     receipt.already_so = sum(each.reason == "already_so" for each in ended)
     receipt.unverified = sum(each.reason == "unverified" for each in ended)
-    undos, stuck = undo.make_undo(outbox, push_id)
-    receipt.undoable, receipt.not_undoable = len(undos), list(dict.fromkeys(each.why for each in stuck))
     receipt.open = len(planned - {each.id for each in ended})
     receipt.requests, receipt.tokens = session.http.budget.requests, session.http.budget.spent
     receipt.stopped = str(executor.stopped) if executor.stopped else None
     receipt.exit_code = _exit_code(receipt, executor.stopped, interrupted=interrupted)
     receipt.finished_at = datetime.now(UTC).replace(microsecond=0)
     outbox.push_log.finish_push(push_id, receipt)
+    _find_way_back(outbox, receipt)
     return receipt
+
+
+def _find_way_back(outbox: Outbox, receipt: PushReceipt) -> None:
+    """Find out what of a push can be undone. A failure here does not change anything else in the receipt."""
+    try:
+        undos, stuck = undo.make_undo(outbox, receipt.push_id)
+    except Exception as error:  # the push is over, and must not seem to have failed
+        log.warning("what of push %s can be undone is not known: %s", receipt.push_id, error)
+        return
+    receipt.undoable, receipt.not_undoable = len(undos), list(dict.fromkeys(each.why for each in stuck))
 
 
 def _exit_code(receipt: PushReceipt, stopped: PdsyncError | None, *, interrupted: bool) -> int:

@@ -112,3 +112,24 @@ def test_the_last_push_is_the_last_even_within_a_second(tmp_path: Path) -> None:
         for id in ("20260101T000000-f", "20260101T000000-0", "20260101T000000-7"):
             outbox.push_log.start_push(id, "hash")
         assert [each["id"][-1] for each in outbox.push_log.pushes()] == ["7", "0", "f"]
+
+
+def test_a_choice_that_does_not_exist_is_refused_when_a_program_queues_it(queue: pdsync.Queue) -> None:
+    with pytest.raises(ConfigError, match=r"status is 'lostt', and has no such option\. Did you mean 'Lost'"):
+        queue.add("updateDeal", id=1, status="lostt")
+    assert queue.mutations("queued") == []
+
+
+def test_the_receipt_counts_a_repeated_change_as_already_so_and_says_what_can_be_undone(
+    box: RunningSandbox, queue: pdsync.Queue
+) -> None:
+    deal = [entry["id"] for entry in box.dump("deals") if entry["state"] == "live"][5]
+    queue.add_many("updateDeal", [{"id": deal, "title": "Twice"}] * 2)
+    planned = queue.plan()
+    assert [(step.fate, step.after is not None) for step in planned.steps] == [("send", False), ("already_so", True)]
+    before = box.spent_tokens
+    receipt = queue.push()
+    assert receipt is not None
+    assert (receipt.outcomes["applied"], receipt.already_so, receipt.undoable) == (2, 1, 1)
+    charged = box.spent_tokens - before
+    assert (receipt.tokens + receipt.read_back_tokens, receipt.estimated_tokens) == (charged, receipt.tokens)
