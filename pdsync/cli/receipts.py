@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdsync.cli import tables
@@ -41,7 +44,7 @@ def show_receipt(
     table = lay_out_streams(streams, None if is_whole else app.err.height)
     tables.show_aside(app, table)
     if len(table.values) < len(streams):
-        app.note(f"Every stream: pdsync runs show {receipt.run_id} --all", style="dim")
+        app.note(f"Every stream: pdsync{_project_option(app)} runs show {receipt.run_id} --all", style="dim")
     app.note("")
     for gap in receipt.gaps:
         app.note(f"✗ {gap.stream}: {gap.kind}: {gap.detail}", style="yellow")
@@ -69,30 +72,39 @@ def show_receipt(
 
 def lay_out_streams(streams: Mapping[str, StreamReceipt], height: int | None) -> Rows:
     """The streams of a run; for a screen of `height` lines those with gaps and changes, and the others together."""
-    names = list(streams)
-    if height is not None and len(names) > (room := max(height - _BESIDE, _LEAST)):
-        names.sort(key=lambda name: _rank(streams[name]))
-        names, rest = names[: room - 1], names[room - 1 :]
-        rows = [_row(f"{_mark(streams[name])} {name}", [streams[name]]) for name in names]
-        others = [streams[name] for name in rest]
-        is_complete = all(each.complete for each in others)
-        rows.append(_row(f"{'✓' if is_complete else '✗'} {len(rest):,} more", others))
-    else:
-        rows = [_row(f"{_mark(streams[name])} {name}", [streams[name]]) for name in names]
+    rows = [_row(f"{_mark([entry])} {name}", [entry]) for name, entry in streams.items()]
+    if height is not None and len(rows) > (room := max(height - _BESIDE, _LEAST)):
+        ordered = sorted(streams, key=lambda name: _rank(streams[name]))
+        shown = [name for name in ordered if _changes(streams[name]) or not streams[name].complete][: room - 1]
+        others = [entry for name, entry in streams.items() if name not in shown]
+        rest = "more" if any(map(_changes, others)) else "without a change"
+        rows = [_row(f"{_mark([streams[name]])} {name}", [streams[name]]) for name in shown]
+        rows.append(_row(f"{_mark(others)} {len(others):,} {rest}", others))
     return Rows(["  stream", "read", "new", "changed", "deleted", "same", "requests", "tokens"], rows, counts=True)
 
 
 def _rank(entry: StreamReceipt) -> tuple[bool, int, int]:
     """What comes first: what is not complete, then by the rows that changed, then by those that were read."""
-    return entry.complete, -(entry.inserted + entry.updated + entry.deleted), -entry.read
+    return entry.complete, -_changes(entry), -entry.read
 
 
-def _mark(entry: StreamReceipt) -> str:
-    return "✓" if entry.complete else "✗"
+def _changes(entry: StreamReceipt) -> int:
+    return entry.inserted + entry.updated + entry.deleted
+
+
+def _mark(entries: Sequence[StreamReceipt]) -> str:
+    return "✓" if all(entry.complete for entry in entries) else "✗"
 
 
 def _row(name: str, entries: Sequence[StreamReceipt]) -> list[Any]:
     return [name, *(sum(getattr(entry, each) for entry in entries) for each in _COUNTS)]
+
+
+def _project_option(app: App) -> str:
+    """The option that names the project in a command to be typed; empty if it is this folder or in the environment."""
+    if app.project == Path() or os.environ.get("PDSYNC_PROJECT"):
+        return ""
+    return f" --project {shlex.quote(str(app.project))}"
 
 
 def _share(part: int, whole: int) -> str:

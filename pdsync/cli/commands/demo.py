@@ -62,6 +62,7 @@ def demo(app: App, deals: int, seed: int) -> None:
         os.environ["PDSYNC_API_TOKEN"] = box.token
         settings = config.load(folder, {"account.base_url": box.url, "limits.burst": 40})
         app.__dict__["settings"] = settings
+        app.project = Path(folder.name) if folder.parent == Path.cwd() else folder
         app.note("2. The first sync reads everything.\n")
         first = _sync(app, settings)
         app.note("\n3. Where do the open deals stand? One SQL query on sales.funnel:\n")
@@ -76,8 +77,7 @@ def demo(app: App, deals: int, seed: int) -> None:
     app.note("\n5. Earlier versions of a row are kept in history.*: the deals that changed, then and now.\n")
     _show(app, settings, _CHANGED)
     program = "pdsync" if shutil.which("pdsync") else sys.argv[0]
-    shown = folder.name if folder.parent == Path.cwd() else folder
-    command = program if folder == Path.cwd() else f"{program} --project {shown}"
+    command = program if folder == Path.cwd() else f"{program} --project {app.project}"
     app.note(
         f"\nThe warehouse is {settings.warehouse}: open it with any DuckDB from 1.5 on.\n"
         f"The report is {page} ({size / 1024:,.0f} KB): open it with a browser. Try next:\n\n"
