@@ -127,7 +127,9 @@ class Progress:
     def lay_out(self, width: int, height: int) -> list[Line]:
         """The lines of the display: at most `height` - 1, none wider than `width`."""
         now = self._clock()
-        below = [Line(line, "dim") for text in self._summary(now) for line in wrap(text, width)]
+        state, *totals = self._summary(now)
+        below = [Line(line) for line in wrap(state, width)]
+        below += [Line(line, "dim") for text in totals for line in wrap(text, width)]
         room = max(height - 1 - len(below) - 1, 0)  # the table has a header
         under_way = [name for name, work in self._streams.items() if work.is_under_way]
         ended = sorted(
@@ -140,8 +142,11 @@ class Progress:
         if room < _LEAST_ROWS or not shown:
             return below[-max(height - 1, 1) :]
         rows = [self._streams[name].row(name, now) for name in shown]
-        table = layout.lay_out(Rows(_HEADERS, rows, counts=True), width)
-        return [*table, *below] if len(table) == len(rows) + 1 else below  # not where the screen is too narrow for it
+        is_offline = not any(work.receipt.requests for work in self._streams.values())
+        columns = [0, 2, 4] if is_offline else range(len(_HEADERS))
+        table = [[row[column] for column in columns] for row in (_HEADERS, *rows)]
+        lines = layout.lay_out(Rows([str(name) for name in table[0]], table[1:], counts=True), width)
+        return [*lines, *below] if len(lines) == len(rows) + 1 else below  # not where the screen is too narrow for it
 
     def _summary(self, now: float) -> list[str]:
         """Two sentences: the share done and how many streams are in which state; totals."""
@@ -156,8 +161,9 @@ class Progress:
         rows = sum(work.rows for work in works)
         state = f"{self._share_done(requests, elapsed)}{done:,} done, {under_way:,} under way, {waiting:,} waiting"
         if done == len(works):
-            state = "Every stream is done: completing and publishing the tables"
-        return [state, f"{rows:,} rows, {requests:,} requests, {tokens:,} tokens in {_duration(elapsed)}"]
+            state = "Every stream is read; finishing the tables"
+        spent = f", {requests:,} requests, {tokens:,} tokens" if requests else ""
+        return [state, f"{rows:,} rows{spent} in {_duration(elapsed)}"]
 
     def _share_done(self, requests: int, elapsed: float) -> str:
         """The share of the requests, and the time left; where the total is not known, the requests that are left."""

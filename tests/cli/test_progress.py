@@ -114,14 +114,15 @@ def test_more_requests_than_expected_never_make_it_complete() -> None:
     run.on("started", "deals", requests=500)
     assert run.screen()[-2].startswith("99 % done")
     run.on("finished", "deals", requests=500)
-    assert run.screen()[-2] == "Every stream is done: completing and publishing the tables"
+    assert run.screen()[-2] == "Every stream is read; finishing the tables"
 
 
 def test_a_job_without_requests_counts_the_rows_it_loads() -> None:
     run = Run()
     run.progress(Event("started", "deals", StreamReceipt(inserted=40, unchanged=2)))
     run.now += 2
-    assert run.screen()[1].split() == ["…", "deals", "0", "42", "0", "21"]
+    assert run.screen()[1].split() == ["…", "deals", "42", "21"]
+    assert run.screen()[-1] == "42 rows in 2 s"
 
 
 def test_events_of_programs_are_only_starts_ends_and_messages(capsys: pytest.CaptureFixture[str]) -> None:

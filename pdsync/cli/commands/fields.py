@@ -62,7 +62,7 @@ def fields(app: App, entity: str | None, field: str | None, everything: bool, co
         return
     on_terminal = tables.terminal_width(app.out) is not None
     headers = ["column", "label", "type", "options"]
-    headers = ["entity"] * (entity is None) + headers + ["code"] * (codes or not on_terminal)
+    headers = ["entity"] * (entity is None or not on_terminal) + headers + ["code"] * (codes or not on_terminal)
     tables.show_listing(app, listed, headers, "No custom fields have been synced.")
 
 
