@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from pdsync.errors import ConfigError
 from pdsync.writeback.outbox import Reference
 
 if TYPE_CHECKING:
@@ -23,6 +24,33 @@ if TYPE_CHECKING:
     from pdsync.writeback.queue_reader import QueueReader
 
 _WITHOUT_EFFECT = ("cancelled", "rejected", "conflict")  # states after which the same may be queued again
+
+
+def check(queue: QueueReader, entries: Sequence[Entry], where: str) -> str | None:
+    """Refuse entries all of which were queued before.
+
+    Args:
+        queue: the queue.
+        entries: to be queued.
+        where: the file or query that they come from.
+
+    Returns:
+        A line for people, if some of them are in the queue already; None otherwise.
+
+    Raises:
+        ConfigError: they were queued before. Nothing was queued.
+    """
+    if earlier := find_earlier(queue, entries):
+        raise ConfigError(
+            f"What {where} changes was queued before, {describe(earlier)}. Nothing was queued.\n"
+            f"To queue it a second time: --again"
+        )
+    if not (unsent := find_unsent(queue, entries)):
+        return None
+    return (
+        f"{where}: changes that are in the queue already, {len(unsent):,} of them, the first as #{unsent[0].seq}, are"
+        f" queued a second time. To take them back: pdsync queue drop"
+    )
 
 
 def find_earlier(queue: QueueReader, entries: Sequence[Entry]) -> list[Mutation]:
@@ -44,6 +72,13 @@ def find_earlier(queue: QueueReader, entries: Sequence[Entry]) -> list[Mutation]
         if any(each.state not in _WITHOUT_EFFECT for each in batch) and _hash(batch, number) == wanted:
             return batch
     return []
+
+
+def find_unsent(queue: QueueReader, entries: Sequence[Entry]) -> list[Mutation]:
+    """The mutations in the queue that make the same change as one of `entries` without a key, in queue order."""
+    wanted = {_hash([each], lambda name: f"#{name.lstrip('#')}") for each in entries if each.key is None}
+    waiting = queue.mutations(["queued"], images=False) if wanted else []
+    return [each for each in waiting if _hash([each], lambda other: f"#{queue.get(other).seq}") in wanted]
 
 
 def describe(batch: Sequence[Mutation]) -> str:

@@ -539,8 +539,16 @@ def test_a_file_or_query_that_was_queued_before_is_refused_unless_again(project:
         assert "To queue it a second time: --again" in ran.err
     queued = "SELECT count(*) FROM mutations WHERE state = 'queued'"
     assert project.control(queued) == [(2,)]
-    assert project.here(*imported, "--again").code == 0
+    (tmp_path / "c.csv").write_text("id,title\n5,Three\n3,One\n", encoding="utf-8")  # one row of it is the same
+    ran = project.here("queue", "import", str(tmp_path / "c.csv"), "--operation", "updateDeal")
+    assert (ran.code, "c.csv: changes that are in the queue already, 1 of them, the first as #" in ran.err) == (
+        0,
+        True,
+    ), ran
     assert project.control(queued) == [(4,)]
+    ran = project.here(*imported, "--again")
+    assert (ran.code, "already" in ran.err) == (0, False), ran
+    assert project.control(queued) == [(6,)]
     assert project.here("queue", "drop", "--all").code == 0
     assert project.here(*imported).code == 0  # those that were dropped had no effect
 

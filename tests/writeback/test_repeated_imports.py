@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pdsync.errors import ConfigError
 from pdsync.writeback import adoption, repeated_imports
 from pdsync.writeback.outbox import Entry, Reference
 from tests.writeback.kit import bring_to, entry, open_outbox
@@ -79,6 +80,16 @@ def test_a_file_is_recognised_after_control_db_was_lost(tmp_path: Path) -> None:
     assert len(repeated_imports.find_earlier(restored, family("Eve"))) == 2
 
 
+def test_single_changes_that_wait_in_the_queue_are_found(tmp_path: Path) -> None:
+    outbox = open_outbox(tmp_path)
+    assert repeated_imports.find_unsent(outbox, rows("A")) == []
+    first, *_, last = outbox.add([*rows("A", "B"), *rows("A")])
+    bring_to(outbox, "applied", outbox.add(rows("A"))[0])
+    found = repeated_imports.find_unsent(outbox, [*rows("A", "C"), *rows("X", key="k")])
+    assert [each.id for each in found] == [first.id, last.id]
+    assert repeated_imports.find_unsent(outbox, rows("A", key="k")) == []
+
+
 def test_what_became_of_them_is_said_in_words(tmp_path: Path) -> None:
     outbox = open_outbox(tmp_path)
     queued = outbox.add(rows("A", "B", "C"))
@@ -87,3 +98,14 @@ def test_what_became_of_them_is_said_in_words(tmp_path: Path) -> None:
     text = repeated_imports.describe(batch)
     assert text.endswith(" UTC as #1 to #3 (2 still in the queue, 1 needs review)")
     assert repeated_imports.describe(batch[1:2]).endswith(" UTC as #2 (1 still in the queue)")
+
+
+def test_all_of_a_file_is_refused_and_a_part_is_told(tmp_path: Path) -> None:
+    outbox = open_outbox(tmp_path)
+    assert repeated_imports.check(outbox, rows("A", "B"), "a.csv") is None
+    outbox.add(rows("A", "B"))
+    with pytest.raises(ConfigError, match=r"(?s)What a\.csv changes was queued before, .* as #1 to #2 .*--again"):
+        repeated_imports.check(outbox, rows("A", "B"), "a.csv")
+    note = repeated_imports.check(outbox, rows("A", "C"), "a.csv")
+    assert note is not None
+    assert note.startswith("a.csv: changes that are in the queue already, 1 of them, the first as #1, are queued a sec")

@@ -334,12 +334,8 @@ def _queue(
                 f"{len(bad):,} of {len(read.rows):,} rows of {where} can't be queued. None was.\n{shown}{more}\n"
                 f"Correct them, or queue the others: --skip-bad FILE"
             )
-        earlier = [] if again else repeated_imports.find_earlier(outbox, good)
-        if earlier:
-            raise ConfigError(
-                f"What {where} changes was queued before, {repeated_imports.describe(earlier)}. Nothing was queued.\n"
-                f"To queue it a second time: --again"
-            )
+        if not again and (note := repeated_imports.check(outbox, good, where)):
+            app.note(note)
         if bad and skip_bad:
             _write_bad(skip_bad, bad, null_clears=read.null_clears)
             app.note(f"{len(bad):,} rows were not queued: {skip_bad} says why.")
