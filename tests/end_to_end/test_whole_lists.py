@@ -115,6 +115,34 @@ def test_statistics_are_those_of_a_user_who_is_named(box: RunningSandbox, projec
     assert users == {None, str(user)}
 
 
+def test_pipedrive_s_statistics_equal_ours_where_definitions_agree(box: RunningSandbox, project: Project) -> None:
+    """By the sandbox, which works them out from its records; then one of the deals is deleted."""
+    statistics = ("pipeline_movement_statistics", "pipeline_conversion_statistics")
+    assert project.here("sync", "-q", "users", "pipelines", "stages", "deals").code == 0
+    most = "FROM sales._deals WHERE NOT is_archived GROUP BY owner_id ORDER BY count(*) FILTER (status = 'won') DESC, 1"
+    owner = project.ask(f"SELECT owner_id {most} LIMIT 1")[0][0]
+    period = ("--param", f"user_id={owner}", "--param", "start_date=2020-01-01")
+    assert project.here("sync", "-q", "users", "pipelines", *statistics, *period).code == 0
+    compared = project.ask(
+        "SELECT metric, sum(pdsync), list(DISTINCT explanation) FROM sales.vendor_check GROUP BY ALL"
+    )
+    assert {metric: explanations for metric, _, explanations in compared} == dict.fromkeys(
+        ("new", "won", "lost", "left open"), ["equal"]
+    )
+    assert min(number for metric, number, _ in compared if metric in ("new", "won")) > 0
+    rates = project.ask("SELECT DISTINCT metric, explanation FROM sales.vendor_check_rates ORDER BY ALL")
+    assert rates == [("lost", "equal"), ("stage", "equal"), ("won", "equal")]
+    assert project.ask("SELECT max(went_on) > 0 FROM sales.vendor_check_rates WHERE metric = 'stage'") == [(True,)]
+    listed = "FROM sales._deals WHERE NOT is_archived AND status = 'won' AND owner_id = ?"
+    won = project.ask(f"SELECT min(deal_id) {listed}", owner)[0][0]
+    box.act("DELETE", f"/api/v2/deals/{won}")
+    assert project.here("sync", "-q", "deals").code == 0
+    differs = (
+        "SELECT only_pipedrive, explanation FROM sales.vendor_check WHERE metric = 'won' AND explanation <> 'equal'"
+    )
+    assert project.ask(differs) == [([won], "deleted: 1")]
+
+
 def test_a_bad_target_is_refused_before_any_request(box: RunningSandbox, project: Project) -> None:
     file = project.folder / "targets.csv"
     file.write_text("period,currency,target\n2026,EUR,much\n")

@@ -484,6 +484,50 @@ def test_views_agree_with_plain_python_over_random_lives(tmp_path: Path) -> None
     assert all(rows > 10 for rows, _, _ in compared.values())
 
 
+def test_the_vendor_s_statistics_beside_ours_with_each_difference_explained(company: duckdb.DuckDBPyConnection) -> None:
+    """October, first user, first pipeline. Deal 3 is not listed, 4 is archived, 5 is in the other pipeline, 7 deleted."""
+    statistics = "(pipeline_id, start_date, end_date, user_id, _verified_at,"
+    company.execute(
+        f"INSERT INTO main.pipeline_movement_statistics {statistics} new_deals_ids, won_deals_ids, lost_deals_ids,"
+        " deals_left_open_ids) VALUES (1, '2026-10-02', '2026-10-31', NULL, '2026-11-19 12:00:00+00',"
+        " [1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 99], [1, 6, 10, 11], [2, 6], [8, 9])"
+    )
+    steps = "[{from_stage_id: 11, to_stage_id: 12, conversion_rate: 100},"
+    steps += " {from_stage_id: 12, to_stage_id: 13, conversion_rate: 20}]"
+    company.execute(
+        f"INSERT INTO main.pipeline_conversion_statistics {statistics} won_conversion, lost_conversion,"
+        f" stage_conversions) VALUES (1, '2026-10-02', '2026-10-31', 1, '2026-11-19 12:00:00+00', 28, 40, {steps})"
+    )
+    try:
+        compared = "SELECT metric, pipedrive, pdsync, only_pipedrive, only_pdsync, explanation FROM sales.vendor_check"
+        assert ask(company, compared) == [
+            ("left open", 2, 3, [], [3], "not explained: 1"),
+            ("lost", 2, 2, [], [], "equal"),
+            (
+                "new",
+                12,
+                7,
+                [1, 4, 5, 7, 12, 99],
+                [3],
+                "of another owner now: 2; archived: 1; deleted: 1;"
+                " near midnight, in another time zone: 1; not explained: 1; not in the tables: 1",
+            ),
+            ("won", 4, 3, [6], [], "reopened, or closed otherwise: 1"),
+        ]
+        rates = "SELECT metric, from_stage_id, pdsync, went_on, deals, explanation[:13] FROM sales.vendor_check_rates"
+        assert ask(
+            company, rates
+        ) == [  # 2, 3, 6, 8, 9, 10 and 11; 2, 3 and 8 reached the last stage, 10 and 11 are won
+            ("stage", LEAD, 100.0, 7, 7, "equal"),
+            ("stage", OFFER, 71.4, 5, 7, "not explained"),
+            ("won", None, 28.6, 2, 7, "equal"),
+            ("lost", None, 28.6, 2, 7, "not explained"),
+        ]
+    finally:
+        for name in ("movement", "conversion"):
+            company.execute(f"DELETE FROM main.pipeline_{name}_statistics")
+
+
 def test_targets_beside_what_is_won_and_open(company: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     """Won in October: 120 of deal 1, 100 of 10 and of 11. Open and due in December: 100 of deal 3, 90 of 12."""
     lines = ["2026-10,,,EUR,400", "2026-10,2,,EUR,400", "2026-Q4,1,1,EUR,500", "2026-12,,,USD,10", "2026-12,2,,EUR,60"]
