@@ -485,7 +485,7 @@ def test_views_agree_with_plain_python_over_random_lives(tmp_path: Path) -> None
 
 
 def test_the_vendor_s_statistics_beside_ours_with_each_difference_explained(company: duckdb.DuckDBPyConnection) -> None:
-    """October, first user, first pipeline. Deal 3 is not listed, 4 is archived, 5 is in the other pipeline, 7 deleted."""
+    """October, first user, first pipeline. Deal 3 is not listed, 4 is archived, 5 given away, 7 deleted."""
     statistics = "(pipeline_id, start_date, end_date, user_id, _verified_at,"
     company.execute(
         f"INSERT INTO main.pipeline_movement_statistics {statistics} new_deals_ids, won_deals_ids, lost_deals_ids,"
