@@ -369,6 +369,8 @@ class Receipt(Struct):
     resumed: bool = False
     as_of: datetime | None = None  # the server's time when its first list began: what changed later may be missing
     is_admin: bool | None = None  # whether the token was an administrator's, who sees everything; None: not checked
+    user_id: int | None = None  # the token's user: what that user may not see is missing
+    user: str | None = None  # the name
 
     @property
     def complete(self) -> bool:

@@ -63,6 +63,11 @@ def show_receipt(
         f" {counted(receipt.requests, 'request')}, {counted(receipt.tokens, 'token')}{share}.",
         style="green" if receipt.complete else "yellow",
     )
+    if receipt.is_admin and receipt.user:
+        app.note(f"Read as {describe_user(receipt)}.", style="dim")
+    elif receipt.is_admin is False:
+        text = f"Read as {describe_user(receipt)}: records that this user may not see are missing."
+        app.note(text, style="yellow")
     if receipt.resumed and receipt.as_of:
         app.note(
             f"This finished an interrupted run: complete as of {receipt.as_of:%Y-%m-%d %H:%M:%S} UTC, when its first"
@@ -105,6 +110,12 @@ def _project_option(app: App) -> str:
     if app.project == Path() or os.environ.get("PDSYNC_PROJECT"):
         return ""
     return f" --project {shlex.quote(str(app.project))}"
+
+
+def describe_user(receipt: Receipt) -> str:
+    """The user whose token a run had, and whether that is an administrator."""
+    name = f"{receipt.user} (user {receipt.user_id})" if receipt.user else "the token's user"
+    return f"{name}, {'an administrator' if receipt.is_admin else 'who is not an administrator'}"
 
 
 def _share(part: int, whole: int) -> str:

@@ -132,7 +132,7 @@ async def open_session(
             async with _open_work_file(settings, control, company, targets, on_note, clock=http.clock) as loader:
                 began = account.served_at or datetime.now(UTC)
                 receipt = begin(control, began)
-                receipt.is_admin = account.is_admin
+                receipt.is_admin, receipt.user_id, receipt.user = account.is_admin, account.id, account.name
                 now = account.served_at or receipt.started_at
                 async with Archive(settings.raw, control, receipt.run_id, account.company_id) as archive:
                     session = OnlineSession(

@@ -60,6 +60,7 @@ class Status(Struct, frozen=True):
     tokens_left: int | None  # today; None: there is no limit
     token_limit: int
     last_run: Receipt | None
+    reader: Receipt | None  # the newest run that knows whose token it had: what that user may not see is missing
     running: int | None  # the process that works on the project now
     next_run: NextRun | None  # None: no schedule is installed on this machine
     queue: dict[str, int]  # open mutations and unresolved reviews, by state
@@ -120,6 +121,7 @@ def measure_status(settings: Settings, now: datetime) -> Status:
         tokens_left=left[0],
         token_limit=left[1],
         last_run=runs[0] if runs else None,
+        reader=find_reader(runs),
         running=running,
         next_run=installed.next_run(jobs, now),
         queue=queue,
@@ -245,11 +247,17 @@ def _describe_streams(settings: Settings, streams: list[Freshness], now: datetim
 
 
 def _describe_rights(runs: list[Receipt]) -> list[Notice]:
-    is_admin = next((run.is_admin for run in runs if run.is_admin is not None), True)
-    if is_admin:
+    run = find_reader(runs)
+    if run is None or run.is_admin:
         return []
-    problem = "it is not an administrator's: records that are hidden from its user are missing"
+    rights = f"{run.user} (user {run.user_id}) is not an administrator" if run.user else "it is not an administrator's"
+    problem = f"{rights}: records that are hidden from its user are missing"
     return [Notice("token", problem, "pdsync auth login")]
+
+
+def find_reader(runs: Iterable[Receipt]) -> Receipt | None:
+    """Of `runs`, newest first, the newest that knows whose token it had; None if none does."""
+    return next((run for run in runs if run.is_admin is not None), None)
 
 
 def _describe_queue(queue: dict[str, int]) -> list[Notice]:

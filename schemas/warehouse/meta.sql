@@ -14,6 +14,10 @@ CREATE TABLE IF NOT EXISTS meta.runs (
 );
 -- When the first list of the run was begun, by the server's clock: what changed later may be missing, and the next run reads it.
 ALTER TABLE meta.runs ADD COLUMN IF NOT EXISTS as_of TIMESTAMPTZ;
+-- The token's user: what that user may not see is not in the tables.
+ALTER TABLE meta.runs ADD COLUMN IF NOT EXISTS user_id BIGINT;
+ALTER TABLE meta.runs ADD COLUMN IF NOT EXISTS user_name VARCHAR;
+ALTER TABLE meta.runs ADD COLUMN IF NOT EXISTS is_admin BOOLEAN;
 CREATE TABLE IF NOT EXISTS meta.streams (
     run_id VARCHAR NOT NULL, stream VARCHAR NOT NULL, requests BIGINT, tokens BIGINT, read BIGINT, inserted BIGINT,
     updated BIGINT, deleted BIGINT, unchanged BIGINT, quarantined BIGINT, schema_changes BIGINT, complete BOOLEAN,

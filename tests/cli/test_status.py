@@ -165,6 +165,23 @@ def test_gaps_and_a_review_are_named_with_the_next_command(settings: Settings) -
     assert "\n".join(screen(settings, 80)) == TROUBLED_80
 
 
+@pytest.mark.parametrize("is_admin", [True, False])
+def test_s9_the_screen_names_the_user_whose_token_it_was(settings: Settings, is_admin: bool) -> None:
+    save_run(settings, Receipt(
+        "run-2", "sync", NOW - timedelta(minutes=3), NOW - timedelta(minutes=2),
+        {"deals": StreamReceipt(complete=True)}, exit_code=0, is_admin=is_admin, user_id=12, user="Mia Lopez",
+    ))  # fmt: skip
+    rights = "an administrator" if is_admin else "who is not an administrator"
+    lines = screen(settings, None)
+    assert lines[0].endswith(f"no gaps, read as Mia Lopez (user 12), {rights}")
+    notice = "✗ token: Mia Lopez (user 12) is not an administrator: records that are hidden from its user are missing"
+    assert (notice in lines) is not is_admin
+    assert screen(settings, 80)[:2] == [
+        "Data      complete until 2026-11-29 11:08 UTC (7 min ago), no gaps, read as Mia",
+        f"          Lopez (user 12), {rights}",
+    ]
+
+
 def status_of(settings: Settings, *arguments: str) -> tuple[int, str, str]:
     ran = run_here(("--project", str(settings.project), "status", *arguments), {"PATH": "/nowhere"})
     return ran.code, ran.out, ran.err

@@ -266,7 +266,13 @@ def test_s9_lost_rights_are_reported_even_if_only_changes_are_read(box: RunningS
     assert told.code == 4, told
     assert "account: rights: The token was an administrator's on" in told.err
     assert "finished, with gaps" in (state := project.here("status").out)
-    assert "token: it is not an administrator's" in state
+    user, name = box.company.viewers["admin"].user_id, project.ask("SELECT user_name FROM meta.runs")[0][0]
+    assert f"token: {name} (user {user}) is not an administrator: " in state
+    assert f"Read as {name} (user {user}), who is not an administrator: records that this user may" in told.err
+    (shown,) = [each for each in project.here("status", "--json").events if each["name"] == "status"]
+    assert shown["token"] == {"user_id": user, "user": name, "is_admin": False}
+    runs = project.ask("SELECT user_id, user_name, is_admin FROM meta.runs ORDER BY started_at DESC LIMIT 2")
+    assert runs == [(user, name, False), (user, name, True)]
     box.company.viewers["admin"].admin = True
     assert project.here("sync", "deals", "--fail-on-gap").code == 0
 

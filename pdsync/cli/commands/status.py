@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from pdsync.cli import tables
+from pdsync.cli import receipts, tables
 from pdsync.cli.app import App, Command
 from pdsync.cli.layout import Line, Rows
 from pdsync.cli.text_width import wrap
@@ -76,6 +76,9 @@ def _facts(state: Status) -> list[dict[str, Any]]:
             "oldest_verified_at": state.oldest_verified_at,
             "verify_cycle": state.verify_cycle,
             "last_run": {name: getattr(last, name) for name in names} if last else None,
+            "token": {name: getattr(state.reader, name) for name in ("user_id", "user", "is_admin")}
+            if state.reader
+            else None,
             "running": state.running,
             "next_run": msgspec.to_builtins(state.next_run),
             "queue": state.queue,
@@ -118,8 +121,9 @@ def _describe_data(state: Status, now: datetime) -> str:
     if until is None:
         return "nothing has been synced yet (pdsync sync)"
     streams = len(state.incomplete)
+    reader = f", read as {receipts.describe_user(state.reader)}" if state.reader and state.reader.user else ""
     gaps = f"except {streams} stream{'' if streams == 1 else 's'}" if streams else "no gaps"
-    return f"complete until {_format_time(until)} ({format_age(now - until)} ago), {gaps}"
+    return f"complete until {_format_time(until)} ({format_age(now - until)} ago), {gaps}{reader}"
 
 
 def _describe_verified(state: Status, now: datetime) -> str:

@@ -139,7 +139,7 @@ def save_receipt(loader: Loader, receipt: Receipt) -> None:
         connection.execute("DELETE FROM meta.runs WHERE run_id = ?", [receipt.run_id])
         connection.execute("DELETE FROM meta.streams WHERE run_id = ?", [receipt.run_id])
         connection.execute(
-            "INSERT INTO meta.runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO meta.runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 receipt.run_id,
                 receipt.command,
@@ -151,6 +151,9 @@ def save_receipt(loader: Loader, receipt: Receipt) -> None:
                 receipt.tokens,
                 [f"{gap.stream}: {gap.kind}: {gap.detail}" for gap in receipt.gaps],
                 receipt.as_of,
+                receipt.user_id,
+                receipt.user,
+                receipt.is_admin,
             ],
         )
         for name, entry in receipt.streams.items():
@@ -200,8 +203,11 @@ def load_receipts(connection: duckdb.DuckDBPyConnection) -> list[Receipt]:
             row["tokens"] or 0,
             row["requests"] or 0,
             row["exit_code"] or 0,
-            # The file of an older pdsync, which is opened read-only, lacks it.
+            # The file of an older pdsync, which is opened read-only, lacks these.
             as_of=row["as_of"].astimezone(UTC) if row.get("as_of") else None,
+            is_admin=row.get("is_admin"),
+            user_id=row.get("user_id"),
+            user=row.get("user_name"),
         )
         for row in rows
     ]
