@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pdsync.sandbox import Limits, Sizes, generate_company, running
-from tests.proofs.report_page import KINDS, fetch_axe, inspect
+from tests.proofs.report_page import KINDS, fetch_axe, follow, inspect, read_print
 from tests.support import browser
 from tests.support.world import Project, Remote
 
@@ -51,3 +52,15 @@ async def test_the_report_is_accessible_and_asks_nothing(axe: str, report: Path,
     assert facts["background"] == ("rgb(15, 21, 27)" if dark else "rgb(243, 245, 247)")
     assert facts["pdf"].startswith(b"%PDF-")
     assert facts["opened"] == 0  # printing has opened the tables, and closed them again
+
+
+@pytest.mark.skipif(not browser.find(), reason="no Chromium is installed")
+async def test_an_open_page_follows_its_window_and_the_theme(report: Path) -> None:
+    assert [name for name, follows in (await follow(report)).items() if not follows] == []
+
+
+@pytest.mark.skipif(not (browser.find() and shutil.which("pdftotext")), reason="no Chromium or pdftotext is installed")
+async def test_what_is_printed_has_every_word_of_its_tables_uncut(report: Path) -> None:
+    facts = await read_print(report)
+    assert (facts["missing"], facts["cut"]) == ([], [])
+    assert facts["pages"] > 1

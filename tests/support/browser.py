@@ -80,17 +80,29 @@ class Page:
         for domain in ("Page", "Runtime", "Network", "Log"):
             await self.call(f"{domain}.enable")
         await self.call("Page.addScriptToEvaluateOnNewDocument", source=_OBSERVER)
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        await self.call("Emulation.setDeviceMetricsOverride", **size)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        await self.call("Emulation.setEmulatedMedia", features=[scheme])
+        await self.resize(width)
+        await self.set_theme(dark=dark)
         await self.call("Page.navigate", url=path.as_uri())
         await asyncio.wait_for(self._loaded.wait(), 30)
+        assert await self.wait_for("!document.querySelector('.chart:not(.drawn)')"), "charts are not drawn"
+
+    async def resize(self, width: int) -> None:
+        """Make the window that wide."""
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        await self.call("Emulation.setDeviceMetricsOverride", **size)
+
+    async def set_theme(self, *, dark: bool) -> None:
+        """Make the system's theme dark or light."""
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        await self.call("Emulation.setEmulatedMedia", features=[scheme])
+
+    async def wait_for(self, condition: str) -> bool:
+        """Whether a script becomes true within a few seconds."""
         for _ in range(100):
-            if not await self.evaluate("document.querySelectorAll('.chart:not(.drawn)').length"):
-                return
+            if await self.evaluate(condition):
+                return True
             await asyncio.sleep(0.05)
-        raise AssertionError("charts are not drawn")
+        return False
 
     async def screenshot(self) -> bytes:
         """The whole page as a PNG."""
