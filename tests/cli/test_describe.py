@@ -191,3 +191,18 @@ def test_programs_get_an_object_a_line(
         main()
     assert ended.value.code == 0
     assert json.loads(capsys.readouterr().out.splitlines()[0]) == first
+
+
+@pytest.mark.parametrize(("schema", "names"), [("main", {"currencies", "goals", "goal_reports"}), ("meta", None)])
+def test_a_schema_is_listed_by_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    folder: Path,
+    schema: str,
+    names: set[str] | None,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["pdsync", "--project", str(folder), "--json", "describe", schema])
+    with pytest.raises(SystemExit):
+        main()
+    listed = {json.loads(line)["name"] for line in capsys.readouterr().out.splitlines()}
+    assert listed == names if names else all(name.startswith(f"{schema}.") for name in listed) and listed

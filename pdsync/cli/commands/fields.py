@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import shlex
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -47,10 +48,7 @@ def fields(app: App, entity: str | None, field: str | None, everything: bool, co
         rows = warehouse.execute(_QUERY, [entity, entity]).fetchall()
     found = [dict(zip(_NAMES, row, strict=True)) for row in rows]
     if field:
-        wanted = field.casefold()
-        found = [each for each in found if wanted in (each[key].casefold() for key in ("label", "name", "code"))]
-        if not found:
-            raise ConfigError(f"{entity} has no custom field {field}. List them: pdsync fields {entity}")
+        found = _find(found, entity or "", field)
     if found and overview.is_wanted(app, everything=everything or codes or entity is not None):
         overview.show(app, *lay_out_fields(found, app.out.width))
         return
@@ -66,6 +64,22 @@ def fields(app: App, entity: str | None, field: str | None, everything: bool, co
     tables.show_listing(app, listed, headers, "No custom fields have been synced.")
 
 
+def _find(fields: list[Field], entity: str, name: str) -> list[Field]:
+    """The fields of `entity` whose label, column or code is `name`, in any case.
+
+    Raises:
+        ConfigError: there is none; the message has similar names.
+    """
+    keys = ("label", "name", "code")
+    found = [each for each in fields if name.casefold() in ((each[key] or "").casefold() for key in keys)]
+    if not found:
+        names = dict.fromkeys(each[key] for each in fields for key in keys[:2] if each[key])
+        near = difflib.get_close_matches(name, names, n=3)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise ConfigError(f"{entity} has no custom field {name}.{hint} List them: pdsync fields {entity}")
+    return found
+
+
 def lay_out_fields(fields: Sequence[Field], width: int) -> list[list[Line]]:
     """The overview: the labels by table, and fields that are easily confused."""
     by_entity: dict[str, list[Field]] = {}
@@ -75,7 +89,7 @@ def lay_out_fields(fields: Sequence[Field], width: int) -> list[list[Line]]:
         Group(
             entity,
             [len(group), sum(bool(each["options"]) for each in group)],
-            sorted((one_line(each["label"]).strip() or each["name"] for each in group), key=str.casefold),
+            sorted((one_line(each["label"] or "").strip() or each["name"] for each in group), key=str.casefold),
         )
         for entity, group in by_entity.items()
     ]
@@ -106,15 +120,15 @@ def _find_remarks(by_entity: dict[str, list[Field]]) -> list[str]:
     for entity, group in by_entity.items():
         by_label: dict[str, list[str]] = {}
         for each in group:
-            by_label.setdefault(each["label"].strip().casefold(), []).append(each["name"])
+            by_label.setdefault((each["label"] or "").strip().casefold(), []).append(each["name"])
         texts = [
             f'{len(names)} fields have the label "{label}": {", ".join(names)}'
             for label, names in by_label.items()
             if label and len(names) > 1
         ]
         texts += [f"without a label: {', '.join(names)}" for label, names in by_label.items() if not label]
-        last = max(each["last_seen"] for each in group)
-        gone = [each["name"] for each in group if each["last_seen"] < last]
+        last = max((each["last_seen"] for each in group if each["last_seen"]), default=None)
+        gone = [each["name"] for each in group if each["last_seen"] and each["last_seen"] < last]
         texts += [f"no longer in Pipedrive: {', '.join(gone)}"] if gone else []
         for text in texts:
             tables_of.setdefault(text, []).append(entity)

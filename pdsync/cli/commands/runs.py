@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,7 @@ from pdsync.cli.ids import IdCommand
 from pdsync.cli.layout import Rows
 from pdsync.core.wording import counted
 from pdsync.runner import project
+from pdsync.runner.report.freshness import format_age
 
 if TYPE_CHECKING:
     from pdsync.model import Proof, Receipt
@@ -63,7 +65,7 @@ def _describe_end(code: int | None, *, is_complete: bool) -> str:
         return "not ended"
     if code in (0, 4):
         return "complete" if is_complete else "with gaps"
-    return {3: "stopped by a guard", 130: "interrupted"}.get(code, f"exit code {code}")
+    return {3: "stopped", 130: "interrupted"}.get(code, f"exit code {code}")
 
 
 @runs.command(cls=IdCommand, name="show")
@@ -91,14 +93,16 @@ def show_run(app: App, run_id: str, everything: bool) -> None:
         if whole:
             app.note(f"\nAs at the source when last counted, every row verified: {counted(len(whole), 'stream')}.")
     if proofs:
-        headers = ["  proof", "at the source", "counted", "here", "differences left", "verified", "longest unseen"]
+        headers = ["  proof", "at source", "counted ago", "here", "left", "verified", "unseen for"]
+        now = datetime.now(UTC)
         app.err.print()
-        tables.show_aside(app, Rows(headers, [_proof_row(name, proof) for name, proof in proofs], counts=True))
+        tables.show_aside(app, Rows(headers, [_proof_row(name, proof, now) for name, proof in proofs], counts=True))
 
 
-def _proof_row(name: str, proof: Proof) -> list[Any]:
-    return [f"{'✓' if _is_whole(proof) else '·'} {name}", proof.at_source, proof.counted_at, proof.here, proof.left,
-            f"{proof.verified:.0%}", proof.oldest_verified_at]  # fmt: skip
+def _proof_row(name: str, proof: Proof, now: datetime) -> list[Any]:
+    ages = [format_age(now - each) if each else "" for each in (proof.counted_at, proof.oldest_verified_at)]
+    return [f"{'✓' if _is_whole(proof) else '·'} {name}", proof.at_source, ages[0], proof.here, proof.left,
+            f"{proof.verified:.0%}", ages[1]]  # fmt: skip
 
 
 def _is_whole(proof: Proof) -> bool:

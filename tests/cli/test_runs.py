@@ -1,0 +1,77 @@
+"""`pdsync runs` on a terminal: a line for each run, with how it ended; `runs show` what needs attention, and counts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pdsync.cli.main import main
+from pdsync.core.control import Control
+from pdsync.model import IncompleteStream, Proof, Receipt, StreamReceipt
+from tests.cli.test_tables import on_screen, plain
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+START = datetime(2026, 11, 29, 8, tzinfo=UTC)
+GAP = IncompleteStream("leads", "failed", "404")
+ENDS = [
+    ("complete", 0, []), ("with gaps", 4, [GAP]), ("stopped", 3, [GAP]), ("interrupted", 130, [GAP]),
+    ("exit code 1", 1, [GAP]), ("not ended", None, []),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a run for each way to end; each read sixty streams, of which one changed and one is not proved."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "data").mkdir()
+    (folder / "pdsync.toml").touch()
+    control = Control(folder / "data" / "control.db")
+    for number, (_, code, gaps) in enumerate(ENDS):
+        began = START + timedelta(minutes=number)
+        streams = {
+            f"stream_{each:02}": StreamReceipt(
+                1, 10, 100, unchanged=100, complete=True, proof=Proof(100, 100 + (each == 9), began, int(each == 9))
+            )
+            for each in range(60)
+        }
+        streams["stream_05"].updated = 3
+        run = Receipt(
+            f"20261129T08000{number}-abcdef", "sync", began, began + timedelta(seconds=2), streams, list(gaps)
+        )
+        control.start_run(run.run_id, run.command, run.started_at)
+        if code is not None:
+            run.exit_code = code
+            control.finish_run(run)
+    control.close()
+    return folder
+
+
+def screen(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> list[str]:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.argv", ["pdsync", "runs", *arguments])
+    monkeypatch.setenv("PAGER", "cat")
+    with on_screen(monkeypatch) as read:
+        with pytest.raises(SystemExit):
+            main()
+        return plain(read()).splitlines()
+
+
+def test_a_line_for_each_run_says_how_it_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    header, *lines = screen(monkeypatch, folder)
+    assert header.split() == ["run", "id", "command", "result", "seconds", "read", "changes", "tokens"]
+    assert max(map(len, lines)) <= 80
+    assert [result in line for line, (result, *_) in zip(lines, reversed(ENDS), strict=True)] == [True] * len(ENDS)
+
+
+def test_a_receipt_counts_what_needs_no_attention(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = screen(monkeypatch, folder, "show", "20261129T080000")
+    assert [line.split()[1] for line in lines if line.startswith(("✓", "·"))] == ["stream_05", "59", "stream_09"]
+    assert "As at the source when last counted, every row verified: 59 streams." in lines
+    assert "Every stream: pdsync runs show 20261129T080000-abcdef --all" in lines
+    assert len(lines) <= 24
+    everything = screen(monkeypatch, folder, "show", "20261129T080000", "--all")
+    assert len([line for line in everything if line.startswith(("✓", "·"))]) == 120
