@@ -43,6 +43,7 @@ meta.runs               0  Receipts: one row for each run of pdsync.
 meta.schema_changes     0  What changed in the fields of records, and keys and …
 meta.streams            0  Receipts by stream: one row for each stream of a run.
 meta.sweeps             0  Comparisons of whole streams, or samples of them, wi…
+meta.targets            0  The file targets.csv of the project, as the last run…
 """,
     120: """\
 table                rows  comment
@@ -63,6 +64,7 @@ meta.runs               0  Receipts: one row for each run of pdsync.
 meta.schema_changes     0  What changed in the fields of records, and keys and values that the catalogue does not expec…
 meta.streams            0  Receipts by stream: one row for each stream of a run.
 meta.sweeps             0  Comparisons of whole streams, or samples of them, with Pipedrive: one row for each.
+meta.targets            0  The file targets.csv of the project, as the last run read it: one row for each line.
 """,
 }
 COLUMNS = {
