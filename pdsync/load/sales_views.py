@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pdsync.core.views import TIMEZONE
+from pdsync.load.comments import execute_all
 from pdsync.load.transaction import transaction
 from pdsync.sql import first, literal, quoted
 
@@ -106,7 +107,9 @@ def create(connection: duckdb.DuckDBPyConnection, wanted: list[str]) -> None:
     ).fetchall():
         connection.execute(f"DROP {kind} IF EXISTS {quoted(schema, name)}")
     for statement in wanted:
-        connection.execute(statement)
+        if not statement.startswith("COMMENT ON"):
+            connection.execute(statement)
+    execute_all(connection, [statement for statement in wanted if statement.startswith("COMMENT ON")])
 
 
 def store_targets(connection: duckdb.DuckDBPyConnection, targets: Sequence[Target]) -> None:

@@ -330,6 +330,15 @@ def test_time_in_stage_counts_what_has_not_ended(company: duckdb.DuckDBPyConnect
     assert rows == [(5, 3, 10.0, 14.2, 29, "changelog")]
 
 
+def test_time_in_stage_of_the_visits_that_began_in_a_period(company: duckdb.DuckDBPyConnection) -> None:
+    """Contract was entered on the 2nd, 8th, 9th, 10th and 18th; two of those from the 8th to the 10th ended."""
+    between = "SELECT visits, settled, median_days FROM sales.time_in_stage_between('2026-10-08', '2026-10-10')"
+    assert ask(company, f"{between} WHERE stage = 'contract'") == [(3, 2, 7.0)]
+    everything = ask(company, "FROM sales.time_in_stage ORDER BY ALL")
+    assert ask(company, "FROM sales.time_in_stage_between(NULL, NULL) ORDER BY ALL") == everything
+    assert ask(company, "FROM sales.time_in_stage_between('2026-12-01', NULL)") == []
+
+
 def test_the_forecast_drops_no_deal(company: duckdb.DuckDBPyConnection) -> None:
     rows = ask(company, """SELECT bucket, month, pipeline_id, currency, open_deals, open_value::INT,
                            weighted_value::INT, unweighted_rest::INT, won_value::INT
