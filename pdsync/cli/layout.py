@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from pdsync.cli.render import cell
 from pdsync.cli.text_width import cell_width, left_to_right, pad, shorten, wrap
+from pdsync.core.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -128,7 +129,7 @@ def lay_out_glimpse(rows: Rows, types: Sequence[str], width: int | None) -> list
     type_width = max(map(len, types), default=0)
     if width is not None:
         name_width, type_width = min(name_width, width // 3), min(type_width, width // 4)
-    lines = [Line(f"{total:,} rows, {len(names):,} columns", "dim")]
+    lines = [Line(f"{counted(total, 'row')}, {counted(len(names), 'column')}", "dim")]
     for index, (name, kind) in enumerate(zip(names, types, strict=True)):
         head = f"{pad(shorten(name, name_width), name_width)}  {pad(shorten(kind, type_width), type_width)}  "
         room = None if width is None else width - name_width - type_width - 2 * _GAP
@@ -336,4 +337,5 @@ def _more_rows(rows: Rows, drawn: int) -> list[Line]:
     total = len(rows.values) if rows.total is None else rows.total
     if total <= drawn:
         return []
-    return [Line(f"… {total - drawn:,} more of {total:,} rows{f'; {rows.hints.rows}' * bool(rows.hints.rows)}", "dim")]
+    hint = f"; {rows.hints.rows}" if rows.hints.rows else ""
+    return [Line(f"… {total - drawn:,} more of {counted(total, 'row')}{hint}", "dim")]

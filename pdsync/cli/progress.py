@@ -15,6 +15,7 @@ from msgspec import Struct
 from pdsync.cli import layout, tables
 from pdsync.cli.layout import Line, Rows
 from pdsync.cli.text_width import wrap
+from pdsync.core.wording import counted
 from pdsync.model import StreamReceipt
 
 if TYPE_CHECKING:
@@ -162,8 +163,8 @@ class Progress:
         state = f"{self._share_done(requests, elapsed)}{done:,} done, {under_way:,} under way, {waiting:,} waiting"
         if done == len(works):
             state = "Every stream is read; finishing the tables"
-        spent = f", {requests:,} requests, {tokens:,} tokens" if requests else ""
-        return [state, f"{rows:,} rows{spent} in {_duration(elapsed)}"]
+        spent = f", {counted(requests, 'request')}, {counted(tokens, 'token')}" if requests else ""
+        return [state, f"{counted(rows, 'row')}{spent} in {_duration(elapsed)}"]
 
     def _share_done(self, requests: int, elapsed: float) -> str:
         """The share of the requests, and the time left; where the total is not known, the requests that are left."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from pdsync.core.wording import counted
 from pdsync.errors import GuardTripped
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def check(
     if tokens_left is not None and plan.tokens > tokens_left:
         _trip(
             "budget",
-            f"This push costs about {plan.tokens:,} tokens, and {tokens_left:,} are left.",
+            f"This push costs about {counted(plan.tokens, 'token')}, and {tokens_left:,} are left.",
             "Push part of it (--limit N), or push again when the day has turned.",
         )
 
@@ -106,7 +107,7 @@ def _check_allowed(plan: Plan, allow: Collection[str]) -> None:
     if merges > MOST_MERGES:
         _trip(
             "merge",
-            f"This push merges {merges} records; the limit is {MOST_MERGES}.",
+            f"This push merges {counted(merges, 'record')}; the limit is {MOST_MERGES}.",
             "Push them in parts: --limit N",
         )
     if plan.policy == "ours" and "overwrite" not in allow:

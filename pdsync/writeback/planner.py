@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from pdsync.core.wording import counted
 from pdsync.errors import WrongCompany
 from pdsync.writeback import fresh_reads, merge_preview
 from pdsync.writeback.completion import complete
@@ -359,7 +360,7 @@ def _apply_update(record: Mapping[str, Any], body: Mapping[str, Any]) -> dict[st
 def _deleted_entries(to_delete: EntriesToDelete) -> tuple[Change, ...]:
     titles = [str(title_of(each) or record_key(each)) for each in to_delete.entries[:_SHOWN]]
     more = f" and {len(to_delete.entries) - _SHOWN:,} more" if len(to_delete.entries) > _SHOWN else ""
-    return (Change(f"({len(to_delete.entries):,} records)", ", ".join(titles) + more, None),)
+    return (Change(f"({counted(len(to_delete.entries), 'record')})", ", ".join(titles) + more, None),)
 
 
 def _display_in_full(value: Any) -> Any:

@@ -106,7 +106,7 @@ def test_without_need_or_leave_there_is_no_pager(paged: Path, monkeypatch: pytes
     assert not paged.exists()
 
 
-@pytest.mark.parametrize(("form", "first"), [("table", "id  title"), ("vertical", "── 1 "), ("glimpse", "1 rows, 2")])
+@pytest.mark.parametrize(("form", "first"), [("table", "id  title"), ("vertical", "── 1 "), ("glimpse", "1 row, 2")])
 def test_each_form_is_shown(capsys: pytest.CaptureFixture[str], form: Form, first: str) -> None:
     show(App(), SHORT, form, ["BIGINT", "VARCHAR"])
     assert capsys.readouterr().out.startswith(first)

@@ -15,6 +15,7 @@ from pdsync.cli.app import App, Command, Group
 from pdsync.cli.job import show_receipt
 from pdsync.cli.progress import Progress
 from pdsync.core.log import clean
+from pdsync.core.wording import counted
 from pdsync.errors import ConfigError
 from pdsync.runner import project
 from pdsync.runner.archive import erase as forgetting
@@ -63,11 +64,11 @@ def verify(app: App) -> None:
         app.emit({"event": "summary", "complete": not result.faults, "exit_code": code, **facts})
     else:
         if result.unnamed:
-            app.note(f"{len(result.unnamed)} files contain no page in use; pdsync raw prune removes them in time.")
+            app.note(f"Files without a page in use: {len(result.unnamed):,}; pdsync raw prune removes them in time.")
         if result.unindexed:
-            app.note(f"{result.unindexed:,} pages are not in control.db yet: the next sync or replay indexes them.")
+            app.note(f"Pages not in control.db yet: {result.unindexed:,}; the next sync or replay indexes them.")
         state = f"{len(result.faults):,} are missing or damaged" if result.faults else "all whole"
-        app.note(f"{result.pages:,} pages ({render.size(result.bytes)}): {state}.")
+        app.note(f"{counted(result.pages, 'page')} ({render.size(result.bytes)}): {state}.")
     if code:
         raise click.exceptions.Exit(code)
 
@@ -97,7 +98,8 @@ def prune(app: App, keep_days: int | None, damaged: bool, dry_run: bool, yes: bo
     with project.locked(app.settings) as control:
         days = app.settings.raw_days if keep_days is None else keep_days
         planned = upkeep.plan_prune(app.settings, control, days, damaged=damaged)
-        what = f"{len(planned.pages):,} pages of {len(planned.walks):,} walks, {len(planned.unnamed):,} unused files"
+        what = f"{counted(len(planned.pages), 'page')} of {counted(len(planned.walks), 'walk')},"
+        what += f" {counted(len(planned.unnamed), 'unused file')}"
         if not dry_run and (planned.pages or planned.unnamed):
             confirm(app, f"This removes {what} ({render.size(planned.bytes)}) for good", yes=yes)
             upkeep.prune(app.settings, control, planned)
@@ -153,7 +155,8 @@ def person(app: App, id: int, also: tuple[str, ...], dry_run: bool, yes: bool) -
     for title, counts in (("records removed", report.records), ("records that mentioned them", report.mentions)):
         app.note(f"{title}: " + (", ".join(f"{count:,} {name}" for name, count in counts.items()) or "none"))
     app.note(
-        f"{report.pages:,} sealed pages in {report.raw_files:,} raw files, {report.downloads:,} downloaded files,"
+        f"{counted(report.pages, 'sealed page')} in {counted(report.raw_files, 'raw file')},"
+        f" {counted(report.downloads, 'downloaded file')},"
         f" {report.cells:,} other texts{'.' if dry_run else '; the warehouse was rebuilt.'}"
     )
     if report.shared:

@@ -26,6 +26,7 @@ from pdsync.core.disk import advice_for
 from pdsync.core.log import clean
 from pdsync.core.proxy import OWN_CA, certificate_message, proxy_for
 from pdsync.core.secret_store import Grant, Vault
+from pdsync.core.wording import counted
 from pdsync.errors import ConfigError, PdsyncError
 from pdsync.load import warehouse
 
@@ -166,7 +167,7 @@ def _control(settings: Settings) -> Check:
             f"Restore it from a backup of any day, or move it away (mv {path} {path}.damaged). The next run"
             f" restores it from the raw archive and the warehouse: pdsync sync",
         )
-    return Check("control", True, f"control.db is intact; {runs:,} runs")
+    return Check("control", True, f"control.db is intact; {counted(runs, 'run')}")
 
 
 def _warehouse(settings: Settings) -> Check:
@@ -182,7 +183,9 @@ def _warehouse(settings: Settings) -> Check:
     except (PdsyncError, duckdb.Error) as error:
         fix = f"Move it away (mv {path} {path}.damaged), and rebuild it without a request: pdsync replay"
         return Check("warehouse", False, str(error).splitlines()[0], fix)
-    return Check("warehouse", True, f"{path.name}: {found[0] if found else 0} tables, {path.stat().st_size:,} bytes")
+    return Check(
+        "warehouse", True, f"{path.name}: {counted(found[0] if found else 0, 'table')}, {path.stat().st_size:,} bytes"
+    )
 
 
 def _archive(settings: Settings, control: Check) -> Check:
@@ -201,7 +204,9 @@ def _archive(settings: Settings, control: Check) -> Check:
         fix = "Restore them from a backup, or read everything again: pdsync sync --full"
         return Check("archive", False, f"{len(torn)} of {len(sealed)} files are missing or truncated: {some}", fix)
     return Check(
-        "archive", True, f"{len(sealed)} files of sealed pages are present" if sealed else "no sealed pages yet"
+        "archive",
+        True,
+        f"{counted(len(sealed), 'file')} of sealed pages" if sealed else "no sealed pages yet",
     )
 
 

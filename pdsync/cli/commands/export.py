@@ -10,6 +10,7 @@ import msgspec
 from pdsync.cli import render
 from pdsync.cli.app import App, Command, Group
 from pdsync.core import catalogue
+from pdsync.core.wording import counted
 from pdsync.load.column_masks import Mask
 from pdsync.runner.report import parquet as exporting
 
@@ -87,11 +88,12 @@ def parquet(
         )
         return
     changed = f", changes of {len(report.changed)}" if changes else ""
-    app.note(f"{len(report.written)} tables{changed}: {rows:,} rows, {render.size(size)}, in {report.where}")
+    what = f"{counted(len(report.written), 'table')}{changed}: {counted(rows, 'row')}, {render.size(size)}"
+    app.note(f"{what}, in {report.where}")
 
 
 def _show_file(app: App, table: str, file: File) -> None:
     if app.json:
         app.emit({"event": "file", "table": table, **msgspec.to_builtins(file)})
     elif app.verbosity > 0:
-        app.note(f"{file.path}: {file.rows:,} rows, {render.size(file.bytes)}")
+        app.note(f"{file.path}: {counted(file.rows, 'row')}, {render.size(file.bytes)}")

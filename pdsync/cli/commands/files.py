@@ -20,6 +20,7 @@ from pdsync.core.config import expand
 from pdsync.core.log import clean
 from pdsync.core.request_builder import check
 from pdsync.core.upload_download import file_part
+from pdsync.core.wording import counted
 from pdsync.errors import ApiError, BadAnswer, ConfigError, Stopped
 from pdsync.extract import attachments as contents
 from pdsync.extract.download_folder import Folder
@@ -178,8 +179,8 @@ def _announce(app: App, planned: DownloadPlan, *, dry_run: bool) -> None:
     day = app.settings.daily_tokens
     share = f", {cost / day:.1%} of a day's {day:,}" if day else ""
     size = f", {render.size(planned.least_bytes)}" if planned.least_bytes else ""
-    what = "1 file" if count == 1 else f"{count:,} files"
-    app.note(f"{what} to fetch{size}: {cost:,} tokens{share}. {existing:,} already here.")
+    what = counted(count, "file")
+    app.note(f"{what} to fetch{size}: {counted(cost, 'token')}{share}. {existing:,} already here.")
 
 
 def _show_file(app: App, outcome: ManifestEntry | IncompleteStream) -> None:
@@ -229,7 +230,7 @@ def _show(app: App, done: DownloadReport, folder: Path, spent: int, requests: in
     left = f", {done.left:,} left" if done.left else ""
     app.note(
         f"{done.fetched:,} fetched ({render.size(done.bytes)}), {done.already:,} already here{missing}{left};"
-        f" {requests:,} requests, {spent:,} tokens. They are in {folder}"
+        f" {counted(requests, 'request')}, {counted(spent, 'token')}. They are in {folder}"
     )
 
 
@@ -320,8 +321,8 @@ def upload(app: App, /, paths: tuple[Path, ...], max_size: int, yes: bool, **lin
         show_aside(app, Rows(["file", "size", "type"], rows))
     to = ", ".join(f"{name.removesuffix('_id')} {value}" for name, value in record_ids.items())
     cost = len(calls) * (operation.cost or 0)
-    what = "a file" if len(calls) == 1 else f"{len(calls)} files"
-    consent(app, f"Adding {what} ({render.size(total)}, {cost} tokens) to {to}", yes=yes)
+    what = "a file" if len(calls) == 1 else counted(len(calls), "file")
+    consent(app, f"Adding {what} ({render.size(total)}, {counted(cost, 'token')}) to {to}", yes=yes)
     refused = run(app, _upload(app, calls, to), doubtful="the upload under way")
     if refused:
         raise click.exceptions.Exit(5 if refused < len(calls) else 1)
@@ -370,7 +371,7 @@ async def _upload(app: App, calls: list[Any], to: str) -> int:
     if app.json:
         app.emit({"event": "summary", "complete": not refused, "exit_code": code, **facts})
     else:
-        app.note(f"{len(sent)} uploaded to {to}{f', {refused} refused' if refused else ''}; {spent:,} tokens.")
+        app.note(f"{len(sent)} uploaded to {to}{f', {refused} refused' if refused else ''}; {counted(spent, 'token')}.")
     return refused
 
 

@@ -10,6 +10,7 @@ import msgspec
 from pdsync.cli import layout, overview, tables
 from pdsync.cli.app import App, Command
 from pdsync.cli.layout import Line, Rows
+from pdsync.core.wording import counted
 from pdsync.errors import ConfigError
 from pdsync.runner.pipelines import forecast, pipeline
 
@@ -56,8 +57,8 @@ def plan(app: App, streams: tuple[str, ...], full: bool, name: str | None, every
     app.note("\n" + estimate.summary())
     for stream, tokens in estimate.unverified.items():
         app.note(
-            f"{stream} takes no turn in the verification: a request for each record costs {tokens:,} tokens, more than"
-            f" limits.dependents_share allows in a run."
+            f"{stream} takes no turn in the verification: a request for each record costs"
+            f" {counted(tokens, 'token')}, more than limits.dependents_share allows in a run."
         )
     if estimate.optional:
         rows = [[x.stream, x.requests, x.tokens, x.operation, x.basis] for x in estimate.optional]
@@ -81,15 +82,16 @@ def lay_out_forecast(estimate: Forecast, width: int) -> list[list[Line]]:
     if estimate.unverified:
         tokens = sum(estimate.unverified.values())
         text = (
-            f"Not verified in turn, as it costs more than limits.dependents_share allows in a run ({tokens:,} tokens):"
-            f" {', '.join(estimate.unverified)}."
+            f"Not verified in turn, as it costs more than limits.dependents_share allows in a run"
+            f" ({counted(tokens, 'token')}): {', '.join(estimate.unverified)}."
         )
         parts.append(overview.lay_out_text(text, width, "yellow"))
     if optional:
         tokens = sum(each.tokens for each in optional)
         about = "at least " if any(each.at_least for each in optional) else ""
         most = ", ".join(f"{each.stream} {each.tokens:,}" for each in optional[:3])
-        text = f"Read only when named: {len(optional):,} streams, {about}{tokens:,} tokens in all. The most: {most}."
+        text = f"Read only when named: {counted(len(optional), 'stream')}, {about}{counted(tokens, 'token')} in all."
+        text += f" The most: {most}."
         parts.append(overview.lay_out_text(text, width))
     commands = [
         ("Each list of one stream", f"pdsync plan {streams[0].stream}" if streams else "pdsync plan deals"),

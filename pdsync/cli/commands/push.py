@@ -19,6 +19,7 @@ from pdsync.cli.ids import IdCommand
 from pdsync.cli.layout import Rows
 from pdsync.cli.plan_labels import PlanLabels
 from pdsync.core.log import clean
+from pdsync.core.wording import counted
 from pdsync.errors import ConfigError
 from pdsync.runner import push as pushing
 from pdsync.runner.push import ENDS
@@ -234,7 +235,7 @@ def _consents(app: App, plan: Plan) -> bool:
             return False
     if not plan.sending:
         return True
-    what = f"{_counted(len(plan.sending), 'change')} to {clean(plan.company)}"
+    what = f"{counted(len(plan.sending), 'change')} to {clean(plan.company)}"
     merges = sum(step.verb == "merge" for step in plan.sending)
     if not merges:
         return click.confirm(f"Send {what}?", err=True)
@@ -298,17 +299,14 @@ def _summarize(plan: Plan) -> str:
     if not plan.steps:
         return "The queue is empty: there is nothing to push. Queue something: pdsync queue add --help"
     totals = _totals(plan)
-    final = [_counted(totals[f"{what}s"], what) for what in ("merge", "delete") if totals[f"{what}s"]]
+    final = [counted(totals[f"{what}s"], what) for what in ("merge", "delete") if totals[f"{what}s"]]
     parts = [f"{totals['requests']:,} to send" + (f" ({', '.join(final)})" if final else "")]
     parts += [f"{count:,} {_FATES[fate]}" for fate, count in totals["fates"].items() if count and fate != "send"]
     return (
-        f"{_counted(len(plan.steps), 'change')}: {', '.join(parts)}.\n"
-        f"About {plan.total_tokens:,} tokens of {plan.company}, {plan.spent_tokens:,} of them spent on this plan."
+        f"{counted(len(plan.steps), 'change')}: {', '.join(parts)}.\n"
+        f"About {counted(plan.total_tokens, 'token')} of {plan.company},"
+        f" {plan.spent_tokens:,} of them spent on this plan."
     )
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _show_receipt(app: App, receipt: PushReceipt, seconds: float) -> None:
@@ -327,11 +325,11 @@ def _show_receipt(app: App, receipt: PushReceipt, seconds: float) -> None:
     app.note(f"\nPush {receipt.push_id}: {', '.join(parts) or 'nothing to do'}.")
     if receipt.unverified:
         app.note(f"{receipt.unverified:,} of those applied: sent, not verifiable.")
-    app.note(f"{receipt.requests:,} requests, {receipt.tokens:,} tokens{after}, {seconds:.1f} s.")
+    app.note(f"{counted(receipt.requests, 'request')}, {counted(receipt.tokens, 'token')}{after}, {seconds:.1f} s.")
     if receipt.stopped:
         app.note(f"It stopped: {receipt.stopped}\nWhat was not sent is still in the queue: pdsync queue list")
     if receipt.undoable:
-        what = "it" if receipt.undoable == changed else f"{receipt.undoable:,} of its {changed:,} changes"
+        what = "it" if receipt.undoable == changed else f"{receipt.undoable:,} of its {counted(changed, 'change')}"
         app.note(f"To undo {what}: pdsync undo {receipt.push_id}")
     elif changed:
         app.note(f"It can't be undone: {'; '.join(receipt.not_undoable[:_REASONS])}.")
@@ -368,7 +366,7 @@ def undo_command(app: App, push_id: str) -> None:
         mutation = failure.mutation
         app.note(f"Can't be undone: #{mutation.seq} {mutation.operation} {mutation.target or ''}: {failure.why}")
     if queued:
-        app.note(f"Queued {len(queued):,} changes that undo it. Preview them: pdsync push --dry-run")
+        app.note(f"Queued {counted(len(queued), 'change')} that undo it. Preview them: pdsync push --dry-run")
     elif stuck:
         app.note(f"Nothing of {push_id} can be undone. Nothing was queued.")
     elif entries:

@@ -17,6 +17,7 @@ from pdsync.cli.commands.sql import ask
 from pdsync.cli.ids import IdCommand
 from pdsync.cli.layout import Hints, Rows
 from pdsync.core import catalogue, cells, raw_request
+from pdsync.core.wording import counted
 from pdsync.errors import ConfigError
 from pdsync.load import results
 from pdsync.model import OPEN, State
@@ -331,7 +332,8 @@ def _queue(
             shown = "\n".join(f"  {read.position(each.number)}: {each.why}" for each in bad[:_SHOWN])
             more = f"\n  … and {len(bad) - _SHOWN:,} more" if len(bad) > _SHOWN else ""
             raise ConfigError(
-                f"{len(bad):,} of {len(read.rows):,} rows of {where} can't be queued. None was.\n{shown}{more}\n"
+                f"{len(bad):,} of {counted(len(read.rows), 'row')} of {where} can't be queued. None was."
+                f"\n{shown}{more}\n"
                 f"Correct them, or queue the others: --skip-bad FILE"
             )
         if not again and (note := repeated_imports.check(outbox, good, where)):

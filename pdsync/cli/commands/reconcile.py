@@ -130,7 +130,10 @@ def _show(app: App, result: findings.ReconcileResult, seconds: float, code: int)
         if result.swept
         else "nothing was compared"
     )
-    app.note(f"\n{outcome}. {result.receipt.requests:,} requests, {result.receipt.tokens:,} tokens, {seconds:.1f} s.")
+    app.note(
+        f"\n{outcome}. {counted(result.receipt.requests, 'request')},"
+        f" {counted(result.receipt.tokens, 'token')}, {seconds:.1f} s."
+    )
 
 
 def lay_out_streams(result: findings.ReconcileResult, height: int | None) -> Rows:

@@ -21,6 +21,7 @@ from pdsync.cli.app import App, Command
 from pdsync.cli.layout import Hints, Rows
 from pdsync.cli.moment import Moment
 from pdsync.core import cells
+from pdsync.core.wording import counted
 from pdsync.errors import ConfigError
 from pdsync.load import results
 from pdsync.runner import project
@@ -106,7 +107,7 @@ def _show(app: App, answer: pa.Table, form: tables.Form, hints: Hints) -> None:
     types = _types(answer) if form == "glimpse" else []
     rows = Rows(answer.column_names, answer_rows(drawn), total=answer.num_rows, hints=hints)
     tables.show(app, rows, form, types)
-    app.note(f"{answer.num_rows:,} row{'' if answer.num_rows == 1 else 's'}")
+    app.note(counted(answer.num_rows, "row"))
 
 
 def _types(answer: pa.Table) -> list[str]:

@@ -14,6 +14,7 @@ from pdsync.cli.app import App, Command
 from pdsync.cli.layout import Line, Rows
 from pdsync.cli.text_width import wrap
 from pdsync.core.log import clean
+from pdsync.core.wording import counted
 from pdsync.runner.report.freshness import format_age
 from pdsync.runner.status import Status, measure_status
 
@@ -132,13 +133,13 @@ def _describe_verified(state: Status, now: datetime) -> str:
     share = math.floor(1000 * (state.rows - state.unverified) / state.rows) / 10  # 100 % only if it is all of them
     oldest = state.oldest_verified_at
     age = f", the oldest {format_age(now - oldest)} ago" if oldest else ""
-    return f"{share:g} % of {state.rows:,} rows within {state.verify_cycle} days{age}"
+    return f"{share:g} % of {counted(state.rows, 'row')} within {state.verify_cycle} days{age}"
 
 
 def _describe_budget(state: Status) -> str:
     if state.tokens_left is None:
         return "no daily limit is set"
-    return f"about {state.tokens_left:,} of {state.token_limit:,} tokens left today"
+    return f"about {state.tokens_left:,} of {counted(state.token_limit, 'token')} left today"
 
 
 def _describe_runs(state: Status, now: datetime) -> str:

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from pdsync.core import catalogue
 from pdsync.core.config import Settings  # noqa: TC001 - part of the signatures
+from pdsync.core.wording import counted
 from pdsync.errors import PdsyncError
 from pdsync.runner import project
 from pdsync.runner.reconcile import rotation
@@ -78,13 +79,18 @@ class Forecast(Struct, frozen=True):
         totals = self.totals()
         about = "At least" if totals["at_least"] else "About"
         share = f", {totals['share']:.1%} of a day's {self.daily_tokens:,}" if self.daily_tokens else ""
-        time = f", {_format_duration(totals['seconds'])} at {self.burst} requests per 2 s" if self.burst else ""
+        time = (
+            f", {_format_duration(totals['seconds'])} at {counted(self.burst, 'request')} per 2 s" if self.burst else ""
+        )
         unknown = (
             " Lists that were never read count as one page; the first run shows their size."
             if (totals["at_least"])
             else ""
         )
-        return f"{about} {totals['requests']:,} requests, {totals['tokens']:,} tokens{share}{time}.{unknown}"
+        return (
+            f"{about} {counted(totals['requests'], 'request')}, {counted(totals['tokens'], 'token')}{share}"
+            f"{time}.{unknown}"
+        )
 
 
 def forecast(settings: Settings, request: SyncRequest, *, with_verification: bool = False) -> Forecast:
@@ -140,7 +146,7 @@ def sum_by_stream(lines: Sequence[ListForecast]) -> list[StreamForecast]:
 
 def _estimate_verification(turn: DueStream, settings: Settings) -> ListForecast:
     version, sources = catalogue.stream(turn.stream).sources(settings.api)
-    basis = f"{turn.rows:,} rows, seen {turn.seen_at:%Y-%m-%d}"
+    basis = f"{counted(turn.rows, 'row')}, seen {turn.seen_at:%Y-%m-%d}"
     return ListForecast(turn.stream, sources[0].operation, version, "verify", turn.requests, turn.tokens, basis, False)
 
 
@@ -169,11 +175,11 @@ def _estimate(
         basis = f"{which} {source.parent.stream}: {count if count is not None else '?'}"
     elif incremental:
         requests = changes[0] if changes else 1
-        basis = f"last time {changes[1]:,} rows" if changes else "a page of changes"
+        basis = f"last time {counted(changes[1], 'row')}" if changes else "a page of changes"
     elif whole:
         size = operation.page_size or 0
         requests = max(whole[0], math.ceil(whole[1] / size) if size and operation.paging != "none" else 1)
-        basis = f"last time {whole[1]:,} rows"
+        basis = f"last time {counted(whole[1], 'row')}"
     else:
         requests, basis = 1, "never read"
     return ListForecast(

@@ -17,6 +17,7 @@ import msgspec
 from pdsync.core.config import is_loopback
 from pdsync.core.log import clean, hide, log
 from pdsync.core.proxy import proxy_for, proxy_options
+from pdsync.core.wording import counted
 from pdsync.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def describe_receipt(pipeline: str, project: str, receipt: Receipt, exit_code: i
     rows = {name: sum(getattr(e, name) for e in streams) for name in ("read", "inserted", "updated", "deleted")}
     outcome = "complete" if exit_code == 0 else f"NOT complete (exit code {exit_code})"
     lines = [
-        f"pdsync {pipeline} of {project}: {outcome}. {rows['read']:,} rows read, {rows['inserted']:,} new,"
+        f"pdsync {pipeline} of {project}: {outcome}. {counted(rows['read'], 'row')} read, {rows['inserted']:,} new,"
         f" {rows['updated']:,} changed, {rows['deleted']:,} deleted; {receipt.tokens:,} tokens.",
         *(f"{gap.stream}: {gap.kind}: {gap.detail}" for gap in receipt.gaps),
     ]
