@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from pdsync.core import catalogue
+from pdsync.core.wording import counted
 from pdsync.errors import CatalogueError, StorageError
 from pdsync.load import warehouse
 from pdsync.model import OPEN, Mutation
@@ -129,10 +130,11 @@ def _skip_unreadable(outbox: Outbox, rows: Iterable[_Unreadable]) -> list[str]:
 def _note_restored(mutations: Sequence[Mutation]) -> list[str]:
     if not mutations:
         return []
+    was = "was" if len(mutations) == 1 else "were"
     return [
-        f"control.db was lost or is an older copy: {len(mutations):,} changes were restored from the raw archive and"
-        f" the warehouse ({_list([_describe(each) for each in mutations])}). What was sent is not sent again. All of"
-        " them: pdsync queue list --all"
+        f"control.db was lost or is an older copy: {counted(len(mutations), 'change')} {was} restored from the raw"
+        f" archive and the warehouse ({_list([_describe(each) for each in mutations])}). What was sent is not sent"
+        " again. All of them: pdsync queue list --all"
     ]
 
 
@@ -140,7 +142,7 @@ def _note_skipped(rows: Sequence[str]) -> list[str]:
     if not rows:
         return []
     return [
-        f"{len(rows):,} rows of meta.mutations were written by another version of pdsync, and can't be restored to the"
+        f"{counted(len(rows), 'row')} of meta.mutations, written by another version of pdsync, can't be restored to the"
         f" queue ({_list(rows)}). They stay in meta.mutations."
     ]
 

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from pdsync.core import catalogue
 from pdsync.core.control import ONLY_ARCHIVED
+from pdsync.core.wording import counted
 from pdsync.errors import FileLocked, StorageError
 from pdsync.model import OPEN
 from pdsync.runner import project
@@ -240,7 +241,7 @@ def _describe_streams(settings: Settings, streams: list[Freshness], now: datetim
         notices.append(Notice(_name(names), problem, _with_streams("pdsync reconcile", names)))
     unreadable = [each for each in streams if each.unreadable]
     if unreadable:
-        problem = f"{sum(each.unreadable for each in unreadable):,} records can't be read"
+        problem = f"{counted(sum(each.unreadable for each in unreadable), 'record')} can't be read"
         command = 'pdsync sql "from meta.quarantine"'
         notices.append(Notice(_name([each.stream for each in unreadable]), problem, command))
     return notices

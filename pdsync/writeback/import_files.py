@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from pdsync.core import cells
+from pdsync.core.wording import counted
 from pdsync.errors import ConfigError
 from pdsync.writeback import spreadsheets
 
@@ -281,8 +282,8 @@ def _name_columns(table: _Table, options: Format) -> Rows:
     if short:
         listed = ", ".join(map(str, short[:5])) + (" …" if len(short) > 5 else "")
         notes.append(
-            f"{len(short):,} rows have fewer cells than {table.unit} {rows[0][0]} names columns, which count as empty:"
-            f" {table.unit} {listed}"
+            f"{counted(len(short), 'row')} with fewer cells than {table.unit} {rows[0][0]} names columns; the missing"
+            f" ones count as empty: {table.unit} {listed}"
         )
     return Rows(made, True, [number for number, _ in rows[1:]], table.unit, notes, table.decimal)
 

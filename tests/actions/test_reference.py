@@ -14,6 +14,7 @@ import pytest
 
 from pdsync.core import catalogue
 from pdsync.core.actions import Action, actions, replacement_of
+from pdsync.core.wording import counted
 from tests.actions.company import World, open_world
 from tests.actions.test_reads import required
 from tests.actions.test_writes import given
@@ -90,11 +91,15 @@ def section(action: Action) -> list[str]:
         facts = "A request that no operation describes: 20 tokens for a GET, 10 for a write are set aside."
     else:
         cost = action.called.cost
-        facts = f"`{action.operation}`, {cost} tokens a request." if cost is not None else f"`{action.operation}`."
+        facts = (
+            f"`{action.operation}`, {counted(cost, 'token')} a request."
+            if cost is not None
+            else f"`{action.operation}`."
+        )
     lines = [f"## {action.key}", "", f"{action.title}. {facts}", ""]
     if instead := action.replacement:
         cost = catalogue.operation(instead.operation).cost
-        text = f"{instead.title.lower()}, `{instead.operation}`, {cost} tokens a request"
+        text = f"{instead.title.lower()}, `{instead.operation}`, {counted(cost or 0, 'token')} a request"
         lines += [f"`--replacement` (in Python `replacement=True`): {text}.", ""]
     if text := example(action):
         lines += [f"    {text}", ""]

@@ -265,7 +265,7 @@ def test_records_that_cannot_be_read_are_named_until_the_stream_is_read_whole(se
     row = "INSERT INTO meta.quarantine VALUES ('bad', 'deals', 1, 0, 0, 'has no usable id', 'x'::BLOB)"
     run = "INSERT INTO meta.runs BY NAME SELECT 'bad' AS run_id, ?::TIMESTAMPTZ AS finished_at"
     execute(settings, (row, []), (run, [SYNCED]))
-    assert notices(settings) == [("deals", "1 records can't be read", 'pdsync sql "from meta.quarantine"')]
+    assert notices(settings) == [("deals", "1 record can't be read", 'pdsync sql "from meta.quarantine"')]
     execute(settings, ("UPDATE meta.checkpoints SET full_at = ?", [NOW]))
     assert notices(settings) == []
 

@@ -45,7 +45,7 @@ def test_w2_what_the_warehouse_records_is_restored_with_its_evidence(
     notes = recover(outbox, loader.connection)
     assert outbox.snapshot(mutation.id) == source.snapshot(mutation.id)
     assert len(notes) == 1
-    assert "1 changes were restored" in notes[0]
+    assert "1 change was restored" in notes[0]
     assert "#1 updateDeal: needs review" in notes[0]
     assert recover(outbox, loader.connection) == []
 
@@ -116,7 +116,7 @@ def test_a_row_of_another_version_is_skipped_with_a_note_and_the_others_are_rest
     notes = recover(outbox, loader.connection)
     assert [each.id for each in outbox.mutations()] == [good.id]
     assert len(notes) == 2
-    assert "1 rows of meta.mutations were written by another version of pdsync" in notes[1]
+    assert "1 row of meta.mutations, written by another version of pdsync" in notes[1]
     assert why in notes[1]
     save_mutation_log(loader, outbox, {})
     rows = loader.connection.execute("SELECT id FROM meta.mutations").fetchall()

@@ -181,7 +181,9 @@ def test_w7_short_rows_are_said_and_long_notes_are_read(tmp_path: Path) -> None:
     path.write_text(f"id,,title,note\n1\n2,,Two,{long}\n\n3,,Three\n,,,\n", encoding="utf-8")
     found = read(path)
     assert found.rows == [{"id": "1"}, {"id": "2", "title": "Two", "note": long}, {"id": "3", "title": "Three"}]
-    assert found.notes == ["2 rows have fewer cells than line 1 names columns, which count as empty: line 2, 5"]
+    assert found.notes == [
+        "2 rows with fewer cells than line 1 names columns; the missing ones count as empty: line 2, 5"
+    ]
 
 
 @pytest.mark.parametrize(
