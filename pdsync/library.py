@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,12 +30,12 @@ from pdsync.runner.project import open_warehouse as open_published
 from pdsync.runner.project import opened as open_control
 from pdsync.runner.sync.sync import sync as sync_streams
 from pdsync.runner.sync.sync_request import SyncRequest
+from pdsync.runner.sync.walk_reader import default_params
 from pdsync.writeback import enqueue, undo
 from pdsync.writeback.typed_values import detect_styles
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
-    from datetime import datetime
     from types import TracebackType
 
     import duckdb
@@ -267,15 +268,21 @@ class Client:
         mutation = await change.push(self._settings, mutation, request, confirm)
         return await change.pushed_answer(caller, mutation, as_today=as_today)
 
-    async def list(self, name: str, **values: object) -> AsyncGenerator[dict[str, Any]]:
+    async def list(
+        self, name: str, *, archived: bool = True, deleted: bool = False, **values: object
+    ) -> AsyncGenerator[dict[str, Any]]:
         """Every record of a stream (`deals`) or a list operation (`getDeals`), from the API, each once, page by page.
 
-        A stream has all records that its table gets from lists: of deals the archived ones too, and those that were
-        deleted less than 30 days ago (`is_deleted`).
+        Of a stream come the records that its table has after a sync where `_deleted_at` is NULL: of all its lists, so
+        archived ones too, and none that is deleted. A stream that has a list for each record of another one is read for
+        one of them: `client.list("deal_followers", id=1)`. A list operation gives what the API gives by default:
+        `getDeals` has no archived deals.
 
         Args:
             name: of the stream or operation.
-            values: parameters of its lists; they override the stream's own.
+            archived: of a stream: archived records too.
+            deleted: of a stream: also records that a list shows as deleted: deals for 30 days, former users.
+            values: parameters of its lists; they override the stream's own: `status="won"`.
 
         Raises:
             ConfigError: there is no such list, or a parameter is missing or does not fit; nothing was called.
@@ -285,8 +292,14 @@ class Client:
             stream = catalogue.stream(name)
             version, sources = stream.sources(self._settings.api)
             operations = catalogue.operations(version)
-            lists = [(operations[source.operation], {**source.query, **values}) for source in sources]
+            today = datetime.now(UTC).date()
+            lists = [
+                (operations[source.operation], {**source.query, **default_params(source, today), **values})
+                for source in sources
+                if archived or source.name != "archived"
+            ]
         else:
+            stream, version = None, catalogue.operation(name).version
             lists = [(catalogue.operation(name), dict(values))]
         for operation, _ in lists:
             if operation.mutates:
@@ -296,6 +309,11 @@ class Client:
         for call in calls:
             async for raw in records(self._session, call.operation, call.path, call.query):
                 record = msgspec.json.decode(raw)
+                if stream and isinstance(record, dict):
+                    if stream.says_deleted(record, version) and not deleted:
+                        continue
+                    if record.get("is_archived") and not archived:
+                        continue
                 key = record.get("id") if isinstance(record, dict) and len(calls) > 1 else None
                 if key is None or key not in seen:
                     seen.add(key)

@@ -13,6 +13,7 @@ import pdsync
 from pdsync.core import catalogue
 from pdsync.core.answer import Answer
 from pdsync.extract.records import records
+from pdsync.sql import quoted
 
 from .conftest import NOW
 
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pdsync.core.http import Http
-    from pdsync.model import Operation
+    from pdsync.model import Operation, Version
     from pdsync.sandbox import RunningSandbox
 
+DEAL_STATES = ("live", "archived", "deleted")
 V1 = catalogue.operations("v1")
 
 
@@ -68,13 +70,56 @@ async def test_s9_a_program_is_given_each_record_once(
         ids = Counter([str(record["id"]) async for record in client.list(name)])
     kind = {"getFiles": "files", "getNotes": "notes", "getUsers": "users", "getDeals": "deals"}.get(name, name)
     shown = {"live"}
-    if kind == "users":
+    if name == "getUsers":
         shown |= {"deleted"}
-    elif name == "deals":  # a stream has what its table gets from all its lists
-        shown |= {"archived", "deleted"}
+    elif name == "deals":  # a stream has the live rows of its table, from all its lists
+        shown |= {"archived"}
     live = {str(entry["id"]) for entry in box.dump(kind) if entry["state"] in shown}
+    if name == "users":
+        live = {str(entry["id"]) for entry in box.dump(kind) if not entry["record"]["is_deleted"]}
     assert set(ids) == live
     assert set(ids.values()) == {1}
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("api", ["v2", "v1"])
+async def test_s9_a_program_is_given_the_records_that_a_sync_makes_live_rows(
+    box: RunningSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: Version
+) -> None:
+    monkeypatch.setenv("PDSYNC_API_TOKEN", box.token)
+    settings: dict[str, str | int | None] = {
+        "account.base_url": box.url, "account.api": api, "limits.burst": 0, "limits.daily_tokens": 0
+    }  # fmt: skip
+    streams = [each for each in catalogue.streams().values() if not each.parents(api)]
+    streams = [each for each in streams if len(each.sources(api)[1]) > 1 or each.name == "users"]
+    assert {"goals", "leads", "mail_threads"} <= {each.name for each in streams}
+    assert pdsync.sync(tmp_path, [each.name for each in streams], settings=settings).exit_code == 0
+    with pdsync.open_warehouse(tmp_path) as warehouse:
+        async with pdsync.Client(tmp_path, settings) as client:
+            for stream in streams:
+                key = stream.column(stream.key).path(stream.key, stream.sources(api)[0])
+                rows = warehouse.execute(
+                    f"SELECT {quoted(stream.key)}::VARCHAR FROM {quoted('main', stream.name)} WHERE _deleted_at IS NULL"
+                ).fetchall()
+                listed = [str(record.get(key)) async for record in client.list(stream.name)]
+                if key.startswith("@"):  # it is in the request, and not in the record
+                    assert len(listed) == len(rows) > 0
+                else:
+                    assert sorted(listed) == sorted(each for (each,) in rows), stream.name
+
+
+@pytest.mark.parametrize("archived", [True, False])
+@pytest.mark.parametrize("deleted", [True, False])
+async def test_s9_a_program_chooses_whether_archived_and_deleted_records_are_among_them(
+    box: RunningSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, archived: bool, deleted: bool
+) -> None:
+    monkeypatch.setenv("PDSYNC_API_TOKEN", box.token)
+    async with pdsync.Client(tmp_path, {"account.base_url": box.url, "limits.burst": 0}) as client:
+        listed = {e["id"] async for e in client.list("deals", archived=archived, deleted=deleted)}
+    states = {state: {e["id"] for e in box.dump("deals") if e["state"] == state} for state in DEAL_STATES}
+    assert all(states.values())
+    assert listed - states["deleted"] == states["live"] | (states["archived"] if archived else set())
+    assert bool(listed & states["deleted"]) == deleted
 
 
 async def test_s9_a_record_that_is_edited_between_two_pages_comes_once() -> None:

@@ -61,6 +61,11 @@ def param_value(text: str, today: date) -> str:
     return days[text].isoformat()
 
 
+def default_params(source: Source, today: date) -> dict[str, str]:
+    """The parameters of a list that a person may set, with their defaults, which are those of the catalogue."""
+    return {name: param_value(text, today) for name, text in source.params.items() if text}
+
+
 class WalkReader:
     """Reads the lists of one run, each as a walk."""
 
