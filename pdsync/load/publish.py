@@ -25,6 +25,8 @@ _FICLONE = 0x40049409  # Linux: share the blocks of two files until one of them 
 def publish(work: Path, warehouse: Path) -> None:
     """Replace `warehouse` with a copy of `work`, which is checkpointed and not being written.
 
+    The copy has the time of change of `work`: as long as both are equal, nobody has written to either.
+
     Raises:
         StorageError: the disk is full or read-only; the warehouse is unchanged.
     """
@@ -32,6 +34,8 @@ def publish(work: Path, warehouse: Path) -> None:
     try:
         fresh.unlink(missing_ok=True)
         copy(work, fresh)
+        changed = work.stat().st_mtime_ns
+        os.utime(fresh, ns=(changed, changed))
         fresh.replace(warehouse)
         sync_folder(warehouse.parent)
     except OSError as error:

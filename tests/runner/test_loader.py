@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 DEALS, FIELDS = catalogue.stream("deals"), catalogue.stream("deal_fields")
+LEAD_LABEL = "adf21080-0e10-11eb-879b-05d71fb426ec"
 CODE = "a" * 40
 
 
@@ -227,10 +228,28 @@ def test_s16_views_resolve_whatever_a_field_is_called(loader: Loader, label: str
 def test_views_name_what_ids_point_to(loader: Loader) -> None:
     users, of = catalogue.stream("users"), Walk(1, "r", "users", "all", "v1", "getUsers", None, NOW)
     add(loader, users, of, pages(of, [[{"id": 7, "name": "Ada"}]]))
+    channel = {"field_code": "channel", "field_name": "Channel", "field_type": "enum"}
+    status = {"field_code": "status", "field_name": "Status", "field_type": "status"}
+    define(
+        loader,
+        3,
+        custom("Engineer", "user"),
+        channel | {"options": [{"id": 52, "label": "Fair"}]},
+        status | {"options": [{"id": "won", "label": "Won"}]},
+    )
+    loader.sync_custom_fields(DEALS, "run-1")
     of = walk(2)
-    add(loader, DEALS, of, pages(of, [deals(1, owner_id=7, person_id=None)]))
+    more = {"channel": 52, "status": "won", "custom_fields": {CODE: 7}}
+    add(loader, DEALS, of, pages(of, [deals(1, owner_id=7, person_id=None, **more)]))
+    leads, labels = catalogue.stream("leads"), catalogue.stream("lead_labels")
+    of = Walk(4, "r", "lead_labels", "all", "v1", "getLeadLabels", None, NOW)
+    add(loader, labels, of, pages(of, [[{"id": LEAD_LABEL, "name": "Warm"}]]))
+    of = Walk(5, "r", "leads", "live", "v1", "getLeads", None, NOW)
+    add(loader, leads, of, pages(of, [[{"id": LEAD_LABEL, "label_ids": [LEAD_LABEL]}]]))
     loader.create_views()
-    assert asked(loader, "SELECT owner FROM labeled.deals") == [("Ada",)]
+    shown = "owner, owner_id, cf_engineer, cf_engineer_id, channel, channel_option_id, status FROM labeled.deals"
+    assert asked(loader, f"SELECT {shown}") == [("Ada", 7, "Ada", 7, "Fair", 52, "won")]  # a code is no id
+    assert asked(loader, "SELECT labels, label_ids FROM labeled.leads") == [(["Warm"], [LEAD_LABEL])]
 
 
 def test_x1_a_work_file_of_another_company_is_refused(loader: Loader, tmp_path: Path) -> None:
