@@ -578,6 +578,10 @@ def test_money_is_converted_at_the_rate_of_the_day_and_what_has_none_is_counted(
     ]  # fmt: skip
     funnel = "SELECT currency, sum(value)::INT, sum(base_value) FROM sales.funnel GROUP BY ALL ORDER BY ALL"
     assert ask(loader.connection, funnel) == [("EUR", 490, 490), ("USD", 50, 40)]  # open ones: at the newest rate
+    forecast = "SELECT currency, sum(base_open_value), sum(base_weighted_value) FROM sales.forecast GROUP BY ALL"
+    assert ask(loader.connection, f"{forecast} ORDER BY ALL") == [("EUR", 490, 195), ("USD", 40, 20)]
+    owners = "SELECT currency, base_currency, sum(base_open_value) FROM sales.value_by_owner GROUP BY ALL ORDER BY ALL"
+    assert ask(loader.connection, owners) == [("EUR", "EUR", 490), ("USD", "EUR", 40)]
     won = "SELECT deals, value::INT, base_value, unconverted FROM sales.won_by_month"
     assert ask(loader.connection, won) == [(3, 320, 220, 1)]  # deal 11 was won on the 11th, before any rate was known
     asyncio.run(loader.close())
