@@ -58,7 +58,14 @@ def test_history_shows_each_changed_field_with_names(changed: Changed) -> None:
     ran = changed.project.here("history", "deals", str(changed.id), "--json")
     told = {each["field"]: each for each in ran.events}
     assert ran.code == 0
-    assert ran.events[0]["event"] == "first_seen"
+    assert [(each["event"], each["basis"]) for each in ran.events[:2]] == [
+        ("created", "estimate"), ("first_observed", "history")
+    ]  # fmt: skip
+    created, observed = (datetime.fromisoformat(each["at"]) for each in ran.events[:2])
+    assert created < changed.before - timedelta(hours=1) < observed <= changed.before
+    [(since,)] = changed.project.ask("SELECT observed_from FROM meta.observed_from WHERE stream = 'deals'")
+    assert {datetime.fromisoformat(each["observed_from"]) for each in ran.events} == {since}
+    assert observed <= since <= changed.before
     assert (told["title"]["before"], told["title"]["after"]) == (changed.title, "Renamed")
     names = dict(changed.project.ask("SELECT id, name FROM users"))
     owner = told["owner_id"]
@@ -93,8 +100,10 @@ def test_history_shows_each_edit_and_its_author_if_the_changelog_was_synced(tmp_
     assert (owner["after"], owner["after_label"]) == (str(changed.other), names[changed.other])
     assert {each["by"] for each in told if each["event"] == "edited"} <= set(names.values())
     # The record was made long before the first sync, and that is told first; what no edit explains is told as it was.
-    assert (told[0]["event"], told[0]["field"]) == ("edited", "add_time")
-    assert [each["event"] for each in told].count("first_seen") == 1
+    assert (told[0]["event"], told[0]["field"], told[0]["basis"]) == ("created", None, "changelog")
+    assert {each["basis"] for each in told if each["event"] == "edited"} == {"changelog"}
+    assert told[0]["by"] in names.values()
+    assert [each["event"] for each in told].count("first_observed") == 1
     assert any(each["event"] == "changed" for each in told)
     moments = [datetime.fromisoformat(each["at"]) for each in told]
     assert moments == sorted(moments)
@@ -102,9 +111,19 @@ def test_history_shows_each_edit_and_its_author_if_the_changelog_was_synced(tmp_
     assert "  by  " in shown.splitlines()[0]
 
 
+def test_history_warns_where_what_a_record_was_is_not_known(changed: Changed) -> None:
+    plain, strict = (changed.project.here("history", "deals", str(changed.id), *more) for more in ([], ["--strict"]))
+    assert (plain.code, strict.code) == (0, 4)
+    assert "is not known: pdsync sync deal_changelog reads its changelog." in plain.err
+    assert "first observed" in plain.out
+    assert "created" in plain.out.splitlines()[1]
+    new = changed.project.here("history", "deals", str(changed.added), "--strict")
+    assert (new.code, "not known" in new.err) == (0, False)
+
+
 def test_history_shows_the_deletion(changed: Changed) -> None:
     events = changed.project.here("history", "deals", str(changed.gone), "--json").events
-    assert [each["event"] for each in events][:2] == ["first_seen", "deleted"]
+    assert [each["event"] for each in events][:3] == ["created", "first_observed", "deleted"]
     assert "deleted" in changed.project.here("history", "deals", str(changed.gone)).out
 
 

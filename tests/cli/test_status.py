@@ -290,7 +290,8 @@ def test_programs_read_a_line_for_each_stream_the_project_and_the_budget(setting
     assert [(each["name"], each["stream"], each["rows"], each["deleted"]) for each in streams] == [
         ("deals", "deals", 1000, 1), ("users", "users", 0, 0),
     ]  # fmt: skip
-    assert {"complete_until", "age", "last_full", "unverified", "oldest_verified_at"} < streams[0].keys()
+    names = {"complete_until", "age", "last_full", "unverified", "oldest_verified_at", "observed_from"}
+    assert names < streams[0].keys()
     assert budget == {"name": "budget", "left": 30_000, "limit": 30_000}
     assert (project["name"], project["rows"], project["queue"]) == ("status", 1000, {"queued": 2, "needs_review": 1})
     assert project["last_run"]["run_id"] == "run-1"
@@ -300,6 +301,6 @@ def test_programs_read_a_line_for_each_stream_the_project_and_the_budget(setting
 def test_each_stream_is_listed_on_request(settings: Settings) -> None:
     lines = status_of(settings, "--streams")[1].splitlines()
     assert lines[0].split() == [
-        "stream", "rows", "deleted", "complete", "until", "age", "unverified", "last", "full"
+        "stream", "rows", "deleted", "complete", "until", "age", "unverified", "last", "full", "observed", "from"
     ]  # fmt: skip
     assert [line.split()[:3] for line in lines[1:]] == [["deals", "1000", "1"], ["users", "0", "0"]]

@@ -16,7 +16,7 @@ from pdsync.errors import ConfigError
 from pdsync.load import history as past
 from pdsync.runner import project
 from pdsync.runner.report.observed import observed_from, unobserved
-from pdsync.runner.report.record_history import build_timeline
+from pdsync.runner.report.record_history import build_timeline, unknown_until
 
 if TYPE_CHECKING:
     import duckdb
@@ -29,14 +29,15 @@ _WIDEST = 60  # characters of a value in a table
 _SHOWN_FIELDS = 4  # of a changed row
 
 
-_EVENTS = {"first_seen": "first seen", "merged": "merged into"}
+_EVENTS = {"first_observed": "first observed", "merged": "merged into"}
 
 
 @click.command(cls=Command)
 @click.argument("table")
 @click.argument("id")
+@click.option("--strict", is_flag=True, help="Exit with 4 if what it was before the first sync is not known.")
 @click.pass_obj
-def history(app: App, table: str, id: str) -> None:
+def history(app: App, table: str, id: str, strict: bool) -> None:
     """Show the changes of the record ID of TABLE: time, field, before and after.
 
     \b
@@ -45,14 +46,29 @@ def history(app: App, table: str, id: str) -> None:
 
     Several edits between two syncs are one change, unless the changelog was synced too (`pdsync sync deals
     deal_changelog`): then each edit is shown with its author, also edits before the first sync. Names are today's.
+    A record was created at its add_time, and first observed by a sync: what it was between them is not known.
     """
     stream = catalogue.stream(table)
     with project.open_warehouse(app.settings) as warehouse:
         changes = build_timeline(warehouse, stream, id)
+        until = unknown_until(warehouse, stream, id)
+        since = observed_from(warehouse).get(stream.name)
     if app.json:
         for change in changes:
-            app.emit({"name": table, "id": id, **{field: getattr(change, field) for field in change.__struct_fields__}})
-        return
+            facts = {field: getattr(change, field) for field in change.__struct_fields__}
+            app.emit({"name": table, "id": id, **facts, "observed_from": since})
+    else:
+        _show_changes(app, changes)
+    if until:
+        hint = f": pdsync sync {stream.changelog} reads its changelog" if stream.changelog else ""
+        app.note(
+            f"What it was before {until:%Y-%m-%d %H:%M} UTC, its last change before it was read, is not known{hint}."
+        )
+        if strict:
+            raise click.exceptions.Exit(4)
+
+
+def _show_changes(app: App, changes: list[Change]) -> None:
     rows = [
         [change.at, change.field or _EVENTS.get(change.event, change.event), change.by, _before_and_after(change)]
         for change in changes
@@ -64,9 +80,9 @@ def history(app: App, table: str, id: str) -> None:
 
 
 def _before_and_after(change: Change) -> list[str]:
-    if change.event in ("deleted", "restored"):
+    if change.event in ("created", "deleted", "restored"):
         return []
-    before = "" if change.event in ("first_seen", "merged") else _shorten(change.before, change.before_label)
+    before = "" if change.event in ("first_observed", "merged") else _shorten(change.before, change.before_label)
     return [f"{before} → {_shorten(change.after, change.after_label)}".strip()]
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _LABELS = 10  # cells of the labels
 _INDENT = 4
 _LONGEST_COMMAND = 24  # of the last run
-_COLUMNS = ("stream", "rows", "deleted", "complete_until", "age", "unverified", "last_full")
+_COLUMNS = ("stream", "rows", "deleted", "complete_until", "age", "unverified", "last_full", "observed_from")
 
 
 @click.command(cls=Command)

@@ -14,6 +14,7 @@ from pdsync.core import catalogue
 from pdsync.core.budget import tokens_left
 from pdsync.runner import project
 from pdsync.runner.report.completeness import CYCLE
+from pdsync.runner.report.observed import observed_from
 from pdsync.sql import first, quoted
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Freshness(Struct, frozen=True):
     differences: int = 0  # rows that differed from the source when they were last compared
     compared_at: datetime | None = None  # when that was
     unreadable: int = 0  # records that can't be read: in meta.quarantine
+    observed_from: datetime | None = None  # since when its history is complete; None: no sync has read it whole
 
 
 def measure_freshness(settings: Settings, now: datetime | None = None) -> list[Freshness]:
@@ -47,13 +49,14 @@ def measure_freshness(settings: Settings, now: datetime | None = None) -> list[F
     since = now - timedelta(days=settings.verify_cycle or CYCLE)
     with project.open_warehouse(settings) as warehouse:
         compared, unreadable = _read_comparisons(warehouse), _count_unreadable(warehouse)
+        observed = observed_from(warehouse)
         return [
             _measure(
                 warehouse, settings, stream, since,
                 Freshness(
                     stream, 0, 0, until, format_age(now - until), full,
                     differences=compared.get(stream, (0, None))[0], compared_at=compared.get(stream, (0, None))[1],
-                    unreadable=unreadable.get(stream, 0),
+                    unreadable=unreadable.get(stream, 0), observed_from=observed.get(stream),
                 ),
             )
             for stream, until, full in read_checkpoints(warehouse, settings)

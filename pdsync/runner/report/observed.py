@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pdsync.core import catalogue
+from pdsync.core.views import views
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -14,10 +15,18 @@ if TYPE_CHECKING:
     import duckdb
 
 
-def observed_from(connection: duckdb.DuckDBPyConnection) -> dict[str, datetime]:
-    """Stream → when it was first loaded; later changes are in its history, earlier ones mostly are not."""
-    rows = connection.execute("SELECT stream, min(applied_at) FROM meta._applied_batches GROUP BY 1").fetchall()
-    return {stream: at.astimezone(UTC) for stream, at in rows}
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_NAMED = 5  # streams in a warning
+
+
+def observed_from(connection: duckdb.DuckDBPyConnection) -> dict[str, datetime | None]:
+    """Stream → since when its history is complete: the end of the first sync that read it whole, as meta.observed_from.
+
+    A stream that no sync has read whole has None; one that was never read is absent.
+    """
+    query = views()["meta.observed_from"].queries[0].sql  # not the view: the file of an older pdsync lacks it
+    rows = connection.execute(f"SELECT stream, epoch_us(observed_from) FROM ({query})").fetchall()
+    return {stream: None if at is None else _EPOCH + timedelta(microseconds=at) for stream, at in rows}
 
 
 def streams_of(query: str) -> list[str]:
@@ -27,15 +36,25 @@ def streams_of(query: str) -> list[str]:
     return streams or (["deals"] if "sales" in names else [])
 
 
-def unobserved(since: Mapping[str, datetime], streams: Iterable[str], at: datetime) -> str | None:
+def unobserved(since: Mapping[str, datetime | None], streams: Iterable[str], at: datetime) -> str | None:
     """A warning that the state at `at` is not known for some of `streams`; None where it is for all."""
-    late = {stream: since[stream] for stream in streams if stream in since and since[stream] > at}
+    late = [stream for stream in streams if stream in since and ((when := since[stream]) is None or when > at)]
     if not late:
         return None
-    listed = ", ".join(f"{stream} {when:%Y-%m-%d %H:%M}" for stream, when in sorted(late.items())[:5])
-    more = f" and {len(late) - 5} more" if len(late) > 5 else ""
+    listed = ", ".join(f"{stream} {_format(since[stream])}" for stream in sorted(late)[:_NAMED])
+    more = f" and {len(late) - _NAMED} more" if len(late) > _NAMED else ""
     return (
         f"The state at {at.astimezone(UTC):%Y-%m-%d %H:%M} UTC is not known: history is complete from the first sync on"
         f" ({listed}{more}, UTC).\nFrom before it there is only each record's last change: others are missing, and"
         " counts are too low. sales.deal_states has the past of deals by their changelog: pdsync sync deal_changelog"
     )
+
+
+def latest(since: Mapping[str, datetime | None], streams: Iterable[str]) -> datetime | None:
+    """Since when the histories of all of `streams` are complete; None if one of them is not."""
+    times = [since[stream] for stream in streams if stream in since]
+    return None if None in times else max((time for time in times if time), default=None)
+
+
+def _format(moment: datetime | None) -> str:
+    return "never read whole" if moment is None else f"{moment:%Y-%m-%d %H:%M}"

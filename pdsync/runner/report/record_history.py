@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
 from pdsync.load import history
+from pdsync.runner.report.observed import observed_from
 from pdsync.sql import first, quoted
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class Change(Struct, frozen=True):
     """One event of a record. Labels are today's names; None if there is none."""
 
     at: datetime | str  # text if the time is outside Python's range
-    # first_seen, changed, edited (from the changelog: values are text), deleted, restored; merged: `after` is the id of
+    # created (by its add_time), first_observed (by a sync), changed, edited (from the changelog: values are text),
+    # deleted, restored; merged: `after` is the id of
     # the record that it was merged into
     event: str
     field: str | None
@@ -44,6 +46,7 @@ class Change(Struct, frozen=True):
     after_label: str | None = None
     run_id: str | None = None  # the run that loaded it
     by: str | None = None  # who edited it
+    basis: str = "history"  # what it is known from: changelog, history (versions), estimate (the present row)
 
 
 def build_timeline(connection: duckdb.DuckDBPyConnection, stream: Stream, id: str) -> list[Change]:
@@ -63,16 +66,7 @@ def build_timeline(connection: duckdb.DuckDBPyConnection, stream: Stream, id: st
     labels = _Labels(connection, stream)
     edits = _load_edits(connection, stream, id, labels)
     first_version = versions[0]
-    changes = [
-        Change(
-            at=_to_utc(first_version["_valid_from"]),
-            event="first_seen",
-            field=None,
-            before=None,
-            after=first_version.get(stream.title),
-            run_id=first_version["_run_id"],
-        )
-    ]
+    changes = _describe_beginning(first_version, stream, edits)
     if first_version["_deleted_at"]:
         changes.append(_lifecycle_change(first_version, "deleted"))
     for before, after in pairwise(versions):
@@ -103,6 +97,40 @@ def build_timeline(connection: duckdb.DuckDBPyConnection, stream: Stream, id: st
     return sorted([*edits, *changes], key=lambda change: _sort_key(change.at))
 
 
+def _describe_beginning(version: Row, stream: Stream, edits: list[Change]) -> list[Change]:
+    """When a record was created, where it or its changelog says so, and when a sync first observed it."""
+    observed = version["_synced_at"]
+    beginning = [
+        Change(_to_utc(observed), "first_observed", None, None, version.get(stream.title), run_id=version["_run_id"])
+    ]
+    created = version.get("add_time")
+    if created and not any(edit.event == "created" for edit in edits):
+        beginning.insert(0, Change(_to_utc(created), "created", None, None, None, basis="estimate"))
+    return beginning
+
+
+def unknown_until(connection: duckdb.DuckDBPyConnection, stream: Stream, id: str) -> datetime | None:
+    """The time from which on the values of a record are known; None: they are for all of its life.
+
+    They are where its first version is as old as the record, or where its changelog was synced.
+    """
+    first_version = history.versions(connection, stream.name, stream.key, id)[0]
+    begins, created = first_version["_valid_from"], first_version.get("add_time")
+    if isinstance(begins, str) or isinstance(created, str) or created == begins:
+        return None
+    if stream.changelog and history.has_table(connection, stream.changelog):
+        column = next(name for name, other in catalogue.stream(stream.changelog).labels.items() if other == stream.name)
+        query = f"SELECT count(*) FROM {quoted('main', stream.changelog)} WHERE {quoted(column)}::VARCHAR = ?"
+        if first(connection.execute(query, [id]))[0]:
+            return None
+    if created is None:
+        since = observed_from(connection).get(stream.name)
+        if since and begins > since:
+            return None
+    moment: datetime = begins.astimezone(UTC)
+    return moment
+
+
 def _find_winner(connection: duckdb.DuckDBPyConnection, stream: Stream, id: str) -> str | None:
     """The id of the record that a record was merged into; None if it was not, or if that is not known."""
     row = connection.execute(
@@ -123,7 +151,7 @@ def _load_edits(connection: duckdb.DuckDBPyConnection, stream: Stream, id: str, 
         " ORDER BY time, id",
         [id],
     ).fetchall()
-    return [
+    edits = [
         Change(
             at=_to_utc(time),
             event="edited",
@@ -134,8 +162,13 @@ def _load_edits(connection: duckdb.DuckDBPyConnection, stream: Stream, id: str, 
             after_label=labels.label_of_text(key, new),
             run_id=run_id,
             by=labels.name_of("users", actor) if actor else None,
+            basis="changelog",
         )
         for time, key, old, new, actor, run_id in rows
+    ]
+    return [
+        replace(edit, event="created", field=None, after=None) if edit.field == "add_time" and not edit.before else edit
+        for edit in edits
     ]
 
 
