@@ -537,6 +537,23 @@ def test_the_vendor_s_statistics_beside_ours_with_each_difference_explained(comp
             company.execute(f"DELETE FROM main.pipeline_{name}_statistics")
 
 
+def test_the_value_of_a_deal_is_divided_among_its_products(company: duckdb.DuckDBPyConnection) -> None:
+    """Deal 3 is worth 100: 60 and 20 of two products, and one that is not enabled. All else is without products."""
+    for number, (product, total, enabled) in enumerate([(7, 60, True), (8, 20, True), (9, 500, False)]):
+        company.execute(
+            'INSERT INTO main.deal_products (id, deal_id, product_id, name, "sum", is_enabled, currency)'
+            " VALUES (?, 3, ?, 'licence', ?, ?, 'EUR')",
+            [number, product, total, enabled],
+        )
+    try:
+        shown = "SELECT product_id, product, value FROM sales.product_pipeline WHERE product_id IS NOT NULL"
+        assert ask(company, shown) == [(7, "licence", 75), (8, "licence", 25)]
+        sums = "SELECT stage_id, currency, sum(value) FROM sales.{} GROUP BY ALL ORDER BY ALL"
+        assert ask(company, sums.format("product_pipeline")) == ask(company, sums.format("funnel"))
+    finally:
+        company.execute("DELETE FROM main.deal_products")
+
+
 def test_targets_beside_what_is_won_and_open(company: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     """Won in October: 120 of deal 1, 100 of 10 and of 11. Open and due in December: 100 of deal 3, 90 of 12."""
     lines = ["2026-10,,,EUR,400", "2026-10,2,,EUR,400", "2026-Q4,1,1,EUR,500", "2026-12,,,USD,10", "2026-12,2,,EUR,60"]
