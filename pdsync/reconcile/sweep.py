@@ -179,23 +179,31 @@ class Sweep:
         return {str(row[0]) for row in rows}
 
     def verify(self) -> int:
-        """Set `_verified_at` of the rows that equal the source; how many were updated."""
+        """Set `_verified_at` of the rows that equal the source; how many of those are not deleted."""
         main, key = quoted("main", self.stream.name), quoted(self.stream.key)
-        updated = first(
-            self.connection.execute(
-                f"UPDATE {main} t SET _verified_at = s.served_at FROM {self.relation} s"
-                f" WHERE s.key = t.{key}::VARCHAR AND s.hash = t._row_hash AND s.served_at > t._verified_at"
-            )
+        self.connection.execute(
+            f"UPDATE {main} t SET _verified_at = s.served_at FROM {self.relation} s"
+            f" WHERE s.key = t.{key}::VARCHAR AND s.hash = t._row_hash AND s.served_at > t._verified_at"
         )
-        return int(updated[0]) if updated else 0
+        return int(
+            first(
+                self.connection.execute(
+                    f"SELECT count(*) FROM {main} t WHERE t._deleted_at IS NULL AND EXISTS (SELECT 1"
+                    f" FROM {self.relation} s WHERE s.key = t.{key}::VARCHAR AND s.hash = t._row_hash"
+                    " AND s.served_at >= t._verified_at)"
+                )
+            )[0]
+        )
 
-    def count_alive(self) -> int:
-        """The number of records at the source that are not deleted."""
+    def count_alive(self, only: Iterable[str] | None = None) -> int:
+        """The number of records at the source that are not deleted; of the keys `only` where they are given."""
+        condition = "" if only is None else " AND key IN (SELECT unnest($only::VARCHAR[]))"
         return int(
             first(
                 self.connection.execute(  # offset pages may overlap, and a record may be in two lists
-                    f"SELECT count(*) FROM (SELECT is_gone FROM {self.relation} QUALIFY row_number() OVER"
-                    " (PARTITION BY key ORDER BY served_at DESC, is_gone) = 1) WHERE NOT is_gone"
+                    f"SELECT count(*) FROM (SELECT key, is_gone FROM {self.relation} QUALIFY row_number() OVER"
+                    f" (PARTITION BY key ORDER BY served_at DESC, is_gone) = 1) WHERE NOT is_gone{condition}",
+                    {} if only is None else {"only": list(only)},
                 )
             )[0]
         )

@@ -108,6 +108,7 @@ def test_s7_each_record_that_can_t_be_read_is_counted_once(loader: Loader, recor
 def test_s7_records_of_overlapping_pages_count_once_and_deleted_ones_not_at_all(loader: Loader) -> None:
     made = sweep(loader, ALIVE, ALIVE, DELETED, ARCHIVED)
     assert made.count_alive() == 2
+    assert made.count_alive(only=["1", "2", "9"]) == 1
     assert made.find_shown(["1", "2", "9"]) == {"1", "2"}
 
 
@@ -116,6 +117,7 @@ def test_s6_only_rows_that_equal_the_source_are_verified(loader: Loader) -> None
     assert sweep(loader, ALIVE, deal(3, title="x"), at=at).verify() == 1
     rows = loader.connection.execute("SELECT id, _verified_at FROM deals ORDER BY id").fetchall()
     assert [id for id, verified_at in rows if verified_at >= at] == [1]
+    assert sweep(loader, ALIVE, DELETED, at=at + timedelta(hours=1)).verify() == 1  # of rows that are not deleted
     assert sweep(loader, ALIVE, at=T0).verify() == 0  # an older answer proves nothing
 
 

@@ -88,4 +88,4 @@ async def test_a_sample_is_of_live_rows(session: OnlineSession) -> None:
     comparison = Comparison(session, ReconcileRequest(sample=5))
     assert set(comparison._select_sample(catalogue.stream("deals"), 5)) == {"1", "2"}
     assert len(comparison._select_sample(catalogue.stream("deals"), 1)) == 1
-    assert comparison._count_alive(catalogue.stream("deals")) == 2
+    assert comparison.count_rows(catalogue.stream("deals")) == 2

@@ -109,6 +109,21 @@ async def test_s9_the_exit_code_of_a_reconciliation(
     assert session.receipt.streams["deals"].complete is (not gaps)
 
 
+@pytest.mark.parametrize(
+    ("swept", "findings", "uneven"),
+    [
+        ((2, 2, 1), [], {}),
+        ((2, 3, 2), [STALE], {}),  # a finding explains it
+        ((2, 3, 2), [], {"deals": (2, 3)}),
+    ],
+)
+async def test_s7_numbers_that_no_finding_explains_are_named(
+    swept: tuple[int, int, int], findings: list[Finding], uneven: dict[str, tuple[int, int]]
+) -> None:
+    result = ReconcileResult(Receipt("run", "reconcile", T0), findings, {"deals": swept})
+    assert result.uneven == uneven
+
+
 async def test_only_what_was_not_repaired_is_left() -> None:
     done = Finding("deals", "2", "stale", repaired=True)
     assert ReconcileResult(Receipt("run", "reconcile", T0), [STALE, done]).left == [STALE]

@@ -64,7 +64,7 @@ def carry_out(app: App, request: findings.ReconcileRequest, fail_on_differences:
         _expect(app, request),
     )
     code = result.receipt.exit_code
-    if code == 0 and fail_on_differences and result.left:
+    if code == 0 and fail_on_differences and (result.left or result.uneven):
         code = 4
     _show(app, result, seconds, code)
     webhook.report_end(app, result.receipt, code)
@@ -89,13 +89,17 @@ def _show(app: App, result: findings.ReconcileResult, seconds: float, code: int)
     if app.json:
         for each in result.findings:
             app.emit({"name": f"{each.stream}/{each.key}", **msgspec.to_builtins(each)})
-        app.emit({"event": "summary", "complete": not result.left and not result.receipt.gaps, "exit_code": code,
+        app.emit({"event": "summary", "exit_code": code,
+                  "complete": not result.left and not result.uneven and not result.receipt.gaps,
                   "run_id": result.receipt.run_id, "streams": msgspec.to_builtins(result.receipt.streams),
                   "kinds": dict(kinds), "left": len(result.left), "held": result.held_back,
                   "gaps": msgspec.to_builtins(result.receipt.gaps),
                   "requests": result.receipt.requests, "tokens": result.receipt.tokens,
                   "swept": {name: {"at_source": swept[0], "here": swept[1], "verified": swept[2],
-                                   "by_count": name in result.by_count} for name, swept in result.swept.items()},
+                                   "by_count": name in result.by_count,
+                                   "not_compared": result.not_compared.get(name, 0)}
+                            for name, swept in result.swept.items()},
+                  "uneven": sorted(result.uneven),
                   "left_out": result.left_out,
                   "counts_off": {name: {"records": len(off), "counted": sum(each.reported for each in off),
                                         "listed": sum(each.listed for each in off)}
@@ -116,7 +120,7 @@ def _show(app: App, result: findings.ReconcileResult, seconds: float, code: int)
         app.note(f"{gap.stream}: {gap.detail}")
     for name in result.left_out.keys() - {gap.stream for gap in result.receipt.gaps}:
         app.note(f"{name} was not compared: {result.left_out[name]}")
-    for text in _describe_mismatches(result):
+    for text in (*_describe_not_compared(result), *_describe_mismatches(result), *_describe_uneven(result)):
         app.note(text)
     if result.held_back:
         app.note(f"Held back: {result.held_back}")
@@ -126,6 +130,10 @@ def _show(app: App, result: findings.ReconcileResult, seconds: float, code: int)
     outcome = (
         f"{_format_count(len(result.findings))} found, {left}"
         if result.findings
+        else f"the numbers of {', '.join(result.uneven)} differ"
+        if result.uneven
+        else f"no difference from the lists; {counted(mismatches, 'record')} with another count"
+        if (mismatches := sum(map(len, result.counts_off.values())))
         else "no difference"
         if result.swept
         else "nothing was compared"
@@ -143,13 +151,36 @@ def lay_out_streams(result: findings.ReconcileResult, height: int | None) -> Row
     same: list[list[Any]] = []
     for name, (at_source, here, verified) in result.swept.items():
         kinds = ", ".join(f"{n} {kind}" for (stream, kind), n in counts.items() if stream == name)
-        is_same = not kinds and at_source == here
+        if name in result.uneven:
+            kinds = f"{at_source - here:+,} at the source"
+        is_same = not kinds and at_source == here and not result.counts_off.get(name)
+        if off := result.counts_off.get(name):
+            kinds = f"{kinds}, {counted(len(off), 'count')} off".removeprefix(", ")
         row = [name, at_source, here, "by count" if name in result.by_count else verified, kinds]
         (same if is_same and height is not None and len(result.swept) > height // 2 else rows).append(row)
     if same:
         sums = [sum(row[column] for row in same) for column in (1, 2)]
         rows.append([f"{counted(len(same), 'stream')} without a difference", *sums, "", ""])
     return Rows(["stream", "at the source", "here", "the same", "differences"], rows, counts=True)
+
+
+def _describe_not_compared(result: findings.ReconcileResult) -> list[str]:
+    """A sentence per stream with rows whose parents' lists were not read."""
+    return [
+        f"{name}: {counted(rows, 'more row')} not compared: what {'it belongs' if rows == 1 else 'they belong'} to is"
+        f" deleted, or shows no count, so {'its' if rows == 1 else 'their'} list was not read."
+        for name, rows in result.not_compared.items()
+        if rows and not result.is_sample
+    ]
+
+
+def _describe_uneven(result: findings.ReconcileResult) -> list[str]:
+    """A sentence per stream whose numbers differ though no record does."""
+    return [
+        f"{name}: {at_source:,} at the source and {in_warehouse:,} here, and no list shows which differ. Read it again:"
+        f" pdsync sync {name} --full"
+        for name, (at_source, in_warehouse) in result.uneven.items()
+    ]
 
 
 def _describe_mismatches(result: findings.ReconcileResult) -> list[str]:

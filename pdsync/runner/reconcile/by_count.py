@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class ParentCounts(Struct):
-    """How many rows there are at the source and in the warehouse, and which parents' lists are read.
+    """How many rows of the same parents there are at the source and in the warehouse, and whose lists are read.
 
     A record whose count equals its rows in the warehouse is trusted; for any other, its list is read.
     """
@@ -95,7 +95,9 @@ class CountReconciler:
             if not (self.reads_all and self.parent.counts):
                 self.pages.append(page)
             await loader.do(sweep.add, self.source.name, self._operation, [page])
-        self.counts.at_source += sum((await loader.do(self._count_listed, sweep)).values())
+        self.counts.at_source += await loader.do(sweep.count_alive)
+        if self.reads_all:
+            self.counts.in_warehouse = len(await loader.do(self._parent_of_rows, loader.connection))
         return sweep
 
     async def fetch_lists(self, sweep: Sweep, keys: Sequence[str]) -> list[Page]:
@@ -145,10 +147,8 @@ class CountReconciler:
             f"CREATE OR REPLACE TEMP TABLE counted (key, says, here) AS {self._join_row_counts(reported)}"
         )
         if self.reads_all:
-            rows = connection.execute("SELECT key, says, here FROM temp.counted").fetchall()
-            counts = {str(key): count for key, count, _ in rows}
-            to_read_all = {key: counts.get(key) for key in self._list_parents(connection)}
-            return ParentCounts(0, sum(stored for *_, stored in rows), to_read_all)
+            counts = dict(connection.execute("SELECT key, says FROM temp.counted").fetchall())
+            return ParentCounts(0, 0, {key: counts.get(key) for key in self._list_parents(connection)})
         in_warehouse, at_source = first(
             connection.execute(
                 "SELECT coalesce(sum(here), 0), coalesce(sum(here) FILTER (says = here), 0) FROM temp.counted"

@@ -38,7 +38,8 @@ class Comparison:
         """Sweep a stream.
 
         Returns:
-            The number of records at the source, of rows in the warehouse, and of rows that are equal.
+            The number of records at the source, of rows in the warehouse, and of rows that are equal; the first two
+            of the same keys, or of the same parents.
 
         Raises:
             PdsyncError: it could not be read whole.
@@ -59,9 +60,11 @@ class Comparison:
             text = f"{sweep.unreadable} of its records can't be read, so it can't be compared"
             raise PdsyncError(f"{text}.\nRead it first: pdsync sync {stream.name} --full")
         verified = await self.loader.do(sweep.verify)
-        if (counted := self.counted.get(stream.name)) and counted.parent.counts:
+        if counted := self.counted.get(stream.name):
             return counted.counts.at_source, counted.counts.in_warehouse, verified
-        return await self.loader.do(sweep.count_alive), await self.loader.do(self._count_alive, stream), verified
+        if (sample := self.samples.get(stream.name)) is not None:
+            return await self.loader.do(sweep.count_alive, sample), len(sample), verified
+        return await self.loader.do(sweep.count_alive), await self.loader.do(self.count_rows, stream), verified
 
     def select(self, result: ReconcileResult, failed: dict[str, PdsyncError]) -> list[Stream]:
         """The streams of the request, or all that were read; those with a list per parent come last.
@@ -73,7 +76,11 @@ class Comparison:
         lists: list[Stream] = []
         by_parent: list[Stream] = []
         for each in [catalogue.stream(name) for name in self.request.streams] or list(catalogue.streams().values()):
-            if each.name in self.request.leave_out or (not self.request.streams and each.name not in tables & read):
+            if each.name in self.request.leave_out:
+                continue
+            if not self.request.streams and each.name not in tables & read:
+                if each.name in tables and self.count_rows(each):  # of a run that was stopped
+                    result.left_out[each.name] = f"it was never read to its end: pdsync sync {each.name}"
                 continue
             if reason := self._reason_not_comparable(each, tables & read):
                 result.left_out[each.name] = reason
@@ -152,6 +159,7 @@ class Comparison:
         ).fetchall()
         return [str(row[0]) for row in rows]
 
-    def _count_alive(self, stream: Stream) -> int:
+    def count_rows(self, stream: Stream) -> int:
+        """How many rows of its table are not deleted; in the loader's thread."""
         sql = f"SELECT count(*) FROM {quoted('main', stream.name)} WHERE _deleted_at IS NULL"
         return int(first(self.loader.connection.execute(sql))[0])

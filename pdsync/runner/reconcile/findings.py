@@ -66,12 +66,25 @@ class ReconcileResult(Struct):
     receipt: Receipt
     findings: list[Finding] = []
     swept: dict[str, tuple[int, int, int]] = {}  # keys at the source, keys in the warehouse, equal rows; by stream
+    # By stream: live rows that were not compared: not in the sample, or of parents whose lists can't be requested.
+    not_compared: dict[str, int] = {}
+    is_sample: bool = False  # only some records of each stream were compared
     held_back: str | None = None  # why no tombstones were written: they exceed the limit
     by_count: list[str] = []  # streams that were compared by the counts of their parents
     left_out: dict[str, str] = {}  # streams that were not compared, and why
     counts_off: dict[
         str, list[CountMismatch]
     ] = {}  # streams of `by_count` → records whose count differs from their list
+
+    @property
+    def uneven(self) -> dict[str, tuple[int, int]]:
+        """Streams whose numbers at the source and in the warehouse differ without a finding: both numbers."""
+        explained = {each.stream for each in self.findings}
+        return {
+            name: (at_source, in_warehouse)
+            for name, (at_source, in_warehouse, _) in self.swept.items()
+            if at_source != in_warehouse and name not in explained
+        }
 
     @property
     def left(self) -> list[Finding]:

@@ -42,7 +42,7 @@ async def reconcile(settings: Settings, request: ReconcileRequest, on_event: OnE
     async with open_session(
         settings, lambda control, _: begin_run(control, request.command), on_event, run_tokens=request.budget
     ) as session:
-        result = ReconcileResult(session.receipt)
+        result = ReconcileResult(session.receipt, is_sample=request.sample is not None)
         failed: dict[str, PdsyncError] = {}
         try:
             await _compare_and_repair(session, request, result, failed)
@@ -64,6 +64,8 @@ async def _compare_and_repair(
         session.on_event(Event("started", stream.name, session.progress[stream.name]))
         try:
             result.swept[stream.name] = await comparison.read(stream, number)
+            rows = await session.loader.do(comparison.count_rows, stream)
+            result.not_compared[stream.name] = rows - result.swept[stream.name][1]
         except FeatureOff as error:
             log.info("%s is not part of the plan: %s", stream.name, error)
         except PdsyncError as error:

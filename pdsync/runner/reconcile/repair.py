@@ -119,7 +119,7 @@ class Repair:
         gone = [each for each in found if Verdict(each.key, each.kind, "").is_gone]
         if not gone:
             return set()
-        rows = result.swept[stream.name][1]
+        rows = result.swept[stream.name][1] + result.not_compared.get(stream.name, 0)
         limit = self.request.max_tombstones
         if limit is None:
             limit = evidence.default_max_tombstones(rows)
