@@ -43,14 +43,33 @@ class FieldChange(Struct, frozen=True):
 class Difference(Struct, frozen=True):
     """A record that is not the same at two moments."""
 
-    kind: str  # added, changed, gone
+    kind: str  # added, changed, gone, first_observed; unknown: it existed at both, and its values are not known
     key: Any
-    before: Row | None
+    before: Row | None  # None: it did not exist, or its values then are not known
     after: Row | None
+    basis: str = (
+        "history"  # what it is known from: changelog, history (versions), estimate (add_time, in the present row)
+    )
+    title: str | None = None  # of the present row
+    logged: list[Row] | None = None  # field, before and after of its changelog: texts, with the names of v1
 
     def fields(self) -> list[FieldChange]:
-        """What changed in it; empty unless it was there at both moments."""
-        return changed_fields(self.before, self.after) if self.before and self.after else []
+        """What changed in it; empty unless its values are known at both moments, by versions or by its changelog."""
+        if self.before and self.after:
+            return changed_fields(self.before, self.after)
+        return [FieldChange(**each) for each in self.logged or [] if self.kind == "changed"]
+
+
+class Past(Struct, frozen=True):
+    """What is known of the records of a table from before their first versions."""
+
+    created: str | None = None  # the column with the time at which a record was created
+    observed_from: datetime | None = None  # without such a column: what appears later was created later
+    log: tuple[str, str] | None = None  # the table with the edits of its records, and its column of their keys
+    title: str | None = None  # the column with a record's name
+
+
+_ONLY_VERSIONS = Past()
 
 
 def show_as_of(
@@ -159,22 +178,34 @@ def versions(connection: duckdb.DuckDBPyConnection, table: str, key: str, id: st
 
 
 def count_differences(
-    connection: duckdb.DuckDBPyConnection, table: str, key: str, moments: tuple[datetime, datetime]
-) -> dict[str, int]:
-    """How many records were added, changed and gone between two moments."""
-    rows = connection.execute(
-        f"SELECT kind, count(*) FROM ({_differences(table, key)}) GROUP BY kind", [*moments]
-    ).fetchall()
-    return {"added": 0, "changed": 0, "gone": 0, **dict(rows)}
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    key: str,
+    moments: tuple[datetime, datetime],
+    past: Past = _ONLY_VERSIONS,
+) -> dict[str, dict[str, int]]:
+    """How many records differ between two moments: by kind, as in `Difference`, and by basis (but for the unknown)."""
+    query = f"SELECT kind, basis, count(*) FROM ({_differences(table, key, past)}) GROUP BY ALL"
+    kinds = dict.fromkeys(("added", "changed", "gone", "first_observed", "unknown"), 0)
+    bases: dict[str, int] = {}
+    for kind, basis, count in connection.execute(query, [*moments]).fetchall():
+        kinds[kind] += count
+        if kind != "unknown":
+            bases[basis] = bases.get(basis, 0) + count
+    return {"kinds": kinds, "bases": bases}
 
 
 def differences(
-    connection: duckdb.DuckDBPyConnection, table: str, key: str, moments: tuple[datetime, datetime]
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    key: str,
+    moments: tuple[datetime, datetime],
+    past: Past = _ONLY_VERSIONS,
 ) -> Iterator[Difference]:
-    """The records that were added, changed and gone between two moments, by key."""
+    """The records that differ between two moments, by kind and key; without those of which nothing is known."""
     from pdsync.load import results  # noqa: PLC0415 - Arrow is slow to import, and most commands never need it
 
-    query = f"SELECT kind, key, before, after FROM ({_differences(table, key)}) ORDER BY kind, key"
+    query = f"FROM ({_differences(table, key, past)}) WHERE kind <> 'unknown' ORDER BY kind, key"
     for row in results.fetch_rows(connection.sql(query, params=[*moments])):
         yield Difference(**row)
 
@@ -209,21 +240,60 @@ def _versions(database: str | None, table: str) -> str:
     )
 
 
-def _differences(table: str, key: str) -> str:
-    """Kind, key and both versions of the records that differ. Takes two moments."""
+def _differences(table: str, key: str, past: Past) -> str:
+    """The fields of a Difference, for the records that differ. Takes two moments.
+
+    A record exists from the time at which it was created on. Its values are those of its version at that moment; before
+    the first one only the changelog knows them.
+    """
     own = quoted_list([column for column in _OWN if column not in ("_extra", "_deleted_at")])
     at = (
         f"(SELECT * EXCLUDE ({own}) FROM ({_versions(None, table)}) WHERE _deleted_at IS NULL"
         " AND _valid_from <= $%d AND coalesce(_valid_to > $%d, true))"
     )
-    one, other = at % (1, 1), at % (2, 2)
-    id = quoted(key)
+    one, other, id = at % (1, 1), at % (2, 2), quoted(key)
+    created = f"m.{quoted(past.created)}" if past.created else "NULL::TIMESTAMPTZ"
+    title = f"m.{quoted(past.title)}::VARCHAR" if past.title else "NULL::VARCHAR"
+    observed = f"{literal(past.observed_from.isoformat())}::TIMESTAMPTZ" if past.observed_from else "NULL"
     return (
-        f"SELECT CASE WHEN a.{id} IS NULL THEN 'added' WHEN b.{id} IS NULL THEN 'gone' ELSE 'changed' END AS kind,"
-        f" coalesce(a.{id}, b.{id}) AS key, CASE WHEN a.{id} IS NOT NULL THEN a END AS before,"
-        f" CASE WHEN b.{id} IS NOT NULL THEN b END AS after"
-        f" FROM {one} a FULL JOIN {other} b ON a.{id} = b.{id}"
-        f" WHERE a.{id} IS NULL OR b.{id} IS NULL OR a IS DISTINCT FROM b"
+        f"WITH records AS (SELECT m.{id} AS key, {title} AS title, {created} AS created,"
+        f" least(m._valid_from, v.first) AS first FROM {quoted('main', table)} m LEFT JOIN"
+        f" (SELECT {id} AS key, min(_valid_from) AS first FROM {quoted('versions', table)} GROUP BY 1) v"
+        f" ON v.key = m.{id}), log AS ({_net_edits(past)}), pairs AS ("
+        f" SELECT r.*, l.logged, a.{id} IS NOT NULL AS seen_before, b.{id} IS NOT NULL AS seen_after,"
+        f" CASE WHEN a.{id} IS NOT NULL THEN a END AS before, CASE WHEN b.{id} IS NOT NULL THEN b END AS after,"
+        f" a IS DISTINCT FROM b AS differs,"
+        f" a.{id} IS NOT NULL OR coalesce(r.created <= $1 AND r.first > $1, false) AS was,"
+        f" b.{id} IS NOT NULL OR coalesce(r.created <= $2 AND r.first > $2, false) AS remains"
+        f" FROM records r LEFT JOIN {one} a ON a.{id} = r.key LEFT JOIN {other} b ON b.{id} = r.key"
+        f" LEFT JOIN log l ON l.key = r.key::VARCHAR)"
+        f" SELECT CASE WHEN NOT remains THEN 'gone' WHEN was AND seen_before AND seen_after THEN 'changed'"
+        f" WHEN was AND logged IS NOT NULL THEN 'changed' WHEN was AND NOT seen_after THEN 'unknown'"
+        f" WHEN was OR (created IS NULL AND first > $1 AND coalesce($1 < {observed}, false)) THEN 'first_observed'"
+        f" ELSE 'added' END AS kind, key, before, after,"
+        f" CASE WHEN kind = 'changed' AND NOT (seen_before AND seen_after)"
+        f" THEN 'changelog' WHEN kind = 'added' AND NOT seen_after OR kind = 'gone' AND NOT seen_before THEN 'estimate'"
+        f" ELSE 'history' END AS basis, title, logged"
+        f" FROM pairs WHERE (was OR remains) AND (differs OR was <> remains OR NOT (seen_before AND seen_after))"
+    )
+
+
+def _net_edits(past: Past) -> str:
+    """The edits in a changelog between two moments, by key: fields that were changed, and not back."""
+    if past.log is None:
+        return "SELECT NULL::VARCHAR AS key, NULL::STRUCT(field VARCHAR, before VARCHAR, after VARCHAR)[] AS logged"
+    table, column = quoted("main", past.log[0]), quoted(past.log[1])
+    where = "time > $1 AND time <= $2 AND field_key <> 'add_time'"
+    # In whichever order edits of one second are listed: what one has put in and another has replaced cancels out.
+    return (
+        "SELECT key, list({'field': field, 'before': before, 'after': after} ORDER BY field) AS logged FROM"
+        " (SELECT key, field, any_value([value]) FILTER (net > 0)[1] AS before,"
+        " any_value([value]) FILTER (net < 0)[1] AS after FROM"
+        " (SELECT key, field, value, sum(number) AS net FROM"
+        f" (SELECT {column}::VARCHAR AS key, field_key AS field, old_value AS value, 1 AS number"
+        f" FROM {table} WHERE {where}"
+        f" UNION ALL SELECT {column}::VARCHAR, field_key, new_value, -1 FROM {table} WHERE {where})"
+        " GROUP BY ALL HAVING sum(number) <> 0) GROUP BY ALL) GROUP BY key"
     )
 
 

@@ -148,7 +148,10 @@ def test_diff_counts_and_shows_what_differs(changed: Changed) -> None:
     since, until = changed.before.isoformat(), "2999-01-01"
     counted = changed.project.here("diff", "--from", since, "--to", until, "--json").events
     deals = next(each for each in counted if each["name"] == "deals")
-    assert deals == {"name": "deals", "added": 1, "changed": 1, "gone": 1}
+    assert datetime.fromisoformat(deals.pop("observed_from")) <= changed.before
+    assert deals == {
+        "name": "deals", "added": 1, "changed": 1, "gone": 1, "first_observed": 0, "unknown": 0, "basis": {"history": 3}
+    }  # fmt: skip
     rows = changed.project.here("diff", "deals", "--from", since, "--to", until, "--rows", "--json").events
     by_id = {each["id"]: each for each in rows}
     assert {id: each["change"] for id, each in by_id.items()} == {

@@ -116,6 +116,10 @@ ALLOWED = {
     ("load/warehouse.py", "kind"): "a type from the catalogue or SYSTEM_COLUMNS, never from a label",
     ("load/warehouse.py", "memory_limit"): "a setting of the caller's, not of the API's",
     ("load/warehouse.py", "meta_sql"): "schemas/warehouse/*.sql, shipped with the package",
+    (
+        "runner/report/observed.py",
+        "views()['meta.observed_from'].queries[0].sql",
+    ): "schemas/views/observed_from.toml, shipped with the package",
     ("runner/report/page/figures.py", "chart.query"): "schemas/report/*.vl.json, shipped with the package",
     ("load/warehouse.py", "row_hash"): "columns.row_hash(), made of quoted columns",
     ("normalise/stage.py", "self.relation"): "quoted where it is set",
@@ -154,7 +158,7 @@ BUILDERS = {
     "runner/stores.py": ("_batches_table(",),
     "load/commit.py": ("_valid_from(",),
     "normalise/stage.py": ("self._sql.", "is_no_object("),
-    "load/history.py": ("_versions(", "_differences("),
+    "load/history.py": ("_versions(", "_differences(", "_net_edits("),
 }
 SENDS = {"execute", "executemany", "executescript", "sql", "query", "rows", "_walks", "_select", "_rows"}
 SOURCES = [path for path in sorted(Path(pdsync.__file__).parent.rglob("*.py")) if "sandbox" not in path.parts]

@@ -91,7 +91,7 @@ def test_differences_lead_from_one_moment_to_the_other(
         shared.commit(page, served, since=0 if incremental else None)
     one, other = at(min(moments)), at(max(moments))
     names = alive(shared, one)
-    counted = history.count_differences(shared.connection, "things", "id", (one, other))
+    counted = history.count_differences(shared.connection, "things", "id", (one, other))["kinds"]
     told = list(history.differences(shared.connection, "things", "id", (one, other)))
     assert {kind: sum(each.kind == kind for each in told) for kind in counted} == counted
     for each in told:
@@ -212,9 +212,57 @@ def test_names_of_tables_are_quoted(tmp_path: Path) -> None:
     connection.execute("CREATE TABLE meta.runs (id INTEGER)")
     warehouse.ensure_table(connection, odd, {"id": "BIGINT"})
     connection.execute(warehouse.history_view(odd))
-    assert history.count_differences(connection, odd, "id", (at(0), at(1))) == {"added": 0, "changed": 0, "gone": 0}
+    counted = history.count_differences(connection, odd, "id", (at(0), at(1)))
+    assert (set(counted["kinds"].values()), counted["bases"]) == ({0}, {})
     connection.close()
     past = warehouse.attach(tmp_path / "odd.duckdb", "published")
     history.show_as_of(past, "published", at(0))
     assert past.execute(f"SELECT count(*) FROM {quoted('main', odd)}, meta.runs").fetchall() == [(0,)]
     past.close()
+
+
+BEFORE_THE_FIRST_SYNC = {  # id, created, first version, deleted → kind and basis between the seconds 10 and 20
+    "a new one": ((12, 15, False), ("added", "history")),
+    "a new one that was edited later": ((12, 25, False), ("added", "estimate")),
+    "an old one that was edited": ((2, 15, False), ("first_observed", "history")),
+    "an old one that was deleted": ((2, 15, True), ("gone", "estimate")),
+    "an old one that was edited later": ((2, 25, False), ("unknown", None)),
+    "an old one that was not edited": ((2, 5, False), None),
+    "an old one with edits in its log": ((2, 25, False), ("changed", "changelog")),
+    "an old one that was edited and changed back": ((2, 15, False), ("first_observed", "history")),
+    "a later one": ((22, 25, False), None),
+}
+LOG = {  # id → second, old, new
+    7: [(11, "a", "b"), (12, "c", "d"), (12, "b", "c"), (25, "d", "e")],
+    8: [(11, "a", "b"), (12, "b", "a")],
+}
+
+
+def test_what_existed_before_its_first_version_is_not_added(tmp_path: Path) -> None:
+    work = Work(tmp_path / "w.duckdb")
+    work.connection.execute("ALTER TABLE main.things ADD COLUMN created TIMESTAMPTZ")
+    work.connection.execute(
+        "CREATE TABLE main.log"
+        " (thing BIGINT, time TIMESTAMPTZ, field_key VARCHAR, old_value VARCHAR, new_value VARCHAR)"
+    )
+    for id, ((created, first, is_deleted), _) in enumerate(BEFORE_THE_FIRST_SYNC.values(), 1):
+        work.connection.execute(
+            "INSERT INTO main.things (id, name, created, _valid_from, _deleted_at) VALUES (?, 'x', ?, ?, ?)",
+            [id, at(created), at(first), at(first) if is_deleted else None],
+        )
+        for second, old, new in LOG.get(id, []):
+            work.connection.execute("INSERT INTO main.log VALUES (?, ?, 'name', ?, ?)", [id, at(second), old, new])
+    moments, past = (at(10), at(20)), history.Past("created", at(30), ("log", "thing"), "name")
+    shown = {each.key: each for each in history.differences(work.connection, "things", "id", moments, past)}
+    expected = {id: kind for id, (_, kind) in enumerate(BEFORE_THE_FIRST_SYNC.values(), 1) if kind}
+    assert {id: (each.kind, each.basis) for id, each in shown.items()} == {
+        id: kind for id, kind in expected.items() if kind[0] != "unknown"
+    }
+    assert shown[7].fields() == [history.FieldChange("name", "a", "d")]
+    assert history.count_differences(work.connection, "things", "id", moments, past) == {
+        "kinds": {"added": 2, "changed": 1, "gone": 1, "first_observed": 2, "unknown": 1},
+        "bases": {"history": 3, "estimate": 2, "changelog": 1},
+    }
+    without = history.count_differences(work.connection, "things", "id", moments, history.Past(None, at(15)))
+    assert without["kinds"] == {"added": 0, "changed": 0, "gone": 0, "first_observed": 3, "unknown": 0}
+    work.close()

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec import structs
 
 from pdsync.cli import render, tables
 from pdsync.cli.app import App, Command
@@ -15,13 +16,13 @@ from pdsync.core import catalogue
 from pdsync.errors import ConfigError
 from pdsync.load import history as past
 from pdsync.runner import project
-from pdsync.runner.report.observed import observed_from, unobserved
-from pdsync.runner.report.record_history import build_timeline, unknown_until
+from pdsync.runner.report.observed import observed_from, past_of, unobserved
+from pdsync.runner.report.record_history import build_timeline, column_names, unknown_until
 
 if TYPE_CHECKING:
     import duckdb
 
-    from pdsync.load.history import Difference
+    from pdsync.load.history import FieldChange
     from pdsync.model import Stream
     from pdsync.runner.report.record_history import Change
 
@@ -109,7 +110,9 @@ def diff(
     pdsync diff --from 2026-01-01
     pdsync diff deals persons --from 2026-01-01 --to 2026-02-01 --rows
 
-    Deleted rows count as gone. A record begins with its last change before the first sync.
+    Added was what was created in that time. An older record whose values are known only since then is first observed,
+    unless its changelog was synced (`pdsync sync deal_changelog`) and has the changes. Unknown is what existed at
+    both times, with values that are known at neither. Deleted rows count as gone.
     """
     moments = (earlier, later or datetime.now(UTC))
     if moments[0] > moments[1]:
@@ -138,41 +141,61 @@ def _show_counts(
     *,
     everything: bool,
 ) -> None:
-    counted = {s.name: past.count_differences(warehouse, s.name, s.key, moments) for s in streams}
-    if app.json:
-        for name, counts in counted.items():
-            app.emit({"name": name, **counts})
-        return
-    shown = [[name, *counts.values()] for name, counts in counted.items() if everything or any(counts.values())]
-    if shown:
-        tables.show(app, Rows(["table", "added", "changed", "gone"], shown, counts=True))
-    else:
+    since = observed_from(warehouse)
+    rows = []
+    for stream in streams:
+        past_of_it = past_of(warehouse, stream, since.get(stream.name))
+        counts = past.count_differences(warehouse, stream.name, stream.key, moments, past_of_it)
+        kinds, bases = counts["kinds"], counts["bases"]
+        if app.json:
+            app.emit({"name": stream.name, **kinds, "basis": bases, "observed_from": since.get(stream.name)})
+        elif everything or any(kinds.values()):
+            basis = ", ".join(f"{basis} {count:,}" for basis, count in sorted(bases.items()))
+            rows.append([stream.name, *kinds.values(), basis])
+    if rows:
+        names = ["table", "added", "changed", "gone", "first observed", "unknown", "basis"]
+        tables.show(app, Rows(names, rows, counts=True))
+    elif not app.json:
         app.note("Nothing differs.")
 
 
 def _show_rows(
     app: App, warehouse: duckdb.DuckDBPyConnection, streams: list[Stream], moments: tuple[datetime, datetime]
 ) -> None:
+    since = observed_from(warehouse)
     shown = []
     for stream in streams:
-        for difference in past.differences(warehouse, stream.name, stream.key, moments):
+        past_of_it = past_of(warehouse, stream, since.get(stream.name))
+        column_of = column_names(warehouse, stream)
+        for difference in past.differences(warehouse, stream.name, stream.key, moments, past_of_it):
+            changes = difference.fields()
+            if difference.basis == "changelog":
+                changes = [structs.replace(change, field=column_of(change.field)) for change in changes]
             if app.json:
-                fields = [{"field": c.field, "before": c.before, "after": c.after} for c in difference.fields()]
                 row = None if difference.kind == "changed" else difference.after or difference.before
                 app.emit(
-                    {"name": stream.name, "id": difference.key, "change": difference.kind, "fields": fields, "row": row}
+                    {
+                        "name": stream.name,
+                        "id": difference.key,
+                        "change": difference.kind,
+                        "fields": [{"field": c.field, "before": c.before, "after": c.after} for c in changes],
+                        "row": row,
+                        "basis": difference.basis,
+                        "observed_from": since.get(stream.name),
+                    }
                 )
             else:
-                shown.append([stream.name, difference.kind, difference.key, *_cells(difference, stream)])
+                kind = _EVENTS.get(difference.kind, difference.kind)
+                cells = [_shorten(difference.title), _describe_fields(changes)]
+                shown.append([stream.name, kind, difference.key, difference.basis, *cells])
     if shown:
-        tables.show(app, Rows(["table", "change", "id", "record", "fields"], shown, notes=True))
+        tables.show(app, Rows(["table", "change", "id", "basis", "record", "fields"], shown, notes=True))
     elif not app.json:
         app.note("Nothing differs.")
 
 
-def _cells(difference: Difference, stream: Stream) -> list[Any]:
-    """Two cells of a table: the title of the record, and its changed fields."""
-    row = difference.after or difference.before or {}
-    fields = [f"{c.field}: {_shorten(c.before)} → {_shorten(c.after)}" for c in difference.fields()]
+def _describe_fields(changes: list[FieldChange]) -> list[str]:
+    """The first changed fields of a row, and the number of the others."""
+    fields = [f"{c.field}: {_shorten(c.before)} → {_shorten(c.after)}" for c in changes]
     more = [f"and {len(fields) - _SHOWN_FIELDS} more"] if len(fields) > _SHOWN_FIELDS else []
-    return [_shorten(row.get(stream.title)), [*fields[:_SHOWN_FIELDS], *more]]
+    return [*fields[:_SHOWN_FIELDS], *more]

@@ -25,7 +25,7 @@ from pdsync.core.wording import counted
 from pdsync.errors import ConfigError
 from pdsync.load import results
 from pdsync.runner import project
-from pdsync.runner.report.observed import observed_from, streams_of, unobserved
+from pdsync.runner.report.observed import latest, observed_from, streams_of, unobserved
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,25 +68,28 @@ def sql(
 
     A table fits the terminal: few rows are turned; of many columns the first are shown and the others named. What is
     taller than the screen opens in $PAGER (less). vertical shows one record below the other, glimpse a line for each
-    column. A file or pipe gets everything.
+    column. A file or pipe gets everything. Before the first sync the past is not known: a warning says so, and with
+    JSON each row has observed_from, the time from which on it is.
     """
     text = sys.stdin.read() if query == "-" else query
     with project.open_warehouse(app.settings, as_of, text) as warehouse:
         answer = ask(warehouse, text)
+    warning, since = None, None
+    if as_of is not None:
+        with project.open_warehouse(app.settings) as warehouse:
+            observed, streams = observed_from(warehouse), streams_of(text)
+        warning, since = unobserved(observed, streams, as_of), latest(observed, streams)
     if columns:
         answer = answer.select(_positions(answer.column_names, columns))
     output = output or ("ndjson" if app.json else "table")
     if output in FORMS:
         _show(app, answer, output, structs.replace(_HINTS, empty="") if everything else _HINTS)
     else:
-        _write(app, answer, output, raw_csv=raw_csv)
-    if as_of is not None:
-        with project.open_warehouse(app.settings) as warehouse:
-            warning = unobserved(observed_from(warehouse), streams_of(text), as_of)
-        if warning:
-            app.note(warning)
-            if strict:
-                raise click.exceptions.Exit(4)
+        _write(app, answer, output, raw_csv=raw_csv, marks={"observed_from": since} if warning else {})
+    if warning:
+        app.note(warning)
+        if strict:
+            raise click.exceptions.Exit(4)
 
 
 def _positions(names: list[str], columns: str) -> list[int]:
@@ -130,7 +133,8 @@ def ask(warehouse: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
         raise ConfigError(f'{str(error).strip()}\nTables: pdsync sql "show all tables"') from error
 
 
-def _write(app: App, answer: pa.Table, output: str, *, raw_csv: bool) -> None:
+def _write(app: App, answer: pa.Table, output: str, *, raw_csv: bool, marks: dict[str, Any]) -> None:
+    """Write an answer for programs; `marks` are added to each row of JSON, unless it has columns of those names."""
     if output == "parquet":
         _write_parquet(answer)
         return
@@ -138,7 +142,7 @@ def _write(app: App, answer: pa.Table, output: str, *, raw_csv: bool) -> None:
     if output == "csv":
         app.result(_csv(names, rows, raw=raw_csv), end="")
     else:
-        facts = [dict(zip(names, row, strict=True)) for row in rows]
+        facts = [marks | dict(zip(names, row, strict=True)) for row in rows]
         if output == "ndjson":
             for fact in facts:
                 app.emit(fact)

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 
 from pdsync.core import catalogue
 from pdsync.core.views import views
+from pdsync.load import history
+from pdsync.load.history import Past
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     import duckdb
+
+    from pdsync.model import Stream
 
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -27,6 +31,22 @@ def observed_from(connection: duckdb.DuckDBPyConnection) -> dict[str, datetime |
     query = views()["meta.observed_from"].queries[0].sql  # not the view: the file of an older pdsync lacks it
     rows = connection.execute(f"SELECT stream, epoch_us(observed_from) FROM ({query})").fetchall()
     return {stream: None if at is None else _EPOCH + timedelta(microseconds=at) for stream, at in rows}
+
+
+def past_of(connection: duckdb.DuckDBPyConnection, stream: Stream, since: datetime | None) -> Past:
+    """What is known of the records of `stream` from before their first versions.
+
+    Args:
+        connection: to the warehouse.
+        stream: one with a table.
+        since: from when its history is complete; None: it is not.
+    """
+    log = None
+    if stream.changelog and history.has_table(connection, stream.changelog):
+        labels = catalogue.stream(stream.changelog).labels
+        log = (stream.changelog, next(column for column, other in labels.items() if other == stream.name))
+    created = "add_time" if "add_time" in stream.columns else None
+    return Past(created, since or datetime.now(UTC), log, stream.title)
 
 
 def streams_of(query: str) -> list[str]:

@@ -21,6 +21,8 @@ from pdsync.runner.report.observed import observed_from
 from pdsync.sql import first, quoted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import duckdb
 
     from pdsync.load.history import Row
@@ -36,8 +38,7 @@ class Change(Struct, frozen=True):
 
     at: datetime | str  # text if the time is outside Python's range
     # created (by its add_time), first_observed (by a sync), changed, edited (from the changelog: values are text),
-    # deleted, restored; merged: `after` is the id of
-    # the record that it was merged into
+    # deleted, restored; merged: `after` is the id of the record that it was merged into
     event: str
     field: str | None
     before: Any
@@ -107,6 +108,11 @@ def _describe_beginning(version: Row, stream: Stream, edits: list[Change]) -> li
     if created and not any(edit.event == "created" for edit in edits):
         beginning.insert(0, Change(_to_utc(created), "created", None, None, None, basis="estimate"))
     return beginning
+
+
+def column_names(connection: duckdb.DuckDBPyConnection, stream: Stream) -> Callable[[str], str]:
+    """What gives the column of a field in the changelog of `stream`."""
+    return _Labels(connection, stream).column_of
 
 
 def unknown_until(connection: duckdb.DuckDBPyConnection, stream: Stream, id: str) -> datetime | None:
