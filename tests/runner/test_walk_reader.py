@@ -14,7 +14,7 @@ from pdsync.errors import DependentsBudgetSpent, Forbidden
 from pdsync.model import Page, StreamReceipt
 from pdsync.runner.report.receipt import count_changes
 from pdsync.runner.sync.sync_request import SyncRequest
-from pdsync.runner.sync.walk_reader import WalkReader, param_value, resume_point
+from pdsync.runner.sync.walk_reader import WalkReader, _uninterrupted, param_value, resume_point
 from tests.runner.kit import T0, deal, encode, load, open_session
 
 if TYPE_CHECKING:
@@ -176,6 +176,26 @@ async def test_s1_what_was_read_before_a_run_ended_is_in_the_table(
         total = session.loader.connection.execute(rows).fetchone()
         assert total is not None
         assert total[0] == total[1] == progress.inserted + later.inserted > progress.inserted
+
+
+@pytest.mark.parametrize("interruptions", [0, 1, 2])
+async def test_s1_an_interruption_waits_for_what_is_being_loaded_and_a_second_one_does_not(interruptions: int) -> None:
+    released, is_done = asyncio.Event(), False
+
+    async def work() -> None:
+        nonlocal is_done
+        await released.wait()
+        is_done = True
+
+    task = asyncio.create_task(_uninterrupted(work()))
+    for _ in range(interruptions):
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(0)
+    released.set()
+    ended = await asyncio.gather(task, return_exceptions=True)
+    assert is_done is (interruptions < 2)
+    assert isinstance(ended[0], asyncio.CancelledError) is (interruptions > 0)
 
 
 async def test_s1_a_walk_whose_sealed_pages_are_lost_is_dropped(session: OnlineSession, box: RunningSandbox) -> None:

@@ -40,16 +40,6 @@ async def load(session: Session, stream: Stream, walk: Walk, pages: Sequence[Pag
     session.record_changes(stream.name, await session.loader.add(stream, walk, pages))
 
 
-async def load_whole(session: Session, stream: Stream, walk: Walk, pages: Sequence[Page]) -> None:
-    """As `load`; an interruption waits until the pages are loaded."""
-    loading = asyncio.create_task(load(session, stream, walk, pages))
-    try:
-        await asyncio.shield(loading)
-    except asyncio.CancelledError:
-        await loading
-        raise
-
-
 async def load_rest(session: Session, stream: Stream, walk: Walk, pages: Sequence[Page]) -> None:
     """Load the last pages that an attempt has read of a walk that it did not read to its end: readers see them at once.
 

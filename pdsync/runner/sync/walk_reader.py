@@ -11,6 +11,7 @@ import contextlib
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from pdsync.core import catalogue
@@ -19,25 +20,45 @@ from pdsync.errors import ApiError, BadAnswer, DependentsBudgetSpent, FeatureOff
 from pdsync.extract import raw_archive
 from pdsync.extract.child_lists import dependents
 from pdsync.extract.pages import pages, query_of
-from pdsync.model import REPAIR, Page
+from pdsync.model import REPAIR, Page, Walk
 from pdsync.runner.session import Event
 from pdsync.runner.sync import parent_keys, removed_children, walk_loader
 from pdsync.runner.sync.sync_request import SyncRequest
 from pdsync.sql import first
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Coroutine
     from datetime import date, datetime
 
     from pdsync.extract.child_lists import Key
-    from pdsync.model import Operation, Parent, Source, Stream, Version, Walk
+    from pdsync.model import Operation, Parent, Source, Stream, Version
     from pdsync.runner.session import OnlineSession
 
 _PAGES_AHEAD = 40 * 2**20  # bytes of one walk that wait for the loader
 
 
+class _Fetched(Struct):
+    """What one attempt has fetched of a walk, as far as it is not loaded."""
+
+    walk: Walk
+    last: Page | None
+    sealing: list[tuple[Page, asyncio.Task[None]]] = []
+    waiting: list[Page] = []  # sealed, for the loader
+    loading: asyncio.Task[None] | None = None
+
+
 class _PagesLost(Exception):
     """Sealed pages of a walk can't be read: the walk is dropped, and its list has to be read again."""
+
+
+async def _uninterrupted(work: Coroutine[None, None, None]) -> None:
+    """Complete `work`; an interruption is raised after it, and a second one ends it."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
 
 
 def param_value(text: str, today: date) -> str:
@@ -258,41 +279,43 @@ class WalkReader:
         chosen = {name: self.request.params.get(name, text) for name, text in source.params.items()}
         params = {name: param_value(text, today) for name, text in chosen.items() if text}
         fetching = await self._pages(stream, source, walk, operation, params, after)
-        waiting: list[Page] = []
-        loading: asyncio.Task[None] | None = None
-        sealing: list[tuple[Page, asyncio.Task[None]]] = []
-        last, is_read = after, False
+        fetched, is_read = _Fetched(walk, after), False
         try:
             async with contextlib.aclosing(fetching):
-                async for fetched in fetching:
-                    page = last = fetched if fetched.context else replace(fetched, context=params)
+                async for each in fetching:
+                    page = fetched.last = each if each.context else replace(each, context=params)
                     session.record_page(stream.name, operation, page)
-                    if walk.started_at is None:
-                        walk = replace(walk, started_at=page.served_at)
-                    sealing.append((page, asyncio.create_task(session.archive.seal(walk, page))))
-                    if len(sealing) > 1:
-                        await asyncio.shield(sealing[0][1])
-                        waiting.append(sealing.pop(0)[0])
-                    if sum(len(each.body) for each in waiting) >= _PAGES_AHEAD:
-                        if loading:
-                            await asyncio.shield(loading)
-                        loading = asyncio.create_task(walk_loader.load(session, stream, walk, waiting))
-                        waiting = []
+                    if fetched.walk.started_at is None:
+                        fetched.walk = replace(walk, started_at=page.served_at)
+                    seal = session.archive.seal(fetched.walk, page)
+                    fetched.sealing.append((page, asyncio.create_task(seal)))
+                    if len(fetched.sealing) > 1:
+                        await asyncio.shield(fetched.sealing[0][1])
+                        fetched.waiting.append(fetched.sealing.pop(0)[0])
+                    if sum(len(each.body) for each in fetched.waiting) >= _PAGES_AHEAD:
+                        if fetched.loading:
+                            await asyncio.shield(fetched.loading)
+                        load = walk_loader.load(session, stream, fetched.walk, fetched.waiting)
+                        fetched.loading, fetched.waiting = asyncio.create_task(load), []
             is_read = True
-        finally:
-            for page, task in sealing:  # also after an error: what was fetched is kept
-                await asyncio.shield(task)
-                waiting.append(page)
-            if loading:
-                await asyncio.shield(loading)
-            if not is_read:  # readers see it when this run ends, and the walk continues after it
-                await asyncio.shield(walk_loader.load_rest(session, stream, walk, waiting))
-        if source.parent and (last is None or last.next is not None):  # no parent was due, or none is left
+        finally:  # what was fetched is kept, and readers see it when this run ends
+            await _uninterrupted(self._load_fetched(stream, source, fetched, is_read=is_read))
+
+    async def _load_fetched(self, stream: Stream, source: Source, fetched: _Fetched, *, is_read: bool) -> None:
+        """Seal and load what was fetched of a walk and is not loaded yet; `is_read`: to its end."""
+        session, walk, last = self.session, fetched.walk, fetched.last
+        for page, sealing in fetched.sealing:
+            await sealing
+            fetched.waiting.append(page)
+        if fetched.loading:
+            await fetched.loading
+        if is_read and source.parent and (last is None or last.next is not None):  # no parent was due, or none is left
             walk = walk if walk.started_at else replace(walk, started_at=session.began)
             end = Page(walk.id, last.seq + 1 if last else 0, b"", 0, None, session.began)  # no answer marks the end
             await session.archive.seal(walk, end)
-            waiting.append(end)
-        await walk_loader.load_whole(session, stream, walk, waiting)
+            fetched.waiting.append(end)
+        load = walk_loader.load if is_read else walk_loader.load_rest
+        await load(session, stream, walk, fetched.waiting)
 
     async def _pages(
         self,
