@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 REBUILT = {
-    "company", "runs", "streams", "custom_fields", "field_options", "schema_changes", "merges", "checkpoints",
-    "quarantine", "_applied_batches", "_row_hashes", "_views",
+    "company", "runs", "streams", "targets", "custom_fields", "field_options", "schema_changes", "merges",
+    "checkpoints", "quarantine", "_applied_batches", "_row_hashes", "_views",
 }  # fmt: skip
 
 
