@@ -6,13 +6,18 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from pdsync.core import catalogue, config
 from pdsync.errors import ConfigError
-from pdsync.runner.sync.backfill import BackfillRequest, _check_times, concurrency
+from pdsync.model import Page
+from pdsync.runner.sync.backfill import BackfillRequest, BackfillRun, _check_times, concurrency
+from tests.runner.kit import T0, deal, encode, open_session
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pdsync.sandbox import RunningSandbox
 
 SINCE = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -68,3 +73,26 @@ def test_walks_side_by_side_use_up_the_rate_limit(
     settings = config.load(tmp_path, flags)
     usual = config.load(tmp_path).concurrency
     assert concurrency(settings) == (walks if "limits.concurrency" in flags else max(walks, usual))
+
+
+async def test_s1_what_a_stopped_backfill_has_fetched_of_a_window_is_in_the_table(
+    box: RunningSandbox, tmp_path: Path
+) -> None:
+    box.faults.clear()
+    async with open_session(tmp_path, box) as session:
+        deals = catalogue.stream("deals")
+        operation = catalogue.operations("v2")[deals.v2[0].operation]
+        run = BackfillRun(session, [(deals, "v2", deals.v2[0], operation)])
+        run.windows.plan(session.receipt.run_id, [("deals", "live", "v2", operation.id)], SINCE, T0)
+        [(window, _)] = run.windows.unfinished(session.receipt.run_id)
+        walk = run.windows.begin(window, session.receipt.run_id)
+        page = Page(walk.id, 0, encode([deal(1), deal(2)]), 2, "more", T0)
+        await session.archive.seal(replace(walk, started_at=T0), page)
+        box.faults.add(kind="daily_429")
+        await run.read_all()
+        box.faults.clear()
+        rows = session.loader.connection.execute("SELECT id FROM deals ORDER BY id").fetchall()
+        assert rows == [(1,), (2,)]
+        assert session.receipt.streams["deals"].read == 2
+        assert session.receipt.exit_code == 3
+        assert [state for _, state in session.control.walks()] == ["open"]  # the next run continues it

@@ -10,6 +10,7 @@ raw archive, one after the other. So no walk waits for the loader, and only the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -222,6 +223,8 @@ class BackfillRun:
         finally:
             self.sealed.put_nowait(None)
             await asyncio.shield(loading)
+        if not isinstance(stopped, StorageError):
+            await self._load_unfinished()
         await self._conclude(stopped)
 
     async def _load_all(self) -> None:
@@ -240,6 +243,19 @@ class BackfillRun:
                 if isinstance(error, StorageError):
                     self.reader.scheduler.stop(error)
                     return
+
+    async def _load_unfinished(self) -> None:
+        """Load what was fetched of windows that were not read to their ends: readers see it when this run ends."""
+        for window, state in self.windows.unfinished(self.session.receipt.run_id):
+            if window.walk is None or state not in ("open", "sealed") or window.stream in self.errors:
+                continue
+            stream, walk = catalogue.stream(window.stream), self.session.control.walk(window.walk)
+            with contextlib.suppress(raw_archive.LostPage):  # the next run reads its window again
+                if state == "sealed":
+                    await self._load(stream, walk)
+                else:
+                    counts = await walk_loader.load_sealed(self.session, stream, walk)
+                    self.session.record_changes(stream.name, counts)
 
     async def _load(self, stream: Stream, walk: Walk) -> None:
         """Load the sealed pages of a walk that the warehouse lacks."""
