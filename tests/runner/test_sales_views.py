@@ -399,8 +399,10 @@ def test_the_pipeline_of_each_day(company: duckdb.DuckDBPyConnection) -> None:
     ]
 
 
-def test_open_on_is_the_table_as_of_that_moment(company: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
-    days = [date(2026, 10, 15), date(2026, 11, 1), date(2026, 11, 12), date(2026, 11, 19)]
+def test_open_on_is_the_table_as_of_a_moment_after_the_first_sync(
+    company: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    days = [date(2026, 11, 1), date(2026, 11, 11), date(2026, 11, 19)]
     told = {day: ask(company, f"SELECT id, stage_id, value FROM sales.open_on('{day}') ORDER BY id") for day in days}
     path = path_of(company)
     company.execute("CHECKPOINT warehouse")
@@ -409,21 +411,41 @@ def test_open_on_is_the_table_as_of_that_moment(company: duckdb.DuckDBPyConnecti
     for day in days:
         past = warehouse.attach(copy, "published")
         moment = datetime(day.year, day.month, day.day, 23, tzinfo=UTC) - timedelta(microseconds=1)
-        moment -= timedelta(hours=day < date(2026, 10, 25))  # summer time
         history.show_as_of(past, "published", moment, "from sales.funnel")
         assert past.execute(
             "SELECT id, stage_id, value FROM deals WHERE status = 'open' AND _deleted_at IS NULL ORDER BY id"
         ).fetchall() == told[day]  # fmt: skip
         past.close()
-    assert [len(told[day]) for day in days] == [4, 7, 6, 6]
+    assert [len(told[day]) for day in days] == [7, 6, 6]
     funnel = "SELECT stage, currency, deals, value::INT FROM sales.funnel_on('2026-11-12')"
     assert ask(company, funnel) == [
-        ("lead", "EUR", 1, 80),
-        ("offer", "EUR", 2, 200),
+        ("offer", "EUR", 3, 280),  # deal 12 has moved on that day, and was read on the 20th
         ("contract", "EUR", 1, 100),
         ("contract", "USD", 1, 50),
         ("intake", "EUR", 1, 100),
     ]
+
+
+def test_open_on_knows_the_past_before_the_first_sync(company: duckdb.DuckDBPyConnection) -> None:
+    rows = ask(company, """SELECT id, stage_id, value::INT, basis, is_archived IS NOT NULL
+        FROM sales.open_on('2026-10-15') ORDER BY id""")  # fmt: skip
+    assert rows == [  # the last column: whether there is a version of that day
+        (1, CONTRACT, 120, "changelog", False),
+        (2, CONTRACT, 100, "changelog", False),
+        (3, CONTRACT, 100, "changelog", False),
+        (4, OFFER, 100, "changelog", True),
+        (5, INTAKE, 100, "changelog", True),
+        (6, OFFER, 100, "changelog", False),  # it was won before, and lost on the 16th
+        (8, LEAD, 70, "changelog", False),
+        (9, None, 100, "estimate", False),
+        (10, OFFER, 100, "estimate", False),
+        (12, LEAD, 80, "history", True),
+        (13, LEAD, 100, "history", True),
+    ]
+    for day in (date(2026, 10, 9), date(2026, 10, 15), date(2026, 10, 31), date(2026, 11, 12)):
+        open_then = ask(company, f"SELECT count(*), sum(value)::INT FROM sales.open_on('{day}')")
+        assert open_then == ask(company, f"""SELECT sum(deals)::INT, sum(value)::INT FROM sales.pipeline_daily
+            WHERE day = '{day}'""")  # fmt: skip
 
 
 def path_of(company: duckdb.DuckDBPyConnection) -> Path:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
+_OPEN_ON = (
+    " sales.open_on(day) has the deals that were open, and the basis of each:\n"
+    "changelog where it was synced (pdsync sync deal_changelog), else an estimate from the present row."
+)
 _NAMED = 5  # streams in a warning
 
 
@@ -66,7 +70,7 @@ def unobserved(since: Mapping[str, datetime | None], streams: Iterable[str], at:
     return (
         f"The state at {at.astimezone(UTC):%Y-%m-%d %H:%M} UTC is not known: history is complete from the first sync on"
         f" ({listed}{more}, UTC).\nFrom before it there is only each record's last change: others are missing, and"
-        " counts are too low. sales.deal_states has the past of deals by their changelog: pdsync sync deal_changelog"
+        " counts are too low." + (_OPEN_ON if "deals" in late else "")
     )
 
 
