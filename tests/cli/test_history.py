@@ -109,6 +109,17 @@ def test_history_shows_each_edit_and_its_author_if_the_changelog_was_synced(tmp_
     assert moments == sorted(moments)
     shown = project.here("history", "deals", str(changed.id)).out
     assert "  by  " in shown.splitlines()[0]
+    # Between two times before the first sync: what was edited then, by the changelog alone.
+    id, time, key = project.ask(
+        "SELECT deal_id, time, field_key FROM deal_changelog c JOIN deals d ON d.id = deal_id"
+        " WHERE field_key <> 'add_time' AND time > d.add_time AND c.new_value IS DISTINCT FROM c.old_value AND time < (SELECT min(_valid_from)"
+        " FROM history.deals h WHERE h.id = deal_id) ORDER BY time LIMIT 1"
+    )[0]
+    times = [(time + timedelta(seconds=seconds)).isoformat() for seconds in (-1, 1)]
+    rows = project.here("diff", "deals", "--from", times[0], "--to", times[1], "--rows", "--json").events
+    row = next(each for each in rows if each["id"] == id and each["change"] == "changed")
+    column = "owner_id" if key == "user_id" else key
+    assert (row["basis"], column in {each["field"] for each in row["fields"]}) == ("changelog", True)
 
 
 def test_history_warns_where_what_a_record_was_is_not_known(changed: Changed) -> None:

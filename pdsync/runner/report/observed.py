@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _OPEN_ON = (
-    " sales.open_on(day) has the deals that were open, and the basis of each:\n"
-    "changelog where it was synced (pdsync sync deal_changelog), else an estimate from the present row."
+    " sales.open_on(day) has the deals that were open, and the basis of each:"
+    " changelog where it was synced (pdsync sync deal_changelog), else an estimate from the present row."
 )
 _NAMED = 5  # streams in a warning
 
