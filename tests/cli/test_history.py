@@ -112,7 +112,8 @@ def test_history_shows_each_edit_and_its_author_if_the_changelog_was_synced(tmp_
     # Between two times before the first sync: what was edited then, by the changelog alone.
     id, time, key = project.ask(
         "SELECT deal_id, time, field_key FROM deal_changelog c JOIN deals d ON d.id = deal_id"
-        " WHERE field_key <> 'add_time' AND time > d.add_time AND c.new_value IS DISTINCT FROM c.old_value AND time < (SELECT min(_valid_from)"
+        " WHERE field_key <> 'add_time'"
+        " AND time > d.add_time AND c.new_value IS DISTINCT FROM c.old_value AND time < (SELECT min(_valid_from)"
         " FROM history.deals h WHERE h.id = deal_id) ORDER BY time LIMIT 1"
     )[0]
     times = [(time + timedelta(seconds=seconds)).isoformat() for seconds in (-1, 1)]
