@@ -28,6 +28,7 @@ def loader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loader]:
     """Deal 1 was changed twice, deleted and restored; deal 2 has a changelog; deal 3 never changed."""
     made = Loader(tmp_path_factory.mktemp("history") / "work.duckdb")
     made.open(1, "Example")
+    made.loaded_at = T0
     load_rows(made, "users", {"id": 5, "name": "Ada"}, {"id": 6, "name": "Bob"})
     versions = [
         [deal(1, owner_id=5), deal(2), deal(3)],
@@ -72,6 +73,7 @@ def events(loader: Loader, id: str) -> list[tuple[Any, ...]]:
 def test_a_merged_record_says_into_which(tmp_path: Path) -> None:
     made = Loader(tmp_path / "work.duckdb")
     made.open(1, "Example")
+    made.loaded_at = T0
     load_rows(made, "deals", deal(1), deal(2), deal(12))
     load_rows(made, "deals", deal(1, is_deleted=True), deal(2, is_deleted=True), number=2, at=T0 + HOUR)
     made.connection.execute(
@@ -79,7 +81,7 @@ def test_a_merged_record_says_into_which(tmp_path: Path) -> None:
     )
     merged = build_timeline(made.connection, DEALS, "1")
     assert [(each.event, each.after, each.after_label) for each in merged if not each.field] == [
-        ("first_seen", "deal 1", None), ("merged", "12", "deal 12"),
+        ("first_observed", "deal 1", None), ("merged", "12", "deal 12"),
     ]  # fmt: skip
     assert "deleted" in {each.event for each in build_timeline(made.connection, DEALS, "2")}
     load_rows(made, "deals", deal(1), number=3, at=T0 + 2 * HOUR)
@@ -91,7 +93,7 @@ def test_a_merged_record_says_into_which(tmp_path: Path) -> None:
 
 def test_each_version_that_a_sync_has_seen_is_an_event(loader: Loader) -> None:
     assert events(loader, "1") == [
-        (T0, "first_seen", None, None, "deal 1", None),
+        (T0, "first_observed", None, None, "deal 1", None),
         (T0 + HOUR, "changed", "title", "deal 1", "Renamed", None),
         (T0 + HOUR, "changed", "owner_id", 5, 6, None),
         (T0 + 2 * HOUR, "deleted", None, None, None, None),
@@ -101,13 +103,13 @@ def test_each_version_that_a_sync_has_seen_is_an_event(loader: Loader) -> None:
     ]
     owner = next(each for each in build_timeline(loader.connection, DEALS, "1") if each.field == "owner_id")
     assert (owner.before_label, owner.after_label, owner.run_id) == ("Ada", "Bob", "run-3")
-    assert events(loader, "3") == [(T0, "first_seen", None, None, "deal 3", None)]
+    assert events(loader, "3") == [(T0, "first_observed", None, None, "deal 3", None)]
 
 
 def test_an_edit_of_the_changelog_replaces_the_change_that_a_sync_saw(loader: Loader) -> None:
     assert events(loader, "2") == [
         (T0 - HOUR, "edited", "title", "First", "deal 2", "Ada"),
-        (T0, "first_seen", None, None, "deal 2", None),
+        (T0, "first_observed", None, None, "deal 2", None),
         (T0 + HOUR / 2, "edited", "title", "deal 2", "Between", "Ada"),
         (T0 + HOUR, "edited", "title", "Between", "Later", "Bob"),
         (T0 + HOUR, "edited", "owner_id", "5", "6", None),  # v1 calls it user_id
