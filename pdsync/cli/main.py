@@ -108,9 +108,17 @@ def root(context: click.Context) -> None:
     context.ensure_object(App)
 
 
+def _open_closed_streams() -> None:
+    """Give the process the streams that it was started without, as by `pdsync sync >&-`: they read and keep nothing."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - open until the process ends
+
+
 def main() -> None:
     """Run the command line; ends the process with the exit code of the contract."""
     os.umask(0o077)  # files of pdsync hold company data: readable by their owner only
+    _open_closed_streams()
     to_stderr(0)
     app = App()
     try:

@@ -294,6 +294,11 @@ def write_private(path: Path, content: bytes) -> None:
 _silent = threading.Event()  # set when it did not answer: then it is not asked again in this process
 
 
+def _is_attended() -> bool:
+    """Whether somebody can unlock a keyring: there is a terminal. A process may have been started without streams."""
+    return all(stream and not stream.closed and stream.isatty() for stream in (sys.stdin, sys.stderr))
+
+
 def _ask_keyring(ask: Callable[[KeyringBackend], _T]) -> _T | None:
     """What `ask` returns; None where there is no safe keyring, or it does not answer."""
     if _silent.is_set():
@@ -313,7 +318,7 @@ def _ask_keyring(ask: Callable[[KeyringBackend], _T]) -> _T | None:
     # A daemon thread: one that hangs must not keep the process from ending. A person needs time to unlock a keyring.
     thread = threading.Thread(target=work, name="keyring", daemon=True)
     thread.start()
-    thread.join(60.0 if sys.stdin.isatty() and sys.stderr.isatty() else 5.0)
+    thread.join(60.0 if _is_attended() else 5.0)
     if thread.is_alive():
         _silent.set()
         log.warning("The keyring does not answer; it counts as absent.")

@@ -264,3 +264,12 @@ def test_a_port_that_is_in_use_names_the_option(
         port = other.getsockname()[1]
         assert run(monkeypatch, "sandbox", "serve", "--deals", "1", "--port", str(port)) == 2
     assert f"Port {port} is in use. Choose another: --port {port + 1}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_o7_a_process_that_is_started_without_streams_does_its_work(tmp_path: Path, closed: str) -> None:
+    command = f"exec {sys.executable} -m pdsync init {closed}"
+    environment = {**clean_environment(), "HOME": str(tmp_path), "PDSYNC_PROJECT": str(tmp_path / "project")}
+    ran = subprocess.run(["sh", "-c", command], env=environment, check=False)
+    assert ran.returncode == 0
+    assert (tmp_path / "project" / "pdsync.toml").exists()

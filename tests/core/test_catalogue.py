@@ -95,7 +95,10 @@ def test_a_copy_without_entries_says_so(deals: Path) -> None:
         catalogue.operations("v2")
 
 
-STREAM = 'name = "things"\ntopic = "deals"\ntitle = "name"\n[[v2]]\noperation = "getDeals"\n[columns]\nid = "BIGINT"\nname = "VARCHAR"\n'
+STREAM = (
+    'name = "things"\ntopic = "deals"\ntitle = "name"\n[[v2]]\noperation = "getDeals"\n'
+    '[columns]\nid = "BIGINT"\nname = "VARCHAR"\n'
+)
 LISTS = f'tag = "Deals"\n[getDeals]\nmethod = "GET"\npath = "/api/v2/deals"\ncost = 1\n[getDeal]\n{GOOD}'
 
 
