@@ -112,7 +112,7 @@ def _open_closed_streams() -> None:
     """Give the process the streams that it was started without, as by `pdsync sync >&-`: they read and keep nothing."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - open until the process ends
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - open until the end
 
 
 def main() -> None:
