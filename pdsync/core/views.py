@@ -49,6 +49,11 @@ class View(Struct, frozen=True, forbid_unknown_fields=True):
         """Its name without the schema."""
         return self.name.partition(".")[2]
 
+    @property
+    def call(self) -> str:
+        """What follows FROM in a query: the name, with the parameters of a macro."""
+        return f"{self.name}({', '.join(self.parameters)})" if self.parameters else self.name
+
     def choose_query(self, existing: Collection[str]) -> Query | None:
         """The first query of which everything needed is in `existing`; None where there is none."""
         return next((query for query in self.queries if set(query.needs) <= set(existing)), None)

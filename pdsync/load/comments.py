@@ -38,6 +38,20 @@ class Named(NamedTuple):
     comment: str | None
 
 
+class Macro(NamedTuple):
+    """A macro that takes parameters and returns a table."""
+
+    schema: str
+    name: str
+    parameters: list[str]
+    comment: str | None
+
+    @property
+    def call(self) -> str:
+        """What follows FROM in a query."""
+        return f"{self.schema}.{self.name}({', '.join(self.parameters)})"
+
+
 def statements(relation: Relation) -> list[str]:
     """What sets the comments of a table or view, and of its columns."""
     name = quoted(relation.schema, relation.name)
@@ -98,6 +112,22 @@ def relations(connection: duckdb.DuckDBPyConnection) -> list[Named]:
     return sorted(
         (each for each in named if each.schema in SCHEMAS), key=lambda each: (SCHEMAS.index(each.schema), each.name)
     )
+
+
+def macros(connection: duckdb.DuckDBPyConnection) -> list[Macro]:
+    """The table macros that people use, by name."""
+    rows = connection.execute(
+        "SELECT schema_name, function_name, parameters, comment FROM duckdb_functions()"
+        " WHERE database_name = current_database() AND function_type = 'table_macro' AND NOT internal ORDER BY ALL"
+    ).fetchall()
+    return [macro for macro in map(Macro._make, rows) if macro.schema in SCHEMAS]
+
+
+def macro_columns(connection: duckdb.DuckDBPyConnection, macro: Macro) -> list[tuple[str, str]]:
+    """The columns of what a macro returns, in order: name, type."""
+    nothing = ", ".join("NULL" for _ in macro.parameters)
+    query = f"DESCRIBE FROM {quoted(macro.schema, macro.name)}({nothing})"
+    return [(name, kind) for name, kind, *_ in connection.execute(query).fetchall()]
 
 
 def columns(connection: duckdb.DuckDBPyConnection, schema: str, name: str) -> list[tuple[str, str, str | None]]:

@@ -79,11 +79,12 @@ def statements(views: Iterable[View], streams: Collection[str], timezone: str) -
             made += _stored(tracked, f"FROM {name}", "The deals whose rows are stored, and of what they were made.")
             made += _stored(scope, f"SELECT deal_id FROM {name}", "The deals that are being recomputed; else empty.")
         if view.question:
-            listed.append(f"({', '.join(map(literal, (view.question, view.name, view.comment, view.insights)))})")
+            row = (view.question, view.call, view.name, view.comment, view.insights)
+            listed.append(f"({', '.join(map(literal, row))})")
     if listed:
         made.append(
             f"CREATE VIEW {quoted('sales', _CATALOGUE)} AS SELECT * FROM (VALUES {', '.join(listed)})"
-            ' AS v("question", "view", "definition", "insights")'
+            ' AS v("question", "call", "view", "definition", "insights")'
         )
         about = "The views that answer a question: one row for each."
         made.append(f"COMMENT ON VIEW {quoted('sales', _CATALOGUE)} IS {literal(about)}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pdsync.cli import layout
-from pdsync.cli.commands.describe import column_rows, find, list_rows, list_tables
+from pdsync.cli.commands.describe import column_rows, find, list_rows, list_tables, read_columns
 from pdsync.cli.main import main
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
@@ -174,6 +174,43 @@ def test_a_table_is_found_with_and_without_its_schema(
 def test_a_table_that_does_not_exist_is_refused_with_a_suggestion(opened: duckdb.DuckDBPyConnection) -> None:
     with pytest.raises(ConfigError, match=r"no table curencies\. Did you mean currencies"):
         find(comments.relations(opened), "curencies")
+
+
+MACRO = "CREATE MACRO sales.open_at(day, zone) AS TABLE SELECT id AS deal_id, day::DATE AS on_day FROM main.currencies"
+
+
+@pytest.fixture
+def with_macro(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A warehouse with a macro, and with building blocks."""
+    loader = Loader(tmp_path / "warehouse.duckdb")
+    loader.open(1, "Acme")
+    loader.table(catalogue.stream("currencies"), "v2")
+    loader.create_views()
+    loader.connection.execute(MACRO)
+    loader.connection.execute("COMMENT ON MACRO TABLE sales.open_at IS 'Open on a day.'")
+    loader.connection.execute("CREATE VIEW sales._open_out AS SELECT 1 AS one")
+    yield loader.connection
+    asyncio.run(loader.close())
+
+
+@pytest.mark.parametrize("name", ["sales.open_at", "open_at", "Sales.Open_At(day, zone)", "sales.open_at('x', 1)"])
+def test_a_macro_is_described_with_its_parameters_and_columns(with_macro: duckdb.DuckDBPyConnection, name: str) -> None:
+    macros = comments.macros(with_macro)
+    found = find([*comments.relations(with_macro), *macros], name)
+    assert isinstance(found, comments.Macro)
+    assert (found.call, found.comment) == ("sales.open_at(day, zone)", "Open on a day.")
+    assert read_columns(with_macro, found) == [
+        ("deal_id", "BIGINT", "Deal (deals.id)."), ("on_day", "DATE", None),
+    ]  # fmt: skip
+
+
+def test_macros_are_listed_and_suggested_and_building_blocks_are_not(with_macro: duckdb.DuckDBPyConnection) -> None:
+    relations, macros = comments.relations(with_macro), comments.macros(with_macro)
+    assert "sales.open_at(day, zone)" in [each.name for each in list_tables(with_macro, relations, macros)]
+    with pytest.raises(ConfigError) as refused:
+        find([*relations, *macros], "sales.open_ot")
+    assert "sales.open_at" in str(refused.value)
+    assert "_open_out" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

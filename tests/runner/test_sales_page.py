@@ -35,8 +35,7 @@ def page() -> str:
     lines = [PAGE.read_text(encoding="utf-8").partition(HEADING)[0], HEADING.strip()]
     for view in views().values():
         if view.question:
-            call = f"{view.name}({', '.join(view.parameters)})" if view.parameters else view.name
-            lines += ["", f"### {call}", "", f"{view.question} {view.comment}"]
+            lines += ["", f"### {view.call}", "", f"{view.question} {view.comment}"]
             lines += ["", f"In Insights: {view.insights}"] if view.insights else []
             lines += ["", "| column | |", "|---|---|"] if view.columns else []
             lines += [f"| `{column}` | {text} |" for column, text in view.columns.items()]

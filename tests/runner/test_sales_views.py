@@ -624,3 +624,65 @@ def test_money_is_converted_at_the_rate_of_the_day_and_what_has_none_is_counted(
     won = "SELECT deals, value::INT, base_value, unconverted FROM sales.won_by_month"
     assert ask(loader.connection, won) == [(3, 320, 220, 1)]  # deal 11 was won on the 11th, before any rate was known
     asyncio.run(loader.close())
+
+
+def person(id: int, name: str, mail: str | None = None, phone: str | None = None) -> dict[str, Any]:
+    values = {"emails": mail, "phones": phone}
+    return {
+        "id": id, "name": name,
+        **{key: [{"value": value, "label": "work", "primary": True}] for key, value in values.items() if value},
+    }  # fmt: skip
+
+
+def organization(id: int, name: str, website: str | None = None) -> dict[str, Any]:
+    return {"id": id, "name": name, "website": website}
+
+
+def test_probable_duplicates_score_the_sum_of_their_reasons(tmp_path: Path) -> None:
+    """60 + 40 + 20 is capped. A placeholder website, a switchboard and a shared mailbox are no evidence alone."""
+    persons = [
+        person(1, "Zoë Ray", "zoe@ray.example", "+49 30 1234567"),
+        person(2, "zoë ray ", "Zoe@Ray.example", "030 1234567"),
+        person(3, "Bo Lind", "bo@lind.example"), person(4, "Bo Lind", "BO@lind.example"),
+        person(5, "Cleo", "cleo@x.example"), person(6, "Dora", "cleo@x.example"),
+        person(7, "Emil", None, "040 7654321"), person(8, "Fay", None, "+40 7654321"),
+        person(9, "Bob Jones"), person(10, "Bob Jones"),  # one name is no evidence
+        *(person(id, f"Worker {id}", "info@big.example", "0800 5555555") for id in range(20, 26)),  # 20 + 10
+        *(person(id, "Gus Hall", "gus@hall.example", "0700 1111111") for id in range(30, 36)),  # 20 + 10 + 10
+    ]  # fmt: skip
+    organizations = [
+        organization(1, "Acme", "https://www.acme.example/de"), organization(2, "ACME", "acme.example"),
+        organization(3, "Nord GmbH", "nord.example"), organization(4, "Nord, Ltd.", "http://nord.example:80"),
+        organization(5, "Süd"), organization(6, "süd"),
+        organization(7, "West Inc."), organization(8, "West"),
+        organization(9, "Alpha", "shop.example?x=1"), organization(10, "Beta", "shop.example"),
+        organization(11, "East AG", "https://example.com"), organization(12, "East", "https://example.com"),
+        *(organization(id, f"Other {id}", "https://example.com") for id in range(20, 25)),  # seven of that website
+        *(organization(id, "Chain", "chain.example") for id in range(30, 36)),  # 30 + 10
+        organization(40, "株式会社北"), organization(41, "株式会社北"),
+    ]  # fmt: skip
+    loader = Loader(tmp_path / "work.duckdb")
+    loader.open(COMPANY, "Acme")
+    load_rows(loader, "persons", *persons, number=1)
+    load_rows(loader, "organizations", *organizations, number=2)
+    loader.create_views()
+    rows = ask(loader.connection, "SELECT entity, id_1, id_2, score, reasons FROM sales.duplicates ORDER BY ALL")
+    asyncio.run(loader.close())
+    many = [("organizations", 30, 36), ("persons", 30, 36)]
+    for entity, first, end in many:
+        pairs = [row for row in rows if row[0] == entity and first <= row[1] < end]
+        assert [row[1:4] for row in pairs] == [(a, b, 40) for a in range(first, end) for b in range(a + 1, end)]
+        rows = [row for row in rows if row not in pairs]
+    assert rows == [
+        ("organizations", 1, 2, 100, ["equal name", "equal domain"]),
+        ("organizations", 3, 4, 80, ["equal domain", "similar name"]),
+        ("organizations", 5, 6, 60, ["equal name"]),
+        ("organizations", 7, 8, 40, ["similar name"]),
+        ("organizations", 9, 10, 40, ["equal domain"]),
+        ("organizations", 11, 12, 50, ["similar name", "equal common domain"]),
+        ("organizations", 40, 41, 60, ["equal name"]),
+        ("persons", 1, 2, 100, ["equal e-mail", "equal phone", "equal name"]),
+        ("persons", 3, 4, 80, ["equal e-mail", "equal name"]),
+        ("persons", 5, 6, 60, ["equal e-mail"]),
+        ("persons", 7, 8, 40, ["equal phone"]),
+    ]

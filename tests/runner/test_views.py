@@ -17,8 +17,9 @@ import pytest
 from pdsync.core import catalogue, comments
 from pdsync.core.views import View, views
 from pdsync.load import carry_over, publish, warehouse
-from pdsync.load.comments import SCHEMAS
+from pdsync.load.comments import SCHEMAS, macro_columns
 from pdsync.load.comments import columns as columns_of
+from pdsync.load.comments import macros as macros_of
 from pdsync.load.comments import relations as relations_of
 from pdsync.runner.loader import Loader
 
@@ -218,8 +219,17 @@ def test_the_page_of_tables_is_what_the_comments_say(everything: Loader) -> None
 
 def test_the_catalogue_lists_every_view_with_its_question(everything: Loader) -> None:
     rows = everything.connection.execute("FROM sales.catalogue").fetchall()
-    assert rows == [(view.question, view.name, view.comment, view.insights) for view in LISTED]
+    assert rows == [(view.question, view.call, view.name, view.comment, view.insights) for view in LISTED]
+    calls = {view: call for _, call, view, _, _ in rows}
+    assert (calls["sales.funnel"], calls["sales.funnel_on"]) == ("sales.funnel", "sales.funnel_on(day)")
     assert all(view.question.endswith("?") for view in LISTED)
+
+
+def test_the_columns_of_each_macro_are_known_without_its_arguments(everything: Loader) -> None:
+    macros = macros_of(everything.connection)
+    assert {each.call for each in macros} == {view.call for view in views().values() if view.parameters}
+    for macro in macros:
+        assert len(macro_columns(everything.connection, macro)) > 5, macro
 
 
 def test_views_are_created_again_only_if_they_changed(everything: Loader) -> None:

@@ -11,8 +11,11 @@ from pdsync.cli import overview, tables
 from pdsync.cli.app import App, Command
 from pdsync.cli.layout import Rows
 from pdsync.core import catalogue
+from pdsync.core.comments import defaults
+from pdsync.core.views import views
 from pdsync.errors import ConfigError
 from pdsync.load import comments
+from pdsync.load.comments import Macro, Named
 from pdsync.model import Topic
 from pdsync.runner import project
 
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
     import duckdb
 
     from pdsync.cli.layout import Line
-    from pdsync.load.comments import Named
 
 _ALSO = (
     "Most are also labeled.TABLE, with names in place of ids, and history.TABLE, with every version. Columns of one:"
@@ -34,10 +36,10 @@ _SCHEMAS = ("main", "sales", "my", "meta")  # `my`: the user's own views
 
 
 class Listed(NamedTuple):
-    """A table or view in the list."""
+    """A table, view or macro in the list."""
 
-    name: str  # without the schema main
-    rows: int | None  # None: a view
+    name: str  # without the schema main; of a macro with its parameters
+    rows: int | None  # None: a view or macro
     comment: str | None
 
     @property
@@ -58,16 +60,18 @@ def describe(app: App, table: str | None, everything: bool) -> None:
     pdsync describe deals
     pdsync describe sales
     pdsync describe sales.funnel
+    pdsync describe sales.funnel_on
 
     With a schema (main, sales, my, meta) instead of TABLE, its tables. Without either, a terminal shows the tables by
     topic; --all, a file or a pipe lists every table.
 
-    The same texts are comments in the warehouse, which other programs show. Views have no row count.
+    The same texts are comments in the warehouse, which other programs show. Views have no row count. A name with
+    parameters is a macro: from sales.funnel_on('2026-06-30').
     """
     with project.open_warehouse(app.settings) as warehouse:
-        relations = comments.relations(warehouse)
+        relations, macros = comments.relations(warehouse), comments.macros(warehouse)
         if table is None or table in _SCHEMAS:
-            listed = [each for each in list_tables(warehouse, relations) if table in (None, each.schema)]
+            listed = [each for each in list_tables(warehouse, relations, macros) if table in (None, each.schema)]
             if app.json:
                 for each in listed:
                     app.emit({"name": each.name, "rows": each.rows, "comment": each.comment})
@@ -78,34 +82,49 @@ def describe(app: App, table: str | None, everything: bool) -> None:
             tables.show(app, list_rows(listed), may_page=False)
             app.note(f"\n{_ALSO}")
             return
-        relation = find(relations, table)
-        columns = comments.columns(warehouse, relation.schema, relation.name)
+        relation = find([*relations, *macros], table)
+        columns = read_columns(warehouse, relation)
     if app.json:
         for name, kind, comment in columns:
             app.emit({"name": name, "type": kind, "comment": comment})
         return
-    app.note(f"{relation.comment or 'There is no comment on it.'}\n")
+    call = f"\nIt takes parameters: from {relation.call}" if isinstance(relation, Macro) else ""
+    app.note(f"{relation.comment or 'There is no comment on it.'}{call}\n")
     tables.show(app, column_rows(columns))
 
 
-def list_tables(warehouse: duckdb.DuckDBPyConnection, relations: Sequence[Named]) -> list[Listed]:
-    """The tables and views of main, sales, my and meta, except pdsync's own building blocks."""
+def read_columns(warehouse: duckdb.DuckDBPyConnection, relation: Named | Macro) -> list[tuple[str, str, str | None]]:
+    """The columns of a table, view or macro, in order: name, type, comment."""
+    if isinstance(relation, Named):
+        return comments.columns(warehouse, relation.schema, relation.name)
+    view = views().get(f"{relation.schema}.{relation.name}")
+    texts = defaults().sales | (view.columns if view else {})
+    return [(name, kind, texts.get(name)) for name, kind in comments.macro_columns(warehouse, relation)]
+
+
+def list_tables(
+    warehouse: duckdb.DuckDBPyConnection, relations: Sequence[Named], macros: Sequence[Macro] = ()
+) -> list[Listed]:
+    """The tables, views and macros of main, sales, my and meta, except pdsync's own building blocks."""
     shown = [each for each in relations if each.schema in _SCHEMAS and not each.name.startswith("_")]
     counts = comments.count_rows(warehouse, [(each.schema, each.name) for each in shown if each.is_table])
-    return [Listed(_short(each), counts.get((each.schema, each.name)), each.comment) for each in shown]
+    listed = [Listed(_short(each), counts.get((each.schema, each.name)), each.comment) for each in shown]
+    listed += [Listed(each.call, None, each.comment) for each in macros if not each.name.startswith("_")]
+    return sorted(listed, key=lambda each: _SCHEMAS.index(each.schema))
 
 
-def find(relations: Sequence[Named], table: str) -> Named:
-    """The table or view called `table`, with or without its schema.
+def find(relations: Sequence[Named | Macro], table: str) -> Named | Macro:
+    """The table, view or macro called `table`, with or without its schema, and parameters.
 
     Raises:
-        ConfigError: there is none; the message has similar names.
+        ConfigError: there is none; the message has similar names, but none of a building block.
     """
+    name = table.partition("(")[0].strip().lower()
     for each in relations:  # main comes first
-        if table.lower() in (f"{each.schema}.{each.name}".lower(), each.name.lower()):
+        if name in (f"{each.schema}.{each.name}".lower(), each.name.lower()):
             return each
-    names = [_short(each) for each in relations]
-    near = difflib.get_close_matches(table.lower(), names, n=3)
+    names = [_short(each) for each in relations if not each.name.startswith("_")]
+    near = difflib.get_close_matches(name, names, n=3)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise ConfigError(f"The warehouse has no table {table}.{hint}\nList them: pdsync describe")
 
@@ -167,5 +186,5 @@ def column_rows(columns: Sequence[tuple[str, str, str | None]]) -> Rows:
     return Rows(["column", "type", "comment"], rows, notes=True)
 
 
-def _short(relation: Named) -> str:
+def _short(relation: Named | Macro) -> str:
     return relation.name if relation.schema == "main" else f"{relation.schema}.{relation.name}"
