@@ -6,8 +6,9 @@ pdsync.Queue(project)            changes: add, plan (reads only), push, undo
 pdsync.Client(project)           the API: call an operation, list records, carry out an action; inside `async with`
 pdsync.errors                    what these raise: subclasses of PdsyncError, each with what to do next
 
-A project is a folder, the current one by default; settings and tokens come from the same places as for the command
-line. The functions that block also work where an event loop runs already, as in a notebook.
+A project is a folder, the current one by default. One that is missing, or has other files and is no project, is refused
+without create=True. Streams are named apart: pdsync.sync(streams=["deals"]). Settings and tokens come from the same
+places as for the command line. The functions that block also work where an event loop runs already, as in a notebook.
 
 >>> receipt = pdsync.sync("my-project")
 >>> pdsync.open_warehouse("my-project").sql("from sales.funnel")

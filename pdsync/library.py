@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ import msgspec
 from pdsync.core import actions, catalogue, config
 from pdsync.core.http import PLAIN_CAP
 from pdsync.core.log import log
+from pdsync.core.project_folder import load_settings
 from pdsync.core.request import request_of_call
 from pdsync.core.request_builder import check
 from pdsync.core.upload_download import MemorySink
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
+    from pdsync.core.config import Settings
     from pdsync.core.http import Http
     from pdsync.model import Mutation, Receipt, State
     from pdsync.writeback.plan import Plan
@@ -58,6 +61,26 @@ def _complete(work: Coroutine[Any, Any, T]) -> T:
         return threads.submit(asyncio.run, work).result()
 
 
+def _settings(
+    project: str | Path,
+    settings: dict[str, str | int | None] | None = None,
+    *,
+    create: bool = False,
+    can_create: bool = True,
+) -> Settings:
+    """The settings of the project of a call.
+
+    Raises:
+        ConfigError: as `load_settings`.
+    """
+    advice = f"To make it a project: pdsync --project {shlex.quote(str(project))} init"
+    if can_create:
+        advice += "\nOr pass create=True, which uses it without a pdsync.toml."
+    if str(project) in catalogue.streams():
+        advice = f"The first argument is the project. Did you mean sync(streams=[{str(project)!r}])?\n{advice}"
+    return load_settings(Path(project), settings, create=create, advice=advice)
+
+
 def sync(
     project: str | Path = ".",
     streams: Iterable[str] = (),
@@ -66,46 +89,65 @@ def sync(
     since: datetime | None = None,
     budget: int | None = None,
     settings: dict[str, str | int | None] | None = None,
+    create: bool = False,
 ) -> Receipt:
     """Bring a project's warehouse up to date; blocks until it is done.
 
+    What the command line would note is logged as a warning of the logger "pdsync".
+
     Args:
-        project: its folder.
+        project: its folder; by default the current one. Streams are named with `streams=["deals"]`.
         streams: which to sync; all, when none is named.
         full: read everything again.
         since: ask for changes from this time on.
         budget: stop before spending more tokens than this.
         settings: as flags of the command line would give them: `{"limits.burst": 40}`.
+        create: use the folder although it is missing, or has other files and is no project.
 
     Returns:
         The receipt; `exit_code` is 0 only if nothing is missing.
 
     Raises:
+        ConfigError: the folder is missing or is no project, or there is no such stream. Nothing was called.
         PdsyncError: see `pdsync.errors`; nothing is half-written.
     """
     request = SyncRequest(tuple(streams), full, since, budget)
-    return _complete(sync_streams(config.load(Path(project), settings), request))
+    return _complete(sync_streams(_settings(project, settings, create=create), request))
 
 
 def open_warehouse(project: str | Path = ".") -> duckdb.DuckDBPyConnection:
     """A read-only connection to a warehouse: of a project's folder, or a file.
 
     Raises:
-        ConfigError: there is none yet.
+        ConfigError: the folder is missing or is no project, or there is no warehouse yet.
         StorageError: it can't be opened.
     """
     path = Path(project)
-    settings = config.load(path.parent if path.suffix == ".duckdb" else path)
     if path.suffix == ".duckdb":
-        settings = msgspec.structs.replace(settings, warehouse=path.absolute())
-    return open_published(settings)
+        return open_published(msgspec.structs.replace(config.load(path.parent), warehouse=path.absolute()))
+    return open_published(_settings(project, can_create=False))
 
 
 class Queue:
-    """Changes that wait to be sent, as `pdsync queue` and `pdsync push` treat them."""
+    """Changes that wait to be sent, as `pdsync queue` and `pdsync push` treat them.
 
-    def __init__(self, project: str | Path = ".", settings: dict[str, str | int | None] | None = None) -> None:
-        self._settings = config.load(Path(project), settings)
+    Args:
+        project: its folder.
+        settings: as for `sync`.
+        create: use the folder although it is missing, or has other files and is no project.
+
+    Raises:
+        ConfigError: the folder is missing or is no project.
+    """
+
+    def __init__(
+        self,
+        project: str | Path = ".",
+        settings: dict[str, str | int | None] | None = None,
+        *,
+        create: bool = False,
+    ) -> None:
+        self._settings = _settings(project, settings, create=create)
 
     def add(self, operation: str, *, key: str | None = None, **values: object) -> Mutation:
         """Queue one change; it is on disk after this call, and nothing is sent.
@@ -182,10 +224,25 @@ class Queue:
 
 
 class Client:
-    """Calls to a company's API, under the project's limits. Use it inside `async with`."""
+    """Calls to a company's API, under the project's limits. Use it inside `async with`.
 
-    def __init__(self, project: str | Path = ".", settings: dict[str, str | int | None] | None = None) -> None:
-        self._settings = config.load(Path(project), settings)
+    Args:
+        project: its folder.
+        settings: as for `sync`.
+        create: use the folder although it is missing, or has other files and is no project.
+
+    Raises:
+        ConfigError: the folder is missing or is no project.
+    """
+
+    def __init__(
+        self,
+        project: str | Path = ".",
+        settings: dict[str, str | int | None] | None = None,
+        *,
+        create: bool = False,
+    ) -> None:
+        self._settings = _settings(project, settings, create=create)
         self._stack = AsyncExitStack()
         self._http: Http | None = None
 

@@ -354,6 +354,9 @@ class StreamReceipt(Struct):
     proof: Proof | None = None
 
 
+_GAPS, _COMMAND = 3, 40  # that the short form of a receipt names; characters of its command
+
+
 class Receipt(Struct):
     """What a run did, stored for good in control.db, meta.runs and meta.streams, and shown on the screen."""
 
@@ -371,40 +374,29 @@ class Receipt(Struct):
     is_admin: bool | None = None  # whether the token was an administrator's, who sees everything; None: not checked
     user_id: int | None = None  # the token's user: what that user may not see is missing
     user: str | None = None  # the name
+    seconds: float | None = None  # from its start to the published warehouse; None: not ended, or of an older pdsync
+
+    def __repr__(self) -> str:
+        read = sum(entry.read for entry in self.streams.values())
+        gaps = ", ".join(f"{gap.stream} ({gap.kind})" for gap in self.gaps[:_GAPS])
+        more = f" and {len(self.gaps) - _GAPS:,} more" if len(self.gaps) > _GAPS else ""
+        return (
+            f"<Receipt {self.run_id} of {self.command[:_COMMAND]}: {'complete' if self.complete else 'not complete'},"
+            f" rows={read:,} requests={self.requests:,} tokens={self.tokens:,} exit_code={self.exit_code}"
+            f"{f'{chr(10)} gaps: {gaps}{more}' if gaps else ''}>"
+        )
+
+    @property
+    def duration(self) -> float:
+        """Seconds from its start to the published warehouse; 0 if it has not ended."""
+        if self.seconds is not None:
+            return self.seconds
+        return (self.finished_at - self.started_at).total_seconds() if self.finished_at else 0.0
 
     @property
     def complete(self) -> bool:
         """Whether every selected stream reached its end and nothing was left out."""
         return bool(self.streams) and all(stream.complete for stream in self.streams.values()) and not self.gaps
-
-
-class FieldType(Struct, frozen=True, forbid_unknown_fields=True):
-    """The columns of a type of custom field, by the parts of a value, the part "value" first."""
-
-    columns: dict[str, str]
-    options: bool = False  # the value is an option's id, or a list of them
-    ref: bool = False  # the value may come as an object with the id
-
-
-class CustomField(Struct, frozen=True):
-    """A custom field, and its column, which never changes."""
-
-    stream: str
-    code: str  # 40 hexadecimal digits; the only name of a field that never changes
-    type: str
-    label: str
-    column: str
-    first_seen: datetime
-    last_seen: datetime
-
-
-class SchemaChange(Struct, frozen=True):
-    """A difference in a stream's fields from the run before."""
-
-    stream: str
-    kind: str  # field_added, field_renamed, field_retyped, unknown_key, unfit_value
-    name: str
-    detail: str
 
 
 Verb = Literal["add", "update", "delete", "merge", "other"]

@@ -20,7 +20,7 @@ from click.core import ParameterSource
 from pdsync.cli.text_width import wrap_prose
 from pdsync.core import config
 from pdsync.core.log import clean, clean_json, to_stderr
-from pdsync.errors import ConfigError
+from pdsync.core.project_folder import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,28 +53,13 @@ class App:
         Raises:
             ConfigError: a setting is malformed, or the folder that was named is missing, or is no project.
         """
-        folder = config.expand(self.project)
-        if not (self.create or folder.exists()):
-            raise ConfigError(f"There is no folder {self.project}. Nothing was called.\n{self._how_to_create()}")
-        if folder.is_file():
-            raise ConfigError(f"{self.project} is a file. --project takes the folder that it is in.")
         for name, guess in config.unknown_variables():
             self.note(f"{name} is not a setting of pdsync, and has no effect.{guess}")
-        settings = config.load(self.project, self.flags)
-        is_current = folder.exists() and folder.samefile(Path())
-        if not (self.create or is_current or config.may_be_project(settings)):
-            raise ConfigError(
-                f"The folder {self.project} is no pdsync project: it has other files, but no pdsync.toml and no data of"
-                f" pdsync. Nothing was called.\n{self._how_to_create()}"
-            )
-        return settings
-
-    def _how_to_create(self) -> str:
-        """How to make the folder that was named a project."""
-        return (
+        advice = (
             f"To make it a project: pdsync --project {shlex.quote(str(self.project))} init\n"
             f"Or run the same command with --create, which uses it without a pdsync.toml."
         )
+        return load_settings(self.project, self.flags, create=self.create, advice=advice)
 
     @cached_property
     def err(self) -> Console:

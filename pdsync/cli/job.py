@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-import time
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -29,13 +28,12 @@ T = TypeVar("T")
 
 def run_with_progress(
     app: App, work: Callable[[Progress], Awaitable[T]], expected: Mapping[str, Expected] | None = None
-) -> tuple[T, float]:
+) -> T:
     """Run `work` with live progress; `expected`: the requests that each stream will need, where that is known.
 
     Returns:
-        The result of `work`, and how long it took, in seconds.
+        The result of `work`.
     """
-    began = time.monotonic()
     with Progress(app, expected) as progress:
 
         async def interruptible() -> T:
@@ -46,8 +44,7 @@ def run_with_progress(
 
         if not gc.get_freeze_count():
             gc.freeze()  # imported modules stay for good: keep the garbage collector from scanning them
-        result = asyncio.run(interruptible())
-    return result, time.monotonic() - began
+        return asyncio.run(interruptible())
 
 
 def expect_requests(settings: Settings, request: SyncRequest) -> dict[str, Expected]:
@@ -59,15 +56,13 @@ def expect_requests(settings: Settings, request: SyncRequest) -> dict[str, Expec
     return {each.stream: Expected(each.requests, each.at_least) for each in forecast.sum_by_stream(lines)}
 
 
-def show_receipt(app: App, receipt: Receipt, seconds: float, code: int, **more: object) -> None:
+def show_receipt(app: App, receipt: Receipt, code: int, **more: object) -> None:
     """Show the receipt: a table for people; for programs the summary line, which includes `more`."""
     if app.json:
-        facts = msgspec.to_builtins(receipt) | more
-        app.emit(
-            {"event": "summary", "complete": receipt.complete, **facts, "exit_code": code, "seconds": round(seconds, 3)}
-        )
+        facts = msgspec.to_builtins(receipt) | more | {"exit_code": code, "seconds": round(receipt.duration, 3)}
+        app.emit({"event": "summary", "complete": receipt.complete, **facts})
     elif app.verbosity >= 0:
-        receipts.show_receipt(app, receipt, seconds, (None, app.settings.daily_tokens))
+        receipts.show_receipt(app, receipt, (None, app.settings.daily_tokens))
 
 
 def exit_with(code: int) -> None:

@@ -25,7 +25,6 @@ _LEAST = 10  # streams that are shown on however low a screen
 def show_receipt(
     app: App,
     receipt: Receipt,
-    seconds: float,
     left: tuple[int | None, int] | None = None,
     *,
     everything: bool = False,
@@ -35,7 +34,6 @@ def show_receipt(
     Args:
         app: where to.
         receipt: of the run.
-        seconds: that it took.
         left: tokens left, and the limit of a day.
         everything: show every stream, also if they are too many for the screen.
     """
@@ -59,7 +57,7 @@ def show_receipt(
     share = f", {_share(receipt.tokens, left[1])} of a day's {left[1]:,}" if left and left[1] else ""
     app.note(
         f"{outcome}{' (continued)' if receipt.resumed else ''}: {counted(totals[0], 'row')} read, {totals[1]:,} new,"
-        f" {totals[2]:,} changed, {totals[3]:,} deleted, in {seconds:.1f} s."
+        f" {totals[2]:,} changed, {totals[3]:,} deleted, in {receipt.duration:.1f} s."
         f" {counted(receipt.requests, 'request')}, {counted(receipt.tokens, 'token')}{share}.",
         style="green" if receipt.complete else "yellow",
     )

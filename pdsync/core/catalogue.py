@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
+from pdsync.core.custom_fields import FieldType
 from pdsync.errors import CatalogueError
-from pdsync.model import Effect, FieldType, Operation, Param, Stream, Version
+from pdsync.model import Effect, Operation, Param, Stream, Version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from pdsync.model import SchemaChange, Unmentioned, Walk
+    from pdsync.core.custom_fields import SchemaChange
+    from pdsync.model import Unmentioned, Walk
 
 
 class Target(Struct, frozen=True):

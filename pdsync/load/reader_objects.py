@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
+from glob import escape
 from typing import TYPE_CHECKING
 
 from pdsync.core import catalogue
@@ -65,3 +66,8 @@ def keep(warehouse: Path) -> Path:
     if log.exists():  # of a program that writes to the file, or was killed: it must not be applied to another file
         log.replace(kept.with_name(f"{kept.name}.wal"))
     return kept
+
+
+def find_kept(warehouse: Path) -> list[Path]:
+    """The files that `keep` has left beside the warehouse, newest first."""
+    return sorted(warehouse.parent.glob(f"{escape(warehouse.stem)}.own-*.duckdb"), reverse=True)

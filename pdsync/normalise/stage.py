@@ -17,8 +17,9 @@ import msgspec
 import pyarrow as pa
 from msgspec import Struct
 
+from pdsync.core.custom_fields import SchemaChange
 from pdsync.core.list_response import open_envelope
-from pdsync.model import Page, SchemaChange, Unmentioned
+from pdsync.model import Page, Unmentioned
 from pdsync.normalise.columns import StagingSql
 from pdsync.normalise.misfits import has_unknown_items, is_no_object
 from pdsync.normalise.tables import Table, TableColumn, pointer

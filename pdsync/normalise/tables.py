@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from pdsync.model import CustomField, FieldType, SchemaChange, Stream, Version
+from pdsync.core.custom_fields import CustomField, FieldType, SchemaChange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
+
+    from pdsync.model import Stream, Version
 
 CODE = re.compile(r"[0-9a-f]{40}")
 _MAX_LENGTH = 48

@@ -17,11 +17,12 @@ import duckdb
 import msgspec
 
 from pdsync.core import catalogue, disk
+from pdsync.core.custom_fields import CustomField, SchemaChange
 from pdsync.errors import StorageError
 from pdsync.load import clock_repair, project_views, tombstones, warehouse
 from pdsync.load.commit import Batch, Counts, Target, commit, note_change, refresh_labels
 from pdsync.load.transaction import transaction
-from pdsync.model import FINDINGS, FROM_FILES, CustomField, SchemaChange, Stream, Tombstone, Version, Walk
+from pdsync.model import FINDINGS, FROM_FILES, Stream, Tombstone, Version, Walk
 from pdsync.normalise import tables
 from pdsync.normalise.columns import StagingSql
 from pdsync.normalise.stage import StagingTable

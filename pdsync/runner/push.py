@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pdsync.core.config import Settings
     from pdsync.core.http import Http
     from pdsync.model import Mutation
+    from pdsync.runner.session import Event
     from pdsync.writeback.outbox import Outbox
     from pdsync.writeback.plan import Plan
     from pdsync.writeback.precondition import Policy
@@ -182,7 +183,7 @@ async def push(
     request: PushRequest,
     confirm: Callable[[Plan], bool],
     on_end: Callable[[Mutation], None] = lambda mutation: None,
-    on_message: Callable[[str], None] = lambda text: None,
+    on_message: Callable[[str], None] = log.warning,
 ) -> PushReceipt | None:
     """Carry out the queue, or a saved plan.
 
@@ -366,6 +367,11 @@ async def _read_back(
     settings: Settings, receipt: PushReceipt, mutations: list[Mutation], on_message: Callable[[str], None]
 ) -> None:
     """Sync what was written into the warehouse. A failure here does not change the receipt."""
+
+    def on_event(event: Event) -> None:
+        if event.kind == "note":
+            on_message(event.text)
+
     if not settings.warehouse.exists():
         return
     with _warehouse(settings) as warehouse:
@@ -375,10 +381,10 @@ async def _read_back(
     receipt.streams = tuple(name for name in applied_changes.affected_streams(mutations) if name in synced)
     try:
         if receipt.streams:
-            synced_now = await sync.sync(settings, sync.SyncRequest(receipt.streams))
+            synced_now = await sync.sync(settings, sync.SyncRequest(receipt.streams), on_event)
             receipt.read_back_tokens = synced_now.tokens
         else:
-            await mutation_log.publish(settings)
+            await mutation_log.publish(settings, on_message)
     except ProjectLocked:
         on_message("Another run has the project: it, or the next sync, brings what was written into the warehouse.")
     except PdsyncError as error:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from pdsync.core.account import fetch_account
+from pdsync.core.log import log
 from pdsync.core.targets import read_targets
 from pdsync.errors import ConfigError
 from pdsync.extract.raw_archive import Archive
@@ -23,7 +24,7 @@ from pdsync.runner import connection, project
 from pdsync.runner.loader import Loader
 from pdsync.runner.report import duplicates, mutation_log
 from pdsync.runner.report.completeness import measure_completeness
-from pdsync.runner.report.receipt import add_counts, begin_receipt, save_receipt
+from pdsync.runner.report.receipt import add_counts, begin_receipt, finish_run, save_receipt
 from pdsync.runner.settle import settle
 
 if TYPE_CHECKING:
@@ -53,8 +54,10 @@ class Event(Struct, frozen=True):
 OnEvent = Callable[[Event], None]
 
 
-def ignore_event(event: Event) -> None:
-    """Show nothing."""
+def log_notes(event: Event) -> None:
+    """Log the messages to the user, where nothing else shows them; no progress."""
+    if event.kind == "note":
+        log.warning(event.text)
 
 
 class Session(Struct, kw_only=True, eq=False):
@@ -154,9 +157,9 @@ async def open_session(
                 if records_pushes:
                     for each in await loader.do(duplicates.find_duplicate_creates, loader, control, receipt.run_id):
                         on_note(str(each))
-            control.finish_run(receipt)
+            finish_run(control, receipt)
         if not records_pushes:
-            await mutation_log.catch_up(settings, control)
+            await mutation_log.catch_up(settings, control, on_note)
 
 
 async def _identify(http: Http, control: Control) -> Account:
@@ -181,13 +184,18 @@ async def _complete_tables(session: OnlineSession, now: datetime) -> None:
 
 @asynccontextmanager
 async def open_offline_session(
-    settings: Settings, begin: Callable[[Control], Receipt], *, company_id: int | None = None
+    settings: Settings,
+    begin: Callable[[Control], Receipt],
+    on_event: OnEvent = log_notes,
+    *,
+    company_id: int | None = None,
 ) -> AsyncIterator[Session]:
     """As `open_session`, for a job that makes no request.
 
     Args:
         settings: of the project.
         begin: creates the job's receipt.
+        on_event: is called with each event, in the event loop's thread.
         company_id: of the company, for a project that has none yet.
 
     Raises:
@@ -195,8 +203,12 @@ async def open_offline_session(
         WrongCompany: `company_id` is not the project's.
         ProjectLocked, StorageError: as `open_session`.
     """
+
+    def on_note(text: str) -> None:
+        on_event(Event("note", text=text))
+
     targets = read_targets(settings.project)
-    with project.locked(settings) as control:
+    with project.locked(settings, on_note) as control:
         existing = control.company()
         if existing is None and company_id is None:
             raise ConfigError(
@@ -205,7 +217,7 @@ async def open_offline_session(
             )
         number, name = existing or (company_id or 0, "")
         control.check_company(company_id or number, name)
-        async with _open_work_file(settings, control, (number, name, None), targets, lambda note: None) as loader:
+        async with _open_work_file(settings, control, (number, name, None), targets, on_note) as loader:
             receipt = begin(control)
             async with Archive(settings.raw, control, receipt.run_id, number) as archive:
                 yield Session(
@@ -214,12 +226,12 @@ async def open_offline_session(
                     loader=loader,
                     archive=archive,
                     receipt=receipt,
-                    on_event=ignore_event,
+                    on_event=on_event,
                 )
             await loader.do(loader.create_views, settings.timezone)
             await loader.do(save_receipt, loader, receipt)
-        control.finish_run(receipt)
-        await mutation_log.catch_up(settings, control)
+        finish_run(control, receipt)
+        await mutation_log.catch_up(settings, control, on_note)
 
 
 @asynccontextmanager

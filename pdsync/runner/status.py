@@ -17,6 +17,7 @@ from pdsync.core import catalogue
 from pdsync.core.control import ONLY_ARCHIVED
 from pdsync.core.wording import counted
 from pdsync.errors import FileLocked, StorageError
+from pdsync.load import reader_objects
 from pdsync.model import OPEN
 from pdsync.runner import project
 from pdsync.runner.pipelines import installed
@@ -66,6 +67,7 @@ class Status(Struct, frozen=True):
     next_run: NextRun | None  # None: no schedule is installed on this machine
     queue: dict[str, int]  # open mutations and unresolved reviews, by state
     notices: list[Notice]
+    kept: list[str] = []  # files with tables that readers created in the warehouse, newest first
     error: StorageError | None = None  # why a store could not be read
 
 
@@ -127,6 +129,7 @@ def measure_status(settings: Settings, now: datetime) -> Status:
         next_run=installed.next_run(jobs, now),
         queue=queue,
         notices=notices,
+        kept=[path.name for path in reader_objects.find_kept(settings.warehouse)],
         error=error,
     )
 

@@ -121,7 +121,7 @@ def test_global_options_work_before_and_after_the_command(
             "pdsync --project 'my papers' init\nOr run the same command with --create",
         ),
         (["--project", "my papers", "status"], "The folder my papers is no pdsync project"),
-        (["status", "--project", "my papers/letter.txt"], "is a file. --project takes the folder that it is in"),
+        (["status", "--project", "my papers/letter.txt"], "is a file. A project is the folder that it is in"),
     ],
 )
 def test_o7_a_wrong_call_ends_with_2_and_says_what_to_do(

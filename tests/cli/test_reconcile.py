@@ -33,7 +33,7 @@ class Screen(io.StringIO):
 
 
 def result(**facts: Any) -> ReconcileResult:
-    return ReconcileResult(Receipt("run", "reconcile", NOW, requests=12, tokens=120), **facts)
+    return ReconcileResult(Receipt("run", "reconcile", NOW, requests=12, tokens=120, seconds=1.5), **facts)
 
 
 def shown(compared: ReconcileResult, width: int = 120) -> str:
@@ -42,7 +42,7 @@ def shown(compared: ReconcileResult, width: int = 120) -> str:
     os.environ["COLUMNS"] = str(width)
     try:
         with redirect_stderr(screen), redirect_stdout(screen):
-            _show(app, compared, 1.5, 0)
+            _show(app, compared, 0)
     finally:
         os.environ.pop("COLUMNS")
         if columns is not None:

@@ -7,21 +7,25 @@ import hashlib
 import html
 import json
 import re
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pytest
 
+from pdsync.core import config
 from pdsync.runner.report.page.charts import charts
+from pdsync.runner.report.page.page import render_report
 from pdsync.sandbox import Limits, Sizes, generate_company, running
 from tests.support.world import Project, Remote, clean_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 STREAMS = ("users", "pipelines", "stages", "persons", "deals", "activities")
 EVIL = "<script>alert(1)</script>"
@@ -161,7 +165,28 @@ def test_only_later_months_are_shown_after_a_first_day(project: Project, page: s
 def test_the_first_line_says_until_when_the_data_is_complete(project: Project, page: str) -> None:
     heading = re.findall(r"<h1.*?</h1>", page, re.DOTALL)[0]
     streams = project.ask("SELECT count(DISTINCT stream) FROM meta.streams")[0][0]
-    assert re.search(rf"Data complete to \d\d:\d\d on \d+\s\w+ 20\d\d, {streams} of {streams} streams, no gap", heading)
+    assert re.search(
+        rf"Data complete to \d\d:\d\d on \d+\s\w+ 20\d\d, {streams} of {streams} streams complete, no gap", heading
+    )
+
+
+@pytest.mark.parametrize(
+    ("gaps", "says"),
+    [
+        (["deals: fewer: 2 records"], "1 gap in deals"),
+        (["deals: fewer: a", "deals: rights: b", "users: failed: c"], "3 gaps in deals, users"),
+    ],
+)
+def test_a_stream_with_a_gap_is_not_counted_as_complete(
+    project: Project, tmp_path: Path, gaps: list[str], says: str
+) -> None:
+    copy = Path(shutil.copytree(project.folder, tmp_path / "copy"))
+    with duckdb.connect(str(copy / "data" / "warehouse.duckdb")) as warehouse:
+        warehouse.execute("UPDATE meta.runs SET gaps = ?", [gaps])
+    heading = re.findall(r"<h1.*?</h1>", render_report(config.load(copy)).decode(), re.DOTALL)[0]
+    streams = project.ask("SELECT count(DISTINCT stream) FROM meta.streams")[0][0]
+    complete = streams - len({gap.split(":")[0] for gap in gaps})
+    assert f", {complete} of {streams} streams complete, {says}" in heading
 
 
 @pytest.mark.parametrize(

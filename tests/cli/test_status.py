@@ -125,6 +125,16 @@ def test_a_healthy_project_is_six_lines(settings: Settings) -> None:
         assert "\n".join(screen(settings, width)) == HEALTHY
 
 
+def test_files_that_were_kept_for_a_reader_are_named(settings: Settings) -> None:
+    for name in ("1", "2", "3"):
+        (settings.state / f"warehouse.own-{name}.duckdb").touch()
+    lines = screen(settings, None)
+    assert [line for line in lines if "warehouse.own-" in line] == [
+        "Kept      warehouse.own-3.duckdb, warehouse.own-2.duckdb and 1 more: your own tables of earlier warehouses"
+        " (docs/own-tables.md)"
+    ]
+
+
 TROUBLED = """\
 Data      complete until 2026-11-29 11:08 UTC (7 min ago), except 2 streams
 Verified  97.5 % of 1,000 rows within 7 days, the oldest 9 d ago

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
 
+import pdsync
 from pdsync.sandbox import Limits, Sizes, generate_company, running
 from tests.support.world import Project
 
@@ -47,6 +48,69 @@ def test_a_file_of_views_is_a_view_of_every_reader(project: Project, monkeypatch
         assert connection.execute(ATTACHED).fetchall() == []
         connection.execute("INSERT INTO mine.targets SELECT owner_id, currency, 2 * value FROM company.my.open_value")
         assert {row[2] for row in connection.execute("FROM mine.attainment").fetchall()} == {0.5}
+
+
+@pytest.fixture
+def with_table(project: Project) -> Iterator[Project]:
+    """The project, whose warehouse has a table of a reader; files that are kept for it are removed again."""
+    with duckdb.connect(str(project.data / "warehouse.duckdb")) as reader:
+        reader.execute("CREATE TABLE mine AS SELECT 1 AS one")
+    yield project
+    for kept in project.data.glob("warehouse.own-*"):
+        kept.unlink()
+
+
+def check_named(project: Project, reported: str) -> None:
+    (kept,) = project.data.glob("warehouse.own-*.duckdb")
+    assert "main.mine" in reported
+    assert kept.name in reported
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sync users", "reconcile users", "reconcile users --json", "backfill deals --since 1d",
+        "load users.json --stream users", "replay", "push --yes",
+        "forget person 1 --also Nobody-Nowhere --yes",
+    ],
+)  # fmt: skip
+def test_every_command_that_publishes_names_the_tables_of_a_reader(
+    with_table: Project, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    project = with_table
+    monkeypatch.chdir(project.folder)
+    (project.folder / "users.json").write_text('{"success": true, "data": [{"id": 1, "name": "A", "email": "a@b.c"}]}')
+    ran = project.here(*command.split())
+    assert ran.code == 0, ran.err
+    check_named(project, ran.err)
+    assert ("may still contain this person" in ran.err) == command.startswith("forget")
+
+
+@pytest.mark.parametrize(
+    "change", [("updateDeal", {"id": 1, "title": "T"}), ("addNote", {"deal_id": 1, "content": "C"})]
+)
+def test_a_push_from_a_program_names_the_tables_of_a_reader(
+    with_table: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    change: tuple[str, dict[str, Any]],
+) -> None:
+    for name, value in with_table.env.items():
+        if name.startswith("PDSYNC_"):
+            monkeypatch.setenv(name, value)
+    monkeypatch.setattr("pdsync.core.log.log.propagate", True)
+    queue = pdsync.Queue(with_table.folder)
+    queue.add(change[0], **change[1])
+    receipt = queue.push()
+    assert receipt is not None
+    assert receipt.complete
+    check_named(with_table, caplog.text)
+
+
+def test_a_sync_and_the_list_of_runs_show_the_same_duration(project: Project) -> None:
+    summary = project.here("sync", "users", "--json").summary
+    shown = project.here("runs", "show", summary["run_id"], "--json").summary
+    assert summary["seconds"] == shown["seconds"] > 0
 
 
 def test_a_table_of_a_reader_is_named_and_kept_before_the_next_publish(

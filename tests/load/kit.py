@@ -11,7 +11,7 @@ from pdsync.core import catalogue
 from pdsync.load import commit as committing
 from pdsync.load import warehouse
 from pdsync.load.commit import Batch, Counts, Target
-from pdsync.model import FROM_FILES, Column, CustomField, Page, SchemaChange, Source, Stream, Version, Walk
+from pdsync.model import FROM_FILES, Column, Page, Source, Stream, Version, Walk
 from pdsync.normalise import tables
 from pdsync.normalise.columns import StagingSql
 from pdsync.normalise.stage import StagingTable
@@ -19,6 +19,8 @@ from pdsync.normalise.stage import StagingTable
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from pdsync.core.custom_fields import CustomField, SchemaChange
 
 T0 = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 THINGS = Stream(

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pdsync.core.custom_fields import SchemaChange
 from pdsync.errors import StorageError
 from pdsync.load import commit as committing
 from pdsync.load.commit import Batch, Counts
-from pdsync.model import SchemaChange, Stream
 from tests.normalise.kit import field
 
 from .kit import THINGS, Work, at, record
@@ -23,6 +23,8 @@ from .kit import THINGS, Work, at, record
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from pdsync.model import Stream
 
 Served = tuple[float, dict[str, Any]]  # when the server showed it, and what
 QUICK = settings(

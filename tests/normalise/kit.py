@@ -13,7 +13,8 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from pdsync.core import catalogue
-from pdsync.model import Column, CustomField, Page, Source, Stream, Version
+from pdsync.core.custom_fields import CustomField
+from pdsync.model import Column, Page, Source, Stream, Version
 from pdsync.normalise import tables
 from pdsync.normalise.stage import Quarantined, StagingTable
 

@@ -19,7 +19,7 @@ from .kit import SERVED, page, staged, table_of
 if TYPE_CHECKING:
     import duckdb
 
-    from pdsync.model import CustomField, SchemaChange
+    from pdsync.core.custom_fields import CustomField, SchemaChange
 
 DEALS = catalogue.stream("deals")
 TYPES = catalogue.field_types()

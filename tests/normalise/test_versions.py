@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from pdsync.model import CustomField, Version
+    from pdsync.core.custom_fields import CustomField
+    from pdsync.model import Version
     from pdsync.sandbox import RunningSandbox
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)

@@ -21,7 +21,7 @@ from pdsync.model import Page, Walk
 from pdsync.runner import project
 from pdsync.runner.loader import Loader
 from pdsync.runner.report.receipt import begin_receipt
-from pdsync.runner.session import OnlineSession, ignore_event
+from pdsync.runner.session import OnlineSession, log_notes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -56,7 +56,7 @@ async def open_session(
         ):
             yield OnlineSession(
                 settings=settings, control=control, loader=loader, archive=archive, receipt=receipt,
-                on_event=ignore_event, http=http, account=account, began=T0,
+                on_event=log_notes, http=http, account=account, began=T0,
             )  # fmt: skip
     finally:
         await loader.close()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+import contextlib
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pdsync.core.control import Control
+from pdsync.core.custom_fields import SchemaChange
 from pdsync.errors import BudgetSpent, FeatureOff, Forbidden, PdsyncError, ServerTrouble, Stopped
 from pdsync.load.commit import Counts, note_change
-from pdsync.model import IncompleteStream, Receipt, SchemaChange, StreamReceipt
+from pdsync.model import IncompleteStream, Receipt, StreamReceipt
 from pdsync.runner.loader import Loader
 from pdsync.runner.report.receipt import (
     StreamEnd,
@@ -19,6 +22,7 @@ from pdsync.runner.report.receipt import (
     conclude,
     count_changes,
     exit_code,
+    finish_run,
     kind_of_gap,
     load_receipts,
     save_receipt,
@@ -123,6 +127,28 @@ def test_counts_are_added_by_name() -> None:
 
 def test_runs_of_one_moment_have_ids_of_their_own() -> None:
     assert len({begin_receipt("sync").run_id for _ in range(20)}) == 20
+
+
+def test_the_short_form_of_a_receipt_has_two_lines_at_most() -> None:
+    receipt = concluded(deals=StreamEnd(StreamReceipt(read=1234)), users=StreamEnd(StreamReceipt(read=1)))
+    receipt.requests, receipt.tokens, receipt.exit_code = 5, 1000, 0
+    assert repr(receipt) == "<Receipt run of sync: complete, rows=1,235 requests=5 tokens=1,000 exit_code=0>"
+    receipt.gaps += [IncompleteStream(name, "failed", "why\nnot") for name in "abcd"]
+    assert repr(receipt).splitlines()[1] == " gaps: a (failed), b (failed), c (failed) and 1 more>"
+    assert len(repr(receipt).splitlines()) == 2
+
+
+def test_a_run_lasts_until_its_warehouse_is_published(tmp_path: Path) -> None:
+    with contextlib.closing(Control(tmp_path / "control.db")) as control:
+        receipt = begin_receipt("sync")
+        control.start_run(receipt.run_id, receipt.command, receipt.started_at)
+        receipt.finished_at = receipt.started_at
+        assert receipt.duration == 0
+        finish_run(control, receipt)
+        (stored,) = control.receipts(1)
+    assert stored.duration == receipt.duration > 0
+    assert Receipt("old", "sync", NOW, NOW + timedelta(seconds=3)).duration == 3  # of an older pdsync
+    assert Receipt("killed", "sync", NOW).duration == 0
 
 
 def test_s9_a_receipt_is_kept_and_replaced_as_a_whole(tmp_path: Path) -> None:

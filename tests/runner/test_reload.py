@@ -14,7 +14,7 @@ from pdsync.model import FROM_FILES, Page, Receipt
 from pdsync.runner import loader as loading
 from pdsync.runner.archive.reload import ArchiveReload, ReplayBatch, _chunks
 from pdsync.runner.loader import Loader
-from pdsync.runner.session import Event, ignore_event
+from pdsync.runner.session import Event, log_notes
 from tests.runner.kit import T0, deal, encode, load, open_session
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def reload(session: OnlineSession, *names: str, **options: Any) -> ArchiveReload
     streams = [catalogue.stream(name) for name in names]
     return ArchiveReload(
         session.settings, session.control, options.get("loader", session.loader), streams, Receipt("r", "replay", T0),
-        options.get("on_event", ignore_event), everything=options.get("everything", False),
+        options.get("on_event", log_notes), everything=options.get("everything", False),
     )  # fmt: skip
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import click
@@ -36,10 +35,9 @@ def replay(app: App, streams: tuple[str, ...], accept_loss: bool) -> None:
     Makes no request. Tables, histories and the schema log are the same as before; after an upgrade they also have the
     new columns of the catalogue, filled for the past too. Readers see the old warehouse until the new one is complete.
     """
-    began = time.monotonic()
     with Progress(app) as progress:
         report = asyncio.run(replaying.replay(app.settings, streams, progress, accept_loss=accept_loss))
-    show_receipt(app, report, time.monotonic() - began, report.exit_code)
+    show_receipt(app, report, report.exit_code)
     if report.exit_code:
         raise click.exceptions.Exit(report.exit_code)
 
@@ -144,7 +142,7 @@ def person(app: App, id: int, also: tuple[str, ...], dry_run: bool, yes: bool) -
     if not dry_run:
         what = f"This removes person {id} from everything under {app.settings.state} and {app.settings.raw} for good"
         confirm(app, what, yes=yes)
-    report = asyncio.run(forgetting.forget_person(app.settings, id, also, dry_run=dry_run))
+    report = asyncio.run(forgetting.forget_person(app.settings, id, also, app.note, dry_run=dry_run))
     if app.json:
         facts = msgspec.to_builtins(report)
         app.emit({"event": "summary", "complete": True, "exit_code": 0, "dry_run": dry_run, **facts})

@@ -46,7 +46,7 @@ def backfill(
 
 def carry_out(app: App, request: BackfillRequest) -> None:
     """Run a backfill, show its receipt, and end with its exit code."""
-    receipt, seconds = run_with_progress(app, lambda progress: backfill_streams(app.settings, request, progress))
-    show_receipt(app, receipt, seconds, receipt.exit_code)
+    receipt = run_with_progress(app, lambda progress: backfill_streams(app.settings, request, progress))
+    show_receipt(app, receipt, receipt.exit_code)
     webhook.report_end(app, receipt, receipt.exit_code)
     exit_with(receipt.exit_code)

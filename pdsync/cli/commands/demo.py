@@ -111,9 +111,9 @@ def _empty_folder(folder: Path) -> Path:
 
 
 def _sync(app: App, settings: Settings) -> Receipt:
-    receipt, seconds = carry_out(app, settings, SyncRequest())
+    receipt = carry_out(app, settings, SyncRequest())
     if not app.json:
-        show_receipt(app, receipt, seconds, receipt.exit_code)
+        show_receipt(app, receipt, receipt.exit_code)
     return receipt
 
 

@@ -58,7 +58,7 @@ def reconcile(
 def carry_out(app: App, request: findings.ReconcileRequest, fail_on_differences: bool) -> None:
     """Run a reconciliation, show what it found, and end with its exit code."""
     # With --json the findings are the listing, without progress events between them.
-    result, seconds = run_with_progress(
+    result = run_with_progress(
         app,
         lambda progress: reconcile_streams(app.settings, request, *([] if app.json else [progress])),
         _expect(app, request),
@@ -66,7 +66,7 @@ def carry_out(app: App, request: findings.ReconcileRequest, fail_on_differences:
     code = result.receipt.exit_code
     if code == 0 and fail_on_differences and (result.left or result.uneven):
         code = 4
-    _show(app, result, seconds, code)
+    _show(app, result, code)
     webhook.report_end(app, result.receipt, code)
     exit_with(code)
 
@@ -84,7 +84,7 @@ def _expect(app: App, request: findings.ReconcileRequest) -> dict[str, Expected]
     return {name: Expected(1, at_least=True) if name in by_record else each for name, each in expected.items()}
 
 
-def _show(app: App, result: findings.ReconcileResult, seconds: float, code: int) -> None:
+def _show(app: App, result: findings.ReconcileResult, code: int) -> None:
     kinds = Counter(each.kind for each in result.findings)
     if app.json:
         for each in result.findings:
@@ -104,7 +104,7 @@ def _show(app: App, result: findings.ReconcileResult, seconds: float, code: int)
                   "counts_off": {name: {"records": len(off), "counted": sum(each.reported for each in off),
                                         "listed": sum(each.listed for each in off)}
                                  for name, off in result.counts_off.items() if off},
-                  "seconds": round(seconds, 3)})  # fmt: skip
+                  "seconds": round(result.receipt.duration, 3)})  # fmt: skip
         return
     is_short = overview.is_wanted(app, everything=app.verbosity > 0)
     tables.show(app, lay_out_streams(result, app.out.height if is_short else None))
@@ -140,7 +140,7 @@ def _show(app: App, result: findings.ReconcileResult, seconds: float, code: int)
     )
     app.note(
         f"\n{outcome}. {counted(result.receipt.requests, 'request')},"
-        f" {counted(result.receipt.tokens, 'token')}, {seconds:.1f} s."
+        f" {counted(result.receipt.tokens, 'token')}, {result.receipt.duration:.1f} s."
     )
 
 

@@ -42,7 +42,7 @@ def runs(context: click.Context, last: int) -> None:
                 "run_id": run.run_id,
                 "command": run.command,
                 "started_at": run.started_at,
-                "seconds": round((run.finished_at - run.started_at).total_seconds(), 1) if run.finished_at else None,
+                "seconds": round(run.duration, 1) if run.finished_at else None,
                 "complete": run.complete,
                 "exit_code": run.exit_code if run.finished_at else None,
                 **total,
@@ -81,11 +81,11 @@ def show_run(app: App, run_id: str, everything: bool) -> None:
     newest = {run.run_id: run for run in _newest_runs(app, ids.from_last(run_id) or 10_000)}
     run = newest[ids.find("run", list(newest), run_id, "List them: pdsync runs")]
     if app.json:
-        app.emit({"name": run.run_id, **msgspec.to_builtins(run), "complete": run.complete})
+        app.emit({"name": run.run_id, **msgspec.to_builtins(run), "complete": run.complete,
+                  "seconds": round(run.duration, 3) if run.finished_at else None})  # fmt: skip
         return
-    seconds = (run.finished_at - run.started_at).total_seconds() if run.finished_at else 0.0
     app.note(f"{run.run_id}: {run.command}, {run.started_at:%Y-%m-%d %H:%M:%S} UTC\n")
-    receipts.show_receipt(app, run, seconds, everything=everything)
+    receipts.show_receipt(app, run, everything=everything)
     proofs = [(name, entry.proof) for name, entry in run.streams.items() if entry.proof]
     if overview.is_wanted(app, everything=everything):
         whole = [name for name, proof in proofs if _is_whole(proof) and proof.verified == 1]

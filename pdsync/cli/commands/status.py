@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _LABELS = 10  # cells of the labels
 _INDENT = 4
+_FILES = 2  # kept ones that are named
 _LONGEST_COMMAND = 24  # of the last run
 _COLUMNS = ("stream", "rows", "deleted", "complete_until", "age", "unverified", "last_full", "observed_from")
 
@@ -35,7 +36,8 @@ def status(app: App, by_stream: bool) -> None:
     """Show whether the data is right and fresh, and what to do next.
 
     Five lines: until when the data is complete, and for how many streams it is not; how many rows were compared with
-    Pipedrive within the verify cycle; the tokens that are left today; the last and the next run; the queue. Below
+    Pipedrive within the verify cycle; the tokens that are left today; the last and the next run; the queue. A sixth
+    line names files that were kept because a reader had created tables in them. Below
     them, what needs attention, each with the command that comes next. Makes no request.
 
     With --json: an object for each stream, one named "status", and one named "budget".
@@ -97,6 +99,7 @@ def lay_out_status(state: Status, now: datetime, width: int | None) -> list[Line
         ("Budget", _describe_budget(state)),
         ("Runs", _describe_runs(state, now)),
         ("Queue", _describe_queue(state)),
+        *([("Kept", _describe_kept(state.kept))] if state.kept else []),
     ]
     lines = []
     for label, text in facts:
@@ -175,6 +178,11 @@ def _describe_queue(state: Status) -> str:
         f"{state.queue.get('needs_review', 0):,} to review" if state.queue.get("needs_review") else "",
     ]
     return ", ".join(part for part in parts if part) or "empty"
+
+
+def _describe_kept(files: list[str]) -> str:
+    more = f" and {len(files) - _FILES} more" if len(files) > _FILES else ""
+    return f"{', '.join(files[:_FILES])}{more}: your own tables of earlier warehouses (docs/own-tables.md)"
 
 
 def _format_time(moment: datetime) -> str:

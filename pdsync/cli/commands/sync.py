@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from pdsync.cli.app import App, Command
 from pdsync.cli.commands import backfill, reconcile, report
 from pdsync.cli.job import exit_with, expect_requests, run_with_progress, show_receipt
 from pdsync.cli.moment import Moment
-from pdsync.cli.progress import Expected
+from pdsync.cli.progress import Expected, Progress
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
 from pdsync.runner.pipelines import pipeline
@@ -80,30 +79,29 @@ def sync(
 
 
 def _sync(app: App, request: SyncRequest, *, with_verification: bool, fail_on_gap: bool) -> None:
-    receipt, seconds = carry_out(app, app.settings, request)
+    receipt = carry_out(app, app.settings, request)
     code = 4 if fail_on_gap and receipt.gaps and receipt.exit_code not in (3, 130) else receipt.exit_code
     verified = None
     if with_verification and code == 0:
-        verified, took = _verify(app, request, receipt)
-        seconds += took
+        verified = _verify(app, request, receipt)
     if verified and code == 0:
         code = verified.receipt.exit_code
         stopped_by_budget = code == 3 and not verified.held_back
         code = 0 if stopped_by_budget else 4 if code == 0 and fail_on_gap and verified.left else code
     facts = {"verified": _describe_verification(verified)} if verified else {}
-    show_receipt(app, receipt, seconds, code, **facts)
+    show_receipt(app, receipt, code, **facts)
     if verified and not app.json:
         app.note(_summarize_verification(verified))
     webhook.report_end(app, receipt, code)
     exit_with(code)
 
 
-def _verify(app: App, request: SyncRequest, receipt: Receipt) -> tuple[findings.ReconcileResult | None, float]:
+def _verify(app: App, request: SyncRequest, receipt: Receipt) -> findings.ReconcileResult | None:
     """Reconcile the streams that are due, within the rest of the budget."""
     left = request.budget - receipt.tokens if request.budget else None
     due = rotation.select_due(app.settings, list(receipt.streams))
     if not due or (left is not None and left < min(each.tokens for each in due)):
-        return None, 0.0
+        return None
     reconciliation = findings.ReconcileRequest(tuple(each.stream for each in due), repair=True, deep=True, budget=left)
     app.note(f"Verifying {', '.join(reconciliation.streams)}: as part of the verify cycle.")
     return run_with_progress(
@@ -129,7 +127,10 @@ def _summarize_verification(verified: findings.ReconcileResult) -> str:
     seen = ", ".join(f"{name} {count:,}" for name, (_, _, count) in verified.swept.items())
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(each.kind for each in verified.findings).items())
     repaired = len(verified.findings) - len(verified.left)
-    lines = [f"Verified against the source: {seen or 'nothing'}; {verified.receipt.tokens:,} tokens."]
+    lines = [
+        f"Verified against the source: {seen or 'nothing'}; {verified.receipt.tokens:,} tokens,"
+        f" {verified.receipt.duration:.1f} s."
+    ]
     if kinds:
         lines.append(f'Differences: {kinds}; repaired: {repaired}. pdsync sql "from meta.findings"')
     lines += [f"Held back: {verified.held_back}"] if verified.held_back else []
@@ -158,11 +159,12 @@ def load(
     command that opens them. If an answer says success is false, or a record has the keys of another stream, no file is
     loaded.
     """
-    began = time.monotonic()
-    receipt = asyncio.run(
-        load_files.load(app.settings, catalogue.stream(stream), files, version=api, as_of=as_of, company=company)
-    )
-    show_receipt(app, receipt, time.monotonic() - began, receipt.exit_code)
+    chosen = catalogue.stream(stream)
+    with Progress(app) as progress:
+        receipt = asyncio.run(
+            load_files.load(app.settings, chosen, files, progress, version=api, as_of=as_of, company=company)
+        )
+    show_receipt(app, receipt, receipt.exit_code)
     exit_with(receipt.exit_code)
 
 
@@ -182,8 +184,8 @@ def _parse_params(texts: tuple[str, ...]) -> dict[str, str]:
     return params
 
 
-def carry_out(app: App, settings: Settings, request: SyncRequest) -> tuple[Receipt, float]:
-    """Run a sync with live progress; returns the receipt and the duration in seconds."""
+def carry_out(app: App, settings: Settings, request: SyncRequest) -> Receipt:
+    """Run a sync with live progress; returns the receipt."""
     return run_with_progress(
         app,
         lambda progress: sync_streams(settings, request, progress),

@@ -38,7 +38,7 @@ from pdsync.errors import ConfigError
 from pdsync.extract import raw_archive, raw_file
 from pdsync.extract.download_folder import Folder
 from pdsync.extract.redact import RedactionCounts, Redactor, identifiers_of, unique_identifiers
-from pdsync.load import carry_over, warehouse
+from pdsync.load import carry_over, reader_objects, warehouse
 from pdsync.model import OPEN
 from pdsync.runner import project
 from pdsync.runner.archive.replay import Selection, locked_replay
@@ -82,7 +82,12 @@ class _Identifiers(Struct, frozen=True):
 
 
 async def forget_person(
-    settings: Settings, id: int, also: Collection[str] = (), *, dry_run: bool = False
+    settings: Settings,
+    id: int,
+    also: Collection[str] = (),
+    on_note: Callable[[str], None] = log.warning,
+    *,
+    dry_run: bool = False,
 ) -> ErasureReport:
     """Remove the person `id` from everything the project stores.
 
@@ -90,6 +95,7 @@ async def forget_person(
         settings: of the project.
         id: of the person, in Pipedrive.
         also: further texts that identify them: a maiden name, an old address.
+        on_note: is called with messages for the user.
         dry_run: count only.
 
     Raises:
@@ -97,13 +103,13 @@ async def forget_person(
         ProjectLocked: another run has the lock.
         StorageError: a sealed page is damaged, or the disk is full. Fix that, then run the same command again.
     """
-    with project.locked(settings) as control:
+    with project.locked(settings, on_note) as control:
         if control.begun_erasures("person", id):  # it was interrupted after step 4
             report = ErasureReport(resumed=True)
         else:
             report = _clean_sources(settings, control, id, also, dry_run=dry_run)
         if not dry_run:
-            await _rebuild(settings, control, id, report)
+            await _rebuild(settings, control, id, report, on_note)
     return report
 
 
@@ -276,18 +282,20 @@ def _recover_outbox(settings: Settings, control: Control) -> Outbox:
     return outbox
 
 
-def _log_note(event: Event) -> None:
-    if event.kind == "note":
-        log.warning(event.text)
-
-
-async def _rebuild(settings: Settings, control: Control, id: int, report: ErasureReport) -> None:
+async def _rebuild(
+    settings: Settings, control: Control, id: int, report: ErasureReport, on_note: Callable[[str], None]
+) -> None:
     """Delete the old raw files, rebuild the warehouse, and delete copies of the old one."""
+
+    def on_event(event: Event) -> None:
+        if event.kind == "note":
+            on_note(event.text)
+
     used_files = {page.file for page in control.pages()}
     for path in (*settings.raw.glob("*.zst"), *settings.raw.glob(".*.zst.part")):
         if path.name not in used_files:
             path.unlink()
-    await locked_replay(settings, control, Selection.by_names(()), f"forget person {id}", _log_note)
+    await locked_replay(settings, control, Selection.by_names(()), f"forget person {id}", on_event)
     work = project.work_path(settings)
     for path in (
         *work.parent.glob(f"{work.name}.damaged-*"),
@@ -299,4 +307,7 @@ async def _rebuild(settings: Settings, control: Control, id: int, report: Erasur
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+    if kept := reader_objects.find_kept(settings.warehouse):
+        names = ", ".join(path.name for path in kept)
+        on_note(f"{names} may still contain this person: copy your own tables from there, then delete the file.")
     control.finish_erasures("person", id, msgspec.json.encode(report).decode())

@@ -29,8 +29,8 @@ from pdsync.runner.archive import upkeep
 from pdsync.runner.archive.reload import ArchiveReload
 from pdsync.runner.loader import Loader
 from pdsync.runner.report import mutation_log
-from pdsync.runner.report.receipt import adopt_receipts, begin_receipt, save_receipt
-from pdsync.runner.session import Event, ignore_event
+from pdsync.runner.report.receipt import adopt_receipts, begin_receipt, finish_run, save_receipt
+from pdsync.runner.session import Event, log_notes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,7 +65,7 @@ class Selection(Struct, frozen=True):
 async def replay(
     settings: Settings,
     names: Sequence[str] = (),
-    on_event: OnEvent = ignore_event,
+    on_event: OnEvent = log_notes,
     *,
     accept_loss: bool = False,
 ) -> Receipt:
@@ -85,11 +85,15 @@ async def replay(
         ProjectLocked: another run has the project's lock.
         StorageError: a sealed page is missing or damaged, or the disk is full. The warehouse is unchanged.
     """
+
+    def on_note(text: str) -> None:
+        on_event(Event("note", text=text))
+
     selection = Selection.by_names(names)
-    with project.locked(settings, lambda text: on_event(Event("note", text=text))) as control:
+    with project.locked(settings, on_note) as control:
         command = " ".join(["replay", *names, *(["--accept-loss"] if accept_loss else [])])
         receipt = await locked_replay(settings, control, selection, command, on_event, accept_loss=accept_loss)
-        await mutation_log.catch_up(settings, control)
+        await mutation_log.catch_up(settings, control, on_note)
     return receipt
 
 
@@ -98,7 +102,7 @@ async def locked_replay(
     control: Control,
     selection: Selection,
     command: str,
-    on_event: OnEvent = ignore_event,
+    on_event: OnEvent = log_notes,
     *,
     accept_loss: bool = False,
 ) -> Receipt:
@@ -144,7 +148,7 @@ async def locked_replay(
         _remove_file(new)
     for walk in walks:
         control.end_walk(walk.id, "applied")
-    control.finish_run(receipt)
+    finish_run(control, receipt)
     return receipt
 
 

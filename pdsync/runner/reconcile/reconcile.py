@@ -17,7 +17,7 @@ from pdsync.runner.reconcile.comparison import Comparison
 from pdsync.runner.reconcile.diagnosis import Diagnosis
 from pdsync.runner.reconcile.findings import ReconcileResult, conclude_and_save
 from pdsync.runner.reconcile.repair import Repair
-from pdsync.runner.session import Event, begin_run, ignore_event, open_session
+from pdsync.runner.session import Event, begin_run, log_notes, open_session
 
 if TYPE_CHECKING:
     from pdsync.core.config import Settings
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pdsync.runner.session import OnEvent, OnlineSession
 
 
-async def reconcile(settings: Settings, request: ReconcileRequest, on_event: OnEvent = ignore_event) -> ReconcileResult:
+async def reconcile(settings: Settings, request: ReconcileRequest, on_event: OnEvent = log_notes) -> ReconcileResult:
     """Compare the warehouse with the source, and repair it on request.
 
     Args:

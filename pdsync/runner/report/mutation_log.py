@@ -23,7 +23,7 @@ from pdsync.writeback.adoption import complete_journal
 from pdsync.writeback.shapes import find_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pdsync.core.config import Settings
     from pdsync.core.control import Control
@@ -76,33 +76,34 @@ async def apply_pushes(
     return notes
 
 
-async def publish(settings: Settings) -> None:
+async def publish(settings: Settings, on_note: Callable[[str], None] = log.warning) -> None:
     """Write the mutations, and the deletions and merges of pushes, into the warehouse, and nothing else.
 
     Raises:
         ProjectLocked: another run has the lock.
         StorageError: it can't be written.
     """
-    with project.locked(settings) as control:
+    with project.locked(settings, on_note) as control:
         if control.company() is not None and settings.warehouse.exists():
-            await _publish(settings, control, always=True)
+            await _publish(settings, control, on_note, always=True)
 
 
-async def catch_up(settings: Settings, control: Control) -> None:
+async def catch_up(settings: Settings, control: Control, on_note: Callable[[str], None]) -> None:
     """Write deletions and merges of pushes that the warehouse lacks. The caller has the project's lock."""
     if open_outbox(settings, control).has_removed_records() and settings.warehouse.exists():
-        await _publish(settings, control, always=False)
+        await _publish(settings, control, on_note, always=False)
 
 
-async def _publish(settings: Settings, control: Control, *, always: bool) -> None:
+async def _publish(settings: Settings, control: Control, on_note: Callable[[str], None], *, always: bool) -> None:
     company = control.company()
     if company is None:
         return
-    before = project.ready_work_file(settings, control)
+    before = project.ready_work_file(settings, control, on_note)
     outbox, loader = open_outbox(settings, control), Loader(project.work_path(settings))
     try:
         await loader.do(loader.open, *company)
-        await loader.do(lambda: recover(outbox, loader.connection))
+        for note in await loader.do(lambda: recover(outbox, loader.connection)):
+            on_note(note)
         pending = await loader.do(lambda: applied_changes.find_pending(outbox, loader.connection, settings.overlap_s))
         if not pending and not always:
             return
@@ -121,10 +122,10 @@ async def _publish(settings: Settings, control: Control, *, always: bool) -> Non
         complete_journal(outbox)
         await loader.do(save_mutation_log, loader, outbox, dict.fromkeys(done, receipt.run_id if done else ""))
         for note in await loader.do(loader.create_project_views, settings.project):
-            log.warning(note)
+            on_note(note)
     finally:
         await loader.close()
-    project.publish(settings, before=before)
+    project.publish(settings, on_note, before)
 
 
 def _schema(loader: Loader) -> pa.Schema:

@@ -132,6 +132,12 @@ def exit_code(receipt: Receipt, errors: dict[str, PdsyncError], stopped: Stopped
     return 4 if errors and only_forbidden and not any(s.quarantined for s in receipt.streams.values()) else 1
 
 
+def finish_run(control: Control, receipt: Receipt) -> None:
+    """End a run whose warehouse is published: its duration is measured, and its receipt stored for good."""
+    receipt.seconds = max((datetime.now(UTC) - receipt.started_at).total_seconds(), 0.0)
+    control.finish_run(receipt)
+
+
 def save_receipt(loader: Loader, receipt: Receipt) -> None:
     """Save the receipt in meta.runs and meta.streams; replaces that of the same run."""
     connection = loader.connection

@@ -24,7 +24,7 @@ from pdsync.extract import raw_archive, windows
 from pdsync.model import StreamReceipt
 from pdsync.runner import project
 from pdsync.runner.report.receipt import StreamEnd, begin_receipt, conclude, count_changes, exit_code
-from pdsync.runner.session import Event, ignore_event, open_session
+from pdsync.runner.session import Event, log_notes, open_session
 from pdsync.runner.sync import walk_loader
 from pdsync.runner.sync.sync import sync
 from pdsync.runner.sync.sync_request import SyncRequest
@@ -82,7 +82,7 @@ def _lists_by_time(stream: Stream, prefer: Version) -> list[tuple[Stream, Versio
     return [entry for entry in found if stream.cursor and "updated_since" in entry[3].query]
 
 
-async def backfill(settings: Settings, request: BackfillRequest, on_event: OnEvent = ignore_event) -> Receipt:
+async def backfill(settings: Settings, request: BackfillRequest, on_event: OnEvent = log_notes) -> Receipt:
     """Read a part of the past again and publish the warehouse.
 
     Args:

@@ -23,7 +23,7 @@ from pdsync.extract.saved_answers import read_answers
 from pdsync.model import FROM_FILES, Page, Receipt, Stream, Version
 from pdsync.normalise.tables import CODE
 from pdsync.runner.report.receipt import StreamEnd, begin_receipt, conclude, count_changes
-from pdsync.runner.session import open_offline_session
+from pdsync.runner.session import log_notes, open_offline_session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from pdsync.core.config import Settings
     from pdsync.core.control import Control
-    from pdsync.runner.session import Session
+    from pdsync.runner.session import OnEvent, Session
 
 _KEY_OF_DEFINITIONS = "field_code"
 _MIN_OWN_KEYS = 4  # a record with all keys of a stream that has at least this many is of that stream
@@ -42,6 +42,7 @@ async def load(
     settings: Settings,
     stream: Stream,
     paths: Sequence[Path],
+    on_event: OnEvent = log_notes,
     *,
     version: Version | None = None,
     as_of: datetime | None = None,
@@ -53,6 +54,7 @@ async def load(
         settings: of the project.
         stream: of the records.
         paths: files of answers, lists or records.
+        on_event: is called with each event, in the event loop's thread.
         version: of the API; None: detected by the keys of the records.
         as_of: when the files were saved; None: the time of each file.
         company: its id, if the project has none yet.
@@ -69,7 +71,9 @@ async def load(
     version = version or _detect_version(stream, [body for _, content in contents for body in content])
     for path, content in contents:
         check_records(path, content, stream, version, is_given=is_given)
-    async with open_offline_session(settings, lambda control: _begin(control, stream), company_id=company) as session:
+    async with open_offline_session(
+        settings, lambda control: _begin(control, stream), on_event, company_id=company
+    ) as session:
         loader, receipt = session.loader, session.receipt
         await loader.do(loader.sync_custom_fields, stream, receipt.run_id)
         for path, content in contents:

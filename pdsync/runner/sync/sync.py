@@ -14,7 +14,7 @@ from pdsync.core.log import log
 from pdsync.errors import DependentsBudgetSpent, FeatureOff, PdsyncError, Stopped
 from pdsync.model import StreamReceipt
 from pdsync.runner.report.receipt import StreamEnd, conclude, count_changes, exit_code
-from pdsync.runner.session import Event, begin_run, ignore_event, open_session
+from pdsync.runner.session import Event, begin_run, log_notes, open_session
 from pdsync.runner.sync.sync_request import SyncRequest
 from pdsync.runner.sync.walk_reader import WalkReader
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["SyncRequest", "SyncRun", "sync"]
 
 
-async def sync(settings: Settings, request: SyncRequest, on_event: OnEvent = ignore_event) -> Receipt:
+async def sync(settings: Settings, request: SyncRequest, on_event: OnEvent = log_notes) -> Receipt:
     """Bring the warehouse up to date and publish it.
 
     Args:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from markupsafe import Markup
 
+from pdsync.core.wording import counted
 from pdsync.runner import project
 from pdsync.runner.report import freshness
 from pdsync.runner.report.page import figures, formats
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _FOLDER = Path(__file__).parent
 _SCRIPTS = ("vendor/vega.min.js", "vendor/vega-interpreter.js", "draw.js")
+_NAMED = 3  # streams with a gap in the first line
 _SECTIONS = {"health": "Health of the data", "sales": "Sales"}
 
 
@@ -119,13 +121,22 @@ def _judge(warehouse: duckdb.DuckDBPyConnection, settings: Settings, clock: Cloc
         return Verdict("No stream has been read completely yet: pdsync sync", good=False)
     gaps = first(
         warehouse.execute(
-            "SELECT len(gaps) FROM meta.runs WHERE finished_at IS NOT NULL"
-            " ORDER BY started_at DESC, run_id DESC LIMIT 1"
+            "SELECT gaps FROM meta.runs WHERE finished_at IS NOT NULL ORDER BY started_at DESC, run_id DESC LIMIT 1"
         )
     )
-    left = int(gaps[0] or 0) if gaps else 0
-    complete = sum(last.values())
+    left = [str(gap).split(":", 1)[0] for gap in gaps[0] or ()] if gaps else []
+    left += [stream for stream, complete in last.items() if not complete and stream not in left]
+    complete = sum(stream not in left for stream in last)
     local = min(ends).astimezone(formats.timezone(clock.zone))
     text = f"Data complete to {local:%H:%M} on {formats.format_day(local)}"
-    text += f", {complete} of {len(last)} streams, {left or 'no'} gap{'s' if left > 1 else ''}"
-    return Verdict(text, good=complete == len(last) and not left)
+    text += f", {complete} of {len(last)} streams complete, {_describe_gaps(left)}"
+    return Verdict(text, good=not left)
+
+
+def _describe_gaps(streams: list[str]) -> str:
+    """The number of gaps, given the stream of each, and the first streams by name."""
+    if not streams:
+        return "no gap"
+    names = list(dict.fromkeys(streams))
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{counted(len(streams), 'gap')} in {', '.join(names[:_NAMED])}{more}"
