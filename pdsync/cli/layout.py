@@ -54,7 +54,7 @@ class Line(NamedTuple):
 class Hints(Struct, frozen=True):
     """How to see what a terminal has no room for. Without a hint nothing of that kind is left out."""
 
-    columns: str = ""
+    columns: str = ""  # `{columns}` in it stands for columns that could be chosen
     empty: str = ""  # columns that are NULL in every row
     rows: str = ""  # beyond MOST_ROWS
 
@@ -289,10 +289,15 @@ def _leading(columns: list[_Column]) -> list[_Column]:
 
 
 def _first_columns(columns: list[_Column], width: int, hints: Hints, *, scrolls: bool) -> list[Line]:
-    """The key, the title and the columns after them, as far as they fit; the others are named below."""
+    """The key, the title and the columns after them, as far as they fit; the others are named below.
+
+    An id or a position with the name beside it (`stage_id`, `stage_nr` and `stage`) comes last.
+    """
     ordered = _leading(columns)
+    names = {column.name for column in columns}
     if scrolls:
         return _draw(ordered, [c.least(_NATURAL) for c in ordered], is_bounded=True)
+    ordered.sort(key=lambda column: _has_name_beside(column.name, names))
     chosen, used = [], -_GAP
     for column in ordered:
         if hints.empty and column.is_empty:
@@ -309,8 +314,26 @@ def _first_columns(columns: list[_Column], width: int, hints: Hints, *, scrolls:
     named = wrap(f"… {len(rest):,} more: {', '.join(rest)}", width)
     if len(named) > _NAMED_LINES:
         named = [*named[: _NAMED_LINES - 1], shorten(f"{named[_NAMED_LINES - 1].rstrip(',')}, …", width)]
-    lines = [*named, *wrap(hints.columns, width)]
+    example = _choose_example(ordered, rest)
+    hint = hints.columns.replace("{columns}", ",".join(example) or "A,B")
+    lines = [*named, *wrap(hint, width)]
     return _draw(chosen, widths, is_bounded=True) + [Line(left_to_right(line), "dim") for line in lines]
+
+
+def _has_name_beside(name: str, names: set[str]) -> bool:
+    """Whether a column is the id or the position of what another column names."""
+    what, _, kind = name.rpartition("_")
+    return kind in ("id", "nr") and not names.isdisjoint((what, f"{what}_name"))
+
+
+def _choose_example(ordered: Sequence[_Column], rest: Sequence[str]) -> list[str]:
+    """Up to three columns that could be chosen: the first two, and one that was left out: the value, or a number."""
+    left = sorted(
+        (column for column in ordered if column.name in rest and not column.is_empty),
+        key=lambda column: (column.name != "value", not column.is_number or column.name.endswith("_id")),
+    )
+    example = [column.name for column in (*ordered[:2], *left[:1])]
+    return [name for name in dict.fromkeys(example) if re.fullmatch(r"\w+", name)]
 
 
 def _record_lines(columns: list[_Column], count: int, width: int | None) -> list[Line]:

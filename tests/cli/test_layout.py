@@ -245,6 +245,24 @@ def test_few_rows_are_turned_and_many_are_not() -> None:
     assert many[-1].text == "See them with -o vertical"
 
 
+def test_names_and_numbers_come_before_the_ids_beside_them() -> None:
+    """As of sales.funnel, in 80 columns: the value is drawn, and the hint names columns of this very table."""
+    names = ["pipeline_id", "pipeline", "stage_nr", "stage_id", "stage", "currency", "deals", "archived_deals", "value",
+             "average", "base_currency", "base_value"]  # fmt: skip
+    row = [1, "Sales", 1, 11, "Qualified", "EUR", 188, 3, Decimal("99112.90"), Decimal("527.29"), "EUR", Decimal(99112)]
+    rows = Rows(names, [row] * 12, hints=Hints(columns="choose: --columns {columns}"))
+    lines = [line.text for line in lay_out(rows, 80)]
+    header = lines[0].split()
+    assert header[:6] == ["pipeline", "stage", "currency", "deals", "archived_deals", "value"]
+    assert not {"pipeline_id", "stage_id", "stage_nr"} & set(header)
+    example = lines[-1].partition("--columns ")[2].split(",")
+    assert len(example) == 3
+    assert set(example) <= set(names)
+    assert set(example) - set(header)  # at least one of those that were left out
+    alone = Rows(["org_id", *names[4:]], [row[3:]] * 12, hints=HINTS)  # an id without a name stays in front
+    assert lay_out(alone, 60)[0].text.split()[0] == "org_id"
+
+
 def test_columns_that_a_reader_can_scroll_to_are_all_drawn() -> None:
     names = lay_out(deals(30), 80, scrolls=True)[0].text.split()
     assert sorted(names) == sorted(deals(30).names)

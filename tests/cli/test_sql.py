@@ -196,6 +196,43 @@ def test_a_query_that_fails_says_what_is_wrong(project: Project) -> None:
     assert "show all tables" in ran.err
 
 
+@pytest.mark.parametrize(
+    ("query", "is_hinted"),
+    [
+        ("from sales.funnel_on", True),
+        ('select * from "sales"."Funnel_On" limit 1', True),
+        ("from sales.funnel_on()", True),
+        ("select nope from sales.funnel_on('2026-01-31')", False),
+        ("from sales.funnel_on_2", False),
+    ],
+)
+def test_a_macro_that_lacks_its_parameters_is_named_with_them(project: Project, query: str, is_hinted: bool) -> None:
+    ran = project.here("sql", query)
+    assert ran.code == 2
+    assert ("sales.funnel_on(day)" in ran.err) == is_hinted
+
+
+def test_a_view_file_that_no_run_has_read_is_named_with_the_command_that_reads_it(project: Project) -> None:
+    file = project.folder / "views" / "open_deals.sql"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("from deals")
+    try:
+        ran = project.here("sql", "from my.open_deals")
+        assert ran.code == 2
+        assert "views/open_deals.sql" in ran.err
+        assert "pdsync sync" in ran.err
+        assert "open_deals.sql" not in project.here("sql", "from my.open").err
+    finally:
+        file.unlink()
+
+
+@pytest.mark.parametrize(("form", "output"), [("csv", "csv"), ("excel", "csv"), ("XLSX", "csv"), ("json", "json")])
+def test_export_names_the_command_that_writes_other_formats(project: Project, form: str, output: str) -> None:
+    ran = project.here("export", form, "deals")
+    assert ran.code == 2
+    assert f"-o {output} > deals.{output}" in ran.err
+
+
 def test_api_calls_any_operation_and_checks_it_first(box: RunningSandbox, project: Project) -> None:
     deal = json.loads(project.here("api", "getDeal", "id=1").out)
     assert deal["data"]["id"] == 1

@@ -18,7 +18,36 @@ if TYPE_CHECKING:
     from pdsync.load.export import File
 
 
-@click.group(cls=Group)
+_OTHER = (
+    "csv",
+    "excel",
+    "xlsx",
+    "xls",
+    "ods",
+    "spreadsheet",
+    "json",
+    "ndjson",
+)  # what `pdsync sql` writes, or CSV is for
+
+
+class _Exports(Group):
+    """The formats; of those that `pdsync sql` writes, its command is named."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is named first in `args`."""
+        if args[0].lower() in _OTHER:
+            form = args[0].lower() if args[0].lower() in ("json", "ndjson") else "csv"
+            spreadsheet = "\nExcel and LibreOffice open it (in Excel: Data > From Text/CSV)." if form == "csv" else ""
+            ctx.fail(
+                f"pdsync export writes Parquet only. A table, or the answer of any query, as {form.upper()}:\n"
+                f'  pdsync sql "from labeled.deals" -o {form} > deals.{form}{spreadsheet}'
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Exports)
 def export() -> None:
     """The warehouse as files for other programs."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import re
 import sys
 from datetime import datetime  # noqa: TC003 - part of the signatures
 from decimal import Decimal
@@ -23,17 +24,18 @@ from pdsync.cli.moment import Moment
 from pdsync.core import cells
 from pdsync.core.wording import counted
 from pdsync.errors import ConfigError
-from pdsync.load import results
+from pdsync.load import comments, project_views, results
 from pdsync.runner import project
 from pdsync.runner.report.observed import latest, observed_from, streams_of, unobserved
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 FORMS: tuple[tables.Form, ...] = get_args(tables.Form)
 FORMATS = [*FORMS, "json", "ndjson", "csv", "parquet"]
 _HINTS = Hints(
-    columns="See them with -o vertical or -o glimpse, or choose: --columns id,title,value",
+    columns="See them with -o vertical or -o glimpse, or choose: --columns {columns}",
     empty="--all shows them",
     rows="a file or pipe gets all",
 )
@@ -66,14 +68,15 @@ def sql(
     pdsync sql "select status, count(*), sum(value) from deals group by status" -o csv
     pdsync sql --as-of 2026-01-31 "from labeled.deals where status = 'open'"
 
-    A table fits the terminal: few rows are turned; of many columns the first are shown and the others named. What is
+    A table fits the terminal: few rows are turned; of many columns the first are shown and the others named, ids
+    beside a name among them. What is
     taller than the screen opens in $PAGER (less). vertical shows one record below the other, glimpse a line for each
     column. A file or pipe gets everything. Before the first sync the past is not known: a warning says so, and with
     JSON each row has observed_from, the time from which on it is.
     """
     text = sys.stdin.read() if query == "-" else query
     with project.open_warehouse(app.settings, as_of, text) as warehouse:
-        answer = ask(warehouse, text)
+        answer = ask(warehouse, text, app.settings.project)
     warning, since = None, None
     if as_of is not None:
         with project.open_warehouse(app.settings) as warehouse:
@@ -120,17 +123,34 @@ def _types(answer: pa.Table) -> list[str]:
     return [str(each).replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ") for each in types]
 
 
-def ask(warehouse: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
+def ask(warehouse: duckdb.DuckDBPyConnection, query: str, project_folder: Path | None = None) -> pa.Table:
     """Run `query`.
 
     Raises:
-        ConfigError: DuckDB refuses the query; the message is DuckDB's.
+        ConfigError: DuckDB refuses the query; the message is DuckDB's, with hints about macros and own views.
     """
     try:
         relation = warehouse.sql(query)
         return results.fetch_table(relation) if relation is not None else pa.table({})
     except duckdb.Error as error:
-        raise ConfigError(f'{str(error).strip()}\nTables: pdsync sql "show all tables"') from error
+        lines = [str(error).strip(), *_hints(warehouse, query, project_folder), 'Tables: pdsync sql "show all tables"']
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _hints(warehouse: duckdb.DuckDBPyConnection, query: str, project_folder: Path | None) -> list[str]:
+    """What a query that failed misses: the parameters of a macro, or views that no run has created yet."""
+    named = query.lower().replace('"', "")
+    hints = [
+        f"{macro.schema}.{macro.name} takes parameters: from {macro.call}"
+        for macro in comments.macros(warehouse)
+        if re.search(rf"\b{re.escape(f'{macro.schema}.{macro.name}')}\b(?!\s*\(\s*[^\s)])", named)
+    ]
+    created = {f"{each.schema}.{each.name}".lower() for each in comments.relations(warehouse)}
+    for file in sorted((project_folder / "views").glob("*.sql")) if project_folder else ():
+        view = f"{project_views.SCHEMA}.{file.stem}".lower()
+        if view not in created and re.search(rf"\b{re.escape(view)}\b", named):
+            hints.append(f"views/{file.name} is no view yet: the next sync creates it, or says why not: pdsync sync")
+    return hints
 
 
 def _write(app: App, answer: pa.Table, output: str, *, raw_csv: bool, marks: dict[str, Any]) -> None:
@@ -219,7 +239,7 @@ def shell(app: App) -> None:
                     app.note(f"Not a command: {query}. There are .mode {' or '.join(FORMS)}, and .exit.")
                 continue
             try:
-                answer = ask(warehouse, query)
+                answer = ask(warehouse, query, app.settings.project)
             except ConfigError as error:
                 app.note(str(error))
             else:
