@@ -42,6 +42,7 @@ _ID = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _LONGEST_ID = 60
+_PLAIN = re.compile(r"-?[\d,]+(\.\d+)?")  # a number without an exponent
 
 
 class Line(NamedTuple):
@@ -68,6 +69,7 @@ class Rows(Struct, frozen=True):
     counts: bool = False  # integers are counts, not ids: with thousands separators
     notes: bool = False  # the last column has lists of remarks: below the rows if they do not fit beside them
     hints: Hints = Hints()
+    is_data: bool = False  # an empty text or list is visible, so that only NULL is blank
 
 
 class _Column(NamedTuple):
@@ -111,9 +113,9 @@ def lay_out(rows: Rows, width: int | None, *, scrolls: bool = False) -> list[Lin
 
 
 def lay_out_records(rows: Rows, width: int | None) -> list[Line]:
-    """One record below the other, a line for each column; on a terminal long values go on in the next line."""
+    """One record below the other, a line for each column and line of text; a terminal wraps long ones."""
     drawn = len(rows.values) if width is None else min(len(rows.values), MOST_ROWS)
-    columns = _columns(rows, drawn)
+    columns = _columns(rows, drawn, breaks_lines=True)
     if width is None:
         return _record_lines(columns, drawn, None)
     shown, footer = _without_empty(columns, rows.hints.empty)
@@ -158,22 +160,59 @@ def _first_values(values: list[Any], room: int | None) -> str:
 
 def one_line(value: Any, *, counts: bool = False) -> str:
     """A value as text for people, in one line."""
-    return cell(value, counts=counts).replace("\\x0d\n", "\\n").replace("\n", "\\n").replace("\t", "\\t")
+    return _in_lines(value, counts=counts).replace("\n", "\\n")
 
 
-def _columns(rows: Rows, most: int) -> list[_Column]:
+def _in_lines(value: Any, *, counts: bool) -> str:
+    """A value as text for people, with the line breaks it has."""
+    text = ", ".join(map(_element, value)) if isinstance(value, list) else cell(value, counts=counts)
+    return text.replace("\\x0d\n", "\n").replace("\t", "\\t")
+
+
+def _element(value: Any) -> str:
+    """An element of a list, in quotes where the list could be read in another way."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_element, value))}]"
+    text = cell(value)
+    is_clear = text == text.strip() and text not in ("", "NULL") and not set(text) & set(",'[]")
+    return text if is_clear or not isinstance(value, str) else "'" + text.replace("'", "''") + "'"
+
+
+def _columns(rows: Rows, most: int, *, breaks_lines: bool = False) -> list[_Column]:
     drawn = rows.values[:most]
     columns = [[row[index] for row in drawn] for index in range(len(rows.names))]
     if rows.notes:
         columns[-1] = ["; ".join(remarks) for remarks in columns[-1]]
     return [
-        _column(one_line(str(name)), values, counts=rows.counts)
+        _column(one_line(str(name)), values, _texts(rows, values, breaks_lines=breaks_lines))
         for name, values in zip(rows.names, columns, strict=True)
     ]
 
 
-def _column(name: str, values: list[Any], *, counts: bool) -> _Column:
-    texts = [one_line(value, counts=counts) for value in values]
+def _texts(rows: Rows, values: list[Any], *, breaks_lines: bool) -> list[str]:
+    """The values of a column as texts; floats with as many decimals as the one that has most."""
+    as_text = _in_lines if breaks_lines else one_line
+    texts = [as_text(value, counts=rows.counts) for value in values]
+    decimals = max(
+        (_decimals(text) for text, value in zip(texts, values, strict=True) if isinstance(value, float)), default=0
+    )
+    for index, value in enumerate(values):
+        if decimals and isinstance(value, float) and _PLAIN.fullmatch(texts[index]):
+            missing = decimals - _decimals(texts[index])
+            texts[index] += ("." if missing == decimals else "") + "0" * missing
+        elif rows.is_data and value in ("", []):
+            texts[index] = "''" if value == "" else "[]"
+    return texts
+
+
+def _decimals(text: str) -> int:
+    """How many decimals a number has; 0 if it is written with an exponent."""
+    return len(text.partition(".")[2]) if _PLAIN.fullmatch(text) else 0
+
+
+def _column(name: str, values: list[Any], texts: list[str]) -> _Column:
     widths = [cell_width(text) for text in texts]
     whole = [width if _is_whole(value, text) else 0 for value, text, width in zip(values, texts, widths, strict=True)]
     present = [value for value in values if value is not None]
@@ -348,11 +387,10 @@ def _record_lines(columns: list[_Column], count: int, width: int | None) -> list
         for column in columns:
             name = pad(shorten(column.name, names_width), names_width)
             text = column.texts[index]
-            if width is None:
-                lines.append(Line(f"{name}  {text}".rstrip()))
-                continue
-            for number, part in enumerate(wrap(text, max(width - names_width - _GAP, _TIGHT))):
-                lines.append(Line(left_to_right(f"{' ' * names_width if number else name}  {part}".rstrip())))
+            parts = text.split("\n") if width is None else wrap(text, max(width - names_width - _GAP, _TIGHT))
+            for number, part in enumerate(parts):
+                line = f"{' ' * names_width if number else name}  {part}".rstrip()
+                lines.append(Line(left_to_right(line, on_terminal=width is not None)))
     return lines
 
 

@@ -203,7 +203,8 @@ def test_a_file_or_pipe_gets_each_value_whole_in_one_line(table: tuple[list[str]
     for line, row in zip(lines[header:], values, strict=True):
         assert [value for value in row if one_line(value).strip() not in line] == []
     records = "\n".join(line.text for line in lay_out_records(Rows(names, values, hints=HINTS), None))
-    assert [value for row in values for value in row if one_line(value).rstrip() not in records] == []
+    parts = [part for row in values for value in row for part in one_line(value).split("\\n")]
+    assert [part for part in parts if part.rstrip() not in records] == []
 
 
 @pytest.mark.parametrize(
@@ -284,6 +285,43 @@ def test_records_show_each_value_whole_on_lines_of_their_own() -> None:
     assert lines[1] == "id    1"
     assert " ".join(" ".join(lines[2:-1]).split()[1:]) == long
     assert lines[-1] == "… 1 more is empty; --all shows them"
+
+
+def test_the_floats_of_a_column_have_the_same_number_of_decimals_and_all_their_cents() -> None:
+    values: list[list[Any]] = [[333.25], [1234.56], [-7.0], [None], [float("inf")]]
+    lines = [line.text.strip() for line in lay_out(Rows(["value"], values), 80)]
+    assert lines == ["value", "333.25", "1,234.56", "-7.00", "", "inf"]
+    whole = [line.text.strip() for line in lay_out(Rows(["value"], [[2.0], [30.0]]), None)]
+    assert whole == ["value", "2", "30"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (["a", "b", "c"], "a, b, c"),
+        (["a, b", "c"], "'a, b', c"),
+        (["", "NULL", None, "it's", "[x]"], "'', 'NULL', NULL, 'it''s', '[x]'"),
+        ([[1, 2], [], ["a,b"]], "[1, 2], [], ['a,b']"),
+    ],
+)
+def test_a_list_can_be_read_in_one_way_only(value: list[Any], shown: str) -> None:
+    assert one_line(value) == shown
+
+
+def test_only_null_is_blank_among_data() -> None:
+    values: list[list[Any]] = [[None], [""], [[]], [[""]]]
+    for form in (lay_out, lay_out_records):
+        lines = [line.text.removeprefix("x").strip() for line in form(Rows(["x"], values, is_data=True), 80)]
+        assert [line for line in lines if not line.startswith("──")][-4:] == ["", "''", "[]", "''"]
+    assert lay_out(Rows(["x"], [[""]]), 80)[1].text == ""
+
+
+def test_records_have_the_lines_of_a_text_and_tables_have_one() -> None:
+    rows = Rows(["id", "note"], [[1, "first\r\nsecond\n\nlast"]])
+    for width in (None, 40):
+        lines = [line.text for line in lay_out_records(rows, width)]
+        assert lines[1:] == ["id    1", "note  first", "      second", "", "      last"]
+        assert lay_out(rows, width)[1].text.endswith("first\\nsecond\\n\\nlast")
 
 
 def test_a_glimpse_has_a_line_for_each_column_with_its_type_and_first_values() -> None:

@@ -572,8 +572,24 @@ def test_the_value_of_a_deal_is_divided_among_its_products(company: duckdb.DuckD
         assert ask(company, shown) == [(7, "licence", 75), (8, "licence", 25)]
         sums = "SELECT stage_id, currency, sum(value) FROM sales.{} GROUP BY ALL ORDER BY ALL"
         assert ask(company, sums.format("product_pipeline")) == ask(company, sums.format("funnel"))
+        company.execute('UPDATE main.deal_products SET "sum" = 20, is_enabled = true')  # a third of 100 each
+        thirds = [(7, "licence", Decimal("33.33")), (8, "licence", Decimal("33.33")), (9, "licence", Decimal("33.34"))]
+        assert sorted(ask(company, shown)) == thirds
+        assert ask(company, sums.format("product_pipeline")) == ask(company, sums.format("funnel"))
     finally:
         company.execute("DELETE FROM main.deal_products")
+
+
+def test_money_is_decimal_in_the_views(company: duckdb.DuckDBPyConnection) -> None:
+    """So that sums are exact and a CSV has no digits of binary fractions."""
+    views = ["coverage", "forecast", "funnel", "product_pipeline", "targets", "value_by_owner", "won_by_month"]
+    money = (
+        "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'sales'"
+        " AND table_name IN (SELECT unnest(?)) AND regexp_matches(column_name, '(^|_)(value|average|target|missing)$')"
+    )
+    columns = company.execute(money, [views]).fetchall()
+    assert {view for view, _, _ in columns} == set(views)
+    assert [each for each in columns if not each[2].startswith("DECIMAL")] == []
 
 
 def test_targets_beside_what_is_won_and_open(company: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:

@@ -121,4 +121,4 @@ def _show(app: App, settings: Settings, query: str) -> None:
     with project.open_warehouse(settings) as warehouse:
         answer = ask(warehouse, query)
     if not app.json:
-        tables.show(app, Rows(answer.column_names, answer_rows(answer)), may_page=False)
+        tables.show(app, Rows(answer.column_names, answer_rows(answer), is_data=True), may_page=False)

@@ -111,7 +111,7 @@ def _show(app: App, answer: pa.Table, form: tables.Form, hints: Hints) -> None:
     """Show an answer to people; a terminal gets the first rows of a long one, and their true count."""
     drawn = answer if tables.terminal_width(app.out) is None else answer.slice(0, layout.MOST_ROWS)
     types = _types(answer) if form == "glimpse" else []
-    rows = Rows(answer.column_names, answer_rows(drawn), total=answer.num_rows, hints=hints)
+    rows = Rows(answer.column_names, answer_rows(drawn), total=answer.num_rows, hints=hints, is_data=True)
     tables.show(app, rows, form, types)
     app.note(counted(answer.num_rows, "row"))
 
