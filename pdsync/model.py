@@ -404,6 +404,7 @@ State = Literal[
     "queued", "approved", "armed", "unknown", "applied", "rejected", "conflict", "needs_review", "cancelled"
 ]
 OPEN: frozenset[State] = frozenset({"queued", "approved", "armed", "unknown"})
+LEFT_BY_PUSH: tuple[State, ...] = ("approved", "armed", "unknown")  # of an interrupted push, if none is running
 
 
 class Mutation(Struct, frozen=True):

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pdsync.core import catalogue
 from pdsync.core.account import fetch_account
 from pdsync.core.control import Control, Lock
 from pdsync.core.log import log
+from pdsync.core.wording import counted
 from pdsync.errors import AuthError, ConfigError, GuardTripped, PdsyncError, ProjectLocked, Stopped, WrongCompany
+from pdsync.model import LEFT_BY_PUSH
 from pdsync.runner import connection as client
 from pdsync.runner import project
 from pdsync.runner.queue_recovery import open_outbox, recover
@@ -36,7 +39,7 @@ from pdsync.writeback.shapes import find_stream
 from pdsync.writeback.unknown_outcomes import UnknownOutcomes, probe_waits_s
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from pathlib import Path
 
     import duckdb
@@ -44,13 +47,14 @@ if TYPE_CHECKING:
     from pdsync.core.account import Account
     from pdsync.core.config import Settings
     from pdsync.core.http import Http
-    from pdsync.model import Mutation
+    from pdsync.model import Mutation, State
     from pdsync.runner.session import Event
     from pdsync.writeback.outbox import Outbox
     from pdsync.writeback.plan import Plan
     from pdsync.writeback.precondition import Policy
 
 ENDS = ("applied", "rejected", "conflict", "needs_review")
+LOOKED_UP_FIRST = "it is not known whether this happened already: it is looked up before anything is sent"
 
 
 class PushRequest(Struct, frozen=True):
@@ -159,8 +163,12 @@ def _check_warehouse(warehouse: duckdb.DuckDBPyConnection | None, identity: Acco
         raise WrongCompany(expected=int(row[0]), found=identity.company_id, name=identity.company_name)
 
 
-async def dry_run(settings: Settings, request: PushRequest) -> tuple[Plan, str | None]:
+async def dry_run(
+    settings: Settings, request: PushRequest, on_message: Callable[[str], None] = log.warning
+) -> tuple[Plan, str | None]:
     """Plan the queue. Nothing but reads is sent, and nothing is changed; the hash of the plan is stored.
+
+    The plan has what the next push may send, also what an interrupted push left; `on_message` gets a line about that.
 
     Returns:
         The plan, and why a guard would refuse it now; None if none would.
@@ -168,14 +176,35 @@ async def dry_run(settings: Settings, request: PushRequest) -> tuple[Plan, str |
     Raises:
         WrongCompany, ConfigError, PdsyncError: nothing was changed.
     """
-    async with _session(settings, request) as session:
-        plan = await _make(session, request)
+    async with _session(settings, request, on_message) as session:
+        left = [] if _is_pushing(settings) else session.outbox.mutations(LEFT_BY_PUSH, images=False)
+        if left:
+            on_message(_describe_left(left))
+        plan = await _make(session, request, left)
         session.outbox.push_log.save_plan(plan.hash, plan.company_id, len(plan.steps))
         try:
             _guard(session, plan, request)
         except GuardTripped as error:
             return plan, str(error)
         return plan, None
+
+
+def _is_pushing(settings: Settings) -> bool:
+    """Whether a push is under way: what it has approved is its own."""
+    try:
+        with Lock(settings.state / "push.lock"):
+            return False
+    except ProjectLocked:
+        return True
+
+
+def _describe_left(left: Sequence[Mutation]) -> str:
+    """A line about the mutations that an interrupted push left."""
+    unknown = sum(each.state != "approved" for each in left)
+    remain = f"A push was interrupted: {counted(len(left), 'change')} {'remains' if len(left) == 1 else 'remain'}"
+    if not unknown:
+        return f"{remain}."
+    return f"{remain}, {unknown:,} of them looked up first because it is not known whether they happened."
 
 
 async def push(
@@ -206,8 +235,8 @@ async def push(
     with Lock(settings.state / "push.lock"):
         async with _session(settings, request, on_message) as session:
             push_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-            await _resolve_unknown(session, request, push_id, on_message)
-            plan = await _plan(session, request)
+            resolved = await _resolve_unknown(session, request, push_id, on_message)
+            plan = await _plan(session, request, resolved)
             if plan.steps:
                 _guard(session, plan, request)
                 if not confirm(plan):
@@ -224,11 +253,15 @@ async def push(
 
 async def _resolve_unknown(
     session: PushSession, request: PushRequest, push_id: str, on_message: Callable[[str], None]
-) -> None:
-    """Find out what became of the mutations that the last push left with an unknown outcome, before planning."""
+) -> set[str]:
+    """Find out what became of the mutations that the last push left with an unknown outcome, before planning.
+
+    Returns:
+        The ids of those mutations.
+    """
     unknown = session.outbox.recover_after_crash()
     if not unknown:
-        return
+        return set()
     on_message(
         f"The outcome of {len(unknown)} mutations of the last push is unknown: probing whether they were carried out."
     )
@@ -241,9 +274,11 @@ async def _resolve_unknown(
     session.outbox.release()
     if trouble:
         raise trouble[0]
+    return {each.id for each in unknown}
 
 
-async def _plan(session: PushSession, request: PushRequest) -> Plan:
+async def _plan(session: PushSession, request: PushRequest, resolved: set[str]) -> Plan:
+    """The plan of the queue, or the saved one without those of the `resolved` mutations that are not to be sent."""
     if request.plan is None:
         return await _make(session, request)
     plan = load_plan(request.plan)
@@ -256,26 +291,37 @@ async def _plan(session: PushSession, request: PushRequest) -> Plan:
         raise ConfigError(f"{request.plan} was not made in this project. Nothing was sent. Make one: push --dry-run")
     if saved[1] is not None:
         raise ConfigError(f"{request.plan} was carried out already, by push {saved[1]}. Nothing was sent.")
+    steps = []
     for step in plan.steps:
         mutation = session.outbox.get(step.mutation)
-        if mutation.state != "queued":
+        if mutation.state == "queued":
+            steps.append(step)
+        elif mutation.id not in resolved:
             raise ConfigError(
                 f"{request.plan}: #{step.seq} is {mutation.state} now.\n"
                 f"Nothing was sent. Make a new plan: push --dry-run"
             )
-    return plan
+    return replace(plan, steps=tuple(steps))
 
 
-async def _make(session: PushSession, request: PushRequest) -> Plan:
+async def _make(session: PushSession, request: PushRequest, left: Sequence[Mutation] = ()) -> Plan:
+    """The plan of what is queued, and of what an interrupted push `left`, which the next push queues again."""
     operation = catalogue.operation(request.operation).name if request.operation else None
-    mutations = session.outbox.mutations(["queued"], operation=operation, batch=request.batch)
+    states: tuple[State, ...] = ("queued", *LEFT_BY_PUSH) if left else ("queued",)
+    mutations = session.outbox.mutations(states, operation=operation, batch=request.batch)
     is_pipedrive = (urlsplit(session.settings.base_url).hostname or "").endswith("pipedrive.com")  # and no sandbox
     identity = session.identity
     company = (identity.company_id, identity.company_name, identity.company_domain if is_pipedrive else None)
-    return await planner.make_plan(
+    plan = await planner.make_plan(
         session.http, session.names, mutations[: request.limit], company=company, policy=request.policy,
         currency=identity.default_currency, known_records=KnownRecords(session.warehouse, session.outbox),
     )  # fmt: skip
+    unknown = {each.id for each in left if each.state != "approved"}
+    steps = tuple(
+        replace(step, warnings=(*step.warnings, LOOKED_UP_FIRST)) if step.mutation in unknown else step
+        for step in plan.steps
+    )
+    return replace(plan, steps=steps).sealed() if unknown else plan
 
 
 def _guard(session: PushSession, plan: Plan, request: PushRequest) -> None:

@@ -71,6 +71,16 @@ def make_undo(outbox: Outbox, push_id: str) -> tuple[list[Entry], list[NotUndoab
     return entries, not_undoable
 
 
+def find_reversals(outbox: Outbox, entries: Sequence[Entry]) -> list[Mutation]:
+    """The mutations that undo the same as `entries`, also retries; not those that were dropped or changed nothing."""
+    parents = {each.undo_of for each in entries}
+    return [
+        each
+        for each in outbox.mutations(images=False)
+        if each.undo_of in parents and each.state not in ("cancelled", "rejected", "conflict")
+    ]
+
+
 def _undo_one(outbox: Outbox, mutation: Mutation, push: _Push) -> Entry | str:
     operation = catalogue.operation(mutation.operation)
     if mutation.verb == "update":

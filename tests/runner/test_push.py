@@ -11,7 +11,7 @@ from pdsync.core import config
 from pdsync.core.control import Lock
 from pdsync.errors import AuthError, ConfigError, GuardTripped, ProjectLocked, WrongCompany
 from pdsync.runner import project
-from pdsync.runner.push import PushReceipt, PushRequest, dry_run, push
+from pdsync.runner.push import LOOKED_UP_FIRST, PushReceipt, PushRequest, dry_run, push
 from pdsync.runner.queue_recovery import open_outbox
 from pdsync.writeback import plan as plans
 from pdsync.writeback.guards import Consent
@@ -261,3 +261,38 @@ async def test_one_push_at_a_time(settings: Settings, outbox: Outbox) -> None:
     with Lock(settings.state / "push.lock"), pytest.raises(ProjectLocked):
         await run(settings)
     assert outbox.mutations()[0].state == "queued"
+
+
+async def test_w9_a_dry_run_lists_what_an_interrupted_push_left_and_no_more_than_that_is_sent(
+    settings: Settings, outbox: Outbox, tmp_path: Path
+) -> None:
+    others = {f"/api/v2/deals/{id}": {"id": id, "title": "Old"} for id in (13, 14, 15)}
+    listed = {"/api/v2/deals": [OLD, *others.values()]}
+    answers: Answers = {
+        **others,
+        **listed,
+        **{f"PATCH {path}": {**deal, "title": "New"} for path, deal in others.items()},
+    }
+    done, lost, approved, queued = outbox.add(
+        [entry("v2 updateDeal", {"id": id, "title": "New"}) for id in (12, 13, 14, 15)]
+    )
+    outbox.approve([done.id, lost.id, approved.id], "push-0", COMPANY)
+    arm(outbox, done)  # the process was killed when both were under way
+    arm(outbox, lost)
+    messages: list[str] = []
+    async with server(Api(ANSWERS | answers).handle) as url:
+        there = msgspec.structs.replace(settings, base_url=url)
+        planned, _ = await dry_run(there, PushRequest(), messages.append)
+        with Lock(settings.state / "push.lock"):  # what a push that works has approved is its own
+            beside, _ = await dry_run(there, PushRequest())
+    assert [each.mutation for each in planned.steps] == [done.id, lost.id, approved.id, queued.id]
+    assert [LOOKED_UP_FIRST in each.warnings for each in planned.steps] == [True, True, False, False]
+    assert len(messages) == 1
+    assert "3 changes remain, 2 of them looked up first" in messages[0]
+    assert [each.mutation for each in beside.steps] == [queued.id]
+    assert [each.state for each in outbox.mutations()] == ["armed", "armed", "approved", "queued"]
+    outbox.add([entry("v2 updateDeal", {"id": 15, "title": "Not in the plan"})])
+    plans.save(planned, tmp_path / "plan.json")
+    pushed = await run(settings, {**answers, DEAL: NEW}, PushRequest(plan=tmp_path / "plan.json"))
+    assert sorted(pushed.writes) == [f"PATCH {path}" for path in others]
+    assert [step.mutation for step in pushed.shown[0].steps] == [lost.id, approved.id, queued.id]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pdsync.extract.redact import FORGOTTEN
+from pdsync.writeback.enqueue import copy_for_retry
 from pdsync.writeback.outbox import Entry
-from pdsync.writeback.undo import make_undo
+from pdsync.writeback.undo import find_reversals, make_undo
 from tests.writeback.kit import COMPANY, entry, open_outbox
 
 if TYPE_CHECKING:
@@ -203,3 +204,17 @@ def test_the_same_undo_is_queued_once(outbox: Outbox) -> None:
     first = outbox.add(make_undo(outbox, PUSH)[0])
     again = outbox.add(make_undo(outbox, PUSH)[0])
     assert [each.id for each in first] == [each.id for each in again]
+
+
+def test_reversals_are_recognized_by_what_they_undo_unless_they_were_dropped(outbox: Outbox) -> None:
+    push(outbox, "v2 updateDeal", {"id": 12, "title": "New"}, base={"title": "Old"}, after={"title": "New"})
+    entries = make_undo(outbox, PUSH)[0]
+    assert find_reversals(outbox, entries) == []
+    (first,) = outbox.add(entries)
+    assert [each.id for each in find_reversals(outbox, entries)] == [first.id]
+    outbox.settle(first.id, "conflict", "changed")
+    assert find_reversals(outbox, entries) == []
+    (retry,) = outbox.add([copy_for_retry(outbox.get(first.id))])  # without the key of the first
+    assert [each.id for each in find_reversals(outbox, entries)] == [retry.id]
+    outbox.drop([retry.id])
+    assert find_reversals(outbox, entries) == []
