@@ -18,7 +18,7 @@ from pdsync.core.control import ONLY_ARCHIVED
 from pdsync.core.wording import counted
 from pdsync.errors import FileLocked, StorageError
 from pdsync.load import reader_objects
-from pdsync.model import OPEN
+from pdsync.model import LEFT_BY_PUSH, OPEN
 from pdsync.runner import project
 from pdsync.runner.pipelines import installed
 from pdsync.runner.report.completeness import CYCLE
@@ -65,7 +65,7 @@ class Status(Struct, frozen=True):
     reader: Receipt | None  # the newest run that knows whose token it had: what that user may not see is missing
     running: int | None  # the process that works on the project now
     next_run: NextRun | None  # None: no schedule is installed on this machine
-    queue: dict[str, int]  # open mutations and unresolved reviews, by state
+    queue: dict[str, int]  # open mutations, unresolved reviews, conflicts and rejections, by state
     notices: list[Notice]
     kept: list[str] = []  # files with tables that readers created in the warehouse, newest first
     error: StorageError | None = None  # why a store could not be read
@@ -111,7 +111,7 @@ def measure_status(settings: Settings, now: datetime) -> Status:
         *_describe_gaps(gaps),
         *_describe_streams(settings, whole, now, pause + _SPARE),
         *_describe_rights(runs),
-        *_describe_queue(queue),
+        *_describe_queue(queue, _running_process(settings, "push.lock")),
     ]
     return Status(
         streams=streams,
@@ -143,13 +143,14 @@ def _is_optional(stream: str) -> bool:
 def _count_queue(control: Control) -> dict[str, int]:
     reader = QueueReader(control)
     counts = {str(state): count for state, count in reader.counts().items() if state in OPEN}
-    return counts | ({"needs_review": reviews} if (reviews := reader.reviews()) else {})
+    counts |= {"needs_review": reviews} if (reviews := reader.reviews()) else {}
+    return counts | reader.unresolved()
 
 
-def _running_process(settings: Settings) -> int | None:
-    """The process that has the project's lock; None if it has ended. The file names the last owner."""
+def _running_process(settings: Settings, lock: str = "pdsync.lock") -> int | None:
+    """The process that has a lock of the project; None if it has ended. The file names the last owner."""
     try:
-        words = (settings.state / "pdsync.lock").read_text(encoding="utf-8").split()
+        words = (settings.state / lock).read_text(encoding="utf-8").split()
         process = int(words[1])
         os.kill(process, 0)
     except PermissionError:  # it belongs to another user
@@ -264,8 +265,23 @@ def find_reader(runs: Iterable[Receipt]) -> Receipt | None:
     return next((run for run in runs if run.is_admin is not None), None)
 
 
-def _describe_queue(queue: dict[str, int]) -> list[Notice]:
+def _describe_queue(queue: dict[str, int], pushing: int | None) -> list[Notice]:
+    """What needs attention in the queue.
+
+    Args:
+        queue: state → number of mutations.
+        pushing: the process of a push that is under way.
+    """
     notices = []
+    left = sum(queue.get(state, 0) for state in LEFT_BY_PUSH)
+    if pushing is None and left > queue.get("unknown", 0):
+        problem = f"a push was interrupted: {_count_changes(left)} {'remains' if left == 1 else 'remain'}"
+        notices.append(Notice("queue", problem, "pdsync push --dry-run"))
+    for state, ended in (("conflict", "met a conflict"), ("rejected", "was rejected")):
+        if count := queue.get(state):
+            verb = ended if count == 1 else ended.replace("was", "were")
+            problem = f"{_count_changes(count)} {verb} and {'was' if count == 1 else 'were'} not sent again"
+            notices.append(Notice("queue", problem, f"pdsync queue list --state {state}"))
     if reviews := queue.get("needs_review"):
         needs = "needs" if reviews == 1 else "need"
         problem = f"{_count_changes(reviews)} {needs} a review: it is not certain what became of {_pronoun(reviews)}"

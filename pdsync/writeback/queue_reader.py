@@ -103,6 +103,16 @@ class QueueReader:
         )
         return int(str(rows[0][0]))
 
+    def unresolved(self) -> dict[str, int]:
+        """Of the states conflict and rejected: the mutations without a retry, or a later change of the same record."""
+        rows = self.control.rows(
+            "SELECT state, count(*) FROM mutations m WHERE state IN ('conflict', 'rejected')"
+            " AND NOT EXISTS (SELECT 1 FROM mutations WHERE supersedes = m.id AND state <> 'cancelled')"
+            " AND NOT EXISTS (SELECT 1 FROM mutations WHERE target = m.target AND operation = m.operation"
+            " AND seq > m.seq AND state = 'applied') GROUP BY state"
+        )
+        return {str(state): int(str(count)) for state, count in rows}
+
     def progress(self) -> dict[str, Progress]:
         """By mutation, how far it has come: see `Snapshot.progress`."""
         rows = self.control.rows(

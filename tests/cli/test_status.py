@@ -20,6 +20,7 @@ from pdsync.model import IncompleteStream, Proof, Receipt, StreamReceipt
 from pdsync.runner.loader import Loader
 from pdsync.runner.pipelines import schedule
 from pdsync.runner.status import measure_status
+from pdsync.writeback.enqueue import copy_for_retry
 from pdsync.writeback.outbox import Entry, Outbox
 from tests.runner.kit import deal, load_rows
 from tests.support.world import run_here
@@ -173,6 +174,30 @@ def test_gaps_and_a_review_are_named_with_the_next_command(settings: Settings) -
     queue_changes(settings)
     assert "\n".join(screen(settings, 120)) == TROUBLED
     assert "\n".join(screen(settings, 80)) == TROUBLED_80
+
+
+def test_an_interrupted_push_and_unresolved_ends_are_named_until_they_are_resolved(settings: Settings) -> None:
+    control = Control(settings.control)
+    outbox = Outbox(control)
+    entries = [
+        Entry("v2 updateDeal", "update", "deals", f"deals/{id}", {"id": id, "title": "New"}) for id in (1, 2, 3)
+    ]  # fmt: skip
+    conflict, rejected, left = outbox.add(entries)
+    outbox.settle(conflict.id, "conflict", "changed")
+    outbox.settle(rejected.id, "rejected", "refused")
+    outbox.approve([left.id], "push-0", 1)
+    assert {(problem.partition(":")[0], command) for subject, problem, command in notices(settings)} == {
+        ("a push was interrupted", "pdsync push --dry-run"),
+        ("1 change met a conflict and was not sent again", "pdsync queue list --state conflict"),
+        ("1 change was rejected and was not sent again", "pdsync queue list --state rejected"),
+    }
+    assert any(line.endswith("1 in conflict, 1 rejected") for line in screen(settings, None))
+    (settings.state / "push.lock").write_text(f"process {os.getpid()} since today\n")
+    assert len(notices(settings)) == 2
+    outbox.add([copy_for_retry(conflict)])
+    outbox.settle(outbox.add([entries[1]])[0].id, "applied")
+    control.close()
+    assert notices(settings) == []
 
 
 @pytest.mark.parametrize("is_admin", [True, False])

@@ -176,6 +176,8 @@ def _describe_queue(state: Status) -> str:
         f"{waiting:,} to send (pdsync push)" if waiting else "",
         f"{state.queue.get('unknown', 0):,} without an answer" if state.queue.get("unknown") else "",
         f"{state.queue.get('needs_review', 0):,} to review" if state.queue.get("needs_review") else "",
+        f"{state.queue.get('conflict', 0):,} in conflict" if state.queue.get("conflict") else "",
+        f"{state.queue.get('rejected', 0):,} rejected" if state.queue.get("rejected") else "",
     ]
     return ", ".join(part for part in parts if part) or "empty"
 
