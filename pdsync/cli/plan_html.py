@@ -78,7 +78,7 @@ def render_page(plan: Plan, held_back: str | None, labels: PlanLabels | None = N
         labels: of the company's fields.
     """
     labels = labels or PlanLabels(None)
-    stop = f'<p class="stop">This push is held back: {_text(held_back)}</p>' if held_back else ""
+    stop = f'<p class="stop">This push is held back: {_lines(held_back)}</p>' if held_back else ""
     groups = [_section(plan_labels.title(steps), steps, plan.domain, labels) for steps in _grouped(plan.sending)] + [
         _section(f"{title} ({len(steps):,})", steps, plan.domain, labels)
         for fate, title in _NOT_SENT.items()
@@ -154,6 +154,10 @@ def _value(tag: str, text: str) -> str:
 def _text(text: str) -> str:
     """Text from outside: escaped, without control characters, and whatever its direction, only itself in it."""
     return f"<bdi>{escape(clean(text))}</bdi>"
+
+
+def _lines(text: str) -> str:
+    return "<br>".join(map(_text, text.splitlines()))
 
 
 def _record(step: Step, domain: str | None) -> str:

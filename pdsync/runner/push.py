@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import shlex
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ from pdsync.runner import project
 from pdsync.runner.queue_recovery import open_outbox, recover
 from pdsync.runner.report import applied_changes, mutation_log
 from pdsync.runner.sync import sync
-from pdsync.sql import first, quoted
+from pdsync.sql import first
 from pdsync.writeback import guards, planner, undo
 from pdsync.writeback.executor import Limits, PushExecutor
 from pdsync.writeback.guards import Consent
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from pdsync.writeback.plan import Plan
     from pdsync.writeback.precondition import Policy
 
+FREEZE = "pdsync.freeze"  # a file in the project that stops every push
 ENDS = ("applied", "rejected", "conflict", "needs_review")
 LOOKED_UP_FIRST = "it is not known whether this happened already: it is looked up before anything is sent"
 
@@ -164,11 +166,21 @@ def _check_warehouse(warehouse: duckdb.DuckDBPyConnection | None, identity: Acco
 
 
 async def dry_run(
-    settings: Settings, request: PushRequest, on_message: Callable[[str], None] = log.warning
+    settings: Settings,
+    request: PushRequest,
+    on_message: Callable[[str], None] = log.warning,
+    *,
+    out: Path | None = None,
 ) -> tuple[Plan, str | None]:
     """Plan the queue. Nothing but reads is sent, and nothing is changed; the hash of the plan is stored.
 
     The plan has what the next push may send, also what an interrupted push left; `on_message` gets a line about that.
+
+    Args:
+        settings: of the project.
+        request: what to plan, and under which limits.
+        on_message: is called with a line for people.
+        out: where the plan will be saved, for the command that carries it out.
 
     Returns:
         The plan, and why a guard would refuse it now; None if none would.
@@ -183,7 +195,7 @@ async def dry_run(
         plan = await _make(session, request, left)
         session.outbox.push_log.save_plan(plan.hash, plan.company_id, len(plan.steps))
         try:
-            _guard(session, plan, request)
+            _guard(session, plan, replace(request, plan=out))
         except GuardTripped as error:
             return plan, str(error)
         return plan, None
@@ -232,6 +244,7 @@ async def push(
         WrongCompany: the token is another company's. Nothing was sent.
         ConfigError: the plan can't be used. Nothing was sent.
     """
+    guards.check_freeze(settings.project / FREEZE)
     with Lock(settings.state / "push.lock"):
         async with _session(settings, request, on_message) as session:
             push_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
@@ -327,19 +340,7 @@ async def _make(session: PushSession, request: PushRequest, left: Sequence[Mutat
 def _guard(session: PushSession, plan: Plan, request: PushRequest) -> None:
     def rows(kind: str) -> int | None:
         stream = find_stream(kind)
-        if stream is None or session.warehouse is None:
-            return None
-        exists = first(
-            session.warehouse.execute(
-                "SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'main' AND table_name = ?"
-                " AND database_name = current_database()",
-                [stream.name],
-            )
-        )
-        if not exists[0]:
-            return None
-        sql = f"SELECT count(*) FROM {quoted('main', stream.name)} WHERE _deleted_at IS NULL"
-        return int(first(session.warehouse.execute(sql))[0])
+        return session.names.names.count_rows(stream) if stream else None
 
     left, _ = session.http.budget.left()
     if request.budget is not None:
@@ -351,8 +352,18 @@ def _guard(session: PushSession, plan: Plan, request: PushRequest) -> None:
         rows,
         tokens_left=left,
         now=datetime.now(UTC),
-        freeze=session.settings.project / "pdsync.freeze",
+        freeze=session.settings.project / FREEZE,
+        command=_command(request),
     )
+
+
+def _command(request: PushRequest) -> str:
+    """The command line of a push, without the options that are consent."""
+    chosen = {"--operation": request.operation, "--batch": request.batch, "--limit": request.limit}
+    policy = {} if request.policy == "field" else {"--policy": request.policy}
+    options = {**({} if request.plan else {**policy, **chosen}), "--budget": request.budget}
+    words = [word for name, value in options.items() if value for word in (name, str(value))]
+    return shlex.join(["pdsync", "push", *([str(request.plan)] if request.plan else []), *words])
 
 
 async def _apply(

@@ -156,6 +156,19 @@ class CompanyNames:
             self._ids[table, name, deleted] = [row[0] for row in rows]
         return self._ids[table, name, deleted]
 
+    def existing_keys(self, stream: Stream, keys: list[str]) -> set[str]:
+        """Those of `keys` that a record of a stream has, deleted or not."""
+        key = f"{quoted(stream.key)}::VARCHAR"
+        sql = f"SELECT {key} FROM {quoted('main', stream.name)} WHERE {key} IN (SELECT unnest(?::VARCHAR[]))"
+        return {row[0] for row in self._rows(sql, keys)}
+
+    def count_rows(self, stream: Stream) -> int | None:
+        """How many records of a stream there are that were not deleted; None where it was not synced."""
+        if not self.has_table(stream.name):
+            return None
+        sql = f"SELECT count(*) FROM {quoted('main', stream.name)} WHERE _deleted_at IS NULL"
+        return int(self._rows(sql)[0][0])
+
     def is_inactive(self, user: object) -> bool:
         """Whether a user can't log in any more: deactivated or deleted."""
         if not self.has_table("users"):

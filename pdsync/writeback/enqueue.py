@@ -16,6 +16,7 @@ from msgspec import Struct
 from pdsync.core import catalogue, cells
 from pdsync.core.request_builder import check
 from pdsync.errors import ConfigError
+from pdsync.writeback.messages import row_reason
 from pdsync.writeback.outbox import Entry, Reference
 from pdsync.writeback.shapes import describe_self_link, shape
 from pdsync.writeback.typed_values import InvalidValue, refuse_not_finite
@@ -157,7 +158,7 @@ def make_entries(
                 )
             )
         except ConfigError as error:
-            bad.append(BadRow(number, dict(row), str(error).replace("\nNothing was queued.", "").split("\n", 1)[0]))
+            bad.append(BadRow(number, dict(row), row_reason(error)))
     return good, bad
 
 

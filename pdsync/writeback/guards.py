@@ -2,6 +2,7 @@
 
 Two limits stop a mass deletion, one in records and one as a share of the table: a mapping mistake usually breaks
 one of them. A push that a guard stops sends nothing. Numbers are records, not requests: a bulk call counts each record.
+All guards that a plan trips are named together, with the one command that lets it pass.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pdsync.core.wording import counted
 from pdsync.errors import GuardTripped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -33,6 +34,15 @@ class Consent(Struct, frozen=True):
     allow: frozenset[str] = frozenset()
     max_changes: int | None = None
     max_deletes: int | None = None
+
+
+class Refusal(Struct, frozen=True):
+    """One guard that refuses a plan."""
+
+    guard: str
+    what: str
+    options: dict[str, str] = {}  # of `push`, that let it pass: {"--allow": "delete"}
+    advice: str = ""  # where no option lets it pass
 
 
 def compute_max_changes(rows: int | None) -> int:
@@ -53,6 +63,7 @@ def check(
     tokens_left: int | None,
     now: datetime,
     freeze: Path,
+    command: str = "pdsync push",
 ) -> None:
     """Check that `plan` may be carried out.
 
@@ -63,17 +74,12 @@ def check(
         tokens_left: of the company's day, or of the push's own budget; None for no limit.
         now: the time.
         freeze: a file that stops every push while it exists.
+        command: the push, without the options of `consent`: the message repeats it with the options that are missing.
 
     Raises:
-        GuardTripped: it may not: which guard, by how much, and what lets it pass. Nothing was sent.
+        GuardTripped: it may not: which guards, by how much, and what lets it pass. Nothing was sent.
     """
-    if freeze.exists():
-        note = freeze.read_text(encoding="utf-8", errors="replace").strip()[:200]
-        _trip(
-            "freeze",
-            f"Pushes are frozen: {freeze} exists{f' ({note})' if note else ''}.",
-            "Remove the file to continue.",
-        )
+    check_freeze(freeze)
     if plan.made_at > now + _SKEW:
         _trip(
             "age",
@@ -87,55 +93,82 @@ def check(
             f"This plan is from {plan.made_at:%Y-%m-%d %H:%M} UTC and has expired.",
             "Make a new one: push --dry-run",
         )
-    _check_allowed(plan, consent.allow)
-    _check_numbers(plan, consent, rows)
+    refusals = [*_check_allowed(plan, consent.allow), *_check_numbers(plan, consent, rows)]
     if tokens_left is not None and plan.tokens > tokens_left:
+        what = f"This push costs about {counted(plan.tokens, 'token')}, and {tokens_left:,} are left."
+        advice = "Push part of it (--limit N), or push again when the day has turned."
+        refusals.append(Refusal("budget", what, advice=advice))
+    if refusals:
+        what = "\n".join(dict.fromkeys(each.what for each in refusals))
+        _trip(refusals[0].guard, what, _advise(refusals, consent, command))
+
+
+def check_freeze(freeze: Path) -> None:
+    """Check that no file freezes every push. It needs no plan, so a push checks it before it spends tokens on one.
+
+    Raises:
+        GuardTripped: the file exists.
+    """
+    if freeze.exists():
+        note = freeze.read_text(encoding="utf-8", errors="replace").strip()[:200]
         _trip(
-            "budget",
-            f"This push costs about {counted(plan.tokens, 'token')}, and {tokens_left:,} are left.",
-            "Push part of it (--limit N), or push again when the day has turned.",
+            "freeze",
+            f"Pushes are frozen: {freeze} exists{f' ({note})' if note else ''}.",
+            "Remove the file to continue.",
         )
 
 
-def _check_allowed(plan: Plan, allow: Collection[str]) -> None:
+def _check_allowed(plan: Plan, allow: Collection[str]) -> Iterator[Refusal]:
     deletes = sum(step.deletes for step in plan.sending)
     merges = sum(step.verb == "merge" for step in plan.sending)
     if deletes and "delete" not in allow:
-        _trip("delete", f"This push deletes {_records(deletes)}.", "If you mean it: --allow delete")
+        yield Refusal("delete", f"This push deletes {_records(deletes)}.", {"--allow": "delete"})
     if merges and "merge" not in allow:
-        _trip("merge", f"This push merges {_records(merges)} for good.", "If you mean it: --allow merge")
+        yield Refusal("merge", f"This push merges {_records(merges)} for good.", {"--allow": "merge"})
     if merges > MOST_MERGES:
-        _trip(
-            "merge",
-            f"This push merges {counted(merges, 'record')}; the limit is {MOST_MERGES}.",
-            "Push them in parts: --limit N",
-        )
+        what = f"This push merges {counted(merges, 'record')}; the limit is {MOST_MERGES}."
+        yield Refusal("merge", what, advice="Push them in parts: --limit N")
     if plan.policy == "ours" and "overwrite" not in allow:
-        _trip("overwrite", "--policy ours overwrites what others have changed.", "If you mean it: --allow overwrite")
+        what = "--policy ours overwrites what others have changed."
+        yield Refusal("overwrite", what, {"--allow": "overwrite"})
 
 
-def _check_numbers(plan: Plan, consent: Consent, rows: Callable[[str], int | None]) -> None:
+def _check_numbers(plan: Plan, consent: Consent, rows: Callable[[str], int | None]) -> Iterator[Refusal]:
     changes = Counter[str]()
     deletes = Counter[str]()
     for step in plan.sending:
         changes[step.kind] += step.records
         deletes[step.kind] += step.deletes
-    total = changes.total()
+    total, gone = changes.total(), deletes.total()
+    more = {"--max-changes": str(total)}
     if consent.max_changes is not None and total > consent.max_changes:
-        _trip("changes", f"This push changes {_records(total)}; --max-changes allows {consent.max_changes}.", "")
+        what = f"This push changes {_records(total)}; --max-changes allows {consent.max_changes}."
+        yield Refusal("changes", what, more)
     for kind, count in changes.items():
-        if consent.max_changes is None and count > compute_max_changes(rows(kind)):
-            allowed = compute_max_changes(rows(kind))
-            what = f"This push changes {count:,} of {kind}; the limit is {allowed:,}."
-            _trip("changes", what, f"If you mean it: --max-changes {total}")
-    gone = deletes.total()
+        if consent.max_changes is None and count > (limit := compute_max_changes(rows(kind))):
+            yield Refusal("changes", f"This push changes {count:,} of {kind}; the limit is {limit:,}.", more)
+    more = {"--max-deletes": str(gone)}
     if consent.max_deletes is not None and gone > consent.max_deletes:
-        _trip("deletes", f"This push deletes {_records(gone)}; --max-deletes allows {consent.max_deletes}.", "")
+        what = f"This push deletes {_records(gone)}; --max-deletes allows {consent.max_deletes}."
+        yield Refusal("deletes", what, more)
     for kind, count in deletes.items():
-        if consent.max_deletes is None and count > compute_max_deletes(rows(kind)):
-            allowed = compute_max_deletes(rows(kind))
-            what = f"This push deletes {count:,} of {kind}; the limit is {allowed:,}."
-            _trip("deletes", what, f"If you mean it: --max-deletes {gone}")
+        if consent.max_deletes is None and count > (limit := compute_max_deletes(rows(kind))):
+            yield Refusal("deletes", f"This push deletes {count:,} of {kind}; the limit is {limit:,}.", more)
+
+
+def _advise(refusals: Sequence[Refusal], consent: Consent, command: str) -> str:
+    """What lets a push pass: one command with all options, also those that were given already."""
+    advice = [each.advice for each in refusals if each.advice]
+    missing = [each.options for each in refusals if each.options]
+    if missing:
+        allowed = {*consent.allow, *(each["--allow"] for each in missing if "--allow" in each)}
+        options = {"--allow": ",".join(word for word in ALLOWABLE if word in allowed)}
+        options |= {"--max-changes": "" if consent.max_changes is None else str(consent.max_changes)}
+        options |= {"--max-deletes": "" if consent.max_deletes is None else str(consent.max_deletes)}
+        options |= {name: value for each in missing for name, value in each.items() if name != "--allow"}
+        words = " ".join(f"{name} {value}" for name, value in options.items() if value)
+        advice.append(f"If you mean it: {command} {words}")
+    return "\n".join(advice)
 
 
 def _records(count: int) -> str:
@@ -143,4 +176,4 @@ def _records(count: int) -> str:
 
 
 def _trip(guard: str, what: str, advice: str) -> None:
-    raise GuardTripped(guard, f"{what}\nNothing was sent; the queue is unchanged. {advice}".rstrip())
+    raise GuardTripped(guard, f"{what}\nNothing was sent; the queue is unchanged.\n{advice}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+import unicodedata
 from typing import TYPE_CHECKING
 
 from pdsync.errors import ConfigError
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from pdsync.writeback.typed_values import InvalidValue
 
 NOTHING = "Nothing was queued."
+_NEAR = 3  # names in a question
 _MAX_SHOWN = 100  # characters of a value
 
 
@@ -24,8 +27,26 @@ def invalid_value(name: str, value: object, error: InvalidValue) -> ConfigError:
     return ConfigError(f"{name} is {shown}, and {why if why.endswith(('.', '?')) else f'{why}.'} {NOTHING}")
 
 
+def row_reason(error: ConfigError) -> str:
+    """Why one row is refused, as one line with all of its hints: the other rows may well be queued."""
+    text = re.sub(rf"\s*{re.escape(NOTHING)}", "", str(error))
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
 def did_you_mean(value: str, names: Iterable[str]) -> str:
-    """A question with the names that are similar to `value`, whatever its case, after a space; empty without any."""
-    by_lower = {each.casefold(): each for each in names}
-    near = [by_lower[each] for each in difflib.get_close_matches(value.casefold(), by_lower, n=3)]
+    """A question with the names that are similar to `value`, after a space; empty without any.
+
+    Case and accents do not count, and the one name that has all words of `value` comes first: a first name is enough.
+    """
+    by_folded = {_folded(each): each for each in names}
+    words = set(_folded(value).split())
+    containing = [each for each in by_folded if words and words <= set(each.split())]
+    close = difflib.get_close_matches(_folded(value), by_folded, n=_NEAR)
+    near = [by_folded[each] for each in dict.fromkeys([*(containing if len(containing) == 1 else []), *close])][:_NEAR]
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def _folded(text: str) -> str:
+    """A text for comparison, without case and accents."""
+    plain = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(each for each in plain if not unicodedata.combining(each)).strip()

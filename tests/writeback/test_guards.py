@@ -102,3 +102,43 @@ def test_w8_a_file_freezes_every_push(tmp_path: Path) -> None:
 def test_w9_a_plan_dated_in_the_future_is_not_carried_out(tmp_path: Path) -> None:
     ahead = [timedelta(hours=25), timedelta(minutes=6), timedelta(minutes=4), timedelta(0)]
     assert [trips(plan("update", 1), tmp_path, now=NOW - each) for each in ahead] == ["age", "age", None, None]
+
+
+def message(found: Plan, tmp_path: Path, consent: Consent, rows: int | None = None, left: int | None = None) -> str:
+    freeze = tmp_path / "pdsync.freeze"
+    with pytest.raises(GuardTripped) as error:
+        check(found, consent, lambda kind: rows, tokens_left=left, now=NOW, freeze=freeze, command="pdsync push p.json")
+    return str(error.value)
+
+
+def mixed(deletes: int, merges: int, policy: Policy = "field") -> Plan:
+    steps = plan("delete", deletes).steps + plan("merge", merges).steps
+    return Plan(1, "Company", NOW, NOW + LIFE, policy, steps, 0).sealed()
+
+
+@pytest.mark.parametrize(
+    ("found", "consent", "options"),
+    [
+        (mixed(9, 2), Consent(), "--allow delete,merge --max-deletes 9"),
+        (mixed(9, 2), Consent(frozenset({"delete"})), "--allow delete,merge --max-deletes 9"),
+        (mixed(9, 2), Consent(max_deletes=3), "--allow delete,merge --max-deletes 9"),
+        (mixed(9, 2), Consent(ALL), "--allow delete,merge,overwrite --max-deletes 9"),
+        (mixed(1, 2), Consent(max_deletes=5), "--allow delete,merge --max-deletes 5"),
+        (mixed(1, 1, "ours"), Consent(max_changes=1), "--allow delete,merge,overwrite --max-changes 2"),
+    ],
+)
+def test_w8_one_message_names_all_guards_and_one_command_that_lets_the_push_pass(
+    tmp_path: Path, found: Plan, consent: Consent, options: str
+) -> None:
+    text = message(found, tmp_path, consent, rows=300)
+    assert text.count("Nothing was sent") == 1
+    assert text.splitlines()[-1] == f"If you mean it: pdsync push p.json {options}"
+    words = dict(zip(options.split()[::2], options.split()[1::2], strict=True))
+    limits = [int(words[name]) if name in words else None for name in ("--max-changes", "--max-deletes")]
+    assert trips(found, tmp_path, Consent(frozenset(words["--allow"].split(",")), *limits), rows=300) is None
+
+
+def test_w8_what_no_option_lets_pass_is_named_too(tmp_path: Path) -> None:
+    text = message(mixed(1, MOST_MERGES + 1), tmp_path, Consent(), left=1)
+    for part in ("--limit N", "the day has turned", "--allow delete,merge", "1 record.", f"limit is {MOST_MERGES}"):
+        assert part in text
