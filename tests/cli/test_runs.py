@@ -10,7 +10,10 @@ import pytest
 from pdsync.cli.main import main
 from pdsync.core.control import Control
 from pdsync.model import IncompleteStream, Proof, Receipt, StreamReceipt
+from pdsync.runner.push import PushReceipt
+from pdsync.writeback.outbox import Entry, Outbox
 from tests.cli.test_tables import on_screen, plain
+from tests.support.world import Project
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,3 +78,23 @@ def test_a_receipt_counts_what_needs_no_attention(folder: Path, monkeypatch: pyt
     assert len(lines) <= 24
     everything = screen(monkeypatch, folder, "show", "20261129T080000", "--all")
     assert len([line for line in everything if line.startswith(("✓", "·"))]) == 120
+
+
+def test_pushes_are_listed_with_their_counts_also_one_that_was_interrupted(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project")
+    control = Control(project.data / "control.db")
+    outbox = Outbox(control)
+    first, left = outbox.add([Entry("v2 updateDeal", "update", "deals", f"deals/{id}", {"id": id}) for id in (1, 2)])
+    outbox.push_log.start_push("push-a", "hash")
+    receipt = PushReceipt("push-a", START, outcomes={"applied": 3, "conflict": 1}, tokens=40, exit_code=5)
+    outbox.push_log.finish_push("push-a", receipt)
+    outbox.push_log.start_push("push-b", "other")
+    outbox.approve([left.id], "push-b", 1)
+    outbox.settle(first.id, "applied", push_id="push-b")
+    control.close()
+    listed = project.here("runs", "pushes", "--json").events
+    columns = ("name", "applied", "conflict", "open", "tokens", "exit_code", "undo")
+    assert [tuple(each[name] for name in columns) for each in listed] == [
+        ("push-b", 1, 0, 1, None, None, "pdsync undo push-b"),
+        ("push-a", 3, 1, 0, 40, 5, "pdsync undo push-a"),
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,16 @@ import click
 import msgspec
 
 from pdsync.cli import ids, overview, receipts, tables
-from pdsync.cli.app import App, Group
+from pdsync.cli.app import App, Command, Group
 from pdsync.cli.ids import IdCommand
 from pdsync.cli.layout import Rows
 from pdsync.core.wording import counted
+from pdsync.model import OPEN
 from pdsync.runner import project
+from pdsync.runner.push import ENDS
 from pdsync.runner.report.freshness import format_age
+from pdsync.writeback.push_log import PushLog
+from pdsync.writeback.queue_reader import QueueReader
 
 if TYPE_CHECKING:
     from pdsync.model import Proof, Receipt
@@ -26,7 +31,7 @@ _WIDE = 100  # cells of a terminal with room for one more column
 @click.option("--last", "-n", default=20, show_default=True, type=click.IntRange(min=1), help="How many.")
 @click.pass_context
 def runs(context: click.Context, last: int) -> None:
-    """List the last runs, newest first; `runs show`, `runs show RUN_ID` and `runs show -2` show a receipt."""
+    """List the last runs, newest first; `runs pushes` lists pushes, `runs show` and `runs show -2` show a receipt."""
     if context.invoked_subcommand:
         return
     app: App = context.obj
@@ -97,6 +102,40 @@ def show_run(app: App, run_id: str, everything: bool) -> None:
         now = datetime.now(UTC)
         app.err.print()
         tables.show_aside(app, Rows(headers, [_proof_row(name, proof, now) for name, proof in proofs], counts=True))
+
+
+@runs.command(cls=Command, name="pushes")
+@click.option("--last", "-n", default=20, show_default=True, type=click.IntRange(min=1), help="How many.")
+@click.pass_obj
+def list_pushes(app: App, last: int) -> None:
+    """List the last pushes, newest first, with what became of their changes; `pdsync undo PUSH_ID` takes one back."""
+    rows: list[dict[str, Any]] = []
+    if app.settings.control.exists():
+        with project.opened(app.settings) as control:
+            reader = QueueReader(control)
+            rows = [_describe_push(each, reader) for each in PushLog(control).pushes(last)]
+    headers = ["push_id", "result", "applied", "rejected", "conflict", "needs_review", "open", "tokens"]
+    tables.show_listing(app, rows, headers, "Nothing was pushed yet: pdsync push --dry-run")
+
+
+def _describe_push(push: dict[str, Any], reader: QueueReader) -> dict[str, Any]:
+    """A push as a row; of one that has not ended, the counts are those in the queue, and the tokens are not known."""
+    receipt = push["receipt"] or {}
+    states = Counter(str(each.state) for each in reader.mutations_of_push(push["id"], images=False))
+    counts = receipt.get("outcomes") or states
+    code = receipt.get("exit_code")
+    return {
+        "name": push["id"],
+        "push_id": push["id"],
+        "started_at": push["started_at"],
+        "finished_at": push["finished_at"],
+        "result": _describe_end(code, is_complete=code == 0),
+        "exit_code": code,
+        **{end: counts.get(end, 0) for end in ENDS},
+        "open": receipt.get("open", sum(states[state] for state in OPEN)),
+        "tokens": receipt.get("tokens"),
+        "undo": f"pdsync undo {push['id']}",
+    }
 
 
 def _proof_row(name: str, proof: Proof, now: datetime) -> list[Any]:
