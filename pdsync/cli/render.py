@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from os.path import commonprefix
@@ -11,6 +12,7 @@ from pdsync.core.log import clean
 
 _LONG = 240  # characters; a longer text is truncated in a preview
 _SHOWN = 160
+_DECIMALS = 6
 
 
 def brief(text: str, begin: int = 0) -> str:
@@ -23,25 +25,31 @@ def brief(text: str, begin: int = 0) -> str:
 
 def brief_pair(before: Any, after: Any) -> tuple[str, str]:
     """Two values for people; of long ones an excerpt that begins shortly before the first difference."""
-    texts = cell(before) or "–", cell(after) or "–"
+    counts = any(isinstance(value, float | Decimal) for value in (before, after))  # amounts, so no ids
+    texts = tuple(cell(value, counts=counts, exact=True) or "–" for value in (before, after))
     begin = max(len(commonprefix(texts)) - 40, 0)  # noqa: RUF071 - compared by character, not by path
     return brief(texts[0], begin), brief(texts[1], begin)
 
 
-def cell(value: Any, *, counts: bool = False) -> str:
-    """One value as text for people; integers get separators only if they are `counts`, not ids."""
+def cell(value: Any, *, counts: bool = False, exact: bool = False) -> str:
+    """One value as text for people.
+
+    A double with up to six decimals is shown with all of them, as an amount of money is; one with more is the result of
+    a calculation, and is rounded to four, or to six digits if it is below 1.
+
+    Args:
+        value: of a row, or of JSON.
+        counts: integers get separators: they are no ids.
+        exact: a double is never rounded.
+    """
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}" if counts and abs(value) >= 10_000 else str(value)
-    if isinstance(value, Decimal):
-        whole, _, fraction = f"{value:,f}".partition(".")
-        fraction = fraction.rstrip("0")
-        return f"{whole}.{fraction.ljust(2, '0')}" if fraction else whole
-    if isinstance(value, float):
-        return f"{value:,.6g}" if abs(value) < 1e6 else f"{value:,.2f}"
+    if isinstance(value, float | Decimal):
+        return _number(value, exact=exact)
     if isinstance(value, datetime):
         moment = value.astimezone(UTC) if value.tzinfo else value
         return moment.replace(tzinfo=None).isoformat(sep=" ", timespec="seconds")
@@ -50,6 +58,20 @@ def cell(value: Any, *, counts: bool = False) -> str:
     if isinstance(value, list):
         return ", ".join(cell(each) for each in value)
     return clean(str(value))
+
+
+def _number(value: float | Decimal, *, exact: bool) -> str:
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return str(value)
+        least, number = 2 if exact else 0, Decimal(repr(value))
+        if not exact and len(f"{number:f}".partition(".")[2]) > _DECIMALS:
+            number = Decimal(f"{value:.4f}" if abs(value) >= 1 else f"{value:.6g}")
+    else:
+        least, number = 2, value
+    whole, _, fraction = f"{number:,f}".partition(".")
+    fraction = fraction.rstrip("0")
+    return f"{whole}.{fraction.ljust(least, '0')}" if fraction else whole
 
 
 def size(count: int) -> str:

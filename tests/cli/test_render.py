@@ -70,7 +70,7 @@ def test_x2_a_secret_does_not_get_into_json_either(capsys: pytest.CaptureFixture
         (Decimal("1234.5678"), "1,234.5678"),
         (Decimal("1234.0000"), "1,234"),
         (0.5, "0.5"),
-        (1234567.891, "1,234,567.89"),
+        (1234567.891, "1,234,567.891"),
         (datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=2))), "2026-01-02 01:04:05"),
         (datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "2026-01-02 03:04:05"),
         (date(2026, 1, 2), "2026-01-02"),
@@ -109,3 +109,29 @@ def test_intervals_are_shown_as_clocks() -> None:
     with duckdb.connect() as database:
         answer = ask(database, query)
     assert answer_rows(answer) == [["01:30:00", ["2 days"], "3 months"]]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown", "exact"),
+    [
+        (99999.99, "99,999.99", "99,999.99"),
+        (123456.78, "123,456.78", "123,456.78"),
+        (333101.06, "333,101.06", "333,101.06"),
+        (100000.5, "100,000.5", "100,000.50"),
+        (1.234, "1.234", "1.234"),
+        (1e22, "10,000,000,000,000,000,000,000", "10,000,000,000,000,000,000,000"),
+        (5.0, "5", "5"),
+        (0.1 + 0.2, "0.3", "0.30000000000000004"),
+        (1000 / 3, "333.3333", "333.3333333333333"),
+        (float("inf"), "inf", "inf"),
+        (Decimal("1234567.8900"), "1,234,567.89", "1,234,567.89"),
+    ],
+)
+def test_an_amount_is_shown_with_all_its_decimals(value: float | Decimal, shown: str, exact: str) -> None:
+    assert (render.cell(value), render.cell(value, exact=True)) == (shown, exact)
+
+
+def test_a_preview_shows_what_is_sent() -> None:
+    assert render.brief_pair(19850, 1010.5) == ("19,850", "1,010.50")
+    assert render.brief_pair(10913.29, 99999.99) == ("10,913.29", "99,999.99")
+    assert render.brief_pair(5550001, 5550002) == ("5550001", "5550002")  # ids

@@ -89,7 +89,7 @@ def _before_and_after(change: Change) -> list[str]:
 
 def _shorten(value: Any, label: str | None = None) -> str:
     """A value, truncated to _WIDEST characters, with its name in front."""
-    text = render.cell(value)
+    text = render.cell(value, exact=True)
     text = text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
     return f"{label} ({text})" if label and label != text else text or "–"
 

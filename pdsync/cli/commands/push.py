@@ -230,7 +230,7 @@ class _Progress:
 def _consents(app: App, plan: Plan) -> bool:
     """Ask a person for consent. For merges, which can't be undone, they type the number."""
     for field, value, count, total in planning.mass_changes(plan):
-        what = "emptied" if value in (None, "", []) else f"set to {render.brief(render.cell(value))}"
+        what = "emptied" if value in (None, "", []) else f"set to {render.brief(render.cell(value, exact=True))}"
         if not click.confirm(clean(f"{count:,} of {total:,} records get {field} {what}. Is this intended?"), err=True):
             return False
     if not plan.sending:
@@ -266,7 +266,7 @@ def _show_plan(app: App, plan: Plan, *, to_err: bool = False) -> None:
         app.note(f"… and {len(plan.steps) - len(steps):,} more{which} (--json or --html FILE shows all)")
     app.note("\n" + _summarize(plan))
     for field, value, count, total in planning.mass_changes(plan):
-        what = "emptied" if value in (None, "", []) else f"set to {render.brief(render.cell(value))}"
+        what = "emptied" if value in (None, "", []) else f"set to {render.brief(render.cell(value, exact=True))}"
         app.note(f"Check this: {count:,} of {total:,} records get {field} {what}.")
 
 

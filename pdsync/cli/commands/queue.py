@@ -207,7 +207,7 @@ def show(app: App, mutation: str) -> None:
     for name, value in facts.items():
         if value not in (None, [], {}):
             text = value if isinstance(value, str | int) else msgspec.json.format(msgspec.json.encode(value)).decode()
-            app.out.print(f"{name}: {render.cell(text)}")
+            app.out.print(f"{name}: {render.cell(text, exact=True)}")
 
 
 @queue.command("drop", cls=IdCommand)
@@ -425,7 +425,7 @@ def summary(names: NameResolver, mutation: Mutation) -> str:
     body = {name: value for name, value in mutation.payload.items() if name not in operation.path_params}
     parts = []
     for field, value in fields(body):
-        text = render.cell(names.display_value(operation, field, value)) or "null"
+        text = render.cell(names.display_value(operation, field, value), exact=True) or "null"
         parts.append(f"{names.label(operation, field)}={text[:40]}")
     return ", ".join(parts)[:160]
 
