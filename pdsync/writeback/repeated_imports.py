@@ -12,45 +12,53 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import structs
 
+from pdsync.core.wording import counted
 from pdsync.errors import ConfigError
 from pdsync.writeback.outbox import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pdsync.model import Mutation
     from pdsync.writeback.outbox import Entry
     from pdsync.writeback.queue_reader import QueueReader
 
 _WITHOUT_EFFECT = ("cancelled", "rejected", "conflict")  # states after which the same may be queued again
+_SHOWN = 10  # ranges of numbers in a message
 
 
-def check(queue: QueueReader, entries: Sequence[Entry], where: str) -> str | None:
-    """Refuse entries all of which were queued before.
+def leave_out_repeated(
+    queue: QueueReader, entries: Sequence[Entry], where: str, on_message: Callable[[str], None]
+) -> list[Entry]:
+    """Leave out the entries that are in the queue already, and refuse entries all of which were queued before.
 
     Args:
         queue: the queue.
         entries: to be queued.
         where: the file or query that they come from.
+        on_message: is called with a line about those that are left out.
 
     Returns:
-        A line for people, if some of them are in the queue already; None otherwise.
+        The other entries.
 
     Raises:
-        ConfigError: they were queued before. Nothing was queued.
+        ConfigError: all of them were queued before. Nothing was queued.
     """
-    if earlier := find_earlier(queue, entries):
+    earlier = find_earlier(queue, entries)
+    kept, waiting = (list(entries), []) if earlier else split_waiting(queue, entries)
+    if earlier or (waiting and not kept):
         raise ConfigError(
-            f"What {where} changes was queued before, {describe(earlier)}. Nothing was queued.\n"
+            f"What {where} changes was queued before, {describe(earlier or waiting)}. Nothing was queued.\n"
             f"To queue it a second time: --again"
         )
-    if not (unsent := find_unsent(queue, entries)):
-        return None
-    return (
-        f"{where}: changes that are in the queue already, {len(unsent):,} of them, the first as #{unsent[0].seq}, are"
-        f" queued a second time. To take them back: pdsync queue drop"
-    )
+    if waiting:
+        on_message(
+            f"{len(waiting):,} of {counted(len(entries), 'change')} of {where} left out: in the queue already as"
+            f" {_numbers(waiting)}. To queue everything a second time: --again"
+        )
+    return kept
 
 
 def find_earlier(queue: QueueReader, entries: Sequence[Entry]) -> list[Mutation]:
@@ -74,20 +82,58 @@ def find_earlier(queue: QueueReader, entries: Sequence[Entry]) -> list[Mutation]
     return []
 
 
-def find_unsent(queue: QueueReader, entries: Sequence[Entry]) -> list[Mutation]:
-    """The mutations in the queue that make the same change as one of `entries` without a key, in queue order."""
-    wanted = {_hash([each], lambda name: f"#{name.lstrip('#')}") for each in entries if each.key is None}
-    waiting = queue.mutations(["queued"], images=False) if wanted else []
-    return [each for each in waiting if _hash([each], lambda other: f"#{queue.get(other).seq}") in wanted]
+def split_waiting(queue: QueueReader, entries: Sequence[Entry]) -> tuple[list[Entry], list[Mutation]]:
+    """The entries whose change does not wait in the queue, and the mutations that make the changes of the others.
+
+    A mutation stands for one entry. A reference to an entry that is left out becomes one to its mutation. Entries with
+    a key of their own are left to their keys.
+    """
+    waiting: dict[str, list[Mutation]] = {}
+    if any(each.key is None for each in entries):
+        for mutation in queue.mutations(["queued"], images=False):
+            hashed = _hash([mutation], lambda other: f"#{queue.get(other).seq}")
+            waiting.setdefault(hashed, []).append(mutation)
+    numbers: dict[str, str] = {}  # of the mutations of named entries, by the name
+    kept: list[Entry] = []
+    found: list[Mutation] = []
+    for each in entries:
+        same = waiting.get(_hash([each], lambda name: f"#{numbers.get(name, name).lstrip('#')}"))
+        if each.key is not None or not same:
+            kept.append(each)
+            continue
+        found.append(same.pop(0))
+        if each.name is not None:
+            numbers[each.name] = f"#{found[-1].seq}"
+    return [_renumbered(each, numbers) for each in kept], sorted(found, key=lambda each: each.seq)
 
 
 def describe(batch: Sequence[Mutation]) -> str:
     """When the mutations of a batch were queued, and what has become of them, for people."""
     states = Counter("still in the queue" if each.state == "queued" else each.state.replace("_", " ") for each in batch)
-    first, last = batch[0], batch[-1]
-    numbers = f"#{first.seq}" if first is last else f"#{first.seq} to #{last.seq}"
     counts = ", ".join(f"{count:,} {state}" for state, count in states.most_common())
-    return f"on {first.queued_at:%Y-%m-%d %H:%M} UTC as {numbers} ({counts})"
+    return f"on {batch[0].queued_at:%Y-%m-%d %H:%M} UTC as {_numbers(batch)} ({counts})"
+
+
+def _numbers(mutations: Sequence[Mutation]) -> str:
+    """The numbers of mutations in queue order, neighbours as a range: #1 to #3, #7."""
+    ranges: list[list[int]] = []
+    for each in mutations:
+        if ranges and each.seq == ranges[-1][-1] + 1:
+            ranges[-1][1:] = [each.seq]
+        else:
+            ranges.append([each.seq])
+    shown = [" to ".join(f"#{seq}" for seq in each) for each in ranges[:_SHOWN]]
+    more = [f"{len(ranges) - _SHOWN:,} more"] if len(ranges) > _SHOWN else []
+    return ", ".join([*shown, *more])
+
+
+def _renumbered(entry: Entry, numbers: Mapping[str, str]) -> Entry:
+    """An entry whose references to the names in `numbers` are to mutations of the queue."""
+    payload = {
+        name: Reference(numbers[value.name]) if isinstance(value, Reference) and value.name in numbers else value
+        for name, value in entry.payload.items()
+    }
+    return structs.replace(entry, payload=payload)
 
 
 def _hash(changes: Sequence[Entry] | Sequence[Mutation], number: Callable[[str], object]) -> str:

@@ -80,14 +80,27 @@ def test_a_file_is_recognised_after_control_db_was_lost(tmp_path: Path) -> None:
     assert len(repeated_imports.find_earlier(restored, family("Eve"))) == 2
 
 
-def test_single_changes_that_wait_in_the_queue_are_found(tmp_path: Path) -> None:
+def test_single_changes_that_wait_in_the_queue_are_left_out_and_each_stands_for_one(tmp_path: Path) -> None:
     outbox = open_outbox(tmp_path)
-    assert repeated_imports.find_unsent(outbox, rows("A")) == []
+    assert repeated_imports.split_waiting(outbox, rows("A")) == (rows("A"), [])
     first, *_, last = outbox.add([*rows("A", "B"), *rows("A")])
     bring_to(outbox, "applied", outbox.add(rows("A"))[0])
-    found = repeated_imports.find_unsent(outbox, [*rows("A", "C"), *rows("X", key="k")])
-    assert [each.id for each in found] == [first.id, last.id]
-    assert repeated_imports.find_unsent(outbox, rows("A", key="k")) == []
+    kept, waiting = repeated_imports.split_waiting(outbox, [*rows("A", "C"), *rows("A"), *rows("A")])
+    assert [each.id for each in waiting] == [first.id, last.id]
+    assert kept == [rows("A", "C")[1], *rows("A")]
+    assert repeated_imports.split_waiting(outbox, rows("A", key="k")) == (rows("A", key="k"), [])
+
+
+def test_a_row_that_refers_to_one_left_out_refers_to_its_mutation(tmp_path: Path) -> None:
+    outbox = open_outbox(tmp_path)
+    outbox.add([entry("v2 addOrganization", {"name": "Acme"})])
+    person, note = outbox.add(family("Eve"))
+    eve, met = family("Eve")
+    kept, waiting = repeated_imports.split_waiting(
+        outbox, [eve, met, entry("v1 addNote", {"person_id": met.payload["person_id"]})]
+    )
+    assert [each.id for each in waiting] == [person.id, note.id]
+    assert outbox.add(kept)[0].payload == {"person_id": {"$ref": person.id}}
 
 
 def test_what_became_of_them_is_said_in_words(tmp_path: Path) -> None:
@@ -100,12 +113,19 @@ def test_what_became_of_them_is_said_in_words(tmp_path: Path) -> None:
     assert repeated_imports.describe(batch[1:2]).endswith(" UTC as #2 (1 still in the queue)")
 
 
-def test_all_of_a_file_is_refused_and_a_part_is_told(tmp_path: Path) -> None:
-    outbox = open_outbox(tmp_path)
-    assert repeated_imports.check(outbox, rows("A", "B"), "a.csv") is None
-    outbox.add(rows("A", "B"))
-    with pytest.raises(ConfigError, match=r"(?s)What a\.csv changes was queued before, .* as #1 to #2 .*--again"):
-        repeated_imports.check(outbox, rows("A", "B"), "a.csv")
-    note = repeated_imports.check(outbox, rows("A", "C"), "a.csv")
-    assert note is not None
-    assert note.startswith("a.csv: changes that are in the queue already, 1 of them, the first as #1, are queued a sec")
+def test_all_of_a_file_is_refused_and_of_a_part_the_rest_is_queued(tmp_path: Path) -> None:
+    outbox, notes = open_outbox(tmp_path), list[str]()
+
+    def left(entries: list[Entry]) -> list[Entry]:
+        return repeated_imports.leave_out_repeated(outbox, entries, "a.csv", notes.append)
+
+    assert left(rows("A", "B")) == rows("A", "B")
+    outbox.add(rows("A", "B", "C", "D", "E"))
+    for repeated in (rows("A", "B", "C", "D", "E"), rows("A", "B")):
+        with pytest.raises(ConfigError, match=r"(?s)What a\.csv changes was queued before, .* as #1 to #\d .*--again"):
+            left(repeated)
+    assert not notes
+    assert left(rows("A", "B", "X", "D")) == rows("A", "B", "X")[2:]
+    assert len(notes) == 1
+    assert notes[0].startswith("3 of 4 changes of a.csv left out: in the queue already as #1 to #2, #4.")
+    assert "--again" in notes[0]

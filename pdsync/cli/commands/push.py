@@ -28,13 +28,15 @@ from pdsync.writeback import plan as planning
 from pdsync.writeback.guards import Consent
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from pdsync.model import Mutation
     from pdsync.runner.push import PushReceipt, PushRequest
     from pdsync.writeback.plan import Plan, Step
     from pdsync.writeback.precondition import Policy
 
 _SHOWN = 30  # steps on a screen; merges and deletions are always shown
-_TRIES = 3  # to answer a question that is not answered with yes or no
+_TRIES = 3  # to answer a question
 _REASONS = 3  # why something can't be undone
 _FATES = {"send": "", "already_so": "already so", "rejected": "refused", "conflict": "conflict"}
 
@@ -131,7 +133,7 @@ def push(
 def _dry_run(app: App, request: PushRequest, out: Path | None, html: Path | None) -> None:
     progress = _Progress(app)
     try:
-        plan, held_back = asyncio.run(pushing.dry_run(app.settings, request))
+        plan, held_back = asyncio.run(pushing.dry_run(app.settings, request, out=out))
     finally:
         progress.stop()
     if out:
@@ -231,20 +233,32 @@ def _consents(app: App, plan: Plan) -> bool:
     """Ask a person for consent. For merges, which can't be undone, they type the number."""
     for field, value, count, total in planning.mass_changes(plan):
         what = "emptied" if value in (None, "", []) else f"set to {render.brief(render.cell(value, exact=True))}"
-        if not click.confirm(clean(f"{count:,} of {total:,} records get {field} {what}. Is this intended?"), err=True):
+        if not _confirm(app, clean(f"{count:,} of {total:,} records get {field} {what}. Is this intended?")):
             return False
     if not plan.sending:
         return True
     what = f"{counted(len(plan.sending), 'change')} to {clean(plan.company)}"
     merges = sum(step.verb == "merge" for step in plan.sending)
     if not merges:
-        return click.confirm(f"Send {what}?", err=True)
+        return _confirm(app, f"Send {what}?")
     app.note(f"A merge can't be undone, so yes is not enough. To send {what},\ntype the number of merges.")
-    for _ in range(_TRIES):
-        typed = str(click.prompt("Number of merges", err=True)).strip().lower()
-        if typed not in ("y", "yes"):
-            return typed == str(merges)
-        app.note(f"Nothing was sent yet. Type the number, {merges}, or n to send nothing.")
+    expected = f"the number, {merges}, or n to send nothing"
+    return _ask(app, "Number of merges", expected, yes={str(merges)}, no={"n", "no"})
+
+
+def _confirm(app: App, question: str) -> bool:
+    expected = "y, or n to send nothing"
+    return _ask(app, f"{question} [y/N]", expected, yes={"y", "yes"}, no={"", "n", "no"})
+
+
+def _ask(app: App, question: str, expected: str, *, yes: Collection[str], no: Collection[str]) -> bool:
+    """Ask until the answer is one of `yes` or `no`; after `_TRIES` other answers it counts as no."""
+    for left in reversed(range(_TRIES)):
+        typed = str(click.prompt(question, default="", show_default=False, err=True)).strip().lower()
+        if typed in yes or typed in no:
+            return typed in yes
+        if left:
+            app.note(f"Nothing was sent yet. Type {expected}.")
     return False
 
 

@@ -22,7 +22,7 @@ from pdsync.errors import ConfigError
 from pdsync.load import results
 from pdsync.model import OPEN, State
 from pdsync.runner import project, push
-from pdsync.writeback import enqueue, import_files, repeated_imports
+from pdsync.writeback import enqueue, import_files, missing_records, repeated_imports
 from pdsync.writeback.equality import fields
 from pdsync.writeback.shapes import shape
 from pdsync.writeback.typed_values import detect_styles
@@ -81,7 +81,7 @@ def add(
     with push.opened(app.settings) as (outbox, names):
         styles = detect_styles([given], decimal)
         queued = outbox.add([enqueue.make_entry(names, found, given, key=key, name=name, styles=styles)])
-        _show(app, queued, names)
+        _show(app, outbox, queued, names)
 
 
 @queue.command("import")
@@ -120,7 +120,7 @@ def import_(
 
     The first line names the parameters, as for `queue add`. A column _as names the record that a row adds, and @NAME in
     another row stands for it. One bad row refuses the whole file, unless --skip-bad. A file that was queued before is
-    refused, unless --again.
+    refused, and rows that are in the queue already are left out, unless --again.
     """
     read = import_files.read(file, import_files.Format(kind, null, encoding, header, raw_csv))
     for note in read.notes:
@@ -218,7 +218,7 @@ def show(app: App, mutation: str) -> None:
 def drop(app: App, mutations: tuple[str, ...], everything: bool, batch: str | None) -> None:
     """Cancel MUTATIONS that were not sent yet."""
     with push.opened(app.settings) as (outbox, _):
-        wanted = [_find(outbox, each).id for each in mutations]
+        wanted = _find_all(outbox, mutations)
         if everything or batch:
             wanted += [each.id for each in outbox.mutations(["queued"], batch=batch)]
         if not wanted and not everything:
@@ -239,7 +239,7 @@ def retry(app: App, mutations: tuple[str, ...]) -> None:
         for each in old:
             if each.state not in ("rejected", "conflict", "needs_review"):
                 raise ConfigError(f"#{each.seq} is {each.state}: it can't be retried. Nothing was queued.")
-        _show(app, outbox.add([enqueue.copy_for_retry(each) for each in old]), names)
+        _show(app, outbox, outbox.add([enqueue.copy_for_retry(each) for each in old]), names)
 
 
 @queue.command("resolve", cls=IdCommand)
@@ -279,6 +279,16 @@ def _find(outbox: Outbox, text: str) -> Mutation:
         return outbox.get(text)
     newest = [each.id for each in reversed(outbox.mutations(images=False))]
     return outbox.get(ids.find("mutation", newest, text, "List them: pdsync queue list --all"))
+
+
+def _find_all(outbox: Outbox, mutations: tuple[str, ...]) -> list[str]:
+    """The ids of mutations to drop; all of them exist."""
+    if "all" in mutations:
+        raise ConfigError("Nothing was dropped. To drop all that are queued: pdsync queue drop --all")
+    try:
+        return [_find(outbox, each).id for each in mutations]
+    except ConfigError as error:
+        raise ConfigError(f"{error}\nNothing was dropped.") from error
 
 
 def _queue(
@@ -336,12 +346,12 @@ def _queue(
                 f"\n{shown}{more}\n"
                 f"Correct them, or queue the others: --skip-bad FILE"
             )
-        if not again and (note := repeated_imports.check(outbox, good, where)):
-            app.note(note)
+        if not again:
+            good = repeated_imports.leave_out_repeated(outbox, good, where, app.note)
         if bad and skip_bad:
             _write_bad(skip_bad, bad, null_clears=read.null_clears)
             app.note(f"{len(bad):,} rows were not queued: {skip_bad} says why.")
-        _show(app, outbox.add(good), names)
+        _show(app, outbox, outbox.add(good), names)
 
 
 def _group_by_operation(
@@ -392,7 +402,9 @@ def _write_bad(path: Path, bad: list[enqueue.BadRow], *, null_clears: bool) -> N
             writer.writerow([*given, each.number, cells.guarded(each.why)])
 
 
-def _show(app: App, queued: list[Mutation], names: NameResolver) -> None:
+def _show(app: App, outbox: Outbox, queued: list[Mutation], names: NameResolver) -> None:
+    if missing := missing_records.find_missing(names.names, outbox, queued):
+        app.note(missing_records.describe_missing(missing))
     if app.json:
         for each in queued:
             app.emit(_facts(each))
