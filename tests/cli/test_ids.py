@@ -119,3 +119,37 @@ def test_the_queue_is_listed_by_state_and_emptied_without_an_error(tmp_path: Pat
         ran = project.here("queue", "drop", "--all")
         assert (ran.code, says in ran.err) == (0, True), ran
     assert project.here("queue", "drop").code == 2
+
+
+def test_the_second_undo_names_what_is_queued_already_and_queues_nothing(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project")
+    control = Control(project.data / "control.db")
+    outbox = Outbox(control)
+    entries = [Entry("v2 updateDeal", "update", "deals", f"deals/{id}", {"id": id, "title": "New"}) for id in (1, 2)]
+    outbox.push_log.start_push("push-a", "hash")
+    for each in outbox.add(entries):
+        after, base = {"title": "New"}, {"title": "Old"}
+        outbox.settle(each.id, "applied", push_id="push-a", after=after, base=base)
+    control.close()
+    assert project.here("undo", "last", "--json").summary["queued"] == 2
+    again = project.here("undo", "last")
+    assert "2 changes that undo it are queued already (#3–#4)" in again.err
+    summary = project.here("undo", "push-a", "--json").summary
+    assert (summary["queued"], summary["already_queued"]) == (0, ["#3", "#4"])
+    project.here("queue", "drop", "3")
+    assert project.here("undo", "last", "--json").summary["queued"] == 1
+
+
+def test_a_conflict_is_shown_in_plain_lines_before_the_facts(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project")
+    control = Control(project.data / "control.db")
+    outbox = Outbox(control)
+    payload = {"id": 12, "value": 1080.5, "title": "Same"}
+    (mutation,) = outbox.add([Entry("v2 updateDeal", "update", "deals", "deals/12", payload)])
+    base, after = {"value": 2450, "title": "Same"}, {"value": 4444, "title": "Same"}
+    outbox.settle(mutation.id, "conflict", "changed", base=base, after=after)
+    control.close()
+    first, second, *_ = project.here("queue", "show", "1").out.splitlines()
+    assert [number in first for number in ("2450", "4444", "1,080.5")] == [True] * 3
+    assert second.endswith("pdsync queue retry 1")
+    assert "when planned, now 4444" in project.here("queue", "list", "--state", "conflict").out

@@ -133,7 +133,7 @@ def push(
 def _dry_run(app: App, request: PushRequest, out: Path | None, html: Path | None) -> None:
     progress = _Progress(app)
     try:
-        plan, held_back = asyncio.run(pushing.dry_run(app.settings, request, out=out))
+        plan, held_back = asyncio.run(pushing.dry_run(app.settings, request, app.note, out=out))
     finally:
         progress.stop()
     if out:
@@ -363,7 +363,9 @@ def undo_command(app: App, push_id: str) -> None:
         pushes = [str(each["id"]) for each in outbox.push_log.pushes(1000)]
         push_id = ids.find("push", pushes, push_id, "The changes of all pushes: pdsync queue list --all")
         entries, stuck = undo.make_undo(outbox, push_id)
-        queued = [each for each in outbox.add(entries) if each.state == "queued"]
+        existing = undo.find_reversals(outbox, entries)
+        undone = {each.undo_of for each in existing}
+        queued = outbox.add([each for each in entries if each.undo_of not in undone])
     if app.json:
         for each in queued:
             app.emit({"event": "queued", "name": f"#{each.seq}", "id": each.id, "operation": each.operation,
@@ -373,21 +375,34 @@ def undo_command(app: App, push_id: str) -> None:
             app.emit({"event": "no_way_back", "name": f"#{mutation.seq}", "operation": mutation.operation,
                       "target": mutation.target, "why": failure.why})  # fmt: skip
         app.emit({"event": "summary", "complete": not stuck, "exit_code": 4 if stuck else 0, "run_id": push_id,
-                  "streams": {}, "queued": len(queued), "no_way_back": len(stuck)})  # fmt: skip
+                  "streams": {}, "queued": len(queued), "already_queued": [f"#{each.seq}" for each in existing],
+                  "no_way_back": len(stuck)})  # fmt: skip
         _exit_undo(stuck)
         return
     for failure in stuck:
         mutation = failure.mutation
         app.note(f"Can't be undone: #{mutation.seq} {mutation.operation} {mutation.target or ''}: {failure.why}")
+    if existing:
+        app.note(_describe_existing(existing))
     if queued:
         app.note(f"Queued {counted(len(queued), 'change')} that undo it. Preview them: pdsync push --dry-run")
     elif stuck:
         app.note(f"Nothing of {push_id} can be undone. Nothing was queued.")
-    elif entries:
-        app.note("The changes that undo it were queued before: pdsync queue list --all")
+    elif existing:
+        app.note("Nothing was queued.")
     else:
         app.note(f"{push_id} changed nothing: there is nothing to undo.")
     _exit_undo(stuck)
+
+
+def _describe_existing(existing: list[Mutation]) -> str:
+    """The changes that undo a push and were queued before, with their numbers and what is still to be done."""
+    numbers = sorted(each.seq for each in existing)
+    shown = f"#{numbers[0]}" if len(numbers) == 1 else f"#{numbers[0]}–#{numbers[-1]}"
+    waiting = sum(each.state == "queued" for each in existing)
+    after = f"{waiting:,} to send: pdsync push --dry-run" if waiting else "none to send: pdsync queue list --all"
+    are = "is" if len(numbers) == 1 else "are"
+    return f"{counted(len(existing), 'change')} that undo it {are} queued already ({shown}), {after}"
 
 
 def _exit_undo(stuck: list[undo.NotUndoable]) -> None:

@@ -14,6 +14,7 @@ from msgspec import structs
 from pdsync.cli import ids, overview, queue_overview, render, tables
 from pdsync.cli.app import App, Group
 from pdsync.cli.commands.sql import ask
+from pdsync.cli.conflicts import describe_conflict
 from pdsync.cli.ids import IdCommand
 from pdsync.cli.layout import Hints, Rows
 from pdsync.core import catalogue, cells, raw_request
@@ -194,8 +195,9 @@ def show(app: App, mutation: str) -> None:
 
     MUTATION, here and elsewhere, is its number, its id or the beginning of that, `last`, or -2 for the one before it.
     """
-    with push.opened(app.settings) as (outbox, _):
+    with push.opened(app.settings) as (outbox, names):
         found = _find(outbox, mutation)
+        conflict = describe_conflict(names, found)
         facts = {
             **_facts(found),
             "attempts": msgspec.to_builtins(outbox.attempts(found.id)),
@@ -204,6 +206,10 @@ def show(app: App, mutation: str) -> None:
     if app.json:
         app.emit(facts)
         return
+    for line in conflict:
+        app.out.print(line)
+    if found.state == "conflict":
+        app.out.print(f"To send it all the same: pdsync queue retry {found.seq}\n")
     for name, value in facts.items():
         if value not in (None, [], {}):
             text = value if isinstance(value, str | int) else msgspec.json.format(msgspec.json.encode(value)).decode()
@@ -423,7 +429,7 @@ def _rows(found: list[Mutation], names: NameResolver) -> Rows:
             each.target or each.kind,
             summary(names, each),
             each.state,
-            [why] if (why := each.detail or each.reason) else [],
+            [*([why] if (why := each.detail or each.reason) else []), *describe_conflict(names, each)],
         ]
         for each in found
     ]
