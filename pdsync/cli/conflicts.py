@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 def describe_conflict(names: NameResolver, mutation: Mutation) -> list[str]:
     """Of a mutation that met a conflict, a line for each field whose value was another by then."""
-    if mutation.state != "conflict" or not mutation.after_image:
+    record = mutation.after_image or mutation.base_image  # without an attempt only the record at its end is stored
+    if mutation.state != "conflict" or not record:
         return []
-    operation, record = catalogue.operation(mutation.operation), mutation.after_image
-    planned = {**(mutation.base_image or {}), **(mutation.expected or {})}
+    operation = catalogue.operation(mutation.operation)
+    planned = {**((mutation.base_image or {}) if mutation.after_image else {}), **(mutation.expected or {})}
     body = {name: value for name, value in mutation.payload.items() if name not in operation.path_params}
     lines = []
     for field, wanted in fields(body):
         is_planned, before = value_in(planned, field)
         is_shown, now = value_in(record, field)
-        if not (is_planned and is_shown) or equivalent(before, now):
+        if not is_shown or equivalent(wanted, now) or (is_planned and equivalent(before, now)):
             continue
         texts = [render.brief(_amount(names.display_value(operation, field, each))) for each in (before, now, wanted)]
         when = f" (record changed at {record['update_time']})" if record.get("update_time") else ""
-        lines.append(
-            f"{names.label(operation, field)} was {texts[0]} when planned, now {texts[1]}{when}, you want {texts[2]}"
-        )
+        was = f"was {texts[0]} when planned, now {texts[1]}" if is_planned else f"is {texts[1]} now"
+        lines.append(f"{names.label(operation, field)} {was}{when}, you want {texts[2]}")
     return lines
 
 

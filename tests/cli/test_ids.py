@@ -145,11 +145,13 @@ def test_a_conflict_is_shown_in_plain_lines_before_the_facts(tmp_path: Path) -> 
     control = Control(project.data / "control.db")
     outbox = Outbox(control)
     payload = {"id": 12, "value": 1080.5, "title": "Same"}
-    (mutation,) = outbox.add([Entry("v2 updateDeal", "update", "deals", "deals/12", payload)])
+    mutation, late = outbox.add([Entry("v2 updateDeal", "update", "deals", "deals/12", payload)] * 2)
     base, after = {"value": 2450, "title": "Same"}, {"value": 4444, "title": "Same"}
     outbox.settle(mutation.id, "conflict", "changed", base=base, after=after)
+    outbox.settle(late.id, "conflict", "changed", base=after)  # before an attempt: the record as it is now
     control.close()
     first, second, *_ = project.here("queue", "show", "1").out.splitlines()
     assert [number in first for number in ("2450", "4444", "1,080.5")] == [True] * 3
     assert second.endswith("pdsync queue retry 1")
     assert "when planned, now 4444" in project.here("queue", "list", "--state", "conflict").out
+    assert "is 4444 now, you want 1,080.5" in project.here("queue", "show", "2").out.splitlines()[0]
