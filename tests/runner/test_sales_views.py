@@ -637,6 +637,16 @@ def test_money_is_converted_at_the_rate_of_the_day_and_what_has_none_is_counted(
     assert ask(loader.connection, f"{forecast} ORDER BY ALL") == [("EUR", 490, 195), ("USD", 40, 20)]
     owners = "SELECT currency, base_currency, sum(base_open_value) FROM sales.value_by_owner GROUP BY ALL ORDER BY ALL"
     assert ask(loader.connection, owners) == [("EUR", "EUR", 490), ("USD", "EUR", 40)]
+    lost = (
+        "SELECT currency, sum(value)::INT, sum(base_value), sum(unconverted)::INT FROM sales.lost_reasons GROUP BY ALL"
+    )
+    assert ask(loader.connection, lost) == [("EUR", 200, 100, 1)]
+    velocity = "SELECT value_per_day = base_value_per_day FROM sales.velocity WHERE days = 90 AND currency = 'EUR'"
+    assert ask(loader.connection, velocity) == [(True,)]
+    slippage = "SELECT baseline_value::INT, base_baseline_value, base_slipped_value FROM sales.slippage"
+    assert ask(loader.connection, slippage) == [(80, 80, 80)]
+    waterfall = "SELECT base_currency, rate FROM sales.waterfall_between(['2026-10-10', '2026-10-18', '2026-10-31'])"
+    assert set(ask(loader.connection, waterfall)) <= {(None, None), ("EUR", 1), ("EUR", 0.8)}
     won = "SELECT deals, value::INT, base_value, unconverted FROM sales.won_by_month"
     assert ask(loader.connection, won) == [(3, 320, 220, 1)]  # deal 11 was won on the 11th, before any rate was known
     asyncio.run(loader.close())
