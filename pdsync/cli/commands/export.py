@@ -76,7 +76,7 @@ def parquet(
 ) -> None:
     """Write STREAMS as Parquet files; without STREAMS, all tables.
 
-    Each table becomes TABLE/_snapshot=TIME/data.parquet; catalog.json, written last, names the complete files.
+    Each table becomes TABLE/snapshot=TIME/data.parquet; catalog.json, written last, names the complete files.
 
     \b
     pdsync export parquet --out /srv/lake --mask email=hash --mask phone=null
