@@ -1,17 +1,21 @@
-"""The queue on one screen: what waits and what needs a review, by operation and state."""
+"""The queue as rows, and on one screen: what waits and what needs a review, by operation and state."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pdsync.cli import layout, overview
-from pdsync.cli.layout import Line, Rows
+from pdsync.cli import layout, overview, render
+from pdsync.cli.conflicts import describe_conflict
+from pdsync.cli.layout import Hints, Line, Rows
+from pdsync.core import catalogue
 from pdsync.core.wording import counted
+from pdsync.writeback.equality import fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pdsync.model import Mutation
+    from pdsync.writeback.resolver import NameResolver
 
 SHORT = 20  # mutations, which are listed one by one
 _GROUPS = 16
@@ -60,3 +64,32 @@ def lay_out_queue(mutations: Sequence[Mutation], width: int) -> list[list[Line]]
 
 def _rank(mutation: Mutation) -> int:
     return 0 if mutation.state == "needs_review" else 1 if mutation.verb in ("merge", "delete") else 2
+
+
+def list_mutations(found: Sequence[Mutation], names: NameResolver) -> Rows:
+    """A row a mutation: what it does, its state, and why it is in that."""
+    names.pending |= {each.id: f"that of #{each.seq}" for each in found}
+    lines = [
+        [
+            f"#{each.seq}",
+            each.operation,
+            each.target or each.kind,
+            summary(names, each),
+            each.state,
+            [*([why] if (why := each.detail or each.reason) else []), *describe_conflict(names, each)],
+        ]
+        for each in found
+    ]
+    headers = ["", "operation", "record", "what", "state", "why"]
+    return Rows(headers, lines, notes=True, hints=Hints(rows="--json shows all."))
+
+
+def summary(names: NameResolver, mutation: Mutation) -> str:
+    """What a mutation sets, in one line."""
+    operation = catalogue.operation(mutation.operation)
+    body = {name: value for name, value in mutation.payload.items() if name not in operation.path_params}
+    parts = []
+    for field, value in fields(body):
+        text = render.cell(names.display_value(operation, field, value), exact=True) or "null"
+        parts.append(f"{names.label(operation, field)}={text[:40]}")
+    return ", ".join(parts)[:160]

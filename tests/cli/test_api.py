@@ -379,7 +379,7 @@ async def test_the_library_sends_and_fetches_files(
     box.faults.clear()
     paper = tmp_path / "paper.pdf"
     paper.write_bytes(b"paper")
-    async with pdsync.Client(tmp_path, {"account.base_url": box.url, "limits.burst": 0}) as client:
+    async with pdsync.Client(tmp_path, {"account.base_url": box.url, "limits.burst": 0}, create=True) as client:
         added = await client.call("addFile", file=paper, deal_id=a_deal(box))
         renamed = await client.call("updateFile", id=added["data"]["id"], name="new.pdf")
         assert renamed["data"]["name"] == "new.pdf"

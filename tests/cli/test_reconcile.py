@@ -79,6 +79,7 @@ def test_numbers_that_differ_are_explained(width: int) -> None:
             {"swept": {"deals": (7, 6, 6)}, "findings": [Finding("deals", "7", "missing")]},
             "1 difference found, 1 difference left; repair",
         ),
+        ({"swept": {"deals": (6, 6, 4)}}, "no difference of keys, times and flags. 12"),
         ({}, "nothing was compared"),
     ],
 )
@@ -87,6 +88,7 @@ def test_no_difference_is_said_only_where_the_numbers_agree(facts: dict[str, Any
     assert outcome in text
     assert ("no difference" in text) is ("no difference" in outcome)
     assert "not compared" not in text
+    assert ("such as counters: 2 deals. Keys" in text) is ("keys, times" in outcome)
 
 
 if __name__ == "__main__":

@@ -258,7 +258,7 @@ def test_w7_an_option_is_found_by_its_label_digits_and_commas_or_not(
         ("Tier", "24", "is the label of option 31 and the id of 'Gold'"),
         ("Tier", 24, "give 31 or 'Gold'"),
         ("Tier", "Bronze", "There are Gold, Silver"),
-        ("Year", "2025", "Did you mean '2024' or '2023'? Nothing"),
+        ("Year", "2025", "Did you mean '2024' or '2023'?"),
         ("Year", "103", "no such option"),
         ("Modules", "a, b", "may be 'a, b' (6) or 'a' (4), 'b' (5)"),
         ("Modules", "drinks", "Did you mean 'Food, drinks'"),

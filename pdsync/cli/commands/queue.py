@@ -16,7 +16,6 @@ from pdsync.cli.app import App, Group
 from pdsync.cli.commands.sql import ask
 from pdsync.cli.conflicts import describe_conflict
 from pdsync.cli.ids import IdCommand
-from pdsync.cli.layout import Hints, Rows
 from pdsync.core import catalogue, cells, raw_request
 from pdsync.core.wording import counted
 from pdsync.errors import ConfigError
@@ -24,7 +23,6 @@ from pdsync.load import results
 from pdsync.model import OPEN, State
 from pdsync.runner import project, push
 from pdsync.writeback import enqueue, import_files, missing_records, repeated_imports
-from pdsync.writeback.equality import fields
 from pdsync.writeback.shapes import shape
 from pdsync.writeback.typed_values import detect_styles
 
@@ -182,7 +180,7 @@ def list_(app: App, everything: bool, states: tuple[State, ...], operation: str 
         if overview.is_wanted(app, everything=is_whole):
             overview.show(app, *queue_overview.lay_out_queue(found, app.out.width))
         elif found:
-            tables.show(app, _rows(found, names))
+            tables.show(app, queue_overview.list_mutations(found, names))
     summary_line = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in sorted(counts.items()))
     app.note(f"\n{summary_line or 'The queue is empty.'}")
 
@@ -415,37 +413,9 @@ def _show(app: App, outbox: Outbox, queued: list[Mutation], names: NameResolver)
         for each in queued:
             app.emit(_facts(each))
         return
-    tables.show(app, _rows(queued[:20], names))
+    tables.show(app, queue_overview.list_mutations(queued[:20], names))
     more = f" ({len(queued) - 20:,} more)" if len(queued) > 20 else ""
     app.note(f"\nQueued {len(queued):,}{more}. Nothing was sent. Preview it: pdsync push --dry-run")
-
-
-def _rows(found: list[Mutation], names: NameResolver) -> Rows:
-    names.pending |= {each.id: f"that of #{each.seq}" for each in found}
-    lines = [
-        [
-            f"#{each.seq}",
-            each.operation,
-            each.target or each.kind,
-            summary(names, each),
-            each.state,
-            [*([why] if (why := each.detail or each.reason) else []), *describe_conflict(names, each)],
-        ]
-        for each in found
-    ]
-    headers = ["", "operation", "record", "what", "state", "why"]
-    return Rows(headers, lines, notes=True, hints=Hints(rows="--json shows all."))
-
-
-def summary(names: NameResolver, mutation: Mutation) -> str:
-    """What a mutation sets, in one line."""
-    operation = catalogue.operation(mutation.operation)
-    body = {name: value for name, value in mutation.payload.items() if name not in operation.path_params}
-    parts = []
-    for field, value in fields(body):
-        text = render.cell(names.display_value(operation, field, value), exact=True) or "null"
-        parts.append(f"{names.label(operation, field)}={text[:40]}")
-    return ", ".join(parts)[:160]
 
 
 def _facts(mutation: Mutation) -> dict[str, Any]:

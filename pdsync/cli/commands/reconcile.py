@@ -120,7 +120,12 @@ def _show(app: App, result: findings.ReconcileResult, code: int) -> None:
         app.note(f"{gap.stream}: {gap.detail}")
     for name in result.left_out.keys() - {gap.stream for gap in result.receipt.gaps}:
         app.note(f"{name} was not compared: {result.left_out[name]}")
-    for text in (*_describe_not_compared(result), *_describe_mismatches(result), *_describe_uneven(result)):
+    for text in (
+        *_describe_not_compared(result),
+        *_describe_mismatches(result),
+        *_describe_uneven(result),
+        *_describe_other_values(result),
+    ):
         app.note(text)
     if result.held_back:
         app.note(f"Held back: {result.held_back}")
@@ -134,6 +139,8 @@ def _show(app: App, result: findings.ReconcileResult, code: int) -> None:
         if result.uneven
         else f"no difference from the lists; {counted(mismatches, 'record')} with another count"
         if (mismatches := sum(map(len, result.counts_off.values())))
+        else "no difference of keys, times and flags"
+        if result.other_values
         else "no difference"
         if result.swept
         else "nothing was compared"
@@ -171,6 +178,16 @@ def _describe_not_compared(result: findings.ReconcileResult) -> list[str]:
         f" deleted, or shows no count, so {'its' if rows == 1 else 'their'} list was not read."
         for name, rows in result.not_compared.items()
         if rows and not result.is_sample
+    ]
+
+
+def _describe_other_values(result: findings.ReconcileResult) -> list[str]:
+    if not result.other_values:
+        return []
+    rows = ", ".join(f"{count:,} {name}" for name, count in result.other_values.items())
+    return [
+        f"Rows whose values are not shown to be the same, such as counters: {rows}. Keys, times and flags are."
+        " Compare the values too: pdsync reconcile --deep"
     ]
 
 

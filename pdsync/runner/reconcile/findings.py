@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -84,6 +85,16 @@ class ReconcileResult(Struct):
             name: (at_source, in_warehouse)
             for name, (at_source, in_warehouse, _) in self.swept.items()
             if at_source != in_warehouse and name not in explained
+        }
+
+    @property
+    def other_values(self) -> dict[str, int]:
+        """By stream: rows that are not shown to be equal, and of which only a deep comparison reports the values."""
+        found = Counter(each.stream for each in self.findings)
+        return {
+            name: other
+            for name, (_, in_warehouse, equal) in self.swept.items()
+            if name not in self.by_count and (other := in_warehouse - equal - found[name]) > 0
         }
 
     @property
