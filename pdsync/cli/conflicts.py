@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pdsync.cli import render
 from pdsync.core import catalogue
+from pdsync.writeback.amounts import find_currency
 from pdsync.writeback.equality import equivalent, fields, value_in
 
 if TYPE_CHECKING:
@@ -27,12 +28,13 @@ def describe_conflict(names: NameResolver, mutation: Mutation) -> list[str]:
         is_shown, now = value_in(record, field)
         if not is_shown or equivalent(wanted, now) or (is_planned and equivalent(before, now)):
             continue
-        texts = [render.brief(_amount(names.display_value(operation, field, each))) for each in (before, now, wanted)]
+        values = (before, now, wanted)
+        currencies = [
+            find_currency(operation, field, each, {**record, **(body if each is wanted else {})}) for each in values
+        ]
+        exact = render.exact_texts([names.display_value(operation, field, each) for each in values], currencies)
+        texts = [render.brief(each or "empty") for each in exact]
         when = f" (record changed at {record['update_time']})" if record.get("update_time") else ""
         was = f"was {texts[0]} when planned, now {texts[1]}" if is_planned else f"is {texts[1]} now"
         lines.append(f"{names.label(operation, field)} {was}{when}, you want {texts[2]}")
     return lines
-
-
-def _amount(value: Any) -> str:
-    return render.cell(value, counts=True) or "empty"

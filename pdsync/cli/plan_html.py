@@ -19,6 +19,7 @@ from pdsync.cli.plan_labels import PlanLabels
 from pdsync.core import catalogue
 from pdsync.core.log import clean
 from pdsync.core.wording import counted
+from pdsync.writeback import plan as planning
 
 if TYPE_CHECKING:
     from pdsync.writeback.plan import Change, Plan, Step
@@ -135,9 +136,9 @@ def _row(step: Step, domain: str | None, labels: PlanLabels) -> str:
 
 def _change(step: Step, change: Change, labels: PlanLabels) -> str:
     """One field, before → after; empty where the group says it all."""
-    if change.field == "(the record)" or change.field in catalogue.operation(step.operation).path_params:
+    if change.field == planning.RECORD or change.field in catalogue.operation(step.operation).path_params:
         return ""
-    before, after = render.brief_pair(change.before, change.after)
+    before, after = render.brief_pair(change.before, change.after, (change.before_currency, change.after_currency))
     if change.field.startswith("("):  # the entries of a list that are deleted
         return f"<li><del>{_text(before)}</del></li>"
     before, after = labels.values(step, change.field, before, after)

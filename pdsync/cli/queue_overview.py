@@ -9,6 +9,7 @@ from pdsync.cli.conflicts import describe_conflict
 from pdsync.cli.layout import Hints, Line, Rows
 from pdsync.core import catalogue
 from pdsync.core.wording import counted
+from pdsync.writeback.amounts import find_currency, is_amount_field
 from pdsync.writeback.equality import fields
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def list_mutations(found: Sequence[Mutation], names: NameResolver) -> Rows:
             f"#{each.seq}",
             each.operation,
             each.target or each.kind,
-            summary(names, each),
+            summarize(names, each),
             each.state,
             [*([why] if (why := each.detail or each.reason) else []), *describe_conflict(names, each)],
         ]
@@ -84,12 +85,16 @@ def list_mutations(found: Sequence[Mutation], names: NameResolver) -> Rows:
     return Rows(headers, lines, notes=True, hints=Hints(rows="--json shows all."))
 
 
-def summary(names: NameResolver, mutation: Mutation) -> str:
+def summarize(names: NameResolver, mutation: Mutation) -> str:
     """What a mutation sets, in one line."""
     operation = catalogue.operation(mutation.operation)
     body = {name: value for name, value in mutation.payload.items() if name not in operation.path_params}
     parts = []
     for field, value in fields(body):
-        text = render.cell(names.display_value(operation, field, value), exact=True) or "null"
+        currency = find_currency(operation, field, value, body)
+        if currency is None and is_amount_field(operation, field):
+            currency = names.currency(mutation)
+        (text,) = render.exact_texts([names.display_value(operation, field, value)], [currency])
+        text = text or "null"
         parts.append(f"{names.label(operation, field)}={text[:40]}")
     return ", ".join(parts)[:160]

@@ -6,9 +6,12 @@ import math
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from os.path import commonprefix
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pdsync.core.log import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _LONG = 240  # characters; a longer text is truncated in a preview
 _SHOWN = 160
@@ -23,12 +26,28 @@ def brief(text: str, begin: int = 0) -> str:
     return f"{'… ' if begin else ''}{text[begin:end]}{' …' if end < len(text) else ''} ({len(text):,} characters)"
 
 
-def brief_pair(before: Any, after: Any) -> tuple[str, str]:
+def brief_pair(before: Any, after: Any, currencies: Sequence[str | None] = (None, None)) -> tuple[str, str]:
     """Two values for people; of long ones an excerpt that begins shortly before the first difference."""
-    counts = any(isinstance(value, float | Decimal) for value in (before, after))  # amounts, so no ids
-    texts = tuple(cell(value, counts=counts, exact=True) or "–" for value in (before, after))
+    texts = [text or "–" for text in exact_texts((before, after), currencies)]
     begin = max(len(commonprefix(texts)) - 40, 0)  # noqa: RUF071 - compared by character, not by path
     return brief(texts[0], begin), brief(texts[1], begin)
+
+
+def exact_texts(values: Sequence[Any], currencies: Sequence[str | None]) -> list[str]:
+    """Values of one field, exactly as they are sent, all in one form; empty for None.
+
+    Args:
+        values: integers among numbers with decimals, or with a currency, are amounts and no ids.
+        currencies: of each value, where it is an amount and its currency is known.
+    """
+    are_amounts = any(currencies) or any(isinstance(value, float | Decimal) for value in values)
+    texts = []
+    for value, currency in zip(values, currencies, strict=True):
+        is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+        is_whole = isinstance(value, int) and is_number and are_amounts
+        text = cell(Decimal(value) if is_whole else value, exact=True)
+        texts.append(f"{text} {clean(currency)}" if currency and is_number else text)
+    return texts
 
 
 def cell(value: Any, *, counts: bool = False, exact: bool = False) -> str:
@@ -56,7 +75,7 @@ def cell(value: Any, *, counts: bool = False, exact: bool = False) -> str:
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, list):
-        return ", ".join(cell(each) for each in value)
+        return ", ".join(cell(each, exact=exact) for each in value)
     return clean(str(value))
 
 

@@ -276,7 +276,8 @@ async def _resolve_unknown(
     if not unknown:
         return set()
     on_message(
-        f"The outcome of {len(unknown)} mutations of the last push is unknown: probing whether they were carried out."
+        f"The outcome of {counted(len(unknown), 'change')} of the last push is unknown: checking in Pipedrive"
+        f" whether {'it was' if len(unknown) == 1 else 'they were'} carried out."
     )
     trouble: list[PdsyncError] = []
     outcomes = UnknownOutcomes(

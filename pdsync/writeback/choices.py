@@ -64,4 +64,4 @@ def _unknown_option(value: object, options: list[Option]) -> InvalidValue:
     if not guess:
         listed = ", ".join(each.label or each.id for each in options[:_MAX_LISTED])
         guess = f" There are {listed}{' …' if len(options) > _MAX_LISTED else ''}."
-    return InvalidValue("", why=f"has no such option.{guess}")
+    return InvalidValue("", why=f"that is none of its options.{guess}")

@@ -204,6 +204,13 @@ class CompanyNames:
         )
         return str(row[0]) if row and row[0] is not None else None
 
+    def currency(self, stream: Stream, key: str) -> str | None:
+        """The currency of the record with this key; None where it is not known."""
+        if not self.has_table(stream.name):
+            return None
+        sql = f"SELECT currency FROM {quoted('main', stream.name)} WHERE {quoted(stream.key)}::VARCHAR = ?"
+        return next((row[0] for row in self._rows(sql, key)), None)
+
     def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         return [] if self._warehouse is None else self._warehouse.execute(query, list(values)).fetchall()
 

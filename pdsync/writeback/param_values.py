@@ -10,6 +10,7 @@ import msgspec
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
 from pdsync.writeback import typed_values
+from pdsync.writeback.amounts import find_column, is_amount
 from pdsync.writeback.choices import choose, visibility_levels
 from pdsync.writeback.company_names import FIELD_CODE
 from pdsync.writeback.custom_values import TEXT_TYPES, is_unresolved
@@ -104,11 +105,11 @@ class ParameterResolver:
             return {name: value}
         if name == "field_code" and name in operation.path_params:
             return {name: self._field_code(str(value).strip())}
-        column = _column(self._stream, name, operation.version)
+        column = find_column(self._stream, name, operation.version)
         try:
             if name == "type" and self._stream and self._stream.name == "activities":
                 return {name: self._activity_type(value)}
-            if param.type == "number" and column and column.type.startswith("DECIMAL") and "currency" in operation.body:
+            if is_amount(operation, param, column):
                 amount, code = typed_values.parse_money(value, style) if value != "null" else (None, None)
                 return {name: amount, **({"currency": typed_values.parse_currency(code)} if code else {})}
             return {name: self._typed(name, param, column, value, style)}
@@ -192,15 +193,6 @@ class ParameterResolver:
         if not re.fullmatch(r"[a-z0-9_]+", value):
             raise ConfigError(f"field_code is {value!r}; fields are known by their labels after a sync. {NOTHING}")
         return value
-
-
-def _column(stream: Stream | None, name: str, version: Version) -> Column | None:
-    """The column of the table that shows the parameter `name`."""
-    if stream is None:
-        return None
-    own = [each for each in stream.columns if each == name]
-    found = own or [each for each in stream.columns if stream.column(each).path(each, version) == name]
-    return stream.column(found[0]) if found else None
 
 
 def _object(param: Param, value: Any) -> Any:

@@ -24,15 +24,18 @@ if TYPE_CHECKING:
 
 Fate = Literal["send", "already_so", "rejected", "conflict"]
 LIFE = timedelta(hours=24)
+RECORD = "(the record)"  # in place of a field: all of it, which a deletion or a merge removes
 _MASS_CHANGE = 20  # updates from which on a value that most of them have in common is pointed out
 
 
-class Change(Struct, frozen=True):
-    """One field, before → after, as people read it."""
+class Change(Struct, frozen=True, omit_defaults=True):
+    """One field, before → after, as people read it; of an amount also the currencies, where they are known."""
 
     field: str
     before: Any
     after: Any
+    before_currency: str | None = None
+    after_currency: str | None = None
 
 
 class Step(Struct, frozen=True):

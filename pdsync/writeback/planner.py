@@ -14,11 +14,12 @@ from msgspec.structs import replace
 from pdsync.core.wording import counted
 from pdsync.errors import WrongCompany
 from pdsync.writeback import fresh_reads, merge_preview
+from pdsync.writeback.amounts import find_currency
 from pdsync.writeback.completion import complete
 from pdsync.writeback.effects import read_entries_to_delete
 from pdsync.writeback.equality import equivalent, fields, snapshot_fields, value_in
 from pdsync.writeback.estimate import estimate_read_tokens
-from pdsync.writeback.plan import LIFE, Change, Fate, Plan, Step
+from pdsync.writeback.plan import LIFE, RECORD, Change, Fate, Plan, Step
 from pdsync.writeback.precondition import Before, Decision, EntriesState, Now, RecordState, decide
 from pdsync.writeback.prepared import prepare
 from pdsync.writeback.shapes import count_records, record_key
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from pdsync.writeback.prepared import PreparedMutation
     from pdsync.writeback.resolver import NameResolver
 
-_RECORD = "(the record)"  # in place of a field: all of it, which a deletion or a merge removes
 _SHOWN = 5  # titles of deleted entries in a step
 _TITLES = ("title", "name", "subject", "field_name", "content", "label")
 _TITLE_LENGTH = 80
@@ -193,7 +193,7 @@ class Planner:
         """The number of the last mutation before it on whose effect `decision` rests; None if there is none."""
         if decision.outcome not in ("already_so", "conflict"):
             return None
-        compared = {_RECORD, "is_archived", *dict(fields(prepared.body)), *(prepared.mutation.expected or {})}
+        compared = {RECORD, "is_archived", *dict(fields(prepared.body)), *(prepared.mutation.expected or {})}
         writers = [self._writers.get(each.target, {}) for each in prepared.addresses]
         return max((seq for each in writers for field, seq in each.items() if field in compared), default=None)
 
@@ -228,7 +228,7 @@ class Planner:
             return
         target = prepared.addresses[0].target
         image = self._images[target]
-        written = [_RECORD] if mutation.verb in ("delete", "merge") else dict(fields(prepared.body))
+        written = [RECORD] if mutation.verb in ("delete", "merge") else dict(fields(prepared.body))
         self._writers.setdefault(target, {}).update(dict.fromkeys(written, mutation.seq))
         if mutation.verb == "merge":
             self._merged[target] = prepared.addresses[1].values[-1]
@@ -255,7 +255,7 @@ class Planner:
         if prepared.mutation.verb == "delete":
             if not sends:
                 return _Preview(title)
-            change = Change(_RECORD, title or prepared.addresses[0].target, None)
+            change = Change(RECORD, title or prepared.addresses[0].target, None)
             return _Preview(title, (change,), base=snapshot_fields(record, prepared.mutation.expected or {}))
         base = snapshot_fields(record, prepared.body)
         if self.policy == "record":
@@ -303,7 +303,11 @@ class Planner:
             was, becomes = self._read(prepared, name, before), self._read(prepared, name, value)
             if shown and was == becomes:  # they differ in a part that is usually left out
                 was, becomes = _display_in_full(before), _display_in_full(value)
-            changes.append(Change(self._label(prepared, name), was, becomes))
+            currencies = (
+                find_currency(prepared.operation, name, before, record or {}),
+                find_currency(prepared.operation, name, value, {**(record or {}), **values}),
+            )
+            changes.append(Change(self._label(prepared, name), was, becomes, *currencies))
         return tuple(changes)
 
     def _detail(self, prepared: PreparedMutation, decision: Decision, after: int | None) -> str | None:

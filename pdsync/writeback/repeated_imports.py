@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import structs
 
-from pdsync.core.wording import counted
+from pdsync.core.wording import counted, number_ranges
 from pdsync.errors import ConfigError
 from pdsync.writeback.outbox import Reference
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pdsync.writeback.queue_reader import QueueReader
 
 _WITHOUT_EFFECT = ("cancelled", "rejected", "conflict")  # states after which the same may be queued again
-_SHOWN = 10  # ranges of numbers in a message
 
 
 def leave_out_repeated(
@@ -56,7 +55,7 @@ def leave_out_repeated(
     if waiting:
         on_message(
             f"{len(waiting):,} of {counted(len(entries), 'change')} of {where} left out: in the queue already as"
-            f" {_numbers(waiting)}. To queue everything a second time: --again"
+            f" {number_ranges([each.seq for each in waiting])}. To queue everything a second time: --again"
         )
     return kept
 
@@ -111,20 +110,7 @@ def describe(batch: Sequence[Mutation]) -> str:
     """When the mutations of a batch were queued, and what has become of them, for people."""
     states = Counter("still in the queue" if each.state == "queued" else each.state.replace("_", " ") for each in batch)
     counts = ", ".join(f"{count:,} {state}" for state, count in states.most_common())
-    return f"on {batch[0].queued_at:%Y-%m-%d %H:%M} UTC as {_numbers(batch)} ({counts})"
-
-
-def _numbers(mutations: Sequence[Mutation]) -> str:
-    """The numbers of mutations in queue order, neighbours as a range: #1 to #3, #7."""
-    ranges: list[list[int]] = []
-    for each in mutations:
-        if ranges and each.seq == ranges[-1][-1] + 1:
-            ranges[-1][1:] = [each.seq]
-        else:
-            ranges.append([each.seq])
-    shown = [" to ".join(f"#{seq}" for seq in each) for each in ranges[:_SHOWN]]
-    more = [f"{len(ranges) - _SHOWN:,} more"] if len(ranges) > _SHOWN else []
-    return ", ".join([*shown, *more])
+    return f"on {batch[0].queued_at:%Y-%m-%d %H:%M} UTC as {number_ranges([each.seq for each in batch])} ({counts})"
 
 
 def _renumbered(entry: Entry, numbers: Mapping[str, str]) -> Entry:

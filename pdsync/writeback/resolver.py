@@ -21,7 +21,7 @@ from pdsync.writeback.headings import resolve_heading
 from pdsync.writeback.messages import NOTHING
 from pdsync.writeback.param_values import ParameterResolver, find_parameter, find_part, resolve_part
 from pdsync.writeback.record_names import STREAM_OF_TYPE, referenced_stream
-from pdsync.writeback.shapes import find_stream, shape
+from pdsync.writeback.shapes import find_stream, row_key, shape
 from pdsync.writeback.typed_values import NumberStyle
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from pdsync.model import Operation, Stream
+    from pdsync.model import Mutation, Operation, Stream
 
 _ANY_STYLE = NumberStyle()
 
@@ -111,7 +111,7 @@ class NameResolver:
     def display_value(self, operation: Operation, field: str, value: Any) -> Any:
         """A value as people read it: options by their labels, records by their names with the id in brackets."""
         if isinstance(value, dict):
-            return self.pending.get(str(value.get("$ref")), value) if "$ref" in value else value.get("value", value)
+            return self.pending.get(str(value.get("$ref")), value) if "$ref" in value else _main_part(value)
         if value is None or (isinstance(value, list) and any(isinstance(each, dict) for each in value)):
             return value and [each.get("value", each) if isinstance(each, dict) else each for each in value]
         stream = find_stream(shape(operation).kind)
@@ -127,6 +127,13 @@ class NameResolver:
             return [options.get(str(each), each) for each in value]
         return options.get(str(value), value)
 
+    def currency(self, mutation: Mutation) -> str | None:
+        """The currency of the record that a mutation changes, as it was synced; None where it is unknown."""
+        stream = find_stream(mutation.kind)
+        if stream is None or mutation.target is None or "currency" not in stream.columns:
+            return None
+        return self.names.currency(stream, row_key(stream, mutation.target))
+
     def _custom_object(
         self, operation: Operation, stream: Stream | None, given: Mapping[str, object]
     ) -> dict[str, Any]:
@@ -137,6 +144,11 @@ class NameResolver:
                 self.names, operation, stream, key, value, custom=custom, params=[], style=_ANY_STYLE
             )
         return custom
+
+
+def _main_part(value: dict[str, Any]) -> Any:
+    """What people read of an object: its value, or its amount of money."""
+    return value.get("value", value.get("amount", value) if "currency" in value else value)
 
 
 def _merged(

@@ -167,7 +167,9 @@ def _parse_decimal(text: str, style: NumberStyle, expected: str) -> Decimal:
     else:
         few, many = sorted(readings.values())
         raise InvalidValue(
-            expected, why=f"may be {few} or {many:f}: write {few}0 or {many:f}, or say which with --decimal"
+            expected,
+            why=f"could mean {few} or {many:.0f}. Write {few}0 for the first or {many:.1f} for the second,"
+            " or name the decimal mark with --decimal",
         )
     exponent = Decimal(f"1{parts[3]}") if parts[3] else Decimal(1)
     return found * exponent * (-1 if parts[1] in ("-", "\u2212") else 1)

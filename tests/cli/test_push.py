@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from pdsync.cli.app import App
 from pdsync.cli.commands.push import _consents, _Progress, _show_plan, _show_receipt
 from pdsync.runner.push import PushReceipt
-from pdsync.writeback.plan import LIFE, Change, Fate, Plan, Step
+from pdsync.writeback.plan import LIFE, RECORD, Change, Fate, Plan, Step
 
 GOLDEN = Path(__file__).parent / "golden"
 WIDTHS = (80, 120)
@@ -32,7 +32,8 @@ def step(seq: int, operation: str = "v2 updateDeal", fate: Fate = "send", **more
     verb, kind = {"v2 updateDeal": ("update", "deals"), "v2 deleteDeal": ("delete", "deals")}.get(
         operation, ("merge", "persons")
     )
-    changes = (Change("title", f"Deal {seq}", f"Renamed {seq}"),) if verb == "update" and fate == "send" else ()
+    renamed = (Change("title", f"Deal {seq}", f"Renamed {seq}"),) if verb == "update" and fate == "send" else ()
+    changes = more.pop("changes", renamed)
     facts = {"title": f"Deal {seq}", "reason": None if fate == "send" else fate, **more}
     title = facts.pop("title")
     return Step(f"m{seq}", seq, operation, verb, kind, f"{kind}/{seq}", title, {}, {}, changes, 1, 5, fate, **facts)  # type: ignore[arg-type]
@@ -93,7 +94,42 @@ def test_merges_and_deletions_come_first_and_whole_however_many_there_are() -> N
     text = shown(120, planned=plan(*(step(seq) for seq in range(1, 100)), *deletions, step(140, "v1 mergePersons")))
     numbers = [line.split()[0] for line in text.splitlines() if line.startswith("#")]
     assert numbers == ["#140", *(f"#{seq}" for seq in range(100, 140))]
-    assert "… and 99 more, no merge or deletion" in text
+    assert "… and 99 more: 99 updateDeal (" in text
+
+
+def test_what_is_refused_and_conflicts_come_before_all_else_and_the_rest_is_named() -> None:
+    """A refused deletion among 100 changes is seen before the question, with its whole reason."""
+    why = f"there is no deals/101: {'see that the id is right, ' * 20}and sync"
+    text = shown(
+        80,
+        planned=plan(
+            *(step(seq) for seq in range(1, 100)),
+            *(step(seq, fate="already_so") for seq in (100, 103, 104)),
+            step(101, "v2 deleteDeal", "rejected", detail=why),
+            step(102, fate="conflict", detail="another user has changed title"),
+            step(105, "v2 deleteDeal", changes=(Change(RECORD, "Deal 105", None),)),
+            step(106, "v2 deleteDeal", changes=(Change("(2 records)", "A, B", None),)),
+        ),
+    )
+    numbers = [line.split()[0] for line in text.splitlines() if line.startswith("#")]
+    assert numbers == ["#101", "#102", "#105", "#106", *(f"#{seq}" for seq in range(1, 27))]
+    assert why in " ".join(text.split())
+    assert "… and 76 more: 73 updateDeal, 3 already so (" in text
+    assert "3 already so: #100, #103 to #104\n" in text
+    assert [line.strip() for line in text.splitlines() if "deleted" in line] == ["deleted", "deleted 2 records: A, B"]
+
+
+def test_amounts_are_shown_exactly_in_one_form_with_their_currency() -> None:
+    amounts = [(19850, 99999.99), (5000, 1010.5), (None, 123456.78), (12345.67, None)]
+    codes = [(None if each is None else "EUR", None if other is None else "EUR") for each, other in amounts]
+    steps = [
+        step(seq, changes=(Change("value", *pair, *code),))
+        for seq, (pair, code) in enumerate(zip(amounts, codes, strict=True))
+    ]
+    lines = [line.strip() for line in shown(80, planned=plan(*steps)).splitlines() if "value: " in line]
+    assert [line.partition("value: ")[2] for line in lines] == [
+        "19,850 EUR → 99,999.99 EUR", "5,000 EUR → 1,010.50 EUR", "– → 123,456.78 EUR", "12,345.67 EUR → –",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

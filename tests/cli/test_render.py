@@ -135,3 +135,6 @@ def test_a_preview_shows_what_is_sent() -> None:
     assert render.brief_pair(19850, 1010.5) == ("19,850", "1,010.50")
     assert render.brief_pair(10913.29, 99999.99) == ("10,913.29", "99,999.99")
     assert render.brief_pair(5550001, 5550002) == ("5550001", "5550002")  # ids
+    assert render.brief_pair(5000, 1010.5) == ("5,000", "1,010.50")
+    assert render.brief_pair(None, 12345, (None, "EUR")) == ("–", "12,345 EUR")
+    assert render.exact_texts([[12345.6789012, 1]], [None]) == ["12,345.6789012, 1"]

@@ -144,7 +144,7 @@ async def test_w4_what_the_last_push_left_unknown_is_resolved_before_the_next_pl
     assert pushed.writes == [f"PATCH {other}"]
     assert [each.state for each in outbox.mutations()] == ["applied", "applied"]
     assert pushed.messages == [
-        "The outcome of 2 mutations of the last push is unknown: probing whether they were carried out."
+        "The outcome of 2 changes of the last push is unknown: checking in Pipedrive whether they were carried out."
     ]
     assert [step.mutation for step in pushed.shown[0].steps] == [lost.id]
 

@@ -42,9 +42,9 @@ def test_an_option_is_named_by_its_label_or_its_id(value: object, many: bool, id
     ("value", "many", "ids_only", "why"),
     [
         (1, False, False, "is the label of option 7 and the id of 'Large': give 7 or 'Large'"),
-        (9, False, True, "has no such option. There are Large, Small, 5, 1."),
-        ("smal", False, False, "has no such option. Did you mean 'Small'?"),
-        ("", True, False, "has no such option"),
+        (9, False, True, "that is none of its options. There are Large, Small, 5, 1."),
+        ("smal", False, False, "that is none of its options. Did you mean 'Small'?"),
+        ("", True, False, "that is none of its options"),
     ],
 )
 def test_what_is_no_option_or_could_be_two_is_refused(value: object, many: bool, ids_only: bool, why: str) -> None:

@@ -115,7 +115,7 @@ def test_the_last_push_is_the_last_even_within_a_second(tmp_path: Path) -> None:
 
 
 def test_a_choice_that_does_not_exist_is_refused_when_a_program_queues_it(queue: pdsync.Queue) -> None:
-    with pytest.raises(ConfigError, match=r"status is 'lostt', and has no such option\. Did you mean 'Lost'"):
+    with pytest.raises(ConfigError, match=r"status is 'lostt', and that is none of its options\. Did you mean 'Lost'"):
         queue.add("updateDeal", id=1, status="lostt")
     assert queue.mutations("queued") == []
 

@@ -95,9 +95,13 @@ def test_a_mistyped_choice_of_any_field_is_refused_when_it_is_queued(is_synced: 
 @pytest.mark.parametrize(
     ("operation", "given", "message"),
     [
-        ("v2 updateDeal", {"status": "lostt"}, "status is 'lostt', and has no such option. There are Open, Won. Noth"),
+        (
+            "v2 updateDeal",
+            {"status": "lostt"},
+            "status is 'lostt', and that is none of its options. There are Open, Won. Noth",
+        ),
         ("v2 updateDeal", {"status": "wonn"}, "Did you mean 'Won'?"),
-        ("v2 updateActivity", {"type": "cal"}, "type is 'cal', and has no such option. Did you mean 'Call'?"),
+        ("v2 updateActivity", {"type": "cal"}, "type is 'cal', and that is none of its options. Did you mean 'Call'?"),
     ],
 )
 def test_a_mistyped_choice_is_answered_with_a_guess(

@@ -54,6 +54,25 @@ def test_an_update_shows_before_and_after_and_the_values_that_must_still_be_ther
     assert (step.title, step.base, step.fate, step.seen) == ("Old", {"title": "Old"}, "send", True)
 
 
+def test_an_amount_has_the_currency_of_its_record_beside(outbox: Outbox) -> None:
+    """What is saved in the plan is the number as it is sent; another field has no currency."""
+    deal = {**DEAL, "currency": "SEK"}
+    entries = [
+        entry(payload={"id": 12, "value": 99999.99, "title": "New"}),
+        entry(payload={"id": 12, "value": 7, "currency": "EUR"}),
+        entry("v2 addDeal", {"title": "X", "value": 12345.67}),
+    ]
+    shown = [
+        [each.after for each in step.changes] + [(each.before_currency, each.after_currency) for each in step.changes]
+        for step in steps(outbox, entries, {"deals/12": deal})
+    ]
+    assert shown == [
+        [99999.99, "New", ("SEK", "SEK"), (None, None)],
+        [7, "EUR", ("SEK", "EUR"), (None, None)],
+        ["X", 12345.67, (None, None), (None, None)],
+    ]
+
+
 def test_policy_record_compares_the_time_of_the_last_change(outbox: Outbox) -> None:
     (step,) = steps(outbox, [entry()], {"deals/12": DEAL}, "record")
     assert step.base == {"title": "Old", "update_time": "2026-01-01T00:00:00Z"}

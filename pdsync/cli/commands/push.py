@@ -19,7 +19,7 @@ from pdsync.cli.ids import IdCommand
 from pdsync.cli.layout import Rows
 from pdsync.cli.plan_labels import PlanLabels
 from pdsync.core.log import clean
-from pdsync.core.wording import counted
+from pdsync.core.wording import counted, number_ranges
 from pdsync.errors import ConfigError
 from pdsync.runner import push as pushing
 from pdsync.runner.push import ENDS
@@ -32,10 +32,11 @@ if TYPE_CHECKING:
 
     from pdsync.model import Mutation
     from pdsync.runner.push import PushReceipt, PushRequest
-    from pdsync.writeback.plan import Plan, Step
+    from pdsync.writeback.plan import Change, Plan, Step
     from pdsync.writeback.precondition import Policy
 
-_SHOWN = 30  # steps on a screen; merges and deletions are always shown
+_SHOWN = 30  # steps on a screen; what is refused, conflicts, merges and deletions are always shown
+_RANKS = ("rejected", "conflict", "merge", "deletion", "change", "already_so")  # of steps on a screen
 _TRIES = 3  # to answer a question
 _REASONS = 3  # why something can't be undone
 _FATES = {"send": "", "already_so": "already so", "rejected": "refused", "conflict": "conflict"}
@@ -263,11 +264,9 @@ def _ask(app: App, question: str, expected: str, *, yes: Collection[str], no: Co
 
 
 def _show_plan(app: App, plan: Plan, *, to_err: bool = False) -> None:
-    final = [step for step in plan.sending if step.verb == "merge" or step.deletes]
-    final.sort(key=lambda step: step.verb != "merge")
-    shown_first = {step.mutation for step in final}
-    others = [step for step in plan.steps if step.mutation not in shown_first]
-    steps = [*final, *others[: max(_SHOWN - len(final), 0)]]
+    steps = sorted(plan.steps, key=_rank)
+    hidden = steps[max(_SHOWN, sum(_rank(step) < _RANKS.index("change") for step in steps)) :]
+    steps = steps[: len(steps) - len(hidden)]
     if steps:
         headers = ["", "operation", "record", "title", "before → after"]
         shown = Rows(headers, [_step_row(step) for step in steps], notes=True)
@@ -275,23 +274,46 @@ def _show_plan(app: App, plan: Plan, *, to_err: bool = False) -> None:
             tables.show_aside(app, shown)
         else:
             tables.show(app, shown)
-    if len(steps) < len(plan.steps):
-        which = ", no merge or deletion" if final else ""
-        app.note(f"… and {len(plan.steps) - len(steps):,} more{which} (--json or --html FILE shows all)")
+    if hidden:
+        kinds = Counter(_operation_name(step) if step.fate == "send" else _FATES[step.fate] for step in hidden)
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
+        app.note(f"… and {len(hidden):,} more: {counts} (--json or --html FILE shows all)")
+    same = [step.seq for step in plan.steps if step.fate == "already_so"]
+    if same and hidden:
+        app.note(f"{len(same):,} already so: {number_ranges(same)}")
     app.note("\n" + _summarize(plan))
     for field, value, count, total in planning.mass_changes(plan):
         what = "emptied" if value in (None, "", []) else f"set to {render.brief(render.cell(value, exact=True))}"
         app.note(f"Check this: {count:,} of {total:,} records get {field} {what}.")
 
 
+def _rank(step: Step) -> int:
+    """The position of a step on the screen: first what is not sent and why, and what can't be taken back."""
+    if step.fate != "send":
+        return _RANKS.index(step.fate)
+    return _RANKS.index("merge" if step.verb == "merge" else "deletion" if step.deletes else "change")
+
+
+def _operation_name(step: Step) -> str:
+    return step.operation.split(" ")[-1]
+
+
+def _change_text(change: Change) -> str:
+    before, after = render.brief_pair(change.before, change.after, (change.before_currency, change.after_currency))
+    if change.field == planning.RECORD:
+        return "deleted"
+    if change.field.startswith("("):  # the entries of a list that are deleted
+        return f"deleted {change.field.strip('()')}: {before}"
+    return f"{change.field}: {before} → {after}"
+
+
 def _step_row(step: Step) -> list[Any]:
     """A step as a row: what it does to which record, and its changes and warnings."""
-    shown = [(change.field, *render.brief_pair(change.before, change.after)) for change in step.changes]
-    changes = [f"{field}: {before} → {after}" for field, before, after in shown]
+    changes = [_change_text(change) for change in step.changes]
     fate = ": ".join(part for part in (_FATES[step.fate], step.detail) if part)
     remarks = [*changes, *([fate] if fate else []), *step.warnings]
     record = f"{step.target} → {step.into.rpartition('/')[2]}" if step.target and step.into else step.target
-    return [f"#{step.seq}", step.operation.split(" ")[-1], record, step.title, remarks]
+    return [f"#{step.seq}", _operation_name(step), record, step.title, remarks]
 
 
 def _totals(plan: Plan) -> dict[str, Any]:

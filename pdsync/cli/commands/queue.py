@@ -341,7 +341,10 @@ def _queue(
         if len(idle) == len(read.rows):
             raise ConfigError(f"{where} sets nothing: its rows name records, but no values. Nothing was queued.")
         if idle:
-            app.note(f"{len(idle):,} rows set nothing and were left out, the first of them {read.position(min(idle))}.")
+            app.note(
+                f"{counted(len(idle), 'row')} set nothing and {'was' if len(idle) == 1 else 'were'} left out,"
+                f" the first of them {read.position(min(idle))}."
+            )
         if bad and skip_bad is None:
             shown = "\n".join(f"  {read.position(each.number)}: {each.why}" for each in bad[:_SHOWN])
             more = f"\n  … and {len(bad) - _SHOWN:,} more" if len(bad) > _SHOWN else ""
@@ -354,7 +357,7 @@ def _queue(
             good = repeated_imports.leave_out_repeated(outbox, good, where, app.note)
         if bad and skip_bad:
             _write_bad(skip_bad, bad, null_clears=read.null_clears)
-            app.note(f"{len(bad):,} rows were not queued: {skip_bad} says why.")
+            app.note(f"{counted(len(bad), 'row')} not queued: {skip_bad} says why.")
         _show(app, outbox, outbox.add(good), names)
 
 

@@ -34,6 +34,7 @@ from pdsync.core import catalogue
 from pdsync.core.control import ErasedRecord
 from pdsync.core.list_response import open_envelope
 from pdsync.core.log import log
+from pdsync.core.wording import counted
 from pdsync.errors import ConfigError
 from pdsync.extract import raw_archive, raw_file
 from pdsync.extract.download_folder import Folder
@@ -190,7 +191,7 @@ def _refuse_open_mutations(outbox: Outbox, redactor: Redactor, id: int, own: Col
     ]
     if waiting:
         raise ConfigError(
-            f"{len(waiting)} queued mutations mention person {id} and are not sent yet. Nothing was changed.\n"
+            f"Not sent yet, and about person {id}: {counted(len(waiting), 'queued change')}. Nothing was changed.\n"
             f"Send them (pdsync push), or drop them: pdsync queue drop {' '.join(waiting)}"
         )
 
