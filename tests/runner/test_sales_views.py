@@ -652,6 +652,74 @@ def test_money_is_converted_at_the_rate_of_the_day_and_what_has_none_is_counted(
     asyncio.run(loader.close())
 
 
+def test_converted_money_takes_the_rate_of_the_stated_day(tmp_path: Path) -> None:
+    """A dollar is 0.9 euros from 1 November, 0.75 from the 12th and 0.6 from the 15th; a pound has no rate."""
+    loader = Loader(tmp_path / "work.duckdb")
+    loader.open(COMPANY, "Acme")
+    make(loader)
+    closed, early = at(12, month=11), at(15)
+    deals = [
+        deal(20, at(2), OFFER, value=100, currency="USD", expected_close_date="2026-11-15", **won(closed)),
+        deal(21, at(3), OFFER, value=60, currency="USD", expected_close_date="2026-11-05"),
+        deal(22, at(4), OFFER, value=40, currency="GBP", expected_close_date="2026-11-10"),
+        deal(23, at(5), OFFER, value=30, currency="USD", **lost(closed, "budget")),
+        deal(24, at(6), OFFER, value=10, currency="GBP", **lost(closed, "budget")),
+        deal(25, at(7), OFFER, value=30, currency="USD", **lost(early, "budget")),  # before any rate is known
+        deal(26, at(8), OFFER, value=40, currency="GBP", **won(closed)),
+    ]
+    load_rows(loader, "deals", *deals, number=6, at=SECOND)
+    log: list[tuple[Any, ...]] = [(row["id"], "add_time", row["add_time"], None, row["add_time"]) for row in deals]
+    log += [(row["id"], "status", row["close_time"], "open", row["status"]) for row in deals if row["status"] != "open"]
+    for number, (id, field, time, old, new) in enumerate(log, 100):
+        loader.connection.execute(
+            "INSERT INTO main.deal_changelog (id, deal_id, field_key, time, old_value, new_value, actor_user_id,"
+            " _valid_from) VALUES (?, ?, ?, ?, ?, ?, 1, ?)",
+            [number, id, field, time, old, new, FIRST],
+        )
+    for name in ("deal_products", "products", "deals_summary"):
+        loader.table(catalogue.stream(name), "v1" if name == "deals_summary" else "v2")
+    for id, parent, value, currency in ((1, 20, 100, "USD"), (2, 20, 5, "GBP"), (3, 26, 40, "GBP")):
+        loader.connection.execute(
+            'INSERT INTO main.deal_products (id, deal_id, product_id, name, "sum", is_enabled, currency)'
+            " VALUES (?, ?, 1, 'Seat', ?, true, ?)",
+            [id, parent, value, currency],
+        )
+    for day, dollar in ((1, 0.9), (12, 0.75), (15, 0.6)):
+        sums = {"USD": {"value": 100, "value_converted": 100 * dollar}}
+        loader.connection.execute(
+            "INSERT INTO main.deals_summary (status, values_total, _valid_from) VALUES (?, ?, ?)",
+            [f"state {day}", msgspec.json.encode(sums).decode(), at(day, month=11)],
+        )
+    loader.create_views()
+    days = "['2026-10-31', '2026-11-12', '2026-11-20']"
+    november = "month = '2026-11-01' AND currency <> 'EUR' ORDER BY currency"
+    cents = Decimal
+    tables = {
+        f"SELECT currency, base_baseline_value, base_slipped_value FROM sales.slippage WHERE {november}": [
+            ("GBP", None, None), ("USD", cents(144), cents(54))],
+        f"SELECT currency, base_weighted_forecast, base_won_value FROM sales.forecast_accuracy WHERE {november}": [
+            ("GBP", None, None), ("USD", cents(72), cents(90))],
+        f"SELECT currency, base_currency, base_value, unconverted FROM sales.product_revenue WHERE {november}": [
+            ("GBP", None, None, 2), ("USD", "EUR", cents(75), 0)],
+        "SELECT month, currency, base_value, unconverted FROM sales.lost_reasons WHERE reason = 'budget'"
+        " ORDER BY ALL": [
+            (date(2026, 10, 1), "USD", None, 1), (date(2026, 11, 1), "GBP", None, 1),
+            (date(2026, 11, 1), "USD", cents("22.5"), 0)],
+        "SELECT currency, value_per_day > 0, base_value_per_day / value_per_day BETWEEN 0.59 AND 0.61"
+        " FROM sales.velocity WHERE days = 90 AND currency <> 'EUR' ORDER BY ALL": [
+            ("GBP", True, None), ("USD", True, True)],
+        "SELECT currency, opening::INT, won::INT, closing::INT, base_currency, rate"
+        f" FROM sales.waterfall_between({days}) WHERE currency <> 'EUR' ORDER BY ALL": [
+            ("GBP", 40, 0, 40, None, None), ("USD", 60, 0, 60, "EUR", 0.75)],
+        "SELECT currency, opening::INT, won::INT, closing::INT, base_currency, rate"
+        " FROM sales.waterfall WHERE " + november: [
+            ("GBP", 40, 0, 40, None, None), ("USD", 160, 100, 60, "EUR", 0.6)],
+    }  # fmt: skip
+    answers = {query: ask(loader.connection, query) for query in tables}
+    asyncio.run(loader.close())
+    assert answers == tables
+
+
 def person(id: int, name: str, mail: str | None = None, phone: str | None = None) -> dict[str, Any]:
     values = {"emails": mail, "phones": phone}
     return {
