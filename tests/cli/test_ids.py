@@ -151,7 +151,7 @@ def test_a_conflict_is_shown_in_plain_lines_before_the_facts(tmp_path: Path) -> 
     outbox.settle(late.id, "conflict", "changed", base=after)  # before an attempt: the record as it is now
     control.close()
     first, second, *_ = project.here("queue", "show", "1").out.splitlines()
-    assert [number in first for number in ("2450", "4444", "1,080.5")] == [True] * 3
+    assert [number in first for number in ("2,450", "4,444", "1,080.50")] == [True] * 3
     assert second.endswith("pdsync queue retry 1")
-    assert "when planned, now 4444" in project.here("queue", "list", "--state", "conflict").out
-    assert "is 4444 now, you want 1,080.5" in project.here("queue", "show", "2").out.splitlines()[0]
+    assert "when planned, now 4,444" in project.here("queue", "list", "--state", "conflict").out
+    assert "is 4,444 now, you want 1,080.50" in project.here("queue", "show", "2").out.splitlines()[0]
