@@ -25,7 +25,7 @@ _FICLONE = 0x40049409  # Linux: share the blocks of two files until one of them 
 def publish(work: Path, warehouse: Path) -> None:
     """Replace `warehouse` with a copy of `work`, which is checkpointed and not being written.
 
-    The copy has the time of change of `work`: as long as both are equal, nobody has written to either.
+    The copy has the time of change of `work`: as long as both are equal, neither file was written to.
 
     Raises:
         StorageError: the disk is full or read-only; the warehouse is unchanged.

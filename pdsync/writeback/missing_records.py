@@ -1,4 +1,4 @@
-"""Names the records that queued changes are about and that nobody has seen: a mistyped id is noticed before the push.
+"""Names the records of queued changes that the warehouse lacks: a mistyped id is noticed before the push.
 
 The warehouse may be older than the record, so this is a warning and no refusal.
 """

@@ -200,7 +200,7 @@ class _Progress:
             self._status.start()
 
     def start(self, total: int) -> None:
-        """Show the progress of so many mutations."""
+        """Show the progress of a push, by the number of its mutations."""
         self._total = total
         if self._status:
             self._status.start()
