@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from pdsync.core import actions, catalogue, config
-from pdsync.core.http import PLAIN_CAP
+from pdsync.core.answer import PLAIN_CAP
 from pdsync.core.log import log
 from pdsync.core.project_folder import load_settings
 from pdsync.core.request import request_of_call
@@ -28,11 +28,11 @@ from pdsync.runner.actions import read as reading
 from pdsync.runner.actions.caller import Caller
 from pdsync.runner.actions.prepare import prepare
 from pdsync.runner.connection import connect
-from pdsync.runner.project import open_warehouse as open_published
-from pdsync.runner.project import opened as open_control
 from pdsync.runner.sync.sync import sync as sync_streams
 from pdsync.runner.sync.sync_request import SyncRequest
 from pdsync.runner.sync.walk_reader import default_params
+from pdsync.runner.unlocked import open_control
+from pdsync.runner.unlocked import open_warehouse as open_published
 from pdsync.writeback import enqueue, undo
 from pdsync.writeback.typed_values import detect_styles
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pdsync.core.request import Request
 
 _LARGEST = 2.0**53  # number in a header; NaN and infinity are no numbers either
+WIRE_CAP = 16 * 2**20  # bytes of a body as it is sent
+PLAIN_CAP = 128 * 2**20  # bytes of a body, unpacked
 RETRYABLE = {408, 500, 502, 503, 504, 520, 521, 522, 523, 524}
 # Assumption: how a missing add-on is refused is not documented. 402 means it by its number, 403 and 410 by their words;
 # without such words they mean a missing right, and a record or path that is gone.

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncio_throttle import Throttler  # type: ignore[attr-defined]  # it has no __all__
 
+from pdsync.core import token_ledger
 from pdsync.core.disk import storage_errors
 from pdsync.core.log import log
 from pdsync.errors import BudgetSpent, CoolingDown, StorageError
@@ -157,7 +158,7 @@ class Budget:
             if wait <= 0:
                 db.execute(
                     "INSERT INTO tokens (day, spent) VALUES (?, ?) ON CONFLICT (day) DO UPDATE SET spent = spent + ?",
-                    (_today(), cost, cost),
+                    (token_ledger.today(), cost, cost),
                 )
             db.execute("COMMIT")
         except BaseException:
@@ -205,7 +206,7 @@ class Budget:
 
     def left(self) -> tuple[int | None, int]:
         """Tokens left today, and the day's limit: (None, 0) where there is no limit."""
-        return tokens_left(self._db, self.daily_tokens)
+        return token_ledger.tokens_left(self._db, self.daily_tokens)
 
     def observe(self, *, limit: int | None = None, remaining: int | None = None) -> None:
         """Take over the day's token limit and the rest of it from response headers."""
@@ -214,7 +215,7 @@ class Budget:
         self._note(
             "UPDATE tokens SET server_limit = coalesce(?, server_limit), server_remaining = ?, spent_then = spent"
             " WHERE day = ?",
-            (limit, remaining, _today()),
+            (limit, remaining, token_ledger.today()),
         )
 
     def pause(self, seconds: float) -> None:
@@ -234,7 +235,7 @@ class Budget:
         self._note(
             "INSERT INTO tokens (day, spent, server_remaining, spent_then) VALUES (?, 0, 0, 0)"
             " ON CONFLICT (day) DO UPDATE SET server_remaining = 0, spent_then = spent",
-            (_today(),),
+            (token_ledger.today(),),
         )
         return BudgetSpent(spent=limit, limit=limit, resets_at=_midnight())
 
@@ -268,28 +269,6 @@ class Budget:
             "Everything fetched so far is kept; nothing was taken for deleted.\n"
             f"pdsync sends nothing before {when:%H:%M} UTC. Lower limits.burst if other tools share this token."
         )
-
-
-def tokens_left(db: sqlite3.Connection, daily_tokens: int) -> tuple[int | None, int]:
-    """Tokens left today and the day's limit, by the ledger in `db` (control.db).
-
-    Others spend from the same budget: where a header had the rest, it overrides the own count.
-    """
-    if not daily_tokens:
-        return None, 0
-    row = db.execute(
-        "SELECT spent, server_limit, server_remaining, spent_then FROM tokens WHERE day = ?", (_today(),)
-    ).fetchone() or (0, None, None, None)
-    spent, server_limit, server_remaining, spent_then = row
-    limit = int(server_limit or daily_tokens)
-    if server_remaining is not None and spent_then is not None:
-        return max(server_remaining - (spent - spent_then), 0), limit
-    return max(limit - spent, 0), limit
-
-
-def _today() -> str:
-    # Assumption: the day turns at midnight UTC. The documents name no time zone; the headers correct us.
-    return datetime.now(UTC).strftime("%Y-%m-%d")
 
 
 def _midnight() -> datetime:

@@ -69,6 +69,11 @@ class Settings(Struct, frozen=True):
         return self.state / "control.db"
 
     @property
+    def cycle_days(self) -> int:
+        """The days after which a row counts as unverified; 7 where rows are never verified automatically."""
+        return self.verify_cycle or 7
+
+    @property
     def dependents_tokens(self) -> int | None:
         """The tokens that streams with a request a parent may take in a run; None: no limit."""
         return self.daily_tokens * self.dependents_share // 100 if self.daily_tokens else None

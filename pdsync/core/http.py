@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
-from pdsync.core.answer import RETRYABLE, Answer, Retryable, answer_is_unknown, judge, note_headers
+from pdsync.core.answer import PLAIN_CAP, RETRYABLE, WIRE_CAP, Answer, Retryable, answer_is_unknown, judge, note_headers
 from pdsync.core.config import is_loopback
 from pdsync.core.log import clean, log
 from pdsync.core.proxy import OWN_CA, certificate_message, proxy_for, proxy_options
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from pdsync.core.upload_download import ByteSink
     from pdsync.model import Operation
 
-WIRE_CAP = 16 * 2**20
-PLAIN_CAP = 128 * 2**20
 _MAX_RESERVED = 4 * 2**20  # bytes reserved for a body at most, whatever its Content-Length
 _KEPT_HEADERS = ("date", "content-type", "x-correlation-id", "retry-after", "location", "content-disposition")
 

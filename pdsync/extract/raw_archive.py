@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import zstandard
 
+from pdsync.core.answer import PLAIN_CAP
 from pdsync.core.control import Control, SealedPage
 from pdsync.core.disk import sync_folder
-from pdsync.core.http import PLAIN_CAP
 from pdsync.errors import PdsyncError, StorageError
 from pdsync.model import Page
 

@@ -19,9 +19,9 @@ import msgspec
 import zstandard
 from msgspec import Struct
 
+from pdsync.core.answer import PLAIN_CAP
 from pdsync.core.control import SealedPage
 from pdsync.core.disk import sync_folder
-from pdsync.core.http import PLAIN_CAP
 from pdsync.errors import StorageError
 from pdsync.extract.raw_archive import SKIPPABLE, encode_header, read
 from pdsync.model import Walk

@@ -1,4 +1,4 @@
-"""Opens a project: control.db, lock, work file and warehouse, and replaces a damaged file."""
+"""Opens a project for a run, which alone may write: the lock, control.db and the work file; replaces a damaged file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from msgspec import Struct
 from pdsync.core.control import Control, Lock
 from pdsync.core.log import log
 from pdsync.errors import ConfigError, FileLocked, StorageError
-from pdsync.load import history, reader_objects, warehouse
 from pdsync.load import publish as publishing
-from pdsync.runner import queue_recovery, stores
+from pdsync.load import reader_objects, warehouse
+from pdsync.runner import queue_recovery, stores, unlocked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,21 +46,11 @@ def locked(settings: Settings, on_note: Callable[[str], None] = log.warning) -> 
         raise ConfigError(
             f"warehouse.path is {settings.warehouse}, which is a folder. It is a file: …/warehouse.duckdb"
         )
-    with Lock(settings.state / "pdsync.lock"), opened(settings) as control:
+    with Lock(settings.state / "pdsync.lock"), unlocked.open_control(settings) as control:
         stores.index_archive(settings, control, on_note)
         for note in queue_recovery.recover(queue_recovery.open_outbox(settings, control)):
             on_note(note)
         yield control
-
-
-@contextlib.contextmanager
-def opened(settings: Settings) -> Iterator[Control]:
-    """control.db, without the lock: other processes may use it at the same time."""
-    control = Control(settings.control)
-    try:
-        yield control
-    finally:
-        control.close()
 
 
 class Published(Struct, frozen=True):
@@ -176,33 +166,3 @@ def _is_damaged(work: Path) -> bool:
 
 def _move_aside(work: Path, why: str) -> Path:
     return work.rename(work.with_name(f"{work.name}.{why}-{datetime.now(UTC):%Y%m%dT%H%M%S}"))
-
-
-def open_warehouse(
-    settings: Settings, as_of: datetime | None = None, query: str | None = None
-) -> duckdb.DuckDBPyConnection:
-    """The published warehouse, read-only, and locked down: no other file, no network, no extension.
-
-    Args:
-        settings: of the project.
-        as_of: show every table as it was at this moment.
-        query: what will be run as of that moment; views that it does not name are left out.
-
-    Raises:
-        ConfigError: there is none yet.
-        StorageError: it can't be opened; says how to repair it.
-    """
-    path = settings.warehouse
-    if not path.exists():
-        raise ConfigError(f"There is no warehouse at {path} yet. Make one: pdsync sync")
-    try:
-        connection = warehouse.connect(path, read_only=True) if as_of is None else warehouse.attach(path, "published")
-    except FileLocked:
-        raise
-    except StorageError as error:
-        raise StorageError(f"{error}\nThe next run replaces it with an undamaged one: pdsync sync") from error
-    if as_of is not None:
-        history.show_as_of(connection, "published", as_of, query)
-    connection.execute("SET enable_external_access = false")
-    connection.execute("SET lock_configuration = true")
-    return connection

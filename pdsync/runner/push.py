@@ -25,7 +25,7 @@ from pdsync.core.wording import counted
 from pdsync.errors import AuthError, ConfigError, GuardTripped, PdsyncError, ProjectLocked, Stopped, WrongCompany
 from pdsync.model import LEFT_BY_PUSH
 from pdsync.runner import connection as client
-from pdsync.runner import project
+from pdsync.runner import project, unlocked
 from pdsync.runner.queue_recovery import open_outbox, recover
 from pdsync.runner.report import applied_changes, mutation_log
 from pdsync.runner.sync import sync
@@ -119,7 +119,7 @@ def _warehouse(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection | None]
     if not settings.warehouse.exists():
         yield None
         return
-    connection = project.open_warehouse(settings)
+    connection = unlocked.open_warehouse(settings)
     try:
         yield connection
     finally:
@@ -135,7 +135,7 @@ def opened(
     What the raw archive and the warehouse know of the queue and control.db does not is restored first; `on_message`
     gets a line about it.
     """
-    with project.opened(settings) as control, _warehouse(settings) as warehouse:
+    with unlocked.open_control(settings) as control, _warehouse(settings) as warehouse:
         outbox = open_outbox(settings, control)
         for note in recover(outbox, warehouse, files=[project.work_path(settings)]):
             on_message(note)
@@ -146,7 +146,7 @@ def opened(
 async def _session(
     settings: Settings, request: PushRequest, on_message: Callable[[str], None] = log.warning
 ) -> AsyncIterator[PushSession]:
-    with project.opened(settings) as control, _warehouse(settings) as warehouse:
+    with unlocked.open_control(settings) as control, _warehouse(settings) as warehouse:
         async with client.connect(settings, run_tokens=request.budget) as http:
             identity = await fetch_account(http)
             control.check_company(identity.company_id, identity.company_name)

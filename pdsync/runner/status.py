@@ -19,9 +19,8 @@ from pdsync.core.wording import counted
 from pdsync.errors import FileLocked, StorageError
 from pdsync.load import reader_objects
 from pdsync.model import LEFT_BY_PUSH, OPEN
-from pdsync.runner import project
+from pdsync.runner import unlocked
 from pdsync.runner.pipelines import installed
-from pdsync.runner.report.completeness import CYCLE
 from pdsync.runner.report.freshness import Freshness, budget_left, format_age, measure_freshness
 from pdsync.writeback.queue_reader import QueueReader
 
@@ -84,7 +83,7 @@ def measure_status(settings: Settings, now: datetime) -> Status:
     notices: list[Notice] = []
     error: StorageError | None = None
     try:
-        with project.opened(settings) as control:
+        with unlocked.open_control(settings) as control:
             runs = [run for run in control.receipts(_RUNS) if run.command != ONLY_ARCHIVED]
             queue = _count_queue(control)
         left = budget_left(settings)
@@ -120,7 +119,7 @@ def measure_status(settings: Settings, now: datetime) -> Status:
         rows=sum(each.rows for each in regular),
         unverified=sum(each.unverified for each in regular),
         oldest_verified_at=min((each.oldest_verified_at for each in regular if each.oldest_verified_at), default=None),
-        verify_cycle=settings.verify_cycle or CYCLE,
+        verify_cycle=settings.cycle_days,
         tokens_left=left[0],
         token_limit=left[1],
         last_run=runs[0] if runs else None,
@@ -241,7 +240,7 @@ def _describe_streams(settings: Settings, streams: list[Freshness], now: datetim
     if unverified:
         names = [each.stream for each in unverified]
         rows = sum(each.unverified for each in unverified)
-        problem = f"{rows:,} rows were not compared with Pipedrive for {settings.verify_cycle or CYCLE} days"
+        problem = f"{rows:,} rows were not compared with Pipedrive for {settings.cycle_days} days"
         notices.append(Notice(_name(names), problem, _with_streams("pdsync reconcile", names)))
     unreadable = [each for each in streams if each.unreadable]
     if unreadable:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
-from pdsync.core.budget import Budget, tokens_left
+from pdsync.core.budget import Budget
 from pdsync.core.request import Request
+from pdsync.core.token_ledger import tokens_left
 from pdsync.errors import BudgetSpent, CoolingDown, StorageError
 
 from .servers import TOKEN, client, ended, ledger, python, server

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from pdsync.core import catalogue
-from pdsync.core.http import PLAIN_CAP, WIRE_CAP
+from pdsync.core.answer import PLAIN_CAP, WIRE_CAP
 from pdsync.core.request import ATTEMPTS
 from pdsync.errors import ApiError, AuthError, BadAnswer, BudgetSpent, CoolingDown, Forbidden, NotFound, ServerTrouble
 from pdsync.sandbox import Limits, Sizes, generate_company, running

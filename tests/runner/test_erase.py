@@ -9,7 +9,7 @@ import zstandard
 
 from pdsync.errors import ConfigError
 from pdsync.extract.redact import Redactor
-from pdsync.runner import project
+from pdsync.runner import unlocked
 from pdsync.runner.archive.erase import _find_own_mutations, _refuse_open_mutations, forget_person
 from tests.runner.kit import T0, deal, load, open_session, text
 from tests.writeback.kit import bring_to, entry
@@ -59,7 +59,7 @@ async def test_threat_13_a_dry_run_counts_and_changes_nothing(settings: Settings
     assert (report.records, report.mentions) == ({"persons": 1, "notes": 1}, {"deals": 1})
     assert (report.pages, report.raw_files) == (3, 1)
     assert sealed(settings) == before
-    with project.opened(settings) as control:
+    with unlocked.open_control(settings) as control:
         assert control.begun_erasures("person", 1) == 0
 
 
@@ -71,7 +71,7 @@ async def test_threat_13_the_person_is_gone_and_the_others_are_not(settings: Set
     assert "call her" not in after
     assert "for [forgotten]" in after
     assert "Ada Lovelace" in after
-    with project.open_warehouse(settings) as warehouse:
+    with unlocked.open_warehouse(settings) as warehouse:
         assert warehouse.execute("SELECT id FROM persons").fetchall() == [(2,)]
         assert warehouse.execute("SELECT title FROM deals ORDER BY id").fetchall() == [
             ("for [forgotten]",),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pdsync.core import config
-from pdsync.runner import project, stores
+from pdsync.runner import project, stores, unlocked
 from pdsync.runner.loader import Loader
 from pdsync.runner.queue_recovery import open_outbox
 from pdsync.runner.report.mutation_log import save_mutation_log
@@ -34,7 +34,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def control(settings: Settings) -> Iterator[Control]:
-    with project.opened(settings) as control:
+    with unlocked.open_control(settings) as control:
         yield control
 
 

@@ -10,7 +10,7 @@ import pytest
 from pdsync.core import config
 from pdsync.core.control import Lock
 from pdsync.errors import AuthError, ConfigError, GuardTripped, ProjectLocked, WrongCompany
-from pdsync.runner import project
+from pdsync.runner import unlocked
 from pdsync.runner.push import LOOKED_UP_FIRST, PushReceipt, PushRequest, dry_run, push
 from pdsync.runner.queue_recovery import open_outbox
 from pdsync.writeback import plan as plans
@@ -45,7 +45,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 @pytest.fixture
 def control(settings: Settings) -> Iterator[Control]:
-    with project.opened(settings) as control:
+    with unlocked.open_control(settings) as control:
         control.bind_company(COMPANY, "Acme", None)
         yield control
 

@@ -12,7 +12,7 @@ from pdsync.core.control import Control
 from pdsync.errors import StorageError
 from pdsync.load.commit import Counts
 from pdsync.model import Page
-from pdsync.runner import project
+from pdsync.runner import unlocked
 from pdsync.runner.stores import (
     LoadedWalk,
     _assign_id,
@@ -93,7 +93,7 @@ async def seal(folder: Path, count: int, *, ends: bool = True, run: str = "run-1
 def index(folder: Path, notes: list[str]) -> tuple[dict[int, str], list[int], tuple[int, str] | None]:
     """The walks and pages that control.db knows after the archive was indexed, and the company."""
     settings = config.load(folder)
-    with project.opened(settings) as control:
+    with unlocked.open_control(settings) as control:
         index_archive(settings, control, notes.append)
         assert index_archive(settings, control, notes.append) == []
         states = {walk.id: state for walk, state in control.walks()}
@@ -110,7 +110,7 @@ async def test_s14_a_lost_control_db_is_indexed_again(tmp_path: Path, ends: bool
 
 async def test_s15_a_page_that_a_kill_kept_out_of_the_index_continues_its_walk(tmp_path: Path) -> None:
     walk, notes = await seal(tmp_path, 3), list[str]()
-    with project.opened(config.load(tmp_path)) as control, control.transaction() as db:
+    with unlocked.open_control(config.load(tmp_path)) as control, control.transaction() as db:
         db.execute("DELETE FROM pages WHERE seq > 0")
         db.execute("UPDATE walks SET state = 'open'")
         db.execute("DELETE FROM raw_files")
@@ -122,7 +122,7 @@ async def test_o4_a_torn_end_is_ignored_and_damage_is_reported_each_time(tmp_pat
     await seal(tmp_path, 3)
     settings = config.load(tmp_path)
     [path] = settings.raw.glob("*.zst")
-    with project.opened(settings) as control:
+    with unlocked.open_control(settings) as control:
         last, middle = control.pages()[2], control.pages()[1]
     whole = path.read_bytes()
     settings.control.unlink()
@@ -132,7 +132,7 @@ async def test_o4_a_torn_end_is_ignored_and_damage_is_reported_each_time(tmp_pat
     assert len(notes) == 1
     settings.control.unlink()
     path.write_bytes(whole[: middle.at - 20] + b"x" * 40 + whole[middle.at + 20 :])
-    with project.opened(settings) as control:
+    with unlocked.open_control(settings) as control:
         for _ in range(2):
             [scan] = index_archive(settings, control, notes.append)
             assert [page.page.seq for page in scan.pages] == [0]
@@ -142,7 +142,7 @@ async def test_x1_the_answers_of_another_company_are_refused(tmp_path: Path) -> 
     await seal(tmp_path, 1)
     settings = config.load(tmp_path)
     settings.control.unlink()
-    with project.opened(settings) as control:
+    with unlocked.open_control(settings) as control:
         control.bind_company(8, "Other", None)
         with pytest.raises(StorageError, match="answers of company 7"):
             index_archive(settings, control)

@@ -10,7 +10,7 @@ import pytest
 
 from pdsync.core import config
 from pdsync.errors import ConfigError, StorageError
-from pdsync.runner import project
+from pdsync.runner import project, unlocked
 from pdsync.runner.archive.upkeep import Fault, forget_lost_walks, plan_prune, prune, verify
 from tests.runner.kit import T0, deal, load, open_session
 
@@ -56,7 +56,7 @@ async def test_o4_each_page_that_is_not_whole_is_named(tmp_path: Path, how: str)
     settings, walks = await archive(tmp_path, (deal(1), {}), (deal(2), {}))
     reported: list[Fault] = []
     assert verify(settings, reported.append).faults == reported == []
-    with project.opened(settings) as control:
+    with unlocked.open_control(settings) as control:
         [page] = control.sealed_pages(walks[0].id)
     damage(settings, page, how)
     found = verify(settings, reported.append)
@@ -104,7 +104,7 @@ async def test_s14_only_walks_that_wrote_nothing_are_removed(
     tmp_path: Path, walks: list[Step], removed: list[int]
 ) -> None:
     settings, made = await archive(tmp_path, *walks)
-    with project.opened(settings) as control:
+    with unlocked.open_control(settings) as control:
         planned = plan_prune(settings, control, 30)
         assert [made.index(next(each for each in made if each.id == walk.id)) for walk in planned.walks] == removed
         assert plan_prune(settings, control, 90).walks == []  # all of it is young
@@ -121,7 +121,7 @@ async def test_a_file_without_a_page_is_removed_when_it_is_old(tmp_path: Path) -
         (settings.raw / name).write_bytes(b"")
         at = (datetime.now(UTC) - timedelta(days=age)).timestamp()
         os.utime(settings.raw / name, (at, at))
-    with project.opened(settings) as control:
+    with unlocked.open_control(settings) as control:
         planned = plan_prune(settings, control, 30)
         assert planned.unnamed == ["old.zst"]
         prune(settings, control, planned)
@@ -132,7 +132,7 @@ async def test_a_file_without_a_page_is_removed_when_it_is_old(tmp_path: Path) -
 async def test_s14_without_a_warehouse_nothing_is_removed(tmp_path: Path) -> None:
     settings, _ = await archive(tmp_path, WROTE, SAME, SAME)
     project.work_path(settings).unlink()
-    with project.opened(settings) as control, pytest.raises(ConfigError, match="Nothing was removed"):
+    with unlocked.open_control(settings) as control, pytest.raises(ConfigError, match="Nothing was removed"):
         plan_prune(settings, control, 30)
 
 
@@ -144,7 +144,7 @@ async def test_o4_a_damaged_walk_is_given_up_only_after_a_full_read(
     tmp_path: Path, later: list[Step], is_replaceable: bool
 ) -> None:
     settings, made = await archive(tmp_path, WROTE, *later, age_days=0)
-    with project.opened(settings) as control:
+    with unlocked.open_control(settings) as control:
         damage(settings, control.sealed_pages(made[0].id)[0], "damaged")
         if is_replaceable:
             assert [walk.id for walk in plan_prune(settings, control, 30, damaged=True).walks] == [made[0].id]
@@ -156,7 +156,7 @@ async def test_o4_a_damaged_walk_is_given_up_only_after_a_full_read(
 
 async def test_o4_lost_walks_are_forgotten_with_all_their_pages(tmp_path: Path) -> None:
     settings, made = await archive(tmp_path, WROTE, (deal(2), {}))
-    with project.opened(settings) as control:
+    with unlocked.open_control(settings) as control:
         damage(settings, control.sealed_pages(made[0].id)[0], "missing")
         assert forget_lost_walks(settings, control) == 1
         assert {walk.id: state for walk, state in control.walks()} == {made[0].id: "pruned", made[1].id: "applied"}

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import force_setattr
 
-from pdsync.core import budget, catalogue
+from pdsync.core import budget, catalogue, token_ledger
 from pdsync.core.http import Http
 from pdsync.runner import loader
 from pdsync.runner.sync import walk_reader
@@ -72,10 +72,10 @@ def hurry() -> None:
 
 def tomorrow() -> None:
     """Let the daily budget see the next day."""
-    real = budget._today
+    real = token_ledger.today
     day = (budget._midnight() + timedelta(hours=1)).strftime("%Y-%m-%d")
     assert day != real()
-    budget._today = lambda: day
+    token_ledger.today = lambda: day
 
 
 def local_clock(seconds: float) -> None:

@@ -24,7 +24,7 @@ from pdsync.core.request_builder import check
 from pdsync.errors import ConfigError
 from pdsync.extract.pages import REPEATS
 from pdsync.extract.records import records as all_records
-from pdsync.runner import connection, project
+from pdsync.runner import connection, unlocked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Mapping
@@ -265,7 +265,7 @@ async def _send_raw(app: App, raw: raw_request.RawRequest, retry: RetryPolicy, o
 
 async def check_company(app: App, http: Http) -> None:
     """Check that the token is of the project's company, if the project has one: one request, 2 tokens."""
-    with project.opened(app.settings) as control:
+    with unlocked.open_control(app.settings) as control:
         if control.company():
             identity = await fetch_account(http)
             control.check_company(identity.company_id, identity.company_name)
@@ -303,7 +303,7 @@ def _describe_files(form: Form | None) -> str:
 @asynccontextmanager
 async def session(app: App, *, run_tokens: int | None = None) -> AsyncIterator[Http]:
     """A session with the project's company, without the project's lock: calls work during a sync."""
-    with project.opened(app.settings):  # the ledger lives in control.db
+    with unlocked.open_control(app.settings):  # the ledger lives in control.db
         pass
     async with connection.connect(app.settings, run_tokens=run_tokens) as http:
         yield http

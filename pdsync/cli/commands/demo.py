@@ -21,7 +21,7 @@ from pdsync.cli.job import show_receipt
 from pdsync.cli.layout import Rows
 from pdsync.core import config
 from pdsync.errors import ConfigError
-from pdsync.runner import project
+from pdsync.runner import unlocked
 from pdsync.runner.sync.sync_request import SyncRequest
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _sync(app: App, settings: Settings) -> Receipt:
 
 
 def _show(app: App, settings: Settings, query: str) -> None:
-    with project.open_warehouse(settings) as warehouse:
+    with unlocked.open_warehouse(settings) as warehouse:
         answer = ask(warehouse, query)
     if not app.json:
         tables.show(app, Rows(answer.column_names, answer_rows(answer), is_data=True), may_page=False)

@@ -17,7 +17,7 @@ from pdsync.errors import ConfigError
 from pdsync.load import comments
 from pdsync.load.comments import Macro, Named
 from pdsync.model import Topic
-from pdsync.runner import project
+from pdsync.runner import unlocked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +68,7 @@ def describe(app: App, table: str | None, everything: bool) -> None:
     The same texts are comments in the warehouse, which other programs show. Views have no row count. A name with
     parameters is a macro: from sales.funnel_on('2026-06-30').
     """
-    with project.open_warehouse(app.settings) as warehouse:
+    with unlocked.open_warehouse(app.settings) as warehouse:
         relations, macros = comments.relations(warehouse), comments.macros(warehouse)
         if table is None or table in _SCHEMAS:
             listed = [each for each in list_tables(warehouse, relations, macros) if table in (None, each.schema)]

@@ -21,11 +21,11 @@ from msgspec import Struct, to_builtins
 from pdsync.cli.account import ask_account
 from pdsync.cli.app import App, Command
 from pdsync.core import auth
-from pdsync.core.budget import tokens_left
 from pdsync.core.disk import advice_for
 from pdsync.core.log import clean
 from pdsync.core.proxy import OWN_CA, certificate_message, proxy_for
 from pdsync.core.secret_store import Grant, Vault
+from pdsync.core.token_ledger import tokens_left
 from pdsync.core.wording import counted
 from pdsync.errors import ConfigError, PdsyncError
 from pdsync.load import warehouse

@@ -15,7 +15,7 @@ from pdsync.cli.layout import Line, Rows, one_line
 from pdsync.cli.overview import Group
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
-from pdsync.runner import project
+from pdsync.runner import unlocked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,7 @@ def fields(app: App, entity: str | None, field: str | None, everything: bool, co
     """
     if entity:
         catalogue.stream(entity)
-    with project.open_warehouse(app.settings) as warehouse:
+    with unlocked.open_warehouse(app.settings) as warehouse:
         rows = warehouse.execute(_QUERY, [entity, entity]).fetchall()
     found = [dict(zip(_NAMES, row, strict=True)) for row in rows]
     if field:

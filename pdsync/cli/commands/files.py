@@ -25,7 +25,7 @@ from pdsync.errors import ApiError, BadAnswer, ConfigError, Stopped
 from pdsync.extract import attachments as contents
 from pdsync.extract.download_folder import Folder
 from pdsync.model import IncompleteStream
-from pdsync.runner import project
+from pdsync.runner import unlocked
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -115,7 +115,7 @@ async def _download(
     if dry_run:
         company = None
         if app.settings.control.exists():
-            with project.opened(app.settings) as control:
+            with unlocked.open_control(app.settings) as control:
                 company = control.company()
         _announce(
             app,
@@ -165,7 +165,7 @@ class _Silent:
 async def _company(app: App, http: Http) -> int:
     """The company of the token, checked against the project: the same ids name other files elsewhere."""
     identity = await fetch_account(http)
-    with project.opened(app.settings) as control:
+    with unlocked.open_control(app.settings) as control:
         control.check_company(identity.company_id, identity.company_name)
     return identity.company_id
 
@@ -239,7 +239,7 @@ def _show(app: App, done: DownloadReport, folder: Path, spent: int, requests: in
 
 def _rows(app: App, where: str, values: list[Any]) -> list[dict[str, Any]]:
     try:
-        with project.open_warehouse(app.settings) as warehouse:
+        with unlocked.open_warehouse(app.settings) as warehouse:
             found = warehouse.execute(f"SELECT * FROM main.files WHERE {where} ORDER BY id", values)
             names = [column[0] for column in found.description or ()]
             return [dict(zip(names, row, strict=True)) for row in found.fetchall()]

@@ -15,7 +15,7 @@ from pdsync.cli.moment import Moment
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
 from pdsync.load import history as past
-from pdsync.runner import project
+from pdsync.runner import unlocked
 from pdsync.runner.report.observed import observed_from, past_of, unobserved
 from pdsync.runner.report.record_history import build_timeline, column_names, unknown_until
 
@@ -50,7 +50,7 @@ def history(app: App, table: str, id: str, strict: bool) -> None:
     A record was created at its add_time, and first observed by a sync: what it was between them is not known.
     """
     stream = catalogue.stream(table)
-    with project.open_warehouse(app.settings) as warehouse:
+    with unlocked.open_warehouse(app.settings) as warehouse:
         changes = build_timeline(warehouse, stream, id)
         until = unknown_until(warehouse, stream, id)
         since = observed_from(warehouse).get(stream.name)
@@ -118,7 +118,7 @@ def diff(
     if moments[0] > moments[1]:
         raise ConfigError("--from is later than --to. Nothing was compared.")
     selected = [catalogue.stream(name) for name in tables] or list(catalogue.streams().values())
-    with project.open_warehouse(app.settings) as warehouse:
+    with unlocked.open_warehouse(app.settings) as warehouse:
         synced = [stream for stream in selected if past.has_table(warehouse, stream.name)]
         if missing := [stream.name for stream in selected if tables and stream not in synced]:
             raise ConfigError(f"{', '.join(missing)} has never been synced: pdsync sync {' '.join(missing)}")

@@ -21,7 +21,7 @@ from pdsync.core.wording import counted
 from pdsync.errors import ConfigError
 from pdsync.load import results
 from pdsync.model import OPEN, State
-from pdsync.runner import project, push
+from pdsync.runner import push, unlocked
 from pdsync.writeback import enqueue, import_files, missing_records, repeated_imports
 from pdsync.writeback.shapes import shape
 from pdsync.writeback.typed_values import detect_styles
@@ -149,7 +149,7 @@ def from_sql(
     again: bool,
 ) -> None:
     """Queue one change for each row of QUERY in the warehouse; its columns are the parameters."""
-    with project.open_warehouse(app.settings) as warehouse:
+    with unlocked.open_warehouse(app.settings) as warehouse:
         found = results.python_rows(ask(warehouse, sys.stdin.read() if query == "-" else query))
     read = import_files.Rows(found, null_clears=nulls == "clear", numbers=[])
     _queue(app, read, operation, decimal=decimal, key=key, skip_bad=skip_bad, again=again, where="the query")

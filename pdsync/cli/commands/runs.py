@@ -15,7 +15,7 @@ from pdsync.cli.ids import IdCommand
 from pdsync.cli.layout import Rows
 from pdsync.core.wording import counted
 from pdsync.model import OPEN
-from pdsync.runner import project
+from pdsync.runner import unlocked
 from pdsync.runner.push import ENDS
 from pdsync.runner.report.freshness import format_age
 from pdsync.writeback.push_log import PushLog
@@ -111,7 +111,7 @@ def list_pushes(app: App, last: int) -> None:
     """List the last pushes, newest first, with what became of their changes; `pdsync undo PUSH_ID` takes one back."""
     rows: list[dict[str, Any]] = []
     if app.settings.control.exists():
-        with project.opened(app.settings) as control:
+        with unlocked.open_control(app.settings) as control:
             reader = QueueReader(control)
             rows = [_describe_push(each, reader) for each in PushLog(control).pushes(last)]
     headers = ["push_id", "result", "applied", "rejected", "conflict", "needs_review", "open", "tokens"]
@@ -153,5 +153,5 @@ def _newest_runs(app: App, last: int) -> list[Receipt]:
     """The receipts of the newest `last` runs, newest first; none where there is no project yet."""
     if not app.settings.control.exists():
         return []
-    with project.opened(app.settings) as control:
+    with unlocked.open_control(app.settings) as control:
         return control.receipts(last)

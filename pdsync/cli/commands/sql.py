@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 from msgspec import structs
 
 from pdsync.cli import layout, tables
@@ -25,7 +24,7 @@ from pdsync.core import cells
 from pdsync.core.wording import counted
 from pdsync.errors import ConfigError
 from pdsync.load import comments, project_views, results
-from pdsync.runner import project
+from pdsync.runner import unlocked
 from pdsync.runner.report.observed import latest, observed_from, streams_of, unobserved
 
 if TYPE_CHECKING:
@@ -75,11 +74,11 @@ def sql(
     JSON each row has observed_from, the time from which on it is.
     """
     text = sys.stdin.read() if query == "-" else query
-    with project.open_warehouse(app.settings, as_of, text) as warehouse:
+    with unlocked.open_warehouse(app.settings, as_of, text) as warehouse:
         answer = ask(warehouse, text, app.settings.project)
     warning, since = None, None
     if as_of is not None:
-        with project.open_warehouse(app.settings) as warehouse:
+        with unlocked.open_warehouse(app.settings) as warehouse:
             observed, streams = observed_from(warehouse), streams_of(text)
         warning, since = unobserved(observed, streams, as_of), latest(observed, streams)
     if columns:
@@ -173,6 +172,8 @@ def _write(app: App, answer: pa.Table, output: str, *, raw_csv: bool, marks: dic
 def _write_parquet(answer: pa.Table) -> None:
     if sys.stdout.isatty():
         raise ConfigError("Parquet is binary: redirect it to a file, as in pdsync sql … -o parquet > deals.parquet")
+    import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import, and rarely needed
+
     buffer = io.BytesIO()  # complete before any of it is written
     try:
         pq.write_table(answer, buffer, compression="zstd")
@@ -211,7 +212,7 @@ def shell(app: App) -> None:
     `.mode vertical` shows one record below the other, `.mode glimpse` a line for each column, `.mode table` tables.
     """
     form: tables.Form = "table"
-    with project.open_warehouse(app.settings) as warehouse:
+    with unlocked.open_warehouse(app.settings) as warehouse:
         app.note("Read-only. Try: from deals limit 5;   show all tables;   Ctrl-D leaves.")
         pending = ""
         while True:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from pdsync.core.answer import PLAIN_CAP
 from pdsync.core.atomic_file import AtomicFile
-from pdsync.core.http import PLAIN_CAP
 from pdsync.core.request import request_of_call
 from pdsync.core.request_builder import check
 from pdsync.core.upload_download import MemorySink

@@ -23,7 +23,7 @@ from msgspec import Struct
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError, StorageError
 from pdsync.extract import raw_archive, raw_file
-from pdsync.runner import project, stores
+from pdsync.runner import project, stores, unlocked
 from pdsync.writeback.journal import Journal
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def verify(settings: Settings, on_fault: Callable[[Fault], None] = lambda fault:
             f"There is no {settings.control} and no file in {settings.raw}. Nothing was read yet: pdsync sync"
         )
     with contextlib.ExitStack() as stack:
-        control = stack.enter_context(project.opened(settings)) if settings.control.exists() else None
+        control = stack.enter_context(unlocked.open_control(settings)) if settings.control.exists() else None
         faults = list[Fault]()
 
         def report(fault: Fault) -> None:

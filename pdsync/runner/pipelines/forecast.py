@@ -12,7 +12,7 @@ from pdsync.core import catalogue
 from pdsync.core.config import Settings  # noqa: TC001 - part of the signatures
 from pdsync.core.wording import counted
 from pdsync.errors import PdsyncError
-from pdsync.runner import project
+from pdsync.runner import unlocked
 from pdsync.runner.reconcile import rotation
 from pdsync.runner.sync import parent_keys
 from pdsync.runner.sync.sync_request import SyncRequest  # noqa: TC001
@@ -108,8 +108,8 @@ def forecast(settings: Settings, request: SyncRequest, *, with_verification: boo
     with contextlib.ExitStack() as stack:
         last_walks: LastWalks = {}
         if settings.control.exists():
-            last_walks = stack.enter_context(project.opened(settings)).pages_of_last_walks()
-        warehouse = stack.enter_context(project.open_warehouse(settings)) if settings.warehouse.exists() else None
+            last_walks = stack.enter_context(unlocked.open_control(settings)).pages_of_last_walks()
+        warehouse = stack.enter_context(unlocked.open_warehouse(settings)) if settings.warehouse.exists() else None
         lines, optional = (
             [
                 _estimate(stream, source, version, request, last_walks, warehouse)

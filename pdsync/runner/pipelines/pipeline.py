@@ -17,13 +17,14 @@ from msgspec import Struct
 
 from pdsync.core import catalogue
 from pdsync.errors import CatalogueError
-from pdsync.runner.reconcile import findings
-from pdsync.runner.sync import backfill
 from pdsync.runner.sync.sync_request import SyncRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    from pdsync.runner.reconcile.findings import ReconcileRequest
+    from pdsync.runner.sync.backfill import BackfillRequest
 
 DEFAULT = "nightly"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -77,23 +78,27 @@ class Pipeline(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
             refetch=self.full if isinstance(self.full, tuple) else (),
         )
 
-    def to_reconcile_request(self, budget: int | None) -> findings.ReconcileRequest:
+    def to_reconcile_request(self, budget: int | None) -> ReconcileRequest:
         """The reconciliation that the pipeline describes; `budget` wins over its own."""
-        return findings.ReconcileRequest(
+        from pdsync.runner.reconcile.findings import ReconcileRequest  # noqa: PLC0415 - slow to import, and `pdsync status` needs none of it
+
+        return ReconcileRequest(
             self.streams, self.repair, self.deep, self.sample, self.max_tombstones, budget or self.budget,
             leave_out=self.leave_out,
         )  # fmt: skip
 
-    def to_backfill_request(self, budget: int | None) -> backfill.BackfillRequest:
+    def to_backfill_request(self, budget: int | None) -> BackfillRequest:
         """The backfill that the pipeline describes; `budget` wins over its own.
 
         Raises:
             CatalogueError: the pipeline has no `since`.
         """
+        from pdsync.runner.sync.backfill import BackfillRequest  # noqa: PLC0415 - slow to import, and `pdsync status` needs none of it
+
         since, until = (datetime.combine(day, time(), UTC) if day else None for day in (self.since, self.until))
         if since is None:
             raise CatalogueError("A backfill needs `since`. Nothing was called.")
-        return backfill.BackfillRequest(since, until, self._selected_names(), budget or self.budget, self.per_day)
+        return BackfillRequest(since, until, self._selected_names(), budget or self.budget, self.per_day)
 
     def _selected_names(self) -> tuple[str, ...]:
         if not self.leave_out:

@@ -25,7 +25,6 @@ from pdsync.model import Page, Walk
 from pdsync.reconcile.evidence import Verdict
 from pdsync.reconcile.sweep import Difference, Sweep
 from pdsync.runner.reconcile.findings import CountMismatch
-from pdsync.runner.report.completeness import CYCLE
 from pdsync.runner.sync import parent_keys
 from pdsync.sql import first, quoted
 
@@ -154,7 +153,7 @@ class CountReconciler:
                 "SELECT coalesce(sum(here), 0), coalesce(sum(here) FILTER (says = here), 0) FROM temp.counted"
             )
         )
-        cycle = timedelta(days=self.session.settings.verify_cycle or CYCLE)
+        cycle = timedelta(days=self.session.settings.cycle_days)
         rows = connection.execute(
             "SELECT c.key, c.says, o.listed, c.here, epoch(o.read_at) FROM temp.counted c LEFT JOIN meta.counts_off o"
             " ON o.stream = ? AND o.parent = ? AND o.key = c.key AND o.says = c.says AND o.here = c.here"

@@ -21,7 +21,7 @@ from pdsync.core import catalogue
 from pdsync.load import warehouse
 from pdsync.reconcile import evidence
 from pdsync.reconcile.evidence import CANARIES
-from pdsync.runner import project
+from pdsync.runner import unlocked
 from pdsync.runner.sync import parent_keys
 from pdsync.sql import first, quoted
 
@@ -76,7 +76,7 @@ def select_due(settings: Settings, names: Collection[str]) -> list[DueStream]:
     """Those of the streams called `names` that are due now, by the state of the published warehouse."""
     if not settings.verify_cycle or not settings.warehouse.exists():
         return []
-    with project.open_warehouse(settings) as connection:
+    with unlocked.open_warehouse(settings) as connection:
         now = first(connection.execute("SELECT max(watermark) FROM meta.checkpoints"))[0]  # the server's time
         planned = [plan for name in names if (plan := _plan_stream(connection, settings, catalogue.stream(name)))]
     share = math.ceil(sum(each.requests for each in planned) / settings.verify_cycle)
@@ -99,7 +99,7 @@ def find_too_expensive(settings: Settings, names: Collection[str]) -> dict[str, 
     if limit is None or not settings.verify_cycle or not settings.warehouse.exists():
         return {}
     found = {}
-    with project.open_warehouse(settings) as connection:
+    with unlocked.open_warehouse(settings) as connection:
         tables = warehouse.tables(connection)
         for stream in map(catalogue.stream, names):
             version, (source, *_) = stream.sources(settings.api)

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from pdsync.model import Receipt
     from pdsync.runner.loader import Loader
 
-CYCLE = 7  # days, if no verify cycle is set
-
 
 def measure_completeness(loader: Loader, control: Control, receipt: Receipt, settings: Settings, at: datetime) -> None:
     """Add to `receipt` the completeness of its tables, and gaps; in the loader's thread.
@@ -42,7 +40,7 @@ def measure_completeness(loader: Loader, control: Control, receipt: Receipt, set
     tables = warehouse.tables(loader.connection)
     for name, entry in receipt.streams.items():
         if name in tables:
-            entry.proof = _measure_proof(loader, name, at - timedelta(days=settings.verify_cycle or CYCLE))
+            entry.proof = _measure_proof(loader, name, at - timedelta(days=settings.cycle_days))
 
 
 def _count_whole_reads(loader: Loader, control: Control, receipt: Receipt, settings: Settings, at: datetime) -> None:

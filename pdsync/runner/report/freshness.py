@@ -11,9 +11,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pdsync.core import catalogue
-from pdsync.core.budget import tokens_left
-from pdsync.runner import project
-from pdsync.runner.report.completeness import CYCLE
+from pdsync.core.token_ledger import tokens_left
+from pdsync.runner import unlocked
 from pdsync.runner.report.observed import observed_from
 from pdsync.sql import first, quoted
 
@@ -46,8 +45,8 @@ def measure_freshness(settings: Settings, now: datetime | None = None) -> list[F
     if not settings.warehouse.exists():
         return []
     now = now or datetime.now(UTC)
-    since = now - timedelta(days=settings.verify_cycle or CYCLE)
-    with project.open_warehouse(settings) as warehouse:
+    since = now - timedelta(days=settings.cycle_days)
+    with unlocked.open_warehouse(settings) as warehouse:
         compared, unreadable = _read_comparisons(warehouse), _count_unreadable(warehouse)
         observed = observed_from(warehouse)
         return [

@@ -22,7 +22,7 @@ from pdsync.core.control.windows import Windows
 from pdsync.errors import BudgetSpent, ConfigError, PdsyncError, Stopped, StorageError
 from pdsync.extract import raw_archive, windows
 from pdsync.model import StreamReceipt
-from pdsync.runner import project
+from pdsync.runner import unlocked
 from pdsync.runner.report.receipt import StreamEnd, begin_receipt, conclude, count_changes, exit_code
 from pdsync.runner.session import Event, log_notes, open_session
 from pdsync.runner.sync import walk_loader
@@ -140,7 +140,7 @@ def _budget_left(settings: Settings, request: BackfillRequest) -> tuple[int | No
     Raises:
         BudgetSpent: the day's budget is used up already.
     """
-    with project.opened(settings) as control:
+    with unlocked.open_control(settings) as control:
         stored = Windows(control)
         is_continued = stored.job(request.command) is not None
         if request.budget is None or not request.per_day:

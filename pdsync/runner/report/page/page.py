@@ -15,7 +15,7 @@ import msgspec
 from markupsafe import Markup
 
 from pdsync.core.wording import counted
-from pdsync.runner import project
+from pdsync.runner import unlocked
 from pdsync.runner.report import freshness
 from pdsync.runner.report.page import figures, formats
 from pdsync.sql import first
@@ -58,7 +58,7 @@ def render_report(
         StorageError: the warehouse can't be opened.
     """
     sections = [name for name, wanted in (("health", with_health), ("sales", with_sales)) if wanted]
-    with project.open_warehouse(settings) as warehouse:
+    with unlocked.open_warehouse(settings) as warehouse:
         warehouse.execute("BEGIN TRANSACTION READ ONLY")
         clock = figures.read_clock(warehouse, since)
         env = formats.environment(clock.zone)
@@ -102,7 +102,7 @@ def _as_data_block(content: dict[str, Any]) -> Markup:
 def _company(settings: Settings) -> str:
     if not settings.control.exists():
         return "Pipedrive"
-    with project.opened(settings) as control:
+    with unlocked.open_control(settings) as control:
         company = control.company()
     return company[1] if company else "Pipedrive"
 
