@@ -20,9 +20,11 @@ from pdsync.extract.pages import query_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from datetime import datetime
     from pathlib import Path
 
 SHARES = {"deals": 250, "persons": 150, "organizations": 50, "activities": 200, "products": 29}
+SEED = 1  # of the sandbox
 UNREAD = ("files", "mail_threads")  # not read here, so not generated
 # States of records that a list shows.
 LISTED = {"deals": ("live", "archived", "deleted")}
@@ -59,22 +61,22 @@ def sizes(total: int) -> dict[str, int]:
     return counts
 
 
-def listings(streams: Mapping[str, int]) -> list[Listing]:
-    """The lists that pdsync reads when it syncs `streams` for the first time."""
+def listings(streams: Mapping[str, int], since: datetime | None = None) -> list[Listing]:
+    """The lists that pdsync reads when it syncs `streams`: all records, or those that changed since a time."""
     result = []
     for name in streams:
         stream = catalogue.stream(name)
         version, sources = stream.sources("v2")
         for source in sources:
             operation = catalogue.operations(version)[source.operation]
-            query = query_of(stream, source, version, operation, None)
+            query = query_of(stream, source, version, operation, since)
             result.append(Listing(name, f"{name}_{source.name}", operation.path, query))
     return result
 
 
-def write_listings(streams: Mapping[str, int], path: Path) -> None:
+def write_listings(streams: Mapping[str, int], path: Path, since: datetime | None = None) -> None:
     """Put the lists into a JSON file, for programs that can't import pdsync."""
-    path.write_text(json.dumps([asdict(listing) for listing in listings(streams)]))
+    path.write_text(json.dumps([asdict(listing) for listing in listings(streams, since)]))
 
 
 @contextmanager
@@ -86,7 +88,7 @@ def served(records: Mapping[str, int], folder: Path) -> Iterator[Company]:
     """
     wanted = {**dict.fromkeys((*SHARES, *UNREAD), 0), **records}
     counts = [part for kind, count in wanted.items() for part in (f"--{kind.replace('_', '-')}", str(count))]
-    limits = ["--port", "0", "--burst", "0", "--daily-tokens", "0"]
+    limits = ["--port", "0", "--burst", "0", "--daily-tokens", "0", "--seed", str(SEED)]
     errors = folder / "sandbox.log"
     with errors.open("wb") as err:
         process = subprocess.Popen(
@@ -105,14 +107,14 @@ def served(records: Mapping[str, int], folder: Path) -> Iterator[Company]:
             if ready.get("event") != "ready":
                 error_text = line.decode(errors="replace") + errors.read_text(errors="replace")
                 raise BenchmarkError(f"The sandbox did not start:\n{error_text[-TAIL_CHARS:]}")
-            yield Company(ready["url"], ready["token"], _listed(ready["url"], records))
+            yield Company(ready["url"], ready["token"], listed(ready["url"], records))
         finally:
             stop(process)
             if process.stdout is not None:
                 process.stdout.close()
 
 
-def _listed(url: str, streams: Mapping[str, int]) -> dict[str, int]:
+def listed(url: str, streams: Mapping[str, int]) -> dict[str, int]:
     """The number of rows in the lists of `streams`, by the sandbox's own count."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with direct.open(f"{url}/_admin/summary", timeout=60) as answer:

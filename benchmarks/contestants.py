@@ -1,13 +1,17 @@
-"""The programs that are compared. Each runs in an empty folder; its rows are counted, then the folder is deleted."""
+"""The programs that are compared. Each runs in a folder of its own, an empty one by default; its rows are counted."""
 
 from __future__ import annotations
 
+import compileall
+import contextlib
 import hashlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,44 +19,82 @@ from benchmarks.company import write_listings
 from benchmarks.measure import BenchmarkError, Usage, clean_env, run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from benchmarks.company import Company
 
 Loader = Literal["parquet", "default"]
+Strategy = Literal["append", "delete-insert", "upsert"]
 
 HERE = Path(__file__).resolve().parent
 FILE_ROWS = 50_000  # large enough to be fast, small enough for each worker to get some
 
 
-def download(company: Company) -> tuple[Usage, int]:
-    """Fetch everything and store nothing. Returns the number of bytes."""
+@dataclass(frozen=True)
+class Changes:
+    """What happened to the records of a company after a time."""
+
+    since: datetime
+    rows: dict[str, int]  # added or updated, by stream
+
+    @property
+    def total(self) -> int:
+        """Of all streams."""
+        return sum(self.rows.values())
+
+
+def download(company: Company, since: datetime | None = None) -> tuple[Usage, int]:
+    """Fetch everything, or what changed since a time, and store nothing. Returns the number of bytes."""
     with tempfile.TemporaryDirectory(prefix="pdsync-bench-") as name:
         folder = Path(name)
-        write_listings(company.rows, folder / "lists.json")
+        write_listings(company.rows, folder / "lists.json", since)
         usage = run([sys.executable, str(HERE / "download.py"), "lists.json"], env=_env(company), folder=folder)
         totals = json.loads((folder / "output.log").read_text())
-    if totals["rows"] != company.total:
+    if since is None and totals["rows"] != company.total:
         raise BenchmarkError(f"The lists showed {totals['rows']:,} rows; the sandbox says {company.total:,}.")
     return usage, int(totals["bytes"])
 
 
-def pdsync(company: Company) -> Usage:
-    """`pdsync sync` into an empty project."""
-    with tempfile.TemporaryDirectory(prefix="pdsync-bench-") as name:
-        folder = Path(name)
+def pdsync(company: Company, folder: Path | None = None, changes: Changes | None = None) -> Usage:
+    """`pdsync sync` into the project in `folder`, or into an empty one.
+
+    Args:
+        changes: what the tables must show after it, besides as many rows as are listed.
+
+    Raises:
+        BenchmarkError: it failed, or a table differs from the sandbox's lists.
+    """
+    with _folder(folder) as project:
         env = _env(company) | {"PDSYNC_BURST": "0", "PDSYNC_DAILY_TOKENS": "0"}
         # All files of a project are below the folder, so no file of the user is read or written.
-        command = [sys.executable, "-m", "pdsync", "--project", name, "--no-input", "sync", *company.rows]
-        usage = run(command, env=env, folder=folder)
-        _verify(sys.executable, folder / "data" / "warehouse.duckdb", "main", company)
+        command = [sys.executable, "-m", "pdsync", "--project", str(project), "--no-input", "sync", *company.rows]
+        usage = run(command, env=env, folder=project)
+        _verify(sys.executable, project / "data" / "warehouse.duckdb", "main", company, changes)
     return usage
 
 
-def dlt(company: Company, loader: Loader, cache: Path, workers: int) -> Usage:
-    """dlt's REST API source, with its fastest loader or with its default one.
+def dlt(
+    company: Company,
+    loader: Loader,
+    cache: Path,
+    workers: int,
+    *,
+    folder: Path | None = None,
+    strategy: Strategy = "append",
+    since: datetime | None = None,
+    changes: Changes | None = None,
+) -> Usage:
+    """dlt's REST API source, with its fastest loader or with its default one, into the file in `folder` or a new one.
 
     Args:
         cache: folder for dlt's environments between runs.
         workers: processes that normalise, for the fastest; dlt's default is one.
+        strategy: how rows with the same id are merged; "append": not at all.
+        since: read only what changed since this time.
+        changes: what the tables must show after it, besides as many rows as are listed.
+
+    Raises:
+        BenchmarkError: it failed, or a table differs from the sandbox's lists.
     """
     python = str(dlt_python(loader, cache))
     settings = {"RUNTIME__DLTHUB_TELEMETRY": "false", "RUNTIME__LOG_LEVEL": "CRITICAL"}
@@ -62,13 +104,19 @@ def dlt(company: Company, loader: Loader, cache: Path, workers: int) -> Usage:
             "DATA_WRITER__FILE_MAX_ITEMS": str(FILE_ROWS),
             "DATA_WRITER__DISABLE_COMPRESSION": "true",
         }
-    with tempfile.TemporaryDirectory(prefix="pdsync-bench-") as name:
-        folder = Path(name)
-        write_listings(company.rows, folder / "lists.json")
-        command = [python, str(HERE / "dlt_pipeline.py"), "lists.json", "warehouse.duckdb", loader]
-        usage = run(command, env=_env(company) | settings | {"DLT_DATA_DIR": str(folder / "dlt")}, folder=folder)
-        _verify(python, folder / "warehouse.duckdb", "pipedrive", company)
+    with _folder(folder) as place:
+        write_listings(company.rows, place / "lists.json", since)
+        command = [python, str(HERE / "dlt_pipeline.py"), "lists.json", "warehouse.duckdb", loader, strategy]
+        usage = run(command, env=_env(company) | settings | {"DLT_DATA_DIR": str(place / "dlt")}, folder=place)
+        _verify(python, place / "warehouse.duckdb", "pipedrive", company, changes)
     return usage
+
+
+def prepare(cache: Path, *loaders: Loader) -> None:
+    """Compile pdsync and install dlt where that was not done yet, as after an ordinary installation."""
+    compileall.compile_dir(str(HERE.parent / "pdsync"), quiet=2)
+    for loader in loaders:
+        dlt_python(loader, cache)
 
 
 def dlt_python(loader: Loader, cache: Path) -> Path:
@@ -102,13 +150,26 @@ def _env(company: Company) -> dict[str, str]:
     return clean_env(PDSYNC_BASE_URL=company.url, PDSYNC_API_TOKEN=company.token)
 
 
-def _verify(python: str, file: Path, schema: str, company: Company) -> None:
-    """Compare the tables with the sandbox's counts: as many rows, and as many ids."""
-    counted = json.loads(_do([python, str(HERE / "counts.py"), str(file), schema, *company.rows]))
+@contextlib.contextmanager
+def _folder(folder: Path | None) -> Iterator[Path]:
+    """`folder`, or a temporary one."""
+    if folder:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="pdsync-bench-") as name:
+        yield Path(name)
+
+
+def _verify(python: str, file: Path, schema: str, company: Company, changes: Changes | None) -> None:
+    """Compare the tables with the sandbox's counts: rows, ids, and rows that changed."""
+    since = (changes.since if changes else datetime.now(UTC)).isoformat()
+    counted = json.loads(_do([python, str(HERE / "counts.py"), str(file), schema, since, *company.rows]))
     for stream, listed in company.rows.items():
-        if counted[stream] != [listed, listed]:
-            rows, ids = counted[stream]
+        rows, ids, changed = counted[stream]
+        if (rows, ids) != (listed, listed):
             raise BenchmarkError(f"{stream}: {rows:,} rows with {ids:,} ids; the sandbox lists {listed:,}.")
+        if changes and changed != changes.rows[stream]:
+            raise BenchmarkError(f"{stream}: {changed:,} rows changed; the sandbox changed {changes.rows[stream]:,}.")
 
 
 def _do(command: list[str]) -> str:

@@ -27,6 +27,7 @@ RSS_PER_MIB = 1024 * 1024 if sys.platform == "darwin" else 1024
 TAIL_CHARS = 3000
 # Variables that change a contestant; dlt takes all its settings from the environment.
 FOREIGN = (
+    "PYTHONDONTWRITEBYTECODE",  # each start would compile pdsync again
     *("PDSYNC_", "DLT_", "RUNTIME__", "SOURCES__", "DESTINATION__", "EXTRACT__", "NORMALIZE__", "LOAD__"),
     *("DATA_WRITER__", "SCHEMA__", "PROGRESS", "PIPELINE"),
 )

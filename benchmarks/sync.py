@@ -1,8 +1,8 @@
 """Compares a first sync by pdsync with one by dlt: the same company, the same lists, the same machine, the same run.
 
-    python benchmarks/sync.py                     # 679,000 records
-    python benchmarks/sync.py --rows 20000        # a try
-    python benchmarks/sync.py --memory            # pdsync's peak memory by the size of the company
+    python -m benchmarks.sync                                # 679,000 records
+    python -m benchmarks.sync --rows 20000                   # a try
+    python -m benchmarks.sync --rows 200000 679000 2000000   # by size; dlt loads at most 700,000 records
 
 README.md in this folder says what is measured, and what is not.
 """
@@ -10,22 +10,22 @@ README.md in this folder says what is measured, and what is not.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
 import os
-import platform
 import signal
 import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python imports from this folder only
 
-from benchmarks import contestants
+from benchmarks import contestants, record
 from benchmarks.company import served, sizes
 from benchmarks.measure import BenchmarkError, Usage, median
+
+if TYPE_CHECKING:
+    from benchmarks.company import Company
 
 DOWNLOAD, PDSYNC = "download alone", "pdsync"
 DLT_PARQUET, DLT_DEFAULT = "dlt, parquet", "dlt, default loader"
@@ -68,50 +68,41 @@ class Contest:
         }
 
 
-def compare(records: dict[str, int], options: argparse.Namespace) -> dict[str, object]:
-    """Run every contestant, print the table, and return all of it."""
-    tenth = options.dlt_default_rows
-    if tenth is None:
-        tenth = sum(records.values()) // 10
-    for loader in ("parquet", *(("default",) if tenth else ())):
-        contestants.dlt_python(loader, options.cache)
-    contests = _full_size(records, options)
-    if tenth:
-        fewer = {"deals": tenth} if list(records) == ["deals"] else sizes(tenth)
-        contests.append(_default_loader(fewer, options))
-    named = {contest.name: contest for contest in contests}
-    pdsync, rival = named[PDSYNC], named[DLT_PARQUET]
-    ratios = {
-        "rows_per_s_pdsync_to_dlt_parquet": pdsync.rows_per_s / rival.rows_per_s,
-        "cpu_pdsync_to_dlt_parquet": pdsync.usage.cpu_s / rival.usage.cpu_s,
-        "rows_per_s_pdsync_to_download": pdsync.rows_per_s / named[DOWNLOAD].rows_per_s,
-    }
-    _show(contests, ratios, options)
-    return {
-        "asked_for": records,
-        "dlt_workers": options.dlt_workers,
-        "contests": {name: contest.as_json() for name, contest in named.items()},
-        "ratios": ratios,
-    }
-
-
-def _full_size(records: dict[str, int], options: argparse.Namespace) -> list[Contest]:
+def compare(records: dict[str, int], options: argparse.Namespace) -> list[Contest]:
+    """Run the contestants on one company, and print the table."""
     with tempfile.TemporaryDirectory(prefix="pdsync-bench-") as folder:
         _say(f"Making a company of {sum(records.values()):,} records …")
         with served(records, Path(folder)) as company:
-            contests = [Contest(name, company.total) for name in (DOWNLOAD, PDSYNC, DLT_PARQUET)]
-            download, pdsync, dlt = contests
+            has_dlt = sum(records.values()) <= options.dlt_most
+            names = (DOWNLOAD, PDSYNC, *((DLT_PARQUET,) if has_dlt else ()))
+            contests = [Contest(name, company.total) for name in names]
             _say(f"{company.total:,} of them are listed. Warming up …")
             contestants.download(company)  # the sandbox renders each record once, here
             for number in range(1, options.repeat + 1):
-                _say(f"Round {number} of {options.repeat}: {DOWNLOAD} …")
-                usage, download.bytes = contestants.download(company)
-                download.runs.append(usage)
-                _say(f"Round {number} of {options.repeat}: {PDSYNC} …")
-                pdsync.runs.append(contestants.pdsync(company))
-                _say(f"Round {number} of {options.repeat}: {DLT_PARQUET} …")
-                dlt.runs.append(contestants.dlt(company, "parquet", options.cache, options.dlt_workers))
+                for contest in contests:
+                    _say(f"Round {number} of {options.repeat}: {contest.name} …")
+                    _run(contest, company, options)
+    if has_dlt and (tenth := _tenth(records, options)):
+        fewer = {"deals": tenth} if list(records) == ["deals"] else sizes(tenth)
+        contests.append(_default_loader(fewer, options))
     return contests
+
+
+def _run(contest: Contest, company: Company, options: argparse.Namespace) -> None:
+    """Run a contestant once."""
+    if contest.name == DOWNLOAD:
+        usage, contest.bytes = contestants.download(company)
+    elif contest.name == PDSYNC:
+        usage = contestants.pdsync(company)
+    else:
+        usage = contestants.dlt(company, "parquet", options.cache, options.dlt_workers)
+    contest.runs.append(usage)
+
+
+def _tenth(records: dict[str, int], options: argparse.Namespace) -> int:
+    """How many records dlt's default loader gets."""
+    given: int | None = options.dlt_default_rows
+    return sum(records.values()) // 10 if given is None else given
 
 
 def _default_loader(records: dict[str, int], options: argparse.Namespace) -> Contest:
@@ -126,35 +117,43 @@ def _default_loader(records: dict[str, int], options: argparse.Namespace) -> Con
     return contest
 
 
-def memory(options: argparse.Namespace) -> dict[str, object]:
-    """Run pdsync on ever larger companies, print the peaks, and return all of it."""
-    contests = []
-    for deals in options.memory_deals:
-        with tempfile.TemporaryDirectory(prefix="pdsync-bench-") as folder:
-            _say(f"Making a company of {deals:,} deals …")
-            with served({"deals": deals}, Path(folder)) as company:
-                contest = Contest(f"pdsync, {deals:,} deals", company.total)
-                for number in range(1, options.repeat + 1):
-                    _say(f"Round {number} of {options.repeat}: {contest.name} …")
-                    contest.runs.append(contestants.pdsync(company))
-        contests.append(contest)
-    _table(contests)
-    first, last = contests[0], contests[-1]
-    ratio = last.usage.peak_mib / first.usage.peak_mib
-    print(f"\nPeak memory: {ratio:.2f}× for {last.rows / first.rows:.2f}× the rows.")
-    return {"contests": {each.name: each.as_json() for each in contests}, "peak_ratio": ratio}
+def as_json(records: dict[str, int], contests: list[Contest]) -> dict[str, object]:
+    """The contests on one company, and their ratios."""
+    return {
+        "asked_for": records,
+        "rows": contests[0].rows,
+        "contests": {contest.name: contest.as_json() for contest in contests},
+        "ratios": _ratios(contests),
+    }
 
 
-def _show(contests: list[Contest], ratios: dict[str, float], options: argparse.Namespace) -> None:
+def _ratios(contests: list[Contest]) -> dict[str, float]:
+    named = {contest.name: contest for contest in contests}
+    pdsync = named[PDSYNC]
+    ratios = {"rows_per_s_pdsync_to_download": pdsync.rows_per_s / named[DOWNLOAD].rows_per_s}
+    if rival := named.get(DLT_PARQUET):
+        ratios["rows_per_s_pdsync_to_dlt_parquet"] = pdsync.rows_per_s / rival.rows_per_s
+        ratios["cpu_pdsync_to_dlt_parquet"] = pdsync.usage.cpu_s / rival.usage.cpu_s
+    return ratios
+
+
+def _show(contests: list[Contest], options: argparse.Namespace) -> None:
     download = contests[0]
     assert download.bytes is not None
     rate = download.bytes / MIB / download.usage.seconds
     runs = "1 run" if options.repeat == 1 else f"medians of {options.repeat} runs"
-    print(f"{download.bytes / MIB:,.0f} MiB of JSON, {rate:,.0f} MiB/s when downloaded alone; {runs} each.\n")
+    print(f"\n{download.bytes / MIB:,.0f} MiB of JSON, {rate:,.0f} MiB/s when downloaded alone; {runs} each.\n")
     _table(contests)
-    faster, cpu, pace = ratios.values()
-    print(f"\npdsync : dlt, parquet     rows/s {faster:.2f} : 1     CPU {cpu:.2f} : 1")
-    print(f"pdsync : download alone   rows/s {pace:.2f} : 1")
+    print()
+    for name, ratio in _ratios(contests).items():
+        print(f"{name:34} {ratio:.2f} : 1")
+
+
+def _show_growth(by_size: list[list[Contest]]) -> None:
+    """How pdsync's memory grows with the company."""
+    first, *_, last = sorted((contests[1] for contests in by_size), key=lambda contest: contest.rows)
+    ratio = last.usage.peak_mib / first.usage.peak_mib
+    print(f"\nPeak memory of pdsync: {ratio:.2f}× for {last.rows / first.rows:.2f}× the rows.")
 
 
 def _table(contests: list[Contest]) -> None:
@@ -168,19 +167,6 @@ def _table(contests: list[Contest]) -> None:
         )
 
 
-def _surroundings() -> dict[str, object]:
-    return {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("pdsync", "duckdb", "pyarrow", "aiohttp")},
-            "dlt_parquet": contestants.pins("parquet"),
-            "dlt_default": contestants.pins("default"),
-        },
-    }
-
-
 def _say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
@@ -188,11 +174,12 @@ def _say(message: str) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare a first sync by pdsync with one by dlt.")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--rows", type=int, default=679_000, metavar="TOTAL", help="records of five streams (679,000)")
-    size.add_argument("--deals-only", type=int, metavar="N", help="N deals, and nothing else")
-    size.add_argument("--memory", action="store_true", help="pdsync's peak memory by size, and nothing else")
+    size.add_argument(
+        "--rows", type=int, nargs="+", default=[679_000], metavar="TOTAL", help="records of five streams (679,000)"
+    )
+    size.add_argument("--deals-only", type=int, nargs="+", metavar="N", help="N deals, and nothing else")
     parser.add_argument(
-        "--memory-deals", type=int, nargs="+", default=[200_000, 1_000_000], metavar="N", help="sizes for --memory"
+        "--dlt-most", type=int, default=700_000, metavar="N", help="dlt loads no larger companies (700,000); 0: none"
     )
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help="rounds; medians are shown (1)")
     parser.add_argument(
@@ -206,7 +193,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, every single run too")
     options = parser.parse_args()
     options.cache = options.cache.expanduser().resolve()
-    if min(options.repeat, options.dlt_workers, options.rows, *options.memory_deals) < 1:
+    if min(options.repeat, options.dlt_workers, *options.rows, *(options.deals_only or ())) < 1:
         parser.error("sizes, rounds and workers start at 1")
     return options
 
@@ -216,18 +203,23 @@ def main() -> int:
     # SIGTERM must unwind too, so that no child process and no folder is left.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = _options()
+    records = [{"deals": deals} for deals in options.deals_only or ()] or [sizes(rows) for rows in options.rows]
+    by_size = []
     try:
-        if options.memory:
-            found = memory(options)
-        else:
-            found = compare({"deals": options.deals_only} if options.deals_only else sizes(options.rows), options)
+        contestants.prepare(options.cache, *(("parquet", "default") if options.dlt_most else ()))
+        for each in records:
+            by_size.append(compare(each, options))
+            _show(by_size[-1], options)
     except BenchmarkError as error:
         _say(f"Error: {error}")
         return 1
     except KeyboardInterrupt:
         return 130
+    if len(by_size) > 1:
+        _show_growth(by_size)
     if options.json:
-        options.json.write_text(json.dumps(_surroundings() | found, indent=2) + "\n")
+        found = [as_json(size, contests) for size, contests in zip(records, by_size, strict=True)]
+        record.save(options.json, "sync", {"dlt_workers": options.dlt_workers, "sizes": found})
     return 0
 
 
