@@ -27,6 +27,7 @@ Loader = Literal["parquet", "default"]
 Strategy = Literal["append", "delete-insert", "upsert"]
 
 HERE = Path(__file__).resolve().parent
+CACHE = Path.home() / ".cache" / "pdsync-bench"  # dlt's environments between runs
 FILE_ROWS = 50_000  # large enough to be fast, small enough for each worker to get some
 
 

@@ -188,8 +188,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--dlt-workers", type=int, default=os.cpu_count() or 1, metavar="N", help="dlt's normalisers (one a core)"
     )
-    cache = Path.home() / ".cache" / "pdsync-bench"
-    parser.add_argument("--cache", type=Path, default=cache, help="where dlt is installed (~/.cache/pdsync-bench)")
+    parser.add_argument(
+        "--cache", type=Path, default=contestants.CACHE, help="where dlt is installed (~/.cache/pdsync-bench)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, every single run too")
     options = parser.parse_args()
     options.cache = options.cache.expanduser().resolve()
