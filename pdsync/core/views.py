@@ -59,6 +59,12 @@ class View(Struct, frozen=True, forbid_unknown_fields=True):
         return next((query for query in self.queries if set(query.needs) <= set(existing)), None)
 
 
+def view(file: str) -> View:
+    """The view in the file of that name in schemas/views, without reading the others or checking what it needs."""
+    ((where, entry),) = catalogue.files("views", file)
+    return catalogue.read(entry, View, where)
+
+
 @cache
 def views() -> dict[str, View]:
     """All views by name, each after those that it needs. The dict is shared.

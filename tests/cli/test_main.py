@@ -67,12 +67,45 @@ def test_help_groups_the_commands_and_breaks_no_line(
     assert max(map(len, lines)) <= 80
 
 
-def test_help_imports_no_command() -> None:
-    script = "import sys; from pdsync.cli.main import root; root.main(['--help'], standalone_mode=False);" \
-        " print([name for name in sys.modules if name.split('.')[0] in ('duckdb', 'pyarrow', 'rich')" \
-        " or 'commands.' in name])"  # fmt: skip
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert ran.stdout.splitlines()[-1] == "[]"
+def _imports(*arguments: str) -> set[str]:
+    """The modules that a process has imported when the command has ended, and the packages that they are in."""
+    script = (
+        "import sys\nfrom pdsync.cli.main import main\ntry:\n    main()\nexcept SystemExit as ended:\n"
+        "    print(ended.code, *sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+    code, *modules = ran.stdout.splitlines()[-1].split()
+    assert code in {"0", "2"}
+    return {*modules, *(name.partition(".")[0] for name in modules)}
+
+
+_DATABASE = {"duckdb", "pyarrow", "numpy", "pandas"}
+_ONLINE = {"aiohttp", "asyncio", "ssl", "keyring", "pdsync.core.http", "pdsync.runner.session"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "never", "most"),  # modules of pdsync, of some 350
+    [
+        (["--help"], {*_DATABASE, *_ONLINE, "rich", "pdsync.core.catalogue"}, 15),
+        (["schedule", "--help"], {*_DATABASE, *_ONLINE, "rich"}, 30),
+        (["status"], {*_ONLINE, "pyarrow", "pandas"}, 60),
+        (["sql", "select 1"], {*_ONLINE, "pyarrow.parquet", "pandas"}, 50),
+    ],
+)
+def test_a_command_imports_only_what_it_uses(arguments: list[str], never: set[str], most: int) -> None:
+    imported = _imports(*arguments)
+    assert imported & never == set()
+    assert len([name for name in imported if name.startswith("pdsync.")]) <= most
+
+
+def test_the_short_help_of_a_command_begins_as_its_own() -> None:
+    for name, entry in COMMANDS.items():
+        command = root.get_command(click.Context(root), name)
+        assert command
+        assert command.short_help is None  # the table of the root command is the only one
+        assert (command.help or "").split()[0] == entry.does.split()[0], name
+        if isinstance(command, click.Group):
+            assert (command.help or "").startswith(entry.does)
 
 
 def test_global_options_work_before_and_after_the_command(

@@ -39,6 +39,11 @@ def test_what_an_entry_leaves_out_follows_the_rules(deals: Path) -> None:
     assert (operation.content, operation.deprecated) == ("json", True)
 
 
+@pytest.mark.parametrize("version", catalogue.VERSIONS)
+def test_the_headings_alone_name_every_operation(version: Version) -> None:
+    assert catalogue.operation_ids(version) == catalogue.operations(version).keys()
+
+
 @pytest.mark.parametrize(
     ("lines", "says"),
     [

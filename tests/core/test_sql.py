@@ -118,7 +118,7 @@ ALLOWED = {
     ("load/warehouse.py", "meta_sql"): "schemas/warehouse/*.sql, shipped with the package",
     (
         "runner/report/observed.py",
-        "views()['meta.observed_from'].queries[0].sql",
+        "view('observed_from').queries[0].sql",
     ): "schemas/views/observed_from.toml, shipped with the package",
     ("runner/report/page/figures.py", "chart.query"): "schemas/report/*.vl.json, shipped with the package",
     ("load/warehouse.py", "row_hash"): "columns.row_hash(), made of quoted columns",
@@ -138,7 +138,7 @@ ALLOWED = {
     ): "made of quoted names; `reported` is made so a few lines above it",
     (
         "runner/report/freshness.py",
-        "_can_be_verified(warehouse, settings, stream)",
+        "_can_be_verified(settings, stream, tables)",
     ): "a condition made of quoted names, a few lines below it",
     ("runner/reconcile/by_count.py", "sweep.relation"): "the relation of a Sweep, quoted where it is made",
     ("runner/sync/removed_children.py", "sweep.relation"): "the relation of a Sweep, quoted where it is made",

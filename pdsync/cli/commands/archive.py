@@ -44,7 +44,7 @@ def replay(app: App, streams: tuple[str, ...], accept_loss: bool) -> None:
 
 @click.group(cls=Group)
 def raw() -> None:
-    """The raw archive: the sealed answers that the tables are built from."""
+    """Verify the archive of answers, and remove old ones. It has the sealed answers that the tables are built from."""
 
 
 @raw.command(cls=Command)

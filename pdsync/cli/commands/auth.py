@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=Group, name="auth")
 def auth_command() -> None:
-    """Log in, see who is logged in, log out."""
+    """Log in, show who is logged in, log out."""
 
 
 def _only_dash(context: click.Context, option: click.Parameter, value: str | None) -> str | None:

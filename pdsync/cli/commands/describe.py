@@ -53,7 +53,7 @@ class Listed(NamedTuple):
 @click.option("--all", "everything", is_flag=True, help="List every table, on a terminal too.")
 @click.pass_obj
 def describe(app: App, table: str | None, everything: bool) -> None:
-    """Show the columns of TABLE: type, what they are, unit, what they reference. Without TABLE: list the tables.
+    """List the columns of TABLE: type, what they are, unit, what they reference. Without TABLE: the tables.
 
     \b
     pdsync describe

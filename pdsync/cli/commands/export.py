@@ -49,7 +49,7 @@ class _Exports(Group):
 
 @click.group(cls=_Exports)
 def export() -> None:
-    """The warehouse as files for other programs."""
+    """Write the tables as Parquet files for other programs."""
 
 
 @export.command(cls=Command)

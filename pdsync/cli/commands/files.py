@@ -40,7 +40,7 @@ MOST_UPLOADED = 50
 
 @click.group(cls=Group)
 def files() -> None:
-    """Contents of attachments: download and upload."""
+    """Download attachments, and upload files."""
 
 
 @files.command(cls=Command)

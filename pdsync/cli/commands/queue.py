@@ -39,7 +39,7 @@ _DECIMAL = "The decimal mark of numbers in text.  [default: as the file or the c
 
 @click.group(cls=Group)
 def queue() -> None:
-    """Changes that wait to be pushed.
+    """Queue changes, list them, drop them; nothing is sent.
 
     \b
     pdsync queue add updateDeal id=42 stage="Proposal made" "Deal size"=Large

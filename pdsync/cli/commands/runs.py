@@ -31,7 +31,7 @@ _WIDE = 100  # cells of a terminal with room for one more column
 @click.option("--last", "-n", default=20, show_default=True, type=click.IntRange(min=1), help="How many.")
 @click.pass_context
 def runs(context: click.Context, last: int) -> None:
-    """List the last runs, newest first; `runs pushes` lists pushes, `runs show` and `runs show -2` show a receipt."""
+    """List the last runs, and show their receipts. `runs pushes` lists pushes; `runs show -2` shows a receipt."""
     if context.invoked_subcommand:
         return
     app: App = context.obj

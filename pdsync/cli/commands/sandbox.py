@@ -15,7 +15,7 @@ KINDS = ("deals", "persons", "organizations", "products", "activities", "files",
 
 @click.group()
 def sandbox() -> None:
-    """A local Pipedrive with a made-up company, the API's rules and limits, and faults on demand."""
+    """Serve the local Pipedrive: its rules, costs and limits. It has a made-up company, and faults on demand."""
 
 
 def _sizes(command: click.Command) -> click.Command:

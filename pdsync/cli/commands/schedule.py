@@ -38,7 +38,7 @@ class _TimeOfDay(click.ParamType):  # type: ignore[type-arg]  # generic from cli
 def schedule(
     app: App, name: str | None, kind: str | None, at: tuple[int, int], every: Interval | None, install: bool
 ) -> None:
-    """Print the configuration that runs PIPELINE (by default nightly) on a schedule.
+    """Run PIPELINE (by default nightly) on a schedule: print the configuration that does, or --install it.
 
     \b
     pdsync schedule --as systemd --at 03:30

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pdsync.core import catalogue
-from pdsync.core.views import views
+from pdsync.core.views import view
 from pdsync.load import history
 from pdsync.load.history import Past
 
@@ -32,7 +32,7 @@ def observed_from(connection: duckdb.DuckDBPyConnection) -> dict[str, datetime |
 
     A stream that no sync has read whole has None; one that was never read is absent.
     """
-    query = views()["meta.observed_from"].queries[0].sql  # not the view: the file of an older pdsync lacks it
+    query = view("observed_from").queries[0].sql  # not the view: the file of an older pdsync lacks it
     rows = connection.execute(f"SELECT stream, epoch_us(observed_from) FROM ({query})").fetchall()
     return {stream: None if at is None else _EPOCH + timedelta(microseconds=at) for stream, at in rows}
 
