@@ -124,7 +124,7 @@ def confirm(app: App, what: str, *, yes: bool) -> None:
 
 @click.group(cls=Group)
 def forget() -> None:
-    """Remove personal data: from tables, histories, sealed answers and downloaded files."""
+    """Remove a person's data from tables, history and archive. Downloaded files are removed, too."""
 
 
 @forget.command(cls=Command)
