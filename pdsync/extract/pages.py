@@ -156,7 +156,7 @@ async def _offset_pages(target: _List, after: Page | None) -> AsyncGenerator[Pag
     seq, offset = _resume(after)
     begin, end, keys = 0, 0, list[object]()  # of the page before
     if after and after.next:
-        end = int(after.next) + _overlap(after.rows)
+        end = int(after.next) + overlap(after.rows)
         begin, keys = end - after.rows, _keys(open_envelope(after.body, operation)) if after.body else []
     previous: _Fingerprint | None = None
     seen, restarts = {offset}, 0
@@ -293,10 +293,11 @@ async def _next_offset(target: _List, start: int, end: int, envelope: Envelope) 
     # Some lists have no paging information at all. They end where a page reaches no further than the one before.
     if rows == 0 or not (start + rows > end if envelope.more is None else envelope.more):
         return None
-    return str(start + rows - _overlap(rows))
+    return str(start + rows - overlap(rows))
 
 
-def _overlap(rows: int) -> int:
+def overlap(rows: int) -> int:
+    """By how many rows the page after one of `rows` rows overlaps it, in a list that is read by offsets."""
     return min(rows // 10, 10)
 
 

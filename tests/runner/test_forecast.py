@@ -9,6 +9,7 @@ import pytest
 
 from pdsync.core import catalogue, config
 from pdsync.core.control import Control, SealedPage
+from pdsync.core.control.sizes import ListSize, ListSizes
 from pdsync.model import Page
 from pdsync.runner.pipelines.forecast import (
     IDENTITY_TOKENS,
@@ -105,6 +106,7 @@ def test_the_sentence_tells_share_and_time() -> None:
     found = Forecast(lines, burst=20, daily_tokens=30_000)
     assert found.totals() == {
         "requests": 1200, "tokens": 3000, "daily_tokens": 30_000, "share": 0.1, "seconds": 120.0, "at_least": False,
+        "most_requests": None, "most_tokens": None, "assumed": [],
     }  # fmt: skip
     assert found.summary() == (
         "About 1,200 requests, 3,000 tokens, 10.0% of a day's 30,000, 2 min at 20 requests per 2 s."
@@ -112,3 +114,44 @@ def test_the_sentence_tells_share_and_time() -> None:
     unlimited = Forecast(lines, burst=0, daily_tokens=0)
     assert unlimited.summary() == "About 1,200 requests, 3,000 tokens."
     assert (unlimited.totals()["share"], unlimited.totals()["seconds"]) == (None, None)
+
+
+def measure(settings: Settings, *sizes: ListSize) -> None:
+    control = Control(settings.control)
+    ListSizes(control).save(sizes)
+    control.close()
+
+
+def test_a_list_that_was_measured_has_a_likely_price_and_an_upper_bound(settings: Settings) -> None:
+    measure(settings, ListSize("persons", "all", "v2", 7_116, 7_473, "measured"))
+    found = line(settings, "persons")
+    assert (found.way, found.rows, found.requests, found.tokens, found.at_least) == ("full", 7_116, 15, 150, False)
+    assert (found.most_rows, found.most_requests, found.most_tokens) == (7_473, 16, 160)
+    remember(settings, "persons", 12, 500)
+    assert line(settings, "persons", full=True).requests == 12  # what was read counts, once there is something
+    assert line(settings, "persons", full=True).most_requests is None
+
+
+def test_the_lists_of_measured_parents_have_a_price(settings: Settings) -> None:
+    sizes = [
+        ListSize("deals", "live", "v2", 1_500, 2_000, "measured"),
+        ListSize("deals", "archived", "v2", 500, 1_000, "measured"),
+    ]
+    measure(settings, *sizes)
+    assert (line(settings, "deal_products").requests, line(settings, "deal_products").most_requests) == (20, 30)
+    assert line(settings, "deal_flow").tokens == 2_000 * 40
+    measure(settings, ListSize("deals", "products_count", "v2", 450, 900, "22 % of the deals"))
+    assert (line(settings, "deal_products").requests, line(settings, "deal_products").most_requests) == (5, 9)
+
+
+def test_the_total_has_a_bound_only_if_each_list_has_one(settings: Settings) -> None:
+    bounded = ListForecast(
+        "deals", "getDeals", "v2", "full", 20, 200, "measured", False, most_requests=30, most_tokens=300
+    )
+    assumed = ListForecast("roles", "getRoles", "v1", "full", 1, 20, "assumed", False, None, None, 2, 40, True)
+    totals = Forecast([bounded, assumed], 20, 30_000).totals()
+    assert (totals["most_requests"], totals["most_tokens"], totals["assumed"]) == (33, 342, ["roles"])
+    assert "At most 33 requests, 342 tokens, if roles stay below" in Forecast([bounded, assumed], 20, 30_000).summary()
+    read = ListForecast("users", "getUsers", "v1", "full", 1, 20, "last time", False)
+    assert Forecast([bounded, read], 20, 30_000).totals()["most_tokens"] is None
+    assert "At most" not in Forecast([bounded, read], 20, 30_000).summary()

@@ -1,8 +1,9 @@
-"""`pdsync plan`: what a sync would cost. It makes no request."""
+"""`pdsync plan`: what a sync would cost. It measures lists that were never read, for at most 150 tokens."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -11,11 +12,13 @@ from pdsync.cli import layout, overview, tables
 from pdsync.cli.app import App, Command
 from pdsync.cli.layout import Line, Rows
 from pdsync.core.wording import counted
-from pdsync.errors import ConfigError
-from pdsync.runner.pipelines import forecast, pipeline
+from pdsync.errors import ConfigError, PdsyncError
+from pdsync.runner.pipelines import forecast, measure, pipeline
 
 if TYPE_CHECKING:
     from pdsync.runner.pipelines.forecast import Forecast
+    from pdsync.runner.pipelines.measure import Measurement
+    from pdsync.runner.sync.sync_request import SyncRequest
 
 _SHOWN = 10  # streams
 
@@ -26,13 +29,24 @@ _SHOWN = 10  # streams
 @click.option("--pipeline", "name", help="Which file of pipelines/ to follow.  [default: nightly]")
 @click.option("--all", "everything", is_flag=True, help="Show every list, on a terminal too.")
 @click.option("--api", type=click.Choice(["v1", "v2"]), help="v1: use API v1 wherever it still answers.")
+@click.option("--no-requests", "is_offline", is_flag=True, help="Measure nothing: an unread list counts as a page.")
 @click.pass_obj
-def plan(app: App, streams: tuple[str, ...], full: bool, name: str | None, everything: bool, api: str | None) -> None:
+def plan(
+    app: App,
+    streams: tuple[str, ...],
+    full: bool,
+    name: str | None,
+    everything: bool,
+    api: str | None,
+    is_offline: bool,
+) -> None:
     """Show what a sync of STREAMS would cost: requests, tokens, share of the daily budget, time.
 
     Without STREAMS, a terminal shows the totals and the streams that cost most; --all, a file or a pipe has every list.
 
-    Makes no request: the estimate is based on the last runs. A list that was never read counts as at least one page.
+    The estimate is based on the last runs, and makes no request. Lists that were never read are measured once a day,
+    for at most 150 tokens in all: their newest pages, the largest ids, samples. They have a likely price and an upper
+    bound; what was not worth measuring is assumed, and named.
     """
     app.flags["account.api"] = api
     selected = pipeline.load(name or pipeline.DEFAULT, app.project)
@@ -41,18 +55,24 @@ def plan(app: App, streams: tuple[str, ...], full: bool, name: str | None, every
             f"plan needs a pipeline with the job sync; {name} has the job {selected.job}. Nothing was called."
         )
     request = selected.to_sync_request(streams, full=full, since=None, budget=None)
+    measured = None if is_offline else _measure(app, request)
     estimate = forecast.forecast(app.settings, request, with_verification=selected.verify and not (streams or full))
     if app.json:
         for line in (*estimate.lines, *estimate.optional):
             app.emit({"name": line.stream, **msgspec.to_builtins(line), "optional": line in estimate.optional})
         summary = {"event": "summary", "complete": True, "exit_code": 0, **estimate.totals()}
-        app.emit({**summary, "unverified": estimate.unverified})
+        spent = {"requests": measured.requests, "tokens": measured.tokens} if measured else None
+        app.emit({**summary, "unverified": estimate.unverified, "measured": spent})
         return
     if overview.is_wanted(app, everything=everything or bool(streams)):
         overview.show(app, *lay_out_forecast(estimate, app.out.width))
         return
     headers = ["stream", "requests", "tokens", "how", "list", "based on"]
     rows = [[x.stream, x.requests, x.tokens, x.way, x.operation, x.basis] for x in estimate.lines]
+    if any(x.most_tokens is not None for x in estimate.lines):
+        headers.insert(3, "at most")
+        for row, x in zip(rows, estimate.lines, strict=True):
+            row.insert(3, x.most_tokens)
     tables.show(app, Rows(headers, rows, hints=tables.JSON))
     app.note("\n" + estimate.summary())
     for stream, tokens in estimate.unverified.items():
@@ -68,16 +88,39 @@ def plan(app: App, streams: tuple[str, ...], full: bool, name: str | None, every
         )
 
 
+def _measure(app: App, request: SyncRequest) -> Measurement | None:
+    """Measure what was never read; None if there was nothing to measure, or no request could be sent."""
+    try:
+        measured = asyncio.run(measure.measure_unread(app.settings, request))
+    except PdsyncError as error:
+        app.note(f"What was never read is not measured, and counts as one page: {str(error).splitlines()[0]}")
+        return None
+    if measured:
+        app.note(
+            f"Measured the lists that were never read: {counted(measured.requests, 'request')},"
+            f" {counted(measured.tokens, 'token')}."
+        )
+    return measured
+
+
 def lay_out_forecast(estimate: Forecast, width: int) -> list[list[Line]]:
     """The overview: totals, the streams that cost most, the others together, and what is read only when named."""
     streams = sorted(forecast.sum_by_stream(estimate.lines), key=lambda each: -each.tokens)
     optional = sorted(forecast.sum_by_stream(estimate.optional), key=lambda each: -each.tokens)
-    rows = [[each.stream, each.requests, each.tokens, each.way] for each in streams[:_SHOWN]]
-    if rest := streams[_SHOWN:]:
+    headers = ["stream", "requests", "tokens", "how"]
+    rows: list[list[Any]] = [[each.stream, each.requests, each.tokens, each.way] for each in streams[:_SHOWN]]
+    rest = streams[_SHOWN:]
+    if rest:
         rows.append([f"… {len(rest):,} more", sum(x.requests for x in rest), sum(x.tokens for x in rest), ""])
+    if any(each.most_tokens is not None for each in streams):
+        headers.insert(3, "at most")
+        bounds = [each.most_tokens for each in streams]
+        left = None if None in bounds[_SHOWN:] else sum(each or 0 for each in bounds[_SHOWN:])
+        for row, bound in zip(rows, [*bounds[:_SHOWN], left], strict=False):
+            row.insert(3, bound)
     parts = [
         overview.lay_out_text(estimate.summary(), width),
-        layout.lay_out(Rows(["stream", "requests", "tokens", "how"], rows, counts=True), width),
+        layout.lay_out(Rows(headers, rows, counts=True), width),
     ]
     if estimate.unverified:
         tokens = sum(estimate.unverified.values())

@@ -107,6 +107,13 @@ CREATE TABLE IF NOT EXISTS windows (
     walk INTEGER REFERENCES walks
 ) STRICT;
 """,
+    # What `plan` measured of lists that were never read.
+    """
+CREATE TABLE IF NOT EXISTS list_sizes (
+    stream TEXT NOT NULL, source TEXT NOT NULL, version TEXT NOT NULL, rows INTEGER NOT NULL, most INTEGER NOT NULL,
+    basis TEXT NOT NULL, is_assumed INTEGER NOT NULL, measured_at TEXT NOT NULL, PRIMARY KEY (stream, source, version)
+) STRICT, WITHOUT ROWID;
+""",
 )
 VERSION = len(STEPS)
 

@@ -1,4 +1,7 @@
-"""Estimates what a sync will cost before it runs: requests, tokens and minutes, from what the last runs read."""
+"""Estimates what a sync will cost before it runs: requests, tokens and minutes, from what the last runs read.
+
+A list that was never read is measured first (`measure_unread`), and has an upper bound beside the likely number.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,26 @@ from msgspec import Struct
 
 from pdsync.core import catalogue
 from pdsync.core.config import Settings  # noqa: TC001 - part of the signatures
+from pdsync.core.control.sizes import ListSizes
 from pdsync.core.wording import counted
 from pdsync.errors import PdsyncError
 from pdsync.runner import unlocked
+from pdsync.runner.pipelines.list_cost import estimate_unread
 from pdsync.runner.reconcile import rotation
 from pdsync.runner.sync import parent_keys
 from pdsync.runner.sync.sync_request import SyncRequest  # noqa: TC001
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import duckdb
 
+    from pdsync.core.control.sizes import ListSize
     from pdsync.model import Parent, Source, Stream, Version
     from pdsync.runner.reconcile.rotation import DueStream
 
 LastWalks = dict[tuple[str, str, bool], tuple[int, int]]  # (stream, source, the whole list was read) → pages, rows
+Sizes = dict[tuple[str, str], "ListSize"]  # (stream, source) → its size, for lists that were never read
 IDENTITY_TOKENS = 2  # every run requests the owner of the token
 
 
@@ -40,6 +47,11 @@ class ListForecast(Struct, frozen=True):
     tokens: int
     basis: str
     at_least: bool  # its size is not known yet
+    rows: int | None = None  # of a list that was never read: likely; of one by parent: the parents to request it for
+    most_rows: int | None = None  # the upper bounds of such a list; None: there is none
+    most_requests: int | None = None
+    most_tokens: int | None = None
+    assumed: bool = False  # its upper bound was not measured
 
 
 class StreamForecast(Struct, frozen=True):
@@ -50,6 +62,9 @@ class StreamForecast(Struct, frozen=True):
     requests: int
     tokens: int
     at_least: bool  # the size of one of its lists is not known yet
+    most_requests: int | None = None  # the upper bounds; None: one of its lists has none
+    most_tokens: int | None = None
+    assumed: bool = False  # the upper bound of one of its lists was not measured
 
 
 class Forecast(Struct, frozen=True):
@@ -72,6 +87,9 @@ class Forecast(Struct, frozen=True):
             "share": round(tokens / self.daily_tokens, 4) if self.daily_tokens else None,
             "seconds": round(requests / self.burst * 2, 1) if self.burst else None,
             "at_least": any(line.at_least for line in self.lines),
+            "most_requests": _add(1, (line.most_requests for line in self.lines)),
+            "most_tokens": _add(IDENTITY_TOKENS, (line.most_tokens for line in self.lines)),
+            "assumed": sorted({line.stream for line in self.lines if line.assumed}),
         }
 
     def summary(self) -> str:
@@ -87,9 +105,14 @@ class Forecast(Struct, frozen=True):
             if (totals["at_least"])
             else ""
         )
+        most = ""
+        if totals["most_tokens"] is not None and totals["most_tokens"] > totals["tokens"]:
+            most = f" At most {counted(totals['most_requests'], 'request')}, {counted(totals['most_tokens'], 'token')}."
+        if most and totals["assumed"]:
+            most = f"{most[:-1]}, if {', '.join(totals['assumed'])} stay below what is assumed of them."
         return (
             f"{about} {counted(totals['requests'], 'request')}, {counted(totals['tokens'], 'token')}{share}"
-            f"{time}.{unknown}"
+            f"{time}.{most}{unknown}"
         )
 
 
@@ -106,13 +129,15 @@ def forecast(settings: Settings, request: SyncRequest, *, with_verification: boo
     streams = request.selected()
     others = [] if request.streams else [each for each in catalogue.streams().values() if each.optional]
     with contextlib.ExitStack() as stack:
-        last_walks: LastWalks = {}
+        last_walks, sizes = LastWalks(), Sizes()
         if settings.control.exists():
-            last_walks = stack.enter_context(unlocked.open_control(settings)).pages_of_last_walks()
+            control = stack.enter_context(unlocked.open_control(settings))
+            last_walks, sizes = control.pages_of_last_walks(), ListSizes(control).load()
         warehouse = stack.enter_context(unlocked.open_warehouse(settings)) if settings.warehouse.exists() else None
         lines, optional = (
             [
-                _estimate(stream, source, version, request, last_walks, warehouse)
+                _estimate_unread(stream, source, settings.api, last_walks, sizes)
+                or _estimate(stream, source, version, request, last_walks, warehouse)
                 for stream in group
                 for version, sources in [stream.sources(settings.api)]
                 for source in sources
@@ -127,6 +152,41 @@ def forecast(settings: Settings, request: SyncRequest, *, with_verification: boo
     return Forecast(lines, settings.burst, settings.daily_tokens, optional, unverified)
 
 
+def _estimate_unread(
+    stream: Stream, source: Source, prefer: Version, last_walks: LastWalks, sizes: Sizes
+) -> ListForecast | None:
+    """The cost of a list that was never read but measured; None for others."""
+    parent = source.parent.stream if source.parent else None
+    if not sizes or any((name, whole) in ((stream.name, True), (parent, True)) for name, _, whole in last_walks):
+        return None
+    if (unread := estimate_unread(stream, source, prefer, sizes)) is None:
+        return None
+    version, _ = stream.sources(prefer)
+    operation = catalogue.operations(version)[source.operation]
+    cost = operation.cost or 0
+    return ListForecast(
+        stream=stream.name,
+        operation=operation.id,
+        version=version,
+        way="full",
+        requests=unread.requests,
+        tokens=unread.requests * cost,
+        basis=unread.basis,
+        at_least=False,
+        rows=unread.rows,
+        most_rows=unread.most_rows,
+        most_requests=unread.most_requests,
+        most_tokens=unread.most_requests * cost,
+        assumed=unread.is_assumed,
+    )
+
+
+def _add(start: int, numbers: Iterable[int | None]) -> int | None:
+    """The sum; None if one of the numbers is not known."""
+    known = [start, *numbers]
+    return None if None in known else sum(number or 0 for number in known)
+
+
 def sum_by_stream(lines: Sequence[ListForecast]) -> list[StreamForecast]:
     """The cost of the lists of each stream together; a stream that is read and verified has an entry for each."""
     groups: dict[tuple[str, bool], list[ListForecast]] = {}
@@ -139,6 +199,9 @@ def sum_by_stream(lines: Sequence[ListForecast]) -> list[StreamForecast]:
             sum(line.requests for line in group),
             sum(line.tokens for line in group),
             any(line.at_least for line in group),
+            _add(0, (line.most_requests for line in group)),
+            _add(0, (line.most_tokens for line in group)),
+            any(line.assumed for line in group),
         )
         for (stream, _), group in groups.items()
     ]

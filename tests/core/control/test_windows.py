@@ -6,7 +6,8 @@ import sqlite3
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from pdsync.core.control import VERSION, Control
+from pdsync.core.control import Control
+from pdsync.core.control.db import STEPS
 from pdsync.core.control.windows import Windows
 
 if TYPE_CHECKING:
@@ -47,9 +48,10 @@ def test_a_window_is_done_when_its_walk_is_applied(tmp_path: Path) -> None:
 
 def test_a_project_with_a_begun_backfill_of_the_version_before_keeps_its_windows(tmp_path: Path) -> None:
     path = tmp_path / "control.db"
+    before_windows = next(number for number, step in enumerate(STEPS) if "EXISTS windows" in step)
     control, windows = planned(path)
     before = windows.unfinished("job")
     control.close()
     with sqlite3.connect(path) as db:
-        db.execute(f"PRAGMA user_version={VERSION - 1}")
+        db.execute(f"PRAGMA user_version={before_windows}")
     assert Windows(Control(path)).unfinished("job") == before
