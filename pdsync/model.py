@@ -226,6 +226,7 @@ class Stream(Struct, frozen=True, forbid_unknown_fields=True):
     comments: dict[str, str] = {}
     changelog: str | None = None  # the stream with each edit of its records, by field
     optional: bool = False  # read only when named: a nightly run could not pay for a request a parent
+    takes_turns: bool = False  # hardly ever changes, or can't be requested for changes: read once per verify cycle
     omits_unset: tuple[Version, ...] = ()  # versions whose records leave out custom fields that are not set
     leaves_out: str | None = None  # which records exist that no request for its lists shows, for people
 
@@ -374,6 +375,7 @@ class Receipt(Struct):
     is_admin: bool | None = None  # whether the token was an administrator's, who sees everything; None: not checked
     user_id: int | None = None  # the token's user: what that user may not see is missing
     user: str | None = None  # the name
+    deferred: list[str] = []  # streams that take turns within the verify cycle, and are read in another night
     seconds: float | None = None  # from its start to the published warehouse; None: not ended, or of an older pdsync
 
     def __repr__(self) -> str:

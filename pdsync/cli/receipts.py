@@ -49,6 +49,8 @@ def show_receipt(
     for name, entry in streams.items():
         if entry.note:
             app.note(f"  {name}: {entry.note}", style="dim")
+    if receipt.deferred:
+        app.note(f"Read in another night of the verify cycle: {', '.join(receipt.deferred)}.", style="dim")
     schema_changes = sum(entry.schema_changes for entry in streams.values())
     if schema_changes:
         app.note(f'{counted(schema_changes, "schema change")}: pdsync sql "from meta.schema_changes"')

@@ -62,7 +62,8 @@ def plan(
             app.emit({"name": line.stream, **msgspec.to_builtins(line), "optional": line in estimate.optional})
         summary = {"event": "summary", "complete": True, "exit_code": 0, **estimate.totals()}
         spent = {"requests": measured.requests, "tokens": measured.tokens} if measured else None
-        app.emit({**summary, "unverified": estimate.unverified, "measured": spent})
+        more = {"unverified": estimate.unverified, "deferred": estimate.deferred, "measured": spent}
+        app.emit({**summary, **more})
         return
     if overview.is_wanted(app, everything=everything or bool(streams)):
         overview.show(app, *lay_out_forecast(estimate, app.out.width))
@@ -75,6 +76,8 @@ def plan(
             row.insert(3, x.most_tokens)
     tables.show(app, Rows(headers, rows, hints=tables.JSON))
     app.note("\n" + estimate.summary())
+    if estimate.deferred:
+        app.note(_describe_deferred(estimate))
     for stream, tokens in estimate.unverified.items():
         app.note(
             f"{stream} takes no turn in the verification: a request for each record costs"
@@ -122,6 +125,8 @@ def lay_out_forecast(estimate: Forecast, width: int) -> list[list[Line]]:
         overview.lay_out_text(estimate.summary(), width),
         layout.lay_out(Rows(headers, rows, counts=True), width),
     ]
+    if estimate.deferred:
+        parts.append(overview.lay_out_text(_describe_deferred(estimate), width))
     if estimate.unverified:
         tokens = sum(estimate.unverified.values())
         text = (
@@ -142,3 +147,12 @@ def lay_out_forecast(estimate: Forecast, width: int) -> list[list[Line]]:
         ("Every list", "pdsync plan --all"),
     ]
     return [*parts, overview.lay_out_commands(commands, width)]
+
+
+def _describe_deferred(estimate: Forecast) -> str:
+    """What the streams save whose turn is in another night."""
+    saved, streams = counted(sum(estimate.deferred.values()), "token"), counted(len(estimate.deferred), "stream")
+    return (
+        f"Not read, which saves {saved}: {streams} whose turn in the verify cycle is another night:"
+        f" {', '.join(estimate.deferred)}."
+    )

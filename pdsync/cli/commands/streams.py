@@ -99,7 +99,7 @@ def _facts(stream: Stream, prefer: Version) -> dict[str, Any]:
         "key": stream.key,
         "cursor": stream.cursor,
         "changes": sources[0].way,
-        "read": "when named" if stream.optional else "always",
+        "read": "when named" if stream.optional else "in turn" if stream.takes_turns else "always",
         "asked_once_a": sorted(stream.parents(prefer)),
         "version": version,
         "operations": sorted({operation.id for operation in operations}),
@@ -107,7 +107,7 @@ def _facts(stream: Stream, prefer: Version) -> dict[str, Any]:
         "tokens_a_page": max(operation.cost or 0 for operation in operations),
         "rows_a_page": min(operation.page_size or 0 for operation in operations) or None,
         "deletes": "listed" if stream.deleted else "not shown",
-        "verified": _VERIFIED[rotation.way_of(stream, prefer)],
+        "verified": "in turn" if stream.takes_turns else _VERIFIED[rotation.way_of(stream, prefer)],
         "leaves_out": stream.leaves_out,
         "tables": [stream.name, *stream.children],
     }

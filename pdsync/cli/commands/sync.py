@@ -99,7 +99,7 @@ def _sync(app: App, request: SyncRequest, *, with_verification: bool, fail_on_ga
 def _verify(app: App, request: SyncRequest, receipt: Receipt) -> findings.ReconcileResult | None:
     """Reconcile the streams that are due, within the rest of the budget."""
     left = request.budget - receipt.tokens if request.budget else None
-    due = rotation.select_due(app.settings, list(receipt.streams))
+    due = rotation.select_due(app.settings, [*receipt.streams, *receipt.deferred])
     if not due or (left is not None and left < min(each.tokens for each in due)):
         return None
     reconciliation = findings.ReconcileRequest(tuple(each.stream for each in due), repair=True, deep=True, budget=left)

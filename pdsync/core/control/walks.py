@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 NO_BODY = hashlib.sha256(b"").digest()  # of a page that only marks the end of a list
+LastWalks = dict[tuple[str, str, bool], tuple[int, int]]  # (stream, source, the whole list was read) → pages, rows
 _EPOCH = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
 _RANDOM_BITS = 12
 PAGE_COLUMNS = "walk, seq, file, at, bytes, rows, sha256, next, served_at, context"
@@ -158,7 +159,7 @@ class Walks(Database):
         rows = self.rows("SELECT max(seq) FROM pages WHERE walk = ?", walk_id)
         return None if rows[0][0] is None else self.sealed_pages(walk_id, int(str(rows[0][0])))[0]
 
-    def pages_of_last_walks(self) -> dict[tuple[str, str, bool], tuple[int, int]]:
+    def pages_of_last_walks(self) -> LastWalks:
         """(stream, source, whether it is a whole list) → pages and rows of the newest applied walk."""
         rows = self.rows(
             "SELECT w.stream, w.source, w.since IS NULL, count(*) FILTER (WHERE p.sha256 <> ?), sum(p.rows)"

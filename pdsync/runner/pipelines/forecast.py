@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -21,6 +22,7 @@ from pdsync.runner.pipelines.list_cost import estimate_unread
 from pdsync.runner.reconcile import rotation
 from pdsync.runner.sync import parent_keys
 from pdsync.runner.sync.sync_request import SyncRequest  # noqa: TC001
+from pdsync.runner.sync.turns import plan_turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,10 +30,10 @@ if TYPE_CHECKING:
     import duckdb
 
     from pdsync.core.control.sizes import ListSize
+    from pdsync.core.control.walks import LastWalks
     from pdsync.model import Parent, Source, Stream, Version
     from pdsync.runner.reconcile.rotation import DueStream
 
-LastWalks = dict[tuple[str, str, bool], tuple[int, int]]  # (stream, source, the whole list was read) → pages, rows
 Sizes = dict[tuple[str, str], "ListSize"]  # (stream, source) → its size, for lists that were never read
 IDENTITY_TOKENS = 2  # every run requests the owner of the token
 
@@ -75,6 +77,7 @@ class Forecast(Struct, frozen=True):
     daily_tokens: int
     optional: list[ListForecast] = []  # of streams that are not read unless they are named; not part of the totals
     unverified: dict[str, int] = {}  # streams that take no turn in the verification, and the tokens it would cost
+    deferred: dict[str, int] = {}  # streams whose turn is in another night, and the tokens that this saves
 
     def totals(self) -> dict[str, Any]:
         """Requests, tokens, share of the day's tokens, and seconds at the rate limit."""
@@ -129,16 +132,21 @@ def forecast(settings: Settings, request: SyncRequest, *, with_verification: boo
     streams = request.selected()
     others = [] if request.streams else [each for each in catalogue.streams().values() if each.optional]
     with contextlib.ExitStack() as stack:
-        last_walks, sizes = LastWalks(), Sizes()
+        last_walks: LastWalks = {}
+        sizes, deferred = Sizes(), dict[str, int]()
+        warehouse = stack.enter_context(unlocked.open_warehouse(settings)) if settings.warehouse.exists() else None
         if settings.control.exists():
             control = stack.enter_context(unlocked.open_control(settings))
             last_walks, sizes = control.pages_of_last_walks(), ListSizes(control).load()
-        warehouse = stack.enter_context(unlocked.open_warehouse(settings)) if settings.warehouse.exists() else None
+            now = datetime.now(UTC)
+            now = max(now, control.newest_time() or now)
+            deferred = plan_turns(warehouse, control, settings, request, now).deferred
         lines, optional = (
             [
                 _estimate_unread(stream, source, settings.api, last_walks, sizes)
                 or _estimate(stream, source, version, request, last_walks, warehouse)
                 for stream in group
+                if stream.name not in deferred
                 for version, sources in [stream.sources(settings.api)]
                 for source in sources
             ]
@@ -149,7 +157,7 @@ def forecast(settings: Settings, request: SyncRequest, *, with_verification: boo
         names = [stream.name for stream in streams]
         lines += [_estimate_verification(due, settings) for due in rotation.select_due(settings, names)]
         unverified = rotation.find_too_expensive(settings, names)
-    return Forecast(lines, settings.burst, settings.daily_tokens, optional, unverified)
+    return Forecast(lines, settings.burst, settings.daily_tokens, optional, unverified, deferred)
 
 
 def _estimate_unread(

@@ -76,6 +76,7 @@ class Pipeline(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
             budget or self.budget,
             {**self.params, **(params or {})},
             refetch=self.full if isinstance(self.full, tuple) else (),
+            are_named=bool(streams or self.streams),
         )
 
     def to_reconcile_request(self, budget: int | None) -> ReconcileRequest:

@@ -16,6 +16,7 @@ from pdsync.model import StreamReceipt
 from pdsync.runner.report.receipt import StreamEnd, conclude, count_changes, exit_code
 from pdsync.runner.session import Event, begin_run, log_notes, open_session
 from pdsync.runner.sync.sync_request import SyncRequest
+from pdsync.runner.sync.turns import plan_turns
 from pdsync.runner.sync.walk_reader import WalkReader
 
 if TYPE_CHECKING:
@@ -48,7 +49,17 @@ async def sync(settings: Settings, request: SyncRequest, on_event: OnEvent = log
     async with open_session(
         settings, lambda control, _: begin_run(control, request.command), on_event, run_tokens=request.budget
     ) as session:
-        await SyncRun(session, request).read_all(streams)
+        turns = await session.loader.do(
+            plan_turns,
+            session.loader.connection,
+            session.control,
+            settings,
+            request,
+            session.began,
+            session.receipt.run_id,
+        )
+        session.receipt.deferred = list(turns.deferred)
+        await SyncRun(session, request).read_all([each for each in streams if each.name not in turns.deferred])
     return session.receipt
 
 

@@ -23,6 +23,7 @@ class SyncRequest(Struct, frozen=True):
     budget: int | None = None  # tokens
     params: dict[str, str] = {}  # values of the parameters that streams declare
     refetch: tuple[str, ...] = ()  # streams that are read whole
+    are_named: bool = True  # False: `streams` are all but those that a pipeline leaves out
 
     @property
     def command(self) -> str:
@@ -32,6 +33,11 @@ class SyncRequest(Struct, frozen=True):
         arguments += [f"--param={name}={value}" for name, value in sorted(self.params.items())]
         arguments += [f"--full={name}" for name in self.refetch]
         return " ".join(arguments)
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether streams that take turns may wait for theirs: not if they are named, or everything is to be read."""
+        return not (self.streams and self.are_named) and not (self.full or self.since)
 
     def reads_whole(self, stream: str) -> bool:
         """Whether a stream is read whole, whatever was read before."""
