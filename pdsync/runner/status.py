@@ -52,7 +52,9 @@ class Status(Struct, frozen=True):
     """The state of a project."""
 
     streams: list[Freshness]
-    complete_until: datetime | None  # every change until then is loaded, in all streams but the incomplete ones
+    complete_until: datetime | None  # every change until then is loaded, but in incomplete streams and `in_turn`
+    in_turn: list[str]  # streams that are read in turn within the verify cycle, without the incomplete ones
+    in_turn_until: datetime | None  # every change until then is loaded in those
     incomplete: list[str]  # streams with a gap
     rows: int  # not deleted; like the two below, of the streams that every sync reads
     unverified: int  # rows that were compared with the source longer ago than the verify cycle
@@ -104,17 +106,23 @@ def measure_status(settings: Settings, now: datetime) -> Status:
     regular = [each for each in streams if not _is_optional(each.stream)] or streams
     incomplete = sorted({each.gap.stream for each in gaps})
     whole = [each for each in regular if each.stream not in incomplete] or regular
+    in_turn = [each for each in whole if settings.verify_cycle > 1 and _takes_turns(each.stream)]
+    nightly = [each for each in whole if each not in in_turn] or whole
     pause = installed.longest_pause(jobs, settings.project) or installed.LENGTHS["day"]
     notices += [
         *_describe_last_run(runs, running),
         *_describe_gaps(gaps),
-        *_describe_streams(settings, whole, now, pause + _SPARE),
+        *_describe_stale(nightly, now, pause + _SPARE),
+        *_describe_stale(in_turn, now, max(pause, timedelta(days=settings.verify_cycle)) + _SPARE),
+        *_describe_streams(settings, whole, now),
         *_describe_rights(runs),
         *_describe_queue(queue, _running_process(settings, "push.lock")),
     ]
     return Status(
         streams=streams,
-        complete_until=min((each.complete_until for each in whole if each.complete_until), default=None),
+        complete_until=_oldest(nightly),
+        in_turn=[each.stream for each in in_turn],
+        in_turn_until=_oldest(in_turn),
         incomplete=incomplete,
         rows=sum(each.rows for each in regular),
         unverified=sum(each.unverified for each in regular),
@@ -137,6 +145,16 @@ def _is_optional(stream: str) -> bool:
     """Whether a stream is read only when it is named, or unknown to this catalogue."""
     known = catalogue.streams().get(stream)
     return known is None or known.optional
+
+
+def _takes_turns(stream: str) -> bool:
+    known = catalogue.streams().get(stream)
+    return known is not None and known.takes_turns
+
+
+def _oldest(streams: list[Freshness]) -> datetime | None:
+    """Until when all of `streams` are complete."""
+    return min((each.complete_until for each in streams if each.complete_until), default=None)
 
 
 def _count_queue(control: Control) -> dict[str, int]:
@@ -220,17 +238,22 @@ def _describe_gaps(gaps: list[_Gap]) -> list[Notice]:
     return notices
 
 
-def _describe_streams(settings: Settings, streams: list[Freshness], now: datetime, limit: timedelta) -> list[Notice]:
-    """Notices about streams that are stale, differ from the source, are unverified, or have unreadable records."""
-    notices = []
+def _describe_stale(streams: list[Freshness], now: datetime, limit: timedelta) -> list[Notice]:
+    """A notice that names those of `streams` whose changes were not loaded for longer than `limit`."""
     stale = [each for each in streams if each.complete_until and now - each.complete_until > limit]
-    if stale:
-        oldest = min(each.complete_until for each in stale if each.complete_until)
-        problem = f"no change after {_format_time(oldest)} is loaded ({format_age(now - oldest)})"
-        names = [each.stream for each in stale]
-        everything = len(stale) == len(streams)
-        command = "pdsync sync" if everything else _with_streams("pdsync sync", names)
-        notices.append(Notice("every stream" if everything else _name(names), problem, command))
+    oldest = _oldest(stale)
+    if oldest is None:
+        return []
+    problem = f"no change after {_format_time(oldest)} is loaded ({format_age(now - oldest)})"
+    names = [each.stream for each in stale]
+    everything = len(stale) == len(streams) and not all(map(_takes_turns, names))
+    command = "pdsync sync" if everything else _with_streams("pdsync sync", names)
+    return [Notice("every stream" if everything else _name(names), problem, command)]
+
+
+def _describe_streams(settings: Settings, streams: list[Freshness], now: datetime) -> list[Notice]:
+    """Notices about streams that differ from the source, are unverified, or have unreadable records."""
+    notices = []
     for each in streams:
         if each.differences and each.compared_at:
             age = format_age(now - each.compared_at)

@@ -91,6 +91,8 @@ TABLES = [
     Listed("deal_labels", None, None), Listed("notes_of_mine", 3, None),
     *(Listed(f"sales.view_{number:02}", None, None) for number in range(40)), Listed("meta.runs", 12, None),
 ]  # fmt: skip
+TURNS = {"currencies": 20, "goals": 80}  # tokens that are saved
+
 SCREENS: dict[str, Screen] = {
     "streams": lambda width: lay_out_topics(list(catalogue.streams().values()), width),
     "operations": lambda width: lay_out_paths(
@@ -98,7 +100,9 @@ SCREENS: dict[str, Screen] = {
     ),
     "actions": lambda width: lay_out_kinds(list(actions.actions().values()), width),
     "fields": lambda width: lay_out_fields(FIELDS, width),
-    "plan": lambda width: lay_out_forecast(Forecast(LINES, 20, 30_000, OPTIONAL, {"deal_products": 9_000}), width),
+    "plan": lambda width: lay_out_forecast(
+        Forecast(LINES, 20, 30_000, OPTIONAL, {"deal_products": 9_000}, TURNS), width
+    ),
     "plan_first": lambda width: lay_out_forecast(Forecast([replace(LINES[0], at_least=True)], 20, 0), width),
     "describe": lambda width: lay_out_tables(TABLES, width),
     "queue": lambda width: lay_out_queue(QUEUE, width),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from pdsync.cli.commands.status import lay_out_status
 from pdsync.core import config
@@ -294,6 +295,20 @@ def test_data_is_stale_when_the_schedule_has_not_brought_any(settings: Settings)
     ]
     execute(settings, ("UPDATE meta.checkpoints SET watermark = ? WHERE stream = 'users'", [later]))
     assert [(subject, command) for subject, _, command in notices(settings, later)] == [("deals", "pdsync sync deals")]
+
+
+def test_s6_streams_that_take_turns_are_dated_apart_and_stale_only_after_the_cycle(settings: Settings) -> None:
+    read_at = SYNCED - timedelta(days=6)
+    execute(settings, ("UPDATE meta.checkpoints SET stream = 'roles', watermark = ? WHERE stream = 'users'", [read_at]),
+            ("ALTER TABLE main.users RENAME TO roles", []))  # fmt: skip
+    [data] = [line for line in screen(settings, None) if line.startswith("Data")]
+    assert data.endswith(
+        "complete until 2026-11-29 11:08 UTC (7 min ago), no gaps; 1 stream read in turn, the oldest 6 d ago"
+    )
+    assert notices(settings) == []
+    assert [each[2] for each in notices(settings, NOW + timedelta(days=2))] == ["pdsync sync", "pdsync sync roles"]
+    settings = replace(settings, verify_cycle=0)  # every sync reads them
+    assert [each[2] for each in notices(settings)] == ["pdsync sync roles"]
 
 
 def test_records_that_cannot_be_read_are_named_until_the_stream_is_read_whole(settings: Settings) -> None:

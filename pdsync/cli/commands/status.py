@@ -74,6 +74,8 @@ def _facts(state: Status) -> list[dict[str, Any]]:
             "name": "status",
             "complete_until": state.complete_until,
             "incomplete": state.incomplete,
+            "in_turn": state.in_turn,
+            "in_turn_until": state.in_turn_until,
             "rows": state.rows,
             "unverified": state.unverified,
             "oldest_verified_at": state.oldest_verified_at,
@@ -127,7 +129,11 @@ def _describe_data(state: Status, now: datetime) -> str:
     streams = len(state.incomplete)
     reader = f", read as {receipts.describe_user(state.reader)}" if state.reader and state.reader.user else ""
     gaps = f"except {streams} stream{'' if streams == 1 else 's'}" if streams else "no gaps"
-    return f"complete until {_format_time(until)} ({format_age(now - until)} ago), {gaps}{reader}"
+    in_turn = ""
+    if state.in_turn_until and state.in_turn_until < until:
+        age = format_age(now - state.in_turn_until)
+        in_turn = f"; {counted(len(state.in_turn), 'stream')} read in turn, the oldest {age} ago"
+    return f"complete until {_format_time(until)} ({format_age(now - until)} ago), {gaps}{in_turn}{reader}"
 
 
 def _describe_verified(state: Status, now: datetime) -> str:

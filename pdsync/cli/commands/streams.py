@@ -40,6 +40,9 @@ def streams(app: App, streams: tuple[str, ...], topic: Topic | None, everything:
 
     Without STREAMS, a terminal shows the topics, each with its streams; --all, a file or a pipe lists every stream.
 
+    Streams that hardly ever change, or can't be requested for changes, are read "in turn": once within the verify
+    cycle, which then shows their changes and deletions; whenever they are named; and by --full.
+
     Rows are verified by every sync; in turn within the verify cycle: whole, by the counts of other records, or by a
     request for each record if limits.dependents_share suffices. "read once": they do not change. "never": the content
     depends on parameters. What the lists of a stream leave out, and no parameter asks for, is listed below.
@@ -69,15 +72,18 @@ def lay_out_topics(streams: Sequence[Stream], width: int) -> list[list[Line]]:
     for topic in get_args(Topic):
         group = [each for each in streams if each.topic == topic]
         group.sort(key=lambda each: (each.optional, "_" in each.name, each.name))
-        named = sum(each.optional for each in group)
-        groups.append(Group(topic, [len(group) - named, named], [each.name for each in group]))
+        turning, named = sum(each.takes_turns for each in group), sum(each.optional for each in group)
+        counts = [len(group) - turning - named, turning, named]
+        groups.append(Group(topic, counts, [each.name for each in group]))
+    turning = sum(each.takes_turns for each in streams)
     text = (
-        f"{len(streams):,} streams. Every sync reads {len(streams) - len(optional):,}; the others only when they are"
-        f" named, as most of them cost a request for each record."
+        f"{len(streams):,} streams. Every sync reads {len(streams) - turning - len(optional):,}; {turning:,} that"
+        f" hardly ever change, or can't be requested for changes, are read in turn, each within the verify cycle; the"
+        f" others only when they are named, as most of them cost a request for each record."
     )
     return [
         overview.lay_out_text(text, width),
-        overview.lay_out_groups(["topic", "every sync", "when named", "streams"], groups, width),
+        overview.lay_out_groups(["topic", "every sync", "in turn", "when named", "streams"], groups, width),
         overview.lay_out_text(f"Their lists leave out some records: {', '.join(partial)}.", width),
         overview.lay_out_commands(
             [

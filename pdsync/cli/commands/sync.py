@@ -55,8 +55,8 @@ def sync(
     """Bring STREAMS up to date; without STREAMS, all of them.
 
     Reads everything on the first run, later only changes. Continues where the last run stopped; safe to interrupt and
-    to repeat. Without STREAMS, it also compares a share of the streams with the source, so that every row is verified
-    within the verify cycle (7 days).
+    to repeat. Without STREAMS, lists that hardly ever change take turns, and a share of the streams is compared with
+    the source, so that every row is verified within the verify cycle (7 days).
     """
     app.flags["account.api"] = api
     name = name or pipeline.DEFAULT
