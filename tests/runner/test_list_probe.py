@@ -86,3 +86,14 @@ def test_a_list_that_can_not_be_measured_stays_assumed() -> None:
     assert not probe.can_be_probed
     assert probe.size() == assumed
     assert assumed.is_assumed
+
+
+def test_ids_that_a_list_lacks_may_be_in_its_twin() -> None:
+    live, archived = probe_of("deals", "live"), probe_of("deals", "archived")
+    answer(live, [*range(1, 100), *range(3_901, 4_001)])
+    assert live.is_exact
+    archived.assume(200, live.missing_ids)
+    assert live.missing_ids == 4_000 - 199
+    assert archived.size().rows > 1_000
+    assert archived.size().most >= 3_801
+    assert archived.doubt(0) > 0

@@ -87,6 +87,20 @@ def test_a_company_may_lack_anything(none: str) -> None:
         assert len(everything(company)) > 0
 
 
+def test_ids_may_be_sparse_and_deals_mostly_archived() -> None:
+    usual, sparse, archived = (
+        generate_company(seed=2, sizes=Sizes(deals=400, purged=purged, archived=share), now=NOW)
+        for purged, share in ((0.0, None), (0.75, None), (0.0, 0.9))
+    )
+    for kind in ("deals", "persons", "activities"):
+        assert 0.2 < len(sparse.tables[kind].rows) / len(usual.tables[kind].rows) < 0.3
+        assert sparse.last_ids[kind] == usual.last_ids[kind]
+    states = Counter(entry["state"] for entry in map(dict, dump(archived, "deals")))
+    assert states["archived"] > 0.8 * states.total()
+    oldest = sorted((entry["id"], entry["state"]) for entry in map(dict, dump(archived, "deals")))
+    assert {state for id, state in oldest if id > 360}.isdisjoint({"archived"})
+
+
 def test_one_user_is_the_least() -> None:
     assert list(generate_company(sizes=Sizes(deals=2, users=0), now=NOW).tokens) == ["admin"]
 

@@ -35,6 +35,10 @@ def _sizes(command: click.Command) -> click.Command:
     "--burst", default=20, show_default=True, type=click.IntRange(min=0), help="Requests in 2 s; 0: no limit."
 )
 @click.option("--daily-tokens", default=30_000, show_default=True, type=click.IntRange(min=0), help="0: no limit.")
+@click.option(
+    "--purged", default=0.0, type=click.FloatRange(0, 0.95), help="Share of all records that are gone: ids are sparse."
+)
+@click.option("--archived", type=click.FloatRange(0, 1), help="Share of the deals that are archived.  [default: 0.04]")
 @click.option("--gzip", is_flag=True, help="Compress answers, as Pipedrive does.")
 @click.option("--faults", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A JSON file of faults.")
 @click.pass_obj
@@ -46,6 +50,8 @@ def serve(
     company_id: int,
     burst: int,
     daily_tokens: int,
+    purged: float,
+    archived: float | None,
     gzip: bool,
     faults: Path | None,
     **sizes: int | None,
@@ -65,7 +71,8 @@ def serve(
                 f"A made-up company is served at {url}. Paste the line above into another terminal; Ctrl-C stops it."
             )
 
-    company_sizes = Sizes(**{kind: count for kind, count in sizes.items() if count is not None})
+    counts = {kind: count for kind, count in sizes.items() if count is not None}
+    company_sizes = Sizes(**counts, purged=purged, archived=archived)
     try:
         serve_forever(
             generate_company(seed, company_sizes, company_id=company_id),

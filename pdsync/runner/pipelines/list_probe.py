@@ -27,6 +27,7 @@ class ListProbe:
         self.probes, self.is_exact, self.is_assumed = 0, False, True
         self.basis = "assumed"
         self._page = operation.page_size or 1
+        self._largest = 0  # id
         self._above, self._below = 0, 0  # ids between them were not seen: above the oldest page, below the newest one
         self._density = 1.0  # share of the ids that exist where they are densest
         self._way = ""  # of the request that was answered last
@@ -42,11 +43,22 @@ class ListProbe:
             return False
         return bool(self._next_way())
 
-    def assume(self, deals: float) -> None:
-        """Take what is assumed of the list in a company with so many deals."""
+    @property
+    def missing_ids(self) -> float:
+        """How many ids below the largest one are not in the list; 0 if that is not known."""
+        return max(self._largest - self.rows, 0)
+
+    def assume(self, deals: float, missing_ids: float = 0) -> None:
+        """Take what is assumed of the list.
+
+        Args:
+            deals: of the company.
+            missing_ids: in another list of the same kind of records: this one may have them.
+        """
         assumed = assumption(self.stream.name, self.source.name)
-        self.rows, self.most = assumed.likely_rows(deals), assumed.most_rows(deals)
-        self.spread = (self.most - self.rows) / 4
+        self.rows = max(assumed.likely_rows(deals), missing_ids / 2)
+        self.most = max(assumed.most_rows(deals), missing_ids)
+        self.spread = max((self.most - self.rows) / 4, missing_ids / 2)
         self.basis = f"assumed: {round(self.rows):,} rows"
 
     def refuse(self) -> None:
@@ -141,16 +153,17 @@ class ListProbe:
         self.basis = f"measured: {round(rows):,} rows"
 
     def _learn_newest(self, ids: list[int], *, has_more: bool) -> None:
+        self._largest = max(ids, default=0)
         if not has_more or not ids:
             self._set_exact(len(ids))
             return
-        largest, self._below, self.is_assumed = max(ids), min(ids), False
+        self._below, self.is_assumed = min(ids), False
         rest = self._below - 1
-        self._density = min(len(ids) / (largest - self._below + 1), 1.0)
+        self._density = min(len(ids) / (self._largest - self._below + 1), 1.0)
         self.seen, self.most = len(ids), len(ids) + rest
         self.rows = len(ids) + rest * self._density
         self.spread = (self.rows - self.seen) / 4
-        self.basis = f"measured: about {round(self.rows):,} rows, the largest id is {largest:,}"
+        self.basis = f"measured: about {round(self.rows):,} rows, the largest id is {self._largest:,}"
 
     def _learn_oldest(self, ids: list[int]) -> None:
         reached = max(ids, default=0)

@@ -121,14 +121,17 @@ class Measuring:
 
     def _assume(self) -> None:
         """Assume the sizes of the lists that are not measured, by the number of deals."""
+        missing = {each.stream.name: each.missing_ids for each in self.lists if each.probes and each.missing_ids}
+        of_deals = [each for each in self.lists if each.stream.name == "deals"]
+        for each in of_deals:
+            if not each.probes:
+                each.assume(_DEALS, missing.get("deals", 0))
         deals = self._deals
         if deals is None:
-            of_deals = [each for each in self.lists if each.stream.name == "deals"]
-            deals = round(sum(each.rows for each in of_deals if each.probes)) if of_deals else _DEALS
-            deals = deals if any(each.probes for each in of_deals) else _DEALS
+            deals = round(sum(each.rows for each in of_deals)) if any(each.probes for each in of_deals) else _DEALS
         for each in self.lists:
             if not each.probes:
-                each.assume(deals)
+                each.assume(deals, missing.get(each.stream.name, 0))
 
     def _choose(self, tokens: int) -> ListProbe | None:
         """The list whose doubt is worth most for each token of a request; None if none is worth it.

@@ -56,6 +56,8 @@ class Sizes(Struct, frozen=True, kw_only=True):
     users: int = 12
     pipelines: int = 3
     extra_deal_fields: int = 0  # beyond the 26 custom ones; 100 make the field list paged
+    purged: float = 0.0  # share of the records of each kind that are gone for good: the ids of the others are sparse
+    archived: float | None = None  # share of the deals that are archived, the oldest ones; None: 4 % of any age
 
     def of(self, kind: str) -> int:
         share = {

@@ -72,7 +72,8 @@ def _populate(company: Company, sizes: Sizes, now_s: int) -> None:
         company.fields[kind] = make_fields(kind, seed, dates, min(lifecycle.active_users), extra)
 
     for kind in ("organizations", "persons", "products", "deals", "activities", "files", "mail_threads"):
-        lifecycle.decide(kind, sizes.of(kind) if kind != "deals" else sizes.deals)
+        count = sizes.of(kind) if kind != "deals" else sizes.deals
+        lifecycle.decide(kind, count, purged=sizes.purged, archived=sizes.archived)
     make_pipelines(company, lifecycle, sizes.pipelines)
     make_organizations(company, lifecycle)
     make_persons(company, lifecycle)

@@ -51,8 +51,11 @@ class Lifecycle:
             self._streams[name] = Random(f"{self.seed}/{name}")  # noqa: S311 - believable, not secret
         return self._streams[name]
 
-    def decide(self, kind: str, count: int) -> None:
-        """Draw for each of `count` records when it is created, and whether it is deleted, archived or merged."""
+    def decide(self, kind: str, count: int, *, purged: float = 0.0, archived: float | None = None) -> None:
+        """Draw for each of `count` records when it is created, and whether it is deleted, archived or merged.
+
+        `purged` and `archived` are shares as in `Sizes`.
+        """
         random = self.random(f"{kind}/fate")
         span = self.now_s - self.start_s - 3600
         chance, choice = random.random, random.choice
@@ -74,8 +77,11 @@ class Lifecycle:
         fate = self.fate[kind] = {}
         for id in random.sample(range(1, count + 1), round(count * 0.03)):
             fate[id] = DELETED if chance() < 0.5 else PURGED
+        for id in random.sample(range(1, count + 1), round(count * purged)):
+            fate.setdefault(id, PURGED)
         if kind in ARCHIVED_KINDS:
-            for id in random.sample(range(1, count + 1), round(count * 0.04)):
+            of_any_age = random.sample(range(1, count + 1), round(count * 0.04))
+            for id in of_any_age if archived is None else range(1, round(count * archived) + 1):
                 fate.setdefault(id, ARCHIVED)
         merged_into = self.merged_into[kind] = {}
         if kind in MERGED_KINDS and count > 1:
