@@ -2,8 +2,9 @@
 
     record.save(Path("benchmarks/results/sync.json"), "sync", {"sizes": […]})
 
-A file says what ran (command, commit, versions, seed), where (cores, memory, processor, how busy they were before) and
-when. It has no name of a host, a person or a folder.
+A file says what ran (command, commit, versions, seed), where (cores, memory, processor) and when, and how much of the
+machine other programs used meanwhile: seconds that were measured beside them compare nothing. It has no name of a host,
+a person or a folder. Import this module before anything is measured.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import importlib.metadata
 import json
 import os
 import platform
+import resource
 import shlex
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,13 +28,40 @@ from pdsync.version import __version__
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 _GIB = 1024**3
-_LOAD = os.getloadavg()[0]  # before anything is measured
+
+
+def _busy_s() -> float | None:
+    """Processor time that all programs of the machine used since it started, that of its host too; Linux only."""
+    try:
+        fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
+    except OSError:
+        return None
+    user, nice, system, _, _, irq, softirq, steal = map(int, fields)
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_s() -> float:
+    """Processor time of this program and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+_BEGAN, _BUSY, _OWN = time.monotonic(), _busy_s(), _own_s()
 
 
 def save(path: Path, name: str, figures: dict[str, object]) -> None:
     """Write `figures` of the benchmark `name` and their surroundings to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(_rounded(_surroundings(name) | figures), indent=1) + "\n", encoding="utf-8")
+
+
+def used_by_others() -> float | None:
+    """The share of the machine's processor time that other programs used since the import; None if that is unknown."""
+    busy = _busy_s()
+    if busy is None or _BUSY is None:
+        return None
+    capacity = (time.monotonic() - _BEGAN) * (os.cpu_count() or 1)
+    return max(busy - _BUSY - (_own_s() - _OWN), 0.0) / capacity
 
 
 def _rounded(value: object) -> object:
@@ -56,7 +86,7 @@ def _surroundings(name: str) -> dict[str, object]:
             "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB, 1),
             "processor": _processor(),
             "system": f"{platform.system()} {platform.machine()}",
-            "load_before": round(_LOAD, 2),  # processes that wanted a core, in the minute before
+            "used_by_others": used_by_others(),
         },
         "versions": {
             "pdsync": __version__,

@@ -89,6 +89,14 @@ def test_the_page_shows_each_figure(line: str) -> None:
     assert line in page.text(MADE_UP).splitlines()
 
 
+def test_figures_of_a_busy_machine_are_marked_and_judge_no_goal() -> None:
+    busy: dict[str, Any] = json.loads(json.dumps(MADE_UP))
+    assert "The machine was busy" not in page.text(busy)
+    busy["night"]["machine"]["used_by_others"] = 0.31
+    assert "other programs used 31% of it meanwhile" in page.text(busy)
+    assert "| 1 % of 1,000,000 rows changed" not in page.text(busy)  # no goal is judged by such figures
+
+
 def test_a_section_without_results_is_left_out() -> None:
     assert "## At the rate limit" in page.text(MADE_UP)
     without = page.text({name: found for name, found in MADE_UP.items() if name != "limits"})
@@ -116,7 +124,7 @@ def test_results_are_saved_with_what_repeats_them_and_no_name_of_a_host_or_folde
     assert (saved["figure"], saved["runs"]) == (1.2346, [{"seconds": 2.0}])
     assert saved["command"].startswith("python -m benchmarks.some")
     assert {"at", "commit", "is_modified", "seed", "machine", "versions"} < saved.keys()
-    assert {"cores", "memory_gib", "processor"} < saved["machine"].keys()
+    assert {"cores", "memory_gib", "processor", "used_by_others"} < saved["machine"].keys()
     assert {"pdsync", "python", "duckdb", "dlt_parquet"} < saved["versions"].keys()
     for text in (path.read_text("utf-8"), *(each.read_text("utf-8") for each in RESULTS)):
         assert not re.search(r"/(home|root|tmp|Users|var|work)/", text)
