@@ -77,10 +77,7 @@ def connect(path: Path, *, read_only: bool = False, memory_limit: str = MEMORY_L
 
 
 def set_vacuum(connection: duckdb.DuckDBPyConnection, *, enabled: bool) -> None:
-    """Enable or disable the merging of small row groups at checkpoints.
-
-    Merging pays where rows were deleted. In a file to which rows were only added it writes most of them twice.
-    """
+    """Enable or disable the merging of small and emptied row groups at checkpoints."""
     connection.execute("RESET max_vacuum_tasks" if enabled else "SET max_vacuum_tasks = 0")
 
 

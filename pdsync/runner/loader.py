@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from pdsync.model import Page
 
 T = TypeVar("T")
-PAGES_PER_BATCH = 250  # 500-row pages fill a row group then: DuckDB writes it once, not to its log first
+PAGES_PER_BATCH = 245  # 500-row pages: just less than a row group, which a few rows more would leave to be merged
+_MERGE_EVERY = 4  # runs that wrote rows
+_MANY = 0.2  # of all rows
 _CHUNK_BYTES = 40 * 2**20  # staged together: planning the statement takes 20-40 ms, however few the rows
 _SPARE = 4  # staging tables of finished walks: the next walk of the same list reuses one, with its plan
 _SIDE_BY_SIDE = 2  # walks that are staged at the same time; each has a chunk and its rows in memory
@@ -76,7 +78,8 @@ class Loader:
         self._staged: dict[int, int] = {}  # walk → its last page that is staged and not committed
         self._spare: list[StagingTable] = []
         self._tables: dict[tuple[str, Version], tables.Table] = {}
-        self._only_added = False  # no row of the file was updated or deleted yet
+        self._wrote = False  # a row, since the file was opened
+        self._replaced = 0  # rows that were updated or deleted since then
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -115,8 +118,7 @@ class Loader:
         self._connection = warehouse.connect(self.path)
         for script in catalogue.sql("warehouse").values():
             warehouse.prepare(self._connection, script, company_id, company)
-        self._only_added = not self.loaded_pages_by_walk()
-        warehouse.set_vacuum(self._connection, enabled=not self._only_added)
+        warehouse.set_vacuum(self._connection, enabled=False)
 
     def loaded_pages_by_walk(self) -> dict[tuple[str, int], int]:
         """Run and walk → the last of its pages that is loaded."""
@@ -151,10 +153,26 @@ class Loader:
             for stage in (*self._stages.values(), *self._spare):
                 stage.connection.close()
             try:
+                warehouse.set_vacuum(self._connection, enabled=self.should_merge())
                 self._connection.execute("CHECKPOINT warehouse")
             finally:
                 self._connection.close()
                 self._connection = None
+
+    def should_merge(self) -> bool:
+        """Whether it is worth it to merge small and half-empty row groups now.
+
+        A single small one makes DuckDB write up to three full ones again, so it waits for a few runs that wrote rows,
+        or for one that replaced many.
+        """
+        runs, rows = first(
+            self.connection.execute(
+                "SELECT (SELECT count(DISTINCT run_id) FROM meta._applied_batches"
+                " WHERE inserted + updated + deleted > 0),"
+                " (SELECT coalesce(sum(estimated_size), 0) FROM duckdb_tables() WHERE schema_name = 'main')"
+            )
+        )
+        return self._wrote and (runs % _MERGE_EVERY == 0 or self._replaced > _MANY * rows)
 
     # Pages.
 
@@ -234,9 +252,8 @@ class Loader:
             at=self.loaded_at,
         )
         counts = commit(stage.connection, target_of(stage.table), stage.relation if stage.rows else None, batch)
-        if self._only_added and (counts.updated or counts.deleted):
-            self._only_added = False
-            warehouse.set_vacuum(self.connection, enabled=True)
+        self._wrote = self._wrote or counts.inserted + counts.updated + counts.deleted > 0
+        self._replaced += counts.updated + counts.deleted
         stage.clear()
         self._staged.pop(walk.id, None)
         if closes:

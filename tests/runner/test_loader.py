@@ -130,21 +130,20 @@ def test_a_walk_is_counted_over_its_batches(loader: Loader) -> None:
     assert asked(loader, "SELECT watermark FROM meta.checkpoints") == [(NOW,)]
 
 
-def test_row_groups_are_merged_only_once_rows_were_taken_out(loader: Loader, tmp_path: Path) -> None:
-    def merges(of: Loader) -> bool:
-        return asked(of, "SELECT value FROM duckdb_settings() WHERE name = 'max_vacuum_tasks'") != [("0",)]
+def test_row_groups_are_merged_after_many_replacements_or_a_few_runs(loader: Loader) -> None:
+    def run(number: int, records: list[dict[str, Any]]) -> bool:
+        of = walk(number)
+        loader._wrote, loader._replaced = False, 0  # as in a new process
+        add(loader, DEALS, of, pages(of, [records]))
+        return loader.should_merge()
 
-    first, more, edits = walk(1), walk(2), walk(3)
-    add(loader, DEALS, first, pages(first, [deals(1, 2)]))
-    add(loader, DEALS, more, pages(more, [deals(3)]))
-    assert not merges(loader)
-    add(loader, DEALS, edits, pages(edits, [deals(1, value=5)]))
-    assert merges(loader)
-    asyncio.run(loader.close())
-    later = Loader(tmp_path / "work.duckdb")
-    later.open(1, "Example")
-    assert merges(later)
-    asyncio.run(later.close())
+    assert not run(1, deals(*range(1, 11)))
+    assert not run(2, deals(*range(1, 11)))  # wrote nothing
+    assert not run(3, deals(1, value=5))
+    assert run(4, deals(1, 2, 3, value=6))  # replaced many
+    assert run(5, deals(4, value=6))  # the fourth that wrote
+    assert not run(6, deals(4, value=6))
+    assert not run(7, deals(5, value=6))
 
 
 def test_pages_that_complete_no_batch_are_no_result_yet(loader: Loader) -> None:
