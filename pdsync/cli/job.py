@@ -53,7 +53,7 @@ def expect_requests(settings: Settings, request: SyncRequest) -> dict[str, Expec
         lines = forecast.forecast(settings, request).lines
     except PdsyncError:
         return {}
-    return {each.stream: Expected(each.requests, each.at_least) for each in forecast.sum_by_stream(lines)}
+    return {each.stream: Expected(each.requests, each.at_least, each.tokens) for each in forecast.sum_by_stream(lines)}
 
 
 def show_receipt(app: App, receipt: Receipt, code: int, **more: object) -> None:

@@ -1,8 +1,9 @@
 """Shows a job while it works, on one screen: the streams under way, the others as a count, totals, the share done.
 
-The share counts requests, those made against those expected. It is shown once the size of every list that is left is
-known from an earlier run; until then the expected requests are a lower bound, and no share is shown. The rate of a
-stream is that of its own time: from its start until its end, or until now.
+The share counts requests, those made against those expected; of a job that makes none, rows. It is shown once the size
+of every list that is left is known from an earlier run, or was measured by `pdsync plan`; until then the expected
+requests are a lower bound, and no share is shown. The rate of a stream is that of its own time: from its start until
+its end, or until now.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from msgspec import Struct
 
 from pdsync.cli import layout, tables
 from pdsync.cli.layout import Line, Rows
+from pdsync.cli.share_done import describe_share, format_duration
 from pdsync.cli.text_width import wrap
 from pdsync.core.wording import counted
 from pdsync.model import StreamReceipt
@@ -28,17 +30,18 @@ if TYPE_CHECKING:
     from pdsync.cli.app import App
     from pdsync.runner.session import Event
 
-_PACE_S = 3.0  # shorter than this, a run is no measure of the time left
 _ENDED = 5  # streams, the last ones, that are shown with those under way
 _LEAST_ROWS = 3  # of the table, on however low a screen
 _HEADERS = ["  stream", "requests", "rows", "tokens", "rows/s"]
 
 
 class Expected(Struct, frozen=True):
-    """How many requests a stream will need."""
+    """How many requests a stream will need, and what they cost; of a job that makes none, how many rows it loads."""
 
     requests: int
     at_least: bool = False  # the size of a list is not known yet
+    tokens: int = 0  # 0: not known
+    rows: int = 0
 
 
 class _Work(Struct):
@@ -129,7 +132,8 @@ class Progress:
         """The lines of the display: at most `height` - 1, none wider than `width`."""
         now = self._clock()
         state, *totals = self._summary(now)
-        below = [Line(line) for line in wrap(state, width)]
+        sentences = [state] if len(state) <= width else state.replace(". Streams:", ".\nStreams:").split("\n")
+        below = [Line(line) for sentence in sentences for line in wrap(sentence, width)]
         below += [Line(line, "dim") for text in totals for line in wrap(text, width)]
         room = max(height - 1 - len(below) - 1, 0)  # the table has a header
         under_way = [name for name, work in self._streams.items() if work.is_under_way]
@@ -154,7 +158,7 @@ class Progress:
         elapsed = now - self._began
         works = self._streams.values()
         if not works:
-            return [f"Starting, {_duration(elapsed)}"]
+            return [f"Starting, {format_duration(elapsed)}"]
         done = sum(work.ended is not None for work in works)
         under_way = sum(work.is_under_way for work in works)
         waiting = len(works) - done - under_way
@@ -164,25 +168,30 @@ class Progress:
         if done == len(works):
             state = "Every stream is read; finishing the tables"
         spent = f", {counted(requests, 'request')}, {counted(tokens, 'token')}" if requests else ""
-        return [state, f"{counted(rows, 'row')}{spent} in {_duration(elapsed)}"]
+        return [state, f"{counted(rows, 'row')}{spent} in {format_duration(elapsed)}"]
 
     def _share_done(self, requests: int, elapsed: float) -> str:
         """The share of the requests, and the time left; where the total is not known, the requests that are left."""
-        left, is_known = 0, True
+        left, tokens, is_known = 0, 0, True
         for name, work in self._streams.items():
             if work.ended is None:
                 expected = (self._expected or {}).get(name, Expected(1, at_least=True))
+                if not expected.requests:
+                    return self._share_of_rows(elapsed)
                 left += max(expected.requests - work.receipt.requests, 1)
+                tokens += max(expected.tokens - work.receipt.tokens, 0)
                 is_known = is_known and not expected.at_least
         if not self._expected or not left:
             return "Streams: "
         if not is_known:
             return f"At least {left:,} more requests. Streams: "
-        remaining = f", about {_duration(elapsed * left / requests)} left" if requests and elapsed >= _PACE_S else ""
-        return f"{100 * requests // (requests + left)} % done{remaining}. Streams: "
+        remaining = counted(left, "request") + (f" and {counted(tokens, 'token')}" if tokens else "")
+        return f"{describe_share(requests, left, elapsed, remaining)}. Streams: "
 
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s" if seconds >= 1 else "a second"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    def _share_of_rows(self, elapsed: float) -> str:
+        """The share of the rows, and the time left, of a job that makes no request."""
+        done, left = sum(work.rows for work in self._streams.values()), 0
+        for name, work in self._streams.items():
+            if work.ended is None:
+                left += max((self._expected or {}).get(name, Expected(0, rows=1)).rows - work.rows, 1)
+        return f"{describe_share(done, left, elapsed, counted(left, 'row'))}. Streams: "

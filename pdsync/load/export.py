@@ -54,6 +54,11 @@ def tables(connection: duckdb.DuckDBPyConnection, streams: Sequence[str] = ()) -
     return exported
 
 
+def count_rows(connection: duckdb.DuckDBPyConnection, table: str) -> int:
+    """The number of rows of a table."""
+    return int(first(connection.execute(f"SELECT count(*) FROM {quoted('main', table)}"))[0])
+
+
 def columns(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> dict[str, Kind]:
     """The columns of a table that are exported, with their types."""
     relation = connection.sql(f"FROM {quoted(schema, table)} LIMIT 0")

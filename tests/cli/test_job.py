@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 import pytest
 
-from pdsync.cli.job import exit_with
+from pdsync.cli.job import exit_with, expect_requests
+from pdsync.cli.progress import Expected
+from pdsync.core import config
+from pdsync.core.control import Control
+from pdsync.core.control.sizes import ListSize, ListSizes
+from pdsync.runner.sync.sync_request import SyncRequest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_a_command_ends_with_its_exit_code_and_zero_is_no_error() -> None:
@@ -13,3 +23,16 @@ def test_a_command_ends_with_its_exit_code_and_zero_is_no_error() -> None:
     with pytest.raises(click.exceptions.Exit) as ended:
         exit_with(4)
     assert ended.value.exit_code == 4
+
+
+def test_a_first_sync_expects_what_the_plan_has_measured(tmp_path: Path) -> None:
+    settings = config.load(tmp_path)
+    request = SyncRequest(("persons", "users"))
+    assert expect_requests(settings, request)["persons"].at_least
+    control = Control(settings.control)
+    ListSizes(control).save([ListSize("persons", "all", "v2", 7_116, 7_473, "measured")])
+    control.close()
+    assert expect_requests(settings, request) == {
+        "persons": Expected(15, tokens=150),
+        "users": Expected(1, tokens=20),
+    }

@@ -24,7 +24,8 @@ BEFORE_THE_END = {
 ✓ persons                                              2    1000      20     100
 … deals                                               12    6000     120     300
 … a_very_long_name_of_a_stream_that_is_cut_wh…         1  12,345       2     617
-65 % done, about 11 s left. Streams: 1 done, 2 under way, 1 waiting
+65 % done, 8 requests and 65 tokens left, about 11 s.
+Streams: 1 done, 2 under way, 1 waiting
 19,345 rows, 15 requests, 142 tokens in 20 s
 """,
     120: """\
@@ -32,7 +33,7 @@ BEFORE_THE_END = {
 ✓ persons                                                           2    1000      20     100
 … deals                                                            12    6000     120     300
 … a_very_long_name_of_a_stream_that_is_cut_where_it_must_be         1  12,345       2     617
-65 % done, about 11 s left. Streams: 1 done, 2 under way, 1 waiting
+65 % done, 8 requests and 65 tokens left, about 11 s. Streams: 1 done, 2 under way, 1 waiting
 19,345 rows, 15 requests, 142 tokens in 20 s
 """,
 }
@@ -57,7 +58,8 @@ class Run:
 @pytest.fixture
 def run() -> Run:
     """Near its end: one stream is done, two are under way, one waits."""
-    run = Run({"persons": Expected(3), "deals": Expected(18), LONG: Expected(2), "notes": Expected(1)})
+    expected = {"persons": (3, 30), "deals": (18, 180), LONG: (2, 7)}
+    run = Run({**{name: Expected(n, tokens=tokens) for name, (n, tokens) in expected.items()}, "notes": Expected(1)})
     run.on("selected", "persons", "deals", LONG, "notes", requests=0, rows=0, tokens=0)
     run.on("started", "persons", "deals", LONG, requests=0, rows=0, tokens=0)
     run.now += 10
@@ -103,7 +105,7 @@ def test_without_a_known_size_there_is_a_lower_bound_and_no_share() -> None:
     run.now += 10
     assert run.screen()[-2].startswith("At least 4 more requests. Streams: 0 done, 2 under way")
     run.on("finished", "deals", requests=30)
-    assert run.screen()[-2].startswith("91 % done, about a second left. Streams: 1 done, 1 under way")
+    assert run.screen(100)[-2].startswith("91 % done, 3 requests left, about a second. Streams: 1 done, 1 under way")
     other = Run()
     other.on("started", "deals")
     assert other.screen()[-2] == "Streams: 0 done, 1 under way, 0 waiting"
@@ -123,6 +125,16 @@ def test_a_job_without_requests_counts_the_rows_it_loads() -> None:
     run.now += 2
     assert run.screen()[1].split() == ["…", "deals", "42", "21"]
     assert run.screen()[-1] == "42 rows in 2 s"
+
+
+def test_a_job_without_requests_shows_the_share_of_its_rows() -> None:
+    run = Run({"deals": Expected(0, rows=300), "notes": Expected(0, rows=100)})
+    run.on("selected", "deals", "notes", requests=0, rows=0, tokens=0)
+    run.now += 10
+    run.progress(Event("page", "deals", StreamReceipt(inserted=90, unchanged=10)))
+    assert run.screen()[-2].startswith("25 % done, 300 rows left, about 30 s. Streams: 0 done, 1 under way, 1 waiting")
+    run.progress(Event("finished", "deals", StreamReceipt(inserted=290, unchanged=10)))
+    assert run.screen()[-2].startswith("75 % done, 100 rows left, about 3 s.")
 
 
 def test_events_of_programs_are_only_starts_ends_and_messages(capsys: pytest.CaptureFixture[str]) -> None:

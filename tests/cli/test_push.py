@@ -180,7 +180,8 @@ def test_progress_is_for_a_terminal_and_a_pipe_gets_none(is_terminal: bool) -> N
     app.color = "always" if is_terminal else "auto"
     with redirect_stderr(screen):
         progress = _Progress(app)
-        progress.start(3)
+        progress.start(3, tokens=36)
+        assert progress.text == "0 % done, 3 changes and 36 tokens left; 0 of 3 done"
         for state, reason in (("applied", None), ("applied", "already_so"), ("needs_review", None)):
             progress.count(state, reason)
             assert progress.text == progress.text.lower()

@@ -12,7 +12,7 @@ import msgspec
 from pdsync.cli import render
 from pdsync.cli.app import App, Command, Group
 from pdsync.cli.job import show_receipt
-from pdsync.cli.progress import Progress
+from pdsync.cli.progress import Expected, Progress
 from pdsync.core.log import clean
 from pdsync.core.wording import counted
 from pdsync.errors import ConfigError
@@ -20,6 +20,7 @@ from pdsync.runner import project
 from pdsync.runner.archive import erase as forgetting
 from pdsync.runner.archive import replay as replaying
 from pdsync.runner.archive import upkeep
+from pdsync.runner.session import Event
 
 if TYPE_CHECKING:
     from pdsync.runner.archive.upkeep import Fault
@@ -35,7 +36,10 @@ def replay(app: App, streams: tuple[str, ...], accept_loss: bool) -> None:
     Makes no request. Tables, histories and the schema log are the same as before; after an upgrade they also have the
     new columns of the catalogue, filled for the past too. Readers see the old warehouse until the new one is complete.
     """
-    with Progress(app) as progress:
+    rows = replaying.count_sealed_rows(app.settings, streams) if app.is_watched else {}
+    with Progress(app, {name: Expected(0, rows=count) for name, count in rows.items()}) as progress:
+        for name in rows:
+            progress(Event("selected", name))
         report = asyncio.run(replaying.replay(app.settings, streams, progress, accept_loss=accept_loss))
     show_receipt(app, report, report.exit_code)
     if report.exit_code:

@@ -9,6 +9,7 @@ import msgspec
 
 from pdsync.cli import render
 from pdsync.cli.app import App, Command, Group
+from pdsync.cli.share_done import ShareLine
 from pdsync.core import catalogue
 from pdsync.core.wording import counted
 from pdsync.load.column_masks import Mask
@@ -91,7 +92,13 @@ def parquet(
         most_files=compact,
         endpoint=endpoint,
     )
-    report = exporting.export_parquet(app.settings, request, lambda table, file: _show_file(app, table, file))
+    with ShareLine(app) as line:
+        report = exporting.export_parquet(
+            app.settings,
+            request,
+            lambda table, file: _show_file(app, table, file),
+            lambda done, total: line.update(done, total, counted(total - done, "row")),
+        )
     files = [*report.written.values(), *report.changed.values()]
     size, rows = sum(file.bytes for file in files), sum(file.rows for file in report.written.values())
     if app.json:

@@ -13,6 +13,7 @@ from pdsync.cli.app import App, Command, Group
 from pdsync.cli.commands.api import consent, run, session
 from pdsync.cli.layout import Rows
 from pdsync.cli.moment import Moment
+from pdsync.cli.share_done import ShareLine
 from pdsync.cli.tables import show_aside
 from pdsync.core import catalogue
 from pdsync.core.account import fetch_account
@@ -127,13 +128,15 @@ async def _download(
         company_id = await _company(app, http)
         planned = contents.plan_download(chosen, folder, company_id, any_size=any_size)
         _announce(app, planned, dry_run=False)
-        with app.err.status(f"0 of {len(planned.todo):,}") if app.is_watched else _Silent() as status:
+        total, cost = len(planned.todo), planned.cost_tokens
+        with ShareLine(app) as line:
             finished = 0
 
             def on_file(outcome: ManifestEntry | IncompleteStream) -> None:
                 nonlocal finished
                 finished += 1
-                status.update(f"{finished:,} of {len(planned.todo):,}")
+                tokens = cost * (total - finished) // total
+                line.update(finished, total, f"{counted(total - finished, 'file')} and {counted(tokens, 'token')}")
                 _show_file(app, outcome)
 
             report = await contents.download(
@@ -147,19 +150,6 @@ async def _download(
                 on_file=on_file,
             )
         return report, http.budget.spent, http.budget.requests
-
-
-class _Silent:
-    """Replaces live progress where there is no terminal."""
-
-    def __enter__(self) -> _Silent:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def update(self, text: str) -> None:
-        """Do nothing: there is no terminal to show progress on."""
 
 
 async def _company(app: App, http: Http) -> int:

@@ -18,6 +18,7 @@ from pdsync.cli.app import App, Command
 from pdsync.cli.ids import IdCommand
 from pdsync.cli.layout import Rows
 from pdsync.cli.plan_labels import PlanLabels
+from pdsync.cli.share_done import describe_share
 from pdsync.core.log import clean
 from pdsync.core.wording import counted, number_ranges
 from pdsync.errors import ConfigError
@@ -165,7 +166,7 @@ def _carry_out(app: App, request: PushRequest, *, yes: bool) -> PushReceipt | No
             _show_plan(app, plan, to_err=True)
         if not (yes or _consents(app, plan)):
             return False
-        progress.start(len(plan.steps))
+        progress.start(len(plan.steps), plan.tokens)
         return True
 
     def on_end(mutation: Mutation) -> None:
@@ -195,13 +196,14 @@ class _Progress:
 
     def __init__(self, app: App) -> None:
         self._status = app.err.status("Reading what the changes are about") if app.is_watched else None
-        self._total, self._ends = 0, Counter[str]()
+        self._total, self._tokens, self._ends = 0, 0, Counter[str]()
+        self._began = time.monotonic()
         if self._status:
             self._status.start()
 
-    def start(self, total: int) -> None:
-        """Show the progress of a push, by the number of its mutations."""
-        self._total = total
+    def start(self, total: int, tokens: int = 0) -> None:
+        """Show the progress of a push, by the number of its mutations; `tokens`: what all of them cost."""
+        self._total, self._tokens, self._began = total, tokens, time.monotonic()
         if self._status:
             self._status.start()
             self._update()
@@ -214,11 +216,15 @@ class _Progress:
 
     @property
     def text(self) -> str:
-        """How many have ended, and how."""
-        ended = self._ends.total()
+        """The share that has ended, what is left, and how many ended how."""
+        ended, left = self._ends.total(), max(self._total - self._ends.total(), 0)
         counts = "".join(f", {count:,} {outcome}" for outcome, count in self._ends.items())
-        after = "; bringing it into the warehouse" if ended >= self._total else ""
-        return f"{ended:,} of {self._total:,} done{counts}{after}"
+        if not left:
+            return f"{ended:,} of {self._total:,} done{counts}; bringing it into the warehouse"
+        tokens = round(self._tokens * left / self._total)
+        remaining = counted(left, "change") + (f" and {counted(tokens, 'token')}" if tokens else "")
+        share = describe_share(ended, left, time.monotonic() - self._began, remaining)
+        return f"{share}; {ended:,} of {self._total:,} done{counts}"
 
     def stop(self) -> None:
         """Remove the line."""

@@ -81,7 +81,15 @@ def _expect(app: App, request: findings.ReconcileRequest) -> dict[str, Expected]
         for name in expected
         if rotation.way_of(catalogue.stream(name), app.settings.api) in ("by_count", "by_record")
     }
-    return {name: Expected(1, at_least=True) if name in by_record else each for name, each in expected.items()}
+    prices = {} if request.deep else rotation.price_streams(app.settings, by_record)
+    return {
+        name: each
+        if name not in by_record
+        else Expected(max(prices[name].requests, 1), tokens=prices[name].tokens)
+        if name in prices
+        else Expected(1, at_least=True)
+        for name, each in expected.items()
+    }
 
 
 def _show(app: App, result: findings.ReconcileResult, code: int) -> None:

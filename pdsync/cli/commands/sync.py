@@ -107,7 +107,7 @@ def _verify(app: App, request: SyncRequest, receipt: Receipt) -> findings.Reconc
     return run_with_progress(
         app,
         lambda progress: reconcile_streams(app.settings, reconciliation, *([] if app.json else [progress])),
-        {each.stream: Expected(each.requests) for each in due},
+        {each.stream: Expected(each.requests, tokens=each.tokens) for each in due},
     )
 
 

@@ -24,7 +24,7 @@ from pdsync.errors import ConfigError, StorageError
 from pdsync.extract import raw_archive
 from pdsync.load import carry_over, publish, sales_views, warehouse
 from pdsync.model import IncompleteStream
-from pdsync.runner import project, stores
+from pdsync.runner import project, stores, unlocked
 from pdsync.runner.archive import upkeep
 from pdsync.runner.archive.reload import ArchiveReload
 from pdsync.runner.loader import Loader
@@ -95,6 +95,19 @@ async def replay(
         receipt = await locked_replay(settings, control, selection, command, on_event, accept_loss=accept_loss)
         await mutation_log.catch_up(settings, control, on_note)
     return receipt
+
+
+def count_sealed_rows(settings: Settings, streams: Sequence[str] = ()) -> dict[str, int]:
+    """Stream → the rows that a replay loads, of `streams` or of all: those of the sealed pages in control.db."""
+    if not settings.control.exists():
+        return {}
+    with unlocked.open_control(settings) as control:
+        rows = control.rows(
+            "SELECT w.stream, sum(p.rows) FROM walks w JOIN pages p ON p.walk = w.id"
+            " WHERE w.state IN ('open', 'sealed', 'applied') GROUP BY 1 HAVING sum(p.rows) > 0"
+        )
+    counts = {str(stream): int(str(count)) for stream, count in rows}
+    return {name: count for name, count in counts.items() if not streams or name in streams}
 
 
 async def locked_replay(

@@ -89,6 +89,15 @@ def select_due(settings: Settings, names: Collection[str]) -> list[DueStream]:
     return _within_dependents_share(due, settings)
 
 
+def price_streams(settings: Settings, names: Collection[str]) -> dict[str, DueStream]:
+    """What verifying each of the streams called `names` costs; those that were never read whole are left out."""
+    if not settings.warehouse.exists():
+        return {}
+    with unlocked.open_warehouse(settings) as connection:
+        planned = [_plan_stream(connection, settings, catalogue.stream(name)) for name in names]
+    return {plan.stream: plan for plan in planned if plan}
+
+
 def find_too_expensive(settings: Settings, names: Collection[str]) -> dict[str, int]:
     """Those of the streams called `names` that take no turn, as the lists of each record cost more than the share.
 

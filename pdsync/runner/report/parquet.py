@@ -99,7 +99,10 @@ class ExportReport(Struct, frozen=True):
 
 
 def export_parquet(
-    settings: Settings, request: ExportRequest, on_file: Callable[[str, File], None] = lambda table, file: None
+    settings: Settings,
+    request: ExportRequest,
+    on_file: Callable[[str, File], None] = lambda table, file: None,
+    on_rows: Callable[[int, int], object] = lambda written, total: None,
 ) -> ExportReport:
     """Export the published warehouse as Parquet.
 
@@ -107,6 +110,7 @@ def export_parquet(
         settings: of the project.
         request: what to export, and where to.
         on_file: is called with the table and the file, for each file that is written.
+        on_rows: is called with the rows that are written, and those of all tables, after each table.
 
     Raises:
         ConfigError: there is no warehouse, no such stream or column, or the target has columns that this would unmask.
@@ -121,7 +125,7 @@ def export_parquet(
     connection = warehouse.connect(settings.warehouse, read_only=True)
     try:
         with store.scratch() as scratch:
-            return _Export(settings, request, connection, store, scratch, on_file).run()
+            return _Export(settings, request, connection, store, scratch, on_file, on_rows).run()
     except (duckdb.Error, OSError) as error:
         raise StorageError(
             f"The export to {store.where} stopped: {disk.first_line(error)}.\n{disk.advice_for(error) or ''}".rstrip()
@@ -141,9 +145,10 @@ class _Export:
         store: Store,
         scratch: Path,
         on_file: Callable[[str, File], None],
+        on_rows: Callable[[int, int], object],
     ) -> None:
         self.request, self.connection, self.store = request, connection, store
-        self.scratch, self.on_file = scratch, on_file
+        self.scratch, self.on_file, self.on_rows = scratch, on_file, on_rows
         self.tables = export.tables(connection, request.streams)
         self.runs = export.runs(connection)
         self.company, name = export.company(connection)
@@ -202,7 +207,13 @@ class _Export:
     def run(self) -> ExportReport:
         """Write all files, the catalogue last; then remove files that it no longer names."""
         self._rename_hidden()
-        written = {table: self._write_table(table) for table in self.tables}
+        rows = {table: export.count_rows(self.connection, table) for table in self.tables}
+        written, done = {}, 0
+        self.on_rows(0, sum(rows.values()))
+        for table in self.tables:
+            written[table] = self._write_table(table)
+            done += rows[table]
+            self.on_rows(done, sum(rows.values()))
         changed = {}
         if self.request.changes:
             for stream in dict.fromkeys(self.tables.values()):
