@@ -30,9 +30,11 @@ def test_a_first_sync_expects_what_the_plan_has_measured(tmp_path: Path) -> None
     request = SyncRequest(("persons", "users"))
     assert expect_requests(settings, request)["persons"].at_least
     control = Control(settings.control)
-    ListSizes(control).save([ListSize("persons", "all", "v2", 7_116, 7_473, "measured")])
+    fields = ListSize("person_fields", "all", "v2", 60, 1_000, "assumed", is_assumed=True)
+    ListSizes(control).save([ListSize("persons", "all", "v2", 7_116, 7_473, "measured"), fields])
     control.close()
     assert expect_requests(settings, request) == {
+        "person_fields": Expected(1, tokens=10),
         "persons": Expected(15, tokens=150),
         "users": Expected(1, tokens=20),
     }
