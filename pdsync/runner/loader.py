@@ -40,7 +40,7 @@ PAGES_PER_BATCH = 245  # 500-row pages: just less than a row group, which a few 
 _MERGE_EVERY = 4  # runs that wrote rows
 _MANY = 0.2  # of all rows
 _CHUNK_BYTES = 40 * 2**20  # staged together: planning the statement takes 20-40 ms, however few the rows
-_SPARE = 4  # staging tables of finished walks: the next walk of the same list reuses one, with its plan
+_SPARE = 4  # staging tables of finished walks: the next walk of the same list reuses one, with what it has learnt
 _SIDE_BY_SIDE = 2  # walks that are staged at the same time; each has a chunk and its rows in memory
 
 
