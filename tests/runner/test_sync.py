@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pdsync.core import catalogue
-from pdsync.runner.sync.sync import SyncRun
+from pdsync.core import catalogue, config
+from pdsync.runner.sync.sync import SyncRun, sync
 from pdsync.runner.sync.sync_request import SyncRequest
 from tests.runner.kit import open_session
 
@@ -80,3 +80,20 @@ async def test_s9_a_stream_outside_the_plan_is_a_gap_only_if_it_was_read_before(
     assert receipt.streams["stages"].complete is not was_synced
     assert ("plan" in (receipt.streams["stages"].note or "")) is not was_synced
     assert receipt.exit_code == (4 if was_synced else 0)
+
+
+async def test_s6_streams_that_take_turns_wait_for_theirs_unless_they_are_named_or_left_a_gap(
+    box: RunningSandbox, faults: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PDSYNC_API_TOKEN", box.token)
+    settings = config.load(tmp_path, {"account.base_url": box.url, "limits.burst": 0})
+    names = ("currencies", "stages", "webhooks")
+    in_turn = SyncRequest(names, are_named=False)
+    first, second = await sync(settings, in_turn), await sync(settings, in_turn)
+    assert (tuple(first.streams), first.deferred) == (names, [])
+    assert (tuple(second.streams), second.deferred, second.complete) == (("stages",), ["currencies", "webhooks"], True)
+    faults.add(kind="permission_403", path="/webhooks")
+    named = await sync(settings, SyncRequest(names))
+    assert (tuple(named.streams), [gap.stream for gap in named.gaps]) == (names, ["webhooks"])
+    faults.clear()
+    assert tuple((await sync(settings, in_turn)).streams) == ("stages", "webhooks")
