@@ -151,7 +151,10 @@ def test_the_total_has_a_bound_only_if_each_list_has_one(settings: Settings) -> 
     assumed = ListForecast("roles", "getRoles", "v1", "full", 1, 20, "assumed", False, None, None, 2, 40, True)
     totals = Forecast([bounded, assumed], 20, 30_000).totals()
     assert (totals["most_requests"], totals["most_tokens"], totals["assumed"]) == (33, 342, ["roles"])
-    assert "At most 33 requests, 342 tokens, if roles stay below" in Forecast([bounded, assumed], 20, 30_000).summary()
+    assert (
+        "At most 33 requests, 342 tokens, if what was not measured is no larger than assumed (roles)."
+        in Forecast([bounded, assumed], 20, 30_000).summary()
+    )
     read = ListForecast("users", "getUsers", "v1", "full", 1, 20, "last time", False)
     assert Forecast([bounded, read], 20, 30_000).totals()["most_tokens"] is None
     assert "At most" not in Forecast([bounded, read], 20, 30_000).summary()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 - part of the signatures
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,11 +11,17 @@ from pdsync.cli import webhook
 from pdsync.cli.app import App, Command
 from pdsync.cli.job import exit_with, run_with_progress, show_receipt
 from pdsync.cli.moment import Moment
-from pdsync.cli.progress import Expected
+from pdsync.cli.progress import Expected, Progress
 from pdsync.errors import ConfigError
 from pdsync.runner.pipelines.backfill_cost import estimate_backfill
+from pdsync.runner.session import Event
 from pdsync.runner.sync.backfill import BackfillRequest
 from pdsync.runner.sync.backfill import backfill as backfill_streams
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from pdsync.model import Receipt
 
 
 @click.command(cls=Command)
@@ -48,18 +55,23 @@ def backfill(
 
 def carry_out(app: App, request: BackfillRequest) -> None:
     """Run a backfill, show its receipt, and end with its exit code."""
-    receipt = run_with_progress(
-        app, lambda progress: backfill_streams(app.settings, request, progress), _expect(app, request)
-    )
+    expected = _expect(app, request)
+
+    def work(progress: Progress) -> Awaitable[Receipt]:
+        for name in expected:
+            progress(Event("selected", name))
+        return backfill_streams(app.settings, request, progress)
+
+    receipt = run_with_progress(app, work, expected)
     show_receipt(app, receipt, receipt.exit_code)
     webhook.report_end(app, receipt, receipt.exit_code)
     exit_with(receipt.exit_code)
 
 
-def _expect(app: App, request: BackfillRequest) -> dict[str, Expected] | None:
+def _expect(app: App, request: BackfillRequest) -> dict[str, Expected]:
     """The requests that a backfill makes for each stream, by the rows that the warehouse has of that time."""
     if not app.is_watched:
-        return None
+        return {}
     return {
         each.stream: Expected(each.requests, each.at_least, each.tokens)
         for each in estimate_backfill(app.settings, request)

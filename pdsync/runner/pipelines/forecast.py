@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pdsync.runner.reconcile.rotation import DueStream
 
 Sizes = dict[tuple[str, str], "ListSize"]  # (stream, source) → its size, for lists that were never read
+_NAMED = 3  # streams, in a sentence
 IDENTITY_TOKENS = 2  # every run requests the owner of the token
 
 
@@ -111,8 +112,11 @@ class Forecast(Struct, frozen=True):
         most = ""
         if totals["most_tokens"] is not None and totals["most_tokens"] > totals["tokens"]:
             most = f" At most {counted(totals['most_requests'], 'request')}, {counted(totals['most_tokens'], 'token')}."
-        if most and totals["assumed"]:
-            most = f"{most[:-1]}, if {', '.join(totals['assumed'])} stay below what is assumed of them."
+        if most and (assumed := totals["assumed"]):
+            doubts = {each.stream: (each.most_tokens or 0) - each.tokens for each in sum_by_stream(self.lines)}
+            first = sorted(assumed, key=lambda name: -doubts.get(name, 0))[:_NAMED]
+            names = ", ".join(first) + (f" and {len(assumed) - _NAMED:,} more" if len(assumed) > _NAMED else "")
+            most = f"{most[:-1]}, if what was not measured is no larger than assumed ({names})."
         return (
             f"{about} {counted(totals['requests'], 'request')}, {counted(totals['tokens'], 'token')}{share}"
             f"{time}.{most}{unknown}"

@@ -222,6 +222,8 @@ async def measure_unread(settings: Settings, request: SyncRequest) -> Measuremen
         unread = [stream for stream in request.selected() if _is_unread(stream, settings.api, last_walks, stored)]
         if not unread:
             return None
+        names = {stream.name for stream in unread}  # what their children cost decides what is worth measuring
+        unread += [each for each in request.selected() if each.parents(settings.api) & names and each not in unread]
         deals = [rows for (stream, _, whole), (_, rows) in last_walks.items() if stream == "deals" and whole]
         lists = {source.name for source in catalogue.stream("deals").sources(settings.api)[1]}
         deals = deals or [size.rows for (stream, name), size in stored.items() if stream == "deals" and name in lists]
