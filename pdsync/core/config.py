@@ -10,8 +10,6 @@ import difflib
 import ipaddress
 import os
 import re
-import tomllib
-import zoneinfo
 from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
@@ -246,6 +244,8 @@ def _read_file(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} can't be read: {error}") from error
+    import tomllib  # noqa: PLC0415 - not for --help
+
     try:
         tables = tomllib.loads(content)
     except tomllib.TOMLDecodeError as error:
@@ -289,6 +289,8 @@ def _typed(key: str, value: object, setting: _Setting, origin: Source) -> str | 
 
 def _timezone(name: str, origin: Source) -> str:
     """A time zone by its name; empty stays empty."""
+    import zoneinfo  # noqa: PLC0415 - not for --help
+
     if name and name not in zoneinfo.available_timezones():
         near = difflib.get_close_matches(name, zoneinfo.available_timezones(), n=1)
         guess = f" Did you mean {near[0]!r}?" if near else ""

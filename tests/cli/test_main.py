@@ -86,7 +86,7 @@ _ONLINE = {"aiohttp", "asyncio", "ssl", "keyring", "pdsync.core.http", "pdsync.r
 @pytest.mark.parametrize(
     ("arguments", "never", "most"),  # modules of pdsync, of some 350
     [
-        (["--help"], {*_DATABASE, *_ONLINE, "rich", "pdsync.core.catalogue"}, 15),
+        (["--help"], {*_DATABASE, *_ONLINE, "rich", "tomllib", "pdsync.core.catalogue"}, 15),
         (["schedule", "--help"], {*_DATABASE, *_ONLINE, "rich"}, 30),
         (["status"], {*_ONLINE, "pyarrow", "pandas"}, 60),
         (["sql", "select 1"], {*_ONLINE, "pyarrow.parquet", "pandas"}, 50),
