@@ -46,6 +46,7 @@ SEARCH_BURST = 10  # the same on every plan, for API tokens and OAuth apps
 _MARGIN_S = 0.01  # clocks have a resolution: a window must not close too early
 _COOL_DOWN_S = 600.0
 _SLICE_S = 0.2
+_AVERAGED = 8  # answers: fewer say little, more are slow to notice that a server has become slower
 
 
 class _Ledger(sqlite3.Connection):
@@ -72,6 +73,7 @@ class Budget:
         self.spent = 0
         self.requests = 0
         self.answer_s = 0.0  # average seconds of the latest requests, to the end of their answers
+        self._answers = 0  # that count in it
         self._token = hashlib.sha256(token.encode()).hexdigest()[:16]
         self._resume_at = 0.0
         self._was_blocked = False
@@ -117,7 +119,8 @@ class Budget:
             yield answered
         finally:
             answered()
-            self.answer_s = (self.answer_s + time.monotonic() - began) / 2
+            self._answers = min(self._answers + 1, _AVERAGED)
+            self.answer_s += (time.monotonic() - began - self.answer_s) / self._answers
 
     def _windows(self, *, search: bool) -> dict[str, int]:
         """The windows in which a request counts, each with its limit."""

@@ -7,8 +7,9 @@ in the order of their keys, which is the same in each attempt.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import itertools
+from collections import deque
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -16,7 +17,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pdsync.errors import NotFound
+from pdsync.errors import NotFound, PdsyncError
 from pdsync.extract.pages import Caller, pages
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ async def dependents(
     *,
     after: Page | None = None,
     context: Mapping[str, str] | None = None,
+    ahead: Callable[[], int] = lambda: 0,
 ) -> AsyncGenerator[Page]:
     """Yield the pages of `operation` for each of `keys`.
 
@@ -62,6 +64,7 @@ async def dependents(
             much.
         after: the last page that an earlier attempt sealed.
         context: parameters that all records get, besides their parent's key.
+        ahead: how many lists to begin before the current one is read: their requests are in flight together.
 
     Raises:
         BadAnswer, PdsyncError: as `pages` does; what `charge` raises.
@@ -70,25 +73,79 @@ async def dependents(
     left = [key for key in keys if start is None or key <= start.key]  # type: ignore[operator]  # all of one kind
     groups = [left[at : at + parent.batch] for at in range(0, len(left), parent.batch)]
     seq = after.seq + 1 if after else 0
-    for group, next_group in itertools.zip_longest(groups, groups[1:]):
+
+    def begin(group: Sequence[Key]) -> _Reading:
         charge(operation.cost or 0)
         path, group_query = _request(operation, query, parent, group)
-        page_context = {**(context or {}), parent.param: ",".join(map(str, group))}
         at = start.at if start and group[0] == start.key else None
         inner_page = replace(after, next=at) if after and at is not None else None
+        return _Reading(group, pages(client, operation, walk, group_query, after=inner_page, path=path))
+
+    async with contextlib.aclosing(_in_order(groups, begin, ahead)) as reading:
+        async for group, next_group, page in reading:
+            next = _Cursor(group[0], page.next) if page.next else _Cursor(next_group[0]) if next_group else None
+            yield replace(
+                page,
+                seq=seq,
+                next=_text(next) if next else None,
+                cursor=_text(_Cursor(group[0], page.cursor)),
+                context={**(context or {}), parent.param: ",".join(map(str, group))},
+            )
+            seq += 1
+
+
+class _Reading:
+    """The list of some parents; its first page is being fetched."""
+
+    def __init__(self, group: Sequence[Key], pages: AsyncGenerator[Page]) -> None:
+        self.group, self._pages = group, pages
+        self._first = asyncio.create_task(self._fetch_first())
+
+    async def _fetch_first(self) -> Page:
+        return await anext(self._pages)
+
+    async def pages(self) -> AsyncGenerator[Page]:
+        """Its pages; none if the parent was removed."""
         with contextlib.suppress(NotFound):
-            reading = pages(client, operation, walk, group_query, after=inner_page, path=path)
-            async with contextlib.aclosing(reading):
+            yield await self._first
+            async for page in self._pages:
+                yield page
+
+    async def close(self) -> None:
+        """Stop it."""
+        self._first.cancel()
+        await asyncio.gather(self._first, return_exceptions=True)
+        await self._pages.aclose()
+
+
+async def _in_order(
+    groups: Sequence[Sequence[Key]], begin: Callable[[Sequence[Key]], _Reading], ahead: Callable[[], int]
+) -> AsyncGenerator[tuple[Sequence[Key], Sequence[Key], Page]]:
+    """Yield the pages of all lists in the order of `groups`, each with its group and the next one (or none).
+
+    Args:
+        groups: of parents.
+        begin: begins to read the list of a group, or raises if it may not be read.
+        ahead: how many lists to begin before the current one is read.
+    """
+    begun = deque[_Reading]()
+    refused: PdsyncError | None = None
+    try:
+        for at, group in enumerate(groups):
+            while not refused and len(begun) < min(1 + ahead(), len(groups) - at):
+                try:
+                    begun.append(begin(groups[at + len(begun)]))
+                except PdsyncError as error:  # what was begun before it is read
+                    refused = error
+            if refused and not begun:
+                raise refused
+            async with contextlib.aclosing(begun[0].pages()) as reading:
                 async for page in reading:
-                    next = _Cursor(group[0], page.next) if page.next else _Cursor(next_group[0]) if next_group else None
-                    yield replace(
-                        page,
-                        seq=seq,
-                        next=_text(next) if next else None,
-                        cursor=_text(_Cursor(group[0], page.cursor)),
-                        context=page_context,
-                    )
-                    seq += 1
+                    yield group, groups[at + 1] if at + 1 < len(groups) else (), page
+            await begun.popleft().close()
+    finally:
+        for each in begun:
+            await each.close()
 
 
 def _request(

@@ -12,6 +12,8 @@ requested until a page has nothing new, and the last page of a cursor list must 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -25,7 +27,9 @@ from pdsync.errors import BadAnswer
 from pdsync.model import Operation, Page, Source, Stream, Version, Walk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+
+    from msgspec import Raw
 
     from pdsync.core.answer import Answer
 
@@ -82,6 +86,7 @@ class _List(Struct, frozen=True):
     path: str | None
     newest_first: str | None
     attempts: int
+    ahead: Callable[[int], int]
 
 
 def pages(
@@ -94,6 +99,7 @@ def pages(
     newest_first: str | None = None,
     path: str | None = None,
     attempts: int = REPEATS,
+    ahead: Callable[[int], int] = lambda read: 0,
 ) -> AsyncGenerator[Page]:
     """The pages of `walk`, one in memory at a time, until the list names no next one.
 
@@ -108,12 +114,15 @@ def pages(
         newest_first: the key of a record with the time of its last change, where the list is sorted by it, newest
             first.
         attempts: how often a page is requested whose answer can't be right.
+        ahead: rows read → how many pages of a list with offsets to request before the next one has come.
 
     Raises:
         BadAnswer: the list can't be walked to its end; requesting a page again did not help.
         PdsyncError: what `client.call` raises.
     """
-    return _STRATEGIES[operation.paging](_List(client, operation, walk, query, path, newest_first, attempts), after)
+    return _STRATEGIES[operation.paging](
+        _List(client, operation, walk, query, path, newest_first, attempts, ahead), after
+    )
 
 
 async def _only_page(target: _List, after: Page | None) -> AsyncGenerator[Page]:
@@ -150,21 +159,64 @@ async def _cursor_pages(target: _List, after: Page | None) -> AsyncGenerator[Pag
         seq, cursor = seq + 1, page.next
 
 
+class _AheadCaller:
+    """Has the pages that are expected next requested, while the one before them is read."""
+
+    def __init__(self, target: _List) -> None:
+        self._target = target
+        self._requested: dict[str, asyncio.Task[Answer]] = {}  # by offset
+
+    async def call(self, operation: Operation, path: str | None = None, *, query: Mapping[str, str] | None) -> Answer:
+        """See `Caller.call`; the answer may be on its way already."""
+        requested = self._requested.pop((query or {}).get("start", ""), None)
+        return await (requested or self._target.client.call(operation, path, query=query))
+
+    def expect(self, offset: str | None, rows: int, read: int) -> None:
+        """Request the pages from `offset` on, if all have as many rows as the one before; forget other ones."""
+        step, target = rows - overlap(rows), self._target
+        count = target.ahead(read) if offset is not None and step > 0 else 0
+        offsets = [str(int(offset or 0) + at * step) for at in range(count + 1)] if count else []
+        for other in self._requested.keys() - set(offsets):
+            self._requested.pop(other).cancel()
+        for each in offsets:
+            if each not in self._requested:
+                call = target.client.call(target.operation, target.path, query={**target.query, "start": each})
+                self._requested[each] = asyncio.ensure_future(call)
+
+    async def close(self) -> None:
+        """Stop the requests that nobody waits for."""
+        for task in self._requested.values():
+            task.cancel()
+        await asyncio.gather(*self._requested.values(), return_exceptions=True)
+
+
 async def _offset_pages(target: _List, after: Page | None) -> AsyncGenerator[Page]:
+    """The pages of a list that is read by offsets, some of them requested ahead: see `_pages_by_offset`."""
+    caller = _AheadCaller(target)
+    async with contextlib.aclosing(_pages_by_offset(replace(target, client=caller), after)) as reading:
+        try:
+            async for page in reading:
+                caller.expect(page.next, page.rows, int(page.cursor or 0) + page.rows)
+                yield page
+        finally:
+            await caller.close()
+
+
+async def _pages_by_offset(target: _List, after: Page | None) -> AsyncGenerator[Page]:
     """The pages of a list that is read by offsets. They overlap: rows that vanish meanwhile hide none."""
     operation = target.operation
     seq, offset = _resume(after)
-    begin, end, keys = 0, 0, list[object]()  # of the page before
+    begin, end, keys = 0, 0, list[int | str]()  # of the page before
     if after and after.next:
         end = int(after.next) + overlap(after.rows)
-        begin, keys = end - after.rows, _keys(open_envelope(after.body, operation)) if after.body else []
+        begin, keys = end - after.rows, record_ids(open_envelope(after.body, operation).records) if after.body else []
     previous: _Fingerprint | None = None
     seen, restarts = {offset}, 0
     while True:
         start = int(offset or 0)
         query = {**target.query, "start": str(start)}
         page, envelope = await _fetch(target, query, seq, offset, partial(_next_offset, target, start, end))
-        page_keys = _keys(envelope)
+        page_keys = record_ids(envelope.records)
         is_comparable = bool(page_keys) or not envelope.records
         if is_comparable and start < begin + len(keys) and not set(keys) & set(page_keys):
             # More rows vanished meanwhile than pages overlap, so some may have been skipped. Go back until the pages
@@ -310,10 +362,10 @@ def _repeated(operation: Operation, page: Page) -> BadAnswer:
     return BadAnswer(f"{operation.id}: two pages in a row have the same {page.rows} records.")
 
 
-def _keys(envelope: Envelope) -> list[object]:
+def record_ids(records: Sequence[Raw]) -> list[int | str]:
     """The ids of a page's records; none where they have none."""
     try:
-        return [msgspec.json.decode(record, type=_Keyed).id for record in envelope.records]
+        return [msgspec.json.decode(record, type=_Keyed).id for record in records]
     except msgspec.DecodeError:
         return []
 

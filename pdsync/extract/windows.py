@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from heapq import heappop, heappush
 from itertools import count
-from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -51,9 +51,11 @@ if TYPE_CHECKING:
     from pdsync.extract.pages import Caller
     from pdsync.model import Operation, Page, Source, Stream, Walk
 
-_FEW_PAGES, _MANY_PAGES = 16.0, 64.0  # that a walk keeps when its window is cut, or half of the rest where that is less
+_FEW_PAGES = 16.0  # that a walk keeps when its window is cut, or half of the rest where that is less
 _WORTH_A_CUT = 4.0  # pages: below that, a cut costs about as much as it saves
-_SPARE_WALKS = 1.5  # for each walk that the limit needs: some answers take longer
+SPARE_WALKS = 1.5  # for each walk that the limit needs: some answers take longer
+_SPARE_REQUESTS = 1.2  # for each request in flight that the limit needs
+_EXPECTED_PAGES = 2.0  # that the expected density of a window counts for: its newest part may be much denser
 
 
 class Store(Protocol):
@@ -66,115 +68,170 @@ class Store(Protocol):
 class WindowProgress:
     """A window, and the progress of its walk."""
 
-    def __init__(self, window: Window, *, page_rows: int, divisible: bool) -> None:
+    def __init__(self, window: Window, *, page_rows: int, divisible: bool, density: float | None = None) -> None:
+        """
+        Args:
+            window: to read.
+            page_rows: the number of records of a full page.
+            divisible: whether it may be cut.
+            density: rows for each second, by estimate; None: not known before the first page.
+        """
         self.window, self.page_rows, self.divisible = window, page_rows, divisible
         self.reached = window.until  # records before this were not read yet
         self.rows = 0
-        self.density: float | None = None  # rows for each second of the part that was read
+        self.density = self._expected = density
 
     def advance(self, rows: int, reached: datetime | None) -> None:
         """Count a page: its number of rows, and the time of its last one."""
         self.rows += rows
         if reached is not None and self.divisible:
             self.reached = min(reached, self.reached)
-            covered = (self.window.until - self.reached).total_seconds()
-            self.density = self.rows / max(covered, 1.0)
+            covered, read = max((self.window.until - self.reached).total_seconds(), 1.0), float(self.rows)
+            if self._expected:
+                covered += _EXPECTED_PAGES * self.page_rows / self._expected
+                read += _EXPECTED_PAGES * self.page_rows
+            self.density = read / covered
 
     @property
     def pages_left(self) -> float:
-        """Estimate of the pages that its walk has left; 0 before the first page."""
+        """Estimate of the pages that its walk has left; 0 where nothing is known."""
         if not self.divisible or not self.density:
             return 0.0
         return (self.reached - self.window.since).total_seconds() * self.density / self.page_rows
 
-    def cut_at(self, helpers: int) -> datetime | None:
-        """The moment to cut it at, with `helpers` walks in parallel; None where that would not help."""
+    def cut_at(self, walks: int) -> datetime | None:
+        """The moment to cut it at, with `walks` for what is left of it; None where that would not help."""
         left = self.pages_left
-        if left < _WORTH_A_CUT or not self.density:
+        if left < _WORTH_A_CUT or not self.density or not self.rows:
             return None
-        kept = min(max(left / helpers, min(_FEW_PAGES, left / 2)), _MANY_PAGES)
+        kept = max(left / walks, min(_FEW_PAGES, left / 2))
         at = (self.reached - timedelta(seconds=max(kept * self.page_rows / self.density, 1.0))).replace(microsecond=0)
         return at if self.window.since < at < self.reached else None
 
 
-class WindowScheduler:
-    """All windows of a backfill, shared by the walks that read them.
-
-    scheduler = WindowScheduler(windows, store, helpers=8, at_once=lambda: 3.5)
-    await scheduler.read(walk)
-
-    `at_once` gives the number of concurrent requests that use up the rate limit: the limit times the time an answer
-    takes. More walks than that would only wait for each other.
-    """
+class WindowSet:
+    """Windows that are read with one function: those of a list, or of all lists of a backfill."""
 
     def __init__(
-        self,
-        windows: Iterable[WindowProgress],
-        store: Store,
-        *,
-        helpers: int,
-        at_once: Callable[[], float] = lambda: inf,
+        self, windows: Iterable[WindowProgress], store: Store, walk: Callable[[WindowProgress], Awaitable[None]]
     ) -> None:
-        self.helpers, self._at_once = helpers, at_once
-        self._active = 0
-        self._queue: list[tuple[float, int, asyncio.Future[None]]] = []  # those with the most pages left come first
-        self._turns = count()
-        self.stopped: BaseException | None = None
-        self._waiting = list(windows)
-        self._running: set[WindowProgress] = set()
-        self._store = store
-        self._wake = asyncio.Event()
-
-    async def read(self, walk: Callable[[WindowProgress], Awaitable[None]]) -> None:
-        """Read every window with `walk`, as many in parallel as there are helpers.
-
-        `walk` reports each page to `record_page`. An error that it raises ends all walks, after their current pages are
-        stored.
         """
-        tasks = [asyncio.create_task(self._help(walk)) for _ in range(self.helpers)]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        if self.stopped:
-            raise self.stopped
+        Args:
+            windows: to read.
+            store: stores the windows that are cut.
+            walk: reads a window, and reports each of its pages to `WindowScheduler.record_page`.
+        """
+        self.waiting, self.store, self.walk = list(windows), store, walk
+        self.running = dict[WindowProgress, asyncio.Task[None]]()
+        self.stopped: BaseException | None = None
+        self.ended = asyncio.Event()
 
-    async def _help(self, walk: Callable[[WindowProgress], Awaitable[None]]) -> None:
-        while not self.stopped:
-            progress = self._take()
-            if progress is None:
-                if not self._running:
-                    return
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            self._running.add(progress)
-            try:
-                await walk(progress)
-            except Exception as error:
-                self.stop(error)
-            finally:
-                self._running.discard(progress)
-                self._wake.set()
+    @property
+    def is_ended(self) -> bool:
+        """Whether no window is read, and none will be."""
+        return not self.running and (not self.waiting or self.stopped is not None)
 
     def stop(self, error: BaseException) -> None:
-        """Begin no further page; `read` raises `error` after the current ones."""
+        """Begin no further page; `WindowScheduler.read` raises `error` after the current ones."""
         self.stopped = self.stopped or error
-        self._wake.set()
 
     def drop(self, stream: str) -> None:
         """Begin no further window of `stream`."""
-        self._waiting = [progress for progress in self._waiting if progress.window.stream != stream]
-        for progress in self._running:
+        self.waiting = [progress for progress in self.waiting if progress.window.stream != stream]
+        for progress in self.running:
             if progress.window.stream == stream:
                 progress.divisible = False
 
+
+class WindowScheduler:
+    """Decides which windows are read at the same time, over all lists of a run, and which of them is cut.
+
+    scheduler = WindowScheduler(helpers=8, at_once=lambda: 3.5)
+    await scheduler.read(WindowSet(windows, store, walk))
+
+    `at_once` gives the number of concurrent requests that use up the rate limit: the limit times the time an answer
+    takes. A few more walks than that are read, and the next request is made by the one with the most pages left: so
+    all of them end at about the same time.
+    """
+
+    def __init__(self, *, helpers: int, at_once: Callable[[], float] = lambda: math.inf) -> None:
+        """
+        Args:
+            helpers: the most walks at the same time.
+            at_once: the number of concurrent requests that use up the rate limit.
+        """
+        self._helpers, self._at_once = helpers, at_once
+        self._sets: list[WindowSet] = []
+        self._active = 0  # requests
+        self._queue: list[tuple[float, int, asyncio.Future[None]]] = []  # those with the most pages left come first
+        self._turns = count()
+
+    async def read(self, windows: WindowSet) -> None:
+        """Read every window of a set to its end; several sets may be read at the same time.
+
+        An error that a walk raises ends all walks of its set, after their current pages are stored.
+        """
+        self._sets.append(windows)
+        try:
+            self._begin_walks()
+            if not windows.is_ended:
+                await windows.ended.wait()
+        finally:
+            self._sets.remove(windows)
+            tasks = list(windows.running.values())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._begin_walks()
+        if windows.stopped:
+            raise windows.stopped
+
     def record_page(self, progress: WindowProgress, rows: int, reached: datetime | None) -> None:
-        """Count a page of a walk, and wake the idle workers, which may help it."""
+        """Count a page of a walk, which may be helped now."""
         progress.advance(rows, reached)
-        self._wake.set()
+        self._begin_walks()
+
+    def _begin_walks(self) -> None:
+        running = sum(len(each.running) for each in self._sets)
+        while running < self._helpers and (taken := self._take()):
+            windows, progress = taken
+            windows.running[progress] = asyncio.create_task(self._walk(windows, progress))
+            running += 1
+
+    async def _walk(self, windows: WindowSet, progress: WindowProgress) -> None:
+        try:
+            await windows.walk(progress)
+        except Exception as error:
+            windows.stop(error)
+        finally:
+            del windows.running[progress]
+            if windows in self._sets:
+                self._begin_walks()
+            if windows.is_ended:
+                windows.ended.set()
+
+    def _take(self) -> tuple[WindowSet, WindowProgress] | None:
+        """The newest waiting window, or else the older part of the one with the most pages left."""
+        sets = [each for each in self._sets if not each.stopped]
+        for each in sets:
+            if each.waiting:
+                newest = max(each.waiting, key=lambda progress: progress.window.until)
+                each.waiting.remove(newest)
+                return each, newest
+        running = [(progress.pages_left, each, progress) for each in sets for progress in each.running]
+        running.sort(key=lambda entry: entry[0], reverse=True)
+        at_once, left = self._at_once(), sum(pages for pages, _, _ in running)
+        room = min(self._helpers, at_once * SPARE_WALKS + 1)
+        walks = max(math.ceil(room) - len(running) + 1, 2)
+        for pages_left, windows, progress in running:
+            # There are enough walks; but one with more than its share would run alone after the others.
+            if len(running) >= room and (pages_left - _WORTH_A_CUT) * at_once <= left:
+                return None
+            if (at := progress.cut_at(walks)) is not None:
+                progress.window, older = windows.store.cut(progress.window, at)
+                density, page_rows = progress.density, progress.page_rows
+                return windows, WindowProgress(older, page_rows=page_rows, divisible=True, density=density)
+        return None
 
     @asynccontextmanager
     async def turn(self, progress: WindowProgress) -> AsyncIterator[None]:
@@ -200,7 +257,7 @@ class WindowScheduler:
 
     @property
     def _room(self) -> float:
-        return self._at_once() * _SPARE_WALKS + 1
+        return self._at_once() * _SPARE_REQUESTS + 1
 
     def _leave(self) -> None:
         self._active -= 1
@@ -209,23 +266,6 @@ class WindowScheduler:
             if not admitted.done():
                 self._active += 1
                 admitted.set_result(None)
-
-    def _take(self) -> WindowProgress | None:
-        """The newest waiting window, or else the older part of the one with the most pages left."""
-        if self._waiting:
-            newest = max(self._waiting, key=lambda progress: progress.window.until)
-            self._waiting.remove(newest)
-            return newest
-        at_once = self._at_once()
-        left = sum(progress.pages_left for progress in self._running)
-        for progress in sorted(self._running, key=lambda progress: progress.pages_left, reverse=True):
-            # There are enough walks; but one with more than its share would run alone after the others.
-            if len(self._running) >= self._room and progress.pages_left * at_once <= left:
-                return None
-            if (at := progress.cut_at(self.helpers)) is not None:
-                progress.window, older = self._store.cut(progress.window, at)
-                return WindowProgress(older, page_rows=progress.page_rows, divisible=True)
-        return None
 
 
 class ThrottledCaller:
@@ -265,13 +305,13 @@ async def read(
         PdsyncError: what `pages` raises.
     """
     query = query_of(stream, source, walk.version, operation, progress.window.since)
-    query["updated_since"] = _text(progress.window.asked_since)
+    query["updated_since"] = parameter(progress.window.asked_since)
     if not progress.divisible:
         async for page in pages(client, operation, walk, query, after=after):
             yield page, None
         return
     field = stream.column(stream.cursor or "").path(stream.cursor or "", walk.version)
-    query |= {"sort_by": field, "sort_direction": "desc", "updated_until": _text(progress.window.asked_until)}
+    query |= {"sort_by": field, "sort_direction": "desc", "updated_until": parameter(progress.window.asked_until)}
     before = progress.reached
     async for page in pages(client, operation, walk, query, after=after):
         reached = last_change(page, field, before)
@@ -290,14 +330,14 @@ def last_change(page: Page, field: str, before: datetime) -> datetime | None:
         BadAnswer: a record changed later than the one before it, or than `before`.
     """
     last = None
-    for moment in _moments(page.records or (), field):
+    for moment in times_of_change(page.records or (), field):
         if moment > (last or before):
             raise BadAnswer(f"Page {page.seq} of a window is not in the requested order of {field}.")
         last = moment
     return last
 
 
-def _moments(records: Sequence[Raw], field: str) -> Iterator[datetime]:
+def times_of_change(records: Sequence[Raw], field: str) -> Iterator[datetime]:
     """The times of change of the records that have one."""
     try:
         texts = [getattr(record, field) for record in _decoder(field).decode(b"[" + b",".join(records) + b"]")]
@@ -326,5 +366,6 @@ def _decoder(field: str) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(list[msgspec.defstruct("Timed", [(field, str | None, None)])])  # type: ignore[misc]
 
 
-def _text(moment: datetime) -> str:
+def parameter(moment: datetime) -> str:
+    """A time as a parameter of a request."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -14,6 +14,20 @@ if TYPE_CHECKING:
 
     from pdsync.core.config import Settings
 
+_CONCURRENCY_WITHOUT_LIMIT = 16
+_MAX_CONCURRENCY = 32
+
+
+def concurrency(settings: Settings) -> int:
+    """How many requests may be in flight: enough to use the whole rate limit at half a second per page.
+
+    limits.concurrency wins, up to 32.
+    """
+    if settings.origins["limits.concurrency"] != "default":
+        return min(settings.concurrency, _MAX_CONCURRENCY)
+    enough = min(settings.burst // 4 + 2, _MAX_CONCURRENCY) if settings.burst else _CONCURRENCY_WITHOUT_LIMIT
+    return max(settings.concurrency, enough)
+
 
 @asynccontextmanager
 async def connect(settings: Settings, *, run_tokens: int | None = None) -> AsyncIterator[Http]:
@@ -32,7 +46,7 @@ async def connect(settings: Settings, *, run_tokens: int | None = None) -> Async
         run_tokens=run_tokens,
     )
     try:
-        async with Http(settings.base_url, credentials, budget, concurrency=settings.concurrency) as http:
+        async with Http(settings.base_url, credentials, budget, concurrency=concurrency(settings)) as http:
             yield http
     finally:
         budget.close()

@@ -16,7 +16,15 @@ from pdsync.core import catalogue
 from pdsync.core.answer import Answer
 from pdsync.core.control.windows import Window
 from pdsync.errors import BadAnswer
-from pdsync.extract.windows import ThrottledCaller, WindowProgress, WindowScheduler, divisible, last_change, read
+from pdsync.extract.windows import (
+    ThrottledCaller,
+    WindowProgress,
+    WindowScheduler,
+    WindowSet,
+    divisible,
+    last_change,
+    read,
+)
 from pdsync.model import Page, Walk
 
 from .conftest import NOW
@@ -87,8 +95,9 @@ class Reading:
                 return
 
     async def all(self, windows: Sequence[WindowProgress], helpers: int, at_once: float = inf) -> None:
-        self.scheduler = WindowScheduler(windows, self.store, helpers=helpers, at_once=lambda: at_once)
-        await self.scheduler.read(self.walk)
+        self.scheduler = WindowScheduler(helpers=helpers, at_once=lambda: at_once)
+        self.windows = WindowSet(windows, self.store, self.walk)
+        await self.scheduler.read(self.windows)
 
 
 # -- cutting -----------------------------------------------------------------------------------------
@@ -135,7 +144,6 @@ async def test_l1_no_more_walks_than_use_up_the_rate_limit() -> None:
         (PAGE, 500, 4, None),  # half of it is read: two pages are left
         (10 * PAGE, 100, 2, 450),  # 90 pages are left, of which the walk keeps 45
         (10 * PAGE, 100, 100, 740),  # at least 16
-        (100 * PAGE, 100, 2, 836),  # at most 64 of 900 pages, which 100 seconds have
     ],
 )
 def test_a_window_is_cut_where_the_helpers_have_as_much_as_its_walk(
@@ -165,35 +173,36 @@ async def test_an_error_ends_every_walk_after_its_page() -> None:
     reading.fails_at = 40
     with pytest.raises(BadAnswer, match="down"):
         await reading.all([progress(0, 1000), progress(1000, 2000)], helpers=4)
-    assert reading.scheduler.stopped is not None
+    assert reading.windows.stopped is not None
     assert len(reading.read) < 2000
     assert reading.under_way == 0
 
 
 async def test_of_a_stream_that_failed_no_further_window_begins() -> None:
-    scheduler = WindowScheduler(
+    scheduler = WindowScheduler(helpers=1)
+    begun: list[tuple[str, datetime]] = []
+
+    async def walk(part: WindowProgress) -> None:
+        begun.append((part.window.stream, part.window.until))
+        if part.window.stream == "deals":
+            windows.drop("deals")
+            assert not part.divisible
+
+    windows = WindowSet(
         [
             WindowProgress(window(0, 10, stream="deals"), page_rows=PAGE, divisible=True),
             WindowProgress(window(10, 20, stream="deals"), page_rows=PAGE, divisible=True),
             WindowProgress(window(0, 30, stream="persons"), page_rows=PAGE, divisible=True),
         ],
         Cuts(),
-        helpers=1,
+        walk,
     )
-    begun: list[tuple[str, datetime]] = []
-
-    async def walk(part: WindowProgress) -> None:
-        begun.append((part.window.stream, part.window.until))
-        if part.window.stream == "deals":
-            scheduler.drop("deals")
-            assert not part.divisible
-
-    await scheduler.read(walk)
+    await scheduler.read(windows)
     assert begun == [("persons", at(30)), ("deals", at(20))]
 
 
 async def test_a_walk_that_is_cancelled_while_it_waits_leaves_its_turn_to_the_next() -> None:
-    scheduler = WindowScheduler([], Cuts(), helpers=1, at_once=lambda: 0.0)  # one at a time
+    scheduler = WindowScheduler(helpers=1, at_once=lambda: 0.0)  # one at a time
     order: list[str] = []
 
     async def request(name: str, part: WindowProgress) -> None:
@@ -311,7 +320,7 @@ def test_records_without_a_readable_time_are_passed_over(records: list[bytes], e
 
 async def test_a_call_waits_for_its_turn() -> None:
     client = TimedList(range(3))
-    scheduler = WindowScheduler([], Cuts(), helpers=1, at_once=lambda: 0.0)
+    scheduler = WindowScheduler(helpers=1, at_once=lambda: 0.0)
     part = progress(0, 10)
     caller = ThrottledCaller(client, scheduler, part)
     async with scheduler.turn(part):

@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from pdsync.core import catalogue, config
 from pdsync.errors import ConfigError
 from pdsync.model import Page
-from pdsync.runner.sync.backfill import BackfillRequest, BackfillRun, _check_times, concurrency
+from pdsync.runner.connection import concurrency
+from pdsync.runner.sync.backfill import BackfillRequest, BackfillRun, _check_times
 from tests.runner.kit import T0, deal, encode, open_session
 
 if TYPE_CHECKING:

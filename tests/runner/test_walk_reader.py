@@ -226,13 +226,13 @@ async def test_l5_dependent_streams_stop_at_their_share_of_the_day(
     session: OnlineSession, daily: int, share: int, charges: list[int], is_stopped: bool
 ) -> None:
     session.settings = replace(session.settings, daily_tokens=daily, dependents_share=share)
-    reader = WalkReader(session)
+    lists = WalkReader(session).lists
     for tokens in charges[:-1]:
-        reader.charge_dependents(tokens)
+        lists.charge_dependents(tokens)
     if is_stopped:
         with pytest.raises(DependentsBudgetSpent):
-            reader.charge_dependents(charges[-1])
-        assert reader.dependents_spent == sum(charges[:-1])  # what is refused is not spent
+            lists.charge_dependents(charges[-1])
+        assert lists.dependents_spent == sum(charges[:-1])  # what is refused is not spent
     else:
-        reader.charge_dependents(charges[-1])
-        assert reader.dependents_spent == sum(charges)
+        lists.charge_dependents(charges[-1])
+        assert lists.dependents_spent == sum(charges)

@@ -17,9 +17,11 @@ import io
 import json
 import os
 import sqlite3
+import struct
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -277,20 +279,53 @@ class Project:
     def sealed(self) -> set[tuple[str, str, str]]:
         """The sealed pages of the newest run, in the form of `page_of`."""
         rows = self.control(
-            "SELECT w.operation, w.source, before.next, p.context FROM pages p JOIN walks w ON w.id = p.walk"
-            " LEFT JOIN pages before ON before.walk = p.walk AND before.seq = p.seq - 1"
-            " WHERE w.run_id = (SELECT id FROM runs ORDER BY started_at DESC, id DESC LIMIT 1) AND w.state <> 'dropped'"
+            "SELECT w.operation, w.source, w.since, p.context, w.id, p.seq, p.file"
+            " FROM pages p JOIN walks w ON w.id = p.walk WHERE w.state <> 'dropped'"
+            " AND w.run_id = (SELECT id FROM runs ORDER BY started_at DESC, id DESC LIMIT 1)"
         )
+        cursors = dict[tuple[int, int], str | None]()
+        for file in {row[6] for row in rows}:
+            cursors |= _cursors((self.data / "raw" / file).read_bytes())
         pages = set()
-        for operation, source, cursor, context in rows:
+        for operation, source, since, context, walk, seq, _ in rows:
+            cursor = cursors[walk, seq]
             if operation in PARENTS:
                 parent = json.loads(context)[PARENTS[operation][0]].split(",")[0]
                 position = json.loads(cursor or "{}")
                 offset = position.get("at") if str(position.get("key")) == parent else None
                 pages.add((operation, parent, offset or "0"))
             else:
-                pages.add((operation, source if operation in SOURCES else "", cursor or "0"))
+                position = _position(cursor, since if operation in BY_CHANGE else None)
+                pages.add((operation, source if operation in SOURCES else "", position))
         return pages
+
+
+def _cursors(raw: bytes) -> dict[tuple[int, int], str | None]:
+    """(walk, page) → what the page was asked for, from the headers of a raw file."""
+    cursors, at = {}, 0
+    while at + 8 < len(raw):
+        (length,) = struct.unpack_from("<I", raw, at + 4)
+        at += 8 + length
+        try:
+            facts = json.loads(raw[at - length : at])
+        except ValueError:  # the rest was not written whole
+            break
+        cursors[facts["walk"], facts["seq"]] = facts["asked_for"]
+        at += facts["bytes"]
+    return cursors
+
+
+def _position(cursor: str | None, since: str | None) -> str:
+    """The cursor or offset; for a first page of changes or of a window, its order and limits."""
+    if (cursor or "").startswith("["):
+        direction, since, until, cursor = json.loads(cursor or "")
+        return cursor or _first_page(direction, since, until)
+    utc = f"{datetime.fromisoformat(since).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if since else None
+    return cursor or (_first_page("asc", utc, None) if utc else "0")
+
+
+def _first_page(*order_and_limits: str | None) -> str:
+    return " ".join(filter(None, order_and_limits))
 
 
 # Operations from which a stream reads several lists: mail by folder, goals by whether they are active.
@@ -300,6 +335,13 @@ SOURCES = {
     for listed in (stream.v1, stream.v2)
     for source in listed
     if not source.parent and sum(each.operation == source.operation for each in listed) > 1
+}
+# Operations whose changes are listed in their order.
+BY_CHANGE = {
+    source.operation
+    for stream in catalogue.streams().values()
+    for source in stream.v2
+    if source.way == "updated_since" and "sort_by" in catalogue.operations("v2")[source.operation].query
 }
 # Lists with a request for each record of another stream: the parameter with its id, and the path.
 PARENTS = {
@@ -322,7 +364,10 @@ def page_of(request: dict[str, Any]) -> tuple[str, str, str]:
         param, path = PARENTS[operation]
         values = dict(zip(path.split("/"), request["path"].split("/"), strict=True)) | query
         source = values.get(f"{{{param}}}", values.get(param, "")).split(",")[0]
-    return operation, source, query.get("cursor") or query.get("start") or "0"
+    position = query.get("cursor") or query.get("start") or "0"
+    if position == "0" and query.get("sort_by", "id") != "id":
+        position = _first_page(query["sort_direction"], query.get("updated_since"), query.get("updated_until"))
+    return operation, source, position
 
 
 def wait_for(process: subprocess.Popen[str], timeout_s: float = 600) -> Ran:

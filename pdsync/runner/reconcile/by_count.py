@@ -90,7 +90,7 @@ class CountReconciler:
         self.counts = await loader.do(
             self._compare_counts if self.parent.counts else self._select_all, loader.connection
         )
-        async for page in self._fetch(self.counts.to_read, -1 - number, self.reader.charge_dependents):
+        async for page in self._fetch(self.counts.to_read, -1 - number, self.reader.lists.charge_dependents):
             if not (self.reads_all and self.parent.counts):
                 self.pages.append(page)
             await loader.do(sweep.add, self.source.name, self._operation, [page])
@@ -129,7 +129,7 @@ class CountReconciler:
     def _can_afford_all(self, connection: duckdb.DuckDBPyConnection) -> bool:
         """Whether the budget of dependent streams suffices to read all lists."""
         requests = -(-len(self._list_parents(connection)) // self.parent.batch)
-        return self.reader.can_afford_dependents(requests * (self._operation.cost or 0))
+        return self.reader.lists.can_afford_dependents(requests * (self._operation.cost or 0))
 
     def _compare_counts(self, connection: duckdb.DuckDBPyConnection) -> ParentCounts:
         parent = catalogue.stream(self.parent.stream)

@@ -22,7 +22,7 @@ from pdsync.core.control.windows import Windows
 from pdsync.errors import BudgetSpent, ConfigError, PdsyncError, Stopped, StorageError
 from pdsync.extract import raw_archive, windows
 from pdsync.model import StreamReceipt
-from pdsync.runner import unlocked
+from pdsync.runner import connection, unlocked
 from pdsync.runner.report.receipt import StreamEnd, begin_receipt, conclude, count_changes, exit_code
 from pdsync.runner.session import Event, log_notes, open_session
 from pdsync.runner.sync import walk_loader
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from pdsync.core.control import Control
     from pdsync.model import Operation, Receipt, Source, Stream, Version, Walk
     from pdsync.runner.session import OnEvent, OnlineSession
-
-_CONCURRENCY_WITHOUT_LIMIT = 16
-_MAX_CONCURRENCY = 32
 
 
 class BackfillRequest(Struct, frozen=True):
@@ -108,7 +105,6 @@ async def backfill(settings: Settings, request: BackfillRequest, on_event: OnEve
         if definitions.exit_code:
             return definitions
         budget = budget and max(budget - definitions.tokens, 0)
-    settings = replace(settings, concurrency=concurrency(settings))
     async with open_session(
         settings,
         lambda control, began: _begin(control, Windows(control), request, lists, began),
@@ -150,17 +146,6 @@ def _budget_left(settings: Settings, request: BackfillRequest) -> tuple[int | No
     if spent >= request.budget:
         raise BudgetSpent(spent=spent, limit=request.budget, resets_at=datetime.now(UTC).replace(hour=0, minute=0))
     return request.budget - spent, is_continued
-
-
-def concurrency(settings: Settings) -> int:
-    """How many walks run side by side: enough to use the whole rate limit at half a second per page.
-
-    limits.concurrency wins, up to 32.
-    """
-    if settings.origins["limits.concurrency"] != "default":
-        return min(settings.concurrency, _MAX_CONCURRENCY)
-    enough = min(settings.burst // 4 + 2, _MAX_CONCURRENCY) if settings.burst else _CONCURRENCY_WITHOUT_LIMIT
-    return max(settings.concurrency, enough)
 
 
 def _begin(
@@ -215,7 +200,7 @@ class BackfillRun:
         loading = asyncio.create_task(self._load_all())
         stopped: PdsyncError | None = None
         try:
-            await self.reader.read_all(left, helpers=session.settings.concurrency)
+            await self.reader.read_all(left, helpers=connection.concurrency(session.settings))
         except (Stopped, StorageError) as error:
             stopped = error
         except asyncio.CancelledError:
@@ -239,9 +224,9 @@ class BackfillRun:
                 self.lost = self.lost or str(error).split("\n", 1)[0]
             except PdsyncError as error:
                 self.errors[walk.stream] = error
-                self.reader.scheduler.drop(walk.stream)
+                self.reader.windows.drop(walk.stream)
                 if isinstance(error, StorageError):
-                    self.reader.scheduler.stop(error)
+                    self.reader.windows.stop(error)
                     return
 
     async def _load_unfinished(self) -> None:

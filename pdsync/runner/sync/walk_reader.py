@@ -16,22 +16,21 @@ from msgspec.structs import replace
 
 from pdsync.core import catalogue
 from pdsync.core.log import log
-from pdsync.errors import ApiError, BadAnswer, DependentsBudgetSpent, FeatureOff, Forbidden
+from pdsync.errors import ApiError, BadAnswer, FeatureOff, Forbidden
 from pdsync.extract import raw_archive
-from pdsync.extract.child_lists import dependents
-from pdsync.extract.pages import pages, query_of
+from pdsync.extract.parallel import is_parallel
 from pdsync.model import REPAIR, Page, Walk
 from pdsync.runner.session import Event
-from pdsync.runner.sync import parent_keys, removed_children, walk_loader
+from pdsync.runner.sync import removed_children, walk_loader
+from pdsync.runner.sync.list_fetcher import ListFetcher
 from pdsync.runner.sync.sync_request import SyncRequest
 from pdsync.sql import first
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Coroutine
+    from collections.abc import Coroutine
     from datetime import date, datetime
 
-    from pdsync.extract.child_lists import Key
-    from pdsync.model import Operation, Parent, Source, Stream, Version
+    from pdsync.model import Parent, Source, Stream, Version
     from pdsync.runner.session import OnlineSession
 
 _PAGES_AHEAD = 40 * 2**20  # bytes of one walk that wait for the loader
@@ -97,7 +96,7 @@ class WalkReader:
             request: the time and the parameters of the lists.
         """
         self.session, self.request = session, request or SyncRequest()
-        self.dependents_spent = 0  # tokens
+        self.lists = ListFetcher(session, self.request)
 
     async def read_source(self, stream: Stream, source: Source, version: Version, *, is_done: bool) -> None:
         """Bring one list of a stream up to date: finish open walks of earlier runs, then walk it, unless it is done.
@@ -189,13 +188,14 @@ class WalkReader:
             try:
                 await self._fetch(stream, source, walk, last)
             except (BadAnswer, ApiError) as error:
+                was_parallel = is_parallel(await self._last_page(walk))
                 control.end_walk(walk.id, "dropped")
-                if isinstance(error, Forbidden | FeatureOff) or last is None:
+                if isinstance(error, Forbidden | FeatureOff) or (last is None and not was_parallel):
                     raise
-                # The cursor of an earlier run may have expired: read the list from its start, once.
-                log.info("%s: starts again, its cursor is no longer valid (%s)", stream.name, error)
+                # The cursor of an earlier run may have expired, or the list can't be read in windows: it is read again.
+                log.info("%s: starts again (%s)", stream.name, error)
                 walk = await self._begin_walk(stream, source, walk.version)
-                await self._fetch(stream, source, walk, None)
+                await self._fetch(stream, source, walk, None, in_windows=not was_parallel)
         if source.parent and source.parent.counts:
             await self._tombstone_unlisted(stream, source, source.parent, walk)
         control.end_walk(walk.id, "applied")
@@ -271,14 +271,16 @@ class WalkReader:
         if gone:
             await walk_loader.tombstone(session, stream, gone)
 
-    async def _fetch(self, stream: Stream, source: Source, walk: Walk, after: Page | None) -> None:
-        """Fetch, seal and load the pages of a walk after its page `after`."""
+    async def _fetch(
+        self, stream: Stream, source: Source, walk: Walk, after: Page | None, *, in_windows: bool = True
+    ) -> None:
+        """Fetch, seal and load the pages of a walk after its page `after`; `in_windows`, if its list is a long one."""
         session = self.session
         operation = catalogue.operations(walk.version)[source.operation]
         today = session.began.date()
         chosen = {name: self.request.params.get(name, text) for name, text in source.params.items()}
         params = {name: param_value(text, today) for name, text in chosen.items() if text}
-        fetching = await self._pages(stream, source, walk, operation, params, after)
+        fetching = await self.lists.pages(stream, source, walk, params, after, in_windows=in_windows)
         fetched, is_read = _Fetched(walk, after), False
         try:
             async with contextlib.aclosing(fetching):
@@ -316,65 +318,6 @@ class WalkReader:
             fetched.waiting.append(end)
         load = walk_loader.load if is_read else walk_loader.load_rest
         await load(session, stream, walk, fetched.waiting)
-
-    async def _pages(
-        self,
-        stream: Stream,
-        source: Source,
-        walk: Walk,
-        operation: Operation,
-        params: dict[str, str],
-        after: Page | None,
-    ) -> AsyncGenerator[Page]:
-        """The pages of a walk after its page `after`."""
-        http = self.session.http
-        query = query_of(stream, source, walk.version, operation, walk.since) | params
-        if parent := source.parent:
-            keys = await self._parent_keys(stream, source, parent, walk)
-            return dependents(
-                http, operation, walk, query, parent, keys, self.charge_dependents, after=after, context=params
-            )
-        newest = None
-        if source.way == "newest_first" and stream.cursor:
-            newest = stream.column(stream.cursor).path(stream.cursor, walk.version)
-        return pages(http, operation, walk, query, after=after, newest_first=newest)
-
-    async def _parent_keys(self, stream: Stream, source: Source, parent: Parent, walk: Walk) -> list[Key]:
-        """The parents whose lists a walk reads."""
-        session, connection = self.session, self.session.loader.connection
-        overlap = timedelta(seconds=session.settings.overlap_s)
-        column = stream.parent_column(parent, walk.version) if parent.counts else None
-        children = (stream.name, column) if column else None
-        reads_all = walk.since is None
-        unread = (stream.name, stream.key) if source.way == "new_parents" and not reads_all else None
-        order = session.control.run_order()
-
-        def select() -> list[Key]:
-            # With --since, the last reading does not limit the parents.
-            reading = None
-            if not self.request.since:
-                reading = parent_keys.find_last_reading(connection, stream.name, source.name, walk.version, order)
-            return parent_keys.select_parents(
-                connection, parent, walk.since, overlap, children=children, reading=reading, unread=unread
-            )
-
-        return await session.loader.do(select)
-
-    def charge_dependents(self, tokens: int) -> None:
-        """Count the tokens of dependent streams, and stop these streams at their share of the daily budget.
-
-        Raises:
-            DependentsBudgetSpent: `tokens` more would exceed the share.
-        """
-        limit = self.session.settings.dependents_tokens
-        if limit is not None and not self.can_afford_dependents(tokens):
-            raise DependentsBudgetSpent(spent=self.dependents_spent, limit=limit)
-        self.dependents_spent += tokens
-
-    def can_afford_dependents(self, tokens: int) -> bool:
-        """Whether `tokens` more for dependent streams are within their share of the day."""
-        limit = self.session.settings.dependents_tokens
-        return limit is None or self.dependents_spent + tokens <= limit
 
 
 def resume_point(watermark: datetime, newest: datetime | None, overlap: timedelta) -> datetime:

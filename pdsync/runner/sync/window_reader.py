@@ -14,7 +14,7 @@ from pdsync.core.list_response import open_envelope
 from pdsync.core.log import log
 from pdsync.errors import ApiError, BadAnswer, FeatureOff, Forbidden, PdsyncError, Stopped, StorageError
 from pdsync.extract import raw_archive, windows
-from pdsync.extract.windows import ThrottledCaller, WindowProgress, WindowScheduler
+from pdsync.extract.windows import ThrottledCaller, WindowProgress, WindowScheduler, WindowSet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,7 +44,8 @@ class WindowReader:
             sealed: receives each walk that was read to its end.
         """
         self.session, self.stored, self.lists, self.errors, self.sealed = session, stored, lists, errors, sealed
-        self.scheduler = WindowScheduler([], stored, helpers=1)
+        self.scheduler = WindowScheduler(helpers=1)
+        self.windows = WindowSet([], stored, self._read_or_fail)
 
     async def read_all(self, left: Sequence[Window], *, helpers: int) -> None:
         """Read windows to their ends, `helpers` at a time.
@@ -52,9 +53,9 @@ class WindowReader:
         Raises:
             Stopped, StorageError: all of them were stopped. What was fetched is sealed.
         """
-        progress = [self._progress_of(window) for window in left]
-        self.scheduler = WindowScheduler(progress, self.stored, helpers=helpers, at_once=self._max_in_flight)
-        await self.scheduler.read(self._read_or_fail)
+        self.scheduler = WindowScheduler(helpers=helpers, at_once=self._max_in_flight)
+        self.windows.waiting = [self._progress_of(window) for window in left]
+        await self.scheduler.read(self.windows)
 
     def _progress_of(self, window: Window) -> WindowProgress:
         operation = self.lists[window.stream, window.source][2]
@@ -89,7 +90,7 @@ class WindowReader:
         except PdsyncError as error:
             log.info("%s failed: %s", stream.name, error)
             self.errors[stream.name] = error
-            self.scheduler.drop(stream.name)
+            self.windows.drop(stream.name)
 
     def _walk_of(self, progress: WindowProgress) -> Walk:
         if progress.window.walk is not None:
@@ -157,7 +158,7 @@ class WindowReader:
                         await sealing
                     sealing = asyncio.create_task(session.archive.seal(walk, replace(page, records=None)))
                     is_ended = page.next is None
-                    if self.scheduler.stopped:
+                    if self.windows.stopped:
                         break
         finally:
             if sealing:  # also after an error: what was fetched is kept

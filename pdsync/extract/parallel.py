@@ -1,0 +1,371 @@
+"""Reads a long list with cursors in several windows at once, as one walk.
+
+A cursor gives one page per round trip, however high the rate limit is. A list that can be limited to a window of
+update_time is therefore read in windows, which are cut while they are read (see `extract.windows`). To its reader it
+is one walk like any other: pages come one at a time, and each has, as its `next`, the state of all windows after it.
+So a walk that was interrupted continues every window after its last sealed page.
+
+What the windows do not cover is read too:
+
+- Records without a time of change, which no window contains. Where a list sorts them is not documented; windows are
+  used only if they are its first ones in ascending order. They are read from there.
+- Records that change while the list is read. They leave their windows, so the changes since the beginning are read
+  last.
+
+Assumption: a list that sorts by update_time has all records with a time, in that order; where a page is out of order,
+the walk fails, and the list is read with one cursor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from pdsync.core.control.windows import Window
+from pdsync.extract.pages import pages, query_of, record_ids
+from pdsync.extract.windows import (
+    ThrottledCaller,
+    WindowProgress,
+    WindowScheduler,
+    WindowSet,
+    last_change,
+    parameter,
+    times_of_change,
+)
+from pdsync.model import Page
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from pdsync.extract.pages import Caller
+    from pdsync.model import Operation, Source, Stream, Walk
+
+LONG = 40  # pages: windows would cost a shorter list more than a few percent more requests
+_UNDECIDED = 2  # pages that are read with one cursor before the size of a list is estimated
+_WAITING = 8  # pages that were fetched and wait for the reader
+_IN_WINDOWS = "in windows: "  # begins the `next` of a page; a cursor of the API has no blank
+_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
+class _Part(Struct, omit_defaults=True):
+    """What is left of a window after a page. Times are UTC."""
+
+    since: datetime
+    until: datetime
+    asked_since: datetime | None = None  # None: without this limit, as only the first window is
+    asked_until: datetime | None = None
+    cursor: str | None = None  # None: not begun
+    reached: datetime | None = None
+    rows: int = 0
+    density: float | None = None  # rows for each second, by estimate
+    is_untimed: bool = False  # no window, but the records without a time
+
+    @property
+    def direction(self) -> str:
+        """The order of its records: asc or desc."""
+        return "asc" if self.is_untimed else "desc"
+
+
+class _State(Struct):
+    """What is left of a walk after a page."""
+
+    windows: dict[int, _Part]
+    changes_since: datetime  # the records that changed meanwhile, which are read last
+    changes_cursor: str | None = None
+
+    @property
+    def text(self) -> str:
+        return _IN_WINDOWS + msgspec.json.encode(self).decode()
+
+
+class LongList(Struct, frozen=True):
+    """A list that may be read in windows, and its walk."""
+
+    client: Caller
+    stream: Stream
+    source: Source
+    operation: Operation
+    walk: Walk
+    scheduler: WindowScheduler  # of all lists of the run
+    overlap: timedelta  # for changes that become visible late
+    rows: int | None = None  # as many as there were last time; None: never read
+    all_timed: bool = True  # no record lacked a time of change last time
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is known to be worth windows."""
+        return (self.rows or 0) >= LONG * self.page_rows
+
+    @property
+    def page_rows(self) -> int:
+        """The number of records of a full page."""
+        return self.operation.page_size or 100
+
+    @property
+    def field(self) -> str:
+        """The key of a record's time of change."""
+        cursor = self.stream.cursor or ""
+        return self.stream.column(cursor).path(cursor, self.walk.version)
+
+    def query(self, since: datetime | None = None) -> dict[str, str]:
+        """The parameters that every page shares."""
+        return query_of(self.stream, self.source, self.walk.version, self.operation, since)
+
+    def ordered(self, direction: str) -> dict[str, str]:
+        """The parameters of the list in the order of changes, asc or desc."""
+        return self.query() | {"sort_by": self.field, "sort_direction": direction}
+
+    def times(self, page: Page) -> list[datetime]:
+        """The times of change of a page's records; fewer than records where some have none."""
+        return list(times_of_change(page.records or (), self.field))
+
+
+class _Opening(Struct, frozen=True):
+    """The pages from both ends of a long list, and what is left after them."""
+
+    oldest: Page
+    newest: Page
+    state: _State
+
+
+async def parallel_pages(target: LongList, after: Page | None = None) -> AsyncGenerator[Page]:
+    """The pages of a whole list: with one cursor if it is short, otherwise in windows that are read side by side.
+
+    Args:
+        target: the list.
+        after: the last page that an earlier attempt sealed; None from the start.
+
+    Raises:
+        BadAnswer: the list can't be walked to its end, or is not in the requested order.
+        PdsyncError: what the calls raise.
+    """
+    state, seq = _state_of(after), after.seq + 1 if after else 0
+    if state is None:
+        opening = await _open(target) if after is None and target.is_long else None
+        if opening is None:
+            reading = pages(target.client, target.operation, target.walk, target.query(), after=after)
+            async with contextlib.aclosing(reading):
+                async for page in reading:
+                    yield page
+                    if page.next and target.rows is None and page.seq + 1 == _UNDECIDED:
+                        opening = await _open(target, page)
+                        if opening:
+                            seq = page.seq + 1
+                            break
+            if opening is None:
+                return
+        state = opening.state
+        yield replace(opening.oldest, seq=seq, next=state.text, cursor=_address("asc"))
+        seq += 1
+    else:
+        opening = None
+    reading = _Windows(target, state).pages(opening.newest if opening else None)
+    async with contextlib.aclosing(reading):
+        async for page in reading:
+            yield replace(page, seq=seq)
+            seq += 1
+    async for page in _changes(target, state, seq):
+        yield page
+
+
+def _address(
+    direction: str, since: datetime | None = None, until: datetime | None = None, cursor: str | None = None
+) -> str:
+    """What a page was asked for, in the archive: the order, the limits of its window, the cursor."""
+    return msgspec.json.encode([direction, since and parameter(since), until and parameter(until), cursor]).decode()
+
+
+def is_parallel(page: Page | None) -> bool:
+    """Whether the walk that sealed `page` last reads a list in windows."""
+    return _state_of(page) is not None
+
+
+def _state_of(page: Page | None) -> _State | None:
+    if page is None or page.next is None or not page.next.startswith(_IN_WINDOWS):
+        return None
+    return msgspec.json.decode(page.next.removeprefix(_IN_WINDOWS), type=_State)
+
+
+async def _open(target: LongList, read: Page | None = None) -> _Opening | None:
+    """Read one page from each end of a list; None if it is too short, or its order can't be relied upon.
+
+    Args:
+        target: the list.
+        read: the last page of those that were read in the order of ids; None if the list is known to be long.
+    """
+    newest = await _first_page(target, "desc")
+    expected = target.rows or 0
+    if read is not None:
+        expected = int(_pages_after(read, newest) * target.page_rows)
+        if expected < LONG * target.page_rows:
+            return None
+    newest_times = target.times(newest)
+    if len(newest_times) < newest.rows or not _is_ascending(newest_times[::-1]):
+        return None
+    oldest = await _first_page(target, "asc")
+    oldest_times = target.times(oldest)
+    begins_untimed = not list(times_of_change((oldest.records or ())[:1], target.field))
+    all_timed = target.all_timed and (read is None or len(target.times(read)) == read.rows)
+    if not _is_ascending(oldest_times) or begins_untimed == (len(oldest_times) == oldest.rows):
+        return None
+    if not all_timed and not begins_untimed:  # so they are somewhere else
+        return None
+    latest = newest_times[0]
+    since, until = (oldest_times or [_EARLIEST])[0], latest + timedelta(seconds=1)
+    left = {0: _Part(since, until, density=expected / max((until - since).total_seconds(), 1.0))}
+    if not oldest_times and oldest.next:
+        left[1] = _Part(_EARLIEST, since, cursor=oldest.next, is_untimed=True)
+    # Later changes are later than `latest`, unless they share its second: then one more page would not show all of it.
+    changed = latest if newest_times[-1] < latest else until
+    served = min(newest.served_at, oldest.served_at).astimezone(UTC)
+    return _Opening(oldest, newest, _State(left, min(served - target.overlap, changed)))
+
+
+async def _first_page(target: LongList, direction: str) -> Page:
+    reading = pages(target.client, target.operation, target.walk, target.ordered(direction))
+    async with contextlib.aclosing(reading):
+        return await anext(reading)
+
+
+def _is_ascending(times: Sequence[datetime]) -> bool:
+    return all(a <= b for a, b in pairwise(times))
+
+
+def _pages_after(read: Page, newest: Page) -> float:
+    """Estimate of the pages after `read` in the order of ids: as many ids a page as in `read`."""
+    ids = [key for key in record_ids(read.records or ()) if isinstance(key, int)]
+    latest = [key for key in record_ids(newest.records or ()) if isinstance(key, int)]
+    if not ids or not latest:
+        return 0.0
+    return (max(latest) - max(ids)) / (max(ids) - min(ids) + 1)
+
+
+class _Windows:
+    """The windows of a walk, and what is left of them after each page that its reader got."""
+
+    def __init__(self, target: LongList, state: _State) -> None:
+        self.target, self.state = target, state
+        self._next_id = max(state.windows, default=0) + 1
+        self._fetched: asyncio.Queue[tuple[int, Page, datetime | None] | None] = asyncio.Queue(_WAITING)
+
+    def cut(self, window: Window, at: datetime) -> tuple[Window, Window]:
+        """Cut `window` in two: the newer part, whose cursor continues, and the older one."""
+        number, self._next_id = self._next_id, self._next_id + 1
+        density = self.state.windows[window.id].density
+        self.state.windows[number] = _Part(window.since, at, window.since, at, density=density)
+        self.state.windows[window.id].since = at
+        return replace(window, since=at), replace(window, id=number, until=at)
+
+    async def pages(self, newest: Page | None) -> AsyncGenerator[Page]:
+        """The pages of all windows as they come, each with the state after it as its `next`.
+
+        Args:
+            newest: the first page of window 0, where that was fetched already.
+        """
+        if newest:
+            reached = self.target.times(newest)[-1]
+            is_last = reached < self.state.windows[0].since
+            yield self._account(0, replace(newest, next=None) if is_last else newest, reached)
+        left = [self._progress(number, part) for number, part in self.state.windows.items()]
+        windows = WindowSet(left, self, lambda progress: self._read(windows, progress))
+        reading = asyncio.create_task(self._read_all(windows))
+        try:
+            while (fetched := await self._fetched.get()) is not None:
+                yield self._account(*fetched)
+            if windows.stopped:
+                raise windows.stopped
+            if self.state.windows:
+                raise RuntimeError(f"{len(self.state.windows)} windows were not read to their ends.")
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    def _progress(self, number: int, part: _Part) -> WindowProgress:
+        walk = self.target.walk
+        window = Window(
+            id=number,
+            job=walk.run_id,
+            stream=walk.stream,
+            source=walk.source,
+            version=walk.version,
+            operation=walk.operation,
+            since=part.since,
+            until=part.until,
+            asked_since=part.asked_since or part.since,
+            asked_until=part.asked_until or part.until,
+        )
+        progress = WindowProgress(
+            window, page_rows=self.target.page_rows, divisible=not part.is_untimed, density=part.density
+        )
+        progress.advance(part.rows, part.reached)
+        return progress
+
+    def _account(self, number: int, page: Page, reached: datetime | None) -> Page:
+        """Take a page out of what is left, and give it the rest as its `next`."""
+        part = self.state.windows[number]
+        address = _address(part.direction, part.asked_since, part.asked_until, page.cursor)
+        if page.next is None:
+            del self.state.windows[number]
+        else:
+            part.cursor, part.reached = page.next, reached or part.reached
+            part.rows += page.rows
+        return replace(page, next=self.state.text, cursor=address)
+
+    async def _read_all(self, windows: WindowSet) -> None:
+        """Fetch all windows; an error of one is raised after the pages of the others were handed over."""
+        with contextlib.suppress(Exception):  # the reader raises it, once it has all pages
+            await self.target.scheduler.read(windows)
+        await self._fetched.put(None)
+
+    async def _read(self, windows: WindowSet, progress: WindowProgress) -> None:
+        """Fetch the pages of one window, newest first."""
+        target, number, scheduler = self.target, progress.window.id, self.target.scheduler
+        part = self.state.windows[number]
+        after = None
+        if part.cursor is not None:
+            after = Page(target.walk.id, 0, b"", 0, part.cursor, target.walk.started_at or part.since)
+        elif part.asked_since:
+            part.asked_since = part.since  # it may have been cut before it began
+        query = target.ordered(part.direction)
+        if part.asked_since:
+            query["updated_since"] = parameter(part.asked_since)
+        if part.asked_until:
+            query["updated_until"] = parameter(part.asked_until)
+        before = part.reached or part.asked_until or _LATEST
+        caller = ThrottledCaller(target.client, scheduler, progress)
+        reading = pages(caller, target.operation, target.walk, query, after=after)
+        async with contextlib.aclosing(reading):
+            async for page in reading:
+                if part.is_untimed:
+                    reached, is_last = None, page.next is None or bool(target.times(page))
+                else:
+                    reached = last_change(page, target.field, before)
+                    is_last = page.next is None or reached is None or reached < progress.window.since
+                scheduler.record_page(progress, page.rows, reached)
+                progress.divisible = progress.divisible and not is_last
+                await self._fetched.put((number, replace(page, next=None) if is_last else page, reached))
+                before = reached or before
+                if is_last or windows.stopped:
+                    return
+
+
+async def _changes(target: LongList, state: _State, seq: int) -> AsyncGenerator[Page]:
+    """The records that changed while the windows were read, in the order of their changes."""
+    query = target.query(state.changes_since)
+    after = None
+    if state.changes_cursor is not None:
+        after = Page(target.walk.id, seq - 1, b"", 0, state.changes_cursor, state.changes_since)
+    reading = pages(target.client, target.operation, target.walk, query, after=after)
+    async with contextlib.aclosing(reading):
+        async for page in reading:
+            state.changes_cursor = page.next
+            address = _address("asc", state.changes_since, cursor=page.cursor)
+            yield replace(page, seq=seq, next=state.text if page.next else None, cursor=address)
+            seq += 1

@@ -1,0 +1,152 @@
+"""Fetches the lists of a run, each in the way that uses up the rate limit: in windows, some pages ahead, or in turn."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from pdsync.core import catalogue
+from pdsync.errors import DependentsBudgetSpent
+from pdsync.extract.child_lists import dependents
+from pdsync.extract.pages import pages, query_of
+from pdsync.extract.parallel import LongList, parallel_pages
+from pdsync.extract.windows import divisible
+from pdsync.runner.sync import parent_keys
+from pdsync.runner.sync.pacing import Pacing
+from pdsync.sql import first, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+
+    from pdsync.extract.child_lists import Key
+    from pdsync.model import Operation, Page, Parent, Source, Stream, Walk
+    from pdsync.runner.session import OnlineSession
+    from pdsync.runner.sync.sync_request import SyncRequest
+
+
+class ListFetcher:
+    """Fetches the lists of one run, which share the rate limit and the budget of dependent streams."""
+
+    def __init__(self, session: OnlineSession, request: SyncRequest) -> None:
+        """
+        Args:
+            session: open.
+            request: the time from which it reads.
+        """
+        self._session, self._request = session, request
+        self._pacing = Pacing(session)
+        self.dependents_spent = 0  # tokens
+
+    async def pages(
+        self,
+        stream: Stream,
+        source: Source,
+        walk: Walk,
+        params: Mapping[str, str],
+        after: Page | None,
+        *,
+        in_windows: bool = True,
+    ) -> AsyncGenerator[Page]:
+        """The pages of a walk after its page `after`.
+
+        Args:
+            stream, source: the list.
+            walk: that reads it.
+            params: parameters of the list that a person may set, and their values.
+            after: the last page that an earlier attempt sealed.
+            in_windows: whether a long list may be read in windows.
+        """
+        session, pacing = self._session, self._pacing
+        operation = catalogue.operations(walk.version)[source.operation]
+        is_whole = walk.since is None and not params and stream.cursor is not None
+        if in_windows and is_whole and divisible(operation) and not pacing.is_sequential:
+            target = await self._long_list(stream, source, walk, operation)
+            return pacing.sharing(parallel_pages(target, after), in_windows=True)
+        query = query_of(stream, source, walk.version, operation, walk.since) | dict(params)
+        if parent := source.parent:
+            keys = await self._parent_keys(stream, source, parent, walk)
+            reading = dependents(
+                session.http,
+                operation,
+                walk,
+                query,
+                parent,
+                keys,
+                self.charge_dependents,
+                after=after,
+                context=params,
+                ahead=pacing.ahead,
+            )
+            return pacing.sharing(reading)
+        newest = None
+        if source.way == "newest_first" and stream.cursor:
+            newest = stream.column(stream.cursor).path(stream.cursor, walk.version)
+        if operation.paging != "offset" or walk.since is not None:
+            return pages(session.http, operation, walk, query, after=after, newest_first=newest)
+        reading = pages(
+            session.http,
+            operation,
+            walk,
+            query,
+            after=after,
+            newest_first=newest,
+            ahead=lambda read: pacing.pages_ahead(stream, source, operation, read),
+        )
+        return pacing.sharing(reading)
+
+    async def _long_list(self, stream: Stream, source: Source, walk: Walk, operation: Operation) -> LongList:
+        rows = self._pacing.rows_last_time(stream, source)
+        return LongList(
+            self._session.http,
+            stream,
+            source,
+            operation,
+            walk,
+            scheduler=self._pacing.scheduler,
+            overlap=timedelta(seconds=self._session.settings.overlap_s),
+            rows=rows,
+            all_timed=rows is None or await self._session.loader.do(self._all_timed, stream),
+        )
+
+    def _all_timed(self, stream: Stream) -> bool:
+        """Whether every row of a stream has a time of change."""
+        column = quoted(stream.cursor or "")
+        query = f"SELECT count(*) FROM {quoted('main', stream.name)} WHERE {column} IS NULL AND _deleted_at IS NULL"
+        return bool(first(self._session.loader.connection.execute(query)) == (0,))
+
+    async def _parent_keys(self, stream: Stream, source: Source, parent: Parent, walk: Walk) -> list[Key]:
+        """The parents whose lists a walk reads."""
+        session, connection = self._session, self._session.loader.connection
+        overlap = timedelta(seconds=session.settings.overlap_s)
+        column = stream.parent_column(parent, walk.version) if parent.counts else None
+        children = (stream.name, column) if column else None
+        reads_all = walk.since is None
+        unread = (stream.name, stream.key) if source.way == "new_parents" and not reads_all else None
+        order = session.control.run_order()
+
+        def select() -> list[Key]:
+            # With --since, the last reading does not limit the parents.
+            reading = None
+            if not self._request.since:
+                reading = parent_keys.find_last_reading(connection, stream.name, source.name, walk.version, order)
+            return parent_keys.select_parents(
+                connection, parent, walk.since, overlap, children=children, reading=reading, unread=unread
+            )
+
+        return await session.loader.do(select)
+
+    def charge_dependents(self, tokens: int) -> None:
+        """Count the tokens of dependent streams, and stop these streams at their share of the daily budget.
+
+        Raises:
+            DependentsBudgetSpent: `tokens` more would exceed the share.
+        """
+        limit = self._session.settings.dependents_tokens
+        if limit is not None and not self.can_afford_dependents(tokens):
+            raise DependentsBudgetSpent(spent=self.dependents_spent, limit=limit)
+        self.dependents_spent += tokens
+
+    def can_afford_dependents(self, tokens: int) -> bool:
+        """Whether `tokens` more for dependent streams are within their share of the day."""
+        limit = self._session.settings.dependents_tokens
+        return limit is None or self.dependents_spent + tokens <= limit
