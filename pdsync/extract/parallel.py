@@ -29,6 +29,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pdsync.core.control.windows import Window
+from pdsync.core.log import log
+from pdsync.errors import ApiError, BadAnswer
 from pdsync.extract.pages import pages, query_of, record_ids
 from pdsync.extract.windows import (
     ThrottledCaller,
@@ -96,7 +98,7 @@ class LongList(Struct, frozen=True):
     scheduler: WindowScheduler  # of all lists of the run
     overlap: timedelta  # for changes that become visible late
     rows: int | None = None  # as many as there were last time; None: never read
-    all_timed: bool = True  # no record lacked a time of change last time
+    all_timed: bool = True  # no record is known to lack a time of change
 
     @property
     def is_long(self) -> bool:
@@ -154,6 +156,8 @@ async def parallel_pages(target: LongList, after: Page | None = None) -> AsyncGe
             async with contextlib.aclosing(reading):
                 async for page in reading:
                     yield page
+                    if len(target.times(page)) < page.rows:
+                        target = replace(target, all_timed=False)
                     if page.next and target.rows is None and page.seq + 1 == _UNDECIDED:
                         opening = await _open(target, page)
                         if opening:
@@ -194,28 +198,33 @@ def _state_of(page: Page | None) -> _State | None:
 
 
 async def _open(target: LongList, read: Page | None = None) -> _Opening | None:
-    """Read one page from each end of a list; None if it is too short, or its order can't be relied upon.
+    """Read one page from each end of a list; None if it is too short, or can't be relied upon to be in order.
 
     Args:
         target: the list.
         read: the last page of those that were read in the order of ids; None if the list is known to be long.
     """
-    newest = await _first_page(target, "desc")
-    expected = target.rows or 0
-    if read is not None:
-        expected = int(_pages_after(read, newest) * target.page_rows)
-        if expected < LONG * target.page_rows:
+    try:
+        if read is None:
+            newest, oldest = await asyncio.gather(_first_page(target, "desc"), _first_page(target, "asc"))
+            expected = float(target.rows or 0)
+        else:
+            newest = await _first_page(target, "desc")
+            expected = _pages_after(read, newest) * target.page_rows
+            if expected < LONG * target.page_rows:
+                return None
+            oldest = await _first_page(target, "asc")
+        newest_times = target.times(newest)
+        if not newest_times or len(newest_times) < newest.rows or not _is_ascending(newest_times[::-1]):
             return None
-    newest_times = target.times(newest)
-    if len(newest_times) < newest.rows or not _is_ascending(newest_times[::-1]):
+    except (ApiError, BadAnswer) as error:
+        log.info("%s is read with one cursor: it can't be sorted by %s (%s)", target.stream.name, target.field, error)
         return None
-    oldest = await _first_page(target, "asc")
     oldest_times = target.times(oldest)
     begins_untimed = not list(times_of_change((oldest.records or ())[:1], target.field))
-    all_timed = target.all_timed and (read is None or len(target.times(read)) == read.rows)
     if not _is_ascending(oldest_times) or begins_untimed == (len(oldest_times) == oldest.rows):
         return None
-    if not all_timed and not begins_untimed:  # so they are somewhere else
+    if not target.all_timed and not begins_untimed:  # so they are somewhere else
         return None
     latest = newest_times[0]
     since, until = (oldest_times or [_EARLIEST])[0], latest + timedelta(seconds=1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.kills import CONCURRENCY, SMALL, chain, round_of
+from tests.support.kills import CONCURRENCY, SIDE_BY_SIDE, SMALL, chain, round_of
 from tests.support.world import STREAMS, Project, broken_history, fingerprint, serving
 
 if TYPE_CHECKING:
@@ -61,6 +61,18 @@ def test_s1_s12_s15_a_run_that_is_killed_at_random_ends_in_the_same_tables_and_a
     assert outcome.wrong == []
     assert outcome.kills > 0
     assert outcome.repeated <= outcome.kills * (CONCURRENCY + 1) * len(STREAMS)
+
+
+def test_s1_s12_s15_a_first_load_side_by_side_that_is_killed_at_random_ends_in_the_same_tables(
+    slowly: Remote, tmp_path: Path
+) -> None:
+    calm, shaken = Project(tmp_path / "calm", slowly), Project(tmp_path / "shaken", slowly)
+    command = ("sync", "deals", "persons", "activities", "--json")
+    outcome = round_of(slowly, calm, shaken, command, rows=15, kills=5, seed=2, first=SIDE_BY_SIDE)
+    assert outcome.wrong == []
+    assert outcome.kills > 0
+    positions = calm.control("SELECT count(*) FROM pages WHERE next LIKE 'in windows:%'")
+    assert positions[0][0] > 20
 
 
 def test_s1_s4_a_run_that_dies_at_every_named_place_ends_in_the_same_tables(remote: Remote, tmp_path: Path) -> None:

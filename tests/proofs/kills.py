@@ -3,11 +3,13 @@
     python -m tests.proofs.kills                       # everything: half an hour
     python -m tests.proofs.kills --seed 7              # other times
     python -m tests.proofs.kills --kills 0 --random 50 --commands reconcile,export
+    python -m tests.proofs.kills --kills 0 --first-loads 200 --random 0   # first loads only
 
 Each round changes 2 % of a company in a sandbox in another process, syncs it whole in an undisturbed project, and kills
 the same command in another project with SIGKILL at random times, ten times a round, and then lets it end. All tables of
 both must be the same, history included, and the sandbox's log may not show a request for a page that had been sealed
-before a kill. Then a run is killed once at each named place.
+before a kill. Then a run is killed once at each named place. Then first loads are killed that read their lists in
+windows side by side.
 
 Last is the matrix: sync, publish, load, reconcile, replay, export and backfill, on a company that has drifted, each
 killed at every named place (the first, second, middle and last time it is passed) and at random times; the command that
@@ -34,7 +36,7 @@ from typing import TYPE_CHECKING
 from tests.end_to_end.test_kills import DEATHS
 from tests.support import matrix
 from tests.support.forks import Forks
-from tests.support.kills import chain, round_of
+from tests.support.kills import SIDE_BY_SIDE, chain, round_of
 from tests.support.world import Project, fingerprint, serving
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ MORE_DEATHS = [
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.proofs.kills", description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--first-loads", type=int, default=50, help="kills in first loads read side by side")
     parser.add_argument("--kills-a-round", type=int, default=10)
     parser.add_argument("--deals", type=int, default=400)
     parser.add_argument("--rows", type=int, default=60, help="rows a page")
@@ -64,7 +67,8 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="trials side by side")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    wrong = (in_a_row(options) if options.kills else []) + of_every_command(options)
+    wrong = (in_a_row(options) if options.kills else []) + first_loads(options)
+    wrong += of_every_command(options) if options.random or options.kills else []
     print("\n".join(wrong[:40]) if wrong else "No kill has left a trace.")
     return 1 if wrong else 0
 
@@ -106,6 +110,30 @@ def in_a_row(options: argparse.Namespace) -> list[str]:
             elif fingerprint(dying) != whole:
                 wrong.append(f"other tables after dying at {death}")
         print(f"{len(deaths)} named places: {'see below' if wrong else 'the same tables'}")
+    return wrong
+
+
+def first_loads(options: argparse.Namespace) -> list[str]:
+    """First loads that read long lists side by side, each killed again and again."""
+    wrong: list[str] = []
+    kills = 0
+    with serving("--deals", str(options.deals)) as remote:
+        remote.advance(3600)
+        remote.fault(kind="latency", ms=25, jitter_ms=25, path="^/(?!v1/users/me)")
+        for number in count(1):
+            if kills >= options.first_loads or wrong:
+                break
+            with tempfile.TemporaryDirectory() as folder:
+                calm, shaken = Project(Path(folder) / "calm", remote), Project(Path(folder) / "shaken", remote)
+                most = min(options.kills_a_round, options.first_loads - kills)
+                outcome = round_of(
+                    remote, calm, shaken, ("sync", "deals", "persons", "activities", "products", "--json"),
+                    rows=15, kills=most, seed=options.seed * 1000 + number, first=SIDE_BY_SIDE,
+                )  # fmt: skip
+            kills, wrong = kills + outcome.kills, wrong + outcome.wrong
+            print(f"first load {number}: {outcome.kills} kills, {outcome.requests} pages fetched,"
+                  f" {len(outcome.refetched)} of them sealed before; {len(outcome.different)} tables differ",
+                  flush=True)  # fmt: skip
     return wrong
 
 

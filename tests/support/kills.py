@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tests.support.world import Ran, Remote
 
 SMALL = "knobs.small_pages({rows}); knobs.small_batches(2); knobs.read_ahead(1); knobs.hurry()"
+SIDE_BY_SIDE = f"{SMALL}; knobs.long_lists(4)"
 CONCURRENCY = 8
 
 
@@ -64,10 +65,18 @@ def again(remote: Remote, project: Project, *arguments: str, first: str, outcome
 
 
 def round_of(
-    remote: Remote, calm: Project, shaken: Project, arguments: tuple[str, ...], *, rows: int, kills: int, seed: int
+    remote: Remote,
+    calm: Project,
+    shaken: Project,
+    arguments: tuple[str, ...],
+    *,
+    rows: int,
+    kills: int,
+    seed: int,
+    first: str = SMALL,
 ) -> Outcome:
     """Run `calm` once, kill `shaken` `kills` times, let it end, and compare."""
-    random_numbers, outcome, first = random.Random(seed), Outcome(rounds=1), SMALL.format(rows=rows)
+    random_numbers, outcome, first = random.Random(seed), Outcome(rounds=1), first.format(rows=rows)
     began = time.monotonic()
     reference = calm.run(*arguments, first=first)
     assert reference.code == 0, reference

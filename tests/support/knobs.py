@@ -26,6 +26,7 @@ from msgspec.structs import force_setattr
 
 from pdsync.core import budget, catalogue, token_ledger
 from pdsync.core.http import Http
+from pdsync.extract import parallel
 from pdsync.runner import loader
 from pdsync.runner.sync import walk_reader
 
@@ -62,6 +63,11 @@ def small_batches(pages: int) -> None:
 def read_ahead(size: int) -> None:
     """Pass pages to the loader once `size` bytes wait for it, instead of 40 MiB."""
     walk_reader._PAGES_AHEAD = size
+
+
+def long_lists(pages: int) -> None:
+    """Read lists of `pages` pages in windows, instead of 40."""
+    parallel.LONG = pages
 
 
 def hurry() -> None:

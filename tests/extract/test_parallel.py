@@ -1,0 +1,257 @@
+"""A long list is read in windows as one walk: every record, at the limit, for a few more requests than one cursor."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from bisect import bisect_left, bisect_right, insort
+from collections import deque
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from pdsync.core import catalogue
+from pdsync.core.answer import Answer
+from pdsync.errors import ApiError, BadAnswer
+from pdsync.extract.parallel import LONG, LongList, is_parallel, parallel_pages
+from pdsync.extract.windows import WindowScheduler
+from pdsync.model import Page, Walk
+from tests.support.virtual_time import run_virtually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from pdsync.model import Operation
+
+NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
+PAGE, LIMIT_S = 20, 2.0
+STREAMS = {"getDeals": "deals", "getPersons": "persons"}
+
+
+def text(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+
+
+class Server:
+    """Answers lists as the documents say: sorted, in limits of update_time, with cursors; so many per 2 s."""
+
+    def __init__(self, *, burst: int = 0, seed: int = 1) -> None:
+        self.burst, self.random = burst, random.Random(seed)
+        self.by_time: dict[str, list[tuple[str, int]]] = {name: [] for name in STREAMS}  # "": never changed
+        self.queries: list[tuple[str, tuple[tuple[str, str], ...]]] = []
+        self.answer_s = 0.15
+        self.on_request: Callable[[], None] = lambda: None
+        self._sent, self._turn = deque[float](), asyncio.Lock()
+
+    def put(self, operation: str, id: int, moment: datetime | None) -> None:
+        """Add a record, or change it."""
+        rows = self.by_time[operation]
+        rows[:] = [row for row in rows if row[1] != id]
+        insort(rows, (text(moment) if moment else "", id))
+
+    def fill(self, operation: str, count: int, when: Callable[[int], datetime | None]) -> None:
+        moments = [(id, when(id)) for id in range(1, count + 1)]
+        self.by_time[operation] = sorted((text(moment) if moment else "", id) for id, moment in moments)
+
+    async def call(self, operation: Operation, path: str | None = None, *, query: Mapping[str, str] | None) -> Answer:
+        query = dict(query or {})
+        await self._wait()
+        self.queries.append((operation.id, tuple(sorted(query.items()))))
+        began = asyncio.get_running_loop().time()
+        await asyncio.sleep(self.random.uniform(0.05, 0.25))
+        self.answer_s += (asyncio.get_running_loop().time() - began - self.answer_s) / 8
+        self.on_request()
+        rows, cursor = self.list(operation.id, query)
+        data = [{"id": id} | ({"update_time": time} if time else {}) for time, id in rows]
+        body = {"success": True, "data": data, "additional_data": {"next_cursor": cursor}}
+        return Answer(200, {}, msgspec.json.encode(body), NOW)
+
+    def list(self, operation: str, query: Mapping[str, str]) -> tuple[list[tuple[str, int]], str | None]:
+        rows = self.by_time[operation]
+        if query["sort_by"] == "id":
+            rows = sorted(rows, key=lambda row: row[1])
+            rows = rows[bisect_right(rows, int(query.get("cursor", 0)), key=lambda row: row[1]) :]
+            return rows[:PAGE], str(rows[PAGE - 1][1]) if len(rows) > PAGE else None
+        low = bisect_left(rows, (query.get("updated_since", ""), 0))
+        high = bisect_right(rows, (query.get("updated_until", "~"), 10**9))
+        time, _, id = query.get("cursor", "").partition(",")
+        if query["sort_direction"] == "asc":
+            low = max(low, bisect_right(rows, (time, int(id))) if id else 0)
+            page, more = rows[low : min(high, low + PAGE)], low + PAGE < high
+        else:
+            high = min(high, bisect_left(rows, (time, int(id))) if id else high)
+            page, more = rows[max(low, high - PAGE) : high][::-1], high - PAGE > low
+        return page, f"{page[-1][0]},{page[-1][1]}" if more else None
+
+    async def _wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        async with self._turn:
+            while self.burst and len(self._sent) == self.burst:
+                await asyncio.sleep(max(self._sent[0] + LIMIT_S - loop.time(), 0) + 1e-6)
+                while self._sent and self._sent[0] <= loop.time() - LIMIT_S:
+                    self._sent.popleft()
+            self._sent.append(loop.time())
+
+
+def target_of(server: Server, operation: str = "getDeals", scheduler: WindowScheduler | None = None) -> LongList:
+    stream = catalogue.stream(STREAMS[operation])
+    entry = replace(catalogue.operation(operation, "v2"), page_size=PAGE)
+    walk = Walk(len(operation), "run", stream.name, "live", "v2", operation, None, None)
+    at_once = lambda: server.burst / LIMIT_S * server.answer_s if server.burst else 4.0  # noqa: E731
+    scheduler = scheduler or WindowScheduler(helpers=32, at_once=at_once)
+    return LongList(server, stream, stream.v2[0], entry, walk, scheduler=scheduler, overlap=timedelta(seconds=120))
+
+
+async def read(target: LongList, after: Page | None = None, most: int = 10**6) -> list[Page]:
+    """At most `most` pages of a list."""
+    found = []
+    reading = parallel_pages(target, after)
+    async for page in reading:
+        found.append(page)
+        if len(found) == most:
+            break
+    await reading.aclose()
+    return found
+
+
+def ids(pages: Iterable[Page]) -> set[int]:
+    return {msgspec.json.decode(record)["id"] for page in pages for record in page.records or ()}
+
+
+def spread(seed: int) -> Callable[[int], datetime]:
+    """Changes over two years; a fifth of them in one of three seconds."""
+    numbers = random.Random(seed)
+
+    def when(id: int) -> datetime:
+        days = numbers.choice([0.01, 30, 400]) if numbers.random() < 0.2 else numbers.uniform(0, 730)
+        return NOW - timedelta(days=days)
+
+    return when
+
+
+def newest_often(seed: int) -> Callable[[int], datetime]:
+    numbers = random.Random(seed)
+    return lambda _: NOW - timedelta(days=min(numbers.expovariate(1 / 120), 729))
+
+
+@pytest.mark.parametrize("when", [spread(1), newest_often(1)])
+@pytest.mark.parametrize("burst", [20, 40, 80, 120])
+def test_l1_the_rate_limit_sets_the_pace_for_a_few_percent_more_requests(
+    burst: int, when: Callable[[int], datetime]
+) -> None:
+    counts = {"getDeals": 150_000 * PAGE // 500, "getPersons": 100_000 * PAGE // 500}  # as many pages as 250,000 rows
+    server = Server(burst=burst)
+    for operation, count in counts.items():
+        server.fill(operation, count, when)
+    scheduler = WindowScheduler(helpers=32, at_once=lambda: burst / LIMIT_S * server.answer_s)
+
+    async def both() -> list[list[Page]]:
+        return await asyncio.gather(*(read(target_of(server, name, scheduler)) for name in counts))
+
+    found, seconds = run_virtually(both())
+    assert [ids(pages) for pages in found] == [set(range(1, count + 1)) for count in counts.values()]
+    assert seconds <= 1.2 * len(server.queries) / burst * LIMIT_S
+    assert len(server.queries) <= 1.06 * sum(counts.values()) / PAGE
+    assert len(set(server.queries)) == len(server.queries)
+
+
+@pytest.mark.parametrize(("pages", "more"), [(1, 0), (2, 0), (3, 1), (LONG, 1)])
+def test_a_short_list_is_read_with_one_cursor_for_one_more_request_at_most(pages: int, more: int) -> None:
+    server = Server()
+    server.fill("getDeals", pages * PAGE, newest_often(1))
+    found, _ = run_virtually(read(target_of(server)))
+    assert (len(found), len(server.queries)) == (pages, pages + more)
+    assert not any(is_parallel(page) for page in found)
+
+
+@pytest.mark.parametrize("untimed", [0, 1, PAGE, 3 * PAGE + 5])
+def test_s1_records_without_a_time_of_change_are_read_too(untimed: int) -> None:
+    server, when = Server(), newest_often(2)
+    count = 2 * LONG * PAGE
+    server.fill("getDeals", count, lambda number: None if number > count - untimed else when(number))
+    found, _ = run_virtually(read(target_of(server)))
+    assert ids(found) == set(range(1, count + 1))
+    assert any(is_parallel(page) for page in found)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_s1_s3_what_changes_or_appears_while_a_list_is_read_is_in_it(seed: int) -> None:
+    server, numbers = Server(seed=seed), random.Random(seed)
+    count = 2 * LONG * PAGE
+    server.fill("getDeals", count, newest_often(seed))
+    changed: dict[int, str] = {}
+
+    def change() -> None:
+        id, moment = numbers.randrange(1, count + 40), NOW + timedelta(seconds=len(changed) // 3)
+        changed[id] = text(moment)
+        server.put("getDeals", id, moment)
+
+    server.on_request = change
+    found, _ = run_virtually(read(target_of(server)))
+    assert ids(found) >= set(range(1, count + 1))
+    newest: dict[int, str] = {}
+    for page in found:
+        for record in page.records or ():
+            row = msgspec.json.decode(record)
+            newest[row["id"]] = max(newest.get(row["id"], ""), row["update_time"])
+    late = set(list(changed)[-8:])  # of the last requests: the next sync reads them, from the beginning of this walk
+    assert {id for id, time in changed.items() if newest.get(id) != time} <= late
+
+
+@pytest.mark.parametrize("cut", range(1, 86, 6))
+def test_s1_a_walk_in_windows_continues_after_any_page_and_requests_none_again(cut: int) -> None:
+    server = Server()
+    server.fill("getDeals", 80 * PAGE, newest_often(3))
+    first, _ = run_virtually(read(target_of(server), most=cut))
+    assert first[-1].next
+    sealed = {page.cursor for page in first}
+    rest, _ = run_virtually(read(target_of(server), replace(first[-1], records=None, body=b"")))
+    assert ids([*first, *rest]) == set(range(1, 80 * PAGE + 1))
+    assert sealed.isdisjoint(page.cursor for page in rest)
+    assert [page.seq for page in rest] == list(range(cut, cut + len(rest)))
+    assert rest[-1].next is None
+    assert all(page.next for page in [*first, *rest][:-1])
+
+
+def test_s4_a_list_that_does_not_keep_its_order_is_not_taken_for_complete() -> None:
+    server = Server()
+    server.fill("getDeals", 80 * PAGE, newest_often(3))
+    listed = server.list
+
+    def shuffled(operation: str, query: Mapping[str, str]) -> tuple[list[tuple[str, int]], str | None]:
+        rows, cursor = listed(operation, query)
+        return (rows[::-1] if "updated_until" in query else rows), cursor
+
+    server.list = shuffled  # type: ignore[method-assign]
+    with pytest.raises(BadAnswer, match="not in the requested order"):
+        run_virtually(read(target_of(server)))
+
+
+@pytest.mark.parametrize("trouble", ["unsorted", "untimed last", "untimed first in both", "refused"])
+def test_s1_a_list_that_can_not_be_relied_upon_to_sort_is_read_with_one_cursor(trouble: str) -> None:
+    server = Server()
+    server.fill("getDeals", 80 * PAGE, newest_often(3))
+    listed = server.list
+
+    def answer(operation: str, query: Mapping[str, str]) -> tuple[list[tuple[str, int]], str | None]:
+        rows, cursor = listed(operation, query)
+        if query["sort_by"] == "id":
+            return [("" if id == 3 and trouble == "untimed last" else time, id) for time, id in rows], cursor
+        if trouble == "refused":
+            raise ApiError("400", status=400, operation=operation)
+        if trouble == "unsorted":
+            rows = sorted(rows, key=lambda row: row[1] % 7)
+        if trouble == "untimed first in both":
+            rows = [("", 3), *rows[1:]]
+        return rows, cursor
+
+    server.list = answer  # type: ignore[method-assign]
+    found, _ = run_virtually(read(target_of(server)))
+    assert ids(found) == set(range(1, 80 * PAGE + 1))
+    assert len(found) == 80
+    assert not any(is_parallel(page) for page in found)
+    assert all(before.next for before, _ in pairwise(found))
