@@ -280,11 +280,6 @@ class ThrottledCaller:
             return await self._client.call(operation, path, query=query)
 
 
-def divisible(operation: Operation) -> bool:
-    """Whether a list can be limited to changes within a window of time, in their order."""
-    return {"updated_since", "updated_until", "sort_by", "sort_direction"} <= operation.query.keys()
-
-
 async def read(
     client: Caller,
     stream: Stream,

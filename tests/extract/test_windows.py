@@ -21,7 +21,6 @@ from pdsync.extract.windows import (
     WindowProgress,
     WindowScheduler,
     WindowSet,
-    divisible,
     last_change,
     read,
 )
@@ -328,9 +327,3 @@ async def test_a_call_waits_for_its_turn() -> None:
         await asyncio.sleep(0)
         assert client.queries == []
     assert (await call).status == 200
-
-
-def test_only_lists_with_a_window_and_an_order_can_be_divided() -> None:
-    assert divisible(LIST)
-    assert not divisible(catalogue.operation("getDeals", "v1"))
-    assert not divisible(catalogue.operation("getPipelines", "v2"))

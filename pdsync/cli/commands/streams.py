@@ -10,6 +10,7 @@ from pdsync.cli import overview, tables
 from pdsync.cli.app import App, Command
 from pdsync.cli.overview import Group
 from pdsync.core import catalogue
+from pdsync.core.reading import side_by_side
 from pdsync.errors import ConfigError
 from pdsync.model import Topic
 from pdsync.runner.reconcile import rotation
@@ -25,8 +26,8 @@ _VERIFIED = {
     "by_record": "in turn, by record", "once": "read once", "never": "never",
 }  # fmt: skip
 _HEADERS = [
-    "name", "read", "changes", "verified", "tokens_a_page", "rows_a_page", "asked_once_a", "key", "cursor", "deletes",
-    "version", "lists", "operations", "tables",
+    "name", "read", "changes", "verified", "tokens_a_page", "rows_a_page", "side_by_side", "asked_once_a", "key", "cursor",
+    "deletes", "version", "lists", "operations", "tables",
 ]  # fmt: skip
 
 
@@ -42,6 +43,9 @@ def streams(app: App, streams: tuple[str, ...], topic: Topic | None, everything:
 
     Streams that hardly ever change, or can't be requested for changes, are read "in turn": once within the verify
     cycle, which then shows their changes and deletions; whenever they are named; and by --full.
+
+    Of a long list, windows of time, pages, or the lists of several parents are requested side by side, as many as the
+    rate limit allows; "no": one page after the other.
 
     Rows are verified by every sync; in turn within the verify cycle: whole, by the counts of other records, or by a
     request for each record if limits.dependents_share suffices. "read once": they do not change. "never": the content
@@ -112,6 +116,9 @@ def _facts(stream: Stream, prefer: Version) -> dict[str, Any]:
         "lists": len(sources),
         "tokens_a_page": max(operation.cost or 0 for operation in operations),
         "rows_a_page": min(operation.page_size or 0 for operation in operations) or None,
+        "side_by_side": " or ".join(
+            dict.fromkeys(side_by_side(stream, *each) for each in zip(sources, operations, strict=True))
+        ),
         "deletes": "listed" if stream.deleted else "not shown",
         "verified": "in turn" if stream.takes_turns else _VERIFIED[rotation.way_of(stream, prefer)],
         "leaves_out": stream.leaves_out,

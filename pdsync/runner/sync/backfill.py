@@ -19,8 +19,9 @@ from msgspec.structs import replace
 
 from pdsync.core import catalogue
 from pdsync.core.control.windows import Windows
+from pdsync.core.reading import divisible
 from pdsync.errors import BudgetSpent, ConfigError, PdsyncError, Stopped, StorageError
-from pdsync.extract import raw_archive, windows
+from pdsync.extract import raw_archive
 from pdsync.model import StreamReceipt
 from pdsync.runner import connection, unlocked
 from pdsync.runner.report.receipt import StreamEnd, begin_receipt, conclude, count_changes, exit_code
@@ -279,7 +280,7 @@ class BackfillRun:
         limits = [
             f"{source.name}: its list has no --until, so it was read from --since until now, in one walk"
             for source, operation in own
-            if not windows.divisible(operation)
+            if not divisible(operation)
         ]
         _, sources = stream.sources(self.session.settings.api)
         limits += [

@@ -6,11 +6,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pdsync.core import catalogue
+from pdsync.core.reading import side_by_side
 from pdsync.errors import DependentsBudgetSpent
 from pdsync.extract.child_lists import dependents
 from pdsync.extract.pages import pages, query_of
 from pdsync.extract.parallel import LongList, parallel_pages
-from pdsync.extract.windows import divisible
 from pdsync.runner.sync import parent_keys
 from pdsync.runner.sync.pacing import Pacing
 from pdsync.sql import first, quoted
@@ -58,8 +58,8 @@ class ListFetcher:
         """
         session, pacing = self._session, self._pacing
         operation = catalogue.operations(walk.version)[source.operation]
-        is_whole = walk.since is None and not params and stream.cursor is not None
-        if in_windows and is_whole and divisible(operation) and not pacing.is_sequential:
+        way = "no" if pacing.is_sequential else side_by_side(stream, source, operation)
+        if in_windows and way == "windows" and walk.since is None and not params:
             target = await self._long_list(stream, source, walk, operation)
             return pacing.sharing(parallel_pages(target, after), in_windows=True)
         query = query_of(stream, source, walk.version, operation, walk.since) | dict(params)
@@ -81,7 +81,7 @@ class ListFetcher:
         newest = None
         if source.way == "newest_first" and stream.cursor:
             newest = stream.column(stream.cursor).path(stream.cursor, walk.version)
-        if operation.paging != "offset" or walk.since is not None:
+        if way != "pages" or walk.since is not None:
             return pages(session.http, operation, walk, query, after=after, newest_first=newest)
         reading = pages(
             session.http,

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from pdsync.core.budget import WINDOW_S
 from pdsync.core.list_response import open_envelope
 from pdsync.core.log import log
+from pdsync.core.reading import divisible
 from pdsync.errors import ApiError, BadAnswer, FeatureOff, Forbidden, PdsyncError, Stopped, StorageError
 from pdsync.extract import raw_archive, windows
 from pdsync.extract.windows import ThrottledCaller, WindowProgress, WindowScheduler, WindowSet
@@ -59,7 +60,7 @@ class WindowReader:
 
     def _progress_of(self, window: Window) -> WindowProgress:
         operation = self.lists[window.stream, window.source][2]
-        return WindowProgress(window, page_rows=operation.page_size or 100, divisible=windows.divisible(operation))
+        return WindowProgress(window, page_rows=operation.page_size or 100, divisible=divisible(operation))
 
     def _max_in_flight(self) -> float:
         """How many requests in flight use the whole rate limit; infinite if there is no limit."""
