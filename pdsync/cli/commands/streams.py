@@ -26,8 +26,8 @@ _VERIFIED = {
     "by_record": "in turn, by record", "once": "read once", "never": "never",
 }  # fmt: skip
 _HEADERS = [
-    "name", "read", "changes", "verified", "tokens_a_page", "rows_a_page", "side_by_side", "asked_once_a", "key", "cursor",
-    "deletes", "version", "lists", "operations", "tables",
+    "name", "read", "changes", "verified", "tokens_a_page", "rows_a_page", "side_by_side", "asked_once_a", "key",
+    "cursor", "deletes", "version", "lists", "operations", "tables",
 ]  # fmt: skip
 
 
