@@ -83,14 +83,18 @@ def text(results: dict[str, Figures]) -> str:
     """The page."""
     parts = [_INTRO, _goals(results)]
     if found := results.get("sync"):
-        parts += [_LOAD, _images(load_plots(found)), _load_table(found), _source(found, max(_rows(found)))]
+        parts += [_LOAD, *_section(found, max(_rows(found)), load_plots(found), _load_table(found))]
     if found := results.get("limits"):
         rows = max(read["rows"] for read in found["reads"])
-        parts += [_LIMITS, _images(limit_plots(found)), _limit_table(found), _source(found, rows)]
+        parts += [_LIMITS, *_section(found, rows, limit_plots(found), _limit_table(found))]
     if found := results.get("night"):
         introduction = _NIGHT.format(strategy=f"`{found['dlt_strategy']}`")
-        parts += [introduction, _images(night_plots(found)), _night_table(found), _source(found, found["rows"])]
+        parts += [introduction, *_section(found, found["rows"], night_plots(found), _night_table(found))]
     return "\n".join(part.strip("\n") + "\n" for part in [*parts, _FAIR] if part)
+
+
+def _section(found: Figures, rows: int, plots_of_it: list[Plot], table: str) -> list[str]:
+    return [_doubts(found, rows), _images(plots_of_it), table, _source(found)]
 
 
 def all_plots(results: dict[str, Figures]) -> list[Plot]:
@@ -223,8 +227,22 @@ def _night_table(found: Figures) -> str:
     return "\n".join(lines)
 
 
-def _source(found: Figures, rows: int) -> str:
-    """Where, when and how the figures of a section were measured, and why to doubt them."""
+def _doubts(found: Figures, rows: int) -> str:
+    """Why to doubt the figures of a section, if there is a reason."""
+    doubts = ["A try: too few rows to mean more than start-up."] if rows < _SMALL else []
+    if _is_busy(found):
+        others = found["machine"]["used_by_others"]
+        doubts.append(
+            f"The machine was busy: other programs used {others:.0%} of it meanwhile. Seconds and rows/s compare"
+            " nothing, processor time only roughly."
+        )
+    if found.get("is_modified"):
+        doubts.append("With changes that are not in the commit.")
+    return f"**{' '.join(doubts)}**" if doubts else ""
+
+
+def _source(found: Figures) -> str:
+    """When, where and by which command the figures of a section were measured."""
     machine, versions = found["machine"], found.get("versions", {})
     commit = f", commit `{found['commit']}`" if found.get("commit") else ""
     where = [f"{machine['cores']} cores"]
@@ -232,16 +250,7 @@ def _source(found: Figures, rows: int) -> str:
     where += [f"{machine['memory_gib']:.0f} GiB"] if "memory_gib" in machine else []
     used = [f"{name} {versions[name]}" for name in ("python", "duckdb", "pyarrow") if name in versions]
     used += [f"dlt {versions['dlt_parquet']['dlt']}"] if "dlt_parquet" in versions else []
-    doubts = ["**A try: too few rows to mean more than start-up.**"] if rows < _SMALL else []
-    if _is_busy(found):
-        doubts.append(
-            f"**The machine was busy: other programs used {machine['used_by_others']:.0%} of it meanwhile. Seconds and"
-            " rows/s compare nothing, processor time only roughly.**"
-        )
-    if found.get("is_modified"):
-        doubts.append("**With changes that are not in the commit.**")
-    facts = f"{found['at'][:10]}{commit}; {', '.join([*where, *used])}; `{found['command']}`."
-    return " ".join([*doubts, facts])
+    return f"{found['at'][:10]}{commit}; {', '.join([*where, *used])}; `{found['command']}`."
 
 
 def _is_busy(found: Figures) -> bool:

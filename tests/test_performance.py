@@ -82,7 +82,8 @@ def test_another_figure_is_another_page_and_another_plot() -> None:
         "| 679,000 | pdsync | 20.0 | 33,950 | 37.6 | 512 |",
         "| company | 40 | one cursor | 149,000 | 676 | 8,166 | 35.4 | 3.20 | 40 | 0 |",
         "| 1 % | 10,802 | pdsync | 4.25 | 5.50 | 321 |",
-        "**A try: too few rows to mean more than start-up.** 2026-01-02; 2 cores; `python -m benchmarks.some`.",
+        "**A try: too few rows to mean more than start-up.**",
+        "2026-01-02; 2 cores; `python -m benchmarks.some`.",
     ],
 )
 def test_the_page_shows_each_figure(line: str) -> None:
