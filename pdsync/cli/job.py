@@ -12,7 +12,9 @@ import msgspec
 
 from pdsync.cli import receipts
 from pdsync.cli.progress import Expected, Progress
+from pdsync.core import catalogue
 from pdsync.errors import PdsyncError
+from pdsync.runner import unlocked
 from pdsync.runner.pipelines import forecast
 
 if TYPE_CHECKING:
@@ -48,12 +50,26 @@ def run_with_progress(
 
 
 def expect_requests(settings: Settings, request: SyncRequest) -> dict[str, Expected]:
-    """The requests that a sync will make for each stream; empty if it can't be estimated."""
+    """The requests that a sync will make for each stream, without those that an interrupted one has made already.
+
+    Empty if it can't be estimated.
+    """
     try:
         lines = forecast.forecast(settings, request).lines
+        sealed: dict[str, list[int]] = {}
+        if settings.control.exists():
+            with unlocked.open_control(settings) as control:
+                for (stream, version, operation), pages in control.pages_of_unfinished_walks().items():
+                    cost = catalogue.operation(f"{version} {operation}").cost or 0
+                    before = sealed.get(stream, [0, 0])
+                    sealed[stream] = [before[0] + pages, before[1] + pages * cost]
     except PdsyncError:
         return {}
-    return {each.stream: Expected(each.requests, each.at_least, each.tokens) for each in forecast.sum_by_stream(lines)}
+    expected = {}
+    for each in forecast.sum_by_stream(lines):
+        requests, tokens = sealed.get(each.stream, (0, 0))
+        expected[each.stream] = Expected(max(each.requests - requests, 0), each.at_least, max(each.tokens - tokens, 0))
+    return expected
 
 
 def show_receipt(app: App, receipt: Receipt, code: int, **more: object) -> None:

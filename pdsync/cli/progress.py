@@ -176,7 +176,7 @@ class Progress:
         for name, work in self._streams.items():
             if work.ended is None:
                 expected = (self._expected or {}).get(name, Expected(1, at_least=True))
-                if not expected.requests:
+                if expected.rows:
                     return self._share_of_rows(elapsed)
                 left += max(expected.requests - work.receipt.requests, 1)
                 tokens += max(expected.tokens - work.receipt.tokens, 0)

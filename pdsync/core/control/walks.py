@@ -159,6 +159,15 @@ class Walks(Database):
         rows = self.rows("SELECT max(seq) FROM pages WHERE walk = ?", walk_id)
         return None if rows[0][0] is None else self.sealed_pages(walk_id, int(str(rows[0][0])))[0]
 
+    def pages_of_unfinished_walks(self) -> dict[tuple[str, str, str], int]:
+        """(stream, version, operation) → the sealed pages of walks of lists that are not in the warehouse yet."""
+        rows = self.rows(
+            "SELECT w.stream, w.version, w.operation, count(*) FROM walks w JOIN pages p ON p.walk = w.id"
+            " WHERE w.state IN ('open', 'sealed') AND w.source NOT LIKE ? GROUP BY 1, 2, 3",
+            f"{BACKFILL}%",
+        )
+        return {(str(r[0]), str(r[1]), str(r[2])): int(str(r[3])) for r in rows}
+
     def pages_of_last_walks(self) -> LastWalks:
         """(stream, source, whether it is a whole list) → pages and rows of the newest applied walk."""
         rows = self.rows(

@@ -44,6 +44,11 @@ class ListProbe:
         return bool(self._next_way())
 
     @property
+    def largest_id(self) -> int:
+        """The largest id in the list; 0 if it is not known."""
+        return self._largest
+
+    @property
     def missing_ids(self) -> float:
         """How many ids below the largest one are not in the list; 0 if that is not known."""
         return max(self._largest - self.rows, 0)

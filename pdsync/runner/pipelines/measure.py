@@ -187,6 +187,8 @@ class Measuring:
         for (stream, having), count in self._counts.items():
             lists = [each for each in self.lists if each.stream.name == stream]
             rows, most = sum(each.rows for each in lists), sum(each.most for each in lists)
+            if all(each.largest_id for each in lists):  # they share their ids
+                most = min(most, max(each.largest_id for each in lists))
             is_whole = all(each.is_exact for each in lists)
             share = count.share if is_whole else min(1.5 * count.share + 0.1, 1.0)
             basis = f"{count.share:.0%} of {count.seen:,} {stream} that were seen"
