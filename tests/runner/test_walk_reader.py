@@ -11,11 +11,13 @@ from msgspec.structs import replace
 
 from pdsync.core import catalogue
 from pdsync.errors import DependentsBudgetSpent, Forbidden
+from pdsync.extract import parallel
 from pdsync.model import Page, StreamReceipt
 from pdsync.runner.report.receipt import count_changes
 from pdsync.runner.sync.sync_request import SyncRequest
 from pdsync.runner.sync.walk_reader import WalkReader, _uninterrupted, param_value, resume_point
 from tests.runner.kit import T0, deal, encode, load, open_session
+from tests.support import knobs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -131,6 +133,25 @@ async def test_a_missing_right_is_no_expired_cursor(session: OnlineSession, box:
     with pytest.raises(Forbidden):
         await WalkReader(session).read_walk(DEALS, LIVE, walk)
     assert states(session) == ["dropped"]
+
+
+async def test_s1_s4_a_list_that_loses_its_order_while_it_is_read_in_windows_is_read_again_with_one_cursor(
+    session: OnlineSession, box: RunningSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "LONG", 3)
+    later = {"find": '"update_time":"20..', "replace": '"update_time":"2099'}
+    box.faults.add(kind="mutate", path="sort_by=update_time&.*cursor=", **later)
+    box.clear_log()
+    progress = session.progress["deals"] = StreamReceipt()
+    with knobs.smaller_pages(1):
+        await WalkReader(session).read_source(DEALS, LIVE, "v2", is_done=False)
+    assert states(session) == ["dropped", "applied"]
+    orders = ["sort_by=id" in entry.query for entry in box.log]
+    assert orders[:3] == [True, True, False]
+    assert not all(orders[2:-8])
+    assert all(orders[-8:])
+    assert session.loader.connection.execute("SELECT count(*), count(DISTINCT id) FROM deals").fetchone() == (8, 8)
+    assert progress.inserted == 8
 
 
 CHANGES = catalogue.stream("deal_changelog")

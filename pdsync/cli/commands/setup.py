@@ -34,7 +34,7 @@ _TOML = """\
 [limits]
 # burst = 20                 # requests in any two seconds: Lite 20, Growth 40, Premium 100, Ultimate 120
 # daily_tokens = 30000       # until Pipedrive's own headers say otherwise
-# concurrency = 8            # requests in flight
+# concurrency = 8            # the most requests in flight; without it, as many as the rate limit needs
 
 [warehouse]
 # path = "data/warehouse.duckdb"
