@@ -164,7 +164,8 @@ class _AheadCaller:
 
     def __init__(self, target: _List) -> None:
         self._target = target
-        self._requested: dict[str, asyncio.Task[Answer]] = {}  # by offset
+        self._requested: dict[str, asyncio.Future[Answer]] = {}  # by offset
+        self._forgotten: list[asyncio.Future[Answer]] = []
 
     async def call(self, operation: Operation, path: str | None = None, *, query: Mapping[str, str] | None) -> Answer:
         """See `Caller.call`; the answer may be on its way already."""
@@ -176,8 +177,9 @@ class _AheadCaller:
         step, target = rows - overlap(rows), self._target
         count = target.ahead(read) if offset is not None and step > 0 else 0
         offsets = [str(int(offset or 0) + at * step) for at in range(count + 1)] if count else []
-        for other in self._requested.keys() - set(offsets):
-            self._requested.pop(other).cancel()
+        for other in self._requested.keys() - {offset, *offsets}:
+            self._forgotten.append(self._requested.pop(other))
+            self._forgotten[-1].cancel()
         for each in offsets:
             if each not in self._requested:
                 call = target.client.call(target.operation, target.path, query={**target.query, "start": each})
@@ -185,9 +187,9 @@ class _AheadCaller:
 
     async def close(self) -> None:
         """Stop the requests that nobody waits for."""
-        for task in self._requested.values():
-            task.cancel()
-        await asyncio.gather(*self._requested.values(), return_exceptions=True)
+        for each in self._requested.values():
+            each.cancel()
+        await asyncio.gather(*self._requested.values(), *self._forgotten, return_exceptions=True)
 
 
 async def _offset_pages(target: _List, after: Page | None) -> AsyncGenerator[Page]:

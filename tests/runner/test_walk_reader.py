@@ -139,8 +139,8 @@ async def test_s1_s4_a_list_that_loses_its_order_while_it_is_read_in_windows_is_
     session: OnlineSession, box: RunningSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parallel, "LONG", 3)
-    later = {"find": '"update_time":"20..', "replace": '"update_time":"2099'}
-    box.faults.add(kind="mutate", path="sort_by=update_time&.*cursor=", **later)
+    unordered = "sort_by=update_time&.*cursor="
+    box.faults.add(kind="mutate", path=unordered, find='"update_time":"20..', replace='"update_time":"2099')
     box.clear_log()
     progress = session.progress["deals"] = StreamReceipt()
     with knobs.smaller_pages(1):
