@@ -237,23 +237,3 @@ async def test_s9_the_sealed_walk_of_an_older_run_does_not_make_this_run_complet
         session.control.end_walk(walk.id, "sealed")
         await WalkReader(session).load_left_over(DEALS, done)
         assert done == (set() if run else {("deals", LIVE.name)})
-
-
-@pytest.mark.parametrize(
-    ("daily", "share", "charges", "is_stopped"),
-    [(1000, 10, [40, 60], False), (1000, 10, [40, 61], True), (0, 10, [10**9], False)],
-)
-async def test_l5_dependent_streams_stop_at_their_share_of_the_day(
-    session: OnlineSession, daily: int, share: int, charges: list[int], is_stopped: bool
-) -> None:
-    session.settings = replace(session.settings, daily_tokens=daily, dependents_share=share)
-    lists = WalkReader(session).lists
-    for tokens in charges[:-1]:
-        lists.charge_dependents(tokens)
-    if is_stopped:
-        with pytest.raises(DependentsBudgetSpent):
-            lists.charge_dependents(charges[-1])
-        assert lists.dependents_spent == sum(charges[:-1])  # what is refused is not spent
-    else:
-        lists.charge_dependents(charges[-1])
-        assert lists.dependents_spent == sum(charges)
