@@ -19,7 +19,7 @@ from pdsync.core.log import log
 from pdsync.core.project_folder import load_settings
 from pdsync.core.request import request_of_call
 from pdsync.core.request_builder import check
-from pdsync.core.upload_download import MemorySink
+from pdsync.core.sinks import MemorySink
 from pdsync.errors import ConfigError
 from pdsync.extract.records import records
 from pdsync.runner import push as pushing

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from pdsync.core.account import Account, fetch_account
 from pdsync.core.budget import Budget
 from pdsync.core.control import Control
-from pdsync.core.http import Http
 from pdsync.errors import WrongCompany
 
 if TYPE_CHECKING:
@@ -30,6 +29,8 @@ async def ask_account(settings: Settings, credentials: Credentials) -> Account:
         ServerTrouble: the host can't be reached.
         BadAnswer: the answer names no user or no company.
     """
+    from pdsync.core.http import Http  # noqa: PLC0415 - slow to import, and not for --help
+
     with _ledger(settings) as path:
         budget = Budget(path, credentials.ledger_key, burst=settings.burst, daily_tokens=settings.daily_tokens)
         try:

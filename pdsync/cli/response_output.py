@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pdsync.cli.app import App
     from pdsync.core.answer import Answer
     from pdsync.core.request import Request
-    from pdsync.core.upload_download import ByteSink
+    from pdsync.core.sinks import ByteSink
 
 
 class Downloader(Protocol):

@@ -4,7 +4,7 @@ Retried are reads (GET) after a broken connection, a timeout, a 5xx or a body th
 server refused unprocessed (429, or 401 once, where the token can be refreshed); never a write whose outcome is
 unknown. All retries of a run share one budget, so that a failing server is not overloaded.
 
-Redirects are not followed: they would receive the token. A download may follow one without it (`core.upload_download`).
+Redirects are not followed: they would receive the token. A download may follow one without it (`core.downloads`).
 Bodies have a maximum size, packed and unpacked.
 """
 
@@ -25,11 +25,11 @@ import msgspec
 
 from pdsync.core.answer import PLAIN_CAP, RETRYABLE, WIRE_CAP, Answer, Retryable, answer_is_unknown, judge, note_headers
 from pdsync.core.config import is_loopback
+from pdsync.core.downloads import REDIRECTS, SLOWEST, GzipReader, bare_session, redirect_target, stream
 from pdsync.core.log import clean, log
 from pdsync.core.proxy import OWN_CA, certificate_message, proxy_for, proxy_options
 from pdsync.core.request import Query, Request, RetryPolicy, request_of, request_of_call
 from pdsync.core.server_clock import ServerClock
-from pdsync.core.upload_download import REDIRECTS, SLOWEST, GzipReader, bare_session, redirect_target, stream
 from pdsync.errors import ApiError, AuthError, BadAnswer, Forbidden, NotFound, ServerTrouble
 from pdsync.version import __version__
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pdsync.core.budget import Budget
     from pdsync.core.credentials import Credentials
     from pdsync.core.request_builder import Call
-    from pdsync.core.upload_download import ByteSink
+    from pdsync.core.sinks import ByteSink
     from pdsync.model import Operation
 
 _MAX_RESERVED = 4 * 2**20  # bytes reserved for a body at most, whatever its Content-Length
@@ -348,7 +348,7 @@ class Http:
 
 
 def _timeout(total_s: float | None) -> aiohttp.ClientTimeout:
-    """The timeouts of an attempt; `total_s` is None for files, whose speed `upload_download.stream` checks."""
+    """The timeouts of an attempt; `total_s` is None for files, whose speed `downloads.stream` checks."""
     return aiohttp.ClientTimeout(total=total_s, sock_connect=15, sock_read=30)
 
 

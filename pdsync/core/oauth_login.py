@@ -15,8 +15,6 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
-from aiohttp import web
-
 from pdsync.core.config import is_loopback
 from pdsync.core.log import clean, hide, log
 from pdsync.core.oauth_app import check_redirect_uri, missing_scopes
@@ -27,6 +25,8 @@ from pdsync.errors import AuthError, BadAnswer, ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from urllib.parse import SplitResult
+
+    from aiohttp import web
 
     from pdsync.core.oauth_app import OAuthApp
 
@@ -81,6 +81,8 @@ class OAuthLogin:
             AuthError: access was not allowed, in time or at all.
             ConfigError: the redirect URI does not lead to this machine, or the port is taken.
         """
+        from aiohttp import web  # noqa: PLC0415 - slow to import, and for this only
+
         host, port = listening_address(self._app.redirect_uri, port)
         code: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -250,6 +252,8 @@ def _is_navigation(headers: Mapping[str, str]) -> bool:
 
 
 def _page(status: int, text: str) -> web.Response:
+    from aiohttp import web  # noqa: PLC0415 - as above
+
     headers = {
         "Cache-Control": "no-store",
         "Referrer-Policy": "no-referrer",

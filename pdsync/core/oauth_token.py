@@ -12,7 +12,6 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import aiohttp
 import msgspec
 from msgspec import Struct
 
@@ -136,6 +135,8 @@ async def _send(
 
     If the server has spent the token on an answer that was lost, nothing is lost by asking again.
     """
+    import aiohttp  # noqa: PLC0415 - slow to import, and needed only once an hour
+
     failure = ""
     host = urlsplit(url).netloc
     way = proxy_options(proxy_for(url))

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from pdsync.core import catalogue
 from pdsync.core.request import Request, RetryPolicy
-from pdsync.core.upload_download import FilePart, Form, file_part
+from pdsync.core.uploads import FilePart, Form, file_part
 from pdsync.errors import ConfigError
 from pdsync.model import Method, Operation
 

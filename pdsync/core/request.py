@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from pdsync.core.upload_download import Form, form_of
+from pdsync.core.uploads import Form, form_of
 
 if TYPE_CHECKING:
     from pdsync.core.request_builder import Call

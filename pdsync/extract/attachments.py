@@ -17,7 +17,8 @@ from msgspec import Struct
 
 from pdsync.core import catalogue
 from pdsync.core.request import request_of
-from pdsync.core.upload_download import TooLarge, content_type_of
+from pdsync.core.sinks import TooLarge
+from pdsync.core.uploads import content_type_of
 from pdsync.errors import (
     ApiError,
     BadAnswer,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
     from pdsync.core.answer import Answer
     from pdsync.core.request import Request
-    from pdsync.core.upload_download import ByteSink
+    from pdsync.core.sinks import ByteSink
     from pdsync.model import Operation
 
 LINKS = {

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from pdsync.core import auth
 from pdsync.core.budget import Budget
-from pdsync.core.http import Http
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from pdsync.core.config import Settings
+    from pdsync.core.http import Http
 
 _CONCURRENCY_WITHOUT_LIMIT = 16
 _MAX_CONCURRENCY = 32
@@ -37,6 +37,8 @@ async def connect(settings: Settings, *, run_tokens: int | None = None) -> Async
         AuthError: there is no token. Nothing was called.
         CoolingDown: Pipedrive asked for a pause that has not ended.
     """
+    from pdsync.core.http import Http  # noqa: PLC0415 - slow to import, and many commands make no request
+
     credentials = auth.credentials(settings)
     budget = Budget(
         settings.control,

@@ -87,7 +87,6 @@ _ONLINE = {"aiohttp", "asyncio", "ssl", "keyring", "pdsync.core.http", "pdsync.r
     ("arguments", "never", "most"),  # modules of pdsync, of some 350
     [
         (["--help"], {*_DATABASE, *_ONLINE, "rich", "tomllib", "pdsync.core.catalogue"}, 15),
-        (["schedule", "--help"], {*_DATABASE, *_ONLINE, "rich"}, 30),
         (["status"], {*_ONLINE, "pyarrow", "pandas"}, 60),
         (["sql", "select 1"], {*_ONLINE, "pyarrow.parquet", "pandas"}, 50),
     ],
@@ -96,6 +95,16 @@ def test_a_command_imports_only_what_it_uses(arguments: list[str], never: set[st
     imported = _imports(*arguments)
     assert imported & never == set()
     assert len([name for name in imported if name.startswith("pdsync.")]) <= most
+
+
+def test_the_help_of_any_command_imports_no_client() -> None:
+    script = (
+        "import sys\nfrom importlib import import_module\nfrom pdsync.cli.main import COMMANDS\n"
+        "for module in {entry.module for entry in COMMANDS.values()}:\n"
+        "    import_module(f'pdsync.cli.commands.{module}')\n"
+        "print(*{'aiohttp', 'keyring', 'jinja2', 'rich', 'pdsync.core.http', 'pdsync.sandbox'} & sys.modules.keys())"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout == b"\n"
 
 
 def test_the_short_help_of_a_command_begins_as_its_own() -> None:

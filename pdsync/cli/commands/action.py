@@ -18,7 +18,7 @@ from pdsync.core.actions import DEBUG, Action, actions, inputs_of, is_true, read
 from pdsync.core.actions import action as action_of
 from pdsync.core.log import clean_json
 from pdsync.core.raw_request import pair
-from pdsync.core.upload_download import MemorySink, TooLarge
+from pdsync.core.sinks import MemorySink, TooLarge
 from pdsync.errors import ConfigError
 from pdsync.runner.actions import change, read
 from pdsync.runner.actions.caller import Caller

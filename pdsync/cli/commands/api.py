@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pdsync.core.answer import Answer
     from pdsync.core.http import Http
     from pdsync.core.request_builder import Call
-    from pdsync.core.upload_download import Form
+    from pdsync.core.uploads import Form
     from pdsync.model import Operation
 
 T = TypeVar("T")

@@ -20,7 +20,7 @@ from pdsync.core.account import fetch_account
 from pdsync.core.config import expand
 from pdsync.core.log import clean
 from pdsync.core.request_builder import check
-from pdsync.core.upload_download import file_part
+from pdsync.core.uploads import file_part
 from pdsync.core.wording import counted
 from pdsync.errors import ApiError, BadAnswer, ConfigError, Stopped
 from pdsync.extract import attachments as contents

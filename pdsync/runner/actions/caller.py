@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pdsync.core.http import Http
     from pdsync.core.raw_request import RawRequest
     from pdsync.core.request import Request, RetryPolicy
-    from pdsync.core.upload_download import ByteSink
+    from pdsync.core.sinks import ByteSink
     from pdsync.model import Operation
 
 _SHOWN = 2000  # bytes of a body in the log

@@ -13,7 +13,7 @@ from pdsync.core.answer import PLAIN_CAP
 from pdsync.core.atomic_file import AtomicFile
 from pdsync.core.request import request_of_call
 from pdsync.core.request_builder import check
-from pdsync.core.upload_download import MemorySink
+from pdsync.core.sinks import MemorySink
 from pdsync.errors import ConfigError
 from pdsync.extract.attachments import MOST_BYTES
 from pdsync.runner.actions import raw
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pdsync.core.actions import Action
-    from pdsync.core.upload_download import ByteSink
+    from pdsync.core.sinks import ByteSink
     from pdsync.runner.actions.caller import Caller
     from pdsync.runner.actions.prepare import Prepared
 

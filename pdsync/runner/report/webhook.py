@@ -11,7 +11,6 @@ import os
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import aiohttp
 import msgspec
 
 from pdsync.core.config import is_loopback
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from pdsync.model import Receipt
 
 ENV = "PDSYNC_NOTIFY_URL"
-_TIMEOUT = aiohttp.ClientTimeout(total=15)
+_TIMEOUT_S = 15.0
 
 
 def find_address() -> str | None:
@@ -80,6 +79,8 @@ def describe_failure(pipeline: str, project: str, message: str, exit_code: int) 
 
 def post(url: str, facts: Mapping[str, Any]) -> str | None:
     """Post `facts`; the reason if that failed, otherwise None. It does not change the run's result."""
+    import aiohttp  # noqa: PLC0415 - slow to import, and most runs post nothing
+
     body = clean(msgspec.json.encode(facts).decode()).encode()
     try:
         asyncio.run(_post(url, body))
@@ -89,9 +90,11 @@ def post(url: str, facts: Mapping[str, Any]) -> str | None:
 
 
 async def _post(url: str, body: bytes) -> None:
+    import aiohttp  # noqa: PLC0415 - as above
+
     headers = {"Content-Type": "application/json"}
     async with (
-        aiohttp.ClientSession(timeout=_TIMEOUT) as session,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)) as session,
         session.post(url, data=body, headers=headers, allow_redirects=False, **proxy_options(proxy_for(url))) as answer,
     ):
         if answer.status >= 300:

@@ -1,4 +1,4 @@
-"""Moves files: forms for uploads, streamed answers for downloads, and the one redirect that a download may follow.
+"""Downloads files: streams answers, and follows the one redirect that a download may follow.
 
 The bytes of a file are often at a storage host, and the API answers with a link to them. It is followed once, by a
 client without token and cookies, over https and to public addresses only. Addresses are checked when the connection
@@ -8,23 +8,18 @@ is made: a name can't lead elsewhere after the check. A sandbox on this machine 
 from __future__ import annotations
 
 import ipaddress
-import mimetypes
-import os
 import re
-import stat
 import time
 import zlib
-from contextlib import ExitStack, contextmanager
-from pathlib import Path  # noqa: TC003 - msgspec reads it at run time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp.resolver import ThreadedResolver
-from msgspec import Struct
 from yarl import URL
 
 from pdsync.core.config import is_loopback
-from pdsync.errors import BadAnswer, ConfigError
+from pdsync.core.sinks import TooLarge
+from pdsync.errors import BadAnswer
 from pdsync.version import __version__
 
 if TYPE_CHECKING:
@@ -33,7 +28,8 @@ if TYPE_CHECKING:
 
     from aiohttp.abc import ResolveResult
 
-    from pdsync.core.request_builder import Call
+    from pdsync.core.sinks import ByteSink
+
 
 SLOWEST = 32 * 2**10  # bytes a second: a file that moves more slowly is given up
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -41,109 +37,6 @@ _STEP = 2**20  # unpacked at a time
 _MOST_MEMBERS = 4096  # of one gzip body
 _LONGEST_LINK = 8192
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-
-
-# Uploads.
-
-
-class FilePart(Struct, frozen=True):
-    """A file in a form: it is opened each time the form is sent."""
-
-    name: str  # of the field
-    path: Path
-    file_name: str  # as it is sent
-    content_type: str
-
-
-class Form(Struct, frozen=True):
-    """A form: texts and files. It can be sent again, unlike aiohttp's own."""
-
-    fields: tuple[tuple[str, str], ...] = ()
-    files: tuple[FilePart, ...] = ()
-    multipart: bool = False  # always true where there are files
-
-    @property
-    def size(self) -> int:
-        """The bytes of its files."""
-        return sum(part.path.stat().st_size for part in self.files)
-
-    @contextmanager
-    def opened(self) -> Iterator[aiohttp.FormData]:
-        """The form as aiohttp sends it, with its files open."""
-        # Names are sent as UTF-8, as browsers do: quoted ones would be stored with their percent signs.
-        data = aiohttp.FormData(quote_fields=False, default_to_multipart=self.multipart)
-        with ExitStack() as stack:
-            for name, value in self.fields:
-                data.add_field(name, value)
-            for part in self.files:
-                file = stack.enter_context(part.path.open("rb"))
-                data.add_field(part.name, file, filename=part.file_name, content_type=part.content_type)
-            yield data
-
-
-def file_part(name: str, path: Path, file_name: str | None = None) -> FilePart:
-    """The file at `path` as the field `name` of a form.
-
-    Raises:
-        ConfigError: there is no such file, or it can't be read. Nothing was sent.
-    """
-    try:
-        kind = path.stat().st_mode
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} can't be read: {error}. Nothing was sent.") from error
-    if not stat.S_ISREG(kind):
-        raise ConfigError(f"{path} is no file. Nothing was sent.")
-    if not os.access(path, os.R_OK):
-        raise ConfigError(f"{path} may not be read. Nothing was sent.")
-    sent_name = (file_name or path.name).encode(errors="replace").decode()
-    sent_name = "".join(char if char >= " " and char != "\x7f" else "_" for char in sent_name)
-    return FilePart(name, path, sent_name, content_type_of(sent_name) or "application/octet-stream")
-
-
-def form_of(call: Call) -> Form | None:
-    """The form that `call` sends; None where it sends JSON, or nothing.
-
-    Raises:
-        ConfigError: a file of it can't be read.
-    """
-    if call.operation.content not in ("form", "multipart") or isinstance(call.body, list):
-        return None
-    return Form(
-        tuple((call.body or {}).items()),
-        tuple(file_part(name, path) for name, path in call.files.items()),
-        multipart=call.operation.content == "multipart",
-    )
-
-
-def content_type_of(name: str) -> str | None:
-    """The media type of a file, guessed by its name; None where that has no known suffix."""
-    return mimetypes.guess_type(name, strict=False)[0]
-
-
-# Downloads.
-
-
-class ByteSink(Protocol):
-    """Receives the body of an answer."""
-
-    def begin(self) -> None:
-        """Begin a body: drop the bytes of an earlier attempt."""
-
-    def write(self, data: bytes) -> None:
-        """Receive the next bytes."""
-
-
-class MemorySink:
-    """A `ByteSink` in memory."""
-
-    def __init__(self) -> None:
-        self.body = bytearray()
-
-    def begin(self) -> None:
-        self.body.clear()
-
-    def write(self, data: bytes) -> None:
-        self.body += data
 
 
 class GzipReader:
@@ -180,10 +73,6 @@ class GzipReader:
                 yield data
             elif not self._member.eof:
                 return
-
-
-class TooLarge(BadAnswer):
-    """The body is longer than allowed. It was not kept."""
 
 
 async def stream(response: aiohttp.ClientResponse, sink: ByteSink, most_bytes: int, grace_s: float) -> None:
