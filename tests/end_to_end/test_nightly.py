@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pdsync.core import catalogue
 from pdsync.sandbox import Limits, Sizes, generate_company, running
 from tests.support.world import Project
 
@@ -69,6 +70,36 @@ def test_s6_within_the_verify_cycle_every_stream_is_compared_with_the_source(
         assert project.ask(f"SELECT _deleted_at IS NOT NULL FROM {kind} WHERE id = {id}") == [(True,)], kind
     shown = project.here("runs", "show", "--json").summary["streams"]
     assert {name: entry["proof"]["verified"] for name, entry in shown.items()} == dict.fromkeys(shown, 1.0)
+
+
+def test_s6_l5_lists_that_take_turns_are_read_within_the_cycle_and_cost_what_the_plan_says(
+    box: RunningSandbox, project: Project
+) -> None:
+    (project.folder / "pipelines" / "nightly.toml").unlink()  # that of pdsync reads all streams
+    first = project.here("sync", "--json").summary
+    turning = {name for name, stream in catalogue.streams().items() if stream.takes_turns}
+    assert first["streams"].keys() > turning
+    assert first["deferred"] == []
+    id = project.ask("SELECT min(id) FROM webhooks")[0][0]
+    box.act("DELETE", f"/v1/webhooks/{id}")  # no list shows that but the whole one
+    read: list[str] = []
+    for night in range(6):
+        box.clock.advance(DAY + 60)
+        if night < 2:
+            assert project.here("sync", "-q", "users").code == 0  # the server's time is known
+            planned = project.here("plan", "--json").summary
+        ran = project.here("sync", "--json")
+        assert ran.code == 0, ran
+        read += turning & ran.summary["streams"].keys()
+        if night < 2:
+            spent = ran.summary["tokens"] + ran.summary["verified"]["tokens"]
+            assert abs(planned["tokens"] - spent) <= 0.05 * spent
+            assert sorted(planned["deferred"]) == sorted(ran.summary["deferred"])
+    assert sorted(read) == sorted(turning)  # each once
+    assert project.ask(f"SELECT _verified_at < now() FROM webhooks WHERE id = {id}") == [(True,)]
+    state = next(each for each in project.here("status", "--json").events if each["name"] == "status")
+    assert state["unverified"] <= 1
+    assert set(state["in_turn"]) == turning
 
 
 def test_nothing_is_verified_where_it_was_just_read_or_where_streams_are_named(

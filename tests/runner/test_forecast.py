@@ -95,6 +95,11 @@ def test_a_list_that_is_always_read_whole_costs_the_same_each_time(settings: Set
     assert (found.way, found.requests, found.tokens) == ("full", 1, 5)
 
 
+def test_l5_lists_of_parents_with_more_than_a_page_cost_what_they_cost_last_time(settings: Settings) -> None:
+    remember(settings, "role_settings", 7, 1)
+    assert line(settings, "role_settings").requests == 7
+
+
 def test_the_newest_walk_counts(settings: Settings) -> None:
     remember(settings, "persons", 12, 500)
     remember(settings, "persons", 2, 500)

@@ -134,6 +134,8 @@ def test_a_stream_that_was_never_read_whole_is_read(
     assert plan(project, 0.1).due.keys() == {"goals"}
     connection.execute("UPDATE meta.checkpoints SET version = 'v2' WHERE stream = 'webhooks'")  # API v1 is to be read
     assert plan(project, 0.1).due.keys() == {"goals", "webhooks"}
+    connection.execute("UPDATE meta.checkpoints SET full_at = ? WHERE stream = 'filters'", [T0 + timedelta(days=2)])
+    assert plan(project, 0.1).due.keys() == {"goals", "webhooks", "filters"}, "a wrong clock has dated it"
 
 
 @pytest.mark.parametrize("gap", [True, False])

@@ -245,6 +245,8 @@ def _estimate(
         requests = -(-count // source.parent.batch) if count is not None else 1
         if changed and changes:  # not every changed parent has a list to read
             requests = min(requests, changes[0])
+        if source.way == "full" and whole:  # some parents' lists have more than one page
+            requests = max(requests, whole[0])
         unknown = count is None
         which = "new" if unread else "changed" if incremental else "all"
         basis = f"{which} {source.parent.stream}: {count if count is not None else '?'}"

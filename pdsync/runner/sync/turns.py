@@ -6,7 +6,7 @@ so that a night costs about the same and one that fails breaks no promise. A str
 lists are requested for, so that what is new there is seen in the same night.
 
 A stream is due whatever the night if it was never read whole, if its last run left a gap, if a reading of it is
-unfinished, or if another night would be later than the cycle allows.
+unfinished, if another night would be later than the cycle allows, or if a wrong clock dated it into the future.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def plan_turns(
         is_tonight = now.date().toordinal() % nights == night
         for group in groups:
             ages = [now - at if (at := read_at[name]) else None for name in group]
-            is_late = any(age is None or age >= nights * _DAY - _SPARE for age in ages)
+            is_late = not all(age is not None and -_SPARE <= age < nights * _DAY - _SPARE for age in ages)
             has_rested = all(age is None or age >= _DAY - _SPARE for age in ages)
             if is_late or (is_tonight and has_rested) or wanted & set(group):
                 due |= set(group)
