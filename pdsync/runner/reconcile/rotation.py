@@ -6,7 +6,8 @@ of 500 rows are read in order: that costs a fifth of requesting the same rows by
 
 Lists of each record of another stream (line items, followers) take turns too: all of them, where a request reads a
 hundred or their price is within `limits.dependents_share`; otherwise those whose record counts more or fewer. Streams
-of which every sync reads all take a turn only when a row is missing from their list, to find out what became of it.
+of which a sync reads all, each time or in turn (`runner.sync.turns`), take a turn here only when a row is missing from
+their list, to find out what became of it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 _DAY = timedelta(days=1)
 
-# every_sync: each sync reads and compares all of it. in_turn: as a whole. by_count: the lists of those records of
+# every_sync: each sync that reads it compares all of it. in_turn: as a whole. by_count: the lists of those records of
 # another stream that count otherwise than the warehouse. by_record: the list of each record, if the price allows it.
 # once: what was read does not change. never: its content depends on parameters that are chosen when it is read.
 Way = Literal["every_sync", "in_turn", "by_count", "by_record", "once", "never"]
