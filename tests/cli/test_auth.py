@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pdsync.sandbox import RunningSandbox
 
 SECRET = "sandbox-secret"
-TUNNEL = "https://hooks.example.com/pd/callback"
+TUNNEL = "https://tunnel.example.com/pd/callback"
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +298,7 @@ def test_scopes_that_the_app_lacks_are_named(person: Person, box: RunningSandbox
 def test_behind_a_tunnel_the_local_port_is_listened_on(person: Person, box: RunningSandbox) -> None:
     box.oauth.settings.redirect_uri = TUNNEL
     port = a_port()
-    person.browser.reroute = lambda address: address.replace("https://hooks.example.com", f"http://127.0.0.1:{port}")
+    person.browser.reroute = lambda address: address.replace("https://tunnel.example.com", f"http://127.0.0.1:{port}")
     code, _, err = person.logs_in("--redirect-uri", TUNNEL, "--port", str(port))
     assert code == 0, err
     assert [sent["redirect_uri"] for sent in exchanges(box)] == [TUNNEL]
