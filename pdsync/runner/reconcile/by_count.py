@@ -13,6 +13,7 @@ then no evidence, as no second source confirms it.
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -122,9 +123,12 @@ class CountReconciler:
         )
         query = query_of(stream, self.source, self.version, operation, None)
         keys = sorted((_parse_key(text) for text in parents), reverse=True)
-        async for page in dependents(session.http, operation, walk, query, self.parent, keys, charge):
-            session.record_page(stream.name, operation, page)
-            yield page
+        pacing = self.reader.lists.pacing
+        reading = dependents(session.http, operation, walk, query, self.parent, keys, charge, ahead=pacing.ahead)
+        async with contextlib.aclosing(pacing.sharing(reading)) as shared:
+            async for page in shared:
+                session.record_page(stream.name, operation, page)
+                yield page
 
     def _can_afford_all(self, connection: duckdb.DuckDBPyConnection) -> bool:
         """Whether the budget of dependent streams suffices to read all lists."""

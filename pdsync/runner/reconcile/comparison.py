@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from pdsync.core import catalogue
-from pdsync.errors import PdsyncError
-from pdsync.extract.pages import pages, query_of
+from pdsync.core.log import log
+from pdsync.errors import BadAnswer, PdsyncError
+from pdsync.extract.parallel import is_parallel
 from pdsync.load import warehouse
 from pdsync.model import Walk
 from pdsync.reconcile.sweep import Sweep
@@ -19,7 +21,7 @@ from pdsync.sql import first, quoted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pdsync.model import Operation, Parent, Source, Stream, Version
+    from pdsync.model import Operation, Page, Parent, Source, Stream, Version
     from pdsync.runner.reconcile.findings import ReconcileRequest, ReconcileResult
     from pdsync.runner.session import OnlineSession
 
@@ -116,18 +118,27 @@ class Comparison:
         sources = stream.sources(self.session.settings.api)[1]
         return sources[0].parent if len(sources) == 1 else None
 
-    async def _sweep(self, stream: Stream, number: int) -> None:
+    async def _sweep(self, stream: Stream, number: int, *, in_windows: bool = True) -> None:
         version, sources = stream.sources(self.session.settings.api)
         table = await self.loader.do(self.loader.table, stream, version)
         sweep = await self.loader.do(Sweep, self.loader.connection, table, number)
         for source in sources:
             operation = catalogue.operations(version)[source.operation]
             walk = self._walk(stream, number, source, version, operation)
-            async for page in pages(
-                self.session.http, operation, walk, query_of(stream, source, version, operation, None)
-            ):
-                self.session.record_page(stream.name, operation, page)
-                await self.loader.do(sweep.add, source.name, operation, [page])
+            last: Page | None = None
+            try:
+                reading = await self.reader.lists.pages(stream, source, walk, {}, None, in_windows=in_windows)
+                async with contextlib.aclosing(reading):
+                    async for page in reading:
+                        last = page
+                        self.session.record_page(stream.name, operation, page)
+                        await self.loader.do(sweep.add, source.name, operation, [page])
+            except BadAnswer as error:
+                if not is_parallel(last):
+                    raise
+                log.info("%s: swept again with one cursor (%s)", stream.name, error)
+                await self._sweep(stream, number, in_windows=False)
+                return
         self.sweeps[stream.name] = sweep
 
     async def _sweep_sample(self, stream: Stream, number: int, keys: Sequence[str]) -> None:

@@ -34,7 +34,7 @@ class ListFetcher:
             request: the time from which it reads.
         """
         self._session, self._request = session, request
-        self._pacing = Pacing(session)
+        self.pacing = Pacing(session)
         self.dependents_spent = 0  # tokens
 
     async def pages(
@@ -56,7 +56,7 @@ class ListFetcher:
             after: the last page that an earlier attempt sealed.
             in_windows: whether a long list may be read in windows.
         """
-        session, pacing = self._session, self._pacing
+        session, pacing = self._session, self.pacing
         operation = catalogue.operations(walk.version)[source.operation]
         way = "no" if pacing.is_sequential else side_by_side(stream, source, operation)
         if in_windows and way == "windows" and walk.since is None and not params:
@@ -95,14 +95,14 @@ class ListFetcher:
         return pacing.sharing(reading)
 
     async def _long_list(self, stream: Stream, source: Source, walk: Walk, operation: Operation) -> LongList:
-        rows = self._pacing.rows_last_time(stream, source)
+        rows = self.pacing.rows_last_time(stream, source)
         return LongList(
             self._session.http,
             stream,
             source,
             operation,
             walk,
-            scheduler=self._pacing.scheduler,
+            scheduler=self.pacing.scheduler,
             overlap=timedelta(seconds=self._session.settings.overlap_s),
             rows=rows,
             all_timed=rows is None or await self._session.loader.do(self._all_timed, stream),

@@ -77,32 +77,32 @@ class SyncRun:
     async def read_all(self, streams: Sequence[Stream]) -> None:
         """Sync `streams`: field definitions first, then the rest side by side, then streams after their parents."""
         definitions = {stream.fields for stream in streams}
-        dependent = {stream.name for stream in streams if stream.parents(self.session.settings.api)}
-        of_dependents = {stream.name for stream in streams if stream.parents(self.session.settings.api) & dependent}
         is_interrupted = False
         for stream in streams:
             self.session.on_event(Event("selected", stream.name))
         try:
-            for group in (
-                [stream for stream in streams if stream.name in definitions],
-                [stream for stream in streams if stream.name not in definitions | dependent],
-                [stream for stream in streams if stream.name in dependent - of_dependents],
-                [stream for stream in streams if stream.name in of_dependents],
-            ):
-                await self._read_group(group)
+            await self._read_group([stream for stream in streams if stream.name in definitions])
+            await self._read_group([stream for stream in streams if stream.name not in definitions])
         except asyncio.CancelledError:
             is_interrupted = True
         finally:
             await self._conclude(streams, is_interrupted=is_interrupted)
 
     async def _read_group(self, streams: Sequence[Stream]) -> None:
-        tasks = [asyncio.create_task(self._read_stream_or_fail(stream)) for stream in streams]
+        tasks = dict[str, asyncio.Task[None]]()
+
+        async def read(stream: Stream) -> None:
+            parents = stream.parents(self.session.settings.api)
+            await asyncio.gather(*(tasks[name] for name in parents & tasks.keys()))
+            await self._read_stream_or_fail(stream)
+
+        tasks.update((stream.name, asyncio.create_task(read(stream))) for stream in streams)
         try:
-            await asyncio.gather(*tasks)
+            await asyncio.gather(*tasks.values())
         except BaseException:
-            for task in tasks:
+            for task in tasks.values():
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
             raise
 
     async def _read_stream_or_fail(self, stream: Stream) -> None:
