@@ -116,13 +116,13 @@ class LongList(Struct, frozen=True):
         cursor = self.stream.cursor or ""
         return self.stream.column(cursor).path(cursor, self.walk.version)
 
-    def query(self, since: datetime | None = None) -> dict[str, str]:
+    def parameters(self, since: datetime | None = None) -> dict[str, str]:
         """The parameters that every page shares."""
         return query_of(self.stream, self.source, self.walk.version, self.operation, since)
 
     def ordered(self, direction: str) -> dict[str, str]:
         """The parameters of the list in the order of changes, asc or desc."""
-        return self.query() | {"sort_by": self.field, "sort_direction": direction}
+        return self.parameters() | {"sort_by": self.field, "sort_direction": direction}
 
     def times(self, page: Page) -> list[datetime]:
         """The times of change of a page's records; fewer than records where some have none."""
@@ -152,7 +152,7 @@ async def parallel_pages(target: LongList, after: Page | None = None) -> AsyncGe
     if state is None:
         opening = await _open(target) if after is None and target.is_long else None
         if opening is None:
-            reading = pages(target.client, target.operation, target.walk, target.query(), after=after)
+            reading = pages(target.client, target.operation, target.walk, target.parameters(), after=after)
             async with contextlib.aclosing(reading):
                 async for page in reading:
                     yield page
@@ -367,7 +367,7 @@ class _Windows:
 
 async def _changes(target: LongList, state: _State, seq: int) -> AsyncGenerator[Page]:
     """The records that changed while the windows were read, in the order of their changes."""
-    query = target.query(state.changes_since)
+    query = target.parameters(state.changes_since)
     after = None
     if state.changes_cursor is not None:
         after = Page(target.walk.id, seq - 1, b"", 0, state.changes_cursor, state.changes_since)
