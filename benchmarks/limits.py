@@ -18,22 +18,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import statistics
 import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from benchmarks import record
 from benchmarks.backfill import WINDOW_S, admin
 from benchmarks.company import served
 from benchmarks.measure import clean_env, run
-from pdsync.version import __version__
 
 if TYPE_CHECKING:
     from benchmarks.company import Company
@@ -162,17 +159,7 @@ def main() -> None:
                     show(medians[-1:])
     show(medians)
     if options.json:
-        machine = {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()}
-        figures = {
-            "command": " ".join(["python -m benchmarks.limits", *sys.argv[1:]]),
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "version": __version__,
-            "machine": machine,
-            "reads": [asdict(read) | {"ratio": round(read.ratio, 3)} for read in medians],
-            "worst": round(max(read.ratio for read in medians if read.walks != "one cursor"), 3),
-            "mean": round(statistics.mean(read.ratio for read in medians if read.walks != "one cursor"), 3),
-        }
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        record.save(options.json, "limits", {"reads": [asdict(read) | {"ratio": read.ratio} for read in medians]})
 
 
 if __name__ == "__main__":
