@@ -4,14 +4,14 @@ A list with cursors can only be read one page after the other: at 150 ms a page 
 high the limit is. But v2 lists can also be limited to records changed *before* a moment. So a list is read in windows
 of update_time, each from its newest record to its oldest, the newest windows first.
 
-The density of a window shows only while it is read. So a backfill begins with few windows, and an idle worker
-helps: the window with the most pages left (by estimate) is cut after its walk's position, the walk keeps the newer part
-with its cursor, and the helper begins with the older one. That happens only while the rate limit would otherwise not be
-used up, because every cut costs tokens: the page in which two windows meet is requested twice. Where many records
-share a second no cut is possible, and none is made.
+The density of a window shows only while it is read. So a list begins with one window or a few, and one scheduler
+decides over all lists of a run: the window with the most pages left (by estimate) is cut after its walk's position, the
+walk keeps the newer part with its cursor, and another walk begins with the older one. That happens only while the rate
+limit would otherwise not be used up, because every cut costs tokens: the page in which two windows meet is requested
+twice. Where many records share a second no cut is possible, and none is made.
 
-Records that change meanwhile leave the windows, because these end before the backfill began: the next sync reads
-them. Times are whole seconds, UTC.
+Records that change meanwhile leave the windows. The changes since the beginning are read after them: at the end of a
+walk (see `extract.parallel`), or by the sync after a backfill. Times are whole seconds, UTC.
 """
 
 from __future__ import annotations
