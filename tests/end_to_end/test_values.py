@@ -51,7 +51,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_s2_s3_every_value_is_the_truth_a_second_run_writes_nothing_and_a_third_only_what_changed(
     remote: Remote, kept: Path
 ) -> None:
-    project = Project(kept / "project", remote)
+    project = Project(kept / "project", remote).configure(verify_cycle=0)  # no list takes turns
 
     first = project.run("sync", "--json")
     assert first.code == 0, first

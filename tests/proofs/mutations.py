@@ -26,7 +26,7 @@ from collections import defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from tests.support import knobs
 from tests.support.world import Project, serving
@@ -120,7 +120,7 @@ class Spoiler:
 
     def __init__(self, remote: Remote, seed: int, share_whole: float) -> None:
         self.remote, self.random, self.share_whole = remote, random.Random(seed), share_whole
-        self.answered: dict[tuple[str, str], list[bytes]] = defaultdict(list)  # by list and cursor
+        self.answered: list[tuple[str, dict[str, str], bytes]] = []  # list, parameters, answer
         self.count = 0
         spoiler = self
 
@@ -151,13 +151,29 @@ class Spoiler:
             )
             body = spoil(self.random, body)
             self.count += 1
-            self.answered[parts.path, parse_qs(parts.query).get("cursor", [""])[0]].append(body)
+            self.answered.append((parts.path, dict(parse_qsl(parts.query)), body))
         request.send_response(200)
         request.send_header("Content-Type", "application/json; charset=utf-8")
         request.send_header("Content-Length", str(len(body)))
         request.send_header("Date", date)
         request.end_headers()
         request.wfile.write(body)
+
+    def last_walks(self) -> list[bytes]:
+        """The last answer for each page of the last walk of each list."""
+        pages: dict[tuple[str, ...], bytes] = {}
+        for path in LISTS:
+            answered = [(query, body) for each, query, body in self.answered if each == path]
+            begins = [
+                at for at, (query, _) in enumerate(answered) if "cursor" not in query and query["sort_by"] == "id"
+            ]
+            walk = answered[begins[-1] :] if begins else []
+            in_windows = any("updated_until" in query for query, _ in walk)
+            for query, body in walk:
+                if in_windows or query["sort_by"] == "id":  # or else the list was only probed
+                    limits = ("sort_by", "sort_direction", "updated_since", "updated_until", "cursor")
+                    pages[path, *(query.get(name, "") for name in limits)] = body
+        return list(pages.values())
 
     def close(self) -> None:
         self._server.shutdown()
@@ -204,7 +220,7 @@ def to_column(title: Any) -> str:
 
 def check(project: Project, spoiler: Spoiler, code: int, *, finished: bool) -> list[str]:
     """What is wrong with a project's table after a sync that ended with `code`. `finished`: its walks are complete."""
-    every = [body for bodies in spoiler.answered.values() for body in bodies]
+    every = [body for _, _, body in spoiler.answered]
     stored, _ = titles_by_id(every)
     rows = dict(project.ask("SELECT id, title FROM deals"))
     quarantined = project.ask("SELECT count(*) FROM meta.quarantine")[0][0]
@@ -214,7 +230,7 @@ def check(project: Project, spoiler: Spoiler, code: int, *, finished: bool) -> l
         if known and not any(equal_values(title, each) for each in known):
             wrong.append(f"{id} is called {str(title)[:60]!r}; it came as {[each[:60] for each in known]}")
     if finished:
-        _, records = titles_by_id([bodies[-1] for bodies in spoiler.answered.values()])
+        _, records = titles_by_id(spoiler.last_walks())
         missing = sum(not ids & rows.keys() for ids in records)
         if missing > quarantined:
             wrong.append(f"{missing} records are neither in the table nor among {quarantined} quarantined ones")
