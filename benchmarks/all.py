@@ -41,7 +41,7 @@ def main() -> int:
     """Run them in turn. Returns 1 if one failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--scale", type=float, default=1.0, help="times as many records")
-    parser.add_argument("--repeat", type=int, default=3, help="medians of so many rounds")
+    parser.add_argument("--repeat", type=int, default=3, help="the number of rounds; medians are shown")
     parser.add_argument("--only", nargs="+", choices=list(commands(1, 1)), help="these benchmarks")
     parser.add_argument("--wait", action=argparse.BooleanOptionalAction, default=True, help="for a quiet machine")
     options = parser.parse_args()

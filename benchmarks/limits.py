@@ -138,7 +138,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--scale", type=float, default=1.0, help="times as many records")
-    parser.add_argument("--repeat", type=int, default=3, help="medians of so many syncs")
+    parser.add_argument("--repeat", type=int, default=3, help="the number of syncs; medians are shown")
     parser.add_argument("--limits", type=int, nargs="+", default=[20, 40, 80, 120])
     parser.add_argument("--cases", nargs="+", default=["two streams", "company"])
     parser.add_argument("--alone", action=argparse.BooleanOptionalAction, default=True, help="also with one cursor")

@@ -4,7 +4,7 @@
     python -m benchmarks.night --rows 20000 --repeat 1          # a try
     python -m benchmarks.night --json benchmarks/results/night.json
 
-Both have loaded everything before. Then, for each share, `--repeat` days pass: so many records of each stream are
+Both have loaded everything before. Then, for each share, `--repeat` days pass: that share of each stream's records is
 updated and a twelfth as many are added, at working hours; the changed records are fetched once, unmeasured, because the
 sandbox renders each record once; at night both load what changed since their last load. The one that begins alternates.
 After each night the tables are compared with the sandbox: rows, ids, and rows that changed that day.

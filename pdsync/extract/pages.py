@@ -186,7 +186,7 @@ class _AheadCaller:
                 self._requested[each] = asyncio.ensure_future(call)
 
     async def close(self) -> None:
-        """Stop the requests that nobody waits for."""
+        """Cancel the requests that are still in flight."""
         for each in self._requested.values():
             each.cancel()
         await asyncio.gather(*self._requested.values(), *self._forgotten, return_exceptions=True)

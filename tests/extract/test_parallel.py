@@ -37,7 +37,7 @@ def text(moment: datetime) -> str:
 
 
 class Server:
-    """Answers lists as the documents say: sorted, in limits of update_time, with cursors; so many per 2 s."""
+    """Answers lists as the documents say: sorted, limited by update_time, with cursors; at most `burst` per 2 s."""
 
     def __init__(self, *, burst: int = 0, seed: int = 1) -> None:
         self.burst, self.random = burst, random.Random(seed)

@@ -21,7 +21,7 @@ from pdsync.model import Operation, Parent, Source, Stream, Version  # noqa: TC0
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_CUTS = 20  # pages: so many are read for one that is requested twice, where windows of a list meet
+_CUTS = 20  # pages for each one that is requested twice, because windows of a list meet in it
 
 
 class Assumption(Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,7 +34,7 @@ class Assumption(Struct, frozen=True, forbid_unknown_fields=True):
     unmarked: bool = False  # its pages do not say whether another one follows
 
     def likely_rows(self, deals: float) -> float:
-        """The likely number of rows in a company with so many deals."""
+        """The likely number of rows in a company, by its number of deals."""
         return self.rows + self.rows_per_deal * deals
 
     def most_rows(self, deals: float) -> float:

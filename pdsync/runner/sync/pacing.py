@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pdsync.runner.session import OnlineSession
 
 _WITHOUT_LIMIT = 4.0  # requests in flight: more would only need more processor time at once
-_WASTED = 20  # one page in so many may be requested after the end of a list
+_WASTED = 20  # pages for each one that may be requested after the end of a list
 
 
 class Pacing:
