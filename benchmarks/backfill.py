@@ -41,7 +41,7 @@ class Read:
     limit: int  # requests per 2 s; 0: none
     walks: str  # "one" or "side by side"
     requests: int
-    walk_s: float  # first request's arrival to last answer
+    walk_s: float  # first page's request to the last page's, by their arrival, and the latency of an answer
     total_s: float
     densest: int  # requests in any rolling 2 s, as the server saw them
     refused: int  # answers of 429

@@ -45,7 +45,11 @@ class Changes:
 
 
 def download(company: Company, since: datetime | None = None) -> tuple[Usage, int]:
-    """Fetch everything, or what changed since a time, and store nothing. Returns the number of bytes."""
+    """Fetch everything, or what changed since a time, and store nothing. Returns the usage and the number of bytes.
+
+    Raises:
+        BenchmarkError: it failed, or the lists do not show as many rows as the sandbox has.
+    """
     with tempfile.TemporaryDirectory(prefix="pdsync-bench-") as name:
         folder = Path(name)
         write_listings(company.rows, folder / "lists.json", since)

@@ -73,7 +73,7 @@ class Read:
     rows: int
     requests: int
     tokens: int
-    seconds: float  # first request's arrival to last answer
+    seconds: float  # first request's arrival to the last one's, and the mean latency of an answer
     densest: int  # requests in any rolling 2 s, as the server saw them
     refused: int  # answers of 429
 

@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def _watched(pid: int, process: object) -> list[int]:
-    """The memory of a process, measured twice a second while it runs."""
+    """The memory of a process in bytes, measured twice a second; a thread adds to the list while the process runs."""
     samples: list[int] = []
 
     def watch() -> None:

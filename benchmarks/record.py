@@ -20,10 +20,14 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import contestants
 from benchmarks.company import SEED
 from pdsync.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -51,8 +55,19 @@ _BEGAN, _BUSY, _OWN = time.monotonic(), _busy_s(), _own_s()
 
 def save(path: Path, name: str, figures: dict[str, object]) -> None:
     """Write `figures` of the benchmark `name` and their surroundings to `path`."""
+    found = surroundings(f"benchmarks.{name}")
+    found["versions"] = {
+        **found["versions"],
+        "dlt_parquet": contestants.pins("parquet"),
+        "dlt_default": contestants.pins("default"),
+    }
+    write(path, found | {"seed": SEED} | figures)
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` as JSON to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_rounded(_surroundings(name) | figures), indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(_rounded(content), indent=1) + "\n", encoding="utf-8")
 
 
 def used_by_others() -> float | None:
@@ -73,14 +88,14 @@ def _rounded(value: object) -> object:
     return [_rounded(each) for each in value] if isinstance(value, list) else value
 
 
-def _surroundings(name: str) -> dict[str, object]:
+def surroundings(module: str, code: Sequence[str] = ("pdsync", "schemas", "benchmarks/*.py")) -> dict[str, Any]:
+    """What a reader needs to judge or repeat what `python -m module` has measured by means of `code`."""
     options = [_without_folder(option) for option in sys.argv[1:]]
     return {
-        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *options]),
+        "command": shlex.join(["python", "-m", module, *options]),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "--short=10", "HEAD") or None,
-        "is_modified": bool(_git("status", "--porcelain", "--", "pdsync", "schemas", "benchmarks/*.py")),
-        "seed": SEED,
+        "is_modified": bool(_git("status", "--porcelain", "--", *code)),
         "machine": {
             "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
             "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB, 1),
@@ -92,15 +107,16 @@ def _surroundings(name: str) -> dict[str, object]:
             "pdsync": __version__,
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in ("duckdb", "pyarrow", "aiohttp", "msgspec")},
-            "dlt_parquet": contestants.pins("parquet"),
-            "dlt_default": contestants.pins("default"),
         },
     }
 
 
 def _without_folder(option: str) -> str:
-    """An option of the command line; of an absolute path only the last part."""
-    return Path(option).name if Path(option).is_absolute() else option
+    """An option of the command line; of a path that leads out of the current folder only the last part."""
+    name, equals, value = option.partition("=") if option.startswith("-") else ("", "", option)
+    path = Path(value)
+    leads_out = path.is_absolute() or ".." in path.parts or value.startswith("~")
+    return f"{name}{equals}{path.name if leads_out else value}"
 
 
 def _git(*arguments: str) -> str:

@@ -69,7 +69,11 @@ class Contest:
 
 
 def compare(records: dict[str, int], options: argparse.Namespace) -> list[Contest]:
-    """Run the contestants on one company, and print the table."""
+    """Run the contestants on one company, and dlt's default loader on a smaller one.
+
+    Returns:
+        The download first, then pdsync, then dlt's loaders where they were run.
+    """
     with tempfile.TemporaryDirectory(prefix="pdsync-bench-") as folder:
         _say(f"Making a company of {sum(records.values()):,} records …")
         with served(records, Path(folder)) as company:

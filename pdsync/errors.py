@@ -1,7 +1,7 @@
 """Every error that pdsync raises on purpose, and the exit code that each one ends a command with.
 
     PdsyncError                    1  something failed; the pages fetched so far are safe
-    ├── ConfigError                2  a setting, an argument or a secret is missing or wrong; nothing was called
+    ├── ConfigError                2  a setting, an argument or a secret is missing or wrong
     │   ├── CatalogueError         2  an entry of schemas/ can't be understood
     │   ├── AuthError              2  the token is missing, refused, or can't be read safely
     │   └── WrongCompany           2  the token belongs to another company than this warehouse
@@ -10,6 +10,9 @@
     │   ├── DependentsBudgetSpent  3  dependent streams have used up their part of the day's tokens
     │   ├── GuardTripped           3  a push would change, delete or merge more than its limits, or fails too often
     │   ├── ProjectLocked          3  another run has locked this project
+    │   ├── NotCopied              3  what is to be sent could not be copied to the store of a fleet
+    │   ├── LeaseTaken             3  another worker runs this account
+    │   ├── LeaseLost              3  another worker may have taken over this account
     │   └── CoolingDown            3  Pipedrive's abuse protection answered; wait before calling again
     ├── ApiError                   1  Pipedrive refused the request
     │   ├── Forbidden              1  this token may not see that
@@ -35,7 +38,10 @@ class PdsyncError(Exception):
 
 
 class ConfigError(PdsyncError):
-    """A setting, an argument or a file of the project is wrong. Nothing was called."""
+    """A setting, an argument or a file of the project is wrong.
+
+    It is usually found before anything is called. That a token is refused, or is another company's, only a call shows.
+    """
 
     exit_code = 2
 
@@ -73,8 +79,9 @@ class BudgetSpent(Stopped):
         self.spent, self.limit, self.resets_at = spent, limit, resets_at
         when = f"after {resets_at:%H:%M} UTC" if resets_at else "again"
         more = "" if resets_at else ", with a larger --budget"
+        until = f"; there are new ones at {resets_at:%H:%M} UTC" if resets_at else ""
         super().__init__(
-            f"Stopped: {spent:,} of {limit:,} tokens are spent.\n"
+            f"Stopped: {spent:,} of {limit:,} tokens are spent{until}.\n"
             f"Every page fetched so far is kept and will not be fetched again.\n"
             f"Run the same command {when}{more} to continue."
         )
@@ -105,6 +112,18 @@ class GuardTripped(Stopped):
 
 class ProjectLocked(Stopped):
     """Another process has locked the project."""
+
+
+class NotCopied(Stopped):
+    """What is to be sent could not be copied to the store of a fleet, so it is not sent."""
+
+
+class LeaseTaken(Stopped):
+    """Another worker has the lease of this account."""
+
+
+class LeaseLost(Stopped):
+    """The lease of this account has expired, and another worker may have taken over. Nothing more was published."""
 
 
 class CoolingDown(Stopped):

@@ -97,7 +97,7 @@ def sync(
 
     Args:
         project: its folder; by default the current one. Streams are named with `streams=["deals"]`.
-        streams: which to sync; all, when none is named.
+        streams: which to sync; when none is named, all but the optional ones, which are read only by name.
         full: read everything again.
         since: ask for changes from this time on.
         budget: stop before spending more tokens than this.
@@ -116,7 +116,7 @@ def sync(
 
 
 def open_warehouse(project: str | Path = ".") -> duckdb.DuckDBPyConnection:
-    """A read-only connection to a warehouse: of a project's folder, or a file.
+    """A read-only connection to a warehouse: of a project's folder, or a file. It can read no other file.
 
     Raises:
         ConfigError: the folder is missing or is no project, or there is no warehouse yet.
@@ -154,7 +154,8 @@ class Queue:
 
         Args:
             operation: such as `updateDeal`.
-            key: a second one with the same key is not queued; the first is returned.
+            key: a second one with the same key is not queued, and the first is returned, unless that was dropped,
+                rejected or met a conflict.
             values: parameters by their API names, by the tables' columns; labels of custom fields in `**{...}`.
 
         Raises:
@@ -166,6 +167,11 @@ class Queue:
         self, operation: str, rows: Iterable[dict[str, object]], *, keys: Iterable[str | None] = ()
     ) -> list[Mutation]:
         """Queue one change a row: all of them, or none. A row's `_as` names what it adds; others refer to it as @name.
+
+        Args:
+            operation: such as `updateDeal`.
+            rows: values as for `add`.
+            keys: as for `add`, one a row in the same order, None for a row without one; there may be fewer than rows.
 
         Raises:
             ConfigError: a row is wrong. Nothing was queued.
@@ -190,13 +196,16 @@ class Queue:
         """Take back what was not sent yet.
 
         Raises:
-            ConfigError: one of them was. None was dropped.
+            ConfigError: one of them was, or may have been. None was dropped.
         """
         with pushing.opened(self._settings) as (outbox, _):
             return outbox.drop(ids)
 
     def plan(self, request: pushing.PushRequest | None = None) -> Plan:
-        """What a push would do: before → after, cost, refusals. Only reads are sent."""
+        """What a push would do: before → after, cost, and which changes would be refused. Only reads are sent.
+
+        The plan does not say whether a guard would stop the push.
+        """
         return _complete(pushing.dry_run(self._settings, request or pushing.PushRequest()))[0]
 
     def push(
@@ -206,19 +215,20 @@ class Queue:
 
         Args:
             request: what to push, what is allowed, and the limits.
-            confirm: is called with the plan before anything is sent; False ends the push.
+            confirm: is called with the plan before anything is sent, unless it has no steps; False ends the push.
 
         Returns:
-            The receipt; None where `confirm` returned False.
+            The receipt; None where `confirm` returned False. A push that stopped after it began to send has a receipt
+            too, with the reason in `stopped`.
 
         Raises:
-            GuardTripped: a guard stopped it. Nothing was sent.
+            GuardTripped: a guard stopped it before it began. Nothing was sent.
             PdsyncError: see `pdsync.runner.push`.
         """
         return _complete(pushing.push(self._settings, request or pushing.PushRequest(), confirm))
 
     def undo(self, push_id: str) -> list[Mutation]:
-        """Queue the changes that undo a push, as far as possible."""
+        """Queue the changes that undo a push, and return them; a change that can't be undone is left out."""
         with pushing.opened(self._settings) as (outbox, _):
             return outbox.add(undo.make_undo(outbox, push_id)[0])
 
@@ -266,6 +276,8 @@ class Client:
 
     async def call(self, operation: str, **values: object) -> Any:
         """Carry out an operation of the catalogue and return its answer, decoded; bytes for a file.
+
+        A change is sent at once: it is not queued, planned, guarded or verified, and `Queue.undo` can't take it back.
 
         Raises:
             ConfigError: there is no such operation, or a value does not fit; nothing was called.
@@ -344,6 +356,7 @@ class Client:
         Raises:
             ConfigError: there is no such list, or a parameter is missing or does not fit; nothing was called.
             BadAnswer: the list can't be walked to its end.
+            PdsyncError: see `core.http.Http.call`.
         """
         if name in catalogue.streams():
             stream = catalogue.stream(name)

@@ -176,6 +176,13 @@ class Parent(Struct, frozen=True, forbid_unknown_fields=True):
     unless: str | None = None  # a flag in the parent's table: where it is set no request is made
 
 
+class Origin(Struct, frozen=True, forbid_unknown_fields=True):
+    """The list that a record leaves when it comes into another one of the same stream."""
+
+    source: str
+    flag: str  # the column that is true for records of the other list
+
+
 class Source(Struct, frozen=True, forbid_unknown_fields=True):
     """One list operation whose records belong into a stream's table, and how its changes are found.
 
@@ -190,11 +197,9 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
     query: dict[str, str] = {}
     since_query: dict[str, str] = {}  # added to `query` when only changes are read
     name: str = "all"
-    parent: Parent | None = (
-        None  # the list is read for each record of another stream; after the first time, for changed ones
-    )
-    # Parameters that a person may set, with their defaults: `@today`, `@month_start`, `@year_ago` or a text; an empty
-    # one is not sent. A record has the value as `@start_date`.
+    parent: Parent | None = None  # the list is read for each record of another stream; later on, for changed ones
+    origin: Origin | None = None  # its records don't change: it takes turns while the other list loses none
+    # What a person may set, and a record has as `@start_date`: `@today`, `@month_start`, `@year_ago` or a text.
     params: dict[str, str] = {}
 
 
@@ -423,7 +428,7 @@ class Mutation(Struct, frozen=True):
     operation: str  # "v2 updateDeal"
     verb: Verb
     kind: str  # of the record it is about: "deals", "deals/products"
-    target: str | None  # that record's address: "deals/12", "deals/12/products/7"; None where it does not exist yet
+    target: str | None  # its address: "deals/12"; of an addition its list's, "deals/12/products"; None: it has none yet
     payload: dict[str, Any]
     expected: dict[str, Any] | None  # the values that the fields must have now; None: they are read first. Set by undo
     queued_at: datetime
@@ -432,8 +437,8 @@ class Mutation(Struct, frozen=True):
     reason: str | None = None
     detail: str | None = None
     push_id: str | None = None
-    remote_id: str | None = None  # of the record that it added
-    base_image: dict[str, Any] | None = None  # the record as it was before
+    remote_id: str | None = None  # of the record that it added; of a merge that of the record that stays
+    base_image: dict[str, Any] | None = None  # the record as it was before; of a merge `loser`, `winner` and `moves`
     after_image: dict[str, Any] | None = None  # and afterwards
     settled_at: datetime | None = None
     undo_of: str | None = None

@@ -14,7 +14,11 @@ def quoted(*parts: str) -> str:
 
 
 def literal(value: str) -> str:
-    """A string constant, quoted. For what DuckDB can't bind: paths, JSON structures."""
+    """A string constant, quoted. For what DuckDB can't bind: paths, JSON structures.
+
+    Raises:
+        ValueError: it contains a NUL character.
+    """
     if "\0" in value:
         raise ValueError("A string constant can't contain a NUL character.")
     return "'" + value.replace("'", "''") + "'"

@@ -30,10 +30,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests may have an account of their own: it stays out of them."""
+    """Settings of a developer's own account, and secrets that an earlier test hid, stay out of each test."""
     for name in os.environ:
         if name.startswith("PDSYNC_"):
             monkeypatch.delenv(name)
+    monkeypatch.setattr("pdsync.core.log._hidden", set())
 
 
 @pytest.fixture

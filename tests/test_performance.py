@@ -142,6 +142,22 @@ def test_results_are_saved_with_what_repeats_them_and_no_name_of_a_host_or_folde
         assert not re.search(rf"\b{re.escape(platform.node() or 'unnamed')}\b", text)
 
 
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        (["--json", "/home/me/some.json"], "--json some.json"),
+        (["--json=/home/me/some.json"], "--json=some.json"),
+        (["--json=../me/some.json", "~/me"], "--json=some.json me"),
+        (["--json=benchmarks/results/some.json", "--deals=5"], "--json=benchmarks/results/some.json --deals=5"),
+    ],
+)
+def test_the_saved_command_names_no_folder_outside_of_the_project(
+    monkeypatch: pytest.MonkeyPatch, options: list[str], shown: str
+) -> None:
+    monkeypatch.setattr("sys.argv", ["some", *options])
+    assert record.surroundings("benchmarks.some")["command"] == f"python -m benchmarks.some {shown}"
+
+
 def test_one_command_measures_all_that_the_page_shows() -> None:
     full = commands(1, 3)
     assert full.keys() == MADE_UP.keys()

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 
 async def ask_account(settings: Settings, credentials: Credentials) -> Account:
-    """Request the owner of the token: one request, 2 tokens, counted like any other.
+    """Request the owner of the token: one request, 2 tokens, counted like any other if control.db can be written.
 
     Raises:
         AuthError: the token is refused.
+        BudgetSpent, CoolingDown: no request may be sent for now.
         ServerTrouble: the host can't be reached.
         BadAnswer: the answer names no user or no company.
     """

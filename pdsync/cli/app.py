@@ -7,16 +7,18 @@ JSON object per line.
 from __future__ import annotations
 
 import difflib
+import os
 import shlex
 import sys
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 import msgspec
 from click.core import ParameterSource
 
+from pdsync.cli.plain_console import WIDTH, PlainConsole, is_plain
 from pdsync.cli.text_width import wrap_prose
 from pdsync.core import config
 from pdsync.core.log import clean, clean_json, to_stderr
@@ -63,15 +65,17 @@ class App:
 
     @cached_property
     def err(self) -> Console:
-        """stderr, for people."""
+        """stderr, for people; where it is no terminal, with only what `PlainConsole` has."""
         return self._console(stderr=True)
 
     @cached_property
     def out(self) -> Console:
-        """stdout, for results that are shown as a table."""
+        """stdout, for results that are shown as a table; where it is no terminal, with only what `PlainConsole` has."""
         return self._console(stderr=False)
 
     def _console(self, *, stderr: bool) -> Console:
+        if self.color != "always" and is_plain(stderr=stderr):
+            return cast("Console", PlainConsole(stderr=stderr))
         from rich.console import Console  # noqa: PLC0415 - not for --help
 
         forced = {"always": True, "never": False}.get(self.color)
@@ -81,7 +85,7 @@ class App:
             no_color=forced is False or None,
             highlight=False,
             soft_wrap=True,
-            width=None if (sys.stderr if stderr else sys.stdout).isatty() or forced else 400,
+            width=None if (sys.stderr if stderr else sys.stdout).isatty() or forced else WIDTH,
             emoji=False,
             markup=False,
         )
@@ -107,6 +111,13 @@ class App:
     def emit_list(self, facts: list[dict[str, Any]]) -> None:
         """Write one JSON array to stdout."""
         self.result(clean_json(msgspec.json.format(msgspec.json.encode(facts, enc_hook=str), indent=2).decode()))
+
+    @property
+    def project_option(self) -> str:
+        """The option that names the project in a command to be typed; empty where the command finds it without."""
+        if self.project.resolve() == Path(os.environ.get("PDSYNC_PROJECT", "")).resolve():
+            return ""
+        return f" --project {shlex.quote(str(self.project))}"
 
     @property
     def is_watched(self) -> bool:

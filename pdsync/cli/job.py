@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
-import signal
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 import msgspec
 
 from pdsync.cli import receipts
+from pdsync.cli.interruption import run_interruptible
 from pdsync.cli.progress import Expected, Progress
 from pdsync.core import catalogue
+from pdsync.core.wording import counted
 from pdsync.errors import PdsyncError
 from pdsync.runner import unlocked
-from pdsync.runner.pipelines import forecast
+from pdsync.runner.pipelines import forecast, measure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+    from datetime import timedelta
 
     from pdsync.cli.app import App
     from pdsync.core.config import Settings
     from pdsync.model import Receipt
+    from pdsync.runner.pipelines.measure import Measurement
     from pdsync.runner.sync.sync_request import SyncRequest
 
 T = TypeVar("T")
+_LEAST_BUDGET = 10 * measure.MOST_TOKENS  # that a measurement is worth a part of
 
 
 def run_with_progress(
@@ -34,19 +37,55 @@ def run_with_progress(
     """Run `work` with live progress; `expected`: the requests that each stream will need, where that is known.
 
     Returns:
-        The result of `work`.
+        The result of `work`; of one that was interrupted its receipt, if it concludes one.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted, by Ctrl-C or SIGTERM, and had no receipt to conclude.
     """
     with Progress(app, expected) as progress:
-
-        async def interruptible() -> T:
-            task = asyncio.current_task()
-            if task:  # like Ctrl-C: requests in flight are settled, then the receipt is written
-                asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-            return await work(progress)
-
         if not gc.get_freeze_count():
             gc.freeze()  # imported modules stay for good: keep the garbage collector from scanning them
-        return asyncio.run(interruptible())
+        return run_interruptible(work(progress))
+
+
+def measure_unread(
+    app: App, settings: Settings, request: SyncRequest, max_age: timedelta | None = measure.MEASURED_FOR
+) -> Measurement | None:
+    """Measure what a sync has never read; None if there was nothing to measure, or if it failed.
+
+    Where it fails a note says why; tokens may be spent all the same.
+
+    Args:
+        app: where the price is shown.
+        settings: of the project.
+        request: the sync.
+        max_age: of an earlier measurement that is as good; None: any.
+    """
+    try:
+        measured = run_interruptible(measure.measure_unread(settings, request, max_age))
+    except PdsyncError as error:
+        app.note(f"What was never read is not measured, and counts as one page: {str(error).splitlines()[0]}")
+        return None
+    if measured and measured.requests:
+        app.note(
+            f"Measured the lists that were never read: {counted(measured.requests, 'request')},"
+            f" {counted(measured.tokens, 'token')}."
+        )
+    return measured
+
+
+def measure_for_progress(app: App, settings: Settings, request: SyncRequest) -> SyncRequest:
+    """Measure what a sync has never read, if a person is watching and the budget allows it: once for each list.
+
+    Returns:
+        The request; what was measured is part of its budget.
+    """
+    if not app.is_watched or (request.budget is not None and request.budget < _LEAST_BUDGET):
+        return request
+    measured = measure_unread(app, settings, request, max_age=None)
+    if request.budget is None or measured is None:
+        return request
+    return msgspec.structs.replace(request, budget=request.budget - measured.tokens)
 
 
 def expect_requests(settings: Settings, request: SyncRequest) -> dict[str, Expected]:
@@ -82,6 +121,6 @@ def show_receipt(app: App, receipt: Receipt, code: int, **more: object) -> None:
 
 
 def exit_with(code: int) -> None:
-    """End the command with `code`."""
+    """End the command with `code`; return if it is 0."""
     if code:
         raise click.exceptions.Exit(code)

@@ -53,7 +53,7 @@ class Line(NamedTuple):
 
 
 class Hints(Struct, frozen=True):
-    """How to see what a terminal has no room for. Without a hint nothing of that kind is left out."""
+    """How to see what a terminal has no room for. Without a hint no column is left out; rows beyond MOST_ROWS are."""
 
     columns: str = ""  # `{columns}` in it stands for columns that could be chosen
     empty: str = ""  # columns that are NULL in every row

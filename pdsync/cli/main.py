@@ -12,6 +12,7 @@ from typing import NamedTuple
 import click
 
 from pdsync.cli.app import App, Group
+from pdsync.cli.interruption import is_interrupted_query, sigterm_as_ctrl_c
 from pdsync.core.disk import check_memory, storage_error
 from pdsync.core.log import clean_error, to_stderr
 from pdsync.errors import PdsyncError
@@ -64,6 +65,9 @@ _GROUPS = {
         "load": _Entry("sync", "Load saved list answers into a table, without a request."),
         "files": _Entry("files", "Download attachments, and upload files."),
         "forget": _Entry("archive", "Remove a person's data from tables, history and archive."),
+    },
+    "Many accounts": {
+        "fleet": _Entry("fleet", "Run, watch and query all accounts of a fleet.toml."),
     },
     "Look inside": {
         "describe": _Entry("describe", "List the tables, or the columns of one: what each is, unit."),
@@ -123,48 +127,55 @@ def main() -> None:
     app = App()
     try:
         check_memory()
-        code = root.main(standalone_mode=False, obj=app)
+        with sigterm_as_ctrl_c():
+            code = root.main(standalone_mode=False, obj=app)
     except click.exceptions.Exit as error:
         code = error.exit_code
     except click.Abort as error:
-        if error.__cause__:  # Ctrl-C; for a question answered with "no" click sets no cause
-            click.echo("Interrupted. All fetched data is kept; run the same command again to continue.", err=True)
-            _emit_error(app, "interrupted", 130)
-        code = 130
+        # Ctrl-C; for a question answered with "no" click sets no cause.
+        code = _end_interrupted(app, error.__cause__) if error.__cause__ else 130
     except click.ClickException as error:
         error.show(shown := io.StringIO())
         click.echo(clean_error(shown.getvalue()), err=True, nl=False)
-        _emit_error(app, error.format_message(), 2)
+        _emit_error(app, error, 2, error.format_message())
         code = 2
     except PdsyncError as error:
         click.echo(f"{_red('Error:', app)} {clean_error(str(error))}", err=True)
-        _emit_error(app, str(error), error.exit_code)
+        _emit_error(app, error, error.exit_code)
         code = error.exit_code
-    except (KeyboardInterrupt, EOFError):
-        click.echo("Interrupted. All fetched data is kept; run the same command again to continue.", err=True)
-        _emit_error(app, "interrupted", 130)
-        code = 130
+    except (KeyboardInterrupt, EOFError) as error:
+        code = _end_interrupted(app, error)
     except BrokenPipeError:  # `pdsync … | head`: the reader closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as error:
+        if is_interrupted_query(error):
+            sys.exit(_end_interrupted(app, error))
         if problem := storage_error(error):  # a problem of the machine: disk, permission, memory
             click.echo(f"{_red('Error:', app)} {clean_error(str(problem))}", err=True)
-            _emit_error(app, str(problem), problem.exit_code)
+            _emit_error(app, problem, problem.exit_code)
             sys.exit(problem.exit_code)
         click.echo(
             clean_error(f"This is a bug in pdsync, not a mistake of yours: {type(error).__name__}: {error}"), err=True
         )
         detail = "".join(traceback.format_exception(error))
         click.echo(clean_error(detail) if app.verbosity > 0 else "Run the command again with -v for details.", err=True)
-        _emit_error(app, str(error), 1)
+        _emit_error(app, error, 1)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _emit_error(app: App, message: str, code: int) -> None:
+def _end_interrupted(app: App, error: BaseException) -> int:
+    """Tell a person and a program that the command was interrupted; returns its exit code."""
+    click.echo("Interrupted. All fetched data is kept; run the same command again to continue.", err=True)
+    _emit_error(app, error, 130, "interrupted")
+    return 130
+
+
+def _emit_error(app: App, error: BaseException, code: int, message: str = "") -> None:
     if app.json:
-        app.emit({"event": "error", "complete": False, "exit_code": code, "message": clean_error(message)})
+        text, kind = clean_error(message or str(error)), type(error).__name__
+        app.emit({"event": "error", "complete": False, "exit_code": code, "message": text, "error": kind})
 
 
 def _red(word: str, app: App) -> str:

@@ -43,8 +43,8 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
 def parse(text: str, now: datetime) -> datetime:
     """The time that `text` means at `now`.
 
-    Minutes and hours are counted from now; whatever is a day or longer begins at 00:00 UTC, and a week on Monday, so
-    that a command that is repeated on the same day means the same time.
+    Minutes and hours are counted from now; whatever is a day or longer begins at 00:00 UTC, and this or last week on
+    Monday, so that a command that is repeated on the same day means the same time.
 
     Raises:
         ValueError, OverflowError: it means none.

@@ -72,7 +72,7 @@ class _Work(Struct):
 
 
 class Progress:
-    """Live progress on a terminal; with --json, events. Otherwise nothing is shown."""
+    """Live progress on a terminal; with --json, events. Otherwise only the notes of the run are shown."""
 
     def __init__(
         self,
@@ -114,6 +114,8 @@ class Progress:
             self._record(event)
         if self._app.json and event.kind in ("started", "finished", "note"):
             facts: dict[str, Any] = {"event": event.kind, "stream": event.stream or None, "text": event.text or None}
+            if event.kind == "finished" and event.receipt:
+                facts |= {name: getattr(event.receipt, name) for name in ("requests", "tokens", "read")}
             self._app.emit({key: value for key, value in facts.items() if value is not None})
 
     def _record(self, event: Event) -> None:

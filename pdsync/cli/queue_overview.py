@@ -68,7 +68,7 @@ def _rank(mutation: Mutation) -> int:
 
 
 def list_mutations(found: Sequence[Mutation], names: NameResolver) -> Rows:
-    """A row a mutation: what it does, its state, and why it is in that."""
+    """A row a mutation: what it does, its state, and why it is in that. `names.pending` gets them."""
     names.pending |= {each.id: f"that of #{each.seq}" for each in found}
     lines = [
         [

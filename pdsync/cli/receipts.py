@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pdsync.cli import tables
@@ -42,7 +39,7 @@ def show_receipt(
     table = lay_out_streams(streams, None if is_whole else app.err.height)
     tables.show_aside(app, table)
     if len(table.values) < len(streams):
-        app.note(f"Every stream: pdsync{_project_option(app)} runs show {receipt.run_id} --all", style="dim")
+        app.note(f"Every stream: pdsync{app.project_option} runs show {receipt.run_id} --all", style="dim")
     app.note("")
     for gap in receipt.gaps:
         app.note(f"✗ {gap.stream}: {gap.kind}: {gap.detail}", style="yellow")
@@ -103,13 +100,6 @@ def _mark(entries: Sequence[StreamReceipt]) -> str:
 
 def _row(name: str, entries: Sequence[StreamReceipt]) -> list[Any]:
     return [name, *(sum(getattr(entry, each) for entry in entries) for each in _COUNTS)]
-
-
-def _project_option(app: App) -> str:
-    """The option that names the project in a command to be typed; empty if it is this folder or in the environment."""
-    if app.project == Path() or os.environ.get("PDSYNC_PROJECT"):
-        return ""
-    return f" --project {shlex.quote(str(app.project))}"
 
 
 def describe_user(receipt: Receipt) -> str:

@@ -40,18 +40,33 @@ class Output:
     Args:
         out: the file; None for stdout.
         kind: json, text or binary; None: formatted if it is JSON, unchanged otherwise.
+
+    Raises:
+        ConfigError: the file can't be created: its folder does not exist or is read-only, or its name is too long.
     """
 
     def __init__(self, app: App, out: Path | None, kind: str | None) -> None:
         self._app, self._out, self.kind = app, out, kind
         if out and not (out.absolute().parent.is_dir() and os.access(out.absolute().parent, os.W_OK)):
             raise ConfigError(f"{out} can't be written: its folder does not exist or is read-only. Nothing was called.")
+        if out:
+            AtomicFile(out).check()
+
+    def refuse_terminal(self) -> None:
+        """Check, before anything is sent, that the bytes of an answer do not go to a terminal.
+
+        Raises:
+            ConfigError: there is no file, and stdout is a terminal.
+        """
+        if self._out is None and sys.stdout.isatty():
+            raise ConfigError("The answer is a file: add --out FILE, or redirect it with > or |. Nothing was called.")
 
     def answer(self, answer: Answer) -> None:
-        """Write an answer that is in memory.
+        """Write an answer that is in memory; an empty one is not written, nor is its file.
 
         Raises:
             BadAnswer: `kind` is json, and the answer is not JSON.
+            ConfigError, StorageError: the file can't be written.
         """
         body = answer.body
         if self.kind == "json" and body:
@@ -64,7 +79,6 @@ class Output:
             with AtomicFile(self._out) as file:
                 file.write(body)
         elif self.kind == "binary":
-            self._refuse_terminal()
             sys.stdout.buffer.write(body)
         else:
             self._show(body + (b"" if body.endswith(b"\n") else b"\n"))
@@ -79,7 +93,6 @@ class Output:
             with AtomicFile(self._out) as file:
                 await fetch(file)
             return
-        self._refuse_terminal()
         # Through a temporary file: bytes on stdout can't be taken back when an attempt fails half-way.
         with tempfile.TemporaryFile() as spool:
             await fetch(_FileSink(spool))
@@ -120,10 +133,6 @@ class Output:
             text = body.decode(errors="replace")
             body = (clean_json(text) if body[:1] in b'[{,"' else clean(text)).encode(errors="replace")
         sys.stdout.buffer.write(body)
-
-    def _refuse_terminal(self) -> None:
-        if sys.stdout.isatty():
-            raise ConfigError("The answer is a file: add --out FILE, or redirect it with > or |. Nothing was called.")
 
 
 class _FileSink:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pdsync.cli.interruption import is_interrupted_query
+from pdsync.core.disk import storage_error
 from pdsync.errors import PdsyncError
 from pdsync.runner.report import webhook
 
@@ -20,19 +22,28 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def reporting(app: App, pipeline: str, when: str) -> Iterator[None]:
-    """Report the end of the run inside the `with`; `when`: never, failure or always."""
+    """Report the run inside the `with` if it fails or is interrupted; `when`: never, failure or always.
+
+    A run that comes to a receipt is reported by `report_end`, which the block has to call before it ends with Exit.
+    """
     url = webhook.find_address()
     app.notification = (url, pipeline, when) if url and when != "never" else None
     try:
         yield
-    except PdsyncError as error:
-        if app.notification:
-            _post(app, webhook.describe_failure(pipeline, _project(app), str(error), error.exit_code))
+    except click.exceptions.Exit:
         raise
-    except click.Abort:
+    except (Exception, KeyboardInterrupt) as error:
         if app.notification:
-            _post(app, webhook.describe_failure(pipeline, _project(app), "It was interrupted.", 130))
+            _post(app, webhook.describe_failure(pipeline, _project(app), *_describe(error)))
         raise
+
+
+def _describe(error: BaseException) -> tuple[str, int]:
+    """What an error says, and the exit code with which `main` ends for it."""
+    if isinstance(error, KeyboardInterrupt | click.Abort) or is_interrupted_query(error):
+        return "It was interrupted.", 130
+    known = error if isinstance(error, PdsyncError) else storage_error(error)
+    return (str(known), known.exit_code) if known else (f"{type(error).__name__}: {error}", 1)
 
 
 def report_end(app: App, receipt: Receipt, exit_code: int) -> None:

@@ -266,12 +266,18 @@ def read_inputs(action: Action, given: Mapping[str, object]) -> Given:
     for name, value in given.items():
         known = spelt.get(name)
         if known is None:
-            further[_parameter(action, name, parameters, inputs)] = value
+            parameter = _parameter(action, name, parameters, inputs)
+            if parameter in further:
+                raise _given_twice(action, parameter)
+            further[parameter] = value
             continue
         if known in found:
-            raise ConfigError(f"{action.key}: {known} is given twice. Nothing was called.")
+            raise _given_twice(action, known)
         if value is not None and value != "":
             found[known] = value
+    set_by_inputs = {inputs[name].to for name in found if inputs[name].how == "sort"}
+    if twice := next((each for each in further if spelt.get(each) in found or each in set_by_inputs), None):
+        raise _given_twice(action, twice)  # as an input, and as the parameter that this sets
     defaults = {name: each.default for name, each in inputs.items() if each.default is not None and name not in found}
     if missing := [
         name for name, each in inputs.items()
@@ -281,6 +287,10 @@ def read_inputs(action: Action, given: Mapping[str, object]) -> Given:
         raise ConfigError(f"{action.key} needs {' and '.join(missing)} ({wanted}).\nNothing was called.")
     ordered = {name: found.get(name, defaults.get(name)) for name in inputs if name in found or name in defaults}
     return Given(ordered, further)
+
+
+def _given_twice(action: Action, name: str) -> ConfigError:
+    return ConfigError(f"{action.key}: {name} is given twice. Nothing was called.")
 
 
 def inputs_of(action: Action) -> dict[str, ActionInput]:

@@ -25,15 +25,26 @@ class AtomicFile:
         self._path = path
         self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
 
+    def check(self) -> None:
+        """Check that it can be created, before something is sent whose answer it will have; no file is left.
+
+        Raises:
+            ConfigError: it can't be created.
+        """
+        os.close(self._create())
+        self._part.unlink()
+
     def __enter__(self) -> AtomicFile:
+        self._file = os.fdopen(self._create(), "wb")
+        return self
+
+    def _create(self) -> int:
         try:
-            handle = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            return os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise ConfigError(
                 f"{self._path} can't be written: {error.strerror or error}. Nothing was called."
             ) from error
-        self._file = os.fdopen(handle, "wb")
-        return self
 
     def begin(self) -> None:
         self._file.seek(0)

@@ -86,12 +86,14 @@ def store(settings: Settings, secret: Secret) -> SecretLocation:
     secrets, every process uses the newer one.
 
     Raises:
+        AuthError: it would go into the file, which is damaged, or which others could read.
+        ProjectLocked: another process has the vault locked for two minutes.
         StorageError: it could not be stored.
     """
     vault = Vault(settings)
     with vault.locked():
         before = None
-        with contextlib.suppress(AuthError):  # what can't be read is replaced
+        with contextlib.suppress(AuthError):  # what can't be read has no time to compare with
             before = vault.find()
         if before and before.secret.saved_at >= secret.saved_at:
             secret = msgspec.structs.replace(secret, saved_at=before.secret.saved_at + 0.001)
@@ -99,7 +101,12 @@ def store(settings: Settings, secret: Secret) -> SecretLocation:
 
 
 def forget(settings: Settings) -> list[SecretLocation]:
-    """Forget what is stored for this project; returns where it was."""
+    """Forget what is stored for this project; returns where it was.
+
+    Raises:
+        AuthError, StorageError: as `Vault.clear`.
+        ProjectLocked: another process has the vault locked for two minutes.
+    """
     vault = Vault(settings)
     if not vault.folder.exists():
         return vault.clear()

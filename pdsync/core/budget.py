@@ -5,7 +5,7 @@ sees them; it refills, so pdsync waits. Searches count in it, and in a smaller o
 of tokens is shared with every other integration of the company and is renewed at midnight, so a run stops while it
 can be resumed.
 
-Both are kept in control.db, because every process that uses the token shares them. The window needs no assumption about
+Both are kept in control.db, because every process of the project shares them. The window needs no assumption about
 the network: a request reaches the server somewhere between the moment it is sent and the moment its answer begins.
 So an answered request counts until two seconds after its *answer's first byte*, an unanswered one always, and however
 long requests travel, no two seconds at the server have more requests than the limit.
@@ -15,8 +15,9 @@ long requests travel, no two seconds at the server have more requests than the l
         answered()  # the answer begins; its body may take longer
 
 asyncio-throttle spreads the requests of this process evenly below that bound. Units: tokens are Pipedrive's, times
-are seconds of the machine's monotonic clock, which all its processes share and which no change of date moves. This
-module knows no HTTP: `core.http` reports the response headers through `observe`, and they override the own count.
+are seconds of the machine's monotonic clock, which all its processes share and which no change of date moves; only the
+pause after abuse protection ends by the wall clock (seconds since 1970). This module knows no HTTP: `core.http` reports
+the response headers through `observe`, and they override the own count.
 """
 
 from __future__ import annotations
@@ -38,12 +39,13 @@ from pdsync.core.log import log
 from pdsync.errors import BudgetSpent, CoolingDown, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
 WINDOW_S = 2.0
 SEARCH_BURST = 10  # the same on every plan, for API tokens and OAuth apps
 _MARGIN_S = 0.01  # clocks have a resolution: a window must not close too early
+_LOST_S = 3600.0  # no answer takes that long: its process is gone, and another one may have the number by now
 _COOL_DOWN_S = 600.0
 _SLICE_S = 0.2
 _AVERAGED = 8  # answers: fewer say little, more are slow to notice that a server has become slower
@@ -58,7 +60,7 @@ class _Ledger(sqlite3.Connection):
 
 
 class Budget:
-    """The two budgets of one token, shared with every other process that uses it.
+    """The burst limit of one token, and its company's day: shared with all processes that use the same control.db.
 
     Args:
         path: of control.db, which exists.
@@ -66,6 +68,10 @@ class Budget:
         burst: requests allowed in any rolling two seconds, of searches SEARCH_BURST at most; 0 for no limit.
         daily_tokens: the company's tokens a day, until a header has another number; 0 for no limit.
         run_tokens: the most that this run may spend; None for all that is left.
+
+    Raises:
+        CoolingDown: the pause after an answer of Pipedrive's abuse protection has not ended.
+        StorageError: control.db can't be used.
     """
 
     def __init__(self, path: Path, token: str, *, burst: int, daily_tokens: int, run_tokens: int | None = None) -> None:
@@ -155,7 +161,10 @@ class Budget:
                 db.execute("COMMIT")
                 return [], paused
             # `sent > now`: from before a reboot.
-            db.execute("DELETE FROM requests WHERE done < ? OR sent > ?", (now - WINDOW_S - _MARGIN_S, now))
+            db.execute(
+                "DELETE FROM requests WHERE done < ? OR sent > ? OR sent < ?",
+                (now - WINDOW_S - _MARGIN_S, now, now - _LOST_S),
+            )
             wait = max((self._wait_for(window, limit, now) for window, limit in windows.items()), default=0.0)
             tickets = [self._insert_row(window, now) for window in windows] if wait <= 0 else []
             if wait <= 0:
@@ -197,8 +206,7 @@ class Budget:
         for done, pid, ticket in counted:
             if done is None and not _is_alive(pid):  # it was killed: its request has arrived by now, or never will
                 self._db.execute("UPDATE requests SET done = ? WHERE id = ?", (now, ticket))
-        ends = [done for done, _, _ in counted if done is not None]
-        return max(min(ends) + WINDOW_S + _MARGIN_S - now, 0.002) if ends else 0.01
+        return seconds_until_free([done for done, _, _ in counted], limit, now)
 
     def _check_budget(self, cost: int) -> None:
         if self.run_tokens is not None and self.spent + cost > self.run_tokens:
@@ -222,7 +230,7 @@ class Budget:
         )
 
     def pause(self, seconds: float) -> None:
-        """Let no process that uses this token send anything for `seconds`, after a burst 429."""
+        """Let no process of the project with this token send anything for `seconds` (0.5 to 60), after a burst 429."""
         until = time.monotonic() + min(max(seconds, 0.5), 60.0)
         self._resume_at = max(self._resume_at, until)
         self._note(
@@ -272,6 +280,20 @@ class Budget:
             "Everything fetched so far is kept; nothing was taken for deleted.\n"
             f"pdsync sends nothing before {when:%H:%M} UTC. Lower limits.burst if other tools share this token."
         )
+
+
+def seconds_until_free(answered: Sequence[float | None], limit: int, now: float) -> float:
+    """Seconds after which to check a window again; 0 where it is not full.
+
+    Args:
+        answered: of each request in it: when its answer began; None while there is none.
+        limit: the most requests in the window.
+        now: by the same clock.
+    """
+    if len(answered) < limit:
+        return 0.0
+    ends = [moment for moment in answered if moment is not None]
+    return max(min(ends) + WINDOW_S + _MARGIN_S - now, 0.002) if ends else 0.01
 
 
 def _midnight() -> datetime:

@@ -49,7 +49,7 @@ def defaults() -> Defaults:
     """The comments that tables share.
 
     Raises:
-        CatalogueError: the file is invalid.
+        CatalogueError: the file has an unknown key, lacks one, or has a value of the wrong type.
     """
     return _read("columns.toml", Defaults)
 
@@ -59,7 +59,7 @@ def meta() -> Meta:
     """The comments of schema meta.
 
     Raises:
-        CatalogueError: the file is invalid.
+        CatalogueError: the file has an unknown key, lacks one, or has a value of the wrong type.
     """
     return _read("warehouse/meta.toml", Meta)
 

@@ -11,12 +11,15 @@ import ipaddress
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
 from pdsync.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Source = Literal["flag", "environment", "pdsync.toml", "default"]
 _SECRETS = {"api_token", "token", "client_secret", "refresh_token", "password"}
@@ -38,7 +41,7 @@ class OAuthSettings(Struct, frozen=True):
 
 
 class Settings(Struct, frozen=True):
-    """Every setting of a project, resolved. Paths are absolute; a limit of 0 means none."""
+    """Every setting of a project, resolved. Paths are absolute; a `burst` or `daily_tokens` of 0 means no limit."""
 
     project: Path
     base_url: str
@@ -102,27 +105,33 @@ SETTINGS: dict[str, _Setting] = {
     "oauth.redirect_uri": _Setting("PDSYNC_REDIRECT_URI", ""),
     "oauth.scopes": _Setting("PDSYNC_SCOPES", ""),
 }
-_OTHER_VARIABLES = ("PDSYNC_PROJECT", "PDSYNC_API_TOKEN", "PDSYNC_CLIENT_SECRET", "PDSYNC_NOTIFY_URL")  # no settings
+_OTHER_VARIABLES = (  # no settings; the last one is set by a fleet for its commands
+    "PDSYNC_PROJECT", "PDSYNC_API_TOKEN", "PDSYNC_CLIENT_SECRET", "PDSYNC_NOTIFY_URL", "PDSYNC_JOURNAL_COPY",
+)  # fmt: skip
 
 
-def load(project: Path, flags: dict[str, str | int | None] | None = None) -> Settings:
+def load(
+    project: Path, flags: dict[str, str | int | None] | None = None, variables: Mapping[str, str] | None = None
+) -> Settings:
     """Resolve the settings of the project in the folder `project`.
 
     Args:
         project: the folder; it need not exist yet, and nothing is created here.
         flags: settings given on the command line, by their dotted names; None means "not given".
+        variables: the environment; None: this process's.
 
     Raises:
         ConfigError: a value is malformed, a key unknown, or a secret is in pdsync.toml. Nothing was called.
     """
     project = expand(project).absolute()
-    in_file = _read_file(project / "pdsync.toml")
+    variables = os.environ if variables is None else variables
+    in_file = read_file(project / "pdsync.toml")
     values: dict[str, str | int] = {}
     origins: dict[str, Source] = {}
     for key, setting in SETTINGS.items():
         candidates: list[tuple[Source, Any]] = [
             ("flag", (flags or {}).get(key)),
-            ("environment", os.environ.get(setting.env) or None),
+            ("environment", variables.get(setting.env) or None),
             ("pdsync.toml", in_file.get(key)),
             ("default", setting.default),
         ]
@@ -172,11 +181,11 @@ def unknown_variables() -> list[tuple[str, str]]:
     return [(name, f" Did you mean {near[name][0]}?" if near[name] else "") for name in unknown]
 
 
-def check_base_url(url: str, *, trusted: bool) -> str:
+def check_base_url(url: str, *, trusted: bool, file: str = "pdsync.toml") -> str:
     """Return `url` without its path, or raise the reason why no token may be sent there, without possible secrets.
 
-    Only https reaches the network; http is for this machine. A file of the project (`trusted` is False) can
-    name Pipedrive's own hosts and loopback addresses only.
+    Only https reaches the network; http is for this machine. A file of the project (`trusted` is False; `file` is its
+    name) can name Pipedrive's own hosts and loopback addresses only.
     """
     try:
         parts = urlsplit(url if "://" in url else f"https://{url}")
@@ -197,9 +206,10 @@ def check_base_url(url: str, *, trusted: bool) -> str:
             f" machine)."
         )
     if not (trusted or local or host == "pipedrive.com" or host.endswith(".pipedrive.com")):
+        how = f"PDSYNC_BASE_URL={shown}" if file == "pdsync.toml" else f'base_url = "env:NAME", and NAME={shown}'
         raise ConfigError(
-            f"pdsync.toml sends the token to {host}, which is not Pipedrive.\n"
-            f"If that is intended, set it outside of the project: PDSYNC_BASE_URL={shown}"
+            f"{file} sends the token to {host}, which is not Pipedrive.\n"
+            f"If that is intended, set it outside of the project: {how}"
         )
     return f"{parts.scheme}://{parts.netloc}"
 
@@ -237,7 +247,12 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def read_file(path: Path) -> dict[str, Any]:
+    """The settings in the pdsync.toml at `path`, by their dotted names; none where there is no file.
+
+    Raises:
+        ConfigError: it can't be understood, or has an unknown key or a secret.
+    """
     try:
         content = path.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
     except FileNotFoundError:

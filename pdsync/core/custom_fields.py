@@ -31,6 +31,6 @@ class SchemaChange(Struct, frozen=True):
     """A difference in a stream's fields from the run before."""
 
     stream: str
-    kind: str  # field_added, field_renamed, field_retyped, unknown_key, unfit_value
+    kind: str  # field_added, field_renamed, field_retyped, field_gone, unknown_key, unfit_value
     name: str
     detail: str

@@ -53,6 +53,13 @@ _BY_WORDS = {
 _MIN_MEMORY = 512 * 2**20  # of address space; most of it is only reserved, for stacks and buffers
 
 
+def make_private(folder: Path) -> None:
+    """Create a folder, and those above it that are missing, so that only this user can open them."""
+    for each in [*reversed(folder.parents), folder]:
+        if not each.exists():
+            each.mkdir(mode=0o700, exist_ok=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Write the names in `folder` to disk: after that, a new or renamed file survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
@@ -75,6 +82,11 @@ def advice_for(error: BaseException) -> str | None:
         message = str(error).lower()
         return next((advice for words, advice in _BY_WORDS.items() if words in message), None)
     return None
+
+
+def is_machines(error: BaseException) -> bool:
+    """Whether the machine (disk, permissions, memory) is the cause of an error, and not the content of a file."""
+    return advice_for(error) not in (None, _DAMAGED)
 
 
 def check_memory() -> None:
@@ -124,7 +136,7 @@ def storage_error(error: BaseException, where: object = None) -> StorageError | 
 
 @contextmanager
 def storage_errors(where: object) -> Iterator[None]:
-    """Raise errors of the machine inside the block as StorageErrors.
+    """Raise errors of the machine inside the block as StorageErrors, apart from DuckDB's, which stay as they are.
 
     Args:
         where: the file or folder that is used.
@@ -135,3 +147,18 @@ def storage_errors(where: object) -> Iterator[None]:
         if found := storage_error(error, where):
             raise found from error
         raise
+
+
+@contextmanager
+def state_errors(path: Path) -> Iterator[None]:
+    """Raise all errors of SQLite inside the block as StorageErrors, also that a table is missing.
+
+    Args:
+        path: control.db, which is read.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise storage_error(error, path) or StorageError(
+            f"The state file {path} can't be read: {first_line(error)}.\nNothing was changed. {_DAMAGED}"
+        ) from error

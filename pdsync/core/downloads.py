@@ -2,7 +2,8 @@
 
 The bytes of a file are often at a storage host, and the API answers with a link to them. It is followed once, by a
 client without token and cookies, over https and to public addresses only. Addresses are checked when the connection
-is made: a name can't lead elsewhere after the check. A sandbox on this machine may redirect to this machine.
+is made: a name can't lead elsewhere after the check. A proxy resolves names itself: with one, only a link that has an
+address instead of a name is checked. A sandbox on this machine may redirect to this machine.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ async def stream(response: aiohttp.ClientResponse, sink: ByteSink, most_bytes: i
 
     Raises:
         TooLarge: it is longer than `most_bytes`.
+        BadAnswer: it is packed otherwise than with gzip, or in too many parts.
         TimeoutError: after `grace_s` it was slower than SLOWEST.
         EOFError, zlib.error, aiohttp.ClientError: it was cut off.
     """

@@ -2,7 +2,8 @@
 
 Retried are reads (GET) after a broken connection, a timeout, a 5xx or a body that was cut off, and any request that the
 server refused unprocessed (429, or 401 once, where the token can be refreshed); never a write whose outcome is
-unknown. All retries of a run share one budget, so that a failing server is not overloaded.
+unknown, unless its `RetryPolicy` requests that. The retries of a session share one budget, so that a failing server is
+not overloaded; those that only `RetryPolicy.all_errors` allows do not count in it.
 
 Redirects are not followed: they would receive the token. A download may follow one without it (`core.downloads`).
 Bodies have a maximum size, packed and unpacked.
@@ -30,6 +31,7 @@ from pdsync.core.log import clean, log
 from pdsync.core.proxy import OWN_CA, certificate_message, proxy_for, proxy_options
 from pdsync.core.request import Query, Request, RetryPolicy, request_of, request_of_call
 from pdsync.core.server_clock import ServerClock
+from pdsync.core.sinks import TooLarge
 from pdsync.errors import ApiError, AuthError, BadAnswer, Forbidden, NotFound, ServerTrouble
 from pdsync.version import __version__
 
@@ -45,7 +47,10 @@ if TYPE_CHECKING:
     from pdsync.core.sinks import ByteSink
     from pdsync.model import Operation
 
+_CONNECT_S = 15.0
+_SILENT_S = 30.0  # for the next byte of an answer
 _MAX_RESERVED = 4 * 2**20  # bytes reserved for a body at most, whatever its Content-Length
+_YEARS = range(1970, 9000)  # of a `Date`; at the ends of the calendar, no time before or after it can be calculated
 _KEPT_HEADERS = ("date", "content-type", "x-correlation-id", "retry-after", "location", "content-disposition")
 
 
@@ -56,7 +61,10 @@ class Http:
         base_url: scheme and host.
         credentials: give the headers of each request.
         budget: decides when a request may be sent.
-        timeout_s: for one attempt, from connecting to the last byte.
+        concurrency: the most requests at the same time.
+        timeout_s: for one attempt, from connecting to the last byte; 15 s without a connection, or 30 s without a byte
+            of the answer, end it sooner; the latter not if a request's `RetryPolicy` has a longer timeout.
+        backoff_s: before the second attempt.
     """
 
     def __init__(
@@ -81,17 +89,19 @@ class Http:
         self._bare_proxied: aiohttp.ClientSession | None = None
 
     def _served_at(self, date: str | None) -> datetime:
-        """The server's time by an answer's `Date`; by this machine's clock where there is none."""
+        """The server's time by an answer's `Date`; by this machine's clock where there is none of a possible year."""
         try:
             server_time = parsedate_to_datetime(date or "").astimezone(UTC)
         except (ValueError, TypeError, IndexError, OverflowError):
+            server_time = None
+        if server_time is None or server_time.year not in _YEARS:
             server_time = datetime.now(UTC).replace(microsecond=0)
         return self.clock.read(server_time)
 
     async def __aenter__(self) -> Http:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._concurrency, ttl_dns_cache=300),
-            timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=15, sock_read=30),
+            timeout=_timeout(self._timeout_s, _SILENT_S),
             headers={"User-Agent": f"pdsync/{__version__}", "Accept": "application/json", "Accept-Encoding": "gzip"},
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -144,8 +154,8 @@ class Http:
     async def download(self, request: Request, sink: ByteSink, *, most_bytes: int) -> Answer:
         """Send `request`, whose answer is a file, and write its bytes to `sink` as they come.
 
-        Only a piece of the file is in memory. Where the answer is a link to the file, it is followed once, without the
-        token. Each attempt restarts the sink.
+        Only a piece of the file is in memory, unless it is JSON that could be a refusal. Where the answer is a link to
+        the file, it is followed once, without the token. Each attempt restarts the sink.
 
         Raises:
             TooLarge: it has more than `most_bytes` bytes.
@@ -166,7 +176,9 @@ class Http:
             judge(answer, request, self.budget)
             if answer.status not in (200, 204):
                 raise BadAnswer(f"{request.label}: status {answer.status} where a whole file should be.")
-            if answer.body:  # JSON that could have been a refusal
+            if answer.status == 204 or _may_be_refusal(answer.headers):  # none of it is in the sink
+                if len(answer.body) > most_bytes:
+                    raise TooLarge(f"{len(answer.body):,} bytes came, and {most_bytes:,} are the most.")
                 sink.begin()
                 sink.write(answer.body)
             return answer
@@ -246,7 +258,8 @@ class Http:
         elif request.body is not None:
             data = msgspec.json.encode(request.body)
             headers = {**headers, "Content-Type": "application/json"}
-        with self._connection_errors(self.base_url, timeout_s), ExitStack() as opened:
+        silent_s = max(_SILENT_S, request.retry.timeout_s or 0)  # who asks for more time waits that long for an answer
+        with _connection_errors(self.base_url, timeout_s, silent_s), ExitStack() as opened:
             if request.form:
                 data = opened.enter_context(request.form.opened())
                 timeout_s += request.form.size / SLOWEST
@@ -258,7 +271,7 @@ class Http:
                 data=data,
                 headers=headers,
                 allow_redirects=False,
-                timeout=_timeout(None if sink else timeout_s),
+                timeout=_timeout(None if sink else timeout_s, silent_s),
                 **self._proxy,
             ) as response:
                 on_answer()
@@ -280,8 +293,10 @@ class Http:
             session = self._bare_proxied = self._bare_proxied or bare_session(concurrency=self._concurrency)
         else:
             session = self._bare = self._bare or bare_session(local=self._local, concurrency=self._concurrency)
-        with self._connection_errors(host, self._timeout_s):
-            async with session.get(target, allow_redirects=False, timeout=_timeout(None), **proxy) as response:
+        with _connection_errors(host, self._timeout_s, _SILENT_S, is_secret=True):
+            async with session.get(
+                target, allow_redirects=False, timeout=_timeout(None, _SILENT_S), **proxy
+            ) as response:
                 status, headers = response.status, {k.lower(): v for k, v in response.headers.items()}
                 log.debug("GET %s (the file's storage) → %d", host, status)
                 if status == 200:
@@ -295,32 +310,6 @@ class Http:
         kind = {401: Forbidden, 403: Forbidden, 404: NotFound, 410: NotFound}.get(status)
         message = f"{label}: the file's storage ({host}) answered {status}."
         raise kind(message, status=status, operation=label) if kind else BadAnswer(message)
-
-    @contextmanager
-    def _connection_errors(self, where: str, timeout_s: float) -> Iterator[None]:
-        """Turn errors of the connection into errors with the information whether the attempt may be repeated."""
-        try:
-            yield
-        except aiohttp.ClientConnectorCertificateError as error:
-            raise ServerTrouble(
-                f"{certificate_message(where, error.certificate_error)} Nothing was sent.\n{OWN_CA}"
-            ) from error
-        except aiohttp.ClientHttpProxyError as error:
-            advice = (
-                "HTTPS_PROXY takes user and password: http://user:password@host:port" if error.status == 407 else ""
-            )
-            message = f"the proxy refuses the way to {where} (status {error.status}). {advice}".strip()
-            raise Retryable(message, refused=True) from error
-        except aiohttp.ClientConnectorError as error:  # before the first byte: it was not carried out
-            why = error.os_error.strerror or type(error.os_error).__name__
-            raise Retryable(f"can't reach {where}: {why}", refused=True) from error
-        except TimeoutError as error:
-            raise Retryable(f"no answer within {round(timeout_s, 1):g} s") from error
-        except aiohttp.InvalidURL as error:
-            raise BadAnswer(f"{where} is no host that could be called.") from error
-        except (aiohttp.ClientError, ConnectionError, zlib.error, EOFError) as error:
-            message = str(error) if where == self.base_url else ""  # a storage's link is a secret
-            raise Retryable(f"the connection broke: {message or type(error).__name__}") from error
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         """The body, unpacked; memory is bounded by WIRE_CAP and PLAIN_CAP."""
@@ -347,9 +336,45 @@ class Http:
         return plain.getvalue()
 
 
-def _timeout(total_s: float | None) -> aiohttp.ClientTimeout:
+@contextmanager
+def _connection_errors(where: str, timeout_s: float, silent_s: float, *, is_secret: bool = False) -> Iterator[None]:
+    """Turn errors of the connection into errors with the information whether the attempt may be repeated.
+
+    Args:
+        where: the server.
+        timeout_s: for the attempt.
+        silent_s: for the next byte of the answer.
+        is_secret: a library's message may contain a link that is a secret.
+    """
+    try:
+        yield
+    except aiohttp.ClientConnectorCertificateError as error:
+        raise ServerTrouble(
+            f"{certificate_message(where, error.certificate_error)} Nothing was sent.\n{OWN_CA}"
+        ) from error
+    except aiohttp.ClientHttpProxyError as error:
+        advice = "HTTPS_PROXY takes user and password: http://user:password@host:port" if error.status == 407 else ""
+        message = f"the proxy refuses the way to {where} (status {error.status}). {advice}".strip()
+        raise Retryable(message, refused=True) from error
+    except aiohttp.ClientConnectorError as error:  # before the first byte: it was not carried out
+        why = error.os_error.strerror or type(error.os_error).__name__
+        raise Retryable(f"can't reach {where}: {why}", refused=True) from error
+    except aiohttp.ConnectionTimeoutError as error:  # as above
+        raise Retryable(f"can't reach {where} within {_CONNECT_S:g} s", refused=True) from error
+    except aiohttp.SocketTimeoutError as error:
+        raise Retryable(f"no byte of an answer within {round(silent_s, 1):g} s") from error
+    except TimeoutError as error:
+        raise Retryable(f"no answer within {round(timeout_s, 1):g} s") from error
+    except aiohttp.InvalidURL as error:
+        raise BadAnswer(f"{where} is no host that could be called.") from error
+    except (aiohttp.ClientError, ConnectionError, zlib.error, EOFError) as error:
+        message = "" if is_secret else str(error)
+        raise Retryable(f"the connection broke: {message or type(error).__name__}") from error
+
+
+def _timeout(total_s: float | None, silent_s: float) -> aiohttp.ClientTimeout:
     """The timeouts of an attempt; `total_s` is None for files, whose speed `downloads.stream` checks."""
-    return aiohttp.ClientTimeout(total=total_s, sock_connect=15, sock_read=30)
+    return aiohttp.ClientTimeout(total=total_s, sock_connect=_CONNECT_S, sock_read=silent_s)
 
 
 def _may_be_refusal(headers: Mapping[str, str]) -> bool:

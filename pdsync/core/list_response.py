@@ -50,8 +50,8 @@ class _OtherEnvelope(Struct):
 class Envelope(Struct, frozen=True):
     """A parsed list answer.
 
-    `records` have the records' JSON as it came. `described`: the answer has paging data; some last pages have none,
-    and neither do pages that were cut off.
+    `records` have the records' JSON as it came. `described`: the answer has `additional_data`, where paging data are;
+    some last pages have none, and neither do pages that were cut off.
     """
 
     records: list[Raw]
@@ -82,7 +82,7 @@ def open_envelope(body: bytes, operation: Operation | None = None) -> Envelope:
         operation: describes where the records are, unless they are a list under `data`.
 
     Raises:
-        BadAnswer: it is no JSON, or has no records.
+        BadAnswer: it is no JSON, or has neither a list of records, empty or not, nor null instead (`was_null`).
     """
     try:
         return _open(body, operation)
@@ -180,7 +180,7 @@ def _salvage(body: bytes, operation: Operation | None) -> Envelope | None:
 
 
 def records_in(body: bytes) -> list[dict[str, Any]]:
-    """The records of a list answer, decoded.
+    """The records of a list answer, decoded; none where its `data` is no list.
 
     Raises:
         BadAnswer: it is no JSON.

@@ -25,7 +25,7 @@ log = logging.getLogger("pdsync")
 
 
 def hide(secret: str | None) -> None:
-    """Replace `secret` in all messages from now on."""
+    """Replace `secret` in all messages from now on; one of fewer than 6 characters is not replaced."""
     if secret and len(secret) >= _MIN_LENGTH:
         encoded = base64.b64encode(secret.encode()).decode()
         _hidden.update({secret, quote(secret, safe=""), encoded, encoded.rstrip("=")})

@@ -5,7 +5,8 @@ renewal: take the vault's lock, read the grant again, show that the disk takes a
 and only then use it. All of that runs on a thread of its own: cancelling a run does not cut it in half. What no client
 can cure is a kill between Pipedrive's answer and our write; then a person has to log in again.
 
-A new access token is used only after asking whose it is. It must be the company it has always been.
+A process that renews or adopts a grant uses its access token only after asking whose it is. It must be the company it
+has always been. The grant is stored before that: a process that begins later does not ask again.
 
 Times are seconds since 1970. A renewal goes to the token URL of the login. The token's `api_domain` is checked and
 kept, and nothing is sent there: requests go to account.base_url alone.
@@ -66,8 +67,9 @@ class OAuth:
 
         Raises:
             AuthError: Pipedrive does not accept the grant any more. It is kept, for a person to look at.
-            WrongCompany: the new token belongs to another company. It is not used.
-            ServerTrouble: no answer; the same command tries again.
+            WrongCompany: the new token belongs to another company. It is not used here, although it is stored.
+            ServerTrouble: no usable answer; the same command tries again.
+            ProjectLocked, StorageError: the vault can't be locked or written.
         """
         if bearer(self._grant.access_token) == refused:  # else another task has done it meanwhile
             await self._renewed(self._grant)

@@ -140,7 +140,7 @@ class OAuthLogin:
         Raises:
             AuthError: the code is not accepted, the app is unknown, or has not all scopes that were asked for.
             BadAnswer: the answer is no token, or one that could not be renewed.
-            ServerTrouble: no answer.
+            ServerTrouble: no usable answer.
         """
         app = self._app
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": app.redirect_uri}
@@ -228,7 +228,7 @@ def listening_address(redirect_uri: str, port: int | None) -> tuple[str, int]:
     """Host and port to listen on: of the loopback interface, whatever the redirect URI.
 
     Raises:
-        ConfigError: without `port`, the redirect URI does not lead to this machine.
+        ConfigError: without `port`, the redirect URI names no port of this machine, over http.
     """
     redirect = check_redirect_uri(redirect_uri)
     host = redirect.hostname or ""

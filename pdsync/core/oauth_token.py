@@ -47,7 +47,7 @@ class Tokens(Struct):
 
     @property
     def good_for_s(self) -> float:
-        """Until when it need not be renewed; of a very short life, the first half."""
+        """For how many seconds it need not be renewed; of a very short life, the first half."""
         return max(self.expires_in - EARLY_S, self.expires_in / 2)
 
     @property
@@ -75,7 +75,7 @@ async def request_tokens(token_url: str, client_id: str, client_secret: str, for
         InvalidGrantError: the code or refresh token is not accepted.
         AuthError: the app is not known, or the answer names a place of the data that is not Pipedrive.
         BadAnswer: the answer is no token.
-        ServerTrouble: no answer.
+        ServerTrouble: no usable answer.
     """
     for secret in (client_secret, form.get("code"), form.get("refresh_token")):
         hide(secret)
@@ -118,7 +118,7 @@ async def ask_company(base_url: str, access_token: str) -> tuple[int, str]:
     Raises:
         AuthError: the token is refused.
         BadAnswer: the answer names no company.
-        ServerTrouble: no answer.
+        ServerTrouble: no usable answer.
     """
     operation = catalogue.operation("getCurrentUser", "v1")
     status, body = await _send(operation.method, base_url + operation.path, bearer(access_token))
@@ -131,7 +131,7 @@ async def ask_company(base_url: str, access_token: str) -> tuple[int, str]:
 async def _send(
     method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str] | None = None
 ) -> tuple[int, bytes]:
-    """Status and body. Repeated after every kind of trouble, refresh tokens too.
+    """Status and body. Repeated after every kind of trouble but an untrusted certificate, refresh tokens too.
 
     If the server has spent the token on an answer that was lost, nothing is lost by asking again.
     """

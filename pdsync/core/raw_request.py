@@ -67,6 +67,17 @@ class RawRequest(Struct, frozen=True):
     ) -> RawRequest:
         """Parse and check the parts of a raw request.
 
+        Args:
+            method: in upper or lower case.
+            path: from the host on; may have a query.
+            query: further parameters.
+            headers: changed, and kept: the Content-Type says whether `body` is JSON, and is removed where it is.
+            body: the text itself, `@` with the path of a file, or `-` for stdin.
+            form: texts, as `key=value`.
+            files: as `key=path` or `key=@path`.
+            names: of files in the form, as `key=name`.
+            multipart: send a form as multipart without files too.
+
         Raises:
             ConfigError: the request is malformed, its path is outside the API, or it would expose the token. Nothing
                 was sent.
@@ -152,7 +163,16 @@ def headers(given: tuple[str, ...]) -> dict[str, str]:
 
 
 def values(operation: Operation, given: list[tuple[str, str]], body: str | None) -> dict[str, object]:
-    """The parameters of an operation: the `key=value` pairs and the fields of the body."""
+    """The parameters of an operation: the `key=value` pairs and the fields of the body.
+
+    Args:
+        operation: that takes them.
+        given: the pairs.
+        body: JSON, `@` with the path of a file, or `-` for stdin; a list becomes the parameter `body`.
+
+    Raises:
+        ConfigError: the body can't be read, or a field is given twice. Nothing was sent.
+    """
     found: dict[str, object] = {}
     for key, value in given:
         param = operation.body.get(key)

@@ -18,10 +18,13 @@ ATTEMPTS = 6
 
 
 class RetryPolicy(Struct, frozen=True):
-    """How long to wait for an answer, and how often to ask again. What is never repeated stays so."""
+    """How long to wait for an answer, and how often to ask again.
+
+    `core.http` decides what is repeated; only `all_errors` and `repeats_writes` extend that.
+    """
 
     attempts: int = ATTEMPTS
-    timeout_s: float | None = None  # None: the session's
+    timeout_s: float | None = None  # None: the session's, and 30 s for the next byte of an answer
     backoff_s: float | None = None  # before the second attempt; None: the session's
     exponential: bool = True  # wait twice as long before each further one
     all_errors: bool = False  # repeat after a refusal too: a record may not exist yet

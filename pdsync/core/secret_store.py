@@ -127,6 +127,7 @@ class Vault:
             Where it is stored.
 
         Raises:
+            AuthError: it would go into the file, which is damaged, or which others could read. Nothing was stored.
             StorageError: it can't be stored; the stored secret is unchanged.
         """
         text = msgspec.json.encode(_hidden(secret)).decode()
@@ -143,7 +144,14 @@ class Vault:
         return "file"
 
     def clear(self) -> list[SecretLocation]:
-        """Delete the secret wherever it is stored, and return where it was; called inside `locked()`."""
+        """Delete the secret wherever it is stored, and return where it was; called inside `locked()`.
+
+        A keyring that is locked or does not answer keeps it, and is not among what is returned.
+
+        Raises:
+            AuthError: the file is damaged, or others could read it. The keyring's secret is deleted.
+            StorageError: the file can't be written. The keyring's secret is deleted.
+        """
         cleared: list[SecretLocation] = []
 
         def delete(ring: KeyringBackend) -> bool:

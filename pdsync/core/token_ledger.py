@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def tokens_left(db: sqlite3.Connection, daily_tokens: int) -> tuple[int | None, int]:
-    """Tokens left today and the day's limit, by the ledger in `db` (control.db).
+    """Tokens left today and the day's limit, by the ledger in `db` (control.db); (None, 0) if `daily_tokens` is 0.
 
     Others spend from the same budget: where a header had the rest, it overrides the own count.
     """

@@ -59,7 +59,6 @@ LINKS = {
 MOST_BYTES = 2 * 2**30
 _MANIFEST_KEYS = (*LINKS.values(), "add_time", "update_time")
 _MAX_FAILURES = 5  # files in a row without a usable answer, before the server counts as down
-_UNTYPED = ("application/octet-stream", "binary/octet-stream", "application/x-download")
 
 
 class Caller(Protocol):
@@ -134,8 +133,15 @@ def plan_download(
 ) -> DownloadPlan:
     """Divide `files` into those to fetch and those in the folder already. Makes no request.
 
+    Args:
+        files: the ones that are wanted.
+        folder: open.
+        company_id: of the files; None: not known, so that the folder is not checked, and the plan is only to be shown.
+        any_size: accept a file whose size is not that of its record.
+
     Raises:
         ConfigError: the folder contains files of another company, whose ids mean other files.
+        NotAFile: the manifest's name belongs to something else.
     """
     manifest = folder.manifest()
     for entry in manifest.values():
@@ -314,7 +320,7 @@ def _manifest_entry(
 
 
 def type_mismatch(content_type: str | None, name: str) -> str | None:
-    """A note where `content_type` does not match the name of the file; None where it does."""
+    """A note where a web page or JSON came, and the name of the file says something else; None for all others."""
     received = (content_type or "").partition(";")[0].strip().lower()
     expected = content_type_of(name)
     if (

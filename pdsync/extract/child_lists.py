@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -21,7 +22,7 @@ from pdsync.errors import NotFound, PdsyncError
 from pdsync.extract.pages import Caller, pages
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from pdsync.model import Operation, Page, Parent, Walk
 
@@ -41,7 +42,7 @@ async def dependents(
     walk: Walk,
     query: Mapping[str, str],
     parent: Parent,
-    keys: Sequence[Key],
+    keys: Sequence[Key] | Mapping[Key, int | None],
     charge: Callable[[int], None] = lambda tokens: None,
     *,
     after: Page | None = None,
@@ -59,9 +60,9 @@ async def dependents(
         walk: what the pages belong to.
         query: the parameters that every page shares.
         parent: which parameter takes the keys, and how many at a time.
-        keys: of the parents, in descending order.
-        charge: is called with the cost of each parent's request in tokens before it is made; raises where that is too
-            much.
+        keys: of the parents, in descending order; with the number of records that each one counts, where it is known.
+        charge: is called with the cost in tokens of the first request of each list, before it is made, not of further
+            pages; raises where that is too much. The lists that were begun before are still read.
         after: the last page that an earlier attempt sealed.
         context: parameters that all records get, besides their parent's key.
         ahead: how many lists to begin before the current one is read: their requests are in flight together.
@@ -73,13 +74,17 @@ async def dependents(
     left = [key for key in keys if start is None or key <= start.key]  # type: ignore[operator]  # all of one kind
     groups = [left[at : at + parent.batch] for at in range(0, len(left), parent.batch)]
     seq = after.seq + 1 if after else 0
+    counts = keys if isinstance(keys, Mapping) else {}
 
     def begin(group: Sequence[Key]) -> _Reading:
         charge(operation.cost or 0)
         path, group_query = _request(operation, query, parent, group)
         at = start.at if start and group[0] == start.key else None
         inner_page = replace(after, next=at) if after and at is not None else None
-        return _Reading(group, pages(client, operation, walk, group_query, after=inner_page, path=path))
+        expected = counts.get(group[0]) if len(group) == 1 else None
+        return _Reading(
+            group, pages(client, operation, walk, group_query, after=inner_page, path=path, expected=expected)
+        )
 
     async with contextlib.aclosing(_in_order(groups, begin, ahead)) as reading:
         async for group, next_group, page in reading:

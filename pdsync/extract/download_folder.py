@@ -154,7 +154,9 @@ class Folder:
     # The manifest.
 
     def manifest(self) -> dict[int, ManifestEntry]:
-        """The entries of the manifest, by id; lines that can't be read, or have a path, are ignored.
+        """The entries of the manifest, by id; the last one counts.
+
+        Lines that can't be read, or whose `path` is no name on disk of that id, are ignored.
 
         Raises:
             NotAFile: the manifest's name belongs to something else.

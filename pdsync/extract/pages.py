@@ -7,14 +7,15 @@ list with cursors, a list with offsets.
 No list is trusted blindly: a cursor that comes back, a page that repeats, a full page that does not say whether there
 is a next one end the walk with an error, because each would otherwise be a silent gap. A server may serve fewer records
 a page than the limit, so a shorter page without paging information is no proof of the end either: offsets are
-requested until a page has nothing new, and the last page of a cursor list must be shorter than those before it.
+requested until a page has nothing new, or the record that the list belongs to counts no more, and the last page of a
+cursor list must be shorter than those before it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pdsync.core.answer import Answer
 
 _DEFAULT_ROWS = 100  # of a page, where a cursor list gets no limit (or ignores it)
+_FULL_PAGES = (10, 25)  # rows; the most that a server gives in a page is a multiple of one of them
 REPEATS = 3  # how often an unusable page is requested, or a list is restarted
 
 _Fingerprint = tuple[int, bytes, bytes]  # of a page
@@ -87,6 +89,7 @@ class _List(Struct, frozen=True):
     newest_first: str | None
     attempts: int
     ahead: Callable[[int], int]
+    expected: int | None
 
 
 def pages(
@@ -100,6 +103,7 @@ def pages(
     path: str | None = None,
     attempts: int = REPEATS,
     ahead: Callable[[int], int] = lambda read: 0,
+    expected: int | None = None,
 ) -> AsyncGenerator[Page]:
     """The pages of `walk`, one in memory at a time, until the list names no next one.
 
@@ -115,13 +119,14 @@ def pages(
             first.
         attempts: how often a page is requested whose answer can't be right.
         ahead: rows read → how many pages of a list with offsets to request before the next one has come.
+        expected: how many records the parent of the list counts; None if it does not count them.
 
     Raises:
         BadAnswer: the list can't be walked to its end; requesting a page again did not help.
         PdsyncError: what `client.call` raises.
     """
     return _STRATEGIES[operation.paging](
-        _List(client, operation, walk, query, path, newest_first, attempts, ahead), after
+        _List(client, operation, walk, query, path, newest_first, attempts, ahead, expected), after
     )
 
 
@@ -344,7 +349,11 @@ async def _next_offset(target: _List, start: int, end: int, envelope: Envelope) 
         return None  # sorted newest first: all that follows is older than the watermark
     if rows == 0 and envelope.more:
         raise BadAnswer("an empty page says that more of them follow")
-    # Some lists have no paging information at all. They end where a page reaches no further than the one before.
+    # Some lists have no paging information at all. They end with the record that their parent counts last, or where a
+    # page reaches no further than the one before. What may be a full page is no end: the count may be older than it.
+    is_full = rows >= int(target.query.get("limit") or 0) or any(rows % size == 0 for size in _FULL_PAGES)
+    if envelope.more is None and start + rows == target.expected and not is_full:
+        return None
     if rows == 0 or not (start + rows > end if envelope.more is None else envelope.more):
         return None
     return str(start + rows - overlap(rows))
@@ -379,11 +388,11 @@ def _fingerprint(envelope: Envelope) -> _Fingerprint | None:
 
 
 def _changed(envelope: Envelope, field: str) -> datetime:
-    """When the oldest record of a page, its last, was changed. Records without a time count as changed just now."""
+    """When the oldest record of a page, its last, was changed. One without a time counts as later than any other."""
     record = msgspec.json.decode(envelope.records[-1])
     text = str(record.get(field) or "") if isinstance(record, dict) else ""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        return datetime.now(UTC) + timedelta(days=1)
+        return datetime.max.replace(tzinfo=UTC)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ from pdsync.core.log import log
 from pdsync.errors import ApiError, BadAnswer
 from pdsync.extract.pages import pages, query_of, record_ids
 from pdsync.extract.windows import (
+    WORTH_A_CUT,
     ThrottledCaller,
     WindowProgress,
     WindowScheduler,
@@ -50,7 +52,8 @@ if TYPE_CHECKING:
     from pdsync.model import Operation, Source, Stream, Walk
 
 LONG = 40  # pages: windows would cost a shorter list more than a few percent more requests
-_UNDECIDED = 2  # pages that are read with one cursor before the size of a list is estimated
+UNDECIDED = 1  # pages that are read with one cursor before the size of a list is estimated
+_MOST_SHARED = 4  # seconds with many records for which a list is cut at its beginning
 _WAITING = 8  # pages that were fetched and wait for the reader
 _IN_WINDOWS = "in windows: "  # begins the `next` of a page; a cursor of the API has no blank
 _EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
@@ -158,7 +161,7 @@ async def parallel_pages(target: LongList, after: Page | None = None) -> AsyncGe
                     yield page
                     if len(target.times(page)) < page.rows:
                         target = replace(target, all_timed=False)
-                    if page.next and target.rows is None and page.seq + 1 == _UNDECIDED:
+                    if page.next and target.rows is None and page.seq + 1 == UNDECIDED:
                         opening = await _open(target, page)
                         if opening:
                             seq = page.seq + 1
@@ -217,28 +220,58 @@ async def _open(target: LongList, read: Page | None = None) -> _Opening | None:
         newest_times = target.times(newest)
         if not newest_times or len(newest_times) < newest.rows or not _is_ascending(newest_times[::-1]):
             return None
+        oldest_times = target.times(oldest)
+        earliest = oldest_times or target.times(await _first_page(target, "asc", only_earliest=True))
     except (ApiError, BadAnswer) as error:
         log.info("%s is read with one cursor: it can't be sorted by %s (%s)", target.stream.name, target.field, error)
         return None
-    oldest_times = target.times(oldest)
     begins_untimed = not list(times_of_change((oldest.records or ())[:1], target.field))
     if not _is_ascending(oldest_times) or begins_untimed == (len(oldest_times) == oldest.rows):
         return None
     if not target.all_timed and not begins_untimed:  # so they are somewhere else
         return None
     latest = newest_times[0]
-    since, until = (oldest_times or [_EARLIEST])[0], latest + timedelta(seconds=1)
-    left = {0: _Part(since, until, density=expected / max((until - since).total_seconds(), 1.0))}
+    since, until = (earliest or [_EARLIEST])[0], latest + timedelta(seconds=1)
+    left = _cut_after(_shared_seconds(target, read, expected), since, until, expected)
     if not oldest_times and oldest.next:
-        left[1] = _Part(_EARLIEST, since, cursor=oldest.next, is_untimed=True)
+        left[len(left)] = _Part(_EARLIEST, since, cursor=oldest.next, is_untimed=True)
     # Later changes are later than `latest`, unless they share its second: then one more page would not show all of it.
     changed = latest if newest_times[-1] < latest else until
     served = min(newest.served_at, oldest.served_at).astimezone(UTC)
     return _Opening(oldest, newest, _State(left, min(served - target.overlap, changed)))
 
 
-async def _first_page(target: LongList, direction: str) -> Page:
-    reading = pages(target.client, target.operation, target.walk, target.ordered(direction))
+def _shared_seconds(target: LongList, read: Page | None, expected: float) -> list[datetime]:
+    """The seconds in which many pages of records changed, newest first, as far as a page in the order of ids shows.
+
+    Args:
+        target: the list.
+        read: the page; None: nothing is known.
+        expected: how many records the list has.
+    """
+    shared = Counter(target.times(read) if read else ()).most_common(_MOST_SHARED)
+    at_least = WORTH_A_CUT * target.page_rows * (read.rows if read else 0) / expected
+    return sorted((second for second, rows in shared if rows > 1 and rows >= at_least), reverse=True)
+
+
+def _cut_after(seconds: list[datetime], since: datetime, until: datetime, expected: float) -> dict[int, _Part]:
+    """The windows from `since` to `until`: one, and another one from each of `seconds`, newest first.
+
+    The records of a second can only be read one page after the other, so their reading begins at once.
+    """
+    density = expected / max((until - since).total_seconds(), 1.0)
+    ends = [second + timedelta(seconds=1) for second in seconds if since < second + timedelta(seconds=1) < until]
+    parts = [_Part(since, end, since, end, density=density) for end in ends]
+    for newer, end in zip([newest := _Part(since, until, density=density), *parts], ends, strict=False):
+        newer.since = end
+    return dict(enumerate([newest, *parts]))
+
+
+async def _first_page(target: LongList, direction: str, *, only_earliest: bool = False) -> Page:
+    """The first page in the order of changes; `only_earliest`: only the first record that has a time of change."""
+    earliest = {"updated_since": parameter(_EARLIEST), "limit": "1"} if only_earliest else {}
+    query = target.ordered(direction) | earliest
+    reading = pages(target.client, target.operation, target.walk, query)
     async with contextlib.aclosing(reading):
         return await anext(reading)
 

@@ -76,7 +76,8 @@ class Archive:
         """Return when `page` is on disk and in the index.
 
         Raises:
-            StorageError: it can't be written; the index lacks the page, and it will be fetched again.
+            StorageError: it can't be written, or not be indexed. The index lacks the page; the next run takes it from
+                the file if it is there, and otherwise fetches it again.
         """
         if self._loop is None:
             raise RuntimeError("Archive is used inside `async with`.")
@@ -217,7 +218,7 @@ def read(folder: Path, sealed: SealedPage) -> bytes:
 
 
 def read_page(folder: Path, sealed: SealedPage) -> Page:
-    """A sealed page, as it was when it was sealed.
+    """A sealed page, without its `cursor` and `records`: they are None.
 
     Raises:
         LostPage: the file is missing or damaged.

@@ -199,8 +199,8 @@ def rewrite(
 ) -> RewrittenFile:
     """Copy the raw file `name` under a new name, without some pages or with other content.
 
-    The old file stays until the caller has recorded the new positions. The new name begins like the old one: with the
-    run that sealed the pages. Frames of which `pages` has no entry are left out.
+    The old file stays: the caller records the new positions, and then deletes it. The new name begins like the old one:
+    with the run that sealed the pages. Frames of which `pages` has no entry are left out.
 
     Args:
         folder: of the archive.

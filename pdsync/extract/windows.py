@@ -23,7 +23,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from heapq import heappop, heappush
-from itertools import count
+from itertools import count, pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from pdsync.model import Operation, Page, Source, Stream, Walk
 
 _FEW_PAGES = 16.0  # that a walk keeps when its window is cut, or half of the rest where that is less
-_WORTH_A_CUT = 4.0  # pages: below that, a cut costs about as much as it saves
+WORTH_A_CUT = 4.0  # pages: below that, a cut costs about as much as it saves
 SPARE_WALKS = 1.5  # for each walk that the limit needs: some answers take longer
 _SPARE_REQUESTS = 1.2  # for each request in flight that the limit needs
 _EXPECTED_PAGES = 2.0  # that the expected density of a window counts for: its newest part may be much denser
@@ -78,6 +78,7 @@ class WindowProgress:
         """
         self.window, self.page_rows, self.divisible = window, page_rows, divisible
         self.reached = window.until  # records before this were not read yet
+        self.is_in_one_second = False  # its last page began and ended in the same one: what is left can't be told
         self.rows = 0
         self.density = self._expected = density
 
@@ -85,6 +86,7 @@ class WindowProgress:
         """Count a page: its number of rows, and the time of its last one."""
         self.rows += rows
         if reached is not None and self.divisible:
+            self.is_in_one_second = reached == self.reached
             self.reached = min(reached, self.reached)
             covered, read = max((self.window.until - self.reached).total_seconds(), 1.0), float(self.rows)
             if self._expected:
@@ -99,12 +101,18 @@ class WindowProgress:
             return 0.0
         return (self.reached - self.window.since).total_seconds() * self.density / self.page_rows
 
+    @property
+    def urgency(self) -> float:
+        """The higher, the earlier its next request is made: it needs the most round trips, one after the other."""
+        return math.inf if self.is_in_one_second or not self.divisible else self.pages_left
+
     def cut_at(self, walks: int) -> datetime | None:
         """The moment to cut it at, with `walks` for what is left of it; None where that would not help."""
         left = self.pages_left
-        if left < _WORTH_A_CUT or not self.density or not self.rows:
+        # In one second, how many pages of it are left is not known: what follows it is read by another walk.
+        if left < (1.0 if self.is_in_one_second else WORTH_A_CUT) or not self.density or not self.rows:
             return None
-        kept = max(left / walks, min(_FEW_PAGES, left / 2))
+        kept = 0.0 if self.is_in_one_second else max(left / walks, min(_FEW_PAGES, left / 2))
         at = (self.reached - timedelta(seconds=max(kept * self.page_rows / self.density, 1.0))).replace(microsecond=0)
         return at if self.window.since < at < self.reached else None
 
@@ -119,7 +127,8 @@ class WindowSet:
         Args:
             windows: to read.
             store: stores the windows that are cut.
-            walk: reads a window, and reports each of its pages to `WindowScheduler.record_page`.
+            walk: reads a window, reports each of its pages to `WindowScheduler.record_page`, and ends after a page once
+                `stopped` is set.
         """
         self.waiting, self.store, self.walk = list(windows), store, walk
         self.running = dict[WindowProgress, asyncio.Task[None]]()
@@ -163,13 +172,14 @@ class WindowScheduler:
         self._helpers, self._at_once = helpers, at_once
         self._sets: list[WindowSet] = []
         self._active = 0  # requests
-        self._queue: list[tuple[float, int, asyncio.Future[None]]] = []  # those with the most pages left come first
+        self._queue: list[tuple[float, int, asyncio.Future[None]]] = []  # the most urgent ones come first
         self._turns = count()
 
     async def read(self, windows: WindowSet) -> None:
         """Read every window of a set to its end; several sets may be read at the same time.
 
-        An error that a walk raises ends all walks of its set, after their current pages are stored.
+        The first error that a walk raises is raised here, after the other walks of the set have ended: `stopped` tells
+        them to.
         """
         self._sets.append(windows)
         try:
@@ -225,7 +235,7 @@ class WindowScheduler:
         walks = max(math.ceil(room) - len(running) + 1, 2)
         for pages_left, windows, progress in running:
             # There are enough walks; but one with more than its share would run alone after the others.
-            if len(running) >= room and (pages_left - _WORTH_A_CUT) * at_once <= left:
+            if len(running) >= room and (pages_left - WORTH_A_CUT) * at_once <= left:
                 return None
             if (at := progress.cut_at(walks)) is not None:
                 progress.window, older = windows.store.cut(progress.window, at)
@@ -237,13 +247,13 @@ class WindowScheduler:
     async def turn(self, progress: WindowProgress) -> AsyncIterator[None]:
         """Wait until the rate limit has room for a request of `progress`; the longest walks come first.
 
-        Where many records share a second, a walk can't be split: it must not wait as long as those that can.
+        Where many records share a second, a walk can't be split, so it comes before all others.
         """
         if self._active < self._room:
             self._active += 1
         else:
             admitted = asyncio.get_running_loop().create_future()
-            heappush(self._queue, (-progress.pages_left, next(self._turns), admitted))
+            heappush(self._queue, (-progress.urgency, next(self._turns), admitted))
             try:
                 await admitted
             except asyncio.CancelledError:
@@ -290,7 +300,7 @@ async def read(
     *,
     after: Page | None = None,
 ) -> AsyncGenerator[tuple[Page, datetime | None]]:
-    """Yield the pages of a window, newest first, each with the time of its last record.
+    """Yield the pages of a window, newest first, each with the time of its last record (None: no record has one).
 
     The window may be cut while it is read; the walk ends at the window's current end, and its last page has no `next`.
     A list that can't be limited to a window is read from the window's beginning to its own end, without times.
@@ -321,15 +331,19 @@ async def read(
 def last_change(page: Page, field: str, before: datetime) -> datetime | None:
     """When the last record of a page changed; None where no record has a time.
 
+    Only the first record and the last are looked at, unless one of them has no time: reading the times of all would
+    take as long as splitting the page.
+
     Raises:
         BadAnswer: a record changed later than the one before it, or than `before`.
     """
-    last = None
-    for moment in times_of_change(page.records or (), field):
-        if moment > (last or before):
-            raise BadAnswer(f"Page {page.seq} of a window is not in the requested order of {field}.")
-        last = moment
-    return last
+    records = page.records or []
+    times = list(times_of_change(records[:1] + records[-1:], field))
+    if len(times) < 2:
+        times = list(times_of_change(records, field))
+    if any(later > earlier for earlier, later in pairwise([before, *times])):
+        raise BadAnswer(f"Page {page.seq} of a window is not in the requested order of {field}.")
+    return times[-1] if times else None
 
 
 def times_of_change(records: Sequence[Raw], field: str) -> Iterator[datetime]:

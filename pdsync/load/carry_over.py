@@ -44,7 +44,7 @@ def forget_streams(connection: duckdb.DuckDBPyConnection, streams: Sequence[str]
 
 
 def carry_over(connection: duckdb.DuckDBPyConnection, source: Path) -> list[str]:
-    """Copy the meta tables that can't be rebuilt from the file `source`; their names."""
+    """Add the rows of the meta tables that can't be rebuilt, as the file `source` has them; the tables' names."""
     connection.execute(f"ATTACH {literal(str(source))} AS before (READ_ONLY)")
     try:
         rows = connection.execute(

@@ -7,11 +7,12 @@ that they are.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from pdsync.core.watermark import Checkpoint, advance
 from pdsync.errors import StorageError
 from pdsync.load.transaction import transaction
 from pdsync.load.unmentioned import keep_unmentioned
@@ -49,6 +50,7 @@ class Batch(Struct, frozen=True):
     changes: Sequence[SchemaChange] = ()
     unmentioned: Sequence[Unmentioned] = ()  # what the rows of saved answers do not mention
     at: datetime | None = None  # when it counts as loaded; None: now
+    shows_all: bool = False  # it is the whole list, although the walk reads changes
 
 
 class Counts(Struct):
@@ -70,7 +72,8 @@ def commit(connection: duckdb.DuckDBPyConnection, target: Target, staged: str | 
     """Bring the staged rows into the table and remember the batch: both, or neither.
 
     A batch that was loaded before changes nothing, so a killed run can simply be run again. A row that was served
-    before the one in the table is left out: pages may arrive late.
+    before the one in the table is left out, as pages may arrive late, unless that one is of another run and has an
+    older time of change.
 
     Args:
         connection: to the work file.
@@ -79,10 +82,11 @@ def commit(connection: duckdb.DuckDBPyConnection, target: Target, staged: str | 
         batch: its pages; the last one of a walk moves the watermark too.
 
     Returns:
-        The changes, in rows.
+        The changes, in rows; of a batch that was loaded before, those of that time.
 
     Raises:
         duckdb.Error: nothing was written, and the watermark did not move.
+        StorageError: likewise; a key would be in the table twice, or the walk has no start time.
     """
     loaded = first(
         connection.execute(
@@ -104,7 +108,9 @@ def commit(connection: duckdb.DuckDBPyConnection, target: Target, staged: str | 
         counts.schema_changes = _note_changes(connection, batch)
         note_batch(connection, batch, counts)
         if batch.closes_walk:
-            _move_watermark(connection, target, staged, batch.walk)
+            _move_watermark(
+                connection, target, staged, batch.walk, is_whole=batch.shows_all or batch.walk.since is None
+            )
     return counts
 
 
@@ -240,7 +246,7 @@ def _labels(target: Target) -> tuple[str, dict[str, str]]:
 
 
 def refresh_labels(connection: duckdb.DuckDBPyConnection, target: Target) -> int:
-    """Bring the label columns up to date after options were renamed; the number of rows that changed.
+    """Bring the label columns up to date after options were renamed; the number of values that changed.
 
     A renamed option moves no record's update_time, and is no new version of the record either.
     """
@@ -339,45 +345,35 @@ def note_batch(connection: duckdb.DuckDBPyConnection, batch: Batch, counts: Coun
     )
 
 
-def _move_watermark(connection: duckdb.DuckDBPyConnection, target: Target, staged: str | None, walk: Walk) -> None:
-    """The list is complete until the moment its walk began: never the largest time seen, backwards, or past a gap.
-
-    A walk of the changes since some time says nothing about earlier ones. Where the list was not read until then, the
-    watermark does not move, and the next sync reads the list from there, or whole.
-    """
+def _move_watermark(
+    connection: duckdb.DuckDBPyConnection, target: Target, staged: str | None, walk: Walk, *, is_whole: bool
+) -> None:
+    """Note until when the list is complete, after a walk that was read to its end: see `core.watermark`."""
+    if walk.started_at is None:
+        raise StorageError(f"Walk {walk.id} of {walk.stream} has no start time; its watermark was not moved.")
     checkpoint = [walk.stream, walk.source, walk.version]
     before = first(
         connection.execute(
-            "SELECT watermark, full_at FROM meta.checkpoints WHERE stream = ? AND source = ? AND version = ?",
+            "SELECT watermark, full_at, newest FROM meta.checkpoints WHERE stream = ? AND source = ? AND version = ?",
             checkpoint,
         )
     )
-    watermark, full_at = walk.started_at, walk.started_at if walk.since is None else None
-    if watermark is None:
-        raise StorageError(f"Walk {walk.id} of {walk.stream} has no start time; its watermark was not moved.")
-    if walk.since is not None and (not before or before[0] < walk.since):
+    newest = ended_at = None
+    if target.cursor:
+        newest = first(connection.execute(f"SELECT max({quoted(target.cursor)}) FROM {quoted('main', target.name)}"))[0]
+        ended_at = first(connection.execute(f"SELECT max(_served_at) FROM {staged}"))[0] if staged else None
+    after = advance(
+        Checkpoint(*before) if before else None,
+        since=walk.since,
+        started_at=walk.started_at,
+        ended_at=ended_at,
+        is_whole=is_whole,
+        newest=newest,
+    )
+    if after is None:
         return
-    if before:
-        watermark, full_at = max(watermark, before[0]), full_at or before[1]
     connection.execute("DELETE FROM meta.checkpoints WHERE stream = ? AND source = ? AND version = ?", checkpoint)
     connection.execute(
         "INSERT INTO meta.checkpoints VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [*checkpoint, watermark, full_at, walk.id, walk.run_id, _newest(connection, target, staged, watermark, walk)],
+        [*checkpoint, after.watermark, after.full_at, walk.id, walk.run_id, after.newest],
     )
-
-
-def _newest(
-    connection: duckdb.DuckDBPyConnection, target: Target, staged: str | None, watermark: datetime, walk: Walk
-) -> datetime | None:
-    """The newest change that was read, less the time that the walk took: nothing before it was missed.
-
-    It comes from the records' own times of change, so it is right even where the clock of the watermark was wrong.
-    """
-    if not target.cursor:
-        return None
-    last = first(connection.execute(f"SELECT max(_served_at) FROM {staged}"))[0] if staged else None
-    took = max(last - walk.started_at, timedelta(0)) if last and walk.started_at else timedelta(0)
-    seen: datetime | None = first(
-        connection.execute(f"SELECT max({quoted(target.cursor)}) FROM {quoted('main', target.name)}")
-    )[0]
-    return min(seen - took, watermark) if seen else None

@@ -7,6 +7,7 @@ only after its upload is finished.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import re
@@ -29,18 +30,23 @@ if TYPE_CHECKING:
 
 NOTED = "noted"
 _STEP = 8 * 2**20
+_INCREASE_REFERENCES = ctypes.PYFUNCTYPE(None, ctypes.py_object)(("Py_IncRef", ctypes.pythonapi))
 _KEYS = re.compile(r"://([^/?#]*)@")  # access keys in a URI
 
 
 class Store(Protocol):
-    """Stores files by paths with "/" between."""
+    """Stores files by paths with "/" between.
+
+    Raises:
+        StorageError: the target can't be used; from every method but `scratch`, which raises OSError.
+    """
 
     where: str  # for messages
 
     def scratch(self) -> contextlib.AbstractContextManager[Path]:
         """A temporary folder for files that are being written; it is removed at the end.
 
-        Its file `NOTED` has the paths that killed exports noted, one a line.
+        Its file `NOTED` has the paths that killed exports noted, one a line; if the block raises, that file stays.
         """
 
     def read(self, path: str) -> bytes | None:
@@ -140,7 +146,7 @@ class _Objects:
     def put(self, file: Path, path: str) -> None:
         with _storage_errors(self.where):
             target = f"{self._root}/{path}"
-            with file.open("rb") as reader, self._files.open_output_stream(target) as writer:
+            with file.open("rb") as reader, _upload(self._files, target) as writer:
                 shutil.copyfileobj(reader, writer, _STEP)
             if (arrived := self._files.get_file_info(target).size) != file.stat().st_size:
                 raise OSError(f"{target} has {arrived} bytes there, and {file.stat().st_size} were sent")
@@ -149,6 +155,22 @@ class _Objects:
     def remove(self, path: str) -> None:
         with _storage_errors(self.where), contextlib.suppress(FileNotFoundError):
             self._files.delete_file(f"{self._root}/{path}")
+
+
+@contextlib.contextmanager
+def _upload(filesystem: Any, target: str) -> Iterator[Any]:
+    """A stream to the object `target`, which is there after the block; not if the block raises.
+
+    pyarrow can't abort an upload: closing its stream finishes it, and so does removing the stream from memory. So the
+    stream of an interrupted upload is never removed; the store's rule for unfinished uploads removes its parts.
+    """
+    writer = filesystem.open_output_stream(target)
+    try:
+        yield writer
+    except BaseException:
+        _INCREASE_REFERENCES(writer)
+        raise
+    writer.close()
 
 
 @contextlib.contextmanager
@@ -184,7 +206,12 @@ def noted(scratch: Path) -> list[str]:
     """The paths that this export or killed ones noted, except those that an export may not remove."""
     file = scratch / NOTED
     paths = file.read_text(encoding="utf-8").split("\n") if file.exists() else []
-    return [path for path in paths if path.endswith(".parquet") and not {"", ".."} & set(path.split("/"))]
+    return [path for path in paths if is_of_export(path)]
+
+
+def is_of_export(path: str) -> bool:
+    """Whether a path that a file names can be one of an export's own files, which it may remove."""
+    return path.endswith(".parquet") and not {"", ".", ".."} & set(path.split("/"))
 
 
 @contextlib.contextmanager

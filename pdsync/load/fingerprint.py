@@ -39,7 +39,11 @@ class Digest(Struct, frozen=True):
 
 
 def canonical(connection: duckdb.DuckDBPyConnection) -> dict[str, Digest]:
-    """The digests of all tables of the warehouse that `connection` uses, by `schema.table`."""
+    """The digests of the tables and views of main and history, and of those of meta.* named above, by `schema.table`.
+
+    Args:
+        connection: uses the warehouse.
+    """
     digests = {}
     for schema, table in connection.execute(
         "SELECT table_schema, table_name FROM information_schema.tables WHERE table_catalog = current_database()"

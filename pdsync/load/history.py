@@ -298,7 +298,7 @@ def _net_edits(past: Past) -> str:
 
 
 def has_table(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
-    """Whether there are versions of `table`."""
+    """Whether the stream `table` has a table of versions, as each one that was synced; it may be empty."""
     found = first(
         connection.execute(
             "SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'versions' AND table_name = ?", [table]

@@ -56,7 +56,10 @@ def find(connection: duckdb.DuckDBPyConnection, work: str, published: str) -> li
 
 
 def keep(warehouse: Path) -> Path:
-    """Keep the file of the published warehouse beside it, with its log; the path that it is kept at."""
+    """Keep the file of the published warehouse beside it; the path that it is kept at.
+
+    Its log is moved there, and both names may be of one file: the warehouse must be replaced now, and not written to.
+    """
     kept = warehouse.with_name(f"{warehouse.stem}.own-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.duckdb")
     try:
         os.link(warehouse, kept)

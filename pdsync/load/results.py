@@ -41,7 +41,10 @@ def fetch_table(relation: duckdb.DuckDBPyRelation) -> pa.Table:
 
 
 def fetch_rows(relation: duckdb.DuckDBPyRelation, batch_rows: int = 1000) -> Iterator[dict[str, Any]]:
-    """Run a query and yield its rows by column name, `batch_rows` of them in memory at a time; see `python_values`."""
+    """Run a query and yield its rows by column name, `batch_rows` of them in memory at a time; see `python_values`.
+
+    The relation's connection must not run another query before the last row is read.
+    """
     for batch in _as_text(relation).to_arrow_reader(batch_rows):
         yield from python_rows(pa.Table.from_batches([batch]))
 

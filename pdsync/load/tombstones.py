@@ -24,8 +24,9 @@ def tombstone(
 ) -> Counts:
     """Mark the rows of `gone`, note merges, and remember the page: all of it, or nothing.
 
-    A page that was loaded before changes nothing, and neither does a record that is already marked, has no row, or
-    was read alive by another run since: a page may be loaded long after it was sealed, where the work file was lost.
+    A page that was loaded before changes nothing. No row is marked that is already marked, or was read alive by another
+    run since: a page may be loaded long after it was sealed, where the work file was lost. A merge is noted all the
+    same, also of a record without a row.
 
     Raises:
         duckdb.Error: nothing was written.

@@ -47,6 +47,9 @@ SYSTEM_COLUMNS = {
 def connect(path: Path, *, read_only: bool = False, memory_limit: str = MEMORY_LIMIT) -> duckdb.DuckDBPyConnection:
     """Open a DuckDB file with pdsync's settings: UTC, no extension fetched, spilling beside the file.
 
+    A missing file is created, and the rights of the file become 0600. With `read_only` neither happens, and DuckDB's
+    defaults for memory and spilling apply.
+
     Raises:
         StorageError: it can't be opened; says why and what to do.
     """
@@ -112,15 +115,31 @@ def check_whole(path: Path, *, read_only: bool = False) -> None:
     """
     connection = connect(path, read_only=read_only)
     try:
-        block, blocks = first(  # free blocks at the end may be cut off: DuckDB does so itself
+        block, total = first(
             connection.execute(
-                "SELECT block_size, used_blocks FROM pragma_database_size() WHERE database_name = current_database()"
+                "SELECT block_size, total_blocks FROM pragma_database_size() WHERE database_name = current_database()"
             )
         )
+        there = (path.stat().st_size - _HEADERS_BYTES) // block
+        # DuckDB itself cuts off free blocks at the end, and notes it one checkpoint later.
+        needed = total if there >= total else _last_block(connection) + 1
+    except duckdb.Error as error:
+        raise StorageError(f"{path} is cut off, or damaged: {disk.first_line(error)}") from error
     finally:
         connection.close()
-    if path.stat().st_size < _HEADERS_BYTES + block * blocks:
-        raise StorageError(f"{path} is cut off: it should have {blocks} blocks of {block} bytes.")
+    if there < needed:
+        raise StorageError(f"{path} is cut off: it should have {needed} blocks of {block} bytes.")
+
+
+def _last_block(connection: duckdb.DuckDBPyConnection) -> int:
+    """The number of the last block that the tables or the metadata of the file use."""
+    files_tables = "FROM duckdb_tables() WHERE database_name = current_database() AND NOT temporary"
+    blocks = "greatest(max(block_id), max(list_max(additional_block_ids)))"  # the others are of long texts
+    last = first(connection.execute("SELECT max(block_id) FROM pragma_metadata_info()"))[0] or 0
+    for schema, table in connection.execute(f"SELECT schema_name, table_name {files_tables}").fetchall():
+        segments = f"pragma_storage_info({literal(quoted(schema, table))}) WHERE persistent"
+        last = max(last, first(connection.execute(f"SELECT {blocks} FROM {segments}"))[0] or 0)
+    return int(last)
 
 
 def _refusal(path: Path, error: duckdb.Error) -> StorageError:
@@ -144,18 +163,20 @@ def prepare(connection: duckdb.DuckDBPyConnection, meta_sql: str, company_id: in
     """Create the schemas and meta tables that are missing, and tie the file to its company.
 
     Raises:
-        WrongCompany: the file belongs to another company; nothing was changed.
+        WrongCompany: the file belongs to another company. Nothing was changed.
     """
-    connection.execute(meta_sql)
-    existing = first(connection.execute("SELECT company_id FROM meta.company"))
+    existing = None
+    if _columns(connection, "meta", "company"):
+        existing = first(connection.execute("SELECT company_id FROM meta.company"))
     if existing and existing[0] != company_id:
         raise WrongCompany(expected=int(existing[0]), found=company_id, name=company)
+    connection.execute(meta_sql)
     if not existing:
         connection.execute("INSERT INTO meta.company VALUES (?, ?)", [company_id, company])
 
 
 def ensure_table(connection: duckdb.DuckDBPyConnection, table: str, columns: dict[str, str]) -> list[str]:
-    """Create `table` with its history, or add the columns that are missing; the names of those added.
+    """Create `table` with its history, or add missing columns; the names of those that an existing table got.
 
     A column is never dropped, renamed or retyped: earlier values stay readable.
     """
@@ -336,7 +357,7 @@ def labeled_view(table: str, columns: Mapping[str, LabeledColumn]) -> str:
 
 
 def _option_labels(table: str, source: LabeledColumn, column: str) -> str:
-    """The labels of options of a built-in field: a list, or one; the id itself where its label is not known."""
+    """The labels of options of a built-in field: a list of those that are known, or one, else the id itself."""
     codes = ("label_ids", "label") if source.column == "label_ids" else (source.code,)
     of_field = (
         f"FROM meta.field_options o WHERE o.entity = {literal(table)}"

@@ -126,6 +126,9 @@ class StagingTable:
     def add(self, pages: Sequence[Page]) -> None:
         """Bring the records of `pages` into the staging table, typed.
 
+        Args:
+            pages: by number, after all that were added before; rows of later pages may be deleted otherwise.
+
         Raises:
             BadAnswer: a page is no list of records. Nothing of these pages was staged.
         """

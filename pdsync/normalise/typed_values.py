@@ -1,4 +1,7 @@
-"""Writes the SQL that casts the text of a column to the column's type. A text that does not fit becomes NULL."""
+"""Writes the SQL that casts the text of a column to the column's type.
+
+A text that does not fit becomes NULL; in a column of lists, an empty list.
+"""
 
 from __future__ import annotations
 

@@ -13,18 +13,21 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from pdsync.core import catalogue
+from pdsync.core.account import fetch_account
 from pdsync.core.list_response import record_in
 from pdsync.core.request_builder import check
+from pdsync.core.wording import counted
 from pdsync.errors import ApiError, BadAnswer, FeatureOff, Forbidden, NotFound, ServerTrouble
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from pdsync.core.http import Http
     from pdsync.model import Operation, Stream, Version
 
 CANARIES = 20
 MAX_PROBES = 500  # per stream and run; the others are left for the next run
+_GONE = (404, 410)  # statuses
 
 
 def find_item_operation(stream: Stream, prefer: Version) -> Operation | None:
@@ -95,6 +98,48 @@ async def _probe_one(http: Http, item: Operation, key: str) -> ProbeResult:
         return ProbeResult(0)
 
 
+async def probe_absent(
+    http: Http, item: Operation | None, absent: Sequence[str], *, canaries: Sequence[str], was_admin: bool
+) -> tuple[dict[str, ProbeResult], str]:
+    """Request absent records one by one; the answers by key, and why a 404 among them is no evidence ("" if it is).
+
+    Rights and canaries are checked before the probes and after them: a right that is lost meanwhile hides records.
+
+    Args:
+        http: makes the requests.
+        item: the operation that reads one record; None if there is none.
+        absent: the keys of records that no list shows; of too many, only the first are requested.
+        canaries: the keys of records that were just listed.
+        was_admin: whether the token was an administrator's when the run began.
+
+    Raises:
+        PdsyncError: no more requests are possible: the token is refused, the budget is spent, the server blocks.
+    """
+    if item is None:
+        return {}, "no operation reads a single one"
+    before = await probe_records(http, item, canaries)
+    probes = await probe_records(http, item, absent[:MAX_PROBES])
+    reason = weigh_404(is_admin=was_admin, canaries=before)
+    if not reason and any(each.status in _GONE for each in probes.values()):
+        after = await probe_records(http, item, canaries)
+        reason = weigh_404(is_admin=(await fetch_account(http)).is_admin, canaries=after)
+    return probes, reason
+
+
+def weigh_404(*, is_admin: bool, canaries: dict[str, ProbeResult]) -> str:
+    """Why a 404 is no evidence; "" if it is.
+
+    Args:
+        is_admin: whether the token is an administrator's, who sees everything.
+        canaries: the answers to requests for records that were just listed.
+    """
+    if not is_admin:
+        return "this token is not an administrator's: records that it can't see may exist"
+    if not do_canaries_answer(canaries):
+        return "records that were just listed can't be read either"
+    return ""
+
+
 def do_canaries_answer(canaries: dict[str, ProbeResult]) -> bool:
     """Whether records that were just listed can be read: otherwise a 404 is no evidence."""
     return bool(canaries) and all(each.status == 200 and each.record for each in canaries.values())
@@ -106,7 +151,7 @@ def judge(
     probe: ProbeResult | None,
     *,
     version: Version,
-    is_404_evidence: bool,
+    canaries: int,
     reason: str,
     parent_is_hidden: bool,
     was_never_read: bool,
@@ -120,7 +165,7 @@ def judge(
         key: of the record.
         probe: the answer to a request for it; None if it was not requested.
         version: of the API.
-        is_404_evidence: whether a 404 is evidence in this run.
+        canaries: how many records that were just listed are found; 0 if a 404 is no evidence in this run.
         reason: why it is not, or why there was no request.
         parent_is_hidden: whether its parent, such as its pipeline, is no longer visible.
         was_never_read: whether no sealed page ever showed it.
@@ -137,13 +182,14 @@ def judge(
         return Verdict(key, "soft_deleted", "a request for it shows it as deleted")
     if probe.status == 403:
         return Verdict(key, "hidden", "this token may not see it")
-    if probe.status not in (404, 410):
+    if probe.status not in _GONE:
         return Verdict(key, "absent_unknown", f"a request for it answered {probe.status or 'nothing usable'}")
     if parent_is_hidden:
         return Verdict(key, "hidden", "its parent is no longer visible to this token")
-    if not is_404_evidence:
+    if not canaries:
         return Verdict(key, "absent_unknown", reason)
-    answer = f"a request for it answers {probe.status}, while {CANARIES} others are found"
+    others = f"{counted(canaries, 'other')} {'is' if canaries == 1 else 'are'} found"
+    answer = f"a request for it answers {probe.status}, while {others}"
     return _judge_gone(
         key, answer, was_never_read=was_never_read, winners=winners - {key, None}, converted_to=converted_to
     )

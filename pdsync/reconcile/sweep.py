@@ -139,7 +139,8 @@ class Sweep:
         """Every difference.
 
         Args:
-            deep: also records whose values differ while their time of change is equal.
+            deep: also records whose values differ while their time of change is equal; of streams without such a time,
+                they are always included.
             only: the keys that were requested; None: the whole list was read.
         """
         stream, key = self.stream, quoted(self.stream.key)
@@ -230,16 +231,22 @@ class Sweep:
         return {str(origin): str(key) for origin, key in rows}
 
     def find_moved(self, target: str, keys: Sequence[str]) -> dict[str, set[str | None]]:
-        """By each of `keys`, of the stream `target`: where records point now that point to it in the warehouse."""
+        """By each of `keys`, of the stream `target`: where records point now that point to it in the warehouse.
+
+        A record that points to it at the source, wherever it points in the warehouse, is among them: it has not moved.
+        """
         found: dict[str, set[str | None]] = {}
+        main, own = quoted("main", self.stream.name), f"{quoted(self.stream.key)}::VARCHAR"
         for column, other in self.stream.labels.items():
             if other != target:
                 continue
+            pointer = quoted(column)
             rows = self.connection.execute(
-                f"SELECT t.{quoted(column)}::VARCHAR, s.{quoted(column)} FROM {quoted('main', self.stream.name)} t"
-                f" JOIN {self.relation} s ON s.key = t.{quoted(self.stream.key)}::VARCHAR"
-                f" WHERE t.{quoted(column)}::VARCHAR IN (SELECT unnest(?::VARCHAR[])) AND NOT s.is_gone",
-                [list(keys)],
+                f"SELECT t.{pointer}::VARCHAR, s.{pointer} FROM {main} t JOIN {self.relation} s ON s.key = t.{own}"
+                f" WHERE t.{pointer}::VARCHAR IN (SELECT unnest($keys::VARCHAR[])) AND NOT s.is_gone"
+                f" UNION SELECT {pointer}, {pointer} FROM {self.relation}"
+                f" WHERE {pointer} IN (SELECT unnest($keys::VARCHAR[])) AND NOT is_gone",
+                {"keys": list(keys)},
             ).fetchall()
             for old, new in rows:
                 found.setdefault(str(old), set()).add(new)

@@ -17,22 +17,22 @@ import duckdb
 import msgspec
 
 from pdsync.core import catalogue, disk
-from pdsync.core.custom_fields import CustomField, SchemaChange
+from pdsync.core.list_response import open_envelope
 from pdsync.errors import StorageError
 from pdsync.load import clock_repair, project_views, tombstones, warehouse
-from pdsync.load.commit import Batch, Counts, Target, commit, note_change, refresh_labels
-from pdsync.load.transaction import transaction
+from pdsync.load.commit import Batch, Counts, Target, commit, refresh_labels
 from pdsync.model import FINDINGS, FROM_FILES, Stream, Tombstone, Version, Walk
 from pdsync.normalise import tables
 from pdsync.normalise.columns import StagingSql
 from pdsync.normalise.stage import StagingTable
-from pdsync.runner import views
+from pdsync.runner import field_definitions, views
 from pdsync.sql import first, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from pdsync.core.custom_fields import SchemaChange
     from pdsync.model import Page
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ def target_of(table: tables.Table) -> Target:
 
 
 class Loader:
-    """The one writer of a project's work file.
+    """The one writer of a project's work file. Methods that are not async are for its thread: call them through `do`.
 
     loader = Loader(path)
     await loader.do(loader.open, company_id, company)
@@ -92,7 +92,7 @@ class Loader:
         """Run `work` in the loader's thread, after all work that was submitted before.
 
         Raises:
-            StorageError: DuckDB failed; nothing of `work` was committed.
+            StorageError: DuckDB, the disk or the memory failed. What `work` has committed stays committed.
         """
         return await self._carry_out(self._thread, work, *arguments)
 
@@ -114,7 +114,12 @@ class Loader:
             ) from error
 
     def open(self, company_id: int, company: str) -> None:
-        """Open the work file and bring its meta tables up to date."""
+        """Open the work file and bring its meta tables up to date.
+
+        Raises:
+            WrongCompany: the file belongs to another company.
+            StorageError: it can't be opened.
+        """
         self._connection = warehouse.connect(self.path)
         for script in catalogue.sql("warehouse").values():
             warehouse.prepare(self._connection, script, company_id, company)
@@ -143,7 +148,7 @@ class Loader:
         return clock_repair.pull_back(self.connection, keys, now, horizon)
 
     async def close(self) -> None:
-        """Write everything to the work file and close it."""
+        """Write all that is committed to the work file and close it; pages that are only staged are dropped."""
         await asyncio.to_thread(self._stagers.shutdown, cancel_futures=True)  # a cancelled `add` may still be staging
         await self.do(self._close)
         self._thread.shutdown()
@@ -177,7 +182,10 @@ class Loader:
     # Pages.
 
     async def add(self, stream: Stream, walk: Walk, pages: Sequence[Page]) -> Counts | None:
-        """Stage `pages` of a walk, in order; commit the batch that they complete, and return what it changed.
+        """Stage `pages` of a walk, in order, and commit each batch that they complete; each page of tombstones is one.
+
+        Returns:
+            What these batches changed; None if no batch is complete.
 
         Raises:
             BadAnswer: a page is no list of records.
@@ -192,7 +200,8 @@ class Loader:
             last = chunk[-1]
             self._staged[walk.id] = last.seq
             if ends_batch:
-                done = await self.do(self._commit, stream, walk, last.seq, last.seq, last.next is None)
+                shows_all = _shows_whole_list(stream, walk, last)
+                done = await self.do(self._commit, stream, walk, last.seq, last.seq, last.next is None, shows_all)
                 counts = counts + done if counts else done
         return counts
 
@@ -238,7 +247,9 @@ class Loader:
             )
         return self._stages[walk.id]
 
-    def _commit(self, stream: Stream, walk: Walk, last: int, number: int, closes: bool) -> Counts:
+    def _commit(
+        self, stream: Stream, walk: Walk, last: int, number: int, closes: bool, shows_all: bool = False
+    ) -> Counts:
         stage = self._stage(stream, walk)
         batch = Batch(
             walk=walk,
@@ -250,6 +261,7 @@ class Loader:
             changes=stage.changes,
             unmentioned=stage.unmentioned if stage.rows else (),
             at=self.loaded_at,
+            shows_all=shows_all,
         )
         counts = commit(stage.connection, target_of(stage.table), stage.relation if stage.rows else None, batch)
         self._wrote = self._wrote or counts.inserted + counts.updated + counts.deleted > 0
@@ -279,21 +291,19 @@ class Loader:
     # Tables and custom fields.
 
     def table(self, stream: Stream, version: Version) -> tables.Table:
-        """The table of `stream`; created, or given new columns, as the catalogue requires."""
+        """The table of `stream`; created, or given new columns, as the catalogue and known custom fields require."""
         if (stream.name, version) not in self._tables:
-            table = tables.table(stream, version, self._fields(stream), catalogue.field_types())
+            table = tables.table(
+                stream, version, field_definitions.read(self.connection, stream), catalogue.field_types()
+            )
             warehouse.ensure_table(self.connection, stream.name, {column.name: column.type for column in table.columns})
             warehouse.ensure_hashes(self.connection, stream.name, StagingSql(table).row_hash())
             self._tables[stream.name, version] = table
         return self._tables[stream.name, version]
 
-    def _fields(self, stream: Stream) -> list[CustomField]:
-        rows = self.connection.execute(
-            "SELECT entity, field_code, field_type, label, column_name, first_seen, last_seen FROM meta.custom_fields"
-            " WHERE entity = ? ORDER BY first_seen, column_name",
-            [stream.name],
-        ).fetchall()
-        return [CustomField(*row) for row in rows]
+    def has_late_fields(self, stream: Stream) -> bool:
+        """Whether `sync_custom_fields` will add columns whose values some rows have in `_extra`: see `late_fields`."""
+        return field_definitions.has_late_fields(self.connection, stream, self.loaded_at)
 
     def sync_custom_fields(self, stream: Stream, run_id: str) -> list[SchemaChange]:
         """Update the custom fields from the field definitions that were synced: columns, labels, options.
@@ -301,34 +311,9 @@ class Loader:
         Returns:
             The changes since the last run.
         """
-        if stream.fields is None or stream.fields not in warehouse.tables(self.connection):
+        changes = field_definitions.update(self.connection, stream, run_id, self.loaded_at)
+        if changes is None:
             return []
-        definitions = self.connection.execute(
-            f"SELECT field_code, coalesce(field_name, ''), coalesce(field_type, 'varchar')"
-            f" FROM {quoted('main', stream.fields)} WHERE _deleted_at IS NULL AND _verified_at >= coalesce("
-            "(SELECT min(watermark) FROM meta.checkpoints WHERE stream = ?), _verified_at) ORDER BY field_code",
-            [stream.fields],
-        ).fetchall()
-        existing = self._fields(stream)
-        now = self.loaded_at or datetime.now(UTC)
-        fields, changes = tables.assign(stream, definitions, existing, catalogue.field_types(), now)
-        changes = [change for change in changes if existing or change.kind != "field_added"]
-        with transaction(self.connection):
-            self.connection.execute("DELETE FROM meta.custom_fields WHERE entity = ?", [stream.name])
-            for field in fields:
-                self.connection.execute(
-                    "INSERT INTO meta.custom_fields VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    [stream.name, field.code, field.label, field.column, field.type, field.first_seen, field.last_seen],
-                )
-            self.connection.execute("DELETE FROM meta.field_options WHERE entity = ?", [stream.name])
-            self.connection.execute(
-                "INSERT INTO meta.field_options SELECT ?, field_code, o.option.id, o.option.label"
-                f" FROM {quoted('main', stream.fields)}, unnest(options) AS o(option)"
-                " WHERE o.option.id IS NOT NULL AND _deleted_at IS NULL",
-                [stream.name],
-            )
-            for change in changes:
-                note_change(self.connection, run_id, change, self.loaded_at)
         self._tables = {key: table for key, table in self._tables.items() if key[0] != stream.name}
         if stream.name in warehouse.tables(self.connection):
             refresh_labels(self.connection, target_of(self.table(stream, "v2")))
@@ -360,3 +345,11 @@ def _chunks(pages: Sequence[Page]) -> Iterator[tuple[list[Page], bool]]:
             chunk = []
     if chunk:
         yield chunk, False
+
+
+def _shows_whole_list(stream: Stream, walk: Walk, page: Page) -> bool:
+    """Whether a page is the only one of a list that is read newest first: it has every record, not only changes."""
+    sources = {source.name: source.way for source in (stream.v1 if walk.version == "v1" else stream.v2)}
+    if page.seq or page.next or walk.since is None or sources.get(walk.source) != "newest_first":
+        return False
+    return open_envelope(page.body, catalogue.operations(walk.version)[walk.operation]).more is False

@@ -27,8 +27,7 @@ from pdsync.model import LEFT_BY_PUSH
 from pdsync.runner import connection as client
 from pdsync.runner import project, unlocked
 from pdsync.runner.queue_recovery import open_outbox, recover
-from pdsync.runner.report import applied_changes, mutation_log
-from pdsync.runner.sync import sync
+from pdsync.runner.read_back import find_late, read_back
 from pdsync.sql import first
 from pdsync.writeback import guards, planner, undo
 from pdsync.writeback.executor import Limits, PushExecutor
@@ -49,7 +48,6 @@ if TYPE_CHECKING:
     from pdsync.core.config import Settings
     from pdsync.core.http import Http
     from pdsync.model import Mutation, State
-    from pdsync.runner.session import Event
     from pdsync.writeback.outbox import Outbox
     from pdsync.writeback.plan import Plan
     from pdsync.writeback.precondition import Policy
@@ -82,10 +80,10 @@ class PushReceipt(Struct):
     push_id: str
     started_at: datetime
     finished_at: datetime | None = None
-    outcomes: dict[str, int] = {}  # applied, rejected, conflict, needs_review; and open: still in the queue
+    outcomes: dict[str, int] = {}  # applied, rejected, conflict, needs_review
     already_so: int = 0  # applied ones that nothing had to be sent for
     unverified: int = 0  # applied ones that were sent and answered, but that no read shows
-    open: int = 0
+    open: int = 0  # planned ones that have not ended
     undoable: int = 0  # applied ones that `undo` can take back
     not_undoable: list[str] = []  # why it can't take back others, each reason once
     requests: int = 0
@@ -94,7 +92,7 @@ class PushReceipt(Struct):
     read_back_tokens: int = 0  # of the sync that brings what was written into the warehouse
     stopped: str | None = None
     exit_code: int = 1
-    streams: tuple[str, ...] = ()  # that were read back
+    streams: tuple[str, ...] = ()  # that were read back to their ends
 
     @property
     def complete(self) -> bool:
@@ -172,9 +170,10 @@ async def dry_run(
     *,
     out: Path | None = None,
 ) -> tuple[Plan, str | None]:
-    """Plan the queue. Nothing but reads is sent, and nothing is changed; the hash of the plan is stored.
+    """Plan the queue. Nothing but reads is sent; the hash of the plan is stored.
 
-    The plan has what the next push may send, also what an interrupted push left; `on_message` gets a line about that.
+    What control.db has lost of the queue is restored first, as by `opened`. The plan has what the next push may send,
+    also what an interrupted push left; `on_message` gets a line about that.
 
     Args:
         settings: of the project.
@@ -186,7 +185,7 @@ async def dry_run(
         The plan, and why a guard would refuse it now; None if none would.
 
     Raises:
-        WrongCompany, ConfigError, PdsyncError: nothing was changed.
+        WrongCompany, ConfigError, PdsyncError: there is no plan.
     """
     async with _session(settings, request, on_message) as session:
         left = [] if _is_pushing(settings) else session.outbox.mutations(LEFT_BY_PUSH, images=False)
@@ -231,18 +230,19 @@ async def push(
     Args:
         settings: of the project.
         request: what to push, and under which limits.
-        confirm: is shown the plan before anything is sent; False ends the push.
-        on_end: is called with each mutation that has ended.
+        confirm: is shown the plan, unless it is empty, before anything is sent; False ends the push.
+        on_end: is called with each mutation of the plan that has ended.
         on_message: is called with a line for people.
 
     Returns:
-        The receipt; None where `confirm` said no.
+        The receipt; None where `confirm` said no. An interruption while it sends is not raised: the exit code is 130.
 
     Raises:
         ProjectLocked: another push is running.
         GuardTripped: a guard refuses it. Nothing was sent.
         WrongCompany: the token is another company's. Nothing was sent.
         ConfigError: the plan can't be used. Nothing was sent.
+        PdsyncError: what has to be read before could not be read. Nothing was sent.
     """
     guards.check_freeze(settings.project / FREEZE)
     with Lock(settings.state / "push.lock"):
@@ -256,11 +256,9 @@ async def push(
                     return None
             receipt = await _apply(session, plan, push_id, request, on_end)
             done = session.outbox.mutations_of_push(push_id, images=False)
-            if session.warehouse is not None:  # also what an earlier push applied and could not sync
-                late = applied_changes.find_unreflected(session.outbox, session.warehouse)
-                done += [each for each in late if each.push_id != push_id]
+            done += find_late(session.outbox, session.warehouse, push_id)
         if request.read_back:
-            await _read_back(settings, receipt, done, on_message)
+            receipt.streams, receipt.read_back_tokens = await read_back(settings, done, on_message)
         return receipt
 
 
@@ -419,32 +417,3 @@ def _exit_code(receipt: PushReceipt, stopped: PdsyncError | None, *, interrupted
         return 1
     failed = sum(count for end, count in receipt.outcomes.items() if end != "applied")
     return 5 if failed or receipt.open else 0
-
-
-async def _read_back(
-    settings: Settings, receipt: PushReceipt, mutations: list[Mutation], on_message: Callable[[str], None]
-) -> None:
-    """Sync what was written into the warehouse. A failure here does not change the receipt."""
-
-    def on_event(event: Event) -> None:
-        if event.kind == "note":
-            on_message(event.text)
-
-    if not settings.warehouse.exists():
-        return
-    with _warehouse(settings) as warehouse:
-        synced = set() if warehouse is None else {
-            row[0] for row in warehouse.execute("SELECT DISTINCT stream FROM meta.checkpoints").fetchall()
-        }  # fmt: skip
-    receipt.streams = tuple(name for name in applied_changes.affected_streams(mutations) if name in synced)
-    try:
-        if receipt.streams:
-            synced_now = await sync.sync(settings, sync.SyncRequest(receipt.streams), on_event)
-            receipt.read_back_tokens = synced_now.tokens
-        else:
-            await mutation_log.publish(settings, on_message)
-    except ProjectLocked:
-        on_message("Another run has the project: it, or the next sync, brings what was written into the warehouse.")
-    except PdsyncError as error:
-        log.warning("the warehouse does not show the push yet: %s", error)
-        on_message(f"The warehouse does not show this push yet: {str(error).splitlines()[0]}\nRun: pdsync sync")

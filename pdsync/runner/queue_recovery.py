@@ -83,15 +83,17 @@ def recover(
     Args:
         outbox: with its journal.
         connection: to a warehouse file; None where there is none.
-        databases: the attached warehouse files to read on `connection`, skipping those that can't be read; None reads
-            the file that it is connected to.
+        databases: the attached warehouse files to read on `connection`, skipping those that can't be read; the last one
+            stays its current database. None reads the file that it is connected to.
         files: further warehouse files; one that is missing, damaged or locked by another process is skipped.
 
     Returns:
         Notes for the person: what was restored, and which rows were skipped.
 
     Raises:
-        StorageError: the journal is damaged, or another company's. Nothing was changed.
+        StorageError: the journal is damaged, or a mutation is of another company: nothing was changed. Or the journal
+            can't be written.
+        duckdb.Error: `databases` is None, and the file of `connection` can't be read. Nothing was changed.
     """
     read: dict[str, int] = {}
     from_journal = list[Snapshot]()

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pdsync.load.commit import Counts
     from pdsync.model import Operation, Page
 
-_CONTINUED = timedelta(hours=1)  # an interrupted run is continued for this long
+_CONTINUED = timedelta(hours=1)  # after its start, within which an interrupted run is continued
 
 
 class Event(Struct, frozen=True):
@@ -273,7 +273,11 @@ async def _open_work_file(
 
 
 def begin_run(control: Control, command: str) -> Receipt:
-    """Begin a run of `command`, or continue the last one if it was interrupted or ran out of budget within the hour."""
+    """Begin a run of `command`, or continue the last one.
+
+    The last one is continued if it has the same command, began within the hour, and was killed, interrupted or stopped
+    (exit code 3: a budget or a guard).
+    """
     for last in control.receipts(1):
         is_unfinished = last.finished_at is None or last.exit_code in (3, 130)
         if is_unfinished and last.command == command and datetime.now(UTC) - last.started_at < _CONTINUED:

@@ -1,6 +1,7 @@
 """Brings control.db and an open work file in step: what one lacks is loaded or read again, or copied from the other.
 
-The work file is the authority on what is loaded, control.db on what was fetched. See `runner.stores` for the archive.
+The work file is the authority on what is loaded; control.db, the index of the raw archive, shows what was fetched. See
+`runner.stores` for the archive.
 """
 
 from __future__ import annotations

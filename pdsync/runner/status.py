@@ -56,7 +56,7 @@ class Status(Struct, frozen=True):
     in_turn: list[str]  # streams that are read in turn within the verify cycle, without the incomplete ones
     in_turn_until: datetime | None  # every change until then is loaded in those
     incomplete: list[str]  # streams with a gap
-    rows: int  # not deleted; like the two below, of the streams that every sync reads
+    rows: int  # not deleted; like the two below, of the streams that are read without being named
     unverified: int  # rows that were compared with the source longer ago than the verify cycle
     oldest_verified_at: datetime | None
     verify_cycle: int  # days
@@ -178,7 +178,13 @@ def _running_process(settings: Settings, lock: str = "pdsync.lock") -> int | Non
 
 
 def _find_gaps(runs: list[Receipt]) -> list[_Gap]:
-    """The gaps that no later run of the same kind has closed; of runs of other kinds only those of the last one."""
+    """The gaps of syncs and reconciliations that no later one has closed, and those of the last run of all.
+
+    Missing rights and records that can't be read are left out: they have notices of their own.
+
+    Args:
+        runs: newest first.
+    """
     gaps: list[_Gap] = []
     judged: set[tuple[str, str]] = set()
     for number, run in enumerate(runs):

@@ -7,7 +7,8 @@ the others, or read again:
   indexed to their ends are scanned.
 - The warehouse is the authority on what is loaded. A walk that it lacks is loaded again from its pages; a walk of which
   it has more pages than control.db is never continued.
-- The work file and the published warehouse are copies of each other. The one with more batches is used.
+- The work file and the published warehouse are copies of each other. The one that has all batches of the other is used;
+  if each has some that the other lacks, the one that was loaded last.
 
 A walk is identified by its run and its own id; neither repeats when a store was lost.
 """
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
 def index_archive(settings: Settings, control: Control, on_note: Callable[[str], None] = log.warning) -> list[Scan]:
     """Index the pages of the raw archive that control.db lacks. The caller has the project's lock.
+
+    A project without a company is bound to that of the pages.
 
     Args:
         settings: of the project.
@@ -213,8 +216,8 @@ def is_older(connection: duckdb.DuckDBPyConnection) -> tuple[bool, bool]:
         connection: that has both (`attached`).
 
     Returns:
-        Whether it should, and whether the work file has batches of its own. If both have, the file that was loaded last
-        is used, and the rest is loaded from the raw archive.
+        Whether it should, and whether the work file has batches of its own (True, unchecked, if it lacks none). If both
+        have, the file that was loaded last is used, and the rest is loaded from the raw archive.
 
     Raises:
         duckdb.Error: a file can't be read.
@@ -278,14 +281,25 @@ def loaded_walks(path: Path) -> dict[tuple[str, int], LoadedWalk]:
 
 
 def count_rows_not_in_archive(path: Path, control: Control) -> dict[str, int]:
-    """By stream: how many rows and deletions the file at `path` has from pages that the archive lacks."""
+    """By stream: how many rows were inserted, updated or deleted by batches of which control.db lacks a page.
+
+    Args:
+        path: a warehouse file; it shows what each batch has written.
+        control: the project's control.db, with the index of the archive.
+
+    Raises:
+        StorageError, duckdb.Error: the file can't be read.
+    """
     # The pages that `raw prune --damaged` removed are not counted: the user gave them up.
-    archived = {
-        (walk.run_id, walk.id) for walk, state in control.walks() if state == "pruned" or control.last_page(walk.id)
-    }
+    pruned = {(walk.run_id, walk.id) for walk, state in control.walks() if state == "pruned"}
+    archived = control.last_page_by_walk()
+    with contextlib.closing(warehouse.connect(path, read_only=True)) as connection:
+        batches = connection.execute(
+            "SELECT run_id, walk, last_page, stream, inserted + updated + deleted FROM meta._applied_batches"
+        ).fetchall()
     lost: dict[str, int] = {}
-    for key, loaded in loaded_walks(path).items():
-        rows = loaded.counts.inserted + loaded.counts.updated + loaded.counts.deleted
-        if rows and key not in archived:
-            lost[loaded.stream] = lost.get(loaded.stream, 0) + rows
+    for run, walk, last_page, stream, rows in batches:
+        is_archived = archived.get((run, int(walk)), -1) >= max(last_page, 0)  # -1: a walk that ended without a page
+        if rows and not is_archived and (run, int(walk)) not in pruned:
+            lost[stream] = lost.get(stream, 0) + int(rows)
     return lost

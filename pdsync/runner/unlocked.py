@@ -9,6 +9,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from pdsync.core.control import Control
+from pdsync.core.disk import state_errors
 from pdsync.errors import ConfigError, FileLocked, StorageError
 from pdsync.load import history, warehouse
 
@@ -23,10 +24,15 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def open_control(settings: Settings) -> Iterator[Control]:
-    """control.db, without the lock: other processes may use it at the same time."""
+    """control.db, without the lock: other processes may use it at the same time. It is created where it is missing.
+
+    Raises:
+        StorageError: it can't be opened or read; also for an error inside the block.
+    """
     control = Control(settings.control)
     try:
-        yield control
+        with state_errors(settings.control):
+            yield control
     finally:
         control.close()
 
@@ -36,9 +42,11 @@ def open_warehouse(
 ) -> duckdb.DuckDBPyConnection:
     """The published warehouse, read-only, and locked down: no other file, no network, no extension.
 
+    The caller closes the connection.
+
     Args:
         settings: of the project.
-        as_of: show every table as it was at this moment.
+        as_of: show the tables of records, and the views of them, as they were at this moment; `meta.*` is of today.
         query: what will be run as of that moment; views that it does not name are left out.
 
     Raises:

@@ -42,7 +42,7 @@ def create_views(
         timezone: in which days and months are cut; empty: the zone of the token's user.
 
     Raises:
-        duckdb.Error: nothing was changed.
+        duckdb.Error: views and comments are all as before, or all made; the stored rows are as before, or empty.
     """
     existing = warehouse.tables(connection)
     present = [stream for stream in catalogue.streams().values() if stream.name in existing]

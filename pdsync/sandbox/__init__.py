@@ -1,8 +1,9 @@
 """A local Pipedrive: a generated company behind a real HTTP server, with the limits and faults of the API.
 
 It answers v1 (under `/v1` and `/api/v1`) and v2 (under `/api/v2`) for deals, persons, organizations, products,
-activities, pipelines, stages, users, files, mail and fields. It is written from the API's documents only and imports
-nothing else of pdsync; where the documents leave something open, a comment says `Assumption:`.
+activities, pipelines, stages, users, files, mail and fields, and every other documented operation by its description.
+It is written from the API's documents only and imports nothing else of pdsync; where the documents leave something
+open, a comment says `Assumption:`.
 
     from pdsync.sandbox import Limits, Sizes, generate_company, running
 
@@ -37,7 +38,7 @@ from pdsync.sandbox.activity.simulate import LiveChanges
 from pdsync.sandbox.company.clock import Clock
 from pdsync.sandbox.company.company import Company, Sizes, Viewer
 from pdsync.sandbox.company.population import generate_company
-from pdsync.sandbox.server.faults import Fault
+from pdsync.sandbox.server.faults import BadFaults, Fault
 from pdsync.sandbox.server.launch import (
     RunningSandbox,
     running,
@@ -48,6 +49,7 @@ from pdsync.sandbox.server.oauth import Settings as OAuthSettings
 from pdsync.sandbox.server.server import Sandbox
 
 __all__ = [
+    "BadFaults",
     "Clock",
     "Company",
     "Fault",

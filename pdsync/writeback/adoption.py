@@ -29,7 +29,8 @@ def adopt(outbox: Outbox, snapshots: Iterable[Snapshot], read: Mapping[str, int]
 
     Args:
         outbox: of the project.
-        snapshots: from the journal or the warehouse, in any order; of each mutation the newest counts.
+        snapshots: from the journal or the warehouse. Of each mutation the one with the greatest progress counts, and of
+            several with the same the last, so those of the journal come in its order.
         read: by file of the journal, the bytes of it that were read.
 
     Returns:

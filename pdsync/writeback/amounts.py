@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pdsync.writeback.shapes import find_stream, shape
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from pdsync.model import Column, Operation, Param, Stream, Version
 
@@ -47,3 +47,16 @@ def find_currency(operation: Operation, field: str, value: Any, record: Mapping[
     else:
         code = record.get("currency") if value is not None and is_amount_field(operation, field) else None
     return code if isinstance(code, str) and code else None
+
+
+def currencies_in(params: Any) -> Iterator[str]:
+    """The codes of currencies that parameters name, wherever they have an amount."""
+    if isinstance(params, list):
+        for each in params:
+            yield from currencies_in(each)
+    elif isinstance(params, dict):
+        for name, value in params.items():
+            if name == "currency" and isinstance(value, str):
+                yield value
+            else:
+                yield from currencies_in(value)

@@ -28,11 +28,10 @@ def choose(options: list[Option], value: object, *, many: bool = False, ids_only
     """
     if not options:
         return _ids_alone(value, many=many)
-    if ids_only and isinstance(value, int | list):
-        ids = value if isinstance(value, list) else [value]
-        existing = {each.value for each in options}
-        if all(isinstance(each, int) and each in existing for each in ids):
-            return (value or None) if many else value
+    ids = list(value) if isinstance(value, list | tuple) else [value]
+    existing = {each.value for each in options}
+    if ids_only and (many or len(ids) == 1) and all(_is_int(each) and each in existing for each in ids):
+        return (ids or None) if many else ids[0]
     single = value[0] if isinstance(value, list | tuple) and len(value) == 1 and not many else value
     try:
         if not many:
@@ -54,9 +53,13 @@ def _ids_alone(value: object, *, many: bool) -> object:
     given = [value] if not isinstance(value, list | tuple) else list(value)
     if isinstance(value, str) and many:
         given = [each.strip() for each in value.strip("[] ").split(",")]
-    if not all(isinstance(each, int) or WHOLE.fullmatch(str(each)) for each in given):
+    if not all(_is_int(each) or WHOLE.fullmatch(str(each)) for each in given) or not (many or len(given) == 1):
         raise InvalidValue("", why="should be the id of an option; labels are known after a sync")
-    return [int(str(each)) for each in given] if many else int(str(given[0]))
+    return ([int(str(each)) for each in given] or None) if many else int(str(given[0]))
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _unknown_option(value: object, options: list[Option]) -> InvalidValue:

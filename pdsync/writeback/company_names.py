@@ -1,6 +1,7 @@
 """The names of one company, as the warehouse of the last sync has them: custom fields, options, records.
 
-Everything is empty where nothing was synced yet. What is read is cached: a file may name the same user on every row.
+Everything is empty where nothing was synced yet. Fields, options, ids and short lists are cached as long as the object
+lives: a file may name the same user on every row. Titles of records and labels of built-in fields are not.
 """
 
 from __future__ import annotations
@@ -46,9 +47,10 @@ class CompanyNames:
         self._fields: dict[str, list[Field]] = {}
         self._options: dict[tuple[str, str], list[Option]] = {}
         self._records: dict[tuple[str, str], list[Option]] = {}
-        self._ids: dict[tuple[str, str, bool], list[Any]] = {}
+        self._ids: dict[tuple[str, str, bool, int | None], list[Any]] = {}
         self._in_use: dict[tuple[str, str], list[str]] = {}
         self._inactive: set[str] | None = None  # ids of users
+        self._currencies: list[str] | None = None
         self._types: dict[tuple[str, str], str] = {}
         self._tables = {row[0] for row in self._rows(
             "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main' AND database_name = current_database()"
@@ -136,25 +138,30 @@ class CompanyNames:
             self._in_use[table, column] = [str(row[0]) for row in rows]
         return self._in_use[table, column]
 
-    def ids_named(self, table: str, name: str, *, deleted: bool = False) -> list[Any]:
+    def ids_named(self, table: str, name: str, *, deleted: bool = False, pipeline: int | None = None) -> list[Any]:
         """The ids of the records with this name, whatever its case; of a user the e-mail address is a name too.
+
+        Only the first `_MAX_SAME` in the order of their ids are returned.
 
         Args:
             table: of the records.
             name: as it was given.
             deleted: those that were deleted, and no others.
+            pipeline: only the stages of this one.
         """
-        if (table, name, deleted) not in self._ids:
+        if (table, name, deleted, pipeline) not in self._ids:
             columns = [_title_column(table), *(["email"] if table == "users" else [])]
             where = " OR ".join(f"lower(trim({quoted(column)})) = lower(trim(?))" for column in columns)
+            of_pipeline = "" if pipeline is None else " AND pipeline_id = ?"
             rows = self._rows(
                 f"SELECT {quoted(catalogue.stream(table).key)} FROM {quoted('main', table)}"
-                f" WHERE ({where}) AND (_deleted_at IS NOT NULL) = ? ORDER BY 1 LIMIT {int(_MAX_SAME)}",
+                f" WHERE ({where}) AND (_deleted_at IS NOT NULL) = ?{of_pipeline} ORDER BY 1 LIMIT {int(_MAX_SAME)}",
                 *[name] * len(columns),
                 deleted,
+                *([] if pipeline is None else [pipeline]),
             )
-            self._ids[table, name, deleted] = [row[0] for row in rows]
-        return self._ids[table, name, deleted]
+            self._ids[table, name, deleted, pipeline] = [row[0] for row in rows]
+        return self._ids[table, name, deleted, pipeline]
 
     def existing_keys(self, stream: Stream, keys: list[str]) -> set[str]:
         """Those of `keys` that a record of a stream has, deleted or not."""
@@ -177,10 +184,6 @@ class CompanyNames:
             rows = self._rows("SELECT id::VARCHAR FROM users WHERE active_flag IS FALSE OR _deleted_at IS NOT NULL")
             self._inactive = {row[0] for row in rows}
         return str(user) in self._inactive
-
-    def stages_of(self, pipeline: int) -> set[int]:
-        """The ids of the stages of a pipeline."""
-        return {row[0] for row in self._rows("SELECT id FROM stages WHERE pipeline_id = ?", pipeline)}
 
     def titles(self, table: str) -> list[str]:
         """The names of the records of a table, to look for a similar one."""
@@ -210,6 +213,14 @@ class CompanyNames:
             return None
         sql = f"SELECT currency FROM {quoted('main', stream.name)} WHERE {quoted(stream.key)}::VARCHAR = ?"
         return next((row[0] for row in self._rows(sql, key)), None)
+
+    def currency_codes(self) -> list[str]:
+        """The codes of the company's currencies; empty where they were not synced."""
+        if not self.has_table("currencies"):
+            return []
+        if self._currencies is None:
+            self._currencies = [row[0] for row in self._rows("SELECT code FROM currencies WHERE code IS NOT NULL")]
+        return self._currencies
 
     def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         return [] if self._warehouse is None else self._warehouse.execute(query, list(values)).fetchall()

@@ -38,13 +38,14 @@ def complete(
         name: complete_contacts(value, _only_objects(record.get(name))) if _lacks_labels(value) else value
         for name, value in payload.items()
     }
+    for name, value in completed.items():
+        if name in operation.body and name != "custom_fields" and _is_amount_or_address(record.get(name)):
+            completed[name] = _add_parts(value, record[name])
     custom = completed.get("custom_fields")
     if isinstance(custom, dict):
         current = record.get("custom_fields") or {}
         completed["custom_fields"] = {
-            code: _append(value, current.get(code))
-            if append
-            else _add_currency(_add_parts(value, current.get(code)), current.get(code), record, currency)
+            code: _complete_custom(value, current.get(code), record, append=append, currency=currency)
             for code, value in custom.items()
         }
     if append:
@@ -52,6 +53,13 @@ def complete(
             if name in operation.body and name != "custom_fields":
                 completed[name] = _append(value, record.get(name))
     return completed
+
+
+def _complete_custom(value: Any, current: Any, record: Mapping[str, Any], *, append: bool, currency: str | None) -> Any:
+    """The value of a custom field, completed: a list under policy `append`, an object always."""
+    if append and isinstance(value, list):
+        return _append(value, current)
+    return _add_currency(_add_parts(value, current), current, record, currency)
 
 
 def _add_currency(value: Any, current: Any, record: Mapping[str, Any], default: str | None) -> Any:
@@ -72,6 +80,11 @@ def _add_parts(value: Any, current: Any) -> Any:
         return value
     kept = {part: inner for part, inner in current.items() if inner is not None and part != "timezone_id"}
     return {**kept, **value}
+
+
+def _is_amount_or_address(current: Any) -> bool:
+    """Whether a built-in value is the amount of a lead, or an address: other objects are settings, sent as they are."""
+    return isinstance(current, dict) and ("amount" in current or "formatted_address" in current)
 
 
 def _append(value: Any, current: Any) -> Any:

@@ -91,7 +91,11 @@ def set_custom_field(
 def find_field(
     names: CompanyNames, operation: Operation, stream: Stream | None, key: str, params: Sequence[str]
 ) -> tuple[Field, str]:
-    """The custom field that `key` names, and the part of its value ("value" for all of it)."""
+    """The custom field that `key` names, and the part of its value ("value" for all of it).
+
+    Raises:
+        ConfigError: no field has the name, several have it, or it was deleted.
+    """
     fields = names.custom_fields(stream)
     if operation.custom_fields:
         code, part = key[:40], key[40:].removeprefix("_")
@@ -222,8 +226,6 @@ def _typed_part(
         return _further_part(field, part, value)
     if kind and kind.options:
         options = names.options(stream, field.code)
-        if is_code and isinstance(value, int) and not options:
-            return value
         return choose(options, value, many=kind.columns["value"].endswith("[]"), ids_only=is_code)
     if value == "null" and field.type not in (*TEXT_TYPES, "phone", ""):
         return None

@@ -110,10 +110,10 @@ class EntriesToDelete(Struct, frozen=True):
 async def read_entries_to_delete(
     http: Http, operation: Operation, payload: Mapping[str, Any]
 ) -> EntriesToDelete | None:
-    """Read the entries that `operation` deletes; None if it deletes none.
+    """Read the entries that `operation` deletes; None if it is no operation that deletes entries of a list.
 
     Raises:
-        PdsyncError: no answer came. A refusal to show them is no error: see `EntriesToDelete.unreadable`.
+        PdsyncError: the read failed. A refusal to show them is no error: see `EntriesToDelete.unreadable`.
     """
     effect = find_effect(operation)
     if effect is None or effect.shows != "gone":

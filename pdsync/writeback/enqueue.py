@@ -11,7 +11,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from msgspec import Struct
+import msgspec
+from msgspec import Struct, structs
 
 from pdsync.core import catalogue, cells
 from pdsync.core.request_builder import check
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
     from pdsync.writeback.resolver import NameResolver
     from pdsync.writeback.typed_values import NumberStyle
 
-# Columns of a row that are not sent: its name in the batch, its deduplication key, its operation.
-AS, KEY, OPERATION = "_as", "_key", "_operation"
+# Columns of a row that are not sent: its name in the batch, its deduplication key, its operation, and the values that
+# the record has to have, or the change is a conflict.
+AS, KEY, OPERATION, EXPECTED = "_as", "_key", "_operation", "_expected"
+NOT_SENT = (AS, KEY, OPERATION, EXPECTED)
 _SAMPLES: dict[str, Any] = {"integer": 1, "string:uuid": "00000000-0000-0000-0000-000000000000"}
 
 
@@ -92,6 +95,7 @@ def make_entry(
         for field, value in params.items()
         if isinstance(value, str)
         and value.startswith("@")
+        and field in declared  # v1 has custom fields beside the parameters
         and declared[field].type in _SAMPLES
         and not declared[field].enum
     }
@@ -139,7 +143,7 @@ def make_entries(
     good: list[Entry] = []
     bad: list[BadRow] = []
     for number, row in enumerate(rows, 1):
-        given = {field: value for field, value in row.items() if field not in (AS, KEY, OPERATION)}
+        given = {field: value for field, value in row.items() if field not in NOT_SENT}
         given = {field: value for field, value in given.items() if value is not None or null_clears}
         own_key = row.get(key) if key else row.get(KEY)
         try:
@@ -147,16 +151,15 @@ def make_entries(
                 raise ConfigError(f"the column {key!r} is empty, but it should keep rows from being queued twice")
             prefixed = f"{operation.name}:{own_key}" if own_key is not None else None
             as_name = row.get(AS)
-            good.append(
-                make_entry(
-                    names,
-                    operation,
-                    given,
-                    key=prefixed,
-                    name=str(as_name) if as_name is not None else None,
-                    styles=styles,
-                )
+            entry = make_entry(
+                names,
+                operation,
+                given,
+                key=prefixed,
+                name=str(as_name) if as_name is not None else None,
+                styles=styles,
             )
+            good.append(structs.replace(entry, expected=_expected(row.get(EXPECTED))))
         except ConfigError as error:
             bad.append(BadRow(number, dict(row), row_reason(error)))
     return good, bad
@@ -177,18 +180,35 @@ def copy_for_retry(mutation: Mutation) -> Entry:
 
 
 def export_rows(mutations: Sequence[Mutation]) -> Iterator[dict[str, Any]]:
-    """Rows from which `make_entries` makes the same mutations; a record that others refer to gets a name."""
+    """Rows from which `make_entries` makes the same changes; a record that others refer to gets a name.
+
+    Keys, and what undo and retries refer to (`undo_of`, `supersedes`), are left out. A reference can be resolved
+    only if the mutation that it refers to is one of `mutations`.
+    """
     referred = {id for each in mutations for id in each.references}
     for each in mutations:
-        name = {AS: each.id} if each.id in referred else {}
+        name: dict[str, Any] = {AS: each.id} if each.id in referred else {}
+        expected = {EXPECTED: each.expected} if each.expected else {}
         yield (
             {OPERATION: each.operation}
             | name
+            | expected
             | {
                 field: f"@{value['$ref']}" if isinstance(value, dict) and "$ref" in value else value
                 for field, value in each.payload.items()
             }
         )
+
+
+def _expected(value: object) -> dict[str, Any] | None:
+    """The values that a record has to have, from a row; in a text file they are JSON."""
+    if value is None or value == "":
+        return None
+    try:
+        read = msgspec.json.decode(value) if isinstance(value, str) else _as_json(value)
+        return msgspec.convert(read, dict[str, Any])
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise ConfigError(f"the column {EXPECTED!r} is no JSON object: it has fields with their values") from error
 
 
 def _refuse_infinite(operation: Operation, given: Mapping[str, object]) -> dict[str, Any]:

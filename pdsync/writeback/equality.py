@@ -80,6 +80,13 @@ def equivalent(sent: Any, stored: Any) -> bool:
     return _texts_match(sent, stored)
 
 
+def as_reference(value: Any) -> Any:
+    """A reference that the API returned as an object, as the id that it takes; any other value as it is."""
+    if isinstance(value, dict) and ("id" in value or "value" in value) and ("name" in value or "email" in value):
+        return value.get("id", value.get("value"))
+    return value
+
+
 def _parts_match(sent: dict[str, Any], stored: Any) -> bool:
     if isinstance(stored, dict):
         if "label" in sent and "value" not in sent and "label" in stored:  # an option: Pipedrive sets id and colour

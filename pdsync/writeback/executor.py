@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from pdsync.core.log import log
-from pdsync.errors import AuthError, GuardTripped, PdsyncError, Stopped
+from pdsync.errors import AuthError, ConfigError, GuardTripped, PdsyncError, Stopped
 from pdsync.writeback import fresh_reads
 from pdsync.writeback.dependencies import find_predecessors
 from pdsync.writeback.estimate import CANARY
 from pdsync.writeback.prepared import HeldBack
 from pdsync.writeback.sender import Sender
-from pdsync.writeback.verification import MACHINE_ERRORS, give_up
+from pdsync.writeback.verification import MACHINE_ERRORS, Ending, give_up, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,7 @@ class PushExecutor:
         limits: when to stop.
         create_doubt: `review` where an addition with an unknown outcome is never sent again.
         check_lost_updates: read the changelog of each updated record for edits that the update overwrote.
-        on_end: is called with each mutation that has ended.
+        on_end: is called with each mutation that has ended, and with each one whose outcome stays unknown.
     """
 
     def __init__(
@@ -96,8 +96,11 @@ class PushExecutor:
     async def run(self) -> None:
         """Carry out the plan. Afterwards `blocked` has what was not sent, and `stopped` why the push stopped early.
 
+        After an early stop `blocked` has every mutation that was to be sent, also those that were.
+
         Raises:
             asyncio.CancelledError: after the requests in flight have settled, or ten seconds.
+            OSError, StorageError, sqlite3.OperationalError: nothing can be stored any more.
         """
         try:
             self._settle_planned()
@@ -173,6 +176,13 @@ class PushExecutor:
                 prepared.append((step, self.sender.prepare(step)))
             except HeldBack as error:
                 self._hold_back(step.mutation, str(error))
+            except ConfigError as error:
+                ending = Ending("rejected", "not_valid", str(error))
+                self._on_ended(step, settle(self.outbox, self.push_id, self.outbox.get(step.mutation), ending))
+            except MACHINE_ERRORS:
+                raise
+            except Exception as error:  # one mutation must not end the push of the others
+                self._on_ended(step, give_up(self.outbox, self.push_id, step.mutation, error))
         try:
             reads = await fresh_reads.read(self._http, [each for _, one in prepared for each in one.addresses])
         except PdsyncError as error:

@@ -76,7 +76,8 @@ async def read(http: Http, addresses: Iterable[RecordAddress]) -> dict[str, Fres
     """Read the records at `addresses`: target → record.
 
     Raises:
-        PdsyncError: as `Http.call`; a record that is absent or hidden is no error.
+        PdsyncError: as `Http.call`. A record that is absent is no error, and neither is one that is hidden, unless only
+            a list shows it.
     """
     groups: dict[str, list[RecordAddress]] = {}
     for each in {each.target: each for each in addresses}.values():

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 
 def resolve_heading(names: CompanyNames, operation: Operation, heading: str) -> str:
-    """The parameter or the label of the custom field that a heading means; the heading itself if it means nothing.
+    """The parameter or the label of the custom field that a heading means.
 
-    A heading that is a parameter, a column or a custom field already is returned as it is.
+    A heading that is a parameter, a column or a custom field already is returned as it is; so is one that means
+    nothing, or several parameters.
 
     Raises:
         ConfigError: it means both a built-in field and a custom field.

@@ -211,7 +211,10 @@ def _read_csv(path: Path, text: str, header: int | None) -> _Table:
 
 
 def _detect_delimiter(text: str) -> str:
-    """The delimiter of the cells: the most frequent in the first line; of several, the one that all lines agree on."""
+    """The delimiter of the cells: of those in the first line the one on whose number most lines agree.
+
+    Of several, it is the most frequent one in that line.
+    """
     lines = [line for line in _LINE_END.split(_QUOTED.sub('""', text[:_SAMPLE])) if line.strip()][:50]
     if not lines:
         return ","

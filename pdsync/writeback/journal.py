@@ -25,12 +25,16 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pdsync.core.disk import sync_folder
-from pdsync.errors import StorageError
+from pdsync.core.wording import number_ranges
+from pdsync.errors import NotCopied, StorageError
+from pdsync.writeback.journal_copy import wait_for_copy
 from pdsync.writeback.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from pdsync.model import Mutation
 
 FOLDER = "outbox"
 
@@ -52,10 +56,10 @@ class Journal:
         self._lock = threading.Lock()
 
     def append(self, snapshots: Iterable[Snapshot]) -> None:
-        """Append snapshots; when this returns, they are on disk.
+        """Append snapshots; when this returns, they are on disk, and in the store of a fleet that has one.
 
         Raises:
-            StorageError: they could not be written. Nothing may be sent.
+            StorageError, NotCopied: they could not be written, or copied to the store. Nothing may be sent.
         """
         lines = b"".join(_encode(each) for each in snapshots)
         path = self.folder / f"{datetime.now(UTC):%Y-%m}.ndjson"
@@ -78,9 +82,14 @@ class Journal:
                 f"Nothing is sent that is not written there first. Free some space or correct the folder's permissions,"
                 f" then run the same command."
             ) from error
+        if lines:
+            wait_for_copy()
 
     def read(self, read_bytes: Mapping[str, int]) -> Iterator[tuple[str, int, list[Snapshot]]]:
-        """Read the files that have grown: name, size, and the snapshots of the new lines, in order.
+        """Read the files that have another size than before: name, bytes read, and the snapshots, in order.
+
+        Of a file that has grown the new lines are read, of one that was replaced all. The bytes count from the begin of
+        the file to the end of its last complete line.
 
         Args:
             read_bytes: by name, how much of a file was read before.
@@ -120,7 +129,7 @@ class Journal:
             The number of lines that changed.
 
         Raises:
-            StorageError: a line is damaged; its file is as it was.
+            StorageError: a line is damaged; its file is as it was, and those of earlier months are rewritten.
         """
         changed = 0
         for path in sorted(self.folder.glob("*.ndjson")):
@@ -137,6 +146,23 @@ class Journal:
                 if changed > before:
                     _replace(path, b"".join(lines))
         return changed
+
+
+@contextmanager
+def explain_failure(done: str, mutations: Sequence[Mutation]) -> Iterator[None]:
+    """Writing the journal after a step of a person: a failure says that the step is `done`, and not to be repeated.
+
+    Raises:
+        StorageError, NotCopied: that of the journal, with this message.
+    """
+    try:
+        yield
+    except (StorageError, NotCopied) as error:
+        raise type(error)(
+            f"{done} {number_ranges([each.seq for each in mutations])}: control.db has it. Don't do it again.\n"
+            f"Only the journal lacks it. {str(error).splitlines()[0]}\n"
+            f"Once that is mended, continue: the next sync or push writes the journal."
+        ) from error
 
 
 @contextmanager

@@ -56,9 +56,11 @@ async def find_overwritten(
 ) -> dict[str, Any]:
     """Find the values of other users that our write overwrote: field → value.
 
+    Fields to which an object or a list was written are not compared, and only the newest changes are read.
+
     Args:
         http: the session.
-        kind: of the record; there is a changelog of it.
+        kind: of the record; where it has no changelog, nothing is found.
         key: of the record.
         base: the record as we had read it.
         desired: field → what we wrote.

@@ -72,10 +72,7 @@ class Proof(Struct, frozen=True):
 
 
 async def find_proof(http: Http, kind: str, base: Mapping[str, Any], winner: str, now: Mapping[str, Any]) -> Proof:
-    """Look for the effects that only the merge of one record into another has.
-
-    That the loser is gone is no evidence: others delete and merge, too. But records that belonged to it belong to the
-    winner now, and the winner has values that only the loser had. What the winner had before is no evidence.
+    """Read what belongs to the winner of a merge now, of each list the first page, and look for proof: see `prove`.
 
     Args:
         http: the session.
@@ -85,13 +82,29 @@ async def find_proof(http: Http, kind: str, base: Mapping[str, Any], winner: str
         now: that record as it is.
 
     Raises:
-        PdsyncError: a read failed; nothing is known.
+        PdsyncError: a read failed; nothing is known. A list that Pipedrive refuses to show counts as empty.
+    """
+    lists = {listing.id: (listing, param) for listing, param in _find_lists(kind)}
+    names = [name for name, ids in (base.get("moves") or {}).items() if ids and name in lists]
+    of_winner = await asyncio.gather(*(_read_ids(http, *lists[name], winner) for name in names))
+    return prove(base, now, {name: set(ids) for name, ids in zip(names, of_winner, strict=True)})
+
+
+def prove(base: Mapping[str, Any], now: Mapping[str, Any], of_winner: Mapping[str, set[str]]) -> Proof:
+    """Decide whether what is seen is an effect that only the merge of one record into another has.
+
+    That the loser is gone is no evidence: others delete and merge, too. But records that belonged to it belong to the
+    winner now, and the winner has values that only the loser had. What the winner had before is no evidence.
+
+    Args:
+        base: as for `find_proof`.
+        now: the winner as it is.
+        of_winner: what belongs to the winner now (list → ids), of the lists in which something belonged to the loser.
     """
     before, lost = dict(_flatten(base.get("winner") or {})), base.get("loser") or {}
-    current, lists = dict(_flatten(now)), {listing.id: (listing, param) for listing, param in _find_lists(kind)}
-    moves = {name: set(ids) for name, ids in (base.get("moves") or {}).items() if ids and name in lists}
-    of_winner = await asyncio.gather(*(_read_ids(http, *lists[name], winner) for name in moves))
-    left = {name: ids - set(moved) for (name, ids), moved in zip(moves.items(), of_winner, strict=True)}
+    current = dict(_flatten(now))
+    moves = {name: set(base["moves"][name]) for name in of_winner}
+    left = {name: ids - of_winner[name] for name, ids in moves.items()}
     filled, _ = preview_outcome(lost, base.get("winner") or {})
     expected = {field: value for field, _, value in filled if not isinstance(value, list)}
     expected |= {

@@ -22,6 +22,7 @@ from msgspec import Struct
 from pdsync.core.log import clean
 from pdsync.errors import ConfigError
 from pdsync.sql import quoted
+from pdsync.writeback.journal import explain_failure
 from pdsync.writeback.push_log import PushLog
 from pdsync.writeback.queue_reader import QueueReader
 from pdsync.writeback.snapshot import now, to_json
@@ -48,7 +49,7 @@ class Entry(Struct, frozen=True):
     kind: str
     target: str | None
     payload: dict[str, Any]
-    key: str | None = None  # a second entry with the same key is not queued
+    key: str | None = None  # a second entry with the same key is not queued, unless the first changed nothing
     name: str | None = None  # by which other entries of the batch refer to the record that this one adds
     expected: dict[str, Any] | None = None
     undo_of: str | None = None
@@ -76,27 +77,25 @@ class Outbox(QueueReader):
     # By a person.
 
     def add(self, entries: Sequence[Entry]) -> list[Mutation]:
-        """Queue `entries` as one batch: when this returns, all of them are on disk. If it raises, none is.
+        """Queue `entries` as one batch: when this returns, all of them are on disk.
 
-        A value `@name` of a parameter that takes an id refers to the entry of that name, or to a queued `#seq`.
+        A `Reference` is to the entry of that name, or to the addition `#seq`. For an entry whose key is taken, the
+        mutation that has the key is returned.
 
         Raises:
-            ConfigError: a reference fits no entry and no mutation. Nothing was queued.
+            ConfigError: a reference fits no entry and no addition, or two entries have one name. Nothing was queued.
+            StorageError, NotCopied: `write_journal` failed, and all are queued, as the message says; or control.db did,
+                and none is.
         """
         batch = f"{now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-        ids = _named_ids(entries)
         company = self.control.company()
-        queued: list[str] = []
         new: list[str] = []
         with self.control.transaction() as db:
-            for entry in entries:
-                free_key(db, entry.key)
-                same = db.execute("SELECT id FROM mutations WHERE dedupe_key = ?", (entry.key,)).fetchone()
-                if entry.key is not None and same:
-                    queued.append(str(same[0]))
+            ids, named = _assign_ids(db, entries)
+            for entry, (id, is_new) in zip(entries, ids, strict=True):
+                if not is_new:
                     continue
-                id = str(uuid.uuid4()) if entry.name is None else ids[entry.name]
-                payload = {name: _dereferenced(db, value, ids) for name, value in entry.payload.items()}
+                payload = {name: _dereferenced(db, value, named) for name, value in entry.payload.items()}
                 db.execute(
                     "INSERT INTO mutations (id, batch, dedupe_key, company_id, operation, verb, kind, target, payload,"
                     " expected, queued_at, queued_by, state, undo_of, supersedes)"
@@ -107,16 +106,16 @@ class Outbox(QueueReader):
                         entry.undo_of, entry.supersedes,
                     ),
                 )  # fmt: skip
-                queued.append(id)
                 new.append(id)
-        self.write_journal(*new)
-        return [self.get(id) for id in queued]
+        with explain_failure("Queued", [self.get(id) for id in new]):
+            self.write_journal(*new)
+        return [self.get(id) for id, _ in ids]
 
     def drop(self, ids: Iterable[str]) -> list[Mutation]:
         """Cancel mutations that were never sent.
 
         Raises:
-            ConfigError: one of them is no longer in the queue. None was dropped.
+            ConfigError: one of them is no longer in the queue, or may have been sent before. None was dropped.
         """
         mutations = [self.get(id) for id in ids]
         with self.control.transaction() as db:
@@ -124,13 +123,19 @@ class Outbox(QueueReader):
                 was_sent = db.execute(
                     "SELECT 1 FROM attempts WHERE mutation = ? AND closed_as IS NOT 'not_executed'", (each.id,)
                 ).fetchone()
-                if was_sent or not move(db, "drop", each.id):
-                    raise ConfigError(f"#{each.seq} is {each.state}, not queued. None of them was dropped.")
+                if not move(db, "drop", each.id):
+                    raise ConfigError(f"#{each.seq} is {self.get(each.id).state}, not queued. None was dropped.")
+                if was_sent:
+                    raise ConfigError(
+                        f"#{each.seq} may have been sent before, so it can't be dropped. None was dropped.\n"
+                        f"Its attempts: pdsync queue show {each.seq}. The next push ends it: pdsync push"
+                    )
                 db.execute(
                     "UPDATE mutations SET reason = 'dropped', settled_at = ? WHERE id = ?",
                     (now().isoformat(), each.id),
                 )
-        self.write_journal(*(each.id for each in mutations))
+        with explain_failure("Dropped", mutations):
+            self.write_journal(*(each.id for each in mutations))
         return [self.get(each.id) for each in mutations]
 
     def resolve(self, id: str, verdict: str, remote_id: str | None, note: str | None) -> None:
@@ -146,16 +151,12 @@ class Outbox(QueueReader):
             db.execute(
                 "INSERT INTO resolutions VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
-                    mutation.id,
-                    _next_number(db, "resolutions", mutation.id),
-                    now().isoformat(),
-                    _user(),
-                    verdict,
-                    remote_id,
-                    note,
+                    mutation.id, _next_number(db, "resolutions", mutation.id), now().isoformat(), _user(), verdict,
+                    remote_id, note,
                 ),
-            )
-        self.write_journal(mutation.id)
+            )  # fmt: skip
+        with explain_failure("Recorded what was found out about", [mutation]):
+            self.write_journal(mutation.id)
 
     # By a push.
 
@@ -213,6 +214,7 @@ class Outbox(QueueReader):
 
         Raises:
             ConfigError: it is not approved: another process has taken it.
+            StorageError, NotCopied: as `write_journal`. It must not be sent, and the caller has to close the attempt.
         """
         text = to_json(body)
         with self.control.transaction() as db:
@@ -317,8 +319,8 @@ class Outbox(QueueReader):
             push_id: of the push that ended it; one that it already has is not replaced.
             after: the record as it is now.
             base: the record as it was before; one that it already has is not replaced.
-            remote_id: of the record that it added.
-            bound: that record, like "deals/12". A record that is bound to another mutation stays bound to that one.
+            remote_id: of the record that it added; of a merge that of the record that stays.
+            bound: the record that it added, like "deals/12". One that is bound to another mutation stays bound to that.
 
         Raises:
             ConfigError: it has ended already.
@@ -339,7 +341,7 @@ class Outbox(QueueReader):
         self.write_journal(id)
 
     def recover_after_crash(self) -> list[Mutation]:
-        """After a crash: the outcome of armed mutations is unknown, approved ones are queued again.
+        """After a crash, while no push runs: the outcome of armed mutations is unknown, approved ones are queued again.
 
         Returns:
             The mutations with an unknown outcome.
@@ -351,10 +353,10 @@ class Outbox(QueueReader):
         return self.mutations(["unknown"])
 
     def write_journal(self, *ids: str) -> None:
-        """Append the full record of some mutations to the journal.
+        """Append the full record of some mutations to the journal, if the outbox has one.
 
         Raises:
-            StorageError: it can't be written.
+            StorageError, NotCopied: it can't be written, or copied to the store. What control.db has stays there.
         """
         if self.journal and ids:
             self.journal.append(self.snapshot(id) for id in ids)
@@ -369,13 +371,32 @@ def free_key(db: sqlite3.Connection, key: str | None) -> None:
     )
 
 
-def _named_ids(entries: Sequence[Entry]) -> dict[str, str]:
-    """New ids for the entries that have a name, by that name."""
+def _assign_ids(db: sqlite3.Connection, entries: Sequence[Entry]) -> tuple[list[tuple[str, bool]], dict[str, str]]:
+    """The id of the mutation of each entry, and whether it is a new one; and by name the ids that references stand for.
+
+    The mutation of an entry whose key is taken is the one that has the key. References stand for it only if it adds a
+    record of the same kind.
+    """
     names = [entry.name for entry in entries if entry.name is not None]
     duplicate = next((name for name in names if names.count(name) > 1), None)
     if duplicate is not None:
         raise ConfigError(f"Two entries are named {duplicate!r}. Nothing was queued.")
-    return {name: str(uuid.uuid4()) for name in names}
+    ids: list[tuple[str, bool]] = []
+    named: dict[str, str] = {}
+    new: dict[str, tuple[str, str, str]] = {}  # key → id, verb and kind
+    for entry in entries:
+        holder: tuple[str, ...] | None = None
+        if entry.key is not None:
+            free_key(db, entry.key)
+            row = db.execute("SELECT id, verb, kind FROM mutations WHERE dedupe_key = ?", (entry.key,)).fetchone()
+            holder = tuple(map(str, row)) if row else new.get(entry.key)
+        id = holder[0] if holder else str(uuid.uuid4())
+        ids.append((id, holder is None))
+        if holder is None and entry.key is not None:
+            new[entry.key] = (id, entry.verb, entry.kind)
+        if entry.name is not None and (holder is None or holder[1:] == (entry.verb, entry.kind)):
+            named[entry.name] = id
+    return ids, named
 
 
 def _dereferenced(db: sqlite3.Connection, value: Any, ids: Mapping[str, str]) -> Any:

@@ -128,7 +128,8 @@ class ParameterResolver:
             is_update = shape(self._operation).verb == "update"
             return entries if is_update else typed_values.complete_contacts(entries, [])
         if param.type in ("object", "array[object]"):
-            return _object(param, value)
+            numbers = _number_parts(self._operation, column)
+            return _object(param, value, numbers, style)
         if param.type in ("integer", "string:uuid") and (table := referenced_stream(name, self._stream)):
             takes_inactive = self._operation.method == "DELETE" or shape(self._operation).root == "users"
             return resolve_id(self._names, table, value, name, self._given, takes_inactive=takes_inactive)
@@ -195,8 +196,31 @@ class ParameterResolver:
         return value
 
 
-def _object(param: Param, value: Any) -> Any:
-    """An object or a list of objects, currencies in upper case; a text is JSON, or the main part of the object."""
+def _number_parts(operation: Operation, column: Column | None) -> frozenset[str]:
+    """The parts of an object, or of the objects of a list, that are numbers with decimals, such as an amount.
+
+    Args:
+        operation: the change.
+        column: that shows the parameter; None: its objects are records, as of an operation that adds several.
+    """
+    if column is None:
+        stream = find_stream(shape(operation).kind.removesuffix("/bulk"))
+        parts = {name: stream.column(name).type for name in stream.columns} if stream else {}
+    else:
+        renamed = column.items_v1 if operation.version == "v1" else column.items_v2
+        parts = {renamed.get(name, name): type for name, type in column.items.items()} or {"amount": column.type}
+    return frozenset(name for name, type in parts.items() if type.startswith(("DECIMAL", "DOUBLE")))
+
+
+def _object(param: Param, value: Any, numbers: frozenset[str], style: NumberStyle) -> Any:
+    """An object or a list of objects, currencies in upper case; a text is JSON, or the main part of the object.
+
+    Args:
+        param: takes objects.
+        value: as it was given.
+        numbers: the parts that are numbers; a text there is read as one.
+        style: how numbers in text are written.
+    """
     if isinstance(value, str):
         text = value.lstrip()
         if not text.startswith(("[", "{")):
@@ -206,10 +230,16 @@ def _object(param: Param, value: Any) -> Any:
         except msgspec.DecodeError:
             return value
     if isinstance(value, list | tuple):
-        return [_object(param, each) if isinstance(each, dict) else each for each in value]
-    if isinstance(value, dict) and isinstance(value.get("currency"), str):
-        return {**value, "currency": typed_values.parse_currency(value["currency"])}
-    return value
+        return [_object(param, each, numbers, style) if isinstance(each, dict) else each for each in value]
+    if not isinstance(value, dict):
+        return value
+    read = {
+        name: typed_values.parse_number(part, style) if name in numbers and isinstance(part, str) else part
+        for name, part in value.items()
+    }
+    if isinstance(read.get("currency"), str):
+        read["currency"] = typed_values.parse_currency(read["currency"])
+    return read
 
 
 def _typed_like_column(type: str, column: str, version: Version, value: object, style: NumberStyle) -> Any:
@@ -223,6 +253,7 @@ def _typed_like_column(type: str, column: str, version: Version, value: object, 
             "TIMESTAMPTZ": lambda: typed_values.parse_timestamp(value, v1=version == "v1"),
             "TIME": lambda: typed_values.parse_time(value, seconds=version == "v2"),
             "INTERVAL": lambda: typed_values.parse_duration(value, seconds=version == "v2"),
+            "BIGINT": lambda: str(typed_values.parse_integer(value, style)),  # the length of a call, in seconds
         }
         return readers[column]() if column in readers else value
     if type == "integer" and column.startswith("DECIMAL") and isinstance(value, str):

@@ -4,8 +4,8 @@ The plan decides with what it has read; the sender decides again with a read tha
 what the plan saw as the state before. This module reads and writes nothing.
 
     fault              rejected      the request itself is not valid, or the operation is gone from the API
-    hidden             rejected      `permission`
-    absent             not_found     where nothing shows that the record ever existed; otherwise
+    hidden             rejected      `permission`, for an update or a deletion; for a merge it counts as absent
+    absent             rejected      `not_found` where nothing shows that the record ever existed; otherwise
                        already_so    for a deletion, and for a merge into the same winner
                        conflict      `target_gone` for an update or a merge
     as requested       already_so    there is nothing to send
@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from pdsync.writeback import merge_preview
 from pdsync.writeback.effects import EntriesToDelete  # noqa: TC001 - msgspec reads them at run time
-from pdsync.writeback.equality import changed_fields, equivalent, fields, fields_not_returned, value_in
+from pdsync.writeback.equality import as_reference, changed_fields, equivalent, fields, fields_not_returned, value_in
 from pdsync.writeback.fresh_reads import FreshRecord  # noqa: TC001
 
 if TYPE_CHECKING:
@@ -201,10 +201,14 @@ def _changed(
     reason: str,
     since: str,
 ) -> Decision | None:
-    """The conflict where a record differs from `base` in a field that does not have its desired value either."""
+    """The conflict where a record differs from `base` in a field that does not have its desired value either.
+
+    Of a record that it refers to only the id counts: another name of that one is no change of this one.
+    """
+    expected = {name: as_reference(value) for name, value in (base or {}).items()}
     changed = tuple(
         name
-        for name in changed_fields(record, base or {})
+        for name in changed_fields(record, expected)
         if name not in desired or not equivalent(desired[name], value_in(record, name)[1])
     )
     return Decision("conflict", reason, f"another user has changed {{fields}} {since}", changed) if changed else None

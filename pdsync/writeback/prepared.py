@@ -68,17 +68,25 @@ def prepare_to_send(outbox: Outbox, mutation: Mutation, payload: dict[str, Any])
 
     Raises:
         HeldBack: it refers to a record that was not added.
+        ConfigError: it refers to a mutation that is not in the queue; it can never be sent.
     """
     filled = dict(payload)
     for name, value in payload.items():
         if isinstance(value, dict) and "$ref" in value:
-            other = outbox.get(value["$ref"])
+            other = _find_referenced(outbox, value["$ref"])
             if other.state != "applied" or other.remote_id is None:
                 raise HeldBack(f"#{other.seq}, which it refers to, was not applied")
             filled[name] = other.remote_id
     if mutation.verb == "add" and "origin_id" in catalogue.operation(mutation.operation).body:
         filled.setdefault("origin_id", f"pdsync:{mutation.id}")  # no other record has this marker
     return prepare(mutation, filled)
+
+
+def _find_referenced(outbox: Outbox, id: str) -> Mutation:
+    try:
+        return outbox.get(id)
+    except ConfigError as error:
+        raise ConfigError(f"not sent: it refers to mutation {id}, which is not queued. Queue it again.") from error
 
 
 def addresses_of(shaped: Shape, payload: Mapping[str, Any]) -> tuple[fresh_reads.RecordAddress, ...]:

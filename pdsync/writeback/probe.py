@@ -62,7 +62,15 @@ class ProbeOutcome(Struct, frozen=True):
 
 
 async def list_snapshot(http: Http, shape: Shape, payload: Mapping[str, Any]) -> Any:
-    """The list before a record is added: its largest id, or all keys; None where it can't be read at a fair cost."""
+    """The list before a record is added; None where it can't be read at a fair cost.
+
+    Returns:
+        The largest id, of a list that can be sorted by age and has numbers as keys; otherwise the keys of what
+        `read_list` reads, sorted.
+
+    Raises:
+        PdsyncError: the list can't be read.
+    """
     if not has_snapshot(shape, payload):
         return None
     newest = _newest_first(shape)
@@ -103,7 +111,7 @@ async def probe_write(
     Args:
         http: the session.
         prepared: the mutation as it was sent.
-        base: the record as it was before.
+        base: the record as it was before; of a merge both, as for `merge_preview.find_proof`.
         seen: what `list_snapshot` returned before.
         me: the id of the user whose token it is.
         bound: ids of records of this kind that other mutations have added.
@@ -193,7 +201,9 @@ async def _probe_add(
         return ProbeOutcome("happened", request, keys, ours[0])
     if doubtful := [f"{record_key(each)} has what was sent, but {why}" for each, why in alike if why and not ours]:
         return ProbeOutcome("undecidable", request, f"{'; '.join(doubtful)}: another user may have added it")
-    if not ours and (why := _why_hidden(fresh, seen, bound, me)):
+    if not ours and (
+        why := _why_hidden(fresh, seen, bound, me) or await _why_deleted(http, shape, payload, fresh, seen)
+    ):
         return ProbeOutcome("undecidable", request, why)
     return ProbeOutcome("several" if ours else "absent", request, keys)
 
@@ -219,11 +229,28 @@ def _why_hidden(fresh: list[dict[str, Any]], seen: Any, bound: set[str], me: int
     ]
     if changed:
         return f"{', '.join(map(str, changed))} was added since, and changed: it may be ours"
-    if isinstance(seen, int):
-        newest = max((int(key) for each in fresh if (key := record_key(each))), default=seen)
-        if missing := newest - seen - len(fresh):
-            return f"{missing} that were added since are gone: ours may be among them"
+    if isinstance(seen, int) and (missing := _newest(fresh, seen) - seen - len(fresh)):
+        return f"{missing} that were added since are gone: ours may be among them"
     return None
+
+
+async def _why_deleted(
+    http: Http, shape: Shape, payload: Mapping[str, Any], fresh: list[dict[str, Any]], seen: Any
+) -> str | None:
+    """Why our record may be deleted or archived already, though it was the newest: the next id is such a record's."""
+    if not isinstance(seen, int) or shape.item is None:
+        return None
+    values = (*(str(payload[name]) for name in shape.path_params), str(_newest(fresh, seen) + 1))
+    address = fresh_reads.RecordAddress(shape, f"{shape.kind}/{values[-1]}", values)
+    read = (await fresh_reads.read(http, [address]))[address.target]
+    if read.record and (read.is_gone or read.is_archived):
+        return f"{address.target} was added since, and {'deleted' if read.is_gone else 'archived'}: it may be ours"
+    return None
+
+
+def _newest(fresh: list[dict[str, Any]], seen: int) -> int:
+    """The largest id of a list now, where `seen` was the largest before."""
+    return max((int(key) for each in fresh if (key := record_key(each))), default=seen)
 
 
 async def _probe_state(http: Http, operation: Operation, payload: Mapping[str, Any]) -> ProbeOutcome:

@@ -104,7 +104,10 @@ class QueueReader:
         return int(str(rows[0][0]))
 
     def unresolved(self) -> dict[str, int]:
-        """Of the states conflict and rejected: the mutations without a retry, or a later change of the same record."""
+        """By state, conflict or rejected: how many mutations have no retry, and no later change that was applied.
+
+        A later change is one of the same record by the same operation.
+        """
         rows = self.control.rows(
             "SELECT state, count(*) FROM mutations m WHERE state IN ('conflict', 'rejected')"
             " AND NOT EXISTS (SELECT 1 FROM mutations WHERE supersedes = m.id AND state <> 'cancelled')"

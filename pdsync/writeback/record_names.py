@@ -67,7 +67,7 @@ def resolve_id(
         table: the stream whose record it is.
         value: an id, a name, or for users an e-mail address.
         parameter: the name of the parameter, for messages.
-        given: the other parameters: `pipeline_id` decides between stages of one name.
+        given: the other parameters: `pipeline_id`, or `pipeline`, decides between stages of one name.
         takes_inactive: the name of a deleted user counts too: something is taken away, and not assigned.
 
     Raises:
@@ -78,10 +78,12 @@ def resolve_id(
     if not names.has_table(table):
         raise ConfigError(f"{parameter} is {value!r}; names are known after a sync (pdsync sync {table}). {NOTHING}")
     found = names.ids_named(table, value)
-    if table == "stages" and len(found) > 1 and given.get("pipeline_id") is not None:
-        pipeline = resolve_id(names, "pipelines", given["pipeline_id"], "pipeline_id", {})
-        of_pipeline = names.stages_of(int(pipeline))
-        found = [each for each in found if each in of_pipeline]
+    pipeline = given.get("pipeline_id", given.get("pipeline")) if table == "stages" and len(found) > 1 else None
+    if pipeline not in (None, "null"):
+        id = int(resolve_id(names, "pipelines", pipeline, "pipeline_id", {}))
+        found = names.ids_named(table, value, pipeline=id)
+        if not found:
+            raise ConfigError(f"{parameter}: none of the stages of pipeline {pipeline} is called {value!r}. {NOTHING}")
     former = names.ids_named(table, value, deleted=True) if table == "users" and not found else []
     if takes_inactive and former:
         found = former

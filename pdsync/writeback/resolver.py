@@ -15,10 +15,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pdsync.errors import ConfigError
+from pdsync.writeback.amounts import currencies_in
 from pdsync.writeback.company_names import FIELD_CODE, CompanyNames
 from pdsync.writeback.custom_values import as_v1_parameters, contradict, refuse_incomplete, set_custom_field
 from pdsync.writeback.headings import resolve_heading
-from pdsync.writeback.messages import NOTHING
+from pdsync.writeback.messages import NOTHING, did_you_mean
 from pdsync.writeback.param_values import ParameterResolver, find_parameter, find_part, resolve_part
 from pdsync.writeback.record_names import STREAM_OF_TYPE, referenced_stream
 from pdsync.writeback.shapes import find_stream, row_key, shape
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pdsync.model import Mutation, Operation, Stream
 
 _ANY_STYLE = NumberStyle()
+_MAX_LISTED = 8  # currencies that a message lists
 
 
 class NameResolver:
@@ -86,6 +88,7 @@ class NameResolver:
                     self.names, operation, stream, key, value, custom=custom, params=list(parameters), style=style
                 )
         params = _with_currency(operation, params, implied)
+        self._refuse_unknown_currency(operation, [params, custom])
         if not custom:
             return params
         if shape(operation).verb == "add":
@@ -133,6 +136,16 @@ class NameResolver:
         if stream is None or mutation.target is None or "currency" not in stream.columns:
             return None
         return self.names.currency(stream, row_key(stream, mutation.target))
+
+    def _refuse_unknown_currency(self, operation: Operation, params: object) -> None:
+        codes = self.names.currency_codes()
+        unknown = [each for each in currencies_in(params) if each not in codes]
+        if codes and unknown:
+            guess = did_you_mean(unknown[0], codes) or f" There are {', '.join(codes[:_MAX_LISTED])}."
+            raise ConfigError(
+                f"{operation.name}: the company has no currency {unknown[0]!r}.{guess} {NOTHING}\n"
+                "If it was added after the last sync: pdsync sync currencies"
+            )
 
     def _custom_object(
         self, operation: Operation, stream: Stream | None, given: Mapping[str, object]

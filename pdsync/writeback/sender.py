@@ -77,7 +77,8 @@ class Sender:
         settle_s: how long a lost write may take to show, in seconds; later probes wait 6 and 60 times as long.
         create_doubt: `review` where an addition with an unknown outcome is never sent again.
         check_lost_updates: read the changelog of each updated record for edits that the update overwrote.
-        on_stop: is called when nothing more should be sent, with the reason.
+        on_stop: is called when nothing more should be sent, with the reason, and has to set `closed`; may be called
+            several times.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Sender:
 
         Raises:
             HeldBack: it refers to a record that was not added.
+            ConfigError: it can never be sent.
         """
         return prepare_to_send(self.outbox, self.outbox.get(step.mutation), step.payload)
 
@@ -130,6 +132,7 @@ class Sender:
         Raises:
             HeldBack: it was not sent; also where the plan showed that there would be nothing to send.
             Stopped, AuthError: nothing more may be sent; this one was not carried out.
+            PdsyncError: a read failed, or nothing can be stored. It may have been sent only if it is `armed`.
         """
         while True:
             state = await self._attempt(_Sending(step, prepared, reads))
@@ -282,7 +285,7 @@ class Sender:
         mutation = sending.prepared.mutation
         try:
             ending = await self._verifier.verify(sending.prepared, answer, sending.base)
-        except (PdsyncError, *MACHINE_ERRORS):
+        except MACHINE_ERRORS:
             raise
         except Exception as error:  # the answer came, and the mutation must not stay armed
             log.debug("#%s: the answer could not be understood", mutation.seq, exc_info=True)
@@ -296,7 +299,8 @@ class Sender:
         """Record an attempt that failed, and return the state of the mutation.
 
         Raises:
-            HeldBack, Stopped, AuthError, CancelledError: it was not carried out, and nothing more is sent.
+            HeldBack, Stopped, AuthError: it was not carried out, and nothing more is sent.
+            CancelledError: if it was armed, its outcome is unknown; otherwise it was not sent.
         """
         id = sending.prepared.mutation.id
         is_armed = self.outbox.get(id).state == "armed"

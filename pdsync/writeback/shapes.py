@@ -47,7 +47,10 @@ class Shape(Struct, frozen=True):
         return self.kind.split("/", 1)[0]
 
     def target(self, params: Mapping[str, Any]) -> str | None:
-        """The path of the record, such as `deals/12/products/7`; None if it or its parent does not exist yet."""
+        """The path of the record, such as `deals/12/products/7`; of an addition, that of its list: `deals/12/products`.
+
+        None if a record of the path does not exist yet, or if the operation's path has no parameter.
+        """
         values = [params.get(name) for name in self.path_params]
         if any(value is None or isinstance(value, dict) for value in values):
             return None

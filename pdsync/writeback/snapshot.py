@@ -20,7 +20,7 @@ class Attempt(Struct, frozen=True):
     armed_at: datetime
     body: Any
     marker: str | None
-    seen: Any  # the list before the attempt: its largest id, or all ids
+    seen: Any  # the list before the attempt: its largest id, or the ids that were read
     status: int | None
     closed_as: str | None
     error: str | None

@@ -195,7 +195,8 @@ def _finite(value: float | Decimal, expected: str) -> int | float:
     found = float(value)
     if not math.isfinite(found):
         raise InvalidValue(expected, why=f"is no finite number, and should be {expected}")
-    return int(value) if found.is_integer() and abs(found) < 2**53 else found
+    whole = int(value)  # exact: not every whole number has a float
+    return whole if whole == value and abs(whole) < 2**63 else found
 
 
 # Yes and no, days and times.
@@ -287,7 +288,11 @@ def parse_range(value: object, kind: str) -> dict[str, str]:
 
 
 def find_option(value: object, options: list[Option]) -> int | str:
-    """The id of the option with this label or id. A label that is the id of another option is ambiguous."""
+    """The id of the option with this label or id. A label that is the id of another option is ambiguous.
+
+    Raises:
+        InvalidValue: it is ambiguous; or it is no option, and the message is empty: the caller has to say why.
+    """
     text = _trim(str(int(value) if isinstance(value, float) and value.is_integer() else value))
     found = _matching_options(text, options)
     if len(found) == 1:
@@ -304,7 +309,11 @@ def find_option(value: object, options: list[Option]) -> int | str:
 
 
 def find_options(value: object, options: list[Option]) -> list[int | str]:
-    """The ids of the options in a list: JSON, or labels separated by commas, which labels may contain as well."""
+    """The ids of the options in a list: JSON, or labels separated by commas, which labels may contain as well.
+
+    Raises:
+        InvalidValue: as `find_option`; also where the text can be divided in several ways.
+    """
     if not isinstance(value, str):
         return _find_each(value if isinstance(value, list | tuple) else [value], options)
     text = value.strip()
@@ -392,8 +401,8 @@ def parse_contacts(value: object) -> list[dict[str, Any]] | None:
 def complete_contacts(given: list[dict[str, Any]], stored: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Entries with the labels that the record has for the same values, and the primary one marked.
 
-    Where no entry is marked as primary, the first one is; but if it was the first before as well, the primary entry of
-    the record stays the primary one.
+    Where no entry has the key `primary`, true or false, the first one is primary; but if it was the first before as
+    well, the primary entry of the record stays the primary one.
 
     Args:
         given: the new entries.

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from pdsync.core import catalogue
 from pdsync.extract.redact import FORGOTTEN
-from pdsync.writeback.equality import equivalent, fields, value_in
+from pdsync.writeback.equality import as_reference, equivalent, fields, value_in
 from pdsync.writeback.outbox import Entry
 from pdsync.writeback.prepared import body_of
 from pdsync.writeback.probe import evidence_against
@@ -113,7 +113,7 @@ def _restore(mutation: Mutation, operation: Operation) -> Entry | str:
         if code:
             payload.setdefault(outer, {})[code] = before
         else:
-            payload[outer] = _as_id(before)
+            payload[outer] = _as_value(operation, outer, before)
         expected[field] = ours
     if not expected:
         return "it changed no value that the record shows"
@@ -165,7 +165,7 @@ def _add_deleted(mutation: Mutation, operation: Operation) -> Entry | str:
         name: mutation.payload[own] for name, own in zip(add.path_params, shape(operation).path_params, strict=False)
     }
     payload |= {
-        name: _as_id(mutation.base_image[name])
+        name: as_reference(mutation.base_image[name])
         for name in add.body
         if mutation.base_image.get(name) not in (None, "", [], {})
     }
@@ -192,8 +192,7 @@ def _remote_id(outbox: Outbox, value: Any) -> Any:
     return outbox.get(value["$ref"]).remote_id if isinstance(value, dict) and "$ref" in value else value
 
 
-def _as_id(value: Any) -> Any:
-    """A reference that the API returned as an object, as the id that it takes."""
-    if isinstance(value, dict) and ("id" in value or "value" in value) and ("name" in value or "email" in value):
-        return value.get("id", value.get("value"))
-    return value
+def _as_value(operation: Operation, name: str, value: Any) -> Any:
+    """A value that the API returned, as the parameter takes it: a reference by its id, an empty date as null."""
+    param = operation.body.get(name)
+    return None if value == "" and param and param.type != "string" else as_reference(value)

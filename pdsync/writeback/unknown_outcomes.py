@@ -69,7 +69,8 @@ class UnknownOutcomes:
             prepared: what was sent; None where only the queue knows, after a crash.
 
         Returns:
-            How it ended; `approved` where it may be sent again; `unknown` where no probe showed anything.
+            How it ended; `approved` where it may be sent again; `unknown` where no probe showed anything, or `on_stop`
+            was called.
         """
         absent = 0
         for wait_s in self.waits_s:

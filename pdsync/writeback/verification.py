@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from pdsync.core.list_response import record_in
 from pdsync.core.log import log
-from pdsync.errors import ApiError, BadAnswer, PdsyncError, StorageError
+from pdsync.errors import BadAnswer, PdsyncError, StorageError
 from pdsync.model import State  # noqa: TC001 - msgspec reads it at run time
 from pdsync.writeback import fresh_reads, lost_updates
 from pdsync.writeback.effects import EffectReading, is_state, read_effect
@@ -44,8 +44,8 @@ class Ending(Struct, frozen=True):
     detail: str | None = None
     after: dict[str, Any] | None = None  # the record as it is now
     base: dict[str, Any] | None = None  # the record as it was before
-    remote_id: str | None = None  # of the record that it added
-    bound: str | None = None  # that record's name, which no second mutation may have
+    remote_id: str | None = None  # of the record that it added; of a merge that of the record that stays
+    bound: str | None = None  # the name of the record that it added, which no second mutation may have
     alarm: str | None = None  # why the rest of the push must stop: Pipedrive ignores what it is sent
 
 
@@ -119,7 +119,10 @@ class Verifier:
         return EffectReading("shown") if is_gone else EffectReading("missing", f"{removed.target} is still there")
 
     async def _overwritten(self, prepared: PreparedMutation, base: Any, desired: dict[str, Any]) -> str:
-        """The values of other users that our update overwrote, as text; empty if none, or if not checked."""
+        """The values of other users that our update overwrote, as text; empty if none, or if not checked.
+
+        That the changelog can't be read does not change how the update ends: it was carried out.
+        """
         if not self.check_lost_updates or not isinstance(base, dict) or not prepared.addresses:
             return ""
         key = prepared.addresses[0].target.rpartition("/")[2]
@@ -127,7 +130,7 @@ class Verifier:
             lost = await lost_updates.find_overwritten(
                 self.http, prepared.mutation.kind, key, base=base, desired=desired, me=self.me
             )
-        except ApiError as error:
+        except PdsyncError as error:
             log.info("#%s: its changelog can't be read: %s", prepared.mutation.seq, error)
             return ""
         return ", ".join(f"{field} = {value!r}" for field, value in lost.items())

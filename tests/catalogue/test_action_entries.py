@@ -90,6 +90,11 @@ def test_names_of_inputs() -> None:
     [
         ("getDeals", {"fltrId": 1}, "no input 'fltrId'. Did you mean 'filterId'"),
         ("getDeals", {"filterId": 1, "filter_id": 2}, "filterId is given twice"),
+        ("getDeals", {"pipeline_id": 1, "pipelineId": 1}, "pipeline_id is given twice"),  # no input
+        ("addDeal", {"isArchived": 1, "is_archived": 0}, "is_archived is given twice"),
+        ("getDeals", {"sort": "id ASC", "sortBy": "add_time"}, "sort_by is given twice"),  # which the input sets
+        ("getDeals", {"userId": 1, "ownerId": 2}, "owner_id is given twice"),
+        ("getDeals", {"sortBy": "add_time", "sort_by": "id"}, "sort_by is given twice"),
         ("getDeal", {}, "needs id"),
         ("mergeDeals", {"id": 1}, "needs mergeWithId"),
         ("getSubscription", {"id": 1}, "getSubscription: Pipedrive removed subscriptions"),

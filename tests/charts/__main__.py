@@ -16,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SPECS = ROOT / "schemas" / "report"
+FOLDERS = (SPECS, SPECS / "fleet")
 VENDOR = ROOT / "pdsync" / "runner" / "report" / "page" / "vendor"
 PACKAGES = {"vega": "6.4.0", "vega-interpreter": "2.3.2", "vega-lite": "6.4.3"}
 SCRIPTS = {"vega": "build/vega.min.js", "vega-interpreter": "build/vega-interpreter.js"}  # what the page contains
@@ -30,7 +31,9 @@ def main() -> None:
         subprocess.run([npm, "install", "--ignore-scripts", "--prefix", str(folder), *wanted], check=True)
     vendor(folder / "node_modules")
     node = shutil.which("node") or "node"
-    subprocess.run([node, str(Path(__file__).with_name("compile.mjs")), str(SPECS)], cwd=folder, check=True)
+    compiler = str(Path(__file__).with_name("compile.mjs"))
+    for specs in FOLDERS:
+        subprocess.run([node, compiler, str(specs), str(SPECS / "config.json")], cwd=folder, check=True)
 
 
 def vendor(modules: Path) -> None:

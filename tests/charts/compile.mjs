@@ -1,4 +1,4 @@
-// Compiles the Vega-Lite specs of schemas/report to Vega: node compile.mjs SCHEMAS_REPORT, in a folder with node_modules.
+// Compiles the Vega-Lite specs of a folder to Vega: node compile.mjs FOLDER CONFIG, in a folder with node_modules.
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -8,7 +8,7 @@ import { pathToFileURL } from "node:url";
 const folder = process.argv[2];
 const require = createRequire(join(process.cwd(), "x.js"));
 const vegaLite = await import(pathToFileURL(require.resolve("vega-lite")));
-const config = readFileSync(join(folder, "config.json"), "utf8");
+const config = readFileSync(process.argv[3], "utf8");
 const compiled = { vega_lite: vegaLite.version, charts: {} };
 for (const file of readdirSync(folder).filter((name) => name.endsWith(".vl.json")).sort()) {
   const text = readFileSync(join(folder, file), "utf8");

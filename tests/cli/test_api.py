@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
 import subprocess
 import sys
@@ -565,6 +567,40 @@ def test_an_answer_has_the_requested_form(echo: Echo, project: Project) -> None:
         assert "plain words" in (ran.err if code else ran.out)
     echo.answers = [web.Response(status=204)]
     assert project.here("api", "--request", "DELETE", "/v1/x", "--yes").out == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["addDeal", "title=x", "--response-type", "binary", "--yes"],
+        ["--request", "POST", "/v1/x", "--response-type", "binary", "--yes"],
+        ["getDeals", "--response-type", "binary"],
+        ["--request", "GET", "/v1/x", "--response-type", "binary"],
+        ["downloadFile", "id=1"],
+    ],
+)
+def test_w_bytes_for_a_terminal_are_refused_before_anything_is_sent(
+    echo: Echo, project: Project, arguments: list[str]
+) -> None:
+    terminal, stdout = pty.openpty()
+    command = [sys.executable, "-m", "pdsync", "api", *arguments]
+    ran = subprocess.run(
+        command, env=project.env, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+    )
+    os.close(stdout)
+    os.close(terminal)
+    assert ran.returncode == 2, ran
+    assert "add --out FILE" in ran.stderr
+    assert "Nothing was called" in ran.stderr
+    assert echo.seen == []
+
+
+def test_w_a_write_whose_answer_can_not_be_stored_is_not_sent(echo: Echo, project: Project, tmp_path: Path) -> None:
+    for arguments in (["addDeal", "title=x"], ["--request", "POST", "/v1/x"]):
+        ran = project.here("api", *arguments, "--yes", "--out", str(tmp_path / ("n" * 250)))
+        assert ran.code == 2, ran
+        assert "can't be written" in ran.err
+        assert echo.seen == []
 
 
 def test_x2_v_shows_what_is_sent_and_no_token(echo: Echo, project: Project) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stderr
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 import pytest
 
-from pdsync.cli.job import exit_with, expect_requests
+from pdsync.cli.app import App
+from pdsync.cli.job import exit_with, expect_requests, measure_for_progress
 from pdsync.cli.progress import Expected
 from pdsync.core import config
 from pdsync.core.control import Control, SealedPage
 from pdsync.core.control.sizes import ListSize, ListSizes
 from pdsync.model import Page
 from pdsync.runner.sync.sync_request import SyncRequest
+from pdsync.sandbox import Limits, Sizes, generate_company, running
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +44,7 @@ def test_a_first_sync_expects_what_the_plan_has_measured(tmp_path: Path) -> None
     control.close()
     assert expect_requests(settings, request) == {
         "person_fields": Expected(1, tokens=10),
-        "persons": Expected(15, tokens=150),
+        "persons": Expected(16, tokens=160),
         "users": Expected(1, tokens=20),
     }
     control = Control(settings.control)
@@ -48,4 +52,33 @@ def test_a_first_sync_expects_what_the_plan_has_measured(tmp_path: Path) -> None
         page = Page(walk.id, seq, b"", 500, "next", NOW)
         control.record_pages([(page, SealedPage(walk.id, seq, "f", 0, 0, 500, b"", page.next, NOW))])
     control.close()
-    assert expect_requests(settings, request)["persons"] == Expected(11, tokens=110)
+    assert expect_requests(settings, request)["persons"] == Expected(12, tokens=120)
+
+
+class Screen(io.StringIO):
+    """A terminal that keeps what is written to it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("is_watched", "budget", "measures"),
+    [(True, None, True), (True, 5_000, True), (True, 200, False), (False, None, False)],
+)
+def test_l5_a_first_sync_that_someone_watches_is_measured_once_within_its_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_watched: bool, budget: int | None, measures: bool
+) -> None:
+    company = generate_company(seed=3, sizes=Sizes(deals=600, activities=0, persons=0, organizations=0))
+    with running(company, limits=Limits(burst=None)) as box, redirect_stderr(Screen() if is_watched else io.StringIO()):
+        monkeypatch.setenv("PDSYNC_API_TOKEN", box.token)
+        settings = config.load(tmp_path, {"account.base_url": box.url})
+        request = SyncRequest(("deals", "persons"), budget=budget)
+        changed = measure_for_progress(App(), settings, request)
+        spent = sum(seen.cost for seen in box.log)
+        assert (0 < spent <= 150) == measures
+        assert (budget or 0) - (changed.budget or 0) == (spent if budget else 0)
+        assert expect_requests(settings, changed)["deals"].at_least is not measures
+        box.clear_log()
+        assert measure_for_progress(App(), settings, request) == request
+        assert len(box.log) == 0

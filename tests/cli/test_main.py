@@ -59,7 +59,7 @@ def test_help_groups_the_commands_and_breaks_no_line(
     assert run(monkeypatch, "--help") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.endswith(":") and line[0] != " "] == [
-        "Options:", "Start:", "Every day:", "Answers:", "Write back:", "Keep:", "Look inside:",
+        "Options:", "Start:", "Every day:", "Answers:", "Write back:", "Keep:", "Many accounts:", "Look inside:",
     ]  # fmt: skip
     width = max(map(len, COMMANDS)) + 2
     for name, entry in COMMANDS.items():
@@ -87,8 +87,8 @@ _ONLINE = {"aiohttp", "asyncio", "ssl", "keyring", "pdsync.core.http", "pdsync.r
     ("arguments", "never", "most"),  # modules of pdsync, of some 350
     [
         (["--help"], {*_DATABASE, *_ONLINE, "rich", "tomllib", "pdsync.core.catalogue"}, 15),
-        (["status"], {*_ONLINE, "pyarrow", "pandas"}, 60),
-        (["sql", "select 1"], {*_ONLINE, "pyarrow.parquet", "pandas"}, 50),
+        (["status"], {*_ONLINE, "pyarrow", "pandas", "rich"}, 60),
+        (["sql", "select 1"], {*_ONLINE, "pyarrow.parquet", "pandas", "rich"}, 50),
     ],
 )
 def test_a_command_imports_only_what_it_uses(arguments: list[str], never: set[str], most: int) -> None:
@@ -306,6 +306,24 @@ def test_a_port_that_is_in_use_names_the_option(
         port = other.getsockname()[1]
         assert run(monkeypatch, "sandbox", "serve", "--deals", "1", "--port", str(port)) == 2
     assert f"Port {port} is in use. Choose another: --port {port + 1}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('[{"kind": "x"}]', "fault 1 of 1: 'x' is not a kind of fault"),
+        ("{", "is no JSON list of faults"),
+        ('[{"kind": "401", "path": "("}]', "path '(' is no regular expression"),
+    ],
+)
+def test_o7_a_bad_file_of_faults_is_named_with_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: str, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "f.json").write_text(content)
+    assert run(monkeypatch, "sandbox", "serve", "--deals", "1", "--port", "0", "--faults", "f.json") == 2
+    told = capsys.readouterr().err
+    assert told.startswith("Error: f.json")
+    assert says in told
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])

@@ -144,7 +144,8 @@ def test_events_of_programs_are_only_starts_ends_and_messages(capsys: pytest.Cap
     for kind in ("selected", "started", "page", "finished"):
         progress(Event(kind, "deals", StreamReceipt()))
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert lines == [{"event": "started", "stream": "deals"}, {"event": "finished", "stream": "deals"}]
+    counts = {"requests": 0, "tokens": 0, "read": 0}
+    assert lines == [{"event": "started", "stream": "deals"}, {"event": "finished", "stream": "deals", **counts}]
 
 
 def test_on_a_terminal_no_old_frame_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

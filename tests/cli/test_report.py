@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pytest
 
+from pdsync.cli.app import App
+from pdsync.cli.commands.report import reporting_to
 from pdsync.core import config
 from pdsync.runner.report.page.charts import charts
 from pdsync.runner.report.page.page import render_report
@@ -206,6 +208,23 @@ def test_nothing_to_show_is_refused(project: Project) -> None:
 def test_no_person_but_owners_has_a_name_in_it(project: Project, page: str) -> None:
     names = project.ask("SELECT name FROM persons WHERE length(name) > 4")
     assert [name for (name,) in names if name in page] == []
+
+
+def test_x7_a_pipeline_s_report_replaces_no_file_outside_of_the_project(
+    project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site, cloned = tmp_path / "site", tmp_path / "cloned"
+    site.mkdir()
+    (site / "index.html").write_text("precious")
+    (cloned / "data").mkdir(parents=True)
+    shutil.copy(project.data / "warehouse.duckdb", cloned / "data")
+    (cloned / "pub").symlink_to(site)
+    app = App()
+    app.project = cloned
+    with reporting_to(app, "pub/index.html"):
+        pass
+    assert "leads out of the project" in capsys.readouterr().err
+    assert (site / "index.html").read_text() == "precious"
 
 
 def test_without_a_warehouse_it_says_what_to_do(tmp_path: Path) -> None:

@@ -80,6 +80,27 @@ def test_a_receipt_counts_what_needs_no_attention(folder: Path, monkeypatch: pyt
     assert len([line for line in everything if line.startswith(("✓", "·"))]) == 120
 
 
+@pytest.mark.parametrize(
+    ("in_environment", "named", "option"),
+    [
+        ("other", "a project", " --project 'a project'"),
+        ("a project", "a project", ""),
+        ("other", ".", " --project ."),
+        ("", "a project", " --project 'a project'"),
+        ("other", None, ""),
+    ],
+)
+def test_a_command_to_be_typed_names_the_project_where_it_would_find_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: Path, in_environment: str, named: str | None, option: str
+) -> None:
+    for name in ("a project", "other"):
+        (tmp_path / name).symlink_to(folder) if name == (named or "other") else (tmp_path / name).mkdir()
+    monkeypatch.setenv("PDSYNC_PROJECT", str(tmp_path / in_environment) if in_environment else "")
+    arguments = ["show", "20261129T080000", *(["--project", named] if named else [])]
+    lines = screen(monkeypatch, folder if named == "." else tmp_path, *arguments)
+    assert f"Every stream: pdsync{option} runs show 20261129T080000-abcdef --all" in " ".join(lines)
+
+
 def test_pushes_are_listed_with_their_counts_also_one_that_was_interrupted(tmp_path: Path) -> None:
     project = Project(tmp_path / "project")
     control = Control(project.data / "control.db")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
 import json
+import os
+import signal
 import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -16,10 +19,13 @@ from pdsync.cli.app import App
 from pdsync.errors import ConfigError
 from pdsync.model import Receipt
 from pdsync.runner.report.webhook import ENV
+from tests.support.world import Project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from pdsync.sandbox import RunningSandbox
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -79,14 +85,44 @@ def test_a_run_is_reported_when_its_pipeline_says_so(
         assert (report["pipeline"], report["project"], report["exit_code"]) == ("nightly", "acme", exit_code)
 
 
-@pytest.mark.parametrize(("error", "exit_code"), [(ConfigError("There is no such stream."), 2), (click.Abort(), 130)])
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [
+        (ConfigError("There is no such stream."), 2),
+        (click.Abort(), 130),
+        (KeyboardInterrupt(), 130),
+        (OSError(errno.ENOSPC, "No space left on device"), 1),
+        (ZeroDivisionError("a bug"), 1),
+    ],
+)
 @pytest.mark.parametrize(("when", "reports"), [("failure", 1), ("never", 0)])
 def test_a_run_that_fails_or_is_interrupted_is_reported_and_still_raises(
-    app: App, posted: list[dict[str, Any]], error: Exception, exit_code: int, when: str, reports: int
+    app: App, posted: list[dict[str, Any]], error: BaseException, exit_code: int, when: str, reports: int
 ) -> None:
     with pytest.raises(type(error)), webhook.reporting(app, "nightly", when):
         raise error
     assert [report["exit_code"] for report in posted] == [exit_code] * reports
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("job", ["sync", "reconcile"])
+def test_an_interrupted_command_is_reported(
+    box: RunningSandbox, posted: list[dict[str, Any]], tmp_path: Path, job: str, number: signal.Signals
+) -> None:
+    project = Project(tmp_path / "project").configure(base_url=box.url, api_token=box.token, notify_url=os.environ[ENV])
+    assert project.here("sync", "deals", "-q").code == 0
+    (project.folder / "pipelines").mkdir(exist_ok=True)
+    (project.folder / "pipelines" / "mine.toml").write_text(
+        f'job = "{job}"\nstreams = ["deals"]\nnotify = "failure"\ndescription = "x"\n'
+    )
+    posted.clear()
+    module, name = {
+        "sync": ("pdsync.runner.sync.walk_reader", "WalkReader.read_source"),
+        "reconcile": ("pdsync.runner.reconcile.comparison", "Comparison.read"),
+    }[job]
+    ran = project.run("sync", "--pipeline", "mine", first=f"knobs.interrupt({module!r}, {name!r}, {int(number)})")
+    assert ran.code == 130, ran
+    assert [report["exit_code"] for report in posted] == [130]
 
 
 def test_without_an_address_nothing_is_reported(app: App) -> None:

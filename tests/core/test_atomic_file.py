@@ -32,6 +32,16 @@ def test_the_file_gets_its_name_when_it_is_complete(tmp_path: Path) -> None:
     assert names(tmp_path) == ["answer.json"]
 
 
+def test_a_check_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "answer.json"
+    path.write_bytes(b"the one before")
+    AtomicFile(path).check()
+    assert path.read_bytes() == b"the one before"
+    assert names(tmp_path) == ["answer.json"]
+    with pytest.raises(ConfigError, match="Nothing was called"):
+        AtomicFile(tmp_path / ("n" * 250)).check()
+
+
 def test_x5_the_file_is_the_owners_alone(tmp_path: Path) -> None:
     before = os.umask(0)
     try:

@@ -388,3 +388,16 @@ def test_a_ledger_that_is_no_ledger_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"this is no database" * 100)
     with pytest.raises(StorageError, match=r"control\.db"):
         Budget(path, TOKEN, burst=1, daily_tokens=0)
+
+
+async def test_l1_a_lost_request_does_not_count_for_ever_where_another_process_has_its_number(
+    budget: Callable[..., Budget], tmp_path: Path
+) -> None:
+    mine = budget(burst=2)
+    with contextlib.closing(sqlite3.connect(tmp_path / "control.db")) as db, db:
+        for age_s in (1.0, 2 * 3600.0):  # pid 1 is always alive
+            db.execute(
+                "INSERT INTO requests (token, pid, sent) VALUES (?, 1, ?)", (mine._token, time.monotonic() - age_s)
+            )
+    assert await is_let_through(mine, 1)
+    assert not await is_let_through(mine, 0.3)

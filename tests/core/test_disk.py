@@ -7,9 +7,18 @@ import resource
 import sqlite3
 from pathlib import Path
 
+import duckdb
 import pytest
 
-from pdsync.core.disk import advice_for, check_memory, first_line, storage_error, storage_errors, sync_folder
+from pdsync.core.disk import (
+    advice_for,
+    check_memory,
+    first_line,
+    is_machines,
+    storage_error,
+    storage_errors,
+    sync_folder,
+)
 from pdsync.errors import StorageError
 
 
@@ -52,6 +61,19 @@ def test_another_error_is_not_the_machines(error: Exception) -> None:
     assert raised.value is error
 
 
+@pytest.mark.parametrize(
+    ("error", "machine"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (duckdb.IOException("IO Error: Cannot open file: Permission denied"), True),
+        (duckdb.IOException("IO Error: Could not read enough bytes from file"), False),
+        (duckdb.IOException("IO Error: it is not a valid DuckDB database file!"), False),
+    ],
+)
+def test_o4_a_file_is_damaged_only_where_the_machine_is_not_the_cause(error: Exception, machine: bool) -> None:
+    assert is_machines(error) is machine
+
+
 def test_a_guarded_block_names_the_file_and_keeps_the_cause() -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(StorageError, match=r"some\.db can't be used") as raised, storage_errors("some.db"):
@@ -76,6 +98,18 @@ def test_an_error_of_duckdb_is_known_by_its_words() -> None:
         assert advice in (advice_for(duckdb.Error(words)) or "")
     assert advice_for(duckdb.Error("Binder Error: no such column")) is None
     assert advice_for(ValueError("out of memory")) is None  # any library may say so
+
+
+@pytest.mark.parametrize(
+    "query", ["SELECT repeat('x', 100) || range FROM range(100_000)", "SELECT list(range) FROM range(900_000)"]
+)
+def test_o2_duckdbs_own_memory_limit_is_named_with_a_way_out(query: str) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    with duckdb.connect() as database:
+        database.execute("SET memory_limit = '4MB'; SET temp_directory = ''; SET threads = 1")
+        with pytest.raises(duckdb.Error) as caught:
+            database.execute(f"CREATE TABLE t AS {query}")
+    assert "There is not enough memory (Out of Memory Error: " in str(storage_error(caught.value))
 
 
 @pytest.mark.parametrize(

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import os
 import socket
+import sqlite3
 import struct
 import tracemalloc
 import zlib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from aiohttp import web
 
 from pdsync.core import catalogue
 from pdsync.core.answer import PLAIN_CAP, WIRE_CAP
-from pdsync.core.request import ATTEMPTS
+from pdsync.core.request import ATTEMPTS, RetryPolicy, request_of
+from pdsync.core.sinks import MemorySink, TooLarge
 from pdsync.errors import ApiError, AuthError, BadAnswer, BudgetSpent, CoolingDown, Forbidden, NotFound, ServerTrouble
 from pdsync.sandbox import Limits, Sizes, generate_company, running
 
@@ -89,6 +93,26 @@ async def test_reading_is_repeated_until_it_succeeds(box: RunningSandbox, http: 
     assert len(json.loads(answer.body)["data"]) == 8
     assert [seen.method for seen in box.log] == ["GET", "GET"]
     assert http.budget.requests == 2
+
+
+async def test_l1_l2_a_search_counts_in_the_window_of_searches_too(tmp_path: Path) -> None:
+    search, newest = catalogue.operations("v2")["searchDeals"], 0
+
+    def windows() -> int:
+        """In how many windows the last request counts."""
+        nonlocal newest
+        with contextlib.closing(sqlite3.connect(tmp_path / "control.db")) as ledger:
+            rows = ledger.execute("SELECT id FROM requests WHERE id > ?", [newest]).fetchall()
+        newest = max(id for (id,) in rows)
+        return len(rows)
+
+    async with server(Always()) as url, client(url, tmp_path, burst=40) as http:
+        await http.call(DEALS)
+        assert windows() == 1
+        await http.call(search, query={"term": "ab"})
+        assert windows() == 2
+        await http.download(request_of(search, query={"term": "ab"}), MemorySink(), most_bytes=1000)
+        assert windows() == 2
 
 
 @pytest.mark.parametrize(
@@ -265,7 +289,10 @@ async def test_l3_a_reset_that_is_no_number_of_seconds_is_waited_for_like_none(t
         assert times[1] - times[0] >= 2  # the width of the window
 
 
-@pytest.mark.parametrize("date", ["Fri, 31 Dec 9999 23:59:59 -1200", "-", "1e30"])
+@pytest.mark.parametrize(
+    "date",
+    ["Fri, 31 Dec 9999 23:59:59 -1200", "Fri, 31 Dec 9999 23:59:59 GMT", "Mon, 01 Jan 1900 00:00:00 GMT", "-", "1e30"],
+)
 async def test_s9_a_date_that_no_calendar_has_is_no_date(tmp_path: Path, date: str) -> None:
     async def answer(request: web.BaseRequest) -> web.Response:
         return web.Response(body=ROWS, headers={"Date": date})
@@ -515,3 +542,75 @@ async def test_x8_an_answer_beyond_the_cap_is_refused_within_bounded_memory(tmp_
             tracemalloc.stop()
         assert http.budget.requests == 1
     assert peak < PLAIN_CAP + 64 * 2**20
+
+
+# Timeouts, and files without a body in the sink.
+
+
+async def test_a_silent_answer_ends_after_the_time_that_its_message_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pdsync.core.http._SILENT_S", 0.2)
+    go = asyncio.Event()
+
+    async def late(request: web.BaseRequest) -> web.StreamResponse:
+        await go.wait()
+        return web.Response(body=ROWS, content_type="application/json")
+
+    async with server(late) as url, client(url, tmp_path) as http:
+        request = request_of(DEALS)
+        once = msgspec.structs.replace(request, retry=RetryPolicy(attempts=1))
+        with pytest.raises(ServerTrouble, match=r"no byte of an answer within 0\.2 s"):
+            await http.send(once)
+        patient = msgspec.structs.replace(request, retry=RetryPolicy(attempts=1, timeout_s=60))
+        asyncio.get_running_loop().call_later(0.6, go.set)  # later than a silent answer may be otherwise
+        assert (await http.send(patient)).body == ROWS
+
+
+async def test_s6_a_write_without_a_connection_is_sent_again_and_is_not_doubtful(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pdsync.core.http._CONNECT_S", 0.2)
+    with contextlib.ExitStack() as opened:
+        full = opened.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):  # its queue is full: a connection is neither made nor refused
+            waiting = opened.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        async with client(f"http://127.0.0.1:{full.getsockname()[1]}", tmp_path) as http:
+            with pytest.raises(ServerTrouble, match=r"can't reach .* within 0\.2 s \(attempt (\d) of \1\)") as caught:
+                await http.call(ADD_DEAL, body={"title": "x"})
+    assert caught.value.doubtful is False
+
+
+async def test_x8_a_file_of_json_is_not_larger_than_allowed(tmp_path: Path) -> None:
+    async with server(Always(b"[" + b"1," * 600 + b"1]")) as url, client(url, tmp_path) as http:
+        sink = MemorySink()
+        with pytest.raises(TooLarge, match="1,000 are the most"):
+            await http.download(request_of(DEALS), sink, most_bytes=1000)
+        assert sink.body == b""
+        assert (await http.download(request_of(DEALS), sink, most_bytes=2000)).status == 200
+        assert len(sink.body) == 1203
+
+
+async def test_an_empty_file_after_a_broken_attempt_leaves_nothing_in_the_sink(tmp_path: Path) -> None:
+    count = 0
+
+    async def breaks_once(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal count
+        count += 1
+        if count > 1:
+            return web.Response(status=204)
+        answer = web.StreamResponse(headers={"Content-Type": "text/plain", "Content-Length": "100"})
+        await answer.prepare(request)
+        await answer.write(b"half")
+        request.transport.close()  # type: ignore[union-attr]
+        return answer
+
+    async with server(breaks_once) as url, client(url, tmp_path) as http:
+        sink = MemorySink()
+        assert (await http.download(request_of(DEALS), sink, most_bytes=1000)).status == 204
+    assert count == 2
+    assert not sink.body

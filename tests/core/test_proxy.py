@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import ssl
+from typing import TYPE_CHECKING
 
 import pytest
+from aiohttp import web
+from msgspec.structs import replace
 
+from pdsync.core import catalogue
+from pdsync.core.oauth_token import request_tokens
 from pdsync.core.proxy import Proxy, certificate_message, proxy_for, proxy_options
-from pdsync.errors import ConfigError
+from pdsync.core.request import RetryPolicy, request_of
+from pdsync.core.sinks import MemorySink
+from pdsync.errors import ConfigError, ServerTrouble
+
+from .servers import client, server
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
 URL = "https://acme.pipedrive.com"
 
@@ -92,3 +106,40 @@ def test_an_untrusted_certificate_is_named_with_the_reason() -> None:
         certificate_message("acme", error)
     )
     assert "(unreadable)" in certificate_message("acme", ValueError("unreadable"))
+
+
+async def storage_link(request: web.BaseRequest) -> web.StreamResponse:
+    """An answer that leads to a file's storage, as Pipedrive gives it."""
+    return web.Response(status=302, headers={"Location": "https://storage.example.com/file?signature=s3cret"})
+
+
+async def fetch_file(folder: Path) -> None:
+    async with server(storage_link) as url, client(url, folder) as http:
+        file = request_of(catalogue.operations("v1")["downloadFile"], "/v1/files/1/download")
+        await http.download(replace(file, retry=RetryPolicy(attempts=1)), MemorySink(), most_bytes=1000)
+
+
+async def renew_token(folder: Path) -> None:
+    form = {"grant_type": "refresh_token", "refresh_token": "s3cret"}
+    await request_tokens("https://oauth.example.com/oauth/token", "s3cret-id", "s3cret", form)
+
+
+@pytest.mark.parametrize(("send", "host"), [(fetch_file, "storage.example.com"), (renew_token, "oauth.example.com")])
+async def test_x2_whatever_leaves_this_machine_goes_through_the_proxy_and_shows_it_no_secret(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, send: Callable[[Path], Awaitable[None]], host: str
+) -> None:
+    monkeypatch.setattr("pdsync.core.oauth_token._BACKOFF_S", 0.001)
+    seen = bytearray()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.extend(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}")
+        with pytest.raises(ServerTrouble):
+            await send(tmp_path)
+    assert seen.startswith(f"CONNECT {host}:443 ".encode())
+    assert b"s3cret" not in seen

@@ -49,6 +49,27 @@ def test_a_date_a_little_later_is_followed_and_an_earlier_one_is_not_gone_back_t
     assert clock.now() >= date + 60 * SECOND
 
 
+def test_s3_o5_no_answer_is_as_early_as_an_earlier_session_and_their_order_is_kept() -> None:
+    floor, passed = datetime(2026, 11, 22, 12, tzinfo=UTC), [0.0]
+    clock = ServerClock(monotonic=lambda: passed[0], wall=lambda: floor + 3 * HOUR)
+    clock.not_before(floor)
+    read = [clock.read(floor + seconds * SECOND) for seconds in (-120, -119, -110, -115, -130)]
+    assert [(moment - floor) / SECOND for moment in read] == [1, 2, 11, 6, 1]
+    passed[0] = 400.0  # longer than clocks may differ and still agree
+    assert clock.read(floor + 290 * SECOND) == clock.now() == floor + 411 * SECOND
+
+
+@pytest.mark.parametrize("lag", [120, 10_000])
+def test_s3_o5_a_bound_that_is_known_late_shifts_every_answer_after_it(lag: int) -> None:
+    floor = datetime(2026, 11, 22, 12, tzinfo=UTC)
+    clock = ServerClock(monotonic=lambda: 0.0, wall=lambda: floor + 3 * HOUR)
+    clock.read(floor - lag * SECOND)
+    clock.not_before(floor - 60 * SECOND)
+    clock.not_before(floor)
+    assert clock.read(floor - (lag - 5) * SECOND) == floor + 6 * SECOND
+    assert clock.lag == max(lag - 60, 59) * SECOND
+
+
 @pytest.mark.parametrize("order", ["known first", "answer first"])
 def test_s3_o5_time_never_goes_back_from_one_session_to_the_next(order: str) -> None:
     """Neither clock agrees with what was known: what is read now is later all the same."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from tests.support.world import Ran
 
+pytestmark = pytest.mark.proof
+
 PARENTS = {parts[0]: kind.name for parts, kind in KINDS.items() if len(parts) == 1}
 SHOWN_TO_BOTH = {"organization_relationships"}  # a relation is in the lists of both of its ends
 V1_ONLY = {("tasks", "assignee_id")}  # what the version that was read does not show
@@ -189,7 +191,6 @@ def test_both_versions_give_the_same_table(synced: tuple[Project, Ran, Ran], thr
     assert differing.keys() == lacks.keys(), differing
 
 
-@pytest.mark.proof
 def test_s7_every_stream_that_can_be_compared_is_a_clean_pair(synced: tuple[Project, Ran, Ran]) -> None:
     project, *_ = synced
     compared = {

@@ -139,3 +139,24 @@ def test_s1_a_prune_that_is_killed_loses_no_page_that_is_needed(project: Project
     assert project.here("raw", "verify", "--json").summary["unnamed"] == []
     assert project.here("replay").code == 0
     assert digests(project) == before
+
+
+def test_s3_s9_a_backfill_whose_pages_were_pruned_begins_again_and_is_not_continued(
+    remote: Remote, tmp_path: Path
+) -> None:
+    project = Project(tmp_path / "project", remote)
+    command = ("backfill", "deals", "--since", "2020-01-01", "--json")
+    with knobs.smaller_pages(2):
+        assert project.here("sync", "deals").code == 0
+        assert project.here(*command).code == 0
+        pruned = project.here("raw", "prune", "--keep-days", "0", "--yes", "--json")
+        assert pruned.code == 0, pruned
+        states = [state for (state,) in project.control("SELECT k.state FROM windows w JOIN walks k ON k.id = w.walk")]
+        assert {*states} == {"pruned", "applied"}
+        remote.advance(1200)
+        changed = remote.change(0.5, seed=21, kinds=["deals"], only=["updated"])["deals"]["updated"]
+        remote.advance(60)
+        again = project.here(*command)
+    assert again.code == 0, again
+    assert again.written["deals"] == len(set(changed))
+    assert project.control("SELECT count(DISTINCT job) FROM windows") == [(2,)]

@@ -64,6 +64,7 @@ def test_o7_without_a_network_the_unreachable_host_is_named(ready: Project) -> N
     assert not list(ready.data.glob("warehouse*"))
 
 
+@pytest.mark.proof
 def test_a_company_without_records_ends_in_empty_tables(project: Project) -> None:
     with serving("--deals", "0") as remote:
         project.configure(base_url=remote.url, api_token=remote.token)
@@ -88,6 +89,21 @@ def test_o2_a_full_disk_is_named_and_the_same_command_continues(ready: Project) 
         assert fingerprint(ready) == before
     assert ready.run("sync", *LISTS).code == 0
     assert {"main.products", "main.stages"} <= fingerprint(ready).keys()
+
+
+def test_s12_o2_a_full_disk_never_replaces_a_good_warehouse_by_an_empty_one(ready: Project) -> None:
+    assert ready.run("sync", "stages").code == 0
+    before = fingerprint(ready)
+    for path in (ready.data / "warehouse.work.duckdb", *(ready.data / "raw").glob("*.zst")):
+        path.unlink()
+    size = (ready.data / "warehouse.duckdb").stat().st_size
+    ran = ready.run("sync", "pipelines", first=f"knobs.largest_file({size - 1})")
+    assert ran.code == 1, ran
+    assert "warehouse.duckdb can't be copied" in ran.err
+    assert "Free some space" in ran.err
+    assert fingerprint(ready) == before
+    assert ready.run("sync", "pipelines").code == 0
+    assert fingerprint(ready).items() >= before.items()
 
 
 @pytest.fixture
@@ -135,6 +151,9 @@ def test_o3_a_read_only_disk_changes_nothing(remote: Remote, small_disk: Path) -
     assert ran.code in (1, 2), ran
     assert "bug in pdsync" not in ran.err
     assert remote.log() == []
+    checked = project.run("doctor", "--json")
+    assert checked.code == 1, checked
+    assert {each["name"] for each in checked.events if not each["ok"]} <= {"folder", "disk"}
     subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
     assert project.kept() == before
     assert project.run("sync", "stages").code == 0

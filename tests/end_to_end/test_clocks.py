@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from tests.support.world import Remote
 
+pytestmark = pytest.mark.proof
+
 STREAMS = ("deals", "stages")  # with a time of change, and without
 HOUR_S = 3600
 AHEAD = (3 * HOUR_S, 24 * HOUR_S, -24 * HOUR_S)

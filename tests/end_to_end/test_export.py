@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -159,7 +160,27 @@ def test_masked_columns_hide_values_and_can_still_be_joined(project: Project, tm
     assert project.here("export", "parquet", "stages", *masks, "--out", str(out)).code == 0
 
 
-@pytest.mark.parametrize("mask", ["emial=hash", "email=rot13", "email", "deals.email=hash"])
+def test_a_column_that_only_the_table_of_a_list_has_is_masked_in_the_list_too(project: Project, tmp_path: Path) -> None:
+    out = tmp_path / "lake"
+    shown = project.ask("SELECT DISTINCT label FROM person_emails WHERE label IS NOT NULL")
+    assert shown
+    ran = project.here(
+        "export", "parquet", "persons", "--mask", "person_emails.label=hash", "--out", str(out), "--changes"
+    )
+    assert ran.code == 0
+    labels = [
+        f"SELECT label FROM '{out}/person_emails/*/*.parquet'",
+        f"SELECT e.label FROM '{out}/persons/*/*.parquet', unnest(emails) AS u(e)",
+        f"SELECT e.label FROM '{out}/changes/persons/*/*.parquet', unnest(emails) AS u(e)",
+    ]
+    for query in labels:
+        assert not set(ask(query)) & set(shown)
+    assert {label for (label,) in ask(labels[0])} == {label for (label,) in ask(labels[1])}
+
+
+@pytest.mark.parametrize(
+    "mask", ["emial=hash", "email=rot13", "email", "deals.email=hash", "person_emails.nothing=hash"]
+)
 def test_a_mask_that_hides_nothing_is_refused(project: Project, tmp_path: Path, mask: str) -> None:
     assert project.here("export", "parquet", "--mask", mask, "--out", str(tmp_path / "lake")).code == 2
     assert not list((tmp_path / "lake").rglob("*.parquet"))
@@ -248,6 +269,38 @@ def test_an_export_goes_to_an_object_store(project: Project, bucket: str) -> Non
     wrong = project.run("export", "parquet", "--out", "s3://no-such-bucket/x", "--endpoint", bucket)
     assert wrong.code == 1, wrong
     assert project.run("export", "parquet", "--out", "ftp://somewhere/x").code == 2
+
+
+INTERRUPTED = """
+import os, shutil, signal, sys
+from pathlib import Path
+from pdsync.load.export_target import open_store
+def interrupted(reader, writer, length):
+    writer.write(reader.read(int(sys.argv[4])))
+    os.kill(os.getpid(), signal.SIGINT)
+    writer.write(reader.read())
+store = open_store("s3://lake/cut", sys.argv[1], state=Path(sys.argv[2]))
+with store.scratch() as scratch:
+    (scratch / "first").write_bytes(b"whole")
+    store.put(scratch / "first", "data.parquet")
+    shutil.copyfileobj = interrupted
+    (scratch / "second").write_bytes(b"x" * 20_000_000)
+    store.put(scratch / "second", sys.argv[3])
+"""
+
+
+@pytest.mark.parametrize("path", ["data.parquet", "new.parquet"])
+@pytest.mark.parametrize("sent", [0, 3, 12_000_000])
+def test_o2_an_upload_that_is_interrupted_publishes_nothing(bucket: str, tmp_path: Path, path: str, sent: int) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
+    command = [sys.executable, "-c", INTERRUPTED, bucket, str(tmp_path / "state"), path, str(sent)]
+    done = subprocess.run(command, env={**os.environ, **keys}, capture_output=True, text=True, check=False)
+    assert "KeyboardInterrupt" in done.stderr
+    files = pyarrow.fs.S3FileSystem(
+        access_key="a", secret_key="b", endpoint_override=bucket.removeprefix("http://"), scheme="http"
+    )
+    held = files.get_file_info(pyarrow.fs.FileSelector("lake/cut", recursive=True))
+    assert [(info.base_name, info.size) for info in held] == [("data.parquet", 5)]
 
 
 def test_x2_access_keys_in_an_address_are_not_repeated(project: Project, bucket: str) -> None:

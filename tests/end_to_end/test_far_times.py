@@ -26,13 +26,16 @@ WON = "20222-03-04T10:20:30Z"
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     folder = tmp_path_factory.mktemp("far")
     deals = [
-        {"id": id, "title": f"deal {id}", "expected_close_date": day, "won_time": WON,
+        {"id": id, "title": f"deal {id}", "pipeline_id": 1, "stage_id": 1, "owner_id": 1, "status": "won",
+         "currency": "EUR", "expected_close_date": day, "won_time": WON, "close_time": WON, "add_time": WON,
          "update_time": "2026-01-01T00:00:00Z" if id > 1 else "20222-01-01T00:00:00Z"}
         for id, day in DAYS.items()
     ]  # fmt: skip
     activities = [{"id": 1, "subject": "call", "duration": "01:30", "due_date": "20222-03-04"}]
     project = Project(folder / "project")
-    for stream, records in (("deals", deals), ("activities", activities)):
+    others = {"pipelines": [{"id": 1, "name": "P"}], "stages": [{"id": 1, "name": "S", "pipeline_id": 1}],
+              "users": [{"id": 1, "name": "U"}]}  # fmt: skip
+    for stream, records in {"deals": deals, "activities": activities, **others}.items():
         file = folder / f"{stream}.json"
         file.write_text(json.dumps(records))
         ran = project.here("load", str(file), "--stream", stream, "--company", "7")
@@ -84,6 +87,13 @@ def test_s16_the_past_and_exports_take_far_years(project: Project, tmp_path: Pat
             f"SELECT id, expected_close_date::VARCHAR FROM '{tmp_path}/out/deals/*/data.parquet'"
         ).fetchall()
     assert dict(exported) == DAYS
+
+
+def test_s16_the_report_takes_far_years(project: Project, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    ran = project.here("report", "--output", str(page))
+    assert ran.code == 0, ran
+    assert "closed in 20222-03-01 were won" in page.read_text(encoding="utf-8")
 
 
 def test_s16_a_query_with_far_years_and_intervals_is_queued_or_refused_in_words(project: Project) -> None:

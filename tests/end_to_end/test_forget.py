@@ -108,6 +108,7 @@ def words(person: dict[str, Any]) -> list[str]:
     return [person["name"], *(each["value"] for each in person["emails"])]
 
 
+@pytest.mark.proof
 def test_threat_13_a_forgotten_person_is_in_no_file_and_others_are_unchanged(
     project: Project, remote: Remote, chosen: dict[str, Any]
 ) -> None:

@@ -198,6 +198,23 @@ def test_s14_a_replay_that_would_lose_rows_needs_consent_and_names_incomplete_st
         assert days.wrong(project) == []
 
 
+def test_s14_a_replay_without_the_later_file_of_a_continued_walk_needs_consent(remote: Remote, tmp_path: Path) -> None:
+    project = Project(tmp_path / "project", remote)
+    with knobs.smaller_pages(3):
+        assert project.here("sync", "product_fields", "--budget", "60").code == 3
+        walks = project.control("SELECT id FROM walks WHERE state = 'open'")
+        assert project.here("sync", "product_fields").code == 0
+    [(later,)] = project.control("SELECT file FROM pages ORDER BY served_at DESC, seq DESC LIMIT 1")
+    assert project.control("SELECT DISTINCT walk FROM pages WHERE file = ?", later) == walks
+    rows = project.ask("SELECT count(*) FROM product_fields")
+    for path in (project.data / "raw" / later, *project.data.glob("control.db*")):
+        path.unlink()
+    ran = project.here("replay")
+    assert ran.code == 2, ran
+    assert "pdsync replay --accept-loss" in ran.err
+    assert project.ask("SELECT count(*) FROM product_fields") == rows
+
+
 def test_s14_what_a_lost_control_db_named_is_whole_and_nothing_young_is_removed(days: Days, tmp_path: Path) -> None:
     project = days.project(tmp_path)
     pages = project.control("SELECT count(*) FROM pages")[0][0]

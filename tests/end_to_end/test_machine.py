@@ -181,10 +181,10 @@ def test_a_preview_cuts_long_values_and_shows_where_they_differ(remote: Remote, 
 
 
 def test_o3_the_doctor_looks_at_a_folder_that_it_may_only_read(remote: Remote, tmp_path: Path) -> None:
-    project = Project(tmp_path / "project", remote)
+    project = Project(tmp_path / "project", remote).configure(daily_tokens=30_000)
     assert project.here("sync", "stages").code == 0
     told = "import os; real = os.access; os.access = lambda path, mode, **more: not mode & os.W_OK and real(path, mode)"
-    before = project.kept()
+    before, spent = project.kept(), project.control("SELECT * FROM tokens")
     ran = project.run("doctor", "--json", first=told)  # whoever runs the tests may be allowed to write everywhere
     checks = {each["name"]: each for each in ran.events}
     assert ran.code == 1, ran
@@ -192,3 +192,4 @@ def test_o3_the_doctor_looks_at_a_folder_that_it_may_only_read(remote: Remote, t
     for name in ("control", "warehouse", "archive", "account", "company"):
         assert checks[name]["ok"], ran
     assert project.kept() == before
+    assert project.control("SELECT * FROM tokens") == spent  # nothing was written there, not even what was spent

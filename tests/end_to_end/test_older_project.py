@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pdsync.load.fingerprint import Digest
     from pdsync.sandbox import Company, RunningSandbox
 
+pytestmark = pytest.mark.proof
+
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "project_before_house.tar.xz"
 PUSHED_TITLE, PUSHED_NAME = "Pushed by the older version", "Pushed Person"
 WAITING = ["updateDeal", "addPerson", "addNote"]
@@ -121,12 +123,17 @@ def test_s3_sync_of_an_older_project_goes_on_where_it_stopped(project: Project, 
 
 
 def test_s14_replay_of_an_older_archive_gives_the_same_tables(project: Project, box: RunningSandbox) -> None:
-    before = digests(project)
+    watermarks = "SELECT stream, source, version, watermark FROM meta.checkpoints ORDER BY ALL"
+    before, read_until = digests(project), project.ask(watermarks)
     (project.data / "warehouse.duckdb").unlink()
     (project.data / "warehouse.work.duckdb").unlink()
     ran = project.here("replay", "--json")
     assert ran.code == 0, ran
-    assert digests(project) == before
+    after = digests(project)
+    # This version knows of a list that one page shows whole that it was read whole: `full_at` may be later.
+    assert before.pop("meta.checkpoints").rows == after.pop("meta.checkpoints").rows
+    assert after == before
+    assert project.ask(watermarks) == read_until
     assert len(before) > 10
     assert requests_of(box) == []
 

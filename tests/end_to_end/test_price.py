@@ -1,4 +1,4 @@
-"""The price of a first sync is known before it: of companies with dense ids, with sparse ids, mostly archived."""
+"""The price of a first sync is known before it: of companies of five kinds."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ pytestmark = pytest.mark.proof
 COMPANIES = {
     "dense": (3, Sizes(deals=2_000)),
     "sparse": (7, Sizes(deals=8_000, purged=0.75)),
+    "without deals": (5, Sizes(deals=0)),
+    "long, in windows": (13, Sizes(deals=25_000, activities=500, persons=300, organizations=200)),
     "mostly archived": (11, Sizes(deals=4_000, archived=0.9, activities=2_000, persons=1_000, organizations=500)),
 }
 

@@ -177,6 +177,24 @@ def test_w13_what_was_applied_is_in_the_warehouse_with_its_log(remote: Remote, p
     assert trail == [("applied", deal["title"], "Shown at once", 1, summary["run_id"])]
 
 
+def test_w13_s9_a_stream_that_could_not_be_read_back_is_named_and_not_called_read(
+    remote: Remote, project: Project
+) -> None:
+    deal = live(remote, "deals")[3]
+    queue(project, "updateDeal", f"id={deal['id']}", "title=Shown later")
+    queue(project, "addPerson", "name=Shown at once")
+    remote.fault(kind="status", status=500, path=r"/api/v2/deals\?")  # the list
+    ran = push(project)
+    remote.clear_faults()
+    assert ran.summary["mutations"]["applied"] == 2  # the push itself is complete
+    assert [*ran.summary["streams"]] == ["persons"]
+    assert "does not show all of this push yet: deals" in ran.err
+    assert "pdsync sync" in ran.err
+    assert project.ask("SELECT title FROM deals WHERE id = ?", deal["id"]) == [(deal["title"],)]
+    assert project.here("sync", "deals").code == 0
+    assert project.ask("SELECT title FROM deals WHERE id = ?", deal["id"]) == [("Shown later",)]
+
+
 def test_a_custom_field_is_set_by_its_label_or_column_and_its_option_by_name(remote: Remote, project: Project) -> None:
     deal = live(remote, "deals")[2]
     column, code = project.ask(
@@ -544,6 +562,19 @@ def test_the_queue_can_be_written_out_and_read_in_again(project: Project, tmp_pa
     assert ran.code == 0, ran
     first, second = ran.events
     assert second["payload"]["org_id"] == {"$ref": first["id"]}
+
+
+def test_what_a_change_expects_of_its_record_is_written_out_and_read_in_again(project: Project, tmp_path: Path) -> None:
+    path = tmp_path / "queue.ndjson"
+    row = {"_operation": "v2 updateDeal", "_expected": {"title": "Ours"}, "id": 3, "title": "Old"}
+    path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    for _ in range(2):
+        assert project.here("queue", "drop", "--all").code == 0
+        ran = project.here("queue", "import", str(path))
+        assert ran.code == 0, ran
+        queued = project.control("SELECT expected FROM mutations WHERE state = 'queued'")
+        assert [json.loads(each[0]) for each in queued] == [{"title": "Ours"}]
+        assert project.here("queue", "export", str(path)).code == 0
 
 
 def test_a_file_or_query_that_was_queued_before_is_refused_unless_again(project: Project, tmp_path: Path) -> None:

@@ -312,7 +312,7 @@ def test_w13_what_a_killed_push_applied_is_synced_by_the_next_command_on_the_war
     remote: Remote, project: Project, opener: str, tmp_path: Path
 ) -> None:
     deal, loser, winner = taken_away(remote, project)
-    ran = project.run(*YES, *TAKING, first="knobs.die('pdsync.runner.push', '_read_back')")
+    ran = project.run(*YES, *TAKING, first="knobs.die('pdsync.runner.read_back', 'read_back')")
     assert ran.code == -9, ran
     assert not row_of(project, "deals", deal)
     answers = tmp_path / "users.json"
@@ -321,7 +321,7 @@ def test_w13_what_a_killed_push_applied_is_synced_by_the_next_command_on_the_war
         "push": YES,
         "sync": ("sync", "-q", "stages"),
         "reconcile": ("reconcile", "-q", "stages"),
-        "backfill": ("backfill", "-q", "organizations", "--since", "2020-01-01", "--until", "2020-02-01"),
+        "backfill": ("backfill", "-q", "notes", "--since", "2020-01-01", "--until", "2020-02-01"),
         "replay": ("replay", "-q"),
         "load": ("load", "--stream", "users", str(answers)),
     }

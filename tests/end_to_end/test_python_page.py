@@ -31,6 +31,7 @@ def box() -> Iterator[RunningSandbox]:
         yield box
 
 
+@pytest.mark.proof
 async def test_each_example_runs_inside_an_event_loop(
     box: RunningSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

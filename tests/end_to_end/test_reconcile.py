@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pdsync.sandbox import RunningSandbox
     from tests.support.world import Ran
 
+pytestmark = pytest.mark.proof
+
 STREAMS = (*KINDS, "pipelines", "users", "stages")
 
 
@@ -195,7 +197,6 @@ def test_findings_can_be_queried(box: RunningSandbox, project: Project) -> None:
     assert swept == [("products", True, True)]
 
 
-@pytest.mark.proof
 def test_s3_a_company_that_never_rests_is_complete_when_it_does(box: RunningSandbox, project: Project) -> None:
     """Every third request finds the company changed: a full sync, an incremental one and a repair run meanwhile."""
     box.live(every=3, records=2)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from pdsync.model import Version
     from pdsync.sandbox import RunningSandbox
 
+pytestmark = pytest.mark.proof
+
 DAY = 86_400
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 NIGHTLY = ["deals", "deal_products", "deal_installments", "roles", "deal_files", "deal_followers"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -45,7 +46,8 @@ async def test_each_parent_is_requested_once_and_in_the_context_of_its_pages(box
     assert [threads_of(page) for page in found] == [{key} for key in keys]
     assert [page.seq for page in found] == list(range(4))
     assert [page.next is None for page in found] == [False] * 3 + [True]
-    assert [entry.path for entry in box.log] == [f"/v1/mailbox/mailThreads/{key}/mailMessages" for key in keys]
+    requests = Counter(entry.path for entry in box.log)
+    assert requests == dict.fromkeys((f"/v1/mailbox/mailThreads/{key}/mailMessages" for key in keys), 1)
 
 
 async def test_s15_a_cut_walk_goes_on_with_the_next_parent(box: RunningSandbox, client: Http) -> None:
@@ -85,3 +87,18 @@ async def test_parents_beyond_the_share_of_tokens_wait_for_the_next_walk(box: Ru
 
     assert [page.context["id"] for page in (*found, *rest)] == [str(key) for key in keys]
     assert len(box.log) == 4
+
+
+async def test_l5_a_parent_s_count_spares_a_second_request(box: RunningSandbox, client: Http) -> None:
+    assignments = catalogue.operations("v1")["getPermissionSetAssignments"]
+    walk = Walk(1, "run", "permission_set_assignments", "all", "v1", assignments.id, None, None)
+    sets = sorted((entry["record"]["id"] for entry in box.dump("permission_sets")), reverse=True)
+    counts = dict[str, int | None].fromkeys(sets, 0)
+    parent, query = Parent("permission_sets", counts=True), {"limit": "500"}
+    async for page in dependents(client, assignments, walk, query, parent, sets):
+        counts[page.context["id"]] = (counts[page.context["id"]] or 0) + page.rows
+    assert len(box.log) == len(sets) + sum(bool(count) for count in counts.values())
+    box.clear_log()
+    found = [page async for page in dependents(client, assignments, walk, query, parent, counts)]
+    assert len(box.log) == len(sets) == len(found)
+    assert sum(page.rows for page in found) == sum(count or 0 for count in counts.values()) > 0

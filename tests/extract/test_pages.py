@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -118,6 +118,14 @@ async def test_newest_first_stops_at_the_watermark(box: RunningSandbox, client: 
     newer = {e["id"] for e in box.dump("deals") if e["state"] == "live" and e["record"]["update_time"] > times[9]}
     assert newer <= {id for page in found for id in ids(page)}
     assert len(found) < len(await walked(client, DEALS_V1, query))
+
+
+async def test_o5_a_record_without_a_time_ends_no_list_whatever_this_machine_s_clock_shows() -> None:
+    since = datetime.now(UTC) + timedelta(days=300)  # of the server, whose clock this machine's is far behind
+    more = ',"additional_data":{"more_items_in_collection":%s}'
+    client = Scripted(listing(1, 3, more % "true"), listing(3, 2, more % "false"))
+    found = await walked(client, DEALS_V1, {"limit": "3"}, walk=walk_of(DEALS_V1, since), newest_first="update_time")
+    assert [page.rows for page in found] == [3, 2]
 
 
 async def test_s15_a_resumed_walk_asks_only_for_the_pages_it_lacks(box: RunningSandbox, client: Http) -> None:
@@ -265,6 +273,29 @@ async def test_s9_a_list_that_says_nothing_of_paging_is_read_to_its_end_whatever
     assert len(client.asked) <= size / (most - min(most // 10, 10)) + 3
 
 
+@pytest.mark.parametrize("size", [0, 1, 9, 10, 100, 101, 170, 1200])
+@pytest.mark.parametrize("most", [10, 20, 25, 50, 100, 250, 500])
+@pytest.mark.parametrize("missing", [0, 1, 7, 20, -1, -20])  # of the records, in the count of their parent
+async def test_s9_the_count_of_the_parent_hides_no_record_of_a_list_that_says_nothing_of_paging(
+    size: int, most: int, missing: int
+) -> None:
+    for count in (size - missing, most):
+        found = await walked(Silent(size, most=most), DEALS_V1, {"limit": "500"}, expected=count)
+        assert {id for page in found for id in ids(page)} == set(range(1, size + 1))
+
+
+@pytest.mark.parametrize(
+    ("size", "most", "count", "requests"),
+    [(3, 500, 3, 1), (3, 500, None, 2), (3, 500, 2, 2), (3, 500, 4, 2), (100, 500, 100, 2), (134, 100, 134, 2)],
+)
+async def test_l5_a_list_that_says_nothing_of_paging_ends_with_what_its_parent_counts(
+    size: int, most: int, count: int | None, requests: int
+) -> None:
+    client = Silent(size, most=most)
+    assert sum(page.rows for page in await walked(client, DEALS_V1, {"limit": "500"}, expected=count)) >= size
+    assert len(client.asked) == requests
+
+
 async def test_s15_a_cut_walk_of_a_list_that_says_nothing_of_paging_asks_for_the_rest() -> None:
     whole = await walked(Silent(170, most=100), DEALS_V1, {"limit": "500"})
     rest = await walked(Silent(170, most=100), DEALS_V1, {"limit": "500"}, after=whole[0])
@@ -355,13 +386,13 @@ async def test_a_last_page_may_leave_out_additional_data() -> None:
         ("files", "v1", True, {"limit": "100", "sort": "update_time DESC"}),
     ],
 )
-def test_everything_is_read_by_id_and_changes_by_time(
+def test_s3_everything_is_read_by_id_and_changes_by_time_in_utc(
     name: str, version: Version, since: bool, expected: dict[str, str]
 ) -> None:
     stream = catalogue.stream(name)
     source = (stream.v2 if version == "v2" else stream.v1)[0]
     operation = catalogue.operations(version)[source.operation]
-    moment = datetime(2026, 11, 22, 12, tzinfo=UTC).astimezone() - timedelta(hours=1) if since else None
+    moment = datetime(2026, 11, 22, 13, tzinfo=timezone(timedelta(hours=2))) if since else None
     query = query_of(stream, source, version, operation, moment)
     assert expected.items() <= query.items()
     assert ("updated_since" in query) == (since and version == "v2")

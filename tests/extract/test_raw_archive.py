@@ -21,6 +21,7 @@ from pdsync.core.control import Control, SealedPage
 from pdsync.errors import StorageError
 from pdsync.extract import raw_archive, raw_file
 from pdsync.extract.raw_archive import Archive
+from tests.support.synced import Synced
 
 from .conftest import NOW
 from .kit import begin, page_of, seal_all
@@ -116,6 +117,35 @@ async def test_pages_that_wait_are_sealed_together(tmp_path: Path, control: Cont
     assert len(counting.together) < 50
     bodies = [raw_archive.read(tmp_path / "raw", entry) for entry in control.sealed_pages(walk.id)]
     assert bodies == [b"%d" % seq for seq in range(200)]
+
+
+@dataclass
+class Witness:
+    """A control.db that notes how much of each page is on disk when it is recorded."""
+
+    control: Control
+    folder: Path
+    synced: Synced
+    missing: list[int] = field(default_factory=list)  # bytes
+
+    def record_pages(self, pages: Iterable[tuple[Page, SealedPage]]) -> None:
+        entries = list(pages)
+        ends = [(sealed.at + sealed.length, self.folder / sealed.file) for _, sealed in entries]
+        self.missing += [end - self.synced.bytes_of(path) for end, path in ends]
+        self.control.record_pages(entries)
+
+
+async def test_s1_a_page_is_on_disk_before_control_db_names_it(
+    tmp_path: Path, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = Synced()
+    monkeypatch.setattr(os, "fsync", synced.fsync)
+    witness, walk = Witness(control, tmp_path / "raw", synced), begin(control)
+    async with Archive(tmp_path / "raw", witness, "run", 42) as archive:  # type: ignore[arg-type]
+        for seq in range(3):
+            await archive.seal(walk, page_of(walk, seq, b"%d" % seq))
+    assert len(witness.missing) == 3
+    assert max(witness.missing) <= 0
 
 
 async def test_s9_a_disk_that_takes_nothing_names_no_page(tmp_path: Path, control: Control) -> None:

@@ -283,6 +283,15 @@ async def test_a_window_that_is_cut_while_it_is_read_ends_at_the_cut() -> None:
     assert len(client.queries) == 3
 
 
+async def test_s5_a_window_is_read_to_the_end_of_the_second_that_it_begins_with() -> None:
+    client, part = TimedList([80] * 25 + [70] * 5), progress(0, 100)
+    rows = 0
+    async for page, _ in read(client, DEALS, DEALS.v2[0], LIST, WALK, part):
+        part.window = msgspec.structs.replace(part.window, since=at(80))
+        rows += page.rows
+    assert rows == 30
+
+
 async def test_a_list_that_can_not_be_limited_is_read_to_its_end_without_times() -> None:
     client = TimedList(range(30))
     found = await pages_of(client, progress(15, 20, is_divisible=False))

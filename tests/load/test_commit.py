@@ -128,6 +128,18 @@ def test_an_older_row_does_not_overwrite_a_newer_one(work: Work, since: float | 
     assert work.rows("SELECT name, _verified_at FROM main.things") == [("new", at(20))]
 
 
+@pytest.mark.parametrize("since", [None, 0])
+def test_s3_o5_a_newer_change_wins_over_a_row_that_a_clock_ahead_has_verified(work: Work, since: float | None) -> None:
+    work.commit([record(1, "a", 1), record(2, "b", 1, is_deleted=True)], 86_400)  # the server's clock was a day ahead
+    work.connection.execute("UPDATE main.things SET _deleted_at = ? WHERE id = 2", [at(50)])
+    later = [record(1, "changed", 10), record(2, "from before it was removed", 10)]
+    assert work.commit(later, 20, since=since).updated == 1
+    assert work.rows("SELECT name FROM main.things ORDER BY id") == [("changed",), ("b",)]
+    work.commit([record(2, "restored", 60)], 70, since=since)
+    assert work.rows("SELECT name, _deleted_at FROM main.things WHERE id = 2") == [("restored", None)]
+    check_history(work)
+
+
 def test_a_list_that_lags_does_not_turn_back_time(work: Work) -> None:
     """Changes were asked for: a later answer that shows an earlier state comes from a replica that lags."""
     work.commit([record(1, "new", 10)], 20, since=0)
@@ -347,3 +359,11 @@ def test_s2_a_renamed_option_is_no_new_version(labelled: Work) -> None:
     assert committing.refresh_labels(labelled.connection, labelled.target) == 0
     assert labelled.commit([what], 3).unchanged == 1
     assert labelled.rows("SELECT count(*) FROM versions.things") == [(0,)]
+
+
+def test_s9_a_batch_without_a_record_that_has_a_key_counts_nothing(work: Work) -> None:
+    walk = work.walk(began=0)
+    stage = work.stage(walk, [{"id": None, "name": "of none"}], 1)
+    assert stage.rows == 0
+    assert committing.commit(work.connection, work.target, stage.relation, Batch(walk, 0, 0, True, 0)) == Counts()
+    stage.clear()

@@ -13,6 +13,7 @@ import pytest
 from pdsync.errors import StorageError
 from pdsync.load import warehouse
 from pdsync.load.publish import copy, publish, put
+from tests.support.synced import Synced
 
 
 def write(path: Path, value: int) -> None:
@@ -49,6 +50,25 @@ def test_s11_a_reader_goes_on_with_the_old_file_and_the_next_one_sees_the_new(tm
     assert values(public) == {2}
     printed, _ = reader.communicate("\n", timeout=20)
     assert printed == "(1, 1)\n"
+
+
+def test_s11_until_the_copy_is_on_disk_the_warehouse_is_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, public = tmp_path / "work", tmp_path / "warehouse"
+    work.write_bytes(b"new" * 1000)
+    public.write_bytes(b"old")
+    seen, synced = list[bytes](), Synced()
+
+    def look_and_sync(handle: int) -> None:
+        seen.append(public.read_bytes())
+        synced.fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", look_and_sync)
+    publish(work, public)
+    assert seen[0] == b"old"
+    assert public.read_bytes() == work.read_bytes()
+    assert synced.bytes_of(public) == work.stat().st_size
 
 
 def test_x5_what_is_published_is_the_owners_alone(tmp_path: Path) -> None:

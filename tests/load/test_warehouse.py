@@ -104,14 +104,39 @@ def test_o4_a_file_whose_end_is_cut_off_is_not_whole(tmp_path: Path) -> None:
         warehouse.check_whole(path, read_only=True)
 
 
+def file_with_free_blocks(folder: Path, dropped: str) -> Path:
+    """A file of two tables, t and then u, of which one is dropped."""
+    path, numbers = folder / "w.duckdb", "AS SELECT range AS x, hash(range) AS y FROM range(500000)"
+    with warehouse.connect(path) as connection:
+        for change in (f"CREATE TABLE t {numbers}", f"CREATE TABLE u {numbers}", f"DROP TABLE {dropped}"):
+            connection.execute(change)
+            connection.execute("CHECKPOINT warehouse")
+    return path
+
+
+def test_o4_a_file_with_free_blocks_is_not_whole_without_its_last_ones(tmp_path: Path) -> None:
+    path = file_with_free_blocks(tmp_path, dropped="t")
+    warehouse.check_whole(path)
+    with path.open("r+b") as file:  # less than its free blocks, so that it is no shorter than its used ones
+        file.truncate(path.stat().st_size - 3 * 262144)
+    with pytest.raises(StorageError, match="is cut off"):
+        warehouse.check_whole(path)
+
+
+def test_o4_a_file_whose_free_end_duckdb_has_cut_off_is_whole(tmp_path: Path) -> None:
+    path = file_with_free_blocks(tmp_path, dropped="u")
+    warehouse.check_whole(path)
+
+
 # -- its company -------------------------------------------------------------------------------------
 
 
 def test_x1_a_file_of_another_company_is_refused(shared: Work) -> None:
     before = shared.rows("FROM meta.company")
     with pytest.raises(WrongCompany) as caught:
-        warehouse.prepare(shared.connection, "SELECT 1", 2, "Other")
+        warehouse.prepare(shared.connection, "CREATE TABLE meta.newer (id BIGINT)", 2, "Other")
     assert (caught.value.expected, caught.value.found) == (1, 2)
+    assert shared.rows("FROM duckdb_tables() WHERE table_name = 'newer'") == []
     warehouse.prepare(shared.connection, "SELECT 1", 1, "Example, renamed")
     assert shared.rows("FROM meta.company") == before == [(1, "Example")]
 

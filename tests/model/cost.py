@@ -1,4 +1,4 @@
-"""Counts how often each step of the model ran, and its cost: `@counted` records, `report` prints."""
+"""Counts how often each step of the model ran, and its cost: `@counted` records, `calls` and `report` tell."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ def counted(step: Callable[P, R]) -> Callable[P, R]:
             _taken[step.__name__].append(time.monotonic() - began)
 
     return timed
+
+
+def calls() -> dict[str, int]:
+    """How often each step ran."""
+    return {name: len(seconds) for name, seconds in _taken.items()}
 
 
 def report() -> list[str]:

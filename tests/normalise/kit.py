@@ -253,8 +253,8 @@ def same_number(leaf: Any, stored: float | Decimal) -> bool:
 
 
 def same_moment(leaf: str, stored: datetime | date | time | timedelta) -> bool:
-    if leaf == "infinity":  # what DuckDB reads as a time too
-        return str(stored).startswith("9999-12-31")
+    if leaf.lower().removeprefix("-") in ("inf", "infinity"):  # what DuckDB reads as a time too
+        return str(stored).startswith("0001-01-01" if leaf.startswith("-") else "9999-12-31")
     try:
         if isinstance(stored, datetime):
             said = datetime.fromisoformat(leaf)

@@ -128,6 +128,7 @@ def test_s16_equal_labels_keep_their_columns_in_whatever_order_they_come(seed: i
     """Columns are given once; after that neither order nor company changes them."""
     definitions = [(code(n), HOSTILE[n % len(HOSTILE)], "monetary") for n in range(60)]
     known, _ = assign(definitions)
+    assert len({field.column for field in known}) == len(definitions)
     random.Random(seed).shuffle(definitions)
     fields, changes = assign(definitions, known)
     assert {field.code: field.column for field in fields} == {field.code: field.column for field in known}

@@ -12,7 +12,6 @@ reconciles once without differences before. Ends with 1 if a difference was miss
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
@@ -22,16 +21,17 @@ from pathlib import Path
 
 from pdsync.sandbox import Limits, Sizes, generate_company, running
 from tests.support.drift import KINDS, Drift
+from tests.support.proof import Proof
 from tests.support.world import Project
 
 STREAMS = (*KINDS, "pipelines", "users", "stages")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.proofs.drift", description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
+    proof = Proof("tests.proofs.drift", __doc__, title="Drift")
+    proof.parser.add_argument("--count", type=int, default=100)
+    proof.parser.add_argument("--seed", type=int, default=1)
+    options = proof.options()
     need = options.count * 13 + 60
     sizes = Sizes(deals=2 * need, persons=2 * need, organizations=2 * need, products=need, activities=need, files=need)
     company = generate_company(seed=options.seed, sizes=sizes, now=datetime.now(UTC))
@@ -62,7 +62,12 @@ def main() -> int:
     for problem in wrong[:20]:
         print(f"WRONG: {problem}")
     print(f"{len(drift.expected):,} differences, {len(wrong)} wrong")
-    return 1 if wrong else 0
+    counts = {
+        **drift.counts, "left after the repair": len(remaining.events) - 1,
+        "found where none were planted": len(clean.events) - 1, "streams": len(by_stream),
+        "classes": len(drift.by_class()), "requests": reconciled.summary["requests"],
+    }  # fmt: skip
+    return proof.end(passed=not wrong, seeds=[options.seed], counts=counts)
 
 
 if __name__ == "__main__":

@@ -21,11 +21,11 @@ control.db must be sound, and readers must see a consistent state. Ends with 1 i
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
 import tempfile
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -37,10 +37,14 @@ from tests.end_to_end.test_kills import DEATHS
 from tests.support import matrix
 from tests.support.forks import Forks
 from tests.support.kills import SIDE_BY_SIDE, chain, round_of
+from tests.support.proof import Proof
 from tests.support.world import Project, fingerprint, serving
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
+
+    from tests.support.kills import Outcome
 
 MORE_DEATHS = [
     "'pdsync.runner.session', 'fetch_account'",
@@ -55,7 +59,8 @@ MORE_DEATHS = [
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.proofs.kills", description=__doc__.splitlines()[0])
+    proof = Proof("tests.proofs.kills", __doc__, title="Kills")
+    parser = proof.parser
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--first-loads", type=int, default=50, help="kills in first loads read side by side")
     parser.add_argument("--kills-a-round", type=int, default=10)
@@ -66,14 +71,23 @@ def main() -> int:
     parser.add_argument("--first-only", action="store_true", help="each place only the first time it is passed")
     parser.add_argument("--workers", type=int, default=2, help="trials side by side")
     parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    wrong = (in_a_row(options) if options.kills else []) + first_loads(options)
-    wrong += of_every_command(options) if options.random or options.kills else []
+    options = proof.options()
+    counts = Counter({"kills": 0, "tables compared": 0, "wrong": 0})
+    wrong = (in_a_row(options, counts) if options.kills else []) + first_loads(options, counts)
+    wrong += of_every_command(options, counts) if options.random or options.kills else []
+    counts["wrong"] = len(wrong)
     print("\n".join(wrong[:40]) if wrong else "No kill has left a trace.")
-    return 1 if wrong else 0
+    return proof.end(passed=not wrong, seeds=[options.seed], counts=counts)
 
 
-def in_a_row(options: argparse.Namespace) -> list[str]:
+def _add(counts: Counter[str], outcome: Outcome) -> None:
+    counts["kills"] += outcome.kills
+    counts["tables compared"] += outcome.tables
+    counts["pages fetched"] += outcome.requests
+    counts["sealed pages fetched again"] += len(outcome.refetched)
+
+
+def in_a_row(options: argparse.Namespace, counts: Counter[str]) -> list[str]:
     """A sync that is killed again and again, and one that dies once at each named place."""
     wrong: list[str] = []
     kills = 0
@@ -89,6 +103,7 @@ def in_a_row(options: argparse.Namespace) -> list[str]:
             )  # fmt: skip
             kills += outcome.kills
             wrong += outcome.wrong
+            _add(counts, outcome)
             states = ", ".join(f"{count} {state}" for state, count in outcome.states.most_common())
             print(f"round {number}: {outcome.kills} kills ({states}), {outcome.requests} pages fetched, "
                   f"{outcome.repeated} of them twice as they were not sealed yet, {len(outcome.refetched)} that were "
@@ -105,15 +120,18 @@ def in_a_row(options: argparse.Namespace) -> list[str]:
             still = Project(Path(folder) / f"still {deaths.index(death)}", remote)
             outcome, dying = chain(remote, still.folder, [death], ("sync", "--json"), rows=options.rows)
             wrong += outcome.wrong
+            tables = fingerprint(dying)
+            outcome.tables = len(tables)
+            _add(counts, outcome)
             if death == deaths[0]:
-                whole = fingerprint(dying)
-            elif fingerprint(dying) != whole:
+                whole = tables
+            elif tables != whole:
                 wrong.append(f"other tables after dying at {death}")
         print(f"{len(deaths)} named places: {'see below' if wrong else 'the same tables'}")
     return wrong
 
 
-def first_loads(options: argparse.Namespace) -> list[str]:
+def first_loads(options: argparse.Namespace, counts: Counter[str]) -> list[str]:
     """First loads that read long lists side by side, each killed again and again."""
     wrong: list[str] = []
     kills = 0
@@ -131,13 +149,14 @@ def first_loads(options: argparse.Namespace) -> list[str]:
                     rows=15, kills=most, seed=options.seed * 1000 + number, first=SIDE_BY_SIDE,
                 )  # fmt: skip
             kills, wrong = kills + outcome.kills, wrong + outcome.wrong
+            _add(counts, outcome)
             print(f"first load {number}: {outcome.kills} kills, {outcome.requests} pages fetched,"
                   f" {len(outcome.refetched)} of them sealed before; {len(outcome.different)} tables differ",
                   flush=True)  # fmt: skip
     return wrong
 
 
-def of_every_command(options: argparse.Namespace) -> list[str]:
+def of_every_command(options: argparse.Namespace, counts: Counter[str]) -> list[str]:
     """The matrix."""
     names = [name for name in options.commands.split(",") if name]
     random, wrong, total, began = Random(options.seed), list[str](), matrix.Trial(), time.monotonic()
@@ -161,10 +180,14 @@ def of_every_command(options: argparse.Namespace) -> list[str]:
             wrong += failed
             kills, missed = sum(trial.kills for trial in trials), sum(trial.missed for trial in trials)
             total.kills, total.missed = total.kills + kills, total.missed + missed
+            counts["tables compared"] += len(trials) * len(case.boundaries[-1])
+            counts["named places of commands"] += len(case.places)
             print(f"{name}: {len(case.places)} places in {len(named)} hits and {instants} random instants: {kills} "
                   f"kills, {missed} came too late, {sum(bool(t.wrong) for t in trials)} of {len(trials)} ended wrong;"
                   f" {time.monotonic() - started:.0f} s; never passed: {', '.join(never) or 'none'}",
                   flush=True)  # fmt: skip
+    counts["kills"] += total.kills
+    counts["kills that came too late"] += total.missed
     print(f"matrix, seed {options.seed}: {total.kills} kills, {total.missed} came too late, {len(wrong)} wrong; "
           f"{time.monotonic() - began:.0f} s")  # fmt: skip
     return wrong

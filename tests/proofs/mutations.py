@@ -14,7 +14,6 @@ them; a record that cannot be read must be in meta.quarantine, byte for byte, an
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import sys
@@ -22,13 +21,14 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections import defaultdict
+from collections import Counter, defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
 from tests.support import knobs
+from tests.support.proof import Proof
 from tests.support.world import Project, serving
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ VALUES = [
     '"\\u0000"', '"\\ud83d"', '"\\ud83d\\ude00 and \\udc00"', '"' + "x" * 20_000 + '"', "NaN", "-Infinity",
 ]  # fmt: skip
 KEYS = ['"nobody knows this"', '"\\u0000"', '"\\ud800"', '"ID"', '"Title"', '"custom_fields"', '""', '"a.b/c~d\\"e"']
+CHECKED: Counter[str] = Counter({"rows compared": 0, "records quarantined": 0})  # by this process
 NO_RECORDS = ["null", "5", '"text"', "[]", '[{"id":1}]', "true", "{}"]
 
 
@@ -224,6 +225,8 @@ def check(project: Project, spoiler: Spoiler, code: int, *, finished: bool) -> l
     stored, _ = titles_by_id(every)
     rows = dict(project.ask("SELECT id, title FROM deals"))
     quarantined = project.ask("SELECT count(*) FROM meta.quarantine")[0][0]
+    CHECKED["rows compared"] += len(rows)
+    CHECKED["records quarantined"] += quarantined
     wrong = [f"{id} was never answered" for id in rows.keys() - stored.keys()]
     for id, title in rows.items():
         known = stored.get(id, [])
@@ -279,10 +282,10 @@ def one_sync(remote: Remote, folder: Path, seed: int, share_whole: float) -> tup
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.proofs.mutations", description=__doc__.splitlines()[0])
-    parser.add_argument("--responses", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
+    proof = Proof("tests.proofs.mutations", __doc__, title="Fuzzed answers")
+    proof.parser.add_argument("--responses", type=int, default=10_000)
+    proof.parser.add_argument("--seed", type=int, default=1)
+    options = proof.options()
     began, count, syncs = time.monotonic(), 0, 0
     wrong: list[str] = []
     with (
@@ -295,7 +298,8 @@ def main() -> int:
             count, syncs, wrong = count + more, syncs + 1, wrong + problems
     print(f"{count:,} mutated answers in {syncs} syncs, {time.monotonic() - began:.0f} s: {len(wrong)} wrong")
     print("\n".join(wrong[:20]))
-    return 1 if wrong else 0
+    counts = {"fuzzed answers": count, "syncs": syncs, **CHECKED, "wrong": len(wrong)}
+    return proof.end(passed=not wrong, seeds=[options.seed], counts=counts)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ row is wrong, a tombstone false, or a write lost or doubled.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import subprocess
 import sys
@@ -23,14 +22,24 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.support.nights import DISTURBANCES, Nights
+from tests.support.proof import Proof, add_up
+from tests.support.truth import COMPARED
+
+if TYPE_CHECKING:
+    import argparse
 
 _SHOWN = 30
 
 
-def one(seed: int, options: argparse.Namespace) -> bool:
-    """Run the nights of one seed; return whether everything was right."""
+def one(seed: int, options: argparse.Namespace) -> tuple[bool, Counter[str]]:
+    """Run the nights of one seed.
+
+    Returns:
+        Whether everything was right, and what was counted.
+    """
     began = time.monotonic()
     wrong: list[str] = []
     with tempfile.TemporaryDirectory() as folder, Nights(Path(folder), seed, _without(options.without)) as nights:
@@ -50,24 +59,39 @@ def one(seed: int, options: argparse.Namespace) -> bool:
             shutil.copytree(folder, kept)
         ledger = nights.ledger
         fates = Counter(ledger.fates.values())
-        print(f"seed {seed}: {nights.number} nights, {len(wrong)} wrong; {_text(nights.counts)}; {nights.cells:,} cells"
-              f" compared; {len(nights.losses)} combinations of losses; {time.monotonic() - began:.0f} s")  # fmt: skip
+        print(f"seed {seed}: {nights.number} nights, {len(wrong)} wrong; {_text(nights.counts)};"
+              f" {COMPARED['cells compared']:,} cells compared; {len(nights.losses)} combinations of losses;"
+              f" {time.monotonic() - began:.0f} s")  # fmt: skip
         print(f"seed {seed}: {len(ledger.queued)} mutations: {_text(fates)}; {sum(ledger.effects.values())} effects;"
               f" {ledger.beyond} that no store that was left knew; {ledger.otherwise} called otherwise by a control.db"
               " that was put back", flush=True)  # fmt: skip
-    return not wrong
+    counts = {
+        "nights": nights.number, **{name: nights.counts[name] for name in ("kills", "faults that struck")},
+        "cells compared": COMPARED["cells compared"], "false tombstones": sum(what[:3] == "S8:" for what in wrong),
+        "mutations": len(ledger.queued), "lost": sum(what[:3] == "W1:" for what in wrong),
+        "doubled": sum(count > 1 for count in ledger.effects.values()), "wrong": len(wrong),
+        "applied": fates["applied"], "tombstones compared": nights.tombstones,
+    }  # fmt: skip
+    others = {name: count for name, count in sorted(nights.counts.items()) if name != "seconds"}
+    return not wrong, Counter({**counts, **COMPARED, **others, "mutations": len(ledger.queued)})
 
 
-def several(seeds: list[int], jobs: int) -> bool:
-    """Run a process per seed, `jobs` at once; return whether all passed."""
+def several(seeds: list[int], jobs: int) -> tuple[bool, Counter[str]]:
+    """Run a process per seed, `jobs` at once.
+
+    Returns:
+        Whether all passed, and what they counted together.
+    """
     own = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as threads:
+        files = {seed: Path(folder) / f"{seed}.json" for seed in seeds}
 
-    def live(seed: int) -> bool:
-        command = [sys.executable, "-m", "tests.proofs.nights", *own, "--seeds", str(seed)]
-        return subprocess.run(command, check=False).returncode == 0
+        def live(seed: int) -> bool:
+            command = [sys.executable, "-m", "tests.proofs.nights", *own, "--seeds", str(seed)]
+            return subprocess.run([*command, "--json", str(files[seed])], check=False).returncode == 0
 
-    with ThreadPoolExecutor(jobs) as threads:
-        return all(list(threads.map(live, seeds)))
+        passed = list(threads.map(live, seeds))
+        return all(passed), add_up(files.values())
 
 
 def _without(text: str) -> frozenset[str]:
@@ -82,7 +106,8 @@ def _text(counts: Counter[str]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.proofs.nights", description=__doc__.splitlines()[0])
+    proof = Proof("tests.proofs.nights", __doc__, title="Nights")
+    parser = proof.parser
     parser.add_argument("--nights", type=int, default=30)
     parser.add_argument("--seed", "--seeds", dest="seeds", default="1", help="one, or several with commas between")
     parser.add_argument("--jobs", type=int, default=2, help="seeds at once")
@@ -90,11 +115,11 @@ def main() -> int:
     parser.add_argument("--only-night", type=int, help="stop after this night, and print what happened in it")
     parser.add_argument("--keep", metavar="DIR", help="where a project that went wrong is kept")
     parser.add_argument("-v", "--verbose", action="store_true", help="print what happens in each night")
-    options = parser.parse_args()
+    options = proof.options()
     seeds = [int(seed) for seed in options.seeds.split(",")]
-    passed = one(seeds[0], options) if len(seeds) == 1 else several(seeds, options.jobs)
+    passed, counts = one(seeds[0], options) if len(seeds) == 1 else several(seeds, options.jobs)
     print("Every night ended in the truth." if passed else "WRONG")
-    return 0 if passed else 1
+    return proof.end(passed=passed, seeds=seeds, counts=counts)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ tables; the expectation is made of what happened.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import random
 import sys
@@ -29,6 +28,7 @@ import pyarrow as pa
 from pdsync.core import catalogue
 from pdsync.runner.loader import Loader
 from tests.runner.kit import COMPANY, load_rows
+from tests.support.proof import Proof
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -484,19 +484,24 @@ def compare(count: int, seed: int, folder: Path) -> dict[str, tuple[int, int, li
     return compared
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--deals", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
+def main() -> int:
+    proof = Proof("tests.proofs.sales", __doc__, title="Sales views")
+    proof.parser.add_argument("--deals", type=int, default=100_000)
+    proof.parser.add_argument("--seed", type=int, default=1)
+    options = proof.options()
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         compared = compare(options.deals, options.seed, Path(folder))
     for name, (rows, differ, examples) in compared.items():
         sys.stdout.write("\n".join([f"{name:12} {rows:>9,} rows, {differ} differ", *examples, ""]))
     sys.stdout.write(f"{options.deals:,} deals in {time.perf_counter() - started:.0f} s\n")
-    sys.exit(any(differ for _, differ, _ in compared.values()))
+    differing = sum(differ for _, differ, _ in compared.values())
+    counts = {
+        "deals": options.deals, "queries": len(compared),
+        "rows compared": sum(rows for rows, _, _ in compared.values()), "rows that differ": differing,
+    }  # fmt: skip
+    return proof.end(passed=not differing, seeds=[options.seed], counts=counts)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

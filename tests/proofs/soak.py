@@ -13,16 +13,17 @@ too large, a file is left over, or a table differs from the source.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from tests.support.proof import Proof
 from tests.support.soak import KINDS, Soak
+from tests.support.truth import COMPARED
 from tests.support.world import Project, serving
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ FIGURES = (
     Figure("control_mb", share=0.5, slack=0.01, grows=True),
     Figure("raw_mb", share=0.5, slack=0.05, grows=True),
     Figure("warehouse_mb", share=0.5, slack=0.3, grows=True),
-    Figure("seconds", share=0.5, slack=0.5),
+    Figure("cpu_s", share=0.5, slack=0.5),
 )
 
 
@@ -74,12 +75,13 @@ def compare_thirds(nights: Sequence[Night]) -> list[tuple[str, float, float, flo
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.proofs.soak", description=__doc__.splitlines()[0])
+    proof = Proof("tests.proofs.soak", __doc__, title="Soak")
+    parser = proof.parser
     parser.add_argument("--nights", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--deals", type=int, default=200)
     parser.add_argument("--streams", nargs="*", default=STREAMS, help="none: all of them")
-    options = parser.parse_args()
+    options = proof.options()
     names = [figure.name for figure in FIGURES] + ["rows"]
     print("night" + "".join(f"{name:>13}" for name in names) + "  leftovers", flush=True)
     with (
@@ -96,8 +98,9 @@ def main() -> int:
         drift = soak.drift()
     leftovers = sorted({name for night in soak.nights for name in night.leftovers})
     wrong = [f"left over: {name}" for name in leftovers] + [f"drift: {what}" for what in drift[:20]]
+    thirds = compare_thirds(soak.nights)
     print(f"\n{'figure':22}{'middle third':>14}{'last third':>14}{'at most':>14}")
-    for name, middle, last, most in compare_thirds(soak.nights):
+    for name, middle, last, most in thirds:
         holds = last <= most
         print(f"{name:22}{middle:14.3f}{last:14.3f}{most:14.3f}  {'flat' if holds else 'GROWS'}")
         if not holds:
@@ -105,7 +108,15 @@ def main() -> int:
     for what in wrong:
         print(f"WRONG: {what}")
     print(f"{len(soak.nights)} nights, {soak.repaired} differences repaired, {len(drift)} left; --seed {options.seed}")
-    return 1 if wrong else 0
+    counts = {
+        "nights": len(soak.nights), "differences repaired": soak.repaired, "differences left": len(drift),
+        "files left over": len(leftovers), "figures that grow": sum(last > most for _, _, last, most in thirds),
+        "rows read": sum(night.rows for night in soak.nights), **COMPARED,
+    }  # fmt: skip
+    rows: list[Any] = [[name, middle, last, most] for name, middle, last, most in thirds]
+    columns: list[Any] = ["figure", "middle third", "last third", "at most"]
+    table = {"columns": columns, "rows": rows}
+    return proof.end(passed=not wrong, seeds=[options.seed], counts=counts, table=table)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ how often it took effect. Ends with 1 if one is lost, is still open, or has an e
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
@@ -21,16 +20,18 @@ from collections import Counter
 from pathlib import Path
 
 from tests.support.chaos import FAULTS, WRITES, Batch
+from tests.support.proof import Proof
 from tests.support.world import Project, serving
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.proofs.writes", description=__doc__.splitlines()[0])
+    proof = Proof("tests.proofs.writes", __doc__, title="Writes")
+    parser = proof.parser
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--deals", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
+    options = proof.options()
     with tempfile.TemporaryDirectory() as folder, serving("--deals", str(options.deals)) as remote:
         project = Project(Path(folder) / "project", remote)
         project.here("sync", "-q")
@@ -47,12 +48,20 @@ def main() -> int:
         seconds = time.monotonic() - began
         print(f"{len(batch.marks):,} mutations in {batch.pushes} pushes, {batch.kills} of them killed; {struck:,}"
               f" faults; {seconds:.0f} s")  # fmt: skip
-        print(f"ended: {_format(batch.states())}")
+        states, effects = batch.states(), batch.effects()
+        print(f"ended: {_format(states)}")
         print(f"attempts: {_format(closed)}; looks: {_format(looks)}")
     for what in wrong[:20]:
         print(f"WRONG: {what}")
     print(f"{len(wrong)} wrong")
-    return 1 if wrong else 0
+    counts = {
+        "mutations": len(batch.marks), "kills": batch.kills, "faults": struck, "applied": states["applied"],
+        "lost": len(batch.marks) - sum(states.values()), "doubled": sum(count > 1 for count in effects.values()),
+        "wrong": len(wrong), "pushes": batch.pushes,
+        **{name.replace("_", " "): count for name, count in states.most_common() if name != "applied"},
+        **{f"probes that found: {name}": count for name, count in looks.most_common()},
+    }  # fmt: skip
+    return proof.end(passed=not wrong, seeds=[options.seed], counts=counts)
 
 
 def _format(counts: Counter[str]) -> str:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from pdsync.core import catalogue
+from pdsync.core.answer import Answer
+from pdsync.errors import NotFound
 from pdsync.reconcile import evidence
 from pdsync.reconcile.evidence import ProbeResult, Verdict, default_max_tombstones, do_canaries_answer, judge
+from tests.runner.kit import ADMIN, T0
+
+if TYPE_CHECKING:
+    from pdsync.core.http import Http
+    from pdsync.core.request_builder import Call
+    from pdsync.model import Operation
 
 DEALS, LEADS = catalogue.stream("deals"), catalogue.stream("leads")
 THERE = ProbeResult(200, {"id": 7, "is_deleted": False})
@@ -18,8 +28,8 @@ GONE = ProbeResult(404)
 
 def verdict(probe: ProbeResult | None, **facts: Any) -> Verdict:
     usual: dict[str, Any] = {
-        "version": "v2", "is_404_evidence": True, "reason": "", "parent_is_hidden": False, "was_never_read": False,
-        "winners": set(), "converted_to": None,
+        "version": "v2", "canaries": 20, "reason": "", "parent_is_hidden": False,
+        "was_never_read": False, "winners": set(), "converted_to": None,
     }  # fmt: skip
     return judge(DEALS, "7", probe, **usual | facts)
 
@@ -32,14 +42,14 @@ def verdict(probe: ProbeResult | None, **facts: Any) -> Verdict:
         (THERE, {"converted_to": "leads/x"}, "present"),  # the record itself is there: nothing else counts
         (DELETED, {}, "soft_deleted"),
         (DELETED, {"converted_to": "leads/x"}, "converted"),
-        (DELETED, {"is_404_evidence": False}, "soft_deleted"),  # an answer needs no canary
+        (DELETED, {"canaries": 0}, "soft_deleted"),  # an answer needs no canary
         (ProbeResult(200), {}, "absent_unknown"),  # 200 without a record
         (ProbeResult(403), {}, "hidden"),
         (ProbeResult(0), {}, "absent_unknown"),
         (ProbeResult(500), {}, "absent_unknown"),
         (GONE, {}, "purged"),
         (ProbeResult(410), {}, "purged"),
-        (GONE, {"is_404_evidence": False, "reason": "no administrator"}, "absent_unknown"),
+        (GONE, {"canaries": 0, "reason": "no administrator"}, "absent_unknown"),
         (GONE, {"parent_is_hidden": True}, "hidden"),
         (GONE, {"parent_is_hidden": True, "winners": {"9"}}, "hidden"),
         (GONE, {"winners": {"9"}}, "merged"),
@@ -61,7 +71,7 @@ def test_s8_the_verdict_names_its_evidence_and_the_winner() -> None:
     assert "404" in merged.evidence
     assert verdict(GONE, converted_to="leads/x").winner == "leads/x"
     assert verdict(None, reason="only 500 per run").evidence == "only 500 per run"
-    assert verdict(GONE, is_404_evidence=False, reason="no administrator").evidence == "no administrator"
+    assert verdict(GONE, canaries=0, reason="no administrator").evidence == "no administrator"
 
 
 @pytest.mark.parametrize(
@@ -96,3 +106,36 @@ def test_the_operation_that_reads_one_record(stream: str, operation: str | None)
         assert item.id == operation
     else:
         assert item is None or "{" in item.path
+
+
+@pytest.mark.parametrize("lost", ["rights", "records"])
+def test_s8_what_a_token_loses_while_records_are_requested_is_not_taken_for_deleted(lost: str) -> None:
+    class Losing:
+        """Answers the first canary; then the token may read less."""
+
+        requests = 0
+
+        async def carry_out(self, call: Call) -> Answer:
+            self.requests += 1
+            if call.path.endswith("/7") or (self.requests > 1 and lost == "records"):
+                raise NotFound("no", status=404, operation="getDeal")
+            return answer({"id": 1, "is_deleted": False})
+
+        async def call(self, operation: Operation) -> Answer:
+            return answer({"id": 1, "name": "x", "company_id": 1, "access": [] if lost == "rights" else ADMIN.access})
+
+    def answer(data: dict[str, Any]) -> Answer:
+        return Answer(200, {}, json.dumps({"success": True, "data": data}).encode(), T0)
+
+    item = evidence.find_item_operation(DEALS, "v2")
+    probes, reason = asyncio.run(
+        evidence.probe_absent(cast("Http", Losing()), item, ["7"], canaries=["1"], was_admin=True)
+    )
+    assert probes["7"].status == 404
+    assert (
+        reason
+        == {
+            "rights": "this token is not an administrator's: records that it can't see may exist",
+            "records": "records that were just listed can't be read either",
+        }[lost]
+    )

@@ -143,6 +143,8 @@ def test_s13_records_that_pointed_to_a_merged_one_point_to_the_winner(tmp_path: 
     now = sweep(own, deal(1, LATER, person_id=8), deal(2, LATER), deal(3, person_id=8))
     assert now.find_moved("persons", ["7"]) == {"7": {"8", None}}
     assert now.find_moved("organizations", ["7"]) == {}
+    added = sweep(own, deal(1, LATER, person_id=8), deal(4, person_id=7), deal(5, person_id=3, is_deleted=True))
+    assert added.find_moved("persons", ["3", "7"]) == {"7": {"7", "8"}}  # 4 is new at the source, and names 7
     assert find_moved_before(own.connection, deals, persons, ["7"]) == {}
     load_rows(own, "deals", deal(1, LATER, person_id=8), number=3, at=LATER)  # a sync has loaded the merge already
     assert find_moved_before(own.connection, deals, persons, ["7", "8"]) == {"7": {"8"}}

@@ -101,6 +101,33 @@ async def test_s6_the_proof_says_how_much_was_verified_within_the_cycle(session:
     assert proof.verified == 1.0
 
 
+def save_runs(session: OnlineSession, were_admin: list[bool | None]) -> None:
+    """Replace all runs by finished ones with tokens of administrators or others."""
+    with session.control.transaction() as db:
+        db.execute("DELETE FROM runs")
+    for number, was_admin in enumerate(were_admin):
+        earlier = Receipt(f"past-{number}", "sync", OLD + timedelta(days=number), is_admin=was_admin)
+        session.control.start_run(earlier.run_id, "sync", earlier.started_at)
+        session.control.finish_run(replace(earlier, finished_at=earlier.started_at))
+
+
+@pytest.mark.parametrize(
+    ("past", "now", "why"),
+    [
+        ([True, False], False, "The token was an administrator's on 2026-10-23 (run past-0), and no longer is"),
+        ([False], False, "The token is not an administrator's"),
+        ([True], True, "Records may be deleted, or hidden from the token's user"),
+        ([], None, "Records may be deleted, or hidden from the token's user"),
+    ],
+)
+async def test_s9_a_list_that_shows_fewer_records_says_what_the_token_s_rights_have_to_do_with_it(
+    session: OnlineSession, past: list[bool | None], now: bool | None, why: str
+) -> None:
+    save_runs(session, past)
+    receipt = await measure(session, "stages", 20, 5, is_admin=now)
+    assert [why in gap.detail for gap in receipt.gaps if gap.kind == "fewer"] == [True]
+
+
 @pytest.mark.parametrize(
     ("past", "now", "is_lost"),
     [
@@ -116,11 +143,6 @@ async def test_s6_the_proof_says_how_much_was_verified_within_the_cycle(session:
 async def test_s9_lost_rights_are_a_gap_once(
     session: OnlineSession, past: list[bool | None], now: bool | None, is_lost: bool
 ) -> None:
-    with session.control.transaction() as db:
-        db.execute("DELETE FROM runs")
-    for number, was_admin in enumerate(past):
-        earlier = Receipt(f"past-{number}", "sync", OLD + timedelta(days=number), is_admin=was_admin)
-        session.control.start_run(earlier.run_id, "sync", earlier.started_at)
-        session.control.finish_run(replace(earlier, finished_at=earlier.started_at))
+    save_runs(session, past)
     receipt = await measure(session, "stages", 5, 5, is_admin=now)
     assert [(gap.stream, gap.kind) for gap in receipt.gaps] == [("account", "rights")] * is_lost

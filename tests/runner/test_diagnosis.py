@@ -19,6 +19,7 @@ from tests.runner.kit import ADMIN, T0, deal, encode, load, open_session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from pdsync.runner.session import OnlineSession
     from pdsync.sandbox import RunningSandbox
@@ -102,7 +103,7 @@ async def test_s7_a_row_that_no_run_has_read_is_known_as_such(session: OnlineSes
 @pytest.mark.parametrize(
     ("is_admin", "canary", "kind", "evidence"),
     [
-        (True, "live", "purged", "answers 404"),
+        (True, "live", "purged", "answers 404, while 1 other is found"),
         (False, "live", "absent_unknown", "not an administrator's"),
         (True, "unknown", "absent_unknown", "can't be read either"),
     ],
@@ -117,3 +118,16 @@ async def test_s8_a_404_is_evidence_only_for_an_administrator_and_while_canaries
     session.account = ADMIN
     assert [(each.key, each.kind) for each in found] == [(str(UNKNOWN), kind)]
     assert evidence in found[0].evidence
+
+
+async def test_s13_records_of_a_stream_of_which_one_still_names_it_name_no_winner(
+    box: RunningSandbox, tmp_path: Path
+) -> None:
+    persons = catalogue.stream("persons")
+    async with open_session(tmp_path / "project", box) as own:
+        await load(own, "persons", *({"id": n, "name": f"p{n}"} for n in (7, 8)))
+        await load(own, "deals", deal(1, person_id=7), deal(2, person_id=7))
+        merged = diagnosis(own, deal(1, person_id=8), deal(2, person_id=8))
+        assert merged._find_winners(persons, ["7"]) == {"7": {"8"}}
+        moved_by_hand = diagnosis(own, deal(1, person_id=8), deal(2, person_id=7))
+        assert moved_by_hand._find_winners(persons, ["7"]) == {"7": {"7"}}

@@ -8,11 +8,15 @@ import pytest
 import zstandard
 
 from pdsync.errors import ConfigError
+from pdsync.extract.download_folder import Folder, ManifestEntry
 from pdsync.extract.redact import Redactor
-from pdsync.runner import unlocked
+from pdsync.runner import kept_uploads, project, unlocked
 from pdsync.runner.archive.erase import _find_own_mutations, _refuse_open_mutations, forget_person
-from tests.runner.kit import T0, deal, load, open_session, text
-from tests.writeback.kit import bring_to, entry
+from pdsync.runner.loader import Loader
+from pdsync.runner.queue_recovery import open_outbox as open_queue
+from pdsync.runner.report.mutation_log import save_mutation_log
+from tests.runner.kit import COMPANY, T0, deal, load, open_session, text
+from tests.writeback.kit import bring_to, entry, open_outbox
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,6 +84,26 @@ async def test_threat_13_the_person_is_gone_and_the_others_are_not(settings: Set
         assert warehouse.execute("SELECT count(*) FROM notes").fetchall() == [(0,)]
 
 
+async def test_threat_13_what_only_the_warehouse_has_of_the_queue_is_redacted_too(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """control.db and the journal were lost: nothing else shows whose mutation it is."""
+    (tmp_path / "lost").mkdir()
+    lost = open_outbox(tmp_path / "lost", journal=False)
+    (mutation,) = lost.add([entry("v2 updatePerson", {"id": 1, "name": "Amazing Gracie"})])
+    bring_to(lost, "applied", mutation)
+    loader = Loader(project.work_path(settings))
+    await loader.do(loader.open, COMPANY, "Acme")
+    await loader.do(save_mutation_log, loader, lost, {})
+    await loader.close()
+    await forget_person(settings, 1)
+    with unlocked.open_warehouse(settings) as warehouse:
+        ((payload,),) = warehouse.execute("SELECT payload FROM meta.mutations").fetchall()
+    assert "Gracie" not in payload
+    with unlocked.open_control(settings) as control:
+        assert "Gracie" not in str(control.rows("SELECT * FROM mutations"))
+
+
 async def test_threat_13_an_interrupted_erasure_is_finished_without_the_name(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,9 +114,56 @@ async def test_threat_13_an_interrupted_erasure_is_finished_without_the_name(
         patched.setattr("pdsync.runner.archive.erase._rebuild", die)
         with pytest.raises(KeyboardInterrupt):
             await forget_person(settings, 1)
+    would = await forget_person(settings, 1, dry_run=True)
+    assert would.resumed
+    with unlocked.open_control(settings) as control:
+        assert control.begun_erasures("person", 1) == 1
     report = await forget_person(settings, 1)
     assert report.resumed
     assert "Grace" not in sealed(settings)
+
+
+def upload(settings: Settings, name: str, state: State, **params: Any) -> Path:
+    """A file that is kept for an upload in `state`."""
+    with unlocked.open_control(settings) as control:
+        outbox = open_queue(settings, control)
+        file = kept_uploads.keep(settings, b"all about her", name)
+        mutation = outbox.add([entry("v1 addFile", {"file": str(file), **params})])[0]
+        if state != "queued":
+            bring_to(outbox, state, mutation)
+    return file
+
+
+async def test_threat_13_files_kept_for_uploads_go_unless_they_wait_and_are_of_others(settings: Settings) -> None:
+    ended = upload(settings, "cv.pdf", "applied", person_id=1)
+    of_other = upload(settings, "offer.pdf", "needs_review", deal_id=2)
+    of_person = upload(settings, "letter.pdf", "needs_review", person_id=1)
+    named = upload(settings, "Grace Hopper.pdf", "needs_review", deal_id=2)
+    orphan = kept_uploads.keep(settings, b"left by a kill", "orphan.pdf")
+    would = await forget_person(settings, 1, dry_run=True)
+    assert all(path.exists() for path in (ended, of_other, of_person, named, orphan))
+    report = await forget_person(settings, 1)
+    assert would.uploads == report.uploads == 4
+    assert [path.name for path in (settings.control.parent / "uploads").glob("*/*")] == ["offer.pdf"]
+
+
+async def test_threat_13_an_upload_to_the_person_that_is_not_sent_yet_is_refused(settings: Settings) -> None:
+    file = upload(settings, "cv.pdf", "queued", person_id=1)
+    with pytest.raises(ConfigError, match="pdsync queue drop #1"):
+        await forget_person(settings, 1)
+    assert file.exists()
+
+
+async def test_threat_13_a_dry_run_counts_downloads_and_leaves_them(settings: Settings) -> None:
+    root = settings.state / "files"
+    root.mkdir()
+    (root / "1.pdf").write_bytes(b"cv")
+    with Folder(root) as folder:
+        folder.rewrite({1: ManifestEntry(1, "cv.pdf", "1.pdf", 2, "", COMPANY, T0, person_id=1)})
+    assert (await forget_person(settings, 1, dry_run=True)).downloads == 1
+    assert (root / "1.pdf").exists()
+    assert (await forget_person(settings, 1)).downloads == 1
+    assert not (root / "1.pdf").exists()
 
 
 async def test_an_unknown_person_is_an_error_unless_a_text_is_named(settings: Settings) -> None:

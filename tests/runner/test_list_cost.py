@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from pdsync.core import catalogue
+from pdsync.core.control.sizes import ListSize
 from pdsync.runner.pipelines.list_cost import (
     Assumption,
     assumption,
     assumptions,
     count_most_requests,
     count_requests,
+    estimate_unread,
 )
 
 
@@ -40,3 +42,28 @@ def test_what_is_assumed_names_existing_lists_and_grows_with_the_deals() -> None
     for name, entry in assumptions().items():
         for deals in (0, 100, 100_000):
             assert entry.likely_rows(deals) <= entry.most_rows(deals), name
+
+
+@pytest.mark.parametrize(("rows", "requests"), [(500, 1), (20_000, 41), (21_000, 47), (50_000, 109)])
+def test_windows_of_a_long_list_are_part_of_its_price(rows: int, requests: int) -> None:
+    persons, notes = catalogue.stream("persons"), catalogue.stream("notes")
+    sizes = {
+        ("persons", "all"): ListSize("persons", "all", "v2", rows, rows, "measured"),
+        ("notes", "all"): ListSize("notes", "all", "v1", rows, rows, "measured"),
+    }
+    price = estimate_unread(persons, persons.v2[0], "v2", sizes)
+    assert price
+    assert price.requests == requests <= price.most_requests
+    by_pages = estimate_unread(notes, notes.v1[0], "v2", sizes)
+    assert by_pages
+    assert by_pages.requests == count_requests(catalogue.operation("v1 getNotes"), rows)
+
+
+@pytest.mark.parametrize(("deals", "requests"), [(0, 0), (1, 1)])
+def test_no_parent_takes_no_request_for_its_list(deals: int, requests: int) -> None:
+    lines = catalogue.stream("deal_products")
+    counted = {name: ListSize("deals", name, "v2", deals, deals, "measured")
+               for name in ("live", "archived", "products_count", "sum of products_count")}  # fmt: skip
+    price = estimate_unread(lines, lines.v2[0], "v2", {("deals", name): size for name, size in counted.items()})
+    assert price
+    assert (price.requests, price.most_requests > 0) == (requests, requests > 0)

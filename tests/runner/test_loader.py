@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -12,7 +12,7 @@ import pytest
 
 from pdsync.core import catalogue
 from pdsync.errors import StorageError, WrongCompany
-from pdsync.model import Page, Stream, Walk
+from pdsync.model import Page, Stream, Version, Walk
 from pdsync.runner import loader as loading
 from pdsync.runner.loader import Loader
 
@@ -274,3 +274,30 @@ async def test_what_duckdb_says_is_told_with_what_to_do(tmp_path: Path) -> None:
 def test_a_closed_loader_says_so(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="not open"):
         _ = Loader(tmp_path / "x.duckdb").connection
+
+
+@pytest.mark.parametrize(
+    ("stream", "operation", "more", "seq", "is_whole"),
+    [
+        ("notes", "getNotes", "false", 0, True),
+        ("notes", "getNotes", "true", 0, False),  # the next page begins after the watermark
+        ("notes", "getNotes", "null", 0, False),  # it does not say
+        ("notes", "getNotes", "false", 1, False),  # records may have moved between the pages
+        ("activities", "getActivities", "false", 0, False),  # a list of changes
+    ],
+)
+def test_s6_a_list_whose_newest_page_shows_all_of_it_was_read_whole(
+    loader: Loader, stream: str, operation: str, more: str, seq: int, is_whole: bool
+) -> None:
+    version: Version = "v1" if stream == "notes" else "v2"
+    for number, since in ((1, None), (2, NOW)):
+        at = NOW + timedelta(days=number)
+        reading = Walk(number, f"run-{number}", stream, "all", version, operation, since, at)
+        rest = b"null" if since is None else b'{"pagination":{"more_items_in_collection":%s}}' % more.encode()
+        body = b'{"data":[{"id":1}],"additional_data":%s}' % rest
+        last = seq if since else 0
+        found = [Page(number, each, body, 1, None if each == last else "9", at) for each in range(last + 1)]
+        add(loader, catalogue.stream(stream), reading, found)
+    [(watermark, full_at)] = asked(loader, "SELECT watermark, full_at FROM meta.checkpoints")
+    assert watermark == NOW + timedelta(days=2)
+    assert (full_at == watermark) == is_whole

@@ -14,7 +14,7 @@ from pdsync.errors import PdsyncError
 from pdsync.model import Page, Parent, Walk
 from pdsync.runner.loader import Loader
 from pdsync.runner.sync import parent_keys
-from pdsync.runner.sync.parent_keys import LastReading, find_last_reading, select_parents
+from pdsync.runner.sync.parent_keys import LastReading, count_children, find_last_reading, select_parents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +54,7 @@ def test_a_parent_that_counts_no_child_is_left_out_unless_it_has_rows(loader: Lo
     count = PARENT.having or ""
     load(loader, "a", deal(1) | {count: 0}, deal(2) | {count: 3}, deal(3))
     assert select_parents(loader.connection, PARENT, None) == [3, 2]  # one that does not say may have some
+    assert count_children(loader.connection, PARENT, [3, 2]) == {3: None, 2: 3}
     products = catalogue.stream("deal_products")
     column = products.parent_column(PARENT, "v2") or ""
     loader.table(products, "v2")

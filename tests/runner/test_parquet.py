@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import json
+import subprocess
+import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +123,36 @@ async def test_x2_what_was_masked_once_is_not_shown_later(tmp_path: Path) -> Non
     assert query(tmp_path, "title", report.written["deals"].path) == [(None,)]
 
 
+@pytest.mark.parametrize("content", ["", "\n", "00ff", "ä"])
+async def test_x2_a_damaged_secret_for_hashes_is_refused(tmp_path: Path, content: str) -> None:
+    settings, masked = await run(tmp_path, 0), (Mask.of("title=hash"),)
+    (settings.state / "export.key").write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"(?s)export\.key has . characters of the secret.*remove it"):
+        export_parquet(settings, request(tmp_path, masks=masked))
+    assert not list((tmp_path / "out").rglob("*.parquet"))
+    (settings.state / "export.key").unlink()
+    export_parquet(settings, request(tmp_path, masks=masked))
+    assert len((settings.state / "export.key").read_text()) == 64
+
+
+async def test_x2_an_export_that_is_killed_while_it_writes_its_secret_leaves_none(tmp_path: Path) -> None:
+    settings, masked = await run(tmp_path, 0), (Mask.of("title=hash"),)
+    code = (
+        "import os, secrets, sys; from pathlib import Path; from pdsync.runner.report import parquet;"
+        "real = secrets.token_hex;"
+        "secrets.token_hex = lambda count: os.kill(os.getpid(), 9) if count == 32 else real(count);"
+        "parquet._load_or_create_key(Path(sys.argv[1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(settings.state / "export.key")], check=False)
+    assert done.returncode == -9
+    assert not (settings.state / "export.key").exists()
+    report = export_parquet(settings, request(tmp_path, masks=masked))
+    key = (settings.state / "export.key").read_text()
+    assert len(key) == 64
+    hashed = hashlib.sha256(f"{key}deal 0".encode()).hexdigest()
+    assert query(tmp_path, "title", report.written["deals"].path) == [(hashed,)]
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [("{", "is not the catalogue"), ('{"format": 1}', "is not the catalogue"), (8, "contains company 8")],
@@ -136,6 +169,34 @@ async def test_x1_the_folder_of_another_company_or_program_is_refused(
     with pytest.raises(ConfigError, match=says):
         export_parquet(settings, request(tmp_path))
     assert path.read_text() == content
+
+
+@pytest.mark.parametrize("path", ["../precious.parquet", "../_precious.parquet", "/tmp/x.parquet", "deals/file.txt"])
+async def test_x7_a_catalogue_that_names_a_file_of_no_export_is_refused(tmp_path: Path, path: str) -> None:
+    settings = await run(tmp_path, 0)
+    export_parquet(settings, request(tmp_path))
+    content = catalog(tmp_path)
+    content["tables"]["deals"]["file"]["path"] = path
+    (tmp_path / "out" / CATALOG).write_text(json.dumps(content))
+    names = ("precious.parquet", "_precious.parquet")
+    for name in names:
+        (tmp_path / name).write_bytes(name.encode())
+    with pytest.raises(ConfigError, match="which is no file of an export"):
+        export_parquet(settings, request(tmp_path, keep=1))
+    assert [(tmp_path / name).read_bytes() for name in names] == [name.encode() for name in names]
+
+
+async def test_x7_a_view_in_the_warehouse_reads_no_file_of_the_machine(tmp_path: Path) -> None:
+    settings = await run(tmp_path, 0)
+    (tmp_path / "private").write_text("secret")
+    with duckdb.connect(str(settings.warehouse)) as connection:
+        connection.execute("CREATE TABLE others AS FROM main.deals")
+        connection.execute("DROP TABLE main.deals")
+        secret = f"(SELECT content FROM read_text('{tmp_path / 'private'}'))"
+        connection.execute(f"CREATE VIEW main.deals AS SELECT * REPLACE ({secret} AS title) FROM others")
+    with pytest.raises(StorageError, match="file system operations are disabled"):
+        export_parquet(settings, request(tmp_path))
+    assert not list((tmp_path / "out").rglob("*.parquet"))
 
 
 async def test_what_is_not_there_is_an_error(tmp_path: Path) -> None:

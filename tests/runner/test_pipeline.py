@@ -89,6 +89,13 @@ def test_a_name_that_is_not_there_gets_a_guess(tmp_path: Path) -> None:
             pipeline.load(path, tmp_path / "sub")
 
 
+@pytest.mark.parametrize("name", ["x;reboot", "$(reboot)", "`x`", "-o", "a b", "x\nExecStartPre=y", "x'y"])
+def test_x10_a_name_that_a_shell_would_obey_is_no_pipeline(tmp_path: Path, name: str) -> None:
+    write(tmp_path, name, 'description = "x"\n')
+    with pytest.raises(CatalogueError, match="There is no pipeline"):
+        pipeline.load(name, tmp_path)
+
+
 def test_streams_can_be_left_out_or_read_whole(tmp_path: Path) -> None:
     write(tmp_path, "most", 'description = "x"\nleave_out = ["files"]\nfull = ["deals"]\n')
     request = pipeline.load("most", tmp_path).to_sync_request((), full=False, since=None, budget=None)

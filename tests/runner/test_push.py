@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,14 +14,16 @@ import pytest
 from pdsync.core import config
 from pdsync.core.control import Lock
 from pdsync.errors import AuthError, ConfigError, GuardTripped, ProjectLocked, WrongCompany
-from pdsync.runner import unlocked
+from pdsync.runner import project, unlocked
+from pdsync.runner.loader import Loader
 from pdsync.runner.push import LOOKED_UP_FIRST, PushReceipt, PushRequest, dry_run, push
 from pdsync.runner.queue_recovery import open_outbox
+from pdsync.runner.report import mutation_log
 from pdsync.writeback import plan as plans
 from pdsync.writeback.guards import Consent
 from tests.core.servers import server
 from tests.writeback.api import Api
-from tests.writeback.kit import COMPANY, arm, entry, open_warehouse
+from tests.writeback.kit import COMPANY, arm, bring_to, entry, open_warehouse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
 
     from pdsync.core.config import Settings
     from pdsync.core.control import Control
+    from pdsync.model import Mutation
     from pdsync.writeback.outbox import Entry, Outbox
     from pdsync.writeback.plan import Plan
     from tests.writeback.api import Answers
@@ -238,6 +245,31 @@ async def test_w8_a_dry_run_names_the_guard_that_would_refuse_it(settings: Setti
     assert api.writes == []
 
 
+# A control.db from before the last push.
+
+
+@pytest.mark.parametrize("store", ["published warehouse", "work file", "journal"])
+async def test_w2_a_push_sends_nothing_that_any_store_shows_as_sent(settings: Settings, store: str) -> None:
+    with unlocked.open_control(settings) as control:
+        control.bind_company(COMPANY, "Acme", None)
+        (mutation,) = open_outbox(settings, control).add([entry()])
+    older = settings.control.read_bytes()
+    with unlocked.open_control(settings) as control:
+        outbox = open_outbox(settings, control)
+        bring_to(outbox, "applied", mutation)
+        if store != "journal":
+            loader = Loader(settings.warehouse if store == "published warehouse" else project.work_path(settings))
+            await loader.do(loader.open, COMPANY, "Acme")
+            await loader.do(mutation_log.save_mutation_log, loader, outbox, {})
+            await loader.close()
+            shutil.rmtree(settings.raw / "outbox")
+    settings.control.write_bytes(older)
+    pushed = await run(settings)
+    assert (pushed.shown, pushed.writes) == ([], [])
+    assert "control.db was lost or is an older copy: 1 change was restored" in pushed.messages[0]
+    assert "#1 updateDeal: applied" in pushed.messages[0]
+
+
 # Who may push.
 
 
@@ -254,6 +286,47 @@ async def test_x1_the_token_the_queue_and_the_warehouse_belong_to_one_company(
     with pytest.raises(WrongCompany):
         await run(settings, {ME: {"id": 1, "name": "Eve", "company_id": COMPANY + 1}})
     assert [each.state for each in outbox.mutations()] == ["queued"]
+
+
+@pytest.mark.parametrize(("how", "message"), [("replaced", "can't be opened"), ("cut", ""), ("locked", "is locked")])
+async def test_w13_o4_a_warehouse_that_breaks_while_a_push_sends_takes_no_receipt_away(
+    settings: Settings, outbox: Outbox, how: str, message: str
+) -> None:
+    outbox.add([entry()])
+    settings.warehouse.parent.mkdir(parents=True, exist_ok=True)
+    open_warehouse(settings.warehouse).close()
+    holders: list[subprocess.Popen[str]] = []
+
+    def break_it(_: Mutation) -> None:
+        other = settings.warehouse.with_name("other.duckdb")
+        if how == "cut":
+            os.truncate(settings.warehouse, settings.warehouse.stat().st_size // 2)
+            return
+        if how == "replaced":
+            other.write_bytes(b"no database" * 1000)
+        else:
+            open_warehouse(other).close()
+            code = f"import duckdb; held = duckdb.connect({str(other)!r}); print('held', flush=True); input()"
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            holders.append(subprocess.Popen([sys.executable, "-c", code], text=True, **pipes))  # type: ignore[call-overload]
+            assert holders[0].stdout
+            assert holders[0].stdout.readline() == "held\n"
+        other.replace(settings.warehouse)
+
+    messages = list[str]()
+    try:
+        async with server(Api(ANSWERS).handle) as url:
+            there = msgspec.structs.replace(settings, base_url=url)
+            request = PushRequest(settle_s=0.0)
+            receipt = await push(there, request, lambda plan: True, on_end=break_it, on_message=messages.append)
+    finally:
+        for each in holders:
+            each.communicate("")
+    assert receipt
+    assert (receipt.exit_code, receipt.outcomes["applied"], receipt.streams) == (0, 1, ())
+    if message:
+        assert "The warehouse does not show this push yet" in messages[-1]
+        assert message in messages[-1]
 
 
 async def test_one_push_at_a_time(settings: Settings, outbox: Outbox) -> None:

@@ -9,12 +9,13 @@ import pytest
 import pytest_asyncio
 
 from pdsync.core import catalogue
-from pdsync.model import Page, Receipt
+from pdsync.model import Page, Receipt, StreamReceipt
 from pdsync.reconcile.sweep import Sweep
+from pdsync.runner.reconcile.by_count import CountReconciler
 from pdsync.runner.reconcile.comparison import Comparison
 from pdsync.runner.reconcile.findings import Finding, ReconcileRequest, ReconcileResult
 from pdsync.runner.reconcile.repair import Repair
-from tests.runner.kit import T0, deal, encode, load, open_session
+from tests.runner.kit import T0, deal, encode, load, open_session, text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -73,6 +74,22 @@ async def test_s8_more_tombstones_than_the_limit_mark_nothing(
     assert f"--max-tombstones {count}" in (found.held_back or f"--max-tombstones {count}")
 
 
+async def test_s8_every_stream_over_its_limit_is_named_and_one_option_lets_all_of_them_pass(
+    session: OnlineSession,
+) -> None:
+    gone = [Finding("deals", str(n), "purged", "404") for n in range(1001, 1013)]
+    gone += [Finding("persons", str(n), "purged", "404") for n in range(1, 12)]
+    found = result(session, *gone)
+    found.swept["persons"] = (0, 11, 0)
+    own = await repair(session)
+    await own.repair_all([DEALS, catalogue.stream("persons")], found)
+    text = found.held_back or ""
+    assert "12 deals of 12 would be marked" in text
+    assert "11 persons of 11 would be marked" in text
+    assert text.count("--max-tombstones 1") == 1
+    assert text.endswith("--max-tombstones 12")
+
+
 @pytest.mark.parametrize(
     ("kind", "is_marked"),
     [("soft_deleted", True), ("purged", True), ("merged", True), ("converted", True), ("extra", True),
@@ -127,3 +144,59 @@ async def test_s7_what_is_missing_is_fetched_and_what_no_longer_exists_stays_a_f
     saved = session.loader.connection.execute("SELECT key FROM meta.findings").fetchall()
     assert {key for (key,) in saved} >= {str(live["id"]), str(UNKNOWN)}  # before the repair: a kill loses none
     assert found.receipt.gaps == []
+
+
+async def test_s7_what_differs_after_its_repair_is_left_and_a_gap_of_the_run(
+    session: OnlineSession, box: RunningSandbox
+) -> None:
+    live = next(entry["record"] for entry in box.dump("deals") if entry["state"] == "live")
+    own = await repair(session, {**live, "update_time": "2100-01-01T00:00:00Z"})  # what a request by id lags behind
+    found = result(session, Finding("deals", str(live["id"]), "stale", source="live"))
+    await own.repair_all([DEALS], found)
+    assert [each.key for each in found.left] == [str(live["id"])]
+    assert [(gap.stream, gap.kind) for gap in found.receipt.gaps] == [("deals", "differs")]
+    assert f"1 records still differ after the repair ({live['id']})" in found.receipt.gaps[0].detail
+
+
+async def test_s7_a_row_that_could_not_be_marked_is_left_and_a_gap_of_the_run(session: OnlineSession) -> None:
+    own = await repair(session)
+    session.loader.connection.execute(
+        "UPDATE deals SET _run_id = 'another', _verified_at = ? WHERE id = 1002", [session.began + timedelta(days=1)]
+    )
+    found = result(session, *(Finding("deals", key, "purged", "404") for key in ("1001", "1002")))
+    await own.repair_all([DEALS], found)
+    assert marked(session) == {"1001"}
+    assert [each.key for each in found.left] == ["1002"]
+    assert [(gap.stream, gap.kind) for gap in found.receipt.gaps] == [("deals", "differs")]
+
+
+async def test_s7_of_a_list_that_is_read_again_whole_only_what_equals_its_rows_is_claimed(
+    session: OnlineSession, box: RunningSandbox
+) -> None:
+    """No operation reads a single activity type, so all of them are read; one that is no longer listed stays."""
+    types = catalogue.stream("activity_types")
+    first, *_ = (entry["record"] for entry in box.dump("activity_types") if entry["state"] == "live")
+    session.loader.table(types, "v1")
+    session.progress["activity_types"] = StreamReceipt()
+    comparison = Comparison(session, ReconcileRequest(repair=True))
+    comparison.sweeps["activity_types"] = Sweep(session.loader.connection, session.loader.table(types, "v1"), 2)
+    keys = [str(first["id"]), str(UNKNOWN)]
+    found = result(session, *(Finding("activity_types", key, "missing") for key in keys))
+    await Repair(comparison).repair_all([types], found)
+    assert [each.key for each in found.left] == [str(UNKNOWN)]
+
+
+async def test_s7_of_the_lists_of_parents_only_what_they_show_is_claimed(session: OnlineSession) -> None:
+    products, connection = catalogue.stream("deal_products"), session.loader.connection
+    parent = next(source.parent for source in products.v2 if source.parent)
+    comparison = Comparison(session, ReconcileRequest(repair=True))
+    counted = CountReconciler(comparison.reader, products, parent, None)
+    shown = {"id": 21, "deal_id": 2, "product_id": 5, "update_time": text(T0)}
+    counted.pages = [Page(-1, 0, encode([shown]), 1, None, LATER, context={"deal_ids": "2"})]
+    sweep = Sweep(connection, session.loader.table(products, "v2"), 3)
+    sweep.add("all", catalogue.operations("v2")["getDealsProducts"], counted.pages)
+    comparison.counted["deal_products"], comparison.sweeps["deal_products"] = counted, sweep
+    found = result(session, *(Finding("deal_products", key, "missing") for key in ("21", "22")))
+    await Repair(comparison).repair_all([products], found)
+    assert [each.key for each in found.left] == ["22"]
+    assert connection.execute("SELECT id, deal_id FROM deal_products").fetchall() == [(21, 2)]

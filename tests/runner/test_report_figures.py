@@ -12,13 +12,13 @@ from pdsync.core.views import views
 from pdsync.runner.report.page.charts import Chart, charts, compiled
 from tests.charts.__main__ import PACKAGES, SPECS, VENDOR
 
-DRAWN = [chart for chart in charts() if chart.spec]
+DRAWN = [(folder, chart) for folder in ("", "fleet") for chart in charts(folder) if chart.spec]
 
 
-@pytest.mark.parametrize("chart", DRAWN, ids=lambda chart: chart.name)
-def test_the_compiled_spec_is_of_the_present_source(chart: Chart) -> None:
-    source = (SPECS / "config.json").read_bytes() + (SPECS / f"{chart.name}.vl.json").read_bytes()
-    content = json.loads((SPECS / "compiled.json").read_bytes())
+@pytest.mark.parametrize(("folder", "chart"), DRAWN, ids=[chart.name for _, chart in DRAWN])
+def test_the_compiled_spec_is_of_the_present_source(folder: str, chart: Chart) -> None:
+    source = (SPECS / "config.json").read_bytes() + (SPECS / folder / f"{chart.name}.vl.json").read_bytes()
+    content = json.loads((SPECS / folder / "compiled.json").read_bytes())
     assert content["vega_lite"] == PACKAGES["vega-lite"]
     assert content["charts"][chart.name]["source"] == hashlib.sha256(source).hexdigest(), "python -m tests.charts"
     assert "rows" in {each["name"] for each in compiled(chart.name)["data"]}

@@ -68,6 +68,15 @@ def test_s6_streams_take_turns_within_the_cycle(folder: Path, ages: dict[str, fl
     assert due(folder, ages) == names
 
 
+def test_l5_less_is_verified_in_a_night_whose_turns_are_dear(folder: Path) -> None:
+    due(folder, {"deals": 3, "persons": 4})
+    settings = config.load(folder)
+    assert [each.stream for each in select_due(settings, NAMES, 0)] == ["persons"]
+    assert select_due(settings, NAMES, 20) == []
+    due(folder, {"deals": 6, "persons": 4})
+    assert [each.stream for each in select_due(settings, NAMES, 20)] == ["deals"]  # it can't wait
+
+
 def test_s6_a_complete_sweep_counts_like_a_full_read(folder: Path) -> None:
     warehouse = str(config.load(folder).warehouse)
     for complete, names in ((False, ["deals"]), (True, [])):
@@ -93,3 +102,30 @@ def test_l5_canaries_are_part_of_the_cost_where_records_were_missing_before(fold
 def test_without_a_cycle_or_a_warehouse_nothing_is_due(folder: Path, tmp_path: Path) -> None:
     assert due(folder, {"deals": 30}, cycle=0) == []
     assert select_due(config.load(tmp_path), NAMES) == []
+
+
+@pytest.mark.parametrize(
+    ("days", "missing", "names"),
+    [
+        (1, False, []),  # each sync shows all of them
+        (1, True, ["notes"]),  # what became of the one that is missing?
+        (6, False, ["notes"]),  # no sync has read them since
+    ],
+)
+def test_s6_a_list_that_its_newest_page_shows_whole_takes_a_turn_only_if_a_row_is_missing(
+    folder: Path, days: int, missing: bool, names: list[str]
+) -> None:
+    settings = config.load(folder)
+    loader = Loader(settings.warehouse)
+    loader.open(1, "Example")
+    load_rows(loader, "notes", {"id": 1, "update_time": text(T0)}, number=10 + 2 * days + missing)
+    asyncio.run(loader.close())
+    due(folder, {})
+    with duckdb.connect(str(settings.warehouse)) as connection:
+        read_at = T0 - timedelta(days=days)
+        connection.execute("UPDATE meta.checkpoints SET watermark = $1, full_at = $1 WHERE stream = 'notes'", [read_at])
+        seen_at = T0 - timedelta(days=days + missing)
+        connection.execute("UPDATE main.notes SET _verified_at = ?", [seen_at])
+    assert [each.stream for each in select_due(settings, NAMES)] == names
+    with duckdb.connect(str(settings.warehouse)) as connection:
+        connection.execute("DELETE FROM meta.checkpoints WHERE stream = 'notes'")

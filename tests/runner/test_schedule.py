@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pdsync.errors import ConfigError
 from pdsync.runner.pipelines import schedule
 from pdsync.runner.pipelines.schedule import Job
 
@@ -37,6 +38,12 @@ def test_cron_runs_the_command_as_it_is(job: Job) -> None:
     command = line.removeprefix("15 2 * * * ").replace("\\%", "%")
     assert shlex.split(command)[: len(job.arguments)] == job.arguments
     assert "%" not in line.replace("\\%", "")
+
+
+@pytest.mark.parametrize("kind", schedule.list_kinds())
+def test_x10_a_folder_with_a_line_break_adds_no_line(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(ConfigError, match="control character"):
+        schedule.render_files(kind, Job("nightly", tmp_path / "a\nExecStartPre=b", "day", 2, 15))
 
 
 def test_launchd_gets_the_command_as_it_is(job: Job) -> None:
@@ -114,8 +121,45 @@ def test_s9_a_backfill_that_stops_at_its_daily_budget_has_not_failed(job: Job, i
     assert ("SuccessExitStatus=3" in service) is is_success
 
 
+@pytest.mark.parametrize("is_success", [True, False])
+@pytest.mark.parametrize("code", [0, 3, 4])
+@pytest.mark.parametrize("kind", ["github", "airflow"])
+def test_s9_a_shell_of_a_platform_takes_exit_3_of_a_backfill_for_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, code: int, *, is_success: bool
+) -> None:
+    program = tmp_path / "pdsync"
+    program.write_text(f"#!/bin/sh\nexit {code}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    text = only(kind, Job("backfill", tmp_path, "day", 2, 15, exit_3_is_success=is_success))
+    if kind == "github":
+        runs = [step.get("run", "") for step in yaml.safe_load(text)["jobs"]["sync"]["steps"]]
+        (command,) = [run for run in runs if run.startswith("pdsync --no-input")]
+    else:
+        (value,) = [
+            node.value
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.keyword) and node.arg == "bash_command"
+        ]
+        command = eval(ast.unparse(value), {"shlex": shlex})
+    done = subprocess.run(["bash", "-e", "-c", command], check=False)
+    assert (done.returncode == 0) is (code == 0 or (code == 3 and is_success))
+
+
+@pytest.mark.parametrize("is_success", [True, False])
+def test_s9_dagster_takes_exit_3_of_a_backfill_for_success(job: Job, *, is_success: bool) -> None:
+    text = only("dagster", Job(job.pipeline, job.project, "day", 2, 15, exit_3_is_success=is_success))
+    (test,) = [node.test for node in ast.walk(ast.parse(text)) if isinstance(node, ast.If)]
+    for code in (0, 3, 4):
+        is_failure = eval(ast.unparse(test), {"done": subprocess.CompletedProcess([], code)})
+        assert is_failure is not (code == 0 or (code == 3 and is_success))
+
+
 def test_pipelines_of_one_project_and_projects_of_one_name_are_told_apart(job: Job) -> None:
     names = {Job(name, job.project, "day", 2, 15).name for name in ("nightly", "hourly")}
     assert len(names) == 2
+    folders = [Path(folder) for folder in ("/a/x", "/b/x")]
+    assert len({Job("nightly", folder, "day", 2, 15).name for folder in folders}) == 2
     marks = {only("cron", Job("nightly", Path(folder), "day", 2, 15)).splitlines()[0] for folder in ("/a/x", "/b/x")}
     assert len(marks) == 2

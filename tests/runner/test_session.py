@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
 import duckdb
 import pytest
+from aiohttp import web
 from msgspec.structs import replace
 
 from pdsync.core import catalogue, config
 from pdsync.core.control import Control
 from pdsync.errors import ConfigError, ProjectLocked, WrongCompany
+from pdsync.extract.raw_archive import Archive
 from pdsync.load.commit import Counts
 from pdsync.model import Page, Receipt, StreamReceipt
 from pdsync.runner import project
 from pdsync.runner.report.receipt import StreamEnd, begin_receipt, conclude
-from pdsync.runner.session import Event, Session, begin_run, open_offline_session
+from pdsync.runner.session import Event, Session, begin_run, open_offline_session, open_session
+from tests.core.servers import server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +91,29 @@ async def test_x5_a_project_of_no_company_or_another_is_refused(settings: Settin
 async def test_s10_one_job_at_a_time(settings: Settings) -> None:
     with project.locked(settings), pytest.raises(ProjectLocked):
         await load_deal(settings, 1)
+
+
+async def test_s3_o5_a_session_begins_after_the_newest_page_though_the_server_s_clock_was_set_back(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    with project.locked(settings) as control:
+        control.bind_company(1, "Acme", None)
+        receipt = begin(control)
+        async with Archive(settings.raw, control, receipt.run_id, 1) as archive:
+            walk = control.open_walk(receipt.run_id, "deals", "live", "v2", "getDeals", None)
+            await archive.seal(walk, Page(walk.id, 0, b'{"data": []}', 0, None, now))
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        body = b'{"success": true, "data": {"id": 1, "name": "Ada", "company_id": 1}}'
+        return web.Response(body=body, content_type="application/json", headers={"Date": yesterday})
+
+    yesterday = format_datetime(now - timedelta(days=1), usegmt=True)
+    monkeypatch.setenv("PDSYNC_API_TOKEN", "c4n4ry-0123456789abcdef")
+    async with server(answer) as url:
+        settings = replace(settings, base_url=url)
+        async with open_session(settings, lambda control, began: begin(control), lambda event: None) as session:
+            assert session.began > now
 
 
 async def test_progress_counts_pages_and_changes(settings: Settings) -> None:

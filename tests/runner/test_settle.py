@@ -67,6 +67,8 @@ def states(control: Control) -> dict[int, str]:
         ("open", 1, 1, "open"),
         ("open", 2, 1, "open"),  # not all of it is loaded yet, as in any run that was cut
         ("open", 1, 2, "dropped"),  # control.db is the older copy: the next page would count as loaded
+        ("open", 0, 1, "dropped"),
+        ("open", 0, 0, "open"),
         ("sealed", 2, 1, "sealed"),
         ("dropped", 1, 2, "dropped"),
     ],
@@ -117,3 +119,16 @@ async def test_o5_a_clock_that_was_ahead_is_put_right_once_this_machine_agrees_w
     assert "a clock was ahead" in note
     assert loader.newest_time() <= datetime.now(UTC)  # type: ignore[operator]
     assert await loader.do(settle, loader, control, clock) == []
+
+
+async def test_o5_a_time_is_not_put_right_by_a_server_s_clock_that_this_machine_s_contradicts(pair: Pair) -> None:
+    control, loader = pair
+    walk, today = begin_walk(control, 1, "open"), datetime.now(UTC).replace(microsecond=0)
+    page = Page(walk.id, 0, b'{"data": [{"id": 1}]}', 1, None, today)
+    await loader.add(DEALS, replace(walk, started_at=today), [page])
+    clock = ServerClock()
+    clock.read(today - timedelta(days=1))  # tonight's `Date` is wrong, not those before
+    (note,) = await loader.do(settle, loader, control, clock)
+    assert "this machine's clock agrees with neither" in note
+    assert loader.newest_time() == today
+    assert clock.now() > today

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
-from pdsync.core import config
+from pdsync.core import catalogue, config
 from pdsync.core.control import Control
 from pdsync.errors import StorageError
 from pdsync.load.commit import Counts
@@ -46,6 +46,26 @@ def test_s2_rows_of_walks_without_a_page_are_what_the_archive_lacks(tmp_path: Pa
         assert count_rows_not_in_archive(file, control) == {"deals": 3}  # a walk that wrote nothing is no loss
     finally:
         control.close()
+
+
+@pytest.mark.parametrize(("archived", "lost"), [(3, {}), (2, {"deals": 1}), (1, {"deals": 2}), (0, {"deals": 3})])
+async def test_s14_rows_of_the_pages_that_a_walk_lacks_at_its_end_are_lost(
+    tmp_path: Path, archived: int, lost: dict[str, int]
+) -> None:
+    async with open_session(tmp_path) as session:
+        run = session.receipt.run_id
+        walk = replace(session.control.open_walk(run, "deals", "live", "v2", "getDeals", None), started_at=T0)
+        for seq in range(3):
+            page = Page(walk.id, seq, encode([deal(seq)]), 1, None if seq == 2 else str(seq + 1), T0)
+            if seq < archived:
+                await session.archive.seal(walk, page)
+            await session.loader.add(catalogue.stream("deals"), walk, [page])
+            await session.loader.commit_staged(catalogue.stream("deals"), walk)
+        path = session.loader.path
+    with unlocked.open_control(config.load(tmp_path)) as control:
+        assert count_rows_not_in_archive(path, control) == lost
+        control.end_walk(walk.id, "pruned")  # what the user has given up is not counted
+        assert count_rows_not_in_archive(path, control) == {}
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pytest
 
 from pdsync.core import catalogue, config
@@ -34,13 +35,21 @@ async def read(session: OnlineSession, *names: str) -> Receipt:
     return session.receipt
 
 
-async def test_s16_definitions_come_first_and_children_last(box: RunningSandbox, tmp_path: Path) -> None:
+async def test_s16_pages_are_loaded_with_their_definitions_and_children_come_last(
+    box: RunningSandbox, faults: Any, tmp_path: Path
+) -> None:
     events: list[Event] = []
+    faults.add(kind="latency", ms=300.0, path="/dealFields")  # the deals are read before it answers
     async with open_session(tmp_path, box) as session:
         session.on_event = events.append
         receipt = await read(session, *NAMES)
+        connection = session.loader.connection
+        fields = {row[0] for row in connection.execute("SELECT column_name FROM meta.custom_fields").fetchall()}
+        assert fields
+        assert fields <= {row[0] for row in connection.execute("DESCRIBE main.deals").fetchall()}
+        assert connection.execute("SELECT count(*) FROM meta.quarantine").fetchone() == (0,)
     steps = [(event.kind, event.stream) for event in events if event.kind in ("started", "finished")]
-    assert steps.index(("finished", "deal_fields")) < steps.index(("started", "deals"))
+    assert steps.index(("finished", "deal_fields")) < steps.index(("finished", "deals"))
     assert max(steps.index(("finished", name)) for name in NAMES[:3]) < steps.index(("started", "deal_products"))
     assert (receipt.exit_code, receipt.complete, set(receipt.streams)) == (0, True, set(NAMES))
 
@@ -61,10 +70,11 @@ async def test_l3_an_exhausted_budget_stops_what_has_not_begun(
     box.clear_log()
     async with open_session(tmp_path, box) as session:
         receipt = await read(session, *NAMES)
+        assert not session.loader.has_been_synced(catalogue.stream("deals"))  # nor loaded without its definitions
     assert receipt.exit_code == 3
     assert {gap.kind for gap in receipt.gaps} == {"stopped"}
-    assert {gap.stream for gap in receipt.gaps} == set(NAMES)
-    assert all("dealFields" in entry.path for entry in box.log)
+    assert {"deal_fields", "deals", "deal_products"} <= {gap.stream for gap in receipt.gaps}
+    assert not any("products" in entry.path for entry in box.log)  # what needs none of them may have begun
 
 
 @pytest.mark.parametrize("was_synced", [False, True])
@@ -97,3 +107,33 @@ async def test_s6_streams_that_take_turns_wait_for_theirs_unless_they_are_named_
     assert (tuple(named.streams), [gap.stream for gap in named.gaps]) == (names, ["webhooks"])
     faults.clear()
     assert tuple((await sync(settings, in_turn)).streams) == ("stages", "webhooks")
+
+
+async def test_l5_archived_leads_wait_for_their_turn_until_a_lead_is_archived(
+    box: RunningSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PDSYNC_API_TOKEN", box.token)
+    settings = config.load(tmp_path, {"account.base_url": box.url, "limits.burst": 0})
+    in_turn = SyncRequest(("leads",), are_named=False)
+
+    async def read(request: SyncRequest = in_turn) -> bool:
+        """Whether a sync requests the archived leads."""
+        box.clear_log()
+        box.clock.advance(1)
+        receipt = await sync(settings, request)
+        assert receipt.exit_code == 0
+        assert receipt.complete
+        return any("archived" in entry.path for entry in box.log)
+
+    def ask(query: str) -> list[tuple[Any, ...]]:
+        with duckdb.connect(str(settings.warehouse), read_only=True) as warehouse:
+            return warehouse.execute(query).fetchall()
+
+    assert await read()
+    assert not await read()
+    assert ask("SELECT count(DISTINCT watermark) FROM meta.checkpoints WHERE stream = 'leads'") == [(1,)]
+    [(id, *_), *_] = ask("SELECT id FROM leads WHERE NOT is_archived ORDER BY id")
+    box.act("PATCH", f"/v1/leads/{id}", {"is_archived": True})
+    assert await read()
+    assert ask(f"SELECT is_archived FROM leads WHERE id = '{id}'") == [(True,)]
+    assert await read(SyncRequest(("leads",)))  # named

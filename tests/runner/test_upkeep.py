@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pytest
 
 from pdsync.core import config
@@ -129,10 +131,28 @@ async def test_a_file_without_a_page_is_removed_when_it_is_old(tmp_path: Path) -
     assert not (settings.raw / "old.zst").exists()
 
 
+async def test_s14_a_file_whose_pages_can_t_be_listed_stays_however_old_it_is(tmp_path: Path) -> None:
+    settings, _ = await archive(tmp_path, WROTE)
+    (whole,) = settings.raw.glob("*.zst")
+    damaged = settings.raw / "damaged.zst"
+    damaged.write_bytes(b"\xff" * 8 + whole.read_bytes()[8:])
+    os.utime(damaged, (0, 0))
+    with unlocked.open_control(settings) as control:
+        assert plan_prune(settings, control, 30).unnamed == []
+
+
 async def test_s14_without_a_warehouse_nothing_is_removed(tmp_path: Path) -> None:
     settings, _ = await archive(tmp_path, WROTE, SAME, SAME)
     project.work_path(settings).unlink()
     with unlocked.open_control(settings) as control, pytest.raises(ConfigError, match="Nothing was removed"):
+        plan_prune(settings, control, 30)
+
+
+async def test_s14_by_a_warehouse_that_lacks_a_walk_nothing_is_removed(tmp_path: Path) -> None:
+    settings, walks = await archive(tmp_path, WROTE)
+    with closing(duckdb.connect(str(project.work_path(settings)))) as older:
+        older.execute("DELETE FROM meta._applied_batches WHERE walk = ?", [walks[0].id])
+    with unlocked.open_control(settings) as control, pytest.raises(ConfigError, match="lacks walks"):
         plan_prune(settings, control, 30)
 
 

@@ -62,7 +62,17 @@ def test_a_receipt_is_described_by_its_totals_and_gaps() -> None:
     )
     assert second == "notes: failed: it broke"
     assert (told["complete"], told["exit_code"], told["gaps"][0]["stream"]) == (False, 1, "notes")
-    assert "complete." in describe_receipt("nightly", "acme", Receipt("run-1", "sync", NOW, streams=streams), 0)["text"]
+    whole = Receipt("run-1", "sync", NOW, streams={"deals": streams["deals"]})
+    assert "acme: complete." in describe_receipt("nightly", "acme", whole, 0)["text"]
+
+
+@pytest.mark.parametrize("kind", ["fewer", "rights"])
+def test_o1_a_run_with_a_gap_that_is_no_failure_is_not_called_complete(kind: str) -> None:
+    gap = IncompleteStream("deals", kind, "the rights leave out some")
+    receipt = Receipt("run-1", "sync", NOW, streams={"deals": StreamReceipt(complete=True)}, gaps=[gap])
+    told = describe_receipt("nightly", "acme", receipt, 0)
+    assert told["complete"] is False
+    assert "acme: NOT complete (exit code 0)." in told["text"]
 
 
 def test_a_failure_is_described_by_its_message() -> None:
@@ -82,6 +92,10 @@ def answering(request: pytest.FixtureRequest) -> Iterator[tuple[str, list[Any]]]
             self.send_response(request.param)
             self.send_header("Location", "/elsewhere")
             self.end_headers()
+
+        def do_CONNECT(self) -> None:  # as a proxy
+            received.append(self.requestline)
+            self.send_error(502)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -104,6 +118,18 @@ def test_x3_it_is_posted_once_and_no_redirect_is_followed(answering: tuple[str, 
     why = post(address, {"text": "hello"})
     assert received == [{"text": "hello"}]
     assert (reason in why) if why and reason else why is reason
+
+
+@pytest.mark.parametrize("answering", [502], indirect=True)
+def test_x2_it_goes_through_the_proxy_which_sees_no_more_than_the_host(
+    answering: tuple[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy, received = answering
+    monkeypatch.setenv("HTTPS_PROXY", proxy.removesuffix("/hook"))
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert "502" in (post("https://hooks.example.com/T0/secret", {"text": "hello"}) or "")
+    assert received == ["CONNECT hooks.example.com:443 HTTP/1.1"]
 
 
 def test_an_unreachable_address_is_a_reason_and_no_error() -> None:

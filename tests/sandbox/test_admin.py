@@ -9,7 +9,7 @@ import pytest
 
 from pdsync.sandbox.activity.simulate import KINDS, TABLE_KINDS
 from pdsync.sandbox.activity.simulate_generic import GENERIC_KINDS
-from pdsync.sandbox.server.admin import DUMPED
+from pdsync.sandbox.server.admin import DUMPED, HANDLERS
 
 if TYPE_CHECKING:
     from .api import Api
@@ -193,3 +193,24 @@ def test_the_back_door_says_what_it_has(reader: Api) -> None:
     assert answer.status == 404
     assert "POST clock" in answer.json["error"]
     assert reader.ask("POST", "/_admin/clock", {}).status == 400
+
+
+ODD: list[Any] = [
+    None, [], [1], "x", 1, {}, {"advance_s": "inf"}, {"advance_s": 1e300}, {"advance_s": "x"}, {"ahead_s": 1e300},
+    {"burst": "x"}, {"burst": 5, "daily_tokens": []}, {"share": None}, {"share": "nan"}, {"records": "x"},
+    {"kinds": 5}, {"only": ["created"]}, {"tokens": None}, {"tokens": 1e999}, {"every": 0},
+    {"every": 1, "kinds": ["unicorns"]}, {"every": 1, "only": ["created"]}, {"token": []},
+    {"token": "admin", "hidden_pipelines": 5}, {"token": "admin", "group": "x"}, {"kind": [], "op": "add"},
+    {"kind": "deals", "op": "x"}, {"kind": "deals", "id": "x", "set": {}}, {"kind": "deals", "id": 1, "set": 5},
+    {"method": 5, "path": 5}, {"method": "GET", "path": "/api/v2/deals", "user_id": "x"}, {"method": "GET", "path": ""},
+    {"allows": "x"}, {"scopes": 5}, {"kind": 5}, {"kind": "mutate", "find": "("}, {"seed": "x", "faults": []},
+    {"faults": 5},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", [path for method, path in HANDLERS if method == "POST"])
+def test_odd_requests_of_the_back_door_are_refused_and_break_nothing(api: Api, path: str) -> None:
+    for odd in ODD:
+        answer = api.ask("POST", f"/_admin/{path}", json.dumps(odd).encode())
+        assert answer.status in (200, 400, 404), (odd, answer.body)
+        assert api.get("/api/v2/deals", limit=2).status in (200, 429), odd

@@ -158,3 +158,8 @@ def test_installments_of_several_deals_are_whole(api: Api) -> None:
     shown = api.get("/api/v2/deals/installments", deal_ids=",".join(map(str, sorted(deals)[:9]))).data
     assert shown
     assert all({"id", "deal_id", "amount", "billing_date", "description"} <= each.keys() for each in shown)
+
+
+def test_a_permission_set_counts_its_assignments(api: Api) -> None:
+    for each in api.get("/v1/permissionSets").data:
+        assert each["assignment_count"] == len(api.get(f"/v1/permissionSets/{each['id']}/assignments").data)

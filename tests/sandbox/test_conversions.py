@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 if TYPE_CHECKING:
     from .api import Api
@@ -47,3 +49,13 @@ def test_a_job_is_known_to_its_record_and_for_three_days(api: Api) -> None:
     assert api.get(f"/api/v2/deals/{id}/convert/status/{uuid.uuid4()}").status == 404
     api.box.clock.advance(4 * 86_400)
     assert api.get(f"/api/v2/deals/{id}/convert/status/{job}").status == 404
+
+
+@pytest.mark.parametrize("name", ["stage_id", "pipeline_id"])
+@pytest.mark.parametrize("wrong", [99_999, "x", [1], True])
+def test_a_lead_stays_if_the_stage_or_the_pipeline_is_unknown(api: Api, name: str, wrong: Any) -> None:
+    lead = api.get("/v1/leads").data[0]
+    before = len(api.box.journal)
+    assert api.post(f"/api/v2/leads/{lead['id']}/convert/deal", **{name: wrong}).status == 400
+    assert api.get(f"/v1/leads/{lead['id']}").status == 200
+    assert len(api.box.journal) == before

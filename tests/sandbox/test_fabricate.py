@@ -10,6 +10,7 @@ import pytest
 from pdsync.sandbox import Company, Sizes, generate_company
 from pdsync.sandbox.company.clock import seconds_of
 from pdsync.sandbox.company.fabricate import Fabricator
+from pdsync.sandbox.operations.generic_records import records_at
 
 SHAPE: dict[str, Any] = {
     "id": "int", "add_time": "time", "update_time": "time", "owner_id": "int", "deal_id": "int", "name": "str",
@@ -62,3 +63,9 @@ def test_links_are_to_records_that_were_generated(company: Company) -> None:
     assert {id for id in links if id is not None} <= set(range(1, company.last_initial_id("deals") + 1))
     persons = [record["person_id"] for record in records(company)]
     assert all(person["value"] is None or person["value"] <= company.last_initial_id("persons") for person in persons)
+
+
+def test_the_company_has_the_currencies_of_its_deals_each_once(company: Company) -> None:
+    codes = [row.record["code"] for row in records_at(company, ("currencies",), ()).values()]
+    assert len({*codes}) == len(codes)
+    assert {row.record["currency"] for row in company["deals"].rows.values()} <= {*codes}

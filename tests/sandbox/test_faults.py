@@ -199,7 +199,20 @@ def test_an_unknown_kind_of_fault_is_refused(api: Api) -> None:
     with pytest.raises(msgspec.ValidationError, match="colour"):
         api.box.faults.add({"kind": "latency", "colour": "red"})
     assert api.ask("POST", "/_admin/faults", [{"kind": "latency", "colour": "red"}]).status == 400
+    for fault in ({"kind": "latency", "path": "("}, {"kind": "mutate", "find": "["}):
+        answer = api.ask("POST", "/_admin/faults", [fault])
+        assert answer.status == 400
+        assert b"is no regular expression" in answer.body
     assert Fault(kind="latency").ms == 100
+
+
+@pytest.mark.parametrize("wrong", [{"path": "("}, {"find": "["}, {"find": "x", "replace": "\\2"}, {"every": 0}])
+def test_a_fault_that_can_t_apply_is_refused_and_none_is_added(api: Api, wrong: dict[str, Any]) -> None:
+    answer = api.ask("POST", "/_admin/faults", [{"kind": "latency"}, {"kind": "mutate", **wrong}])
+    assert answer.status == 400
+    assert str(next(iter(wrong.values()))) in answer.json["error"]
+    assert api.admin("GET", "faults") == []
+    assert api.get("/api/v2/stages").status == 200
 
 
 def test_live_changes_happen_while_one_reads(api: Api) -> None:

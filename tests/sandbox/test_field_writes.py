@@ -100,3 +100,27 @@ def test_where_a_field_shows_is_kept(api: Api) -> None:
     assert api.put(f"/v1/dealFields/{number}", add_visible_flag=False).data["add_visible_flag"] is False
     assert api.get(path, include_fields="ui_visibility").data["ui_visibility"]["details_visible_flag"] is False
     assert api.patch(path, description=None).data["description"] is None
+
+
+@pytest.mark.parametrize("field_type", ["enum", "set"])
+def test_options_of_v1_may_be_plain_texts(api: Api, field_type: str) -> None:
+    field = api.post("/v1/dealFields", name="Choice", field_type=field_type, options=["a", "b"]).data
+    assert [option["label"] for option in field["options"]] == ["a", "b"]
+    changed = api.put(f"/v1/dealFields/{field['id']}", options=[field["options"][1], "c"])
+    assert changed.status == 200
+    assert [option["label"] for option in changed.data["options"]] == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"options": [{"label": ""}]}, {"options": [{"id": 1}]}, {"options": [{"id": "x", "label": "x"}]},
+        {"options": "a"}, {"options": [None]}, {"options": [{"id": [], "label": "x"}]}, {"ui_visibility": "x"},
+        {"description": 5}, {"add_visible_flag": []},
+    ],
+)  # fmt: skip
+def test_a_change_of_a_field_that_is_refused_leaves_its_name_and_its_options(api: Api, wrong: dict[str, Any]) -> None:
+    id = api.post("/v1/dealFields", name="Choice", field_type="enum", options=["a"]).data["id"]
+    before = api.get(f"/v1/dealFields/{id}").data
+    assert api.put(f"/v1/dealFields/{id}", name="Renamed", **wrong).status == 400
+    assert api.get(f"/v1/dealFields/{id}").data == before

@@ -7,10 +7,9 @@ import threading
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import msgspec
 import pytest
 
-from pdsync.sandbox import Company, Sizes, generate_company, running, serve_forever
+from pdsync.sandbox import BadFaults, Company, Sizes, generate_company, running, serve_forever
 
 from .api import Api
 
@@ -62,13 +61,22 @@ def test_a_port_that_is_taken_is_refused(company: Company) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "error"), [("[{}]", msgspec.ValidationError), ('[{"kind": "gremlins"}]', ValueError), (None, OSError)]
+    ("content", "says"),
+    [
+        ("[{}]", "is no JSON list of faults: .*kind"),
+        ("[", "is no JSON list of faults"),
+        ('[{"kind": "401"}, {"kind": "gremlins"}]', "fault 2 of 2: 'gremlins' is not a kind"),
+        ('[{"kind": "401", "nth": 1, "every": 2}]', "fault 1 of 1: .*only one of"),
+        ('[{"kind": "401", "path": "("}]', "fault 1 of 1: path .* is no regular expression"),
+        ('[{"kind": "mutate", "find": "["}]', "fault 1 of 1: find .* is no regular expression"),
+        (None, "can't be read"),
+    ],
 )
 def test_a_bad_file_of_faults_is_refused_before_the_start(
-    company: Company, tmp_path: Path, content: str | None, error: type[Exception]
+    company: Company, tmp_path: Path, content: str | None, says: str
 ) -> None:
     path = tmp_path / "faults.json"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(error):
+    with pytest.raises(BadFaults, match=f"{path}.*{says}"):
         serve_forever(company, faults_file=path)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pdsync.sandbox import Company, Sizes, generate_company
+from pdsync.sandbox.operations.generic_records import records_at
 from pdsync.sandbox.operations.merges import merge_records
 
 KINDS = {"deals": "deal_id", "persons": "person_id", "organizations": "org_id"}
@@ -39,6 +40,23 @@ def test_linked_records_move_to_the_winner(company: Company, kind: str) -> None:
     removed = company[kind].removed[loser]
     assert (removed.state, removed.merged_into, loser in company[kind].rows) == ("merged", winner, False)
     assert (company.journal[-1].op, company.journal[-1].id) == ("merge", loser)
+
+
+@pytest.mark.parametrize(
+    ("kind", "collection", "link"),
+    [("deals", "notes", "deal_id"), ("persons", "notes", "person_id"), ("persons", "leads", "person_id"),
+     ("organizations", "leads", "organization_id")],
+)  # fmt: skip
+def test_linked_notes_and_leads_move_to_the_winner(company: Company, kind: str, collection: str, link: str) -> None:
+    records = records_at(company, (collection,), ())
+    live = {row.id for row in company[kind].rows.values() if row.state == "live"}
+    loser = next(row.record[link] for row in records.values() if row.record.get(link) in live)
+    winner = next(id for id in live if id != loser)
+    before = {id for id, row in records.items() if row.record.get(link) == loser}
+    merge_records(company, kind, loser, winner, None)
+    after = records_at(company, (collection,), ())
+    assert {after[id].record[link] for id in before} == {winner}
+    assert loser not in {row.record.get(link) for row in after.values()}
 
 
 def test_the_winner_wins_and_its_empty_values_are_filled(company: Company) -> None:

@@ -105,6 +105,30 @@ def test_products_put_into_a_deal_together_are_all_shown_with_their_sums(api: Ap
     assert api.post(f"/api/v2/deals/{deal}/products/bulk", data=[*lines, {"product_id": product}]).status == 400
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{}, {"product_id": 99_999}, {"product_id": "x"}, {"product_id": [1]}, {"item_price": "x"}, {"quantity": [1]}],
+    ids=str,
+)
+def test_no_product_is_put_into_a_deal_if_one_of_them_is_refused(api: Api, wrong: dict[str, Any]) -> None:
+    deal, (product, deleted) = api.live("deals")[0], api.live("products")[:2]
+    assert api.delete(f"/api/v2/products/{deleted}").status == 200
+    good, path = {"product_id": product, "item_price": 10, "quantity": 2}, f"/api/v2/deals/{deal}/products"
+    before = api.get(path).data
+    bad = {**good, "product_id": deleted} if not wrong else {**good, **wrong}
+    assert api.post(f"{path}/bulk", data=[good, bad]).status == 400
+    assert api.get(path).data == before
+
+
+@pytest.mark.parametrize("what", ["activities", "tasks"])
+@pytest.mark.parametrize("id", ["x", "1.5", "%C2%B2", "-1"])
+def test_an_item_of_a_plan_is_named_by_a_number(api: Api, what: str, id: str) -> None:
+    project = api.get("/api/v2/projects").data[0]["id"]
+    assert api.put(f"/v1/projects/{project}/plan/{what}/{id}", phase_id=1).status == 400
+    assert api.put(f"/v1/projects/{project}/plan/{what}/4", phase_id="x").status == 400
+    assert api.put(f"/v1/projects/{project}/plan/{what}/4", phase_id=1).data["item_id"] == 4
+
+
 def test_products_taken_out_of_a_deal_together_are_named_and_the_rest_is_told(api: Api) -> None:
     deal, product = api.live("deals")[0], api.live("products")[0]
     line = {"product_id": product, "item_price": 1, "quantity": 1}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
-from pdsync.sandbox import Company, Sizes, generate_company
+from pdsync.sandbox import Company, LiveChanges, Sizes, generate_company
 from pdsync.sandbox.activity.simulate import CHANGES, KINDS, TABLE_KINDS, simulate_changes
 
 NOW = datetime(2026, 11, 20, 10, 0, 0, tzinfo=UTC)
@@ -48,6 +49,12 @@ def test_a_number_of_records_goes_before_the_share(company: Company) -> None:
     assert simulate_changes(company, share=0, kinds=["deals"])["deals"] == {change: [] for change in CHANGES}
 
 
+def test_no_records_are_no_changes_whatever_the_share(company: Company) -> None:
+    done = simulate_changes(company, records=0)
+    assert not any(ids for by_change in done.values() for ids in by_change.values()), done
+    assert company.journal == []
+
+
 def test_the_same_seed_makes_the_same_changes() -> None:
     one, same, other = (
         simulate_changes(generate_company(seed=5, sizes=Sizes(deals=60), now=NOW), share=0.1, seed=seed)
@@ -60,3 +67,15 @@ def test_an_unknown_kind_is_refused_before_any_change(company: Company) -> None:
     with pytest.raises(ValueError, match=f"cannot change 'unicorns'; there are {', '.join(KINDS)}"):
         simulate_changes(company, kinds=["deals", "unicorns"])
     assert company.journal == []
+
+
+def test_an_unknown_change_is_refused_before_any_change(company: Company) -> None:
+    with pytest.raises(ValueError, match=f"cannot make the change 'created'; there are {', '.join(CHANGES)}"):
+        simulate_changes(company, only=["updated", "created"])
+    assert company.journal == []
+
+
+@pytest.mark.parametrize("wrong", [{"only": ("created",)}, {"kinds": ("unicorns",)}, {"every": 0}])
+def test_changes_at_every_nth_request_are_refused_when_they_are_set(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"created|unicorns|every"):
+        LiveChanges(**{"every": 1, **wrong})

@@ -95,7 +95,7 @@ class Batch:
         return [entry["id"] for entry in self.remote.dump(kind) if entry["state"] == "live"]
 
     def push_to_the_end(self, *, kills: int = 0, most: int = 60) -> None:
-        """Push until no mutation is open; kill the first `kills` pushes at random times."""
+        """Push until no mutation is open, at most `most` times; kill pushes at random until `kills` were killed."""
         random = Random(self.seed)
         command = ("push", "--yes", "--allow", "delete,merge", "--max-changes", "100000", "--max-deletes", "100000",
                    "--settle-seconds", "0.3", "-q")  # fmt: skip
@@ -120,7 +120,7 @@ class Batch:
 
     def wrong(self) -> list[str]:
         """Violations of W1 (each mutation ends once, none is lost) and W2 (it takes effect once or not at all)."""
-        effects = self._effects()
+        effects = self.effects()
         problems = [*self.losses]
         rows = self.project.control("SELECT state, reason, operation FROM mutations ORDER BY seq")
         for mark, (state, reason, operation) in zip(self.marks, rows, strict=True):
@@ -142,7 +142,7 @@ class Batch:
         )
         return problems + [f"#{seq} needs review without evidence" for (seq,) in evidence]
 
-    def _effects(self) -> Counter[str]:
+    def effects(self) -> Counter[str]:
         """How often each mark was written into a record, or its record was deleted or merged."""
         counts: Counter[str] = Counter()
         marks = set(self.marks)

@@ -4,6 +4,7 @@ drift = Drift(project, box, count=3, seed=1)
 drift.make()                 # at the source, and directly in the work file
 drift.expected               # {("deals", "12"): "stale", …}
 drift.wrong(findings)        # differences that reconcile missed, invented or classified wrongly: [] is right
+drift.counts                 # after wrong(): how many were planted, found, missed, …
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Drift:
     seed: int = 1
     kinds: tuple[str, ...] = KINDS
     expected: dict[tuple[str, str], str] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
 
     def make(self) -> None:
         random, lives = Random(self.seed), dict[str, list[Any]]()
@@ -90,20 +92,25 @@ class Drift:
     def wrong(self, findings: list[dict[str, Any]]) -> list[str]:
         """What is wrong with `findings`, the events of `reconcile --json`."""
         found = {(each["stream"], each["key"]): each["kind"] for each in findings if "key" in each}
-        problems = []
-        for address, kind in self.expected.items():
-            if address not in found:
-                problems.append(f"{address} is {kind} and was not found")
-            elif found[address] != kind:
-                problems.append(f"{address} is {kind} and was called {found[address]}")
+        missed = [address for address in self.expected if address not in found]
+        misnamed = [address for address, kind in self.expected.items() if found.get(address, kind) != kind]
         touched = {kind for kind, _ in self.expected}
         # A merge moves the children of the loser and a deletion changes counts: such records are stale too.
-        problems += [
-            f"{address} does not differ and was called {kind}"
+        invented = [
+            address
             for address, kind in found.items()
             if address not in self.expected and address[0] in touched and kind != "stale"
         ]
-        return problems
+        self.counts = {
+            "differences planted": len(self.expected),
+            "differences found": len(self.expected) - len(missed),
+            "differences missed": len(missed),
+            "differences of a wrong class": len(misnamed),
+            "false differences": len(invented),
+        }
+        problems = [f"{address} is {self.expected[address]} and was not found" for address in missed]
+        problems += [f"{each} is {self.expected[each]} and was called {found[each]}" for each in misnamed]
+        return problems + [f"{each} does not differ and was called {found[each]}" for each in invented]
 
     # At the source.
 

@@ -1,10 +1,9 @@
 """Parameters for every mutating operation, with nested items: each is added, changed and deleted through the queue.
 
-    for batch in BATCHES:
-        for name in batch: queue(name, parameters(name, known))
+    outcomes = push_everything(project, records(box, project))
 
 `known` maps a word in braces to an id: of a record that is there (`deal`), or that an operation has added
-(`addDeal`). Each record that is added is changed and deleted by the operations of the same resource.
+(`v2 addDeal`). Each record that is added is changed and deleted by the operations of the same resource.
 """
 
 from __future__ import annotations
@@ -182,7 +181,7 @@ def _filled(value: Any, known: dict[str, Any]) -> Any:
 
 
 def mutating() -> list[Operation]:
-    """Every mutating operation that is not removed."""
+    """Every mutating operation of the company's host that is not removed."""
     return [
         each for version in catalogue.VERSIONS for each in catalogue.operations(version).values()
         if each.mutates and not each.removed and not each.host
@@ -194,7 +193,7 @@ ADDS = {each.name for each in mutating() if each.id.startswith("add") and "{id}"
 
 
 def batch(operation: Operation) -> int:
-    """The push in which an operation has its turn: what it is about has to be there, and to last until the others."""
+    """The round in which an operation has its turn: what it is about has to be there, and to last until the others."""
     verb = re.match("[a-z]+", operation.id)
     assert verb is not None
     needs_one = "{v" in str(parameters(operation, _Words()))
@@ -246,7 +245,14 @@ def records(box: RunningSandbox, project: Project) -> dict[str, Any]:
 
 
 def push_everything(project: Project, known: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
-    """Queue and push every mutating operation, and take updates back: state and reason of each."""
+    """Queue and push every mutating operation, one by one, and take updates back.
+
+    Adds to `known` the id of what each operation has written, by the operation's name.
+
+    Returns:
+        By operation (state, reason, detail), with stderr as a fourth where it was not pushed; ("refused", stderr) where
+        it was not queued.
+    """
     outcomes: dict[str, tuple[Any, ...]] = {}
     for number, operation in enumerate(sorted(mutating(), key=batch)):
         given = parameters(operation, {**known, "n": number})

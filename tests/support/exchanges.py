@@ -50,7 +50,10 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Explanation:
-    """A difference that is meant, and the document that says so; every text is matched from its beginning."""
+    """A difference that is meant, and the document that says so.
+
+    `operation` is a regular expression of the whole name, `difference` and `scenario` are ones of the beginning.
+    """
 
     side: str
     operation: str
@@ -96,7 +99,7 @@ class Recorder:
             self.compare_answer(operation, request.target, request.query, reply)
 
     def compare_answer(self, operation: str, target: str, query: dict[str, str], reply: Reply) -> None:
-        """Compare an answer whose request is not pdsync's."""
+        """Compare an answer alone, also one whose request is not pdsync's."""
         answer, extra = _answer(reply), frozenset(re.findall(r"\w+", query.get("include_fields", "")))
         if self._is_new(operation, (reply.status, answer, sorted(extra))):
             self._add("answer", operation, target, answer_differences(operation, reply.status, answer, extra))

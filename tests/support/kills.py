@@ -34,6 +34,7 @@ class Outcome:
     kills: int = 0
     rounds: int = 0
     requests: int = 0
+    tables: int = 0  # compared
     refetched: list[str] = field(default_factory=list)  # sealed pages that were requested again
     repeated: int = 0  # pages that were requested again because the kill came before their seal
     different: list[str] = field(default_factory=list)
@@ -45,7 +46,10 @@ class Outcome:
 
 
 def again(remote: Remote, project: Project, *arguments: str, first: str, outcome: Outcome, kill_after: float) -> Ran:
-    """One more attempt, killed `kill_after` seconds after its first request if it still runs; checks its requests."""
+    """One more attempt, killed `kill_after` seconds after its first request if it still runs; checks its requests.
+
+    Adds what it finds to `outcome`, and clears the company's log before.
+    """
     before = project.sealed() if project.cut_short() else set()
     requested_before = {page_of(request) for request in remote.log()} if project.cut_short() else set()
     remote.clear_log()
@@ -93,6 +97,7 @@ def round_of(
             outcome.different.append(f"the run that was not killed ended with {ran}")
         break
     calm_tables, shaken_tables = fingerprint(calm), fingerprint(shaken)
+    outcome.tables = len(calm_tables)
     outcome.different += [
         f"{t}: {calm_tables.get(t)} and {shaken_tables.get(t)}"
         for t in calm_tables | shaken_tables
@@ -124,7 +129,15 @@ def state_of(project: Project) -> str:
 def chain(
     remote: Remote, folder: Path, deaths: list[str], arguments: tuple[str, ...], *, rows: int
 ) -> tuple[Outcome, Project]:
-    """One run that is killed at one named place after the other, and then ends."""
+    """One run that is killed at one named place after the other, and then ends.
+
+    Args:
+        remote: the company; its log is cleared.
+        folder: of the project, which must be new or the one to continue.
+        deaths: for each kill the arguments of `knobs.die`, as text.
+        arguments: of the command.
+        rows: of a page, at most.
+    """
     project, outcome, first = Project(folder, remote), Outcome(rounds=1), SMALL.format(rows=rows)
     remote.clear_log()
     for death in deaths:

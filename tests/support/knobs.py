@@ -1,8 +1,8 @@
 """Changes values inside a pdsync process that no setting changes, so that a small company behaves like a large one.
 
 Used in a child process before the command line starts (`Project.run(first="knobs.small_pages(20)")`), and around
-commands that run inside the test (`Project.here`). Only sizes, waits and the time of a kill change, never what
-pdsync promises.
+commands that run inside the test (`Project.here`). Only sizes, waits, clocks and the time of a kill change, never what
+pdsync promises. Changes last until the process ends, except that of `smaller_pages`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from datetime import datetime, timedelta, tzinfo
@@ -85,7 +86,7 @@ def tomorrow() -> None:
 
 
 def local_clock(seconds: float) -> None:
-    """Set the clock of this process to `seconds` since 1970; it runs on from there."""
+    """Set `time.time` and `datetime.now` of this process to `seconds` since 1970; they run on from there."""
     ahead = seconds - time.time()
     real_time, real_now = time.time, datetime.now
     time.time = lambda: real_time() + ahead
@@ -109,6 +110,18 @@ def die(module: str, name: str, nth: int = 1, *, after: bool = False) -> None:
     def met(calls: int, is_over: bool) -> None:
         if calls == nth and is_over == after:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    _watch(module, name, met)
+
+
+def interrupt(module: str, name: str, number: int, in_s: float = 0) -> None:
+    """Send this process the signal `number` before the first call of `name` in `module`, or `in_s` seconds into it."""
+
+    def met(calls: int, is_over: bool) -> None:
+        if calls == 1 and not is_over and in_s:
+            threading.Timer(in_s, os.kill, (os.getpid(), number)).start()
+        elif calls == 1 and not is_over:
+            os.kill(os.getpid(), number)
 
     _watch(module, name, met)
 

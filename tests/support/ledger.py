@@ -1,7 +1,7 @@
 """The mutations of a project: their states in control.db, compared with the sandbox's journal.
 
-    ledger = Ledger(project, box)
-    ledger.queue(dice, 12)
+    ledger = Ledger(project, box, work)
+    ledger.queue(dice, 12, project.run, "n1")
     ledger.pushed(clean=True)   # after each push: what took effect, and which store has a record of it
     ledger.wrong()              # mutations that were lost, took effect twice, or have a wrong state: [] is right
 
@@ -62,7 +62,14 @@ class Ledger:
     # Queueing.
 
     def queue(self, dice: Random, count: int, run: Callable[..., Ran], prefix: str) -> list[str]:
-        """Queue `count` mutations in one file. Returns what is wrong with that."""
+        """Queue `count` mutations in one file. Returns what is wrong with that.
+
+        Args:
+            dice: choose the mutations.
+            count: how many.
+            run: runs `pdsync` with these words in the project, as `Project.run`.
+            prefix: of their texts, another one at each call.
+        """
         rows, marks = self._rows(dice, count, prefix)
         before = {id for id, _, _ in self._states()}
         path = self.project.folder / "batch.ndjson"

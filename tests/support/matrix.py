@@ -190,7 +190,7 @@ class Scenes:
         self._run(self.project, *_SYNC)
         self._run(self.project, *_EXPORT)
         box.clock.advance(3600)
-        box.change(0.1, seed=seed + 1, kinds=list(STREAMS), only=["updated", "created"])
+        box.change(0.1, seed=seed + 1, kinds=list(STREAMS), only=["updated", "added"])
         Drift(self.project, box, 1, seed, STREAMS).make()
         ahead = (datetime.now(UTC) - box.clock.now()).total_seconds()
         assert ahead > 0  # no change may be in the future of the request's time range

@@ -116,7 +116,7 @@ BACKFILL = [
 ]
 PUSH = [
     *_around("writeback.outbox", "Outbox.approve", "Outbox.arm", "Outbox.record_answer", "Outbox.settle"),
-    *_around("runner.push", "_read_back"),
+    *_around("runner.read_back", "read_back"),
     *_around("load.commit", "commit"),
     *_around("core.control", "Control.record_pages"),
 ]

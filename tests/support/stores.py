@@ -57,7 +57,7 @@ class Suffered(NamedTuple):
         return f"{text} ({' and '.join(self.files)})" if self.loss.warehouse != "kept" else text
 
     def holds(self, file: str) -> int | None:
-        """The day of the copy that one of `HOLDERS` was restored from; None: unchanged, 0: nothing is left."""
+        """The day of the copy that one of `HOLDERS` was restored from; None: unchanged, 0: lost, emptied or cut."""
         store = file if file in STORES else "warehouse"
         if self.loss[STORES.index(store)] == "kept" or (store == "warehouse" and file not in self.files):
             return None

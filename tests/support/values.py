@@ -14,7 +14,10 @@ Truth = dict[str, dict[Any, dict[str, Any]]]  # stream → key → entry of the 
 
 
 def changed_between(before: Truth, after: Truth, mailbox: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Keys by stream that a run must write, and keys that it may write because only columns in BLIND differ."""
+    """Keys by stream that a run must write, and all that it may write: also those of which only BLIND columns differ.
+
+    Keys that are in no list any more are in neither.
+    """
     must, may = {}, {}
     for stream, entries in after.items():
         was = listed(stream, before[stream].values(), mailbox)

@@ -79,7 +79,7 @@ class Remote:
         return [json.loads(line) for line in self.admin("GET", path).splitlines()]
 
     def dump(self, kind: str) -> list[dict[str, Any]]:
-        """Every record that exists or existed, with its state."""
+        """Every record that exists or existed, with its state; of leads and notes only those that exist."""
         return self.lines(f"dump?kind={kind}")
 
     def truth(self) -> dict[str, dict[Any, dict[str, Any]]]:
@@ -164,7 +164,10 @@ class Ran:
 
 
 def run_here(arguments: Sequence[str], env: dict[str, str], stdin: str = "") -> Ran:
-    """Run the main() of `pdsync …` inside this process, with this environment and this text on stdin."""
+    """Run the main() of `pdsync …` inside this process, with this environment and this text on stdin.
+
+    It waits only 10 ms before the first retry.
+    """
     out, err = io.TextIOWrapper(io.BytesIO(), "utf-8", newline=""), io.StringIO()  # some results are bytes
     mask = os.umask(0o077)
     code = 0
@@ -258,7 +261,7 @@ class Project:
             return connection.execute(query, values).fetchall()
 
     def kept(self) -> dict[str, str]:
-        """The hash of each file of the project, and the tables of control.db except the request ledger."""
+        """The hash of each file of the project except locks, and of control.db the company, runs, walks and pages."""
         files = {
             str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(self.folder.rglob("*"))
@@ -435,7 +438,10 @@ def differing_versions(one: Project, other: Project, table: str) -> list[str]:
 
 
 def broken_history(project: Project) -> list[str]:
-    """Keys whose versions overlap, have a gap, or are not open exactly once (S12)."""
+    """Keys whose versions overlap, have a gap, or are not open exactly once (S12), and keys with several rows.
+
+    At most five of each sort and table.
+    """
     problems = []
     with project.warehouse() as connection:
         tables = connection.execute("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'").fetchall()

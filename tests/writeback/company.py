@@ -35,6 +35,7 @@ TABLES: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     "stages": ("id BIGINT, name VARCHAR, pipeline_id BIGINT", [
         (100, "Offer", 10), (101, "Offer", 11), (102, "Won it", 10),
     ]),
+    "currencies": ("id BIGINT, code VARCHAR, name VARCHAR", [(1, "EUR", "Euro"), (2, "USD", "US Dollar")]),
     "organizations": ("id BIGINT, name VARCHAR", [(7, "Acme"), (8, "Globex")]),
     "activity_types": ("key_string VARCHAR, name VARCHAR", [("call", "Call"), ("lunch", "Lunch date")]),
     "activities": ("id BIGINT, type VARCHAR", [(1, "call"), (2, "demo"), (3, None)]),

@@ -58,7 +58,7 @@ def test_a_label_in_the_companys_language_means_built_in_fields_only(names: Name
 def test_options_and_stages_belong_to_their_field_and_pipeline(names: NameResolver) -> None:
     assert names.names.options(DEALS, SIZE) == [Option("1", "Large"), Option("2", "Small")]
     assert names.names.options(NOTES, TIER) == []
-    assert names.names.stages_of(10) == {100, 102}
+    assert names.names.ids_named("stages", "Offer", pipeline=10) == [100]
     assert names.names.records_as_options("pipelines") == [Option("10", "Sales"), Option("11", "Partners")]
 
 

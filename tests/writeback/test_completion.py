@@ -31,9 +31,18 @@ def custom(value: Any) -> dict[str, Any]:
         ({"title": "New"}, {"title": "Old"}, {"title": "New"}),
     ],
 )  # fmt: skip
-def test_custom_fields(payload: dict[str, Any], record: dict[str, Any], completed: dict[str, Any]) -> None:
+@pytest.mark.parametrize("append", [False, True])  # which is about lists
+def test_custom_fields(
+    payload: dict[str, Any], record: dict[str, Any], completed: dict[str, Any], append: bool
+) -> None:
     operation = catalogue.operation("v2 updateDeal")
-    assert complete(operation, payload, record, append=False, currency="EUR") == completed
+    assert complete(operation, payload, record, append=append, currency="EUR") == completed
+
+
+def test_append_adds_to_the_options_of_a_custom_field() -> None:
+    operation = catalogue.operation("v2 updateDeal")
+    found = complete(operation, custom([6]), custom([5]), append=True, currency="EUR")
+    assert found == custom([5, 6])
 
 
 @pytest.mark.parametrize(
@@ -58,3 +67,27 @@ def test_an_appended_e_mail_address_is_not_the_main_one() -> None:
     again = {"value": "A@example.com", "label": "work", "primary": True}
     found = complete(operation, {"emails": [new, again]}, {"emails": [first]}, append=True, currency=None)
     assert found == {"emails": [first, new | {"primary": False}]}
+
+
+WEG = {"value": "Weg 2, Bonn", "locality": "Bonn", "country": "DE", "route": None, "formatted_address": "Weg 2, Bonn"}
+
+
+@pytest.mark.parametrize(
+    ("operation", "payload", "record", "completed"),
+    [
+        ("v1 updateLead", {"value": {"amount": 7}}, {"value": {"amount": 5, "currency": "USD"}},
+         {"value": {"amount": 7, "currency": "USD"}}),
+        ("v1 updateLead", {"value": {"amount": 7}}, {"value": None}, {"value": {"amount": 7}}),
+        ("v1 updateLead", {"value": None}, {"value": {"amount": 5, "currency": "USD"}}, {"value": None}),
+        ("v2 updateOrganization", {"address": {"locality": "Ulm"}}, {"address": WEG},
+         {"address": {"value": "Weg 2, Bonn", "locality": "Ulm", "country": "DE", "formatted_address": "Weg 2, Bonn"}}),
+        ("v2 updateOrganization", {"address": {"value": "Rue 1"}}, {"address": WEG}, {"address": {"value": "Rue 1"}}),
+        ("v2 updateDealField", {"ui_visibility": {"a": True}}, {"ui_visibility": {"b": True}},
+         {"ui_visibility": {"a": True}}),  # settings are sent as they are
+    ],
+)  # fmt: skip
+def test_a_built_in_amount_or_address_keeps_its_other_parts(
+    operation: str, payload: dict[str, Any], record: dict[str, Any], completed: dict[str, Any]
+) -> None:
+    found = complete(catalogue.operation(operation), payload, record, append=False, currency="EUR")
+    assert found == completed

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from pdsync.core import catalogue
@@ -118,6 +119,19 @@ def test_a_reference_stands_for_an_id_and_is_a_text_elsewhere() -> None:
     assert made.name == "deal"
 
 
+@pytest.mark.parametrize("operation", ["v1 updateLead", "v2 updateDeal"])
+def test_a_text_of_a_custom_field_may_begin_as_a_reference_does(operation: str) -> None:
+    id = "00000000-0000-0000-0000-000000000001" if operation == "v1 updateLead" else 1
+    payload = make(operation, {"id": id, CODE: "@acme"}).payload
+    assert {**payload, **payload.get("custom_fields", {})}[CODE] == "@acme"
+
+
+def test_a_body_that_is_a_text_is_refused_and_no_crash() -> None:
+    listed = next(each for each in catalogue.operations("v2").values() if each.mutates and each.body_list)
+    with pytest.raises(ConfigError):
+        make(listed.name, {**dict.fromkeys(listed.path_params, 1), "body": "@acme"})
+
+
 def test_a_reference_in_the_path_leaves_the_target_open() -> None:
     assert make("updateDeal", {"id": "@new", "title": "x"}).target is None
 
@@ -200,3 +214,21 @@ def test_what_was_exported_is_queued_the_same_again(tmp_path: Path) -> None:
     copies = outbox.add(again)
     assert copies[1].references == {copies[0].id}
     assert [each.payload for each in copies[::2]] == [each.payload for each in outbox.mutations()[:3:2]]
+
+
+def test_what_undo_expects_of_a_record_survives_export_and_import(tmp_path: Path) -> None:
+    outbox = open_outbox(tmp_path, journal=False)
+    expected = {"title": "Ours", f"custom_fields/{CODE}": [5, 6]}
+    mutation = outbox.add([entry(expected=expected)])[0]
+    (row,) = enqueue.export_rows([mutation])
+    for given in (row, {**row, "_expected": msgspec.json.encode(row["_expected"]).decode()}):  # a cell of a text file
+        good, bad = enqueue.make_entries(NAMES, catalogue.operation("updateDeal"), [given], null_clears=True)
+        assert bad == []
+        assert (good[0].expected, good[0].payload) == (expected, mutation.payload)
+
+
+@pytest.mark.parametrize("value", ["title", "[1]", [1], 5])
+def test_expected_values_that_are_no_object_are_refused(value: object) -> None:
+    row = {"id": 1, "title": "x", "_expected": value}
+    good, bad = enqueue.make_entries(NAMES, catalogue.operation("updateDeal"), [row], null_clears=True)
+    assert (good, "the column '_expected' is no JSON object" in bad[0].why) == ([], True)

@@ -15,7 +15,7 @@ from pdsync.errors import AuthError, GuardTripped, Stopped
 from pdsync.writeback.executor import Limits, PushExecutor
 from pdsync.writeback.outbox import Reference
 from pdsync.writeback.plan import Plan, Step
-from tests.writeback.api import answering
+from tests.writeback.api import LOST, answering
 from tests.writeback.kit import COMPANY, entry, open_outbox
 
 if TYPE_CHECKING:
@@ -262,6 +262,27 @@ async def test_w1_one_mutation_at_which_pdsync_fails_does_not_end_the_push_of_th
     assert outbox.get(1).reason == "local_error"
     assert len(ended) == 2
     assert executor.stopped is None
+
+
+async def test_w1_a_reference_to_nothing_does_not_end_the_push_of_the_others(outbox: Outbox) -> None:
+    lost = entry("v2 addPerson", {"name": "Anna", "org_id": {"$ref": "00000000-0000-0000-0000-000000000000"}})
+    executor, _, ended = await push(outbox, plan(outbox, [lost, update(1)]), deals(1))
+    assert states(outbox) == ["rejected", "applied"]
+    first = outbox.mutations()[0]
+    assert (first.reason, executor.blocked, len(ended)) == ("not_valid", {}, 2)
+    assert "which is not queued. Queue it again." in str(first.detail)
+
+
+@pytest.mark.parametrize("failure", [500, LOST, 401])
+async def test_w7_an_update_whose_changelog_cannot_be_read_is_applied(outbox: Outbox, failure: Any) -> None:
+    answers = {"/v1/users/me": {"id": ME}, "/v1/deals/1/changelog": failure} | deals(1)
+    planned = plan(outbox, [update(1)])
+    async with answering(outbox.control.path.parent, answers) as api:
+        await api.http.call(catalogue.operation("v1 getCurrentUser"))
+        executor = PushExecutor(api.http, outbox, planned, PUSH, me=ME, settle_s=0, check_lost_updates=True)
+        await executor.run()
+    assert "/v1/deals/1/changelog" in api.requests
+    assert (states(outbox), executor.blocked) == (["applied"], {})
 
 
 async def test_w14_an_interrupted_push_waits_for_its_requests_and_starts_no_more(outbox: Outbox) -> None:

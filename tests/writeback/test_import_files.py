@@ -130,6 +130,12 @@ def test_w7_a_csv_is_read_however_a_spreadsheet_has_saved_it(tmp_path: Path, con
     assert read(path).rows == TABLE
 
 
+def test_w7_utf_16_is_known_by_its_mark_where_few_bytes_are_zero(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(("id;title\n1;" + "Łłź値й" * 40).encode("utf-16"))
+    assert read(path).rows == [{"id": "1", "title": "Łłź値й" * 40}]
+
+
 def test_w7_bytes_in_an_unknown_encoding_are_refused_and_read_when_it_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_bytes("id;name;city\n1;Müller;Köln\n".encode("windows-1252"))

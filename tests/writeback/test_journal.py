@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import pytest
 
 from pdsync.errors import StorageError
 from pdsync.writeback.journal import FOLDER, Journal
+from tests.support.synced import Synced
 from tests.writeback.kit import bring_to, entry, open_outbox
 
 if TYPE_CHECKING:
@@ -58,6 +60,16 @@ def test_what_was_appended_is_read_in_order(journal: Journal, snapshots: list[Sn
     assert read(journal) == snapshots
     assert only_file(journal).stat().st_mode & 0o777 == 0o600
     assert journal.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_w11_what_was_appended_is_on_disk_when_append_returns(
+    journal: Journal, snapshots: list[Snapshot], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = Synced()
+    monkeypatch.setattr(os, "fsync", synced.fsync)
+    for each in snapshots:
+        journal.append([each])
+        assert synced.bytes_of(only_file(journal)) == only_file(journal).stat().st_size
 
 
 def test_a_journal_that_does_not_exist_is_empty(journal: Journal) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pdsync.model import State
-    from pdsync.writeback.outbox import Outbox
+    from pdsync.writeback.outbox import Entry, Outbox
 
 OPEN_STATES: tuple[State, ...] = ("queued", "approved", "armed", "unknown")
 ENDS: tuple[State, ...] = ("applied", "rejected", "conflict", "needs_review")
@@ -32,6 +32,13 @@ def journaled(outbox: Outbox, id: str) -> str:
     assert outbox.journal
     snapshots = [each for _, _, lines in outbox.journal.read({}) for each in lines if each.mutation.id == id]
     return snapshots[-1].mutation.state
+
+
+def damage_journal(folder: Path) -> None:
+    """Let nothing be written to the journal any more."""
+    for path in (folder / "raw" / "outbox").iterdir():
+        path.unlink()
+        path.mkdir()
 
 
 def answer(body: bytes = b"{}", status: int = 200) -> Answer:
@@ -94,20 +101,79 @@ def test_w11_a_reference_that_fits_nothing_queues_nothing(outbox: Outbox, name: 
     assert len(outbox.mutations()) == 1
 
 
+def acme(**options: str) -> Entry:
+    return entry("v2 addOrganization", {"name": "Acme"}, **options)
+
+
+@pytest.mark.parametrize("state", ["queued", "applied"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_w5_a_reference_to_an_entry_whose_key_is_taken_is_to_the_mutation_that_has_it(
+    outbox: Outbox, state: State, is_first: bool
+) -> None:
+    added = bring_to(outbox, state, outbox.add([acme(key="k", name="acme")])[0])
+    person = entry("v2 addPerson", {"name": "Anna", "org_id": Reference("acme")})
+    entries = [acme(key="k", name="acme"), person]
+    queued = outbox.add(entries if is_first else entries[::-1])
+    assert {each.id for each in queued} > {added.id}
+    assert next(each for each in queued if each.kind == "persons").references == {added.id}
+
+
+def test_w5_a_reference_to_the_second_of_two_entries_of_one_key_is_to_the_first(outbox: Outbox) -> None:
+    person = entry("v2 addPerson", {"name": "Anna", "org_id": Reference("again")})
+    first, second, referring = outbox.add([acme(key="k", name="acme"), acme(key="k", name="again"), person])
+    assert second.id == first.id
+    assert referring.references == {first.id}
+
+
+def test_w5_a_key_that_another_kind_of_change_has_gives_references_nothing_to_stand_for(outbox: Outbox) -> None:
+    outbox.add([entry(key="k")])
+    person = entry("v2 addPerson", {"name": "Anna", "org_id": Reference("acme")})
+    with pytest.raises(ConfigError, match="@acme refers to nothing"):
+        outbox.add([acme(key="k", name="acme"), person])
+    assert len(outbox.mutations()) == 1
+
+
 def test_two_entries_of_one_name_are_refused(outbox: Outbox) -> None:
     with pytest.raises(ConfigError, match=r"Two entries are named 'a'. Nothing was queued"):
         outbox.add([entry(name="a"), entry(name="b"), entry(name="a")])
     assert outbox.mutations() == []
 
 
+def test_w11_what_is_queued_though_its_journal_cannot_be_written_says_so(outbox: Outbox, tmp_path: Path) -> None:
+    outbox.add([entry()])
+    damage_journal(tmp_path)
+    with pytest.raises(StorageError, match=r"Queued #2 to #3: control.db has it. Don't do it again.") as failed:
+        outbox.add([entry(), entry()])
+    assert "run the same command" not in str(failed.value)
+    assert [each.state for each in outbox.mutations()] == ["queued"] * 3
+
+
 # What a person does.
+
+
+def test_a_step_whose_journal_cannot_be_written_says_that_it_is_done(outbox: Outbox, tmp_path: Path) -> None:
+    dropped, resolved = bring_to(outbox, "queued"), bring_to(outbox, "needs_review")
+    damage_journal(tmp_path)
+    with pytest.raises(StorageError, match=r"Dropped #1: control.db has it. Don't do it again."):
+        outbox.drop([dropped.id])
+    with pytest.raises(StorageError, match=r"what was found out about #2: control.db has it. Don't do it again."):
+        outbox.resolve(resolved.id, "applied", None, None)
+    assert outbox.get(dropped.id).state == "cancelled"
+    assert outbox.resolution(resolved.id)
+
+
+def test_of_two_names_of_one_mutation_the_second_is_dropped_already(outbox: Outbox) -> None:
+    mutation = outbox.add([entry()])[0]
+    with pytest.raises(ConfigError, match=r"#1 is cancelled, not queued. None was dropped"):
+        outbox.drop([mutation.id, mutation.id])
+    assert outbox.get(mutation.id).state == "queued"
 
 
 @pytest.mark.parametrize("state", [state for state in (*OPEN_STATES, *ENDS, "cancelled") if state != "queued"])
 def test_w1_only_what_is_queued_is_dropped_and_all_or_none(outbox: Outbox, state: State) -> None:
     other = outbox.add([entry()])[0]
     mutation = bring_to(outbox, state)
-    with pytest.raises(ConfigError, match=rf"#2 is {state}, not queued. None of them was dropped"):
+    with pytest.raises(ConfigError, match=rf"#2 is {state}, not queued. None was dropped"):
         outbox.drop([other.id, mutation.id])
     assert outbox.get(other.id).state == "queued"
 
@@ -124,8 +190,9 @@ def test_w1_what_may_have_been_sent_is_not_dropped_though_it_is_queued(outbox: O
     outbox.record_probe(mutation.id, "list deals", [], "absent", again=True)
     outbox.release()
     assert outbox.get(mutation.id).state == "queued"
-    with pytest.raises(ConfigError, match="not queued"):
+    with pytest.raises(ConfigError, match=r"#1 may have been sent before, so it can't be dropped. None was dropped"):
         outbox.drop([mutation.id])
+    assert outbox.get(mutation.id).state == "queued"
 
 
 def test_what_the_server_turned_away_can_be_dropped(outbox: Outbox) -> None:
@@ -218,9 +285,7 @@ def test_w4_only_what_is_approved_is_armed(outbox: Outbox, state: State) -> None
 
 def test_w3_a_journal_that_cannot_be_written_stops_the_request(outbox: Outbox, tmp_path: Path) -> None:
     mutation = bring_to(outbox, "approved")
-    for path in (tmp_path / "raw" / "outbox").iterdir():
-        path.unlink()
-        path.mkdir()
+    damage_journal(tmp_path)
     with pytest.raises(StorageError, match="Nothing is sent that is not written there first"):
         arm(outbox, mutation)
     assert outbox.get(mutation.id).state == "armed"  # in doubt, and looked up by the next push

@@ -88,6 +88,11 @@ ARCHIVED = OLD | {"is_archived": True}
         ({}, state(THEIRS), Before(planned={"title": "Old"}), "append", ("send", None)),
         ({}, state(OLD | {"value": 6}), Before(planned={"title": "Old"}), "field", ("send", None)),
         ({}, state(OLD), Before(planned={"update_time": "2025-12-31T00:00:00Z"}), "record", ("conflict", "changed")),
+        # Another user was renamed, and still owns it.
+        ({}, state(OLD | {"owner_id": {"id": 3, "name": "Ann Lee"}}),
+         Before(planned={"owner_id": {"id": 3, "name": "Ann"}}), "field", ("send", None)),
+        ({}, state(OLD | {"owner_id": {"id": 4, "name": "Ann"}}),
+         Before(planned={"owner_id": {"id": 3, "name": "Ann"}}), "field", ("conflict", "changed")),
         # A field that has its new value already was changed in our sense, by whoever it was.
         ({"value": 6}, state(OLD | {"value": 6}), Before(planned={"title": "Old", "value": 5}), "field",
          ("send", None)),

@@ -124,6 +124,15 @@ def test_w2_an_addition_is_the_new_record_that_has_what_was_sent(
         assert outcome.found == keys
 
 
+@pytest.mark.parametrize(("value", "verdict"), [(5, "happened"), (7, "absent")])
+def test_w2_w4_a_record_of_the_same_name_is_not_ours_unless_all_that_was_sent_is_equal(
+    tmp_path: Path, value: int, verdict: str
+) -> None:
+    records = [added(9, value=value), added(8)]
+    outcome = run(tmp_path, {DEALS: records}, "v2 addDeal", {"title": "New", "value": 5}, seen=8)
+    assert outcome.verdict == verdict
+
+
 def test_w2_a_record_that_another_mutation_added_is_not_taken(tmp_path: Path) -> None:
     records = [added(10), added(9), added(8)]
     outcome = run(tmp_path, {DEALS: records}, "v2 addDeal", {"title": "New"}, seen=8, bound={"10"})
@@ -155,6 +164,25 @@ def test_w2_a_record_with_more_than_was_sent_is_left_to_a_person(tmp_path: Path,
 )
 def test_w4_a_record_that_may_have_been_ours_is_no_proof_of_absence(tmp_path: Path, records: list[Any]) -> None:
     assert run(tmp_path, {DEALS: records}, "v2 addDeal", {"title": "New"}, seen=8).verdict == "undecidable"
+
+
+@pytest.mark.parametrize(
+    ("newest", "next", "more", "verdict"),
+    [
+        (8, 9, {"is_deleted": True}, "undecidable"),
+        (8, 9, {"is_archived": True}, "undecidable"),
+        (9, 10, {"is_deleted": True}, "undecidable"),  # another's came before it
+        (8, 9, {}, "absent"),  # added after the list was read: the next probe finds it
+        (8, 10, {"is_deleted": True}, "absent"),
+    ],
+)
+def test_w4_the_newest_record_that_is_gone_already_may_have_been_ours(
+    tmp_path: Path, newest: int, next: int, more: Any, verdict: str
+) -> None:
+    records = [added(id, title="Other", creator_user_id=OTHER) for id in range(newest, 7, -1)]
+    answers = {DEALS: records, f"{DEALS}/{next}": added(next, **more)}
+    outcome = run(tmp_path, answers, "v2 addDeal", {"title": "New"}, seen=8)
+    assert outcome.verdict == verdict
 
 
 def test_w4_a_full_page_of_new_records_proves_nothing(tmp_path: Path) -> None:

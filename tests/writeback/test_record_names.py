@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
 from pdsync.writeback.record_names import referenced_stream
-from tests.writeback.company import resolve
-
-if TYPE_CHECKING:
-    from pdsync.writeback.resolver import NameResolver
+from pdsync.writeback.resolver import NameResolver
+from tests.writeback.company import open_company, resolve
 
 
 @pytest.mark.parametrize(
@@ -38,6 +34,28 @@ def test_the_pipeline_decides_between_stages_of_one_name(names: NameResolver, pi
     assert resolve(names, {"stage": "Offer", "pipeline_id": pipeline})["stage_id"] == 101
     with pytest.raises(ConfigError, match=r"several stages are called 'Offer' \(100, 101\)"):
         resolve(names, {"stage": "Offer"})
+
+
+@pytest.mark.parametrize("key", ["pipeline_id", "pipeline"])
+def test_the_pipeline_decides_however_many_stages_have_the_name(key: str) -> None:
+    with open_company() as warehouse:
+        for pipeline in range(20, 32):
+            warehouse.execute("INSERT INTO pipelines VALUES (?, ?, NULL)", [pipeline, f"Pipeline {pipeline}"])
+            warehouse.execute("INSERT INTO stages VALUES (?, 'Qualified', ?, NULL)", [pipeline * 10, pipeline])
+        names = NameResolver(warehouse)
+        for pipeline in range(20, 32):
+            assert resolve(names, {"stage_id": "Qualified", key: pipeline})["stage_id"] == pipeline * 10
+        assert resolve(names, {"stage_id": "Qualified", key: "Pipeline 31"})["stage_id"] == 310
+
+
+def test_a_pipeline_without_a_stage_of_the_name_is_refused_by_its_name(names: NameResolver) -> None:
+    with pytest.raises(ConfigError, match=r"none of the stages of pipeline 99 is called 'Offer'. Nothing was queued"):
+        resolve(names, {"stage": "Offer", "pipeline_id": 99})
+
+
+def test_an_emptied_pipeline_decides_nothing(names: NameResolver) -> None:
+    with pytest.raises(ConfigError, match="several stages are called 'Offer'"):
+        resolve(names, {"stage": "Offer", "pipeline_id": "null"})
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,26 @@ def test_an_amount_names_the_currency_unless_another_one_is_given(names: NameRes
         resolve(names, {"value": "12.50 eur", "currency": "usd"})
 
 
+@pytest.mark.parametrize(
+    ("given", "operation"),
+    [
+        ({"currency": "eru"}, "v2 updateDeal"),
+        ({"value": "12 ERU"}, "v2 updateDeal"),
+        ({"Amount due": "12 ERU"}, "v2 updateDeal"),
+        ({"Amount due": 12, "cf_amount_due_currency": "ERU"}, "v2 updateDeal"),
+        ({"value": {"amount": 12, "currency": "ERU"}}, "v1 updateLead"),
+        ({"prices": [{"currency": "EUR", "price": 1}, {"currency": "ERU", "price": 2}]}, "v2 updateProduct"),
+    ],
+)
+def test_w7_a_currency_that_the_company_does_not_have_is_refused_when_queued(
+    names: NameResolver, given: dict[str, object], operation: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"has no currency 'ERU'\. Did you mean 'EUR'\? Nothing was queued"):
+        resolve(names, given, operation)
+    with pytest.raises(ConfigError, match=r"has no currency 'XYZ'\. There are EUR, USD\."):
+        resolve(names, {"currency": "xyz"})
+
+
 @pytest.mark.parametrize("value", [None, "@acme", {"$ref": "a-mutation"}])
 def test_null_and_references_stay_as_they_are(names: NameResolver, value: object) -> None:
     assert resolve(names, {"org": value}) == {"org_id": value}
@@ -31,6 +51,7 @@ def test_null_and_references_stay_as_they_are(names: NameResolver, value: object
 def test_without_a_sync_codes_and_ids_can_be_used() -> None:
     names = NameResolver(None)
     assert resolve(names, {"owner": 1, SIZE: 1}) == {"owner_id": 1, "custom_fields": {SIZE: 1}}
+    assert resolve(names, {"currency": "xyz"}) == {"currency": "XYZ"}
     for given, message in (
         ({"owner": "Anna Berg"}, "names are known after a sync"),
         ({"Deal size": 1}, "Custom fields are known by name after a sync"),

@@ -106,6 +106,7 @@ def one(names: NameResolver, **row: Any) -> Any:
         ("\u22125", -5, None),
         ("1e3", 1000, None),
         (".5", 0.5, None),
+        ("9.007.199.254.740.993", 9007199254740993, None),
         (cells.Numeral("1.234"), 1.234, None),
         (12.5, 12.5, None),
     ],
@@ -151,6 +152,29 @@ def test_w7_an_amount_and_its_currency_agree(names: NameResolver) -> None:
     assert "given twice" in one(names, cf_deposit="5 EUR", cf_deposit_currency="USD")
     assert one(names, Deposit='{"value": "5,50", "currency": "sek"}') == {DEPOSIT: {"value": 5.5, "currency": "SEK"}}
     assert "no value" in str(refused(names, "addDeal", title="x", cf_deposit_currency="EUR"))
+
+
+@pytest.mark.parametrize(
+    ("operation", "parameter", "value", "part", "found"),
+    [
+        ("addProduct", "prices", '[{"currency": "eur", "price": "12,50"}]', "price", 12.5),
+        ("addProduct", "prices", [{"currency": "EUR", "cost": "1.234,56"}], "cost", 1234.56),
+        ("v1 addLead", "value", '{"amount": "12,50", "currency": "eur"}', "amount", 12.5),
+        ("addManyDealProducts", "data", [{"product_id": 1, "item_price": "12,50"}], "item_price", 12.5),
+        ("addManyDealProducts", "data", [{"product_id": 1, "quantity": "1.234"}], "quantity", "could mean 1.234 or"),
+        ("addProduct", "prices", [{"currency": "EUR", "price": "much"}], "price", "a number, like 12.5"),
+    ],
+)
+def test_w7_a_number_inside_an_object_is_read_or_refused_like_any_other(
+    names: NameResolver, operation: str, parameter: str, value: object, part: str, found: float | str
+) -> None:
+    needed: dict[str, dict[str, Any]] = {"addProduct": {"name": "x"}, "v1 addLead": {"title": "x", "person_id": 1}}
+    given = {**needed.get(operation, {"id": 1}), parameter: value}
+    if isinstance(found, str):
+        assert found in str(refused(names, operation, **given))
+    else:
+        read = enqueue.make_entry(names, catalogue.operation(operation), given).payload[parameter]
+        assert (read[0] if isinstance(read, list) else read)[part] == found
 
 
 def refused(names: NameResolver, operation: str, **given: Any) -> ConfigError:
@@ -411,6 +435,15 @@ def test_w7_activities_take_times_and_durations_as_each_version_writes_them(name
     assert (entry.payload["due_time"], entry.payload["duration"]) == ("09:30:00", "01:05:00")
     assert "duration" in str(refused(names, "addActivity", subject="x", duration="an hour"))
     assert "JSON list" in str(refused(names, "addProduct", name="x", prices="12"))
+    call = {
+        "outcome": "busy",
+        "to_phone_number": "1",
+        "start_time": "2026-01-05T10:00Z",
+        "end_time": "2026-01-05T11:00Z",
+    }
+    entry = enqueue.make_entry(names, catalogue.operation("v1 addCallLog"), {**call, "duration": 90.0})
+    assert entry.payload["duration"] == "90"  # seconds, as a text
+    assert "a whole number" in str(refused(names, "v1 addCallLog", **call, duration="1:30"))
 
 
 def test_w7_flags_and_levels_are_read_whatever_number_an_operation_has_for_them(names: NameResolver) -> None:

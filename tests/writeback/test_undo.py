@@ -71,6 +71,14 @@ def test_a_custom_field_and_a_reference_are_restored_as_the_api_takes_them(outbo
     assert made.expected == {f"custom_fields/{code}": 7, "person_id": 5}
 
 
+def test_an_empty_date_is_restored_as_null_and_an_empty_text_as_it_was(outbox: Outbox) -> None:
+    payload = {"id": 12, "expected_close_date": "2026-01-05", "lost_reason": "No"}
+    push(outbox, "v2 updateDeal", payload, base={"expected_close_date": "", "lost_reason": ""}, after=payload)
+    made = undo(outbox)
+    assert isinstance(made, Entry)
+    assert made.payload == {"id": 12, "expected_close_date": None, "lost_reason": ""}
+
+
 @pytest.mark.parametrize(
     ("base", "why"),
     [
@@ -120,6 +128,22 @@ def test_w12_an_addition_that_may_not_be_ours_is_left_alone(outbox: Outbox, sett
 def test_an_addition_that_was_found_by_its_values_is_undone_where_nothing_speaks_against_it(outbox: Outbox) -> None:
     added(outbox, reason="seen")
     assert isinstance(undo(outbox), Entry)
+
+
+@pytest.mark.parametrize(("reason", "is_undone"), [(None, True), ("seen", False)])
+def test_w12_a_link_that_another_user_may_have_made_is_left_alone(
+    outbox: Outbox, reason: str | None, is_undone: bool
+) -> None:
+    """Any user may have made it, so what it shows after a lost answer proves nothing."""
+    settled: dict[str, Any] = {
+        "remote_id": "5",
+        "after": {"user_id": 5, "add_time": "2026-11-22T12:00:00Z"},
+        "reason": reason,
+    }
+    push(outbox, "v2 addDealFollower", {"id": 12, "user_id": 5}, **settled)
+    made = undo(outbox)
+    assert isinstance(made, Entry) is is_undone
+    assert is_undone or "nothing proves that deals/12/followers/5 is ours" in str(made)
 
 
 def test_w12_what_the_push_itself_changed_later_is_expected(outbox: Outbox) -> None:

@@ -12,7 +12,7 @@ from pdsync.core.answer import Answer
 from pdsync.writeback.effects import EffectReading
 from pdsync.writeback.prepared import prepare
 from pdsync.writeback.verification import Verifier, give_up, judge_addition, judge_effect, judge_update, settle
-from tests.writeback.api import answering
+from tests.writeback.api import LOST, answering
 from tests.writeback.kit import bring_to, entry, open_outbox
 
 if TYPE_CHECKING:
@@ -152,6 +152,9 @@ async def test_w7_what_the_answer_does_not_show_is_read(
         (True, [("Hers", "New")], ("conflict", "detected_late")),
         (False, [("Hers", "New")], ("applied", None)),
         (True, 403, ("applied", None)),  # a changelog that can't be read is no evidence
+        (True, 500, ("applied", None)),
+        (True, LOST, ("applied", None)),
+        (True, b"<html>", ("applied", None)),
     ],
 )
 async def test_w6_an_edit_that_was_overwritten_is_a_conflict_where_the_changelog_is_checked(

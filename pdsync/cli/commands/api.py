@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ from msgspec.structs import replace
 
 from pdsync.cli import render
 from pdsync.cli.app import App, Command
+from pdsync.cli.interruption import run_interruptible
 from pdsync.cli.response_output import Output
 from pdsync.core import catalogue, raw_request
 from pdsync.core.account import fetch_account
@@ -137,6 +136,8 @@ def api(
 def _run_raw(app: App, raw: raw_request.RawRequest, retry: RetryPolicy, output: Output, *, yes: bool) -> None:
     """Send a raw request and write its answer; one that may change data needs consent."""
     may_write = raw.method != "GET"
+    if output.kind == "binary":
+        output.refuse_terminal()
     if may_write:
         consent(app, f"{raw.method} {raw.path}{_describe_files(raw.form)}", yes=yes)
     run(app, _send_raw(app, raw, retry, output), doubtful=raw.label if may_write else None)
@@ -154,6 +155,8 @@ def _run_call(
 ) -> None:
     """Call an operation and write its answer, or with `everything` all pages; a write needs consent."""
     operation = call.operation
+    if not everything and (operation.binary or output.kind == "binary"):
+        output.refuse_terminal()
     if operation.mutates:
         files = f" with {', '.join(path.name for path in call.files.values())}" if call.files else ""
         consent(app, f"{operation.method} {call.path}{files}", yes=yes)
@@ -162,7 +165,12 @@ def _run_call(
 
 
 def consent(app: App, what: str, *, yes: bool) -> None:
-    """Ask before sending a request that may change data. Only changes from the queue can be undone."""
+    """Ask before sending a request that may change data. Only changes from the queue can be undone.
+
+    Raises:
+        ConfigError: there is no terminal to ask at, and `yes` was not given.
+        click.Abort: the answer is no.
+    """
     if yes:
         return
     if app.no_input or not sys.stdin.isatty():
@@ -175,19 +183,17 @@ def run(app: App, work: Coroutine[Any, Any, T], *, doubtful: str | None = None) 
 
     Args:
         doubtful: the name of a write whose outcome is unknown after an interruption.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted, and nothing is doubtful.
+        click.exceptions.Exit: it was interrupted, with 130; what is doubtful was said.
     """
 
-    async def interruptible() -> T:
-        task = asyncio.current_task()
-        if task:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await work
-
     try:
-        return asyncio.run(interruptible())
-    except (KeyboardInterrupt, asyncio.CancelledError):
+        return run_interruptible(work)
+    except KeyboardInterrupt:
         if doubtful is None:
-            raise KeyboardInterrupt from None
+            raise
         message = f"Interrupted. It is unknown whether {doubtful} took effect. Check before you repeat it."
         click.echo(clean(message), err=True)
         if app.json:
@@ -223,8 +229,8 @@ async def _carry_out(
     app: App, call: Call, headers: dict[str, str], retry: RetryPolicy, output: Output, *, everything: bool
 ) -> None:
     operation = call.operation
-    _debug(app, operation.method, call.path, call.query, headers, call.body, list(call.files.values()))
-    async with session(app) as http:
+    async with session(app) as http:  # which knows the token, so that what is shown does not have it
+        _debug(app, operation.method, call.path, call.query, headers, call.body, list(call.files.values()))
         if operation.mutates:
             await check_company(app, http)
         if everything:
@@ -251,8 +257,8 @@ class _ConfiguredClient:
 
 
 async def _send_raw(app: App, raw: raw_request.RawRequest, retry: RetryPolicy, output: Output) -> None:
-    _debug(app, raw.method, raw.path, raw.query, raw.headers, raw.body, [p.path for p in raw.form_files])
-    async with session(app) as http:
+    async with session(app) as http:  # which knows the token, so that what is shown does not have it
+        _debug(app, raw.method, raw.path, raw.query, raw.headers, raw.body, [p.path for p in raw.form_files])
         if raw.method == "GET" and output.kind == "binary":
             await output.file(http, raw.request(retry))
             return
@@ -302,7 +308,14 @@ def _describe_files(form: Form | None) -> str:
 
 @asynccontextmanager
 async def session(app: App, *, run_tokens: int | None = None) -> AsyncIterator[Http]:
-    """A session with the project's company, without the project's lock: calls work during a sync."""
+    """A client with the project's token, without the project's lock: calls work during a sync.
+
+    It does not check that the token is of the project's company: see `check_company`.
+
+    Args:
+        app: has the project.
+        run_tokens: what the calls may spend; None: the limits of the settings alone.
+    """
     with unlocked.open_control(app.settings):  # the ledger lives in control.db
         pass
     async with connection.connect(app.settings, run_tokens=run_tokens) as http:

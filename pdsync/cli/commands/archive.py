@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import msgspec
 
 from pdsync.cli import render
 from pdsync.cli.app import App, Command, Group
+from pdsync.cli.interruption import run_interruptible
 from pdsync.cli.job import show_receipt
 from pdsync.cli.progress import Expected, Progress
 from pdsync.core.log import clean
@@ -40,7 +40,7 @@ def replay(app: App, streams: tuple[str, ...], accept_loss: bool) -> None:
     with Progress(app, {name: Expected(0, rows=count) for name, count in rows.items()}) as progress:
         for name in rows:
             progress(Event("selected", name))
-        report = asyncio.run(replaying.replay(app.settings, streams, progress, accept_loss=accept_loss))
+        report = run_interruptible(replaying.replay(app.settings, streams, progress, accept_loss=accept_loss))
     show_receipt(app, report, report.exit_code)
     if report.exit_code:
         raise click.exceptions.Exit(report.exit_code)
@@ -118,6 +118,7 @@ def confirm(app: App, what: str, *, yes: bool) -> None:
 
     Raises:
         ConfigError: there is no terminal to ask at, and --yes was not given.
+        click.Abort: the answer is no.
     """
     if yes:
         return
@@ -128,7 +129,7 @@ def confirm(app: App, what: str, *, yes: bool) -> None:
 
 @click.group(cls=Group)
 def forget() -> None:
-    """Remove a person's data from tables, history and archive. Downloaded files are removed, too."""
+    """Remove a person's data from tables, history and archive. Downloaded and uploaded files are removed, too."""
 
 
 @forget.command(cls=Command)
@@ -146,10 +147,15 @@ def person(app: App, id: int, also: tuple[str, ...], dry_run: bool, yes: bool) -
     if not dry_run:
         what = f"This removes person {id} from everything under {app.settings.state} and {app.settings.raw} for good"
         confirm(app, what, yes=yes)
-    report = asyncio.run(forgetting.forget_person(app.settings, id, also, app.note, dry_run=dry_run))
+    report = run_interruptible(forgetting.forget_person(app.settings, id, also, app.note, dry_run=dry_run))
     if app.json:
         facts = msgspec.to_builtins(report)
         app.emit({"event": "summary", "complete": True, "exit_code": 0, "dry_run": dry_run, **facts})
+        return
+    if report.resumed and dry_run:
+        app.note(
+            f"Person {id}: a run that forgets them was interrupted. The same command without --dry-run completes it."
+        )
         return
     if report.resumed:
         app.note(f"Person {id}: the interrupted run is completed. The warehouse was rebuilt.")
@@ -158,8 +164,12 @@ def person(app: App, id: int, also: tuple[str, ...], dry_run: bool, yes: bool) -
         app.note(f"{title}: " + (", ".join(f"{count:,} {name}" for name, count in counts.items()) or "none"))
     app.note(
         f"{counted(report.pages, 'sealed page')} in {counted(report.raw_files, 'raw file')},"
-        f" {counted(report.downloads, 'downloaded file')},"
-        f" {report.cells:,} other texts{'.' if dry_run else '; the warehouse was rebuilt.'}"
+        f" {counted(report.downloads, 'downloaded file')}, {counted(report.uploads, 'file')} kept for uploads,"
+        + (
+            " and texts of the queue, which a dry run does not count."
+            if report.cells is None
+            else f" {report.cells:,} other texts; the warehouse was rebuilt."
+        )
     )
     if report.shared:
         app.note(

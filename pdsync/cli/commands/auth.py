@@ -192,7 +192,14 @@ def logout(app: App) -> None:
 
 
 def log_in(app: App, settings: Settings, secret: str | Grant) -> Account:
-    """Ask Pipedrive who owns `secret`, and store it if it belongs to the company of this project."""
+    """Ask Pipedrive who owns `secret`, and store it if it belongs to the company of this project.
+
+    A grant has the id of its company, so it is stored before the request, and stays if that fails.
+
+    Raises:
+        WrongCompany: it belongs to another company. Nothing was stored.
+        PdsyncError: as `ask_account`; an API token is not stored then.
+    """
     if isinstance(secret, Grant):
         check_company(settings, secret.company_id, secret.company_name)
         location = auth.store(settings, secret)

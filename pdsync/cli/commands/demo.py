@@ -77,7 +77,7 @@ def demo(app: App, deals: int, seed: int) -> None:
     app.note("\n5. Earlier versions of a row are kept in history.*: the deals that changed, then and now.\n")
     _show(app, settings, _CHANGED)
     program = "pdsync" if shutil.which("pdsync") else sys.argv[0]
-    command = program if folder == Path.cwd() else f"{program} --project {app.project}"
+    command = f"{program}{app.project_option}"
     app.note(
         f"\nThe warehouse is {settings.warehouse}: open it with any DuckDB from 1.5 on.\n"
         f"The report is {page} ({size / 1024:,.0f} KB): open it with a browser. Try next:\n\n"

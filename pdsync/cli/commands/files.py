@@ -238,7 +238,7 @@ def _rows(app: App, where: str, values: list[Any]) -> list[dict[str, Any]]:
 
 
 def _select_by_id(app: App, ids: dict[int, None]) -> list[FileToFetch]:
-    """The files with these ids; those that the warehouse does not know are looked up by a request."""
+    """The files with these ids; of those that the warehouse does not know, the download requests the record."""
     rows: list[dict[str, Any]] = []
     if app.settings.warehouse.exists():
         try:
@@ -325,7 +325,7 @@ async def _upload(app: App, calls: list[Any], to: str) -> int:
         How many were refused.
 
     Raises:
-        ServerTrouble: it is unknown whether a file arrived. The files after it were not sent.
+        ServerTrouble, BadAnswer: it is unknown whether a file arrived. The files after it were not sent.
     """
     sent, refused = list[int](), 0
     async with session(app) as http:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,15 +9,14 @@ import msgspec
 
 from pdsync.cli import layout, overview, tables
 from pdsync.cli.app import App, Command
+from pdsync.cli.job import measure_unread
 from pdsync.cli.layout import Line, Rows
 from pdsync.core.wording import counted
-from pdsync.errors import ConfigError, PdsyncError
-from pdsync.runner.pipelines import forecast, measure, pipeline
+from pdsync.errors import ConfigError
+from pdsync.runner.pipelines import forecast, pipeline
 
 if TYPE_CHECKING:
     from pdsync.runner.pipelines.forecast import Forecast
-    from pdsync.runner.pipelines.measure import Measurement
-    from pdsync.runner.sync.sync_request import SyncRequest
 
 _SHOWN = 10  # streams
 
@@ -55,7 +53,7 @@ def plan(
             f"plan needs a pipeline with the job sync; {name} has the job {selected.job}. Nothing was called."
         )
     request = selected.to_sync_request(streams, full=full, since=None, budget=None)
-    measured = None if is_offline else _measure(app, request)
+    measured = None if is_offline else measure_unread(app, app.settings, request)
     estimate = forecast.forecast(app.settings, request, with_verification=selected.verify and not (streams or full))
     if app.json:
         for line in (*estimate.lines, *estimate.optional):
@@ -89,21 +87,6 @@ def plan(
         tables.show_aside(
             app, Rows(["stream", "requests", "tokens", "list", "based on"], rows, counts=True, hints=tables.JSON)
         )
-
-
-def _measure(app: App, request: SyncRequest) -> Measurement | None:
-    """Measure what was never read; None if there was nothing to measure, or no request could be sent."""
-    try:
-        measured = asyncio.run(measure.measure_unread(app.settings, request))
-    except PdsyncError as error:
-        app.note(f"What was never read is not measured, and counts as one page: {str(error).splitlines()[0]}")
-        return None
-    if measured:
-        app.note(
-            f"Measured the lists that were never read: {counted(measured.requests, 'request')},"
-            f" {counted(measured.tokens, 'token')}."
-        )
-    return measured
 
 
 def lay_out_forecast(estimate: Forecast, width: int) -> list[list[Line]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 import sys
 import time
 from collections import Counter
@@ -16,6 +14,7 @@ import msgspec
 from pdsync.cli import ids, plan_html, render, tables
 from pdsync.cli.app import App, Command
 from pdsync.cli.ids import IdCommand
+from pdsync.cli.interruption import run_interruptible
 from pdsync.cli.layout import Rows
 from pdsync.cli.plan_labels import PlanLabels
 from pdsync.cli.share_done import describe_share
@@ -135,7 +134,7 @@ def push(
 def _dry_run(app: App, request: PushRequest, out: Path | None, html: Path | None) -> None:
     progress = _Progress(app)
     try:
-        plan, held_back = asyncio.run(pushing.dry_run(app.settings, request, app.note, out=out))
+        plan, held_back = run_interruptible(pushing.dry_run(app.settings, request, app.note, out=out))
     finally:
         progress.stop()
     if out:
@@ -179,14 +178,8 @@ def _carry_out(app: App, request: PushRequest, *, yes: bool) -> PushReceipt | No
             what = f"#{mutation.seq} {mutation.operation} {mutation.target or ''}".rstrip()
             app.note(f"{what}: {mutation.state.replace('_', ' ')}, {mutation.detail or mutation.reason or ''}")
 
-    async def interruptible() -> PushReceipt | None:
-        task = asyncio.current_task()
-        if task:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await pushing.push(app.settings, request, confirm, on_end, app.note)
-
     try:
-        return asyncio.run(interruptible())
+        return run_interruptible(pushing.push(app.settings, request, confirm, on_end, app.note))
     finally:
         progress.stop()
 

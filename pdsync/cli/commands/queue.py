@@ -378,7 +378,7 @@ def _group_by_operation(
 def _is_idle(operation: Operation, row: dict[str, Any], *, null_clears: bool) -> bool:
     """Whether a row names a record to update, but no value to set."""
     given = {name for name, value in row.items() if value is not None or null_clears}
-    return shape(operation).verb == "update" and given <= {*operation.path_params, "id", enqueue.KEY}
+    return shape(operation).verb == "update" and given <= {*operation.path_params, "id", *enqueue.NOT_SENT}
 
 
 def _refuse_duplicate_columns(where: str, operation: Operation, headings: dict[str, str]) -> None:

@@ -68,7 +68,9 @@ def write_report(
 
 @contextmanager
 def reporting_to(app: App, path: str) -> Iterator[None]:
-    """Write the report to `path` (in the project; empty: not at all) when the block ends, however its job ended.
+    """Write the report to `path` (in the project; empty: not at all) when the block ends, with whatever exit code.
+
+    It is not written if the block raises any other error, or if there is no warehouse yet.
 
     A report that can't be written is a warning: the job's exit code stays.
     """
@@ -86,6 +88,9 @@ def _write_after_job(app: App, path: str) -> None:
     if not path or not app.settings.warehouse.exists():
         return
     target = app.settings.project / path
+    if not target.parent.resolve().is_relative_to(app.settings.project.resolve()):
+        app.note(f"The report was not written: {path} leads out of the project, by a symbolic link.")
+        return
     try:
         size = write_report(app, target)
     except PdsyncError as error:

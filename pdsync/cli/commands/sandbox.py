@@ -60,7 +60,13 @@ def serve(
 
     Prints the two settings that point pdsync at it. /_admin shows its records and requests: /_admin/dump, /_admin/log.
     """
-    from pdsync.sandbox import Limits, Sizes, generate_company, serve_forever  # noqa: PLC0415 - only this command needs it
+    from pdsync.sandbox import (  # noqa: PLC0415 - only this command needs it
+        BadFaults,
+        Limits,
+        Sizes,
+        generate_company,
+        serve_forever,
+    )
 
     def ready(url: str, token: str) -> None:
         if app.json:
@@ -82,6 +88,8 @@ def serve(
             faults_file=faults,
             on_ready=ready,
         )
+    except BadFaults as error:
+        raise ConfigError(f"{error}. Correct the file of --faults; nothing is served.") from error
     except OSError as error:
         if error.errno not in (errno.EADDRINUSE, errno.EACCES):
             raise

@@ -18,6 +18,7 @@ from msgspec import structs
 
 from pdsync.cli import layout, tables
 from pdsync.cli.app import App, Command
+from pdsync.cli.interruption import sigterm_at_once
 from pdsync.cli.layout import Hints, Rows
 from pdsync.cli.moment import Moment
 from pdsync.core import cells
@@ -28,7 +29,7 @@ from pdsync.runner import unlocked
 from pdsync.runner.report.observed import latest, observed_from, streams_of, unobserved
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 FORMS: tuple[tables.Form, ...] = get_args(tables.Form)
@@ -41,25 +42,28 @@ _HINTS = Hints(
 _SHELL_HINTS = Hints(columns="See them with .mode vertical or .mode glimpse, or select fewer.", rows="add a limit")
 
 
+def answer_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of how an answer is shown."""
+    options = (
+        click.option("-o", "--output", type=click.Choice(FORMATS), help="[default: table, or ndjson with --json]"),
+        click.option("--columns", metavar="A,B", help="Only these columns, in this order."),
+        click.option("--all", "everything", is_flag=True, help="Show columns that are empty in every row, too."),
+        click.option(
+            "--raw-csv", is_flag=True, help="Write values that a spreadsheet would run as formulas unchanged."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @click.command(cls=Command)
 @click.argument("query")
-@click.option("-o", "--output", type=click.Choice(FORMATS), help="[default: table, or ndjson with --json]")
+@answer_options
 @click.option("--as-of", type=Moment(), help="Read every table as it was at this time.")
 @click.option("--strict", is_flag=True, help="With --as-of: exit with 4 if that time is before the first sync.")
-@click.option("--columns", metavar="A,B", help="Only these columns, in this order.")
-@click.option("--all", "everything", is_flag=True, help="Show columns that are empty in every row, too.")
-@click.option("--raw-csv", is_flag=True, help="Write values that a spreadsheet would run as formulas unchanged.")
 @click.pass_obj
-def sql(
-    app: App,
-    query: str,
-    output: str | None,
-    as_of: datetime | None,
-    strict: bool,
-    columns: str | None,
-    everything: bool,
-    raw_csv: bool,
-) -> None:
+def sql(app: App, /, query: str, as_of: datetime | None, strict: bool, **shown: Any) -> None:
     """Answer QUERY from the warehouse, read-only.
 
     \b
@@ -81,17 +85,31 @@ def sql(
         with unlocked.open_warehouse(app.settings) as warehouse:
             observed, streams = observed_from(warehouse), streams_of(text)
         warning, since = unobserved(observed, streams, as_of), latest(observed, streams)
+    show_answer(app, answer, {"observed_from": since} if warning else {}, **shown)
+    if warning:
+        app.note(warning)
+        if strict:
+            raise click.exceptions.Exit(4)
+
+
+def show_answer(
+    app: App,
+    answer: pa.Table,
+    marks: dict[str, Any],
+    *,
+    output: str | None,
+    columns: str | None,
+    everything: bool,
+    raw_csv: bool,
+) -> None:
+    """Show an answer as `answer_options` say; `marks` are added to each row of JSON, unless it has such columns."""
     if columns:
         answer = answer.select(_positions(answer.column_names, columns))
     output = output or ("ndjson" if app.json else "table")
     if output in FORMS:
         _show(app, answer, output, structs.replace(_HINTS, empty="") if everything else _HINTS)
     else:
-        _write(app, answer, output, raw_csv=raw_csv, marks={"observed_from": since} if warning else {})
-    if warning:
-        app.note(warning)
-        if strict:
-            raise click.exceptions.Exit(4)
+        _write(app, answer, output, raw_csv=raw_csv, marks=marks)
 
 
 def _positions(names: list[str], columns: str) -> list[int]:
@@ -122,17 +140,20 @@ def _types(answer: pa.Table) -> list[str]:
     return [str(each).replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ") for each in types]
 
 
-def ask(warehouse: duckdb.DuckDBPyConnection, query: str, project_folder: Path | None = None) -> pa.Table:
-    """Run `query`.
+def ask(
+    warehouse: duckdb.DuckDBPyConnection, query: str, project_folder: Path | None = None, command: str = "pdsync sql"
+) -> pa.Table:
+    """Run `query`, which was given to `command`.
 
     Raises:
         ConfigError: DuckDB refuses the query; the message is DuckDB's, with hints about macros and own views.
     """
     try:
-        relation = warehouse.sql(query)
-        return results.fetch_table(relation) if relation is not None else pa.table({})
+        with sigterm_at_once():
+            relation = warehouse.sql(query)
+            return results.fetch_table(relation) if relation is not None else pa.table({})
     except duckdb.Error as error:
-        lines = [str(error).strip(), *_hints(warehouse, query, project_folder), 'Tables: pdsync sql "show all tables"']
+        lines = [str(error).strip(), *_hints(warehouse, query, project_folder), f'Tables: {command} "show all tables"']
         raise ConfigError("\n".join(lines)) from error
 
 

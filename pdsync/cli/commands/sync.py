@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,16 +11,19 @@ import click
 from pdsync.cli import webhook
 from pdsync.cli.app import App, Command
 from pdsync.cli.commands import backfill, reconcile, report
-from pdsync.cli.job import exit_with, expect_requests, run_with_progress, show_receipt
+from pdsync.cli.interruption import run_interruptible
+from pdsync.cli.job import exit_with, expect_requests, measure_for_progress, run_with_progress, show_receipt
 from pdsync.cli.moment import Moment
 from pdsync.cli.progress import Expected, Progress
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError
+from pdsync.runner import unlocked
 from pdsync.runner.pipelines import pipeline
 from pdsync.runner.reconcile import findings, rotation
 from pdsync.runner.reconcile.reconcile import reconcile as reconcile_streams
 from pdsync.runner.sync import load_files
 from pdsync.runner.sync.sync import sync as sync_streams
+from pdsync.runner.sync.turns import price_turns_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -99,7 +101,9 @@ def _sync(app: App, request: SyncRequest, *, with_verification: bool, fail_on_ga
 def _verify(app: App, request: SyncRequest, receipt: Receipt) -> findings.ReconcileResult | None:
     """Reconcile the streams that are due, within the rest of the budget."""
     left = request.budget - receipt.tokens if request.budget else None
-    due = rotation.select_due(app.settings, [*receipt.streams, *receipt.deferred])
+    with unlocked.open_control(app.settings) as control:
+        tonight = price_turns_of(control, app.settings.api, receipt.run_id)
+    due = rotation.select_due(app.settings, [*receipt.streams, *receipt.deferred], tonight)
     if not due or (left is not None and left < min(each.tokens for each in due)):
         return None
     reconciliation = findings.ReconcileRequest(tuple(each.stream for each in due), repair=True, deep=True, budget=left)
@@ -161,7 +165,7 @@ def load(
     """
     chosen = catalogue.stream(stream)
     with Progress(app) as progress:
-        receipt = asyncio.run(
+        receipt = run_interruptible(
             load_files.load(app.settings, chosen, files, progress, version=api, as_of=as_of, company=company)
         )
     show_receipt(app, receipt, receipt.exit_code)
@@ -185,7 +189,8 @@ def _parse_params(texts: tuple[str, ...]) -> dict[str, str]:
 
 
 def carry_out(app: App, settings: Settings, request: SyncRequest) -> Receipt:
-    """Run a sync with live progress; returns the receipt."""
+    """Run a sync with live progress; returns the receipt. On a terminal a first sync is measured before it."""
+    request = measure_for_progress(app, settings, request)
     return run_with_progress(
         app,
         lambda progress: sync_streams(settings, request, progress),

@@ -28,6 +28,11 @@ class ArchiveIndex(Walks):
         rows = self.rows(f"SELECT {PAGE_COLUMNS} FROM pages ORDER BY walk, seq")
         return [read_page(row) for row in rows]
 
+    def last_page_by_walk(self) -> dict[tuple[str, int], int]:
+        """Run and walk → the number of its last sealed page; walks without a page are left out."""
+        rows = self.rows("SELECT w.run_id, w.id, max(p.seq) FROM walks w JOIN pages p ON p.walk = w.id GROUP BY 2")
+        return {(str(run), int(str(walk))): int(str(last)) for run, walk, last in rows}
+
     def replace_pages(
         self,
         moved: Iterable[SealedPage],

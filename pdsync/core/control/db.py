@@ -131,7 +131,7 @@ class Database:
         self._lock = threading.RLock()
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
             self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
             self._switch_to_wal()
             self._db.execute("PRAGMA synchronous=FULL")
@@ -178,7 +178,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """One write transaction: all of it is on disk after the `with`, or none."""
+        """One write transaction: all of it is on disk after the `with`, or none. Transactions can't be nested."""
         with self._lock, storage_errors(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -196,7 +196,12 @@ class Database:
 
 
 class Lock:
-    """The project's lock: one run at a time. The kernel frees it when the process dies, however it dies."""
+    """The project's lock: one run at a time. The kernel frees it when the process dies, however it dies.
+
+    Raises:
+        ProjectLocked: another run has it; entering does not wait.
+        StorageError: its file can't be written.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -205,7 +210,7 @@ class Lock:
     def __enter__(self) -> Lock:
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise StorageError(f"{self.path} can't be written: {error}. Nothing was called.") from error
         try:

@@ -43,7 +43,7 @@ class Erasures(Database):
             target: the record, and the run that erases it.
             moved: as `replace_pages` takes them.
             resealed: as `replace_pages` takes them.
-            clean: gives the new text for a text, its column, and the id of the mutation whose row it is in.
+            clean: gives the new text for a text, its column, and the id of the mutation whose row it is in, or None.
 
         Returns:
             The number of texts that changed.
@@ -83,7 +83,10 @@ class Erasures(Database):
 
 
 def _clean_texts(db: sqlite3.Connection, clean: Callable[[str, str, str | None], str]) -> int:
-    """Clean all texts of all tables: plans, before-images and answers of changes, receipts; the number that changed."""
+    """Clean all texts of all tables, apart from primary keys; the number that changed.
+
+    They include before-images and answers of changes, and receipts.
+    """
     changed = 0
     tables = db.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'").fetchall()
     for (table,) in tables:

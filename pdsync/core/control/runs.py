@@ -57,7 +57,7 @@ class Runs(Database):
             db.execute("UPDATE runs SET receipt = ? WHERE id = ?", (text, receipt.run_id))
 
     def receipts(self, last: int) -> list[Receipt]:
-        """The `last` runs, newest first; a run that was killed has a receipt without an end."""
+        """The `last` runs (-1: all), newest first; one that was killed, or still runs, has a receipt without an end."""
         rows = self.rows("SELECT id, command, started_at, receipt FROM runs ORDER BY rowid DESC LIMIT ?", last)
         return [
             msgspec.json.decode(str(receipt), type=Receipt)
@@ -82,7 +82,12 @@ class Runs(Database):
 
 
 def merge_runs(db: sqlite3.Connection, more: Sequence[tuple[str, datetime]]) -> None:
-    """Insert missing runs by the time of their beginning; existing ones keep their order."""
+    """Insert missing runs by the time of their beginning; existing ones keep their order, but not their rowids.
+
+    Args:
+        db: in a transaction.
+        more: id and beginning of each, oldest first.
+    """
     rows = db.execute("SELECT id, command, started_at, receipt FROM runs ORDER BY rowid").fetchall()
     existing = {row[0] for row in rows}
     missing = [(run, ONLY_ARCHIVED, began.isoformat(), None) for run, began in more if run not in existing]

@@ -79,7 +79,10 @@ class Walks(Database):
         Args:
             loaded: run and walk → the number of its last page in the warehouse.
         """
-        outdated = [walk for run, walk, last in self._last_pages("open") if loaded.get((run, walk), -1) > last]
+        known = {(run, walk): last for run, walk, last in self._last_pages("open")}
+        rows = self.rows("SELECT run_id, id FROM walks WHERE state = 'open'")  # also those without a page
+        opened = [(str(run), int(str(walk))) for run, walk in rows]
+        outdated = [key[1] for key in opened if loaded.get(key, -1) > known.get(key, -1)]
         with self.transaction() as db:
             db.executemany("UPDATE walks SET state = 'dropped' WHERE id = ?", [(walk,) for walk in outdated])
         return len(outdated)
@@ -118,8 +121,17 @@ class Walks(Database):
             yield msgspec.convert(dict(zip(Walk.__struct_fields__, row, strict=True)), Walk)
 
     def end_walk(self, walk_id: int, state: str) -> None:
-        """Set the final state of a walk: sealed, applied or dropped."""
+        """Set the final state of a walk: applied, dropped or pruned.
+
+        Where a walk is pruned that was not applied, the window of a backfill that it read is read again.
+        """
         with self.transaction() as db:
+            if state == "pruned":
+                db.execute(
+                    "UPDATE windows SET walk = NULL, asked_since = since, asked_until = until WHERE walk ="
+                    " (SELECT id FROM walks WHERE id = ? AND state NOT IN ('applied', 'pruned'))",
+                    (walk_id,),
+                )
             db.execute("UPDATE walks SET state = ? WHERE id = ?", (state, walk_id))
 
     def record_pages(self, pages: Iterable[tuple[Page, SealedPage]]) -> None:
@@ -160,7 +172,10 @@ class Walks(Database):
         return None if rows[0][0] is None else self.sealed_pages(walk_id, int(str(rows[0][0])))[0]
 
     def pages_of_unfinished_walks(self) -> dict[tuple[str, str, str], int]:
-        """(stream, version, operation) → the sealed pages of walks of lists that are not in the warehouse yet."""
+        """(stream, version, operation) → the number of sealed pages of walks that are not in the warehouse yet.
+
+        Those of backfills do not count.
+        """
         rows = self.rows(
             "SELECT w.stream, w.version, w.operation, count(*) FROM walks w JOIN pages p ON p.walk = w.id"
             " WHERE w.state IN ('open', 'sealed') AND w.source NOT LIKE ? GROUP BY 1, 2, 3",
@@ -169,7 +184,10 @@ class Walks(Database):
         return {(str(r[0]), str(r[1]), str(r[2])): int(str(r[3])) for r in rows}
 
     def pages_of_last_walks(self) -> LastWalks:
-        """(stream, source, whether it is a whole list) → pages and rows of the newest applied walk."""
+        """(stream, source, whether it is a whole list) → pages and rows of the newest applied walk.
+
+        Walks of backfills, and pages without a body, do not count.
+        """
         rows = self.rows(
             "SELECT w.stream, w.source, w.since IS NULL, count(*) FILTER (WHERE p.sha256 <> ?), sum(p.rows)"
             " FROM walks w JOIN pages p ON p.walk = w.id"

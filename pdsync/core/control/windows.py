@@ -1,7 +1,8 @@
 """Stores the windows of a backfill in control.db: the part of a list that each walk reads.
 
 A backfill's windows always cover all of its time, without overlap: cutting one in two is a single transaction. A
-window is finished when its walk is applied; after an interruption, the unfinished ones continue.
+window is finished when its walk is applied, also if its pages are pruned later; after an interruption, the unfinished
+ones continue.
 
 Times are whole seconds, UTC; a window is half-open, from `since` up to but without `until`.
 """
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from pdsync.core.control import Control
     from pdsync.model import Walk
+
+_IS_UNFINISHED = "coalesce(k.state, 'open') NOT IN ('applied', 'pruned')"  # a pruned walk was applied: see `end_walk`
 
 
 class Window(Struct, frozen=True):
@@ -51,7 +54,7 @@ class Windows:
         with self._control.transaction() as db:
             row = db.execute(
                 "SELECT r.id FROM runs r WHERE r.command = ? AND EXISTS (SELECT 1 FROM windows w LEFT JOIN walks k"
-                " ON k.id = w.walk WHERE w.job = r.id AND coalesce(k.state, 'open') <> 'applied')"
+                f" ON k.id = w.walk WHERE w.job = r.id AND {_IS_UNFINISHED})"
                 " ORDER BY r.started_at DESC, r.id DESC LIMIT 1",
                 (command,),
             ).fetchone()
@@ -91,7 +94,7 @@ class Windows:
         with self._control.transaction() as db:
             rows = db.execute(
                 "SELECT w.*, coalesce(k.state, 'open') FROM windows w LEFT JOIN walks k ON k.id = w.walk"
-                " WHERE w.job = ? AND coalesce(k.state, 'open') <> 'applied' ORDER BY w.until DESC, w.id",
+                f" WHERE w.job = ? AND {_IS_UNFINISHED} ORDER BY w.until DESC, w.id",
                 (job,),
             ).fetchall()
         fields = Window.__struct_fields__

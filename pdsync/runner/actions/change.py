@@ -5,15 +5,14 @@ The queue is the only way to change data here: each change is planned, guarded a
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
 from pdsync.core import actions
-from pdsync.errors import ConfigError, StorageError
-from pdsync.model import OPEN
+from pdsync.errors import ConfigError
+from pdsync.runner import kept_uploads
 from pdsync.runner import push as pushing
 from pdsync.runner.actions.prepare import prepare
 from pdsync.runner.actions.read import read
@@ -34,7 +33,6 @@ _SHOWN_BY = {
     "deals": "getDeal", "persons": "getPerson", "organizations": "getOrganization", "products": "getProduct",
     "pipelines": "getPipeline", "stages": "getStage",
 }  # fmt: skip
-_UPLOADS = "uploads"  # beside control.db: files under the names that Pipedrive shall show
 
 
 def queue(settings: Settings, made: Prepared) -> Mutation:
@@ -42,15 +40,17 @@ def queue(settings: Settings, made: Prepared) -> Mutation:
 
     Raises:
         ConfigError: a name or a value is wrong. Nothing was queued.
+        StorageError: a file to upload can't be kept, or the queue can't be opened.
     """
     operation = queueing.find_operation(made.action.operation or "")
     params = dict(made.params)
-    if "file" in made.wants:
-        params["file"] = str(_named_file(settings, made.wants["file"], str(made.wants["file_name"])))
-    with pushing.opened(settings) as (outbox, names):
-        queued = outbox.add([queueing.make_entry(names, operation, params)])[0]
-        _remove_uploaded(settings, outbox.mutations((*OPEN, "needs_review")))
-    return queued
+    with pushing.opened(settings) as (outbox, names), kept_uploads.locked(settings):
+        try:
+            if "file" in made.wants:
+                params["file"] = str(_named_file(settings, made.wants["file"], str(made.wants["file_name"])))
+            return outbox.add([queueing.make_entry(names, operation, params)])[0]
+        finally:
+            kept_uploads.remove_ended(settings, outbox.mutations(kept_uploads.WAITING))
 
 
 async def push(
@@ -63,7 +63,9 @@ async def push(
         PdsyncError: see `pdsync.runner.push`.
     """
     await pushing.push(settings, structs.replace(request, batch=mutation.batch), confirm)
-    return find(settings, mutation.id)
+    with pushing.opened(settings) as (outbox, _), kept_uploads.locked(settings):
+        kept_uploads.remove_ended(settings, outbox.mutations(kept_uploads.WAITING))
+        return outbox.get(mutation.id)
 
 
 def find(settings: Settings, id: str) -> Mutation:
@@ -79,7 +81,10 @@ def queued_answer(mutation: Mutation) -> dict[str, Any]:
 
 
 async def pushed_answer(caller: Caller, mutation: Mutation, *, as_today: bool = False) -> dict[str, Any]:
-    """What an action answers whose change was sent: the record as it is now, or the id of a deleted one."""
+    """What an action answers whose change was sent: the record as it is now, or the id of a deleted one.
+
+    One that was not applied answers with `success` false, the reason as `error`, and its state.
+    """
     if mutation.state != "applied":
         reason = mutation.detail or mutation.reason
         return {"data": {"success": False, "error": reason, "state": mutation.state, "data": None}}
@@ -91,16 +96,6 @@ async def pushed_answer(caller: Caller, mutation: Mutation, *, as_today: bool = 
         made = await prepare(action, actions.read_inputs(action, {"id": number}), caller)
         record = (await read(made))["data"]["data"]
     return {"data": {"success": True, "data": record}}
-
-
-def _remove_uploaded(settings: Settings, waiting: list[Mutation]) -> None:
-    """Remove what was kept here for uploads that have ended."""
-    needed = {str(value) for mutation in waiting for value in mutation.payload.values() if isinstance(value, str)}
-    for folder in (settings.control.parent / _UPLOADS).glob("*"):
-        if not any(str(path) in needed for path in folder.iterdir()):
-            for path in folder.iterdir():
-                path.unlink()
-            folder.rmdir()
 
 
 def _named_file(settings: Settings, content: object, name: str) -> Path:
@@ -117,13 +112,4 @@ def _named_file(settings: Settings, content: object, name: str) -> Path:
         raise ConfigError(f"{path} is no file that could be read. Nothing was queued.")
     if path is not None and path.name == name:
         return path
-    place = settings.control.parent / _UPLOADS / secrets.token_hex(6) / name
-    try:
-        place.parent.mkdir(parents=True)
-        if path is None:
-            place.write_bytes(content if isinstance(content, bytes) else b"")
-        else:
-            place.symlink_to(path)  # the file itself is read when it is sent
-    except OSError as error:
-        raise StorageError(f"{place} can't be written: {error.strerror or error}.") from error
-    return place
+    return kept_uploads.keep(settings, content if isinstance(content, bytes) else path or b"", name)

@@ -128,7 +128,7 @@ def pairs(action: Action, name: str, value: Any) -> list[tuple[str, Any]]:
 
 
 def _body(data: Any, path: Path) -> str | None:
-    """The body as `Request.of` takes it. A text is the body itself, also where it looks like a file's name."""
+    """The body as `RawRequest.of` takes it. A text is the body itself, also where it looks like a file's name."""
     if data is None or (isinstance(data, str) and data[:1] not in ("@", "-")):
         return data
     path.write_bytes(data.encode() if isinstance(data, str) else msgspec.json.encode(data))

@@ -33,7 +33,7 @@ async def read(made: Prepared) -> dict[str, Any]:
     """The whole answer of a read action.
 
     Raises:
-        ConfigError: a parameter does not fit. Nothing was called.
+        ConfigError: a parameter does not fit, and nothing was called; or no record of a list has the key to sort by.
         PdsyncError: as `Http.call`.
     """
     if made.action.kind == "picklist":
@@ -55,7 +55,11 @@ async def read(made: Prepared) -> dict[str, Any]:
 
 
 async def pieces(made: Prepared) -> AsyncGenerator[bytes]:
-    """The same answer as JSON, piece by piece: a list is never in memory as a whole, unless it is sorted here."""
+    """The same answer as JSON, piece by piece: a list is never in memory as a whole, unless it is sorted here.
+
+    Raises:
+        PdsyncError: as `read`, also after the first pieces: what was yielded is no whole answer then.
+    """
     listing = Listing(made)
     if made.action.kind == "picklist":
         yield b'{"result": ['
@@ -81,7 +85,7 @@ async def download(made: Prepared, sink: ByteSink, *, most_bytes: int = MOST_BYT
 
 
 async def download_to(made: Prepared, path: Path) -> dict[str, Any]:
-    """Stream a file to `path`, which is complete or absent.
+    """Stream a file to `path`, which is replaced when it is complete, and unchanged if it never is.
 
     Raises:
         ConfigError: the action answers with no file, or `path` can't be written. Nothing was called.
@@ -99,7 +103,7 @@ async def raw_request(action: Action, inputs: Mapping[str, Any], caller: Caller)
 
     Raises:
         ConfigError: the request is malformed, or leads away from the API. Nothing was sent.
-        PdsyncError: as `Http.request`.
+        PdsyncError: as `Http.send`.
     """
     kind, policy = raw.response_type(action, inputs), raw.policy_of(action, inputs)
     with raw.raw_of(action, inputs, caller.http.base_url) as request:

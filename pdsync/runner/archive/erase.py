@@ -15,9 +15,9 @@ A kill before step 4: the same command starts over. After it: the same command f
 person's names.
 
 Removed: the person's record, the payloads of mutations of it, their notes, the texts of mails that they sent or
-received, the lists that were requested for them (changes, files, mails, followers), and downloaded files that are
-attached to them or named after them. Kept: other records, with `[forgotten]` in place of the person's name, addresses
-and numbers; ids.
+received, the lists that were requested for them (changes, files, mails, followers), downloaded files that are attached
+to them or named after them, and all files kept for uploads that have ended. Kept: other records, with `[forgotten]` in
+place of the person's name, addresses and numbers; ids.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from pdsync.extract.download_folder import Folder
 from pdsync.extract.redact import RedactionCounts, Redactor, identifiers_of, unique_identifiers
 from pdsync.load import carry_over, reader_objects, warehouse
 from pdsync.model import OPEN
-from pdsync.runner import project
+from pdsync.runner import kept_uploads, project
 from pdsync.runner.archive.replay import Selection, locked_replay
 from pdsync.runner.queue_recovery import open_outbox, recover
 from pdsync.writeback.journal import Journal
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from pdsync.core.config import Settings
     from pdsync.core.control import Control, SealedPage
-    from pdsync.model import Operation, Walk
+    from pdsync.model import Mutation, Operation, Walk
     from pdsync.runner.session import Event
     from pdsync.writeback.outbox import Outbox
 
@@ -69,7 +69,8 @@ class ErasureReport(Struct):
     pages: int = 0
     raw_files: int = 0
     downloads: int = 0
-    cells: int = 0  # texts of control.db and of meta.*
+    uploads: int = 0  # files that were kept for uploads
+    cells: int | None = 0  # texts of control.db and of meta.*; None: a dry run does not count them
     shared: int = 0  # names that other persons have too, or single words: kept where no id shows that they are meant
     resumed: bool = False  # it finished an interrupted erasure
 
@@ -97,7 +98,7 @@ async def forget_person(
         id: of the person, in Pipedrive.
         also: further texts that identify them: a maiden name, an old address.
         on_note: is called with messages for the user.
-        dry_run: count only.
+        dry_run: count only, and change nothing. Of an interrupted erasure nothing is counted.
 
     Raises:
         ConfigError: there is no such person in the archive, or queued mutations mention them.
@@ -145,6 +146,8 @@ def _clean_sources(
         changed_files += [name] if report.pages > pages_before else []
     report.raw_files = len(changed_files)
     if dry_run:
+        report.downloads, report.cells = _remove_downloads(settings, redactor, id, dry_run=True), None
+        report.uploads = _remove_uploads(settings, outbox, redactor, id, own_mutations, dry_run=True)
         return report
 
     def redact(page: SealedPage, body: bytes) -> tuple[bytes, int]:
@@ -156,10 +159,11 @@ def _clean_sources(
         return redactor.redact_cell(text, column, is_own=mutation in own_mutations)
 
     report.downloads = _remove_downloads(settings, redactor, id)
-    report.cells = _clean_work_file(settings, control, clean)
+    report.uploads = _remove_uploads(settings, outbox, redactor, id, own_mutations)
+    cells = _clean_work_file(settings, control, clean)
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-forget"
-    report.cells += Journal(settings.raw).rewrite(lambda text, mutation: clean(text, "", mutation))
-    report.cells += control.erase(
+    cells += Journal(settings.raw).rewrite(lambda text, mutation: clean(text, "", mutation))
+    report.cells = cells + control.erase(
         ErasedRecord(run_id, "person", id),
         [page for each in written for page in each.moved],
         [(walk, seq, run_id, "a person was forgotten") for each in written for walk, seq in each.changed],
@@ -184,16 +188,19 @@ def _refuse_open_mutations(outbox: Outbox, redactor: Redactor, id: int, own: Col
     Raises:
         ConfigError: there are such mutations.
     """
-    waiting = [
-        f"#{each.seq}"
-        for each in outbox.mutations(OPEN, images=False)
-        if each.id in own or redactor.redact_cell(text := msgspec.json.encode(each.payload).decode()) != text
-    ]
+    waiting = [f"#{each.seq}" for each in outbox.mutations(OPEN, images=False) if _is_about(each, redactor, id, own)]
     if waiting:
         raise ConfigError(
             f"Not sent yet, and about person {id}: {counted(len(waiting), 'queued change')}. Nothing was changed.\n"
             f"Send them (pdsync push), or drop them: pdsync queue drop {' '.join(waiting)}"
         )
+
+
+def _is_about(mutation: Mutation, redactor: Redactor, id: int, own: Collection[str]) -> bool:
+    """Whether a mutation is of the person, mentions them, or attaches a file to them."""
+    text = msgspec.json.encode(mutation.payload).decode()
+    is_attached = mutation.kind == "files" and str(mutation.payload.get("person_id")) == str(id)
+    return mutation.id in own or is_attached or redactor.redact_cell(text) != text
 
 
 def _gather_identifiers(
@@ -244,7 +251,20 @@ def _redact_page(redactor: Redactor, walk: Walk, page: SealedPage, body: bytes) 
     )
 
 
-def _remove_downloads(settings: Settings, redactor: Redactor, id: int) -> int:
+def _remove_uploads(
+    settings: Settings, outbox: Outbox, redactor: Redactor, id: int, own: Collection[str], *, dry_run: bool = False
+) -> int:
+    """Remove the files of uploads that have ended, or need a review and are about the person; how many."""
+    with kept_uploads.locked(settings):
+        waiting = [
+            each
+            for each in outbox.mutations(kept_uploads.WAITING, images=False)
+            if not _is_about(each, redactor, id, own)
+        ]
+        return kept_uploads.remove_ended(settings, waiting, dry_run=dry_run)
+
+
+def _remove_downloads(settings: Settings, redactor: Redactor, id: int, *, dry_run: bool = False) -> int:
     """Remove downloaded files that are attached to the person or named after them; how many."""
     root = settings.state / "files"
     if not root.is_dir():
@@ -254,10 +274,10 @@ def _remove_downloads(settings: Settings, redactor: Redactor, id: int) -> int:
         removed = [
             each for each in manifest.values() if each.person_id == id or redactor.redact_text(each.name) != each.name
         ]
-        for each in removed:
+        for each in () if dry_run else removed:
             folder.remove(each.path)
             del manifest[each.id]
-        if removed:
+        if removed and not dry_run:
             folder.rewrite(manifest)
     return len(removed)
 

@@ -6,7 +6,7 @@ and the schema log are the same as before. Where the catalogue has changed since
 column gets its values for all versions.
 
 The new file is built beside the others; when it is finished, it replaces the work file and is published. A replay that
-is killed before that has no effect.
+is killed before that leaves both files as they were; but walks that `accept_loss` gives up stay given up.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ async def replay(
         settings: of the project.
         names: streams; their children, histories, custom fields and schema log come with them.
         on_event: is called with each event.
-        accept_loss: rebuild even if pages are missing or damaged that the warehouse was built from.
+        accept_loss: rebuild even if pages are missing or damaged that the warehouse was built from. Their walks are
+            given up first, and for good: also if the replay fails then, or the files come back.
 
     Returns:
         The receipt. Its counts are what the replay loaded; requests and tokens are 0.

@@ -8,7 +8,7 @@ batch was complete wrote nothing either. Pages that are not loaded yet, or young
 removed.
 
 So after a prune, a replay gives the same tables and histories. Only `_verified_at` of rows that did not change may be
-earlier than it was.
+earlier than it was. The exception is `damaged`: walks with a damaged page go, whatever they wrote and however new.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _WRITTEN = ("inserted", "updated", "deleted", "quarantined", "schema_changes")
 
 
 class Fault(Struct, frozen=True):
-    """A sealed page that is not what it was when it was sealed."""
+    """A sealed page that is not what it was when it was sealed, a raw file that is damaged, or the outbox's journal."""
 
-    name: str  # the raw file
+    name: str  # the raw file; `outbox`: the journal
     walk: int | None  # None, like seq and stream: the damaged part can't be read
     seq: int | None
     stream: str | None
@@ -165,7 +165,7 @@ def plan_prune(settings: Settings, control: Control, keep_days: int, *, damaged:
         settings: of the project.
         control: its control.db.
         keep_days: pages of the last `keep_days` days stay.
-        damaged: also remove walks with a damaged page, if their list was read whole since.
+        damaged: also remove walks with a damaged page, however new, if their list was read whole since.
 
     Raises:
         ConfigError: there is no warehouse that shows which pages wrote it.
@@ -273,7 +273,8 @@ def _find_replaceable(
 def forget_lost_walks(settings: Settings, control: Control) -> int:
     """Mark walks as pruned of which a page is missing or damaged. The caller has the project's lock.
 
-    Whole batches before such a page are given up too: a replay could not tell them from the rest.
+    Whole batches before such a page are given up too: a replay could not tell them from the rest. control.db forgets
+    all pages of these walks, for good; the raw files are not changed.
 
     Returns:
         How many walks.

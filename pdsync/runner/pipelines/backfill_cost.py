@@ -24,9 +24,10 @@ _Part = tuple["Stream", "Source", "Operation", datetime, datetime]  # of a list,
 
 
 def estimate_backfill(settings: Settings, request: BackfillRequest) -> list[StreamForecast]:
-    """What is left of a backfill: requests and tokens by stream, and one page for each stream of definitions.
+    """What is left of a backfill: requests and tokens by stream.
 
-    A stream without a table has a lower bound only. Makes no request.
+    Of one that begins, also a page of each list that defines the streams' fields. A stream without a table has a lower
+    bound only. Makes no request.
 
     Raises:
         ConfigError: the list of a named stream can't be read by time.

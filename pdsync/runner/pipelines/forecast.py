@@ -22,7 +22,7 @@ from pdsync.runner.pipelines.list_cost import estimate_unread
 from pdsync.runner.reconcile import rotation
 from pdsync.runner.sync import parent_keys
 from pdsync.runner.sync.sync_request import SyncRequest  # noqa: TC001
-from pdsync.runner.sync.turns import plan_turns
+from pdsync.runner.sync.turns import Turns, plan_turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -137,31 +137,32 @@ def forecast(settings: Settings, request: SyncRequest, *, with_verification: boo
     others = [] if request.streams else [each for each in catalogue.streams().values() if each.optional]
     with contextlib.ExitStack() as stack:
         last_walks: LastWalks = {}
-        sizes, deferred = Sizes(), dict[str, int]()
+        sizes, turns = Sizes(), Turns({}, {})
         warehouse = stack.enter_context(unlocked.open_warehouse(settings)) if settings.warehouse.exists() else None
         if settings.control.exists():
             control = stack.enter_context(unlocked.open_control(settings))
             last_walks, sizes = control.pages_of_last_walks(), ListSizes(control).load()
             now = datetime.now(UTC)
             now = max(now, control.newest_time() or now)
-            deferred = plan_turns(warehouse, control, settings, request, now).deferred
+            turns = plan_turns(warehouse, control, settings, request, now)
         lines, optional = (
             [
                 _estimate_unread(stream, source, settings.api, last_walks, sizes)
                 or _estimate(stream, source, version, request, last_walks, warehouse)
                 for stream in group
-                if stream.name not in deferred
+                if stream.name not in turns.deferred
                 for version, sources in [stream.sources(settings.api)]
                 for source in sources
+                if (stream.name, source.name) not in turns.lists
             ]
             for group in (streams, others)
         )
     unverified: dict[str, int] = {}
     if with_verification:
         names = [stream.name for stream in streams]
-        lines += [_estimate_verification(due, settings) for due in rotation.select_due(settings, names)]
+        lines += [_estimate_verification(due, settings) for due in rotation.select_due(settings, names, turns.tokens)]
         unverified = rotation.find_too_expensive(settings, names)
-    return Forecast(lines, settings.burst, settings.daily_tokens, optional, unverified, deferred)
+    return Forecast(lines, settings.burst, settings.daily_tokens, optional, unverified, turns.deferred)
 
 
 def _estimate_unread(

@@ -15,12 +15,16 @@ from msgspec import Struct
 
 from pdsync.core import catalogue
 from pdsync.core.control.sizes import ListSize  # noqa: TC001 - part of the signatures
+from pdsync.core.reading import side_by_side
 from pdsync.extract.pages import overlap
+from pdsync.extract.parallel import LONG, UNDECIDED
 from pdsync.model import Operation, Parent, Source, Stream, Version  # noqa: TC001
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_WINDOWS = 16  # pages of a long list for each one that is not full, because a window ends in it
+_ENDS = 3  # requests of a list in windows besides: its newest and its oldest page, and what changed meanwhile
 _CUTS = 20  # pages for each one that is requested twice, because windows of a list meet in it
 
 
@@ -122,14 +126,19 @@ def estimate_unread(
     if size is None or size.version != version:
         return None
     unmarked = assumption(stream.name, source.name).unmarked
-    return Range(
-        size.rows,
-        size.most,
-        count_requests(operation, size.rows, unmarked=unmarked),
-        count_most_requests(operation, size.most, unmarked=unmarked),
-        size.basis,
-        size.is_assumed,
-    )
+    requests = count_requests(operation, size.rows, unmarked=unmarked)
+    most_requests = count_most_requests(operation, size.most, unmarked=unmarked)
+    if side_by_side(stream, source, operation) == "windows":
+        requests += _count_extra(requests, LONG + UNDECIDED)
+        most_requests += _count_extra(most_requests, LONG)
+    return Range(size.rows, size.most, requests, most_requests, size.basis, size.is_assumed)
+
+
+def _count_extra(pages: int, long: int) -> int:
+    """The requests besides those of its pages that a list takes which can be read in windows, if `long` pages are."""
+    if pages >= long:
+        return _ENDS + pages // _WINDOWS
+    return int(pages > UNDECIDED)  # one to see that it is not long
 
 
 def _estimate_by_parent(
@@ -149,12 +158,15 @@ def _estimate_by_parent(
     is_assumed = any(size.is_assumed for size in parents)
     if parent.having and (counted := sizes.get((parent.stream, parent.having))):
         rows, most, basis, is_assumed = counted.rows, counted.most, counted.basis, counted.is_assumed
-    each = count_requests(operation, 1, unmarked=assumption(stream.name, source.name).unmarked)
-    requests = math.ceil(rows / parent.batch) * each
-    most_requests = math.ceil(most / parent.batch) * each
+    unmarked = assumption(stream.name, source.name).unmarked
+    each = count_requests(operation, 1, unmarked=unmarked and not parent.counts)
+    requests, most_requests = math.ceil(rows / parent.batch) * each, math.ceil(most / parent.batch) * each
+    if unmarked and parent.counts:  # the lists whose count may be a full page take one request more
+        most_requests += math.ceil(most / 2)
     if parent.batch > 1:  # the lists of several parents may take more than a page
         children = sizes.get((parent.stream, f"sum of {parent.having}"))
-        if children:
+        if children and rows:
             requests = max(requests, count_requests(operation, children.rows))
+        if children and most:
             most_requests += count_requests(operation, children.most)
     return Range(rows, most, requests, most_requests, basis, is_assumed)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 MOST_TOKENS = 150
 _DEALS = 1000  # assumed, where deals are not among the lists
-_MEASURED_FOR = timedelta(days=1)  # a measurement is good for so long
+MEASURED_FOR = timedelta(days=1)  # a measurement is good for so long
 _SHARE = 0.5  # of parents with children, where none was seen
 
 
@@ -87,7 +87,7 @@ class Measuring:
             for source in sources:
                 operation = catalogue.operations(version)[source.operation]
                 if source.parent:
-                    unmarked = assumption(stream.name, source.name).unmarked
+                    unmarked = assumption(stream.name, source.name).unmarked and not source.parent.counts
                     tokens = count_requests(operation, 1, unmarked=unmarked) * (operation.cost or 0)
                     entry = (source.parent, tokens / source.parent.batch)
                     self._children.setdefault(source.parent.stream, []).append(entry)
@@ -95,10 +95,11 @@ class Measuring:
                     self.lists.append(ListProbe(stream, source, version, operation))
 
     async def measure(self, most_tokens: int = MOST_TOKENS) -> Measurement:
-        """Measure the lists for at most `most_tokens`; what can't be measured is assumed.
+        """Measure the lists for at most `most_tokens`, repeated requests not counted; the rest is assumed.
 
         Raises:
-            Stopped, AuthError, ServerTrouble: no more requests can be sent, or none is answered.
+            Stopped, AuthError, ServerTrouble: a request could not be sent, or was not answered. Tokens that are spent
+                after the first request only end the measurement.
         """
         self._assume()
         while (probe := self._choose(most_tokens - self.result.tokens)) is not None:
@@ -210,17 +211,24 @@ def _says_more(envelope: Envelope) -> bool | None:
     return envelope.more if envelope.more is not None else False if envelope.described else None
 
 
-async def measure_unread(settings: Settings, request: SyncRequest) -> Measurement | None:
+async def measure_unread(
+    settings: Settings, request: SyncRequest, max_age: timedelta | None = MEASURED_FOR
+) -> Measurement | None:
     """Measure the lists of a sync that were never read, for at most 150 tokens, and store their sizes.
 
+    Args:
+        settings: of the project.
+        request: the sync.
+        max_age: of an earlier measurement that is as good; None: any.
+
     Returns:
-        What was measured; None if nothing had to be: all lists were read, or measured within a day.
+        What was measured; None if nothing had to be: all lists were read, or measured before.
 
     Raises:
         PdsyncError: a request could not be sent or had no usable answer. Nothing was stored.
     """
     with unlocked.open_control(settings) as control:
-        last_walks, stored = control.pages_of_last_walks(), ListSizes(control).load(_MEASURED_FOR)
+        last_walks, stored = control.pages_of_last_walks(), ListSizes(control).load(max_age)
         unread = [stream for stream in request.selected() if _is_unread(stream, settings.api, last_walks, stored)]
         if not unread:
             return None

@@ -4,11 +4,14 @@ workflow, an Airflow DAG or a Dagster schedule. None of it contains a secret, an
 
 from __future__ import annotations
 
+import hashlib
 import plistlib
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -36,7 +39,12 @@ class Job(Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """Its name in the scheduler: unique per project and pipeline."""
+        """Its name in the scheduler: unique per project and pipeline, as the path of the project is part of it."""
+        return f"{self.former_name}-{hashlib.sha256(str(self.project).encode()).hexdigest()[:8]}"
+
+    @property
+    def former_name(self) -> str:
+        """The name that earlier versions gave it, which projects in folders of one name share."""
         return f"pdsync-{self.project.name or 'project'}-{self.pipeline}"
 
     @property
@@ -54,7 +62,13 @@ class Job(Struct, frozen=True):
 
 
 def render_files(kind: str, job: Job) -> dict[Path, str]:
-    """The files that schedule `job`: path → content; for cron, its lines of the table under the path `crontab`."""
+    """The files that schedule `job`: path → content; for cron, its lines of the table under the path `crontab`.
+
+    Raises:
+        ConfigError: the project's path has a line break or the like, which would end a line of the file.
+    """
+    if re.search(r"[\x00-\x1f\x7f]", str(job.project)):
+        raise ConfigError(f"The folder {str(job.project)!r} has a control character in its name. Rename it.")
     return _RENDERERS[kind](job)
 
 
@@ -173,7 +187,7 @@ jobs:
           key: pdsync-${{{{ github.run_id }}}}
           restore-keys: pdsync-
       - run: pip install pdsync
-      - run: pdsync --no-input sync --pipeline {job.pipeline}
+      - run: pdsync --no-input sync --pipeline {job.pipeline}{_or_exit_3(job)}
       - uses: actions/cache/save@v4
         if: always()
         with:
@@ -181,6 +195,11 @@ jobs:
           key: pdsync-${{{{ github.run_id }}}}-${{{{ github.run_attempt }}}}
 """
     return {Path(f".github/workflows/pdsync-{job.pipeline}.yml"): text}
+
+
+def _or_exit_3(job: Job) -> str:
+    """What turns exit code 3 of a shell's command into success, where it is none of a failure."""
+    return " || [ $? -eq 3 ]" if job.exit_3_is_success else ""
 
 
 def _render_airflow(job: Job) -> dict[Path, str]:
@@ -202,7 +221,7 @@ with DAG(
 ) as dag:
     BashOperator(
         task_id="sync",
-        bash_command=shlex.join({job.arguments!r}),
+        bash_command=shlex.join({job.arguments!r}){f" + {_or_exit_3(job)!r}" if job.exit_3_is_success else ""},
         append_env=True,  # PDSYNC_API_TOKEN and others come from the worker's environment
         retries=2,
         retry_delay=timedelta(minutes=10),
@@ -225,7 +244,7 @@ import dagster
 def sync(context: dagster.OpExecutionContext) -> None:
     done = subprocess.run({job.arguments!r}, capture_output=True, text=True, check=False)
     context.log.info(done.stderr)
-    if done.returncode:
+    if done.returncode not in {(0, 3) if job.exit_3_is_success else (0,)}:
         raise dagster.Failure(f"pdsync ended with {{done.returncode}}: {{done.stderr[-2000:]}}")
 
 
@@ -255,6 +274,10 @@ _RENDERERS: dict[str, Callable[[Job], dict[Path, str]]] = {
 def install(kind: str, job: Job) -> list[str]:
     """Write the files of `job` and start its schedule.
 
+    Args:
+        kind: one of INSTALLABLE_KINDS.
+        job: replaces the installed one of the same name; of cron, that of the same pipeline and folder.
+
     Returns:
         Lines for the user: how to inspect it, and how to remove it.
 
@@ -272,6 +295,7 @@ def install(kind: str, job: Job) -> list[str]:
         path.write_text(text, encoding="utf-8")
     if kind == "systemd":
         timer = f"{job.name}.timer"
+        _remove_former(kind, job, rendered)
         _run(["systemctl", "--user", "daemon-reload"], rendered)
         _run(["systemctl", "--user", "enable", "--now", timer], rendered)
         return [
@@ -280,8 +304,29 @@ def install(kind: str, job: Job) -> list[str]:
             "It runs only while you are logged in; to run it at any time: loginctl enable-linger",
         ]
     (path,) = rendered
+    _remove_former(kind, job, rendered)
     _run(["launchctl", "load", "-w", str(path)], rendered)
     return [f"Remove it: launchctl unload -w {shlex.quote(str(path))}"]
+
+
+def _remove_former(kind: str, job: Job, written: dict[Path, str]) -> None:
+    """Remove the installed job of the former name, if it is of this project and pipeline."""
+    if kind == "systemd":
+        paths = [systemd_folder() / f"{job.former_name}{suffix}" for suffix in (".service", ".timer")]
+        command = ["systemctl", "--user", "disable", "--now", f"{job.former_name}.timer"]
+        own = " ".join(map(quote_for_systemd, job.arguments[-6:]))
+    else:
+        paths = [launchd_folder() / f"com.pdsync.{job.former_name}.plist"]
+        command = ["launchctl", "unload", "-w", str(paths[0])]
+        own = "".join(f"\t\t<string>{escape(each)}</string>\n" for each in job.arguments[-6:])
+    try:
+        is_own = own in paths[0].read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        is_own = False
+    if is_own:
+        _run(command, written)
+        for path in paths:
+            path.unlink(missing_ok=True)
 
 
 def _install_cron(job: Job, lines: str) -> list[str]:

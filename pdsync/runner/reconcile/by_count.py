@@ -101,7 +101,9 @@ class CountReconciler:
         return sweep
 
     async def fetch_lists(self, sweep: Sweep, keys: Sequence[str]) -> list[Page]:
-        """The lists with the records of `keys`, as `sweep` has read them; read again, if they were too many to keep.
+        """The pages of all lists that were read; if they were not kept, of those that show `keys`, read again.
+
+        Reading them again is not charged to the budget of dependent streams.
 
         Raises:
             PdsyncError: as `dependents` does.
@@ -198,7 +200,10 @@ class CountReconciler:
         )
 
     async def find_differences(self, sweep: Sweep) -> tuple[list[Difference], list[Verdict]]:
-        """The differences in the lists that were read, and verdicts on the rows that are missing from them."""
+        """The differences in the lists that were read, and verdicts on the rows that are missing from them.
+
+        The verdicts include earlier ones on rows whose parents' lists were not read again.
+        """
         parent_of = await self.loader.do(self._parent_of_rows, self.loader.connection)
         differences = await self.loader.do(lambda: sweep.differences(deep=True, only=list(parent_of)))
         listed = await self.loader.do(self._count_listed, sweep)

@@ -37,14 +37,14 @@ class Comparison:
         self.samples: dict[str, list[str]] = {}  # the requested keys, where the list was not read whole
 
     async def read(self, stream: Stream, number: int) -> tuple[int, int, int]:
-        """Sweep a stream.
+        """Sweep a stream, and set `_verified_at` of the rows that equal the source.
 
         Returns:
             The number of records at the source, of rows in the warehouse, and of rows that are equal; the first two
             of the same keys, or of the same parents.
 
         Raises:
-            PdsyncError: it could not be read whole.
+            PdsyncError: it could not be read whole, or some of its records can't be read.
         """
         await self.reader.resume_stream(stream)
         if parent := self.parent_of(stream):
@@ -114,7 +114,7 @@ class Comparison:
         return "it can't be compared by a sample: omit --sample" if self.request.sample else None
 
     def parent_of(self, stream: Stream) -> Parent | None:
-        """The parent whose records each have a list of `stream`; None where a stream has several lists."""
+        """The parent whose records each have a list of `stream`; None if it has no parent, or several lists."""
         sources = stream.sources(self.session.settings.api)[1]
         return sources[0].parent if len(sources) == 1 else None
 

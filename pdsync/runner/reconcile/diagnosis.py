@@ -70,45 +70,41 @@ class Diagnosis:
         item = evidence.find_item_operation(stream, self.session.settings.api)
         winners: dict[str, set[str | None]] = {}
         if stream.name in MERGEABLE:
-            for other in self.sweeps.values():
-                for key, now in (await self.loader.do(other.find_moved, stream.name, absent)).items():
-                    winners.setdefault(key, set()).update(now)
-            for key, now in (await self.loader.do(self._find_moved_before, stream, absent)).items():
-                winners.setdefault(key, set()).update(now)
+            winners = await self.loader.do(self._find_winners, stream, absent)
         converted = await self.loader.do(self._find_conversions, stream, absent)
         hidden = await self.loader.do(self._find_hidden, stream, absent)
         never_read = await self.loader.do(self._find_never_read, stream, absent)
-        is_404_evidence, reason = True, ""
-        probes: dict[str, evidence.ProbeResult] = {}
-        if item is None:
-            is_404_evidence, reason = False, "no operation reads a single one"
-        else:
-            keys = await self.loader.do(sweep.choose_canaries, CANARIES)
-            canaries = await evidence.probe_records(self.session.http, item, keys)
-            if not self.session.account.is_admin:
-                is_404_evidence = False
-                reason = "this token is not an administrator's: records that it can't see may exist"
-            elif not evidence.do_canaries_answer(canaries):
-                is_404_evidence, reason = False, "records that were just listed can't be read either"
-            probes = await evidence.probe_records(self.session.http, item, absent[:MAX_PROBES])
+        canaries = await self.loader.do(sweep.choose_canaries, CANARIES)
+        probes, reason = await evidence.probe_absent(
+            self.session.http, item, absent, canaries=canaries, was_admin=self.session.account.is_admin
+        )
         return [
             evidence.judge(
-                stream, key, probes.get(key), version=item.version if item else "v2", is_404_evidence=is_404_evidence,
+                stream, key, probes.get(key), version=item.version if item else "v2",
+                canaries=0 if reason else len(canaries),
                 reason=reason or f"only {MAX_PROBES} per run are read one by one", parent_is_hidden=key in hidden,
                 was_never_read=key in never_read, winners=winners.get(key, set()), converted_to=converted.get(key),
             )
             for key in absent
         ]  # fmt: skip
 
-    def _find_moved_before(self, target: Stream, keys: Sequence[str]) -> dict[str, set[str | None]]:
-        """As `Sweep.find_moved`, but where earlier syncs have loaded the change already."""
+    def _find_winners(self, target: Stream, keys: Sequence[str]) -> dict[str, set[str | None]]:
+        """By each of `keys`: the records to which those that pointed to it point now, as the sweeps or the tables show.
+
+        A merge moves all records of a stream, so a stream of which one still points to the key names no winner.
+        """
         tables = warehouse.tables(self.loader.connection)
-        found: dict[str, set[str | None]] = {}
+        winners: dict[str, set[str | None]] = {}
         for other in catalogue.streams().values():
+            moved: dict[str, set[str | None]] = {}
             if other.name in tables:
-                for key, now in find_moved_before(self.loader.connection, other, target, keys).items():
-                    found.setdefault(key, set()).update(now)
-        return found
+                moved = find_moved_before(self.loader.connection, other, target, keys)
+            if sweep := self.sweeps.get(other.name):
+                for key, now in sweep.find_moved(target.name, keys).items():
+                    moved.setdefault(key, set()).update(now)
+            for key, now in moved.items():
+                winners.setdefault(key, set()).update({key} if key in now else now)
+        return winners
 
     def _find_conversions(self, stream: Stream, keys: Sequence[str]) -> dict[str, str]:
         """Leads and deals that were converted: key → the record that it became, as stream/key."""

@@ -25,7 +25,7 @@ class ReconcileRequest(Struct, frozen=True):
     streams: tuple[str, ...] = ()  # none: all that were read
     repair: bool = False
     deep: bool = False  # compare values too if the time of change is equal
-    sample: int | None = None  # records of each stream, chosen at random; None: all
+    sample: int | None = None  # records of each stream, those verified longest ago first; None: all
     max_tombstones: int | None = None
     budget: int | None = None  # tokens
     leave_out: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class ReconcileResult(Struct):
     # By stream: live rows that were not compared: not in the sample, or of parents whose lists can't be requested.
     not_compared: dict[str, int] = {}
     is_sample: bool = False  # only some records of each stream were compared
-    held_back: str | None = None  # why no tombstones were written: they exceed the limit
+    held_back: str | None = None  # why streams got no tombstones: they exceed their limits
     by_count: list[str] = []  # streams that were compared by the counts of their parents
     left_out: dict[str, str] = {}  # streams that were not compared, and why
     counts_off: dict[
@@ -79,7 +79,7 @@ class ReconcileResult(Struct):
 
     @property
     def uneven(self) -> dict[str, tuple[int, int]]:
-        """Streams whose numbers at the source and in the warehouse differ without a finding: both numbers."""
+        """By stream: how many records source and warehouse have, where that differs and the stream has no finding."""
         explained = {each.stream for each in self.findings}
         return {
             name: (at_source, in_warehouse)

@@ -28,16 +28,22 @@ if TYPE_CHECKING:
 async def reconcile(settings: Settings, request: ReconcileRequest, on_event: OnEvent = log_notes) -> ReconcileResult:
     """Compare the warehouse with the source, and repair it on request.
 
+    If a list can't be read, none of its records is taken for deleted.
+
     Args:
         settings: of the project.
         request: which streams, how deep, and whether to repair.
         on_event: is called with each event, in the event loop's thread.
 
     Returns:
-        The findings; the receipt's exit code is 0 only if every list was read to its end.
+        The findings; the receipt's exit code is 0 only if no stream failed, no tombstones were held back, and no record
+        differs after its repair. Differences alone do not change it.
 
     Raises:
-        As `sync.sync`. If a list can't be read, none of its records is taken for deleted.
+        ConfigError, AuthError, WrongCompany, ProjectLocked, CoolingDown: as `sync.sync`.
+        PdsyncError: it could not begin, or no more requests were possible while records were probed or repaired. The
+            findings and repairs until then are in the work file, and nothing is published. The same goes for an
+            interruption, which is raised.
     """
     async with open_session(
         settings, lambda control, _: begin_run(control, request.command), on_event, run_tokens=request.budget

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from pdsync.core import catalogue
-from pdsync.errors import GuardTripped
 from pdsync.extract import raw_archive
 from pdsync.model import IncompleteStream, Tombstone
 from pdsync.reconcile import evidence
@@ -22,6 +20,7 @@ from pdsync.sql import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
     from pdsync.model import Operation, Page, Source, Stream, Version, Walk
     from pdsync.runner.reconcile.comparison import Comparison
@@ -38,6 +37,7 @@ class Repair:
         self.comparison, self.session, self.request = comparison, comparison.session, comparison.request
         self.loader, self.sweeps = comparison.loader, comparison.sweeps
         self.still_different: dict[str, set[str]] = {}  # by stream: keys that differ after the repair
+        self._held: dict[str, tuple[int, int, int]] = {}  # by stream over its limit: deleted records, rows, the limit
 
     async def repair_all(self, streams: Sequence[Stream], result: ReconcileResult) -> None:
         """Repair the findings, stream by stream, and mark those that are repaired."""
@@ -124,31 +124,29 @@ class Repair:
         if limit is None:
             limit = evidence.default_max_tombstones(rows)
         if len(gone) > limit:
-            error = GuardTripped(
-                "tombstones",
-                f"{len(gone):,} {stream.name} of {rows:,} would be marked as deleted; the limit is {limit:,}"
-                f" (--max-tombstones)."
-                f"\nNone of them was marked. If they are deleted: --max-tombstones {len(gone)}",
-            )
-            result.held_back = str(error)
+            self._held[stream.name] = (len(gone), rows, limit)
+            result.held_back = self._describe_held()
             return set()
-        now = datetime.now(UTC).replace(microsecond=0)
+        now = self.session.began
         await walk_loader.tombstone(
             self.session,
             stream,
-            [
-                Tombstone(
-                    each.key, "deleted" if each.kind == "soft_deleted" else each.kind, each.evidence, now,
-                    each.winner if each.kind == "merged" else None, "inferred" if each.kind == "merged" else "exact",
-                )
-                for each in gone
-            ],
-        )  # fmt: skip
+            [make_tombstone(each, now) for each in gone],
+        )
         marked = await self.loader.do(self._find_marked, stream, [each.key for each in gone])
         if left := len(gone) - len(marked):
             detail = f"{left:,} deleted records could not be marked: run the same command later"
             result.receipt.gaps.append(IncompleteStream(stream.name, "differs", detail))
         return marked
+
+    def _describe_held(self) -> str:
+        """Why streams got no tombstones: each with its numbers, and the one option that lets all of them pass."""
+        each = [
+            f"{gone:,} {name} of {rows:,} would be marked as deleted; the limit is {limit:,} (--max-tombstones)."
+            for name, (gone, rows, limit) in self._held.items()
+        ]
+        most = max(gone for gone, _, _ in self._held.values())
+        return "\n".join(each) + f"\nNone of them was marked. If they are deleted: --max-tombstones {most}"
 
     def _find_marked(self, stream: Stream, keys: Sequence[str]) -> set[str]:
         """Those of `keys` whose rows are marked as deleted."""
@@ -164,3 +162,11 @@ class Repair:
         """The pages of a walk, from the archive."""
         sealed = self.session.control.sealed_pages(walk.id)
         return [raw_archive.read_page(self.session.settings.raw, entry) for entry in sealed]
+
+
+def make_tombstone(finding: Finding, at: datetime) -> Tombstone:
+    """The tombstone of a record that is known to be gone. No answer names the winner of a merge: it is inferred."""
+    how = "deleted" if finding.kind == "soft_deleted" else finding.kind
+    if finding.kind == "merged":
+        return Tombstone(finding.key, how, finding.evidence, at, finding.winner, "inferred")
+    return Tombstone(finding.key, how, finding.evidence, at)

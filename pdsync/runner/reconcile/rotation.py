@@ -1,13 +1,14 @@
 """Selects the streams that a nightly run reconciles, so that every row is verified within the verify cycle.
 
 Reading changes never shows what has no time of change: records that were purged, merged or relinked. Whole streams
-take turns, the one that was read longest ago first, each night as many as make up one day's share of the cycle. Pages
-of 500 rows are read in order: that costs a fifth of requesting the same rows by their ids, and shows missing rows too.
+take turns, the one that was read longest ago first, each night as many as make up one day's share of the cycle, less
+what the sync has read in turn that night. Pages of 500 rows are read in order: that costs a fifth of requesting the
+same rows by their ids, and shows missing rows too.
 
 Lists of each record of another stream (line items, followers) take turns too: all of them, where a request reads a
 hundred or their price is within `limits.dependents_share`; otherwise those whose record counts more or fewer. Streams
 of which a sync reads all, each time or in turn (`runner.sync.turns`), take a turn here only when a row is missing from
-their list, to find out what became of it.
+their list, to find out what became of it; so do lists that are read newest first, where the newest page shows them all.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pdsync.reconcile import evidence
 from pdsync.reconcile.evidence import CANARIES
 from pdsync.runner import unlocked
 from pdsync.runner.sync import parent_keys
+from pdsync.runner.sync.turns import price_turns
 from pdsync.sql import first, quoted
 
 if TYPE_CHECKING:
@@ -73,25 +75,38 @@ def way_of(stream: Stream, prefer: Version) -> Way:
     return "by_count" if parent.counts else "by_record"
 
 
-def select_due(settings: Settings, names: Collection[str]) -> list[DueStream]:
-    """Those of the streams called `names` that are due now, by the state of the published warehouse."""
+def select_due(settings: Settings, names: Collection[str], tonight: int = 0) -> list[DueStream]:
+    """Those of the streams called `names` that are due now, by the state of the published warehouse.
+
+    Args:
+        settings: of the project.
+        names: of the streams of the pipeline.
+        tonight: the tokens of what tonight's sync reads in turn: the more they are, the less is verified.
+    """
     if not settings.verify_cycle or not settings.warehouse.exists():
         return []
     with unlocked.open_warehouse(settings) as connection:
         now = first(connection.execute("SELECT max(watermark) FROM meta.checkpoints"))[0]  # the server's time
-        planned = [plan for name in names if (plan := _plan_stream(connection, settings, catalogue.stream(name)))]
-    share = math.ceil(sum(each.requests for each in planned) / settings.verify_cycle)
+        planned = [plan for name in names if (plan := _plan_stream(connection, settings, catalogue.stream(name), now))]
+    with unlocked.open_control(settings) as control:
+        turns = price_turns(control, settings.api, map(catalogue.stream, names))
+    night = (sum(each.tokens for each in planned) + sum(turns.values())) / max(settings.verify_cycle - 1, 1)
+    share = night - tonight
     due: list[DueStream] = []
     for plan in sorted(planned, key=lambda each: each.seen_at):
         age = now - plan.seen_at
-        is_in_share = sum(each.requests for each in due) < share
+        spent = sum(each.tokens for each in due)
+        is_in_share = spent + plan.tokens / 2 <= share if due else share > 0
         if age >= _DAY and (is_in_share or age >= _DAY * (settings.verify_cycle - 1)):
             due.append(plan)
     return _within_dependents_share(due, settings)
 
 
 def price_streams(settings: Settings, names: Collection[str]) -> dict[str, DueStream]:
-    """What verifying each of the streams called `names` costs; those that were never read whole are left out."""
+    """What verifying each of the streams called `names` costs.
+
+    Left out are streams that were never read whole, that have nothing to verify, or whose lists are never affordable.
+    """
     if not settings.warehouse.exists():
         return {}
     with unlocked.open_warehouse(settings) as connection:
@@ -134,22 +149,39 @@ def _within_dependents_share(due: list[DueStream], settings: Settings) -> list[D
     return chosen
 
 
-def _plan_stream(connection: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream) -> DueStream | None:
-    """A stream and its cost; None where nothing is to be verified, or where it was never read whole."""
+def _plan_stream(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream, now: datetime | None = None
+) -> DueStream | None:
+    """A stream and its cost; None where nothing is to be verified, it was never read whole, or it is never affordable.
+
+    Args:
+        connection: to the warehouse.
+        settings: of the project.
+        stream: to verify.
+        now: the server's time, if what the syncs of this cycle have read whole needs no other look.
+    """
     version, sources = stream.sources(settings.api)
     way = way_of(stream, settings.api)
     if way in ("once", "never") or stream.name not in warehouse.tables(connection):
         return None
-    read_at, swept_at = first(
+    read_at, is_read_whole, swept_at = first(
         connection.execute(
-            "SELECT (SELECT min(full_at) FROM meta.checkpoints WHERE stream = $1 AND version = $2"
-            " AND source IN (SELECT unnest($3::VARCHAR[]))),"
-            " (SELECT max(swept_at) FROM meta.sweeps WHERE stream = $1 AND complete)",
-            [stream.name, version, [source.name for source in sources]],
+            "SELECT min(full_at), coalesce(bool_and(full_at = watermark OR list_contains($4, source)), false),"
+            " (SELECT max(swept_at) FROM meta.sweeps WHERE stream = $1 AND complete)"
+            " FROM meta.checkpoints WHERE stream = $1 AND version = $2 AND source IN (SELECT unnest($3::VARCHAR[]))",
+            [
+                stream.name,
+                version,
+                [source.name for source in sources],
+                [source.name for source in sources if source.origin],  # read whole when it had its turn
+            ],
         )
     )
     if read_at is None and swept_at is None:
         return None
+    is_fresh = now and read_at and now - read_at < _DAY * (settings.verify_cycle - 1)
+    if is_fresh and is_read_whole and all(source.way == "newest_first" for source in sources):
+        way = "every_sync"  # its lists are so short that one page shows all of them
     if way == "every_sync" and (sources[0].parent or not evidence.find_item_operation(stream, settings.api)):
         return None  # reconcile could not check its missing rows
     rows = int(first(connection.execute(f"SELECT count(*) FROM {quoted('main', stream.name)}"))[0])

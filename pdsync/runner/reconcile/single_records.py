@@ -26,7 +26,8 @@ async def fetch_by_key(
     """Fetch the records with these `keys`, as far as they exist.
 
     Returns:
-        The operation and its answers; None and no answers if no operation reads single records of the stream.
+        The operation and its answers, without those of records that can't be read; None and no answers if no operation
+        reads single records of the stream, or its list has no pages: then reading the list costs one request.
 
     Raises:
         PdsyncError: as `core.http.Http.carry_out`.

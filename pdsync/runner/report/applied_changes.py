@@ -80,7 +80,10 @@ def reflecting_runs(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
 
 
 def find_read(receipt: Receipt, mutations: Iterable[Mutation]) -> set[str]:
-    """The mutations whose streams a run has read completely after they were applied."""
+    """The mutations whose streams a run has read completely after they were applied.
+
+    Applied deletions and merges are left out: lists do not show them.
+    """
     complete = {name for name, entry in receipt.streams.items() if entry.complete}
     return {
         each.id

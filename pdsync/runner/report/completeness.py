@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 def measure_completeness(loader: Loader, control: Control, receipt: Receipt, settings: Settings, at: datetime) -> None:
     """Add to `receipt` the completeness of its tables, and gaps; in the loader's thread.
 
+    The streams that the run read whole are recorded in meta.sweeps. A stream with a new gap stays marked as complete.
+
     Args:
         loader: of the open work file.
         control: has the lists that the run has read whole.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from pdsync.core import catalogue
+from pdsync.core.disk import state_errors
 from pdsync.core.token_ledger import tokens_left
 from pdsync.runner import unlocked
 from pdsync.runner.report.observed import observed_from
@@ -163,12 +165,13 @@ def read_checkpoints(
 
 
 def budget_left(settings: Settings) -> tuple[int | None, int]:
-    """Tokens left today and the day's limit, by the last answer; (None, 0) if there is no limit."""
-    connection = sqlite3.connect(settings.control, timeout=30)
-    try:
+    """Tokens left today and the day's limit, by the last answer; (None, 0) if there is no limit.
+
+    Raises:
+        StorageError: control.db can't be read.
+    """
+    with state_errors(settings.control), closing(sqlite3.connect(settings.control, timeout=30)) as connection:
         return tokens_left(connection, settings.daily_tokens)
-    finally:
-        connection.close()
 
 
 def format_age(age: timedelta) -> str:

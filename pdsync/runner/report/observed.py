@@ -54,7 +54,7 @@ def past_of(connection: duckdb.DuckDBPyConnection, stream: Stream, since: dateti
 
 
 def streams_of(query: str) -> list[str]:
-    """The streams whose tables, lists or sales views an SQL query names."""
+    """The streams whose tables or lists an SQL query names; deals, if it names none but `sales`."""
     names = set(re.findall(r"\w+", query.lower()))
     streams = [name for name, each in catalogue.streams().items() if names & {name, *each.children}]
     return streams or (["deals"] if "sales" in names else [])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -24,10 +25,12 @@ from pdsync.load.column_masks import Mask, resolve
 from pdsync.load.export import File  # noqa: TC001 - msgspec reads the annotations at run time
 from pdsync.load.export_target import (
     Store,
+    is_of_export,
     note,
     noted,
     open_store,
 )
+from pdsync.sql import literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
 CATALOG = "catalog.json"
 _FORMAT = 1
+_KEY_LENGTH = 64  # of the secret for hashes, in characters
 
 
 class Table(Struct, frozen=True):
@@ -115,7 +119,8 @@ def export_parquet(
     Raises:
         ConfigError: there is no warehouse, no such stream or column, or the target has columns that this would unmask.
             Nothing was written.
-        StorageError: the target can't be written; its catalogue is that of the previous export.
+        StorageError: the target can't be written; its catalogue is that of the previous export, or of this one if only
+            old files could not be removed.
     """
     for name in request.streams:
         catalogue.stream(name)
@@ -125,6 +130,9 @@ def export_parquet(
     connection = warehouse.connect(settings.warehouse, read_only=True)
     try:
         with store.scratch() as scratch:
+            # The warehouse may be of somebody else: a view in it must not read other files of this machine.
+            connection.execute(f"SET allowed_directories = [{literal(str(scratch))}]")
+            connection.execute("SET enable_external_access = false")
             return _Export(settings, request, connection, store, scratch, on_file, on_rows).run()
     except (duckdb.Error, OSError) as error:
         raise StorageError(
@@ -191,6 +199,11 @@ class _Export:
             raise ConfigError(
                 f"{self.store.where}/{CATALOG} is not the catalogue of an export ({error}). Nothing was written."
             ) from error
+        if others := [path for path in previous.paths if not is_of_export(path)]:
+            raise ConfigError(
+                f"{self.store.where}/{CATALOG} names {min(others)!r}, which is no file of an export."
+                " Nothing was written."
+            )
         if previous.company["id"] != self.company:
             raise ConfigError(
                 f"{self.store.where} contains company {previous.company['id']}, and this warehouse company"
@@ -319,11 +332,29 @@ class _Export:
 
 
 def _load_or_create_key(path: Path) -> str:
-    """The project's secret for hashes, created on first use."""
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    except FileExistsError:
-        return path.read_text(encoding="ascii").strip()
-    with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(key := secrets.token_hex(32))
+    """The project's secret for hashes, created on first use.
+
+    Raises:
+        ConfigError: the file has no whole secret. Nothing was written.
+    """
+    if not path.exists():
+        part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+        try:
+            handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(handle, "w", encoding="ascii") as file:
+                file.write(secrets.token_hex(_KEY_LENGTH // 2))
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):  # another export was faster: its secret counts
+                os.link(part, path)
+            disk.sync_folder(path.parent)
+        finally:
+            part.unlink(missing_ok=True)
+    key = path.read_text(encoding="ascii", errors="replace").strip()
+    if len(key) < _KEY_LENGTH:
+        raise ConfigError(
+            f"{path} has {len(key)} characters of the secret for hashes, not {_KEY_LENGTH}: values could be guessed"
+            " from their hashes. Nothing was written.\n"
+            "Restore it from a backup. Or remove it: the next export makes a new one, which changes all hashes."
+        )
     return key

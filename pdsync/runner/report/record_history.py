@@ -118,7 +118,8 @@ def column_names(connection: duckdb.DuckDBPyConnection, stream: Stream) -> Calla
 def unknown_until(connection: duckdb.DuckDBPyConnection, stream: Stream, id: str) -> datetime | None:
     """The time from which on the values of a record are known; None: they are for all of its life.
 
-    They are where its first version is as old as the record, or where its changelog was synced.
+    They are where its first version is as old as the record, where the synced changelog has an entry of it, or where it
+    has no time of creation and appeared after its stream's history became complete. The record must have a row.
     """
     first_version = history.versions(connection, stream.name, stream.key, id)[0]
     begins, created = first_version["_valid_from"], first_version.get("add_time")

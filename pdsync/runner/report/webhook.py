@@ -53,7 +53,7 @@ def describe_receipt(pipeline: str, project: str, receipt: Receipt, exit_code: i
     """The message about a run that ended. Chat programs show its `text`."""
     streams = receipt.streams.values()
     rows = {name: sum(getattr(e, name) for e in streams) for name in ("read", "inserted", "updated", "deleted")}
-    outcome = "complete" if exit_code == 0 else f"NOT complete (exit code {exit_code})"
+    outcome = "complete" if receipt.complete and exit_code == 0 else f"NOT complete (exit code {exit_code})"
     lines = [
         f"pdsync {pipeline} of {project}: {outcome}. {counted(rows['read'], 'row')} read, {rows['inserted']:,} new,"
         f" {rows['updated']:,} changed, {rows['deleted']:,} deleted; {receipt.tokens:,} tokens.",
@@ -78,7 +78,10 @@ def describe_failure(pipeline: str, project: str, message: str, exit_code: int) 
 
 
 def post(url: str, facts: Mapping[str, Any]) -> str | None:
-    """Post `facts`; the reason if that failed, otherwise None. It does not change the run's result."""
+    """Post `facts`; the reason if that failed, otherwise None. It does not change the run's result.
+
+    It starts an event loop, so it can't be called inside a running one.
+    """
     import aiohttp  # noqa: PLC0415 - slow to import, and most runs post nothing
 
     body = clean(msgspec.json.encode(facts).decode()).encode()

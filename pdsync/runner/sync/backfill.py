@@ -89,7 +89,9 @@ async def backfill(settings: Settings, request: BackfillRequest, on_event: OnEve
         on_event: is called with each event, in the event loop's thread.
 
     Returns:
-        The receipt; its `exit_code` is 0 only if every window was read to its end and loaded.
+        The receipt; its `exit_code` is 0 only if every window was read to its end and loaded. If the definitions of
+        custom fields can't be synced first, that sync's receipt: no window was begun. An interruption while windows
+        are read is not raised: the exit code is 130.
 
     Raises:
         ConfigError, AuthError, WrongCompany: nothing was written.
@@ -190,7 +192,7 @@ class BackfillRun:
         left = []
         for stream in self.streams:
             session.on_event(Event("started", stream.name, session.progress[stream.name]))
-            await loader.do(loader.sync_custom_fields, stream, session.receipt.run_id)
+            await walk_loader.sync_custom_fields(session, stream)
             await loader.do(loader.table, stream, stream.sources(session.settings.api)[0])
         for window, state in self.windows.unfinished(session.receipt.run_id):
             if state == "sealed" and window.walk is not None:
@@ -216,7 +218,7 @@ class BackfillRun:
     async def _load_all(self) -> None:
         """Load the walks that were read to their ends, one after the other, until no more can come."""
         while (walk := await self.sealed.get()) is not None:
-            if self.is_interrupted:  # the next run loads what is sealed
+            if self.is_interrupted:  # `_load_unfinished` loads what is sealed
                 continue
             try:
                 await self._load(catalogue.stream(walk.stream), walk)
@@ -275,7 +277,7 @@ class BackfillRun:
         receipt.exit_code = exit_code(receipt, self.errors, guard, interrupted=self.is_interrupted)
 
     def _limits(self, stream: Stream) -> str | None:
-        """Which lists of a stream don't take both ends of a window; None if all do."""
+        """Which lists of a stream don't take both ends of a window, or were omitted; None if there are none."""
         own = [(source, operation) for each, source, operation in self.lists.values() if each.name == stream.name]
         limits = [
             f"{source.name}: its list has no --until, so it was read from --since until now, in one walk"

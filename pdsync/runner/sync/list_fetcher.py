@@ -114,8 +114,10 @@ class ListFetcher:
         query = f"SELECT count(*) FROM {quoted('main', stream.name)} WHERE {column} IS NULL AND _deleted_at IS NULL"
         return bool(first(self._session.loader.connection.execute(query)) == (0,))
 
-    async def _parent_keys(self, stream: Stream, source: Source, parent: Parent, walk: Walk) -> list[Key]:
-        """The parents whose lists a walk reads."""
+    async def _parent_keys(
+        self, stream: Stream, source: Source, parent: Parent, walk: Walk
+    ) -> list[Key] | dict[Key, int | None]:
+        """The parents whose lists a walk reads; with the length of each list, where they count it."""
         session, connection = self._session, self._session.loader.connection
         overlap = timedelta(seconds=session.settings.overlap_s)
         column = stream.parent_column(parent, walk.version) if parent.counts else None
@@ -124,19 +126,20 @@ class ListFetcher:
         unread = (stream.name, stream.key) if source.way == "new_parents" and not reads_all else None
         order = session.control.run_order()
 
-        def select() -> list[Key]:
+        def select() -> list[Key] | dict[Key, int | None]:
             # With --since, the last reading does not limit the parents.
             reading = None
             if not self._request.since:
                 reading = parent_keys.find_last_reading(connection, stream.name, source.name, walk.version, order)
-            return parent_keys.select_parents(
+            keys = parent_keys.select_parents(
                 connection, parent, walk.since, overlap, children=children, reading=reading, unread=unread
             )
+            return parent_keys.count_children(connection, parent, keys) if parent.counts else keys
 
         return await session.loader.do(select)
 
     def charge_dependents(self, tokens: int) -> None:
-        """Count the tokens of dependent streams, and stop these streams at their share of the daily budget.
+        """Count the tokens of dependent streams, and stop these at the share of a day's tokens that one run may take.
 
         Raises:
             DependentsBudgetSpent: `tokens` more would exceed the share.
@@ -147,6 +150,6 @@ class ListFetcher:
         self.dependents_spent += tokens
 
     def can_afford_dependents(self, tokens: int) -> bool:
-        """Whether `tokens` more for dependent streams are within their share of the day."""
+        """Whether `tokens` more for dependent streams are within the share of a day's tokens that one run may take."""
         limit = self._session.settings.dependents_tokens
         return limit is None or self.dependents_spent + tokens <= limit

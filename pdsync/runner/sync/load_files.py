@@ -24,6 +24,7 @@ from pdsync.model import FROM_FILES, Page, Receipt, Stream, Version
 from pdsync.normalise.tables import CODE
 from pdsync.runner.report.receipt import StreamEnd, begin_receipt, conclude, count_changes
 from pdsync.runner.session import log_notes, open_offline_session
+from pdsync.runner.sync import walk_loader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _KEY_OF_DEFINITIONS = "field_code"
 _MIN_OWN_KEYS = 4  # a record with all keys of a stream that has at least this many is of that stream
+_MIN_FOREIGN_FIELDS = 3  # fields that another stream's records have more than the chosen one's: fewer prove nothing
 _SAMPLE_RECORDS = 50  # of the first answer, to detect the version
 
 
@@ -63,7 +65,8 @@ async def load(
         The receipt of the load.
 
     Raises:
-        ConfigError: a file can't be read, has no records of this stream, or the company is unknown. Nothing was loaded.
+        ConfigError: a file can't be read or has records that are not of this stream, the stream can't be loaded from
+            files, or the company is unknown or another one. Nothing was loaded.
         ProjectLocked, StorageError: as `sync.sync`.
     """
     contents = [(path, read_answers(path)) for path in paths]
@@ -75,7 +78,7 @@ async def load(
         settings, lambda control: _begin(control, stream), on_event, company_id=company
     ) as session:
         loader, receipt = session.loader, session.receipt
-        await loader.do(loader.sync_custom_fields, stream, receipt.run_id)
+        await walk_loader.sync_custom_fields(session, stream)
         for path, content in contents:
             await _load(session, stream, version, content, as_of or datetime.fromtimestamp(path.stat().st_mtime, UTC))
         counted = await loader.do(count_changes, loader, receipt.run_id)
@@ -121,12 +124,18 @@ async def _load(
 
 
 def check_records(path: Path, content: Sequence[bytes], stream: Stream, version: Version, *, is_given: bool) -> None:
-    """Check by their keys that a file's records are those of `stream`.
+    """Check by their keys that a file's records are those of `stream`; field definitions by the fields that they name.
 
-    Field definitions of different streams have the same keys: they can't be distinguished.
+    Args:
+        path: of the file, for messages.
+        content: its answers.
+        stream: of the records.
+        version: of the API.
+        is_given: a person chose the version: only its keys count as those of `stream`, not those of both versions.
 
     Raises:
-        ConfigError: they are of another stream, which the message names, or have no key.
+        ConfigError: they are of another stream, which the message names, or have no key; an answer is null that may be
+            a refusal; or only the request for a list of this stream says which record it is of.
     """
     if not _has_key_of_its_own(stream, version):
         raise ConfigError(
@@ -146,6 +155,37 @@ def check_records(path: Path, content: Sequence[bytes], stream: Stream, version:
             record_by_keys.setdefault(_keys_of(record), record)
     for keys, record in record_by_keys.items():
         _check_keys(path, keys, record, stream, version, is_given=is_given)
+    if stream.key == _KEY_OF_DEFINITIONS:
+        _check_definitions(path, content, stream, version)
+
+
+def _check_definitions(path: Path, content: Sequence[bytes], stream: Stream, version: Version) -> None:
+    """Check that field definitions are those of `stream`; raises as `check_records` does.
+
+    All definitions have the same keys, but those of persons name the keys of persons. Fields of leads can't be
+    distinguished from those of deals, and a few fields prove nothing.
+    """
+    own = _own_key(stream, version)
+    records = (record for body in content for record in open_envelope(body).records)
+    named = frozenset(str(json.loads(bytes(record))[own]) for record in records)
+    streams = [name for name, each in catalogue.streams().items() if each.key == _KEY_OF_DEFINITIONS]
+    score, name = max((len(named & _fields_of(name)), name) for name in streams)
+    if score >= len(named & _fields_of(stream.name)) + _MIN_FOREIGN_FIELDS:
+        foreign = sorted(named & _fields_of(name) - _fields_of(stream.name))
+        raise ConfigError(
+            f"{path} contains {name}, not {stream.name}: it defines {', '.join(foreign[:5])}."
+            f"\nNothing was loaded. Load them into {name}: pdsync load {path.name} --stream {name}"
+        )
+
+
+@cache
+def _fields_of(definitions: str) -> frozenset[str]:
+    """The built-in fields that the stream `definitions` may define: the keys of the records, and of those like them."""
+    stem = definitions.removesuffix("_fields")
+    streams = catalogue.streams().values()
+    own = next(each for each in streams if each.name in (f"{stem}s", f"{stem[:-1]}ies"))
+    alike = [each.name for each in streams if each.fields and each.fields == own.fields]  # leads have the deals' fields
+    return frozenset[str]().union(*map(_expected_keys_of_any, {own.name, *alike}))
 
 
 def _check_keys(

@@ -14,7 +14,7 @@ from pdsync.load import warehouse
 from pdsync.sql import first, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import duckdb
 
@@ -113,3 +113,17 @@ def select_parents(
         f"SELECT {key} FROM {quoted('main', stream.name)} WHERE {where} ORDER BY {key} DESC", values
     ).fetchall()
     return [row[0] for row in rows]
+
+
+def count_children(connection: duckdb.DuckDBPyConnection, parent: Parent, keys: Sequence[Key]) -> dict[Key, int | None]:
+    """How many children each of the parents called `keys` counts, in their order; None where it does not say.
+
+    Args:
+        connection: to a file with the parent's table.
+        parent: the stream, and its column that counts a record's children.
+        keys: of the parents.
+    """
+    stream = catalogue.stream(parent.stream)
+    query = f"SELECT {quoted(stream.key)}, {quoted(parent.having or '')} FROM {quoted('main', stream.name)}"
+    counts = dict(connection.execute(query).fetchall())
+    return {key: counts.get(key) for key in keys}

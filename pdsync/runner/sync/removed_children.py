@@ -43,7 +43,9 @@ class MissingChild(Struct, frozen=True):
 def find_missing(
     connection: duckdb.DuckDBPyConnection, stream: Stream, parent: Parent, walk: Walk, pages: Sequence[SealedPage]
 ) -> list[MissingChild]:
-    """Live rows that are missing from the lists of their parents, as `walk` read them.
+    """Live rows that `walk` has not verified in the lists of their parents.
+
+    They are missing there, unless `find_listed` finds them: the list may have shown an older version.
 
     Args:
         connection: to the work file, into which the walk was loaded.

@@ -1,8 +1,8 @@
 """Brings streams up to date: walks every list, seals every page, commits every batch, and writes a receipt.
 
-An interrupted run is continued under its own id within the hour: walks continue after their last sealed page, and
-streams that it finished are not read again. Streams run side by side, and the failure of one does not affect the
-others; an exhausted budget or abuse protection stops all of them. Everything read so far is kept.
+An interrupted run is continued under its own id within an hour of its start: walks continue after their last sealed
+page, and streams that it finished are not read again. Streams run side by side, and the failure of one does not affect
+the others; an exhausted budget or abuse protection stops all of them. Everything read so far is kept.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from pdsync.errors import DependentsBudgetSpent, FeatureOff, PdsyncError, Stoppe
 from pdsync.model import StreamReceipt
 from pdsync.runner.report.receipt import StreamEnd, conclude, count_changes, exit_code
 from pdsync.runner.session import Event, begin_run, log_notes, open_session
+from pdsync.runner.sync import walk_loader
 from pdsync.runner.sync.sync_request import SyncRequest
-from pdsync.runner.sync.turns import plan_turns
+from pdsync.runner.sync.turns import plan_turns, receive_nothing
 from pdsync.runner.sync.walk_reader import WalkReader
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from pdsync.core.config import Settings
-    from pdsync.model import Receipt, Stream
+    from pdsync.model import Receipt, Source, Stream, Version
     from pdsync.runner.session import OnEvent, OnlineSession
 
 __all__ = ["SyncRequest", "SyncRun", "sync"]
@@ -38,7 +39,8 @@ async def sync(settings: Settings, request: SyncRequest, on_event: OnEvent = log
         on_event: is called with each event, in the event loop's thread.
 
     Returns:
-        The receipt; its `exit_code` is 0 only if every stream reached its end and nothing was quarantined.
+        The receipt; its `exit_code` is 0 only if every stream reached its end and nothing was quarantined. Errors of
+        streams and an interruption while they are read are not raised: the receipt has them.
 
     Raises:
         ConfigError, AuthError, WrongCompany: nothing was written.
@@ -59,42 +61,52 @@ async def sync(settings: Settings, request: SyncRequest, on_event: OnEvent = log
             session.receipt.run_id,
         )
         session.receipt.deferred = list(turns.deferred)
-        await SyncRun(session, request).read_all([each for each in streams if each.name not in turns.deferred])
+        run = SyncRun(session, request, turns.lists)
+        await run.read_all([each for each in streams if each.name not in turns.deferred])
     return session.receipt
 
 
 class SyncRun:
     """One sync: the order of the streams, and what happens to the others when one fails."""
 
-    def __init__(self, session: OnlineSession, request: SyncRequest) -> None:
-        self.session, self.reader = session, WalkReader(session, request)
+    def __init__(self, session: OnlineSession, request: SyncRequest, waiting: Collection[tuple[str, str]] = ()) -> None:
+        """
+        Args:
+            session: open.
+            request: what is read.
+            waiting: lists (stream, source) whose turn it is not: they are read only if a record may have come
+                into them.
+        """
+        self.session, self.reader, self.waiting = session, WalkReader(session, request), waiting
         receipt = session.receipt
         # The lists (stream, source) that this run had read to their ends before it was interrupted.
         self.done = session.control.finished_lists(receipt.run_id) if receipt.resumed else set()
+        self.unread = set[tuple[str, str]]()  # of those that wait
         self.errors: dict[str, PdsyncError] = {}
         self.stopped: Stopped | None = None
 
     async def read_all(self, streams: Sequence[Stream]) -> None:
-        """Sync `streams`: field definitions first, then the rest side by side, then streams after their parents."""
-        definitions = {stream.fields for stream in streams}
+        """Sync `streams` side by side, each after its parents, and loaded after the definitions of its fields.
+
+        Concludes the receipt. An interruption is not raised: it is the receipt's exit code.
+        """
         is_interrupted = False
         for stream in streams:
             self.session.on_event(Event("selected", stream.name))
         try:
-            await self._read_group([stream for stream in streams if stream.name in definitions])
-            await self._read_group([stream for stream in streams if stream.name not in definitions])
+            await self._read_side_by_side(streams)
         except asyncio.CancelledError:
             is_interrupted = True
         finally:
             await self._conclude(streams, is_interrupted=is_interrupted)
 
-    async def _read_group(self, streams: Sequence[Stream]) -> None:
+    async def _read_side_by_side(self, streams: Sequence[Stream]) -> None:
         tasks = dict[str, asyncio.Task[None]]()
 
         async def read(stream: Stream) -> None:
-            parents = stream.parents(self.session.settings.api)
-            await asyncio.gather(*(tasks[name] for name in parents & tasks.keys()))
-            await self._read_stream_or_fail(stream)
+            needed = stream.parents(self.session.settings.api)
+            await asyncio.gather(*(tasks[name] for name in needed & tasks.keys()))
+            await self._read_stream_or_fail(stream, tasks.get(stream.fields or ""))
 
         tasks.update((stream.name, asyncio.create_task(read(stream))) for stream in streams)
         try:
@@ -105,13 +117,18 @@ class SyncRun:
             await asyncio.gather(*tasks.values(), return_exceptions=True)
             raise
 
-    async def _read_stream_or_fail(self, stream: Stream) -> None:
-        """Bring one stream up to date; an error is recorded, and the other streams continue."""
+    async def _read_stream_or_fail(self, stream: Stream, definitions: asyncio.Task[None] | None) -> None:
+        """Bring one stream up to date; an error is recorded, and the other streams continue, unless it stops the run.
+
+        Args:
+            stream: to read.
+            definitions: reads the definitions of its fields; None if this run does not.
+        """
         progress = self.session.progress[stream.name] = StreamReceipt()
         try:
             if self.stopped:
                 raise self.stopped
-            await self._read_stream(stream)
+            await self._read_stream(stream, definitions)
         except FeatureOff as error:
             if await self.session.loader.do(self.session.loader.has_been_synced, stream):
                 self.errors[stream.name] = error
@@ -128,27 +145,66 @@ class SyncRun:
         text = str(self.errors.get(stream.name) or progress.note or "")
         self.session.on_event(Event("finished", stream.name, progress, text))
 
-    async def _read_stream(self, stream: Stream) -> None:
-        """Bring one stream up to date: its custom fields, then each of its lists, walked to the end."""
-        session, loader = self.session, self.session.loader
+    async def _read_stream(self, stream: Stream, definitions: asyncio.Task[None] | None) -> None:
+        """Bring one stream up to date: its custom fields, then each of its lists, walked to the end.
+
+        A stream that was never read is requested at once, and loaded when the definitions of its fields are.
+        """
+        session, reader = self.session, self.reader
         session.on_event(Event("started", stream.name, session.progress[stream.name]))
-        await loader.do(loader.sync_custom_fields, stream, session.receipt.run_id)
         version, sources = stream.sources(session.settings.api)
+        prepared = reader.prepared[stream.name] = asyncio.create_task(self._prepare(stream, definitions))
+        try:
+            if not await reader.is_new(stream):
+                await asyncio.shield(prepared)
+            await self._read_lists(stream, sources, version)
+            await asyncio.shield(prepared)
+        finally:
+            prepared.cancel()
+            await asyncio.gather(prepared, return_exceptions=True)
+
+    async def _prepare(self, stream: Stream, definitions: asyncio.Task[None] | None) -> None:
+        """Make the table of a stream ready for pages: wait for its fields, then load what earlier runs have sealed.
+
+        Raises:
+            Stopped: the run was stopped while it waited for the definitions; the pages stay for the next attempt.
+            asyncio.CancelledError: it was interrupted then; likewise.
+        """
+        session, loader = self.session, self.session.loader
+        if definitions:
+            await asyncio.wait([definitions])
+            if self.stopped:
+                raise self.stopped
+            if definitions.cancelled():
+                raise asyncio.CancelledError
+        if await walk_loader.sync_custom_fields(session, stream):
+            self.done = {each for each in self.done if each[0] != stream.name}
+        version, _ = stream.sources(session.settings.api)
         await loader.do(loader.table, stream, version)
         await self.reader.load_left_over(stream, self.done)
-        ends = await asyncio.gather(
-            *(
-                self.reader.read_source(stream, source, version, is_done=(stream.name, source.name) in self.done)
-                for source in sources
-            ),
-            return_exceptions=True,
-        )
+
+    async def _read_lists(self, stream: Stream, sources: Sequence[Source], version: Version) -> None:
+        """Walk the lists of a stream side by side; raises the error of one after the others have ended."""
+        loader = self.session.loader
+        readings = dict[str, asyncio.Task[None]]()
+
+        async def read(source: Source) -> None:
+            is_done = (stream.name, source.name) in self.done
+            if source.origin and (stream.name, source.name) in self.waiting and not is_done:
+                await asyncio.wait([readings[source.origin.source]])
+                if await loader.do(receive_nothing, loader.connection, stream, source, self.session.receipt.run_id):
+                    self.unread.add((stream.name, source.name))
+                    return
+            await self.reader.read_source(stream, source, version, is_done=is_done)
+
+        readings.update((source.name, asyncio.create_task(read(source))) for source in sources)
+        ends = await asyncio.gather(*readings.values(), return_exceptions=True)
         failures = [end for end in ends if isinstance(end, BaseException)]
         for failure in sorted(failures, key=lambda error: isinstance(error, PdsyncError)):
             raise failure
 
     async def _conclude(self, streams: Sequence[Stream], *, is_interrupted: bool) -> None:
-        """Write the receipt from the stores, not from the counts of this process: it covers every attempt."""
+        """Conclude the receipt: rows from the stores, over every attempt; requests and tokens of this process only."""
         session, receipt = self.session, self.session.receipt
         receipt.as_of = session.control.began_at(receipt.run_id)
         finished = session.control.finished_lists(receipt.run_id)
@@ -157,7 +213,7 @@ class SyncRun:
         for stream in streams:
             progress = session.progress.get(stream.name, StreamReceipt())
             _, sources = stream.sources(session.settings.api)
-            is_read = progress.note or {(stream.name, source.name) for source in sources} <= finished
+            is_read = progress.note or {(stream.name, source.name) for source in sources} <= finished | self.unread
             ends[stream.name] = StreamEnd(
                 counted.get(stream.name, StreamReceipt()),
                 progress,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class SyncRequest(Struct, frozen=True):
     """What a sync reads."""
 
-    streams: tuple[str, ...] = ()  # none: all
+    streams: tuple[str, ...] = ()  # none: all that are not optional
     full: bool = False
     since: datetime | None = None
     budget: int | None = None  # tokens

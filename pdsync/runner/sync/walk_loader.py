@@ -30,6 +30,25 @@ def page_of(operation: Operation, answer: Answer, walk: int = 0) -> Page:
     return Page(walk, 0, answer.body, rows, None, answer.served_at)
 
 
+async def sync_custom_fields(session: Session, stream: Stream) -> bool:
+    """Update the custom fields of a stream from the definitions that were synced, before anything of it is loaded.
+
+    Where rows were stored without the columns that it gets now, its unfinished walks are dropped: they would move the
+    watermark past those rows, which the next walk requests again.
+
+    Returns:
+        Whether there are such rows: what was read of the stream before does not count as read.
+    """
+    loader, control = session.loader, session.control
+    is_late = await loader.do(loader.has_late_fields, stream)
+    if is_late:
+        for walk, _ in control.unfinished_walks(stream.name):
+            if walk.is_of_a_list:
+                control.end_walk(walk.id, "dropped")
+    await loader.do(loader.sync_custom_fields, stream, session.receipt.run_id)
+    return is_late
+
+
 async def load(session: Session, stream: Stream, walk: Walk, pages: Sequence[Page]) -> None:
     """Load pages of a walk, in order, and count the changes of the batches that they complete.
 
@@ -41,7 +60,9 @@ async def load(session: Session, stream: Stream, walk: Walk, pages: Sequence[Pag
 
 
 async def load_rest(session: Session, stream: Stream, walk: Walk, pages: Sequence[Page]) -> None:
-    """Load the last pages that an attempt has read of a walk that it did not read to its end: readers see them at once.
+    """Load the last pages that an attempt has read of a walk that it did not read to its end.
+
+    They are committed though they complete no batch: readers see them when this run ends.
 
     Raises:
         BadAnswer, StorageError: as `load`.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from datetime import UTC, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from pdsync.core import catalogue
 from pdsync.core.log import log
+from pdsync.core.watermark import resume_point
 from pdsync.errors import ApiError, BadAnswer, FeatureOff, Forbidden
 from pdsync.extract import raw_archive
 from pdsync.extract.parallel import is_parallel
@@ -27,7 +28,7 @@ from pdsync.runner.sync.sync_request import SyncRequest
 from pdsync.sql import first
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
     from datetime import date, datetime
 
     from pdsync.model import Parent, Source, Stream, Version
@@ -97,6 +98,17 @@ class WalkReader:
         """
         self.session, self.request = session, request or SyncRequest()
         self.lists = ListFetcher(session, self.request)
+        self.prepared = dict[str, asyncio.Task[None]]()  # by stream: makes its table ready for pages
+
+    async def is_new(self, stream: Stream) -> bool:
+        """Whether a stream was never read, not even in part, and needs nothing of the work file to be requested."""
+        session = self.session
+        _, sources = stream.sources(session.settings.api)
+        if session.control.unfinished_walks(stream.name) or any(
+            source.parent or self.lists.pacing.rows_last_time(stream, source) is not None for source in sources
+        ):
+            return False
+        return not await session.loader.do(session.loader.has_been_synced, stream)
 
     async def read_source(self, stream: Stream, source: Source, version: Version, *, is_done: bool) -> None:
         """Bring one list of a stream up to date: finish open walks of earlier runs, then walk it, unless it is done.
@@ -121,11 +133,11 @@ class WalkReader:
             await self.read_walk(stream, source, await self._begin_walk(stream, source, version))
 
     async def resume_stream(self, stream: Stream) -> None:
-        """Load the pages of a stream that interrupted runs sealed, before anything newer is loaded."""
+        """Load the walks of a stream that interrupted runs sealed, before anything newer: see `load_left_over`."""
         session = self.session
         if not session.control.unfinished_walks(stream.name):
             return
-        await session.loader.do(session.loader.sync_custom_fields, stream, session.receipt.run_id)
+        await walk_loader.sync_custom_fields(session, stream)
         version, _ = stream.sources(session.settings.api)
         await session.loader.do(session.loader.table, stream, version)
         await self.load_left_over(stream, set())
@@ -134,7 +146,7 @@ class WalkReader:
         """Load walks that were sealed to their ends but are not in the work file, in the order in which they were read.
 
         A record may have moved from one list of the stream to another: its versions are in order only if all lists are
-        loaded together.
+        loaded together. A repair that was not sealed to its end is loaded as far as it was sealed, and dropped.
 
         Args:
             stream: of the walks.
@@ -151,7 +163,7 @@ class WalkReader:
                 # The walk of an older run is complete now, but only as of the time it began.
                 if walk.run_id == self.session.receipt.run_id:
                     (done.add if is_loaded else done.discard)((stream.name, walk.source))
-            elif walk.source == REPAIR:  # interrupted: whole batches of what it sealed are loaded
+            elif walk.source == REPAIR:  # interrupted: what it sealed is loaded
                 with contextlib.suppress(_PagesLost):
                     await self._load_sealed(stream, walk)
                 control.end_walk(walk.id, "dropped")
@@ -168,6 +180,9 @@ class WalkReader:
 
     async def read_walk(self, stream: Stream, source: Source, walk: Walk, *, is_sealed: bool = False) -> bool:
         """Load the sealed pages of a walk, then fetch and load the rest of it.
+
+        A walk that can't be continued, or not be read in windows, is dropped, and a new one reads the list. Then rows
+        that are missing from the lists of their parents are marked, where the parents' counts confirm it.
 
         Args:
             stream: of the list.
@@ -254,7 +269,7 @@ class WalkReader:
         return Page(walk.id, newest.seq, body, newest.rows, newest.next, newest.served_at)
 
     async def _tombstone_unlisted(self, stream: Stream, source: Source, parent: Parent, walk: Walk) -> None:
-        """Mark rows that are missing from the lists of their parents, which `walk` read to their ends."""
+        """Mark rows that are missing from the lists of their parents, as `walk` read them, if the counts confirm it."""
         session, loader = self.session, self.session.loader
         sealed = session.control.sealed_pages(walk.id)
         missing = await loader.do(removed_children.find_missing, loader.connection, stream, parent, walk, sealed)
@@ -297,7 +312,7 @@ class WalkReader:
                     if sum(len(each.body) for each in fetched.waiting) >= _PAGES_AHEAD:
                         if fetched.loading:
                             await asyncio.shield(fetched.loading)
-                        load = walk_loader.load(session, stream, fetched.walk, fetched.waiting)
+                        load = self._load(stream, fetched.walk, fetched.waiting)
                         fetched.loading, fetched.waiting = asyncio.create_task(load), []
             is_read = True
         finally:  # what was fetched is kept, and readers see it when this run ends
@@ -316,18 +331,11 @@ class WalkReader:
             end = Page(walk.id, last.seq + 1 if last else 0, b"", 0, None, session.began)  # no answer marks the end
             await session.archive.seal(walk, end)
             fetched.waiting.append(end)
-        load = walk_loader.load if is_read else walk_loader.load_rest
-        await load(session, stream, walk, fetched.waiting)
+        await self._load(stream, walk, fetched.waiting, is_rest=not is_read)
 
-
-def resume_point(watermark: datetime, newest: datetime | None, overlap: timedelta) -> datetime:
-    """The time from which the next walk of a list requests changes.
-
-    Args:
-        watermark: when the last walk began, by the server's clock.
-        newest: the newest change that it saw; None if it does not limit the next walk. Other changes of the same second
-            may have followed: if the clock was ahead, only the second itself is safe to begin from.
-        overlap: for changes that become visible late.
-    """
-    since = watermark.astimezone(UTC) - overlap
-    return since if newest is None else min(since, newest.astimezone(UTC).replace(microsecond=0))
+    async def _load(self, stream: Stream, walk: Walk, pages: Sequence[Page], *, is_rest: bool = False) -> None:
+        """Load pages of a walk once the stream's table is ready; `is_rest`: the last ones of this attempt."""
+        if prepared := self.prepared.get(stream.name):
+            await asyncio.shield(prepared)
+        load = walk_loader.load_rest if is_rest else walk_loader.load
+        await load(self.session, stream, walk, pages)

@@ -41,7 +41,7 @@ class WindowReader:
             session: open.
             stored: the windows in control.db.
             lists: by names of stream and source.
-            errors: by stream: its failure; a failed stream is not read any further.
+            errors: by stream: its failure; is added to. No further window of a failed stream is begun.
             sealed: receives each walk that was read to its end.
         """
         self.session, self.stored, self.lists, self.errors, self.sealed = session, stored, lists, errors, sealed
@@ -52,7 +52,7 @@ class WindowReader:
         """Read windows to their ends, `helpers` at a time.
 
         Raises:
-            Stopped, StorageError: all of them were stopped. What was fetched is sealed.
+            Stopped, StorageError: all of them were stopped. What was fetched is sealed, unless sealing is what failed.
         """
         self.scheduler = WindowScheduler(helpers=helpers, at_once=self._max_in_flight)
         self.windows.waiting = [self._progress_of(window) for window in left]

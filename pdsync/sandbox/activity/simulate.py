@@ -33,13 +33,22 @@ MAX_DRAWS = 50
 
 
 class LiveChanges(Struct, kw_only=True):
-    """Change `records` of each kind at every n-th request."""
+    """Update `records` of each kind at every n-th request, and make the other changes of `simulate_changes`.
+
+    Raises:
+        ValueError: `every` is not positive, or one of `kinds` or `only` is unknown.
+    """
 
     every: int
     records: int = 2
     kinds: tuple[str, ...] = TABLE_KINDS  # without leads and notes, which are fabricated on first use: that takes time
     seed: int = 0
     only: tuple[str, ...] = ("added", "updated", "deleted", "archived", "merged")
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"every must be 1 or more, not {self.every}")
+        _check_names(self.kinds, self.only)
 
 
 class _Simulation:
@@ -58,7 +67,7 @@ class _Simulation:
         return iso(self.random.randint(min(self._first_s + 1, self._last_s), self._last_s))
 
     def draw(self, kind: str, count: int) -> list[Row]:
-        """At most `count` live rows that this simulation has not changed yet; fewer where there are not enough."""
+        """At most `count` live rows that were not drawn before; fewer where too few are left, or drawn by chance."""
         table, touched = self.company[kind], self._touched.setdefault(kind, set())
         ids = self._ids.get(kind)
         if ids is None:
@@ -87,30 +96,41 @@ def simulate_changes(
 ) -> dict[str, dict[str, list[Any]]]:
     """Change a share of the records of each kind, and advance the clock.
 
+    That share is updated. Of each kind a twelfth as many, but at least one, are added, deleted and (deals, leads)
+    archived, and two records of one kind are merged.
+
     Args:
-        share: of the records of a kind, between 0 and 1.
-        records: how many records of each kind to change, instead of a share.
+        share: of the records of a kind, between 0 and 1; at least one record is updated, unless it is 0.
+        records: how many records of each kind to update, instead of a share; 0 changes nothing, as a share of 0 does.
         seed: another seed gives other changes.
         advance_s: by how much to advance the clock, in seconds; the changes have times in between.
         only: which of CHANGES to make.
 
     Returns:
         By kind and by change (added, updated, deleted, archived, merged) the ids. Each id is under one change
-        only; survivors of a merge are under updated, losers under merged.
+        only; survivors of a merge are under updated, losers under merged. Records that a merge links to the survivor
+        are not among them.
 
     Raises:
-        ValueError: one of `kinds` is unknown.
+        ValueError: one of `kinds` or `only` is unknown; nothing is changed.
     """
     kinds, only = tuple(kinds), set(only)
-    for kind in kinds:
-        if kind not in KINDS:
-            raise ValueError(f"cannot change {kind!r}; there are {', '.join(KINDS)}")
+    _check_names(kinds, only)
     with company.lock:
         simulation = _Simulation(company, seed, advance_s)
         company.purge()
         mergeable = [kind for kind in kinds if kind in MERGEABLE]
         merging = simulation.random.choice(mergeable) if mergeable and "merged" in only else None
         return {kind: _change_kind(simulation, kind, share, records, only, merges=kind == merging) for kind in kinds}
+
+
+def _check_names(kinds: Iterable[str], only: Iterable[str]) -> None:
+    for kind in kinds:
+        if kind not in KINDS:
+            raise ValueError(f"cannot change {kind!r}; there are {', '.join(KINDS)}")
+    for change in sorted(only):
+        if change not in CHANGES:
+            raise ValueError(f"cannot make the change {change!r}; there are {', '.join(CHANGES)}")
 
 
 def _change_kind(
@@ -120,7 +140,7 @@ def _change_kind(
     ids_by_change: dict[str, list[Any]] = {change_name: [] for change_name in CHANGES}
     total = len(records_at(company, (kind,), ()) if kind in GENERIC_KINDS else company[kind])
     count = records if records is not None else round(total * share)
-    if not total or (not count and share <= 0):
+    if not total or (count < 1 and (records is not None or share <= 0)):
         return ids_by_change
     count = max(1, count)
     if kind in GENERIC_KINDS:
@@ -204,7 +224,7 @@ def _edit(simulation: _Simulation, kind: str, record: Record) -> None:  # noqa: 
 
 
 def _add(simulation: _Simulation, kind: str, model: Row) -> Row:
-    """Add a record with the values of `model`, except its id, its times and its title."""
+    """Add a record with the values of `model` but its id, its times and its title; of a file only its user and deal."""
     company, now = simulation.company, simulation.now()
     id = company[kind].next_id
     if kind == "files":

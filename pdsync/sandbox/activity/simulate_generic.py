@@ -29,7 +29,7 @@ def change_generic(
     now: Callable[[], str],
     only: set[str],
 ) -> dict[str, list[Any]]:
-    """Update `count` leads or notes, and add, delete and archive a twelfth as many of each.
+    """Update `count` leads or notes, and add, delete and (leads) archive a twelfth as many, but at least one.
 
     Args:
         now: returns the time of a change.

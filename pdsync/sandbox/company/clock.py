@@ -36,6 +36,12 @@ class Clock:
         return iso(int(self.seconds()))
 
     def advance(self, seconds: float) -> datetime:
+        """Move the time on, and return it.
+
+        Raises:
+            ValueError, OverflowError: that time has no date; the clock is not moved.
+        """
+        datetime.fromtimestamp(int(self.seconds() + seconds), UTC)
         self._start_s += seconds
         return self.now()
 

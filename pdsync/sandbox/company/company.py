@@ -1,7 +1,8 @@
 """A company: its tables, its fields, its users, and the journal of all changes to its records.
 
-Every change goes through `put()` or `remove()`, which write the journal: the truth that tests compare a sync or a
-push with. Reading changes nothing, except that `purge()` removes records that were deleted 30 days ago.
+Changes of records go through `put()`, `remove()` or (generic records) `store_record()`, which write the journal: the
+truth that tests compare a sync or a push with. Not in it: what `touch()` does, and what `change_fields()` does to a
+definition. Reading changes nothing, except that `purge()` removes records that were deleted 30 days ago.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class Entry(Struct, frozen=True):
     at_s: float  # seconds of the sandbox's clock with their fraction, for lists that lag
     kind: str
     id: int | str  # of a lead its UUID; of a child both ids, as in the dump: 5/3
-    op: str  # add, update, delete, archive, unarchive, restore, merge, purge, silent
+    op: str  # add, update, delete, archive, unarchive, restore, merge, purge, silent, field_deleted, option_deleted
     before: Row | None
     after: Row | None
     request: str | None  # the request's x-correlation-id; None: not over the API
@@ -118,7 +119,10 @@ NOTHING = Row(0, "", b"{}", ())
 
 
 class Company:
-    """Make one with `population.generate_company()`; change it over the API, by `simulate_changes()`, or by `put()`."""
+    """Make one with `population.generate_company()`; change it over the API, by `simulate_changes()`, or by `put()`.
+
+    Its methods do not take `lock`: hold it around them while a sandbox serves the company.
+    """
 
     def __init__(self, *, company_id: int, seed: int, clock: Clock) -> None:
         self.id, self.seed, self.clock = company_id, seed, clock
@@ -165,7 +169,7 @@ class Company:
     # -- changes ---------------------------------------------------------------------------------
 
     def touch(self, kind: str, id: int) -> None:
-        """Set a record's update_time to now because a child of it changed.
+        """Set a record's update_time to now because a child of it changed; the journal does not show it.
 
         Assumption: line items do this to their deal, whose value they make up; followers and participants do not.
         """
@@ -223,7 +227,7 @@ class Company:
 
     @contextlib.contextmanager
     def acting(self, actor: Actor) -> Iterator[None]:
-        """Log changes as made by `actor` for the length of a `with`, under the lock."""
+        """Log changes as made by `actor` for the length of a `with`, in which the caller holds the lock."""
         before, self.actor = self.actor, actor
         try:
             yield

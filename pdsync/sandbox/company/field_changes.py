@@ -23,7 +23,8 @@ def change_fields(  # noqa: C901 - a table
 ) -> dict[str, Any]:
     """Change the custom fields of `kind` ("deals", …). Records keep their values, except those of a deleted field.
 
-    No update_time changes, so a sync that reads by time does not notice.
+    No record's update_time changes, so a sync that reads by time does not notice. Hold the company's lock. The journal
+    has only the records that lose the value of a deleted field.
 
     Args:
         op: one of OPERATIONS.

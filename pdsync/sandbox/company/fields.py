@@ -66,7 +66,7 @@ class Field(Struct):
     share: float = 0.0  # of records that have a value, for the generator
     year: int = 0  # of the company in which the field was added, for the generator
     description: str | None = None
-    settings: dict[str, dict[str, Any]] = {}  # by namespace, what is not as NAMESPACES has it
+    settings: dict[str, dict[str, Any]] = {}  # by namespace that is not as in NAMESPACES: all its keys
 
     def v2(self, kind: str, namespaces: tuple[str, ...] = ()) -> dict[str, Any]:
         """The definition as v2 shows it, with those `namespaces` that the query includes."""

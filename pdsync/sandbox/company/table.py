@@ -30,10 +30,10 @@ class Row(Struct, gc=False):
     """One record. Never changed in place: a write makes a new one."""
 
     id: int
-    state: str  # live, archived, deleted; of a RemovedRow purged or merged
+    state: str  # live, archived, deleted; in a RemovedRow: the one before its removal
     body: bytes
     facets: tuple[Any, ...]
-    extra: Record | None = None  # shown only on request: attendees, pictures, mail messages
+    extra: Record | None = None  # not part of the record: an activity's attendees, shown only on request
 
     @property
     def record(self) -> Record:
@@ -115,7 +115,7 @@ class Table:
         return (self._zero.get(by, "") if value is None else value, row.id)
 
     def ids_where(self, facet: str, value: Any) -> Iterable[int]:
-        """Ids of the rows whose facet has this value, in any order."""
+        """Ids of the rows whose facet has this value, in any order: the index itself, so copy it before a write."""
         index = self._indexes.get(facet)
         if index is None:
             index, position = {}, self.position[facet]

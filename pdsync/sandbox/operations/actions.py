@@ -16,6 +16,7 @@ from pdsync.sandbox.company.fabricate import Fabricator
 from pdsync.sandbox.company.population.activities_files_mail import file_record
 from pdsync.sandbox.company.resources import RESOURCES
 from pdsync.sandbox.company.table import Row, encode
+from pdsync.sandbox.operations.body_checks import check_option_ids, check_types, labels_of
 from pdsync.sandbox.operations.documented import DocumentedOperation, kind_of, operations, shape_of, split
 from pdsync.sandbox.operations.filters import check_conditions
 from pdsync.sandbox.operations.generic import answer, present
@@ -25,7 +26,7 @@ from pdsync.sandbox.operations.new_records import new_record
 from pdsync.sandbox.operations.writes import find
 from pdsync.sandbox.protocol import v1_records
 from pdsync.sandbox.protocol.errors import bad_request, not_found, refused
-from pdsync.sandbox.protocol.messages import Reply, success
+from pdsync.sandbox.protocol.messages import Reply, is_number, success
 from pdsync.sandbox.protocol.render import PLAIN
 
 if TYPE_CHECKING:
@@ -44,19 +45,21 @@ def add_many_products(call: Call, route: Route) -> Reply:
     if not isinstance(sent, list) or not 0 < len(sent) <= MOST_PRODUCTS:
         raise bad_request("data takes 1 to 100 products", "data")
     _deal(call)
+    shape, facts, parents = shape_of("deal_products"), operations()[route.kind], (call.params[0],)
     for each in sent:
         if not isinstance(each, dict) or any(each.get(key) is None for key in ("product_id", "item_price", "quantity")):
             raise bad_request("Each product needs product_id, item_price and quantity", "data")
+        check_types(each, facts.body["data"][0])
         if each["product_id"] not in call.company["products"].rows:
             raise bad_request("There is no such product", "data")
-    shape, facts, parents = shape_of("deal_products"), operations()[route.kind], (call.params[0],)
-    made = []
-    for each in sent:
-        id = call.company.next_generic_id()
-        record = new_record(call, PRODUCTS, kind_of(PRODUCTS), parents, shape, id, each)
-        store_record(call.company, PRODUCTS, parents, "add", str(id), _live(record), call.request_id)
-        made.append(present(record, facts.item))
-    return success(made, facts.status)
+    kind, company = kind_of(PRODUCTS), call.company
+    made = [new_record(call, PRODUCTS, kind, parents, shape, company.next_generic_id(), each) for each in sent]
+    first = len(records_at(company, PRODUCTS, parents)) + 1
+    for order, record in enumerate(made, first):
+        if "order_nr" in record:
+            record["order_nr"] = order
+        store_record(company, PRODUCTS, parents, "add", str(record["id"]), _live(record), call.request_id)
+    return success([present(record, facts.item) for record in made], facts.status)
 
 
 def delete_many_products(call: Call, route: Route) -> Reply:
@@ -99,7 +102,7 @@ def add_remote_file(call: Call, route: Route) -> Reply:
     sent, company = dict(call.form or {}), call.company
     named = {"deal": "deal_id", "organization": "org_id", "person": "person_id"}
     link = named.get(str(sent.get("item_type")))
-    item = int(sent["item_id"]) if str(sent.get("item_id")).isdigit() else None
+    item = int(sent["item_id"]) if is_number(str(sent.get("item_id"))) else None
     if link is None or item is None:
         raise bad_request("item_type and item_id name a deal, an organization or a person", "item_type")
     links: dict[str, int | None] = {link: item}
@@ -196,9 +199,10 @@ def add_recording(call: Call, route: Route) -> Reply:
 def plan_item(call: Call, route: Route) -> Reply:
     """Give an activity or a task of a project a phase and a group."""
     _find_row(call, PROJECTS, "project")
-    parents, id, sent = (call.params[0],), call.params[1], call.json()
+    parents, id, sent = (call.params[0],), call.id(1), call.json()
+    check_types(sent, operations()[route.kind].body)
     what = "activity" if route.operation == "putProjectPlanActivity" else "task"
-    record = {"item_id": int(id), "item_type": what, "phase_id": sent.get("phase_id"), "group_id": sent.get("group_id")}
+    record = {"item_id": id, "item_type": what, "phase_id": sent.get("phase_id"), "group_id": sent.get("group_id")}
     records_at(call.company, PLAN, parents)
     store_record(call.company, PLAN, parents, "update", f"{what}/{id}", _live(record), call.request_id)
     return success(record)
@@ -210,23 +214,23 @@ def change_project_options(call: Call, route: Route) -> Reply:
     options = [dict(each) for each in row.record.get("options") or () if isinstance(each, dict)]
     try:
         sent = msgspec.json.decode(call.body, type=list[dict[str, Any]])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise bad_request("The request body is not a list of options") from None
     ids = [each.get("id") for each in sent]
+    if call.method != "POST":
+        check_option_ids(ids, options, "id")
     if call.method == "POST":
-        changed = [{"id": call.company.next_generic_id(), "label": each.get("label")} for each in sent]
+        changed = [{"id": call.company.next_generic_id(), "label": label} for label in labels_of(sent)]
         options += changed
-    elif any(id not in [each.get("id") for each in options] for id in ids):
-        raise bad_request("Each option needs an id that the field has", "id")
     elif call.method == "PATCH":
-        labels = {each["id"]: each.get("label") for each in sent}
-        options = [{**each, "label": labels.get(each["id"], each["label"])} for each in options]
+        labels = dict(zip(ids, labels_of(sent), strict=True))
+        options = [{**each, "label": labels.get(each.get("id"), each.get("label"))} for each in options]
         changed = [{"id": id, "label": labels[id]} for id in ids]
     else:
-        changed = [each for each in options if each["id"] in ids]
-        options = [each for each in options if each["id"] not in ids]
+        changed = [each for each in options if each.get("id") in ids]
+        options = [each for each in options if each.get("id") not in ids]
     _change(call, PROJECT_FIELDS, row, options=options)
-    return success([{"id": each["id"], "label": each["label"]} for each in changed])
+    return success([{"id": each["id"], "label": each.get("label")} for each in changed])
 
 
 def _find_row(call: Call, collection: tuple[str, ...], what: str) -> Row:

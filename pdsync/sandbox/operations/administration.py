@@ -1,7 +1,7 @@
 """Carries out what administers a company: users, what roles may see, members of teams, webhooks.
 
-Assumptions: a user who is added has no name yet, and the role of the first user; a role sees every pipeline until
-some are hidden; a member who is added twice is one.
+Assumptions: a user who is added has the local part of the e-mail address as name, and the role of the caller; a role
+sees every pipeline until some are hidden; a member who is added twice is one.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pdsync.sandbox.company.table import Row, encode
 from pdsync.sandbox.operations import generic
+from pdsync.sandbox.operations.body_checks import check_types
 from pdsync.sandbox.operations.documented import kind_of, operations, split
 from pdsync.sandbox.operations.generic_records import records_at, store_record
 from pdsync.sandbox.protocol.errors import bad_request, not_found, refused
@@ -31,6 +32,7 @@ def add_user(call: Call, route: Route) -> Reply:
     company, sent, now = call.company, call.json(), call.company.clock.stamp()
     if not isinstance(sent.get("email"), str) or "@" not in sent["email"]:
         raise bad_request("email is required", "email")
+    check_types(sent, operations()[route.kind].body)
     like = company["users"].rows[call.viewer.user_id].record
     record: Record = {
         **like, "id": company["users"].next_id, "name": sent["email"].partition("@")[0], "email": sent["email"],
@@ -74,7 +76,7 @@ def get_role(call: Call, route: Route) -> Reply:
 
 
 def role_settings(call: Call, route: Route) -> Reply:
-    """What records are visible to that users of a role add."""
+    """The visibility of the records that users of a role add."""
     return success(_settings(call))
 
 
@@ -106,6 +108,9 @@ def set_role_pipelines(call: Call, route: Route) -> Reply:
     sent = call.json().get("visible_pipeline_ids")
     if not isinstance(sent, dict):
         raise bad_request("visible_pipeline_ids is required", "visible_pipeline_ids")
+    if not all(isinstance(sent.get(name), list | None) for name in ("add", "remove")):
+        raise bad_request("visible_pipeline_ids takes lists as add and remove", "visible_pipeline_ids")
+    check_types(sent, {"add": ["int"], "remove": ["int"]})
     hidden = [id for id in _hidden_pipelines(call) if id not in (sent.get("add") or ())]
     hidden += [id for id in sent.get("remove") or () if id not in hidden]
     _put_document(call, "v1 getRolePipelines", {"hidden": hidden})
@@ -154,6 +159,7 @@ def change_team(call: Call, route: Route) -> Reply:
         sent = call.json().get("users")
         if not isinstance(sent, list):
             raise bad_request("users is required", "users")
+        check_types({"users": sent}, operations()[route.kind].body)
         users = [id for id in users if id not in sent] + (sent if call.method == "POST" else [])
         changed = Row(0, row.state, encode({**row.record, "users": users}), ())
         store_record(call.company, TEAMS, (), "update", call.params[0], changed, call.request_id)
@@ -166,6 +172,7 @@ def save_provider_link(call: Call, route: Route) -> Reply:
     for name in operations()["v1 saveUserProviderLink"].required:
         if not sent.get(name):
             raise bad_request(f"{name} is required", name)
+    check_types(sent, operations()[route.kind].body)
     id = str(sent["user_provider_id"])
     store_record(call.company, LINKS, (), "add", id, Row(0, "live", encode({**sent, "id": id}), ()), call.request_id)
     return success({"message": "A new user provider link was saved"})

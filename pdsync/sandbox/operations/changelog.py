@@ -143,6 +143,10 @@ def _differences(company: Company, kind: str, entry: Entry) -> list[tuple[Any, .
     return [(*each, *end) for each in changes if each[1] is not None or each[2] is not None]
 
 
+def _part(each: Any) -> str:
+    return str(each.get("value", encode(each).decode()) if isinstance(each, dict) else each)
+
+
 def text(key: str, value: Any) -> str | None:
     """A value as the changelog writes it: text, whatever it is; None for nothing."""
     match value:
@@ -153,7 +157,7 @@ def text(key: str, value: Any) -> str | None:
         case float() if value.is_integer():
             return str(int(value))
         case list():
-            return ",".join(str(each["value"] if isinstance(each, dict) else each) for each in value)
+            return ",".join(_part(each) for each in value)
         case dict():
             return encode(value).decode()
         case str() if key.endswith("_time") and value[10:11] == "T":

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from pdsync.sandbox.company.clock import iso
+from pdsync.sandbox.company.data import words
 from pdsync.sandbox.company.fabricate import Fabricator, count_initial_products
+from pdsync.sandbox.protocol.messages import is_number
 from pdsync.sandbox.protocol.v1_parts import custom
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from pdsync.sandbox.company.company import Company
     from pdsync.sandbox.company.table import Record
 
+CURRENCIES = words("EUR USD GBP SEK PLN CHF JPY NOK DKK CZK HUF RON BGN ISK TRY UAH AUD NZD CAD MXN BRL INR SGD ZAR")
 # Paths that lead to the same records as others.
 ALIASES = {
     ("projects", "boards"): ("boards",),
@@ -133,7 +136,7 @@ def first_records(company: Company, kind: Kind, parents: tuple[str, ...]) -> Ite
     for position in range(size(company, kind, parents)):
         maker = Fabricator(company, kind.name, (parents, position))
         parent = parents[0] if parents else ""
-        id: object = int(parent) * 100 + position + 1 if parent.isdigit() else position + 1
+        id: object = int(parent) * 100 + position + 1 if is_number(parent) else position + 1
         if kind.ids in ("uuid", "hex"):
             id = maker.uuid() if kind.ids == "uuid" else maker.uuid().replace("-", "")
         known: Record = {"id": id} if kind.key == "id" else {}
@@ -147,7 +150,7 @@ def first_records(company: Company, kind: Kind, parents: tuple[str, ...]) -> Ite
         if kind.key in ("code", "field_code"):
             known[kind.key] = f"{kind.name.rstrip('s')}_{position + 1}"
         links = {name: value for name, value in zip(_parents_of(kind), parents, strict=False) if name != kind.key}
-        known |= {name: int(value) if value.isdigit() else value for name, value in links.items()}
+        known |= {name: int(value) if is_number(value) else value for name, value in links.items()}
         if kind.name in OWN_VALUES:
             known |= OWN_VALUES[kind.name](company, maker, position)
         if kind.archived:
@@ -226,7 +229,13 @@ def _webhook(company: Company, maker: Fabricator, position: int) -> Record:
 
 
 # Of records that names and types alone don't make believable.
+def _currency(company: Company, maker: Fabricator, position: int) -> Record:
+    """The codes are real ones, and have those of the company's deals among them."""
+    return {"code": CURRENCIES[position % len(CURRENCIES)]}
+
+
 OWN_VALUES: dict[str, Callable[[Company, Fabricator, int], Record]] = {
+    "currencies": _currency,
     "leads": _lead,
     "goals": _goal,
     "filters": _filter,
@@ -243,7 +252,7 @@ def _parents_of(kind: Kind) -> tuple[str, ...]:
 def _follower(company: Company, kind: Kind, parents: tuple[str, ...], otherwise: int) -> int:
     """Assumption: the owner of a record follows it."""
     first = kind.name.removesuffix("_followers") + "s"
-    if first in company.tables and parents and parents[0].isdigit():
+    if first in company.tables and parents and is_number(parents[0]):
         row = company.tables[first].rows.get(int(parents[0]))
         owner = row.record.get("owner_id") if row else None
         return owner if isinstance(owner, int) else otherwise

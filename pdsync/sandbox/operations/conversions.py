@@ -1,8 +1,8 @@
 """Converts leads to deals and deals to leads: a job with a status, and a source that is deleted.
 
-Assumptions: the job is completed at once; its result is kept for three days; owner, person,
-organization, value and labels of custom fields go over, linked records stay with the source; a lead that was
-converted is in no list and answers 404, a deal is deleted like any other.
+Assumptions: the job is completed at once; its result is kept for three days; title, owner, person, organization,
+value, expected close date and custom fields go over, labels do not; linked records stay with the source; a lead that
+was converted is in no list and answers 404, a deal is deleted like any other.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from pdsync.sandbox.operations.generic_records import records_at, store_record
 from pdsync.sandbox.operations.writes import find, mark_deleted, new_deal
 from pdsync.sandbox.protocol.errors import not_found
 from pdsync.sandbox.protocol.messages import Reply, success
+from pdsync.sandbox.protocol.validation import check
 
 if TYPE_CHECKING:
     from pdsync.sandbox.protocol.messages import Call, Route
 
 KEPT_S = 3 * DAY_S
 LEADS = ("leads",)
+PLACES = {"stage_id": "stages", "pipeline_id": "pipelines"}
 COMMON = ("owner_id", "person_id", "title", "expected_close_date")
 
 
@@ -57,7 +59,9 @@ def convert_lead(call: Call, _: Route) -> Reply:
     known = company.fields["deals"].custom
     sent: dict[str, Any] = {name: lead[name] for name in COMMON if lead[name] is not None}
     sent |= {"org_id": lead["organization_id"], "value": value.get("amount"), "currency": value.get("currency")}
-    sent |= {name: each for name, each in call.json().items() if name in ("stage_id", "pipeline_id")}
+    for name, each in call.json().items():
+        if name in PLACES and each is not None:
+            sent[name] = check(f"ref:{PLACES[name]}", each, name, company, "deals")
     custom = {code: each for code, each in lead.items() if code in known and each is not None}
     deal = new_deal(call, {name: each for name, each in sent.items() if each is not None}, custom, source_lead_id=id)
     store_record(company, LEADS, (), "delete", id, None, call.request_id)

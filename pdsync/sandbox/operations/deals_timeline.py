@@ -16,7 +16,7 @@ from pdsync.sandbox.operations.filters import matching_ids
 from pdsync.sandbox.operations.nested_lists import plain
 from pdsync.sandbox.protocol import v1_records
 from pdsync.sandbox.protocol.errors import bad_request
-from pdsync.sandbox.protocol.messages import success
+from pdsync.sandbox.protocol.messages import is_number, success
 from pdsync.sandbox.protocol.row_finder import Selection, matcher
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def read_date(call: Call, name: str) -> date:
 
 def read_number(call: Call, name: str) -> int | None:
     text = call.query.get(name, "")
-    if text and not (text.isascii() and text.isdigit()):
+    if text and not is_number(text):
         raise bad_request(f"{name} must be a number", name)
     return int(text) if text else None
 

@@ -1,6 +1,6 @@
 """Writes of field definitions: a field added, renamed or deleted, and the options of one, as an admin's app does.
 
-v2 knows a field by its code, v1 by its number. Built-in fields can't be deleted, and their options only be read.
+v2 knows a field by its code, v1 by its number. Built-in fields and their options can't be changed.
 Assumptions: only administrators may write; lists of options are taken over as a whole or not at all; v1's
 `options` on update are the list as it shall be, those without an id being new; a deleted option leaves the records.
 """
@@ -14,6 +14,7 @@ import msgspec
 from pdsync.sandbox.company.field_changes import change_fields
 from pdsync.sandbox.company.fields import NAMESPACES
 from pdsync.sandbox.company.table import Row, encode
+from pdsync.sandbox.operations.body_checks import check_option_ids, check_types, labels_of
 from pdsync.sandbox.operations.documented import operations
 from pdsync.sandbox.protocol.errors import (
     bad_request,
@@ -33,6 +34,7 @@ TYPES = frozenset(
      "phone", "address", "org", "people", "user", "visible_to")
 )  # fmt: skip
 CHOICES = ("enum", "set")
+SETTINGS: dict[str, Any] = {"description": "str", "add_visible_flag": "bool", **{name: {} for name in NAMESPACES}}
 
 
 def add_field(call: Call, route: Route) -> Reply:
@@ -42,12 +44,13 @@ def add_field(call: Call, route: Route) -> Reply:
     name, type_ = sent.get("field_name" if call.version == "v2" else "name"), sent.get("field_type")
     if not isinstance(name, str) or not name:
         raise bad_request("The name of the field is required", "field_name")
-    if type_ not in TYPES:
+    if not isinstance(type_, str) or type_ not in TYPES:
         raise bad_request(f"field_type: {type_!r} is not one of {', '.join(sorted(TYPES))}", "field_type")
-    options = _labels(sent.get("options")) if type_ in CHOICES else None
+    options = labels_of(sent.get("options")) if type_ in CHOICES else None
     if options == []:
         raise bad_request(f"A field of type {type_} needs options", "options")
-    made = change_fields(call.company, route.kind, "add", name=name, type=str(type_), options=options)
+    check_types(sent, SETTINGS)
+    made = change_fields(call.company, route.kind, "add", name=name, type=type_, options=options)
     field = call.company.fields[route.kind].custom[made["field_code"]]
     _take_settings(field, sent)
     _note(call, route, field, "add", None)
@@ -55,17 +58,20 @@ def add_field(call: Call, route: Route) -> Reply:
 
 
 def update_field(call: Call, route: Route) -> Reply:
-    """Rename a field; through v1 its options, too."""
+    """Rename a field; through v1 its options, too: all that is sent, or nothing."""
     _check_rights(call)
     field, sent = _field(call, route), call.json()
-    before = _row(route, field)
     name = sent.get("field_name" if call.version == "v2" else "name")
+    if name is not None and (not isinstance(name, str) or not name):
+        raise bad_request("The name of the field must be a text", "field_name")
+    check_types(sent, SETTINGS)
+    options = sent.get("options") if call.version == "v1" and field.type in CHOICES else None
+    wanted = None if options is None else _wanted_options(field, options)
+    before = _row(route, field)
     if name is not None:
-        if not isinstance(name, str) or not name:
-            raise bad_request("The name of the field must be a text", "field_name")
         change_fields(call.company, route.kind, "rename", field.code, name=name)
-    if call.version == "v1" and field.type in CHOICES and isinstance(sent.get("options"), list):
-        _take_options(call, route, field, sent["options"])
+    if wanted is not None:
+        _take_options(call, route, field, wanted)
     _take_settings(field, sent)
     _note(call, route, field, "update", before)
     return _shown(call, route, field)
@@ -96,16 +102,16 @@ def change_options(call: Call, route: Route) -> Reply:
         raise bad_request(f"A field of type {field.type} has no options", field.code)
     known = {option["id"]: option for option in field.options or ()}
     ids = [option.get("id") for option in sent]
-    if call.method != "POST" and any(id not in known for id in ids):
-        raise bad_request("Each option needs an id that the field has", field.code)
+    if call.method != "POST":
+        check_option_ids(ids, field.options, field.code)
     before, fields = _row(route, field), call.company.fields[route.kind]
     if call.method == "POST":
         had = len(field.options or ())
-        for label in _labels(sent):
+        for label in labels_of(sent):
             change_fields(call.company, route.kind, "add_option", field.code, name=label)
         answer = (field.options or [])[had:]
     elif call.method == "PATCH":
-        for option, label in zip(sent, _labels(sent), strict=True):
+        for option, label in zip(sent, labels_of(sent), strict=True):
             change_fields(call.company, route.kind, "rename_option", field.code, name=label, option_id=option["id"])
         answer = [option for option in field.options or () if option["id"] in ids]
     else:
@@ -126,17 +132,26 @@ def _take_settings(field: Field, sent: dict[str, Any]) -> None:
             field.settings = {**field.settings, name: {**default, **field.settings.get(name, {}), **changed}}
 
 
-def _take_options(call: Call, route: Route, field: Field, sent: list[Any]) -> None:
-    kept = {option.get("id"): option for option in sent if isinstance(option, dict)}
-    labels = dict(zip([id(option) for option in sent], _labels(sent), strict=True))
+def _wanted_options(field: Field, sent: Any) -> list[tuple[Any, str]]:
+    """The id and the label of each option that a field shall have; the id of a new one is None.
+
+    Assumption: an option with a number that the field does not have is left out, as unknown keys are.
+    """
+    labels = labels_of(sent)
+    ids = [each.get("id") if isinstance(each, dict) else None for each in sent]
+    check_option_ids([id for id in ids if id is not None and type(id) is not int], field.options, field.code)
+    known = [None, *(option["id"] for option in field.options or ())]
+    return [(id, label) for id, label in zip(ids, labels, strict=True) if id in known]
+
+
+def _take_options(call: Call, route: Route, field: Field, wanted: list[tuple[Any, str]]) -> None:
+    kept = [id for id, _ in wanted]
     gone = [option["id"] for option in field.options or () if option["id"] not in kept]
-    for option in list(sent):
-        if option.get("id") is None:
-            change_fields(call.company, route.kind, "add_option", field.code, name=labels[id(option)])
+    for id, label in wanted:
+        if id is None:
+            change_fields(call.company, route.kind, "add_option", field.code, name=label)
         else:
-            change_fields(
-                call.company, route.kind, "rename_option", field.code, name=labels[id(option)], option_id=option["id"]
-            )
+            change_fields(call.company, route.kind, "rename_option", field.code, name=label, option_id=id)
     _remove_options(call, route, field, gone)
 
 
@@ -186,15 +201,6 @@ def _sent_list(call: Call) -> list[dict[str, Any]]:
         return msgspec.json.decode(call.body, type=list[dict[str, Any]])
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise bad_request("The request body is not a list of options") from None
-
-
-def _labels(sent: Any) -> list[str]:
-    """The labels of options, which come as objects or, in v1, as plain texts."""
-    given = [each.get("label") if isinstance(each, dict) else each for each in sent or ()]
-    labels = [label for label in given if isinstance(label, str) and label]
-    if len(labels) < len(given):
-        raise bad_request("Each option needs a label", "options")
-    return labels
 
 
 def _row(route: Route, field: Field) -> Row:

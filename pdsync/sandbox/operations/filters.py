@@ -3,7 +3,7 @@
 A filter has conditions in two groups: all of the first and, unless it is empty, at least one of the second. A condition
 compares one field of the record, or of a record that it links to, with a value.
 Assumptions: a filter that another kind of list has is refused; texts are compared without case; dates of records are
-compared by day; relative dates ("last month") are refused, for what they mean depends on the user's time zone.
+compared by day; relative dates ("last month") are compared as texts: what they mean depends on the user's time zone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pdsync.sandbox.operations.generic_records import records_at
 from pdsync.sandbox.protocol.errors import bad_request
+from pdsync.sandbox.protocol.messages import is_number
 from pdsync.sandbox.protocol.render import OPTIONAL
 from pdsync.sandbox.protocol.v1_parts import remembered
 
@@ -90,9 +91,9 @@ def check_conditions(company: Company, conditions: Any) -> Record:
 
 
 def _condition(company: Company, sent: Any) -> Record:
-    if not isinstance(sent, dict) or sent.get("object") not in OBJECTS:
+    if not isinstance(sent, dict) or str(sent.get("object")) not in OBJECTS:
         raise bad_request(f"object must be one of {', '.join(OBJECTS)}", "object")
-    if sent.get("operator") not in OPERATORS:
+    if str(sent.get("operator")) not in OPERATORS:
         raise bad_request(f"operator must be one of {', '.join(OPERATORS)}", "operator")
     kind = OBJECTS[sent["object"]]
     kept, id = {name: sent.get(name) for name in ("object", "operator", "extra_value")}, str(sent.get("field_id"))
@@ -104,7 +105,7 @@ def _condition(company: Company, sent: Any) -> Record:
 def _field_code(company: Company, kind: str, id: str) -> str:
     """The code of the field with a number. Leads have the fields of deals; a project's have no numbers, but codes."""
     if kind == "projects":
-        if id in records_at(company, ("projectFields",), ()) or not id.isdigit():
+        if id in records_at(company, ("projectFields",), ()) or not is_number(id):
             return id
         raise bad_request(f"There is no field {id}", "field_id")
     for field in company.fields["deals" if kind == "leads" else kind].all:

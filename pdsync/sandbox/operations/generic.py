@@ -14,6 +14,7 @@ import msgspec
 
 from pdsync.sandbox.company.fabricate import Fabricator
 from pdsync.sandbox.company.table import Row, encode
+from pdsync.sandbox.operations.body_checks import check_types
 from pdsync.sandbox.operations.collections import KINDS, V1_KEYS
 from pdsync.sandbox.operations.documented import DocumentedOperation, kind_of, operations, pattern, shape_of, split
 from pdsync.sandbox.operations.generic_records import Parents, Rows, as_number, record_id, records_at, store_record
@@ -23,7 +24,7 @@ from pdsync.sandbox.operations.nested_lists import NESTED, deals_summary, record
 from pdsync.sandbox.operations.new_records import check_sent, new_record, stored_values
 from pdsync.sandbox.protocol.errors import bad_request, feature_off, not_found
 from pdsync.sandbox.protocol.list_params import read_limit, read_start
-from pdsync.sandbox.protocol.messages import Call, Reply, Route, success
+from pdsync.sandbox.protocol.messages import Call, Reply, Route, is_number, success
 
 if TYPE_CHECKING:
     from pdsync.sandbox.company.company import Company
@@ -96,7 +97,7 @@ def _check_parents(call: Call, collection: tuple[str, ...], parents: Parents) ->
         return
     first = collection[0]
     if first in call.company.tables:
-        row = call.company.tables[first].rows.get(int(parents[0]) if parents[0].isdigit() else -1)
+        row = call.company.tables[first].rows.get(int(parents[0]) if is_number(parents[0]) else -1)
         if row is None or row.state == "deleted":
             raise not_found(first.rstrip("s"))
     elif (first,) in KINDS and parents[0] not in records_at(call.company, (first,), ()):
@@ -138,7 +139,7 @@ def _list(call: Call, facts: DocumentedOperation, collection: tuple[str, ...], p
         rows = [
             row
             for id in ids
-            if id.isdigit() and int(id) in known
+            if is_number(id) and int(id) in known
             for row in records_at(call.company, inside, (id,)).values()
         ]
     else:
@@ -253,26 +254,8 @@ def _read_body(call: Call, facts: DocumentedOperation) -> Record:
     if not isinstance(body, dict):
         raise bad_request("The request body is not an object")
     shape = facts.body if isinstance(facts.body, dict) else {}
-    for name, value in body.items():
-        _check_type(name, value, shape.get(name), is_form=call.form is not None)
+    check_types(body, shape, is_form=call.form is not None)
     return {name: value for name, value in body.items() if not shape or name in shape or len(name) >= CODE_LENGTH}
-
-
-def _check_type(name: str, value: Any, shape: Any, *, is_form: bool) -> None:
-    types: dict[str, tuple[type, ...]] = {"int": (int,), "num": (int, float), "bool": (bool, int), "str": (str,)}
-    wrong = (
-        isinstance(shape, str)
-        and shape in types
-        and value is not None
-        and not is_form
-        and (not isinstance(value, types[shape]) or (isinstance(value, bool) and shape != "bool"))
-    )
-    if wrong or (isinstance(shape, list) and value is not None and not isinstance(value, list | str)):
-        raise bad_request(f"{name} is not of the right type", name)
-    if isinstance(shape, str) and ("|" in shape or shape.startswith("#")) and value is not None:
-        choices = shape.removeprefix("#").split("|")  # after # they are numbers, and flags are numbers too
-        if str(int(value) if isinstance(value, bool) and shape.startswith("#") else value) not in choices:
-            raise bad_request(f"{name} must be one of {', '.join(choices)}", name)
 
 
 def _add(call: Call, facts: DocumentedOperation, collection: tuple[str, ...], parents: Parents) -> Reply:
@@ -297,7 +280,7 @@ def _next_id(call: Call, collection: tuple[str, ...], parents: Parents) -> int |
     kind = kind_of(collection)
     stored = records_at(call.company, collection, parents)
     if kind.ids == "int":
-        most = max((int(id) for id in stored if id.isdigit()), default=0)
+        most = max((int(id) for id in stored if is_number(id)), default=0)
         return max(most + 1, call.company.next_generic_id())
     fabricator = Fabricator(call.company, kind.name, ("new", call.company.next_generic_id()))
     if kind.ids == "code":

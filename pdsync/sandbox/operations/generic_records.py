@@ -1,7 +1,7 @@
 """Stores the records of the generic collections: those of the company (notes) or of one parent (followers of a deal).
 
-The records of a collection are generated when it is first requested (see `fabricate`). It is stored from the first
-write on, and every write is in the journal.
+The records of a collection are generated when it is requested (see `fabricate`). One of the company is stored from the
+first request on, one of a parent from the first write on. Every write is in the journal; deleted records are not kept.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pdsync.sandbox.company.table import Row, encode
 from pdsync.sandbox.operations.collections import KINDS, Kind, first_counts, first_records
 from pdsync.sandbox.operations.documented import kind_of, shape_of
 from pdsync.sandbox.operations.linked_values import fill_links
+from pdsync.sandbox.protocol.messages import is_number
 from pdsync.sandbox.protocol.v1_parts import remembered
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ Rows = dict[str, Row]  # id as text → the record
 
 
 def records_at(company: Company, collection: tuple[str, ...], parents: Parents) -> Rows:
-    """The records of a collection by id: generated until the first write, stored from then on."""
+    """The records of a collection by id, those stored or newly generated. Change them by `store_record` only."""
     kind = kind_of(collection)
     key = (kind.name, parents)
     if key not in company.collections:
@@ -36,6 +37,9 @@ def records_at(company: Company, collection: tuple[str, ...], parents: Parents) 
             record = fabricator.record(shape_of(kind.name), known)
             if not parents:
                 record = fill_links(company, kind.name, record, shape_of(kind.name))
+            if collection == ("permissionSets",):  # nothing adds an assignment later
+                inside = (*collection, "{}", "assignments")
+                record["assignment_count"] = len(records_at(company, inside, (str(record["id"]),)))
             made[record_id(kind, record, len(made))] = Row(0, kind.state(record), encode(record), ())
         if not parents:
             company.collections[key] = made
@@ -56,7 +60,13 @@ def store_record(
     row: Row | None,
     request: str | None = None,
 ) -> None:
-    """Add, replace or (`row` None) delete a record of a collection, and log it in the journal."""
+    """Add, replace or (`row` None) delete a record of a collection, and log it in the journal.
+
+    A product of a deal also moves the update_time of the deal.
+
+    Raises:
+        KeyError: there is no record `id` to delete.
+    """
     kind = kind_of(collection)
     rows = records_at(company, collection, parents)
     company.collections[kind.name, parents] = rows
@@ -85,7 +95,7 @@ def all_rows(company: Company, kind: str) -> Iterator[tuple[Parents, str, Row]]:
 
 @remembered
 def count_rows(company: Company, kind: str) -> dict[str, int]:
-    """How many records of a kind there are in each state, without generating any."""
+    """How many records of a kind there are in each state, without generating any of them."""
     collection, first_kind = next((parts, each) for parts, each in KINDS.items() if each.name == kind)
     counts = {"live": 0, "archived": 0}
     for parents in _parents_of_collection(company, collection):
@@ -111,4 +121,4 @@ def parent_ids(company: Company, collection: tuple[str, ...]) -> list[Any]:
 
 
 def as_number(text: str) -> int | str:
-    return int(text) if text.isdigit() else text
+    return int(text) if is_number(text) else text

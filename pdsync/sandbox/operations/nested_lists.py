@@ -39,7 +39,7 @@ STATES = ("open", "won", "lost", "deleted", "all_not_deleted")
 
 
 def records_of(call: Call, collection: tuple[str, ...], parent: int) -> list[Record]:
-    """The records of a nested list that the query asks for, as v1 shows them, in the order of their ids."""
+    """The records of a nested list that the query asks for, as v1 shows them, in its order or that of their ids."""
     company = call.company
     if collection == PRODUCT_DEALS:
         linked = (company["deals"].rows[id] for id in deals_by_product(company).get(parent, ()))

@@ -57,7 +57,7 @@ def new_record(
     """The record that an add makes of the body `sent`, under `id`.
 
     Raises:
-        Refused: a link or a right that the documents require is missing.
+        Refused: a link or a right that the documents require is missing, or a link leads to no record.
     """
     check_sent(call, kind.name, sent, {})
     company, now = call.company, call.company.clock.stamp()

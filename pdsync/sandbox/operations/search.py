@@ -36,7 +36,7 @@ from pdsync.sandbox.protocol.list_params import (
     read_limit,
     read_start,
 )
-from pdsync.sandbox.protocol.messages import success
+from pdsync.sandbox.protocol.messages import is_number, success
 from pdsync.sandbox.protocol.row_finder import Selection, matcher
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _wanted(
         if value and name == "status":
             equal[name] = _choice(call, "status", ("open", "won", "lost"))[0]
         elif value:
-            if not value.isdigit():
+            if not is_number(value):
                 raise bad_request(f"{name} must be a number", name)
             equal[name] = int(value)
     include = _choice(call, "include_fields", optional) if call.query.get("include_fields") else ()

@@ -11,7 +11,7 @@ from pdsync.sandbox.company.resources import RESOURCES
 from pdsync.sandbox.operations.generic_records import as_number, records_at
 from pdsync.sandbox.operations.writes import find, mark_deleted
 from pdsync.sandbox.protocol.errors import bad_request, not_found
-from pdsync.sandbox.protocol.messages import Reply, success
+from pdsync.sandbox.protocol.messages import Reply, is_number, success
 from pdsync.sandbox.protocol.v1_records import picture, shape
 from pdsync.sandbox.protocol.validation import check
 
@@ -107,7 +107,7 @@ def add_file(call: Call, route: Route) -> Reply:
     for name, kind in LINKS.items():
         text = (call.form or {}).get(name)
         if text and kind in company.tables:
-            links[name] = check(f"ref:{kind}", int(text) if text.isdigit() else text, name, company, kind)
+            links[name] = check(f"ref:{kind}", int(text) if is_number(text) else text, name, company, kind)
         elif text:
             if text not in records_at(company, (kind,), ()):
                 raise bad_request(f"{name}: there is no {text}", name)
@@ -165,7 +165,7 @@ def update_thread(call: Call, route: Route) -> Reply:
             record[name] = int(str(sent[name]) in ("1", "true", "True"))
     if sent.get("deal_id"):
         text = str(sent["deal_id"])
-        record["deal_id"] = check("ref:deals", int(text) if text.isdigit() else text, "deal_id", call.company, "deals")
+        record["deal_id"] = check("ref:deals", int(text) if is_number(text) else text, "deal_id", call.company, "deals")
     record["update_time"] = with_milliseconds(call.company.clock.stamp())
     # Assumption: what leaves the archive goes to the inbox.
     hidden = {}

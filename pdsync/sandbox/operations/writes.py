@@ -1,7 +1,7 @@
 """Decides what adding, changing and deleting a record does.
 
-A change sets what was sent and nothing else, to the values sent: sent twice it ends the same. Every write sets
-update_time to the whole second of the sandbox's clock. The rules of deals (status and its times, pipelines and
+A change sets what was sent to the values sent, and what follows from them: sent twice it ends the same. Every write
+sets update_time to the whole second of the sandbox's clock. The rules of deals (status and its times, pipelines and
 stages, archived deals) are at the end.
 """
 
@@ -82,7 +82,7 @@ def add(call: Call, resource: Resource) -> Row:
 
 
 def new_deal(call: Call, sent: dict[str, Any], custom: Record, **known: Any) -> Row:
-    """A deal that is made of something else; what was `sent` is known to be right."""
+    """Add a deal that is made of something else. The caller has checked what was `sent`, also that stages exist."""
     now, table = call.company.clock.stamp(), call.company["deals"]
     record: Record = {"id": table.next_id, **_blank(call, "deals"), "add_time": now, "update_time": now, **known}
     state, extra = _apply(call, "deals", record, {**sent, "custom_fields": custom}, now, new=True)

@@ -1,7 +1,8 @@
 """Computes what a record shows of its linked records: counts, the next activity, the last mail.
 
 They are computed for each answer, so they are always right, and change without update_time.
-Assumption: notes are not counted.
+Assumption: notes are not counted, nor a person's deals as a participant, nor deals of related contacts; the time of the
+last outgoing mail is always null.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def of_organization(company: Company, row: Row, record: Record) -> Record:
 
 
 def _count_children(company: Company, kind: str, id: int, initial: int) -> int:
-    """How many records of `kind` record `id` has; `at_first` until the first write to them."""
+    """How many records of `kind` record `id` has; `initial` until the first write to them."""
     rows = company.collections.get((kind, (str(id),)))
     return initial if rows is None else sum(row.state == "live" for row in rows.values())
 

@@ -18,6 +18,7 @@ from pdsync.sandbox.company.clock import parse_rfc3339
 from pdsync.sandbox.company.data import words
 from pdsync.sandbox.company.table import encode
 from pdsync.sandbox.protocol.errors import bad_request
+from pdsync.sandbox.protocol.messages import is_number
 from pdsync.sandbox.protocol.render import Shape
 from pdsync.sandbox.protocol.row_finder import DEFAULT_LIMIT, LISTED, Page, Selection
 
@@ -126,14 +127,14 @@ def read_v1(call: Call, resource: Resource, archived: bool, filtered: frozenset[
 
 def read_start(query: dict[str, str]) -> int:
     text = query.get("start") or "0"
-    if not (text.isascii() and text.isdigit()):
+    if not is_number(text):
         raise bad_request("start must be a number that is not negative")
     return int(text)
 
 
 def read_limit(query: dict[str, str], most: int) -> int:
     text = query.get("limit") or str(DEFAULT_LIMIT)
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= most:
+    if not is_number(text) or not 1 <= int(text) <= most:
         raise bad_request(f"limit must be a number from 1 to {most}")
     return int(text)
 
@@ -273,7 +274,7 @@ def _one_of(query: dict[str, str], name: str, allowed: tuple[str, ...]) -> str:
 
 
 def _number(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
+    if not is_number(text):
         raise bad_request(f"{name} must be a number", name)
     return int(text)
 

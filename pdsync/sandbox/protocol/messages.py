@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pdsync.sandbox.protocol.row_finder import Finder
 
 JSON = "application/json; charset=utf-8"
+MOST_DIGITS = 100
 
 
 class Upload(Struct, frozen=True):
@@ -56,9 +57,10 @@ class Call(Struct, kw_only=True):
             raise bad_request("The request body is not an object")
         return body
 
-    def id(self) -> int:
-        text = self.params[0]
-        if not (text.isascii() and text.isdigit()):
+    def id(self, at: int = 0) -> int:
+        """The number that is the path's parameter `at`; a 400 if it is none."""
+        text = self.params[at]
+        if not is_number(text):
             raise bad_request(f"{text!r} is not an id", "id")
         return int(text)
 
@@ -78,7 +80,7 @@ class Route(Struct, frozen=True):
     cost: int
     answer: Callable[[Call, Route], Reply]
     resource: Resource | None = None
-    kind: str = ""
+    kind: str = ""  # of field routes whose fields; of documented operations their name: "v1 getGoals"
 
     def match(self, parts: tuple[str, ...]) -> tuple[str, ...] | None:
         if len(parts) != len(self.pattern):
@@ -86,6 +88,11 @@ class Route(Struct, frozen=True):
         if any(want not in ("{}", got) for want, got in zip(self.pattern, parts, strict=True)):
             return None
         return tuple(got for want, got in zip(self.pattern, parts, strict=True) if want == "{}")
+
+
+def is_number(text: str) -> bool:
+    """Whether `text` is a whole number that is not negative: of ASCII digits, and so few that int() takes them."""
+    return text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS
 
 
 def success(data: Any, status: int = 200, **more: Any) -> Reply:

@@ -1,8 +1,8 @@
 """Renders rows as the JSON of answers, and caches it.
 
 A *shape* is how a record is shown: version, include_fields, custom_fields, labels. The default shape of
-v2 is the row's own bytes; other shapes are made once and kept until the company changes, a few shapes and a
-million records at a time.
+v2 is the row's own bytes; other shapes are made once and kept until the company changes, a few shapes and 1.5 million
+records at a time.
 """
 
 from __future__ import annotations

@@ -30,14 +30,14 @@ DEFAULT_LIMIT = 100
 
 
 class Selection(Struct, frozen=True, kw_only=True):
-    """Which rows, in which order, from where on."""
+    """Which rows, in which order."""
 
     equal: tuple[tuple[str, Any], ...] = ()  # facet, value
     ids: frozenset[int] | None = None
     states: tuple[str, ...] = LISTED
     statuses: frozenset[str] | None = None  # of deals; None is any
-    since: str | None = None
-    until: str | None = None
+    since: str | None = None  # update_time from this time on …
+    until: str | None = None  # … and before this one
     sort: tuple[tuple[str, bool], ...] = (("id", False),)  # facet or key, descending
     first_char: str = ""
 

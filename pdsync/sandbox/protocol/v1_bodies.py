@@ -74,7 +74,7 @@ def _value(code: str, value: Any, spec: str) -> Any:
 
 
 def _custom(field: Field, body: dict[str, Any], old: Any) -> Any:
-    """A custom field from its flat keys; parts that were not sent stay what they were."""
+    """A custom field from its flat keys; parts that were not sent stay what they were, but those of an address."""
     sent = body.get(field.code, old.get("value") if isinstance(old, dict) else None)
     if sent in (None, "") and field.code in body:
         return None

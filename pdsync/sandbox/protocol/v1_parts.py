@@ -20,7 +20,10 @@ SIGNS = {"EUR": "€", "USD": "$", "GBP": "£", "JPY": "¥"}
 
 
 def remembered(make: Callable[..., Any]) -> Callable[..., Any]:
-    """Keep what `make` returns until the company changes: a page names the same few users 500 times."""
+    """Keep what `make` returns until the company changes: a page names the same few users 500 times.
+
+    All callers get the same object: do not change it.
+    """
 
     @functools.wraps(make)
     def kept(company: Company, *args: Any) -> Any:

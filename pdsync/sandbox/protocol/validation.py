@@ -15,6 +15,7 @@ from pdsync.sandbox.company.clock import from_v1_time, parse_rfc3339
 from pdsync.sandbox.company.custom_values import ZONES
 from pdsync.sandbox.company.fields import ADDRESS_PARTS
 from pdsync.sandbox.protocol.errors import bad_request
+from pdsync.sandbox.protocol.messages import is_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -186,7 +187,7 @@ def _participants(value: Any, code: str, company: Company, _: str) -> list[dict[
 
 
 def _category(value: Any, code: str, *_: Any) -> str:
-    return str(_integer(value, code) if not (isinstance(value, str) and value.isdigit()) else value)
+    return str(_integer(value, code) if not (isinstance(value, str) and is_number(value)) else value)
 
 
 def _attendees(value: Any, code: str, *_: Any) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -70,7 +71,7 @@ def _answer(sandbox: Sandbox, key: tuple[str, str], sent: bytes, query: dict[str
         body = msgspec.json.decode(sent or b"{}")
         with sandbox.company.lock:
             return handler(sandbox, body, query)
-    except (ValueError, TypeError, KeyError, msgspec.MsgspecError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, msgspec.MsgspecError) as error:
         return _refuse(400, f"{type(error).__name__}: {error}")
 
 
@@ -127,9 +128,10 @@ def clear_faults(sandbox: Sandbox, _: Any, __: dict[str, str]) -> Reply:
 
 def move_clock(sandbox: Sandbox, body: Any, _: dict[str, str]) -> Reply:
     clock = sandbox.company.clock
-    if "ahead_s" in body:
-        clock.ahead_s = float(body["ahead_s"])
+    ahead_s = float(body.get("ahead_s", clock.ahead_s))
+    formatdate(clock.seconds() + ahead_s)  # refuses one without a date
     clock.advance(float(body.get("advance_s", 0) if "ahead_s" in body else body["advance_s"]))
+    clock.ahead_s = ahead_s
     sandbox.company.purge()
     return success({"now": sandbox.company.clock.stamp()})
 

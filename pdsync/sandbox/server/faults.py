@@ -70,8 +70,12 @@ class Fault(Struct, kw_only=True, forbid_unknown_fields=True):
     to: str = ""  # redirect
     find: str = ""  # mutate: regular expression over the body …
     replace: str = ""  # … and its replacement, with \\1 and so on
-    headers: dict[str, str] = {}  # added to the answer by any kind of fault; the only effect of kind "headers"
+    headers: dict[str, str] = {}  # added by any kind but latency and read_lag; the only effect of kind "headers"
     token_headers: bool = True  # burst_429, daily_429: with the usual headers or without
+
+
+class BadFaults(ValueError):
+    """A file of faults can't be used: the message has the file, which fault, and why."""
 
 
 class Scripted:
@@ -82,9 +86,20 @@ class Scripted:
             raise ValueError(f"{fault.kind!r} is not a kind of fault; the kinds are {', '.join(sorted(KINDS))}")
         if sum(choice is not None for choice in (fault.nth, fault.every, fault.probability)) > 1:
             raise ValueError("a fault takes only one of nth, every and probability")
+        if fault.every is not None and fault.every < 1:
+            raise ValueError(f"every must be 1 or more, not {fault.every}")
         self.fault, self.mutate = fault, mutate
         self.seen = self.struck = 0
         self._random = random
+        for name, pattern in (("path", fault.path), ("find", fault.find)):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{name} {pattern!r} is no regular expression: {error}") from error
+        try:
+            re.sub(fault.find.encode(), fault.replace.encode("utf-8", "surrogatepass"), b"")
+        except re.error as error:
+            raise ValueError(f"replace {fault.replace!r} does not fit find {fault.find!r}: {error}") from error
         self._path = re.compile(fault.path)
 
     def applies(self, method: str, target: str) -> bool:
@@ -138,11 +153,17 @@ class Faults:
     def add(self, *faults: Fault | dict[str, Any], mutate: Callable[[bytes], bytes] | None = None, **one: Any) -> None:
         """Add faults: `add(kind="status", status=503, nth=2)`, or Faults, or dicts.
 
-        `mutate` changes the body of each answer that the fault applies to.
+        `mutate` returns the body to send in place of an answer's; only faults of kind "mutate" call it.
+
+        Raises:
+            msgspec.ValidationError: a dict or the keywords are no fault.
+            ValueError: a fault has an unknown kind, more than one of nth, every and probability, an `every` below 1, or
+                a `path`, `find` or `replace` that is no regular expression. None of the faults is added.
         """
-        for each in [*faults, *([one] if one else [])]:
-            fault = each if isinstance(each, Fault) else msgspec.convert(each, Fault)
-            self.scripted.append(Scripted(fault, self.random, mutate))
+        self.scripted += [
+            Scripted(each if isinstance(each, Fault) else msgspec.convert(each, Fault), self.random, mutate)
+            for each in [*faults, *([one] if one else [])]
+        ]
 
     def clear(self) -> None:
         self.scripted.clear()

@@ -15,7 +15,7 @@ from pdsync.sandbox.activity.simulate import LiveChanges, simulate_changes
 from pdsync.sandbox.company.company import ADMIN, Company
 from pdsync.sandbox.company.population import generate_company
 from pdsync.sandbox.server import admin, truth
-from pdsync.sandbox.server.faults import Fault
+from pdsync.sandbox.server.faults import BadFaults, Fault
 from pdsync.sandbox.server.server import MAX_BODY_BYTES, Sandbox
 
 if TYPE_CHECKING:
@@ -128,13 +128,27 @@ def serve_forever(
     """Serve `company` until SIGTERM or SIGINT. `on_ready` gets the URL and the admin's token.
 
     Raises:
-        OSError: the port is taken, or `faults_file` (a JSON list of faults) cannot be read.
-        msgspec.ValidationError: an entry of `faults_file` is not a valid fault.
+        OSError: the port is taken.
+        BadFaults: `faults_file` can't be read, is no JSON list of faults, or has one that `Faults.add` refuses.
     """
-    faults = msgspec.json.decode(faults_file.read_bytes(), type=list[Fault]) if faults_file else []
     sandbox = Sandbox(company, limits, gzip=gzip)
-    sandbox.faults.add(*faults)
+    if faults_file:
+        _add_faults(sandbox.faults, faults_file)
     asyncio.run(_serve(sandbox, host, port, on_ready))
+
+
+def _add_faults(faults: Faults, file: Path) -> None:
+    try:
+        listed = msgspec.json.decode(file.read_bytes(), type=list[Fault])
+    except OSError as error:
+        raise BadFaults(f"{file} can't be read: {error.strerror or error}") from error
+    except msgspec.DecodeError as error:
+        raise BadFaults(f"{file} is no JSON list of faults: {error}") from error
+    for number, fault in enumerate(listed, 1):
+        try:
+            faults.add(fault)
+        except ValueError as error:
+            raise BadFaults(f"{file}, fault {number} of {len(listed)}: {error}") from error
 
 
 async def _serve(sandbox: Sandbox, host: str, port: int, on_ready: Callable[[str, str], None]) -> None:

@@ -1,7 +1,8 @@
 """Decides whether a request is admitted: by the burst limit of its token, and by the company's daily tokens.
 
-Bursts are counted over any rolling two seconds of real time, separately for each token. The day is that of the
-sandbox's clock. A client that repeats refused requests gets the HTML page of the gateway for some seconds.
+Bursts are counted over any rolling two seconds of real time, separately for each API token; the OAuth tokens of one
+user are counted together. The day is that of the sandbox's clock. A client that repeats refused requests gets the HTML
+page of the gateway for some seconds.
 Assumptions: a refused request is not counted in the window and costs nothing; every other request is charged,
 also one that fails; a request is admitted while at least one token is left; the count starts again at
 midnight UTC; an OAuth app has four times the burst limit of an API token.
@@ -15,6 +16,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from msgspec import Struct
 
 from pdsync.sandbox.protocol.errors import (
@@ -108,7 +110,7 @@ class RateLimiter:
         return daily_budget_spent(self._clock.seconds_to_midnight(), self.limits.daily_tokens or 0)
 
     def headers(self, token: str, *, is_oauth: bool, is_write: bool) -> dict[str, str]:
-        """The limits and what is left of them, as headers of an answer."""
+        """The limits and what is left of them, as headers of an answer. Counts the request if `is_write`."""
         limits, now = self.limits, time.monotonic()
         with self._lock:
             meter = self._meters.setdefault(token, Meter(deque(), deque()))
@@ -141,15 +143,17 @@ class RateLimiter:
                 meter.writes = 0
 
     def change(self, changes: dict[str, Any]) -> Limits:
-        """Set limits by name.
+        """Set limits by name: all of them, or none.
 
         Raises:
-            ValueError: there is no limit of this name.
+            ValueError: there is no limit of this name, or a value is not of the limit's type.
         """
-        for name, value in changes.items():
+        for name in changes:
             if name not in Limits.__struct_fields__:
                 raise ValueError(f"limits have no {name!r}")
-            setattr(self.limits, name, value)
+        changed = msgspec.convert({**msgspec.structs.asdict(self.limits), **changes}, Limits)
+        for name in changes:
+            setattr(self.limits, name, getattr(changed, name))
         return self.limits
 
     def reset(self) -> None:

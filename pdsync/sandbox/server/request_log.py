@@ -36,7 +36,12 @@ class Log(list[LogEntry]):
     """The requests in the order in which they arrived."""
 
     def window(self) -> dict[str, Any]:
-        """The most requests of one token in any rolling two seconds, for all and by token."""
+        """The most requests in any rolling two seconds, refused ones too.
+
+        Returns:
+            max: of one token. all: of all tokens together. by_token: of each token, "none" without a valid one.
+            count_429: how many requests were answered with 429, at any time.
+        """
         times: dict[str, list[float]] = {}
         for entry in self:
             times.setdefault(entry.token or "none", []).append(entry.monotonic_s)

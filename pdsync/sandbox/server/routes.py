@@ -83,7 +83,7 @@ from pdsync.sandbox.protocol.list_params import (
     read_v1,
     read_v2,
 )
-from pdsync.sandbox.protocol.messages import Reply, Route, success
+from pdsync.sandbox.protocol.messages import Reply, Route, is_number, success
 from pdsync.sandbox.protocol.render import PLAIN, V1
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def list_v1(call: Call, route: Route) -> Reply:
     resource, archived = _resource_of(call, route), route.operation.startswith("getArchived")
     selection, page = read_v1(call, resource, archived, _filtered(call, resource))
     if archived and (product := call.query.get("product_id")) and not call.query.get("filter_id"):
-        with_product = deals_by_product(call.company).get(int(product) if product.isdigit() else 0, ())
+        with_product = deals_by_product(call.company).get(int(product) if is_number(product) else 0, ())
         selection = structs.replace(selection, ids=frozenset(with_product))
     table = call.company[resource.kind]
     overlay = (call.overlay or {}).get(resource.kind)

@@ -60,7 +60,10 @@ class Caller(Struct, frozen=True):
         return self.scopes is not None
 
     def may_use(self, operation: str) -> bool:
-        """Whether the token has one of the scopes that the documents name for the operation ("v2 getDeals")."""
+        """Whether the token has one of the scopes that the documents name for the operation ("v2 getDeals").
+
+        True for an API token, and where they name none.
+        """
         by_operation = scopes()
         # A removed operation of v1 needs what its replacement of that name does.
         needed = by_operation.get(operation) or by_operation.get(operation.replace("v1 ", "v2 "))
@@ -84,7 +87,7 @@ class IncomingRequest(Struct):
 
 
 class Sandbox:
-    """A company with an API: `serve()` answers HTTP requests, `answer()` does the same without a socket."""
+    """A company with an API: `serve()` answers HTTP requests, `act()` does what users do in the app."""
 
     def __init__(
         self,
@@ -199,7 +202,10 @@ class Sandbox:
         return Caller(f"oauth:{viewer}", self.company.viewers[viewer], self.oauth.scopes_of(bearer.strip()))
 
     def answer(self, incoming: IncomingRequest, lag_s: float | None = None) -> Reply:
-        """Answer a logged request; a refusal is an answer too. `lag_s`: lists show the records of that long ago."""
+        """Answer a logged request, without faults; a refusal is an answer too. Hold the company's lock.
+
+        `lag_s`: lists show the records of that long ago.
+        """
         caller = incoming.caller
         parts = tuple(incoming.path.strip("/").split("/"))
         try:
@@ -241,7 +247,7 @@ class Sandbox:
             return self._carry_out(incoming, viewer, Actor(user_id, is_bulk=is_bulk))
 
     def _choose_colleague(self) -> int:
-        """The id of an active user without a token; of the last user where all have one."""
+        """The id of an active user without a token; of the last active user where all have one."""
         viewers = [viewer.user_id for viewer in self.company.viewers.values()]
         users = [id for id, row in self.company["users"].rows.items() if row.record["active_flag"]]
         return next((id for id in users if id not in viewers), users[-1])

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def dump(company: Company, kind: str) -> Iterator[Record]:
-    """Yield every record of `kind` that exists or existed, as kind, id, state, merged_into and record."""
+    """Yield every record of `kind` that exists or existed, as kind, id, state, merged_into and record.
+
+    Of generic kinds (leads, notes) only those that exist. Hold the company's lock while taking records; what changes
+    while it is released may be in the rest.
+    """
     renderer = Renderer(company)
     if kind in FIELD_KINDS:
         parent = FIELD_KINDS[kind]

@@ -79,6 +79,22 @@ def test_x5_only_the_owner_can_read_it_whatever_the_umask(tmp_path: Path) -> Non
     assert modes[folder] == modes[tmp_path / "locks"] == 0o700
 
 
+@pytest.mark.parametrize("content", [b"export PATH=...", None])
+def test_x7_a_link_in_the_place_of_the_lock_or_the_state_is_not_written_through(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    target = tmp_path / "profile"
+    if content is not None:
+        target.write_bytes(content)
+    for name in ("pdsync.lock", "control.db"):
+        (tmp_path / name).symlink_to(target)
+    with pytest.raises(StorageError, match="symbolic link"), Lock(tmp_path / "pdsync.lock"):
+        pass
+    with pytest.raises(StorageError, match="symbolic link"):
+        Control(tmp_path / "control.db")
+    assert (target.read_bytes() if target.exists() else None) == content
+
+
 def test_what_was_written_is_there_when_it_is_opened_again(tmp_path: Path) -> None:
     first = Control(tmp_path / "control.db")
     walk = open_walk(first, since=NOW)

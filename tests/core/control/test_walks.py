@@ -82,11 +82,12 @@ def test_s14_walks_that_a_warehouse_lost_are_loaded_again(control: Control) -> N
 
 
 def test_s4_a_walk_of_which_the_warehouse_holds_more_is_never_continued(control: Control) -> None:
-    overtaken, level, fresh = (open_walk(control) for _ in range(3))
+    overtaken, level, fresh, begun, unbegun = (open_walk(control) for _ in range(5))
     control.record_pages([page(walk, 0, "a") for walk in (overtaken, level, fresh)])
     held = {(overtaken.run_id, overtaken.id): 3, (level.run_id, level.id): 0, ("another life", fresh.id): 9}
-    assert control.drop_outdated_walks(held) == 1
-    assert [walk.id for walk, _ in control.unfinished_walks()] == [level.id, fresh.id]
+    held |= {(begun.run_id, begun.id): 0}  # of which this file has no page
+    assert control.drop_outdated_walks(held) == 2
+    assert [walk.id for walk, _ in control.unfinished_walks()] == [level.id, fresh.id, unbegun.id]
 
 
 def test_a_forecast_finds_the_newest_applied_walk_of_each_list(control: Control) -> None:

@@ -6,6 +6,9 @@ import sqlite3
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import pytest
+from msgspec.structs import replace
+
 from pdsync.core.control import Control
 from pdsync.core.control.db import STEPS
 from pdsync.core.control.windows import Windows
@@ -44,6 +47,21 @@ def test_a_window_is_done_when_its_walk_is_applied(tmp_path: Path) -> None:
     control.end_walk(second.id, "applied")
     assert windows.unfinished("job") == []
     assert windows.job("backfill") is None
+
+
+@pytest.mark.parametrize(("state", "is_left"), [("applied", False), ("sealed", True), ("dropped", True)])
+def test_s9_a_pruned_window_is_done_only_if_it_was_applied(tmp_path: Path, state: str, is_left: bool) -> None:
+    control, windows = planned(tmp_path / "control.db")
+    window, _ = windows.cut(windows.unfinished("job")[0][0], MIDDLE)
+    [(older, _)] = windows.unfinished("job")[1:]
+    control.end_walk(windows.begin(older, "job").id, "applied")
+    walk = windows.begin(window, "job")
+    control.end_walk(walk.id, state)
+    for _ in range(2):  # a kill may have the prune carried out again
+        control.end_walk(walk.id, "pruned")
+    again = replace(window, walk=None, asked_since=MIDDLE, asked_until=UNTIL)  # by a new walk: the old one has no pages
+    assert windows.unfinished("job") == ([(again, "open")] if is_left else [])
+    assert windows.job("backfill") == ("job" if is_left else None)
 
 
 def test_a_project_with_a_begun_backfill_of_the_version_before_keeps_its_windows(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Reads schemas/report: one file a figure of the report, with its query, its sentence and its Vega-Lite spec.
 
-`compiled.json` has the same specs as Vega, which is what the page draws; `python -m tests.charts` writes it.
+The folder `fleet` in it has the figures of the report over all accounts of a fleet. `compiled.json` in each has the
+same specs as Vega, which is what the page draws; `python -m tests.charts` writes it.
 """
 
 from __future__ import annotations
@@ -46,19 +47,23 @@ class Chart(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @cache
-def charts() -> tuple[Chart, ...]:
+def charts(folder: str = "") -> tuple[Chart, ...]:
     """All figures in the order of the page.
+
+    Args:
+        folder: in schemas/report: `fleet`; empty: those of one project.
 
     Raises:
         CatalogueError: an entry can't be understood.
     """
-    read = [_read(path) for path in sorted(_folder().glob("*.vl.json"))]
+    read = [_read(path) for path in sorted((_folder() / folder).glob("*.vl.json"))]
     return tuple(sorted(read, key=lambda chart: chart.order))
 
 
 def compiled(name: str) -> dict[str, Any]:
     """The Vega spec of the figure; its data set `rows` has no values yet."""
-    spec: dict[str, Any] = _compiled()["charts"][name]["spec"]
+    folder = "fleet" if name.startswith("fleet_") else ""
+    spec: dict[str, Any] = _compiled(folder)["charts"][name]["spec"]
     return spec
 
 
@@ -70,8 +75,8 @@ def _read(path: Path) -> Chart:
 
 
 @cache
-def _compiled() -> dict[str, Any]:
-    content: dict[str, Any] = msgspec.json.decode((_folder() / "compiled.json").read_bytes())
+def _compiled(folder: str) -> dict[str, Any]:
+    content: dict[str, Any] = msgspec.json.decode((_folder() / folder / "compiled.json").read_bytes())
     return content
 
 

@@ -1,7 +1,7 @@
 """Reads what the report shows from the published warehouse and control.db: the rows and the sentence of each figure.
 
-Nothing in it depends on the clock of this machine: "now" is the time of the newest reading, so the same warehouse gives
-the same page.
+Nothing in it depends on the clock of this machine: "now" is the time of the newest reading, so the same warehouse and
+control.db give the same page.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from msgspec import Struct
 from pdsync.core import catalogue
 from pdsync.core.views import views
 from pdsync.runner.report import freshness
+from pdsync.runner.report.health import is_optional
 from pdsync.runner.report.page import charts, formats
 from pdsync.sql import first, quoted
 
@@ -35,7 +36,7 @@ _LEAST_SHARE = 0.05  # of the open deals
 
 
 class Clock(Struct, frozen=True):
-    """When the report is of."""
+    """The moment that the report is of, by the warehouse and not by this machine, and the days that it shows."""
 
     moment: datetime | None  # of the newest reading; None: nothing was read yet
     today: date  # in the company's zone
@@ -61,6 +62,11 @@ def read_clock(warehouse: duckdb.DuckDBPyConnection, since: date | None) -> Cloc
     zone = "UTC"
     if has_view(warehouse, "sales._clock"):
         zone = str(first(warehouse.execute("SELECT timezone FROM sales._clock"))[0])
+    return clock_at(moment, zone, since)
+
+
+def clock_at(moment: float | None, zone: str, since: date | None) -> Clock:
+    """The clock that stands at `moment`, in seconds since 1970; None: nothing was read yet."""
     at = datetime.fromtimestamp(moment, UTC) if moment is not None else None
     today = at.astimezone(formats.timezone(zone)).date() if at else date(1970, 1, 1)
     return Clock(at, today, zone, since or today - timedelta(days=min(_DAYS, (today - date(1970, 1, 1)).days)))
@@ -82,7 +88,15 @@ def has_view(warehouse: duckdb.DuckDBPyConnection, name: str) -> bool:
 def read_figures(
     warehouse: duckdb.DuckDBPyConnection, settings: Settings, clock: Clock, sections: Sequence[str], env: Environment
 ) -> list[Figure]:
-    """The figures of `sections` in the order of the page."""
+    """The figures of `sections` in the order of the page; one whose view is missing says why, and how to get it.
+
+    Args:
+        warehouse: published; it is only read.
+        settings: of the project; its control.db has the tokens that were spent.
+        clock: what `read_clock` gave.
+        sections: `health`, `sales`.
+        env: renders the sentences: `formats.environment`.
+    """
     main = _main_currencies(warehouse)
     figures: list[Figure] = []
     for chart in charts.charts():
@@ -92,29 +106,37 @@ def read_figures(
             reason, command = _how_to_get(warehouse, chart.view)
             figures.append(Figure(chart, chart.name, chart.title, reason, [], command=command))
             continue
-        rows = _read_rows(warehouse, settings, clock, chart)
-        if not chart.by_currency or not rows:
-            figures.append(_make(chart, chart.name, chart.title, rows, env, ""))
-            continue
-        existing = {row["currency"] for row in rows if row["currency"]}
-        for currency in [each for each in main if each in existing] or sorted(existing)[:_MOST_CURRENCIES]:
-            own = [row for row in rows if row["currency"] == currency]
-            figures.append(_make(chart, f"{chart.name}-{currency}", f"{chart.title}, {currency}", own, env, currency))
+        figures += make_figures(chart, _read_rows(warehouse, settings, clock, chart), main, env)
     return figures
 
 
-def read_money(warehouse: duckdb.DuckDBPyConnection, today: date) -> list[Row]:
+def make_figures(chart: Chart, rows: list[Row], main: Sequence[str], env: Environment) -> list[Figure]:
+    """The figure of a chart with its rows, or one for each currency of `main` that they have.
+
+    Where they have none of `main`, up to three others have a figure; rows without a currency are in none.
+    """
+    if not chart.by_currency or not rows:
+        return [_make(chart, chart.name, chart.title, rows, env, "")]
+    existing = {row["currency"] for row in rows if row["currency"]}
+    figures = []
+    for currency in [each for each in main if each in existing] or sorted(existing)[:_MOST_CURRENCIES]:
+        own = [row for row in rows if row["currency"] == currency]
+        figures.append(_make(chart, f"{chart.name}-{currency}", f"{chart.title}, {currency}", own, env, currency))
+    return figures
+
+
+def read_money(warehouse: duckdb.DuckDBPyConnection, today: date, view: str = "sales.forecast") -> list[Row]:
     """What is open now, and what was won this month and last month, by currency; the most used currency first."""
-    if not has_view(warehouse, "sales.forecast"):
+    if not has_view(warehouse, view):
         return []
-    return _rows(
+    return read_rows(
         warehouse.execute(
             "SELECT coalesce(currency, '(none)') AS currency, sum(open_deals)::BIGINT AS open_deals,"
             " sum(open_value) AS open_value,"
             " coalesce(sum(won_deals) FILTER (month = $month), 0)::BIGINT AS won_deals,"
             " coalesce(sum(won_value) FILTER (month = $month), 0) AS won_value,"
             " coalesce(sum(won_value) FILTER (month = $month - INTERVAL 1 MONTH), 0) AS won_before"
-            " FROM sales.forecast GROUP BY ALL HAVING sum(open_deals) + sum(won_deals) > 0"
+            f" FROM {quoted(*view.split('.'))} GROUP BY ALL HAVING sum(open_deals) + sum(won_deals) > 0"
             " ORDER BY sum(open_deals) DESC, currency",
             {"month": today.replace(day=1)},
         )
@@ -145,11 +167,17 @@ def _read_rows(warehouse: duckdb.DuckDBPyConnection, settings: Settings, clock: 
         return _read_freshness(warehouse, settings, clock)
     if chart.source == "budget":
         return _read_budget(settings, clock)
+    return read_chart(warehouse, clock, chart)
+
+
+def read_chart(database: duckdb.DuckDBPyConnection, clock: Clock, chart: Chart) -> list[Row]:
+    """The rows of the chart's query."""
     query = "\n".join(chart.query)
-    return _rows(warehouse.execute(query, {"since": clock.since} if "$since" in query else None))
+    return read_rows(database.execute(query, {"since": clock.since} if "$since" in query else None))
 
 
-def _rows(answer: duckdb.DuckDBPyConnection) -> list[Row]:
+def read_rows(answer: duckdb.DuckDBPyConnection) -> list[Row]:
+    """The rows of an answer by column name."""
     names = [column[0] for column in answer.description or []]
     return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
 
@@ -173,12 +201,6 @@ def _read_freshness(warehouse: duckdb.DuckDBPyConnection, settings: Settings, cl
             }
         )
     return sorted(rows, key=lambda row: (row["bucket"] == "on request", row["complete_until"], row["stream"]))
-
-
-def is_optional(stream: str) -> bool:
-    """Whether a sync reads the stream only if it is named."""
-    entry = catalogue.streams().get(stream)
-    return bool(entry and entry.optional)
 
 
 def _read_budget(settings: Settings, clock: Clock) -> list[Row]:
@@ -209,7 +231,7 @@ def _how_to_get(warehouse: duckdb.DuckDBPyConnection, view: str) -> tuple[str, s
 
 
 def _streams_needed(view: str) -> set[str]:
-    """The streams without which none of the view's queries works."""
+    """The streams with which one of the view's queries works: the fewest."""
     options = []
     for query in views()[view].queries:
         streams = {need for need in query.needs if need in catalogue.streams()}

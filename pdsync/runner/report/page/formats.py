@@ -49,7 +49,7 @@ def formatters(zone: str) -> dict[Format, Callable[[Any], str]]:
         "money": lambda value: _NOTHING if value is None else f"{value:,.2f}".replace("-", "−"),
         "percent": lambda value: _NOTHING if value is None else f"{value:.1f}{_JOINED}%",
         "day": lambda value: _NOTHING if value is None else format_day(value),
-        "month": lambda value: _NOTHING if value is None else f"{_MONTHS[value.month - 1]} {value.year}",
+        "month": lambda value: _NOTHING if value is None else _format_month(value),
         "time": lambda value: _NOTHING if value is None else format_time(value, where),
     }
 
@@ -62,13 +62,20 @@ def timezone(zone: str) -> tzinfo:
         return UTC
 
 
-def format_day(day: date) -> str:
-    """29 November 2026."""
-    return f"{day.day}{_JOINED}{_MONTHS[day.month - 1]} {day.year}"
+def format_day(day: date | str) -> str:
+    """29 November 2026; a day of a mistyped year, for which Python has no date, as DuckDB writes it."""
+    return day if isinstance(day, str) else f"{day.day}{_JOINED}{_MONTHS[day.month - 1]} {day.year}"
 
 
-def format_time(moment: datetime, where: tzinfo) -> str:
-    """29 November 2026, 03:12."""
+def _format_month(day: date | str) -> str:
+    """November 2026, of one of its days; of a mistyped year the day, as DuckDB writes it."""
+    return day if isinstance(day, str) else f"{_MONTHS[day.month - 1]} {day.year}"
+
+
+def format_time(moment: datetime | str, where: tzinfo) -> str:
+    """29 November 2026, 03:12; a time of a mistyped year as DuckDB writes it."""
+    if isinstance(moment, str):
+        return moment
     local = moment.astimezone(where)
     return f"{format_day(local)}, {local:%H:%M}"
 

@@ -16,18 +16,20 @@ from markupsafe import Markup
 
 from pdsync.core.wording import counted
 from pdsync.runner import unlocked
-from pdsync.runner.report import freshness
+from pdsync.runner.report.health import read_health
 from pdsync.runner.report.page import figures, formats
-from pdsync.sql import first
 from pdsync.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import date
 
     import duckdb
+    from jinja2 import Environment
 
     from pdsync.core.config import Settings
-    from pdsync.runner.report.page.figures import Clock
+    from pdsync.runner.report.page.figures import Clock, Figure
+    from pdsync.runner.report.page.formats import Row
 
 _FOLDER = Path(__file__).parent
 _SCRIPTS = ("vendor/vega.min.js", "vendor/vega-interpreter.js", "draw.js")
@@ -42,10 +44,24 @@ class Verdict(msgspec.Struct, frozen=True):
     good: bool
 
 
+class Content(msgspec.Struct, frozen=True):
+    """What a page shows."""
+
+    title: str  # the company
+    clock: Clock
+    figures: list[Figure]
+    verdict: Verdict
+    money: list[Row]  # by currency
+    has_log: bool = True  # the deals' changes are read from their log
+    sections: Sequence[str] = tuple(_SECTIONS)
+    definitions: str = 'pdsync sql "from sales.catalogue"'  # the command that lists them
+    source: str = "the warehouse"
+
+
 def render_report(
     settings: Settings, *, since: date | None = None, with_health: bool = True, with_sales: bool = True
 ) -> bytes:
-    """The report of the published warehouse; the same warehouse gives the same bytes.
+    """The report of the published warehouse; the same warehouse and control.db give the same bytes.
 
     Args:
         settings: of the project.
@@ -62,23 +78,38 @@ def render_report(
         warehouse.execute("BEGIN TRANSACTION READ ONLY")
         clock = figures.read_clock(warehouse, since)
         env = formats.environment(clock.zone)
-        shown = figures.read_figures(warehouse, settings, clock, sections, env)
-        verdict = _judge(warehouse, settings, clock)
-        has_log = figures.has_view(warehouse, "main.deal_changelog")
-        money = figures.read_money(warehouse, clock.today) if with_sales else []
+        content = Content(
+            title=_company(settings),
+            clock=clock,
+            figures=figures.read_figures(warehouse, settings, clock, sections, env),
+            verdict=_judge(warehouse, settings, clock),
+            money=figures.read_money(warehouse, clock.today) if with_sales else [],
+            has_log=figures.has_view(warehouse, "main.deal_changelog"),
+            sections=sections,
+        )
+    return render(content, env)
+
+
+def render(content: Content, env: Environment) -> bytes:
+    """The page that shows `content`."""
     script = "\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     page = env.from_string((_FOLDER / "page.html").read_text(encoding="utf-8")).render(
-        company=_company(settings),
-        clock=clock,
-        verdict=verdict,
-        has_log=has_log,
-        money=money,
-        sections=[(name, _SECTIONS[name], [each for each in shown if each.chart.section == name]) for name in sections],
-        format=formats.formatters(clock.zone),
+        title=content.title,
+        clock=content.clock,
+        verdict=content.verdict,
+        has_log=content.has_log,
+        money=content.money,
+        definitions=content.definitions,
+        source=content.source,
+        sections=[
+            (name, _SECTIONS[name], [each for each in content.figures if each.chart.section == name])
+            for name in content.sections
+        ],
+        format=formats.formatters(content.clock.zone),
         policy=_policy(script),
         style=Markup((_FOLDER / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - ours
         script=Markup(script),  # noqa: S704 - ours, and Vega's
-        data=_as_data_block(figures.to_chart_rows(shown)),
+        data=_as_data_block(figures.to_chart_rows(content.figures)),
         version=__version__,
     )
     return page.encode()
@@ -109,28 +140,13 @@ def _company(settings: Settings) -> str:
 
 def _judge(warehouse: duckdb.DuckDBPyConnection, settings: Settings, clock: Clock) -> Verdict:
     """Until when the data is complete, how many streams are, and what the last run left open, as in `pdsync status`."""
-    last: dict[str, bool] = {}
-    for stream, complete in warehouse.execute(
-        "SELECT stream, s.complete FROM meta.streams s JOIN meta.runs r USING (run_id)"
-        " WHERE r.finished_at IS NOT NULL ORDER BY r.started_at, r.run_id"
-    ).fetchall():
-        last[stream] = bool(complete)
-    last = {stream: complete for stream, complete in last.items() if not figures.is_optional(stream)} or last
-    ends = [until for stream, until, _ in freshness.read_checkpoints(warehouse, settings) if last.get(stream)]
-    if clock.moment is None or not ends:
+    health = read_health(warehouse, settings)
+    if health.read_at is None or health.complete_until is None:
         return Verdict("No stream has been read completely yet: pdsync sync", good=False)
-    gaps = first(
-        warehouse.execute(
-            "SELECT gaps FROM meta.runs WHERE finished_at IS NOT NULL ORDER BY started_at DESC, run_id DESC LIMIT 1"
-        )
-    )
-    left = [str(gap).split(":", 1)[0] for gap in gaps[0] or ()] if gaps else []
-    left += [stream for stream, complete in last.items() if not complete and stream not in left]
-    complete = sum(stream not in left for stream in last)
-    local = min(ends).astimezone(formats.timezone(clock.zone))
+    local = health.complete_until.astimezone(formats.timezone(clock.zone))
     text = f"Data complete to {local:%H:%M} on {formats.format_day(local)}"
-    text += f", {complete} of {len(last)} streams complete, {_describe_gaps(left)}"
-    return Verdict(text, good=not left)
+    text += f", {health.complete_streams} of {health.streams} streams complete, {_describe_gaps(health.gaps)}"
+    return Verdict(text, good=not health.gaps)
 
 
 def _describe_gaps(streams: list[str]) -> str:

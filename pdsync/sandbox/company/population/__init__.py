@@ -38,7 +38,10 @@ if TYPE_CHECKING:
 def generate_company(
     seed: int = 1, sizes: Sizes | None = None, *, now: datetime | None = None, company_id: int = 5550
 ) -> Company:
-    """Make a company: the same one for the same arguments. Its history ends at `now`, where its clock starts."""
+    """Make a company: the same one for the same arguments, if `now` is one of them.
+
+    Its history ends at `now`, where its clock starts; by default that is the present.
+    """
     clock = Clock(now)
     company = Company(company_id=company_id, seed=seed, clock=clock)
     populate(company, sizes or Sizes(), int(now.timestamp() if now else clock.seconds()))

@@ -102,7 +102,7 @@ class Lifecycle:
         return len(self.created_s[kind])
 
     def draw_edit_s(self, random: Random, created_s: int, fate: str | None) -> int:
-        """Draw the second of the last edit. One record in ten was never edited; most edits are recent."""
+        """Draw the second of the last edit. One record in ten was never edited: it is the second of its creation."""
         if fate == DELETED:
             first = max(created_s, self.now_s - 29 * DAY_S)
             return first + int(random.random() * max(1, self.now_s - 300 - first))

@@ -1,0 +1,81 @@
+"""`pdsync fleet check`: whether every account can run: its settings, its token, its folder, its server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from pdsync.cli import fleet_job
+from pdsync.cli.app import App, Command
+from pdsync.cli.fleet_job import FleetCommand
+from pdsync.cli.fleet_options import Place, Selection, placing, selecting
+from pdsync.core.wording import counted
+from pdsync.fleet.check import Problem, find_problems
+from pdsync.fleet.dispatch import RetryPolicy
+
+if TYPE_CHECKING:
+    from pdsync.fleet.job import AccountResult
+
+
+@click.command(cls=Command)
+@click.option("--no-requests", "is_offline", is_flag=True, help="Check the file, tokens and folders only.")
+@placing
+@selecting
+@click.pass_obj
+def check(app: App, selection: Selection, place: Place, is_offline: bool) -> None:
+    """Check every ACCOUNT: fleet.toml, its token, its folder, its server; without ACCOUNT, all.
+
+    Runs `pdsync doctor` for each account, for 2 tokens each, on the workers that would sync it. Exit code 0 if all
+    checks pass, 4 if one fails. With --json: an object for each problem, then a summary.
+    """
+    fleet, accounts = selection.load(app)
+    problems = find_problems(fleet, accounts) if not place.scheduler else []  # a worker's tokens are not here
+    if not is_offline:
+        command = FleetCommand(
+            ("doctor",), lambda _: ("doctor",), is_continued=False, is_listing=True, policy=RetryPolicy(tries=1)
+        )
+        _, outcome = fleet_job.carry_out(app, selection, place, command)
+        named = {problem.name for problem in problems}
+        problems += [
+            problem
+            for result in outcome.results.values()
+            if not result.complete and result.name not in named
+            for problem in _of_doctor(result, fleet.accounts[result.name].token)
+        ]
+    if app.json:
+        for problem in problems:
+            app.emit(msgspec.to_builtins(problem))
+        failed = {problem.name for problem in problems if problem.name}
+        app.emit({"event": "summary", "complete": not failed, "exit_code": 4 if failed else 0, "streams": {},
+                  "accounts": {account.name: {"ok": account.name not in failed} for account in accounts}})  # fmt: skip
+    else:
+        for problem in problems:
+            app.result(f"✗ {problem.name or 'fleet'}: {problem.detail}")
+            app.result("    " + problem.fix.replace("\n", "\n    "))
+        failed = {problem.name for problem in problems if problem.name}
+        app.result(f"{'✗' if failed else '✓'} {len(accounts) - len(failed):,} of {counted(len(accounts), 'account')}"
+                   f" {'is' if len(accounts) - len(failed) == 1 else 'are'} ready.")  # fmt: skip
+    if any(problem.name for problem in problems):
+        raise click.exceptions.Exit(4)
+
+
+def _of_doctor(result: AccountResult, token: str) -> list[Problem]:
+    """The failed checks of a doctor, without those that it could not make; its message, where it came to none."""
+    checks = [line for line in map(_object, result.output.splitlines()) if line.get("ok") is False]
+    if not checks:
+        return [Problem(result.name, result.message or "pdsync doctor failed.", "pdsync fleet check -v")]
+    where = f"fleet.toml has {token} as its token."
+    return [
+        Problem(result.name, f"{each['name']}: {each['detail']}", where if each["name"] == "account" else each["fix"])
+        for each in checks
+        if each["fix"] != "See above."
+    ]
+
+
+def _object(line: str) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(line, type=dict[str, Any])
+    except msgspec.DecodeError:
+        return {}
