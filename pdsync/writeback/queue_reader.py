@@ -200,6 +200,17 @@ class QueueReader:
         )
         return {str(row[0]) for row in rows}
 
+    def is_removed_by_other(self, deletion: Mutation) -> bool:
+        """Whether another mutation has removed the record that `deletion` is to delete: only one of them claims it."""
+        return deletion.verb == "delete" and bool(
+            self.control.rows(
+                "SELECT 1 FROM mutations WHERE target = ? AND id <> ? AND verb IN ('delete', 'merge')"
+                " AND state = 'applied' AND reason IS NOT 'already_so'",
+                deletion.target,
+                deletion.id,
+            )
+        )
+
     def has_seen(self, kind: str, target: str) -> bool:
         """Whether a mutation shows that the record of `kind` at `target` existed: it added or changed the record."""
         holder, _, key = target.rpartition("/")

@@ -167,11 +167,12 @@ class Sender:
         """Decide by a fresh read whether the mutation is sent; if it is not, how it ended."""
         prepared, step = sending.prepared, sending.step
         attempts = self.outbox.attempts(prepared.mutation.id)
+        tried = may_have_happened(attempts) and not self.outbox.is_removed_by_other(prepared.mutation)
         now = await self._read_now(sending, is_first=not attempts)
         before = Before(
             planned=step.base or {},
             planned_entries=step.records,
-            may_have_happened=may_have_happened(attempts),
+            may_have_happened=tried,
             merged_into=self.outbox.merged_into(step.target) if step.verb == "merge" and step.target else None,
         )
         if attempts:

@@ -132,7 +132,8 @@ class UnknownOutcomes:
             bound = bound_name(prepared, key)
             if bound and self.outbox.is_bound(bound, to_other_than=prepared.mutation.id):
                 return Ending("needs_review", "several", f"{outcome.request}: {key} was added by another mutation")
-            reason = "already_so" if outcome.by_other else "seen"
+            is_ours = not (outcome.by_other or self.outbox.is_removed_by_other(prepared.mutation))
+            reason = "seen" if is_ours else "already_so"
             return Ending("applied", reason, after=outcome.record or {}, remote_id=key, bound=bound)
         if outcome.verdict == "moved":
             return Ending("conflict", "changed", "another user has changed it meanwhile", after=outcome.record)

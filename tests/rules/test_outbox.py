@@ -7,6 +7,7 @@ own; a process that is killed loses its memory, and control.db stays. Each move 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import tempfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -455,7 +456,21 @@ class Queue(running.Machine):
             elif state in (*ENDS, "cancelled"):
                 self.ended[id] = (state, reason)
             effects = self.server.effects.get(id, 0)
+            if verb == "delete" and state == "applied":
+                continue  # below: which one of several has deleted a record, nobody can see
             assert _is_true(verb, state, reason, effects), f"W2: #{seq} is {state} ({reason}), with {effects} effects"
+
+        deletions = cast(
+            "list[tuple[str, str, str, str | None]]",
+            control().rows("SELECT target, id, state, reason FROM mutations WHERE verb = 'delete' ORDER BY target"),
+        )
+        for target, several in itertools.groupby(deletions, lambda row: row[0]):
+            group = list(several)
+            carried_out = sum(self.server.effects.get(id, 0) for _, id, _, _ in group)
+            claimed = sum(state == "applied" and reason != "already_so" for _, _, state, reason in group)
+            is_open = any(state in ("armed", "unknown", "needs_review") for _, _, state, _ in group)
+            right = claimed <= carried_out <= 1 if is_open else claimed == carried_out <= 1
+            assert right, f"W2: {target}: deleted {carried_out} times, and {claimed} of {group} say so"
 
     def check_moves(self) -> None:
         for before, after in control().rows("SELECT DISTINCT before, after FROM moves"):

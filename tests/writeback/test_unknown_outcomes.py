@@ -169,3 +169,15 @@ async def test_w5_what_refers_to_an_addition_in_doubt_waits_for_it(outbox: Outbo
     _, person = outbox.add([added, entry("v2 addPerson", {"name": "Ann", "org_id": Reference("acme")})])
     assert await resolve(outbox, {}, lose_answer(outbox, person)) == "unknown"
     assert outbox.probes(person.id) == []
+
+
+@pytest.mark.parametrize("other", [DELETE, ("v1 mergeDeals", {"id": 12, "merge_with_id": 13})])
+async def test_w2_of_two_mutations_that_remove_a_record_only_one_claims_it(
+    outbox: Outbox, other: tuple[str, dict[str, Any]]
+) -> None:
+    first, second = outbox.add([entry(*DELETE), entry(*other)])
+    first, second = lose_answer(outbox, first), lose_answer(outbox, second)
+    outbox.settle(second.id, "applied", push_id=PUSH)
+    answers: Answers = {DEAL: 404, DEALS: [{"id": 1}], "/v1/deals/12/changelog": []}
+    assert await resolve(outbox, answers, first) == "applied"
+    assert outbox.get(first.id).reason == "already_so"
