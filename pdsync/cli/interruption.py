@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
+
+    import duckdb
 
 T = TypeVar("T")
 
@@ -26,19 +29,21 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-@contextmanager
-def sigterm_at_once() -> Iterator[None]:
-    """End the process at once on SIGTERM in the block, which only reads: a query may not see a signal until it ends."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    if before == signal.default_int_handler:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def query_interruptible(database: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
+    """Run `work`, which queries `database`, so that Ctrl-C and SIGTERM end its query at once.
+
+    It runs in a thread: DuckDB looks for signals between the steps of a query only, and a sort is one step.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(work)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            database.interrupt()
+            raise
 
 
 def is_interrupted_query(error: BaseException) -> bool:

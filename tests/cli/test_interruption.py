@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pdsync.sandbox import RunningSandbox
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
+# Runs for minutes, most of them in single steps.
+LONG = "SELECT hash(range) % 100000000 AS x, sum(range) FROM range(200000000) GROUP BY x ORDER BY 2 DESC LIMIT 5"
 JOBS = {  # command line → the place in the middle of it where the signal comes
     "sync deals --full": ("pdsync.runner.sync.walk_reader", "WalkReader.read_source"),
     "backfill deals --since 2020-01-01": ("pdsync.runner.sync.window_reader", "WindowReader.read_all"),
@@ -72,10 +74,24 @@ def test_o7_a_sync_that_is_interrupted_while_it_verifies_ends_with_130(
     assert project.here("sync", "-q").code == 0
 
 
-def test_a_long_query_is_ended_at_once_by_sigterm(synced: Project) -> None:
-    query = "SELECT range, hash(range) AS h FROM range(200000000) ORDER BY h"
-    first = f"knobs.interrupt('pdsync.cli.commands.sql', 'ask', {int(signal.SIGTERM)}, in_s=0.5)"
-    assert synced.run("sql", query, first=first).code == -signal.SIGTERM
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_long_sort_is_ended_at_once(synced: Project, number: signal.Signals) -> None:
+    first = f"knobs.interrupt('pdsync.cli.commands.sql', 'ask', {int(number)}, in_s=0.5)"
+    ran = synced.run("sql", LONG, first=first)
+    assert ran.code == 130, ran
+    assert "Traceback" not in ran.err
+
+
+def test_a_query_of_the_shell_that_is_interrupted_ends_the_query_only(synced: Project) -> None:
+    typed = f"{LONG};\nSELECT 6 * 7;\n"
+    first = (
+        f"knobs.interrupt('pdsync.cli.commands.sql', 'ask', {int(signal.SIGINT)}, in_s=0.5)\n"
+        f"import io, sys; sys.stdin = io.StringIO({typed!r})"
+    )
+    ran = synced.run("shell", first=first)
+    assert ran.code == 0, ran
+    assert "Interrupted." in ran.err
+    assert "42" in ran.out
 
 
 @pytest.mark.proof

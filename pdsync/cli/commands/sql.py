@@ -18,7 +18,7 @@ from msgspec import structs
 
 from pdsync.cli import layout, tables
 from pdsync.cli.app import App, Command
-from pdsync.cli.interruption import sigterm_at_once
+from pdsync.cli.interruption import query_interruptible
 from pdsync.cli.layout import Hints, Rows
 from pdsync.cli.moment import Moment
 from pdsync.core import cells
@@ -148,10 +148,13 @@ def ask(
     Raises:
         ConfigError: DuckDB refuses the query; the message is DuckDB's, with hints about macros and own views.
     """
+
+    def work() -> pa.Table:
+        relation = warehouse.sql(query)
+        return results.fetch_table(relation) if relation is not None else pa.table({})
+
     try:
-        with sigterm_at_once():
-            relation = warehouse.sql(query)
-            return results.fetch_table(relation) if relation is not None else pa.table({})
+        return query_interruptible(warehouse, work)
     except duckdb.Error as error:
         lines = [str(error).strip(), *_hints(warehouse, query, project_folder), f'Tables: {command} "show all tables"']
         raise ConfigError("\n".join(lines)) from error
@@ -225,6 +228,15 @@ def _csv(names: list[str], rows: Iterable[list[Any]], *, raw: bool) -> str:
     return buffer.getvalue()
 
 
+def _chosen_form(app: App, typed: str) -> tables.Form | None:
+    """The form that `.mode` chooses; any other command is answered with a note."""
+    command, _, choice = typed.partition(" ")
+    if command == ".mode" and choice in FORMS:
+        return choice
+    app.note(f"Not a command: {typed}. There are .mode {' or '.join(FORMS)}, and .exit.")
+    return None
+
+
 @click.command(cls=Command)
 @click.pass_obj
 def shell(app: App) -> None:
@@ -254,15 +266,13 @@ def shell(app: App) -> None:
             if query in ("exit", "quit", ".exit", ".quit"):
                 return
             if is_command:
-                command, _, choice = query.partition(" ")
-                if command == ".mode" and choice in FORMS:
-                    form = choice
-                else:
-                    app.note(f"Not a command: {query}. There are .mode {' or '.join(FORMS)}, and .exit.")
+                form = _chosen_form(app, query) or form
                 continue
             try:
                 answer = ask(warehouse, query, app.settings.project)
             except ConfigError as error:
                 app.note(str(error))
+            except KeyboardInterrupt:
+                app.note("Interrupted.")
             else:
                 _show(app, answer, form, _SHELL_HINTS)
