@@ -167,8 +167,10 @@ class Sender:
         """Decide by a fresh read whether the mutation is sent; if it is not, how it ended."""
         prepared, step = sending.prepared, sending.step
         attempts = self.outbox.attempts(prepared.mutation.id)
-        tried = may_have_happened(attempts) and not self.outbox.is_removed_by_other(prepared.mutation)
         now = await self._read_now(sending, is_first=not attempts)
+        tried = may_have_happened(attempts)
+        if tried and prepared.shape.verb == "delete" and now.records and now.records[0].is_absent:
+            tried = not await self._unknown_outcomes.is_removed_by_other(prepared)
         before = Before(
             planned=step.base or {},
             planned_entries=step.records,

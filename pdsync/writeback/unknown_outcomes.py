@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pdsync.core.log import log
 from pdsync.errors import AuthError, PdsyncError, Stopped
+from pdsync.writeback import lost_updates
 from pdsync.writeback.prepared import HeldBack, prepare_to_send
 from pdsync.writeback.probe import probe_write
 from pdsync.writeback.shapes import record_key
@@ -91,6 +92,12 @@ class UnknownOutcomes:
                 return state
             absent += 1
         return "unknown"
+
+    async def is_removed_by_other(self, deletion: PreparedMutation) -> bool:
+        """Whether another mutation, or another user, has removed the record that `deletion` was to delete."""
+        address = deletion.addresses[0]
+        by = await lost_updates.find_deleter(self.http, address.shape.kind, address.values[-1])
+        return by not in (None, self.me) or self.outbox.is_removed_by_other(deletion.mutation)
 
     def _prepare(self, mutation: Mutation) -> PreparedMutation:
         prepared = prepare_to_send(self.outbox, mutation, mutation.payload)

@@ -246,6 +246,19 @@ async def test_how_a_mutation_ends_that_pipedrive_refuses(
     assert (attempt.status, attempt.closed_as) == (status, "answered")
 
 
+@pytest.mark.parametrize(("user", "reason"), [(ME, None), (ME + 1, "already_so")])
+async def test_w2_a_deletion_that_was_tried_before_is_ours_unless_another_user_has_made_it(
+    outbox: Outbox, user: int, reason: str | None
+) -> None:
+    mutation = queue(outbox, DELETE)
+    outbox.arm(mutation, PUSH, method="DELETE", path="/", body={}, base=OLD, marker=None, seen=None)
+    outbox.mark_unknown(mutation.id, "no answer")
+    outbox.record_probe(mutation.id, "a read", None, "absent", again=True)  # it was still there
+    deleted = [{"field_key": "status", "new_value": "deleted", "actor_user_id": user}]
+    await send(outbox, {DEAL: 404, "/v1/deals/12/changelog": deleted}, outbox.get(mutation.id))
+    assert (outbox.get(mutation.id).state, outbox.get(mutation.id).reason) == ("applied", reason)
+
+
 async def test_w2_a_refused_deletion_of_what_never_was_there_is_no_success(outbox: Outbox) -> None:
     mutation = queue(outbox, ("v1 deleteChannel", {"id": "a"}))
     await send(outbox, {}, mutation, seen=False)
