@@ -123,6 +123,7 @@ def in_a_form(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+@pytest.mark.proof
 def test_every_operation_is_sent_as_the_catalogue_declares_it(echo: Echo, project: Project, tmp_path: Path) -> None:
     """With every parameter that each one knows: where it goes, how it is written, in which kind of body."""
     file = tmp_path / "päper.pdf"

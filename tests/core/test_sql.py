@@ -278,6 +278,7 @@ def test_s9_no_query_has_a_count_that_is_null_over_no_rows() -> None:
     assert [path.name for path in files if "count_if" in path.read_text(encoding="utf-8").lower()] == []
 
 
+@pytest.mark.proof
 def test_x6_each_exception_is_still_needed() -> None:
     used: set[tuple[str, str]] = set()
     for module in map(_Module, SOURCES):

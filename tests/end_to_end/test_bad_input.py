@@ -244,6 +244,7 @@ def test_x1_a_token_of_another_company_changes_no_byte(remote: Remote, ready: Pr
     assert ready.run("sync", "stages").code == 0
 
 
+@pytest.mark.proof
 def test_x2_the_token_is_nowhere_but_in_the_header(remote: Remote, ready: Project) -> None:
     said = []
     commands: list[tuple[str, ...]] = [("sync", "--full", "deals", "-vv", "--json"), ("api", "getDeals", "-vv")]

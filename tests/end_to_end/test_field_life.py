@@ -67,6 +67,7 @@ def column(project: Project, code: str, kind: str) -> str:
     return found
 
 
+@pytest.mark.proof
 def test_s16_a_field_s_life_moves_no_column_and_loses_no_value(box: RunningSandbox, project: Project) -> None:
     deal, other = [entry["id"] for entry in box.dump("deals") if entry["state"] == "live"][:2]
     size = made(box, field_name="Size of crew", field_type="double")["field_code"]

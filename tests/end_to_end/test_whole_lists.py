@@ -115,6 +115,7 @@ def test_statistics_are_those_of_a_user_who_is_named(box: RunningSandbox, projec
     assert users == {None, str(user)}
 
 
+@pytest.mark.proof
 def test_pipedrive_s_statistics_equal_ours_where_definitions_agree(box: RunningSandbox, project: Project) -> None:
     """By the sandbox, which works them out from its records; then one of the deals is deleted."""
     statistics = ("pipeline_movement_statistics", "pipeline_conversion_statistics")

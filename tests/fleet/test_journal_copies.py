@@ -50,6 +50,7 @@ def die_while_sending(store: Store, project: Project, remote: Remote) -> None:
         store.remove(["acme/lease.json"])  # as if it had expired
 
 
+@pytest.mark.proof
 def test_w2_a_disk_that_is_lost_while_a_change_is_sent_sends_it_once(remote: Remote, tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "store"))
     first, second = Project(tmp_path / "first" / "acme", remote), Project(tmp_path / "second" / "acme", remote)

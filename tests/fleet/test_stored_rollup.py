@@ -32,6 +32,7 @@ def fleet(companies: Companies, store: Store, store_url: str, tmp_path: Path) ->
     return replace(companies.fleet, store=store_url, file=tmp_path / "here" / "fleet.toml", accounts=accounts)
 
 
+@pytest.mark.proof
 def test_what_the_store_has_is_rolled_up_without_the_raw_archive(
     companies: Companies, fleet: Fleet, store: Store
 ) -> None:

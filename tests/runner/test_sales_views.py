@@ -453,6 +453,7 @@ def path_of(company: duckdb.DuckDBPyConnection) -> Path:
     return Path(rows[0][0])
 
 
+@pytest.mark.proof
 def test_every_view_is_equal_from_clients_in_other_time_zones(company: duckdb.DuckDBPyConnection) -> None:
     """The building blocks too: between two clocks of a zone with summer time a day is not always 24 hours."""
     names = [view.name for view in views().values() if not view.parameters]
