@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
 
 from pdsync.core import catalogue, config
+from pdsync.runner.loader import Loader
 from pdsync.runner.sync.sync import SyncRun, sync
 from pdsync.runner.sync.sync_request import SyncRequest
 from tests.runner.kit import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from pdsync.model import Receipt
+    from pdsync.load.commit import Counts
+    from pdsync.model import Page, Receipt, Stream, Walk
     from pdsync.runner.session import Event, OnlineSession
     from pdsync.sandbox import RunningSandbox
 
@@ -52,6 +55,24 @@ async def test_s16_pages_are_loaded_with_their_definitions_and_children_come_las
     assert steps.index(("finished", "deal_fields")) < steps.index(("finished", "deals"))
     assert max(steps.index(("finished", name)) for name in NAMES[:3]) < steps.index(("started", "deal_products"))
     assert (receipt.exit_code, receipt.complete, set(receipt.streams)) == (0, True, set(NAMES))
+
+
+async def test_s1_a_first_sync_loads_each_page_once_also_if_it_is_sealed_before_the_definitions_are_read(
+    box: RunningSandbox, faults: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = Counter[tuple[int, int]]()
+    add = Loader.add
+
+    async def counting(self: Loader, stream: Stream, walk: Walk, pages: Sequence[Page]) -> Counts | None:
+        loaded.update((walk.id, page.seq) for page in pages)
+        return await add(self, stream, walk, pages)
+
+    monkeypatch.setattr(Loader, "add", counting)
+    faults.add(kind="latency", ms=300.0, path="/dealFields")
+    async with open_session(tmp_path, box) as session:
+        receipt = await read(session, *NAMES)
+    assert receipt.complete
+    assert set(loaded.values()) == {1}
 
 
 async def test_s9_s10_a_stream_that_fails_leaves_the_others(box: RunningSandbox, faults: Any, tmp_path: Path) -> None:

@@ -56,8 +56,8 @@ class Walks(Database):
 
     def unfinished_walks(self, stream: str | None = None) -> list[tuple[Walk, str]]:
         """Walks that are not in the warehouse yet, oldest first, each with its state: open or sealed."""
-        walks = self._walks("w.state IN ('open', 'sealed') AND (w.stream = ? OR ? IS NULL)", stream, stream)
-        return [(walk, str(self.rows("SELECT state FROM walks WHERE id = ?", walk.id)[0][0])) for walk in walks]
+        where = "w.state IN ('open', 'sealed') AND (w.stream = ? OR ? IS NULL)"
+        return list(self._walks_with_states(where, stream, stream))
 
     def requeue_missing_walks(self, loaded: Mapping[tuple[str, int], int]) -> int:
         """Mark applied walks as sealed whose pages the warehouse lacks; the number of them.
@@ -111,14 +111,17 @@ class Walks(Database):
         return {(walk.stream, walk.source): walk.started_at for walk in walks if walk.is_of_a_list and walk.started_at}
 
     def _walks(self, where: str, *values: object) -> Iterator[Walk]:
+        return (walk for walk, _ in self._walks_with_states(where, *values))
+
+    def _walks_with_states(self, where: str, *values: object) -> Iterator[tuple[Walk, str]]:
         # In the order of their runs: ids are unique, but rise only where this machine's clock does.
         rows = self.rows(
-            "SELECT w.id, w.run_id, w.stream, w.source, w.version, w.operation, w.since, w.started_at FROM walks w"
-            f" LEFT JOIN runs r ON r.id = w.run_id WHERE {where} ORDER BY r.rowid, w.id",
+            "SELECT w.state, w.id, w.run_id, w.stream, w.source, w.version, w.operation, w.since, w.started_at"
+            f" FROM walks w LEFT JOIN runs r ON r.id = w.run_id WHERE {where} ORDER BY r.rowid, w.id",
             *values,
         )
-        for row in rows:
-            yield msgspec.convert(dict(zip(Walk.__struct_fields__, row, strict=True)), Walk)
+        for state, *row in rows:
+            yield msgspec.convert(dict(zip(Walk.__struct_fields__, row, strict=True)), Walk), str(state)
 
     def end_walk(self, walk_id: int, state: str) -> None:
         """Set the final state of a walk: applied, dropped or pruned.

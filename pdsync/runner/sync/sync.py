@@ -153,9 +153,11 @@ class SyncRun:
         session, reader = self.session, self.reader
         session.on_event(Event("started", stream.name, session.progress[stream.name]))
         version, sources = stream.sources(session.settings.api)
-        prepared = reader.prepared[stream.name] = asyncio.create_task(self._prepare(stream, definitions))
+        is_new = await reader.is_new(stream)
+        preparing = self._prepare(stream, definitions, has_left_over=not is_new)
+        prepared = reader.prepared[stream.name] = asyncio.create_task(preparing)
         try:
-            if not await reader.is_new(stream):
+            if not is_new:
                 await asyncio.shield(prepared)
             await self._read_lists(stream, sources, version)
             await asyncio.shield(prepared)
@@ -163,8 +165,14 @@ class SyncRun:
             prepared.cancel()
             await asyncio.gather(prepared, return_exceptions=True)
 
-    async def _prepare(self, stream: Stream, definitions: asyncio.Task[None] | None) -> None:
+    async def _prepare(self, stream: Stream, definitions: asyncio.Task[None] | None, *, has_left_over: bool) -> None:
         """Make the table of a stream ready for pages: wait for its fields, then load what earlier runs have sealed.
+
+        Args:
+            stream: to prepare.
+            definitions: reads the definitions of its fields; None if this run does not.
+            has_left_over: earlier runs may have sealed walks of it. Otherwise its walks are those that this run reads
+                at the same time, and loads itself.
 
         Raises:
             Stopped: the run was stopped while it waited for the definitions; the pages stay for the next attempt.
@@ -181,7 +189,8 @@ class SyncRun:
             self.done = {each for each in self.done if each[0] != stream.name}
         version, _ = stream.sources(session.settings.api)
         await loader.do(loader.table, stream, version)
-        await self.reader.load_left_over(stream, self.done)
+        if has_left_over:
+            await self.reader.load_left_over(stream, self.done)
 
     async def _read_lists(self, stream: Stream, sources: Sequence[Source], version: Version) -> None:
         """Walk the lists of a stream side by side; raises the error of one after the others have ended."""

@@ -42,6 +42,22 @@ def test_a_walk_is_open_until_its_last_page_is_recorded(control: Control) -> Non
     assert control.finished_lists("run") == {("persons", "all")}
 
 
+def test_s3_a_walk_that_is_sealed_while_it_is_looked_up_is_not_sealed_without_its_start(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk, rows = open_walk(control), control.rows
+
+    def rows_and_then_the_last_page(query: str, *values: object) -> list[tuple[object, ...]]:
+        found = rows(query, *values)
+        monkeypatch.undo()
+        control.record_pages([page(walk, 0, None)])
+        return found
+
+    monkeypatch.setattr(control, "rows", rows_and_then_the_last_page)
+    ((found, state),) = control.unfinished_walks()
+    assert (found.started_at is None) == (state == "open")
+
+
 def test_s15_a_resume_finds_the_last_page_and_where_it_goes_on(control: Control) -> None:
     walk, other = open_walk(control), open_walk(control)
     assert control.last_page(walk.id) is None
