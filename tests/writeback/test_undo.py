@@ -71,6 +71,17 @@ def test_a_custom_field_and_a_reference_are_restored_as_the_api_takes_them(outbo
     assert made.expected == {f"custom_fields/{code}": 7, "person_id": 5}
 
 
+def test_w12_a_reference_that_was_the_same_is_not_restored_though_its_record_has_a_new_name(outbox: Outbox) -> None:
+    push(
+        outbox, "v2 updateDeal", {"id": 12, "title": "New", "owner_id": 4},
+        base={"title": "Old", "owner_id": {"id": 4, "name": "Anna"}},
+        after={"title": "New", "owner_id": {"id": 4, "name": "Anna Berg"}},
+    )  # fmt: skip
+    made = undo(outbox)
+    assert isinstance(made, Entry)
+    assert made.payload == {"id": 12, "title": "Old"}
+
+
 def test_an_empty_date_is_restored_as_null_and_an_empty_text_as_it_was(outbox: Outbox) -> None:
     payload = {"id": 12, "expected_close_date": "2026-01-05", "lost_reason": "No"}
     push(outbox, "v2 updateDeal", payload, base={"expected_close_date": "", "lost_reason": ""}, after=payload)
