@@ -18,7 +18,7 @@ _PATIENCE_S = 300.0
 
 
 def wait_for_copy() -> None:
-    """Return when the lines that are on disk are copied, or at once where nobody copies them.
+    """Return when the lines that are on disk are copied, or at once if no copy is kept.
 
     Raises:
         NotCopied: they are not. Nothing may be sent.

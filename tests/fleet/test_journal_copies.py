@@ -78,7 +78,7 @@ def test_w3_without_a_copy_nothing_is_sent(remote: Remote, tmp_path: Path) -> No
         ran = project.here(*PUSH)
     assert ran.code == 3, ran
     assert "the store is out of reach for now" in ran.out + ran.err
-    ended = project.here(*PUSH)  # the worker has ended: nobody answers
+    ended = project.here(*PUSH)  # the worker has ended, and does not answer
     assert ended.code == 3, ended
     assert not [entry for entry in remote.log() if entry["method"] != "GET"]
     for name in variables:

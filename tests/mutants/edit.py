@@ -236,7 +236,7 @@ def _defined(statement: ast.stmt) -> set[str]:
 
 
 def _spliced(source: str, target: ast.stmt) -> str:
-    """The source with `target` written anew, and all other lines as they are."""
+    """The source with `target` replaced, and all other lines unchanged."""
     lines = source.splitlines(keepends=True)
     indent = " " * target.col_offset
     first, last = target.lineno - 1, target.end_lineno or target.lineno

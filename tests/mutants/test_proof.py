@@ -1,4 +1,4 @@
-"""The proof of the planted bugs tells who finds one, and says so where nobody does."""
+"""The proof of the planted bugs names the test that finds each one, and reports those that no test finds."""
 
 from __future__ import annotations
 

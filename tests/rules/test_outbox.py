@@ -457,7 +457,7 @@ class Queue(running.Machine):
                 self.ended[id] = (state, reason)
             effects = self.server.effects.get(id, 0)
             if verb == "delete" and state == "applied":
-                continue  # below: which one of several has deleted a record, nobody can see
+                continue  # checked below, by record: no read shows which of several deleted it
             assert _is_true(verb, state, reason, effects), f"W2: #{seq} is {state} ({reason}), with {effects} effects"
 
         deletions = cast(
