@@ -301,24 +301,24 @@ def _note_changes(connection: duckdb.DuckDBPyConnection, batch: Batch) -> int:
 def note_change(
     connection: duckdb.DuckDBPyConnection, run_id: str, change: SchemaChange, at: datetime | None = None
 ) -> int:
-    """Record a schema change, seen at the time `at` or now, unless it is recorded already; 1 if it is new."""
+    """Record a schema change, seen at the time `at` or now; 1 if it is new.
+
+    What each run sees again (a field that is gone, an unknown key, a value that doesn't fit) is new only once.
+    """
     row = first(
         connection.execute(
-            "INSERT INTO meta.schema_changes SELECT ?, ?, ?, ?, ?, ? WHERE NOT EXISTS"
+            "INSERT INTO meta.schema_changes SELECT $run_id, $at, $entity, $kind, $name, $detail"
+            " WHERE $kind IN ('field_added', 'field_renamed', 'field_retyped') OR NOT EXISTS"
             " (SELECT 1 FROM meta.schema_changes"
-            " WHERE entity = ? AND kind = ? AND name = ? AND detail = ?)",
-            [
-                run_id,
-                at or datetime.now(UTC),
-                change.stream,
-                change.kind,
-                change.name,
-                change.detail,
-                change.stream,
-                change.kind,
-                change.name,
-                change.detail,
-            ],
+            " WHERE entity = $entity AND kind = $kind AND name = $name AND detail = $detail)",
+            {
+                "run_id": run_id,
+                "at": at or datetime.now(UTC),
+                "entity": change.stream,
+                "kind": change.kind,
+                "name": change.name,
+                "detail": change.detail,
+            },
         )
     )
     return int(row[0]) if row else 0

@@ -16,7 +16,7 @@ from msgspec import Struct
 from pdsync.core.custom_fields import CustomField, FieldType, SchemaChange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from pdsync.model import Stream, Version
@@ -129,7 +129,7 @@ def _custom(field: CustomField, kind: FieldType, version: Version) -> list[Table
 
 def assign(
     stream: Stream,
-    definitions: Iterable[tuple[str, str, str]],
+    definitions: Sequence[tuple[str, str, str]],
     existing: Iterable[CustomField],
     types: Mapping[str, FieldType],
     now: datetime,
@@ -145,7 +145,7 @@ def assign(
         now: when the definitions were read.
 
     Returns:
-        All fields, old and new, and what has changed.
+        All fields, old and new, and what has changed. A field that is gone is among the changes each time.
     """
     fields = {(field.code, field.type): field for field in existing}
     current = {code: (label, kind) for code, label, kind in definitions if CODE.fullmatch(code)}
@@ -155,9 +155,8 @@ def assign(
     for field in fields.values():
         taken |= _names(field.column, types.get(field.type, _TEXT))
     changes = []
-    newest = max((field.last_seen for field in fields.values()), default=now)
-    for field in fields.values():  # those that the previous reading still showed
-        if current and field.code not in current and field.last_seen == newest:
+    for field in fields.values():
+        if definitions and field.code not in current:
             detail = f"{field.label!r} is not among the fields any more; its column {field.column} stays"
             changes.append(SchemaChange(stream.name, "field_gone", field.code, detail))
     for code, (label, kind) in current.items():

@@ -51,7 +51,7 @@ def update(
         at: when the definitions were read; None: now.
 
     Returns:
-        The changes since the last run; None if no definitions were ever synced.
+        The changes that no run has recorded; None if no definitions were ever synced.
     """
     if not _has_definitions(connection, stream):
         return None
@@ -73,9 +73,7 @@ def update(
             " WHERE o.option.id IS NOT NULL AND _deleted_at IS NULL",
             [stream.name],
         )
-        for change in changes:
-            note_change(connection, run_id, change, at)
-    return changes
+        return [change for change in changes if note_change(connection, run_id, change, at)]
 
 
 def _has_definitions(connection: duckdb.DuckDBPyConnection, stream: Stream) -> bool:

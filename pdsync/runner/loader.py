@@ -309,7 +309,7 @@ class Loader:
         """Update the custom fields from the field definitions that were synced: columns, labels, options.
 
         Returns:
-            The changes since the last run.
+            The changes that no run has recorded.
         """
         changes = field_definitions.update(self.connection, stream, run_id, self.loaded_at)
         if changes is None:

@@ -127,3 +127,24 @@ def test_s16_a_field_s_life_moves_no_column_and_loses_no_value(box: RunningSandb
     assert project.ask("DESCRIBE deals") == shape
     assert project.ask(rows) == before
     assert len(project.ask("FROM labeled.deals")) == len(project.ask("FROM deals"))
+
+
+def test_s16_a_field_renamed_there_and_back_is_told_each_time_and_the_last_one_gone_is_told_once(
+    box: RunningSandbox, project: Project
+) -> None:
+    size = made(box, field_name="Size of crew", field_type="double")["field_code"]
+    runs = list[str]()
+    sync(box, project, runs)
+    for label in ("Crew", "Size of crew", "Crew"):
+        change_fields(box.company, "deals", "rename", size, name=label)
+        assert sync(box, project, runs) == [("field_renamed", size)], label
+
+    mine = {field["field_code"] for field in box.act("GET", FIELDS)["data"] if field["is_custom_field"]}
+    for field in mine:
+        assert box.act("DELETE", f"{FIELDS}/{field}")["success"]
+    assert sync(box, project, runs) == [("field_gone", field) for field in sorted(mine)]
+    assert sync(box, project, runs) == []
+    log = "SELECT entity, kind, name, detail FROM meta.schema_changes ORDER BY ALL"
+    told = project.ask(log)
+    assert project.here("replay", "-q").code == 0
+    assert project.ask(log) == told

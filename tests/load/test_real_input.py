@@ -103,5 +103,5 @@ def custom_fields(stream: Stream) -> list[Any]:
         for each in records_in(example["answer"]):
             code = str(each.get("field_code") or each.get("key"))
             found[code] = (code, str(each.get("field_name") or each.get("name")), each["field_type"])
-    fields, _ = tables.assign(stream, found.values(), [], catalogue.field_types(), SERVED)
+    fields, _ = tables.assign(stream, list(found.values()), [], catalogue.field_types(), SERVED)
     return fields

@@ -112,9 +112,16 @@ def test_s16_a_field_that_is_gone_keeps_its_column_and_its_successor_gets_anothe
     assert {field.code: field.column for field in fields}[code(1)] == "cf_size"
     assert len({field.column for field in fields}) == 2
     assert [(change.kind, change.name) for change in changes] == [("field_gone", code(1)), ("field_added", code(2))]
-    again, nothing = assign([(code(2), "Size", "double")], fields)
-    assert nothing == []  # it is told once
+    again, changes = assign([(code(2), "Size", "double")], fields)
+    assert [change.kind for change in changes] == ["field_gone"]  # the schema log records it once
     assert again == fields
+
+
+def test_s16_the_last_custom_field_that_is_gone_is_told_too() -> None:
+    known, _ = assign([("title", "Title", "varchar"), (code(1), "Size", "double")])
+    fields, changes = assign([("title", "Title", "varchar")], known)
+    assert fields == known
+    assert [(change.kind, change.name) for change in changes] == [("field_gone", code(1))]
 
 
 def test_s16_definitions_that_were_not_read_change_nothing() -> None:

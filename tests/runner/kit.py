@@ -77,17 +77,19 @@ async def load(
     since: datetime | None = None,
     at: datetime = T0,
     state: str = "applied",
+    following: str | None = None,
 ) -> Walk:
-    """Seal and load one page of a list of the stream `name`, as a walk that ends in `state`."""
+    """Seal and load one page of a list of the stream `name`, as a walk that ends in `state`; `following`: the next."""
     stream = catalogue.stream(name)
     version, sources = stream.sources("v2")
     chosen = sources[source]
     run = session.receipt.run_id
     walk = session.control.open_walk(run, name, chosen.name, version, chosen.operation, since)
     walk = replace(walk, started_at=at)
-    page = Page(walk.id, 0, encode(records), len(records), None, at)
+    page = Page(walk.id, 0, encode(records), len(records), following, at)
     await session.archive.seal(walk, page)
     await session.loader.add(stream, walk, [page])
+    await session.loader.commit_staged(stream, walk)
     session.control.end_walk(walk.id, state)
     return walk
 

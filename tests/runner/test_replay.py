@@ -118,9 +118,39 @@ async def test_s9_a_stream_of_which_only_changes_are_there_is_incomplete(setting
     oldest.unlink()
     events: list[Event] = []
     receipt = await replay(settings, (), events.append, accept_loss=True)
-    assert [(gap.stream, gap.kind) for gap in receipt.gaps] == [("deals", "incomplete")]
+    assert [(gap.stream, gap.kind) for gap in receipt.gaps] == [("deals", "incomplete"), ("users", "incomplete")]
     assert (receipt.exit_code, receipt.streams["deals"].complete) == (4, False)
     assert {event.stream for event in events if event.kind == "finished"} >= {"deals"}
+
+
+@pytest.mark.parametrize("is_index_lost", [False, True])
+async def test_s9_a_list_that_was_read_in_part_is_incomplete(tmp_path: Path, is_index_lost: bool) -> None:
+    async with open_session(tmp_path) as session:
+        await load(session, "users", {"id": 5, "name": "Ada"})
+        await load(session, "deals", deal(1), state="open", following="page 2")
+    settings = session.settings
+    if is_index_lost:
+        settings.control.unlink()
+    receipt = await replay(settings)
+    assert query(settings.warehouse, "SELECT id FROM deals") == [(1,)]
+    assert [(gap.stream, gap.kind) for gap in receipt.gaps] == [("deals", "incomplete")]
+    assert (receipt.exit_code, receipt.streams["deals"].complete, receipt.streams["users"].complete) == (4, False, True)
+
+
+async def test_s9_a_list_whose_only_walk_is_lost_is_incomplete(settings: Settings) -> None:
+    for file in settings.raw.glob("*.zst"):
+        file.unlink()
+    async with open_session(settings.project, run="run-3") as session:
+        await load(session, "currencies", {"id": 1, "code": "EUR"})
+    receipt = await replay(settings, accept_loss=True)
+    assert [(gap.stream, gap.kind) for gap in receipt.gaps] == [("deals", "incomplete"), ("users", "incomplete")]
+
+
+async def test_s9_a_walk_that_was_given_up_beside_a_complete_one_is_no_gap(settings: Settings) -> None:
+    async with open_session(settings.project, run="run-3") as session:
+        await load(session, "deals", deal(1, T0 + 2 * HOUR), state="dropped", following="page 2", at=T0 + 2 * HOUR)
+    receipt = await replay(settings)
+    assert (receipt.exit_code, receipt.gaps) == (0, [])
 
 
 async def test_targets_are_read_anew_and_a_bad_line_changes_nothing(settings: Settings) -> None:

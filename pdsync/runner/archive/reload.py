@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pdsync.core.config import Settings
     from pdsync.core.control import Control
-    from pdsync.model import Receipt, Stream
+    from pdsync.model import Receipt, Stream, Version
     from pdsync.runner.loader import Loader
     from pdsync.runner.session import OnEvent
 
@@ -94,6 +94,17 @@ class ArchiveReload:
             users = [each for each in self.streams if each.fields == stream.name]
             loaded += await self._load_group(stream, users)
         return loaded
+
+    def lists(self) -> set[tuple[str, Version, str]]:
+        """The lists (stream, version, source) of the selected streams that were read, whole or in part."""
+        names = {stream.name for stream in self.streams}
+        return {
+            (walk.stream, walk.version, walk.source)
+            for walk, state in self._walks
+            if walk.stream in names and walk.is_of_a_list and _is_known(walk)
+            # A walk that was dropped before its first page was refused, or began again.
+            and (state in ("sealed", "applied", "pruned") or walk.id in self._pages)
+        }
 
     async def _load_group(self, definitions: Stream, users: Sequence[Stream]) -> list[Walk]:
         """Load a stream and those whose fields it defines: run by run, the definitions first."""

@@ -33,12 +33,12 @@ from pdsync.runner.report.receipt import adopt_receipts, begin_receipt, finish_r
 from pdsync.runner.session import Event, log_notes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from pdsync.core.config import Settings
     from pdsync.core.control import Control
-    from pdsync.model import Receipt, Stream, Walk
+    from pdsync.model import Receipt, Stream, Version, Walk
     from pdsync.runner.session import OnEvent
 
 
@@ -223,7 +223,7 @@ async def _load_archive(reload: ArchiveReload) -> list[Walk]:
             f"{str(error).splitlines()[0]}\nNothing was changed. Put the file back from a backup (what else is missing:"
             f" pdsync raw verify), or rebuild the tables from what is left: pdsync replay --accept-loss"
         ) from error
-    for gap in await reload.loader.do(_find_incomplete, reload.loader, walks):
+    for gap in await reload.loader.do(_find_incomplete, reload.loader, reload.lists()):
         reload.receipt.gaps.append(gap)
         reload.receipt.streams[gap.stream].complete = False
     return walks
@@ -310,13 +310,21 @@ async def _carry_over(loader: Loader, sources: Sequence[Path], on_event: OnEvent
             return
 
 
-def _find_incomplete(loader: Loader, replayed: Sequence[Walk]) -> list[IncompleteStream]:
-    """The streams of which the archive has changes, but no complete walk before them."""
-    rows = loader.connection.execute("SELECT stream, source, version FROM meta.checkpoints").fetchall()
-    lists = {(walk.stream, walk.source, walk.version) for walk in replayed if walk.is_of_a_list}
-    detail = "the archive has changes only, and no complete walk: the next pdsync sync reads it whole"
+def _find_incomplete(loader: Loader, lists: Iterable[tuple[str, Version, str]]) -> list[IncompleteStream]:
+    """The streams of `lists` that are not complete in any version of the API: the archive has a part, or changes only.
+
+    Each version lists all records of a stream.
+    """
+    rows = loader.connection.execute("SELECT stream, version, source FROM meta.checkpoints").fetchall()
+    is_complete: dict[str, dict[str, bool]] = {}
+    for stream, version, source in lists:
+        versions = is_complete.setdefault(stream, {})
+        versions[version] = versions.get(version, True) and (stream, version, source) in rows
+    detail = "the archive has changes or a part of it only, and no complete walk: the next pdsync sync reads the rest"
     return [
-        IncompleteStream(stream, "incomplete", detail) for stream in sorted({each[0] for each in lists - set(rows)})
+        IncompleteStream(stream, "incomplete", detail)
+        for stream, versions in sorted(is_complete.items())
+        if not any(versions.values())
     ]
 
 
