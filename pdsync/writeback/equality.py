@@ -47,12 +47,12 @@ def snapshot_fields(record: Mapping[str, Any], payload: Mapping[str, Any]) -> di
     return {field: value for field, _ in fields(payload) for is_shown, value in [value_in(record, field)] if is_shown}
 
 
-def changed_fields(record: Mapping[str, Any], desired: Mapping[str, Any]) -> list[str]:
-    """The fields of `desired` (by their names in `fields`) in which a record shows something else."""
+def changed_fields(record: Mapping[str, Any], desired: Mapping[str, Any], *, exact: bool = False) -> list[str]:
+    """The fields of `desired` (by their names in `fields`) in which a record shows something else: see `equivalent`."""
     changed = []
     for field, value in desired.items():
         is_shown, stored = value_in(record, field)
-        if is_shown and not equivalent(value, stored):
+        if is_shown and not equivalent(value, stored, exact=exact):
             changed.append(field)
     return changed
 
@@ -62,22 +62,26 @@ def fields_not_returned(record: Mapping[str, Any], payload: Mapping[str, Any]) -
     return [field for field, _ in fields(payload) if not value_in(record, field)[0]]
 
 
-def equivalent(sent: Any, stored: Any) -> bool:
-    """Whether `stored`, the value that a record shows, is the value that was `sent`."""
+def equivalent(sent: Any, stored: Any, *, exact: bool = False) -> bool:
+    """Whether `stored`, the value that a record shows, is the value that was `sent`.
+
+    A text that was sent may be cleaned on arrival: its spaces, and its tags. With `exact` only the spaces around it may
+    differ from what is sent: this decides whether a text has to be sent at all.
+    """
     if _is_blank(sent) or _is_blank(stored):
         return _is_blank(sent) and (_is_blank(stored) or stored is False)
     if isinstance(sent, bool) or isinstance(stored, bool):
         return _parse_flag(sent) is not None and _parse_flag(sent) == _parse_flag(stored)
     if isinstance(sent, dict):
-        return _parts_match(sent, stored)
+        return _parts_match(sent, stored, exact=exact)
     if isinstance(sent, list):
-        return _items_match(sent, stored)
+        return _items_match(sent, stored, exact=exact)
     if isinstance(stored, dict):  # a reference that came as an object
         inner = next((stored[key] for key in ("value", "id") if key in stored), None)
-        return inner is not None and equivalent(sent, inner)
+        return inner is not None and equivalent(sent, inner, exact=exact)
     if isinstance(stored, list):  # a set that was sent as text
-        return isinstance(sent, str | int) and _items_match(str(sent).split(","), stored)
-    return _texts_match(sent, stored)
+        return isinstance(sent, str | int) and _items_match(str(sent).split(","), stored, exact=exact)
+    return _texts_match(sent, stored, exact=exact)
 
 
 def as_reference(value: Any) -> Any:
@@ -87,45 +91,51 @@ def as_reference(value: Any) -> Any:
     return value
 
 
-def _parts_match(sent: dict[str, Any], stored: Any) -> bool:
+def _parts_match(sent: dict[str, Any], stored: Any, *, exact: bool) -> bool:
     if isinstance(stored, dict):
         if "label" in sent and "value" not in sent and "label" in stored:  # an option: Pipedrive sets id and colour
             return str(sent["label"]).split() == str(stored["label"]).split()
         return all(
-            equivalent(value, stored.get(part)) for part, value in sent.items() if part != "currency" or part in stored
+            equivalent(value, stored.get(part), exact=exact)
+            for part, value in sent.items()
+            if part != "currency" or part in stored
         )
-    return set(sent) == {"value"} and equivalent(sent["value"], stored)
+    return set(sent) == {"value"} and equivalent(sent["value"], stored, exact=exact)
 
 
-def _items_match(sent: list[Any], stored: Any) -> bool:
+def _items_match(sent: list[Any], stored: Any, *, exact: bool) -> bool:
     if isinstance(stored, str | int | float):
         stored = str(stored).split(",")
     if not isinstance(stored, list) or len(sent) != len(stored):
         return False
     unmatched = list(stored)
     for item in sent:
-        match = next((index for index, other in enumerate(unmatched) if equivalent(item, other)), None)
+        match = next((i for i, other in enumerate(unmatched) if equivalent(item, other, exact=exact)), None)
         if match is None:
             return False
         del unmatched[match]
     return True
 
 
-def _texts_match(sent: Any, stored: Any) -> bool:
-    one, other = str(sent).strip(), str(stored).strip()
+def _texts_match(sent: Any, stored: Any, *, exact: bool) -> bool:
+    one, other = str(sent).strip(), str(stored) if exact else str(stored).strip()
     if one == other:
         return True
-    numbers = _parse_number(one), _parse_number(other)
-    if None not in numbers:
-        return numbers[0] == numbers[1]
+    # Two texts are no numbers: the postcode "0012" is not "12", and the phone number "+49 30" is not "49 30".
+    if not (isinstance(sent, str) and isinstance(stored, str)):
+        numbers = _parse_number(one), _parse_number(other)
+        if None not in numbers:
+            return numbers[0] == numbers[1]
     moments = _parse_moment(one), _parse_moment(other)
     if None not in moments:
         return moments[0] == moments[1]
     if _CLOCK.fullmatch(one) and _CLOCK.fullmatch(other):
         return _parse_clock(one) == _parse_clock(other)
+    if exact:  # what Pipedrive does to every text does not have to be sent again
+        return one.splitlines() == html.unescape(other).splitlines()
     if "<" in one or "&" in other:  # rich text: it is cleaned on arrival
         return _split_words(one) == _split_words(other)
-    return " ".join(one.split()) == " ".join(other.split())
+    return one.split() == other.split()
 
 
 def _is_blank(value: Any) -> bool:

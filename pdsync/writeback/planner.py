@@ -298,7 +298,7 @@ class Planner:
         changes = []
         for name, value in fields(values):
             shown, before = value_in(record, name) if record is not None else (False, None)
-            if shown and equivalent(value, before):
+            if shown and equivalent(value, before, exact=True):
                 continue
             was, becomes = self._read(prepared, name, before), self._read(prepared, name, value)
             if shown and was == becomes:  # they differ in a part that is usually left out

@@ -126,7 +126,9 @@ def _decide_update(prepared: PreparedMutation, before: Before, state: RecordStat
         return Decision("conflict", "target_gone", gone if state.read else "it is deleted or merged into another")
     record = _record(state)
     desired = dict(fields(prepared.body))
-    if not changed_fields(record, desired) and not fields_not_returned(record, prepared.body):
+    # What an earlier attempt has written may have been cleaned on arrival; but then it is not as it was before.
+    exact = not (before.may_have_happened and changed_fields(record, before.planned or {}, exact=True))
+    if not changed_fields(record, desired, exact=exact) and not fields_not_returned(record, prepared.body):
         return _already_so(before, "every field has that value already")
     if state.read and state.read.is_archived and desired.get("is_archived") is not False:
         return Decision("conflict", "archived", "it is archived; un-archive it first (is_archived=false)")
@@ -134,7 +136,7 @@ def _decide_update(prepared: PreparedMutation, before: Before, state: RecordStat
     reason = "kept_theirs" if policy == "theirs" else "changed"
     return (
         (_changed(record, before.planned, desired, reason, "since the plan") if compared else None)
-        or _changed(record, prepared.mutation.expected, desired, "changed", "since it was queued")
+        or _changed(record, prepared.mutation.expected, desired, "changed", "since it was queued", exact=True)
         or Decision("send")
     )
 
@@ -148,7 +150,7 @@ def _decide_delete(prepared: PreparedMutation, before: Before, state: RecordStat
     record = _record(state)
     return (
         _changed(record, before.planned, {}, "changed", "since the plan")
-        or _changed(record, prepared.mutation.expected, {}, "changed", "since it was queued")
+        or _changed(record, prepared.mutation.expected, {}, "changed", "since it was queued", exact=True)
         or Decision("send")
     )
 
@@ -200,16 +202,20 @@ def _changed(
     desired: Mapping[str, Any],
     reason: str,
     since: str,
+    *,
+    exact: bool = False,
 ) -> Decision | None:
     """The conflict where a record differs from `base` in a field that does not have its desired value either.
 
+    With `exact` a text that is cleaned differs: `base` is as Pipedrive returned it. The plan's may be what an earlier
+    mutation of the plan sends.
     Of a record that it refers to only the id counts: another name of that one is no change of this one.
     """
     expected = {name: as_reference(value) for name, value in (base or {}).items()}
     changed = tuple(
         name
-        for name in changed_fields(record, expected)
-        if name not in desired or not equivalent(desired[name], value_in(record, name)[1])
+        for name in changed_fields(record, expected, exact=exact)
+        if name not in desired or not equivalent(desired[name], value_in(record, name)[1], exact=True)
     )
     return Decision("conflict", reason, f"another user has changed {{fields}} {since}", changed) if changed else None
 

@@ -146,10 +146,12 @@ def _judge_update(
 ) -> ProbeOutcome:
     desired = dict(fields(body))
     current = snapshot_fields(record, body)
-    if not changed_fields(record, desired):
+    before = snapshot_fields(base or {}, body)
+    is_before = base is not None and not changed_fields(record, before, exact=True)
+    if not changed_fields(record, desired) and not (is_before and changed_fields(record, desired, exact=True)):
         can_tell = len(fields_not_returned(record, body)) < len(desired)
         return ProbeOutcome("happened" if can_tell else "undecidable", request, current, record)
-    if base is not None and not changed_fields(record, snapshot_fields(base, body)):
+    if is_before or (base is not None and not changed_fields(record, before)):
         return ProbeOutcome("absent", request, current)
     return ProbeOutcome("moved", request, current, record)
 

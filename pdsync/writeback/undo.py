@@ -107,7 +107,8 @@ def _restore(mutation: Mutation, operation: Operation) -> Entry | str:
         is_shown, before = value_in(base, field)
         _, ours = value_in(after, field)
         ours = sent if ours is None else ours
-        if not is_shown or equivalent(ours, before) or equivalent(sent, before):  # an owner may have a new name
+        # An owner may have a new name.
+        if not is_shown or equivalent(ours, before, exact=True) or equivalent(sent, before, exact=True):
             continue
         outer, _, code = field.partition("/")
         if code:

@@ -66,9 +66,8 @@ def _minutes(value: str) -> int:
 
 
 def _numbers(meaning: Decimal, random: Random, style: int) -> Any:
-    return random.choice(
-        (float(meaning), str(meaning), f"{meaning:.2f}", *([int(meaning)] if meaning % 1 == 0 else []))
-    )
+    number = int(meaning) if meaning % 1 == 0 and random.choice((False, True)) else float(meaning)
+    return (number, str(meaning), f"{meaning:.2f}")[style]
 
 
 def _references(meaning: int, random: Random, style: int) -> Any:
@@ -91,7 +90,7 @@ def _clocks(meaning: int, random: Random, style: int) -> Any:
 
 
 def _texts(meaning: str, random: Random, style: int) -> Any:
-    return random.choice((meaning, f" {meaning}", meaning.replace(" ", "  ")))
+    return meaning  # another number of spaces is another text
 
 
 def _days(meaning: str, random: Random, style: int) -> Any:

@@ -69,10 +69,44 @@ def test_written_otherwise_and_yet_the_same(sent: Any, held: Any) -> None:
         ({"value": 5, "currency": "EUR"}, {"value": 5, "currency": "USD"}),
         ([{"value": "a@b.c"}], [{"value": "a@b.d"}]),
         ("12", "12a"),
+        ("0012", "12"),
+        ("+49301234", "49301234"),
+        ("1.10", "1.1"),
+        ([{"value": "+4930"}], [{"value": "4930"}]),
     ],
 )
 def test_alike_and_yet_another_value(sent: Any, held: Any) -> None:
     assert not equivalent(sent, held)
+
+
+@pytest.mark.parametrize(
+    ("sent", "held"),
+    [
+        ("A 1", "A  1"),
+        ("A 1", " A 1"),
+        ("A\n1", "A 1"),
+        ("<b>A</b>", "A"),
+        ('<a href="new">A</a>', '<a href="old">A</a>'),
+        ([{"value": "A 1"}], [{"value": "A  1"}]),
+    ],
+)
+def test_a_text_that_pipedrive_may_have_cleaned_is_not_exactly_the_same(sent: Any, held: Any) -> None:
+    assert equivalent(sent, held)
+    assert not equivalent(sent, held, exact=True)
+
+
+@pytest.mark.parametrize(
+    ("sent", "held"),
+    [
+        (" A ", "A"),
+        ("A\r\n1", "A\n1"),
+        ("A & B", "A &amp; B"),
+        (5, {"id": 5}),
+        ("2026-01-05T10:00:00Z", "2026-01-05 10:00:00"),
+    ],
+)
+def test_exactly_the_same_though_written_otherwise(sent: Any, held: Any) -> None:
+    assert equivalent(sent, held, exact=True)
 
 
 @given(VALUES)
