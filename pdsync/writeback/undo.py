@@ -20,12 +20,15 @@ from pdsync.writeback.probe import evidence_against
 from pdsync.writeback.shapes import find_add_operation, find_delete_operation, shape
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from pdsync.model import Mutation, Operation
     from pdsync.writeback.outbox import Outbox
 
 _KEPT = timedelta(days=30)  # for which Pipedrive keeps a deleted record
+# Fields that Pipedrive sets when a deal gets another value of a field: a pipeline alone puts it in the first stage, and
+# a status that is no longer lost or won empties its reason and times.
+_CONSEQUENCES = {"pipeline_id": ("stage_id",), "status": ("lost_reason", "won_time", "lost_time", "close_time")}
 _RESTORABLE = ("deals", "persons", "organizations", "products", "activities", "files")
 
 
@@ -118,7 +121,24 @@ def _restore(mutation: Mutation, operation: Operation) -> Entry | str:
         expected[field] = ours
     if not expected:
         return "it changed no value that the record shows"
+    for name in _find_consequences(mutation, expected):
+        if name in operation.body and name not in payload:
+            payload[name], expected[name] = base[name], after[name]
     return _make_entry(mutation, operation, payload, expected)
+
+
+def _find_consequences(mutation: Mutation, undone: Iterable[str]) -> list[str]:
+    """The fields that the update has changed without naming them, of those that follow the `undone` ones.
+
+    Fields that were empty are left to Pipedrive, which empties them again.
+    """
+    base, after = mutation.base_image or {}, mutation.after_image or {}
+    names = [name for field in undone for name in _CONSEQUENCES.get(field, ()) if mutation.kind == "deals"]
+    return [
+        name
+        for name in names
+        if base.get(name) not in (None, "") and name in after and not equivalent(after[name], base[name], exact=True)
+    ]
 
 
 def _delete_added(outbox: Outbox, mutation: Mutation, operation: Operation, push: _Push) -> Entry | str:

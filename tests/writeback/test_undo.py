@@ -90,6 +90,18 @@ def test_an_empty_date_is_restored_as_null_and_an_empty_text_as_it_was(outbox: O
     assert made.payload == {"id": 12, "expected_close_date": None, "lost_reason": ""}
 
 
+def test_w12_what_pipedrive_has_changed_along_with_a_field_is_restored_unless_it_was_empty(outbox: Outbox) -> None:
+    push(
+        outbox, "v2 updateDeal", {"id": 12, "status": "won"},
+        base={"status": "lost", "lost_reason": "Dear", "lost_time": "2026-01-05T10:00:00Z", "won_time": None, "value": 5},
+        after={"status": "won", "lost_reason": None, "lost_time": None, "won_time": "2026-02-05T10:00:00Z", "value": 6},
+    )  # fmt: skip
+    made = undo(outbox)
+    assert isinstance(made, Entry)
+    assert made.payload == {"id": 12, "status": "lost", "lost_reason": "Dear", "lost_time": "2026-01-05T10:00:00Z"}
+    assert made.expected == {"status": "won", "lost_reason": None, "lost_time": None}
+
+
 @pytest.mark.parametrize(
     ("base", "why"),
     [

@@ -1,0 +1,77 @@
+"""An undo brings back all that a push has changed, or says what it does not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.world import Project, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.world import Ran, Remote
+
+PUSH = ("push", "--yes", "--json", "--settle-seconds", "0.05", "--allow", "delete", "--max-deletes", "9")
+
+
+@pytest.fixture(scope="module")
+def remote() -> Iterator[Remote]:
+    with serving("--deals", "40", "--seed", "31") as remote:
+        yield remote
+
+
+@pytest.fixture
+def bare(remote: Remote, tmp_path: Path) -> Iterator[Project]:
+    """A project without a warehouse: its pushes are quick."""
+    remote.clear_log()
+    yield Project(tmp_path / "bare", remote)
+    remote.clear_faults()
+
+
+def queue(project: Project, *words: str) -> str:
+    ran = project.here("queue", "add", *words, "--json")
+    assert ran.code == 0, ran
+    return str(ran.summary["id"])
+
+
+def push(project: Project, *options: str, code: int = 0) -> Ran:
+    ran = project.here(*PUSH, *options)
+    assert ran.code == code, ran
+    return ran
+
+
+def record(remote: Remote, kind: str, id: Any) -> dict[str, Any]:
+    return next(each["record"] for each in remote.dump(kind) if str(each["record"]["id"]) == str(id))
+
+
+def deal(remote: Remote, **body: Any) -> int:
+    """A deal of its own."""
+    return int(remote.post("act", method="POST", path="/api/v2/deals", body={"title": "Mine", **body})["data"]["id"])
+
+
+def test_w12_a_deal_returns_to_its_stage_when_its_pipeline_is_undone(remote: Remote, bare: Project) -> None:
+    stages = [each["record"] for each in remote.dump("stages") if each["state"] == "live"]
+    pipelines = sorted({each["pipeline_id"] for each in stages})
+    last = [each["id"] for each in stages if each["pipeline_id"] == pipelines[0]][-1]
+    id = deal(remote, stage_id=last)
+    queue(bare, "updateDeal", f"id={id}", f"pipeline_id={pipelines[1]}")
+    push(bare)
+    assert bare.here("undo", "last").code == 0
+    push(bare)
+    now = record(remote, "deals", id)
+    assert (now["pipeline_id"], now["stage_id"]) == (pipelines[0], last)
+
+
+def test_w12_a_reopened_deal_gets_its_reason_and_times_back(remote: Remote, bare: Project) -> None:
+    id = deal(remote, status="lost", lost_reason="Too dear", lost_time="2026-01-05T10:00:00Z")
+    was = record(remote, "deals", id)
+    queue(bare, "updateDeal", f"id={id}", "status=open")
+    push(bare)
+    assert bare.here("undo", "last").code == 0
+    push(bare)
+    now = record(remote, "deals", id)
+    for name in ("status", "lost_reason", "lost_time", "close_time"):
+        assert now[name] == was[name], name
