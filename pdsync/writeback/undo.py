@@ -40,15 +40,15 @@ class NotUndoable(Struct, frozen=True):
 
 
 class _Push:
-    """The applied mutations of a push, by what they change and what they refer to."""
+    """The mutations of a push that had an effect, by what they change and what they refer to."""
 
-    def __init__(self, done: Sequence[Mutation]) -> None:
+    def __init__(self, outbox: Outbox, done: Sequence[Mutation]) -> None:
         self.updates: dict[str | None, list[Mutation]] = {}
         self.referred: set[str] = set()  # ids of mutations, and of records
         self.parents: set[str] = set()  # of changed records: "deals/12" of "deals/12/products/7"
         for each in done:
             if each.verb == "update":
-                self.updates.setdefault(each.target, []).append(each)
+                self.updates.setdefault(_find_target(outbox, each), []).append(each)
             self.referred |= each.references
             self.referred |= {str(value) for name, value in each.payload.items() if name.endswith("_id")}
             parts = (each.target or "").split("/")
@@ -62,7 +62,7 @@ def make_undo(outbox: Outbox, push_id: str) -> tuple[list[Entry], list[NotUndoab
     ]
     entries: list[Entry] = []
     not_undoable: list[NotUndoable] = []
-    push = _Push(done)
+    push = _Push(outbox, done)
     for each in reversed(done):
         undone = _undo_one(outbox, each, push)
         if isinstance(undone, Entry) and FORGOTTEN in str((undone.payload, undone.expected)):
@@ -87,7 +87,7 @@ def find_reversals(outbox: Outbox, entries: Sequence[Entry]) -> list[Mutation]:
 def _undo_one(outbox: Outbox, mutation: Mutation, push: _Push) -> Entry | str:
     operation = catalogue.operation(mutation.operation)
     if mutation.verb == "update":
-        return _restore(mutation, operation)
+        return _restore(outbox, mutation, operation)
     if mutation.verb == "add":
         return _delete_added(outbox, mutation, operation, push)
     if mutation.verb == "delete":
@@ -97,13 +97,15 @@ def _undo_one(outbox: Outbox, mutation: Mutation, push: _Push) -> Entry | str:
     return f"{operation.id} has no counterpart"
 
 
-def _restore(mutation: Mutation, operation: Operation) -> Entry | str:
+def _restore(outbox: Outbox, mutation: Mutation, operation: Operation) -> Entry | str:
     """The update that sets the values from before."""
     base, after = mutation.base_image, mutation.after_image or {}
     if base is None:
         return "the values before it are not known"
     payload: dict[str, Any] = {
-        name: value for name, value in mutation.payload.items() if name in {**operation.path_params, **operation.query}
+        name: _remote_id(outbox, value)
+        for name, value in mutation.payload.items()
+        if name in {**operation.path_params, **operation.query}
     }
     expected: dict[str, Any] = {}
     for field, sent in fields(body_of(operation, mutation.payload)):
@@ -161,11 +163,13 @@ def _delete_added(outbox: Outbox, mutation: Mutation, operation: Operation, push
         )
         if why:
             return f"its answer was lost, and nothing proves that {target} is ours: look at it, and delete it yourself"
-    for each in push.updates.get(target, ()):  # later changes by the same push are ours as well
-        if each.seq > mutation.seq:
+    later = [each for each in push.updates.get(target, ()) if each.seq > mutation.seq]
+    for each in later:  # they are ours as well; those that can be undone are undone before the deletion
+        if isinstance(_restore(outbox, each, catalogue.operation(each.operation)), str):
             after = each.after_image or after
     # What the push adds or changes below it, or links to it, changes its update_time too.
-    has_dependents = target in push.parents or not push.referred.isdisjoint((mutation.id, mutation.remote_id))
+    is_referred = not push.referred.isdisjoint((mutation.id, mutation.remote_id))
+    has_dependents = bool(later) or target in push.parents or is_referred
     expected = {name: after[name] for name in operation.body if name in after}
     if "update_time" in after and not has_dependents:
         expected["update_time"] = after["update_time"]
@@ -207,6 +211,12 @@ def _make_entry(
         operation.name, shaped.verb, shaped.kind, target, payload, f"undo:{mutation.id}", expected=expected,
         undo_of=mutation.id,
     )  # fmt: skip
+
+
+def _find_target(outbox: Outbox, update: Mutation) -> str | None:
+    """The record that an update has changed, also one that another mutation has added."""
+    operation = catalogue.operation(update.operation)
+    return shape(operation).target({name: _remote_id(outbox, value) for name, value in update.payload.items()})
 
 
 def _remote_id(outbox: Outbox, value: Any) -> Any:

@@ -75,3 +75,16 @@ def test_w12_a_reopened_deal_gets_its_reason_and_times_back(remote: Remote, bare
     now = record(remote, "deals", id)
     for name in ("status", "lost_reason", "lost_time", "close_time"):
         assert now[name] == was[name], name
+
+
+def test_w12_what_was_added_and_then_changed_by_the_same_push_is_deleted(remote: Remote, bare: Project) -> None:
+    added = queue(bare, "addDeal", "title=First")
+    (seq,) = bare.control("SELECT seq FROM mutations WHERE id = ?", added)[0]
+    queue(bare, "updateDeal", f"id=@#{seq}", "title=Second")
+    push(bare)
+    (id,) = bare.control("SELECT remote_id FROM mutations WHERE id = ?", added)[0]
+    assert record(remote, "deals", id)["title"] == "Second"
+    assert bare.here("undo", "last").code == 0
+    push(bare)
+    states = {str(each["record"]["id"]): each["state"] for each in remote.dump("deals")}
+    assert states[id] != "live"

@@ -93,8 +93,8 @@ def test_an_empty_date_is_restored_as_null_and_an_empty_text_as_it_was(outbox: O
 def test_w12_what_pipedrive_has_changed_along_with_a_field_is_restored_unless_it_was_empty(outbox: Outbox) -> None:
     push(
         outbox, "v2 updateDeal", {"id": 12, "status": "won"},
-        base={"status": "lost", "lost_reason": "Dear", "lost_time": "2026-01-05T10:00:00Z", "won_time": None, "value": 5},
-        after={"status": "won", "lost_reason": None, "lost_time": None, "won_time": "2026-02-05T10:00:00Z", "value": 6},
+        base={"status": "lost", "lost_reason": "Dear", "lost_time": "2026-01-05T10:00:00Z", "won_time": None},
+        after={"status": "won", "lost_reason": None, "lost_time": None, "won_time": "2026-02-05T10:00:00Z"},
     )  # fmt: skip
     made = undo(outbox)
     assert isinstance(made, Entry)
@@ -169,16 +169,27 @@ def test_w12_a_link_that_another_user_may_have_made_is_left_alone(
     assert is_undone or "nothing proves that deals/12/followers/5 is ours" in str(made)
 
 
-def test_w12_what_the_push_itself_changed_later_is_expected(outbox: Outbox) -> None:
-    added(outbox)
+@pytest.mark.parametrize("by_reference", [True, False])
+def test_w12_what_the_push_itself_changed_later_is_undone_before_the_deletion(
+    outbox: Outbox, *, by_reference: bool
+) -> None:
+    addition = added(outbox)
     push(
-        outbox, "v2 updateDeal", {"id": 99, "title": "Newer"}, base={"title": "New"},
-        after={"id": 99, "title": "Newer", "update_time": "2026-11-22T12:00:05Z"},
+        outbox, "v2 updateDeal", {"id": {"$ref": addition.id} if by_reference else 99, "title": "Newer"},
+        base={"title": "New"}, after={"id": 99, "title": "Newer", "update_time": "2026-11-22T12:00:05Z"},
     )  # fmt: skip
     entries, stuck = make_undo(outbox, PUSH)
     assert stuck == []
-    assert [each.verb for each in entries] == ["update", "delete"]  # the last one first
-    assert entries[1].expected == {"title": "Newer", "update_time": "2026-11-22T12:00:05Z"}
+    assert [(each.verb, each.target) for each in entries] == [("update", "deals/99"), ("delete", "deals/99")]
+    assert entries[1].expected == {"title": "New"}  # as the update before it leaves it
+
+
+def test_w12_what_the_push_itself_changed_for_good_is_expected(outbox: Outbox) -> None:
+    addition = added(outbox)
+    push(outbox, "v2 updateDeal", {"id": {"$ref": addition.id}, "title": "Newer"}, after={"id": 99, "title": "Newer"})
+    entries, stuck = make_undo(outbox, PUSH)
+    assert [each.why for each in stuck] == ["the values before it are not known"]
+    assert [(each.verb, each.expected) for each in entries] == [("delete", {"title": "Newer"})]
 
 
 def test_a_record_that_others_of_the_push_depend_on_may_have_another_update_time(outbox: Outbox) -> None:
