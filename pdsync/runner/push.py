@@ -84,7 +84,7 @@ class PushReceipt(Struct):
     already_so: int = 0  # applied ones that nothing had to be sent for
     unverified: int = 0  # applied ones that were sent and answered, but that no read shows
     open: int = 0  # planned ones that have not ended
-    undoable: int = 0  # applied ones that `undo` can take back
+    undoable: int = 0  # those that `undo` can take back
     not_undoable: list[str] = []  # why it can't take back others, each reason once
     requests: int = 0
     tokens: int = 0

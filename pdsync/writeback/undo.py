@@ -56,10 +56,11 @@ class _Push:
 
 
 def make_undo(outbox: Outbox, push_id: str) -> tuple[list[Entry], list[NotUndoable]]:
-    """The changes that undo the applied mutations of a push, the last one first; and the mutations that have none."""
-    done = [
-        each for each in outbox.mutations_of_push(push_id) if each.state == "applied" and each.reason != "already_so"
-    ]
+    """The changes that undo the mutations of a push, the last one first; and the mutations that have none.
+
+    Those that were not applied count as well where they had an effect, or may have had one.
+    """
+    done = [each for each in outbox.mutations_of_push(push_id) if _may_have_effect(outbox, each)]
     entries: list[Entry] = []
     not_undoable: list[NotUndoable] = []
     push = _Push(outbox, done)
@@ -74,6 +75,17 @@ def make_undo(outbox: Outbox, push_id: str) -> tuple[list[Entry], list[NotUndoab
     return entries, not_undoable
 
 
+def _may_have_effect(outbox: Outbox, mutation: Mutation) -> bool:
+    if mutation.state == "rejected" and mutation.reason == "ignored_fields" and mutation.verb == "update":
+        return isinstance(_restore(outbox, mutation, catalogue.operation(mutation.operation)), Entry)
+    if mutation.state == "needs_review":
+        resolution = outbox.resolution(mutation.id) or {}
+        return bool(outbox.attempts(mutation.id)) and resolution.get("verdict") != "rejected"
+    if mutation.state == "conflict":
+        return mutation.reason == "detected_late"
+    return mutation.state == "applied" and mutation.reason != "already_so"
+
+
 def find_reversals(outbox: Outbox, entries: Sequence[Entry]) -> list[Mutation]:
     """The mutations that undo the same as `entries`, also retries; not those that were dropped or changed nothing."""
     parents = {each.undo_of for each in entries}
@@ -86,6 +98,10 @@ def find_reversals(outbox: Outbox, entries: Sequence[Entry]) -> list[Mutation]:
 
 def _undo_one(outbox: Outbox, mutation: Mutation, push: _Push) -> Entry | str:
     operation = catalogue.operation(mutation.operation)
+    if mutation.state == "conflict":
+        return f"{mutation.detail}: set the value that is right yourself"
+    if mutation.state == "needs_review" and mutation.reason != "ignored_fields":
+        return f"it needs a review, and may have been carried out: pdsync queue show {mutation.seq}"
     if mutation.verb == "update":
         return _restore(outbox, mutation, operation)
     if mutation.verb == "add":

@@ -88,3 +88,39 @@ def test_w12_what_was_added_and_then_changed_by_the_same_push_is_deleted(remote:
     push(bare)
     states = {str(each["record"]["id"]): each["state"] for each in remote.dump("deals")}
     assert states[id] != "live"
+
+
+def test_w12_an_addition_that_was_applied_in_part_is_deleted(remote: Remote, bare: Project) -> None:
+    remote.fault(kind="mutate", path="/api/v2/deals", find='"Half done"', replace='"Half"')
+    added = queue(bare, "addDeal", "title=Half done")
+    push(bare, code=5)
+    ((state, id),) = bare.control("SELECT state, remote_id FROM mutations WHERE id = ?", added)
+    assert state == "needs_review"
+    ran = bare.here("undo", "last", "--json")
+    assert ran.summary["queued"] == 1, ran
+    push(bare)
+    assert {str(each["record"]["id"]): each["state"] for each in remote.dump("deals")}[id] != "live"
+
+
+def test_w12_an_update_that_was_applied_in_part_is_undone(remote: Remote, bare: Project) -> None:
+    id = deal(remote, value=5)
+    remote.fault(kind="mutate", path=f"/api/v2/deals/{id}", find='"value":77', replace='"value":5')
+    queue(bare, "updateDeal", f"id={id}", "value=77", "title=Taken")
+    push(bare, code=3)
+    assert record(remote, "deals", id)["title"] == "Taken"
+    remote.clear_faults()
+    ran = bare.here("undo", "last", "--json")
+    assert ran.summary["queued"] == 1, ran
+    push(bare)
+    assert record(remote, "deals", id)["title"] == "Mine"
+
+
+def test_w12_what_may_have_been_carried_out_is_named_until_a_person_knows(remote: Remote, bare: Project) -> None:
+    remote.fault(kind="reset_before", method="POST", path="/api/v2/deals", nth=1)
+    doubtful = queue(bare, "addDeal", "title=In doubt")
+    push(bare, "--create-doubt", "review", code=5)
+    undone = bare.here("undo", "last")
+    assert undone.code == 4, undone
+    assert "may have been carried out: pdsync queue show" in undone.err
+    assert bare.here("queue", "resolve", doubtful, "--as", "rejected").code == 0
+    assert bare.here("undo", "last").code == 0

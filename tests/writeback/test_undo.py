@@ -242,6 +242,33 @@ def test_w12_what_was_not_applied_is_not_undone(outbox: Outbox, state: State) ->
     assert make_undo(outbox, PUSH) == ([], [])
 
 
+def test_w12_the_part_of_an_update_that_was_not_ignored_is_undone(outbox: Outbox) -> None:
+    push(
+        outbox, "v2 updateDeal", {"id": 12, "title": "New", "value": 7}, "rejected", reason="ignored_fields",
+        base={"title": "Old", "value": 5}, after={"title": "New", "value": 5},
+    )  # fmt: skip
+    made = undo(outbox)
+    assert isinstance(made, Entry)
+    assert (made.payload, made.expected) == ({"id": 12, "title": "Old"}, {"title": "New"})
+
+
+def test_w12_an_update_of_which_all_was_ignored_is_not_undone(outbox: Outbox) -> None:
+    push(
+        outbox, "v2 updateDeal", {"id": 12, "title": "New"}, "rejected", reason="ignored_fields",
+        base={"title": "Old"}, after={"title": "Old"},
+    )  # fmt: skip
+    assert make_undo(outbox, PUSH) == ([], [])
+
+
+def test_w12_an_update_that_overwrote_another_users_is_named(outbox: Outbox) -> None:
+    push(
+        outbox, "v2 updateDeal", {"id": 12, "title": "New"}, "conflict", reason="detected_late",
+        detail="another user had written title = 'Theirs' meanwhile; it was overwritten",
+        base={"title": "Old"}, after={"title": "New"},
+    )  # fmt: skip
+    assert "'Theirs'" in str(undo(outbox))
+
+
 def test_w12_what_was_so_before_is_not_undone(outbox: Outbox) -> None:
     push(outbox, "v2 updateDeal", {"id": 12, "title": "New"}, reason="already_so", base={"title": "New"})
     assert make_undo(outbox, PUSH) == ([], [])

@@ -364,9 +364,9 @@ def _show_receipt(app: App, receipt: PushReceipt, seconds: float) -> None:
     if receipt.stopped:
         app.note(f"It stopped: {receipt.stopped}\nWhat was not sent is still in the queue: pdsync queue list")
     if receipt.undoable:
-        what = "it" if receipt.undoable == changed else f"{receipt.undoable:,} of its {counted(changed, 'change')}"
+        what = "it" if receipt.undoable >= changed else f"{receipt.undoable:,} of its {counted(changed, 'change')}"
         app.note(f"To undo {what}: pdsync undo {receipt.push_id}")
-    elif changed:
+    elif changed or receipt.not_undoable:
         app.note(f"It can't be undone: {'; '.join(receipt.not_undoable[:_REASONS])}.")
 
 
