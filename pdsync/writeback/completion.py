@@ -55,6 +55,28 @@ def complete(
     return completed
 
 
+def append_again(
+    operation: Operation, planned: Mapping[str, Any], queued: Mapping[str, Any], record: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The payload of a plan with its lists appended to those that `record` has by now.
+
+    Args:
+        operation: the update.
+        planned: the payload as the plan has completed it.
+        queued: the payload before that.
+        record: as it is now.
+    """
+    now = complete(operation, queued, record, append=True, currency=None)
+    lists: dict[str, Any] = {
+        name: value for name, value in now.items() if name in operation.body and isinstance(value, list)
+    }
+    custom = now.get("custom_fields")
+    if isinstance(custom, dict):
+        own = {code: value for code, value in custom.items() if isinstance(value, list)}
+        lists["custom_fields"] = {**planned["custom_fields"], **own}
+    return {**planned, **lists}
+
+
 def _complete_custom(value: Any, current: Any, record: Mapping[str, Any], *, append: bool, currency: str | None) -> Any:
     """The value of a custom field, completed: a list under policy `append`, an object always."""
     if append and isinstance(value, list):

@@ -27,6 +27,7 @@ from pdsync.errors import (
     Stopped,
 )
 from pdsync.writeback import fresh_reads
+from pdsync.writeback.completion import append_again
 from pdsync.writeback.effects import is_state, read_effect, read_entries_to_delete
 from pdsync.writeback.precondition import Before, EntriesState, Now, RecordState, decide, may_have_happened
 from pdsync.writeback.prepared import HeldBack, PreparedMutation, prepare_to_send
@@ -135,22 +136,23 @@ class Sender:
             PdsyncError: a read failed, or nothing can be stored. It may have been sent only if it is `armed`.
         """
         while True:
-            state = await self._attempt(_Sending(step, prepared, reads))
+            sending = _Sending(step, prepared, reads)
+            state = await self._attempt(sending)
             if state == "unknown":
-                state = await self._unknown_outcomes.resolve(prepared.mutation, prepared)
+                state = await self._unknown_outcomes.resolve(prepared.mutation, sending.prepared)
             if state != "approved":
                 return state
             reads = {}
 
     async def _attempt(self, sending: _Sending) -> State:
-        prepared, mutation = sending.prepared, sending.prepared.mutation
+        mutation = sending.prepared.mutation
         if mutation.verb == "add" and mutation.kind in self._full_kinds:
             raise HeldBack("the company's plan allows no more of these")
         while True:
             if state := await self._check_precondition(sending):
                 return state
             try:
-                call = check(prepared.operation, prepared.payload)
+                call = check(sending.prepared.operation, sending.prepared.payload)
                 request = request_of_call(call, before_send=lambda: self._arm(sending, call))  # noqa: B023
                 answer = await self.http.send(request)
             except _ReadTooOld:
@@ -168,6 +170,9 @@ class Sender:
         prepared, step = sending.prepared, sending.step
         attempts = self.outbox.attempts(prepared.mutation.id)
         now = await self._read_now(sending, is_first=not attempts)
+        if self.policy == "append" and step.verb == "update" and sending.base is not None:
+            prepared = self._append_again(prepared, sending.base)
+            sending.prepared = prepared
         tried = may_have_happened(attempts)
         if tried and prepared.shape.verb == "delete" and now.records and now.records[0].is_absent:
             tried = not await self._unknown_outcomes.is_removed_by_other(prepared)
@@ -191,6 +196,11 @@ class Sender:
         elif decision.fields and step.verb == "update":
             ending = replace(ending, base=sending.base)
         return self._settle(sending, ending)
+
+    def _append_again(self, prepared: PreparedMutation, record: dict[str, Any]) -> PreparedMutation:
+        """The mutation with its lists appended to those of the record as it was just read."""
+        queued = prepared.mutation.payload
+        return prepared.with_payload(append_again(prepared.operation, prepared.payload, queued, record))
 
     async def _read_now(self, sending: _Sending, *, is_first: bool) -> Now:
         """Read what the decision depends on; `sending.base` is what the attempt stores of it."""

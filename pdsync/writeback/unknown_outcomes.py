@@ -102,6 +102,8 @@ class UnknownOutcomes:
     def _prepare(self, mutation: Mutation) -> PreparedMutation:
         prepared = prepare_to_send(self.outbox, mutation, mutation.payload)
         attempts = self.outbox.attempts(mutation.id)
+        if attempts and mutation.verb == "update" and isinstance(attempts[-1].body, dict):
+            return prepared.with_payload({**prepared.payload, **attempts[-1].body})  # as the plan had completed it
         if attempts and attempts[0].marker:
             return prepared.with_payload({**prepared.payload, "origin_id": attempts[0].marker})
         return prepared
