@@ -65,11 +65,11 @@ def fields_not_returned(record: Mapping[str, Any], payload: Mapping[str, Any]) -
 def equivalent(sent: Any, stored: Any, *, exact: bool = False) -> bool:
     """Whether `stored`, the value that a record shows, is the value that was `sent`.
 
-    A text that was sent may be cleaned on arrival: its spaces, and its tags. With `exact` only the spaces around it may
-    differ from what is sent: this decides whether a text has to be sent at all.
+    A text that was sent may be cleaned on arrival: its spaces, and its tags. A flag that was emptied may be off. With
+    `exact` only the spaces around a text may differ from what is sent: this decides whether it has to be sent at all.
     """
     if _is_blank(sent) or _is_blank(stored):
-        return _is_blank(sent) and (_is_blank(stored) or stored is False)
+        return _is_blank(sent) and (_is_blank(stored) or (stored is False and not exact))
     if isinstance(sent, bool) or isinstance(stored, bool):
         return _parse_flag(sent) is not None and _parse_flag(sent) == _parse_flag(stored)
     if isinstance(sent, dict):

@@ -90,6 +90,28 @@ def test_w7_w12_a_note_gets_other_tags_and_undo_takes_them_back(remote: Remote, 
     assert content() == links[2]
 
 
+def test_w7_w12_a_flag_that_is_off_can_be_emptied_and_undo_does_so(remote: Remote, bare: Project) -> None:
+    fields = [each["record"] for each in remote.dump("deal_fields")]
+    code = next(
+        each["field_code"] for each in fields if each["field_type"] == "boolean" and len(each["field_code"]) == 40
+    )
+    id = next(each["record"]["id"] for each in remote.dump("deals") if each["state"] == "live")
+
+    def flag() -> bool | None:
+        (found,) = (each["record"] for each in remote.dump("deals") if each["record"]["id"] == id)
+        return dict(found["custom_fields"]).get(code)
+
+    push(bare, "updateDeal", f"id={id}", "--body", f'{{"custom_fields": {{"{code}": true}}}}')
+    push(bare, "updateDeal", f"id={id}", "--body", f'{{"custom_fields": {{"{code}": false}}}}')
+    push(bare, "updateDeal", f"id={id}", "--body", f'{{"custom_fields": {{"{code}": null}}}}')
+    assert flag() is None
+    push(bare, "updateDeal", f"id={id}", "--body", f'{{"custom_fields": {{"{code}": false}}}}')
+    assert flag() is False
+    assert bare.here("undo", "last").code == 0
+    assert bare.here(*PUSH).code == 0
+    assert flag() is None
+
+
 @pytest.mark.parametrize("fault", ["reset_before", "reset_after"])
 def test_w2_w4_a_lost_answer_to_other_tags_is_no_proof_of_them(remote: Remote, bare: Project, fault: str) -> None:
     id = next(each["record"]["id"] for each in remote.dump("notes") if each["state"] == "live")
