@@ -106,6 +106,7 @@ class Sender:
         self._snapshots: dict[str, tuple[Any, int]] = {}  # list → its snapshot, and for how many more additions
         self._snapshot_locks: dict[str, asyncio.Lock] = {}
         self._full_kinds: set[str] = set()  # of which the company's plan allows no more
+        self._own_times: dict[str, Any] = {}  # target → its update_time after our last update of it
         self.closed = False  # nothing more is sent
 
     def prepare(self, step: Step) -> PreparedMutation:
@@ -176,8 +177,11 @@ class Sender:
         tried = may_have_happened(attempts)
         if tried and prepared.shape.verb == "delete" and now.records and now.records[0].is_absent:
             tried = not await self._unknown_outcomes.is_removed_by_other(prepared)
+        planned = dict(step.base or {})
+        if "update_time" in planned and step.target in self._own_times:  # this push has moved it
+            planned["update_time"] = self._own_times[step.target]
         before = Before(
-            planned=step.base or {},
+            planned=planned,
             planned_entries=step.records,
             may_have_happened=tried,
             merged_into=self.outbox.merged_into(step.target) if step.verb == "merge" and step.target else None,
@@ -304,6 +308,8 @@ class Sender:
             log.debug("#%s: the answer could not be understood", mutation.seq, exc_info=True)
             self.outbox.doubt_answer(mutation.id, describe_error(error))
             return "unknown"
+        if mutation.verb == "update" and mutation.target and ending.after and "update_time" in ending.after:
+            self._own_times[mutation.target] = ending.after["update_time"]
         if ending.alarm:
             self._on_stop(GuardTripped("ignored_fields", ending.alarm))
         return self._settle(sending, ending)

@@ -1,4 +1,4 @@
-"""Policy append adds to the list that a record has when it is sent, whatever the plan saw."""
+"""The policies compare with what others have changed: append with the list as it is when sent, record with the time."""
 
 from __future__ import annotations
 
@@ -83,3 +83,25 @@ def test_w2_w4_the_next_push_recognizes_what_was_added_to_a_list(remote: Remote,
     ran = bare.here(*PUSH, "--policy", "append")
     assert ran.code == 0, ran
     assert bare.control("SELECT state, reason FROM mutations") == [("applied", "seen")]
+
+
+def test_w6_under_policy_record_our_own_change_is_no_other_users(remote: Remote, bare: Project) -> None:
+    id = person(remote)
+    for words in ("name=First", "name=Second", "emails=c@example.com"):
+        queue(bare, f"id={id}", words)
+    remote.advance(60)  # the record's time of change moves with each of them
+    ran = bare.here(*PUSH, "--policy", "record")
+    assert ran.code == 0, ran
+    assert bare.control("SELECT DISTINCT state FROM mutations") == [("applied",)]
+
+
+def test_w6_under_policy_record_a_change_before_ours_is_another_users(remote: Remote, bare: Project) -> None:
+    id = person(remote)
+    queue(bare, f"id={id}", "name=Mine")  # nothing to send
+    queue(bare, f"id={id}", "name=Second")
+    plan = bare.folder / "plan.json"
+    assert bare.here("push", "--dry-run", "--policy", "record", "--out", str(plan)).code == 0
+    remote.advance(60)
+    edit(remote, id, "theirs@example.com")
+    assert bare.here(*PUSH, str(plan)).code == 5
+    assert bare.control("SELECT state FROM mutations ORDER BY seq") == [("applied",), ("conflict",)]
