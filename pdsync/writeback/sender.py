@@ -347,7 +347,7 @@ class Sender:
         """How a mutation ends that Pipedrive refused."""
         mutation = sending.prepared.mutation
         if isinstance(error, NotFound) and mutation.verb == "delete":
-            is_repeated = len(self.outbox.attempts(mutation.id)) > 1
+            is_repeated = may_have_happened(self.outbox.attempts(mutation.id)[:-1])
             if is_repeated or self._existed(sending.step):
                 return Ending("applied", None if is_repeated else "already_so")
             return Ending("rejected", "not_found", message)

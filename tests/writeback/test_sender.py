@@ -349,3 +349,12 @@ async def test_w2_a_repeated_deletion_that_finds_nothing_was_carried_out_by_an_e
     answers = {DEAL: (OLD, OLD, OLD), REMOVE: (LOST, 404)}
     state, _ = await send(outbox, answers, mutation)
     assert (state, outbox.get(mutation.id).reason) == ("applied", None)
+
+
+async def test_w2_a_deletion_that_was_only_refused_before_is_not_claimed_where_nothing_is_there(outbox: Outbox) -> None:
+    mutation = queue(outbox, DELETE)
+    burst = web.json_response({"success": False}, status=429, headers={"x-ratelimit-reset": "1"})
+    state, api = await send(outbox, {DEAL: OLD, REMOVE: (lambda request: burst, 404)}, mutation)
+    assert api.writes == [REMOVE, REMOVE]
+    assert [each.closed_as for each in outbox.attempts(mutation.id)] == ["not_executed", "answered"]
+    assert (state, outbox.get(mutation.id).reason) == ("applied", "already_so")
