@@ -76,6 +76,10 @@ class QueueReader:
             images=images,
         )
 
+    def newest(self) -> int:
+        """The number of the mutation that was queued last; 0 where there is none."""
+        return int(str(self.control.rows("SELECT coalesce(max(seq), 0) FROM mutations")[0][0]))
+
     def mutations_of_push(self, push_id: str, *, images: bool = True) -> list[Mutation]:
         """The mutations of a push; `images` adds the record before and after each."""
         return self._select("push_id = ?", push_id, images=images)

@@ -17,7 +17,7 @@ from pdsync.cli.commands.sql import ask
 from pdsync.cli.conflicts import describe_conflict
 from pdsync.cli.ids import IdCommand
 from pdsync.core import catalogue, cells, raw_request
-from pdsync.core.wording import counted
+from pdsync.core.wording import counted, number_ranges
 from pdsync.errors import ConfigError
 from pdsync.load import results
 from pdsync.model import OPEN, State
@@ -79,8 +79,8 @@ def add(
     )
     with push.opened(app.settings) as (outbox, names):
         styles = detect_styles([given], decimal)
-        queued = outbox.add([enqueue.make_entry(names, found, given, key=key, name=name, styles=styles)])
-        _show(app, outbox, queued, names)
+        entry = enqueue.make_entry(names, found, given, key=key, name=name, styles=styles)
+        _add(app, outbox, [entry], names)
 
 
 @queue.command("import")
@@ -243,7 +243,7 @@ def retry(app: App, mutations: tuple[str, ...]) -> None:
         for each in old:
             if each.state not in ("rejected", "conflict", "needs_review"):
                 raise ConfigError(f"#{each.seq} is {each.state}: it can't be retried. Nothing was queued.")
-        _show(app, outbox, outbox.add([enqueue.copy_for_retry(each) for each in old]), names)
+        _add(app, outbox, [enqueue.copy_for_retry(each) for each in old], names)
 
 
 @queue.command("resolve", cls=IdCommand)
@@ -358,7 +358,7 @@ def _queue(
         if bad and skip_bad:
             _write_bad(skip_bad, bad, null_clears=read.null_clears)
             app.note(f"{counted(len(bad), 'row')} not queued: {skip_bad} says why.")
-        _show(app, outbox, outbox.add(good), names)
+        _add(app, outbox, good, names)
 
 
 def _group_by_operation(
@@ -409,12 +409,31 @@ def _write_bad(path: Path, bad: list[enqueue.BadRow], *, null_clears: bool) -> N
             writer.writerow([*given, each.number, cells.guarded(each.why)])
 
 
-def _show(app: App, outbox: Outbox, queued: list[Mutation], names: NameResolver) -> None:
+def _add(app: App, outbox: Outbox, entries: list[Entry], names: NameResolver) -> None:
+    """Queue entries and show them; apart from those whose keys were used before."""
+    before = outbox.newest()
+    found = {each.id: each for each in outbox.add(entries)}
+    queued = [each for each in found.values() if each.seq > before]
+    _show(app, outbox, list(found.values()), queued, names)
+    left_out = len(entries) - len(queued)
+    if left_out:
+        others = [each.seq for each in found.values() if each.seq <= before]
+        by = f", by {number_ranges(sorted(others))}" if others else " in the same file"
+        app.note(
+            f"{counted(left_out, 'change')} not queued: {'its key was' if left_out == 1 else 'their keys were'} used"
+            f" before{by}. Another value needs another key."
+        )
+
+
+def _show(app: App, outbox: Outbox, found: list[Mutation], queued: list[Mutation], names: NameResolver) -> None:
     if missing := missing_records.find_missing(names.names, outbox, queued):
         app.note(missing_records.describe_missing(missing))
     if app.json:
-        for each in queued:
+        for each in found:
             app.emit(_facts(each))
+        return
+    if not queued:
+        app.note("Nothing was queued.")
         return
     tables.show(app, queue_overview.list_mutations(queued[:20], names))
     more = f" ({len(queued) - 20:,} more)" if len(queued) > 20 else ""
