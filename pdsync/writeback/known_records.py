@@ -8,14 +8,17 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
+from pdsync.errors import ConfigError
 from pdsync.sql import first, quoted
 from pdsync.writeback.precondition import may_have_happened
 from pdsync.writeback.shapes import find_stream, row_key, shape
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import duckdb
 
-    from pdsync.model import Operation, Stream
+    from pdsync.model import Mutation, Operation, Stream
     from pdsync.writeback.outbox import Outbox
 
 _NEAR = 3  # ids that a hint names
@@ -76,6 +79,22 @@ class KnownRecords:
     def may_have_happened(self, id: str) -> bool:
         """Whether an earlier attempt of the mutation with this id may have been carried out."""
         return may_have_happened(self._outbox.attempts(id))
+
+    def find_not_added(self, mutation: Mutation, planned: Collection[str]) -> int | str | None:
+        """The number, or the id, of a mutation that `mutation` refers to and that has added nothing, nor will.
+
+        Args:
+            mutation: a mutation of the queue.
+            planned: ids of mutations that the same push sends.
+        """
+        for id in sorted(mutation.references - set(planned)):
+            try:
+                other = self._outbox.get(id)
+            except ConfigError:
+                return id
+            if other.state != "applied" or other.remote_id is None:
+                return other.seq
+        return None
 
     def hint(self, kind: str, target: str) -> str:
         """A hint about a record that never existed: similar ids."""

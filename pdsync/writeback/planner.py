@@ -130,6 +130,7 @@ class Planner:
         # The records as the mutations planned so far leave them; None where one of them deletes it.
         self._images: dict[str, fresh_reads.FreshRecord | None] = dict(reads)
         self._writers: dict[str, dict[str, int]] = {}  # target → field → the number of the last mutation that sets it
+        self._sent: set[str] = set()  # ids of the mutations planned so far that are sent
         self._merged: dict[str, str] = {}  # target of a loser → the id of the record that it will be merged into
         self._never_shown = {target for target, read in reads.items() if read.record is None and not read.is_hidden}
         self._changed_roots: set[str] = set()
@@ -147,6 +148,7 @@ class Planner:
         after = self._find_decisive(prepared, decision)
         preview = self._preview(prepared, record, decision)
         seen = self._is_known(prepared)
+        warnings = (*preview.warnings, *self._warn_of_parent(prepared, decision))
         self._apply(prepared, decision)
         to_delete = self.to_delete.get(mutation.id)
         return Step(
@@ -166,7 +168,7 @@ class Planner:
             seen=seen,
             reason=decision.reason,
             detail=self._detail(prepared, decision, after),
-            warnings=preview.warnings,
+            warnings=warnings,
             moves=self.moves.get(mutation.id, {}),
             into=prepared.addresses[1].target if mutation.verb == "merge" and prepared.addresses else None,
             after=after,
@@ -221,6 +223,8 @@ class Planner:
         """Change the images of the records as the mutation will change the records."""
         mutation = prepared.mutation
         self._changed_roots |= _find_roots(prepared)
+        if decision.outcome == "send" and self.known_records.find_not_added(mutation, self._sent) is None:
+            self._sent.add(mutation.id)
         if mutation.verb == "add" and mutation.target:  # it may add what is not there yet
             inside = f"{mutation.target}/"
             self._never_shown = {each for each in self._never_shown if not each.startswith(inside)}
@@ -238,6 +242,13 @@ class Planner:
             self._images[target] = replace(image, record=_apply_update(image.record or {}, prepared.body))
 
     # What people see of it.
+
+    def _warn_of_parent(self, prepared: PreparedMutation, decision: Decision) -> tuple[str, ...]:
+        """A warning about a mutation that will be held back: the record that it refers to is not added."""
+        parent = self.known_records.find_not_added(prepared.mutation, self._sent)
+        if parent is None or decision.outcome != "send":
+            return ()
+        return (f"not sent as long as #{parent}, which it refers to, is not applied",)
 
     def _preview(self, prepared: PreparedMutation, record: Mapping[str, Any] | None, decision: Decision) -> _Preview:
         if prepared.fault:
