@@ -101,7 +101,9 @@ class ArchiveReload:
         return {
             (walk.stream, walk.version, walk.source)
             for walk, state in self._walks
-            if walk.stream in names and walk.is_of_a_list and _is_known(walk)
+            if walk.stream in names
+            and walk.is_of_a_list
+            and _is_known(walk)
             # A walk that was dropped before its first page was refused, or began again.
             and (state in ("sealed", "applied", "pruned") or walk.id in self._pages)
         }
