@@ -389,7 +389,9 @@ class _Windows:
                     reached, is_last = None, page.next is None or bool(target.times(page))
                 else:
                     reached = last_change(page, target.field, before)
-                    is_last = page.next is None or reached is None or reached < progress.window.since
+                    # Only the next cursor ends a list, never an empty page. Records without a time are not its own.
+                    is_over = page.rows > 0 if reached is None else reached < progress.window.since
+                    is_last = page.next is None or is_over
                 scheduler.record_page(progress, page.rows, reached)
                 progress.divisible = progress.divisible and not is_last
                 await self._fetched.put((number, replace(page, next=None) if is_last else page, reached))

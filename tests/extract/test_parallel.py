@@ -284,3 +284,25 @@ def test_s1_a_list_that_can_not_be_relied_upon_to_sort_is_read_with_one_cursor(t
     assert len(found) == 80
     assert not any(is_parallel(page) for page in found)
     assert all(before.next for before, _ in pairwise(found))
+
+
+@pytest.mark.parametrize("way", ["asc", "desc"])
+def test_s4_an_empty_page_that_names_a_next_one_is_no_end_of_a_window(way: str) -> None:
+    server, when, empty = Server(), newest_often(2), 0
+    count = 2 * LONG * PAGE
+    server.fill("getDeals", count, lambda number: None if number > count - 3 * PAGE else when(number))
+    listed = server.list
+
+    def answer(operation: str, query: Mapping[str, str]) -> tuple[list[tuple[str, int]], str | None]:
+        nonlocal empty
+        cursor = query.get("cursor", "")
+        if cursor and not cursor.endswith(" ") and query["sort_direction"] == way:
+            empty += 1
+            return [], f"{cursor} "
+        return listed(operation, query)
+
+    server.list = answer  # type: ignore[method-assign]
+    found, _ = run_virtually(read(target_of(server)))
+    assert any(is_parallel(page) for page in found)
+    assert len(ids(found)) == count
+    assert empty
