@@ -96,3 +96,20 @@ def test_the_last_reading_is_unknown_where_control_db_lost_its_run(
     assert find_last_reading(loader.connection, "deals", "live", "v2", order) == LastReading("a", T0, ["b", "c"])
     assert find_last_reading(loader.connection, "deals", "live", "v2", {"b": 1}) is None
     assert find_last_reading(loader.connection, "deals", "archived", "v2", order) is None
+
+
+@pytest.mark.parametrize("clock", [timedelta(0), timedelta(hours=-2)])
+def test_s4_parents_that_come_after_the_last_reading_in_the_walk_of_an_older_run_are_read(
+    loader: Loader, clock: timedelta, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, now = T0 - timedelta(days=300), datetime.now(UTC)
+    monkeypatch.setattr(parent_keys, "opened_at", lambda walk: now - clock)
+    load(loader, "a", deal(1, old), number=1, at=T0 - timedelta(days=1))
+    loader.connection.execute("UPDATE deals SET _synced_at = ?", [now - timedelta(days=1)])
+    load(loader, "b", deal(2, old), number=2)
+    load(loader, "a", deal(3, old), number=3, at=T0 + timedelta(hours=1))  # run c has continued the walk of run a
+    loader.connection.execute("UPDATE meta.checkpoints SET run_id = 'b', walk = 2")
+    reading = find_last_reading(loader.connection, "deals", "live", "v2", {"a": 0, "b": 1, "c": 2})
+    assert reading == LastReading("b", now - clock, ["c"], ["a"])
+    assert 3 in select_parents(loader.connection, Parent("deals", "id"), T0, reading=reading)
+    assert 1 not in select_parents(loader.connection, Parent("deals", "id"), T0, reading=reading)

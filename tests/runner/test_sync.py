@@ -9,10 +9,13 @@ import duckdb
 import pytest
 
 from pdsync.core import catalogue, config
+from pdsync.core.http import Http
 from pdsync.runner.loader import Loader
 from pdsync.runner.sync.sync import SyncRun, sync
 from pdsync.runner.sync.sync_request import SyncRequest
-from tests.runner.kit import open_session
+from pdsync.sandbox import Limits, Sizes, generate_company, running
+from tests.runner.kit import T0, open_session
+from tests.support.knobs import smaller_pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -158,3 +161,36 @@ async def test_l5_archived_leads_wait_for_their_turn_until_a_lead_is_archived(
     assert await read()
     assert ask(f"SELECT is_archived FROM leads WHERE id = '{id}'") == [(True,)]
     assert await read(SyncRequest(("leads",)))  # named
+
+
+@pytest.fixture
+def company() -> Iterator[RunningSandbox]:
+    """A company with line items."""
+    sizes = Sizes(deals=40, files=1, mail_threads=1, activities=1)
+    with running(generate_company(seed=3, sizes=sizes, now=T0), limits=Limits(burst=None, daily_tokens=None)) as box:
+        yield box
+
+
+async def test_s4_s9_line_items_of_deals_that_came_in_the_walk_of_an_older_run_are_read(
+    company: RunningSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PDSYNC_API_TOKEN", company.token)
+    monkeypatch.setitem(Http.__init__.__kwdefaults__ or {}, "backoff_s", 0.001)
+
+    async def sync_here(folder: str) -> tuple[int, list[Any]]:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        settings = config.load(tmp_path / folder, {"account.base_url": company.url, "limits.burst": 0})
+        receipt = await sync(settings, SyncRequest(("deals", "deal_products")))
+        with duckdb.connect(str(settings.warehouse), read_only=True) as warehouse:
+            return receipt.exit_code, warehouse.execute("SELECT id FROM deal_products ORDER BY id").fetchall()
+
+    with smaller_pages(10):
+        for _ in range(2):  # each reads a page of the deals, and the line items of what is there
+            company.faults.add(kind="status", status=503, path=r"/v2/deals\?", nth=2, times=99)
+            code, _ = await sync_here("troubled")
+            assert code == 1
+            company.faults.clear()
+            company.clock.advance(3600)
+        expected = await sync_here("untroubled")
+        assert expected[1]
+        assert await sync_here("troubled") == expected

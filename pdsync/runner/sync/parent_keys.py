@@ -30,6 +30,7 @@ class LastReading(Struct, frozen=True):
     run: str  # rows of this run are newer if they were loaded after `opened_at`
     opened_at: datetime  # by this machine's clock
     runs: list[str]  # that began after it: all of their rows are newer
+    continued: list[str] = []  # that began before it, and whose walks were loaded further since: newer by either clock
 
 
 def find_last_reading(
@@ -51,7 +52,14 @@ def find_last_reading(
     opened = opened_at(int(row[1])) if row else None
     if not row or opened is None or row[0] not in run_order:
         return None
-    return LastReading(row[0], opened, [run for run, position in run_order.items() if position > run_order[row[0]]])
+    later = [run for run, position in run_order.items() if position > run_order[row[0]]]
+    continued = connection.execute(
+        "SELECT DISTINCT run_id FROM meta._applied_batches"
+        " WHERE rowid > (SELECT min(rowid) FROM meta._applied_batches WHERE run_id = $1 AND walk = $2)"
+        " AND run_id <> $1 AND NOT list_contains($3::VARCHAR[], run_id) ORDER BY 1",
+        [row[0], row[1], later],
+    ).fetchall()
+    return LastReading(row[0], opened, later, [str(run) for (run,) in continued])
 
 
 def select_parents(
@@ -99,8 +107,12 @@ def select_parents(
         conditions.append(f"{key} NOT IN (SELECT {quoted(unread[1])} FROM {quoted('main', unread[0])})")
     if since is not None:
         if reading:
-            changed = "(_run_id IN (SELECT unnest(?::VARCHAR[])) OR (_run_id = ? AND _synced_at >= ?))"
+            changed = (
+                "(_run_id IN (SELECT unnest(?::VARCHAR[])) OR (_run_id = ? AND _synced_at >= ?)"
+                " OR (_run_id IN (SELECT unnest(?::VARCHAR[])) AND (_synced_at >= ? OR _verified_at >= ?)))"
+            )
             values += [reading.runs, reading.run, reading.opened_at]
+            values += [reading.continued, reading.opened_at, since]
         else:
             changed = "_synced_at >= ?"
             values.append(since + overlap + _SECOND)
