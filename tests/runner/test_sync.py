@@ -194,3 +194,27 @@ async def test_s4_s9_line_items_of_deals_that_came_in_the_walk_of_an_older_run_a
         expected = await sync_here("untroubled")
         assert expected[1]
         assert await sync_here("troubled") == expected
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+async def test_s9_a_continued_run_reads_the_line_items_of_the_deals_that_it_lacked_before(
+    company: RunningSandbox, tmp_path: Path, is_cut: bool
+) -> None:
+    async def read_here(folder: str, *names: str, resumed: bool = False) -> tuple[bool, list[Any]]:
+        async with open_session(tmp_path / folder, company, run="night") as session:
+            session.receipt.resumed = resumed
+            receipt = await read(session, *names)
+            rows = session.loader.connection.execute("SELECT id FROM deal_products ORDER BY id").fetchall()
+            return receipt.complete, rows
+
+    for folder in ("killed", "whole"):
+        (tmp_path / folder).mkdir()
+    with smaller_pages(10):
+        company.faults.add(kind="status", status=503, path=r"/v2/deals\?", nth=2, times=99)
+        company.faults.add(kind="status", status=503, path="/deals/products", nth=2 if is_cut else 99, times=99)
+        complete, _ = await read_here("killed", "deals", "deal_products")
+        assert not complete
+        company.faults.clear()
+        expected = await read_here("whole", "deals", "deal_products")
+        assert await read_here("killed", "deals", "deal_products", resumed=True) == expected
+        assert expected[0]

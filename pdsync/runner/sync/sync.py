@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from pdsync.core import catalogue
 from pdsync.core.log import log
 from pdsync.errors import DependentsBudgetSpent, FeatureOff, PdsyncError, Stopped
 from pdsync.model import StreamReceipt
@@ -82,6 +83,7 @@ class SyncRun:
         # The lists (stream, source) that this run had read to their ends before it was interrupted.
         self.done = session.control.finished_lists(receipt.run_id) if receipt.resumed else set()
         self.unread = set[tuple[str, str]]()  # of those that wait
+        self.behind = set[str]()  # streams whose parents were not read to their ends before: no list of them is done
         self.errors: dict[str, PdsyncError] = {}
         self.stopped: Stopped | None = None
 
@@ -104,8 +106,10 @@ class SyncRun:
         tasks = dict[str, asyncio.Task[None]]()
 
         async def read(stream: Stream) -> None:
-            needed = stream.parents(self.session.settings.api)
-            await asyncio.gather(*(tasks[name] for name in needed & tasks.keys()))
+            needed = stream.parents(self.session.settings.api) & tasks.keys()
+            await asyncio.gather(*(tasks[name] for name in needed))
+            if not all(map(self._was_done, needed)):  # it has read the children of those records that were there
+                self.behind.add(stream.name)
             await self._read_stream_or_fail(stream, tasks.get(stream.fields or ""))
 
         tasks.update((stream.name, asyncio.create_task(read(stream))) for stream in streams)
@@ -116,6 +120,11 @@ class SyncRun:
                 task.cancel()
             await asyncio.gather(*tasks.values(), return_exceptions=True)
             raise
+
+    def _was_done(self, name: str) -> bool:
+        """Whether this run had read all lists of a stream before it was interrupted."""
+        _, sources = catalogue.stream(name).sources(self.session.settings.api)
+        return {(name, source.name) for source in sources} <= self.done
 
     async def _read_stream_or_fail(self, stream: Stream, definitions: asyncio.Task[None] | None) -> None:
         """Bring one stream up to date; an error is recorded, and the other streams continue, unless it stops the run.
@@ -198,13 +207,14 @@ class SyncRun:
         readings = dict[str, asyncio.Task[None]]()
 
         async def read(source: Source) -> None:
-            is_done = (stream.name, source.name) in self.done
+            is_behind = stream.name in self.behind
+            is_done = (stream.name, source.name) in self.done and not is_behind
             if source.origin and (stream.name, source.name) in self.waiting and not is_done:
                 await asyncio.wait([readings[source.origin.source]])
                 if await loader.do(receive_nothing, loader.connection, stream, source, self.session.receipt.run_id):
                     self.unread.add((stream.name, source.name))
                     return
-            await self.reader.read_source(stream, source, version, is_done=is_done)
+            await self.reader.read_source(stream, source, version, is_done=is_done, is_behind=is_behind)
 
         readings.update((source.name, asyncio.create_task(read(source))) for source in sources)
         ends = await asyncio.gather(*readings.values(), return_exceptions=True)

@@ -110,7 +110,9 @@ class WalkReader:
             return False
         return not await session.loader.do(session.loader.has_been_synced, stream)
 
-    async def read_source(self, stream: Stream, source: Source, version: Version, *, is_done: bool) -> None:
+    async def read_source(
+        self, stream: Stream, source: Source, version: Version, *, is_done: bool, is_behind: bool = False
+    ) -> None:
         """Bring one list of a stream up to date: finish open walks of earlier runs, then walk it, unless it is done.
 
         Args:
@@ -118,6 +120,7 @@ class WalkReader:
             source: the list.
             version: of the API.
             is_done: whether this run had read the list to its end before it was interrupted.
+            is_behind: a walk that this run began before lacks the lists of parents that have come since.
         """
         control = self.session.control
         for walk, state in control.unfinished_walks(stream.name):
@@ -126,7 +129,7 @@ class WalkReader:
             if walk.version == version:
                 is_read = await self.read_walk(stream, source, walk, is_sealed=state == "sealed")
                 # The walk of an older run is complete now, but only as of the time it began.
-                is_done = is_done or (is_read and walk.run_id == self.session.receipt.run_id)
+                is_done = is_done or (is_read and not is_behind and walk.run_id == self.session.receipt.run_id)
             else:
                 control.end_walk(walk.id, "dropped")
         if not is_done:
