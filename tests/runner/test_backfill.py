@@ -9,10 +9,11 @@ import pytest
 from msgspec.structs import replace
 
 from pdsync.core import catalogue, config
+from pdsync.core.http import Http
 from pdsync.errors import ConfigError
 from pdsync.model import Page
 from pdsync.runner.connection import concurrency
-from pdsync.runner.sync.backfill import BackfillRequest, BackfillRun, _check_times
+from pdsync.runner.sync.backfill import BackfillRequest, BackfillRun, _check_times, backfill
 from tests.runner.kit import T0, deal, encode, open_session
 
 if TYPE_CHECKING:
@@ -97,3 +98,23 @@ async def test_s1_what_a_stopped_backfill_has_fetched_of_a_window_is_in_the_tabl
         assert session.receipt.streams["deals"].read == 2
         assert session.receipt.exit_code == 3
         assert [state for _, state in session.control.walks()] == ["open"]  # the next run continues it
+
+
+async def test_s9_a_backfill_of_one_version_is_not_continued_with_the_other(
+    box: RunningSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PDSYNC_API_TOKEN", box.token)
+    monkeypatch.setitem(Http.__init__.__kwdefaults__ or {}, "backoff_s", 0.001)
+    v2, v1 = (
+        config.load(tmp_path, {"account.base_url": box.url, "account.api": version, "limits.burst": 0})
+        for version in ("v2", "v1")
+    )
+    request = BackfillRequest(datetime(2000, 1, 1, tzinfo=UTC))
+    box.faults.clear()
+    box.faults.add(kind="status", status=503, path="updated_since")
+    assert (await backfill(v1, request)).exit_code == 1  # leads and notes are left: the only lists of v1 that take a time
+    box.faults.clear()
+    receipt = await backfill(v2, request)
+    assert receipt.complete
+    assert receipt.streams["deals"].read == 8
+    assert (await backfill(v1, request)).resumed

@@ -12,7 +12,7 @@ from pdsync.core import config
 from pdsync.core.control import Control
 from pdsync.core.control.windows import Windows
 from pdsync.runner.pipelines.backfill_cost import estimate_backfill
-from pdsync.runner.sync.backfill import BackfillRequest
+from pdsync.runner.sync.backfill import BackfillRequest, names_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,10 @@ def test_a_backfill_costs_what_its_rows_take_and_the_definitions_before_it(setti
 def test_an_interrupted_one_costs_what_its_windows_have_left(settings: Settings) -> None:
     control = Control(settings.control)
     control.start_run("job", REQUEST.command, JUNE)
-    Windows(control).plan("job", [("deals", "live", "v2", "getDeals")], JANUARY, MARCH)
+    windows = Windows(control)
+    windows.plan("job", names_of(REQUEST.lists("v2")), JANUARY, MARCH)
+    [archived] = [window for window, _ in windows.unfinished("job") if window.source == "archived"]
+    control.end_walk(windows.begin(archived, "job").id, "applied")
     control.close()
     [deals] = estimate_backfill(settings, REQUEST)
     assert (deals.requests, deals.tokens) == (3, 30)  # four fifths of 59 days of 24

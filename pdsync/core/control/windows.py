@@ -49,16 +49,28 @@ class Windows:
     def __init__(self, control: Control) -> None:
         self._control = control
 
-    def job(self, command: str) -> str | None:
-        """The newest run of `command` that has windows left to read or to load."""
+    def job(self, command: str, lists: Iterable[tuple[str, str, Version, str]]) -> str | None:
+        """The newest run of `command` that has windows left to read or to load, if it is of the same lists.
+
+        With other settings (the version of the API) a command reads other lists, of which that run knows nothing.
+
+        Args:
+            command: the command line.
+            lists: stream, source, version and operation of each.
+        """
+        wanted = set(lists)
         with self._control.transaction() as db:
-            row = db.execute(
+            jobs = db.execute(
                 "SELECT r.id FROM runs r WHERE r.command = ? AND EXISTS (SELECT 1 FROM windows w LEFT JOIN walks k"
                 f" ON k.id = w.walk WHERE w.job = r.id AND {_IS_UNFINISHED})"
-                " ORDER BY r.started_at DESC, r.id DESC LIMIT 1",
+                " ORDER BY r.started_at DESC, r.id DESC",
                 (command,),
-            ).fetchone()
-        return str(row[0]) if row else None
+            ).fetchall()
+            for (job,) in jobs:
+                of = db.execute("SELECT DISTINCT stream, source, version, operation FROM windows WHERE job = ?", (job,))
+                if set(of.fetchall()) == wanted:
+                    return str(job)
+        return None
 
     def plan(
         self,

@@ -11,6 +11,7 @@ from pdsync.load import warehouse as files
 from pdsync.runner import unlocked
 from pdsync.runner.pipelines.forecast import StreamForecast
 from pdsync.runner.pipelines.list_cost import count_requests
+from pdsync.runner.sync.backfill import names_of
 from pdsync.sql import first, quoted
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _remaining_parts(settings: Settings, request: BackfillRequest) -> list[_Part
         return None
     with unlocked.open_control(settings) as control:
         windows = Windows(control)
-        if (job := windows.job(request.command)) is None:
+        if (job := windows.job(request.command, names_of(request.lists(settings.api)))) is None:
             return None
         left = [window for window, state in windows.unfinished(job) if state != "sealed"]
     lists = {(part[0].name, part[1].name): part[:3] for part in _all_parts(settings, request)}

@@ -74,6 +74,11 @@ class BackfillRequest(Struct, frozen=True):
         return found
 
 
+def names_of(lists: Sequence[tuple[Stream, Version, Source, Operation]]) -> list[tuple[str, str, Version, str]]:
+    """The names of stream and source, the version, and the operation of each list: what a window is of."""
+    return [(stream.name, source.name, version, operation.id) for stream, version, source, operation in lists]
+
+
 def _lists_by_time(stream: Stream, prefer: Version) -> list[tuple[Stream, Version, Source, Operation]]:
     version, sources = stream.sources(prefer)
     found = [(stream, version, source, catalogue.operations(version)[source.operation]) for source in sources]
@@ -101,7 +106,7 @@ async def backfill(settings: Settings, request: BackfillRequest, on_event: OnEve
     """
     lists = request.lists(settings.api)
     _check_times(request)
-    budget, is_continued = _budget_left(settings, request)
+    budget, is_continued = _budget_left(settings, request, lists)
     fields = tuple(dict.fromkeys(stream.fields for stream, *_ in lists if stream.fields))
     if fields and not is_continued:  # without their definitions, custom fields would have no columns
         definitions = await sync(settings, SyncRequest(fields, budget=budget), on_event)
@@ -133,7 +138,9 @@ def _check_times(request: BackfillRequest) -> None:
         )
 
 
-def _budget_left(settings: Settings, request: BackfillRequest) -> tuple[int | None, bool]:
+def _budget_left(
+    settings: Settings, request: BackfillRequest, lists: Sequence[tuple[Stream, Version, Source, Operation]]
+) -> tuple[int | None, bool]:
     """The tokens that this run may spend (None: no limit), and whether it continues an earlier one.
 
     Raises:
@@ -141,7 +148,7 @@ def _budget_left(settings: Settings, request: BackfillRequest) -> tuple[int | No
     """
     with unlocked.open_control(settings) as control:
         stored = Windows(control)
-        is_continued = stored.job(request.command) is not None
+        is_continued = stored.job(request.command, names_of(lists)) is not None
         if request.budget is None or not request.per_day:
             return request.budget, is_continued
         pages = stored.pages_of_day(f"{datetime.now(UTC):%Y-%m-%d}")
@@ -160,15 +167,14 @@ def _begin(
 ) -> Receipt:
     """The receipt of the backfill to continue, or a new one with a window for each list."""
     receipt = begin_receipt(request.command)
-    if job := stored.job(request.command):
+    if job := stored.job(request.command, names_of(lists)):
         return replace(receipt, run_id=job, resumed=True)
     control.start_run(receipt.run_id, receipt.command, receipt.started_at)
     since = request.since.astimezone(UTC).replace(microsecond=0)
     until = min(request.until or began, began).astimezone(UTC).replace(microsecond=0)
     if since < until:
         # In one transaction: a continued run takes the windows in control.db for all of them.
-        windows_of = [(stream.name, source.name, version, operation.id) for stream, version, source, operation in lists]
-        stored.plan(receipt.run_id, windows_of, since, until)
+        stored.plan(receipt.run_id, names_of(lists), since, until)
     return receipt
 
 

@@ -16,14 +16,17 @@ from pdsync.core.control.windows import Windows
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pdsync.model import Version
+
 SINCE, MIDDLE, UNTIL = (datetime(2026, month, 1, tzinfo=UTC) for month in (1, 2, 3))
+LISTS: list[tuple[str, str, Version, str]] = [("deals", "list", "v2", "getDeals")]
 
 
 def planned(path: Path) -> tuple[Control, Windows]:
     control = Control(path)
     control.start_run("job", "backfill", UNTIL)
     windows = Windows(control)
-    windows.plan("job", [("deals", "list", "v2", "getDeals")], SINCE, UNTIL)
+    windows.plan("job", LISTS, SINCE, UNTIL)
     return control, windows
 
 
@@ -46,7 +49,18 @@ def test_a_window_is_done_when_its_walk_is_applied(tmp_path: Path) -> None:
     assert {walk.id: state for walk, state in control.walks()} == {first.id: "dropped", second.id: "open"}
     control.end_walk(second.id, "applied")
     assert windows.unfinished("job") == []
-    assert windows.job("backfill") is None
+    assert windows.job("backfill", LISTS) is None
+
+
+@pytest.mark.parametrize(
+    "others", [[], [("deals", "list", "v1", "getDeals")], [*LISTS, ("leads", "live", "v1", "getLeads")]]
+)
+def test_s9_a_job_of_other_lists_is_not_continued(
+    tmp_path: Path, others: list[tuple[str, str, Version, str]]
+) -> None:
+    _, windows = planned(tmp_path / "control.db")
+    assert windows.job("backfill", LISTS) == "job"
+    assert windows.job("backfill", others) is None
 
 
 @pytest.mark.parametrize(("state", "is_left"), [("applied", False), ("sealed", True), ("dropped", True)])
@@ -61,7 +75,7 @@ def test_s9_a_pruned_window_is_done_only_if_it_was_applied(tmp_path: Path, state
         control.end_walk(walk.id, "pruned")
     again = replace(window, walk=None, asked_since=MIDDLE, asked_until=UNTIL)  # by a new walk: the old one has no pages
     assert windows.unfinished("job") == ([(again, "open")] if is_left else [])
-    assert windows.job("backfill") == ("job" if is_left else None)
+    assert windows.job("backfill", LISTS) == ("job" if is_left else None)
 
 
 def test_a_project_with_a_begun_backfill_of_the_version_before_keeps_its_windows(tmp_path: Path) -> None:
