@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pdsync.model import Operation, Page, Parent, Walk
 
 Key = int | str
+_MOST_REMOVED = 10  # parents that may all have been removed since their own stream was read
 
 
 class _Cursor(Struct):
@@ -52,7 +53,7 @@ async def dependents(
     """Yield the pages of `operation` for each of `keys`.
 
     A parent that was removed meanwhile is skipped; its own stream reports it. Where that is the last parent, the last
-    page has a cursor to it, although the walk has ended.
+    page has a cursor to it, although the walk has ended. Where none of them has a list, it is the list that is missing.
 
     Args:
         client: makes the calls.
@@ -69,6 +70,7 @@ async def dependents(
 
     Raises:
         BadAnswer, PdsyncError: as `pages` does; what `charge` raises.
+        NotFound: a list of several parents, or that of every one, is not there.
     """
     start = msgspec.json.decode(after.next, type=_Cursor) if after and after.next else None
     left = [key for key in keys if start is None or key <= start.key]  # type: ignore[operator]  # all of one kind
@@ -86,7 +88,8 @@ async def dependents(
             group, pages(client, operation, walk, group_query, after=inner_page, path=path, expected=expected)
         )
 
-    async with contextlib.aclosing(_in_order(groups, begin, ahead)) as reading:
+    most_removed = 1 if walk.since is None and after is None else _MOST_REMOVED
+    async with contextlib.aclosing(_in_order(groups, begin, ahead, parent.batch == 1, most_removed)) as reading:
         async for group, next_group, page in reading:
             next = _Cursor(group[0], page.next) if page.next else _Cursor(next_group[0]) if next_group else None
             yield replace(
@@ -110,11 +113,10 @@ class _Reading:
         return await anext(self._pages)
 
     async def pages(self) -> AsyncGenerator[Page]:
-        """Its pages; none if the parent was removed."""
-        with contextlib.suppress(NotFound):
-            yield await self._first
-            async for page in self._pages:
-                yield page
+        """Its pages."""
+        yield await self._first
+        async for page in self._pages:
+            yield page
 
     async def close(self) -> None:
         """Stop it."""
@@ -124,7 +126,11 @@ class _Reading:
 
 
 async def _in_order(
-    groups: Sequence[Sequence[Key]], begin: Callable[[Sequence[Key]], _Reading], ahead: Callable[[], int]
+    groups: Sequence[Sequence[Key]],
+    begin: Callable[[Sequence[Key]], _Reading],
+    ahead: Callable[[], int],
+    may_be_removed: bool,
+    most_removed: int,
 ) -> AsyncGenerator[tuple[Sequence[Key], Sequence[Key], Page]]:
     """Yield the pages of all lists in the order of `groups`, each with its group and the next one (or none).
 
@@ -132,8 +138,10 @@ async def _in_order(
         groups: of parents.
         begin: begins to read the list of a group, or raises if it may not be read.
         ahead: how many lists to begin before the current one is read.
+        may_be_removed: whether a list that is not found is that of a parent that was removed, and is skipped.
+        most_removed: how many of them may be skipped before the first one that is found.
     """
-    begun = deque[_Reading]()
+    begun, removed, is_found = deque[_Reading](), 0, False
     refused: PdsyncError | None = None
     try:
         for at, group in enumerate(groups):
@@ -144,9 +152,15 @@ async def _in_order(
                     refused = error
             if refused and not begun:
                 raise refused
-            async with contextlib.aclosing(begun[0].pages()) as reading:
-                async for page in reading:
-                    yield group, groups[at + 1] if at + 1 < len(groups) else (), page
+            try:
+                async with contextlib.aclosing(begun[0].pages()) as reading:
+                    async for page in reading:
+                        is_found = True
+                        yield group, groups[at + 1] if at + 1 < len(groups) else (), page
+            except NotFound:
+                removed += 1
+                if not may_be_removed or (not is_found and removed > most_removed):
+                    raise
             await begun.popleft().close()
     finally:
         for each in begun:

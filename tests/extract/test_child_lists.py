@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from pdsync.core import catalogue
 from pdsync.core.list_response import open_envelope
-from pdsync.errors import DependentsBudgetSpent
+from pdsync.errors import DependentsBudgetSpent, NotFound
 from pdsync.extract.child_lists import dependents
 from pdsync.model import Page, Parent, Walk
 
+from .conftest import NOW
+
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from pdsync.core.http import Http
     from pdsync.sandbox import RunningSandbox
 
@@ -67,6 +73,28 @@ async def test_a_parent_that_is_gone_is_passed_over(box: RunningSandbox, client:
     found = await walked(client, [10**9, *keys[:2], keys[2], 0])
     assert [page.context["id"] for page in found] == [str(key) for key in keys[:3]]
     assert found[-1].next is not None  # the last one was gone; whoever walks closes the walk
+
+
+@pytest.mark.parametrize(("since", "gone", "is_missing"), [(None, 2, True), (None, 1, False), (NOW, 10, False), (NOW, 11, True)])
+async def test_s9_a_list_that_no_parent_has_is_missing(
+    client: Http, since: datetime | None, gone: int, is_missing: bool
+) -> None:
+    reading = dependents(client, MESSAGES, replace(WALK, since=since), {}, PARENT, range(10**9, 10**9 - gone, -1))
+    with pytest.raises(NotFound) if is_missing else contextlib.nullcontext():
+        assert [page async for page in reading] == []
+
+
+async def test_s9_a_list_of_several_parents_that_is_not_found_is_an_error(box: RunningSandbox, client: Http) -> None:
+    products = catalogue.operations("v2")["getDealsProducts"]
+    walk = Walk(1, "run", "deal_products", "all", "v2", products.id, None, None)
+    deals = sorted((entry["record"]["id"] for entry in box.dump("deals") if entry["state"] == "live"), reverse=True)
+    box.faults.add(kind="status", status=404, path="/deals/products", nth=2)
+    found, parent = list[Page](), Parent("deals", "deal_ids", batch=2)
+    with pytest.raises(NotFound):
+        async for page in dependents(client, products, walk, {}, parent, deals[:6]):
+            found.append(page)  # noqa: PERF401 - the error comes after it
+    box.faults.clear()
+    assert len(found) == 1
 
 
 async def test_parents_beyond_the_share_of_tokens_wait_for_the_next_walk(box: RunningSandbox, client: Http) -> None:
