@@ -18,19 +18,19 @@ from pdsync.core.control import ONLY_ARCHIVED
 from pdsync.core.wording import counted
 from pdsync.errors import FileLocked, StorageError
 from pdsync.load import reader_objects
-from pdsync.model import LEFT_BY_PUSH, OPEN
+from pdsync.model import LEFT_BY_PUSH, OPEN, IncompleteStream
 from pdsync.runner import unlocked
 from pdsync.runner.pipelines import installed
 from pdsync.runner.report.freshness import Freshness, budget_left, format_age, measure_freshness
 from pdsync.writeback.queue_reader import QueueReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from datetime import datetime
 
     from pdsync.core.config import Settings
     from pdsync.core.control import Control
-    from pdsync.model import IncompleteStream, Receipt
+    from pdsync.model import Receipt, Walk
     from pdsync.runner.pipelines.installed import NextRun
 
 _RUNS = 200  # of which the gaps are read
@@ -80,6 +80,7 @@ class _Gap(Struct, frozen=True):
 def measure_status(settings: Settings, now: datetime) -> Status:
     """The state of the project at `now`. Makes no request, and takes no lock."""
     runs: list[Receipt] = []
+    left_over: list[Walk] = []
     queue: dict[str, int] = {}
     left: tuple[int | None, int] = (None, 0)
     notices: list[Notice] = []
@@ -87,6 +88,7 @@ def measure_status(settings: Settings, now: datetime) -> Status:
     try:
         with unlocked.open_control(settings) as control:
             runs = [run for run in control.receipts(_RUNS) if run.command != ONLY_ARCHIVED]
+            left_over = [walk for walk, _ in control.unfinished_walks() if walk.is_of_a_list]
             queue = _count_queue(control)
         left = budget_left(settings)
     except StorageError as damage:
@@ -103,6 +105,7 @@ def measure_status(settings: Settings, now: datetime) -> Status:
     running = _running_process(settings) if runs and runs[0].finished_at is None else None
     jobs = installed.find_jobs(settings.project)
     gaps = _find_gaps(runs)
+    gaps += _find_killed(runs, left_over, {each.gap.stream for each in gaps})
     regular = [each for each in streams if not _is_optional(each.stream)] or streams
     incomplete = sorted({each.gap.stream for each in gaps})
     whole = [each for each in regular if each.stream not in incomplete] or regular
@@ -199,6 +202,23 @@ def _find_gaps(runs: list[Receipt]) -> list[_Gap]:
             ]
         judged |= {(kind, name) for name in (*run.streams, *(gap.stream for gap in run.gaps))}
     return gaps
+
+
+def _find_killed(runs: list[Receipt], left_over: Iterable[Walk], known: Collection[str]) -> list[_Gap]:
+    """The streams that a killed run has read in part, and no run since: it left no receipt that names them.
+
+    Args:
+        runs: newest first. The newest may still work, and has a notice of its own if it was killed.
+        left_over: the walks of lists that are not finished.
+        known: the streams that have a gap.
+    """
+    killed = {run.run_id: run for run in runs[1:] if run.finished_at is None}
+    streams = {walk.stream: killed[walk.run_id] for walk in left_over if walk.run_id in killed}
+    return [
+        _Gap(run, IncompleteStream(name, "stopped", "the run was killed before its last page"))
+        for name, run in streams.items()
+        if name not in known
+    ]
 
 
 def _describe_last_run(runs: list[Receipt], running: int | None) -> list[Notice]:

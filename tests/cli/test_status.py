@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -285,6 +286,20 @@ def test_a_run_that_did_not_end_is_continued_unless_it_works(settings: Settings)
     (settings.state / "pdsync.lock").write_text(f"process {os.getpid()} since today\n")
     assert notices(settings) == []
     assert f"running (process {os.getpid()})" in " ".join(screen(settings, 120))
+
+
+def test_s9_what_a_killed_run_has_read_in_part_is_a_gap_until_a_sync_has_read_it(settings: Settings) -> None:
+    add_run(settings, "sync", finished_at=None)
+    with contextlib.closing(Control(settings.control)) as control:
+        walk = control.open_walk("run-sync", "deals", "archived", "v2", "getArchivedDeals", None)
+    assert [subject for subject, *_ in notices(settings)] == ["last run"]
+    add_run(settings, "sync users")
+    problem = "stopped: the run was killed before its last page"
+    assert notices(settings) == [("deals", problem, "pdsync sync deals")]
+    assert measure_status(settings, NOW).incomplete == ["deals"]
+    with contextlib.closing(Control(settings.control)) as control:
+        control.end_walk(walk.id, "applied")
+    assert notices(settings) == []
 
 
 def test_data_is_stale_when_the_schedule_has_not_brought_any(settings: Settings) -> None:
