@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -14,7 +15,7 @@ from pdsync.runner.loader import Loader
 from pdsync.runner.sync.sync import SyncRun, sync
 from pdsync.runner.sync.sync_request import SyncRequest
 from pdsync.sandbox import Limits, Sizes, generate_company, running
-from tests.runner.kit import T0, open_session
+from tests.runner.kit import open_session
 from tests.support.knobs import smaller_pages
 
 if TYPE_CHECKING:
@@ -167,7 +168,8 @@ async def test_l5_archived_leads_wait_for_their_turn_until_a_lead_is_archived(
 def company() -> Iterator[RunningSandbox]:
     """A company with line items."""
     sizes = Sizes(deals=40, files=1, mail_threads=1, activities=1)
-    with running(generate_company(seed=3, sizes=sizes, now=T0), limits=Limits(burst=None, daily_tokens=None)) as box:
+    made = generate_company(seed=3, sizes=sizes, now=datetime.now(UTC))
+    with running(made, limits=Limits(burst=None, daily_tokens=None)) as box:
         yield box
 
 
@@ -218,3 +220,27 @@ async def test_s9_a_continued_run_reads_the_line_items_of_the_deals_that_it_lack
         expected = await read_here("whole", "deals", "deal_products")
         assert await read_here("killed", "deals", "deal_products", resumed=True) == expected
         assert expected[0]
+
+
+async def test_s4_a_sync_since_a_time_leaves_out_no_parent_that_came_after_the_last_reading(
+    company: RunningSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PDSYNC_API_TOKEN", company.token)
+    monkeypatch.setitem(Http.__init__.__kwdefaults__ or {}, "backoff_s", 0.001)
+    since = datetime.now(UTC) - timedelta(minutes=1)
+
+    async def sync_here(folder: str, *names: str, since: datetime | None = None) -> list[Any]:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        settings = config.load(tmp_path / folder, {"account.base_url": company.url, "limits.burst": 0})
+        await sync(settings, SyncRequest(names, since=since))
+        with duckdb.connect(str(settings.warehouse), read_only=True) as warehouse:
+            return warehouse.execute("SELECT id FROM deal_products ORDER BY id").fetchall()
+
+    with smaller_pages(10):
+        company.faults.add(kind="status", status=503, path=r"/v2/deals\?", nth=2, times=99)
+        await sync_here("here", "deals", "deal_products")
+        company.faults.clear()
+        await sync_here("here", "deals")
+        await sync_here("here", "deal_products", since=since)
+        found = await sync_here("here", "deal_products")
+        assert found == await sync_here("whole", "deals", "deal_products")

@@ -127,13 +127,13 @@ class ListFetcher:
         order = session.control.run_order()
 
         def select() -> list[Key] | dict[Key, int | None]:
-            # With --since, the last reading does not limit the parents.
-            reading = None
-            if not self._request.since:
-                reading = parent_keys.find_last_reading(connection, stream.name, source.name, walk.version, order)
+            reading = parent_keys.find_last_reading(connection, stream.name, source.name, walk.version, order)
             keys = parent_keys.select_parents(
                 connection, parent, walk.since, overlap, children=children, reading=reading, unread=unread
             )
+            if self._request.since:  # the last reading does not limit the parents, nor is one after it left out
+                more = parent_keys.select_parents(connection, parent, walk.since, children=children, unread=unread)
+                keys = sorted({*keys, *more}, reverse=True)
             return parent_keys.count_children(connection, parent, keys) if parent.counts else keys
 
         return await session.loader.do(select)
