@@ -244,3 +244,24 @@ async def test_s4_a_sync_since_a_time_leaves_out_no_parent_that_came_after_the_l
         await sync_here("here", "deal_products", since=since)
         found = await sync_here("here", "deal_products")
         assert found == await sync_here("whole", "deals", "deal_products")
+
+
+@pytest.mark.parametrize("is_unreadable", [False, True])
+async def test_s9_a_receipt_counts_what_its_run_has_read_of_the_walk_of_an_older_one(
+    company: RunningSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_unreadable: bool
+) -> None:
+    monkeypatch.setenv("PDSYNC_API_TOKEN", company.token)
+    monkeypatch.setitem(Http.__init__.__kwdefaults__ or {}, "backoff_s", 0.001)
+    settings = config.load(tmp_path, {"account.base_url": company.url, "limits.burst": 0})
+    with smaller_pages(10):
+        if is_unreadable:
+            company.faults.add(kind="mutate", path=r"/v2/deals\?", nth=1, find=r'"id":\d+,"title"', replace='"id":{},"title"')
+        company.faults.add(kind="status", status=503, path=r"/v2/deals\?", nth=2, times=99)
+        first = await sync(settings, SyncRequest(("deals",)))
+        company.faults.clear()
+        second = await sync(settings, SyncRequest(("deals",)))
+    with duckdb.connect(str(settings.warehouse), read_only=True) as warehouse:
+        rows = warehouse.execute("SELECT count(*) FROM deals").fetchone()
+    assert (first.streams["deals"].inserted + second.streams["deals"].inserted,) == rows
+    assert second.streams["deals"].complete is not is_unreadable
+    assert second.exit_code == (1 if is_unreadable else 0)

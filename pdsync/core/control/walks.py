@@ -100,6 +100,17 @@ class Walks(Database):
         rows = self.rows("SELECT stream, source FROM walks WHERE run_id = ? AND state IN ('sealed', 'applied')", run_id)
         return {(str(stream), str(source)) for stream, source in rows}
 
+    def continued_walks(self, run_id: str) -> dict[int, int]:
+        """The walks of lists that older runs have begun and a run has continued → its first page of each."""
+        rows = self.rows(
+            "SELECT p.walk, min(p.seq) FROM pages p JOIN walks w ON w.id = p.walk"
+            " WHERE w.run_id <> ? AND p.file LIKE ? AND w.source NOT LIKE ? GROUP BY 1",
+            run_id,
+            f"{run_id}-%",  # each run seals in files that have its name
+            f"{BACKFILL}%",
+        )
+        return {int(str(walk)): int(str(first)) for walk, first in rows}
+
     def began_at(self, run_id: str) -> datetime | None:
         """When the first walk of a run began, by the server's clock; None where it had none."""
         began = self.rows("SELECT min(started_at) FROM walks WHERE run_id = ?", run_id)[0][0]

@@ -34,15 +34,27 @@ def begin_receipt(command: str) -> Receipt:
     return Receipt(f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}", command, now)
 
 
-def count_changes(loader: Loader, run_id: str) -> dict[str, StreamReceipt]:
+def count_changes(
+    loader: Loader, run_id: str, continued: Mapping[int, int] | None = None
+) -> dict[str, StreamReceipt]:
     """What the batches of a run changed, by stream: over all its attempts, also interrupted ones.
 
     What the first reading of a stream shows is no change of its schema.
+
+    Args:
+        loader: of the open work file.
+        run_id: of the run.
+        continued: walks of older runs → the first page that this run has read of each. Records that can't be read
+            count whoever has read them: the list is complete without them only now.
     """
+    walks = list((continued or {}).items())
     rows = loader.connection.execute(
-        "SELECT stream, sum(read), sum(inserted), sum(updated), sum(deleted), sum(unchanged), sum(quarantined),"
-        " sum(schema_changes) FROM meta._applied_batches WHERE run_id = ? GROUP BY stream",
-        [run_id],
+        "WITH continued AS (SELECT unnest($walks::BIGINT[]) AS walk, unnest($pages::BIGINT[]) AS page),"
+        " batches AS (SELECT b.*, c.page IS NULL OR b.last_page >= c.page AS own FROM meta._applied_batches b"
+        " LEFT JOIN continued c ON c.walk = b.walk WHERE b.run_id = $run OR c.walk IS NOT NULL)"
+        " SELECT stream, sum(read) FILTER (own), sum(inserted) FILTER (own), sum(updated) FILTER (own),"
+        " sum(deleted) FILTER (own), sum(unchanged) FILTER (own), sum(quarantined) FROM batches GROUP BY stream",
+        {"run": run_id, "walks": [walk for walk, _ in walks], "pages": [page for _, page in walks]},
     ).fetchall()
     changes = dict(
         loader.connection.execute(
@@ -53,12 +65,12 @@ def count_changes(loader: Loader, run_id: str) -> dict[str, StreamReceipt]:
     )
     return {
         row[0]: StreamReceipt(
-            read=int(row[1]),
-            inserted=int(row[2]),
-            updated=int(row[3]),
-            deleted=int(row[4]),
-            unchanged=int(row[5]),
-            quarantined=int(row[6]),
+            read=int(row[1] or 0),
+            inserted=int(row[2] or 0),
+            updated=int(row[3] or 0),
+            deleted=int(row[4] or 0),
+            unchanged=int(row[5] or 0),
+            quarantined=int(row[6] or 0),
             schema_changes=int(changes.get(row[0], 0)),
         )
         for row in rows

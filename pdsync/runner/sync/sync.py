@@ -223,11 +223,15 @@ class SyncRun:
             raise failure
 
     async def _conclude(self, streams: Sequence[Stream], *, is_interrupted: bool) -> None:
-        """Conclude the receipt: rows from the stores, over every attempt; requests and tokens of this process only."""
+        """Conclude the receipt: rows from the stores, over every attempt; requests and tokens of this process only.
+
+        What it has read of the walks of older runs counts too: their own receipts have only what they read themselves.
+        """
         session, receipt = self.session, self.session.receipt
         receipt.as_of = session.control.began_at(receipt.run_id)
         finished = session.control.finished_lists(receipt.run_id)
-        counted = await session.loader.do(count_changes, session.loader, receipt.run_id)
+        continued = session.control.continued_walks(receipt.run_id)
+        counted = await session.loader.do(count_changes, session.loader, receipt.run_id, continued)
         ends = {}
         for stream in streams:
             progress = session.progress.get(stream.name, StreamReceipt())
