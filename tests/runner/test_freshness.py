@@ -35,6 +35,17 @@ def test_an_age_has_one_unit(seconds: float, age: str) -> None:
     assert format_age(timedelta(seconds=seconds)) == age
 
 
+def test_s9_records_that_a_killed_run_could_not_read_are_counted(tmp_path: Path) -> None:
+    settings = config.load(tmp_path)
+    settings.warehouse.parent.mkdir()
+    loader = Loader(settings.warehouse)
+    loader.open(1, "Example")
+    load_rows(loader, "deals", deal(1), {"id": {}})  # its run has no receipt
+    asyncio.run(loader.close())
+    [deals] = measure_freshness(settings)
+    assert (deals.rows, deals.unreadable) == (1, 1)
+
+
 def test_a_table_is_as_fresh_as_the_oldest_of_its_lists(tmp_path: Path) -> None:
     settings = config.load(tmp_path)
     assert measure_freshness(settings) == []  # nothing was synced yet

@@ -132,11 +132,16 @@ def _read_comparisons(warehouse: duckdb.DuckDBPyConnection) -> dict[str, tuple[i
 
 
 def _count_unreadable(warehouse: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    """By stream: how many records of the runs since its last full reading can't be read."""
+    """By stream: how many records of the runs since its last full reading can't be read.
+
+    A killed run has no receipt: when the walk was loaded counts.
+    """
     rows = warehouse.execute(
-        "SELECT q.stream, count(DISTINCT q.record) FROM meta.quarantine q JOIN meta.runs r USING (run_id)"
-        " LEFT JOIN (SELECT stream, min(full_at) AS full_at FROM meta.checkpoints GROUP BY 1) c USING (stream)"
-        " WHERE c.full_at IS NULL OR r.finished_at >= c.full_at GROUP BY 1"
+        "SELECT q.stream, count(DISTINCT q.record) FROM meta.quarantine q LEFT JOIN meta.runs r USING (run_id)"
+        " LEFT JOIN (SELECT run_id, walk, max(applied_at) AS applied_at FROM meta._applied_batches GROUP BY ALL) b"
+        " ON b.run_id = q.run_id AND b.walk = q.walk"
+        " LEFT JOIN (SELECT stream, min(full_at) AS full_at FROM meta.checkpoints GROUP BY 1) c ON c.stream = q.stream"
+        " WHERE c.full_at IS NULL OR coalesce(r.finished_at, b.applied_at) >= c.full_at GROUP BY 1"
     ).fetchall()
     return dict(rows)
 
