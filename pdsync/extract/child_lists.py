@@ -64,7 +64,7 @@ async def dependents(
         keys: of the parents, in descending order; with the number of records that each one counts, where it is known.
         charge: is called with the cost in tokens of the first request of each list, before it is made, not of further
             pages; raises where that is too much. The lists that were begun before are still read.
-        after: the last page that an earlier attempt sealed.
+        after: the last page that an earlier attempt sealed, with its context.
         context: parameters that all records get, besides their parent's key.
         ahead: how many lists to begin before the current one is read: their requests are in flight together.
 
@@ -81,7 +81,8 @@ async def dependents(
     def begin(group: Sequence[Key]) -> _Reading:
         charge(operation.cost or 0)
         path, group_query = _request(operation, query, parent, group)
-        at = start.at if start and group[0] == start.key else None
+        # The cursor is of a list of the same parents; one that is requested with them for the first time may be before it.
+        at = start.at if start and group[0] == start.key and _is_of(after, parent, group) else None
         inner_page = replace(after, next=at) if after and at is not None else None
         expected = counts.get(group[0]) if len(group) == 1 else None
         return _Reading(
@@ -97,7 +98,7 @@ async def dependents(
                 seq=seq,
                 next=_text(next) if next else None,
                 cursor=_text(_Cursor(group[0], page.cursor)),
-                context={**(context or {}), parent.param: ",".join(map(str, group))},
+                context={**(context or {}), parent.param: _joined(group)},
             )
             seq += 1
 
@@ -173,7 +174,16 @@ def _request(
     """Path and query of the request for the parents with `keys`."""
     if f"{{{parent.param}}}" in operation.path:
         return operation.path.replace(f"{{{parent.param}}}", quote(str(keys[0]), safe="")), dict(query)
-    return operation.path, {**query, parent.param: ",".join(map(str, keys))}
+    return operation.path, {**query, parent.param: _joined(keys)}
+
+
+def _joined(keys: Sequence[Key]) -> str:
+    return ",".join(map(str, keys))
+
+
+def _is_of(page: Page | None, parent: Parent, keys: Sequence[Key]) -> bool:
+    """Whether a page is of the list of the parents with `keys`, all of them."""
+    return page is not None and page.context.get(parent.param) == _joined(keys)
 
 
 def _text(cursor: _Cursor) -> str:

@@ -68,6 +68,23 @@ async def test_s15_a_cut_walk_goes_on_with_the_next_parent(box: RunningSandbox, 
         assert len(box.log) - before == len(keys) - cut - 1
 
 
+async def test_s4_a_cursor_of_some_parents_is_not_used_for_others(box: RunningSandbox, client: Http) -> None:
+    products = catalogue.operations("v2")["getDealsProducts"]
+    walk, parent = Walk(1, "run", "deal_products", "all", "v2", products.id, None, None), Parent("deals", "deal_ids", 3)
+    items = [entry["record"] for entry in box.dump("deal_products") if entry["state"] == "live"]
+    deals = sorted({item["deal_id"] for item in items}, reverse=True)[:9]
+
+    async def read(keys: list[int], after: Page | None = None) -> list[Page]:
+        return [page async for page in dependents(client, products, walk, {"limit": "1"}, parent, keys, after=after)]
+
+    cuts = await read(deals)
+    for at, page in enumerate(cuts[:-1]):
+        removed = deals[1]  # since the walk was interrupted, so that another deal is requested with the first ones
+        pages = [*cuts[: at + 1], *await read([each for each in deals if each != removed], page)]
+        found = {msgspec.json.decode(record)["id"] for each in pages for record in open_envelope(each.body).records}
+        assert found >= {item["id"] for item in items if item["deal_id"] in deals and item["deal_id"] != removed}, at
+
+
 async def test_a_parent_that_is_gone_is_passed_over(box: RunningSandbox, client: Http) -> None:
     keys = mailbox(box)[:4]
     found = await walked(client, [10**9, *keys[:2], keys[2], 0])

@@ -11,6 +11,7 @@ import contextlib
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -269,7 +270,8 @@ class WalkReader:
         body = b""
         if catalogue.operations(walk.version)[walk.operation].paging == "offset":
             body = await asyncio.to_thread(raw_archive.read, self.session.settings.raw, newest)
-        return Page(walk.id, newest.seq, body, newest.rows, newest.next, newest.served_at)
+        context = msgspec.json.decode(newest.context or "{}", type=dict[str, str])
+        return Page(walk.id, newest.seq, body, newest.rows, newest.next, newest.served_at, context=context)
 
     async def _tombstone_unlisted(self, stream: Stream, source: Source, parent: Parent, walk: Walk) -> None:
         """Mark rows that are missing from the lists of their parents, as `walk` read them, if the counts confirm it."""
