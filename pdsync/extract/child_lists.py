@@ -81,7 +81,7 @@ async def dependents(
     def begin(group: Sequence[Key]) -> _Reading:
         charge(operation.cost or 0)
         path, group_query = _request(operation, query, parent, group)
-        # The cursor is of a list of the same parents; one that is requested with them for the first time may be before it.
+        # The cursor is of a list of the same parents: the children of another one may come before it.
         at = start.at if start and group[0] == start.key and _is_of(after, parent, group) else None
         inner_page = replace(after, next=at) if after and at is not None else None
         expected = counts.get(group[0]) if len(group) == 1 else None

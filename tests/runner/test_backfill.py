@@ -112,7 +112,8 @@ async def test_s9_a_backfill_of_one_version_is_not_continued_with_the_other(
     request = BackfillRequest(datetime(2000, 1, 1, tzinfo=UTC))
     box.faults.clear()
     box.faults.add(kind="status", status=503, path="updated_since")
-    assert (await backfill(v1, request)).exit_code == 1  # leads and notes are left: the only lists of v1 that take a time
+    stopped = await backfill(v1, request)  # leads and notes are left: the only lists of v1 that take a time
+    assert stopped.exit_code == 1
     box.faults.clear()
     receipt = await backfill(v2, request)
     assert receipt.complete

@@ -255,7 +255,9 @@ async def test_s9_a_receipt_counts_what_its_run_has_read_of_the_walk_of_an_older
     settings = config.load(tmp_path, {"account.base_url": company.url, "limits.burst": 0})
     with smaller_pages(10):
         if is_unreadable:
-            company.faults.add(kind="mutate", path=r"/v2/deals\?", nth=1, find=r'"id":\d+,"title"', replace='"id":{},"title"')
+            company.faults.add(
+                kind="mutate", path=r"/v2/deals\?", nth=1, find=r'"id":\d+,"title"', replace='"id":{},"title"'
+            )
         company.faults.add(kind="status", status=503, path=r"/v2/deals\?", nth=2, times=99)
         first = await sync(settings, SyncRequest(("deals",)))
         company.faults.clear()

@@ -34,9 +34,7 @@ def begin_receipt(command: str) -> Receipt:
     return Receipt(f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}", command, now)
 
 
-def count_changes(
-    loader: Loader, run_id: str, continued: Mapping[int, int] | None = None
-) -> dict[str, StreamReceipt]:
+def count_changes(loader: Loader, run_id: str, continued: Mapping[int, int] | None = None) -> dict[str, StreamReceipt]:
     """What the batches of a run changed, by stream: over all its attempts, also interrupted ones.
 
     What the first reading of a stream shows is no change of its schema.

@@ -55,9 +55,7 @@ def test_a_window_is_done_when_its_walk_is_applied(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "others", [[], [("deals", "list", "v1", "getDeals")], [*LISTS, ("leads", "live", "v1", "getLeads")]]
 )
-def test_s9_a_job_of_other_lists_is_not_continued(
-    tmp_path: Path, others: list[tuple[str, str, Version, str]]
-) -> None:
+def test_s9_a_job_of_other_lists_is_not_continued(tmp_path: Path, others: list[tuple[str, str, Version, str]]) -> None:
     _, windows = planned(tmp_path / "control.db")
     assert windows.job("backfill", LISTS) == "job"
     assert windows.job("backfill", others) is None
