@@ -189,6 +189,20 @@ def test_s3_a_restored_record_is_alive_again_whatever_our_clock_says(tmp_path: P
         assert broken_history(project) == []
 
 
+def test_s9_a_stream_whose_differences_were_not_looked_into_does_not_count_as_compared(
+    box: RunningSandbox, project: Project
+) -> None:
+    """The lists of both are read, and the budget ends with the first request for a record that they lack."""
+    with box.company.lock:
+        for kind in ("persons", "products"):
+            box.company.remove(kind, min(box.company[kind].rows), "purged")
+    ran = project.here("reconcile", "persons", "products", "--repair", "--budget", "30")
+    assert ran.code == 3, ran
+    assert project.here("sync", "-q", "persons").code == 0  # it publishes what that run has left
+    compared = dict(project.ask("SELECT stream, arg_max(here - at_source, swept_at) FROM meta.sweeps GROUP BY stream"))
+    assert (compared["persons"], compared["products"]) == (0, 0)  # by the first sync, which read them whole
+
+
 def test_findings_can_be_queried(box: RunningSandbox, project: Project) -> None:
     box.act("DELETE", f"/api/v2/products/{box.dump('products')[0]['id']}")
     reconcile(project, "products", "--repair")

@@ -82,10 +82,14 @@ async def _compare_and_repair(
             Event("finished", stream.name, session.progress[stream.name], str(failed.get(stream.name, "")))
         )
     # Deals before leads: a deal names the lead that it was converted from.
-    diagnosis = Diagnosis(comparison)
-    for stream in sorted(streams, key=lambda each: each.name == "leads"):
-        if stream.name in result.swept:
-            result.findings += await diagnosis.explain(stream)
+    diagnosis, explained = Diagnosis(comparison), set[str]()
+    try:
+        for stream in sorted(streams, key=lambda each: each.name == "leads"):
+            if stream.name in result.swept:
+                result.findings += await diagnosis.explain(stream)
+                explained.add(stream.name)
+    finally:  # if it stops here, the others were read, but not compared
+        result.swept = {name: counts for name, counts in result.swept.items() if name in explained}
     if request.repair:
         await Repair(comparison).repair_all(streams, result)
     for name in result.swept.keys() & comparison.counted.keys():
