@@ -203,6 +203,14 @@ def test_s9_a_stream_whose_differences_were_not_looked_into_does_not_count_as_co
     assert (compared["persons"], compared["products"]) == (0, 0)  # by the first sync, which read them whole
 
 
+def test_s9_a_stream_that_the_plan_no_longer_includes_was_not_compared(box: RunningSandbox, project: Project) -> None:
+    box.faults.add({"kind": "status", "status": 402, "path": "^/api/v2/products"})
+    ran = reconcile(project, "products", "persons", code=1)
+    assert not ran.summary["complete"]
+    assert [(gap["stream"], gap["kind"]) for gap in ran.summary["gaps"]] == [("products", "forbidden")]
+    assert set(ran.summary["swept"]) == {"persons"}
+
+
 def test_findings_can_be_queried(box: RunningSandbox, project: Project) -> None:
     box.act("DELETE", f"/api/v2/products/{box.dump('products')[0]['id']}")
     reconcile(project, "products", "--repair")

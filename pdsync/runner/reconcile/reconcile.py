@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pdsync.core.log import log
-from pdsync.errors import DependentsBudgetSpent, FeatureOff, PdsyncError, Stopped
+from pdsync.errors import DependentsBudgetSpent, PdsyncError, Stopped
 from pdsync.model import StreamReceipt
 from pdsync.runner.reconcile.comparison import Comparison
 from pdsync.runner.reconcile.diagnosis import Diagnosis
@@ -72,8 +71,6 @@ async def _compare_and_repair(
             result.swept[stream.name] = await comparison.read(stream, number)
             rows = await session.loader.do(comparison.count_rows, stream)
             result.not_compared[stream.name] = rows - result.swept[stream.name][1]
-        except FeatureOff as error:
-            log.info("%s is not part of the plan: %s", stream.name, error)
         except PdsyncError as error:
             failed[stream.name] = error
             if isinstance(error, Stopped) and not isinstance(error, DependentsBudgetSpent):
