@@ -248,17 +248,23 @@ def _labels(target: Target) -> tuple[str, dict[str, str]]:
 def refresh_labels(connection: duckdb.DuckDBPyConnection, target: Target) -> int:
     """Bring the label columns up to date after options were renamed; the number of values that changed.
 
-    A renamed option moves no record's update_time, and is no new version of the record either.
+    A renamed option moves no record's update_time, and is no new version of the record either. The label of an option
+    that was deleted, or whose field was, stays beside its id: the rows and their history have it from nowhere else.
     """
     changed = 0
     for column, (ids, _, many) in target.labels.items():
         only = Target(target.name, target.key, (), labels={column: target.labels[column]})
         joins, expressions = _labels(only)
-        set_ids = f"len(s.{quoted(ids)}) > 0" if many else f"s.{quoted(ids)} IS NOT NULL"
+        now, before = expressions[column], f"s.{quoted(column)}"
+        if many:
+            set_ids = f"len(s.{quoted(ids)}) > 0"
+            label = f"list_transform({now}, lambda label, position: coalesce(label, {before}[position]))"
+        else:
+            set_ids, label = f"s.{quoted(ids)} IS NOT NULL", f"coalesce({now}, {before})"
         connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE relabeled AS SELECT s.rowid AS row, {expressions[column]} AS label"
+            f"CREATE OR REPLACE TEMP TABLE relabeled AS SELECT s.rowid AS row, {label} AS label"
             f" FROM {quoted('main', target.name)} s {joins}"
-            f" WHERE {set_ids} AND s.{quoted(column)} IS DISTINCT FROM {expressions[column]}"
+            f" WHERE {set_ids} AND {before} IS DISTINCT FROM {label}"
         )
         done = first(
             connection.execute(

@@ -361,6 +361,19 @@ def test_s2_a_renamed_option_is_no_new_version(labelled: Work) -> None:
     assert labelled.rows("SELECT count(*) FROM versions.things") == [(0,)]
 
 
+def test_s16_the_label_of_a_deleted_option_stays_beside_its_id(labelled: Work) -> None:
+    labelled.commit([record(1, "a", 1, custom_fields={"a" * 40: 1, "b" * 40: [6, 9, 5]})], 2)
+    labelled.connection.execute("DELETE FROM meta.field_options WHERE option_id IN ('1', '6')")
+    labelled.connection.execute("UPDATE meta.field_options SET label = 'X!' WHERE option_id = '5'")
+    assert committing.refresh_labels(labelled.connection, labelled.target) == 1
+    labels = "SELECT cf_tier_label, cf_mods_labels FROM {} WHERE id = 1 AND cf_tier = 1"
+    assert labelled.rows(labels.format("main.things")) == [("Gold", ["Y", None, "X!"])]
+    labelled.connection.execute("DELETE FROM meta.field_options")  # the fields are gone
+    assert committing.refresh_labels(labelled.connection, labelled.target) == 0
+    labelled.commit([record(1, "a", 3, custom_fields={})], 4)
+    assert labelled.rows(labels.format("versions.things")) == [("Gold", ["Y", None, "X!"])]
+
+
 def test_s9_a_batch_without_a_record_that_has_a_key_counts_nothing(work: Work) -> None:
     walk = work.walk(began=0)
     stage = work.stage(walk, [{"id": None, "name": "of none"}], 1)
