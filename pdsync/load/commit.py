@@ -191,7 +191,22 @@ def _apply(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, b
         )
     if new or changed:
         _check_unique(connection, target, new + changed)
+    if changed and target.cursor:
+        _forget_merges(connection, target, target.cursor)
     return counts
+
+
+def _forget_merges(connection: duckdb.DuckDBPyConnection, target: Target, cursor: str) -> None:
+    """Delete the merges of records that are alive again and have changed since: they were not merged away.
+
+    An unchanged one may be shown by a list that lags behind its merge.
+    """
+    key = f"t.{quoted(target.key)}"
+    connection.execute(
+        f"DELETE FROM meta.merges m USING {quoted('main', target.name)} t JOIN temp.delta d ON d.key = {key}"
+        f" WHERE m.entity = {literal(target.name)} AND m.loser_id::VARCHAR = {key}::VARCHAR AND d.changed"
+        f" AND t._deleted_at IS NULL AND t.{quoted(cursor)} > m.seen_at"
+    )
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, batch: Batch, *, all_new: bool) -> int:

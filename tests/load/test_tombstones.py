@@ -126,6 +126,17 @@ def test_a_merge_is_noted_with_its_winner_and_a_later_finding_replaces_it(work: 
     ]
 
 
+def test_s13_a_record_that_is_alive_again_and_has_changed_since_was_not_merged_away(work: Work) -> None:
+    """Record 2 is shown unchanged, by a list that may lag behind its merge; 3 is merged into the record that returned."""
+    work.commit([record(id, "a", 1) for id in (1, 2, 3)], 10)
+    mark(work, gone(1, 20, winner="3"), gone(2, 20, winner="3"))
+    work.commit([record(1, "a", 25), record(2, "a", 1)], 30)
+    assert work.rows("SELECT id, _deleted_at IS NULL FROM main.things ORDER BY id") == [(n, True) for n in (1, 2, 3)]
+    assert work.rows("SELECT loser_id, winner_id FROM meta.merges") == [(2, 3)]
+    mark(work, gone(3, 40, winner="1"))
+    assert work.rows("SELECT loser_id, winner_id FROM meta.merges ORDER BY 1") == [(2, 3), (3, 1)]
+
+
 def test_s4_an_error_leaves_nothing(work: Work) -> None:
     work.commit([record(1, "a", 1)], 10)
     before = work.versions()
