@@ -54,6 +54,16 @@ async def test_a_stream_that_is_named_and_can_t_be_compared_has_failed(session: 
     assert set(failed) == {"persons"}
 
 
+async def test_s9_a_stream_whose_first_reading_was_stopped_is_a_gap(session: OnlineSession) -> None:
+    await load(session, "products", {"id": 1, "name": "a"}, state="open", following="next")
+    names, result, failed = select(session)
+    assert "products" not in names
+    assert [(gap.stream, gap.kind) for gap in result.receipt.gaps] == [("products", "incomplete")]
+    assert "never read to its end: pdsync sync products" in result.receipt.gaps[0].detail
+    assert failed == {}
+    session.receipt.gaps.clear()
+
+
 async def test_a_stream_that_is_left_out_is_not_mentioned(session: OnlineSession) -> None:
     names, result, _ = select(session, leave_out=("deals", "deal_changelog"))
     assert not {"deals", "deal_changelog"} & {*names, *result.left_out}

@@ -10,7 +10,7 @@ from pdsync.core.log import log
 from pdsync.errors import BadAnswer, PdsyncError
 from pdsync.extract.parallel import is_parallel
 from pdsync.load import warehouse
-from pdsync.model import Walk
+from pdsync.model import IncompleteStream, Walk
 from pdsync.reconcile.sweep import Sweep
 from pdsync.runner.reconcile.by_count import CountReconciler
 from pdsync.runner.reconcile.single_records import fetch_by_key
@@ -71,7 +71,8 @@ class Comparison:
     def select(self, result: ReconcileResult, failed: dict[str, PdsyncError]) -> list[Stream]:
         """The streams of the request, or all that were read; those with a list per parent come last.
 
-        Streams that can't be compared are named in the result; if the request names one, it is a failure.
+        Streams that can't be compared are named in the result; if the request names one, it is a failure. One whose
+        first reading was stopped is a gap: a part of its rows is in the warehouse, and nothing checks them.
         """
         tables = warehouse.tables(self.loader.connection)
         read = {row[0] for row in self.loader.connection.execute("SELECT stream FROM meta.checkpoints").fetchall()}
@@ -81,8 +82,10 @@ class Comparison:
             if each.name in self.request.leave_out:
                 continue
             if not self.request.streams and each.name not in tables & read:
-                if each.name in tables and self.count_rows(each):  # of a run that was stopped
+                if each.name in tables and self.count_rows(each):
                     result.left_out[each.name] = f"it was never read to its end: pdsync sync {each.name}"
+                    detail = f"it was not compared: {result.left_out[each.name]}"
+                    result.receipt.gaps.append(IncompleteStream(each.name, "incomplete", detail))
                 continue
             if reason := self._reason_not_comparable(each, tables & read):
                 result.left_out[each.name] = reason
