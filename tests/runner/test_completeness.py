@@ -81,6 +81,16 @@ async def test_s9_rows_that_reconcile_has_judged_already_are_no_gap(session: Onl
     session.loader.connection.execute("DELETE FROM meta.findings")
 
 
+async def test_s9_rows_that_the_source_has_shown_after_their_findings_are_a_gap(session: OnlineSession) -> None:
+    """They were missing once, and were read again: that says nothing of where they are now."""
+    session.loader.connection.executemany(
+        "INSERT INTO meta.findings VALUES ('run', ?, 'stages', ?, 'missing', '', NULL, true)",
+        [(OLD - timedelta(days=1), str(n)) for n in range(20)],
+    )
+    assert [gap.kind for gap in (await measure(session, "stages", 20, 5)).gaps] == ["fewer"]
+    session.loader.connection.execute("DELETE FROM meta.findings")
+
+
 @pytest.mark.parametrize("options", [{"state": "dropped"}, {"streams": {"stages": StreamReceipt(complete=False)}}])
 async def test_s9_a_list_that_was_not_read_to_its_end_proves_nothing(
     session: OnlineSession, options: dict[str, object]

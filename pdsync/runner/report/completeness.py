@@ -56,10 +56,11 @@ def _count_whole_reads(loader: Loader, control: Control, receipt: Receipt, setti
         since = min(start for start in starts if start)
         seen, in_warehouse, unknown = first(
             loader.connection.execute(
-                "SELECT count(*) FILTER (_verified_at >= $1), count(*), count(*) FILTER (_verified_at < $1"
-                f" AND {quoted(catalogue.stream(name).key)}::VARCHAR NOT IN"
-                " (SELECT key FROM meta.findings WHERE stream = $2))"
-                f" FROM {quoted('main', name)} WHERE _deleted_at IS NULL",
+                "SELECT count(*) FILTER (t._verified_at >= $1), count(*), count(*) FILTER (t._verified_at < $1"
+                " AND coalesce(f.seen_at < t._verified_at, true))"  # a row that was shown since then is unknown again
+                f" FROM {quoted('main', name)} t"
+                " LEFT JOIN (SELECT key, max(seen_at) AS seen_at FROM meta.findings WHERE stream = $2 GROUP BY 1) f"
+                f" ON f.key = t.{quoted(catalogue.stream(name).key)}::VARCHAR WHERE t._deleted_at IS NULL",
                 [since, name],
             )
         )
