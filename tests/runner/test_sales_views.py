@@ -426,6 +426,40 @@ def test_open_on_is_the_table_as_of_a_moment_after_the_first_sync(
     ]
 
 
+def test_s12_a_deal_that_was_deleted_and_restored_was_not_open_in_between(loader: Loader) -> None:
+    """Both are deleted on the 10th; 31 is restored on the 15th and moved on the 18th, 32 changes while deleted."""
+    make(loader)
+    first = {id: deal(id, at(1), LEAD) for id in (31, 32)}
+    load_rows(loader, "deals", *first.values(), number=6, at=FIRST)
+    for number, day, changes in (
+        (7, 10, {31: {"is_deleted": True}, 32: {"is_deleted": True}}),
+        (8, 15, {31: {}, 32: {"is_deleted": True, "value": 70}}),
+        (9, 18, {31: {"stage_id": OFFER}}),
+    ):
+        moment = at(day, month=11)
+        records = [{**first[id], **change, "update_time": text(moment)} for id, change in changes.items()]
+        load_rows(loader, "deals", *records, number=number, at=moment + timedelta(hours=1))
+    loader.create_views()
+    states = (
+        "SELECT from_at, to_at, status, stage_id, value::INT FROM sales.deal_states WHERE deal_id = {} ORDER BY state"
+    )
+    deleted, second, moved = (at(day, month=11) for day in (10, 15, 18))
+    assert ask(loader.connection, states.format(31)) == [
+        (at(1), deleted, "open", LEAD, 100),
+        (deleted, second, "removed", LEAD, 100),
+        (second, moved, "open", LEAD, 100),
+        (moved, None, "open", OFFER, 100),
+    ]
+    assert ask(loader.connection, states.format(32)) == [
+        (at(1), deleted, "open", LEAD, 100),
+        (deleted, second, "removed", LEAD, 100),
+        (second, None, "removed", LEAD, 70),
+    ]
+    open_on = "SELECT id FROM sales.open_on('2026-11-{:02}') WHERE id > 30 ORDER BY id"
+    open_deals = {day: [id for (id,) in ask(loader.connection, open_on.format(day))] for day in (9, 12, 16)}
+    assert open_deals == {9: [31, 32], 12: [], 16: [31]}
+
+
 def test_open_on_knows_the_past_before_the_first_sync(company: duckdb.DuckDBPyConnection) -> None:
     rows = ask(company, """SELECT id, stage_id, value::INT, basis, is_archived IS NOT NULL
         FROM sales.open_on('2026-10-15') ORDER BY id""")  # fmt: skip
