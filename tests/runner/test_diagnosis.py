@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from pdsync.core import catalogue
 from pdsync.model import Page
+from pdsync.reconcile import evidence
 from pdsync.reconcile.sweep import Sweep
 from pdsync.runner.reconcile.comparison import Comparison
 from pdsync.runner.reconcile.diagnosis import Diagnosis
@@ -131,3 +132,25 @@ async def test_s13_records_of_a_stream_of_which_one_still_names_it_name_no_winne
         assert merged._find_winners(persons, ["7"]) == {"7": {"8"}}
         moved_by_hand = diagnosis(own, deal(1, person_id=8), deal(2, person_id=7))
         assert moved_by_hand._find_winners(persons, ["7"]) == {"7": {"7"}}
+
+
+async def test_s7_records_that_no_run_has_requested_yet_are_requested_first(
+    session: OnlineSession, box: RunningSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One request a run: each of two records has its turn, whatever the first one's state remains."""
+    monkeypatch.setattr(evidence, "MAX_PROBES", 1)
+    shown = deal(next(each["record"]["id"] for each in box.dump("deals") if each["state"] == "live"))
+    keys = [str(UNKNOWN), str(UNKNOWN + 1)]
+    session.account = replace(ADMIN, access=[])  # a 404 is no evidence: both stay
+    requested = []
+    for number in range(3):
+        box.clear_log()
+        found = await diagnosis(session, shown)._judge_absent(DEALS, keys)
+        requested += [key for key in keys if any(entry.path.endswith(f"/{key}") for entry in box.log)]
+        session.loader.connection.executemany(
+            "INSERT INTO meta.findings VALUES ('run', ?, 'deals', ?, ?, ?, NULL, false)",
+            [(T0 + timedelta(days=number), each.key, each.kind, each.evidence) for each in found],
+        )
+    session.account = ADMIN
+    session.loader.connection.execute("DELETE FROM meta.findings")
+    assert requested == [keys[0], keys[1], keys[0]]

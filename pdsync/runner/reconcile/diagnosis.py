@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pdsync.runner.reconcile.comparison import Comparison
 
 
+_NOT_PROBED = f"only {MAX_PROBES} per run are read one by one"
+
+
 def _finding(stream: Stream, verdict: Verdict) -> Finding:
     return Finding(stream.name, verdict.key, verdict.kind, verdict.evidence, verdict.winner)
 
@@ -75,18 +78,32 @@ class Diagnosis:
         hidden = await self.loader.do(self._find_hidden, stream, absent)
         never_read = await self.loader.do(self._find_never_read, stream, absent)
         canaries = await self.loader.do(sweep.choose_canaries, CANARIES)
+        in_turn = await self.loader.do(self._order_by_last_probe, stream, absent)
         probes, reason = await evidence.probe_absent(
-            self.session.http, item, absent, canaries=canaries, was_admin=self.session.account.is_admin
+            self.session.http, item, in_turn, canaries=canaries, was_admin=self.session.account.is_admin
         )
         return [
             evidence.judge(
                 stream, key, probes.get(key), version=item.version if item else "v2",
                 canaries=0 if reason else len(canaries),
-                reason=reason or f"only {MAX_PROBES} per run are read one by one", parent_is_hidden=key in hidden,
+                reason=reason if key in probes or not item else _NOT_PROBED, parent_is_hidden=key in hidden,
                 was_never_read=key in never_read, winners=winners.get(key, set()), converted_to=converted.get(key),
             )
             for key in absent
         ]  # fmt: skip
+
+    def _order_by_last_probe(self, stream: Stream, keys: Sequence[str]) -> list[str]:
+        """`keys`, those first that no run has requested, then those whose request is the longest ago.
+
+        Otherwise many records that stay hidden would keep the others from ever being requested.
+        """
+        rows = self.loader.connection.execute(
+            "SELECT k.key FROM (SELECT unnest($1::VARCHAR[]) AS key) k LEFT JOIN (SELECT key, max(seen_at) AS seen_at"
+            " FROM meta.findings WHERE stream = $2 AND evidence <> $3 GROUP BY 1) f ON f.key = k.key"
+            " ORDER BY f.seen_at NULLS FIRST, k.key",
+            [list(keys), stream.name, _NOT_PROBED],
+        ).fetchall()
+        return [str(row[0]) for row in rows]
 
     def _find_winners(self, target: Stream, keys: Sequence[str]) -> dict[str, set[str | None]]:
         """By each of `keys`: the records to which those that pointed to it point now, as the sweeps or the tables show.
