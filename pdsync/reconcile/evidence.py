@@ -31,14 +31,18 @@ _GONE = (404, 410)  # statuses
 
 
 def find_item_operation(stream: Stream, prefer: Version) -> Operation | None:
-    """The operation that reads one record of a stream; None if there is none."""
+    """The operation that reads one record of a stream by its key; None if there is none.
+
+    v1 reads the definition of a field by a number, which is not its key.
+    """
     version, sources = stream.sources(prefer)
     listed = catalogue.operations(version)[sources[0].operation].path
+    key = stream.column(stream.key).path(stream.key, version)
     return next(
         (
             each for each in catalogue.operations(version).values()
             if each.method == "GET" and not each.removed and not each.binary
-            and each.path.startswith(f"{listed}/{{") and each.path.count("/") == listed.count("/") + 1
+            and each.path == f"{listed}/{{{key}}}"
         ),
         None,
     )  # fmt: skip

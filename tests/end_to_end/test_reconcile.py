@@ -211,6 +211,15 @@ def test_s9_a_stream_that_the_plan_no_longer_includes_was_not_compared(box: Runn
     assert set(ran.summary["swept"]) == {"persons"}
 
 
+def test_s7_a_field_that_is_gone_ends_no_reconciliation_in_v1(box: RunningSandbox, tmp_path: Path) -> None:
+    project = Project(tmp_path / "old").configure(base_url=box.url, api_token=box.token, api="v1")
+    assert project.here("sync", "-q", "deal_fields").code == 0
+    mine = next(entry["id"] for entry in box.dump("deal_fields") if entry["record"]["is_custom_field"])
+    assert box.act("DELETE", f"/api/v2/dealFields/{mine}")["success"]
+    found = findings(reconcile(project, "deal_fields", "--repair"))
+    assert [(each["key"], each["kind"]) for each in found if not each["repaired"]] == [(mine, "absent_unknown")]
+
+
 def test_findings_can_be_queried(box: RunningSandbox, project: Project) -> None:
     box.act("DELETE", f"/api/v2/products/{box.dump('products')[0]['id']}")
     reconcile(project, "products", "--repair")

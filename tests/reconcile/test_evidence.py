@@ -18,7 +18,7 @@ from tests.runner.kit import ADMIN, T0
 if TYPE_CHECKING:
     from pdsync.core.http import Http
     from pdsync.core.request_builder import Call
-    from pdsync.model import Operation
+    from pdsync.model import Operation, Stream, Version
 
 DEALS, LEADS = catalogue.stream("deals"), catalogue.stream("leads")
 THERE = ProbeResult(200, {"id": 7, "is_deleted": False})
@@ -139,3 +139,11 @@ def test_s8_what_a_token_loses_while_records_are_requested_is_not_taken_for_dele
             "records": "records that were just listed can't be read either",
         }[lost]
     )
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("stream", catalogue.streams().values(), ids=lambda stream: stream.name)
+def test_s7_a_single_record_is_requested_by_the_key_of_its_row(stream: Stream, version: Version) -> None:
+    """v1 reads a field's definition by its number, and the row's key is the field's code: that is no request for it."""
+    if item := evidence.find_item_operation(stream, version):
+        assert list(item.path_params) == [stream.column(stream.key).path(stream.key, item.version)]
