@@ -191,21 +191,28 @@ def _apply(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, b
         )
     if new or changed:
         _check_unique(connection, target, new + changed)
-    if changed and target.cursor:
-        _forget_merges(connection, target, target.cursor)
+    if changed:
+        forget_merges(connection, target, "SELECT key FROM temp.delta WHERE changed")
     return counts
 
 
-def _forget_merges(connection: duckdb.DuckDBPyConnection, target: Target, cursor: str) -> None:
-    """Delete the merges of records that are alive again and have changed since: they were not merged away.
+def forget_merges(connection: duckdb.DuckDBPyConnection, target: Target, keys: str) -> None:
+    """Delete the merges of records that are alive and have changed since: they were not merged away.
 
     An unchanged one may be shown by a list that lags behind its merge.
+
+    Args:
+        connection: to the work file.
+        target: the table.
+        keys: a query of the keys of the records.
     """
-    key = f"t.{quoted(target.key)}"
+    if not target.cursor:
+        return
+    key = f"t.{quoted(target.key)}::VARCHAR"
     connection.execute(
-        f"DELETE FROM meta.merges m USING {quoted('main', target.name)} t JOIN temp.delta d ON d.key = {key}"
-        f" WHERE m.entity = {literal(target.name)} AND m.loser_id::VARCHAR = {key}::VARCHAR AND d.changed"
-        f" AND t._deleted_at IS NULL AND t.{quoted(cursor)} > m.seen_at"
+        f"DELETE FROM meta.merges m USING {quoted('main', target.name)} t"
+        f" WHERE m.entity = {literal(target.name)} AND m.loser_id::VARCHAR = {key} AND t._deleted_at IS NULL"
+        f" AND t.{quoted(target.cursor)} > m.seen_at AND {key} IN (SELECT key::VARCHAR FROM ({keys}))"
     )
 
 

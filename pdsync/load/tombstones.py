@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pdsync.load.commit import Batch, Counts, Target, note_batch
+from pdsync.load.commit import Batch, Counts, Target, forget_merges, note_batch
 from pdsync.load.transaction import transaction
 from pdsync.sql import first, quoted
 
@@ -26,7 +26,7 @@ def tombstone(
 
     A page that was loaded before changes nothing. No row is marked that is already marked, or was read alive by another
     run since: a page may be loaded long after it was sealed, where the work file was lost. A merge is noted all the
-    same, also of a record without a row.
+    same, also of a record without a row, unless that record is alive and has changed since.
 
     Raises:
         duckdb.Error: nothing was written.
@@ -62,6 +62,7 @@ def tombstone(
         for each in gone:
             if each.winner is not None:
                 _note_merge(connection, target.name, walk.run_id, each)
+        forget_merges(connection, target, "SELECT key FROM temp.gone")
         counts = Counts(read=len(gone), deleted=marked)
         note_batch(connection, Batch(walk, page, page, closes_walk=False, read=len(gone)), counts)
     return counts

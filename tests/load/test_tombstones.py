@@ -137,6 +137,12 @@ def test_s13_a_record_that_is_alive_again_and_has_changed_since_was_not_merged_a
     assert work.rows("SELECT loser_id, winner_id FROM meta.merges ORDER BY 1") == [(2, 3), (3, 1)]
 
 
+def test_s13_a_merge_that_is_loaded_late_is_not_noted_of_a_record_that_has_changed_since(work: Work) -> None:
+    work.commit([record(1, "a", 25), record(2, "a", 1)], 30)
+    mark(work, gone(1, 20, winner="7"), gone(2, 20, winner="7"))
+    assert work.rows("SELECT loser_id, winner_id FROM meta.merges") == [(2, 7)]
+
+
 def test_s4_an_error_leaves_nothing(work: Work) -> None:
     work.commit([record(1, "a", 1)], 10)
     before = work.versions()
