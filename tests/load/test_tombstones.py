@@ -127,7 +127,7 @@ def test_a_merge_is_noted_with_its_winner_and_a_later_finding_replaces_it(work: 
 
 
 def test_s13_a_record_that_is_alive_again_and_has_changed_since_was_not_merged_away(work: Work) -> None:
-    """Record 2 is shown unchanged, by a list that may lag behind its merge; 3 is merged into the record that returned."""
+    """2 is shown unchanged, by a list that may lag behind its merge; 3 is merged into the record that returned."""
     work.commit([record(id, "a", 1) for id in (1, 2, 3)], 10)
     mark(work, gone(1, 20, winner="3"), gone(2, 20, winner="3"))
     work.commit([record(1, "a", 25), record(2, "a", 1)], 30)
