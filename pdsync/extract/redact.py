@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 FORGOTTEN = "[forgotten]"
 _MIN_LENGTH = 3  # characters: anything shorter would match in most texts
 _MIN_DIGITS = 7  # of a phone number
+# Texts of which a phone number takes no part: 20 26 11 22 has the digits of a day, (202) 512-1800 those of an hour.
+_TIME = re.compile(r"\d{4}-\d\d-\d\d(?!\d)|\d{8}T\d{6}(?!\d)")
+_NO_TIME = rf"(?!{_TIME.pattern})"
 _IDS = ("id", "value", "person_id", "linked_person_id")  # the last two are always a person's
 # Keys of lists whose elements are people.
 _MAIL_PARTIES = ("from", "to", "cc", "bcc")
@@ -233,12 +236,14 @@ def _patterns(text: str) -> Iterator[str]:
         return
     words = r"(?:[\s\u00a0_+.-]|&nbsp;)+" if "@" not in text else r"\s+"
     whole = words.join("".join(map(_character, word)) for word in text.split())
-    yield rf"(?<!\w){whole}(?!\w)"
+    is_number = not re.search(r"[^\W\d_]", text)
+    no_time = _NO_TIME if is_number and not _TIME.match(text) else ""  # a birthday is meant
+    yield rf"(?<!\w){no_time}{whole}(?!\w)"
     if "@" in text:
         yield rf"(?<!\w){re.escape(text.replace('@', '%40'))}(?!\w)"
     digits = re.sub(r"\D", "", text)
-    if len(digits) >= _MIN_DIGITS and not re.search(r"[^\W\d_]", text):
-        yield r"(?<!\d)\+?" + r"[\s().\u00a0/-]*".join(digits) + r"(?!\d)"
+    if len(digits) >= _MIN_DIGITS and is_number:
+        yield rf"(?<!\d){no_time}\+?" + r"[\s().\u00a0/-]*".join(digits) + r"(?!\d)"
 
 
 def _character(char: str) -> str:

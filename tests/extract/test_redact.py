@@ -68,6 +68,21 @@ def test_the_name_of_another_person_stays(text: str) -> None:
     assert ANNA.redact_page(body, None, {})[0] == body
 
 
+@pytest.mark.parametrize("phone", ["20 26 11 22", "20261122", "2026 11 22", "(202) 611-2212", "+2026112212"])
+@pytest.mark.parametrize(
+    "text",
+    ["2026-11-22", "2026-11-22T12:30:00Z", "2026-11-22 12:30:00", "on 2026-11-22, 12 of us", "20261122T123000-0a1b2c"],
+)
+def test_threat_13_a_phone_number_with_the_digits_of_a_time_takes_nothing_out_of_times(phone: str, text: str) -> None:
+    redactor = Redactor(42, [phone])
+    assert redactor.redact_text(text) == text
+    assert redactor.redact_text(f"call {phone}, since {text}") == f"call {FORGOTTEN}, since {text}"
+
+
+def test_threat_13_a_date_that_is_named_itself_is_redacted() -> None:
+    assert Redactor(42, ["1970-05-01"]).redact_text("born 1970-05-01") == f"born {FORGOTTEN}"
+
+
 def test_v1_puts_whole_persons_in_the_place_of_ids_and_only_the_id_stays() -> None:
     someone = {"value": 42, "name": "A. M.", "email": [{"value": "private@example.org"}], "phone": None}
     answer = cleaned(

@@ -84,6 +84,16 @@ async def test_threat_13_the_person_is_gone_and_the_others_are_not(settings: Set
         assert warehouse.execute("SELECT count(*) FROM notes").fetchall() == [(0,)]
 
 
+async def test_threat_13_a_phone_number_with_the_digits_of_a_day_leaves_the_times_of_that_day(tmp_path: Path) -> None:
+    async with open_session(tmp_path) as session:
+        caller = {**person(1, "Grace Hopper", MAIL), "phones": [{"value": f"{T0:%Y%m%d}"}]}
+        await load(session, "persons", caller, person(2, "Ada Lovelace", "ada@example.com"))
+        await load(session, "deals", deal(1))
+    await forget_person(session.settings, 1)
+    with unlocked.open_warehouse(session.settings) as warehouse:
+        assert warehouse.execute("SELECT id, update_time FROM deals").fetchall() == [(1, T0)]
+
+
 async def test_threat_13_what_only_the_warehouse_has_of_the_queue_is_redacted_too(
     settings: Settings, tmp_path: Path
 ) -> None:
