@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
     from pdsync.core.control.walks import SealedPage
 
+# Of the index of the raw archive only these columns have content: a name may be the word for a list, or bytes of a
+# checksum, and the pages would be lost.
+_OF_INDEX = {"walks": (), "pages": ("next", "context"), "windows": (), "raw_files": (), "list_sizes": ()}
+
 
 class ErasedRecord(Struct, frozen=True):
     """A record that is erased from a project, and the run that erases it."""
@@ -83,7 +87,7 @@ class Erasures(Database):
 
 
 def _clean_texts(db: sqlite3.Connection, clean: Callable[[str, str, str | None], str]) -> int:
-    """Clean all texts of all tables, apart from primary keys; the number that changed.
+    """Clean all texts of all tables, apart from primary keys and the index of the archive; the number that changed.
 
     They include before-images and answers of changes, and receipts.
     """
@@ -95,7 +99,8 @@ def _clean_texts(db: sqlite3.Connection, clean: Callable[[str, str, str | None],
         where = " AND ".join(f"{quoted(key)} = ?" for key in keys) if keys else "rowid = ?"
         chosen = quoted_list(keys) if keys else "rowid"
         mutation = "id" if table == "mutations" else "mutation" if "mutation" in keys else "NULL"
-        for column in (name for name, kind, key_position in columns if kind in ("TEXT", "BLOB") and not key_position):
+        texts = [name for name, kind, key_position in columns if kind in ("TEXT", "BLOB") and not key_position]
+        for column in _OF_INDEX.get(table, texts):
             rows = db.execute(
                 f"SELECT {quoted(column)}, {mutation}, {chosen} FROM {quoted(table)} WHERE {quoted(column)} IS NOT NULL"
             )

@@ -47,6 +47,22 @@ def test_every_text_of_every_table_is_cleaned(control: Control) -> None:
     assert control.erase(ANNA, [], [], clean) == 0
 
 
+def test_threat_13_a_name_that_is_a_word_of_the_index_leaves_the_archive_readable(control: Control) -> None:
+    walk = open_walk(control)
+    control.record_pages([page(walk, 0, f"{SECRET} next")])
+    [before], opened = control.pages(), control.walk(walk.id)
+
+    def clean_more(text: str, column: str, mutation: str | None) -> str:
+        digest = before.sha256.decode("utf-8", "surrogateescape")
+        for word in (SECRET, walk.stream, before.file, digest):
+            text = text.replace(word, "[forgotten]")
+        return text
+
+    control.erase(ANNA, [], [], clean_more)
+    assert control.pages() == [msgspec.structs.replace(before, next="[forgotten] next")]
+    assert control.walk(walk.id) == opened
+
+
 def test_a_text_comes_with_its_column_and_its_mutation(control: Control) -> None:
     seen = set()
 
