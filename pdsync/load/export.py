@@ -118,11 +118,11 @@ def _write(connection: duckdb.DuckDBPyConnection, query: str, target: Path) -> d
 
 
 def runs(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
-    """Each run in the warehouse → the time of its last write, in that order."""
+    """Each run in the warehouse → the time of its last write, in that order; killed ones too, which have no receipt."""
     rows = connection.execute(
-        "SELECT r.run_id, coalesce(max(b.applied_at), any_value(r.finished_at))::VARCHAR AS written FROM meta.runs r"
-        " LEFT JOIN meta._applied_batches b USING (run_id) GROUP BY r.run_id"
-        " ORDER BY written, max(b.walk) NULLS FIRST, r.run_id"
+        "SELECT run_id, coalesce(max(b.applied_at), any_value(r.finished_at))::VARCHAR AS written FROM meta.runs r"
+        " FULL JOIN meta._applied_batches b USING (run_id) GROUP BY run_id"
+        " ORDER BY written, max(b.walk) NULLS FIRST, run_id"
     ).fetchall()
     return dict(rows)
 

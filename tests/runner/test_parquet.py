@@ -94,6 +94,24 @@ async def test_s1_a_run_that_was_continued_after_an_export_is_exported_again(tmp
     assert ids(tmp_path, report.changed["deals"].path) == [1, 101]
 
 
+async def test_s1_a_run_between_is_exported_though_the_last_one_was_continued_after_it(tmp_path: Path) -> None:
+    settings = await run(tmp_path, 1)
+    export_parquet(settings, request(tmp_path, changes=True))
+    await run(tmp_path, 2)
+    settings = await run(tmp_path, 1, again=True)
+    report = export_parquet(settings, request(tmp_path, changes=True))
+    assert ids(tmp_path, report.changed["deals"].path) == [1, 2, 101]
+
+
+async def test_s1_the_changes_of_a_run_that_was_killed_are_exported(tmp_path: Path) -> None:
+    export_parquet(await run(tmp_path, 0), request(tmp_path, changes=True))
+    async with open_session(tmp_path, run="run-1") as session:  # and no receipt
+        at = T0 + timedelta(hours=1)
+        await load(session, "deals", deal(1, at), since=T0, at=at)
+    report = export_parquet(await run(tmp_path, 2), request(tmp_path, changes=True))
+    assert ids(tmp_path, report.changed["deals"].path) == [1, 2]
+
+
 async def test_too_many_files_of_changes_become_one(tmp_path: Path) -> None:
     for number in range(3):
         settings = await run(tmp_path, number)

@@ -290,8 +290,10 @@ class _Export:
         order, files = list(self.runs), list(previous.files) if previous else []
         exported = 0  # runs
         if previous and previous.until in self.runs:
-            has_continued = previous.written not in (None, self.runs[previous.until])
-            exported = order.index(previous.until) + (0 if has_continued else 1)
+            exported = order.index(previous.until) + 1
+            if previous.written not in (None, self.runs[previous.until]):  # it has continued, maybe after other runs
+                written_before = sum((written or "") < previous.written for written in self.runs.values())
+                exported = min(exported - 1, written_before)
         runs = order[exported:]
         if not runs:
             return None
