@@ -133,6 +133,29 @@ async def test_threat_13_an_interrupted_erasure_is_finished_without_the_name(
     assert "Grace" not in sealed(settings)
 
 
+async def test_threat_13_an_interrupted_erasure_removes_what_came_since_and_what_is_named_now(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def die(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pdsync.runner.archive.erase._rebuild", die)
+        with pytest.raises(KeyboardInterrupt):
+            await forget_person(settings, 1)
+    async with open_session(tmp_path) as session:  # the nightly sync ran before the same command
+        await load(session, "persons", person(1, "Grace Hopper", MAIL))
+        await load(session, "deals", deal(3, title="from Grace Hopper"), deal(4, title="from Amazing Gracie"))
+    report = await forget_person(settings, 1, ["Amazing Gracie"])
+    assert report.resumed
+    assert (report.records, report.mentions) == ({"persons": 1}, {"deals": 2})
+    assert "Grac" not in sealed(settings)
+    with unlocked.open_warehouse(settings) as warehouse:
+        assert warehouse.execute("SELECT id FROM persons").fetchall() == [(2,)]
+    with unlocked.open_control(settings) as control:
+        assert control.begun_erasures("person", 1) == 0
+
+
 def upload(settings: Settings, name: str, state: State, **params: Any) -> Path:
     """A file that is kept for an upload in `state`."""
     with unlocked.open_control(settings) as control:

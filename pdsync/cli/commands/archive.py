@@ -159,6 +159,7 @@ def person(app: App, id: int, also: tuple[str, ...], dry_run: bool, yes: bool) -
         return
     if report.resumed:
         app.note(f"Person {id}: the interrupted run is completed. The warehouse was rebuilt.")
+    if report.resumed and not report.pages:
         return
     for title, counts in (("records removed", report.records), ("records that mentioned them", report.mentions)):
         app.note(f"{title}: " + (", ".join(f"{count:,} {name}" for name, count in counts.items()) or "none"))

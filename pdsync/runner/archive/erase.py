@@ -12,7 +12,7 @@ at any instant:
 5. the old raw files are deleted, the warehouse is rebuilt and published, control.db is vacuumed.
 
 A kill before step 4: the same command starts over. After it: the same command finishes the rest, without needing the
-person's names.
+person's names, and removes what was read of them since then.
 
 Removed: the person's record, the payloads of mutations of it, their notes, the texts of mails that they sent or
 received, the lists that were requested for them (changes, files, mails, followers), downloaded files that are attached
@@ -106,19 +106,28 @@ async def forget_person(
         StorageError: a sealed page is damaged, or the disk is full. Fix that, then run the same command again.
     """
     with project.locked(settings, on_note) as control:
-        if control.begun_erasures("person", id):  # it was interrupted after step 4
-            report = ErasureReport(resumed=True)
-        else:
-            report = _clean_sources(settings, control, id, also, dry_run=dry_run)
+        is_begun = control.begun_erasures("person", id) > 0  # it was interrupted after step 4
+        if is_begun and dry_run:
+            return ErasureReport(resumed=True)
+        report = _clean_sources(settings, control, id, also, dry_run=dry_run, is_begun=is_begun)
         if not dry_run:
             await _rebuild(settings, control, id, report, on_note)
     return report
 
 
 def _clean_sources(
-    settings: Settings, control: Control, id: int, also: Collection[str], *, dry_run: bool
+    settings: Settings, control: Control, id: int, also: Collection[str], *, dry_run: bool, is_begun: bool
 ) -> ErasureReport:
-    """Redact everything that the warehouse is rebuilt from; with `dry_run` only count."""
+    """Redact everything that the warehouse is rebuilt from; with `dry_run` only count.
+
+    Args:
+        settings: of the project.
+        control: its control.db.
+        id: of the person.
+        also: further texts that identify them.
+        dry_run: only count.
+        is_begun: an earlier run has redacted these files, and did not finish: their names may be gone.
+    """
     outbox = _recover_outbox(settings, control)
     own_mutations = _find_own_mutations(outbox, id)
     walks = {walk.id: walk for walk, _ in control.walks()}
@@ -126,12 +135,13 @@ def _clean_sources(
     for page in control.pages():
         by_file.setdefault(page.file, []).append(page)
     identifiers = _gather_identifiers(settings, walks, by_file, id)
-    if not identifiers.records and not also:
+    if not identifiers.records and not also and not is_begun:
         raise ConfigError(
             f"No sealed answer contains a person {id}. Nothing was changed.\n"
             f"To remove a text that identifies them: --also TEXT"
         )
-    redactor, report = Redactor(id, identifiers.unique | set(also)), ErasureReport(shared=len(identifiers.shared))
+    redactor = Redactor(id, identifiers.unique | set(also))
+    report = ErasureReport(shared=len(identifiers.shared), resumed=is_begun)
     _refuse_open_mutations(outbox, redactor, id, own_mutations)
     changed_files = []
     for name, pages in by_file.items():
