@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zstandard
 
-from pdsync.errors import ConfigError
+from pdsync.errors import ConfigError, StorageError
 from pdsync.extract.download_folder import Folder, ManifestEntry
 from pdsync.extract.redact import Redactor
+from pdsync.load import publish
 from pdsync.runner import kept_uploads, project, unlocked
 from pdsync.runner.archive.erase import _find_own_mutations, _refuse_open_mutations, forget_person
 from pdsync.runner.loader import Loader
@@ -154,6 +155,33 @@ async def test_threat_13_an_interrupted_erasure_removes_what_came_since_and_what
         assert warehouse.execute("SELECT id FROM persons").fetchall() == [(2,)]
     with unlocked.open_control(settings) as control:
         assert control.begun_erasures("person", 1) == 0
+
+
+async def test_threat_13_a_warehouse_that_could_not_be_rebuilt_is_refused_before_anything_is_redacted(
+    settings: Settings,
+) -> None:
+    publish.publish(project.work_path(settings), settings.warehouse)
+    [file] = settings.raw.glob("*.zst")
+    with unlocked.open_control(settings) as control:
+        walk = next(walk.id for walk, _ in control.walks() if walk.stream == "deals")
+        control.replace_pages([], [(walk, 0)], [])
+    before = file.read_bytes()
+    with pytest.raises(ConfigError, match=r"lacks pages .* \(deals: 2 rows written\)"):
+        await forget_person(settings, 1)
+    assert file.read_bytes() == before
+    with unlocked.open_control(settings) as control:
+        assert control.begun_erasures("person", 1) == 0
+
+
+async def test_o4_a_damaged_raw_file_is_kept_and_the_erasure_refused(settings: Settings) -> None:
+    """control.db was lost, and has no page of that file: it would be removed as one that nobody needs."""
+    damaged, before = settings.raw / "20261122T120000-0a1b2c-01234567.zst", sealed(settings)
+    damaged.write_bytes(b"no header, then pages")
+    with pytest.raises(StorageError, match="Nothing was changed"):
+        await forget_person(settings, 1)
+    assert damaged.exists()
+    damaged.unlink()
+    assert sealed(settings) == before
 
 
 def upload(settings: Settings, name: str, state: State, **params: Any) -> Path:

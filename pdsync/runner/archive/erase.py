@@ -35,14 +35,14 @@ from pdsync.core.control import ErasedRecord
 from pdsync.core.list_response import open_envelope
 from pdsync.core.log import log
 from pdsync.core.wording import counted
-from pdsync.errors import ConfigError
+from pdsync.errors import ConfigError, StorageError
 from pdsync.extract import raw_archive, raw_file
 from pdsync.extract.download_folder import Folder
 from pdsync.extract.redact import RedactionCounts, Redactor, identifiers_of, unique_identifiers
 from pdsync.load import carry_over, reader_objects, warehouse
 from pdsync.model import OPEN
-from pdsync.runner import kept_uploads, project
-from pdsync.runner.archive.replay import Selection, locked_replay
+from pdsync.runner import kept_uploads, project, stores
+from pdsync.runner.archive.replay import Selection, check_archive, locked_replay
 from pdsync.runner.queue_recovery import open_outbox, recover
 from pdsync.writeback.journal import Journal
 
@@ -101,9 +101,11 @@ async def forget_person(
         dry_run: count only, and change nothing. Of an interrupted erasure nothing is counted.
 
     Raises:
-        ConfigError: there is no such person in the archive, or queued mutations mention them.
+        ConfigError: there is no such person in the archive, or queued mutations mention them, or the archive lacks
+            pages that the warehouse was built from, which could not be rebuilt.
         ProjectLocked: another run has the lock.
-        StorageError: a sealed page is damaged, or the disk is full. Fix that, then run the same command again.
+        StorageError: a sealed page or a raw file is damaged, or the disk is full. Fix that, then run the same command
+            again.
     """
     with project.locked(settings, on_note) as control:
         is_begun = control.begun_erasures("person", id) > 0  # it was interrupted after step 4
@@ -128,6 +130,11 @@ def _clean_sources(
         dry_run: only count.
         is_begun: an earlier run has redacted these files, and did not finish: their names may be gone.
     """
+    if damaged := stores.index_archive(settings, control):
+        raise StorageError(
+            f"{str(damaged[0].fault).splitlines()[0]}\nWhat is there may be of the person too. Nothing was changed. Put"
+            f" that file back from a backup, or move it out of the folder, and run the same command again."
+        )
     outbox = _recover_outbox(settings, control)
     own_mutations = _find_own_mutations(outbox, id)
     walks = {walk.id: walk for walk, _ in control.walks()}
@@ -159,6 +166,9 @@ def _clean_sources(
         report.downloads, report.cells = _remove_downloads(settings, redactor, id, dry_run=True), None
         report.uploads = _remove_uploads(settings, outbox, redactor, id, own_mutations, dry_run=True)
         return report
+
+    project.ready_work_file(settings, control)
+    check_archive(settings, control, [project.work_path(settings), settings.warehouse], Selection.by_names(()))
 
     def redact(page: SealedPage, body: bytes) -> tuple[bytes, int]:
         return _redact_page(redactor, walks[page.walk], page, body)[:2]

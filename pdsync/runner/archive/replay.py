@@ -247,7 +247,7 @@ def _find_company(settings: Settings, control: Control) -> tuple[int, str]:
     return company
 
 
-def _check_archive(settings: Settings, control: Control, sources: Sequence[Path], selection: Selection) -> None:
+def check_archive(settings: Settings, control: Control, sources: Sequence[Path], selection: Selection) -> None:
     """Check that the archive has all pages that the warehouse was built from.
 
     Raises:
@@ -293,7 +293,7 @@ def _choose_source(
     if not source.exists():
         return None
     if not accept_loss:
-        _check_archive(settings, control, [source, settings.warehouse], selection)
+        check_archive(settings, control, [source, settings.warehouse], selection)
     with contextlib.closing(warehouse.connect(source, read_only=True)) as connection:
         adopt_receipts(connection, control)
     return source
