@@ -26,6 +26,7 @@ from pdsync.core.log import clean_json, log
 from pdsync.errors import ConfigError, PdsyncError, ProjectLocked, StorageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -144,6 +145,15 @@ class Folder:
         """Rename the file `part`, which is on disk, to `name`; the name is on disk when this returns."""
         os.rename(part, name, src_dir_fd=self._handle, dst_dir_fd=self._handle)
         os.fsync(self._handle)
+
+    def without_entry(self, manifest: Mapping[int, ManifestEntry]) -> dict[int, list[str]]:
+        """By id: complete files that no entry of the manifest names, as a kill came before their lines."""
+        listed, found = {entry.path for entry in manifest.values()}, dict[int, list[str]]()
+        for name in sorted(os.listdir(self._handle)):  # noqa: PTH208 - a path could lead elsewhere by now
+            is_file = stat.S_ISREG(os.lstat(name, dir_fd=self._handle).st_mode)
+            if is_file and name not in listed and _FILE_NAME.fullmatch(name):
+                found.setdefault(int(name.partition(".")[0]), []).append(name)
+        return found
 
     def remove_partial_files(self) -> None:
         """Remove the partial files of downloads that were killed."""

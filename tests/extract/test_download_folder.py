@@ -137,6 +137,13 @@ def test_only_the_partial_files_of_downloads_are_removed(folder: Folder, tmp_pat
     assert "1.pdf" not in names_in(folder)
 
 
+def test_complete_files_without_an_entry_are_found_by_their_ids(folder: Folder, tmp_path: Path) -> None:
+    for name in ("1.pdf", "2.pdf", "2.doc", "3", ".4.pdf.part", "mine.txt", MANIFEST):
+        (folder.root / name).write_bytes(b"x")
+    (folder.root / "5.pdf").symlink_to(tmp_path / "precious")
+    assert folder.without_entry({1: entry(1)}) == {2: ["2.doc", "2.pdf"], 3: ["3"]}
+
+
 # The manifest.
 
 

@@ -227,6 +227,30 @@ async def test_threat_13_a_dry_run_counts_downloads_and_leaves_them(settings: Se
     assert not (root / "1.pdf").exists()
 
 
+async def test_threat_13_what_killed_downloads_exports_and_replays_left_of_the_person_goes(
+    settings: Settings, tmp_path: Path
+) -> None:
+    async with open_session(tmp_path) as session:
+        link = {"name": "cv.pdf", "person_id": 1, "update_time": "2026-11-22 12:00:00"}
+        await load(session, "files", {"id": 1, **link}, {"id": 2, **link}, {"id": 3, **link, "person_id": 2})
+    root = settings.state / "files"
+    root.mkdir()
+    for name in ("1.pdf", ".2.pdf.part", "3.pdf"):  # killed before the line of the manifest, and before the end
+        (root / name).write_bytes(b"about someone")
+    spilled = settings.warehouse.with_name("warehouse.replay.duckdb.tmp")
+    made = [settings.state / ".export-0123456789ab-x", settings.state / "export" / ".making-x"]
+    for folder in (spilled, *made):
+        folder.mkdir(parents=True)
+        (folder / "persons.parquet").write_bytes(b"Grace Hopper")
+    (made[0] / "noted").write_text("persons/snapshot=x/data.parquet\n")
+    assert (await forget_person(settings, 1, dry_run=True)).downloads == 1
+    assert (root / ".2.pdf.part").exists()
+    assert (await forget_person(settings, 1)).downloads == 1
+    assert [path.name for path in root.iterdir()] == ["3.pdf"]
+    assert not spilled.exists()
+    assert [path.name for folder in made for path in folder.iterdir()] == ["noted"]
+
+
 async def test_an_unknown_person_is_an_error_unless_a_text_is_named(settings: Settings) -> None:
     with pytest.raises(ConfigError, match="Nothing was changed"):
         await forget_person(settings, 404)

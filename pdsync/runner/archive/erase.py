@@ -37,6 +37,7 @@ from pdsync.core.log import log
 from pdsync.core.wording import counted
 from pdsync.errors import ConfigError, StorageError
 from pdsync.extract import raw_archive, raw_file
+from pdsync.extract.attachments import file_to_fetch
 from pdsync.extract.download_folder import Folder
 from pdsync.extract.redact import RedactionCounts, Redactor, identifiers_of, unique_identifiers
 from pdsync.load import carry_over, reader_objects, warehouse
@@ -162,8 +163,9 @@ def _clean_sources(
                     counts[stream] = counts.get(stream, 0) + count
         changed_files += [name] if report.pages > pages_before else []
     report.raw_files = len(changed_files)
+    attached = _find_attached(settings, walks, by_file, redactor, id)
     if dry_run:
-        report.downloads, report.cells = _remove_downloads(settings, redactor, id, dry_run=True), None
+        report.downloads, report.cells = _remove_downloads(settings, redactor, id, attached, dry_run=True), None
         report.uploads = _remove_uploads(settings, outbox, redactor, id, own_mutations, dry_run=True)
         return report
 
@@ -178,7 +180,7 @@ def _clean_sources(
     def clean(text: str, column: str, mutation: str | None) -> str:
         return redactor.redact_cell(text, column, is_own=mutation in own_mutations)
 
-    report.downloads = _remove_downloads(settings, redactor, id)
+    report.downloads = _remove_downloads(settings, redactor, id, attached)
     report.uploads = _remove_uploads(settings, outbox, redactor, id, own_mutations)
     cells = _clean_work_file(settings, control, clean)
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-forget"
@@ -284,22 +286,56 @@ def _remove_uploads(
         return kept_uploads.remove_ended(settings, waiting, dry_run=dry_run)
 
 
-def _remove_downloads(settings: Settings, redactor: Redactor, id: int, *, dry_run: bool = False) -> int:
-    """Remove downloaded files that are attached to the person or named after them; how many."""
+def _find_attached(
+    settings: Settings, walks: dict[int, Walk], by_file: dict[str, list[SealedPage]], redactor: Redactor, id: int
+) -> set[int]:
+    """The ids of files that were attached to the person, or named after them, in any sealed version of their records."""
+    found = set[int]()
+    for page in (page for pages in by_file.values() for page in pages if walks[page.walk].stream == "files"):
+        for record in open_envelope(raw_archive.read(settings.raw, page), _operation(walks[page.walk])).records:
+            value = json.loads(bytes(record))
+            if isinstance(value, dict) and isinstance(value.get("id"), int):
+                file = file_to_fetch(value)
+                if file.about.get("person_id") == id or redactor.redact_text(file.name) != file.name:
+                    found.add(file.id)
+    return found
+
+
+def _remove_downloads(
+    settings: Settings, redactor: Redactor, id: int, attached: Collection[int], *, dry_run: bool = False
+) -> int:
+    """Remove downloaded files that are attached to the person or named after them; how many.
+
+    The partial files of killed downloads go too, of whomever they are.
+
+    Args:
+        settings: of the project.
+        redactor: of the person.
+        id: of the person.
+        attached: the ids of such files, for those without an entry in the manifest.
+        dry_run: only count.
+    """
     root = settings.state / "files"
     if not root.is_dir():
         return 0
     with Folder(root) as folder:
         manifest = folder.manifest()
         removed = [
-            each for each in manifest.values() if each.person_id == id or redactor.redact_text(each.name) != each.name
+            each
+            for each in manifest.values()
+            if each.person_id == id or each.id in attached or redactor.redact_text(each.name) != each.name
         ]
+        names = [each.path for each in removed]
+        names += [name for file, found in folder.without_entry(manifest).items() if file in attached for name in found]
+        if not dry_run:
+            folder.remove_partial_files()
+            for name in names:
+                folder.remove(name)
         for each in () if dry_run else removed:
-            folder.remove(each.path)
             del manifest[each.id]
         if removed and not dry_run:
             folder.rewrite(manifest)
-    return len(removed)
+    return len(names)
 
 
 def _clean_work_file(settings: Settings, control: Control, clean: Callable[[str, str, str | None], str]) -> int:
@@ -342,6 +378,8 @@ async def _rebuild(
         *work.parent.glob(f"{work.name}.damaged-*"),
         *work.parent.glob(f"{work.name}.apart-*"),
         *work.parent.glob(f"{work.name}.tmp"),
+        *settings.state.glob(".export-*/*.parquet"),  # of exports that were killed: no catalogue names these
+        *settings.state.glob("export/.making-*/*.parquet"),
         work.with_name(f".{settings.warehouse.name}.new"),
     ):
         if path.is_dir():

@@ -12,6 +12,7 @@ is killed before that leaves both files as they were; but walks that `accept_los
 from __future__ import annotations
 
 import contextlib
+import shutil
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -329,6 +330,9 @@ def _find_incomplete(loader: Loader, lists: Iterable[tuple[str, Version, str]]) 
 
 
 def _remove_file(file: Path) -> None:
-    """Remove a DuckDB file and its log, if they exist."""
+    """Remove a DuckDB file, its log, and what a killed run spilled beside it, if they exist."""
     for path in (file, file.with_name(f"{file.name}.wal")):
         path.unlink(missing_ok=True)
+    spilled = file.with_name(f"{file.name}.tmp")
+    if spilled.is_dir():
+        shutil.rmtree(spilled)
