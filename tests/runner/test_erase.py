@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zstandard
 
+from pdsync.core import catalogue
 from pdsync.errors import ConfigError, StorageError
 from pdsync.extract.download_folder import Folder, ManifestEntry
 from pdsync.extract.redact import Redactor
 from pdsync.load import publish
+from pdsync.model import Tombstone
 from pdsync.runner import kept_uploads, project, unlocked
 from pdsync.runner.archive.erase import _find_own_mutations, _refuse_open_mutations, forget_person
 from pdsync.runner.loader import Loader
 from pdsync.runner.queue_recovery import open_outbox as open_queue
 from pdsync.runner.report.mutation_log import save_mutation_log
+from pdsync.runner.sync.walk_loader import tombstone
 from tests.runner.kit import COMPANY, T0, deal, load, open_session, text
 from tests.writeback.kit import bring_to, entry, open_outbox
 
@@ -93,6 +96,22 @@ async def test_threat_13_a_phone_number_with_the_digits_of_a_day_leaves_the_time
     await forget_person(session.settings, 1)
     with unlocked.open_warehouse(session.settings) as warehouse:
         assert warehouse.execute("SELECT id, update_time FROM deals").fetchall() == [(1, T0)]
+
+
+async def test_threat_13_tombstones_in_the_archive_stop_no_erasure(settings: Settings, tmp_path: Path) -> None:
+    """The person was deleted in Pipedrive first, as the manual says, and reconcile or a push has sealed the evidence."""
+    async with open_session(tmp_path) as session:
+        for stream, key, evidence in (("persons", "1", "Grace Hopper is gone"), ("deals", "2", "GET answered 404")):
+            await tombstone(session, catalogue.stream(stream), [Tombstone(key, "deleted", evidence, T0)])
+    would = await forget_person(settings, 1, dry_run=True)
+    assert would.mentions == {"deals": 1, "persons": 1}
+    report = await forget_person(settings, 1)
+    assert (report.records, report.mentions) == (would.records, would.mentions)
+    assert "Grace" not in sealed(settings)
+    assert "[forgotten] is gone" in sealed(settings)
+    with unlocked.open_warehouse(settings) as warehouse:
+        assert warehouse.execute("SELECT id FROM persons").fetchall() == [(2,)]
+        assert warehouse.execute("SELECT id FROM deals WHERE _deleted_at IS NOT NULL").fetchall() == [(2,)]
 
 
 async def test_threat_13_what_only_the_warehouse_has_of_the_queue_is_redacted_too(

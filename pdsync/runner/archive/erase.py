@@ -25,7 +25,7 @@ from __future__ import annotations
 import json
 import shutil
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
@@ -41,14 +41,14 @@ from pdsync.extract.attachments import file_to_fetch
 from pdsync.extract.download_folder import Folder
 from pdsync.extract.redact import RedactionCounts, Redactor, identifiers_of, unique_identifiers
 from pdsync.load import carry_over, reader_objects, warehouse
-from pdsync.model import OPEN
+from pdsync.model import FINDINGS, OPEN
 from pdsync.runner import kept_uploads, project, stores
 from pdsync.runner.archive.replay import Selection, check_archive, locked_replay
 from pdsync.runner.queue_recovery import open_outbox, recover
 from pdsync.writeback.journal import Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
 
     from pdsync.core.config import Settings
     from pdsync.core.control import Control, SealedPage
@@ -230,16 +230,27 @@ def _gather_identifiers(
 ) -> _Identifiers:
     """The names, addresses and numbers of all sealed versions of the person, apart from those that others share."""
     own, others, records = set[str](), set[str](), 0
-    for page in (page for pages in by_file.values() for page in pages if walks[page.walk].stream == "persons"):
-        for record in open_envelope(raw_archive.read(settings.raw, page), _operation(walks[page.walk])).records:
-            value = json.loads(bytes(record))
-            if isinstance(value, dict) and value.get("id") == id:
-                own |= identifiers_of(value)
-                records += 1
-            elif isinstance(value, dict):
-                others |= identifiers_of(value)
+    for value in _read_records(settings, walks, by_file, "persons"):
+        if value.get("id") == id:
+            own |= identifiers_of(value)
+            records += 1
+        else:
+            others |= identifiers_of(value)
     unique, shared = unique_identifiers(own, others)
     return _Identifiers(unique, shared, records)
+
+
+def _read_records(
+    settings: Settings, walks: dict[int, Walk], by_file: dict[str, list[SealedPage]], stream: str
+) -> Iterator[dict[str, Any]]:
+    """All sealed versions of the records of a stream."""
+    for page in (page for pages in by_file.values() for page in pages):
+        walk = walks[page.walk]
+        if walk.stream == stream and walk.source != FINDINGS and (body := raw_archive.read(settings.raw, page)):
+            for record in open_envelope(body, _operation(walk)).records:
+                value = json.loads(bytes(record))
+                if isinstance(value, dict):
+                    yield value
 
 
 def _operation(walk: Walk) -> Operation | None:
@@ -250,6 +261,9 @@ def _redact_page(redactor: Redactor, walk: Walk, page: SealedPage, body: bytes) 
     """The page without the person, its number of rows, and what was found; see `Redactor.redact_page`."""
     if not body:  # marks the end of a walk
         return body, page.rows, RedactionCounts()
+    if walk.source == FINDINGS:  # no answer, but tombstones with their evidence
+        evidence = redactor.redact_cell(body.decode()).encode()
+        return evidence, page.rows, RedactionCounts(changed=int(evidence != body))
     key = parent_param = None
     stream = catalogue.streams().get(walk.stream)
     if stream is not None:
@@ -291,13 +305,11 @@ def _find_attached(
 ) -> set[int]:
     """The ids of files that were attached to the person, or named after them, in any sealed version of their records."""
     found = set[int]()
-    for page in (page for pages in by_file.values() for page in pages if walks[page.walk].stream == "files"):
-        for record in open_envelope(raw_archive.read(settings.raw, page), _operation(walks[page.walk])).records:
-            value = json.loads(bytes(record))
-            if isinstance(value, dict) and isinstance(value.get("id"), int):
-                file = file_to_fetch(value)
-                if file.about.get("person_id") == id or redactor.redact_text(file.name) != file.name:
-                    found.add(file.id)
+    for value in _read_records(settings, walks, by_file, "files"):
+        if isinstance(value.get("id"), int):
+            file = file_to_fetch(value)
+            if file.about.get("person_id") == id or redactor.redact_text(file.name) != file.name:
+                found.add(file.id)
     return found
 
 
