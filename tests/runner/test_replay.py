@@ -67,6 +67,24 @@ def test_a_stream_that_does_not_exist_is_an_error() -> None:
         Selection.by_names(("deels",))
 
 
+async def test_s9_a_replay_of_records_that_cannot_be_read_is_not_complete(tmp_path: Path) -> None:
+    async with open_session(tmp_path, run="run-1") as session:
+        await load(session, "deals", deal(1), {"title": "no id"})
+        await load(session, "users", {"id": 5, "name": "Ada"})
+    receipt = await replay(session.settings)
+    gaps = [(gap.stream, gap.kind, gap.detail) for gap in receipt.gaps]
+    assert gaps == [("deals", "quarantined", "1 records can't be read: meta.quarantine")]
+    assert (receipt.exit_code, receipt.complete) == (4, False)
+    assert (receipt.streams["deals"].complete, receipt.streams["users"].complete) == (False, True)
+    assert (await replay(session.settings, ["users"])).exit_code == 0
+    async with open_session(tmp_path, run="run-2") as session:  # the list was read whole, and all of it could be
+        await load(session, "deals", deal(1), deal(2), at=T0 + HOUR)
+    assert (await replay(session.settings)).exit_code == 0
+    async with open_session(tmp_path, run="run-3") as session:
+        await load(session, "deals", {"title": "no id"}, since=T0 + HOUR, at=T0 + 2 * HOUR)
+    assert (await replay(session.settings, ["deals"])).exit_code == 4
+
+
 async def test_s14_tables_and_histories_are_the_same(settings: Settings) -> None:
     before = query(project.work_path(settings), HISTORY)
     assert len(before) == 4

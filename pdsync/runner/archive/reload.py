@@ -108,6 +108,20 @@ class ArchiveReload:
             and (state in ("sealed", "applied", "pruned") or walk.id in self._pages)
         }
 
+    def walks_since_whole(self) -> list[Walk]:
+        """The walks of lists that were not read whole since, the newest first."""
+        walks, seen = list[Walk](), set[tuple[str, str]]()
+        for walk, state in reversed(self._walks):
+            # What was read as single records may be of any list of the stream.
+            is_read_again = any(
+                stream == walk.stream and (source == walk.source or not walk.is_of_a_list) for stream, source in seen
+            )
+            if not is_read_again:
+                walks.append(walk)
+            if walk.is_of_a_list and walk.since is None and state in ("sealed", "applied"):
+                seen.add((walk.stream, walk.source))
+        return walks
+
     async def _load_group(self, definitions: Stream, users: Sequence[Stream]) -> list[Walk]:
         """Load a stream and those whose fields it defines: run by run, the definitions first."""
         streams = [definitions, *users]

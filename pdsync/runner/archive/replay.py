@@ -209,7 +209,7 @@ async def _build(
 
 
 async def _load_archive(reload: ArchiveReload) -> list[Walk]:
-    """Load the archive; streams that it does not have whole become gaps of the receipt.
+    """Load the archive; streams that it does not have whole, or not readable, become gaps of the receipt.
 
     Returns:
         The walks that are loaded to their ends now.
@@ -224,7 +224,8 @@ async def _load_archive(reload: ArchiveReload) -> list[Walk]:
             f"{str(error).splitlines()[0]}\nNothing was changed. Put the file back from a backup (what else is missing:"
             f" pdsync raw verify), or rebuild the tables from what is left: pdsync replay --accept-loss"
         ) from error
-    for gap in await reload.loader.do(_find_incomplete, reload.loader, reload.lists()):
+    incomplete = await reload.loader.do(_find_incomplete, reload.loader, reload.lists())
+    for gap in (*incomplete, *await reload.loader.do(_find_unreadable, reload.loader, reload)):
         reload.receipt.gaps.append(gap)
         reload.receipt.streams[gap.stream].complete = False
     return walks
@@ -326,6 +327,19 @@ def _find_incomplete(loader: Loader, lists: Iterable[tuple[str, Version, str]]) 
         IncompleteStream(stream, "incomplete", detail)
         for stream, versions in sorted(is_complete.items())
         if not any(versions.values())
+    ]
+
+
+def _find_unreadable(loader: Loader, reload: ArchiveReload) -> list[IncompleteStream]:
+    """The loaded streams with quarantined records, unless the list of these was read whole again since."""
+    rows = loader.connection.execute("SELECT walk, count(*) FROM meta.quarantine GROUP BY walk").fetchall()
+    counts, unreadable = dict(rows), dict[str, int]()
+    for walk in reload.walks_since_whole():
+        if walk.id in counts and walk.stream in reload.receipt.streams:
+            unreadable[walk.stream] = unreadable.get(walk.stream, 0) + counts[walk.id]
+    return [
+        IncompleteStream(stream, "quarantined", f"{count} records can't be read: meta.quarantine")
+        for stream, count in sorted(unreadable.items())
     ]
 
 
