@@ -129,12 +129,21 @@ class Redactor:
         is_theirs = parent_param is not None and context.get(parent_param) == self.id
         if not is_theirs and not self._has_trace(body):
             return body, len(open_envelope(body, operation).records), counts
-        try:
-            tree = _READER.decode(body.decode("utf-8", "surrogatepass"))
-        except (ValueError, RecursionError):
-            plain = self.redact_text(body.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
-            counts.changed = int(plain != body)
-            return plain, len(open_envelope(plain, operation).records), counts
+        tree = _parsed(body)
+        if tree is None:
+            readable, unreadable = self._set_aside(body, operation, key)
+            if readable == body:
+                plain = self._redact_bytes(body)
+                counts.changed = int(plain != body)
+                return plain, len(open_envelope(plain, operation).records), counts
+            new_body, rows, counts = self.redact_page(
+                readable, operation, context, key=key, parent_param=parent_param, of_parties=of_parties
+            )
+            for place, record in unreadable.items():
+                plain = self._redact_bytes(record)
+                counts.changed += place in new_body and plain != record
+                new_body = new_body.replace(place, plain)
+            return new_body, rows, counts
         for container, name in _records(tree, operation):
             records = container.get(name) if isinstance(container, _Object) else container
             if isinstance(records, list) and not isinstance(records, _Object):
@@ -153,6 +162,30 @@ class Redactor:
             return body, len(open_envelope(body, operation).records), counts
         new_body = "".join(_written(redacted)).encode("utf-8", "surrogatepass")
         return new_body, len(open_envelope(new_body, operation).records), counts
+
+    def _set_aside(self, body: bytes, operation: Operation | None, key: str | None) -> tuple[bytes, dict[bytes, bytes]]:
+        """An answer with something else in the place of its records that can't be parsed, and what was there.
+
+        Otherwise one bad byte would keep the person's record on the same page. In the place of their own is its id.
+        """
+        pieces, unreadable, end = list[bytes](), dict[bytes, bytes](), 0
+        own = f'{{"{key}":{self.id}}}'.encode()
+        for record in map(bytes, open_envelope(body, operation).records):
+            begin = body.find(record, end)
+            if begin < 0:  # a value in a list of values
+                return body, {}
+            place = record
+            if _parsed(record) is None:
+                found = key and re.search(rb'"%b"\s*:\s*"?(\d+)' % key.encode(), record)
+                place = own if found and found[1] == self.id.encode() else b'{"set aside":%d}' % len(unreadable)
+                if place != own:
+                    unreadable[place] = record
+            pieces += [body[end:begin], place]
+            end = begin + len(record)
+        return b"".join([*pieces, body[end:]]), unreadable
+
+    def _redact_bytes(self, body: bytes) -> bytes:
+        return self.redact_text(body.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
 
     def _has_trace(self, body: bytes) -> bool:
         """Whether `body` must be parsed into a tree, which takes many times longer than searching its text."""
@@ -196,6 +229,14 @@ class Redactor:
         ids = _IDS if key.startswith("person") else _IDS[2:]  # the `id` of a participant of a mail is none of a person
         says_more = any(type(inner) is not _Number for name, inner in value if name not in _IDS)
         return says_more and any(value.get(name) == self.id for name in ids)
+
+
+def _parsed(body: bytes) -> Any:
+    """The tree of a text; None where it can't be parsed."""
+    try:
+        return _READER.decode(body.decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError):
+        return None
 
 
 def _parties(message: _Object) -> Iterator[_Object]:

@@ -83,6 +83,26 @@ def test_threat_13_a_date_that_is_named_itself_is_redacted() -> None:
     assert Redactor(42, ["1970-05-01"]).redact_text("born 1970-05-01") == f"born {FORGOTTEN}"
 
 
+def test_threat_13_a_record_that_cannot_be_parsed_keeps_no_other_on_its_page() -> None:
+    bad = b'{"id":43,"name":"Z\xff, Anna Schmidt"}'
+    body = (
+        b'{"data":[{"id":41}, '
+        + bad
+        + b', {"id":42,"name":"A. M.","boat":"Ada"}],"related_objects":{"person":'
+        + (b'{"42":{"id":42,"name":"A. M."}}}}')
+    )
+    made, rows, counts = ANNA.redact_page(body, None, {}, key="id")
+    assert made == b'{"data":[{"id":41},' + bad + b'],"related_objects":{"person":{"42":{"id":42}}}}'
+    assert (rows, counts.removed, counts.changed) == (2, 1, 1)
+
+
+def test_threat_13_a_record_that_cannot_be_parsed_goes_if_it_is_the_persons_and_is_redacted_if_not() -> None:
+    body = b'{"data":[{"id":42,"name":"A. M\xff"},{"id":43,"owner":{"id":42},"note":"\xff Anna M\xc3\xbcller"}]}'
+    made, rows, counts = ANNA.redact_page(body, None, {}, key="id")
+    assert made == b'{"data":[{"id":43,"owner":{"id":42},"note":"\xff [forgotten]"}]}'
+    assert (rows, counts.removed, counts.changed) == (1, 1, 1)
+
+
 def test_v1_puts_whole_persons_in_the_place_of_ids_and_only_the_id_stays() -> None:
     someone = {"value": 42, "name": "A. M.", "email": [{"value": "private@example.org"}], "phone": None}
     answer = cleaned(

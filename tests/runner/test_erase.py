@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import zstandard
+from msgspec.structs import replace
 
 from pdsync.core import catalogue
 from pdsync.errors import ConfigError, StorageError
 from pdsync.extract.download_folder import Folder, ManifestEntry
 from pdsync.extract.redact import Redactor
 from pdsync.load import publish
-from pdsync.model import Tombstone
+from pdsync.model import Page, Tombstone
 from pdsync.runner import kept_uploads, project, unlocked
 from pdsync.runner.archive.erase import _find_own_mutations, _refuse_open_mutations, forget_person
 from pdsync.runner.loader import Loader
 from pdsync.runner.queue_recovery import open_outbox as open_queue
 from pdsync.runner.report.mutation_log import save_mutation_log
 from pdsync.runner.sync.walk_loader import tombstone
-from tests.runner.kit import COMPANY, T0, deal, load, open_session, text
+from tests.runner.kit import COMPANY, T0, deal, encode, load, open_session, text
 from tests.writeback.kit import bring_to, entry, open_outbox
 
 if TYPE_CHECKING:
@@ -99,7 +101,7 @@ async def test_threat_13_a_phone_number_with_the_digits_of_a_day_leaves_the_time
 
 
 async def test_threat_13_tombstones_in_the_archive_stop_no_erasure(settings: Settings, tmp_path: Path) -> None:
-    """The person was deleted in Pipedrive first, as the manual says, and reconcile or a push has sealed the evidence."""
+    """The person was deleted in Pipedrive first, as the manual says, and reconcile or a push sealed the evidence."""
     async with open_session(tmp_path) as session:
         for stream, key, evidence in (("persons", "1", "Grace Hopper is gone"), ("deals", "2", "GET answered 404")):
             await tombstone(session, catalogue.stream(stream), [Tombstone(key, "deleted", evidence, T0)])
@@ -112,6 +114,28 @@ async def test_threat_13_tombstones_in_the_archive_stop_no_erasure(settings: Set
     with unlocked.open_warehouse(settings) as warehouse:
         assert warehouse.execute("SELECT id FROM persons").fetchall() == [(2,)]
         assert warehouse.execute("SELECT id FROM deals WHERE _deleted_at IS NOT NULL").fetchall() == [(2,)]
+
+
+async def test_threat_13_a_quarantined_record_keeps_no_person_on_its_page(settings: Settings, tmp_path: Path) -> None:
+    async with open_session(tmp_path) as session:
+        stream = catalogue.stream("persons")
+        version, [source, *_] = stream.sources("v2")
+        run, later = session.receipt.run_id, T0 + timedelta(hours=1)
+        walk = session.control.open_walk(run, "persons", source.name, version, source.operation, None)
+        walk = replace(walk, started_at=T0)
+        good = encode([{**person(1, "Grace Hopper", MAIL), "update_time": text(later)}])
+        body = good.replace(b"[", b'[{"id":3,"name":"bad \xff"},', 1)
+        page = Page(walk.id, 0, body, 2, None, later)
+        await session.archive.seal(walk, page)
+        counts = await session.loader.add(stream, walk, [page])
+        session.control.end_walk(walk.id, "applied")
+    assert counts
+    assert (counts.updated, counts.quarantined) == (1, 1)
+    report = await forget_person(settings, 1)
+    assert report.records == {"persons": 2, "notes": 1}
+    with unlocked.open_warehouse(settings) as warehouse:
+        assert warehouse.execute("SELECT id FROM persons").fetchall() == [(2,)]
+        assert warehouse.execute("SELECT record FROM meta.quarantine").fetchall() == [(b'{"id":3,"name":"bad \xff"}',)]
 
 
 async def test_threat_13_what_only_the_warehouse_has_of_the_queue_is_redacted_too(

@@ -22,6 +22,7 @@ place of the person's name, addresses and numbers; ids.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from datetime import UTC, datetime
@@ -131,11 +132,7 @@ def _clean_sources(
         dry_run: only count.
         is_begun: an earlier run has redacted these files, and did not finish: their names may be gone.
     """
-    if damaged := stores.index_archive(settings, control):
-        raise StorageError(
-            f"{str(damaged[0].fault).splitlines()[0]}\nWhat is there may be of the person too. Nothing was changed. Put"
-            f" that file back from a backup, or move it out of the folder, and run the same command again."
-        )
+    _refuse_damaged_file(settings, control)
     outbox = _recover_outbox(settings, control)
     own_mutations = _find_own_mutations(outbox, id)
     walks = {walk.id: walk for walk, _ in control.walks()}
@@ -194,6 +191,19 @@ def _clean_sources(
     return report
 
 
+def _refuse_damaged_file(settings: Settings, control: Control) -> None:
+    """Refuse while a raw file is damaged: what can't be read may be of the person.
+
+    Raises:
+        StorageError: there is such a file.
+    """
+    if damaged := stores.index_archive(settings, control):
+        raise StorageError(
+            f"{str(damaged[0].fault).splitlines()[0]}\nWhat is there may be of the person too. Nothing was changed. Put"
+            f" that file back from a backup, or move it out of the folder, and run the same command again."
+        )
+
+
 def _find_own_mutations(outbox: Outbox, id: int) -> set[str]:
     """The ids of the mutations that add, change, delete or merge the person."""
     return {
@@ -243,14 +253,15 @@ def _gather_identifiers(
 def _read_records(
     settings: Settings, walks: dict[int, Walk], by_file: dict[str, list[SealedPage]], stream: str
 ) -> Iterator[dict[str, Any]]:
-    """All sealed versions of the records of a stream."""
+    """All sealed versions of the records of a stream, apart from those that are in quarantine as no JSON."""
     for page in (page for pages in by_file.values() for page in pages):
         walk = walks[page.walk]
         if walk.stream == stream and walk.source != FINDINGS and (body := raw_archive.read(settings.raw, page)):
             for record in open_envelope(body, _operation(walk)).records:
-                value = json.loads(bytes(record))
-                if isinstance(value, dict):
-                    yield value
+                with contextlib.suppress(ValueError, RecursionError):
+                    value = json.loads(bytes(record).decode("utf-8", "replace"))
+                    if isinstance(value, dict):
+                        yield value
 
 
 def _operation(walk: Walk) -> Operation | None:
@@ -303,7 +314,7 @@ def _remove_uploads(
 def _find_attached(
     settings: Settings, walks: dict[int, Walk], by_file: dict[str, list[SealedPage]], redactor: Redactor, id: int
 ) -> set[int]:
-    """The ids of files that were attached to the person, or named after them, in any sealed version of their records."""
+    """The ids of files that were attached to the person, or named after them, in any sealed version."""
     found = set[int]()
     for value in _read_records(settings, walks, by_file, "files"):
         if isinstance(value.get("id"), int):
