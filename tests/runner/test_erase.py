@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pytest
 import zstandard
 from msgspec.structs import replace
@@ -175,6 +176,29 @@ async def test_threat_13_an_interrupted_erasure_is_finished_without_the_name(
     report = await forget_person(settings, 1)
     assert report.resumed
     assert "Grace" not in sealed(settings)
+
+
+async def test_threat_13_what_only_the_warehouse_has_is_gone_though_the_work_file_was_lost_after_an_interruption(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = project.work_path(settings)
+    with duckdb.connect(str(work)) as connection:
+        row = "('run', now(), 'deals', '1', 'stale', 'it was for Grace Hopper', NULL, true)"
+        connection.execute(f"INSERT INTO meta.findings VALUES {row}")
+    publish.publish(work, settings.warehouse)
+
+    async def die(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pdsync.runner.archive.erase._rebuild", die)
+        with pytest.raises(KeyboardInterrupt):
+            await forget_person(settings, 1)
+    work.unlink()
+    await forget_person(settings, 1)
+    with unlocked.open_warehouse(settings) as connection:
+        [(evidence,)] = connection.execute("SELECT evidence FROM meta.findings").fetchall()
+    assert evidence == "it was for [forgotten]"
 
 
 async def test_threat_13_an_interrupted_erasure_removes_what_came_since_and_what_is_named_now(

@@ -113,14 +113,21 @@ async def forget_person(
         is_begun = control.begun_erasures("person", id) > 0  # it was interrupted after step 4
         if is_begun and dry_run:
             return ErasureReport(resumed=True)
-        report = _clean_sources(settings, control, id, also, dry_run=dry_run, is_begun=is_begun)
+        report = _clean_sources(settings, control, id, also, on_note, dry_run=dry_run, is_begun=is_begun)
         if not dry_run:
             await _rebuild(settings, control, id, report, on_note)
     return report
 
 
 def _clean_sources(
-    settings: Settings, control: Control, id: int, also: Collection[str], *, dry_run: bool, is_begun: bool
+    settings: Settings,
+    control: Control,
+    id: int,
+    also: Collection[str],
+    on_note: Callable[[str], None],
+    *,
+    dry_run: bool,
+    is_begun: bool,
 ) -> ErasureReport:
     """Redact everything that the warehouse is rebuilt from; with `dry_run` only count.
 
@@ -129,6 +136,7 @@ def _clean_sources(
         control: its control.db.
         id: of the person.
         also: further texts that identify them.
+        on_note: is called with messages for the user.
         dry_run: only count.
         is_begun: an earlier run has redacted these files, and did not finish: their names may be gone.
     """
@@ -179,7 +187,7 @@ def _clean_sources(
 
     report.downloads = _remove_downloads(settings, redactor, id, attached)
     report.uploads = _remove_uploads(settings, outbox, redactor, id, own_mutations)
-    cells = _clean_work_file(settings, control, clean)
+    cells = _clean_work_file(settings, control, clean, on_note)
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-forget"
     cells += Journal(settings.raw).rewrite(lambda text, mutation: clean(text, "", mutation))
     report.cells = cells + control.erase(
@@ -361,17 +369,28 @@ def _remove_downloads(
     return len(names)
 
 
-def _clean_work_file(settings: Settings, control: Control, clean: Callable[[str, str, str | None], str]) -> int:
-    """Redact the texts that a rebuild copies from the work file, as no sealed answer has them; how many changed."""
+def _clean_work_file(
+    settings: Settings,
+    control: Control,
+    clean: Callable[[str, str, str | None], str],
+    on_note: Callable[[str], None],
+) -> int:
+    """Redact the texts that a rebuild copies from the work file, as no sealed answer has them; how many changed.
+
+    It is published: where a kill comes after step 4 and the work file is lost, the rebuild copies from the warehouse.
+    """
     project.ready_work_file(settings, control)
     path = project.work_path(settings)
     if not path.exists():
         return 0
     connection = warehouse.connect(path)
     try:
-        return carry_over.clean(connection, clean)
+        changed = carry_over.clean(connection, clean)
     finally:
         connection.close()
+    if settings.warehouse.exists():
+        project.publish(settings, on_note)
+    return changed
 
 
 def _recover_outbox(settings: Settings, control: Control) -> Outbox:
