@@ -341,7 +341,16 @@ def test_doctor_finds_nothing_wrong_with_a_synced_project(person: Person, box: R
     content = sealed.read_bytes()
     sealed.write_bytes(content[:-20])
     assert failing(person.doctor()[1]) == ["archive"]
+    with contextlib.closing(sqlite3.connect(data / "control.db", isolation_level=None)) as db:
+        for state in ("dropped", "applied"):  # a replay needs the pages of dropped walks, too
+            db.execute("UPDATE walks SET state = ?", [state])
+            assert failing(person.doctor()[1]) == ["archive"]
     sealed.write_bytes(content)
+    (data / "control.db").rename(data / "elsewhere")
+    code, checks = person.doctor()
+    assert (code, failing(checks)) == (1, ["control", "archive"])
+    assert "is lost" in checks["control"]["detail"]
+    (data / "elsewhere").rename(data / "control.db")
     data.chmod(0o755)
     assert failing(person.doctor()[1]) == ["folder"]
     data.chmod(0o700)

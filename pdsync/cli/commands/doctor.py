@@ -148,6 +148,13 @@ def _disk(settings: Settings) -> Check:
 def _control(settings: Settings) -> Check:
     path = settings.control
     if not path.exists():
+        if files := len(list(settings.raw.glob("*.zst"))):
+            return Check(
+                "control",
+                False,
+                f"{path} is lost: {settings.raw} has {counted(files, 'file')} of sealed pages",
+                "The next run restores it from the raw archive and the warehouse: pdsync sync",
+            )
         return Check("control", True, "no control.db yet: nothing has run")
     try:
         with closing(_read_only(path)) as db:
@@ -189,15 +196,12 @@ def _warehouse(settings: Settings) -> Check:
 
 
 def _archive(settings: Settings, control: Check) -> Check:
+    if not control.ok:
+        return Check("archive", False, "not checked: control.db is lost or damaged", control.fix)
     if not settings.control.exists():
         return Check("archive", True, "no sealed pages yet")
-    if not control.ok:
-        return Check("archive", False, "not checked: control.db is damaged", control.fix)
     with closing(_read_only(settings.control)) as db:
-        sealed = db.execute(
-            "SELECT p.file, max(p.at + p.bytes) FROM pages p JOIN walks w ON w.id = p.walk"
-            " WHERE w.state <> 'dropped' GROUP BY p.file"
-        ).fetchall()
+        sealed = db.execute("SELECT file, max(at + bytes) FROM pages GROUP BY file").fetchall()
     torn = [name for name, end in sealed if _size(settings.raw / name) < end]
     if torn:
         some = ", ".join(torn[:3]) + (", …" if len(torn) > 3 else "")
