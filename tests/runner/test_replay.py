@@ -85,6 +85,23 @@ async def test_s9_a_replay_of_records_that_cannot_be_read_is_not_complete(tmp_pa
     assert (await replay(session.settings, ["deals"])).exit_code == 4
 
 
+async def test_o4_a_loss_that_is_accepted_for_one_stream_is_not_accepted_for_the_others(tmp_path: Path) -> None:
+    async with open_session(tmp_path, run="run-1") as session:
+        await load(session, "users", {"id": 5, "name": "Ada"}, {"id": 6, "name": "Bob"})
+    async with open_session(tmp_path, run="run-2") as session:
+        await load(session, "users", {"id": 5, "name": "Ada"}, at=T0 + HOUR)
+        await load(session, "deals", deal(1))
+    settings = session.settings
+    [lost] = settings.raw.glob("run-1-*.zst")
+    lost.rename(lost.with_suffix(".away"))
+    assert (await replay(settings, ["deals"], accept_loss=True)).exit_code == 0
+    with pytest.raises(StorageError, match="--accept-loss"):
+        await replay(settings)
+    lost.with_suffix(".away").rename(lost)
+    await replay(settings)
+    assert query(settings.warehouse, "SELECT id FROM users ORDER BY id") == [(5,), (6,)]
+
+
 async def test_s14_tables_and_histories_are_the_same(settings: Settings) -> None:
     before = query(project.work_path(settings), HISTORY)
     assert len(before) == 4

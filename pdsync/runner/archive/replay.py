@@ -291,7 +291,9 @@ def _choose_source(
     if not source.exists() and not selection.everything:
         raise ConfigError("There is no undamaged warehouse with the other streams. Rebuild all of them: pdsync replay")
     if accept_loss:
-        upkeep.forget_lost_walks(settings, control)
+        all_streams = {walk.stream for walk, _ in control.walks()}  # also those that the catalogue has no more
+        chosen = all_streams if selection.everything else {stream.name for stream in selection.streams}
+        upkeep.forget_lost_walks(settings, control, chosen)
     if not source.exists():
         return None
     if not accept_loss:

@@ -270,8 +270,8 @@ def _find_replaceable(
     return found
 
 
-def forget_lost_walks(settings: Settings, control: Control) -> int:
-    """Mark walks as pruned of which a page is missing or damaged. The caller has the project's lock.
+def forget_lost_walks(settings: Settings, control: Control, streams: Collection[str]) -> int:
+    """Mark walks of `streams` as pruned of which a page is missing or damaged. The caller has the project's lock.
 
     Whole batches before such a page are given up too: a replay could not tell them from the rest. control.db forgets
     all pages of these walks, for good; the raw files are not changed.
@@ -279,7 +279,8 @@ def forget_lost_walks(settings: Settings, control: Control) -> int:
     Returns:
         How many walks.
     """
-    pages = control.pages()
+    walks = {walk.id for walk, _ in control.walks() if walk.stream in streams}
+    pages = [page for page in control.pages() if page.walk in walks]
     lost = {page.walk for page in pages if _check_page(settings, page, "")}
     for walk in lost:
         control.end_walk(walk, "pruned")
