@@ -94,6 +94,18 @@ async def test_s1_a_run_that_was_continued_after_an_export_is_exported_again(tmp
     assert ids(tmp_path, report.changed["deals"].path) == [1, 101]
 
 
+async def test_s1_the_changes_of_a_continued_run_replace_no_earlier_file(tmp_path: Path) -> None:
+    await run(tmp_path, 0)
+    first = export_parquet(await run(tmp_path, 1), request(tmp_path, changes=True)).changed["deals"]
+    second = export_parquet(await run(tmp_path, 1, again=True), request(tmp_path, changes=True)).changed["deals"]
+    assert [ids(tmp_path, file.path) for file in (first, second)] == [[0, 1], [1, 101]]
+    assert ids(tmp_path, "changes/deals/*/*.parquet") == [0, 1, 1, 101]
+    merged = export_parquet(await run(tmp_path, 2), request(tmp_path, changes=True, most_files=2))
+    assert merged.removed == 3
+    [file] = catalog(tmp_path)["changes"]["deals"]["files"]
+    assert ids(tmp_path, file["path"]) == [0, 1, 1, 2, 101]
+
+
 async def test_s1_a_run_between_is_exported_though_the_last_one_was_continued_after_it(tmp_path: Path) -> None:
     settings = await run(tmp_path, 1)
     export_parquet(settings, request(tmp_path, changes=True))

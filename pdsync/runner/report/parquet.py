@@ -300,6 +300,8 @@ class _Export:
         target = self.scratch / f"{stream}.parquet"
         export.changes(self.connection, stream, runs, self.masked[stream], self.key, target)
         path = f"changes/{stream}/until={runs[-1]}/data.parquet"
+        if any(each.path == path for each in files):  # the run has continued; that file has changes of others, too
+            path = f"changes/{stream}/until={runs[-1]}/data-{self._snapshot}.parquet"
         file = None
         if export.describe(target, path).rows:
             file = self._put(stream, target, path)
