@@ -65,14 +65,24 @@ class Envelope(Struct, frozen=True):
 def says_no_success(body: bytes) -> bool:
     """Whether an answer of any status is a refusal by its own content: `"success": false`.
 
-    Nearly all answers begin with their success, which is quick to see; the others are parsed.
+    Nearly all answers begin with their success, which is quick to see; the others are parsed, as leniently as lists.
     """
     if _SUCCESS.match(body) or b'"success"' not in body:
         return False
     try:
-        return msgspec.json.decode(body, type=_Outcome).success in (False, "false")
+        success = msgspec.json.decode(body, type=_Outcome).success
     except _UNREADABLE:
-        return False  # the reader of its records reports it
+        success = _salvaged_success(body)
+    return success in (False, "false")
+
+
+def _salvaged_success(body: bytes) -> Any:
+    """The `success` of an answer that strict parsers refuse; None where Python's own parser refuses it too."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return None  # the reader of its records reports it
+    return answer.get("success") if isinstance(answer, dict) else None
 
 
 def open_envelope(body: bytes, operation: Operation | None = None) -> Envelope:

@@ -380,8 +380,14 @@ async def test_x10_the_server_s_words_can_t_steer_a_terminal(tmp_path: Path) -> 
         b'{"data":[],"additional_data":{"note":"' + b"-" * 5000 + b'"},"error":"half asleep","success":false}',
         b'{"error":"half asleep","data":null,"success":"false"}',
         b'{"data":[{"success":true}],"error":"half asleep","success":false}',
+        b'\xef\xbb\xbf{"success":false,"error":"half asleep","data":[]}',
+        b'{"success":false,"error":"half asleep \\ud83d","data":[]}',
+        b'{"success":false,"error":"half asleep","data":[],"took":NaN}',
     ],
-    ids=["first", "spaced", "at the end", "as text", "and a record that speaks of success"],
+    ids=[
+        "first", "spaced", "at the end", "as text", "and a record that speaks of success", "after a byte order mark",
+        "beside half a character", "beside NaN",
+    ],  # fmt: skip
 )
 async def test_s9_success_false_is_a_refusal_whatever_the_status_says(tmp_path: Path, body: bytes) -> None:
     refusing = Always(body)
