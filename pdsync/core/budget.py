@@ -258,13 +258,18 @@ class Budget:
         times = int(row[1]) if row else 0
         until = time.time() + _COOL_DOWN_S * 2 ** min(times, 6)
         self._note("INSERT OR REPLACE INTO pauses VALUES ('blocked', ?, ?)", (until, times + 1))
+        self._was_blocked = False  # an answer that was under way is no proof that this pause may end
         return self._blocked(until)
 
     def calm(self) -> None:
         """Reset the length of pauses, after an ordinary answer: the next one takes ten minutes."""
         if self._was_blocked:
             self._was_blocked = False
-            self._note("DELETE FROM pauses WHERE kind = 'blocked'")
+            now = time.time()  # a pause that has not ended is another process's, of a later answer
+            self._note(
+                "DELETE FROM pauses WHERE kind = 'blocked' AND until NOT BETWEEN ? AND ?",
+                (now, now + _COOL_DOWN_S * 2**6),
+            )
 
     def _check_cool_down(self) -> None:
         row = self._db.execute("SELECT until FROM pauses WHERE kind = 'blocked'").fetchone()

@@ -364,6 +364,21 @@ async def test_l4_an_ordinary_answer_ends_the_doubling(budget: Callable[..., Bud
     assert round(_until(tmp_path) / 60) == 10
 
 
+@pytest.mark.parametrize("same_process", [True, False])
+async def test_l4_an_answer_that_was_under_way_does_not_end_the_next_block(
+    budget: Callable[..., Budget], tmp_path: Path, same_process: bool
+) -> None:
+    budget().cool_down()
+    _let_time_pass(tmp_path)
+    sending, other = budget(), budget()
+    await spend(sending, 1)  # two requests leave after the pause: one is blocked again, the other was served before
+    (sending if same_process else other).cool_down()
+    sending.calm()
+    with pytest.raises(CoolingDown):
+        await spend(sending, 1)
+    assert round(_until(tmp_path) / 60) == 20
+
+
 async def test_o5_a_block_from_a_clock_that_was_a_year_ahead_does_not_last_a_year(
     budget: Callable[..., Budget], tmp_path: Path
 ) -> None:
