@@ -84,8 +84,11 @@ class _Setting(Struct, frozen=True):
     env: str
     default: str | int
     least: int = 0
+    most: int | None = None  # times and days beyond it could not be calculated with
 
 
+_DECADE_S = 10 * 366 * 86_400
+_CENTURY_DAYS = 36_500
 SETTINGS: dict[str, _Setting] = {
     "account.base_url": _Setting("PDSYNC_BASE_URL", "https://api.pipedrive.com"),
     "account.api": _Setting("PDSYNC_API", "v2"),
@@ -95,9 +98,9 @@ SETTINGS: dict[str, _Setting] = {
     "limits.daily_tokens": _Setting("PDSYNC_DAILY_TOKENS", 30_000),
     "limits.concurrency": _Setting("PDSYNC_CONCURRENCY", 8, least=1),
     "limits.dependents_share": _Setting("PDSYNC_DEPENDENTS_SHARE", 25),
-    "sync.overlap_s": _Setting("PDSYNC_OVERLAP_S", 600),
-    "sync.verify_cycle": _Setting("PDSYNC_VERIFY_CYCLE", 7),
-    "retention.raw_days": _Setting("PDSYNC_RAW_DAYS", 30),
+    "sync.overlap_s": _Setting("PDSYNC_OVERLAP_S", 600, most=_DECADE_S),
+    "sync.verify_cycle": _Setting("PDSYNC_VERIFY_CYCLE", 7, most=_CENTURY_DAYS),
+    "retention.raw_days": _Setting("PDSYNC_RAW_DAYS", 30, most=_CENTURY_DAYS),
     "sales.timezone": _Setting("PDSYNC_TIMEZONE", ""),
     "oauth.client_id": _Setting("PDSYNC_CLIENT_ID", ""),
     "oauth.authorize_url": _Setting("PDSYNC_AUTHORIZE_URL", ""),
@@ -294,8 +297,10 @@ def _typed(key: str, value: object, setting: _Setting, origin: Source) -> str | 
             number = int(str(value).replace("_", ""))
         except ValueError:
             number = -1
-        if isinstance(value, bool) or number < setting.least:
-            raise ConfigError(f"{key} is {_shown(value)} ({where}). It is a whole number from {setting.least} on.")
+        most = number if setting.most is None else setting.most
+        if isinstance(value, bool) or not setting.least <= number <= most:
+            end = "on" if setting.most is None else f"to {setting.most:,}"
+            raise ConfigError(f"{key} is {_shown(value)} ({where}). It is a whole number from {setting.least} {end}.")
         return number
     if not isinstance(value, str):
         raise ConfigError(f"{key} is {_shown(value)} ({where}). It is a text: put it in quotes.")
