@@ -17,6 +17,7 @@ _UNITS = {
     "min": "minute", "minute": "minute", "h": "hour", "hour": "hour", "d": "day", "day": "day", "w": "week",
     "week": "week", "mo": "month", "month": "month", "y": "year", "year": "year",
 }  # fmt: skip
+_YEARS = range(1970, 9000)  # at the ends of the calendar, no time before or after it can be calculated
 _DAYS = [name.lower() for name in calendar.day_name]
 
 
@@ -30,14 +31,18 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
         if isinstance(value, datetime):
             return value
         try:
-            return parse(str(value), datetime.now(UTC))
+            moment = parse(str(value), datetime.now(UTC))
+            is_calculable = moment.astimezone(UTC).year in _YEARS
         except (ValueError, OverflowError):
+            is_calculable = False
+        if not is_calculable:
             self.fail(
-                f"{value!r} is not a time. Write it like 2026-01-31, 2026-01-31T18:00:00Z, 7d, yesterday or"
+                f"{value!r} is not a time from 1970 on. Write it like 2026-01-31, 2026-01-31T18:00:00Z, 7d, yesterday or"
                 " 'last week'.",
                 param,
                 ctx,
             )
+        return moment
 
 
 def parse(text: str, now: datetime) -> datetime:

@@ -64,3 +64,11 @@ def test_a_relative_time_is_counted_from_now_and_a_day_from_midnight(text: str, 
 def test_what_is_not_a_time_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(click.BadParameter, match="2026-01-31T18:00:00Z, 7d, yesterday or 'last week'"):
         Moment().convert(text, None, None)
+
+
+@pytest.mark.parametrize(
+    "text", ["0001-01-01", "0001-01-01T00:00:00+05:00", "1969-12-31", "9999-12-31T23:59:59-05:00", "300 years"]
+)
+def test_s1_a_time_at_an_end_of_the_calendar_is_refused_before_a_walk_begins_there(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is not a time from 1970 on"):
+        Moment().convert(text, None, None)
