@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from pdsync.core.list_response import says_no_success
-from pdsync.core.log import clean
+from pdsync.core.log import clean, excerpt
 from pdsync.errors import ApiError, AuthError, BadAnswer, FeatureOff, Forbidden, NotFound
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pdsync.core.request import Request
 
 _LARGEST = 2.0**53  # number in a header; NaN and infinity are no numbers either
+_SHOWN = 160  # characters of a body, in messages
 WIRE_CAP = 16 * 2**20  # bytes of a body as it is sent
 PLAIN_CAP = 128 * 2**20  # bytes of a body, unpacked
 RETRYABLE = {408, 500, 502, 503, 504, 520, 521, 522, 523, 524}
@@ -47,7 +48,7 @@ class Answer(Struct, frozen=True):
             return msgspec.json.decode(self.body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadAnswer(
-                f"Pipedrive answered with something that is no JSON ({error}): {_excerpt(self.body)}"
+                f"Pipedrive answered with something that is no JSON ({error}): {excerpt(self.body, _SHOWN)}"
             ) from error
 
 
@@ -136,15 +137,11 @@ def error_text(answer: Answer) -> str:
     try:
         content = msgspec.json.decode(answer.body)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return _excerpt(answer.body) or f"status {answer.status}"
+        return excerpt(answer.body, _SHOWN) or f"status {answer.status}"
     if not isinstance(content, dict):
-        return _excerpt(answer.body)
+        return excerpt(answer.body, _SHOWN)
     parts = [str(content[key]) for key in ("error", "message", "errors", "code") if content.get(key)]
     return clean("; ".join(parts) or f"status {answer.status}")[:500]
-
-
-def _excerpt(body: bytes) -> str:
-    return clean(" ".join(body[:160].decode("utf-8", errors="replace").split()))
 
 
 def number_in(text: str | None) -> int | None:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Raw, Struct
 
+from pdsync.core.log import excerpt
 from pdsync.errors import BadAnswer
 
 if TYPE_CHECKING:
     from pdsync.model import Operation
 
+_SHOWN = 80  # characters of a body, in messages
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _SUCCESS = re.compile(rb'\s*\{\s*"success"\s*:\s*true\s*[,}]')
 _ESCAPE = re.compile(rb"\\u[0-9a-fA-F]{4}")
@@ -99,8 +101,7 @@ def open_envelope(body: bytes, operation: Operation | None = None) -> Envelope:
     except _UNREADABLE as error:
         salvaged = _as_it_came(body, operation) or _salvage(body, operation)
         if salvaged is None:
-            excerpt = body[:80].decode("utf-8", errors="replace")
-            raise BadAnswer(f"The answer is no list of records ({error}): {excerpt!r}") from error
+            raise BadAnswer(f"The answer is no list of records ({error}): {excerpt(body, _SHOWN)!r}") from error
         return salvaged
 
 

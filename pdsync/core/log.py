@@ -19,6 +19,7 @@ _PARAMETER = re.compile(
     re.IGNORECASE,
 )
 _PASSWORD = re.compile(r"://[^/?#\s@\"']*@")
+_READ = 2**16  # bytes of an answer, for its excerpt
 _MIN_LENGTH = 6  # shorter values would match ordinary words
 
 log = logging.getLogger("pdsync")
@@ -37,6 +38,11 @@ def clean(message: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char in "\n\t" or char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+
+
+def excerpt(body: bytes, most: int) -> str:
+    """The first `most` characters of an answer in one line, cleaned before they are cut: half a secret is none."""
+    return clean(" ".join(body[:_READ].decode("utf-8", errors="replace").split()))[:most]
 
 
 def clean_error(message: str) -> str:

@@ -21,9 +21,21 @@ from aiohttp import web
 
 from pdsync.core import catalogue
 from pdsync.core.answer import PLAIN_CAP, WIRE_CAP
+from pdsync.core.list_response import open_envelope
+from pdsync.core.log import hide
 from pdsync.core.request import ATTEMPTS, RetryPolicy, request_of
 from pdsync.core.sinks import MemorySink, TooLarge
-from pdsync.errors import ApiError, AuthError, BadAnswer, BudgetSpent, CoolingDown, Forbidden, NotFound, ServerTrouble
+from pdsync.errors import (
+    ApiError,
+    AuthError,
+    BadAnswer,
+    BudgetSpent,
+    CoolingDown,
+    Forbidden,
+    NotFound,
+    PdsyncError,
+    ServerTrouble,
+)
 from pdsync.sandbox import Limits, Sizes, generate_company, running
 
 from .servers import TOKEN, client, server
@@ -370,6 +382,19 @@ async def test_x10_the_server_s_words_can_t_steer_a_terminal(tmp_path: Path) -> 
         with pytest.raises(ApiError) as caught:
             await http.call(DEALS)
     assert all(char.isprintable() for char in str(caught.value))
+
+
+@pytest.mark.parametrize("status", [200, 404])
+@pytest.mark.parametrize("before", range(40, 161, 12))
+async def test_x2_an_answer_that_repeats_the_token_is_quoted_without_it_wherever_it_is_cut(
+    tmp_path: Path, status: int, before: int
+) -> None:
+    hide(TOKEN)
+    page = Always(b"<html>" + b"-" * (before - 6) + TOKEN.encode() + b"</html>", status, Content_Type="text/html")
+    async with server(page) as url, client(url, tmp_path) as http:
+        with pytest.raises(PdsyncError) as caught:
+            open_envelope((await http.call(DEALS)).body, DEALS)
+    assert TOKEN[:5] not in str(caught.value)
 
 
 @pytest.mark.parametrize(
