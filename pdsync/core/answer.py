@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
+from pdsync.core.config import without_secrets
 from pdsync.core.list_response import says_no_success
 from pdsync.core.log import clean, excerpt
 from pdsync.errors import ApiError, AuthError, BadAnswer, FeatureOff, Forbidden, NotFound
@@ -106,7 +107,7 @@ def judge(answer: Answer, request: Request, budget: Budget) -> None:
         raise budget.cool_down()
     if 300 <= status < 400:
         raise BadAnswer(
-            f"{label}: the server redirects to {answer.headers.get('location', 'nowhere')!r};"
+            f"{label}: the server redirects to {without_secrets(answer.headers.get('location', 'nowhere'))!r};"
             f" the token was not sent on.\n"
             f"Check account.base_url."
         )

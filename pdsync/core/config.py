@@ -195,7 +195,7 @@ def check_base_url(url: str, *, trusted: bool, file: str = "pdsync.toml") -> str
         host, _ = parts.hostname or "", parts.port  # reading the port validates it
     except ValueError:
         parts, host = urlsplit(""), ""
-    local, shown = is_loopback(host), _without_secrets(url)
+    local, shown = is_loopback(host), without_secrets(url)
     if not _HOST.fullmatch(host) or _TOKEN.search(host) or "@" in parts.netloc or "?" in url or "#" in url:
         raise ConfigError(
             f"account.base_url is {shown!r}. It is written like https://yourcompany.pipedrive.com, without a token:"
@@ -217,7 +217,7 @@ def check_base_url(url: str, *, trusted: bool, file: str = "pdsync.toml") -> str
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _without_secrets(url: str) -> str:
+def without_secrets(url: str) -> str:
     """The scheme and the host of an address. All else may contain a token: what is before an @, path, query."""
     found = re.match(r"(?:([a-zA-Z][a-zA-Z0-9+.-]*):/*)?([^/?#]*)(.*)", url, re.DOTALL)
     scheme, authority, rest = (each or "" for each in found.groups()) if found else ("", "", "")

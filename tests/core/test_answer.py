@@ -99,6 +99,17 @@ def test_x3_a_redirect_is_not_followed(budget: Budget) -> None:
         judge(answer(302, b"", location="https://elsewhere.example"), READ, budget)
 
 
+@pytest.mark.parametrize(
+    "link", ["https://files.example/7?X-Amz-Signature=c4n4ry", "https://files.example/c4n4ry", "//files.example/c4n4ry"]
+)
+def test_x2_the_link_of_a_redirect_is_not_shown_because_it_may_be_enough_to_read_the_file(
+    budget: Budget, link: str
+) -> None:
+    with pytest.raises(BadAnswer, match="the server redirects to '.*/…'; the token was not sent on") as refusal:
+        judge(answer(302, b"", location=link), READ, budget)
+    assert "c4n4ry" not in str(refusal.value)
+
+
 def test_l4_a_403_that_is_no_json_is_abuse_protection(budget: Budget) -> None:
     page = Answer(403, {"content-type": "text/html"}, b"<html>blocked</html>", NOW)
     with pytest.raises(CoolingDown):
