@@ -87,7 +87,6 @@ def judge(answer: Answer, request: Request, budget: Budget) -> None:
     """
     method, label = request.method, request.label
     status = answer.status
-    is_json = "json" in answer.headers.get("content-type", "").lower()
     correlation = answer.headers.get("x-correlation-id")
     if 200 <= status < 300:
         if says_no_success(answer.body):
@@ -103,7 +102,7 @@ def judge(answer: Answer, request: Request, budget: Budget) -> None:
         raise AuthError(
             f"Pipedrive refuses the token ({message}).\nStore a valid one: pdsync auth login, or set PDSYNC_API_TOKEN."
         )
-    if status == 403 and not is_json:
+    if status == 403 and _is_page(answer):
         raise budget.cool_down()
     if 300 <= status < 400:
         raise BadAnswer(
@@ -117,6 +116,12 @@ def judge(answer: Answer, request: Request, budget: Budget) -> None:
     verb = "may not be read with this token" if method == "GET" else "is not allowed for this token"
     detail = f"{label} {verb} ({message})" if status == 403 else f"{label}: Pipedrive answered {status}: {message}"
     raise kind(clean(detail), status=status, operation=label, correlation_id=correlation)
+
+
+def _is_page(answer: Answer) -> bool:
+    """Whether an answer is a web page, or at least no JSON. Its content decides, where that shows; else its type."""
+    start = answer.body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    return start == b"<" or (start != b"{" and "json" not in answer.headers.get("content-type", "").lower())
 
 
 def _limited(answer: Answer, message: str, budget: Budget) -> Exception:

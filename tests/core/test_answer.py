@@ -110,10 +110,25 @@ def test_x2_the_link_of_a_redirect_is_not_shown_because_it_may_be_enough_to_read
     assert "c4n4ry" not in str(refusal.value)
 
 
-def test_l4_a_403_that_is_no_json_is_abuse_protection(budget: Budget) -> None:
-    page = Answer(403, {"content-type": "text/html"}, b"<html>blocked</html>", NOW)
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("text/html", b"<html>blocked</html>"),
+        ("application/json", b"\n<!DOCTYPE html><html>blocked</html>"),
+        ("application/json", b"\xef\xbb\xbf<html>blocked</html>"),
+        ("text/plain", b"error code: 1020"),
+        ("", b""),
+    ],
+)
+def test_l4_a_403_that_is_no_json_is_abuse_protection(budget: Budget, kind: str, body: bytes) -> None:
     with pytest.raises(CoolingDown):
-        judge(page, READ, budget)
+        judge(Answer(403, {"content-type": kind}, body, NOW), READ, budget)
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "text/html", ""])
+def test_l4_a_403_in_json_is_a_refusal_whatever_its_type_says(budget: Budget, kind: str) -> None:
+    with pytest.raises(Forbidden, match="Scope and URL mismatch"):
+        judge(Answer(403, {"content-type": kind}, b'{"error": "Scope and URL mismatch"}', NOW), READ, budget)
 
 
 @pytest.mark.parametrize(
