@@ -22,7 +22,7 @@ _LARGEST = 2.0**53  # number in a header; NaN and infinity are no numbers either
 _SHOWN = 160  # characters of a body, in messages
 WIRE_CAP = 16 * 2**20  # bytes of a body as it is sent
 PLAIN_CAP = 128 * 2**20  # bytes of a body, unpacked
-RETRYABLE = {408, 500, 502, 503, 504, 520, 521, 522, 523, 524}
+RETRYABLE = frozenset({408, *range(500, 600)} - {501, 505})  # these two say what the server can't do, ever
 # Assumption: how a missing add-on is refused is not documented. 402 means it by its number, 403 and 410 by their words;
 # without such words they mean a missing right, and a record or path that is gone.
 _NOT_INCLUDED = re.compile(

@@ -86,7 +86,7 @@ def test_a_write_that_is_refused_for_an_add_on_is_forbidden_and_not_left_out(bud
         judge(answer(403, b'{"error": "This feature is not enabled"}'), WRITE, budget)
 
 
-@pytest.mark.parametrize("status", [408, 500, 502, 503, 504, 520, 524])
+@pytest.mark.parametrize("status", [408, 500, 502, 503, 504, 507, 520, 524, 525, 529, 530, 599])
 def test_w4_trouble_of_the_server_may_be_repeated_and_leaves_a_write_unknown(budget: Budget, status: int) -> None:
     with pytest.raises(Retryable) as raised:
         judge(answer(status, b"<html>"), READ, budget)
