@@ -92,8 +92,9 @@ async def stream(response: aiohttp.ClientResponse, sink: ByteSink, most_bytes: i
     if unpacker is None and (response.content_length or 0) > most_bytes:
         raise TooLarge(f"{response.content_length:,} bytes are announced, and {most_bytes:,} are the most.")
     sink.begin()
-    got, began = 0, time.monotonic()
+    wire, got, began = 0, 0, time.monotonic()
     async for piece in response.content.iter_any():
+        wire += len(piece)
         for data in unpacker.feed(piece) if unpacker else (piece,):
             got += len(data)
             if got > most_bytes:
@@ -104,8 +105,17 @@ async def stream(response: aiohttp.ClientResponse, sink: ByteSink, most_bytes: i
         if elapsed > grace_s and got < SLOWEST * elapsed:
             response.close()
             raise TimeoutError
-    if unpacker and not unpacker.complete:
+    if unpacker and not unpacker.complete and (wire or not is_known_empty(response)):
         raise EOFError("the packed file ends early")
+
+
+def is_known_empty(response: aiohttp.ClientResponse) -> bool:
+    """Whether an answer of which no byte came has none: its status or its headers say where it ends.
+
+    A server may name a packing for it all the same.
+    """
+    ends_by_itself = response.content_length is not None or "Transfer-Encoding" in response.headers
+    return ends_by_itself or response.status in (204, 304)
 
 
 # Redirects.

@@ -26,7 +26,15 @@ import msgspec
 
 from pdsync.core.answer import PLAIN_CAP, RETRYABLE, WIRE_CAP, Answer, Retryable, answer_is_unknown, judge, note_headers
 from pdsync.core.config import is_loopback
-from pdsync.core.downloads import REDIRECTS, SLOWEST, GzipReader, bare_session, redirect_target, stream
+from pdsync.core.downloads import (
+    REDIRECTS,
+    SLOWEST,
+    GzipReader,
+    bare_session,
+    is_known_empty,
+    redirect_target,
+    stream,
+)
 from pdsync.core.log import clean, log
 from pdsync.core.proxy import OWN_CA, certificate_message, proxy_for, proxy_options
 from pdsync.core.request import Query, Request, RetryPolicy, request_of, request_of_call
@@ -330,7 +338,7 @@ class Http:
                 raise BadAnswer(
                     f"The answer is larger than {PLAIN_CAP // 2**20} MiB unpacked, or {WIRE_CAP // 2**20} MiB packed."
                 )
-        if unpacker and not unpacker.complete:
+        if unpacker and not unpacker.complete and (wire or not is_known_empty(response)):
             raise EOFError("the packed answer ends early")
         plain.truncate()
         return plain.getvalue()

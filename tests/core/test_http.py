@@ -155,6 +155,52 @@ async def test_a_write_that_was_refused_unprocessed_is_sent_again(box: RunningSa
     assert len(box.journal) == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(200, None), (204, None), (400, ApiError), (401, AuthError), (404, NotFound), (403, CoolingDown)],
+)
+async def test_w4_an_empty_answer_that_names_a_packing_is_not_cut_off(
+    tmp_path: Path, status: int, error: type[Exception] | None
+) -> None:
+    empty = Always(b"", status, Content_Encoding="gzip", Content_Type="text/plain")
+    async with server(empty) as url, client(url, tmp_path) as http:
+        with pytest.raises(error) if error else contextlib.nullcontext():
+            assert (await http.call(ADD_DEAL, body={"title": "once"})).body == b""
+        if not error:
+            assert (await http.download(request_of(DEALS), MemorySink(), most_bytes=10)).body == b""
+    assert empty.count == (1 if error else 2)
+
+
+async def test_l3_an_empty_429_that_names_a_packing_is_waited_for(tmp_path: Path) -> None:
+    answers = [Always(b"", 429, Content_Encoding="gzip", Retry_After="0"), Always()]
+
+    async def busy_once(request: web.BaseRequest) -> web.StreamResponse:
+        return await answers[len(answers) - 1 if answers[0].count else 0](request)
+
+    async with server(busy_once) as url, client(url, tmp_path) as http:
+        await http.call(ADD_DEAL, body={"title": "once"})
+    assert [each.count for each in answers] == [1, 1]
+
+
+async def test_a_packed_answer_without_a_length_that_ends_before_it_begins_is_requested_again(tmp_path: Path) -> None:
+    count = 0
+
+    async def breaks_once(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal count
+        count += 1
+        if count > 1:
+            return web.Response(body=ROWS, content_type="application/json")
+        request.transport.write(  # type: ignore[union-attr]
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n"
+        )
+        request.transport.close()  # type: ignore[union-attr]
+        return web.Response()
+
+    async with server(breaks_once) as url, client(url, tmp_path) as http:
+        assert (await http.call(DEALS)).body == ROWS
+    assert count == 2
+
+
 @pytest.mark.parametrize("body", [gzip.compress(ROWS)[:-12], b"\x1f\x8b" + b"no gzip at all"], ids=["cut", "corrupt"])
 async def test_a_packed_answer_that_is_cut_off_is_requested_again(tmp_path: Path, body: bytes) -> None:
     bodies = [body, gzip.compress(ROWS)]
