@@ -79,9 +79,10 @@ class BudgetSpent(Stopped):
         self.spent, self.limit, self.resets_at = spent, limit, resets_at
         when = f"after {resets_at:%H:%M} UTC" if resets_at else "again"
         more = "" if resets_at else ", with a larger --budget"
+        tokens = f"{spent:,} of {limit:,} tokens" if limit else "the day's tokens"
         until = f"; there are new ones at {resets_at:%H:%M} UTC" if resets_at else ""
         super().__init__(
-            f"Stopped: {spent:,} of {limit:,} tokens are spent{until}.\n"
+            f"Stopped: {tokens} are spent{until}.\n"
             f"Every page fetched so far is kept and will not be fetched again.\n"
             f"Run the same command {when}{more} to continue."
         )

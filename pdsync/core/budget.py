@@ -216,7 +216,7 @@ class Budget:
             raise BudgetSpent(spent=max(limit - left, 0), limit=limit, resets_at=_midnight())
 
     def left(self) -> tuple[int | None, int]:
-        """Tokens left today, and the day's limit: (None, 0) where there is no limit."""
+        """Tokens left today, and the day's limit: (None, 0) where there is no limit, and the day is not exhausted."""
         return token_ledger.tokens_left(self._db, self.daily_tokens)
 
     def observe(self, *, limit: int | None = None, remaining: int | None = None) -> None:
@@ -241,13 +241,13 @@ class Budget:
 
     def exhausted(self) -> BudgetSpent:
         """Record that no tokens are left today, after a daily 429; return the error to raise."""
-        _, limit = self.left()
-        limit = limit or self.daily_tokens
         self._note(
             "INSERT INTO tokens (day, spent, server_remaining, spent_then) VALUES (?, 0, 0, 0)"
             " ON CONFLICT (day) DO UPDATE SET server_remaining = 0, spent_then = spent",
             (token_ledger.today(),),
         )
+        _, limit = self.left()
+        limit = limit or self.daily_tokens
         return BudgetSpent(spent=limit, limit=limit, resets_at=_midnight())
 
     def cool_down(self) -> CoolingDown:
