@@ -51,9 +51,9 @@ def run_with_progress(
 def measure_unread(
     app: App, settings: Settings, request: SyncRequest, max_age: timedelta | None = measure.MEASURED_FOR
 ) -> Measurement | None:
-    """Measure what a sync has never read; None if there was nothing to measure, or if it failed.
+    """Measure what a sync has never read; None if there was nothing to measure.
 
-    Where it fails a note says why; tokens may be spent all the same.
+    Where it fails, a note says why, and only what it has spent is returned.
 
     Args:
         app: where the price is shown.
@@ -61,11 +61,16 @@ def measure_unread(
         request: the sync.
         max_age: of an earlier measurement that is as good; None: any.
     """
+    spent = measure.Measurement()
+
+    def on_spent(requests: int, tokens: int) -> None:
+        spent.requests, spent.tokens = requests, tokens
+
     try:
-        measured = run_interruptible(measure.measure_unread(settings, request, max_age))
+        measured = run_interruptible(measure.measure_unread(settings, request, max_age, on_spent=on_spent))
     except PdsyncError as error:
         app.note(f"What was never read is not measured, and counts as one page: {str(error).splitlines()[0]}")
-        return None
+        return spent
     if measured and measured.requests:
         app.note(
             f"Measured the lists that were never read: {counted(measured.requests, 'request')},"

@@ -82,3 +82,14 @@ def test_l5_a_first_sync_that_someone_watches_is_measured_once_within_its_budget
         box.clear_log()
         assert measure_for_progress(App(), settings, request) == request
         assert len(box.log) == 0
+
+
+def test_l5_a_measurement_that_fails_is_part_of_the_budget_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    company = generate_company(seed=3, sizes=Sizes(deals=600, activities=0, persons=0, organizations=0))
+    with running(company, limits=Limits(burst=None)) as box, redirect_stderr(Screen()):
+        monkeypatch.setenv("PDSYNC_API_TOKEN", box.token)
+        box.faults.add(kind="status", status=401, nth=2)
+        settings = config.load(tmp_path, {"account.base_url": box.url})
+        changed = measure_for_progress(App(), settings, SyncRequest(("deals", "persons"), budget=5_000))
+        assert [seen.status for seen in box.log] == [200, 401]
+        assert changed.budget == 5_000 - 20

@@ -28,7 +28,7 @@ from pdsync.runner.pipelines.list_cost import assumption, count_requests
 from pdsync.runner.pipelines.list_probe import ListProbe
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
 
     from pdsync.core.config import Settings
     from pdsync.core.list_response import Envelope
@@ -212,7 +212,11 @@ def _says_more(envelope: Envelope) -> bool | None:
 
 
 async def measure_unread(
-    settings: Settings, request: SyncRequest, max_age: timedelta | None = MEASURED_FOR
+    settings: Settings,
+    request: SyncRequest,
+    max_age: timedelta | None = MEASURED_FOR,
+    *,
+    on_spent: Callable[[int, int], None] = lambda requests, tokens: None,
 ) -> Measurement | None:
     """Measure the lists of a sync that were never read, for at most 150 tokens, and store their sizes.
 
@@ -220,6 +224,7 @@ async def measure_unread(
         settings: of the project.
         request: the sync.
         max_age: of an earlier measurement that is as good; None: any.
+        on_spent: is called with the requests and tokens that were spent, also where it fails.
 
     Returns:
         What was measured; None if nothing had to be: all lists were read, or measured before.
@@ -239,7 +244,10 @@ async def measure_unread(
         deals = deals or [size.rows for (stream, name), size in stored.items() if stream == "deals" and name in lists]
         async with connection.connect(settings, run_tokens=MOST_TOKENS) as http:
             measuring = Measuring(http, unread, settings.api, deals=sum(deals) if deals else None)
-            measurement = await measuring.measure()
+            try:
+                measurement = await measuring.measure()
+            finally:
+                on_spent(http.budget.requests, http.budget.spent)
             measurement.requests, measurement.tokens = http.budget.requests, http.budget.spent
         ListSizes(control).save(measurement.sizes)
     return measurement
