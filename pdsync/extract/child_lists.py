@@ -24,6 +24,7 @@ from pdsync.extract.pages import Caller, pages
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
+    from pdsync.core.answer import Answer
     from pdsync.model import Operation, Page, Parent, Walk
 
 Key = int | str
@@ -62,8 +63,8 @@ async def dependents(
         query: the parameters that every page shares.
         parent: which parameter takes the keys, and how many at a time.
         keys: of the parents, in descending order; with the number of records that each one counts, where it is known.
-        charge: is called with the cost in tokens of the first request of each list, before it is made, not of further
-            pages; raises where that is too much. The lists that were begun before are still read.
+        charge: is called with the cost in tokens of each request before it is made; raises where that is too much. The
+            lists that were begun before are still read, as far as they need no further request.
         after: the last page that an earlier attempt sealed, with its context.
         context: parameters that all records get, besides their parent's key.
         ahead: how many lists to begin before the current one is read: their requests are in flight together.
@@ -85,8 +86,9 @@ async def dependents(
         at = start.at if start and group[0] == start.key and _is_of(after, parent, group) else None
         inner_page = replace(after, next=at) if after and at is not None else None
         expected = counts.get(group[0]) if len(group) == 1 else None
+        paying = _PayingCaller(client, charge)
         return _Reading(
-            group, pages(client, operation, walk, group_query, after=inner_page, path=path, expected=expected)
+            group, pages(paying, operation, walk, group_query, after=inner_page, path=path, expected=expected)
         )
 
     most_removed = 1 if walk.since is None and after is None else _MOST_REMOVED
@@ -101,6 +103,24 @@ async def dependents(
                 context={**(context or {}), parent.param: _joined(group)},
             )
             seq += 1
+
+
+class _PayingCaller:
+    """Charges each request of a list but the first, which is charged when the list is begun."""
+
+    def __init__(self, client: Caller, charge: Callable[[int], None]) -> None:
+        self._client, self._charge, self._is_first = client, charge, True
+
+    async def call(self, operation: Operation, path: str | None = None, *, query: Mapping[str, str] | None) -> Answer:
+        """See `Caller.call`.
+
+        Raises:
+            PdsyncError: what `charge` or the client raises.
+        """
+        if not self._is_first:
+            self._charge(operation.cost or 0)
+        self._is_first = False
+        return await self._client.call(operation, path, query=query)
 
 
 class _Reading:

@@ -148,3 +148,34 @@ async def test_l5_a_parent_s_count_spares_a_second_request(box: RunningSandbox, 
     found = [page async for page in dependents(client, assignments, walk, query, parent, counts)]
     assert len(box.log) == len(sets) == len(found)
     assert sum(page.rows for page in found) == sum(count or 0 for count in counts.values()) > 0
+
+
+async def test_l5_s15_further_pages_of_a_list_are_charged_too_and_a_walk_continues_at_the_refused_one(
+    box: RunningSandbox, client: Http
+) -> None:
+    assignments = catalogue.operations("v1")["getPermissionSetAssignments"]
+    walk = Walk(1, "run", "permission_set_assignments", "all", "v1", assignments.id, None, None)
+    sets = sorted((entry["record"]["id"] for entry in box.dump("permission_sets")), reverse=True)
+    parent, query = Parent("permission_sets"), {"limit": "4"}
+    left, pages = [0], list[Page]()
+
+    def charge(tokens: int) -> None:
+        if left[0] < tokens:
+            raise DependentsBudgetSpent(spent=0, limit=0)
+        left[0] -= tokens
+
+    async def cut() -> None:
+        after = pages[-1] if pages else None
+        async for page in dependents(client, assignments, walk, query, parent, sets, charge, after=after):
+            pages.append(page)
+
+    for tokens in (10, 30, 20, 10, 10_000):
+        left[0], before = tokens, len(box.log)
+        with contextlib.suppress(DependentsBudgetSpent):
+            await cut()
+        assert sum(seen.cost for seen in [*box.log][before:]) == tokens - left[0]
+    whole = [page async for page in dependents(client, assignments, walk, query, parent, sets)]
+    assert len(whole) > len(sets)  # lists of several pages
+    rows = [bytes(record) for page in whole for record in open_envelope(page.body).records]
+    assert {bytes(record) for page in pages for record in open_envelope(page.body).records} == set(rows)
+    assert len(pages) == len(whole)
