@@ -89,6 +89,10 @@ class _File(Struct):
     secrets: dict[str, Secret] = {}  # by base URL
 
 
+class _DamagedError(AuthError):
+    """The file of secrets can't be understood."""
+
+
 class Vault:
     """The secrets of one project with one base URL."""
 
@@ -101,8 +105,10 @@ class Vault:
     def find(self) -> StoredSecret | None:
         """The stored secret; None where there is none.
 
+        A damaged file is named, and counts as absent where the keyring has a secret.
+
         Raises:
-            AuthError: the file could be read by others, is not ours, or is damaged.
+            AuthError: the file could be read by others, is not ours, or is damaged and the keyring has no secret.
         """
         found = []
         text = _ask_keyring(lambda ring: ring.get_password(SERVICE, self._account))
@@ -111,7 +117,13 @@ class Vault:
                 found.append(StoredSecret(_hidden(msgspec.json.decode(text, type=Secret)), "keyring"))
             except msgspec.DecodeError:
                 log.warning("The keyring's entry for %s can't be understood; it counts as absent.", self._account)
-        in_file = self._read().secrets.get(self.base_url)
+        try:
+            in_file = self._read().secrets.get(self.base_url)
+        except _DamagedError as damage:
+            if not found:
+                raise
+            log.warning("%s\nThe keyring's token is used.", damage)
+            in_file = None
         if in_file:
             found.append(StoredSecret(_hidden(in_file), "file"))
         return max(found, key=lambda each: each.secret.saved_at, default=None)
@@ -206,7 +218,7 @@ class Vault:
         try:
             return msgspec.json.decode(text, type=_File)
         except msgspec.DecodeError:  # its message could quote a secret
-            raise AuthError(
+            raise _DamagedError(
                 f"{self.path} is damaged or was written by a newer pdsync; no token was read from it.\n"
                 f"Store the token again: rm {self.path}, then pdsync auth login"
             ) from None

@@ -15,7 +15,7 @@ import pytest
 
 from pdsync.core import auth, secret_store
 from pdsync.core.log import clean
-from pdsync.core.secret_store import Grant, StoredToken, Vault
+from pdsync.core.secret_store import Grant, StoredToken, Vault, write_private
 from pdsync.errors import AuthError, ProjectLocked, StorageError
 
 from .vaults import TOKEN, Ring, a_grant, headers_of
@@ -143,6 +143,20 @@ def test_a_damaged_file_is_refused_and_not_quoted(settings: Settings, content: b
     with pytest.raises(AuthError, match="damaged") as caught:
         auth.credentials(settings)
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("content", [b"", b'{"version":2}', b"\xff"])
+def test_a_damaged_file_does_not_hide_the_keyring_s_secret(
+    settings: Settings, ring: Ring, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    assert auth.store(settings, StoredToken(TOKEN)) == "keyring"
+    write_private(settings.state / "credentials.json", content)
+    assert headers_of(settings) == {"x-api-token": TOKEN}
+    assert "is damaged" in caplog.text
+    assert TOKEN not in caplog.text
+    (settings.state / "credentials.json").chmod(0o644)
+    with pytest.raises(AuthError, match="chmod 600"):  # what others could read is not passed over
+        auth.credentials(settings)
 
 
 def test_a_full_disk_leaves_the_old_token_and_no_draft(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
