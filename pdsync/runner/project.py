@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pdsync.core.config import Settings
 
 
+_STATE_FILES = {"control.db", "control.db-wal", "control.db-shm", "credentials.json", "credentials.lock", "pdsync.lock"}
 _RAW_FILE = re.compile(r"\d{8}T\d{6}-\w+-[0-9a-f]{8}(\.\d+)?\.zst")  # a run's, see extract.raw_archive
 
 
@@ -61,10 +62,12 @@ def locked(settings: Settings, on_note: Callable[[str], None] = log.warning) -> 
 
 
 def _refuse_other_file(settings: Settings) -> None:
-    """Refuse files that are not pdsync's, where the project's own file names them outside of the project.
+    """Refuse files that are no warehouse, and a raw archive that the project's own file names outside of the project.
+
+    A damaged warehouse is replaced; it is known by its name, unless the project's file names it outside of the project.
 
     Raises:
-        ConfigError: pdsync.toml names such a warehouse or raw archive. Nothing was changed.
+        ConfigError: there is such a warehouse or raw archive. Nothing was changed.
     """
 
     def is_named_elsewhere(key: str, path: Path) -> bool:
@@ -79,14 +82,19 @@ def _refuse_other_file(settings: Settings) -> None:
                 f" {min(others)} is none of its files. Nothing was called.\nName another folder in raw.path."
             )
     path = settings.warehouse
-    if not is_named_elsewhere("warehouse.path", path):
+    if path.name in _STATE_FILES:
+        raise ConfigError(
+            f"warehouse.path is {path}, which is the name of another file of pdsync. Nothing was called.\n"
+            f"Name another one: …/warehouse.duckdb"
+        )
+    if path.suffix == ".duckdb" and not is_named_elsewhere("warehouse.path", path):
         return
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         head = file.read(12)
         if head and head[8:] != b"DUCK":
             raise ConfigError(
-                f"pdsync.toml names {path} as the warehouse, which each run replaces, and that file is no DuckDB file."
-                f" Nothing was called.\nName another one in warehouse.path, or move that file away."
+                f"warehouse.path names {path} as the warehouse, which each run replaces, and that file is no DuckDB"
+                f" file. Nothing was called.\nName another one in warehouse.path, or move that file away."
             )
 
 
