@@ -148,8 +148,8 @@ def load(
         project=project,
         base_url=base_url,
         api="v1" if values["account.api"] == "v1" else "v2",
-        warehouse=_path(project, values["warehouse.path"]),
-        raw=_path(project, values["raw.path"]),
+        warehouse=_path(project, "warehouse.path", values["warehouse.path"]),
+        raw=_path(project, "raw.path", values["raw.path"]),
         burst=int(values["limits.burst"]),
         daily_tokens=int(values["limits.daily_tokens"]),
         concurrency=int(values["limits.concurrency"]),
@@ -196,7 +196,7 @@ def check_base_url(url: str, *, trusted: bool, file: str = "pdsync.toml") -> str
     except ValueError:
         parts, host = urlsplit(""), ""
     local, shown = is_loopback(host), without_secrets(url)
-    if not _HOST.fullmatch(host) or _TOKEN.search(host) or "@" in parts.netloc or "?" in url or "#" in url:
+    if not _is_host(host) or _TOKEN.search(host) or "@" in parts.netloc or "?" in url or "#" in url:
         raise ConfigError(
             f"account.base_url is {shown!r}. It is written like https://yourcompany.pipedrive.com, without a token:"
             f" pdsync auth login, or PDSYNC_API_TOKEN."
@@ -215,6 +215,15 @@ def check_base_url(url: str, *, trusted: bool, file: str = "pdsync.toml") -> str
             f"If that is intended, set it outside of the project: {how}"
         )
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def _is_host(host: str) -> bool:
+    """Whether `host` is an address or a name that can be looked up."""
+    try:
+        host.isascii() or host.encode("idna")
+    except UnicodeError:
+        return False
+    return bool(_HOST.fullmatch(host)) and all(0 < len(label) < 64 for label in host.removesuffix(".").split("."))
 
 
 def without_secrets(url: str) -> str:
@@ -323,5 +332,7 @@ def _shown(value: object) -> str:
     return "[not shown]" if _SECRET.search(str(value)) else repr(value)
 
 
-def _path(project: Path, value: str | int) -> Path:
+def _path(project: Path, key: str, value: str | int) -> Path:
+    if "\0" in str(value):
+        raise ConfigError(f"{key} is {_shown(value)}. No path has a NUL character.")
     return (project / expand(Path(str(value)))).absolute()
