@@ -388,6 +388,22 @@ def test_doctor_reports_a_damaged_control_db(person: Person, box: RunningSandbox
     assert checks["control"]["fix"].endswith("pdsync sync")
 
 
+def test_doctor_takes_an_empty_control_db_for_none(person: Person, box: RunningSandbox) -> None:
+    data = person.folder / "data"
+    data.mkdir(mode=0o700)
+    (data / "control.db").touch()
+    code, checks = person.doctor(PDSYNC_API_TOKEN=box.token)
+    assert (code, failing(checks)) == (0, [])
+
+
+def test_o7_doctor_names_a_folder_that_can_not_be_one(person: Person, box: RunningSandbox) -> None:
+    (person.folder / "notes").write_text("a file")
+    path = str(person.folder / "notes" / "data" / "warehouse.duckdb")
+    code, checks = person.doctor(PDSYNC_API_TOKEN=box.token, PDSYNC_WAREHOUSE=path)
+    assert (code, failing(checks)) == (1, ["folder"])
+    assert "warehouse.path" in checks["folder"]["fix"]
+
+
 def test_doctor_ends_with_2_when_the_settings_can_not_be_read(person: Person) -> None:
     (person.folder / "pdsync.toml").write_text("[limits]\nburts = 7\n")
     code, checks = person.doctor()

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 FREE_BYTES = 1 << 30
 SKEW_S = 120
 _DUCKDB = (1, 5, 5)
+_OWN_FOLDER = "Set warehouse.path to a file inside a folder."
 
 
 class Check(Struct, frozen=True):
@@ -120,9 +121,11 @@ def _folder(settings: Settings) -> Check:
                 "folder", False, f"{folder} can't be created", f"Allow yourself to write there: chmod u+rwx {parent}"
             )
         return Check("folder", True, f"{folder} will be created by the first sync")
+    except OSError as error:
+        return Check("folder", False, f"{folder} can't be used: {error.strerror}", _OWN_FOLDER)
     wrong: tuple[str, str] | None = None
     if not stat.S_ISDIR(facts.st_mode):
-        wrong = "is not a folder", "Set warehouse.path to a file inside a folder."
+        wrong = "is not a folder", _OWN_FOLDER
     elif facts.st_uid != os.geteuid():
         wrong = "belongs to another user", "Use a folder of your own: --project DIR"
     elif not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
@@ -147,7 +150,7 @@ def _disk(settings: Settings) -> Check:
 
 def _control(settings: Settings) -> Check:
     path = settings.control
-    if not path.exists():
+    if not _has_state(path):
         if files := len(list(settings.raw.glob("*.zst"))):
             return Check(
                 "control",
@@ -198,7 +201,7 @@ def _warehouse(settings: Settings) -> Check:
 def _archive(settings: Settings, control: Check) -> Check:
     if not control.ok:
         return Check("archive", False, "not checked: control.db is lost or damaged", control.fix)
-    if not settings.control.exists():
+    if not _has_state(settings.control):
         return Check("archive", True, "no sealed pages yet")
     with closing(_read_only(settings.control)) as db:
         sealed = db.execute("SELECT file, max(at + bytes) FROM pages GROUP BY file").fetchall()
@@ -335,7 +338,7 @@ def _budget(settings: Settings) -> Check:
         return Check("budget", True, "no daily limit is set")
     left: int | None = settings.daily_tokens
     limit = settings.daily_tokens
-    if settings.control.exists():
+    if _has_state(settings.control):
         try:
             with closing(_read_only(settings.control)) as db:
                 left, limit = tokens_left(db, settings.daily_tokens)
@@ -346,11 +349,16 @@ def _budget(settings: Settings) -> Check:
 
 
 def _project_company(settings: Settings) -> tuple[int, str] | None:
-    if not settings.control.exists():
+    if not _has_state(settings.control):
         return None
     with closing(_read_only(settings.control)) as db:
         found = db.execute("SELECT id, name FROM company").fetchone()
     return (int(found[0]), str(found[1])) if found else None
+
+
+def _has_state(control: Path) -> bool:
+    """Whether there is a control.db; an empty one, of a run that was killed as it began, is none."""
+    return control.exists() and control.stat().st_size > 0
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
