@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from importlib import import_module
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import click
 
@@ -136,30 +136,28 @@ def main() -> None:
         code = _end_interrupted(app, error.__cause__) if error.__cause__ else 130
     except click.ClickException as error:
         error.show(shown := io.StringIO())
-        click.echo(clean_error(shown.getvalue()), err=True, nl=False)
+        _say(clean_error(shown.getvalue()), nl=False)
         _emit_error(app, error, 2, error.format_message())
         code = 2
     except PdsyncError as error:
-        click.echo(f"{_red('Error:', app)} {clean_error(str(error))}", err=True)
+        _say(f"{_red('Error:', app)} {clean_error(str(error))}")
         _emit_error(app, error, error.exit_code)
         code = error.exit_code
     except (KeyboardInterrupt, EOFError) as error:
         code = _end_interrupted(app, error)
     except BrokenPipeError:  # `pdsync … | head`: the reader closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop(sys.stdout)
         code = 0
     except Exception as error:
         if is_interrupted_query(error):
             sys.exit(_end_interrupted(app, error))
         if problem := storage_error(error):  # a problem of the machine: disk, permission, memory
-            click.echo(f"{_red('Error:', app)} {clean_error(str(problem))}", err=True)
+            _say(f"{_red('Error:', app)} {clean_error(str(problem))}")
             _emit_error(app, problem, problem.exit_code)
             sys.exit(problem.exit_code)
-        click.echo(
-            clean_error(f"This is a bug in pdsync, not a mistake of yours: {type(error).__name__}: {error}"), err=True
-        )
+        _say(clean_error(f"This is a bug in pdsync, not a mistake of yours: {type(error).__name__}: {error}"))
         detail = "".join(traceback.format_exception(error))
-        click.echo(clean_error(detail) if app.verbosity > 0 else "Run the command again with -v for details.", err=True)
+        _say(clean_error(detail) if app.verbosity > 0 else "Run the command again with -v for details.")
         _emit_error(app, error, 1)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
@@ -167,7 +165,7 @@ def main() -> None:
 
 def _end_interrupted(app: App, error: BaseException) -> int:
     """Tell a person and a program that the command was interrupted; returns its exit code."""
-    click.echo("Interrupted. All fetched data is kept; run the same command again to continue.", err=True)
+    _say("Interrupted. All fetched data is kept; run the same command again to continue.")
     _emit_error(app, error, 130, "interrupted")
     return 130
 
@@ -175,7 +173,23 @@ def _end_interrupted(app: App, error: BaseException) -> int:
 def _emit_error(app: App, error: BaseException, code: int, message: str = "") -> None:
     if app.json:
         text, kind = clean_error(message or str(error)), type(error).__name__
-        app.emit({"event": "error", "complete": False, "exit_code": code, "message": text, "error": kind})
+        try:
+            app.emit({"event": "error", "complete": False, "exit_code": code, "message": text, "error": kind})
+        except OSError:  # nobody reads it, or the disk is full: the exit code says it too
+            _drop(sys.stdout)
+
+
+def _say(text: str, *, nl: bool = True) -> None:
+    """Write an error for people, if stderr takes it."""
+    try:
+        click.echo(text, err=True, nl=nl)
+    except OSError:
+        _drop(sys.stderr)
+
+
+def _drop(stream: TextIO) -> None:
+    """Have what `stream` could not write, and all that follows, written nowhere: it would fail again at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _red(word: str, app: App) -> str:

@@ -333,3 +333,15 @@ def test_o7_a_process_that_is_started_without_streams_does_its_work(tmp_path: Pa
     ran = subprocess.run(["sh", "-c", command], env=environment, check=False)
     assert ran.returncode == 0
     assert (tmp_path / "project" / "pdsync.toml").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+@pytest.mark.parametrize("where", [">/dev/full", "2>/dev/full", ">/dev/full 2>&1", "| true"])
+def test_o7_o2_an_error_that_nobody_can_read_keeps_its_exit_code(tmp_path: Path, where: str) -> None:
+    sync = f"{sys.executable} -m pdsync --json sync"
+    command = f"({sync}; echo $? >code) {where}"
+    environment = {**clean_environment(), "HOME": str(tmp_path)}
+    with (tmp_path / "err").open("w") as err:
+        subprocess.run(["sh", "-c", command], env=environment, cwd=tmp_path, check=True, stderr=err)
+    assert (tmp_path / "code").read_text() == "2\n"  # there is no token
+    assert "Traceback" not in (tmp_path / "err").read_text()
