@@ -85,6 +85,7 @@ class RawRequest(Struct, frozen=True):
         method = method.upper()
         if method not in get_args(Method):
             raise ConfigError(f"{method!r} is not a method: GET, POST, PUT, PATCH or DELETE.")
+        _check_text([path, *form, *(text for each in query for text in each)])
         _check_path(path)
         _check_query([*query, *_query_of(path)])
         if body is not None and (form or files or multipart):
@@ -190,6 +191,14 @@ def values(operation: Operation, given: list[tuple[str, str]], body: str | None)
     return {**content, **found}
 
 
+def _check_text(texts: list[str]) -> None:
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"{text[:40]!r} is not UTF-8. Nothing was sent.") from error
+
+
 def _check_path(path: str) -> None:
     plain = unquote(unquote(path)).partition("?")[0]
     odd = any(ord(char) <= 32 or char in "\\#\x7f" for char in path) or any(
@@ -219,20 +228,21 @@ def _content(body: str | None, kind: str | None) -> Any:
 
 
 def _read(body: str) -> str:
-    if body == "-":
-        return sys.stdin.read()
-    if not body.startswith("@"):
-        return body
     try:
-        return Path(body[1:]).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--body {body}: {error}. Nothing was sent.") from error
+        if body.startswith("@"):
+            return Path(body[1:]).read_text(encoding="utf-8")
+        text = sys.stdin.read() if body == "-" else body
+        text.encode()  # what was not UTF-8 can't be sent
+    except (OSError, ValueError) as error:
+        where = repr(body) if body.startswith(("@", "-")) else "is no text that can be sent"
+        raise ConfigError(f"--body {where}: {error}. Nothing was sent.") from error
+    return text
 
 
 def _json(text: str) -> Any:
     try:
         return msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ConfigError(f"--body is not JSON: {error}. Nothing was sent.") from error
 
 

@@ -42,7 +42,7 @@ _WANTED = {
     "integer": "a whole number, like 12",
     "number": "a number, like 12.5",
     "boolean": "true or false",
-    "string": "text",
+    "string": "text (UTF-8)",
     "string:date": "a date, like 2026-03-31",
     "string:date-time": "a time with its zone, like 2026-03-31T10:20:00Z",
     "string:uuid": "a UUID",
@@ -268,6 +268,7 @@ def _boolean(value: object) -> bool:
 
 def _string(value: object) -> str:
     if isinstance(value, str):
+        value.encode()  # raises ValueError for an argument that was not UTF-8: no request can have it
         return value
     if isinstance(value, UUID):
         return str(value)
@@ -295,7 +296,7 @@ def _uuid(value: object) -> str:
 
 
 def _file(value: object) -> str:
-    return str(value) if isinstance(value, Path) else _string(value)
+    return str(value) if isinstance(value, Path | str) else _string(value)  # a name need not be UTF-8
 
 
 def _object(value: object) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -38,6 +39,30 @@ def request(method: str = "GET", path: str = "/api/v2/deals", **options: Any) ->
 def test_x3_a_path_outside_the_api_is_refused(path: str) -> None:
     with pytest.raises(ConfigError, match="not a path of the API"):
         request(path=path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"path": "/v1/deals/\udcff"},
+        {"query": [("term", "M\udcfcller")]},
+        {"method": "POST", "form": ("name=M\udcfcller",)},
+        {"method": "POST", "body": '{"name": "M\udcfcller"}'},
+        {"method": "POST", "body": "M\udcfcller", "headers": {"Content-Type": "text/plain"}},
+        {"method": "POST", "body": "[" * 100_000},
+    ],
+    ids=["path", "query", "form", "JSON", "text", "deep JSON"],
+)
+def test_o7_an_argument_that_is_not_utf_8_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="Nothing was sent"):
+        request(**options)
+
+
+def test_o7_a_body_on_stdin_that_is_not_utf_8_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for errors in ("strict", "surrogateescape"):  # depends on the locale
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'{"name": "M\xfcller"}'), "utf-8", errors))
+        with pytest.raises(ConfigError, match="--body '-': .*Nothing was sent"):
+            request("POST", body="-")
 
 
 @pytest.mark.parametrize("key", ["api_token", "API_TOKEN", " access_token ", "token"])

@@ -82,6 +82,7 @@ def test_a_value_is_read_as_the_type_of_its_field(name: str, given: object, sent
         ("is_archived", "maybe", "true or false"),
         ("is_archived", 2, "true or false"),
         ("title", True, "text"),
+        ("title", "M\udcfcller", "text (UTF-8)"),
         ("title", {"a": 1}, "text"),
         ("expected_close_date", "31.3.2026", "a date"),
         ("expected_close_date", "20260331", "a date"),
