@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,8 @@ class AtomicFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        # Not the number of the process: in a container it comes again, and so would a part that a kill has left.
+        self._part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
 
     def check(self) -> None:
         """Check that it can be created, before something is sent whose answer it will have; no file is left.

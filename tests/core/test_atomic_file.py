@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -93,9 +94,25 @@ def test_a_file_that_can_not_be_created_is_refused_at_once(tmp_path: Path, where
         pass
 
 
-def test_x7_a_link_with_the_name_of_the_part_is_not_followed(tmp_path: Path) -> None:
+def test_s1_the_part_that_a_killed_process_has_left_is_in_the_way_of_no_other(tmp_path: Path) -> None:
+    """In a container each process may have the same number."""
+    pid = os.fork()
+    if not pid:
+        with AtomicFile(tmp_path / "answer.json") as file:
+            file.write(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    (left,) = tmp_path.iterdir()
+    left.rename(tmp_path / left.name.replace(str(pid), str(os.getpid())))
+    with AtomicFile(tmp_path / "answer.json") as file:
+        file.write(b"whole")
+    assert (tmp_path / "answer.json").read_bytes() == b"whole"
+
+
+def test_x7_a_link_with_the_name_of_the_part_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secrets.token_hex", lambda size: "0" * size)
     (tmp_path / "precious").write_text("precious")
-    (tmp_path / f".answer.json.{os.getpid()}.part").symlink_to(tmp_path / "precious")
+    (tmp_path / ".answer.json.000000.part").symlink_to(tmp_path / "precious")
     with pytest.raises(ConfigError), AtomicFile(tmp_path / "answer.json"):
         pass
     assert (tmp_path / "precious").read_text() == "precious"
