@@ -48,6 +48,7 @@ _MARGIN_S = 0.01  # clocks have a resolution: a window must not close too early
 _LOST_S = 3600.0  # no answer takes that long: its process is gone, and another one may have the number by now
 _COOL_DOWN_S = 600.0
 _SLICE_S = 0.2
+_opened: set[tuple[str, int]] = set()  # the ledgers that this process has opened, each with its number: a fork has another
 _AVERAGED = 8  # answers: fewer say little, more are slow to notice that a server has become slower
 
 
@@ -89,9 +90,19 @@ class Budget:
         try:
             self._db = sqlite3.connect(path, timeout=30, isolation_level=None, factory=_Ledger)
             self._db.execute("PRAGMA synchronous=NORMAL")  # a lost row of the ledger costs a wait, not data
+            self._end_requests_of_predecessor(path)
             self._check_cool_down()
         except sqlite3.Error as error:
             raise StorageError(f"The request ledger in {path} can't be opened: {error}.") from error
+
+    def _end_requests_of_predecessor(self, path: Path) -> None:
+        """End the requests in flight of a killed process that had the number of this one, as in a container."""
+        opened = str(path.absolute()), os.getpid()
+        if opened not in _opened:
+            _opened.add(opened)
+            self._db.execute(
+                "UPDATE requests SET done = ? WHERE pid = ? AND done IS NULL", (time.monotonic(), os.getpid())
+            )
 
     def close(self) -> None:
         """Release the ledger."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import sqlite3
 import time
@@ -428,3 +429,21 @@ async def test_l1_a_lost_request_does_not_count_for_ever_where_another_process_h
             )
     assert await is_let_through(mine, 1)
     assert not await is_let_through(mine, 0.3)
+
+
+async def test_s1_l1_a_killed_process_with_the_same_number_holds_no_place_for_an_hour(
+    budget: Callable[..., Budget], tmp_path: Path
+) -> None:
+    """In a container each run may have the same number, and is alive whenever it looks."""
+    holder = python(HOLDER, ledger(tmp_path), TOKEN, 3)
+    assert holder.stdout is not None
+    assert await asyncio.to_thread(holder.stdout.readline) == "holding\n"
+    holder.kill()
+    ended(holder)
+    with contextlib.closing(sqlite3.connect(tmp_path / "control.db")) as db, db:
+        db.execute("UPDATE requests SET pid = ?", (os.getpid(),))
+    mine = budget(burst=3)
+    assert not await is_let_through(mine, 1)  # the requests may have arrived just now
+    assert await is_let_through(mine, 3)
+    async with mine.spend(1), mine.spend(1), mine.spend(1):
+        assert not await is_let_through(budget(burst=3), 2.5)  # another client of this process ends none of them
