@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from pdsync.core import catalogue
 from pdsync.core.account import read_account
+from pdsync.core.answer import number_in
 from pdsync.core.config import check_base_url
 from pdsync.core.log import clean, hide
 from pdsync.core.proxy import OWN_CA, certificate_message, proxy_for, proxy_options
@@ -26,6 +27,7 @@ from pdsync.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_LIFE_S = 3600.0  # of an access token, where the answer does not say
 EARLY_S = 300.0  # how long before its end an access token is renewed
 LOG_IN_AGAIN = "Log in again: pdsync auth login --oauth"
 _ATTEMPTS = 4
@@ -38,7 +40,7 @@ class Tokens(Struct):
 
     access_token: str
     refresh_token: str | None = None
-    expires_in: float = 3600.0
+    expires_in: float = _LIFE_S
     api_domain: str = ""
     scope: str = ""
 
@@ -54,6 +56,26 @@ class Tokens(Struct):
     def scopes(self) -> tuple[str, ...]:
         """The scopes that were granted; empty where the answer names none. Documents divide them both ways."""
         return tuple(re.findall(r"[^\s,]+", self.scope))
+
+
+class _Answer(Struct):
+    """The token URL's answer as it comes. Only the tokens must be right: a renewal can't be repeated."""
+
+    access_token: str
+    refresh_token: str | None = None
+    expires_in: Any = None
+    api_domain: str | None = None
+    scope: Any = None
+
+    def tokens(self) -> Tokens:
+        scope = " ".join(map(str, self.scope)) if isinstance(self.scope, list) else self.scope
+        return Tokens(
+            self.access_token,
+            self.refresh_token,
+            _LIFE_S if (life := number_in(str(self.expires_in))) is None else float(life),
+            self.api_domain or "",
+            scope if isinstance(scope, str) else "",
+        )
 
 
 class InvalidGrantError(Exception):
@@ -93,7 +115,7 @@ async def request_tokens(token_url: str, client_id: str, client_secret: str, for
             raise InvalidGrantError(reason)
         raise BadAnswer(f"{token_url} answered {status} ({reason}), which is no token. What was stored is kept.")
     try:
-        answer = msgspec.json.decode(body, type=Tokens)
+        answer = msgspec.json.decode(body, type=_Answer).tokens()
     except (msgspec.DecodeError, UnicodeDecodeError):  # whose message could quote the token
         raise BadAnswer(f"{token_url} answered with something that is no token. What was stored is kept.") from None
     hide(answer.access_token)

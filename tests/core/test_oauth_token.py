@@ -48,6 +48,24 @@ async def test_the_documented_request_is_sent() -> None:
 
 
 @pytest.mark.parametrize(
+    ("more", "expires_in", "scopes"),
+    [
+        ('"expires_in": "3599"', 3599, ()),
+        ('"expires_in": null, "scope": null, "api_domain": null', 3600, ()),
+        ('"expires_in": "soon", "scope": ["base", "deals:read"]', 3600, ("base", "deals:read")),
+        ('"expires_in": -5, "scope": 7', 3600, ()),
+    ],
+)
+async def test_x9_a_renewal_is_not_lost_over_what_stands_beside_the_tokens(
+    more: str, expires_in: float, scopes: tuple[str, ...]
+) -> None:
+    text = f'{{"access_token": "an-access-token", "refresh_token": "a-refresh-token", {more}}}'
+    tokens = await answered(lambda: web.Response(text=text))
+    assert (tokens.access_token, tokens.refresh_token) == ("an-access-token", "a-refresh-token")
+    assert (tokens.expires_in, tokens.scopes, tokens.api_domain) == (expires_in, scopes, "")
+
+
+@pytest.mark.parametrize(
     ("status", "text", "kind", "message"),
     [
         (400, '{"error": "invalid_grant", "error_description": "used"}', InvalidGrantError, "invalid_grant, used"),
