@@ -115,8 +115,8 @@ class Output:
         lines = self._app.json
         count = 0
         async for record in records:
-            text = msgspec.json.format(bytes(record), indent=0 if lines else 2)
-            indented = text if lines else b"  " + text.replace(b"\n", b"\n  ")
+            text = self._formatted(bytes(record))
+            indented = text.replace(b"\n", b" ") if lines else b"  " + text.replace(b"\n", b"\n  ")
             write((b"" if lines else b",\n" if count else b"[\n") + indented + (b"\n" if lines else b""))
             count += 1
         if not lines:

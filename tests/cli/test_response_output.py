@@ -78,6 +78,18 @@ async def listed(*records: bytes, fails: bool = False) -> AsyncGenerator[Raw]:
         raise BadAnswer("cut short")
 
 
+@pytest.mark.parametrize("lines", [True, False])
+@pytest.mark.parametrize("odd", [b'{"id":1,\n"title":"\\ud83d"}', b'{"id":1,\n"title":NaN}'])
+async def test_s16_a_record_that_strict_parsers_refuse_is_written_as_it_came(
+    tmp_path: Path, odd: bytes, lines: bool
+) -> None:
+    path = tmp_path / "deals.json"
+    await Output(app(lines=lines), path, None).records(listed(odd, b'{"id":2}'))
+    text = path.read_text()
+    found = [json.loads(line) for line in text.splitlines()] if lines else json.loads(text)
+    assert [record["id"] for record in found] == [1, 2]
+
+
 @pytest.mark.parametrize("records", [(), (b'{"id":1}',), (b'{"id":1}', b'{"id":2}')])
 @pytest.mark.parametrize("lines", [True, False])
 async def test_a_list_is_one_array_or_one_object_per_line(
