@@ -92,6 +92,9 @@ def test_columns_are_chosen_by_name_and_come_in_that_order(project: Project, out
     refused = project.here("sql", query, "--columns", "id,titel")
     assert refused.code == 2
     assert "no column titel. Did you mean title?" in refused.err
+    broken = project.here("sql", query, "--columns", "id\rtitle")
+    assert (broken.code, broken.out) == (2, "")
+    assert "It is written like --columns id,title" in broken.err
 
 
 def test_the_shell_answers_in_the_mode_that_is_set(project: Project) -> None:

@@ -115,7 +115,10 @@ def show_answer(
 def _positions(names: list[str], columns: str) -> list[int]:
     """The positions of the columns that --columns names."""
     by_name = {name.lower(): index for index, name in reversed(list(enumerate(names)))}
-    wanted = [name.strip() for name in next(csv.reader([columns]))]
+    try:
+        wanted = [name.strip() for name in next(csv.reader([columns]))]
+    except csv.Error as error:
+        raise ConfigError(f"--columns is {columns!r}. It is written like --columns id,title ({error}).") from error
     for name in wanted:
         if name.lower() not in by_name:
             near = difflib.get_close_matches(name.lower(), by_name, n=1)
