@@ -37,8 +37,8 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
             is_calculable = False
         if not is_calculable:
             self.fail(
-                f"{value!r} is not a time from 1970 on. Write it like 2026-01-31, 2026-01-31T18:00:00Z, 7d, yesterday or"
-                " 'last week'.",
+                f"{value!r} is not a time from 1970 on. Write it like 2026-01-31, 2026-01-31T18:00:00Z, 7d, yesterday"
+                " or 'last week'.",
                 param,
                 ctx,
             )

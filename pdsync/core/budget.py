@@ -48,7 +48,7 @@ _MARGIN_S = 0.01  # clocks have a resolution: a window must not close too early
 _LOST_S = 3600.0  # no answer takes that long: its process is gone, and another one may have the number by now
 _COOL_DOWN_S = 600.0
 _SLICE_S = 0.2
-_opened: set[tuple[str, int]] = set()  # the ledgers that this process has opened, each with its number: a fork has another
+_opened: set[tuple[str, int]] = set()  # ledgers that this process has opened, with its number: a fork has another
 _AVERAGED = 8  # answers: fewer say little, more are slow to notice that a server has become slower
 
 

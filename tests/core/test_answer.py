@@ -105,7 +105,7 @@ def test_x3_a_redirect_is_not_followed(budget: Budget) -> None:
 def test_x2_the_link_of_a_redirect_is_not_shown_because_it_may_be_enough_to_read_the_file(
     budget: Budget, link: str
 ) -> None:
-    with pytest.raises(BadAnswer, match="the server redirects to '.*/…'; the token was not sent on") as refusal:
+    with pytest.raises(BadAnswer, match=r"the server redirects to '.*/…'; the token was not sent on") as refusal:
         judge(answer(302, b"", location=link), READ, budget)
     assert "c4n4ry" not in str(refusal.value)
 

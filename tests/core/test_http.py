@@ -456,9 +456,15 @@ async def test_x2_an_answer_that_repeats_the_token_is_quoted_without_it_wherever
         b'{"success":false,"error":"half asleep","data":[],"took":NaN}',
     ],
     ids=[
-        "first", "spaced", "at the end", "as text", "and a record that speaks of success", "after a byte order mark",
-        "beside half a character", "beside NaN",
-    ],  # fmt: skip
+        "first",
+        "spaced",
+        "at the end",
+        "as text",
+        "and a record that speaks of success",
+        "after a byte order mark",
+        "beside half a character",
+        "beside NaN",
+    ],
 )
 async def test_s9_success_false_is_a_refusal_whatever_the_status_says(tmp_path: Path, body: bytes) -> None:
     refusing = Always(body)

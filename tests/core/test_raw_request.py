@@ -61,7 +61,7 @@ def test_o7_an_argument_that_is_not_utf_8_is_refused(options: dict[str, Any]) ->
 def test_o7_a_body_on_stdin_that_is_not_utf_8_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for errors in ("strict", "surrogateescape"):  # depends on the locale
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'{"name": "M\xfcller"}'), "utf-8", errors))
-        with pytest.raises(ConfigError, match="--body '-': .*Nothing was sent"):
+        with pytest.raises(ConfigError, match=r"--body '-': .*Nothing was sent"):
             request("POST", body="-")
 
 

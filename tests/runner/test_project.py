@@ -73,7 +73,7 @@ def test_x7_a_file_of_the_project_can_not_have_another_file_replaced(tmp_path: P
 @pytest.mark.parametrize("name", ["pdsync.toml", "notes.txt", "targets.csv", "data/control.db", "credentials.json"])
 def test_x7_a_wrong_path_of_the_warehouse_has_no_file_of_the_project_replaced(tmp_path: Path, name: str) -> None:
     text = f'[warehouse]\npath = "{name}"\n'
-    for each in {"pdsync.toml", "notes.txt", "targets.csv"}:
+    for each in ("pdsync.toml", "notes.txt", "targets.csv"):
         (tmp_path / each).write_text(text)
     with pytest.raises(ConfigError, match="warehouse"), project.locked(config.load(tmp_path)):
         pass
