@@ -160,9 +160,9 @@ async def _in_order(
         begin: begins to read the list of a group, or raises if it may not be read.
         ahead: how many lists to begin before the current one is read.
         may_be_removed: whether a list that is not found is that of a parent that was removed, and is skipped.
-        most_removed: how many of them may be skipped before the first one that is found.
+        most_removed: how many of them may be skipped where none is found.
     """
-    begun, removed, is_found = deque[_Reading](), 0, False
+    begun, removed, is_found = deque[_Reading](), list[NotFound](), False
     refused: PdsyncError | None = None
     try:
         for at, group in enumerate(groups):
@@ -178,11 +178,13 @@ async def _in_order(
                     async for page in reading:
                         is_found = True
                         yield group, groups[at + 1] if at + 1 < len(groups) else (), page
-            except NotFound:
-                removed += 1
-                if not may_be_removed or (not is_found and removed > most_removed):
+            except NotFound as error:
+                removed.append(error)
+                if not may_be_removed or (not is_found and len(removed) > _MOST_REMOVED):
                     raise
             await begun.popleft().close()
+        if not is_found and len(removed) > most_removed:
+            raise removed[-1]
     finally:
         for each in begun:
             await each.close()

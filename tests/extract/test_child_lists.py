@@ -103,6 +103,12 @@ async def test_s9_a_list_that_no_parent_has_is_missing(
         assert [page async for page in reading] == []
 
 
+async def test_the_newest_parents_may_be_gone_where_others_have_lists(box: RunningSandbox, client: Http) -> None:
+    keys = mailbox(box)[:1]
+    reading = dependents(client, MESSAGES, WALK, {}, PARENT, [10**9, 10**9 - 1, 10**9 - 2, *keys])
+    assert [page.context["id"] async for page in reading] == [str(keys[0])]
+
+
 async def test_s9_a_list_of_several_parents_that_is_not_found_is_an_error(box: RunningSandbox, client: Http) -> None:
     products = catalogue.operations("v2")["getDealsProducts"]
     walk = Walk(1, "run", "deal_products", "all", "v2", products.id, None, None)
