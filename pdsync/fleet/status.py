@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -12,15 +13,18 @@ from pdsync.errors import PdsyncError
 from pdsync.fleet import accounts as fleet_accounts
 from pdsync.fleet import run_log
 from pdsync.runner import status
+from pdsync.runner.pipelines import pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pdsync.fleet.accounts import Account, Fleet
     from pdsync.fleet.job import AccountResult
+    from pdsync.fleet.run_log import FleetRun
     from pdsync.runner.status import Status
 
 FRESH = timedelta(hours=36)  # a nightly sync, and half a day
+_WHOLE_SYNC = re.compile(r"sync( --full| --fail-on-gap| --budget \S+)*( --pipeline (?P<pipeline>\S+))?")
 
 
 class Attention(Struct, frozen=True):
@@ -59,51 +63,78 @@ def measure(fleet: Fleet, accounts: Sequence[Account], now: datetime | None = No
     """The state of `accounts` at `now`, in their order."""
     now = now or datetime.now(UTC)
     folder = fleet.data / "runs"
-    last: dict[str, tuple[datetime, AccountResult]] = {}
-    for run in run_log.read(folder) if folder.exists() else []:
-        last |= {name: (run.ended_at[name], result) for name, result in run.results.items()}
-    states = [_measure(account, last.get(account.name), now) for account in accounts]
+    runs = run_log.read(folder) if folder.exists() else []
+    ends = {account.name: _ends_of(account, runs) for account in accounts}
+    states = [_measure(account, ends[account.name], now) for account in accounts]
     if not fleet.store:
         return states
-    return [_as_in_store(state, last.get(state.name), now) for state in states]
+    return [_as_in_store(state, ends[state.name], now) for state in states]
 
 
-def _as_in_store(state: AccountStatus, last: tuple[datetime, AccountResult] | None, now: datetime) -> AccountStatus:
-    """The state of an account that a worker with another disk ran last: what that worker reported.
+def _ends_of(account: Account, runs: Sequence[FleetRun]) -> _Ends:
+    """How the commands of an account ended in `runs`, which are in order, oldest first."""
+    last = synced = None
+    for run in runs:
+        if account.name in run.results:
+            last = run.ended_at[account.name], run.results[account.name]
+            synced = last if _is_whole_sync(run.command, account) else synced
+    return _Ends(last, synced)
+
+
+class _Ends(Struct, frozen=True):
+    """How an account's commands in fleet runs ended, and when."""
+
+    last: tuple[datetime, AccountResult] | None = None
+    synced: tuple[datetime, AccountResult] | None = None  # the last sync of all that it follows
+
+    @property
+    def unmended(self) -> list[tuple[datetime, AccountResult]]:
+        """The last sync and the last command, where they are not complete: no other command makes up for a sync."""
+        different = [self.last] if self.last is self.synced else [self.synced, self.last]
+        return [each for each in different if each and not each[1].complete]
+
+
+def _is_whole_sync(command: tuple[str, ...], account: Account) -> bool:
+    """Whether a command of a fleet run syncs all that an account follows: no streams by name, no other pipeline."""
+    found = _WHOLE_SYNC.fullmatch(" ".join(command))
+    return found is not None and found["pipeline"] in (None, account.pipeline or pipeline.DEFAULT)
+
+
+def _as_in_store(state: AccountStatus, ends: _Ends, now: datetime) -> AccountStatus:
+    """The state of an account that a worker with another disk synced last: what that worker reported.
 
     What it did not report (rows, tokens, queue, streams with a gap) is that of the folder here, which may be older.
     """
-    if last is None or state.last_run == last[1].run_id or not last[1].run_id:
+    if ends.synced is None or state.last_run == ends.synced[1].run_id or not ends.synced[1].run_id:
         return state
-    began = datetime.fromtimestamp(last[1].started_at, UTC)
+    result = ends.synced[1]
+    began = datetime.fromtimestamp(result.started_at, UTC)
     if state.last_run_at and state.last_run_at > began:
         return state
-    problem = f"{last[1].outcome}: {last[1].message.split(chr(10), 1)[0]}"
-    attention = [] if last[1].complete else [Attention("fleet run", problem, f"pdsync fleet sync {state.name}")]
     return msgspec.structs.replace(
         state,
-        complete=last[1].complete,
-        fresh=last[1].complete and now - began < FRESH,
-        complete_until=began if last[1].complete else state.complete_until,
-        last_run=last[1].run_id,
+        complete=result.complete,
+        fresh=result.complete and now - began < FRESH,
+        complete_until=began if result.complete else state.complete_until,
+        last_run=result.run_id,
         last_command="fleet",
         last_run_at=began,
-        exit_code=last[1].exit_code,
-        attention=attention,
+        exit_code=result.exit_code,
+        attention=[_attention(state.name, each) for _, each in ends.unmended],
     )
 
 
-def _measure(account: Account, last: tuple[datetime, AccountResult] | None, now: datetime) -> AccountStatus:
+def _measure(account: Account, ends: _Ends, now: datetime) -> AccountStatus:
     try:
         settings = fleet_accounts.settings_of(account)
         state = status.measure_status(settings, now) if settings.control.exists() else None
         if state is None or (state.last_run is None and state.error is None):
-            return _without_data(account, last, "It has never been synced.", f"pdsync fleet sync {account.name}")
+            return _without_data(account, ends, "It has never been synced.", f"pdsync fleet sync {account.name}")
     except PdsyncError as error:
         text = str(error).split("\n", 1)[0]
-        return _without_data(account, last, text, f"pdsync fleet check {account.name}", error=text)
+        return _without_data(account, ends, text, f"pdsync fleet check {account.name}", error=text)
     attention = [
-        *_of_fleet_run(account, last, state),
+        *_of_fleet_runs(account, ends, state),
         *(Attention(each.subject, each.problem, command_for(account, each.command)) for each in state.notices),
     ]
     until, run = state.complete_until, state.last_run
@@ -123,38 +154,37 @@ def _measure(account: Account, last: tuple[datetime, AccountResult] | None, now:
         last_run_at=run.started_at if run else None,
         exit_code=run.exit_code if run and run.finished_at else None,
         running=state.running,
-        outcome=last[1].outcome if last else None,
+        outcome=ends.last[1].outcome if ends.last else None,
         queue=state.queue,
         attention=attention,
         error=str(state.error).split("\n", 1)[0] if state.error else "",
     )
 
 
-def _without_data(
-    account: Account, last: tuple[datetime, AccountResult] | None, problem: str, command: str, error: str = ""
-) -> AccountStatus:
+def _without_data(account: Account, ends: _Ends, problem: str, command: str, error: str = "") -> AccountStatus:
     attention = Attention("account", problem, command)
     return AccountStatus(
         account.name, account.tags, str(account.folder), complete=False, fresh=False, complete_until=None,
         incomplete=[], rows=0, tokens_left=None, token_limit=0, last_run=None, last_command=None, last_run_at=None,
-        exit_code=None, running=None, outcome=last[1].outcome if last else None, queue={},
-        attention=[*_of_fleet_run(account, last, None), attention], error=error,
+        exit_code=None, running=None, outcome=ends.last[1].outcome if ends.last else None, queue={},
+        attention=[*_of_fleet_runs(account, ends, None), attention], error=error,
     )  # fmt: skip
 
 
-def _of_fleet_run(
-    account: Account, last: tuple[datetime, AccountResult] | None, state: Status | None
-) -> list[Attention]:
-    """What the last fleet run says of an account, where its own last run doesn't: the command never got that far."""
-    if last is None or last[1].complete or last[1].outcome == "interrupted":
-        return []
-    at, result = last
+def _of_fleet_runs(account: Account, ends: _Ends, state: Status | None) -> list[Attention]:
+    """What the fleet runs say of an account, where its own last run doesn't: the command never got that far."""
     own = state.last_run if state else None
-    if own and (own.run_id == result.run_id or own.started_at > at):
-        return []
+    return [
+        _attention(account.name, result)
+        for at, result in ends.unmended
+        if result.outcome != "interrupted" and not (own and (own.run_id == result.run_id or own.started_at > at))
+    ]
+
+
+def _attention(name: str, result: AccountResult) -> Attention:
     problem = f"{result.outcome}: {result.message.split(chr(10), 1)[0]}"
     check = result.outcome == "refused"
-    return [Attention("fleet run", problem, f"pdsync fleet {'check' if check else 'sync'} {account.name}")]
+    return Attention("fleet run", problem, f"pdsync fleet {'check' if check else 'sync'} {name}")
 
 
 def command_for(account: Account, command: str) -> str:

@@ -150,3 +150,40 @@ def test_a_check_finds_missing_tokens_one_company_twice_and_folders_of_no_accoun
     assert "the same company as a (7)" in problems[0].detail
     assert "TOKEN_OF_C, which has its token, is not set" in problems[1].detail
     assert "[accounts.old]" in problems[2].fix
+
+
+def logged_in_store(fleet: Fleet, command: tuple[str, ...], result: AccountResult) -> None:
+    """Leave a run of the fleet in which another worker's disk had the account."""
+    log = run_log.begin(fleet.data / "runs", command, restart=True)
+    log.add(result)
+    log.end(0 if result.complete else 4)
+    log.close()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("export", "parquet"), ("push", "--yes"), ("sync", "deals"), ("sync", "--pipeline", "hourly"), ("reconcile",)],
+)
+def test_s9_in_a_store_only_a_whole_sync_says_until_when_an_account_is_complete(
+    fleet: Fleet, command: tuple[str, ...]
+) -> None:
+    in_store = msgspec.structs.replace(fleet, store="s3://bucket/prefix")
+    began = (NOW + timedelta(hours=1)).timestamp()
+    gap = AccountResult("a", 4, False, "incomplete", "deals: failed", run_id="r1", started_at=began)
+    logged_in_store(fleet, ("sync", "--full"), gap)
+    other = AccountResult("a", 0, True, "complete", run_id="r2", started_at=began + 60)
+    logged_in_store(fleet, command, other)
+    (a,) = measure(in_store, fleet.select("a"), NOW + timedelta(hours=2))
+    assert (a.complete, a.fresh, a.complete_until) == (False, False, None)
+    assert [each.problem for each in a.attention] == ["incomplete: deals: failed"]
+
+
+def test_s9_a_sync_that_failed_is_not_forgotten_after_another_command_that_did_not(fleet: Fleet) -> None:
+    ran(fleet, "a", "r1", 0)
+    logged(fleet, "a", "refused", "The token is refused.")
+    log = run_log.begin(fleet.data / "runs", ("plan",), is_alone=False)
+    log.add(AccountResult("a", 0, True, "complete"))
+    log.end(0)
+    log.close()
+    (a,) = measure(fleet, fleet.select("a"), NOW)
+    assert [each.problem for each in a.attention if each.subject == "fleet run"] == ["refused: The token is refused."]
