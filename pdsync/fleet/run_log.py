@@ -65,7 +65,7 @@ class RunLog:
         self.complete = {
             name: result
             for name, result in run.results.items()
-            if result.complete and datetime.now(UTC) - run.ended_at[name] < CONTINUED
+            if result.complete and _is_within(CONTINUED, run.ended_at[name])
         }  # by an earlier process of the same run
 
     def begin(self, run: FleetRun) -> None:
@@ -123,13 +123,10 @@ def begin(
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        same = (run for run in reversed(read(folder)) if (run.command, run.selection) == (command, selection))
-        last = next(same, None)
-        if last and last.exit_code is None and is_alone:
-            file = _open(folder / f"{last.run_id}.ndjson", last)
-            if not restart and datetime.now(UTC) - last.started_at < 4 * CONTINUED:
-                return RunLog(last, file)
-            file.close()
+        same = [run for run in read(folder) if (run.command, run.selection) == (command, selection)]
+        for run in same if is_alone else []:
+            if run.exit_code is None and (log := _go_on(folder, run, may_go_on=run is same[-1] and not restart)):
+                return log
         now = datetime.now(UTC)
         run = FleetRun(f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}", command, selection, now, {}, {})
         log = RunLog(run, _open(folder / f"{run.run_id}.ndjson", run))
@@ -139,6 +136,26 @@ def begin(
     except OSError as error:
         raise StorageError(f"{folder} can't be written: {error}. Nothing was called.") from error
     return log
+
+
+def _go_on(folder: Path, run: FleetRun, *, may_go_on: bool) -> RunLog | None:
+    """Go on with a run that has no end, if it may be; None if it is not.
+
+    Raises:
+        ProjectLocked: it goes on in another process.
+    """
+    path = folder / f"{run.run_id}.ndjson"
+    file = _open(path, run)
+    found = _read(path)  # it may have ended since it was read
+    if may_go_on and found and found.exit_code is None and _is_within(4 * CONTINUED, found.started_at):
+        return RunLog(found, file)
+    file.close()
+    return None
+
+
+def _is_within(time: timedelta, moment: datetime) -> bool:
+    """Whether a moment is at most so long ago, and not in the future: by a clock that ran ahead nothing is known."""
+    return timedelta(0) <= datetime.now(UTC) - moment < time
 
 
 def _open(path: Path, run: FleetRun) -> IO[bytes]:

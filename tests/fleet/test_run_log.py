@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -110,3 +110,50 @@ def test_only_the_newest_runs_are_kept(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(list(tmp_path.iterdir())) == 3
     assert (tmp_path / f"{log.run_id}.ndjson").exists()
     assert datetime.now(UTC) - run_log.read(tmp_path)[-1].started_at < timedelta(hours=1)
+
+
+def write_as_if_ahead(folder: Path, log: run_log.RunLog) -> None:
+    """Let the clock by which a run was written have been a year ahead."""
+    path, year = folder / f"{log.run_id}.ndjson", datetime.now(UTC).year
+    path.write_text(path.read_text().replace(f'"{year}-', f'"{year + 1}-'))
+
+
+def test_o5_what_ended_by_a_clock_that_ran_ahead_runs_again(tmp_path: Path) -> None:
+    first = run_log.begin(tmp_path, SYNC)
+    first.add(result("a"))
+    first.close()
+    write_as_if_ahead(tmp_path, first)
+    second = run_log.begin(tmp_path, SYNC)
+    assert second.complete == {}
+    second.close()
+
+
+def test_o5_after_a_clock_that_ran_ahead_the_same_command_still_runs_once_at_a_time(tmp_path: Path) -> None:
+    ahead = run_log.begin(tmp_path, SYNC)
+    ahead.end(0)
+    ahead.close()
+    write_as_if_ahead(tmp_path, ahead)
+    first = run_log.begin(tmp_path, SYNC)
+    with pytest.raises(ProjectLocked, match=first.run_id):
+        run_log.begin(tmp_path, SYNC)
+    first.close()
+
+
+def test_s9_a_run_that_ends_while_the_next_one_waits_for_it_is_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run_log.begin(tmp_path, SYNC)
+    first.add(result("a"))
+    take_file = run_log._open
+
+    def end_first(*facts: Any) -> Any:
+        monkeypatch.setattr(run_log, "_open", take_file)
+        first.end(0)
+        first.close()
+        return take_file(*facts)
+
+    monkeypatch.setattr(run_log, "_open", end_first)
+    second = run_log.begin(tmp_path, SYNC)
+    assert second.run_id != first.run_id
+    assert second.complete == {}
+    second.close()
