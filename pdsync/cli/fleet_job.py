@@ -79,15 +79,16 @@ def carry_out(app: App, selection: Selection, place: Place, command: FleetComman
     folder = fleet.data / "runs"
     earlier = order.last_results(run_log.read(folder), command.words[0]) if folder.exists() else {}
     log = run_log.begin(folder, command.words, selection.words, restart=place.restart, is_alone=command.is_continued)
-    results = {account.name: log.complete[account.name] for account in accounts if account.name in log.complete}
+    session = name_session(log.run_id)
+    all_jobs = {account.name: _job(fleet, account, command, session) for account in accounts}
+    results = log.find_complete(all_jobs.values())
     due = [account for account in order.in_order(accounts, earlier) if account.name not in results]
     if results:
         app.note(
             f"The run {log.run_id} was interrupted, and goes on: {counted(len(results), 'account')} of"
             f" {len(accounts):,} {'is' if len(results) == 1 else 'are'} complete already (--restart runs all)."
         )
-    session = name_session(log.run_id)
-    jobs = [_job(fleet, account, command, session) for account in due]
+    jobs = [all_jobs[account.name] for account in due]
     continued = len(results)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: children are ended in order
     try:
@@ -173,9 +174,10 @@ def _run(
     command: FleetCommand,
 ) -> dict[str, AccountResult]:
     with FleetProgress(app, len(jobs), engine.dashboard, is_listing=command.is_listing) as progress:
+        settings = {job.account.name: job.settings for job in jobs}
 
         def on_result(result: AccountResult) -> None:
-            log.add(result)
+            log.add(result, settings[result.name])
             progress.on_result(result)
 
         observer = Observer(progress.on_start, progress.on_progress, progress.on_retry, on_result, progress.on_note)

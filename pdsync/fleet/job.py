@@ -9,6 +9,7 @@ codes. A job has no secret; the process that runs it resolves the reference to o
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import sys
@@ -57,6 +58,12 @@ class AccountJob(Struct, frozen=True):
     def key(self) -> str:
         """What this attempt is called on a cluster: no other task has the same name."""
         return f"pdsync-{self.account.name}-{self.run_id}-{self.attempt}"
+
+    @property
+    def settings(self) -> str:
+        """Identifies what runs, for which company and to where its data goes: two jobs with the same do the same."""
+        same = msgspec.structs.replace(self, run_id="", attempt=1, timeout_s=0.0, as_json=True)
+        return hashlib.sha256(msgspec.json.encode(same, enc_hook=str)).hexdigest()[:16]
 
 
 class Counts(Struct, frozen=True):

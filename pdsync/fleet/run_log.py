@@ -20,9 +20,11 @@ from pdsync.errors import ProjectLocked, StorageError
 from pdsync.fleet.job import AccountResult  # noqa: TC001 - msgspec reads it at run time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
     from typing import IO
+
+    from pdsync.fleet.job import AccountJob
 
 CONTINUED = timedelta(hours=6)  # so long after an account's end it counts as done by the run that goes on
 _KEPT = 200  # runs
@@ -38,6 +40,7 @@ class _Begin(Struct, frozen=True, tag_field="event", tag="begin"):
 class _Result(Struct, frozen=True, tag_field="event", tag="account"):
     result: AccountResult
     ended_at: datetime
+    settings: str = ""  # of the job; empty: it was written by an older pdsync
 
 
 class _End(Struct, frozen=True, tag_field="event", tag="end"):
@@ -54,6 +57,7 @@ class FleetRun(Struct, frozen=True):
     started_at: datetime
     results: dict[str, AccountResult]  # the last one of each account
     ended_at: dict[str, datetime]  # by account
+    settings: dict[str, str] = {}  # of the job, by account
     exit_code: int | None = None  # None: it was interrupted, or goes on
 
 
@@ -61,24 +65,29 @@ class RunLog:
     """The file of the run that goes on. Only one process writes to it."""
 
     def __init__(self, run: FleetRun, file: IO[bytes]) -> None:
-        self.run_id, self._file = run.run_id, file
+        self.run_id, self._file, self._settings = run.run_id, file, run.settings
         self.complete = {
             name: result
             for name, result in run.results.items()
             if result.complete and _is_within(CONTINUED, run.ended_at[name])
         }  # by an earlier process of the same run
 
+    def find_complete(self, jobs: Iterable[AccountJob]) -> dict[str, AccountResult]:
+        """By account: the results of those of `jobs` that are complete already, with the settings of now."""
+        names = [job.account.name for job in jobs if self._settings.get(job.account.name) == job.settings]
+        return {name: self.complete[name] for name in names if name in self.complete}
+
     def begin(self, run: FleetRun) -> None:
         """Write what begins."""
         self._write(_Begin(run.run_id, run.command, run.selection, run.started_at))
 
-    def add(self, result: AccountResult) -> None:
-        """Keep the result of an account; it is on disk when this returns.
+    def add(self, result: AccountResult, settings: str = "") -> None:
+        """Keep the result of an account, of a job with these `settings`; it is on disk when this returns.
 
         Its streams, output and summary are not kept, and of its gaps the first five.
         """
         slim = msgspec.structs.replace(result, streams={}, output="", summary={}, gaps=result.gaps[:5])
-        self._write(_Result(slim, datetime.now(UTC)))
+        self._write(_Result(slim, datetime.now(UTC), settings))
 
     def end(self, exit_code: int) -> None:
         """Mark the run as ended: the next one begins from the start."""
@@ -186,17 +195,19 @@ def _read(path: Path) -> FleetRun | None:
     begun: _Begin | None = None
     results: dict[str, AccountResult] = {}
     ended: dict[str, datetime] = {}
+    settings: dict[str, str] = {}
     code: int | None = None
     for line in _lines(path):
         if isinstance(line, _Begin):
             begun = line
         elif isinstance(line, _Result):
-            results[line.result.name], ended[line.result.name] = line.result, line.ended_at
+            name = line.result.name
+            results[name], ended[name], settings[name] = line.result, line.ended_at, line.settings
         else:
             code = line.exit_code
     if begun is None:
         return None
-    return FleetRun(begun.run_id, begun.command, begun.selection, begun.started_at, results, ended, code)
+    return FleetRun(begun.run_id, begun.command, begun.selection, begun.started_at, results, ended, settings, code)
 
 
 def _lines(path: Path) -> Iterator[_Begin | _Result | _End]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from pdsync.cli.fleet_job import FleetOutcome, account_rows
 from pdsync.cli.layout import lay_out
 from pdsync.cli.text_width import cell_width
+from pdsync.fleet import run_log
 from pdsync.fleet.job import AccountResult, Counts
+from tests.support.world import clean_environment, run_here
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 COUNTS = Counts(requests=234, tokens=2_345, read=123_456, inserted=12_345, updated=6_789, deleted=123)
 
@@ -35,3 +42,13 @@ def test_a_small_screen_shows_those_with_the_most_changes_of_any_kind(changes: C
     results["most"] = AccountResult("most", 0, True, "complete", counts=changes)
     rows = account_rows(FleetOutcome("r1", results, 1.0, 0), 20).values
     assert [row[0] for row in rows[:2]] == ["✓ most", "✓ few"]
+
+
+def test_s9_a_run_that_goes_on_runs_an_account_again_whose_settings_have_changed(tmp_path: Path) -> None:
+    log = run_log.begin(tmp_path / "data" / "fleet" / "runs", ("sync",))
+    log.add(AccountResult("acme", 0, True, "complete"), "of another company")
+    log.close()
+    (tmp_path / "fleet.toml").write_text("[accounts.acme]\ntoken = 'env:NO_SUCH_TOKEN'\n")
+    ran = run_here(["--project", str(tmp_path), "--json", "fleet", "sync"], clean_environment())
+    assert (ran.code, ran.summary["continued"]) == (4, 0)
+    assert ran.summary["accounts"]["acme"]["outcome"] == "refused"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from pdsync.errors import ProjectLocked
 from pdsync.fleet import run_log
-from pdsync.fleet.job import AccountResult, Counts
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pdsync.fleet.accounts import Account
+from pdsync.fleet.job import AccountJob, AccountResult, Counts
+from pdsync.fleet.rollup import RollUpTarget
 
 SYNC = ("sync",)
 
@@ -156,4 +157,28 @@ def test_s9_a_run_that_ends_while_the_next_one_waits_for_it_is_not_gone_on_with(
     second = run_log.begin(tmp_path, SYNC)
     assert second.run_id != first.run_id
     assert second.complete == {}
+    second.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"account": Account("acme", Path("/elsewhere/acme"))},
+        {"account": Account("acme", Path("/fleet/acme"), base_url="https://other.pipedrive.com")},
+        {"command": ("sync", "--pipeline", "hourly")},
+        {"command": ("export", "parquet", "--out", "/now/account=acme")},
+        {"store": "s3://other/prefix"},
+        {"rollup": RollUpTarget("/rollup", ("deals",))},
+    ],
+    ids=["folder", "company", "pipeline", "target", "store", "roll-up"],
+)
+def test_s9_an_account_that_was_complete_with_other_settings_runs_again(tmp_path: Path, change: dict[str, Any]) -> None:
+    job = AccountJob(Account("acme", Path("/fleet/acme")), SYNC, "r1")
+    first = run_log.begin(tmp_path, SYNC)
+    first.add(result("acme"), job.settings)
+    first.close()
+    second = run_log.begin(tmp_path, SYNC)
+    same = msgspec.structs.replace(job, run_id="r2", attempt=3, timeout_s=60.0)
+    assert list(second.find_complete([same])) == ["acme"]
+    assert second.find_complete([msgspec.structs.replace(job, **change)]) == {}
     second.close()
