@@ -92,10 +92,9 @@ class Fleet(Struct, frozen=True):
     def select(self, names: Iterable[str] = (), tags: Iterable[str] = ()) -> list[Account]:
         """The accounts called `names` (none: all) that have one of `tags` (none: any), in the file's order.
 
-        The list may be empty: the accounts and the tags exist, but none of those accounts has one of those tags.
-
         Raises:
-            ConfigError: there is no such account, or no account has such a tag.
+            ConfigError: there is no such account, no account has such a tag, or none of the accounts has one of them:
+                a run of no account would be complete.
         """
         names, tags = set(names), set(tags)
         for name in sorted(names - self.accounts.keys()):
@@ -105,11 +104,17 @@ class Fleet(Struct, frozen=True):
             raise ConfigError(
                 f"{self.file}: no account has the tag {tag!r}.{_guess(tag, existing)} Nothing was called."
             )
-        return [
+        selected = [
             account
             for account in self.accounts.values()
             if (not names or account.name in names) and (not tags or tags & set(account.tags))
         ]
+        if not selected:
+            listed, tagged = " or ".join(sorted(names)), " or ".join(sorted(tags))
+            raise ConfigError(
+                f"{self.file}: no account is called {listed} and has the tag {tagged}. Nothing was called."
+            )
+        return selected
 
 
 class _FleetTable(Struct, frozen=True, forbid_unknown_fields=True):

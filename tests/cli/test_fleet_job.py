@@ -52,3 +52,13 @@ def test_s9_a_run_that_goes_on_runs_an_account_again_whose_settings_have_changed
     ran = run_here(["--project", str(tmp_path), "--json", "fleet", "sync"], clean_environment())
     assert (ran.code, ran.summary["continued"]) == (4, 0)
     assert ran.summary["accounts"]["acme"]["outcome"] == "refused"
+
+
+@pytest.mark.parametrize("command", [("sync",), ("reconcile",), ("export",), ("plan",), ("check",), ("rollup",)])
+def test_s9_a_selection_that_no_account_is_in_is_not_complete(tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "fleet.toml").write_text("[accounts.acme]\n[accounts.beta]\ntags = ['emea']\n")
+    ran = run_here(
+        ["--project", str(tmp_path), "--json", "fleet", *command, "acme", "--tag", "emea"], clean_environment()
+    )
+    assert (ran.code, ran.summary["complete"]) == (2, False)
+    assert "no account is called acme and has the tag emea. Nothing was called." in ran.err
