@@ -66,6 +66,7 @@ def _roll_up_one(
 
     Raises:
         LeaseTaken: a worker runs the account, and rolls it up itself.
+        ConfigError: its settings put the warehouse elsewhere, where that of another account may be.
         StorageError: the store or the disk refuses.
     """
     if pointer.published(store, account.name) is None:
@@ -81,6 +82,7 @@ def _roll_up_one(
             return RolledUp(account.name)
         copy = Path(folder)
         Restoration(store, account.name, copy, _without_raw_files(current[0]), Record(), on_note).run()
+        contents.check_paths(copy)
         outcome = rollup_child.run(
             rollup.target_of(fleet),
             replace(account, folder=copy),

@@ -70,3 +70,15 @@ def test_a_damaged_warehouse_is_reported_and_stops_no_other(fleet: Fleet, store:
     assert "is damaged, and the pointer of account acme names it" in results["acme"].error
     assert list(results) == ["acme", "never"]
     assert list(fleet.data.iterdir()) == []
+
+
+def test_x7_settings_in_the_store_lead_to_no_warehouse_of_another_account(
+    companies: Companies, fleet: Fleet, store: Store, tmp_path: Path
+) -> None:
+    other = companies.fleet.accounts["bolt"].folder / "data" / "warehouse.duckdb"
+    disk = tmp_path / "disk"
+    with mirrored(store, "acme", disk, owner="a worker"):
+        (disk / "pdsync.toml").write_text(f"[warehouse]\npath = '{other}'\n")
+    result = stored_rollup.roll_up(fleet, fleet.select(["acme"]))["acme"]
+    assert "sets warehouse.path, and the fleet has a store" in result.error
+    assert result.written == {}
