@@ -185,6 +185,11 @@ def load(project: Path, file: Path | None = None) -> Fleet:
     )
 
 
+def is_name(name: str) -> bool:
+    """Whether an account can be called so."""
+    return _NAME.fullmatch(name) is not None and name.lower() not in RESERVED
+
+
 def resolve_token(account: Account) -> str | None:
     """The token that the account's reference leads to, hidden from all output; None: the folder's own login.
 
@@ -275,7 +280,7 @@ def _convert(entry: object, kind: type[Any], where: str) -> Any:
 
 def _account(path: Path, root: Path, name: str, entry: object, defaults: dict[str, Any]) -> Account:
     where = f"{path}, [accounts.{name}]"
-    if not _NAME.fullmatch(name) or name.lower() in RESERVED:
+    if not is_name(name):
         raise ConfigError(
             f"{path}: the name {name!r} is of no account. It has up to 64 letters, digits, - and _,"
             f" begins with a letter or digit, and is not {' or '.join(sorted(RESERVED))}."

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from pdsync.errors import ConfigError
 from pdsync.fleet import ask, rollup
+from pdsync.fleet.accounts import is_name
 from pdsync.fleet.store import open_store
 
 if TYPE_CHECKING:
@@ -44,8 +45,10 @@ def find(fleet: Fleet, name: str) -> Removal:
     """What there is of the account called `name`.
 
     Raises:
-        ConfigError: it is in fleet.toml, so the next run would bring it back; or there is nothing of it.
+        ConfigError: it is no name of an account; it is in fleet.toml, so the next run would bring it back; or there is
+            nothing of it.
     """
+    _check_name(name)
     if name in fleet.accounts:
         raise ConfigError(
             f"{name} is an account in {fleet.file}, so the next run would bring it back. Nothing was removed.\n"
@@ -68,9 +71,11 @@ def remove(fleet: Fleet, name: str) -> None:
     """Remove the account's rows and state for good; its folder on this machine stays.
 
     Raises:
+        ConfigError: it is no name of an account.
         LeaseTaken: a worker runs the account. Its rows are removed by then, its state is not.
         StorageError: something can't be removed; the same command goes on.
     """
+    _check_name(name)
     rollup.remove_files(fleet, name)
     for copy in (fleet.data / ask.COPY).glob(f"*/account={name}"):
         shutil.rmtree(copy)
@@ -80,3 +85,9 @@ def remove(fleet: Fleet, name: str) -> None:
         store = open_store(fleet.store, fleet.endpoint, fleet.region)
         with lease.acquire(store, name, owner="pdsync fleet remove") as taken:
             pointer.remove(store, name, taken)
+
+
+def _check_name(name: str) -> None:
+    """Refuse what no account can be called: below the store, `rollup` has the rows of all accounts."""
+    if not is_name(name):
+        raise ConfigError(f"{name!r} is no name of an account. Nothing was removed.")

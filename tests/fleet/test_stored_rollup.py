@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
-from pdsync.fleet import lease, rollup, stored_rollup
+from pdsync.errors import ConfigError
+from pdsync.fleet import lease, removal, rollup, stored_rollup
 from pdsync.fleet.mirror import mirrored
 from pdsync.fleet.rollup import RolledUp
 
@@ -82,3 +83,15 @@ def test_x7_settings_in_the_store_lead_to_no_warehouse_of_another_account(
     result = stored_rollup.roll_up(fleet, fleet.select(["acme"]))["acme"]
     assert "sets warehouse.path, and the fleet has a store" in result.error
     assert result.written == {}
+
+
+@pytest.mark.parametrize("name", ["rollup", "fleet", ".", "acme/00000001-a-0"])
+def test_what_no_account_can_be_called_is_not_removed(fleet: Fleet, store: Store, name: str) -> None:
+    assert not stored_rollup.roll_up(fleet, fleet.select(["acme"]))["acme"].error
+    before = [entry.key for entry in store.list("")]
+    assert any(key.startswith("rollup/") for key in before)
+    with pytest.raises(ConfigError, match="is no name of an account"):
+        removal.find(fleet, name)
+    with pytest.raises(ConfigError, match="is no name of an account"):
+        removal.remove(fleet, name)
+    assert [entry.key for entry in store.list("")] == before
