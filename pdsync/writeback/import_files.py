@@ -150,7 +150,7 @@ def _read_parquet(path: Path) -> Rows:
 
     with parquet.ParquetFile(path) as file:  # one file, and no columns from the names of its folders
         table = file.read()
-    _refuse_duplicate_columns(path, table.column_names)
+    refuse_duplicate_columns(path, table.column_names)
     return Rows(results.python_rows(table), null_clears=False, numbers=[])
 
 
@@ -271,7 +271,7 @@ def _name_columns(table: _Table, options: Format) -> Rows:
                     f"{where}: {name!r} is the formula {shown}, and not its result. Nothing was queued.\n"
                     f"Replace it by its result. If it is a text, put a quote before it, or use --raw-csv for the file."
                 )
-    _refuse_duplicate_columns(path, [name for name in names if name])
+    refuse_duplicate_columns(path, [name for name in names if name])
     made = [
         {
             name: None if cell == options.null else cell if options.raw else cells.unguarded(cell)
@@ -301,7 +301,13 @@ def _hint_at_header(table: _Table, rows: list[tuple[int, list[str]]], options: F
     return f" If the names of the columns are in {table.unit} {number}: --header {number}"
 
 
-def _refuse_duplicate_columns(path: Path, names: list[str]) -> None:
+def refuse_duplicate_columns(source: Path | str, names: list[str]) -> None:
+    """Refuse rows of which one value of two would be left out.
+
+    Raises:
+        ConfigError: two columns of `source` have one name.
+    """
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise ConfigError(f"{path}: a column is named twice: {twice!r} ({', '.join(names)[:200]}). Nothing was queued.")
+        listed = ", ".join(names)[:200]
+        raise ConfigError(f"{source}: a column is named twice: {twice!r} ({listed}). Nothing was queued.")

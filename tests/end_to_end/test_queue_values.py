@@ -177,6 +177,14 @@ def test_w7_a_division_by_nothing_is_refused_and_empties_nothing(box: RunningSan
     assert project.control("SELECT count(*) FROM mutations WHERE state = 'queued'") == [(0,)]
 
 
+def test_w7_a_query_with_two_columns_of_one_name_queues_nothing(project: Project) -> None:
+    query = "SELECT d.id, d.title, p.id FROM deals d JOIN persons p ON d.person_id = p.id LIMIT 1"
+    ran = project.here("queue", "from-sql", query, "--operation", "updateDeal")
+    assert ran.code == 2, ran
+    assert "a column is named twice: 'id' (id, title, id)" in ran.err
+    assert project.control("SELECT count(*) FROM mutations WHERE state = 'queued'") == [(0,)]
+
+
 def test_s16_a_field_that_was_deleted_and_recreated_keeps_its_label(
     box: RunningSandbox, project: Project, codes: dict[str, str]
 ) -> None:

@@ -150,8 +150,9 @@ def from_sql(
 ) -> None:
     """Queue one change for each row of QUERY in the warehouse; its columns are the parameters."""
     with unlocked.open_warehouse(app.settings) as warehouse:
-        found = results.python_rows(ask(warehouse, sys.stdin.read() if query == "-" else query))
-    read = import_files.Rows(found, null_clears=nulls == "clear", numbers=[])
+        answer = ask(warehouse, sys.stdin.read() if query == "-" else query)
+    import_files.refuse_duplicate_columns("The query", answer.column_names)
+    read = import_files.Rows(results.python_rows(answer), null_clears=nulls == "clear", numbers=[])
     _queue(app, read, operation, decimal=decimal, key=key, skip_bad=skip_bad, again=again, where="the query")
 
 
