@@ -69,6 +69,14 @@ def test_formats_say_the_same(project: Project, tmp_path: Path) -> None:
     assert "7 rows" in project.here("sql", query).err
 
 
+@pytest.mark.parametrize("output", ["json", "ndjson"])
+def test_json_has_every_column_also_of_two_with_one_name(project: Project, output: str) -> None:
+    query = "select 1 as id, 2 as id, 3 as id_1, 4 as id"
+    expected = {"id": 1, "id_2": 2, "id_1": 3, "id_3": 4}
+    out = project.here("sql", query, "-o", output).out
+    assert json.loads(out) == ([expected] if output == "json" else expected)
+
+
 def test_records_and_a_glimpse_show_every_column(project: Project) -> None:
     query = "select id, title, won_time, value from deals order by id limit 2"
     first, second = (json.loads(line) for line in project.here("sql", query, "--json").out.splitlines())

@@ -188,12 +188,25 @@ def _write(app: App, answer: pa.Table, output: str, *, raw_csv: bool, marks: dic
     if output == "csv":
         app.result(_csv(names, rows, raw=raw_csv), end="")
     else:
-        facts = [marks | dict(zip(names, row, strict=True)) for row in rows]
+        keys = _distinct(names)
+        facts = [marks | dict(zip(keys, row, strict=True)) for row in rows]
         if output == "ndjson":
             for fact in facts:
                 app.emit(fact)
         else:
             app.emit_list(facts)
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """The columns' names as keys of an object: one that was there before, as in a join, is followed by a number."""
+    taken, keys = set(names), list[str]()
+    for name in names:
+        key, number = name, 0
+        while key in keys or (number and key in taken):
+            number += 1
+            key = f"{name}_{number}"
+        keys.append(key)
+    return keys
 
 
 def _write_parquet(answer: pa.Table) -> None:
