@@ -11,7 +11,7 @@ from pdsync.fleet.accounts import resolve_token, settings_of
 from pdsync.runner import unlocked
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from pdsync.fleet.accounts import Account, Fleet
 
@@ -22,6 +22,13 @@ class Problem(Struct, frozen=True):
     name: str
     detail: str
     fix: str
+    blocks: bool = True  # the account can't run, or none of the fleet can
+
+
+def find_blocked(problems: Iterable[Problem], accounts: Iterable[Account]) -> set[str]:
+    """The names of those of `accounts` that can't run."""
+    names = {problem.name for problem in problems if problem.blocks}
+    return {account.name for account in accounts if account.name in names or "" in names}
 
 
 def find_problems(fleet: Fleet, accounts: Sequence[Account]) -> list[Problem]:
@@ -66,6 +73,7 @@ def _leftovers(fleet: Fleet) -> list[Problem]:
             "",
             f"{path} is the folder of no account: no command of the fleet reads or writes it.",
             f"Add [accounts.{path.name}] to {fleet.file}, or remove the folder.",
+            blocks=False,
         )
         for path in sorted(fleet.folder.iterdir())
         if path.is_dir() and not path.name.startswith(".") and path.resolve() not in used
@@ -86,6 +94,7 @@ def _left_together(fleet: Fleet) -> list[Problem]:
             "",
             f"The roll-up or the store has data of {name}, which is no account in fleet.toml.",
             f"Add [accounts.{name}] to {fleet.file}, or remove it: pdsync fleet remove {name}",
+            blocks=False,
         )
         for name in names
     ]

@@ -62,3 +62,13 @@ def test_s9_a_selection_that_no_account_is_in_is_not_complete(tmp_path: Path, co
     )
     assert (ran.code, ran.summary["complete"]) == (2, False)
     assert "no account is called acme and has the tag emea. Nothing was called." in ran.err
+
+
+def test_s9_a_check_of_a_fleet_whose_store_is_refused_does_not_pass(tmp_path: Path) -> None:
+    toml = "[fleet]\nstore = 's3://bucket'\nendpoint = 'http://192.0.2.1'\n[accounts.acme]\n"
+    (tmp_path / "fleet.toml").write_text(toml)
+    (tmp_path / "accounts" / "old").mkdir(parents=True)
+    ran = run_here(["--project", str(tmp_path), "--json", "fleet", "check", "--no-requests"], clean_environment())
+    assert (ran.code, ran.summary["complete"], ran.summary["accounts"]) == (4, False, {"acme": {"ok": False}})
+    found = {event["detail"].split(" is ")[0]: event["blocks"] for event in ran.events[:-1]}
+    assert found == {"The endpoint http://192.0.2.1": True, f"{tmp_path}/accounts/old": False}

@@ -12,7 +12,7 @@ from pdsync.cli.app import App, Command
 from pdsync.cli.fleet_job import FleetCommand
 from pdsync.cli.fleet_options import Place, Selection, placing, selecting
 from pdsync.core.wording import counted
-from pdsync.fleet.check import Problem, find_problems
+from pdsync.fleet.check import Problem, find_blocked, find_problems
 from pdsync.fleet.dispatch import RetryPolicy
 
 if TYPE_CHECKING:
@@ -44,20 +44,19 @@ def check(app: App, selection: Selection, place: Place, is_offline: bool) -> Non
             if not result.complete and result.name not in named
             for problem in _of_doctor(result, fleet.accounts[result.name].token)
         ]
+    failed = find_blocked(problems, accounts)
     if app.json:
         for problem in problems:
             app.emit(msgspec.to_builtins(problem))
-        failed = {problem.name for problem in problems if problem.name}
         app.emit({"event": "summary", "complete": not failed, "exit_code": 4 if failed else 0, "streams": {},
                   "accounts": {account.name: {"ok": account.name not in failed} for account in accounts}})  # fmt: skip
     else:
         for problem in problems:
             app.result(f"✗ {problem.name or 'fleet'}: {problem.detail}")
             app.result("    " + problem.fix.replace("\n", "\n    "))
-        failed = {problem.name for problem in problems if problem.name}
         app.result(f"{'✗' if failed else '✓'} {len(accounts) - len(failed):,} of {counted(len(accounts), 'account')}"
                    f" {'is' if len(accounts) - len(failed) == 1 else 'are'} ready.")  # fmt: skip
-    if any(problem.name for problem in problems):
+    if failed:
         raise click.exceptions.Exit(4)
 
 
@@ -67,10 +66,10 @@ def _of_doctor(result: AccountResult, token: str) -> list[Problem]:
     if not checks:
         return [Problem(result.name, result.message or "pdsync doctor failed.", "pdsync fleet check -v")]
     where = f"fleet.toml has {token} as its token."
+    made = [each for each in checks if each["fix"] != "See above."]
     return [
         Problem(result.name, f"{each['name']}: {each['detail']}", where if each["name"] == "account" else each["fix"])
-        for each in checks
-        if each["fix"] != "See above."
+        for each in made or checks  # whatever fails, the account is not ready
     ]
 
 
