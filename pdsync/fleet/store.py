@@ -374,7 +374,7 @@ class _Folder:
 
     def list(self, prefix: str) -> Iterator[Entry]:
         with self._errors():
-            for folder, _, names in os.walk(self._path(prefix)):
+            for folder, _, names in os.walk(self._path(prefix), onerror=_unless_gone):
                 for path in (Path(folder, name) for name in names if _is_object(name)):
                     try:
                         found = path.stat()
@@ -408,6 +408,12 @@ class _Folder:
                 f"The store {self.where} can't be used: {error}.\n"
                 f"What it has is complete. Free some space or mend its rights, and run the same command again."
             ) from error
+
+
+def _unless_gone(error: OSError) -> None:
+    """Raise an error of a folder that is listed: what can't be listed is not empty."""
+    if not isinstance(error, shared_folder.GONE):
+        raise error
 
 
 def _is_object(name: str) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -214,3 +216,18 @@ def test_a_store_that_refuses_says_where_and_what_is_safe(s3: S3, monkeypatch: p
     assert "s3://no-such-bucket/x" in str(caught.value)
     assert not re.search(r"Debug|<\?xml|RetryError", str(caught.value))
     assert store.replace("a", b"1", Version('"x"')) is None
+
+
+def test_o4_a_folder_that_can_not_be_listed_is_no_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(str(tmp_path / "store"))
+    assert store.create("acme/00000001-a-0/data", b"1")
+    scan = os.scandir
+
+    def fail(path: Any) -> Any:
+        if str(path).endswith("00000001-a-0"):
+            raise OSError(errno.ESTALE, "Stale file handle", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(StorageError, match="Stale file handle"):
+        list(store.list("acme"))
