@@ -181,13 +181,16 @@ def _run_in_step(job: AccountJob, variables: dict[str, str], on_progress: OnProg
 def _rolled_up(
     job: AccountJob, result: AccountResult, on_lost: Callable[[Callable[[], None]], None] = lambda end: None
 ) -> AccountResult:
-    """The result, once the tables that the command changed are in the fleet's roll-up; `on_lost` as for a command."""
-    if job.rollup is None or result.outcome not in ("complete", "incomplete", "stopped"):
+    """The result, once the tables that the command changed are in the fleet's roll-up; `on_lost` as for a command.
+
+    A command that failed may have changed some: one stream's failure leaves the others committed.
+    """
+    if job.rollup is None or result.outcome in ("refused", "interrupted"):
         return result
     from pdsync.fleet import rollup_child  # noqa: PLC0415 - only with a roll-up
 
     done = rollup_child.run(job.rollup, job.account, job.run_id, job.timeout_s, on_lost)
-    if isinstance(done, rollup_child.Failure):
+    if isinstance(done, rollup_child.Failure) and result.outcome != "failed":  # which is what there is to say
         return _unpublished(result, done.exit_code, done.message, done.error)
     return result
 

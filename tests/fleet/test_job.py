@@ -16,7 +16,7 @@ from pdsync.fleet import process
 from pdsync.fleet.accounts import Account
 from pdsync.fleet.job import AccountJob, Counts, Progress, run
 from pdsync.fleet.rollup import RollUpTarget, path_of
-from pdsync.sandbox import Limits, Sizes, generate_company, running
+from pdsync.sandbox import Fault, Limits, Sizes, generate_company, running
 from tests.fleet.kit import job_of
 
 if TYPE_CHECKING:
@@ -73,6 +73,20 @@ def test_a_command_that_changes_tables_rolls_its_account_up(
     result = run(AccountJob(account, ("runs",), "r1", rollup=RollUpTarget(str(tmp_path / "file"))))
     assert (result.complete, result.outcome, result.error) == (False, "failed", "StorageError")
     assert str(tmp_path / "file") in result.message
+
+
+def test_s10_what_a_failed_sync_has_committed_is_in_the_roll_up(
+    box: RunningSandbox, account: Account, tmp_path: Path
+) -> None:
+    target = RollUpTarget(str(tmp_path / "rollup"), ("users",))
+    box.faults.add(Fault(kind="mutate", path="/deals", find="^.*$", replace="[]"))
+    try:
+        result = run(AccountJob(account, ("sync", "users", "deals"), "r1", rollup=target))
+    finally:
+        box.faults.clear()
+    assert (result.outcome, result.exit_code, result.streams["users"]["complete"]) == ("failed", 1, True), result
+    assert "deals" in result.message
+    assert pq.read_metadata(tmp_path / "rollup" / path_of("users", "acme")).num_rows == len(box.dump("users"))
 
 
 def test_progress_counts_the_streams_that_began_and_what_those_that_ended_did() -> None:
