@@ -35,6 +35,7 @@ _OUTCOMES: dict[int, Outcome] = {
 }  # fmt: skip
 _COUNTS = ("requests", "tokens", "read", "inserted", "updated", "deleted", "unchanged")
 _PROGRESS = ("started", "finished", "note", "file")  # events; what has another or none is a row of a listing
+_OF_THE_USER = ("sql", "api")  # commands whose rows may have a column called `event`
 _REPORT_S = 1.0  # between two reports of a command's progress
 _MOST_OUTPUT = 1 << 22  # bytes of a command's output that a job keeps
 _MOST_TEXT = 2_000  # characters of a message
@@ -230,9 +231,9 @@ def _run_child(
         for line in child.lines(job.timeout_s):
             event = _decode(line) if job.as_json else None
             kind = event.get("event") if event else None
-            if event and kind in ("summary", "error"):
+            if event and kind in ("summary", "error") and event.keys() >= {"complete", "exit_code"}:
                 last = event
-            elif event and kind in _PROGRESS:
+            elif event and kind in _PROGRESS and job.command[0] not in _OF_THE_USER:
                 progress = progress.after(event)
                 if progress.note or time.monotonic() - reported_at > _REPORT_S:
                     on_progress(job.account.name, progress)
@@ -262,8 +263,13 @@ class _Output:
         else:
             self._lines.append(line)
 
+    @property
+    def left_out(self) -> str:
+        """What is said of lines beyond the limit; empty: there are none."""
+        return f"… and {counted(self._left_out, 'more line')}, left out." if self._left_out else ""
+
     def text(self) -> str:
-        more = [f"… and {counted(self._left_out, 'more line')}, left out.".encode()] if self._left_out else []
+        more = [self.left_out.encode()] if self._left_out else []
         return "".join(f"{line.decode('utf-8', 'replace')}\n" for line in [*self._lines, *more])
 
 
@@ -286,7 +292,10 @@ def _conclude(job: AccountJob, child: Child, last: dict[str, Any], output: _Outp
     if last.get("event") == "summary":
         return _of_summary(job, code, last, output)
     text = str(last.get("message") or errors) if code else ""
-    return msgspec.structs.replace(_ended(job, code, text, str(last.get("error", ""))), output=output.text())
+    result = msgspec.structs.replace(_ended(job, code, text, str(last.get("error", ""))), output=output.text())
+    if code == 0 and output.left_out:
+        return msgspec.structs.replace(result, complete=False, outcome="incomplete", message=output.left_out)
+    return result
 
 
 def _of_summary(job: AccountJob, code: int, summary: dict[str, Any], output: _Output) -> AccountResult:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pdsync.cli.fleet_job import name_session
+from pdsync.fleet import job as jobs
 from pdsync.fleet import process
 from pdsync.fleet.accounts import Account
 from pdsync.fleet.job import AccountJob, Counts, Progress, run
@@ -155,3 +156,20 @@ def test_a_job_is_not_started_where_its_run_was_stopped_until_another_process_go
 def test_no_type_is_decoded_for_the_first_time_in_a_thread(name: str) -> None:
     text = (Path(process.__file__).parent / f"{name}.py").read_text(encoding="utf-8")
     assert re.findall(r"msgspec\.(?:json\.decode|convert)\(.*type=(?!dict\b).*", text) == []
+
+
+@pytest.mark.parametrize("event", ["started", "finished", "note", "file", "summary", "error"])
+def test_s9_a_row_with_a_column_called_event_is_a_row(account: Account, event: str) -> None:
+    assert run(AccountJob(account, ("sync", "users"), "r1")).outcome == "complete"
+    result = run(AccountJob(account, ("sql", f"select '{event}' as event, 1 as id"), "r1"))
+    assert (result.outcome, result.output) == ("complete", f'{{"event":"{event}","id":1}}\n')
+
+
+def test_s9_a_command_of_whose_output_a_part_is_left_out_is_not_complete(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "_MOST_OUTPUT", 40)
+    assert run(AccountJob(account, ("sync", "users"), "r1")).outcome == "complete"
+    result = run(AccountJob(account, ("sql", "from range(50)"), "r1"))
+    assert (result.complete, result.outcome, result.exit_code) == (False, "incomplete", 0)
+    assert "more lines, left out" in result.message
