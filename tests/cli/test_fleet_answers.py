@@ -83,6 +83,21 @@ def test_the_report_brings_in_what_has_changed(companies: Companies, tmp_path: P
     assert target.stat().st_mode & 0o077 == 0
 
 
+def test_s9_a_report_that_lacks_what_an_account_has_now_does_not_end_with_0(
+    companies: Companies, tmp_path: Path
+) -> None:
+    warehouse = companies.fleet.accounts["coda"].folder / "data" / "warehouse.duckdb"
+    content, target = warehouse.read_bytes(), tmp_path / "report.html"
+    warehouse.write_bytes(b"no database")
+    try:
+        ran = run(companies, "report", "-o", str(target), "--json")
+    finally:
+        warehouse.write_bytes(content)
+    assert (ran.code, ran.events) == (4, [{"path": str(target), "bytes": target.stat().st_size}])
+    assert "coda: " in ran.err
+    assert run(companies, "report", "-o", str(target)).code == 0
+
+
 def test_each_command_of_the_fleet_rolls_its_account_up(companies: Companies) -> None:
     catalogs = companies.fleet.data / "rollup" / "catalog"
     for catalog in catalogs.glob("*"):

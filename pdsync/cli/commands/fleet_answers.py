@@ -73,11 +73,13 @@ def report(app: App, output: Path | None, is_opened: bool, since: datetime | Non
     Shows the health of each account's data, then sales by account and currency. Rolls up the accounts that have
     changed, unless the fleet has a store: there each command has done it. The file loads nothing and can be sent by
     mail. Makes no request to Pipedrive.
+
+    Exit code 4 if an account that has changed can't be rolled up: the page shows it as it was.
     """
     from pdsync.fleet.report import render_fleet  # noqa: PLC0415 - templates are for this command only
 
     fleet = _load(app, file)
-    _roll_up(app, fleet, rolling.find_changed(fleet))
+    failed = [result for result in _roll_up(app, fleet, rolling.find_changed(fleet)) if result.error]
     content = render_fleet(fleet, since.date() if since else None)
     path = (output or fleet.data / "report.html").absolute()
     try:
@@ -93,6 +95,8 @@ def report(app: App, output: Path | None, is_opened: bool, since: datetime | Non
         app.note(f"{len(content) / 1024:,.0f} KB, in one file that loads nothing.")
     if is_opened:
         webbrowser.open(path.as_uri())
+    if failed:
+        raise click.exceptions.Exit(4)
 
 
 @click.command(cls=Command)
