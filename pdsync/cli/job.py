@@ -117,10 +117,13 @@ def expect_requests(settings: Settings, request: SyncRequest) -> dict[str, Expec
 
 
 def show_receipt(app: App, receipt: Receipt, code: int, **more: object) -> None:
-    """Show the receipt: a table for people; for programs the summary line, which includes `more`."""
+    """Show the receipt: a table for people; for programs the summary line, which includes `more`.
+
+    It is complete with exit code 0 only: the verification after a sync may have found what the receipt does not say.
+    """
     if app.json:
         facts = msgspec.to_builtins(receipt) | more | {"exit_code": code, "seconds": round(receipt.duration, 3)}
-        app.emit({"event": "summary", "complete": receipt.complete, **facts})
+        app.emit({"event": "summary", "complete": receipt.complete and code == 0, **facts})
     elif app.verbosity >= 0:
         receipts.show_receipt(app, receipt, (None, app.settings.daily_tokens))
 

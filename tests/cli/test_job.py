@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from contextlib import redirect_stderr
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -11,12 +12,12 @@ import click
 import pytest
 
 from pdsync.cli.app import App
-from pdsync.cli.job import exit_with, expect_requests, measure_for_progress
+from pdsync.cli.job import exit_with, expect_requests, measure_for_progress, show_receipt
 from pdsync.cli.progress import Expected
 from pdsync.core import config
 from pdsync.core.control import Control, SealedPage
 from pdsync.core.control.sizes import ListSize, ListSizes
-from pdsync.model import Page
+from pdsync.model import Page, Receipt, StreamReceipt
 from pdsync.runner.sync.sync_request import SyncRequest
 from pdsync.sandbox import Limits, Sizes, generate_company, running
 
@@ -31,6 +32,18 @@ def test_a_command_ends_with_its_exit_code_and_zero_is_no_error() -> None:
     with pytest.raises(click.exceptions.Exit) as ended:
         exit_with(4)
     assert ended.value.exit_code == 4
+
+
+@pytest.mark.parametrize(("code", "complete"), [(0, True), (1, False), (4, False)])
+def test_s9_a_summary_is_complete_only_with_exit_code_0(
+    capsys: pytest.CaptureFixture[str], code: int, complete: bool
+) -> None:
+    receipt = Receipt("r1", "sync", NOW, NOW, streams={"deals": StreamReceipt(complete=True)})
+    app = App()
+    app.json = True
+    show_receipt(app, receipt, code)  # of a verification that failed or found differences
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["complete"], summary["exit_code"]) == (complete, code)
 
 
 def test_a_first_sync_expects_what_the_plan_has_measured(tmp_path: Path) -> None:

@@ -64,6 +64,8 @@ def test_a_receipt_is_described_by_its_totals_and_gaps() -> None:
     assert (told["complete"], told["exit_code"], told["gaps"][0]["stream"]) == (False, 1, "notes")
     whole = Receipt("run-1", "sync", NOW, streams={"deals": streams["deals"]})
     assert "acme: complete." in describe_receipt("nightly", "acme", whole, 0)["text"]
+    unverified = describe_receipt("nightly", "acme", whole, 4)
+    assert ("acme: NOT complete" in unverified["text"], unverified["complete"]) == (True, False)
 
 
 @pytest.mark.parametrize("kind", ["fewer", "rights"])

@@ -53,7 +53,8 @@ def describe_receipt(pipeline: str, project: str, receipt: Receipt, exit_code: i
     """The message about a run that ended. Chat programs show its `text`."""
     streams = receipt.streams.values()
     rows = {name: sum(getattr(e, name) for e in streams) for name in ("read", "inserted", "updated", "deleted")}
-    outcome = "complete" if receipt.complete and exit_code == 0 else f"NOT complete (exit code {exit_code})"
+    complete = receipt.complete and exit_code == 0
+    outcome = "complete" if complete else f"NOT complete (exit code {exit_code})"
     lines = [
         f"pdsync {pipeline} of {project}: {outcome}. {counted(rows['read'], 'row')} read, {rows['inserted']:,} new,"
         f" {rows['updated']:,} changed, {rows['deleted']:,} deleted; {receipt.tokens:,} tokens.",
@@ -67,7 +68,7 @@ def describe_receipt(pipeline: str, project: str, receipt: Receipt, exit_code: i
         **rows,
     }
     gaps = [msgspec.to_builtins(gap) for gap in receipt.gaps]
-    return {"text": "\n".join(lines), "pipeline": pipeline, "project": project, "complete": receipt.complete,
+    return {"text": "\n".join(lines), "pipeline": pipeline, "project": project, "complete": complete,
             "exit_code": exit_code, **facts, "gaps": gaps}  # fmt: skip
 
 
