@@ -251,13 +251,25 @@ class _Objects:
     def download(self, key: str) -> Iterator[bytes]:
         with _storage_errors(self.where):
             whole = self._transfers.get(key)
-            size = whole.meta["size"]
+            size, e_tag = whole.meta["size"], whole.meta["e_tag"]
             if size <= _RANGE:
                 yield bytes(whole.bytes())
                 return
             del whole
             for at in range(0, size, _RANGE):
-                yield bytes(self._transfers.get_range(key, start=at, length=min(_RANGE, size - at)))
+                yield self._range(key, at, min(at + _RANGE, size), e_tag)
+
+    def _range(self, key: str, begin: int, end: int, e_tag: str | None) -> bytes:
+        """A part of the object that has this tag: one that was replaced meanwhile would be mixed with it."""
+        from obstore.exceptions import PreconditionError  # noqa: PLC0415 - of the extra
+
+        options: Any = {"range": (begin, end)} | ({"if_match": e_tag} if e_tag else {})
+        try:
+            return bytes(self._transfers.get(key, options=options).bytes())
+        except PreconditionError as error:
+            raise StorageError(
+                f"{self.url(key)} was replaced while it was read. Run the same command again."
+            ) from error
 
     def modified(self, key: str) -> datetime:
         with _storage_errors(self.where):
