@@ -277,9 +277,15 @@ def read_catalog(store: Store, account: str) -> AccountCatalog:
 
 
 def find_accounts(fleet: Fleet) -> list[str]:
-    """The accounts that the roll-up has, by name; of one whose removal was cut off there may be files without it."""
-    names = [entry.key.partition("/")[2] for entry in target_of(fleet).open().list(CATALOG)]
-    return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
+    """The accounts of which the roll-up has a file, by name; also without a catalogue, as after a first one cut off."""
+    names = set()
+    for entry in target_of(fleet).open().list(""):
+        folder, _, rest = entry.key.partition("/")
+        if folder == CATALOG and rest.endswith(".json"):
+            names.add(rest.removesuffix(".json"))
+        elif rest.startswith("account="):
+            names.add(rest.removeprefix("account=").partition("/")[0])
+    return sorted(names)
 
 
 def find_changed(fleet: Fleet) -> list[Account]:

@@ -212,6 +212,20 @@ def test_an_account_is_removed_when_asked_and_nothing_else(companies: Companies,
     assert {path for path in folder.rglob("*") if path.is_file()} == files
 
 
+def test_files_of_an_account_whose_first_roll_up_was_cut_off_are_named_when_it_has_left(
+    companies: Companies, folder: Path
+) -> None:
+    left = folder / rollup.path_of("deals", "gone")
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"rows")  # and no catalogue, which is written last
+    try:
+        assert removal.find_left(companies.fleet) == ["gone"]
+        removal.remove(companies.fleet, "gone")
+        assert removal.find_left(companies.fleet) == []
+    finally:
+        shutil.rmtree(left.parent, ignore_errors=True)
+
+
 def test_every_view_that_answers_a_question_is_in_the_roll_up_with_its_types() -> None:
     tables = {table.removeprefix("sales_"): columns for table, columns in rollup_tables.sales_tables().items()}
     assert tables == sales_types(), "python -m tests.fleet.sales_types"
