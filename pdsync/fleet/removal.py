@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from pdsync.core.control import Lock
 from pdsync.errors import ConfigError
 from pdsync.fleet import ask, rollup
 from pdsync.fleet.accounts import is_name
@@ -72,19 +74,28 @@ def remove(fleet: Fleet, name: str) -> None:
 
     Raises:
         ConfigError: it is no name of an account.
-        LeaseTaken: a worker runs the account. Its rows are removed by then, its state is not.
+        LeaseTaken, ProjectLocked: a worker runs the account, and would bring its rows back. Nothing was removed.
         StorageError: something can't be removed; the same command goes on.
     """
     _check_name(name)
+    if not fleet.store:
+        data = fleet.folder / name / "data"
+        with Lock(data / "pdsync.lock") if data.is_dir() else nullcontext():
+            _remove_rows(fleet, name)
+        return
+    from pdsync.fleet import lease, pointer  # noqa: PLC0415 - only with a store
+
+    store = open_store(fleet.store, fleet.endpoint, fleet.region)
+    with lease.acquire(store, name, owner="pdsync fleet remove") as taken:
+        _remove_rows(fleet, name)
+        pointer.remove(store, name, taken)
+
+
+def _remove_rows(fleet: Fleet, name: str) -> None:
+    """Remove the account's rows from the roll-up and its copy; no command may run that would roll it up again."""
     rollup.remove_files(fleet, name)
     for copy in (fleet.data / ask.COPY).glob(f"*/account={name}"):
         shutil.rmtree(copy)
-    if fleet.store:
-        from pdsync.fleet import lease, pointer  # noqa: PLC0415 - only with a store
-
-        store = open_store(fleet.store, fleet.endpoint, fleet.region)
-        with lease.acquire(store, name, owner="pdsync fleet remove") as taken:
-            pointer.remove(store, name, taken)
 
 
 def _check_name(name: str) -> None:

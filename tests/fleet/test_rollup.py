@@ -12,9 +12,10 @@ import pytest
 from msgspec.structs import replace
 
 from pdsync.core import catalogue
+from pdsync.core.control import Lock
 from pdsync.core.views import views
-from pdsync.errors import ConfigError, StorageError
-from pdsync.fleet import check, removal, rollup, rollup_tables
+from pdsync.errors import ConfigError, LeaseTaken, ProjectLocked, StorageError
+from pdsync.fleet import check, lease, removal, rollup, rollup_tables
 from pdsync.fleet.store import open_store
 from tests.fleet.companies import ZONES
 from tests.fleet.sales_types import LEFT_OUT, sales_types
@@ -210,6 +211,20 @@ def test_an_account_is_removed_when_asked_and_nothing_else(companies: Companies,
         removal.find(fewer, "bolt")
     rollup.roll_up(companies.fleet, [companies.fleet.accounts["bolt"]])
     assert {path for path in folder.rglob("*") if path.is_file()} == files
+
+
+def test_s9_an_account_that_still_runs_is_not_called_removed(companies: Companies, folder: Path) -> None:
+    fewer = replace(companies.fleet, accounts={"acme": companies.fleet.accounts["acme"]})
+    file, data = folder / rollup.path_of("deals", "bolt"), companies.fleet.accounts["bolt"].folder / "data"
+    with Lock(data / "pdsync.lock"), pytest.raises(ProjectLocked):
+        removal.remove(fewer, "bolt")
+    with lease.acquire(open_store(str(companies.folder / "store")), "bolt", owner="a worker", ttl_s=3):
+        kept = companies.folder / "store" / "rollup" / rollup.path_of("deals", "bolt")
+        kept.parent.mkdir(parents=True)
+        kept.write_bytes(b"rows")
+        with pytest.raises(LeaseTaken):
+            removal.remove(replace(fewer, store=str(companies.folder / "store")), "bolt")
+    assert (file.exists(), kept.exists()) == (True, True)
 
 
 def test_files_of_an_account_whose_first_roll_up_was_cut_off_are_named_when_it_has_left(
