@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pdsync.model import Receipt, Walk
     from pdsync.runner.pipelines.installed import NextRun
 
-_RUNS = 200  # of which the gaps are read
+_RUNS = 200  # that are read together
 _SPARE = timedelta(hours=12)  # a run may be this late before the data counts as stale
 _NAMED = 3  # streams in a notice
 _TYPED = 8  # streams in a command
@@ -87,7 +87,7 @@ def measure_status(settings: Settings, now: datetime) -> Status:
     error: StorageError | None = None
     try:
         with unlocked.open_control(settings) as control:
-            runs = [run for run in control.receipts(_RUNS) if run.command != ONLY_ARCHIVED]
+            runs = _read_runs(control)
             left_over = [walk for walk, _ in control.unfinished_walks() if walk.is_of_a_list]
             queue = _count_queue(control)
         left = budget_left(settings)
@@ -180,6 +180,32 @@ def _running_process(settings: Settings, lock: str = "pdsync.lock") -> int | Non
     return process
 
 
+def _read_runs(control: Control) -> list[Receipt]:
+    """The last runs, newest first: as far back as one of them has left something that no later one has finished.
+
+    With a schedule of minutes, a gap of the night is hundreds of runs old before the next night closes it.
+    """
+    runs = control.receipts(_RUNS)
+    gaps = {(_kind(run), gap.stream) for run in control.receipts_with_gaps() for gap in run.gaps}
+    begun = {walk.run_id for walk, _ in control.unfinished_walks()}
+    older = runs
+    while older and (gaps or begun):
+        gaps -= {judged for run in older for judged in _judged_by(run)}
+        begun -= {run.run_id for run in older}
+        older = control.receipts(_RUNS, after=len(runs)) if gaps or begun else []
+        runs += older
+    return [run for run in runs if run.command != ONLY_ARCHIVED]
+
+
+def _kind(run: Receipt) -> str:
+    return run.command.split(" ", 1)[0]
+
+
+def _judged_by(run: Receipt) -> set[tuple[str, str]]:
+    """The kind of a run, with each stream whose gaps it names, or has closed."""
+    return {(_kind(run), name) for name in (*run.streams, *(gap.stream for gap in run.gaps))}
+
+
 def _find_gaps(runs: list[Receipt]) -> list[_Gap]:
     """The gaps of syncs and reconciliations that no later one has closed, and those of the last run of all.
 
@@ -193,14 +219,14 @@ def _find_gaps(runs: list[Receipt]) -> list[_Gap]:
     for number, run in enumerate(runs):
         if run.finished_at is None:
             continue
-        kind = run.command.split(" ", 1)[0]
+        kind = _kind(run)
         if number == 0 or kind in ("sync", "reconcile"):
             gaps += [
                 _Gap(run, gap)
                 for gap in run.gaps
                 if (kind, gap.stream) not in judged and gap.kind not in ("rights", "quarantined")
             ]
-        judged |= {(kind, name) for name in (*run.streams, *(gap.stream for gap in run.gaps))}
+        judged |= _judged_by(run)
     return gaps
 
 

@@ -302,6 +302,21 @@ def test_s9_what_a_killed_run_has_read_in_part_is_a_gap_until_a_sync_has_read_it
     assert notices(settings) == []
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_s9_a_gap_of_the_night_is_named_however_many_runs_came_since(settings: Settings, is_killed: bool) -> None:
+    with contextlib.closing(Control(settings.control)) as control:
+        if is_killed:
+            control.start_run("night", "sync", NOW)
+            control.open_walk("night", "deals", "live", "v2", "getDeals", None)
+        else:
+            add_run(settings, "sync", ("deals", "failed"))
+        often = Receipt("often", "sync users", NOW, NOW, {"users": StreamReceipt(complete=True)}, exit_code=0)
+        for number in range(210):
+            control.start_run(f"often-{number}", often.command, NOW)
+            control.finish_run(replace(often, run_id=f"often-{number}"))
+    assert measure_status(settings, NOW).incomplete == ["deals"]
+
+
 def test_data_is_stale_when_the_schedule_has_not_brought_any(settings: Settings) -> None:
     later = NOW + timedelta(hours=40)
     assert notices(settings, NOW + timedelta(hours=30)) == []

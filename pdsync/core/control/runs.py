@@ -56,15 +56,26 @@ class Runs(Database):
             text = msgspec.json.encode(receipt).decode()
             db.execute("UPDATE runs SET receipt = ? WHERE id = ?", (text, receipt.run_id))
 
-    def receipts(self, last: int) -> list[Receipt]:
-        """The `last` runs (-1: all), newest first; one that was killed, or still runs, has a receipt without an end."""
-        rows = self.rows("SELECT id, command, started_at, receipt FROM runs ORDER BY rowid DESC LIMIT ?", last)
+    def receipts(self, last: int, *, after: int = 0) -> list[Receipt]:
+        """The `last` runs (-1: all), newest first; one that was killed, or still runs, has a receipt without an end.
+
+        Args:
+            last: how many.
+            after: how many newer ones are left out.
+        """
+        query = "SELECT id, command, started_at, receipt FROM runs ORDER BY rowid DESC LIMIT ? OFFSET ?"
+        rows = self.rows(query, last, after)
         return [
             msgspec.json.decode(str(receipt), type=Receipt)
             if receipt
             else Receipt(str(run), str(command), datetime.fromisoformat(str(started)))
             for run, command, started, receipt in rows
         ]
+
+    def receipts_with_gaps(self) -> list[Receipt]:
+        """The runs that left a gap, newest first."""
+        rows = self.rows("SELECT receipt FROM runs WHERE instr(receipt, '\"gaps\":[]') = 0 ORDER BY rowid DESC")
+        return [msgspec.json.decode(str(receipt), type=Receipt) for (receipt,) in rows]
 
     def run_order(self) -> dict[str, int]:
         """Run → its number in the order in which the runs began, whatever their clocks showed."""
