@@ -202,8 +202,12 @@ def _kind(run: Receipt) -> str:
 
 
 def _judged_by(run: Receipt) -> set[tuple[str, str]]:
-    """The kind of a run, with each stream whose gaps it names, or has closed."""
-    return {(_kind(run), name) for name in (*run.streams, *(gap.stream for gap in run.gaps))}
+    """The kind of a run, with each stream whose gaps it names, or has closed.
+
+    A sync since a time closes none: what changed between the last reading and that time is still missing.
+    """
+    closed = () if _kind(run) == "sync" and "--since=" in run.command else run.streams
+    return {(_kind(run), name) for name in (*closed, *(gap.stream for gap in run.gaps))}
 
 
 def _find_gaps(runs: list[Receipt]) -> list[_Gap]:

@@ -257,6 +257,8 @@ def notices(settings: Settings, now: datetime = NOW) -> list[tuple[str, str, str
     [
         ([("sync", [])], []),
         ([("sync", [("deals", "failed")]), ("sync deals", [])], []),  # a later run has closed it
+        ([("sync", [("deals", "failed")]), ("sync deals --since=2026-11-29T11:00:00+00:00", [])],
+         [("deals", "pdsync sync deals")]),
         ([("sync", [("deals", "failed")]), ("reconcile deals", [])], [("deals", "pdsync sync deals")]),
         ([("sync", [("deals", "fewer")])], [("deals", "pdsync reconcile deals")]),
         ([("sync", [("deals", "forbidden")])],
