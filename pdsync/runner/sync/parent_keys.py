@@ -53,9 +53,11 @@ def find_last_reading(
     if not row or opened is None or row[0] not in run_order:
         return None
     later = [run for run, position in run_order.items() if position > run_order[row[0]]]
+    # A replay loads the batches stream by stream, each with the time at which its walk was served.
     continued = connection.execute(
-        "SELECT DISTINCT run_id FROM meta._applied_batches"
-        " WHERE rowid > (SELECT min(rowid) FROM meta._applied_batches WHERE run_id = $1 AND walk = $2)"
+        "SELECT DISTINCT run_id FROM meta._applied_batches, (SELECT min(rowid) AS row, min(applied_at) AS at"
+        " FROM meta._applied_batches WHERE run_id = $1 AND walk = $2) reading"
+        " WHERE (_applied_batches.rowid > reading.row OR applied_at >= reading.at)"
         " AND run_id <> $1 AND NOT list_contains($3::VARCHAR[], run_id) ORDER BY 1",
         [row[0], row[1], later],
     ).fetchall()

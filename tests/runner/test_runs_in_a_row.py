@@ -1,0 +1,88 @@
+"""What one run leaves, another one finds: walks, failed parents, and what an earlier token could not see."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pytest
+from msgspec.structs import replace
+
+from pdsync.core import catalogue, config
+from pdsync.core.http import Http
+from pdsync.runner.archive.replay import replay as replay_archive
+from pdsync.model import Page
+from pdsync.runner.sync.sync import SyncRun, sync
+from pdsync.runner.sync.sync_request import SyncRequest
+from pdsync.sandbox import Limits, Sizes, generate_company, running
+from tests.runner.kit import T0, encode, open_session
+from tests.support.knobs import smaller_pages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pdsync.model import Receipt
+    from pdsync.runner.session import OnlineSession
+    from pdsync.sandbox import RunningSandbox
+
+
+class Project:
+    """A project that is synced with the sandbox several times."""
+
+    def __init__(self, folder: Path, box: RunningSandbox) -> None:
+        folder.mkdir()
+        self.box, self.settings = box, config.load(folder, {"account.base_url": box.url, "limits.burst": 0})
+
+    async def sync(self, *names: str, **more: Any) -> Receipt:
+        return await sync(self.settings, SyncRequest(names, **more))
+
+    def ask(self, query: str) -> list[Any]:
+        with duckdb.connect(str(self.settings.warehouse), read_only=True) as warehouse:
+            return warehouse.execute(query).fetchall()
+
+
+@pytest.fixture
+def company(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningSandbox]:
+    """A company with line items, and pages of ten."""
+    made = generate_company(seed=3, sizes=Sizes(deals=40, files=1, mail_threads=1, activities=1), now=datetime.now(UTC))
+    monkeypatch.setitem(Http.__init__.__kwdefaults__ or {}, "backoff_s", 0.001)
+    with running(made, limits=Limits(burst=None, daily_tokens=None)) as box, smaller_pages(10):
+        monkeypatch.setenv("PDSYNC_API_TOKEN", box.token)
+        yield box
+
+
+@pytest.fixture
+def project(company: RunningSandbox, tmp_path: Path) -> Project:
+    return Project(tmp_path / "project", company)
+
+
+async def read(session: OnlineSession, *names: str) -> Receipt:
+    await SyncRun(session, SyncRequest(names)).read_all([catalogue.stream(name) for name in names])
+    return session.receipt
+
+
+def fail_after_a_page(box: RunningSandbox) -> None:
+    box.faults.add(kind="status", status=503, path=r"/v2/deals\?", nth=2, times=99)
+
+
+@pytest.mark.parametrize("is_replayed", [False, True])
+async def test_s4_s14_after_a_replay_the_line_items_of_deals_that_came_late_are_read(
+    project: Project, company: RunningSandbox, tmp_path: Path, is_replayed: bool
+) -> None:
+    fail_after_a_page(company)
+    await project.sync("deals")
+    company.faults.clear()
+    company.clock.advance(3600)
+    await project.sync("deal_products")
+    company.clock.advance(3600)
+    await project.sync("deals")  # continues the walk of the first run
+    if is_replayed:
+        await replay_archive(project.settings)
+    company.clock.advance(3600)
+    assert (await project.sync("deal_products")).exit_code == 0
+    whole = Project(tmp_path / "whole", company)
+    await whole.sync("deals", "deal_products")
+    query = "SELECT id FROM deal_products ORDER BY id"
+    assert project.ask(query) == whole.ask(query)
