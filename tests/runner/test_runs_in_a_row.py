@@ -86,3 +86,14 @@ async def test_s4_s14_after_a_replay_the_line_items_of_deals_that_came_late_are_
     await whole.sync("deals", "deal_products")
     query = "SELECT id FROM deal_products ORDER BY id"
     assert project.ask(query) == whole.ask(query)
+
+
+async def test_s9_a_list_is_not_complete_where_that_of_its_parents_failed(
+    project: Project, company: RunningSandbox
+) -> None:
+    fail_after_a_page(company)
+    receipt = await project.sync("deals", "deal_products", "stages")
+    assert {gap.stream for gap in receipt.gaps} == {"deals", "deal_products"}
+    assert {name for name, entry in receipt.streams.items() if entry.complete} == {"deal_fields", "stages"}
+    company.faults.clear()
+    assert (await project.sync("deals", "deal_products")).exit_code == 0

@@ -87,6 +87,7 @@ class SyncRun:
         self.errors: dict[str, PdsyncError] = {}
         self.stopped: Stopped | None = None
 
+        self.lacks = dict[str, str]()  # by stream: what is missing, because its parents were not read to their ends
     async def read_all(self, streams: Sequence[Stream]) -> None:
         """Sync `streams` side by side, each after its parents, and loaded after the definitions of its fields.
 
@@ -122,6 +123,9 @@ class SyncRun:
             raise
 
     def _was_done(self, name: str) -> bool:
+            if failed := sorted(needed & self.errors.keys()):
+                names = ", ".join(failed)
+                self.lacks[stream.name] = f"not all of {names} was read, so the lists of the rest are missing"
         """Whether this run had read all lists of a stream before it was interrupted."""
         _, sources = catalogue.stream(name).sources(self.session.settings.api)
         return {(name, source.name) for source in sources} <= self.done
@@ -242,7 +246,7 @@ class SyncRun:
                 progress,
                 self.errors.get(stream.name),
                 progress.note,
-                None if is_read else "the run ended before its last page",
+                self.lacks.get(stream.name) if is_read else "the run ended before its last page",
             )
         conclude(receipt, ends, session.http.budget)
         receipt.exit_code = exit_code(receipt, self.errors, self.stopped, interrupted=is_interrupted)
