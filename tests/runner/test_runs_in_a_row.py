@@ -97,3 +97,18 @@ async def test_s9_a_list_is_not_complete_where_that_of_its_parents_failed(
     assert {name for name, entry in receipt.streams.items() if entry.complete} == {"deal_fields", "stages"}
     company.faults.clear()
     assert (await project.sync("deals", "deal_products")).exit_code == 0
+
+
+async def test_s9_what_a_killed_run_has_sealed_counts_for_the_run_that_loads_it(
+    company: RunningSandbox, tmp_path: Path
+) -> None:
+    async with open_session(tmp_path, company) as session:  # ends without a receipt
+        walk = session.control.open_walk(session.receipt.run_id, "stages", "all", "v2", "getStages", None)
+        body = encode([{"id": 99, "name": "x"}, {"id": {}}])
+        await session.archive.seal(replace(walk, started_at=T0), Page(walk.id, 0, body, 2, None, T0))
+    async with open_session(tmp_path, company) as session:
+        receipt = await read(session, "stages")
+        [(rows,)] = session.loader.connection.execute("SELECT count(*) FROM stages").fetchall()
+    assert receipt.streams["stages"].inserted == rows
+    assert [(gap.stream, gap.kind) for gap in receipt.gaps] == [("stages", "quarantined")]
+    assert receipt.exit_code == 1

@@ -77,6 +77,11 @@ class Runs(Database):
         rows = self.rows("SELECT receipt FROM runs WHERE instr(receipt, '\"gaps\":[]') = 0 ORDER BY rowid DESC")
         return [msgspec.json.decode(str(receipt), type=Receipt) for (receipt,) in rows]
 
+    def was_killed(self, run_id: str) -> bool:
+        """Whether a run has left no receipt: it was killed, or still runs."""
+        rows = self.rows("SELECT receipt IS NULL AND command <> ? FROM runs WHERE id = ?", ONLY_ARCHIVED, run_id)
+        return bool(rows and rows[0][0])
+
     def run_order(self) -> dict[str, int]:
         """Run → its number in the order in which the runs began, whatever their clocks showed."""
         return {str(run): int(str(number)) for number, run in self.rows("SELECT rowid, id FROM runs ORDER BY rowid")}

@@ -234,7 +234,7 @@ class SyncRun:
         session, receipt = self.session, self.session.receipt
         receipt.as_of = session.control.began_at(receipt.run_id)
         finished = session.control.finished_lists(receipt.run_id)
-        continued = session.control.continued_walks(receipt.run_id)
+        continued = session.control.continued_walks(receipt.run_id) | self.reader.adopted
         counted = await session.loader.do(count_changes, session.loader, receipt.run_id, continued)
         ends = {}
         for stream in streams:

@@ -100,6 +100,7 @@ class WalkReader:
         self.session, self.request = session, request or SyncRequest()
         self.lists = ListFetcher(session, self.request)
         self.prepared = dict[str, asyncio.Task[None]]()  # by stream: makes its table ready for pages
+        self.adopted = dict[int, int]()  # walks of killed runs, which left no receipt → the first page loaded here
 
     async def is_new(self, stream: Stream) -> bool:
         """Whether a stream was never read, not even in part, and needs nothing of the work file to be requested."""
@@ -200,6 +201,8 @@ class WalkReader:
         control = self.session.control
         try:
             last = await self._load_sealed(stream, walk)
+        if walk.is_of_a_list and walk.run_id != self.session.receipt.run_id and control.was_killed(walk.run_id):
+            self.adopted[walk.id] = await self.session.loader.do(self.session.loader.pages_loaded, walk)
         except _PagesLost:
             control.end_walk(walk.id, "dropped")
             return False
