@@ -112,3 +112,14 @@ async def test_s9_what_a_killed_run_has_sealed_counts_for_the_run_that_loads_it(
     assert receipt.streams["stages"].inserted == rows
     assert [(gap.stream, gap.kind) for gap in receipt.gaps] == [("stages", "quarantined")]
     assert receipt.exit_code == 1
+
+
+async def test_s9_a_run_that_is_continued_with_the_other_api_reads_its_lists(project: Project) -> None:
+    project.settings = replace(project.settings, api="v1")
+    first = await project.sync("deals", "deal_followers", budget=400)
+    assert first.exit_code == 3
+    assert first.streams["deals"].complete
+    project.settings = replace(project.settings, api="v2")
+    second = await project.sync("deals", "deal_followers")
+    assert (second.run_id, second.exit_code) == (first.run_id, 0)
+    assert project.ask("SELECT count(*) FROM meta.checkpoints WHERE stream = 'deals' AND version = 'v2'") == [(2,)]

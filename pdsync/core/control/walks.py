@@ -95,10 +95,10 @@ class Walks(Database):
         )
         return [(str(run), int(str(walk)), int(str(last))) for run, walk, last in rows]
 
-    def finished_lists(self, run_id: str) -> set[tuple[str, str]]:
-        """The lists (stream, source) that a run has read to their ends."""
-        rows = self.rows("SELECT stream, source FROM walks WHERE run_id = ? AND state IN ('sealed', 'applied')", run_id)
-        return {(str(stream), str(source)) for stream, source in rows}
+    def finished_lists(self, run_id: str) -> set[tuple[str, str, str]]:
+        """The lists (stream, source, version) that a run has read to their ends."""
+        query = "SELECT stream, source, version FROM walks WHERE run_id = ? AND state IN ('sealed', 'applied')"
+        return {(str(stream), str(source), str(version)) for stream, source, version in self.rows(query, run_id)}
 
     def continued_walks(self, run_id: str) -> dict[int, int]:
         """The walks of lists that older runs have begun and a run has continued → its first page of each."""

@@ -81,13 +81,21 @@ class SyncRun:
         self.session, self.reader, self.waiting = session, WalkReader(session, request), waiting
         receipt = session.receipt
         # The lists (stream, source) that this run had read to their ends before it was interrupted.
-        self.done = session.control.finished_lists(receipt.run_id) if receipt.resumed else set()
+        self.done = self._find_finished() if receipt.resumed else set()
         self.unread = set[tuple[str, str]]()  # of those that wait
         self.behind = set[str]()  # streams whose parents were not read to their ends before: no list of them is done
         self.errors: dict[str, PdsyncError] = {}
         self.stopped: Stopped | None = None
 
-        self.lacks = dict[str, str]()  # by stream: what is missing, because its parents were not read to their ends
+    def _find_finished(self) -> set[tuple[str, str]]:
+        """The lists that this run has read to their ends; with the other version of the API it reads other lists."""
+        control, prefer = self.session.control, self.session.settings.api
+        return {
+            (stream, source)
+            for stream, source, version in control.finished_lists(self.session.receipt.run_id)
+            if catalogue.stream(stream).sources(prefer)[0] == version
+        }
+
     async def read_all(self, streams: Sequence[Stream]) -> None:
         """Sync `streams` side by side, each after its parents, and loaded after the definitions of its fields.
 
@@ -233,7 +241,7 @@ class SyncRun:
         """
         session, receipt = self.session, self.session.receipt
         receipt.as_of = session.control.began_at(receipt.run_id)
-        finished = session.control.finished_lists(receipt.run_id)
+        finished = self._find_finished()
         continued = session.control.continued_walks(receipt.run_id) | self.reader.adopted
         counted = await session.loader.do(count_changes, session.loader, receipt.run_id, continued)
         ends = {}

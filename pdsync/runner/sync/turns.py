@@ -72,7 +72,7 @@ def plan_turns(
     read_at = _find_last_readings(connection, turning, prefer)
     wanted = _find_incomplete(connection, {name for name, _ in turning}) | set(request.refetch)
     wanted |= {walk.stream for walk, _ in control.unfinished_walks()}
-    wanted |= {stream for stream, _ in control.finished_lists(run_id)} if run_id else set()
+    wanted |= {stream for stream, *_ in control.finished_lists(run_id)} if run_id else set()
     due, nights = set[_Turn](), settings.verify_cycle - 1
     for night, groups in enumerate(_distribute(_group(turning, prefer), tokens, nights)):
         is_tonight = now.date().toordinal() % nights == night
@@ -102,7 +102,7 @@ def price_turns(control: Control, prefer: Version, streams: Iterable[Stream]) ->
 
 def price_turns_of(control: Control, prefer: Version, run_id: str) -> int:
     """The tokens of the turns that a run has read."""
-    finished = control.finished_lists(run_id)
+    finished = {(stream, source) for stream, source, _ in control.finished_lists(run_id)}
     prices = price_turns(control, prefer, [catalogue.stream(name) for name in {name for name, _ in finished}])
     return sum(tokens for (name, source), tokens in prices.items() if source is None or (name, source) in finished)
 

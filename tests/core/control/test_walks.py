@@ -34,12 +34,12 @@ def test_a_walk_is_open_until_its_last_page_is_recorded(control: Control) -> Non
         (persons.id, "sealed"),
     ]
     assert [walk.id for walk, _ in control.unfinished_walks("persons")] == [persons.id]
-    assert control.finished_lists("run") == {("persons", "all")}
+    assert control.finished_lists("run") == {("persons", "all", "v2")}
     assert control.finished_lists("another") == set()
     control.end_walk(persons.id, "applied")
     control.end_walk(deals.id, "dropped")
     assert control.unfinished_walks() == []
-    assert control.finished_lists("run") == {("persons", "all")}
+    assert control.finished_lists("run") == {("persons", "all", "v2")}
 
 
 def test_s3_a_walk_that_is_sealed_while_it_is_looked_up_is_not_sealed_without_its_start(
