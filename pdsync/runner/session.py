@@ -98,7 +98,7 @@ class OnlineSession(Session, kw_only=True, eq=False):
 @asynccontextmanager
 async def open_session(
     settings: Settings,
-    begin: Callable[[Control, datetime], Receipt],
+    begin: Callable[[Control, Account], Receipt],
     on_event: OnEvent,
     *,
     run_tokens: int | None = None,
@@ -109,7 +109,7 @@ async def open_session(
     Args:
         settings: of the project.
         begin: creates the job's receipt, or finds that of the run to continue. Is called with control.db and the
-            server's time, once the stores agree.
+            token's user, once the stores agree.
         on_event: is called with each event, in the event loop's thread.
         run_tokens: what the job may spend; None: the limits of the settings alone.
         records_pushes: write the changes of pushes into the tables as part of this run, and report duplicate creates.
@@ -134,7 +134,7 @@ async def open_session(
             company = (account.company_id, account.company_name, account.company_domain)
             async with _open_work_file(settings, control, company, targets, on_note, clock=http.clock) as loader:
                 began = account.served_at or datetime.now(UTC)
-                receipt = begin(control, began)
+                receipt = begin(control, account)
                 receipt.is_admin, receipt.user_id, receipt.user = account.is_admin, account.id, account.name
                 now = account.served_at or receipt.started_at
                 async with Archive(settings.raw, control, receipt.run_id, account.company_id) as archive:
@@ -272,14 +272,16 @@ async def _open_work_file(
     project.publish(settings, on_note, before)
 
 
-def begin_run(control: Control, command: str) -> Receipt:
+def begin_run(control: Control, command: str, account: Account | None = None) -> Receipt:
     """Begin a run of `command`, or continue the last one.
 
     The last one is continued if it has the same command, began within the hour, and was killed, interrupted or stopped
-    (exit code 3: a budget or a guard).
+    (exit code 3: a budget or a guard); but not with other rights: what it has read may lack what `account` sees.
     """
     for last in control.receipts(1):
         is_unfinished = last.finished_at is None or last.exit_code in (3, 130)
+        if account and last.user_id and (last.user_id, last.is_admin) != (account.id, account.is_admin):
+            is_unfinished = False
         if is_unfinished and last.command == command and datetime.now(UTC) - last.started_at < _CONTINUED:
             return Receipt(last.run_id, last.command, last.started_at, resumed=True)
     receipt = begin_receipt(command)

@@ -114,6 +114,31 @@ async def test_s9_what_a_killed_run_has_sealed_counts_for_the_run_that_loads_it(
     assert receipt.exit_code == 1
 
 
+async def test_s9_records_that_an_earlier_token_could_not_see_are_read_with_an_administrators(
+    project: Project, company: RunningSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PDSYNC_API_TOKEN", company.tokens["member"])
+    await project.sync("deals")
+    monkeypatch.setenv("PDSYNC_API_TOKEN", company.token)
+    company.clock.advance(3600)
+    receipt = await project.sync("deals")
+    assert receipt.is_admin
+    assert receipt.exit_code == 0
+    assert project.ask("SELECT count(*) FROM deals") == [(len(company.dump("deals")),)]
+
+
+async def test_s9_a_run_is_not_continued_with_the_token_of_an_administrator_if_it_was_a_members(
+    project: Project, company: RunningSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PDSYNC_API_TOKEN", company.tokens["member"])
+    first = await project.sync("deals", "deal_followers", budget=200)
+    assert first.exit_code == 3
+    assert first.streams["deals"].complete
+    monkeypatch.setenv("PDSYNC_API_TOKEN", company.token)
+    assert (await project.sync("deals", "deal_followers")).exit_code == 0
+    assert project.ask("SELECT count(*) FROM deals") == [(len(company.dump("deals")),)]
+
+
 async def test_s9_a_run_that_is_continued_with_the_other_api_reads_its_lists(project: Project) -> None:
     project.settings = replace(project.settings, api="v1")
     first = await project.sync("deals", "deal_followers", budget=400)

@@ -111,6 +111,20 @@ class Walks(Database):
         )
         return {int(str(walk)): int(str(first)) for walk, first in rows}
 
+    def lists_read_by_members(self) -> set[tuple[str, str, str]]:
+        """The lists (stream, source, version) that a token read, since they were last begun whole, that may not see all.
+
+        Such a token lists only what its user may see, so these lists may lack records.
+        """
+        rows = self.rows(
+            "WITH members AS MATERIALIZED (SELECT id FROM runs WHERE instr(receipt, '\"is_admin\":false') > 0),"
+            " whole AS (SELECT stream, source, version, max(id) AS id FROM walks"
+            " WHERE since IS NULL AND state IN ('applied', 'pruned') GROUP BY 1, 2, 3)"
+            " SELECT DISTINCT stream, source, version FROM walks w JOIN whole USING (stream, source, version)"
+            " WHERE w.id >= whole.id AND w.run_id IN (SELECT id FROM members)"
+        )
+        return {(str(stream), str(source), str(version)) for stream, source, version in rows}
+
     def began_at(self, run_id: str) -> datetime | None:
         """When the first walk of a run began, by the server's clock; None where it had none."""
         began = self.rows("SELECT min(started_at) FROM walks WHERE run_id = ?", run_id)[0][0]

@@ -45,7 +45,10 @@ async def reconcile(settings: Settings, request: ReconcileRequest, on_event: OnE
             interruption, which is raised.
     """
     async with open_session(
-        settings, lambda control, _: begin_run(control, request.command), on_event, run_tokens=request.budget
+        settings,
+        lambda control, account: begin_run(control, request.command, account),
+        on_event,
+        run_tokens=request.budget,
     ) as session:
         result = ReconcileResult(session.receipt, is_sample=request.sample is not None)
         failed: dict[str, PdsyncError] = {}

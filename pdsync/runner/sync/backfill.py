@@ -115,7 +115,9 @@ async def backfill(settings: Settings, request: BackfillRequest, on_event: OnEve
         budget = budget and max(budget - definitions.tokens, 0)
     async with open_session(
         settings,
-        lambda control, began: _begin(control, Windows(control), request, lists, began),
+        lambda control, account: _begin(
+            control, Windows(control), request, lists, account.served_at or datetime.now(UTC)
+        ),
         on_event,
         run_tokens=budget,
         records_pushes=False,

@@ -50,7 +50,10 @@ async def sync(settings: Settings, request: SyncRequest, on_event: OnEvent = log
     """
     streams = request.selected()
     async with open_session(
-        settings, lambda control, _: begin_run(control, request.command), on_event, run_tokens=request.budget
+        settings,
+        lambda control, account: begin_run(control, request.command, account),
+        on_event,
+        run_tokens=request.budget,
     ) as session:
         turns = await session.loader.do(
             plan_turns,
@@ -84,6 +87,7 @@ class SyncRun:
         self.done = self._find_finished() if receipt.resumed else set()
         self.unread = set[tuple[str, str]]()  # of those that wait
         self.behind = set[str]()  # streams whose parents were not read to their ends before: no list of them is done
+        self.lacks = dict[str, str]()  # by stream: what is missing, because its parents were not read to their ends
         self.errors: dict[str, PdsyncError] = {}
         self.stopped: Stopped | None = None
 
@@ -119,6 +123,9 @@ class SyncRun:
             await asyncio.gather(*(tasks[name] for name in needed))
             if not all(map(self._was_done, needed)):  # it has read the children of those records that were there
                 self.behind.add(stream.name)
+            if failed := sorted(needed & self.errors.keys()):
+                names = ", ".join(failed)
+                self.lacks[stream.name] = f"not all of {names} was read, so the lists of the rest are missing"
             await self._read_stream_or_fail(stream, tasks.get(stream.fields or ""))
 
         tasks.update((stream.name, asyncio.create_task(read(stream))) for stream in streams)
@@ -131,9 +138,6 @@ class SyncRun:
             raise
 
     def _was_done(self, name: str) -> bool:
-            if failed := sorted(needed & self.errors.keys()):
-                names = ", ".join(failed)
-                self.lacks[stream.name] = f"not all of {names} was read, so the lists of the rest are missing"
         """Whether this run had read all lists of a stream before it was interrupted."""
         _, sources = catalogue.stream(name).sources(self.session.settings.api)
         return {(name, source.name) for source in sources} <= self.done

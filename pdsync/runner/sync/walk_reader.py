@@ -101,6 +101,7 @@ class WalkReader:
         self.lists = ListFetcher(session, self.request)
         self.prepared = dict[str, asyncio.Task[None]]()  # by stream: makes its table ready for pages
         self.adopted = dict[int, int]()  # walks of killed runs, which left no receipt → the first page loaded here
+        self._seen_in_part: set[tuple[str, str, str]] | None = None  # lists that have to be read whole, once known
 
     async def is_new(self, stream: Stream) -> bool:
         """Whether a stream was never read, not even in part, and needs nothing of the work file to be requested."""
@@ -199,10 +200,10 @@ class WalkReader:
             Whether the walk was loaded to its end; False if sealed pages are lost: the walk is dropped.
         """
         control = self.session.control
-        try:
-            last = await self._load_sealed(stream, walk)
         if walk.is_of_a_list and walk.run_id != self.session.receipt.run_id and control.was_killed(walk.run_id):
             self.adopted[walk.id] = await self.session.loader.do(self.session.loader.pages_loaded, walk)
+        try:
+            last = await self._load_sealed(stream, walk)
         except _PagesLost:
             control.end_walk(walk.id, "dropped")
             return False
@@ -227,7 +228,22 @@ class WalkReader:
         since = None
         if source.way != "full" and not self.request.reads_whole(stream.name):
             since = self.request.since or await self.session.loader.do(self._watermark, stream, source, version)
+        if since and not self.request.since and self._was_seen_in_part(stream, source, version):
+            text = f"{stream.name}: an earlier token could not see all records, so the list is read whole."
+            self.session.on_event(Event("note", stream.name, text=text))
+            since = None
         return self._open_walk(stream, source, version, since)
+
+    def _was_seen_in_part(self, stream: Stream, source: Source, version: Version) -> bool:
+        """Whether the token sees more records of a list than one that has read it since it was last read whole.
+
+        Records that become visible have no new time of change. Those of a list with a parent come with the parent.
+        """
+        if source.parent or not self.session.account.is_admin:
+            return False
+        if self._seen_in_part is None:
+            self._seen_in_part = self.session.control.lists_read_by_members()
+        return (stream.name, source.name, version) in self._seen_in_part
 
     def _open_walk(self, stream: Stream, source: Source, version: Version, since: datetime | None) -> Walk:
         run_id = self.session.receipt.run_id
