@@ -18,6 +18,7 @@ from aiohttp import web
 
 from pdsync.sandbox import Limits, Sizes, generate_company, running
 from tests.core.servers import server
+from tests.support.knobs import smaller_pages
 from tests.support.world import Project, Ran, wait_for
 
 if TYPE_CHECKING:
@@ -451,3 +452,19 @@ async def _closed(stack: contextlib.AsyncExitStack) -> None:
     for task in left:
         task.cancel()
     await asyncio.gather(*left, return_exceptions=True)
+
+
+def test_s9_all_files_are_not_complete_where_their_list_was_never_read_to_its_end(
+    box: RunningSandbox, tmp_path: Path, out: Path
+) -> None:
+    project = Project(tmp_path / "half").configure(base_url=box.url, api_token=box.token)
+    with smaller_pages(10):
+        box.faults.add(kind="status", status=500, path=r"/files\?", nth=2, times=99)
+        assert project.here("sync", "files", "-q").code == 1
+    box.faults.clear()
+    half = get(project, out, "--all")
+    assert 0 < half.events[-1]["fetched"] < len(live(box))
+    assert (half.code, half.events[-1]["complete"]) == (4, False)
+    assert project.here("sync", "files", "-q").code == 0
+    assert get(project, out, "--all").code == 0
+    assert held(out).keys() == live(box).keys()

@@ -98,6 +98,10 @@ def download(
         done, spent, requests = run(app, work)
     if dry_run:
         return
+    if not file_ids and not _is_list_complete(app):
+        detail = "the list of files was never read to its end, so some are not known: pdsync sync files"
+        done.gaps.append(IncompleteStream("files", "incomplete", detail))
+        _show_file(app, done.gaps[-1])
     _show(app, done, folder, spent, requests)
     if done.exit_code:
         raise click.exceptions.Exit(done.exit_code)
@@ -216,7 +220,8 @@ def _show(app: App, done: DownloadReport, folder: Path, spent: int, requests: in
         return
     if done.stopped:
         app.err.print(clean(str(done.stopped)), style="yellow")
-    missing = f", {len(done.gaps):,} missing" if done.gaps else ""
+    gone = sum(gap.kind != "incomplete" for gap in done.gaps)
+    missing = f", {gone:,} missing" if gone else ""
     left = f", {done.left:,} left" if done.left else ""
     app.note(
         f"{done.fetched:,} fetched ({render.size(done.bytes)}), {done.already:,} already here{missing}{left};"
@@ -235,6 +240,12 @@ def _rows(app: App, where: str, values: list[Any]) -> list[dict[str, Any]]:
             return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
     except duckdb.CatalogException as error:
         raise ConfigError("The warehouse has no files yet. Read their records: pdsync sync files") from error
+
+
+def _is_list_complete(app: App) -> bool:
+    """Whether a sync has read the list of files to its end."""
+    with unlocked.open_warehouse(app.settings) as warehouse:
+        return bool(warehouse.execute("SELECT 1 FROM meta.checkpoints WHERE stream = 'files' LIMIT 1").fetchall())
 
 
 def _select_by_id(app: App, ids: dict[int, None]) -> list[FileToFetch]:
