@@ -81,6 +81,7 @@ def measure_status(settings: Settings, now: datetime) -> Status:
     """The state of the project at `now`. Makes no request, and takes no lock."""
     runs: list[Receipt] = []
     left_over: list[Walk] = []
+    seen_in_part: list[str] = []
     queue: dict[str, int] = {}
     left: tuple[int | None, int] = (None, 0)
     notices: list[Notice] = []
@@ -89,6 +90,7 @@ def measure_status(settings: Settings, now: datetime) -> Status:
         with unlocked.open_control(settings) as control:
             runs = _read_runs(control)
             left_over = [walk for walk, _ in control.unfinished_walks() if walk.is_of_a_list]
+            seen_in_part = _find_seen_in_part(control, settings)
             queue = _count_queue(control)
         left = budget_left(settings)
     except StorageError as damage:
@@ -118,7 +120,7 @@ def measure_status(settings: Settings, now: datetime) -> Status:
         *_describe_stale(nightly, now, pause + _SPARE),
         *_describe_stale(in_turn, now, max(pause, timedelta(days=settings.verify_cycle)) + _SPARE),
         *_describe_streams(settings, whole, now),
-        *_describe_rights(runs),
+        *_describe_rights(runs, seen_in_part),
         *_describe_queue(queue, _running_process(settings, "push.lock")),
     ]
     return Status(
@@ -329,10 +331,30 @@ def _describe_streams(settings: Settings, streams: list[Freshness], now: datetim
     return notices
 
 
-def _describe_rights(runs: list[Receipt]) -> list[Notice]:
+def _find_seen_in_part(control: Control, settings: Settings) -> list[str]:
+    """The streams with a list that an administrator's token has not read whole since one that may not see all."""
+    read_by_members = control.lists_read_by_members()
+    found = []
+    for name, stream in catalogue.streams().items():
+        version, sources = stream.sources(settings.api)
+        if any((name, each.name, version) in read_by_members for each in sources if not each.parent):
+            found.append(name)
+    return found
+
+
+def _describe_rights(runs: list[Receipt], seen_in_part: list[str]) -> list[Notice]:
+    """What the tokens may not have seen.
+
+    Args:
+        runs: newest first.
+        seen_in_part: the streams that an administrator's token has to read whole.
+    """
     run = find_reader(runs)
-    if run is None or run.is_admin:
+    if run is None or (run.is_admin and not seen_in_part):
         return []
+    if run.is_admin:
+        problem = "an earlier token could not see all records, and this one has not read the lists since"
+        return [Notice(_name(seen_in_part), problem, _with_streams("pdsync sync", seen_in_part))]
     rights = f"{run.user} (user {run.user_id}) is not an administrator" if run.user else "it is not an administrator's"
     problem = f"{rights}: records that are hidden from its user are missing"
     return [Notice("token", problem, "pdsync auth login")]

@@ -13,6 +13,7 @@ from pdsync.core import catalogue, config
 from pdsync.core.http import Http
 from pdsync.runner.archive.replay import replay as replay_archive
 from pdsync.model import Page
+from pdsync.runner.status import measure_status
 from pdsync.runner.sync.sync import SyncRun, sync
 from pdsync.runner.sync.sync_request import SyncRequest
 from pdsync.sandbox import Limits, Sizes, generate_company, running
@@ -118,13 +119,15 @@ async def test_s9_records_that_an_earlier_token_could_not_see_are_read_with_an_a
     project: Project, company: RunningSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PDSYNC_API_TOKEN", company.tokens["member"])
-    await project.sync("deals")
+    await project.sync("deals", "persons")
     monkeypatch.setenv("PDSYNC_API_TOKEN", company.token)
     company.clock.advance(3600)
     receipt = await project.sync("deals")
     assert receipt.is_admin
     assert receipt.exit_code == 0
     assert project.ask("SELECT count(*) FROM deals") == [(len(company.dump("deals")),)]
+    notices = measure_status(project.settings, datetime.now(UTC)).notices
+    assert [each.command for each in notices if "earlier token" in each.problem] == ["pdsync sync person_fields persons"]
 
 
 async def test_s9_a_run_is_not_continued_with_the_token_of_an_administrator_if_it_was_a_members(
