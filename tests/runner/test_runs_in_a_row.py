@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from pdsync.core import catalogue, config
 from pdsync.core.http import Http
-from pdsync.runner.archive.replay import replay as replay_archive
 from pdsync.model import Page
+from pdsync.runner.archive.replay import replay as replay_archive
 from pdsync.runner.status import measure_status
 from pdsync.runner.sync.sync import SyncRun, sync
 from pdsync.runner.sync.sync_request import SyncRequest
@@ -127,7 +127,8 @@ async def test_s9_records_that_an_earlier_token_could_not_see_are_read_with_an_a
     assert receipt.exit_code == 0
     assert project.ask("SELECT count(*) FROM deals") == [(len(company.dump("deals")),)]
     notices = measure_status(project.settings, datetime.now(UTC)).notices
-    assert [each.command for each in notices if "earlier token" in each.problem] == ["pdsync sync person_fields persons"]
+    commands = [each.command for each in notices if "earlier token" in each.problem]
+    assert commands == ["pdsync sync person_fields persons"]
 
 
 async def test_s9_a_run_is_not_continued_with_the_token_of_an_administrator_if_it_was_a_members(

@@ -112,9 +112,9 @@ class Walks(Database):
         return {int(str(walk)): int(str(first)) for walk, first in rows}
 
     def lists_read_by_members(self) -> set[tuple[str, str, str]]:
-        """The lists (stream, source, version) that a token read, since they were last begun whole, that may not see all.
+        """The lists (stream, source, version) that may lack records: read with a token that may not see all of them.
 
-        Such a token lists only what its user may see, so these lists may lack records.
+        Read so since they were last begun whole, or then.
         """
         rows = self.rows(
             "WITH members AS MATERIALIZED (SELECT id FROM runs WHERE instr(receipt, '\"is_admin\":false') > 0),"

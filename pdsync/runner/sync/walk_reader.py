@@ -229,8 +229,8 @@ class WalkReader:
         if source.way != "full" and not self.request.reads_whole(stream.name):
             since = self.request.since or await self.session.loader.do(self._watermark, stream, source, version)
         if since and not self.request.since and self._was_seen_in_part(stream, source, version):
-            text = f"{stream.name} ({source.name}): an earlier token could not see all records, so the list is read whole."
-            self.session.on_event(Event("note", stream.name, text=text))
+            text = "an earlier token could not see all records, so the list is read whole."
+            self.session.on_event(Event("note", stream.name, text=f"{stream.name} ({source.name}): {text}"))
             since = None
         return self._open_walk(stream, source, version, since)
 
