@@ -73,6 +73,22 @@ def test_s6_within_the_verify_cycle_every_stream_is_compared_with_the_source(
     assert {name: entry["proof"]["verified"] for name, entry in shown.items()} == dict.fromkeys(shown, 1.0)
 
 
+def test_s6_a_stream_that_fails_every_night_keeps_no_other_one_from_being_verified(
+    box: RunningSandbox, project: Project
+) -> None:
+    id = alive(box, "products")[3]
+    box.act("DELETE", f"/api/v2/products/{id}")
+    box.faults.add(kind="permission_403", path="/users$", times=99)
+    turns: list[str] = []
+    for _ in range(7):
+        box.clock.advance(DAY)
+        ran = project.here("sync", "--json")
+        assert (ran.code, ran.summary["complete"]) == (4, False)
+        turns += ran.summary.get("verified", {}).get("streams", {})
+    assert set(turns) == set(TURNS)
+    assert project.ask(f"SELECT _deleted_at IS NOT NULL FROM products WHERE id = {id}") == [(True,)]
+
+
 def test_s6_l5_lists_that_take_turns_are_read_within_the_cycle_and_cost_what_the_plan_says(
     box: RunningSandbox, project: Project
 ) -> None:

@@ -84,7 +84,7 @@ def _sync(app: App, request: SyncRequest, *, with_verification: bool, fail_on_ga
     receipt = carry_out(app, app.settings, request)
     code = 4 if fail_on_gap and receipt.gaps and receipt.exit_code not in (3, 130) else receipt.exit_code
     verified = None
-    if with_verification and code == 0:
+    if with_verification and receipt.exit_code not in (3, 130):  # nothing more may be requested then
         verified = _verify(app, request, receipt)
     if verified and code == 0:
         code = verified.receipt.exit_code
@@ -99,11 +99,12 @@ def _sync(app: App, request: SyncRequest, *, with_verification: bool, fail_on_ga
 
 
 def _verify(app: App, request: SyncRequest, receipt: Receipt) -> findings.ReconcileResult | None:
-    """Reconcile the streams that are due, within the rest of the budget."""
+    """Reconcile the streams that are due, within the rest of the budget; not those in which the sync left a gap."""
     left = request.budget - receipt.tokens if request.budget else None
     with unlocked.open_control(app.settings) as control:
         tonight = price_turns_of(control, app.settings.api, receipt.run_id)
-    due = rotation.select_due(app.settings, [*receipt.streams, *receipt.deferred], tonight)
+    complete = [name for name, entry in receipt.streams.items() if entry.complete]
+    due = rotation.select_due(app.settings, [*complete, *receipt.deferred], tonight)
     if not due or (left is not None and left < min(each.tokens for each in due)):
         return None
     reconciliation = findings.ReconcileRequest(tuple(each.stream for each in due), repair=True, deep=True, budget=left)
