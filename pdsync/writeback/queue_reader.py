@@ -169,6 +169,11 @@ class QueueReader:
         )
         return dict(zip(("verdict", "remote_id", "note", "by", "at"), rows[0], strict=True)) if rows else None
 
+    def retry_of(self, id: str) -> Mutation | None:
+        """The second try of a mutation; None where there is none, or where it was dropped."""
+        found = self._select("supersedes = ? AND state <> 'cancelled'", id, images=False)
+        return found[-1] if found else None
+
     def key_and_binding(self, id: str) -> tuple[str | None, str | None]:
         """The deduplication key of a mutation, and the record that it is bound to ("deals/12")."""
         key, bound = self.control.rows("SELECT dedupe_key, bound FROM mutations WHERE id = ?", id)[0]

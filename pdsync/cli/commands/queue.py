@@ -23,6 +23,7 @@ from pdsync.load import results
 from pdsync.model import OPEN, State
 from pdsync.runner import push, unlocked
 from pdsync.writeback import enqueue, import_files, missing_records, repeated_imports
+from pdsync.writeback.retries import make_retries
 from pdsync.writeback.shapes import shape
 from pdsync.writeback.typed_values import detect_styles
 
@@ -240,11 +241,7 @@ def drop(app: App, mutations: tuple[str, ...], everything: bool, batch: str | No
 def retry(app: App, mutations: tuple[str, ...]) -> None:
     """Queue MUTATIONS again that were rejected, met a conflict or need a review. The old ones do not change."""
     with push.opened(app.settings) as (outbox, names):
-        old = [_find(outbox, each) for each in mutations]
-        for each in old:
-            if each.state not in ("rejected", "conflict", "needs_review"):
-                raise ConfigError(f"#{each.seq} is {each.state}: it can't be retried. Nothing was queued.")
-        _add(app, outbox, [enqueue.copy_for_retry(each) for each in old], names)
+        _add(app, outbox, make_retries(outbox, [_find(outbox, each) for each in mutations]), names)
 
 
 @queue.command("resolve", cls=IdCommand)

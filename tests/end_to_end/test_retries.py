@@ -1,0 +1,90 @@
+"""A change that is queued again takes effect once, and stands for the first one where its key or its record counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.world import Project, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.world import Remote
+
+PUSH = ("push", "--yes", "--json", "--settle-seconds", "0.05", "--allow", "delete", "--max-deletes", "9")
+
+
+@pytest.fixture(scope="module")
+def remote() -> Iterator[Remote]:
+    with serving("--deals", "20", "--seed", "31") as remote:
+        yield remote
+
+
+@pytest.fixture
+def bare(remote: Remote, tmp_path: Path) -> Iterator[Project]:
+    """A project without a warehouse: its pushes are quick."""
+    remote.clear_log()
+    yield Project(tmp_path / "bare", remote)
+    remote.clear_faults()
+
+
+def queue(project: Project, *words: str) -> None:
+    ran = project.here("queue", *words)
+    assert ran.code == 0, ran
+
+
+def push_refused(remote: Remote, project: Project) -> None:
+    """A push whose first addition of an organization is refused."""
+    remote.fault(kind="status", status=403, method="POST", path="/api/v2/organizations", nth=1)
+    assert project.here(*PUSH).code == 5
+    remote.clear_faults()
+
+
+def push_in_doubt(remote: Remote, project: Project) -> None:
+    """A push that leaves the first addition of an organization to a person."""
+    remote.fault(kind="reset_before", method="POST", path="/api/v2/organizations", nth=1)
+    assert project.here(*PUSH, "--create-doubt", "review").code == 5
+    remote.clear_faults()
+
+
+def live(remote: Remote, kind: str, name: str) -> list[dict[str, Any]]:
+    return [
+        each["record"] for each in remote.dump(kind) if each["record"]["name"] == name and each["state"] == "live"
+    ]
+
+
+def test_w2_a_change_is_queued_again_only_once(remote: Remote, bare: Project) -> None:
+    queue(bare, "add", "addOrganization", "name=Once")
+    push_refused(remote, bare)
+    queue(bare, "retry", "1", "#1")
+    again = bare.here("queue", "retry", "1")
+    assert (again.code, "#1 was queued again already, as #2, which is queued" in again.err) == (2, True)
+    assert bare.here(*PUSH).code == 0
+    assert bare.here("queue", "retry", "1").code == 2
+    assert len(live(remote, "organizations", "Once")) == 1
+
+
+def test_w2_a_retry_that_was_dropped_or_failed_leaves_one_more_try(remote: Remote, bare: Project) -> None:
+    queue(bare, "add", "addOrganization", "name=Third")
+    push_refused(remote, bare)
+    queue(bare, "retry", "1")
+    queue(bare, "drop", "2")
+    queue(bare, "retry", "1")
+    push_refused(remote, bare)
+    assert "pdsync queue retry 3" in bare.here("queue", "retry", "1").err
+    queue(bare, "retry", "3")
+    assert bare.here(*PUSH).code == 0
+    assert len(live(remote, "organizations", "Third")) == 1
+
+
+def test_w2_what_a_person_has_found_applied_is_not_queued_again(remote: Remote, bare: Project) -> None:
+    queue(bare, "add", "addOrganization", "name=Found")
+    push_in_doubt(remote, bare)
+    queue(bare, "resolve", "1", "--as", "applied")
+    refused = bare.here("queue", "retry", "1")
+    assert (refused.code, "recorded as applied" in refused.err) == (2, True)
+    queue(bare, "resolve", "1", "--as", "rejected")
+    queue(bare, "retry", "1")
