@@ -363,10 +363,12 @@ class Outbox(QueueReader):
 
 
 def free_key(db: sqlite3.Connection, key: str | None) -> None:
-    """Take a deduplication key from a mutation that changed nothing: a second try may use it."""
+    """Take a deduplication key from a mutation that changed nothing, nor do its retries: another one may use it."""
     db.execute(
-        "UPDATE mutations SET dedupe_key = NULL"
-        " WHERE dedupe_key = ? AND state IN ('cancelled', 'rejected', 'conflict')",
+        "WITH RECURSIVE tries(id, state) AS (SELECT id, state FROM mutations WHERE dedupe_key = ?1"
+        " UNION SELECT m.id, m.state FROM mutations m JOIN tries ON m.supersedes = tries.id)"
+        " UPDATE mutations SET dedupe_key = NULL WHERE dedupe_key = ?1"
+        " AND NOT EXISTS (SELECT 1 FROM tries WHERE state NOT IN ('cancelled', 'rejected', 'conflict'))",
         (key,),
     )
 

@@ -88,3 +88,29 @@ def test_w2_what_a_person_has_found_applied_is_not_queued_again(remote: Remote, 
     assert (refused.code, "recorded as applied" in refused.err) == (2, True)
     queue(bare, "resolve", "1", "--as", "rejected")
     queue(bare, "retry", "1")
+
+
+def test_w2_a_key_stays_taken_while_a_retry_stands_for_its_change(remote: Remote, bare: Project) -> None:
+    file = bare.folder / "rows.csv"
+    file.write_text("_key,name\nk1,Keyed\n", encoding="utf-8")
+    words = ("import", str(file), "--operation", "addOrganization")
+    queue(bare, *words)
+    push_refused(remote, bare)
+    queue(bare, "retry", "1")
+    push_refused(remote, bare)
+    queue(bare, "retry", "2")
+    assert bare.here(*PUSH).code == 0
+    assert "1 change not queued: its key was used before, by #1." in bare.here("queue", *words).err
+    assert bare.here(*PUSH).code == 0
+    assert len(live(remote, "organizations", "Keyed")) == 1
+
+
+def test_w2_a_key_is_free_where_no_retry_had_an_effect(remote: Remote, bare: Project) -> None:
+    words = ("add", "addOrganization", "name=Free", "--key", "k")
+    queue(bare, *words)
+    push_refused(remote, bare)
+    queue(bare, "retry", "1")
+    queue(bare, "drop", "2")
+    queue(bare, *words)
+    assert bare.here(*PUSH).code == 0
+    assert len(live(remote, "organizations", "Free")) == 1
