@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shlex
+from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -84,6 +85,7 @@ class PushReceipt(Struct):
     already_so: int = 0  # applied ones that nothing had to be sent for
     unverified: int = 0  # applied ones that were sent and answered, but that no read shows
     open: int = 0  # planned ones that have not ended
+    looked_up: dict[str, int] = {}  # those that an earlier push left with an unknown outcome: how they are known to end
     undoable: int = 0  # those that `undo` can take back
     not_undoable: list[str] = []  # why it can't take back others, each reason once
     requests: int = 0
@@ -231,7 +233,7 @@ async def push(
         settings: of the project.
         request: what to push, and under which limits.
         confirm: is shown the plan, unless it is empty, before anything is sent; False ends the push.
-        on_end: is called with each mutation of the plan that has ended.
+        on_end: is called with each mutation that has ended, and with each one whose outcome stays unknown.
         on_message: is called with a line for people.
 
     Returns:
@@ -249,12 +251,14 @@ async def push(
         async with _session(settings, request, on_message) as session:
             push_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
             resolved = await _resolve_unknown(session, request, push_id, on_message)
+            for each in _looked_up(session.outbox, resolved):
+                on_end(each)
             plan = await _plan(session, request, resolved)
             if plan.steps:
                 _guard(session, plan, request)
                 if not confirm(plan):
                     return None
-            receipt = await _apply(session, plan, push_id, request, on_end)
+            receipt = await _apply(session, plan, push_id, request, on_end, resolved)
             done = session.outbox.mutations_of_push(push_id, images=False)
             done += find_late(session.outbox, session.warehouse, push_id)
         if request.read_back:
@@ -287,6 +291,12 @@ async def _resolve_unknown(
     if trouble:
         raise trouble[0]
     return {each.id for each in unknown}
+
+
+def _looked_up(outbox: Outbox, resolved: set[str]) -> list[Mutation]:
+    """Those of the `resolved` mutations that are not to be sent again; of some the outcome is still unknown."""
+    found = (outbox.get(id) for id in resolved)
+    return sorted((each for each in found if each.state in (*ENDS, "unknown")), key=lambda each: each.seq)
 
 
 async def _plan(session: PushSession, request: PushRequest, resolved: set[str]) -> Plan:
@@ -366,10 +376,16 @@ def _command(request: PushRequest) -> str:
 
 
 async def _apply(
-    session: PushSession, plan: Plan, push_id: str, request: PushRequest, on_end: Callable[[Mutation], None]
+    session: PushSession,
+    plan: Plan,
+    push_id: str,
+    request: PushRequest,
+    on_end: Callable[[Mutation], None],
+    resolved: set[str],
 ) -> PushReceipt:
     outbox, identity = session.outbox, session.identity
     receipt = PushReceipt(push_id, datetime.now(UTC).replace(microsecond=0), estimated_tokens=plan.total_tokens)
+    receipt.looked_up = dict(Counter(each.state for each in _looked_up(outbox, resolved)))
     session.control.bind_company(identity.company_id, identity.company_name, identity.company_domain)
     outbox.push_log.save_plan(plan.hash, plan.company_id, len(plan.steps))
     outbox.push_log.start_push(push_id, plan.hash)
@@ -415,5 +431,6 @@ def _exit_code(receipt: PushReceipt, stopped: PdsyncError | None, *, interrupted
         return stopped.exit_code
     if stopped:
         return 1
-    failed = sum(count for end, count in receipt.outcomes.items() if end != "applied")
+    counts = (*receipt.outcomes.items(), *receipt.looked_up.items())
+    failed = sum(count for end, count in counts if end != "applied")
     return 5 if failed or receipt.open else 0

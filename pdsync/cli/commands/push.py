@@ -197,6 +197,7 @@ class _Progress:
     def start(self, total: int, tokens: int = 0) -> None:
         """Show the progress of a push, by the number of its mutations; `tokens`: what all of them cost."""
         self._total, self._tokens, self._began = total, tokens, time.monotonic()
+        self._ends.clear()  # those of an earlier push
         if self._status:
             self._status.start()
             self._update()
@@ -225,7 +226,7 @@ class _Progress:
             self._status.stop()
 
     def _update(self) -> None:
-        if self._status:
+        if self._status and self._total:
             self._status.update(self.text)
 
 
@@ -358,6 +359,9 @@ def _show_receipt(app: App, receipt: PushReceipt, seconds: float) -> None:
     parts = [f"{count:,} {outcome}" for outcome, count in counts.items() if count]
     after = f" and {receipt.read_back_tokens:,} to bring it into the warehouse" if receipt.read_back_tokens else ""
     app.note(f"\nPush {receipt.push_id}: {', '.join(parts) or 'nothing to do'}.")
+    if receipt.looked_up:
+        ends = ", ".join(f"{count:,} {end.replace('_', ' ')}" for end, count in receipt.looked_up.items())
+        app.note(f"Of an earlier push, whose answers were lost: {ends}.")
     if receipt.unverified:
         app.note(f"{receipt.unverified:,} of those applied: sent, not verifiable.")
     app.note(f"{counted(receipt.requests, 'request')}, {counted(receipt.tokens, 'token')}{after}, {seconds:.1f} s.")

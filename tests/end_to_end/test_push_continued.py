@@ -1,0 +1,66 @@
+"""A push that looks up what an earlier one left says how that ended, and does not end as complete where it did not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.world import Project, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.world import Remote
+
+PUSH = ("push", "--yes", "--settle-seconds", "0.05")
+ORGANIZATIONS = "/api/v2/organizations"
+
+
+@pytest.fixture(scope="module")
+def remote() -> Iterator[Remote]:
+    with serving("--deals", "20", "--seed", "31") as remote:
+        yield remote
+
+
+@pytest.fixture
+def bare(remote: Remote, tmp_path: Path) -> Iterator[Project]:
+    """A project without a warehouse: its pushes are quick."""
+    remote.clear_log()
+    yield Project(tmp_path / "bare", remote)
+    remote.clear_faults()
+
+
+def leave_unknown(remote: Remote, project: Project, kind: str = "reset_before") -> None:
+    """Push one addition whose answer is lost, while the list can't be read."""
+    assert project.here("queue", "add", "addOrganization", "name=In doubt").code == 0
+    remote.fault(kind=kind, method="POST", path=ORGANIZATIONS, nth=1)
+    remote.fault(kind="status", status=500, method="GET", path=ORGANIZATIONS, nth=2, times=999)
+    assert project.here(*PUSH).code == 5
+    assert project.control("SELECT state FROM mutations") == [("unknown",)]
+    remote.clear_faults()
+
+
+def test_o7_w1_an_outcome_that_stays_unknown_is_no_success(remote: Remote, bare: Project) -> None:
+    leave_unknown(remote, bare)
+    remote.fault(kind="status", status=500, method="GET", path=ORGANIZATIONS, nth=1, times=999)
+    ran = bare.here(*PUSH, "--json")
+    assert (ran.code, ran.summary["complete"], ran.summary["looked_up"]) == (5, False, {"unknown": 1}), ran
+    assert [(each["name"], each["state"]) for each in ran.events[:-1]] == [("#1", "unknown")]
+
+
+def test_o7_w1_what_needs_a_review_after_it_was_looked_up_is_no_success(remote: Remote, bare: Project) -> None:
+    leave_unknown(remote, bare)
+    ran = bare.here(*PUSH, "--create-doubt", "review")
+    assert ran.code == 5, ran
+    assert "#1 v2 addOrganization: needs review, it was not carried out" in ran.err
+    assert "Of an earlier push, whose answers were lost: 1 needs review." in ran.err
+    assert bare.here(*PUSH).code == 0  # the next one has nothing to do with it
+
+
+def test_o7_w1_what_had_been_carried_out_after_all_is_a_success(remote: Remote, bare: Project) -> None:
+    leave_unknown(remote, bare, "reset_after")
+    ran = bare.here(*PUSH)
+    assert ran.code == 0, ran
+    assert "Of an earlier push, whose answers were lost: 1 applied." in ran.err
