@@ -22,7 +22,7 @@ from pdsync.core import catalogue
 from pdsync.core.account import fetch_account
 from pdsync.core.control import Control, Lock
 from pdsync.core.log import log
-from pdsync.core.wording import counted
+from pdsync.core.wording import counted, number_ranges
 from pdsync.errors import AuthError, ConfigError, GuardTripped, PdsyncError, ProjectLocked, Stopped, WrongCompany
 from pdsync.model import LEFT_BY_PUSH
 from pdsync.runner import connection as client
@@ -37,10 +37,10 @@ from pdsync.writeback.known_records import KnownRecords
 from pdsync.writeback.plan import load as load_plan
 from pdsync.writeback.resolver import NameResolver
 from pdsync.writeback.shapes import find_stream
-from pdsync.writeback.unknown_outcomes import UnknownOutcomes, probe_waits_s
+from pdsync.writeback.unknown_outcomes import UnknownOutcomes, hold_back_later, probe_waits_s
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
     import duckdb
@@ -253,7 +253,7 @@ async def push(
             resolved = await _resolve_unknown(session, request, push_id, on_message)
             for each in _looked_up(session.outbox, resolved):
                 on_end(each)
-            plan = await _plan(session, request, resolved)
+            plan = await _plan(session, request, resolved, _hold_back_later(session, on_message))
             if plan.steps:
                 _guard(session, plan, request)
                 if not confirm(plan):
@@ -299,10 +299,19 @@ def _looked_up(outbox: Outbox, resolved: set[str]) -> list[Mutation]:
     return sorted((each for each in found if each.state in (*ENDS, "unknown")), key=lambda each: each.seq)
 
 
-async def _plan(session: PushSession, request: PushRequest, resolved: set[str]) -> Plan:
+def _hold_back_later(session: PushSession, on_message: Callable[[str], None]) -> Collection[str]:
+    """The ids of the queued mutations that would overtake one whose outcome is still unknown."""
+    waiting = hold_back_later(session.outbox)
+    if waiting:
+        numbers = number_ranges(waiting.values())
+        on_message(f"Not sent as long as the outcome of a change before it is unknown: {numbers}.")
+    return waiting.keys()
+
+
+async def _plan(session: PushSession, request: PushRequest, resolved: set[str], waiting: Collection[str]) -> Plan:
     """The plan of the queue, or the saved one without those of the `resolved` mutations that are not to be sent."""
     if request.plan is None:
-        return await _make(session, request)
+        return await _make(session, request, waiting=waiting)
     plan = load_plan(request.plan)
     if plan.company_id != session.identity.company_id:
         raise WrongCompany(
@@ -317,7 +326,7 @@ async def _plan(session: PushSession, request: PushRequest, resolved: set[str]) 
     for step in plan.steps:
         mutation = session.outbox.get(step.mutation)
         if mutation.state == "queued":
-            steps.append(step)
+            steps += [step] if mutation.id not in waiting else []
         elif mutation.id not in resolved:
             raise ConfigError(
                 f"{request.plan}: #{step.seq} is {mutation.state} now.\n"
@@ -326,11 +335,14 @@ async def _plan(session: PushSession, request: PushRequest, resolved: set[str]) 
     return replace(plan, steps=tuple(steps))
 
 
-async def _make(session: PushSession, request: PushRequest, left: Sequence[Mutation] = ()) -> Plan:
-    """The plan of what is queued, and of what an interrupted push `left`, which the next push queues again."""
+async def _make(
+    session: PushSession, request: PushRequest, left: Sequence[Mutation] = (), waiting: Collection[str] = ()
+) -> Plan:
+    """The plan of what is queued, without those `waiting`, and of what an interrupted push `left`."""
     operation = catalogue.operation(request.operation).name if request.operation else None
     states: tuple[State, ...] = ("queued", *LEFT_BY_PUSH) if left else ("queued",)
-    mutations = session.outbox.mutations(states, operation=operation, batch=request.batch)
+    queued = session.outbox.mutations(states, operation=operation, batch=request.batch)
+    mutations = [each for each in queued if each.id not in waiting]
     is_pipedrive = (urlsplit(session.settings.base_url).hostname or "").endswith("pipedrive.com")  # and no sandbox
     identity = session.identity
     company = (identity.company_id, identity.company_name, identity.company_domain if is_pipedrive else None)

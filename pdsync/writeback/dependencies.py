@@ -16,7 +16,7 @@ from pdsync.writeback.record_names import referenced_stream
 from pdsync.writeback.shapes import shape
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from pdsync.model import Mutation
 
@@ -42,6 +42,16 @@ def find_predecessors(mutations: Sequence[Mutation]) -> dict[str, set[str]]:
         for record in links - writes:
             readers.setdefault(record, []).append(each.id)
     return waits
+
+
+def find_waiting(mutations: Iterable[Mutation], unknown: Collection[Mutation]) -> dict[str, int]:
+    """Those of `mutations` that would overtake one whose outcome is `unknown`: id → the number of that one."""
+    held = {each.id: each.seq for each in unknown}
+    waiting: dict[str, int] = {}
+    for id, before in find_predecessors(sorted([*mutations, *unknown], key=lambda each: each.seq)).items():
+        if id not in held and (first := [held[other] for other in before if other in held]):
+            held[id] = waiting[id] = min(first)
+    return waiting
 
 
 def _find_records(mutation: Mutation) -> tuple[set[str], set[str]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pdsync.core.log import log
 from pdsync.errors import AuthError, PdsyncError, Stopped
 from pdsync.writeback import lost_updates
+from pdsync.writeback.dependencies import find_waiting
 from pdsync.writeback.prepared import HeldBack, prepare_to_send
 from pdsync.writeback.probe import probe_write
 from pdsync.writeback.shapes import record_key
@@ -33,6 +34,17 @@ _WAIT_FACTORS = (1, 1, 6, 60)
 def probe_waits_s(settle_s: float) -> tuple[float, ...]:
     """Seconds before each probe, where a lost write may take `settle_s` seconds to show."""
     return tuple(settle_s * factor for factor in _WAIT_FACTORS)
+
+
+def hold_back_later(outbox: Outbox) -> dict[str, int]:
+    """The queued mutations that would overtake one whose outcome is unknown, by id with their numbers.
+
+    The queue says of each what it waits for.
+    """
+    queued = {each.id: each for each in outbox.mutations(["queued"], images=False)}
+    waiting = find_waiting(queued.values(), outbox.mutations(["unknown"], images=False))
+    outbox.release({id: f"#{seq} before it has an unknown outcome" for id, seq in waiting.items()})
+    return {id: queued[id].seq for id in waiting}
 
 
 class UnknownOutcomes:

@@ -51,9 +51,7 @@ def push_in_doubt(remote: Remote, project: Project) -> None:
 
 
 def live(remote: Remote, kind: str, name: str) -> list[dict[str, Any]]:
-    return [
-        each["record"] for each in remote.dump(kind) if each["record"]["name"] == name and each["state"] == "live"
-    ]
+    return [each["record"] for each in remote.dump(kind) if each["record"]["name"] == name and each["state"] == "live"]
 
 
 def test_w2_a_change_is_queued_again_only_once(remote: Remote, bare: Project) -> None:
