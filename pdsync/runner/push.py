@@ -36,6 +36,7 @@ from pdsync.writeback.guards import Consent
 from pdsync.writeback.known_records import KnownRecords
 from pdsync.writeback.plan import load as load_plan
 from pdsync.writeback.resolver import NameResolver
+from pdsync.writeback.retries import follow_retries
 from pdsync.writeback.shapes import find_stream
 from pdsync.writeback.unknown_outcomes import UnknownOutcomes, hold_back_later, probe_waits_s
 
@@ -342,7 +343,7 @@ async def _make(
     operation = catalogue.operation(request.operation).name if request.operation else None
     states: tuple[State, ...] = ("queued", *LEFT_BY_PUSH) if left else ("queued",)
     queued = session.outbox.mutations(states, operation=operation, batch=request.batch)
-    mutations = [each for each in queued if each.id not in waiting]
+    mutations = follow_retries(session.outbox, (each for each in queued if each.id not in waiting))
     is_pipedrive = (urlsplit(session.settings.base_url).hostname or "").endswith("pipedrive.com")  # and no sandbox
     identity = session.identity
     company = (identity.company_id, identity.company_name, identity.company_domain if is_pipedrive else None)

@@ -19,6 +19,7 @@ from pdsync.writeback import fresh_reads
 from pdsync.writeback.dependencies import find_predecessors
 from pdsync.writeback.estimate import CANARY
 from pdsync.writeback.prepared import HeldBack
+from pdsync.writeback.retries import follow_retries
 from pdsync.writeback.sender import Sender
 from pdsync.writeback.verification import MACHINE_ERRORS, Ending, give_up, settle
 
@@ -133,7 +134,7 @@ class PushExecutor:
         mutations = [self.outbox.get(step.mutation) for step in self.plan.steps]
         settled = [step for step in self.plan.steps if step.mutation not in self._steps]
         failed = {step.mutation for step in settled if step.fate in ("rejected", "conflict")}
-        for id, before in find_predecessors(mutations).items():
+        for id, before in find_predecessors(follow_retries(self.outbox, mutations)).items():
             if id not in self._steps:
                 continue
             if before & failed:

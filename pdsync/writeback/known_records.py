@@ -89,10 +89,10 @@ class KnownRecords:
         """
         for id in sorted(mutation.references - set(planned)):
             try:
-                other = self._outbox.get(id)
+                other, remote_id = self._outbox.stand_in(id)
             except ConfigError:
                 return id
-            if other.state != "applied" or other.remote_id is None:
+            if remote_id is None and other.id not in planned:
                 return other.seq
         return None
 

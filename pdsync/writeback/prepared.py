@@ -73,18 +73,18 @@ def prepare_to_send(outbox: Outbox, mutation: Mutation, payload: dict[str, Any])
     filled = dict(payload)
     for name, value in payload.items():
         if isinstance(value, dict) and "$ref" in value:
-            other = _find_referenced(outbox, value["$ref"])
-            if other.state != "applied" or other.remote_id is None:
+            other, remote_id = _find_referenced(outbox, value["$ref"])
+            if remote_id is None:
                 raise HeldBack(f"#{other.seq}, which it refers to, was not applied")
-            filled[name] = other.remote_id
+            filled[name] = remote_id
     if mutation.verb == "add" and "origin_id" in catalogue.operation(mutation.operation).body:
         filled.setdefault("origin_id", f"pdsync:{mutation.id}")  # no other record has this marker
     return prepare(mutation, filled)
 
 
-def _find_referenced(outbox: Outbox, id: str) -> Mutation:
+def _find_referenced(outbox: Outbox, id: str) -> tuple[Mutation, str | None]:
     try:
-        return outbox.get(id)
+        return outbox.stand_in(id)
     except ConfigError as error:
         raise ConfigError(f"not sent: it refers to mutation {id}, which is not queued. Queue it again.") from error
 

@@ -174,6 +174,27 @@ class QueueReader:
         found = self._select("supersedes = ? AND state <> 'cancelled'", id, images=False)
         return found[-1] if found else None
 
+    def stand_in(self, id: str) -> tuple[Mutation, str | None]:
+        """The mutation that counts where another refers to the one with this id, and the id of the record it added.
+
+        That is the mutation itself, or its last retry. The record may also be the one that a person has found.
+
+        Raises:
+            ConfigError: there is none with this id.
+        """
+        mutation = self.get(id)
+        if mutation.state == "applied":
+            return mutation, mutation.remote_id
+        resolution = self.resolution(id) if mutation.state == "needs_review" else None
+        if (
+            resolution
+            and resolution["verdict"] == "applied"
+            and (found := resolution["remote_id"] or mutation.remote_id)
+        ):
+            return mutation, found
+        retry = self.retry_of(id)
+        return self.stand_in(retry.id) if retry else (mutation, None)
+
     def key_and_binding(self, id: str) -> tuple[str | None, str | None]:
         """The deduplication key of a mutation, and the record that it is bound to ("deals/12")."""
         key, bound = self.control.rows("SELECT dedupe_key, bound FROM mutations WHERE id = ?", id)[0]

@@ -1,8 +1,13 @@
-"""Queues a mutation a second time that a push did not apply: once, so that two retries do not both take effect."""
+"""Queues a mutation a second time that a push did not apply: once, so that two retries do not both take effect.
+
+What refers to the record that the first one was to add refers to that of the retry from then on.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from pdsync.errors import ConfigError
 from pdsync.writeback.enqueue import copy_for_retry
@@ -39,3 +44,35 @@ def make_retries(queue: QueueReader, mutations: Iterable[Mutation]) -> list[Entr
                 f"If that is wrong: pdsync queue resolve {each.seq} --as rejected"
             )
     return [copy_for_retry(each) for each in once.values()]
+
+
+def follow_retries(queue: QueueReader, mutations: Iterable[Mutation]) -> list[Mutation]:
+    """`mutations`, whose references to one that was queued again are to its last retry, which comes before them.
+
+    Otherwise they stay in the order in which they were given.
+    """
+    followed = {each.id: _follow(queue, each) for each in mutations}
+    ordered: dict[str, Mutation] = {}
+
+    def place(mutation: Mutation) -> None:
+        for id in sorted(mutation.references & followed.keys() - ordered.keys()):
+            place(followed[id])
+        ordered.setdefault(mutation.id, mutation)
+
+    for each in followed.values():
+        place(each)
+    return list(ordered.values())
+
+
+def _follow(queue: QueueReader, mutation: Mutation) -> Mutation:
+    payload = {name: _followed(queue, value) for name, value in mutation.payload.items()}
+    return replace(mutation, payload=payload) if payload != mutation.payload else mutation
+
+
+def _followed(queue: QueueReader, value: Any) -> Any:
+    if not isinstance(value, dict) or "$ref" not in value:
+        return value
+    try:
+        return {"$ref": queue.stand_in(value["$ref"])[0].id}
+    except ConfigError:  # it is not in the queue any more
+        return value

@@ -49,7 +49,7 @@ class _Push:
         for each in done:
             if each.verb == "update":
                 self.updates.setdefault(_find_target(outbox, each), []).append(each)
-            self.referred |= each.references
+            self.referred |= {outbox.stand_in(id)[0].id for id in each.references}
             self.referred |= {str(value) for name, value in each.payload.items() if name.endswith("_id")}
             parts = (each.target or "").split("/")
             self.parents |= {"/".join(parts[:end]) for end in range(2, len(parts))}
@@ -236,7 +236,7 @@ def _find_target(outbox: Outbox, update: Mutation) -> str | None:
 
 
 def _remote_id(outbox: Outbox, value: Any) -> Any:
-    return outbox.get(value["$ref"]).remote_id if isinstance(value, dict) and "$ref" in value else value
+    return outbox.stand_in(value["$ref"])[1] if isinstance(value, dict) and "$ref" in value else value
 
 
 def _as_value(operation: Operation, name: str, value: Any) -> Any:

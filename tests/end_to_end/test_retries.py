@@ -112,3 +112,48 @@ def test_w2_a_key_is_free_where_no_retry_had_an_effect(remote: Remote, bare: Pro
     queue(bare, *words)
     assert bare.here(*PUSH).code == 0
     assert len(live(remote, "organizations", "Free")) == 1
+
+
+def queue_children(project: Project, name: str) -> None:
+    queue(project, "add", "addOrganization", f"name={name}")
+    queue(project, "add", "addPerson", f"name={name}", "org_id=@#1")
+    queue(project, "add", "updatePerson", "id=@#2", "phones=12")
+
+
+def test_w1_what_refers_to_a_retried_addition_is_sent_after_it(remote: Remote, bare: Project) -> None:
+    queue_children(bare, "Family")
+    push_refused(remote, bare)
+    queue(bare, "retry", "1")
+    steps = [each for each in bare.here("push", "--dry-run", "--json").events if each["event"] == "step"]
+    assert [(each["seq"], each["warnings"]) for each in steps] == [(4, []), (2, []), (3, [])]
+    assert bare.here(*PUSH).code == 0
+    ((organization,), (person,)) = (live(remote, kind, "Family") for kind in ("organizations", "persons"))
+    assert (person["org_id"], person["phones"][0]["value"]) == (organization["id"], "12")
+    assert bare.here("undo", "last").code == 0
+    assert bare.here(*PUSH).code == 0
+    assert live(remote, "organizations", "Family") == live(remote, "persons", "Family") == []
+
+
+def test_w1_what_refers_to_an_addition_that_a_person_has_found_is_sent(remote: Remote, bare: Project) -> None:
+    queue_children(bare, "Clan")
+    push_in_doubt(remote, bare)
+    assert bare.here(*PUSH).code == 5
+    assert live(remote, "persons", "Clan") == []
+    made = remote.post("act", method="POST", path="/api/v2/organizations", body={"name": "Clan"})["data"]
+    queue(bare, "resolve", "1", "--as", "applied", "--record", str(made["id"]))
+    assert bare.here(*PUSH).code == 0
+    (person,) = live(remote, "persons", "Clan")
+    assert (person["org_id"], person["phones"][0]["value"]) == (made["id"], "12")
+
+
+def test_w1_what_refers_to_a_retry_that_failed_too_waits_for_the_next(remote: Remote, bare: Project) -> None:
+    queue_children(bare, "Tribe")
+    push_refused(remote, bare)
+    queue(bare, "retry", "1")
+    push_refused(remote, bare)
+    (step, _) = (each for each in bare.here("push", "--dry-run", "--json").events if each["event"] == "step")
+    assert step["warnings"] == ["not sent as long as #4, which it refers to, is not applied"]
+    queue(bare, "retry", "4")
+    assert bare.here(*PUSH, "--limit", "1").code == 0
+    assert bare.here(*PUSH).code == 0
+    assert len(live(remote, "persons", "Tribe")) == 1
