@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from pdsync.cli import ids, plan_html, render, tables
 from pdsync.cli.app import App, Command
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 30  # steps on a screen; what is refused, conflicts, merges and deletions are always shown
 _RANKS = ("rejected", "conflict", "merge", "deletion", "change", "already_so")  # of steps on a screen
+_OF_PLANS = ("policy", "operation", "batch", "limit")  # options that decide what is planned, and how
 _TRIES = 3  # to answer a question
 _REASONS = 3  # why something can't be undone
 _FATES = {"send": "", "already_so": "already so", "rejected": "refused", "conflict": "conflict"}
@@ -108,6 +110,13 @@ def push(
         raise ConfigError("--out and --html go with --dry-run. Nothing was sent.")
     if plan and dry_run:
         raise ConfigError("A saved plan is carried out as it is; --dry-run plans the queue. Nothing was sent.")
+    context = click.get_current_context()
+    chosen = [each for each in _OF_PLANS if context.get_parameter_source(each) is ParameterSource.COMMANDLINE]
+    if plan and chosen:
+        raise ConfigError(
+            f"A saved plan is carried out as it is: --{' and --'.join(chosen)} can't change it. Nothing was sent.\n"
+            "Make a plan with that option: push --dry-run --out"
+        )
     allowed = frozenset(word.strip() for word in allow.split(",") if word.strip())
     if unknown := allowed - set(guards.ALLOWABLE):
         raise ConfigError(f"--allow {', '.join(unknown)}: it may be {', '.join(guards.ALLOWABLE)}. Nothing was sent.")
