@@ -17,9 +17,11 @@ from msgspec import Struct, structs
 from pdsync.core import catalogue, cells
 from pdsync.core.request_builder import check
 from pdsync.errors import ConfigError
+from pdsync.writeback.equality import fields
 from pdsync.writeback.messages import row_reason
 from pdsync.writeback.outbox import Entry, Reference
-from pdsync.writeback.shapes import describe_self_link, shape
+from pdsync.writeback.prepared import body_of
+from pdsync.writeback.shapes import describe_self_link, is_field_of_record, shape
 from pdsync.writeback.typed_values import InvalidValue, refuse_not_finite
 
 if TYPE_CHECKING:
@@ -159,7 +161,7 @@ def make_entries(
                 name=str(as_name) if as_name is not None else None,
                 styles=styles,
             )
-            good.append(structs.replace(entry, expected=_expected(row.get(EXPECTED))))
+            good.append(structs.replace(entry, expected=_expected(names, operation, row.get(EXPECTED))))
         except ConfigError as error:
             bad.append(BadRow(number, dict(row), row_reason(error)))
     return good, bad
@@ -200,15 +202,27 @@ def export_rows(mutations: Sequence[Mutation]) -> Iterator[dict[str, Any]]:
         )
 
 
-def _expected(value: object) -> dict[str, Any] | None:
-    """The values that a record has to have, from a row; in a text file they are JSON."""
+def _expected(names: NameResolver, operation: Operation, value: object) -> dict[str, Any] | None:
+    """The values that a record has to have, from a row, by the fields as the record shows them.
+
+    In a text file they are JSON. A name that the record does not show would never be compared, so it is refused.
+    """
     if value is None or value == "":
         return None
     try:
         read = msgspec.json.decode(value) if isinstance(value, str) else _as_json(value)
-        return msgspec.convert(read, dict[str, Any])
+        given = msgspec.convert(read, dict[str, Any])
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise ConfigError(f"the column {EXPECTED!r} is no JSON object: it has fields with their values") from error
+    if shape(operation).verb not in ("update", "delete"):
+        raise ConfigError(f"{operation.name} takes no {EXPECTED!r}: only an update or a deletion compares them")
+    expected: dict[str, Any] = {}
+    for name, wanted in given.items():
+        if is_field_of_record(operation, name):
+            expected[name] = wanted
+        else:
+            expected |= dict(fields(body_of(operation, names.resolve(operation, {name: wanted}))))
+    return expected
 
 
 def _refuse_infinite(operation: Operation, given: Mapping[str, object]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pdsync.model import Operation, Stream, Verb, Version
 
 _PATH_PARAM = re.compile(r"{(.+?)}")
+_CODE = re.compile(r"[0-9a-f]{40}")  # of a custom field
 _PREFIX = re.compile(r"^/(api/)?v[12]/")
 _KEYS = ("id", "field_code", "uuid", "user_id")  # fields that identify a record; the first that it has counts
 LINKED_RECORDS = ("rel_owner_org_id", "rel_linked_org_id")  # that a relationship of organizations links
@@ -117,6 +118,17 @@ def row_key(stream: Stream, target: str) -> str:
     """The key of the row of the record at `target` in the table of `stream`."""
     ids = target.split("/")[1::2]
     return "/".join(ids) if stream.column(stream.key).join else ids[-1]
+
+
+def is_field_of_record(operation: Operation, name: str) -> bool:
+    """Whether the record that an operation changes may show a field `name`, as `equality.fields` names it."""
+    shaped = shape(operation)
+    stream, add = find_stream(shaped.kind), find_add_operation(shaped.kind, operation.version)
+    code = name.removeprefix("custom_fields/") if operation.version == "v2" else name
+    is_custom = bool(_CODE.match(code)) and (operation.version == "v1" or code != name)
+    if stream is None or is_custom or name in operation.body or (add and name in add.body):
+        return True
+    return any(stream.column(each).path(each, operation.version).split("/")[0] == name for each in stream.columns)
 
 
 def describe_self_link(operation: Operation, params: Mapping[str, Any]) -> str | None:

@@ -15,6 +15,7 @@ from pdsync.errors import CatalogueError, ConfigError
 from pdsync.writeback import enqueue
 from pdsync.writeback.outbox import Reference
 from pdsync.writeback.resolver import NameResolver
+from tests.writeback.company import SIZE, open_company
 from tests.writeback.kit import bring_to, entry, open_outbox
 
 if TYPE_CHECKING:
@@ -232,3 +233,40 @@ def test_expected_values_that_are_no_object_are_refused(value: object) -> None:
     row = {"id": 1, "title": "x", "_expected": value}
     good, bad = enqueue.make_entries(NAMES, catalogue.operation("updateDeal"), [row], null_clears=True)
     assert (good, "the column '_expected' is no JSON object" in bad[0].why) == ([], True)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (
+            {"title": "Old", "update_time": "2026-03-01T00:00:00Z"},
+            {"title": "Old", "update_time": "2026-03-01T00:00:00Z"},
+        ),
+        ({"owner": "Anna Berg", "stage_id": None}, {"owner_id": 1, "stage_id": None}),
+        ({"Deal size": "Large"}, {f"custom_fields/{SIZE}": 1}),
+        ({f"custom_fields/{SIZE}": 1}, {f"custom_fields/{SIZE}": 1}),
+        ({SIZE: 1}, {f"custom_fields/{SIZE}": 1}),
+    ],
+)
+def test_w6_expected_values_go_by_the_names_that_the_record_shows(
+    given: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    row = {"id": 1, "title": "x", "_expected": given}
+    names = NameResolver(open_company())
+    good, bad = enqueue.make_entries(names, catalogue.operation("updateDeal"), [row], null_clears=True)
+    assert ([each.expected for each in good], bad) == ([expected], [])
+
+
+@pytest.mark.parametrize(
+    ("operation", "row", "why"),
+    [
+        ("updateDeal", {"id": 1, "title": "x", "_expected": {"titel": "Old"}}, "no parameter 'titel'"),
+        ("deleteDeal", {"id": 1, "_expected": {"tytle": "Old"}}, "no parameter 'tytle'"),
+        ("addDeal", {"title": "x", "_expected": {"title": "Old"}}, "takes no '_expected'"),
+    ],
+)
+def test_w6_expected_values_that_would_never_be_compared_are_refused(
+    operation: str, row: dict[str, Any], why: str
+) -> None:
+    good, bad = enqueue.make_entries(NAMES, catalogue.operation(operation), [row], null_clears=True)
+    assert (good, why in bad[0].why) == ([], True), bad
