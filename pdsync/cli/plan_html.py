@@ -100,9 +100,10 @@ def render_page(plan: Plan, held_back: str | None, labels: PlanLabels | None = N
 
 def _summary(plan: Plan) -> str:
     sending, merges = plan.sending, sum(step.verb == "merge" for step in plan.sending)
-    deletes, left = sum(step.deletes for step in sending), len(plan.steps) - len(sending)
+    sent = len(sending) - plan.waiting
+    deletes, left = sum(step.deletes for step in sending if not step.waits), len(plan.steps) - sent
     among = [counted(count, noun) for count, noun in ((merges, "merge"), (deletes, "deletion")) if count]
-    text = f"{counted(len(sending), 'change')} will be sent"
+    text = f"{counted(sent, 'change')} will be sent"
     text += f", among them {' and '.join(among)}" if among else ""
     return f"{text}; {left:,} will not." if left else f"{text}."
 

@@ -61,6 +61,7 @@ class Step(Struct, frozen=True):
     moves: dict[str, list[str]] = {}  # of a merge: what belongs to the loser, list operation → ids
     into: str | None = None  # of a merge: the target of the record that stays
     after: int | None = None  # the number of the unsent mutation whose effect decides the fate: it is carried out first
+    waits: bool = False  # for another that is not applied: it stays in the queue
 
     @property
     def deletes(self) -> int:
@@ -84,8 +85,13 @@ class Plan(Struct, frozen=True):
 
     @property
     def sending(self) -> list[Step]:
-        """The steps that send something."""
+        """The steps that send something, also those that wait: guards count them."""
         return [step for step in self.steps if step.fate == "send"]
+
+    @property
+    def waiting(self) -> int:
+        """How many of `sending` this push will not send, as they wait for another that is not applied."""
+        return sum(step.waits for step in self.sending)
 
     @property
     def tokens(self) -> int:

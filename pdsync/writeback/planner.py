@@ -16,6 +16,7 @@ from pdsync.errors import WrongCompany
 from pdsync.writeback import fresh_reads, merge_preview
 from pdsync.writeback.amounts import find_currency
 from pdsync.writeback.completion import complete
+from pdsync.writeback.dependencies import find_predecessors
 from pdsync.writeback.effects import read_entries_to_delete
 from pdsync.writeback.equality import equivalent, fields, snapshot_fields, value_in
 from pdsync.writeback.estimate import estimate_read_tokens
@@ -81,7 +82,7 @@ async def make_plan(
             to_delete := await read_entries_to_delete(http, one.operation, one.payload)
         ):
             planner.to_delete[id] = to_delete
-    steps = tuple(planner.plan(one) for one in prepared)
+    steps = _mark_waiting(mutations, [planner.plan(one) for one in prepared])
     now = datetime.now(UTC).replace(microsecond=0)
     carried_out = [
         one.with_payload(step.payload)
@@ -148,7 +149,7 @@ class Planner:
         after = self._find_decisive(prepared, decision)
         preview = self._preview(prepared, record, decision)
         seen = self._is_known(prepared)
-        warnings = (*preview.warnings, *self._warn_of_parent(prepared, decision))
+        parent = self._warn_of_parent(prepared, decision)
         self._apply(prepared, decision)
         to_delete = self.to_delete.get(mutation.id)
         return Step(
@@ -168,10 +169,11 @@ class Planner:
             seen=seen,
             reason=decision.reason,
             detail=self._detail(prepared, decision, after),
-            warnings=warnings,
+            warnings=(*preview.warnings, *parent),
             moves=self.moves.get(mutation.id, {}),
             into=prepared.addresses[1].target if mutation.verb == "merge" and prepared.addresses else None,
             after=after,
+            waits=bool(parent),
         )
 
     # What the decision is made from.
@@ -344,6 +346,21 @@ class Planner:
         """The record that a mutation is about, as the mutations before it leave it; None if it is not there."""
         image = next(iter(self._addressed(prepared)), None)
         return image.record if image and not image.is_gone else None
+
+
+def _mark_waiting(mutations: Sequence[Mutation], steps: Sequence[Step]) -> tuple[Step, ...]:
+    """`steps`, those marked that are held back because one before them is refused, in conflict, or waits itself."""
+    marked = {step.mutation: step for step in steps}
+    failed: dict[str, int] = {}
+    for id, before in find_predecessors(mutations).items():
+        step = marked[id]
+        first = min((failed[other] for other in before if other in failed), default=None)
+        if first is not None and step.fate == "send" and not step.waits:
+            warning = f"not sent as long as #{first} before it is not applied"
+            step = marked[id] = replace(step, warnings=(*step.warnings, warning), waits=True)
+        if step.waits or (step.fate in ("rejected", "conflict") and step.after is None):
+            failed[id] = step.seq
+    return tuple(marked.values())
 
 
 def title_of(record: Mapping[str, Any]) -> str | None:

@@ -245,9 +245,9 @@ def _consents(app: App, plan: Plan) -> bool:
         what = "emptied" if value in (None, "", []) else f"set to {render.brief(render.cell(value, exact=True))}"
         if not _confirm(app, clean(f"{count:,} of {total:,} records get {field} {what}. Is this intended?")):
             return False
-    if not plan.sending:
+    if len(plan.sending) == plan.waiting:
         return True
-    what = f"{counted(len(plan.sending), 'change')} to {clean(plan.company)}"
+    what = f"{counted(len(plan.sending) - plan.waiting, 'change')} to {clean(plan.company)}"
     merges = sum(step.verb == "merge" for step in plan.sending)
     if not merges:
         return _confirm(app, f"Send {what}?")
@@ -330,10 +330,11 @@ def _totals(plan: Plan) -> dict[str, Any]:
     return {
         "mutations": len(plan.steps),
         "fates": fates,
-        "requests": len(plan.sending),
+        "requests": len(plan.sending) - plan.waiting,
+        "waiting": plan.waiting,
         "tokens": plan.tokens,
         "tokens_spent": plan.spent_tokens,
-        "deletes": sum(step.deletes for step in plan.sending),
+        "deletes": sum(step.deletes for step in plan.sending if not step.waits),
         "merges": sum(step.verb == "merge" for step in plan.sending),
         "hash": plan.hash,
         "expires_at": plan.expires_at.isoformat(),
@@ -346,6 +347,7 @@ def _summarize(plan: Plan) -> str:
     totals = _totals(plan)
     final = [counted(totals[f"{what}s"], what) for what in ("merge", "delete") if totals[f"{what}s"]]
     parts = [f"{totals['requests']:,} to send" + (f" ({', '.join(final)})" if final else "")]
+    parts += [f"{plan.waiting:,} held back"] if plan.waiting else []
     parts += [f"{count:,} {_FATES[fate]}" for fate, count in totals["fates"].items() if count and fate != "send"]
     return (
         f"{counted(len(plan.steps), 'change')}: {', '.join(parts)}.\n"
