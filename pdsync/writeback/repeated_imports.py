@@ -84,20 +84,27 @@ def find_earlier(queue: QueueReader, entries: Sequence[Entry]) -> list[Mutation]
 def split_waiting(queue: QueueReader, entries: Sequence[Entry]) -> tuple[list[Entry], list[Mutation]]:
     """The entries whose change does not wait in the queue, and the mutations that make the changes of the others.
 
-    A mutation stands for one entry. A reference to an entry that is left out becomes one to its mutation. Entries with
-    a key of their own are left to their keys.
+    A mutation stands for one entry; for an update or a deletion only where no other change of its record comes between,
+    as their order decides what the record has in the end. A reference to an entry that is left out becomes one to its
+    mutation. Entries with a key of their own are left to their keys.
     """
     waiting: dict[str, list[Mutation]] = {}
+    last: dict[str | None, str] = {}  # target → the hash of the last change of it, in the queue or of `entries`
     if any(each.key is None for each in entries):
         for mutation in queue.mutations(["queued"], images=False):
             hashed = _hash([mutation], lambda other: f"#{queue.get(other).seq}")
             waiting.setdefault(hashed, []).append(mutation)
+            last[mutation.target] = hashed
     numbers: dict[str, str] = {}  # of the mutations of named entries, by the name
     kept: list[Entry] = []
     found: list[Mutation] = []
     for each in entries:
-        same = waiting.get(_hash([each], lambda name: f"#{numbers.get(name, name).lstrip('#')}"))
-        if each.key is not None or not same:
+        hashed = _hash([each], lambda name: f"#{numbers.get(name, name).lstrip('#')}")
+        same = waiting.get(hashed)
+        may_repeat = each.target is not None and each.verb in ("update", "delete")
+        is_overtaken = may_repeat and last.get(each.target) != hashed
+        last[each.target] = hashed
+        if each.key is not None or not same or is_overtaken:
             kept.append(each)
             continue
         found.append(same.pop(0))

@@ -129,3 +129,16 @@ def test_all_of_a_file_is_refused_and_of_a_part_the_rest_is_queued(tmp_path: Pat
     assert len(notes) == 1
     assert notes[0].startswith("3 of 4 changes of a.csv left out: in the queue already as #1 to #2, #4.")
     assert "--again" in notes[0]
+
+
+def test_w5_what_another_change_of_its_record_comes_after_is_queued_again(tmp_path: Path) -> None:
+    outbox = open_outbox(tmp_path)
+    one, other = rows("A")[0], rows("B")[0]
+    outbox.add([one])
+    kept, waiting = repeated_imports.split_waiting(outbox, [other, one])
+    assert (kept, waiting) == ([other, one], [])
+    outbox.add([other])
+    kept, waiting = repeated_imports.split_waiting(outbox, [one])
+    assert (kept, waiting) == ([one], [])
+    kept, waiting = repeated_imports.split_waiting(outbox, [other])
+    assert (kept, [each.seq for each in waiting]) == ([], [2])
