@@ -87,6 +87,11 @@ def make_entry(
     """
     shaped = shape(operation)
     params = _as_json(names.resolve(operation, _refuse_infinite(operation, given), styles))
+    params |= {  # "012" is the record 12: changes of one record are sent in order
+        field: str(int(value))
+        for field, param in operation.path_params.items()
+        if param.type == "integer" and isinstance(value := params.get(field), str) and value.isdecimal()
+    }
     if name is not None and shaped.verb != "add":
         raise ConfigError(
             f"{operation.name} adds no record that others could refer to as {name!r}. Nothing was queued."

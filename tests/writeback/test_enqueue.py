@@ -270,3 +270,11 @@ def test_w6_expected_values_that_would_never_be_compared_are_refused(
 ) -> None:
     good, bad = enqueue.make_entries(NAMES, catalogue.operation(operation), [row], null_clears=True)
     assert (good, why in bad[0].why) == ([], True), bad
+
+
+@pytest.mark.parametrize("id", [12, "12", "012", 12.0])
+def test_w5_an_id_with_leading_zeros_is_the_same_record(id: object) -> None:
+    for operation, target in (("updateDeal", "deals/12"), ("addDealProduct", "deals/12/products")):
+        body = {"title": "x"} if operation == "updateDeal" else {"product_id": 1, "item_price": 1, "quantity": 1}
+        made = enqueue.make_entry(NAMES, catalogue.operation(operation), {"id": id, **body})
+        assert made.target == target
