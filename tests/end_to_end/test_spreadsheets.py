@@ -106,7 +106,7 @@ def test_w7_bad_rows_are_written_so_that_they_can_be_corrected_and_queued(projec
     path.write_text(rows, encoding="utf-8")
     ran = project.here("queue", "import", str(path), "--skip-bad", str(bad), "--json")
     assert payloads(ran) == [{"id": "1", "title": "+1", "value": 5}]
-    written = list(csv.DictReader(io.StringIO(bad.read_text("utf-8"))))
+    written = list(csv.DictReader(io.StringIO(bad.read_text("utf-8")), delimiter=";"))
     assert [(row["title"], row["label_ids"], row["_row"]) for row in written] == [("'=x", "NULL", "2")]
     bad.write_text(bad.read_text("utf-8").replace("much", "7"), encoding="utf-8")
     again = payloads(project.here("queue", "import", str(bad), "--json"))
@@ -184,3 +184,15 @@ def _given(payload: dict[str, Any]) -> dict[str, Any]:
         if value not in (None, "", [], {"value": ""})
     }
     return {name: value for name, value in found.items() if value != {}}
+
+
+def test_w7_a_bad_number_keeps_its_meaning_in_the_file_of_bad_rows(project: Project, tmp_path: Path) -> None:
+    path, bad = tmp_path / "amounts.csv", tmp_path / "bad.csv"
+    path.write_text("id;value\n3;2,5\nx4;1.234\n", encoding="utf-8")
+    words = ("--operation", "updateDeal")
+    assert project.here("queue", "import", str(path), *words, "--skip-bad", str(bad)).code == 0
+    bad.write_text(bad.read_text("utf-8").replace("x", "", 1), encoding="utf-8")
+    refused = project.here("queue", "import", str(bad), *words)
+    assert (refused.code, "could mean 1.234 or 1234" in refused.err) == (2, True), refused
+    ran = project.here("queue", "import", str(bad), *words, "--decimal", ",", "--json")
+    assert ran.events[0]["payload"]["value"] == 1234

@@ -354,7 +354,7 @@ def _queue(
         if not again:
             good = repeated_imports.leave_out_repeated(outbox, good, where, app.note)
         if bad and skip_bad:
-            _write_bad(skip_bad, bad, null_clears=read.null_clears)
+            _write_bad(skip_bad, bad, read)
             app.note(f"{counted(len(bad), 'row')} not queued: {skip_bad} says why.")
         _add(app, outbox, good, names)
 
@@ -390,17 +390,20 @@ def _refuse_duplicate_columns(where: str, operation: Operation, headings: dict[s
             )
 
 
-def _write_bad(path: Path, bad: list[enqueue.BadRow], *, null_clears: bool) -> None:
-    """Write the bad rows with reasons, as CSV that `queue import` reads once they are corrected."""
+def _write_bad(path: Path, bad: list[enqueue.BadRow], read: import_files.Rows) -> None:
+    """Write the bad rows with reasons, as CSV that `queue import` reads once they are corrected.
+
+    Commas between the cells would say that `.` is the decimal mark: only where those of the file said so, too.
+    """
 
     def cell(value: Any, is_given: bool) -> str:
         if value is None:
-            return cells.NULL if is_given and null_clears else ""
+            return cells.NULL if is_given and read.null_clears else ""
         return cells.guarded(cells.cell_text(value))
 
     columns = list(dict.fromkeys(name for each in bad for name in each.row))
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, delimiter="," if read.decimal == "." else ";")
         writer.writerow([*map(cells.guarded, columns), *import_files.BAD])
         for each in bad:
             given = [cell(each.row.get(name), name in each.row) for name in columns]
