@@ -1,0 +1,126 @@
+"""Sales views of companies with odd but real data: each test makes the few records that it is about.
+
+The company is in Berlin. It has one user, two pipelines, and the stages of `test_sales_views`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pdsync.core import catalogue
+from pdsync.runner.loader import Loader
+from tests.runner.kit import COMPANY, load_rows
+from tests.runner.test_sales_views import (
+    CONTRACT,
+    FIRST,
+    INTAKE,
+    LEAD,
+    OFFER,
+    SECOND,
+    at,
+    deal,
+    stage,
+    won,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import duckdb
+
+RESTORED = SECOND + timedelta(days=5)  # a third sync
+
+
+class Company:
+    """A company whose tables a test fills."""
+
+    def __init__(self, path: Path) -> None:
+        self.loader = Loader(path)
+        self.loader.open(COMPANY, "Acme")
+        self._loads = 0
+        self.add("users", {"id": 1, "name": "Ann", "is_you": True, "timezone_name": "Europe/Berlin"})
+        pipelines = [{"id": id, "name": "Sales", "is_deal_probability_enabled": id == 1} for id in (1, 2)]
+        self.add("pipelines", *pipelines)
+        stages = [stage(LEAD, "lead", 1, probability=10), stage(OFFER, "offer", 2), stage(CONTRACT, "contract", 3)]
+        self.add("stages", *stages, stage(INTAKE, "intake", 1, 2))
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """To the work file."""
+        return self.loader.connection
+
+    def add(self, name: str, *records: dict[str, Any], at: datetime = FIRST) -> None:
+        """Load `records` as a sync at `at` does."""
+        self._loads += 1
+        load_rows(self.loader, name, *records, number=self._loads, at=at)
+
+    def log(self, *entries: tuple[Any, ...]) -> None:
+        """Entries of the changelog: deal, field, time, old, new, author."""
+        self.loader.table(catalogue.stream("deal_changelog"), "v2")
+        for number, entry in enumerate(entries):
+            self.connection.execute(
+                "INSERT INTO main.deal_changelog (id, deal_id, field_key, time, old_value, new_value, actor_user_id,"
+                " _valid_from) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [number, *entry, FIRST],
+            )
+
+    def ask(self, query: str, *, read_at: datetime = SECOND, tables: tuple[str, ...] = ()) -> list[tuple[Any, ...]]:
+        """The answer from the views, made now; `tables` are those that may be empty."""
+        for name in tables:
+            self.loader.table(catalogue.stream(name), "v2")
+        self.connection.execute("DELETE FROM meta.runs")
+        self.connection.execute("INSERT INTO meta.runs (run_id, as_of) VALUES ('run', ?)", [read_at])
+        self.loader.create_views()
+        return self.connection.execute(query).fetchall()
+
+
+@pytest.fixture
+def company(tmp_path: Path) -> Iterator[Company]:
+    made = Company(tmp_path / "work.duckdb")
+    yield made
+    asyncio.run(made.loader.close())
+
+
+def deleted(at: datetime, **more: Any) -> dict[str, Any]:
+    """What the API shows of a deleted deal: its status is `deleted` too."""
+    return {"status": "deleted", "is_deleted": True, "update_time": at, **more}
+
+
+OPEN_THEN = "SELECT deal_id, status FROM sales.deal_states ORDER BY deal_id, state"
+
+
+def test_a_deal_whose_status_says_deleted_was_open_won_or_lost_before(company: Company) -> None:
+    """Deal 1 was seen open, 2 and 3 only deleted, 4 was seen won; 5 has a log."""
+    company.add("deals", deal(1, at(1), LEAD, expected_close_date="2026-11-15"),
+                deal(2, at(2), LEAD, **deleted(at(20))), deal(3, at(3), LEAD, **deleted(at(20), lost_time=at(8))),
+                deal(4, at(4), LEAD, **won(at(9))), deal(5, at(5), LEAD, **deleted(at(20))))  # fmt: skip
+    company.add("deals", deal(1, at(1), LEAD, **deleted(at(10, month=11), expected_close_date="2026-11-15")),
+                deal(4, at(4), LEAD, **(won(at(9)) | deleted(at(10, month=11)))), at=SECOND)  # fmt: skip
+    company.log((5, "value", at(8), 70, 100, 1), (5, "status", at(20), "open", "deleted", 1))
+    assert company.ask(OPEN_THEN) == [
+        (1, "open"), (1, "removed"), (2, "open"), (2, "removed"), (3, "open"), (3, "lost"), (3, "removed"),
+        (4, "open"), (4, "won"), (4, "removed"), (5, "open"), (5, "open"), (5, "removed"),
+    ]  # fmt: skip
+    assert company.ask("SELECT baseline, removed FROM sales.slippage") == [(1, 1)]
+    daily = "SELECT deals FROM sales.pipeline_daily WHERE day = '2026-10-07'"
+    assert company.ask(daily) == [(5,)]
+
+
+def test_a_deal_that_was_deleted_and_restored_does_not_count_as_open_in_between(company: Company) -> None:
+    company.add("deals", deal(1, at(1), LEAD), deal(2, at(2), LEAD))
+    company.add("deals", deal(1, at(1), LEAD, **deleted(at(9, month=11))),
+                deal(2, at(2), LEAD, update_time=at(9, month=11), is_deleted=True), at=SECOND)  # fmt: skip
+    back = [deal(id, at(id), LEAD, update_time=at(22, month=11)) for id in (1, 2)]
+    company.add("deals", *back, at=RESTORED)
+    days = "SELECT day, deals FROM sales.pipeline_daily WHERE day IN ('2026-11-08', '2026-11-15', '2026-11-23')"
+    assert company.ask(f"{days} ORDER BY day", read_at=RESTORED) == [(date(2026, 11, 8), 2), (date(2026, 11, 23), 2)]
+    assert company.ask("SELECT id FROM sales.open_on('2026-11-15')", read_at=RESTORED) == []
+    visits = "SELECT deal_id, entered_at, exit FROM sales.stage_visits ORDER BY ALL"
+    assert company.ask(visits, read_at=RESTORED) == [
+        (1, at(1), "removed"), (1, at(22, month=11), "open"), (2, at(2), "removed"), (2, at(22, month=11), "open"),
+    ]  # fmt: skip
