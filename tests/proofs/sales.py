@@ -404,7 +404,7 @@ def waterfall(deals: list[Deal]) -> Rows:
         states = deal.visible()
         for first, last in months():
             start, end = state_on(states, end_of(first - timedelta(days=1))), state_on(states, end_of(last))
-            for key, name, value in flows_of(start, end, first, last):
+            for key, name, value in flows_of(start, end, first, month(first + timedelta(days=31)) - timedelta(days=1)):
                 flows[key][name] += value
     names = ("opening", "gained", "raised", "lowered", "won", "lost", "removed", "pushed_out", "currency", "closing")
     return [(*key, *(told[name] for name in names)) for key, told in flows.items()]

@@ -124,3 +124,16 @@ def test_a_deal_that_was_deleted_and_restored_does_not_count_as_open_in_between(
     assert company.ask(visits, read_at=RESTORED) == [
         (1, at(1), "removed"), (1, at(22, month=11), "open"), (2, at(2), "removed"), (2, at(22, month=11), "open"),
     ]  # fmt: skip
+
+
+def test_the_waterfall_of_the_month_under_way_has_the_deals_due_in_its_rest(company: Company) -> None:
+    """It begins with the value that slippage begins with. Deal 3 was moved within the month, from the 5th to the 28th."""
+    company.add("deals", deal(1, at(1), LEAD, expected_close_date="2026-11-25"),
+                deal(2, at(2), LEAD, expected_close_date="2026-12-15"),
+                deal(3, at(3), LEAD, expected_close_date="2026-11-05"))  # fmt: skip
+    moved = at(18, month=11)
+    company.add("deals", deal(2, at(2), LEAD, expected_close_date="2026-11-30", update_time=moved),
+                deal(3, at(3), LEAD, expected_close_date="2026-11-28", update_time=moved), at=SECOND)  # fmt: skip
+    flows = "SELECT month, to_day, opening::INT, pulled_in::INT, pushed_out::INT, closing::INT FROM sales.waterfall"
+    assert company.ask(flows) == [(date(2026, 11, 1), date(2026, 11, 20), 200, 100, 0, 300)]
+    assert company.ask("SELECT baseline_value::INT FROM sales.slippage") == [(200,)]
