@@ -297,7 +297,7 @@ QUERIES = {
     "win_rate": "SELECT month, won, lost FROM sales.win_rate WHERE closed > 0",
     "cohorts": "SELECT month, days, created, won FROM sales.win_rate_cohort",
     "cycle": "SELECT month, pipeline_id, deals, median_days FROM sales.sales_cycle",
-    "slippage": "SELECT month, currency, baseline, won, lost, slipped, overdue, removed, baseline_value"
+    "slippage": "SELECT month, currency, baseline, won, lost, slipped, overdue, still_due, removed, baseline_value"
     " FROM sales.slippage",
     "waterfall": "SELECT month, currency, opening, created + pulled_in + pushed_in + reopened, raised, lowered, won,"
     " lost, removed, pushed_out, currency_changed, closing FROM sales.waterfall",
@@ -381,7 +381,7 @@ def months() -> list[tuple[date, date]]:
 
 
 def slippage(deals: list[Deal]) -> Rows:
-    kinds = ("won", "lost", "slipped", "overdue", "removed")
+    kinds = ("won", "lost", "slipped", "overdue", "still due", "removed")
     groups: dict[Any, list[tuple[str, Decimal]]] = defaultdict(list)
     for deal in deals:
         states = deal.visible()
@@ -390,12 +390,20 @@ def slippage(deals: list[Deal]) -> Rows:
             if start and start.status == "open" and start.due and month(start.due) == first:
                 end = state_on(states, end_of(last))
                 assert end
-                ended = end.status if end.status != "open" else "overdue" if end.due and end.due <= last else "slipped"
-                groups[first, start.currency].append((ended, start.value))
+                groups[first, start.currency].append((outcome(end, first), start.value))
     return [
         (*key, len(ends), *(sum(each == kind for each, _ in ends) for kind in kinds), sum(value for _, value in ends))
         for key, ends in groups.items()
     ]  # fmt: skip
+
+
+def outcome(end: State, first: date) -> str:
+    """What had become of a deal that was due in the month from `first` on."""
+    if end.status != "open":
+        return end.status
+    if end.due is None or month(end.due) > first:
+        return "slipped"
+    return "still due" if end.due >= local_day(NOW) else "overdue"
 
 
 def waterfall(deals: list[Deal]) -> Rows:

@@ -127,7 +127,7 @@ def test_a_deal_that_was_deleted_and_restored_does_not_count_as_open_in_between(
 
 
 def test_the_waterfall_of_the_month_under_way_has_the_deals_due_in_its_rest(company: Company) -> None:
-    """It begins with the value that slippage begins with. Deal 3 was moved within the month, from the 5th to the 28th."""
+    """It begins with the value that slippage begins with. Deal 3 was moved within the month, from the 5th on."""
     company.add("deals", deal(1, at(1), LEAD, expected_close_date="2026-11-25"),
                 deal(2, at(2), LEAD, expected_close_date="2026-12-15"),
                 deal(3, at(3), LEAD, expected_close_date="2026-11-05"))  # fmt: skip
@@ -137,3 +137,12 @@ def test_the_waterfall_of_the_month_under_way_has_the_deals_due_in_its_rest(comp
     flows = "SELECT month, to_day, opening::INT, pulled_in::INT, pushed_out::INT, closing::INT FROM sales.waterfall"
     assert company.ask(flows) == [(date(2026, 11, 1), date(2026, 11, 20), 200, 100, 0, 300)]
     assert company.ask("SELECT baseline_value::INT FROM sales.slippage") == [(200,)]
+
+
+def test_a_deal_that_is_still_to_come_in_the_month_under_way_has_not_slipped(company: Company) -> None:
+    """Today is the 20th: one deal is due on the 25th, one today, one was on the 19th; one was moved to December."""
+    due = {1: "2026-11-25", 2: "2026-11-20", 3: "2026-11-19", 4: "2026-11-12"}
+    company.add("deals", *(deal(id, at(id), LEAD, expected_close_date=day) for id, day in due.items()))
+    company.add("deals", deal(4, at(4), LEAD, expected_close_date="2026-12-01", update_time=at(18, month=11)), at=SECOND)
+    ends = "SELECT baseline, still_due, slipped, overdue, slip_rate, slipped_value::INT FROM sales.slippage"
+    assert company.ask(ends) == [(4, 2, 1, 1, 50.0, 200)]
