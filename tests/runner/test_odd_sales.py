@@ -146,3 +146,14 @@ def test_a_deal_that_is_still_to_come_in_the_month_under_way_has_not_slipped(com
     company.add("deals", deal(4, at(4), LEAD, expected_close_date="2026-12-01", update_time=at(18, month=11)), at=SECOND)
     ends = "SELECT baseline, still_due, slipped, overdue, slip_rate, slipped_value::INT FROM sales.slippage"
     assert company.ask(ends) == [(4, 2, 1, 1, 50.0, 200)]
+
+
+def test_the_last_author_of_pushes_is_unknown_where_the_last_move_has_none(company: Company) -> None:
+    """The log ends in October; the move of November is known from versions only."""
+    company.add("deals", deal(1, at(1), LEAD, expected_close_date="2026-12-15", update_time=at(28)))
+    later = deal(1, at(1), LEAD, expected_close_date="2026-12-30", update_time=at(18, month=11))
+    company.add("deals", later, at=SECOND)
+    company.log((1, "expected_close_date", at(28), "2026-10-20", "2026-12-15", 7))
+    assert company.ask("SELECT later_moves, last_move, last_author_id FROM sales.pushes") == [
+        (2, at(18, month=11), None)
+    ]
