@@ -23,6 +23,7 @@ from tests.runner.test_sales_views import (
     SECOND,
     at,
     deal,
+    lost,
     stage,
     won,
 )  # fmt: skip
@@ -157,3 +158,11 @@ def test_the_last_author_of_pushes_is_unknown_where_the_last_move_has_none(compa
     assert company.ask("SELECT later_moves, last_move, last_author_id FROM sales.pushes") == [
         (2, at(18, month=11), None)
     ]
+
+
+def test_the_average_as_in_pipedrive_is_of_the_deals_that_closed_in_the_pipeline(company: Company) -> None:
+    """Deal 1 lay ten days in stage lead and was lost there; deal 2 was moved into the other pipeline, and won in it."""
+    company.add("deals", deal(1, at(1), LEAD, **lost(at(11))), deal(2, at(3), INTAKE, **won(at(20))))
+    company.log((2, "stage_id", at(15), LEAD, INTAKE, 1), (2, "status", at(20), "open", "won", 1))
+    averages = "SELECT stage, visits, pipedrive_average FROM sales.time_in_stage ORDER BY stage"
+    assert company.ask(averages) == [("intake", 1, 5.0), ("lead", 2, 10.0)]
