@@ -166,3 +166,16 @@ def test_the_average_as_in_pipedrive_is_of_the_deals_that_closed_in_the_pipeline
     company.log((2, "stage_id", at(15), LEAD, INTAKE, 1), (2, "status", at(20), "open", "won", 1))
     averages = "SELECT stage, visits, pipedrive_average FROM sales.time_in_stage ORDER BY stage"
     assert company.ask(averages) == [("intake", 1, 5.0), ("lead", 2, 10.0)]
+
+
+def test_coverage_leaves_out_a_goal_that_has_not_begun(company: Company) -> None:
+    company.add("deals", deal(1, at(1), LEAD, expected_close_date="2026-11-25"))
+    company.loader.table(catalogue.stream("goals"), "v1")
+    for id, first_day in ("a", "2027-01-01"), ("b", "2026-11-20"), ("c", None):
+        company.connection.execute(
+            "INSERT INTO main.goals (id, title, type_name, type_params, assignee_id, assignee_type, interval,"
+            " duration_start, expected_outcome_target, expected_outcome_tracking_metric, expected_outcome_currency_id,"
+            " is_active) VALUES (?, 'goal', 'deals_won', '{}', 1, 'person', 'monthly', ?, 1000, 'sum', 1, true)",
+            [id, first_day],
+        )
+    assert company.ask("SELECT goal_id FROM sales.coverage", tables=("currencies",)) == [("b",), ("c",)]
