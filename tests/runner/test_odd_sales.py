@@ -179,3 +179,20 @@ def test_coverage_leaves_out_a_goal_that_has_not_begun(company: Company) -> None
             [id, first_day],
         )
     assert company.ask("SELECT goal_id FROM sales.coverage", tables=("currencies",)) == [("b",), ("c",)]
+
+
+def test_an_activity_is_overdue_after_its_day_in_the_company_s_zone(company: Company) -> None:
+    """Of an activity with a time, day and time are UTC: 23:30 on the 19th is half past midnight on the 20th there."""
+    times = {1: ("2026-11-19", "23:30:00"), 2: ("2026-11-19", "22:30:00"), 3: ("2026-11-19", None), 4: (None, None)}
+    company.add(
+        "activities",
+        *(
+            {"id": id, "subject": "call", "done": False, "due_date": day, "due_time": time, "is_deleted": False}
+            for id, (day, time) in times.items()
+        ),
+    )
+    due = "SELECT due_time IS NULL, overdue FROM sales.activities_due"
+    assert company.ask(due) == [(False, True), (False, False), (True, True), (True, False)]
+    assert company.ask(due, read_at=SECOND + timedelta(days=1)) == [
+        (False, True), (False, True), (True, True), (True, False),
+    ]  # fmt: skip
