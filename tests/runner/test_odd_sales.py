@@ -196,3 +196,9 @@ def test_an_activity_is_overdue_after_its_day_in_the_company_s_zone(company: Com
     assert company.ask(due, read_at=SECOND + timedelta(days=1)) == [
         (False, True), (False, True), (True, True), (True, False),
     ]  # fmt: skip
+
+
+def test_the_broad_rate_of_a_month_without_a_closed_deal_is_zero_where_deals_derailed(company: Company) -> None:
+    company.add("deals", deal(1, at(1, month=9), LEAD, **won(at(3, month=9))), deal(2, at(15), LEAD))
+    rates = "SELECT month, closed, derailed, win_rate, broad_rate FROM sales.win_rate"
+    assert company.ask(rates) == [(date(2026, 9, 1), 1, 0, 100.0, 100.0), (date(2026, 10, 1), 0, 1, None, 0.0)]
