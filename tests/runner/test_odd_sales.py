@@ -202,3 +202,13 @@ def test_the_broad_rate_of_a_month_without_a_closed_deal_is_zero_where_deals_der
     company.add("deals", deal(1, at(1, month=9), LEAD, **won(at(3, month=9))), deal(2, at(15), LEAD))
     rates = "SELECT month, closed, derailed, win_rate, broad_rate FROM sales.win_rate"
     assert company.ask(rates) == [(date(2026, 9, 1), 1, 0, 100.0, 100.0), (date(2026, 10, 1), 0, 1, None, 0.0)]
+
+
+def test_a_day_of_the_pipeline_is_estimated_only_before_a_deal_s_first_version(company: Company) -> None:
+    company.add("deals", deal(1, at(1), LEAD, update_time=at(10)))
+    days = "SELECT day, deals, estimated FROM sales.pipeline_daily WHERE day IN ('2026-10-09', '2026-10-10', '2026-11-20')"
+    assert company.ask(f"{days} ORDER BY day") == [
+        (date(2026, 10, 9), 1, 1), (date(2026, 10, 10), 1, 0), (date(2026, 11, 20), 1, 0),
+    ]  # fmt: skip
+    for day, estimated in ("2026-10-09", 1), ("2026-10-10", 0), ("2026-11-20", 0):
+        assert company.ask(f"SELECT estimated FROM sales.funnel_on('{day}')") == [(estimated,)]
