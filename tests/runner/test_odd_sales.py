@@ -9,9 +9,12 @@ import asyncio
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from pdsync.core import catalogue
+from pdsync.load import history, warehouse
+from pdsync.model import FINDINGS, Page, Tombstone, Walk
 from pdsync.runner.loader import Loader
 from tests.runner.kit import COMPANY, load_rows
 from tests.runner.test_sales_views import (
@@ -41,6 +44,7 @@ class Company:
     """A company whose tables a test fills."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.loader = Loader(path)
         self.loader.open(COMPANY, "Acme")
         self._loads = 0
@@ -144,7 +148,8 @@ def test_a_deal_that_is_still_to_come_in_the_month_under_way_has_not_slipped(com
     """Today is the 20th: one deal is due on the 25th, one today, one was on the 19th; one was moved to December."""
     due = {1: "2026-11-25", 2: "2026-11-20", 3: "2026-11-19", 4: "2026-11-12"}
     company.add("deals", *(deal(id, at(id), LEAD, expected_close_date=day) for id, day in due.items()))
-    company.add("deals", deal(4, at(4), LEAD, expected_close_date="2026-12-01", update_time=at(18, month=11)), at=SECOND)
+    moved = deal(4, at(4), LEAD, expected_close_date="2026-12-01", update_time=at(18, month=11))
+    company.add("deals", moved, at=SECOND)
     ends = "SELECT baseline, still_due, slipped, overdue, slip_rate, slipped_value::INT FROM sales.slippage"
     assert company.ask(ends) == [(4, 2, 1, 1, 50.0, 200)]
 
@@ -206,9 +211,31 @@ def test_the_broad_rate_of_a_month_without_a_closed_deal_is_zero_where_deals_der
 
 def test_a_day_of_the_pipeline_is_estimated_only_before_a_deal_s_first_version(company: Company) -> None:
     company.add("deals", deal(1, at(1), LEAD, update_time=at(10)))
-    days = "SELECT day, deals, estimated FROM sales.pipeline_daily WHERE day IN ('2026-10-09', '2026-10-10', '2026-11-20')"
-    assert company.ask(f"{days} ORDER BY day") == [
+    days = "day IN ('2026-10-09', '2026-10-10', '2026-11-20') ORDER BY day"
+    assert company.ask(f"SELECT day, deals, estimated FROM sales.pipeline_daily WHERE {days}") == [
         (date(2026, 10, 9), 1, 1), (date(2026, 10, 10), 1, 0), (date(2026, 11, 20), 1, 0),
     ]  # fmt: skip
     for day, estimated in ("2026-10-09", 1), ("2026-10-10", 0), ("2026-11-20", 0):
         assert company.ask(f"SELECT estimated FROM sales.funnel_on('{day}')") == [(estimated,)]
+
+
+def test_a_deal_that_lost_in_a_merge_was_open_before(company: Company, tmp_path: Path) -> None:
+    """On the day before the merge both deals are in the funnel, also as of then; after it one is."""
+    merged = at(15, month=11)
+    company.add("deals", deal(1, at(1), LEAD), deal(2, at(2), LEAD))
+    gone = [Tombstone("2", "merged", "test", merged, "1")]
+    walk = Walk(99, "run-99", "deals", FINDINGS, "v2", "getDeals", None, merged)
+    page = Page(99, 0, msgspec.json.encode(gone), 1, None, merged)
+    asyncio.run(company.loader.add(catalogue.stream("deals"), walk, [page]))
+    by_day = "SELECT deals FROM sales.pipeline_daily WHERE day = '{0}'"
+    open_then = f"SELECT (SELECT deals FROM sales.funnel_on('{{0}}')), ({by_day})"
+    assert company.ask(open_then.format("2026-11-14")) == [(2, 2)]
+    assert company.ask(open_then.format("2026-11-16")) == [(1, 1)]
+    company.connection.execute("CHECKPOINT warehouse")
+    copy = tmp_path / "copy.duckdb"
+    copy.write_bytes(company.path.read_bytes())
+    for moment, deals in (merged - timedelta(days=1), 2), (merged + timedelta(days=1), 1):
+        past = warehouse.attach(copy, "published")
+        history.show_as_of(past, "published", moment, "from sales.funnel")
+        assert past.execute("SELECT deals FROM sales.funnel").fetchall() == [(deals,)]
+        past.close()
