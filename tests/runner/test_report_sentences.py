@@ -57,6 +57,13 @@ def test_stages_and_persons_of_one_name_or_none_have_a_bar_each(company: Company
     assert [row["step"] for row in figure(company, "activity_by_owner").rows] == ["(user 7)", "(user 8)"]
 
 
+def test_the_waterfall_is_of_no_other_month_where_nothing_is_due_in_this_one(company: Company) -> None:
+    company.add("deals", deal(1, at(1, month=9), LEAD, expected_close_date="2026-10-15"))
+    assert company.ask("SELECT max(month)::VARCHAR FROM sales.waterfall") == [("2026-10-01",)]
+    shown = figure(company, "waterfall")
+    assert (shown.rows, shown.sentence) == ([], shown.chart.empty)
+
+
 def test_the_probability_that_is_furthest_off_is_named_among_many_stages(company: Company) -> None:
     """Fifty stages of 10 % in which nothing was won, and a last one of 90 %."""
     company.add("stages", *(stage(100 + n, f"step {n}", 10 + n, probability=90 if n == 50 else 10) for n in range(51)))
