@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -150,6 +151,26 @@ def test_l5_a_budget_is_for_the_sync_and_what_it_verifies(box: RunningSandbox, p
     assert ran.code == 0
     verified = ran.summary.get("verified", {"tokens": 0})
     assert ran.summary["tokens"] + verified["tokens"] <= 400
+
+
+def test_s9_a_night_whose_budget_ends_in_the_verification_is_a_complete_sync(
+    box: RunningSandbox, project: Project, tmp_path: Path
+) -> None:
+    for kind in TURNS:
+        for id in alive(box, kind)[:4]:
+            box.act("DELETE", f"/api/v2/{kind}/{id}")
+    box.clock.advance(9 * DAY)
+    whole = copy_of(project, tmp_path / "whole").here("sync", "--json").summary
+    verifying = whole["verified"]["tokens"]
+    for budget in range(whole["tokens"] + verifying - 1, whole["tokens"], -verifying // 6):
+        ran = copy_of(project, tmp_path / str(budget)).here("sync", "--json", "--budget", str(budget))
+        assert (ran.code, ran.summary["event"], ran.summary["complete"]) == (0, "summary", True), (budget, ran)
+
+
+def copy_of(project: Project, folder: Path) -> Project:
+    copy = Project(folder).configure(base_url=project.env["PDSYNC_BASE_URL"], api_token=project.env["PDSYNC_API_TOKEN"])
+    shutil.copytree(project.folder, copy.folder, dirs_exist_ok=True)
+    return copy
 
 
 def test_s8_a_mass_of_deletions_is_held_back_at_night_too(box: RunningSandbox, project: Project) -> None:

@@ -16,7 +16,7 @@ from pdsync.cli.job import exit_with, expect_requests, measure_for_progress, run
 from pdsync.cli.moment import Moment
 from pdsync.cli.progress import Expected, Progress
 from pdsync.core import catalogue
-from pdsync.errors import ConfigError
+from pdsync.errors import BudgetSpent, ConfigError, CoolingDown, ProjectLocked
 from pdsync.runner import unlocked
 from pdsync.runner.pipelines import pipeline
 from pdsync.runner.reconcile import findings, rotation
@@ -109,11 +109,15 @@ def _verify(app: App, request: SyncRequest, receipt: Receipt) -> findings.Reconc
         return None
     reconciliation = findings.ReconcileRequest(tuple(each.stream for each in due), repair=True, deep=True, budget=left)
     app.note(f"Verifying {', '.join(reconciliation.streams)}: as part of the verify cycle.")
-    return run_with_progress(
-        app,
-        lambda progress: reconcile_streams(app.settings, reconciliation, *([] if app.json else [progress])),
-        {each.stream: Expected(each.requests, tokens=each.tokens) for each in due},
-    )
+    try:
+        return run_with_progress(
+            app,
+            lambda progress: reconcile_streams(app.settings, reconciliation, *([] if app.json else [progress])),
+            {each.stream: Expected(each.requests, tokens=each.tokens) for each in due},
+        )
+    except (BudgetSpent, CoolingDown, ProjectLocked) as error:  # the sync is complete all the same
+        app.note(f"The verification stopped, and a later night continues it: {str(error).splitlines()[0]}")
+        return None
 
 
 def _describe_verification(verified: findings.ReconcileResult) -> dict[str, object]:
