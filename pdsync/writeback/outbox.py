@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pdsync.model import Mutation, State, Verb
     from pdsync.writeback.journal import Journal
 
-ANSWER_CAP = 64 * 2**10  # bytes of an answer that are stored as evidence
+ANSWER_CAP = 64 * 2**10  # characters of an answer that are stored as evidence
 
 
 class Entry(Struct, frozen=True):
@@ -258,7 +258,7 @@ class Outbox(QueueReader):
                 (
                     answer.status,
                     to_json(answer.headers),
-                    clean(answer.body[:ANSWER_CAP].decode(errors="replace")),
+                    clean(answer.body.decode(errors="replace"))[:ANSWER_CAP],  # cut before, half a secret would be left
                     now().isoformat(),
                     error,
                     id,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pdsync.core.answer import Answer
+from pdsync.core.log import hide
 from pdsync.errors import ConfigError, StorageError
 from pdsync.writeback.outbox import ANSWER_CAP, Reference
 from tests.writeback.kit import COMPANY, arm, bring_to, entry, open_outbox
@@ -315,6 +316,13 @@ def test_an_answer_is_stored_before_the_mutation_moves(outbox: Outbox) -> None:
     assert attempt.headers == {"date": "Sun, 22 Nov 2026 12:00:00 GMT"}
     assert len(attempt.answer or "") == ANSWER_CAP
     assert outbox.get(mutation.id).state == "armed"
+
+
+def test_a_secret_is_not_cut_in_half_at_the_end_of_a_stored_answer(outbox: Outbox) -> None:
+    mutation = bring_to(outbox, "armed")
+    hide("c4n4ry-of-an-answer")
+    outbox.record_answer(mutation.id, answer(b"x" * (ANSWER_CAP - 6) + b"c4n4ry-of-an-answer"))
+    assert "c4n4ry" not in (outbox.attempts(mutation.id)[0].answer or "")
 
 
 def test_a_refusal_is_stored_with_its_status(outbox: Outbox) -> None:
