@@ -84,6 +84,7 @@ class Budget:
         self._token = hashlib.sha256(token.encode()).hexdigest()[:16]
         self._resume_at = 0.0
         self._was_blocked = False
+        self._exhausted_on = ""  # the day of a daily 429: without a limit it stops this process, as no ledger can tell
         # Spreads a little faster than the limit, so that the exact bound below decides.
         per_slice = max(1, round(burst * 1.5 * _SLICE_S / WINDOW_S))
         self._throttle = Throttler(rate_limit=per_slice, period=_SLICE_S, retry_interval=0.005) if burst else None
@@ -228,6 +229,8 @@ class Budget:
 
     def left(self) -> tuple[int | None, int]:
         """Tokens left today, and the day's limit: (None, 0) where there is no limit, and the day is not exhausted."""
+        if not self.daily_tokens and self._exhausted_on == token_ledger.today():
+            return 0, 0
         return token_ledger.tokens_left(self._db, self.daily_tokens)
 
     def observe(self, *, limit: int | None = None, remaining: int | None = None) -> None:
@@ -252,6 +255,7 @@ class Budget:
 
     def exhausted(self) -> BudgetSpent:
         """Record that no tokens are left today, after a daily 429; return the error to raise."""
+        self._exhausted_on = token_ledger.today()
         self._note(
             "INSERT INTO tokens (day, spent, server_remaining, spent_then) VALUES (?, 0, 0, 0)"
             " ON CONFLICT (day) DO UPDATE SET server_remaining = 0, spent_then = spent",

@@ -10,17 +10,16 @@ if TYPE_CHECKING:
 
 
 def tokens_left(db: sqlite3.Connection, daily_tokens: int) -> tuple[int | None, int]:
-    """Tokens left today and the day's limit, by the ledger in `db` (control.db).
+    """Tokens left today and the day's limit, by the ledger in `db` (control.db); (None, 0) if `daily_tokens` is 0.
 
-    Others spend from the same budget: where a header had the rest, it overrides the own count. With `daily_tokens` of 0
-    there is no limit, (None, 0), until the server has refused a request because the day is exhausted.
+    Others spend from the same budget: where a header had the rest, it overrides the own count.
     """
+    if not daily_tokens:
+        return None, 0
     row = db.execute(
         "SELECT spent, server_limit, server_remaining, spent_then FROM tokens WHERE day = ?", (today(),)
     ).fetchone() or (0, None, None, None)
     spent, server_limit, server_remaining, spent_then = row
-    if not daily_tokens:
-        return (0, spent) if server_remaining == 0 else (None, 0)
     limit = int(server_limit or daily_tokens)
     if server_remaining is not None and spent_then is not None:
         return max(server_remaining - (spent - spent_then), 0), limit

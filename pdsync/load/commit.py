@@ -192,11 +192,11 @@ def _apply(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, b
     if new or changed:
         _check_unique(connection, target, new + changed)
     if changed:
-        forget_merges(connection, target, "SELECT key FROM temp.delta WHERE changed")
+        forget_merges(connection, target, "delta")
     return counts
 
 
-def forget_merges(connection: duckdb.DuckDBPyConnection, target: Target, keys: str) -> None:
+def forget_merges(connection: duckdb.DuckDBPyConnection, target: Target, table: str) -> None:
     """Delete the merges of records that are alive and have changed since: they were not merged away.
 
     An unchanged one may be shown by a list that lags behind its merge.
@@ -204,15 +204,17 @@ def forget_merges(connection: duckdb.DuckDBPyConnection, target: Target, keys: s
     Args:
         connection: to the work file.
         target: the table.
-        keys: a query of the keys of the records.
+        table: the temporary table with the keys of the records: "gone", or those that have changed of "delta".
     """
     if not target.cursor:
         return
     key = f"t.{quoted(target.key)}::VARCHAR"
+    changed = " WHERE changed" if table == "delta" else ""
     connection.execute(
         f"DELETE FROM meta.merges m USING {quoted('main', target.name)} t"
         f" WHERE m.entity = {literal(target.name)} AND m.loser_id::VARCHAR = {key} AND t._deleted_at IS NULL"
-        f" AND t.{quoted(target.cursor)} > m.seen_at AND {key} IN (SELECT key::VARCHAR FROM ({keys}))"
+        f" AND t.{quoted(target.cursor)} > m.seen_at AND {key} IN (SELECT key::VARCHAR FROM"
+        f" {quoted('temp', table)}{changed})"
     )
 
 

@@ -62,7 +62,7 @@ def tombstone(
         for each in gone:
             if each.winner is not None:
                 _note_merge(connection, target.name, walk.run_id, each)
-        forget_merges(connection, target, "SELECT key FROM temp.gone")
+        forget_merges(connection, target, "gone")
         counts = Counts(read=len(gone), deleted=marked)
         note_batch(connection, Batch(walk, page, page, closes_walk=False, read=len(gone)), counts)
     return counts

@@ -310,14 +310,14 @@ async def test_an_exhausted_day_is_over_for_every_process(budget: Callable[..., 
 
 @pytest.mark.parametrize("burst", [0, 5])
 async def test_l3_an_exhausted_day_is_over_without_a_limit_too(budget: Callable[..., Budget], burst: int) -> None:
-    mine, other = budget(burst=burst), budget(burst=burst)
+    mine, later = budget(burst=burst), budget(burst=burst)
     await spend(mine, 10)
     assert "0 of 0" not in str(mine.exhausted())
-    for each in (mine, other):
-        with pytest.raises(BudgetSpent) as stopped:
-            await spend(each, 1)
-        assert stopped.value.resets_at is not None
-        assert "0 of 0" not in str(stopped.value)
+    with pytest.raises(BudgetSpent) as stopped:
+        await spend(mine, 1)
+    assert stopped.value.resets_at is not None
+    assert "0 of 0" not in str(stopped.value)
+    await spend(later, 1)  # a run that begins later tries again
 
 
 async def test_the_next_day_has_the_whole_budget(budget: Callable[..., Budget], tmp_path: Path) -> None:

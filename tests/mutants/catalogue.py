@@ -171,7 +171,7 @@ MUTANTS = (
     ),
     Mutant(
         "a block by abuse protection is one refusal", "L4", "pdsync.core.answer.judge",
-        (drop("if status == 403 and not is_json: ..."),),
+        (drop("if status == 403 and _is_page(answer): ..."),),
         ("tests/core/test_answer.py::test_l4_a_403_that_is_no_json_is_abuse_protection",),
     ),
     Mutant(
