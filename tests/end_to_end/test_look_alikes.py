@@ -6,28 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.world import Project, serving
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.support.world import Remote
+    from tests.support.world import Project, Remote
 
 PUSH = ("push", "--yes", "--json", "--settle-seconds", "0.05")
-
-
-@pytest.fixture(scope="module")
-def remote() -> Iterator[Remote]:
-    with serving("--deals", "20", "--seed", "31") as remote:
-        yield remote
-
-
-@pytest.fixture
-def bare(remote: Remote, tmp_path: Path) -> Iterator[Project]:
-    remote.clear_log()
-    yield Project(tmp_path / "bare", remote)
-    remote.clear_faults()
 
 
 def push(project: Project, *words: str) -> None:

@@ -4,31 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
-from tests.support.world import Project, serving
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.support.world import Remote
+    from tests.support.world import Project, Remote
 
 PUSH = ("push", "--yes", "--json", "--settle-seconds", "0.05")
-
-
-@pytest.fixture(scope="module")
-def remote() -> Iterator[Remote]:
-    with serving("--deals", "20", "--seed", "31") as remote:
-        yield remote
-
-
-@pytest.fixture
-def bare(remote: Remote, tmp_path: Path) -> Iterator[Project]:
-    """A project without a warehouse: its pushes are quick."""
-    remote.clear_log()
-    yield Project(tmp_path / "bare", remote)
-    remote.clear_faults()
 
 
 def contacts(*values: str) -> list[dict[str, Any]]:

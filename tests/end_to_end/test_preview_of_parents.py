@@ -4,26 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
-from tests.support.world import Project, serving
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.support.world import Remote
-
-
-@pytest.fixture(scope="module")
-def remote() -> Iterator[Remote]:
-    with serving("--deals", "20", "--seed", "31") as remote:
-        yield remote
-
-
-@pytest.fixture
-def bare(remote: Remote, tmp_path: Path) -> Project:
-    return Project(tmp_path / "bare", remote)
+    from tests.support.world import Project, Remote
 
 
 def test_w10_a_preview_says_what_is_held_back_because_its_parent_was_dropped(bare: Project) -> None:

@@ -6,30 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.world import Project, serving
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from tests.support.world import Project, Remote
 
-    from tests.support.world import Remote
+pytestmark = pytest.mark.proof
 
 PUSH = ("push", "--yes", "--settle-seconds", "0.05")
 ORGANIZATIONS = "/api/v2/organizations"
-
-
-@pytest.fixture(scope="module")
-def remote() -> Iterator[Remote]:
-    with serving("--deals", "20", "--seed", "31") as remote:
-        yield remote
-
-
-@pytest.fixture
-def bare(remote: Remote, tmp_path: Path) -> Iterator[Project]:
-    """A project without a warehouse: its pushes are quick."""
-    remote.clear_log()
-    yield Project(tmp_path / "bare", remote)
-    remote.clear_faults()
 
 
 def leave_unknown(remote: Remote, project: Project, kind: str = "reset_before") -> None:

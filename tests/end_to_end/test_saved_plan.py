@@ -6,19 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.world import Project, serving
+from tests.support.world import Project
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.world import Remote
-
-
-@pytest.fixture(scope="module")
-def remote() -> Iterator[Remote]:
-    with serving("--deals", "20", "--seed", "31") as remote:
-        yield remote
 
 
 @pytest.mark.parametrize(
