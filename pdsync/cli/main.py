@@ -175,7 +175,7 @@ def _emit_error(app: App, error: BaseException, code: int, message: str = "") ->
         text, kind = clean_error(message or str(error)), type(error).__name__
         try:
             app.emit({"event": "error", "complete": False, "exit_code": code, "message": text, "error": kind})
-        except OSError:  # nobody reads it, or the disk is full: the exit code says it too
+        except OSError:  # the pipe is closed or the disk is full: the exit code is left
             _drop(sys.stdout)
 
 

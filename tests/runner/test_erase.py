@@ -159,9 +159,9 @@ async def test_threat_13_what_only_the_warehouse_has_of_the_queue_is_redacted_to
         assert "Gracie" not in str(control.rows("SELECT * FROM mutations"))
 
 
-async def test_threat_13_an_interrupted_erasure_is_finished_without_the_name(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def interrupt_before_rebuild(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget person 1, interrupted when the sources are clean and the warehouse is not rebuilt yet."""
+
     async def die(*arguments: object) -> None:
         raise KeyboardInterrupt
 
@@ -169,6 +169,12 @@ async def test_threat_13_an_interrupted_erasure_is_finished_without_the_name(
         patched.setattr("pdsync.runner.archive.erase._rebuild", die)
         with pytest.raises(KeyboardInterrupt):
             await forget_person(settings, 1)
+
+
+async def test_threat_13_an_interrupted_erasure_is_finished_without_the_name(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await interrupt_before_rebuild(settings, monkeypatch)
     would = await forget_person(settings, 1, dry_run=True)
     assert would.resumed
     with unlocked.open_control(settings) as control:
@@ -187,13 +193,7 @@ async def test_threat_13_what_only_the_warehouse_has_is_gone_though_the_work_fil
         connection.execute(f"INSERT INTO meta.findings VALUES {row}")
     publish.publish(work, settings.warehouse)
 
-    async def die(*arguments: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr("pdsync.runner.archive.erase._rebuild", die)
-        with pytest.raises(KeyboardInterrupt):
-            await forget_person(settings, 1)
+    await interrupt_before_rebuild(settings, monkeypatch)
     work.unlink()
     await forget_person(settings, 1)
     with unlocked.open_warehouse(settings) as connection:
@@ -204,13 +204,7 @@ async def test_threat_13_what_only_the_warehouse_has_is_gone_though_the_work_fil
 async def test_threat_13_an_interrupted_erasure_removes_what_came_since_and_what_is_named_now(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def die(*arguments: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr("pdsync.runner.archive.erase._rebuild", die)
-        with pytest.raises(KeyboardInterrupt):
-            await forget_person(settings, 1)
+    await interrupt_before_rebuild(settings, monkeypatch)
     async with open_session(tmp_path) as session:  # the nightly sync ran before the same command
         await load(session, "persons", person(1, "Grace Hopper", MAIL))
         await load(session, "deals", deal(3, title="from Grace Hopper"), deal(4, title="from Amazing Gracie"))
@@ -241,7 +235,7 @@ async def test_threat_13_a_warehouse_that_could_not_be_rebuilt_is_refused_before
 
 
 async def test_o4_a_damaged_raw_file_is_kept_and_the_erasure_refused(settings: Settings) -> None:
-    """control.db was lost, and has no page of that file: it would be removed as one that nobody needs."""
+    """control.db was lost and has no page of that file, so that it would be removed as an unused one."""
     damaged, before = settings.raw / "20261122T120000-0a1b2c-01234567.zst", sealed(settings)
     damaged.write_bytes(b"no header, then pages")
     with pytest.raises(StorageError, match="Nothing was changed"):

@@ -156,18 +156,7 @@ def _clean_sources(
     redactor = Redactor(id, identifiers.unique | set(also))
     report = ErasureReport(shared=len(identifiers.shared), resumed=is_begun)
     _refuse_open_mutations(outbox, redactor, id, own_mutations)
-    changed_files = []
-    for name, pages in by_file.items():
-        pages_before = report.pages
-        for page in pages:
-            _, _, found = _redact_page(redactor, walks[page.walk], page, raw_archive.read(settings.raw, page))
-            report.pages += bool(found.removed or found.changed)
-            for counts, count in ((report.records, found.removed), (report.mentions, found.changed)):
-                if count:
-                    stream = walks[page.walk].stream
-                    counts[stream] = counts.get(stream, 0) + count
-        changed_files += [name] if report.pages > pages_before else []
-    report.raw_files = len(changed_files)
+    changed_files = _count_traces(settings, walks, by_file, redactor, report)
     attached = _find_attached(settings, walks, by_file, redactor, id)
     if dry_run:
         report.downloads, report.cells = _remove_downloads(settings, redactor, id, attached, dry_run=True), None
@@ -197,6 +186,29 @@ def _clean_sources(
         clean,
     )
     return report
+
+
+def _count_traces(
+    settings: Settings,
+    walks: dict[int, Walk],
+    by_file: dict[str, list[SealedPage]],
+    redactor: Redactor,
+    report: ErasureReport,
+) -> list[str]:
+    """Count in `report` what the archive has of the person; the names of the raw files that have any of it."""
+    changed_files = []
+    for name, pages in by_file.items():
+        pages_before = report.pages
+        for page in pages:
+            _, _, found = _redact_page(redactor, walks[page.walk], page, raw_archive.read(settings.raw, page))
+            report.pages += bool(found.removed or found.changed)
+            for counts, count in ((report.records, found.removed), (report.mentions, found.changed)):
+                if count:
+                    stream = walks[page.walk].stream
+                    counts[stream] = counts.get(stream, 0) + count
+        changed_files += [name] if report.pages > pages_before else []
+    report.raw_files = len(changed_files)
+    return changed_files
 
 
 def _refuse_damaged_file(settings: Settings, control: Control) -> None:

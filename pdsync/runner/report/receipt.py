@@ -43,7 +43,7 @@ def count_changes(loader: Loader, run_id: str, continued: Mapping[int, int] | No
         loader: of the open work file.
         run_id: of the run.
         continued: walks of older runs → the first page that this run has read of each. Records that can't be read
-            count whoever has read them: the list is complete without them only now.
+            count from the first page on: the run that ends a list reports all of them.
     """
     walks = list((continued or {}).items())
     rows = loader.connection.execute(
