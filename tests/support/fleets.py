@@ -40,7 +40,8 @@ class Watch:
 
     def __init__(self, projects: dict[str, Project]) -> None:
         self._names = {str(project.folder): name for name, project in projects.items()}
-        self.pids: dict[str, set[int]] = defaultdict(set)  # by account: all that ever worked on it
+        self._data = {name: project.data for name, project in projects.items()}
+        self.pids: dict[str, set[int]] = defaultdict(set)  # by account: all that were ever started for it
         self.overlaps: list[str] = []  # moments at which two worked on one
         self.now: dict[str, set[int]] = {}
         self._known: dict[int, str | None] = {}  # by process: its account
@@ -65,8 +66,9 @@ class Watch:
                     now[name].add(pid)
             for name, working in now.items():
                 self.pids[name] |= working
-                if len(working) > 1 and all(map(_works, working)):
-                    self.overlaps.append(f"{name} by {sorted(working)}")
+                inside = {pid for pid in working if _has_data_open(pid, self._data[name])}
+                if len(inside) > 1 and all(map(_works, inside)):
+                    self.overlaps.append(f"{name} by {sorted(inside)}")
             self.now = now
 
     def _account(self, pid: int) -> str | None:
@@ -98,6 +100,18 @@ def _works(pid: int) -> bool:
     pending = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("ShdPnd:"))
     is_dying = int(state[6]) & _EXITING or pending & 1 << (signal.SIGKILL - 1)
     return state[0] not in "ZX" and not is_dying
+
+
+def _has_data_open(pid: int, data: Path) -> bool:
+    """Whether a process has a file of the account open, besides the lock, which it may be refused.
+
+    One that has none has not begun: if its worker was killed so early, it ends before it begins.
+    """
+    try:
+        files = psutil.Process(pid).open_files()
+    except psutil.Error:  # it has ended meanwhile
+        return False
+    return any(Path(file.path).is_relative_to(data) and not file.path.endswith(".lock") for file in files)
 
 
 class Night:
