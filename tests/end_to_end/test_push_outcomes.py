@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.queueing import push, queue
 from tests.support.world import Project, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.support.world import Ran, Remote
-
-PUSH = ("push", "--yes", "--json", "--settle-seconds", "0.05", "--allow", "delete,merge", "--max-deletes", "99")
+    from tests.support.world import Remote
 
 
 @pytest.fixture(scope="module")
@@ -51,18 +50,6 @@ def bare(remote: Remote, tmp_path: Path) -> Iterator[Project]:
 
 def live(remote: Remote, kind: str) -> list[dict[str, Any]]:
     return [entry["record"] for entry in remote.dump(kind) if entry["state"] == "live"]
-
-
-def queue(project: Project, *words: str) -> str:
-    ran = project.here("queue", "add", *words, "--json")
-    assert ran.code == 0, ran
-    return str(ran.summary["id"])
-
-
-def push(project: Project, *options: str, code: int = 0) -> Ran:
-    ran = project.here(*PUSH, *options)
-    assert ran.code == code, ran
-    return ran
 
 
 def fate(project: Project, id: str) -> tuple[Any, ...]:

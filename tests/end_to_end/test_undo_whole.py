@@ -4,22 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tests.support.queueing import push, queue
+
 if TYPE_CHECKING:
-    from tests.support.world import Project, Ran, Remote
-
-PUSH = ("push", "--yes", "--json", "--settle-seconds", "0.05", "--allow", "delete", "--max-deletes", "9")
-
-
-def queue(project: Project, *words: str) -> str:
-    ran = project.here("queue", "add", *words, "--json")
-    assert ran.code == 0, ran
-    return str(ran.summary["id"])
-
-
-def push(project: Project, *options: str, code: int = 0) -> Ran:
-    ran = project.here(*PUSH, *options)
-    assert ran.code == code, ran
-    return ran
+    from tests.support.world import Project, Remote
 
 
 def record(remote: Remote, kind: str, id: Any) -> dict[str, Any]:
