@@ -68,7 +68,10 @@ def _rank(mutation: Mutation) -> int:
 
 
 def list_mutations(found: Sequence[Mutation], names: NameResolver) -> Rows:
-    """A row a mutation: what it does, its state, and why it is in that. `names.pending` gets them."""
+    """A row for each mutation: what it does, its state, and why it is in that state.
+
+    Adds them to `names.pending`: where one refers to the record that another one adds, it is shown as "that of #5".
+    """
     names.pending |= {each.id: f"that of #{each.seq}" for each in found}
     lines = [
         [

@@ -34,11 +34,14 @@ def brief_pair(before: Any, after: Any, currencies: Sequence[str | None] = (None
 
 
 def exact_texts(values: Sequence[Any], currencies: Sequence[str | None]) -> list[str]:
-    """Values of one field, exactly as they are sent, all in one form; empty for None.
+    """Values of one field as text for people, all in one form: no number is rounded, a time is shown to the second.
+
+    None becomes an empty text.
 
     Args:
-        values: integers among numbers with decimals, or with a currency, are amounts and no ids.
-        currencies: of each value, where it is an amount and its currency is known.
+        values: if one is a number with decimals, or has a currency, the integers among them are amounts and get
+            separators; otherwise they are taken for ids.
+        currencies: one for each value; None where it is no amount, or its currency is not known.
     """
     are_amounts = any(currencies) or any(isinstance(value, float | Decimal) for value in values)
     texts = []

@@ -105,6 +105,11 @@ def streams() -> dict[str, Stream]:
 
 
 def _check_stream(stream: Stream, where: str) -> None:
+    """Check that the operations, the key and the columns that an entry names exist. `where`: the file, for messages.
+
+    Raises:
+        CatalogueError: one of them does not.
+    """
     for version, sources in (("v1", stream.v1), ("v2", stream.v2)):
         for source in sources:
             if source.operation not in operation_ids(version):

@@ -142,7 +142,10 @@ class Folder:
             return
 
     def put(self, part: str, name: str) -> None:
-        """Rename the file `part`, which is on disk, to `name`; the name is on disk when this returns."""
+        """Rename the file `part`, whose content is synced to disk, to `name`; replaces a file of that name.
+
+        The new name survives a crash once this returns.
+        """
         os.rename(part, name, src_dir_fd=self._handle, dst_dir_fd=self._handle)
         os.fsync(self._handle)
 

@@ -85,19 +85,23 @@ class Dispatcher:
         self.results: dict[str, AccountResult] = {}
 
     def run(self, jobs: Sequence[AccountJob]) -> dict[str, AccountResult]:
-        """Run `jobs`, the first ones first; one that failed or was lost is tried again after those that wait.
+        """Run `jobs` in their order; one that is tried again waits for its delay, then joins the end of the queue.
+
+        `RetryPolicy` decides whether a failed job is tried again. One whose worker was lost runs again at once; at the
+        20th loss it has failed.
 
         Args:
             jobs: at most one of each account.
 
         Returns:
-            The result of each account, by its name.
+            The last result of each account, by its name.
 
         Raises:
-            EngineLost: the cluster is gone; `results` has what was reported before.
-            BaseException: an interrupt, or an error of the observer. The jobs under way were stopped, and after a
-                while killed; `results` has those that reported their end. Where the cluster is lost meanwhile, some
-                may go on.
+            EngineLost: the cluster is gone. `self.results` has the accounts that were finished before.
+            BaseException: an interrupt, or any other error. The jobs under way were asked to end; what still ran after
+                90 s, or at a second interrupt, was killed. `self.results` has the finished accounts, also those that
+                ended then, but none that waited for its first or next try. Where the cluster is lost meanwhile, some
+                jobs may go on.
         """
         self._waiting.extend(jobs)
         try:

@@ -126,7 +126,12 @@ def _keep_last_of_each_key(connection: duckdb.DuckDBPyConnection, target: Target
 
 
 def _compare(connection: duckdb.DuckDBPyConnection, target: Target, staged: str, walk: Walk) -> None:
-    """Fill temp.delta: for each staged row, whether it is new, unchanged or changed."""
+    """Make temp.delta, a row for each staged row: what becomes of it.
+
+    `changed`: it is written, as it is new (`is_new`), or differs and is not older than the row in the table.
+    `confirmed`: it equals that row and was served later. One that is neither changes nothing. `valid_from`: from when
+    it holds.
+    """
     key = quoted(target.key)
     older = "s._served_at < t._verified_at"
     if target.cursor:

@@ -149,7 +149,7 @@ class StagingTable:
             self._insert(pa.concat_tables([self._salvage(chunk, page.walk) for chunk, page in _paired(chunks, pages)]))
 
     def clear(self) -> None:
-        """Drop the staged rows, and what was noted about them."""
+        """Drop the staged rows, their quarantined records and schema changes, not what was learnt about columns."""
         if self._created:
             self.connection.execute(f"DROP TABLE {self.relation}")
         self._created, self.rows, self.quarantined, self.changes = False, 0, [], []

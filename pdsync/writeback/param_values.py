@@ -243,9 +243,16 @@ def _object(param: Param, value: Any, numbers: frozenset[str], style: NumberStyl
 
 
 def _typed_like_column(type: str, column: str, version: Version, value: object, style: NumberStyle) -> Any:
-    """The value of a parameter; a text is read as the type of the column that shows it.
+    """The value of a parameter as the API takes it.
 
-    Assumption: v1 takes times as it returns them, in UTC and without a zone, and times of day without seconds.
+    A "string" is read as the type of the column that shows it, any other parameter as its own type. What has no reader
+    is returned as it is.
+
+    Assumption: as "string", v1 takes times as it returns them, in UTC and without a zone; times of day and durations
+    without seconds. A "string:date-time" has its zone in both versions.
+
+    Raises:
+        InvalidValue: the value does not fit the type.
     """
     if type == "string":
         readers: dict[str, Callable[[], Any]] = {

@@ -37,10 +37,10 @@ class Runs(Database):
             raise WrongCompany(expected=bound[0], found=company_id, name=name)
 
     def bind_company(self, company_id: int, name: str, domain: str | None) -> None:
-        """Bind the project to a company, or check that it is bound to this one; its name may change.
+        """Bind the project to a company, or check that it is bound to this one; its name and domain are replaced.
 
         Raises:
-            WrongCompany: it is another one; nothing was written.
+            WrongCompany: it is bound to another one; nothing was written.
         """
         self.check_company(company_id, name)
         with self.transaction() as db:

@@ -232,11 +232,14 @@ async def _load_archive(reload: ArchiveReload) -> list[Walk]:
 
 
 def _find_company(settings: Settings, control: Control) -> tuple[int, str]:
-    """The company of the archive.
+    """Index the pages that control.db lacks, then the id and name of the archive's company.
+
+    The name is empty where only the archive knows the company.
 
     Raises:
         ConfigError: there is no page to replay.
-        Unreadable: a file of the archive is damaged.
+        Unreadable: a file is damaged, of those not indexed to their ends; not where it only ends early.
+        StorageError: a file has another company's answers, or can't be read.
     """
     if damaged := stores.index_archive(settings, control):
         raise damaged[0].fault or AssertionError

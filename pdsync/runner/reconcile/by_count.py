@@ -101,12 +101,17 @@ class CountReconciler:
         return sweep
 
     async def fetch_lists(self, sweep: Sweep, keys: Sequence[str]) -> list[Page]:
-        """The pages of all lists that were read; if they were not kept, of those that show `keys`, read again.
+        """The pages of the lists that `sweep` read.
 
-        Reading them again is not charged to the budget of dependent streams.
+        Where they were not kept in memory (it read all lists by count), those lists are fetched again that show a
+        record of `keys`; that does not count against the share of tokens of dependent streams.
+
+        Args:
+            sweep: of this stream.
+            keys: of the stream's records, not of the parents.
 
         Raises:
-            PdsyncError: as `dependents` does.
+            PdsyncError: as `child_lists.dependents`.
         """
         if self.pages:
             return self.pages

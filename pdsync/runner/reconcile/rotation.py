@@ -260,7 +260,14 @@ def _price_of_pages(
 def _price_of_lists(
     connection: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream, parent: Parent, operation: Operation
 ) -> _Price | None:
-    """What it costs to read the list of each record of another stream; None where it is never affordable."""
+    """The requests and tokens to verify a stream that has a list for each record of the parent stream.
+
+    The price of all lists, where a request reads several or the parents have no exact count, and if that is within
+    `settings.dependents_tokens`; otherwise that of the lists of records whose count differs from their rows.
+
+    Returns:
+        None where the parent stream has no table, or where it has no count and all lists cost more than that.
+    """
     version, _ = stream.sources(settings.api)
     column = stream.parent_column(parent, version) or parent.stream
     if parent.stream not in warehouse.tables(connection):

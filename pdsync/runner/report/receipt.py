@@ -122,7 +122,7 @@ def add_counts(entry: StreamReceipt, counts: Counts, names: Sequence[str] = Coun
 
 
 def kind_of_gap(error: PdsyncError) -> str:
-    """The kind of gap of a stream that failed with `error`: see `model.IncompleteStream`."""
+    """The kind of the gap that `error` leaves in a stream: "stopped", "forbidden" (by rights or plan) or "failed"."""
     if isinstance(error, Stopped):
         return "stopped"
     return "forbidden" if isinstance(error, Forbidden | FeatureOff) else "failed"

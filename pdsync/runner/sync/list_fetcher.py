@@ -117,7 +117,13 @@ class ListFetcher:
     async def _parent_keys(
         self, stream: Stream, source: Source, parent: Parent, walk: Walk
     ) -> list[Key] | dict[Key, int | None]:
-        """The parents whose lists a walk reads; with the length of each list, where they count it."""
+        """The keys of the parents whose lists a walk reads, in descending order.
+
+        Where the parent stream has an exact count: each key → the length of its list, None where the record has none.
+
+        Raises:
+            PdsyncError: the parent stream was never synced.
+        """
         session, connection = self._session, self._session.loader.connection
         overlap = timedelta(seconds=session.settings.overlap_s)
         column = stream.parent_column(parent, walk.version) if parent.counts else None

@@ -175,6 +175,9 @@ class Fabricator:
 
 
 def count_initial_products(company: Company, deal_id: object) -> int:
-    """How many products a deal has at generation: one deal in four has any."""
+    """How many products a deal has until they are first written to: about one in four has 1 to 3, the others have none.
+
+    That goes for deals that are added later too. None have any where the company was generated without products.
+    """
     roll = Fabricator(company, "deal_products", deal_id).stable_number("size")
     return 0 if roll % 4 or not company.last_initial_id("products") else 1 + roll // 4 % 3
