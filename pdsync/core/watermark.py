@@ -70,3 +70,17 @@ def resume_point(watermark: datetime, newest: datetime | None, overlap: timedelt
     """
     since = watermark.astimezone(UTC) - overlap
     return since if newest is None else min(since, newest.astimezone(UTC).replace(microsecond=0))
+
+
+def chosen_point(chosen: datetime, watermark: datetime, resume: datetime) -> datetime:
+    """The time from which a walk requests changes, where a user has chosen one.
+
+    A walk that begins at the watermark or before moves it. So it begins no later than the next walk would: what becomes
+    visible late may be from the overlap.
+
+    Args:
+        chosen: by the user.
+        watermark: of the list.
+        resume: its resume point.
+    """
+    return min(chosen, resume) if chosen <= watermark else chosen

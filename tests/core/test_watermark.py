@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from pdsync.core.watermark import Checkpoint, advance, resume_point
+from pdsync.core.watermark import Checkpoint, advance, chosen_point, resume_point
 
 BEGAN = datetime(2026, 11, 22, 12, 0, 30, tzinfo=UTC)
 OVERLAP, HOUR = timedelta(seconds=60), timedelta(hours=1)
@@ -49,3 +49,19 @@ def test_s3_s15_o5_no_change_is_passed_over_because_a_clock_was_ahead(newest: da
 def test_times_of_the_work_file_are_taken_in_utc() -> None:
     local = BEGAN.astimezone(timezone(timedelta(hours=5)))
     assert resume_point(local, local - timedelta(hours=2), OVERLAP).utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "since"),
+    [
+        (BEGAN - HOUR, BEGAN - HOUR),
+        (BEGAN - OVERLAP, BEGAN - OVERLAP),
+        (BEGAN - timedelta(seconds=1), BEGAN - OVERLAP),
+        (BEGAN, BEGAN - OVERLAP),
+        (BEGAN + timedelta(seconds=1), BEGAN + timedelta(seconds=1)),  # it moves no watermark
+    ],
+)
+def test_s3_s4_a_chosen_time_within_the_overlap_passes_over_nothing_that_becomes_visible_late(
+    chosen: datetime, since: datetime
+) -> None:
+    assert chosen_point(chosen, BEGAN, resume_point(BEGAN, BEGAN, OVERLAP)) == since

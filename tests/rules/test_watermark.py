@@ -10,7 +10,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 from msgspec import Struct
 
 from pdsync.core.server_clock import ServerClock
-from pdsync.core.watermark import Checkpoint, advance, resume_point
+from pdsync.core.watermark import Checkpoint, advance, chosen_point, resume_point
 from tests.rules import running
 
 START = datetime(2026, 11, 22, tzinfo=UTC)
@@ -68,6 +68,7 @@ class Watermark(running.Machine):
         self.checkpoint: Checkpoint | None = None
         self.walk: Walk | None = None
         self.newest_page: datetime | None = None
+        self.floor: datetime | None = None  # the newest page of all earlier sessions
         self.date_error = 0
         self.clock = self.connect(0, 0)
 
@@ -96,7 +97,8 @@ class Watermark(running.Machine):
         """Begin a session: its first answer shows the server's time; a time in the future is corrected then."""
         self.date_error = date_error
         clock = ServerClock(monotonic=lambda: float(self.now), wall=lambda: at(self.now + wall_error))
-        clock.not_before(self.newest_page)
+        self.floor = self.newest_page
+        clock.not_before(self.floor)
         clock.read(at(self.now + date_error))
         if clock.is_confirmed and self.checkpoint and self.checkpoint.watermark > clock.now():
             newest = self.checkpoint.newest  # see load.clock_repair
@@ -133,8 +135,10 @@ class Watermark(running.Machine):
         meanwhile=MEANWHILE, is_ended=st.booleans(),
     )  # fmt: skip
     def begin_walk(self, kind: str, chosen: int, meanwhile: list[tuple[str, int, int, int]], is_ended: bool) -> None:
-        since = {"changes": self.since(), "whole": None, "since": at(self.now + chosen)}[kind]
-        self.walk = Walk(since, self.error)
+        resume, point = self.since(), at(self.now + chosen)
+        if self.checkpoint and resume:
+            point = chosen_point(point, self.checkpoint.watermark, resume)
+        self.walk = Walk({"changes": resume, "whole": None, "since": point}[kind], self.error)
         if meanwhile:
             self.read_page(self.walk)
         for what, which, leap, elapsed in meanwhile:
@@ -149,11 +153,13 @@ class Watermark(running.Machine):
 
     @rule(leap=st.sampled_from((2 * HOUR, -2 * HOUR, YEAR)))
     def answer_with_a_wrong_date(self, leap: int) -> None:
-        """A single answer of a session: its Date is ignored."""
-        error = self.error
-        self.newest_page = self.clock.read(at(self.now + error + leap))
-        assert self.newest_page == at(self.now + error)
-        assert self.error == error
+        """A single answer of a session: its Date is ignored; it is later than the sessions before, as any other."""
+        expected = at(self.now + self.error)
+        if self.floor and not self.clock.is_confirmed:
+            expected = max(expected, self.floor + timedelta(seconds=1))
+        self.newest_page = self.clock.read(at(self.now + self.date_error + leap))
+        assert self.newest_page == expected
+        assert at(self.now + self.error) == expected
 
     @precondition(lambda self: self.walk)
     @rule(elapsed=ELAPSED, pages=st.integers(1, 3))

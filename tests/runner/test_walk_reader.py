@@ -82,6 +82,9 @@ async def test_s3_changes_are_requested_from_the_last_walk_on_less_an_overlap(se
     for request, expected in (
         (SyncRequest(), since), (SyncRequest(full=True), None), (SyncRequest(refetch=("deals",)), None),
         (SyncRequest(since=T0 - timedelta(days=9)), T0 - timedelta(days=9)),
+        # It would move the watermark, so it begins with the overlap. A later one moves nothing.
+        (SyncRequest(since=since + timedelta(seconds=1)), since), (SyncRequest(since=T0), since),
+        (SyncRequest(since=T0 + timedelta(seconds=1)), T0 + timedelta(seconds=1)),
     ):  # fmt: skip
         assert (await WalkReader(session, request)._begin_walk(DEALS, LIVE, "v2")).since == expected
 

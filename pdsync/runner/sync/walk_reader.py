@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from pdsync.core import catalogue
 from pdsync.core.log import log
-from pdsync.core.watermark import resume_point
+from pdsync.core.watermark import chosen_point, resume_point
 from pdsync.errors import ApiError, BadAnswer, FeatureOff, Forbidden
 from pdsync.extract import raw_archive
 from pdsync.extract.parallel import is_parallel
@@ -227,7 +227,7 @@ class WalkReader:
     async def _begin_walk(self, stream: Stream, source: Source, version: Version) -> Walk:
         since = None
         if source.way != "full" and not self.request.reads_whole(stream.name):
-            since = self.request.since or await self.session.loader.do(self._watermark, stream, source, version)
+            since = await self.session.loader.do(self._since, stream, source, version)
         if since and not self.request.since and self._was_seen_in_part(stream, source, version):
             text = "an earlier token could not see all records, so the list is read whole."
             self.session.on_event(Event("note", stream.name, text=f"{stream.name} ({source.name}): {text}"))
@@ -249,10 +249,11 @@ class WalkReader:
         run_id = self.session.receipt.run_id
         return self.session.control.open_walk(run_id, stream.name, source.name, version, source.operation, since)
 
-    def _watermark(self, stream: Stream, source: Source, version: Version) -> datetime | None:
+    def _since(self, stream: Stream, source: Source, version: Version) -> datetime | None:
         """The time from which changes are requested: when the last walk began, less an overlap for late changes.
 
-        Or the newest change that was seen, if that is earlier: the server's clock may have been wrong.
+        Or the newest change that was seen, if that is earlier: the server's clock may have been wrong. Or the chosen
+        time, moved back into that overlap where it is in it.
         """
         row = first(
             self.session.loader.connection.execute(
@@ -260,11 +261,13 @@ class WalkReader:
                 [stream.name, source.name, version],
             )
         )
+        chosen = self.request.since
         if row is None:
-            return None
+            return chosen
         overlap = timedelta(seconds=self.session.settings.overlap_s)
         newest = None if source.parent else row[1]  # a parent may have changed later than its children
-        return resume_point(row[0], newest, overlap)
+        resume = resume_point(row[0], newest, overlap)
+        return chosen_point(chosen, row[0], resume) if chosen else resume
 
     async def _load_sealed(self, stream: Stream, walk: Walk) -> Page | None:
         """Load the sealed pages that the work file lacks; the last sealed page of the walk.
