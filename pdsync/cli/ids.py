@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import click
+
 from pdsync.cli.app import Command
 from pdsync.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import click
 
 _NAMED = 3  # ids in a message
 _FROM_LAST = "last:"  # what stands for a negative number, which click would take for an option
@@ -21,8 +21,14 @@ class IdCommand(Command):
     """A command whose arguments are ids, among them negative numbers."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments; the value of an option may be a negative number too."""
-        values = {number + 1 for number, each in enumerate(args) if each.startswith("--") and "=" not in each}
+        """Parse the arguments; `-2` becomes `last:2`, as click would take it for an option.
+
+        The value of an option stays as it is: `--note -2`. After `--` there are no options.
+        """
+        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        taking = {name for option in options if not option.is_flag and not option.count for name in option.opts}
+        end = args.index("--") if "--" in args else len(args)
+        values = {number + 1 for number, each in enumerate(args[:end]) if each in taking} - {end}
         return super().parse_args(ctx, [
             f"{_FROM_LAST}{each[1:]}" if re.fullmatch(r"-[1-9]\d*", each) and number not in values else each
             for number, each in enumerate(args)

@@ -54,6 +54,13 @@ def test_what_fits_none_or_several_is_refused(existing: list[str], text: str, sa
         (["-1"], ("last:1", None)),
         (["-12", "--note", "-1"], ("last:12", "-1")),
         (["--note=-1", "-2"], ("last:2", "-1")),
+        (["-2", "-n", "-1"], ("last:2", "-1")),
+        (["--json", "-2"], ("last:2", None)),  # a flag takes no value
+        (["-v", "-2"], ("last:2", None)),
+        (["--project", "-2", "-3"], ("last:3", None)),
+        (["--", "-2"], ("last:2", None)),
+        (["--note", "x", "--", "-2"], ("last:2", "x")),
+        (["--note", "--", "-2"], ("last:2", "--")),
         (["-0"], None),
         (["-x"], None),
     ],
@@ -61,8 +68,8 @@ def test_what_fits_none_or_several_is_refused(existing: list[str], text: str, sa
 def test_a_negative_number_is_an_id_and_no_option(typed: list[str], parsed: tuple[str, str | None] | None) -> None:
     @click.command(cls=ids.IdCommand)
     @click.argument("id")
-    @click.option("--note")
-    def command(id: str, note: str | None) -> tuple[str, str | None]:
+    @click.option("--note", "-n")
+    def command(id: str, note: str | None, **_: object) -> tuple[str, str | None]:
         return id, note
 
     if parsed is None:
