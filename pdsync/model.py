@@ -327,7 +327,7 @@ class IncompleteStream(Struct, frozen=True):
     """A part of a stream that a run did not load; it is in the run's receipt."""
 
     stream: str
-    kind: str  # failed, forbidden, quarantined, stopped, incomplete, unknown, fewer, rights
+    kind: str  # failed, forbidden, quarantined, stopped, incomplete, unknown, fewer, rights, differs, gone
     detail: str
 
 

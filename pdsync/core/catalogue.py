@@ -99,7 +99,7 @@ def streams() -> dict[str, Stream]:
         _check_stream(stream, where)
         found[stream.name] = stream
     for stream in found.values():
-        _check_parents(stream, found)
+        _check_other_streams(stream, found)
     definitions = {stream.fields for stream in found.values()}
     return dict(sorted(found.items(), key=lambda item: (item[0] not in definitions, item[0])))
 
@@ -127,11 +127,24 @@ def _check_stream(stream: Stream, where: str) -> None:
             raise CatalogueError(f"{where}: there is no column {column!r} in [columns].{near}")
 
 
-def _check_parents(stream: Stream, streams: Mapping[str, Stream]) -> None:
+def _check_other_streams(stream: Stream, streams: Mapping[str, Stream]) -> None:
+    """Check the other streams and lists that an entry names.
+
+    Raises:
+        CatalogueError: one of them does not exist.
+    """
+    where = f"schemas/streams/{stream.name}.toml"
+    for other in (*stream.labels.values(), stream.fields, stream.changelog):
+        if other and other not in streams:
+            raise CatalogueError(f"{where}: there is no stream {other!r}.{_did_you_mean(_near(other, streams))}")
     for source in (*stream.v1, *stream.v2):
+        lists = {each.name for each in (stream.v1 if source in stream.v1 else stream.v2)}
+        if source.origin and source.origin.source not in lists:
+            raise CatalogueError(f"{where}: there is no list {source.origin.source!r} to be the origin.")
+        if source.origin and source.origin.flag not in stream.columns:
+            raise CatalogueError(f"{where}: there is no column {source.origin.flag!r} in [columns].")
         if (parent := source.parent) is None:
             continue
-        where = f"schemas/streams/{stream.name}.toml"
         if parent.stream not in streams:
             raise CatalogueError(f"{where}: there is no stream {parent.stream!r} to be the parent.")
         if parent.having and parent.having not in streams[parent.stream].columns:

@@ -133,6 +133,19 @@ def test_a_stream_has_the_operations_and_columns_that_it_names(deals: Path) -> N
         ("[columns]", 'parent = {stream = "none"}\n[columns]', "there is no stream 'none' to be the parent."),
         ("[columns]", 'parent = {stream = "things", having = "size"}\n[columns]', "things has no column 'size'."),
         ("[columns]", 'parent = {stream = "things", counts = true}\n[columns]', "`counts` takes a count (`having`)"),
+        ("[[v2]]", 'fields = "thing_fields"\n[[v2]]', "there is no stream 'thing_fields'."),
+        ("[[v2]]", 'changelog = "thigns"\n[[v2]]', "there is no stream 'thigns'. Did you mean 'things'?"),
+        ("[columns]", '[labels]\nid = "thing"\n[columns]', "there is no stream 'thing'. Did you mean 'things'?"),
+        (
+            "[columns]",
+            'origin = {source = "live", flag = "name"}\n[columns]',
+            "there is no list 'live' to be the origin.",
+        ),
+        (
+            "[columns]",
+            'name = "a"\norigin = {source = "a", flag = "x"}\n[columns]',
+            "there is no column 'x' in [columns].",
+        ),
         ("[columns]", "no_such_key = 1\n[columns]", "unknown field `no_such_key`"),
         ("[columns]", 'negated = ["v1"]\n[columns]', "unknown field `negated` - at `$.v2[0]`."),  # a key of columns
     ],
