@@ -343,8 +343,9 @@ class Client:
         """Every record of a stream (`deals`) or a list operation (`getDeals`), from the API, each once, page by page.
 
         Of a stream come the records that its table has after a sync where `_deleted_at` is NULL: of all its lists, so
-        archived ones too, and none that is deleted. A stream that has a list for each record of another one is read for
-        one of them: `client.list("deal_followers", id=1)`. A list operation gives what the API gives by default:
+        archived ones too, and none that is deleted. A stream that has a list for each record of another one needs the
+        key of that record: `client.list("deal_followers", id=1)`, or several where the API takes them:
+        `client.list("deal_products", deal_ids=[1, 2])`. A list operation gives what the API gives by default:
         `getDeals` has no archived deals.
 
         Args:
@@ -353,8 +354,9 @@ class Client:
             deleted: of a stream: also records that a list shows as deleted: deals for 30 days, former users.
             values: parameters of its lists; they override the stream's own: `status="won"`.
 
-        Raises:
-            ConfigError: there is no such list, or a parameter is missing or does not fit; nothing was called.
+        Raises (when the first record is asked for, and not at the call):
+            ConfigError: there is no such stream or operation, it changes data, or a parameter is missing or does not
+                fit; nothing was called.
             BadAnswer: the list can't be walked to its end.
             PdsyncError: see `core.http.Http.call`.
         """

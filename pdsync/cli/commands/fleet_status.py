@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 @selecting
 @click.pass_obj
 def status(app: App, selection: Selection) -> None:
-    """Show for each ACCOUNT whether its data is right and fresh; without ACCOUNT, for all.
+    """Show for each ACCOUNT whether its data is complete and fresh; without ACCOUNT, for all.
+
+    Fresh: complete until less than 36 hours ago.
 
     Below the table is what needs attention, each with the command that comes next. Makes no request. With --json: an
     object for each account.
