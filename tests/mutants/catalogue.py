@@ -30,9 +30,15 @@ MUTANTS = (
         ("tests/load/test_commit.py::test_s4_changes_since_some_time_move_no_watermark_past_what_was_never_read",),
     ),
     Mutant(
-        "watermark of the other API version counts", "S4", "pdsync.runner.sync.walk_reader.WalkReader._watermark",
+        "watermark of the other API version counts", "S4", "pdsync.runner.sync.walk_reader.WalkReader._since",
         (text(" AND version = ?", " AND ? IS NOT NULL"),),
         ("tests/runner/test_walk_reader.py::test_s4_what_one_version_of_the_api_has_read_says_nothing_of_the_other",),
+    ),
+    Mutant(
+        "a chosen time within the overlap begins there", "S3 S4", "pdsync.core.watermark.chosen_point",
+        (replace("min(chosen, resume) if chosen <= watermark else chosen", "chosen"),),
+        ("tests/core/test_watermark.py::"
+         "test_s3_s4_a_chosen_time_within_the_overlap_passes_over_nothing_that_becomes_visible_late",),
     ),
     Mutant(
         "since is sent in the zone it came in", "S3", "pdsync.extract.pages.query_of",
