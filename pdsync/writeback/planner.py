@@ -17,6 +17,7 @@ from pdsync.writeback import fresh_reads, merge_preview
 from pdsync.writeback.amounts import find_currency
 from pdsync.writeback.completion import complete
 from pdsync.writeback.dependencies import find_predecessors
+from pdsync.writeback.display import display_in_full
 from pdsync.writeback.effects import read_entries_to_delete
 from pdsync.writeback.equality import equivalent, fields, snapshot_fields, value_in
 from pdsync.writeback.estimate import estimate_read_tokens
@@ -315,7 +316,7 @@ class Planner:
                 continue
             was, becomes = self._read(prepared, name, before), self._read(prepared, name, value)
             if shown and was == becomes:  # they differ in a part that is usually left out
-                was, becomes = _display_in_full(before), _display_in_full(value)
+                was, becomes = display_in_full(before), display_in_full(value)
             currencies = (
                 find_currency(prepared.operation, name, before, record or {}),
                 find_currency(prepared.operation, name, value, {**(record or {}), **values}),
@@ -393,15 +394,3 @@ def _deleted_entries(to_delete: EntriesToDelete) -> tuple[Change, ...]:
     titles = [str(title_of(each) or record_key(each)) for each in to_delete.entries[:_SHOWN]]
     more = f" and {len(to_delete.entries) - _SHOWN:,} more" if len(to_delete.entries) > _SHOWN else ""
     return (Change(f"({counted(len(to_delete.entries), 'record')})", ", ".join(titles) + more, None),)
-
-
-def _display_in_full(value: Any) -> Any:
-    """A value with what `NameResolver.display_value` leaves out: the label of a contact, and which is the main one."""
-    if not isinstance(value, list):
-        return value
-    return [_display_contact(each) if isinstance(each, dict) and "value" in each else each for each in value]
-
-
-def _display_contact(entry: Mapping[str, Any]) -> str:
-    notes = [entry.get("label"), "main" if entry.get("primary") else None]
-    return f"{entry['value']} ({', '.join(filter(None, notes))})"

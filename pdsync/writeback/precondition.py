@@ -132,10 +132,12 @@ def _decide_update(prepared: PreparedMutation, before: Before, state: RecordStat
         return _already_so(before, "every field has that value already")
     if state.read and state.read.is_archived and desired.get("is_archived") is not False:
         return Decision("conflict", "archived", "it is archived; un-archive it first (is_archived=false)")
-    compared = policy not in ("ours", "append")
+    planned = before.planned or {}
+    if policy == "append":  # what is added to a list fits whatever others have made of it
+        planned = {name: value for name, value in planned.items() if not isinstance(desired.get(name), list)}
     reason = "kept_theirs" if policy == "theirs" else "changed"
     return (
-        (_changed(record, before.planned, desired, reason, "since the plan") if compared else None)
+        (_changed(record, planned, desired, reason, "since the plan") if policy != "ours" else None)
         or _changed(record, prepared.mutation.expected, desired, "changed", "since it was queued", exact=True)
         or Decision("send")
     )

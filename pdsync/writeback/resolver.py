@@ -18,6 +18,7 @@ from pdsync.errors import ConfigError
 from pdsync.writeback.amounts import currencies_in
 from pdsync.writeback.company_names import FIELD_CODE, CompanyNames
 from pdsync.writeback.custom_values import as_v1_parameters, contradict, refuse_incomplete, set_custom_field
+from pdsync.writeback.display import display_entries, display_object
 from pdsync.writeback.headings import resolve_heading
 from pdsync.writeback.messages import NOTHING, did_you_mean
 from pdsync.writeback.param_values import ParameterResolver, find_parameter, find_part, resolve_part
@@ -104,19 +105,28 @@ class NameResolver:
         return self._headings[operation.name, heading]
 
     def label(self, operation: Operation, field: str) -> str:
-        """The label of a field, as `equality.fields` names it; a built-in field keeps its name."""
-        code = field.rpartition("/")[2][:40]
+        """The label of a field, as `equality.fields` names it; a built-in field keeps its name.
+
+        v1 has the parts of a value as fields of their own: `<code>_until`.
+        """
+        name = field.rpartition("/")[2]
+        code, part = name[:40], name[41:]
         if not FIELD_CODE.fullmatch(code):
             return field
         fields = self.names.custom_fields(find_stream(shape(operation).kind))
-        return next((each.label for each in fields if each.code == code), code)
+        label = next((each.label for each in fields if each.code == code), code)
+        return f"{label} ({part})" if part else label
 
     def display_value(self, operation: Operation, field: str, value: Any) -> Any:
         """A value as people read it: options by their labels, records by their names with the id in brackets."""
         if isinstance(value, dict):
-            return self.pending.get(str(value.get("$ref")), value) if "$ref" in value else _main_part(value)
-        if value is None or (isinstance(value, list) and any(isinstance(each, dict) for each in value)):
-            return value and [each.get("value", each) if isinstance(each, dict) else each for each in value]
+            if "$ref" in value:
+                return self.pending.get(str(value["$ref"]), value)
+            value = display_object(value)
+        if value is None:
+            return None
+        if isinstance(value, list) and any(isinstance(each, dict) for each in value):
+            return display_entries(value)
         stream = find_stream(shape(operation).kind)
         code = field.rpartition("/")[2]
         custom = next((each for each in self.names.custom_fields(stream) if each.code == code), None)
@@ -157,11 +167,6 @@ class NameResolver:
                 self.names, operation, stream, key, value, custom=custom, params=[], style=_ANY_STYLE
             )
         return custom
-
-
-def _main_part(value: dict[str, Any]) -> Any:
-    """What people read of an object: its value, or its amount of money."""
-    return value.get("value", value.get("amount", value) if "currency" in value else value)
 
 
 def _merged(

@@ -35,6 +35,21 @@ def edit(remote: Remote, id: int, *values: str) -> None:
     remote.post("act", method="PATCH", path=f"/api/v2/persons/{id}", body={"emails": contacts(*values)})
 
 
+def test_w6_append_overwrites_no_other_field_that_a_colleague_has_changed_since_the_plan(
+    remote: Remote, bare: Project
+) -> None:
+    id = person(remote)
+    queue(bare, f"id={id}", "name=Ours", "emails=ours@example.com")
+    plan = bare.folder / "plan.json"
+    assert bare.here("push", "--dry-run", "--policy", "append", "--out", str(plan)).code == 0
+    remote.post("act", method="PATCH", path=f"/api/v2/persons/{id}", body={"name": "Theirs"})
+    assert bare.here(*PUSH, str(plan)).code == 5
+    (found,) = (each["record"] for each in remote.dump("persons") if each["record"]["id"] == id)
+    assert found["name"] == "Theirs"
+    assert emails(remote, id) == ["a@example.com", "b@example.com"]
+    assert bare.control("SELECT state, reason FROM mutations") == [("conflict", "changed")]
+
+
 def test_w6_what_a_colleague_has_added_and_removed_since_the_plan_stays_so(remote: Remote, bare: Project) -> None:
     id = person(remote)
     queue(bare, f"id={id}", "emails=ours@example.com")

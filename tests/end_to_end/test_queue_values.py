@@ -226,5 +226,45 @@ def test_w10_a_preview_shows_a_label_that_changes(box: RunningSandbox, project: 
     sent = '[{"value": "1", "label": "mobile", "primary": true}]'
     assert project.here("queue", "add", "updatePerson", f"id={person}", f"phones={sent}").code == 0
     shown = project.here("push", "--dry-run").out
-    assert "1 (home, main)" in shown
-    assert "1 (mobile, main)" in shown
+    assert "1 (home) → 1 (mobile)" in shown
+
+
+@pytest.mark.parametrize(
+    ("value", "was", "becomes"),
+    [
+        ("1.4.2026 - 30.4.2027", "2026-03-01 – 2026-03-31", "2026-04-01 – 2027-04-30"),
+        ("1.3.2026 - 30.4.2027", "2026-03-01 – 2026-03-31", "2026-03-01 – 2027-04-30"),
+    ],
+)
+def test_w10_a_preview_shows_the_end_of_a_range(
+    box: RunningSandbox, project: Project, codes: dict[str, str], value: str, was: str, becomes: str
+) -> None:
+    deal = live(box, "deals")[0]["id"]
+    term = {"custom_fields": {codes["Term"]: {"value": "2026-03-01", "until": "2026-03-31"}}}
+    box.act("PATCH", f"/api/v2/deals/{deal}", term)
+    queued = project.here("queue", "add", "updateDeal", f"id={deal}", f"Term={value}")
+    assert becomes in queued.out + queued.err
+    assert becomes in project.here("queue", "list").out
+    assert f"Term: {was} → {becomes}" in project.here("push", "--dry-run").out
+
+
+def test_w7_null_on_the_command_line_empties_a_field_of_any_type(
+    box: RunningSandbox, project: Project, codes: dict[str, str]
+) -> None:
+    deal = live(box, "deals")[1]["id"]
+    custom = {
+        codes["Term"]: {"value": "2026-03-01", "until": "2026-03-31"},
+        codes["Fee"]: {"value": 5, "currency": "EUR"},
+    }
+    body = {"status": "lost", "lost_reason": "Price", "expected_close_date": "2026-03-31", "custom_fields": custom}
+    box.act("PATCH", f"/api/v2/deals/{deal}", body)
+    words = ["lost_reason=null", "expected_close_date=null", "Term=null", "Fee=null", "value=null"]
+    ran = project.here("queue", "add", "updateDeal", f"id={deal}", *words)
+    assert ran.code == 0, ran
+    assert push(project)["applied"] == 1
+    found = record(box, "deals", deal)
+    assert (found["lost_reason"], found["expected_close_date"], found["value"]) == (None, None, None)
+    assert not any((found["custom_fields"].get(codes[name]) or {}).get("value") for name in ("Term", "Fee"))
+    ran = project.here("queue", "add", "updateDeal", "id=null", "title=x")
+    assert ran.code == 2, ran
+    assert "id" in ran.err

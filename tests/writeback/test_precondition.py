@@ -85,7 +85,11 @@ ARCHIVED = OLD | {"is_archived": True}
         ({}, state(THEIRS), Before(planned={"title": "Old"}), "record", ("conflict", "changed")),
         ({}, state(THEIRS), Before(planned={"title": "Old"}), "theirs", ("conflict", "kept_theirs")),
         ({}, state(THEIRS), Before(planned={"title": "Old"}), "ours", ("send", None)),
-        ({}, state(THEIRS), Before(planned={"title": "Old"}), "append", ("send", None)),
+        ({}, state(THEIRS), Before(planned={"title": "Old"}), "append", ("conflict", "changed")),
+        ({"label_ids": [1, 2]}, state(OLD | {"label_ids": [1, 3]}), Before(planned={"title": "Old", "label_ids": [1]}),
+         "append", ("send", None)),
+        ({"label_ids": [1, 2]}, state(THEIRS | {"label_ids": [1]}), Before(planned={"title": "Old", "label_ids": [1]}),
+         "append", ("conflict", "changed")),
         ({}, state(OLD | {"value": 6}), Before(planned={"title": "Old"}), "field", ("send", None)),
         ({}, state(OLD), Before(planned={"update_time": "2025-12-31T00:00:00Z"}), "record", ("conflict", "changed")),
         # Another user was renamed, and still owns it.

@@ -62,7 +62,13 @@ def test_without_a_sync_codes_and_ids_can_be_used() -> None:
 
 @pytest.mark.parametrize(
     ("field", "label"),
-    [("title", "title"), (f"custom_fields/{SIZE}", "Deal size"), (SIZE, "Deal size"), ("9" * 40, "9" * 40)],
+    [
+        ("title", "title"),
+        (f"custom_fields/{SIZE}", "Deal size"),
+        (SIZE, "Deal size"),
+        ("9" * 40, "9" * 40),
+        (f"{SIZE}_until", "Deal size (until)"),
+    ],
 )
 def test_a_field_is_shown_by_its_label(names: NameResolver, field: str, label: str) -> None:
     assert names.label(catalogue.operation("updateDeal"), field) == label

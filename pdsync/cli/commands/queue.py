@@ -75,9 +75,9 @@ def add(
     pipelines by name or id. @#12 stands for the record that mutation #12 adds. null empties a field.
     """
     found = enqueue.find_operation(operation)
-    given: dict[str, Any] = raw_request.values(
-        found, [raw_request.pair(value, "a parameter") for value in values], body
-    )
+    pairs = [raw_request.pair(value, "a parameter") for value in values]
+    given: dict[str, Any] = raw_request.values(found, pairs, body)
+    given |= {name: None for name, value in pairs if value == "null"}
     with push.opened(app.settings) as (outbox, names):
         styles = detect_styles([given], decimal)
         entry = enqueue.make_entry(names, found, given, key=key, name=name, styles=styles)
