@@ -24,8 +24,10 @@ def counted() -> Counter[str]:
 
 
 def test_each_promise_is_shown_by_tests_and_the_page_counts_them() -> None:
-    told = {promise: int(count) for promise, _, count in _LINE.findall(PAGE.read_text(encoding="utf-8"))}
-    assert len(told) > 50
+    rows = [(promise, int(count)) for promise, _, count in _LINE.findall(PAGE.read_text(encoding="utf-8"))]
+    assert len(rows) > 50
+    told = dict(rows)
+    assert len(told) == len(rows), "a promise has two rows"
     assert told == dict(counted()), "python -m tests.test_promises"
     assert all(told.values())
 
