@@ -61,7 +61,7 @@ def _cost_of_one(prepared: PreparedMutation, is_sent: bool) -> int:
     effect, times = find_effect(prepared.operation), is_sent + 0
     if prepared.addresses:
         verified = prepared.mutation.verb in ("delete", "merge") and is_sent
-        return fresh_reads.estimate_cost(prepared.addresses[:1]) if verified else 0
+        return fresh_reads.estimate_cost(prepared.addresses) if verified else 0
     if effect:
         times += is_state(prepared.operation)
         return (catalogue.operation(effect.read or "").cost or 0) * len(effect.queries) * times

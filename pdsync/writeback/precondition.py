@@ -179,7 +179,9 @@ def _decide_merge(prepared: PreparedMutation, before: Before, records: tuple[Rec
     loser, winner = records
     missing = next((each for each in records if each.is_absent), None)
     if missing is None:
-        if before.planned is not None and merge_preview.stamp(_record(loser), _record(winner)) != before.planned:
+        if before.planned is not None and not equivalent(
+            before.planned, merge_preview.stamp(_record(loser), _record(winner))
+        ):
             return Decision("conflict", "changed", "one of the two was changed since the plan")
         return Decision("send")
     if before.may_have_happened:

@@ -178,8 +178,9 @@ class Sender:
         if tried and prepared.shape.verb == "delete" and now.records and now.records[0].is_absent:
             tried = not await self._unknown_outcomes.is_removed_by_other(prepared)
         planned = dict(step.base or {})
-        if "update_time" in planned and step.target in self._own_times:  # this push has moved it
-            planned["update_time"] = self._own_times[step.target]
+        for name, target in _times_of(prepared).items():
+            if name in planned and target in self._own_times:  # this push has moved it
+                planned[name] = self._own_times[target]
         before = Before(
             planned=planned,
             planned_entries=step.records,
@@ -308,8 +309,9 @@ class Sender:
             log.debug("#%s: the answer could not be understood", mutation.seq, exc_info=True)
             self.outbox.doubt_answer(mutation.id, describe_error(error))
             return "unknown"
-        if mutation.verb == "update" and mutation.target and ending.after and "update_time" in ending.after:
-            self._own_times[mutation.target] = ending.after["update_time"]
+        changed = {"update": "update_time", "merge": "winner"}.get(mutation.verb, "")
+        if (target := _times_of(sending.prepared).get(changed)) and ending.after and "update_time" in ending.after:
+            self._own_times[target] = ending.after["update_time"]
         if ending.alarm:
             self._on_stop(GuardTripped("ignored_fields", ending.alarm))
         return self._settle(sending, ending)
@@ -362,3 +364,9 @@ class Sender:
 
     def _settle(self, sending: _Sending, ending: Ending) -> State:
         return settle(self.outbox, self.push_id, sending.prepared.mutation, ending)
+
+
+def _times_of(prepared: PreparedMutation) -> dict[str, str]:
+    """The times of change that a precondition compares, as the plan calls them → the targets of their records."""
+    names = {"update": ("update_time",), "merge": ("loser", "winner")}.get(prepared.mutation.verb, ())
+    return {name: each.target for name, each in zip(names, prepared.addresses, strict=False)}

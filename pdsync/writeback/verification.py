@@ -106,17 +106,22 @@ class Verifier:
                 shown = EffectReading("unreadable", str(error).split("\n", 1)[0])
             if shown.verdict in ("shown", "failed", "unreadable"):
                 break
+        if prepared.mutation.verb == "merge":  # its answer may have nothing but an id
+            record = shown.after or record
         return judge_effect(prepared, shown, record, added_id)
 
     async def _read_effect(self, prepared: PreparedMutation, answer: Answer) -> EffectReading:
         if not prepared.addresses:
             return await read_effect(self.http, prepared.operation, prepared.payload, answer.body)
-        removed = prepared.addresses[0]  # the record that was deleted, or merged into another
-        read = (await fresh_reads.read(self.http, [removed]))[removed.target]
+        removed, *others = prepared.addresses  # the record that was deleted, or merged into another; that other one
+        reads = await fresh_reads.read(self.http, prepared.addresses)
+        read = reads[removed.target]
+        after = next((dict(reads[each.target].record or {}) for each in others), {})
         if read.is_hidden:
-            return EffectReading("unreadable", "this token may not see it")
-        is_gone = read.is_gone or _is_flagged_deleted(read.record or {})
-        return EffectReading("shown") if is_gone else EffectReading("missing", f"{removed.target} is still there")
+            return EffectReading("unreadable", "this token may not see it", after)
+        if read.is_gone or _is_flagged_deleted(read.record or {}):
+            return EffectReading("shown", after=after)
+        return EffectReading("missing", f"{removed.target} is still there", after)
 
     async def _overwritten(self, prepared: PreparedMutation, base: Any, desired: dict[str, Any]) -> str:
         """The values of other users that our update overwrote, as text; empty if none, or if not checked.

@@ -274,6 +274,39 @@ def test_w2_what_was_merged_is_not_merged_again(remote: Remote, project: Project
     assert f"organizations/{one} was merged into {two}" in detail
 
 
+@pytest.mark.parametrize("kind", ["deals", "persons", "organizations"])
+def test_w5_a_merge_goes_on_from_what_the_same_push_has_changed(remote: Remote, project: Project, kind: str) -> None:
+    name, title = kind[:-1].capitalize(), "title" if kind == "deals" else "name"
+    first, second, winner = (
+        remote.post("act", method="POST", path=f"/api/v2/{kind}", body={title: f"Copy {number}"})["data"]["id"]
+        for number in range(3)
+    )
+    remote.advance(60)
+    queued = [
+        queue(project, f"update{name}", f"id={first}", f"{title}=Corrected"),
+        queue(project, f"update{name}", f"id={winner}", f"{title}=Kept"),
+        queue(project, f"merge{name}s", f"id={first}", f"merge_with_id={winner}"),
+        queue(project, f"merge{name}s", f"id={second}", f"merge_with_id={winner}"),
+    ]
+    push(project)
+    assert [fate(project, each) for each in queued] == [("applied", None)] * 4
+    assert {each["id"] for each in live(remote, kind)} & {first, second, winner} == {winner}
+
+
+def test_w6_a_merge_is_not_sent_where_others_have_changed_what_the_same_push_had_changed(
+    remote: Remote, project: Project
+) -> None:
+    one, other = (each["id"] for each in live(remote, "persons")[7:9])
+    update = queue(project, "updatePerson", f"id={one}", "name=Ours")
+    merge = queue(project, "mergePersons", f"id={one}", f"merge_with_id={other}")
+    plan = project.folder / "plan.json"
+    push(project, "--dry-run", "--out", str(plan))
+    remote.advance(60)
+    remote.post("act", method="PATCH", path=f"/api/v2/persons/{other}", body={"name": "Theirs"})
+    assert project.here("push", str(plan), "--yes", "--allow", "merge", "--settle-seconds", "0.05").code == 5
+    assert (fate(project, update), fate(project, merge)) == (("applied", None), ("conflict", "changed"))
+
+
 def test_a_merge_says_in_words_what_moves_to_the_other(remote: Remote, project: Project) -> None:
     one, two = (each["id"] for each in live(remote, "persons")[5:7])
     before = project.here("queue", "list", "--json")
