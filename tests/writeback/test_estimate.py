@@ -38,7 +38,7 @@ def each(operation: str, *payloads: dict[str, Any]) -> list[Entry]:
         ([update(n) for n in range(20)], 2 * DEALS),  # the canary, then the others
         ([update(1, f"{n}") for n in range(6)], 6 * DEAL),  # one after the other
         (each("v2 deleteDeal", {"id": 1}), 2 * DEAL),  # before it, and that it is gone
-        (each("v1 mergePersons", {"id": 1, "merge_with_id": 2}), 3 * PERSON),
+        (each("v1 mergePersons", {"id": 1, "merge_with_id": 2}), 4 * PERSON),  # both before it, and after it
         (each("v1 addNote", *({"content": f"{n}", "deal_id": 1} for n in range(7))), NOTES),  # one list for all
         (each("v2 addDealFollower", {"id": 1, "user_id": 2}, {"id": 1, "user_id": 3}),
          2 * (catalogue.operation("v2 getDealFollowers").cost or 0)),
