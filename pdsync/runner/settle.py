@@ -31,7 +31,9 @@ def settle(loader: Loader, control: Control, clock: ServerClock | None = None) -
     """
     loaded, notes = loader.loaded_pages_by_walk(), []
     if lost := control.requeue_missing_walks(loaded):
-        notes.append(f"The work file lacks {lost:,} walks: they are loaded again from the raw archive.")
+        notes.append(
+            f"The work file lacks {lost:,} walks: they are loaded again from the raw archive, each with its stream."
+        )
     if outdated := control.drop_outdated_walks(loaded):
         notes.append(f"control.db is older than the warehouse: {outdated:,} open walks begin again.")
     in_warehouse = adopt_receipts(loader.connection, control)

@@ -80,7 +80,7 @@ class _Gap(Struct, frozen=True):
 def measure_status(settings: Settings, now: datetime) -> Status:
     """The state of the project at `now`. Makes no request, and takes no lock."""
     runs: list[Receipt] = []
-    left_over: list[Walk] = []
+    left_over: list[tuple[Walk, str]] = []
     seen_in_part: list[str] = []
     queue: dict[str, int] = {}
     left: tuple[int | None, int] = (None, 0)
@@ -89,7 +89,7 @@ def measure_status(settings: Settings, now: datetime) -> Status:
     try:
         with unlocked.open_control(settings) as control:
             runs = _read_runs(control)
-            left_over = [walk for walk, _ in control.unfinished_walks() if walk.is_of_a_list]
+            left_over = [(walk, state) for walk, state in control.unfinished_walks() if walk.is_of_a_list]
             seen_in_part = _find_seen_in_part(control, settings)
             queue = _count_queue(control)
         left = budget_left(settings)
@@ -107,7 +107,7 @@ def measure_status(settings: Settings, now: datetime) -> Status:
     running = _running_process(settings) if runs and runs[0].finished_at is None else None
     jobs = installed.find_jobs(settings.project)
     gaps = _find_gaps(runs)
-    gaps += _find_killed(runs, left_over, {each.gap.stream for each in gaps})
+    gaps += _find_unloaded(runs, left_over, {each.gap.stream for each in gaps})
     regular = [each for each in streams if not _is_optional(each.stream)] or streams
     incomplete = sorted({each.gap.stream for each in gaps})
     whole = [each for each in regular if each.stream not in incomplete] or regular
@@ -236,21 +236,29 @@ def _find_gaps(runs: list[Receipt]) -> list[_Gap]:
     return gaps
 
 
-def _find_killed(runs: list[Receipt], left_over: Iterable[Walk], known: Collection[str]) -> list[_Gap]:
-    """The streams that a killed run has read in part, and no run since: it left no receipt that names them.
+def _find_unloaded(runs: list[Receipt], left_over: Iterable[tuple[Walk, str]], known: Collection[str]) -> list[_Gap]:
+    """The streams of which pages are not in the warehouse, without a receipt that says so.
+
+    A killed run has read them in part, and no run since; or the warehouse was lost, and no run since has loaded them.
 
     Args:
         runs: newest first. The newest may still work, and has a notice of its own if it was killed.
-        left_over: the walks of lists that are not finished.
+        left_over: the walks of lists that are not in the warehouse, each with its state.
         known: the streams that have a gap.
     """
-    killed = {run.run_id: run for run in runs[1:] if run.finished_at is None}
-    streams = {walk.stream: killed[walk.run_id] for walk in left_over if walk.run_id in killed}
-    return [
-        _Gap(run, IncompleteStream(name, "stopped", "the run was killed before its last page"))
-        for name, run in streams.items()
-        if name not in known
-    ]
+    by_id = {run.run_id: run for run in runs if run.finished_at or run is not runs[0]}
+    found: dict[str, _Gap] = {}
+    for walk, state in left_over:
+        run = by_id.get(walk.run_id)
+        if run is None or walk.stream in known:
+            continue
+        if run.finished_at is None:
+            why = "the run was killed before its last page"
+            found[walk.stream] = _Gap(run, IncompleteStream(walk.stream, "stopped", why))
+        elif state == "sealed":
+            why = "the warehouse was lost, and what it had is in the raw archive only"
+            found.setdefault(walk.stream, _Gap(run, IncompleteStream(walk.stream, "incomplete", why)))
+    return list(found.values())
 
 
 def _describe_last_run(runs: list[Receipt], running: int | None) -> list[Notice]:
