@@ -234,7 +234,12 @@ def rewrite(
             os.fsync(out.fileno())
         part.rename(folder / new_name)
         sync_folder(folder)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
+        raise StorageError(
+            f"{folder / name} can't be rewritten: a header in it is damaged ({error}).\n"
+            f"It is unchanged. What is damaged, and the way out: pdsync raw verify"
+        ) from error
+    except OSError as error:
         raise StorageError(
             f"{folder / name} can't be rewritten: {error}.\nIt is unchanged. Free some space, or mend the folder's"
             f" rights, and run the same command. To check the file: pdsync raw verify"
@@ -274,6 +279,24 @@ def _header_before(content: mmap.mmap, at: int) -> dict[str, Any]:
             header: dict[str, Any] = json.loads(content[begin + 8 : at])
             return header
     raise ValueError(f"the frame at byte {at:,} has no header")
+
+
+def find_header_fault(path: Path, page: SealedPage) -> str:
+    """What is wrong with the header of a sealed page; empty if it describes that page.
+
+    The archive can be indexed again, and its file rewritten, only with it.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            frame = Frame(_header_before(content, page.at), page.at, page.length)
+            found = _scanned_page(path.name, file, frame).page
+    except (KeyError, TypeError, ValueError, zstandard.ZstdError) as error:
+        return f"the header before byte {page.at:,} is damaged ({error!r})"
+    same = (found.seq, found.sha256) == (page.seq, page.sha256)
+    return "" if same else f"the header before byte {page.at:,} is of another page"
 
 
 def _next_name(name: str) -> str:

@@ -94,6 +94,22 @@ def test_o4_verify_names_the_page_that_is_not_whole_and_what_to_do(
     assert project.ask("SELECT count(*) FROM products") == truth
 
 
+def test_o4_verify_finds_a_damaged_header_without_which_nothing_can_be_indexed_again(project: Project) -> None:
+    name, walk, seq, at = project.control("SELECT file, walk, seq, at FROM pages WHERE seq = 0 ORDER BY walk LIMIT 1")[
+        0
+    ]
+    path = project.data / "raw" / name
+    content = bytearray(path.read_bytes())
+    content[at - 4] ^= 0x80
+    path.write_bytes(content)
+    ran = project.here("raw", "verify", "--json")
+    assert ran.code == 4, ran
+    assert [(each["walk"], each["seq"], each["kind"]) for each in ran.events[:-1]] == [(walk, seq, "damaged")]
+    assert project.here("replay").code == 0  # it reads bodies only
+    assert project.here("raw", "prune", "--damaged", "--yes").code == 0
+    assert project.here("raw", "verify").code == 0
+
+
 def test_s14_prune_removes_nothing_that_a_replay_needs(project: Project) -> None:
     whole = next((project.data / "raw").glob("*.zst")).read_bytes()
     (project.data / "raw" / "20200101T000000-abcdef-1.zst").write_bytes(whole[:100])  # left by a kill

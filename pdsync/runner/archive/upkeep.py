@@ -124,8 +124,8 @@ def _check_journal(settings: Settings) -> list[Fault]:
     return []
 
 
-def _check_page(settings: Settings, page: SealedPage, stream: str) -> Fault | None:
-    """The fault of a sealed page; None if it is whole."""
+def _check_page(settings: Settings, page: SealedPage, stream: str, *, with_header: bool = True) -> Fault | None:
+    """The fault of a sealed page; None if it is whole. A replay does not need the header."""
     path = settings.raw / page.file
     advice = (
         f"Put {page.file} back from a backup. If there is none: pdsync sync {stream} --full reads what is there now,"
@@ -139,8 +139,10 @@ def _check_page(settings: Settings, page: SealedPage, stream: str) -> Fault | No
     else:
         try:
             raw_archive.read(settings.raw, page)
-        except StorageError as error:
-            kind, detail = "damaged", str(error).splitlines()[0]
+            detail = raw_file.find_header_fault(path, page) if with_header else ""
+        except (StorageError, OSError) as error:
+            detail = str(error).splitlines()[0]
+        kind = "damaged" if detail else ""
     return Fault(page.file, page.walk, page.seq, stream, kind, detail, advice) if kind else None
 
 
@@ -281,7 +283,7 @@ def forget_lost_walks(settings: Settings, control: Control, streams: Collection[
     """
     walks = {walk.id for walk, _ in control.walks() if walk.stream in streams}
     pages = [page for page in control.pages() if page.walk in walks]
-    lost = {page.walk for page in pages if _check_page(settings, page, "")}
+    lost = {page.walk for page in pages if _check_page(settings, page, "", with_header=False)}
     for walk in lost:
         control.end_walk(walk, "pruned")
     control.replace_pages([], [(page.walk, page.seq) for page in pages if page.walk in lost], [])
