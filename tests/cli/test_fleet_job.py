@@ -72,3 +72,16 @@ def test_s9_a_check_of_a_fleet_whose_store_is_refused_does_not_pass(tmp_path: Pa
     assert (ran.code, ran.summary["complete"], ran.summary["accounts"]) == (4, False, {"acme": {"ok": False}})
     found = {event["detail"].split(" is ")[0]: event["blocks"] for event in ran.events[:-1]}
     assert found == {"The endpoint http://192.0.2.1": True, f"{tmp_path}/accounts/old": False}
+
+
+def test_a_check_says_how_the_token_of_an_account_s_folder_is_stored(tmp_path: Path) -> None:
+    address = "https://127.0.0.1:9"
+    (tmp_path / "fleet.toml").write_text(f"[accounts.acme]\nbase_url = '{address}'\n")
+    environment = clean_environment() | {
+        "PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring",
+        "HOME": str(tmp_path),
+    }
+    ran = run_here(["--project", str(tmp_path), "fleet", "check"], environment)
+    assert ran.code == 4
+    assert f"PDSYNC_BASE_URL={address} pdsync --project {tmp_path}/accounts/acme auth login" in ran.out
+    assert "0 of 1 account is ready." in ran.out

@@ -12,10 +12,12 @@ from pdsync.cli.app import App, Command
 from pdsync.cli.fleet_job import FleetCommand
 from pdsync.cli.fleet_options import Place, Selection, placing, selecting
 from pdsync.core.wording import counted
+from pdsync.fleet.accounts import KEYRING, settings_of
 from pdsync.fleet.check import Problem, find_blocked, find_problems
 from pdsync.fleet.dispatch import RetryPolicy
 
 if TYPE_CHECKING:
+    from pdsync.fleet.accounts import Account
     from pdsync.fleet.job import AccountResult
 
 
@@ -42,7 +44,7 @@ def check(app: App, selection: Selection, place: Place, is_offline: bool) -> Non
             problem
             for result in outcome.results.values()
             if not result.complete and result.name not in named
-            for problem in _of_doctor(result, fleet.accounts[result.name].token)
+            for problem in _of_doctor(result, fleet.accounts[result.name])
         ]
     failed = find_blocked(problems, accounts)
     if app.json:
@@ -54,23 +56,32 @@ def check(app: App, selection: Selection, place: Place, is_offline: bool) -> Non
         for problem in problems:
             app.result(f"✗ {problem.name or 'fleet'}: {problem.detail}")
             app.result("    " + problem.fix.replace("\n", "\n    "))
-        app.result(f"{'✗' if failed else '✓'} {len(accounts) - len(failed):,} of {counted(len(accounts), 'account')}"
-                   f" {'is' if len(accounts) - len(failed) == 1 else 'are'} ready.")  # fmt: skip
+        ready = f"{len(accounts) - len(failed):,} of {counted(len(accounts), 'account')}"
+        app.result(f"{'✗' if failed else '✓'} {ready} {'is' if len(accounts) == 1 else 'are'} ready.")
     if failed:
         raise click.exceptions.Exit(4)
 
 
-def _of_doctor(result: AccountResult, token: str) -> list[Problem]:
+def _of_doctor(result: AccountResult, account: Account) -> list[Problem]:
     """The failed checks of a doctor, without those that it could not make; its message, where it came to none."""
     checks = [line for line in map(_object, result.output.splitlines()) if line.get("ok") is False]
     if not checks:
         return [Problem(result.name, result.message or "pdsync doctor failed.", "pdsync fleet check -v")]
-    where = f"fleet.toml has {token} as its token."
     made = [each for each in checks if each["fix"] != "See above."]
     return [
-        Problem(result.name, f"{each['name']}: {each['detail']}", where if each["name"] == "account" else each["fix"])
+        Problem(result.name, f"{each['name']}: {each['detail']}", _fix_for(account, each))
         for each in made or checks  # whatever fails, the account is not ready
     ]
+
+
+def _fix_for(account: Account, check: dict[str, Any]) -> str:
+    """What to do about a failed check of an account: a fleet gives each its own token, in its own folder."""
+    if check["name"] == "token" and account.token == KEYRING:
+        address = settings_of(account).base_url
+        return f"Store one in its folder: PDSYNC_BASE_URL={address} pdsync --project {account.folder} auth login"
+    if check["name"] in ("token", "account"):
+        return f"fleet.toml has {account.token} as its token."
+    return str(check["fix"])
 
 
 def _object(line: str) -> dict[str, Any]:
