@@ -165,8 +165,11 @@ def computed(table: str) -> str:
 
 
 def clock_at(view: str, moment: str) -> str:
-    """The statement of the view `sales._clock`, with the SQL expression `moment` in place of the newest reading."""
-    return view.replace("max(as_of)", moment)
+    """The statement of the view `sales._clock`, with the SQL expression `moment` in place of the newest reading.
+
+    It stays an aggregate: without one the view would have a row for each run, and none before the first.
+    """
+    return view.replace("max(as_of)", f"coalesce(max({moment}), {moment})")
 
 
 def has_table(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
