@@ -17,7 +17,10 @@ from pdsync.errors import CatalogueError
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-TIMEZONE = "{timezone}"  # stands in a query for the company's time zone, as a string constant
+# These stand in a query for string constants:
+TIMEZONE = "{timezone}"  # the zone in which days are cut: the chosen one, else the user's
+CHOSEN_TIMEZONE = "{chosen_timezone}"  # that of the setting sales.timezone; NULL if it is empty
+USER_TIMEZONE = "{user_timezone}"  # that of the token's user, in which Pipedrive cuts its own statistics
 
 
 class Query(Struct, frozen=True, forbid_unknown_fields=True):

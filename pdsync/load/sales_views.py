@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pdsync.core.views import TIMEZONE
+from msgspec import Struct
+
+from pdsync.core.views import CHOSEN_TIMEZONE, TIMEZONE, USER_TIMEZONE
 from pdsync.load.comments import execute_all
 from pdsync.load.transaction import transaction
 from pdsync.sql import first, literal, quoted
@@ -29,31 +31,39 @@ RECORDED = "_recorded"  # the view of the deals with recorded changes
 _CATALOGUE = "catalogue"
 
 
-def timezone_of(connection: duckdb.DuckDBPyConnection, setting: str, streams: Collection[str]) -> str:
-    """The time zone in which days and months are cut.
+class Timezones(Struct, frozen=True):
+    """Where days and months of the views are cut, as names that DuckDB knows."""
+
+    user: str  # of the token's user; UTC where it is not known
+    chosen: str = ""  # by the setting; empty: the user's, and Pipedrive's own dates where it has them
+
+    def fill(self, query: str) -> str:
+        """`query` with the zones in place of their names."""
+        chosen = literal(self.chosen) if self.chosen else "NULL::VARCHAR"
+        filled = query.replace(TIMEZONE, literal(self.chosen or self.user)).replace(CHOSEN_TIMEZONE, chosen)
+        return filled.replace(USER_TIMEZONE, literal(self.user))
+
+
+def timezones_of(connection: duckdb.DuckDBPyConnection, setting: str, streams: Collection[str]) -> Timezones:
+    """The time zones of the views.
 
     Args:
         connection: to the work file.
-        setting: the user's choice; empty: the zone of the token's user.
+        setting: the user's choice; empty: none.
         streams: those that have a table.
-
-    Returns:
-        A name that DuckDB knows; UTC where nothing is known.
     """
-    if setting:
-        return setting
     query = "SELECT timezone_name FROM main.users JOIN pg_timezone_names() z ON z.name = timezone_name WHERE is_you"
     row = first(connection.execute(query)) if "users" in streams else None
-    return str(row[0]) if row else "UTC"
+    return Timezones(str(row[0]) if row else "UTC", setting)
 
 
-def statements(views: Iterable[View], streams: Collection[str], timezone: str) -> list[str]:
+def statements(views: Iterable[View], streams: Collection[str], timezones: Timezones) -> list[str]:
     """What creates every view whose needs are met, in order.
 
     Args:
         views: each after those that it needs.
         streams: those that have a table.
-        timezone: of the company.
+        timezones: for the queries.
     """
     existing = set(streams)
     made: list[str] = []
@@ -62,7 +72,7 @@ def statements(views: Iterable[View], streams: Collection[str], timezone: str) -
         if (query := view.choose_query(existing)) is None:
             continue
         existing.add(view.name)
-        name, body = quoted(view.schema, view.base_name), query.sql.replace(TIMEZONE, literal(timezone)).strip()
+        name, body = quoted(view.schema, view.base_name), timezones.fill(query.sql).strip()
         if view.parameters:
             made.append(f"CREATE MACRO {name}({', '.join(map(quoted, view.parameters))}) AS TABLE {body}")
             made.append(f"COMMENT ON MACRO TABLE {name} IS {literal(view.comment)}")

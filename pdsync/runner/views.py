@@ -39,7 +39,7 @@ def create_views(
     Args:
         connection: to the work file.
         table_of: the table of a stream, created or widened where needed.
-        timezone: in which days and months are cut; empty: the zone of the token's user.
+        timezone: in which days and months are cut; empty: the zone of the token's user, and Pipedrive's own dates.
 
     Raises:
         duckdb.Error: views and comments are all as before, or all made; the stored rows are as before, or empty.
@@ -58,7 +58,7 @@ def create_views(
         for stream in present
     }
     wanted[_META] = _of_meta(connection)
-    answers = sales_views.statements(views().values(), names, sales_views.timezone_of(connection, timezone, names))
+    answers = sales_views.statements(views().values(), names, sales_views.timezones_of(connection, timezone, names))
     made_of = {part: _digest([*statements, str(columns.get(part))]) for part, statements in wanted.items()}
     made_of[_SALES] = _digest([*answers, *(f"{name}: {columns[name]}" for name in sorted(names)), repr(defaults())])
     before = dict(connection.execute("SELECT part, made_of FROM meta._views WHERE part IS NOT NULL").fetchall())

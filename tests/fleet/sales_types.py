@@ -39,7 +39,7 @@ def sales_types() -> dict[str, dict[str, str]]:
                     child, name, stream.key, entry.parent, entry.of, items, entry.value
                 ):
                     database.execute(statement)
-        made = sales_views.statements(views().values(), catalogue.streams().keys(), "UTC")
+        made = sales_views.statements(views().values(), catalogue.streams().keys(), sales_views.Timezones("UTC"))
         sales_views.create(database, [each for each in made if not each.startswith("COMMENT")])
         shown = [each for each in views().values() if each.question and not each.parameters]
         relations = {each.base_name: database.sql(f"FROM {each.name} LIMIT 0") for each in shown

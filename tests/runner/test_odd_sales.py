@@ -74,13 +74,15 @@ class Company:
                 [number, *entry, FIRST],
             )
 
-    def ask(self, query: str, *, read_at: datetime = SECOND, tables: tuple[str, ...] = ()) -> list[tuple[Any, ...]]:
-        """The answer from the views, made now; `tables` are those that may be empty."""
+    def ask(
+        self, query: str, *, read_at: datetime = SECOND, tables: tuple[str, ...] = (), timezone: str = ""
+    ) -> list[tuple[Any, ...]]:
+        """The answer from the views, made now; `tables` are those that may be empty, `timezone` is the setting."""
         for name in tables:
             self.loader.table(catalogue.stream(name), "v2")
         self.connection.execute("DELETE FROM meta.runs")
         self.connection.execute("INSERT INTO meta.runs (run_id, as_of) VALUES ('run', ?)", [read_at])
-        self.loader.create_views()
+        self.loader.create_views(timezone)
         return self.connection.execute(query).fetchall()
 
 
@@ -184,6 +186,49 @@ def test_coverage_leaves_out_a_goal_that_has_not_begun(company: Company) -> None
             [id, first_day],
         )
     assert company.ask("SELECT goal_id FROM sales.coverage", tables=("currencies",)) == [("b",), ("c",)]
+
+
+@pytest.mark.parametrize(("timezone", "month"), [("", 10), ("Europe/Berlin", 10), ("Pacific/Auckland", 11)])
+def test_days_of_closing_are_cut_in_the_chosen_zone(company: Company, timezone: str, month: int) -> None:
+    """Noon of 31 October in UTC is November in Auckland. Without a choice Pipedrive's own dates count."""
+    closed, day = at(31, 12), date(2026, 10, 31)
+    dates = {"local_won_date": str(day), "local_close_date": str(day)}
+    company.add("deals", deal(1, at(1), LEAD, **won(closed), **dates), deal(2, at(2), LEAD, **won(closed)),
+                deal(3, at(3), LEAD, **lost(closed), local_lost_date=str(day)),
+                deal(4, at(4), LEAD, status="lost", local_close_date=str(day), close_time=closed),
+                deal(5, at(5), LEAD, status="won", local_won_date=str(day)))  # fmt: skip
+    days = "SELECT deal_id, month(closed_on) FROM sales._deals ORDER BY ALL"
+    assert company.ask(days, timezone=timezone) == [(1, month), (2, month), (3, month), (4, month), (5, 10)]
+    reasons = "SELECT month, sum(deals)::INT FROM sales.lost_reasons GROUP BY ALL"
+    assert company.ask(reasons, timezone=timezone) == [(date(2026, month, 1), 2)]
+
+
+def test_a_chosen_zone_outranks_pipedrive_s_own_date_also_if_it_is_the_user_s(company: Company) -> None:
+    company.add("deals", deal(1, at(1), LEAD, **won(at(31, 12)), local_won_date="2026-11-01"))
+    days = "SELECT day(closed_on) FROM sales._deals"
+    assert [company.ask(days, timezone=zone) for zone in ("", "Europe/Berlin")] == [[(1,)], [(31,)]]
+
+
+@pytest.mark.parametrize("timezone", ["", "Pacific/Auckland"])
+def test_pipedrive_s_statistics_are_compared_by_its_own_days(company: Company, timezone: str) -> None:
+    """All three deals are of October in Berlin, the zone of Pipedrive's statistics, and of November in Auckland."""
+    added, closed, day = at(31, 11), at(31, 13), "2026-10-31"
+    company.add("deals", deal(1, added, LEAD, **won(closed), local_won_date=day), deal(2, added, LEAD),
+                deal(3, added, LEAD, **lost(closed), local_lost_date=day))  # fmt: skip
+    for name in ("movement", "conversion"):
+        company.loader.table(catalogue.stream(f"pipeline_{name}_statistics"), "v1")
+    statistics = "(pipeline_id, start_date, end_date, _verified_at,"
+    company.connection.execute(
+        f"INSERT INTO main.pipeline_movement_statistics {statistics} new_deals_ids, won_deals_ids, lost_deals_ids,"
+        " deals_left_open_ids) VALUES (1, '2026-10-01', '2026-10-31', '2026-11-19', [1, 2, 3], [1], [3], [2])"
+    )
+    company.connection.execute(
+        f"INSERT INTO main.pipeline_conversion_statistics {statistics} won_conversion, lost_conversion,"
+        " stage_conversions) VALUES (1, '2026-10-01', '2026-10-31', '2026-11-19', 33, 33, [])"
+    )
+    for view in ("vendor_check", "vendor_check_rates"):
+        explained = f"SELECT DISTINCT explanation FROM sales.{view}"
+        assert company.ask(explained, timezone=timezone) == [("equal",)], view
 
 
 def test_an_activity_is_overdue_after_its_day_in_the_company_s_zone(company: Company) -> None:
