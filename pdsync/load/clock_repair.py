@@ -45,8 +45,8 @@ def pull_back(
                 corrected[table] = rows
         connection.execute("DELETE FROM meta.checkpoints WHERE watermark > ? AND newest IS NULL", [horizon])
         connection.execute(
-            "UPDATE meta.checkpoints SET watermark = least(newest, $1), full_at = least(full_at, newest, $1)"
-            " WHERE watermark > $2",
+            "UPDATE meta.checkpoints SET watermark = least(newest, $1),"
+            " full_at = CASE WHEN full_at IS NOT NULL THEN least(full_at, newest, $1) END WHERE watermark > $2",
             [now, horizon],
         )
     return corrected

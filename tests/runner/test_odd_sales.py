@@ -188,6 +188,29 @@ def test_coverage_leaves_out_a_goal_that_has_not_begun(company: Company) -> None
     assert company.ask("SELECT goal_id FROM sales.coverage", tables=("currencies",)) == [("b",), ("c",)]
 
 
+def test_what_is_missing_for_the_goal_of_a_team_is_not_known(company: Company) -> None:
+    company.add("deals", deal(1, at(1), LEAD, **won(at(10, month=11))))
+    company.loader.table(catalogue.stream("goals"), "v1")
+    company.add("currencies", {"id": 1, "code": "EUR", "name": "Euro", "active_flag": True})
+    for id, kind, target in ("a", "team", 1000), ("b", "company", 1000), ("c", "company", 50):
+        company.connection.execute(
+            "INSERT INTO main.goals (id, title, type_name, type_params, assignee_id, assignee_type, interval,"
+            " expected_outcome_target, expected_outcome_tracking_metric, expected_outcome_currency_id, is_active)"
+            " VALUES (?, 'goal', 'deals_won', '{}', 1, ?, 'monthly', ?, 'sum', 1, true)",
+            [id, kind, target],
+        )
+    shown = "SELECT goal_id, won_value::INT, missing::INT, coverage FROM sales.coverage ORDER BY goal_id"
+    assert company.ask(shown) == [("a", None, None, None), ("b", 100, 900, 0.0), ("c", 100, 0, None)]
+
+
+def test_a_deal_whose_beginning_is_not_known_has_no_age(company: Company) -> None:
+    """It took no time in none of its stages, and was not open two years ago."""
+    nameless = {"add_time": None}
+    company.add("deals", deal(1, at(1), LEAD, **nameless), deal(2, at(2), LEAD, **won(at(20)), **nameless))
+    for view in ("win_curve", "time_in_stage", "pipeline_daily"):
+        assert company.ask(f"FROM sales.{view}") == [], view
+
+
 @pytest.mark.parametrize(("timezone", "month"), [("", 10), ("Europe/Berlin", 10), ("Pacific/Auckland", 11)])
 def test_days_of_closing_are_cut_in_the_chosen_zone(company: Company, timezone: str, month: int) -> None:
     """Noon of 31 October in UTC is November in Auckland. Without a choice Pipedrive's own dates count."""
