@@ -225,6 +225,18 @@ def test_the_catalogue_lists_every_view_with_its_question(everything: Loader) ->
     assert all(view.question.endswith("?") for view in LISTED)
 
 
+@pytest.mark.parametrize(
+    ("view", "stream"),
+    [
+        ("sales.vendor_check", "pipeline_movement_statistics"),
+        ("sales.vendor_check_rates", "pipeline_conversion_statistics"),
+    ],
+)
+def test_a_comparison_says_that_a_pipeline_has_one_reading_whatever_its_period(view: str, stream: str) -> None:
+    assert catalogue.stream(stream).key == "pipeline_id"
+    assert f"each pipeline keeps one reading ({stream})" in views()[view].comment
+
+
 def test_the_columns_of_each_macro_are_known_without_its_arguments(everything: Loader) -> None:
     macros = macros_of(everything.connection)
     assert {each.call for each in macros} == {view.call for view in views().values() if view.parameters}
