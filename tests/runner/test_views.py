@@ -35,8 +35,17 @@ What each table and column of the warehouse is. The same texts are comments in i
 language models show; `pdsync describe TABLE` shows them with your company's custom fields: label, type, options.
 
 Each table of a stream is also `labeled.TABLE`, with names and labels in place of ids, and `history.TABLE`, with every
-version of every row. The views of schema `sales` are in [sales.md](sales.md). A custom field has columns whose names
-begin with `cf_`.
+version of every row. A list table (`person_emails`, `deal_labels`, …) has a row for each element of a list in the
+records of a stream. It is also `history.TABLE`, but not `labeled.TABLE`. The views of schema `sales` are in
+[sales.md](sales.md). A custom field has columns whose names begin with `cf_`.
+"""
+SHARED = """## Columns that pdsync adds
+
+To the tables of streams, as `TABLE`, `history.TABLE` or `labeled.TABLE`. List tables have none of them, but for the
+times of a version in `history.TABLE`.
+
+| column | in | |
+|---|---|---|
 """
 LONG_TYPE = ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ")
 HOSTILE = "a'; DROP TABLE deals; --\n\"\0\\ \u202e🙂 $1"
@@ -192,7 +201,19 @@ def test_a_published_file_and_a_rebuilt_table_have_the_comments(labelled: Loader
 
 def page(connection: duckdb.DuckDBPyConnection) -> str:
     """docs/tables.md as it should be."""
-    system = comments.defaults().system
+    system = comments.defaults().system.keys() - {"position"}
+    streams = {*catalogue.streams()}
+    owners = {(each.schema, each.name): {name for name, _, _ in columns_of(connection, each.schema, each.name)}
+              for each in relations_of(connection)}  # fmt: skip
+
+    def places(column: str) -> str:
+        """Where the tables of all streams have the column."""
+        shown = []
+        for schema, name in (("main", "TABLE"), ("history", "history.TABLE"), ("labeled", "labeled.TABLE")):
+            having = {stream for stream in streams if column in owners[schema, stream]}
+            assert having in (streams, set()), f"{column} is in {schema} for some streams only"
+            shown += [f"`{name}`"] if having else []
+        return ", ".join(shown)
 
     def rows(schema: str, name: str) -> list[str]:
         return ["| column | type | |", "|---|---|---|"] + [
@@ -201,8 +222,12 @@ def page(connection: duckdb.DuckDBPyConnection) -> str:
             if column not in system or schema == "meta"
         ]
 
-    lines = [INTRO, "## Columns of every table", "", "| column | |", "|---|---|"]
-    lines += [f"| `{column}` | {text} |" for column, text in system.items() if column != "position"]
+    shared = [
+        f"| `{column}` | {places(column)} | {text} |"
+        for column, text in comments.defaults().system.items()
+        if column in system
+    ]
+    lines = [INTRO, SHARED + "\n".join(shared)]
     about = {(each.schema, each.name): each.comment for each in relations_of(connection)}
     for stream in sorted(catalogue.streams()):
         for name in (stream, *catalogue.stream(stream).children):
@@ -215,6 +240,26 @@ def page(connection: duckdb.DuckDBPyConnection) -> str:
 
 def test_the_page_of_tables_is_what_the_comments_say(everything: Loader) -> None:
     assert PAGE.read_text(encoding="utf-8") == page(everything.connection), "python -m tests.runner.test_views"
+
+
+def test_the_page_has_each_column_of_each_table_in_each_of_its_schemas(everything: Loader) -> None:
+    parts = {part.partition("\n")[0]: part for part in PAGE.read_text(encoding="utf-8").split("\n## ")[1:]}
+    shared = [line.split(" | ") for line in parts["Columns that pdsync adds"].splitlines() if line.startswith("| `")]
+    children = {name for stream in catalogue.streams().values() for name in stream.children}
+    assert not any(each.schema == "labeled" and each.name in children for each in relations_of(everything.connection))
+    for each in relations_of(everything.connection):
+        if each.schema not in ("main", "history", "labeled"):
+            continue
+        place = "`TABLE`" if each.schema == "main" else f"`{each.schema}.TABLE`"
+        added = {name.strip("|` ") for name, where, *_ in shared if place in where.split(", ")}
+        if each.name in children:
+            added = {"_valid_from", "_valid_to"} if each.schema == "history" else set()
+        columns = {name for name, _, _ in columns_of(everything.connection, each.schema, each.name)}
+        told = {line.split("`")[1] for line in parts[each.name].splitlines() if line.startswith("| `")}
+        if each.schema == "labeled":  # has other columns in place of ids
+            assert {name for name in columns if name.startswith("_")} == added, each.name
+        else:
+            assert columns == told | added, (each.schema, each.name)
 
 
 def test_the_catalogue_lists_every_view_with_its_question(everything: Loader) -> None:
