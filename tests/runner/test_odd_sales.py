@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from pdsync.core import catalogue
+from pdsync.core.views import views
 from pdsync.load import history, warehouse
 from pdsync.model import FINDINGS, Page, Tombstone, Walk
 from pdsync.runner.loader import Loader
@@ -173,6 +174,17 @@ def test_the_average_as_in_pipedrive_is_of_the_deals_that_closed_in_the_pipeline
     company.log((2, "stage_id", at(15), LEAD, INTAKE, 1), (2, "status", at(20), "open", "won", 1))
     averages = "SELECT stage, visits, pipedrive_average FROM sales.time_in_stage ORDER BY stage"
     assert company.ask(averages) == [("intake", 1, 5.0), ("lead", 2, 10.0)]
+
+
+def test_a_median_of_visits_that_last_is_known_where_the_curve_falls_to_one_half(company: Company) -> None:
+    """Two of three visits last, but are young: the only one that was old enough ended on its tenth day."""
+    company.add("deals", deal(1, at(1), LEAD, **lost(at(11))), deal(2, at(19, month=11), LEAD),
+                deal(3, at(19, month=11), LEAD))  # fmt: skip
+    company.add("deals", *(deal(id, at(1), OFFER) for id in (4, 5)), deal(6, at(1), OFFER, **lost(at(11))))
+    medians = "SELECT stage, settled, visits, km_median_days FROM sales.time_in_stage ORDER BY stage"
+    assert company.ask(medians) == [("lead", 1, 3, 10), ("offer", 1, 3, None)]
+    told = views()["sales.time_in_stage"].columns["km_median_days"]
+    assert told.endswith("NULL if the curve never falls to one half.")
 
 
 def test_coverage_leaves_out_a_goal_that_has_not_begun(company: Company) -> None:
