@@ -187,6 +187,21 @@ def test_a_median_of_visits_that_last_is_known_where_the_curve_falls_to_one_half
     assert told.endswith("NULL if the curve never falls to one half.")
 
 
+def test_the_weakest_source_of_the_deals_that_were_due_is_named(company: Company) -> None:
+    """In October deal 1 is known from the log, 2 by its present row only; in November 2 by its version."""
+    company.add("deals", deal(1, at(1, month=9), LEAD, expected_close_date="2026-10-20"))
+    company.log((1, "value", at(2, month=9), 70, 100, 1))
+    slips, flows = "SELECT month, basis FROM sales.slippage ORDER BY 1", "SELECT month, basis FROM sales.waterfall"
+    october, november = date(2026, 10, 1), date(2026, 11, 1)
+    assert company.ask(slips) == company.ask(flows) == [(october, "changelog")]
+    company.add("deals", deal(2, at(1, month=9), LEAD, expected_close_date="2026-11-25", update_time=at(20)))
+    expected = [(october, "changelog"), (november, "history")]
+    assert company.ask(slips) == company.ask(flows) == expected
+    company.add("deals", deal(3, at(1, month=9), LEAD, expected_close_date="2026-10-25", update_time=at(20)))
+    expected = [(october, "estimate"), (november, "history")]
+    assert company.ask(slips) == company.ask(flows) == expected
+
+
 def test_coverage_leaves_out_a_goal_that_has_not_begun(company: Company) -> None:
     company.add("deals", deal(1, at(1), LEAD, expected_close_date="2026-11-25"))
     company.loader.table(catalogue.stream("goals"), "v1")
