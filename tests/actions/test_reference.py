@@ -61,7 +61,7 @@ SAMPLES = {
     "fieldKey": "add_time", "method": "GET", "url": "/currencies", "title": "Made", "name": "Made", "outcome":
     "connected", "startTime": "2026-01-05T10:00:00Z", "endTime": "2026-01-05T10:05:00Z", "toPhoneNumber": "+4930123456",
     "color": "blue", "entityType": "deal", "file": "offer.pdf", "fileName": "offer.pdf", "itemPrice": "9.5", "quantity":
-    "2", "customFieldKey": "Nickname", "value": "Max",
+    "2", "customFieldKey": "Nickname", "value": "Max", "mergeWithId": "43",
 }  # fmt: skip
 ALSO = {"updateDeal": "status=won", "updateFile": "name=contract.pdf", "addDealProduct": "productId=7 itemPrice=9.5",
         "addLead": "personId=42", "addPerson": "name=Made", "addOrganization": "name=Made", "addProduct": "name=Made",
@@ -126,6 +126,14 @@ def reference() -> str:
 
 def test_the_page_is_generated_from_the_entries() -> None:
     assert PAGE.read_text("utf-8") == reference()
+
+
+def test_no_example_merges_a_record_with_itself() -> None:
+    merges = [line.split()[3:] for line in PAGE.read_text("utf-8").splitlines() if "mergeWithId=" in line]
+    assert len(merges) == 3
+    for words in merges:
+        ids = [word.partition("=")[2] for word in words]
+        assert len(set(ids)) == 2, words
 
 
 def test_the_page_has_a_heading_an_action_and_a_row_an_input() -> None:
