@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from pdsync.core.targets import FILE
 from pdsync.core.views import CHOSEN_TIMEZONE, TIMEZONE, USER_TIMEZONE
 from pdsync.load.comments import execute_all
 from pdsync.load.transaction import transaction
+from pdsync.load.warehouse import tables
 from pdsync.sql import first, literal, quoted
 
 if TYPE_CHECKING:
@@ -130,6 +132,30 @@ def store_targets(connection: duckdb.DuckDBPyConnection, targets: Sequence[Targe
         for target in targets:
             row = [getattr(target, name) for name in target.__struct_fields__]
             connection.execute("INSERT INTO meta.targets VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+
+def unknown_ids(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """A message for each id in targets.csv of a user or pipeline that does not exist: its line would show 0 won.
+
+    Whether it exists is known at the end of a run, which may have read it for the first time; before users or pipelines
+    were ever read it is not known at all.
+    """
+    messages = []
+    existing = tables(connection)
+    for column, table in (("owner_id", "users"), ("pipeline_id", "pipelines")):
+        if table not in existing:
+            continue
+        known = f"FROM {quoted('main', table)}"
+        rows = connection.execute(
+            f"SELECT line, {quoted(column)} FROM meta.targets WHERE {quoted(column)} NOT IN (SELECT id {known})"
+            f" AND EXISTS ({known}) ORDER BY line"
+        ).fetchall()
+        messages += [
+            f"{FILE}, line {line}: {column} is {id}, which is none of the {table}: no deal counts for it. Expected: an"
+            f' id from pdsync sql "select id, name from {table}".'
+            for line, id in rows
+        ]
+    return messages
 
 
 def refresh(connection: duckdb.DuckDBPyConnection, views: Iterable[View]) -> int:

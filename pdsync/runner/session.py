@@ -265,6 +265,8 @@ async def _open_work_file(
         for note in await loader.do(settle, loader, control, clock):
             on_note(note)
         yield loader
+        for note in await loader.do(sales_views.unknown_ids, loader.connection):
+            on_note(note)
         for note in await loader.do(loader.create_project_views, settings.project):
             on_note(note)
     finally:

@@ -155,6 +155,26 @@ def test_a_bad_target_is_refused_before_any_request(box: RunningSandbox, project
     file.unlink()
 
 
+def test_a_target_of_an_unknown_user_or_pipeline_is_named_with_its_line(project: Project) -> None:
+    """The run reads them first: no line has to wait for that, and one that is wrong stops no night."""
+    file = project.folder / "targets.csv"
+    file.write_text("period,owner_id,currency,target\n2026,99999,EUR,1\n")
+    ran = project.here("sync", "pipelines")
+    assert (ran.code, "targets.csv" in ran.err) == (0, False)  # no users' table
+    file.unlink()
+    assert project.here("sync", "-q", "users").code == 0
+    known = project.ask("SELECT (SELECT min(id) FROM users), (SELECT min(id) FROM pipelines)")[0]
+    lines = [f"2026,{known[0]},{known[1]},EUR,1", "2026,99999,,EUR,1", f"2026,{known[0]},88888,EUR,1"]
+    file.write_text("\n".join(["period,owner_id,pipeline_id,currency,target", *lines]))
+    ran = project.here("sync", "users")
+    assert ran.code == 0
+    told = [line for line in ran.err.splitlines() if "targets.csv" in line]
+    assert len(told) == 2
+    assert "targets.csv, line 3: owner_id is 99999, which is none of the users" in told[0]
+    assert "targets.csv, line 4: pipeline_id is 88888, which is none of the pipelines" in told[1]
+    file.unlink()
+
+
 def test_streams_says_what_lists_leave_out_and_how_rows_are_verified(project: Project) -> None:
     shown = {row["name"]: row for row in project.here("streams", "--json").events}
     assert shown["call_logs"]["leaves_out"] == "call logs of other users"

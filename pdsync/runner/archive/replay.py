@@ -150,6 +150,8 @@ async def locked_replay(
             await loader.do(loader.open, company_id, company_name)
             await loader.do(sales_views.store_targets, loader.connection, targets)
             walks = await _build(settings, control, loader, selection, source, receipt, on_event)
+            for note in await loader.do(sales_views.unknown_ids, loader.connection):
+                on_note(note)
             for note in await loader.do(loader.create_project_views, settings.project):
                 on_note(note)
         finally:
