@@ -21,7 +21,7 @@ _FORMULA = re.compile(rb"<(?:\w+:)?f\b")
 _VALUE = re.compile(rb"<(?:\w+:)?v\b[^>]*>([^<]+)</")
 _SHEET = re.compile(rb"<(?:\w+:)?sheet\b[^>]*?\w+:id\s*=\s*[\"']([^\"']+)")
 _LINK = re.compile(rb"<(?:\w+:)?Relationship\b[^>]*>")
-_MOST_DIGITS = 2**53  # beyond it, not every whole number has a float
+_TOO_LARGE = 10**15  # a spreadsheet keeps 15 digits of a number, and writes zeros for the others
 
 
 def read(path: Path) -> tuple[list[list[Any]], list[str]]:
@@ -48,10 +48,10 @@ def read(path: Path) -> tuple[list[list[Any]], list[str]]:
         _refuse_failed(path, content)
     for number, row in enumerate(rows, 1):
         for column, value in enumerate(row):
-            if isinstance(value, float) and abs(value) >= _MOST_DIGITS:
+            if isinstance(value, int | float) and abs(value) >= _TOO_LARGE:
                 raise ConfigError(
-                    f"{path}, cell {column_letters(column)}{number}: a number of more than 15 digits; the spreadsheet"
-                    f" has cut off the last ones. Nothing was queued.\nFormat the column as text, and enter it again."
+                    f"{path}, cell {column_letters(column)}{number}: a number of more than 15 digits; a spreadsheet"
+                    f" keeps the first 15 only. Nothing was queued.\nFormat the column as text, and enter it again."
                 )
     return rows, notes
 

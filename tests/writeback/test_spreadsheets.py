@@ -75,8 +75,10 @@ def test_other_sheets_are_named_and_their_errors_ignored(tmp_path: Path) -> None
         (cell("B2", "", "e"), "cell B2: an error, the result of a formula that failed"),
         (cell("B2", "<f>A1+1</f>"), "cell B2: a formula that was never calculated"),
         (cell("B2", "<f>A1+1</f><v></v>"), "cell B2: a formula that was never calculated"),
-        (cell("B2", "<v>9007199254740992</v>"), "cell B2: a number of more than 15 digits"),
-        (cell("B2", "<v>-9007199254740993</v>"), "cell B2: a number of more than 15 digits"),
+        (cell("B2", "<v>1000000000000000</v>"), "cell B2: a number of more than 15 digits"),
+        (cell("B2", "<v>4111111111111110</v>"), "cell B2: a number of more than 15 digits"),
+        (cell("B2", "<v>-4.11111111111111E+15</v>"), "cell B2: a number of more than 15 digits"),
+        (cell("B2", "<v>12345678901234567890</v>"), "cell B2: a number of more than 15 digits"),
     ],
 )
 def test_w7_a_cell_without_a_value_that_could_be_sent_is_refused(tmp_path: Path, row: str, message: str) -> None:
@@ -90,13 +92,35 @@ def test_w7_a_cell_without_a_value_that_could_be_sent_is_refused(tmp_path: Path,
     [
         cell("A1", "<f>1+1</f><v>2</v>"),
         cell("A1", "<f>\"\"</f><v></v>", "str"),  # a formula whose result is an empty text
-        cell("A1", "<v>9007199254740991</v>"),
+        cell("A1", "<v>999999999999999</v>"),
+        cell("A1", "<v>-999999999999999</v>"),
         cell("A1", "<is><t>#N/A</t></is>", "inlineStr"),  # a text that only looks like an error
     ],
 )  # fmt: skip
 def test_a_formula_that_was_calculated_is_read(tmp_path: Path, row: str) -> None:
     found, _ = spreadsheets.read(workbook(tmp_path / "a.xlsx", row))
     assert len(found) == 1
+
+
+def open_document(path: Path, number: str) -> Path:
+    """An .ods spreadsheet with one cell."""
+    names = ('xmlns:office="urn:oasis:names:tc:opendocument:xmlns:office:1.0"'
+             ' xmlns:table="urn:oasis:names:tc:opendocument:xmlns:table:1.0"'
+             ' xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0"')  # fmt: skip
+    cell = f'<table:table-cell office:value-type="float" office:value="{number}"><text:p/></table:table-cell>'
+    table = f'<table:table table:name="s1"><table:table-row>{cell}</table:table-row></table:table>'
+    body = f"<office:body><office:spreadsheet>{table}</office:spreadsheet></office:body>"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("mimetype", "application/vnd.oasis.opendocument.spreadsheet")
+        archive.writestr("META-INF/manifest.xml", "<manifest/>")
+        archive.writestr("content.xml", f"<office:document-content {names}>{body}</office:document-content>")
+    return path
+
+
+def test_w7_an_open_document_has_the_same_limit(tmp_path: Path) -> None:
+    assert spreadsheets.read(open_document(tmp_path / "a.ods", "999999999999999"))[0] == [[999999999999999.0]]
+    with pytest.raises(ConfigError, match="cell A1: a number of more than 15 digits"):
+        spreadsheets.read(open_document(tmp_path / "b.ods", "4111111111111110"))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"no spreadsheet", b"id,title\n1,x\n"])
