@@ -223,7 +223,7 @@ class Stream(Struct, frozen=True, forbid_unknown_fields=True):
     children: dict[str, Child] = {}
     labels: dict[str, str] = {}  # column of an id → the stream it points to: labeled.* shows that record's name
     deleted: str | None = None  # the flag that says that a record is deleted; a leading "!" inverts it
-    gone: Literal["listed", "sweep"] = "sweep"  # how deletions are seen: in the list itself, or by a key sweep
+    deletions: Literal["listed", "flagged", "not shown"] = "not shown"  # by its lists; flagged: if one is listed at all
     title: str = "name"  # the column with a record's name
     comment: str = ""  # what a row is
     # Column, or element of a list (`options.label`) → what it is, its unit, what it references; the comments that many

@@ -139,12 +139,23 @@ def expensive_lists_are_optional(stream: Stream) -> None:
             assert parent.batch <= limit
 
 
+def its_deletions_are_seen_as_it_says(stream: Stream) -> None:
+    """A flag in the records is no evidence that a list has deleted ones: only a request for them is."""
+    asked = {"deleted" in source.query.get("status", "").split(",") for _, source, _ in sources(stream)}
+    assert (stream.deletions == "listed") == (True in asked)
+    assert (stream.deletions == "not shown") >= (stream.deleted is None)
+    if stream.deleted:
+        left_out = (stream.leaves_out or "").startswith("deleted ")
+        assert left_out == (stream.deletions == "not shown"), "`leaves_out` says so, or it is not so"
+
+
 PROMISES = [
     its_columns_have_types_and_sources,
     its_references_exist,
     its_lists_can_be_requested,
     its_query_parameters_exist,
     expensive_lists_are_optional,
+    its_deletions_are_seen_as_it_says,
 ]
 
 

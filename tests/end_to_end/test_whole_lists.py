@@ -179,6 +179,9 @@ def test_streams_says_what_lists_leave_out_and_how_rows_are_verified(project: Pr
     shown = {row["name"]: row for row in project.here("streams", "--json").events}
     assert shown["call_logs"]["leaves_out"] == "call logs of other users"
     assert shown["deals"]["leaves_out"] is None
+    assert [shown[name]["deletes"] for name in ("deals", "notes", "persons", "files", "leads")] == [
+        "listed", "flagged", "not shown", "not shown", "not shown",
+    ]  # fmt: skip
     assert [shown[name]["verified"] for name in ("users", "deal_products", "deal_followers", "deal_files")] == [
         "every sync", "in turn", "in turn, by count", "in turn, by record",
     ]  # fmt: skip

@@ -49,7 +49,10 @@ def streams(app: App, streams: tuple[str, ...], topic: Topic | None, everything:
 
     Rows are verified by every sync; in turn within the verify cycle: whole, by the counts of other records, or by a
     request for each record if limits.dependents_share suffices. "read once": they do not change. "never": the content
-    depends on parameters. What the lists of a stream leave out, and no parameter asks for, is listed below.
+    depends on parameters.
+
+    Deletions are listed; flagged, if Pipedrive lists a deleted record at all; or not shown, so that only verification
+    and reconcile find them. What the lists of a stream leave out, and no parameter asks for, is listed below.
     """
     if streams and topic:
         raise ConfigError("Name streams, or give a --topic.")
@@ -119,7 +122,7 @@ def _facts(stream: Stream, prefer: Version) -> dict[str, Any]:
         "side_by_side": " or ".join(
             dict.fromkeys(side_by_side(stream, *each) for each in zip(sources, operations, strict=True))
         ),
-        "deletes": "listed" if stream.deleted else "not shown",
+        "deletes": stream.deletions,
         "verified": "in turn" if stream.takes_turns else _VERIFIED[rotation.way_of(stream, prefer)],
         "leaves_out": stream.leaves_out,
         "tables": [stream.name, *stream.children],
