@@ -87,6 +87,11 @@ class _Setting(Struct, frozen=True):
     most: int | None = None  # times and days beyond it could not be calculated with
 
 
+# The files of `Settings.state`, besides the warehouse.
+STATE_FILES = (
+    "control.db", "control.db-wal", "control.db-shm", "credentials.json", "credentials.lock", "pdsync.lock",
+    "push.lock",
+)  # fmt: skip
 _DECADE_S = 10 * 366 * 86_400
 _CENTURY_DAYS = 36_500
 SETTINGS: dict[str, _Setting] = {
@@ -164,14 +169,18 @@ def load(
 
 
 def may_be_project(settings: Settings) -> bool:
-    """Whether the folder has what makes it a project, or nothing but hidden files, so that it may become one."""
+    """Whether the folder has what makes it a project, or nothing but hidden files, so that it may become one.
+
+    A file of `STATE_FILES` is enough: a logout leaves the lock of the secrets, a login to a keyring nothing else.
+    """
     folder = settings.project
-    data = (settings.warehouse, settings.control, settings.raw, settings.state / "credentials.json")
+    data = (settings.warehouse, settings.raw, *(settings.state / name for name in STATE_FILES))
     own = any(any(folder.glob(pattern)) for pattern in ("pdsync.*", "pipelines/*.toml", "views/*.sql"))
     if own or any(path.exists() for path in data):
         return True
     try:
-        return all(path.name.startswith(".") or path.name == "lost+found" for path in folder.iterdir())
+        others = [path for path in folder.iterdir() if not (path.name.startswith(".") or path.name == "lost+found")]
+        return not others or (others == [settings.state] and not any(settings.state.iterdir()))
     except OSError:  # it can't be listed: what needs it says why
         return True
 

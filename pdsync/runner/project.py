@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import duckdb
 from msgspec import Struct
 
-from pdsync.core import disk
+from pdsync.core import config, disk
 from pdsync.core.control import Control, Lock
 from pdsync.core.log import log
 from pdsync.errors import ConfigError, FileLocked, StorageError
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pdsync.core.config import Settings
 
 
-_STATE_FILES = {"control.db", "control.db-wal", "control.db-shm", "credentials.json", "credentials.lock", "pdsync.lock"}
 _RAW_FILE = re.compile(r"\d{8}T\d{6}-\w+-[0-9a-f]{8}(\.\d+)?\.zst")  # a run's, see extract.raw_archive
 
 
@@ -82,7 +81,7 @@ def _refuse_other_file(settings: Settings) -> None:
                 f" {min(others)} is none of its files. Nothing was called.\nName another folder in raw.path."
             )
     path = settings.warehouse
-    if path.name in _STATE_FILES:
+    if path.name in config.STATE_FILES:
         raise ConfigError(
             f"warehouse.path is {path}, which is the name of another file of pdsync. Nothing was called.\n"
             f"Name another one: …/warehouse.duckdb"

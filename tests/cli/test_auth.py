@@ -228,6 +228,18 @@ def test_an_api_token_takes_the_place_of_a_grant(person: Person, box: RunningSan
     assert isinstance(stored.secret, StoredToken)
 
 
+def test_a_folder_stays_usable_after_a_logout(
+    person: Person, box: RunningSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (person.folder / "new").mkdir()
+    monkeypatch.chdir(person.folder / "new")
+    assert person.runs("auth", "login", "--token", "-", stdin=Stdin(box.token))[0] == 0
+    assert person.runs("auth", "logout")[0] == 0
+    monkeypatch.chdir(person.folder)
+    assert "There is no token" in person.runs("--project", "new", "auth", "status")[2]
+    assert person.runs("--project", "new", "auth", "login", "--token", "-", stdin=Stdin(box.token))[0] == 0
+
+
 def test_the_settings_may_stand_in_the_project_and_the_secret_in_the_environment(
     person: Person, box: RunningSandbox
 ) -> None:

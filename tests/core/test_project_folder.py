@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import pdsync
+from pdsync.core.project_folder import load_settings
 from pdsync.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 OPENED: dict[str, Callable[..., Any]] = {
     "sync": pdsync.sync, "Queue": pdsync.Queue, "Client": pdsync.Client, "open_warehouse": pdsync.open_warehouse,
@@ -56,3 +57,18 @@ def test_a_folder_that_is_no_project_is_refused(folder: Path, name: str, project
 @pytest.mark.parametrize(("project", "create"), [(".", False), ("missing", True), ("my papers", True)])
 def test_a_folder_that_is_meant_is_accepted(name: str, project: str, create: bool) -> None:
     assert OPENED[name](project, create=create)
+
+
+@pytest.mark.parametrize("left", ["credentials.json", "credentials.lock", "pdsync.lock", "push.lock", "control.db", ""])
+def test_a_folder_with_only_what_pdsync_left_there_is_accepted(folder: Path, left: str) -> None:
+    (folder / "used" / "data").mkdir(parents=True)
+    if left:
+        (folder / "used" / "data" / left).touch()
+    assert load_settings(Path("used")).project == folder / "used"
+
+
+def test_a_folder_of_data_with_other_files_is_refused(folder: Path) -> None:
+    (folder / "my papers" / "data").mkdir()
+    (folder / "my papers" / "data" / "table.csv").touch()
+    with pytest.raises(ConfigError, match="is no pdsync project"):
+        load_settings(Path("my papers"))
