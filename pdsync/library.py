@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from pdsync.core.config import Settings
     from pdsync.core.http import Http
-    from pdsync.model import Mutation, Receipt, State
+    from pdsync.model import Mutation, Operation, Receipt, State
     from pdsync.writeback.plan import Plan
 
 
@@ -59,6 +59,19 @@ def _complete(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="pdsync") as threads:
         return threads.submit(asyncio.run, work).result()
+
+
+def _find_operation(name: str) -> Operation:
+    """The operation called `name`. One that Pipedrive has replaced may still answer, and is called as it was meant.
+
+    Raises:
+        CatalogueError: there is none with this name.
+        ConfigError: Pipedrive has ended it. Nothing was called.
+    """
+    operation = catalogue.operation(name)
+    if operation.ended:
+        raise ConfigError(f"{catalogue.why_removed(operation)}\nNothing was called.")
+    return operation
 
 
 def _settings(
@@ -280,10 +293,10 @@ class Client:
         A change is sent at once: it is not queued, planned, guarded or verified, and `Queue.undo` can't take it back.
 
         Raises:
-            ConfigError: there is no such operation, or a value does not fit; nothing was called.
+            ConfigError: there is no such operation any more, or a value does not fit; nothing was called.
             PdsyncError: see `core.http.Http.call`.
         """
-        call = check(catalogue.operation(operation), dict(values))
+        call = check(_find_operation(operation), dict(values))
         if call.operation.binary:
             file = MemorySink()
             await self._session.download(request_of_call(call), file, most_bytes=PLAIN_CAP)
@@ -371,8 +384,8 @@ class Client:
                 if archived or source.name != "archived"
             ]
         else:
-            stream, version = None, catalogue.operation(name).version
-            lists = [(catalogue.operation(name), dict(values))]
+            operation = _find_operation(name)
+            stream, version, lists = None, operation.version, [(operation, dict(values))]
         for operation, _ in lists:
             if operation.mutates:
                 raise ConfigError(f"{operation.id} is no list. Nothing was called.")

@@ -22,21 +22,9 @@ FINDINGS = "findings"  # the source of walks whose page lists removed records wi
 BACKFILL = "backfill:"  # the prefix of the source of a backfill's walks: they move no watermark
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 JsonType = Literal[
-    "integer",
-    "number",
-    "boolean",
-    "string",
-    "string:date",
-    "string:date-time",
-    "string:uuid",
-    "string:url",
-    "string:binary",
-    "object",
-    "array[integer]",
-    "array[number]",
-    "array[string]",
-    "array[object]",
-]
+    "integer", "number", "boolean", "string", "string:date", "string:date-time", "string:uuid", "string:url",
+    "string:binary", "object", "array[integer]", "array[number]", "array[string]", "array[object]",
+]  # fmt: skip
 
 
 class Param(Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,7 +69,8 @@ class Operation(Struct, frozen=True, forbid_unknown_fields=True):
     records_in: str | None = None  # the key of `data` with the records, where they are not `data` itself
     scopes: tuple[str, ...] = ()
     deprecated: bool = False
-    removed: bool = False  # gone from the vendor's current documents; may or may not still answer
+    removed: bool = False  # gone from the vendor's current documents, where it may still answer, or `ended`
+    ended: str | None = None  # where Pipedrive carries it out no more: since when, and what to use; for people
     replaced_by: str | None = None  # "v2 getDeals"
     host: str | None = None  # where it is not the company's
 

@@ -137,7 +137,7 @@ class Action(Struct, frozen=True, forbid_unknown_fields=True):
     kind: Kind
     operation: str | None = None  # today's, "v2 getDeals"; None: a raw request
     label: tuple[str, ...] = ()  # of a picklist: the keys of a record that make the label
-    removed: str | None = None  # why Pipedrive no longer does it, and what to use
+    removed: str | None = None  # why Pipedrive no longer does it, and what to use: `ended` of the operation
     replacement: Replacement | None = None  # of what was removed, where something gives the same
     inputs: dict[str, ActionInput] = {}
 
@@ -195,6 +195,8 @@ def read_action(key: str, entry: object, where: str) -> Action:
         instead_of = {**instead, "kind": "read_list"}
         found = read_action(key, instead_of, f"{where} replacement")
         instead = Replacement(found.title, found.operation or "", found.inputs)
+    if "removed" in entry:
+        raise CatalogueError(f"{where}: leave out 'removed'; the operation's entry says it (`ended`).")
     action = catalogue.read({**entry, "inputs": {}, "replacement": None, "key": key}, Action, where)
     operation = action.called
     parameters = _parameters(operation)
@@ -205,7 +207,8 @@ def read_action(key: str, entry: object, where: str) -> Action:
             raise CatalogueError(
                 f"{where} inputs.{name}: {action.operation} has no parameter {each.to!r}.{_guess(each.to, parameters)}"
             )
-    return structs.replace(action, inputs=inputs, replacement=instead)
+    removed = operation.ended if operation else None
+    return structs.replace(action, inputs=inputs, replacement=instead, removed=removed)
 
 
 def _read_inputs(entry: dict[str, Any], where: str) -> dict[str, ActionInput]:

@@ -3,12 +3,13 @@
 What Pipedrive can do is data, not code: one table an operation, one file a tag, one folder an API version. An entry
 says only what differs from these rules:
 
-- `id` is the table's name, `version` the folder's, `tag` is set once at the top of the file.
+- `id` is the table's name, `version` the folder's, `tag` is set once at the top of the file. So is `ended`, where all
+  operations of the file have ended: it says since when, and what to use.
 - A {placeholder} of `path` that `path_params` doesn't list is an integer. All of them are required.
 - A parameter that is a bare string is one of that type: `query.cursor = "string"`.
 - `content` is "json" where there is a body.
 - `records` is "one" where a GET's path ends with a placeholder: it is about that record.
-- What is `removed` is `deprecated` too.
+- What has `ended` is `removed` too, and what is `removed` is `deprecated`.
 
 Reading all of it takes some 150 ms, nearly all of it tomllib's, so each part is read on first use.
 """
@@ -47,12 +48,13 @@ def operations(version: Version) -> dict[str, Operation]:
     found: dict[str, Operation] = {}
     for where, table in files(f"operations/{version}"):
         tag = table.pop("tag", None)
+        ended = table.pop("ended", None)
         if not isinstance(tag, str):
             raise CatalogueError(f'{where}: a line like tag = "Deals" is missing at the top.')
         for id, entry in table.items():
             if id in found:
                 raise CatalogueError(f"{where} [{id}]: {version} has an operation of that name already.")
-            found[id] = _operation(entry, id, version, tag, f"{where} [{id}]")
+            found[id] = _operation(entry, id, version, tag, ended, f"{where} [{id}]")
     return found
 
 
@@ -84,6 +86,19 @@ def operation(name: str, version: Version | None = None) -> Operation:
         f"There is no operation {id!r} in {' or '.join(searched)}.{_did_you_mean(near)}\n"
         f"Nothing was called. `pdsync operations` lists all of them."
     )
+
+
+def why_removed(operation: Operation) -> str | None:
+    """Why `operation` is refused, and what to use instead: sentences for people; None while it can be relied on.
+
+    The one place that decides it: for the queue, a plan, a call, and the actions of the same operation.
+    """
+    if operation.ended:
+        return f"{operation.name}: {operation.ended}"
+    if operation.removed:
+        instead = f"Use {operation.replaced_by} instead." if operation.replaced_by else "Nothing replaces it."
+        return f"{operation.name} is no longer documented by Pipedrive. {instead}"
+    return None
 
 
 @cache
@@ -252,10 +267,10 @@ def schemas() -> Path:
     return packed if packed.is_dir() else package.parent / "schemas"
 
 
-def _operation(entry: object, id: str, version: Version, tag: str, where: str) -> Operation:
+def _operation(entry: object, id: str, version: Version, tag: str, ended: str | None, where: str) -> Operation:
     if not isinstance(entry, dict):
         raise CatalogueError(f"{where}: expected a table, got `{entry!r}`.")
-    from_address: dict[str, object] = {"id": id, "version": version, "tag": tag}
+    from_address: dict[str, object] = {"id": id, "version": version, "tag": tag, **({"ended": ended} if ended else {})}
     for key in from_address.keys() & entry.keys():
         raise CatalogueError(
             f"{where}: leave out {key!r}; the table's name, the folder and the top of the file say it."
@@ -266,9 +281,11 @@ def _operation(entry: object, id: str, version: Version, tag: str, where: str) -
         name: msgspec.structs.replace(param, required=True)
         for name, param in (placeholders | groups["path_params"]).items()
     }
+    has_ended = bool(ended or entry.get("ended"))
     implied = {
         "content": "json" if groups["body"] else None,
-        "deprecated": entry.get("removed", False),
+        "removed": has_ended,
+        "deprecated": entry.get("removed", has_ended),
         "records": "one" if entry.get("method") == "GET" and str(entry.get("path")).endswith("}") else "list",
     }
     return read(implied | entry | groups | from_address, Operation, where)

@@ -54,9 +54,8 @@ def find_operation(name: str) -> Operation:
         ConfigError: it only reads, is gone, or is a step of signing in; says what to use instead.
     """
     operation = catalogue.operation(name)
-    if operation.removed:
-        instead = f"Use {operation.replaced_by} instead." if operation.replaced_by else "Nothing replaces it."
-        raise ConfigError(f"{operation.name} is no longer part of Pipedrive's API. {instead}\nNothing was queued.")
+    if why := catalogue.why_removed(operation):
+        raise ConfigError(f"{why}\nNothing was queued.")
     if not operation.mutates:
         raise ConfigError(f"{operation.name} only reads: run it with pdsync api {operation.id}. Nothing was queued.")
     if operation.host:

@@ -112,8 +112,8 @@ def _fault(operation: Operation, payload: Mapping[str, Any]) -> tuple[str, str] 
         check(operation, _with_sample_ids(operation, payload))
     except ConfigError as error:
         return "not_valid", str(error).split("\n", 1)[0]
-    if operation.removed:
-        return "removed", f"{operation.name} is no longer part of the API"
+    if why := catalogue.why_removed(operation):
+        return "removed", why
     if wrong := describe_self_link(operation, payload):
         return "not_valid", wrong
     return None

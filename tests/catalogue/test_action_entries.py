@@ -48,6 +48,14 @@ def test_every_input_says_what_it_means_and_every_refusal_why() -> None:
                 assert each.reason, (key, name)
 
 
+def test_an_action_is_refused_where_its_operation_has_ended() -> None:
+    ended = {key: one.called.ended for key, one in actions().items() if one.called and one.called.ended}
+    assert {key: one.removed for key, one in actions().items() if one.removed} == ended
+    assert len(ended) == 8
+    with pytest.raises(CatalogueError, match="leave out 'removed'"):
+        read_action("getDeals", {**GOOD, "removed": "x"}, "schemas/actions/deals.toml [getDeals]")
+
+
 def test_every_strategy_has_a_name_and_is_used() -> None:
     used = {each.how for one in actions().values() for each in one.inputs.values()}
     assert used == STRATEGIES.keys()

@@ -60,6 +60,8 @@ def its_parameters_are_consistent(operation: Operation) -> None:
 
 def its_successor_exists(operation: Operation) -> None:
     assert operation.deprecated or not operation.removed
+    assert operation.removed == bool(operation.ended or (operation.removed and operation.replaced_by))
+    assert not (operation.ended and operation.replaced_by), "`ended` says what to use"
     if operation.replaced_by:
         assert operation.deprecated
         successor = catalogue.operation(operation.replaced_by)

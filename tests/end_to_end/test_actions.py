@@ -223,5 +223,5 @@ def test_a_removed_operation_is_named(remote: Remote, project: Project, known: d
     remote.clear_log()
     code, _, err = run(project, known, action)
     assert code == 2
-    assert "no longer documented by Pipedrive" in err
+    assert "Pipedrive removed subscriptions on 2025-06-27" in err
     assert [entry["path"] for entry in remote.log()] == []

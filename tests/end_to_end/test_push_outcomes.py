@@ -148,7 +148,7 @@ NEVER_THERE = [
     ("deleteDeal", ["id=99999999"]),
     ("deletePerson", ["id=99999999"]),
     ("deleteActivity", ["id=99999999"]),  # of which no table tells
-    ("deleteChannel", ["id=99999999"]),  # that nothing can read
+    ("deleteUserProviderLink", ["id=00000000-0000-4000-8000-000000000000"]),  # that nothing can read
     ("deleteDealField", ["id=" + "f" * 40]),
     ("deleteDealProduct", ["id={deal}", "product_attachment_id=99999999"]),
     ("deleteDealFollower", ["id=99999999", "follower_id={user}"]),

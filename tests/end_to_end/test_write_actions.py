@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import pdsync
 from pdsync.core import catalogue
+from pdsync.errors import ConfigError
 from tests.end_to_end.test_actions import READS
 from tests.support.world import Project, serving
 from tests.vendor import stored
@@ -28,7 +30,6 @@ TABLE = Path(__file__).parents[2] / "docs" / "write-actions.md"
 ACTIONS: dict[str, tuple[str, str, str]] = {
     "addCallLog": ("addCallLog outcome=connected to_phone_number=+491 start_time=2026-01-05T10:00:00Z"
                    " end_time=2026-01-05T10:05:00Z", "call_logs", "add"),
-    "addChannel": ("addChannel name=Chat provider_channel_id=c1", "channels", "add"),
     "addDeal": ("addDeal title=Made value=10 currency=EUR", "deals", "add"),
     "addDealFollower": ("addDealFollower id={deal} user_id={user}", "deal_followers", "add"),
     "addDealParticipant": ("addDealParticipant id={deal} person_id={person}", "deal_participants", "add"),
@@ -46,9 +47,6 @@ ACTIONS: dict[str, tuple[str, str, str]] = {
     "addStage": ("addStage name=Made pipeline_id={pipeline}", "stages", "add"),
     "deleteActivity": ("deleteActivity id={activity}", "activities", "delete"),
     "deleteCallLog": ("deleteCallLog id={call_log}", "call_logs", "delete"),
-    "deleteConversation": ("deleteConversation channel-id={channel} conversation-id=a", "channels_conversations",
-                           "delete"),
-    "deleteChannel": ("deleteChannel id={channel}", "channels", "delete"),
     "deleteDeal": ("deleteDeal id={deal_2}", "deals", "delete"),
     "deleteDealField": ("deleteDealField id={deal_field}", "deal_fields", "delete"),
     "deleteDealFollower": ("deleteDealFollower id={deal} follower_id={user}", "deal_followers", "delete"),
@@ -83,8 +81,10 @@ ACTIONS: dict[str, tuple[str, str, str]] = {
 REMOVED = {
     "cancelRecurringSubscription": "cancelRecurringSubscription id=1 end_date=2026-01-01",
     "deleteSubscription": "deleteSubscription id=1",
+    "addChannel": "addChannel name=Chat provider_channel_id=c1",
+    "deleteChannel": "deleteChannel id=a",
+    "deleteConversation": "deleteConversation channel-id=a conversation-id=a",
 }
-UNVERIFIABLE = ("addChannel", "deleteChannel", "deleteConversation")  # no operation reads them
 _YES = ("push", "--yes", "--allow", "delete,merge", "--max-deletes", "99", "--settle-seconds", "0.1", "--json", "-q")
 
 
@@ -162,11 +162,6 @@ def test_an_action_takes_effect_once_and_the_journal_shows_it(
     remote: Remote, project: Project, known: dict[str, str], found_later: dict[str, str], action: str
 ) -> None:
     words, kind, op = ACTIONS[action]
-    if action == "deleteConversation":  # a message begins one
-        message = ["channel_id={channel}", "conversation_id=a", "id=m", "sender_id=s", "message=Hello", "status=sent",
-                   "created_at=2026-01-05T10:00:00Z"]  # fmt: skip
-        ran = project.here("api", *_fill(" ".join(["receiveMessage", *message]), found_later), "--yes")
-        assert ran.code == 0, ran
     ran = project.here("queue", "add", *_fill(words, known | found_later), "--json")
     assert ran.code == 0, ran
     id = ran.summary["id"]
@@ -174,24 +169,50 @@ def test_an_action_takes_effect_once_and_the_journal_shows_it(
     ran = project.here(*_YES)
     assert ran.code == 0, ran
     state, reason, remote_id = project.control("SELECT state, reason, remote_id FROM mutations WHERE id = ?", id)[0]
-    assert (state, reason) == ("applied", "unverified" if action in UNVERIFIABLE else None)
+    assert (state, reason) == ("applied", None)
     effects = [entry for entry in remote.lines("journal")[before:] if (entry["kind"], entry["op"]) == (kind, op)]
     assert len(effects) == 1, [(entry["kind"], entry["op"]) for entry in remote.lines("journal")[before:]]
     if op == "add" and "followers" not in kind:
         assert str(effects[0]["id"]).split("/")[-1] == remote_id
-    later = {"addPipeline": "made_pipeline", "addStage": "made_stage", "addDealParticipant": "participant",
-             "addChannel": "channel"}  # fmt: skip
+    later = {"addPipeline": "made_pipeline", "addStage": "made_stage", "addDealParticipant": "participant"}
     if action in later:
         found_later[later[action]] = remote_id
 
 
 @pytest.mark.parametrize("action", REMOVED)
-def test_what_pipedrive_has_removed_is_refused_and_named(remote: Remote, project: Project, action: str) -> None:
+def test_what_pipedrive_has_ended_is_refused_in_the_same_words_by_every_way(
+    remote: Remote, project: Project, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    for name, value in project.env.items():
+        monkeypatch.setenv(name, value)
+    words = [word.split("=", 1) for word in REMOVED[action].split(" ")[1:]]
+    file = project.folder / "rows.csv"
+    file.write_text("\n".join(",".join(column) for column in zip(*words, strict=True)), encoding="utf-8")
+    given = ["=".join(word) for word in words]
     remote.clear_log()
-    ran = project.here("queue", "add", *REMOVED[action].split(" "))
-    assert ran.code == 2
-    assert "no longer part of Pipedrive's API" in ran.err
+    ways = (("queue", "add", action, *given), ("queue", "import", str(file), "--operation", action),
+            ("api", action, *given, "--yes"), ("action", action))  # fmt: skip
+    for way in ways:
+        ran = project.here(*way)
+        assert ran.code == 2, way
+        assert str(catalogue.operation(action).ended) in ran.err
+    with pytest.raises(ConfigError, match="Nothing was queued") as refused:
+        pdsync.Queue(project.folder).add(action, **dict(words))
+    assert str(catalogue.operation(action).ended) in str(refused.value)
     assert remote.log() == []
+
+
+async def test_the_library_calls_nothing_that_pipedrive_has_ended(
+    remote: Remote, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PDSYNC_API_TOKEN", remote.token)
+    async with pdsync.Client(project.folder, {"account.base_url": remote.url}) as client:
+        for action in REMOVED:
+            with pytest.raises(ConfigError, match="Nothing was called") as refused:
+                await client.call(action)
+            assert str(catalogue.operation(action).ended) in str(refused.value)
+        with pytest.raises(ConfigError, match="products on a deal carry the billing now"):
+            [each async for each in client.list("getSubscriptionPayments", id=1)]
 
 
 def table() -> str:

@@ -51,8 +51,8 @@ VALUES: dict[str, Any] = {
     "person_ids": ["{person}"], "org_ids": ["{org}"], "days_to_rotten": 10, "deal_probability": 30,
     "is_deal_rot_enabled": True, "assignee_ids": ["{user}"], "milestone": 0, "color": "blue", "icon_key": "call",
     "outcome": "connected", "start_time": "2026-01-05T10:00:00Z", "end_time": "2026-01-05T10:05:00Z",
-    "from_phone_number": "+491", "to_phone_number": "+492", "provider_channel_id": "c{n}", "provider_type": "other",
-    "template_support": False, "add_visible_flag": True, "content": "<p>content</p>", "label_ids": [],
+    "from_phone_number": "+491", "to_phone_number": "+492", "add_visible_flag": True,
+    "content": "<p>content</p>", "label_ids": [],
     "was_seen": True, "organization_id": "{org}", "manager_id": "{user}", "users": ["{user}"], "active_flag": 1,
     "archived_flag": 1, "read_flag": 1, "shared_flag": 1, "rel_owner_org_id": "{org}", "rel_linked_org_id": "{org_2}",
     "group_id": 1, "setting_key": "deal_default_visibility", "file": "{path}", "data": "{path}",
@@ -86,12 +86,6 @@ OWN: dict[str, dict[str, Any]] = {
     "v2 addManyDealProducts": {"data": [{"product_id": "{product}", "item_price": 3, "quantity": 1, "tax": 7,
                                          "discount": 1, "discount_type": "amount", "comments": "c"}]},
     "v1 addCallLog": {"duration": "300"},
-    "v1 receiveMessage": {
-        "channel_id": "{v1 addChannel}", "conversation_id": "a", "id": "m", "sender_id": "s", "message": "Hello",
-        "status": "sent", "created_at": "2026-01-05T10:00:00Z", "conversation_link": "https://c.example",
-        "attachments": [{"id": "1", "type": "image/png", "url": "https://i.example", "name": "i", "size": 5,
-                         "link_expires": False}],
-    },
     "v1 mergeDeals": {"id": "{v1 duplicateDeal}", "merge_with_id": "{deal_2}"},
     "v1 mergePersons": {"id": "{person_3}", "merge_with_id": "{person_2}"},
     "v1 mergeOrganizations": {"id": "{org_3}", "merge_with_id": "{org_4}"},
@@ -139,7 +133,7 @@ PARENTS = {
     "notes": "note",
 }  # fmt: skip
 IDS = {
-    "channel-id": "{v1 addChannel}", "conversation-id": "a", "activityId": 4, "taskId": 4,
+    "activityId": 4, "taskId": 4,
     "installment_id": "{v2 postInstallment}", "product_attachment_id": "{v2 addDealProduct}",
     "discount_id": "{v2 postAdditionalDiscount}", "product_variation_id": "{v2 addProductVariation}",
     "commentId": "{v1 addNoteComment}", "deal_participant_id": "{v1 addDealParticipant}",
@@ -200,7 +194,7 @@ def batch(operation: Operation) -> int:
     if verb[0] in ("add", "post", "duplicate", "save", "upload", "link"):
         return 1 if needs_one else 0
     if verb[0] in ("delete", "merge", "convert"):
-        return 3 if operation.path.count("{") > 1 or operation.id == "deleteConversation" else 4
+        return 3 if operation.path.count("{") > 1 else 4
     return UPDATES
 
 

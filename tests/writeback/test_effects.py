@@ -43,7 +43,7 @@ GOALS = "/v1/goals/find"
         ("v2 addManyDealProducts", "effect", False),  # twice adds twice as many
         ("v1 duplicateDeal", "effect", False),  # only its answer names what to read
         ("v2 uploadProductImage", "effect", False),  # a file is not compared
-        ("v1 addChannel", "none", False),
+        ("v1 saveUserProviderLink", "none", False),
     ],
 )
 def test_w7_how_an_operation_is_verified(operation: str, found: str, state: bool) -> None:
@@ -130,7 +130,8 @@ OTHER = line(9, item_price=6, quantity=2)
           for status, verdict, made, new in [
               ("completed", "shown", {"deal_id": 12, "lead_id": "b-2"}, "b-2"), ("failed", "failed", {}, None),
               ("running", "running", {}, None)]],
-        ("v1 addChannel", {"name": "x"}, {}, None, EffectReading("unreadable", "nothing in the API shows it")),
+        ("v1 saveUserProviderLink", {"user_id": 1}, {}, None,
+         EffectReading("unreadable", "nothing in the API shows it")),
     ],
 )  # fmt: skip
 async def test_w7_what_a_read_shows_of_an_effect(
@@ -184,7 +185,7 @@ async def test_w8_the_entries_that_an_operation_takes_away(
         )
 
 
-@pytest.mark.parametrize("operation", ["v2 deleteDeal", "v1 addTeamUser", "v1 addChannel"])
+@pytest.mark.parametrize("operation", ["v2 deleteDeal", "v1 addTeamUser", "v1 saveUserProviderLink"])
 async def test_w8_an_operation_that_takes_nothing_away_reads_nothing(tmp_path: Path, operation: str) -> None:
     async with answering(tmp_path, {}) as api:
         assert await read_entries_to_delete(api.http, catalogue.operation(operation), {"id": 12}) is None

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from pdsync.core import catalogue
+from pdsync.core.actions import actions
 from pdsync.errors import CatalogueError, ConfigError
 from pdsync.writeback import enqueue
 from pdsync.writeback.outbox import Reference
@@ -46,8 +47,18 @@ def test_an_operation_that_only_reads_is_refused_with_its_command() -> None:
 
 def test_an_operation_that_is_gone_names_its_successor() -> None:
     gone = next(each for each in catalogue.operations("v1").values() if each.removed and each.replaced_by)
-    with pytest.raises(ConfigError, match=f"no longer part of Pipedrive's API. Use {gone.replaced_by} instead."):
+    with pytest.raises(ConfigError, match=f"no longer documented by Pipedrive. Use {gone.replaced_by} instead."):
         enqueue.find_operation(gone.name)
+
+
+def test_an_operation_that_has_ended_is_refused_with_the_words_of_its_action() -> None:
+    ended = [each for each in catalogue.operations("v1").values() if each.ended]
+    assert {each.tag for each in ended} == {"Channels", "Subscriptions"}
+    for each in ended:
+        with pytest.raises(ConfigError) as refused:
+            enqueue.find_operation(each.name)
+        assert str(refused.value) == f"{each.name}: {each.ended}\nNothing was queued."
+    assert actions()["addChannel"].removed == catalogue.operation("addChannel").ended
 
 
 def test_an_operation_of_signing_in_is_refused() -> None:

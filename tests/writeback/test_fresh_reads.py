@@ -39,7 +39,7 @@ def deals(*ids: int) -> list[RecordAddress]:
         ("v1 mergeDeals", {"id": 12, "merge_with_id": 7}, "deals/12", ("12",)),
         ("v2 updateDeal", {"id": {"$ref": "a"}}, None, ()),  # it does not exist yet
         ("v2 addDeal", {"title": "x"}, None, ()),
-        ("v1 deleteChannel", {"id": "a"}, None, ()),  # nothing reads one
+        ("v1 deleteUserProviderLink", {"id": "a"}, None, ()),  # nothing reads one
     ],
 )
 def test_only_a_record_that_exists_and_can_be_read_has_an_address(

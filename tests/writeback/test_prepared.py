@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pdsync.core import catalogue
 from pdsync.writeback.outbox import Reference
 from pdsync.writeback.prepared import HeldBack, prepare, prepare_to_send
 from tests.writeback.kit import bring_to, entry, open_outbox
@@ -38,6 +39,11 @@ def test_addresses_and_body(
     prepared = prepare(outbox.add([entry(operation, payload)])[0])
     assert [each.target for each in prepared.addresses] == addresses
     assert prepared.body == body
+
+
+def test_w1_what_waits_for_an_operation_that_has_ended_since_is_refused(outbox: Outbox) -> None:
+    prepared = prepare(outbox.add([entry("v1 addChannel", {"name": "Chat", "provider_channel_id": "c1"})])[0])
+    assert prepared.fault == ("removed", f"v1 addChannel: {catalogue.operation('addChannel').ended}")
 
 
 def test_a_reference_is_valid_and_has_no_address_until_its_record_is_added(outbox: Outbox) -> None:

@@ -260,7 +260,7 @@ async def test_w2_a_deletion_that_was_tried_before_is_ours_unless_another_user_h
 
 
 async def test_w2_a_refused_deletion_of_what_never_was_there_is_no_success(outbox: Outbox) -> None:
-    mutation = queue(outbox, ("v1 deleteChannel", {"id": "a"}))
+    mutation = queue(outbox, ("v1 deleteUserProviderLink", {"id": "00000000-0000-4000-8000-000000000000"}))
     await send(outbox, {}, mutation, seen=False)
     assert (outbox.get(mutation.id).state, outbox.get(mutation.id).reason) == ("rejected", "not_found")
 

@@ -214,15 +214,12 @@ def _check_callable(app: App, operation: Operation, *, everything: bool, force: 
         )
     if everything and operation.paging == "none":
         raise ConfigError(f"{operation.id} has no pages: omit --all.")
-    instead = f" Use {operation.replaced_by} instead." if operation.replaced_by else " Nothing replaces it."
-    if operation.removed and not force:
-        raise ConfigError(
-            f"{operation.name} is no longer documented by Pipedrive.{instead}\n"
-            f"Nothing was called. To call it anyway: --force"
-        )
+    why = catalogue.why_removed(operation)
+    if why and not force:
+        raise ConfigError(f"{why}\nNothing was called. To call it anyway: --force")
     if operation.deprecated:
-        state = "no longer documented by Pipedrive" if operation.removed else "deprecated"
-        app.note(f"{operation.name} is {state}.{instead}")
+        instead = f"Use {operation.replaced_by} instead." if operation.replaced_by else "Nothing replaces it."
+        app.note(why or f"{operation.name} is deprecated. {instead}")
 
 
 async def _carry_out(
