@@ -8,6 +8,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
     from tests.support.world import Remote
 
 TABLE = Path(__file__).parents[2] / "docs" / "write-actions.md"
-# Action → (what is queued, the kind and the operation that the journal must show, once). In braces: live records.
+# Action → (what is queued, as a shell reads it; the kind and the operation that the journal must show, once). In
+# braces: see PLACEHOLDERS.
 ACTIONS: dict[str, tuple[str, str, str]] = {
     "addCallLog": ("addCallLog outcome=connected to_phone_number=+491 start_time=2026-01-05T10:00:00Z"
                    " end_time=2026-01-05T10:05:00Z", "call_logs", "add"),
@@ -64,20 +67,45 @@ ACTIONS: dict[str, tuple[str, str, str]] = {
     "deletePersonField": ("deletePersonField id={person_field}", "person_fields", "delete"),
     "deletePersonFollower": ("deletePersonFollower id={person} follower_id={user}", "person_followers", "delete"),
     "deletePersonPicture": ("deletePersonPicture id={pictured}", "persons", "update"),
-    "deletePipeline": ("deletePipeline id={made_pipeline}", "pipelines", "delete"),
+    "deletePipeline": ("deletePipeline id={pipeline_2}", "pipelines", "delete"),
     "deleteProduct": ("deleteProduct id={product_2}", "products", "delete"),
     "deleteProductField": ("deleteProductField id={product_field}", "product_fields", "delete"),
     "deleteProductFollower": ("deleteProductFollower id={product} follower_id={user}", "product_followers", "delete"),
-    "deleteStage": ("deleteStage id={made_stage}", "stages", "delete"),
+    "deleteStage": ("deleteStage id={stage}", "stages", "delete"),
     "mergeDeals": ("mergeDeals id={deal_3} merge_with_id={deal_4}", "deals", "merge"),
     "mergeOrganizations": ("mergeOrganizations id={org_3} merge_with_id={org_4}", "organizations", "merge"),
     "mergePersons": ("mergePersons id={person_3} merge_with_id={person_4}", "persons", "merge"),
-    "setFieldValueForPerson": ("updatePerson id={person} {person_code}=By hand", "persons", "update"),
+    "setFieldValueForPerson": ("updatePerson id={person} '{person_code}=By hand'", "persons", "update"),
     "updateDeal": ("updateDeal id={deal} title=Changed value=77", "deals", "update"),
     "updateDealProduct": ("updateDealProduct id={sold_2} product_attachment_id={line_2} item_price=9 quantity=3",
                           "deal_products", "update"),
     "updateFile": ("updateFile id={file_2} name=changed.txt description=Changed", "files", "update"),
 }  # fmt: skip
+# What stands in braces → what it is, and the table that has it. With a number after it, it is another one.
+PLACEHOLDERS = {
+    "activity": ("an activity's id", "activities"),
+    "call_log": ("a call log's id", "call_logs"),
+    "deal": ("a deal's id", "deals"),
+    "deal_field": ("the code of a custom field of deals, which `pdsync fields` lists", "deal_fields"),
+    "file": ("a file's id", "files"),
+    "lead": ("a lead's id", "leads"),
+    "lead_label": ("a label's id", "lead_labels"),
+    "line": ("the id of a line item of the deal", "deal_products"),
+    "org": ("an organization's id", "organizations"),
+    "participant": ("the id of an entry in the deal's list of participants", "deal_participants"),
+    "path": ("the path of a file on this machine", None),
+    "person": ("a person's id", "persons"),
+    "person_code": ("the code of a custom field of persons, or its label", "person_fields"),
+    "person_field": ("the code of a custom field of persons", "person_fields"),
+    "pictured": ("the id of a person with a picture", "persons"),
+    "pipeline": ("a pipeline's id", "pipelines"),
+    "product": ("a product's id", "products"),
+    "product_field": ("the code of a custom field of products", "product_fields"),
+    "sold": ("the id of a deal with line items", "deals"),
+    "stage": ("a stage's id", "stages"),
+    "thread": ("a mail thread's id", "mail_threads"),
+    "user": ("a user's id", "users"),
+}
 REMOVED = {
     "cancelRecurringSubscription": "cancelRecurringSubscription id=1 end_date=2026-01-01",
     "deleteSubscription": "deleteSubscription id=1",
@@ -145,11 +173,12 @@ def found_later() -> dict[str, str]:
 
 
 def _fill(words: str, known: dict[str, str]) -> list[str]:
-    head, *rest = words.split(" ")
-    joined: list[str] = []
-    for word in rest:
-        joined = [*joined[:-1], f"{joined[-1]} {word}"] if "=" not in word and joined else [*joined, word]
-    return [head, *(word.format(**known) for word in joined)]
+    return [word.format(**known) for word in shlex.split(words)]
+
+
+def _placeholders(words: str) -> set[str]:
+    """The words in braces, without the numbers that tell two of them apart."""
+    return {re.sub(r"_\d$", "", name) for name in re.findall(r"{(\w+)}", words)}
 
 
 def test_every_mutating_action_is_covered() -> None:
@@ -174,7 +203,7 @@ def test_an_action_takes_effect_once_and_the_journal_shows_it(
     assert len(effects) == 1, [(entry["kind"], entry["op"]) for entry in remote.lines("journal")[before:]]
     if op == "add" and "followers" not in kind:
         assert str(effects[0]["id"]).split("/")[-1] == remote_id
-    later = {"addPipeline": "made_pipeline", "addStage": "made_stage", "addDealParticipant": "participant"}
+    later = {"addPipeline": "pipeline_2", "addStage": "stage", "addDealParticipant": "participant"}
     if action in later:
         found_later[later[action]] = remote_id
 
@@ -215,6 +244,24 @@ async def test_the_library_calls_nothing_that_pipedrive_has_ended(
             [each async for each in client.list("getSubscriptionPayments", id=1)]
 
 
+def test_every_command_is_one_that_a_shell_reads_as_it_is_meant() -> None:
+    shown = re.findall(r"^\| (\w+) \| `pdsync queue add (.+?)` \| \d+ \|$", TABLE.read_text("utf-8"), re.MULTILINE)
+    assert [action for action, _ in shown] == sorted(ACTIONS)
+    for action, words in shown:
+        operation, *given = shlex.split(words)
+        assert catalogue.operation(operation).mutates
+        assert all("=" in word for word in given), action
+        assert words == ACTIONS[action][0]
+
+
+def test_everything_in_braces_is_explained() -> None:
+    used = set().union(*(_placeholders(words) for words, _, _ in ACTIONS.values()))
+    assert used == PLACEHOLDERS.keys()
+    assert {stream for _, stream in PLACEHOLDERS.values() if stream} <= catalogue.streams().keys()
+    listed = re.findall(r"^\| `{(\w+)}` \|", TABLE.read_text("utf-8"), re.MULTILINE)
+    assert listed == sorted(used)
+
+
 def table() -> str:
     """The actions and their commands, in Markdown."""
     lines = [
@@ -222,6 +269,8 @@ def table() -> str:
         "",
         "Each is queued and pushed to the sandbox by `tests/end_to_end/test_write_actions.py`, and looked for in its",
         "journal: exactly one effect. `pdsync push` sends what was queued.",
+        "",
+        "What is in braces is yours: replace it, braces included. The list below the commands says what it is.",
         "",
         "| action | queued by | tokens |",
         "|---|---|---|",
@@ -232,6 +281,18 @@ def table() -> str:
             continue
         words = ACTIONS[action][0]
         lines.append(f"| {action} | `pdsync queue add {words}` | {catalogue.operation(words.split(' ')[0]).cost} |")
+    lines += [
+        "",
+        "## In braces",
+        "",
+        'After a sync the tables have these: `pdsync sql "SELECT id, title FROM deals"`. A number tells two apart:',
+        "`{deal_2}` is another deal.",
+        "",
+        "| in braces | what it is | table |",
+        "|---|---|---|",
+    ]
+    for name, (meaning, stream) in sorted(PLACEHOLDERS.items()):
+        lines.append(f"| `{{{name}}}` | {meaning} | {f'`{stream}`' if stream else ''} |")
     return "\n".join([*lines, ""])
 
 
