@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from pdsync.cli import plan_labels, render
 from pdsync.cli.plan_labels import PlanLabels
-from pdsync.core import catalogue
 from pdsync.core.log import clean
 from pdsync.core.wording import counted
 from pdsync.writeback import plan as planning
@@ -137,7 +136,7 @@ def _row(step: Step, domain: str | None, labels: PlanLabels) -> str:
 
 def _change(step: Step, change: Change, labels: PlanLabels) -> str:
     """One field, before → after; empty where the group says it all."""
-    if change.field == planning.RECORD or change.field in catalogue.operation(step.operation).path_params:
+    if change.field == planning.RECORD:
         return ""
     before, after = render.brief_pair(change.before, change.after, (change.before_currency, change.after_currency))
     if change.field.startswith("("):  # the entries of a list that are deleted

@@ -262,7 +262,7 @@ class Planner:
         if prepared.mutation.verb == "merge":
             return self._preview_merge(prepared) if sends else _Preview()
         if prepared.mutation.verb not in ("update", "delete") or not prepared.addresses:
-            return _Preview(title_of(prepared.payload), self._changes(prepared, prepared.payload, None))
+            return self._preview_unread(prepared, decision)
         if record is None:
             return _Preview()
         title = title_of(record)
@@ -276,6 +276,16 @@ class Planner:
             base["update_time"] = record.get("update_time")
         changes = self._changes(prepared, prepared.body, record) if sends else ()
         return _Preview(title, changes, base=base)
+
+    def _preview_unread(self, prepared: PreparedMutation, decision: Decision) -> _Preview:
+        """What is shown of a mutation whose record is not read: all that is sent, beside the ids in its target."""
+        mutation = prepared.mutation
+        in_target = prepared.operation.path_params if mutation.target else ()
+        sent = {name: value for name, value in prepared.payload.items() if name not in in_target}
+        changes = self._changes(prepared, sent, None)
+        if mutation.verb == "delete" and decision.outcome == "send":
+            changes = (Change(RECORD, mutation.target or mutation.kind, None), *changes)
+        return _Preview(title_of(sent), changes)
 
     def _preview_merge(self, prepared: PreparedMutation) -> _Preview:
         operation = prepared.operation

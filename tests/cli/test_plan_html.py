@@ -65,7 +65,7 @@ def steps() -> list[Step]:
         structs.replace(STEP, seq=2, target="deals/8", changes=(Change("expected_close_date", "2026-01-01", None),)),
         structs.replace(STEP, seq=3, operation="v2 addDealFollower", verb="add", kind="deals/followers", title=None,
                         target="deals/7/followers",
-                        changes=(Change("id", None, 7), Change("user_id", None, "Ann (5)"))),
+                        changes=(Change("user_id", None, "Ann (5)"),)),
         structs.replace(STEP, seq=4, operation="v2 addDeal", verb="add", target=None, title="New",
                         changes=(Change("title", None, "New"),)),
         structs.replace(STEP, seq=5, operation="v2 convertLeadToDeal", verb="other", kind="leads/convert/deal",

@@ -10,7 +10,7 @@ from pdsync.core import catalogue
 from pdsync.core.control import Control
 from pdsync.load import warehouse
 from pdsync.writeback.journal import Journal
-from pdsync.writeback.outbox import Entry, Outbox
+from pdsync.writeback.outbox import Entry, Outbox, Reference
 from pdsync.writeback.shapes import shape
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def entry(operation: str = "v2 updateDeal", payload: Mapping[str, Any] | None = 
     """A change of `operation`, by default of the title of deal 12."""
     values = {"id": 12, "title": "New"} if payload is None else dict(payload)
     shaped = shape(catalogue.operation(operation))
-    target = None if shaped.verb == "add" and not shaped.path_params else shaped.target(values)
+    ids = {name: None if isinstance(value, Reference) else value for name, value in values.items()}
+    target = None if shaped.verb == "add" and not shaped.path_params else shaped.target(ids)
     return Entry(operation, shaped.verb, shaped.kind, target, values, **options)
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from pdsync.writeback.fresh_reads import FreshRecord
 from pdsync.writeback.known_records import KnownRecords
+from pdsync.writeback.outbox import Reference
+from pdsync.writeback.plan import RECORD
 from pdsync.writeback.planner import Planner, title_of
 from pdsync.writeback.prepared import prepare
 from pdsync.writeback.resolver import NameResolver
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from pdsync.writeback.plan import Step
     from pdsync.writeback.precondition import Policy
 
+LINK = "0b5e5b0e-0000-4000-8000-000000000000"
 DEAL = {"id": 12, "title": "Old", "value": 5, "label_ids": [1], "update_time": "2026-01-01T00:00:00Z"}
 
 
@@ -71,6 +74,30 @@ def test_an_amount_has_the_currency_of_its_record_beside(outbox: Outbox) -> None
         [7, "EUR", ("SEK", "EUR"), (None, None)],
         ["X", 12345.67, (None, None), (None, None)],
     ]
+
+
+@pytest.mark.parametrize(
+    ("operation", "payload", "shown"),
+    [
+        ("v2 addDealFollower", {"id": 12, "user_id": 3}, [("user_id", None, 3)]),
+        ("v2 archiveProject", {"id": 5}, []),
+        ("v1 deleteUserProviderLink", {"id": LINK}, [(RECORD, f"meetings/{LINK}/userProviderLinks", None)]),
+        ("v1 deleteDealFields", {"ids": "8,9"}, [("ids", None, "8,9")]),
+    ],
+)
+def test_w10_ids_that_the_target_has_are_no_changes(
+    outbox: Outbox, operation: str, payload: dict[str, Any], shown: list[tuple[Any, ...]]
+) -> None:
+    (step,) = steps(outbox, [entry(operation, payload)], {})
+    assert [(each.field, each.before, each.after) for each in step.changes] == shown
+
+
+def test_w10_what_refers_to_an_addition_shows_to_which(outbox: Outbox) -> None:
+    """It has no target yet."""
+    queued = [entry("v2 addDeal", {"title": "A"}, name="deal"),
+              entry("v2 addDealFollower", {"id": Reference("deal"), "user_id": 3})]  # fmt: skip
+    follower = steps(outbox, queued, {})[1]
+    assert [each.field for each in follower.changes] == ["id", "user_id"]
 
 
 def test_policy_record_compares_the_time_of_the_last_change(outbox: Outbox) -> None:
