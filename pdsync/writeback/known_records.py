@@ -107,9 +107,9 @@ class KnownRecords:
         ).fetchall()
         near = difflib.get_close_matches(row_key(stream, target), [row[0] for row in rows], n=_NEAR, cutoff=0.7)
         if near:
-            return f"the warehouse has {', '.join(near)}"
+            return f"the warehouse has the {'id' if len(near) == 1 else 'ids'} {', '.join(near)}"
         return (
-            f"the warehouse has {len(rows):,} {stream.name}, from {rows[0][0]} on"
+            f"the warehouse has {len(rows):,} {stream.name}, from id {rows[0][0]} on"
             if rows
             else "see that the id is right"
         )

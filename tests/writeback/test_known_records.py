@@ -27,7 +27,7 @@ def outbox(tmp_path: Path) -> Outbox:
 def warehouse() -> duckdb.DuckDBPyConnection:
     connection = open_warehouse()
     connection.execute("CREATE TABLE main.deals (id BIGINT, _deleted_at TIMESTAMPTZ)")
-    connection.execute("INSERT INTO main.deals VALUES (101, NULL), (4711, NULL), (102, now())")
+    connection.execute("INSERT INTO main.deals VALUES (101, NULL), (4711, NULL), (4713, NULL), (102, now())")
     return connection
 
 
@@ -78,8 +78,9 @@ def test_a_merge_is_known_from_the_queue_or_exactly_from_the_warehouse(
 @pytest.mark.parametrize(
     ("target", "hint"),
     [
-        ("deals/4712", "the warehouse has 4711"),
-        ("deals/9", "the warehouse has 2 deals, from 101 on"),
+        ("deals/1011", "the warehouse has the id 101"),
+        ("deals/4712", "the warehouse has the ids 4713, 4711"),
+        ("deals/9", "the warehouse has 3 deals, from id 101 on"),
     ],
 )
 def test_a_hint_names_ids_that_are_similar(
