@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pdsync.core.server_clock import TRUST
+from pdsync.core.wording import counted
 from pdsync.runner.report.receipt import adopt_receipts, save_receipt
 
 if TYPE_CHECKING:
@@ -32,10 +33,12 @@ def settle(loader: Loader, control: Control, clock: ServerClock | None = None) -
     loaded, notes = loader.loaded_pages_by_walk(), []
     if lost := control.requeue_missing_walks(loaded):
         notes.append(
-            f"The work file lacks {lost:,} walks: they are loaded again from the raw archive, each with its stream."
+            f"The work file lacks {counted(lost, 'walk')}: what is missing is loaded again from the raw archive, with"
+            f" its stream."
         )
     if outdated := control.drop_outdated_walks(loaded):
-        notes.append(f"control.db is older than the warehouse: {outdated:,} open walks begin again.")
+        begin = f"{counted(outdated, 'open walk')} {'begins' if outdated == 1 else 'begin'}"
+        notes.append(f"control.db is older than the warehouse: {begin} again.")
     in_warehouse = adopt_receipts(loader.connection, control)
     for receipt in reversed(control.receipts(-1)):
         if receipt.finished_at and receipt.run_id not in in_warehouse:

@@ -329,7 +329,7 @@ def _describe_streams(settings: Settings, streams: list[Freshness], now: datetim
     if unverified:
         names = [each.stream for each in unverified]
         rows = sum(each.unverified for each in unverified)
-        problem = f"{rows:,} rows were not compared with Pipedrive for {settings.cycle_days} days"
+        problem = f"{counted(rows, 'row')} not compared with Pipedrive for {settings.cycle_days} days"
         notices.append(Notice(_name(names), problem, _with_streams("pdsync reconcile", names)))
     unreadable = [each for each in streams if each.unreadable]
     if unreadable:

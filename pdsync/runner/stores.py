@@ -24,6 +24,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pdsync.core.log import log
+from pdsync.core.wording import counted
 from pdsync.errors import StorageError
 from pdsync.extract import raw_file
 from pdsync.load import warehouse
@@ -79,10 +80,11 @@ def index_archive(settings: Settings, control: Control, on_note: Callable[[str],
     control.restore_from_archive(sorted(runs.items(), key=lambda each: each[1]), walks, pages, sizes)
     if company is not None and control.company() is None:
         control.bind_company(company, "", None)
+    indexed = f"{counted(len(pages), 'page')} {'was' if len(pages) == 1 else 'were'}"
     if is_empty and pages:
-        on_note(f"control.db was lost: {len(pages):,} pages were indexed again from {settings.raw}.")
+        on_note(f"control.db was lost: {indexed} indexed again from {settings.raw}.")
     elif walks and any(state not in ("open", "sealed") for _, state in walks):
-        on_note(f"control.db is older than {settings.raw}: {len(pages):,} pages were indexed again from there.")
+        on_note(f"control.db is older than {settings.raw}: {indexed} indexed again from there.")
     for scan in scans.values():
         if scan.fault and not scan.fault.is_torn:
             on_note(str(scan.fault))

@@ -138,13 +138,16 @@ def test_the_second_undo_names_what_is_queued_already_and_queues_nothing(tmp_pat
         after, base = {"title": "New"}, {"title": "Old"}
         outbox.settle(each.id, "applied", push_id="push-a", after=after, base=base)
     control.close()
-    assert project.here("undo", "last", "--json").summary["queued"] == 2
+    queued = project.here("undo", "last")
+    assert "Queued 2 changes that undo it. Preview them: pdsync push --dry-run" in queued.err
     again = project.here("undo", "last")
     assert "2 changes that undo it are queued already (#3–#4)" in again.err
     summary = project.here("undo", "push-a", "--json").summary
     assert (summary["queued"], summary["already_queued"]) == (0, ["#3", "#4"])
     project.here("queue", "drop", "3")
-    assert project.here("undo", "last", "--json").summary["queued"] == 1
+    queued = project.here("undo", "last")
+    assert "1 change that undoes it is queued already (#4), 1 to send" in queued.err
+    assert "Queued 1 change that undoes it. Preview it: pdsync push --dry-run" in queued.err
 
 
 def test_a_conflict_is_shown_in_plain_lines_before_the_facts(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ Needs attention
     pdsync sync files notes
 ✗ deals: 3 of its rows differed from Pipedrive when last compared (7 min ago)
     pdsync reconcile deals --repair
-✗ deals: 25 rows were not compared with Pipedrive for 7 days
+✗ deals: 25 rows not compared with Pipedrive for 7 days
     pdsync reconcile deals
 ✗ token: it is not an administrator's: records that are hidden from its user are missing
     pdsync auth login

@@ -120,6 +120,14 @@ def index(folder: Path, notes: list[str]) -> tuple[dict[int, str], list[int], tu
         return states, [page.seq for page in control.pages()], control.company()
 
 
+async def test_s14_a_note_about_one_page_is_about_one(tmp_path: Path) -> None:
+    await seal(tmp_path, 1, ends=True)
+    config.load(tmp_path).control.unlink()
+    notes = list[str]()
+    index(tmp_path, notes)
+    assert notes == [f"control.db was lost: 1 page was indexed again from {config.load(tmp_path).raw}."]
+
+
 @pytest.mark.parametrize(("ends", "state"), [(True, "applied"), (False, "dropped")])
 async def test_s14_a_lost_control_db_is_indexed_again(tmp_path: Path, ends: bool, state: str) -> None:
     walk, notes = await seal(tmp_path, 3, ends=ends), list[str]()

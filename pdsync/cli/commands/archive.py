@@ -69,7 +69,7 @@ def verify(app: App) -> None:
             app.note(f"Files without a page in use: {len(result.unnamed):,}; pdsync raw prune removes them in time.")
         if result.unindexed:
             app.note(f"Pages not in control.db yet: {result.unindexed:,}; the next sync or replay indexes them.")
-        state = f"{len(result.faults):,} are missing or damaged" if result.faults else "all whole"
+        state = f"{len(result.faults):,} missing or damaged" if result.faults else "all whole"
         app.note(f"{counted(result.pages, 'page')} ({render.size(result.bytes)}): {state}.")
     if code:
         raise click.exceptions.Exit(code)

@@ -91,7 +91,8 @@ def download(
     else:
         chosen, linked = _select_from_warehouse(app, stream, ids, since)
     if linked:
-        app.note(f"{linked:,} more are links to Google Drive: there is nothing to download.")
+        what = "is a link" if linked == 1 else "are links"
+        app.note(f"{linked:,} more {what} to Google Drive: there is nothing to download.")
     folder = expand(out).absolute() if out else app.settings.state / "files"
     with Folder(folder) as opened:
         work = _download(app, chosen, opened, budget, max_size * 2**20, any_size=any_size, dry_run=dry_run)

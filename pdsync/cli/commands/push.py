@@ -421,7 +421,8 @@ def undo_command(app: App, push_id: str) -> None:
     if existing:
         app.note(_describe_existing(existing))
     if queued:
-        app.note(f"Queued {counted(len(queued), 'change')} that undo it. Preview them: pdsync push --dry-run")
+        preview = f"Preview {'it' if len(queued) == 1 else 'them'}: pdsync push --dry-run"
+        app.note(f"Queued {_describe_reversals(len(queued))}. {preview}")
     elif stuck:
         app.note(f"Nothing of {push_id} can be undone. Nothing was queued.")
     elif existing:
@@ -438,7 +439,11 @@ def _describe_existing(existing: list[Mutation]) -> str:
     waiting = sum(each.state == "queued" for each in existing)
     after = f"{waiting:,} to send: pdsync push --dry-run" if waiting else "none to send: pdsync queue list --all"
     are = "is" if len(numbers) == 1 else "are"
-    return f"{counted(len(existing), 'change')} that undo it {are} queued already ({shown}), {after}"
+    return f"{_describe_reversals(len(numbers))} {are} queued already ({shown}), {after}"
+
+
+def _describe_reversals(number: int) -> str:
+    return f"{counted(number, 'change')} that {'undoes' if number == 1 else 'undo'} it"
 
 
 def _exit_undo(stuck: list[undo.NotUndoable]) -> None:
