@@ -67,16 +67,29 @@ def check_token(token: str, where: str) -> str:
     Raises:
         AuthError: it can't be a token: no header could carry it.
     """
-    token = token.strip()
-    hide(token)
-    if not token:
-        raise AuthError(f"The token ({where}) is empty. Nothing was stored or called.")
-    if not (token.isascii() and token.isprintable()) or " " in token:
+    return _check_secret(token, f"The token ({where})", "from Pipedrive: Settings, Personal preferences, API")
+
+
+def check_client_secret(secret: str) -> str:
+    """The client secret of an OAuth app without the blanks around it, hidden from now on.
+
+    Raises:
+        AuthError: it can't be one: no header could carry it.
+    """
+    return _check_secret(secret, "The client secret", "from the app in Pipedrive's Developer Hub")
+
+
+def _check_secret(secret: str, what: str, source: str) -> str:
+    """`secret` without the blanks around it, hidden; `what` it is and its `source` are for the message."""
+    secret = secret.strip()
+    hide(secret)
+    if not secret:
+        raise AuthError(f"{what} is empty. Nothing was stored or called.")
+    if not (secret.isascii() and secret.isprintable()) or " " in secret:
         raise AuthError(
-            f"The token ({where}) has blanks, line breaks or characters that no token has. Nothing was called.\n"
-            f"Copy it from Pipedrive: Settings, Personal preferences, API."
+            f"{what} has blanks, line breaks or characters that it can't have. Nothing was called.\nCopy it {source}."
         )
-    return token
+    return secret
 
 
 def store(settings: Settings, secret: Secret) -> SecretLocation:

@@ -55,6 +55,14 @@ def test_what_no_header_can_carry_is_no_token(settings: Settings, monkeypatch: p
     assert not token.strip() or token not in str(caught.value)
 
 
+@pytest.mark.parametrize(("secret", "says"), [("  ", "is empty"), ("two words", "has blanks"), ("sécret", "has")])
+def test_a_malformed_client_secret_is_copied_from_the_app_and_not_as_a_token(secret: str, says: str) -> None:
+    with pytest.raises(AuthError, match=f"^The client secret {says}") as refused:
+        auth.check_client_secret(secret)
+    assert "Personal preferences" not in str(refused.value)
+    assert ("Developer Hub" in str(refused.value)) == bool(secret.strip())
+
+
 @pytest.mark.parametrize("saved_at", [5.0, 10.0, 20.0])
 def test_what_is_stored_last_is_newer_whatever_the_clock_says(settings: Settings, saved_at: float) -> None:
     auth.store(settings, StoredToken("before-it", saved_at=10.0))

@@ -130,7 +130,7 @@ def _find_app(app: App, client_secret: str | None, *, listens: bool, port: int |
     if not secret:
         app.note("The client secret is that of the last login with this app.")
         return found
-    return msgspec.structs.replace(found, client_secret=auth.check_token(secret, "client secret"))
+    return msgspec.structs.replace(found, client_secret=auth.check_client_secret(secret))
 
 
 def _read_address(app: App) -> str:
