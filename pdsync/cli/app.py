@@ -137,7 +137,7 @@ def _store_option(name: str) -> Any:
         elif name not in ("verbose", "quiet") and value not in (None, False):
             setattr(app, name, value)
         if name in ("verbose", "quiet") and value:
-            to_stderr(app.verbosity)
+            to_stderr(app.verbosity, app.note)
         return value
 
     return callback

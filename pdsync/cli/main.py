@@ -123,8 +123,8 @@ def main() -> None:
     """Run the command line; ends the process with the exit code of the contract."""
     os.umask(0o077)  # files of pdsync hold company data: readable by their owner only
     _open_closed_streams()
-    to_stderr(0)
     app = App()
+    to_stderr(app.verbosity, app.note)
     try:
         check_memory()
         with sigterm_as_ctrl_c():

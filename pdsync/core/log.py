@@ -1,4 +1,4 @@
-"""Keeps secrets out of all output: one log handler, and redaction by value.
+"""Keeps secrets out of all output: one log handler, and redaction by value. A warning of the log is for people.
 
 A secret is recognised by its value, not by its position: the code that reads a token calls `hide`, and from then on
 `clean` replaces it in every message, and its percent- and base64-encoded forms too.
@@ -11,7 +11,11 @@ import json
 import logging
 import re
 import sys
+from typing import TYPE_CHECKING, TextIO
 from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _hidden: set[str] = set()
 _PARAMETER = re.compile(
@@ -68,9 +72,28 @@ class _Clean(logging.Formatter):
         return clean_error(super().format(record))
 
 
-def to_stderr(verbosity: int) -> None:
-    """Send the log to stderr: warnings at 0, progress at 1, every request at 2 and more."""
-    handler = logging.StreamHandler(sys.stderr)
+class _ToPeople(logging.StreamHandler[TextIO]):
+    """Writes the log to stderr, but for warnings: those are for people, who need no time and level before them."""
+
+    def __init__(self, on_warning: Callable[[str], None]) -> None:
+        super().__init__(sys.stderr)
+        self._on_warning = on_warning
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.WARNING and not record.exc_info:
+            self._on_warning(clean_error(record.getMessage()))
+        else:
+            super().emit(record)
+
+
+def to_stderr(verbosity: int, on_warning: Callable[[str], None]) -> None:
+    """Send the log to stderr: progress at 1, every request at 2 and more.
+
+    Args:
+        verbosity: of the command line; from -1 on.
+        on_warning: is called with each warning, at every verbosity.
+    """
+    handler = _ToPeople(on_warning)
     handler.setFormatter(_Clean("%(asctime)s %(levelname)s %(message)s"))
     log.handlers[:] = [handler]
     log.propagate = False

@@ -432,7 +432,7 @@ def _find_way_back(outbox: Outbox, receipt: PushReceipt) -> None:
     try:
         undos, stuck = undo.make_undo(outbox, receipt.push_id)
     except Exception as error:  # the push is over, and must not seem to have failed
-        log.warning("what of push %s can be undone is not known: %s", receipt.push_id, error)
+        log.warning("What of push %s can be undone is not known: %s", receipt.push_id, error)
         return
     receipt.undoable, receipt.not_undoable = len(undos), list(dict.fromkeys(each.why for each in stuck))
 

@@ -29,7 +29,7 @@ def find_late(outbox: Outbox, warehouse: duckdb.DuckDBPyConnection | None, push_
     try:
         late = applied_changes.find_unreflected(outbox, warehouse)
     except duckdb.Error as error:  # `read_back` names it
-        log.warning("what the warehouse lacks of earlier pushes is not known: %s", error)
+        log.info("what the warehouse lacks of earlier pushes is not known: %s", error)
         return []
     return [each for each in late if each.push_id != push_id]
 
@@ -63,7 +63,7 @@ async def read_back(
     except ProjectLocked:
         on_message("Another run has the project: it, or the next sync, brings what was written into the warehouse.")
     except (PdsyncError, duckdb.Error, OSError) as error:
-        log.warning("the warehouse does not show the push yet: %s", error)
+        log.info("the warehouse does not show the push yet: %s", error)
         on_message(f"The warehouse does not show this push yet: {str(error).splitlines()[0]}\nRun: pdsync sync")
     else:
         read = tuple(name for name in affected if name in synced.streams and synced.streams[name].complete)

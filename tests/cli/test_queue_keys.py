@@ -1,4 +1,4 @@
-"""What has a key that was used before is not queued, and the command says so."""
+"""What has a key that was used before is not queued, and the command says so; and what it says of a restored queue."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.world import Project
+from tests.writeback.kit import bring_to, open_outbox
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,3 +52,25 @@ def test_w1_a_single_change_with_a_used_key_is_not_queued(project: Project) -> N
     words = ("queue", "add", "updateOrganization", "id=1", "--key", "a")
     assert "Queued 1." in project.here(*words, "name=One").err
     assert "Nothing was queued." in project.here(*words, "name=Two").err
+
+
+@pytest.mark.parametrize(
+    "command", [["queue", "list"], ["queue", "show", "1"], ["undo", "last"], ["queue", "list", "-v"]]
+)
+def test_what_was_restored_is_told_as_a_note_and_not_as_a_line_of_a_log(project: Project, command: list[str]) -> None:
+    outbox = open_outbox(project.data)
+    bring_to(outbox, "applied")
+    outbox.control.close()
+    (project.data / "control.db").unlink()
+    told = project.here(*command).err.splitlines()
+    assert any(line.startswith("control.db was lost or is an older copy: 1 change was restored") for line in told), told
+    assert not [line for line in told if "WARNING" in line]
+
+
+def test_what_was_restored_is_not_told_with_q(project: Project) -> None:
+    outbox = open_outbox(project.data)
+    bring_to(outbox, "applied")
+    outbox.control.close()
+    (project.data / "control.db").unlink()
+    ran = project.here("-q", "queue", "list")
+    assert (ran.code, ran.err) == (0, "")

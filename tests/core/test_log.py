@@ -93,7 +93,7 @@ def test_x2_the_log_hides_secrets_at_every_level_and_in_tracebacks(
     log.hide(SECRET)
     before = log.log.handlers[:], log.log.propagate, log.log.level
     try:
-        log.to_stderr(verbosity)
+        log.to_stderr(verbosity, print)
         try:
             raise ValueError(f"no token like {SECRET}")
         except ValueError:
@@ -111,11 +111,26 @@ def test_x2_the_log_hides_secrets_at_every_level_and_in_tracebacks(
     assert quote(SECRET, safe="") not in err
 
 
+def test_a_warning_is_for_people_and_shows_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    log.hide(SECRET)
+    told, before = list[str](), (log.log.handlers[:], log.log.propagate, log.log.level)
+    try:
+        log.to_stderr(-1, told.append)
+        log.log.warning("control.db was lost, %s", SECRET)
+        log.log.warning("https://acme.example/?api_token=abc")
+        log.log.error("a failure")
+    finally:
+        log.log.handlers[:], log.log.propagate = before[0], before[1]
+        log.log.setLevel(before[2])
+    assert told == ["control.db was lost, [secret]", "https://acme.example/?api_token=[secret]"]
+    assert capsys.readouterr().err.endswith(" ERROR a failure\n")
+
+
 def test_there_is_one_handler_however_often_it_is_set_up() -> None:
     before = log.log.handlers[:], log.log.propagate, log.log.level
     try:
-        log.to_stderr(0)
-        log.to_stderr(2)
+        log.to_stderr(0, print)
+        log.to_stderr(2, print)
         assert len(log.log.handlers) == 1
         handler = log.log.handlers[0]
         assert isinstance(handler, logging.StreamHandler)
