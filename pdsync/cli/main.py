@@ -54,7 +54,7 @@ _GROUPS = {
     "Write back": {
         "queue": _Entry("queue", "Queue changes, list them, drop them; nothing is sent."),
         "push": _Entry("push", "Show the queued changes before → after, then send them."),
-        "undo": _Entry("push", "Queue the changes that reverse a push."),
+        "undo": _Entry("undo", "Queue the changes that reverse a push."),
         "action": _Entry("action", "Carry out one of the component's 149 actions."),
         "actions": _Entry("action", "List these actions, or those that match some words."),
         "api": _Entry("api", "Call any operation of the API, and print its answer."),
