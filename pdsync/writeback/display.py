@@ -26,13 +26,12 @@ def display_object(value: Mapping[str, Any]) -> Any:
     if "currency" in value and set(value) <= _MONEY and len(value) > 1:
         return value.get("value", value.get("amount"))
     main = next((name for name in _MAIN if name in value), None)
-    left_out = {main, "timezone_id" if value.get("timezone_name") else None}
+    left_out = {main, main and "until", "timezone_id" if value.get("timezone_name") else None}
     rest = [f"{name} {_text(part)}" for name, part in value.items() if name not in left_out and _is_set(part)]
     if main is None:
         return ", ".join(rest) or None
     begin = None if value[main] is None else _text(value[main])
     if "until" in value:
-        rest = [each for each in rest if not each.startswith("until ")]
         begin = f"{begin or '…'} – {value['until'] or '…'}" if begin or value["until"] else None
     return f"{begin or '–'} ({', '.join(rest)})" if rest else begin
 
@@ -40,8 +39,8 @@ def display_object(value: Mapping[str, Any]) -> Any:
 def display_entries(entries: list[Any]) -> list[Any]:
     """A list of objects as people read it. Of contact data the label is shown if it is not the usual one."""
     return [
-        _contact(each, is_one_of_many=len(entries) > 1)
-        if isinstance(each, dict) and "value" in each
+        _contact(each, _USUAL_LABEL, is_alone=len(entries) == 1)
+        if _is_contact(each)
         else display_object(each)
         if isinstance(each, dict)
         else each
@@ -51,25 +50,19 @@ def display_entries(entries: list[Any]) -> list[Any]:
 
 def display_in_full(value: Any) -> Any:
     """A value with what is usually left out: the usual label of a contact, and which of them is the main one."""
-    if not isinstance(value, list):
-        return value
-    return [
-        _with_notes(each["value"], [each.get("label"), "main" if each.get("primary") else None])
-        if isinstance(each, dict) and "value" in each
-        else each
-        for each in value
-    ]
+    return [_contact(each) if _is_contact(each) else each for each in value] if isinstance(value, list) else value
 
 
-def _contact(entry: Mapping[str, Any], *, is_one_of_many: bool) -> Any:
+def _is_contact(entry: Any) -> bool:
+    return isinstance(entry, dict) and "value" in entry
+
+
+def _contact(entry: Mapping[str, Any], usual_label: str = "", *, is_alone: bool = False) -> Any:
+    """An e-mail address or a phone number, with its label and whether it is the main one, where that says something."""
     label = entry.get("label")
-    notes = [None if label == _USUAL_LABEL else label, "main" if entry.get("primary") and is_one_of_many else None]
-    return _with_notes(entry["value"], notes)
-
-
-def _with_notes(value: Any, notes: list[Any]) -> Any:
+    notes = [None if label == usual_label else label, "main" if entry.get("primary") and not is_alone else None]
     shown = ", ".join(str(note) for note in notes if note)
-    return f"{value} ({shown})" if shown else value
+    return f"{entry['value']} ({shown})" if shown else entry["value"]
 
 
 def _is_set(part: Any) -> bool:

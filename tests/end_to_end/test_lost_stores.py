@@ -312,18 +312,28 @@ def test_o4_readers_of_a_damaged_warehouse_see_its_name_and_the_repair(days: Day
 def test_s9_status_names_the_streams_of_a_lost_warehouse_until_they_are_loaded_again(
     days: Days, tmp_path: Path
 ) -> None:
-    def incomplete() -> list[str]:
-        (state,) = [each for each in project.here("status", "--json").events if each["name"] == "status"]
-        found: list[str] = state["incomplete"]
-        return found
-
     project = days.project(tmp_path)
     days.harm(project, WAREHOUSE, "lost")
     assert project.here("sync", "-q", "deals").code == 0
-    assert incomplete() == ["deal_participants", "person_fields", "persons"]
+    assert _incomplete(project) == ["deal_participants", "person_fields", "persons"]
     shown = project.here("status").out
     assert "no gaps" not in shown
     assert "the warehouse was lost, and what it had is in the raw archive only" in shown
     assert project.here("sync", "-q", *STREAMS).code == 0
-    assert incomplete() == []
+    assert _incomplete(project) == []
     assert days.wrong(project) == []
+
+
+def test_s9_status_names_no_stream_that_only_a_lost_control_db_has_forgotten(days: Days, tmp_path: Path) -> None:
+    project = days.project(tmp_path)
+    days.harm(project, CONTROL, "lost")
+    assert project.here("sync", "-q", "deals").code == 0
+    assert _incomplete(project) == []
+    assert project.here("sync", "-q", *STREAMS).code == 0
+    assert days.wrong(project) == []
+
+
+def _incomplete(project: Project) -> list[str]:
+    (state,) = [each for each in project.here("status", "--json").events if each["name"] == "status"]
+    found: list[str] = state["incomplete"]
+    return found
