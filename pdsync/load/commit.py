@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from pdsync.model import Unmentioned, Walk
 
 
+_CLOCKS_DIFFER = "INTERVAL 2 DAYS"  # at most: the server's at the times of two runs, one fast and the other one slow
+
+
 class Target(Struct, frozen=True):
     """The table that a batch goes to."""
 
@@ -72,8 +75,8 @@ def commit(connection: duckdb.DuckDBPyConnection, target: Target, staged: str | 
     """Bring the staged rows into the table and remember the batch: both, or neither.
 
     A batch that was loaded before changes nothing, so a killed run can simply be run again. A row that was served
-    before the one in the table is left out, as pages may arrive late, unless that one is of another run and has an
-    older time of change.
+    before the one in the table is left out, as pages may arrive late, unless that one is of another run, has an older
+    time of change, and was served so little later that the clocks may be wrong.
 
     Args:
         connection: to the work file.
@@ -140,9 +143,11 @@ def _compare(connection: duckdb.DuckDBPyConnection, target: Target, staged: str,
         earlier = f"coalesce(s.{cursor} < t.{cursor}, false)"
         full = f"({older} OR (s._served_at = t._verified_at AND {earlier}))"
         older = full if walk.since is None else f"({older} OR {earlier})"
-        # Times of one run are comparable. Across runs a newer time of change wins, unless the record was removed since.
+        # Times of one run are comparable. Across runs, whose clocks may differ by a day, a newer time of change wins,
+        # unless the record was removed since.
         newer = (
             f"t._run_id <> {literal(walk.run_id)} AND s.{cursor} > t.{cursor}"
+            f" AND s._served_at > t._verified_at - {_CLOCKS_DIFFER}"
             f" AND (t._deleted_at IS NULL OR s.{cursor} > t._deleted_at)"
         )
         older = f"({older} AND NOT coalesce({newer}, false))"

@@ -140,6 +140,16 @@ def test_s3_o5_a_newer_change_wins_over_a_row_that_a_clock_ahead_has_verified(wo
     check_history(work)
 
 
+@pytest.mark.parametrize("since", [None, 0])
+def test_s8_a_page_from_days_before_wins_by_no_time_of_change(work: Work, since: float | None) -> None:
+    """No clock is wrong by days: the time of change was set back, and what the old page shows is over."""
+    days = 3 * 86_400
+    work.commit([record(1, "now", 1), record(2, "now", 1)], days)
+    late = [record(1, "then", 10), record(2, "removed then, restored since", 10, is_deleted=True)]
+    assert work.commit(late, 20, since=since).updated == 0
+    assert work.rows("SELECT name, _deleted_at, _verified_at FROM main.things") == [("now", None, at(days))] * 2
+
+
 def test_a_list_that_lags_does_not_turn_back_time(work: Work) -> None:
     """Changes were asked for: a later answer that shows an earlier state comes from a replica that lags."""
     work.commit([record(1, "new", 10)], 20, since=0)
