@@ -159,10 +159,9 @@ async def parallel_pages(target: LongList, after: Page | None = None) -> AsyncGe
             async with contextlib.aclosing(reading):
                 async for page in reading:
                     yield page
-                    if len(target.times(page)) < page.rows:
-                        target = replace(target, all_timed=False)
                     if page.next and target.rows is None and page.seq + 1 == UNDECIDED:
-                        opening = await _open(target, page)
+                        all_timed = target.all_timed and len(target.times(page)) == page.rows
+                        opening = await _open(replace(target, all_timed=all_timed), page)
                         if opening:
                             seq = page.seq + 1
                             break

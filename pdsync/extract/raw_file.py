@@ -23,7 +23,7 @@ from pdsync.core.answer import PLAIN_CAP
 from pdsync.core.control import SealedPage
 from pdsync.core.disk import sync_folder
 from pdsync.errors import StorageError
-from pdsync.extract.raw_archive import SKIPPABLE, encode_header, read
+from pdsync.extract.raw_archive import LEVEL, SKIPPABLE, encode_header, read
 from pdsync.model import Walk
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ def _copy_frame(
         new_body, rows = change(page, body)
         if new_body != body:
             packed, facts = (
-                zstandard.ZstdCompressor(level=3).compress(new_body),
+                zstandard.ZstdCompressor(level=LEVEL).compress(new_body),
                 {**facts, "rows": rows, "resealed": True},
             )
             copied = msgspec.structs.replace(page, rows=rows, sha256=hashlib.sha256(new_body).digest())
