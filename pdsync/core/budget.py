@@ -48,6 +48,7 @@ _MARGIN_S = 0.01  # clocks have a resolution: a window must not close too early
 _LOST_S = 3600.0  # no answer takes that long: its process is gone, and another one may have the number by now
 _COOL_DOWN_S = 600.0
 _SLICE_S = 0.2
+_FASTER = 3.0  # than the limit, for a moment
 _opened: set[tuple[str, int]] = set()  # ledgers that this process has opened, with its number: a fork has another
 _AVERAGED = 8  # answers: fewer say little, more are slow to notice that a server has become slower
 
@@ -85,8 +86,8 @@ class Budget:
         self._resume_at = 0.0
         self._was_blocked = False
         self._exhausted_on = ""  # the day of a daily 429: without a limit it stops this process, as no ledger can tell
-        # Spreads a little faster than the limit, so that the exact bound below decides.
-        per_slice = max(1, round(burst * 1.5 * _SLICE_S / WINDOW_S))
+        # Spreads faster than the limit, so that the exact bound below decides: a run begins with an unused window.
+        per_slice = max(1, round(burst * _FASTER * _SLICE_S / WINDOW_S))
         self._throttle = Throttler(rate_limit=per_slice, period=_SLICE_S, retry_interval=0.005) if burst else None
         try:
             self._db = sqlite3.connect(path, timeout=30, isolation_level=None, factory=_Ledger)

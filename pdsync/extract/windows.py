@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 _FEW_PAGES = 16.0  # that a walk keeps when its window is cut, or half of the rest where that is less
 WORTH_A_CUT = 4.0  # pages: below that, a cut costs about as much as it saves
 SPARE_WALKS = 1.5  # for each walk that the limit needs: some answers take longer
-_SPARE_REQUESTS = 1.2  # for each request in flight that the limit needs
+_SPARE_REQUESTS = 2.0  # for each request in flight that the limit needs: an unused window is used up at once
 _EXPECTED_PAGES = 2.0  # that the expected density of a window counts for: its newest part may be much denser
 
 

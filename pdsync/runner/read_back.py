@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from pdsync.core.log import log
-from pdsync.errors import PdsyncError, ProjectLocked
+from pdsync.errors import PdsyncError, ProjectLocked, StorageError
 from pdsync.runner import unlocked
 from pdsync.runner.report import applied_changes, mutation_log
 from pdsync.runner.sync import sync
@@ -65,12 +65,25 @@ async def read_back(
     except (PdsyncError, duckdb.Error, OSError) as error:
         log.info("the warehouse does not show the push yet: %s", error)
         on_message(f"The warehouse does not show this push yet: {str(error).splitlines()[0]}\nRun: pdsync sync")
+        if isinstance(error, PdsyncError) and not isinstance(error, StorageError):
+            await _publish_record(settings)
     else:
         read = tuple(name for name in affected if name in synced.streams and synced.streams[name].complete)
         if synced.exit_code:
             on_message(_describe_rest(synced, [name for name in affected if name not in read]))
         return read, synced.tokens
     return (), 0
+
+
+async def _publish_record(settings: Settings) -> None:
+    """Write the mutations, deletions and merges into the warehouse, which takes no request.
+
+    control.db and the raw archive may be lost before the next sync: then only the warehouse knows what was sent.
+    """
+    try:
+        await mutation_log.publish(settings, log.info)
+    except (PdsyncError, duckdb.Error, OSError) as error:
+        log.info("the warehouse has no record of the push yet: %s", error)
 
 
 def _affected_streams(settings: Settings, mutations: list[Mutation]) -> tuple[str, ...]:

@@ -333,6 +333,28 @@ def test_w13_what_a_killed_push_applied_is_synced_by_the_next_command_on_the_war
     assert project.ask("SELECT count(*) FROM meta.mutations WHERE reflected_by IS NULL") == [(0,)]
 
 
+@pytest.mark.parametrize("fault", [{"kind": "status", "status": 403}, {"kind": "html_200"}])
+def test_w13_a_push_that_could_not_read_back_leaves_its_record_in_the_warehouse(
+    remote: Remote, project: Project, fault: dict[str, Any]
+) -> None:
+    deal, loser, winner = taken_away(remote, project)
+    remote.fault(**fault, path="^/v1/users/me", nth=2)  # the first one is the push's own
+    ran = push(project, *TAKING)
+    remote.clear_faults()
+    assert "The warehouse does not show this push yet" in ran.err
+    assert row_of(project, "deals", deal)
+    assert merges(project, loser) == [(winner, "exact")]
+    for path in (
+        *project.data.glob("control.db*"),
+        *project.data.glob("raw/**/*.zst"),
+        project.data / "raw" / "outbox",
+    ):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    assert {each["state"] for each in project.here("queue", "list", "--all", "--json").events if "state" in each} == {
+        "applied"
+    }
+
+
 def test_s8_a_record_restored_after_our_deletion_is_not_marked_by_a_late_catch_up(
     remote: Remote, project: Project, tmp_path: Path
 ) -> None:
