@@ -25,9 +25,8 @@ def tombstone(
     """Mark the rows of `gone`, note merges, and remember the page: all of it, or nothing.
 
     A page that was loaded before changes nothing. No row is marked that is already marked, or was read alive by another
-    run since, in this version or an earlier one: a page may be loaded long after it was sealed, where the work file was
-    lost. A merge is noted all the same, also of a record without a row, unless that record is alive and has changed
-    since.
+    run since: a page may be loaded long after it was sealed, where the work file was lost. A merge is noted all the
+    same, also of a record without a row, unless that record is alive and has changed since.
 
     Raises:
         duckdb.Error: nothing was written.
@@ -47,9 +46,7 @@ def tombstone(
             f"CREATE OR REPLACE TEMP TABLE removed AS SELECT t.{key} AS key,"
             f" greatest(min(g.since), t._valid_from + INTERVAL 1 MICROSECOND) AS since FROM {main} t"
             f" JOIN temp.gone g ON g.key = t.{key}::VARCHAR WHERE t._deleted_at IS NULL"
-            f" AND (t._verified_at <= g.since OR t._run_id = $1) AND NOT EXISTS (SELECT 1 FROM {versions} v"
-            f" WHERE v.{key} = t.{key} AND v._deleted_at IS NULL AND v._verified_at > g.since AND v._run_id <> $1)"
-            f" GROUP BY t.{key}, t._valid_from",
+            f" AND (t._verified_at <= g.since OR t._run_id = ?) GROUP BY t.{key}, t._valid_from",
             [walk.run_id],
         )
         connection.execute(

@@ -93,15 +93,6 @@ def test_s8_a_finding_that_is_loaded_late_buries_nothing_that_was_seen_alive_sin
     assert work.rows("SELECT id FROM main.things WHERE _deleted_at IS NOT NULL") == [(2,)]
 
 
-def test_s8_an_earlier_version_that_was_seen_alive_since_protects_its_record_too(work: Work) -> None:
-    """A page of the past, loaded late, wins by its time of change; so the row looks as if it was last seen then."""
-    work.commit([record(1, "now", 1)], 30)
-    work.commit([record(1, "of an old page", 9)], 12)
-    assert work.rows("SELECT name, _verified_at FROM main.things") == [("of an old page", at(12))]
-    assert mark(work, gone(1, 20)).deleted == 0
-    assert mark(work, gone(1, 40)).deleted == 1
-
-
 def test_the_run_that_read_the_record_itself_may_mark_it(work: Work) -> None:
     """Within a run the deletion is the later finding, even where the server's clock says otherwise."""
     walk = work.walk()
