@@ -17,6 +17,7 @@ and leaves no index that a crash could damage.
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import duckdb
@@ -238,6 +239,15 @@ def tables(connection: duckdb.DuckDBPyConnection) -> set[str]:
         "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = 'main'"
     ).fetchall()
     return {row[0] for row in rows}
+
+
+def newest_time(connection: duckdb.DuckDBPyConnection) -> datetime | None:
+    """The latest server time at which a row was verified, UTC; None if there is no row."""
+    seen = " UNION ALL ".join(
+        f"SELECT max(_verified_at) AS seen FROM {quoted('main', table)}" for table in tables(connection)
+    )
+    newest = first(connection.execute(f"SELECT max(seen) FROM ({seen})"))[0] if seen else None
+    return newest.astimezone(UTC) if newest else None
 
 
 def history_view(table: str) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 import duckdb
@@ -26,10 +25,11 @@ from pdsync.normalise import tables
 from pdsync.normalise.columns import StagingSql
 from pdsync.normalise.stage import StagingTable
 from pdsync.runner import field_definitions, views
-from pdsync.sql import first, quoted
+from pdsync.sql import first
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from pdsync.core.custom_fields import SchemaChange
@@ -134,12 +134,7 @@ class Loader:
 
     def newest_time(self) -> datetime | None:
         """The latest server time at which a row was verified; None if there is no row."""
-        seen = " UNION ALL ".join(
-            f"SELECT max(_verified_at) AS seen FROM {quoted('main', table)}"
-            for table in warehouse.tables(self.connection)
-        )
-        newest = first(self.connection.execute(f"SELECT max(seen) FROM ({seen})"))[0] if seen else None
-        return newest.astimezone(UTC) if newest else None
+        return warehouse.newest_time(self.connection)
 
     def pull_back(self, now: datetime, horizon: datetime) -> dict[str, int]:
         """Correct times of the file that are later than `horizon`: see `load.clock_repair`."""

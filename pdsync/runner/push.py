@@ -29,6 +29,7 @@ from pdsync.runner import connection as client
 from pdsync.runner import project, unlocked
 from pdsync.runner.queue_recovery import open_outbox, recover
 from pdsync.runner.read_back import find_late, read_back
+from pdsync.runner.report.applied_changes import find_read_until
 from pdsync.sql import first
 from pdsync.writeback import guards, planner, undo
 from pdsync.writeback.executor import Limits, PushExecutor
@@ -155,6 +156,7 @@ async def _session(
             outbox = open_outbox(settings, control)
             for note in recover(outbox, warehouse, files=[project.work_path(settings)]):
                 on_message(note)
+            outbox.read_until = find_read_until(control, warehouse, http.clock)
             yield PushSession(settings, control, outbox, http, identity, NameResolver(warehouse), warehouse)
 
 
@@ -412,12 +414,11 @@ async def _apply(
         await executor.run()
     except asyncio.CancelledError:
         interrupted = True
-    planned = {step.mutation for step in plan.steps}
     ended = [each for each in outbox.mutations_of_push(push_id, images=False) if each.state in ENDS]
     receipt.outcomes = {end: sum(each.state == end for each in ended) for end in ENDS}
     receipt.already_so = sum(each.reason == "already_so" for each in ended)
     receipt.unverified = sum(each.reason == "unverified" for each in ended)
-    receipt.open = len(planned - {each.id for each in ended})
+    receipt.open = len({step.mutation for step in plan.steps} - {each.id for each in ended})
     receipt.requests, receipt.tokens = session.http.budget.requests, session.http.budget.spent
     receipt.stopped = str(executor.stopped) if executor.stopped else None
     receipt.exit_code = _exit_code(receipt, executor.stopped, interrupted=interrupted)

@@ -133,10 +133,9 @@ async def open_session(
             account = await _identify(http, control)
             company = (account.company_id, account.company_name, account.company_domain)
             async with _open_work_file(settings, control, company, targets, on_note, clock=http.clock) as loader:
-                began = account.served_at or datetime.now(UTC)
+                began = http.clock.now()  # now that the clock is not before what the work file has
                 receipt = begin(control, account)
                 receipt.is_admin, receipt.user_id, receipt.user = account.is_admin, account.id, account.name
-                now = account.served_at or receipt.started_at
                 async with Archive(settings.raw, control, receipt.run_id, account.company_id) as archive:
                     session = OnlineSession(
                         settings=settings,
@@ -151,9 +150,11 @@ async def open_session(
                     )
                     yield session
                     if records_pushes:
-                        for note in await mutation_log.apply_pushes(settings, control, loader, archive, receipt, now):
+                        for note in await mutation_log.apply_pushes(
+                            settings, control, loader, archive, receipt, http.clock.now()
+                        ):
                             on_note(note)
-                await _complete_tables(session, now)
+                await _complete_tables(session, began)
                 if records_pushes:
                     for each in await loader.do(duplicates.find_duplicate_creates, loader, control, receipt.run_id):
                         on_note(str(each))

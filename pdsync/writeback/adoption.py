@@ -112,12 +112,13 @@ def _store(db: sqlite3.Connection, snapshot: Snapshot) -> None:
         answered = each.answered_at.isoformat() if each.answered_at else None
         db.execute(
             "INSERT INTO attempts (mutation, n, push_id, pid, armed_at, method, path, body, body_sha256, marker, seen,"
-            " status, headers, answer, answered_at, closed_as, error) VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
-            " ?, ?, ?)",
+            " status, headers, answer, answered_at, closed_as, error, read_until)"
+            " VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 mutation.id, each.n, each.push_id or mutation.push_id or "", each.armed_at.isoformat(), each.method,
                 each.path, body, hashlib.sha256((body or "").encode()).hexdigest(), each.marker, to_json(each.seen),
                 each.status, to_json(each.headers), each.answer, answered, each.closed_as, each.error,
+                each.read_until.isoformat() if each.read_until else None,
             ),
         )  # fmt: skip
     for probe in snapshot.probes:

@@ -73,6 +73,7 @@ class Outbox(QueueReader):
     def __init__(self, control: Control, journal: Journal | None = None) -> None:
         super().__init__(control)
         self.journal, self.push_log = journal, PushLog(control)
+        self.read_until: datetime | None = None  # by the clock of the readings: what is sent happens later
 
     # By a person.
 
@@ -227,10 +228,11 @@ class Outbox(QueueReader):
             n = _next_number(db, "attempts", mutation.id)
             db.execute(
                 "INSERT INTO attempts (mutation, n, push_id, pid, armed_at, method, path, body, body_sha256, marker,"
-                " seen) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " seen, read_until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     mutation.id, n, push_id, os.getpid(), (at or now()).isoformat(), method, path, text,
                     hashlib.sha256((text or "").encode()).hexdigest(), marker, to_json(seen),
+                    self.read_until.isoformat() if self.read_until else None,
                 ),
             )  # fmt: skip
         self.write_journal(mutation.id)

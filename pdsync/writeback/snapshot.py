@@ -30,6 +30,7 @@ class Attempt(Struct, frozen=True):
     push_id: str | None = None
     answered_at: datetime | None = None
     headers: dict[str, str] | None = None  # of the answer
+    read_until: datetime | None = None  # as `Outbox.read_until`
 
 
 class Snapshot(Struct, frozen=True):

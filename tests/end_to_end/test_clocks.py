@@ -72,6 +72,31 @@ def test_s3_s6_o5_changes_after_a_night_whose_date_was_wrong_land_in_the_next(
     assert wrong(project, remote) == []
 
 
+@pytest.mark.parametrize("without_control", [False, True], ids=["", "control.db is lost"])
+@pytest.mark.parametrize("is_read_back", [True, False], ids=["read back", "not read back"])
+@pytest.mark.parametrize(("before_s", "after_s"), [(0, -3 * HOUR_S), (0, -24 * HOUR_S), (0, -20), (24 * HOUR_S, 0)])
+def test_s7_o5_what_a_push_deleted_is_marked_though_the_clock_is_behind_that_of_the_last_reading(
+    remote: Remote, tmp_path: Path, before_s: int, after_s: int, is_read_back: bool, without_control: bool
+) -> None:
+    project = Project(tmp_path / "project", remote)
+    remote.post("clock", ahead_s=before_s)
+    assert project.here("sync", "products").code == 0
+    if without_control:
+        for path in project.data.glob("control.db*"):
+            path.unlink()
+    gone = min(entry["id"] for entry in remote.dump("products") if entry["state"] == "live")
+    remote.post("clock", ahead_s=after_s)
+    assert project.here("queue", "add", "deleteProduct", f"id={gone}").code == 0
+    if not is_read_back:
+        remote.fault(kind="html_200", path="^/v1/users/me", nth=2)  # the first one is the push's own
+    pushed = project.here("push", "--yes", "--allow", "delete")
+    assert pushed.code == 0, pushed
+    remote.clear_faults()
+    assert project.here("sync", "products").code == 0
+    assert project.ask("SELECT id FROM products WHERE _deleted_at IS NOT NULL") == [(gone,)]
+    assert broken_history(project) == []
+
+
 def test_s6_o5_rows_dated_by_a_wrong_clock_are_corrected(remote: Remote, tmp_path: Path) -> None:
     """As an older pdsync has left it: rows, versions and watermarks of tomorrow, and nothing that tells more."""
     project = Project(tmp_path / "project", remote)

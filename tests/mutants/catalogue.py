@@ -154,6 +154,16 @@ MUTANTS = (
         (replace("shown - different", "set(keys)"),),
         ("tests/runner/test_repair.py::test_s7_a_repair_is_claimed_only_if_the_row_equals_the_source",),
     ),
+    Mutant(
+        "a deletion is as old as its server's clock", "S7 O5", "pdsync.runner.report.applied_changes._executed_at",
+        (replace("max(filter(None, (at, read_until)))", "at"),),
+        ("tests/runner/test_applied_changes.py::test_s7_o5_a_deletion_is_later_than_what_was_read_before_it",),
+    ),
+    Mutant(
+        "what a list still shows keeps its row alive", "S7", "pdsync.runner.report.applied_changes.find_pending",
+        (replace("at if is_back else max(at, seen_at)", "at"),),
+        ("tests/runner/test_applied_changes.py::test_s7_o5_a_deletion_is_later_than_what_was_read_before_it",),
+    ),
     # Limits.
     Mutant(
         "each process has a limiter of its own", "L1", "pdsync.core.budget.Budget.__init__",

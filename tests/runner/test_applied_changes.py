@@ -135,6 +135,46 @@ def test_o5_a_record_is_gone_since_the_time_of_the_server(
 
 
 @pytest.mark.parametrize(
+    ("read_until", "verified", "gone"),  # minutes after the server's `Date`
+    [
+        (None, -60, 0),
+        (None, 5, 5),  # shown after it was removed: by a list that lags, or by a server whose clock is ahead
+        (None, 15, None),
+        (180, 180, 180), (180, 185, 185),  # the clock is three hours behind that of the readings
+        (180, 195, None),
+        (-60, -90, 0),
+    ],
+)  # fmt: skip
+def test_s7_o5_a_deletion_is_later_than_what_was_read_before_it(
+    loader: Loader, outbox: Outbox, read_until: int | None, verified: int, gone: int | None
+) -> None:
+    """Else a record that was read just before would count as restored, and would never be marked."""
+    server_time = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+    def after(minutes: int) -> datetime:
+        return server_time + timedelta(minutes=minutes)
+
+    outbox.read_until = None if read_until is None else after(read_until)
+    mutation = bring_to(outbox, "approved", outbox.add([entry(*DELETE)])[0])
+    arm(outbox, mutation)
+    answer = Answer(200, {"date": "Sun, 22 Nov 2026 12:00:00 GMT"}, b"{}", server_time)
+    outbox.record_answer(mutation.id, answer)
+    outbox.settle(mutation.id, "applied")
+    loader.connection.execute("UPDATE main.deals SET _verified_at = ? WHERE id = 12", [after(verified)])
+    [found] = find_pending(outbox, loader.connection, 600)
+    assert found.was_read_since == (gone is None)
+    if gone is not None:
+        assert found.tombstone.at == after(gone)
+
+
+def test_s8_no_tombstone_is_later_than_now(loader: Loader, outbox: Outbox) -> None:
+    end(outbox, DELETE)
+    now = datetime(2026, 11, 2, tzinfo=UTC)
+    [found] = find_pending(outbox, loader.connection, 600, now)
+    assert found.tombstone.at == now
+
+
+@pytest.mark.parametrize(
     ("change", "started", "complete", "is_read"),
     [
         (UPDATE, 1, True, True),
@@ -156,7 +196,7 @@ def test_w13_a_complete_read_after_a_change_shows_it(
 
 async def test_w13_s14_removed_records_get_their_tombstones_through_the_archive(tmp_path: Path) -> None:
     gone = Tombstone("1", "deleted", "push p", T0 + timedelta(minutes=1))
-    merged = Tombstone("2", "merged", "push p", T0 + timedelta(days=1), winner="3")
+    merged = Tombstone("2", "merged", "push p", T0 + timedelta(minutes=2), winner="3")
     back = Tombstone("3", "deleted", "push p", T0)
     async with open_session(tmp_path) as session:
         await load(session, "deals", *(deal(n) for n in (1, 2, 3)))
@@ -171,7 +211,7 @@ async def test_w13_s14_removed_records_get_their_tombstones_through_the_archive(
         )
         assert shown == {"a", "b", "c"}
         rows = session.loader.connection.execute("SELECT id, _deleted_at FROM deals ORDER BY id").fetchall()
-        assert rows == [(1, gone.at), (2, now), (3, None)]  # no tombstone is later than now
+        assert rows == [(1, gone.at), (2, merged.at), (3, None)]
         merges = session.loader.connection.execute("SELECT loser_id, winner_id FROM meta.merges").fetchall()
         assert [tuple(map(str, row)) for row in merges] == [("2", "3")]
         [walk] = [walk for walk, _ in session.control.walks() if walk.source == FINDINGS]

@@ -114,6 +114,8 @@ CREATE TABLE IF NOT EXISTS list_sizes (
     basis TEXT NOT NULL, is_assumed INTEGER NOT NULL, measured_at TEXT NOT NULL, PRIMARY KEY (stream, source, version)
 ) STRICT, WITHOUT ROWID;
 """,
+    # Until when, by the clock of the readings, records had been read before an attempt.
+    "ALTER TABLE attempts ADD COLUMN read_until TEXT;\n",
 )
 VERSION = len(STEPS)
 

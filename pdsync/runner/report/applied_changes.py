@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from pdsync.core.config import Settings
     from pdsync.core.control import Control
+    from pdsync.core.server_clock import ServerClock
     from pdsync.extract.raw_archive import Archive
     from pdsync.model import Mutation, Receipt, Stream
     from pdsync.runner.loader import Loader
@@ -96,22 +97,55 @@ def find_read(receipt: Receipt, mutations: Iterable[Mutation]) -> set[str]:
     }
 
 
-def find_pending(outbox: Outbox, connection: duckdb.DuckDBPyConnection, overlap_s: int) -> list[PendingRemoval]:
-    """The deletions and merges that the tables of `connection` do not show yet."""
+def find_read_until(
+    control: Control, connection: duckdb.DuckDBPyConnection | None, clock: ServerClock
+) -> datetime | None:
+    """Until when records were read, by the clock of the readings; None where the server's `Date` is known to be right.
+
+    A push takes the `Date` as it comes, and a reading does not: it counts as later than all readings before it. Without
+    this, a deletion by a server whose clock is behind is older than the last reading of its record.
+
+    Args:
+        control: the project's control.db.
+        connection: to the warehouse; None if there is none.
+        clock: of the session, after its first answer.
+    """
+    if clock.is_confirmed:
+        return None
+    times = [control.newest_time(), None if connection is None else warehouse.newest_time(connection)]
+    return max(filter(None, times), default=None)
+
+
+def find_pending(
+    outbox: Outbox, connection: duckdb.DuckDBPyConnection, overlap_s: int, now: datetime | None = None
+) -> list[PendingRemoval]:
+    """The deletions and merges that the tables of `connection` do not show yet.
+
+    Args:
+        outbox: of the project.
+        connection: to the work file.
+        overlap_s: for so long a list may still show a removed record, in seconds.
+        now: the latest time of a tombstone, by the clock of the readings; None where no answer has shown it.
+    """
     tables = warehouse.tables(connection)
     pending = []
     for each in find_unreflected(outbox, connection):
         removed = _removed_record(each)
         if removed is None or removed[0].name not in tables:
             continue
-        stream, tombstone = removed[0], replace(removed[1], at=_executed_at(outbox, each))
-        # For a while, a list may still show a removed record.
-        seen = connection.execute(
-            f"SELECT 1 FROM {quoted('main', stream.name)} WHERE {quoted(stream.key)}::VARCHAR = ?"
-            " AND _deleted_at IS NULL AND _verified_at > ?",
-            [tombstone.key, tombstone.at + timedelta(seconds=overlap_s)],
-        ).fetchall()
-        pending.append(PendingRemoval(each.id, stream.name, tombstone, was_read_since=bool(seen)))
+        stream, at = removed[0], _executed_at(outbox, each)
+        if now is not None:
+            at = min(at, now)
+        row = connection.execute(
+            f"SELECT _verified_at FROM {quoted('main', stream.name)}"
+            f" WHERE {quoted(stream.key)}::VARCHAR = ? AND _deleted_at IS NULL",
+            [removed[1].key],
+        ).fetchone()
+        seen_at = row[0].astimezone(UTC) if row else at
+        is_back = seen_at > at + timedelta(seconds=overlap_s)
+        # What was shown after it was removed is gone since it was shown.
+        tombstone = replace(removed[1], at=at if is_back else max(at, seen_at))
+        pending.append(PendingRemoval(each.id, stream.name, tombstone, was_read_since=is_back))
     return pending
 
 
@@ -130,16 +164,20 @@ def _removed_record(mutation: Mutation) -> tuple[Stream, Tombstone] | None:
 
 
 def _executed_at(outbox: Outbox, mutation: Mutation) -> datetime:
-    """When a mutation was carried out: by the server's clock if an answer has a date, otherwise by this machine's."""
+    """When a mutation was carried out, but not before what was read before it.
+
+    By the server's clock if an answer has a date, otherwise by this machine's.
+    """
     attempts = outbox.attempts(mutation.id)
     date = (attempts[-1].headers or {}).get("date") if attempts else None
+    read_until = attempts[-1].read_until if attempts else None
     try:
         at = parsedate_to_datetime(date) if date else None
     except ValueError:
         at = None
     if at is None or at.tzinfo is None:
         at = mutation.settled_at or mutation.queued_at
-    return at.astimezone(UTC)
+    return max(filter(None, (at, read_until))).astimezone(UTC)
 
 
 async def tombstone_applied(
@@ -148,13 +186,15 @@ async def tombstone_applied(
 ) -> set[str]:  # fmt: skip
     """Write `pending` into the tables and record merges, through a page of the archive like any other data.
 
+    What was read since gets no tombstone.
+
     Args:
         settings: of the project.
         control: its control.db.
         loader: the open work file.
         archive: of the run.
         run_id: of the run.
-        now: the latest time of a tombstone.
+        now: by the clock of the readings.
         pending: the result of `find_pending`.
 
     Returns:
@@ -163,7 +203,7 @@ async def tombstone_applied(
     by_stream: dict[str, list[Tombstone]] = {}
     for each in pending:
         if not each.was_read_since:
-            by_stream.setdefault(each.stream, []).append(replace(each.tombstone, at=min(each.tombstone.at, now)))
+            by_stream.setdefault(each.stream, []).append(each.tombstone)
     for name, gone in by_stream.items():
         stream = catalogue.stream(name)
         version, sources = stream.sources(settings.api)

@@ -63,12 +63,14 @@ async def apply_pushes(
 ) -> list[str]:
     """At the end of a run, write the deletions and merges of pushes, and the mutations, into the open work file.
 
+    `now` is the server's time.
+
     Returns:
         Messages for the user.
     """
     outbox = open_outbox(settings, control)
     notes = await loader.do(lambda: recover(outbox, loader.connection))
-    pending = await loader.do(lambda: applied_changes.find_pending(outbox, loader.connection, settings.overlap_s))
+    pending = await loader.do(lambda: applied_changes.find_pending(outbox, loader.connection, settings.overlap_s, now))
     done = await applied_changes.tombstone_applied(settings, control, loader, archive, receipt.run_id, now, pending)
     done |= applied_changes.find_read(receipt, outbox.mutations(["applied", "needs_review"], images=False))
     complete_journal(outbox)
@@ -104,7 +106,9 @@ async def _publish(settings: Settings, control: Control, on_note: Callable[[str]
         await loader.do(loader.open, *company)
         for note in await loader.do(lambda: recover(outbox, loader.connection)):
             on_note(note)
-        pending = await loader.do(lambda: applied_changes.find_pending(outbox, loader.connection, settings.overlap_s))
+        found = await loader.do(lambda: applied_changes.find_pending(outbox, loader.connection, settings.overlap_s))
+        # What was read since waits for a sync: it knows the server's time, and whether that of the reading was wrong.
+        pending = [each for each in found if not each.was_read_since]
         if not pending and not always:
             return
         done = set[str]()
@@ -112,7 +116,8 @@ async def _publish(settings: Settings, control: Control, on_note: Callable[[str]
             receipt = receipts.begin_receipt("push, deletions and merges")
             control.start_run(receipt.run_id, receipt.command, receipt.started_at)
             async with Archive(settings.raw, control, receipt.run_id, company[0]) as archive:
-                now = receipt.started_at
+                times = [control.newest_time(), *(each.tombstone.at for each in pending)]
+                now = max(filter(None, times))
                 done = await applied_changes.tombstone_applied(
                     settings, control, loader, archive, receipt.run_id, now, pending
                 )
