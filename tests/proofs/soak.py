@@ -70,7 +70,8 @@ def compare_thirds(nights: Sequence[Night]) -> list[tuple[str, float, float, flo
         else:
             middle, last = median(values[third : 2 * third] or values), median(values[-third:] or values)
         name = f"{figure.name} a night" if figure.grows else figure.name
-        results.append((name, middle, last, middle * (1 + figure.share) + figure.slack))
+        # What shrank may stay as it is: a file's size goes up and down from night to night.
+        results.append((name, middle, last, max(middle, 0.0) * (1 + figure.share) + figure.slack))
     return results
 
 
