@@ -73,7 +73,7 @@ class Outbox(QueueReader):
     def __init__(self, control: Control, journal: Journal | None = None) -> None:
         super().__init__(control)
         self.journal, self.push_log = journal, PushLog(control)
-        self.read_until: datetime | None = None  # by the clock of the readings: what is sent happens later
+        self.read_until: datetime | None = None  # the server's time at the last page that was read
 
     # By a person.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,6 +34,7 @@ def outbox(tmp_path: Path) -> Outbox:
 
 def full(source: Outbox) -> Snapshot:
     """A mutation with everything: attempts, probes, a resolution, a key and a binding."""
+    source.read_until = datetime(2026, 11, 22, 12, tzinfo=UTC)
     mutation = bring_to(source, "unknown", source.add([entry(key="k")])[0])
     source.record_probe(mutation.id, "read deals/12", {"title": "Old"}, "absent", again=True)
     bring_to(source, "needs_review", source.get(mutation.id), bound="deals/12", detail="several")
@@ -42,6 +44,7 @@ def full(source: Outbox) -> Snapshot:
 
 def test_w1_a_lost_mutation_is_restored_with_all_of_its_evidence(source: Outbox, outbox: Outbox) -> None:
     snapshot = full(source)
+    assert {each.read_until for each in snapshot.attempts} == {source.read_until}
     assert [each.id for each in adopt(outbox, [snapshot])] == [snapshot.mutation.id]
     assert outbox.snapshot(snapshot.mutation.id) == snapshot
 

@@ -114,7 +114,7 @@ CREATE TABLE IF NOT EXISTS list_sizes (
     basis TEXT NOT NULL, is_assumed INTEGER NOT NULL, measured_at TEXT NOT NULL, PRIMARY KEY (stream, source, version)
 ) STRICT, WITHOUT ROWID;
 """,
-    # Until when, by the clock of the readings, records had been read before an attempt.
+    # Of an attempt: the server's time (`core.server_clock`) at the last page that was read before its push.
     "ALTER TABLE attempts ADD COLUMN read_until TEXT;\n",
 )
 VERSION = len(STEPS)

@@ -100,10 +100,10 @@ def find_read(receipt: Receipt, mutations: Iterable[Mutation]) -> set[str]:
 def find_read_until(
     control: Control, connection: duckdb.DuckDBPyConnection | None, clock: ServerClock
 ) -> datetime | None:
-    """Until when records were read, by the clock of the readings; None where the server's `Date` is known to be right.
+    """The server's time at the last page that was read; None where this machine's clock confirms the server's `Date`.
 
-    A push takes the `Date` as it comes, and a reading does not: it counts as later than all readings before it. Without
-    this, a deletion by a server whose clock is behind is older than the last reading of its record.
+    Pages never go back in time (`core.server_clock`); a push takes the `Date` of its answers as it comes. Where that is
+    behind, a deletion would be older than the last reading of its record, and the record would count as restored.
 
     Args:
         control: the project's control.db.
@@ -125,7 +125,7 @@ def find_pending(
         outbox: of the project.
         connection: to the work file.
         overlap_s: for so long a list may still show a removed record, in seconds.
-        now: the latest time of a tombstone, by the clock of the readings; None where no answer has shown it.
+        now: the server's time, the latest that a tombstone may have; None where there was no answer.
     """
     tables = warehouse.tables(connection)
     pending = []
@@ -194,7 +194,7 @@ async def tombstone_applied(
         loader: the open work file.
         archive: of the run.
         run_id: of the run.
-        now: by the clock of the readings.
+        now: the server's time, for the page.
         pending: the result of `find_pending`.
 
     Returns:
