@@ -150,7 +150,7 @@ class Company:
         self._purge_from = 0.0  # sandbox seconds; when the next deleted record is due
         self.version = 0  # grows with every change; caches of rendered records look at it
         self.lock = threading.RLock()
-        self.memo: dict[tuple[Any, ...], Any] = {}  # objects that v1 nests in many records, until the next change
+        self.memo: dict[tuple[Any, ...], Any] = {}  # what many answers share, until the next change
 
     def __getitem__(self, kind: str) -> Table:
         return self.tables[kind]

@@ -50,12 +50,15 @@ class Fabricator:
     """Fabricates the values of one record."""
 
     def __init__(self, company: Company, kind: str, key: object) -> None:
-        self.company, self.kind, self.key = company, kind, key
+        self.company, self.kind = company, kind
+        text = "/".join(map(str, (company.id, company.seed, kind, key)))
+        self._begun = hashlib.blake2b(text.encode(), digest_size=8)
 
     def stable_number(self, *parts: object) -> int:
         """A 64-bit number that is always the same for the same record and parts, and looks random otherwise."""
-        text = "/".join(map(str, (self.company.id, self.company.seed, self.kind, self.key, *parts)))
-        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+        hashed = self._begun.copy()
+        hashed.update("".join(f"/{part}" for part in parts).encode())
+        return int.from_bytes(hashed.digest(), "big")
 
     def record(self, shape: Record, given: Record) -> Record:
         """A record with the keys of `shape` and the values of `given`; the other values are fabricated."""

@@ -19,7 +19,7 @@ from pdsync.sandbox.operations.collections import KINDS, V1_KEYS
 from pdsync.sandbox.operations.documented import DocumentedOperation, kind_of, operations, pattern, shape_of, split
 from pdsync.sandbox.operations.generic_records import Parents, Rows, as_number, record_id, records_at, store_record
 from pdsync.sandbox.operations.linked_values import fill_links, from_side
-from pdsync.sandbox.operations.list_filters import choose
+from pdsync.sandbox.operations.list_filters import PAGING, choose
 from pdsync.sandbox.operations.nested_lists import NESTED, deals_summary, records_of
 from pdsync.sandbox.operations.new_records import check_sent, new_record, stored_values
 from pdsync.sandbox.protocol.errors import bad_request, feature_off, not_found
@@ -129,27 +129,8 @@ def _list(call: Call, facts: DocumentedOperation, collection: tuple[str, ...], p
         start, limit = read_start(call.query), read_limit(call.query, most)
         more = len(records) > start + limit
         return _envelope(facts, records[start : start + limit], more=more, start=start, limit=limit)
-    batch = next((name for name in facts.needed if name.endswith("_ids")), None)
-    if batch:  # deals/products?deal_ids=1,2
-        ids = [part for part in call.query[batch].split(",") if part]
-        if len(ids) > MOST_IDS:
-            raise bad_request(f"{batch} takes at most {MOST_IDS} ids", batch)
-        known = call.company.tables[collection[0]].rows
-        inside = (collection[0], "{}", collection[1])
-        rows = [
-            row
-            for id in ids
-            if is_number(id) and int(id) in known
-            for row in records_at(call.company, inside, (id,)).values()
-        ]
-    else:
-        rows = list(records_at(call.company, collection, parents).values())
-        wanted: tuple[str, ...] = ("archived",) if pattern(facts.parts)[-1] == "archived" else ("live",)
-        if call.query.get("include_archived") == "true" and "include_archived" in facts.query:
-            wanted = ("live", "archived")
-        rows = [row for row in rows if row.state in wanted]
-    records = choose(call, facts, kind.name, [row.record for row in rows])
-    start, limit = 0, len(records) or 1
+    rows = _chosen(call, facts, collection, parents)
+    start, limit = 0, len(rows) or 1
     if facts.paging == "offset":
         start, limit = (
             read_start(call.query),
@@ -157,8 +138,39 @@ def _list(call: Call, facts: DocumentedOperation, collection: tuple[str, ...], p
         )
     elif facts.paging == "cursor":
         start, limit = _cursor(call.query.get("cursor")), read_limit(call.query, MOST_ROWS)
-    page = [_show(call, facts, record) for record in records[start : start + limit]]
-    return _envelope(facts, page, more=len(records) > start + limit, start=start, limit=limit)
+    page = [_show(call, facts, row.record) for row in rows[start : start + limit]]
+    return _envelope(facts, page, more=len(rows) > start + limit, start=start, limit=limit)
+
+
+def _chosen(call: Call, facts: DocumentedOperation, collection: tuple[str, ...], parents: Parents) -> list[Row]:
+    """The rows of a list, of which a page is a cut. A stored list's are remembered until the company changes."""
+    key = ("list", facts.path, *sorted(item for item in call.query.items() if item[0] not in PAGING))
+    if key in call.company.memo:
+        rows: list[Row] = call.company.memo[key]
+        return rows
+    batch = next((name for name in facts.needed if name.endswith("_ids")), None)
+    if batch:
+        listed = _rows_of_parents(call, batch, collection)
+    else:
+        wanted: tuple[str, ...] = ("archived",) if pattern(facts.parts)[-1] == "archived" else ("live",)
+        if call.query.get("include_archived") == "true" and "include_archived" in facts.query:
+            wanted = ("live", "archived")
+        listed = [row for row in records_at(call.company, collection, parents).values() if row.state in wanted]
+    chosen = choose(call, facts, kind_of(collection).name, listed)
+    if not parents and not batch:
+        call.company.memo[key] = chosen
+    return chosen
+
+
+def _rows_of_parents(call: Call, batch: str, collection: tuple[str, ...]) -> list[Row]:
+    """The rows of the parents that the parameter `batch` names: deals/products?deal_ids=1,2."""
+    ids = [part for part in call.query[batch].split(",") if part]
+    if len(ids) > MOST_IDS:
+        raise bad_request(f"{batch} takes at most {MOST_IDS} ids", batch)
+    known = call.company.tables[collection[0]].rows
+    inside = (collection[0], "{}", collection[1])
+    known_ids = [id for id in ids if is_number(id) and int(id) in known]
+    return [row for id in known_ids for row in records_at(call.company, inside, (id,)).values()]
 
 
 def _envelope(facts: DocumentedOperation, page: list[Any], *, more: bool, start: int = 0, limit: int = 0) -> Reply:

@@ -28,23 +28,28 @@ Rows = dict[str, Row]  # id as text → the record
 
 def records_at(company: Company, collection: tuple[str, ...], parents: Parents) -> Rows:
     """The records of a collection by id, those stored or newly generated. Change them by `store_record` only."""
-    kind = kind_of(collection)
-    key = (kind.name, parents)
-    if key not in company.collections:
-        made: Rows = {}
-        for known in first_records(company, kind, parents):
-            fabricator = Fabricator(company, kind.name, (parents, known.get("id", len(made))))
-            record = fabricator.record(shape_of(kind.name), known)
-            if not parents:
-                record = fill_links(company, kind.name, record, shape_of(kind.name))
-            if collection == ("permissionSets",):  # nothing adds an assignment later
-                inside = (*collection, "{}", "assignments")
-                record["assignment_count"] = len(records_at(company, inside, (str(record["id"]),)))
-            made[record_id(kind, record, len(made))] = Row(0, kind.state(record), encode(record), ())
+    key = (kind_of(collection).name, parents)
+    if key in company.collections:
+        return company.collections[key]
+    made: Rows = _generate(company, collection, parents)
+    if not parents:
+        company.collections[key] = made
+    return made
+
+
+@remembered
+def _generate(company: Company, collection: tuple[str, ...], parents: Parents) -> Rows:
+    kind, made = kind_of(collection), Rows()
+    for known in first_records(company, kind, parents):
+        fabricator = Fabricator(company, kind.name, (parents, known.get("id", len(made))))
+        record = fabricator.record(shape_of(kind.name), known)
         if not parents:
-            company.collections[key] = made
-        return made
-    return company.collections[key]
+            record = fill_links(company, kind.name, record, shape_of(kind.name))
+        if collection == ("permissionSets",):  # nothing adds an assignment later
+            inside = (*collection, "{}", "assignments")
+            record["assignment_count"] = len(records_at(company, inside, (str(record["id"]),)))
+        made[record_id(kind, record, len(made))] = Row(0, kind.state(record), encode(record), ())
+    return made
 
 
 def record_id(kind: Kind, record: Record, position: int) -> str:

@@ -6,7 +6,8 @@ that has no value there does not match.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pdsync.sandbox.operations.collections import V1_KEYS
 from pdsync.sandbox.operations.filters import TYPES, matching_ids
@@ -14,29 +15,31 @@ from pdsync.sandbox.operations.filters import TYPES, matching_ids
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pdsync.sandbox.company.table import Record
+    from pdsync.sandbox.company.table import Record, Row
     from pdsync.sandbox.operations.documented import DocumentedOperation
     from pdsync.sandbox.protocol.messages import Call
 
-NO_CONDITIONS = frozenset(("sort", "sort_by", "sort_direction", "order_by", "start", "limit", "cursor", "filter_id"))
+T = TypeVar("T")
+PAGING = frozenset(("start", "limit", "cursor"))
+NO_CONDITIONS = PAGING | {"sort", "sort_by", "sort_direction", "order_by", "filter_id"}
 PRECEDED = frozenset(("owner_id", "person_id", "organization_id"))  # by filter_id, the documents say of leads
 FLAGS = {"1": True, "true": True, "0": False, "false": False}
 LAST_SECOND = "T23:59:59Z"
 
 
-def choose(call: Call, facts: DocumentedOperation, kind: str, records: list[Record]) -> list[Record]:
-    """The records that match the query, in the order that it asks for."""
+def choose(call: Call, facts: DocumentedOperation, kind: str, rows: list[Row]) -> list[Row]:
+    """The rows whose records match the query, in the order that it asks for."""
     ids = matching_ids(call, kind) if kind in TYPES.values() and "filter_id" in facts.query else None
     wanted = {name: value for name in facts.query if name not in NO_CONDITIONS and (value := call.query.get(name))}
     if ids is not None:
         wanted = {name: value for name, value in wanted.items() if name not in PRECEDED}
     chosen = [
-        record
-        for record in records
+        (record, row)
+        for record, row in ((row.record, row) for row in rows)
         if (ids is None or record["id"] in ids)
         and all(CONDITIONS.get(name, _has)(record, name, value) for name, value in wanted.items())
     ]
-    return sort_records(call.query, chosen)
+    return [row for _, row in sort_by_query(call.query, chosen, itemgetter(0))]
 
 
 def _has(record: Record, name: str, value: str) -> bool:
@@ -98,15 +101,15 @@ CONDITIONS: dict[str, Callable[[Record, str, str], bool]] = {
 }
 
 
-def sort_records(query: dict[str, str], records: list[Record]) -> list[Record]:
+def sort_by_query(query: dict[str, str], items: list[T], record_of: Callable[[T], Record]) -> list[T]:
     """By `sort`, `sort_by` and `sort_direction`, or `order_by`; as they are without any."""
     text = query.get("sort") or query.get("order_by") or f"{query.get('sort_by', '')} {query.get('sort_direction', '')}"
     for part in reversed(text.split(",")):
         name, _, direction = part.strip().partition(" ")
         if name:
-            records = sorted(
-                records,
-                key=lambda record: (record.get(name) is not None, record.get(name)),
+            items = sorted(
+                items,
+                key=lambda item: ((value := record_of(item).get(name)) is not None, value),
                 reverse=direction.strip().lower() == "desc",
             )
-    return records
+    return items

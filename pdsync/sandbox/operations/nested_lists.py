@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pdsync.sandbox.company.clock import v1_time
 from pdsync.sandbox.operations.filters import matching_ids
 from pdsync.sandbox.operations.generic_records import all_rows
-from pdsync.sandbox.operations.list_filters import sort_records
+from pdsync.sandbox.operations.list_filters import sort_by_query
 from pdsync.sandbox.operations.rates import convert
 from pdsync.sandbox.operations.users_files_mail import message
 from pdsync.sandbox.protocol import v1_records
@@ -51,7 +51,7 @@ def records_of(call: Call, collection: tuple[str, ...], parent: int) -> list[Rec
     records = [plain(v1_records.shape(company, kind, row)) for row in rows]
     if kind == "files":  # under two names here
         records = [{**record, "people_name": record["person_name"]} for record in records]
-    return sort_records(call.query, records)
+    return sort_by_query(call.query, records, lambda record: record)
 
 
 def _deal_test(call: Call) -> Callable[[Row], bool]:
