@@ -32,12 +32,12 @@ from msgspec.structs import replace
 from pdsync.core.control.windows import Window
 from pdsync.core.log import log
 from pdsync.errors import ApiError, BadAnswer
-from pdsync.extract.pages import pages, query_of, record_ids
+from pdsync.extract.long_list import EARLIEST, LONG, Ends, first_page
+from pdsync.extract.pages import pages, record_ids
 from pdsync.extract.windows import (
     WORTH_A_CUT,
     ThrottledCaller,
     WindowProgress,
-    WindowScheduler,
     WindowSet,
     last_change,
     parameter,
@@ -48,15 +48,13 @@ from pdsync.model import Page
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from pdsync.extract.pages import Caller
-    from pdsync.model import Operation, Source, Stream, Walk
+    from pdsync.extract.long_list import LongList
 
-LONG = 40  # pages: windows would cost a shorter list more than a few percent more requests
 UNDECIDED = 1  # pages that are read with one cursor before the size of a list is estimated
 _MOST_SHARED = 4  # seconds with many records for which a list is cut at its beginning
 _WAITING = 8  # pages that were fetched and wait for the reader
 _IN_WINDOWS = "in windows: "  # begins the `next` of a page; a cursor of the API has no blank
-_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+_LATEST = datetime.max.replace(tzinfo=UTC)
 
 
 class _Part(Struct, omit_defaults=True):
@@ -90,48 +88,6 @@ class _State(Struct):
         return _IN_WINDOWS + msgspec.json.encode(self).decode()
 
 
-class LongList(Struct, frozen=True):
-    """A list that may be read in windows, and its walk."""
-
-    client: Caller
-    stream: Stream
-    source: Source
-    operation: Operation
-    walk: Walk
-    scheduler: WindowScheduler  # of all lists of the run
-    overlap: timedelta  # for changes that become visible late
-    rows: int | None = None  # as many as there were last time; None: never read
-    all_timed: bool = True  # no record is known to lack a time of change
-
-    @property
-    def is_long(self) -> bool:
-        """Whether it is known to be worth windows."""
-        return (self.rows or 0) >= LONG * self.page_rows
-
-    @property
-    def page_rows(self) -> int:
-        """The number of records of a full page."""
-        return self.operation.page_size or 100
-
-    @property
-    def field(self) -> str:
-        """The key of a record's time of change."""
-        cursor = self.stream.cursor or ""
-        return self.stream.column(cursor).path(cursor, self.walk.version)
-
-    def parameters(self, since: datetime | None = None) -> dict[str, str]:
-        """The parameters that every page shares."""
-        return query_of(self.stream, self.source, self.walk.version, self.operation, since)
-
-    def ordered(self, direction: str) -> dict[str, str]:
-        """The parameters of the list in the order of changes, asc or desc."""
-        return self.parameters() | {"sort_by": self.field, "sort_direction": direction}
-
-    def times(self, page: Page) -> list[datetime]:
-        """The times of change of a page's records; fewer than records where some have none."""
-        return list(times_of_change(page.records or (), self.field))
-
-
 class _Opening(Struct, frozen=True):
     """The pages from both ends of a long list, and what is left after them."""
 
@@ -151,28 +107,27 @@ async def parallel_pages(target: LongList, after: Page | None = None) -> AsyncGe
         BadAnswer: the list can't be walked to its end, or is not in the requested order.
         PdsyncError: what the calls raise.
     """
-    state, seq = _state_of(after), after.seq + 1 if after else 0
+    state, seq, newest = _state_of(after), after.seq + 1 if after else 0, None
     if state is None:
-        opening = await _open(target) if after is None and target.is_long else None
-        if opening is None:
-            reading = pages(target.client, target.operation, target.walk, target.parameters(), after=after)
-            async with contextlib.aclosing(reading):
-                async for page in reading:
-                    yield page
-                    if page.next and target.rows is None and page.seq + 1 == UNDECIDED:
-                        all_timed = target.all_timed and len(target.times(page)) == page.rows
-                        opening = await _open(replace(target, all_timed=all_timed), page)
-                        if opening:
-                            seq = page.seq + 1
-                            break
+        async with Ends(target, at_once=after is None and target.opens_at_once) as ends:
+            opening = await _open(target, ends) if after is None and target.is_long else None
             if opening is None:
-                return
-        state = opening.state
+                reading = pages(target.client, target.operation, target.walk, target.parameters(), after=after)
+                async with contextlib.aclosing(reading):
+                    async for page in reading:
+                        yield page
+                        if page.next and target.rows is None and page.seq + 1 == UNDECIDED:
+                            all_timed = target.all_timed and len(target.times(page)) == page.rows
+                            opening = await _open(replace(target, all_timed=all_timed), ends, page)
+                            if opening:
+                                seq = page.seq + 1
+                                break
+        if opening is None:
+            return
+        state, newest = opening.state, opening.newest
         yield replace(opening.oldest, seq=seq, next=state.text, cursor=_address("asc"))
         seq += 1
-    else:
-        opening = None
-    reading = _Windows(target, state).pages(opening.newest if opening else None)
+    reading = _Windows(target, state).pages(newest)
     async with contextlib.aclosing(reading):
         async for page in reading:
             yield replace(page, seq=seq)
@@ -199,28 +154,29 @@ def _state_of(page: Page | None) -> _State | None:
     return msgspec.json.decode(page.next.removeprefix(_IN_WINDOWS), type=_State)
 
 
-async def _open(target: LongList, read: Page | None = None) -> _Opening | None:
+async def _open(target: LongList, ends: Ends, read: Page | None = None) -> _Opening | None:
     """Read one page from each end of a list; None if it is too short, or can't be relied upon to be in order.
 
     Args:
         target: the list.
+        ends: its ends.
         read: the last page of those that were read in the order of ids; None if the list is known to be long.
     """
     try:
         if read is None:
-            newest, oldest = await asyncio.gather(_first_page(target, "desc"), _first_page(target, "asc"))
+            newest = await ends.page("desc")
             expected = float(target.rows or 0)
         else:
-            newest = await _first_page(target, "desc")
+            newest = await ends.page("desc")
             expected = _pages_after(read, newest) * target.page_rows
             if expected < LONG * target.page_rows:
                 return None
-            oldest = await _first_page(target, "asc")
+        oldest = await ends.page("asc")
         newest_times = target.times(newest)
         if not newest_times or len(newest_times) < newest.rows or not _is_ascending(newest_times[::-1]):
             return None
         oldest_times = target.times(oldest)
-        earliest = oldest_times or target.times(await _first_page(target, "asc", only_earliest=True))
+        earliest = oldest_times or target.times(await first_page(target, "asc", only_earliest=True))
     except (ApiError, BadAnswer) as error:
         log.info("%s is read with one cursor: it can't be sorted by %s (%s)", target.stream.name, target.field, error)
         return None
@@ -230,10 +186,10 @@ async def _open(target: LongList, read: Page | None = None) -> _Opening | None:
     if not target.all_timed and not begins_untimed:  # so they are somewhere else
         return None
     latest = newest_times[0]
-    since, until = (earliest or [_EARLIEST])[0], latest + timedelta(seconds=1)
+    since, until = (earliest or [EARLIEST])[0], latest + timedelta(seconds=1)
     left = _cut_after(_shared_seconds(target, read, expected), since, until, expected)
     if not oldest_times and oldest.next:
-        left[len(left)] = _Part(_EARLIEST, since, cursor=oldest.next, is_untimed=True)
+        left[len(left)] = _Part(EARLIEST, since, cursor=oldest.next, is_untimed=True)
     # Later changes are later than `latest`, unless they share its second: then one more page would not show all of it.
     changed = latest if newest_times[-1] < latest else until
     served = min(newest.served_at, oldest.served_at).astimezone(UTC)
@@ -264,15 +220,6 @@ def _cut_after(seconds: list[datetime], since: datetime, until: datetime, expect
     for newer, end in zip([newest := _Part(since, until, density=density), *parts], ends, strict=False):
         newer.since = end
     return dict(enumerate([newest, *parts]))
-
-
-async def _first_page(target: LongList, direction: str, *, only_earliest: bool = False) -> Page:
-    """The first page in the order of changes; `only_earliest`: only the first record that has a time of change."""
-    earliest = {"updated_since": parameter(_EARLIEST), "limit": "1"} if only_earliest else {}
-    query = target.ordered(direction) | earliest
-    reading = pages(target.client, target.operation, target.walk, query)
-    async with contextlib.aclosing(reading):
-        return await anext(reading)
 
 
 def _is_ascending(times: Sequence[datetime]) -> bool:
@@ -343,7 +290,11 @@ class _Windows:
             asked_until=part.asked_until or part.until,
         )
         progress = WindowProgress(
-            window, page_rows=self.target.page_rows, divisible=not part.is_untimed, density=part.density
+            window,
+            page_rows=self.target.page_rows,
+            divisible=not part.is_untimed,
+            density=part.density,
+            after=self.target.requests_after,
         )
         progress.advance(part.rows, part.reached)
         return progress

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from pdsync.model import Operation, Page, Source, Stream, Walk
 
 _FEW_PAGES = 16.0  # that a walk keeps when its window is cut, or half of the rest where that is less
+_MANY_PAGES = 32.0  # by which a window that was not begun is cut: so far their number is an estimate from others
 WORTH_A_CUT = 4.0  # pages: below that, a cut costs about as much as it saves
 SPARE_WALKS = 1.5  # for each walk that the limit needs: some answers take longer
 _SPARE_REQUESTS = 2.0  # for each request in flight that the limit needs: an unused window is used up at once
@@ -68,15 +69,18 @@ class Store(Protocol):
 class WindowProgress:
     """A window, and the progress of its walk."""
 
-    def __init__(self, window: Window, *, page_rows: int, divisible: bool, density: float | None = None) -> None:
+    def __init__(
+        self, window: Window, *, page_rows: int, divisible: bool, density: float | None = None, after: float = 0.0
+    ) -> None:
         """
         Args:
             window: to read.
             page_rows: the number of records of a full page.
             divisible: whether it may be cut.
             density: rows for each second, by estimate; None: not known before the first page.
+            after: requests that can only be made once its list is read: those for the lists of its records.
         """
-        self.window, self.page_rows, self.divisible = window, page_rows, divisible
+        self.window, self.page_rows, self.divisible, self.requests_after = window, page_rows, divisible, after
         self.reached = window.until  # records before this were not read yet
         self.is_in_one_second = False  # its last page began and ended in the same one: what is left can't be told
         self.rows = 0
@@ -102,15 +106,18 @@ class WindowProgress:
         return (self.reached - self.window.since).total_seconds() * self.density / self.page_rows
 
     @property
-    def urgency(self) -> float:
-        """The higher, the earlier its next request is made: it needs the most round trips, one after the other."""
-        return math.inf if self.is_in_one_second or not self.divisible else self.pages_left
+    def urgency(self) -> tuple[float, float]:
+        """The higher, the earlier its next request is made: the most round trips come after it, one after the other."""
+        return (
+            (math.inf, 0.0) if self.is_in_one_second or not self.divisible else (self.requests_after, self.pages_left)
+        )
 
     def cut_at(self, walks: int) -> datetime | None:
         """The moment to cut it at, with `walks` for what is left of it; None where that would not help."""
         left = self.pages_left
+        least = WORTH_A_CUT if self.rows else _MANY_PAGES
         # In one second, how many pages of it are left is not known: what follows it is read by another walk.
-        if left < (1.0 if self.is_in_one_second else WORTH_A_CUT) or not self.density or not self.rows:
+        if left < (1.0 if self.is_in_one_second else least) or not self.density:
             return None
         kept = 0.0 if self.is_in_one_second else max(left / walks, min(_FEW_PAGES, left / 2))
         at = (self.reached - timedelta(seconds=max(kept * self.page_rows / self.density, 1.0))).replace(microsecond=0)
@@ -172,7 +179,7 @@ class WindowScheduler:
         self._helpers, self._at_once = helpers, at_once
         self._sets: list[WindowSet] = []
         self._active = 0  # requests
-        self._queue: list[tuple[float, int, asyncio.Future[None]]] = []  # the most urgent ones come first
+        self._queue: list[tuple[float, float, int, asyncio.Future[None]]] = []  # the most urgent ones come first
         self._turns = count()
 
     async def read(self, windows: WindowSet) -> None:
@@ -221,26 +228,31 @@ class WindowScheduler:
                 windows.ended.set()
 
     def _take(self) -> tuple[WindowSet, WindowProgress] | None:
-        """The newest waiting window, or else the older part of the one with the most pages left."""
+        """The newest waiting window, or else the older part of one: that with the most requests after it, or left."""
         sets = [each for each in self._sets if not each.stopped]
         for each in sets:
             if each.waiting:
                 newest = max(each.waiting, key=lambda progress: progress.window.until)
                 each.waiting.remove(newest)
                 return each, newest
-        running = [(progress.pages_left, each, progress) for each in sets for progress in each.running]
-        running.sort(key=lambda entry: entry[0], reverse=True)
-        at_once, left = self._at_once(), sum(pages for pages, _, _ in running)
+        running = [(each, progress) for each in sets for progress in each.running]
+        running.sort(key=lambda entry: (entry[1].requests_after, entry[1].pages_left), reverse=True)
+        at_once, left = self._at_once(), sum(progress.pages_left for _, progress in running)
         room = min(self._helpers, at_once * SPARE_WALKS + 1)
-        walks = max(math.ceil(room) - len(running) + 1, 2)
-        for pages_left, windows, progress in running:
+        for windows, progress in running:
+            rivals = sum(other.requests_after >= progress.requests_after for _, other in running)
             # There are enough walks; but one with more than its share would run alone after the others.
-            if len(running) >= room and (pages_left - WORTH_A_CUT) * at_once <= left:
-                return None
-            if (at := progress.cut_at(walks)) is not None:
+            if rivals >= room and (progress.pages_left - WORTH_A_CUT) * at_once <= left:
+                continue
+            if (at := progress.cut_at(max(math.ceil(room) - rivals + 1, 2))) is not None:
                 progress.window, older = windows.store.cut(progress.window, at)
-                density, page_rows = progress.density, progress.page_rows
-                return windows, WindowProgress(older, page_rows=page_rows, divisible=True, density=density)
+                return windows, WindowProgress(
+                    older,
+                    page_rows=progress.page_rows,
+                    divisible=True,
+                    density=progress.density,
+                    after=progress.requests_after,
+                )
         return None
 
     @asynccontextmanager
@@ -253,7 +265,8 @@ class WindowScheduler:
             self._active += 1
         else:
             admitted = asyncio.get_running_loop().create_future()
-            heappush(self._queue, (-progress.urgency, next(self._turns), admitted))
+            after, pages_left = progress.urgency
+            heappush(self._queue, (-after, -pages_left, next(self._turns), admitted))
             try:
                 await admitted
             except asyncio.CancelledError:
@@ -272,7 +285,7 @@ class WindowScheduler:
     def _leave(self) -> None:
         self._active -= 1
         while self._queue and self._active < self._room:
-            _, _, admitted = heappop(self._queue)
+            *_, admitted = heappop(self._queue)
             if not admitted.done():
                 self._active += 1
                 admitted.set_result(None)

@@ -17,7 +17,8 @@ from msgspec.structs import replace
 from pdsync.core import catalogue
 from pdsync.core.answer import Answer
 from pdsync.errors import ApiError, BadAnswer
-from pdsync.extract.parallel import LONG, LongList, is_parallel, parallel_pages
+from pdsync.extract.long_list import LONG, LongList
+from pdsync.extract.parallel import is_parallel, parallel_pages
 from pdsync.extract.windows import WindowScheduler
 from pdsync.model import Page, Walk
 from tests.support.virtual_time import run_virtually

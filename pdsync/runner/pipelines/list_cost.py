@@ -16,8 +16,9 @@ from msgspec import Struct
 from pdsync.core import catalogue
 from pdsync.core.control.sizes import ListSize  # noqa: TC001 - part of the signatures
 from pdsync.core.reading import side_by_side
+from pdsync.extract.long_list import LONG
 from pdsync.extract.pages import overlap
-from pdsync.extract.parallel import LONG, UNDECIDED
+from pdsync.extract.parallel import UNDECIDED
 from pdsync.model import Operation, Parent, Source, Stream, Version  # noqa: TC001
 
 if TYPE_CHECKING:

@@ -6,11 +6,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pdsync.core import catalogue
+from pdsync.core.control.sizes import ListSizes
 from pdsync.core.reading import side_by_side
 from pdsync.errors import DependentsBudgetSpent
 from pdsync.extract.child_lists import dependents
+from pdsync.extract.long_list import LONG, LongList
 from pdsync.extract.pages import pages, query_of
-from pdsync.extract.parallel import LongList, parallel_pages
+from pdsync.extract.parallel import parallel_pages
 from pdsync.runner.sync import parent_keys
 from pdsync.runner.sync.pacing import Pacing
 from pdsync.sql import first, quoted
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from pdsync.model import Operation, Page, Parent, Source, Stream, Walk
     from pdsync.runner.session import OnlineSession
     from pdsync.runner.sync.sync_request import SyncRequest
+
+_UNUSED = 20  # requests in two seconds for each stream: so many that two more for each list are a tenth of them
 
 
 class ListFetcher:
@@ -36,6 +40,7 @@ class ListFetcher:
         self._session, self._request = session, request
         self.pacing = Pacing(session)
         self.dependents_spent = 0  # tokens
+        self._sizes = ListSizes(session.control).load()
 
     async def pages(
         self,
@@ -106,7 +111,21 @@ class ListFetcher:
             overlap=timedelta(seconds=self._session.settings.overlap_s),
             rows=rows,
             all_timed=rows is None or await self._session.loader.do(self._all_timed, stream),
+            requests_after=self._requests_after(stream),
+            seems_long=self._seems_long(stream, source, operation),
         )
+
+    def _requests_after(self, stream: Stream) -> float:
+        """How many requests for the lists of its records wait until a stream is read, for each record, at most."""
+        prefer = self._session.settings.api
+        parents = [source.parent for each in self._request.selected() for source in each.sources(prefer)[1]]
+        return sum(1 / parent.batch for parent in parents if parent and parent.stream == stream.name)
+
+    def _seems_long(self, stream: Stream, source: Source, operation: Operation) -> bool:
+        """Whether a list that was never read may be long, and the two requests more are worth it where it is not."""
+        if size := self._sizes.get((stream.name, source.name)):
+            return size.rows >= LONG * (operation.page_size or 100)
+        return self._session.settings.burst >= _UNUSED * len(self._request.selected())
 
     def _all_timed(self, stream: Stream) -> bool:
         """Whether every row of a stream has a time of change."""
