@@ -23,6 +23,11 @@ LONG = 40  # pages: windows would cost a shorter list more than a few percent mo
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+def is_long(operation: Operation, rows: float) -> bool:
+    """Whether a list of so many rows is worth windows."""
+    return rows >= LONG * (operation.page_size or 100)
+
+
 class LongList(Struct, frozen=True):
     """A list that may be read in windows, and its walk."""
 
@@ -41,7 +46,7 @@ class LongList(Struct, frozen=True):
     @property
     def is_long(self) -> bool:
         """Whether it is known to be worth windows."""
-        return (self.rows or 0) >= LONG * self.page_rows
+        return is_long(self.operation, self.rows or 0)
 
     @property
     def opens_at_once(self) -> bool:

@@ -32,7 +32,7 @@ from msgspec.structs import replace
 from pdsync.core.control.windows import Window
 from pdsync.core.log import log
 from pdsync.errors import ApiError, BadAnswer
-from pdsync.extract.long_list import EARLIEST, LONG, Ends, first_page
+from pdsync.extract.long_list import EARLIEST, Ends, first_page, is_long
 from pdsync.extract.pages import pages, record_ids
 from pdsync.extract.windows import (
     WORTH_A_CUT,
@@ -169,7 +169,7 @@ async def _open(target: LongList, ends: Ends, read: Page | None = None) -> _Open
         else:
             newest = await ends.page("desc")
             expected = _pages_after(read, newest) * target.page_rows
-            if expected < LONG * target.page_rows:
+            if not is_long(target.operation, expected):
                 return None
         oldest = await ends.page("asc")
         newest_times = target.times(newest)

@@ -108,9 +108,8 @@ class WindowProgress:
     @property
     def urgency(self) -> tuple[float, float]:
         """The higher, the earlier its next request is made: the most round trips come after it, one after the other."""
-        return (
-            (math.inf, 0.0) if self.is_in_one_second or not self.divisible else (self.requests_after, self.pages_left)
-        )
+        is_indivisible = self.is_in_one_second or not self.divisible
+        return (math.inf, 0.0) if is_indivisible else (self.requests_after, self.pages_left)
 
     def cut_at(self, walks: int) -> datetime | None:
         """The moment to cut it at, with `walks` for what is left of it; None where that would not help."""

@@ -194,6 +194,80 @@ def test_a_short_list_is_read_with_one_cursor_for_one_more_request_at_most(pages
     assert not any(is_parallel(page) for page in found)
 
 
+@pytest.mark.parametrize(("pages", "requests"), [(1, 3), (3, 5), (LONG, LONG + 2)])
+def test_a_short_list_that_seemed_long_is_read_with_one_cursor_for_two_more_requests(pages: int, requests: int) -> None:
+    server = Server()
+    server.fill("getDeals", pages * PAGE, newest_often(1))
+    found, _ = run_virtually(read(replace(target_of(server), seems_long=True)))
+    assert ids(found) == set(range(1, pages * PAGE + 1))
+    assert (len(found), len(server.queries)) == (pages, requests)
+    assert not any(is_parallel(page) for page in found)
+
+
+def test_the_ends_of_a_list_that_seems_long_are_requested_with_its_first_page() -> None:
+    server, seconds = Server(), dict[bool, float]()
+    server.fill("getDeals", 2 * LONG * PAGE, newest_often(1))
+    for seems_long in (False, True):
+        server.queries.clear()
+        found, seconds[seems_long] = run_virtually(read(replace(target_of(server), seems_long=seems_long)))
+        assert ids(found) == set(range(1, 2 * LONG * PAGE + 1))
+        first = [(dict(query)["sort_by"], dict(query)["sort_direction"]) for _, query in server.queries[:3]]
+        assert sorted(first) == [("id", "asc"), ("update_time", "asc"), ("update_time", "desc")]
+    assert seconds[True] < seconds[False]
+
+
+@pytest.mark.parametrize("pages", [1, 2 * LONG])
+def test_an_end_that_is_refused_does_not_fail_the_list_it_was_requested_with(pages: int) -> None:
+    server = Server()
+    server.fill("getDeals", pages * PAGE, newest_often(1))
+    listed = server.list
+
+    def answer(operation: str, query: Mapping[str, str]) -> tuple[list[tuple[str, int]], str | None]:
+        if query["sort_by"] != "id":
+            raise ApiError("400", status=400, operation=operation)
+        return listed(operation, query)
+
+    server.list = answer  # type: ignore[method-assign]
+    found, _ = run_virtually(read(replace(target_of(server), seems_long=True)))
+    assert ids(found) == set(range(1, pages * PAGE + 1))
+    assert len(found) == pages
+
+
+def test_a_list_that_is_given_up_after_its_first_page_requests_nothing_more() -> None:
+    server = Server()
+    server.fill("getDeals", 2 * LONG * PAGE, newest_often(1))
+
+    async def give_up() -> int:
+        await read(replace(target_of(server), seems_long=True), most=1)
+        before = len(server.queries)
+        await asyncio.sleep(60)
+        assert len(server.queries) == before
+        return len(asyncio.all_tasks())
+
+    assert run_virtually(give_up())[0] == 1
+
+
+@pytest.mark.parametrize("first", STREAMS)
+@pytest.mark.parametrize("burst", [20, 40, 80, 120])
+def test_a_list_that_other_lists_wait_for_is_read_before_the_others(burst: int, first: str) -> None:
+    server, ends = Server(burst=burst), dict[str, float]()
+    scheduler = WindowScheduler(helpers=32, at_once=server.at_once)
+    for operation in STREAMS:
+        server.fill(operation, 300 * PAGE, newest_often(1))
+
+    async def read_one(operation: str) -> None:
+        target = target_of(server, operation, scheduler)
+        found = await read(replace(target, requests_after=0.02) if operation == first else target)
+        assert ids(found) == set(range(1, 300 * PAGE + 1))
+        ends[operation] = asyncio.get_running_loop().time()
+
+    async def both() -> None:
+        await asyncio.gather(*map(read_one, STREAMS))
+
+    run_virtually(both())
+    assert ends.pop(first) < 0.8 * min(ends.values())
+
+
 def test_a_second_that_many_records_share_is_begun_at_once() -> None:
     server, when, shared = Server(), newest_often(1), NOW - timedelta(days=100)
     server.fill("getDeals", 2 * LONG * PAGE, lambda number: shared if number % 4 == 0 else when(number))

@@ -8,19 +8,23 @@ import pytest
 from msgspec.structs import replace
 
 from pdsync.core import catalogue
+from pdsync.core.control.sizes import ListSize, ListSizes
 from pdsync.errors import DependentsBudgetSpent
-from pdsync.extract import parallel
-from pdsync.extract.parallel import is_parallel
+from pdsync.extract import long_list
+from pdsync.extract.parallel import is_parallel, parallel_pages
+from pdsync.runner.sync import list_fetcher
 from pdsync.runner.sync.list_fetcher import ListFetcher
 from pdsync.runner.sync.sync_request import SyncRequest
 from tests.runner.kit import T0, open_session
 from tests.support import knobs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
     from datetime import datetime
     from pathlib import Path
 
+    from pdsync.extract.long_list import LongList
+    from pdsync.model import Page
     from pdsync.runner.session import OnlineSession
     from pdsync.sandbox import RunningSandbox
 
@@ -54,7 +58,7 @@ async def test_a_long_list_is_read_in_windows_if_all_of_it_is_read(
     in_windows: bool,
     expected: bool,
 ) -> None:
-    monkeypatch.setattr(parallel, "LONG", 3)
+    monkeypatch.setattr(long_list, "LONG", 3)
     origins = {**session.settings.origins, "limits.concurrency": "pdsync.toml"}
     session.settings = replace(session.settings, concurrency=concurrency, origins=origins)
     walk = session.control.open_walk("run", "deals", LIVE.name, "v2", LIVE.operation, since)
@@ -83,3 +87,65 @@ async def test_l5_dependent_streams_stop_at_their_share_of_the_day(
     else:
         lists.charge_dependents(charges[-1])
         assert lists.dependents_spent == sum(charges)
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[LongList]:
+    """The lists that may be read in windows, as they are begun."""
+    found: list[LongList] = []
+
+    def read(target: LongList, after: Page | None) -> AsyncGenerator[Page]:
+        found.append(target)
+        return parallel_pages(target, after)
+
+    monkeypatch.setattr(list_fetcher, "parallel_pages", read)
+    return found
+
+
+async def read_deals(session: OnlineSession, request: SyncRequest) -> None:
+    walk = session.control.open_walk("run", "deals", LIVE.name, "v2", LIVE.operation, None)
+    reading = await ListFetcher(session, request).pages(DEALS, LIVE, walk, {}, None)
+    assert [page.next async for page in reading] == [None]
+
+
+@pytest.mark.parametrize(
+    ("burst", "streams", "measured", "requests"),
+    [
+        (40, ("deals",), None, 3),  # with the definitions of its fields, that is all of the run
+        (20, ("deals",), None, 1),
+        (120, (), None, 1),  # the other streams need the limit
+        (0, ("deals",), None, 1),  # nothing is left unused without one
+        (120, ("deals",), 19_999, 1),
+        (20, (), 20_000, 3),
+    ],
+)
+async def test_the_ends_of_a_list_are_requested_with_its_first_page_where_that_costs_no_time_or_it_is_long(
+    session: OnlineSession,
+    box: RunningSandbox,
+    burst: int,
+    streams: tuple[str, ...],
+    measured: int | None,
+    requests: int,
+) -> None:
+    session.settings = replace(session.settings, burst=burst)
+    if measured is not None:
+        ListSizes(session.control).save([ListSize("deals", LIVE.name, "v2", measured, measured, "measured")])
+    box.clear_log()
+    await read_deals(session, SyncRequest(streams))
+    assert len(box.log) == requests
+
+
+@pytest.mark.parametrize(
+    ("streams", "after"),
+    [
+        (("deals",), 0.0),
+        (("deals", "deal_products"), 0.01),
+        (("deals", "deal_products", "deal_installments", "persons"), 0.02),
+        (("deals", "deal_changelog"), 1.0),
+    ],
+)
+async def test_a_list_is_read_the_earlier_the_more_lists_of_its_records_are_requested_after_it(
+    session: OnlineSession, opened: list[LongList], streams: tuple[str, ...], after: float
+) -> None:
+    await read_deals(session, SyncRequest(streams))
+    assert [target.requests_after for target in opened] == [after]

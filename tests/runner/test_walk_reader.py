@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from pdsync.core import catalogue
 from pdsync.errors import DependentsBudgetSpent, Forbidden
-from pdsync.extract import parallel
+from pdsync.extract import long_list
 from pdsync.model import Page, StreamReceipt
 from pdsync.runner.report.receipt import count_changes
 from pdsync.runner.sync.sync_request import SyncRequest
@@ -125,7 +125,7 @@ async def test_a_missing_right_is_no_expired_cursor(session: OnlineSession, box:
 async def test_s1_s4_a_list_that_loses_its_order_while_it_is_read_in_windows_is_read_again_with_one_cursor(
     session: OnlineSession, box: RunningSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parallel, "LONG", 3)
+    monkeypatch.setattr(long_list, "LONG", 3)
     unordered = "sort_by=update_time&.*cursor="
     box.faults.add(kind="mutate", path=unordered, find='"update_time":"20..', replace='"update_time":"2099')
     box.clear_log()

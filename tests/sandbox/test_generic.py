@@ -200,3 +200,29 @@ def test_lists_page_to_their_end(api: Api) -> None:
             break
         start = paging["next_start"]
     assert pages == whole
+
+
+@pytest.mark.parametrize("order", ["id ASC", "id DESC", "content ASC"])
+def test_every_page_of_a_list_shows_what_was_written_since_the_page_before(api: Api, order: str) -> None:
+    deal = api.live("deals")[0]
+    for _ in range(2):  # two lists of the same company do not share what they chose
+        listed = api.get("/v1/notes", sort=order, limit="500").ids
+        other = api.get("/v1/notes", sort=order, limit="500", deal_id=str(deal)).ids
+        assert len(other) < len(listed)
+        made = api.post("/v1/notes", content="<p>0</p>", deal_id=deal).data["id"]
+        assert set(api.get("/v1/notes", sort=order, limit="500").ids) == {*listed, made}
+        assert set(api.get("/v1/notes", sort=order, limit="500", deal_id=str(deal)).ids) == {*other, made}
+        api.put(f"/v1/notes/{made}", content="<p>zz</p>")
+        contents = {note["id"]: note["content"] for note in api.get("/v1/notes", sort=order, limit="500").data}
+        assert contents[made] == "<p>zz</p>"
+        api.delete(f"/v1/notes/{made}")
+        assert api.get("/v1/notes", sort=order, limit="500").ids == listed
+
+
+def test_what_a_deal_has_first_is_what_it_keeps_when_one_is_added(api: Api) -> None:
+    deal = next(id for id in api.live("deals") if api.get("/api/v2/deals/products", deal_ids=str(id)).data)
+    before = api.get("/api/v2/deals/products", deal_ids=str(deal)).data
+    added = api.post(f"/api/v2/deals/{deal}/products", product_id=1, item_price=5, quantity=1).data["id"]
+    after = api.get("/api/v2/deals/products", deal_ids=str(deal)).data
+    assert [each for each in after if each["id"] != added] == before
+    assert {each["id"] for each in after} == {*(each["id"] for each in before), added}

@@ -27,7 +27,7 @@ from msgspec.structs import force_setattr
 
 from pdsync.core import budget, catalogue, token_ledger
 from pdsync.core.http import Http
-from pdsync.extract import parallel
+from pdsync.extract import long_list
 from pdsync.runner import loader
 from pdsync.runner.sync import walk_reader
 
@@ -68,7 +68,7 @@ def read_ahead(size: int) -> None:
 
 def long_lists(pages: int) -> None:
     """Read lists of `pages` pages in windows, instead of 40."""
-    parallel.LONG = pages
+    long_list.LONG = pages
 
 
 def hurry() -> None:

@@ -10,7 +10,7 @@ from pdsync.core.control.sizes import ListSizes
 from pdsync.core.reading import side_by_side
 from pdsync.errors import DependentsBudgetSpent
 from pdsync.extract.child_lists import dependents
-from pdsync.extract.long_list import LONG, LongList
+from pdsync.extract.long_list import LongList, is_long
 from pdsync.extract.pages import pages, query_of
 from pdsync.extract.parallel import parallel_pages
 from pdsync.runner.sync import parent_keys
@@ -124,7 +124,7 @@ class ListFetcher:
     def _seems_long(self, stream: Stream, source: Source, operation: Operation) -> bool:
         """Whether a list that was never read may be long, and the two requests more are worth it where it is not."""
         if size := self._sizes.get((stream.name, source.name)):
-            return size.rows >= LONG * (operation.page_size or 100)
+            return is_long(operation, size.rows)
         return self._session.settings.burst >= _UNUSED * len(self._request.selected())
 
     def _all_timed(self, stream: Stream) -> bool:
