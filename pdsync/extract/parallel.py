@@ -186,7 +186,8 @@ async def _open(target: LongList, ends: Ends, read: Page | None = None) -> _Open
     if not target.all_timed and not begins_untimed:  # so they are somewhere else
         return None
     latest = newest_times[0]
-    since, until = (earliest or [EARLIEST])[0], latest + timedelta(seconds=1)
+    # What the oldest page shows is not read again, but for its last second, which the next page may have more of.
+    since, until = oldest_times[-1] if oldest_times else (earliest or [EARLIEST])[0], latest + timedelta(seconds=1)
     left = _cut_after(_shared_seconds(target, read, expected), since, until, expected)
     if not oldest_times and oldest.next:
         left[len(left)] = _Part(EARLIEST, since, cursor=oldest.next, is_untimed=True)

@@ -247,6 +247,19 @@ def test_a_list_that_is_given_up_after_its_first_page_requests_nothing_more() ->
     assert run_virtually(give_up())[0] == 1
 
 
+@pytest.mark.parametrize("shared", [0, PAGE + PAGE // 2])
+def test_what_the_oldest_page_shows_is_not_read_again_but_for_its_last_second(shared: int) -> None:
+    server, when = Server(), newest_often(1)
+    oldest = NOW - timedelta(days=730)  # `shared` records are of this second: more than a page shows
+    server.fill("getDeals", 2 * LONG * PAGE, lambda number: oldest if number <= shared else when(number))
+    found, _ = run_virtually(read(target_of(server)))
+    assert ids(found) == set(range(1, 2 * LONG * PAGE + 1))
+    last_shown, _ = server.by_time["getDeals"][PAGE - 1]
+    queries = [dict(query) for _, query in server.queries]
+    assert min(query["updated_since"] for query in queries if "updated_until" in query) == last_shown
+    assert (last_shown == text(oldest)) == bool(shared)
+
+
 @pytest.mark.parametrize("first", STREAMS)
 @pytest.mark.parametrize("burst", [20, 40, 80, 120])
 def test_a_list_that_other_lists_wait_for_is_read_before_the_others(burst: int, first: str) -> None:
