@@ -24,7 +24,7 @@ EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def is_long(operation: Operation, rows: float) -> bool:
-    """Whether a list of so many rows is worth windows."""
+    """Whether a list of `rows` rows is long enough to be read in windows."""
     return rows >= LONG * (operation.page_size or 100)
 
 
@@ -41,11 +41,11 @@ class LongList(Struct, frozen=True):
     rows: int | None = None  # as many as there were last time; None: never read
     all_timed: bool = True  # no record is known to lack a time of change
     requests_after: float = 0.0  # that can only be made once it is read: those for the lists of its records
-    seems_long: bool = False  # it was never read, but may be long: worth two requests more for an earlier begin
+    seems_long: bool = False  # it was never read, but may be long: its ends are requested with its first page
 
     @property
     def is_long(self) -> bool:
-        """Whether it is known to be worth windows."""
+        """Whether it is known to be long enough to be read in windows."""
         return is_long(self.operation, self.rows or 0)
 
     @property
@@ -109,7 +109,7 @@ class Ends:
         return self
 
     async def __aexit__(self, kind: object, error: object, traceback: object) -> None:
-        """Wait for requests in flight, whose pages nobody needs; cancel them where an error ends the block."""
+        """Wait for the requests that are still in flight; after an error, cancel them."""
         for task in self._requested.values() if kind else ():
             task.cancel()
         await asyncio.gather(*self._requested.values(), return_exceptions=True)

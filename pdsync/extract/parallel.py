@@ -159,18 +159,14 @@ async def _open(target: LongList, ends: Ends, read: Page | None = None) -> _Open
 
     Args:
         target: the list.
-        ends: its ends.
+        ends: gives the pages from both of its ends.
         read: the last page of those that were read in the order of ids; None if the list is known to be long.
     """
     try:
-        if read is None:
-            newest = await ends.page("desc")
-            expected = float(target.rows or 0)
-        else:
-            newest = await ends.page("desc")
-            expected = _pages_after(read, newest) * target.page_rows
-            if not is_long(target.operation, expected):
-                return None
+        newest = await ends.page("desc")
+        expected = _pages_after(read, newest) * target.page_rows if read else float(target.rows or 0)
+        if read and not is_long(target.operation, expected):
+            return None
         oldest = await ends.page("asc")
         newest_times = target.times(newest)
         if not newest_times or len(newest_times) < newest.rows or not _is_ascending(newest_times[::-1]):
@@ -295,7 +291,7 @@ class _Windows:
             page_rows=self.target.page_rows,
             divisible=not part.is_untimed,
             density=part.density,
-            after=self.target.requests_after,
+            requests_after=self.target.requests_after,
         )
         progress.advance(part.rows, part.reached)
         return progress

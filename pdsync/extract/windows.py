@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from pdsync.model import Operation, Page, Source, Stream, Walk
 
 _FEW_PAGES = 16.0  # that a walk keeps when its window is cut, or half of the rest where that is less
-_MANY_PAGES = 32.0  # by which a window that was not begun is cut: so far their number is an estimate from others
+_MANY_PAGES = 32.0  # of a window that was not begun: with fewer it is not cut, as their number is a rough estimate
 WORTH_A_CUT = 4.0  # pages: below that, a cut costs about as much as it saves
 SPARE_WALKS = 1.5  # for each walk that the limit needs: some answers take longer
 _SPARE_REQUESTS = 2.0  # for each request in flight that the limit needs: an unused window is used up at once
@@ -70,7 +70,13 @@ class WindowProgress:
     """A window, and the progress of its walk."""
 
     def __init__(
-        self, window: Window, *, page_rows: int, divisible: bool, density: float | None = None, after: float = 0.0
+        self,
+        window: Window,
+        *,
+        page_rows: int,
+        divisible: bool,
+        density: float | None = None,
+        requests_after: float = 0.0,
     ) -> None:
         """
         Args:
@@ -78,9 +84,10 @@ class WindowProgress:
             page_rows: the number of records of a full page.
             divisible: whether it may be cut.
             density: rows for each second, by estimate; None: not known before the first page.
-            after: requests that can only be made once its list is read: those for the lists of its records.
+            requests_after: requests that can only be made once its list is read: those for the lists of its records.
         """
-        self.window, self.page_rows, self.divisible, self.requests_after = window, page_rows, divisible, after
+        self.window, self.page_rows, self.divisible = window, page_rows, divisible
+        self.requests_after = requests_after
         self.reached = window.until  # records before this were not read yet
         self.is_in_one_second = False  # its last page began and ended in the same one: what is left can't be told
         self.rows = 0
@@ -227,7 +234,10 @@ class WindowScheduler:
                 windows.ended.set()
 
     def _take(self) -> tuple[WindowSet, WindowProgress] | None:
-        """The newest waiting window, or else the older part of one: that with the most requests after it, or left."""
+        """The newest waiting window, or else the older part of a running one.
+
+        That is one of the list that the most requests wait for; of those, the one with the most pages left.
+        """
         sets = [each for each in self._sets if not each.stopped]
         for each in sets:
             if each.waiting:
@@ -250,7 +260,7 @@ class WindowScheduler:
                     page_rows=progress.page_rows,
                     divisible=True,
                     density=progress.density,
-                    after=progress.requests_after,
+                    requests_after=progress.requests_after,
                 )
         return None
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pdsync.runner.session import OnlineSession
     from pdsync.runner.sync.sync_request import SyncRequest
 
-_UNUSED = 20  # requests in two seconds for each stream: so many that two more for each list are a tenth of them
+_PER_STREAM = 20  # requests per 2 s for each stream of a run: above that, two more for a list hardly delay the others
 
 
 class ListFetcher:
@@ -122,10 +122,10 @@ class ListFetcher:
         return sum(1 / parent.batch for parent in parents if parent and parent.stream == stream.name)
 
     def _seems_long(self, stream: Stream, source: Source, operation: Operation) -> bool:
-        """Whether a list that was never read may be long, and the two requests more are worth it where it is not."""
+        """Whether a list that was never read is measured to be long; unmeasured, whether the limit has room to try."""
         if size := self._sizes.get((stream.name, source.name)):
             return is_long(operation, size.rows)
-        return self._session.settings.burst >= _UNUSED * len(self._request.selected())
+        return self._session.settings.burst >= _PER_STREAM * len(self._request.selected())
 
     def _all_timed(self, stream: Stream) -> bool:
         """Whether every row of a stream has a time of change."""
