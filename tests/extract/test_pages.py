@@ -326,12 +326,45 @@ async def test_a_list_that_heeds_no_offset_and_says_nothing_of_paging_is_one_pag
     client = Silent(37, heeds_start=False)
     found = await walked(client, DEALS_V1, {"limit": "500"})
     assert {id for page in found for id in ids(page)} == set(range(1, 38))
-    assert len(client.asked) == 2
+    assert len(client.asked) == 3
 
 
-async def test_s9_a_full_page_that_comes_again_is_not_the_end_of_a_list() -> None:
+async def test_s9_a_full_page_that_keeps_coming_is_not_the_end_of_a_list() -> None:
+    client = Silent(37, most=20, heeds_start=False)
     with pytest.raises(BadAnswer, match="the same 20 records"):
-        await walked(Silent(37, most=20, heeds_start=False), DEALS_V1, {"limit": "20"})
+        await walked(client, DEALS_V1, {"limit": "20"})
+    assert len(client.asked) == 5
+
+
+@pytest.mark.parametrize("more", ["", ',"additional_data":{"pagination":{"more_items_in_collection":%s}}'])
+@pytest.mark.parametrize("at", [18, 36, 90, 180])  # the offset before which rows appear: the first page's, the last's
+async def test_s3_a_list_that_moves_by_a_page_between_two_requests_is_read_to_its_end(more: str, at: int) -> None:
+    rows = list(range(1, 201))
+
+    class Growing(Silent):
+        async def call(
+            self, operation: Operation, path: str | None = None, *, query: Mapping[str, str] | None = None
+        ) -> Answer:
+            start = int((query or {}).get("start", 0))
+            if start == at and len(rows) == 200:
+                rows[:0] = range(201, 219)  # as many as one offset is from the next
+            records = ",".join(f'{{"id":{number}}}' for number in rows[start : start + 20])
+            rest = more and more % str(start + 20 < len(rows)).lower()
+            return Answer(200, {}, f'{{"data":[{records}]{rest}}}'.encode(), NOW)
+
+    found = await walked(Growing(0), DEALS_V1, {"limit": "500"})
+    assert len(rows) == 218
+    assert {id for page in found for id in ids(page)} >= set(range(1, 201))
+
+
+@pytest.mark.parametrize("nth", [2, 3])
+async def test_s9_a_page_of_a_list_with_offsets_that_comes_again_once_hides_no_record(
+    box: RunningSandbox, client: Http, nth: int
+) -> None:
+    box.faults.add(kind="repeat_page", nth=nth)
+    found = await walked(client, FILES, {"limit": "20"})
+    assert any(ids(one) == ids(other) for one, other in itertools.pairwise(found))
+    assert {id for page in found for id in ids(page)} == live(box, "files")
 
 
 CURSOR = ',"additional_data":{"next_cursor":"%s"}'
