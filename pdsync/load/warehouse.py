@@ -24,7 +24,6 @@ import duckdb
 
 from pdsync.core import disk
 from pdsync.errors import FileLocked, StorageError, WrongCompany
-from pdsync.load.transaction import transaction
 from pdsync.sql import first, literal, quoted
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MEMORY_LIMIT = "400MB"  # of DuckDB's own; beyond it spills to disk
+ROW_GROUP = 61_440  # rows, half of DuckDB's default: as many are staged of each walk before they are committed
 _HEADERS_BYTES = 3 * 4096  # of a DuckDB file, before its first block
 # The columns that the loader adds to every row, after those of the record.
 SYSTEM_COLUMNS = {
@@ -65,7 +65,9 @@ def connect(path: Path, *, read_only: bool = False, memory_limit: str = MEMORY_L
             # Fetching and sealing use the other half; on two cores this saves a tenth of the processor time.
             config["threads"] = max(1, (os.cpu_count() or 2) // 2)
             connection = duckdb.connect(config=config)
-            connection.execute(f"ATTACH {literal(str(path))} AS warehouse (STORAGE_VERSION 'v1.5.0')")
+            connection.execute(
+                f"ATTACH {literal(str(path))} AS warehouse (STORAGE_VERSION 'v1.5.0', ROW_GROUP_SIZE {ROW_GROUP})"
+            )
             connection.execute("USE warehouse")
             connection.execute(f"SET memory_limit = '{memory_limit}'")
             connection.execute(f"SET temp_directory = {literal(str(path) + '.tmp')}")
@@ -201,17 +203,16 @@ def ensure_table(connection: duckdb.DuckDBPyConnection, table: str, columns: dic
 def ensure_hashes(connection: duckdb.DuckDBPyConnection, table: str, row_hash: str) -> None:
     """Recompute the row hashes of `table` where they were made of other columns, or by another hash of DuckDB.
 
-    Otherwise a new column, or an upgrade, would make every row look changed.
+    Otherwise a new column, or an upgrade, would make every row look changed. To be called in a transaction.
     """
     probe = first(connection.execute("SELECT hash('pdsync', 1::BIGINT, NULL::DATE)"))[0]
     made_of = f"{probe} {row_hash}"
     existing = first(connection.execute("SELECT made_of FROM meta._row_hashes WHERE table_name = ?", [table]))
     if existing and existing[0] == made_of:
         return
-    with transaction(connection):
-        connection.execute(f"UPDATE {quoted('main', table)} SET _row_hash = {row_hash} WHERE _row_hash <> 0")
-        connection.execute("DELETE FROM meta._row_hashes WHERE table_name = ?", [table])
-        connection.execute("INSERT INTO meta._row_hashes VALUES (?, ?)", [table, made_of])
+    connection.execute(f"UPDATE {quoted('main', table)} SET _row_hash = {row_hash} WHERE _row_hash <> 0")
+    connection.execute("DELETE FROM meta._row_hashes WHERE table_name = ?", [table])
+    connection.execute("INSERT INTO meta._row_hashes VALUES (?, ?)", [table, made_of])
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> list[str]:

@@ -20,6 +20,7 @@ from pdsync.core.list_response import open_envelope
 from pdsync.errors import StorageError
 from pdsync.load import clock_repair, project_views, tombstones, warehouse
 from pdsync.load.commit import Batch, Counts, Target, commit, refresh_labels
+from pdsync.load.transaction import transaction
 from pdsync.model import FINDINGS, FROM_FILES, Stream, Tombstone, Version, Walk
 from pdsync.normalise import tables
 from pdsync.normalise.columns import StagingSql
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from pdsync.model import Page
 
 T = TypeVar("T")
-PAGES_PER_BATCH = 245  # 500-row pages: just less than a row group, which a few rows more would leave to be merged
+PAGES_PER_BATCH = 122  # 500-row pages: just less than a row group, which a few rows more would leave to be merged
 _MERGE_EVERY = 4  # runs that wrote rows
 _MANY = 0.2  # of all rows
 _CHUNK_BYTES = 40 * 2**20  # staged together: planning the statement takes 20-40 ms, however few the rows
@@ -291,8 +292,10 @@ class Loader:
             table = tables.table(
                 stream, version, field_definitions.read(self.connection, stream), catalogue.field_types()
             )
-            warehouse.ensure_table(self.connection, stream.name, {column.name: column.type for column in table.columns})
-            warehouse.ensure_hashes(self.connection, stream.name, StagingSql(table).row_hash())
+            columns = {column.name: column.type for column in table.columns}
+            with transaction(self.connection):  # one write to the disk, which takes longer than the statements
+                warehouse.ensure_table(self.connection, stream.name, columns)
+                warehouse.ensure_hashes(self.connection, stream.name, StagingSql(table).row_hash())
             self._tables[stream.name, version] = table
         return self._tables[stream.name, version]
 

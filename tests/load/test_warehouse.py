@@ -93,7 +93,7 @@ def test_a_file_that_is_no_database_is_refused_with_its_name(tmp_path: Path, ope
 def test_o4_a_file_whose_end_is_cut_off_is_not_whole(tmp_path: Path) -> None:
     path = tmp_path / "w.duckdb"
     with warehouse.connect(path) as connection:
-        connection.execute("CREATE TABLE t AS SELECT range AS x, hash(range) AS y FROM range(100000)")
+        connection.execute("CREATE TABLE t AS SELECT range AS x, hash(range) AS y FROM range(50000)")
         connection.execute("CHECKPOINT warehouse")
     for read_only in (False, True):
         warehouse.check_whole(path, read_only=read_only)

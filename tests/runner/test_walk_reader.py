@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +15,19 @@ from pdsync.errors import DependentsBudgetSpent, Forbidden
 from pdsync.extract import long_list
 from pdsync.model import Page, StreamReceipt
 from pdsync.runner.report.receipt import count_changes
+from pdsync.runner.session import OnlineSession
+from pdsync.runner.sync import walk_loader, walk_reader
 from pdsync.runner.sync.sync_request import SyncRequest
 from pdsync.runner.sync.walk_reader import WalkReader, _uninterrupted, param_value
 from tests.runner.kit import T0, deal, encode, load, open_session
 from tests.support import knobs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-    from pdsync.model import Walk
-    from pdsync.runner.session import Event, OnlineSession
+    from pdsync.model import Operation, Stream, Walk
+    from pdsync.runner.session import Event
     from pdsync.sandbox import RunningSandbox
 
 DEALS = catalogue.stream("deals")
@@ -224,3 +227,34 @@ async def test_s9_the_sealed_walk_of_an_older_run_does_not_make_this_run_complet
         session.control.end_walk(walk.id, "sealed")
         await WalkReader(session).load_left_over(DEALS, done)
         assert done == (set() if run else {("deals", LIVE.name)})
+
+
+async def test_lists_that_are_read_together_share_what_may_wait_for_the_loader(
+    session: OnlineSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many long lists there are, their pages take no more memory than a few lists' may."""
+    names, most = ("deals", "persons", "organizations", "products"), 5_000
+    monkeypatch.setattr(walk_reader, "_AHEAD_OF_ALL", most)
+    session.progress.update({name: StreamReceipt() for name in names})
+    reader, waiting, pages, loaded = WalkReader(session), list[int](), list[int](), list[str]()
+    record_page, load = OnlineSession.record_page, walk_loader.load
+
+    def look(self: OnlineSession, name: str, operation: Operation, page: Page) -> None:
+        waiting.append(sum(len(each.body) for fetched in reader._fetched for each in fetched.waiting))
+        pages.append(len(page.body))
+        record_page(self, name, operation, page)
+
+    async def note(session: OnlineSession, stream: Stream, walk: Walk, pages: Sequence[Page]) -> None:
+        loaded.append(stream.name)
+        await load(session, stream, walk, pages)
+
+    monkeypatch.setattr(OnlineSession, "record_page", look)
+    monkeypatch.setattr(walk_loader, "load", note)
+    with knobs.smaller_pages(1):
+        streams = [catalogue.stream(name) for name in names]
+        reads = [reader.read_source(stream, stream.v2[0], "v2", is_done=False) for stream in streams]
+        await asyncio.gather(*reads)
+
+    assert sum(pages) > 2 * most
+    assert most / 2 < max(waiting) <= most + len(names) * max(pages)
+    assert max(Counter(loaded).values()) > 1  # without the limit: once, as all lists are short

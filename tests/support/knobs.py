@@ -62,7 +62,7 @@ def small_batches(pages: int) -> None:
 
 
 def read_ahead(size: int) -> None:
-    """Pass pages to the loader once `size` bytes wait for it, instead of 40 MiB."""
+    """Pass pages to the loader once `size` bytes wait for it, instead of 24 MiB."""
     walk_reader._PAGES_AHEAD = size
 
 

@@ -35,16 +35,19 @@ if TYPE_CHECKING:
     from pdsync.model import Parent, Source, Stream, Version
     from pdsync.runner.session import OnlineSession
 
-_PAGES_AHEAD = 40 * 2**20  # bytes of one walk that wait for the loader
+_SEALED_AT_ONCE = 4  # pages of one walk that are being sealed: one write to the disk can seal them all
+_PAGES_AHEAD = 24 * 2**20  # bytes of one walk that wait for the loader; as many may be loaded meanwhile
+_AHEAD_OF_ALL = 2 * _PAGES_AHEAD  # of all walks: many long lists take no more memory than a few
 
 
-class _Fetched(Struct):
+class _Fetched(Struct, eq=False):
     """What one attempt has fetched of a walk, as far as it is not loaded."""
 
     walk: Walk
     last: Page | None
     sealing: list[tuple[Page, asyncio.Task[None]]] = []
     waiting: list[Page] = []  # sealed, for the loader
+    bytes: int = 0  # of them
     loading: asyncio.Task[None] | None = None
 
 
@@ -101,6 +104,7 @@ class WalkReader:
         self.lists = ListFetcher(session, self.request)
         self.prepared = dict[str, asyncio.Task[None]]()  # by stream: makes its table ready for pages
         self.adopted = dict[int, int]()  # walks of killed runs, which left no receipt → the first page loaded here
+        self._fetched: list[_Fetched] = []  # of all walks that are being fetched
         self._seen_in_part: set[tuple[str, str, str]] | None = None  # lists that have to be read whole, once known
 
     async def is_new(self, stream: Stream) -> bool:
@@ -324,6 +328,7 @@ class WalkReader:
         params = {name: param_value(text, today) for name, text in chosen.items() if text}
         fetching = await self.lists.pages(stream, source, walk, params, after, in_windows=in_windows)
         fetched, is_read = _Fetched(walk, after), False
+        self._fetched.append(fetched)
         try:
             async with contextlib.aclosing(fetching):
                 async for each in fetching:
@@ -333,17 +338,27 @@ class WalkReader:
                         fetched.walk = replace(walk, started_at=page.served_at)
                     seal = session.archive.seal(fetched.walk, page)
                     fetched.sealing.append((page, asyncio.create_task(seal)))
-                    if len(fetched.sealing) > 1:
+                    if len(fetched.sealing) >= _SEALED_AT_ONCE:
                         await asyncio.shield(fetched.sealing[0][1])
-                        fetched.waiting.append(fetched.sealing.pop(0)[0])
-                    if sum(len(each.body) for each in fetched.waiting) >= _PAGES_AHEAD:
+                        sealed, _ = fetched.sealing.pop(0)
+                        fetched.waiting.append(sealed)
+                        fetched.bytes += len(sealed.body)
+                    if self._is_worth_loading(fetched):
                         if fetched.loading:
                             await asyncio.shield(fetched.loading)
                         load = self._load(stream, fetched.walk, fetched.waiting)
-                        fetched.loading, fetched.waiting = asyncio.create_task(load), []
+                        fetched.loading, fetched.waiting, fetched.bytes = asyncio.create_task(load), [], 0
             is_read = True
         finally:  # what was fetched is kept, and readers see it when this run ends
+            self._fetched.remove(fetched)
             await _uninterrupted(self._load_fetched(stream, source, fetched, is_read=is_read))
+
+    def _is_worth_loading(self, fetched: _Fetched) -> bool:
+        """Whether to load what waits of a walk: much, or more than of others where all of them have much."""
+        waiting = sum(each.bytes for each in self._fetched)
+        return fetched.bytes >= _PAGES_AHEAD or (
+            waiting >= _AHEAD_OF_ALL and fetched.bytes >= waiting / len(self._fetched)
+        )
 
     async def _load_fetched(self, stream: Stream, source: Source, fetched: _Fetched, *, is_read: bool) -> None:
         """Seal and load what was fetched of a walk and is not loaded yet; `is_read`: to its end."""
