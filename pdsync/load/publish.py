@@ -19,6 +19,7 @@ from pdsync.errors import StorageError
 if TYPE_CHECKING:
     from pathlib import Path
 
+_PIECE = 256 * 2**10  # bytes; each larger one would be memory that the system clears first
 _FICLONE = 0x40049409  # Linux: share the blocks of two files until one of them changes
 
 
@@ -71,6 +72,6 @@ def copy(source: Path, target: Path) -> None:
         try:
             fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
         except OSError:
-            shutil.copyfileobj(reader, writer, 4 * 2**20)
+            shutil.copyfileobj(reader, writer, _PIECE)
         writer.flush()
         os.fsync(writer.fileno())

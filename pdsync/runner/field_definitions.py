@@ -11,7 +11,7 @@ from pdsync.load import late_fields, warehouse
 from pdsync.load.commit import note_change
 from pdsync.load.transaction import transaction
 from pdsync.normalise import tables
-from pdsync.sql import quoted
+from pdsync.sql import first, quoted
 
 if TYPE_CHECKING:
     import duckdb
@@ -40,7 +40,7 @@ def has_late_fields(connection: duckdb.DuckDBPyConnection, stream: Stream, at: d
 def update(
     connection: duckdb.DuckDBPyConnection, stream: Stream, run_id: str, at: datetime | None
 ) -> list[SchemaChange] | None:
-    """Store the custom fields of a stream and their options, in one transaction.
+    """Store the custom fields of a stream, in one transaction.
 
     Where rows have values of new columns in `_extra`, the stream's watermarks are set back to the oldest of them.
 
@@ -66,14 +66,27 @@ def update(
                 "INSERT INTO meta.custom_fields VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [stream.name, field.code, field.label, field.column, field.type, field.first_seen, field.last_seen],
             )
-        connection.execute("DELETE FROM meta.field_options WHERE entity = ?", [stream.name])
-        connection.execute(
-            "INSERT INTO meta.field_options SELECT ?, field_code, o.option.id, o.option.label"
-            f" FROM {quoted('main', stream.fields or '')}, unnest(options) AS o(option)"
-            " WHERE o.option.id IS NOT NULL AND _deleted_at IS NULL",
-            [stream.name],
-        )
         return [change for change in changes if note_change(connection, run_id, change, at)]
+
+
+def update_options(connection: duckdb.DuckDBPyConnection, stream: Stream) -> bool:
+    """Store the options of a stream's fields, by the definitions that were synced; whether any has changed.
+
+    To be called in the transaction that brings the labels of its rows up to date.
+    """
+    stored = "SELECT entity, field_code, option_id, label FROM meta.field_options WHERE entity = $entity"
+    defined = (
+        "SELECT $entity, field_code, o.option.id, o.option.label"
+        f" FROM {quoted('main', stream.fields or '')}, unnest(options) AS o(option)"
+        " WHERE o.option.id IS NOT NULL AND _deleted_at IS NULL"
+    )
+    entity = {"entity": stream.name}
+    differing = f"(({stored}) EXCEPT ALL ({defined})) UNION ALL (({defined}) EXCEPT ALL ({stored}))"
+    if not first(connection.execute(f"SELECT count(*) FROM ({differing})", entity))[0]:
+        return False
+    connection.execute("DELETE FROM meta.field_options WHERE entity = $entity", entity)
+    connection.execute(f"INSERT INTO meta.field_options {defined}", entity)
+    return True
 
 
 def _has_definitions(connection: duckdb.DuckDBPyConnection, stream: Stream) -> bool:

@@ -294,8 +294,10 @@ class Loader:
             )
             columns = {column.name: column.type for column in table.columns}
             with transaction(self.connection):  # one write to the disk, which takes longer than the statements
-                warehouse.ensure_table(self.connection, stream.name, columns)
+                added = warehouse.ensure_table(self.connection, stream.name, columns)
                 warehouse.ensure_hashes(self.connection, stream.name, StagingSql(table).row_hash())
+                if not (target := target_of(table)).labels.keys().isdisjoint(added):
+                    refresh_labels(self.connection, target)
             self._tables[stream.name, version] = table
         return self._tables[stream.name, version]
 
@@ -313,8 +315,11 @@ class Loader:
         if changes is None:
             return []
         self._tables = {key: table for key, table in self._tables.items() if key[0] != stream.name}
-        if stream.name in warehouse.tables(self.connection):
-            refresh_labels(self.connection, target_of(self.table(stream, "v2")))
+        has_rows = stream.name in warehouse.tables(self.connection)
+        target = target_of(self.table(stream, "v2")) if has_rows else None
+        with transaction(self.connection):  # a label is as new as the option that it was taken from
+            if field_definitions.update_options(self.connection, stream) and target:
+                refresh_labels(self.connection, target)
         return changes
 
     # Views.

@@ -198,15 +198,58 @@ def test_s16_a_new_field_does_not_make_the_other_rows_look_changed(loader: Loade
     assert (counts.updated, counts.unchanged) == (1, 2)
 
 
+def tier(loader: Loader, run: int, *labels: str, name: str = "Tier") -> None:
+    """Sync the definition of a field whose options have `labels`."""
+    define(loader, run, custom(name, "enum", [{"id": id, "label": label} for id, label in enumerate(labels, 1)]))
+    loader.sync_custom_fields(DEALS, f"run-{run}")
+
+
 def test_s6_a_renamed_option_relabels_rows_that_did_not_change(loader: Loader) -> None:
-    define(loader, 1, custom("Tier", "enum", [{"id": 1, "label": "Gold"}]))
-    loader.sync_custom_fields(DEALS, "run-1")
+    tier(loader, 1, "Gold")
     of = walk(2)
     add(loader, DEALS, of, pages(of, [deals(1, custom_fields={CODE: 1})]))
-    define(loader, 3, custom("Tier", "enum", [{"id": 1, "label": "Platinum"}]))
-    loader.sync_custom_fields(DEALS, "run-3")
+    tier(loader, 3, "Platinum")
     assert asked(loader, "SELECT cf_tier, cf_tier_label FROM deals") == [(1, "Platinum")]
     assert asked(loader, "SELECT count(*) FROM versions.deals") == [(0,)]
+
+
+def test_s6_options_are_stored_together_with_the_labels_of_rows_or_not(
+    loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels are compared only where options have changed: a run that dies between the two must not end that."""
+    tier(loader, 1, "Gold")
+    of = walk(2)
+    add(loader, DEALS, of, pages(of, [deals(1, custom_fields={CODE: 1})]))
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "refresh_labels", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            tier(loader, 3, "Platinum")
+    assert asked(loader, "SELECT label FROM meta.field_options") == [("Gold",)]
+    loader.sync_custom_fields(DEALS, "run-4")
+    shown = "SELECT d.cf_tier_label, o.label FROM deals d, meta.field_options o"
+    assert asked(loader, shown) == [("Platinum", "Platinum")]
+
+
+def test_s6_labels_are_compared_again_only_where_an_option_has_changed(
+    loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tier(loader, 1, "Gold")
+    of = walk(2)
+    add(loader, DEALS, of, pages(of, [deals(1, custom_fields={CODE: 1})]))
+    monkeypatch.setattr(loading, "refresh_labels", lambda *_: 1 / 0)
+    tier(loader, 3, "Gold", name="Level")
+    with pytest.raises(ZeroDivisionError):
+        tier(loader, 4, "Gold", "Silver", name="Level")
+
+
+def test_s6_a_label_column_that_comes_later_is_filled(loader: Loader) -> None:
+    """As where a release of pdsync knows labels that the one before did not."""
+    tier(loader, 1, "Gold")
+    of = walk(2)
+    add(loader, DEALS, of, pages(of, [deals(1, custom_fields={CODE: 1})]))
+    loader.connection.execute("ALTER TABLE deals DROP COLUMN cf_tier_label")
+    loader.sync_custom_fields(DEALS, "run-3")
+    assert asked(loader, "SELECT cf_tier, cf_tier_label FROM deals") == [(1, "Gold")]
 
 
 @pytest.mark.parametrize("label", ['a"b', "a'; DROP TABLE deals; --", "💾", "select", "", "\n", "x" * 10_000, "id"])
