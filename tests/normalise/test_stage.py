@@ -11,7 +11,8 @@ import pytest
 from pdsync.core import catalogue
 from pdsync.errors import BadAnswer
 from pdsync.model import Page
-from pdsync.normalise.stage import StagingTable, readable
+from pdsync.normalise.readable import readable
+from pdsync.normalise.stage import StagingTable
 
 from .kit import SERVED, THINGS, decode, encode, lost, page, staged, table_of
 
