@@ -204,10 +204,15 @@ def tier(loader: Loader, run: int, *labels: str, name: str = "Tier") -> None:
     loader.sync_custom_fields(DEALS, f"run-{run}")
 
 
-def test_s6_a_renamed_option_relabels_rows_that_did_not_change(loader: Loader) -> None:
+def add_gold_deal(loader: Loader) -> None:
+    """A deal with the one option of such a field."""
     tier(loader, 1, "Gold")
     of = walk(2)
     add(loader, DEALS, of, pages(of, [deals(1, custom_fields={CODE: 1})]))
+
+
+def test_s6_a_renamed_option_relabels_rows_that_did_not_change(loader: Loader) -> None:
+    add_gold_deal(loader)
     tier(loader, 3, "Platinum")
     assert asked(loader, "SELECT cf_tier, cf_tier_label FROM deals") == [(1, "Platinum")]
     assert asked(loader, "SELECT count(*) FROM versions.deals") == [(0,)]
@@ -217,9 +222,7 @@ def test_s6_options_are_stored_together_with_the_labels_of_rows_or_not(
     loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Labels are compared only where options have changed: a run that dies between the two must not end that."""
-    tier(loader, 1, "Gold")
-    of = walk(2)
-    add(loader, DEALS, of, pages(of, [deals(1, custom_fields={CODE: 1})]))
+    add_gold_deal(loader)
     with monkeypatch.context() as patch:
         patch.setattr(loading, "refresh_labels", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -233,9 +236,7 @@ def test_s6_options_are_stored_together_with_the_labels_of_rows_or_not(
 def test_s6_labels_are_compared_again_only_where_an_option_has_changed(
     loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tier(loader, 1, "Gold")
-    of = walk(2)
-    add(loader, DEALS, of, pages(of, [deals(1, custom_fields={CODE: 1})]))
+    add_gold_deal(loader)
     monkeypatch.setattr(loading, "refresh_labels", lambda *_: 1 / 0)
     tier(loader, 3, "Gold", name="Level")
     with pytest.raises(ZeroDivisionError):
@@ -244,9 +245,7 @@ def test_s6_labels_are_compared_again_only_where_an_option_has_changed(
 
 def test_s6_a_label_column_that_comes_later_is_filled(loader: Loader) -> None:
     """As where a release of pdsync knows labels that the one before did not."""
-    tier(loader, 1, "Gold")
-    of = walk(2)
-    add(loader, DEALS, of, pages(of, [deals(1, custom_fields={CODE: 1})]))
+    add_gold_deal(loader)
     loader.connection.execute("ALTER TABLE deals DROP COLUMN cf_tier_label")
     loader.sync_custom_fields(DEALS, "run-3")
     assert asked(loader, "SELECT cf_tier, cf_tier_label FROM deals") == [(1, "Gold")]

@@ -354,7 +354,7 @@ class WalkReader:
             await _uninterrupted(self._load_fetched(stream, source, fetched, is_read=is_read))
 
     def _is_worth_loading(self, fetched: _Fetched) -> bool:
-        """Whether to load what waits of a walk: much, or more than of others where all of them have much."""
+        """Whether to load what waits of a walk: it is much, or all walks together have much, and this one its share."""
         waiting = sum(each.bytes for each in self._fetched)
         return fetched.bytes >= _PAGES_AHEAD or (
             waiting >= _AHEAD_OF_ALL and fetched.bytes >= waiting / len(self._fetched)
