@@ -140,7 +140,7 @@ def test_o5_a_record_is_gone_since_the_time_of_the_server(
         (None, -60, 0),
         (None, 5, 5),  # shown after it was removed: by a list that lags, or by a server whose clock is ahead
         (None, 15, None),
-        (180, 180, 180), (180, 185, 185),  # the clock behind the `Date` is three hours slow
+        (180, 180, 180), (180, 185, 185),  # the `Date` header is three hours behind
         (180, 195, None),
         (-60, -90, 0),
     ],
