@@ -90,6 +90,8 @@ class Budget:
         # Spreads faster than the limit, so that the exact bound below decides: a run begins with an unused window.
         per_slice = max(1, round(burst * _FASTER * _SLICE_S / WINDOW_S))
         self._throttle = Throttler(rate_limit=per_slice, period=_SLICE_S, retry_interval=0.005) if burst else None
+        # One waiting request at a time looks at the ledger; searches wait for a window that is full for longer.
+        self._first_in_line = {False: asyncio.Lock(), True: asyncio.Lock()}
         try:
             self._db = sqlite3.connect(path, timeout=30, isolation_level=None, factory=_Ledger)
             self._db.execute("PRAGMA synchronous=NORMAL")  # a lost row of the ledger costs a wait, not data
@@ -126,7 +128,8 @@ class Budget:
         if self._throttle:
             async with self._throttle:
                 pass
-        tickets = await self._slot(cost, self._windows(search=search))
+        async with self._first_in_line[search]:
+            tickets = await self._slot(cost, self._windows(search=search))
         began = time.monotonic()
         self.requests += 1
         self.spent += cost

@@ -153,6 +153,36 @@ async def test_l1_searches_have_a_smaller_window_besides(tmp_path: Path, budget:
     ).fetchall() == [(0,)]
 
 
+async def test_l1_of_many_waiting_requests_one_at_a_time_looks_at_the_ledger(budget: Callable[..., Budget]) -> None:
+    mine, looks = budget(burst=3), list[str]()
+    for _ in range(3):
+        await spend(mine, 1)
+    mine._db.set_trace_callback(lambda statement: looks.append(statement) if "BEGIN" in statement else None)
+    waiting = [asyncio.create_task(spend(mine, 1)) for _ in range(30)]
+    await asyncio.sleep(1)
+    assert 1 <= len(looks) <= 3
+    waiting.pop(0).cancel()  # the first in line: the next one takes its turn
+    for _ in range(3):
+        ended, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        waiting = [each for each in waiting if each not in ended]
+    for each in waiting:
+        each.cancel()
+    assert mine.requests >= 6
+
+
+async def test_l1_waiting_searches_hold_no_other_request_up(budget: Callable[..., Budget]) -> None:
+    mine = budget(burst=20)
+    for _ in range(10):
+        async with mine.spend(1, search=True):
+            pass
+    searches = [asyncio.create_task(mine.spend(1, search=True).__aenter__()) for _ in range(5)]
+    await asyncio.sleep(0.1)
+    assert await is_let_through(mine, 0.5)
+    assert not any(each.done() for each in searches)
+    for each in searches:
+        each.cancel()
+
+
 async def test_the_places_of_a_killed_process_become_free(tmp_path: Path, budget: Callable[..., Budget]) -> None:
     mine = budget(burst=3)
     holder = python(HOLDER, tmp_path / "control.db", TOKEN, 3)
