@@ -191,8 +191,9 @@ class Loader:
             return await self.do(self._tombstone, stream, walk, pages)
         counts: Counts | None = None
         for chunk, ends_batch in _chunks(pages):
-            # The loader's thread may be busy with a batch of another walk; only a new table has to wait for it.
-            stage = self._stages.get(walk.id) or await self.do(self._stage, stream, walk)
+            stage = self._stages.get(walk.id)
+            if stage is None:  # only then: the loader's thread may be busy with a batch of another walk
+                stage = await self.do(self._stage, stream, walk)
             await self._carry_out(self._stagers, stage.add, chunk)
             last = chunk[-1]
             self._staged[walk.id] = last.seq
