@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import itertools
 import math
@@ -69,7 +70,7 @@ class Limiter(running.Machine):
         vars(budget).update(
             time=SimpleNamespace(monotonic=lambda: self.now - self.booted, time=lambda: self.wall + self.now),
             os=SimpleNamespace(getpid=lambda: self.current, kill=self.kill_0),
-            asyncio=SimpleNamespace(sleep=sleep),
+            asyncio=SimpleNamespace(sleep=sleep, Lock=asyncio.Lock),
         )
         vars(token_ledger).update(today=lambda: f"day {math.floor(self.now / 86_400)}")
         self.order = itertools.count()
@@ -126,12 +127,14 @@ class Limiter(running.Machine):
         self.go_on()
 
     def go_on(self) -> None:
-        """Let each process go on with what waits, in its order."""
+        """Let each process go on with what waits, in its order: searches stand in a line of their own."""
         for process in self.processes:
             self.current = process.pid
+            goes_on = {False: True, True: True}
             for entry in list(process.waiting):
-                if not self.try_to_send(process, entry):
-                    break  # the others of this process would find the same
+                is_search = entry[3]
+                if goes_on[is_search]:
+                    goes_on[is_search] = self.try_to_send(process, entry)
 
     def try_to_send(self, process: Process, entry: tuple[Any, ...]) -> bool:
         coroutine, spending, cost, search, up, down = entry
